@@ -1,0 +1,45 @@
+# What one types here. Each target makes what it needs: a virtual environment in .venv, and nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CONFIG ?= etc/apis.yaml
+
+.PHONY: help demo run test check format schema clean
+
+help:           ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+
+$(BIN)/.run: pyproject.toml setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[speed]'
+	@touch $@
+
+$(BIN)/.dev: pyproject.toml setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(BIN)/.run  ## a daemon, a simulated provider, a project, a token, one streamed answer; ONCE=1 ends after it
+	@$(BIN)/python -m llmproxy.demo $(if $(ONCE),--once)
+
+run: $(BIN)/.run   ## the daemon in front of the real providers of $(CONFIG)
+	$(BIN)/twistd -n llmproxy --config $(CONFIG)
+
+test: $(BIN)/.dev  ## the whole suite, real servers included
+	$(BIN)/python -m pytest
+
+check: $(BIN)/.dev ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(BIN)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: $(BIN)/.dev ## write etc/apis.schema.json anew
+	$(BIN)/python -m llmproxy.config.schema > etc/apis.schema.json
+
+clean:
+	rm -rf $(VENV) .demo build dist *.egg-info
