@@ -1,0 +1,68 @@
+"""A transparent, governed reverse proxy daemon for LLM APIs.
+
+What one needs of it as a library is here; see C{docs/library.md}.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmproxy.app import TransparentProxy
+    from llmproxy.audit import FileAudit
+    from llmproxy.config.library import ProxyConfig
+    from llmproxy.events import MemoryBus
+    from llmproxy.interfaces import IAuditLogger, IEventBus, IEventSink, IProjectStore, ITokenStore, ITokenValidator
+    from llmproxy.metrics import ProxyMetrics
+    from llmproxy.model import AuditEntry, Grant, Project, RequestRecord, Token
+    from llmproxy.store.store import Store
+    from llmproxy.tokens import CachedTokenValidator
+
+# Where each name lives. They are imported when first asked for: the floors below must not load those above.
+_HOMES = {
+    "llmproxy.app": ("TransparentProxy",),
+    "llmproxy.audit": ("FileAudit",),
+    "llmproxy.config.library": ("ProxyConfig",),
+    "llmproxy.events": ("MemoryBus",),
+    "llmproxy.interfaces": (
+        "IAuditLogger",
+        "IEventBus",
+        "IEventSink",
+        "IProjectStore",
+        "ITokenStore",
+        "ITokenValidator",
+    ),
+    "llmproxy.metrics": ("ProxyMetrics",),
+    "llmproxy.model": ("AuditEntry", "Grant", "Project", "RequestRecord", "Token"),
+    "llmproxy.store.store": ("Store",),
+    "llmproxy.tokens": ("CachedTokenValidator",),
+}
+_WHERE = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AuditEntry",
+    "CachedTokenValidator",
+    "FileAudit",
+    "Grant",
+    "IAuditLogger",
+    "IEventBus",
+    "IEventSink",
+    "IProjectStore",
+    "ITokenStore",
+    "ITokenValidator",
+    "MemoryBus",
+    "Project",
+    "ProxyConfig",
+    "ProxyMetrics",
+    "RequestRecord",
+    "Store",
+    "Token",
+    "TransparentProxy",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)

@@ -1,0 +1,239 @@
+"""Every refusal this proxy makes, with its HTTP status and its code.
+
+Raise one where the fact is known; L{llmproxy.web.respond.refuse} is the one place that turns it into HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class ProxyError(Exception):
+    """A refusal: what went wrong, and what to do about it, in a sentence that holds no secret.
+
+    @cvar status: The HTTP status of the answer.
+    @cvar code: The stable, machine-readable name: C{X-LLMProxy-Error} and the body's C{code}.
+    @cvar retry: C{False} where the same request cannot succeed later (sends C{X-Should-Retry: false}).
+    @ivar retry_after: Seconds after which a retry may succeed, or C{None}.
+    @ivar headers: Further response fields, such as C{Allow}.
+    """
+
+    status = 500
+    code = "internal_error"
+    retry = True
+    message = "The proxy failed to handle this request."
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.message = message or type(self).message
+        self.retry_after = retry_after
+        self.headers = dict(headers or {})
+        super().__init__(self.message)
+
+
+class BadRequest(ProxyError):
+    status, code, retry = 400, "bad_request", False
+    message = "The request is malformed."
+
+
+class BadTarget(BadRequest):
+    code = "bad_request_target"
+    message = "The request target is not one that can be forwarded as it stands."
+
+
+class BodyUnreadable(BadRequest):
+    code = "invalid_body"
+    message = "The request body could not be read."
+
+
+class BodyTimeout(BadRequest):
+    status, code = 408, "request_timeout"
+    message = "The request body did not arrive in time."
+
+
+class ParamNotAllowed(BadRequest):
+    code = "param_not_allowed"
+    message = "A request parameter has a value that this API does not allow."
+
+
+class OriginRequired(BadRequest):
+    code = "origin_required"
+    message = "This API requires an Origin header."
+
+
+class HeaderRequired(BadRequest):
+    code = "header_required"
+    message = "A header that this API requires is missing."
+
+
+class Unauthorized(ProxyError):
+    status, code, retry = 401, "unauthorized", False
+    message = "The request is not authorized."
+
+    def __init__(
+        self, message: str = "", *, retry_after: float | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message, retry_after=retry_after, headers={"WWW-Authenticate": "Bearer", **(headers or {})})
+
+
+class MissingToken(Unauthorized):
+    code = "missing_token"
+    message = "No token. Send the one that this proxy issued as Authorization: Bearer sk-lp-…"
+
+
+class TokenNotFound(Unauthorized):
+    code = "token_not_found"
+    message = "This token is not known here."
+
+
+class TokenInactive(Unauthorized):
+    code = "token_inactive"
+    message = "This token has been deactivated."
+
+
+class TokenExpired(Unauthorized):
+    code = "token_expired"
+    message = "This token has expired."
+
+
+class Forbidden(ProxyError):
+    status, code, retry = 403, "forbidden", False
+    message = "The request is not allowed."
+
+
+class EndpointNotAllowed(Forbidden):
+    code = "endpoint_not_allowed"
+    message = "This endpoint is not on the API's list of allowed endpoints."
+
+
+class ProjectInactive(Forbidden):
+    code = "project_inactive"
+    message = "The project of this token is inactive."
+
+
+class OriginNotAllowed(Forbidden):
+    code = "origin_not_allowed"
+    message = "This origin is not allowed to call this API."
+
+
+class ModelNotAllowed(Forbidden):
+    code = "model_not_allowed"
+    message = "This token may not use the model that was asked for."
+
+
+class ApiNotAllowed(Forbidden):
+    code = "api_not_allowed"
+    message = "This token may not use this API."
+
+
+class AddressNotAllowed(Forbidden):
+    code = "address_not_allowed"
+    message = "This token may not be used from this address."
+
+
+class NotFound(ProxyError):
+    status, code, retry = 404, "not_found", False
+    message = "There is nothing at this path."
+
+
+class MethodNotAllowed(ProxyError):
+    status, code, retry = 405, "method_not_allowed", False
+    message = "This method is not allowed here."
+
+
+class Conflict(ProxyError):
+    status, code, retry = 409, "conflict", False
+    message = "The change conflicts with what is stored."
+
+
+class RequestTooLarge(ProxyError):
+    status, code, retry = 413, "request_too_large", False
+    message = "The request body is larger than this proxy accepts."
+
+
+class Invalid(ProxyError):
+    """A management request whose body or query is understood but wrong."""
+
+    status, code, retry = 422, "invalid_request", False
+    message = "The request is not valid."
+
+
+class QuotaExceeded(ProxyError):
+    """The lifetime allowance of a token is used up; only an operator can change that."""
+
+    status, code, retry = 429, "quota_exceeded", False
+    message = "This token has used up the requests it was allowed."
+
+
+class TooManyFailures(ProxyError):
+    status, code = 429, "too_many_failures"
+    message = "Too many failed attempts from this address. Wait a minute."
+
+
+class InternalError(ProxyError):
+    pass
+
+
+class UpstreamFailure(ProxyError):
+    """The provider gave no answer.
+
+    @ivar nothing_sent: Whether not one byte of the request has left, and its body can still be sent: then sending it
+        again is sending it once.
+    """
+
+    nothing_sent = False
+
+
+class UpstreamUnreachable(UpstreamFailure):
+    status, code = 502, "upstream_unreachable"
+    message = "The provider could not be reached."
+
+
+class UpstreamBroken(UpstreamFailure):
+    """The provider answered something that is not HTTP, or broke off before the end of its head."""
+
+    status, code = 502, "upstream_protocol_error"
+    message = "The provider's answer could not be understood."
+
+
+class StoreUnavailable(ProxyError):
+    status, code = 503, "store_unavailable"
+    message = "The token could not be checked because the store did not answer. Try again."
+
+
+class AuditUnavailable(ProxyError):
+    """An act that must be written down could not be; it may have been done."""
+
+    status, code = 503, "audit_unavailable"
+    message = "The audit log could not be written. Look whether the change was made before trying again."
+
+
+class UpstreamAuthError(ProxyError):
+    """No key for this API is stored with the project, or the stored one cannot be opened."""
+
+    status, code, retry = 503, "upstream_auth_error", False
+    message = "The project has no usable key for this API."
+
+
+class CircuitOpen(ProxyError):
+    status, code = 503, "circuit_open"
+    message = "The provider has failed repeatedly; requests to it are held back for a moment."
+
+
+class Draining(ProxyError):
+    status, code = 503, "draining"
+    message = "This process is shutting down."
+
+
+class UpstreamTimeout(UpstreamFailure):
+    status, code = 504, "upstream_timeout"
+    message = "The provider did not answer in time."
+
+
+class ClientGone(Exception):
+    """The client left before its answer was complete. Never becomes HTTP: nobody is there to read it."""

@@ -1,0 +1,173 @@
+"""Credentials: the client's out, the provider's in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from llmproxy.errors import UpstreamAuthError
+from llmproxy.http.fields import Kinds
+
+# The order in which a client's credential is looked for.
+AUTHORIZATION, X_API_KEY, API_KEY, X_GOOG_API_KEY = 1, 2, 3, 4
+_NOTHING, _PROXY, _COOKIE = 0, 5, 6
+_CARRIERS = {
+    b"authorization": AUTHORIZATION,
+    b"x-api-key": X_API_KEY,
+    b"api-key": API_KEY,
+    b"x-goog-api-key": X_GOOG_API_KEY,
+    b"proxy-authorization": _PROXY,
+    b"cookie": _COOKIE,
+}
+_KINDS = Kinds(lambda name: _CARRIERS.get(name, _NOTHING))
+
+_ISSUED = re.compile(r"sk-lp-[A-Za-z0-9_-]{43}")
+_PREFIX = b"sk-lp-"
+_LIKE_OURS = re.compile(rb"sk-lp-[A-Za-z0-9_-]{20}")
+_VISIBLE = re.compile(rb"[!-~]{1,4096}")
+_KEY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_NAME = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")
+_TELLING = 12  # a token this long does not stand in another field by chance
+
+_PREFIXES = {
+    "bearer": "Authorization: Bearer ",
+    "x-api-key": "x-api-key: ",
+    "api-key": "api-key: ",
+    "x-goog-api-key": "x-goog-api-key: ",
+}
+_SCHEMES = {"anthropic": "x-api-key", "google": "x-goog-api-key", "azure": "api-key"}
+_NOT_FOR_KEYS = re.compile(
+    r"host|connection|content-.*|transfer-encoding|te|trailer|upgrade|expect|keep-alive|cookie|origin|x-request-id|proxy-.*",
+    re.IGNORECASE,
+)
+
+
+class Taken(NamedTuple):
+    """What is left of a request's head once every client credential is out.
+
+    @ivar token: The one credential that counts, or C{None} where there is none or it cannot be one.
+    """
+
+    token: str | None
+    lines: list[bytes]
+    query: bytes | None
+
+
+def take(lines: Iterable[bytes], query: bytes | None = None, query_key: bool = False) -> Taken:
+    """Take the client's credential out of a request's head.
+
+    It is looked for in C{Authorization: Bearer}, C{x-api-key}, C{api-key}, C{x-goog-api-key} and, if C{query_key},
+    C{?key=}. The first of these that is there decides; it counts only if it stands there once and is 1-4096 visible
+    ASCII characters. All of them are taken out, and so are C{Proxy-Authorization}, cookies of ours, and any other
+    field or query parameter that holds the token or anything like one that this proxy issues.
+    """
+    kept: list[bytes] = []
+    found: dict[int, list[bytes]] = {}
+    for line in lines:
+        name, _, value = line.partition(b":")
+        kind = _KINDS[name]
+        if kind == _NOTHING:
+            kept.append(line)
+        elif kind <= X_GOOG_API_KEY:
+            found.setdefault(kind, []).append(value.strip(b" \t"))
+        elif kind == _COOKIE:
+            kept += _cookie(line)
+    if found:
+        first = min(found)
+        token = _only(found[first], bearer=first == AUTHORIZATION)
+    else:
+        token = _only(_query_keys(query)) if query_key and query else None
+    whole = b"\n".join(kept)
+    if _PREFIX in whole or (token is not None and token in whole):
+        kept = [line for line in kept if not _tells(line.partition(b":")[2], token)]
+    if query:
+        query = _without_credentials(query, token, query_key)
+    return Taken(None if token is None else token.decode("ascii"), kept, query)
+
+
+def well_formed(token: str) -> bool:
+    """Whether C{token} looks like one that this proxy issues: C{sk-lp-} and 32 bytes in base64url."""
+    return _ISSUED.fullmatch(token) is not None
+
+
+def scheme(provider: str, auth: str = "") -> str:
+    """How a provider wants its key: C{auth} of the settings, or the provider's own way where that is empty.
+
+    C{bearer}, C{x-api-key}, C{api-key}, C{x-goog-api-key}, or a header's name. L{ValueError} where C{auth} is none.
+    """
+    if not auth:
+        return _SCHEMES.get(provider, "bearer")
+    if auth.lower() in _PREFIXES:
+        return auth.lower()
+    if not _NAME.fullmatch(auth) or _NOT_FOR_KEYS.fullmatch(auth):
+        raise ValueError(f'"{auth}" is not a way to send a key (try bearer, x-api-key, or the name of a header)')
+    return auth
+
+
+def inject(scheme: str, key: str) -> bytes:
+    """The header line that carries C{key} to the provider; see L{scheme}.
+
+    L{UpstreamAuthError} where the key cannot stand in a header.
+    """
+    if not _KEY.fullmatch(key):
+        raise UpstreamAuthError("The project's key for this API holds characters that no key can have.")
+    return (_PREFIXES.get(scheme) or scheme + ": ").encode("ascii") + key.encode("ascii")
+
+
+def _only(values: list[bytes], bearer: bool = False) -> bytes | None:
+    """The credential, if it is there once and well formed."""
+    if len(values) != 1:
+        return None
+    token = values[0]
+    if bearer:
+        if token[:7].lower() != b"bearer ":
+            return None
+        token = token[7:].lstrip(b" ")
+    return token if _VISIBLE.fullmatch(token) else None
+
+
+def _tells(value: bytes, token: bytes | None) -> bool:
+    """Whether C{value} gives away the token, or what looks like one of ours."""
+    if token is not None and (value.strip(b" \t") == token or (len(token) >= _TELLING and token in value)):
+        return True
+    return _LIKE_OURS.search(value) is not None
+
+
+def _cookie(line: bytes) -> list[bytes]:
+    """The line without cookies of ours: as it was where there are none, nothing where there are no others."""
+    name, _, value = line.partition(b":")
+    cookies = value.split(b";")
+    others = [cookie for cookie in cookies if not cookie.strip(b" \t").lower().startswith(b"llmproxy")]
+    if len(others) == len(cookies):
+        return [line]
+    kept = b"; ".join(cookie.strip(b" \t") for cookie in others if cookie.strip(b" \t"))
+    return [name + b": " + kept] if kept else []
+
+
+def _decoded(part: bytes) -> bytes:
+    """C{+} stays: no credential holds a space."""
+    return unquote_to_bytes(part) if b"%" in part else part
+
+
+def _query_keys(query: bytes) -> list[bytes]:
+    pairs = (pair.partition(b"=") for pair in query.split(b"&"))
+    return [_decoded(value) for name, _, value in pairs if _decoded(name) == b"key"]
+
+
+def _without_credentials(query: bytes, token: bytes | None, query_key: bool) -> bytes | None:
+    """The query without parameters that carry a credential; every other byte as it was."""
+    pairs = query.split(b"&")
+    kept = [pair for pair in pairs if not _carries(pair, token, query_key)]
+    if len(kept) == len(pairs):
+        return query
+    return b"&".join(kept) if kept else None
+
+
+def _carries(pair: bytes, token: bytes | None, query_key: bool) -> bool:
+    name, _, value = pair.partition(b"=")
+    name, value = _decoded(name), _decoded(value)
+    if name == b"key" and (query_key or value.startswith(_PREFIX)):
+        return True
+    return _tells(value, token) or _tells(name, token)

@@ -1,0 +1,183 @@
+"""Header lines, C{b"Name: value"}: which of them pass, both ways.
+
+Lines stay as they came, in order, with duplicates and the case of their names. What is taken out:
+
+- Either way: hop-by-hop fields (RFC 9110, section 7.6.1), all C{Proxy-…}, the fields that C{Connection} names, and
+  framing, which the connection that carries the message writes itself.
+- Going out: C{Host}, every credential (see L{credentials}), what tells or claims a client's address or another URL
+  (C{X-Forwarded-…}, C{Forwarded}, C{X-Real-IP}, C{X-Original-URL}…), what overrides the method, C{X-LLMProxy-…},
+  C{Expect}. C{Via} passes: nothing here believes it, and it names no client.
+- Coming back: C{Alt-Svc}, which would lead the client around this proxy; fields that this proxy itself adds
+  (C{X-Cache-Status}, C{X-Cache-Debug}, C{X-Upstream-Response-Time}, C{X-LLMProxy-…}); C{Access-Control-…} where the
+  proxy answers for origins itself. C{x-request-id} becomes C{X-Upstream-Request-ID}. C{Cache-Status} and
+  C{Server-Timing} are lists to which every hop adds, and pass.
+
+A field that C{Connection} names is only taken out if a client might as well not have sent it: C{Content-…},
+C{Cookie}, C{Origin} and the like stay, whatever it says, and what this proxy adds is added afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+PASS, DROP, CONNECTION, REQUEST_ID, CORS = range(5)
+
+_HOP_BY_HOP = frozenset(b"keep-alive te trailer transfer-encoding content-length upgrade http2-settings".split())
+CREDENTIALS = frozenset(b"authorization x-api-key api-key x-goog-api-key".split())
+_REQUEST_ONLY = frozenset(
+    b"host expect x-http-method-override x-method-override x-http-method "
+    b"forwarded x-forwarded x-real-ip x-client-ip client-ip x-cluster-client-ip true-client-ip cf-connecting-ip "
+    b"fastly-client-ip x-envoy-external-address x-remote-ip x-remote-addr x-rewrite-url".split()
+)
+_RESPONSE_ONLY = frozenset(
+    b"alt-svc x-cache-status x-cache-debug x-upstream-response-time x-upstream-request-id".split()
+)
+# RFC 9110, section 7.6.1: "Connection" must not name a field that is meant for all recipients.
+_END_TO_END = frozenset(
+    b"accept accept-encoding accept-language cache-control cookie date etag host location origin pragma range "
+    b"retry-after set-cookie user-agent vary www-authenticate x-request-id request-id".split()
+)
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+
+
+class Kinds(dict[bytes, int]):
+    """What kind of field a name is, found by one look-up for every spelling that was seen before.
+
+    A memo of a pure function of the name. Bounded both ways: long names are not kept, and a client that sends ever
+    new ones starts it over.
+    """
+
+    def __init__(self, kind: Callable[[bytes], int], limit: int = 4096) -> None:
+        super().__init__()
+        self._kind = kind
+        self._limit = limit
+
+    def __missing__(self, name: bytes) -> int:
+        kind = self._kind(name.lower())
+        if len(name) <= 64:
+            if len(self) >= self._limit:
+                self.clear()
+            self[name] = kind
+        return kind
+
+
+def _either_way(name: bytes) -> int:
+    if name == b"connection":
+        return CONNECTION
+    return DROP if name in _HOP_BY_HOP or name.startswith((b"proxy-", b"x-llmproxy-")) else PASS
+
+
+def _of_request(name: bytes) -> int:
+    if name in _REQUEST_ONLY or name in CREDENTIALS or name.startswith((b"x-forwarded-", b"x-original-")):
+        return DROP
+    return REQUEST_ID if name == b"x-request-id" else _either_way(name)
+
+
+def _of_response(name: bytes) -> int:
+    if name in _RESPONSE_ONLY:
+        return DROP
+    if name.startswith(b"access-control-"):
+        return CORS
+    return REQUEST_ID if name == b"x-request-id" else _either_way(name)
+
+
+_REQUEST = Kinds(_of_request)
+_RESPONSE = Kinds(_of_response)
+
+
+def outgoing(
+    lines: Iterable[bytes], *, host: bytes, credential: bytes, request_id: bytes | None = None, client: str = ""
+) -> list[bytes]:
+    """The lines for the provider.
+
+    @param credential: The line that L{credentials.inject} made; the client's lines of that name are taken out.
+    @param request_id: Sent in place of the client's own C{X-Request-ID}; C{None} lets that pass.
+    @param client: The client's address, to be sent as C{X-Forwarded-For}; C{""} keeps it here.
+    """
+    kinds = _REQUEST
+    out = [b"Host: " + host]
+    gone: set[bytes] = set()
+    for line in lines:
+        kind = kinds[line.partition(b":")[0]]
+        if kind == PASS:
+            out.append(line)
+        elif kind == CONNECTION:
+            gone |= _named(line)
+        elif kind == REQUEST_ID and request_id is None:
+            out.append(line)
+    own = credential.partition(b":")[0]
+    if kinds[own] == PASS:
+        gone.add(own.lower())
+    if gone:
+        out[1:] = _without(out[1:], gone)
+    out.append(credential)
+    if request_id is not None:
+        out.append(b"X-Request-ID: " + request_id)
+    if client:
+        out.append(b"X-Forwarded-For: " + client.encode("ascii", "replace"))
+    return out
+
+
+def incoming(lines: Iterable[bytes], *, own_cors: bool = False) -> list[bytes]:
+    """The provider's lines for the client.
+
+    @param own_cors: The API has C{allowed_origins}: the provider's C{Access-Control-…} do not count.
+    """
+    kinds = _RESPONSE
+    out: list[bytes] = []
+    gone: set[bytes] = set()
+    for line in lines:
+        kind = kinds[line.partition(b":")[0]]
+        if kind == PASS or (kind == CORS and not own_cors):
+            out.append(line)
+        elif kind == REQUEST_ID:
+            out.append(b"X-Upstream-Request-ID: " + _value(line))
+        elif kind == CONNECTION:
+            gone |= _named(line)
+    return _without(out, gone) if gone else out
+
+
+def value(lines: Iterable[bytes], name: bytes) -> bytes | None:
+    """The value of the first field of that name, or C{None}."""
+    name, end = name.lower(), len(name)
+    for line in lines:
+        if line[end : end + 1] == b":" and line[:end].lower() == name:
+            return line[end + 1 :].strip(b" \t")
+    return None
+
+
+def values(lines: Iterable[bytes], name: bytes) -> list[bytes]:
+    """The values of all fields of that name, in order."""
+    name, end = name.lower(), len(name)
+    return [
+        line[end + 1 :].strip(b" \t") for line in lines if line[end : end + 1] == b":" and line[:end].lower() == name
+    ]
+
+
+def request_id(lines: Iterable[bytes]) -> bytes | None:
+    """The client's own C{X-Request-ID}, if it is 1-128 visible ASCII characters."""
+    given = value(lines, b"x-request-id")
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else None
+
+
+def has_body(lines: Sequence[bytes]) -> bool:
+    """Whether a request with these lines has a body, be it an empty one (RFC 9112, section 6)."""
+    return value(lines, b"content-length") is not None or value(lines, b"transfer-encoding") is not None
+
+
+def _value(line: bytes) -> bytes:
+    return line.partition(b":")[2].strip(b" \t")
+
+
+def _named(line: bytes) -> set[bytes]:
+    """The fields that a C{Connection} line names and may take out, in lower case."""
+    value = _value(line).lower()
+    if value in (b"keep-alive", b"close"):
+        return set()
+    names = {name.strip(b" \t") for name in value.split(b",")}
+    return {name for name in names if name not in _END_TO_END and not name.startswith(b"content-")}
+
+
+def _without(lines: Iterable[bytes], names: set[bytes]) -> list[bytes]:
+    return [line for line in lines if line.partition(b":")[0].lower() not in names]

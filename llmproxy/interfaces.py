@@ -1,0 +1,136 @@
+"""The promises that an outsider may fill. Every method that waits returns a Deferred.
+
+The docstrings here are the documentation; implementations do not repeat them. Where a method promises a
+C{Deferred}, the journey accepts any awaitable, so an C{async def} will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from llmproxy.model import AuditEntry, Grant, Project, RequestRecord, Token
+
+
+class ITokenValidator(Interface):
+    """Tells whom a token belongs to."""
+
+    def validate_token(token: str) -> Deferred[Grant | str]:
+        """Fire with the token's L{Grant}; a bare project id will do where nothing else is known of it.
+
+        Fail with L{errors.TokenNotFound}, L{errors.TokenInactive} or L{errors.TokenExpired} where it may not be
+        used (401), with L{errors.StoreUnavailable} where that could not be found out (503). Any other failure is
+        answered as the latter.
+        """
+
+    def validate_token_with_tracking(token: str) -> Deferred[Grant | str]:
+        """As C{validate_token}, and count one use.
+
+        Fail with L{errors.QuotaExceeded} where C{max_requests} are used up: never more than that many calls
+        succeed, however many run at once, in however many processes.
+        """
+
+
+class IProjectStore(Interface):
+    """Keeps projects and the provider keys they own."""
+
+    def get_api_key_for_project(project_id: str, api: str = "") -> Deferred[str]:
+        """Fire with the provider's key for the API of that name (C{""}: the only one).
+
+        Fail with L{errors.UpstreamAuthError} where the project has none, L{errors.StoreUnavailable} where the
+        store does not answer.
+        """
+
+    def get_project_active(project_id: str) -> Deferred[bool]:
+        """Fire with whether the project may be used; L{errors.NotFound} where there is no such project."""
+
+    def list_projects() -> Deferred[list[Project]]:
+        """Fire with all projects, oldest first, without their keys."""
+
+    def create_project(project: Project) -> Deferred[Project]:
+        """Keep a new project; fire with what was stored. L{errors.Conflict} where the id is taken."""
+
+    def get_project_by_id(project_id: str) -> Deferred[Project]:
+        """Fire with the project, without its keys; L{errors.NotFound} where there is none."""
+
+    def update_project(project: Project) -> Deferred[Project]:
+        """Replace name, active and those keys that C{api_keys} names (C{""} removes one); fire with the result.
+
+        L{errors.NotFound} where there is none of that id.
+        """
+
+    def delete_project(project_id: str) -> Deferred[None]:
+        """Remove the project with its keys and tokens; L{errors.NotFound} where there is none."""
+
+
+class ITokenStore(Interface):
+    """Keeps what is known of issued tokens; the tokens themselves only as keyed hashes."""
+
+    def create_token(token: Token) -> Deferred[tuple[Token, str]]:
+        """Issue a token with these properties; fire with what was stored and the secret, which is never shown again.
+
+        C{id}, C{prefix} and C{created_at} are chosen by the store. L{errors.NotFound} where the project is not there.
+        """
+
+    def get_token(token_id: str) -> Deferred[Token]:
+        """Fire with the token of this id; L{errors.NotFound} where there is none."""
+
+    def list_tokens(project_id: str | None = None) -> Deferred[list[Token]]:
+        """Fire with all tokens, or one project's, oldest first."""
+
+    def update_token(token: Token) -> Deferred[Token]:
+        """Replace what an operator may change: not id, project, prefix or counts. L{errors.NotFound} as above."""
+
+    def deactivate_token(token_id: str) -> Deferred[Token]:
+        """Deactivate, and keep the time it was first done; L{errors.NotFound} where there is none."""
+
+    def revoke_project_tokens(project_id: str) -> Deferred[int]:
+        """Deactivate all tokens of the project; fire with how many were active. L{errors.NotFound} as above."""
+
+    def count_uses(uses: Mapping[str, tuple[int, float]]) -> Deferred[None]:
+        """Add to the counts of tokens that have no limit: token id to (how many, time of the last)."""
+
+
+class IWatchable(Interface):
+    """Says at once when something that others remember has changed here."""
+
+    def watch(listener: Callable[[str], None]) -> None:
+        """Call C{listener(project_id)} after every committed change to a project or to one of its tokens."""
+
+
+class IAuditLogger(Interface):
+    """Writes down what must not be lost."""
+
+    def log(entry: AuditEntry) -> Deferred[None]:
+        """Fire when the entry is on its medium."""
+
+
+class IEventBus(Interface):
+    """Takes finished requests to whoever observes them."""
+
+    dropped = Attribute("How many events were dropped because the queue was full or a sink failed (int).")
+
+    def publish(event: RequestRecord) -> None:
+        """Queue it; never waits, never raises. Dropped and counted where the queue is full."""
+
+
+class IEventSink(Interface):
+    """Delivers events to one outside place."""
+
+    def write(events: Sequence[RequestRecord]) -> Deferred[None]:
+        """Fire when all are delivered; a failure means that none need be, and the bus may try them again."""
+
+    def close() -> Deferred[None]:
+        """Fire when everything written is flushed and the place is let go."""
+
+
+class IEventSinkFactory(Interface):
+    """A twistd plugin that makes event sinks: C{events: {sinks: [{type: <name>, …}]}}."""
+
+    name = Attribute("The C{type} in the settings (str).")
+
+    def sink(settings: Mapping[str, Any], reactor: Any) -> IEventSink:
+        """Make one from its entry in the settings, without C{type}; L{ValueError} says what is wrong with it."""

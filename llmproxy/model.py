@@ -1,0 +1,132 @@
+"""The frozen values that travel between the floors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """Owns provider keys, one per API, and the tokens made for it.
+
+    @ivar api_keys: API name to provider key, in the clear: as given when creating, never filled when listing.
+    @ivar masked_keys: API name to the key's first and last characters, fit to be shown.
+    @ivar created_at: Seconds since the epoch, as are all C{_at} below.
+    """
+
+    id: str
+    name: str
+    active: bool = True
+    api_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    masked_keys: Mapping[str, str] = field(default_factory=dict)
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    deactivated_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is known of an issued token; never the token itself.
+
+    @ivar prefix: The first characters of the token, enough to recognise it in a list.
+    @ivar max_requests: Requests allowed in its lifetime, or C{None} for no limit.
+    @ivar request_count: Requests counted so far.
+    @ivar apis: Names of the APIs it may call; empty means all. Likewise C{endpoints}, C{models} (globs) and C{ips}
+        (networks).
+    """
+
+    id: str
+    project_id: str
+    name: str = ""
+    prefix: str = ""
+    active: bool = True
+    expires_at: float | None = None
+    max_requests: int | None = None
+    request_count: int = 0
+    apis: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    ips: tuple[str, ...] = ()
+    created_at: float = 0.0
+    last_used_at: float | None = None
+    deactivated_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A validated token with its project: what its bearer may do, as of the moment it was looked up.
+
+    @ivar project_active: C{None} where the validator does not know; then the project store is asked.
+    """
+
+    project_id: str
+    token_id: str = ""
+    project_active: bool | None = None
+    expires_at: float | None = None
+    max_requests: int | None = None
+    apis: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    ips: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One finished request: what the access log, the metrics and an observer's event are made of.
+
+    Times are seconds; C{started_at} since the epoch, the rest as durations. Never holds a secret or a body.
+
+    @ivar endpoint: The allow-list pattern that matched, such as C{/v1/chat/completions}; C{""} if none did.
+    @ivar path: The raw path, without the query.
+    @ivar model: The model the client asked for, or C{""}.
+    @ivar status: The status sent to the client; C{499} where it left before one was sent.
+    @ivar outcome: C{complete}, C{refused}, C{failed}, C{cancelled} (the client left) or C{truncated} (the provider
+        broke off).
+    @ivar first_byte: From the request's arrival to the provider's first byte, or C{None} if there was none.
+    @ivar error: The code of the refusal, or C{""}.
+    """
+
+    request_id: str
+    started_at: float
+    duration: float
+    method: str
+    path: str
+    status: int
+    outcome: str
+    api: str = ""
+    endpoint: str = ""
+    project_id: str = ""
+    token_id: str = ""
+    model: str = ""
+    stream: bool = False
+    bytes_in: int = 0
+    bytes_out: int = 0
+    first_byte: float | None = None
+    upstream_time: float | None = None
+    upstream_status: int | None = None
+    cache: str = "disabled"
+    error: str = ""
+    client: str = ""
+    user_agent: str = ""
+    sdk_retry: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """An act that must not be lost: who did what to what, and how it ended.
+
+    @ivar action: Such as C{project.create}, C{token.revoke}, C{request.refused}.
+    @ivar actor: C{management}, C{token:<id>} or C{proxy}.
+    @ivar details: Plain JSON values; no secret.
+    """
+
+    at: float
+    action: str
+    actor: str
+    outcome: str = "success"
+    project_id: str = ""
+    token_id: str = ""
+    request_id: str = ""
+    client: str = ""
+    details: Mapping[str, object] = field(default_factory=dict)

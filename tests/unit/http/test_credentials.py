@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from unittest import TestCase
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmproxy.errors import UpstreamAuthError
+from llmproxy.http import credentials
+from llmproxy.http.credentials import take
+
+TOKEN = "sk-lp-" + "aB3_-" * 8 + "xyz"
+RAW = TOKEN.encode()
+
+
+class Taking(TestCase):
+    def test_each_of_the_four_places(self) -> None:
+        """Every SDK's own way works, in any case, and leaves nothing behind."""
+        for line in (
+            b"Authorization: Bearer %s",
+            b"authorization:bearer   %s ",
+            b"X-Api-Key: %s",
+            b"Api-Key: %s",
+            b"x-goog-api-key: %s",
+        ):
+            with self.subTest(line=line):
+                self.assertEqual(take([b"A: b", line % RAW, b"C: d"]), (TOKEN, [b"A: b", b"C: d"], None))
+
+    def test_the_order(self) -> None:
+        """The first place decides, wherever it stands; all are emptied."""
+        lines = [b"x-goog-api-key: g", b"api-key: a", b"x-api-key: x", b"Authorization: Bearer t"]
+        for expected in ("t", "x", "a", "g"):
+            self.assertEqual(take(lines), (expected, [], None))
+            lines.pop()
+        self.assertEqual(take(lines), (None, [], None))
+
+    def test_a_credential_that_is_none(self) -> None:
+        """Not guessed at, and not made up for by another place."""
+        for value in (
+            b"",
+            b"Bearer",
+            b"Bearer ",
+            b"Basic abc",
+            b"Bearer a b",
+            b"Bearer \xe9",
+            b"Bearer " + b"x" * 4097,
+            RAW,
+        ):
+            with self.subTest(value=value):
+                self.assertIsNone(take([b"Authorization: " + value, b"x-api-key: other"]).token)
+        self.assertIsNone(take([b"x-api-key: "]).token)
+        self.assertIsNone(take([b"Authorization: Bearer a", b"Authorization: Bearer b"]).token)
+
+    def test_any_token_of_a_library_user(self) -> None:
+        """Up to 4096 visible characters."""
+        self.assertEqual(take([b"Authorization: Bearer " + b"x" * 4096]).token, "x" * 4096)
+        self.assertEqual(take([b"Authorization: Bearer a,b=c"]).token, "a,b=c")
+
+    def test_proxy_authorization_goes(self) -> None:
+        """And is no credential."""
+        self.assertEqual(take([b"Proxy-Authorization: Bearer x"]), (None, [], None))
+
+    def test_cookies_of_ours_go(self) -> None:
+        """Others stay, to the byte where none of ours is among them."""
+        self.assertEqual(take([b"Cookie: a=1;b=2"]).lines, [b"Cookie: a=1;b=2"])
+        self.assertEqual(take([b"Cookie:"]).lines, [b"Cookie:"])
+        self.assertEqual(take([b"cookie: a=1; LLMProxy_session=x; b=2"]).lines, [b"cookie: a=1; b=2"])
+        self.assertEqual(take([b"Cookie: llmproxy_session=x"]).lines, [])
+
+    def test_the_token_in_another_field(self) -> None:
+        """It never leaves, whichever field it was copied into."""
+        lines = [b"Authorization: Bearer " + RAW, b"X-Copy: " + RAW, b"X-Note: key=" + RAW + b".", b"User-Agent: x"]
+        self.assertEqual(take(lines).lines, [b"User-Agent: x"])
+        other = b"sk-lp-" + b"Z" * 43
+        self.assertEqual(take([*lines[:1], b"X-Other: " + other]).lines, [])
+        self.assertEqual(take([b"x-api-key: a-library-token", b"X-C: a-library-token"]).lines, [])
+
+    def test_a_short_token_takes_nothing_with_it(self) -> None:
+        """Except a field that is just it."""
+        lines = [b"x-api-key: test", b"User-Agent: pytest", b"X-Copy: test"]
+        self.assertEqual(take(lines).lines, [b"User-Agent: pytest"])
+
+
+class Queries(TestCase):
+    def test_the_key_where_allowed(self) -> None:
+        """Taken, and out of the query; the rest stays as it was."""
+        self.assertEqual(take([], b"alt=sse&key=" + RAW + b"&x=%20", True), (TOKEN, [], b"alt=sse&x=%20"))
+        self.assertEqual(take([], b"key=" + RAW, True), (TOKEN, [], None))
+        self.assertEqual(take([], b"k%65y=" + RAW.replace(b"-", b"%2D"), True), (TOKEN, [], None))
+
+    def test_the_key_where_not_allowed(self) -> None:
+        """No credential; out if it looks like ours, else none of our business."""
+        self.assertEqual(take([], b"key=" + RAW + b"&a=b"), (None, [], b"a=b"))
+        self.assertEqual(take([], b"key=sk-lp-x"), (None, [], None))
+        self.assertEqual(take([], b"key=AIza"), (None, [], b"key=AIza"))
+
+    def test_a_header_goes_first(self) -> None:
+        """And the key in the query goes all the same."""
+        self.assertEqual(take([b"api-key: h"], b"key=q&a=b", True), ("h", [], b"a=b"))
+
+    def test_two_keys(self) -> None:
+        """None counts."""
+        self.assertEqual(take([], b"key=a&key=b", True), (None, [], None))
+
+    def test_the_token_in_any_parameter(self) -> None:
+        """Plain or encoded."""
+        lines = [b"Authorization: Bearer " + RAW]
+        encoded = b"".join(b"%%%02x" % byte for byte in RAW)
+        self.assertEqual(take(lines, b"a=" + RAW + b"&b=" + encoded + b"&" + RAW + b"&c=d").query, b"c=d")
+
+    def test_other_queries_are_untouched(self) -> None:
+        """To the byte."""
+        for query in (b"", b"&&a=&=b&c", b"a=b=c", b"keys=1&Key=2", b"a=%zz"):
+            with self.subTest(query=query):
+                self.assertEqual(take([b"api-key: h-long-enough-token"], query, True).query, query)
+
+
+class Keys(TestCase):
+    def test_well_formed(self) -> None:
+        """Exactly what this proxy issues."""
+        self.assertTrue(credentials.well_formed("sk-lp-" + "A" * 43))
+        for token in (
+            "",
+            "sk-lp-",
+            "sk-lp-" + "A" * 42,
+            "sk-lp-" + "A" * 44,
+            "sk-xx-" + "A" * 43,
+            "sk-lp-" + "A" * 42 + "=",
+            "sk-lp-" + "A" * 43 + "\n",
+        ):
+            with self.subTest(token=token):
+                self.assertFalse(credentials.well_formed(token))
+
+    def test_each_providers_own_way(self) -> None:
+        """Where the settings name none."""
+        ways = {"openai": "bearer", "anthropic": "x-api-key", "google": "x-goog-api-key", "mistral": "bearer"}
+        ways |= {"azure": "api-key", "bedrock-bearer": "bearer", "generic": "bearer"}
+        for provider, way in ways.items():
+            self.assertEqual(credentials.scheme(provider), way)
+
+    def test_another_way(self) -> None:
+        """A known one in any case, or a header."""
+        self.assertEqual(credentials.scheme("anthropic", "Bearer"), "bearer")
+        self.assertEqual(credentials.scheme("openai", "X-My-Key"), "X-My-Key")
+        for auth in ("a b", "a:b", "é", "host", "Connection", "content-length", "Proxy-Authorization", "a\r\nb"):
+            with self.subTest(auth=auth), self.assertRaises(ValueError):
+                credentials.scheme("openai", auth)
+
+    def test_injection(self) -> None:
+        """One line in the provider's way."""
+        self.assertEqual(credentials.inject("bearer", "sk-1"), b"Authorization: Bearer sk-1")
+        self.assertEqual(credentials.inject("x-api-key", "sk-1"), b"x-api-key: sk-1")
+        self.assertEqual(credentials.inject("api-key", "sk-1"), b"api-key: sk-1")
+        self.assertEqual(credentials.inject("x-goog-api-key", "sk-1"), b"x-goog-api-key: sk-1")
+        self.assertEqual(credentials.inject("X-My-Key", "sk-1"), b"X-My-Key: sk-1")
+
+    def test_a_key_that_would_break_the_line(self) -> None:
+        """No line break reaches the provider, and the message does not hold the key."""
+        for key in ("", "secret\r\nX: y", "secret\n", " secret", "secret\u2028", "sécret"):
+            with self.subTest(key=key):
+                with self.assertRaises(UpstreamAuthError) as caught:
+                    credentials.inject("bearer", key)
+                self.assertNotIn("cret", str(caught.exception))
+
+
+carriers = st.sampled_from(
+    [b"Authorization: Bearer ", b"X-API-Key: ", b"api-key:", b"x-goog-api-key: ", b"X-Any: ", b"Cookie: a="]
+)
+
+
+class Properties(TestCase):
+    @given(st.lists(st.tuples(carriers, st.sampled_from([RAW, b"other", b""])), max_size=5), st.booleans())
+    def test_the_token_never_stays(self, lines: list[tuple[bytes, bytes]], query_key: bool) -> None:
+        """Not in a line, not in the query."""
+        taken = take([name + value for name, value in lines], b"key=" + RAW + b"&a=" + RAW, query_key)
+        self.assertNotIn(RAW, b"\n".join([*taken.lines, taken.query or b""]))
+
+    @given(st.lists(st.binary(max_size=20)), st.binary(max_size=40), st.booleans())
+    def test_any_bytes(self, lines: list[bytes], query: bytes, query_key: bool) -> None:
+        """Nothing is raised, and no byte is added."""
+        taken = take(lines, query, query_key)
+        self.assertLessEqual(len(taken.query or b""), len(query))
