@@ -1,0 +1,58 @@
+"""Gemini's formats."""
+
+from __future__ import annotations
+
+import json
+import unittest
+
+from llmproxy.simulator.dialect import Refused
+from llmproxy.simulator.formats import google
+from tests.unit.simulator.formats.call import call, events, spoken
+
+BODY = {
+    "contents": [{"role": "user", "parts": [{"text": "one two three"}]}],
+    "systemInstruction": {"parts": [{"text": "be brief"}]},
+}
+STREAM = "models/gemini-2.5-flash:streamGenerateContent"
+
+
+class GenerateTests(unittest.TestCase):
+    def test_tokens_are_words(self) -> None:
+        answer = spoken(google.reply(call("models/gemini-2.5-flash:generateContent", BODY)))
+        used = answer["usageMetadata"]
+        self.assertEqual((used["promptTokenCount"], used["candidatesTokenCount"], used["totalTokenCount"]), (5, 2, 7))
+        self.assertEqual(answer["modelVersion"], "gemini-2.5-flash")
+
+    def test_events_are_separated_with_crlf(self) -> None:
+        pieces = list(google.reply(call(STREAM, BODY, query={"alt": "sse"})).pieces)
+        self.assertTrue(all(piece.startswith(b"data: {") and piece.endswith(b"}\r\n\r\n") for piece in pieces))
+
+    def test_the_last_event_has_the_whole_usage(self) -> None:
+        first, last = events(google.reply(call(STREAM, BODY, query={"alt": "sse"})))
+        self.assertNotIn("candidatesTokenCount", first["usageMetadata"])
+        self.assertEqual(last["usageMetadata"]["totalTokenCount"], 7)
+        self.assertEqual(last["candidates"][0]["finishReason"], "STOP")
+
+    def test_without_sse_it_is_one_array_in_pieces(self) -> None:
+        reply = google.reply(call(STREAM, BODY))
+        self.assertTrue(reply.content_type.startswith("application/json"))
+        pieces = list(reply.pieces)
+        self.assertEqual((len(json.loads(b"".join(pieces))), len(pieces)), (2, 3))
+
+    def test_counting_agrees_with_generating(self) -> None:
+        for body in (BODY, {"generateContentRequest": BODY}):
+            self.assertEqual(spoken(google.reply(call("models/g:countTokens", body)))["totalTokens"], 5)
+
+    def test_a_model_name_may_hold_slashes_and_colons(self) -> None:
+        answer = spoken(google.reply(call("models/tuned/a:b:generateContent", BODY)))
+        self.assertEqual(answer["modelVersion"], "tuned/a:b")
+
+    def test_unknown_verbs_are_not_found(self) -> None:
+        for path in ("models/g:fly", "models/g", "elsewhere"):
+            with self.subTest(path), self.assertRaises(Refused):
+                google.reply(call(path, BODY))
+
+    def test_errors_carry_status_and_reason(self) -> None:
+        error = google.error(429, "Slow down", None, "")["error"]
+        self.assertEqual((error["code"], error["status"]), (429, "RESOURCE_EXHAUSTED"))
+        self.assertEqual(google.error(401, "No", None, "")["error"]["details"][0]["reason"], "API_KEY_INVALID")

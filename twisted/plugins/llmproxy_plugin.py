@@ -1,0 +1,21 @@
+"""What twistd finds: the proxy, the simulator, and the built-in event sinks."""
+
+from twisted.application.service import ServiceMaker
+
+from llmproxy.sinks.file import FileSinkFactory
+
+proxy = ServiceMaker(
+    "llmproxy",
+    "llmproxy.tap",
+    "A transparent, governed reverse proxy for LLM APIs.",
+    "llmproxy",
+)
+
+simulator = ServiceMaker(
+    "llmproxy simulator",
+    "llmproxy.simulator.tap",
+    "A provider to try llmproxy on: OpenAI, Anthropic, Gemini, Mistral and Azure formats, steered by request headers.",
+    "llmproxy-simulator",
+)
+
+file_sink = FileSinkFactory()
