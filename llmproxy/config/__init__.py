@@ -1,0 +1,1 @@
+"""The settings: one YAML file, read once, checked whole, frozen."""

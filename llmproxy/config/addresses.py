@@ -1,0 +1,149 @@
+"""Addresses: of providers, web pages, networks, databases, and our own. L{ValueError} says what is wrong with one."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from llmproxy.config.given import shown
+from llmproxy.config.values import text
+from llmproxy.errors import BadTarget
+from llmproxy.http import target
+
+_LABEL = r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?"
+_HOST = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?", re.I)
+_ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://((?:{_LABEL}\.)*{_LABEL}|\[[0-9a-f:.]+\])(?::([0-9]{{1,5}}))?")
+_USUAL_PORTS = {"https": "443", "http": "80"}
+_WITH_PORT = ("tcp", "tcp4", "tcp6", "ssl", "tls")
+
+
+def base_url(value: Any) -> str:
+    """The address of an API: scheme, host and perhaps a path. Returned without a slash at its end."""
+    bad = _bad_url(text(value))
+    if bad:
+        raise ValueError(f"{shown(value)} is not a base URL: {bad} (try https://api.openai.com)")
+    parts = urlsplit(value)
+    return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.removesuffix('/')}"
+
+
+def _bad_url(url: str) -> str:
+    if re.search(r"[^!-~]", url):
+        return "it has a space, a control or a non-ASCII character"
+    parts = _split(url)
+    if parts is None:
+        return "it cannot be taken apart"
+    if not re.match(r"https?://", url, re.I):
+        return "it must begin with http:// or https://"
+    if "@" in parts.netloc:
+        return "it must not hold a user name or a password"
+    if "?" in url or "#" in url:
+        return "it must not have a query or a fragment"
+    return _bad_host(parts) or _bad_path(parts.path)
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
+
+
+def _bad_host(parts: SplitResult) -> str:
+    host = parts.hostname or ""
+    if parts.port == 0 or parts.netloc.endswith(":"):
+        return "its port is not one"
+    if not host:
+        return "it has no host"
+    try:
+        if parts.netloc.startswith("["):
+            IPv6Address(host.replace("%", "?"))
+        elif re.search(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\.?$", host):  # what some resolvers take for an address
+            IPv4Address(host)
+    except ValueError:
+        return f"{host} is not an IP address"
+    return "" if ":" in host or _HOST.fullmatch(host) else f"{host} is not a host name"
+
+
+def _bad_path(path: str) -> str:
+    try:
+        base = target.parse((path or "/").encode("ascii")).path
+    except BadTarget as e:
+        return f"{e.message[0].lower()}{e.message[1:].rstrip('.')}"
+    return "the path holds an encoded slash" if target.has_encoded_slash(base) else ""
+
+
+def origin(value: Any) -> str:
+    """An origin exactly as browsers send it, or C{*} for any."""
+    match = _ORIGIN.fullmatch(text(value))
+    if match is None and value != "*":
+        raise ValueError(f"{shown(value)} is not an origin (try {_origin_meant(value)})")
+    if match and match[3] and match[3] == _USUAL_PORTS.get(match[1]):
+        raise ValueError(f"{shown(value)} never matches: browsers leave that port out (try {match[1]}://{match[2]})")
+    return str(value)
+
+
+def _origin_meant(value: str) -> str:
+    near = _ORIGIN.match(value.strip().lower())
+    return near[0] if near else "https://app.example.com"
+
+
+def listen(value: Any) -> str:
+    """A Twisted server endpoint; whether its kind is known here shows only when it is opened."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        raise ValueError(f"{shown(value)} is not an endpoint (try tcp:{shown(value)[1:-1]})")
+    kind, colon, rest = text(value).partition(":")
+    if (
+        re.search(r"[\x00-\x20\x7f]", value)
+        or not colon
+        or not re.fullmatch(r"[A-Za-z][\w.+-]*", kind)
+        or _is_url(value)
+    ):
+        raise ValueError(f"{shown(value)} is not an endpoint (try {_endpoint_meant(value)})")
+    if kind in _WITH_PORT and not 0 <= _port(rest) < 65536:
+        raise ValueError(f"{shown(value)} has no port from 0 to 65535 (try {kind}:8080)")
+    return str(value)
+
+
+def _is_url(value: str) -> bool:
+    return "://" in value or re.fullmatch(r"localhost:[0-9]+", value) is not None
+
+
+def _port(rest: str) -> int:
+    arguments = rest.split(":")
+    named = [a.removeprefix("port=") for a in arguments if a.startswith("port=")]
+    port = (named or arguments)[0]
+    return int(port) if re.fullmatch(r"[0-9]{1,5}", port) else -1
+
+
+def _endpoint_meant(value: str) -> str:
+    match = re.fullmatch(r"(?:https?://)?(?:([\w.-]*):)?([0-9]{1,5})/?", value)
+    port, host = (match[2], match[1]) if match else ("8080", "127.0.0.1")
+    return f"tcp:{port}" + (f":interface={'127.0.0.1' if host == 'localhost' else host}" if host else "")
+
+
+def network(value: Any) -> str:
+    """An address or a network, such as C{10.0.0.0/8}."""
+    try:
+        return str(ip_network(text(value)))
+    except ValueError as e:
+        hint = "its host bits are set" if "host bits" in str(e) else "try 10.0.0.0/8"
+        raise ValueError(f"{shown(value)} is not an address or a network ({hint})") from None
+
+
+def store_url(value: Any) -> str:
+    """A database, as SQLAlchemy names it."""
+    if not re.match(r"[A-Za-z]\w*(?:\+\w+)?://", text(value)):
+        raise ValueError(f"{shown(value)} is not a database URL (try sqlite:///data/llmproxy.db)")
+    return str(value)
+
+
+def redis_url(value: Any) -> str:
+    """A Redis server: C{redis://}, C{rediss://} (TLS) or C{unix://}."""
+    parts = _split(text(value))
+    if parts is None or not re.match(r"(?:rediss?|unix)://.", value) or re.search(r"\s", value):
+        raise ValueError(f"{shown(value)} is not a Redis URL (try redis://localhost:6379/0)")
+    return str(value)

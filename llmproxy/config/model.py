@@ -1,0 +1,329 @@
+"""What may stand in the settings file, with every default and what it means.
+
+Durations are seconds (float) and sizes bytes (int) once read; in the file they are written C{30s} and C{64KiB}.
+The texts under the fields are what C{docs/settings.md} and C{etc/apis.schema.json} say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
+
+from llmproxy.config import addresses, names, values
+from llmproxy.config.given import Given, shown
+from llmproxy.config.units import DURATION, SIZE, duration, in_bytes, in_seconds, size
+
+Text = Annotated[str, BeforeValidator(values.text)]
+Name = Annotated[str, BeforeValidator(values.name)]
+Flag = Annotated[bool, BeforeValidator(values.flag)]
+Whole = Annotated[int, BeforeValidator(values.whole)]
+Duration = Annotated[
+    float,
+    BeforeValidator(duration),
+    PlainSerializer(in_seconds, when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^(?:{DURATION})$"}, {"const": 0}]}),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(size),
+    PlainSerializer(in_bytes, when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^(?:{SIZE})$"}, {"type": "integer", "minimum": 0}]}),
+]
+Items = BeforeValidator(values.items)
+
+Listen = Annotated[tuple[Annotated[str, BeforeValidator(addresses.listen)], ...], Items]
+Networks = Annotated[tuple[Annotated[str, BeforeValidator(addresses.network)], ...], Items]
+Endpoints = Annotated[tuple[Annotated[str, BeforeValidator(names.endpoint)], ...], Items]
+Method = Annotated[str, BeforeValidator(names.method), WithJsonSchema({"enum": [*names.METHODS]})]
+Methods = Annotated[tuple[Method, ...], Items]
+Origins = Annotated[tuple[Annotated[str, BeforeValidator(addresses.origin)], ...], Items]
+Headers = Annotated[tuple[Annotated[str, BeforeValidator(names.header)], ...], Items]
+Pattern = Annotated[str, BeforeValidator(values.pattern), WithJsonSchema({"type": ["string", "number", "boolean"]})]
+Patterns = Annotated[tuple[Pattern, ...], Items, Field(min_length=1)]
+
+BaseUrl = Annotated[
+    str, BeforeValidator(addresses.base_url), WithJsonSchema({"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"})
+]
+ApiName = Annotated[str, BeforeValidator(names.api_name)]
+Provider = Literal["openai", "anthropic", "google", "mistral", "azure", "bedrock-bearer", "generic"]
+ErrorFormat = Literal["auto", "openai", "anthropic", "google", "plain"]
+
+
+class Section(BaseModel):
+    """A mapping of known keys. A key without a value is as good as none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nothing(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        return {key: value for key, value in given.items() if value is not None or key not in cls.model_fields}
+
+
+class Timeouts(Section):
+    """How long each phase may take; 0 means no limit."""
+
+    connect: Duration = 10.0
+    """For a connection to the provider, TLS included. Then 504."""
+    response_header: Duration = 30.0
+    """For the head of the answer, once the request is sent; of a stream too. Then 504."""
+    request: Duration = 120.0
+    """For a complete answer that is not streamed. Then 504, or a cut if the answer has begun."""
+    stream: Duration = 0.0
+    """For a complete stream."""
+    idle: Duration = 60.0
+    """For silence between two pieces of an answer. Then it is cut."""
+    idle_connection: Duration = 90.0
+    """How long an unused connection to the provider is kept."""
+    flush_interval: Duration = 0.0
+    """Accepted for files written for other proxies: every piece of an answer is passed on the moment it arrives."""
+
+
+class Connection(Section):
+    """The pool of connections to the provider."""
+
+    max_idle_conns: Whole = Field(default=100, ge=0)
+    """Unused connections kept, in all."""
+    max_idle_conns_per_host: Whole = Field(default=20, ge=0)
+    """Unused connections kept to one host."""
+    max_conns_per_host: Whole = Field(default=1000, ge=1)
+    """Connections to one host; further requests wait for one."""
+
+
+class CircuitBreaker(Section):
+    """Holds requests back while the provider is down."""
+
+    failures: Whole = Field(default=5, ge=0)
+    """So many failures in a row open it; 0 switches it off."""
+    cooldown: Duration = 30.0
+    """How long it stays open before one request may try again."""
+
+
+class Retries(Section):
+    """Sending again, always before the first byte of an answer."""
+
+    attempts: Whole = Field(default=1, ge=1, le=10)
+    """How often a request is sent in all; 1 means never again."""
+    on: Annotated[tuple[Literal["connect"], ...], Items] = ("connect",)
+    """After which failures: `connect`, when nothing of the request has been sent."""
+
+
+class Api(Section):
+    """One provider's API."""
+
+    provider: Provider = "generic"
+    """Whose API it is, which says how its key is sent and what its errors look like."""
+    base_url: BaseUrl
+    """Where it is; its path, if it has one, goes before the client's. Without user name, query or fragment."""
+    allowed_endpoints: Endpoints = Field(min_length=1)
+    """The paths that may be called, exactly these.
+    `*` stands for a part of one segment, `/**` at the end for any depth."""
+    allowed_methods: Methods = Field(default=("GET", "POST"), min_length=1)
+    """The methods that may be used, in capitals."""
+    auth: Annotated[str, BeforeValidator(names.auth)] = ""
+    """How the provider's key is sent: `bearer`, `x-api-key`, `api-key`, `x-goog-api-key`, or the name of a header;
+    empty for the provider's own way."""
+    query_key: Flag = False
+    """Whether a client may also send its token as `?key=`. Addresses end up in logs; leave it off if you can."""
+    timeouts: Timeouts = Timeouts()
+    connection: Connection = Connection()
+    param_whitelist: dict[Name, Patterns] = Field(default_factory=dict)
+    """Parameters of the request's JSON body, and the values (globs) each may have. Those not listed are free."""
+    allowed_origins: Origins = ()
+    """The web pages that may call it, as browsers write them; `*` for any. Empty: not checked."""
+    required_headers: Headers = ()
+    """Headers that a request must have."""
+    circuit_breaker: CircuitBreaker = CircuitBreaker()
+    retries: Retries = Retries()
+    error_format: ErrorFormat = "auto"
+    """The shape of this proxy's own error bodies; `auto` follows the provider."""
+    forward_client_ip: Flag = False
+    """Whether the provider is told the client's address, in `X-Forwarded-For`."""
+    ca_file: Text = ""
+    """Further certificate authorities to trust for this provider, a PEM file."""
+
+
+class Server(Section):
+    """Where the proxy listens, and what it takes from clients."""
+
+    listen: Listen = Field(default=("tcp:8080:interface=127.0.0.1",), min_length=1)
+    """Twisted server endpoints, such as `tcp:8080` (all interfaces), `unix:/run/llmproxy.sock`,
+    `ssl:8443:privateKey=…:certKey=…`."""
+    workers: Whole = Field(default=1, ge=1, le=1024)
+    """Processes that share the work."""
+    max_head_bytes: Size = 64 * 1024
+    """The longest head of a request. Beyond it 431."""
+    max_request_bytes: Size = 64 * 1024 * 1024
+    """The largest body of a request. Beyond it 413."""
+    head_timeout: Duration = 10.0
+    """For the whole head of a request. Then 408."""
+    body_timeout: Duration = 30.0
+    """For silence in the body of a request. Then 408."""
+    keepalive_timeout: Duration = 75.0
+    """How long an unused connection of a client is kept."""
+    max_connections: Whole = Field(default=20000, ge=1)
+    """Connections of clients at once, for each worker."""
+    drain_timeout: Duration = 600.0
+    """How long requests under way may go on when the process is told to stop."""
+    trusted_proxies: Networks = ()
+    """Addresses and networks whose `X-Forwarded-For` is believed."""
+    debug_headers: Flag = True
+    """Whether answers carry `X-Cache-Debug`, `X-Upstream-Response-Time` and `Server-Timing`."""
+    admin_listen: Listen = ()
+    """Endpoints of their own for `/manage` and `/admin`, which then do not exist on the public ones."""
+    metrics_listen: Listen = ()
+    """Endpoints of their own for health and metrics, likewise."""
+    enforce_project_active: Flag = True
+    """Whether the requests of an inactive project are refused."""
+
+
+class Store(Section):
+    """Where projects and tokens are kept."""
+
+    url: Annotated[str, BeforeValidator(addresses.store_url)] = "sqlite:///data/llmproxy.db"
+    """The database: `sqlite:///path` (relative to the working directory), `postgresql+psycopg://…`, `mysql+pymysql://…`."""
+    token_cache_ttl: Duration = 5.0
+    """How long a worker remembers a token: a change made elsewhere is seen at the latest after this."""
+    token_cache_size: Whole = Field(default=10_000, ge=0)
+    """How many tokens a worker remembers."""
+
+
+class Cache(Section):
+    """Answers that are kept and given again, where HTTP allows it."""
+
+    enabled: Flag = True
+    """Whether anything is cached."""
+    backend: Annotated[str, BeforeValidator(values.cache_backend)] = "memory"
+    """Where: `memory`, `redis`, or the name of a plugin."""
+    max_bytes: Size = 256 * 1024 * 1024
+    """How much is kept in memory, for each worker."""
+    max_object_bytes: Size = 1024 * 1024
+    """The largest answer that is kept."""
+    default_ttl: Duration = 0.0
+    """How long an answer is fresh that does not say so itself; 0: not at all."""
+    streams: Flag = False
+    """Whether complete streams are kept too."""
+    scope: Literal["project", "token", "shared"] = "project"
+    """Who may be given an answer that was kept: the same project, the same token, or anybody."""
+
+
+class Redis(Section):
+    """The Redis server, for whatever is told to use it."""
+
+    url: Annotated[str, BeforeValidator(addresses.redis_url)] = "redis://localhost:6379/0"
+    """`redis://[user:password@]host:port/database`; `rediss://` with TLS."""
+    key_prefix: Text = "llmproxy:"
+    """What every key begins with."""
+
+
+class Limits(Section):
+    """Rate limits, quotas and budgets."""
+
+    backend: Name = "memory"
+    """Where they are counted: `memory` (each process for itself) or `redis` (together)."""
+
+
+class Sink(BaseModel):
+    """An event sink: the name of a plugin, and whatever that plugin wants to know."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+    type: Name
+    """The name of the plugin: `file` (with `path`), or one of your own. All other keys are the plugin's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, given: Any) -> Any:
+        return _plain(given) if isinstance(given, Mapping) else given
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Events(Section):
+    """One event for every finished request, for whoever observes them."""
+
+    bus: Literal["memory"] = "memory"
+    """What carries them."""
+    queue_size: Whole = Field(default=10_000, ge=1)
+    """Events that may wait; further ones are dropped and counted."""
+    sinks: Annotated[tuple[Sink, ...], Items] = ()
+    """Where they go."""
+
+
+class Audit(Section):
+    """Acts that must not be lost."""
+
+    file: Text = "data/audit.jsonl"
+    """The file that gets a JSON line for each; empty for none."""
+    store: Flag = True
+    """Whether they are kept in the database too."""
+
+
+class Logging(Section):
+    """What the process says about itself, on standard error."""
+
+    format: Literal["json", "console"] = "json"
+    """JSON lines, or text for people."""
+    level: Literal["debug", "info", "warn", "error", "critical"] = "info"
+    """The least important messages that are written."""
+    access: Flag = True
+    """Whether every request gets a line."""
+
+
+class Settings(Section):
+    """Everything the daemon is told."""
+
+    default_api: Text = ""
+    """The API that paths without an API's name belong to. Where there is only one API, it is that one."""
+    apis: dict[ApiName, Api] = Field(
+        min_length=1,
+        json_schema_extra={"propertyNames": {"pattern": f"^{names.API_NAME}$", "not": {"enum": [*names.RESERVED]}}},
+    )
+    """The APIs by name; the name is also the first segment of an API's addresses: `/openai/v1/models`."""
+    server: Server = Server()
+    store: Store = Store()
+    cache: Cache = Cache()
+    redis: Redis = Redis()
+    limits: Limits = Limits()
+    events: Events = Events()
+    audit: Audit = Audit()
+    logging: Logging = Logging()
+    state_dir: Name = "data"
+    """Where the process keeps secrets that it made itself, relative to the working directory."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_api(cls, given: Any) -> Any:
+        apis = given.get("apis") if isinstance(given, Mapping) else None
+        if not isinstance(apis, Mapping) or len(apis) != 1 or given.get("default_api") not in (None, ""):
+            return given
+        return {**given, "default_api": next(iter(apis))}
+
+    @model_validator(mode="after")
+    def _default_exists(self) -> Self:
+        wrong = wrong_default(self.default_api, self.apis)
+        if wrong:
+            raise ValueError(wrong)
+        return self
+
+
+def wrong_default(default: Any, apis: Mapping[str, Any]) -> str:
+    """What is wrong with C{default_api}, which must name one of C{apis}; C{""} if nothing is."""
+    if not isinstance(default, str) or not default or default in apis:
+        return ""
+    return f"there is no API named {shown(default)}{values.meant(default, [str(name) for name in apis])}"
+
+
+def _plain(value: Any) -> Any:
+    """Text from outside as the types that it would have had in the file: a plugin's settings have no others."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.meaning if isinstance(value, Given) else value

@@ -1,0 +1,67 @@
+"""Names that HTTP or this proxy gives a meaning. Each returns the name, or raises L{ValueError} with what is wrong."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from llmproxy.config.given import shown
+from llmproxy.config.values import meant, text
+from llmproxy.http import credentials
+from llmproxy.http.endpoints import Endpoints
+
+RESERVED = ("manage", "admin", "health", "ready", "live", "healthz", "readyz", "livez", "metrics")
+API_NAME = r"[a-z0-9][a-z0-9_-]*"
+
+# https://www.iana.org/assignments/http-methods, without CONNECT and TRACE, which are never forwarded
+METHODS = (
+    *("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "QUERY"),
+    *("ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "COPY", "LABEL", "LINK", "LOCK", "MERGE", "MKACTIVITY"),
+    *("MKCALENDAR", "MKCOL", "MKREDIRECTREF", "MKWORKSPACE", "MOVE", "ORDERPATCH", "PROPFIND", "PROPPATCH", "REBIND"),
+    *("REPORT", "SEARCH", "UNBIND", "UNCHECKOUT", "UNLINK", "UNLOCK", "UPDATE", "UPDATEREDIRECTREF", "VERSION-CONTROL"),
+)
+_BY_LOWER = {method.lower(): method for method in METHODS}
+_HEADER = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, without the underscore, which is refused
+
+
+def api_name(value: Any) -> str:
+    """The name of an API, which is also the first segment of its addresses."""
+    if text(value) in RESERVED:
+        raise ValueError("this name is reserved for the proxy's own addresses")
+    if not re.fullmatch(API_NAME, value):
+        raise ValueError("is not a name for an API: a-z, 0-9, _ and -, and first a letter or digit")
+    return str(value)
+
+
+def method(value: Any) -> str:
+    """A registered method, in capitals, as it must be on the wire too."""
+    if text(value) in METHODS:
+        return str(value)
+    if value.upper() in ("CONNECT", "TRACE"):
+        raise ValueError(f"{shown(value)} is a method that is never forwarded")
+    near = _BY_LOWER.get(value.lower())
+    hint = f" (did you mean {near}?)" if near else meant(value.lower(), _BY_LOWER)
+    raise ValueError(f"{shown(value)} is not a method{hint}")
+
+
+def endpoint(value: Any) -> str:
+    """One pattern of an allow-list."""
+    Endpoints((text(value),))
+    return str(value)
+
+
+def header(value: Any) -> str:
+    """The name of a header field."""
+    if not _HEADER.fullmatch(text(value)):
+        raise ValueError(f"{shown(value)} is not a header name")
+    return str(value)
+
+
+def auth(value: Any) -> str:
+    """How the provider wants its key; empty for its own way."""
+    try:
+        credentials.scheme("generic", text(value))
+    except ValueError:
+        wanted = "try bearer, x-api-key, or the name of a header"
+        raise ValueError(f"{shown(value)} is not a way to send a key ({wanted})") from None
+    return str(value)

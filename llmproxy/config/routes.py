@@ -1,0 +1,145 @@
+"""Which API a request is for, and what is sent to its provider."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from llmproxy.config.model import Api, Settings
+from llmproxy.errors import BadTarget, EndpointNotAllowed, MethodNotAllowed, NotFound
+from llmproxy.http import credentials, target
+from llmproxy.http.endpoints import Endpoints
+from llmproxy.http.target import Target
+
+REMEMBERED = 4096  # routes
+MEMORABLE = 512  # bytes of the longest path that is remembered
+
+_PORTS = {"http": 80, "https": 443}
+
+
+class Origin(NamedTuple):
+    """Where a provider is: C{http} or C{https}, its host as one looks it up, its port."""
+
+    scheme: bytes
+    host: bytes
+    port: int
+    host_header: bytes
+
+
+class Route(NamedTuple):
+    """What became of a request's target.
+
+    @ivar endpoint: The pattern that allowed it.
+    @ivar target: What is sent to the provider: the base URL's path, then exactly the bytes that were matched.
+    @ivar path: The path that was matched, without the API's prefix; C{query} as in L{Target}.
+    @ivar auth: How the provider wants its key; see L{credentials.scheme}.
+    """
+
+    api_name: str
+    api: Api
+    endpoint: str
+    target: bytes
+    path: bytes
+    query: bytes | None
+    origin: Origin
+    auth: str
+
+    def with_query(self, query: bytes | None) -> Route:
+        """The same route with that query, which must be C{self.query} or a part of it."""
+        if query == self.query:
+            return self
+        bare = self.target if self.query is None else self.target[: -len(self.query) - 1]
+        sent = bare if query is None else bare + b"?" + query
+        return Route(self.api_name, self.api, self.endpoint, sent, self.path, query, self.origin, self.auth)
+
+
+class _Mount:
+    """One API, made ready."""
+
+    def __init__(self, name: str, api: Api) -> None:
+        self.name = name
+        self.api = api
+        self.endpoints = Endpoints(api.allowed_endpoints)
+        self.methods = frozenset(method.encode("ascii") for method in api.allowed_methods)
+        self.origin, self.base = upstream(api.base_url)
+        self.auth = credentials.scheme(api.provider, api.auth)
+
+    def route(self, path: bytes, segments: tuple[bytes, ...]) -> Route:
+        endpoint = self.endpoints.match(segments)
+        if endpoint is None:
+            if target.has_encoded_slash(path):
+                raise BadTarget("The path holds an encoded slash where no endpoint of this API has one.")
+            raise EndpointNotAllowed
+        return Route(self.name, self.api, endpoint, self.base + path, path, None, self.origin, self.auth)
+
+
+class Routes:
+    """Finds the API of a request: C{/{api}/…} by its name, any other path in the default API."""
+
+    def __init__(self, settings: Settings) -> None:
+        mounts = {name: _Mount(name, api) for name, api in settings.apis.items()}
+        self._mounts = {name.encode(): mount for name, mount in mounts.items()}
+        self._default = mounts.get(settings.default_api)
+        self._known: dict[tuple[bytes | None, bytes], Route] = {}
+
+    def match(self, method: bytes, uri: bytes) -> Route:
+        """The route of a request.
+
+        L{BadTarget} (400) where C{uri} could be read in more than one way, L{NotFound} where no API is there,
+        L{MethodNotAllowed} and L{EndpointNotAllowed} as the API's lists say.
+        """
+        return self._match(method, uri)
+
+    def preflight(self, uri: bytes) -> Route:
+        """The route of a browser's preflight, which is a question about another method than its own."""
+        return self._match(None, uri)
+
+    def api_of(self, uri: bytes) -> Api | None:
+        """The API that C{uri} is for, even if it may not be called so; C{None} where there is none."""
+        name = uri.partition(b"?")[0][1:].partition(b"/")[0]
+        mount = self._mounts.get(name, self._default)
+        return None if mount is None else mount.api
+
+    def _match(self, method: bytes | None, uri: bytes) -> Route:
+        path, mark, query = uri.partition(b"?")
+        route = self._known.get((method, path))
+        if route is None:
+            route = self._find(method, path)
+            self._remember(method, path, route)
+        if not mark:
+            return route
+        target.check_query(query)
+        return route.with_query(query)
+
+    def _find(self, method: bytes | None, path: bytes) -> Route:
+        mount, rest = self._mount(target.parse(path))
+        if method is not None and method not in mount.methods:
+            raise MethodNotAllowed(headers={"Allow": ", ".join(mount.api.allowed_methods)})
+        return mount.route(rest.path, rest.segments)
+
+    def _mount(self, asked: Target) -> tuple[_Mount, Target]:
+        """The API, and what is left of the target for it."""
+        first, *rest = asked.segments
+        mount = self._mounts.get(first)
+        if mount is not None and rest:
+            return mount, Target(asked.path[len(first) + 1 :], None, tuple(rest))
+        if self._default is None:
+            raise NotFound
+        return self._default, asked
+
+    def _remember(self, method: bytes | None, path: bytes, route: Route) -> None:
+        if len(path) > MEMORABLE:
+            return
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()  # only a client that makes up paths gets here
+        self._known[method, path] = route
+
+
+def upstream(base_url: str) -> tuple[Origin, bytes]:
+    """Where a checked C{base_url} points: the origin, and the path that goes before all, without a slash at its end."""
+    parts = urlsplit(base_url)
+    host, usual = parts.hostname or "", _PORTS[parts.scheme]
+    shown = f"[{host}]" if ":" in host else host
+    port = parts.port or usual
+    header = shown if port == usual else f"{shown}:{port}"
+    return Origin(parts.scheme.encode(), host.encode(), port, header.encode()), parts.path.rstrip("/").encode()

@@ -1,0 +1,62 @@
+"""The JSON Schema of the settings file, for editors: C{python -m llmproxy.config.schema > etc/apis.schema.json}."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from llmproxy.config.model import Settings
+
+_VARIABLE = {"type": "string", "pattern": r"\$\{.+\}", "description": "A variable: ${NAME} or ${NAME:-default}"}
+_ABOUT = ("description", "default")
+
+
+def schema() -> dict[str, Any]:
+    """The schema of what L{load} accepts, but for what only a program can check."""
+    # Serialization mode writes defaults as the file does: "30s".
+    made = Settings.model_json_schema(mode="serialization")
+    defs = {name: _open(section) for name, section in made.pop("$defs").items()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Settings of llmproxy",
+        **_open(made),
+        "$defs": {**defs, "Variable": _VARIABLE},
+    }
+
+
+def written() -> str:
+    """The schema as it stands in its file."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _open(schema: Any) -> Any:
+    """Let a variable stand wherever something other than any text is wanted; drop what says nothing new."""
+    if isinstance(schema, list):
+        return [_open(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    opened = {key: _part(key, value) for key, value in schema.items() if not _says_nothing(key, schema)}
+    if "pattern" in opened:
+        return {**opened, "pattern": rf"{opened['pattern']}|\$\{{.+\}}"}
+    if opened.get("type") not in ("integer", "boolean") and "enum" not in opened:
+        return opened
+    about = {key: value for key, value in opened.items() if key in _ABOUT}
+    wanted = {key: value for key, value in opened.items() if key not in _ABOUT}
+    return {**about, "anyOf": [wanted, {"$ref": "#/$defs/Variable"}]}
+
+
+def _part(key: str, value: Any) -> Any:
+    if key == "properties":
+        return {name: _open(field) for name, field in value.items()}
+    if key == "description":
+        return " ".join(value.split())
+    return value if key in ("default", "propertyNames") else _open(value)
+
+
+def _says_nothing(key: str, schema: dict[str, Any]) -> bool:
+    return key == "title" or (key == "default" and "$ref" in schema)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(written())

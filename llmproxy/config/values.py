@@ -1,0 +1,80 @@
+"""Plain values: each takes what the file said and returns it cleaned, or raises L{ValueError} with what is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from llmproxy.config.given import Given, shown
+
+_FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+_GREATEST = 2**53  # what JSON and YAML readers of every kind agree on
+
+
+def meant(word: str, words: Iterable[str]) -> str:
+    """The end of a message: the word nearest to C{word}, if one is near."""
+    near = get_close_matches(word[:60].lower(), list(words), 1, 0.6)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def text(value: Any) -> str:
+    """Any text. Numbers and the like must be quoted, so that nothing is read as what it was not meant to be."""
+    if isinstance(value, bool | int | float):
+        raise ValueError(f"{shown(value)} is not text (write it in quotes)")
+    if not isinstance(value, str):
+        raise ValueError("is empty" if value is None else f"is {shown(value)}, not text")
+    if not value.isascii() and re.search(r"[\ud800-\udfff]", value):
+        raise ValueError("is not UTF-8")
+    if "\0" in value:
+        raise ValueError("holds a NUL")
+    return str(value)
+
+
+def name(value: Any) -> str:
+    """Text that is not empty."""
+    if not text(value).strip():
+        raise ValueError("is empty")
+    return str(value)
+
+
+def flag(value: Any) -> bool:
+    """C{true} or C{false}; from the environment also the other usual words."""
+    given = _FLAGS.get(value.lower()) if isinstance(value, Given) else value
+    if not isinstance(given, bool):
+        raise ValueError(f"{shown(value)} is neither true nor false")
+    return given
+
+
+def whole(value: Any) -> int:
+    """A whole number."""
+    given = int(value) if isinstance(value, Given) and re.fullmatch(r"-?[0-9]{1,18}", value) else value
+    if isinstance(given, bool) or not isinstance(given, int) or abs(given) > _GREATEST:
+        raise ValueError(f"{shown(value)} is not a whole number")
+    return given
+
+
+def items(value: Any) -> Any:
+    """A list; from the environment, its items with commas between them."""
+    if isinstance(value, Given):
+        return [Given(part.strip(), value.source) for part in value.split(",") if part.strip()]
+    if isinstance(value, list | tuple):
+        return value
+    if value is None:
+        raise ValueError("is empty")
+    if isinstance(value, dict):
+        raise ValueError("is a mapping, not a list")
+    raise ValueError(f"{shown(value)} is not a list (write [{shown(value)}])")
+
+
+def pattern(value: Any) -> str:
+    """A glob for a parameter's value; a number, C{true} and C{false} stand for what JSON writes so."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, float) else str(whole(value)) if isinstance(value, int) else text(value)
+
+
+def cache_backend(value: Any) -> str:
+    """The name of a cache backend; C{in-memory} is another word for C{memory}."""
+    return "memory" if name(value).lower() == "in-memory" else str(value)
