@@ -1,0 +1,1 @@
+"""Projects and tokens in a SQL database."""

@@ -1,0 +1,84 @@
+"""Connections to the database, set up so that none waits for ever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event
+from sqlalchemy.engine import URL
+
+from llmproxy.store.refusals import BadAddress
+
+_BUSY_TIMEOUT = 5.0
+
+
+def pool(url: URL, size: int, timeout: float) -> Engine:
+    """A pool of C{size} connections, each statement bounded by C{timeout} seconds where the database can do that."""
+    return _engine(
+        url,
+        timeout,
+        _arguments(url, timeout, bounded=True),
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=timeout,
+        pool_pre_ping=url.get_backend_name() != "sqlite",
+    )
+
+
+def upgrading(url: URL, timeout: float) -> Engine:
+    """Connections for a change of the schema: statements may take their time.
+
+    SQLite does not check foreign keys here: rebuilding a table would otherwise delete the rows that refer to it.
+    """
+    return _engine(url, timeout, _arguments(url, timeout, bounded=False), foreign_keys=False, poolclass=NullPool)
+
+
+def reading(engine: Engine) -> Engine:
+    """The same pool, each statement a transaction of its own: for reads and for single statements."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _engine(url: URL, timeout: float, arguments: dict[str, Any], foreign_keys: bool = True, **more: Any) -> Engine:
+    try:
+        engine = create_engine(url, connect_args=arguments, hide_parameters=True, **more)
+    except ModuleNotFoundError as e:
+        extra = "postgres" if url.get_backend_name() == "postgresql" else "mysql"
+        raise BadAddress(f"store.url needs the module {e.name}. Run: pip install 'llmproxy[{extra}]'") from e
+    if url.get_backend_name() == "sqlite":
+        _prepare_sqlite(engine, foreign_keys)
+    return engine
+
+
+def _arguments(url: URL, timeout: float, *, bounded: bool) -> dict[str, Any]:
+    """What the driver is told; an operator's own word in the URL goes first."""
+    backend, seconds = url.get_backend_name(), max(1, round(timeout))
+    if backend == "sqlite":
+        return {"timeout": _BUSY_TIMEOUT}
+    if backend == "mysql":
+        wanted: dict[str, Any] = {"connect_timeout": seconds}
+        if bounded:
+            wanted |= {"read_timeout": seconds, "write_timeout": seconds}
+    else:
+        wanted = {
+            "connect_timeout": max(2, seconds),
+            "tcp_user_timeout": seconds * 1000,
+            "application_name": "llmproxy",
+        }
+        if bounded:
+            wanted["options"] = f"-c statement_timeout={seconds * 1000}"
+    return {name: value for name, value in wanted.items() if name not in url.query}
+
+
+def _prepare_sqlite(engine: Engine, foreign_keys: bool) -> None:
+    pragmas = ("journal_mode=WAL", f"foreign_keys={'ON' if foreign_keys else 'OFF'}")
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, record: Any) -> None:
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        # Writers queue at the start: one that began as a reader would be refused without waiting when it first writes.
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,15 @@
+"""Run by Alembic for every upgrade, on the connection that L{llmproxy.store.migrate} holds."""
+
+from alembic import context
+
+from llmproxy.store.migrate import VERSION_TABLE
+from llmproxy.store.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    version_table=VERSION_TABLE,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

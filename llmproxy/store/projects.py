@@ -1,0 +1,118 @@
+"""Projects and their provider keys, in SQL. Every function here blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from llmproxy.errors import NotFound, UpstreamAuthError
+from llmproxy.model import Project
+from llmproxy.sealing import CannotOpen, Sealer, mask
+from llmproxy.store.tables import projects, provider_keys
+
+
+def create(connection: Connection, project: Project, sealer: Sealer, now: float) -> Project:
+    connection.execute(
+        insert(projects).values(
+            id=project.id,
+            name=project.name,
+            active=project.active,
+            created_at=now,
+            updated_at=now,
+            deactivated_at=None if project.active else now,
+        )
+    )
+    _keep_keys(connection, project, sealer)
+    return get(connection, project.id)
+
+
+def replace(connection: Connection, project: Project, sealer: Sealer, now: float) -> Project:
+    changed = connection.execute(
+        update(projects)
+        .where(projects.c.id == project.id)
+        .values(
+            name=project.name,
+            active=project.active,
+            updated_at=now,
+            deactivated_at=None if project.active else func.coalesce(projects.c.deactivated_at, now),
+        )
+    )
+    if not changed.rowcount:
+        raise missing(project.id)
+    _keep_keys(connection, project, sealer)
+    return get(connection, project.id)
+
+
+def _keep_keys(connection: Connection, project: Project, sealer: Sealer) -> None:
+    for api, key in project.api_keys.items():
+        row = {"project_id": project.id, "api": api}
+        connection.execute(delete(provider_keys).filter_by(**row))
+        if key:
+            sealed = sealer.seal(key, project.id, api)
+            connection.execute(insert(provider_keys).values(**row, sealed=sealed, masked=mask(key)))
+
+
+def remove(connection: Connection, project_id: str) -> None:
+    if not connection.execute(delete(projects).where(projects.c.id == project_id)).rowcount:
+        raise missing(project_id)
+
+
+def get(connection: Connection, project_id: str) -> Project:
+    row = connection.execute(select(projects).where(projects.c.id == project_id)).first()
+    if row is None:
+        raise missing(project_id)
+    masked = connection.execute(_MASKED.where(provider_keys.c.project_id == project_id))
+    return _project(row, {found.api: found.masked for found in masked})
+
+
+def every(connection: Connection) -> list[Project]:
+    rows = connection.execute(select(projects).order_by(projects.c.created_at, projects.c.id)).all()
+    masked = _by_project(connection.execute(_MASKED))
+    return [_project(row, masked.get(row.id, {})) for row in rows]
+
+
+def is_active(connection: Connection, project_id: str) -> bool:
+    active = connection.scalar(select(projects.c.active).where(projects.c.id == project_id))
+    if active is None:
+        raise missing(project_id)
+    return bool(active)
+
+
+def key(connection: Connection, project_id: str, api: str, sealer: Sealer) -> str:
+    """The provider's key for that API, or for the only one there is where C{api} is empty."""
+    wanted = select(provider_keys.c.api, provider_keys.c.sealed).where(provider_keys.c.project_id == project_id)
+    rows = connection.execute(wanted.where(provider_keys.c.api == api) if api else wanted.limit(2)).all()
+    if len(rows) != 1:
+        raise UpstreamAuthError()
+    try:
+        return sealer.open(bytes(rows[0].sealed), project_id, rows[0].api)
+    except CannotOpen as e:
+        raise UpstreamAuthError() from e
+
+
+def missing(project_id: str) -> NotFound:
+    return NotFound(f"There is no project {project_id}.")
+
+
+_MASKED = select(provider_keys.c.project_id, provider_keys.c.api, provider_keys.c.masked).order_by(provider_keys.c.api)
+
+
+def _by_project(rows: Iterable[Row[Any]]) -> dict[str, dict[str, str]]:
+    masked: dict[str, dict[str, str]] = {}
+    for row in rows:
+        masked.setdefault(row.project_id, {})[row.api] = row.masked
+    return masked
+
+
+def _project(row: Row[Any], masked: Mapping[str, str]) -> Project:
+    return Project(
+        id=row.id,
+        name=row.name,
+        active=row.active,
+        masked_keys=masked,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        deactivated_at=row.deactivated_at,
+    )

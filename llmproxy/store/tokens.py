@@ -1,0 +1,147 @@
+"""Issued tokens, in SQL. Every function here blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, bindparam, case, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from llmproxy.errors import NotFound, TokenExpired, TokenInactive, TokenNotFound
+from llmproxy.model import Grant, Token
+from llmproxy.store import projects
+from llmproxy.store.tables import projects as project_table
+from llmproxy.store.tables import tokens
+
+_SHOWN = [column for column in tokens.c if column.name != "hash"]
+_LISTS = ("apis", "endpoints", "models", "ips")
+
+
+def create(connection: Connection, token: Token, hashed: str) -> Token:
+    row = {column.name: getattr(token, column.name) for column in _SHOWN} | {
+        name: list(getattr(token, name)) for name in _LISTS
+    }
+    try:
+        connection.execute(insert(tokens).values(row | {"hash": hashed}))
+    except IntegrityError as e:
+        # Ids and hashes are random: the project is what can be missing.
+        raise projects.missing(token.project_id) from e
+    return get(connection, token.id)
+
+
+def get(connection: Connection, token_id: str) -> Token:
+    row = connection.execute(select(*_SHOWN).where(tokens.c.id == token_id)).first()
+    if row is None:
+        raise NotFound(f"There is no token {token_id}.")
+    return _token(row)
+
+
+def every(connection: Connection, project_id: str | None) -> list[Token]:
+    wanted = select(*_SHOWN).order_by(tokens.c.created_at, tokens.c.id)
+    if project_id is not None:
+        wanted = wanted.where(tokens.c.project_id == project_id)
+    return [_token(row) for row in connection.execute(wanted)]
+
+
+def replace(connection: Connection, token: Token, now: float) -> Token:
+    connection.execute(
+        update(tokens)
+        .where(tokens.c.id == token.id)
+        .values(
+            name=token.name,
+            active=token.active,
+            expires_at=token.expires_at,
+            max_requests=token.max_requests,
+            deactivated_at=None if token.active else func.coalesce(tokens.c.deactivated_at, now),
+            **{name: list(getattr(token, name)) for name in _LISTS},
+        )
+    )
+    return get(connection, token.id)
+
+
+def deactivate(connection: Connection, token_id: str, now: float) -> Token:
+    connection.execute(
+        update(tokens)
+        .where(tokens.c.id == token_id, tokens.c.active.is_(True))
+        .values(active=False, deactivated_at=now)
+    )
+    return get(connection, token_id)
+
+
+def revoke(connection: Connection, project_id: str, now: float) -> int:
+    projects.is_active(connection, project_id)
+    active = update(tokens).where(tokens.c.project_id == project_id, tokens.c.active.is_(True))
+    return connection.execute(active.values(active=False, deactivated_at=now)).rowcount
+
+
+def grant(connection: Connection, hashed: str, now: float) -> Grant:
+    """What the token of this hash allows, in one statement; L{errors.Unauthorized}'s kinds where nothing."""
+    row = connection.execute(_GRANT, {"wanted": hashed}).first()
+    if row is None:
+        raise TokenNotFound()
+    if not row.active:
+        raise TokenInactive()
+    if row.expires_at is not None and row.expires_at <= now:
+        raise TokenExpired()
+    return Grant(
+        project_id=row.project_id,
+        token_id=row.id,
+        project_active=bool(row.project_active),
+        expires_at=row.expires_at,
+        max_requests=row.max_requests,
+        **_lists(row),
+    )
+
+
+def spend(connection: Connection, hashed: str, now: float) -> bool:
+    """Count one use and say whether it was still allowed: one atomic statement, so no two can share the last one."""
+    return connection.execute(_SPEND, {"wanted": hashed, "now": now}).rowcount == 1
+
+
+def add_uses(connection: Connection, uses: Mapping[str, tuple[int, float]]) -> None:
+    # In one order everywhere, so that two processes that count the same tokens never wait for each other.
+    rows = [{"wanted": token_id, "more": more, "at": at} for token_id, (more, at) in sorted(uses.items())]
+    if rows:
+        connection.execute(_ADD, rows)
+
+
+def _token(row: Row[Any]) -> Token:
+    return Token(**{**row._mapping, **_lists(row)})
+
+
+def _lists(row: Row[Any]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(getattr(row, name)) for name in _LISTS}
+
+
+_GRANT: Select[Any] = (
+    select(
+        tokens.c.id,
+        tokens.c.project_id,
+        tokens.c.active,
+        tokens.c.expires_at,
+        tokens.c.max_requests,
+        *(tokens.c[name] for name in _LISTS),
+        project_table.c.active.label("project_active"),
+    )
+    .join(project_table)
+    .where(tokens.c.hash == bindparam("wanted"))
+)
+_SPEND = (
+    update(tokens)
+    .where(
+        tokens.c.hash == bindparam("wanted"),
+        tokens.c.active.is_(True),
+        or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > bindparam("now")),
+        or_(tokens.c.max_requests.is_(None), tokens.c.request_count < tokens.c.max_requests),
+    )
+    .values(request_count=tokens.c.request_count + 1, last_used_at=bindparam("now"))
+)
+_ADD = (
+    update(tokens)
+    .where(tokens.c.id == bindparam("wanted"))
+    .values(
+        request_count=tokens.c.request_count + bindparam("more"),
+        last_used_at=case((tokens.c.last_used_at > bindparam("at"), tokens.c.last_used_at), else_=bindparam("at")),
+    )
+)

@@ -1,0 +1,55 @@
+"""What is remembered for a while, within bounds."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+from twisted.internet.interfaces import IReactorTime
+
+V = TypeVar("V")
+
+
+class Memory(Generic[V]):
+    """Keeps values for a while, each in a group; forgets the least recently used one beyond C{size}."""
+
+    def __init__(self, clock: IReactorTime, ttl: float, size: int) -> None:
+        self._clock = clock
+        self._ttl = ttl
+        self._size = size
+        self._kept: OrderedDict[bytes, tuple[float, V, str]] = OrderedDict()
+        self._groups: dict[str, set[bytes]] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: bytes) -> V | None:
+        found = self._kept.get(key)
+        if found is None:
+            return None
+        if found[0] <= self._clock.seconds():
+            self.drop(key)
+            return None
+        self._kept.move_to_end(key)
+        return found[1]
+
+    def put(self, key: bytes, value: V, asked_at: float, group: str = "") -> None:
+        """Keep C{value}, which was true at C{asked_at}."""
+        self.drop(key)
+        self._kept[key] = (asked_at + self._ttl, value, group)
+        self._groups.setdefault(group, set()).add(key)
+        if len(self._kept) > self._size:
+            self.drop(next(iter(self._kept)))
+
+    def drop(self, key: bytes) -> None:
+        found = self._kept.pop(key, None)
+        if found is None:
+            return
+        members = self._groups[found[2]]
+        members.discard(key)
+        if not members:
+            del self._groups[found[2]]
+
+    def drop_group(self, group: str) -> None:
+        for key in self._groups.pop(group, ()):
+            del self._kept[key]

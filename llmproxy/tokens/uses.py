@@ -1,0 +1,81 @@
+"""How often tokens were used, counted here and handed over in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+
+from twisted.internet.defer import CancelledError, DeferredLock
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from llmproxy.aio import deferred, soon, within
+from llmproxy.errors import StoreUnavailable
+from llmproxy.interfaces import ITokenStore
+
+
+class UseCounter:
+    """Adds up the uses of tokens without a limit and hands them to the store in batches.
+
+    What the store does not take is kept and handed over again. An unanswered batch may have been taken, so in an
+    outage these counts can come out too high, never too low.
+    """
+
+    _log = Logger()
+    _BATCH = 500
+
+    def __init__(
+        self, uses: ITokenStore, clock: IReactorTime, now: Callable[[], float], timeout: float, limit: int
+    ) -> None:
+        self._uses = uses
+        self._clock = clock
+        self._now = now
+        self._timeout = timeout
+        self._limit = limit
+        self._turns = DeferredLock()
+        self._counts: dict[str, tuple[int, float]] = {}
+        self.dropped = 0
+
+    def count(self, token_id: str) -> None:
+        self._add(token_id, 1, self._now())
+
+    def _add(self, token_id: str, more: int, at: float) -> None:
+        known = self._counts.get(token_id)
+        if known is not None:
+            self._counts[token_id] = (known[0] + more, max(known[1], at))
+        elif len(self._counts) < self._limit:
+            self._counts[token_id] = (more, at)
+        else:
+            self.dropped += more
+
+    @property
+    def pending(self) -> int:
+        """How many uses the store has not been told of."""
+        return sum(more for more, _ in self._counts.values())
+
+    @deferred
+    async def flush(self) -> None:
+        """Hand over what was counted so far; never fails."""
+        await self._turns.acquire()
+        try:
+            while batch := dict(islice(self._counts.items(), self._BATCH)):
+                for token_id in batch:
+                    del self._counts[token_id]
+                if not await self._taken(batch):
+                    return
+        finally:
+            self._turns.release()
+
+    async def _taken(self, batch: dict[str, tuple[int, float]]) -> bool:
+        try:
+            await within(self._timeout, self._clock, soon(self._uses.count_uses(batch)), StoreUnavailable())
+        except Exception as e:
+            for token_id, (more, at) in batch.items():
+                self._add(token_id, more, at)
+            if isinstance(e, CancelledError):
+                raise
+            self._log.warn(
+                "The uses of {tokens} tokens could not be stored yet: {error}", tokens=len(batch), error=str(e)
+            )
+            return False
+        return True

@@ -1,0 +1,412 @@
+"""What every store and every token validator must do, whatever stands behind it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from zope.interface.verify import verifyObject
+
+from llmproxy.errors import (
+    Conflict,
+    Invalid,
+    NotFound,
+    QuotaExceeded,
+    TokenExpired,
+    TokenInactive,
+    TokenNotFound,
+    UpstreamAuthError,
+)
+from llmproxy.interfaces import IProjectStore, ITokenStore, ITokenValidator, IWatchable
+from llmproxy.model import Grant, Project, Token
+from llmproxy.sealing import Sealer, TokenHasher, derive
+from llmproxy.store.store import Store
+
+MASTER = "an encryption key for tests"
+OPENAI_KEY = "sk-proj-" + "0123456789abcdef" * 3
+
+
+class Calendar:
+    """What time it is: epoch seconds that only a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
+def new_store(url: str, now: Callable[[], float], master: str = MASTER, **more: Any) -> Store:
+    from twisted.internet import reactor
+
+    return Store(
+        more.pop("reactor", reactor),
+        url,
+        sealer=Sealer(derive(master, "seal")),
+        hasher=TokenHasher(derive(master, "hash")),
+        random=os.urandom,
+        now=now,
+        # A loaded machine is not a store that is down.
+        **{"timeout": 30.0, **more},
+    )
+
+
+class ContractCase:
+    """Mixed into a trial C{TestCase} that says where the store is."""
+
+    assertEqual: Any
+    assertTrue: Any
+    assertFalse: Any
+    assertIn: Any
+    assertNotIn: Any
+    assertIsNone: Any
+    assertFailure: Any
+    addCleanup: Any
+    now: Calendar
+    store: Store
+    url: Callable[[], str]  # of a database that is empty or not there yet
+
+    async def setUp(self) -> None:
+        self.now = Calendar()
+        self.store = new_store(self.url(), self.now)
+        await self.store.open()
+        self.addCleanup(self.store.close)
+
+    async def project(self, **more: Any) -> Project:
+        return await self.store.create_project(Project(**{"id": "", "name": "Team", **more}))
+
+    async def token(self, **more: Any) -> tuple[Token, str]:
+        if "project_id" not in more:
+            more["project_id"] = (await self.project()).id
+        return await self.store.create_token(Token(**{"id": "", **more}))
+
+
+class ValidatorContract(ContractCase):
+    """C{self.validator} stands before C{self.store}."""
+
+    validator: Any
+
+    async def granted(self, secret: str) -> Grant:
+        grant = await self.validator.validate_token(secret)
+        assert isinstance(grant, Grant)
+        return grant
+
+    async def test_provides_the_validator(self) -> None:
+        verifyObject(ITokenValidator, self.validator)
+
+    async def test_a_grant_holds_everything_known(self) -> None:
+        """The token's owner and all its restrictions are known after one look-up."""
+        project = await self.project()
+        token, secret = await self.token(
+            project_id=project.id,
+            expires_at=self.now.now + 60,
+            max_requests=3,
+            apis=("openai",),
+            endpoints=("/v1/*",),
+            models=("gpt-*", "o3"),
+            ips=("10.0.0.0/8",),
+        )
+        self.assertEqual(
+            await self.granted(secret),
+            Grant(
+                project_id=project.id,
+                token_id=token.id,
+                project_active=True,
+                expires_at=token.expires_at,
+                max_requests=3,
+                apis=("openai",),
+                endpoints=("/v1/*",),
+                models=("gpt-*", "o3"),
+                ips=("10.0.0.0/8",),
+            ),
+        )
+
+    async def test_unknown_tokens(self) -> None:
+        for unknown in ("sk-lp-" + "A" * 43, "", "sk-lp-", "x" * 10_000, "ключ", "\ud800", "sk-lp-" + "A" * 42 + "\n"):
+            await self.assertFailure(self.validator.validate_token(unknown), TokenNotFound)
+            await self.assertFailure(self.validator.validate_token_with_tracking(unknown), TokenNotFound)
+
+    async def test_a_deactivated_token(self) -> None:
+        token, secret = await self.token()
+        await self.granted(secret)
+        await self.store.deactivate_token(token.id)
+        await self.assertFailure(self.validator.validate_token(secret), TokenInactive)
+        await self.assertFailure(self.validator.validate_token_with_tracking(secret), TokenInactive)
+
+    async def test_an_expired_token(self) -> None:
+        """A token ends on its second, also when it was used a moment before."""
+        _, secret = await self.token(expires_at=self.now.now + 60, max_requests=5)
+        await self.granted(secret)
+        await self.validator.validate_token_with_tracking(secret)
+        self.now.now += 60
+        await self.assertFailure(self.validator.validate_token(secret), TokenExpired)
+        await self.assertFailure(self.validator.validate_token_with_tracking(secret), TokenExpired)
+
+    async def test_an_inactive_project(self) -> None:
+        """The token is still known, and the grant says that its project is not active."""
+        project = await self.project()
+        _, secret = await self.token(project_id=project.id)
+        self.assertTrue((await self.granted(secret)).project_active)
+        await self.store.update_project(replace(project, active=False))
+        self.assertFalse((await self.granted(secret)).project_active)
+
+    async def test_an_inactive_project_costs_no_use(self) -> None:
+        project = await self.project(active=False)
+        token, secret = await self.token(project_id=project.id, max_requests=1)
+        for _ in range(3):
+            self.assertFalse((await self.validator.validate_token_with_tracking(secret)).project_active)
+        self.assertEqual((await self.store.get_token(token.id)).request_count, 0)
+
+    async def test_max_requests(self) -> None:
+        """After the last allowed use every further one is refused, and the count stays where it is."""
+        token, secret = await self.token(max_requests=2)
+        for _ in range(2):
+            await self.validator.validate_token_with_tracking(secret)
+        for _ in range(2):
+            await self.assertFailure(self.validator.validate_token_with_tracking(secret), QuotaExceeded)
+        stored = await self.store.get_token(token.id)
+        self.assertEqual(stored.request_count, 2)
+        self.assertTrue(stored.last_used_at)
+        await self.granted(secret)
+
+    async def test_max_requests_raised(self) -> None:
+        """An operator's change counts at once."""
+        token, secret = await self.token(max_requests=0)
+        await self.assertFailure(self.validator.validate_token_with_tracking(secret), QuotaExceeded)
+        await self.store.update_token(replace(token, max_requests=1))
+        await self.validator.validate_token_with_tracking(secret)
+        await self.assertFailure(self.validator.validate_token_with_tracking(secret), QuotaExceeded)
+
+    async def test_max_requests_at_once(self) -> None:
+        """However many ask at the same moment, exactly as many as allowed succeed."""
+        token, secret = await self.token(max_requests=10)
+        asked = [self.validator.validate_token_with_tracking(secret) for _ in range(60)]
+        answers = await DeferredList(asked, consumeErrors=True)
+        self.assertEqual(sum(ok for ok, _ in answers), 10)
+        self.assertEqual({type(answer.value) for ok, answer in answers if not ok}, {QuotaExceeded})
+        self.assertEqual((await self.store.get_token(token.id)).request_count, 10)
+
+
+class StoreContract(ValidatorContract):
+    @property
+    def validator(self) -> Any:  # type: ignore[override]
+        return self.store
+
+    async def test_provides_its_interfaces(self) -> None:
+        for interface in (IProjectStore, ITokenStore, ITokenValidator, IWatchable):
+            verifyObject(interface, self.store)
+
+    async def test_ping(self) -> None:
+        await self.store.ping()
+
+    # projects
+
+    async def test_a_new_project(self) -> None:
+        """It has an id, its times and masked keys; the keys themselves are not shown."""
+        made = await self.project(name="Équipe 😀", api_keys={"openai": OPENAI_KEY})
+        self.assertEqual(len(made.id), 32)
+        self.assertEqual((made.name, made.active, made.deactivated_at), ("Équipe 😀", True, None))
+        self.assertEqual(dict(made.api_keys), {})
+        self.assertEqual(dict(made.masked_keys), {"openai": "sk-p…cdef"})
+        self.assertTrue(1_700_000_000 < made.created_at == made.updated_at < 1_700_000_001)
+        self.assertEqual(await self.store.get_project_by_id(made.id), made)
+
+    async def test_its_key(self) -> None:
+        project = await self.project(api_keys={"openai": OPENAI_KEY})
+        self.assertEqual(await self.store.get_api_key_for_project(project.id, "openai"), OPENAI_KEY)
+        self.assertEqual(await self.store.get_api_key_for_project(project.id), OPENAI_KEY)
+
+    async def test_the_only_key_of_two(self) -> None:
+        """Which key is meant must be clear."""
+        project = await self.project(api_keys={"openai": "a", "mistral": "b"})
+        self.assertEqual(await self.store.get_api_key_for_project(project.id, "mistral"), "b")
+        await self.assertFailure(self.store.get_api_key_for_project(project.id), UpstreamAuthError)
+
+    async def test_no_key(self) -> None:
+        project = await self.project(api_keys={"openai": OPENAI_KEY})
+        await self.assertFailure(self.store.get_api_key_for_project(project.id, "google"), UpstreamAuthError)
+        await self.assertFailure(self.store.get_api_key_for_project("nobody", "openai"), UpstreamAuthError)
+
+    async def test_a_chosen_id(self) -> None:
+        self.assertEqual((await self.project(id="team-1")).id, "team-1")
+        await self.assertFailure(self.store.create_project(Project("team-1", "Again")), Conflict)
+        self.assertEqual((await self.store.get_project_by_id("team-1")).name, "Team")
+
+    async def test_changed_keys(self) -> None:
+        """Only the keys that are named change; an empty one is removed."""
+        project = await self.project(api_keys={"openai": "a", "mistral": "b", "google": "c"})
+        changed = await self.store.update_project(
+            replace(project, name="New", api_keys={"openai": OPENAI_KEY, "mistral": "", "azure": "d"})
+        )
+        self.assertEqual(sorted(changed.masked_keys), ["azure", "google", "openai"])
+        self.assertEqual((changed.name, changed.created_at), ("New", project.created_at))
+        self.assertTrue(changed.updated_at > project.updated_at)
+        self.assertEqual(await self.store.get_api_key_for_project(project.id, "openai"), OPENAI_KEY)
+
+    async def test_a_deactivated_project(self) -> None:
+        """The first time is kept, until it is activated again."""
+        project = await self.project()
+        self.assertIs(await self.store.get_project_active(project.id), True)
+        first = await self.store.update_project(replace(project, active=False))
+        self.assertTrue(first.deactivated_at)
+        self.assertIs(await self.store.get_project_active(project.id), False)
+        again = await self.store.update_project(replace(project, active=False))
+        self.assertEqual(again.deactivated_at, first.deactivated_at)
+        self.assertIsNone((await self.store.update_project(replace(project, active=True))).deactivated_at)
+
+    async def test_all_projects(self) -> None:
+        one = await self.project(name="One", api_keys={"openai": OPENAI_KEY})
+        two = await self.project(name="Two")
+        self.assertEqual(await self.store.list_projects(), [one, two])
+
+    async def test_a_deleted_project(self) -> None:
+        """Its keys and tokens go with it."""
+        project = await self.project(api_keys={"openai": OPENAI_KEY})
+        token, secret = await self.token(project_id=project.id)
+        await self.store.delete_project(project.id)
+        await self.assertFailure(self.store.get_project_by_id(project.id), NotFound)
+        await self.assertFailure(self.store.get_token(token.id), NotFound)
+        await self.assertFailure(self.store.validate_token(secret), TokenNotFound)
+        await self.assertFailure(self.store.get_api_key_for_project(project.id), UpstreamAuthError)
+
+    async def test_no_such_project(self) -> None:
+        nobody = Project("nobody", "Nobody")
+        for asked in (
+            self.store.get_project_active("nobody"),
+            self.store.get_project_by_id("nobody"),
+            self.store.update_project(nobody),
+            self.store.delete_project("nobody"),
+            self.store.create_token(Token("", "nobody")),
+            self.store.revoke_project_tokens("nobody"),
+        ):
+            await self.assertFailure(asked, NotFound)
+        self.assertEqual(await self.store.list_tokens(), [])
+
+    async def test_names_that_cannot_be_kept(self) -> None:
+        """A name that no database takes is the caller's mistake, not an outage."""
+        await self.assertFailure(self.store.create_project(Project("", "\ud800")), Invalid)
+        await self.assertFailure(
+            self.store.create_token(Token("", (await self.project()).id, max_requests=2**70)), Invalid
+        )
+
+    # tokens
+
+    async def test_a_new_token(self) -> None:
+        project = await self.project()
+        token, secret = await self.token(project_id=project.id, name="CI", request_count=7)
+        self.assertEqual(len(token.id), 32)
+        self.assertEqual((token.name, token.project_id, token.active), ("CI", project.id, True))
+        self.assertEqual(token.prefix, secret[:10])
+        self.assertEqual((token.request_count, token.last_used_at, token.deactivated_at), (0, None, None))
+        self.assertTrue(token.created_at > project.created_at)
+        self.assertEqual(await self.store.get_token(token.id), token)
+
+    async def test_all_tokens(self) -> None:
+        one, _ = await self.token()
+        two, _ = await self.token(project_id=one.project_id)
+        other, _ = await self.token()
+        self.assertEqual(await self.store.list_tokens(), [one, two, other])
+        self.assertEqual(await self.store.list_tokens(one.project_id), [one, two])
+
+    async def test_a_changed_token(self) -> None:
+        token, _ = await self.token()
+        changed = await self.store.update_token(
+            replace(
+                token,
+                project_id="other",
+                prefix="other",
+                request_count=9,
+                created_at=0.0,
+                name="New",
+                expires_at=5.0,
+                max_requests=2,
+                models=("a", "b"),
+            )
+        )
+        self.assertEqual(changed, replace(token, name="New", expires_at=5.0, max_requests=2, models=("a", "b")))
+
+    async def test_deactivating_twice(self) -> None:
+        """The time of the first deactivation is the one that is kept."""
+        token, _ = await self.token()
+        first = await self.store.deactivate_token(token.id)
+        self.assertFalse(first.active)
+        self.assertTrue(first.deactivated_at)
+        self.assertEqual(await self.store.deactivate_token(token.id), first)
+        self.assertEqual((await self.store.update_token(replace(first, name="x"))).deactivated_at, first.deactivated_at)
+        self.assertIsNone((await self.store.update_token(replace(first, active=True))).deactivated_at)
+
+    async def test_revoking_a_projects_tokens(self) -> None:
+        one, _ = await self.token()
+        two, _ = await self.token(project_id=one.project_id)
+        _, other_secret = await self.token()
+        first = await self.store.deactivate_token(two.id)
+        self.assertEqual(await self.store.revoke_project_tokens(one.project_id), 1)
+        self.assertFalse((await self.store.get_token(one.id)).active)
+        self.assertEqual(await self.store.get_token(two.id), first)
+        await self.store.validate_token(other_secret)
+
+    async def test_no_such_token(self) -> None:
+        for asked in (
+            self.store.get_token("none"),
+            self.store.update_token(Token("none", "none")),
+            self.store.deactivate_token("none"),
+        ):
+            await self.assertFailure(asked, NotFound)
+
+    async def test_counted_uses(self) -> None:
+        """Batches add up, and the last use is the latest, in whatever order they come."""
+        one, _ = await self.token()
+        two, _ = await self.token()
+        await self.store.count_uses({one.id: (3, 200.0), two.id: (1, 100.0), "gone": (1, 1.0)})
+        await self.store.count_uses({one.id: (2, 150.0)})
+        await self.store.count_uses({})
+        stored = await self.store.get_token(one.id)
+        self.assertEqual((stored.request_count, stored.last_used_at), (5, 200.0))
+        self.assertEqual((await self.store.get_token(two.id)).last_used_at, 100.0)
+
+    # watching
+
+    async def test_watchers_hear_of_every_change(self) -> None:
+        heard: list[str] = []
+        self.store.watch(heard.append)
+        project = await self.project()
+        token, _ = await self.token(project_id=project.id, max_requests=1)
+        await self.store.update_project(project)
+        await self.store.update_token(token)
+        await self.store.deactivate_token(token.id)
+        await self.store.revoke_project_tokens(project.id)
+        await self.store.delete_project(project.id)
+        self.assertEqual(heard, [project.id] * 7)
+
+    async def test_watchers_hear_of_nothing_else(self) -> None:
+        token, secret = await self.token()
+        heard: list[str] = []
+        self.store.watch(heard.append)
+        await self.store.validate_token_with_tracking(secret)
+        await self.store.count_uses({token.id: (1, 1.0)})
+        await self.assertFailure(self.store.deactivate_token("none"), NotFound)
+        self.assertEqual(heard, [])
+
+    async def test_watchers_hear_before_the_caller(self) -> None:
+        """Who changed something sees the change at once, nothing remembered stands between."""
+        project = await self.project()
+        order: list[str] = []
+        self.store.watch(lambda _: order.append("watcher"))
+        changing: Deferred[Project] = self.store.update_project(project)
+        await changing.addCallback(lambda _: order.append("caller"))
+        self.assertEqual(order, ["watcher", "caller"])
+
+    # many at once
+
+    async def test_many_at_once(self) -> None:
+        """Readers and writers together all get their answers."""
+        _, secret = await self.token()
+        writes = [self.project(name=str(n)) for n in range(20)]
+        reads = [self.store.validate_token(secret) for _ in range(50)]
+        grants = await gatherResults([*reads, *(Deferred.fromCoroutine(write) for write in writes)], consumeErrors=True)
+        self.assertEqual(len(grants), 70)
+        self.assertEqual(len(await self.store.list_projects()), 21)

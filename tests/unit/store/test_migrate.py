@@ -1,0 +1,164 @@
+"""A database is brought to the code's schema once, safely, or the start is refused."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import sqlite3
+import stat
+import tempfile
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from unittest import TestCase
+
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
+
+from llmproxy.store.address import exact
+from llmproxy.store.migrate import SCRIPTS, VERSION_TABLE, prepare
+from llmproxy.store.refusals import Busy, DatabaseTooNew
+from llmproxy.store.tables import metadata
+
+NEXT = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "9999"
+down_revision = "{before}"
+
+
+def upgrade() -> None:
+    {steps}
+"""
+
+
+def ignore(connection: Any) -> None:
+    """Nothing to check."""
+
+
+class MigrateTests(TestCase):
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.home = Path(directory.name)
+        self.path = self.home / "100%" / "llmproxy.db"
+        self.url = exact(f"sqlite:///{self.path}")
+
+    def sql(self, statement: str, path: Path | None = None) -> list[Any]:
+        with closing(sqlite3.connect(path or self.path)) as connection, connection:
+            return connection.execute(statement).fetchall()
+
+    def newer(self, steps: str) -> Path:
+        """The scripts of a later version, with one more step."""
+        scripts = self.home / "scripts%"
+        shutil.copytree(SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        before = self.sql(f"SELECT version_num FROM {VERSION_TABLE}")[0][0]
+        (scripts / "versions" / "v9999_next.py").write_text(NEXT.format(before=before, steps=steps))
+        return scripts
+
+    def old_database(self) -> None:
+        prepare(self.url, ignore)
+        self.sql("INSERT INTO projects VALUES ('p', 'Team', 1, 0, 0, NULL)")
+        lists = "'[]', '[]', '[]', '[]'"
+        self.sql(f"INSERT INTO tokens VALUES ('t', 'p', 'h', 'sk', '', 1, NULL, NULL, 0, {lists}, 0, NULL, NULL)")
+
+    def test_a_new_database(self) -> None:
+        prepare(self.url, ignore)
+        names = {name for (name,) in self.sql("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        self.assertEqual(names, {*metadata.tables, VERSION_TABLE})
+
+    def test_the_steps_lead_to_the_tables(self) -> None:
+        """What the upgrades make is what the code expects, column by column."""
+        prepare(self.url, ignore)
+        engine = create_engine(self.url)
+        self.addCleanup(engine.dispose)
+        with engine.connect() as connection:
+            context = MigrationContext.configure(
+                connection, opts={"compare_type": True, "version_table": VERSION_TABLE}
+            )
+            self.assertEqual(compare_metadata(context, metadata), [])
+
+    def test_again(self) -> None:
+        """A second start changes nothing and copies nothing."""
+        self.old_database()
+        prepare(self.url, ignore)
+        self.assertEqual(self.sql("SELECT id FROM projects"), [("p",)])
+        self.assertEqual([each.name for each in self.path.parent.glob("*before*")], [])
+
+    def test_an_upgrade_keeps_a_copy(self) -> None:
+        self.old_database()
+        prepare(self.url, ignore, scripts=self.newer('op.add_column("projects", sa.Column("colour", sa.Text))'))
+        self.sql("UPDATE projects SET colour = 'red'")
+        kept = self.path.with_name("llmproxy.db.before-9999")
+        self.assertEqual(self.sql("SELECT * FROM projects", kept), [("p", "Team", 1, 0, 0, None)])
+        self.assertEqual(stat.S_IMODE(kept.stat().st_mode), 0o600)
+        self.assertEqual(list(self.path.parent.glob("*.part")), [])
+
+    def test_a_rebuilt_table_keeps_what_refers_to_it(self) -> None:
+        """SQLite changes a column by dropping the table; the tokens of a project must survive that."""
+        self.old_database()
+        steps = 'with op.batch_alter_table("projects") as t: t.alter_column("name", new_column_name="title")'
+        prepare(self.url, ignore, scripts=self.newer(steps))
+        self.assertEqual(self.sql("SELECT id FROM tokens"), [("t",)])
+        self.assertEqual(self.sql("SELECT title FROM projects"), [("Team",)])
+
+    def test_a_failed_upgrade_changes_nothing(self) -> None:
+        self.old_database()
+        steps = 'op.execute("DROP TABLE canaries"); op.execute("DELETE FROM tokens"); op.execute("nonsense")'
+        with self.assertRaises(OperationalError):
+            prepare(self.url, ignore, scripts=self.newer(steps))
+        self.assertEqual(self.sql("SELECT count(*) FROM canaries"), [(0,)])
+        self.assertEqual(self.sql("SELECT id FROM tokens"), [("t",)])
+        prepare(self.url, ignore)
+
+    def test_an_upgrade_that_loses_references(self) -> None:
+        self.old_database()
+        with self.assertRaisesRegex(RuntimeError, "nothing was changed"):
+            prepare(self.url, ignore, scripts=self.newer('op.execute("DELETE FROM projects")'))
+        self.assertEqual(self.sql("SELECT id FROM projects"), [("p",)])
+
+    def test_a_failed_check_changes_nothing(self) -> None:
+        def refuse(connection: Any) -> None:
+            raise ZeroDivisionError
+
+        with self.assertRaises(ZeroDivisionError):
+            prepare(self.url, refuse)
+        self.assertEqual(self.sql("SELECT * FROM sqlite_master"), [])
+
+    def test_a_newer_database(self) -> None:
+        """An old program does not touch what it does not understand."""
+        self.old_database()
+        prepare(self.url, ignore, scripts=self.newer("pass"))
+        with self.assertRaisesRegex(DatabaseTooNew, "9999"):
+            prepare(self.url, ignore)
+        self.assertEqual(self.sql(f"SELECT * FROM {VERSION_TABLE}"), [("9999",)])
+
+    def test_another_upgrade_under_way(self) -> None:
+        prepare(self.url, ignore)
+        with open(self.path.with_name("llmproxy.db.lock")) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for wait in (0.0, 0.1):
+                with self.assertRaisesRegex(Busy, "upgrading"):
+                    prepare(self.url, ignore, wait=wait)
+        prepare(self.url, ignore, wait=0.0)
+
+    def test_many_first_starts_at_once(self) -> None:
+        failures: list[BaseException] = []
+
+        def start() -> None:
+            try:
+                prepare(self.url, ignore)
+            except BaseException as e:
+                failures.append(e)
+
+        threads = [threading.Thread(target=start) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(failures, [])
+        self.assertEqual(len(self.sql(f"SELECT * FROM {VERSION_TABLE}")), 1)
