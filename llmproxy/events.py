@@ -1,0 +1,253 @@
+"""The event bus: takes finished requests to the sinks, without ever holding up a request."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from itertools import islice
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from llmproxy.aio import deferred
+from llmproxy.interfaces import IEventBus, IEventSink
+from llmproxy.model import RequestRecord
+
+Scrub = Callable[[RequestRecord], RequestRecord]
+
+
+@implementer(IEventBus)
+class MemoryBus(Service):
+    """Keeps a bounded queue for each sink, so that a slow or failing one holds up no other."""
+
+    name = "events"
+
+    def __init__(
+        self,
+        sinks: Mapping[str, IEventSink],
+        clock: IReactorTime,
+        *,
+        queue_size: int = 10_000,
+        batch: int = 500,
+        linger: float = 0.1,
+        patience: float = 30.0,
+        retries: tuple[float, ...] = (1.0, 5.0, 15.0),
+        flush: float = 5.0,
+        scrub: Scrub = lambda event: event,
+    ) -> None:
+        """
+        @param sinks: By a name that tells them apart in the logs.
+        @param queue_size: How many events wait for one sink at most.
+        @param linger: Seconds an event waits for company before its batch is sent.
+        @param patience: Seconds a sink may take for one batch.
+        @param retries: Seconds to wait before each further attempt at a batch; after the last it is dropped.
+        @param flush: Seconds that stopping may take for what is still queued, and again for closing.
+        @param scrub: Masks secrets in an event before a sink sees it.
+        """
+        self._clock = clock
+        self._flush = flush
+        self._queues = [
+            _Queue(name, sink, clock, queue_size, batch, linger, patience, retries, scrub)
+            for name, sink in sinks.items()
+        ]
+
+    @property
+    def dropped(self) -> int:
+        return sum(queue.dropped for queue in self._queues)
+
+    @property
+    def queued(self) -> Mapping[str, int]:
+        """How many events wait, for each sink by its name."""
+        return {queue.name: len(queue) for queue in self._queues}
+
+    def publish(self, event: RequestRecord) -> None:
+        for queue in self._queues:
+            queue.put(event)
+
+    @deferred
+    async def stopService(self) -> None:
+        """Deliver what is queued, within a bounded time; then close the sinks."""
+        Service.stopService(self)
+        await gatherResults([queue.close(self._flush) for queue in self._queues])
+
+
+class _Queue:
+    """What waits for one sink, and the one delivery that is under way."""
+
+    def __init__(
+        self,
+        name: str,
+        sink: IEventSink,
+        clock: IReactorTime,
+        limit: int,
+        batch: int,
+        linger: float,
+        patience: float,
+        retries: tuple[float, ...],
+        scrub: Scrub,
+    ) -> None:
+        self.name = name
+        self.dropped = 0
+        self._sink = sink
+        self._clock = clock
+        self._limit = limit
+        self._batch = batch
+        self._linger = linger
+        self._patience = patience
+        self._retries = retries
+        self._scrub = scrub
+        self._events: deque[RequestRecord] = deque()
+        self._timer: IDelayedCall | None = None
+        self._delivery: Deferred[None] | None = None
+        self._busy = False
+        self._sending: Deferred[None] | None = None
+        self._pause: Deferred[None] | None = None
+        self._closing = self._expired = False
+        self._loss = _Loss(name, clock)
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def put(self, event: RequestRecord) -> None:
+        if self._closing or len(self._events) >= self._limit:
+            self._drop(1, "the bus has stopped" if self._closing else "its queue is full")
+            return
+        self._events.append(event)
+        if self._timer is None and not self._busy:
+            self._timer = self._clock.callLater(self._linger, self._start)
+
+    @deferred
+    async def close(self, seconds: float) -> None:
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._start()
+        end = self._clock.callLater(seconds, self._expire)
+        if self._pause is not None:
+            self._pause.cancel()
+        if self._delivery is not None:
+            await self._delivery
+        if end.active():
+            end.cancel()
+        error = await self._settled(self._sink.close, seconds)
+        if error is not None:
+            self._loss.log.warn("Sink {name} failed to close: {error}", name=self.name, error=_said(error))
+        self._loss.end()
+
+    def _expire(self) -> None:
+        self._expired = True
+        if self._sending is not None:
+            self._sending.cancel()
+
+    def _start(self) -> None:
+        self._timer = None
+        self._delivery = Deferred.fromCoroutine(self._deliver())
+
+    async def _deliver(self) -> None:
+        self._busy = True
+        while self._events:
+            batch = tuple(islice(self._events, self._batch))
+            error = await self._sent(batch)
+            for _ in batch:
+                self._events.popleft()
+            if error is not None:
+                self._drop(len(batch), _said(error))
+        self._busy = False
+
+    async def _sent(self, batch: tuple[RequestRecord, ...]) -> Exception | None:
+        """Deliver one batch; what it failed with, if it did in the end."""
+        error: Exception | None = None
+        for pause in (*self._retries, None):
+            if self._expired:
+                return TimeoutError("there was no time left while stopping")
+            error = await self._settled(lambda: self._sink.write(tuple(map(self._scrub, batch))), self._patience)
+            if error is None or pause is None or self._closing:
+                return error
+            self._loss.log.warn(
+                "Sink {name} failed and is tried again in {pause} s: {error}",
+                name=self.name,
+                pause=pause,
+                error=_said(error),
+            )
+            await self._wait(pause)
+        return error
+
+    async def _settled(self, act: Callable[[], Deferred[None]], seconds: float) -> Exception | None:
+        """What an act of the sink failed with, be it too late, or None."""
+        self._sending = sending = maybeDeferred(act)
+        sending.addTimeout(seconds, self._clock, onTimeoutCancel=_too_late)
+        settled: Deferred[Exception | None] = sending.addCallbacks(lambda _: None, _exception)
+        error = await settled
+        self._sending = None
+        return error
+
+    async def _wait(self, seconds: float) -> None:
+        """Let time pass, but not while the bus stops."""
+        self._pause = deferLater(self._clock, seconds)
+        try:
+            await self._pause
+        except CancelledError:
+            pass
+        self._pause = None
+
+    def _drop(self, count: int, reason: str) -> None:
+        self.dropped += count
+        self._loss.count(count, reason)
+
+
+class _Loss:
+    """Says how many events were dropped, once a minute at most."""
+
+    log = Logger(namespace="llmproxy.events")
+    interval = 60.0
+
+    def __init__(self, name: str, clock: IReactorTime) -> None:
+        self._name = name
+        self._clock = clock
+        self._count = 0
+        self._reason = ""
+        self._next = 0.0
+        self._ended = False
+        self._timer: IDelayedCall | None = None
+
+    def count(self, count: int, reason: str) -> None:
+        self._count += count
+        self._reason = reason
+        remaining = max(self._next - self._clock.seconds(), 0.0)
+        if self._timer is None and not self._ended:
+            self._timer = self._clock.callLater(remaining, self.tell)
+        elif self._ended and not remaining:
+            self.tell()
+
+    def end(self) -> None:
+        """Say the rest, and leave no timer behind."""
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.tell()
+
+    def tell(self) -> None:
+        self._timer = None
+        count, self._count = self._count, 0
+        if count:
+            self._next = self._clock.seconds() + self.interval
+            self.log.warn(
+                "Sink {name} dropped {count} events: {reason}", name=self._name, count=count, reason=self._reason
+            )
+
+
+def _exception(failure: Failure) -> Exception:
+    return failure.value if isinstance(failure.value, Exception) else RuntimeError(failure.getErrorMessage())
+
+
+def _too_late(result: object, seconds: float) -> object:
+    raise TimeoutError(f"It took longer than {seconds:g} s.")
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,234 @@
+"""Counts what the proxy does, in plain dictionaries: cheap for every request, summed up when somebody asks."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Literal, NamedTuple, TypeVar
+
+from twisted.logger import Logger
+
+from llmproxy.model import RequestRecord
+
+K = TypeVar("K")
+Reading = float | Mapping[str, float]
+
+BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+HITS = frozenset(("hit", "revalidated", "coalesced"))
+MISSES = frozenset(("miss", "stored"))
+PROVIDER_FAULTS = frozenset(("upstream_unreachable", "upstream_protocol_error", "upstream_timeout"))
+MOST = 10_000  # combinations that are told apart; real ones are a few hundred
+
+
+class Kind(NamedTuple):
+    """What requests that are counted together have in common: only what has few values, and nobody can make up."""
+
+    api: str
+    status: int
+    outcome: str
+    cache: str
+    error: str
+    stream: bool
+
+    @property
+    def erred(self) -> bool:
+        return self.outcome != "cancelled" and (self.status >= 400 or self.outcome in ("failed", "truncated"))
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyMetrics:
+    """What was counted since the start, at one moment.
+
+    @ivar errors: Requests answered with 400 or above, failed or truncated; a client that left is no error.
+    @ivar cache_hits: Answered from the cache, also after revalidation or by joining a request under way.
+    @ivar cache_misses: Could have been answered from the cache, but were not; C{cache_stores} of them were kept.
+    @ivar bytes_in: Of request bodies; C{bytes_out} of response bodies.
+    @ivar refused: Requests that the proxy itself answered with an error.
+    @ivar cancelled: Requests whose client left first.
+    @ivar truncated: Answers that the provider broke off.
+    @ivar upstream_errors: Requests on which the provider failed: not reached, not understood, too late, cut, 5xx.
+    @ivar sdk_retries: Requests that a client library says it repeats.
+    @ivar by_error: By the code of the refusal.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    in_flight: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
+    cache_bypass: int = 0
+    cache_stores: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    streams: int = 0
+    refused: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    truncated: int = 0
+    upstream_errors: int = 0
+    sdk_retries: int = 0
+    events_dropped: int = 0
+    by_status: Mapping[int, int] = field(default_factory=dict)
+    by_api: Mapping[str, int] = field(default_factory=dict)
+    by_error: Mapping[str, int] = field(default_factory=dict)
+
+
+class Histogram:
+    """Durations, counted by the first bound that is not below them."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.sum += seconds
+
+    @property
+    def buckets(self) -> list[tuple[str, float]]:
+        """Each bound with how many were not above it."""
+        return list(zip([*map(str, BOUNDS), "+Inf"], accumulate(map(float, self.counts)), strict=True))
+
+
+class Traffic:
+    """What is summed up for one API."""
+
+    __slots__ = ("bytes_in", "bytes_out", "duration", "first_byte", "sdk_retries", "upstream_errors")
+
+    def __init__(self) -> None:
+        self.bytes_in = self.bytes_out = self.sdk_retries = self.upstream_errors = 0
+        self.duration = Histogram()
+        self.first_byte = Histogram()
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """A figure that somebody else keeps, read when it is asked for."""
+
+    help: str
+    read: Callable[[], Reading]
+    label: str
+    type: Literal["gauge", "counter"]
+
+
+class Metrics:
+    """Everything that was counted since the start."""
+
+    _log = Logger(namespace="llmproxy.metrics")
+
+    def __init__(
+        self,
+        *,
+        breakers: Callable[[], Mapping[str, str]] = dict,
+        events_dropped: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """
+        @param breakers: Tells the state of each API's circuit breaker.
+        @param events_dropped: Tells how many events were dropped.
+        """
+        self.breakers = breakers
+        self.events_dropped = events_dropped
+        self.in_flight = 0
+        self.kinds: dict[tuple[str, int, str, str, str, bool], int] = {}
+        self.traffic: dict[str, Traffic] = {}
+        self.extras: dict[str, Extra] = {}
+
+    def started(self) -> None:
+        """A request has begun."""
+        self.in_flight += 1
+
+    def ended(self) -> None:
+        """A request that had begun is over, however it ended."""
+        self.in_flight -= 1
+
+    def observe(self, record: RequestRecord) -> None:
+        """Count a finished request."""
+        kind = (record.api, record.status, record.outcome, record.cache, record.error, record.stream)
+        count = self.kinds.get(kind, 0)
+        if not count and len(self.kinds) >= MOST:
+            kind = ("other", 0, record.outcome, "disabled", "other", False)
+            count = self.kinds.get(kind, 0)
+        self.kinds[kind] = count + 1
+        traffic = self.traffic.get(kind[0]) or self.traffic.setdefault(kind[0], Traffic())
+        traffic.bytes_in += record.bytes_in
+        traffic.bytes_out += record.bytes_out
+        traffic.duration.observe(record.duration)
+        if record.first_byte is not None:
+            traffic.first_byte.observe(record.first_byte)
+        if record.sdk_retry:
+            traffic.sdk_retries += 1
+        if (
+            (record.upstream_status is not None and record.upstream_status >= 500)
+            or record.error in PROVIDER_FAULTS
+            or record.outcome == "truncated"
+        ):
+            traffic.upstream_errors += 1
+
+    def gauge(self, name: str, help: str, read: Callable[[], Reading], label: str = "") -> None:  # noqa: A002
+        """Also show this figure, which may rise and fall.
+
+        @param name: Without the prefix C{llmproxy_}.
+        @param read: Tells the figure; where there is a C{label}, one for each of its values.
+        """
+        self._add(name, Extra(help, read, label, "gauge"))
+
+    def counter(self, name: str, help: str, read: Callable[[], Reading], label: str = "") -> None:  # noqa: A002
+        """Also show this figure, which only rises; C{_total} is added to its name."""
+        self._add(name, Extra(help, read, label, "counter"))
+
+    def _add(self, name: str, extra: Extra) -> None:
+        if name in self.extras:
+            raise ValueError(f"There is already a metric called {name!r}.")
+        self.extras[name] = extra
+
+    def readings(self) -> Iterator[tuple[str, Extra, Reading]]:
+        """The figures of others; one that cannot be read is left out."""
+        for name, extra in self.extras.items():
+            try:
+                yield name, extra, extra.read()
+            except Exception:
+                self._log.failure("Metric {name} could not be read.", name=name)
+
+    def snapshot(self) -> ProxyMetrics:
+        """What was counted so far."""
+        counts = [(Kind(*kind), count) for kind, count in self.kinds.items()]
+        traffic = self.traffic.values()
+
+        def having(test: Callable[[Kind], bool]) -> int:
+            return sum(count for kind, count in counts if test(kind))
+
+        return ProxyMetrics(
+            requests=having(lambda k: True),
+            errors=having(lambda k: k.erred),
+            in_flight=self.in_flight,
+            cache_hits=having(lambda k: k.cache in HITS),
+            cache_misses=having(lambda k: k.cache in MISSES),
+            cache_bypass=having(lambda k: k.cache == "bypass"),
+            cache_stores=having(lambda k: k.cache == "stored"),
+            bytes_in=sum(t.bytes_in for t in traffic),
+            bytes_out=sum(t.bytes_out for t in traffic),
+            streams=having(lambda k: k.stream),
+            refused=having(lambda k: k.outcome == "refused"),
+            failed=having(lambda k: k.outcome == "failed"),
+            cancelled=having(lambda k: k.outcome == "cancelled"),
+            truncated=having(lambda k: k.outcome == "truncated"),
+            upstream_errors=sum(t.upstream_errors for t in traffic),
+            sdk_retries=sum(t.sdk_retries for t in traffic),
+            events_dropped=self.events_dropped(),
+            by_status=sums((k.status, count) for k, count in counts),
+            by_api=sums((k.api, count) for k, count in counts),
+            by_error=sums((k.error, count) for k, count in counts if k.error),
+        )
+
+
+def sums(pairs: Iterable[tuple[K, int]]) -> dict[K, int]:
+    """Add up what has the same key."""
+    found: Counter[K] = Counter()
+    for key, count in pairs:
+        found[key] += count
+    return dict(found)

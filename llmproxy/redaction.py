@@ -1,0 +1,156 @@
+"""Masks secrets in text that leaves the process: logs, events, audit entries."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
+from threading import Lock
+from typing import Any, AnyStr
+from urllib.parse import quote
+
+from llmproxy.model import RequestRecord
+
+MASK = "[redacted]"
+SHORTEST = 6  # to mask a shorter one would garble everything and protect nothing
+HEAD = 4
+
+FEW = 8
+MANY = 64
+
+SCHEME = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr](?:[ \t+:]|%20|\\t)+")
+# Every alternative begins with a plain letter, for which the expression can look ahead quickly.
+PATTERNS = (
+    r"sk-lp-[A-Za-z0-9_-]{20,}",
+    *(first + SCHEME.pattern[4:] + r"[A-Za-z0-9._~+/=-]{16,}" for first in "Bb"),
+)
+FREE_TEXT = ("request_id", "method", "path", "model", "client", "user_agent")  # of a record: what a client may choose
+
+
+class Redactor:
+    """Knows secrets by value and masks them wherever they stand, also as JSON or a URL would write them.
+
+    Besides those it was told of, it masks everything that looks like a token of this proxy or follows C{Bearer}.
+    """
+
+    def __init__(self, secrets: Iterable[str] = (), limit: int = 10_000) -> None:
+        """
+        @param limit: How many secrets are remembered; then the one that was added longest ago is forgotten.
+        """
+        self._limit = limit
+        self._secrets: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._forms: Counter[str] = Counter()
+        self._lengths: Counter[int] = Counter()
+        self._heads: Counter[str] = Counter()
+        self._pattern: re.Pattern[str] | None = None
+        self._needles: tuple[str, ...] = ()
+        self._lock = Lock()  # keys come from the store's threads too
+        for secret in secrets:
+            self.add(secret)
+
+    def add(self, secret: str) -> None:
+        """Mask this value from now on; nothing happens where it has less than C{SHORTEST} characters."""
+        if len(secret) < SHORTEST:
+            return
+        with self._lock:
+            if secret in self._secrets:
+                self._secrets.move_to_end(secret)
+                return
+            self._secrets[secret] = forms = _forms(secret)
+            if not all(_head(form) in self._heads for form in forms):
+                self._pattern = None
+            self._count(forms, 1)
+            if len(self._secrets) > self._limit:
+                self._count(self._secrets.popitem(last=False)[1], -1)
+
+    def redact(self, text: AnyStr) -> AnyStr:
+        """The same text, with every secret in it masked."""
+        if isinstance(text, bytes):
+            return self._masked(text.decode("latin-1")).encode("latin-1")
+        return self._masked(text)
+
+    def record(self, record: RequestRecord) -> RequestRecord:
+        """The same record, with every secret masked that a client may have put into it."""
+        values = [getattr(record, name) for name in FREE_TEXT]
+        text = "\0".join(values)
+        if self._masked(text) is text:
+            return record
+        masked: dict[str, Any] = {name: self._masked(value) for name, value in zip(FREE_TEXT, values, strict=True)}
+        return replace(record, **masked)
+
+    def _count(self, forms: tuple[str, ...], by: int) -> None:
+        counts: tuple[tuple[Counter[Any], Callable[[str], object]], ...] = (
+            (self._forms, str),
+            (self._lengths, len),
+            (self._heads, _head),
+        )
+        for counter, of in counts:
+            for key in map(of, forms):
+                counter[key] += by
+                if not counter[key]:
+                    del counter[key]
+
+    def _masked(self, text: str) -> str:
+        pattern = self._pattern or self._compiled()
+        if len(self._needles) <= FEW and not self._may_hold(text):
+            return text
+        out: list[str] = []
+        done = at = 0
+        while match := pattern.search(text, at):
+            start, end = self._secret(text, match)
+            if end:
+                out += (text[done:start], MASK)
+                done = at = end
+            else:
+                at = match.start() + 1
+        if not done:
+            return text
+        out.append(text[done:])
+        return "".join(out)
+
+    def _compiled(self) -> re.Pattern[str]:
+        with self._lock:
+            self._pattern = pattern = _pattern(self._heads)
+            self._needles = ("sk-lp-", *self._heads)
+        return pattern
+
+    def _may_hold(self, text: str) -> bool:
+        """While there are few things to look for, looking for each is much faster than one expression for all."""
+        return any(needle in text for needle in self._needles) or "bearer" in text.lower()
+
+    def _secret(self, text: str, match: re.Match[str]) -> tuple[int, int]:
+        """Where the secret at this match starts and ends, or zeros where it only looked like one."""
+        start, end = match.span()
+        if end - start <= HEAD:
+            return start, self._known(text, start)
+        if scheme := SCHEME.match(text, start):
+            start = scheme.end()
+        return start, max(end, self._known(text, start))
+
+    def _known(self, text: str, start: int) -> int:
+        """Where the longest known secret that starts here ends, or zero."""
+        if text[start : start + HEAD] not in self._heads:
+            return 0
+        return max((start + n for n in tuple(self._lengths) if text[start : start + n] in self._forms), default=0)
+
+
+def _head(form: str) -> str:
+    return form[:HEAD]
+
+
+def _pattern(heads: Collection[str]) -> re.Pattern[str]:
+    """Finds where a secret may start: what few keys have in common is searched for, all else is then looked up."""
+    if len(heads) <= MANY:
+        starts = [re.escape(head) for head in sorted(heads)]
+    else:
+        starts = ["".join(f"[{re.escape(''.join(sorted(set(chars))))}]" for chars in zip(*heads, strict=True))]
+    return re.compile("|".join([*PATTERNS, *starts]))
+
+
+def _forms(secret: str) -> tuple[str, ...]:
+    """How the secret may be written: as it is, in JSON, in a URL, and as UTF-8 that was read as Latin-1."""
+    written = {secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote(secret)}
+    written.add(secret.encode("utf-8", "surrogatepass").decode("latin-1"))
+    return tuple(written)

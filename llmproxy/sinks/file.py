@@ -1,0 +1,60 @@
+"""An event sink that appends JSON lines to a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import partial
+from operator import attrgetter
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from llmproxy.interfaces import IEventSink, IEventSinkFactory
+from llmproxy.model import RequestRecord
+from llmproxy.sinks.appending import AppendedFile
+
+FIELDS = tuple(f.name for f in fields(RequestRecord))
+_values = attrgetter(*FIELDS)
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+@implementer(IEventSink)
+class FileSink:
+    """Writes in a thread, so that a slow disk holds up nobody."""
+
+    def __init__(self, path: str, in_thread: Callable[..., Deferred[None]]) -> None:
+        """
+        @param in_thread: Calls its argument in a thread and fires with the result.
+        """
+        self._file = AppendedFile(path)
+        self._in_thread = in_thread
+
+    def write(self, events: Sequence[RequestRecord]) -> Deferred[None]:
+        return self._in_thread(self._append, events)
+
+    def close(self) -> Deferred[None]:
+        return self._in_thread(self._file.close)
+
+    def _append(self, events: Sequence[RequestRecord]) -> None:
+        lines = [_encode(dict(zip(FIELDS, _values(event), strict=True))) + "\n" for event in events]
+        self._file.append("".join(lines).encode("ascii"))
+
+
+@implementer(IPlugin, IEventSinkFactory)
+class FileSinkFactory:
+    """C{{type: file, path: data/events.jsonl}}"""
+
+    name = "file"
+
+    def sink(self, settings: Mapping[str, Any], reactor: Any) -> FileSink:
+        path = settings.get("path")
+        if unknown := sorted(set(settings) - {"path"}):
+            raise ValueError(f"A file sink knows only path, not {', '.join(unknown)}.")
+        if not isinstance(path, str) or not path:
+            raise ValueError("A file sink needs a path, such as data/events.jsonl.")
+        return FileSink(path, partial(deferToThreadPool, reactor, reactor.getThreadPool()))

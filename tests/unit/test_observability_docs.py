@@ -1,0 +1,62 @@
+"""Nothing can be observed that the documentation does not explain."""
+
+from __future__ import annotations
+
+import json
+import re
+import unittest
+from dataclasses import fields
+from pathlib import Path
+
+from llmproxy.access import line
+from llmproxy.config.model import Logging
+from llmproxy.logs import entry
+from llmproxy.metrics import Metrics, ProxyMetrics, to_json
+from llmproxy.metrics.exposition import registry
+from llmproxy.model import AuditEntry, RequestRecord
+
+PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
+RECORD = RequestRecord("r1", 0.0, 0.1, "GET", "/v1/models", 200, "complete")
+
+
+class ObservabilityPageTests(unittest.TestCase):
+    def setUp(self) -> None:
+        self.words = set(re.findall(r"`([^`\n]+)`", PAGE.read_text("utf-8")))
+
+    def assertDocumented(self, names: set[str]) -> None:
+        self.assertEqual(names - self.words, set())
+
+    def test_metrics(self) -> None:
+        """Every metric of ours has its row, under the name that is scraped; no row is left of one that is gone."""
+        metrics = Metrics()
+        metrics.observe(RECORD)
+        scraped = {
+            f"{family.name}_total" if family.type == "counter" else family.name
+            for family in registry(metrics).collect()
+            if family.name.startswith("llmproxy_")
+        }
+        self.assertEqual(scraped, {word for word in self.words if word.startswith("llmproxy_")})
+
+    def test_snapshot(self) -> None:
+        """Every name of the snapshot, and of the JSON, is explained."""
+        self.assertDocumented({f.name for f in fields(ProxyMetrics)})
+        self.assertDocumented({"latency", "circuit_breakers", "gauges"})
+        self.assertEqual(
+            set(json.loads(to_json(Metrics()))) - {f.name for f in fields(ProxyMetrics)},
+            {"latency", "circuit_breakers", "gauges"},
+        )
+
+    def test_events_and_access_log(self) -> None:
+        """Every field of a record is explained, and so are those that only the access log has."""
+        self.assertDocumented({f.name for f in fields(RequestRecord)})
+        self.assertDocumented(set(line(RECORD)))
+
+    def test_audit(self) -> None:
+        """Every field of an audit entry is explained."""
+        self.assertDocumented({f.name for f in fields(AuditEntry)})
+
+    def test_logs(self) -> None:
+        """Every field of a log line, and every setting of the logs, is explained."""
+        self.assertDocumented({*entry({"log_time": 0.0, "log_format": ""}), "exception"})
+        for name in Logging.model_fields:
+            self.assertRegex(PAGE.read_text("utf-8"), rf"\b{name}\b")
