@@ -1,0 +1,449 @@
+"""HTTP/1.1 message heads and chunked bodies over bytes, with every leniency of RFC 9112 switched off.
+
+No sockets, no clock: bytes in, values out. Field lines stay the bytes they came as; only those that frame the
+message are looked at. What a recipient could read in two ways is L{BadMessage}, and nothing else is ever raised.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+CHUNKED = -1
+"""The body's length is told by its chunks."""
+
+UNTIL_CLOSE = -2
+"""The body ends where the connection does (responses only)."""
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of what a peer may send.
+
+    @ivar head: Bytes of a whole head.
+    @ivar target: Bytes of a request target.
+    @ivar fields: Field lines in a head.
+    @ivar body: Bytes of a request's body, where nobody sets a lower limit.
+    @ivar chunk_line: Bytes of a chunk's size with its extensions.
+    @ivar trailer: Bytes of all trailer fields.
+    @ivar methods: The methods that are served; others are answered 405 or 501.
+    """
+
+    head: int = 65536
+    target: int = 16384
+    fields: int = 200
+    body: int = 64 * 1024 * 1024
+    chunk_line: int = 256
+    trailer: int = 8192
+    methods: frozenset[bytes] = METHODS
+
+
+class BadMessage(Exception):
+    """The peer sent what is not, or not unambiguously, HTTP.
+
+    @ivar status: The answer that tells a client: 400, 405, 408, 413, 414, 417, 431, 501 or 505.
+    @ivar code: The stable name that goes with it.
+    @ivar message: One sentence; never holds anything that the peer sent.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        self.status, self.code, self.message = status, code, message
+        super().__init__(message)
+
+
+@dataclass(slots=True)
+class RequestHead:
+    """A request's head.
+
+    @ivar target: In origin-form (C{/path?query}), or C{*} for OPTIONS.
+    @ivar minor: 1 for HTTP/1.1, 0 for HTTP/1.0.
+    @ivar lines: Its field lines, without line ends.
+    @ivar length: Bytes of its body, or L{CHUNKED}.
+    @ivar keep_alive: Whether the client lets the connection be used again.
+    @ivar expect_continue: Whether the client waits for C{100 Continue}.
+    """
+
+    method: bytes
+    target: bytes
+    minor: int
+    lines: list[bytes]
+    length: int
+    keep_alive: bool
+    expect_continue: bool
+
+
+@dataclass(slots=True)
+class ResponseHead:
+    """A response's head: as L{RequestHead}; C{length} may be L{UNTIL_CLOSE}, and is 0 where there can be no body."""
+
+    code: int
+    phrase: bytes
+    minor: int
+    lines: list[bytes]
+    length: int
+    keep_alive: bool
+
+
+class HeadReader:
+    """Finds the end of a head in bytes that come in any pieces.
+
+    @ivar partial: Whether some, but not all, of a head has arrived.
+    """
+
+    __slots__ = ("_buffer", "_limits", "_skip")
+
+    def __init__(self, limits: Limits, *, skip_empty_line: bool = False) -> None:
+        """
+        @param skip_empty_line: Ignore one before the head, as RFC 9112 section 2.2 asks of servers.
+        """
+        self._limits = limits
+        self._skip = skip_empty_line
+        self._buffer = b""
+
+    @property
+    def partial(self) -> bool:
+        return bool(self._buffer)
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Return the head, without the empty line that ends it, and what came after it; or C{None} until it is whole.
+
+        L{BadMessage} as soon as it is clear that no acceptable head will come of it.
+        """
+        seen = len(self._buffer)
+        if seen:
+            data = self._buffer + data
+        start = 2 if self._skip and data[:2] == b"\r\n" else 0
+        end = data.find(b"\r\n\r\n", max(start, seen - 3), start + self._limits.head + 4)
+        if end < 0 or end - start > self._limits.target:
+            self._check(data, start, end)
+        if end < 0:
+            self._buffer = data
+            return None
+        self._buffer = b""
+        return data[start:end], data[end + 4 :]
+
+    def _check(self, data: bytes, start: int, end: int) -> None:
+        """Whichever comes first in the bytes is what is wrong with them, in however many pieces they came."""
+        line = self._limits.target + 32  # beside its target, a request line is a method and a version
+        if data.find(b"\r\n", start, start + line + 2) < 0:
+            _check_line_ends(data, start, start + line + 2)
+            if len(data) - start >= line + 2:
+                raise _target_too_long()
+        _check_line_ends(data, start, start + self._limits.head + 4)
+        if end < 0 and len(data) - start >= self._limits.head + 4:
+            raise BadMessage(431, "request_header_fields_too_large", "The head is larger than this proxy accepts.")
+
+
+def request_head(head: bytes, limits: Limits) -> RequestHead:
+    """Parse a request's head, given without the empty line that ends it; L{BadMessage} for anything odd."""
+    lines = _lines(head, limits)
+    method, target, minor = _request_line(lines.pop(0), limits)
+    fields = _framing(lines, _request_field)
+    host = _host(fields.get(b"host", ()), minor)
+    if target[:1] != b"/":
+        target = _origin_form(method, target, host)
+    if not _TARGET.fullmatch(target) and target != b"*":
+        raise _bad_target()
+    length = _length(fields, minor)
+    expect = fields.get(b"expect")
+    return RequestHead(
+        method,
+        target,
+        minor,
+        lines,
+        0 if length == UNTIL_CLOSE else length,
+        _keep_alive(fields.get(b"connection"), minor),
+        expect is not None and _expects_continue(expect, minor),
+    )
+
+
+def response_head(head: bytes, limits: Limits, request_method: bytes) -> ResponseHead:
+    """Parse a response's head, given without the empty line that ends it; L{BadMessage} for anything odd.
+
+    Interim responses (1xx) are returned as any other; their C{length} is 0.
+    """
+    lines = _lines(head, limits)
+    match = _STATUS_LINE.fullmatch(lines.pop(0))
+    if match is None:
+        raise _bad("The status line is not one of HTTP/1.1.")
+    minor, code, phrase = int(match[1]), int(match[2]), match[3] or b""
+    fields = _framing(lines, _response_field)
+    length = _length(fields, minor)
+    if code < 200 or code in (204, 304) or request_method == b"HEAD":
+        length = 0
+    keep = length != UNTIL_CLOSE and _keep_alive(fields.get(b"connection"), minor)
+    return ResponseHead(code, phrase, minor, lines, length, keep)
+
+
+# What stands in a head
+
+_TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+_CONTROLS = bytes(c for c in range(0x20) if c not in b"\t\r\n") + b"\x7f"
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\r\n]*))?")
+_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
+_AUTHORITY = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})+)(?::([0-9]{1,5}))?"
+)
+_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)(.*)", re.DOTALL)
+# Browsers leave []{}|^` as they are in a query, though RFC 3986 would have them encoded.
+_TARGET = re.compile(
+    rb"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*"
+    rb"(?:\?(?:[A-Za-z0-9._~!$&'()*+,;=:@/?\[\]{}|^`-]|%[0-9A-Fa-f]{2})*)?"
+)
+_DIGITS = 18  # more than fit into 64 bits are no length
+
+
+def _bad(message: str) -> BadMessage:
+    return BadMessage(400, "bad_request", message)
+
+
+def _bad_target() -> BadMessage:
+    return BadMessage(400, "bad_request_target", "The request target is not one that can be forwarded as it stands.")
+
+
+def _target_too_long() -> BadMessage:
+    return BadMessage(414, "uri_too_long", "The request target is longer than this proxy accepts.")
+
+
+def _check_line_ends(data: bytes, start: int, end: int) -> None:
+    if data.count(b"\n", start, end) != data.count(b"\r\n", start, end):
+        raise _bad("A line of the head does not end in CR LF.")
+
+
+def _lines(head: bytes, limits: Limits) -> list[bytes]:
+    lines = head.split(b"\r\n")
+    ends = len(lines) - 1
+    if ends > limits.fields:
+        raise BadMessage(431, "request_header_fields_too_large", "The head has more fields than this proxy accepts.")
+    if head.count(b"\n") != ends or head.count(b"\r") != ends:
+        raise _bad("A line of the head does not end in CR LF.")
+    if len(head.translate(None, _CONTROLS)) != len(head):
+        raise _bad("The head holds a control character.")
+    return lines
+
+
+def _request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes, int]:
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        raise _bad("The request line is not a method, a target and a version.")
+    method, target, version = parts
+    if len(target) > limits.target:
+        raise _target_too_long()
+    if version not in (b"HTTP/1.1", b"HTTP/1.0"):
+        if _VERSION.fullmatch(version):
+            raise BadMessage(505, "http_version_not_supported", "This proxy speaks HTTP/1.1 and HTTP/1.0.")
+        raise _bad("The request line has no HTTP version.")
+    if method not in limits.methods:
+        raise _unserved(method)
+    return method, target, 1 if version == b"HTTP/1.1" else 0
+
+
+def _unserved(method: bytes) -> BadMessage:
+    if method in METHODS or method in (b"CONNECT", b"TRACE"):
+        return BadMessage(405, "method_not_allowed", "This method is not allowed here.")
+    if method and _TOKEN.issuperset(method):
+        return BadMessage(501, "not_implemented", "This method is not known here.")
+    return _bad("The request line does not begin with a method.")
+
+
+def _origin_form(method: bytes, target: bytes, host: bytes) -> bytes:
+    if target == b"*" and method == b"OPTIONS":
+        return target
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None or not host or match[1].lower() != host.lower():
+        raise _bad_target()
+    return match[2] if match[2][:1] == b"/" else b"/" + match[2]
+
+
+def _host(values: Sequence[bytes], minor: int) -> bytes:
+    if not values and not minor:
+        return b""
+    if len(values) != 1:
+        raise _bad("HTTP/1.1 requires exactly one Host.")
+    if not _is_authority(values[0]):
+        raise _bad("Host is not a host name with an optional port.")
+    return values[0]
+
+
+@lru_cache(1024)
+def _is_authority(value: bytes) -> bool:
+    match = _AUTHORITY.fullmatch(value)
+    return match is not None and int(match[1] or 0) <= 65535
+
+
+_Framing = dict[bytes, list[bytes]]
+
+
+def _framing(lines: list[bytes], framing_name: Callable[[bytes], bytes]) -> _Framing:
+    """The values of the fields that frame a message, by their lower-case names, in the order they came."""
+    found: _Framing = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            raise _bad("A line of the head is not a field.")
+        known = framing_name(name)
+        if known:
+            found.setdefault(known, []).append(value.strip(b" \t"))
+    return found
+
+
+_FRAMING = frozenset((b"connection", b"content-length", b"expect", b"host", b"transfer-encoding"))
+
+
+# The usual few names come with every message; the bound keeps made-up ones from adding up.
+@lru_cache(4096)
+def _response_field(name: bytes) -> bytes:
+    if not name or len(name) > 256 or not _TOKEN.issuperset(name):
+        raise _bad("A field's name is not a token.")
+    lower = name.lower()
+    return lower if lower in _FRAMING else b""
+
+
+@lru_cache(4096)
+def _request_field(name: bytes) -> bytes:
+    # Behind CGI-like gateways X_Y and X-Y are one field, so that one could pass for the other.
+    if b"_" in name:
+        raise _bad("A field's name holds an underscore.")
+    return _response_field(name)
+
+
+def _length(fields: _Framing, minor: int) -> int:
+    lengths, coding = fields.get(b"content-length"), fields.get(b"transfer-encoding")
+    if coding:
+        if lengths or not minor:
+            raise _bad("Transfer-Encoding may stand neither beside Content-Length nor in HTTP/1.0.")
+        return _coding(coding)
+    if not lengths:
+        return UNTIL_CLOSE
+    if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _DIGITS:
+        raise _bad("Content-Length is not one number.")
+    return int(lengths[0])
+
+
+def _coding(values: list[bytes]) -> int:
+    if len(values) == 1 and values[0].lower() == b"chunked":
+        return CHUNKED
+    codings = [v.strip(b" \t").lower() for v in b",".join(values).split(b",")]
+    if len(values) == 1 and codings[-1] == b"chunked" and {b"gzip", b"deflate", b"compress"}.issuperset(codings[:-1]):
+        raise BadMessage(501, "not_implemented", "The only transfer coding known here is chunked.")
+    raise _bad("Transfer-Encoding is not chunked.")
+
+
+def _keep_alive(connection: list[bytes] | None, minor: int) -> bool:
+    if not connection:
+        return bool(minor)
+    options = [option.strip(b" \t").lower() for value in connection for option in value.split(b",")]
+    return b"close" not in options and (bool(minor) or b"keep-alive" in options)
+
+
+def _expects_continue(values: list[bytes], minor: int) -> bool:
+    if len(values) > 1 or values[0].lower() != b"100-continue":
+        raise BadMessage(417, "expectation_failed", "The only expectation known here is 100-continue.")
+    return bool(minor)
+
+
+# Chunked bodies
+
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_SIZE, _DATA, _DATA_END, _TRAILER, _DONE = range(5)
+
+
+def chunk(data: bytes) -> bytes:
+    """Frame one non-empty piece of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class ChunkedBody:
+    """Takes a chunked body apart, however its bytes arrive.
+
+    Extensions are dropped; trailer fields are parsed as strictly as a head's, then dropped.
+
+    @ivar done: Whether the body is complete.
+    @ivar rest: What came after it, once it is.
+    """
+
+    __slots__ = ("_buffer", "_left", "_limits", "_state", "_trailer", "done", "rest")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._state = _SIZE
+        self._left = 0
+        self._trailer = 0
+        self._buffer = b""
+        self.done = False
+        self.rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the pieces of the body that these bytes hold; L{BadMessage} on any oddity."""
+        if self._buffer:
+            data, self._buffer = self._buffer + data, b""
+        pieces: list[bytes] = []
+        at, end = 0, len(data)
+        while at < end:
+            if self._state == _DATA:
+                piece = data[at : at + self._left]
+                pieces.append(piece)
+                at += len(piece)
+                self._left -= len(piece)
+                if not self._left:
+                    self._state = _DATA_END
+            elif self._state == _DONE:
+                self.rest += data[at:]
+                break
+            else:
+                after = self._line(data, at)
+                if not after:
+                    self._buffer = data[at:]
+                    break
+                at = after
+        return pieces
+
+    def _line(self, data: bytes, at: int) -> int:
+        """Take one line; return where the next begins, or 0 while it is not whole."""
+        longest = self._longest()
+        end = data.find(b"\r\n", at, at + longest + 2)
+        if end < 0:
+            self._check_partial(data, at, longest)
+            return 0
+        if self._state == _SIZE:
+            self._size(data[at:end])
+        elif self._state == _DATA_END:
+            self._state = _SIZE
+        else:
+            self._trailer_line(data[at:end])
+        return end + 2
+
+    def _longest(self) -> int:
+        if self._state == _SIZE:
+            return self._limits.chunk_line
+        return 0 if self._state == _DATA_END else max(0, self._limits.trailer - self._trailer - 2)
+
+    def _check_partial(self, data: bytes, at: int, longest: int) -> None:
+        too_long = len(data) - at >= longest + 2
+        if self._state == _DATA_END and data[at : at + 1] != b"\r":
+            raise _bad("The data of a chunk is longer than its size.")
+        if data.find(b"\n", at, at + longest + 2) >= 0 or (too_long and self._state != _TRAILER):
+            raise _bad("The chunked body is malformed.")
+        if too_long:
+            raise BadMessage(431, "request_header_fields_too_large", "The trailer is larger than this proxy accepts.")
+
+    def _size(self, line: bytes) -> None:
+        match = _CHUNK_LINE.fullmatch(line)
+        if match is None:
+            raise _bad("The size of a chunk is malformed.")
+        self._left = int(match[1], 16)
+        self._state = _DATA if self._left else _TRAILER
+
+    def _trailer_line(self, line: bytes) -> None:
+        if not line:
+            self._state = _DONE
+            self.done = True
+            return
+        self._trailer += len(line) + 2
+        _framing(_lines(line, self._limits), _response_field)

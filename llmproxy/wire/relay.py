@@ -1,0 +1,184 @@
+"""Carries one answer's body from the provider to the client, in the turn in which it was read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol as Shape
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from zope.interface import implementer
+
+Tap = Callable[[bytes], object]
+
+
+class Downstream(Shape):
+    """What a relay needs of the client's request (L{llmproxy.wire.server.Request} has it)."""
+
+    gone: bool
+
+    def write(self, data: bytes) -> object: ...
+    def finish(self) -> object: ...
+    def abort(self) -> object: ...
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> object: ...
+    def unregisterProducer(self) -> object: ...
+
+
+class Rewriting(Shape):
+    """Changes bytes on their way without changing how many there are."""
+
+    def feed(self, data: bytes) -> bytes: ...
+    def end(self) -> bytes: ...
+
+
+@implementer(IPushProducer)
+class Relay(Protocol):
+    """Give it to an answer's C{deliverBody}; L{done} fires with how it ended.
+
+    C{complete}: all of it was written and the answer finished. C{truncated}: the provider broke off and the client's
+    connection was cut. C{silent}: the provider, C{late}: the whole answer, took too long; cut as well. C{stalled}: the
+    client took nothing for too long. C{cancelled}: the client left, and the provider was stopped.
+
+    @ivar idle: Seconds of silence from the provider after which it counts as gone; C{0}: no limit.
+    @ivar stalled: Likewise for a client that takes nothing.
+    @ivar deadline: The clock's time by which all must have come, or C{None}.
+    @ivar flush_interval: C{0}: every piece leaves at once. Otherwise pieces are gathered for so many seconds.
+    """
+
+    _check: IDelayedCall | None = None
+    _flush: IDelayedCall | None = None
+
+    def __init__(
+        self,
+        request: Downstream,
+        clock: IReactorTime,
+        *,
+        idle: float = 0.0,
+        stalled: float = 0.0,
+        deadline: float | None = None,
+        flush_interval: float = 0.0,
+        taps: Sequence[Tap] = (),
+        rewriting: Rewriting | None = None,
+    ) -> None:
+        self._request = request
+        self._clock = clock
+        self._idle = idle
+        self._stalled = stalled
+        self._deadline = deadline
+        self._flush_interval = flush_interval
+        self._taps = taps
+        self._rewriting = rewriting
+        self._gathered: list[bytes] = []
+        self._paused = False
+        self._over = False
+        self._last = clock.seconds()
+        self.count = 0
+        self.done: Deferred[str] = Deferred(lambda _: self.stopProducing())
+
+    def connectionMade(self) -> None:
+        self._request.registerProducer(self, True)
+        self._watch()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._over:
+            return
+        self._last = self._clock.seconds()
+        if self._rewriting is not None:
+            data = self._rewriting.feed(data)
+        self.count += len(data)
+        if self._flush_interval:
+            self._gather(data)
+        else:
+            self._request.write(data)
+        for tap in self._taps:
+            tap(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._over:
+            return
+        if not reason.check(ResponseDone):
+            self._cut("truncated", reason)
+            return
+        if self._rewriting is not None and (held := self._rewriting.end()):
+            self.count += len(held)
+            self._gathered.append(held)
+        self._write_gathered()
+        self._end()
+        self._request.unregisterProducer()
+        self._request.finish()
+        self.done.callback("complete")
+
+    # The client's side: it may hold the provider, let it go on, or leave.
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+        self._last = self._clock.seconds()
+        if not self._over:
+            self.transport.pauseProducing()  # type: ignore[union-attr]
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        self._last = self._clock.seconds()
+        if not self._over:
+            self.transport.resumeProducing()  # type: ignore[union-attr]
+
+    def stopProducing(self) -> None:
+        """The client left: the provider is stopped at once, and nobody touches the request again."""
+        if self._over:
+            return
+        self._end()
+        self.transport.stopProducing()  # type: ignore[union-attr]
+        self.done.callback("cancelled")
+
+    # Time
+
+    def _watch(self) -> None:
+        """One timer, set again when it fires: no timer is touched for a piece that passes."""
+        now = self._clock.seconds()
+        limit = self._stalled if self._paused else self._idle
+        ends = [(self._last + limit, "stalled" if self._paused else "silent")] if limit else []
+        if self._deadline is not None:
+            ends.append((self._deadline, "late"))
+        # Being paused may begin or end at any time, so look again at least as often as the shorter limit.
+        looks = [limit for limit in (self._idle, self._stalled) if limit]
+        if not ends and not looks:
+            return
+        if ends and min(ends)[0] <= now:
+            self._cut(min(ends)[1])
+            return
+        wait = min([at - now for at, _ in ends] + looks)
+        self._check = self._clock.callLater(wait, self._watch)
+
+    def _cut(self, outcome: str, reason: Failure | None = None) -> None:
+        """Leave the client with a visibly incomplete answer: what came is written, its end is not."""
+        self._write_gathered()
+        self._end()
+        if reason is None:
+            self.transport.stopProducing()  # type: ignore[union-attr]
+        # First the outcome: aborting tells everybody that the request is gone, which would read as the client's doing.
+        self.done.callback(outcome)
+        if not self._request.gone:
+            self._request.unregisterProducer()
+            self._request.abort()
+
+    def _end(self) -> None:
+        self._over = True
+        for timer in (self._check, self._flush):
+            if timer is not None and timer.active():
+                timer.cancel()
+
+    def _gather(self, data: bytes) -> None:
+        self._gathered.append(data)
+        if self._flush is None:
+            self._flush = self._clock.callLater(self._flush_interval, self._write_gathered)
+
+    def _write_gathered(self) -> None:
+        if self._flush is not None and self._flush.active():
+            self._flush.cancel()
+        self._flush = None
+        if self._gathered and not self._request.gone:
+            self._request.write(b"".join(self._gathered))
+        self._gathered.clear()

@@ -1,0 +1,202 @@
+"""A request's body on its way from the client to whoever wants it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IConsumer
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
+
+from llmproxy.errors import ProxyError, RequestTooLarge
+
+HELD = 64 * 1024  # bytes that are kept while nobody takes them; then the client is made to wait
+
+Tap = Callable[[bytes], object]
+
+
+@implementer(IBodyProducer)
+class Upload:
+    """The body, as it arrives. One consumer may have it: give it to an Agent, or ask for it L{whole}.
+
+    Its Deferred fails with L{errors.RequestTooLarge}, L{errors.BodyUnreadable} (malformed chunks),
+    L{errors.BodyTimeout} or L{errors.ClientGone}.
+
+    @ivar length: Bytes that are announced, or C{UNKNOWN_LENGTH}.
+    @ivar count: Bytes that have arrived.
+    @ivar limit: Bytes beyond which it fails.
+    @ivar taps: See every piece as it passes to the consumer.
+    @ivar started: Whether a consumer has asked for it.
+    @ivar done: Whether all of it has arrived.
+    """
+
+    __slots__ = (
+        "_consumer",
+        "_error",
+        "_finished",
+        "_paused",
+        "_pieces",
+        "_room",
+        "_size",
+        "_stopped",
+        "_whole",
+        "count",
+        "done",
+        "length",
+        "limit",
+        "started",
+        "taps",
+    )
+
+    def __init__(self, length: Any, limit: int, room: Callable[[], None]) -> None:
+        """
+        @param room: Called whenever more can be taken than before.
+        """
+        self.length = length
+        self.limit = limit
+        self.count = 0
+        self.taps: list[Tap] = []
+        self.started = False
+        self.done = length == 0
+        self._room = room
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self._consumer: IConsumer | None = None
+        self._finished: Deferred[None] | None = None
+        self._error: BaseException | None = None
+        self._whole: bytes | None = None
+        self._paused = False
+        self._stopped = False
+
+    # What a resource may ask
+
+    @property
+    def received(self) -> bytes | None:
+        """The whole body, if all of it has arrived and no consumer was given it piece by piece."""
+        if self._whole is None and self.done and not self.started:
+            self._whole = b"".join(self._pieces)
+            self._pieces = deque((self._whole,)) if self._whole else deque()
+        return self._whole
+
+    def whole(self, limit: int) -> Deferred[bytes]:
+        """Read all of it into memory; L{errors.RequestTooLarge} if it is longer than C{limit}."""
+        if self.received is not None:
+            return succeed(self.received) if self.count <= limit else fail(RequestTooLarge())
+        self.limit = min(self.limit, limit)
+        if max(self.count, self.length if isinstance(self.length, int) else 0) > self.limit:
+            self.failed(RequestTooLarge())
+        kept = _Kept()
+
+        def joined(_: None) -> bytes:
+            self._whole = b"".join(kept.pieces)
+            return self._whole
+
+        return self.startProducing(kept).addCallback(joined)
+
+    # What a consumer asks
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        if self.started:
+            return fail(RuntimeError("A request's body can be read once."))
+        self.started = True
+        if self._error is not None:
+            return fail(self._error)
+        self._consumer = consumer
+        finished: Deferred[None] = Deferred(lambda _: self.stopProducing())
+        self._finished = finished
+        self._room()
+        self._pass_on()
+        return finished
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        self._pass_on()
+
+    def stopProducing(self) -> None:
+        """Nobody wants the rest; its Deferred never fires."""
+        self._stopped = True
+        self._finished = None
+        self._forget()
+        self._room()
+
+    # What the connection says
+
+    @property
+    def full(self) -> bool:
+        """Whether as much is held here as may be."""
+        return self._size >= HELD
+
+    def arrived(self, data: bytes) -> None:
+        """The next bytes of the body."""
+        self.count += len(data)
+        if self._stopped or self._error is not None:
+            return
+        if self.count > self.limit:
+            self.failed(RequestTooLarge())
+        elif self._consumer is None or self._paused or self._pieces:
+            self._pieces.append(data)
+            self._size += len(data)
+        else:
+            self._write(data)
+
+    def completed(self) -> None:
+        """All of it has arrived."""
+        self.done = True
+        self._end()
+
+    def failed(self, error: ProxyError | Exception) -> None:
+        """The rest will not come. What is held is dropped: half a body is of no use to anybody."""
+        if self._stopped or self._error is not None or (self.done and self._finished is None):
+            return
+        self._error = error
+        self._forget()
+        if self._finished is not None:
+            finished, self._finished = self._finished, None
+            finished.errback(error)
+
+    def _write(self, data: bytes) -> None:
+        for tap in self.taps:
+            tap(data)
+        self._consumer.write(data)  # type: ignore[union-attr]
+
+    def _pass_on(self) -> None:
+        while self._pieces and not self._paused and self._consumer is not None:
+            data = self._pieces.popleft()
+            self._size -= len(data)
+            self._write(data)
+        self._room()
+        self._end()
+
+    def _end(self) -> None:
+        if self.done and not self._pieces and self._finished is not None:
+            finished, self._finished = self._finished, None
+            self._consumer = None
+            finished.callback(None)
+
+    def _forget(self) -> None:
+        self._consumer = None
+        self._pieces.clear()
+        self._size = 0
+
+
+@implementer(IConsumer)
+class _Kept:
+    """A consumer that keeps the pieces."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.pieces.append(data)
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        """It never needs a pause."""
+
+    def unregisterProducer(self) -> None:
+        """There was none."""
