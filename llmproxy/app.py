@@ -1,0 +1,300 @@
+"""The one place where objects are made: the daemon out of its settings, or the proxy alone as a Resource."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import Any, TextIO
+
+from twisted.application.service import IService
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.web.resource import IResource
+
+from llmproxy import audit as audits
+from llmproxy import logs, plugins, sealing
+from llmproxy.access import AccessLog
+from llmproxy.config.environ import secret
+from llmproxy.config.library import ProxyConfig
+from llmproxy.config.load import read_private
+from llmproxy.config.model import Api, Settings
+from llmproxy.config.routes import Routes
+from llmproxy.daemon import Daemon
+from llmproxy.events import MemoryBus
+from llmproxy.interfaces import IAuditLogger, IEventBus, IEventSinkFactory, IProjectStore, ITokenValidator
+from llmproxy.metrics import Metrics, ProxyMetrics, render
+from llmproxy.model import RequestRecord
+from llmproxy.pipeline import Journey
+from llmproxy.policy import Policy
+from llmproxy.store.secrets import Secret, load_or_make
+from llmproxy.store.store import Store
+from llmproxy.tokens import CachedTokenValidator
+from llmproxy.upstreams import ProviderKeys, Upstreams
+from llmproxy.web import ops
+from llmproxy.web.manage import Management
+from llmproxy.web.proxy import Observer, ProxyResource
+from llmproxy.web.root import Root
+from llmproxy.wire.client import Agent
+from llmproxy.wire.http1 import Limits
+from llmproxy.wire.raw import Caller
+from llmproxy.wire.server import Site
+from llmproxy.wire.tls import Trust
+
+_log = Logger()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What forwards, and those of its parts that others watch or end."""
+
+    routes: Routes
+    journey: Journey
+    keys: ProviderKeys
+    upstreams: Upstreams
+    agents: tuple[Agent, ...]
+
+
+def forwarding(
+    settings: Settings,
+    reactor: Any,
+    *,
+    validator: ITokenValidator,
+    projects: IProjectStore,
+    audit: IAuditLogger,
+    now: Callable[[], float],
+    learn: Callable[[str], object] = lambda key: None,
+) -> Parts:
+    """Make what forwards, for the daemon and for the library alike."""
+    clock: IReactorTime = reactor
+    routes = Routes(settings)
+    agents = {name: _agent(api, reactor) for name, api in settings.apis.items()}
+    upstreams = Upstreams(settings, {name: Caller(agent) for name, agent in agents.items()}, clock)
+    keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl)
+    journey = Journey(
+        routes=routes,
+        validator=validator,
+        policy=Policy(projects, audit, now, enforce=settings.server.enforce_project_active),
+        keys=keys,
+        upstreams=upstreams,
+        server=settings.server,
+        clock=clock,
+        learn=learn,
+        remembering=validator if isinstance(validator, CachedTokenValidator) else None,
+    )
+    return Parts(routes, journey, keys, upstreams, tuple(agents.values()))
+
+
+def build(
+    settings: Settings,
+    reactor: Any,
+    environ: Mapping[str, str],
+    *,
+    now: Callable[[], float],
+    random: Callable[[int], bytes] = os.urandom,
+    stream: TextIO = sys.stdout,
+) -> Daemon:
+    """Make the daemon. Nothing listens and no database is touched until it is started.
+
+    @raise ValueError: where the settings name a plugin that nobody provides, or one that refuses its own settings.
+    @raise llmproxy.store.refusals.CannotStart: where a secret's file is readable by others, or the store's URL is none.
+    """
+    encryption, management = (
+        load_or_make(settings.state_dir, secret(environ, name, read_private), file, random)
+        for name, file in (("ENCRYPTION_KEY", "encryption-key"), ("MANAGEMENT_TOKEN", "management-token"))
+    )
+    redactor = logs.Redactor([encryption.value, management.value])
+    output = logs.observer(settings.logging, stream, redactor)
+    store = Store(
+        reactor,
+        settings.store.url,
+        sealer=sealing.Sealer(sealing.derive(encryption.value, "provider keys")),
+        hasher=sealing.TokenHasher(sealing.derive(encryption.value, "tokens")),
+        now=now,
+        random=random,
+    )
+    tokens = CachedTokenValidator(
+        store,
+        clock=reactor,
+        now=now,
+        ttl=settings.store.token_cache_ttl,
+        size=settings.store.token_cache_size,
+        uses=store,
+    )
+    audit = _audit(settings, reactor, redactor)
+    bus = MemoryBus(_sinks(settings, reactor), reactor, queue_size=settings.events.queue_size, scrub=redactor.record)
+    access = AccessLog(output.write, reactor)
+    parts = forwarding(settings, reactor, validator=tokens, projects=store, audit=audit, now=now, learn=redactor.add)
+    metrics = Metrics(breakers=partial(_circuits, parts.upstreams), events_dropped=lambda: bus.dropped)
+    proxy = ProxyResource(
+        parts.journey,
+        parts.routes,
+        metrics,
+        observers=[bus.publish, *([access.observe] if settings.logging.access else [])],
+        clock=reactor,
+        now=now,
+        fresh_id=fresh_ids(random),
+    )
+    for listener in (tokens.forget_project, parts.keys.forget):
+        store.watch(listener)
+    daemon = Daemon(settings, reactor, observer=output, store=store, agents=parts.agents)
+    metrics.gauge("client_connections", "Client connections that are open.", lambda: daemon.connections)
+    manage = Management(
+        projects=store,
+        tokens=store,
+        audit=audit,
+        api_names=tuple(settings.apis),
+        default_api=settings.default_api,
+        management_token=management.value,
+        clock=reactor,
+    )
+    pages = ops.pages(partial(render, metrics), daemon.readiness)
+    site = partial(_site, settings, reactor)
+    own_admin, own_metrics = settings.server.admin_listen, settings.server.metrics_listen
+    public = Root(proxy=proxy, manage=None if own_admin else manage, ops=_public(pages, bool(own_metrics)))
+    daemon.serve(settings.server.listen, site(public))
+    if own_admin:
+        daemon.serve(own_admin, site(Root(manage=manage)))
+    if own_metrics:
+        daemon.serve(own_metrics, site(Root(ops=pages)))
+    for service in (audit, bus, access, tokens):
+        if IService.providedBy(service):
+            daemon.accompany(service)
+    for made in (encryption, management):
+        _tell(made)
+    return daemon
+
+
+class TransparentProxy(ProxyResource):
+    """The proxy as a Resource that any C{llmproxy.wire.server.Site} can serve; see C{docs/library.md}.
+
+    @param config: A L{ProxyConfig} for one provider, or whole L{Settings} for many.
+    @param validator: An L{ITokenValidator}.
+    @param store: An L{IProjectStore}; of it only C{get_api_key_for_project} and C{get_project_active} are used.
+    @param events: An L{IEventBus} that is told of every finished request.
+    @param audit: An L{IAuditLogger} for requests that the project guard refuses.
+    @param logger: Says one line for every finished request.
+    @param reactor: The one that serves it; Twisted's global one if left out.
+    """
+
+    def __init__(
+        self,
+        config: ProxyConfig | Settings,
+        validator: ITokenValidator,
+        store: IProjectStore,
+        *,
+        events: IEventBus | None = None,
+        audit: IAuditLogger | None = None,
+        logger: Logger | None = None,
+        reactor: Any = None,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        if reactor is None:
+            from twisted.internet import reactor
+        observers: list[Observer] = []
+        if events is not None:
+            observers.append(events.publish)
+        if logger is not None:
+            observers.append(partial(_say, logger))
+        tell_time = now or reactor.seconds
+        parts = forwarding(
+            config.settings() if isinstance(config, ProxyConfig) else config,
+            reactor,
+            validator=validator,
+            projects=store,
+            audit=audit or audits.NullAudit(),
+            now=tell_time,
+        )
+        self._agents = parts.agents
+        self._metrics = Metrics(breakers=partial(_circuits, parts.upstreams))
+        super().__init__(
+            parts.journey,
+            parts.routes,
+            self._metrics,
+            observers=observers,
+            clock=reactor,
+            now=tell_time,
+            fresh_id=fresh_ids(os.urandom),
+        )
+
+    def metrics(self) -> ProxyMetrics:
+        """What has been counted so far."""
+        return self._metrics.snapshot()
+
+    async def close(self) -> None:
+        """Let go of the connections to the provider."""
+        for agent in self._agents:
+            await agent.close()
+
+
+def fresh_ids(random: Callable[[int], bytes]) -> Callable[[], str]:
+    """Makes request ids: unguessable per process, and cheap."""
+    start, numbers = random(9).hex(), count(1)
+    return lambda: f"{start}-{next(numbers):x}"
+
+
+def _agent(api: Api, reactor: Any) -> Agent:
+    connection, timeouts = api.connection, api.timeouts
+    return Agent(
+        reactor,
+        connect_timeout=timeouts.connect,
+        idle_timeout=timeouts.idle_connection,
+        max_conns_per_host=connection.max_conns_per_host,
+        max_idle_per_host=connection.max_idle_conns_per_host,
+        max_idle=connection.max_idle_conns,
+        context_factory=Trust(api.ca_file),
+    )
+
+
+def _tell(made: Secret) -> None:
+    if made.made:
+        _log.info("Made {path}; keep it safe.", path=str(made.path))
+
+
+def _public(pages: Mapping[bytes, IResource], own_metrics: bool) -> Mapping[bytes, IResource]:
+    """The ops pages of the public listener: without the metrics where those have a listener of their own."""
+    return {path: page for path, page in pages.items() if not (own_metrics and path.startswith(b"/metrics"))}
+
+
+def _site(settings: Settings, reactor: Any, root: Root) -> Site:
+    server = settings.server
+    return Site(
+        root,
+        reactor=reactor,
+        limits=Limits(head=server.max_head_bytes, body=server.max_request_bytes),
+        head_timeout=server.head_timeout,
+        body_timeout=server.body_timeout,
+        keepalive_timeout=server.keepalive_timeout,
+        max_connections=server.max_connections,
+    )
+
+
+def _sinks(settings: Settings, reactor: Any) -> dict[str, Any]:
+    """The sinks by a name of their own, each made by the plugin that the settings name."""
+    made: dict[str, Any] = {}
+    for number, entry in enumerate(settings.events.sinks):
+        factory = plugins.find(IEventSinkFactory, entry.type)
+        made[f"{entry.type}-{number}"] = factory.sink(entry.options, reactor)
+    return made
+
+
+def _audit(settings: Settings, reactor: Any, redactor: logs.Redactor) -> IAuditLogger:
+    if not settings.audit.file:
+        return audits.NullAudit()
+    in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
+    return audits.FileAudit(settings.audit.file, reactor, in_thread, redact=redactor.redact)
+
+
+def _circuits(upstreams: Upstreams) -> Mapping[str, str]:
+    return {name: circuits.state for name, circuits in upstreams.circuits.items()}
+
+
+def _say(logger: Logger, record: RequestRecord) -> None:
+    logger.info(
+        "{record.method} {record.path} {record.status} {record.outcome} in {record.duration:.3f} s",
+        record=record,
+    )

@@ -1,0 +1,34 @@
+"""The C{llmproxy} command: the management API from a shell."""
+
+from __future__ import annotations
+
+import click
+
+from llmproxy.cli.daemon import check_config, run
+from llmproxy.cli.projects import project
+from llmproxy.cli.session import URL, Session, options
+from llmproxy.cli.tokens import token
+
+
+@click.group()
+@options(url=URL, output="table", environment=True)
+@click.version_option(package_name="llmproxy", prog_name="llmproxy")
+@click.pass_context
+def main(ctx: click.Context, url: str, management_token_file: str | None, output: str) -> None:
+    """Manage a running llmproxy, or run one.
+
+    The management token is taken from --management-token-file, else from LLMPROXY_MANAGEMENT_TOKEN,
+    LLMPROXY_MANAGEMENT_TOKEN_FILE, MANAGEMENT_TOKEN, MANAGEMENT_TOKEN_FILE, else from data/management-token.
+
+    Ends with 0, or 1 if the daemon refused, 2 for wrong usage, 69 if it cannot be reached, 77 if the management
+    token is missing or wrong, 78 if settings are wrong.
+    """
+    ctx.obj = Session(url, management_token_file, output)
+
+
+main.add_command(project)
+main.add_command(token)
+main.add_command(check_config)
+main.add_command(run)
+
+__all__ = ["main"]

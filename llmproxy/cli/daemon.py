@@ -1,0 +1,36 @@
+"""C{llmproxy run} and C{llmproxy check-config}: the daemon itself, and its settings."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from llmproxy.config.check import report
+
+SETTINGS = "etc/apis.yaml"
+TWISTD = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
+
+
+@click.command("check-config")
+@click.argument("path", default=SETTINGS)
+def check_config(path: str) -> None:
+    """Check a settings file, and report all that is wrong with it."""
+    code, text = report(path, os.environ)
+    click.echo(text, err=code != 0)
+    sys.exit(code)
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.option("--config", default=SETTINGS, show_default=True, help="The settings file.")
+@click.argument("twistd_args", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF twistd llmproxy]")
+def run(config: str, twistd_args: tuple[str, ...]) -> None:
+    """Run the daemon in the foreground, as twistd -n llmproxy does."""
+    os.execv(sys.executable, command(config, twistd_args))
+
+
+def command(config: str, further: Sequence[str]) -> list[str]:
+    """The command that the process becomes: this interpreter's twistd, without a pid file in the current directory."""
+    return [sys.executable, "-P", "-c", TWISTD, "-n", "--pidfile=", "llmproxy", "--config", config, *further]

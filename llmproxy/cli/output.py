@@ -1,0 +1,43 @@
+"""How answers look: a table for people, JSON for scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from llmproxy.cli.server import printable
+
+Columns = Mapping[str, Callable[[Mapping[str, Any]], object]]
+
+
+def as_json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Columns) -> str:
+    """One line per row under a line of headings, each column as wide as it must be."""
+    lines = [list(columns), *([_text(shown(row)) for shown in columns.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def card(value: Mapping[str, Any]) -> str:
+    """One line per field."""
+    width = max(map(len, value), default=0)
+    return "\n".join(f"{name.ljust(width)}  {_text(field)}".rstrip() for name, field in value.items())
+
+
+def _text(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case Mapping():
+            return printable(", ".join(f"{name}: {field}" for name, field in value.items())) or "-"
+        case list():
+            return printable(", ".join(map(str, value))) or "-"
+    return printable(str(value))

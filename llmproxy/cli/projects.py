@@ -1,0 +1,108 @@
+"""C{llmproxy project}: the owners of provider keys."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from llmproxy.cli.output import Columns
+from llmproxy.cli.secret import SOURCES, provider_keys
+from llmproxy.cli.server import path
+from llmproxy.cli.session import Session, asking
+
+COLUMNS: Columns = {
+    "ID": lambda project: project["id"],
+    "NAME": lambda project: project["name"],
+    "ACTIVE": lambda project: project["active"],
+    "KEYS": lambda project: project["api_keys"],
+    "CREATED": lambda project: project["created_at"],
+}
+KEY = click.option(
+    "--api-key",
+    "api_keys",
+    multiple=True,
+    metavar="[API=]SOURCE",
+    help=f"A provider key; without API, for the default API. SOURCE is {SOURCES}.",
+)
+
+
+@click.group()
+def project() -> None:
+    """Create, show and change projects."""
+
+
+@project.command()
+@click.option("--name", required=True, help="What to call it.")
+@KEY
+@asking
+def create(session: Session, name: str, api_keys: tuple[str, ...]) -> None:
+    """Create a project."""
+    body = {"name": name, **_keys(api_keys)}
+    session.show(session.server().ask("POST", path("projects"), body))
+
+
+@project.command("list")
+@asking
+def list_(session: Session) -> None:
+    """List all projects."""
+    session.show_list(session.server().all(path("projects")), COLUMNS)
+
+
+@project.command()
+@click.argument("project_id")
+@asking
+def show(session: Session, project_id: str) -> None:
+    """Show one project."""
+    session.show(session.server().ask("GET", path("projects", project_id)))
+
+
+@project.command()
+@click.argument("project_id")
+@click.option("--name", help="What to call it from now on.")
+@KEY
+@click.option("--remove-api-key", "removed", multiple=True, metavar="API", help="Forget the provider key for this API.")
+@asking
+def update(
+    session: Session, project_id: str, name: str | None, api_keys: tuple[str, ...], removed: tuple[str, ...]
+) -> None:
+    """Rename a project, or change its provider keys."""
+    body: dict[str, Any] = _keys(api_keys)
+    if removed:
+        body["api_keys"] = body.get("api_keys", {}) | dict.fromkeys(removed)
+    if name is not None:
+        body["name"] = name
+    _change(session, project_id, body)
+
+
+@project.command()
+@click.argument("project_id")
+@asking
+def activate(session: Session, project_id: str) -> None:
+    """Let a project's tokens be used again."""
+    _change(session, project_id, {"active": True})
+
+
+@project.command()
+@click.argument("project_id")
+@asking
+def deactivate(session: Session, project_id: str) -> None:
+    """Stop all use of a project's tokens, at once."""
+    _change(session, project_id, {"active": False})
+
+
+def _change(session: Session, project_id: str, body: Mapping[str, object]) -> None:
+    session.show(session.server().ask("PATCH", path("projects", project_id), body))
+
+
+def _keys(given: tuple[str, ...]) -> dict[str, Any]:
+    keys = provider_keys(given, os.environ, sys.stdin, _prompt)
+    default = {"api_key": keys.pop("")} if "" in keys else {}
+    return {**default, "api_keys": keys} if keys else default
+
+
+def _prompt(text: str) -> str:
+    return str(click.prompt(text, hide_input=True, err=True))

@@ -1,0 +1,106 @@
+"""Where the command line takes secrets from: never from its arguments, which all users of a machine can read."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from llmproxy.cli.exits import Misconfigured, NotAuthorized
+from llmproxy.config.environ import secret
+from llmproxy.config.problems import SettingsError
+
+SOURCES = "@FILE, - (standard input), env:VARIABLE, or prompt"
+
+
+def management_token(given: str | None, environ: Mapping[str, str]) -> str:
+    """The management token: from the file that is given, else from the environment, else from the state directory."""
+    if given is not None:
+        return _token(_owned(Path(given)))
+    try:
+        named = secret(environ, "MANAGEMENT_TOKEN", _mode_and_text)
+    except SettingsError as e:
+        raise Misconfigured(str(e)) from e
+    if named is not None:
+        return _token(named)
+    kept = Path(environ.get("LLMPROXY_STATE_DIR") or "data") / "management-token"
+    if not kept.exists():
+        raise NotAuthorized(
+            f"No management token: set LLMPROXY_MANAGEMENT_TOKEN or --management-token-file; {kept} is not there."
+        )
+    return _token(_owned(kept))
+
+
+def provider_keys(
+    given: Iterable[str], environ: Mapping[str, str], stdin: TextIO, prompt: Callable[[str], str]
+) -> dict[str, str]:
+    """Provider keys by API name (C{""} for the default API), each from where C{[API=]SOURCE} says.
+
+    What is neither is refused without being shown: it may be the key.
+    """
+    keys: dict[str, str] = {}
+    for text in given:
+        api, source = _parts(text)
+        if api in keys:
+            raise click.UsageError(f"--api-key names {api or 'the default API'} twice.")
+        keys[api] = _key(api, _read(api, source, environ, stdin, prompt))
+    return keys
+
+
+def _parts(text: str) -> tuple[str, str]:
+    match = re.fullmatch(r"(?:([a-z0-9][a-z0-9_-]*)=)?(@.+|-|env:[A-Za-z_][A-Za-z0-9_]*|prompt)", text, re.DOTALL)
+    if match is None:
+        raise click.UsageError(
+            "--api-key takes [API=]SOURCE, never the key itself, which every user of this machine could read there."
+            f" SOURCE is {SOURCES}."
+        )
+    return match[1] or "", match[2]
+
+
+def _read(api: str, source: str, environ: Mapping[str, str], stdin: TextIO, prompt: Callable[[str], str]) -> str:
+    if source == "-":
+        return stdin.readline()
+    if source == "prompt":
+        return prompt(f"Provider key for {api or 'the default API'}")
+    if source.startswith("env:"):
+        return environ.get(source[4:], "")
+    return _owned(Path(source[1:]))
+
+
+def _key(api: str, text: str) -> str:
+    key = text.strip()
+    if not re.fullmatch(r"[\x21-\x7e]{1,4096}", key):
+        where = api or "the default API"
+        raise click.UsageError(f"What --api-key names for {where} is empty, or no key: visible ASCII, no spaces.")
+    return key
+
+
+def _token(text: str) -> str:
+    token = text.strip()
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise Misconfigured("The management token is empty, or holds something other than visible ASCII.")
+    return token
+
+
+def _owned(path: Path) -> str:
+    """What a secret's file holds; refused where others than its owner may read it."""
+    try:
+        mode, text = _mode_and_text(str(path))
+    except OSError as e:
+        raise Misconfigured(f"{path} cannot be read: {e.strerror or e}.") from e
+    except UnicodeDecodeError as e:
+        raise Misconfigured(f"{path} is not text in UTF-8.") from e
+    if mode & 0o077:
+        raise Misconfigured(f"{path} is open to others than its owner. Run: chmod 600 {path}")
+    return text
+
+
+def _mode_and_text(path: str) -> tuple[int, str]:
+    """Permissions (0 for a pipe, which has no other reader) and text."""
+    with open(path, encoding="utf-8") as file:
+        mode = Path(path).stat().st_mode
+        return (stat.S_IMODE(mode) if stat.S_ISREG(mode) else 0), file.read(64 * 1024)

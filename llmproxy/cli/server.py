@@ -1,0 +1,137 @@
+"""Talks to the management API of a running daemon."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from http.client import HTTPException
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import click
+
+from llmproxy.cli.exits import NotAuthorized, Refused, Unreachable
+
+TIMEOUT = 30.0
+PAGE = 1000
+LONGEST = 64 * 1024 * 1024
+
+
+class Server:
+    """One daemon, and the token that manages it.
+
+    Neither a proxy of the environment's nor a redirect is followed: the token goes to the URL that was named, and
+    nowhere else.
+    """
+
+    def __init__(self, url: str, token: str, timeout: float = TIMEOUT) -> None:
+        self._url = url.rstrip("/")
+        self._token = token
+        self._timeout = timeout
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay())
+
+    def ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
+        """The answer's JSON, C{None} where it has none.
+
+        @raise NotAuthorized: The management token is wrong.
+        @raise Refused: The daemon says no to this.
+        @raise Unreachable: Nothing answers, or nothing that is llmproxy.
+        """
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._url + path, data=data, method=method)
+        request.add_header("Accept", "application/json")
+        request.add_header("User-Agent", "llmproxy-cli")
+        request.add_unredirected_header("Authorization", f"Bearer {self._token}")
+        if data is not None:
+            request.add_header("Content-Type", "application/json")
+        status, answer = self._send(request)
+        if 200 <= status < 300:
+            return self._read(answer) if answer else None
+        raise self._refused(status, answer)
+
+    def all(self, path: str, **query: str) -> dict[str, Any]:
+        """Every page of a list, as one."""
+        found: list[Any] = []
+        while True:
+            asked = urlencode({**query, "limit": PAGE, "offset": len(found)})
+            page = self.ask("GET", f"{path}?{asked}")
+            found += page["data"]
+            if not page["data"] or len(found) >= page["total"]:
+                return {"data": found, "total": len(found)}
+
+    def _send(self, request: urllib.request.Request) -> tuple[int, bytes]:
+        try:
+            with self._opener.open(request, timeout=self._timeout) as answer:
+                return int(answer.status), bytes(answer.read(LONGEST))
+        except urllib.error.HTTPError as e:
+            with e:
+                return e.code, self._rest(e)
+        except (OSError, HTTPException) as e:
+            raise self._unreachable(e) from e
+
+    def _rest(self, answer: urllib.error.HTTPError) -> bytes:
+        try:
+            return bytes(answer.read(LONGEST))
+        except (OSError, HTTPException) as e:
+            raise self._unreachable(e) from e
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        why = str(getattr(error, "reason", None) or error) or type(error).__name__
+        return Unreachable(f"{self._url} does not answer: {printable(why)}")
+
+    def _read(self, answer: bytes) -> Any:
+        try:
+            return json.loads(answer)
+        except (ValueError, RecursionError) as e:
+            raise Unreachable(f"What answers at {self._url} is not llmproxy.") from e
+
+    def _refused(self, status: int, answer: bytes) -> click.ClickException:
+        if 300 <= status < 400:
+            return Unreachable(f"{self._url} answers with a redirect ({status}), which is not followed.")
+        try:
+            error = self._read(answer)["error"]
+            said = f"{printable(str(error['message']))} ({status} {printable(str(error['code']))})"
+        except (KeyError, TypeError, Unreachable):
+            return Unreachable(f"What answers at {self._url} is not llmproxy ({status}).")
+        return NotAuthorized(said) if status in (401, 403) else Refused(said)
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+def checked_url(url: str) -> str:
+    """The URL as it was given; C{click.UsageError} where it is none that a token may be sent to."""
+    try:
+        parts = urlsplit(url)
+        fit = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        fit = False
+    if not fit or parts.query or parts.fragment or parts.username is not None or not url.isprintable() or " " in url:
+        raise click.UsageError("The URL must be like https://proxy.example.com or http://127.0.0.1:8080.")
+    if parts.scheme == "http" and not _local(parts.hostname or ""):
+        click.echo("Warning: http to another machine; the management token can be read on the way.", err=True)
+    return url
+
+
+def path(*segments: str) -> str:
+    """A path of the management API with these segments."""
+    return "/manage/" + "/".join(quote(segment, safe="") for segment in segments)
+
+
+def printable(text: str) -> str:
+    """C{text} without what would steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _local(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

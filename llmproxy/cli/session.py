@@ -1,0 +1,85 @@
+"""What every command that talks to a daemon shares: its options, and how it shows what comes back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any
+
+import click
+
+from llmproxy.cli.output import Columns, as_json, card, table
+from llmproxy.cli.secret import management_token
+from llmproxy.cli.server import Server, checked_url
+
+URL = "http://127.0.0.1:8080"
+Command = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Session:
+    """Which daemon, with which token, shown how."""
+
+    url: str = URL
+    token_file: str | None = None
+    output: str = "table"
+
+    def server(self) -> Server:
+        return Server(checked_url(self.url), management_token(self.token_file, os.environ))
+
+    def show(self, value: Mapping[str, Any]) -> None:
+        """Print one thing."""
+        click.echo(as_json(value) if self.output == "json" else card(value))
+
+    def show_list(self, value: Mapping[str, Any], columns: Columns) -> None:
+        """Print a list."""
+        click.echo(as_json(value) if self.output == "json" else table(value["data"], columns))
+
+
+def options(url: str | None, output: str | None, environment: bool) -> Callable[[Command], Command]:
+    """The options that name the daemon, with these defaults."""
+
+    def add(command: Command) -> Command:
+        for option in (
+            click.option(
+                "--output", type=click.Choice(["table", "json"]), default=output, help="How to print the answer."
+            ),
+            click.option(
+                "--management-token-file",
+                type=click.Path(),
+                default=None,
+                help="File with the management token, readable by its owner only.",
+            ),
+            click.option(
+                "--url",
+                default=url,
+                envvar="LLMPROXY_URL" if environment else None,
+                help=f"Where the daemon's management API is.  [LLMPROXY_URL; default: {URL}]",
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+def asking(command: Command) -> Command:
+    """Give a command a L{Session}; its options may stand before the command's name or after it."""
+
+    @options(url=None, output=None, environment=False)
+    @wraps(command)
+    def asked(url: str | None, management_token_file: str | None, output: str | None, **given: Any) -> None:
+        before = click.get_current_context().find_object(Session) or Session()
+        command(
+            replace(
+                before,
+                url=url or before.url,
+                token_file=management_token_file or before.token_file,
+                output=output or before.output,
+            ),
+            **given,
+        )
+
+    return asked

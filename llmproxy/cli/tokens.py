@@ -1,0 +1,83 @@
+"""C{llmproxy token}: what clients present instead of a provider key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from llmproxy.cli.output import Columns
+from llmproxy.cli.server import path
+from llmproxy.cli.session import Session, asking
+
+
+def _used(token: Mapping[str, Any]) -> str:
+    limit = "" if token["max_requests"] is None else f"/{token['max_requests']}"
+    return f"{token['request_count']}{limit}"
+
+
+COLUMNS: Columns = {
+    "ID": lambda token: token["id"],
+    "PROJECT": lambda token: token["project_id"],
+    "NAME": lambda token: token["name"] or None,
+    "TOKEN": lambda token: f"{token['prefix']}…",
+    "ACTIVE": lambda token: token["active"],
+    "REQUESTS": _used,
+    "EXPIRES": lambda token: token["expires_at"],
+    "LAST USED": lambda token: token["last_used_at"],
+}
+
+
+@click.group()
+def token() -> None:
+    """Issue, show and revoke tokens."""
+
+
+@token.command()
+@click.option("--project", "project_id", required=True, metavar="ID", help="The project it belongs to.")
+@click.option("--name", help="What to call it.")
+@click.option("--expires-in", metavar="SPAN", help="How long it is valid: 24h, 30d, 1h30m. Left out: until revoked.")
+@click.option("--max-requests", type=click.IntRange(min=1), help="Requests allowed in its lifetime.")
+@click.option("--api", "apis", multiple=True, help="Allow this API only; may be given again.")
+@click.option("--endpoint", "endpoints", multiple=True, help="Allow this endpoint pattern only; may be given again.")
+@click.option("--model", "models", multiple=True, help="Allow models that match this glob only; may be given again.")
+@click.option("--ip", "ips", multiple=True, help="Allow this address or network only; may be given again.")
+@asking
+def create(session: Session, **given: Any) -> None:
+    """Issue a token. It is shown this once."""
+    body = {name: value for name, value in given.items() if value not in (None, ())}
+    session.show(session.server().ask("POST", path("tokens"), body))
+    click.echo("Keep the token now: it is not shown again.", err=True)
+
+
+@token.command("list")
+@click.option("--project", "project_id", metavar="ID", help="This project's only.")
+@asking
+def list_(session: Session, project_id: str | None) -> None:
+    """List all tokens, or one project's."""
+    query = {} if project_id is None else {"project_id": project_id}
+    session.show_list(session.server().all(path("tokens"), **query), COLUMNS)
+
+
+@token.command()
+@click.argument("token_id")
+@asking
+def show(session: Session, token_id: str) -> None:
+    """Show what is known of a token."""
+    session.show(session.server().ask("GET", path("tokens", token_id)))
+
+
+@token.command()
+@click.argument("token_id", required=False)
+@click.option("--project", "project_id", metavar="ID", help="Revoke all tokens of this project.")
+@asking
+def revoke(session: Session, token_id: str | None, project_id: str | None) -> None:
+    """Revoke a token, or all of a project, for good."""
+    if (token_id is None) == (project_id is None):
+        raise click.UsageError("Name either a token's id or --project.")
+    if project_id is not None:
+        session.show(session.server().ask("POST", path("projects", project_id, "tokens", "revoke")))
+    else:
+        session.server().ask("DELETE", path("tokens", token_id or ""))
+        session.show({"revoked": 1})

@@ -1,0 +1,126 @@
+"""The daemon's life: open the store, listen, be ready; then stop taking, let requests finish, flush, close."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.application.service import Application, MultiService
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import ILogObserver, Logger
+
+from llmproxy import errors
+from llmproxy.aio import within
+from llmproxy.config.model import Settings
+from llmproxy.store.refusals import CannotStart
+from llmproxy.store.store import Store
+from llmproxy.wire.client import Agent
+from llmproxy.wire.server import Site
+
+_log = Logger()
+
+
+class Daemon(MultiService):
+    """Everything that runs in one process.
+
+    @ivar observer: Where the process's log goes when twistd was not told otherwise.
+    """
+
+    def __init__(
+        self, settings: Settings, reactor: Any, *, observer: ILogObserver, store: Store, agents: Sequence[Agent]
+    ) -> None:
+        MultiService.__init__(self)
+        self._settings = settings
+        self._reactor = reactor
+        self._observer = observer
+        self._store = store
+        self._agents = agents
+        self._sites: list[tuple[Sequence[str], Site]] = []
+        self._ports: list[IListeningPort] = []
+        self._starting: Deferred[None] | None = None
+        self._state = "starting"
+
+    @property
+    def connections(self) -> int:
+        """Client connections that are open now."""
+        return sum(site.connections for _, site in self._sites)
+
+    def serve(self, endpoints: Sequence[str], site: Site) -> None:
+        """Listen there, once everything is ready."""
+        self._sites.append((endpoints, site))
+
+    def accompany(self, service: Any) -> None:
+        """Start and stop this service with the daemon; those added last are stopped first."""
+        service.setServiceParent(self)
+
+    async def readiness(self) -> dict[str, str]:
+        """What a load balancer wants to know, each C{ok} or what is wrong with it."""
+        try:
+            await self._store.ping()
+            store = "ok"
+        except errors.ProxyError as e:
+            store = e.code
+        return {"config": "ok", "store": store, "state": "ok" if self._state == "running" else self._state}
+
+    def setServiceParent(self, parent: Any) -> None:
+        if isinstance(parent, type(Application("llmproxy"))) and parent.getComponent(ILogObserver, None) is None:
+            parent.setComponent(ILogObserver, self._observer)
+        MultiService.setServiceParent(self, parent)
+
+    def startService(self) -> None:
+        MultiService.startService(self)
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addErrback(self._cannot_start)
+
+    async def _start(self) -> None:
+        await self._store.open()
+        for endpoints, site in self._sites:
+            for endpoint in endpoints:
+                port = await serverFromString(self._reactor, endpoint).listen(site)
+                self._ports.append(port)
+                _log.info("Listening on {address}.", address=endpoint)
+        self._state = "running"
+        gc.collect()
+        gc.freeze()  # what is there now stays: the collector need not look at it again
+        _log.info("Ready: {count} APIs.", count=len(self._settings.apis))
+
+    def _cannot_start(self, failure: Any) -> None:
+        if failure.check(CannotStart, OSError):
+            _log.critical("Cannot start: {reason}", reason=str(failure.value))
+        else:
+            _log.failure("Cannot start.", failure)
+        # twistd would end as if all had been well.
+        atexit.register(os._exit, 1)
+        self._reactor.stop()
+
+    async def _stop(self) -> None:
+        self._state = "draining"
+        if self._starting is not None:
+            self._starting.cancel()
+        await gatherResults([Deferred.fromCoroutine(_closed(port)) for port in self._ports])
+        drained = gatherResults([site.drain() for _, site in self._sites])
+        try:
+            await within(self._settings.server.drain_timeout, self._reactor, drained, errors.Draining())
+        except errors.Draining:
+            _log.warn("Ended {count} connections that were still busy.", count=self.connections)
+        for agent in self._agents:
+            await agent.close()
+        stopped = MultiService.stopService(self)
+        if stopped is not None:
+            await stopped
+        await self._store.close()
+        self._state = "stopped"
+
+    def stopService(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._stop())
+
+
+async def _closed(port: IListeningPort) -> None:
+    stopping = port.stopListening()
+    if stopping is not None:
+        await stopping

@@ -1,0 +1,283 @@
+"""The journey of one request, from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
+
+from llmproxy import errors
+from llmproxy.config.model import Server
+from llmproxy.config.routes import Route, Routes
+from llmproxy.http import cors, credentials, fields, sniff
+from llmproxy.http.masking import Mask, masked_lines
+from llmproxy.interfaces import ITokenValidator
+from llmproxy.model import Grant, RequestRecord
+from llmproxy.policy import Policy
+from llmproxy.upstreams import ProviderKeys, Upstreams
+from llmproxy.wire.raw import Answer, BytesBody
+from llmproxy.wire.relay import Relay
+from llmproxy.wire.server import Request
+
+SNIFFED = 64 * 1024  # bytes of a request body that are looked at for the model's name
+READ_WHOLE = 4 * 1024 * 1024  # bytes of a request body that are read where a policy must see all of it
+STALLED = 600.0  # seconds after which a client that takes nothing is cut
+
+
+class Remembering(Protocol):
+    """A validator that can answer at once from what it remembers; both say C{None} where it must be asked."""
+
+    def known(self, token: str) -> Grant | None: ...
+
+    def known_use(self, token: str) -> Grant | None: ...
+
+
+class Exchange:
+    """One request on its journey, and what has become known of it on the way."""
+
+    route: Route | None = None
+    grant: Grant | None = None
+    answer: Answer | None = None
+    relay: Relay | None = None
+    error = ""
+    outcome = ""
+    status = 499
+    stream = False
+    model = ""
+    authorized: float | None = None
+    asked: float | None = None
+    first_byte: float | None = None
+
+    def __init__(self, request: Request, request_id: str, started_at: float, arrived: float) -> None:
+        self.request = request
+        self.request_id = request_id
+        self.started_at = started_at
+        self.arrived = arrived
+        self.prefix = bytearray()
+
+    def saw(self, data: bytes) -> None:
+        """A tap on the upload: keeps its beginning, where the model's name usually stands."""
+        if len(self.prefix) < SNIFFED:
+            self.prefix += data[: SNIFFED - len(self.prefix)]
+
+    def record(self, finished: float) -> RequestRecord:
+        """What remains of it once it is over."""
+        request, route, grant, answer = self.request, self.route, self.grant, self.answer
+        path = request.uri.partition(b"?")[0]
+        model = self.model or sniff.model_in_path(path) or sniff.facts(bytes(self.prefix)).model
+        first, asked = self.first_byte, self.asked
+        return RequestRecord(
+            request_id=self.request_id,
+            started_at=self.started_at,
+            duration=finished - self.arrived,
+            method=request.method.decode("ascii", "replace"),
+            path=path.decode("ascii", "backslashreplace"),
+            status=self.status,
+            outcome=self.outcome,
+            api=route.api_name if route else "",
+            endpoint=route.endpoint if route else "",
+            project_id=grant.project_id if grant else "",
+            token_id=grant.token_id if grant else "",
+            model=model,
+            stream=self.stream,
+            bytes_in=request.upload.count,
+            bytes_out=self.relay.count if self.relay else 0,
+            first_byte=None if first is None else first - self.arrived,
+            upstream_time=None if first is None or asked is None else first - asked,
+            upstream_status=answer.code if answer else None,
+            error=self.error,
+            client=request.remote,
+            user_agent=_text(fields.value(request.lines, b"user-agent")),
+            sdk_retry=_number(fields.value(request.lines, b"x-stainless-retry-count")),
+        )
+
+
+class Journey:
+    """Takes a request to its provider and the answer back."""
+
+    def __init__(
+        self,
+        *,
+        routes: Routes,
+        validator: ITokenValidator,
+        policy: Policy,
+        keys: ProviderKeys,
+        upstreams: Upstreams,
+        server: Server,
+        clock: IReactorTime,
+        learn: Callable[[str], object],
+        remembering: Remembering | None = None,
+    ) -> None:
+        """
+        @param learn: Told every provider key that is used, so that logs can leave it out.
+        @param remembering: The validator, where it remembers; then the usual request waits for nothing.
+        """
+        self._routes = routes
+        self._validator = validator
+        self._policy = policy
+        self._keys = keys
+        self._upstreams = upstreams
+        self._server = server
+        self._clock = clock
+        self._learn = learn
+        self._remembering = remembering
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Take the whole way. Whatever refuses the request raises; a body under way ends as its relay says."""
+        request, lines = exchange.request, exchange.request.lines
+        if request.method == b"OPTIONS" and (preflight := self._preflight(exchange)) is not None:
+            request.begin(204, b"No Content", preflight, 0)
+            request.finish()
+            exchange.status, exchange.outcome = 204, "complete"
+            return
+        exchange.route = route = self._routes.match(request.method, request.uri)
+        taken = credentials.take(lines, route.query, route.api.query_key)
+        if taken.token is None:
+            raise errors.MissingToken
+        exchange.grant = grant = await self._validate(taken.token)
+        await self._policy.check(grant, route, lines, request.remote, exchange.request_id)
+        body = await self._body(exchange, grant, route)
+        exchange.authorized = self._clock.seconds()
+        await self._count(taken.token)
+        key = self._keys.known(grant.project_id, route.api_name)
+        if key is None:
+            key = await self._keys.look_up(grant.project_id, route.api_name)
+            self._learn(key)
+        exchange.asked = self._clock.seconds()
+        exchange.answer = answer = await self._upstreams.send(
+            route.with_query(taken.query),
+            grant.project_id,
+            request.method,
+            self._outgoing(exchange, route, taken.lines, key),
+            body,
+            request.upload,
+        )
+        exchange.first_byte = self._clock.seconds()
+        await self._relay(exchange, route, answer, key.encode())
+
+    # The steps
+
+    def _preflight(self, exchange: Exchange) -> list[bytes] | None:
+        """A browser's question before the real request; it carries no token (Fetch, section 3.2.2)."""
+        lines = exchange.request.lines
+        if fields.value(lines, b"access-control-request-method") is None:
+            return None
+        exchange.route = route = self._routes.preflight(exchange.request.uri)
+        if not route.api.allowed_origins:
+            return None
+        return cors.preflight(lines, route.api.allowed_origins, route.api.allowed_methods)
+
+    async def _validate(self, token: str) -> Grant:
+        if self._remembering is not None and (known := self._remembering.known(token)) is not None:
+            return known
+        try:
+            grant = await self._validator.validate_token(token)
+        except (errors.ProxyError, CancelledError):
+            raise
+        except Exception as e:
+            raise errors.StoreUnavailable from e
+        return grant if isinstance(grant, Grant) else Grant(project_id=grant)
+
+    async def _count(self, token: str) -> None:
+        """One use, now that nothing but the provider stands in the way. Never above C{max_requests}."""
+        if self._remembering is not None and self._remembering.known_use(token) is not None:
+            return
+        try:
+            await self._validator.validate_token_with_tracking(token)
+        except (errors.ProxyError, CancelledError):
+            raise
+        except Exception as e:
+            raise errors.StoreUnavailable from e
+
+    async def _body(self, exchange: Exchange, grant: Grant, route: Route) -> IBodyProducer | None:
+        """The body to be sent: as it arrives, or read whole where a policy must see it first."""
+        upload = exchange.request.upload
+        if upload.length is not UNKNOWN_LENGTH and upload.length > self._server.max_request_bytes:
+            raise errors.RequestTooLarge(
+                f"The request body is larger than the {self._server.max_request_bytes} bytes that this proxy accepts."
+            )
+        received = upload.received
+        if self._policy.needs_body(grant, route):
+            limit = min(self._server.max_request_bytes, READ_WHOLE)
+            received = received if received is not None else await upload.whole(limit)
+            self._policy.check_body(grant, route, exchange.request.lines, received)
+        if received is None:
+            upload.taps.append(exchange.saw)
+            return upload
+        exchange.saw(received)
+        if not received and not fields.has_body(exchange.request.lines):
+            return None
+        return BytesBody(received)
+
+    def _outgoing(self, exchange: Exchange, route: Route, lines: list[bytes], key: str) -> list[bytes]:
+        return fields.outgoing(
+            lines,
+            host=route.origin.host_header,
+            credential=credentials.inject(route.auth, key),
+            client=exchange.request.remote if route.api.forward_client_ip else "",
+        )
+
+    async def _relay(self, exchange: Exchange, route: Route, answer: Answer, key: bytes) -> None:
+        """Begin the client's answer and carry the body until it has ended, one way or the other."""
+        request, timeouts = exchange.request, route.api.timeouts
+        facts = sniff.facts(bytes(exchange.prefix))
+        exchange.model = facts.model
+        exchange.stream = sniff.is_stream_answer(answer.lines) or (
+            answer.code < 400 and sniff.expects_stream(route.path, route.query, request.lines, facts)
+        )
+        total = timeouts.stream if exchange.stream else timeouts.request
+        exchange.relay = relay = Relay(
+            request,
+            self._clock,
+            idle=timeouts.idle,
+            stalled=STALLED,
+            deadline=exchange.arrived + total if total else None,
+            flush_interval=timeouts.flush_interval,
+            rewriting=Mask(key) if answer.code >= 400 else None,
+        )
+        length = answer.length if isinstance(answer.length, int) else None
+        exchange.status = answer.code
+        request.begin(answer.code, answer.phrase, self._incoming(exchange, route, answer, key), length)
+        answer.deliverBody(relay)
+        exchange.outcome = await relay.done
+
+    def _incoming(self, exchange: Exchange, route: Route, answer: Answer, key: bytes) -> list[bytes]:
+        """The provider's fields that pass, and ours."""
+        lines = fields.incoming(masked_lines(answer.lines, key), own_cors=bool(route.api.allowed_origins))
+        if route.api.allowed_origins:
+            lines += cors.answer(exchange.request.lines, route.api.allowed_origins)
+        lines.append(b"X-Request-ID: " + exchange.request_id.encode())
+        if exchange.stream:
+            lines.append(b"X-Accel-Buffering: no")
+        if self._server.debug_headers:
+            lines += self._debug(exchange)
+        return lines
+
+    def _debug(self, exchange: Exchange) -> list[bytes]:
+        now = exchange.first_byte or 0.0
+        asked, authorized = exchange.asked or now, exchange.authorized or now
+        return [
+            b"X-Cache-Status: disabled",
+            b"X-Upstream-Response-Time: %d" % round((now - asked) * 1000),
+            b"Server-Timing: auth;dur=%.1f, queue;dur=%.1f, upstream;dur=%.1f, proxy;dur=%.1f"
+            % tuple(
+                1000 * seconds
+                for seconds in (
+                    authorized - exchange.arrived,
+                    asked - authorized,
+                    now - asked,
+                    asked - exchange.arrived,
+                )
+            ),
+        ]
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode("ascii", "backslashreplace")[:256]
+
+
+def _number(value: bytes | None) -> int:
+    return int(value) if value is not None and value.isdigit() and len(value) < 4 else 0

@@ -1,0 +1,106 @@
+"""What a validated token's bearer may do with one API: project, address, endpoint, origin, headers, parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from ipaddress import ip_address, ip_network
+
+from twisted.internet.defer import CancelledError
+
+from llmproxy import errors
+from llmproxy.config.routes import Route
+from llmproxy.http import cors, params, sniff
+from llmproxy.interfaces import IAuditLogger, IProjectStore
+from llmproxy.model import AuditEntry, Grant
+
+
+class Policy:
+    """Refuses what a grant or an API does not allow.
+
+    @ivar enforce: Whether a project that is not active is refused.
+    """
+
+    def __init__(
+        self, projects: IProjectStore, audit: IAuditLogger, now: Callable[[], float], *, enforce: bool = True
+    ) -> None:
+        self._projects = projects
+        self._audit = audit
+        self._now = now
+        self._enforce = enforce
+
+    async def check(self, grant: Grant, route: Route, lines: Sequence[bytes], client: str, request_id: str) -> None:
+        """Everything that can be decided on the head alone."""
+        if self._enforce and grant.project_active is not True:
+            await self._guard(grant, client, request_id)
+        if grant.apis and route.api_name not in grant.apis:
+            raise errors.ApiNotAllowed
+        if grant.endpoints and route.endpoint not in grant.endpoints:
+            raise errors.EndpointNotAllowed("This token may not use this endpoint.")
+        if grant.ips and not _within(client, grant.ips):
+            raise errors.AddressNotAllowed
+        api = route.api
+        if api.allowed_origins or api.required_headers:
+            cors.check(lines, api.allowed_origins, api.required_headers)
+
+    def needs_body(self, grant: Grant, route: Route) -> bool:
+        """Whether the request's whole body must be read before it can be allowed."""
+        return bool(route.api.param_whitelist or grant.models)
+
+    def check_body(self, grant: Grant, route: Route, lines: Sequence[bytes], body: bytes) -> None:
+        """Parameters and model: in the body, or in the path where a provider names the model there."""
+        whitelist = route.api.param_whitelist
+        named = sniff.model_in_path(route.path)
+        if named and "model" in whitelist:
+            params.check_value("model", named, whitelist["model"])
+        models = {named}
+        if body:
+            parsed = params.parse(body, lines)
+            params.check(parsed, whitelist)
+            models.add(params.model_in(parsed))
+        if grant.models and not all(_among(model, grant.models) for model in models if model):
+            raise errors.ModelNotAllowed
+
+    async def _guard(self, grant: Grant, client: str, request_id: str) -> None:
+        """The project guard: 403 if inactive, 503 if that cannot be known, and an audit entry on both."""
+        refusal: errors.ProxyError
+        active = grant.project_active
+        try:
+            if active is None:
+                active = await self._projects.get_project_active(grant.project_id)
+            if active:
+                return
+            refusal = errors.ProjectInactive()
+        except CancelledError:
+            raise
+        except errors.NotFound:
+            refusal = errors.ProjectInactive("The project of this token does not exist.")
+        except Exception as e:
+            refusal = errors.StoreUnavailable("Whether the project is active could not be found out. Try again.")
+            refusal.__cause__ = e
+        await self._audit.log(
+            AuditEntry(
+                at=self._now(),
+                action="request.refused",
+                actor=f"token:{grant.token_id}",
+                outcome="denied" if isinstance(refusal, errors.ProjectInactive) else "error",
+                project_id=grant.project_id,
+                token_id=grant.token_id,
+                request_id=request_id,
+                client=client,
+                details={"code": refusal.code},
+            )
+        )
+        raise refusal
+
+
+def _among(model: str, allowed: Sequence[str]) -> bool:
+    return any(fnmatchcase(model, pattern) for pattern in allowed)
+
+
+def _within(client: str, networks: Sequence[str]) -> bool:
+    try:
+        address = ip_address(client)
+    except ValueError:  # a UNIX socket has no address
+        return False
+    return any(address in ip_network(network, strict=False) for network in networks)

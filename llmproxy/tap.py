@@ -1,0 +1,70 @@
+"""What C{twistd llmproxy} does: options in, a service out."""
+
+from __future__ import annotations
+
+import os
+import sys
+from time import time
+from typing import Any, ClassVar
+
+from twisted.application.service import IService
+from twisted.python.usage import Options as TwistedOptions
+
+from llmproxy.app import build
+from llmproxy.config import check
+from llmproxy.config.load import SettingsError, load
+from llmproxy.store.refusals import CannotStart
+
+EX_CONFIG = 78  # sysexits.h: something is wrong with the settings
+
+
+class Options(TwistedOptions):
+    """The command line of C{twistd llmproxy}."""
+
+    synopsis = "[--config FILE] [--listen ENDPOINT]… [--check]"
+    longdesc = "A transparent, governed reverse proxy daemon for LLM APIs."
+    optFlags: ClassVar = [["check", None, "check the settings, say what is wrong with them, and exit (0, or 78)"]]
+    optParameters: ClassVar = [["config", "c", "etc/apis.yaml", "the settings file"]]
+
+    def __init__(self) -> None:
+        TwistedOptions.__init__(self)
+        self["listen"], self["admin-listen"], self["metrics-listen"] = [], [], []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """where to listen, such as tcp:8080:interface=127.0.0.1; may be given more than once; instead of the file's"""
+        self["listen"].append(endpoint)
+
+    def opt_admin_listen(self, endpoint: str) -> None:
+        """an own listener for /manage and /admin, which then exist on no other"""
+        self["admin-listen"].append(endpoint)
+
+    def opt_metrics_listen(self, endpoint: str) -> None:
+        """an own listener for /metrics, which then exists on no other; health pages stay on all"""
+        self["metrics-listen"].append(endpoint)
+
+    def overrides(self) -> dict[str, Any]:
+        """What the flags say, as the settings file would."""
+        names = {"listen": "listen", "admin-listen": "admin_listen", "metrics-listen": "metrics_listen"}
+        server = {setting: tuple(self[flag]) for flag, setting in names.items() if self[flag]}
+        return {"server": server} if server else {}
+
+    def postOptions(self) -> None:
+        if self["check"]:
+            code, text = check.report(self["config"], os.environ, self.overrides())
+            print(text, file=sys.stderr if code else sys.stdout)
+            raise SystemExit(code)
+
+
+def makeService(options: Options) -> IService:
+    """Twisted's entry. A settings file with anything wrong in it never starts."""
+    from twisted.internet import reactor
+
+    try:
+        settings = load(options["config"], os.environ, options.overrides())
+        return build(settings, reactor, os.environ, now=time)
+    except SettingsError as e:
+        print(e, file=sys.stderr)
+        raise SystemExit(EX_CONFIG) from None
+    except (CannotStart, ValueError, OSError) as e:
+        print(f"llmproxy cannot start: {e}", file=sys.stderr)
+        raise SystemExit(EX_CONFIG) from None

@@ -1,0 +1,236 @@
+"""The providers: whose key to send, whether to try at all, and sending until the first byte of an answer."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.iweb import IBodyProducer
+
+from llmproxy import errors
+from llmproxy.breaker import Breaker
+from llmproxy.config.model import Api, Settings
+from llmproxy.config.routes import Route, upstream
+from llmproxy.interfaces import IProjectStore
+from llmproxy.wire.raw import Answer, Caller, Origin
+
+FAILING = frozenset((500, 502, 503, 504))  # answers by which a provider says that it is not working; 529 says "later"
+
+
+class ProviderKeys:
+    """Remembers each project's provider keys for a short time, so that the usual request looks nothing up."""
+
+    def __init__(self, store: IProjectStore, clock: IReactorTime, *, ttl: float, size: int = 10_000) -> None:
+        self._store = store
+        self._clock = clock
+        self._ttl = ttl
+        self._size = size
+        self._known: OrderedDict[tuple[str, str], tuple[float, str]] = OrderedDict()
+        self._changes = 0
+
+    def known(self, project_id: str, api: str) -> str | None:
+        """The key, if it is remembered."""
+        until, key = self._known.get((project_id, api), (0.0, ""))
+        return key if self._clock.seconds() < until else None
+
+    async def look_up(self, project_id: str, api: str) -> str:
+        """Ask the store. L{errors.UpstreamAuthError}: there is no key; L{errors.StoreUnavailable}: it is down."""
+        changes = self._changes
+        try:
+            key = await self._store.get_api_key_for_project(project_id, api)
+        except (errors.ProxyError, CancelledError):
+            raise
+        except Exception as e:
+            raise errors.StoreUnavailable("The provider's key could not be looked up. Try again.") from e
+        if not key:
+            raise errors.UpstreamAuthError
+        if changes == self._changes:  # nothing was changed while we asked
+            self._known[project_id, api] = (self._clock.seconds() + self._ttl, key)
+            while len(self._known) > self._size:
+                self._known.popitem(last=False)
+        return key
+
+    def forget(self, project_id: str) -> None:
+        """The project has changed: whatever is remembered of it may be wrong."""
+        self._changes += 1
+        for known in [k for k in self._known if k[0] == project_id]:
+            del self._known[known]
+
+
+class Circuits:
+    """The breakers of one API.
+
+    What no tenant can bring about (the provider is not reachable) counts for everybody; answers that say failure and
+    answers that do not come count only for the project that asked, so that one tenant cannot shut out another.
+    """
+
+    def __init__(self, api: Api, *, size: int = 10_000) -> None:
+        self._failures = api.circuit_breaker.failures
+        self._cooldown = api.circuit_breaker.cooldown
+        self._size = size
+        self.all = Breaker(self._failures, self._cooldown)
+        self._projects: OrderedDict[str, Breaker] = OrderedDict()
+
+    def of(self, project_id: str) -> Breaker:
+        breaker = self._projects.get(project_id)
+        if breaker is not None:
+            self._projects.move_to_end(project_id)
+        else:
+            breaker = self._projects[project_id] = Breaker(self._failures, self._cooldown)
+            while len(self._projects) > self._size:
+                self._projects.popitem(last=False)
+        return breaker
+
+    def enter(self, project_id: str, now: float) -> Attempt:
+        """Begin an attempt; L{errors.CircuitOpen} where none may be made now."""
+        mine = self.of(project_id)
+        shared_ticket = self.all.allow(now)
+        if not shared_ticket:
+            raise errors.CircuitOpen(retry_after=self.all.retry_after(now))
+        ticket = mine.allow(now)
+        if not ticket:
+            self.all.released(shared_ticket)
+            raise errors.CircuitOpen(retry_after=mine.retry_after(now))
+        return Attempt(self.all, shared_ticket, mine, ticket)
+
+    @property
+    def state(self) -> str:
+        """C{closed}, C{open} or C{half-open}: of the breaker that counts for everybody."""
+        return self.all.state
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One request under way; ends with exactly one verdict."""
+
+    shared: Breaker
+    shared_ticket: int
+    project: Breaker
+    ticket: int
+
+    def answered(self, status: int, now: float) -> None:
+        self.shared.succeeded(now, self.shared_ticket)
+        if status in FAILING:
+            self.project.failed(now, self.ticket)
+        else:
+            self.project.succeeded(now, self.ticket)
+
+    def failed(self, error: BaseException, now: float) -> None:
+        if isinstance(error, errors.UpstreamUnreachable):
+            self.shared.failed(now, self.shared_ticket)
+            self.project.released(self.ticket)
+            return
+        self.shared.released(self.shared_ticket)
+        if isinstance(error, errors.UpstreamTimeout | errors.UpstreamBroken):
+            self.project.failed(now, self.ticket)
+        else:  # the client left, or the fault is ours
+            self.project.released(self.ticket)
+
+
+class Progress(Protocol):
+    """Something that counts the bytes that have passed."""
+
+    count: int
+
+
+class Upstreams:
+    """Sends requests to providers."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        callers: dict[str, Caller],
+        clock: IReactorTime,
+    ) -> None:
+        self._clock = clock
+        self._callers = callers
+        self._origins = {name: _origin(api) for name, api in settings.apis.items()}
+        self.circuits = {name: Circuits(api) for name, api in settings.apis.items()}
+
+    async def send(
+        self,
+        route: Route,
+        project_id: str,
+        method: bytes,
+        lines: list[bytes],
+        body: IBodyProducer | None,
+        progress: Progress,
+    ) -> Answer:
+        """Send it and wait for the head of the answer.
+
+        @param lines: All fields of the outgoing request but its framing.
+        @param progress: Counts the bytes of the request that were read; silence is measured from the last of them.
+        """
+        attempt = self.circuits[route.api_name].enter(project_id, self._clock.seconds())
+        try:
+            answer = await self._send(route, method, lines, body, progress)
+        except BaseException as e:
+            attempt.failed(e, self._clock.seconds())
+            raise
+        attempt.answered(answer.code, self._clock.seconds())
+        return answer
+
+    async def _send(
+        self, route: Route, method: bytes, lines: list[bytes], body: IBodyProducer | None, progress: Progress
+    ) -> Answer:
+        caller = self._callers[route.api_name]
+        origin = self._origins[route.api_name]
+        timeouts, retries = route.api.timeouts, route.api.retries
+        for remaining in reversed(range(retries.attempts)):
+            sent = caller.send(method, origin, route.target, list(lines), body)
+            try:
+                return await self._head(sent, timeouts.response_header, progress)
+            except errors.UpstreamUnreachable as e:
+                # Nothing of the request was read yet, so sending it again is sending it once.
+                if not (remaining and getattr(e, "nothing_sent", False) and progress.count == 0):
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _head(self, sent: Deferred[Answer], seconds: float, progress: Progress) -> Answer:
+        """Wait for the head: at most C{seconds} of silence, counted anew while the upload goes on."""
+        if not seconds or sent.called:
+            return await sent
+        silence = _Silence(self._clock, seconds, progress, sent)
+        try:
+            return await sent
+        except errors.UpstreamTimeout:
+            raise
+        except Exception as e:
+            if silence.broken:
+                raise errors.UpstreamTimeout(f"The provider did not answer within {seconds:g} s.") from e
+            raise
+        finally:
+            silence.over()
+
+
+def _origin(api: Api) -> Origin:
+    origin, _ = upstream(api.base_url)
+    return Origin(origin.scheme.decode(), origin.host.decode(), origin.port)
+
+
+class _Silence:
+    """Cancels a Deferred when for so long neither its answer came nor the upload went on."""
+
+    def __init__(self, clock: IReactorTime, seconds: float, progress: Progress, sent: Deferred[Answer]) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._progress = progress
+        self._sent = sent
+        self._seen = progress.count
+        self.broken = False
+        self._timer = clock.callLater(seconds, self._look)
+
+    def _look(self) -> None:
+        if self._progress.count != self._seen:
+            self._seen = self._progress.count
+            self._timer = self._clock.callLater(self._seconds, self._look)
+            return
+        self.broken = True
+        self._sent.cancel()
+
+    def over(self) -> None:
+        if self._timer.active():
+            self._timer.cancel()

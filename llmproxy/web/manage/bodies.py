@@ -1,0 +1,254 @@
+"""What the management API is sent, and what of it is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import ip_network
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from llmproxy.errors import BodyUnreadable, Invalid
+from llmproxy.http.endpoints import Endpoints
+from llmproxy.web.manage.paging import ID
+from llmproxy.web.manage.times import LONGEST, span
+
+B = TypeVar("B", bound="Body")
+
+MAX_BODY = 1024 * 1024
+RFC3339 = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)"
+SHOWN = 20  # errors listed in one answer
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a body is judged by: the configured APIs, the one that C{api_key} alone means, and the time."""
+
+    apis: Collection[str]
+    default_api: str
+    now: float
+
+
+def _printable(text: str) -> str:
+    if not text.strip() or any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
+        raise ValueError("must be text without control characters")
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        if "%" in text:
+            raise ValueError
+        return str(ip_network(text))
+    except ValueError:
+        raise ValueError("must be an address or a network such as 10.0.0.0/8, with no host bits set") from None
+
+
+def _endpoint(text: str) -> str:
+    Endpoints((text,))
+    return text
+
+
+def _time(given: object) -> datetime:
+    if not isinstance(given, str) or not re.fullmatch(RFC3339, given):
+        raise ValueError("must be an RFC 3339 time such as 2027-01-31T12:00:00Z")
+    return datetime.fromisoformat(given.upper())
+
+
+def _span(text: str) -> str:
+    span(text)
+    return text
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
+Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,4096}$")]
+Id = Annotated[str, StringConstraints(pattern=ID)]
+Span = Annotated[str, StringConstraints(max_length=64), AfterValidator(_span)]
+Time = Annotated[datetime, BeforeValidator(_time)]
+Endpoint = Annotated[str, StringConstraints(pattern=r"^/[\x21-\x7e]{0,511}$"), AfterValidator(_endpoint)]
+Model = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,256}$")]
+Network = Annotated[str, StringConstraints(max_length=64), AfterValidator(_network)]
+MaxRequests = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Minutes = Annotated[int, Field(ge=1, le=int(LONGEST // 60))]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class Keys(Body):
+    """Provider keys, by API name or for the default API alone."""
+
+    api_key: Key | None = Field(None, repr=False, description="The provider key for the default API.")
+    api_keys: dict[str, Key | None] = Field(default_factory=dict, repr=False, description="Provider keys by API name.")
+
+    @field_validator("api_keys")
+    @classmethod
+    def _configured(cls, keys: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        _known_apis(keys, info)
+        return keys
+
+    @model_validator(mode="after")
+    def _one_default(self, info: ValidationInfo) -> Self:
+        default = _known(info).default_api
+        if "api_key" in self.model_fields_set:
+            if not default:
+                raise ValueError("api_key: there is no default API; name the API in api_keys")
+            if default in self.api_keys:
+                raise ValueError(f"api_key: its key is given in api_keys.{default} too")
+        return self
+
+    def given_keys(self, default_api: str) -> dict[str, str]:
+        """Provider keys by API name; C{""} for those to be removed."""
+        keys = {api: key or "" for api, key in self.api_keys.items()}
+        return keys | ({default_api: self.api_key or ""} if "api_key" in self.model_fields_set else {})
+
+
+class ProjectCreate(Keys):
+    """A new project: its name and the provider keys it owns."""
+
+    name: Name
+    active: bool = True
+
+
+class ProjectChange(Keys):
+    """What is to change of a project; what is left out stays. A key that is null is removed."""
+
+    name: Name | None = None
+    active: bool | None = None
+
+    @model_validator(mode="after")
+    def _not_null(self) -> Self:
+        return _no_null(self, "name", "active")
+
+
+class TokenRules(Body):
+    """What the bearer of a token may do; an empty list allows all."""
+
+    expires_in: Span | None = Field(None, description="How long it is valid from now: 24h, 30d, 1h30m.")
+    duration_minutes: Minutes | None = Field(None, description="The same in minutes.")
+    expires_at: Time | None = Field(None, description="When it expires, RFC 3339 with an offset.")
+    max_requests: MaxRequests | None = Field(None, description="Requests allowed in its lifetime; null: no limit.")
+    apis: tuple[str, ...] = Field((), max_length=256, description="Names of the APIs it may call.")
+    endpoints: tuple[Endpoint, ...] = Field((), max_length=256, description="As they stand in allowed_endpoints.")
+    models: tuple[Model, ...] = Field((), max_length=256, description="Globs of model names.")
+    ips: tuple[Network, ...] = Field((), max_length=256, description="Networks it may be used from.")
+
+    @field_validator("expires_at")
+    @classmethod
+    def _ahead(cls, at: datetime | None, info: ValidationInfo) -> datetime | None:
+        try:
+            ahead = 0 < at.timestamp() - _known(info).now <= LONGEST if at else True
+        except OverflowError:
+            ahead = False
+        if not ahead:
+            raise ValueError("must lie in the future, by at most 10 years")
+        return at
+
+    @field_validator("apis")
+    @classmethod
+    def _configured(cls, apis: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        _known_apis(apis, info)
+        return apis
+
+    @model_validator(mode="after")
+    def _one_expiry(self) -> Self:
+        if sum(value is not None for value in (self.expires_in, self.duration_minutes, self.expires_at)) > 1:
+            raise ValueError("expires_in, duration_minutes and expires_at exclude each other")
+        return self
+
+    def expiry(self, now: float) -> float | None:
+        """When the token expires, in seconds since the epoch; C{None} for never."""
+        if self.expires_in is not None:
+            return now + span(self.expires_in)
+        if self.duration_minutes is not None:
+            return now + self.duration_minutes * 60
+        return self.expires_at.timestamp() if self.expires_at else None
+
+
+class TokenCreate(TokenRules):
+    """A new token of a project. Without an expiry it is valid until it is revoked."""
+
+    project_id: Id
+    name: Name | None = None
+
+
+class TokenChange(TokenRules):
+    """What is to change of a token; what is left out stays. C{null} lifts an expiry or a limit."""
+
+    name: Name | None = None
+
+
+def read(kind: type[B], data: bytes, known: Known) -> B:
+    """The body as C{kind}. L{BodyUnreadable} where it is no JSON object, L{Invalid} naming each field that is wrong."""
+    try:
+        value = json.loads(data, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        raise BodyUnreadable("The body must be a JSON object in UTF-8 that names no key twice.") from None
+    if not isinstance(value, dict):
+        raise Invalid("The body must be a JSON object.")
+    try:
+        return kind.model_validate_json(data, context=known)
+    except ValidationError as e:
+        raise Invalid(_said(e, known)) from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError
+    return found
+
+
+def _known(info: ValidationInfo) -> Known:
+    known = info.context
+    assert isinstance(known, Known)
+    return known
+
+
+def _known_apis(names: Iterable[str], info: ValidationInfo) -> None:
+    # The name is not repeated: whoever swaps name and key has put a key there.
+    apis = _known(info).apis
+    if not all(name in apis for name in names):
+        raise ValueError(f"names an API that is not configured (known: {', '.join(sorted(apis))})")
+
+
+def _no_null(body: B, *names: str) -> B:
+    for name in names:
+        if name in body.model_fields_set and getattr(body, name) is None:
+            raise ValueError(f"{name}: must not be null")
+    return body
+
+
+def _said(error: ValidationError, known: Known) -> str:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    said = [_line(e["loc"], e["type"], e["msg"], known) for e in found[:SHOWN]]
+    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    return "The body is not valid: " + "; ".join(said + more) + "."
+
+
+def _line(path: tuple[int | str, ...], kind: str, said: str, known: Known) -> str:
+    what = "unknown key" if kind == "extra_forbidden" else said.removeprefix("Value error, ")
+    return ": ".join(filter(None, (".".join(_step(step, known) for step in path), what)))
+
+
+def _step(step: int | str, known: Known) -> str:
+    """A step of a field's path, unless it may be a secret or worse in the wrong place."""
+    plain = isinstance(step, int) or step in known.apis or re.fullmatch("[A-Za-z_]{1,32}", step)
+    return str(step) if plain else "…"

@@ -1,0 +1,183 @@
+"""What every management endpoint does: let in, act, write it down, answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+from uuid import uuid4
+
+from pydantic import BaseModel
+from twisted.internet.defer import CancelledError, DeferredLock
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.web.server import Request
+
+from llmproxy.errors import AuditUnavailable, MethodNotAllowed, NotFound, RequestTooLarge
+from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
+from llmproxy.model import AuditEntry
+from llmproxy.web.manage.auth import Gate, Wrong, address
+from llmproxy.web.manage.bodies import MAX_BODY, Body, Known
+from llmproxy.web.manage.paging import ID
+from llmproxy.web.respond import Answer, identify, run
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the management endpoints work with.
+
+    @ivar changes: Held by whoever reads, alters and writes back, so that no change undoes another.
+    @ivar new_id: Makes a project's id.
+    """
+
+    projects: IProjectStore
+    tokens: ITokenStore
+    audit: IAuditLogger
+    gate: Gate
+    clock: IReactorTime
+    api_names: Collection[str]
+    default_api: str = ""
+    new_id: Callable[[], str] = lambda: str(uuid4())
+    changes: DeferredLock = field(default_factory=DeferredLock)
+
+    def known(self) -> Known:
+        """What a request's body is judged by now."""
+        return Known(self.api_names, self.default_api, self.clock.seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What one method does on one path; the OpenAPI document is made of these.
+
+    @ivar name: The endpoint's coroutine, and the C{operationId} in the document.
+    @ivar action: What the audit log calls it; C{""} where nothing is changed.
+    @ivar query: Parameters it takes.
+    @ivar public: Answered without the management token.
+    """
+
+    name: str
+    summary: str
+    answer: type[BaseModel] | None = None
+    body: type[Body] | None = None
+    status: int = 200
+    action: str = ""
+    query: tuple[str, ...] = ()
+    public: bool = False
+
+
+@dataclass
+class Act:
+    """One change, as the audit log will have it; filled while it is made."""
+
+    action: str
+    project_id: str = ""
+    token_id: str = ""
+    details: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to the management API.
+
+    @ivar id: The id in its path, or C{""}.
+    """
+
+    request: Request
+    operation: Operation
+    id: str
+    body: bytes
+    client: str
+    request_id: str
+    act: Act
+
+
+class Endpoint:
+    """One path of the management API; a subclass has a coroutine for each of its operations.
+
+    @cvar path: Such as C{/manage/projects/{id}}.
+    @cvar refusal: What is said, besides C{Allow}, to a method that is not there.
+    """
+
+    path: ClassVar[str]
+    operations: ClassVar[Mapping[bytes, Operation]]
+    refusal: ClassVar[str] = ""
+    _log = Logger()
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+    def render(self, request: Request, named: bytes) -> None:
+        """Start to answer C{request}, whose path names this id, or C{b""}."""
+        request_id = identify(request)
+        run(request, self._answer(request, named, _body(request), request_id), request_id=request_id)
+
+    async def _answer(self, request: Request, named: bytes, body: bytes, request_id: str) -> Answer:
+        operation = self.operations.get(b"GET" if request.method == b"HEAD" else request.method)
+        if operation is None:
+            raise MethodNotAllowed(self.refusal, headers={"Allow": allow(self.operations)})
+        act = Act(operation.action)
+        call = Call(request, operation, named.decode("latin-1"), body, address(request), request_id, act)
+        if not operation.public:
+            await self._admit(call)
+        return await self._audited(call) if operation.action else await self._done(call)
+
+    async def _admit(self, call: Call) -> None:
+        try:
+            self.desk.gate.admit(call.request)
+        except Wrong as e:
+            # Who knocks on is held back by TooManyFailures, and not written down: he is not to fill the audit log.
+            await self._write(call, Act("management.denied"), "unknown", e)
+            raise
+
+    async def _audited(self, call: Call) -> Answer:
+        """Do it, and write into the audit log that it was done or why not; only then return or raise."""
+        try:
+            answer = await self._done(call)
+        except Exception as e:
+            await self._write(call, call.act, "management", e)
+            raise
+        await self._write(call, call.act, "management")
+        return answer
+
+    async def _done(self, call: Call) -> Answer:
+        if len(call.body) > MAX_BODY:
+            raise RequestTooLarge
+        if call.id and not re.fullmatch(ID, call.id):
+            raise NotFound  # what no id looks like is asked of no store
+        doing: Awaitable[Answer] = getattr(self, call.operation.name)(call)
+        return await doing
+
+    async def _write(self, call: Call, act: Act, actor: str, error: Exception | None = None) -> None:
+        entry = AuditEntry(
+            at=self.desk.clock.seconds(),
+            action=act.action,
+            actor=actor,
+            outcome="failure" if error else "success",
+            project_id=act.project_id,
+            token_id=act.token_id,
+            request_id=call.request_id,
+            client=call.client,
+            details=act.details | ({"error": getattr(error, "code", "internal_error")} if error else {}),
+        )
+        try:
+            await self.desk.audit.log(entry)
+        except CancelledError:
+            raise
+        except Exception as e:
+            self._log.failure("The audit log could not be written.")
+            raise AuditUnavailable from e
+
+
+def allow(methods: Collection[bytes]) -> str:
+    """The C{Allow} field for these methods; HEAD comes with GET."""
+    return ", ".join(method.decode("ascii") + (", HEAD" if method == b"GET" else "") for method in methods)
+
+
+def _body(request: Request) -> bytes:
+    """Up to one byte more than is allowed, read now: the content is closed as soon as the client leaves."""
+    if request.content is None:
+        return b""
+    request.content.seek(0)
+    body: bytes = request.content.read(MAX_BODY + 1)
+    return body

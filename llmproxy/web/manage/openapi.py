@@ -1,0 +1,124 @@
+"""C{/manage/openapi.json}: the management API described for machines, from what serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, Field
+from pydantic.json_schema import models_json_schema
+
+from llmproxy.web.manage.endpoint import Call, Desk, Endpoint, Operation
+from llmproxy.web.manage.paging import ID, LIMIT, MAX_LIMIT
+from llmproxy.web.respond import Answer, as_json
+
+REFS = "#/components/schemas/{model}"
+
+
+class Told(BaseModel):
+    message: str
+    type: str
+    code: str | None = Field(description="Stable: the same as in the field X-LLMProxy-Error.")
+
+
+class Refusal(BaseModel):
+    """Why a request was refused."""
+
+    error: Told
+
+
+REFUSALS = {
+    "400": "The body is no JSON object.",
+    "401": "The management token is missing or wrong.",
+    "404": "There is nothing of this id.",
+    "409": "The change conflicts with what is stored.",
+    "413": "The body is larger than 1 MiB.",
+    "422": "The body or the query is not valid; the message names each field.",
+    "429": "Too many wrong management tokens from this address.",
+    "503": "The store or the audit log does not answer.",
+}
+
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": LIMIT},
+    "offset": {"type": "integer", "minimum": 0, "maximum": 999_999_999, "default": 0},
+    "project_id": {"type": "string", "pattern": ID},
+}
+
+
+class OpenApi(Endpoint):
+    """Needs no token: it says nothing that is not in the manual."""
+
+    path = "/manage/openapi.json"
+    operations: ClassVar = {b"GET": Operation("get_openapi", "This document.", public=True)}
+
+    def __init__(self, desk: Desk, others: Iterable[type[Endpoint]]) -> None:
+        super().__init__(desk)
+        self._document = document([*others, type(self)])
+
+    async def get_openapi(self, call: Call) -> Answer:
+        return as_json(self._document)
+
+
+def document(endpoints: Iterable[type[Endpoint]]) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of these endpoints."""
+    listed = list(endpoints)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "llmproxy management API", "version": "1"},
+        "security": [{"managementToken": []}],
+        "paths": {endpoint.path: _path(endpoint) for endpoint in listed},
+        "components": {
+            "securitySchemes": {"managementToken": {"type": "http", "scheme": "bearer"}},
+            "schemas": _schemas(listed),
+        },
+    }
+
+
+def _schemas(endpoints: list[type[Endpoint]]) -> dict[str, Any]:
+    operations = [operation for endpoint in endpoints for operation in endpoint.operations.values()]
+    taken = [(operation.body, "validation") for operation in operations if operation.body]
+    given = [(operation.answer, "serialization") for operation in operations if operation.answer]
+    models: Any = dict.fromkeys([*taken, *given, (Refusal, "serialization")])
+    _, schemas = models_json_schema(list(models), ref_template=REFS)
+    found: dict[str, Any] = schemas["$defs"]
+    return found
+
+
+def _path(endpoint: type[Endpoint]) -> dict[str, Any]:
+    methods = {method.decode("ascii").lower(): _operation(op) for method, op in endpoint.operations.items()}
+    if "{id}" not in endpoint.path:
+        return methods
+    schema = {"type": "string", "pattern": ID}
+    return {"parameters": [{"name": "id", "in": "path", "required": True, "schema": schema}], **methods}
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary}
+    if operation.public:
+        described["security"] = []
+    if operation.query:
+        described["parameters"] = [
+            {"name": name, "in": "query", "required": False, "schema": PARAMETERS[name]} for name in operation.query
+        ]
+    if operation.body:
+        described["requestBody"] = {"required": True, "content": _content(operation.body)}
+    return described | {"responses": {str(operation.status): _answer(operation), **_refusals(operation)}}
+
+
+def _answer(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": operation.summary}
+    if operation.answer:
+        described["content"] = _content(operation.answer)
+    elif operation.status != 204:
+        described["content"] = {"application/json": {"schema": {"type": "object"}}}
+    return described
+
+
+def _refusals(operation: Operation) -> dict[str, Any]:
+    if operation.public:
+        return {}
+    return {code: {"description": said, "content": _content(Refusal)} for code, said in REFUSALS.items()}
+
+
+def _content(model: type[BaseModel]) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": REFS.format(model=model.__name__)}}}

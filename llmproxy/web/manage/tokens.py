@@ -1,0 +1,92 @@
+"""C{/manage/tokens}: what clients present instead of a provider key."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+from llmproxy.errors import Conflict
+from llmproxy.model import Token
+from llmproxy.web.manage.bodies import TokenChange, TokenCreate, read
+from llmproxy.web.manage.endpoint import Call, Endpoint, Operation
+from llmproxy.web.manage.paging import page, project, query
+from llmproxy.web.manage.views import TokenIssued, TokenList, TokenView, token_json
+from llmproxy.web.respond import Answer, as_json
+
+EXPIRY = frozenset({"expires_in", "duration_minutes", "expires_at"})
+
+
+class Tokens(Endpoint):
+    path = "/manage/tokens"
+    operations: ClassVar = {
+        b"GET": Operation(
+            "list_tokens", "List tokens, oldest first.", TokenList, query=("project_id", "limit", "offset")
+        ),
+        b"POST": Operation("create_token", "Issue a token.", TokenIssued, TokenCreate, 201, action="token.create"),
+    }
+
+    async def list_tokens(self, call: Call) -> Answer:
+        asked = query(call.request.uri, call.operation.query)
+        part = page(asked)
+        return as_json(part.of(await self.desk.tokens.list_tokens(project(asked)), token_json))
+
+    async def create_token(self, call: Call) -> Answer:
+        body = read(TokenCreate, call.body, self.desk.known())
+        call.act.project_id = body.project_id
+        call.act.details = {"given": sorted(body.model_fields_set)}
+        token, secret = await self.desk.tokens.create_token(
+            Token(
+                id="",
+                project_id=body.project_id,
+                name=body.name or "",
+                expires_at=body.expiry(self.desk.clock.seconds()),
+                max_requests=body.max_requests,
+                apis=body.apis,
+                endpoints=body.endpoints,
+                models=body.models,
+                ips=body.ips,
+            )
+        )
+        call.act.token_id = token.id
+        answer = token_json(token) | {"token": secret}
+        return as_json(answer, 201, [b"Location: /manage/tokens/" + token.id.encode("ascii")])
+
+
+class OneToken(Endpoint):
+    path = "/manage/tokens/{id}"
+    operations: ClassVar = {
+        b"GET": Operation("get_token", "Show what is known of a token.", TokenView),
+        b"PATCH": Operation(
+            "update_token", "Change what a token allows.", TokenView, TokenChange, action="token.update"
+        ),
+        b"DELETE": Operation("revoke_token", "Revoke a token, for good.", status=204, action="token.revoke"),
+    }
+
+    async def get_token(self, call: Call) -> Answer:
+        return as_json(token_json(await self.desk.tokens.get_token(call.id)))
+
+    async def update_token(self, call: Call) -> Answer:
+        call.act.token_id = call.id
+        body = read(TokenChange, call.body, self.desk.known())
+        call.act.details = {"changed": sorted(body.model_fields_set)}
+        async with self.desk.changes:
+            token = await self.desk.tokens.get_token(call.id)
+            call.act.project_id = token.project_id
+            if not token.active:
+                raise Conflict("This token has been revoked, for good. Issue a new one.")
+            return as_json(token_json(await self.desk.tokens.update_token(self._changed(token, body))))
+
+    async def revoke_token(self, call: Call) -> Answer:
+        call.act.token_id = call.id
+        async with self.desk.changes:
+            token = await self.desk.tokens.deactivate_token(call.id)
+        call.act.project_id = token.project_id
+        return Answer(204, lines=(b"Cache-Control: no-store",))
+
+    def _changed(self, token: Token, body: TokenChange) -> Token:
+        given = body.model_dump(include=body.model_fields_set - EXPIRY)
+        if "name" in given:
+            given["name"] = given["name"] or ""
+        if body.model_fields_set & EXPIRY:
+            given["expires_at"] = body.expiry(self.desk.clock.seconds())
+        return replace(token, **given)

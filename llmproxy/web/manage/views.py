@@ -1,0 +1,104 @@
+"""What the management API answers with. Never a provider key, and a token only in the answer that issues it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from llmproxy.model import Project, Token
+from llmproxy.web.manage.times import rfc3339
+
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+class ProjectView(BaseModel):
+    """A project, with its provider keys masked."""
+
+    id: str
+    name: str
+    active: bool
+    api_keys: dict[str, str] = Field(description="By API name, first and last characters only.")
+    created_at: Time
+    updated_at: Time
+    deactivated_at: Time | None
+
+
+class ProjectList(BaseModel):
+    """One page of the projects, oldest first."""
+
+    data: list[ProjectView]
+    total: int
+
+
+class TokenView(BaseModel):
+    """What is known of a token."""
+
+    id: str
+    project_id: str
+    name: str
+    prefix: str = Field(description="The token's first characters, to recognise it by.")
+    active: bool = Field(description="False once it has been revoked. An expired token may still be active.")
+    expires_at: Time | None
+    max_requests: int | None
+    request_count: int
+    apis: list[str]
+    endpoints: list[str]
+    models: list[str]
+    ips: list[str]
+    created_at: Time
+    last_used_at: Time | None
+    deactivated_at: Time | None
+
+
+class TokenIssued(TokenView):
+    """A new token."""
+
+    token: str = Field(description="The token itself. Shown this once, and nowhere kept.")
+
+
+class TokenList(BaseModel):
+    """One page of the tokens, oldest first."""
+
+    data: list[TokenView]
+    total: int
+
+
+class Revoked(BaseModel):
+    """How many tokens were active until now."""
+
+    revoked: int
+
+
+def project_json(project: Project) -> dict[str, object]:
+    """L{ProjectView} of C{project}."""
+    return ProjectView(
+        id=project.id,
+        name=project.name,
+        active=project.active,
+        api_keys=dict(sorted(project.masked_keys.items())),
+        created_at=rfc3339(project.created_at) or "",
+        updated_at=rfc3339(project.updated_at) or "",
+        deactivated_at=rfc3339(project.deactivated_at),
+    ).model_dump()
+
+
+def token_json(token: Token) -> dict[str, object]:
+    """L{TokenView} of C{token}."""
+    return TokenView(
+        id=token.id,
+        project_id=token.project_id,
+        name=token.name,
+        prefix=token.prefix,
+        active=token.active,
+        expires_at=rfc3339(token.expires_at),
+        max_requests=token.max_requests,
+        request_count=token.request_count,
+        apis=list(token.apis),
+        endpoints=list(token.endpoints),
+        models=list(token.models),
+        ips=list(token.ips),
+        created_at=rfc3339(token.created_at) or "",
+        last_used_at=rfc3339(token.last_used_at),
+        deactivated_at=rfc3339(token.deactivated_at),
+    ).model_dump()

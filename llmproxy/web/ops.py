@@ -1,0 +1,78 @@
+"""What a supervisor and a monitor ask: is it alive, is it ready, what has it counted."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from llmproxy.errors import MethodNotAllowed
+from llmproxy.web.respond import NO_STORE, NOSNIFF, Answer, as_json, identify, run
+
+Readiness = Callable[[], Awaitable[dict[str, str]]]
+Render = Callable[[str], tuple[str, bytes]]
+
+TEXT = "text/plain"
+
+
+class Page(Resource):
+    """Answers GET and HEAD with what C{answer} makes of the request."""
+
+    isLeaf = True
+
+    def __init__(self, answer: Callable[[Request], Awaitable[Answer]]) -> None:
+        Resource.__init__(self)
+        self._answer = answer
+
+    def render(self, request: Request) -> int:
+        run(request, self._answered(request), request_id=identify(request))
+        return NOT_DONE_YET
+
+    async def _answered(self, request: Request) -> Answer:
+        if request.method not in (b"GET", b"HEAD"):
+            raise MethodNotAllowed(headers={"Allow": "GET, HEAD"})
+        return await self._answer(request)
+
+
+def pages(render: Render, readiness: Readiness) -> Mapping[bytes, IResource]:
+    """The ops pages by their path, for L{llmproxy.web.root.Root}.
+
+    @param render: Makes the metrics page: from the request's C{Accept} to content type and body.
+    @param readiness: Fires with what was checked and how that is: C{"ok"}, or what is wrong with it.
+    """
+
+    async def live(request: Request) -> Answer:
+        return as_json({"status": "ok", "checks": {}})
+
+    async def ready(request: Request) -> Answer:
+        checks = await readiness()
+        well = all(state == "ok" for state in checks.values())
+        return as_json({"status": "ok" if well else "unavailable", "checks": checks}, 200 if well else 503)
+
+    async def metrics(request: Request) -> Answer:
+        return _page(*render(accepted(request)))
+
+    async def prometheus(request: Request) -> Answer:
+        return _page(*render(TEXT))
+
+    alive, prepared = Page(live), Page(ready)
+    return {
+        b"/health": alive,
+        b"/healthz": alive,
+        b"/live": alive,
+        b"/livez": alive,
+        b"/ready": prepared,
+        b"/readyz": prepared,
+        b"/metrics": Page(metrics),
+        b"/metrics/prometheus": Page(prometheus),
+    }
+
+
+def accepted(request: Request) -> str:
+    """The request's C{Accept} as one line; C{""} where there is none."""
+    return b", ".join(request.requestHeaders.getRawHeaders(b"accept") or []).decode("latin-1")
+
+
+def _page(content_type: str, body: bytes) -> Answer:
+    return Answer(200, body, (b"Content-Type: " + content_type.encode("ascii"), NO_STORE, NOSNIFF))

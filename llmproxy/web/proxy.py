@@ -1,0 +1,121 @@
+"""The Resource for everything that is proxied: starts a request's journey, and sees to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from llmproxy import errors
+from llmproxy.config.routes import Routes
+from llmproxy.http import cors, fields, refusals
+from llmproxy.model import RequestRecord
+from llmproxy.pipeline import Exchange, Journey
+from llmproxy.web.respond import refuse
+from llmproxy.wire.server import Request
+
+Observer = Callable[[RequestRecord], object]
+
+
+class Counting(Protocol):
+    """Counts requests: how many are under way, and how they ended."""
+
+    def started(self) -> None: ...
+    def ended(self) -> None: ...
+    def observe(self, record: RequestRecord) -> None: ...
+
+
+# How a relay's end is told: outcome and error code of the record.
+_ENDS = {
+    "complete": ("complete", ""),
+    "cancelled": ("cancelled", ""),
+    "truncated": ("truncated", "upstream_truncated"),
+    "silent": ("truncated", "upstream_timeout"),
+    "late": ("truncated", "upstream_timeout"),
+    "stalled": ("cancelled", "client_stalled"),
+}
+
+
+class ProxyResource(Resource):
+    """Forwards whatever it is asked.
+
+    @param observers: Told of every request once, when it is over; they must not raise.
+    @param fresh_id: Makes an id for a request whose client sent none.
+    """
+
+    isLeaf = True
+    starts_on_head = True
+
+    def __init__(
+        self,
+        journey: Journey,
+        routes: Routes,
+        metrics: Counting,
+        *,
+        observers: Sequence[Observer],
+        clock: IReactorTime,
+        now: Callable[[], float],
+        fresh_id: Callable[[], str],
+    ) -> None:
+        Resource.__init__(self)
+        self._journey = journey
+        self._routes = routes
+        self._counting = metrics
+        self._observers = observers
+        self._clock = clock
+        self._now = now
+        self._fresh_id = fresh_id
+
+    def render(self, request: Request) -> int:
+        """Twisted's entry: every method and every path comes here."""
+        given = fields.request_id(request.lines)
+        request_id = self._fresh_id() if given is None else given.decode("ascii")
+        self._counting.started()
+        exchange = Exchange(request, request_id, self._now(), self._clock.seconds())
+        travelling = Deferred.fromCoroutine(self._journey.handle(exchange))
+        if not travelling.called:
+            # A client that leaves ends whatever its request is waiting for.
+            request.notifyFinish().addErrback(lambda _: travelling.cancel())
+        travelling.addErrback(self._refused, exchange)
+        travelling.addCallback(self._over, exchange)
+        return NOT_DONE_YET
+
+    def _refused(self, failure: Failure, exchange: Exchange) -> None:
+        request, error = exchange.request, failure.value or errors.InternalError()
+        begun = request.begun
+        if request.gone or isinstance(error, errors.ClientGone):
+            exchange.outcome = "cancelled"
+            return
+        told = refuse(request, error, self._flavour(exchange), exchange.request_id, self._cors(exchange))
+        if told is None:
+            exchange.outcome = "cancelled"
+            return
+        exchange.error = told.code
+        exchange.outcome = "failed" if told.status >= 500 else "refused"
+        if not begun:
+            exchange.status = told.status
+
+    def _over(self, _: None, exchange: Exchange) -> None:
+        if exchange.relay is not None and exchange.outcome in _ENDS:
+            exchange.outcome, error = _ENDS[exchange.outcome]
+            exchange.error = exchange.error or error
+        record = exchange.record(self._clock.seconds())
+        self._counting.ended()
+        self._counting.observe(record)
+        for observe in self._observers:
+            observe(record)
+
+    def _flavour(self, exchange: Exchange) -> str:
+        api = exchange.route.api if exchange.route else self._routes.api_of(exchange.request.uri)
+        return "auto" if api is None else refusals.flavour_of(api)
+
+    def _cors(self, exchange: Exchange) -> list[bytes]:
+        """A browser shows its page what went wrong only if the refusal says that it may."""
+        if exchange.route is None or not exchange.route.api.allowed_origins:
+            return []
+        return cors.answer(exchange.request.lines, exchange.route.api.allowed_origins)

@@ -1,0 +1,166 @@
+"""Stand-ins for what an outsider may provide, kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from llmproxy.aio import deferred
+from llmproxy.errors import Conflict, NotFound, UpstreamAuthError
+from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
+from llmproxy.model import AuditEntry, Project, Token
+
+
+@implementer(IProjectStore, ITokenStore)
+class MemoryStore:
+    """Keeps projects and tokens; forgets them with the test.
+
+    @ivar keys: The provider keys by project id and API name.
+    @ivar before: Called with a method's name before it does anything; may raise, or return what is to be awaited.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self.projects: dict[str, Project] = {}
+        self.tokens: dict[str, Token] = {}
+        self.keys: dict[str, dict[str, str]] = {}
+        self.before: Callable[[str], Any] = lambda name: None
+
+    async def _enter(self, name: str) -> None:
+        waiting = self.before(name)
+        if waiting is not None:
+            await waiting
+
+    def _project(self, project_id: str) -> Project:
+        if project_id not in self.projects:
+            raise NotFound("There is no such project.")
+        return self.projects[project_id]
+
+    def _token(self, token_id: str) -> Token:
+        if token_id not in self.tokens:
+            raise NotFound("There is no such token.")
+        return self.tokens[token_id]
+
+    def _keep(self, project: Project) -> Project:
+        keys = {**self.keys.get(project.id, {}), **project.api_keys}
+        self.keys[project.id] = {api: key for api, key in keys.items() if key}
+        masked = {api: f"{key[:3]}…{key[-2:]}" for api, key in self.keys[project.id].items()}
+        self.projects[project.id] = replace(project, api_keys={}, masked_keys=masked)
+        return self.projects[project.id]
+
+    @deferred
+    async def get_api_key_for_project(self, project_id: str, api: str = "") -> str:
+        await self._enter("get_api_key_for_project")
+        keys = self.keys.get(project_id, {})
+        key = keys.get(api) if api else next(iter(keys.values()), None)
+        if key is None:
+            raise UpstreamAuthError
+        return key
+
+    @deferred
+    async def get_project_active(self, project_id: str) -> bool:
+        await self._enter("get_project_active")
+        return self._project(project_id).active
+
+    @deferred
+    async def list_projects(self) -> list[Project]:
+        await self._enter("list_projects")
+        return list(self.projects.values())
+
+    @deferred
+    async def create_project(self, project: Project) -> Project:
+        await self._enter("create_project")
+        if project.id in self.projects:
+            raise Conflict
+        return self._keep(project)
+
+    @deferred
+    async def get_project_by_id(self, project_id: str) -> Project:
+        await self._enter("get_project_by_id")
+        return self._project(project_id)
+
+    @deferred
+    async def update_project(self, project: Project) -> Project:
+        await self._enter("update_project")
+        self._project(project.id)
+        return self._keep(project)
+
+    @deferred
+    async def delete_project(self, project_id: str) -> None:
+        await self._enter("delete_project")
+        self._project(project_id)
+        del self.projects[project_id], self.keys[project_id]
+        self.tokens = {key: token for key, token in self.tokens.items() if token.project_id != project_id}
+
+    @deferred
+    async def create_token(self, token: Token) -> tuple[Token, str]:
+        await self._enter("create_token")
+        self._project(token.project_id)
+        number = len(self.tokens) + 1
+        secret = f"sk-lp-{number:043d}"
+        kept = replace(token, id=f"tok-{number}", prefix=secret[:10], created_at=self._clock.seconds())
+        self.tokens[kept.id] = kept
+        return kept, secret
+
+    @deferred
+    async def get_token(self, token_id: str) -> Token:
+        await self._enter("get_token")
+        return self._token(token_id)
+
+    @deferred
+    async def list_tokens(self, project_id: str | None = None) -> list[Token]:
+        await self._enter("list_tokens")
+        return [token for token in self.tokens.values() if project_id in (None, token.project_id)]
+
+    @deferred
+    async def update_token(self, token: Token) -> Token:
+        await self._enter("update_token")
+        self._token(token.id)
+        self.tokens[token.id] = token
+        return token
+
+    @deferred
+    async def deactivate_token(self, token_id: str) -> Token:
+        await self._enter("deactivate_token")
+        token = self._token(token_id)
+        since = token.deactivated_at or self._clock.seconds()
+        self.tokens[token_id] = replace(token, active=False, deactivated_at=since)
+        return self.tokens[token_id]
+
+    @deferred
+    async def revoke_project_tokens(self, project_id: str) -> int:
+        await self._enter("revoke_project_tokens")
+        self._project(project_id)
+        active = [token.id for token in self.tokens.values() if token.project_id == project_id and token.active]
+        for token_id in active:
+            self.tokens[token_id] = replace(self.tokens[token_id], active=False, deactivated_at=self._clock.seconds())
+        return len(active)
+
+    @deferred
+    async def count_uses(self, uses: Mapping[str, tuple[int, float]]) -> None:
+        await self._enter("count_uses")
+        for token_id, (count, last) in uses.items():
+            token = self._token(token_id)
+            self.tokens[token_id] = replace(token, request_count=token.request_count + count, last_used_at=last)
+
+
+@implementer(IAuditLogger)
+class MemoryAudit:
+    """Keeps what was written down.
+
+    @ivar failing: Raised instead, while it is set.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[AuditEntry] = []
+        self.failing: Exception | None = None
+
+    @deferred
+    async def log(self, entry: AuditEntry) -> None:
+        if self.failing is not None:
+            raise self.failing
+        self.entries.append(entry)

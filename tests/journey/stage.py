@@ -1,0 +1,295 @@
+"""Where journeys play: a proxy as a library user has it, between a scripted client and a scripted provider."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.defer import succeed
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from llmproxy import TransparentProxy, errors
+from llmproxy.config.model import Api, Server, Settings
+from llmproxy.interfaces import IEventBus, IProjectStore, ITokenValidator
+from llmproxy.model import Grant, RequestRecord
+from llmproxy.wire.http1 import Limits
+from llmproxy.wire.server import Site
+from tests.fakes import MemoryAudit
+from tests.network import Network, Parties, Party
+
+TOKEN = "sk-lp-" + "t" * 43
+OTHER = "sk-lp-" + "o" * 43
+KEY = "sk-provider-0123456789abcdef"
+PROVIDER = ("203.0.113.5", 8000)
+BASE_URL = "http://203.0.113.5:8000"
+CHAT = "/v1/chat/completions"
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@implementer(ITokenValidator)
+class Tokens:
+    """A validator of ten lines."""
+
+    def __init__(self) -> None:
+        self.grants: dict[str, Any] = {
+            TOKEN: Grant("project-1", token_id="token-1"),
+            OTHER: Grant("project-2", token_id="token-2"),
+        }
+        self.counted: list[str] = []
+        self.failing: BaseException | None = None
+
+    async def validate_token(self, token: str) -> Grant | str:
+        if self.failing is not None:
+            raise self.failing
+        if token not in self.grants:
+            raise errors.TokenNotFound
+        grant = self.grants[token]
+        return (await grant) if isinstance(grant, Awaitable) else grant
+
+    async def validate_token_with_tracking(self, token: str) -> Grant | str:
+        grant = await self.validate_token(token)
+        self.counted.append(token)
+        return grant
+
+
+@implementer(IProjectStore)
+class Projects:
+    """A store of ten lines: what the proxy asks of one."""
+
+    def __init__(self) -> None:
+        self.active: Any = True
+        self.keys: dict[str, Any] = {"project-1": KEY, "project-2": "sk-another-project"}
+
+    async def get_project_active(self, project_id: str) -> bool:
+        if isinstance(self.active, Exception):
+            raise self.active
+        return bool(self.active)
+
+    async def get_api_key_for_project(self, project_id: str, api: str = "") -> str:
+        key = self.keys[project_id]
+        return str(await key if isinstance(key, Awaitable) else key)
+
+
+@implementer(IEventBus)
+class Events:
+    """Keeps what it is told."""
+
+    dropped = 0
+
+    def __init__(self) -> None:
+        self.records: list[RequestRecord] = []
+
+    def publish(self, event: RequestRecord) -> None:
+        self.records.append(event)
+
+
+@dataclass
+class Reply:
+    """An answer, as far as it has come.
+
+    @ivar whole: Whether its end was there, as its framing tells it.
+    @ivar rest: What came after it.
+    """
+
+    status: int
+    phrase: str
+    lines: list[str]
+    body: bytes = b""
+    whole: bool = False
+    rest: bytes = b""
+    pieces: list[bytes] = field(default_factory=list)
+
+    def all(self, name: str) -> list[str]:
+        """The values of all fields of that name, in order."""
+        split = [line.split(": ", 1) for line in self.lines]
+        return [value for given, value in split if given.lower() == name.lower()]
+
+    def __getitem__(self, name: str) -> str:
+        (value,) = self.all(name)
+        return value
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def reply(data: bytes) -> Reply:
+    """Take apart what a client received, as a strict client would."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    if not end:
+        raise AssertionError(f"no answer: {data!r}")
+    status, *lines = head.decode("latin-1").split("\r\n")
+    version, code, phrase = status.split(" ", 2)
+    assert version == "HTTP/1.1", version
+    got = Reply(int(code), phrase, lines)
+    if got.status in (204, 304):
+        got.whole, got.rest = True, rest
+    elif got.all("Transfer-Encoding"):
+        assert not got.all("Content-Length")
+        _dechunk(got, rest)
+    else:
+        length = int(got["Content-Length"])
+        got.body, got.rest, got.whole = rest[:length], rest[length:], len(rest) >= length
+    return got
+
+
+def _dechunk(got: Reply, data: bytes) -> None:
+    while True:
+        size, end, data = data.partition(b"\r\n")
+        if not end:
+            return
+        length = int(size, 16)
+        piece = data[:length]
+        got.body += piece
+        if len(data) < length + 2:
+            return
+        assert data[length : length + 2] == b"\r\n", data
+        data = data[length + 2 :]
+        if not length:
+            got.whole, got.rest = True, data
+            return
+        got.pieces.append(piece)
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def request(
+    *lines: str,
+    method: str = "POST",
+    path: str = CHAT,
+    body: bytes | None = b"{}",
+    token: str | None = TOKEN,
+) -> bytes:
+    """A request's bytes; C{body=None}: neither a body nor a field that tells of one."""
+    head = [f"{method} {path} HTTP/1.1", "Host: proxy.test"]
+    if token is not None:
+        head.append(f"Authorization: Bearer {token}")
+    head += lines
+    if body is not None:
+        head.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*head, "", ""]).encode("latin-1") + (body or b"")
+
+
+class Stage(SynchronousTestCase):
+    """One proxy on one network. At the end nothing may be left: no timer, no request under way, no lost record.
+
+    @ivar api: Settings of its one API that a class of tests wants otherwise; C{server} likewise.
+    """
+
+    api: dict[str, Any] = {}  # noqa: RUF012
+    server: dict[str, Any] = {}  # noqa: RUF012
+
+    def setUp(self) -> None:
+        self.network = Network()
+        self.provider = Parties(self.network)
+        self.network.servers[PROVIDER] = self.provider
+        self.tokens, self.projects, self.audit = Tokens(), Projects(), MemoryAudit()
+        self.asked = 0
+        self.clients: list[Party] = []
+        self.begin()
+
+    def begin(self, apis: dict[str, Any] | None = None, **settings: Any) -> None:
+        """Make the proxy, with these settings of its API."""
+        settings = {
+            "provider": "openai",
+            "base_url": BASE_URL,
+            "allowed_endpoints": [CHAT, "/v1/models", "/v1/models/*"],
+            **self.api,
+            **settings,
+        }
+        server = Server(**self.server)
+        self.events = Events()
+        self.proxy = TransparentProxy(
+            Settings(default_api="openai", apis={"openai": Api(**settings), **(apis or {})}, server=server),
+            self.tokens,
+            self.projects,
+            events=self.events,
+            audit=self.audit,
+            reactor=self.network,
+            now=lambda: 1_000_000.0 + self.network.seconds(),
+        )
+        self.site = Site(
+            self.proxy,
+            reactor=self.network,
+            limits=Limits(head=server.max_head_bytes, body=server.max_request_bytes),
+            peer_left=lambda transport, half: transport.peer_left(half=half),
+        )
+
+    def tearDown(self) -> None:
+        for client in self.clients:
+            if not client.ended:
+                client.resume()
+                client.close()
+        self.network.flow()
+        closing: Any = self.proxy.close()
+        self.ended: list[None] = []
+        from twisted.internet.defer import Deferred
+
+        Deferred.fromCoroutine(closing).addCallback(self.ended.append)
+        self.network.flow()
+        self.network.pass_time(5)  # which a provider that does not close its side is given
+        self.assertEqual(self.ended, [None], "a connection to the provider is left")
+        self.assertEqual([call.func for call in self.network.getDelayedCalls()], [])
+        self.assertEqual(self.proxy.metrics().in_flight, 0)
+        self.assertEqual(self.proxy.metrics().requests, len(self.events.records))
+
+    # The parties
+
+    def client(self, address: str = "192.0.2.1") -> Party:
+        """Somebody connects."""
+        party = Party(self.network)
+        self.clients.append(party)
+        from twisted.internet.address import IPv4Address
+
+        channel = self.site.buildProtocol(IPv4Address("TCP", address, 40_000))
+        self.network.join(party, channel, ("198.51.100.1", 8080), address)
+        self.network.flow()
+        return party
+
+    def ask(self, *lines: str, **parts: Any) -> Party:
+        """A new client sends a request."""
+        client = self.client()
+        client.send(request(*lines, **parts))
+        return client
+
+    def exchange(self, *lines: str, answer: bytes = OK, **parts: Any) -> Reply:
+        """A request, the provider's answer to it, and what comes of it."""
+        client = self.ask(*lines, **parts)
+        self.provider.last.send(answer)
+        return reply(client.take())
+
+    def forwarded(self) -> tuple[str, list[str], bytes]:
+        """What the provider was asked last: request line, fields, body as it came."""
+        head, _, body = self.provider.last.take().partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        return first, lines, body
+
+    # What is claimed
+
+    def record(self) -> RequestRecord:
+        """The only record there is."""
+        (record,) = self.events.records
+        return record
+
+    def assert_recorded(self, outcome: str, status: int, error: str = "") -> None:
+        record = self.record()
+        self.assertEqual((record.outcome, record.status, record.error), (outcome, status, error))
+        self.assertEqual(self.proxy.metrics().in_flight, 0)
+
+    def assert_refused(self, got: Reply, status: int, code: str) -> None:
+        """A refusal in all its parts, and nothing of it at the provider."""
+        self.assertEqual((got.status, got.json["error"]["code"]), (status, code))
+        self.assertTrue(got.whole)
+        self.assertEqual(got["X-LLMProxy-Error"], code)
+        self.assertEqual(got["X-Request-ID"], got.json["request_id"])
+        self.assertEqual(got["Content-Type"], "application/json")
+        self.assert_recorded("refused" if status < 500 else "failed", status, code)
+
+
+__all__ = ["Stage", "succeed"]

@@ -1,0 +1,177 @@
+"""The whole thing as users have it: the daemon and the simulator as processes, a project and a token."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from contextlib import ExitStack
+from http.client import HTTPConnection
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.processes import HOST, Daemon, free_port
+
+MANAGEMENT = "management-token-for-tests-0123456789"
+ENCRYPTION = "an encryption key for tests, long enough"
+KEYS = {
+    "openai": "sk-sim-openai",
+    "anthropic": "sk-sim-anthropic",
+    "google": "sk-sim-google",
+    "mistral": "sk-sim-mistral",
+    "azure": "sk-sim-azure",
+    "anything": "sk-sim-openai",
+}
+SETTINGS = """\
+default_api: openai
+state_dir: {home}/state
+apis:
+  openai:
+    provider: openai
+    base_url: {provider}
+    allowed_endpoints: [/v1/chat/completions, /v1/responses, /v1/embeddings, /v1/models, "/v1/models/*", /v1/files]
+    circuit_breaker: {{failures: 0}}
+    {more}
+  anthropic:
+    provider: anthropic
+    base_url: {provider}
+    allowed_endpoints: [/v1/messages, /v1/messages/count_tokens]
+  google:
+    provider: google
+    base_url: {provider}
+    allowed_endpoints: ["/v1/models/*", "/v1beta/models/*"]
+  mistral:
+    provider: mistral
+    base_url: {provider}
+    allowed_endpoints: [/v1/chat/completions]
+  azure:
+    provider: azure
+    base_url: {provider}
+    allowed_endpoints: ["/openai/deployments/*/chat/completions"]
+  anything:
+    base_url: {provider}
+    allowed_endpoints: ["/**"]
+    allowed_methods: [GET, HEAD, POST, PUT, PATCH, DELETE]
+    circuit_breaker: {{failures: 0}}
+server: {{listen: ["tcp:{port}:interface=127.0.0.1"]}}
+store: {{url: "sqlite:///{home}/llmproxy.db"}}
+events: {{sinks: [{{type: file, path: {home}/events.jsonl}}]}}
+audit: {{file: {home}/audit.jsonl}}
+"""
+
+
+class Stack:
+    """One daemon in front of one simulator, for the time of a C{with} block.
+
+    @ivar home: Where their files are: C{llmproxy.log}, C{events.jsonl}, C{audit.jsonl}, C{llmproxy.db}.
+    @ivar token: A token without limits, of the project C{project}.
+    """
+
+    project: str
+    token: str
+
+    def __init__(self, home: Path, more: str = "", **daemon: Any) -> None:
+        self.home = home
+        self.simulator = Daemon(
+            "llmproxy-simulator", "--listen", f"tcp:{(port := free_port())}:interface=127.0.0.1",
+            port=port, log=home / "simulator.log",
+        )  # fmt: skip
+        self.more = more
+        self.daemon = self.another()
+
+    def another(self, name: str = "llmproxy") -> Daemon:
+        """A further daemon on the same database, not started yet."""
+        port = free_port()
+        config = self.home / f"{name}.yaml"
+        config.write_text(
+            SETTINGS.format(
+                home=self.home, provider=f"http://{HOST}:{self.simulator.port}", port=port, more=self.more
+            )
+        )
+        return Daemon(
+            "llmproxy", "--config", str(config), port=port, log=self.home / f"{name}.log",
+            env={"LLMPROXY_MANAGEMENT_TOKEN": MANAGEMENT, "LLMPROXY_ENCRYPTION_KEY": ENCRYPTION},
+        )  # fmt: skip
+
+    def __enter__(self) -> Stack:
+        with ExitStack() as starting:
+            starting.enter_context(self.simulator)
+            starting.enter_context(self.daemon)
+            self.project = self.manage("POST", "/manage/projects", {"name": "Team", "api_keys": KEYS})["id"]
+            self.token = self.new_token()
+            self._stack = starting.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    @property
+    def url(self) -> str:
+        return self.daemon.url
+
+    def new_token(self, **properties: Any) -> str:
+        made = self.manage("POST", "/manage/tokens", {"project_id": self.project, "name": "test", **properties})
+        return str(made["token"])
+
+    def manage(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        """A call to the management API; its answer, or L{urllib.error.HTTPError}."""
+        request = urllib.request.Request(
+            self.url + path,
+            None if body is None else json.dumps(body).encode(),
+            {"Authorization": f"Bearer {MANAGEMENT}", "Content-Type": "application/json"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read() or b"{}")  # type: ignore[no-any-return]
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, **kw: Any
+    ) -> Reply:
+        """A plain request with the token, through the daemon."""
+        connection = HTTPConnection(HOST, kw.get("port", self.daemon.port), timeout=30)
+        try:
+            given = {"Authorization": f"Bearer {kw.get('token', self.token)}", **(headers or {})}
+            connection.request(method, path, body, given)
+            answer = connection.getresponse()
+            return Reply(answer.status, answer.reason, answer.getheaders(), answer.read())
+        finally:
+            connection.close()
+
+    def recorded(self) -> list[dict[str, Any]]:
+        """What the simulator received, oldest first."""
+        with urllib.request.urlopen(f"{self.simulator.url}/-/requests", timeout=10) as answer:
+            return list(json.loads(answer.read())["requests"])
+
+    def last(self) -> dict[str, Any]:
+        return self.recorded()[-1]
+
+
+class Reply:
+    """An answer, read whole."""
+
+    def __init__(self, status: int, reason: str, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.status, self.reason, self.headers, self.body = status, reason, headers, body
+
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    def all(self, name: str) -> list[str]:
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def eventually(said: Any, seconds: float = 5.0) -> Any:
+    """Ask again until the answer is true; L{AssertionError} after so many seconds."""
+    end = time.monotonic() + seconds
+    while not (answer := said()):
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+    return answer
+
+
+__all__ = ["ENCRYPTION", "KEYS", "MANAGEMENT", "Reply", "Stack", "eventually", "urllib"]

@@ -1,0 +1,73 @@
+"""The management API in front of stores in memory, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from llmproxy.model import AuditEntry
+from llmproxy.web.manage import Management
+from llmproxy.web.root import Root
+from tests.asking import Reply, ask, ours
+from tests.fakes import MemoryAudit, MemoryStore
+
+TOKEN = "management-token-for-tests"
+NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
+
+
+class DeskTestCase(SynchronousTestCase):
+    """Asks the management API, and knows what was stored and written down."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(NOW)
+        self.store = MemoryStore(self.clock)
+        self.audit = MemoryAudit()
+        self.root = Root(manage=self.management())
+
+    def management(self, default_api: str = "openai") -> Management:
+        return Management(
+            projects=self.store,
+            tokens=self.store,
+            audit=self.audit,
+            api_names=["openai", "anthropic"],
+            default_api=default_api,
+            management_token=TOKEN,
+            clock=self.clock,
+            new_id=lambda: f"proj-{len(self.store.projects) + 1}",
+        )
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        token: str | None = TOKEN,
+        address: str = "192.0.2.1",
+        fields: Mapping[str, str] | None = None,
+    ) -> Reply:
+        credential = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return ask(self.root, method, path, body, {**credential, **(fields or {})}, address, ours)
+
+    def refused(self, reply: Reply, code: int, *said: str) -> None:
+        """C{reply} is a refusal with this status, whose message says all of these."""
+        self.assertEqual(reply.code, code, reply.body)
+        for word in said:
+            self.assertIn(word, reply.json["error"]["message"])
+
+    def project(self, **body: object) -> str:
+        """A new project's id."""
+        reply = self.ask("POST", "/manage/projects", {"name": "Team", **body})
+        self.assertEqual(reply.code, 201, reply.body)
+        return str(reply.json["id"])
+
+    def token(self, **body: object) -> str:
+        """A new token's id."""
+        reply = self.ask("POST", "/manage/tokens", body)
+        self.assertEqual(reply.code, 201, reply.body)
+        return str(reply.json["id"])
+
+    def last(self) -> AuditEntry:
+        return self.audit.entries[-1]

@@ -1,0 +1,85 @@
+"""The management API as it describes itself."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from llmproxy.web.manage.openapi import OpenApi
+from llmproxy.web.manage.tree import ENDPOINTS
+from tests.unit.web.manage.desk import DeskTestCase
+
+MANUAL = Path(__file__).parents[4] / "docs" / "management.md"
+
+
+class OpenApiTests(DeskTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.document = self.ask("GET", "/manage/openapi.json", token=None).json
+
+    def schema(self, name: str) -> dict[str, Any]:
+        return {"$ref": f"#/components/schemas/{name}", "components": self.document["components"]}
+
+    def test_every_operation(self) -> None:
+        """Every path and method that is served is described, and nothing else."""
+        served = {
+            (endpoint.path, method.decode().lower())
+            for endpoint in (*ENDPOINTS, OpenApi)
+            for method in endpoint.operations
+        }
+        described = {
+            (path, method) for path, item in self.document["paths"].items() for method in item if method != "parameters"
+        }
+        self.assertEqual(described, served)
+        self.assertEqual(self.document["openapi"], "3.1.0")
+
+    def test_every_reference_leads_somewhere(self) -> None:
+        """A client generator finds all it is pointed to."""
+        for name in re.findall(r'"#/components/schemas/([^"]+)"', str(self.document).replace("'", '"')):
+            self.assertIn(name, self.document["components"]["schemas"])
+
+    def test_answers_are_as_described(self) -> None:
+        """What is answered fits what was promised."""
+        project = self.ask("POST", "/manage/projects", {"name": "Team", "api_key": "sk-1"}).json
+        token = self.ask("POST", "/manage/tokens", {"project_id": project["id"], "expires_in": "1h"}).json
+        for name, answer in {
+            "ProjectView": project,
+            "TokenIssued": token,
+            "ProjectList": self.ask("GET", "/manage/projects").json,
+            "TokenList": self.ask("GET", "/manage/tokens").json,
+            "TokenView": self.ask("GET", f"/manage/tokens/{token['id']}").json,
+            "Refusal": self.ask("GET", "/manage/tokens/nobody").json,
+        }.items():
+            jsonschema.validate(answer, self.schema(name))
+
+    def test_bodies_are_as_described(self) -> None:
+        """What the description refuses is refused here."""
+        for body in ({}, {"name": "x", "naem": "y"}, {"name": "x", "api_keys": {"openai": "a b"}}, {"name": 5}):
+            with self.assertRaises(jsonschema.ValidationError):
+                jsonschema.validate(body, self.schema("ProjectCreate"))
+            self.assertEqual(self.ask("POST", "/manage/projects", body).code, 422)
+
+    def test_open_to_all(self) -> None:
+        """The description needs no token and says so; everything else needs one."""
+        for path, item in self.document["paths"].items():
+            public = path == "/manage/openapi.json"
+            for method, operation in item.items():
+                if method != "parameters":
+                    self.assertEqual(operation.get("security") == [], public, path)
+                    code = self.ask(method.upper(), path.replace("{id}", "x"), token=None).code
+                    self.assertEqual(code, 200 if public else 401, path)
+
+    def test_manual(self) -> None:
+        """Every path, with its methods, is in the manual."""
+        manual = MANUAL.read_text()
+        for endpoint in (*ENDPOINTS, OpenApi):
+            for method in endpoint.operations:
+                self.assertIn(f"`{method.decode()} {endpoint.path}`", manual)
+
+    def test_elsewhere(self) -> None:
+        """There is nothing between the paths."""
+        for path in ("/manage", "/manage/", "/manage/projects/", "/manage/tokens/a/b", "/manage//projects"):
+            self.refused(self.ask("GET", path), 404)

@@ -1,0 +1,200 @@
+"""Tokens over the management API."""
+
+from __future__ import annotations
+
+from tests.unit.web.manage.desk import NOW, DeskTestCase
+
+
+class CreateTests(DeskTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.team = self.project()
+
+    def create(self, **body: object) -> dict[str, object]:
+        reply = self.ask("POST", "/manage/tokens", {"project_id": self.team, **body})
+        self.assertEqual(reply.code, 201, reply.body)
+        answer: dict[str, object] = reply.json
+        return answer
+
+    def wrong(self, *said: str, **body: object) -> None:
+        self.refused(self.ask("POST", "/manage/tokens", {"project_id": self.team, **body}), 422, *said)
+
+    def test_created(self) -> None:
+        """A token is shown in the answer that issues it, and nowhere else."""
+        reply = self.ask("POST", "/manage/tokens", {"project_id": self.team, "name": "laptop", "max_requests": 100})
+        secret = reply.json["token"]
+        self.assertEqual((reply.code, reply["location"]), (201, f"/manage/tokens/{reply.json['id']}"))
+        self.assertTrue(secret.startswith("sk-lp-"))
+        self.assertEqual(
+            {k: v for k, v in reply.json.items() if k != "token"},
+            {
+                "id": "tok-1",
+                "project_id": self.team,
+                "name": "laptop",
+                "prefix": secret[:10],
+                "active": True,
+                "expires_at": None,
+                "max_requests": 100,
+                "request_count": 0,
+                "apis": [],
+                "endpoints": [],
+                "models": [],
+                "ips": [],
+                "created_at": "2026-11-18T09:06:40.000Z",
+                "last_used_at": None,
+                "deactivated_at": None,
+            },
+        )
+        entry = self.last()
+        self.assertEqual(
+            (entry.action, entry.outcome, entry.project_id, entry.token_id),
+            ("token.create", "success", self.team, "tok-1"),
+        )
+        self.assertNotIn(secret, repr(self.audit.entries))
+        self.assertNotIn(secret.encode(), self.ask("GET", "/manage/tokens/tok-1").body)
+        self.assertNotIn(secret.encode(), self.ask("GET", "/manage/tokens").body)
+
+    def test_expiry(self) -> None:
+        """An expiry is said as a span, in minutes, or as a time; null is as if it were not said."""
+        for body in (
+            {"expires_in": "24h"},
+            {"expires_in": "1d"},
+            {"expires_in": "23h60m"},
+            {"duration_minutes": 1440},
+            {"duration_minutes": 1440, "expires_in": None},
+            {"expires_at": "2026-11-19T09:06:40Z"},
+            {"expires_at": "2026-11-19T11:06:40.000+02:00"},
+        ):
+            self.assertEqual(self.create(**body)["expires_at"], "2026-11-19T09:06:40.000Z", body)
+        self.assertIsNone(self.create(expires_at=None)["expires_at"])
+
+    def test_unfit_expiry(self) -> None:
+        """An expiry that is past, that is never, or that is said twice is refused."""
+        for said, body in (
+            ("expires_in", {"expires_in": "soon"}),
+            ("expires_in", {"expires_in": "0s"}),
+            ("expires_in", {"expires_in": "-1h"}),
+            ("expires_in", {"expires_in": 24}),
+            ("expires_in", {"expires_in": "9" * 60 + "h"}),
+            ("expires_in", {"expires_in": "9999999h"}),
+            ("duration_minutes", {"duration_minutes": 0}),
+            ("duration_minutes", {"duration_minutes": "60"}),
+            ("duration_minutes", {"duration_minutes": 10**15}),
+            ("duration_minutes", {"duration_minutes": True}),
+            ("expires_at", {"expires_at": "2026-11-18T09:06:40Z"}),
+            ("expires_at", {"expires_at": "2026-11-19T09:06:40"}),
+            ("expires_at", {"expires_at": "0001-01-01T00:00:00+23:59"}),
+            ("expires_at", {"expires_at": "9999-12-31T23:59:59-23:59"}),
+            ("expires_at", {"expires_at": NOW + 60}),
+            ("expires_at", {"expires_at": int(NOW + 60)}),
+            ("expires_at", {"expires_at": "1794992860"}),
+            ("expires_at", {"expires_at": "tomorrow"}),
+            ("exclude", {"expires_in": "1h", "duration_minutes": 60}),
+            ("exclude", {"expires_in": "1h", "expires_at": "2026-11-19T09:06:40Z"}),
+        ):
+            self.wrong(said, **body)
+
+    def test_rules(self) -> None:
+        """What a token may do is kept as it was said; a network in its own notation."""
+        rules = {
+            "apis": ["anthropic"],
+            "endpoints": ["/v1/messages", "/v1/files/*"],
+            "models": ["claude-*"],
+            "ips": ["192.0.2.7", "2001:DB8::/32"],
+        }
+        answer = self.create(**rules)
+        self.assertEqual({name: answer[name] for name in rules}, rules | {"ips": ["192.0.2.7/32", "2001:db8::/32"]})
+
+    def test_unfit_rules(self) -> None:
+        """A rule that could never be met, or means something else than it says, is refused."""
+        for said, body in (
+            ("apis", {"apis": ["mistral"]}),
+            ("apis", {"apis": "openai"}),
+            ("apis", {"apis": None}),
+            ("endpoints.0", {"endpoints": ["v1/messages"]}),
+            ("endpoints.0", {"endpoints": ["/v1/../admin"]}),
+            ("endpoints.0", {"endpoints": ["/a b"]}),
+            ("models.1", {"models": ["ok", ""]}),
+            ("ips.0", {"ips": ["10.0.0.1/8"]}),
+            ("ips.0", {"ips": ["example.com"]}),
+            ("ips.0", {"ips": ["fe80::1%eth0"]}),
+            ("ips.0", {"ips": [5]}),
+            ("models", {"models": ["x"] * 257}),
+            ("max_requests", {"max_requests": 0}),
+            ("max_requests", {"max_requests": 1.5}),
+            ("max_requests", {"max_requests": 2**31}),
+            ("name", {"name": ""}),
+            ("token: unknown key", {"token": "sk-lp-mine"}),
+        ):
+            self.wrong(said, **body)
+
+    def test_unknown_project(self) -> None:
+        """A token belongs to a project that is there."""
+        self.refused(self.ask("POST", "/manage/tokens", {"project_id": "nobody"}), 404)
+        self.assertEqual((self.last().project_id, self.last().outcome), ("nobody", "failure"))
+        self.refused(self.ask("POST", "/manage/tokens", {}), 422, "project_id")
+
+
+class LaterTests(DeskTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.team, self.other = self.project(), self.project()
+        self.id = self.token(project_id=self.team, name="laptop", max_requests=5, expires_in="1h", models=["gpt-*"])
+        self.path = f"/manage/tokens/{self.id}"
+
+    def test_listed(self) -> None:
+        """Tokens are listed all, or one project's."""
+        self.token(project_id=self.other)
+        ids = lambda query: [t["id"] for t in self.ask("GET", "/manage/tokens" + query).json["data"]]  # noqa: E731
+        self.assertEqual(ids(""), ["tok-1", "tok-2"])
+        self.assertEqual(ids(f"?project_id={self.other}"), ["tok-2"])
+        self.assertEqual(ids("?project_id=nobody"), [])
+        self.assertEqual(ids("?limit=1&offset=1"), ["tok-2"])
+        self.refused(self.ask("GET", "/manage/tokens?project_id=%00"), 422, "project_id")
+
+    def test_changed(self) -> None:
+        """What is named is changed, the rest stays."""
+        reply = self.ask("PATCH", self.path, {"name": "desk", "apis": ["openai"], "max_requests": 9})
+        self.assertEqual(reply.code, 200, reply.body)
+        self.assertEqual((reply.json["name"], reply.json["apis"], reply.json["max_requests"]), ("desk", ["openai"], 9))
+        self.assertEqual((reply.json["models"], reply.json["expires_at"]), (["gpt-*"], "2026-11-18T10:06:40.000Z"))
+        entry = self.last()
+        self.assertEqual((entry.action, entry.token_id, entry.project_id), ("token.update", self.id, self.team))
+        self.assertEqual(entry.details, {"changed": ["apis", "max_requests", "name"]})
+
+    def test_lifted(self) -> None:
+        """Null lifts an expiry or a limit, an empty list a rule; a new expiry takes the old one's place."""
+        body = {"expires_at": None, "max_requests": None, "models": [], "name": None}
+        reply = self.ask("PATCH", self.path, body).json
+        self.assertEqual([reply[name] for name in body], [None, None, [], ""])
+        reply = self.ask("PATCH", self.path, {"expires_in": "2h"}).json
+        self.assertEqual(reply["expires_at"], "2026-11-18T11:06:40.000Z")
+
+    def test_what_cannot_be_changed(self) -> None:
+        """A token stays with its project, and its state is not a field."""
+        for key in ("project_id", "active", "request_count", "token"):
+            self.refused(self.ask("PATCH", self.path, {key: 1}), 422, f"{key}: unknown key")
+
+    def test_revoked(self) -> None:
+        """A revoked token stays revoked, since the first time; revoking it again is no error."""
+        reply = self.ask("DELETE", self.path)
+        self.assertEqual((reply.code, reply.body, reply["cache-control"]), (204, b"", "no-store"))
+        self.assertEqual((self.last().action, self.last().project_id), ("token.revoke", self.team))
+        self.clock.advance(5)
+        self.assertEqual(self.ask("DELETE", self.path).code, 204)
+        shown = self.ask("GET", self.path).json
+        self.assertEqual((shown["active"], shown["deactivated_at"]), (False, "2026-11-18T09:06:40.000Z"))
+        self.refused(self.ask("PATCH", self.path, {"max_requests": None}), 409, "revoked")
+
+    def test_unknown(self) -> None:
+        """An id that nobody has is 404, and an attempt to change it is written down."""
+        for method, body in (("GET", None), ("PATCH", {}), ("DELETE", None)):
+            self.refused(self.ask(method, "/manage/tokens/nobody", body), 404)
+        self.assertEqual([entry.action for entry in self.audit.entries[-2:]], ["token.update", "token.revoke"])
+
+    def test_revocation_that_cannot_be_written_down(self) -> None:
+        """It is done, but not answered as done."""
+        self.audit.failing = OSError("disk full")
+        self.refused(self.ask("DELETE", self.path), 503)
+        self.assertFalse(self.store.tokens[self.id].active)
+        self.flushLoggedErrors(OSError)

@@ -1,0 +1,75 @@
+"""Liveness, readiness and metrics."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from llmproxy.errors import StoreUnavailable
+from llmproxy.web.ops import pages
+from llmproxy.web.root import OPS, Root
+from tests.asking import Reply, ask
+
+
+def render(accept: str) -> tuple[str, bytes]:
+    if "json" in accept:
+        return "application/json", b"{}"
+    return "text/plain; version=0.0.4", b"requests_total 1\n"
+
+
+class OpsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.checks = {"store": "ok", "config": "ok"}
+
+    async def readiness(self) -> dict[str, str]:
+        return self.checks
+
+    def ask(self, path: str, method: str = "GET", accept: str = "*/*") -> Reply:
+        return ask(Root(ops=pages(render, self.readiness)), method, path, fields={"Accept": accept})
+
+    def test_live(self) -> None:
+        """A process that answers is alive, whatever else is down."""
+        self.checks["store"] = "does not answer"
+        for path in ("/health", "/healthz", "/live", "/livez"):
+            reply = self.ask(path)
+            self.assertEqual((reply.code, reply.json["status"]), (200, "ok"), path)
+            self.assertEqual(reply["cache-control"], "no-store")
+
+    def test_ready(self) -> None:
+        """A process is ready while everything it was told to check is well."""
+        for path in ("/ready", "/readyz"):
+            reply = self.ask(path)
+            self.assertEqual((reply.code, reply.json), (200, {"status": "ok", "checks": self.checks}), path)
+
+    def test_not_ready(self) -> None:
+        """One check that fails makes it 503, and says which."""
+        self.checks["store"] = "does not answer"
+        reply = self.ask("/ready")
+        self.assertEqual((reply.code, reply.json), (503, {"status": "unavailable", "checks": self.checks}))
+
+    def test_check_raises(self) -> None:
+        """A check that cannot be made is no readiness."""
+
+        async def readiness() -> dict[str, str]:
+            raise StoreUnavailable
+
+        self.assertEqual(ask(Root(ops=pages(render, readiness)), "GET", "/ready").code, 503)
+
+    def test_metrics(self) -> None:
+        """Text for Prometheus, JSON for who asks for it, and the alias is always text."""
+        for path, accept, kind in (
+            ("/metrics", "*/*", "text/plain; version=0.0.4"),
+            ("/metrics", "application/json", "application/json"),
+            ("/metrics/prometheus", "application/json", "text/plain; version=0.0.4"),
+        ):
+            reply = self.ask(path, accept=accept)
+            self.assertEqual((reply.code, reply["content-type"]), (200, kind), path)
+
+    def test_other_methods(self) -> None:
+        """Nothing is changed here."""
+        reply = self.ask("/health", "POST")
+        self.assertEqual((reply.code, reply["allow"]), (405, "GET, HEAD"))
+        self.assertEqual(self.ask("/metrics", "HEAD").code, 200)
+
+    def test_every_page_is_reserved(self) -> None:
+        """A page that can be served is kept from the proxy on every listener."""
+        self.assertEqual(OPS, pages(render, self.readiness).keys())
