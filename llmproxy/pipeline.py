@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from twisted.internet.defer import CancelledError
@@ -154,6 +155,7 @@ class Journey:
             self._outgoing(exchange, route, taken.lines, key),
             body,
             request.upload,
+            partial(self._deadline, exchange, route),
         )
         exchange.first_byte = self._clock.seconds()
         await self._relay(exchange, route, answer, key.encode())
@@ -223,11 +225,8 @@ class Journey:
     async def _relay(self, exchange: Exchange, route: Route, answer: Answer, key: bytes) -> None:
         """Begin the client's answer and carry the body until it has ended, one way or the other."""
         request, timeouts = exchange.request, route.api.timeouts
-        facts = sniff.facts(bytes(exchange.prefix))
-        exchange.model = facts.model
-        exchange.stream = sniff.is_stream_answer(answer.lines) or (
-            answer.code < 400 and sniff.expects_stream(route.path, route.query, request.lines, facts)
-        )
+        asked = self._asks_for_stream(exchange, route)
+        exchange.stream = sniff.is_stream_answer(answer.lines) or (answer.code < 400 and asked)
         total = timeouts.stream if exchange.stream else timeouts.request
         exchange.relay = relay = Relay(
             request,
@@ -244,6 +243,17 @@ class Journey:
         answer.deliverBody(relay)
         exchange.outcome = await relay.done
 
+    def _asks_for_stream(self, exchange: Exchange, route: Route) -> bool:
+        facts = sniff.facts(bytes(exchange.prefix))
+        exchange.model = facts.model
+        return sniff.expects_stream(route.path, route.query, exchange.request.lines, facts)
+
+    def _deadline(self, exchange: Exchange, route: Route) -> float | None:
+        """When the whole answer is due, going by what was asked for so far."""
+        timeouts = route.api.timeouts
+        total = timeouts.stream if self._asks_for_stream(exchange, route) else timeouts.request
+        return exchange.arrived + total if total else None
+
     def _incoming(self, exchange: Exchange, route: Route, answer: Answer, key: bytes) -> list[bytes]:
         """The provider's fields that pass, and ours."""
         lines = fields.incoming(masked_lines(answer.lines, key), own_cors=bool(route.api.allowed_origins))
@@ -257,8 +267,9 @@ class Journey:
         return lines
 
     def _debug(self, exchange: Exchange) -> list[bytes]:
-        now = exchange.first_byte or 0.0
-        asked, authorized = exchange.asked or now, exchange.authorized or now
+        authorized, asked, now = (
+            exchange.arrived if at is None else at for at in (exchange.authorized, exchange.asked, exchange.first_byte)
+        )
         return [
             b"X-Cache-Status: disabled",
             b"X-Upstream-Response-Time: %d" % round((now - asked) * 1000),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
 from twisted.internet.defer import CancelledError
 
 from llmproxy import errors
 from llmproxy.config.routes import Route
-from llmproxy.http import cors, params, sniff
+from llmproxy.http import cors, params, sniff, target
+from llmproxy.http.endpoints import Endpoints
 from llmproxy.interfaces import IAuditLogger, IProjectStore
 from llmproxy.model import AuditEntry, Grant
 
@@ -35,7 +37,7 @@ class Policy:
             await self._guard(grant, client, request_id)
         if grant.apis and route.api_name not in grant.apis:
             raise errors.ApiNotAllowed
-        if grant.endpoints and route.endpoint not in grant.endpoints:
+        if grant.endpoints and not _compiled(grant.endpoints).match(target.parse(route.path).segments):
             raise errors.EndpointNotAllowed("This token may not use this endpoint.")
         if grant.ips and not _within(client, grant.ips):
             raise errors.AddressNotAllowed
@@ -78,20 +80,29 @@ class Policy:
         except Exception as e:
             refusal = errors.StoreUnavailable("Whether the project is active could not be found out. Try again.")
             refusal.__cause__ = e
-        await self._audit.log(
-            AuditEntry(
-                at=self._now(),
-                action="request.refused",
-                actor=f"token:{grant.token_id}",
-                outcome="denied" if isinstance(refusal, errors.ProjectInactive) else "error",
-                project_id=grant.project_id,
-                token_id=grant.token_id,
-                request_id=request_id,
-                client=client,
-                details={"code": refusal.code},
-            )
+        entry = AuditEntry(
+            at=self._now(),
+            action="request.refused",
+            actor=f"token:{grant.token_id}",
+            outcome="denied" if isinstance(refusal, errors.ProjectInactive) else "error",
+            project_id=grant.project_id,
+            token_id=grant.token_id,
+            request_id=request_id,
+            client=client,
+            details={"code": refusal.code},
         )
+        try:
+            await self._audit.log(entry)
+        except (errors.ProxyError, CancelledError):
+            raise
+        except Exception as e:
+            raise errors.AuditUnavailable("The request was refused, and that could not be written down.") from e
         raise refusal
+
+
+@lru_cache(1024)
+def _compiled(patterns: tuple[str, ...]) -> Endpoints:
+    return Endpoints(patterns)
 
 
 def _among(model: str, allowed: Sequence[str]) -> bool:

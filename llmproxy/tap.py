@@ -24,11 +24,13 @@ class Options(TwistedOptions):
     synopsis = "[--config FILE] [--listen ENDPOINT]… [--check]"
     longdesc = "A transparent, governed reverse proxy daemon for LLM APIs."
     optFlags: ClassVar = [["check", None, "check the settings, say what is wrong with them, and exit (0, or 78)"]]
+    lists = ("listen", "admin-listen", "metrics-listen")
     optParameters: ClassVar = [["config", "c", "etc/apis.yaml", "the settings file"]]
 
     def __init__(self) -> None:
         TwistedOptions.__init__(self)
-        self["listen"], self["admin-listen"], self["metrics-listen"] = [], [], []
+        for flag in self.lists:
+            self[flag] = []
 
     def opt_listen(self, endpoint: str) -> None:
         """where to listen, such as tcp:8080:interface=127.0.0.1; may be given more than once; instead of the file's"""
@@ -43,10 +45,8 @@ class Options(TwistedOptions):
         self["metrics-listen"].append(endpoint)
 
     def overrides(self) -> dict[str, Any]:
-        """What the flags say, as the settings file would."""
-        names = {"listen": "listen", "admin-listen": "admin_listen", "metrics-listen": "metrics_listen"}
-        server = {setting: tuple(self[flag]) for flag, setting in names.items() if self[flag]}
-        return {"server": server} if server else {}
+        """What the flags say, by the path of the setting."""
+        return {f"server.{flag.replace('-', '_')}": self[flag] or None for flag in self.lists}
 
     def postOptions(self) -> None:
         if self["check"]:

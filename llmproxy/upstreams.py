@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from twisted.web.iweb import IBodyProducer
 
 from llmproxy import errors
 from llmproxy.breaker import Breaker
-from llmproxy.config.model import Api, Settings
+from llmproxy.config.model import Api, Settings, Timeouts
 from llmproxy.config.routes import Route, upstream
 from llmproxy.interfaces import IProjectStore
 from llmproxy.wire.raw import Answer, Caller, Origin
@@ -63,7 +64,7 @@ class ProviderKeys:
 class Circuits:
     """The breakers of one API.
 
-    What no tenant can bring about (the provider is not reachable) counts for everybody; answers that say failure and
+    What no tenant can bring about (no connection to the provider) counts for everybody; answers that say failure and
     answers that do not come count only for the project that asked, so that one tenant cannot shut out another.
     """
 
@@ -119,12 +120,12 @@ class Attempt:
             self.project.succeeded(now, self.ticket)
 
     def failed(self, error: BaseException, now: float) -> None:
-        if isinstance(error, errors.UpstreamUnreachable):
+        if isinstance(error, errors.UpstreamUnreachable) and error.nothing_sent:
             self.shared.failed(now, self.shared_ticket)
             self.project.released(self.ticket)
             return
         self.shared.released(self.shared_ticket)
-        if isinstance(error, errors.UpstreamTimeout | errors.UpstreamBroken):
+        if isinstance(error, errors.UpstreamFailure):
             self.project.failed(now, self.ticket)
         else:  # the client left, or the fault is ours
             self.project.released(self.ticket)
@@ -158,15 +159,17 @@ class Upstreams:
         lines: list[bytes],
         body: IBodyProducer | None,
         progress: Progress,
+        deadline: Callable[[], float | None] = lambda: None,
     ) -> Answer:
         """Send it and wait for the head of the answer.
 
         @param lines: All fields of the outgoing request but its framing.
         @param progress: Counts the bytes of the request that were read; silence is measured from the last of them.
+        @param deadline: Tells the clock's time by which the whole answer is due, as far as is known when it is called.
         """
         attempt = self.circuits[route.api_name].enter(project_id, self._clock.seconds())
         try:
-            answer = await self._send(route, method, lines, body, progress)
+            answer = await self._send(route, method, lines, body, progress, deadline)
         except BaseException as e:
             attempt.failed(e, self._clock.seconds())
             raise
@@ -174,7 +177,13 @@ class Upstreams:
         return answer
 
     async def _send(
-        self, route: Route, method: bytes, lines: list[bytes], body: IBodyProducer | None, progress: Progress
+        self,
+        route: Route,
+        method: bytes,
+        lines: list[bytes],
+        body: IBodyProducer | None,
+        progress: Progress,
+        deadline: Callable[[], float | None],
     ) -> Answer:
         caller = self._callers[route.api_name]
         origin = self._origins[route.api_name]
@@ -182,28 +191,30 @@ class Upstreams:
         for remaining in reversed(range(retries.attempts)):
             sent = caller.send(method, origin, route.target, list(lines), body)
             try:
-                return await self._head(sent, timeouts.response_header, progress)
+                return await self._head(sent, timeouts, progress, deadline)
             except errors.UpstreamUnreachable as e:
-                # Nothing of the request was read yet, so sending it again is sending it once.
-                if not (remaining and getattr(e, "nothing_sent", False) and progress.count == 0):
+                if not (remaining and e.nothing_sent):
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _head(self, sent: Deferred[Answer], seconds: float, progress: Progress) -> Answer:
-        """Wait for the head: at most C{seconds} of silence, counted anew while the upload goes on."""
-        if not seconds or sent.called:
+    async def _head(
+        self, sent: Deferred[Answer], timeouts: Timeouts, progress: Progress, deadline: Callable[[], float | None]
+    ) -> Answer:
+        """Wait for the head: for so much silence, counted anew while the upload goes on, and until the deadline."""
+        looks = [seconds for seconds in (timeouts.response_header, timeouts.request, timeouts.stream) if seconds]
+        if not looks or sent.called:
             return await sent
-        silence = _Silence(self._clock, seconds, progress, sent)
+        patience = _Patience(self._clock, timeouts.response_header, progress, deadline, sent, min(looks))
         try:
             return await sent
         except errors.UpstreamTimeout:
             raise
         except Exception as e:
-            if silence.broken:
-                raise errors.UpstreamTimeout(f"The provider did not answer within {seconds:g} s.") from e
+            if patience.lost:
+                raise errors.UpstreamTimeout(f"The provider did not answer within {patience.lost:g} s.") from e
             raise
         finally:
-            silence.over()
+            patience.over()
 
 
 def _origin(api: Api) -> Origin:
@@ -211,24 +222,45 @@ def _origin(api: Api) -> Origin:
     return Origin(origin.scheme.decode(), origin.host.decode(), origin.port)
 
 
-class _Silence:
-    """Cancels a Deferred when for so long neither its answer came nor the upload went on."""
+class _Patience:
+    """Cancels a Deferred when for too long neither its answer came nor the upload went on, or its time is up.
 
-    def __init__(self, clock: IReactorTime, seconds: float, progress: Progress, sent: Deferred[Answer]) -> None:
+    @ivar lost: After how many seconds that was, once it has happened.
+    """
+
+    lost = 0.0
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        silence: float,
+        progress: Progress,
+        deadline: Callable[[], float | None],
+        sent: Deferred[Answer],
+        first_look: float,
+    ) -> None:
         self._clock = clock
-        self._seconds = seconds
+        self._silence = silence
         self._progress = progress
+        self._deadline = deadline
         self._sent = sent
         self._seen = progress.count
-        self.broken = False
-        self._timer = clock.callLater(seconds, self._look)
+        self._since = self._begun = clock.seconds()
+        self._timer = clock.callLater(first_look, self._look)
 
     def _look(self) -> None:
+        now = self._clock.seconds()
         if self._progress.count != self._seen:
-            self._seen = self._progress.count
-            self._timer = self._clock.callLater(self._seconds, self._look)
+            self._seen, self._since = self._progress.count, now
+        ends = [self._since + self._silence] if self._silence else []
+        if (deadline := self._deadline()) is not None:
+            ends.append(deadline)
+        if not ends:
             return
-        self.broken = True
+        if min(ends) > now:
+            self._timer = self._clock.callLater(min(ends) - now, self._look)
+            return
+        self.lost = now - self._begun
         self._sent.cancel()
 
     def over(self) -> None:

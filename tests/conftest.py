@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 
@@ -15,7 +17,9 @@ def _at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let a TestCase wait on the reactor that runs already, and keep its files where pytest keeps its own."""
 
     def wait(self: TestCase, deferred: Any, running: Any = None) -> None:
-        pytest_twisted.blockon(deferred)
+        # A call from a thread is taken off the reactor's queue only when it is over, and trial's clean-up turns the
+        # reactor once more: without a turn of our own in between, the call that ended the test would be made twice.
+        pytest_twisted.blockon(deferred.addBoth(lambda result: deferLater(reactor, 0, lambda: result)))
 
     def mktemp(self: SynchronousTestCase) -> str:
         return str(tmp_path_factory.mktemp("trial") / "temp")

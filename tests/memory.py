@@ -185,6 +185,7 @@ class MemoryTransport:
                 self.reading = False
                 self.protocol.readConnectionLost()
             else:
+                self.other._ended = True
                 self._lose(ConnectionDone())
             return True
         return False

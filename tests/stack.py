@@ -86,9 +86,7 @@ class Stack:
         port = free_port()
         config = self.home / f"{name}.yaml"
         config.write_text(
-            SETTINGS.format(
-                home=self.home, provider=f"http://{HOST}:{self.simulator.port}", port=port, more=self.more
-            )
+            SETTINGS.format(home=self.home, provider=f"http://{HOST}:{self.simulator.port}", port=port, more=self.more)
         )
         return Daemon(
             "llmproxy", "--config", str(config), port=port, log=self.home / f"{name}.log",

@@ -243,7 +243,7 @@ class Channel(Protocol):
             self._upload = upload
             self._chunks = ChunkedBody(self.site.limits) if length == CHUNKED else None
             self._left = length
-            self._continue = head.expect_continue and not rest
+            self._continue = head.expect_continue
             if rest:
                 self._body(rest)
             self._await_body()

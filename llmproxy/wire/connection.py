@@ -31,6 +31,23 @@ _OPENING, _IDLE, _HEAD, _FIXED, _CHUNKS, _TILL_CLOSE, _GONE = range(7)
 _STATUS_LINE = b"HTTP/1."
 
 
+class _Chunks(http1.ChunkedBody):
+    """Gives out all that came before a fault, however it came, and only then tells of the fault."""
+
+    __slots__ = ("broken",)
+
+    def __init__(self, limits: http1.Limits) -> None:
+        super().__init__(limits)
+        self.broken: http1.BadMessage | None = None
+
+    def _line(self, data: bytes, at: int) -> int:
+        try:
+            return super()._line(data, at)
+        except http1.BadMessage as e:
+            self.broken = e
+            return 0
+
+
 class Home(Shape):
     """Where a connection belongs."""
 
@@ -62,7 +79,7 @@ class Connection(Protocol):
     _answer: Answer | None = None
     _socket: socket.socket | None = None
     _poll: select.poll | None = None
-    _chunks: http1.ChunkedBody | None = None
+    _chunks: _Chunks | None = None
     _closing: IDelayedCall | None = None
     _keep = False
     _left = 0
@@ -225,7 +242,7 @@ class Connection(Protocol):
             if data:
                 self._read_fixed(data)
         elif head.length == http1.CHUNKED:
-            self._state, self._chunks = _CHUNKS, http1.ChunkedBody(self._limits)
+            self._state, self._chunks = _CHUNKS, _Chunks(self._limits)
             if data:
                 self._read_chunks(data)
         else:
@@ -249,16 +266,15 @@ class Connection(Protocol):
     def _read_chunks(self, data: bytes) -> None:
         chunks = self._chunks
         assert chunks is not None
-        try:
-            pieces = chunks.feed(data)
-        except http1.BadMessage as e:
-            self._broken(e)
-            return
+        pieces = chunks.feed(data)
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if chunks.done:
             self._end(body, chunks.rest)
-        elif body:
+            return
+        if body:
             self._answer.received(body)  # type: ignore[union-attr]
+        if chunks.broken is not None:
+            self._broken(chunks.broken)
 
     def _end(self, last: bytes, rest: bytes) -> None:
         """The answer is complete. First the connection is given on, so that whoever gets these bytes may use it."""
@@ -322,6 +338,13 @@ class Connection(Protocol):
             self._outgoing = None
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
+        try:
+            self._tell(state, exchange, answer, reason)
+        finally:
+            self._home.left(self)
+            self._home.lost(self)
+
+    def _tell(self, state: int, exchange: Exchange | None, answer: Answer | None, reason: Failure) -> None:
         if not self.opened.called:
             self.opened.errback(reason)
         elif exchange is not None:
@@ -330,8 +353,6 @@ class Connection(Protocol):
             answer.finished()
         elif answer is not None:
             answer.failed(reason)
-        self._home.left(self)
-        self._home.lost(self)
 
     def _unanswered(self, exchange: Exchange, reason: Failure) -> None:
         error: errors.UpstreamFailure

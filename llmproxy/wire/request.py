@@ -11,10 +11,12 @@ from urllib.parse import unquote_to_bytes
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 from twisted.web import http, server
+from twisted.web.error import UnsupportedMethod
 from twisted.web.http_headers import Headers
 from twisted.web.resource import _IEncodingResource
+from twisted.web.server import NOT_DONE_YET
 
-from llmproxy.errors import ClientGone, InternalError
+from llmproxy.errors import ClientGone, InternalError, MethodNotAllowed, ProxyError
 from llmproxy.http import refusals
 from llmproxy.wire.http1 import LAST_CHUNK, RequestHead
 from llmproxy.wire.pull import Pulled
@@ -101,8 +103,6 @@ class Request(server.Request):
         if self.gone:
             return
         if self._encoder is not None and not self._inFakeHead:
-            if not self.begun:
-                self._default_type()
             data = self._encoder.encode(data)
         if self.begun:
             self._send(data)
@@ -120,8 +120,6 @@ class Request(server.Request):
             return
         if self._encoder is not None:
             encoder, self._encoder = self._encoder, None
-            if not self.begun:
-                self.responseHeaders.removeHeader(b"Content-Length")
             self.write(encoder.finish())
         if not self.begun:
             self.write(b"")
@@ -167,9 +165,27 @@ class Request(server.Request):
         try:
             if not getattr(resource, "starts_on_head", False) and _IEncodingResource.providedBy(resource):
                 self._encoder = resource.getEncoder(self)
-            self.render(resource)  # type: ignore[no-untyped-call]
+            self.render(resource)
         except Exception:
             self.processingFailed(Failure())
+
+    def render(self, resrc: Any) -> None:
+        try:
+            body = resrc.render(self)
+        except UnsupportedMethod as e:
+            if self.method == b"HEAD" and b"GET" in e.allowedMethods:
+                super().render(resrc)  # type: ignore[no-untyped-call]
+                return
+            allow = b", ".join(sorted(e.allowedMethods)).decode("ascii")
+            self._answer(MethodNotAllowed(headers={"Allow": allow}), b"Method Not Allowed")
+            return
+        if body is NOT_DONE_YET:
+            return
+        if not isinstance(body, bytes):
+            raise TypeError(f"A resource returned {type(body).__name__}, not bytes.")
+        self.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+        self.write(body)
+        self.finish()
 
     def connectionLost(self, reason: Failure) -> None:
         self.gone = self._disconnected = True
@@ -188,13 +204,16 @@ class Request(server.Request):
         if self.begun:
             self.abort()
             return reason
+        self._answer(InternalError(), b"Internal Server Error")
+        return reason
+
+    def _answer(self, error: ProxyError, phrase: bytes) -> None:
         self._encoder = None
         self._inFakeHead = False
-        lines, body = refusals.render(InternalError(), "hybrid", "")
-        self.begin(500, b"Internal Server Error", lines, len(body))
+        lines, body = refusals.render(error, "hybrid", "")
+        self.begin(error.status, phrase, [*lines, b"Date: " + http.datetimeToString()], len(body))
         self._send(body)
         self.finish()
-        return reason
 
     # Made on first use
 

@@ -7,17 +7,19 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any
 
-from twisted.internet.defer import succeed
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from llmproxy import TransparentProxy, errors
 from llmproxy.config.model import Api, Server, Settings
-from llmproxy.interfaces import IEventBus, IProjectStore, ITokenValidator
+from llmproxy.interfaces import IEventBus
 from llmproxy.model import Grant, RequestRecord
 from llmproxy.wire.http1 import Limits
 from llmproxy.wire.server import Site
 from tests.fakes import MemoryAudit
+from tests.memory import has_left
 from tests.network import Network, Parties, Party
 
 TOKEN = "sk-lp-" + "t" * 43
@@ -30,9 +32,11 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-@implementer(ITokenValidator)
 class Tokens:
-    """A validator of ten lines."""
+    """A validator of ten lines.
+
+    @ivar counted: The tokens whose uses it was told of; C{asked}: how often it was asked anything.
+    """
 
     def __init__(self) -> None:
         self.grants: dict[str, Any] = {
@@ -40,14 +44,16 @@ class Tokens:
             OTHER: Grant("project-2", token_id="token-2"),
         }
         self.counted: list[str] = []
+        self.asked = 0
         self.failing: BaseException | None = None
 
     async def validate_token(self, token: str) -> Grant | str:
+        self.asked += 1
         if self.failing is not None:
             raise self.failing
         if token not in self.grants:
             raise errors.TokenNotFound
-        grant = self.grants[token]
+        grant: Grant | str = self.grants[token]
         return (await grant) if isinstance(grant, Awaitable) else grant
 
     async def validate_token_with_tracking(self, token: str) -> Grant | str:
@@ -56,7 +62,6 @@ class Tokens:
         return grant
 
 
-@implementer(IProjectStore)
 class Projects:
     """A store of ten lines: what the proxy asks of one."""
 
@@ -180,8 +185,10 @@ class Stage(SynchronousTestCase):
     """One proxy on one network. At the end nothing may be left: no timer, no request under way, no lost record.
 
     @ivar api: Settings of its one API that a class of tests wants otherwise; C{server} likewise.
+    @ivar unseen: What the site refused by itself: status and code.
     """
 
+    default = "openai"
     api: dict[str, Any] = {}  # noqa: RUF012
     server: dict[str, Any] = {}  # noqa: RUF012
 
@@ -190,12 +197,15 @@ class Stage(SynchronousTestCase):
         self.provider = Parties(self.network)
         self.network.servers[PROVIDER] = self.provider
         self.tokens, self.projects, self.audit = Tokens(), Projects(), MemoryAudit()
-        self.asked = 0
         self.clients: list[Party] = []
-        self.begin()
+        self._start()
 
     def begin(self, apis: dict[str, Any] | None = None, **settings: Any) -> None:
-        """Make the proxy, with these settings of its API."""
+        """End the present proxy and make another, with these settings of its API."""
+        self._finish()
+        self._start(apis, **settings)
+
+    def _start(self, apis: dict[str, Any] | None = None, **settings: Any) -> None:
         settings = {
             "provider": "openai",
             "base_url": BASE_URL,
@@ -205,10 +215,11 @@ class Stage(SynchronousTestCase):
         }
         server = Server(**self.server)
         self.events = Events()
+        self.unseen: list[tuple[int, str]] = []
         self.proxy = TransparentProxy(
-            Settings(default_api="openai", apis={"openai": Api(**settings), **(apis or {})}, server=server),
-            self.tokens,
-            self.projects,
+            Settings(default_api=self.default, apis={"openai": Api(**settings), **(apis or {})}, server=server),
+            self.validator(),
+            self.projects,  # type: ignore[arg-type]
             events=self.events,
             audit=self.audit,
             reactor=self.network,
@@ -218,24 +229,26 @@ class Stage(SynchronousTestCase):
             self.proxy,
             reactor=self.network,
             limits=Limits(head=server.max_head_bytes, body=server.max_request_bytes),
-            peer_left=lambda transport, half: transport.peer_left(half=half),
+            peer_left=has_left,
+            on_refused=lambda status, code, remote: self.unseen.append((status, code)),
         )
 
+    def validator(self) -> Any:
+        return self.tokens
+
     def tearDown(self) -> None:
+        self._finish()
+
+    def _finish(self) -> None:
+        """Everybody leaves, and nothing is left behind."""
         for client in self.clients:
-            if not client.ended:
+            if not client.end:
                 client.resume()
                 client.close()
+        closed = Deferred.fromCoroutine(self.proxy.close())
         self.network.flow()
-        closing: Any = self.proxy.close()
-        self.ended: list[None] = []
-        from twisted.internet.defer import Deferred
-
-        Deferred.fromCoroutine(closing).addCallback(self.ended.append)
-        self.network.flow()
-        self.network.pass_time(5)  # which a provider that does not close its side is given
-        self.assertEqual(self.ended, [None], "a connection to the provider is left")
-        self.assertEqual([call.func for call in self.network.getDelayedCalls()], [])
+        self.successResultOf(closed)
+        self.assertEqual([str(call) for call in self.network.getDelayedCalls()], [])
         self.assertEqual(self.proxy.metrics().in_flight, 0)
         self.assertEqual(self.proxy.metrics().requests, len(self.events.records))
 
@@ -245,10 +258,7 @@ class Stage(SynchronousTestCase):
         """Somebody connects."""
         party = Party(self.network)
         self.clients.append(party)
-        from twisted.internet.address import IPv4Address
-
-        channel = self.site.buildProtocol(IPv4Address("TCP", address, 40_000))
-        self.network.join(party, channel, ("198.51.100.1", 8080), address)
+        self.network.join(self.site.buildProtocol(IPv4Address("TCP", address, 4711)), party, address)
         self.network.flow()
         return party
 
@@ -270,6 +280,12 @@ class Stage(SynchronousTestCase):
         first, *lines = head.decode("latin-1").split("\r\n")
         return first, lines, body
 
+    def slow(self) -> tuple[Any, Deferred[Any]]:
+        """A grant that comes when the Deferred is fired with what the first of the two is."""
+        waiting: Deferred[Any] = Deferred()
+        grant, self.tokens.grants[TOKEN] = self.tokens.grants[TOKEN], waiting
+        return grant, waiting
+
     # What is claimed
 
     def record(self) -> RequestRecord:
@@ -290,6 +306,3 @@ class Stage(SynchronousTestCase):
         self.assertEqual(got["X-Request-ID"], got.json["request_id"])
         self.assertEqual(got["Content-Type"], "application/json")
         self.assert_recorded("refused" if status < 500 else "failed", status, code)
-
-
-__all__ = ["Stage", "succeed"]

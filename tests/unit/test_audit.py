@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, execute, fail, succeed
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
@@ -156,6 +156,7 @@ class ThreadedAuditTests(TestCase):
             for one in [audit.log(entry(str(n))) for n in range(200)]:
                 await one
             await audit.stopService()
+            await deferLater(reactor, 0)  # leave the queue of calls from threads, which trial's cleaning up works off
             actions = [json.loads(line)["action"] for line in Path(path).read_text().splitlines()]
             self.assertEqual(actions, [str(n) for n in range(200)])
 

@@ -6,7 +6,7 @@ import json
 from io import BytesIO, StringIO, TextIOWrapper
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.logger import ILogObserver, Logger, LogLevel, LogPublisher
 from twisted.python.failure import Failure
@@ -96,6 +96,7 @@ class JSONTests(SynchronousTestCase):
         self.assertEqual(line["nest"], {"1": {"2": [3, "{4}"]}})
 
     @given(st.text())
+    @example("\x00\x1b[2J\x7f\x9b\r\n\u2028\u202e\ud800")
     def test_injection(self, said: str) -> None:
         """Whatever a client makes us say stays in one line of plain ASCII without control characters."""
         lines = Lines()

@@ -7,6 +7,7 @@ import re
 import unittest
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from llmproxy.access import line
 from llmproxy.config.model import Logging
@@ -16,7 +17,15 @@ from llmproxy.metrics.exposition import registry
 from llmproxy.model import AuditEntry, RequestRecord
 
 PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
+SOURCES = PAGE.parents[1] / "llmproxy"
+ACTION = r'"((?:project|token|management|request)(?:\.[a-z_]+)+)"'
+EXTRA = r'\.(gauge|counter)\(\s*"([a-z_]+)"'
 RECORD = RequestRecord("r1", 0.0, 0.1, "GET", "/v1/models", 200, "complete")
+
+
+def _found(pattern: str) -> list[Any]:
+    """Whatever matches in our own sources."""
+    return [found for path in SOURCES.rglob("*.py") for found in re.findall(pattern, path.read_text("utf-8"))]
 
 
 class ObservabilityPageTests(unittest.TestCase):
@@ -35,7 +44,8 @@ class ObservabilityPageTests(unittest.TestCase):
             for family in registry(metrics).collect()
             if family.name.startswith("llmproxy_")
         }
-        self.assertEqual(scraped, {word for word in self.words if word.startswith("llmproxy_")})
+        extras = {f"llmproxy_{name}" + "_total" * (kind == "counter") for kind, name in _found(EXTRA)}
+        self.assertEqual(scraped | extras, {word for word in self.words if word.startswith("llmproxy_")})
 
     def test_snapshot(self) -> None:
         """Every name of the snapshot, and of the JSON, is explained."""
@@ -54,6 +64,12 @@ class ObservabilityPageTests(unittest.TestCase):
     def test_audit(self) -> None:
         """Every field of an audit entry is explained."""
         self.assertDocumented({f.name for f in fields(AuditEntry)})
+
+    def test_audit_actions(self) -> None:
+        """Every action that the program can write down is explained."""
+        actions = set(_found(ACTION))
+        self.assertIn("project.create", actions)
+        self.assertDocumented(actions)
 
     def test_logs(self) -> None:
         """Every field of a log line, and every setting of the logs, is explained."""

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import twisted.plugins
 from llmproxy.interfaces import IEventSinkFactory
 from llmproxy.plugins import find
+from llmproxy.sinks.file import FileSinkFactory
 
 OUTSIDER = """
     from zope.interface import implementer
@@ -46,6 +47,10 @@ class FindTests(SynchronousTestCase):
         """Another package's plugin is found by its name."""
         self.install("outsider_one", "pigeon")
         self.assertEqual(find(IEventSinkFactory, "pigeon").name, "pigeon")
+
+    def test_built_in(self) -> None:
+        """The file sink comes through the same door as an outsider's."""
+        self.assertIsInstance(find(IEventSinkFactory, "file"), FileSinkFactory)
 
     def test_unknown(self) -> None:
         """A name that nobody provides is an error that says which names there are."""

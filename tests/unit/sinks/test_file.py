@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import deferLater
 from twisted.plugin import IPlugin
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
@@ -80,6 +81,7 @@ class FileSinkFactoryTests(TestCase):
             sink = FileSinkFactory().sink({"path": path}, reactor)
             await sink.write([event("a")])
             await sink.close()
+            await deferLater(reactor, 0)  # leave the queue of calls from threads, which trial's cleaning up works off
             self.assertEqual(json.loads(Path(path).read_text())["request_id"], "a")
 
         return Deferred.fromCoroutine(journey())

@@ -43,16 +43,15 @@ class Calendar:
 def new_store(url: str, now: Callable[[], float], master: str = MASTER, **more: Any) -> Store:
     from twisted.internet import reactor
 
-    return Store(
-        more.pop("reactor", reactor),
-        url,
-        sealer=Sealer(derive(master, "seal")),
-        hasher=TokenHasher(derive(master, "hash")),
-        random=os.urandom,
-        now=now,
+    given: dict[str, Any] = {
+        "sealer": Sealer(derive(master, "seal")),
+        "hasher": TokenHasher(derive(master, "hash")),
+        "random": os.urandom,
         # A loaded machine is not a store that is down.
-        **{"timeout": 30.0, **more},
-    )
+        "timeout": 30.0,
+        **more,
+    }
+    return Store(given.pop("reactor", reactor), url, now=now, **given)
 
 
 class ContractCase:

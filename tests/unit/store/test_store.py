@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -13,13 +14,14 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from llmproxy.errors import Invalid, StoreUnavailable, TokenNotFound
 from llmproxy.model import Project, Token
+from llmproxy.sealing import Sealer, derive
 from llmproxy.store.refusals import BadAddress, CannotStart, WrongKey
-from tests.unit.store.contract import OPENAI_KEY, Calendar, StoreContract, new_store
+from tests.unit.store.contract import MASTER, OPENAI_KEY, Calendar, StoreContract, new_store
 
 
 class SQLiteStoreTests(StoreContract, TestCase):
@@ -43,6 +45,20 @@ class OnDisk(TestCase):
     def sql(self, statement: str) -> list[Any]:
         with closing(sqlite3.connect(self.path)) as connection, connection:
             return connection.execute(statement).fetchall()
+
+
+class SlowSealer(Sealer):
+    """Seals when a test opens the gate; the thread that wants it done waits there, in the midst of its transaction."""
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(key)
+        self.begun = threading.Event()
+        self.gate = threading.Event()
+
+    def seal(self, text: str, *context: str) -> bytes:
+        self.begun.set()
+        self.gate.wait(10)
+        return super().seal(text, *context)
 
 
 class AtRestTests(OnDisk):
@@ -163,26 +179,26 @@ class DownTests(OnDisk):
         await self.store.validate_token_with_tracking(secret)
 
     async def test_a_change_whose_caller_gave_up(self) -> None:
-        """It was told that the store did not answer; what is remembered must go all the same once the change is made."""
+        """The caller was told that the store did not answer; what others remember goes all the same."""
         project = await self.store.create_project(Project("", "T"))
-        clock, impatient = await self.impatient()
+        sealer = SlowSealer(derive(MASTER, "seal"))
+        clock, impatient = await self.impatient(sealer=sealer)
         heard: Deferred[str] = Deferred()
         impatient.watch(heard.callback)
-        with self.locked():
-            changing = impatient.update_project(replace(project, name="New"))
-            while not impatient._writes._pool.working:  # taken up by its thread, which the lock now holds
-                await deferLater(reactor, 0)
-            clock.advance(5)
-            self.failureResultOf(changing, StoreUnavailable)
-            self.assertNoResult(heard)
+        changing = impatient.update_project(replace(project, name="New", api_keys={"openai": OPENAI_KEY}))
+        self.assertTrue(sealer.begun.wait(10))
+        clock.advance(5)
+        self.failureResultOf(changing, StoreUnavailable)
+        self.assertNoResult(heard)
+        sealer.gate.set()
         self.assertEqual(await heard, project.id)
         self.assertEqual((await self.store.get_project_by_id(project.id)).name, "New")
 
-    async def impatient(self) -> tuple[Clock, Any]:
+    async def impatient(self, **more: Any) -> tuple[Clock, Any]:
         """A store on the same file whose patience of 5 s is measured by a clock of the test's."""
         clock = Clock()
         clock.callFromThread = reactor.callFromThread  # type: ignore[attr-defined]
-        store = self.another(reactor=clock, timeout=5.0)
+        store = self.another(reactor=clock, timeout=5.0, **more)
         await store.open()
         self.addCleanup(store.close)
         return clock, store

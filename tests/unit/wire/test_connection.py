@@ -421,15 +421,17 @@ class FaultTests(ConnectionCase):
             exchange = self.ask()
             self.receive(OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
             taker = self.take(exchange)
-            self.receive(odd)
+            self.receive(b"1\r\nb\r\n" + odd)
+            self.assertEqual(taker.body[:2], b"ab")
             self.assertTrue(taker.cut)
             self.assertTrue(self.wire.aborted)
             self.assertEqual(self.home.freed, 0)
 
     def test_malformed_chunks_with_the_head(self) -> None:
         exchange = self.ask()
-        self.receive(OK + b"Transfer-Encoding: chunked\r\n\r\nx\r\n")
-        self.assertTrue(self.take(exchange).cut)
+        self.receive(OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\nx\r\n")
+        taker = self.take(exchange)
+        self.assertEqual((taker.body, taker.cut), (b"a", True))
 
     def test_bytes_nobody_asked_for(self) -> None:
         self.receive(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
@@ -498,6 +500,20 @@ class LeavingTests(ConnectionCase):
         self.answer(exchange).deliverBody(taker)
         self.receive(b"1\r\na\r\n", b"1\r\nb\r\n0\r\n\r\n")
         self.assertEqual((taker.body, self.wire.aborted, self.home.freed), (b"a", True, 0))
+
+    def test_a_reader_that_fails(self) -> None:
+        """A fault of whoever takes the body does not cost the pool a connection."""
+
+        class Failing(Taker):
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
+                raise RuntimeError
+
+        exchange = self.ask()
+        self.receive(OK + b"Content-Length: 3\r\n\r\na")
+        self.answer(exchange).deliverBody(Failing())
+        self.assertRaises(RuntimeError, self.lose)
+        self.assertTrue(self.home.is_left)
+        self.assertTrue(self.home.is_lost)
 
 
 class PressureTests(ConnectionCase):

@@ -1,0 +1,133 @@
+"""Every example of docs/library.md, run as it stands there."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import textwrap
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.processes import HOST, Daemon, free_port
+from tests.stack import Stack, eventually
+
+PAGE = Path(__file__).parents[2] / "docs" / "library.md"
+EXAMPLES = {name: code for name, code in re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGE.read_text(), re.DOTALL)}
+BASIC, SERVING = EXAMPLES["basic"].split("proxy = TransparentProxy(config, OneToken(), OneKey())\n")
+QUESTION = b'{"model":"gpt-4o","messages":[{"role":"user","content":"x"}]}'
+
+
+@contextmanager
+def serving(code: str, stack: Stack, home: Path) -> Iterator[tuple[str, Path]]:
+    """A Python process that runs the code with the simulator's URL and a port of its own."""
+    port = free_port()
+    script, out = home / "example.py", home / "out"
+    script.write_text(code)
+    with out.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-u", str(script), stack.simulator.url, str(port)], stdout=log, stderr=log
+        )
+    try:
+        eventually(lambda: answers(f"http://{HOST}:{port}/") or process.poll() is not None, 20)
+        assert process.poll() is None, out.read_text()
+        yield f"http://{HOST}:{port}", out
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=5).close()
+    except urllib.error.HTTPError as e:
+        e.close()
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def ask(url: str, token: str = "my-token") -> tuple[int, dict[str, object]]:
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions",
+        QUESTION,
+        {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as e:
+        with e:
+            return e.code, json.load(e)
+
+
+def test_the_basic_proxy(stack: Stack, tmp_path: Path) -> None:
+    with serving(EXAMPLES["basic"], stack, tmp_path) as (url, _):
+        status, answer = ask(url)
+        assert status == 200 and answer["choices"]
+        assert "Authorization: Bearer sk-sim-openai" in stack.last()["headers"]
+        status, answer = ask(url, "another-token")
+        assert (status, answer["code"]) == (401, "token_not_found")
+
+
+def test_a_logger_says_one_line_for_each_request(stack: Stack, tmp_path: Path) -> None:
+    printing = "from twisted.logger import globalLogBeginner, textFileLogObserver\n"
+    printing += "globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)\n"
+    with serving(BASIC + printing + EXAMPLES["logger"] + SERVING, stack, tmp_path) as (url, out):
+        ask(url)
+        eventually(lambda: "POST /v1/chat/completions 200 complete" in out.read_text())
+
+
+def test_observers_hear_of_each_request(stack: Stack, tmp_path: Path) -> None:
+    inactive = BASIC.replace("defer.succeed(True)", "defer.succeed(False)")
+    with serving(inactive + EXAMPLES["observers"] + SERVING, stack, tmp_path) as (url, out):
+        status, answer = ask(url)
+        assert (status, answer["code"]) == (403, "project_inactive")
+        eventually(lambda: "request.refused denied" in out.read_text() and " 403\n" in out.read_text())
+
+
+def test_metrics_are_a_snapshot(stack: Stack, tmp_path: Path) -> None:
+    counting = "proxy = TransparentProxy(config, OneToken(), OneKey())\ndef tell():\n"
+    counting += textwrap.indent(EXAMPLES["metrics"], "    ") + "    reactor.callLater(0.05, tell)\n"
+    counting += "reactor.callLater(0.05, tell)\n"
+    with serving(BASIC + counting + SERVING, stack, tmp_path) as (url, out):
+        ask(url)
+        # The look whether it is up was a request too, and refused.
+        eventually(lambda: re.search(r"^2 1 0$", out.read_text(), re.MULTILINE))
+
+
+def test_the_real_store(stack: Stack, tmp_path: Path) -> None:
+    code = BASIC + EXAMPLES["real"]
+    code += "def started(result):\n    global proxy\n    _, proxy, token = result\n    print(token)\n"
+    code += f"    {SERVING.splitlines()[0]}\n    {SERVING.splitlines()[1]}\n"
+    code += (
+        f"defer.Deferred.fromCoroutine(made('sqlite:///{tmp_path}/x.db')).addCallbacks(started, print)\nreactor.run()\n"
+    )
+    with serving(code, stack, tmp_path) as (url, out):
+        status, answer = ask(url, out.read_text().split()[0])
+        assert status == 200, answer
+
+
+def test_a_plugin_of_ones_own(stack: Stack, tmp_path: Path) -> None:
+    plugins = tmp_path / "twisted" / "plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "stdout_plugin.py").write_text(EXAMPLES["plugin"])
+    port = free_port()
+    config = tmp_path / "apis.yaml"
+    config.write_text(
+        f"apis: {{a: {{base_url: '{stack.simulator.url}', allowed_endpoints: [/v1/x]}}}}\n"
+        f"server: {{listen: ['tcp:{port}:interface=127.0.0.1']}}\n"
+        f"events: {{sinks: [{{type: stdout}}]}}\n"
+        f"state_dir: {tmp_path}/state\nstore: {{url: 'sqlite:///{tmp_path}/x.db'}}\naudit: {{file: {tmp_path}/audit}}\n"
+    )
+    with Daemon(
+        "llmproxy", "--config", str(config), port=port, log=tmp_path / "log", env={"PYTHONPATH": str(tmp_path)}
+    ) as daemon:
+        request = urllib.request.Request(f"{daemon.url}/a/v1/x", headers={"X-Request-ID": "seen-by-the-plugin"})
+        assert answers(request)  # type: ignore[arg-type]
+        eventually(lambda: daemon.output().count("seen-by-the-plugin") >= 2)  # the access log's line, and the plugin's

@@ -1,0 +1,43 @@
+"""The README's examples, run as they stand there against the started daemon."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.stack import Stack
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"\*\*(\w+)\*\*\n\n```python\n(.*?)```", README, re.DOTALL)
+CURL = re.findall(r"```sh\n(curl .*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize(("name", "code"), PYTHON, ids=[name for name, _ in PYTHON])
+def test_sdk(stack: Stack, tmp_path: Path, name: str, code: str) -> None:
+    script = tmp_path / "example.py"
+    script.write_text("import os\n" + code.replace("http://127.0.0.1:8080", stack.url))
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "LLMPROXY_TOKEN": stack.token}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_there_is_an_example_for_each_provider() -> None:
+    assert [name for name, _ in PYTHON] == ["OpenAI", "Anthropic", "Gemini", "Mistral"]
+    assert all(len(code.strip().splitlines()) <= 6 for _, code in PYTHON)
+
+
+def test_curl(stack: Stack) -> None:
+    assert len(CURL) == 1
+    done = subprocess.run(
+        ["sh", "-c", CURL[0].replace("http://127.0.0.1:8080", stack.url)], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "LLMPROXY_TOKEN": stack.token}, check=False,
+    )  # fmt: skip
+    assert done.stdout.rstrip().endswith("data: [DONE]"), done.stderr

@@ -1,0 +1,199 @@
+"""The provider breaks off, is silent, cannot be reached, or is too slow: the client is told, or can tell."""
+
+from __future__ import annotations
+
+from twisted.python.failure import Failure
+
+from tests.journey.stage import PROVIDER, STREAM, Stage, chunk, reply, request
+
+TIMEOUTS = {"connect": 7.0, "response_header": 11.0, "idle": 13.0, "request": 40.0}
+LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
+
+
+class BrokenOff(Stage):
+    def test_in_the_middle(self) -> None:
+        """The client's answer has no end either, however the provider broke off and however the body was framed."""
+        for answer in (STREAM + chunk(b"half"), STREAM + b"ff\r\nhalf", LENGTH + b"half"):
+            for how in ("close", "reset"):
+                self.begin()
+                client = self.ask()
+                self.provider.last.send(answer)
+                getattr(self.provider.last, how)()
+                got = reply(client.take())
+                self.assertEqual((got.status, got.body, got.whole), (200, b"half", False))
+                self.assertTrue(client.end)
+                self.assert_recorded("truncated", 200, "upstream_truncated")
+
+    def test_where_only_a_reset_shows_it(self) -> None:
+        """An answer to HTTP/1.0 ends with its connection, so that one is reset."""
+        client = self.client()
+        client.send(request().replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        self.provider.last.send(STREAM + chunk(b"half"))
+        self.provider.last.close()
+        self.assertEqual(client.end, "reset")
+        self.assert_recorded("truncated", 200, "upstream_truncated")
+
+    def test_a_malformed_chunk(self) -> None:
+        client = self.ask()
+        self.provider.last.send(STREAM + chunk(b"good"))
+        self.provider.last.send(b"what?\r\n")
+        got = reply(client.take())
+        self.assertEqual((got.body, got.whole), (b"good", False))
+        self.assertEqual((bool(client.end), self.provider.last.end), (True, "reset"))
+        self.assert_recorded("truncated", 200, "upstream_truncated")
+
+    def test_before_the_head_is_over(self) -> None:
+        client = self.ask()
+        self.provider.last.send(b"HTTP/1.1 200 OK\r\nContent-")
+        self.provider.last.close()
+        self.assert_refused(reply(client.take()), 502, "upstream_protocol_error")
+
+    def test_before_the_head_begins(self) -> None:
+        client = self.ask()
+        self.provider.last.reset()
+        self.assert_refused(reply(client.take()), 502, "upstream_unreachable")
+
+    def test_no_http_at_all(self) -> None:
+        client = self.ask()
+        self.provider.last.send(b"SSH-2.0-OpenSSH_9.9\r\n")
+        self.assert_refused(reply(client.take()), 502, "upstream_protocol_error")
+        self.assertEqual(self.provider.last.end, "reset")
+
+
+class Silence(Stage):
+    api = {"timeouts": TIMEOUTS}  # noqa: RUF012
+
+    def test_before_the_head(self) -> None:
+        """504, at the very moment, and the provider's connection is torn down."""
+        client = self.ask()
+        self.network.pass_time(10.9)
+        self.assertEqual((client.take(), self.provider.last.end), (b"", ""))
+        self.network.pass_time(0.1)
+        got = reply(client.take())
+        self.assert_refused(got, 504, "upstream_timeout")
+        self.assertEqual(got.all("X-Should-Retry"), [])
+        self.assertEqual((self.provider.last.end, self.record().duration), ("reset", 11.0))
+
+    def test_a_slow_upload_is_no_silence(self) -> None:
+        """The wait for the head begins anew as long as the body goes on, within the limits for the whole."""
+        client = self.client()
+        client.send(request(body=None)[:-2] + b"Content-Length: 4\r\n\r\n")
+        for piece in (b"a", b"b", b"c"):
+            self.network.pass_time(8)
+            client.send(piece)
+        self.assertEqual(client.take(), b"")
+        client.send(b"d")
+        self.network.pass_time(22)
+        self.assertEqual(reply(client.take()).status, 504)
+
+    def test_in_the_middle(self) -> None:
+        """A cut after so long without a byte, not before; every byte counts."""
+        client = self.ask()
+        self.provider.last.send(STREAM)
+        for _ in range(4):  # longer in all than any limit but the one for silence
+            self.network.pass_time(12.9)
+            self.provider.last.send(chunk(b"."))
+        self.network.pass_time(12.9)
+        self.assertEqual(client.end, "")
+        self.network.pass_time(0.2)
+        got = reply(client.take())
+        self.assertEqual((got.body, got.whole, bool(client.end)), (b"....", False, True))
+        self.assertEqual(self.provider.last.end, "reset")
+        self.assert_recorded("truncated", 200, "upstream_timeout")
+
+    def test_a_client_that_does_not_read_is_no_silence(self) -> None:
+        client = self.ask()
+        client.pause()
+        self.provider.last.send(STREAM + chunk(b"x" * 500_000) + b"0\r\n\r\n")
+        self.network.pass_time(60)
+        client.resume()
+        self.assertTrue(reply(client.take()).whole)
+        self.assert_recorded("complete", 200)
+
+    def test_a_client_that_never_reads(self) -> None:
+        """Is cut in the end."""
+        client = self.ask()
+        client.pause()
+        self.provider.last.send(STREAM + chunk(b"x" * 500_000) + b"0\r\n\r\n")
+        self.network.pass_time(620)
+        self.assertEqual(self.provider.last.end, "reset")
+        self.assert_recorded("cancelled", 200, "client_stalled")
+
+
+class TooLong(Stage):
+    api = {"timeouts": {**TIMEOUTS, "response_header": 100.0, "idle": 100.0}}  # noqa: RUF012
+
+    def test_a_plain_answer_that_is_under_way(self) -> None:
+        """Is cut when its time is up."""
+        client = self.ask()
+        self.network.pass_time(30)
+        self.provider.last.send(LENGTH + b"half")
+        self.network.pass_time(9.9)
+        self.assertEqual(client.end, "")
+        self.network.pass_time(0.1)
+        self.assertEqual((reply(client.take()).whole, bool(client.end)), (False, True))
+        self.assert_recorded("truncated", 200, "upstream_timeout")
+
+    def test_a_plain_answer_that_has_not_begun(self) -> None:
+        """504 when its time is up, even if the wait for a head may be longer."""
+        client = self.ask()
+        self.network.pass_time(40)
+        self.assert_refused(reply(client.take()), 504, "upstream_timeout")
+
+    def test_a_stream(self) -> None:
+        """Has no such limit."""
+        client = self.ask(body=b'{"stream":true}')
+        self.network.pass_time(30)
+        self.provider.last.send(STREAM)
+        self.network.pass_time(90)
+        self.provider.last.send(b"0\r\n\r\n")
+        self.assertTrue(reply(client.take()).whole)
+        self.assert_recorded("complete", 200)
+
+    def test_a_stream_that_is_given_one(self) -> None:
+        self.begin(timeouts={**TIMEOUTS, "stream": 20.0, "idle": 100.0})
+        client = self.ask()
+        self.provider.last.send(STREAM + chunk(b"a"))
+        self.network.pass_time(20)
+        self.assertEqual(reply(client.take()).whole, False)
+        self.assert_recorded("truncated", 200, "upstream_timeout")
+
+
+class Unreachable(Stage):
+    api = {"timeouts": TIMEOUTS}  # noqa: RUF012
+
+    def test_refused(self) -> None:
+        del self.network.servers[PROVIDER]
+        self.assert_refused(reply(self.ask().take()), 502, "upstream_unreachable")
+
+    def test_no_connection_comes_about(self) -> None:
+        self.network.servers[PROVIDER] = None
+        client = self.ask()
+        self.network.pass_time(6.9)
+        self.assertEqual(client.take(), b"")
+        self.network.pass_time(0.1)
+        self.assert_refused(reply(client.take()), 504, "upstream_timeout")
+
+    def test_what_the_client_learns(self) -> None:
+        """Nothing of where the provider is."""
+        del self.network.servers[PROVIDER]
+        answer = self.ask().take()
+        self.assertNotIn(PROVIDER[0].encode(), answer)
+        self.assertNotIn(Failure.__name__.encode(), answer)
+
+
+class Flushing(Stage):
+    api = {"timeouts": {"flush_interval": 0.05}}  # noqa: RUF012
+
+    def test_an_interval(self) -> None:
+        """Pieces that come within it leave together, none is held for longer."""
+        client = self.ask()
+        self.provider.last.send(STREAM)
+        client.take()
+        for piece in (b"a", b"b"):
+            self.provider.last.send(chunk(piece))
+        self.assertEqual(client.take(), b"")
+        self.network.pass_time(0.05)
+        self.assertEqual(client.take(), chunk(b"ab"))
+        self.provider.last.send(chunk(b"c") + b"0\r\n\r\n")
+        self.assertEqual(client.take(), chunk(b"c") + b"0\r\n\r\n")

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import ResponseDone, ResponseFailed
+from zope.interface.verify import verifyObject
+
+from llmproxy.http.masking import Mask
+from llmproxy.wire.relay import Relay
+
+DONE = Failure(ResponseDone())
+BROKEN = Failure(ResponseFailed([Failure(ConnectionLost())]))
+
+
+class Client:
+    """A client's request, as strict about its use as the real one."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.pieces: list[bytes] = []
+        self.end = ""
+        self.producer: Any = None
+
+    def write(self, data: bytes) -> None:
+        assert not self.end and not self.gone
+        self.pieces.append(data)
+
+    def finish(self) -> None:
+        assert not self.end and not self.gone and self.producer is None
+        self.end = "finished"
+
+    def abort(self) -> None:
+        assert not self.end and not self.gone
+        self.end, self.gone = "cut", True
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        assert streaming and self.producer is None
+        self.producer = producer
+        if self.gone:
+            producer.stopProducing()
+
+    def unregisterProducer(self) -> None:
+        assert not self.gone
+        self.producer = None
+
+    def leave(self) -> None:
+        self.gone = True
+        producer, self.producer = self.producer, None
+        producer.stopProducing()
+
+
+class Provider:
+    """The provider's answer."""
+
+    disconnecting = False
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def pauseProducing(self) -> None:
+        self.told.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.told.append("resume")
+
+    def stopProducing(self) -> None:
+        self.told.append("stop")
+
+
+class RelayCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.client = Client()
+        self.provider = Provider()
+        self.seen: list[bytes] = []
+
+    def relay(self, **settings: Any) -> Relay:
+        relay = Relay(self.client, self.clock, taps=[self.seen.append], **settings)
+        relay.makeConnection(self.provider)
+        return relay
+
+    def assert_over(self, relay: Relay, outcome: str, end: str) -> None:
+        self.assertEqual((self.successResultOf(relay.done), self.client.end), (outcome, end))
+        self.assertIsNone(self.client.producer)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        # Whatever still comes changes nothing.
+        before = (list(self.client.pieces), list(self.provider.told))
+        relay.dataReceived(b"late")
+        relay.pauseProducing()
+        relay.resumeProducing()
+        relay.stopProducing()
+        relay.connectionLost(BROKEN)
+        self.assertEqual((self.client.pieces, self.provider.told), before)
+
+
+class Ends(RelayCase):
+    def test_interface(self) -> None:
+        verifyObject(IPushProducer, self.relay())
+
+    def test_complete(self) -> None:
+        """Every piece is written as it comes, and counted, and the taps see it."""
+        relay = self.relay(idle=5, stalled=5, deadline=9.0)
+        for piece in (b"one", b"", b"two"):
+            relay.dataReceived(piece)
+        self.assertEqual((b"".join(self.client.pieces), relay.count), (b"onetwo", 6))
+        self.assertEqual(b"".join(self.seen), b"onetwo")
+        relay.connectionLost(DONE)
+        self.assert_over(relay, "complete", "finished")
+        self.assertEqual(self.provider.told, [])
+
+    def test_truncated(self) -> None:
+        """The client's connection is cut, not finished; what had come was written."""
+        relay = self.relay(idle=5)
+        relay.dataReceived(b"half")
+        relay.connectionLost(BROKEN)
+        self.assertEqual(self.client.pieces, [b"half"])
+        self.assert_over(relay, "truncated", "cut")
+
+    def test_cancelled(self) -> None:
+        """The client leaves: the provider is stopped, and the request is not touched again."""
+        relay = self.relay(idle=5)
+        relay.dataReceived(b"half")
+        self.client.leave()
+        self.assertEqual(self.provider.told, ["stop"])
+        self.assert_over(relay, "cancelled", "")
+
+    def test_a_client_that_has_left_already(self) -> None:
+        self.client.gone = True
+        relay = self.relay()
+        self.assertEqual(self.provider.told, ["stop"])
+        self.assertEqual(self.successResultOf(relay.done), "cancelled")
+
+    def test_given_up_from_outside(self) -> None:
+        """Whoever awaits it is cancelled: as if the client had left."""
+        relay = self.relay()
+        relay.done.cancel()
+        self.assertEqual(self.provider.told, ["stop"])
+        self.assertEqual(self.successResultOf(relay.done), "cancelled")
+
+
+class Times(RelayCase):
+    def test_silence(self) -> None:
+        """The provider is stopped and the client cut, so long after the last piece."""
+        relay = self.relay(idle=5)
+        for _ in range(3):
+            self.clock.advance(4)
+            relay.dataReceived(b".")
+        self.clock.advance(4.9)
+        self.assertEqual(self.client.end, "")
+        self.clock.pump([0.1, 0.1])
+        self.assertEqual(self.provider.told, ["stop"])
+        self.assert_over(relay, "silent", "cut")
+
+    def test_one_timer_for_many_pieces(self) -> None:
+        """No piece sets a timer."""
+        relay = self.relay(idle=5)
+        (timer,) = self.clock.getDelayedCalls()
+        for _ in range(100):
+            relay.dataReceived(b".")
+        self.assertEqual(self.clock.getDelayedCalls(), [timer])
+
+    def test_a_paused_provider_is_not_silent(self) -> None:
+        relay = self.relay(idle=5, stalled=100)
+        relay.pauseProducing()
+        self.clock.pump([1] * 60)
+        self.assertEqual(self.client.end, "")
+        relay.resumeProducing()
+        self.clock.pump([1] * 4)
+        self.assertEqual(self.client.end, "")
+        self.clock.pump([1] * 2)
+        self.assert_over(relay, "silent", "cut")
+
+    def test_a_client_that_takes_nothing(self) -> None:
+        relay = self.relay(idle=5, stalled=20)
+        self.clock.advance(3)
+        relay.pauseProducing()
+        self.clock.pump([1] * 19)
+        self.assertEqual(self.client.end, "")
+        self.clock.pump([1, 1, 1, 1, 1])
+        self.assert_over(relay, "stalled", "cut")
+
+    def test_a_deadline(self) -> None:
+        """Holds even while pieces come; bytes that come after it find nobody."""
+        relay = self.relay(idle=5, deadline=12.0)
+        for _ in range(11):
+            self.clock.advance(1)
+            relay.dataReceived(b".")
+        self.assertEqual(self.client.end, "")
+        self.clock.advance(1)
+        self.assert_over(relay, "late", "cut")
+
+    def test_no_limits(self) -> None:
+        """Then there is no timer at all."""
+        relay = self.relay()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        relay.connectionLost(DONE)
+        self.assert_over(relay, "complete", "finished")
+
+    def test_only_a_limit_for_the_client(self) -> None:
+        """Is kept although nothing was paused when it was set."""
+        relay = self.relay(stalled=5)
+        self.clock.advance(17)
+        self.assertEqual(self.client.end, "")
+        relay.pauseProducing()
+        self.clock.pump([1] * 10)
+        self.assert_over(relay, "stalled", "cut")
+
+
+class Backpressure(RelayCase):
+    def test_the_client_moves_the_provider(self) -> None:
+        relay = self.relay()
+        self.assertIs(self.client.producer, relay)
+        self.client.producer.pauseProducing()
+        relay.dataReceived(b"was under way")
+        self.client.producer.resumeProducing()
+        self.assertEqual((self.provider.told, self.client.pieces), (["pause", "resume"], [b"was under way"]))
+
+
+class Gathering(RelayCase):
+    def test_pieces_of_one_interval(self) -> None:
+        relay = self.relay(flush_interval=0.1)
+        relay.dataReceived(b"a")
+        relay.dataReceived(b"b")
+        self.assertEqual(self.client.pieces, [])
+        self.clock.advance(0.1)
+        self.assertEqual(self.client.pieces, [b"ab"])
+        relay.dataReceived(b"c")
+        relay.connectionLost(DONE)
+        self.assertEqual(self.client.pieces, [b"ab", b"c"])
+        self.assert_over(relay, "complete", "finished")
+
+    def test_what_was_gathered_when_the_provider_breaks_off(self) -> None:
+        relay = self.relay(flush_interval=0.1)
+        relay.dataReceived(b"a")
+        relay.connectionLost(BROKEN)
+        self.assertEqual(self.client.pieces, [b"a"])
+        self.assert_over(relay, "truncated", "cut")
+
+    def test_what_was_gathered_when_the_client_leaves(self) -> None:
+        relay = self.relay(flush_interval=0.1)
+        relay.dataReceived(b"a")
+        self.client.leave()
+        self.assert_over(relay, "cancelled", "")
+
+
+class Rewriting(RelayCase):
+    def test_what_is_held_back(self) -> None:
+        """Comes at the end, so that the answer is as long as was said."""
+        relay = self.relay(rewriting=Mask(b"key"))
+        relay.dataReceived(b"my k")
+        relay.dataReceived(b"ey is k")
+        relay.connectionLost(DONE)
+        self.assertEqual((b"".join(self.client.pieces), relay.count), (b"my *** is k", 11))
+        self.assert_over(relay, "complete", "finished")
