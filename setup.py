@@ -1,4 +1,4 @@
-"""Everything stands in pyproject.toml but this: an editable install must leave C{twisted/plugins} where twistd looks."""
+"""All stands in pyproject.toml but this: an editable install must leave C{twisted/plugins} where twistd looks."""
 
 from setuptools import setup
 

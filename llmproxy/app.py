@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -130,11 +130,12 @@ def build(
     access = AccessLog(output.write, reactor)
     parts = forwarding(settings, reactor, validator=tokens, projects=store, audit=audit, now=now, learn=redactor.add)
     metrics = Metrics(breakers=partial(_circuits, parts.upstreams), events_dropped=lambda: bus.dropped)
+    observers: list[Observer] = [bus.publish, *([access.observe] if settings.logging.access else [])]
     proxy = ProxyResource(
         parts.journey,
         parts.routes,
         metrics,
-        observers=[bus.publish, *([access.observe] if settings.logging.access else [])],
+        observers=observers,
         clock=reactor,
         now=now,
         fresh_id=fresh_ids(random),
@@ -153,7 +154,7 @@ def build(
         clock=reactor,
     )
     pages = ops.pages(partial(render, metrics), daemon.readiness)
-    site = partial(_site, settings, reactor)
+    site = partial(_site, settings, reactor, partial(_malformed, [metrics.observe, *observers], now))
     own_admin, own_metrics = settings.server.admin_listen, settings.server.metrics_listen
     public = Root(proxy=proxy, manage=None if own_admin else manage, ops=_public(pages, bool(own_metrics)))
     daemon.serve(settings.server.listen, site(public))
@@ -260,7 +261,24 @@ def _public(pages: Mapping[bytes, IResource], own_metrics: bool) -> Mapping[byte
     return {path: page for path, page in pages.items() if not (own_metrics and path.startswith(b"/metrics"))}
 
 
-def _site(settings: Settings, reactor: Any, root: Root) -> Site:
+def _malformed(observers: Sequence[Observer], now: Callable[[], float], status: int, code: str, remote: str) -> None:
+    """What the wire refuses is not a request that a resource could tell of; it is counted and logged all the same."""
+    record = RequestRecord(
+        request_id="",
+        started_at=now(),
+        duration=0.0,
+        method="",
+        path="",
+        status=status,
+        outcome="refused",
+        error=code,
+        client=remote,
+    )
+    for observe in observers:
+        observe(record)
+
+
+def _site(settings: Settings, reactor: Any, on_refused: Callable[[int, str, str], None], root: Root) -> Site:
     server = settings.server
     return Site(
         root,
@@ -270,6 +288,7 @@ def _site(settings: Settings, reactor: Any, root: Root) -> Site:
         body_timeout=server.body_timeout,
         keepalive_timeout=server.keepalive_timeout,
         max_connections=server.max_connections,
+        on_refused=on_refused,
     )
 
 

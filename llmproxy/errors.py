@@ -189,6 +189,13 @@ class UpstreamFailure(ProxyError):
     nothing_sent = False
 
 
+class UpstreamBusy(UpstreamFailure):
+    """The fault is nobody's but ours: no connection to the provider is free, and enough requests wait for one."""
+
+    status, code = 503, "upstream_busy"
+    message = "All connections to the provider are in use, and too many requests wait for one."
+
+
 class UpstreamUnreachable(UpstreamFailure):
     status, code = 502, "upstream_unreachable"
     message = "The provider could not be reached."

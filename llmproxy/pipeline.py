@@ -142,11 +142,11 @@ class Journey:
         await self._policy.check(grant, route, lines, request.remote, exchange.request_id)
         body = await self._body(exchange, grant, route)
         exchange.authorized = self._clock.seconds()
-        await self._count(taken.token)
         key = self._keys.known(grant.project_id, route.api_name)
         if key is None:
             key = await self._keys.look_up(grant.project_id, route.api_name)
             self._learn(key)
+        await self._count(taken.token)
         exchange.asked = self._clock.seconds()
         exchange.answer = answer = await self._upstreams.send(
             route.with_query(taken.query),
@@ -272,6 +272,8 @@ class Journey:
         )
         return [
             b"X-Cache-Status: disabled",
+            b"X-Cache-Debug: no cache",
+            b"Cache-Status: llmproxy; fwd=bypass",
             b"X-Upstream-Response-Time: %d" % round((now - asked) * 1000),
             b"Server-Timing: auth;dur=%.1f, queue;dur=%.1f, upstream;dur=%.1f, proxy;dur=%.1f"
             % tuple(

@@ -80,7 +80,7 @@ class Timeouts(Section):
     idle_connection: Duration = 90.0
     """How long an unused connection to the provider is kept."""
     flush_interval: Duration = 0.0
-    """Accepted for files written for other proxies: every piece of an answer is passed on the moment it arrives."""
+    """Pieces of an answer are gathered for so long before they are passed on; 0: each leaves the moment it arrives."""
 
 
 class Connection(Section):

@@ -27,8 +27,8 @@ def text(value: Any) -> str:
         raise ValueError("is empty" if value is None else f"is {shown(value)}, not text")
     if not value.isascii() and re.search(r"[\ud800-\udfff]", value):
         raise ValueError("is not UTF-8")
-    if "\0" in value:
-        raise ValueError("holds a NUL")
+    if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", value):
+        raise ValueError("holds a control character")
     return str(value)
 
 

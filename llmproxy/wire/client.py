@@ -70,7 +70,7 @@ class Agent:
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
     ) -> Deferred[Any]:
         if self._closed:
-            return fail(errors.UpstreamUnreachable("The proxy is shutting down."))
+            return fail(errors.Draining())
         cut = uri.find(b"/", 8)
         prefix, target = (uri[:cut], uri[cut:]) if cut > 0 else (uri, b"/")
         known = self._known.get(prefix)

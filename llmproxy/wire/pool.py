@@ -122,20 +122,20 @@ class Pool:
         if connection is not None:
             connection.send(exchange)
         elif self._closed is not None:
-            exchange.fail(errors.UpstreamUnreachable("The proxy is shutting down."))
+            exchange.fail(errors.Draining())
         elif self._has_room():
             self._dial(exchange)
         elif len(self._queue) < self._bounds.waiting:
             self._enqueue(exchange)
         else:
-            exchange.fail(errors.UpstreamUnreachable("Too many requests wait for a connection to the provider."))
+            exchange.fail(errors.UpstreamBusy())
 
     def close(self) -> Deferred[None]:
         """Close what is not in use at once, the rest after its answer; fire when no connection is left."""
         if self._closed is None:
             self._closed = Deferred()
             while self._queue:
-                self._queue.popleft().leave().fail(errors.UpstreamUnreachable("The proxy is shutting down."))
+                self._queue.popleft().leave().fail(errors.Draining())
             for connection in list(self._idle):
                 connection.close()
             self._stop_sweeping()

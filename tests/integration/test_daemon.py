@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Daemon, free_port
+from tests.processes import HOST, Daemon, free_port
 from tests.stack import ENCRYPTION, KEYS, MANAGEMENT, Stack, eventually
 
 TWISTD = Path(sys.executable).with_name("twistd")
@@ -166,3 +167,16 @@ def test_curl_streams(stack: Stack) -> None:
         capture_output=True, text=True, timeout=30, check=True,
     )  # fmt: skip
     assert "text/event-stream" in done.stdout and done.stdout.rstrip().endswith("data: [DONE]")
+
+
+def test_what_is_not_http_is_refused_counted_and_logged(stack: Stack) -> None:
+    with socket.create_connection((HOST, stack.daemon.port), 10) as connection:
+        connection.sendall(b"GET /v1/models HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n")
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"Connection: close" in answer
+    line = eventually(
+        lambda: [x for x in stack.daemon.output().splitlines() if '"status":400' in x and '"refused"' in x]
+    )
+    assert json.loads(line[-1])["error"]

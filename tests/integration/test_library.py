@@ -17,7 +17,7 @@ from tests.processes import HOST, Daemon, free_port
 from tests.stack import Stack, eventually
 
 PAGE = Path(__file__).parents[2] / "docs" / "library.md"
-EXAMPLES = {name: code for name, code in re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGE.read_text(), re.DOTALL)}
+EXAMPLES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGE.read_text(), re.DOTALL))
 BASIC, SERVING = EXAMPLES["basic"].split("proxy = TransparentProxy(config, OneToken(), OneKey())\n")
 QUESTION = b'{"model":"gpt-4o","messages":[{"role":"user","content":"x"}]}'
 

@@ -181,7 +181,15 @@ class Incoming(Stage):
         self.assertEqual(reply(client.take()).status, 200)
 
 
-OURS = ("X-Request-ID:", "Content-Length:", "X-Cache-Status: disabled", "X-Upstream-Response-Time:", "Server-Timing:")
+OURS = (
+    "X-Request-ID:",
+    "Content-Length:",
+    "X-Cache-Status: disabled",
+    "X-Cache-Debug: no cache",
+    "Cache-Status: llmproxy; fwd=bypass",
+    "X-Upstream-Response-Time:",
+    "Server-Timing:",
+)
 
 
 class Added(Stage):

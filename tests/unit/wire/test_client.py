@@ -78,7 +78,7 @@ class AddressTests(SynchronousTestCase):
 
     def test_after_closing(self) -> None:
         self.successResultOf(self.agent.close())
-        self.failureResultOf(self.agent.request(b"GET", b"http://192.0.2.1/"), errors.UpstreamUnreachable)
+        self.failureResultOf(self.agent.request(b"GET", b"http://192.0.2.1/"), errors.Draining)
 
 
 class LoopbackCase(TestCase):

@@ -279,7 +279,7 @@ class BoundsTests(PoolCase):
         self.ask()
         self.ask()
         refused = self.ask()
-        failure = self.failureResultOf(refused.answered, errors.UpstreamUnreachable)
+        failure = self.failureResultOf(refused.answered, errors.UpstreamBusy)
         self.assertTrue(failure.value.nothing_sent)
 
     def test_waiting_has_an_end(self) -> None:
@@ -441,8 +441,8 @@ class ClosingTests(PoolCase):
         self.make(conns=1)
         connecting, waiting = self.ask(), self.ask()
         closed = self.pool.close()
-        self.failureResultOf(waiting.answered, errors.UpstreamUnreachable)
-        self.failureResultOf(self.ask().answered, errors.UpstreamUnreachable)
+        self.failureResultOf(waiting.answered, errors.Draining)
+        self.failureResultOf(self.ask().answered, errors.Draining)
         self.assertNoResult(closed)
         wire = self.endpoint.accept()
         wire.answer()
