@@ -44,7 +44,8 @@ class Relay(Protocol):
 
     @ivar idle: Seconds of silence from the provider after which it counts as gone; C{0}: no limit.
     @ivar stalled: Likewise for a client that takes nothing.
-    @ivar deadline: The clock's time by which all must have come, or C{None}.
+    @ivar deadline: The clock's time by which all must have come, or C{None}. It moves on while the client holds the
+        provider: that is no time that the provider takes.
     @ivar flush_interval: C{0}: every piece leaves at once. Otherwise pieces are gathered for so many seconds.
     """
 
@@ -114,14 +115,18 @@ class Relay(Protocol):
     # The client's side: it may hold the provider, let it go on, or leave.
 
     def pauseProducing(self) -> None:
+        if not self._paused:
+            self._last = self._clock.seconds()
         self._paused = True
-        self._last = self._clock.seconds()
         if not self._over:
             self.transport.pauseProducing()  # type: ignore[union-attr]
 
     def resumeProducing(self) -> None:
+        now = self._clock.seconds()
+        if self._paused and self._deadline is not None:
+            self._deadline += now - self._last
         self._paused = False
-        self._last = self._clock.seconds()
+        self._last = now
         if not self._over:
             self.transport.resumeProducing()  # type: ignore[union-attr]
 
@@ -140,10 +145,12 @@ class Relay(Protocol):
         now = self._clock.seconds()
         limit = self._stalled if self._paused else self._idle
         ends = [(self._last + limit, "stalled" if self._paused else "silent")] if limit else []
-        if self._deadline is not None:
+        if self._deadline is not None and not self._paused:
             ends.append((self._deadline, "late"))
         # Being paused may begin or end at any time, so look again at least as often as the shorter limit.
         looks = [limit for limit in (self._idle, self._stalled) if limit]
+        if self._deadline is not None:
+            looks.append(max(self._deadline - now, 1.0))
         if not ends and not looks:
             return
         if ends and min(ends)[0] <= now:

@@ -194,6 +194,22 @@ class Times(RelayCase):
         self.clock.advance(1)
         self.assert_over(relay, "late", "cut")
 
+    def test_a_deadline_waits_for_the_client(self) -> None:
+        """A slow reader is not cut for what is no fault of its provider's."""
+        for limits in ({"idle": 5, "stalled": 100}, {}):
+            self.client = Client()
+            relay = self.relay(deadline=self.clock.seconds() + 10.0, **limits)
+            self.clock.pump([1] * 4)
+            relay.dataReceived(b".")
+            relay.pauseProducing()
+            self.clock.pump([1] * 60)
+            relay.resumeProducing()
+            self.clock.pump([1] * 4)
+            relay.dataReceived(b".")
+            self.assertEqual(self.client.end, "")
+            self.clock.pump([1] * 3)
+            self.assert_over(relay, "late", "cut")
+
     def test_no_limits(self) -> None:
         """Then there is no timer at all."""
         relay = self.relay()
