@@ -239,8 +239,9 @@ class Journey:
         )
         length = answer.length if isinstance(answer.length, int) else None
         exchange.status = answer.code
-        request.begin(answer.code, answer.phrase, self._incoming(exchange, route, answer, key), length)
+        request.begin(answer.code, answer.phrase, self._incoming(exchange, route, answer, key), length, hold=True)
         answer.deliverBody(relay)
+        request.flush()
         exchange.outcome = await relay.done
 
     def _asks_for_stream(self, exchange: Exchange, route: Route) -> bool:

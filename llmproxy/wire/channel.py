@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionLost
@@ -77,12 +78,16 @@ class Channel(Protocol):
         self._ended = False  # the client has said that it will send no more
         self._closing = False
         self._watch: IDelayedCall | None = None
+        self._socket: socket.socket | None = None
 
     # What the transport says
 
     def connectionMade(self) -> None:
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
+        handle = self.transport.getHandle() if hasattr(self.transport, "getHandle") else None
+        if isinstance(handle, socket.socket) and hasattr(self.transport, "_tempDataLen"):
+            self._socket = handle
         self.transport.registerProducer(self, True)
         self.site.opened(self)
         self._wait(_HEAD, self.site.head_timeout)
@@ -137,6 +142,23 @@ class Channel(Protocol):
         """The connection is lost; C{connectionLost} sees to the rest."""
 
     # What a request says
+
+    def write(self, *pieces: bytes) -> None:
+        """Send at once where nothing waits to be sent; that spares a turn of the reactor and two system calls.
+
+        The transport keeps what it could not send, and finds out by itself what is wrong with a connection.
+        """
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        transport = self.transport
+        if self._socket is not None and not transport.dataBuffer and not transport._tempDataLen:
+            try:
+                sent = self._socket.send(data)
+            except OSError:
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        transport.write(data)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         self._producer = producer

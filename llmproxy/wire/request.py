@@ -67,6 +67,7 @@ class Request(server.Request):
     _encoder: Any = None
     _framing = _NOT_BEGUN
     _left = 0
+    _waiting = b""
     _push: Any = None
 
     def __init__(self, channel: Channel, head: RequestHead, upload: Upload) -> None:
@@ -85,9 +86,10 @@ class Request(server.Request):
 
     # The answer, as the proxy gives it
 
-    def begin(self, code: int, phrase: bytes, lines: Sequence[bytes], length: int | None) -> None:
+    def begin(self, code: int, phrase: bytes, lines: Sequence[bytes], length: int | None, hold: bool = False) -> None:
         """Write the head of the answer.
 
+        @param hold: Leave it for the first bytes of the body to take along; C{flush} sends it if there are none yet.
         @param lines: Its field lines, without those that frame the message or speak of the connection.
         @param length: Bytes of the body; C{None} where it ends when it ends.
         """
@@ -95,7 +97,17 @@ class Request(server.Request):
             return
         if self.begun or self.finished:
             raise RuntimeError("An answer begins once.")
-        self.channel.transport.write(self._head(code, phrase, lines, length))
+        head = self._head(code, phrase, lines, length)
+        if hold:
+            self._waiting = head
+        else:
+            self.channel.write(head)
+
+    def flush(self) -> None:
+        """Send the head that C{begin} was told to hold, if it has not left."""
+        waiting, self._waiting = self._waiting, b""
+        if waiting and not self.gone:
+            self.channel.write(waiting)
 
     def write(self, data: bytes) -> None:
         if self.finished:
@@ -105,7 +117,8 @@ class Request(server.Request):
         if self._encoder is not None and not self._inFakeHead:
             data = self._encoder.encode(data)
         if self.begun:
-            self._send(data)
+            head, self._waiting = self._waiting, b""
+            self._send(data, head)
         elif not self._inFakeHead:
             self._begin_plainly(data)
 
@@ -123,8 +136,9 @@ class Request(server.Request):
             self.write(encoder.finish())
         if not self.begun:
             self.write(b"")
+        self.flush()
         if self._framing == _CHUNKS:
-            self.channel.transport.write(LAST_CHUNK)
+            self.channel.write(LAST_CHUNK)
         elif self._left:
             self.channel.persistent = False  # shorter than announced: the end of the connection shows it
         self._end()
@@ -133,6 +147,7 @@ class Request(server.Request):
         """Cut the answer off where it is, so that the client can tell; nothing where it has left or has all of it."""
         if self.gone or self.finished:
             return
+        self.flush()
         channel = self.channel
         self.gone = True
         channel.cut(visible=self._framing in (_CHUNKS, _LENGTH))
@@ -340,7 +355,7 @@ class Request(server.Request):
         elif framing == _CHUNKS and size:
             self.sentLength += size
             if size > _JOINED:
-                self.channel.transport.writeSequence((b"%b%x\r\n" % (head, size), data, b"\r\n"))
+                self.channel.write(b"%b%x\r\n" % (head, size), data, b"\r\n")
                 return
             data = b"%x\r\n%b\r\n" % (size, data)
         elif size:
@@ -350,11 +365,11 @@ class Request(server.Request):
                 self._left -= size
             self.sentLength += size
         if head or data:
-            self.channel.transport.write(head + data if head and data else head or data)
+            self.channel.write(head + data if head and data else head or data)
 
     def _too_long(self, head: bytes) -> None:
         if head:
-            self.channel.transport.write(head)
+            self.channel.write(head)
         self.abort()
         raise RuntimeError("The answer is longer than its Content-Length.")
 
