@@ -242,6 +242,7 @@ class Journey:
         request.begin(answer.code, answer.phrase, self._incoming(exchange, route, answer, key), length, hold=True)
         answer.deliverBody(relay)
         request.flush()
+        relay.watch()
         exchange.outcome = await relay.done
 
     def _asks_for_stream(self, exchange: Exchange, route: Route) -> bool:

@@ -35,6 +35,6 @@ class Mask:
 
 def masked_lines(lines: list[bytes], secret: bytes) -> list[bytes]:
     """The header lines, with the secret starred out where one holds it."""
-    if not any(secret in line for line in lines):
+    if secret not in b"\n".join(lines):
         return lines
     return [line.replace(secret, b"*" * len(secret)) for line in lines]

@@ -17,6 +17,7 @@ from llmproxy.http import cors, fields, refusals
 from llmproxy.model import RequestRecord
 from llmproxy.pipeline import Exchange, Journey
 from llmproxy.web.respond import refuse
+from llmproxy.wire.plain import adapted
 from llmproxy.wire.server import Request
 
 Observer = Callable[[RequestRecord], object]
@@ -73,6 +74,7 @@ class ProxyResource(Resource):
 
     def render(self, request: Request) -> int:
         """Twisted's entry: every method and every path comes here."""
+        request = adapted(request)
         given = fields.request_id(request.lines)
         request_id = self._fresh_id() if given is None else given.decode("ascii")
         self._counting.started()
@@ -80,7 +82,7 @@ class ProxyResource(Resource):
         travelling = Deferred.fromCoroutine(self._journey.handle(exchange))
         if not travelling.called:
             # A client that leaves ends whatever its request is waiting for.
-            request.notifyFinish().addErrback(lambda _: travelling.cancel())
+            request.on_gone = travelling.cancel
         travelling.addErrback(self._refused, exchange)
         travelling.addCallback(self._over, exchange)
         return NOT_DONE_YET

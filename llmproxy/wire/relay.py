@@ -81,7 +81,6 @@ class Relay(Protocol):
 
     def connectionMade(self) -> None:
         self._request.registerProducer(self, True)
-        self._watch()
 
     def dataReceived(self, data: bytes) -> None:
         if self._over:
@@ -139,6 +138,14 @@ class Relay(Protocol):
         self.done.callback("cancelled")
 
     # Time
+
+    def watch(self) -> None:
+        """Begin to hold everybody to the limits; to be called when as much was delivered as is there already.
+
+        Most answers are complete by then, and never need a timer.
+        """
+        if not self._over:
+            self._watch()
 
     def _watch(self) -> None:
         """One timer, set again when it fires: no timer is touched for a piece that passes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 
 from tests.processes import HOST, Daemon, free_port
@@ -73,6 +75,21 @@ def test_the_basic_proxy(stack: Stack, tmp_path: Path) -> None:
         assert "Authorization: Bearer sk-sim-openai" in stack.last()["headers"]
         status, answer = ask(url, "another-token")
         assert (status, answer["code"]) == (401, "token_not_found")
+
+
+def test_on_a_site_of_twisteds_own(stack: Stack, tmp_path: Path) -> None:
+    plain = EXAMPLES["basic"].replace("from llmproxy.wire.server import Site", "from twisted.web.server import Site")
+    with serving(plain, stack, tmp_path) as (url, _):
+        status, answer = ask(url)
+        assert status == 200 and answer["choices"]
+        assert base64.b64decode(stack.last()["body"]) == QUESTION
+        assert ask(url, "another-token")[1]["code"] == "token_not_found"
+        connection = HTTPConnection(url.removeprefix("http://"), timeout=10)
+        sent = {"Authorization": "Bearer my-token", "X-Sim-Events": "500", "X-Sim-Delay": "0,0.05"}
+        connection.request("POST", "/v1/chat/completions", QUESTION[:-1] + b',"stream":true}', sent)
+        assert connection.getresponse().read1(10).startswith(b"data:")
+        connection.close()
+        eventually(lambda: stack.last()["left_at"])
 
 
 def test_a_logger_says_one_line_for_each_request(stack: Stack, tmp_path: Path) -> None:

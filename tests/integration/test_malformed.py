@@ -165,31 +165,28 @@ EXPECTATIONS = {
     "expect-twice": (post(b"Expect: 100-continue", b"Expect: 100-continue", b"Content-Length: 5"), 417),
     "expect-list": (post(b"Expect: 100-continue, x", b"Content-Length: 5"), 417),
 }
-NO_REQUESTS = {**HOSTS, **TARGETS, **STARTS, **FIELDS, **FRAMING, **SIZES, **EXPECTATIONS}
+NO_REQUESTS: dict[str, tuple[bytes, int]] = {**HOSTS, **TARGETS, **STARTS, **FIELDS, **FRAMING, **SIZES, **EXPECTATIONS}
 
 CHUNKS = {
-    name: chunks
-    for name, chunks in (
-        ("size-minus", b"-5\r\nhello\r\n0\r\n\r\n"),
-        ("size-plus", b"+5\r\nhello\r\n0\r\n\r\n"),
-        ("size-hex", b"0x5\r\nhello\r\n0\r\n\r\n"),
-        ("size-space-before", b" 5\r\nhello\r\n0\r\n\r\n"),
-        ("size-space-after", b"5 \r\nhello\r\n0\r\n\r\n"),
-        ("size-empty", b"\r\nhello\r\n0\r\n\r\n"),
-        ("size-no-digit", b"g\r\nhello\r\n0\r\n\r\n"),
-        ("size-underscore", b"5_0\r\nhello\r\n0\r\n\r\n"),
-        ("size-overflow", b"f" * 16 + b"\r\nhello\r\n0\r\n\r\n"),
-        ("size-overflow-64-bits", b"10000000000000005\r\nhello\r\n0\r\n\r\n"),
-        ("size-bare-lf", b"5\nhello\r\n0\r\n\r\n"),
-        ("data-too-long", b"4\r\nhello\r\n0\r\n\r\n"),
-        ("data-bare-lf", b"5\r\nhello\n0\r\n\r\n"),
-        ("extension-control", b"5;a\x01\r\nhello\r\n0\r\n\r\n"),
-        ("extension-bare-lf", b"5;a\nb\r\nhello\r\n0\r\n\r\n"),
-        ("extension-endless", b"5;" + b"a" * 1000),
-        ("trailer-no-field", b"5\r\nhello\r\n0\r\nSMUGGLED\r\n\r\n"),
-        ("trailer-folded", b"5\r\nhello\r\n0\r\nA: b\r\n c\r\n\r\n"),
-        ("trailer-bare-lf", b"5\r\nhello\r\n0\r\nA: b\nC: d\r\n\r\n"),
-    )
+    "size-minus": b"-5\r\nhello\r\n0\r\n\r\n",
+    "size-plus": b"+5\r\nhello\r\n0\r\n\r\n",
+    "size-hex": b"0x5\r\nhello\r\n0\r\n\r\n",
+    "size-space-before": b" 5\r\nhello\r\n0\r\n\r\n",
+    "size-space-after": b"5 \r\nhello\r\n0\r\n\r\n",
+    "size-empty": b"\r\nhello\r\n0\r\n\r\n",
+    "size-no-digit": b"g\r\nhello\r\n0\r\n\r\n",
+    "size-underscore": b"5_0\r\nhello\r\n0\r\n\r\n",
+    "size-overflow": b"f" * 16 + b"\r\nhello\r\n0\r\n\r\n",
+    "size-overflow-64-bits": b"10000000000000005\r\nhello\r\n0\r\n\r\n",
+    "size-bare-lf": b"5\nhello\r\n0\r\n\r\n",
+    "data-too-long": b"4\r\nhello\r\n0\r\n\r\n",
+    "data-bare-lf": b"5\r\nhello\n0\r\n\r\n",
+    "extension-control": b"5;a\x01\r\nhello\r\n0\r\n\r\n",
+    "extension-bare-lf": b"5;a\nb\r\nhello\r\n0\r\n\r\n",
+    "extension-endless": b"5;" + b"a" * 1000,
+    "trailer-no-field": b"5\r\nhello\r\n0\r\nSMUGGLED\r\n\r\n",
+    "trailer-folded": b"5\r\nhello\r\n0\r\nA: b\r\n c\r\n\r\n",
+    "trailer-bare-lf": b"5\r\nhello\r\n0\r\nA: b\nC: d\r\n\r\n",
 }
 
 
@@ -308,11 +305,12 @@ def refused_later(stack: Stack) -> dict[str, tuple[bytes, int, str]]:
             b"/v1/models%3fx",
             b"/v1/models%23x",
             b"/v1%252f/../models",
+            b"/v1%2fmodels",
         )
     }
     unlisted = {
         f"path-{path.decode()}": (get(path, token), 403, "endpoint_not_allowed")
-        for path in (b"/v1/Models", b"/v1/models/", b"/v1/modelsx", b"/v1%2fmodels", b"/v1/m%6fdels", b"/v1/%256dodels")
+        for path in (b"/v1/Models", b"/v1/models/", b"/v1/modelsx", b"/v1/m%6fdels", b"/v1/%256dodels")
     }
     return {
         **paths,
@@ -331,7 +329,7 @@ def test_a_request_that_is_refused_leaves_the_connection_as_it_was(stack: Stack)
         answer, line = asked.answers[name], asked.line(name)
         assert answer.startswith(b"HTTP/1.1 %d " % status), (name, answer)
         assert f"X-LLMProxy-Error: {code}".encode() in answer, (name, answer)
-        assert answer.endswith(b'{"status":"ok"}') or b'"status"' in answer.rpartition(b"HTTP/1.1 200 OK")[2], name
+        assert json.loads(answer.rpartition(b"\r\n\r\n")[2])["status"] == "ok", name
         assert (line["status"], line["error"], line["outcome"]) == (status, code, "refused"), name
     assert b"\r\nAllow: GET, POST" in asked.answers["method"]
     assert "Traceback" not in asked.log
@@ -370,7 +368,7 @@ def test_pipelined_requests_are_answered_in_order(stack: Stack) -> None:
         for body, delay in zip(bodies, delays, strict=True)
     )
     answer = said(stack, sent + GOOD)
-    assert [at for at in map(answer.find, bodies)] == sorted(map(answer.find, bodies))
+    assert list(map(answer.find, bodies)) == sorted(map(answer.find, bodies))
     assert answer.count(b"HTTP/1.1 200 OK\r\n") == 4 and -1 not in map(answer.find, bodies)
 
 
@@ -473,7 +471,7 @@ def test_one_connection_too_many(impatient: Stack) -> None:
         for connection in inside:
             connection.sendall(get(b"/live"))
             assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-        with socket.create_connection(where, 10) as outside, suppress(ConnectionError):
+        with suppress(ConnectionError), socket.create_connection(where, 10) as outside:
             outside.sendall(GOOD)
             assert outside.recv(65536) == b""
     eventually(lambda: answered(impatient))

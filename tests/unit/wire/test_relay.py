@@ -82,6 +82,7 @@ class RelayCase(SynchronousTestCase):
     def relay(self, **settings: Any) -> Relay:
         relay = Relay(self.client, self.clock, taps=[self.seen.append], **settings)
         relay.makeConnection(self.provider)
+        relay.watch()
         return relay
 
     def assert_over(self, relay: Relay, outcome: str, end: str) -> None:
