@@ -87,6 +87,7 @@ class Daemon(MultiService):
         self._state = "running"
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look at it again
+        gc.set_threshold(20_000, 20, 50)  # a request makes hundreds of objects and hardly ever a cycle
         _log.info("Ready: {count} APIs.", count=len(self._settings.apis))
 
     def _cannot_start(self, failure: Any) -> None:

@@ -50,7 +50,11 @@ class Root(Resource):
 
     def getChild(self, path: bytes, request: Request) -> IResource:
         """The resource for the first segment of the raw path; that segment is C{path}, decoded, and not looked at."""
-        page = self._pages.get(request.path)
+        return self.at(request.path)
+
+    def at(self, path: bytes) -> IResource:
+        """The resource at a raw path."""
+        page = self._pages.get(path)
         if page is not None:
             return page
-        return self._trees.get(request.path[1:].partition(b"/")[0], self._proxy)
+        return self._trees.get(path[1:].partition(b"/")[0], self._proxy)

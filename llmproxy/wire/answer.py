@@ -15,6 +15,8 @@ from zope.interface import implementer
 from llmproxy.wire.headers import RawHeaders, parsed
 from llmproxy.wire.http1 import ResponseHead
 
+_DONE = Failure._withoutTraceback(ResponseDone("The body is complete."))  # one for all: it says nothing of any of them
+
 
 class Source(Shape):
     """The connection a body comes from."""
@@ -100,7 +102,7 @@ class Answer:
         self._source = None
         if last:
             self.received(last)
-        self._finish(Failure(ResponseDone("The body is complete.")))
+        self._finish(_DONE)
 
     def failed(self, reason: Failure) -> None:
         self._source = None

@@ -99,7 +99,7 @@ class Relay(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._over:
             return
-        if not reason.check(ResponseDone):
+        if not isinstance(reason.value, ResponseDone):
             self._cut("truncated", reason)
             return
         if self._rewriting is not None and (held := self._rewriting.end()):
