@@ -211,6 +211,12 @@ def log_since(stack: Stack, begun: int) -> str:
     return str(eventually(lambda: (text := stack.daemon.output()[begun:]) and mark in text and text))
 
 
+def now_in_log(stack: Stack) -> int:
+    """The place in the log up to which all is written that has happened."""
+    log_since(stack, 0)
+    return len(stack.daemon.output())
+
+
 def lines_of(log: str) -> list[dict[str, Any]]:
     """The access lines, but for the marks."""
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
@@ -221,8 +227,7 @@ class Asked:
     """Asks each once and in order, and looks for its line when all have been asked."""
 
     def __init__(self, stack: Stack, requests: dict[str, bytes]) -> None:
-        log_since(stack, 0)
-        begun = len(stack.daemon.output())
+        begun = now_in_log(stack)
         self.answers = {name: said(stack, sent) for name, sent in requests.items()}
         self.log = log_since(stack, begun)
         self.lines = lines_of(self.log)
@@ -306,18 +311,21 @@ def refused_later(stack: Stack) -> dict[str, tuple[bytes, int, str]]:
             b"/v1/models%23x",
             b"/v1%252f/../models",
             b"/v1%2fmodels",
+            b"/v1/%256dodels",
         )
     }
+    unknown = b"sk-lp-" + b"0" * (len(stack.token) - 6)
     unlisted = {
         f"path-{path.decode()}": (get(path, token), 403, "endpoint_not_allowed")
-        for path in (b"/v1/Models", b"/v1/models/", b"/v1/modelsx", b"/v1/m%6fdels", b"/v1/%256dodels")
+        for path in (b"/v1/Models", b"/v1/models/", b"/v1/modelsx", b"/v1/m%6fdels")
     }
     return {
         **paths,
         **unlisted,
         "method": (get(b"/v1/models", token, method=b"DELETE"), 405, "method_not_allowed"),
         "no-token": (get(b"/v1/models"), 401, "missing_token"),
-        "token-that-is-none": (get(b"/v1/models", b"Authorization: Bearer sk-lp-x'; DROP--"), 401, "token_not_found"),
+        "token-that-is-none": (get(b"/v1/models", b"Authorization: Bearer sk-lp-x' OR 1--"), 401, "missing_token"),
+        "token-of-nobody": (get(b"/v1/models", b"Authorization: Bearer " + unknown), 401, "token_not_found"),
         "override": (get(b"/v1/chat/x", token, b"X-HTTP-Method-Override: POST"), 403, "endpoint_not_allowed"),
     }
 
