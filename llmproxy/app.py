@@ -139,6 +139,7 @@ def build(
         clock=reactor,
         now=now,
         fresh_id=fresh_ids(random),
+        trusted_proxies=settings.server.trusted_proxies,
     )
     for listener in (tokens.forget_project, parts.keys.forget):
         store.watch(listener)
@@ -202,8 +203,9 @@ class TransparentProxy(ProxyResource):
         if logger is not None:
             observers.append(partial(_say, logger))
         tell_time = now or reactor.seconds
+        settings = config.settings() if isinstance(config, ProxyConfig) else config
         parts = forwarding(
-            config.settings() if isinstance(config, ProxyConfig) else config,
+            settings,
             reactor,
             validator=validator,
             projects=store,
@@ -220,6 +222,7 @@ class TransparentProxy(ProxyResource):
             clock=reactor,
             now=tell_time,
             fresh_id=fresh_ids(os.urandom),
+            trusted_proxies=settings.server.trusted_proxies,
         )
 
     def metrics(self) -> ProxyMetrics:

@@ -52,9 +52,13 @@ class Exchange:
     asked: float | None = None
     first_byte: float | None = None
 
-    def __init__(self, request: Request, request_id: str, started_at: float, arrived: float) -> None:
+    def __init__(self, request: Request, request_id: str, client: str, started_at: float, arrived: float) -> None:
+        """
+        @param client: The address of the client, which is the peer's unless a trusted proxy says otherwise.
+        """
         self.request = request
         self.request_id = request_id
+        self.client = client
         self.started_at = started_at
         self.arrived = arrived
         self.prefix = bytearray()
@@ -90,7 +94,7 @@ class Exchange:
             upstream_time=None if first is None or asked is None else first - asked,
             upstream_status=answer.code if answer else None,
             error=self.error,
-            client=request.remote,
+            client=self.client,
             user_agent=_text(fields.value(request.lines, b"user-agent")),
             sdk_retry=_number(fields.value(request.lines, b"x-stainless-retry-count")),
         )
@@ -139,7 +143,7 @@ class Journey:
         if taken.token is None:
             raise errors.MissingToken
         exchange.grant = grant = await self._validate(taken.token)
-        await self._policy.check(grant, route, lines, request.remote, exchange.request_id)
+        await self._policy.check(grant, route, lines, exchange.client, exchange.request_id)
         body = await self._body(exchange, grant, route)
         exchange.authorized = self._clock.seconds()
         key = self._keys.known(grant.project_id, route.api_name)
@@ -219,7 +223,7 @@ class Journey:
             lines,
             host=route.origin.host_header,
             credential=credentials.inject(route.auth, key),
-            client=exchange.request.remote if route.api.forward_client_ip else "",
+            client=exchange.client if route.api.forward_client_ip else "",
         )
 
     async def _relay(self, exchange: Exchange, route: Route, answer: Answer, key: bytes) -> None:

@@ -14,6 +14,7 @@ from twisted.web.server import NOT_DONE_YET
 from llmproxy import errors
 from llmproxy.config.routes import Routes
 from llmproxy.http import cors, fields, refusals
+from llmproxy.http.forwarded import client_address, networks
 from llmproxy.model import RequestRecord
 from llmproxy.pipeline import Exchange, Journey
 from llmproxy.web.respond import refuse
@@ -47,6 +48,7 @@ class ProxyResource(Resource):
 
     @param observers: Told of every request once, when it is over; they must not raise.
     @param fresh_id: Makes an id for a request whose client sent none.
+    @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
     """
 
     isLeaf = True
@@ -62,6 +64,7 @@ class ProxyResource(Resource):
         clock: IReactorTime,
         now: Callable[[], float],
         fresh_id: Callable[[], str],
+        trusted_proxies: Sequence[str] = (),
     ) -> None:
         Resource.__init__(self)
         self._journey = journey
@@ -71,6 +74,7 @@ class ProxyResource(Resource):
         self._clock = clock
         self._now = now
         self._fresh_id = fresh_id
+        self._trusted = networks(trusted_proxies)
 
     def render(self, request: Request) -> int:
         """Twisted's entry: every method and every path comes here."""
@@ -78,7 +82,8 @@ class ProxyResource(Resource):
         given = fields.request_id(request.lines)
         request_id = self._fresh_id() if given is None else given.decode("ascii")
         self._counting.started()
-        exchange = Exchange(request, request_id, self._now(), self._clock.seconds())
+        client = client_address(request.remote, request.lines, self._trusted)
+        exchange = Exchange(request, request_id, client, self._now(), self._clock.seconds())
         travelling = Deferred.fromCoroutine(self._journey.handle(exchange))
         if not travelling.called:
             # A client that leaves ends whatever its request is waiting for.

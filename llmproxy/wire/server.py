@@ -43,6 +43,7 @@ class Site(server.Site):
     @ivar draining: Whether connections end with the request that they are at.
     """
 
+    noisy = False
     draining = False
 
     def __init__(

@@ -215,3 +215,23 @@ class Origins(Stage):
         self.assert_refused(reply(self.ask("X-Team: a").take()), 400, "origin_required")
         self.begin()
         self.assert_refused(reply(self.ask("Origin: https://app.example").take()), 400, "header_required")
+
+
+class TrustedProxies(Stage):
+    """Peers come from 192.0.2.1, which is a proxy of ours."""
+
+    server = {"trusted_proxies": ("192.0.2.0/24",)}  # noqa: RUF012
+
+    def test_whose_request_it_is(self) -> None:
+        """The address that the proxy in front saw counts, for the record and for the token's networks."""
+        self.tokens.grants[TOKEN] = Grant("project-1", ips=("198.51.100.0/24",))
+        got = self.exchange("X-Forwarded-For: 10.9.9.9, 198.51.100.7")
+        self.assertEqual(got.status, 200)
+        self.assertEqual(self.record().client, "198.51.100.7")
+        _, lines, _ = self.forwarded()
+        self.assertEqual([line for line in lines if "forwarded" in line.lower()], [])
+
+    def test_what_the_client_made_up(self) -> None:
+        self.tokens.grants[TOKEN] = Grant("project-1", ips=("198.51.100.0/24",))
+        got = reply(self.ask("X-Forwarded-For: 198.51.100.7, 203.0.113.9").take())
+        self.assert_refused(got, 403, "address_not_allowed")
