@@ -70,9 +70,11 @@ class Timeouts(Section):
     connect: Duration = 10.0
     """For a connection to the provider, TLS included. Then 504."""
     response_header: Duration = 30.0
-    """For the head of the answer, once the request is sent; of a stream too. Then 504."""
+    """For the head of the answer, streamed or not, once the request is sent. Then 504. Long answers that are not
+    streamed need more."""
     request: Duration = 120.0
-    """For a complete answer that is not streamed. Then 504, or a cut if the answer has begun."""
+    """For a complete answer that is not streamed, less the time that a slow client takes. Then 504, or a cut if it has
+    begun."""
     stream: Duration = 0.0
     """For a complete stream."""
     idle: Duration = 60.0
@@ -132,7 +134,9 @@ class Api(Section):
     timeouts: Timeouts = Timeouts()
     connection: Connection = Connection()
     param_whitelist: dict[Name, Patterns] = Field(default_factory=dict)
-    """Parameters of the request's JSON body, and the values (globs) each may have. Those not listed are free."""
+    """Parameters of the request's JSON body, and the values (globs) each may have. Those not listed are free.
+
+    Such a body must be read whole before it is sent: at most 4 MiB of it, and 413 beyond."""
     allowed_origins: Origins = ()
     """The web pages that may call it, as browsers write them; `*` for any. Empty: not checked."""
     required_headers: Headers = ()
@@ -154,7 +158,7 @@ class Server(Section):
     """Twisted server endpoints, such as `tcp:8080` (all interfaces), `unix:/run/llmproxy.sock`,
     `ssl:8443:privateKey=…:certKey=…`."""
     workers: Whole = Field(default=1, ge=1, le=1024)
-    """Processes that share the work."""
+    """Processes that share the work. Only 1 so far: start further daemons on the same store instead."""
     max_head_bytes: Size = 64 * 1024
     """The longest head of a request. Beyond it 431."""
     max_request_bytes: Size = 64 * 1024 * 1024
@@ -172,7 +176,8 @@ class Server(Section):
     trusted_proxies: Networks = ()
     """Addresses and networks whose `X-Forwarded-For` is believed."""
     debug_headers: Flag = True
-    """Whether answers carry `X-Cache-Debug`, `X-Upstream-Response-Time` and `Server-Timing`."""
+    """Whether answers carry `X-Cache-Status`, `X-Cache-Debug`, `Cache-Status`, `X-Upstream-Response-Time` and
+    `Server-Timing`."""
     admin_listen: Listen = ()
     """Endpoints of their own for `/manage` and `/admin`, which then do not exist on the public ones."""
     metrics_listen: Listen = ()
@@ -193,7 +198,7 @@ class Store(Section):
 
 
 class Cache(Section):
-    """Answers that are kept and given again, where HTTP allows it."""
+    """Answers that are kept and given again, where HTTP allows it. Checked, but of no effect yet: nothing is cached."""
 
     enabled: Flag = True
     """Whether anything is cached."""
@@ -212,7 +217,7 @@ class Cache(Section):
 
 
 class Redis(Section):
-    """The Redis server, for whatever is told to use it."""
+    """The Redis server, for whatever is told to use it. Checked, but of no effect yet."""
 
     url: Annotated[str, BeforeValidator(addresses.redis_url)] = "redis://localhost:6379/0"
     """`redis://[user:password@]host:port/database`; `rediss://` with TLS."""
@@ -221,7 +226,7 @@ class Redis(Section):
 
 
 class Limits(Section):
-    """Rate limits, quotas and budgets."""
+    """Rate limits, quotas and budgets. Checked, but of no effect yet; a token's `max_requests` always holds."""
 
     backend: Name = "memory"
     """Where they are counted: `memory` (each process for itself) or `redis` (together)."""
@@ -262,7 +267,7 @@ class Audit(Section):
     file: Text = "data/audit.jsonl"
     """The file that gets a JSON line for each; empty for none."""
     store: Flag = True
-    """Whether they are kept in the database too."""
+    """Whether they are kept in the database too. Of no effect yet."""
 
 
 class Logging(Section):
