@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= etc/apis.yaml
 
-.PHONY: help demo run test check format schema clean
+.PHONY: help demo run test check bench format schema clean
 
 help:           ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -33,6 +33,9 @@ check: $(BIN)/.dev ## ruff, mypy, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(BIN)/.run ## next to nginx and a Go proxy ($$GO names the compiler), ratios; ARGS='-k j32 -r 1' for less
+	@$(BIN)/python bench/run.py $(ARGS)
 
 format: $(BIN)/.dev
 	$(BIN)/ruff check --fix .

@@ -264,10 +264,12 @@ def _public(pages: Mapping[bytes, IResource], own_metrics: bool) -> Mapping[byte
     return {path: page for path, page in pages.items() if not (own_metrics and path.startswith(b"/metrics"))}
 
 
-def _malformed(observers: Sequence[Observer], now: Callable[[], float], status: int, code: str, remote: str) -> None:
+def _malformed(
+    observers: Sequence[Observer], now: Callable[[], float], status: int, code: str, remote: str, request_id: str
+) -> None:
     """What the wire refuses is not a request that a resource could tell of; it is counted and logged all the same."""
     record = RequestRecord(
-        request_id="",
+        request_id=request_id,
         started_at=now(),
         duration=0.0,
         method="",
@@ -281,7 +283,7 @@ def _malformed(observers: Sequence[Observer], now: Callable[[], float], status: 
         observe(record)
 
 
-def _site(settings: Settings, reactor: Any, on_refused: Callable[[int, str, str], None], root: Root) -> Site:
+def _site(settings: Settings, reactor: Any, on_refused: Callable[[int, str, str, str], None], root: Root) -> Site:
     server = settings.server
     return Site(
         root,

@@ -22,6 +22,8 @@ from llmproxy.store.store import Store
 from llmproxy.wire.client import Agent
 from llmproxy.wire.server import Site
 
+BACKLOG = 4096  # the kernel has a bound of its own, net.core.somaxconn
+
 _log = Logger()
 
 
@@ -81,7 +83,7 @@ class Daemon(MultiService):
         await self._store.open()
         for endpoints, site in self._sites:
             for endpoint in endpoints:
-                port = await serverFromString(self._reactor, endpoint).listen(site)
+                port = await serverFromString(self._reactor, roomy(endpoint)).listen(site)
                 self._ports.append(port)
                 _log.info("Listening on {address}.", address=endpoint)
         self._state = "running"
@@ -119,6 +121,12 @@ class Daemon(MultiService):
 
     def stopService(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stop())
+
+
+def roomy(endpoint: str) -> str:
+    """The endpoint with a backlog for bursts, unless it has one: Twisted's 50 makes the 51st client wait a second."""
+    takes_one = endpoint.partition(":")[0] in ("tcp", "tcp6", "ssl", "unix")
+    return f"{endpoint}:backlog={BACKLOG}" if takes_one and ":backlog=" not in endpoint else endpoint
 
 
 async def _closed(port: IListeningPort) -> None:

@@ -18,6 +18,7 @@ from llmproxy.config.routes import Route, upstream
 from llmproxy.interfaces import IProjectStore
 from llmproxy.wire.raw import Answer, Caller, Origin
 
+LOOKS = 8  # how often, in the time that a provider may be silent, it is looked whether the upload goes on
 FAILING = frozenset((500, 502, 503, 504))  # answers by which a provider says that it is not working; 529 says "later"
 
 
@@ -125,16 +126,23 @@ class Attempt:
             self.project.released(self.ticket)
             return
         self.shared.released(self.shared_ticket)
-        if isinstance(error, errors.UpstreamFailure):
+        if isinstance(error, errors.UpstreamFailure) and not isinstance(error, errors.UpstreamBusy):
             self.project.failed(now, self.ticket)
         else:  # the client left, or the fault is ours
             self.project.released(self.ticket)
 
 
 class Progress(Protocol):
-    """Something that counts the bytes that have passed."""
+    """A request's body on its way.
+
+    @ivar count: Bytes of it that have arrived.
+    @ivar awaited: Whether it is for the client to go on, so that the provider cannot be blamed for its silence.
+    """
 
     count: int
+
+    @property
+    def awaited(self) -> bool: ...
 
 
 class Upstreams:
@@ -201,7 +209,8 @@ class Upstreams:
         self, sent: Deferred[Answer], timeouts: Timeouts, progress: Progress, deadline: Callable[[], float | None]
     ) -> Answer:
         """Wait for the head: for so much silence, counted anew while the upload goes on, and until the deadline."""
-        looks = [seconds for seconds in (timeouts.response_header, timeouts.request, timeouts.stream) if seconds]
+        limits = (timeouts.response_header / LOOKS, timeouts.request, timeouts.stream)
+        looks = [seconds for seconds in limits if seconds]
         if not looks or sent.called:
             return await sent
         patience = _Patience(self._clock, timeouts.response_header, progress, deadline, sent, min(looks))
@@ -250,15 +259,18 @@ class _Patience:
 
     def _look(self) -> None:
         now = self._clock.seconds()
-        if self._progress.count != self._seen:
+        if self._progress.count != self._seen or self._progress.awaited:
             self._seen, self._since = self._progress.count, now
         ends = [self._since + self._silence] if self._silence else []
         if (deadline := self._deadline()) is not None:
             ends.append(deadline)
         if not ends:
             return
-        if min(ends) > now:
-            self._timer = self._clock.callLater(min(ends) - now, self._look)
+        left = min(ends) - now
+        if left > 0:
+            # When the upload went on is known only as nearly as it is looked at.
+            wait = min(left, self._silence / LOOKS) if self._silence else left
+            self._timer = self._clock.callLater(wait, self._look)
             return
         self.lost = now - self._begun
         self._sent.cancel()

@@ -300,8 +300,9 @@ class Channel(Protocol):
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Say what is wrong with a request that nobody else has seen, and be done with this client."""
-        self.site.on_refused(status, code, self.remote)
-        self.transport.write(refusal(status, code, message, self.site.fresh_id(), self.site.allow))
+        request_id = self.site.fresh_id()
+        self.site.on_refused(status, code, self.remote, request_id)
+        self.transport.write(refusal(status, code, message, request_id, self.site.allow))
         self._linger()
 
     # Bodies

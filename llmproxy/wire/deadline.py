@@ -28,7 +28,9 @@ class Deadline:
         if self._timer is None:
             self._timer = self._clock.callLater(seconds, self._fire)
         elif self._timer.getTime() > at:
-            self._timer.reset(seconds)
+            # Not reset(): for that Twisted looks through all timers there are.
+            self._timer.cancel()
+            self._timer = self._clock.callLater(seconds, self._fire)
 
     def clear(self) -> None:
         """Never, until it is set again."""

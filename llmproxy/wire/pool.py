@@ -271,7 +271,7 @@ class Pool:
         place = exchange.holder
         assert isinstance(place, Place)
         self.withdraw(place)
-        exchange.fail(errors.UpstreamTimeout("No connection to the provider became free in time."))
+        exchange.fail(errors.UpstreamBusy("No connection to the provider became free in time."))
 
     def withdraw(self, place: Place) -> None:
         """The request in this place gives up waiting."""

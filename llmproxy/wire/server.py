@@ -22,14 +22,14 @@ from llmproxy.wire.upload import Upload
 
 __all__ = ["Channel", "Limits", "Request", "Site", "Upload"]
 
-Refused = Callable[[int, str, str], object]
+Refused = Callable[[int, str, str, str], object]
 
 
 def _fresh_id() -> str:
     return uuid4().hex
 
 
-def _nobody(status: int, code: str, remote: str) -> None:
+def _nobody(status: int, code: str, remote: str, request_id: str) -> None:
     """Nobody is told."""
 
 
@@ -66,7 +66,7 @@ class Site(server.Site):
         @param body_timeout: Seconds within which a body must go on.
         @param keepalive_timeout: Seconds for the next request to begin. For all three, C{0} means no limit.
         @param max_connections: Beyond these a new one is closed at once; likewise from one address, C{0}: no limit.
-        @param on_refused: Told status, code and address of everything that is refused before a resource sees it.
+        @param on_refused: Told status, code, address and request id of what is refused before a resource sees it.
         @param fresh_id: Makes the request id of such a refusal.
         @param peer_left: See L{peer.has_left}.
         """
@@ -109,7 +109,7 @@ class Site(server.Site):
     def buildProtocol(self, addr: IAddress | None) -> Protocol:  # type: ignore[override]
         remote = _host(addr)
         if len(self._channels) >= self._most or 0 < self._most_of_one <= self._remotes[remote]:
-            self.on_refused(503, "too_many_connections", remote)
+            self.on_refused(503, "too_many_connections", remote, "")
             return _TurnedAway()
         return Channel(self, remote)
 

@@ -81,6 +81,11 @@ class Upload:
             self._pieces = deque((self._whole,)) if self._whole else deque()
         return self._whole
 
+    @property
+    def awaited(self) -> bool:
+        """Whether it is for the client to go on: whoever takes the body would take more."""
+        return self.started and not self.done and not self._paused and not self._pieces
+
     def whole(self, limit: int) -> Deferred[bytes]:
         """Read all of it into memory; L{errors.RequestTooLarge} if it is longer than C{limit}."""
         if self.received is not None:

@@ -230,7 +230,7 @@ class Stage(SynchronousTestCase):
             reactor=self.network,
             limits=Limits(head=server.max_head_bytes, body=server.max_request_bytes),
             peer_left=has_left,
-            on_refused=lambda status, code, remote: self.unseen.append((status, code)),
+            on_refused=lambda status, code, remote, request_id: self.unseen.append((status, code)),
         )
 
     def validator(self) -> Any:

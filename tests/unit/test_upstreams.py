@@ -207,6 +207,7 @@ class Answer:
 
 class Upload:
     count = 0
+    awaited = False
 
 
 def unreachable(*, nothing_sent: bool = True) -> errors.UpstreamUnreachable:

@@ -94,7 +94,7 @@ class Serving(SynchronousTestCase):
         return Site(
             resource or self.root,
             reactor=self.clock,
-            on_refused=lambda *what: self.refused.append(what),
+            on_refused=lambda *what: self.refused.append(what[:3]),
             fresh_id=lambda: "id-1",
             peer_left=has_left,
             **settings,

@@ -33,6 +33,14 @@ class Deadlines(TestCase):
         self.clock.pump([1] * 60)
         self.assertEqual(self.expired, [5])
 
+    def test_sooner_moves_no_timer(self) -> None:
+        """Twisted looks through all timers for one that is to be moved forward: with many connections, for ever."""
+        self.deadline.set(50)
+        (first,) = self.clock.getDelayedCalls()
+        self.deadline.set(5)
+        (second,) = self.clock.getDelayedCalls()
+        self.assertIsNot(first, second)
+
     def test_never(self) -> None:
         self.deadline.set(5)
         self.deadline.clear()

@@ -288,7 +288,7 @@ class BoundsTests(PoolCase):
         wire = self.endpoint.accept()
         late = self.ask()
         self.clock.advance(10)
-        failure = self.failureResultOf(late.answered, errors.UpstreamTimeout)
+        failure = self.failureResultOf(late.answered, errors.UpstreamBusy)
         self.assertTrue(failure.value.nothing_sent)
         wire.answer()
         self.assertEqual(self.pool.idle, 1)

@@ -148,6 +148,13 @@ class TwistedResources(Asking):
             self.clock.pump([0] * 10)
             self.assertEqual(client.answer[0][0], b"HTTP/1.1 206 Partial Content")
             self.assertEqual(client.answer[1], content[10:20])
+            client = self.client(b"GET /files/f.bin HTTP/1.1\r\nHost: a\r\nRange: bytes=0-4,-5\r\n\r\n")
+            self.clock.pump([0] * 10)
+            self.assertEqual(client.answer[0][0], b"HTTP/1.1 206 Partial Content")
+            self.assertEqual(client.answer[1].count(b"Content-range: bytes"), 2)
+            client = self.client(b"GET /files/f.bin HTTP/1.1\r\nHost: a\r\nRange: bytes=600000-\r\n\r\n")
+            self.clock.pump([0] * 10)
+            self.assertEqual(client.answer[0][0], b"HTTP/1.1 416 Requested Range not satisfiable")
 
     def test_a_file_for_a_client_that_does_not_read(self) -> None:
         with TemporaryDirectory() as folder:
@@ -245,6 +252,25 @@ class TwistedResources(Asking):
         with mock.patch("warnings.warn") as warned:
             self.request.finish()
         self.assertEqual(warned.call_count, 1)
+
+    def test_a_push_producer(self) -> None:
+        producer = Producer()
+
+        def act(request: Any) -> int:
+            request.registerProducer(producer, True)
+            request.write(b"a" * 500_000)
+            return NOT_DONE_YET
+
+        client = self.client()
+        client.link.far.pauseProducing()
+        self.root.putChild(b"x", Answering(act))
+        client.send(GET % b"x")
+        self.assertEqual(producer.told, ["pause"])
+        client.link.far.resumeProducing()
+        client.link.pump()
+        self.assertEqual(producer.told, ["pause", "resume"])
+        client.leave()
+        self.assertEqual(producer.told, ["pause", "resume", "stop"])
 
     def test_a_pull_producer(self) -> None:
         class Pull:
