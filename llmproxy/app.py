@@ -14,7 +14,6 @@ from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.web.resource import IResource
 
 from llmproxy import audit as audits
 from llmproxy import logs, plugins, sealing
@@ -157,7 +156,7 @@ def build(
     pages = ops.pages(partial(render, metrics), daemon.readiness)
     site = partial(_site, settings, reactor, partial(_malformed, [metrics.observe, *observers], now))
     own_admin, own_metrics = settings.server.admin_listen, settings.server.metrics_listen
-    public = Root(proxy=proxy, manage=None if own_admin else manage, ops=_public(pages, bool(own_metrics)))
+    public = Root(proxy=proxy, manage=None if own_admin else manage, ops=None if own_metrics else pages)
     daemon.serve(settings.server.listen, site(public))
     if own_admin:
         daemon.serve(own_admin, site(Root(manage=manage)))
@@ -172,7 +171,7 @@ def build(
 
 
 class TransparentProxy(ProxyResource):
-    """The proxy as a Resource that any C{llmproxy.wire.server.Site} can serve; see C{docs/library.md}.
+    """The proxy as a Resource that any C{Site} can serve; see C{docs/library.md}.
 
     @param config: A L{ProxyConfig} for one provider, or whole L{Settings} for many.
     @param validator: An L{ITokenValidator}.
@@ -257,11 +256,6 @@ def _agent(api: Api, reactor: Any) -> Agent:
 def _tell(made: Secret) -> None:
     if made.made:
         _log.info("Made {path}; keep it safe.", path=str(made.path))
-
-
-def _public(pages: Mapping[bytes, IResource], own_metrics: bool) -> Mapping[bytes, IResource]:
-    """The ops pages of the public listener: without the metrics where those have a listener of their own."""
-    return {path: page for path, page in pages.items() if not (own_metrics and path.startswith(b"/metrics"))}
 
 
 def _malformed(

@@ -8,11 +8,12 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.application.service import Application, MultiService
+from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import ILogObserver, Logger
+from twisted.python.components import Componentized
 
 from llmproxy import errors
 from llmproxy.aio import within
@@ -23,6 +24,7 @@ from llmproxy.wire.client import Agent
 from llmproxy.wire.server import Site
 
 BACKLOG = 4096  # the kernel has a bound of its own, net.core.somaxconn
+CLOSING = 10.0  # seconds for connections to providers to end, once nobody uses them
 
 _log = Logger()
 
@@ -70,7 +72,7 @@ class Daemon(MultiService):
         return {"config": "ok", "store": store, "state": "ok" if self._state == "running" else self._state}
 
     def setServiceParent(self, parent: Any) -> None:
-        if isinstance(parent, type(Application("llmproxy"))) and parent.getComponent(ILogObserver, None) is None:
+        if isinstance(parent, Componentized) and parent.getComponent(ILogObserver, None) is None:
             parent.setComponent(ILogObserver, self._observer)
         MultiService.setServiceParent(self, parent)
 
@@ -93,6 +95,8 @@ class Daemon(MultiService):
         _log.info("Ready: {count} APIs.", count=len(self._settings.apis))
 
     def _cannot_start(self, failure: Any) -> None:
+        if self._state == "draining":
+            return  # it was told to stop before it had started
         if failure.check(CannotStart, OSError):
             _log.critical("Cannot start: {reason}", reason=str(failure.value))
         else:
@@ -110,9 +114,14 @@ class Daemon(MultiService):
         try:
             await within(self._settings.server.drain_timeout, self._reactor, drained, errors.Draining())
         except errors.Draining:
-            _log.warn("Ended {count} connections that were still busy.", count=self.connections)
-        for agent in self._agents:
-            await agent.close()
+            _log.warn("Cut {count} connections that were still busy.", count=self.connections)
+            for _, site in self._sites:
+                site.abort()
+        closed = gatherResults([agent.close() for agent in self._agents])
+        try:
+            await within(CLOSING, self._reactor, closed, errors.Draining())
+        except errors.Draining:
+            _log.warn("Connections to providers were still open after {seconds} s.", seconds=CLOSING)
         stopped = MultiService.stopService(self)
         if stopped is not None:
             await stopped

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
 
 from twisted.internet.defer import CancelledError
 
@@ -13,6 +12,7 @@ from llmproxy import errors
 from llmproxy.config.routes import Route
 from llmproxy.http import cors, params, sniff, target
 from llmproxy.http.endpoints import Endpoints
+from llmproxy.http.forwarded import networks, within
 from llmproxy.interfaces import IAuditLogger, IProjectStore
 from llmproxy.model import AuditEntry, Grant
 
@@ -39,7 +39,7 @@ class Policy:
             raise errors.ApiNotAllowed
         if grant.endpoints and not _compiled(grant.endpoints).match(target.parse(route.path).segments):
             raise errors.EndpointNotAllowed("This token may not use this endpoint.")
-        if grant.ips and not _within(client, grant.ips):
+        if grant.ips and not within(client, networks(grant.ips)):
             raise errors.AddressNotAllowed
         api = route.api
         if api.allowed_origins or api.required_headers:
@@ -107,11 +107,3 @@ def _compiled(patterns: tuple[str, ...]) -> Endpoints:
 
 def _among(model: str, allowed: Sequence[str]) -> bool:
     return any(fnmatchcase(model, pattern) for pattern in allowed)
-
-
-def _within(client: str, networks: Sequence[str]) -> bool:
-    try:
-        address = ip_address(client)
-    except ValueError:  # a UNIX socket has no address
-        return False
-    return any(address in ip_network(network, strict=False) for network in networks)

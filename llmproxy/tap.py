@@ -41,7 +41,7 @@ class Options(TwistedOptions):
         self["admin-listen"].append(endpoint)
 
     def opt_metrics_listen(self, endpoint: str) -> None:
-        """an own listener for /metrics, which then exists on no other; health pages stay on all"""
+        """an own listener for /metrics and the health pages, which then exist on no other"""
         self["metrics-listen"].append(endpoint)
 
     def overrides(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
@@ -11,7 +11,8 @@ from llmproxy.http import fields
 Network = IPv4Network | IPv6Network
 
 
-def networks(texts: Iterable[str]) -> tuple[Network, ...]:
+@lru_cache(1024)
+def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
     """Addresses and networks as the settings name them."""
     return tuple(ip_network(text, strict=False) for text in texts)
 
@@ -24,7 +25,7 @@ def client_address(remote: str, lines: Sequence[bytes], trusted: tuple[Network, 
 
     @param remote: The address of the peer; it alone counts where it is not trusted.
     """
-    if not trusted or not _within(remote, trusted):
+    if not trusted or not within(remote, trusted):
         return remote
     found = remote
     for value in reversed(b",".join(fields.values(lines, b"x-forwarded-for")).split(b",")):
@@ -32,7 +33,7 @@ def client_address(remote: str, lines: Sequence[bytes], trusted: tuple[Network, 
         if not _is_address(hop):
             break
         found = hop
-        if not _within(hop, trusted):
+        if not within(hop, trusted):
             break
     return found
 
@@ -46,7 +47,8 @@ def _is_address(text: str) -> bool:
 
 
 @lru_cache(4096)
-def _within(address: str, of: tuple[Network, ...]) -> bool:
+def within(address: str, of: tuple[Network, ...]) -> bool:
+    """Whether the address is in one of the networks; what is no address is in none."""
     try:
         parsed = ip_address(address)
     except ValueError:  # a UNIX socket has no address

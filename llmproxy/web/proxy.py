@@ -74,7 +74,7 @@ class ProxyResource(Resource):
         self._clock = clock
         self._now = now
         self._fresh_id = fresh_id
-        self._trusted = networks(trusted_proxies)
+        self._trusted = networks(tuple(trusted_proxies))
 
     def render(self, request: Request) -> int:
         """Twisted's entry: every method and every path comes here."""

@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -180,3 +181,50 @@ def test_what_is_not_http_is_refused_counted_and_logged(stack: Stack) -> None:
         lambda: [x for x in stack.daemon.output().splitlines() if '"status":400' in x and '"refused"' in x]
     )
     assert json.loads(line[-1])["error"]
+
+
+def test_management_and_metrics_on_listeners_of_their_own(tmp_path: Path) -> None:
+    """They do not exist on the public one, and nothing else exists on theirs."""
+    with Stack(tmp_path) as stack:
+        pass
+    admin, metrics = free_port(), free_port()
+    moved = Daemon(
+        *stack.daemon.args, "--admin-listen", f"tcp:{admin}:interface=127.0.0.1",
+        "--metrics-listen", f"tcp:{metrics}:interface=127.0.0.1",
+        port=metrics, log=tmp_path / "moved.log",
+        env={"LLMPROXY_MANAGEMENT_TOKEN": MANAGEMENT, "LLMPROXY_ENCRYPTION_KEY": ENCRYPTION},
+    )  # fmt: skip
+    with moved:
+        there = {
+            (port, path): stack.ask("GET", path, token=MANAGEMENT, port=port).status
+            for port in (stack.daemon.port, admin, metrics)
+            for path in ("/manage/projects", "/metrics", "/ready")
+        }
+    assert [place for place, status in there.items() if status == 200] == [
+        (admin, "/manage/projects"),
+        (metrics, "/metrics"),
+        (metrics, "/ready"),
+    ]
+    assert set(there.values()) == {200, 404}
+
+
+def test_stopping_cuts_what_is_still_busy_when_the_time_is_up(tmp_path: Path) -> None:
+    """A stream that would go on for minutes does not keep the process; a second is what it was given."""
+    with Stack(tmp_path) as stack:
+        config = stack.home / "llmproxy.yaml"
+        stack.daemon.stop()
+        config.write_text(config.read_text().replace("server: {", "server: {drain_timeout: 1s, "))
+        stack.daemon.start()
+        with socket.create_connection((HOST, stack.daemon.port), 10) as connection:
+            body = b'{"model":"gpt-4o","stream":true,"messages":[{"role":"user","content":"x"}]}'
+            connection.sendall(
+                f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stack.token}\r\n"
+                f"X-Sim-Events: 9000\r\nX-Sim-Delay: 0,0.05\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+                + body
+            )
+            assert connection.recv(65536)
+            begun = time.monotonic()
+            stack.daemon.stop(patience=9)
+            assert 0.9 < time.monotonic() - begun < 8
+        assert "Cut 1 connections" in stack.daemon.output()
+        eventually(lambda: stack.last()["left_at"])

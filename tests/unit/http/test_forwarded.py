@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from llmproxy.http.forwarded import client_address, networks
 
-TRUSTED = networks(["10.0.0.0/8", "::1"])
+TRUSTED = networks(("10.0.0.0/8", "::1"))
 
 
 class ClientAddress(TestCase):
