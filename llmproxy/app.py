@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any, TextIO
 
 from twisted.application.service import IService
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -56,6 +57,11 @@ class Parts:
     keys: ProviderKeys
     upstreams: Upstreams
     agents: tuple[Agent, ...]
+
+    def hang_up(self) -> Deferred[None]:
+        """Let go of the connections to providers; fire when there are none."""
+        self.upstreams.close()
+        return gatherResults([agent.close() for agent in self.agents]).addCallback(lambda _: None)
 
 
 def forwarding(
@@ -142,7 +148,7 @@ def build(
     )
     for listener in (tokens.forget_project, parts.keys.forget):
         store.watch(listener)
-    daemon = Daemon(settings, reactor, observer=output, store=store, agents=parts.agents)
+    daemon = Daemon(settings, reactor, observer=output, store=store, hang_up=parts.hang_up)
     metrics.gauge("client_connections", "Client connections that are open.", lambda: daemon.connections)
     manage = Management(
         projects=store,
@@ -211,7 +217,7 @@ class TransparentProxy(ProxyResource):
             audit=audit or audits.NullAudit(),
             now=tell_time,
         )
-        self._agents = parts.agents
+        self._hang_up = parts.hang_up
         self._metrics = Metrics(breakers=partial(_circuits, parts.upstreams))
         super().__init__(
             parts.journey,
@@ -230,8 +236,7 @@ class TransparentProxy(ProxyResource):
 
     async def close(self) -> None:
         """Let go of the connections to the provider."""
-        for agent in self._agents:
-            await agent.close()
+        await self._hang_up()
 
 
 def fresh_ids(random: Callable[[int], bytes]) -> Callable[[], str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -20,7 +20,6 @@ from llmproxy.aio import within
 from llmproxy.config.model import Settings
 from llmproxy.store.refusals import CannotStart
 from llmproxy.store.store import Store
-from llmproxy.wire.client import Agent
 from llmproxy.wire.server import Site
 
 BACKLOG = 4096  # the kernel has a bound of its own, net.core.somaxconn
@@ -36,14 +35,23 @@ class Daemon(MultiService):
     """
 
     def __init__(
-        self, settings: Settings, reactor: Any, *, observer: ILogObserver, store: Store, agents: Sequence[Agent]
+        self,
+        settings: Settings,
+        reactor: Any,
+        *,
+        observer: ILogObserver,
+        store: Store,
+        hang_up: Callable[[], Deferred[None]],
     ) -> None:
+        """
+        @param hang_up: Lets go of the connections to providers; fires when there are none.
+        """
         MultiService.__init__(self)
         self._settings = settings
         self._reactor = reactor
         self._observer = observer
         self._store = store
-        self._agents = agents
+        self._hang_up = hang_up
         self._sites: list[tuple[Sequence[str], Site]] = []
         self._ports: list[IListeningPort] = []
         self._starting: Deferred[None] | None = None
@@ -117,9 +125,8 @@ class Daemon(MultiService):
             _log.warn("Cut {count} connections that were still busy.", count=self.connections)
             for _, site in self._sites:
                 site.abort()
-        closed = gatherResults([agent.close() for agent in self._agents])
         try:
-            await within(CLOSING, self._reactor, closed, errors.Draining())
+            await within(CLOSING, self._reactor, self._hang_up(), errors.Draining())
         except errors.Draining:
             _log.warn("Connections to providers were still open after {seconds} s.", seconds=CLOSING)
         stopped = MultiService.stopService(self)

@@ -149,15 +149,20 @@ class _Queue:
         self._delivery = Deferred.fromCoroutine(self._deliver())
 
     async def _deliver(self) -> None:
+        """Deliver what is there now; what comes meanwhile lingers as this did, or under load each would go alone."""
         self._busy = True
-        while self._events:
+        left = len(self._events)
+        while self._events and (left > 0 or self._closing or len(self._events) >= self._batch):
             batch = tuple(islice(self._events, self._batch))
+            left -= len(batch)
             error = await self._sent(batch)
             for _ in batch:
                 self._events.popleft()
             if error is not None:
                 self._drop(len(batch), _said(error))
         self._busy = False
+        if self._events:
+            self._timer = self._clock.callLater(self._linger, self._start)
 
     async def _sent(self, batch: tuple[RequestRecord, ...]) -> Exception | None:
         """Deliver one batch; what it failed with, if it did in the end."""

@@ -11,13 +11,13 @@ from threading import RLock
 from typing import Any, TextIO
 
 from structlog.dev import ConsoleRenderer, plain_traceback
-from structlog.processors import JSONRenderer
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from twisted.python.reflect import safe_repr
 from zope.interface import implementer
 
 from llmproxy.config.model import Logging
+from llmproxy.jsonl import encoded
 from llmproxy.redaction import Redactor
 
 __all__ = ["LogOutput", "Redactor", "observer"]
@@ -106,11 +106,13 @@ def plain(value: object, depth: int = 3) -> object:
 
 
 def as_json() -> Renderer:
-    encode = json.JSONEncoder(separators=(",", ":"), default=safe_repr).encode
-    renderer = JSONRenderer(serializer=lambda fields, **_: encode(fields))
+    """In ASCII, whatever is in it: what a terminal would act on is escaped."""
+    escaping = json.JSONEncoder(separators=(",", ":"), default=safe_repr).encode
 
     def render(fields: Entry) -> str:
-        return str(renderer(None, "", fields)).replace("\x7f", "\\u007f")  # the one control character JSON leaves
+        line = encoded(fields)
+        text = line.decode() if line is not None and line.isascii() else escaping(fields)
+        return text.replace("\x7f", "\\u007f")  # the one control character that JSON leaves
 
     return render
 

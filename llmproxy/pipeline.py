@@ -29,11 +29,14 @@ STALLED = 600.0  # seconds after which a client that takes nothing is cut
 
 
 class Remembering(Protocol):
-    """A validator that can answer at once from what it remembers; both say C{None} where it must be asked."""
+    """A validator that can answer at once from what it remembers; C{None} where it must be asked."""
 
-    def known(self, token: str) -> Grant | None: ...
+    def key(self, token: str) -> bytes:
+        """What the other two know the token by."""
 
-    def known_use(self, token: str) -> Grant | None: ...
+    def known(self, key: bytes) -> Grant | None: ...
+
+    def known_use(self, key: bytes) -> Grant | None: ...
 
 
 class Exchange:
@@ -61,19 +64,30 @@ class Exchange:
         self.client = client
         self.started_at = started_at
         self.arrived = arrived
-        self.prefix = bytearray()
+        self.prefix: bytes | bytearray = b""
 
     def saw(self, data: bytes) -> None:
         """A tap on the upload: keeps its beginning, where the model's name usually stands."""
+        if not self.prefix:
+            self.prefix = bytearray()
         if len(self.prefix) < SNIFFED:
             self.prefix += data[: SNIFFED - len(self.prefix)]
+
+    def saw_all(self, body: bytes) -> None:
+        """The same for an upload that is all there."""
+        self.prefix = body[:SNIFFED]
+
+    @property
+    def facts(self) -> sniff.Facts:
+        """What is known so far of what is asked for."""
+        return sniff.facts(bytes(self.prefix))
 
     def record(self, finished: float) -> RequestRecord:
         """What remains of it once it is over."""
         request, route, grant, answer = self.request, self.route, self.grant, self.answer
         path = request.uri.partition(b"?")[0]
-        model = self.model or sniff.model_in_path(path) or sniff.facts(bytes(self.prefix)).model
-        first, asked = self.first_byte, self.asked
+        named = sniff.model_in_path(path) if route is None else route.model
+        first, asked, lines = self.first_byte, self.asked, request.lines
         return RequestRecord(
             request_id=self.request_id,
             started_at=self.started_at,
@@ -86,7 +100,7 @@ class Exchange:
             endpoint=route.endpoint if route else "",
             project_id=grant.project_id if grant else "",
             token_id=grant.token_id if grant else "",
-            model=model,
+            model=self.model or named or self.facts.model,
             stream=self.stream,
             bytes_in=request.upload.count,
             bytes_out=self.relay.count if self.relay else 0,
@@ -95,8 +109,8 @@ class Exchange:
             upstream_status=answer.code if answer else None,
             error=self.error,
             client=self.client,
-            user_agent=_text(fields.value(request.lines, b"user-agent")),
-            sdk_retry=_number(fields.value(request.lines, b"x-stainless-retry-count")),
+            user_agent=_text(lines.value(b"user-agent")),
+            sdk_retry=_number(lines.value(b"x-stainless-retry-count")),
         )
 
 
@@ -142,15 +156,21 @@ class Journey:
         taken = credentials.take(lines, route.query, route.api.query_key)
         if taken.token is None:
             raise errors.MissingToken
-        exchange.grant = grant = await self._validate(taken.token)
-        await self._policy.check(grant, route, lines, exchange.client, exchange.request_id)
+        remembering = self._remembering
+        token_key = b"" if remembering is None else remembering.key(taken.token)
+        known = None if remembering is None else remembering.known(token_key)
+        exchange.grant = grant = known or await self._validate(taken.token)
+        if not self._policy.knows_active(grant):
+            await self._policy.guard(grant, exchange.client, exchange.request_id)
+        self._policy.check(grant, route, lines, exchange.client)
         body = await self._body(exchange, grant, route)
         exchange.authorized = self._clock.seconds()
         key = self._keys.known(grant.project_id, route.api_name)
         if key is None:
             key = await self._keys.look_up(grant.project_id, route.api_name)
             self._learn(key)
-        await self._count(taken.token)
+        if remembering is None or remembering.known_use(token_key) is None:
+            await self._count(taken.token)
         exchange.asked = self._clock.seconds()
         exchange.answer = answer = await self._upstreams.send(
             route.with_query(taken.query),
@@ -177,8 +197,6 @@ class Journey:
         return cors.preflight(lines, route.api.allowed_origins, route.api.allowed_methods)
 
     async def _validate(self, token: str) -> Grant:
-        if self._remembering is not None and (known := self._remembering.known(token)) is not None:
-            return known
         try:
             grant = await self._validator.validate_token(token)
         except (errors.ProxyError, CancelledError):
@@ -189,8 +207,6 @@ class Journey:
 
     async def _count(self, token: str) -> None:
         """One use, now that nothing but the provider stands in the way. Never above C{max_requests}."""
-        if self._remembering is not None and self._remembering.known_use(token) is not None:
-            return
         try:
             await self._validator.validate_token_with_tracking(token)
         except (errors.ProxyError, CancelledError):
@@ -213,7 +229,7 @@ class Journey:
         if received is None:
             upload.taps.append(exchange.saw)
             return upload
-        exchange.saw(received)
+        exchange.saw_all(received)
         if not received and not fields.has_body(exchange.request.lines):
             return None
         return BytesBody(received)
@@ -241,18 +257,13 @@ class Journey:
             flush_interval=timeouts.flush_interval,
             rewriting=Mask(key) if answer.code >= 400 else None,
         )
-        length = answer.length if isinstance(answer.length, int) else None
         exchange.status = answer.code
-        request.begin(answer.code, answer.phrase, self._incoming(exchange, route, answer, key), length, hold=True)
-        answer.deliverBody(relay)
-        request.flush()
-        relay.watch()
-        exchange.outcome = await relay.done
+        relay.carry(answer, self._incoming(exchange, route, answer, key))
+        exchange.outcome = relay.outcome or await relay.done
 
     def _asks_for_stream(self, exchange: Exchange, route: Route) -> bool:
-        facts = sniff.facts(bytes(exchange.prefix))
-        exchange.model = facts.model
-        return sniff.expects_stream(route.path, route.query, exchange.request.lines, facts)
+        exchange.model, streamed = exchange.facts
+        return streamed or route.stream or sniff.expects_stream(route.query, exchange.request.lines)
 
     def _deadline(self, exchange: Exchange, route: Route) -> float | None:
         """When the whole answer is due, going by what was asked for so far."""

@@ -31,10 +31,12 @@ class Policy:
         self._now = now
         self._enforce = enforce
 
-    async def check(self, grant: Grant, route: Route, lines: Sequence[bytes], client: str, request_id: str) -> None:
+    def knows_active(self, grant: Grant) -> bool:
+        """Whether the project is known to be active, or need not be; otherwise L{guard} is to be asked."""
+        return grant.project_active is True or not self._enforce
+
+    def check(self, grant: Grant, route: Route, lines: Sequence[bytes], client: str) -> None:
         """Everything that can be decided on the head alone."""
-        if self._enforce and grant.project_active is not True:
-            await self._guard(grant, client, request_id)
         if grant.apis and route.api_name not in grant.apis:
             raise errors.ApiNotAllowed
         if grant.endpoints and not _compiled(grant.endpoints).match(target.parse(route.path).segments):
@@ -63,7 +65,7 @@ class Policy:
         if grant.models and not all(_among(model, grant.models) for model in models if model):
             raise errors.ModelNotAllowed
 
-    async def _guard(self, grant: Grant, client: str, request_id: str) -> None:
+    async def guard(self, grant: Grant, client: str, request_id: str) -> None:
         """The project guard: 403 if inactive, 503 if that cannot be known, and an audit entry on both."""
         refusal: errors.ProxyError
         active = grant.project_active

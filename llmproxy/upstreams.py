@@ -13,12 +13,14 @@ from twisted.web.iweb import IBodyProducer
 
 from llmproxy import errors
 from llmproxy.breaker import Breaker
-from llmproxy.config.model import Api, Settings, Timeouts
+from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Route, upstream
 from llmproxy.interfaces import IProjectStore
+from llmproxy.wire.deadline import Deadline
 from llmproxy.wire.raw import Answer, Caller, Origin
 
 LOOKS = 8  # how often, in the time that a provider may be silent, it is looked whether the upload goes on
+SPARE = 1000  # watches that are kept for the next request
 FAILING = frozenset((500, 502, 503, 504))  # answers by which a provider says that it is not working; 529 says "later"
 
 
@@ -145,6 +147,20 @@ class Progress(Protocol):
     def awaited(self) -> bool: ...
 
 
+class _Upstream:
+    """One API's provider, made ready."""
+
+    def __init__(self, api: Api, caller: Caller) -> None:
+        timeouts = api.timeouts
+        self.caller = caller
+        self.origin = _origin(api)
+        self.circuits = Circuits(api)
+        self.attempts = api.retries.attempts
+        self.silence = timeouts.response_header
+        limits = (timeouts.response_header / LOOKS, timeouts.request, timeouts.stream)
+        self.first_look = min((seconds for seconds in limits if seconds), default=0.0)
+
+
 class Upstreams:
     """Sends requests to providers."""
 
@@ -155,9 +171,18 @@ class Upstreams:
         clock: IReactorTime,
     ) -> None:
         self._clock = clock
-        self._callers = callers
-        self._origins = {name: _origin(api) for name, api in settings.apis.items()}
-        self.circuits = {name: Circuits(api) for name, api in settings.apis.items()}
+        self._upstreams = {name: _Upstream(api, callers[name]) for name, api in settings.apis.items()}
+        self._patience: list[_Patience] = []  # those that wait for nothing now; each has a timer, which costs
+
+    @property
+    def circuits(self) -> dict[str, Circuits]:
+        """The breakers of each API."""
+        return {name: upstream.circuits for name, upstream in self._upstreams.items()}
+
+    def close(self) -> None:
+        """Leave no timer behind."""
+        while self._patience:
+            self._patience.pop().stop()
 
     async def send(
         self,
@@ -175,45 +200,31 @@ class Upstreams:
         @param progress: Counts the bytes of the request that were read; silence is measured from the last of them.
         @param deadline: Tells the clock's time by which the whole answer is due, as far as is known when it is called.
         """
-        attempt = self.circuits[route.api_name].enter(project_id, self._clock.seconds())
+        upstream = self._upstreams[route.api_name]
+        attempt = upstream.circuits.enter(project_id, self._clock.seconds())
         try:
-            answer = await self._send(route, method, lines, body, progress, deadline)
+            for remaining in reversed(range(upstream.attempts)):
+                sent = upstream.caller.send(method, upstream.origin, route.target, lines, body)
+                try:
+                    answer = await self._head(sent, upstream, progress, deadline)
+                    break
+                except errors.UpstreamUnreachable as e:
+                    if not (remaining and e.nothing_sent):
+                        raise
         except BaseException as e:
             attempt.failed(e, self._clock.seconds())
             raise
         attempt.answered(answer.code, self._clock.seconds())
         return answer
 
-    async def _send(
-        self,
-        route: Route,
-        method: bytes,
-        lines: list[bytes],
-        body: IBodyProducer | None,
-        progress: Progress,
-        deadline: Callable[[], float | None],
-    ) -> Answer:
-        caller = self._callers[route.api_name]
-        origin = self._origins[route.api_name]
-        timeouts, retries = route.api.timeouts, route.api.retries
-        for remaining in reversed(range(retries.attempts)):
-            sent = caller.send(method, origin, route.target, list(lines), body)
-            try:
-                return await self._head(sent, timeouts, progress, deadline)
-            except errors.UpstreamUnreachable as e:
-                if not (remaining and e.nothing_sent):
-                    raise
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
     async def _head(
-        self, sent: Deferred[Answer], timeouts: Timeouts, progress: Progress, deadline: Callable[[], float | None]
+        self, sent: Deferred[Answer], upstream: _Upstream, progress: Progress, deadline: Callable[[], float | None]
     ) -> Answer:
         """Wait for the head: for so much silence, counted anew while the upload goes on, and until the deadline."""
-        limits = (timeouts.response_header / LOOKS, timeouts.request, timeouts.stream)
-        looks = [seconds for seconds in limits if seconds]
-        if not looks or sent.called:
+        if not upstream.first_look or sent.called:
             return await sent
-        patience = _Patience(self._clock, timeouts.response_header, progress, deadline, sent, min(looks))
+        patience = self._patience.pop() if self._patience else _Patience(self._clock)
+        patience.begin(sent, upstream, progress, deadline)
         try:
             return await sent
         except errors.UpstreamTimeout:
@@ -224,6 +235,10 @@ class Upstreams:
             raise
         finally:
             patience.over()
+            if len(self._patience) < SPARE:
+                self._patience.append(patience)
+            else:
+                patience.stop()
 
 
 def _origin(api: Api) -> Origin:
@@ -234,28 +249,38 @@ def _origin(api: Api) -> Origin:
 class _Patience:
     """Cancels a Deferred when for too long neither its answer came nor the upload went on, or its time is up.
 
+    Made once and used for many requests, one at a time: the usual one touches no timer.
+
     @ivar lost: After how many seconds that was, once it has happened.
     """
 
     lost = 0.0
+    _sent: Deferred[Answer] | None = None
 
-    def __init__(
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._next = Deadline(clock, self._look)
+        self.stop = self._next.stop
+
+    def begin(
         self,
-        clock: IReactorTime,
-        silence: float,
+        sent: Deferred[Answer],
+        upstream: _Upstream,
         progress: Progress,
         deadline: Callable[[], float | None],
-        sent: Deferred[Answer],
-        first_look: float,
     ) -> None:
-        self._clock = clock
-        self._silence = silence
+        self.lost = 0.0
+        self._sent = sent
+        self._silence = upstream.silence
         self._progress = progress
         self._deadline = deadline
-        self._sent = sent
         self._seen = progress.count
-        self._since = self._begun = clock.seconds()
-        self._timer = clock.callLater(first_look, self._look)
+        self._since = self._begun = self._clock.seconds()
+        self._next.set(upstream.first_look)
+
+    def over(self) -> None:
+        self._sent = None
+        self._next.clear()
 
     def _look(self) -> None:
         now = self._clock.seconds()
@@ -269,12 +294,8 @@ class _Patience:
         left = min(ends) - now
         if left > 0:
             # When the upload went on is known only as nearly as it is looked at.
-            wait = min(left, self._silence / LOOKS) if self._silence else left
-            self._timer = self._clock.callLater(wait, self._look)
+            self._next.set(min(left, self._silence / LOOKS) if self._silence else left)
             return
         self.lost = now - self._begun
-        self._sent.cancel()
-
-    def over(self) -> None:
-        if self._timer.active():
-            self._timer.cancel()
+        if self._sent is not None:
+            self._sent.cancel()

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from llmproxy.config.model import Api, Settings
 from llmproxy.errors import BadTarget, EndpointNotAllowed, MethodNotAllowed, NotFound
-from llmproxy.http import credentials, target
+from llmproxy.http import credentials, sniff, target
 from llmproxy.http.endpoints import Endpoints
 from llmproxy.http.target import Target
 
@@ -33,6 +33,7 @@ class Route(NamedTuple):
     @ivar target: What is sent to the provider: the base URL's path, then exactly the bytes that were matched.
     @ivar path: The path that was matched, without the API's prefix; C{query} as in L{Target}.
     @ivar auth: How the provider wants its key; see L{credentials.scheme}.
+    @ivar model: The model that the path names, C{""} where it names none; C{stream}: whether it asks for a stream.
     """
 
     api_name: str
@@ -43,6 +44,8 @@ class Route(NamedTuple):
     query: bytes | None
     origin: Origin
     auth: str
+    model: str
+    stream: bool
 
     def with_query(self, query: bytes | None) -> Route:
         """The same route with that query, which must be C{self.query} or a part of it."""
@@ -50,7 +53,7 @@ class Route(NamedTuple):
             return self
         bare = self.target if self.query is None else self.target[: -len(self.query) - 1]
         sent = bare if query is None else bare + b"?" + query
-        return Route(self.api_name, self.api, self.endpoint, sent, self.path, query, self.origin, self.auth)
+        return self._replace(target=sent, query=query)
 
 
 class _Mount:
@@ -70,7 +73,18 @@ class _Mount:
             if target.has_encoded_slash(path):
                 raise BadTarget("The path holds an encoded slash where no endpoint of this API has one.")
             raise EndpointNotAllowed
-        return Route(self.name, self.api, endpoint, self.base + path, path, None, self.origin, self.auth)
+        return Route(
+            self.name,
+            self.api,
+            endpoint,
+            self.base + path,
+            path,
+            None,
+            self.origin,
+            self.auth,
+            sniff.model_in_path(path),
+            sniff.names_stream(path),
+        )
 
 
 class Routes:

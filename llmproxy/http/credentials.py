@@ -8,11 +8,11 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from llmproxy.errors import UpstreamAuthError
-from llmproxy.http.fields import Kinds
+from llmproxy.http.lines import FieldLines
 
 # The order in which a client's credential is looked for.
 AUTHORIZATION, X_API_KEY, API_KEY, X_GOOG_API_KEY = 1, 2, 3, 4
-_NOTHING, _PROXY, _COOKIE = 0, 5, 6
+_PROXY, _COOKIE = 5, 6
 _CARRIERS = {
     b"authorization": AUTHORIZATION,
     b"x-api-key": X_API_KEY,
@@ -21,8 +21,6 @@ _CARRIERS = {
     b"proxy-authorization": _PROXY,
     b"cookie": _COOKIE,
 }
-_KINDS = Kinds(lambda name: _CARRIERS.get(name, _NOTHING))
-
 _ISSUED = re.compile(r"sk-lp-[A-Za-z0-9_-]{43}")
 _PREFIX = b"sk-lp-"
 _LIKE_OURS = re.compile(rb"sk-lp-[A-Za-z0-9_-]{20}")
@@ -51,7 +49,7 @@ class Taken(NamedTuple):
     """
 
     token: str | None
-    lines: list[bytes]
+    lines: FieldLines
     query: bytes | None
 
 
@@ -63,28 +61,29 @@ def take(lines: Iterable[bytes], query: bytes | None = None, query_key: bool = F
     ASCII characters. All of them are taken out, and so are C{Proxy-Authorization}, cookies of ours, and any other
     field or query parameter that holds the token or anything like one that this proxy issues.
     """
-    kept: list[bytes] = []
+    lines = FieldLines.of(lines)
+    kept, names = list(lines), list(lines.names)
     found: dict[int, list[bytes]] = {}
-    for line in lines:
-        name, _, value = line.partition(b":")
-        kind = _KINDS[name]
-        if kind == _NOTHING:
-            kept.append(line)
-        elif kind <= X_GOOG_API_KEY:
-            found.setdefault(kind, []).append(value.strip(b" \t"))
-        elif kind == _COOKIE:
-            kept += _cookie(line)
+    for at in reversed([at for at, name in enumerate(names) if name in _CARRIERS]):
+        kind, line = _CARRIERS[names[at]], kept[at]
+        if kind == _COOKIE and (others := _cookie(line)):
+            kept[at] = others
+            continue
+        if kind <= X_GOOG_API_KEY:
+            found.setdefault(kind, []).append(line[len(names[at]) + 1 :].strip(b" \t"))
+        del kept[at], names[at]
     if found:
         first = min(found)
         token = _only(found[first], bearer=first == AUTHORIZATION)
     else:
         token = _only(_query_keys(query)) if query_key and query else None
     whole = b"\n".join(kept)
+    rest = FieldLines(kept, names)
     if _PREFIX in whole or (token is not None and token in whole):
-        kept = [line for line in kept if not _tells(line.partition(b":")[2], token)]
+        rest = FieldLines.of([line for line in kept if not _tells(line.partition(b":")[2], token)])
     if query:
         query = _without_credentials(query, token, query_key)
-    return Taken(None if token is None else token.decode("ascii"), kept, query)
+    return Taken(None if token is None else token.decode("ascii"), rest, query)
 
 
 def well_formed(token: str) -> bool:
@@ -135,15 +134,15 @@ def _tells(value: bytes, token: bytes | None) -> bool:
     return _LIKE_OURS.search(value) is not None
 
 
-def _cookie(line: bytes) -> list[bytes]:
-    """The line without cookies of ours: as it was where there are none, nothing where there are no others."""
+def _cookie(line: bytes) -> bytes:
+    """The line without cookies of ours: as it was where there are none, C{b""} where there are no others."""
     name, _, value = line.partition(b":")
     cookies = value.split(b";")
     others = [cookie for cookie in cookies if not cookie.strip(b" \t").lower().startswith(b"llmproxy")]
     if len(others) == len(cookies):
-        return [line]
+        return line
     kept = b"; ".join(cookie.strip(b" \t") for cookie in others if cookie.strip(b" \t"))
-    return [name + b": " + kept] if kept else []
+    return name + b": " + kept if kept else b""
 
 
 def _decoded(part: bytes) -> bytes:

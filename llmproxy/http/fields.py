@@ -21,6 +21,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
+from llmproxy.http.lines import FieldLines
+
 PASS, DROP, CONNECTION, REQUEST_ID, CORS = range(5)
 
 _HOP_BY_HOP = frozenset(b"keep-alive te trailer transfer-encoding content-length upgrade http2-settings".split())
@@ -42,7 +44,7 @@ _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 
 class Kinds(dict[bytes, int]):
-    """What kind of field a name is, found by one look-up for every spelling that was seen before.
+    """What kind of field a name in lower case is, found by one look-up where it was seen before.
 
     A memo of a pure function of the name. Bounded both ways: long names are not kept, and a client that sends ever
     new ones starts it over.
@@ -54,7 +56,7 @@ class Kinds(dict[bytes, int]):
         self._limit = limit
 
     def __missing__(self, name: bytes) -> int:
-        kind = self._kind(name.lower())
+        kind = self._kind(name)
         if len(name) <= 64:
             if len(self) >= self._limit:
                 self.clear()
@@ -96,19 +98,20 @@ def outgoing(
     @param client: The client's address, to be sent as C{X-Forwarded-For}; C{""} keeps it here.
     """
     kinds = _REQUEST
+    lines = FieldLines.of(lines)
     out = [b"Host: " + host]
     gone: set[bytes] = set()
-    for line in lines:
-        kind = kinds[line.partition(b":")[0]]
+    for line, name in zip(lines, lines.names, strict=True):
+        kind = kinds[name]
         if kind == PASS:
             out.append(line)
         elif kind == CONNECTION:
             gone |= _named(line)
         elif kind == REQUEST_ID and request_id is None:
             out.append(line)
-    own = credential.partition(b":")[0]
+    own = credential.partition(b":")[0].lower()
     if kinds[own] == PASS:
-        gone.add(own.lower())
+        gone.add(own)
     if gone:
         out[1:] = _without(out[1:], gone)
     out.append(credential)
@@ -125,10 +128,11 @@ def incoming(lines: Iterable[bytes], *, own_cors: bool = False) -> list[bytes]:
     @param own_cors: The API has C{allowed_origins}: the provider's C{Access-Control-…} do not count.
     """
     kinds = _RESPONSE
+    lines = FieldLines.of(lines)
     out: list[bytes] = []
     gone: set[bytes] = set()
-    for line in lines:
-        kind = kinds[line.partition(b":")[0]]
+    for line, name in zip(lines, lines.names, strict=True):
+        kind = kinds[name]
         if kind == PASS or (kind == CORS and not own_cors):
             out.append(line)
         elif kind == REQUEST_ID:
@@ -140,6 +144,8 @@ def incoming(lines: Iterable[bytes], *, own_cors: bool = False) -> list[bytes]:
 
 def value(lines: Iterable[bytes], name: bytes) -> bytes | None:
     """The value of the first field of that name, or C{None}."""
+    if isinstance(lines, FieldLines):
+        return lines.value(name.lower())
     name, end = name.lower(), len(name)
     for line in lines:
         if line[end : end + 1] == b":" and line[:end].lower() == name:
@@ -149,6 +155,8 @@ def value(lines: Iterable[bytes], name: bytes) -> bytes | None:
 
 def values(lines: Iterable[bytes], name: bytes) -> list[bytes]:
     """The values of all fields of that name, in order."""
+    if isinstance(lines, FieldLines):
+        return lines.values(name.lower())
     name, end = name.lower(), len(name)
     return [
         line[end + 1 :].strip(b" \t") for line in lines if line[end : end + 1] == b":" and line[:end].lower() == name

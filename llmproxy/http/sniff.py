@@ -34,11 +34,15 @@ class Facts(NamedTuple):
     stream: bool = False
 
 
+_NOTHING = Facts()
+
+
 def facts(prefix: bytes) -> Facts:
     """What the first 64 KiB of a request's body tell: a model's name and whether a stream is asked for."""
-    prefix = prefix[:MAX_PREFIX]
-    if prefix[:64].lstrip()[:1] != b"{":
-        return Facts()
+    if prefix[:1] != b"{" and prefix[:64].lstrip()[:1] != b"{":
+        return _NOTHING
+    if len(prefix) > MAX_PREFIX:
+        prefix = prefix[:MAX_PREFIX]
     model = _MODEL.search(prefix) if b'"model"' in prefix else None
     stream = b'"stream"' in prefix and _STREAM.search(prefix) is not None
     return Facts(_string(model[1]) if model else "", stream)
@@ -65,10 +69,13 @@ def is_stream_answer(lines: Iterable[bytes]) -> bool:
     return kind is not None and kind.partition(b";")[0].strip().lower() in _STREAM_TYPES
 
 
-def expects_stream(path: bytes, query: bytes | None, lines: Iterable[bytes], facts: Facts) -> bool:
-    """Whether a request asks for a stream: in its body, its path, its query or its C{Accept}."""
-    if facts.stream or _STREAM_PATH.search(path):
-        return True
+def names_stream(path: bytes) -> bool:
+    """Whether a path asks for a stream, as Gemini's and Bedrock's do."""
+    return _STREAM_PATH.search(path) is not None
+
+
+def expects_stream(query: bytes | None, lines: Iterable[bytes]) -> bool:
+    """Whether a request whose path and body do not ask for a stream does so in its query or its C{Accept}."""
     if query and b"alt=sse" in query.split(b"&"):
         return True
     accept = fields.value(lines, b"accept")

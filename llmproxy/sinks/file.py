@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
@@ -14,13 +13,13 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+from llmproxy import jsonl
 from llmproxy.interfaces import IEventSink, IEventSinkFactory
 from llmproxy.model import RequestRecord
 from llmproxy.sinks.appending import AppendedFile
 
 FIELDS = tuple(f.name for f in fields(RequestRecord))
 _values = attrgetter(*FIELDS)
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @implementer(IEventSink)
@@ -35,14 +34,12 @@ class FileSink:
         self._in_thread = in_thread
 
     def write(self, events: Sequence[RequestRecord]) -> Deferred[None]:
-        return self._in_thread(self._append, events)
+        # Put together here: two threads that both have something to compute only hold each other up.
+        lines = [jsonl.line(dict(zip(FIELDS, _values(event), strict=True))) + b"\n" for event in events]
+        return self._in_thread(self._file.append, b"".join(lines))
 
     def close(self) -> Deferred[None]:
         return self._in_thread(self._file.close)
-
-    def _append(self, events: Sequence[RequestRecord]) -> None:
-        lines = [_encode(dict(zip(FIELDS, _values(event), strict=True))) + "\n" for event in events]
-        self._file.append("".join(lines).encode("ascii"))
 
 
 @implementer(IPlugin, IEventSinkFactory)

@@ -97,13 +97,17 @@ class CachedTokenValidator(Service):
 
     # Without waiting
 
-    def known(self, token: str) -> Grant | None:
-        """The grant, where it is remembered and has not expired."""
-        return self._fresh(_key(token))
+    def key(self, token: str) -> bytes:
+        """What the token is remembered by."""
+        return _key(token)
 
-    def known_use(self, token: str) -> Grant | None:
+    def known(self, key: bytes) -> Grant | None:
+        """The grant, where it is remembered and has not expired."""
+        return self._fresh(key)
+
+    def known_use(self, key: bytes) -> Grant | None:
         """As L{known}, and count one use; C{None} (nothing counted) where only the validator can do that."""
-        grant = self._fresh(_key(token))
+        grant = self._fresh(key)
         return grant if grant is not None and self._counted(grant) else None
 
     def _fresh(self, key: bytes) -> Grant | None:

@@ -58,11 +58,17 @@ class UseCounter:
         """Hand over what was counted so far; never fails."""
         await self._turns.acquire()
         try:
-            while batch := dict(islice(self._counts.items(), self._BATCH)):
-                for token_id in batch:
-                    del self._counts[token_id]
-                if not await self._taken(batch):
-                    return
+            # Only what was there at first: under load there is always more, and this would never end.
+            counted, self._counts = self._counts, {}
+            try:
+                while batch := dict(islice(counted.items(), self._BATCH)):
+                    for token_id in batch:
+                        del counted[token_id]
+                    if not await self._taken(batch):
+                        return
+            finally:
+                for token_id, (more, at) in counted.items():
+                    self._add(token_id, more, at)
         finally:
             self._turns.release()
 

@@ -7,7 +7,6 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
@@ -84,16 +83,21 @@ class ProxyResource(Resource):
         self._counting.started()
         client = client_address(request.remote, request.lines, self._trusted)
         exchange = Exchange(request, request_id, client, self._now(), self._clock.seconds())
-        travelling = Deferred.fromCoroutine(self._journey.handle(exchange))
+        travelling = Deferred.fromCoroutine(self._travel(exchange))
         if not travelling.called:
             # A client that leaves ends whatever its request is waiting for.
             request.on_gone = travelling.cancel
-        travelling.addErrback(self._refused, exchange)
-        travelling.addCallback(self._over, exchange)
         return NOT_DONE_YET
 
-    def _refused(self, failure: Failure, exchange: Exchange) -> None:
-        request, error = exchange.request, failure.value or errors.InternalError()
+    async def _travel(self, exchange: Exchange) -> None:
+        try:
+            await self._journey.handle(exchange)
+        except Exception as e:  # everything ends here, a cancelled wait included
+            self._refused(e, exchange)
+        self._over(exchange)
+
+    def _refused(self, error: Exception, exchange: Exchange) -> None:
+        request = exchange.request
         begun = request.begun
         if request.gone or isinstance(error, errors.ClientGone):
             exchange.outcome = "cancelled"
@@ -107,7 +111,7 @@ class ProxyResource(Resource):
         if not begun:
             exchange.status = told.status
 
-    def _over(self, _: None, exchange: Exchange) -> None:
+    def _over(self, exchange: Exchange) -> None:
         if exchange.relay is not None and exchange.outcome in _ENDS:
             exchange.outcome, error = _ENDS[exchange.outcome]
             exchange.error = exchange.error or error

@@ -75,6 +75,11 @@ class Answer:
     def setPreviousResponse(self, response: IResponse) -> None:
         self.previousResponse = response
 
+    @property
+    def whole(self) -> bytes | None:
+        """The body, where all of it is there and nobody has taken it; C{None} where it must be delivered."""
+        return self._waiting if self._end is _DONE and not self.begun else None
+
     def deliverBody(self, protocol: Any) -> None:
         if self.begun:
             raise RuntimeError("The body of an answer can be delivered only once.")

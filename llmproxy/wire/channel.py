@@ -256,12 +256,13 @@ class Channel(Protocol):
         self._awaited = _IDLE
         self._deadline.clear()
         self.persistent = head.keep_alive and not self.site.draining
-        length = head.length
-        upload = Upload(UNKNOWN_LENGTH if length == CHUNKED else length, self.site.limits.body, self._room)
-        self._request = request = Request(self, head, upload)
-        if not length:
-            self._buffer = rest
+        length, limit = head.length, self.site.limits.body
+        if 0 <= length <= len(rest) and length <= limit:
+            self._buffer = rest[length:]
+            self._request = request = Request(self, head, Upload.of(rest[:length], limit))
         else:
+            upload = Upload(UNKNOWN_LENGTH if length == CHUNKED else length, limit, self._room)
+            self._request = request = Request(self, head, upload)
             self._upload = upload
             self._chunks = ChunkedBody(self.site.limits) if length == CHUNKED else None
             self._left = length

@@ -22,7 +22,7 @@ from llmproxy import errors
 from llmproxy.wire import http1
 from llmproxy.wire.answer import Answer
 from llmproxy.wire.exchange import Exchange
-from llmproxy.wire.outgoing import Outgoing
+from llmproxy.wire.outgoing import JOINED, Outgoing
 
 INTERIM = 16  # answers of the 1xx kind before the real one; more are a fault
 GRACE = 5.0  # seconds a connection that we close has to go away by itself
@@ -69,7 +69,7 @@ class Connection(Protocol):
     """One connection, which carries one exchange at a time.
 
     @ivar opened: Fires with the connection when it can carry the first, after the TLS handshake where there is one.
-    @ivar since: The clock's time when it was opened; C{idle_since}: when it was last put aside.
+    @ivar since: The clock's time when it was opened; C{good_until}: until when it may be used, once it is put aside.
     """
 
     transport: Any = None
@@ -88,7 +88,7 @@ class Connection(Protocol):
     _matched = 0
     _interim = 0
     _used = 0
-    idle_since = 0.0
+    good_until = 0.0
 
     def __init__(self, home: Home, clock: IReactorTime, limits: http1.Limits, *, secure: bool) -> None:
         self._home = home
@@ -111,6 +111,7 @@ class Connection(Protocol):
         handle = transport.getHandle() if hasattr(transport, "getHandle") else None
         if isinstance(handle, socket.socket):
             self._socket = handle
+            transport.protocol = self  # an endpoint puts a protocol of its own between, which has done its part by now
         if not self._secure:
             self._open()
 
@@ -136,6 +137,10 @@ class Connection(Protocol):
         self._used += 1
         if exchange.body is None:
             self._write(exchange.head)
+            return
+        whole = exchange.whole
+        if whole is not None and len(whole) < JOINED:
+            self._write(exchange.head + whole)
             return
         outgoing = Outgoing(exchange.head, exchange.body, self._write, self.transport, self._unsendable)
         self._outgoing = outgoing

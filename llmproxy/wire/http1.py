@@ -7,9 +7,10 @@ message are looked at. What a recipient could read in two ways is L{BadMessage},
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+
+from llmproxy.http.lines import FieldLines
 
 CHUNKED = -1
 """The body's length is told by its chunks."""
@@ -72,7 +73,7 @@ class RequestHead:
     method: bytes
     target: bytes
     minor: int
-    lines: list[bytes]
+    lines: FieldLines
     length: int
     keep_alive: bool
     expect_continue: bool
@@ -85,7 +86,7 @@ class ResponseHead:
     code: int
     phrase: bytes
     minor: int
-    lines: list[bytes]
+    lines: FieldLines
     length: int
     keep_alive: bool
 
@@ -144,22 +145,22 @@ def request_head(head: bytes, limits: Limits) -> RequestHead:
     """Parse a request's head, given without the empty line that ends it; L{BadMessage} for anything odd."""
     lines = _lines(head, limits)
     method, target, minor = _request_line(lines.pop(0), limits)
-    fields = _framing(lines, _request_field)
-    host = _host(fields.get(b"host", ()), minor)
+    fields = _fields(lines, _REQUEST_NAMES)
+    names = fields.names
+    host = _host(fields, minor)
     if target[:1] != b"/":
         target = _origin_form(method, target, host)
     if not _TARGET.fullmatch(target) and target != b"*":
         raise _bad_target()
     length = _length(fields, minor)
-    expect = fields.get(b"expect")
     return RequestHead(
         method,
         target,
         minor,
-        lines,
+        fields,
         0 if length == UNTIL_CLOSE else length,
-        _keep_alive(fields.get(b"connection"), minor),
-        expect is not None and _expects_continue(expect, minor),
+        _keep_alive(fields, minor) if b"connection" in names else minor == 1,
+        b"expect" in names and _expects_continue(fields, minor),
     )
 
 
@@ -173,12 +174,12 @@ def response_head(head: bytes, limits: Limits, request_method: bytes) -> Respons
     if match is None:
         raise _bad("The status line is not one of HTTP/1.1.")
     minor, code, phrase = int(match[1]), int(match[2]), match[3] or b""
-    fields = _framing(lines, _response_field)
+    fields = _fields(lines, _RESPONSE_NAMES)
     length = _length(fields, minor)
     if code < 200 or code in (204, 304) or request_method == b"HEAD":
         length = 0
-    keep = length != UNTIL_CLOSE and _keep_alive(fields.get(b"connection"), minor)
-    return ResponseHead(code, phrase, minor, lines, length, keep)
+    keep = length != UNTIL_CLOSE and (_keep_alive(fields, minor) if b"connection" in fields.names else minor == 1)
+    return ResponseHead(code, phrase, minor, fields, length, keep)
 
 
 # What stands in a head
@@ -193,8 +194,8 @@ _AUTHORITY = re.compile(
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)(.*)", re.DOTALL)
 # Browsers leave []{}|^` as they are in a query, though RFC 3986 would have them encoded.
 _TARGET = re.compile(
-    rb"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*"
-    rb"(?:\?(?:[A-Za-z0-9._~!$&'()*+,;=:@/?\[\]{}|^`-]|%[0-9A-Fa-f]{2})*)?"
+    rb"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*(?:%[0-9A-Fa-f]{2}[A-Za-z0-9._~!$&'()*+,;=:@/-]*)*"
+    rb"(?:\?[A-Za-z0-9._~!$&'()*+,;=:@/?\[\]{}|^`-]*(?:%[0-9A-Fa-f]{2}[A-Za-z0-9._~!$&'()*+,;=:@/?\[\]{}|^`-]*)*)?"
 )
 _DIGITS = 18  # more than fit into 64 bits are no length
 
@@ -261,14 +262,17 @@ def _origin_form(method: bytes, target: bytes, host: bytes) -> bytes:
     return match[2] if match[2][:1] == b"/" else b"/" + match[2]
 
 
-def _host(values: Sequence[bytes], minor: int) -> bytes:
-    if not values and not minor:
+def _host(fields: FieldLines, minor: int) -> bytes:
+    count = fields.names.count(b"host")
+    if not count and not minor:
         return b""
-    if len(values) != 1:
+    if count != 1:
         raise _bad("HTTP/1.1 requires exactly one Host.")
-    if not _is_authority(values[0]):
+    host = fields.value(b"host")
+    assert host is not None
+    if not _is_authority(host):
         raise _bad("Host is not a host name with an optional port.")
-    return values[0]
+    return host
 
 
 @lru_cache(1024)
@@ -277,53 +281,57 @@ def _is_authority(value: bytes) -> bool:
     return match is not None and int(match[1] or 0) <= 65535
 
 
-_Framing = dict[bytes, list[bytes]]
+class _Names(dict[bytes, bytes]):
+    """The lower-case name of every spelling that was seen before, if it may stand in a head.
+
+    A memo of a pure function. Bounded both ways: long names are not kept, and a peer that sends ever new ones starts
+    it over.
+    """
+
+    def __init__(self, *, underscore: bool) -> None:
+        super().__init__()
+        self._underscore = underscore
+
+    def __missing__(self, name: bytes) -> bytes:
+        if not name or len(name) > 256 or not _TOKEN.issuperset(name):
+            raise _bad("A field's name is not a token.")
+        # Behind CGI-like gateways X_Y and X-Y are one field, so that one could pass for the other.
+        if b"_" in name and not self._underscore:
+            raise _bad("A field's name holds an underscore.")
+        lower = name.lower()
+        if len(name) <= 64:
+            if len(self) >= 4096:
+                self.clear()
+            self[name] = lower
+        return lower
 
 
-def _framing(lines: list[bytes], framing_name: Callable[[bytes], bytes]) -> _Framing:
-    """The values of the fields that frame a message, by their lower-case names, in the order they came."""
-    found: _Framing = {}
+_REQUEST_NAMES = _Names(underscore=False)
+_RESPONSE_NAMES = _Names(underscore=True)
+
+
+def _fields(lines: list[bytes], known: _Names) -> FieldLines:
+    names = []
     for line in lines:
-        name, colon, value = line.partition(b":")
+        name, colon, _ = line.partition(b":")
         if not colon:
             raise _bad("A line of the head is not a field.")
-        known = framing_name(name)
-        if known:
-            found.setdefault(known, []).append(value.strip(b" \t"))
-    return found
+        names.append(known[name])
+    return FieldLines(lines, names)
 
 
-_FRAMING = frozenset((b"connection", b"content-length", b"expect", b"host", b"transfer-encoding"))
-
-
-# The usual few names come with every message; the bound keeps made-up ones from adding up.
-@lru_cache(4096)
-def _response_field(name: bytes) -> bytes:
-    if not name or len(name) > 256 or not _TOKEN.issuperset(name):
-        raise _bad("A field's name is not a token.")
-    lower = name.lower()
-    return lower if lower in _FRAMING else b""
-
-
-@lru_cache(4096)
-def _request_field(name: bytes) -> bytes:
-    # Behind CGI-like gateways X_Y and X-Y are one field, so that one could pass for the other.
-    if b"_" in name:
-        raise _bad("A field's name holds an underscore.")
-    return _response_field(name)
-
-
-def _length(fields: _Framing, minor: int) -> int:
-    lengths, coding = fields.get(b"content-length"), fields.get(b"transfer-encoding")
-    if coding:
-        if lengths or not minor:
+def _length(fields: FieldLines, minor: int) -> int:
+    names = fields.names
+    if b"transfer-encoding" in names:
+        if b"content-length" in names or not minor:
             raise _bad("Transfer-Encoding may stand neither beside Content-Length nor in HTTP/1.0.")
-        return _coding(coding)
-    if not lengths:
+        return _coding(fields.values(b"transfer-encoding"))
+    if b"content-length" not in names:
         return UNTIL_CLOSE
-    if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _DIGITS:
+    length = fields.value(b"content-length") or b""
+    if names.count(b"content-length") > 1 or not length.isdigit() or len(length) > _DIGITS:
         raise _bad("Content-Length is not one number.")
-    return int(lengths[0])
+    return int(length)
 
 
 def _coding(values: list[bytes]) -> int:
@@ -335,14 +343,14 @@ def _coding(values: list[bytes]) -> int:
     raise _bad("Transfer-Encoding is not chunked.")
 
 
-def _keep_alive(connection: list[bytes] | None, minor: int) -> bool:
-    if not connection:
-        return bool(minor)
-    options = [option.strip(b" \t").lower() for value in connection for option in value.split(b",")]
+def _keep_alive(fields: FieldLines, minor: int) -> bool:
+    values = fields.values(b"connection")
+    options = [option.strip(b" \t").lower() for value in values for option in value.split(b",")]
     return b"close" not in options and (bool(minor) or b"keep-alive" in options)
 
 
-def _expects_continue(values: list[bytes], minor: int) -> bool:
+def _expects_continue(fields: FieldLines, minor: int) -> bool:
+    values = fields.values(b"expect")
     if len(values) > 1 or values[0].lower() != b"100-continue":
         raise BadMessage(417, "expectation_failed", "The only expectation known here is 100-continue.")
     return bool(minor)
@@ -446,4 +454,4 @@ class ChunkedBody:
             self.done = True
             return
         self._trailer += len(line) + 2
-        _framing(_lines(line, self._limits), _response_field)
+        _fields(_lines(line, self._limits), _RESPONSE_NAMES)

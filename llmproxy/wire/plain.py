@@ -11,6 +11,7 @@ from typing import Any
 from twisted.python.failure import Failure
 from twisted.web.server import Request as TwistedRequest
 
+from llmproxy.http.lines import FieldLines
 from llmproxy.wire.request import Request
 from llmproxy.wire.upload import Upload
 
@@ -23,9 +24,9 @@ class PlainRequest:
         self.method: bytes = request.method
         self.uri: bytes = request.uri
         self.minor = int(request.clientproto == b"HTTP/1.1")
-        self.lines = [
+        self.lines = FieldLines.of(
             name + b": " + value for name, values in request.requestHeaders.getAllRawHeaders() for value in values
-        ]
+        )
         self.remote = str(getattr(request.getClientAddress(), "host", "unix"))
         self.upload = _received(request)
         self.gone = False
@@ -47,6 +48,12 @@ class PlainRequest:
         self.begun = True
         if not hold:
             self.flush()
+
+    def respond(self, code: int, phrase: bytes, lines: Sequence[bytes], length: int | None, body: bytes) -> None:
+        self.begin(code, phrase, lines, length, hold=True)
+        if not self.gone:
+            self.write(body)
+            self.finish()
 
     def flush(self) -> None:
         if self.begun and not self.gone and not self._request.finished:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -147,7 +148,9 @@ class Pool:
     # What its connections call
 
     def free(self, connection: Connection) -> None:
-        if self._closed is not None or self._is_old(connection):
+        now = self._clock.seconds()
+        old = connection.since + self._bounds.age if self._bounds.age else inf
+        if self._closed is not None or now >= old:
             connection.close()
         elif self._queue:
             if connection.quiet():
@@ -155,9 +158,10 @@ class Pool:
             else:
                 connection.close()
         elif len(self._idle) < self._bounds.kept and self._room.take():
-            connection.idle_since = self._clock.seconds()
+            connection.good_until = min(old, now + self._bounds.idle) if self._bounds.idle else old
             self._idle.append(connection)
-            self._sweep_later()
+            if self._sweeping is None:
+                self._sweep_later(now)
         else:
             connection.close()
 
@@ -180,33 +184,27 @@ class Pool:
 
     def _take(self) -> Connection | None:
         """One that waits to be used and is provably clean: the last one put aside, it is the likeliest to live."""
+        now = self._clock.seconds()
         while self._idle:
             connection = self._idle.pop()
             self._room.give_back()
-            if self._is_stale(connection) or not connection.quiet():
+            if now >= connection.good_until or not connection.quiet():
                 connection.close()
             else:
                 return connection
         return None
 
-    def _is_old(self, connection: Connection) -> bool:
-        return bool(self._bounds.age) and self._clock.seconds() - connection.since >= self._bounds.age
-
-    def _is_stale(self, connection: Connection) -> bool:
-        idle = self._clock.seconds() - connection.idle_since
-        return self._is_old(connection) or (bool(self._bounds.idle) and idle >= self._bounds.idle)
-
-    def _sweep_later(self) -> None:
+    def _sweep_later(self, now: float) -> None:
         """One timer for all: a request touches none."""
-        if self._sweeping is None and self._bounds.idle and self._idle:
-            wait = self._idle[0].idle_since + self._bounds.idle - self._clock.seconds()
-            self._sweeping = self._clock.callLater(max(wait, 0.0), self._sweep)
+        if self._idle and (first := min(c.good_until for c in self._idle)) < inf:
+            self._sweeping = self._clock.callLater(max(first - now, 0.0), self._sweep)
 
     def _sweep(self) -> None:
         self._sweeping = None
-        for connection in [c for c in self._idle if self._is_stale(c)]:
+        now = self._clock.seconds()
+        for connection in [c for c in self._idle if now >= c.good_until]:
             connection.close()
-        self._sweep_later()
+        self._sweep_later(now)
 
     def _stop_sweeping(self) -> None:
         if self._sweeping is not None:

@@ -1,4 +1,4 @@
-"""Carries one answer's body from the provider to the client, in the turn in which it was read."""
+"""Carries one answer from the provider to the client, each piece in the turn in which it was read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from zope.interface import implementer
 
+from llmproxy.wire.answer import Answer
+
 Tap = Callable[[bytes], object]
 
 
@@ -20,6 +22,9 @@ class Downstream(Shape):
 
     gone: bool
 
+    def begin(self, code: int, phrase: bytes, lines: Sequence[bytes], length: int | None, hold: bool) -> object: ...
+    def respond(self, code: int, phrase: bytes, lines: Sequence[bytes], length: int | None, body: bytes) -> object: ...
+    def flush(self) -> object: ...
     def write(self, data: bytes) -> object: ...
     def finish(self) -> object: ...
     def abort(self) -> object: ...
@@ -36,7 +41,7 @@ class Rewriting(Shape):
 
 @implementer(IPushProducer)
 class Relay(Protocol):
-    """Give it to an answer's C{deliverBody}; L{done} fires with how it ended.
+    """Let it L{carry} an answer; L{done} fires with how that ended.
 
     C{complete}: all of it was written and the answer finished. C{truncated}: the provider broke off and the client's
     connection was cut. C{silent}: the provider, C{late}: the whole answer, took too long; cut as well. C{stalled}: the
@@ -51,6 +56,8 @@ class Relay(Protocol):
 
     _check: IDelayedCall | None = None
     _flush: IDelayedCall | None = None
+    _outcome = ""
+    _done: Deferred[str] | None = None
 
     def __init__(
         self,
@@ -77,7 +84,48 @@ class Relay(Protocol):
         self._over = False
         self._last = clock.seconds()
         self.count = 0
-        self.done: Deferred[str] = Deferred(lambda _: self.stopProducing())
+
+    @property
+    def outcome(self) -> str:
+        """How it ended; C{""} while it goes on."""
+        return self._outcome
+
+    @property
+    def done(self) -> Deferred[str]:
+        """Fires with how it ended. Cancelled, it stops the provider."""
+        if self._done is None:
+            self._done = Deferred(lambda _: self.stopProducing())
+            if self._outcome:
+                self._done.callback(self._outcome)
+        return self._done
+
+    def carry(self, answer: Answer, lines: Sequence[bytes]) -> None:
+        """Begin the client's answer with these field lines, and carry the body."""
+        length = answer.length if isinstance(answer.length, int) else None
+        whole = answer.whole
+        if whole is not None:
+            self._carry_whole(answer, lines, length, whole)
+            return
+        request = self._request
+        request.begin(answer.code, answer.phrase, lines, length, hold=True)
+        answer.deliverBody(self)
+        request.flush()
+        if not self._over:  # most answers are complete by then, and never need a timer
+            self._watch()
+
+    def _carry_whole(self, answer: Answer, lines: Sequence[bytes], length: int | None, body: bytes) -> None:
+        """The provider has nothing to add: nobody need be held or watched."""
+        self._over = True
+        if self._request.gone:
+            self._tell("cancelled")
+            return
+        if self._rewriting is not None:
+            body = self._rewriting.feed(body) + self._rewriting.end()
+        self.count = len(body)
+        self._request.respond(answer.code, answer.phrase, lines, length, body)
+        for tap in self._taps:
+            tap(body)
+        self._tell("complete")
 
     def connectionMade(self) -> None:
         self._request.registerProducer(self, True)
@@ -109,7 +157,7 @@ class Relay(Protocol):
         self._end()
         self._request.unregisterProducer()
         self._request.finish()
-        self.done.callback("complete")
+        self._tell("complete")
 
     # The client's side: it may hold the provider, let it go on, or leave.
 
@@ -135,17 +183,9 @@ class Relay(Protocol):
             return
         self._end()
         self.transport.stopProducing()  # type: ignore[union-attr]
-        self.done.callback("cancelled")
+        self._tell("cancelled")
 
     # Time
-
-    def watch(self) -> None:
-        """Begin to hold everybody to the limits; to be called when as much was delivered as is there already.
-
-        Most answers are complete by then, and never need a timer.
-        """
-        if not self._over:
-            self._watch()
 
     def _watch(self) -> None:
         """One timer, set again when it fires: no timer is touched for a piece that passes."""
@@ -173,10 +213,15 @@ class Relay(Protocol):
         if reason is None:
             self.transport.stopProducing()  # type: ignore[union-attr]
         # First the outcome: aborting tells everybody that the request is gone, which would read as the client's doing.
-        self.done.callback(outcome)
+        self._tell(outcome)
         if not self._request.gone:
             self._request.unregisterProducer()
             self._request.abort()
+
+    def _tell(self, outcome: str) -> None:
+        self._outcome = outcome
+        if self._done is not None and not self._done.called:
+            self._done.callback(outcome)
 
     def _end(self) -> None:
         self._over = True

@@ -18,7 +18,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from llmproxy.errors import ClientGone, InternalError, MethodNotAllowed, ProxyError
 from llmproxy.http import refusals
-from llmproxy.wire.http1 import LAST_CHUNK, RequestHead
+from llmproxy.wire.http1 import LAST_CHUNK, RequestHead, chunk
 from llmproxy.wire.pull import Pulled
 from llmproxy.wire.upload import Upload
 
@@ -104,6 +104,30 @@ class Request(server.Request):
             self._waiting = head
         else:
             self.channel.write(head)
+
+    def respond(self, code: int, phrase: bytes, lines: Sequence[bytes], length: int | None, body: bytes) -> None:
+        """As L{begin}, C{body}, all that there is of it, and L{finish}."""
+        if self.gone:
+            return
+        if self.begun or self.finished:
+            raise RuntimeError("An answer begins once.")
+        head = self._head(code, phrase, lines, length)
+        if self._framing == _LENGTH and self._left == len(body):
+            self._left = 0
+            self._last(head + body, body)
+            return
+        if self._framing == _CHUNKS and body:
+            self._last(b"%b%b%b" % (head, chunk(body), LAST_CHUNK), body)
+            return
+        self._waiting = head
+        if body:
+            self.write(body)
+        self.finish()
+
+    def _last(self, data: bytes, body: bytes) -> None:
+        self.sentLength = len(body)
+        self.channel.write(data)
+        self._end()
 
     def flush(self) -> None:
         """Send the head that C{begin} was told to hold, if it has not left."""

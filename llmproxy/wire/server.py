@@ -79,6 +79,7 @@ class Site(server.Site):
         self.fresh_id = fresh_id
         self.peer_left = peer_left
         self.allow = b"Allow: " + b", ".join(sorted(self.limits.methods))
+        self._at = getattr(resource, "at", None)
         self._most = max_connections
         self._most_of_one = max_connections_per_address
         self._channels: set[Channel] = set()
@@ -132,7 +133,7 @@ class Site(server.Site):
     # What Twisted asks
 
     def getResourceFor(self, request: Request) -> Any:
-        at = getattr(self.resource, "at", None)
+        at = self._at
         return getChildForRequest(self.resource, request) if at is None else at(request.path)
 
     def acceptableProtocols(self) -> list[bytes]:

@@ -18,6 +18,10 @@ HELD = 64 * 1024  # bytes that are kept while nobody takes them; then the client
 Tap = Callable[[bytes], object]
 
 
+def _nobody() -> None:
+    """Nobody waits for room."""
+
+
 @implementer(IBodyProducer)
 class Upload:
     """The body, as it arrives. One consumer may have it: give it to an Agent, or ask for it L{whole}.
@@ -33,23 +37,18 @@ class Upload:
     @ivar done: Whether all of it has arrived.
     """
 
-    __slots__ = (
-        "_consumer",
-        "_error",
-        "_finished",
-        "_paused",
-        "_pieces",
-        "_room",
-        "_size",
-        "_stopped",
-        "_whole",
-        "count",
-        "done",
-        "length",
-        "limit",
-        "started",
-        "taps",
-    )
+    started = False
+    count = 0
+
+    _taps: list[Tap] | None = None
+    _pieces: deque[bytes] | None = None
+    _size = 0
+    _consumer: IConsumer | None = None
+    _finished: Deferred[None] | None = None
+    _error: BaseException | None = None
+    _whole: bytes | None = None
+    _paused = False
+    _stopped = False
 
     def __init__(self, length: Any, limit: int, room: Callable[[], None]) -> None:
         """
@@ -57,28 +56,32 @@ class Upload:
         """
         self.length = length
         self.limit = limit
-        self.count = 0
-        self.taps: list[Tap] = []
-        self.started = False
         self.done = length == 0
         self._room = room
-        self._pieces: deque[bytes] = deque()
-        self._size = 0
-        self._consumer: IConsumer | None = None
-        self._finished: Deferred[None] | None = None
-        self._error: BaseException | None = None
-        self._whole: bytes | None = None
-        self._paused = False
-        self._stopped = False
+
+    @classmethod
+    def of(cls, body: bytes, limit: int) -> Upload:
+        """One that is all there."""
+        upload = cls(len(body), limit, _nobody)
+        upload.count = len(body)
+        upload._whole = body
+        upload.done = True
+        return upload
+
+    @property
+    def taps(self) -> list[Tap]:
+        if self._taps is None:
+            self._taps = []
+        return self._taps
 
     # What a resource may ask
 
     @property
     def received(self) -> bytes | None:
         """The whole body, if all of it has arrived and no consumer was given it piece by piece."""
-        if self._whole is None and self.done and not self.started:
-            self._whole = b"".join(self._pieces)
-            self._pieces = deque((self._whole,)) if self._whole else deque()
+        if self._whole is None and self.done and not self.started and self._error is None:
+            self._whole = b"".join(self._pieces or ())
+            self._pieces = None
         return self._whole
 
     @property
@@ -109,6 +112,8 @@ class Upload:
         self.started = True
         if self._error is not None:
             return fail(self._error)
+        if self._whole:
+            self._pieces, self._size = deque((self._whole,)), len(self._whole)
         self._consumer = consumer
         finished: Deferred[None] = Deferred(lambda _: self.stopProducing())
         self._finished = finished
@@ -145,6 +150,8 @@ class Upload:
         if self.count > self.limit:
             self.failed(RequestTooLarge())
         elif self._consumer is None or self._paused or self._pieces:
+            if self._pieces is None:
+                self._pieces = deque()
             self._pieces.append(data)
             self._size += len(data)
         else:
@@ -166,7 +173,7 @@ class Upload:
             finished.errback(error)
 
     def _write(self, data: bytes) -> None:
-        for tap in self.taps:
+        for tap in self._taps or ():
             tap(data)
         self._consumer.write(data)  # type: ignore[union-attr]
 
@@ -185,8 +192,7 @@ class Upload:
             finished.callback(None)
 
     def _forget(self) -> None:
-        self._consumer = None
-        self._pieces.clear()
+        self._consumer = self._pieces = None
         self._size = 0
 
 

@@ -60,14 +60,14 @@ class Plain(Stage):
         self.assertEqual((first["X-Name"], second.status, third["X-Name"]), ("a", 403, "b"))
 
     def test_what_is_left_of_a_request(self) -> None:
-        """Nothing but what keeps two connections for the next: no timer of its own."""
+        """Nothing but what keeps two connections, and the watch over silence, for the next: no timer of its own."""
         client = self.client()
         timers = []
         for _ in range(3):
             client.send(request())
             self.provider.last.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
             timers.append(len(self.network.getDelayedCalls()))
-        self.assertEqual(timers, [2, 2, 2])
+        self.assertEqual(timers, [3, 3, 3])
 
     def test_requests_without_a_body(self) -> None:
         """Have none at the provider either."""

@@ -103,7 +103,21 @@ class BusTests(SynchronousTestCase):
         self.clock.advance(1.0)
         self.assertEqual(place.batches, [["a", "b"]])
         slow.callback(None)
+        self.clock.advance(0.1)
         self.assertEqual(place.batches, [["a", "b"], ["c"]])
+
+    def test_company(self) -> None:
+        """What comes while a batch is under way waits for more: under load each event would go alone otherwise."""
+        first: Deferred[None] = Deferred()
+        place = Place(first)
+        bus = self.bus(place)
+        self.publish(bus, "a")
+        self.clock.advance(0.1)
+        self.publish(bus, "b")
+        first.callback(None)
+        self.publish(bus, "c")
+        self.clock.advance(0.1)
+        self.assertEqual(place.batches, [["a"], ["b", "c"]])
 
     def test_full(self) -> None:
         """A full queue drops what is new, counts it, and says so once a minute at most."""

@@ -35,7 +35,13 @@ class PolicyCase(SynchronousTestCase):
     def check(
         self, grant: Grant, at: Route | None = None, lines: list[bytes] | None = None, client: str = "192.0.2.1"
     ) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.policy.check(grant, at or route(), lines or [], client, "request-1"))
+        return Deferred.fromCoroutine(self.checked(grant, at or route(), lines or [], client))
+
+    async def checked(self, grant: Grant, at: Route, lines: list[bytes], client: str) -> None:
+        """As the journey does it."""
+        if not self.policy.knows_active(grant):
+            await self.policy.guard(grant, client, "request-1")
+        self.policy.check(grant, at, lines, client)
 
     def allowed(self, *asked: Any, **more: Any) -> None:
         self.assertIsNone(self.successResultOf(self.check(*asked, **more)))

@@ -239,8 +239,17 @@ class Sending(SynchronousTestCase):
         settings = Settings(default_api="main", apis={"main": api})
         self.caller = Caller(*answers)
         self.upstreams = Upstreams(settings, {"main": self.caller}, self.clock)  # type: ignore[dict-item]
-        route = Routes(settings).match(b"POST", b"/x?y")
+        self.route = route = Routes(settings).match(b"POST", b"/x?y")
         return Deferred.fromCoroutine(self.upstreams.send(route, "p", b"POST", [b"A: b"], None, self.upload, deadline))
+
+    def again(self, answer: Any) -> Deferred[Any]:
+        """The next request of the same kind."""
+        self.caller.answers.append(answer)
+        return Deferred.fromCoroutine(self.upstreams.send(self.route, "p", b"POST", [b"A: b"], None, self.upload))
+
+    def assert_nothing_left(self) -> None:
+        self.upstreams.close()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def silent(self) -> Deferred[Any]:
         def cancelled(d: Deferred[Any]) -> None:
@@ -273,7 +282,22 @@ class Sending(SynchronousTestCase):
         self.clock.advance(9.9)
         waiting.callback(Answer())
         self.successResultOf(sent)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assert_nothing_left()
+
+    def test_one_after_the_other(self) -> None:
+        """The watch over one request serves for the next, with the time that this one has."""
+        for seconds in (9.9, 5.0, 9.9):
+            waiting = self.silent()
+            sent = self.again(waiting) if seconds < 9 else self.send(waiting)
+            self.clock.advance(seconds)
+            waiting.callback(Answer())
+            self.successResultOf(sent)
+        late = self.again(self.silent())
+        self.clock.advance(9.9)
+        self.assertNoResult(late)
+        self.clock.advance(0.1)
+        self.assert_late(late, "10")
+        self.assert_nothing_left()
 
     def test_an_upload_that_goes_on(self) -> None:
         """Is no silence."""
@@ -313,7 +337,8 @@ class Sending(SynchronousTestCase):
         sent = self.send(self.silent())
         sent.cancel()
         self.failureResultOf(sent, CancelledError)
-        self.assertEqual((self.cancelled, self.clock.getDelayedCalls()), (1, []))
+        self.assertEqual(self.cancelled, 1)
+        self.assert_nothing_left()
 
     def test_tried_again(self) -> None:
         """As often as may be, while nothing has been sent."""

@@ -88,12 +88,11 @@ class Streams(TestCase):
             self.assertFalse(sniff.is_stream_answer(lines))
 
     def test_a_request(self) -> None:
-        """By its body, path, query or Accept."""
-        plain = (b"/v1/chat/completions", None, [b"Accept: application/json"], Facts())
-        self.assertFalse(sniff.expects_stream(*plain))
-        self.assertTrue(sniff.expects_stream(*plain[:3], Facts("", True)))
-        self.assertTrue(sniff.expects_stream(b"/v1/models/x:streamGenerateContent", None, [], Facts()))
-        self.assertTrue(sniff.expects_stream(b"/model/x/invoke-with-response-stream", None, [], Facts()))
-        self.assertTrue(sniff.expects_stream(b"/x", b"a=b&alt=sse", [], Facts()))
-        self.assertTrue(sniff.expects_stream(b"/x", None, [b"accept: text/event-stream"], Facts()))
-        self.assertFalse(sniff.expects_stream(b"/v1/models/x:generateContent", b"alt=json", [], Facts()))
+        """By its path, query or Accept."""
+        self.assertFalse(sniff.expects_stream(None, [b"Accept: application/json"]))
+        self.assertFalse(sniff.expects_stream(b"alt=json", []))
+        self.assertTrue(sniff.expects_stream(b"a=b&alt=sse", []))
+        self.assertTrue(sniff.expects_stream(None, [b"accept: text/event-stream"]))
+        self.assertTrue(sniff.names_stream(b"/v1/models/x:streamGenerateContent"))
+        self.assertTrue(sniff.names_stream(b"/model/x/invoke-with-response-stream"))
+        self.assertFalse(sniff.names_stream(b"/v1/models/x:generateContent"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -17,6 +18,7 @@ from llmproxy.model import Grant
 from llmproxy.tokens import CachedTokenValidator
 from tests.unit.store.contract import ValidatorContract
 
+A = sha256(b"a").digest()
 GRANT = Grant("p", "t", True)
 
 
@@ -78,14 +80,14 @@ class RememberingTests(Case):
         verifyObject(ITokenValidator, self.cached)
 
     def test_once(self) -> None:
-        self.assertIsNone(self.cached.known("a"))
-        self.assertEqual([self.granted(), self.granted(), self.cached.known("a")], [GRANT] * 3)
+        self.assertIsNone(self.cached.known(A))
+        self.assertEqual([self.granted(), self.granted(), self.cached.known(A)], [GRANT] * 3)
         self.assertEqual(self.oracle.asked, ["a"])
 
     def test_for_a_while(self) -> None:
         self.granted()
         self.clock.advance(5)
-        self.assertIsNone(self.cached.known("a"))
+        self.assertIsNone(self.cached.known(A))
         self.granted()
         self.assertEqual(self.oracle.asked, ["a", "a"])
 
@@ -94,7 +96,7 @@ class RememberingTests(Case):
             self.cached = self.validator(**more)
             self.oracle.asked.clear()
             self.granted()
-            self.assertIsNone(self.cached.known("a"))
+            self.assertIsNone(self.cached.known(A))
             self.granted()
             self.assertEqual(len(self.oracle.asked), 2)
 
@@ -121,10 +123,10 @@ class RememberingTests(Case):
         self.granted()
         self.wall.advance(2.9)
         self.granted()
-        self.assertTrue(self.cached.known_use("a"))
+        self.assertTrue(self.cached.known_use(A))
         self.wall.advance(0.1)
-        self.assertIsNone(self.cached.known("a"))
-        self.assertIsNone(self.cached.known_use("a"))
+        self.assertIsNone(self.cached.known(A))
+        self.assertIsNone(self.cached.known_use(A))
         self.refused(TokenExpired)
         self.refused_use(TokenExpired)
         self.assertEqual(self.oracle.asked, ["a"])
@@ -236,9 +238,9 @@ class ForgettingTests(Case):
     def test_a_changed_project(self) -> None:
         self.granted()
         self.cached.forget_project("other")
-        self.assertTrue(self.cached.known("a"))
+        self.assertTrue(self.cached.known(A))
         self.cached.forget_project("p")
-        self.assertIsNone(self.cached.known("a"))
+        self.assertIsNone(self.cached.known(A))
 
     def test_refusals_go_too(self) -> None:
         """A token that an operator just activated works at once."""
@@ -259,7 +261,7 @@ class ForgettingTests(Case):
         new = self.cached.validate_token("a")
         before.callback(GRANT)
         self.assertEqual(self.successResultOf(old), GRANT)
-        self.assertIsNone(self.cached.known("a"))
+        self.assertIsNone(self.cached.known(A))
         self.assertNoResult(new)
         after.errback(TokenInactive())
         self.failureResultOf(new, TokenInactive)
@@ -276,7 +278,7 @@ class ForgettingTests(Case):
             answer(counted)
             using.addErrback(lambda failure: failure.trap(QuotaExceeded))
             self.successResultOf(using)
-            self.assertIsNone(self.cached.known("a"))
+            self.assertIsNone(self.cached.known(A))
             self.oracle.answer = lambda: succeed(Grant("p", "t", True, max_requests=1))
             self.used()
 
@@ -285,7 +287,7 @@ class CountingTests(Case):
     def test_without_a_limit(self) -> None:
         """Uses are counted here and told in a batch: no request waits for a write."""
         self.used()
-        self.assertEqual(self.cached.known_use("a"), GRANT)
+        self.assertEqual(self.cached.known_use(A), GRANT)
         self.used()
         self.assertEqual(self.oracle.asked, ["a"])
         self.successResultOf(self.cached.flush())
@@ -293,7 +295,7 @@ class CountingTests(Case):
 
     def test_looking_is_not_using(self) -> None:
         self.granted()
-        self.cached.known("a")
+        self.cached.known(A)
         self.successResultOf(self.cached.flush())
         self.assertEqual(self.counts.taken, [])
 
@@ -301,7 +303,7 @@ class CountingTests(Case):
         """Every use is one statement of the store's, which alone can keep the limit."""
         self.oracle.answer = lambda: succeed(Grant("p", "t", True, max_requests=9))
         self.used()
-        self.assertIsNone(self.cached.known_use("a"))
+        self.assertIsNone(self.cached.known_use(A))
         self.used()
         self.assertEqual(self.oracle.asked, ["a", "+a", "+a"])
         self.clock.advance(4)
@@ -334,14 +336,14 @@ class CountingTests(Case):
         self.granted()
         self.oracle.answer = lambda: fail(TokenInactive())
         self.refused_use(TokenInactive)
-        self.assertIsNone(self.cached.known("a"))
+        self.assertIsNone(self.cached.known(A))
         self.refused(TokenInactive)
 
     def test_an_inactive_project(self) -> None:
         """Its requests are refused, so they are not counted."""
         self.oracle.answer = lambda: succeed(Grant("p", "t", False))
         self.assertFalse(self.used().project_active)
-        self.assertFalse(self.cached.known_use("a").project_active)
+        self.assertFalse(self.cached.known_use(A).project_active)
         self.successResultOf(self.cached.flush())
         self.assertEqual(self.counts.taken, [])
 
@@ -350,7 +352,7 @@ class CountingTests(Case):
         self.cached = self.validator()
         self.used()
         self.used()
-        self.assertIsNone(self.cached.known_use("a"))
+        self.assertIsNone(self.cached.known_use(A))
         self.assertEqual(self.oracle.asked, ["a", "+a", "+a"])
         self.cached = self.validator(uses=self.counts)
         self.oracle.answer = lambda: succeed("team")

@@ -69,6 +69,25 @@ class UseCounterTests(SynchronousTestCase):
         self.successResultOf(flushing)
         self.assertEqual(self.counter.pending, 1)
 
+    def test_uses_without_end(self) -> None:
+        """Under load there are always more by the time a batch is stored: those are the next flush's."""
+        self.store.answers = [first := Deferred()]
+        self.count("a")
+        flushing = self.counter.flush()
+        self.count("a")
+        first.callback(None)
+        self.successResultOf(flushing)
+        self.assertEqual((len(self.store.taken), self.counter.pending), (1, 1))
+
+    def test_given_up_between_two_batches(self) -> None:
+        """Whatever no batch has taken is still counted."""
+        self.count(*(f"t{number}" for number in range(501)))
+        self.store.answers = [Deferred()]
+        flushing = self.counter.flush()
+        flushing.cancel()
+        self.failureResultOf(flushing, CancelledError)
+        self.assertEqual(self.counter.pending, 501)
+
     def test_counted_while_flushing(self) -> None:
         """Two flushes take turns, and the second takes what came during the first."""
         self.store.answers = [first := Deferred()]

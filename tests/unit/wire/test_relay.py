@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseDone, ResponseFailed
+from twisted.web.iweb import UNKNOWN_LENGTH
 from zope.interface.verify import verifyObject
 
 from llmproxy.http.masking import Mask
@@ -25,6 +26,19 @@ class Client:
         self.pieces: list[bytes] = []
         self.end = ""
         self.producer: Any = None
+
+    def begin(self, code: int, phrase: bytes, lines: Any, length: int | None, hold: bool) -> None:
+        assert hold
+        self.head = (code, phrase, list(lines), length)
+
+    def respond(self, code: int, phrase: bytes, lines: Any, length: int | None, body: bytes) -> None:
+        assert not self.gone
+        self.begin(code, phrase, lines, length, True)
+        self.write(body)
+        self.finish()
+
+    def flush(self) -> None:
+        """The head leaves."""
 
     def write(self, data: bytes) -> None:
         assert not self.end and not self.gone
@@ -55,12 +69,18 @@ class Client:
 
 
 class Provider:
-    """The provider's answer."""
+    """The provider's answer; its body is still to come unless it is given."""
 
     disconnecting = False
+    code, phrase = 200, b"OK"
 
-    def __init__(self) -> None:
+    def __init__(self, whole: bytes | None = None) -> None:
         self.told: list[str] = []
+        self.whole = whole
+        self.length: Any = UNKNOWN_LENGTH if whole is None else len(whole)
+
+    def deliverBody(self, protocol: Any) -> None:
+        protocol.makeConnection(self)
 
     def pauseProducing(self) -> None:
         self.told.append("pause")
@@ -81,8 +101,7 @@ class RelayCase(SynchronousTestCase):
 
     def relay(self, **settings: Any) -> Relay:
         relay = Relay(self.client, self.clock, taps=[self.seen.append], **settings)
-        relay.makeConnection(self.provider)
-        relay.watch()
+        relay.carry(self.provider, [b"A: b"])
         return relay
 
     def assert_over(self, relay: Relay, outcome: str, end: str) -> None:
@@ -113,6 +132,21 @@ class Ends(RelayCase):
         relay.connectionLost(DONE)
         self.assert_over(relay, "complete", "finished")
         self.assertEqual(self.provider.told, [])
+
+    def test_an_answer_that_is_all_there(self) -> None:
+        """Head and body leave at once, with the key starred out; the tap sees what the client sees."""
+        provider = Provider(b"a key here")
+        relay = Relay(self.client, self.clock, taps=[self.seen.append], idle=5, rewriting=Mask(b"key"))
+        relay.carry(provider, [b"A: b"])
+        self.assertEqual(self.client.head, (200, b"OK", [b"A: b"], 10))
+        self.assertEqual((self.client.pieces, self.seen, relay.count), ([b"a *** here"], [b"a *** here"], 10))
+        self.assert_over(relay, "complete", "finished")
+
+    def test_an_answer_that_is_all_there_and_nobody_to_take_it(self) -> None:
+        self.client.gone = True
+        relay = Relay(self.client, self.clock)
+        relay.carry(Provider(b"whole"), [])
+        self.assertEqual((relay.outcome, self.client.pieces), ("cancelled", []))
 
     def test_truncated(self) -> None:
         """The client's connection is cut, not finished; what had come was written."""

@@ -1,0 +1,27 @@
+"""One value as one line of JSON, without its end: for the many lines of which every request makes some.
+
+pydantic's serialiser takes a quarter of the time of C{json}'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, to_json
+
+_escaping = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def encoded(fields: Mapping[str, Any]) -> bytes | None:
+    """These as JSON in UTF-8, a number that is none as null; C{None} where they hold what that cannot write."""
+    try:
+        return to_json(fields, inf_nan_mode="null")
+    except PydanticSerializationError:
+        return None
+
+
+def line(fields: Mapping[str, Any]) -> bytes:
+    """As L{encoded}; halves of surrogate pairs are escaped."""
+    return encoded(fields) or _escaping(fields).encode("ascii")
