@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, AnyStr
+from typing import AnyStr
 
 from twisted.web.http_headers import Headers
 
@@ -18,12 +18,7 @@ def parsed(lines: Iterable[bytes]) -> Headers:
 
 
 class RawHeaders(Headers):
-    """Header lines that pass through treq untouched.
-
-    They are read as any other headers, by whoever asks, but cannot be changed; so what treq would add to a request
-    (C{Accept-Encoding}, C{Cookie}) or to an answer (an empty C{Content-Encoding}) is not added. Two answers are meant
-    for treq alone: there is always a C{Cookie} (its jar is not to be asked), never a C{Content-Encoding} (nothing is
-    to be decoded). Who wants to know these reads C{lines}.
+    """Header lines that pass untouched: read as any other headers, by whoever asks, but nobody can change them.
 
     @ivar lines: The lines, without line ends.
     """
@@ -43,12 +38,6 @@ class RawHeaders(Headers):
 
     def copy(self) -> RawHeaders:
         return self
-
-    def hasHeader(self, name: AnyStr) -> bool:
-        return name == b"Cookie" or super().hasHeader(name)
-
-    def getRawHeaders(self, name: Any, default: Any = None) -> Any:
-        return default if name == b"Content-Encoding" else super().getRawHeaders(name, default)
 
     def addRawHeader(self, name: str | bytes, value: str | bytes) -> None:
         """Add nothing."""

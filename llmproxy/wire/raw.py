@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from http.cookiejar import Cookie
 from typing import Any
 
-from hyperlink import EncodedURL
 from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
+from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer
 
-from llmproxy import errors
 from llmproxy.wire.answer import Answer
 from llmproxy.wire.headers import RawHeaders
 from llmproxy.wire.outgoing import BytesBody
@@ -37,50 +33,30 @@ class Origin:
         return host if self.port == DEFAULT_PORTS.get(self.scheme) else f"{host}:{self.port}"
 
     @cached_property
-    def url(self) -> str:
+    def url(self) -> bytes:
         """Without a path."""
-        return f"{self.scheme}://{self.netloc}"
+        return f"{self.scheme}://{self.netloc}".encode("ascii")
 
 
-class PreparedURL(EncodedURL):
-    """A URL that is already as it shall go out, byte for byte."""
+class ExactClient(HTTPClient):
+    """treq's client with all that would change a message shut out: no redirect, no cookie, no decoding.
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    treq wraps three agents around its own for each request, which here would only be told to do nothing; that took a
+    quarter of the whole time of a request.
+    """
 
-    def to_uri(self) -> PreparedURL:
-        return self
-
-    def to_text(self, with_password: bool = False) -> str:
-        return self._text
-
-
-class ShutJar(IndexableCookieJar):
-    """Takes no cookie and gives none, so that what a provider sets for one tenant never goes out for another."""
-
-    def add_cookie_header(self, request: Any) -> None:
-        """Add none."""
-
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        """Keep none."""
-
-    def set_cookie(self, cookie: Cookie) -> None:
-        """Keep none."""
-
-    def __iter__(self) -> Iterator[Cookie]:
-        return iter(())
+    def request(  # type: ignore[override]
+        self, method: bytes, url: bytes, *, headers: Headers, data: IBodyProducer | None = None
+    ) -> Deferred[Any]:
+        """Send exactly this; fire with the agent's own answer."""
+        return self._agent.request(method, url, headers, data)
 
 
 class Caller:
     """Sends requests exactly as they are given, and hands on answers exactly as they come."""
 
-    def __init__(self, agent: IAgent, reactor: Any = None) -> None:
-        """
-        @param reactor: What treq would time requests with, if it were asked to.
-        """
-        self._jar = ShutJar()
-        self._reactor = reactor
-        self._client = HTTPClient(agent, cookiejar=self._jar, data_to_body_producer=lambda producer: producer)
+    def __init__(self, agent: IAgent) -> None:
+        self._client = ExactClient(agent)
 
     def send(
         self, method: bytes, origin: Origin, target: bytes, lines: list[bytes], body: IBodyProducer | None
@@ -93,27 +69,7 @@ class Caller:
         @param target: The raw path and query.
         @param lines: The final header lines: with C{Host}, without those that frame the body.
         """
-        try:
-            url = PreparedURL(origin.url + target.decode("ascii"))
-        except UnicodeDecodeError:
-            return fail(errors.BadTarget())
-        sent = self._client.request(
-            method.decode("ascii"),
-            url,
-            headers=RawHeaders(lines),
-            data=body,
-            cookies=self._jar,
-            allow_redirects=False,
-            unbuffered=True,
-            reactor=self._reactor,
-        )
-        return sent.addCallback(_original)
+        return self._client.request(method, origin.url + target, headers=RawHeaders(lines), data=body)
 
 
-def _original(response: Any) -> Answer:
-    """What our own agent answered, out of what treq wraps around it."""
-    answer: Answer = response.original
-    return answer
-
-
-__all__ = ["Answer", "BytesBody", "Caller", "Origin", "PreparedURL", "RawHeaders", "ShutJar"]
+__all__ = ["Answer", "BytesBody", "Caller", "ExactClient", "Origin", "RawHeaders"]

@@ -1,4 +1,4 @@
-"""Under the real treq: what goes out is what was given, what comes back is what was sent."""
+"""Under treq's client: what goes out is what was given, what comes back is what was sent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class OriginTests(SynchronousTestCase):
             (Origin("http", "localhost", 80), "http://localhost"),
             (Origin("http", "::1", 8080), "http://[::1]:8080"),
         ]:
-            self.assertEqual(origin.url, url)
+            self.assertEqual(origin.url, url.encode())
             self.assertEqual(origin.netloc, url.partition("://")[2])
 
 
@@ -36,7 +36,7 @@ class CallerTests(TestCase):
         self.provider = Provider()
         self.port = reactor.listenTCP(0, self.provider, interface="127.0.0.1")
         self.agent = Agent(reactor)
-        self.caller = Caller(self.agent, reactor)
+        self.caller = Caller(self.agent)
         self.origin = Origin("http", "127.0.0.1", self.port.getHost().port)
 
     async def tearDown(self) -> None:
@@ -93,7 +93,7 @@ class CallerTests(TestCase):
     async def test_redirects_are_passed_on(self) -> None:
         """They never take a provider key elsewhere."""
         for status in (301, 302, 303, 307, 308):
-            url = self.origin.url.encode()
+            url = self.origin.url
             answer = b"HTTP/1.1 %d Moved\r\nLocation: %b/elsewhere\r\nContent-Length: 2\r\n\r\ngo" % (status, url)
             got, body = await self.send(answer, b"Host: h", b"Authorization: Bearer key")
             self.assertEqual((got.code, body), (status, b"go"))
@@ -123,12 +123,15 @@ class CallerTests(TestCase):
         with self.assertRaises(errors.UpstreamBroken):
             await self.caller.send(b"GET", self.origin, b"/", [b"Host: h"], None)
 
-    async def test_target_that_is_none(self) -> None:
-        with self.assertRaises(errors.BadTarget):
-            await self.caller.send(b"GET", self.origin, b"/\xff", [b"Host: h"], None)
+    async def test_a_target_that_would_be_two(self) -> None:
+        """Nothing is sent that could be read as more than was asked."""
+        for target in (b"/ HTTP/1.1\r\nX: y", b"/a b"):
+            with self.assertRaises(ValueError):
+                await self.caller.send(b"GET", self.origin, target, [b"Host: h"], None)
+        self.assertEqual(self.provider.requests, [])
 
     async def test_cancelled(self) -> None:
-        """The cancellation goes through treq's layers to the connection."""
+        """The cancellation goes through to the connection."""
         sent = self.caller.send(b"GET", self.origin, b"/", [b"Host: h"], None)
         sent.cancel()
         with self.assertRaises(CancelledError):
