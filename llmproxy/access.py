@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from functools import lru_cache
-from operator import attrgetter
 from time import gmtime, strftime
 from typing import Any
 
@@ -13,9 +11,6 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from llmproxy.model import RequestRecord
-
-FIELDS = tuple(f.name for f in fields(RequestRecord) if f.name != "started_at")
-_values = attrgetter(*FIELDS)
 
 
 class AccessLog(Service):
@@ -84,11 +79,12 @@ def line(record: RequestRecord) -> dict[str, Any]:
         "logger": "access",
         "msg": "request",
     }
-    for name, value in zip(FIELDS, _values(record), strict=True):
+    for name, value in zip(RequestRecord._fields, record, strict=True):
         if value.__class__ is float:
             shown[name] = round(value, 6)
         elif value or value == 0:  # neither None nor empty
             shown[name] = value
+    del shown["started_at"]
     return shown
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,7 @@ class Grant:
     ips: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRecord:
+class RequestRecord(NamedTuple):
     """One finished request: what the access log, the metrics and an observer's event are made of.
 
     Times are seconds; C{started_at} since the epoch, the rest as durations. Never holds a secret or a body.

@@ -6,7 +6,6 @@ import json
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import replace
 from threading import Lock
 from typing import Any, AnyStr
 from urllib.parse import quote
@@ -78,7 +77,7 @@ class Redactor:
         if self._masked(text) is text:
             return record
         masked: dict[str, Any] = {name: self._masked(value) for name, value in zip(FREE_TEXT, values, strict=True)}
-        return replace(record, **masked)
+        return record._replace(**masked)
 
     def _count(self, forms: tuple[str, ...], by: int) -> None:
         counts: tuple[tuple[Counter[Any], Callable[[str], object]], ...] = (

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -17,9 +15,6 @@ from llmproxy import jsonl
 from llmproxy.interfaces import IEventSink, IEventSinkFactory
 from llmproxy.model import RequestRecord
 from llmproxy.sinks.appending import AppendedFile
-
-FIELDS = tuple(f.name for f in fields(RequestRecord))
-_values = attrgetter(*FIELDS)
 
 
 @implementer(IEventSink)
@@ -35,7 +30,7 @@ class FileSink:
 
     def write(self, events: Sequence[RequestRecord]) -> Deferred[None]:
         # Put together here: two threads that both have something to compute only hold each other up.
-        lines = [jsonl.line(dict(zip(FIELDS, _values(event), strict=True))) + b"\n" for event in events]
+        lines = [jsonl.line(event._asdict()) + b"\n" for event in events]
         return self._in_thread(self._file.append, b"".join(lines))
 
     def close(self) -> Deferred[None]:

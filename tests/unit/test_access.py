@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields
 from io import StringIO
 from typing import Any
 
@@ -60,9 +59,9 @@ class LineTests(SynchronousTestCase):
     def test_every_field(self) -> None:
         """Nothing of a record is left out where it has a value."""
         full = RequestRecord(
-            **{f.name: 1.0 if f.name in ("started_at", "duration") else "x" for f in fields(RequestRecord)}
+            **{name: 1.0 if name in ("started_at", "duration") else "x" for name in RequestRecord._fields}
         )
-        self.assertEqual({f.name for f in fields(RequestRecord)} - set(line(full)), {"started_at"})
+        self.assertEqual(set(RequestRecord._fields) - set(line(full)), {"started_at"})
 
 
 class AccessLogTests(SynchronousTestCase):

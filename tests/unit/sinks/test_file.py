@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ class FileSinkTests(SynchronousTestCase):
         events = [event("a", user_agent="x\ny\ud800é"), event("b", first_byte=0.25)]
         self.successResultOf(self.sink.write(events))
         self.successResultOf(self.sink.write([event("c")]))
-        self.assertEqual(self.lines(), [asdict(e) for e in [*events, event("c")]])
+        self.assertEqual(self.lines(), [e._asdict() for e in [*events, event("c")]])
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
 
     def test_failure(self) -> None:
