@@ -79,7 +79,7 @@ def forwarding(
     routes = Routes(settings)
     agents = {name: _agent(api, reactor) for name, api in settings.apis.items()}
     upstreams = Upstreams(settings, {name: Caller(agent) for name, agent in agents.items()}, clock)
-    keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl)
+    keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
     journey = Journey(
         routes=routes,
         validator=validator,
@@ -88,7 +88,6 @@ def forwarding(
         upstreams=upstreams,
         server=settings.server,
         clock=clock,
-        learn=learn,
         remembering=validator if isinstance(validator, CachedTokenValidator) else None,
     )
     return Parts(routes, journey, keys, upstreams, tuple(agents.values()))
