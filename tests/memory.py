@@ -256,3 +256,8 @@ class Link:
 def has_left(transport: Any, *, half: bool) -> bool:
     """What L{llmproxy.wire.peer.has_left} would know."""
     return transport._reset or (half and transport._ended)
+
+
+def untaken(transport: Any) -> int:
+    """What L{llmproxy.wire.peer.untaken} would count."""
+    return len(transport.unsent) + len(transport.other.inbox)

@@ -25,6 +25,7 @@ from llmproxy.wire.deadline import Deadline
 from llmproxy.wire.http1 import CHUNKED, BadMessage, ChunkedBody, HeadReader, RequestHead, request_head
 from llmproxy.wire.refusal import refusal
 from llmproxy.wire.request import Request
+from llmproxy.wire.taking import Taking
 from llmproxy.wire.upload import Upload
 
 if TYPE_CHECKING:
@@ -75,9 +76,11 @@ class Channel(Protocol):
         self._used = False
         self._working = False
         self._blocked = False  # the client does not read
+        self._taking: Taking | None = None  # how fast it does, once it has been too slow for us
         self._held = False  # we do not read
         self._ended = False  # the client has said that it will send no more
         self._closing = False
+        self._finishing = False  # all that is left to do is to send what was written
         self._watch: IDelayedCall | None = None
         self._socket: socket.socket | None = None
 
@@ -124,6 +127,8 @@ class Channel(Protocol):
         self._parting = b""
         self._deadline.stop()
         self._stop_watching()
+        if self._taking is not None:
+            self._taking.stop()
         self.site.closed(self)
         request = self._detach()
         if request is not None:
@@ -131,11 +136,13 @@ class Channel(Protocol):
 
     def pauseProducing(self) -> None:
         self._blocked = True
+        self._takes().begin()
         if self._producer is not None:
             self._producer.pauseProducing()
 
     def resumeProducing(self) -> None:
         self._blocked = False
+        self._takes().end()
         if self._producer is not None:
             self._producer.resumeProducing()
         self._proceed()
@@ -164,6 +171,8 @@ class Channel(Protocol):
             if sent == len(data):
                 return
             data = data[sent:]
+        if self._taking is not None:
+            self._taking.added(len(data))
         transport.write(data)
 
     def write_last(self, data: bytes) -> None:
@@ -408,9 +417,27 @@ class Channel(Protocol):
             self._progress = self._upload.count
             self._wait(_BODY, self.site.body_timeout)
 
+    def _takes(self) -> Taking:
+        taking = self._taking
+        if taking is None:
+            site, transport = self.site, self.transport
+            taking = self._taking = Taking(
+                site.reactor, site.send_timeout, site.least, lambda: site.untaken(transport), self._too_slow
+            )
+        return taking
+
+    def _too_slow(self) -> None:
+        """What waits for the client is hardly taken: it holds the connection, and the provider's with it."""
+        if self._request is not None:
+            self._request.stalled = True
+        self._leave()
+
     def _expired(self) -> None:
         if self._awaited == _END:
-            self.transport.abortConnection()
+            if self._finishing and self._takes().goes_on():
+                self._wait(_END, CLOSING)
+            else:
+                self.transport.abortConnection()
         elif self._awaited == _BODY and self._upload is not None:
             if self._upload.count - self._progress >= PROGRESS:
                 self._await_body()
@@ -470,6 +497,8 @@ class Channel(Protocol):
     def _close(self, seconds: float = CLOSING) -> None:
         """No more of either: what is written is sent, then the connection ends."""
         self._shut(seconds)
+        self._finishing = seconds == CLOSING
+        self._takes().goes_on()
         self.transport.loseConnection()
 
     def _linger(self) -> None:
@@ -490,5 +519,7 @@ class Channel(Protocol):
         self._upload = self._chunks = None
         self._buffer = b""
         self._stop_watching()
+        if self._taking is not None:
+            self._taking.stop()
         self.transport.unregisterProducer()
         self._wait(_END, seconds)

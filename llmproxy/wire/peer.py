@@ -1,8 +1,11 @@
-"""Asks the kernel what reading would tell, where nothing may be read."""
+"""Asks the kernel what the other side does: whether it has left, and what it has not taken yet."""
 
 from __future__ import annotations
 
+import fcntl
 import select
+import struct
+import termios
 from typing import Any
 
 _FIN = getattr(select, "POLLRDHUP", 0)  # known on Linux only; elsewhere a reset is all that can be seen
@@ -20,3 +23,24 @@ def has_left(transport: Any, *, half: bool) -> bool:
     poll = select.poll()
     poll.register(descriptor, _FIN if half else 0)
     return bool(poll.poll(0))
+
+
+def untaken(transport: Any) -> int:
+    """Bytes that were written and that the other side has not taken: ours, and those in the system's socket.
+
+    Where the system does not tell, only ours are known.
+    """
+    ours = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
+    return int(ours) + int(getattr(transport, "_tempDataLen", 0)) + _in_socket(transport)
+
+
+def _in_socket(transport: Any) -> int:
+    fileno = getattr(transport, "fileno", None)
+    descriptor = fileno() if fileno is not None else -1
+    if descriptor < 0:
+        return 0
+    try:
+        (count,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0\0\0\0"))
+    except OSError:
+        return 0
+    return int(count)

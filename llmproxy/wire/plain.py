@@ -19,6 +19,9 @@ from llmproxy.wire.upload import Upload
 class PlainRequest:
     """Stands in for a L{Request}; see there."""
 
+    paced = False
+    stalled = False
+
     def __init__(self, request: TwistedRequest) -> None:
         self._request: Any = request
         self.method: bytes = request.method

@@ -21,6 +21,7 @@ class Downstream(Shape):
     """What a relay needs of the client's request (L{llmproxy.wire.server.Request} has it)."""
 
     gone: bool
+    stalled: bool
 
     def begin(self, code: int, phrase: bytes, lines: Sequence[bytes], length: int | None, hold: bool) -> object: ...
     def respond(self, code: int, phrase: bytes, lines: Sequence[bytes], length: int | None, body: bytes) -> object: ...
@@ -45,7 +46,7 @@ class Relay(Protocol):
 
     C{complete}: all of it was written and the answer finished. C{truncated}: the provider broke off and the client's
     connection was cut. C{silent}: the provider, C{late}: the whole answer, took too long; cut as well. C{stalled}: the
-    client took nothing for too long. C{cancelled}: the client left, and the provider was stopped.
+    client took too little for too long. C{cancelled}: the client left, and the provider was stopped.
 
     @ivar idle: Seconds of silence from the provider after which it counts as gone; C{0}: no limit.
     @ivar stalled: Likewise for a client that takes nothing.
@@ -183,7 +184,7 @@ class Relay(Protocol):
             return
         self._end()
         self.transport.stopProducing()  # type: ignore[union-attr]
-        self._tell("cancelled")
+        self._tell("stalled" if self._request.stalled else "cancelled")
 
     # Time
 

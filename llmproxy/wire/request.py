@@ -60,6 +60,8 @@ class Request(server.Request):
     @ivar upload: The body.
     @ivar remote: The address of the peer.
     @ivar gone: Whether the client has left (or was cut off), so that nothing can be written.
+    @ivar paced: Whether a client that takes too little of what waits for it is cut off without anybody's doing.
+    @ivar stalled: Whether that has happened.
     @ivar begun: Whether the head of the answer is out.
     @ivar on_gone: Called when the client leaves before its answer is complete; costs less than C{notifyFinish}.
     """
@@ -69,6 +71,8 @@ class Request(server.Request):
     _framing = _NOT_BEGUN
     _left = 0
     _waiting = b""
+    paced = True
+    stalled = False
     on_gone: Callable[[], object] | None = None
     _push: Any = None
 

@@ -58,20 +58,28 @@ class Site(server.Site):
         keepalive_timeout: float = 75.0,
         max_connections: int = 20_000,
         max_connections_per_address: int = 0,
+        of_many: Callable[[str], bool] = lambda remote: False,
+        send_timeout: float = 60.0,
+        min_send_rate: int = 1024,
         on_refused: Refused = _nobody,
         fresh_id: Callable[[], str] = _fresh_id,
         peer_left: Callable[..., bool] = peer.has_left,
         turn: Turn | None = None,
+        untaken: Callable[[Any], int] = peer.untaken,
     ) -> None:
         """
         @param head_timeout: Seconds in all for a head, from its first byte or from the connection's beginning.
         @param body_timeout: Seconds within which a body must go on.
         @param keepalive_timeout: Seconds for the next request to begin. For all three, C{0} means no limit.
         @param max_connections: Beyond these a new one is closed at once; likewise from one address, C{0}: no limit.
+        @param of_many: Tells of an address whether those behind it are many, so that their connections are not counted.
+        @param send_timeout: Seconds for which a client may take less than C{min_send_rate} bytes a second of what waits
+            for it; C{0}: no limit.
         @param on_refused: Told status, code, address and request id of what is refused before a resource sees it.
         @param fresh_id: Makes the request id of such a refusal.
         @param peer_left: See L{peer.has_left}.
         @param turn: Where complete answers wait for the end of the reactor's turn; without it they leave at once.
+        @param untaken: See L{peer.untaken}.
         """
         super().__init__(resource, reactor=reactor)  # type: ignore[no-untyped-call]
         self.limits = limits or Limits()
@@ -82,10 +90,14 @@ class Site(server.Site):
         self.fresh_id = fresh_id
         self.peer_left = peer_left
         self.turn = turn
+        self.untaken = untaken
+        self.send_timeout = send_timeout
+        self.least = max(1, int(send_timeout * min_send_rate))
         self.allow = b"Allow: " + b", ".join(sorted(self.limits.methods))
         self._at = getattr(resource, "at", None)
         self._most = max_connections
         self._most_of_one = max_connections_per_address
+        self._of_many = of_many
         self._channels: set[Channel] = set()
         self._remotes: Counter[str] = Counter()
         self._emptied: list[Deferred[None]] = []
@@ -113,10 +125,13 @@ class Site(server.Site):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:  # type: ignore[override]
         remote = _host(addr)
-        if len(self._channels) >= self._most or 0 < self._most_of_one <= self._remotes[remote]:
+        if len(self._channels) >= self._most or self._has_its_share(remote):
             self.on_refused(503, "too_many_connections", remote, "")
             return _TurnedAway()
         return Channel(self, remote)
+
+    def _has_its_share(self, remote: str) -> bool:
+        return 0 < self._most_of_one <= self._remotes[remote] and not self._of_many(remote)
 
     def opened(self, channel: Channel) -> None:
         """A channel has its connection."""

@@ -12,7 +12,6 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
-
 FINISHED = b"SSL negotiation finished successfully"  # what OpenSSL calls a handshake that is over
 
 

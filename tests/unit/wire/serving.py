@@ -14,7 +14,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from llmproxy.wire.server import Request, Site
-from tests.memory import CAPACITY, HalfPeer, Link, Peer, has_left
+from tests.memory import CAPACITY, HalfPeer, Link, Peer, has_left, untaken
 
 GET = b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -97,6 +97,7 @@ class Serving(SynchronousTestCase):
             on_refused=lambda *what: self.refused.append(what[:3]),
             fresh_id=lambda: "id-1",
             peer_left=has_left,
+            untaken=untaken,
             **settings,
         )
 

@@ -473,6 +473,80 @@ class Backpressure(Serving):
         self.assertEqual(len(consumer.taken), 10_000_000)
 
 
+class SlowReaders(Serving):
+    """Whatever the resource: it need not know of any of this."""
+
+    def blocked(self, size: int = 500_000, line: bytes = b"", **settings: Any) -> Any:
+        """A client that does not read, and an answer that is too large for all buffers."""
+
+        class Large(Resource):
+            isLeaf = True
+
+            def render_GET(self, request: Any) -> bytes:
+                return b"a" * size
+
+        self.site = self.serve(Large(), **settings)
+        client = self.client()
+        client.link.far.pauseProducing()
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n" + line + b"\r\n")
+        return client
+
+    def sip(self, client: Any, size: int) -> None:
+        del client.link.far.inbox[:size]
+        client.link.pump()
+
+    def test_one_that_takes_nothing(self) -> None:
+        client = self.blocked()
+        self.clock.advance(59)
+        self.assertFalse(client.link.near.aborted)
+        self.clock.advance(1)
+        self.assertTrue(client.link.near.aborted)
+        self.assertEqual((self.site.connections, self.clock.getDelayedCalls()), (0, []))
+
+    def test_one_that_takes_a_little(self) -> None:
+        client = self.blocked(send_timeout=20.0, min_send_rate=1000)
+        for _ in range(3):
+            self.sip(client, 3000)
+            self.clock.advance(5)
+        self.assertFalse(client.link.near.aborted)
+        self.clock.advance(5)
+        self.assertTrue(client.link.near.aborted)
+
+    def test_one_that_takes_enough(self) -> None:
+        """The rest of its answer is sent, however long that takes, and then the connection is closed as it should."""
+        for line in (b"", b"Connection: close\r\n"):
+            with self.subTest(line=line):
+                client = self.blocked(line=line)
+                for _ in range(99):
+                    self.sip(client, 5000)
+                    self.clock.advance(4)
+                    self.assertFalse(client.link.near.aborted)
+                client.link.far.resumeProducing()
+                client.link.pump()
+                self.clock.advance(80)
+                self.assertTrue(client.ended)
+                self.assertFalse(client.link.near.aborted)
+
+    def test_one_that_stops_while_it_is_closed(self) -> None:
+        client = self.blocked(line=b"Connection: close\r\n")
+        self.sip(client, 70_000)
+        self.clock.advance(60)
+        self.assertFalse(client.link.near.aborted)
+        self.clock.advance(60)
+        self.assertTrue(client.link.near.aborted)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_no_limit(self) -> None:
+        self.site = self.serve(send_timeout=0.0)
+        client = self.client()
+        client.link.far.pauseProducing()
+        client.send(GET % b"wait")
+        self.request.begin(200, b"OK", [], None)
+        self.request.write(b"a" * 500_000)
+        self.clock.pump([60] * 100)
+        self.assertFalse(client.link.near.aborted)
+
+
 class Sites(Serving):
     def test_one_connection_too_many(self) -> None:
         self.site = self.serve(max_connections=2)
@@ -493,6 +567,11 @@ class Sites(Serving):
         self.assertFalse(last.ended)
         last.leave()
         self.assertEqual(list(self.site._remotes), ["192.0.2.2"])
+
+    def test_connections_of_a_proxy_of_ours_are_not_one_clients(self) -> None:
+        self.site = self.serve(max_connections_per_address=1, of_many="192.0.2.2".__eq__)
+        self.assertEqual([self.client(address="192.0.2.2").ended for _ in range(3)], [False] * 3)
+        self.assertEqual([self.client(address="192.0.2.3").ended for _ in range(2)], [False, True])
 
     def test_many_connections_from_one_address(self) -> None:
         clients = [self.client() for _ in range(100)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 from unittest import TestCase, skipUnless
 
-from llmproxy.wire.peer import has_left
+from llmproxy.wire.peer import has_left, untaken
 
 
 class Peers(TestCase):
@@ -35,3 +36,41 @@ class Peers(TestCase):
         self.assertFalse(has_left(object(), half=True))
         self.near.close()
         self.assertFalse(has_left(self.near, half=True))
+
+
+class Untaken(TestCase):
+    def test_what_is_in_our_hands_and_in_the_sockets(self) -> None:
+        """On a real connection, the sum goes down when, and only when, the other side reads."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            far = socket.create_connection(server.getsockname())
+            near, _ = server.accept()
+        self.addCleanup(near.close)
+        self.addCleanup(far.close)
+        near.setblocking(False)
+        try:
+            while True:
+                near.send(bytes(65536))
+        except BlockingIOError:
+            pass
+
+        class Transport:
+            dataBuffer, offset, _tempDataLen = b"abcde", 2, 10
+            fileno = near.fileno
+
+        before = untaken(Transport())
+        self.assertEqual(before, untaken(near) + 13)
+        self.assertGreater(before, 65536)
+        self.assertEqual(untaken(Transport()), before)
+        taken = 0
+        while taken < 1_000_000:
+            taken += len(far.recv(65536))
+        end = time.monotonic() + 5
+        while untaken(Transport()) > before - 500_000:
+            self.assertLess(time.monotonic(), end)
+
+    def test_a_transport_without_a_descriptor(self) -> None:
+        self.assertEqual(untaken(object()), 0)
+        near, far = socket.socketpair()
+        near.close()
+        far.close()
+        self.assertEqual(untaken(near), 0)

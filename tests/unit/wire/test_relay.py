@@ -22,7 +22,7 @@ class Client:
     """A client's request, as strict about its use as the real one."""
 
     def __init__(self) -> None:
-        self.gone = False
+        self.gone = self.stalled = False
         self.pieces: list[bytes] = []
         self.end = ""
         self.producer: Any = None
