@@ -26,11 +26,13 @@ from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Routes
 from llmproxy.daemon import Daemon
 from llmproxy.events import MemoryBus
+from llmproxy.http.forwarded import Network, networks, within
 from llmproxy.interfaces import IAuditLogger, IEventBus, IEventSinkFactory, IProjectStore, ITokenValidator
 from llmproxy.metrics import Metrics, ProxyMetrics, render
 from llmproxy.model import RequestRecord
 from llmproxy.pipeline import Journey
 from llmproxy.policy import Policy
+from llmproxy.shares import Shares
 from llmproxy.store.secrets import Secret, load_or_make
 from llmproxy.store.store import Store
 from llmproxy.tokens import CachedTokenValidator
@@ -57,6 +59,7 @@ class Parts:
     journey: Journey
     keys: ProviderKeys
     upstreams: Upstreams
+    shares: Shares
     agents: tuple[Agent, ...]
 
     def hang_up(self) -> Deferred[None]:
@@ -81,6 +84,7 @@ def forwarding(
     routes = Routes(settings)
     agents = {name: _agent(api, reactor, turn) for name, api in settings.apis.items()}
     upstreams = Upstreams(settings, {name: Caller(agent) for name, agent in agents.items()}, clock)
+    shares = Shares(settings)
     keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
     journey = Journey(
         routes=routes,
@@ -88,11 +92,12 @@ def forwarding(
         policy=Policy(projects, audit, now, enforce=settings.server.enforce_project_active),
         keys=keys,
         upstreams=upstreams,
+        shares=shares,
         server=settings.server,
         clock=clock,
         remembering=validator if isinstance(validator, CachedTokenValidator) else None,
     )
-    return Parts(routes, journey, keys, upstreams, tuple(agents.values()))
+    return Parts(routes, journey, keys, upstreams, shares, tuple(agents.values()))
 
 
 def build(
@@ -154,6 +159,7 @@ def build(
         store.watch(listener)
     daemon = Daemon(settings, reactor, observer=output, store=store, hang_up=parts.hang_up)
     metrics.gauge("client_connections", "Client connections that are open.", lambda: daemon.connections)
+    metrics.gauge("requests_at_providers", "Requests under way to a provider.", lambda: parts.shares.open, label="api")
     manage = Management(
         projects=store,
         tokens=store,
@@ -298,10 +304,19 @@ def _site(
         head_timeout=server.head_timeout,
         body_timeout=server.body_timeout,
         keepalive_timeout=server.keepalive_timeout,
+        send_timeout=server.send_timeout,
+        min_send_rate=server.min_send_rate,
         max_connections=server.max_connections,
+        max_connections_per_address=server.max_connections_per_address,
+        of_many=partial(_of_many, networks(tuple(server.trusted_proxies))),
         on_refused=on_refused,
         turn=turn,
     )
+
+
+def _of_many(trusted: tuple[Network, ...], remote: str) -> bool:
+    """Whether a peer brings the connections of many clients, so that they are not to be counted as one's."""
+    return remote in ("", "unix") or within(remote, trusted)
 
 
 def _sinks(settings: Settings, reactor: Any) -> dict[str, Any]:

@@ -170,6 +170,13 @@ class QuotaExceeded(ProxyError):
     message = "This token has used up the requests it was allowed."
 
 
+class TooManyOpen(ProxyError):
+    """The project has as many requests under way to one provider as it may have."""
+
+    status, code = 429, "too_many_open_requests"
+    message = "This project has too many requests under way to this provider. Wait until some of them are finished."
+
+
 class TooManyFailures(ProxyError):
     status, code = 429, "too_many_failures"
     message = "Too many failed attempts from this address. Wait a minute."

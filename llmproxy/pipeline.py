@@ -17,6 +17,7 @@ from llmproxy.http.masking import Mask, masked_lines
 from llmproxy.interfaces import ITokenValidator
 from llmproxy.model import Grant, RequestRecord
 from llmproxy.policy import Policy
+from llmproxy.shares import Share, Shares
 from llmproxy.upstreams import ProviderKeys, Upstreams
 from llmproxy.wire.raw import Answer, BytesBody
 from llmproxy.wire.relay import Relay
@@ -24,7 +25,7 @@ from llmproxy.wire.server import Request
 
 SNIFFED = 64 * 1024  # bytes of a request body that are looked at for the model's name
 READ_WHOLE = 4 * 1024 * 1024  # bytes of a request body that are read where a policy must see all of it
-STALLED = 600.0  # seconds after which a client that takes nothing is cut
+STALLED = 600.0  # seconds after which a client that takes nothing is cut, on a site that is not ours
 
 
 class Remembering(Protocol):
@@ -45,6 +46,7 @@ class Exchange:
     grant: Grant | None = None
     answer: Answer | None = None
     relay: Relay | None = None
+    share: Share | None = None
     error = ""
     outcome = ""
     status = 499
@@ -124,6 +126,7 @@ class Journey:
         policy: Policy,
         keys: ProviderKeys,
         upstreams: Upstreams,
+        shares: Shares,
         server: Server,
         clock: IReactorTime,
         remembering: Remembering | None = None,
@@ -136,6 +139,7 @@ class Journey:
         self._policy = policy
         self._keys = keys
         self._upstreams = upstreams
+        self._shares = shares
         self._server = server
         self._clock = clock
         self._remembering = remembering
@@ -164,6 +168,7 @@ class Journey:
         key = self._keys.known(grant.project_id, route.api_name)
         if key is None:
             key = await self._keys.look_up(grant.project_id, route.api_name, route.auth)
+        exchange.share = self._shares.enter(route.api_name, grant.project_id)
         if remembering is None or remembering.known_use(token_key) is None:
             await self._count(taken.token)
         exchange.asked = self._clock.seconds()
@@ -247,7 +252,7 @@ class Journey:
             request,
             self._clock,
             idle=timeouts.idle,
-            stalled=STALLED,
+            stalled=0.0 if request.paced else STALLED,
             deadline=exchange.arrived + total if total else None,
             flush_interval=timeouts.flush_interval,
             rewriting=Mask(key) if answer.code >= 400 else None,

@@ -94,6 +94,10 @@ class Connection(Section):
     """Unused connections kept to one host."""
     max_conns_per_host: Whole = Field(default=1000, ge=1)
     """Connections to one host; further requests wait for one."""
+    max_open_per_project: Whole = Field(default=0, ge=0)
+    """Requests of one project under way at once; beyond it 429 `too_many_open_requests`. 0: half of
+    `max_conns_per_host`, so that no project, whatever its clients do, can keep all others from the provider. For each
+    worker."""
 
 
 class CircuitBreaker(Section):
@@ -169,8 +173,17 @@ class Server(Section):
     """For silence in the body of a request. Then 408."""
     keepalive_timeout: Duration = 75.0
     """How long an unused connection of a client is kept."""
+    send_timeout: Duration = 60.0
+    """How long a client may take less than `min_send_rate` while something waits for it. Then it is cut. The time in
+    which a provider sends little does not count."""
+    min_send_rate: Size = 1024
+    """Bytes a second, on average over `send_timeout`, that a client must take of what waits for it; 0: one byte in
+    all that time is enough."""
     max_connections: Whole = Field(default=20000, ge=1)
     """Connections of clients at once, for each worker."""
+    max_connections_per_address: Whole = Field(default=5000, ge=0)
+    """Connections of one client address at once, for each worker; a further one is closed. 0: no limit but the one
+    above. Peers in `trusted_proxies` and on UNIX sockets are not counted: they bring the connections of many."""
     drain_timeout: Duration = 600.0
     """How long requests under way may go on when the process is told to stop."""
     trusted_proxies: Networks = ()

@@ -115,6 +115,8 @@ class ProxyResource(Resource):
         if exchange.relay is not None and exchange.outcome in _ENDS:
             exchange.outcome, error = _ENDS[exchange.outcome]
             exchange.error = exchange.error or error
+        if exchange.share is not None:
+            exchange.share.leave()
         record = exchange.record(self._clock.seconds())
         self._counting.ended()
         self._counting.observe(record)

@@ -19,7 +19,7 @@ from llmproxy.model import Grant, RequestRecord
 from llmproxy.wire.http1 import Limits
 from llmproxy.wire.server import Site
 from tests.fakes import MemoryAudit
-from tests.memory import has_left
+from tests.memory import has_left, untaken
 from tests.network import Network, Parties, Party
 
 TOKEN = "sk-lp-" + "t" * 43
@@ -230,6 +230,9 @@ class Stage(SynchronousTestCase):
             reactor=self.network,
             limits=Limits(head=server.max_head_bytes, body=server.max_request_bytes),
             peer_left=has_left,
+            untaken=untaken,
+            send_timeout=server.send_timeout,
+            min_send_rate=server.min_send_rate,
             on_refused=lambda status, code, remote, request_id: self.unseen.append((status, code)),
         )
 

@@ -105,19 +105,48 @@ class Silence(Stage):
         client = self.ask()
         client.pause()
         self.provider.last.send(STREAM + chunk(b"x" * 500_000) + b"0\r\n\r\n")
-        self.network.pass_time(60)
+        self.network.pass_time(59)
         client.resume()
         self.assertTrue(reply(client.take()).whole)
         self.assert_recorded("complete", 200)
 
     def test_a_client_that_never_reads(self) -> None:
-        """Is cut in the end."""
+        """Is cut after C{server.send_timeout}, and the provider with it."""
         client = self.ask()
         client.pause()
         self.provider.last.send(STREAM + chunk(b"x" * 500_000) + b"0\r\n\r\n")
-        self.network.pass_time(620)
-        self.assertEqual(self.provider.last.end, "reset")
+        self.network.pass_time(59.9)
+        self.assertEqual((client.end, self.provider.last.end), ("", ""))
+        self.network.pass_time(0.2)
+        self.assertEqual((client.end, self.provider.last.end), ("reset", "reset"))
         self.assert_recorded("cancelled", 200, "client_stalled")
+
+    def test_a_client_that_reads_a_little_now_and_then(self) -> None:
+        """Is cut as well where that is less than C{server.min_send_rate}, and not where it is enough."""
+        for rate, cut in ((500, True), (1500, False)):
+            with self.subTest(rate=rate):
+                self.begin(timeouts=TIMEOUTS)
+                client = self.ask()
+                client.pause()
+                self.provider.last.send(STREAM + chunk(b"x" * 900_000))
+                for _ in range(26):
+                    self.network.pass_time(5)
+                    client.sip(rate * 5)
+                self.assertEqual(bool(client.end), cut)
+                if not cut:
+                    client.close()
+
+    def test_a_provider_that_sends_a_little_now_and_then(self) -> None:
+        """Is not the client's fault, be it ever so little."""
+        self.begin(timeouts={**TIMEOUTS, "stream": 0.0, "idle": 600.0})
+        client = self.ask()
+        self.provider.last.send(STREAM)
+        for _ in range(10):
+            self.network.pass_time(300)
+            self.provider.last.send(chunk(b"."))
+        self.provider.last.send(b"0\r\n\r\n")
+        self.assertEqual(reply(client.take()).body, b"." * 10)
+        self.assert_recorded("complete", 200)
 
 
 class TooLong(Stage):

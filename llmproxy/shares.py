@@ -1,0 +1,53 @@
+"""How many requests of one project may be under way to one provider: nobody may hold all there is room for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llmproxy import errors
+from llmproxy.config.model import Settings
+
+WAIT = 1.0  # seconds after which a refused client may try again; others finish all the time
+
+
+class Shares:
+    """Counts them: two dictionary operations for a request."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._most = {
+            name: api.connection.max_open_per_project or max(1, api.connection.max_conns_per_host // 2)
+            for name, api in settings.apis.items()
+        }
+        self._open: dict[str, dict[str, int]] = {name: {} for name in settings.apis}
+
+    def enter(self, api: str, project_id: str) -> Share:
+        """Begin a request; L{errors.TooManyOpen} where the project has its share already."""
+        of_projects = self._open[api]
+        count = of_projects.get(project_id, 0)
+        if count >= self._most[api]:
+            raise errors.TooManyOpen(retry_after=WAIT)
+        of_projects[project_id] = count + 1
+        return Share(of_projects, project_id)
+
+    @property
+    def open(self) -> Mapping[str, int]:
+        """How many are under way, by API."""
+        return {api: sum(of_projects.values()) for api, of_projects in self._open.items()}
+
+
+class Share:
+    """A request's part in what its project has under way."""
+
+    __slots__ = ("_of_projects", "_project_id")
+
+    def __init__(self, of_projects: dict[str, int], project_id: str) -> None:
+        self._of_projects = of_projects
+        self._project_id = project_id
+
+    def leave(self) -> None:
+        """The request is over; called once."""
+        left = self._of_projects[self._project_id] - 1
+        if left:
+            self._of_projects[self._project_id] = left
+        else:
+            del self._of_projects[self._project_id]
