@@ -141,7 +141,7 @@ class Daemon(MultiService):
 
 def roomy(endpoint: str) -> str:
     """The endpoint with a backlog for bursts, unless it has one: Twisted's 50 makes the 51st client wait a second."""
-    takes_one = endpoint.partition(":")[0] in ("tcp", "tcp6", "ssl", "unix")
+    takes_one = endpoint.partition(":")[0] in ("tcp", "tcp6", "ssl", "tls", "unix")
     return f"{endpoint}:backlog={BACKLOG}" if takes_one and ":backlog=" not in endpoint else endpoint
 
 

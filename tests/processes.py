@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -40,13 +40,20 @@ class Daemon:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         patience: float = 20.0,
+        through: Sequence[str] = (),
+        descriptors: Sequence[int] = (),
     ) -> None:
+        """
+        @param through: A command that runs the one that is given to it; it has these C{descriptors}.
+        """
         self.args = args
         self.port = port
         self.log = log
         self._env = {**os.environ, **(env or {})}
         self._cwd = cwd
         self._patience = patience
+        self._through = through
+        self._descriptors = descriptors
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Daemon:
@@ -68,11 +75,12 @@ class Daemon:
     def start(self) -> None:
         """Start it and wait until its port is open; raise with its log if it ends before or takes too long."""
         twistd = Path(sys.executable).with_name("twistd")
-        command = [str(twistd), "-n", "--pidfile=", *self.args]
+        command = [*self._through, str(twistd), "-n", "--pidfile=", *self.args]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self._env, cwd=self._cwd
-            )
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self._env, cwd=self._cwd,
+                pass_fds=tuple(self._descriptors),
+            )  # fmt: skip
         try:
             self._wait_for_port(self._process)
         except BaseException:

@@ -103,7 +103,7 @@ def listen(value: Any) -> str:
         or _is_url(value)
     ):
         raise ValueError(f"{shown(value)} is not an endpoint (try {_endpoint_meant(value)})")
-    if kind in _WITH_PORT and not 0 <= _port(rest) < 65536:
+    if kind in _WITH_PORT and not 0 <= _port(kind, rest) < 65536:
         raise ValueError(f"{shown(value)} has no port from 0 to 65535 (try {kind}:8080)")
     return str(value)
 
@@ -112,10 +112,13 @@ def _is_url(value: str) -> bool:
     return "://" in value or re.fullmatch(r"localhost:[0-9]+", value) is not None
 
 
-def _port(rest: str) -> int:
+def _port(kind: str, rest: str) -> int:
     arguments = rest.split(":")
     named = [a.removeprefix("port=") for a in arguments if a.startswith("port=")]
-    port = (named or arguments)[0]
+    plain = [a for a in arguments if "=" not in a]
+    if kind == "tls":  # there the folder with the certificates comes first, and the port may be left out
+        plain = (plain if "path=" in rest else plain[1:]) or ["443"]
+    port = (named or plain or [""])[0]
     return int(port) if re.fullmatch(r"[0-9]{1,5}", port) else -1
 
 

@@ -159,8 +159,9 @@ class Server(Section):
     """Where the proxy listens, and what it takes from clients."""
 
     listen: Listen = Field(default=("tcp:8080:interface=127.0.0.1",), min_length=1)
-    """Twisted server endpoints, such as `tcp:8080` (all interfaces), `unix:/run/llmproxy.sock`,
-    `ssl:8443:privateKey=…:certKey=…`."""
+    """Twisted server endpoints, such as `tcp:8080` (all interfaces), `unix:/run/llmproxy.sock:mode=660`,
+    `ssl:8443:privateKey=…:certKey=…`, `tls:/etc/llmproxy/certificates:8443` (a folder of PEM files, one for each name),
+    `systemd:domain=INET:index=0`."""
     workers: Whole = Field(default=1, ge=1, le=1024)
     """Processes that share the work. Only 1 so far: start further daemons on the same store instead."""
     max_head_bytes: Size = 64 * 1024

@@ -9,6 +9,7 @@ class Roomy(TestCase):
     def test_a_backlog_is_added_where_the_endpoint_takes_one(self) -> None:
         self.assertEqual(roomy("tcp:8080:interface=127.0.0.1"), f"tcp:8080:interface=127.0.0.1:backlog={BACKLOG}")
         self.assertEqual(roomy("unix:/run/x.sock"), f"unix:/run/x.sock:backlog={BACKLOG}")
+        self.assertEqual(roomy("tls:/etc/pems:8443"), f"tls:/etc/pems:8443:backlog={BACKLOG}")
 
     def test_what_was_said_stays(self) -> None:
         for endpoint in ("tcp:8080:backlog=5", "systemd:domain=INET:index=0"):

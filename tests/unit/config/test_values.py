@@ -170,6 +170,12 @@ class Addresses(Checked):
         }.items():
             self.told(addresses.listen, bad, f'"{bad}" is not an endpoint (try {meant})')
 
+    def test_endpoints_with_many_certificates(self) -> None:
+        """In Twisted's C{tls} the folder comes first, and the port may be left out."""
+        for good in ("tls:/etc/pems", "tls:/etc/pems:8443", "tls:path=/etc/pems:port=8443", "tls:port=1:path=/a"):
+            self.assertEqual(addresses.listen(good), good)
+        self.refused(addresses.listen, "tls:/etc/pems:x", "tls:/etc/pems:70000", "tls:8443:/etc/pems")
+
     def test_networks(self) -> None:
         """Of both families; host bits are a mistake."""
         self.assertEqual(addresses.network("10.0.0.0/8"), "10.0.0.0/8")
