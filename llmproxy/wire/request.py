@@ -18,6 +18,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from llmproxy.errors import ClientGone, InternalError, MethodNotAllowed, ProxyError
 from llmproxy.http import refusals
+from llmproxy.wire import forms
 from llmproxy.wire.http1 import LAST_CHUNK, RequestHead, chunk
 from llmproxy.wire.pull import Pulled
 from llmproxy.wire.upload import Upload
@@ -228,7 +229,8 @@ class Request(server.Request):
             return
         if not isinstance(body, bytes):
             raise TypeError(f"A resource returned {type(body).__name__}, not bytes.")
-        self.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
+        if body or self.method != b"HEAD":  # a resource may know how long the body is that HEAD leaves out
+            self.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
         self.write(body)
         self.finish()
 
@@ -245,6 +247,10 @@ class Request(server.Request):
 
     def processingFailed(self, reason: Failure) -> Failure:
         """What a resource did not expect is logged with its traceback, and told without any."""
+        error = reason.value
+        if isinstance(error, ProxyError) and not (self.gone or self.finished or self.begun):
+            self._answer(error, http.RESPONSES.get(error.status, b"Error"))
+            return reason
         self._log.failure("A resource failed.", failure=reason)
         if self.gone or self.finished:
             return reason
@@ -289,13 +295,9 @@ class Request(server.Request):
 
     def _made_args(self) -> dict[bytes, list[bytes]]:
         args: dict[bytes, list[bytes]] = http.parse_qs(self.uri.partition(b"?")[2], True)
-        if self.method == b"POST" and self._is_form():
-            args.update(http.parse_qs(self.upload.received or b"", True))
+        if self.method == b"POST" and (kind := self.getHeader(b"Content-Type")):
+            args.update(forms.fields(kind, self.upload.received or b""))
         return args
-
-    def _is_form(self) -> bool:
-        kind: bytes = self.getHeader(b"Content-Type") or b""
-        return kind.partition(b";")[0].strip().lower() == b"application/x-www-form-urlencoded"
 
     def _made_segments(self) -> list[bytes]:
         segments = self.path[1:].split(b"/")
