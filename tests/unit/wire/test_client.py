@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import socket
+from contextlib import ExitStack
 from typing import Any
 
 from treq.client import HTTPClient
 from twisted.internet import reactor as _reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IHostnameResolver
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
@@ -16,6 +20,7 @@ from twisted.web.client import ResponseDone, readBody
 from twisted.web.error import SchemeNotSupported
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from llmproxy import errors
@@ -239,3 +244,84 @@ def turn() -> Deferred[None]:
     turned: Deferred[None] = Deferred()
     reactor.callLater(0, turned.callback, None)
     return turned
+
+
+@implementer(IHostnameResolver)
+class Names:
+    """Knows the addresses of one name, in this order."""
+
+    def __init__(self, addresses: list[str]) -> None:
+        self.addresses = addresses
+        self.asked = 0
+
+    def resolveHostName(self, receiver: Any, name: str, portNumber: int = 0, *more: Any, **kw: Any) -> Any:
+        self.asked += 1
+        receiver.resolutionBegan(HostResolution(name))
+        for address in self.addresses:
+            receiver.addressResolved(IPv4Address("TCP", address, portNumber))
+        receiver.resolutionComplete()
+        return receiver
+
+
+class HostResolution:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cancel(self) -> None:
+        """It is over at once."""
+
+
+class SeveralAddresses(TestCase):
+    """A provider's name that stands for several addresses, on real sockets."""
+
+    timeout = 20
+
+    def setUp(self) -> None:
+        self.provider = Provider()
+        self.provider.answers += [OK] * 3
+        self.port = reactor.listenTCP(0, self.provider, interface="127.0.0.1")
+        self.addCleanup(self.port.stopListening)
+        self.agent = Agent(reactor, connect_timeout=5)
+        self.addCleanup(self.agent.close)
+
+    def named(self, *addresses: str) -> bytes:
+        """A name that stands for these addresses."""
+        names = Names(list(addresses))
+        before = reactor.installNameResolver(names)
+        self.addCleanup(reactor.installNameResolver, before)
+        return b"http://many.test:%d/" % self.port.getHost().port
+
+    async def test_the_first_one_refuses(self) -> None:
+        url = self.named("127.0.0.9", "127.0.0.8", "127.0.0.1")
+        response = await self.agent.request(b"POST", url, None, BytesBody(b"{}"))
+        self.assertEqual(await readBody(response), b"ok")
+        self.assertEqual(len(self.provider.requests), 1)
+
+    async def test_the_first_one_says_nothing(self) -> None:
+        """The next one is tried after a moment, long before the first has timed out; what is late is let go."""
+        number = self.port.getHost().port
+        with ExitStack() as held:
+            full = held.enter_context(socket.socket())
+            full.bind(("127.0.0.9", number))
+            full.listen(0)
+            for _ in range(3):  # as many as it takes, and more: from now on nobody gets an answer
+                waiting = held.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(("127.0.0.9", number))
+            url = self.named("127.0.0.9", "127.0.0.1")
+            began = reactor.seconds()
+            response = await self.agent.request(b"POST", url, None, BytesBody(b"{}"))
+            self.assertEqual(await readBody(response), b"ok")
+            self.assertLess(reactor.seconds() - began, 2)
+        self.assertEqual(len(self.provider.requests), 1)
+
+    async def test_none_of_them_can_be_reached(self) -> None:
+        url = self.named("127.0.0.9", "127.0.0.8")
+        with self.assertRaises(errors.UpstreamUnreachable) as caught:
+            await self.agent.request(b"POST", url, None, BytesBody(b"{}"))
+        self.assertTrue(caught.exception.nothing_sent)
+
+    async def test_a_name_that_stands_for_nothing(self) -> None:
+        with self.assertRaises(errors.UpstreamUnreachable) as caught:
+            await self.agent.request(b"POST", self.named(), None, BytesBody(b"{}"))
+        self.assertIn("could not be resolved", caught.exception.message)
