@@ -43,8 +43,9 @@ Figures = dict[str, Any]
 class Daemon:
     """The running daemon, as those see it who put it to the test."""
 
-    def __init__(self, process: Process, port: int, token: str, home: Path) -> None:
-        self.process, self.port, self.token, self.home = process, port, token, home
+    def __init__(self, process: Process, port: int, management: str, home: Path) -> None:
+        self.process, self.port, self.management, self.home = process, port, management, home
+        self.token = _token(port, management)
 
     @property
     def megabytes(self) -> float:
@@ -145,7 +146,7 @@ def daemon(home: Path) -> Iterator[Daemon]:
         running.enter_context(Process(OURS, simulator, home / "simulator.log", env, home).await_port(provider))
         command = [*twistd, "llmproxy", "--config", str(home / "apis.yaml")]
         process = running.enter_context(Process(THEIRS, command, log, env, home).await_port(port, "/readyz"))
-        yield Daemon(process, port, _token(port, management), home)
+        yield Daemon(process, port, management, home)
 
 
 def _token(port: int, management: str) -> str:
