@@ -246,7 +246,7 @@ def _request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes, int]:
 
 
 def _unserved(method: bytes) -> BadMessage:
-    if method in METHODS or method in (b"CONNECT", b"TRACE"):
+    if method in METHODS or method in (b"CONNECT", b"TRACE", b"QUERY"):
         return BadMessage(405, "method_not_allowed", "This method is not allowed here.")
     if method and _TOKEN.issuperset(method):
         return BadMessage(501, "not_implemented", "This method is not known here.")

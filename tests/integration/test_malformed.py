@@ -81,6 +81,7 @@ TARGETS = {
 STARTS = {
     "connect": (start(b"CONNECT a:443 HTTP/1.1"), 405),
     "trace": (start(b"TRACE / HTTP/1.1"), 405),
+    "query": (start(b"QUERY / HTTP/1.1"), 405),
     "lower-case": (start(b"get /v1/models HTTP/1.1"), 501),
     "made-up": (start(b"BREW /v1/models HTTP/1.1"), 501),
     "no-token": (start(b"G@T /v1/models HTTP/1.1"), 400),

@@ -141,6 +141,7 @@ class Requests(Refusing):
     def test_connect_and_trace(self) -> None:
         self.refused(405, start=b"CONNECT a:443 HTTP/1.1")
         self.refused(405, start=b"TRACE / HTTP/1.1", host=None)
+        self.refused(405, start=b"QUERY / HTTP/1.1")
 
     def test_methods_that_are_none(self) -> None:
         for method, status in ((b"get", 501), (b"BREW", 501), (b"G@T", 400), (b"", 400), (b"GET\t", 400)):
