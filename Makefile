@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= etc/apis.yaml
 
-.PHONY: help demo run test check bench format schema clean
+.PHONY: help demo run test check bench endurance fuzz-management fuzz-http format schema clean
 
 help:           ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -36,6 +36,15 @@ check: $(BIN)/.dev ## ruff, mypy, import-linter
 
 bench: $(BIN)/.run ## next to nginx and a Go proxy ($$GO names the compiler), ratios; ARGS='-k j32 -r 1' for less
 	@$(BIN)/python bench/run.py $(ARGS)
+
+endurance: $(BIN)/.run ## what wears daemons down, twelve minutes; ARGS='stalled crowd' for less
+	@$(BIN)/python bench/endurance.py $(ARGS)
+
+fuzz-management: $(BIN)/.dev ## schemathesis (not in any extra: pip install it) over the management API
+	@$(BIN)/python bench/management.py $(ARGS)
+
+fuzz-http: $(BIN)/.dev ## 50,000 examples for every property of the HTTP parser; EXAMPLES=n for more or less
+	HYPOTHESIS_EXAMPLES=$(or $(EXAMPLES),50000) $(BIN)/python -m pytest tests/unit/wire/test_http1.py tests/unit/wire/test_http1_elsewhere.py --hypothesis-show-statistics
 
 format: $(BIN)/.dev
 	$(BIN)/ruff check --fix .

@@ -272,11 +272,13 @@ def _memory(target: Daemon, seconds: float, meanwhile: Callable[[], object]) -> 
 
 
 def soak(target: Daemon, seconds: float, rate: float) -> Iterator[Figures]:
-    """A mixture of requests, at a fixed rate; a probe asks every 20 ms how long the loop lets it wait."""
+    """A mixture of requests, at a fixed rate; a probe asks every 20 ms how long the loop lets it wait, and where that is
+    long, whether the daemon was busy or had no core."""
     counts: dict[str, int] = {}
     stop = threading.Event()
     waits: list[float] = []
-    probe = threading.Thread(target=_probe, args=(target, stop, waits), daemon=True)
+    slow: list[Figures] = []
+    probe = threading.Thread(target=_probe, args=(target, stop, waits, slow), daemon=True)
     target.latencies(100)
     probe.start()
     trail, began, number = [], time.monotonic(), 0
@@ -298,19 +300,29 @@ def soak(target: Daemon, seconds: float, rate: float) -> Iterator[Figures]:
     trail.append((round(time.monotonic() - began), round(target.megabytes, 1), target.descriptors))
     yield {
         "trial": "soak", "seconds": seconds, "rate": rate, "answers": counts, "probe": spread(waits),
-        "probes": len(waits), "over_50_ms": sum(wait > 50 for wait in waits), "second_mb_descriptors": trail,
+        "probes": len(waits), "over_50_ms": slow, "second_mb_descriptors": trail,
         "seconds_until_gone": gone, "tracebacks": target.tracebacks,
     }  # fmt: skip
 
 
-def _probe(target: Daemon, stop: threading.Event, waits: list[float]) -> None:
+def _probe(target: Daemon, stop: threading.Event, waits: list[float], slow: list[Figures]) -> None:
     with target.connect() as connection:
         while not stop.wait(0.02):
-            began = time.perf_counter()
+            began, before = time.perf_counter(), _core_time(target.pid)
             connection.sendall(b"GET /live HTTP/1.1\r\nHost: bench\r\n\r\n")
             if not connection.recv(65536):
                 return
-            waits.append((time.perf_counter() - began) * 1000)
+            waited = (time.perf_counter() - began) * 1000
+            waits.append(waited)
+            if waited > 50:
+                on_core, for_core = (after - then for after, then in zip(_core_time(target.pid), before, strict=True))
+                slow.append({"waited_ms": round(waited), "ran_ms": round(on_core), "had_no_core_ms": round(for_core)})
+
+
+def _core_time(pid: int) -> tuple[float, float]:
+    """Milliseconds that the process has run, and that it would have run if it had had a core."""
+    ran, waited, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+    return int(ran) / 1e6, int(waited) / 1e6
 
 
 def _ask(target: Daemon, number: int, counts: dict[str, int]) -> None:

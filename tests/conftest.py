@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import pytest_twisted
+from hypothesis import HealthCheck, settings
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+if examples := os.environ.get("HYPOTHESIS_EXAMPLES"):  # as in `make fuzz-http`
+    settings.register_profile(
+        "many", max_examples=int(examples), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("many")
 
 
 @pytest.fixture(scope="session", autouse=True)
