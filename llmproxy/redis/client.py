@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from random import random
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
@@ -42,7 +43,7 @@ class Redis(MultiService):
         random: Callable[[], float],
         timeout: float = TIMEOUT,
         connections: int = 2,
-        unanswered: int = 1000,
+        unanswered: int = 10_000,
         unanswered_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         """
@@ -79,13 +80,14 @@ class Redis(MultiService):
         """Commands whose reply was late; they are among the errors."""
         return self._timeouts + sum(link.connection.timeouts for link in self._links if link.connection is not None)
 
-    def call(self, *command: Argument, timeout: float = 0.0) -> Deferred[Any]:
+    def call(self, *command: Argument, timeout: float = 0.0, patience: float = 0.0) -> Deferred[Any]:
         """Fire with the reply: bytes, int, C{None}, or a list of these.
 
         Fail with L{RedisRefused} where the reply is an error, and with L{RedisUnavailable} at once where there is no
         connection or too much is under way, else after C{timeout} seconds at the latest.
 
         @param timeout: 0 means the usual one, which is C{redis.timeout} in the settings.
+        @param patience: Seconds that are added while the reply is arriving: a large one takes its time.
         """
         connection: Connection | None = None
         count = size = 0
@@ -103,7 +105,7 @@ class Redis(MultiService):
             self.refused += 1
             self._trouble.tell("too many commands wait for it already")
             return fail(RedisUnavailable("Too many commands wait for Redis already."))
-        return connection.send(sent, timeout or self._timeout).addErrback(self._failed)
+        return connection.send(sent, timeout or self._timeout, patience).addErrback(self._failed)
 
     def script(
         self, script: Script, keys: Sequence[str | bytes], arguments: Sequence[Argument] = (), timeout: float = 0.0
@@ -151,9 +153,11 @@ class Redis(MultiService):
         return failure
 
 
-def connect(settings: model.Redis, reactor: Any, random: Callable[[], float]) -> Redis:
-    """The one that the settings name; nothing is connected before it is started."""
+def connect(settings: model.Redis, reactor: Any, random: Callable[[], float] = random, connections: int = 2) -> Redis:
+    """One that the settings name; nothing is connected before it is started.
+
+    Who uses Redis for one thing has one of his own, so that large values never hold up small ones of another kind.
+    """
     address = parse(settings.url)
-    return Redis(
-        endpoint(address, reactor, settings.ca_file), address, reactor, random=random, timeout=settings.timeout
-    )
+    where = endpoint(address, reactor, settings.ca_file)
+    return Redis(where, address, reactor, random=random, timeout=settings.timeout, connections=connections)

@@ -23,12 +23,15 @@ LARGEST = 128 * 1024 * 1024  # bytes that may arrive without completing a reply
 class Sent:
     """A command that was sent and has no reply yet."""
 
-    __slots__ = ("answer", "deadline", "overdue", "size")
+    __slots__ = ("answer", "deadline", "end", "overdue", "seen", "size", "timeout")
 
-    def __init__(self, answer: Deferred[Any], deadline: float, size: int) -> None:
+    def __init__(self, answer: Deferred[Any], now: float, timeout: float, patience: float, size: int) -> None:
         self.answer = answer
-        self.deadline = deadline
+        self.timeout = timeout
+        self.deadline = now + timeout
+        self.end = self.deadline + patience
         self.size = size
+        self.seen = 0
         self.overdue = False
 
 
@@ -56,7 +59,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
         self._messages = messages
         self._sent: deque[Sent] = deque()
         self._overdue = 0
-        self._arrived = 0
+        self._arrived = 0  # since the last reply was complete
         self._timer: IDelayedCall | None = None
         self._due = 0.0
         self._fault = ""
@@ -73,11 +76,14 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
     def unanswered(self) -> int:
         return len(self._sent)
 
-    def send(self, command: bytes, timeout: float) -> Deferred[Any]:
-        """Fire with the reply; fail with L{RedisUnavailable} after C{timeout} seconds, or once the connection ends."""
+    def send(self, command: bytes, timeout: float, patience: float = 0.0) -> Deferred[Any]:
+        """Fire with the reply; fail with L{RedisUnavailable} after C{timeout} seconds, or once the connection ends.
+
+        @param patience: Seconds that are added while the reply is arriving, for one that is large.
+        """
         now = self._clock.seconds()
         answer: Deferred[Any] = Deferred()
-        self._sent.append(Sent(answer, now + timeout, len(command)))
+        self._sent.append(Sent(answer, now, timeout, patience, len(command)))
         self.load += len(command)
         self._watch(now, now + timeout)
         self.transport.write(command)
@@ -168,7 +174,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
         self._timer = None
         now, due = self._clock.seconds(), 0.0
         for command in tuple(self._sent):  # who is told may send again
-            if not command.overdue and command.deadline <= now:
+            if not command.overdue and command.deadline <= now and not self._arriving(command, now):
                 self._late(command)
             at = command.deadline + (STALLED if command.overdue else 0.0)
             if command.overdue and at <= now:
@@ -177,6 +183,14 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
             due = min(due or at, at)
         if due:
             self._watch(now, due)
+
+    def _arriving(self, command: Sent, now: float) -> bool:
+        """Whether more of its reply has come since its time was last up; then it gets that much time again."""
+        if now >= command.end or command is not self._sent[0] or self._arrived <= command.seen:
+            return False
+        command.seen = self._arrived
+        command.deadline = min(now + command.timeout, command.end)
+        return True
 
     def _late(self, command: Sent) -> None:
         command.overdue = True

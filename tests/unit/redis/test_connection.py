@@ -138,6 +138,47 @@ class Behaviour:
         self.assertIn("did not answer", self.ended())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def large(self, patience: float) -> Deferred[Any]:
+        """A command whose reply has begun to arrive."""
+        asked = self.connection.send(encode(("GET", "k")), 0.05, patience)
+        self.receive(b"$100\r\n" + b"x" * 10)
+        return asked
+
+    def test_a_large_reply(self) -> None:
+        """While it arrives it is waited for."""
+        asked = self.large(1.0)
+        for _ in range(8):
+            self.clock.advance(0.05)
+            self.receive(b"x" * 10)
+        self.assertNoResult(asked)
+        self.receive(b"x" * 10 + b"\r\n")
+        self.assertEqual(self.successResultOf(asked), b"x" * 100)
+        self.assertEqual(self.connection.timeouts, 0)
+
+    def test_a_large_reply_that_stops(self) -> None:
+        """The first 50 ms without a byte end it."""
+        asked = self.large(1.0)
+        self.clock.advance(0.05)
+        self.assertNoResult(asked)
+        self.clock.advance(0.05)
+        self.unavailable(asked)
+
+    def test_a_reply_in_drops(self) -> None:
+        """Even so the wait has an end."""
+        asked = self.large(0.2)
+        for _ in range(5):
+            self.clock.advance(0.05)
+            self.receive(b"x")
+        self.unavailable(asked)
+
+    def test_behind_a_large_reply(self) -> None:
+        """Only what arrives is waited for, not what waits behind it."""
+        asked, behind = self.large(1.0), self.connection.send(encode(("GET", "k")), 0.05, 1.0)
+        self.clock.advance(0.05)
+        self.unavailable(behind)
+        self.receive(b"x" * 90 + b"\r\n$1\r\ny\r\n")
+        self.assertEqual(self.successResultOf(asked), b"x" * 100)
+
     def test_no_timer_for_each(self) -> None:
         """A thousand commands that are answered cost one timer."""
         for _ in range(1000):
