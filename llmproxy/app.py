@@ -23,6 +23,7 @@ from llmproxy.config.environ import secret
 from llmproxy.config.library import ProxyConfig
 from llmproxy.config.load import read_private
 from llmproxy.config.model import Api, Settings
+from llmproxy.config.redis import parse
 from llmproxy.config.routes import Routes
 from llmproxy.daemon import Daemon
 from llmproxy.events import MemoryBus
@@ -31,6 +32,8 @@ from llmproxy.metrics import Metrics, ProxyMetrics, render
 from llmproxy.model import RequestRecord
 from llmproxy.pipeline import Journey
 from llmproxy.policy import Policy
+from llmproxy.redis import Redis, connect
+from llmproxy.revocation import Revocation
 from llmproxy.store.secrets import Secret, load_or_make
 from llmproxy.store.store import Store
 from llmproxy.tokens import CachedTokenValidator
@@ -111,7 +114,7 @@ def build(
         load_or_make(settings.state_dir, secret(environ, name, read_private), file, random)
         for name, file in (("ENCRYPTION_KEY", "encryption-key"), ("MANAGEMENT_TOKEN", "management-token"))
     )
-    redactor = logs.Redactor([encryption.value, management.value])
+    redactor = logs.Redactor([encryption.value, management.value, parse(settings.redis.url).password])
     output = logs.observer(settings.logging, stream, redactor)
     store = Store(
         reactor,
@@ -147,6 +150,11 @@ def build(
     )
     for listener in (tokens.forget_project, parts.keys.forget):
         store.watch(listener)
+    revocation = _revocation(settings, reactor, store)
+    metrics.counter(
+        "store_silences", "Times the store did not say in time what has changed.", lambda: revocation.failures
+    )
+    _watch(metrics, {"revocation": revocation.redis})
     daemon = Daemon(settings, reactor, observer=output, store=store, hang_up=parts.hang_up)
     metrics.gauge("client_connections", "Client connections that are open.", lambda: daemon.connections)
     manage = Management(
@@ -167,7 +175,7 @@ def build(
         daemon.serve(own_admin, site(Root(manage=manage)))
     if own_metrics:
         daemon.serve(own_metrics, site(Root(ops=pages)))
-    for service in (audit, bus, access, tokens):
+    for service in (audit, bus, access, tokens, revocation):
         if IService.providedBy(service):
             daemon.accompany(service)
     for made in (encryption, management):
@@ -309,6 +317,28 @@ def _audit(settings: Settings, reactor: Any, redactor: logs.Redactor) -> IAuditL
         return audits.NullAudit()
     in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
     return audits.FileAudit(settings.audit.file, reactor, in_thread, redact=redactor.redact)
+
+
+def _revocation(settings: Settings, reactor: Any, store: Store) -> Revocation:
+    """Through Redis too where it is used anyhow."""
+    used = (settings.cache.enabled and settings.cache.backend == "redis") or settings.limits.backend == "redis"
+    redis = connect(settings.redis, reactor, connections=1) if used else None
+    return Revocation(store, reactor, redis=redis, channel=f"{settings.redis.key_prefix}changes")
+
+
+def _watch(metrics: Metrics, used: Mapping[str, Redis | None]) -> None:
+    """Show how Redis does for each use that is made of it."""
+    uses = {use: redis for use, redis in used.items() if redis is not None}
+    if not uses:
+        return
+
+    def each(read: Callable[[Redis], float]) -> Callable[[], Mapping[str, float]]:
+        return lambda: {use: read(redis) for use, redis in uses.items()}
+
+    metrics.gauge("redis_available", "1 while commands are sent to Redis.", each(lambda r: float(r.available)), "use")
+    metrics.counter("redis_errors", "Commands and connections that failed.", each(lambda r: r.errors), "use")
+    metrics.counter("redis_timeouts", "Commands whose reply was late.", each(lambda r: r.timeouts), "use")
+    metrics.counter("redis_refused", "Commands not sent: too many waited.", each(lambda r: r.refused), "use")
 
 
 def _circuits(upstreams: Upstreams) -> Mapping[str, str]:

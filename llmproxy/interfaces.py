@@ -98,7 +98,11 @@ class IWatchable(Interface):
     """Says at once when something that others remember has changed here."""
 
     def watch(listener: Callable[[str], None]) -> None:
-        """Call C{listener(project_id)} after every committed change to a project or to one of its tokens."""
+        """Call C{listener(project_id)} after every committed change to a project or to one of its tokens.
+
+        Of one that another process has made it is called as soon as that is heard of. C{""} means that any project may
+        have changed.
+        """
 
 
 class IAuditLogger(Interface):

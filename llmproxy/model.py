@@ -55,6 +55,18 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Changes:
+    """What has changed in a store since an epoch.
+
+    @ivar epoch: The number of the last change; the next question begins there.
+    @ivar projects: The projects that, or whose tokens, have changed; C{None}: any may have.
+    """
+
+    epoch: int
+    projects: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """A validated token with its project: what its bearer may do, as of the moment it was looked up.
 

@@ -192,7 +192,8 @@ class Store(Section):
     url: Annotated[str, BeforeValidator(addresses.store_url)] = "sqlite:///data/llmproxy.db"
     """The database: `sqlite:///path` (relative to the working directory), `postgresql+psycopg://…`, `mysql+pymysql://…`."""
     token_cache_ttl: Duration = 5.0
-    """How long a worker remembers a token: a change made elsewhere is seen at the latest after this."""
+    """How long a worker remembers a token. A change made elsewhere counts within a second; while the store does not
+    answer, what is remembered is used for 5 seconds at most."""
     token_cache_size: Whole = Field(default=10_000, ge=0)
     """How many tokens a worker remembers."""
 

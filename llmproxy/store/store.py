@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -16,15 +16,17 @@ from zope.interface import implementer
 from llmproxy.aio import deferred, within
 from llmproxy.errors import QuotaExceeded, StoreUnavailable, TokenNotFound
 from llmproxy.interfaces import IProjectStore, ITokenStore, ITokenValidator, IWatchable
-from llmproxy.model import Grant, Project, Token
+from llmproxy.model import Changes, Grant, Project, Token
 from llmproxy.sealing import RandomBytes, Sealer, TokenHasher, new_token, well_formed
-from llmproxy.store import canary, connecting, projects, tokens
+from llmproxy.store import canary, changes, connecting, projects, tokens
 from llmproxy.store.address import exact, file_of
 from llmproxy.store.failures import translated
 from llmproxy.store.migrate import prepare
 from llmproxy.store.threads import Threads
 
 T = TypeVar("T")
+
+_log = Logger()
 
 
 @implementer(IProjectStore, ITokenStore, ITokenValidator, IWatchable)
@@ -37,8 +39,6 @@ class Store:
     @param threads: How many statements run at once.
     @param waiting: How many calls may wait for a thread before further ones fail at once.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class Store:
         self._now = now
         self._timeout = timeout
         self._listeners: list[Callable[[str], None]] = []
+        self._committed: list[Callable[[str], None]] = []
         self._reads = Threads(reactor, "store", threads, waiting)
         # SQLite has one writer at a time: queueing here is fair, waiting for its lock is not, and readers go on.
         single = file_of(self._url) is not None
@@ -97,7 +98,7 @@ class Store:
             try:
                 await within(self._timeout, self._reactor, threads.stop(), StoreUnavailable())
             except StoreUnavailable:
-                self._log.warn("The store's threads were still busy after {seconds} s.", seconds=self._timeout)
+                _log.warn("The store's threads were still busy after {seconds} s.", seconds=self._timeout)
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.dispose()
@@ -111,6 +112,19 @@ class Store:
 
     def watch(self, listener: Callable[[str], None]) -> None:
         self._listeners.append(listener)
+
+    def announce(self, project_id: str) -> None:
+        """Tell those who watch of a change that was made elsewhere."""
+        _tell(self._listeners, project_id)
+
+    def on_commit(self, listener: Callable[[str], None]) -> None:
+        """Call C{listener(project_id)} after every change that was made here, to tell others of it."""
+        self._committed.append(listener)
+
+    @deferred
+    async def changes(self, epoch: int | None) -> Changes:
+        """Fire with what was changed after that epoch, wherever; C{None} for one who has seen nothing yet."""
+        return await self._read(partial(changes.since, epoch=epoch))
 
     # ITokenValidator
 
@@ -240,6 +254,7 @@ class Store:
         def change() -> T:
             with self._transaction() as connection:
                 result = work(connection)
+                changes.note(connection, project_of(result))
             self._reactor.callFromThread(self._changed, project_of(result))
             return result
 
@@ -264,8 +279,13 @@ class Store:
         return self._engine
 
     def _changed(self, project_id: str) -> None:
-        for listener in self._listeners:
-            try:
-                listener(project_id)
-            except Exception:
-                self._log.failure("A listener to the store's changes failed.")
+        _tell(self._listeners, project_id)
+        _tell(self._committed, project_id)
+
+
+def _tell(listeners: Iterable[Callable[[str], None]], project_id: str) -> None:
+    for listener in listeners:
+        try:
+            listener(project_id)
+        except Exception:
+            _log.failure("A listener to the store's changes failed.")
