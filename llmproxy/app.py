@@ -27,6 +27,7 @@ from llmproxy.config.redis import parse
 from llmproxy.config.routes import Routes
 from llmproxy.daemon import Daemon
 from llmproxy.events import MemoryBus
+from llmproxy.guessing import Guesses
 from llmproxy.interfaces import IAuditLogger, IEventBus, IEventSinkFactory, IProjectStore, ITokenValidator
 from llmproxy.metrics import Metrics, ProxyMetrics, render
 from llmproxy.model import RequestRecord
@@ -91,6 +92,7 @@ def forwarding(
         upstreams=upstreams,
         server=settings.server,
         clock=clock,
+        guesses=Guesses(),
         remembering=validator if isinstance(validator, CachedTokenValidator) else None,
     )
     return Parts(routes, journey, keys, upstreams, tuple(agents.values()))

@@ -12,6 +12,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from llmproxy import errors
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Route, Routes
+from llmproxy.guessing import Guesses
 from llmproxy.http import cors, credentials, fields, sniff
 from llmproxy.http.masking import Mask, masked_lines
 from llmproxy.interfaces import ITokenValidator
@@ -126,9 +127,11 @@ class Journey:
         upstreams: Upstreams,
         server: Server,
         clock: IReactorTime,
+        guesses: Guesses,
         remembering: Remembering | None = None,
     ) -> None:
         """
+        @param guesses: Counts wrong tokens by address.
         @param remembering: The validator, where it remembers; then the usual request waits for nothing.
         """
         self._routes = routes
@@ -138,6 +141,7 @@ class Journey:
         self._upstreams = upstreams
         self._server = server
         self._clock = clock
+        self._guesses = guesses
         self._remembering = remembering
 
     async def handle(self, exchange: Exchange) -> None:
@@ -155,7 +159,7 @@ class Journey:
         remembering = self._remembering
         token_key = b"" if remembering is None else remembering.key(taken.token)
         known = None if remembering is None else remembering.known(token_key)
-        exchange.grant = grant = known or await self._validate(taken.token)
+        exchange.grant = grant = known or await self._validate(taken.token, exchange.client)
         if not self._policy.knows_active(grant):
             await self._policy.guard(grant, exchange.client, exchange.request_id)
         self._policy.check(grant, route, lines, exchange.client)
@@ -191,9 +195,12 @@ class Journey:
             return None
         return cors.preflight(lines, route.api.allowed_origins, route.api.allowed_methods)
 
-    async def _validate(self, token: str) -> Grant:
+    async def _validate(self, token: str, client: str) -> Grant:
         try:
             grant = await self._validator.validate_token(token)
+        except errors.TokenNotFound:
+            self._guesses.count(client, self._clock.seconds())
+            raise
         except (errors.ProxyError, CancelledError):
             raise
         except Exception as e:

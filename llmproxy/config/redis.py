@@ -43,8 +43,8 @@ def parse(url: str) -> Address:
     if user and not password:
         raise ValueError("it has a user without a password")
     if parts.scheme == "unix":
-        database = _database(parts.query.removeprefix("db="))
-        return Address(path=_path(parts), user=user, password=password, database=database)
+        path, database = _path(parts), _database(parts.query.removeprefix("db="))
+        return Address(path=path, user=user, password=password, database=database)
     if parts.scheme not in ("redis", "rediss"):
         raise ValueError("it must begin with redis://, rediss:// or unix://")
     if parts.query:

@@ -10,8 +10,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from llmproxy.guessing import Guesses
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
-from llmproxy.web.manage.auth import Failures, Gate
+from llmproxy.web.manage.auth import Gate
 from llmproxy.web.manage.endpoint import Desk, Endpoint
 from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import OneProject, Projects, Revocation
@@ -44,7 +45,7 @@ class Management(Resource):
         new_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
         Resource.__init__(self)
-        gate = Gate(management_token, Failures(clock))
+        gate = Gate(management_token, Guesses(), clock)
         desk = Desk(projects, tokens, audit, gate, clock, tuple(api_names), default_api, new_id)
         endpoints = [*(endpoint(desk) for endpoint in ENDPOINTS), OpenApi(desk, ENDPOINTS)]
         self._routes = [(_pattern(endpoint.path), endpoint) for endpoint in endpoints]
