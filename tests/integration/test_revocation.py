@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.postgres import PostgreSQL
 from tests.processes import HOST
 from tests.redis_server import RedisServer
 from tests.stack import KEYS, Stack, eventually
@@ -153,3 +154,24 @@ def test_a_process_that_was_away(without: Fleet) -> None:
         time.sleep(1.0)
         os.kill(sleeper.pid, signal.SIGCONT)
         eventually(lambda: without.status(sleeper.port, token) == 401, 1.0)
+
+
+def test_the_store_is_gone(tmp_path: Path) -> None:
+    """For a few seconds tokens are still believed, however long they might be remembered; then none is."""
+    postgres = PostgreSQL()
+    try:
+        env = {"LLMPROXY_STORE_URL": postgres.url("gone"), "LLMPROXY_STORE_TOKEN_CACHE_TTL": "10m"}
+        with Stack(tmp_path, env=env) as stack:
+            assert stack.ask("GET", "/v1/models").status == 200
+            postgres.pause()
+            gone = time.monotonic()
+            while (reply := stack.ask("GET", "/v1/models")).status == 200:
+                assert time.monotonic() - gone < 10
+                time.sleep(0.1)
+            believed = time.monotonic() - gone
+            assert (reply.status, reply.header("X-LLMProxy-Error")) == (503, "store_unavailable")
+            assert 3 < believed < 8
+            postgres.resume()
+            eventually(lambda: stack.ask("GET", "/v1/models").status == 200, 10)
+    finally:
+        postgres.stop()
