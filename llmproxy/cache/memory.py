@@ -9,6 +9,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from llmproxy.aio import deferred
@@ -150,7 +151,7 @@ class MemoryCache(Service):
             self._arm()
 
 
-@implementer(ICacheFactory)
+@implementer(IPlugin, ICacheFactory)
 class MemoryCacheFactory:
     """C{cache: {backend: memory}}: each process for itself, at most C{cache.max_bytes}."""
 

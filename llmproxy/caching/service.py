@@ -203,7 +203,7 @@ def _plan(name: str, api: Api, settings: Settings) -> Plan:
         api=name,
         provider=api.provider,
         host=upstream(api.base_url)[0].host_header,
-        rules=Rules(told.scope, told.default_ttl, own_cors),
+        rules=Rules(told.scope, told.default_ttl, told.heuristics, own_cors),
         post=api.cache.post,
         ttl=api.cache.ttl,
         streams=told.streams,

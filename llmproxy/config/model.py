@@ -228,6 +228,9 @@ class Cache(Section):
     """The largest answer that is kept."""
     default_ttl: Duration = 0.0
     """How long an answer is fresh that does not say so itself; 0: not at all."""
+    heuristics: Flag = False
+    """Whether an answer that does not say so itself, but when it was last modified, is fresh for a tenth of the time
+    since then, at most a day."""
     streams: Flag = False
     """Whether complete streams are kept too."""
     replay: Literal["instant", "timed"] = "instant"

@@ -8,7 +8,7 @@ from typing import Literal
 
 from llmproxy.http import fields
 from llmproxy.http.caching import dates, directives
-from llmproxy.http.caching.directives import FOREVER, Directives
+from llmproxy.http.caching.directives import FOREVER, NOTHING, Directives
 from llmproxy.http.caching.entry import Entry
 from llmproxy.http.lines import FieldLines
 
@@ -20,6 +20,7 @@ HEURISTIC = frozenset((200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501))
 UNDERSTOOD = HEURISTIC | frozenset(
     (302, 303, 307, 400, 401, 403, 406, 409, 411, 412, 413, 415, 416, 417, 421, 422, 426, 429, 500, 502, 503, 504, 505)
 )
+LONGEST_GUESS = 86_400.0
 CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"proxy-authorization"))
 
 # What belongs to one exchange alone: who asked, under which id, how much they have left, over which connection.
@@ -40,11 +41,14 @@ class Rules:
         key's owner alone, so that C{Authorization} is no obstacle (RFC 9111, section 3.5); C{private} answers are kept
         only where C{token} separates one client from the other.
     @ivar default_ttl: For how long an answer is fresh that does not say so, where it may be kept by guess.
+    @ivar heuristics: Whether one that says when it was modified last is fresh for a tenth of the time since then, at
+        most L{LONGEST_GUESS} (RFC 9111, section 4.2.2).
     @ivar own_cors: C{Access-Control-…} is the proxy's own affair; see L{fields.incoming}.
     """
 
     scope: Scope = "project"
     default_ttl: float = 0.0
+    heuristics: bool = False
     own_cors: bool = False
 
 
@@ -76,7 +80,8 @@ def entry(received: Received, rules: Rules, asked: Directives, granted: float | 
     lines = FieldLines.of(received.lines)
     said = directives.parsed(lines.values(b"cache-control"))
     stream = _is_stream(lines)
-    why = _refusal(received.code, said, rules, asked)
+    surrogate = _for_surrogates(lines)
+    why = _refusal(received.code, said, rules, asked) or ("no-store" if b"no-store" in surrogate else "")
     if why:
         return NotKept(why)
     vary = varying(lines)
@@ -84,7 +89,7 @@ def entry(received: Received, rules: Rules, asked: Directives, granted: float | 
         return NotKept("vary")
     if rules.scope == "shared" and not CREDENTIALS.isdisjoint(vary):
         return NotKept("vary-on-credentials")
-    lifetime = _lifetime(received, lines, said, rules, granted)
+    lifetime = _lifetime(received, lines, [surrogate, said], rules, granted)
     if lifetime is None:
         return NotKept("no-freshness")
     etag = lines.value(b"etag") or b""
@@ -147,22 +152,38 @@ def _refusal(code: int, said: Directives, rules: Rules, asked: Directives) -> st
     return ""
 
 
+def _for_surrogates(lines: FieldLines) -> Directives:
+    """What C{Surrogate-Control} says to any cache in front of the provider; not what is meant for one by name.
+
+    It may say how long an answer is fresh, or that it is not to be kept; it lifts nothing that C{Cache-Control} forbids.
+    """
+    if b"surrogate-control" not in lines.names:
+        return NOTHING
+    told = directives.members(lines.values(b"surrogate-control"))
+    return directives.parsed([member for member in told if b";" not in member])
+
+
 def _lifetime(
-    received: Received, lines: FieldLines, said: Directives, rules: Rules, granted: float | None
+    received: Received, lines: FieldLines, words: list[Directives], rules: Rules, granted: float | None
 ) -> float | None:
-    """For how long it is fresh; C{None} where there is no reason to keep it at all."""
-    for name in (b"s-maxage", b"max-age"):
-        seconds = said.seconds(name)
-        if seconds is not None:
-            return float(seconds)
+    """For how long it is fresh; C{None} where there is no reason to keep it at all.
+
+    @param words: What is said of that, the weightier first.
+    """
+    for said in words:
+        for name in (b"s-maxage", b"max-age"):
+            seconds = said.seconds(name)
+            if seconds is not None:
+                return float(seconds)
     expires = lines.values(b"expires")
     if expires:
         return _until(expires, received, lines)
     if granted is not None:
         return granted if received.code == 200 else None
-    guessed = received.code in HEURISTIC or b"public" in said
-    if guessed and rules.default_ttl:
-        return rules.default_ttl
+    if received.code in HEURISTIC or b"public" in said:
+        guess = _guess(received, lines) if rules.heuristics else 0.0
+        if guess or rules.default_ttl:
+            return guess or rules.default_ttl
     validators = b"etag" in lines.names or b"last-modified" in lines.names
     return 0.0 if validators and (received.code in HEURISTIC or b"no-cache" in said) else None
 
@@ -174,6 +195,14 @@ def _until(expires: list[bytes], received: Received, lines: FieldLines) -> float
         return 0.0
     date = dates.parsed(lines.value(b"date") or b"", received.at)
     return min(max(0.0, at - (received.at if date is None else date)), float(FOREVER))
+
+
+def _guess(received: Received, lines: FieldLines) -> float:
+    date = dates.parsed(lines.value(b"date") or b"", received.at)
+    modified = dates.parsed(lines.value(b"last-modified") or b"", received.at)
+    if modified is None:
+        return 0.0
+    return min(max(0.0, (received.at if date is None else date) - modified) / 10, LONGEST_GUESS)
 
 
 def _initial_age(received: Received, lines: FieldLines, lifetime: float, *, slow: bool) -> float:
