@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= etc/apis.yaml
 
-.PHONY: help demo run test check bench format schema clean
+.PHONY: help demo run test check bench cache-tests format schema clean
 
 help:           ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -36,6 +36,9 @@ check: $(BIN)/.dev ## ruff, mypy, import-linter
 
 bench: $(BIN)/.run ## next to nginx and a Go proxy ($$GO names the compiler), ratios; ARGS='-k j32 -r 1' for less
 	@$(BIN)/python bench/run.py $(ARGS)
+
+cache-tests: $(BIN)/.run ## the public HTTP cache suite (npm http-cache-tests) against the daemon; ARGS='--only ID'
+	@$(BIN)/python tests/cachesuite/run.py $(ARGS)
 
 format: $(BIN)/.dev
 	$(BIN)/ruff check --fix .

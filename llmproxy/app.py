@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any, TextIO
 
 from twisted.application.service import IService
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -19,6 +19,8 @@ from twisted.logger import Logger
 from llmproxy import audit as audits
 from llmproxy import logs, plugins, sealing
 from llmproxy.access import AccessLog
+from llmproxy.cache.redis import RedisCache
+from llmproxy.caching import Caching
 from llmproxy.config.environ import secret
 from llmproxy.config.library import ProxyConfig
 from llmproxy.config.load import read_private
@@ -28,7 +30,14 @@ from llmproxy.config.routes import Routes
 from llmproxy.daemon import Daemon
 from llmproxy.events import MemoryBus
 from llmproxy.guessing import Guesses
-from llmproxy.interfaces import IAuditLogger, IEventBus, IEventSinkFactory, IProjectStore, ITokenValidator
+from llmproxy.interfaces import (
+    IAuditLogger,
+    ICacheFactory,
+    IEventBus,
+    IEventSinkFactory,
+    IProjectStore,
+    ITokenValidator,
+)
 from llmproxy.metrics import Metrics, ProxyMetrics, render
 from llmproxy.model import RequestRecord
 from llmproxy.pipeline import Journey
@@ -61,6 +70,13 @@ class Parts:
     keys: ProviderKeys
     upstreams: Upstreams
     agents: tuple[Agent, ...]
+    caching: Caching | None = None
+
+    @property
+    def services(self) -> list[IService]:
+        """Those of its parts that are to be started and stopped, in this order and back."""
+        parts = () if self.caching is None else (self.caching.shelf.cache, self.caching)
+        return [IService(part) for part in parts if IService.providedBy(part)]
 
     def hang_up(self) -> Deferred[None]:
         """Let go of the connections to providers; fire when there are none."""
@@ -78,12 +94,16 @@ def forwarding(
     now: Callable[[], float],
     learn: Callable[[str], object] = lambda key: None,
 ) -> Parts:
-    """Make what forwards, for the daemon and for the library alike."""
+    """Make what forwards, for the daemon and for the library alike.
+
+    @raise ValueError: where the settings name a cache that nobody provides.
+    """
     clock: IReactorTime = reactor
     routes = Routes(settings)
     agents = {name: _agent(api, reactor) for name, api in settings.apis.items()}
     upstreams = Upstreams(settings, {name: Caller(agent) for name, agent in agents.items()}, clock)
     keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
+    caching = _caching(settings, reactor, now)
     journey = Journey(
         routes=routes,
         validator=validator,
@@ -94,8 +114,9 @@ def forwarding(
         clock=clock,
         guesses=Guesses(),
         remembering=validator if isinstance(validator, CachedTokenValidator) else None,
+        caching=caching,
     )
-    return Parts(routes, journey, keys, upstreams, tuple(agents.values()))
+    return Parts(routes, journey, keys, upstreams, tuple(agents.values()), caching)
 
 
 def build(
@@ -156,7 +177,8 @@ def build(
     metrics.counter(
         "store_silences", "Times the store did not say in time what has changed.", lambda: revocation.failures
     )
-    _watch(metrics, {"revocation": revocation.redis})
+    cache = None if parts.caching is None else parts.caching.shelf.cache
+    _watch(metrics, {"cache": cache.redis if isinstance(cache, RedisCache) else None, "revocation": revocation.redis})
     daemon = Daemon(settings, reactor, observer=output, store=store, hang_up=parts.hang_up)
     metrics.gauge("client_connections", "Client connections that are open.", lambda: daemon.connections)
     manage = Management(
@@ -177,7 +199,7 @@ def build(
         daemon.serve(own_admin, site(Root(manage=manage)))
     if own_metrics:
         daemon.serve(own_metrics, site(Root(ops=pages)))
-    for service in (audit, bus, access, tokens, revocation):
+    for service in (audit, bus, access, tokens, revocation, *parts.services):
         if IService.providedBy(service):
             daemon.accompany(service)
     for made in (encryption, management):
@@ -226,7 +248,7 @@ class TransparentProxy(ProxyResource):
             audit=audit or audits.NullAudit(),
             now=tell_time,
         )
-        self._hang_up = parts.hang_up
+        self._parts = parts
         self._metrics = Metrics(breakers=partial(_circuits, parts.upstreams))
         super().__init__(
             parts.journey,
@@ -244,14 +266,24 @@ class TransparentProxy(ProxyResource):
         return self._metrics.snapshot()
 
     async def close(self) -> None:
-        """Let go of the connections to the provider."""
-        await self._hang_up()
+        """Let go of the connections to the provider, and of the cache."""
+        await self._parts.hang_up()
+        for service in reversed(self._parts.services):
+            await maybeDeferred(service.stopService)
 
 
 def fresh_ids(random: Callable[[int], bytes]) -> Callable[[], str]:
     """Makes request ids: unguessable per process, and cheap."""
     start, numbers = random(9).hex(), count(1)
     return lambda: f"{start}-{next(numbers):x}"
+
+
+def _caching(settings: Settings, reactor: Any, now: Callable[[], float]) -> Caching | None:
+    """The cache that the settings name, made by its plugin; C{None} where nothing is cached."""
+    if not settings.cache.enabled:
+        return None
+    cache = plugins.find(ICacheFactory, settings.cache.backend).cache(settings, reactor)
+    return Caching(cache, settings, reactor, now)
 
 
 def _agent(api: Api, reactor: Any) -> Agent:

@@ -1,1 +1,1 @@
-"""Where answers are kept: each backend remembers byte strings, and knows nothing of HTTP."""
+"""Where answers are kept. Each module is one backend."""

@@ -1,7 +1,8 @@
-"""What twistd finds: the proxy, the simulator, and the built-in event sinks and caches."""
+"""What twistd finds: the proxy, the simulator, and the built-in caches and event sinks."""
 
 from twisted.application.service import ServiceMaker
 
+from llmproxy.cache.memory import MemoryCacheFactory
 from llmproxy.cache.redis import RedisCacheFactory
 from llmproxy.sinks.file import FileSinkFactory
 
@@ -21,4 +22,5 @@ simulator = ServiceMaker(
 
 file_sink = FileSinkFactory()
 
+memory_cache = MemoryCacheFactory()
 redis_cache = RedisCacheFactory()
