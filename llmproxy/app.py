@@ -188,6 +188,7 @@ def build(
         api_names=tuple(settings.apis),
         default_api=settings.default_api,
         management_token=management.value,
+        trusted_proxies=settings.server.trusted_proxies,
         clock=reactor,
     )
     pages = ops.pages(partial(render, metrics), daemon.readiness)

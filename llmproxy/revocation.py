@@ -75,7 +75,10 @@ class Revocation(MultiService):
 
     def startService(self) -> None:
         MultiService.startService(self)
-        self._asking.start(self._interval).addErrback(lambda f: self._log.failure("Looking for changes failed.", f))
+        # Not at once: the store is opened meanwhile.
+        self._asking.start(self._interval, now=False).addErrback(
+            lambda f: self._log.failure("Looking for changes failed.", f)
+        )
 
     def stopService(self) -> Any:
         if self._asking.running:

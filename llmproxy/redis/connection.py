@@ -129,8 +129,10 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
         reply = _plain(reply)
         if self._messages is not None and isinstance(reply, list) and len(reply) == 3 and reply[0] == b"message":
             self._messages(reply[1], reply[2])
-        elif isinstance(reply, txredisapi.InvalidResponse | txredisapi.InvalidData) or not self._sent:
-            self.abort("it sent what is not a reply" if self._sent else "it sent a reply to nothing")
+        elif isinstance(reply, txredisapi.InvalidResponse | txredisapi.InvalidData):
+            self.abort("it sent what is not a reply")
+        elif not self._sent:  # as when it has too many clients already
+            self.abort(f"it said {_said(reply)}" if isinstance(reply, Exception) else "it sent a reply to nothing")
         else:
             self._answered(self._sent.popleft(), reply)
 
@@ -156,7 +158,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
         if command.overdue:
             self._overdue -= 1
         elif isinstance(reply, Exception):
-            command.answer.errback(RedisRefused(str(reply)))
+            command.answer.errback(RedisRefused(_said(reply)))
         else:
             command.answer.callback(reply)
 
@@ -198,6 +200,10 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
         if not command.answer.called:
             self.timeouts += 1
             command.answer.errback(RedisUnavailable("Redis did not answer in time.", sent=True))
+
+
+def _said(error: Exception) -> str:
+    return str(error)[:200]
 
 
 def _plain(reply: Any) -> Any:

@@ -66,7 +66,9 @@ class Store:
         # SQLite has one writer at a time: queueing here is fair, waiting for its lock is not, and readers go on.
         single = file_of(self._url) is not None
         self._writes = Threads(reactor, "store writing", 1, waiting) if single else self._reads
-        self._connections = threads + single
+        # Of its own: what others have changed must be heard of however many wait for the rest.
+        self._looks = Threads(reactor, "store changes", 1, 1)
+        self._connections = threads + single + 1
         self._engine: Engine | None = None
 
     @deferred
@@ -75,7 +77,7 @@ class Store:
 
         Fail with L{refusals.CannotStart} where it must not be used, with L{StoreUnavailable} where it does not answer.
         """
-        for threads in {self._reads, self._writes}:
+        for threads in {self._reads, self._writes, self._looks}:
             threads.start()
         try:
             self._engine = await self._writes.run(self._opened)
@@ -94,7 +96,7 @@ class Store:
     @deferred
     async def close(self) -> None:
         """Finish what was begun, within the timeout, and let the database go."""
-        for threads in {self._reads, self._writes}:
+        for threads in {self._reads, self._writes, self._looks}:
             try:
                 await within(self._timeout, self._reactor, threads.stop(), StoreUnavailable())
             except StoreUnavailable:
@@ -124,7 +126,7 @@ class Store:
     @deferred
     async def changes(self, epoch: int | None) -> Changes:
         """Fire with what was changed after that epoch, wherever; C{None} for one who has seen nothing yet."""
-        return await self._read(partial(changes.since, epoch=epoch))
+        return await self._read(partial(changes.since, epoch=epoch), self._looks)
 
     # ITokenValidator
 
@@ -241,12 +243,12 @@ class Store:
     def _new_id(self) -> str:
         return uuid.UUID(bytes=self._random(16), version=4).hex
 
-    async def _read(self, work: Callable[[Connection], T]) -> T:
+    async def _read(self, work: Callable[[Connection], T], threads: Threads | None = None) -> T:
         def read() -> T:
             with self._statements() as connection:
                 return work(connection)
 
-        return await self._ask(self._reads, read)
+        return await self._ask(threads or self._reads, read)
 
     async def _change(self, work: Callable[[Connection], T], project_of: Callable[[T], str]) -> T:
         """Do it in one transaction, and say so from its thread: listeners hear of it even if the caller gave up."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,6 +86,28 @@ def test_garbage_is_a_miss(pair: tuple[Stack, Daemon], redis: RedisServer) -> No
         redis.command("EVAL", spoil, "0", garbage)
         assert status(got(stack, path, second.port)) in ("miss", "stored")
         eventually(lambda: status(got(stack, path, stack.daemon.port)) == "hit")
+
+
+def test_metrics(pair: tuple[Stack, Daemon]) -> None:
+    """How Redis does is shown for each use that is made of it."""
+    stack, _ = pair
+    shown = stack.ask("GET", "/metrics").body.decode()
+    for use in ("cache", "revocation"):
+        assert f'llmproxy_redis_available{{use="{use}"}} 1.0' in shown
+        for name in ("errors", "timeouts", "refused"):
+            assert f'llmproxy_redis_{name}_total{{use="{use}"}}' in shown
+
+
+def test_a_wrong_password(redis: RedisServer, tmp_path: Path) -> None:
+    """Requests are answered without the cache; the log says why, and not what was tried."""
+    redis.command("ACL", "SETUSER", "proxy", "on", ">right", "~*", "+@all")
+    url = redis.url.replace("//", "//proxy:hunter2-hunter2@")
+    with Stack(tmp_path, env={"LLMPROXY_CACHE_BACKEND": "redis", "LLMPROXY_REDIS_URL": url}) as stack:
+        for _ in range(2):
+            assert status(got(stack, "/anything/v1/models", stack.daemon.port)) in ("miss", "stored")
+        eventually(lambda: "WRONGPASS" in stack.daemon.output())
+        assert 'llmproxy_redis_available{use="cache"} 0.0' in stack.ask("GET", "/metrics").body.decode()
+    assert "hunter2" not in stack.daemon.output()
 
 
 def test_flushed(pair: tuple[Stack, Daemon], redis: RedisServer) -> None:

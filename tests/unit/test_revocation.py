@@ -43,6 +43,7 @@ class Case(SynchronousTestCase):
     def started(self, **more: Any) -> Revocation:
         revocation = Revocation(self.store, self.clock, **more)
         revocation.startService()
+        self.clock.advance(INTERVAL)
         self.addCleanup(revocation.stopService)
         return revocation
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from hashlib import sha256
 
 from twisted.internet.interfaces import IReactorTime
@@ -10,6 +11,7 @@ from twisted.web.http import Request
 
 from llmproxy.errors import MissingToken, Unauthorized
 from llmproxy.guessing import Guesses
+from llmproxy.http.forwarded import client_address, networks
 
 
 class Wrong(Unauthorized):
@@ -21,14 +23,17 @@ class Gate:
 
     The token is looked at first: its bearer is never hurt by what others at the same address do. A wrong one is
     answered 401, and 429 once its address has sent too many.
+
+    @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
     """
 
-    def __init__(self, token: str, guesses: Guesses, clock: IReactorTime) -> None:
+    def __init__(self, token: str, guesses: Guesses, clock: IReactorTime, trusted_proxies: Sequence[str] = ()) -> None:
         if not token:
             raise ValueError("The management token is empty.")
         self._hash = _hash(token.encode())
         self._guesses = guesses
         self._clock = clock
+        self._trusted = networks(tuple(trusted_proxies))
 
     def admit(self, request: Request) -> None:
         """Return, or raise L{MissingToken}, L{Wrong} or L{TooManyFailures<errors.TooManyFailures>}."""
@@ -37,8 +42,13 @@ class Gate:
             raise MissingToken("No management token. Send it as Authorization: Bearer …")
         if hmac.compare_digest(_hash(given), self._hash):
             return
-        self._guesses.count(address(request), self._clock.seconds())
+        self._guesses.count(self.client(request), self._clock.seconds())
         raise Wrong
+
+    def client(self, request: Request) -> str:
+        """The client's address as text, as far as trusted proxies tell it; C{""} where it has none."""
+        forwarded = request.requestHeaders.getRawHeaders(b"x-forwarded-for") or []
+        return client_address(_peer(request), [b"x-forwarded-for: " + value for value in forwarded], self._trusted)
 
 
 def bearer(request: Request) -> bytes | None:
@@ -48,8 +58,7 @@ def bearer(request: Request) -> bytes | None:
     return token.strip() if scheme.lower() == b"bearer" and token.strip() else None
 
 
-def address(request: Request) -> str:
-    """The peer's address as text; C{""} where it has none."""
+def _peer(request: Request) -> str:
     remote = getattr(request, "remote", None)
     return str(remote if remote is not None else getattr(request.getClientAddress(), "host", ""))
 

@@ -222,6 +222,11 @@ class Behaviour:
         self.receive(b"+OK\r\n")
         self.assertIn("a reply to nothing", self.ended())
 
+    def test_turned_away(self) -> None:
+        """A server that takes no more clients says so before anything is asked."""
+        self.receive(b"-ERR max number of clients reached\r\n")
+        self.assertIn("max number of clients", self.ended())
+
     def test_a_reply_without_an_end(self) -> None:
         asked = self.send(timeout=1000)
         self.receive(b"$%d\r\n" % (LARGEST * 2))

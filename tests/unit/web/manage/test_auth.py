@@ -51,6 +51,20 @@ class GateTests(DeskTestCase):
         self.clock.advance(60)
         self.refused(self.ask("GET", "/manage/projects", token="guess"), 401)
 
+    def test_behind_a_proxy(self) -> None:
+        """Each client of a trusted proxy counts for itself, and is named in the audit log; others are not believed."""
+        for address, forwarded, client in (
+            ("198.51.100.1", "203.0.113.9, 198.51.100.2", "203.0.113.9"),
+            ("192.0.2.7", "203.0.113.9", "192.0.2.7"),
+        ):
+            fields = {"X-Forwarded-For": forwarded}
+            for _ in range(LIMIT):
+                self.refused(self.ask("GET", "/manage/projects", token="guess", address=address, fields=fields), 401)
+            self.assertEqual(self.last().client, client)
+            self.refused(self.ask("GET", "/manage/projects", token="guess", address=address, fields=fields), 429)
+        fields = {"X-Forwarded-For": "203.0.113.10"}
+        self.refused(self.ask("GET", "/manage/projects", token="guess", address="198.51.100.1", fields=fields), 401)
+
     def test_denial_that_cannot_be_written_down(self) -> None:
         """Nobody guesses unseen: without an audit log a wrong token is answered 503."""
         self.audit.failing = OSError("disk full")
