@@ -57,6 +57,7 @@ from llmproxy.wire.http1 import Limits
 from llmproxy.wire.raw import Caller
 from llmproxy.wire.server import Site
 from llmproxy.wire.tls import Trust
+from llmproxy.wire.turn import Turn
 
 _log = Logger()
 
@@ -93,6 +94,7 @@ def forwarding(
     audit: IAuditLogger,
     now: Callable[[], float],
     learn: Callable[[str], object] = lambda key: None,
+    turn: Turn | None = None,
 ) -> Parts:
     """Make what forwards, for the daemon and for the library alike.
 
@@ -100,7 +102,7 @@ def forwarding(
     """
     clock: IReactorTime = reactor
     routes = Routes(settings)
-    agents = {name: _agent(api, reactor) for name, api in settings.apis.items()}
+    agents = {name: _agent(api, reactor, turn) for name, api in settings.apis.items()}
     upstreams = Upstreams(settings, {name: Caller(agent) for name, agent in agents.items()}, clock)
     keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
     caching = _caching(settings, reactor, now)
@@ -158,7 +160,10 @@ def build(
     audit = _audit(settings, reactor, redactor)
     bus = MemoryBus(_sinks(settings, reactor), reactor, queue_size=settings.events.queue_size, scrub=redactor.record)
     access = AccessLog(output.write, reactor)
-    parts = forwarding(settings, reactor, validator=tokens, projects=store, audit=audit, now=now, learn=redactor.add)
+    turn = Turn(reactor)
+    parts = forwarding(
+        settings, reactor, validator=tokens, projects=store, audit=audit, now=now, learn=redactor.add, turn=turn
+    )
     metrics = Metrics(breakers=partial(_circuits, parts.upstreams), events_dropped=lambda: bus.dropped)
     observers: list[Observer] = [bus.publish, *([access.observe] if settings.logging.access else [])]
     proxy = ProxyResource(
@@ -192,7 +197,7 @@ def build(
         clock=reactor,
     )
     pages = ops.pages(partial(render, metrics), daemon.readiness)
-    site = partial(_site, settings, reactor, partial(_malformed, [metrics.observe, *observers], now))
+    site = partial(_site, settings, reactor, turn, partial(_malformed, [metrics.observe, *observers], now))
     own_admin, own_metrics = settings.server.admin_listen, settings.server.metrics_listen
     public = Root(proxy=proxy, manage=None if own_admin else manage, ops=None if own_metrics else pages)
     daemon.serve(settings.server.listen, site(public))
@@ -287,7 +292,7 @@ def _caching(settings: Settings, reactor: Any, now: Callable[[], float]) -> Cach
     return Caching(cache, settings, reactor, now)
 
 
-def _agent(api: Api, reactor: Any) -> Agent:
+def _agent(api: Api, reactor: Any, turn: Turn | None) -> Agent:
     connection, timeouts = api.connection, api.timeouts
     return Agent(
         reactor,
@@ -297,6 +302,7 @@ def _agent(api: Api, reactor: Any) -> Agent:
         max_idle_per_host=connection.max_idle_conns_per_host,
         max_idle=connection.max_idle_conns,
         context_factory=Trust(api.ca_file),
+        turn=turn,
     )
 
 
@@ -324,7 +330,9 @@ def _malformed(
         observe(record)
 
 
-def _site(settings: Settings, reactor: Any, on_refused: Callable[[int, str, str, str], None], root: Root) -> Site:
+def _site(
+    settings: Settings, reactor: Any, turn: Turn, on_refused: Callable[[int, str, str, str], None], root: Root
+) -> Site:
     server = settings.server
     return Site(
         root,
@@ -335,6 +343,7 @@ def _site(settings: Settings, reactor: Any, on_refused: Callable[[int, str, str,
         keepalive_timeout=server.keepalive_timeout,
         max_connections=server.max_connections,
         on_refused=on_refused,
+        turn=turn,
     )
 
 
