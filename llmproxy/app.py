@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any, TextIO
 
 from twisted.application.service import IService
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -19,19 +19,32 @@ from twisted.logger import Logger
 from llmproxy import audit as audits
 from llmproxy import logs, plugins, sealing
 from llmproxy.access import AccessLog
+from llmproxy.cache.redis import RedisCache
+from llmproxy.caching import Caching
 from llmproxy.config.environ import secret
 from llmproxy.config.library import ProxyConfig
 from llmproxy.config.load import read_private
 from llmproxy.config.model import Api, Settings
+from llmproxy.config.redis import parse
 from llmproxy.config.routes import Routes
 from llmproxy.daemon import Daemon
 from llmproxy.events import MemoryBus
+from llmproxy.guessing import Guesses
 from llmproxy.http.forwarded import Network, networks, within
-from llmproxy.interfaces import IAuditLogger, IEventBus, IEventSinkFactory, IProjectStore, ITokenValidator
+from llmproxy.interfaces import (
+    IAuditLogger,
+    ICacheFactory,
+    IEventBus,
+    IEventSinkFactory,
+    IProjectStore,
+    ITokenValidator,
+)
 from llmproxy.metrics import Metrics, ProxyMetrics, render
 from llmproxy.model import RequestRecord
 from llmproxy.pipeline import Journey
 from llmproxy.policy import Policy
+from llmproxy.redis import Redis, connect
+from llmproxy.revocation import Revocation
 from llmproxy.shares import Shares
 from llmproxy.store.secrets import Secret, load_or_make
 from llmproxy.store.store import Store
@@ -61,6 +74,13 @@ class Parts:
     upstreams: Upstreams
     shares: Shares
     agents: tuple[Agent, ...]
+    caching: Caching | None = None
+
+    @property
+    def services(self) -> list[IService]:
+        """Those of its parts that are to be started and stopped, in this order and back."""
+        parts = () if self.caching is None else (self.caching.shelf.cache, self.caching)
+        return [IService(part) for part in parts if IService.providedBy(part)]
 
     def hang_up(self) -> Deferred[None]:
         """Let go of the connections to providers; fire when there are none."""
@@ -79,13 +99,17 @@ def forwarding(
     learn: Callable[[str], object] = lambda key: None,
     turn: Turn | None = None,
 ) -> Parts:
-    """Make what forwards, for the daemon and for the library alike."""
+    """Make what forwards, for the daemon and for the library alike.
+
+    @raise ValueError: where the settings name a cache that nobody provides.
+    """
     clock: IReactorTime = reactor
     routes = Routes(settings)
     agents = {name: _agent(api, reactor, turn) for name, api in settings.apis.items()}
     upstreams = Upstreams(settings, {name: Caller(agent) for name, agent in agents.items()}, clock)
     shares = Shares(settings)
     keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
+    caching = _caching(settings, reactor, now)
     journey = Journey(
         routes=routes,
         validator=validator,
@@ -95,9 +119,11 @@ def forwarding(
         shares=shares,
         server=settings.server,
         clock=clock,
+        guesses=Guesses(),
         remembering=validator if isinstance(validator, CachedTokenValidator) else None,
+        caching=caching,
     )
-    return Parts(routes, journey, keys, upstreams, shares, tuple(agents.values()))
+    return Parts(routes, journey, keys, upstreams, shares, tuple(agents.values()), caching)
 
 
 def build(
@@ -118,7 +144,7 @@ def build(
         load_or_make(settings.state_dir, secret(environ, name, read_private), file, random)
         for name, file in (("ENCRYPTION_KEY", "encryption-key"), ("MANAGEMENT_TOKEN", "management-token"))
     )
-    redactor = logs.Redactor([encryption.value, management.value])
+    redactor = logs.Redactor([encryption.value, management.value, parse(settings.redis.url).password])
     output = logs.observer(settings.logging, stream, redactor)
     store = Store(
         reactor,
@@ -157,6 +183,12 @@ def build(
     )
     for listener in (tokens.forget_project, parts.keys.forget):
         store.watch(listener)
+    revocation = _revocation(settings, reactor, store)
+    metrics.counter(
+        "store_silences", "Times the store did not say in time what has changed.", lambda: revocation.failures
+    )
+    cache = None if parts.caching is None else parts.caching.shelf.cache
+    _watch(metrics, {"cache": cache.redis if isinstance(cache, RedisCache) else None, "revocation": revocation.redis})
     daemon = Daemon(settings, reactor, observer=output, store=store, hang_up=parts.hang_up)
     metrics.gauge("client_connections", "Client connections that are open.", lambda: daemon.connections)
     metrics.gauge("requests_at_providers", "Requests under way to a provider.", lambda: parts.shares.open, label="api")
@@ -167,6 +199,7 @@ def build(
         api_names=tuple(settings.apis),
         default_api=settings.default_api,
         management_token=management.value,
+        trusted_proxies=settings.server.trusted_proxies,
         clock=reactor,
     )
     pages = ops.pages(partial(render, metrics), daemon.readiness)
@@ -178,7 +211,7 @@ def build(
         daemon.serve(own_admin, site(Root(manage=manage)))
     if own_metrics:
         daemon.serve(own_metrics, site(Root(ops=pages)))
-    for service in (audit, bus, access, tokens):
+    for service in (audit, bus, access, tokens, revocation, *parts.services):
         if IService.providedBy(service):
             daemon.accompany(service)
     for made in (encryption, management):
@@ -227,7 +260,7 @@ class TransparentProxy(ProxyResource):
             audit=audit or audits.NullAudit(),
             now=tell_time,
         )
-        self._hang_up = parts.hang_up
+        self._parts = parts
         self._metrics = Metrics(breakers=partial(_circuits, parts.upstreams))
         super().__init__(
             parts.journey,
@@ -245,14 +278,24 @@ class TransparentProxy(ProxyResource):
         return self._metrics.snapshot()
 
     async def close(self) -> None:
-        """Let go of the connections to the provider."""
-        await self._hang_up()
+        """Let go of the connections to the provider, and of the cache."""
+        await self._parts.hang_up()
+        for service in reversed(self._parts.services):
+            await maybeDeferred(service.stopService)
 
 
 def fresh_ids(random: Callable[[int], bytes]) -> Callable[[], str]:
     """Makes request ids: unguessable per process, and cheap."""
     start, numbers = random(9).hex(), count(1)
     return lambda: f"{start}-{next(numbers):x}"
+
+
+def _caching(settings: Settings, reactor: Any, now: Callable[[], float]) -> Caching | None:
+    """The cache that the settings name, made by its plugin; C{None} where nothing is cached."""
+    if not settings.cache.enabled:
+        return None
+    cache = plugins.find(ICacheFactory, settings.cache.backend).cache(settings, reactor)
+    return Caching(cache, settings, reactor, now)
 
 
 def _agent(api: Api, reactor: Any, turn: Turn | None) -> Agent:
@@ -333,6 +376,28 @@ def _audit(settings: Settings, reactor: Any, redactor: logs.Redactor) -> IAuditL
         return audits.NullAudit()
     in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
     return audits.FileAudit(settings.audit.file, reactor, in_thread, redact=redactor.redact)
+
+
+def _revocation(settings: Settings, reactor: Any, store: Store) -> Revocation:
+    """Through Redis too where it is used anyhow."""
+    used = (settings.cache.enabled and settings.cache.backend == "redis") or settings.limits.backend == "redis"
+    redis = connect(settings.redis, reactor, connections=1) if used else None
+    return Revocation(store, reactor, redis=redis, channel=f"{settings.redis.key_prefix}changes")
+
+
+def _watch(metrics: Metrics, used: Mapping[str, Redis | None]) -> None:
+    """Show how Redis does for each use that is made of it."""
+    uses = {use: redis for use, redis in used.items() if redis is not None}
+    if not uses:
+        return
+
+    def each(read: Callable[[Redis], float]) -> Callable[[], Mapping[str, float]]:
+        return lambda: {use: read(redis) for use, redis in uses.items()}
+
+    metrics.gauge("redis_available", "1 while commands are sent to Redis.", each(lambda r: float(r.available)), "use")
+    metrics.counter("redis_errors", "Commands and connections that failed.", each(lambda r: r.errors), "use")
+    metrics.counter("redis_timeouts", "Commands whose reply was late.", each(lambda r: r.timeouts), "use")
+    metrics.counter("redis_refused", "Commands not sent: too many waited.", each(lambda r: r.refused), "use")
 
 
 def _circuits(upstreams: Upstreams) -> Mapping[str, str]:

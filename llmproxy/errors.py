@@ -182,6 +182,11 @@ class TooManyFailures(ProxyError):
     message = "Too many failed attempts from this address. Wait a minute."
 
 
+class NotInCache(ProxyError):
+    status, code, retry = 504, "not_in_cache", False
+    message = "The cache has no answer to this request, and the request asks for no other (only-if-cached)."
+
+
 class InternalError(ProxyError):
     pass
 

@@ -55,6 +55,18 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class Changes:
+    """What has changed in a store since an epoch.
+
+    @ivar epoch: The number of the last change; the next question begins there.
+    @ivar projects: The projects that, or whose tokens, have changed; C{None}: any may have.
+    """
+
+    epoch: int
+    projects: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """A validated token with its project: what its bearer may do, as of the moment it was looked up.
 
@@ -130,3 +142,16 @@ class AuditEntry:
     request_id: str = ""
     client: str = ""
     details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUsage:
+    """How much a cache holds.
+
+    @ivar size: Bytes, keys and bookkeeping included where they are known.
+    @ivar evicted: Entries that had to go before their time since the cache was made, for want of room.
+    """
+
+    entries: int = 0
+    size: int = 0
+    evicted: int = 0

@@ -10,8 +10,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 
 from llmproxy import errors
+from llmproxy.caching import Asking, Caching, Fetch, Given, Reader
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Route, Routes
+from llmproxy.guessing import Guesses
 from llmproxy.http import cors, credentials, fields, sniff
 from llmproxy.http.masking import Mask, masked_lines
 from llmproxy.interfaces import ITokenValidator
@@ -26,6 +28,12 @@ from llmproxy.wire.server import Request
 SNIFFED = 64 * 1024  # bytes of a request body that are looked at for the model's name
 READ_WHOLE = 4 * 1024 * 1024  # bytes of a request body that are read where a policy must see all of it
 STALLED = 600.0  # seconds after which a client that takes nothing is cut, on a site that is not ours
+
+# What is said of a request that has nothing to do with the cache.
+_CACHE_LINES = {
+    "disabled": [b"X-Cache-Status: disabled", b"X-Cache-Debug: no cache", b"Cache-Status: llmproxy; fwd=bypass"],
+    "bypass": [b"X-Cache-Status: bypass", b"X-Cache-Debug: bypass", b"Cache-Status: llmproxy; fwd=bypass"],
+}
 
 
 class Remembering(Protocol):
@@ -45,8 +53,10 @@ class Exchange:
     route: Route | None = None
     grant: Grant | None = None
     answer: Answer | None = None
-    relay: Relay | None = None
+    relay: Relay | Given | None = None
     share: Share | None = None
+    asking: Asking | None = None
+    cache = "disabled"
     error = ""
     outcome = ""
     status = 499
@@ -108,6 +118,7 @@ class Exchange:
             first_byte=None if first is None else round(first - self.arrived, 6),
             upstream_time=None if first is None or asked is None else round(first - asked, 6),
             upstream_status=answer.code if answer else None,
+            cache=self.cache if self.asking is None else self.asking.status,
             error=self.error,
             client=self.client,
             user_agent=_text(lines.value(b"user-agent")),
@@ -129,9 +140,13 @@ class Journey:
         shares: Shares,
         server: Server,
         clock: IReactorTime,
+        guesses: Guesses,
         remembering: Remembering | None = None,
+        caching: Caching | None = None,
     ) -> None:
         """
+        @param caching: What may answer instead of a provider; C{None} where nothing is cached.
+        @param guesses: Counts wrong tokens by address.
         @param remembering: The validator, where it remembers; then the usual request waits for nothing.
         """
         self._routes = routes
@@ -142,7 +157,9 @@ class Journey:
         self._shares = shares
         self._server = server
         self._clock = clock
+        self._guesses = guesses
         self._remembering = remembering
+        self._caching = caching
 
     async def handle(self, exchange: Exchange) -> None:
         """Take the whole way. Whatever refuses the request raises; a body under way ends as its relay says."""
@@ -159,30 +176,25 @@ class Journey:
         remembering = self._remembering
         token_key = b"" if remembering is None else remembering.key(taken.token)
         known = None if remembering is None else remembering.known(token_key)
-        exchange.grant = grant = known or await self._validate(taken.token)
+        exchange.grant = grant = known or await self._validate(taken.token, exchange.client)
         if not self._policy.knows_active(grant):
             await self._policy.guard(grant, exchange.client, exchange.request_id)
         self._policy.check(grant, route, lines, exchange.client)
-        body = await self._body(exchange, grant, route)
+        caching = self._caching
+        asking = None if caching is None else caching.consider(route, grant, request.method, taken.lines)
+        body = await self._body(exchange, grant, route, asking is not None and asking.needs_body)
         exchange.authorized = self._clock.seconds()
-        key = self._keys.known(grant.project_id, route.api_name)
-        if key is None:
-            key = await self._keys.look_up(grant.project_id, route.api_name, route.auth)
-        exchange.share = self._shares.enter(route.api_name, grant.project_id)
-        if remembering is None or remembering.known_use(token_key) is None:
-            await self._count(taken.token)
-        exchange.asked = self._clock.seconds()
-        exchange.answer = answer = await self._upstreams.send(
-            route.with_query(taken.query),
-            grant.project_id,
-            request.method,
-            self._outgoing(exchange, route, taken.lines, key.line),
-            body,
-            request.upload,
-            partial(self._deadline, exchange, route),
-        )
-        exchange.first_byte = self._clock.seconds()
-        await self._relay(exchange, route, answer, key.value)
+        sent = route.with_query(taken.query)
+        fetch = partial(self._fetch, exchange, grant, sent, taken.token, token_key, body)
+        if asking is not None and (not asking.needs_body or body is not request.upload):
+            exchange.asking = asking
+            await self._cached(exchange, sent, asking, body, fetch)
+            return
+        answer, key = await fetch(taken.lines)
+        if caching is not None:
+            exchange.cache = "bypass"
+            caching.changed(sent, grant, request.method, taken.lines, answer)
+        await self._relay(exchange, route, answer, key)
 
     # The steps
 
@@ -196,9 +208,12 @@ class Journey:
             return None
         return cors.preflight(lines, route.api.allowed_origins, route.api.allowed_methods)
 
-    async def _validate(self, token: str) -> Grant:
+    async def _validate(self, token: str, client: str) -> Grant:
         try:
             grant = await self._validator.validate_token(token)
+        except errors.TokenNotFound:
+            self._guesses.count(client, self._clock.seconds())
+            raise
         except (errors.ProxyError, CancelledError):
             raise
         except Exception as e:
@@ -214,8 +229,11 @@ class Journey:
         except Exception as e:
             raise errors.StoreUnavailable from e
 
-    async def _body(self, exchange: Exchange, grant: Grant, route: Route) -> IBodyProducer | None:
-        """The body to be sent: as it arrives, or read whole where a policy must see it first."""
+    async def _body(self, exchange: Exchange, grant: Grant, route: Route, keyed: bool) -> IBodyProducer | None:
+        """The body to be sent: as it arrives, or read whole where a policy must see it first.
+
+        @param keyed: The cache would like to see it too, if it is not too long.
+        """
         upload = exchange.request.upload
         if upload.length is not UNKNOWN_LENGTH and upload.length > self._server.max_request_bytes:
             raise errors.RequestTooLarge(
@@ -226,6 +244,8 @@ class Journey:
             limit = min(self._server.max_request_bytes, READ_WHOLE)
             received = received if received is not None else await upload.whole(limit)
             self._policy.check_body(grant, route, exchange.request.lines, received)
+        elif received is None and keyed and upload.length is not UNKNOWN_LENGTH and upload.length <= READ_WHOLE:
+            received = await upload.whole(READ_WHOLE)
         if received is None:
             upload.taps.append(exchange.saw)
             return upload
@@ -233,6 +253,59 @@ class Journey:
         if not received and not fields.has_body(exchange.request.lines):
             return None
         return BytesBody(received)
+
+    async def _fetch(
+        self,
+        exchange: Exchange,
+        grant: Grant,
+        route: Route,
+        token: str,
+        token_key: bytes,
+        body: IBodyProducer | None,
+        lines: list[bytes],
+    ) -> tuple[Answer, bytes]:
+        """Ask the provider, and count one use; the head of its answer, and the key that it was asked with."""
+        request, remembering = exchange.request, self._remembering
+        key = self._keys.known(grant.project_id, route.api_name)
+        if key is None:
+            key = await self._keys.look_up(grant.project_id, route.api_name, route.auth)
+        exchange.share = self._shares.enter(route.api_name, grant.project_id)
+        if remembering is None or remembering.known_use(token_key) is None:
+            await self._count(token)
+        exchange.asked = self._clock.seconds()
+        exchange.answer = answer = await self._upstreams.send(
+            route,
+            grant.project_id,
+            request.method,
+            self._outgoing(exchange, route, lines, key.line),
+            body,
+            request.upload,
+            partial(self._deadline, exchange, route),
+        )
+        exchange.first_byte = self._clock.seconds()
+        return answer, key.value
+
+    async def _cached(
+        self, exchange: Exchange, route: Route, asking: Asking, body: IBodyProducer | None, fetch: Fetch
+    ) -> None:
+        """Answer from the cache, or from the provider by way of it."""
+        received = body.received if isinstance(body, BytesBody) else b""
+        found = asking.recall(route.target, received, fetch) or await asking.fetch(fetch)
+        answer = found.answer
+        if isinstance(answer, Given) and answer.at_once:
+            self._give(exchange, route, answer)
+            return
+        await self._relay(exchange, route, answer, found.secret)
+        if asking.leads:
+            await asking.over()
+
+    def _give(self, exchange: Exchange, route: Route, given: Given) -> None:
+        """Write the whole answer at once."""
+        exchange.relay = given
+        exchange.status, exchange.stream, exchange.outcome = given.code, given.entry.stream, "complete"
+        exchange.model = exchange.facts.model
+        lines = self._with_ours(exchange, route, given.lines)
+        exchange.request.respond(given.code, given.phrase, lines, given.length, given.body)
 
     def _outgoing(self, exchange: Exchange, route: Route, lines: list[bytes], credential: bytes) -> list[bytes]:
         return fields.outgoing(
@@ -242,8 +315,13 @@ class Journey:
             client=exchange.client if route.api.forward_client_ip else "",
         )
 
-    async def _relay(self, exchange: Exchange, route: Route, answer: Answer, key: bytes) -> None:
-        """Begin the client's answer and carry the body until it has ended, one way or the other."""
+    async def _relay(
+        self, exchange: Exchange, route: Route, answer: Answer | Reader | Given, key: bytes | None
+    ) -> None:
+        """Begin the client's answer and carry the body until it has ended, one way or the other.
+
+        @param key: To be starred out; C{None} where it has been.
+        """
         request, timeouts = exchange.request, route.api.timeouts
         asked = self._asks_for_stream(exchange, route)
         exchange.stream = sniff.is_stream_answer(answer.lines) or (answer.code < 400 and asked)
@@ -255,10 +333,12 @@ class Journey:
             stalled=0.0 if request.paced else STALLED,
             deadline=exchange.arrived + total if total else None,
             flush_interval=timeouts.flush_interval,
-            rewriting=Mask(key) if answer.code >= 400 else None,
+            rewriting=Mask(key) if key is not None and answer.code >= 400 else None,
         )
         exchange.status = answer.code
-        relay.carry(answer, self._incoming(exchange, route, answer, key))
+        passed = answer.lines if key is None else masked_lines(answer.lines, key)
+        lines = fields.incoming(passed, own_cors=bool(route.api.allowed_origins))
+        relay.carry(answer, self._with_ours(exchange, route, lines))
         exchange.outcome = relay.outcome or await relay.done
 
     def _asks_for_stream(self, exchange: Exchange, route: Route) -> bool:
@@ -271,31 +351,31 @@ class Journey:
         total = timeouts.stream if self._asks_for_stream(exchange, route) else timeouts.request
         return exchange.arrived + total if total else None
 
-    def _incoming(self, exchange: Exchange, route: Route, answer: Answer, key: bytes) -> list[bytes]:
-        """The provider's fields that pass, and ours."""
-        lines = fields.incoming(masked_lines(answer.lines, key), own_cors=bool(route.api.allowed_origins))
+    def _with_ours(self, exchange: Exchange, route: Route, lines: list[bytes]) -> list[bytes]:
+        """The fields that pass, and ours."""
         if route.api.allowed_origins:
             lines += cors.answer(exchange.request.lines, route.api.allowed_origins)
         lines.append(b"X-Request-ID: " + exchange.request_id.encode())
         if exchange.stream:
             lines.append(b"X-Accel-Buffering: no")
         if self._server.debug_headers:
-            lines += self._debug(exchange)
+            lines += _CACHE_LINES[exchange.cache] if exchange.asking is None else exchange.asking.told()
+            lines += self._times(exchange)
         return lines
 
-    def _debug(self, exchange: Exchange) -> list[bytes]:
-        arrived, authorized, asked, now = exchange.arrived, exchange.authorized, exchange.asked, exchange.first_byte
-        assert authorized is not None and asked is not None and now is not None
+    def _times(self, exchange: Exchange) -> list[bytes]:
+        arrived, authorized, asked, first = exchange.arrived, exchange.authorized, exchange.asked, exchange.first_byte
+        assert authorized is not None
+        if asked is None or first is None:
+            spent = (self._clock.seconds() - authorized) * 1000
+            return [b"Server-Timing: auth;dur=%.1f, proxy;dur=%.1f" % ((authorized - arrived) * 1000, spent)]
         return [
-            b"X-Cache-Status: disabled",
-            b"X-Cache-Debug: no cache",
-            b"Cache-Status: llmproxy; fwd=bypass",
-            b"X-Upstream-Response-Time: %d" % round((now - asked) * 1000),
+            b"X-Upstream-Response-Time: %d" % round((first - asked) * 1000),
             b"Server-Timing: auth;dur=%.1f, queue;dur=%.1f, upstream;dur=%.1f, proxy;dur=%.1f"
             % (
                 (authorized - arrived) * 1000,
                 (asked - authorized) * 1000,
-                (now - asked) * 1000,
+                (first - asked) * 1000,
                 (asked - arrived) * 1000,
             ),
         ]

@@ -91,8 +91,10 @@ class ProviderKeys:
         return key
 
     def forget(self, project_id: str) -> None:
-        """The project has changed: whatever is remembered of it may be wrong."""
+        """The project (C{""}: any) has changed: whatever is remembered of it may be wrong."""
         self._changes += 1
+        if not project_id:
+            self._known.clear()
         for known in [k for k in self._known if k[0] == project_id]:
             del self._known[known]
 

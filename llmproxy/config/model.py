@@ -118,6 +118,23 @@ class Retries(Section):
     """After which failures: `connect`, when nothing of the request has been sent."""
 
 
+class ApiCache(Section):
+    """What of an API's answers is kept, beside what HTTP lets any cache keep."""
+
+    post: Literal["optin", "always", "never"] = "optin"
+    """Whether the answer to a `POST` may be kept and given again to the same request: `optin`, if the request says so
+    with `Cache-Control: public, max-age=…` or `s-maxage=…`; `always`; or `never`. What the provider forbids is never
+    kept."""
+    ttl: Duration = 0.0
+    """With `always`, which needs it: for how long such an answer is fresh, if neither request nor provider says so."""
+
+    @model_validator(mode="after")
+    def _always_for_some_time(self) -> Self:
+        if self.post == "always" and not self.ttl:
+            raise ValueError("post: always needs a ttl above 0, for answers that do not say how long they are fresh")
+        return self
+
+
 class Api(Section):
     """One provider's API."""
 
@@ -151,6 +168,7 @@ class Api(Section):
     """The shape of this proxy's own error bodies; `auto` follows the provider."""
     forward_client_ip: Flag = False
     """Whether the provider is told the client's address, in `X-Forwarded-For`."""
+    cache: ApiCache = ApiCache()
     ca_file: Text = ""
     """Further certificate authorities to trust for this provider, a PEM file."""
 
@@ -206,13 +224,14 @@ class Store(Section):
     url: Annotated[str, BeforeValidator(addresses.store_url)] = "sqlite:///data/llmproxy.db"
     """The database: `sqlite:///path` (relative to the working directory), `postgresql+psycopg://…`, `mysql+pymysql://…`."""
     token_cache_ttl: Duration = 5.0
-    """How long a worker remembers a token: a change made elsewhere is seen at the latest after this."""
+    """How long a worker remembers a token. A change made elsewhere counts within a second; while the store does not
+    answer, what is remembered is used for 5 seconds at most."""
     token_cache_size: Whole = Field(default=10_000, ge=0)
     """How many tokens a worker remembers."""
 
 
 class Cache(Section):
-    """Answers that are kept and given again, where HTTP allows it. Checked, but of no effect yet: nothing is cached."""
+    """Answers that are kept and given again, where HTTP allows it."""
 
     enabled: Flag = True
     """Whether anything is cached."""
@@ -224,19 +243,30 @@ class Cache(Section):
     """The largest answer that is kept."""
     default_ttl: Duration = 0.0
     """How long an answer is fresh that does not say so itself; 0: not at all."""
+    heuristics: Flag = False
+    """Whether an answer that does not say so itself, but when it was last modified, is fresh for a tenth of the time
+    since then, at most a day."""
     streams: Flag = False
     """Whether complete streams are kept too."""
+    replay: Literal["instant", "timed"] = "instant"
+    """How a stream that was kept is given: all at once, or at the pace in which it came, no gap longer than 2 s."""
+    coalesce: Flag = True
+    """Whether a request waits for the answer to the same one that is under way, if that may be kept."""
     scope: Literal["project", "token", "shared"] = "project"
     """Who may be given an answer that was kept: the same project, the same token, or anybody."""
 
 
 class Redis(Section):
-    """The Redis server, for whatever is told to use it. Checked, but of no effect yet."""
+    """The Redis server, for whatever is told to use it; without that nothing is connected."""
 
     url: Annotated[str, BeforeValidator(addresses.redis_url)] = "redis://localhost:6379/0"
-    """`redis://[user:password@]host:port/database`; `rediss://` with TLS."""
+    """`redis://[[user]:password@]host[:port][/database]`; `rediss://` with TLS; `unix:///path[?db=database]`."""
     key_prefix: Text = "llmproxy:"
     """What every key begins with."""
+    timeout: Duration = Field(default=0.05, gt=0)
+    """How long a request waits for Redis before it goes on without it."""
+    ca_file: Text = ""
+    """Further certificate authorities to trust for `rediss://`, a PEM file."""
 
 
 class Limits(Section):

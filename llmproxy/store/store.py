@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -16,15 +16,17 @@ from zope.interface import implementer
 from llmproxy.aio import deferred, within
 from llmproxy.errors import QuotaExceeded, StoreUnavailable, TokenNotFound
 from llmproxy.interfaces import IProjectStore, ITokenStore, ITokenValidator, IWatchable
-from llmproxy.model import Grant, Project, Token
+from llmproxy.model import Changes, Grant, Project, Token
 from llmproxy.sealing import RandomBytes, Sealer, TokenHasher, new_token, well_formed
-from llmproxy.store import canary, connecting, projects, tokens
+from llmproxy.store import canary, changes, connecting, projects, tokens
 from llmproxy.store.address import exact, file_of
 from llmproxy.store.failures import translated
 from llmproxy.store.migrate import prepare
 from llmproxy.store.threads import Threads
 
 T = TypeVar("T")
+
+_log = Logger()
 
 
 @implementer(IProjectStore, ITokenStore, ITokenValidator, IWatchable)
@@ -37,8 +39,6 @@ class Store:
     @param threads: How many statements run at once.
     @param waiting: How many calls may wait for a thread before further ones fail at once.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -61,11 +61,14 @@ class Store:
         self._now = now
         self._timeout = timeout
         self._listeners: list[Callable[[str], None]] = []
+        self._committed: list[Callable[[str], None]] = []
         self._reads = Threads(reactor, "store", threads, waiting)
         # SQLite has one writer at a time: queueing here is fair, waiting for its lock is not, and readers go on.
         single = file_of(self._url) is not None
         self._writes = Threads(reactor, "store writing", 1, waiting) if single else self._reads
-        self._connections = threads + single
+        # Of its own: what others have changed must be heard of however many wait for the rest.
+        self._looks = Threads(reactor, "store changes", 1, 1)
+        self._connections = threads + single + 1
         self._engine: Engine | None = None
 
     @deferred
@@ -74,7 +77,7 @@ class Store:
 
         Fail with L{refusals.CannotStart} where it must not be used, with L{StoreUnavailable} where it does not answer.
         """
-        for threads in {self._reads, self._writes}:
+        for threads in {self._reads, self._writes, self._looks}:
             threads.start()
         try:
             self._engine = await self._writes.run(self._opened)
@@ -93,11 +96,11 @@ class Store:
     @deferred
     async def close(self) -> None:
         """Finish what was begun, within the timeout, and let the database go."""
-        for threads in {self._reads, self._writes}:
+        for threads in {self._reads, self._writes, self._looks}:
             try:
                 await within(self._timeout, self._reactor, threads.stop(), StoreUnavailable())
             except StoreUnavailable:
-                self._log.warn("The store's threads were still busy after {seconds} s.", seconds=self._timeout)
+                _log.warn("The store's threads were still busy after {seconds} s.", seconds=self._timeout)
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.dispose()
@@ -111,6 +114,19 @@ class Store:
 
     def watch(self, listener: Callable[[str], None]) -> None:
         self._listeners.append(listener)
+
+    def announce(self, project_id: str) -> None:
+        """Tell those who watch of a change that was made elsewhere."""
+        _tell(self._listeners, project_id)
+
+    def on_commit(self, listener: Callable[[str], None]) -> None:
+        """Call C{listener(project_id)} after every change that was made here, to tell others of it."""
+        self._committed.append(listener)
+
+    @deferred
+    async def changes(self, epoch: int | None) -> Changes:
+        """Fire with what was changed after that epoch, wherever; C{None} for one who has seen nothing yet."""
+        return await self._read(partial(changes.since, epoch=epoch), self._looks)
 
     # ITokenValidator
 
@@ -227,12 +243,12 @@ class Store:
     def _new_id(self) -> str:
         return uuid.UUID(bytes=self._random(16), version=4).hex
 
-    async def _read(self, work: Callable[[Connection], T]) -> T:
+    async def _read(self, work: Callable[[Connection], T], threads: Threads | None = None) -> T:
         def read() -> T:
             with self._statements() as connection:
                 return work(connection)
 
-        return await self._ask(self._reads, read)
+        return await self._ask(threads or self._reads, read)
 
     async def _change(self, work: Callable[[Connection], T], project_of: Callable[[T], str]) -> T:
         """Do it in one transaction, and say so from its thread: listeners hear of it even if the caller gave up."""
@@ -240,6 +256,7 @@ class Store:
         def change() -> T:
             with self._transaction() as connection:
                 result = work(connection)
+                changes.note(connection, project_of(result))
             self._reactor.callFromThread(self._changed, project_of(result))
             return result
 
@@ -264,8 +281,13 @@ class Store:
         return self._engine
 
     def _changed(self, project_id: str) -> None:
-        for listener in self._listeners:
-            try:
-                listener(project_id)
-            except Exception:
-                self._log.failure("A listener to the store's changes failed.")
+        _tell(self._listeners, project_id)
+        _tell(self._committed, project_id)
+
+
+def _tell(listeners: Iterable[Callable[[str], None]], project_id: str) -> None:
+    for listener in listeners:
+        try:
+            listener(project_id)
+        except Exception:
+            _log.failure("A listener to the store's changes failed.")

@@ -61,6 +61,20 @@ tokens = Table(
     Index("tokens_of_project", "project_id"),
 )
 
+epochs = Table(
+    "epochs",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("number", BigInteger, nullable=False),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("project_id", String(255), nullable=False),
+)
+
 canaries = Table(
     "canaries",
     metadata,

@@ -26,8 +26,8 @@ from llmproxy.tokens.uses import UseCounter
 class CachedTokenValidator(Service):
     """Asks another validator, and remembers what it said for C{ttl} seconds.
 
-    What is remembered is found by the token's SHA-256. Expiry is checked on every use; a change that this process
-    makes is heard of at once through L{forget_project}; a change made elsewhere counts after C{ttl} at the latest.
+    What is remembered is found by the token's SHA-256. Expiry is checked on every use; of a change one hears
+    through L{forget_project}; one that is never heard of counts after C{ttl} at the latest.
 
     @param clock: How long answers are kept, and when uses are flushed.
     @param now: Seconds since the epoch, for the tokens' expiry.
@@ -125,7 +125,7 @@ class CachedTokenValidator(Service):
         return True
 
     def forget_project(self, project_id: str) -> None:
-        """Forget what is remembered of the project's tokens, and whatever is being looked up just now.
+        """Forget what is remembered of the project's tokens (C{""}: of all), and whatever is being looked up just now.
 
         Refusals name no project, so all of them go.
         """
@@ -133,7 +133,10 @@ class CachedTokenValidator(Service):
         self._look_ups.clear()
         self._refused.drop_group("")
         self._exhausted.drop_group("")
-        self._grants.drop_group(project_id)
+        if project_id:
+            self._grants.drop_group(project_id)
+        else:
+            self._grants.clear()
 
     # ITokenValidator
 

@@ -50,6 +50,10 @@ class Memory(Generic[V]):
         if not members:
             del self._groups[found[2]]
 
+    def clear(self) -> None:
+        self._kept.clear()
+        self._groups.clear()
+
     def drop_group(self, group: str) -> None:
         for key in self._groups.pop(group, ()):
             del self._kept[key]

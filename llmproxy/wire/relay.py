@@ -12,8 +12,6 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from zope.interface import implementer
 
-from llmproxy.wire.answer import Answer
-
 Tap = Callable[[bytes], object]
 
 
@@ -31,6 +29,19 @@ class Downstream(Shape):
     def abort(self) -> object: ...
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> object: ...
     def unregisterProducer(self) -> object: ...
+
+
+class Carried(Shape):
+    """What a relay needs of an answer (L{llmproxy.wire.answer.Answer} has it)."""
+
+    code: int
+    phrase: bytes
+
+    @property
+    def length(self) -> int | str | None: ...
+    @property
+    def whole(self) -> bytes | None: ...
+    def deliverBody(self, protocol: Protocol) -> object: ...
 
 
 class Rewriting(Shape):
@@ -100,7 +111,7 @@ class Relay(Protocol):
                 self._done.callback(self._outcome)
         return self._done
 
-    def carry(self, answer: Answer, lines: Sequence[bytes]) -> None:
+    def carry(self, answer: Carried, lines: Sequence[bytes]) -> None:
         """Begin the client's answer with these field lines, and carry the body."""
         length = answer.length if isinstance(answer.length, int) else None
         whole = answer.whole
@@ -114,7 +125,7 @@ class Relay(Protocol):
         if not self._over:  # most answers are complete by then, and never need a timer
             self._watch()
 
-    def _carry_whole(self, answer: Answer, lines: Sequence[bytes], length: int | None, body: bytes) -> None:
+    def _carry_whole(self, answer: Carried, lines: Sequence[bytes], length: int | None, body: bytes) -> None:
         """The provider has nothing to add: nobody need be held or watched."""
         self._over = True
         if self._request.gone:
@@ -149,7 +160,7 @@ class Relay(Protocol):
         if self._over:
             return
         if not isinstance(reason.value, ResponseDone):
-            self._cut("truncated", reason)
+            self._cut(getattr(reason.value, "outcome", "truncated"), reason)
             return
         if self._rewriting is not None and (held := self._rewriting.end()):
             self.count += len(held)

@@ -184,8 +184,8 @@ class Incoming(Stage):
 OURS = (
     "X-Request-ID:",
     "Content-Length:",
-    "X-Cache-Status: disabled",
-    "X-Cache-Debug: no cache",
+    "X-Cache-Status: bypass",
+    "X-Cache-Debug: bypass",
     "Cache-Status: llmproxy; fwd=bypass",
     "X-Upstream-Response-Time:",
     "Server-Timing:",
@@ -219,7 +219,7 @@ class Added(Stage):
         self.network.pass_time(0.25)
         self.provider.last.send(OK)
         got = reply(client.take())
-        self.assertEqual((got["X-Cache-Status"], got["X-Upstream-Response-Time"]), ("disabled", "250"))
+        self.assertEqual((got["X-Cache-Status"], got["X-Upstream-Response-Time"]), ("bypass", "250"))
         self.assertEqual(got["Server-Timing"], "auth;dur=0.0, queue;dur=0.0, upstream;dur=250.0, proxy;dur=0.0")
         self.assertEqual((self.record().upstream_time, self.record().first_byte), (0.25, 0.25))
 

@@ -54,6 +54,8 @@ class Keys(SynchronousTestCase):
             self.successResultOf(self.look_up(project))
         self.keys.forget("p")
         self.assertEqual((self.known("p"), self.known("q")), (None, b"key of q"))
+        self.keys.forget("")
+        self.assertIsNone(self.known("q"))
 
     def test_changed_while_it_was_looked_up(self) -> None:
         """Is used this once, but not remembered: it may be the old one."""

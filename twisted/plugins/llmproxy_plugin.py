@@ -1,7 +1,9 @@
-"""What twistd finds: the proxy, the simulator, and the built-in event sinks."""
+"""What twistd finds: the proxy, the simulator, and the built-in caches and event sinks."""
 
 from twisted.application.service import ServiceMaker
 
+from llmproxy.cache.memory import MemoryCacheFactory
+from llmproxy.cache.redis import RedisCacheFactory
 from llmproxy.sinks.file import FileSinkFactory
 
 proxy = ServiceMaker(
@@ -19,3 +21,6 @@ simulator = ServiceMaker(
 )
 
 file_sink = FileSinkFactory()
+
+memory_cache = MemoryCacheFactory()
+redis_cache = RedisCacheFactory()

@@ -3,80 +3,52 @@
 from __future__ import annotations
 
 import hmac
-from collections import OrderedDict
+from collections.abc import Sequence
 from hashlib import sha256
-from ipaddress import IPv6Address, ip_address, ip_network
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import Request
 
-from llmproxy.errors import MissingToken, TooManyFailures, Unauthorized
-
-LIMIT = 20
-WINDOW = 60.0
-ADDRESSES = 10_000
+from llmproxy.errors import MissingToken, Unauthorized
+from llmproxy.guessing import Guesses
+from llmproxy.http.forwarded import client_address, networks
 
 
 class Wrong(Unauthorized):
     message = "This is not the management token."
 
 
-class Failures:
-    """Counts failures per address and minute, for a bounded number of addresses.
-
-    The oldest address is forgotten when the table is full. IPv6 addresses count by their /64, which is what one
-    host commands.
-    """
-
-    def __init__(
-        self, clock: IReactorTime, limit: int = LIMIT, window: float = WINDOW, addresses: int = ADDRESSES
-    ) -> None:
-        self._clock = clock
-        self._limit = limit
-        self._window = window
-        self._addresses = addresses
-        self._since: OrderedDict[str, tuple[float, int]] = OrderedDict()
-
-    def add(self, address: str) -> float:
-        """Count one failure; the seconds for which no further one will be heard, 0 while there is no need."""
-        key, now = network(address), self._clock.seconds()
-        start, count = self._since.get(key, (now, 0))
-        if now - start >= self._window:
-            self._since.pop(key)
-            start, count = now, 0
-        self._since[key] = (start, min(count, self._limit) + 1)
-        while len(self._since) > self._addresses:
-            self._since.popitem(last=False)
-        return start + self._window - now if count >= self._limit else 0.0
-
-    def __len__(self) -> int:
-        return len(self._since)
-
-
 class Gate:
     """Admits requests that carry the management token as C{Authorization: Bearer}.
 
     The token is looked at first: its bearer is never hurt by what others at the same address do. A wrong one is
-    answered 401, and 429 once its address has sent L{LIMIT} within a minute.
+    answered 401, and 429 once its address has sent too many.
+
+    @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
     """
 
-    def __init__(self, token: str, failures: Failures) -> None:
+    def __init__(self, token: str, guesses: Guesses, clock: IReactorTime, trusted_proxies: Sequence[str] = ()) -> None:
         if not token:
             raise ValueError("The management token is empty.")
         self._hash = _hash(token.encode())
-        self._failures = failures
+        self._guesses = guesses
+        self._clock = clock
+        self._trusted = networks(tuple(trusted_proxies))
 
     def admit(self, request: Request) -> None:
-        """Return, or raise L{MissingToken}, L{Wrong} or L{TooManyFailures}."""
+        """Return, or raise L{MissingToken}, L{Wrong} or L{TooManyFailures<errors.TooManyFailures>}."""
         given = bearer(request)
         if given is None:
             raise MissingToken("No management token. Send it as Authorization: Bearer …")
         if hmac.compare_digest(_hash(given), self._hash):
             return
-        wait = self._failures.add(address(request))
-        if wait:
-            raise TooManyFailures(retry_after=wait)
+        self._guesses.count(self.client(request), self._clock.seconds())
         raise Wrong
+
+    def client(self, request: Request) -> str:
+        """The client's address as text, as far as trusted proxies tell it; C{""} where it has none."""
+        forwarded = request.requestHeaders.getRawHeaders(b"x-forwarded-for") or []
+        return client_address(_peer(request), [b"x-forwarded-for: " + value for value in forwarded], self._trusted)
 
 
 def bearer(request: Request) -> bytes | None:
@@ -86,23 +58,9 @@ def bearer(request: Request) -> bytes | None:
     return token.strip() if scheme.lower() == b"bearer" and token.strip() else None
 
 
-def address(request: Request) -> str:
-    """The peer's address as text; C{""} where it has none."""
+def _peer(request: Request) -> str:
     remote = getattr(request, "remote", None)
     return str(remote if remote is not None else getattr(request.getClientAddress(), "host", ""))
-
-
-def network(address: str) -> str:
-    """What an address counts as: itself, or its /64."""
-    try:
-        parsed = ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv6Address):
-        if parsed.ipv4_mapped:
-            return str(parsed.ipv4_mapped)
-        return str(ip_network((int(parsed) >> 64 << 64, 64)))
-    return str(parsed)
 
 
 def _hash(token: bytes) -> bytes:

@@ -17,7 +17,7 @@ from twisted.web.server import Request
 from llmproxy.errors import AuditUnavailable, MethodNotAllowed, NotFound, RequestTooLarge
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.model import AuditEntry
-from llmproxy.web.manage.auth import Gate, Wrong, address
+from llmproxy.web.manage.auth import Gate, Wrong
 from llmproxy.web.manage.bodies import MAX_BODY, Body, Known
 from llmproxy.web.manage.paging import ID
 from llmproxy.web.respond import Answer, identify, run
@@ -117,7 +117,8 @@ class Endpoint:
         if operation is None:
             raise MethodNotAllowed(self.refusal, headers={"Allow": allow(self.operations)})
         act = Act(operation.action)
-        call = Call(request, operation, named.decode("latin-1"), body, address(request), request_id, act)
+        client = self.desk.gate.client(request)
+        call = Call(request, operation, named.decode("latin-1"), body, client, request_id, act)
         if not operation.public:
             await self._admit(call)
         return await self._audited(call) if operation.action else await self._done(call)

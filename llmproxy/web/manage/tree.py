@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from uuid import uuid4
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from llmproxy.guessing import Guesses
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
-from llmproxy.web.manage.auth import Failures, Gate
+from llmproxy.web.manage.auth import Gate
 from llmproxy.web.manage.endpoint import Desk, Endpoint
 from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import OneProject, Projects, Revocation
@@ -26,6 +27,7 @@ class Management(Resource):
 
     @param api_names: The configured APIs: those that keys and tokens may name.
     @param default_api: The API whose key C{api_key} alone is; C{""} if there is none.
+    @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
     @param clock: Tells the time, in seconds since the epoch as a reactor does.
     """
 
@@ -41,10 +43,11 @@ class Management(Resource):
         default_api: str = "",
         management_token: str,
         clock: IReactorTime,
+        trusted_proxies: Sequence[str] = (),
         new_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
         Resource.__init__(self)
-        gate = Gate(management_token, Failures(clock))
+        gate = Gate(management_token, Guesses(), clock, trusted_proxies)
         desk = Desk(projects, tokens, audit, gate, clock, tuple(api_names), default_api, new_id)
         endpoints = [*(endpoint(desk) for endpoint in ENDPOINTS), OpenApi(desk, ENDPOINTS)]
         self._routes = [(_pattern(endpoint.path), endpoint) for endpoint in endpoints]

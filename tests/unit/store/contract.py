@@ -21,8 +21,9 @@ from llmproxy.errors import (
     UpstreamAuthError,
 )
 from llmproxy.interfaces import IProjectStore, ITokenStore, ITokenValidator, IWatchable
-from llmproxy.model import Grant, Project, Token
+from llmproxy.model import Changes, Grant, Project, Token
 from llmproxy.sealing import Sealer, TokenHasher, derive
+from llmproxy.store.changes import KEPT
 from llmproxy.store.store import Store
 
 MASTER = "an encryption key for tests"
@@ -66,12 +67,14 @@ class ContractCase:
     assertFailure: Any
     addCleanup: Any
     now: Calendar
+    address: str
     store: Store
     url: Callable[[], str]  # of a database that is empty or not there yet
 
     async def setUp(self) -> None:
         self.now = Calendar()
-        self.store = new_store(self.url(), self.now)
+        self.address = self.url()
+        self.store = new_store(self.address, self.now)
         await self.store.open()
         self.addCleanup(self.store.close)
 
@@ -398,6 +401,78 @@ class StoreContract(ValidatorContract):
         changing: Deferred[Project] = self.store.update_project(project)
         await changing.addCallback(lambda _: order.append("caller"))
         self.assertEqual(order, ["watcher", "caller"])
+
+    # changes that others see
+
+    async def another(self) -> Store:
+        """The same database, as another process has it."""
+        other = new_store(self.address, self.now)
+        await other.open()
+        self.addCleanup(other.close)
+        return other
+
+    async def test_every_change_is_numbered(self) -> None:
+        """Another process hears of each project that has changed, and of nothing else."""
+        other = await self.another()
+        seen = (await other.changes(None)).epoch
+        first, second = await self.project(), await self.project()
+        token, secret = await self.token(project_id=first.id, max_requests=5)
+        self.assertEqual(await other.changes(seen), Changes(seen + 3, (first.id, second.id)))
+        seen += 3
+        for change in (
+            lambda: self.store.update_token(token),
+            lambda: self.store.deactivate_token(token.id),
+            lambda: self.store.revoke_project_tokens(first.id),
+            lambda: self.store.update_project(first),
+            lambda: self.store.delete_project(first.id),
+        ):
+            await change()
+            self.assertEqual(await other.changes(seen), Changes(seen + 1, (first.id,)))
+            seen += 1
+        await self.assertFailure(self.store.deactivate_token("none"), NotFound)
+        _, secret = await self.token(project_id=second.id, max_requests=5)
+        await self.store.validate_token_with_tracking(secret)
+        await self.store.count_uses({token.id: (1, 1.0)})
+        self.assertEqual(await other.changes(seen), Changes(seen + 1, (second.id,)))
+        self.assertEqual(await other.changes(seen + 1), Changes(seen + 1, ()))
+
+    async def test_who_knows_nothing(self) -> None:
+        """For one who has just started, or was away for too long, or knows another database, all may have changed."""
+        project = await self.project()
+        epoch = (await self.store.changes(None)).epoch
+        for asked in (None, -1, epoch + 1, 10**12):
+            self.assertEqual(await self.store.changes(asked), Changes(epoch, None))
+        for _ in range(KEPT):
+            await self.store.update_project(project)
+        self.assertEqual(await self.store.changes(epoch), Changes(epoch + KEPT, None))
+        self.assertEqual(await self.store.changes(epoch + 1), Changes(epoch + KEPT, (project.id,)))
+
+    async def test_no_change_is_missed(self) -> None:
+        """Two processes change, a third looks all the while: whatever the order of the commits, it hears of each."""
+        other, looking = await self.another(), await self.another()
+        projects = [await self.project() for _ in range(60)]
+        seen = (await looking.changes(None)).epoch
+        writes = [(self.store, other)[n % 2].update_project(project) for n, project in enumerate(projects)]
+        done = gatherResults(writes, consumeErrors=True)
+        heard: list[str] = []
+        finished = False
+        while not finished:
+            finished = bool(done.called)
+            found = await looking.changes(seen)
+            seen = found.epoch
+            heard += found.projects or ()
+        await done
+        self.assertEqual(sorted(heard), sorted(p.id for p in projects))
+
+    async def test_announced(self) -> None:
+        """Watchers hear of changes made elsewhere too; who tells others hears only of those made here."""
+        heard: list[str] = []
+        told: list[str] = []
+        self.store.watch(heard.append)
+        self.store.on_commit(told.append)
+        project = await self.project()
+        self.store.announce("elsewhere")
+        self.assertEqual((heard, told), ([project.id, "elsewhere"], [project.id]))
 
     # many at once
 

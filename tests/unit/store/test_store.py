@@ -90,6 +90,22 @@ class AtRestTests(OnDisk):
         self.assertEqual(failure.code, "upstream_auth_error")
 
 
+class LookingTests(OnDisk):
+    async def test_changes_are_heard_of_while_all_else_waits(self) -> None:
+        """However many look-ups are queued, what has been revoked is known in time."""
+        busy = self.another(threads=1)
+        await busy.open()
+        self.addCleanup(busy.close)
+        gate = threading.Event()
+        waiting = [Deferred.fromCoroutine(busy._read(lambda _: gate.wait(10))) for _ in range(20)]
+        project = await self.store.create_project(Project("", "Team"))
+        self.assertEqual((await busy.changes(0)).projects, (project.id,))
+        self.assertFalse(any(each.called for each in waiting))
+        gate.set()
+        for each in waiting:
+            await each
+
+
 class OpeningTests(OnDisk):
     async def test_everything_is_there_again(self) -> None:
         project = await self.store.create_project(Project("", "Team", api_keys={"openai": OPENAI_KEY}))

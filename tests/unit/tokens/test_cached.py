@@ -267,6 +267,14 @@ class ForgettingTests(Case):
         self.failureResultOf(new, TokenInactive)
         self.refused(TokenInactive)
 
+    def test_everything(self) -> None:
+        """Where it is not known what has changed, nothing that is remembered counts any more."""
+        self.granted()
+        self.cached.forget_project("")
+        self.assertIsNone(self.cached.known(A))
+        self.granted()
+        self.assertEqual(self.oracle.asked, ["a", "a"])
+
     def test_a_use_under_way(self) -> None:
         self.oracle.answer = lambda: succeed(Grant("p", "t", True, max_requests=1))
         self.granted()

@@ -37,6 +37,13 @@ class MemoryTests(TestCase):
         self.memory.put(b"c", 3, 0.0)
         self.assertEqual([self.memory.get(key) for key in (b"a", b"b", b"c")], [1, None, 3])
 
+    def test_all_go(self) -> None:
+        self.memory.put(b"a", 1, 0.0, "g")
+        self.memory.put(b"b", 2, 0.0)
+        self.memory.clear()
+        self.assertEqual((len(self.memory), self.memory.get(b"a")), (0, None))
+        self.memory.drop_group("g")
+
     def test_a_group_goes(self) -> None:
         self.memory.put(b"a", 1, 0.0, "p")
         self.memory.put(b"b", 2, 0.0, "q")

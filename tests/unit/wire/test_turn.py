@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -29,6 +30,8 @@ class OnSocket(StringTransport):
     dataBuffer = b""
     _tempDataLen = 0
     aborted = False
+    unsent = b""
+    other = SimpleNamespace(inbox=b"")  # the far end has taken all that was sent
 
     def __init__(self) -> None:
         super().__init__()

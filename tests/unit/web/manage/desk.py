@@ -35,6 +35,7 @@ class DeskTestCase(SynchronousTestCase):
             api_names=["openai", "anthropic"],
             default_api=default_api,
             management_token=TOKEN,
+            trusted_proxies=["198.51.100.0/24"],
             clock=self.clock,
             new_id=lambda: f"proj-{len(self.store.projects) + 1}",
         )

@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
-
-from llmproxy.web.manage.auth import LIMIT, Failures, Gate, network
+from llmproxy.guessing import LIMIT, Guesses
+from llmproxy.web.manage.auth import Gate
 from tests.unit.web.manage.desk import TOKEN, DeskTestCase
-
-
-class FailuresTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.clock = Clock()
-
-    def test_held_back_for_the_rest_of_the_minute(self) -> None:
-        """Twenty failures are heard in a minute; the rest is told how long to wait."""
-        failures = Failures(self.clock, limit=2, window=60)
-        self.assertEqual([failures.add("a"), failures.add("a")], [0, 0])
-        self.clock.advance(15)
-        self.assertEqual(failures.add("a"), 45)
-        self.clock.advance(45)
-        self.assertEqual(failures.add("a"), 0)
-
-    def test_bounded(self) -> None:
-        """However many addresses knock, only so many are remembered."""
-        failures = Failures(self.clock, addresses=3)
-        for n in range(100):
-            failures.add(f"192.0.2.{n}")
-        self.assertEqual(len(failures), 3)
-
-    def test_network(self) -> None:
-        """Who has an IPv6 network has all its addresses; an IPv4 address is one however it is written."""
-        self.assertEqual(network("2001:db8::1"), network("2001:db8::ffff:1"))
-        self.assertNotEqual(network("2001:db8::1"), network("2001:db8:0:1::1"))
-        self.assertEqual(network("::ffff:192.0.2.1"), network("192.0.2.1"))
-        self.assertEqual(network("fe80::1%eth0"), network("fe80::2"))
-        self.assertEqual(network("/run/proxy.sock"), "/run/proxy.sock")
 
 
 class GateTests(DeskTestCase):
     def test_no_token_configured(self) -> None:
         """A proxy without a management token cannot be managed by sending none."""
         with self.assertRaises(ValueError):
-            Gate("", Failures(self.clock))
+            Gate("", Guesses(), self.clock)
 
     def test_admitted(self) -> None:
         """The management token opens; the scheme's case does not matter."""
@@ -81,6 +50,20 @@ class GateTests(DeskTestCase):
         self.refused(self.ask("GET", "/manage/projects", token="guess", address="192.0.2.2"), 401)
         self.clock.advance(60)
         self.refused(self.ask("GET", "/manage/projects", token="guess"), 401)
+
+    def test_behind_a_proxy(self) -> None:
+        """Each client of a trusted proxy counts for itself, and is named in the audit log; others are not believed."""
+        for address, forwarded, client in (
+            ("198.51.100.1", "203.0.113.9, 198.51.100.2", "203.0.113.9"),
+            ("192.0.2.7", "203.0.113.9", "192.0.2.7"),
+        ):
+            fields = {"X-Forwarded-For": forwarded}
+            for _ in range(LIMIT):
+                self.refused(self.ask("GET", "/manage/projects", token="guess", address=address, fields=fields), 401)
+            self.assertEqual(self.last().client, client)
+            self.refused(self.ask("GET", "/manage/projects", token="guess", address=address, fields=fields), 429)
+        fields = {"X-Forwarded-For": "203.0.113.10"}
+        self.refused(self.ask("GET", "/manage/projects", token="guess", address="198.51.100.1", fields=fields), 401)
 
     def test_denial_that_cannot_be_written_down(self) -> None:
         """Nobody guesses unseen: without an audit log a wrong token is answered 503."""

@@ -1,0 +1,1 @@
+"""Where answers are kept. Each module is one backend."""

@@ -1,0 +1,161 @@
+"""Keeps answers in this process: the least recently used have to go once there is no room."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from heapq import heappop, heappush
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from llmproxy.aio import deferred
+from llmproxy.interfaces import ICache, ICacheFactory
+from llmproxy.model import CacheUsage
+
+TICK = 16.0  # seconds: what expires within the same tick is freed together
+OWN = 600  # bytes that an entry costs besides its key and what it holds
+
+
+@implementer(ICache)
+class MemoryCache(Service):
+    """Holds at most C{limit} bytes, bookkeeping included. Every look-up and every store takes the same short time.
+
+    What has expired is never given again, and is freed within L{TICK} seconds of the next store or the next tick.
+    Beyond L{ICache} it holds any object, for those who run in this process: L{keep} and L{find} make no Deferred.
+    """
+
+    name: Any = "cache"
+
+    def __init__(self, clock: IReactorTime, limit: int) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._held: OrderedDict[str, tuple[float, int, Any]] = OrderedDict()
+        self._size = 0
+        self._evicted = 0
+        self._due: dict[int, set[str]] = {}
+        self._ticks: list[int] = []
+        self._sweeping: IDelayedCall | None = None
+        self._stopped = False
+
+    # In this process
+
+    def find(self, key: str) -> Any:
+        """What was kept under the key; C{None} where there is nothing, or nothing any more."""
+        held = self._held.get(key)
+        if held is None:
+            return None
+        if held[0] <= self._clock.seconds():
+            self._drop(key)
+            return None
+        self._held.move_to_end(key)
+        return held[2]
+
+    def keep(self, key: str, value: Any, size: int, ttl: float) -> bool:
+        """Keep an object that holds so many bytes for so many seconds; whether it was kept."""
+        cost = size + len(key) + OWN
+        self._drop(key)
+        if cost > self._limit or ttl <= 0:
+            return False
+        now = self._clock.seconds()
+        self._sweep(now)
+        while self._size + cost > self._limit:
+            self._drop(next(iter(self._held)))
+            self._evicted += 1
+        self._held[key] = (now + ttl, cost, value)
+        self._size += cost
+        self._remember_due(key, now + ttl)
+        self._arm()
+        return True
+
+    def forget(self, key: str) -> bool:
+        """Forget it; whether there was anything."""
+        held = self._held.get(key)
+        self._drop(key)
+        return held is not None and held[0] > self._clock.seconds()
+
+    # ICache
+
+    def get(self, key: str) -> Deferred[bytes | None]:
+        return succeed(self.find(key))
+
+    def put(self, key: str, value: bytes, ttl: float) -> Deferred[bool]:
+        return succeed(self.keep(key, value, len(value), ttl))
+
+    def remove(self, key: str) -> Deferred[bool]:
+        return succeed(self.forget(key))
+
+    @deferred
+    async def purge(self, prefix: str) -> int:
+        self._sweep(self._clock.seconds())
+        return sum(self.forget(key) for key in [key for key in self._held if key.startswith(prefix)])
+
+    @deferred
+    async def usage(self) -> CacheUsage:
+        self._sweep(self._clock.seconds())
+        return self.held()
+
+    def held(self) -> CacheUsage:
+        """What is held at this moment, what has just expired included."""
+        return CacheUsage(len(self._held), self._size, self._evicted)
+
+    # Service
+
+    def startService(self) -> None:
+        Service.startService(self)
+        self._stopped = False
+
+    def stopService(self) -> None:
+        Service.stopService(self)
+        self._stopped = True
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+
+    # What has expired
+
+    def _remember_due(self, key: str, at: float) -> None:
+        tick = int(at // TICK) + 1
+        due = self._due.get(tick)
+        if due is None:
+            due = self._due[tick] = set()
+            heappush(self._ticks, tick)
+        due.add(key)
+
+    def _sweep(self, now: float) -> None:
+        while self._ticks and self._ticks[0] * TICK <= now:
+            for key in self._due.pop(heappop(self._ticks)):
+                held = self._held.get(key)
+                if held is not None and held[0] <= now:
+                    self._drop(key, due=False)
+
+    def _drop(self, key: str, due: bool = True) -> None:
+        held = self._held.pop(key, None)
+        if held is None:
+            return
+        self._size -= held[1]
+        if due and (keys := self._due.get(int(held[0] // TICK) + 1)) is not None:
+            keys.discard(key)
+
+    def _arm(self) -> None:
+        if self._sweeping is None and not self._stopped:
+            self._sweeping = self._clock.callLater(TICK, self._tick)
+
+    def _tick(self) -> None:
+        self._sweeping = None
+        self._sweep(self._clock.seconds())
+        if self._held:
+            self._arm()
+
+
+@implementer(IPlugin, ICacheFactory)
+class MemoryCacheFactory:
+    """C{cache: {backend: memory}}: each process for itself, at most C{cache.max_bytes}."""
+
+    name = "memory"
+
+    def cache(self, settings: Any, reactor: Any) -> MemoryCache:
+        return MemoryCache(reactor, settings.cache.max_bytes)

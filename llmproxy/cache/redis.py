@@ -1,0 +1,150 @@
+"""A cache in Redis: what one process has put is there for all that use the same server and prefix."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.plugin import IPlugin
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from llmproxy.aio import deferred
+from llmproxy.config.model import Settings
+from llmproxy.interfaces import ICache, ICacheFactory
+from llmproxy.model import CacheUsage
+from llmproxy.redis import Redis, RedisUnavailable, Script, connect
+
+BATCH = 1000  # keys that are looked at in one step
+STEP = 2.0  # seconds for such a step
+ARRIVING = 1.0  # seconds more for a large value, while it arrives
+STORING = 1.0  # seconds for a value to be stored: no request waits for that
+LONGEST = 10 * 365 * 86400.0
+
+# One step through all keys: the next cursor, how many of ours there are, and their bytes.
+WEIGH = Script("""
+local step = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
+local size = 0
+for _, key in ipairs(step[2]) do
+    local length = redis.pcall('STRLEN', key)
+    if type(length) == 'number' then size = size + length end
+    size = size + #key
+end
+return {step[1], #step[2], size}
+""")
+
+
+@implementer(ICache)
+class RedisCache(MultiService):
+    """Keeps each value under C{<prefix>cache:<key>}, to be dropped by the server itself when its time is over.
+
+    How much is kept is up to the server (C{maxmemory}, and a policy such as C{allkeys-lru}).
+
+    @ivar redis: What it asks, for whoever wants to know how that is.
+    """
+
+    _log = Logger()
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        """
+        @param redis: Of its own: it is started and stopped with this cache.
+        """
+        MultiService.__init__(self)
+        self.redis = redis
+        self._prefix = f"{prefix}cache:"
+        self._evicted_before: int | None = None
+        parent: Any = redis
+        parent.setServiceParent(self)
+
+    def get(self, key: str) -> Deferred[bytes | None]:
+        # Callbacks: a coroutine costs a third more, and this is what every request waits for.
+        return self.redis.call(b"GET", self._prefix + key, patience=ARRIVING).addErrback(_unknown)
+
+    @deferred
+    async def put(self, key: str, value: bytes, ttl: float) -> bool:
+        milliseconds = max(1, int(min(ttl, LONGEST) * 1000))
+        try:
+            reply = await self.redis.call(b"SET", self._prefix + key, value, b"PX", milliseconds, timeout=STORING)
+        except RedisUnavailable:
+            await self.remove(key)  # what it would have replaced is not true any more
+            return False
+        return bool(reply == b"OK")
+
+    @deferred
+    async def remove(self, key: str) -> bool:
+        try:
+            return bool(await self.redis.call(b"UNLINK", self._prefix + key))
+        except RedisUnavailable:
+            return False
+
+    @deferred
+    async def purge(self, prefix: str) -> int:
+        removed = 0
+        try:
+            async for keys in self._found(prefix):
+                removed += await self.redis.call(b"UNLINK", *keys, timeout=STEP)
+        except RedisUnavailable as e:
+            self._log.warn(
+                "Redis failed while the cache was purged: {reason} {count} entries were removed; purge again.",
+                reason=str(e),
+                count=removed,
+            )
+        return removed
+
+    @deferred
+    async def usage(self) -> CacheUsage:
+        entries = size = evicted = 0
+        cursor: bytes | int = 0
+        pattern = literally(self._prefix) + "*"
+        try:
+            while True:
+                cursor, count, weight = await self.redis.script(WEIGH, [], [cursor, pattern, BATCH], timeout=STEP)
+                entries, size = entries + count, size + weight
+                if cursor == b"0":
+                    break
+            evicted = self._evicted(await self.redis.call(b"INFO", b"stats", timeout=STEP))
+        except RedisUnavailable:
+            pass  # then what was seen so far is all that is known
+        return CacheUsage(entries, size, evicted)
+
+    async def _found(self, prefix: str) -> AsyncIterator[list[bytes]]:
+        """Our keys with that prefix, some at a time: nobody else waits while all are looked through."""
+        cursor: bytes | int = 0
+        pattern = literally(self._prefix + prefix) + "*"
+        while cursor != b"0":
+            cursor, keys = await self.redis.call(
+                b"SCAN", cursor, b"MATCH", pattern, b"COUNT", BATCH, timeout=STEP, patience=ARRIVING
+            )
+            if keys:
+                yield keys
+
+    def _evicted(self, info: bytes) -> int:
+        """How many keys the server had to drop since we first looked; it begins anew when it is restarted."""
+        _, _, rest = info.partition(b"evicted_keys:")
+        count = int(rest.split(None, 1)[0]) if rest else 0
+        if self._evicted_before is None:
+            self._evicted_before = count
+        self._evicted_before = min(self._evicted_before, count)
+        return count - self._evicted_before
+
+
+@implementer(IPlugin, ICacheFactory)
+class RedisCacheFactory:
+    """C{cache: {backend: redis}}"""
+
+    name = "redis"
+
+    def cache(self, settings: Settings, reactor: Any) -> RedisCache:
+        return RedisCache(connect(settings.redis, reactor), settings.redis.key_prefix)
+
+
+def _unknown(failure: Failure) -> None:
+    failure.trap(RedisUnavailable)
+
+
+def literally(text: str) -> str:
+    """A pattern that matches just this text."""
+    return "".join(f"\\{char}" if char in "*?[]^\\-" else char for char in text)

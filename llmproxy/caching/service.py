@@ -1,0 +1,212 @@
+"""The cache as the journey knows it: what may be asked of it, what is being fetched, and what was counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+
+from llmproxy.aio import deferred
+from llmproxy.caching.asking import Asking
+from llmproxy.caching.flight import Fetch, Flight
+from llmproxy.caching.shelf import Shelf
+from llmproxy.config.model import Api, Settings
+from llmproxy.config.routes import Route, upstream
+from llmproxy.http.cachekeys import cache_key
+from llmproxy.http.caching import invalidation, reuse
+from llmproxy.http.caching.entry import Entry
+from llmproxy.http.caching.storing import Rules
+from llmproxy.http.lines import FieldLines
+from llmproxy.interfaces import ICache
+from llmproxy.model import Grant
+from llmproxy.wire.answer import Answer
+
+REMEMBERED = 4096  # targets that somebody has asked for with GET; beyond these every target may be one
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the settings say about one API.
+
+    @ivar post: Whether a C{POST} may be answered from the cache: C{optin}, C{always} or C{never}.
+    @ivar ttl: For how long the answer to one is fresh, where neither the request nor the provider says.
+    @ivar marks: Settings that make answers differ.
+    """
+
+    api: str
+    provider: str
+    host: bytes
+    rules: Rules
+    post: str
+    ttl: float
+    streams: bool
+    marks: bytes
+    reads: bool
+
+
+class Caching(Service):
+    """Answers what it can from the cache, and keeps what may be kept.
+
+    @ivar flights: The calls to providers that others may join, by key.
+    @ivar buffered: Bytes of answers that are held because they may be kept once they are complete.
+    """
+
+    name: Any = "caching"
+    _log = Logger()
+
+    def __init__(self, cache: ICache, settings: Settings, clock: IReactorTime, now: Callable[[], float]) -> None:
+        """
+        @param now: Seconds since the epoch.
+        """
+        told = settings.cache
+        self.now = now
+        self.shelf = Shelf(cache, now)
+        self.max_object = told.max_object_bytes
+        self.max_buffered = max(told.max_bytes // 4, told.max_object_bytes)
+        self.coalesce = told.coalesce
+        self.timed = clock if told.replay == "timed" else None
+        self.flights: dict[str, Flight] = {}
+        self.buffered = 0
+        self.stores = self.hits = 0
+        self._clock = clock
+        self._scope = told.scope
+        self._plans = {name: _plan(name, api, settings) for name, api in settings.apis.items()}
+        self._reads: set[bytes] | None = set()
+        self._background: set[Deferred[Any]] = set()
+
+    # What the journey asks
+
+    def consider(self, route: Route, grant: Grant, method: bytes, lines: FieldLines) -> Asking | None:
+        """How a request deals with the cache; C{None} for one that has nothing to do with it."""
+        plan = self._plans[route.api_name]
+        if method == b"POST":
+            if plan.post == "never" or (plan.post == "optin" and b"cache-control" not in lines.names):
+                return None
+            said = reuse.asked(lines)
+            granted = reuse.granted(said)
+            if granted is None and plan.post == "always":
+                granted = plan.ttl or None
+            if granted is None:
+                return None
+        elif method in (b"GET", b"HEAD"):
+            if b"transfer-encoding" in lines.names or b"content-length" in lines.names:
+                return None
+            said, granted = reuse.asked(lines), None
+            self._remember(route.target)
+        else:
+            return None
+        if b"no-store" in said or not reuse.PASSED_BY.isdisjoint(lines.names):
+            return None
+        return Asking(self, plan, self._tenant(grant), grant.token_id, method, lines, said, granted)
+
+    def changed(self, route: Route, grant: Grant, method: bytes, lines: FieldLines, answer: Answer) -> None:
+        """A request that has nothing to do with the cache was answered: what it makes doubtful is forgotten."""
+        plan = self._plans[route.api_name]
+        if method in invalidation.SAFE or not plan.reads:
+            return
+        for target in invalidation.doubtful(route.target, plan.host, answer.code, answer.lines):
+            if self._reads is None or self.shelf.nearby is None or target.partition(b"?")[0] in self._reads:
+                self.shelf.drop(cache_key(plan.api, self._tenant(grant), b"GET", target, lines, None, plan.marks))
+
+    def _tenant(self, grant: Grant) -> tuple[str, ...]:
+        if self._scope == "project":
+            return (grant.project_id,)
+        return (grant.project_id, grant.token_id) if self._scope == "token" else ()
+
+    def _remember(self, target: bytes) -> None:
+        if self._reads is not None:
+            self._reads.add(target.partition(b"?")[0])
+            if len(self._reads) > REMEMBERED:
+                self._reads = None
+
+    # What requests and flights ask
+
+    def landed(self, flight: Flight) -> None:
+        """Nobody can join it any more."""
+        if self.flights.get(flight.leader.key) is flight:
+            del self.flights[flight.leader.key]
+
+    def measuring(self, entry: Entry) -> IReactorTime | None:
+        """The clock by which an answer's pace is measured, where somebody wants to know it."""
+        return self.timed if entry.stream else None
+
+    def keep(self, asking: Asking, entry: Entry, then: Callable[[], object] = lambda: None) -> None:
+        """Keep it, and call C{then} when it is where others find it."""
+        self._run(self._keep(asking, entry, then))
+
+    async def _keep(self, asking: Asking, entry: Entry, then: Callable[[], object]) -> None:
+        try:
+            if await self.shelf.put(asking.key, asking.lines, entry):
+                self.stores += 1
+        finally:
+            then()
+
+    def gave(self, asking: Asking) -> None:
+        """A request was answered without a call of its own."""
+        self.hits += 1
+
+    def refresh(self, asking: Asking, entry: Entry, fetch: Fetch) -> None:
+        """Fetch a fresh answer in the place of a stale one that has just been given."""
+        if asking.key not in self.flights and asking.method != b"HEAD":
+            self._run(self._refresh(asking, entry, fetch))
+
+    async def _refresh(self, asking: Asking, entry: Entry, fetch: Fetch) -> None:
+        own = Asking(
+            self, asking.plan, asking.tenant, asking.token_id, asking.method, asking.lines, asking.said, asking.granted,
+        )  # fmt: skip
+        own.key, own.entry = asking.key, entry
+        flight = self.flights[own.key] = Flight(own)
+        found = await flight.lead(fetch)
+        if isinstance(found.answer, Answer):
+            found.answer.stopProducing()
+        elif found.answer.whole is None:
+            found.answer.deliverBody(_Nothing())
+        await flight.ended()
+
+    # Service
+
+    @deferred
+    async def stopService(self) -> None:
+        Service.stopService(self)
+        for running in list(self._background):
+            running.cancel()
+        await gatherResults(list(self._background), consumeErrors=True)
+
+    def _run(self, coroutine: Coroutine[Deferred[Any], Any, None]) -> None:
+        """Let it go on by itself, until it is over or this service is stopped."""
+        running = Deferred.fromCoroutine(coroutine)
+        if running.called:
+            running.addErrback(self._complain)
+            return
+        self._background.add(running)
+        running.addErrback(self._complain)
+        running.addBoth(lambda _: self._background.discard(running))
+
+    def _complain(self, failure: Any) -> None:
+        self._log.debug("A refresh in the background failed: {reason}", reason=failure.getErrorMessage())
+
+
+class _Nothing(Protocol):
+    """Takes what is of no interest."""
+
+
+def _plan(name: str, api: Api, settings: Settings) -> Plan:
+    own_cors = bool(api.allowed_origins)
+    told = settings.cache
+    return Plan(
+        api=name,
+        provider=api.provider,
+        host=upstream(api.base_url)[0].host_header,
+        rules=Rules(told.scope, told.default_ttl, told.heuristics, own_cors),
+        post=api.cache.post,
+        ttl=api.cache.ttl,
+        streams=told.streams,
+        marks=b"own-cors" if own_cors else b"",
+        reads="GET" in api.allowed_methods or "HEAD" in api.allowed_methods,
+    )

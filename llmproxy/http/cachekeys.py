@@ -1,0 +1,140 @@
+"""The keys under which answers are kept: everything that may make one answer differ from another, and nothing else.
+
+No client can choose any part of a key but by asking for something else: the project and the token come from the grant,
+the API and the target from the route, and of the request's fields only those count that a provider acts on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import Protocol
+from urllib.parse import quote_from_bytes
+
+from llmproxy.http.caching.directives import members
+from llmproxy.http.caching.variants import selecting
+from llmproxy.http.lines import FieldLines
+
+LONGEST = 200  # characters of a target that stand in a key; the rest of it is in the digest alone
+
+# Fields by which providers choose a version, a feature, or whom the call is for.
+_PROVIDERS = (b"anthropic-", b"openai-", b"x-goog-", b"x-amzn-bedrock-", b"x-ms-", b"azureml-", b"mistral-")
+_NOT_THEIRS = frozenset((b"x-goog-api-key", b"x-goog-api-client", b"x-ms-client-request-id"))
+# What a body's meaning, and its answer's form, hang on.
+_OF_A_BODY = frozenset((b"content-type", b"content-encoding", b"accept"))
+_PLAIN = "/:@!$&'()*+,;=?-._~"
+
+
+class Requested(Protocol):
+    """What a key is made of: L{llmproxy.wire.server.Request} has it, and so has C{twisted.web.server.Request}."""
+
+    method: bytes
+    uri: bytes
+
+
+def cache_key(
+    api: str,
+    tenant: Sequence[str],
+    method: bytes,
+    target: bytes,
+    lines: Iterable[bytes],
+    body: bytes | None = None,
+    marks: bytes = b"",
+) -> str:
+    """The primary key of a request, C{<api>/<tenant>/<target> <method> <digest>}.
+
+    The digest is over every part as raw bytes with its length, so that no two requests share one that differ anywhere.
+
+    @param tenant: Who may be given the answer: project, or project and token; empty where anybody may.
+    @param target: Path and query as they are sent to the provider.
+    @param body: The request's whole body; it counts by its SHA-256.
+    @param marks: Settings that make answers differ.
+    """
+    asked = b"GET" if method == b"HEAD" else method
+    parts = [api.encode(), b"%d" % len(tenant), *(name.encode() for name in tenant), asked, target, marks]
+    if body is not None:
+        parts.append(sha256(body).digest())
+    parts += _telling(lines, body is not None)
+    digest = sha256(b"".join([b"%d:%b" % (len(part), part) for part in parts])).hexdigest()
+    return f"{key_prefix(api, tenant, target)} {asked.decode('ascii', 'replace')} {digest}"
+
+
+def key_prefix(api: str = "", tenant: Sequence[str] = (), target: bytes = b"", *, shared: bool = True) -> str:
+    """What the keys of an API begin with, of one of its projects, of what of it has a target that begins so.
+
+    @param shared: Whether no tenant means those answers that anybody may be given, rather than any.
+    """
+    if not api:
+        return ""
+    if not tenant and not (shared or target):
+        return f"{_escaped(api.encode())}/"
+    whom = "/".join(_escaped(name.encode()) for name in tenant) or "*"
+    return f"{_escaped(api.encode())}/{whom}{_shown(target) or '/'}"
+
+
+def variant_key(primary: str, generation: str, names: Sequence[bytes], lines: Iterable[bytes]) -> str:
+    """The secondary key of one of several answers, by what the request has of the fields that choose among them."""
+    values = selecting(lines, names)
+    parts = [b"-" if value is None else b"%d:%b" % (len(value), value) for value in values]
+    named = [b"%d:%b" % (len(name), name) for name in names]
+    return f"{primary} {generation} {sha256(b''.join([*named, *parts])).hexdigest()}"
+
+
+def cache_key_from_request(request: Requested, *, api: str = "", tenant: Sequence[str] = ()) -> str:
+    """The key under which the answer to a request would be kept, were it asked of this API for this tenant."""
+    method, uri = request.method, request.uri
+    body = _body(request) if method in (b"POST", b"QUERY") else None
+    return cache_key(api, tenant, method, uri, _lines(request), body)
+
+
+def cache_key_from_request_with_vary(
+    request: Requested, vary: str | bytes, *, api: str = "", tenant: Sequence[str] = ()
+) -> str:
+    """As L{cache_key_from_request}, for an answer whose C{Vary} is this; C{""} where it varies on everything (C{*})."""
+    value = vary.encode("latin-1") if isinstance(vary, str) else vary
+    names = tuple(sorted({name.lower() for name in members([value])}))
+    if b"*" in names:
+        return ""
+    key = cache_key_from_request(request, api=api, tenant=tenant)
+    return variant_key(key, "", names, _lines(request)) if names else key
+
+
+def _telling(lines: Iterable[bytes], has_body: bool) -> list[bytes]:
+    """The fields that make a provider answer otherwise: names in lower case, values as they are, in order of names."""
+    lines = FieldLines.of(lines)
+    found = [
+        name + b":" + line[len(name) + 1 :].strip(b" \t")
+        for line, name in zip(lines, lines.names, strict=True)
+        if (name.startswith(_PROVIDERS) and name not in _NOT_THEIRS) or (has_body and name in _OF_A_BODY)
+    ]
+    found.sort(key=lambda field: field.partition(b":")[0])
+    return found
+
+
+def _shown(target: bytes) -> str:
+    return quote_from_bytes(target, safe=_PLAIN + "%")[:LONGEST]
+
+
+def _escaped(name: bytes) -> str:
+    return quote_from_bytes(name, safe="")
+
+
+def _lines(request: Requested) -> Iterable[bytes]:
+    lines: Iterable[bytes] | None = getattr(request, "lines", None)
+    if lines is not None:
+        return lines
+    headers = request.requestHeaders.getAllRawHeaders()  # type: ignore[attr-defined]
+    return [name + b": " + value for name, values in headers for value in values]
+
+
+def _body(request: Requested) -> bytes:
+    upload = getattr(request, "upload", None)
+    if upload is not None:
+        return upload.received or b""
+    content = request.content  # type: ignore[attr-defined]
+    at = content.tell()
+    try:
+        content.seek(0)
+        return bytes(content.read())
+    finally:
+        content.seek(at)

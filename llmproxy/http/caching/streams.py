@@ -1,0 +1,71 @@
+"""Whether a stream of events has come to the end that its provider gives it: half a stream is never kept."""
+
+from __future__ import annotations
+
+import re
+
+DONE, ANTHROPIC, RESPONSES, CLEAN = "[DONE]", "message_stop", "response", "clean"
+
+# How each provider's streams end. A clean end alone is one only where the provider gives no other sign.
+_ENDS: dict[str, frozenset[str]] = {
+    "openai": frozenset((DONE, RESPONSES)),
+    "azure": frozenset((DONE, RESPONSES)),
+    "mistral": frozenset((DONE,)),
+    "anthropic": frozenset((ANTHROPIC,)),
+    "bedrock-bearer": frozenset((ANTHROPIC,)),
+    "google": frozenset((DONE, CLEAN)),
+}
+_ANY = frozenset((DONE, ANTHROPIC, RESPONSES))
+
+_LINE = re.compile(rb"\r\n|\r|\n")
+# An error in mid-stream: what follows it is not the answer, however well it ends. Text in JSON has no line breaks, so
+# these can only be the stream's own lines.
+_ERROR = re.compile(rb'(?:^|[\r\n])(?:event: ?error[\r\n]|data: ?\{[ \t]{0,8}"error"[ \t]{0,8}:[ \t]{0,8}[^n \t])')
+_TYPE = re.compile(rb'\A\{[ \t]{0,8}"type"[ \t]{0,8}:[ \t]{0,8}"([a-z_.]{1,64})"')
+# "response.failed" ends a stream too, but nobody wants to be told of the same failure again.
+_RESPONSES_ENDS = frozenset((b"response.completed", b"response.incomplete"))
+
+
+def complete(provider: str, body: bytes) -> bool:
+    """Whether C{body} is a whole stream of this provider's, without an error in it."""
+    if _ERROR.search(body):
+        return False
+    event, data = _last(body)
+    ends = _ENDS.get(provider, _ANY)
+    if CLEAN in ends:
+        return bool(event or data)
+    if data == b"[DONE]":
+        return DONE in ends
+    name = event or _type(data)
+    if name == b"message_stop":
+        return ANTHROPIC in ends
+    return name in _RESPONSES_ENDS and RESPONSES in ends
+
+
+def _last(body: bytes) -> tuple[bytes, bytes]:
+    """The name and the data of the last event; events that are only comments are none."""
+    end = len(body)
+    while end > 0:
+        stop = len(body[:end].rstrip(b"\r\n"))
+        start = max(body.rfind(blank, 0, stop) for blank in (b"\n\n", b"\r\n\r\n", b"\r\r"))
+        found = _event(body[max(start, 0) : stop])
+        if found != (b"", b""):
+            return found
+        end = start
+    return b"", b""
+
+
+def _event(block: bytes) -> tuple[bytes, bytes]:
+    name, data = b"", []
+    for line in _LINE.split(block):
+        field, _, value = line.partition(b":")
+        if field == b"event":
+            name = value.removeprefix(b" ")
+        elif field == b"data":
+            data.append(value.removeprefix(b" "))
+    return name, b"\n".join(data).strip()
+
+
+def _type(data: bytes) -> bytes:
+    found = _TYPE.match(data)
+    return found[1] if found else b""

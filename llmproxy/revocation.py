@@ -1,0 +1,114 @@
+"""Hears of changes that other processes make to projects and tokens, so that a revoked one is not used for long."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from llmproxy.aio import deferred, within
+from llmproxy.errors import ProxyError, StoreUnavailable
+from llmproxy.model import Changes
+from llmproxy.redis import Redis, RedisUnavailable
+
+INTERVAL = 0.4  # seconds between two questions
+PATIENCE = 1.0  # seconds for an answer
+SILENCE = 5.0  # seconds without an answer after which nothing that is remembered can be relied on
+LONGEST = 255  # characters of a project's id
+
+
+class Changing(Protocol):
+    """A store that numbers its changes."""
+
+    def changes(self, epoch: int | None) -> Deferred[Changes]: ...
+    def announce(self, project_id: str) -> None: ...
+    def on_commit(self, tell: Any) -> None: ...
+
+
+class Revocation(MultiService):
+    """Asks the store what has changed, several times a second, and announces it as if it had been changed here.
+
+    With Redis, processes also tell each other at once; the store is asked all the same, so that nothing depends on
+    Redis. Where the store does not answer, what is remembered is used for C{silence} seconds more; then it is forgotten
+    until the store answers again.
+
+    @ivar failures: How often the store did not answer.
+    @ivar redis: What is told and heard through, if anything.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        store: Changing,
+        clock: IReactorTime,
+        *,
+        redis: Redis | None = None,
+        channel: str = "",
+        interval: float = INTERVAL,
+        silence: float = SILENCE,
+    ) -> None:
+        """
+        @param redis: Of its own: it is started and stopped with this.
+        """
+        MultiService.__init__(self)
+        self.failures = 0
+        self._store = store
+        self._clock = clock
+        self.redis = redis
+        self._channel = channel
+        self._interval = interval
+        self._silence = silence
+        self._epoch: int | None = None
+        self._heard = clock.seconds()
+        self._asking = LoopingCall(self.look)
+        self._asking.clock = clock
+        if redis is not None:
+            child: Any = redis
+            child.setServiceParent(self)
+            redis.subscribe(channel, self._told)
+            store.on_commit(self._tell)
+
+    def startService(self) -> None:
+        MultiService.startService(self)
+        # Not at once: the store is opened meanwhile.
+        self._asking.start(self._interval, now=False).addErrback(
+            lambda f: self._log.failure("Looking for changes failed.", f)
+        )
+
+    def stopService(self) -> Any:
+        if self._asking.running:
+            self._asking.stop()
+        return MultiService.stopService(self)
+
+    @deferred
+    async def look(self) -> None:
+        """Ask the store once; never fails."""
+        asked_at = self._clock.seconds()
+        try:
+            changes = await within(PATIENCE, self._clock, self._store.changes(self._epoch), StoreUnavailable())
+        except ProxyError:
+            self.failures += 1
+            if self._clock.seconds() - self._heard >= self._silence:
+                self._store.announce("")
+            return
+        self._heard = asked_at
+        self._epoch = changes.epoch
+        for project_id in ("",) if changes.projects is None else changes.projects:
+            self._store.announce(project_id)
+
+    # Redis
+
+    def _tell(self, project_id: str) -> None:
+        """Say it to the others; those who do not hear it will see it in the store."""
+        if self.redis is not None:
+            self.redis.publish(self._channel, project_id).addErrback(lambda f: f.trap(RedisUnavailable) and None)
+
+    def _told(self, payload: bytes) -> None:
+        project_id = payload.decode("utf-8", "replace")
+        if 0 < len(project_id) <= LONGEST:
+            self._store.announce(project_id)

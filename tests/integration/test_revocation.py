@@ -1,0 +1,177 @@
+"""What is revoked on one process is refused by every other within a second."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.postgres import PostgreSQL
+from tests.processes import HOST
+from tests.redis_server import RedisServer
+from tests.stack import KEYS, Stack, eventually
+
+PROCESSES = 4
+ROUNDS = int(os.environ.get("LLMPROXY_TEST_ROUNDS", "12"))
+
+
+class Fleet:
+    """Four daemons on one store, each with a client that asks it all the time."""
+
+    def __init__(self, stack: Stack, ports: list[int]) -> None:
+        self.stack = stack
+        self.ports = ports
+
+    def status(self, port: int, token: str) -> int:
+        connection = HTTPConnection(HOST, port, timeout=10)
+        try:
+            connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {token}"})
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    def new_token(self, **more: Any) -> tuple[str, str]:
+        made = self.stack.manage("POST", "/manage/tokens", {"project_id": self.stack.project, "name": "x", **more})
+        return made["id"], made["token"]
+
+    def until_refused(self, token: str, revoke: Any) -> list[float]:
+        """Seconds from the moment when the revocation was answered until each process refused the token."""
+        assert [self.status(port, token) for port in self.ports] == [200] * len(self.ports)
+
+        def watch(port: int) -> float:
+            end = time.monotonic() + 10
+            while self.status(port, token) == 200:
+                assert time.monotonic() < end, "still accepted after ten seconds"
+                time.sleep(0.005)
+            return time.monotonic()
+
+        with ThreadPoolExecutor(len(self.ports)) as clients:
+            watching = [clients.submit(watch, port) for port in self.ports]
+            revoke()
+            revoked = time.monotonic()
+            return [max(0.0, each.result() - revoked) for each in watching]
+
+
+def fleet(home: Path, env: dict[str, str]) -> Iterator[Fleet]:
+    with Stack(home, env=env) as stack, ExitStack() as others:
+        ports = [stack.daemon.port]
+        ports += [others.enter_context(stack.another(f"daemon{n}")).port for n in range(1, PROCESSES)]
+        yield Fleet(stack, ports)
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    yield from fleet(tmp_path_factory.mktemp("without"), {})
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def together(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    env = {"LLMPROXY_CACHE_BACKEND": "redis", "LLMPROXY_REDIS_URL": redis.url}
+    yield from fleet(tmp_path_factory.mktemp("together"), env)
+
+
+def told(name: str, last: list[float]) -> None:
+    last.sort()
+    p50, p99 = last[len(last) // 2], last[min(len(last) - 1, int(len(last) * 0.99))]
+    print(f"{name}: until the last of {PROCESSES} refuses, {len(last)} rounds: p50 {p50:.3f} s, p99 {p99:.3f} s")
+
+
+def measured(name: str, fleet: Fleet, rounds: int = ROUNDS) -> list[float]:
+    last = []
+    for number in range(rounds):
+        token_id, token = fleet.new_token()
+        time.sleep(0.037 * (number % 11))  # at another moment between two looks each time
+        last.append(
+            max(fleet.until_refused(token, lambda i=token_id: fleet.stack.manage("DELETE", f"/manage/tokens/{i}")))
+        )
+    told(name, last)
+    return last
+
+
+def test_a_token_without_redis(without: Fleet) -> None:
+    assert max(measured("without Redis", without)) < 1.0
+
+
+def test_a_token_with_redis(together: Fleet) -> None:
+    """With Redis it is a matter of milliseconds, unless the machine is busy."""
+    last = measured("with Redis", together)
+    assert max(last) < 1.0
+    assert sorted(last)[len(last) // 2] < 0.2
+
+
+def test_a_project(without: Fleet) -> None:
+    """Deactivated, made active again, all its tokens revoked: every process follows."""
+    made = without.stack.manage("POST", "/manage/projects", {"name": "Other", "api_keys": KEYS})
+    _, token = without.new_token(project_id=made["id"])
+    path = f"/manage/projects/{made['id']}"
+    assert max(without.until_refused(token, lambda: without.stack.manage("PATCH", path, {"active": False}))) < 1.0
+    without.stack.manage("PATCH", path, {"active": True})
+    for port in without.ports:
+        eventually(lambda port=port: without.status(port, token) == 200, 1.5)
+    assert max(without.until_refused(token, lambda: without.stack.manage("POST", f"{path}/tokens/revoke"))) < 1.0
+
+
+def test_redis_hangs(together: Fleet, redis: RedisServer) -> None:
+    """Then the store alone tells, within the same second."""
+    redis.freeze()
+    try:
+        assert max(measured("with a Redis that hangs", together, 4)) < 1.0
+    finally:
+        redis.thaw()
+
+
+def test_redis_is_killed(together: Fleet, redis: RedisServer) -> None:
+    redis.kill()
+    assert max(measured("with a Redis that is gone", together, 4)) < 1.0
+    redis.start()
+    time.sleep(3)
+    last = measured("with a Redis that is back", together, 4)
+    assert sorted(last)[1] < 0.2
+
+
+def test_a_process_that_was_away(without: Fleet) -> None:
+    """One that was stopped for a while sees what it has missed as soon as it goes on."""
+    token_id, token = without.new_token()
+    sleeper = without.stack.another("sleeper")
+    with sleeper:
+        assert without.status(sleeper.port, token) == 200
+        os.kill(sleeper.pid, signal.SIGSTOP)
+        without.stack.manage("DELETE", f"/manage/tokens/{token_id}")
+        time.sleep(1.0)
+        os.kill(sleeper.pid, signal.SIGCONT)
+        eventually(lambda: without.status(sleeper.port, token) == 401, 1.0)
+
+
+def test_the_store_is_gone(tmp_path: Path) -> None:
+    """For a few seconds tokens are still believed, however long they might be remembered; then none is."""
+    postgres = PostgreSQL()
+    try:
+        env = {"LLMPROXY_STORE_URL": postgres.url("gone"), "LLMPROXY_STORE_TOKEN_CACHE_TTL": "10m"}
+        with Stack(tmp_path, env=env) as stack:
+            assert stack.ask("GET", "/v1/models").status == 200
+            postgres.pause()
+            gone = time.monotonic()
+            while (reply := stack.ask("GET", "/v1/models")).status == 200:
+                assert time.monotonic() - gone < 10
+                time.sleep(0.1)
+            believed = time.monotonic() - gone
+            assert (reply.status, reply.header("X-LLMProxy-Error")) == (503, "store_unavailable")
+            assert 3 < believed < 8
+            postgres.resume()
+            eventually(lambda: stack.ask("GET", "/v1/models").status == 200, 10)
+    finally:
+        postgres.stop()
