@@ -9,12 +9,11 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 
 from llmproxy.aio import deferred
-from llmproxy.caching.asking import Asking
-from llmproxy.caching.flight import Fetch, Flight
+from llmproxy.caching.asking import Asking, Refetch
+from llmproxy.caching.flight import Flight
 from llmproxy.caching.shelf import Shelf
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Route, upstream
@@ -151,23 +150,15 @@ class Caching(Service):
         """A request was answered without a call of its own."""
         self.hits += 1
 
-    def refresh(self, asking: Asking, entry: Entry, fetch: Fetch) -> None:
+    def refresh(self, asking: Asking, entry: Entry, refetch: Refetch) -> None:
         """Fetch a fresh answer in the place of a stale one that has just been given."""
-        if asking.key not in self.flights and asking.method != b"HEAD":
-            self._run(self._refresh(asking, entry, fetch))
-
-    async def _refresh(self, asking: Asking, entry: Entry, fetch: Fetch) -> None:
+        if asking.key in self.flights or asking.method == b"HEAD":
+            return
         own = Asking(
-            self, asking.plan, asking.tenant, asking.token_id, asking.method, asking.lines, asking.said, asking.granted,
-        )  # fmt: skip
-        own.key, own.entry = asking.key, entry
-        flight = self.flights[own.key] = Flight(own)
-        found = await flight.lead(fetch)
-        if isinstance(found.answer, Answer):
-            found.answer.stopProducing()
-        elif found.answer.whole is None:
-            found.answer.deliverBody(_Nothing())
-        await flight.ended()
+            self, asking.plan, asking.tenant, asking.token_id, asking.method, asking.lines, asking.said, asking.granted
+        )
+        own.refreshes(asking.key, entry)
+        self._run(refetch(own))
 
     # Service
 
@@ -190,10 +181,6 @@ class Caching(Service):
 
     def _complain(self, failure: Any) -> None:
         self._log.debug("A refresh in the background failed: {reason}", reason=failure.getErrorMessage())
-
-
-class _Nothing(Protocol):
-    """Takes what is of no interest."""
 
 
 def _plan(name: str, api: Api, settings: Settings) -> Plan:

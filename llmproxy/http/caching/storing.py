@@ -155,7 +155,7 @@ def _refusal(code: int, said: Directives, rules: Rules, asked: Directives) -> st
 def _for_surrogates(lines: FieldLines) -> Directives:
     """What C{Surrogate-Control} says to any cache in front of the provider; not what is meant for one by name.
 
-    It may say how long an answer is fresh, or that it is not to be kept; it lifts nothing that C{Cache-Control} forbids.
+    It may say how long an answer is fresh, or that it is not to be kept. What C{Cache-Control} forbids stays forbidden.
     """
     if b"surrogate-control" not in lines.names:
         return NOTHING
