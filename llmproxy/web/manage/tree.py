@@ -10,15 +10,21 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from llmproxy.caching import Contents
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
+from llmproxy.metrics import ProxyMetrics
 from llmproxy.web.manage.auth import Failures, Gate
+from llmproxy.web.manage.cache import Cache, CachePurge
 from llmproxy.web.manage.endpoint import Desk, Endpoint
 from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import OneProject, Projects, Revocation
 from llmproxy.web.manage.tokens import OneToken, Tokens
 from llmproxy.web.nothing import Nothing
 
-ENDPOINTS: tuple[type[Endpoint], ...] = (Projects, OneProject, Revocation, Tokens, OneToken)
+ENDPOINTS: tuple[type[Endpoint], ...] = (
+    *(Projects, OneProject, Revocation, Tokens, OneToken),
+    *(Cache, CachePurge),
+)
 
 
 class Management(Resource):
@@ -26,6 +32,7 @@ class Management(Resource):
 
     @param api_names: The configured APIs: those that keys and tokens may name.
     @param default_api: The API whose key C{api_key} alone is; C{""} if there is none.
+    @param cache: The response cache, if there is one; C{counts}: tells what was counted of all requests.
     @param clock: Tells the time, in seconds since the epoch as a reactor does.
     """
 
@@ -42,10 +49,14 @@ class Management(Resource):
         management_token: str,
         clock: IReactorTime,
         new_id: Callable[[], str] = lambda: str(uuid4()),
+        cache: Contents | None = None,
+        counts: Callable[[], ProxyMetrics] = ProxyMetrics,
     ) -> None:
         Resource.__init__(self)
         gate = Gate(management_token, Failures(clock))
-        desk = Desk(projects, tokens, audit, gate, clock, tuple(api_names), default_api, new_id)
+        desk = Desk(
+            projects, tokens, audit, gate, clock, tuple(api_names), default_api, new_id, cache=cache, counts=counts
+        )
         endpoints = [*(endpoint(desk) for endpoint in ENDPOINTS), OpenApi(desk, ENDPOINTS)]
         self._routes = [(_pattern(endpoint.path), endpoint) for endpoint in endpoints]
         self._nothing = Nothing()
