@@ -46,6 +46,9 @@ class Remembering(Protocol):
 
     def known_use(self, key: bytes) -> Grant | None: ...
 
+    def hit(self, token_id: str) -> None:
+        """Count one request that was answered from the cache."""
+
 
 class Exchange:
     """One request on its journey, and what has become known of it on the way."""
@@ -309,6 +312,8 @@ class Journey:
         received = body.received if isinstance(body, BytesBody) else b""
         found = asking.recall(route.target, received, partial(self._refresh, exchange, fetch))
         found = found or await asking.fetch(partial(fetch, exchange))
+        if self._remembering is not None and asking.status in ("hit", "coalesced"):
+            self._remembering.hit(asking.token_id)
         answer = found.answer
         if isinstance(answer, Given) and answer.at_once:
             self._give(exchange, route, answer)

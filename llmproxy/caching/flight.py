@@ -51,6 +51,7 @@ class Flight:
     _shared: Shared | None = None
     _entry: Entry | None = None
     _secret = b""
+    _forgone = False
 
     def __init__(self, leader: Asking) -> None:
         self.leader = leader
@@ -87,6 +88,11 @@ class Flight:
                 await end
             except CancelledError:
                 self._ends.remove(end)
+
+    def forgo(self) -> None:
+        """Whatever comes of it is not to be kept, and nobody joins any more."""
+        self._forgone = True
+        self._caching.landed(self)
 
     # Until there is an answer
 
@@ -148,11 +154,11 @@ class Flight:
         old = leader.entry
         assert old is not None
         entry = reuse.freshened(old, received, leader.plan.rules, leader.said)
-        if isinstance(entry, Entry):
-            self._caching.keep(leader, entry)
-        else:
+        if not isinstance(entry, Entry):
             leader.forget()
             entry = old
+        elif not self._forgone:
+            self._caching.keep(leader, entry)
         self._give(entry, "revalidated")
 
     def _give(self, entry: Entry | None, status: str, why: str = "") -> None:
@@ -217,7 +223,7 @@ class Flight:
 
     def over(self, body: bytes | None) -> None:
         assert self._entry is not None and self._shared is not None
-        why = "cut" if body is None else self._unfit(body)
+        why = "cut" if body is None else "forgone" if self._forgone else self._unfit(body)
         if body is None or why:
             if self.leader.status == "stored":
                 self.leader.status, self.leader.why = "miss", NotKept(why)
