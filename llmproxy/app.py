@@ -20,7 +20,7 @@ from llmproxy import audit as audits
 from llmproxy import logs, plugins, sealing
 from llmproxy.access import AccessLog
 from llmproxy.cache.redis import RedisCache
-from llmproxy.caching import Caching
+from llmproxy.caching import Caching, Contents
 from llmproxy.config.environ import secret
 from llmproxy.config.library import ProxyConfig
 from llmproxy.config.load import read_private
@@ -201,6 +201,8 @@ def build(
         management_token=management.value,
         trusted_proxies=settings.server.trusted_proxies,
         clock=reactor,
+        cache=_watched(parts.caching, metrics, settings),
+        counts=metrics.snapshot,
     )
     pages = ops.pages(partial(render, metrics), daemon.readiness)
     site = partial(_site, settings, reactor, turn, partial(_malformed, [metrics.observe, *observers], now))
@@ -296,6 +298,20 @@ def _caching(settings: Settings, reactor: Any, now: Callable[[], float]) -> Cach
         return None
     cache = plugins.find(ICacheFactory, settings.cache.backend).cache(settings, reactor)
     return Caching(cache, settings, reactor, now)
+
+
+def _watched(caching: Caching | None, metrics: Metrics, settings: Settings) -> Contents | None:
+    """The cache for those who manage it, and its figures among the metrics."""
+    if caching is None:
+        return None
+    metrics.gauge("cache_flights", "Calls to providers that requests could join.", lambda: len(caching.flights))
+    metrics.gauge("cache_pending_bytes", "Bytes of answers that may yet be kept.", lambda: caching.buffered)
+    nearby = caching.shelf.nearby
+    if nearby is not None:
+        metrics.gauge("cache_entries", "Answers that are kept in memory.", lambda: nearby.held().entries)
+        metrics.gauge("cache_bytes", "Bytes that they take.", lambda: nearby.held().size)
+        metrics.counter("cache_evictions", "Answers that had to go for want of room.", lambda: nearby.held().evicted)
+    return Contents(caching, settings.cache.backend, 0 if nearby is None else settings.cache.max_bytes)
 
 
 def _agent(api: Api, reactor: Any, turn: Turn | None) -> Agent:

@@ -93,6 +93,9 @@ class ITokenStore(Interface):
     def count_uses(uses: Mapping[str, tuple[int, float]]) -> Deferred[None]:
         """Add to the counts of tokens that have no limit: token id to (how many, time of the last)."""
 
+    def count_cache_hits(hits: Mapping[str, tuple[int, float]]) -> Deferred[None]:
+        """Likewise to C{cache_hits}, of any tokens."""
+
 
 class IWatchable(Interface):
     """Says at once when something that others remember has changed here."""

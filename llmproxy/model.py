@@ -32,7 +32,8 @@ class Token:
 
     @ivar prefix: The first characters of the token, enough to recognise it in a list.
     @ivar max_requests: Requests allowed in its lifetime, or C{None} for no limit.
-    @ivar request_count: Requests counted so far.
+    @ivar request_count: Requests counted so far; C{cache_hits}: those that were answered from the cache, which count
+        for no limit.
     @ivar apis: Names of the APIs it may call; empty means all. Likewise C{endpoints}, C{models} (globs) and C{ips}
         (networks).
     """
@@ -45,6 +46,7 @@ class Token:
     expires_at: float | None = None
     max_requests: int | None = None
     request_count: int = 0
+    cache_hits: int = 0
     apis: tuple[str, ...] = ()
     endpoints: tuple[str, ...] = ()
     models: tuple[str, ...] = ()

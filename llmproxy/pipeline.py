@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 
 from llmproxy import errors
-from llmproxy.caching import Asking, Caching, Fetch, Given, Reader
+from llmproxy.caching import Asking, Caching, Drain, Given, Reader
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Route, Routes
 from llmproxy.guessing import Guesses
@@ -46,6 +47,9 @@ class Remembering(Protocol):
 
     def known_use(self, key: bytes) -> Grant | None: ...
 
+    def hit(self, token_id: str) -> None:
+        """Count one request that was answered from the cache."""
+
 
 class Exchange:
     """One request on its journey, and what has become known of it on the way."""
@@ -76,6 +80,12 @@ class Exchange:
         self.started_at = started_at
         self.arrived = arrived
         self.prefix: bytes | bytearray = b""
+
+    def aside(self, now: float) -> Exchange:
+        """The proxy's own request for the same."""
+        own = Exchange(self.request, f"{self.request_id}-refresh", "", self.started_at + now - self.arrived, now)
+        own.route, own.grant, own.prefix, own.authorized = self.route, self.grant, self.prefix, now
+        return own
 
     def saw(self, data: bytes) -> None:
         """A tap on the upload: keeps its beginning, where the model's name usually stands."""
@@ -126,8 +136,23 @@ class Exchange:
         )
 
 
+Fetching = Callable[[Exchange, list[bytes]], Awaitable[tuple[Answer, bytes]]]
+
+
+class Observer(Protocol):
+    """Is told of the requests that the proxy makes by itself."""
+
+    def begun(self, exchange: Exchange) -> None: ...
+    def over(self, exchange: Exchange) -> None: ...
+
+
 class Journey:
-    """Takes a request to its provider and the answer back."""
+    """Takes a request to its provider and the answer back.
+
+    @ivar observer: Whoever serves requests by it.
+    """
+
+    observer: Observer
 
     def __init__(
         self,
@@ -185,12 +210,12 @@ class Journey:
         body = await self._body(exchange, grant, route, asking is not None and asking.needs_body)
         exchange.authorized = self._clock.seconds()
         sent = route.with_query(taken.query)
-        fetch = partial(self._fetch, exchange, grant, sent, taken.token, token_key, body)
         if asking is not None and (not asking.needs_body or body is not request.upload):
             exchange.asking = asking
+            fetch = partial(self._fetch, grant=grant, route=sent, token=taken.token, token_key=token_key, body=body)
             await self._cached(exchange, sent, asking, body, fetch)
             return
-        answer, key = await fetch(taken.lines)
+        answer, key = await self._fetch(exchange, taken.lines, grant, sent, taken.token, token_key, body)
         if caching is not None:
             exchange.cache = "bypass"
             caching.changed(sent, grant, request.method, taken.lines, answer)
@@ -257,12 +282,12 @@ class Journey:
     async def _fetch(
         self,
         exchange: Exchange,
+        lines: list[bytes],
         grant: Grant,
         route: Route,
         token: str,
         token_key: bytes,
         body: IBodyProducer | None,
-        lines: list[bytes],
     ) -> tuple[Answer, bytes]:
         """Ask the provider, and count one use; the head of its answer, and the key that it was asked with."""
         request, remembering = exchange.request, self._remembering
@@ -286,11 +311,14 @@ class Journey:
         return answer, key.value
 
     async def _cached(
-        self, exchange: Exchange, route: Route, asking: Asking, body: IBodyProducer | None, fetch: Fetch
+        self, exchange: Exchange, route: Route, asking: Asking, body: IBodyProducer | None, fetch: Fetching
     ) -> None:
         """Answer from the cache, or from the provider by way of it."""
         received = body.received if isinstance(body, BytesBody) else b""
-        found = asking.recall(route.target, received, fetch) or await asking.fetch(fetch)
+        found = asking.recall(route.target, received, partial(self._refresh, exchange, fetch))
+        found = found or await asking.fetch(partial(fetch, exchange))
+        if self._remembering is not None and asking.status in ("hit", "coalesced"):
+            self._remembering.hit(asking.token_id)
         answer = found.answer
         if isinstance(answer, Given) and answer.at_once:
             self._give(exchange, route, answer)
@@ -298,6 +326,26 @@ class Journey:
         await self._relay(exchange, route, answer, found.secret)
         if asking.leads:
             await asking.over()
+
+    async def _refresh(self, exchange: Exchange, fetch: Fetching, asking: Asking) -> None:
+        """Fetch anew what has just been given although it was stale: a request of the proxy's own, told like any."""
+        own = exchange.aside(self._clock.seconds())
+        own.asking = asking
+        self.observer.begun(own)
+        try:
+            found = await asking.fetch(partial(fetch, own))
+            own.status, own.outcome = found.answer.code, "complete"
+            if isinstance(found.answer, Answer):
+                found.answer.stopProducing()
+            elif isinstance(found.answer, Reader):
+                drain = Drain()
+                found.answer.deliverBody(drain)
+                own.outcome = "complete" if await drain.done else "truncated"
+        except errors.ProxyError as e:
+            own.status, own.outcome, own.error = e.status, "failed", e.code
+        except CancelledError:
+            own.outcome = "cancelled"
+        self.observer.over(own)
 
     def _give(self, exchange: Exchange, route: Route, given: Given) -> None:
         """Write the whole answer at once."""

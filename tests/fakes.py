@@ -147,6 +147,13 @@ class MemoryStore:
             token = self._token(token_id)
             self.tokens[token_id] = replace(token, request_count=token.request_count + count, last_used_at=last)
 
+    @deferred
+    async def count_cache_hits(self, hits: Mapping[str, tuple[int, float]]) -> None:
+        await self._enter("count_cache_hits")
+        for token_id, (count, last) in hits.items():
+            token = self._token(token_id)
+            self.tokens[token_id] = replace(token, cache_hits=token.cache_hits + count, last_used_at=last)
+
 
 @implementer(IAuditLogger)
 class MemoryAudit:

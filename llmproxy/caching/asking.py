@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 
 from twisted.web.iweb import UNKNOWN_LENGTH
 
@@ -21,6 +21,9 @@ from llmproxy.wire.answer import Answer
 
 if TYPE_CHECKING:
     from llmproxy.caching.service import Caching, Plan
+
+
+Refetch = Callable[["Asking"], Coroutine[Any, Any, None]]
 
 
 class Asking:
@@ -41,6 +44,7 @@ class Asking:
     _looked = False
     _given: Entry | None = None
     _flight: Flight | None = None
+    _refetch: Refetch
 
     def __init__(
         self,
@@ -67,23 +71,25 @@ class Asking:
         """Whether its key hangs on the request's body."""
         return self.method == b"POST"
 
-    def recall(self, target: bytes, body: bytes | None, fetch: Fetch) -> Found | None:
+    def recall(self, target: bytes, body: bytes | None, refetch: Refetch) -> Found | None:
         """What is kept for it, where that can be told at once.
 
         @param target: Path and query as they are sent to the provider.
+        @param refetch: Fetches what is kept anew, where it may be given once more but is stale.
         """
+        self._refetch = refetch
         body = body if self.needs_body else None
         self.key = cache_key(self.plan.api, self.tenant, self.method, target, self.lines, body, self.plan.marks)
         shelf = self.caching.shelf
         if shelf.nearby is None:
             return None
         self._looked = True
-        return self._recalled(shelf.find(self.key, self.lines), fetch)
+        return self._recalled(shelf.find(self.key, self.lines))
 
     async def fetch(self, fetch: Fetch) -> Found:
         """What is kept for it, or what the provider answers; L{errors.NotInCache} where it must not be asked."""
         if not self._looked:
-            found = self._recalled(await self.caching.shelf.look(self.key, self.lines), fetch)
+            found = self._recalled(await self.caching.shelf.look(self.key, self.lines))
             if found is not None:
                 return found
         if b"only-if-cached" in self.said:
@@ -100,6 +106,10 @@ class Asking:
             self.caching.flights[self.key] = flight
         return await flight.lead(fetch)
 
+    def refreshes(self, key: str, entry: Entry) -> None:
+        """No client waits for it: it is there to replace this entry."""
+        self.key, self.entry, self._looked, self._forward = key, entry, True, "stale"
+
     @property
     def leads(self) -> bool:
         """Whether the call to the provider is its own, and others may have joined it."""
@@ -108,7 +118,7 @@ class Asking:
     async def over(self) -> None:
         """Wait until what others still get of its answer is over too."""
         if self._flight is not None:
-            await self._flight.ended()
+            await self._flight.outlasted()
 
     # What the flight asks
 
@@ -155,7 +165,8 @@ class Asking:
             return Found(Given(entry, 304, b"Not Modified", lines, b"", None))
         body = b"" if self.method == b"HEAD" else entry.body
         timed = self.caching.timed if entry.gaps else None
-        return Found(Given(entry, entry.code, entry.phrase, [*entry.lines, age], body, len(entry.body), timed))
+        length = None if entry.stream else len(entry.body)
+        return Found(Given(entry, entry.code, entry.phrase, [*entry.lines, age], body, length, timed))
 
     def forget(self) -> None:
         """What is kept for it is not true any more."""
@@ -185,7 +196,7 @@ class Asking:
             return forward + b"; fwd-status=304" + ttl
         return forward + (b"; stored" if self.status == "stored" else b"")
 
-    def _recalled(self, entry: Entry | None, fetch: Fetch) -> Found | None:
+    def _recalled(self, entry: Entry | None) -> Found | None:
         if entry is None:
             return None
         now = self.caching.now()
@@ -198,7 +209,7 @@ class Asking:
             return None
         self.why = verdict
         if verdict == "refresh":
-            self.caching.refresh(self, entry, fetch)
+            self.caching.refresh(self, entry, self._refetch)
         return self.give(entry, "hit")
 
 

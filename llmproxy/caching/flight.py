@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.protocol import Protocol
 
 from llmproxy import errors
+from llmproxy.caching.draining import Drain
 from llmproxy.caching.given import Given
 from llmproxy.caching.sharing import Reader, Shared
 from llmproxy.http.caching import reuse, streams
@@ -51,6 +51,7 @@ class Flight:
     _shared: Shared | None = None
     _entry: Entry | None = None
     _secret = b""
+    _forgone = False
 
     def __init__(self, leader: Asking) -> None:
         self.leader = leader
@@ -67,7 +68,7 @@ class Flight:
         try:
             found = await waiting
         except CancelledError:
-            await self.ended()  # whoever has joined goes on, and what that costs is this request's
+            await self.outlasted()  # whoever has joined goes on, and what that costs is this request's
             raise
         assert found is not None
         return found
@@ -78,21 +79,20 @@ class Flight:
             return await self._wait(asking)
         return self._reading(asking)
 
-    def ended(self) -> Deferred[None]:
-        """Fire when nothing more comes of it."""
-        end: Deferred[None] = Deferred()
-        if self._over:
-            end.callback(None)
-        else:
+    async def outlasted(self) -> None:
+        """Come back when nothing more comes of it, whoever leaves meanwhile."""
+        while not self._over:
+            end: Deferred[None] = Deferred()
             self._ends.append(end)
-        return end
+            try:
+                await end
+            except CancelledError:
+                self._ends.remove(end)
 
-    def cancel(self) -> None:
-        """Nobody wants it any more."""
-        if self._shared is not None:
-            self._shared.cancel()
-        else:
-            self._calling.cancel()
+    def forgo(self) -> None:
+        """Whatever comes of it is not to be kept, and nobody joins any more."""
+        self._forgone = True
+        self._caching.landed(self)
 
     # Until there is an answer
 
@@ -133,7 +133,7 @@ class Flight:
     def _answered(self, answer: Answer, received: Received) -> None:
         leader = self.leader
         if answer.code == 304 and leader.revalidates:
-            _drain(answer)
+            answer.deliverBody(Drain())  # there is none, but its connection may be used again
             self._freshen(received)
         elif answer.code in reuse.FAILING and leader.stands_in():
             answer.stopProducing()
@@ -154,11 +154,11 @@ class Flight:
         old = leader.entry
         assert old is not None
         entry = reuse.freshened(old, received, leader.plan.rules, leader.said)
-        if isinstance(entry, Entry):
-            self._caching.keep(leader, entry)
-        else:
+        if not isinstance(entry, Entry):
             leader.forget()
             entry = old
+        elif not self._forgone:
+            self._caching.keep(leader, entry)
         self._give(entry, "revalidated")
 
     def _give(self, entry: Entry | None, status: str, why: str = "") -> None:
@@ -223,7 +223,7 @@ class Flight:
 
     def over(self, body: bytes | None) -> None:
         assert self._entry is not None and self._shared is not None
-        why = "cut" if body is None else self._unfit(body)
+        why = "cut" if body is None else "forgone" if self._forgone else self._unfit(body)
         if body is None or why:
             if self.leader.status == "stored":
                 self.leader.status, self.leader.why = "miss", NotKept(why)
@@ -258,11 +258,3 @@ class Flight:
     def _let_go(self) -> None:
         self._caching.buffered -= self._held
         self._held = 0
-
-
-class _Nothing(Protocol):
-    """Takes what is of no interest."""
-
-
-def _drain(answer: Any) -> None:
-    answer.deliverBody(_Nothing())

@@ -9,12 +9,11 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 
 from llmproxy.aio import deferred
-from llmproxy.caching.asking import Asking
-from llmproxy.caching.flight import Fetch, Flight
+from llmproxy.caching.asking import Asking, Refetch
+from llmproxy.caching.flight import Flight
 from llmproxy.caching.shelf import Shelf
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Route, upstream
@@ -34,6 +33,7 @@ REMEMBERED = 4096  # targets that somebody has asked for with GET; beyond these 
 class Plan:
     """What the settings say about one API.
 
+    @ivar host: The provider's, as in C{Host}; C{base}: the path that goes before a client's.
     @ivar post: Whether a C{POST} may be answered from the cache: C{optin}, C{always} or C{never}.
     @ivar ttl: For how long the answer to one is fresh, where neither the request nor the provider says.
     @ivar marks: Settings that make answers differ.
@@ -42,6 +42,7 @@ class Plan:
     api: str
     provider: str
     host: bytes
+    base: bytes
     rules: Rules
     post: str
     ttl: float
@@ -53,6 +54,8 @@ class Plan:
 class Caching(Service):
     """Answers what it can from the cache, and keeps what may be kept.
 
+    @ivar scope: Who may be given an answer: C{project}, C{token}, C{shared}.
+    @ivar plans: What the settings say, by API.
     @ivar flights: The calls to providers that others may join, by key.
     @ivar buffered: Bytes of answers that are held because they may be kept once they are complete.
     """
@@ -75,8 +78,8 @@ class Caching(Service):
         self.buffered = 0
         self.stores = self.hits = 0
         self._clock = clock
-        self._scope = told.scope
-        self._plans = {name: _plan(name, api, settings) for name, api in settings.apis.items()}
+        self.scope = told.scope
+        self.plans = {name: _plan(name, api, settings) for name, api in settings.apis.items()}
         self._reads: set[bytes] | None = set()
         self._background: set[Deferred[Any]] = set()
 
@@ -84,7 +87,7 @@ class Caching(Service):
 
     def consider(self, route: Route, grant: Grant, method: bytes, lines: FieldLines) -> Asking | None:
         """How a request deals with the cache; C{None} for one that has nothing to do with it."""
-        plan = self._plans[route.api_name]
+        plan = self.plans[route.api_name]
         if method == b"POST":
             if plan.post == "never" or (plan.post == "optin" and b"cache-control" not in lines.names):
                 return None
@@ -107,17 +110,30 @@ class Caching(Service):
 
     def changed(self, route: Route, grant: Grant, method: bytes, lines: FieldLines, answer: Answer) -> None:
         """A request that has nothing to do with the cache was answered: what it makes doubtful is forgotten."""
-        plan = self._plans[route.api_name]
+        plan = self.plans[route.api_name]
         if method in invalidation.SAFE or not plan.reads:
             return
         for target in invalidation.doubtful(route.target, plan.host, answer.code, answer.lines):
             if self._reads is None or self.shelf.nearby is None or target.partition(b"?")[0] in self._reads:
-                self.shelf.drop(cache_key(plan.api, self._tenant(grant), b"GET", target, lines, None, plan.marks))
+                self.drop(cache_key(plan.api, self._tenant(grant), b"GET", target, lines, None, plan.marks))
+
+    async def purge(self, prefix: str) -> int:
+        """Forget all whose keys begin so, and keep nothing of what is under way to them; how many they were."""
+        for flight in [flight for key, flight in self.flights.items() if key.startswith(prefix)]:
+            flight.forgo()
+        return await self.shelf.cache.purge(prefix)
+
+    def drop(self, key: str) -> None:
+        """The same for one key."""
+        flight = self.flights.get(key)
+        if flight is not None:
+            flight.forgo()
+        self.shelf.drop(key)
 
     def _tenant(self, grant: Grant) -> tuple[str, ...]:
-        if self._scope == "project":
+        if self.scope == "project":
             return (grant.project_id,)
-        return (grant.project_id, grant.token_id) if self._scope == "token" else ()
+        return (grant.project_id, grant.token_id) if self.scope == "token" else ()
 
     def _remember(self, target: bytes) -> None:
         if self._reads is not None:
@@ -151,23 +167,15 @@ class Caching(Service):
         """A request was answered without a call of its own."""
         self.hits += 1
 
-    def refresh(self, asking: Asking, entry: Entry, fetch: Fetch) -> None:
+    def refresh(self, asking: Asking, entry: Entry, refetch: Refetch) -> None:
         """Fetch a fresh answer in the place of a stale one that has just been given."""
-        if asking.key not in self.flights and asking.method != b"HEAD":
-            self._run(self._refresh(asking, entry, fetch))
-
-    async def _refresh(self, asking: Asking, entry: Entry, fetch: Fetch) -> None:
+        if asking.key in self.flights or asking.method == b"HEAD":
+            return
         own = Asking(
-            self, asking.plan, asking.tenant, asking.token_id, asking.method, asking.lines, asking.said, asking.granted,
-        )  # fmt: skip
-        own.key, own.entry = asking.key, entry
-        flight = self.flights[own.key] = Flight(own)
-        found = await flight.lead(fetch)
-        if isinstance(found.answer, Answer):
-            found.answer.stopProducing()
-        elif found.answer.whole is None:
-            found.answer.deliverBody(_Nothing())
-        await flight.ended()
+            self, asking.plan, asking.tenant, asking.token_id, asking.method, asking.lines, asking.said, asking.granted
+        )
+        own.refreshes(asking.key, entry)
+        self._run(refetch(own))
 
     # Service
 
@@ -192,17 +200,15 @@ class Caching(Service):
         self._log.debug("A refresh in the background failed: {reason}", reason=failure.getErrorMessage())
 
 
-class _Nothing(Protocol):
-    """Takes what is of no interest."""
-
-
 def _plan(name: str, api: Api, settings: Settings) -> Plan:
     own_cors = bool(api.allowed_origins)
     told = settings.cache
+    origin, base = upstream(api.base_url)
     return Plan(
         api=name,
         provider=api.provider,
-        host=upstream(api.base_url)[0].host_header,
+        host=origin.host_header,
+        base=base,
         rules=Rules(told.scope, told.default_ttl, told.heuristics, own_cors),
         post=api.cache.post,
         ttl=api.cache.ttl,

@@ -86,11 +86,6 @@ class Shared:
         self._balance()
         return reader
 
-    def cancel(self) -> None:
-        """Nobody is to get any more of it."""
-        for reader in list(self._readers):
-            reader.cut()
-
     @property
     def whole(self) -> bytes | None:
         """The body, where all of it has come."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from llmproxy.cli.cache import cache
 from llmproxy.cli.daemon import check_config, run
 from llmproxy.cli.projects import project
 from llmproxy.cli.session import URL, Session, options
@@ -28,6 +29,7 @@ def main(ctx: click.Context, url: str, management_token_file: str | None, output
 
 main.add_command(project)
 main.add_command(token)
+main.add_command(cache)
 main.add_command(check_config)
 main.add_command(run)
 

@@ -59,14 +59,14 @@ def cache_key(
     return f"{key_prefix(api, tenant, target)} {asked.decode('ascii', 'replace')} {digest}"
 
 
-def key_prefix(api: str = "", tenant: Sequence[str] = (), target: bytes = b"", *, shared: bool = True) -> str:
-    """What the keys of an API begin with, of one of its projects, of what of it has a target that begins so.
+def key_prefix(api: str = "", tenant: Sequence[str] | None = None, target: bytes = b"") -> str:
+    """What the keys of an API begin with, of one of its tenants, of what of it has a target that begins so.
 
-    @param shared: Whether no tenant means those answers that anybody may be given, rather than any.
+    @param tenant: As in L{cache_key}; C{None}: all of them.
     """
     if not api:
         return ""
-    if not tenant and not (shared or target):
+    if tenant is None:
         return f"{_escaped(api.encode())}/"
     whom = "/".join(_escaped(name.encode()) for name in tenant) or "*"
     return f"{_escaped(api.encode())}/{whom}{_shown(target) or '/'}"

@@ -172,12 +172,15 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
             self._due = due
 
     def _look(self) -> None:
-        """End the waiting for what is late."""
+        """Look again when sockets were read: where this process was busy, the reply may wait to be read already."""
+        self._timer = self._clock.callLater(0, self._end_late)
+
+    def _end_late(self) -> None:
         self._timer = None
         now, due = self._clock.seconds(), 0.0
         for command in tuple(self._sent):  # who is told may send again
             if not command.overdue and command.deadline <= now and not self._arriving(command, now):
-                self._late(command)
+                self._late(command, now)
             at = command.deadline + (STALLED if command.overdue else 0.0)
             if command.overdue and at <= now:
                 self.abort(f"it did not answer for {STALLED:g} s")
@@ -194,8 +197,9 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
         command.deadline = min(now + command.timeout, command.end)
         return True
 
-    def _late(self, command: Sent) -> None:
+    def _late(self, command: Sent, now: float) -> None:
         command.overdue = True
+        command.deadline = now
         self._overdue += 1
         if not command.answer.called:
             self.timeouts += 1

@@ -25,6 +25,7 @@ from llmproxy.store.migrate import prepare
 from llmproxy.store.threads import Threads
 
 T = TypeVar("T")
+Counts = Mapping[str, tuple[int, float]]
 
 _log = Logger()
 
@@ -230,18 +231,23 @@ class Store:
 
     @deferred
     async def count_uses(self, uses: Mapping[str, tuple[int, float]]) -> None:
-        counted = dict(uses)
+        await self._count(tokens.add_uses, dict(uses))
 
-        def add() -> None:
-            with self._transaction() as connection:
-                tokens.add_uses(connection, counted)
-
-        await self._ask(self._writes, add)
+    @deferred
+    async def count_cache_hits(self, hits: Mapping[str, tuple[int, float]]) -> None:
+        await self._count(tokens.add_cache_hits, dict(hits))
 
     # How all of them ask
 
     def _new_id(self) -> str:
         return uuid.UUID(bytes=self._random(16), version=4).hex
+
+    async def _count(self, work: Callable[[Connection, Counts], None], counts: Counts) -> None:
+        def add() -> None:
+            with self._transaction() as connection:
+                work(connection, counts)
+
+        await self._ask(self._writes, add)
 
     async def _read(self, work: Callable[[Connection], T], threads: Threads | None = None) -> T:
         def read() -> T:

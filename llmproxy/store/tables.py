@@ -51,6 +51,7 @@ tokens = Table(
     Column("expires_at", Double),
     Column("max_requests", BigInteger),
     Column("request_count", BigInteger, nullable=False),
+    Column("cache_hits", BigInteger, nullable=False, server_default="0"),
     Column("apis", JSON, nullable=False),
     Column("endpoints", JSON, nullable=False),
     Column("models", JSON, nullable=False),

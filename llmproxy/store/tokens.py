@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, case, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, Update, bindparam, case, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from llmproxy.errors import NotFound, TokenExpired, TokenInactive, TokenNotFound
@@ -100,10 +100,18 @@ def spend(connection: Connection, hashed: str, now: float) -> bool:
 
 
 def add_uses(connection: Connection, uses: Mapping[str, tuple[int, float]]) -> None:
+    _add(connection, _ADD_USES, uses)
+
+
+def add_cache_hits(connection: Connection, hits: Mapping[str, tuple[int, float]]) -> None:
+    _add(connection, _ADD_HITS, hits)
+
+
+def _add(connection: Connection, statement: Update, counts: Mapping[str, tuple[int, float]]) -> None:
     # In one order everywhere, so that two processes that count the same tokens never wait for each other.
-    rows = [{"wanted": token_id, "more": more, "at": at} for token_id, (more, at) in sorted(uses.items())]
+    rows = [{"wanted": token_id, "more": more, "at": at} for token_id, (more, at) in sorted(counts.items())]
     if rows:
-        connection.execute(_ADD, rows)
+        connection.execute(statement, rows)
 
 
 def _token(row: Row[Any]) -> Token:
@@ -137,11 +145,7 @@ _SPEND = (
     )
     .values(request_count=tokens.c.request_count + 1, last_used_at=bindparam("now"))
 )
-_ADD = (
-    update(tokens)
-    .where(tokens.c.id == bindparam("wanted"))
-    .values(
-        request_count=tokens.c.request_count + bindparam("more"),
-        last_used_at=case((tokens.c.last_used_at > bindparam("at"), tokens.c.last_used_at), else_=bindparam("at")),
-    )
-)
+_USED_AT = case((tokens.c.last_used_at > bindparam("at"), tokens.c.last_used_at), else_=bindparam("at"))
+_OF_ONE = update(tokens).where(tokens.c.id == bindparam("wanted"))
+_ADD_USES = _OF_ONE.values(request_count=tokens.c.request_count + bindparam("more"), last_used_at=_USED_AT)
+_ADD_HITS = _OF_ONE.values(cache_hits=tokens.c.cache_hits + bindparam("more"), last_used_at=_USED_AT)

@@ -65,7 +65,11 @@ class CachedTokenValidator(Service):
         self._exhausted: Memory[QuotaExceeded] = Memory(clock, min(ttl, negative_ttl), size)
         self._look_ups: dict[bytes, LookUp] = {}
         self._changes = 0
-        self._counter = None if uses is None else UseCounter(uses, clock, now, timeout, max(size, 10_000))
+        self._counter = self._hits = None
+        if uses is not None:
+            kept = max(size, 10_000)
+            self._counter = UseCounter(uses.count_uses, clock, now, timeout, kept)
+            self._hits = UseCounter(uses.count_cache_hits, clock, now, timeout, kept)
         self._flushing = LoopingCall(self.flush)
         self._flushing.clock = clock
         self._interval = flush_interval
@@ -85,15 +89,16 @@ class CachedTokenValidator(Service):
         if self._flushing.running:
             self._flushing.stop()
         await self.flush()
-        if self._counter is not None and (self._counter.pending or self._counter.dropped):
-            lost = self._counter.pending + self._counter.dropped
+        lost = sum(each.pending + each.dropped for each in (self._counter, self._hits) if each is not None)
+        if lost:
             self._log.error("{lost} uses of tokens could not be stored and are lost.", lost=lost)
 
     @deferred
     async def flush(self) -> None:
         """Fire when the uses counted so far were handed to the store, or it refused them."""
-        if self._counter is not None:
-            await self._counter.flush()
+        for counter in (self._counter, self._hits):
+            if counter is not None:
+                await counter.flush()
 
     # Without waiting
 
@@ -109,6 +114,11 @@ class CachedTokenValidator(Service):
         """As L{known}, and count one use; C{None} (nothing counted) where only the validator can do that."""
         grant = self._fresh(key)
         return grant if grant is not None and self._counted(grant) else None
+
+    def hit(self, token_id: str) -> None:
+        """Count one request that was answered from the cache."""
+        if self._hits is not None and token_id:
+            self._hits.count(token_id)
 
     def _fresh(self, key: bytes) -> Grant | None:
         grant = self._grants.get(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import islice
 
 from twisted.internet.defer import CancelledError, DeferredLock
@@ -11,11 +11,12 @@ from twisted.logger import Logger
 
 from llmproxy.aio import deferred, soon, within
 from llmproxy.errors import StoreUnavailable
-from llmproxy.interfaces import ITokenStore
+
+Take = Callable[[Mapping[str, tuple[int, float]]], Awaitable[None]]
 
 
 class UseCounter:
-    """Adds up the uses of tokens without a limit and hands them to the store in batches.
+    """Adds up how often tokens were used, and hands that to the store in batches.
 
     What the store does not take is kept and handed over again. An unanswered batch may have been taken, so in an
     outage these counts can come out too high, never too low.
@@ -24,10 +25,11 @@ class UseCounter:
     _log = Logger()
     _BATCH = 500
 
-    def __init__(
-        self, uses: ITokenStore, clock: IReactorTime, now: Callable[[], float], timeout: float, limit: int
-    ) -> None:
-        self._uses = uses
+    def __init__(self, take: Take, clock: IReactorTime, now: Callable[[], float], timeout: float, limit: int) -> None:
+        """
+        @param take: The store's method that adds to its counts.
+        """
+        self._take = take
         self._clock = clock
         self._now = now
         self._timeout = timeout
@@ -74,7 +76,7 @@ class UseCounter:
 
     async def _taken(self, batch: dict[str, tuple[int, float]]) -> bool:
         try:
-            await within(self._timeout, self._clock, soon(self._uses.count_uses(batch)), StoreUnavailable())
+            await within(self._timeout, self._clock, soon(self._take(batch)), StoreUnavailable())
         except Exception as e:
             for token_id, (more, at) in batch.items():
                 self._add(token_id, more, at)

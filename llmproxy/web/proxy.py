@@ -67,6 +67,7 @@ class ProxyResource(Resource):
     ) -> None:
         Resource.__init__(self)
         self._journey = journey
+        journey.observer = self
         self._routes = routes
         self._counting = metrics
         self._observers = observers
@@ -94,7 +95,7 @@ class ProxyResource(Resource):
             await self._journey.handle(exchange)
         except Exception as e:  # everything ends here, a cancelled wait included
             self._refused(e, exchange)
-        self._over(exchange)
+        self.over(exchange)
 
     def _refused(self, error: Exception, exchange: Exchange) -> None:
         request = exchange.request
@@ -111,7 +112,12 @@ class ProxyResource(Resource):
         if not begun:
             exchange.status = told.status
 
-    def _over(self, exchange: Exchange) -> None:
+    def begun(self, exchange: Exchange) -> None:
+        """The proxy makes a request of its own."""
+        self._counting.started()
+
+    def over(self, exchange: Exchange) -> None:
+        """A request is over, however it ended: tell everybody."""
         if exchange.relay is not None and exchange.outcome in _ENDS:
             exchange.outcome, error = _ENDS[exchange.outcome]
             exchange.error = exchange.error or error

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from llmproxy import TransparentProxy, errors
-from llmproxy.config.model import Api, Server, Settings
+from llmproxy.config.model import Api, Cache, Server, Settings
 from llmproxy.interfaces import IEventBus
 from llmproxy.model import Grant, RequestRecord
 from llmproxy.wire.http1 import Limits
@@ -184,13 +184,14 @@ def request(
 class Stage(SynchronousTestCase):
     """One proxy on one network. At the end nothing may be left: no timer, no request under way, no lost record.
 
-    @ivar api: Settings of its one API that a class of tests wants otherwise; C{server} likewise.
+    @ivar api: Settings of its one API that a class of tests wants otherwise; C{server} and C{cache} likewise.
     @ivar unseen: What the site refused by itself: status and code.
     """
 
     default = "openai"
     api: dict[str, Any] = {}  # noqa: RUF012
     server: dict[str, Any] = {}  # noqa: RUF012
+    cache: dict[str, Any] = {}  # noqa: RUF012
 
     def setUp(self) -> None:
         self.network = Network()
@@ -217,7 +218,12 @@ class Stage(SynchronousTestCase):
         self.events = Events()
         self.unseen: list[tuple[int, str]] = []
         self.proxy = TransparentProxy(
-            Settings(default_api=self.default, apis={"openai": Api(**settings), **(apis or {})}, server=server),
+            Settings(
+                default_api=self.default,
+                apis={"openai": Api(**settings), **(apis or {})},
+                server=server,
+                cache=Cache(**self.cache),
+            ),
             self.validator(),
             self.projects,  # type: ignore[arg-type]
             events=self.events,

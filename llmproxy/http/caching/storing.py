@@ -155,8 +155,7 @@ def _refusal(code: int, said: Directives, rules: Rules, asked: Directives) -> st
 def _for_surrogates(lines: FieldLines) -> Directives:
     """What C{Surrogate-Control} says to any cache in front of the provider; not what is meant for one by name.
 
-    It may say how long an answer is fresh, or that it is not to be kept; what C{Cache-Control} forbids, it does not
-    allow.
+    It may say how long an answer is fresh, or that it is not to be kept. What C{Cache-Control} forbids stays forbidden.
     """
     if b"surrogate-control" not in lines.names:
         return NOTHING

@@ -101,7 +101,7 @@ class Keys(Body):
     @field_validator("api_keys")
     @classmethod
     def _configured(cls, keys: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        _known_apis(keys, info)
+        known_apis(keys, info)
         return keys
 
     @model_validator(mode="after")
@@ -164,7 +164,7 @@ class TokenRules(Body):
     @field_validator("apis")
     @classmethod
     def _configured(cls, apis: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        _known_apis(apis, info)
+        known_apis(apis, info)
         return apis
 
     @model_validator(mode="after")
@@ -222,7 +222,8 @@ def _known(info: ValidationInfo) -> Known:
     return known
 
 
-def _known_apis(names: Iterable[str], info: ValidationInfo) -> None:
+def known_apis(names: Iterable[str], info: ValidationInfo) -> None:
+    """L{ValueError} where one of them is not configured."""
     # The name is not repeated: whoever swaps name and key has put a key there.
     apis = _known(info).apis
     if not all(name in apis for name in names):

@@ -14,8 +14,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.server import Request
 
+from llmproxy.caching import Contents
 from llmproxy.errors import AuditUnavailable, MethodNotAllowed, NotFound, RequestTooLarge
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
+from llmproxy.metrics import ProxyMetrics
 from llmproxy.model import AuditEntry
 from llmproxy.web.manage.auth import Gate, Wrong
 from llmproxy.web.manage.bodies import MAX_BODY, Body, Known
@@ -29,6 +31,7 @@ class Desk:
 
     @ivar changes: Held by whoever reads, alters and writes back, so that no change undoes another.
     @ivar new_id: Makes a project's id.
+    @ivar cache: The response cache, or C{None} where there is none; C{counts}: what was counted of all requests.
     """
 
     projects: IProjectStore
@@ -40,6 +43,8 @@ class Desk:
     default_api: str = ""
     new_id: Callable[[], str] = lambda: str(uuid4())
     changes: DeferredLock = field(default_factory=DeferredLock)
+    cache: Contents | None = None
+    counts: Callable[[], ProxyMetrics] = ProxyMetrics
 
     def known(self) -> Known:
         """What a request's body is judged by now."""

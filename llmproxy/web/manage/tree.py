@@ -10,16 +10,22 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from llmproxy.caching import Contents
 from llmproxy.guessing import Guesses
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
+from llmproxy.metrics import ProxyMetrics
 from llmproxy.web.manage.auth import Gate
+from llmproxy.web.manage.cache import Cache, CachePurge
 from llmproxy.web.manage.endpoint import Desk, Endpoint
 from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import OneProject, Projects, Revocation
 from llmproxy.web.manage.tokens import OneToken, Tokens
 from llmproxy.web.nothing import Nothing
 
-ENDPOINTS: tuple[type[Endpoint], ...] = (Projects, OneProject, Revocation, Tokens, OneToken)
+ENDPOINTS: tuple[type[Endpoint], ...] = (
+    *(Projects, OneProject, Revocation, Tokens, OneToken),
+    *(Cache, CachePurge),
+)
 
 
 class Management(Resource):
@@ -28,6 +34,7 @@ class Management(Resource):
     @param api_names: The configured APIs: those that keys and tokens may name.
     @param default_api: The API whose key C{api_key} alone is; C{""} if there is none.
     @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
+    @param cache: The response cache, if there is one; C{counts}: tells what was counted of all requests.
     @param clock: Tells the time, in seconds since the epoch as a reactor does.
     """
 
@@ -45,10 +52,14 @@ class Management(Resource):
         clock: IReactorTime,
         trusted_proxies: Sequence[str] = (),
         new_id: Callable[[], str] = lambda: str(uuid4()),
+        cache: Contents | None = None,
+        counts: Callable[[], ProxyMetrics] = ProxyMetrics,
     ) -> None:
         Resource.__init__(self)
         gate = Gate(management_token, Guesses(), clock, trusted_proxies)
-        desk = Desk(projects, tokens, audit, gate, clock, tuple(api_names), default_api, new_id)
+        desk = Desk(
+            projects, tokens, audit, gate, clock, tuple(api_names), default_api, new_id, cache=cache, counts=counts
+        )
         endpoints = [*(endpoint(desk) for endpoint in ENDPOINTS), OpenApi(desk, ENDPOINTS)]
         self._routes = [(_pattern(endpoint.path), endpoint) for endpoint in endpoints]
         self._nothing = Nothing()

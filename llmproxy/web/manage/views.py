@@ -42,6 +42,7 @@ class TokenView(BaseModel):
     expires_at: Time | None
     max_requests: int | None
     request_count: int
+    cache_hits: int = Field(description="Requests that were answered from the cache; they are not in request_count.")
     apis: list[str]
     endpoints: list[str]
     models: list[str]
@@ -94,6 +95,7 @@ def token_json(token: Token) -> dict[str, object]:
         expires_at=rfc3339(token.expires_at),
         max_requests=token.max_requests,
         request_count=token.request_count,
+        cache_hits=token.cache_hits,
         apis=list(token.apis),
         endpoints=list(token.endpoints),
         models=list(token.models),

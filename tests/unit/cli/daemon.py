@@ -20,6 +20,7 @@ from llmproxy.cli import main
 from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
 from tests.fakes import MemoryAudit, MemoryStore
+from tests.unit.caching.made import contents
 
 TOKEN = "management-token-for-tests"
 NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
@@ -34,6 +35,7 @@ class DaemonTestCase(TestCase):
         self.clock.advance(NOW)
         self.store = MemoryStore(self.clock)
         self.audit = MemoryAudit()
+        self.cache = contents(self.clock)
         management = Management(
             projects=self.store,
             tokens=self.store,
@@ -42,6 +44,7 @@ class DaemonTestCase(TestCase):
             default_api="openai",
             management_token=TOKEN,
             clock=self.clock,
+            cache=self.cache,
             new_id=lambda: f"proj-{len(self.store.projects) + 1}",
         )
         self.url = self.serve(Root(manage=management))

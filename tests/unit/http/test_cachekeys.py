@@ -72,11 +72,11 @@ class Keys(TestCase):
         """An API, a project, and a beginning of a path can be purged by themselves."""
         made = key()
         for prefix in (
-            key_prefix(), key_prefix("openai", shared=False), key_prefix("openai", ("p1",)),
+            key_prefix(), key_prefix("openai"), key_prefix("openai", ("p1",)),
             key_prefix("openai", ("p1",), b"/v1/"), key_prefix("openai", ("p1",), BASE["target"]),
         ):  # fmt: skip
             self.assertTrue(made.startswith(prefix), prefix)
-        for prefix in (key_prefix("open", shared=False), key_prefix("openai", ("p",)), key_prefix("openai"),
+        for prefix in (key_prefix("open"), key_prefix("openai", ("p",)), key_prefix("openai", ()),
                        key_prefix("openai", ("p1",), b"/v2")):  # fmt: skip
             self.assertFalse(made.startswith(prefix), prefix)
 

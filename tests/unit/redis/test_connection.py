@@ -117,6 +117,23 @@ class Behaviour:
         self.assertEqual((self.successResultOf(other), self.successResultOf(after)), (b"other", b"after"))
         self.assertEqual(self.connection.timeouts, 1)
 
+    def test_a_busy_process(self) -> None:
+        """A reply that came in time is taken, though this process was too busy to read it in time."""
+        asked = self.send(timeout=0.05)
+        # The timer goes off first, then the socket is read.
+        self.clock.callLater(0.05, self.connection.dataReceived, b"+PONG\r\n")
+        self.clock.advance(3)
+        self.assertEqual(self.successResultOf(asked), b"PONG")
+        self.assertTrue(self.connection.ready)
+
+    def test_a_process_that_was_stopped(self) -> None:
+        """What is late is then given up, but not yet the connection: its reply may be on its way."""
+        asked = self.send(timeout=0.05)
+        self.clock.advance(3)
+        self.unavailable(asked)
+        self.receive(b"+PONG\r\n")
+        self.assertTrue(self.connection.ready)
+
     def test_each_has_its_own_time(self) -> None:
         """A short wait begun after a long one ends first."""
         long, short = self.send(timeout=1.0), self.send(timeout=0.01)

@@ -370,6 +370,14 @@ class StoreContract(ValidatorContract):
         self.assertEqual((stored.request_count, stored.last_used_at), (5, 200.0))
         self.assertEqual((await self.store.get_token(two.id)).last_used_at, 100.0)
 
+    async def test_counted_cache_hits(self) -> None:
+        """They add up beside the uses, whether or not the token has a limit."""
+        token, _ = await self.token(max_requests=1)
+        await self.store.count_cache_hits({token.id: (3, 200.0), "gone": (1, 1.0)})
+        await self.store.count_cache_hits({token.id: (2, 150.0)})
+        stored = await self.store.get_token(token.id)
+        self.assertEqual((stored.cache_hits, stored.request_count, stored.last_used_at), (5, 0, 200.0))
+
     # watching
 
     async def test_watchers_hear_of_every_change(self) -> None:

@@ -63,8 +63,9 @@ class MigrateTests(TestCase):
     def old_database(self) -> None:
         prepare(self.url, ignore)
         self.sql("INSERT INTO projects VALUES ('p', 'Team', 1, 0, 0, NULL)")
-        lists = "'[]', '[]', '[]', '[]'"
-        self.sql(f"INSERT INTO tokens VALUES ('t', 'p', 'h', 'sk', '', 1, NULL, NULL, 0, {lists}, 0, NULL, NULL)")
+        columns = "id, project_id, hash, prefix, name, active, request_count, apis, endpoints, models, ips, created_at"
+        values = "'t', 'p', 'h', 'sk', '', 1, 0, '[]', '[]', '[]', '[]', 0"
+        self.sql(f"INSERT INTO tokens ({columns}) VALUES ({values})")
 
     def test_a_new_database(self) -> None:
         prepare(self.url, ignore)

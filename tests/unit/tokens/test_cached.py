@@ -42,12 +42,17 @@ class Oracle:
 class Counts:
     def __init__(self) -> None:
         self.taken: list[dict[str, int]] = []
+        self.hits: dict[str, int] = {}
         self.down = False
 
     def count_uses(self, uses: Mapping[str, tuple[int, float]]) -> Deferred[None]:
         if self.down:
             return fail(StoreUnavailable())
         self.taken.append({token: more for token, (more, _) in uses.items()})
+        return succeed(None)
+
+    def count_cache_hits(self, hits: Mapping[str, tuple[int, float]]) -> Deferred[None]:
+        self.hits.update({token: more for token, (more, _) in hits.items()})
         return succeed(None)
 
 
@@ -292,6 +297,13 @@ class ForgettingTests(Case):
 
 
 class CountingTests(Case):
+    def test_answers_from_the_cache(self) -> None:
+        """They are counted by themselves, and for no limit."""
+        for token in ("t", "t", ""):
+            self.cached.hit(token)
+        self.successResultOf(self.cached.flush())
+        self.assertEqual((self.counts.hits, self.counts.taken), ({"t": 2}, []))
+
     def test_without_a_limit(self) -> None:
         """Uses are counted here and told in a batch: no request waits for a write."""
         self.used()

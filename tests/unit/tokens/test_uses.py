@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.errors import StoreUnavailable
-from llmproxy.interfaces import ITokenStore
 from llmproxy.tokens.uses import UseCounter
 
 
@@ -30,7 +29,7 @@ class UseCounterTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.store = Counts()
-        self.counter = UseCounter(cast(ITokenStore, self.store), self.clock, self.clock.seconds, 10.0, 1000)
+        self.counter = UseCounter(self.store.count_uses, self.clock, self.clock.seconds, 10.0, 1000)
 
     def count(self, *tokens: str) -> None:
         for token in tokens:

@@ -12,6 +12,7 @@ from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
 from tests.asking import Reply, ask, ours
 from tests.fakes import MemoryAudit, MemoryStore
+from tests.unit.caching.made import contents
 
 TOKEN = "management-token-for-tests"
 NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
@@ -25,6 +26,7 @@ class DeskTestCase(SynchronousTestCase):
         self.clock.advance(NOW)
         self.store = MemoryStore(self.clock)
         self.audit = MemoryAudit()
+        self.cache = contents(self.clock)
         self.root = Root(manage=self.management())
 
     def management(self, default_api: str = "openai") -> Management:
@@ -37,6 +39,7 @@ class DeskTestCase(SynchronousTestCase):
             management_token=TOKEN,
             trusted_proxies=["198.51.100.0/24"],
             clock=self.clock,
+            cache=self.cache,
             new_id=lambda: f"proj-{len(self.store.projects) + 1}",
         )
 

@@ -49,6 +49,8 @@ class ExamplesTests(DaemonTestCase):
                 "token.update",
                 "token.revoke",
                 "project.tokens.revoke",
+                "cache.purge",
+                "cache.purge",
             ],
         )
 

@@ -50,6 +50,8 @@ class OpenApiTests(DeskTestCase):
             "TokenIssued": token,
             "ProjectList": self.ask("GET", "/manage/projects").json,
             "TokenList": self.ask("GET", "/manage/tokens").json,
+            "CacheView": self.ask("GET", "/manage/cache").json,
+            "Purged": self.ask("POST", "/manage/cache/purge", {"all": True}).json,
             "TokenView": self.ask("GET", f"/manage/tokens/{token['id']}").json,
             "Refusal": self.ask("GET", "/manage/tokens/nobody").json,
         }.items():

@@ -36,6 +36,7 @@ class CreateTests(DeskTestCase):
                 "expires_at": None,
                 "max_requests": 100,
                 "request_count": 0,
+                "cache_hits": 0,
                 "apis": [],
                 "endpoints": [],
                 "models": [],

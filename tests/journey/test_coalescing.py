@@ -1,0 +1,374 @@
+"""The same request from many at once: one call to the provider, and nobody's business is anybody else's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.journey.stage import CHAT, OTHER, STREAM, TOKEN, Stage, chunk, reply, request
+from tests.journey.test_caching import FRESH, MODELS, OPT_IN, answer
+from tests.network import Party
+
+BODY = b'{"model": "m", "stream": true}'
+DONE = b"data: [DONE]\n\n"
+EVENTS = [b'data: {"n": %d}\n\n' % n for n in range(5)]
+
+
+class Joining(Stage):
+    cache = {"streams": True}  # noqa: RUF012
+
+    def stream(self, *lines: str, **parts: Any) -> Party:
+        return self.ask(OPT_IN, *lines, **{"path": CHAT, "body": BODY, **parts})
+
+    def calls(self) -> int:
+        """How many the provider has got."""
+        return sum(bytes(party.received).count(b" HTTP/1.1\r\n") for party in self.provider.lines)
+
+    def send(self, *events: bytes, end: bool = False) -> None:
+        for event in events:
+            self.provider.last.send(chunk(event))
+        if end:
+            self.provider.last.send(b"0\r\n\r\n")
+
+    def test_many_at_once(self) -> None:
+        """One call, and everybody gets every byte, in pieces as they come; later the cache has it."""
+        clients = [self.stream() for _ in range(100)]
+        self.provider.last.send(STREAM)
+        self.send(*EVENTS[:2])
+        late = [self.stream() for _ in range(20)]
+        self.assertEqual(reply(bytes(late[0].received)).body, b"".join(EVENTS[:2]))
+        self.send(*EVENTS[2:], DONE, end=True)
+        whole = b"".join([*EVENTS, DONE])
+        got = [reply(client.take()) for client in [*clients, *late]]
+        self.assertEqual({(r.status, r.body, r.whole) for r in got}, {(200, whole, True)})
+        self.assertEqual(self.calls(), 1)
+        self.assertEqual(len(got[0].pieces), 6)
+        self.assertEqual([r["X-Cache-Status"] for r in got], ["stored"] + ["coalesced"] * 119)
+        self.assertIn("collapsed", got[1]["Cache-Status"])
+        again = reply(self.stream().take())
+        self.assertEqual((again.body, again["X-Cache-Status"], again.whole), (whole, "hit", True))
+        self.assertEqual(self.calls(), 1)
+        self.assertEqual(self.tokens.counted, [TOKEN])
+        self.assertEqual(self.proxy.metrics().cache_hits, 120)
+
+    def test_before_there_is_an_answer(self) -> None:
+        """Whoever comes while the provider thinks waits with the others."""
+        first, second = self.stream(), self.stream()
+        self.provider.last.send(STREAM + chunk(EVENTS[0]))
+        for client in (first, second):
+            self.assertEqual(reply(bytes(client.received)).body, EVENTS[0])
+        self.assertEqual(self.calls(), 1)
+
+    def test_the_first_leaves(self) -> None:
+        """The others do not notice; what it has cost is told in its record once all is over."""
+        for leave in (Party.reset, Party.close):
+            self.begin()
+            first, second = self.stream(), self.stream()
+            leave(first)
+            self.assertEqual(self.events.records, [])
+            self.provider.last.send(STREAM)
+            self.send(*EVENTS, DONE, end=True)
+            self.assertEqual(reply(second.take()).body, b"".join([*EVENTS, DONE]))
+            self.assertEqual(sorted(r.outcome for r in self.events.records), ["cancelled", "complete"])
+
+    def test_the_first_leaves_in_the_middle(self) -> None:
+        """Likewise once it has begun."""
+        first, second = self.stream(), self.stream()
+        self.provider.last.send(STREAM)
+        self.send(*EVENTS[:2])
+        first.reset()
+        self.assertEqual((self.provider.last.end, self.events.records), ("", []))
+        self.send(*EVENTS[2:], DONE, end=True)
+        self.assertEqual(reply(second.take()).body, b"".join([*EVENTS, DONE]))
+        self.assertEqual(sorted(r.outcome for r in self.events.records), ["cancelled", "complete"])
+
+    def test_the_last_leaves(self) -> None:
+        """Then the provider is stopped at once, whether or not it had begun."""
+        for begun in (False, True):
+            self.begin()
+            clients = [self.stream() for _ in range(3)]
+            if begun:
+                self.provider.last.send(STREAM + chunk(EVENTS[0]))
+            for client in clients:
+                self.assertEqual(self.provider.last.end, "")
+                client.reset()
+            self.assertEqual(self.provider.last.end, "reset")
+            self.assertEqual([r.outcome for r in self.events.records], ["cancelled"] * 3)
+            self.stream()
+            self.assertEqual(self.calls(), 2)
+            self.provider.lines.clear()
+
+    def test_a_slow_reader(self) -> None:
+        """It holds up nobody, and gets all of it."""
+        slow, quick = self.stream(), self.stream()
+        slow.pause()
+        self.provider.last.send(STREAM)
+        events = [b"data: " + b"x" * 10_000 + b"\n\n"] * 20
+        self.send(*events, DONE, end=True)
+        self.assertTrue(reply(quick.take()).whole)
+        self.assertLess(len(slow.received) + len(slow.transport.inbox) + len(slow.transport.other.unsent), 100_000)
+        slow.resume()
+        self.assertEqual(reply(slow.take()).body, b"".join([*events, DONE]))
+
+    def test_all_are_slow(self) -> None:
+        """Then the provider is made to wait."""
+        clients = [self.stream(), self.stream()]
+        for client in clients:
+            client.pause()
+        self.provider.last.send(STREAM)
+        for _ in range(40):
+            self.provider.last.send(chunk(b"data: " + b"x" * 10_000 + b"\n\n"))
+        self.assertGreater(self.provider.last.unsent, 100_000)
+        clients[0].resume()
+        self.assertEqual(self.provider.last.unsent, 0)
+
+    def test_a_slow_reader_of_what_is_too_large(self) -> None:
+        """Once it cannot be kept, nobody waits for one that lies a megabyte behind: it is cut, the others go on."""
+        self.cache = {"streams": True, "max_object_bytes": 50_000}
+        self.begin()
+        slow, quick = self.stream(), self.stream()
+        slow.pause()
+        self.provider.last.send(STREAM)
+        events = [b"data: " + b"x" * 50_000 + b"\n\n"] * 30
+        self.send(*events)
+        self.assertEqual(self.calls(), 1)
+        later = self.stream()
+        self.assertEqual(self.calls(), 2)
+        del self.provider.lines[-1]
+        self.send(DONE, end=True)
+        self.assertEqual(len(reply(quick.take()).body), sum(map(len, [*events, DONE])))
+        slow.resume()
+        self.assertFalse(reply(slow.take()).whole)
+        outcomes = sorted((r.outcome, r.error) for r in self.events.records)
+        self.assertEqual(outcomes, [("cancelled", "client_stalled"), ("complete", "")])
+        later.reset()
+
+    def test_an_answer_for_one_alone(self) -> None:
+        """What may not be shared is not: everybody asks for himself."""
+        clients = [self.ask(method="GET", path=MODELS, body=None) for _ in range(3)]
+        self.assertEqual(self.calls(), 1)
+        self.provider.lines[0].send(answer("Cache-Control: no-store", body=b'"1"'))
+        self.assertEqual(self.calls(), 3)
+        for number, party in enumerate(self.provider.lines):
+            if number:
+                party.send(answer("Cache-Control: no-store", body=b'"%d"' % (number + 1)))
+            elif party.received.count(b" HTTP/1.1") > 1:
+                party.send(answer("Cache-Control: no-store", body=b'"again"'))
+        bodies = [reply(client.take()).body for client in clients]
+        self.assertEqual((bodies[0], len(set(bodies))), (b'"1"', 3))
+
+    def test_variants(self) -> None:
+        """One who would have been answered otherwise asks for himself."""
+        french = self.ask("Accept-Language: fr", method="GET", path=MODELS, body=None)
+        german = self.ask("Accept-Language: de", method="GET", path=MODELS, body=None)
+        self.assertEqual(self.calls(), 1)
+        self.provider.lines[0].send(answer("Cache-Control: max-age=9", "Vary: Accept-Language", body=b'"fr"'))
+        self.assertEqual(reply(french.take()).body, b'"fr"')
+        self.assertEqual(self.calls(), 2)
+        self.provider.last.send(answer("Cache-Control: max-age=9", "Vary: Accept-Language", body=b'"de"'))
+        self.assertEqual(reply(german.take()).body, b'"de"')
+
+    def test_tenants(self) -> None:
+        """Nobody joins another project's call."""
+        self.stream()
+        self.stream(token=OTHER)
+        self.assertEqual(self.calls(), 2)
+
+    def test_the_provider_fails(self) -> None:
+        """All are told, without asking once more each."""
+        clients = [self.stream() for _ in range(3)]
+        self.provider.last.reset()
+        self.assertEqual([reply(c.take()).status for c in clients], [502, 502, 502])
+        self.assertEqual(self.calls(), 1)
+
+    def test_the_first_may_not_call(self) -> None:
+        """That one's token is used up is no reason to refuse the others."""
+        from llmproxy import errors
+
+        uses = 0
+
+        async def spend(token: str) -> Any:
+            nonlocal uses
+            uses += 1
+            if uses == 1:
+                raise errors.QuotaExceeded
+            return await self.tokens.validate_token(token)
+
+        waiting: list[Any] = []
+        key = self.projects.keys["project-1"]
+        from twisted.internet.defer import Deferred
+
+        self.projects.keys["project-1"] = slow = Deferred()
+        self.tokens.validate_token_with_tracking = spend  # type: ignore[method-assign]
+        first, second = self.stream(), self.stream()
+        self.projects.keys["project-1"] = key
+        slow.callback(key)
+        self.network.flow()
+        del waiting
+        self.assertEqual(reply(first.take()).status, 429)
+        self.provider.last.send(STREAM + chunk(DONE) + b"0\r\n\r\n")
+        self.assertEqual(reply(second.take()).status, 200)
+
+    def test_a_cut_stream(self) -> None:
+        """All see that it is cut, and nothing is kept."""
+        clients = [self.stream(), self.stream()]
+        self.provider.last.send(STREAM + chunk(EVENTS[0]))
+        self.provider.last.reset()
+        for client in clients:
+            got = reply(client.take())
+            self.assertEqual((got.body, got.whole, client.end != ""), (EVENTS[0], False, True))
+        self.assertEqual([r.outcome for r in self.events.records], ["truncated", "truncated"])
+        self.stream()
+        self.assertEqual(len(self.provider.lines), 2)
+
+    def test_switched_off(self) -> None:
+        """Then everybody makes his own call."""
+        self.cache = {"streams": True, "coalesce": False}
+        self.begin()
+        self.stream()
+        self.stream()
+        self.assertEqual(self.calls(), 2)
+
+    def test_a_plain_answer(self) -> None:
+        """It need not be a stream."""
+        clients = [self.ask(method="GET", path=MODELS, body=None) for _ in range(3)]
+        self.provider.last.send(FRESH)
+        self.assertEqual([reply(c.take())["X-Cache-Status"] for c in clients], ["stored", "coalesced", "coalesced"])
+
+    def test_revalidation(self) -> None:
+        """One question to the provider is enough for all."""
+        self.ask(method="GET", path=MODELS, body=None)
+        self.provider.last.send(answer("Cache-Control: max-age=5", 'ETag: "x"', body=b'"x"'))
+        self.network.pass_time(6.0)
+        self.provider.last.take()
+        clients = [self.ask(method="GET", path=MODELS, body=None) for _ in range(3)]
+        self.assertEqual(self.calls(), 1)
+        self.provider.last.send(b"HTTP/1.1 304 Not Modified\r\n\r\n")
+        self.assertEqual([reply(c.take()).body for c in clients], [b'"x"'] * 3)
+
+
+class Streams(Stage):
+    """Which streams are kept, and how they are given again."""
+
+    cache = {"streams": True}  # noqa: RUF012
+
+    def kept(self, stream: bytes, *lines: str, provider: str = "openai", cut: bool = False) -> bool:
+        """Whether a stream that the provider sends is given to the next one who asks."""
+        self.begin(provider=provider)
+        self.provider.lines.clear()
+        client = self.ask(OPT_IN, body=BODY)
+        self.provider.last.send(
+            STREAM[:-2] + "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n" + chunk(stream)
+        )
+        if cut:
+            self.provider.last.reset()
+        else:
+            self.provider.last.send(b"0\r\n\r\n")
+        self.assertEqual(reply(client.take()).body, stream)
+        before = len(self.events.records)
+        again = self.ask(OPT_IN, body=BODY)
+        hit = len(self.events.records) > before
+        if hit:
+            self.assertEqual(reply(again.take()).body, stream)
+        self.assertEqual(self.events.records[0].cache, "stored" if hit else "miss")
+        return hit
+
+    def test_complete_ones(self) -> None:
+        """As each provider ends them."""
+        event = b"data: {}\n\n"
+        self.assertTrue(self.kept(event + DONE))
+        self.assertTrue(self.kept(event + DONE, provider="mistral"))
+        self.assertTrue(
+            self.kept(event + b'event: message_stop\ndata: {"type":"message_stop"}\n\n', provider="anthropic")
+        )
+        self.assertTrue(self.kept(b'event: response.completed\ndata: {"type":"response.completed"}\n\n'))
+        self.assertTrue(self.kept(b"data: {}\r\n\r\n", provider="google"))
+        self.assertTrue(self.kept(event + DONE, provider="generic"))
+        self.assertTrue(self.kept(event + DONE, "Cache-Control: no-cache"))
+
+    def test_incomplete_ones(self) -> None:
+        """Half an answer is never given as a whole one."""
+        event = b"data: {}\n\n"
+        self.assertFalse(self.kept(event))
+        self.assertFalse(self.kept(event + DONE, cut=True))
+        self.assertFalse(self.kept(event + DONE, provider="anthropic"))
+        self.assertFalse(self.kept(b'data: {"error": {"message": "x"}}\n\n' + DONE))
+        self.assertFalse(self.kept(b"data: {}\r\n\r\n", provider="google", cut=True))
+        self.assertFalse(self.kept(event, provider="generic"))
+        self.assertFalse(self.kept(event + DONE, "Cache-Control: no-store"))
+
+    def test_not_unless_the_operator_says_so(self) -> None:
+        """C{streams: false} is the default."""
+        self.cache = {}
+        self.assertFalse(self.kept(DONE))
+
+    def test_too_large(self) -> None:
+        """A stream beyond C{max_object_bytes} passes and is not kept."""
+        self.cache = {"streams": True, "max_object_bytes": 100}
+        self.assertFalse(self.kept(b": " + b"x" * 200 + b"\n\n" + DONE))
+
+    def test_at_its_own_pace(self) -> None:
+        """C{replay: timed}: the pieces come as they came, and no gap is longer than two seconds."""
+        self.cache = {"streams": True, "replay": "timed"}
+        self.begin()
+        client = self.ask(OPT_IN, body=BODY)
+        self.provider.last.send(STREAM)
+        for event, wait in ((b"data: 1\n\n", 0.5), (b"data: 2\n\n", 10.0), (DONE, 0.0)):
+            self.provider.last.send(chunk(event))
+            self.network.pass_time(wait)
+        self.provider.last.send(b"0\r\n\r\n")
+        client.take()
+        again = self.ask(OPT_IN, body=BODY)
+        self.assertEqual(reply(bytes(again.received)).body, b"data: 1\n\n")
+        self.network.pass_time(0.5)
+        self.assertEqual(reply(bytes(again.received)).body, b"data: 1\n\ndata: 2\n\n")
+        self.network.pass_time(1.9)
+        self.assertFalse(reply(bytes(again.received)).whole)
+        self.network.pass_time(0.2)
+        got = reply(again.take())
+        self.assertEqual((got.body, got.whole, len(got.pieces)), (b"data: 1\n\ndata: 2\n\n" + DONE, True, 3))
+
+    def test_leaving_a_replay(self) -> None:
+        """Nothing goes on without a client."""
+        self.test_at_its_own_pace()
+        client = self.ask(OPT_IN, body=BODY)
+        client.reset()
+        self.assertEqual(self.events.records[-1].outcome, "cancelled")
+
+
+class Truncated(Stage):
+    def test_a_body_that_is_cut(self) -> None:
+        """Neither one that ends before its length, nor one whose end cannot be told, is kept."""
+        for data in (
+            answer("Cache-Control: max-age=60", body=b"0123456789")[:-3],
+            b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n\r\nall of it, perhaps",
+            b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n",
+        ):
+            self.begin()
+            self.provider.lines.clear()
+            self.ask(method="GET", path=MODELS, body=None)
+            self.provider.last.send(data)
+            self.provider.last.close()
+            self.ask(method="GET", path=MODELS, body=None)
+            self.assertEqual(len(self.provider.lines), 2, data)
+
+    def test_a_body_that_is_too_large(self) -> None:
+        """Whether it says so first, or turns out to be."""
+        self.cache = {"max_object_bytes": 1000}
+        chunked = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for data in (
+            answer("Cache-Control: max-age=60", body=b"x" * 1001),
+            chunked + chunk(b"x" * 600) + chunk(b"x" * 600) + b"0\r\n\r\n",
+        ):
+            self.begin()
+            self.provider.lines.clear()
+            client = self.ask(method="GET", path=MODELS, body=None)
+            self.provider.last.send(data)
+            self.assertGreater(len(reply(client.take()).body), 1000)
+            self.assertEqual(self.events.records[-1].cache, "miss")
+            self.provider.last.take()
+            self.ask(method="GET", path=MODELS, body=None)
+            self.assertIn(b"GET", bytes(self.provider.last.received))
+            self.assertEqual(self.proxy._parts.caching.buffered, 0)  # type: ignore[union-attr]
+
+
+__all__ = ["request"]

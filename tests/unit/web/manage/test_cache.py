@@ -1,0 +1,185 @@
+"""C{/manage/cache}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from llmproxy.http.cachekeys import cache_key, variant_key
+from llmproxy.http.caching.entry import Entry, Variants
+from llmproxy.metrics import ProxyMetrics
+from llmproxy.web.manage import Management
+from tests.unit.caching.made import contents
+from tests.unit.web.manage.desk import TOKEN, DeskTestCase
+
+ENTRY = Entry(200, b"OK", b"", b"body", 0.0, 60.0)
+
+
+class CacheTests(DeskTestCase):
+    def keep(
+        self, api: str = "openai", tenant: tuple[str, ...] = ("p1",), target: str = "/v1/models", **more: Any
+    ) -> str:
+        """An answer, kept as the proxy keeps it; its key."""
+        key = cache_key(
+            api, tenant, more.get("method", b"GET"), b"/base" + target.encode(), more.get("lines", []), more.get("body")
+        )
+        nearby = self.cache.caching.shelf.nearby
+        assert nearby is not None
+        nearby.keep(key, ENTRY, 4, 60.0)
+        return key
+
+    def left(self) -> int:
+        nearby = self.cache.caching.shelf.nearby
+        assert nearby is not None
+        return nearby.held().entries
+
+    def purge(self, **body: Any) -> int:
+        reply = self.ask("POST", "/manage/cache/purge", body)
+        self.assertEqual(reply.code, 200, reply.body)
+        return int(reply.json["removed"])
+
+    def again(self, **told: Any) -> None:
+        """The same with other settings of the cache."""
+        self.cache = contents(self.clock, **told)
+        from llmproxy.web.root import Root
+
+        self.root = Root(manage=self.management())
+
+    def test_what_it_holds(self) -> None:
+        """An operator sees how full it is and what it is good for."""
+        self.keep()
+        reply = self.ask("GET", "/manage/cache")
+        self.assertEqual((reply.code, reply.json["entries"], reply.json["scope"]), (200, 1, "project"))
+        self.assertGreater(reply.json["bytes"], 4)
+
+    def test_counters(self) -> None:
+        """They are those of the metrics."""
+        self.root = self.root.__class__(
+            manage=Management(
+                projects=self.store,
+                tokens=self.store,
+                audit=self.audit,
+                api_names=["openai"],
+                management_token=TOKEN,
+                clock=self.clock,
+                cache=self.cache,
+                counts=lambda: ProxyMetrics(cache_hits=3, cache_misses=2, cache_bypass=1),
+            )
+        )
+        said = self.ask("GET", "/manage/cache").json
+        self.assertEqual((said["hits"], said["misses"], said["bypass"]), (3, 2, 1))
+
+    def test_purging(self) -> None:
+        """By API, project, path and its beginning, and all; and only that."""
+        fill = [
+            {},
+            {"tenant": ("p2",)},
+            {"api": "anthropic"},
+            {"target": "/v1/models/a"},
+            {"target": "/v1/models?x=1"},
+            {"method": b"POST", "body": b"{}"},
+            {"method": b"POST", "body": b"[]"},
+            {"lines": [b"anthropic-version: 1"]},
+        ]
+        mine = {"api": "openai", "project_id": "p1"}
+        for chosen, removed in (
+            ({"all": True}, 8),
+            ({"api": "openai"}, 7),
+            ({"project_id": "p1"}, 7),
+            (mine, 6),
+            ({**mine, "prefix": "/v1/models"}, 6),
+            ({**mine, "prefix": "/v1/models/"}, 1),
+            ({**mine, "prefix": "/v2"}, 0),
+            ({**mine, "path": "/v1/models"}, 4),
+            ({**mine, "path": "/v1/models", "method": "GET"}, 2),
+            ({**mine, "path": "/v1/models", "method": "HEAD"}, 2),
+            ({**mine, "path": "/v1/models", "method": "POST"}, 2),
+            ({**mine, "path": "/v1/models", "body": "{}"}, 1),
+            ({**mine, "path": "/v1/models?x=1"}, 1),
+            ({**mine, "path": "/v1/models", "headers": {"anthropic-version": "1"}}, 1),
+        ):
+            self.purge(all=True)
+            for one in fill:
+                self.keep(**one)  # type: ignore[arg-type]
+            self.assertEqual(self.purge(**chosen), removed, chosen)
+            self.assertEqual(self.left(), 8 - removed)
+
+    def test_variants_go_too(self) -> None:
+        """Whatever fields chose among them."""
+        key = self.keep()
+        nearby = self.cache.caching.shelf.nearby
+        assert nearby is not None
+        nearby.keep(key, Variants((b"a",), "1"), 1, 60.0)
+        nearby.keep(variant_key(key, "1", (b"a",), [b"A: 1"]), ENTRY, 1, 60.0)
+        self.assertEqual(self.purge(api="openai", project_id="p1", path="/v1/models", method="GET"), 2)
+
+    def test_tokens_of_their_own(self) -> None:
+        """With C{scope: token} one token's answers can go by themselves."""
+        self.again(scope="token")
+        for token in ("t1", "t2"):
+            self.keep(tenant=("p1", token))
+        self.assertEqual(self.purge(project_id="p1", token_id="t1"), 1)
+        self.assertEqual(self.purge(project_id="p1"), 1)
+        self.refused(
+            self.ask("POST", "/manage/cache/purge", {"api": "openai", "project_id": "p1", "path": "/x"}),
+            422,
+            "token_id",
+        )
+
+    def test_shared_by_all(self) -> None:
+        """With C{scope: shared} nothing belongs to a project."""
+        self.again(scope="shared")
+        self.keep(tenant=())
+        self.refused(self.ask("POST", "/manage/cache/purge", {"project_id": "p1"}), 422, "shared")
+        self.assertEqual(self.purge(api="openai", path="/v1/models"), 1)
+
+    def test_what_is_no_choice(self) -> None:
+        """Nothing is removed by mistake."""
+        self.keep()
+        for body in (
+            {},
+            {"all": False},
+            {"all": True, "api": "openai"},
+            {"api": "nobody"},
+            {"path": "/v1/models"},
+            {"api": "openai", "path": "/v1/models"},
+            {"api": "openai", "project_id": "p1", "path": "/a", "prefix": "/a"},
+            {"token_id": "t"},
+            {"api": "openai", "method": "GET"},
+            {"api": "openai", "project_id": "p1", "path": "a"},
+            {"api": "openai", "project_id": "p1", "path": "/é"},
+            {"everything": True},
+        ):
+            self.refused(self.ask("POST", "/manage/cache/purge", body), 422)
+        self.assertEqual(self.left(), 1)
+
+    def test_it_is_written_down(self) -> None:
+        """Who emptied the cache stays known."""
+        self.purge(api="openai", project_id="p1")
+        (entry,) = self.audit.entries
+        self.assertEqual((entry.action, entry.project_id, entry.outcome), ("cache.purge", "p1", "success"))
+        self.assertEqual(entry.details, {"all": False, "api": "openai", "removed": 0})
+
+    def test_no_cache(self) -> None:
+        """An operator is told that there is none."""
+        self.cache = None  # type: ignore[assignment]
+        from llmproxy.web.root import Root
+
+        self.root = Root(manage=self.management())
+        self.refused(self.ask("GET", "/manage/cache"), 404, "cache.enabled")
+        self.refused(self.ask("POST", "/manage/cache/purge", {"all": True}), 404, "cache.enabled")
+
+    def test_a_cache_that_takes_its_time(self) -> None:
+        """The answer waits for it."""
+        waiting: Deferred[int] = Deferred()
+
+        class Slow:
+            def purge(self, prefix: str) -> Deferred[int]:
+                return waiting
+
+        self.cache = contents(self.clock, Slow())  # type: ignore[arg-type]
+        from llmproxy.web.root import Root
+
+        self.root = Root(manage=self.management())
+        self.assertEqual(self.ask("POST", "/manage/cache/purge", {"all": True}).code, 0)
