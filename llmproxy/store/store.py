@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -14,11 +14,11 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from llmproxy.aio import deferred, within
-from llmproxy.errors import QuotaExceeded, StoreUnavailable, TokenNotFound
-from llmproxy.interfaces import IProjectStore, ITokenStore, ITokenValidator, IWatchable
+from llmproxy.errors import Conflict, QuotaExceeded, StoreUnavailable, TokenNotFound
+from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, ITokenValidator, IWatchable
 from llmproxy.model import Grant, Project, Token
 from llmproxy.sealing import RandomBytes, Sealer, TokenHasher, new_token, well_formed
-from llmproxy.store import canary, connecting, projects, tokens
+from llmproxy.store import budgets, canary, connecting, projects, tokens
 from llmproxy.store.address import exact, file_of
 from llmproxy.store.failures import translated
 from llmproxy.store.migrate import prepare
@@ -27,7 +27,7 @@ from llmproxy.store.threads import Threads
 T = TypeVar("T")
 
 
-@implementer(IProjectStore, ITokenStore, ITokenValidator, IWatchable)
+@implementer(IProjectStore, ITokenStore, ITokenValidator, IBudgetStore, IWatchable)
 class Store:
     """Keeps projects and tokens in SQLite, or in a database server.
 
@@ -214,13 +214,29 @@ class Store:
 
     @deferred
     async def count_uses(self, uses: Mapping[str, tuple[int, float]]) -> None:
-        counted = dict(uses)
+        await self._write(partial(tokens.add_uses, uses=dict(uses)))
 
-        def add() -> None:
-            with self._transaction() as connection:
-                tokens.add_uses(connection, counted)
+    # IBudgetStore
 
-        await self._ask(self._writes, add)
+    @deferred
+    async def take_budget(self, key: str, least: int, most: int, limit: int, ends: float) -> tuple[int, int]:
+        taking = partial(budgets.take, key=key, least=least, most=most, limit=limit, ends=ends)
+        try:
+            return await self._write(taking)
+        except Conflict:  # another process was the first to spend of it, at this moment
+            return await self._write(taking)
+
+    @deferred
+    async def give_budgets(self, amounts: Mapping[str, int]) -> None:
+        await self._write(partial(budgets.give, amounts=dict(amounts)))
+
+    @deferred
+    async def budgets_spent(self, keys: Sequence[str]) -> dict[str, int]:
+        return await self._read(partial(budgets.spent, keys=list(keys)))
+
+    @deferred
+    async def forget_budgets(self, before: float) -> int:
+        return await self._write(partial(budgets.forget, before=before))
 
     # How all of them ask
 
@@ -233,6 +249,15 @@ class Store:
                 return work(connection)
 
         return await self._ask(self._reads, read)
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        """Do it in one transaction, of which nobody need hear."""
+
+        def write() -> T:
+            with self._transaction() as connection:
+                return work(connection)
+
+        return await self._ask(self._writes, write)
 
     async def _change(self, work: Callable[[Connection], T], project_of: Callable[[T], str]) -> T:
         """Do it in one transaction, and say so from its thread: listeners hear of it even if the caller gave up."""

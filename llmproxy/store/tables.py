@@ -28,6 +28,7 @@ projects = Table(
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     Column("deactivated_at", Double),
+    Column("allowance", JSON(none_as_null=True)),
 )
 
 provider_keys = Table(
@@ -58,7 +59,16 @@ tokens = Table(
     Column("created_at", Double, nullable=False),
     Column("last_used_at", Double),
     Column("deactivated_at", Double),
+    Column("allowance", JSON(none_as_null=True)),
     Index("tokens_of_project", "project_id"),
+)
+
+spending = Table(
+    "spending",
+    metadata,
+    Column("id", String(400), primary_key=True),
+    Column("amount", BigInteger, nullable=False),
+    Column("ends", Double, nullable=False),
 )
 
 canaries = Table(

@@ -62,9 +62,9 @@ class MigrateTests(TestCase):
 
     def old_database(self) -> None:
         prepare(self.url, ignore)
-        self.sql("INSERT INTO projects VALUES ('p', 'Team', 1, 0, 0, NULL)")
+        self.sql("INSERT INTO projects VALUES ('p', 'Team', 1, 0, 0, NULL, NULL)")
         lists = "'[]', '[]', '[]', '[]'"
-        self.sql(f"INSERT INTO tokens VALUES ('t', 'p', 'h', 'sk', '', 1, NULL, NULL, 0, {lists}, 0, NULL, NULL)")
+        self.sql(f"INSERT INTO tokens VALUES ('t', 'p', 'h', 'sk', '', 1, NULL, NULL, 0, {lists}, 0, NULL, NULL, NULL)")
 
     def test_a_new_database(self) -> None:
         prepare(self.url, ignore)
@@ -94,7 +94,7 @@ class MigrateTests(TestCase):
         prepare(self.url, ignore, scripts=self.newer('op.add_column("projects", sa.Column("colour", sa.Text))'))
         self.sql("UPDATE projects SET colour = 'red'")
         kept = self.path.with_name("llmproxy.db.before-9999")
-        self.assertEqual(self.sql("SELECT * FROM projects", kept), [("p", "Team", 1, 0, 0, None)])
+        self.assertEqual(self.sql("SELECT * FROM projects", kept), [("p", "Team", 1, 0, 0, None, None)])
         self.assertEqual(stat.S_IMODE(kept.stat().st_mode), 0o600)
         self.assertEqual(list(self.path.parent.glob("*.part")), [])
 
