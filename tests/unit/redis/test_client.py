@@ -326,6 +326,7 @@ class SubscribeTests(Case):
     def published(self, payload: bytes, channel: bytes = b"c") -> None:
         message = b"*3\r\n$7\r\nmessage\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n"
         self.server.lines[-1].connection.dataReceived(message % (len(channel), channel, len(payload), payload))
+        self.settle()
 
     def test_heard(self) -> None:
         self.assertTrue(self.listening.listening)
