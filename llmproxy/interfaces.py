@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from llmproxy.model import AuditEntry, Claim, Grant, Project, RequestRecord, Token, Verdict
+from llmproxy.model import AuditEntry, CacheUsage, Claim, Grant, Project, RequestRecord, Token, Verdict
 
 
 class ITokenValidator(Interface):
@@ -190,3 +190,39 @@ class IEventSinkFactory(Interface):
 
     def sink(settings: Mapping[str, Any], reactor: Any) -> IEventSink:
         """Make one from its entry in the settings, without C{type}; L{ValueError} says what is wrong with it."""
+
+
+class ICache(Interface):
+    """Remembers byte strings for a while. Never fails: a cache that cannot be asked knows nothing.
+
+    Keys are printable ASCII, C{<api>/<project>/…}, so that a prefix names an API, one of its projects, or everything.
+    One that is an C{IService} is started and stopped with the daemon.
+    """
+
+    def get(key: str) -> Deferred[bytes | None]:
+        """Fire with the value; with C{None} if it was never put, was removed, has expired or cannot be asked for."""
+
+    def put(key: str, value: bytes, ttl: float) -> Deferred[bool]:
+        """Keep it for C{ttl} seconds, which is more than 0, in place of what the key had.
+
+        Fire with whether it was kept. One that is too large or cannot be stored is not, and the key then has no value
+        as far as that is in the cache's power.
+        """
+
+    def remove(key: str) -> Deferred[bool]:
+        """Forget it; fire with whether there was something to forget."""
+
+    def purge(prefix: str) -> Deferred[int]:
+        """Forget every key that begins with C{prefix} (C{""}: all that this cache has put); fire with how many."""
+
+    def usage() -> Deferred[CacheUsage]:
+        """Fire with what is held now."""
+
+
+class ICacheFactory(Interface):
+    """A twistd plugin that makes caches: C{cache: {backend: <name>}}."""
+
+    name = Attribute("The C{backend} in the settings (str).")
+
+    def cache(settings: Any, reactor: Any) -> ICache:
+        """Make one from the whole L{Settings<llmproxy.config.model.Settings>}; L{ValueError} says what is wrong."""

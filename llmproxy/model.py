@@ -202,3 +202,16 @@ class AuditEntry:
     request_id: str = ""
     client: str = ""
     details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUsage:
+    """How much a cache holds.
+
+    @ivar size: Bytes, keys and bookkeeping included where they are known.
+    @ivar evicted: Entries that had to go before their time since the cache was made, for want of room.
+    """
+
+    entries: int = 0
+    size: int = 0
+    evicted: int = 0

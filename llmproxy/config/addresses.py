@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from llmproxy.config import redis
 from llmproxy.config.given import shown
 from llmproxy.config.values import text
 from llmproxy.errors import BadTarget
@@ -143,7 +144,17 @@ def store_url(value: Any) -> str:
 
 def redis_url(value: Any) -> str:
     """A Redis server: C{redis://}, C{rediss://} (TLS) or C{unix://}."""
-    parts = _split(text(value))
-    if parts is None or not re.match(r"(?:rediss?|unix)://.", value) or re.search(r"\s", value):
-        raise ValueError(f"{shown(value)} is not a Redis URL (try redis://localhost:6379/0)")
+    bad = "it has a space in it" if re.search(r"\s", text(value)) else _bad_redis(value)
+    if bad:
+        raise ValueError(f"{shown(value)} is not a Redis URL: {bad} (try redis://localhost:6379/0)")
     return str(value)
+
+
+def _bad_redis(url: str) -> str:
+    if _split(url) is None:
+        return "it cannot be taken apart"
+    try:
+        redis.parse(url)
+    except ValueError as e:
+        return str(e)
+    return ""

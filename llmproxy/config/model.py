@@ -217,12 +217,16 @@ class Cache(Section):
 
 
 class Redis(Section):
-    """The Redis server, for whatever is told to use it. Checked, but of no effect yet."""
+    """The Redis server, for whatever is told to use it; without that nothing is connected."""
 
     url: Annotated[str, BeforeValidator(addresses.redis_url)] = "redis://localhost:6379/0"
-    """`redis://[user:password@]host:port/database`; `rediss://` with TLS."""
+    """`redis://[[user]:password@]host[:port][/database]`; `rediss://` with TLS; `unix:///path[?db=database]`."""
     key_prefix: Text = "llmproxy:"
     """What every key begins with."""
+    timeout: Duration = Field(default=0.05, gt=0)
+    """How long a request waits for Redis before it goes on without it."""
+    ca_file: Text = ""
+    """Further certificate authorities to trust for `rediss://`, a PEM file."""
 
 
 class Limits(Section):

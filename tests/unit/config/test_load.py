@@ -239,7 +239,8 @@ listen: tcp:1
                 f'{at}:23:40: server.max_head_bytes: "big" is not a size (try 64KiB)',
                 f'{at}:23:61: server.debug_headers: "yes" is neither true nor false',
                 f'{at}:24:9: store.url: "data.db" is not a database URL (try sqlite:///data/llmproxy.db)',
-                f'{at}:25:9: redis.url: "http://***@x" is not a Redis URL (try redis://localhost:6379/0)',
+                f'{at}:25:9: redis.url: "http://***@x" is not a Redis URL: '
+                "it must begin with redis://, rediss:// or unix:// (try redis://localhost:6379/0)",
                 f'{at}:26:11: logging.level: "warning" is not one of debug, info, warn, error, critical'
                 " (did you mean warn?)",
                 f"{at}:27:18: events.sinks[0].type: is missing",

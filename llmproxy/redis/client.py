@@ -1,0 +1,159 @@
+"""Redis for whoever needs it: a few connections, and a guard in front of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.python.failure import Failure
+
+from llmproxy.config import model
+from llmproxy.config.redis import Address, parse
+from llmproxy.redis.commands import Argument, encode
+from llmproxy.redis.errors import RedisRefused, RedisUnavailable
+from llmproxy.redis.link import Link, endpoint
+from llmproxy.redis.scripts import Script
+from llmproxy.redis.subscription import Subscription
+from llmproxy.redis.trouble import Trouble
+
+if TYPE_CHECKING:
+    from llmproxy.redis.connection import Connection
+
+TIMEOUT = 0.05
+
+
+class Redis(MultiService):
+    """Sends commands, and fails within their time where no reply can be had; nobody waits for Redis to come back.
+
+    Never retries: a command whose reply is missing may have been done, which only its caller can judge.
+
+    @ivar refused: Commands that were not sent because too many, or too many bytes, had no reply yet.
+    """
+
+    def __init__(
+        self,
+        where: IStreamClientEndpoint,
+        address: Address,
+        clock: IReactorTime,
+        *,
+        random: Callable[[], float],
+        timeout: float = TIMEOUT,
+        connections: int = 2,
+        unanswered: int = 1000,
+        unanswered_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
+        """
+        @param timeout: Seconds that a command may take, where it does not say otherwise.
+        @param connections: How many to keep; a large value under way holds up what is behind it on the same one.
+        @param unanswered: How many commands may be without a reply at once.
+        """
+        MultiService.__init__(self)
+        self.refused = 0
+        self._timeout = timeout
+        self._trouble = trouble = Trouble(str(address), clock)
+        self._limit = unanswered
+        self._limit_bytes = unanswered_bytes
+        self._timeouts = 0
+        self._links = [
+            Link(where, address, clock, trouble, random=random, ended=self._ended) for _ in range(connections)
+        ]
+        self._subscription = Subscription(where, address, clock, trouble, random=random)
+        for link in self._links:
+            link.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    @property
+    def available(self) -> bool:
+        """Whether a command would be sent now."""
+        return any(link.connection is not None and link.connection.ready for link in self._links)
+
+    @property
+    def errors(self) -> int:
+        """Commands that failed although they could be sent, and connections that failed."""
+        return self._trouble.errors
+
+    @property
+    def timeouts(self) -> int:
+        """Commands whose reply was late; they are among the errors."""
+        return self._timeouts + sum(link.connection.timeouts for link in self._links if link.connection is not None)
+
+    def call(self, *command: Argument, timeout: float = 0.0) -> Deferred[Any]:
+        """Fire with the reply: bytes, int, C{None}, or a list of these.
+
+        Fail with L{RedisRefused} where the reply is an error, and with L{RedisUnavailable} at once where there is no
+        connection or too much is under way, else after C{timeout} seconds at the latest.
+
+        @param timeout: 0 means the usual one, which is C{redis.timeout} in the settings.
+        """
+        connection: Connection | None = None
+        count = size = 0
+        for link in self._links:
+            candidate = link.connection
+            if candidate is not None:
+                count += candidate.unanswered
+                size += candidate.load
+                if candidate.ready and (connection is None or candidate.load < connection.load):
+                    connection = candidate
+        if connection is None:
+            return fail(RedisUnavailable("There is no connection to Redis."))
+        sent = encode(command)
+        if count >= self._limit or size + len(sent) > self._limit_bytes:
+            self.refused += 1
+            self._trouble.tell("too many commands wait for it already")
+            return fail(RedisUnavailable("Too many commands wait for Redis already."))
+        return connection.send(sent, timeout or self._timeout).addErrback(self._failed)
+
+    def script(
+        self, script: Script, keys: Sequence[str | bytes], arguments: Sequence[Argument] = (), timeout: float = 0.0
+    ) -> Deferred[Any]:
+        """As L{call}, with the reply of a script; it is sent whole only to a server that does not know it yet."""
+        rest = (len(keys), *keys, *arguments)
+        return self.call(b"EVALSHA", script.digest, *rest, timeout=timeout).addErrback(
+            self._unknown, script, rest, timeout
+        )
+
+    def publish(self, channel: str, payload: bytes | str, timeout: float = 0.0) -> Deferred[int]:
+        """Fire with how many connections have got it."""
+        return self.call(b"PUBLISH", channel, payload, timeout=timeout)
+
+    def subscribe(
+        self, channel: str, listener: Callable[[bytes], object], missed: Callable[[], object] = lambda: None
+    ) -> None:
+        """Call C{listener(payload)} for everything that is published there while this service runs.
+
+        What is published while the connection is lost is lost: C{missed()} is called once listening has begun, and each
+        time it has begun again.
+        """
+        if self._subscription.parent is None:
+            self._subscription.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self._subscription.add(channel, listener, missed)
+
+    @property
+    def listening(self) -> bool:
+        """Whether what is published is heard now."""
+        return self._subscription.listening
+
+    def _ended(self, connection: Connection) -> None:
+        self._timeouts += connection.timeouts
+
+    def _failed(self, failure: Failure) -> Failure:
+        error = failure.value
+        if isinstance(error, RedisUnavailable) and not (isinstance(error, RedisRefused) and error.code == "NOSCRIPT"):
+            self._trouble.tell(f"it answered {error}" if isinstance(error, RedisRefused) else str(error))
+        return failure
+
+    def _unknown(self, failure: Failure, script: Script, rest: tuple[Argument, ...], timeout: float) -> Any:
+        error = failure.value
+        if isinstance(error, RedisRefused) and error.code == "NOSCRIPT":
+            return self.call(b"EVAL", script.source, *rest, timeout=timeout)
+        return failure
+
+
+def connect(settings: model.Redis, reactor: Any, random: Callable[[], float]) -> Redis:
+    """The one that the settings name; nothing is connected before it is started."""
+    address = parse(settings.url)
+    return Redis(
+        endpoint(address, reactor, settings.ca_file), address, reactor, random=random, timeout=settings.timeout
+    )

@@ -1,0 +1,195 @@
+"""One connection to Redis: commands out, replies in, each to the command that it answers or to none."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import txredisapi
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from llmproxy.redis.errors import RedisRefused, RedisUnavailable
+
+Message = Callable[[bytes, bytes], object]
+
+STALLED = 1.0  # seconds for which a reply may be overdue before its connection is given up
+LARGEST = 128 * 1024 * 1024  # bytes that may arrive without completing a reply
+
+
+class Sent:
+    """A command that was sent and has no reply yet."""
+
+    __slots__ = ("answer", "deadline", "overdue", "size")
+
+    def __init__(self, answer: Deferred[Any], deadline: float, size: int) -> None:
+        self.answer = answer
+        self.deadline = deadline
+        self.size = size
+        self.overdue = False
+
+
+class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
+    """Sends commands in a pipeline.
+
+    Replies come in the order of the commands, so one that is late is still waited for, and thrown away when it comes;
+    until then nothing more is sent (L{ready} is false). One that stays away for L{STALLED} seconds, anything that is
+    not a reply, and a reply that nobody asked for, end the connection.
+
+    @ivar unanswered: Commands that have no reply yet, and C{load}: how many bytes they have.
+    @ivar timeouts: How many replies were late.
+    """
+
+    parse: Any = txredisapi.RedisProtocol.dataReceived
+
+    def __init__(self, clock: IReactorTime, messages: Message | None = None) -> None:
+        """
+        @param messages: Told of the channel and the payload of what is published, where channels are subscribed to.
+        """
+        super().__init__(charset=None, convertNumbers=False)
+        self.callLater = clock.callLater  # txredisapi's is the global reactor's
+        self.timeouts = self.load = 0
+        self._clock = clock
+        self._messages = messages
+        self._sent: deque[Sent] = deque()
+        self._overdue = 0
+        self._arrived = 0
+        self._timer: IDelayedCall | None = None
+        self._due = 0.0
+        self._fault = ""
+        self._open = False
+        self._ended = False
+        self._awaiting_end: list[Deferred[str]] = []
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can take a command now."""
+        return self._open and not self._overdue
+
+    @property
+    def unanswered(self) -> int:
+        return len(self._sent)
+
+    def send(self, command: bytes, timeout: float) -> Deferred[Any]:
+        """Fire with the reply; fail with L{RedisUnavailable} after C{timeout} seconds, or once the connection ends."""
+        now = self._clock.seconds()
+        answer: Deferred[Any] = Deferred()
+        self._sent.append(Sent(answer, now + timeout, len(command)))
+        self.load += len(command)
+        self._watch(now, now + timeout)
+        self.transport.write(command)
+        return answer
+
+    def abort(self, reason: str) -> None:
+        """End it now."""
+        if self._open:
+            self._open = False
+            self._fault = reason
+            self.transport.abortConnection()
+
+    def lost(self) -> Deferred[str]:
+        """Fire with why the connection has ended, once it has."""
+        if self._ended:
+            return succeed(self._fault)
+        waiting: Deferred[str] = Deferred(self._awaiting_end.remove)
+        self._awaiting_end.append(waiting)
+        return waiting
+
+    # Protocol
+
+    def connectionMade(self) -> None:
+        """Nothing is sent by itself: whoever made the connection greets the server."""
+        self._open = True
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)
+            self.transport.setTcpKeepAlive(True)
+
+    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        self._arrived += len(data)
+        try:
+            self.parse(data, unpause)
+        except Exception as e:  # whatever the parser stumbles over
+            self.abort(f"it sent what is not a reply ({type(e).__name__})")
+        if self._arrived > LARGEST:
+            self.abort("it sent a reply without an end")
+
+    def replyReceived(self, reply: Any) -> None:
+        self._arrived = 0
+        if not self._open:
+            return
+        reply = _plain(reply)
+        if self._messages is not None and isinstance(reply, list) and len(reply) == 3 and reply[0] == b"message":
+            self._messages(reply[1], reply[2])
+        elif isinstance(reply, txredisapi.InvalidResponse | txredisapi.InvalidData) or not self._sent:
+            self.abort("it sent what is not a reply" if self._sent else "it sent a reply to nothing")
+        else:
+            self._answered(self._sent.popleft(), reply)
+
+    def connectionLost(self, why: Failure = connectionDone) -> None:
+        self._open = False
+        self._fault = reason = self._fault or f"the connection was lost ({why.getErrorMessage().rstrip('.')})"
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._sent:
+            command = self._sent.popleft()
+            if not command.answer.called:
+                command.answer.errback(RedisUnavailable(f"Redis: {reason}.", sent=True))
+        self.load = self._overdue = 0
+        self._ended = True
+        while self._awaiting_end:
+            self._awaiting_end.pop().callback(reason)
+
+    # Replies
+
+    def _answered(self, command: Sent, reply: Any) -> None:
+        self.load -= command.size
+        if command.overdue:
+            self._overdue -= 1
+        elif isinstance(reply, Exception):
+            command.answer.errback(RedisRefused(str(reply)))
+        else:
+            command.answer.callback(reply)
+
+    def _watch(self, now: float, due: float) -> None:
+        """See that something happens at C{due}. The timer is kept while commands come and go: most need none."""
+        if self._timer is None:
+            self._timer = self._clock.callLater(due - now, self._look)
+            self._due = due
+        elif due < self._due:
+            self._timer.reset(due - now)
+            self._due = due
+
+    def _look(self) -> None:
+        """End the waiting for what is late."""
+        self._timer = None
+        now, due = self._clock.seconds(), 0.0
+        for command in tuple(self._sent):  # who is told may send again
+            if not command.overdue and command.deadline <= now:
+                self._late(command)
+            at = command.deadline + (STALLED if command.overdue else 0.0)
+            if command.overdue and at <= now:
+                self.abort(f"it did not answer for {STALLED:g} s")
+                return
+            due = min(due or at, at)
+        if due:
+            self._watch(now, due)
+
+    def _late(self, command: Sent) -> None:
+        command.overdue = True
+        self._overdue += 1
+        if not command.answer.called:
+            self.timeouts += 1
+            command.answer.errback(RedisUnavailable("Redis did not answer in time.", sent=True))
+
+
+def _plain(reply: Any) -> Any:
+    """Bytes wherever the server sent text: without hiredis, txredisapi gives a status as str."""
+    if isinstance(reply, str):
+        return reply.encode()
+    if isinstance(reply, list):
+        return [_plain(item) for item in reply]
+    return reply

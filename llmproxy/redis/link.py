@@ -1,0 +1,153 @@
+"""Keeps one connection to Redis, and makes a new one whenever it is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
+
+from llmproxy import trust
+from llmproxy.aio import deferred, within
+from llmproxy.config.redis import Address
+from llmproxy.redis.commands import encode
+from llmproxy.redis.errors import RedisUnavailable
+from llmproxy.redis.trouble import Trouble
+
+if TYPE_CHECKING:
+    from llmproxy.redis.connection import Connection, Message
+
+CONNECT = 3.0  # seconds for a connection to be made, name resolution and TLS included
+GREETING = 1.0  # seconds for the server to let us in
+FIRST, MOST = 0.1, 2.0  # seconds before the first and before any later attempt to connect
+STEADY = 10.0  # seconds after which a connection that is lost was a good one: the next attempt is a first one
+
+
+def endpoint(address: Address, reactor: Any, ca_file: str = "") -> IStreamClientEndpoint:
+    """Where to connect; certificates are verified, or there is no connection."""
+    if address.path:
+        return UNIXClientEndpoint(reactor, address.path, timeout=CONNECT)
+    plain = HostnameEndpoint(reactor, address.host, address.port, timeout=CONNECT)
+    if not address.tls:
+        return plain
+    return wrapClientTLS(trust.verifying(address.host, trust.roots(ca_file), []), plain)
+
+
+class Link(Service):
+    """One connection, for as long as this service runs.
+
+    @ivar connection: The one that may be used now, or C{None}.
+    """
+
+    def __init__(
+        self,
+        where: IStreamClientEndpoint,
+        address: Address,
+        clock: IReactorTime,
+        trouble: Trouble,
+        *,
+        random: Callable[[], float],
+        messages: Message | None = None,
+        prepare: Callable[[Connection], Deferred[None]] | None = None,
+        ended: Callable[[Connection], object] = lambda connection: None,
+    ) -> None:
+        """
+        @param random: From 0 to 1, so that not all who lost the server come back at once.
+        @param messages: Told of what is published, where channels are subscribed to.
+        @param prepare: What else is to be done before the connection may be used.
+        @param ended: Told of every connection that was made, when it is not used any more.
+        """
+        self.connection: Connection | None = None
+        self._where = where
+        self._address = address
+        self._clock = clock
+        self._trouble = trouble
+        self._random = random
+        self._messages = messages
+        self._prepare = prepare
+        self._ended = ended
+        self._keeping: Deferred[None] | None = None
+        self._latest: Connection | None = None
+
+    def startService(self) -> None:
+        Service.startService(self)
+        self._keeping = Deferred.fromCoroutine(self._keep())
+
+    @deferred
+    async def stopService(self) -> None:
+        Service.stopService(self)
+        keeping, self._keeping = self._keeping, None
+        if keeping is not None:
+            keeping.cancel()
+            await keeping
+        if self._latest is not None:
+            await self._latest.lost()
+
+    async def _keep(self) -> None:
+        attempt = 0
+        try:
+            while True:
+                since = self._clock.seconds()
+                reason = await self._use()
+                if not self.running:  # endpoints do not all say CancelledError when they are cancelled
+                    return
+                self._trouble.tell(reason)
+                attempt = 0 if self._clock.seconds() - since > STEADY else attempt + 1
+                await deferLater(self._clock, self._pause(attempt))
+        except CancelledError:
+            return
+
+    def _pause(self, attempt: int) -> float:
+        return min(FIRST * 2.0 ** min(attempt, 30), MOST) * (0.5 + self._random() / 2)
+
+    async def _use(self) -> str:
+        """Connect, and stay until the connection has ended; why it has, or why there was none."""
+        connection: Connection | None = None
+        try:
+            self._latest = connection = await self._connected()
+            await self._greet(connection)
+            self.connection = connection
+            self._trouble.over()
+            return await connection.lost()
+        except RedisUnavailable as e:
+            return str(e)
+        finally:
+            self.connection = None
+            if connection is not None:
+                connection.abort("it is not used any more")
+                self._ended(connection)
+
+    async def _connected(self) -> Connection:
+        # Here, not above: txredisapi takes the global reactor when it is imported, before twistd has chosen one.
+        from llmproxy.redis.connection import Connection
+
+        factory = Factory.forProtocol(partial(Connection, self._clock, self._messages))
+        factory.noisy = False
+        late = RedisUnavailable(f"no connection within {CONNECT:g} s")
+        try:
+            connection: Any = await within(CONNECT, self._clock, self._where.connect(factory), late)
+        except (RedisUnavailable, CancelledError):
+            raise
+        except Exception as e:  # as many kinds as there are endpoints
+            raise RedisUnavailable(f"{type(e).__name__}: {e}") from e
+        return connection  # type: ignore[no-any-return]
+
+    async def _greet(self, connection: Connection) -> None:
+        """Be let in, and hear that the server is ready for work: while it loads its data it is not."""
+        address = self._address
+        commands: list[tuple[str | int, ...]] = []
+        if address.password:
+            commands.append(("AUTH", *([address.user] if address.user else []), address.password))
+        if address.database:
+            commands.append(("SELECT", address.database))
+        replies = [await connection.send(encode(command), GREETING) for command in [*commands, ("PING",)]]
+        if replies != [b"OK"] * len(commands) + [b"PONG"]:
+            raise RedisUnavailable("it does not speak the protocol of Redis")
+        if self._prepare is not None:
+            await self._prepare(connection)

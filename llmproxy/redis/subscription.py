@@ -1,0 +1,107 @@
+"""Listens to what is published, over a connection of its own that is looked after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import MultiService
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from llmproxy.aio import deferred
+from llmproxy.config.redis import Address
+from llmproxy.redis.commands import encode
+from llmproxy.redis.errors import RedisUnavailable
+from llmproxy.redis.link import GREETING, Link
+from llmproxy.redis.trouble import Trouble
+
+if TYPE_CHECKING:
+    from llmproxy.redis.connection import Connection
+
+PING = 1.0  # seconds between looks whether the server is still there, and for its answer
+
+
+class Subscription(MultiService):
+    """Subscribes again whenever the connection is made again."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        where: IStreamClientEndpoint,
+        address: Address,
+        clock: IReactorTime,
+        trouble: Trouble,
+        *,
+        random: Callable[[], float],
+    ) -> None:
+        MultiService.__init__(self)
+        self._listeners: dict[bytes, list[tuple[Callable[[bytes], object], Callable[[], object]]]] = {}
+        self._link = Link(where, address, clock, trouble, random=random, messages=self._message, prepare=self._prepare)
+        self._link.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self._pinging = LoopingCall(self._ping)
+        self._pinging.clock = clock
+
+    def startService(self) -> None:
+        MultiService.startService(self)
+        self._pinging.start(PING, now=False).addErrback(lambda f: self._log.failure("Pinging Redis failed.", f))
+
+    @deferred
+    async def stopService(self) -> None:
+        if self._pinging.running:
+            self._pinging.stop()
+        stopped: Any = MultiService.stopService(self)
+        if stopped is not None:
+            await stopped
+
+    @property
+    def listening(self) -> bool:
+        connection = self._link.connection
+        return connection is not None and connection.ready
+
+    def add(self, channel: str, listener: Callable[[bytes], object], missed: Callable[[], object]) -> None:
+        """Takes effect at once, or when there is a connection."""
+        name = channel.encode()
+        self._listeners.setdefault(name, []).append((listener, missed))
+        connection = self._link.connection
+        if connection is not None:
+            self._subscribe(connection, name).addCallbacks(
+                lambda _: self._tell(missed), lambda failure: connection.abort(failure.getErrorMessage())
+            )
+
+    @deferred
+    async def _prepare(self, connection: Connection) -> None:
+        for channel in tuple(self._listeners):
+            await self._subscribe(connection, channel)
+        for listeners in self._listeners.values():
+            for _, missed in listeners:
+                self._tell(missed)
+
+    @deferred
+    async def _subscribe(self, connection: Connection, channel: bytes) -> None:
+        reply = await connection.send(encode((b"SUBSCRIBE", channel)), GREETING)
+        if not isinstance(reply, list) or reply[:2] != [b"subscribe", channel]:
+            raise RedisUnavailable("it did not subscribe to what it was told")
+
+    def _message(self, channel: bytes, payload: bytes) -> None:
+        for listener, _ in self._listeners.get(channel, ()):
+            self._tell(listener, payload)
+
+    @deferred
+    async def _ping(self) -> None:
+        """A server that is gone without a word would otherwise be listened to for ever."""
+        connection = self._link.connection
+        if connection is None:
+            return
+        try:
+            await connection.send(encode((b"PING",)), PING)
+        except RedisUnavailable as e:
+            connection.abort(str(e))
+
+    def _tell(self, listener: Callable[..., object], *arguments: bytes) -> None:
+        try:
+            listener(*arguments)
+        except Exception:
+            self._log.failure("A listener to Redis failed.")
