@@ -24,13 +24,26 @@ from llmproxy.config.library import ProxyConfig
 from llmproxy.config.load import read_private
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Routes
+from llmproxy.counters.memory import MemoryCounters
+from llmproxy.counters.unshared import UnsharedBudgets
 from llmproxy.daemon import Daemon
 from llmproxy.events import MemoryBus
-from llmproxy.interfaces import IAuditLogger, IEventBus, IEventSinkFactory, IProjectStore, ITokenValidator
+from llmproxy.interfaces import (
+    IAuditLogger,
+    ICounters,
+    ICountersFactory,
+    IEventBus,
+    IEventSinkFactory,
+    IProjectStore,
+    ITokenValidator,
+)
+from llmproxy.metering.prices import Prices
+from llmproxy.metering.worst import Worst
 from llmproxy.metrics import Metrics, ProxyMetrics, render
 from llmproxy.model import RequestRecord
 from llmproxy.pipeline import Journey
 from llmproxy.policy import Policy
+from llmproxy.quota import Quota
 from llmproxy.store.secrets import Secret, load_or_make
 from llmproxy.store.store import Store
 from llmproxy.tokens import CachedTokenValidator
@@ -56,6 +69,7 @@ class Parts:
     journey: Journey
     keys: ProviderKeys
     upstreams: Upstreams
+    quota: Quota
     agents: tuple[Agent, ...]
 
     def hang_up(self) -> Deferred[None]:
@@ -72,6 +86,7 @@ def forwarding(
     projects: IProjectStore,
     audit: IAuditLogger,
     now: Callable[[], float],
+    counters: ICounters,
     learn: Callable[[str], object] = lambda key: None,
 ) -> Parts:
     """Make what forwards, for the daemon and for the library alike."""
@@ -80,6 +95,7 @@ def forwarding(
     agents = {name: _agent(api, reactor) for name, api in settings.apis.items()}
     upstreams = Upstreams(settings, {name: Caller(agent) for name, agent in agents.items()}, clock)
     keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl)
+    quota = Quota(counters, settings.limits, settings.apis, now, Worst(Prices()))
     journey = Journey(
         routes=routes,
         validator=validator,
@@ -90,8 +106,9 @@ def forwarding(
         clock=clock,
         learn=learn,
         remembering=validator if isinstance(validator, CachedTokenValidator) else None,
+        quota=quota,
     )
-    return Parts(routes, journey, keys, upstreams, tuple(agents.values()))
+    return Parts(routes, journey, keys, upstreams, quota, tuple(agents.values()))
 
 
 def build(
@@ -133,7 +150,17 @@ def build(
     audit = _audit(settings, reactor, redactor)
     bus = MemoryBus(_sinks(settings, reactor), reactor, queue_size=settings.events.queue_size, scrub=redactor.record)
     access = AccessLog(output.write, reactor)
-    parts = forwarding(settings, reactor, validator=tokens, projects=store, audit=audit, now=now, learn=redactor.add)
+    counters = plugins.find(ICountersFactory, settings.limits.backend).counters(settings, reactor, store, now)
+    parts = forwarding(
+        settings,
+        reactor,
+        validator=tokens,
+        projects=store,
+        audit=audit,
+        now=now,
+        counters=counters,
+        learn=redactor.add,
+    )
     metrics = Metrics(breakers=partial(_circuits, parts.upstreams), events_dropped=lambda: bus.dropped)
     observers: list[Observer] = [bus.publish, *([access.observe] if settings.logging.access else [])]
     proxy = ProxyResource(
@@ -156,6 +183,7 @@ def build(
         audit=audit,
         api_names=tuple(settings.apis),
         default_api=settings.default_api,
+        standings=parts.quota.standings,
         management_token=management.value,
         clock=reactor,
     )
@@ -168,7 +196,7 @@ def build(
         daemon.serve(own_admin, site(Root(manage=manage)))
     if own_metrics:
         daemon.serve(own_metrics, site(Root(ops=pages)))
-    for service in (audit, bus, access, tokens):
+    for service in (audit, bus, access, tokens, counters):
         if IService.providedBy(service):
             daemon.accompany(service)
     for made in (encryption, management):
@@ -216,6 +244,7 @@ class TransparentProxy(ProxyResource):
             projects=store,
             audit=audit or audits.NullAudit(),
             now=tell_time,
+            counters=MemoryCounters(UnsharedBudgets(tell_time), reactor, tell_time),
         )
         self._hang_up = parts.hang_up
         self._metrics = Metrics(breakers=partial(_circuits, parts.upstreams))

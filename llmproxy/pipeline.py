@@ -16,8 +16,11 @@ from llmproxy.config.routes import Route, Routes
 from llmproxy.http import cors, credentials, fields, sniff
 from llmproxy.http.masking import Mask, masked_lines
 from llmproxy.interfaces import ITokenValidator
-from llmproxy.model import Grant, RequestRecord
+from llmproxy.limits import told
+from llmproxy.limits.plan import Plan
+from llmproxy.model import Grant, RequestRecord, Usage
 from llmproxy.policy import Policy
+from llmproxy.quota import Asked, Quota, Reservation
 from llmproxy.upstreams import ProviderKeys, Upstreams
 from llmproxy.wire.raw import Answer, BytesBody
 from llmproxy.wire.relay import Relay
@@ -38,6 +41,9 @@ class Remembering(Protocol):
 
     def known_use(self, key: bytes) -> Grant | None: ...
 
+    def give_back(self, key: bytes, grant: Grant) -> None:
+        """The use that was counted last was none: nothing was sent."""
+
 
 class Exchange:
     """One request on its journey, and what has become known of it on the way."""
@@ -54,6 +60,10 @@ class Exchange:
     authorized: float | None = None
     asked: float | None = None
     first_byte: float | None = None
+    whole: bytes | None = None
+    reservation: Reservation | None = None
+    sent = False
+    usage: Usage | None = None
 
     def __init__(self, request: Request, request_id: str, client: str, started_at: float, arrived: float) -> None:
         """
@@ -76,6 +86,20 @@ class Exchange:
     def saw_all(self, body: bytes) -> None:
         """The same for an upload that is all there."""
         self.prefix = body[:SNIFFED]
+
+    def settle(self) -> None:
+        """What was reserved is over: given back, charged as measured, or as the worst where nobody can know."""
+        held, answer = self.reservation, self.answer
+        if held is None:
+            return
+        if not self.sent:
+            held.give_back()
+        elif self.usage is not None:
+            held.settle(self.usage)
+        elif answer is not None and answer.code >= 400:
+            held.settle(Usage())  # no provider charges for what it refuses
+        else:
+            held.keep()
 
     @property
     def facts(self) -> sniff.Facts:
@@ -129,10 +153,12 @@ class Journey:
         clock: IReactorTime,
         learn: Callable[[str], object],
         remembering: Remembering | None = None,
+        quota: Quota | None = None,
     ) -> None:
         """
         @param learn: Told every provider key that is used, so that logs can leave it out.
         @param remembering: The validator, where it remembers; then the usual request waits for nothing.
+        @param quota: Knows the limits, where there can be any.
         """
         self._routes = routes
         self._validator = validator
@@ -143,6 +169,7 @@ class Journey:
         self._clock = clock
         self._learn = learn
         self._remembering = remembering
+        self._quota = quota
 
     async def handle(self, exchange: Exchange) -> None:
         """Take the whole way. Whatever refuses the request raises; a body under way ends as its relay says."""
@@ -163,7 +190,10 @@ class Journey:
         if not self._policy.knows_active(grant):
             await self._policy.guard(grant, exchange.client, exchange.request_id)
         self._policy.check(grant, route, lines, exchange.client)
-        body = await self._body(exchange, grant, route)
+        plan = None if self._quota is None else self._quota.plan(grant, route)
+        body = await self._body(exchange, grant, route, plan is not None and plan.counts_tokens)
+        if plan is not None:
+            await self._reserve(exchange, route, plan)
         exchange.authorized = self._clock.seconds()
         key = self._keys.known(grant.project_id, route.api_name)
         if key is None:
@@ -172,15 +202,23 @@ class Journey:
         if remembering is None or remembering.known_use(token_key) is None:
             await self._count(taken.token)
         exchange.asked = self._clock.seconds()
-        exchange.answer = answer = await self._upstreams.send(
-            route.with_query(taken.query),
-            grant.project_id,
-            request.method,
-            self._outgoing(exchange, route, taken.lines, key),
-            body,
-            request.upload,
-            partial(self._deadline, exchange, route),
-        )
+        exchange.sent = True
+        try:
+            exchange.answer = answer = await self._upstreams.send(
+                route.with_query(taken.query),
+                grant.project_id,
+                request.method,
+                self._outgoing(exchange, route, taken.lines, key),
+                body,
+                request.upload,
+                partial(self._deadline, exchange, route),
+            )
+        except errors.ProxyError as e:
+            if nothing_sent(e):
+                exchange.sent = False
+                if remembering is not None:
+                    remembering.give_back(token_key, grant)
+            raise
         exchange.first_byte = self._clock.seconds()
         await self._relay(exchange, route, answer, key.encode())
 
@@ -214,8 +252,23 @@ class Journey:
         except Exception as e:
             raise errors.StoreUnavailable from e
 
-    async def _body(self, exchange: Exchange, grant: Grant, route: Route) -> IBodyProducer | None:
-        """The body to be sent: as it arrives, or read whole where a policy must see it first."""
+    async def _reserve(self, exchange: Exchange, route: Route, plan: Plan) -> None:
+        """Hold what it may use at most. The usual request waits for nothing."""
+        assert self._quota is not None
+        upload = exchange.request.upload
+        size = upload.count if upload.length is UNKNOWN_LENGTH else upload.length
+        asked = Asked(route.model or exchange.facts.model, exchange.whole, size)
+        made = self._quota.reserve(plan, route, asked)
+        exchange.reservation = made if isinstance(made, Reservation) else await made
+        exchange.whole = None
+
+    async def _body(
+        self, exchange: Exchange, grant: Grant, route: Route, counted: bool = False
+    ) -> IBodyProducer | None:
+        """The body to be sent: as it arrives, or read whole where a policy must see it first.
+
+        @param counted: Whether limits must see it, which can do without one that is too large to be read.
+        """
         upload = exchange.request.upload
         if upload.length is not UNKNOWN_LENGTH and upload.length > self._server.max_request_bytes:
             raise errors.RequestTooLarge(
@@ -226,6 +279,9 @@ class Journey:
             limit = min(self._server.max_request_bytes, READ_WHOLE)
             received = received if received is not None else await upload.whole(limit)
             self._policy.check_body(grant, route, exchange.request.lines, received)
+        elif counted and received is None and (upload.length is UNKNOWN_LENGTH or upload.length <= READ_WHOLE):
+            received = await upload.whole(min(self._server.max_request_bytes, READ_WHOLE))
+        exchange.whole = received
         if received is None:
             upload.taps.append(exchange.saw)
             return upload
@@ -276,6 +332,8 @@ class Journey:
         lines = fields.incoming(masked_lines(answer.lines, key), own_cors=bool(route.api.allowed_origins))
         if route.api.allowed_origins:
             lines += cors.answer(exchange.request.lines, route.api.allowed_origins)
+        if exchange.reservation is not None:
+            lines = told.replaced(lines, exchange.reservation.told, route.api.provider)
         lines.append(b"X-Request-ID: " + exchange.request_id.encode())
         if exchange.stream:
             lines.append(b"X-Accel-Buffering: no")
@@ -303,6 +361,12 @@ class Journey:
                 )
             ),
         ]
+
+
+def nothing_sent(error: errors.ProxyError) -> bool:
+    """Whether not one byte of the request has reached the provider."""
+    held_back = isinstance(error, errors.CircuitOpen | errors.UpstreamBusy)
+    return held_back or (isinstance(error, errors.UpstreamFailure) and error.nothing_sent)
 
 
 def _text(value: bytes | None) -> str:

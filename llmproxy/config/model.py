@@ -14,6 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from llmproxy.config import addresses, names, values
 from llmproxy.config.given import Given, shown
 from llmproxy.config.units import DURATION, SIZE, duration, in_bytes, in_seconds, size
+from llmproxy.limits import budgets
+from llmproxy.model import UNLIMITED, Allowance
 
 Text = Annotated[str, BeforeValidator(values.text)]
 Name = Annotated[str, BeforeValidator(values.name)]
@@ -36,6 +38,20 @@ Items = BeforeValidator(values.items)
 Listen = Annotated[tuple[Annotated[str, BeforeValidator(addresses.listen)], ...], Items]
 Networks = Annotated[tuple[Annotated[str, BeforeValidator(addresses.network)], ...], Items]
 Endpoints = Annotated[tuple[Annotated[str, BeforeValidator(names.endpoint)], ...], Items]
+_USD: dict[str, Any] = {
+    "anyOf": [{"type": "string", "pattern": budgets.USD}, {"type": "number", "exclusiveMinimum": 0}]
+}
+_TOKENS: dict[str, Any] = {"anyOf": [{"type": "string", "pattern": budgets.TOKENS}, {"type": "integer", "minimum": 1}]}
+UsdBudgets = Annotated[
+    tuple[Annotated[str, BeforeValidator(values.usd)], ...],
+    BeforeValidator(values.one_or_more),
+    WithJsonSchema({"anyOf": [_USD, {"type": "array", "items": _USD}]}),
+]
+TokenBudgets = Annotated[
+    tuple[Annotated[str, BeforeValidator(values.token_budget)], ...],
+    BeforeValidator(values.one_or_more),
+    WithJsonSchema({"anyOf": [_TOKENS, {"type": "array", "items": _TOKENS}]}),
+]
 Method = Annotated[str, BeforeValidator(names.method), WithJsonSchema({"enum": [*names.METHODS]})]
 Methods = Annotated[tuple[Method, ...], Items]
 Origins = Annotated[tuple[Annotated[str, BeforeValidator(addresses.origin)], ...], Items]
@@ -114,6 +130,40 @@ class Retries(Section):
     """After which failures: `connect`, when nothing of the request has been sent."""
 
 
+class ApiLimits(Section):
+    """What all projects together may use of this API; 0 and nothing mean no limit."""
+
+    requests_per_minute: Whole = Field(default=0, ge=0)
+    """Requests in any minute."""
+    tokens_per_minute: Whole = Field(default=0, ge=0)
+    """Tokens in any minute, input and output."""
+    concurrency: Whole = Field(default=0, ge=0)
+    """Requests at once."""
+    budget_usd: UsdBudgets = ()
+    """Dollars to be spent, such as `20/month`; or a list, at most one for each of `day`, `month` and `lifetime`."""
+    budget_tokens: TokenBudgets = ()
+    """Tokens to be used, such as `1000000/day`; likewise."""
+    default_output_tokens: Whole = Field(default=4096, ge=0)
+    """How many tokens of output a request is reckoned to use at most, whoever's limit it is, where it says no
+    `max_tokens` or the like itself."""
+
+    @model_validator(mode="after")
+    def _periods_differ(self) -> Self:
+        self.allowance()
+        return self
+
+    def allowance(self) -> Allowance | None:
+        """These limits as the value that travels; C{None} where there are none."""
+        made = Allowance(
+            requests_per_minute=self.requests_per_minute or None,
+            tokens_per_minute=self.tokens_per_minute or None,
+            concurrency=self.concurrency or None,
+            budget_usd=budgets.each_once(map(budgets.usd, self.budget_usd)),
+            budget_tokens=budgets.each_once(map(budgets.tokens, self.budget_tokens)),
+        )
+        return None if made == UNLIMITED else made
+
+
 class Api(Section):
     """One provider's API."""
 
@@ -141,6 +191,7 @@ class Api(Section):
     """The web pages that may call it, as browsers write them; `*` for any. Empty: not checked."""
     required_headers: Headers = ()
     """Headers that a request must have."""
+    limits: ApiLimits = ApiLimits()
     circuit_breaker: CircuitBreaker = CircuitBreaker()
     retries: Retries = Retries()
     error_format: ErrorFormat = "auto"
@@ -229,11 +280,40 @@ class Redis(Section):
     """Further certificate authorities to trust for `rediss://`, a PEM file."""
 
 
-class Limits(Section):
-    """Rate limits, quotas and budgets. Checked, but of no effect yet; a token's `max_requests` always holds."""
+OnLossPolicy = Literal["local-share", "open", "closed"]
+
+
+class OnLoss(Section):
+    """While Redis cannot be asked: each process allows its part (`local-share`), all pass (`open`), none (`closed`)."""
+
+    requests_per_minute: OnLossPolicy = "local-share"
+    """For requests per minute."""
+    tokens_per_minute: OnLossPolicy = "local-share"
+    """For tokens per minute."""
+    concurrency: OnLossPolicy = "local-share"
+    """For requests at once."""
+    budget_usd: OnLossPolicy = "closed"
+    """For budgets in dollars. `local-share` shares out what was left when this process last heard of it; what others
+    spent since is not known, so a budget can then be exceeded."""
+    budget_tokens: OnLossPolicy = "closed"
+    """For budgets in tokens, likewise."""
+
+    def by_name(self) -> dict[str, str]:
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+
+class LimitSettings(Section):
+    """How rate limits and budgets are counted; the limits themselves are given to tokens, projects and APIs."""
 
     backend: Name = "memory"
-    """Where they are counted: `memory` (each process for itself) or `redis` (together)."""
+    """Where: `memory` (rates and requests at once by each process for itself, budgets together with all processes on
+    the same store), `redis` (all together), or the name of a plugin."""
+    on_loss: OnLoss = OnLoss()
+    lease: Annotated[Duration, Field(ge=3)] = 30.0
+    """In Redis, how long a request counts as under way whose process has died."""
+    unknown_price: Literal["refuse", "allow"] = "refuse"
+    """What happens where a budget in dollars meets a model without a known price: `refuse` (403), or `allow` for
+    nothing."""
 
 
 class Sink(BaseModel):
@@ -299,7 +379,7 @@ class Settings(Section):
     store: Store = Store()
     cache: Cache = Cache()
     redis: Redis = Redis()
-    limits: Limits = Limits()
+    limits: LimitSettings = LimitSettings()
     events: Events = Events()
     audit: Audit = Audit()
     logging: Logging = Logging()

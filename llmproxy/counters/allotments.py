@@ -15,6 +15,7 @@ from llmproxy.model import Claim
 
 AHEAD = 16  # requests like the present one that are taken in advance, but
 SHARE = 50  # never more than this part of the budget, so that one that is nearly used up can be used by all
+MANY = 1024  # budgets, beyond which those of the past are forgotten
 REFUSED = 1.0  # seconds for which it is remembered that nothing is left
 
 
@@ -51,6 +52,7 @@ class Allotments:
         self._clock = clock
         self._now = now
         self._known: dict[str, Allotment] = {}
+        self._many = MANY
 
     def __len__(self) -> int:
         return len(self._known)
@@ -95,8 +97,18 @@ class Allotments:
         """Held by whoever asks the store, until it has spent what it asked for; so nobody waits for ever."""
         known = self._known.get(claim.key)
         if known is None:
+            if len(self._known) >= self._many:
+                self._forget()
             known = self._known[claim.key] = Allotment()
         return known.lock
+
+    def _forget(self) -> None:
+        """Drop what is of periods that are over; what was left of them is of no use to anybody."""
+        now = self._now()
+        for key, known in list(self._known.items()):
+            if 0 < known.ends <= now and not known.held and not known.lock.locked:
+                del self._known[key]
+        self._many = max(MANY, 2 * len(self._known))
 
     async def take_more(self, claim: Claim) -> None:
         """Ask the store for more; the lock is held. L{LimitsUnavailable} where it does not answer."""

@@ -143,7 +143,6 @@ class MemoryCounters(Service):
 
     @deferred
     async def _sweep(self) -> None:
-        self._tally.sweep(self._clock.seconds())
         await self._give_back()
         if self._now() - self._forgotten > 3600:
             self._forgotten = self._now()

@@ -10,10 +10,14 @@ from llmproxy.model import Claim
 SOON = 1.0  # seconds after which it is worth asking again where nobody knows when something will be free
 
 
+MANY = 1024  # windows, beyond which those in which nothing is left are forgotten
+
+
 class Tally:
-    """Rate windows and leases by key. Who uses it sees to it that L{sweep} is called now and then."""
+    """Rate windows and leases by key."""
 
     def __init__(self) -> None:
+        self._many = MANY
         self._windows: dict[str, Window] = {}
         self._leases: dict[str, int] = {}
 
@@ -45,6 +49,8 @@ class Tally:
             return 0
         window = self._windows.get(key)
         if window is None:
+            if len(self._windows) >= self._many:
+                self._sweep(now)
             window = self._windows[key] = Window()
         return window.add(fitting(claim), now)
 
@@ -60,10 +66,11 @@ class Tally:
         elif (more := amount - fitting(claim)) and (window := self._windows.get(key)) is not None:
             window.correct(slot, more)
 
-    def sweep(self, now: float) -> None:
-        """Forget windows in which nothing is left."""
+    def _sweep(self, now: float) -> None:
+        """Forget windows in which nothing is left; not again before there are twice as many as remain."""
         for key in [key for key, window in self._windows.items() if not window.used(now)]:
             del self._windows[key]
+        self._many = max(MANY, 2 * len(self._windows))
 
 
 def fitting(claim: Claim) -> int:

@@ -110,6 +110,12 @@ class CachedTokenValidator(Service):
         grant = self._fresh(key)
         return grant if grant is not None and self._counted(grant) else None
 
+    def give_back(self, key: bytes, grant: Grant) -> None:
+        """A use that was counted was none. One of a limited token can be used again once the store has heard of it."""
+        if self._counter is not None and grant.token_id:
+            self._counter.take_back(grant.token_id)
+            self._exhausted.drop(key)
+
     def _fresh(self, key: bytes) -> Grant | None:
         grant = self._grants.get(key)
         return None if grant is None or self._expired(grant) else grant

@@ -115,6 +115,7 @@ class ProxyResource(Resource):
         if exchange.relay is not None and exchange.outcome in _ENDS:
             exchange.outcome, error = _ENDS[exchange.outcome]
             exchange.error = exchange.error or error
+        exchange.settle()
         record = exchange.record(self._clock.seconds())
         self._counting.ended()
         self._counting.observe(record)

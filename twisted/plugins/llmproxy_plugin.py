@@ -1,7 +1,8 @@
-"""What twistd finds: the proxy, the simulator, and the built-in event sinks."""
+"""What twistd finds: the proxy, the simulator, the built-in event sinks, and where limits are counted."""
 
 from twisted.application.service import ServiceMaker
 
+from llmproxy.counters.memory import MemoryCountersFactory
 from llmproxy.sinks.file import FileSinkFactory
 
 proxy = ServiceMaker(
@@ -19,3 +20,5 @@ simulator = ServiceMaker(
 )
 
 file_sink = FileSinkFactory()
+
+memory_counters = MemoryCountersFactory()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from uuid import uuid4
 
 from twisted.internet.interfaces import IReactorTime
@@ -12,7 +13,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.web.manage.auth import Failures, Gate
-from llmproxy.web.manage.endpoint import Desk, Endpoint
+from llmproxy.web.manage.endpoint import Desk, Endpoint, Standings
 from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import OneProject, Projects, Revocation
 from llmproxy.web.manage.tokens import OneToken, Tokens
@@ -26,6 +27,7 @@ class Management(Resource):
 
     @param api_names: The configured APIs: those that keys and tokens may name.
     @param default_api: The API whose key C{api_key} alone is; C{""} if there is none.
+    @param standings: Tells how limits stand, where anybody counts.
     @param clock: Tells the time, in seconds since the epoch as a reactor does.
     """
 
@@ -41,11 +43,14 @@ class Management(Resource):
         default_api: str = "",
         management_token: str,
         clock: IReactorTime,
+        standings: Standings | None = None,
         new_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
         Resource.__init__(self)
         gate = Gate(management_token, Failures(clock))
-        desk = Desk(projects, tokens, audit, gate, clock, tuple(api_names), default_api, new_id)
+        desk = Desk(projects, tokens, audit, gate, clock, tuple(api_names), default_api, new_id=new_id)
+        if standings is not None:
+            desk = replace(desk, standings=standings)
         endpoints = [*(endpoint(desk) for endpoint in ENDPOINTS), OpenApi(desk, ENDPOINTS)]
         self._routes = [(_pattern(endpoint.path), endpoint) for endpoint in endpoints]
         self._nothing = Nothing()

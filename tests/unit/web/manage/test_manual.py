@@ -47,8 +47,10 @@ class ExamplesTests(DaemonTestCase):
                 "project.activate",
                 "token.create",
                 "token.update",
+                "token.update",
                 "token.revoke",
                 "project.tokens.revoke",
+                "project.update",
             ],
         )
 

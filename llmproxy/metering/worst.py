@@ -1,0 +1,53 @@
+"""What a request can cost at most, before anybody knows what it will use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from genai_prices.data_snapshot import get_snapshot
+
+from llmproxy.metering.prices import Prices
+
+REMEMBERED = 4096  # models
+WIDEST = 2_000_000  # tokens of input where a model's context window is not known
+
+# Names that genai-prices has for what the settings call otherwise.
+PROVIDERS: Mapping[str, str] = {"bedrock-bearer": "aws", "generic": ""}
+
+
+class Worst:
+    """Prices a bound: all input as what costs most, be it read anew or written to the provider's cache.
+
+    @param named: The provider's name in genai-prices, by what the settings call it.
+    """
+
+    def __init__(self, prices: Prices, named: Callable[[str], str] = lambda name: PROVIDERS.get(name, name)) -> None:
+        self._prices = prices
+        self._named = named
+        self._windows: dict[tuple[str, str], int] = {}
+
+    def input(self, provider: str, model: str, size: int) -> int:
+        """Tokens of input that a body of so many bytes can be at most: no more than the model can read."""
+        key = (provider, model)
+        window = self._windows.get(key)
+        if window is None:
+            if len(self._windows) >= REMEMBERED:
+                self._windows.clear()  # only clients that make up models get here
+            window = self._windows[key] = self._window(self._named(provider), model)
+        return min(size, window)
+
+    def _window(self, provider: str, model: str) -> int:
+        everyone = get_snapshot().providers
+        known = next((each for each in everyone if each.id == provider), None)
+        found = known.find_model(model, all_providers=everyone) if known is not None and model else None
+        return (found.context_window if found is not None else None) or WIDEST
+
+    def cost(self, api: str, provider: str, model: str, given: int, made: int, at: float) -> float | None:
+        """USD at most for so many tokens of input and output; C{None} where no price is known."""
+        plain = {"input_tokens": given, "output_tokens": made}
+        named = self._named(provider)
+        costs = [
+            self._prices.cost(api, named, (model,), units, at)
+            for units in (plain, {**plain, "cache_write_tokens": given})
+        ]
+        return max((cost for cost in costs if cost is not None), default=None)
