@@ -141,7 +141,7 @@ class Allotments:
             keep = known.limit // SHARE if needed else 0
             known.busy = False
             if known.room < 0 or known.room > keep:
-                given[key] = min(known.room, known.room - keep)
+                given[key] = known.room if known.room < 0 else known.room - keep
                 known.room -= given[key]
             if not known.held and not known.room:
                 del self._known[key]

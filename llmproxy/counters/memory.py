@@ -10,6 +10,7 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from llmproxy.aio import deferred, within
@@ -156,7 +157,7 @@ class MemoryCounters(Service):
         await self._allotments.give_back(all_of_it=all_of_it)
 
 
-@implementer(ICountersFactory)
+@implementer(IPlugin, ICountersFactory)
 class MemoryCountersFactory:
     """C{limits: {backend: memory}}."""
 

@@ -3,6 +3,7 @@
 from twisted.application.service import ServiceMaker
 
 from llmproxy.counters.memory import MemoryCountersFactory
+from llmproxy.counters.shared import RedisCountersFactory
 from llmproxy.sinks.file import FileSinkFactory
 
 proxy = ServiceMaker(
@@ -22,3 +23,4 @@ simulator = ServiceMaker(
 file_sink = FileSinkFactory()
 
 memory_counters = MemoryCountersFactory()
+redis_counters = RedisCountersFactory()

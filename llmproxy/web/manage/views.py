@@ -37,7 +37,6 @@ class LimitsView(BaseModel):
 
 
 class ProjectFacts(BaseModel):
-
     id: str
     name: str
     active: bool
@@ -59,7 +58,6 @@ class ProjectList(BaseModel):
 
 
 class TokenFacts(BaseModel):
-
     id: str
     project_id: str
     name: str
