@@ -79,11 +79,8 @@ def line(record: RequestRecord) -> dict[str, Any]:
         "logger": "access",
         "msg": "request",
     }
-    for name, value in zip(RequestRecord._fields, record, strict=True):
-        if value.__class__ is float:
-            shown[name] = round(value, 6)
-        elif value or value == 0:  # neither None nor empty
-            shown[name] = value
+    known = zip(RequestRecord._fields, record, strict=True)
+    shown.update({name: value for name, value in known if value or value == 0})  # neither None nor empty
     del shown["started_at"]
     return shown
 

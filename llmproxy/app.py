@@ -57,6 +57,7 @@ from llmproxy.wire.http1 import Limits
 from llmproxy.wire.raw import Caller
 from llmproxy.wire.server import Site
 from llmproxy.wire.tls import Trust
+from llmproxy.wire.turn import Turn
 
 _log = Logger()
 
@@ -88,13 +89,14 @@ def forwarding(
     now: Callable[[], float],
     counters: ICounters,
     learn: Callable[[str], object] = lambda key: None,
+    turn: Turn | None = None,
 ) -> Parts:
     """Make what forwards, for the daemon and for the library alike."""
     clock: IReactorTime = reactor
     routes = Routes(settings)
-    agents = {name: _agent(api, reactor) for name, api in settings.apis.items()}
+    agents = {name: _agent(api, reactor, turn) for name, api in settings.apis.items()}
     upstreams = Upstreams(settings, {name: Caller(agent) for name, agent in agents.items()}, clock)
-    keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl)
+    keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
     quota = Quota(counters, settings.limits, settings.apis, now, Worst(Prices()))
     journey = Journey(
         routes=routes,
@@ -104,7 +106,6 @@ def forwarding(
         upstreams=upstreams,
         server=settings.server,
         clock=clock,
-        learn=learn,
         remembering=validator if isinstance(validator, CachedTokenValidator) else None,
         quota=quota,
     )
@@ -151,6 +152,7 @@ def build(
     bus = MemoryBus(_sinks(settings, reactor), reactor, queue_size=settings.events.queue_size, scrub=redactor.record)
     access = AccessLog(output.write, reactor)
     counters = plugins.find(ICountersFactory, settings.limits.backend).counters(settings, reactor, store, now)
+    turn = Turn(reactor)
     parts = forwarding(
         settings,
         reactor,
@@ -160,6 +162,7 @@ def build(
         now=now,
         counters=counters,
         learn=redactor.add,
+        turn=turn,
     )
     metrics = Metrics(breakers=partial(_circuits, parts.upstreams), events_dropped=lambda: bus.dropped)
     observers: list[Observer] = [bus.publish, *([access.observe] if settings.logging.access else [])]
@@ -188,7 +191,7 @@ def build(
         clock=reactor,
     )
     pages = ops.pages(partial(render, metrics), daemon.readiness)
-    site = partial(_site, settings, reactor, partial(_malformed, [metrics.observe, *observers], now))
+    site = partial(_site, settings, reactor, turn, partial(_malformed, [metrics.observe, *observers], now))
     own_admin, own_metrics = settings.server.admin_listen, settings.server.metrics_listen
     public = Root(proxy=proxy, manage=None if own_admin else manage, ops=None if own_metrics else pages)
     daemon.serve(settings.server.listen, site(public))
@@ -274,7 +277,7 @@ def fresh_ids(random: Callable[[int], bytes]) -> Callable[[], str]:
     return lambda: f"{start}-{next(numbers):x}"
 
 
-def _agent(api: Api, reactor: Any) -> Agent:
+def _agent(api: Api, reactor: Any, turn: Turn | None) -> Agent:
     connection, timeouts = api.connection, api.timeouts
     return Agent(
         reactor,
@@ -284,6 +287,7 @@ def _agent(api: Api, reactor: Any) -> Agent:
         max_idle_per_host=connection.max_idle_conns_per_host,
         max_idle=connection.max_idle_conns,
         context_factory=Trust(api.ca_file),
+        turn=turn,
     )
 
 
@@ -311,7 +315,9 @@ def _malformed(
         observe(record)
 
 
-def _site(settings: Settings, reactor: Any, on_refused: Callable[[int, str, str, str], None], root: Root) -> Site:
+def _site(
+    settings: Settings, reactor: Any, turn: Turn, on_refused: Callable[[int, str, str, str], None], root: Root
+) -> Site:
     server = settings.server
     return Site(
         root,
@@ -322,6 +328,7 @@ def _site(settings: Settings, reactor: Any, on_refused: Callable[[int, str, str,
         keepalive_timeout=server.keepalive_timeout,
         max_connections=server.max_connections,
         on_refused=on_refused,
+        turn=turn,
     )
 
 

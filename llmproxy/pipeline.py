@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -115,7 +114,7 @@ class Exchange:
         return RequestRecord(
             request_id=self.request_id,
             started_at=self.started_at,
-            duration=finished - self.arrived,
+            duration=round(finished - self.arrived, 6),
             method=request.method.decode("ascii", "replace"),
             path=path.decode("ascii", "backslashreplace"),
             status=self.status,
@@ -128,8 +127,8 @@ class Exchange:
             stream=self.stream,
             bytes_in=request.upload.count,
             bytes_out=self.relay.count if self.relay else 0,
-            first_byte=None if first is None else first - self.arrived,
-            upstream_time=None if first is None or asked is None else first - asked,
+            first_byte=None if first is None else round(first - self.arrived, 6),
+            upstream_time=None if first is None or asked is None else round(first - asked, 6),
             upstream_status=answer.code if answer else None,
             error=self.error,
             client=self.client,
@@ -151,12 +150,10 @@ class Journey:
         upstreams: Upstreams,
         server: Server,
         clock: IReactorTime,
-        learn: Callable[[str], object],
         remembering: Remembering | None = None,
         quota: Quota | None = None,
     ) -> None:
         """
-        @param learn: Told every provider key that is used, so that logs can leave it out.
         @param remembering: The validator, where it remembers; then the usual request waits for nothing.
         @param quota: Knows the limits, where there can be any.
         """
@@ -167,7 +164,6 @@ class Journey:
         self._upstreams = upstreams
         self._server = server
         self._clock = clock
-        self._learn = learn
         self._remembering = remembering
         self._quota = quota
 
@@ -197,8 +193,7 @@ class Journey:
         exchange.authorized = self._clock.seconds()
         key = self._keys.known(grant.project_id, route.api_name)
         if key is None:
-            key = await self._keys.look_up(grant.project_id, route.api_name)
-            self._learn(key)
+            key = await self._keys.look_up(grant.project_id, route.api_name, route.auth)
         if remembering is None or remembering.known_use(token_key) is None:
             await self._count(taken.token)
         exchange.asked = self._clock.seconds()
@@ -208,7 +203,7 @@ class Journey:
                 route.with_query(taken.query),
                 grant.project_id,
                 request.method,
-                self._outgoing(exchange, route, taken.lines, key),
+                self._outgoing(exchange, route, taken.lines, key.line),
                 body,
                 request.upload,
                 partial(self._deadline, exchange, route),
@@ -220,7 +215,7 @@ class Journey:
                     remembering.give_back(token_key, grant)
             raise
         exchange.first_byte = self._clock.seconds()
-        await self._relay(exchange, route, answer, key.encode())
+        await self._relay(exchange, route, answer, key.value)
 
     # The steps
 
@@ -290,11 +285,11 @@ class Journey:
             return None
         return BytesBody(received)
 
-    def _outgoing(self, exchange: Exchange, route: Route, lines: list[bytes], key: str) -> list[bytes]:
+    def _outgoing(self, exchange: Exchange, route: Route, lines: list[bytes], credential: bytes) -> list[bytes]:
         return fields.outgoing(
             lines,
             host=route.origin.host_header,
-            credential=credentials.inject(route.auth, key),
+            credential=credential,
             client=exchange.client if route.api.forward_client_ip else "",
         )
 
@@ -342,23 +337,19 @@ class Journey:
         return lines
 
     def _debug(self, exchange: Exchange) -> list[bytes]:
-        authorized, asked, now = (
-            exchange.arrived if at is None else at for at in (exchange.authorized, exchange.asked, exchange.first_byte)
-        )
+        arrived, authorized, asked, now = exchange.arrived, exchange.authorized, exchange.asked, exchange.first_byte
+        assert authorized is not None and asked is not None and now is not None
         return [
             b"X-Cache-Status: disabled",
             b"X-Cache-Debug: no cache",
             b"Cache-Status: llmproxy; fwd=bypass",
             b"X-Upstream-Response-Time: %d" % round((now - asked) * 1000),
             b"Server-Timing: auth;dur=%.1f, queue;dur=%.1f, upstream;dur=%.1f, proxy;dur=%.1f"
-            % tuple(
-                1000 * seconds
-                for seconds in (
-                    authorized - exchange.arrived,
-                    asked - authorized,
-                    now - asked,
-                    asked - exchange.arrived,
-                )
+            % (
+                (authorized - arrived) * 1000,
+                (asked - authorized) * 1000,
+                (now - asked) * 1000,
+                (asked - arrived) * 1000,
             ),
         ]
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable
+from operator import attrgetter
 from threading import Lock
 from typing import Any, AnyStr
 from urllib.parse import quote
@@ -25,7 +26,10 @@ PATTERNS = (
     r"sk-lp-[A-Za-z0-9_-]{20,}",
     *(first + SCHEME.pattern[4:] + r"[A-Za-z0-9._~+/=-]{16,}" for first in "Bb"),
 )
+REMEMBERED = 1024
 FREE_TEXT = ("request_id", "method", "path", "model", "client", "user_agent")  # of a record: what a client may choose
+
+_free_text = attrgetter(*FREE_TEXT)
 
 
 class Redactor:
@@ -45,6 +49,7 @@ class Redactor:
         self._heads: Counter[str] = Counter()
         self._pattern: re.Pattern[str] | None = None
         self._needles: tuple[str, ...] = ()
+        self._clean: set[tuple[str, ...]] = set()  # free text that holds none of the secrets known so far
         self._lock = Lock()  # keys come from the store's threads too
         for secret in secrets:
             self.add(secret)
@@ -57,6 +62,7 @@ class Redactor:
             if secret in self._secrets:
                 self._secrets.move_to_end(secret)
                 return
+            self._clean = set()
             self._secrets[secret] = forms = _forms(secret)
             if not all(_head(form) in self._heads for form in forms):
                 self._pattern = None
@@ -72,9 +78,17 @@ class Redactor:
 
     def record(self, record: RequestRecord) -> RequestRecord:
         """The same record, with every secret masked that a client may have put into it."""
-        values = [getattr(record, name) for name in FREE_TEXT]
+        values = _free_text(record)
+        # All but the request's id are the same for most requests of a client.
+        request_id, rest = values[0], values[1:]
+        clean = self._clean  # another thread that adds a secret begins a new one
+        if rest in clean and self._masked(request_id) is request_id:
+            return record
         text = "\0".join(values)
         if self._masked(text) is text:
+            if len(clean) >= REMEMBERED:
+                clean.clear()
+            clean.add(rest)
             return record
         masked: dict[str, Any] = {name: self._masked(value) for name, value in zip(FREE_TEXT, values, strict=True)}
         return record._replace(**masked)

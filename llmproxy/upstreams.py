@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -15,42 +15,75 @@ from llmproxy import errors
 from llmproxy.breaker import Breaker
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Route, upstream
+from llmproxy.http import credentials
 from llmproxy.interfaces import IProjectStore
 from llmproxy.wire.deadline import Deadline
 from llmproxy.wire.raw import Answer, Caller, Origin
 
 LOOKS = 8  # how often, in the time that a provider may be silent, it is looked whether the upload goes on
 SPARE = 1000  # watches that are kept for the next request
+_NEVER = (0.0, None)
 FAILING = frozenset((500, 502, 503, 504))  # answers by which a provider says that it is not working; 529 says "later"
+
+
+class ProviderKey(NamedTuple):
+    """A project's key for one provider.
+
+    @ivar line: The header line that carries it.
+    """
+
+    value: bytes
+    line: bytes
 
 
 class ProviderKeys:
     """Remembers each project's provider keys for a short time, so that the usual request looks nothing up."""
 
-    def __init__(self, store: IProjectStore, clock: IReactorTime, *, ttl: float, size: int = 10_000) -> None:
+    def __init__(
+        self,
+        store: IProjectStore,
+        clock: IReactorTime,
+        *,
+        ttl: float,
+        size: int = 10_000,
+        learn: Callable[[str], object] = lambda key: None,
+    ) -> None:
+        """
+        @param ttl: Seconds for which a key is remembered.
+        @param learn: Told every key, so that logs can leave it out.
+        """
+        self._learn = learn
         self._store = store
         self._clock = clock
         self._ttl = ttl
         self._size = size
-        self._known: OrderedDict[tuple[str, str], tuple[float, str]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], tuple[float, ProviderKey | None]] = OrderedDict()
         self._changes = 0
 
-    def known(self, project_id: str, api: str) -> str | None:
+    def known(self, project_id: str, api: str) -> ProviderKey | None:
         """The key, if it is remembered."""
-        until, key = self._known.get((project_id, api), (0.0, ""))
+        until, key = self._known.get((project_id, api), _NEVER)
         return key if self._clock.seconds() < until else None
 
-    async def look_up(self, project_id: str, api: str) -> str:
-        """Ask the store. L{errors.UpstreamAuthError}: there is no key; L{errors.StoreUnavailable}: it is down."""
+    async def look_up(self, project_id: str, api: str, scheme: str) -> ProviderKey:
+        """Ask the store.
+
+        L{errors.UpstreamAuthError}: there is no key, or it is none; L{errors.StoreUnavailable}: the store is down.
+
+        @param scheme: How the provider wants it; see L{credentials.scheme}.
+        """
         changes = self._changes
         try:
-            key = await self._store.get_api_key_for_project(project_id, api)
+            value = await self._store.get_api_key_for_project(project_id, api)
         except (errors.ProxyError, CancelledError):
             raise
         except Exception as e:
             raise errors.StoreUnavailable("The provider's key could not be looked up. Try again.") from e
-        if not key:
+        if not value:
             raise errors.UpstreamAuthError
+        self._learn(value)
+        line = credentials.inject(scheme, value)
+        key = ProviderKey(value.encode("ascii"), line)
         if changes == self._changes:  # nothing was changed while we asked
             self._known[project_id, api] = (self._clock.seconds() + self._ttl, key)
             while len(self._known) > self._size:

@@ -65,6 +65,7 @@ class Channel(Protocol):
         self._request: Request | None = None
         self._producer: Any = None
         self._buffer = b""  # what came after the present request
+        self._parting = b""  # what leaves at the end of the turn
         self._upload: Upload | None = None  # the body that is arriving
         self._chunks: ChunkedBody | None = None
         self._left = 0
@@ -120,6 +121,7 @@ class Channel(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closing = True
+        self._parting = b""
         self._deadline.stop()
         self._stop_watching()
         self.site.closed(self)
@@ -146,9 +148,13 @@ class Channel(Protocol):
     def write(self, *pieces: bytes) -> None:
         """Send at once where nothing waits to be sent; that spares a turn of the reactor and two system calls.
 
+        Without any pieces, send what was left for the end of the turn.
+
         The transport keeps what it could not send, and finds out by itself what is wrong with a connection.
         """
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self._parting:
+            data, self._parting = self._parting + data, b""
         transport = self.transport
         if self._socket is not None and not transport.dataBuffer and not transport._tempDataLen:
             try:
@@ -159,6 +165,18 @@ class Channel(Protocol):
                 return
             data = data[sent:]
         transport.write(data)
+
+    def write_last(self, data: bytes) -> None:
+        """As L{write}, for an answer that is complete with it: under load it leaves with others at the turn's end."""
+        turn = self.site.turn
+        if turn is not None and self._socket is not None and turn.wait(self._part):
+            self._parting += data
+        else:
+            self.write(data)
+
+    def _part(self) -> None:
+        if self._parting:
+            self.write()
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         self._producer = producer
@@ -190,6 +208,7 @@ class Channel(Protocol):
         @param visible: Whether the end of the connection alone tells that it is the middle; otherwise it is reset.
         """
         self._detach()
+        self._part()
         if visible:
             self._close(CUTTING)
         else:
@@ -303,7 +322,7 @@ class Channel(Protocol):
         """Say what is wrong with a request that nobody else has seen, and be done with this client."""
         request_id = self.site.fresh_id()
         self.site.on_refused(status, code, self.remote, request_id)
-        self.transport.write(refusal(status, code, message, request_id, self.site.allow))
+        self.write(refusal(status, code, message, request_id, self.site.allow))
         self._linger()
 
     # Bodies
@@ -356,7 +375,7 @@ class Channel(Protocol):
         if self._continue:
             self._continue = False
             if self._request is not None and not self._request.begun:
-                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._await_body()
         self._regulate()
 
@@ -407,10 +426,10 @@ class Channel(Protocol):
     def _probe(self, request: Request) -> bool:
         """Write what a client that listens ignores, and what makes one that has left say so."""
         if not request.begun and request.minor:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             return True
         if request.begun and request.chunked:
-            self.transport.write(b"0")  # the next chunk's size now has a leading zero
+            self.write(b"0")  # the next chunk's size now has a leading zero
             return True
         return self._blocked  # it has still to take what is written
 
@@ -434,6 +453,7 @@ class Channel(Protocol):
 
     def _leave(self) -> None:
         """The client has left: whoever works for it is told now."""
+        self._parting = b""
         request = self._detach()
         self._closing = True
         self.transport.abortConnection()
@@ -465,6 +485,7 @@ class Channel(Protocol):
             self.transport.loseWriteConnection()
 
     def _shut(self, seconds: float) -> None:
+        self._part()
         self._closing = True
         self._upload = self._chunks = None
         self._buffer = b""

@@ -22,6 +22,7 @@ from llmproxy.wire.outgoing import framing
 from llmproxy.wire.pool import Bounds, Pool, Room
 from llmproxy.wire.raw import DEFAULT_PORTS, Origin
 from llmproxy.wire.tls import Trust
+from llmproxy.wire.turn import Turn
 
 
 @implementer(IAgent)
@@ -46,6 +47,7 @@ class Agent:
         ca_file: str = "",
         context_factory: IPolicyForHTTPS | None = None,
         limits: Limits | None = None,
+        turn: Turn | None = None,
     ) -> None:
         """
         @param connect_timeout: Seconds for making a connection, TLS included; also for waiting until one is free.
@@ -54,6 +56,7 @@ class Agent:
             all. A connection older than C{max_age} seconds is not used again.
         @param ca_file: PEM file of certificate authorities to trust over TLS besides the platform's.
         @param context_factory: Whom to trust instead; by default L{Trust}.
+        @param turn: Where whole requests wait for the end of the reactor's turn; without it they leave at once.
         """
         self._reactor = reactor
         self._bounds = Bounds(
@@ -63,6 +66,7 @@ class Agent:
         self._trust = context_factory or Trust(ca_file)
         self._limits = limits or Limits()
         self._pools: dict[Origin, Pool] = {}
+        self._turn = turn
         self._closed = False
         self._known: dict[bytes, tuple[Pool, Origin]] = {}
 
@@ -105,6 +109,7 @@ class Agent:
                 self._room,
                 self._limits,
                 secure=origin.scheme == "https",
+                turn=self._turn,
             )
         return self._pools[origin], origin
 

@@ -23,6 +23,7 @@ from llmproxy.wire import http1
 from llmproxy.wire.answer import Answer
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.outgoing import JOINED, Outgoing
+from llmproxy.wire.turn import Turn
 
 INTERIM = 16  # answers of the 1xx kind before the real one; more are a fault
 GRACE = 5.0  # seconds a connection that we close has to go away by itself
@@ -81,6 +82,7 @@ class Connection(Protocol):
     _poll: select.poll | None = None
     _chunks: _Chunks | None = None
     _closing: IDelayedCall | None = None
+    _parting = b""
     _keep = False
     _left = 0
     _heard = False
@@ -90,7 +92,13 @@ class Connection(Protocol):
     _used = 0
     good_until = 0.0
 
-    def __init__(self, home: Home, clock: IReactorTime, limits: http1.Limits, *, secure: bool) -> None:
+    def __init__(
+        self, home: Home, clock: IReactorTime, limits: http1.Limits, *, secure: bool, turn: Turn | None = None
+    ) -> None:
+        """
+        @param turn: Where whole requests wait for the end of the reactor's turn; without it they leave at once.
+        """
+        self._turn = turn
         self._home = home
         self._clock = clock
         self._limits = limits
@@ -140,12 +148,20 @@ class Connection(Protocol):
             return
         whole = exchange.whole
         if whole is not None and len(whole) < JOINED:
-            self._write(exchange.head + whole)
+            self._parting = exchange.head + whole
+            if self._socket is None or self._turn is None or not self._turn.wait(self._part):
+                self._part()
             return
         outgoing = Outgoing(exchange.head, exchange.body, self._write, self.transport, self._unsendable)
         self._outgoing = outgoing
         outgoing.start()
         exchange.started = outgoing.started
+
+    def _part(self) -> None:
+        """A whole request leaves."""
+        data, self._parting = self._parting, b""
+        if data:
+            self._write(data)
 
     def _write(self, data: bytes) -> bool:
         """Write at once where nothing waits to be written; so it is known whether anything has left.

@@ -367,6 +367,13 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+@lru_cache(1024)  # the sizes of a stream's events repeat
+def _chunk_size(line: bytes) -> int:
+    """What this line says, or -1 where it says none."""
+    match = _CHUNK_LINE.fullmatch(line)
+    return -1 if match is None else int(match[1], 16)
+
+
 class ChunkedBody:
     """Takes a chunked body apart, however its bytes arrive.
 
@@ -389,6 +396,13 @@ class ChunkedBody:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the pieces of the body that these bytes hold; L{BadMessage} on any oddity."""
+        if self._state == _SIZE and not self._buffer:
+            # An event of a stream usually comes as one whole chunk.
+            start = data.find(b"\r\n", 0, 18) + 2
+            if start > 2 and data[-2:] == b"\r\n":
+                size = _chunk_size(data[: start - 2])
+                if size > 0 and len(data) == start + size + 2:
+                    return [data[start:-2]]
         if self._buffer:
             data, self._buffer = self._buffer + data, b""
         pieces: list[bytes] = []
@@ -442,10 +456,9 @@ class ChunkedBody:
             raise BadMessage(431, "request_header_fields_too_large", "The trailer is larger than this proxy accepts.")
 
     def _size(self, line: bytes) -> None:
-        match = _CHUNK_LINE.fullmatch(line)
-        if match is None:
+        self._left = _chunk_size(line)
+        if self._left < 0:
             raise _bad("The size of a chunk is malformed.")
-        self._left = int(match[1], 16)
         self._state = _DATA if self._left else _TRAILER
 
     def _trailer_line(self, line: bytes) -> None:

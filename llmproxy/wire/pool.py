@@ -20,6 +20,7 @@ from llmproxy.aio import within
 from llmproxy.wire.connection import Connection
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.http1 import Limits
+from llmproxy.wire.turn import Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,11 @@ class Pool:
         limits: Limits,
         *,
         secure: bool,
+        turn: Turn | None = None,
     ) -> None:
         """
         @param secure: Whether the endpoint speaks TLS; then a connection counts only after the handshake.
+        @param turn: See L{Connection}.
         """
         self._endpoint = endpoint
         self._clock = clock
@@ -97,6 +100,7 @@ class Pool:
         self._room = room
         self._limits = limits
         self._secure = secure
+        self._turn = turn
         self._factory = Factory.forProtocol(self._make)
         self._factory.noisy = False
         self._idle: list[Connection] = []  # the longest unused first
@@ -240,7 +244,7 @@ class Pool:
             raise unconnected(e, secure=self._secure) from e
 
     def _make(self) -> Connection:
-        connection = Connection(self, self._clock, self._limits, secure=self._secure)
+        connection = Connection(self, self._clock, self._limits, secure=self._secure, turn=self._turn)
         self._sockets.add(connection)
         return connection
 

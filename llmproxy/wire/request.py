@@ -126,7 +126,7 @@ class Request(server.Request):
 
     def _last(self, data: bytes, body: bytes) -> None:
         self.sentLength = len(body)
-        self.channel.write(data)
+        self.channel.write_last(data)
         self._end()
 
     def flush(self) -> None:

@@ -18,6 +18,7 @@ from llmproxy.wire import peer
 from llmproxy.wire.channel import Channel
 from llmproxy.wire.http1 import Limits
 from llmproxy.wire.request import Request
+from llmproxy.wire.turn import Turn
 from llmproxy.wire.upload import Upload
 
 __all__ = ["Channel", "Limits", "Request", "Site", "Upload"]
@@ -60,6 +61,7 @@ class Site(server.Site):
         on_refused: Refused = _nobody,
         fresh_id: Callable[[], str] = _fresh_id,
         peer_left: Callable[..., bool] = peer.has_left,
+        turn: Turn | None = None,
     ) -> None:
         """
         @param head_timeout: Seconds in all for a head, from its first byte or from the connection's beginning.
@@ -69,6 +71,7 @@ class Site(server.Site):
         @param on_refused: Told status, code, address and request id of what is refused before a resource sees it.
         @param fresh_id: Makes the request id of such a refusal.
         @param peer_left: See L{peer.has_left}.
+        @param turn: Where complete answers wait for the end of the reactor's turn; without it they leave at once.
         """
         super().__init__(resource, reactor=reactor)  # type: ignore[no-untyped-call]
         self.limits = limits or Limits()
@@ -78,6 +81,7 @@ class Site(server.Site):
         self.on_refused = on_refused
         self.fresh_id = fresh_id
         self.peer_left = peer_left
+        self.turn = turn
         self.allow = b"Allow: " + b", ".join(sorted(self.limits.methods))
         self._at = getattr(resource, "at", None)
         self._most = max_connections

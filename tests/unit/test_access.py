@@ -32,7 +32,7 @@ def record(**changes: Any) -> RequestRecord:
 class LineTests(SynchronousTestCase):
     def test_fields(self) -> None:
         """The line says when the request ended and all that is known of it, but nothing that is empty."""
-        shown = line(record(api="openai", first_byte=0.1234567891, stream=True))
+        shown = line(record(api="openai", first_byte=0.123457, stream=True))
         self.assertEqual(
             shown,
             {

@@ -83,6 +83,22 @@ class RedactorTests(unittest.TestCase):
         masked = redactor.record(dirty)
         self.assertEqual((masked.path, masked.user_agent, masked.status), (f"/{MASK}", MASK, 404))
 
+    def test_a_record_like_one_that_was_clean(self) -> None:
+        """Is looked at again once there is a new secret, and whatever its id is."""
+        redactor = Redactor(["hunter2-hunter2"])
+        record = RequestRecord("r1", 0.0, 0.1, "GET", "/v1/models", 200, "complete", user_agent="swordfish-1")
+        for request_id, shown in (("r1", "r1"), ("hunter2-hunter2", MASK), ("r2", "r2")):
+            self.assertEqual(redactor.record(record._replace(request_id=request_id)).request_id, shown)
+        redactor.add("swordfish-1")
+        self.assertEqual(redactor.record(record).user_agent, MASK)
+
+    def test_records_without_end(self) -> None:
+        """What is remembered of them stays within bounds."""
+        redactor = Redactor()
+        for number in range(3000):
+            redactor.record(RequestRecord("r", 0.0, 0.1, "GET", f"/{number}", 200, "complete"))
+        self.assertLessEqual(len(redactor._clean), 1024)
+
     @given(SECRETS, st.text(max_size=20), st.text(max_size=20))
     def test_every_form(self, secret: str, before: str, after: str) -> None:
         """Plain, in JSON, in a URL or as bytes: the secret is not to be found in the outcome."""

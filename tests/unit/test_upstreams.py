@@ -20,7 +20,8 @@ class Keys(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.store = MemoryStore(self.clock)
-        self.keys = ProviderKeys(self.store, self.clock, ttl=5.0, size=2)
+        self.learnt: list[str] = []
+        self.keys = ProviderKeys(self.store, self.clock, ttl=5.0, size=2, learn=self.learnt.append)
         for project in ("p", "q", "r"):
             self.keep(project, f"key of {project}")
 
@@ -28,24 +29,31 @@ class Keys(SynchronousTestCase):
         self.store.keys[project] = {"main": key}
         self.store.projects[project] = Project(project, project)
 
-    def look_up(self, project: str = "p", api: str = "main") -> Deferred[str]:
-        return Deferred.fromCoroutine(self.keys.look_up(project, api))
+    def look_up(self, project: str = "p", api: str = "main") -> Deferred[bytes]:
+        looking = Deferred.fromCoroutine(self.keys.look_up(project, api, "x-api-key"))
+        return looking.addCallback(lambda key: key.value)
+
+    def known(self, project: str, api: str = "main") -> bytes | None:
+        key = self.keys.known(project, api)
+        return None if key is None else key.value
 
     def test_remembered_for_a_while(self) -> None:
-        self.assertIsNone(self.keys.known("p", "main"))
-        self.assertEqual(self.successResultOf(self.look_up()), "key of p")
+        self.assertIsNone(self.known("p"))
+        self.assertEqual(self.successResultOf(self.look_up()), b"key of p")
+        self.assertEqual(self.keys.known("p", "main"), (b"key of p", b"x-api-key: key of p"))
+        self.assertEqual(self.learnt, ["key of p"])
         self.clock.advance(4.9)
-        self.assertEqual(self.keys.known("p", "main"), "key of p")
-        self.assertIsNone(self.keys.known("p", "other"))
+        self.assertEqual(self.known("p"), b"key of p")
+        self.assertIsNone(self.known("p", "other"))
         self.clock.advance(0.1)
-        self.assertIsNone(self.keys.known("p", "main"))
+        self.assertIsNone(self.known("p"))
 
     def test_forgotten(self) -> None:
         """One project's, when it has changed."""
         for project in ("p", "q"):
             self.successResultOf(self.look_up(project))
         self.keys.forget("p")
-        self.assertEqual((self.keys.known("p", "main"), self.keys.known("q", "main")), (None, "key of q"))
+        self.assertEqual((self.known("p"), self.known("q")), (None, b"key of q"))
 
     def test_changed_while_it_was_looked_up(self) -> None:
         """Is used this once, but not remembered: it may be the old one."""
@@ -54,21 +62,25 @@ class Keys(SynchronousTestCase):
         looking = self.look_up()
         self.keys.forget("p")
         asking.callback(None)
-        self.assertEqual(self.successResultOf(looking), "key of p")
-        self.assertIsNone(self.keys.known("p", "main"))
+        self.assertEqual(self.successResultOf(looking), b"key of p")
+        self.assertIsNone(self.known("p"))
 
     def test_not_more_than_so_many(self) -> None:
         for project in ("p", "q", "r"):
             self.successResultOf(self.look_up(project))
-        self.assertEqual(
-            [self.keys.known(project, "main") for project in ("p", "q", "r")], [None, "key of q", "key of r"]
-        )
+        self.assertEqual([self.known(project) for project in ("p", "q", "r")], [None, b"key of q", b"key of r"])
 
     def test_none(self) -> None:
         self.failureResultOf(self.look_up(api="other"), errors.UpstreamAuthError)
         self.keep("p", "")
         self.failureResultOf(self.look_up(), errors.UpstreamAuthError)
-        self.assertIsNone(self.keys.known("p", "main"))
+        self.assertIsNone(self.known("p"))
+
+    def test_one_that_cannot_be_sent(self) -> None:
+        """Is refused each time, and never part of a head."""
+        self.keep("p", "a\r\nX: y")
+        self.failureResultOf(self.look_up(), errors.UpstreamAuthError)
+        self.assertIsNone(self.known("p"))
 
     def test_a_store_that_fails(self) -> None:
         """In its own words is a store that does not answer."""

@@ -427,6 +427,17 @@ class FaultTests(ConnectionCase):
             self.assertTrue(self.wire.aborted)
             self.assertEqual(self.home.freed, 0)
 
+    def test_a_malformed_chunk_in_a_read_of_its_own(self) -> None:
+        """The same, where whole chunks came one by one before."""
+        for odd in (b"x\r\nb\r\n", b"-1\r\nb\r\n", b"1_0\r\n0123456789abcdef\r\n", b" 1\r\nb\r\n"):
+            self.open()
+            exchange = self.ask()
+            self.receive(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+            taker = self.take(exchange)
+            self.receive(b"1\r\na\r\n")
+            self.receive(odd)
+            self.assertEqual((taker.body, taker.cut), (b"a", True), odd)
+
     def test_malformed_chunks_with_the_head(self) -> None:
         exchange = self.ask()
         self.receive(OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\nx\r\n")

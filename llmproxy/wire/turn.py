@@ -1,0 +1,47 @@
+"""Lets whole messages that are written in one turn of the reactor leave together, at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+
+QUIET = 0.0005  # seconds since the last message, after which the next waits for no other
+MOST = 16  # messages that wait at a time
+
+
+class Turn:
+    """Under load, sending at once makes the kernel wake the other end for each message, and the other end go back to
+    sleep after each; sent together, they wake it once. That is a sixth of a small request's time.
+
+    A message that follows none waits for nothing, and neither does a piece of a stream: it is no whole message.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._waiting: list[Callable[[], object]] = []
+        self._last = 0.0
+        self._ending = False
+
+    def wait(self, leave: Callable[[], object]) -> bool:
+        """Say whether there is something to wait for; if so, C{leave} is called once, before the turn is over."""
+        now = self._clock.seconds()
+        quiet, self._last = now - self._last > QUIET, now
+        if quiet and not self._waiting:
+            return False
+        self._waiting.append(leave)
+        if len(self._waiting) >= MOST:
+            self._leave()
+        elif not self._ending:
+            self._ending = True
+            self._clock.callLater(0, self._end)
+        return True
+
+    def _end(self) -> None:
+        self._ending = False
+        self._leave()
+
+    def _leave(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for leave in waiting:
+            leave()
