@@ -17,7 +17,7 @@ from llmproxy.limits.bounds import Bound, bound
 from llmproxy.limits.budgets import NANO, nano
 from llmproxy.limits.calendar import Calendar
 from llmproxy.limits.plan import Plan, Rule, plan, rules
-from llmproxy.model import Allowance, Claim, Grant, Usage, Verdict
+from llmproxy.model import Allowance, Claim, Grant, Verdict
 
 REMEMBERED = 4096  # plans
 
@@ -25,8 +25,8 @@ REMEMBERED = 4096  # plans
 class Worst(Protocol):
     """Tells what a request can use and cost at most; L{metering.worst} has the meanings."""
 
-    def input(self, provider: str, model: str, size: int) -> int: ...
-    def cost(self, api: str, provider: str, model: str, given: int, made: int, at: float) -> float | None: ...
+    def input(self, api: str, model: str, size: int) -> int: ...
+    def cost(self, api: str, model: str, given: int, made: int, at: float) -> float | None: ...
 
 
 class Asked(NamedTuple):
@@ -63,13 +63,9 @@ class Reservation:
         """Nobody knows what it used: it counts as what it could have used at most."""
         self._settle([claim.amount for claim in self.claims])
 
-    def settle(self, usage: Usage) -> None:
-        """It used so much. What has no price is charged with nothing."""
-        used = {
-            "requests": 1,
-            "tokens": usage.input_tokens + usage.output_tokens,
-            "usd": nano(usage.cost_usd or 0.0),
-        }
+    def settle(self, tokens: int, cost: float | None) -> None:
+        """It used so many tokens, and so many dollars; what has no price is charged with nothing."""
+        used = {"requests": 1, "tokens": tokens, "usd": nano(cost or 0.0)}
         self._settle([used[rule.unit] for rule in self.plan.rules])
 
     def _settle(self, amounts: Sequence[int]) -> None:
@@ -167,13 +163,13 @@ class Quota:
 
     def _bound(self, route: Route, asked: Asked) -> Bound:
         most = bound(route.path, asked.body, asked.size, self._outputs[route.api_name])
-        return Bound(self._worst.input(route.api.provider, asked.model, most.input), most.output)
+        return Bound(self._worst.input(route.api_name, asked.model, most.input), most.output)
 
     def _money(self, route: Route, model: str, most: Bound, now: float) -> int:
         """Nano-dollars that it may cost at most; L{errors.PriceUnknown} where that cannot be known."""
         if not model or not (most.input or most.output):
             return 0
-        cost = self._worst.cost(route.api_name, route.api.provider, model, most.input, most.output, now)
+        cost = self._worst.cost(route.api_name, model, most.input, most.output, now)
         if cost is not None:
             return nano(cost)
         if self._refuse_unpriced:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from genai_prices.data_snapshot import get_snapshot
 
@@ -11,29 +11,26 @@ from llmproxy.metering.prices import Prices
 REMEMBERED = 4096  # models
 WIDEST = 2_000_000  # tokens of input where a model's context window is not known
 
-# Names that genai-prices has for what the settings call otherwise.
-PROVIDERS: Mapping[str, str] = {"bedrock-bearer": "aws", "generic": ""}
-
 
 class Worst:
     """Prices a bound: all input as what costs most, be it read anew or written to the provider's cache.
 
-    @param named: The provider's name in genai-prices, by what the settings call it.
+    @param providers: The providers' names in genai-prices, by the names of the APIs.
     """
 
-    def __init__(self, prices: Prices, named: Callable[[str], str] = lambda name: PROVIDERS.get(name, name)) -> None:
+    def __init__(self, prices: Prices, providers: Mapping[str, str]) -> None:
         self._prices = prices
-        self._named = named
+        self._providers = providers
         self._windows: dict[tuple[str, str], int] = {}
 
-    def input(self, provider: str, model: str, size: int) -> int:
+    def input(self, api: str, model: str, size: int) -> int:
         """Tokens of input that a body of so many bytes can be at most: no more than the model can read."""
-        key = (provider, model)
+        key = (api, model)
         window = self._windows.get(key)
         if window is None:
             if len(self._windows) >= REMEMBERED:
                 self._windows.clear()  # only clients that make up models get here
-            window = self._windows[key] = self._window(self._named(provider), model)
+            window = self._windows[key] = self._window(self._providers[api], model)
         return min(size, window)
 
     def _window(self, provider: str, model: str) -> int:
@@ -42,12 +39,12 @@ class Worst:
         found = known.find_model(model, all_providers=everyone) if known is not None and model else None
         return (found.context_window if found is not None else None) or WIDEST
 
-    def cost(self, api: str, provider: str, model: str, given: int, made: int, at: float) -> float | None:
+    def cost(self, api: str, model: str, given: int, made: int, at: float) -> float | None:
         """USD at most for so many tokens of input and output; C{None} where no price is known."""
         plain = {"input_tokens": given, "output_tokens": made}
-        named = self._named(provider)
+        provider = self._providers[api]
         costs = [
-            self._prices.cost(api, named, (model,), units, at)
+            self._prices.cost(api, provider, (model,), units, at)
             for units in (plain, {**plain, "cache_write_tokens": given})
         ]
         return max((cost for cost in costs if cost is not None), default=None)
