@@ -171,7 +171,7 @@ class Quota:
             return 0
         cost = self._worst.cost(route.api_name, model, most.input, most.output, now)
         if cost is not None:
-            return nano(cost)
+            return nano(cost) + 1  # a nano-dollar more than rounding can take away
         if self._refuse_unpriced:
             raise errors.PriceUnknown
         return 0

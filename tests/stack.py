@@ -6,6 +6,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from contextlib import ExitStack
 from http.client import HTTPConnection
 from pathlib import Path
@@ -72,13 +73,18 @@ class Stack:
     project: str
     token: str
 
-    def __init__(self, home: Path, more: str = "", **daemon: Any) -> None:
+    def __init__(self, home: Path, more: str = "", env: Mapping[str, str] | None = None) -> None:
+        """
+        @param more: Further settings of the API C{openai}, as YAML.
+        @param env: Further variables for the daemons.
+        """
         self.home = home
         self.simulator = Daemon(
             "llmproxy-simulator", "--listen", f"tcp:{(port := free_port())}:interface=127.0.0.1",
             port=port, log=home / "simulator.log",
         )  # fmt: skip
         self.more = more
+        self.env = {"LLMPROXY_MANAGEMENT_TOKEN": MANAGEMENT, "LLMPROXY_ENCRYPTION_KEY": ENCRYPTION, **(env or {})}
         self.daemon = self.another()
 
     def another(self, name: str = "llmproxy") -> Daemon:
@@ -88,10 +94,7 @@ class Stack:
         config.write_text(
             SETTINGS.format(home=self.home, provider=f"http://{HOST}:{self.simulator.port}", port=port, more=self.more)
         )
-        return Daemon(
-            "llmproxy", "--config", str(config), port=port, log=self.home / f"{name}.log",
-            env={"LLMPROXY_MANAGEMENT_TOKEN": MANAGEMENT, "LLMPROXY_ENCRYPTION_KEY": ENCRYPTION},
-        )  # fmt: skip
+        return Daemon("llmproxy", "--config", str(config), port=port, log=self.home / f"{name}.log", env=self.env)
 
     def __enter__(self) -> Stack:
         with ExitStack() as starting:

@@ -73,9 +73,9 @@ class Allotments:
         return claim.limit if known is None else max(known.left + known.room, 0)
 
     def under_way(self, claim: Claim) -> bool:
-        """Whether requests of this process hold some of it that they may give back soon."""
+        """Whether it would fit if the requests of this process that are under way took nothing."""
         known = self._known.get(claim.key)
-        return known is not None and known.held > 0
+        return known is not None and known.held > 0 and known.left + known.room + known.held >= claim.amount
 
     def spend(self, claim: Claim) -> None:
         known = self._known[claim.key]

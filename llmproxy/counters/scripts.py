@@ -2,7 +2,8 @@
 
 A rate is a hash: C{<slot>} to what was used in that tenth of a second, C{s} their sum, C{o} the first slot that can be
 there, C{n} the last. A lease is a sorted set: who holds it, until when (milliseconds). A budget is a number. The time
-is the server's, so that all processes have the same. Every key but a lifetime budget's expires by itself.
+is the server's, so that all processes have the same. Every key but a lifetime budget's expires by itself. Beside a
+budget, C{:held} is what requests under way have claimed of it: it only tells whether some may soon come back.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ local function look(i, key, kind)
 end
 
 local function wait(i, key, kind, limit, amount)
-  if kind == 'b' then return -1 end
+  if kind == 'b' then
+    local held = tonumber(redis.call('GET', key .. ':held') or 0)
+    return used[i] - held + amount <= limit and 1000 or -1
+  end
   if kind == 'l' then return 1000 end
   local slots = {}
   for s = math.max(tonumber(redis.call('HGET', key, 'o') or slot), first), slot do slots[#slots + 1] = s end
@@ -78,6 +82,8 @@ if refused == 0 then
       elseif kind == 'b' then
         redis.call('INCRBY', key, amount)
         if ends > 0 then redis.call('PEXPIREAT', key, ends + ARGV[3]) end
+        redis.call('INCRBY', key .. ':held', amount)
+        redis.call('PEXPIRE', key .. ':held', 600000)
       else
         redis.call('HINCRBY', key, slot, amount)
         redis.call('HINCRBY', key, 's', amount)
@@ -106,6 +112,8 @@ for i, key in ipairs(KEYS) do
     redis.call('ZREM', key, ARGV[1])
   elseif kind == 'b' then
     if redis.call('EXISTS', key) == 0 then more = ARGV[i * 4 + 2] end
+    local held = redis.call('GET', key .. ':held')
+    if held then redis.call('SET', key .. ':held', math.max(held - ARGV[i * 4 + 1], 0), 'PX', 600000) end
     if tonumber(more) ~= 0 then
       redis.call('INCRBY', key, more)
       if ends > 0 then redis.call('PEXPIREAT', key, ends + ARGV[3]) end

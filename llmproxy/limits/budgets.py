@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 
 from llmproxy.limits.calendar import PERIODS
 from llmproxy.model import Budget
@@ -51,8 +51,8 @@ def each_once(budgets: Iterable[Budget]) -> tuple[Budget, ...]:
 
 
 def nano(dollars: float) -> int:
-    """Dollars as whole nano-dollars, never too few of them."""
-    return int((Decimal(repr(dollars)) * NANO).to_integral_value(ROUND_CEILING))
+    """Dollars as whole nano-dollars, to the nearest: what binary fractions add is none."""
+    return round(dollars * NANO)
 
 
 def _parts(text: str, pattern: str, example: str) -> tuple[str, str]:

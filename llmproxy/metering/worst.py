@@ -21,6 +21,7 @@ class Worst:
     def __init__(self, prices: Prices, providers: Mapping[str, str]) -> None:
         self._prices = prices
         self._providers = providers
+        self._everyone = get_snapshot().providers  # read now, so that no request waits for it
         self._windows: dict[tuple[str, str], int] = {}
 
     def input(self, api: str, model: str, size: int) -> int:
@@ -34,9 +35,8 @@ class Worst:
         return min(size, window)
 
     def _window(self, provider: str, model: str) -> int:
-        everyone = get_snapshot().providers
-        known = next((each for each in everyone if each.id == provider), None)
-        found = known.find_model(model, all_providers=everyone) if known is not None and model else None
+        known = next((each for each in self._everyone if each.id == provider), None)
+        found = known.find_model(model, all_providers=self._everyone) if known is not None and model else None
         return (found.context_window if found is not None else None) or WIDEST
 
     def cost(self, api: str, model: str, given: int, made: int, at: float) -> float | None:

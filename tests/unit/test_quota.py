@@ -122,7 +122,7 @@ class ReserveTests(QuotaCase):
         budgets = (Budget(5 * NANO, "day"), Budget(20 * NANO, "month"))
         self.reserve(Allowance(requests_per_minute=60, tokens_per_minute=900, concurrency=2, budget_usd=budgets))
         tokens = len(BODY) + 100
-        self.assertEqual(self.amounts(), [1, 1, tokens, tokens * 2000, tokens * 2000])
+        self.assertEqual(self.amounts(), [1, 1, tokens, tokens * 2000 + 1, tokens * 2000 + 1])
         claims = self.counters.asked[-1]
         self.assertEqual(
             [claim.key for claim in claims[3:]],

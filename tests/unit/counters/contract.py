@@ -47,6 +47,11 @@ class CountersContract:
         self.assertIsNone(verdict.refused)
         return verdict.ticket
 
+    async def settle(self, ticket: Any, amounts: Sequence[int]) -> None:
+        """Settle, and wait until that has been heard wherever it is counted."""
+        self.made.settle(ticket, amounts)
+        await self.pause()
+
     async def used(self, *claims: Claim) -> list[int]:
         return await self.made.used(claims)
 
@@ -71,22 +76,22 @@ class CountersContract:
     async def test_less_was_taken_than_claimed(self) -> None:
         ticket = await self.granted(rate(100, 90), budget(100, 90))
         self.assertEqual((await self.reserve(rate(100, 20), budget(100, 5))).refused, 0)
-        self.made.settle(ticket, [10, 10])
+        await self.settle(ticket, [10, 10])
         ticket = await self.granted(rate(100, 90), budget(100, 90))
-        self.made.settle(ticket, [90, 90])
+        await self.settle(ticket, [90, 90])
         self.assertEqual(await self.used(rate(100), budget(100, 1)), [100, 100])
 
     async def test_more_was_taken_than_claimed(self) -> None:
         """What nobody could know is charged all the same."""
         ticket = await self.granted(rate(100, 10), budget(100, 10))
-        self.made.settle(ticket, [500, 150])
+        await self.settle(ticket, [500, 150])
         self.assertEqual(await self.used(rate(100), budget(100, 1)), [500, 150])
         self.assertEqual((await self.reserve(budget(100, 1))).refused, 0)
 
     async def test_given_back(self) -> None:
         """A request that was not made has used nothing."""
         ticket = await self.granted(lease(1), rate(1), budget(10, 10))
-        self.made.settle(ticket, [0, 0, 0])
+        await self.settle(ticket, [0, 0, 0])
         await self.granted(lease(1), rate(1), budget(10, 10))
 
     async def test_leases(self) -> None:
@@ -94,7 +99,7 @@ class CountersContract:
         await self.granted(lease(2))
         verdict = await self.reserve(lease(2))
         self.assertEqual((verdict.refused, verdict.wait), (0, 1.0))
-        self.made.settle(first, [1])
+        await self.settle(first, [1])
         await self.granted(lease(2))
 
     async def test_a_budget(self) -> None:
@@ -102,6 +107,15 @@ class CountersContract:
             await self.granted(budget(100, 25))
         self.assertEqual((await self.reserve(budget(100, 1))).refused, 0)
         self.assertEqual(await self.used(budget(100, 1)), [100])
+
+    async def test_a_budget_of_which_some_may_come_back(self) -> None:
+        """Who is refused for what others have only claimed is told to come again soon; else nobody knows when."""
+        held = await self.granted(budget(100, 60))
+        self.assertEqual((await self.reserve(budget(100, 60))).wait, 1.0)
+        self.assertIsNone((await self.reserve(budget(100, 101))).wait)
+        await self.settle(held, [50])
+        verdict = await self.reserve(budget(100, 60))
+        self.assertEqual((verdict.refused, verdict.wait), (0, None))
 
     async def test_a_small_request_where_a_large_one_was_refused(self) -> None:
         await self.granted(budget(100, 60))
@@ -144,7 +158,7 @@ class CountersContract:
         ticket = await self.granted(budget(limit, limit - 1))
         await self.granted(budget(limit, 1))
         self.assertEqual((await self.reserve(budget(limit, 1))).refused, 0)
-        self.made.settle(ticket, [limit - 2])
+        await self.settle(ticket, [limit - 2])
         await self.granted(budget(limit, 1))
         self.assertEqual(await self.used(budget(limit, 1)), [limit])
 

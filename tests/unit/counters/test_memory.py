@@ -63,7 +63,7 @@ class MemoryCase(TestCase):
 
 class MemoryContractTests(CountersContract, MemoryCase):
     async def pause(self) -> None:
-        self.clock.advance(1)
+        """Nothing is under way here."""
 
 
 class MemoryTests(MemoryCase):
