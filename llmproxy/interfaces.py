@@ -109,6 +109,9 @@ class IBudgetStore(Interface):
     def give_budgets(amounts: Mapping[str, int]) -> Deferred[None]:
         """Give back what was taken and not spent, by key; less than nothing where more was spent than taken."""
 
+    def charge_budgets(amounts: Mapping[str, tuple[int, float]]) -> Deferred[None]:
+        """Add what was spent of budgets that are held to their limits elsewhere: key to (how much, C{ends})."""
+
     def budgets_spent(keys: Sequence[str]) -> Deferred[dict[str, int]]:
         """Fire with what is spent by key; what nothing was ever taken of is left out."""
 

@@ -3,22 +3,35 @@
 A rate is a hash: C{<slot>} to what was used in that tenth of a second, C{s} their sum, C{o} the first slot that can be
 there, C{n} the last. A lease is a sorted set: who holds it, until when (milliseconds). A budget is a number. The time
 is the server's, so that all processes have the same. Every key but a lifetime budget's expires by itself. Beside a
-budget, C{:held} is what requests under way have claimed of it: it only tells whether some may soon come back.
+budget, C{:held} is what requests under way have claimed of it: it only tells whether some may soon come back. The
+epoch is a word that is lost with everything else, so that it is known when a Redis has forgotten what it knew.
 """
 
 from __future__ import annotations
 
 from llmproxy.redis import Script
 
-# KEYS: one for each claim. ARGV: holder, lease in ms, milliseconds a budget is kept after its end; then for each claim
-# its kind (r, l, b), limit, amount, end in ms (0: never). An amount of 0 only looks.
-# Gives: place of the claim that refuses or 0, ms to wait or -1, slot; then for each claim: used, ms until it is whole.
+# KEYS: the epoch, then one for each claim. ARGV: holder, lease in ms, milliseconds a budget is kept after its end; then
+# for each claim its kind (r, l, b), limit, amount, end in ms (0: never). An amount of 0 only looks.
+# Gives: place of the claim that refuses, 0, or -1 where a budget is not known here; ms to wait or -1, slot, epoch; then
+# for each claim: used, ms until it is whole.
 RESERVE = Script("""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local slot = math.floor(now / 100)
 local first = slot - 600
-local used, resets = {}, {}
+local used, resets, claims = {}, {}, {}
+local epoch = redis.call('GET', KEYS[1])
+if not epoch then
+  epoch = time[1] .. '.' .. time[2]
+  redis.call('SET', KEYS[1], epoch)
+end
+for i = 2, #KEYS do claims[i - 1] = KEYS[i] end
+for i, key in ipairs(claims) do
+  if ARGV[i * 4] == 'b' and ARGV[i * 4 + 2] ~= '0' and redis.call('EXISTS', key) == 0 then
+    return {-1, -1, slot, epoch}
+  end
+end
 
 local function look(i, key, kind)
   resets[i] = 0
@@ -64,7 +77,7 @@ local function wait(i, key, kind, limit, amount)
 end
 
 local refused, waits = 0, -1
-for i, key in ipairs(KEYS) do
+for i, key in ipairs(claims) do
   local kind, limit, amount = ARGV[i * 4], tonumber(ARGV[i * 4 + 1]), tonumber(ARGV[i * 4 + 2])
   look(i, key, kind)
   if refused == 0 and amount > 0 and used[i] + amount > limit then
@@ -72,7 +85,7 @@ for i, key in ipairs(KEYS) do
   end
 end
 if refused == 0 then
-  for i, key in ipairs(KEYS) do
+  for i, key in ipairs(claims) do
     local kind, amount, ends = ARGV[i * 4], ARGV[i * 4 + 2], tonumber(ARGV[i * 4 + 3])
     if amount ~= '0' then
       used[i] = used[i] + tonumber(amount)
@@ -81,7 +94,6 @@ if refused == 0 then
         redis.call('PEXPIRE', key, ARGV[2] + 1000)
       elseif kind == 'b' then
         redis.call('INCRBY', key, amount)
-        if ends > 0 then redis.call('PEXPIREAT', key, ends + ARGV[3]) end
         redis.call('INCRBY', key .. ':held', amount)
         redis.call('PEXPIRE', key .. ':held', 600000)
       else
@@ -95,30 +107,41 @@ if refused == 0 then
     end
   end
 end
-local told = {refused, waits, slot}
-for i = 1, #KEYS do
+local told = {refused, waits, slot, epoch}
+for i = 1, #claims do
   told[#told + 1] = used[i]
   told[#told + 1] = resets[i]
 end
 return told
 """)
 
-# KEYS: one for each claim. ARGV: holder, slot, milliseconds a budget is kept after its end; then for each claim its
-# kind, what was claimed, what was taken, end in ms.
-SETTLE = Script("""
+# KEYS: budgets. ARGV: milliseconds a budget is kept after its end; then for each what is spent of it, end in ms. What
+# is known already stays.
+SEED = Script("""
 for i, key in ipairs(KEYS) do
-  local kind, more, ends = ARGV[i * 4], ARGV[i * 4 + 2] - ARGV[i * 4 + 1], tonumber(ARGV[i * 4 + 3])
+  if redis.call('SETNX', key, ARGV[i * 2]) == 1 and ARGV[i * 2 + 1] ~= '0' then
+    redis.call('PEXPIREAT', key, ARGV[i * 2 + 1] + ARGV[1])
+  end
+end
+""")
+
+# KEYS: the epoch, then one for each claim. ARGV: holder (empty for what was allowed without Redis), slot, epoch; then
+# for each claim its kind, what was claimed, what was taken. What was claimed in another epoch is not claimed here, and
+# a budget that is not known here will be what the store has of it.
+SETTLE = Script("""
+local same = redis.call('GET', KEYS[1]) == ARGV[3]
+if ARGV[1] == '' and not same then return end
+for i = 2, #KEYS do
+  local key, at = KEYS[i], i * 3 - 2
+  local kind, claimed, taken = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local more = same and taken - claimed or tonumber(taken)
   if kind == 'l' then
     redis.call('ZREM', key, ARGV[1])
   elseif kind == 'b' then
-    if redis.call('EXISTS', key) == 0 then more = ARGV[i * 4 + 2] end
-    local held = redis.call('GET', key .. ':held')
-    if held then redis.call('SET', key .. ':held', math.max(held - ARGV[i * 4 + 1], 0), 'PX', 600000) end
-    if tonumber(more) ~= 0 then
-      redis.call('INCRBY', key, more)
-      if ends > 0 then redis.call('PEXPIREAT', key, ends + ARGV[3]) end
-    end
-  elseif more ~= 0 and redis.call('HEXISTS', key, ARGV[2]) == 1 then
+    local held = same and redis.call('GET', key .. ':held')
+    if held then redis.call('SET', key .. ':held', math.max(held - claimed, 0), 'PX', 600000) end
+    if more ~= 0 and redis.call('EXISTS', key) == 1 then redis.call('INCRBY', key, more) end
+  elseif same and more ~= 0 and redis.call('HEXISTS', key, ARGV[2]) == 1 then
     redis.call('HINCRBY', key, ARGV[2], more)
     redis.call('HINCRBY', key, 's', more)
   end

@@ -18,9 +18,10 @@ from twisted.plugin import IPlugin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from llmproxy.aio import deferred
-from llmproxy.counters.scripts import RENEW, RESERVE, SETTLE
+from llmproxy.aio import deferred, within
+from llmproxy.counters.scripts import RENEW, RESERVE, SEED, SETTLE
 from llmproxy.counters.shares import Shares, Taken
+from llmproxy.counters.spending import Spending
 from llmproxy.counters.tally import fitting
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory
@@ -33,16 +34,18 @@ TIMEOUT = (
 BEAT = 1.0  # seconds between two looks at what is to be renewed or told
 BATCH = 200  # leases renewed, or requests settled, at once
 OWED = 10_000  # settlements that may wait for Redis to come back
+STOPPING = 5.0  # seconds for the store to hear what was spent last
 KEPT = 86_400_000  # milliseconds for which a budget's spending is kept when its period is over
 
 _KINDS = {"rate": "r", "lease": "l", "budget": "b"}
 
 
 class Held(NamedTuple):
-    """A ticket for what was reserved in Redis."""
+    """A ticket for what was reserved in Redis, in that epoch of it."""
 
     holder: str
     slot: int
+    epoch: bytes
     claims: tuple[Claim, ...]
 
 
@@ -51,8 +54,9 @@ class RedisCounters(MultiService):
     """One call to reserve, one to settle, and one now and then that renews all leases of this process.
 
     While Redis cannot be asked each claim goes by its C{on_loss}. What such requests spent of budgets is told to Redis
-    when it is back. A reservation whose reply did not come in time may have been made: its lease ends by itself, its
-    part of a budget stays charged.
+    when it is back. What is spent of budgets is kept in the store too, a second later: so a Redis that has forgotten
+    them, or a budget that was counted elsewhere before, begins where the store says. A reservation whose reply did not
+    come in time may have been made: its lease ends by itself, its part of a budget stays charged.
 
     @ivar owed: Settlements that wait for Redis; C{dropped}: those that could not be kept.
     """
@@ -64,6 +68,7 @@ class RedisCounters(MultiService):
         self,
         redis: Redis,
         clock: IReactorTime,
+        budgets: IBudgetStore,
         *,
         prefix: str,
         lease: float,
@@ -79,6 +84,8 @@ class RedisCounters(MultiService):
         self.dropped = 0
         self.owed: deque[tuple[Held, list[int]]] = deque()
         self._redis = redis
+        self._spending = Spending(budgets)
+        self._epoch = b""
         self._clock = clock
         self._prefix = f"{prefix}limits:"
         self._lease = lease
@@ -118,9 +125,14 @@ class RedisCounters(MultiService):
         holder = f"{self._process}:{next(self._numbers)}"
         try:
             reply = await self._script(holder, claims)
+            if reply[0] < 0:
+                await self._seed([claim for claim in claims if claim.kind == "budget"])
+                reply = await self._script(holder, claims)
         except (RedisUnavailable, RedisRefused):
             return self._shares.reserve(claims, self._clock.seconds())
-        refused, wait, slot, *told = reply
+        refused, wait, slot, self._epoch, *told = reply
+        if refused < 0:
+            raise LimitsUnavailable  # it forgets faster than it is told
         remaining = tuple([max(claim.limit - used, 0) for claim, used in zip(claims, told[::2], strict=True)])
         for claim, left in zip(claims, remaining, strict=True):
             if claim.kind == "budget":
@@ -131,27 +143,39 @@ class RedisCounters(MultiService):
         held = [claim.key for claim in claims if claim.kind == "lease"]
         if held:
             self._leases[holder] = held
-        return Verdict(None, remaining=remaining, resets=resets, ticket=Held(holder, slot, tuple(claims)))
+        ticket = Held(holder, slot, self._epoch, tuple(claims))
+        return Verdict(None, remaining=remaining, resets=resets, ticket=ticket)
 
-    def _script(self, holder: str, claims: Sequence[Claim]) -> Deferred[list[int]]:
+    async def _seed(self, claims: Sequence[Claim]) -> None:
+        """Tell Redis what the store knows of budgets that it does not know."""
+        spent = await self._spending.known([claim.key for claim in claims])
+        arguments: list[str | int] = [KEPT]
+        for claim in claims:
+            arguments += (spent.get(claim.key, 0), int(claim.ends * 1000))
+        await self._redis.script(SEED, self._keys(claims), arguments, self._timeout)
+
+    def _script(self, holder: str, claims: Sequence[Claim]) -> Deferred[list[Any]]:
         arguments: list[str | int] = [holder, int(self._lease * 1000), KEPT]
         for claim in claims:
             amount = fitting(claim) if claim.kind == "rate" else claim.amount
             arguments += (_KINDS[claim.kind], claim.limit, amount, int(claim.ends * 1000))
-        return self._redis.script(RESERVE, self._keys(claims), arguments, self._timeout)
+        return self._redis.script(RESERVE, self._keys_after_epoch(claims), arguments, self._timeout)
 
     def _keys(self, claims: Sequence[Claim]) -> list[str]:
         return [self._prefix + claim.key for claim in claims]
 
+    def _keys_after_epoch(self, claims: Sequence[Claim]) -> list[str]:
+        return [self._prefix + "epoch", *self._keys(claims)]
+
     def settle(self, ticket: Any, amounts: Sequence[int]) -> None:
+        spent = [(claim, a) for claim, a in zip(ticket.claims, amounts, strict=True) if claim.kind == "budget"]
+        for claim, amount in spent:
+            self._spending.add(claim, amount)
         if isinstance(ticket, Taken):
             self._shares.settle(ticket, amounts)
-            # What was spent without Redis it is to hear of; nothing of that was claimed there.
-            spent = [
-                (c._replace(amount=0), a) for c, a in zip(ticket.claims, amounts, strict=True) if c.kind == "budget"
-            ]
-            if spent:
-                self._owe(Held("", 0, tuple([claim for claim, _ in spent])), [amount for _, amount in spent])
+            if spent:  # nothing of that was claimed in Redis, which is to hear of it
+                claims = tuple([claim._replace(amount=0) for claim, _ in spent])
+                self._owe(Held("", 0, self._epoch, claims), [amount for _, amount in spent])
             return
         self._leases.pop(ticket.holder, None)
         if not self._redis.available:
@@ -160,12 +184,13 @@ class RedisCounters(MultiService):
         self._tell(ticket, amounts)
 
     def _tell(self, held: Held, amounts: Sequence[int]) -> None:
-        arguments: list[str | int] = [held.holder, held.slot, KEPT]
+        arguments: list[str | int | bytes] = [held.holder, held.slot, held.epoch]
         for claim, amount in zip(held.claims, amounts, strict=True):
             claimed = fitting(claim) if claim.kind == "rate" else claim.amount
-            arguments += (_KINDS[claim.kind], claimed, amount, int(claim.ends * 1000))
+            arguments += (_KINDS[claim.kind], claimed, amount)
         # One whose reply does not come may have been done, and would be wrong if it were done twice.
-        self._redis.script(SETTLE, self._keys(held.claims), arguments, self._timeout).addErrback(self._untold)
+        keys = self._keys_after_epoch(held.claims)
+        self._redis.script(SETTLE, keys, arguments, self._timeout).addErrback(self._untold)
 
     def _untold(self, failure: Failure) -> None:
         self.dropped += 1
@@ -180,11 +205,14 @@ class RedisCounters(MultiService):
 
     @deferred
     async def used(self, claims: Sequence[Claim]) -> list[int]:
+        budgets = [claim for claim in claims if claim.kind == "budget"]
         try:
+            if budgets:
+                await self._seed(budgets)
             reply = await self._script("", [claim._replace(amount=0) for claim in claims])
         except (RedisUnavailable, RedisRefused) as e:
             raise LimitsUnavailable from e
-        return list(reply[3::2])
+        return list(reply[4::2])
 
     # Service
 
@@ -199,9 +227,14 @@ class RedisCounters(MultiService):
         stopped = MultiService.stopService(self)
         if stopped is not None:
             await stopped
+        try:
+            await within(STOPPING, self._clock, self._spending.save(), LimitsUnavailable())
+        except LimitsUnavailable:
+            self._log.warn("What was spent of budgets in the last second is not in the store.")
 
     def _beat(self) -> None:
-        """Tell what is owed, and renew what is held, a part of it in each call."""
+        """Keep what was spent, tell what is owed, and renew what is held, a part of it in each call."""
+        self._spending.save()
         if not self._redis.available:
             return
         for _ in range(min(len(self.owed), BATCH)):
@@ -233,6 +266,7 @@ class RedisCountersFactory:
         return RedisCounters(
             connect(settings.redis, reactor, random),
             reactor,
+            budgets,
             prefix=settings.redis.key_prefix,
             lease=settings.limits.lease,
             process=urandom(9).hex(),

@@ -41,6 +41,11 @@ class UnsharedBudgets:
                 self._spent[key] = (spent - amount, ends)
 
     @deferred
+    async def charge_budgets(self, amounts: Mapping[str, tuple[int, float]]) -> None:
+        for key, (amount, ends) in amounts.items():
+            self._spent[key] = (self._spent.get(key, (0, 0.0))[0] + amount, ends)
+
+    @deferred
     async def budgets_spent(self, keys: Sequence[str]) -> dict[str, int]:
         return {key: self._spent[key][0] for key in keys if key in self._spent}
 

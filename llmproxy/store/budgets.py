@@ -29,6 +29,12 @@ def give(connection: Connection, amounts: Mapping[str, int]) -> None:
         connection.execute(_GIVE, rows)
 
 
+def charge(connection: Connection, amounts: Mapping[str, tuple[int, float]]) -> None:
+    for key, (amount, ends) in sorted(amounts.items()):
+        if not connection.execute(_GIVE, {"wanted": key, "less": -amount}).rowcount:
+            connection.execute(insert(spending).values(id=key, amount=amount, ends=ends))
+
+
 def spent(connection: Connection, keys: Iterable[str]) -> dict[str, int]:
     wanted = select(spending.c.id, spending.c.amount).where(spending.c.id.in_(list(keys)))
     return {row.id: row.amount for row in connection.execute(wanted)}

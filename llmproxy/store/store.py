@@ -220,11 +220,17 @@ class Store:
 
     @deferred
     async def take_budget(self, key: str, least: int, most: int, limit: int, ends: float) -> tuple[int, int]:
-        taking = partial(budgets.take, key=key, least=least, most=most, limit=limit, ends=ends)
+        return await self._spend(partial(budgets.take, key=key, least=least, most=most, limit=limit, ends=ends))
+
+    @deferred
+    async def charge_budgets(self, amounts: Mapping[str, tuple[int, float]]) -> None:
+        await self._spend(partial(budgets.charge, amounts=dict(amounts)))
+
+    async def _spend(self, work: Callable[[Connection], T]) -> T:
         try:
-            return await self._write(taking)
-        except Conflict:  # another process was the first to spend of it, at this moment
-            return await self._write(taking)
+            return await self._write(work)
+        except Conflict:  # another process was the first to spend of a budget, at this moment
+            return await self._write(work)
 
     @deferred
     async def give_budgets(self, amounts: Mapping[str, int]) -> None:

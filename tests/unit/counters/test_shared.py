@@ -17,6 +17,7 @@ from zope.interface.verify import verifyObject
 from llmproxy import plugins
 from llmproxy.config.model import Redis as RedisSettings
 from llmproxy.counters.shared import RedisCounters
+from llmproxy.counters.unshared import UnsharedBudgets
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import ICountersFactory
 from llmproxy.model import Claim
@@ -46,6 +47,7 @@ class RedisCase(TestCase):
 
     async def setUp(self) -> None:
         self.prefix = os.urandom(6).hex() + ":"
+        self.budgets = UnsharedBudgets(reactor.seconds)  # type: ignore[attr-defined]
         self.made = await self.counters()
 
     async def counters(self, lease: float = 30.0, beat: float = 1.0) -> RedisCounters:
@@ -54,6 +56,7 @@ class RedisCase(TestCase):
         made = RedisCounters(
             redis,
             reactor,  # type: ignore[arg-type]
+            self.budgets,
             prefix=self.prefix,
             lease=lease,
             process=process,
@@ -189,8 +192,23 @@ class LossTests(RedisCase):
         self.assertEqual(len(self.made.owed), 1)
         await self.back()
         self.made._beat()
-        self.assertEqual(await self.made.used([claim]), [7])  # this Redis forgot what it knew before
+        self.assertEqual(await self.made.used([claim]), [7])
         self.assertIsNone((await self.made.reserve([claim])).refused)
+
+    async def test_a_redis_that_has_forgotten_everything(self) -> None:
+        """Budgets go on where the store says; a request that was under way is charged with what it took."""
+        under_way = (await self.made.reserve([budget(100, 30), lease(1)])).ticket
+        settled = (await self.made.reserve([budget(100, 50)])).ticket
+        self.made.settle(settled, [40])
+        self.made._beat()
+        await self.lost()
+        await self.back()
+        self.assertEqual((await self.made.reserve([budget(100, 61)])).refused, 0)
+        self.made.settle(under_way, [20, 1])
+        await soon(0.05)
+        self.assertEqual(await self.made.used([budget(100, 1), lease(1)]), [60, 0])
+        self.made._beat()
+        self.assertEqual(await self.budgets.budgets_spent(["budget:lifetime"]), {"budget:lifetime": 60})
 
     async def test_settled_while_it_is_away(self) -> None:
         held = (await self.made.reserve([lease(1), budget(100, 50)])).ticket
@@ -198,7 +216,15 @@ class LossTests(RedisCase):
         self.made.settle(held, [1, 20])
         await self.back()
         self.made._beat()
+        await soon(0.05)
         self.assertEqual(await self.made.used([lease(1), budget(100, 1)]), [0, 20])
+
+    async def test_counted_elsewhere_before(self) -> None:
+        """What was spent while budgets were counted in memory is not forgotten when they are counted here."""
+        await self.budgets.take_budget("budget:lifetime", 90, 90, 100, 0.0)
+        self.assertEqual(await self.made.used([budget(100, 1)]), [90])
+        self.assertEqual((await self.made.reserve([budget(100, 20)])).refused, 0)
+        self.assertIsNone((await self.made.reserve([budget(100, 10)])).refused)
 
     async def test_a_server_that_hangs(self) -> None:
         """A request waits for its time and no longer, and then goes by the limits' own word."""

@@ -404,6 +404,14 @@ class StoreContract(ValidatorContract):
         self.assertEqual(await self.store.budgets_spent(["k", "l", "none"]), {"k": 10, "l": 10**15 + 60})
         self.assertEqual(await self.store.take_budget("k", 90, 90, 100, 0.0), (90, 100))
 
+    async def test_budgets_that_are_counted_elsewhere(self) -> None:
+        """What was spent adds up, whether the budget is known already or not."""
+        await self.store.take_budget("k", 1, 60, 100, 0.0)
+        await self.store.charge_budgets({"k": (50, 0.0), "new": (7, 30.0)})
+        await self.store.charge_budgets({"new": (3, 30.0)})
+        self.assertEqual(await self.store.budgets_spent(["k", "new"]), {"k": 110, "new": 10})
+        self.assertEqual(await self.store.forget_budgets(31.0), 1)
+
     async def test_budgets_that_are_over_are_forgotten(self) -> None:
         for key, ends in (("old", 10.0), ("new", 30.0), ("ever", 0.0)):
             await self.store.take_budget(key, 1, 1, 5, ends)
