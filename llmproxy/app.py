@@ -192,6 +192,7 @@ def build(
     for listener in (tokens.forget_project, parts.keys.forget):
         store.watch(listener)
     daemon = Daemon(settings, reactor, observer=output, store=store, hang_up=parts.hang_up)
+    metrics.counter("limits_unsettled", "Reservations that could not be settled.", lambda: counters.unsettled)
     metrics.gauge("client_connections", "Client connections that are open.", lambda: daemon.connections)
     manage = Management(
         projects=store,

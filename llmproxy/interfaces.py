@@ -128,6 +128,8 @@ class ICounters(Interface):
     can be spent than a budget holds.
     """
 
+    unsettled = Attribute("How many reservations could not be settled, so that what they claimed stays (int).")
+
     def reserve_now(claims: Sequence[Claim]) -> Verdict | None:
         """Decide at once; C{None} where that takes asking somebody: then use C{reserve}."""
 

@@ -34,6 +34,7 @@ class MemoryCounters(Service):
     """
 
     name: Any = "counters"
+    unsettled = 0
     _log = Logger()
 
     def __init__(self, budgets: IBudgetStore, clock: IReactorTime, now: Callable[[], float]) -> None:

@@ -58,7 +58,7 @@ class RedisCounters(MultiService):
     them, or a budget that was counted elsewhere before, begins where the store says. A reservation whose reply did not
     come in time may have been made: its lease ends by itself, its part of a budget stays charged.
 
-    @ivar owed: Settlements that wait for Redis; C{dropped}: those that could not be kept.
+    @ivar owed: Settlements that wait for Redis.
     """
 
     name: Any = "counters"
@@ -81,7 +81,7 @@ class RedisCounters(MultiService):
         """
         MultiService.__init__(self)
         self.addService(redis)  # type: ignore[no-untyped-call]
-        self.dropped = 0
+        self.unsettled = 0
         self.owed: deque[tuple[Held, list[int]]] = deque()
         self._redis = redis
         self._spending = Spending(budgets)
@@ -193,13 +193,13 @@ class RedisCounters(MultiService):
         self._redis.script(SETTLE, keys, arguments, self._timeout).addErrback(self._untold)
 
     def _untold(self, failure: Failure) -> None:
-        self.dropped += 1
+        self.unsettled += 1
         if not failure.check(RedisUnavailable, RedisRefused):
             self._log.failure("A request could not be settled.", failure)
 
     def _owe(self, held: Held, amounts: list[int]) -> None:
         if len(self.owed) >= OWED:
-            self.dropped += 1
+            self.unsettled += 1
         else:
             self.owed.append((held, amounts))
 

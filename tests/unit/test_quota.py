@@ -27,6 +27,8 @@ BODY = b'{"model": "gpt-4o", "max_tokens": 100}'
 class Counters:
     """Says what a test tells it to, and remembers what it was asked."""
 
+    unsettled = 0
+
     def __init__(self) -> None:
         self.asked: list[tuple[Claim, ...]] = []
         self.settled: list[tuple[Any, list[int]]] = []
