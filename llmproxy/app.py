@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any, TextIO
 
 from twisted.application.service import IService
@@ -27,6 +28,8 @@ from llmproxy.config.load import read_private
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.redis import parse
 from llmproxy.config.routes import Routes
+from llmproxy.counters.memory import MemoryCounters
+from llmproxy.counters.unshared import UnsharedBudgets
 from llmproxy.daemon import Daemon
 from llmproxy.events import MemoryBus
 from llmproxy.guessing import Guesses
@@ -34,22 +37,31 @@ from llmproxy.http.forwarded import Network, networks, within
 from llmproxy.interfaces import (
     IAuditLogger,
     ICacheFactory,
+    ICounters,
+    ICountersFactory,
     IEventBus,
     IEventSinkFactory,
     IProjectStore,
     ITokenValidator,
 )
+from llmproxy.ledger import Ledger
+from llmproxy.ledger.journal import Room
+from llmproxy.metering.prices import Prices
+from llmproxy.metering.worst import Worst
 from llmproxy.metrics import Metrics, ProxyMetrics, render
 from llmproxy.model import RequestRecord
 from llmproxy.pipeline import Journey
 from llmproxy.policy import Policy
+from llmproxy.quota import Quota
 from llmproxy.redis import Redis, connect
 from llmproxy.revocation import Revocation
 from llmproxy.shares import Shares
+from llmproxy.store.books import Books
 from llmproxy.store.secrets import Secret, load_or_make
 from llmproxy.store.store import Store
 from llmproxy.tokens import CachedTokenValidator
 from llmproxy.upstreams import ProviderKeys, Upstreams
+from llmproxy.usage import Meters, own_prices, provider
 from llmproxy.web import ops
 from llmproxy.web.manage import Management
 from llmproxy.web.proxy import Observer, ProxyResource
@@ -73,6 +85,7 @@ class Parts:
     keys: ProviderKeys
     upstreams: Upstreams
     shares: Shares
+    quota: Quota
     agents: tuple[Agent, ...]
     caching: Caching | None = None
 
@@ -96,8 +109,10 @@ def forwarding(
     projects: IProjectStore,
     audit: IAuditLogger,
     now: Callable[[], float],
+    counters: ICounters,
     learn: Callable[[str], object] = lambda key: None,
     turn: Turn | None = None,
+    ledger: Ledger | None = None,
 ) -> Parts:
     """Make what forwards, for the daemon and for the library alike.
 
@@ -110,6 +125,8 @@ def forwarding(
     shares = Shares(settings)
     keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
     caching = _caching(settings, reactor, now)
+    worst = Worst(Prices(own_prices(settings.prices)), {name: provider(api) for name, api in settings.apis.items()})
+    quota = Quota(counters, settings.limits, settings.apis, now, worst)
     journey = Journey(
         routes=routes,
         validator=validator,
@@ -122,8 +139,11 @@ def forwarding(
         guesses=Guesses(),
         remembering=validator if isinstance(validator, CachedTokenValidator) else None,
         caching=caching,
+        quota=quota,
+        meters=Meters(settings),
+        ledger=ledger,
     )
-    return Parts(routes, journey, keys, upstreams, shares, tuple(agents.values()), caching)
+    return Parts(routes, journey, keys, upstreams, shares, quota, tuple(agents.values()), caching)
 
 
 def build(
@@ -165,9 +185,21 @@ def build(
     audit = _audit(settings, reactor, redactor)
     bus = MemoryBus(_sinks(settings, reactor), reactor, queue_size=settings.events.queue_size, scrub=redactor.record)
     access = AccessLog(output.write, reactor)
+    books = Books(store, now)
+    ledger = _ledger(settings, reactor, books, now, random)
+    counters = plugins.find(ICountersFactory, settings.limits.backend).counters(settings, reactor, store, now)
     turn = Turn(reactor)
     parts = forwarding(
-        settings, reactor, validator=tokens, projects=store, audit=audit, now=now, learn=redactor.add, turn=turn
+        settings,
+        reactor,
+        validator=tokens,
+        projects=store,
+        audit=audit,
+        now=now,
+        counters=counters,
+        learn=redactor.add,
+        turn=turn,
+        ledger=ledger,
     )
     metrics = Metrics(breakers=partial(_circuits, parts.upstreams), events_dropped=lambda: bus.dropped)
     observers: list[Observer] = [bus.publish, *([access.observe] if settings.logging.access else [])]
@@ -180,6 +212,7 @@ def build(
         now=now,
         fresh_id=fresh_ids(random),
         trusted_proxies=settings.server.trusted_proxies,
+        ledger=ledger,
     )
     for listener in (tokens.forget_project, parts.keys.forget):
         store.watch(listener)
@@ -190,6 +223,7 @@ def build(
     cache = None if parts.caching is None else parts.caching.shelf.cache
     _watch(metrics, {"cache": cache.redis if isinstance(cache, RedisCache) else None, "revocation": revocation.redis})
     daemon = Daemon(settings, reactor, observer=output, store=store, hang_up=parts.hang_up)
+    metrics.counter("limits_unsettled", "Reservations that could not be settled.", lambda: counters.unsettled)
     metrics.gauge("client_connections", "Client connections that are open.", lambda: daemon.connections)
     metrics.gauge("requests_at_providers", "Requests under way to a provider.", lambda: parts.shares.open, label="api")
     manage = Management(
@@ -198,6 +232,7 @@ def build(
         audit=audit,
         api_names=tuple(settings.apis),
         default_api=settings.default_api,
+        standings=parts.quota.standings,
         management_token=management.value,
         trusted_proxies=settings.server.trusted_proxies,
         clock=reactor,
@@ -213,7 +248,15 @@ def build(
         daemon.serve(own_admin, site(Root(manage=manage)))
     if own_metrics:
         daemon.serve(own_metrics, site(Root(ops=pages)))
-    for service in (audit, bus, access, tokens, revocation, *parts.services):
+    if ledger is not None:
+        daemon.first(ledger.open)
+        daemon.watch("ledger", lambda: ledger.state)
+        metrics.counter("ledger_lines", "Lines that were written to the store.", lambda: ledger.entered)
+        metrics.counter("ledger_recovered", "Of these, lines that dead processes had left.", lambda: ledger.recovered)
+        metrics.counter("ledger_lost", "Records that the ledger's journal had no room for.", lambda: ledger.lost)
+        metrics.gauge("ledger_open", "Requests that were let go and are not settled.", lambda: ledger.under_way)
+        metrics.gauge("ledger_journal_bytes", "The journal's size on the disk.", lambda: ledger.journal_size)
+    for service in (ledger, audit, bus, access, tokens, counters, revocation, *parts.services):
         if IService.providedBy(service):
             daemon.accompany(service)
     for made in (encryption, management):
@@ -261,6 +304,7 @@ class TransparentProxy(ProxyResource):
             projects=store,
             audit=audit or audits.NullAudit(),
             now=tell_time,
+            counters=MemoryCounters(UnsharedBudgets(tell_time), reactor, tell_time),
         )
         self._parts = parts
         self._metrics = Metrics(breakers=partial(_circuits, parts.upstreams))
@@ -385,6 +429,26 @@ def _sinks(settings: Settings, reactor: Any) -> dict[str, Any]:
         factory = plugins.find(IEventSinkFactory, entry.type)
         made[f"{entry.type}-{number}"] = factory.sink(entry.options, reactor)
     return made
+
+
+def _ledger(
+    settings: Settings, reactor: Any, books: Books, now: Callable[[], float], random: Callable[[int], bytes]
+) -> Ledger | None:
+    told = settings.ledger
+    if not told.enabled:
+        return None
+    return Ledger(
+        books,
+        told.directory or Path(settings.state_dir) / "ledger",
+        reactor,
+        now,
+        partial(deferToThreadPool, reactor, reactor.getThreadPool()),
+        run=random(8).hex(),
+        room=Room(told.segment_bytes, told.max_bytes),
+        interval=told.interval,
+        keep_lines=told.keep_lines,
+        keep_days=told.keep_days,
+    )
 
 
 def _audit(settings: Settings, reactor: Any, redactor: logs.Redactor) -> IAuditLogger:

@@ -177,6 +177,25 @@ class TooManyOpen(ProxyError):
     message = "This project has too many requests under way to this provider. Wait until some of them are finished."
 
 
+class RateLimited(ProxyError):
+    """More requests or tokens in a minute, or more requests at once, than a limit allows."""
+
+    status, code = 429, "rate_limit_exceeded"
+    message = "Too many requests. Try again in a moment."
+
+
+class BudgetExceeded(ProxyError):
+    """What is left of a budget does not cover what the request may cost at most."""
+
+    status, code = 429, "budget_exceeded"
+    message = "The budget is used up."
+
+
+class PriceUnknown(Forbidden):
+    code = "price_unknown"
+    message = "No price is known for this model, so what it costs cannot be held against the budget."
+
+
 class TooManyFailures(ProxyError):
     status, code = 429, "too_many_failures"
     message = "Too many failed attempts from this address. Wait a minute."
@@ -223,6 +242,11 @@ class UpstreamBroken(UpstreamFailure):
 class StoreUnavailable(ProxyError):
     status, code = 503, "store_unavailable"
     message = "The token could not be checked because the store did not answer. Try again."
+
+
+class LimitsUnavailable(ProxyError):
+    status, code = 503, "limits_unavailable"
+    message = "Whether a limit still allows this request could not be found out. Try again."
 
 
 class AuditUnavailable(ProxyError):

@@ -4,7 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What may be spent in a period.
+
+    @ivar amount: Nano-dollars or tokens; whole, so that sums stay exact.
+    @ivar period: C{day} or C{month} (UTC calendar), or C{lifetime}.
+    """
+
+    amount: int
+    period: str
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """The limits of a token, a project or an API; C{None} and C{()} stand for none.
+
+    @ivar requests_per_minute: In any minute, not only in those of the clock. Likewise C{tokens_per_minute}.
+    @ivar concurrency: Requests at once.
+    @ivar budget_usd: At most one budget for each period; likewise C{budget_tokens}.
+    """
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+    budget_usd: tuple[Budget, ...] = ()
+    budget_tokens: tuple[Budget, ...] = ()
+
+
+UNLIMITED = Allowance()
+
+
+class Claim(NamedTuple):
+    """What a request asks of one limit.
+
+    @ivar key: Names the limit, and the period where it has one: all who give the same key share it.
+    @ivar kind: C{rate} (so much in any minute), C{lease} (so many at once) or C{budget} (so much in all).
+    @ivar amount: How much of it the request can take at most.
+    @ivar ends: When the budget's period ends, in seconds since the epoch; C{0} for never.
+    @ivar on_loss: What is to be done while nobody can tell: C{local-share}, C{open} or C{closed}.
+    """
+
+    key: str
+    kind: str
+    limit: int
+    amount: int
+    ends: float = 0.0
+    on_loss: str = "closed"
+
+
+class Verdict(NamedTuple):
+    """Whether all claims of a request were granted; otherwise none was.
+
+    @ivar refused: Which claim was not, as its place; C{None} where all were.
+    @ivar wait: Seconds until it may be worth asking again; C{None} where that is not known.
+    @ivar lost: Whether it was refused only because nobody could tell.
+    @ivar remaining: What is left of each, after this request; likewise C{resets}, the seconds until a rate is whole.
+    @ivar ticket: To be given back when the request is over; for whoever made it alone to read.
+    """
+
+    refused: int | None = None
+    wait: float | None = None
+    lost: bool = False
+    remaining: tuple[int, ...] = ()
+    resets: tuple[float, ...] = ()
+    ticket: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +88,7 @@ class Project:
     active: bool = True
     api_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     masked_keys: Mapping[str, str] = field(default_factory=dict)
+    allowance: Allowance = UNLIMITED
     created_at: float = 0.0
     updated_at: float = 0.0
     deactivated_at: float | None = None
@@ -51,6 +119,7 @@ class Token:
     endpoints: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     ips: tuple[str, ...] = ()
+    allowance: Allowance = UNLIMITED
     created_at: float = 0.0
     last_used_at: float | None = None
     deactivated_at: float | None = None
@@ -73,6 +142,7 @@ class Grant:
     """A validated token with its project: what its bearer may do, as of the moment it was looked up.
 
     @ivar project_active: C{None} where the validator does not know; then the project store is asked.
+    @ivar allowance: The token's limits, and C{project_allowance} those of its project; C{None} where it has none.
     """
 
     project_id: str
@@ -84,6 +154,32 @@ class Grant:
     endpoints: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     ips: tuple[str, ...] = ()
+    allowance: Allowance | None = None
+    project_allowance: Allowance | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one answer used, in tokens, and what that costs.
+
+    @ivar input_tokens: All input: what was read from the provider's cache and what was written to it included.
+    @ivar output_tokens: All output, reasoning included.
+    @ivar cost_usd: C{None} where no price is known; never 0 for that.
+    @ivar basis: C{exact} as the provider counted, C{estimated} by its size where the provider told nothing, C{none}
+        where nothing was used or nothing is known.
+    @ivar model: The model that answered, as the provider calls it.
+    @ivar details: What else was counted, by the name of its unit: audio and image tokens, searches, seconds.
+    """
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float | None = None
+    basis: str = "none"
+    model: str = ""
+    details: Mapping[str, int] = field(default_factory=dict)
 
 
 class RequestRecord(NamedTuple):
@@ -99,6 +195,8 @@ class RequestRecord(NamedTuple):
         broke off).
     @ivar first_byte: From the request's arrival to the provider's first byte, or C{None} if there was none.
     @ivar error: The code of the refusal, or C{""}.
+    @ivar answered: The model that answered, as the provider calls it.
+    @ivar basis: Where the tokens come from; they and the cost are as in L{Usage}.
     """
 
     request_id: str
@@ -124,6 +222,52 @@ class RequestRecord(NamedTuple):
     client: str = ""
     user_agent: str = ""
     sdk_retry: int = 0
+    answered: str = ""
+    basis: str = ""
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float | None = None
+
+
+class LedgerLine(NamedTuple):
+    """What a request used, as the books have it: one for every request of a known token, however it ended.
+
+    @ivar id: Unique, wherever the proxy runs.
+    @ivar at: When the request arrived, in seconds since the epoch; C{duration} in seconds.
+    @ivar model: The model that was asked for; C{answered} the one that answered.
+    @ivar outcome: C{exact} (the provider's own counts), C{estimated}, C{cancelled} (the client left), C{truncated} (the
+        answer broke off), C{failed} (there was no answer but an error), C{cached}.
+    @ivar basis: Where the counts come from; see L{Usage}.
+    @ivar upstream_status: The status of the provider's answer, or C{None} where there was none.
+    """
+
+    id: str
+    at: float
+    duration: float = 0.0
+    request_id: str = ""
+    project_id: str = ""
+    token_id: str = ""
+    api: str = ""
+    endpoint: str = ""
+    model: str = ""
+    answered: str = ""
+    outcome: str = ""
+    basis: str = "none"
+    error: str = ""
+    status: int = 0
+    upstream_status: int | None = None
+    stream: bool = False
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float | None = None
+    bytes_in: int = 0
+    bytes_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
@@ -14,19 +13,25 @@ from llmproxy import errors
 from llmproxy.caching import Asking, Caching, Drain, Given, Reader
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Route, Routes
+from llmproxy.exchange import Exchange
 from llmproxy.guessing import Guesses
 from llmproxy.http import cors, credentials, fields, sniff
 from llmproxy.http.masking import Mask, masked_lines
 from llmproxy.interfaces import ITokenValidator
-from llmproxy.model import Grant, RequestRecord
+from llmproxy.limits import told
+from llmproxy.limits.plan import Plan
+from llmproxy.metering import injection
+from llmproxy.metering.estimating import tokens
+from llmproxy.metering.meter import Meter
+from llmproxy.model import Grant
 from llmproxy.policy import Policy
-from llmproxy.shares import Share, Shares
+from llmproxy.quota import Asked, Quota, Reservation
+from llmproxy.shares import Shares
 from llmproxy.upstreams import ProviderKeys, Upstreams
+from llmproxy.usage import Meters
 from llmproxy.wire.raw import Answer, BytesBody
-from llmproxy.wire.relay import Relay
-from llmproxy.wire.server import Request
+from llmproxy.wire.relay import Relay, Rewriting
 
-SNIFFED = 64 * 1024  # bytes of a request body that are looked at for the model's name
 READ_WHOLE = 4 * 1024 * 1024  # bytes of a request body that are read where a policy must see all of it
 STALLED = 600.0  # seconds after which a client that takes nothing is cut, on a site that is not ours
 
@@ -47,96 +52,28 @@ class Remembering(Protocol):
 
     def known_use(self, key: bytes) -> Grant | None: ...
 
+    def give_back(self, key: bytes, grant: Grant) -> None:
+        """The use that was counted last was none: nothing was sent."""
+
     def hit(self, token_id: str) -> None:
         """Count one request that was answered from the cache."""
 
 
-class Exchange:
-    """One request on its journey, and what has become known of it on the way."""
+class Booking(Protocol):
+    """The ledger: is told before a request leaves for its provider, and answers with the id of its line."""
 
-    route: Route | None = None
-    grant: Grant | None = None
-    answer: Answer | None = None
-    relay: Relay | Given | None = None
-    share: Share | None = None
-    asking: Asking | None = None
-    cache = "disabled"
-    error = ""
-    outcome = ""
-    status = 499
-    stream = False
-    model = ""
-    authorized: float | None = None
-    asked: float | None = None
-    first_byte: float | None = None
-
-    def __init__(self, request: Request, request_id: str, client: str, started_at: float, arrived: float) -> None:
-        """
-        @param client: The address of the client, which is the peer's unless a trusted proxy says otherwise.
-        """
-        self.request = request
-        self.request_id = request_id
-        self.client = client
-        self.started_at = started_at
-        self.arrived = arrived
-        self.prefix: bytes | bytearray = b""
-
-    def aside(self, now: float) -> Exchange:
-        """The proxy's own request for the same."""
-        own = Exchange(self.request, f"{self.request_id}-refresh", "", self.started_at + now - self.arrived, now)
-        own.route, own.grant, own.prefix, own.authorized = self.route, self.grant, self.prefix, now
-        return own
-
-    def saw(self, data: bytes) -> None:
-        """A tap on the upload: keeps its beginning, where the model's name usually stands."""
-        if not self.prefix:
-            self.prefix = bytearray()
-        if len(self.prefix) < SNIFFED:
-            self.prefix += data[: SNIFFED - len(self.prefix)]
-
-    def saw_all(self, body: bytes) -> None:
-        """The same for an upload that is all there."""
-        self.prefix = body[:SNIFFED]
-
-    @property
-    def facts(self) -> sniff.Facts:
-        """What is known so far of what is asked for."""
-        return sniff.facts(bytes(self.prefix))
-
-    def record(self, finished: float) -> RequestRecord:
-        """What remains of it once it is over."""
-        request, route, grant, answer = self.request, self.route, self.grant, self.answer
-        path = request.uri.partition(b"?")[0]
-        named = sniff.model_in_path(path) if route is None else route.model
-        first, asked, lines = self.first_byte, self.asked, request.lines
-        return RequestRecord(
-            request_id=self.request_id,
-            started_at=self.started_at,
-            duration=round(finished - self.arrived, 6),
-            method=request.method.decode("ascii", "replace"),
-            path=path.decode("ascii", "backslashreplace"),
-            status=self.status,
-            outcome=self.outcome,
-            api=route.api_name if route else "",
-            endpoint=route.endpoint if route else "",
-            project_id=grant.project_id if grant else "",
-            token_id=grant.token_id if grant else "",
-            model=self.model or named or self.facts.model,
-            stream=self.stream,
-            bytes_in=request.upload.count,
-            bytes_out=self.relay.count if self.relay else 0,
-            first_byte=None if first is None else round(first - self.arrived, 6),
-            upstream_time=None if first is None or asked is None else round(first - asked, 6),
-            upstream_status=answer.code if answer else None,
-            cache=self.cache if self.asking is None else self.asking.status,
-            error=self.error,
-            client=self.client,
-            user_agent=_text(lines.value(b"user-agent")),
-            sdk_retry=_number(lines.value(b"x-stainless-retry-count")),
-        )
-
-
-Fetching = Callable[[Exchange, list[bytes]], Awaitable[tuple[Answer, bytes]]]
+    def reserve(
+        self,
+        at: float,
+        request_id: str,
+        project_id: str,
+        token_id: str,
+        api: str,
+        endpoint: str,
+        model: str,
+        bytes_in: int,
+        given: int,
+    ) -> str: ...
 
 
 class Observer(Protocol):
@@ -144,6 +81,22 @@ class Observer(Protocol):
 
     def begun(self, exchange: Exchange) -> None: ...
     def over(self, exchange: Exchange) -> None: ...
+
+
+class Errand(NamedTuple):
+    """All that asking the provider takes, beside the request's lines.
+
+    @ivar route: With the query as it is sent.
+    @ivar token_key: What a validator that remembers knows the token by.
+    @ivar plan: The limits that it must keep.
+    """
+
+    grant: Grant
+    route: Route
+    token: str
+    token_key: bytes
+    body: IBodyProducer | None
+    plan: Plan | None
 
 
 class Journey:
@@ -166,13 +119,18 @@ class Journey:
         server: Server,
         clock: IReactorTime,
         guesses: Guesses,
+        meters: Meters,
         remembering: Remembering | None = None,
         caching: Caching | None = None,
+        quota: Quota | None = None,
+        ledger: Booking | None = None,
     ) -> None:
         """
         @param caching: What may answer instead of a provider; C{None} where nothing is cached.
         @param guesses: Counts wrong tokens by address.
         @param remembering: The validator, where it remembers; then the usual request waits for nothing.
+        @param quota: Knows the limits, where there can be any.
+        @param ledger: Told of every request that is about to leave for its provider.
         """
         self._routes = routes
         self._validator = validator
@@ -184,7 +142,10 @@ class Journey:
         self._clock = clock
         self._guesses = guesses
         self._remembering = remembering
+        self._meters = meters
         self._caching = caching
+        self._quota = quota
+        self._ledger = ledger
 
     async def handle(self, exchange: Exchange) -> None:
         """Take the whole way. Whatever refuses the request raises; a body under way ends as its relay says."""
@@ -205,20 +166,21 @@ class Journey:
         if not self._policy.knows_active(grant):
             await self._policy.guard(grant, exchange.client, exchange.request_id)
         self._policy.check(grant, route, lines, exchange.client)
+        exchange.dialect = self._meters.dialect(route.api_name, route.path)
         caching = self._caching
         asking = None if caching is None else caching.consider(route, grant, request.method, taken.lines)
-        body = await self._body(exchange, grant, route, asking is not None and asking.needs_body)
+        plan = None if self._quota is None else self._quota.plan(grant, route)
+        body = await self._body(exchange, grant, route, plan, asking)
         exchange.authorized = self._clock.seconds()
-        sent = route.with_query(taken.query)
-        if asking is not None and (not asking.needs_body or body is not request.upload):
+        errand = Errand(grant, route.with_query(taken.query), taken.token, token_key, body, plan)
+        if asking is not None and body is not request.upload and not exchange.injected:
             exchange.asking = asking
-            fetch = partial(self._fetch, grant=grant, route=sent, token=taken.token, token_key=token_key, body=body)
-            await self._cached(exchange, sent, asking, body, fetch)
+            await self._cached(exchange, errand, asking)
             return
-        answer, key = await self._fetch(exchange, taken.lines, grant, sent, taken.token, token_key, body)
+        answer, key = await self._fetch(exchange, errand, taken.lines)
         if caching is not None:
             exchange.cache = "bypass"
-            caching.changed(sent, grant, request.method, taken.lines, answer)
+            caching.changed(errand.route, grant, request.method, taken.lines, answer)
         await self._relay(exchange, route, answer, key)
 
     # The steps
@@ -254,69 +216,108 @@ class Journey:
         except Exception as e:
             raise errors.StoreUnavailable from e
 
-    async def _body(self, exchange: Exchange, grant: Grant, route: Route, keyed: bool) -> IBodyProducer | None:
+    async def _body(
+        self, exchange: Exchange, grant: Grant, route: Route, plan: Plan | None, asking: Asking | None
+    ) -> IBodyProducer | None:
         """The body to be sent: as it arrives, or read whole where a policy must see it first.
 
-        @param keyed: The cache would like to see it too, if it is not too long.
+        Limits and the cache would like to see it too, but can do without one that is too long to be read.
         """
         upload = exchange.request.upload
         if upload.length is not UNKNOWN_LENGTH and upload.length > self._server.max_request_bytes:
             raise errors.RequestTooLarge(
                 f"The request body is larger than the {self._server.max_request_bytes} bytes that this proxy accepts."
             )
-        received = upload.received
+        received, limit = upload.received, min(self._server.max_request_bytes, READ_WHOLE)
         if self._policy.needs_body(grant, route):
-            limit = min(self._server.max_request_bytes, READ_WHOLE)
             received = received if received is not None else await upload.whole(limit)
             self._policy.check_body(grant, route, exchange.request.lines, received)
-        elif received is None and keyed and upload.length is not UNKNOWN_LENGTH and upload.length <= READ_WHOLE:
-            received = await upload.whole(READ_WHOLE)
+        elif received is None and _worth_reading(upload.length, plan, asking):
+            received = await upload.whole(limit)
+        if route.api.metering.include_usage == "inject" and route.path.endswith(b"/chat/completions"):
+            received = received if received is not None else await upload.whole(limit)
+            if (asked := injection.asking(received)) is not None:
+                received, exchange.injected = asked, True
         if received is None:
             upload.taps.append(exchange.saw)
             return upload
+        exchange.whole = received if plan is not None else None
         exchange.saw_all(received)
         if not received and not fields.has_body(exchange.request.lines):
             return None
         return BytesBody(received)
 
-    async def _fetch(
-        self,
-        exchange: Exchange,
-        lines: list[bytes],
-        grant: Grant,
-        route: Route,
-        token: str,
-        token_key: bytes,
-        body: IBodyProducer | None,
-    ) -> tuple[Answer, bytes]:
-        """Ask the provider, and count one use; the head of its answer, and the key that it was asked with."""
+    async def _fetch(self, exchange: Exchange, errand: Errand, lines: list[bytes]) -> tuple[Answer, bytes]:
+        """Reserve, count one use, and ask the provider: the head of its answer, and the key that it was asked with."""
+        grant, route, token, token_key, body, plan = errand
         request, remembering = exchange.request, self._remembering
+        if plan is not None:
+            await self._hold(exchange, route, plan)
         key = self._keys.known(grant.project_id, route.api_name)
         if key is None:
             key = await self._keys.look_up(grant.project_id, route.api_name, route.auth)
         exchange.share = self._shares.enter(route.api_name, grant.project_id)
         if remembering is None or remembering.known_use(token_key) is None:
             await self._count(token)
+        if self._ledger is not None:
+            exchange.ledger_id = self._enter(self._ledger, exchange, grant, route)
         exchange.asked = self._clock.seconds()
-        exchange.answer = answer = await self._upstreams.send(
-            route,
-            grant.project_id,
-            request.method,
-            self._outgoing(exchange, route, lines, key.line),
-            body,
-            request.upload,
-            partial(self._deadline, exchange, route),
-        )
+        exchange.sent = True
+        try:
+            exchange.answer = answer = await self._upstreams.send(
+                route,
+                grant.project_id,
+                request.method,
+                self._outgoing(exchange, route, lines, key.line),
+                body,
+                request.upload,
+                partial(self._deadline, exchange, route),
+            )
+        except errors.ProxyError as e:
+            if nothing_sent(e):
+                exchange.sent = False
+                if remembering is not None:
+                    remembering.give_back(token_key, grant)
+            raise
         exchange.first_byte = self._clock.seconds()
+        if exchange.dialect is not None and answer.code < 300:
+            exchange.meter = meter = Meter(exchange.dialect, answer.lines)
+            if not exchange.injected:
+                answer.watch(meter.feed)
         return answer, key.value
 
-    async def _cached(
-        self, exchange: Exchange, route: Route, asking: Asking, body: IBodyProducer | None, fetch: Fetching
-    ) -> None:
+    async def _hold(self, exchange: Exchange, route: Route, plan: Plan) -> None:
+        """Hold what it may use at most. The usual request waits for nothing."""
+        assert self._quota is not None
+        upload = exchange.request.upload
+        size = upload.count if upload.length is UNKNOWN_LENGTH else upload.length
+        asked = Asked(route.model or exchange.facts.model, exchange.whole, size)
+        made = self._quota.reserve(plan, route, asked)
+        exchange.reservation = made if isinstance(made, Reservation) else await made
+        exchange.whole = None
+
+    def _enter(self, ledger: Booking, exchange: Exchange, grant: Grant, route: Route) -> str:
+        """Have a line in the ledger, whatever becomes of this process."""
+        upload, dialect = exchange.request.upload, exchange.dialect
+        size = upload.length if isinstance(upload.length, int) else upload.count
+        return ledger.reserve(
+            exchange.started_at,
+            exchange.request_id,
+            grant.project_id,
+            grant.token_id,
+            route.api_name,
+            route.endpoint,
+            route.model or exchange.facts.model,
+            size,
+            tokens(size) if dialect is not None and dialect.takes else 0,
+        )
+
+    async def _cached(self, exchange: Exchange, errand: Errand, asking: Asking) -> None:
         """Answer from the cache, or from the provider by way of it."""
-        received = body.received if isinstance(body, BytesBody) else b""
-        found = asking.recall(route.target, received, partial(self._refresh, exchange, fetch))
-        found = found or await asking.fetch(partial(fetch, exchange))
+        route = errand.route
+        received = errand.body.received if isinstance(errand.body, BytesBody) else b""
+        found = asking.recall(route.target, received, partial(self._refresh, exchange, errand))
+        found = found or await asking.fetch(partial(self._fetch, exchange, errand))
         if self._remembering is not None and asking.status in ("hit", "coalesced"):
             self._remembering.hit(asking.token_id)
         answer = found.answer
@@ -327,13 +328,13 @@ class Journey:
         if asking.leads:
             await asking.over()
 
-    async def _refresh(self, exchange: Exchange, fetch: Fetching, asking: Asking) -> None:
+    async def _refresh(self, exchange: Exchange, errand: Errand, asking: Asking) -> None:
         """Fetch anew what has just been given although it was stale: a request of the proxy's own, told like any."""
         own = exchange.aside(self._clock.seconds())
         own.asking = asking
         self.observer.begun(own)
         try:
-            found = await asking.fetch(partial(fetch, own))
+            found = await asking.fetch(partial(self._fetch, own, errand))
             own.status, own.outcome = found.answer.code, "complete"
             if isinstance(found.answer, Answer):
                 found.answer.stopProducing()
@@ -356,6 +357,11 @@ class Journey:
         exchange.request.respond(given.code, given.phrase, lines, given.length, given.body)
 
     def _outgoing(self, exchange: Exchange, route: Route, lines: list[bytes], credential: bytes) -> list[bytes]:
+        if exchange.injected:  # what is to be taken out must be readable
+            lines = [
+                *(line for line in lines if line[:16].lower() != b"accept-encoding:"),
+                b"Accept-Encoding: identity",
+            ]
         return fields.outgoing(
             lines,
             host=route.origin.host_header,
@@ -374,6 +380,14 @@ class Journey:
         asked = self._asks_for_stream(exchange, route)
         exchange.stream = sniff.is_stream_answer(answer.lines) or (answer.code < 400 and asked)
         total = timeouts.stream if exchange.stream else timeouts.request
+        rewriting: Rewriting | None = None
+        if key is not None and answer.code >= 400:
+            rewriting = Mask(key)
+        elif exchange.injected and exchange.meter is not None and isinstance(answer, Answer):
+            if exchange.stream:  # what the client did not ask for is kept from it
+                rewriting = injection.Swallowing(exchange.meter.feed)
+            else:
+                answer.watch(exchange.meter.feed)
         exchange.relay = relay = Relay(
             request,
             self._clock,
@@ -381,7 +395,8 @@ class Journey:
             stalled=0.0 if request.paced else STALLED,
             deadline=exchange.arrived + total if total else None,
             flush_interval=timeouts.flush_interval,
-            rewriting=Mask(key) if key is not None and answer.code >= 400 else None,
+            drain=timeouts.drain if route.api.on_client_abort == "drain" else 0.0,
+            rewriting=rewriting,
         )
         exchange.status = answer.code
         passed = answer.lines if key is None else masked_lines(answer.lines, key)
@@ -403,6 +418,8 @@ class Journey:
         """The fields that pass, and ours."""
         if route.api.allowed_origins:
             lines += cors.answer(exchange.request.lines, route.api.allowed_origins)
+        if exchange.reservation is not None:
+            lines = told.replaced(lines, exchange.reservation.told, route.api.provider)
         lines.append(b"X-Request-ID: " + exchange.request_id.encode())
         if exchange.stream:
             lines.append(b"X-Accel-Buffering: no")
@@ -429,9 +446,15 @@ class Journey:
         ]
 
 
-def _text(value: bytes | None) -> str:
-    return (value or b"").decode("ascii", "backslashreplace")[:256]
+def _worth_reading(length: int | str, plan: Plan | None, asking: Asking | None) -> bool:
+    """Whether somebody would like to see a body of this length before it is sent on."""
+    counted = plan is not None and plan.counts_tokens
+    if length == UNKNOWN_LENGTH:
+        return counted
+    return int(length) <= READ_WHOLE and (counted or (asking is not None and asking.needs_body))
 
 
-def _number(value: bytes | None) -> int:
-    return int(value) if value is not None and value.isdigit() and len(value) < 4 else 0
+def nothing_sent(error: errors.ProxyError) -> bool:
+    """Whether not one byte of the request has reached the provider."""
+    held_back = isinstance(error, errors.CircuitOpen | errors.UpstreamBusy)
+    return held_back or (isinstance(error, errors.UpstreamFailure) and error.nothing_sent)

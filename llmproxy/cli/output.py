@@ -37,7 +37,8 @@ def _text(value: object) -> str:
         case bool():
             return "yes" if value else "no"
         case Mapping():
-            return printable(", ".join(f"{name}: {field}" for name, field in value.items())) or "-"
+            return printable(", ".join(f"{name}: {_text(field)}" for name, field in value.items())) or "-"
         case list():
-            return printable(", ".join(map(str, value))) or "-"
+            between = "; " if value and isinstance(value[0], Mapping) else ", "
+            return between.join(map(_text, value)) or "-"
     return printable(str(value))

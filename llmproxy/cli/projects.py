@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from llmproxy.cli.limits import given, limits, removable
 from llmproxy.cli.output import Columns
 from llmproxy.cli.secret import SOURCES, provider_keys
 from llmproxy.cli.server import path
@@ -38,10 +39,11 @@ def project() -> None:
 @project.command()
 @click.option("--name", required=True, help="What to call it.")
 @KEY
+@limits
 @asking
-def create(session: Session, name: str, api_keys: tuple[str, ...]) -> None:
+def create(session: Session, name: str, api_keys: tuple[str, ...], **options: Any) -> None:
     """Create a project."""
-    body = {"name": name, **_keys(api_keys)}
+    body = {"name": name, **_keys(api_keys), **given(options)}
     session.show(session.server().ask("POST", path("projects"), body))
 
 
@@ -65,12 +67,20 @@ def show(session: Session, project_id: str) -> None:
 @click.option("--name", help="What to call it from now on.")
 @KEY
 @click.option("--remove-api-key", "removed", multiple=True, metavar="API", help="Forget the provider key for this API.")
+@limits
+@removable
 @asking
 def update(
-    session: Session, project_id: str, name: str | None, api_keys: tuple[str, ...], removed: tuple[str, ...]
+    session: Session,
+    project_id: str,
+    name: str | None,
+    api_keys: tuple[str, ...],
+    removed: tuple[str, ...],
+    lifted: tuple[str, ...],
+    **options: Any,
 ) -> None:
-    """Rename a project, or change its provider keys."""
-    body: dict[str, Any] = _keys(api_keys)
+    """Rename a project, or change its provider keys or its limits."""
+    body: dict[str, Any] = {**_keys(api_keys), **given(options, lifted)}
     if removed:
         body["api_keys"] = body.get("api_keys", {}) | dict.fromkeys(removed)
     if name is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from llmproxy.cli.limits import limits
 from llmproxy.cli.output import Columns
 from llmproxy.cli.server import path
 from llmproxy.cli.session import Session, asking
@@ -43,6 +44,7 @@ def token() -> None:
 @click.option("--endpoint", "endpoints", multiple=True, help="Allow this endpoint pattern only; may be given again.")
 @click.option("--model", "models", multiple=True, help="Allow models that match this glob only; may be given again.")
 @click.option("--ip", "ips", multiple=True, help="Allow this address or network only; may be given again.")
+@limits
 @asking
 def create(session: Session, **given: Any) -> None:
     """Issue a token. It is shown this once."""

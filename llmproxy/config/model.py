@@ -14,11 +14,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from llmproxy.config import addresses, names, values
 from llmproxy.config.given import Given, shown
 from llmproxy.config.units import DURATION, SIZE, duration, in_bytes, in_seconds, size
+from llmproxy.limits import budgets
+from llmproxy.model import UNLIMITED, Allowance
 
 Text = Annotated[str, BeforeValidator(values.text)]
 Name = Annotated[str, BeforeValidator(values.name)]
 Flag = Annotated[bool, BeforeValidator(values.flag)]
 Whole = Annotated[int, BeforeValidator(values.whole)]
+Amount = Annotated[float, BeforeValidator(values.amount), WithJsonSchema({"type": "number", "minimum": 0})]
 Duration = Annotated[
     float,
     BeforeValidator(duration),
@@ -36,6 +39,20 @@ Items = BeforeValidator(values.items)
 Listen = Annotated[tuple[Annotated[str, BeforeValidator(addresses.listen)], ...], Items]
 Networks = Annotated[tuple[Annotated[str, BeforeValidator(addresses.network)], ...], Items]
 Endpoints = Annotated[tuple[Annotated[str, BeforeValidator(names.endpoint)], ...], Items]
+_USD: dict[str, Any] = {
+    "anyOf": [{"type": "string", "pattern": budgets.USD}, {"type": "number", "exclusiveMinimum": 0}]
+}
+_TOKENS: dict[str, Any] = {"anyOf": [{"type": "string", "pattern": budgets.TOKENS}, {"type": "integer", "minimum": 1}]}
+UsdBudgets = Annotated[
+    tuple[Annotated[str, BeforeValidator(values.usd)], ...],
+    BeforeValidator(values.one_or_more),
+    WithJsonSchema({"anyOf": [_USD, {"type": "array", "items": _USD}]}),
+]
+TokenBudgets = Annotated[
+    tuple[Annotated[str, BeforeValidator(values.token_budget)], ...],
+    BeforeValidator(values.one_or_more),
+    WithJsonSchema({"anyOf": [_TOKENS, {"type": "array", "items": _TOKENS}]}),
+]
 Method = Annotated[str, BeforeValidator(names.method), WithJsonSchema({"enum": [*names.METHODS]})]
 Methods = Annotated[tuple[Method, ...], Items]
 Origins = Annotated[tuple[Annotated[str, BeforeValidator(addresses.origin)], ...], Items]
@@ -81,6 +98,8 @@ class Timeouts(Section):
     """For silence between two pieces of an answer. Then it is cut."""
     idle_connection: Duration = 90.0
     """How long an unused connection to the provider is kept."""
+    drain: Duration = 60.0
+    """How long an answer whose client left is still read, where `on_client_abort` is `drain`."""
     flush_interval: Duration = 0.0
     """Pieces of an answer are gathered for so long before they are passed on; 0: each leaves the moment it arrives."""
 
@@ -135,6 +154,50 @@ class ApiCache(Section):
         return self
 
 
+class ApiLimits(Section):
+    """What all projects together may use of this API; 0 and nothing mean no limit."""
+
+    requests_per_minute: Whole = Field(default=0, ge=0)
+    """Requests in any minute."""
+    tokens_per_minute: Whole = Field(default=0, ge=0)
+    """Tokens in any minute, input and output."""
+    concurrency: Whole = Field(default=0, ge=0)
+    """Requests at once."""
+    budget_usd: UsdBudgets = ()
+    """Dollars to be spent, such as `20/month`; or a list, at most one for each of `day`, `month` and `lifetime`."""
+    budget_tokens: TokenBudgets = ()
+    """Tokens to be used, such as `1000000/day`; likewise."""
+    default_output_tokens: Whole = Field(default=4096, ge=0)
+    """How many tokens of output a request is reckoned to use at most, whoever's limit it is, where it says no
+    `max_tokens` or the like itself."""
+
+    @model_validator(mode="after")
+    def _periods_differ(self) -> Self:
+        self.allowance()
+        return self
+
+    def allowance(self) -> Allowance | None:
+        """These limits as the value that travels; C{None} where there are none."""
+        made = Allowance(
+            requests_per_minute=self.requests_per_minute or None,
+            tokens_per_minute=self.tokens_per_minute or None,
+            concurrency=self.concurrency or None,
+            budget_usd=budgets.each_once(map(budgets.usd, self.budget_usd)),
+            budget_tokens=budgets.each_once(map(budgets.tokens, self.budget_tokens)),
+        )
+        return None if made == UNLIMITED else made
+
+
+class Metering(Section):
+    """What is known of the tokens that answers use."""
+
+    enabled: Flag = True
+    """Whether answers are measured."""
+    include_usage: Literal["leave", "inject"] = "leave"
+    """`inject`: a streamed chat completion whose client did not ask for its usage is asked for it in its place, and the
+    event that tells it is kept from the client. Such requests and answers are no longer passed on byte for byte."""
+
+
 class Api(Section):
     """One provider's API."""
 
@@ -162,8 +225,13 @@ class Api(Section):
     """The web pages that may call it, as browsers write them; `*` for any. Empty: not checked."""
     required_headers: Headers = ()
     """Headers that a request must have."""
+    limits: ApiLimits = ApiLimits()
     circuit_breaker: CircuitBreaker = CircuitBreaker()
     retries: Retries = Retries()
+    metering: Metering = Metering()
+    on_client_abort: Literal["cancel", "drain"] = "cancel"
+    """What becomes of an answer that has begun when its client leaves: the provider is stopped (`cancel`), or heard out
+    for as long as `timeouts.drain` says, so that what it used is known exactly (`drain`)."""
     error_format: ErrorFormat = "auto"
     """The shape of this proxy's own error bodies; `auto` follows the provider."""
     forward_client_ip: Flag = False
@@ -269,11 +337,76 @@ class Redis(Section):
     """Further certificate authorities to trust for `rediss://`, a PEM file."""
 
 
-class Limits(Section):
-    """Rate limits, quotas and budgets. Checked, but of no effect yet; a token's `max_requests` always holds."""
+OnLossPolicy = Literal["local-share", "open", "closed"]
+
+
+class OnLoss(Section):
+    """While Redis cannot be asked: each process allows its part (`local-share`), all pass (`open`), none (`closed`)."""
+
+    requests_per_minute: OnLossPolicy = "local-share"
+    """For requests per minute."""
+    tokens_per_minute: OnLossPolicy = "local-share"
+    """For tokens per minute."""
+    concurrency: OnLossPolicy = "local-share"
+    """For requests at once."""
+    budget_usd: OnLossPolicy = "closed"
+    """For budgets in dollars. `local-share` shares out what was left when this process last heard of it; what others
+    spent since is not known, so a budget can then be exceeded."""
+    budget_tokens: OnLossPolicy = "closed"
+    """For budgets in tokens, likewise."""
+
+    def by_name(self) -> dict[str, str]:
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+
+class LimitSettings(Section):
+    """How rate limits and budgets are counted; the limits themselves are given to tokens, projects and APIs."""
 
     backend: Name = "memory"
-    """Where they are counted: `memory` (each process for itself) or `redis` (together)."""
+    """Where: `memory` (rates and requests at once by each process for itself, budgets together with all processes on
+    the same store), `redis` (all together), or the name of a plugin."""
+    on_loss: OnLoss = OnLoss()
+    lease: Annotated[Duration, Field(ge=3)] = 30.0
+    """In Redis, how long a request counts as under way whose process has died."""
+    unknown_price: Literal["refuse", "allow"] = "refuse"
+    """What happens where a budget in dollars meets a model without a known price: `refuse` (403), or `allow` for
+    nothing."""
+
+
+class Ledger(Section):
+    """One line for every request of a known token: what it used, and what that costs."""
+
+    enabled: Flag = True
+    """Whether it is kept."""
+    directory: Text = ""
+    """Where its journals are, on a disk of this machine; empty: `ledger` under `state_dir`."""
+    segment_bytes: Size = Field(default=4 * 1024 * 1024, ge=64 * 1024, le=1024 * 1024 * 1024)
+    """The size of one file of a journal; each is allocated before it is needed."""
+    max_bytes: Size = Field(default=256 * 1024 * 1024, ge=256 * 1024)
+    """How large a journal may get while the store does not answer; beyond that, lines are lost and counted."""
+    interval: Duration = Field(default=1.0, gt=0)
+    """How often lines are written to the store."""
+    keep_lines: Duration = 90 * 86400.0
+    """How long single lines are kept; 0: for ever. Sums are kept always."""
+    keep_days: Duration = 400 * 86400.0
+    """How long sums are kept by day; older days are folded into their months; 0: never."""
+
+
+class Price(Section):
+    """What a model costs, in USD for a million tokens, where that is not what the provider's price list says."""
+
+    api: Pattern = "*"
+    """The API, as a glob."""
+    model: Pattern
+    """The model that was asked for or that answered, as a glob."""
+    input: Amount = 0.0
+    """Input tokens."""
+    cached: Amount | None = None
+    """Input tokens read from the provider's cache; if left out, as any input."""
+    cache_write: Amount | None = None
+    """Input tokens written to the provider's cache; if left out, as any input."""
+    output: Amount = 0.0
+    """Output tokens, those of reasoning included."""
 
 
 class Sink(BaseModel):
@@ -339,7 +472,10 @@ class Settings(Section):
     store: Store = Store()
     cache: Cache = Cache()
     redis: Redis = Redis()
-    limits: Limits = Limits()
+    limits: LimitSettings = LimitSettings()
+    ledger: Ledger = Ledger()
+    prices: tuple[Price, ...] = ()
+    """Prices of your own; the first that fits holds. All others are those of the providers' lists."""
     events: Events = Events()
     audit: Audit = Audit()
     logging: Logging = Logging()

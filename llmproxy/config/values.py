@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
 
 from llmproxy.config.given import Given, shown
+from llmproxy.config.units import shortened
+from llmproxy.limits import budgets
+from llmproxy.model import Budget
 
 _FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 _GREATEST = 2**53  # what JSON and YAML readers of every kind agree on
@@ -55,6 +58,14 @@ def whole(value: Any) -> int:
     return given
 
 
+def amount(value: Any) -> float:
+    """A number that is not below zero, such as a price."""
+    given = value.meaning if isinstance(value, Given) else value
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= _GREATEST:
+        raise ValueError(f"{shown(value)} is not a number from 0")
+    return float(given)
+
+
 def items(value: Any) -> Any:
     """A list; from the environment, its items with commas between them."""
     if isinstance(value, Given):
@@ -66,6 +77,29 @@ def items(value: Any) -> Any:
     if isinstance(value, dict):
         raise ValueError("is a mapping, not a list")
     raise ValueError(f"{shown(value)} is not a list (write [{shown(value)}])")
+
+
+def one_or_more(value: Any) -> Any:
+    """A list, or its only item."""
+    return items(value) if isinstance(value, Given | list | tuple) or value is None else items([value])
+
+
+def usd(value: Any) -> str:
+    """A budget in dollars, C{20/month}."""
+    return _budget(value, budgets.usd, budgets.usd_text)
+
+
+def token_budget(value: Any) -> str:
+    """A budget in tokens, C{1000000/day}."""
+    return _budget(value, budgets.tokens, budgets.tokens_text)
+
+
+def _budget(value: Any, read: Callable[[str], Budget], write: Callable[[Budget], str]) -> str:
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    try:
+        return write(read(str(shortened(value)) if plain and not isinstance(value, float) else str(value)))
+    except ValueError as e:
+        raise ValueError(f"{shown(value)} {e}") from None
 
 
 def pattern(value: Any) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from llmproxy.errors import NotFound, UpstreamAuthError
 from llmproxy.model import Project
 from llmproxy.sealing import CannotOpen, Sealer, mask
+from llmproxy.store import allowances
 from llmproxy.store.tables import projects, provider_keys
 
 
@@ -19,6 +20,7 @@ def create(connection: Connection, project: Project, sealer: Sealer, now: float)
             id=project.id,
             name=project.name,
             active=project.active,
+            allowance=allowances.to_json(project.allowance),
             created_at=now,
             updated_at=now,
             deactivated_at=None if project.active else now,
@@ -35,6 +37,7 @@ def replace(connection: Connection, project: Project, sealer: Sealer, now: float
         .values(
             name=project.name,
             active=project.active,
+            allowance=allowances.to_json(project.allowance),
             updated_at=now,
             deactivated_at=None if project.active else func.coalesce(projects.c.deactivated_at, now),
         )
@@ -112,6 +115,7 @@ def _project(row: Row[Any], masked: Mapping[str, str]) -> Project:
         name=row.name,
         active=row.active,
         masked_keys=masked,
+        allowance=allowances.from_json(row.allowance),
         created_at=row.created_at,
         updated_at=row.updated_at,
         deactivated_at=row.deactivated_at,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -14,11 +14,11 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from llmproxy.aio import deferred, within
-from llmproxy.errors import QuotaExceeded, StoreUnavailable, TokenNotFound
-from llmproxy.interfaces import IProjectStore, ITokenStore, ITokenValidator, IWatchable
+from llmproxy.errors import Conflict, QuotaExceeded, StoreUnavailable, TokenNotFound
+from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, ITokenValidator, IWatchable
 from llmproxy.model import Changes, Grant, Project, Token
 from llmproxy.sealing import RandomBytes, Sealer, TokenHasher, new_token, well_formed
-from llmproxy.store import canary, changes, connecting, projects, tokens
+from llmproxy.store import budgets, canary, changes, connecting, projects, tokens
 from llmproxy.store.address import exact, file_of
 from llmproxy.store.failures import translated
 from llmproxy.store.migrate import prepare
@@ -30,7 +30,7 @@ Counts = Mapping[str, tuple[int, float]]
 _log = Logger()
 
 
-@implementer(IProjectStore, ITokenStore, ITokenValidator, IWatchable)
+@implementer(IProjectStore, ITokenStore, ITokenValidator, IBudgetStore, IWatchable)
 class Store:
     """Keeps projects and tokens in SQLite, or in a database server.
 
@@ -237,6 +237,51 @@ class Store:
     async def count_cache_hits(self, hits: Mapping[str, tuple[int, float]]) -> None:
         await self._count(tokens.add_cache_hits, dict(hits))
 
+    # IBudgetStore
+
+    @deferred
+    async def take_budget(self, key: str, least: int, most: int, limit: int, ends: float) -> tuple[int, int]:
+        return await self._spend(partial(budgets.take, key=key, least=least, most=most, limit=limit, ends=ends))
+
+    @deferred
+    async def charge_budgets(self, amounts: Mapping[str, tuple[int, float]]) -> None:
+        await self._spend(partial(budgets.charge, amounts=dict(amounts)))
+
+    async def _spend(self, work: Callable[[Connection], T]) -> T:
+        try:
+            return await self._write(work)
+        except Conflict:  # another process was the first to spend of a budget, at this moment
+            return await self._write(work)
+
+    @deferred
+    async def give_budgets(self, amounts: Mapping[str, int]) -> None:
+        await self._write(partial(budgets.give, amounts=dict(amounts)))
+
+    @deferred
+    async def budgets_spent(self, keys: Sequence[str]) -> dict[str, int]:
+        return await self._read(partial(budgets.spent, keys=list(keys)))
+
+    @deferred
+    async def forget_budgets(self, before: float) -> int:
+        return await self._write(partial(budgets.forget, before=before))
+
+    # For those who keep something of their own in the same database
+
+    @deferred
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Fire with what C{work} reads, in a thread; L{StoreUnavailable} where the database does not answer."""
+        return await self._read(work)
+
+    @deferred
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """The same in one transaction, of which either everything is kept or nothing."""
+
+        def written() -> T:
+            with self._transaction() as connection:
+                return work(connection)
+
+        return await self._ask(self._writes, written)
+
     # How all of them ask
 
     def _new_id(self) -> str:
@@ -255,6 +300,15 @@ class Store:
                 return work(connection)
 
         return await self._ask(threads or self._reads, read)
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        """Do it in one transaction, of which nobody need hear."""
+
+        def write() -> T:
+            with self._transaction() as connection:
+                return work(connection)
+
+        return await self._ask(self._writes, write)
 
     async def _change(self, work: Callable[[Connection], T], project_of: Callable[[T], str]) -> T:
         """Do it in one transaction, and say so from its thread: listeners hear of it even if the caller gave up."""

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Double,
     ForeignKey,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     String,
@@ -28,6 +29,7 @@ projects = Table(
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     Column("deactivated_at", Double),
+    Column("allowance", JSON(none_as_null=True)),
 )
 
 provider_keys = Table(
@@ -59,6 +61,7 @@ tokens = Table(
     Column("created_at", Double, nullable=False),
     Column("last_used_at", Double),
     Column("deactivated_at", Double),
+    Column("allowance", JSON(none_as_null=True)),
     Index("tokens_of_project", "project_id"),
 )
 
@@ -76,9 +79,75 @@ changes = Table(
     Column("project_id", String(255), nullable=False),
 )
 
+spending = Table(
+    "spending",
+    metadata,
+    Column("id", String(400), primary_key=True),
+    Column("amount", BigInteger, nullable=False),
+    Column("ends", Double, nullable=False),
+)
+
 canaries = Table(
     "canaries",
     metadata,
     Column("name", String(32), primary_key=True),
     Column("sealed", LargeBinary, nullable=False),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("duration", Double, nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Column("project_id", String(255), nullable=False),
+    Column("token_id", String(64), nullable=False),
+    Column("api", String(255), nullable=False),
+    Column("endpoint", String(255), nullable=False),
+    Column("model", String(128), nullable=False),
+    Column("answered", String(128), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("basis", String(16), nullable=False),
+    Column("error", String(64), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("upstream_status", Integer),
+    Column("stream", Boolean, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("cache_write_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("cost_usd", Double),
+    Column("bytes_in", BigInteger, nullable=False),
+    Column("bytes_out", BigInteger, nullable=False),
+    Index("ledger_by_time", "at"),
+)
+
+usage = Table(  # the ledger added up: one row for all that have the key in common
+    "usage_by_period",
+    metadata,
+    Column("period", String(10), primary_key=True),  # a day, 2026-11-25; or a month, 2026-11, once its days are folded
+    Column("project_id", String(255), primary_key=True),
+    Column("token_id", String(64), primary_key=True),
+    Column("api", String(255), primary_key=True),
+    Column("model", String(128), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("estimated", BigInteger, nullable=False),
+    Column("unpriced", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("cache_write_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("cost_usd", Double, nullable=False),
+)
+
+journals = Table(  # how far each process's journal has been entered; in one transaction with what was entered
+    "ledger_journals",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("place", BigInteger, nullable=False),
+    Column("updated_at", Double, nullable=False),
 )

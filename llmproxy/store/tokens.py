@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Row, Select, Update, bindparam, case, func, i
 from sqlalchemy.exc import IntegrityError
 
 from llmproxy.errors import NotFound, TokenExpired, TokenInactive, TokenNotFound
-from llmproxy.model import Grant, Token
-from llmproxy.store import projects
+from llmproxy.model import Allowance, Grant, Token
+from llmproxy.store import allowances, projects
 from llmproxy.store.tables import projects as project_table
 from llmproxy.store.tables import tokens
 
@@ -22,6 +22,7 @@ def create(connection: Connection, token: Token, hashed: str) -> Token:
     row = {column.name: getattr(token, column.name) for column in _SHOWN} | {
         name: list(getattr(token, name)) for name in _LISTS
     }
+    row["allowance"] = allowances.to_json(token.allowance)
     try:
         connection.execute(insert(tokens).values(row | {"hash": hashed}))
     except IntegrityError as e:
@@ -53,6 +54,7 @@ def replace(connection: Connection, token: Token, now: float) -> Token:
             active=token.active,
             expires_at=token.expires_at,
             max_requests=token.max_requests,
+            allowance=allowances.to_json(token.allowance),
             deactivated_at=None if token.active else func.coalesce(tokens.c.deactivated_at, now),
             **{name: list(getattr(token, name)) for name in _LISTS},
         )
@@ -90,6 +92,8 @@ def grant(connection: Connection, hashed: str, now: float) -> Grant:
         project_active=bool(row.project_active),
         expires_at=row.expires_at,
         max_requests=row.max_requests,
+        allowance=_limits(row.allowance),
+        project_allowance=_limits(row.project_allowance),
         **_lists(row),
     )
 
@@ -115,10 +119,14 @@ def _add(connection: Connection, statement: Update, counts: Mapping[str, tuple[i
 
 
 def _token(row: Row[Any]) -> Token:
-    return Token(**{**row._mapping, **_lists(row)})
+    return Token(**{**row._mapping, **_lists(row), "allowance": allowances.from_json(row.allowance)})
 
 
-def _lists(row: Row[Any]) -> dict[str, tuple[str, ...]]:
+def _limits(stored: Mapping[str, Any] | None) -> Allowance | None:
+    return allowances.from_json(stored) if stored else None
+
+
+def _lists(row: Row[Any]) -> dict[str, Any]:
     return {name: tuple(getattr(row, name)) for name in _LISTS}
 
 
@@ -130,7 +138,9 @@ _GRANT: Select[Any] = (
         tokens.c.expires_at,
         tokens.c.max_requests,
         *(tokens.c[name] for name in _LISTS),
+        tokens.c.allowance,
         project_table.c.active.label("project_active"),
+        project_table.c.allowance.label("project_allowance"),
     )
     .join(project_table)
     .where(tokens.c.hash == bindparam("wanted"))

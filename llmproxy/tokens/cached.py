@@ -120,6 +120,12 @@ class CachedTokenValidator(Service):
         if self._hits is not None and token_id:
             self._hits.count(token_id)
 
+    def give_back(self, key: bytes, grant: Grant) -> None:
+        """A use that was counted was none. One of a limited token can be used again once the store has heard of it."""
+        if self._counter is not None and grant.token_id:
+            self._counter.take_back(grant.token_id)
+            self._exhausted.drop(key)
+
     def _fresh(self, key: bytes) -> Grant | None:
         grant = self._grants.get(key)
         return None if grant is None or self._expired(grant) else grant

@@ -41,6 +41,10 @@ class UseCounter:
     def count(self, token_id: str) -> None:
         self._add(token_id, 1, self._now())
 
+    def take_back(self, token_id: str) -> None:
+        """One use less."""
+        self._add(token_id, -1, 0.0)
+
     def _add(self, token_id: str, more: int, at: float) -> None:
         known = self._counts.get(token_id)
         if known is not None:
@@ -79,7 +83,8 @@ class UseCounter:
             await within(self._timeout, self._clock, soon(self._take(batch)), StoreUnavailable())
         except Exception as e:
             for token_id, (more, at) in batch.items():
-                self._add(token_id, more, at)
+                if more > 0:  # what was to be taken back may have been: not twice, so that no limit is exceeded
+                    self._add(token_id, more, at)
             if isinstance(e, CancelledError):
                 raise
             self._log.warn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from typing import Protocol as Shape
 
@@ -49,6 +50,7 @@ class Answer:
     _protocol: IProtocol | None = None
     _headers: Headers | None = None
     _end: Failure | None = None
+    _tap: Callable[[bytes], object] | None = None
 
     def __init__(self, head: ResponseHead, source: Source, *, method: bytes, raw: bool) -> None:
         """
@@ -80,6 +82,12 @@ class Answer:
         """The body, where all of it is there and nobody has taken it; C{None} where it must be delivered."""
         return self._waiting if self._end is _DONE and not self.begun else None
 
+    def watch(self, tap: Callable[[bytes], object]) -> None:
+        """Show every piece of the body to C{tap} too, as it comes; to be called before the body is taken."""
+        self._tap = tap
+        if self._waiting:
+            tap(self._waiting)
+
     def deliverBody(self, protocol: Any) -> None:
         if self.begun:
             raise RuntimeError("The body of an answer can be delivered only once.")
@@ -97,6 +105,8 @@ class Answer:
     # What the connection calls
 
     def received(self, data: bytes) -> None:
+        if self._tap is not None:
+            self._tap(data)
         if self._protocol is None:
             self._waiting += data
         else:

@@ -1,9 +1,11 @@
-"""What twistd finds: the proxy, the simulator, and the built-in caches and event sinks."""
+"""What twistd finds: the proxy, the simulator, the built-in caches and event sinks, and where limits are counted."""
 
 from twisted.application.service import ServiceMaker
 
 from llmproxy.cache.memory import MemoryCacheFactory
 from llmproxy.cache.redis import RedisCacheFactory
+from llmproxy.counters.memory import MemoryCountersFactory
+from llmproxy.counters.shared import RedisCountersFactory
 from llmproxy.sinks.file import FileSinkFactory
 
 proxy = ServiceMaker(
@@ -24,3 +26,5 @@ file_sink = FileSinkFactory()
 
 memory_cache = MemoryCacheFactory()
 redis_cache = RedisCacheFactory()
+memory_counters = MemoryCountersFactory()
+redis_counters = RedisCountersFactory()

@@ -6,7 +6,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import ip_network
 from typing import Annotated, Any, Self, TypeVar
@@ -26,6 +26,8 @@ from pydantic import (
 
 from llmproxy.errors import BodyUnreadable, Invalid
 from llmproxy.http.endpoints import Endpoints
+from llmproxy.limits import budgets
+from llmproxy.model import UNLIMITED, Allowance
 from llmproxy.web.manage.paging import ID
 from llmproxy.web.manage.times import LONGEST, span
 
@@ -88,6 +90,33 @@ MaxRequests = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Minutes = Annotated[int, Field(ge=1, le=int(LONGEST // 60))]
 
 
+Rate = Annotated[int, Field(ge=1, le=10**12)]
+
+
+def _usd(text: str) -> str:
+    return budgets.usd_text(budgets.usd(text))
+
+
+def _token_budget(text: str) -> str:
+    return budgets.tokens_text(budgets.tokens(text))
+
+
+def _listed(given: object) -> object:
+    return (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list) else given
+
+
+UsdBudgets = Annotated[
+    tuple[Annotated[str, StringConstraints(pattern=budgets.USD), AfterValidator(_usd)], ...],
+    BeforeValidator(_listed),
+    Field(max_length=3),
+]
+TokenBudgets = Annotated[
+    tuple[Annotated[str, StringConstraints(pattern=budgets.TOKENS), AfterValidator(_token_budget)], ...],
+    BeforeValidator(_listed),
+    Field(max_length=3),
+]
+
+
 class Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
@@ -120,14 +149,38 @@ class Keys(Body):
         return keys | ({default_api: self.api_key or ""} if "api_key" in self.model_fields_set else {})
 
 
-class ProjectCreate(Keys):
-    """A new project: its name and the provider keys it owns."""
+class Limits(Body):
+    """What may be used; null, or an empty list, for no limit."""
+
+    requests_per_minute: Rate | None = Field(None, description="Requests in any minute.")
+    tokens_per_minute: Rate | None = Field(None, description="Tokens in any minute, input and output.")
+    concurrency: Rate | None = Field(None, description="Requests at once.")
+    budget_usd: UsdBudgets = Field((), description='Dollars: "20/month", one for each of day, month and lifetime.')
+    budget_tokens: TokenBudgets = Field((), description='Tokens: "1000000/day", likewise.')
+
+    @field_validator("budget_usd", "budget_tokens")
+    @classmethod
+    def _periods_differ(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        budgets.each_once(map(budgets.usd, given))  # a budget in tokens reads as one in dollars too
+        return given
+
+    def limits(self, before: Allowance = UNLIMITED) -> Allowance:
+        """These limits; those that are not given as they were before."""
+        given = {name: getattr(self, name) for name in Limits.model_fields if name in self.model_fields_set}
+        for name, read in (("budget_usd", budgets.usd), ("budget_tokens", budgets.tokens)):
+            if name in given:
+                given[name] = budgets.each_once(map(read, given[name]))
+        return replace(before, **given)
+
+
+class ProjectCreate(Keys, Limits):
+    """A new project: its name, the provider keys it owns, and its limits."""
 
     name: Name
     active: bool = True
 
 
-class ProjectChange(Keys):
+class ProjectChange(Keys, Limits):
     """What is to change of a project; what is left out stays. A key that is null is removed."""
 
     name: Name | None = None
@@ -138,7 +191,7 @@ class ProjectChange(Keys):
         return _no_null(self, "name", "active")
 
 
-class TokenRules(Body):
+class TokenRules(Limits):
     """What the bearer of a token may do; an empty list allows all."""
 
     expires_in: Span | None = Field(None, description="How long it is valid from now: 24h, 30d, 1h30m.")

@@ -18,11 +18,18 @@ from llmproxy.caching import Contents
 from llmproxy.errors import AuditUnavailable, MethodNotAllowed, NotFound, RequestTooLarge
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.metrics import ProxyMetrics
-from llmproxy.model import AuditEntry
+from llmproxy.model import Allowance, AuditEntry
+from llmproxy.quota import Standing
 from llmproxy.web.manage.auth import Gate, Wrong
 from llmproxy.web.manage.bodies import MAX_BODY, Body, Known
 from llmproxy.web.manage.paging import ID
 from llmproxy.web.respond import Answer, identify, run
+
+Standings = Callable[[str, str, Allowance], Awaitable[list[Standing]]]
+
+
+async def _untold(owner: str, name: str, allowance: Allowance) -> list[Standing]:
+    return []
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Desk:
     """What the management endpoints work with.
 
     @ivar changes: Held by whoever reads, alters and writes back, so that no change undoes another.
+    @ivar standings: Tells how the limits of a C{token} or a C{project} of that id stand.
     @ivar new_id: Makes a project's id.
     @ivar cache: The response cache, or C{None} where there is none; C{counts}: what was counted of all requests.
     """
@@ -41,6 +49,7 @@ class Desk:
     clock: IReactorTime
     api_names: Collection[str]
     default_api: str = ""
+    standings: Standings = _untold
     new_id: Callable[[], str] = lambda: str(uuid4())
     changes: DeferredLock = field(default_factory=DeferredLock)
     cache: Contents | None = None

@@ -36,6 +36,7 @@ class Projects(Endpoint):
                 name=body.name,
                 active=body.active,
                 api_keys={api: key for api, key in keys.items() if key},
+                allowance=body.limits(),
                 created_at=now,
                 updated_at=now,
                 deactivated_at=None if body.active else now,
@@ -51,7 +52,7 @@ class OneProject(Endpoint):
         b"GET": Operation("get_project", "Show a project.", ProjectView),
         b"PATCH": Operation(
             "update_project",
-            "Rename, activate or deactivate a project, or change its provider keys.",
+            "Rename, activate or deactivate a project, or change its provider keys or limits.",
             ProjectView,
             ProjectChange,
             action="project.update",
@@ -60,7 +61,8 @@ class OneProject(Endpoint):
     refusal = 'A project is kept, so that what it did stays known. Deactivate it: PATCH {"active": false}.'
 
     async def get_project(self, call: Call) -> Answer:
-        return as_json(project_json(await self.desk.projects.get_project_by_id(call.id)))
+        project = await self.desk.projects.get_project_by_id(call.id)
+        return as_json(project_json(project, await self.desk.standings("project", project.id, project.allowance)))
 
     async def update_project(self, call: Call) -> Answer:
         call.act.project_id = call.id
@@ -80,6 +82,7 @@ class OneProject(Endpoint):
             name=project.name if body.name is None else body.name,
             active=active,
             api_keys=body.given_keys(self.desk.default_api),
+            allowance=body.limits(project.allowance),
             updated_at=now,
             deactivated_at=None if active else project.deactivated_at or now,
         )

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from llmproxy.errors import Conflict
 from llmproxy.model import Token
-from llmproxy.web.manage.bodies import TokenChange, TokenCreate, read
+from llmproxy.web.manage.bodies import Limits, TokenChange, TokenCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, Operation
 from llmproxy.web.manage.paging import page, project, query
 from llmproxy.web.manage.views import TokenIssued, TokenList, TokenView, token_json
@@ -45,6 +45,7 @@ class Tokens(Endpoint):
                 endpoints=body.endpoints,
                 models=body.models,
                 ips=body.ips,
+                allowance=body.limits(),
             )
         )
         call.act.token_id = token.id
@@ -63,7 +64,8 @@ class OneToken(Endpoint):
     }
 
     async def get_token(self, call: Call) -> Answer:
-        return as_json(token_json(await self.desk.tokens.get_token(call.id)))
+        token = await self.desk.tokens.get_token(call.id)
+        return as_json(token_json(token, await self.desk.standings("token", token.id, token.allowance)))
 
     async def update_token(self, call: Call) -> Answer:
         call.act.token_id = call.id
@@ -84,7 +86,8 @@ class OneToken(Endpoint):
         return Answer(204, lines=(b"Cache-Control: no-store",))
 
     def _changed(self, token: Token, body: TokenChange) -> Token:
-        given = body.model_dump(include=body.model_fields_set - EXPIRY)
+        given = body.model_dump(include=body.model_fields_set - EXPIRY - Limits.model_fields.keys())
+        given["allowance"] = body.limits(token.allowance)
         if "name" in given:
             given["name"] = given["name"] or ""
         if body.model_fields_set & EXPIRY:

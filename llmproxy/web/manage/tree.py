@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from uuid import uuid4
 
 from twisted.internet.interfaces import IReactorTime
@@ -16,7 +17,7 @@ from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.metrics import ProxyMetrics
 from llmproxy.web.manage.auth import Gate
 from llmproxy.web.manage.cache import Cache, CachePurge
-from llmproxy.web.manage.endpoint import Desk, Endpoint
+from llmproxy.web.manage.endpoint import Desk, Endpoint, Standings
 from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import OneProject, Projects, Revocation
 from llmproxy.web.manage.tokens import OneToken, Tokens
@@ -35,6 +36,7 @@ class Management(Resource):
     @param default_api: The API whose key C{api_key} alone is; C{""} if there is none.
     @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
     @param cache: The response cache, if there is one; C{counts}: tells what was counted of all requests.
+    @param standings: Tells how limits stand, where anybody counts.
     @param clock: Tells the time, in seconds since the epoch as a reactor does.
     """
 
@@ -51,6 +53,7 @@ class Management(Resource):
         management_token: str,
         clock: IReactorTime,
         trusted_proxies: Sequence[str] = (),
+        standings: Standings | None = None,
         new_id: Callable[[], str] = lambda: str(uuid4()),
         cache: Contents | None = None,
         counts: Callable[[], ProxyMetrics] = ProxyMetrics,
@@ -58,8 +61,19 @@ class Management(Resource):
         Resource.__init__(self)
         gate = Gate(management_token, Guesses(), clock, trusted_proxies)
         desk = Desk(
-            projects, tokens, audit, gate, clock, tuple(api_names), default_api, new_id, cache=cache, counts=counts
+            projects,
+            tokens,
+            audit,
+            gate,
+            clock,
+            tuple(api_names),
+            default_api,
+            new_id=new_id,
+            cache=cache,
+            counts=counts,
         )
+        if standings is not None:
+            desk = replace(desk, standings=standings)
         endpoints = [*(endpoint(desk) for endpoint in ENDPOINTS), OpenApi(desk, ENDPOINTS)]
         self._routes = [(_pattern(endpoint.path), endpoint) for endpoint in endpoints]
         self._nothing = Nothing()

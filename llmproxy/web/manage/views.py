@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from llmproxy.model import Project, Token
+from llmproxy.limits import budgets
+from llmproxy.model import Allowance, Project, Token
+from llmproxy.quota import Standing
 from llmproxy.web.manage.times import rfc3339
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
-class ProjectView(BaseModel):
-    """A project, with its provider keys masked."""
+class LimitView(BaseModel):
+    """How one limit stands. Dollars are a decimal number; what requests under way may use counts as used."""
 
+    limit: str = Field(description="Its name, such as requests_per_minute.")
+    period: str | None = Field(description="Of a budget: day, month or lifetime.")
+    allowed: int | float
+    used: int | float
+    remaining: int | float
+    ends_at: Time | None = Field(description="When a budget's period ends.")
+
+
+class LimitsView(BaseModel):
+    """The limits of a token or a project; null, or an empty list, where there are none."""
+
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    concurrency: int | None
+    budget_usd: list[str]
+    budget_tokens: list[str]
+    limits: list[LimitView] | None = Field(description="How they stand. Only where one token or project is shown.")
+
+
+class ProjectFacts(BaseModel):
     id: str
     name: str
     active: bool
@@ -24,6 +46,10 @@ class ProjectView(BaseModel):
     deactivated_at: Time | None
 
 
+class ProjectView(LimitsView, ProjectFacts):
+    """A project, with its provider keys masked."""
+
+
 class ProjectList(BaseModel):
     """One page of the projects, oldest first."""
 
@@ -31,9 +57,7 @@ class ProjectList(BaseModel):
     total: int
 
 
-class TokenView(BaseModel):
-    """What is known of a token."""
-
+class TokenFacts(BaseModel):
     id: str
     project_id: str
     name: str
@@ -50,6 +74,10 @@ class TokenView(BaseModel):
     created_at: Time
     last_used_at: Time | None
     deactivated_at: Time | None
+
+
+class TokenView(LimitsView, TokenFacts):
+    """What is known of a token."""
 
 
 class TokenIssued(TokenView):
@@ -71,7 +99,7 @@ class Revoked(BaseModel):
     revoked: int
 
 
-def project_json(project: Project) -> dict[str, object]:
+def project_json(project: Project, standings: list[Standing] | None = None) -> dict[str, object]:
     """L{ProjectView} of C{project}."""
     return ProjectView(
         id=project.id,
@@ -81,10 +109,11 @@ def project_json(project: Project) -> dict[str, object]:
         created_at=rfc3339(project.created_at) or "",
         updated_at=rfc3339(project.updated_at) or "",
         deactivated_at=rfc3339(project.deactivated_at),
+        **_limits(project.allowance, standings),
     ).model_dump()
 
 
-def token_json(token: Token) -> dict[str, object]:
+def token_json(token: Token, standings: list[Standing] | None = None) -> dict[str, object]:
     """L{TokenView} of C{token}."""
     return TokenView(
         id=token.id,
@@ -103,4 +132,33 @@ def token_json(token: Token) -> dict[str, object]:
         created_at=rfc3339(token.created_at) or "",
         last_used_at=rfc3339(token.last_used_at),
         deactivated_at=rfc3339(token.deactivated_at),
+        **_limits(token.allowance, standings),
     ).model_dump()
+
+
+def _limits(allowance: Allowance, standings: list[Standing] | None) -> dict[str, Any]:
+    return {
+        "requests_per_minute": allowance.requests_per_minute,
+        "tokens_per_minute": allowance.tokens_per_minute,
+        "concurrency": allowance.concurrency,
+        "budget_usd": [budgets.usd_text(budget) for budget in allowance.budget_usd],
+        "budget_tokens": [budgets.tokens_text(budget) for budget in allowance.budget_tokens],
+        "limits": None if standings is None else [_standing(standing) for standing in standings],
+    }
+
+
+def _standing(standing: Standing) -> LimitView:
+    rule = standing.rule
+    scale = budgets.NANO if rule.unit == "usd" else 1
+    allowed, used, remaining = (
+        amount if scale == 1 else round(amount / scale, 9)
+        for amount in (rule.limit, standing.used, max(rule.limit - standing.used, 0))
+    )
+    return LimitView(
+        limit=rule.name,
+        period=rule.period or None,
+        allowed=allowed,
+        used=used,
+        remaining=remaining,
+        ends_at=rfc3339(standing.ends) if standing.ends else None,
+    )

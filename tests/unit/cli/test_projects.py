@@ -58,7 +58,7 @@ class ProjectTests(DaemonTestCase):
         await self.create()
         self.assertEqual(json.loads(await self.ok("--output", "json", "project", "show", "proj-1"))["name"], "Team")
         said = await self.ok("--output", "json", "project", "show", "proj-1", "--output", "table")
-        self.assertIn("name            Team", said)
+        self.assertIn("name                 Team", said)
 
     async def test_updated(self) -> None:
         """What is named is changed, a key can be removed, the rest stays."""

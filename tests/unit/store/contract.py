@@ -20,8 +20,8 @@ from llmproxy.errors import (
     TokenNotFound,
     UpstreamAuthError,
 )
-from llmproxy.interfaces import IProjectStore, ITokenStore, ITokenValidator, IWatchable
-from llmproxy.model import Changes, Grant, Project, Token
+from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, ITokenValidator, IWatchable
+from llmproxy.model import UNLIMITED, Allowance, Budget, Changes, Grant, Project, Token
 from llmproxy.sealing import Sealer, TokenHasher, derive
 from llmproxy.store.changes import KEPT
 from llmproxy.store.store import Store
@@ -199,7 +199,7 @@ class StoreContract(ValidatorContract):
         return self.store
 
     async def test_provides_its_interfaces(self) -> None:
-        for interface in (IProjectStore, ITokenStore, ITokenValidator, IWatchable):
+        for interface in (IProjectStore, ITokenStore, ITokenValidator, IBudgetStore, IWatchable):
             verifyObject(interface, self.store)
 
     async def test_ping(self) -> None:
@@ -377,6 +377,71 @@ class StoreContract(ValidatorContract):
         await self.store.count_cache_hits({token.id: (2, 150.0)})
         stored = await self.store.get_token(token.id)
         self.assertEqual((stored.cache_hits, stored.request_count, stored.last_used_at), (5, 0, 200.0))
+
+    # limits and budgets
+
+    async def test_limits_are_kept(self) -> None:
+        """Of a project and of a token; a grant knows both; they can be changed and lifted."""
+        wide = Allowance(concurrency=9, budget_usd=(Budget(10**15, "day"), Budget(5, "month")))
+        narrow = Allowance(requests_per_minute=60, tokens_per_minute=10**12, budget_tokens=(Budget(7, "lifetime"),))
+        project = await self.project(allowance=wide)
+        token, secret = await self.token(project_id=project.id, allowance=narrow)
+        self.assertEqual((project.allowance, token.allowance), (wide, narrow))
+        self.assertEqual((await self.store.get_token(token.id)).allowance, narrow)
+        grant = await self.granted(secret)
+        self.assertEqual((grant.allowance, grant.project_allowance), (narrow, wide))
+        await self.store.update_project(replace(project, allowance=narrow))
+        self.assertEqual((await self.store.get_project_by_id(project.id)).allowance, narrow)
+        await self.store.update_project(replace(project, allowance=UNLIMITED))
+        changed = await self.store.update_token(replace(token, allowance=UNLIMITED))
+        self.assertEqual(changed.allowance, UNLIMITED)
+        grant = await self.granted(secret)
+        self.assertEqual((grant.allowance, grant.project_allowance), (None, None))
+
+    async def test_a_budget_is_taken_in_parts(self) -> None:
+        """As much as is wanted, then what is left if that is enough, then nothing."""
+        take = self.store.take_budget
+        self.assertEqual(await take("k", 10, 60, 100, 0.0), (60, 60))
+        self.assertEqual(await take("k", 10, 60, 100, 0.0), (40, 100))
+        self.assertEqual(await take("k", 1, 60, 100, 0.0), (0, 100))
+        self.assertEqual(await take("other", 101, 101, 100, 0.0), (0, 0))
+        self.assertEqual(await self.store.budgets_spent(["k", "other", "none"]), {"k": 100, "other": 0})
+
+    async def test_a_budget_is_given_back(self) -> None:
+        """What was not needed; what was spent beyond it is charged."""
+        await self.store.take_budget("k", 1, 60, 100, 0.0)
+        await self.store.take_budget("l", 1, 60, 10**15, 0.0)
+        await self.store.give_budgets({"k": 50, "l": -(10**15), "none": 5})
+        self.assertEqual(await self.store.budgets_spent(["k", "l", "none"]), {"k": 10, "l": 10**15 + 60})
+        self.assertEqual(await self.store.take_budget("k", 90, 90, 100, 0.0), (90, 100))
+
+    async def test_budgets_that_are_counted_elsewhere(self) -> None:
+        """What was spent adds up, whether the budget is known already or not."""
+        await self.store.take_budget("k", 1, 60, 100, 0.0)
+        await self.store.charge_budgets({"k": (50, 0.0), "new": (7, 30.0)})
+        await self.store.charge_budgets({"new": (3, 30.0)})
+        self.assertEqual(await self.store.budgets_spent(["k", "new"]), {"k": 110, "new": 10})
+        self.assertEqual(await self.store.forget_budgets(31.0), 1)
+
+    async def test_budgets_that_are_over_are_forgotten(self) -> None:
+        for key, ends in (("old", 10.0), ("new", 30.0), ("ever", 0.0)):
+            await self.store.take_budget(key, 1, 1, 5, ends)
+        self.assertEqual(await self.store.forget_budgets(20.0), 1)
+        self.assertEqual(set(await self.store.budgets_spent(["old", "new", "ever"])), {"new", "ever"})
+
+    async def test_a_budget_taken_by_many_at_once(self) -> None:
+        """All of it, and no more."""
+        taken = await gatherResults([self.store.take_budget("k", 7, 7, 100, 0.0) for _ in range(40)])
+        self.assertEqual(sum(amount for amount, _ in taken), 98)
+
+    async def test_a_use_is_taken_back(self) -> None:
+        token, secret = await self.token(max_requests=1)
+        await self.store.validate_token_with_tracking(secret)
+        last = (await self.store.get_token(token.id)).last_used_at
+        await self.store.count_uses({token.id: (-1, 0.0)})
+        stored = await self.store.get_token(token.id)
+        self.assertEqual((stored.request_count, stored.last_used_at), (0, last))
+        await self.store.validate_token_with_tracking(secret)
 
     # watching
 

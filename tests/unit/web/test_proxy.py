@@ -11,9 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy import errors
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Routes
+from llmproxy.exchange import Exchange
 from llmproxy.metrics import Metrics
 from llmproxy.model import Grant, RequestRecord
-from llmproxy.pipeline import Exchange
 from llmproxy.web.proxy import ProxyResource
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.server import Site

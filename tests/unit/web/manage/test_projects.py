@@ -25,6 +25,12 @@ class CreateTests(DeskTestCase):
                 "created_at": "2026-11-18T09:06:40.000Z",
                 "updated_at": "2026-11-18T09:06:40.000Z",
                 "deactivated_at": None,
+                "requests_per_minute": None,
+                "tokens_per_minute": None,
+                "concurrency": None,
+                "budget_usd": [],
+                "budget_tokens": [],
+                "limits": None,
             },
         )
         self.assertEqual(self.store.keys, {"proj-1": {"anthropic": "sk-ant-12345"}})

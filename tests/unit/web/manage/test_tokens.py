@@ -44,6 +44,12 @@ class CreateTests(DeskTestCase):
                 "created_at": "2026-11-18T09:06:40.000Z",
                 "last_used_at": None,
                 "deactivated_at": None,
+                "requests_per_minute": None,
+                "tokens_per_minute": None,
+                "concurrency": None,
+                "budget_usd": [],
+                "budget_tokens": [],
+                "limits": None,
             },
         )
         entry = self.last()

@@ -1,0 +1,62 @@
+"""The options that set limits, for tokens and projects alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+NAMES = {
+    "rpm": "requests_per_minute",
+    "tpm": "tokens_per_minute",
+    "concurrency": "concurrency",
+    "budget-usd": "budget_usd",
+    "budget-tokens": "budget_tokens",
+}
+_LISTS = ("budget_usd", "budget_tokens")
+_OPTIONS = (
+    click.option("--rpm", "requests_per_minute", type=click.IntRange(min=1), help="Requests allowed in any minute."),
+    click.option("--tpm", "tokens_per_minute", type=click.IntRange(min=1), help="Tokens allowed in any minute."),
+    click.option("--concurrency", type=click.IntRange(min=1), help="Requests allowed at once."),
+    click.option(
+        "--budget-usd",
+        multiple=True,
+        metavar="USD[/PERIOD]",
+        help="Dollars to be spent: 20/month, 2/day, or 100 for its lifetime; may be given again for another period.",
+    ),
+    click.option(
+        "--budget-tokens",
+        multiple=True,
+        metavar="N[/PERIOD]",
+        help="Tokens to be used: 1000000/day; may be given again for another period.",
+    ),
+)
+
+
+def limits(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command these options."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def removable(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option that lifts limits."""
+    return click.option(
+        "--remove-limit",
+        "lifted",
+        multiple=True,
+        type=click.Choice(list(NAMES)),
+        help="Lift this limit; may be given again.",
+    )(command)
+
+
+def given(options: Mapping[str, Any], lifted: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What of the options the management API is to be sent."""
+    body: dict[str, Any] = {NAMES[name]: [] if NAMES[name] in _LISTS else None for name in lifted}
+    for name in NAMES.values():
+        value = options.get(name)
+        if value not in (None, ()):
+            body[name] = list(value) if name in _LISTS else value
+    return body

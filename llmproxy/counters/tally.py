@@ -1,0 +1,87 @@
+"""Rates and leases of this process, counted in its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmproxy.limits.window import Window
+from llmproxy.model import Claim
+
+SOON = 1.0  # seconds after which it is worth asking again where nobody knows when something will be free
+
+
+MANY = 1024  # windows, beyond which those in which nothing is left are forgotten
+
+
+class Tally:
+    """Rate windows and leases by key."""
+
+    def __init__(self) -> None:
+        self._many = MANY
+        self._windows: dict[str, Window] = {}
+        self._leases: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._windows) + len(self._leases)
+
+    def left(self, claim: Claim, now: float) -> int:
+        """How much of the claim's limit is left."""
+        if claim.kind == "lease":
+            return claim.limit - self._leases.get(claim.key, 0)
+        window = self._windows.get(claim.key)
+        return claim.limit if window is None else claim.limit - window.used(now)
+
+    def wait(self, claim: Claim, now: float) -> float:
+        """Seconds until a claim that does not fit may fit."""
+        window = self._windows.get(claim.key)
+        return SOON if claim.kind == "lease" or window is None else window.wait(fitting(claim), claim.limit, now)
+
+    def reset(self, claim: Claim, now: float) -> float:
+        """Seconds until nothing of a rate is used."""
+        window = self._windows.get(claim.key)
+        return 0.0 if window is None else window.reset(now)
+
+    def take(self, claim: Claim, now: float) -> int:
+        """Take it; gives what L{correct} wants to know of it."""
+        key = claim.key
+        if claim.kind == "lease":
+            self._leases[key] = self._leases.get(key, 0) + 1
+            return 0
+        window = self._windows.get(key)
+        if window is None:
+            if len(self._windows) >= self._many:
+                self._sweep(now)
+            window = self._windows[key] = Window()
+        return window.add(fitting(claim), now)
+
+    def correct(self, claim: Claim, slot: int, amount: int) -> None:
+        """The request is over, and took so much."""
+        key = claim.key
+        if claim.kind == "lease":
+            held = self._leases.get(key, 0) - 1
+            if held > 0:
+                self._leases[key] = held
+            else:
+                self._leases.pop(key, None)
+        elif (more := amount - fitting(claim)) and (window := self._windows.get(key)) is not None:
+            window.correct(slot, more)
+
+    def _sweep(self, now: float) -> None:
+        """Forget windows in which nothing is left; not again before there are twice as many as remain."""
+        for key in [key for key, window in self._windows.items() if not window.used(now)]:
+            del self._windows[key]
+        self._many = max(MANY, 2 * len(self._windows))
+
+
+def fitting(claim: Claim) -> int:
+    """What a claim takes of a rate: a request that alone may be more than all of it waits for an empty window."""
+    return claim.amount if claim.amount < claim.limit else claim.limit
+
+
+def first_refused(claims: Sequence[Claim], left: Sequence[int]) -> int | None:
+    """The place of the first claim that does not fit into what is left."""
+    for place, claim in enumerate(claims):
+        amount = fitting(claim) if claim.kind == "rate" else claim.amount
+        if amount > left[place]:
+            return place
+    return None

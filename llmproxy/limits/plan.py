@@ -1,0 +1,83 @@
+"""The limits that hold for a request: those of its token, of its project and of its API, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from llmproxy.model import Allowance, Budget
+
+OWNERS = ("token", "project", "API")
+UNITS = {
+    "requests_per_minute": "requests",
+    "tokens_per_minute": "tokens",
+    "concurrency": "requests",
+    "budget_usd": "usd",
+    "budget_tokens": "tokens",
+}
+KINDS = {
+    "requests_per_minute": "rate",
+    "tokens_per_minute": "rate",
+    "concurrency": "lease",
+    "budget_usd": "budget",
+    "budget_tokens": "budget",
+}
+
+
+class Rule(NamedTuple):
+    """One limit.
+
+    @ivar name: What it is called in the settings; C{kind} is that of L{Claim}, C{unit} what is counted.
+    @ivar owner: Whose it is: C{token}, C{project} or C{API}.
+    @ivar key: Names it among all limits; a budget's period is still to be added.
+    @ivar limit: In the unit; dollars as nano-dollars.
+    """
+
+    name: str
+    kind: str
+    unit: str
+    owner: str
+    key: str
+    limit: int
+    period: str
+    on_loss: str
+
+
+class Plan(NamedTuple):
+    """All limits of a request, those first that end by themselves.
+
+    @ivar counts_tokens: Whether the request's tokens or money must be known beforehand.
+    """
+
+    rules: tuple[Rule, ...]
+    counts_tokens: bool
+    counts_money: bool
+
+
+def rules(owner: str, name: str, allowance: Allowance, on_loss: Mapping[str, str]) -> list[Rule]:
+    """The limits of one owner.
+
+    @param name: Its id, or the API's name.
+    @param on_loss: By the names of limits.
+    """
+    found: list[Rule] = []
+    for limit, kind in KINDS.items():
+        value = getattr(allowance, limit)
+        budgets: Iterable[Budget] = value if kind == "budget" else [Budget(value, "")] if value is not None else []
+        for budget in budgets:
+            key = f"{owner.lower()}:{name}:{limit}"
+            told = on_loss.get(limit, "closed")
+            found.append(Rule(limit, kind, UNITS[limit], owner, key, budget.amount, budget.period, told))
+    return found
+
+
+def plan(owned: Iterable[tuple[str, str, Allowance | None]], on_loss: Mapping[str, str]) -> Plan:
+    """The plan of a request that all of these owners (what, its name, its limits) must allow."""
+    found = [rule for what, name, allowance in owned if allowance for rule in rules(what, name, allowance, on_loss)]
+    order = list(KINDS)
+    found.sort(key=lambda rule: order.index(rule.name) if rule.kind != "lease" else -1)
+    return Plan(
+        tuple(found),
+        counts_tokens=any(rule.unit != "requests" for rule in found),
+        counts_money=any(rule.unit == "usd" for rule in found),
+    )

@@ -1,0 +1,73 @@
+"""A sliding minute: how much was used in the last sixty seconds, at any moment.
+
+The rule: what is used counts for 60 seconds, and for at most L{SLOT} longer, because uses are kept by the tenth of a
+second in which they fell. So no sixty seconds, wherever they begin, ever hold more than the limit, and a use comes
+back at most a tenth of a second (1/600 of the window) later than it could.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+SECONDS = 60.0
+SLOT = 0.1
+SLOTS = 600
+
+
+class Window:
+    """What was used of one limit in the last minute. At most L{SLOTS} + 1 numbers, however much that is."""
+
+    __slots__ = ("_slots", "_used")
+
+    def __init__(self) -> None:
+        self._slots: OrderedDict[int, int] = OrderedDict()
+        self._used = 0
+
+    def used(self, now: float) -> int:
+        """How much counts at C{now}, in seconds."""
+        slots, oldest = self._slots, self._slot(now) - SLOTS
+        while slots and (first := next(iter(slots))) < oldest:
+            self._used -= slots.pop(first)
+        return self._used
+
+    def add(self, amount: int, now: float) -> int:
+        """Use so much now; gives the slot, by which L{correct} finds it again."""
+        slot = self._slot(now)
+        self._slots[slot] = self._slots.get(slot, 0) + amount
+        self._used += amount
+        return slot
+
+    def correct(self, slot: int, more: int) -> None:
+        """What was used in that slot was so much more (or less); of no interest once the slot has left the window."""
+        if slot in self._slots:
+            self._slots[slot] += more
+            self._used += more
+
+    def wait(self, amount: int, limit: int, now: float) -> float:
+        """Seconds until so much more will be within the limit, if nothing else is used; 0 where it is already."""
+        excess = self.used(now) + amount - limit
+        for slot, used in self._slots.items():
+            if excess <= 0:
+                return 0.0
+            excess -= used
+            if excess <= 0:
+                return _until(slot, now)
+        return 0.0 if excess <= 0 else SECONDS
+
+    def reset(self, now: float) -> float:
+        """Seconds until nothing of what is used now counts any more."""
+        return _until(next(reversed(self._slots)), now) if self.used(now) and self._slots else 0.0
+
+    def _slot(self, now: float) -> int:
+        """The present slot. A clock that is set back a little stands still; set back far, it starts over."""
+        slot = int(now / SLOT)
+        if self._slots and slot < (last := next(reversed(self._slots))):
+            if last - slot <= SLOTS:
+                return last
+            self._slots.clear()
+            self._used = 0
+        return slot
+
+
+def _until(slot: int, now: float) -> float:
+    return max((slot + SLOTS + 1) * SLOT - now, 0.0)

@@ -1,0 +1,50 @@
+"""What a request can cost at most, before anybody knows what it will use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from genai_prices.data_snapshot import get_snapshot
+
+from llmproxy.metering.prices import Prices
+
+REMEMBERED = 4096  # models
+WIDEST = 2_000_000  # tokens of input where a model's context window is not known
+
+
+class Worst:
+    """Prices a bound: all input as what costs most, be it read anew or written to the provider's cache.
+
+    @param providers: The providers' names in genai-prices, by the names of the APIs.
+    """
+
+    def __init__(self, prices: Prices, providers: Mapping[str, str]) -> None:
+        self._prices = prices
+        self._providers = providers
+        self._everyone = get_snapshot().providers  # read now, so that no request waits for it
+        self._windows: dict[tuple[str, str], int] = {}
+
+    def input(self, api: str, model: str, size: int) -> int:
+        """Tokens of input that a body of so many bytes can be at most: no more than the model can read."""
+        key = (api, model)
+        window = self._windows.get(key)
+        if window is None:
+            if len(self._windows) >= REMEMBERED:
+                self._windows.clear()  # only clients that make up models get here
+            window = self._windows[key] = self._window(self._providers[api], model)
+        return min(size, window)
+
+    def _window(self, provider: str, model: str) -> int:
+        known = next((each for each in self._everyone if each.id == provider), None)
+        found = known.find_model(model, all_providers=self._everyone) if known is not None and model else None
+        return (found.context_window if found is not None else None) or WIDEST
+
+    def cost(self, api: str, model: str, given: int, made: int, at: float) -> float | None:
+        """USD at most for so many tokens of input and output; C{None} where no price is known."""
+        plain = {"input_tokens": given, "output_tokens": made}
+        provider = self._providers[api]
+        costs = [
+            self._prices.cost(api, provider, (model,), units, at)
+            for units in (plain, {**plain, "cache_write_tokens": given})
+        ]
+        return max((cost for cost in costs if cost is not None), default=None)

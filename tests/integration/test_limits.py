@@ -1,0 +1,233 @@
+"""Limits and budgets through started daemons: in one, and in four that share a Redis."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from tests.processes import HOST, Daemon
+from tests.redis_server import RedisServer
+from tests.stack import Reply, Stack, eventually
+
+CHAT = "/v1/chat/completions"
+LEASE = 3.0
+BODY = json.dumps({"model": "gpt-4o", "max_tokens": 400, "messages": [{"role": "user", "content": "x" * 200}]}).encode()
+STREAM = json.dumps(
+    {"model": "gpt-4o", "max_tokens": 400, "stream": True, "messages": [{"role": "user", "content": "x"}]}
+).encode()
+
+
+def limited(stack: Stack, **limits: Any) -> tuple[str, str]:
+    """A new token with these limits, and its id."""
+    made = stack.manage("POST", "/manage/tokens", {"project_id": stack.project, **limits})
+    return str(made["token"]), str(made["id"])
+
+
+def standing(stack: Stack, token_id: str, limit: str) -> dict[str, Any]:
+    shown = stack.manage("GET", f"/manage/tokens/{token_id}")["limits"]
+    return next(dict(each) for each in shown if each["limit"] == limit)
+
+
+def cost(answers: Iterable[Reply]) -> float:
+    """What the provider charges for these, by what it told in each of them."""
+    told = [answer.json["usage"] for answer in answers if answer.status == 200]
+    return sum(usage["prompt_tokens"] * 2.5 + usage["completion_tokens"] * 10 for usage in told) / 1e6
+
+
+class TestOneDaemon:
+    def test_rpm_at_five_requests_a_second(self, stack: Stack) -> None:
+        """A shortened run: at any point no minute holds more than sixty, and all that fit were let through."""
+        token, _ = limited(stack, requests_per_minute=60)
+        accepted: list[float] = []
+        begun = time.time()
+        connection = HTTPConnection(HOST, stack.daemon.port, timeout=30)
+        for number in range(5 * 75):
+            time.sleep(max(begun + number / 5 - time.time(), 0))
+            connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {token}"})
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status in (200, 429)
+            if answer.status == 200:
+                accepted.append(time.time() - begun)
+        connection.close()
+        assert len([at for at in accepted if at < 30]) == 60
+        most = max(sum(end - 60 < at <= end for at in accepted) for end in accepted)
+        assert 59 <= most <= 60
+        # In the 15 seconds after the first minute what was used in its first 12 comes back.
+        assert 118 <= len(accepted) <= 120, len(accepted)
+
+    def test_shown_and_enforced(self, stack: Stack) -> None:
+        token, token_id = limited(stack, budget_usd="1/month", tokens_per_minute=100_000, concurrency=3)
+        answer = stack.ask("POST", CHAT, BODY, token=token)
+        assert answer.status == 200
+        used = answer.json["usage"]
+        spent = cost([answer])
+        eventually(lambda: standing(stack, token_id, "budget_usd")["used"] == pytest.approx(spent, abs=1e-9))
+        tokens = standing(stack, token_id, "tokens_per_minute")
+        assert (tokens["allowed"], tokens["used"]) == (100_000, used["total_tokens"])
+        assert standing(stack, token_id, "concurrency")["used"] == 0
+
+    def test_a_budget_survives_kill_9(self, tmp_path: Path) -> None:
+        """What was spent is not forgotten, and never too little is remembered."""
+        with Stack(tmp_path) as stack:
+            token, token_id = limited(stack, budget_tokens="60000/day")
+            spent = sum(
+                int(stack.ask("POST", CHAT, BODY, token=token).json["usage"]["total_tokens"]) for _ in range(20)
+            )
+            stack.daemon.kill()
+            stack.daemon.start()
+            used = standing(stack, token_id, "budget_tokens")["used"]
+            assert spent <= used <= spent + 60_000 // 50 + 1000, (spent, used)
+
+    def test_no_use_is_lost_where_nothing_was_sent(self, stack: Stack) -> None:
+        """max_requests counts what was sent: a provider that cannot be reached costs no use."""
+        made = stack.manage("POST", "/manage/projects", {"name": "Elsewhere", "api_keys": {"openai": "sk-sim-openai"}})
+        token, token_id = limited(stack, max_requests=3)
+        stack.simulator.stop()
+        try:
+            refused = [stack.ask("POST", CHAT, BODY, token=token) for _ in range(3)]
+        finally:
+            stack.simulator.start()
+        assert [answer.header("X-LLMProxy-Error") for answer in refused] == ["upstream_unreachable"] * 3
+        eventually(lambda: stack.manage("GET", f"/manage/tokens/{token_id}")["request_count"] == 0)
+        assert [stack.ask("POST", CHAT, BODY, token=token).status for _ in range(4)] == [200, 200, 200, 429]
+        assert made["id"]
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, list[Daemon], RedisServer]]:
+    home = tmp_path_factory.mktemp("four")
+    with ExitStack() as running:
+        redis = running.enter_context(RedisServer(home / "redis"))
+        env = {
+            "LLMPROXY_LIMITS_BACKEND": "redis",
+            "LLMPROXY_REDIS_URL": redis.url,
+            "LLMPROXY_LIMITS_LEASE": f"{LEASE:g}s",
+        }
+        stack = running.enter_context(Stack(home, env=env))
+        others = [running.enter_context(stack.another(f"daemon-{number}")) for number in range(3)]
+        yield stack, [stack.daemon, *others], redis
+
+
+Four = tuple[Stack, list[Daemon], RedisServer]
+
+
+def calls(
+    stack: Stack, daemons: list[Daemon], token: str, each: int, at_once: int, patience: int = 0
+) -> list[list[Reply]]:
+    """So many calls to each daemon, so many at once to each; a client that is told to come again soon does so."""
+
+    def call(number: int) -> list[Reply]:
+        answers: list[Reply] = []
+        while not answers or (answers[-1].status == 429 and len(answers) <= patience):
+            if answers:
+                if answers[-1].header("X-Should-Retry") == "false":
+                    break
+                time.sleep(min(float(answers[-1].header("Retry-After") or 1), 1))
+            port = daemons[number % len(daemons)].port
+            answers.append(stack.ask("POST", CHAT, BODY, {"X-Sim-Delay": "0.02"}, token=token, port=port))
+        return answers
+
+    with ThreadPoolExecutor(at_once * len(daemons)) as clients:
+        return list(clients.map(call, range(each * len(daemons))))
+
+
+def test_four_daemons_never_spend_more_than_a_budget(four: Four) -> None:
+    """Eight hundred calls, two hundred to each daemon: what the provider charged stays within the budget."""
+    stack, daemons, _ = four
+    token, token_id = limited(stack, budget_usd="0.05/day")
+    answers = [answer for answers in calls(stack, daemons, token, 200, 25, patience=20) for answer in answers]
+    statuses = [answer.status for answer in answers]
+    spent = cost(answers)
+    shown = standing(stack, token_id, "budget_usd")["used"]
+    told = (
+        f"{spent:.6f} of 0.05 USD by {statuses.count(200)} answers; {statuses.count(429)} refusals; shown {shown:.6f}"
+    )
+    print(told)
+    assert set(statuses) == {200, 429}
+    # What one request may cost at most no longer fits in what is left, and nothing but that was left.
+    assert 0.05 - 0.0048 < spent <= 0.05, told
+    assert shown == pytest.approx(spent, abs=1e-9)
+    assert all(a.header("X-LLMProxy-Error") == "budget_exceeded" for a in answers if a.status == 429)
+    # Nothing stays refused for good: as soon as there is more, it can be used, wherever one asks.
+    stack.manage("PATCH", f"/manage/tokens/{token_id}", {"budget_usd": "1/day"})
+    for daemon in daemons:
+        eventually(lambda port=daemon.port: stack.ask("POST", CHAT, BODY, token=token, port=port).status == 200, 8)
+
+
+def test_four_daemons_share_a_rate(four: Four) -> None:
+    stack, daemons, _ = four
+    token, _ = limited(stack, requests_per_minute=100)
+    statuses = [answer.status for (answer,) in calls(stack, daemons, token, 50, 8)]
+    assert (statuses.count(200), statuses.count(429)) == (100, 100)
+
+
+def test_a_daemon_that_is_killed_leaves_its_leases(four: Four) -> None:
+    """While its streams live nobody else is let in; when it is killed they are free within the lease time."""
+    stack, daemons, _ = four
+    token, _ = limited(stack, concurrency=4)
+    victim = daemons[3]
+
+    def stream() -> None:
+        try:
+            stack.ask(
+                "POST", CHAT, STREAM, {"X-Sim-Delay": "0,0.5", "X-Sim-Events": "100"}, token=token, port=victim.port
+            )
+        except (OSError, HTTPException):
+            pass  # it is killed
+
+    streams = [Thread(target=stream, daemon=True) for _ in range(4)]
+    for each in streams:
+        each.start()
+
+    def status() -> int:
+        return stack.ask("POST", CHAT, BODY, token=token).status
+
+    eventually(lambda: status() == 429)
+    end = time.monotonic() + 1.5 * LEASE  # longer than a lease: they are renewed
+    while time.monotonic() < end:
+        assert status() == 429
+        time.sleep(0.3)
+    victim.kill()
+    killed = time.monotonic()
+    eventually(lambda: status() == 200, LEASE + 2)
+    took = time.monotonic() - killed
+    print(f"leases of a killed process were free after {took:.1f} s (lease time {LEASE:g} s)")
+    assert took <= LEASE + 1.0
+    victim.start()
+
+
+def test_redis_is_lost_and_comes_back(four: Four) -> None:
+    """Rates go on by each process's part, budgets are closed; when it is back all is as before."""
+    stack, daemons, redis = four
+    rated, _ = limited(stack, requests_per_minute=40)
+    budgeted, token_id = limited(stack, budget_usd="1/day")
+    answers = [stack.ask("POST", CHAT, BODY, token=budgeted) for _ in range(5)]
+    time.sleep(1.2)  # what is spent is in the store a second later
+    redis.kill()
+    try:
+        eventually(
+            lambda: stack.ask("POST", CHAT, BODY, token=budgeted).header("X-LLMProxy-Error") == "limits_unavailable"
+        )
+        statuses = [stack.ask("GET", "/v1/models", token=rated).status for _ in range(40)]
+        assert 10 <= statuses.count(200) <= 14, statuses.count(200)  # a fourth, or a third where one was just killed
+    finally:
+        redis.start()
+    for daemon in daemons:
+
+        def through(port: int = daemon.port) -> bool:
+            answers.append(stack.ask("POST", CHAT, BODY, token=budgeted, port=port))
+            return answers[-1].status == 200
+
+        eventually(through, 10)
+    # This Redis keeps nothing on its disk; what was spent before is known all the same.
+    assert standing(stack, token_id, "budget_usd")["used"] == pytest.approx(cost(answers), abs=1e-9)

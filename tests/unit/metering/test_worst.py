@@ -1,0 +1,53 @@
+"""What a request can cost at most."""
+
+from __future__ import annotations
+
+import unittest
+
+from llmproxy.metering.prices import OwnPrice, Prices
+from llmproxy.metering.worst import WIDEST, Worst
+
+AT = 1_794_992_800.0
+PROVIDERS = {"openai": "openai", "anthropic": "anthropic", "own": ""}
+
+
+class WorstTests(unittest.TestCase):
+    def setUp(self) -> None:
+        self.worst = Worst(Prices([OwnPrice("own", "mine-*", 1.0, 2.0)]), PROVIDERS)
+
+    def cost(self, api: str, model: str) -> float | None:
+        return self.worst.cost(api, model, 1_000_000, 100_000, AT)
+
+    def test_no_more_than_the_model_can_read(self) -> None:
+        self.assertEqual(self.worst.input("openai", "gpt-4o", 50_000_000), 128_000)
+        self.assertEqual(self.worst.input("openai", "gpt-4o", 500), 500)
+
+    def test_a_model_that_nobody_knows(self) -> None:
+        self.assertEqual(self.worst.input("own", "mine-1", 50_000_000), WIDEST)
+        self.assertEqual(self.worst.input("openai", "", 50_000_000), WIDEST)
+
+    def test_the_providers_price(self) -> None:
+        cost = self.cost("openai", "gpt-4o")
+        assert cost is not None
+        self.assertAlmostEqual(cost, 3.5)
+
+    def test_writing_to_the_providers_cache_costs_more(self) -> None:
+        """Whether a request does that is not known beforehand."""
+        units = {"input_tokens": 1_000_000, "output_tokens": 100_000}
+        plain = Prices().cost("anthropic", "anthropic", ("claude-3-5-haiku-latest",), units, AT)
+        cost = self.cost("anthropic", "claude-3-5-haiku-latest")
+        assert cost is not None and plain is not None
+        self.assertGreater(cost, plain)
+
+    def test_prices_of_your_own(self) -> None:
+        self.assertEqual(self.cost("own", "mine-1"), 1.2)
+
+    def test_no_price(self) -> None:
+        self.assertIsNone(self.cost("own", "another"))
+        self.assertIsNone(self.cost("openai", "no-such-model"))
+
+    def test_many_models(self) -> None:
+        """A client that makes up models fills no memory."""
+        for number in range(5000):
+            self.worst.input("own", f"m{number}", 1)
+        self.assertLess(len(self.worst._windows), 5000)
