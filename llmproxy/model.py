@@ -72,6 +72,30 @@ class Grant:
     ips: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one answer used, in tokens, and what that costs.
+
+    @ivar input_tokens: All input: what was read from the provider's cache and what was written to it included.
+    @ivar output_tokens: All output, reasoning included.
+    @ivar cost_usd: C{None} where no price is known; never 0 for that.
+    @ivar basis: C{exact} as the provider counted, C{estimated} by its size where the provider told nothing, C{none}
+        where nothing was used or nothing is known.
+    @ivar model: The model that answered, as the provider calls it.
+    @ivar details: What else was counted, by the name of its unit: audio and image tokens, searches, seconds.
+    """
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float | None = None
+    basis: str = "none"
+    model: str = ""
+    details: Mapping[str, int] = field(default_factory=dict)
+
+
 class RequestRecord(NamedTuple):
     """One finished request: what the access log, the metrics and an observer's event are made of.
 
