@@ -1,0 +1,135 @@
+"""Finds a few members of a JSON text of any size, as its bytes pass, and keeps nothing else of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+LONGEST = 64 * 1024  # bytes of a value that is kept
+NAME = 64  # bytes of the longest member name that is looked at, with the white space behind it
+
+_TOKEN = re.compile(rb'["{}\[\]]')
+_TOKEN_OR_COMMA = re.compile(rb'["{}\[\],]')
+_SPACE = b" \t\r\n"
+
+
+class Scan:
+    """Keeps the values of the wanted members that stand at the top of the text, or in the objects of a top array.
+
+    The text need not be well-formed, and may come in any pieces.
+
+    @ivar values: The raw value of each member that was found; the last, where there are several.
+    """
+
+    def __init__(self, wanted: Collection[bytes]) -> None:
+        self._wanted = wanted
+        self._depth = 0
+        self._level = 0  # where the members stand; 0 until the text has begun
+        self._in_string = False
+        self._odd = False  # whether an odd number of backslashes stands at the end of what came
+        self._carry = b""
+        self._name = b""
+        self._value: bytearray | None = None
+        self._base = 0
+        self.values: dict[bytes, bytes] = {}
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the text is an array."""
+        return self._level > 1
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes of the text."""
+        if self._carry:
+            data, self._carry = self._carry + data, b""
+        at, size = 0, len(data)
+        while at < size:
+            at = self._string(data, at) if self._in_string else self._token(data, at)
+            if at < 0:
+                self._carry = data[-at - 2 :]
+                return
+
+    def _token(self, data: bytes, at: int) -> int:
+        """Go on behind the next token; C{-2 - n}: it starts at C{n}, and more is needed to know what it is."""
+        capturing = self._value is not None
+        found = (_TOKEN_OR_COMMA if capturing else _TOKEN).search(data, at)
+        if found is None:
+            self._keep(data[at:])
+            return len(data)
+        where, token = found.start(), data[found.start()]
+        if token == 0x22:
+            if not capturing and self._depth == self._level > 0:
+                self._keep(data[at:where])
+                return self._member(data, where)
+            self._keep(data[at : where + 1])
+            self._in_string, self._odd = True, False
+        elif token == 0x2C:
+            self._keep(data[at:where])
+            if self._depth == self._base:
+                self._found()
+            else:
+                self._keep(b",")
+        elif token in b"{[":
+            self._keep(data[at : where + 1])
+            self._depth += 1
+            if not self._level:
+                self._level = 1 if token == 0x7B else 2
+        else:
+            self._keep(data[at:where])
+            if capturing and self._depth == self._base:
+                self._found()
+            else:
+                self._keep(data[where : where + 1])
+            self._depth -= 1
+        return where + 1
+
+    def _member(self, data: bytes, where: int) -> int:
+        """A string where a member's name may stand; its value begins behind the colon."""
+        end = data.find(b'"', where + 1, where + NAME)
+        escaped = b"\\" in data[where : where + NAME if end < 0 else end]
+        if end < 0 or escaped:
+            if len(data) - where < NAME and not escaped:
+                return -2 - where
+            self._in_string, self._odd = True, False
+            return where + 1
+        behind = end + 1
+        while behind < len(data) and data[behind] in _SPACE and behind - where < NAME:
+            behind += 1
+        if behind >= len(data) and behind - where < NAME:
+            return -2 - where
+        if data[behind : behind + 1] == b":" and data[where + 1 : end] in self._wanted:
+            self._name, self._value, self._base = data[where + 1 : end], bytearray(), self._depth
+            return behind + 1
+        return end + 1
+
+    def _string(self, data: bytes, at: int) -> int:
+        """Go on behind the end of the string that this is in, if that has come."""
+        start = at
+        while (end := data.find(b'"', at)) >= 0:
+            backslashes = end - len(data[start:end].rstrip(b"\\")) - start if end > start else 0
+            all_of_it = backslashes == end - start
+            odd = (backslashes & 1) ^ (self._odd if all_of_it else 0)
+            at = end + 1
+            if not odd:
+                self._keep(data[start:at])
+                self._in_string = False
+                return at
+            self._keep(data[start:at])
+            start, self._odd = at, False
+        rest = data[start:]
+        backslashes = len(rest) - len(rest.rstrip(b"\\"))
+        self._odd = bool((backslashes & 1) ^ (self._odd if backslashes == len(rest) else 0))
+        self._keep(rest)
+        return len(data)
+
+    def _keep(self, data: bytes) -> None:
+        if self._value is not None and data:
+            if len(self._value) + len(data) <= LONGEST:
+                self._value += data
+            else:
+                self._name, self._value = b"", bytearray()  # of a length that nothing wanted has
+
+    def _found(self) -> None:
+        if self._value is not None and self._name:
+            self.values[self._name] = bytes(self._value)
+        self._value = None
