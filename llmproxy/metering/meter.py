@@ -16,7 +16,7 @@ from llmproxy.metering.prices import Prices
 from llmproxy.metering.scanning import Scan
 from llmproxy.model import Usage
 
-WHOLE = 8 * 1024  # bytes of a JSON body that are kept and read at once; a longer one is scanned as it passes
+WHOLE = 64 * 1024  # bytes of a JSON body that are kept and read at once; a longer one is scanned as it passes
 
 PIECES = 256  # of such a body
 

@@ -5,11 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+DEEPEST = 512
 LONGEST = 64 * 1024  # bytes of a value that is kept
 NAME = 64  # bytes of the longest member name that is looked at, with the white space behind it
 
 _TOKEN = re.compile(rb'["{}\[\]]')
 _TOKEN_OR_COMMA = re.compile(rb'["{}\[\],]')
+# All that needs no look: whole strings, and lists and objects that have at most one more level inside.
+_PLAIN = rb'[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+"'
+_WITHIN = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_INNER = rb"(?:%b|\{(?:%b)*+\}|\[(?:%b)*+\])*+" % (_PLAIN, _PLAIN, _PLAIN)
+_SKIPPED = re.compile(rb"(?:%b|\{%b\}|\[%b\])*+" % (_PLAIN, _INNER, _INNER), re.DOTALL)
 _SPACE = b" \t\r\n"
 
 
@@ -26,7 +32,7 @@ class Scan:
         self._depth = 0
         self._level = 0  # where the members stand; 0 until the text has begun
         self._in_string = False
-        self._odd = False  # whether an odd number of backslashes stands at the end of what came
+        self._odd = False  # whether what came ends with a backslash that is for the next byte
         self._carry = b""
         self._name = b""
         self._value: bytearray | None = None
@@ -44,7 +50,14 @@ class Scan:
             data, self._carry = self._carry + data, b""
         at, size = 0, len(data)
         while at < size:
-            at = self._string(data, at) if self._in_string else self._token(data, at)
+            if self._in_string:
+                at = self._string(data, at)
+                continue
+            if self._depth > self._level > 0 and self._value is None:
+                if self._depth > DEEPEST:
+                    return  # no answer is like that
+                at = _SKIPPED.match(data, at).end()  # type: ignore[union-attr]
+            at = self._token(data, at)
             if at < 0:
                 self._carry = data[-at - 2 :]
                 return
@@ -104,23 +117,16 @@ class Scan:
 
     def _string(self, data: bytes, at: int) -> int:
         """Go on behind the end of the string that this is in, if that has come."""
-        start = at
-        while (end := data.find(b'"', at)) >= 0:
-            backslashes = end - len(data[start:end].rstrip(b"\\")) - start if end > start else 0
-            all_of_it = backslashes == end - start
-            odd = (backslashes & 1) ^ (self._odd if all_of_it else 0)
-            at = end + 1
-            if not odd:
-                self._keep(data[start:at])
-                self._in_string = False
-                return at
-            self._keep(data[start:at])
-            start, self._odd = at, False
-        rest = data[start:]
-        backslashes = len(rest) - len(rest.rstrip(b"\\"))
-        self._odd = bool((backslashes & 1) ^ (self._odd if backslashes == len(rest) else 0))
-        self._keep(rest)
-        return len(data)
+        found = _WITHIN.match(data, at + self._odd)
+        end = len(data) if found is None else found.end()
+        if end < len(data) and data[end] == 0x22:
+            self._in_string = False
+            end += 1
+        else:
+            self._odd = end < len(data)  # a backslash, and what it is for is yet to come
+            end = len(data)
+        self._keep(data[at:end])
+        return end
 
     def _keep(self, data: bytes) -> None:
         if self._value is not None and data:

@@ -1,0 +1,308 @@
+"""What a meter says of the answers of every provider, in any pieces."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from llmproxy.metering.meter import Meter, dialect
+from llmproxy.metering.prices import OwnPrice, Prices
+from llmproxy.model import Usage
+from tests.unit.metering.samples import (
+    CHAT_USAGE,
+    CLAUDE,
+    DELTA,
+    ENDED,
+    GEMINI,
+    GEMINI_PATH,
+    JSON,
+    SAMPLES,
+    SSE,
+    STARTED,
+    Sample,
+    chunk,
+    events,
+)
+
+PRICES = Prices()
+NOW = 1_790_000_000.0
+CHAT = b"/v1/chat/completions"
+ENCODINGS: dict[bytes, Callable[[bytes], bytes]] = {
+    b"": bytes,
+    b"identity": bytes,
+    b"gzip": gzip.compress,
+    b"deflate": zlib.compress,
+}
+
+
+NAMES = [
+    *("usage", "usageMetadata", "prompt_tokens", "completion_tokens", "input_tokens", "promptTokensDetails"),
+    *("promptTokenCount", "modality", "tokenCount", "model", "choices", "candidates", "service_tier", "response"),
+    *("type", "inputTokens", "cacheDetails", "ttl"),
+]
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4)
+ANY_JSON = st.recursive(
+    PLAIN,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4),
+    max_leaves=25,
+)
+
+
+def metered(
+    body: bytes,
+    *,
+    provider: str = "openai",
+    path: bytes = CHAT,
+    kind: bytes = JSON,
+    encoding: bytes = b"",
+    cuts: list[int] | None = None,
+    complete: bool = True,
+    given: int = 400,
+    asked: str = "",
+    prices: Prices = PRICES,
+    lines: tuple[bytes, ...] = (),
+) -> Usage:
+    head = [b"Date: now", b"Content-Type:  " + kind + b"; charset=utf-8", *lines]
+    if encoding:
+        head.append(b"content-encoding: " + encoding)
+    meter = Meter(dialect("api", provider, path), head)
+    edges = sorted({0, len(body), *(min(cut, len(body)) for cut in cuts or ())})
+    for start, end in pairwise(edges):
+        meter.feed(body[start:end])
+    return meter.measured(prices, asked=asked, given=given, complete=complete, at=NOW)
+
+
+def of(sample: Sample, **more: object) -> Usage:
+    return metered(sample.body, provider=sample.provider, path=sample.path, kind=sample.kind, **more)  # type: ignore[arg-type]
+
+
+def counts(usage: Usage) -> tuple[int, int, int, int, int]:
+    return (
+        usage.input_tokens,
+        usage.cached_tokens,
+        usage.cache_write_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens,
+    )
+
+
+class MeasuringTests(SynchronousTestCase):
+    """What was used is what the provider said, however it said it."""
+
+    def test_every_provider(self) -> None:
+        """To the token, with the model that answered, and what else was counted."""
+        for sample in SAMPLES:
+            usage = of(sample)
+            self.assertEqual(
+                (counts(usage), usage.model, usage.basis, dict(usage.details)),
+                (sample.used, sample.model, "exact", sample.details),
+                sample.name,
+            )
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.sampled_from(SAMPLES), st.sampled_from(sorted(ENCODINGS)), st.data())
+    def test_any_pieces(self, sample: Sample, encoding: bytes, data: st.DataObject) -> None:
+        """Pieces may end anywhere: in a character, between CR and LF, within a compressed block."""
+        body = ENCODINGS[encoding](sample.body)
+        few = st.lists(st.integers(0, len(body)), max_size=8)
+        cuts = data.draw(few | st.just(list(range(0, len(body), 97))) | st.just([*range(len(body))][:3000]))
+        usage = metered(
+            body, provider=sample.provider, path=sample.path, kind=sample.kind, encoding=encoding, cuts=cuts
+        )
+        self.assertEqual(usage, of(sample))
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.sampled_from([JSON, SSE, b"audio/mpeg", b""]),
+        st.sampled_from([b"", b"gzip", b"deflate", b"br"]),
+        st.lists(
+            st.binary(max_size=60)
+            | st.sampled_from(
+                [b'{"usage":', b'"usage"', b"data: ", b"\n\n", b"}", b'_tokens":', b"[", b'{"choices":3,']
+            )
+        ),
+        st.sampled_from(["openai", "google", "aws", ""]),
+    )
+    def test_anything(self, kind: bytes, encoding: bytes, pieces: list[bytes], provider: str) -> None:
+        """Whatever a provider sends, the meter goes on, and says something of it."""
+        body, cuts, at = b"".join(pieces), [], 0
+        for piece in pieces:
+            at += len(piece)
+            cuts.append(at)
+        usage = metered(body, kind=kind, encoding=encoding, cuts=cuts, provider=provider, complete=False)
+        self.assertIn(usage.basis, ("exact", "estimated", "none"))
+
+    @settings(max_examples=200, deadline=None)
+    @given(ANY_JSON, st.sampled_from(["openai", "google", "anthropic", "aws"]))
+    def test_any_json(self, said: object, provider: str) -> None:
+        """Members of any type where numbers, objects and lists are expected: believed where they can be, else not."""
+        usage = metered(json.dumps(said).encode(), provider=provider)
+        self.assertTrue(all(0 <= count < 2**63 for count in counts(usage)))
+
+    def test_raw_deflate(self) -> None:
+        """Some send deflate without zlib's head."""
+        press = zlib.compressobj(wbits=-15)
+        body = press.compress(SAMPLES[0].body) + press.flush()
+        self.assertEqual(metered(body, encoding=b"deflate", cuts=[1]), of(SAMPLES[0]))
+
+    def test_several_gzip_members(self) -> None:
+        """A gzip body may be several in a row."""
+        body = SAMPLES[1].body
+        packed = gzip.compress(body[:5000]) + gzip.compress(body[5000:])
+        self.assertEqual(metered(packed, encoding=b"gzip", cuts=[*range(0, len(packed), 50)]), of(SAMPLES[1]))
+
+    def test_bedrocks_head(self) -> None:
+        """What Bedrock says in header fields."""
+        lines = (b"X-Amzn-Bedrock-Input-Token-Count: 12", b"x-amzn-bedrock-output-token-count: 34")
+        usage = metered(
+            b"{}",
+            provider="aws",
+            path=b"/model/amazon.nova-lite-v1:0/invoke",
+            lines=lines,
+            asked="amazon.nova-lite-v1:0",
+        )
+        self.assertEqual((counts(usage), usage.basis), ((12, 0, 0, 34, 0), "exact"))
+        self.assertIsNotNone(usage.cost_usd)
+
+    def test_cost(self) -> None:
+        """The list's price of the model that answered."""
+        self.assertAlmostEqual(of(SAMPLES[0]).cost_usd or 0, (90 * 2.5 + 10 * 1.25 + 20 * 10) / 1e6, 12)
+
+    def test_unknown_model(self) -> None:
+        """What has no price costs an unknown amount, never nothing."""
+        body = json.dumps({"model": "in-house-7b", "usage": CHAT_USAGE}).encode()
+        usage = metered(body, asked="in-house")
+        self.assertEqual((usage.cost_usd, usage.input_tokens), (None, 100))
+
+    def test_own_price(self) -> None:
+        """An operator's price goes before the list's, by the name that was asked for too."""
+        prices = Prices([OwnPrice("a*", "in-house", input=1.0, output=2.0, cached=0.5)])
+        body = json.dumps({"model": "in-house-7b", "usage": CHAT_USAGE}).encode()
+        usage = metered(body, asked="in-house", prices=prices)
+        self.assertAlmostEqual(usage.cost_usd or 0, (90 + 5 + 40) / 1e6, 12)
+
+
+class EstimateTests(SynchronousTestCase):
+    """Where the provider told nothing, the figures say that they are estimates, and how far off they can be."""
+
+    def test_stream_without_usage(self) -> None:
+        """A client that did not ask for the usage of its stream: one token for four bytes of text."""
+        deltas = [{**chunk(), "choices": [{"delta": {"content": "word " * 4}, "finish_reason": None}]}] * 50
+        usage = metered(events(*deltas, done=True), kind=SSE, asked="gpt-4o")
+        self.assertEqual(usage.basis, "estimated")
+        self.assertEqual((usage.input_tokens, usage.details["input_bound"]), (100, 400))
+        self.assertEqual(usage.output_tokens, 250)
+        self.assertGreaterEqual(usage.details["output_bound"], usage.output_tokens)
+        self.assertIsNotNone(usage.cost_usd)
+
+    def test_long_stream_without_usage(self) -> None:
+        """The share of text is taken from a sample of it."""
+        deltas = [{**chunk(), "choices": [{"delta": {"content": "word " * 4}, "finish_reason": None}]}] * 5000
+        body = events(*deltas)
+        usage = metered(body, kind=SSE, cuts=[*range(0, len(body), 16000)])
+        self.assertLess(abs(usage.output_tokens - 25000), 1000)
+
+    def test_cut_message(self) -> None:
+        """Of a stream that was cut the input is known exactly, the output is not."""
+        usage = metered(
+            events(STARTED, *[DELTA] * 20), provider="anthropic", path=b"/v1/messages", kind=SSE, complete=False
+        )
+        self.assertEqual((usage.basis, usage.input_tokens, usage.cached_tokens), ("estimated", 160, 50))
+        self.assertEqual(usage.model, CLAUDE)
+        self.assertNotIn("input_bound", usage.details)
+        self.assertGreater(usage.output_tokens, 100)
+
+    def test_message_that_ended_without_its_usage(self) -> None:
+        """An error in the middle of a stream that then ends in good order: its last counts never came."""
+        body = events(STARTED, DELTA, {"type": "error", "error": {"type": "overloaded_error"}})
+        usage = metered(body, provider="anthropic", path=b"/v1/messages", kind=SSE)
+        self.assertEqual(usage.basis, "estimated")
+
+    def test_message_cut_after_its_usage(self) -> None:
+        """What came before the cut was final."""
+        usage = metered(
+            events(STARTED, DELTA, ENDED), provider="anthropic", path=b"/v1/messages", kind=SSE, complete=False
+        )
+        self.assertEqual((usage.basis, usage.output_tokens), ("exact", 25))
+
+    def test_cut_gemini(self) -> None:
+        """Every event of Gemini's counts; those of one that was cut are of what came before."""
+        usage = metered(events(*GEMINI[:2], end="\r\n"), provider="google", path=GEMINI_PATH, kind=SSE, complete=False)
+        self.assertEqual((usage.basis, usage.input_tokens), ("estimated", 40))
+
+    def test_unreadable_encoding(self) -> None:
+        """What cannot be decoded is estimated by its size."""
+        usage = metered(b"x" * 4000, encoding=b"br")
+        self.assertEqual((usage.basis, usage.output_tokens), ("estimated", 1000))
+
+    def test_not_really_gzip(self) -> None:
+        """A label that is not true."""
+        self.assertEqual(metered(b"{}" * 50, encoding=b"gzip").basis, "estimated")
+
+    def test_nothing_to_estimate(self) -> None:
+        """A list of models uses nothing, and neither does a file."""
+        usage = metered(b'{"data":[]}', path=b"/v1/models")
+        self.assertEqual((usage, usage.cost_usd), (Usage(), None))
+
+
+class BoundTests(SynchronousTestCase):
+    """However much passes, little of it is kept."""
+
+    def _peak(
+        self, feed: Callable[[Meter], None], kind: bytes, encoding: bytes = b"", path: bytes = CHAT
+    ) -> tuple[Usage, int]:
+        lines = [b"Content-Type: " + kind, b"Content-Encoding: " + (encoding or b"identity")]
+        meter = Meter(dialect("api", "openai", path), lines)
+        tracemalloc.start()
+        feed(meter)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return meter.measured(PRICES, asked="", given=0, complete=True, at=NOW), peak
+
+    def test_large_body(self) -> None:
+        """An answer of many megabytes, its usage at the end of it."""
+        piece = b"A" * 65536
+
+        def feed(meter: Meter) -> None:
+            meter.feed(b'{"data":[{"b64_json":"')
+            for _ in range(800):
+                meter.feed(piece)
+            meter.feed(b'"}],"usage":' + json.dumps(CHAT_USAGE).encode() + b"}")
+
+        usage, peak = self._peak(feed, JSON)
+        self.assertEqual(counts(usage), (100, 10, 0, 20, 7))
+        self.assertLess(peak, 1_000_000)
+
+    def test_large_event(self) -> None:
+        """An image of many megabytes in one event."""
+        piece = b"A" * 65536
+
+        def feed(meter: Meter) -> None:
+            meter.feed(b'data: {"type":"image_generation.completed","b64_json":"')
+            for _ in range(200):
+                meter.feed(piece)
+            meter.feed(b'","usage":' + json.dumps(CHAT_USAGE).encode() + b"}\n\n")
+
+        usage, peak = self._peak(feed, SSE)
+        self.assertEqual(counts(usage), (100, 10, 0, 20, 7))
+        self.assertLess(peak, 4_000_000)
+
+    def test_bomb(self) -> None:
+        """A few bytes that would decode to very many are not decoded on."""
+        bomb = gzip.compress(b"[" * 200_000_000, 1)
+        usage, peak = self._peak(lambda meter: meter.feed(bomb), JSON, b"gzip")
+        self.assertEqual(usage.basis, "estimated")
+        self.assertLess(peak, 2_000_000)
+
+    def test_nested_without_end(self) -> None:
+        """Brackets alone, as many as one likes."""
+        usage, _ = self._peak(lambda meter: meter.feed(b"[" * 8000), JSON)
+        self.assertEqual(usage.basis, "estimated")

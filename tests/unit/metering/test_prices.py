@@ -1,0 +1,135 @@
+"""Prices and counts are those of genai-prices, computed by itself."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import genai_prices
+from genai_prices.data_snapshot import get_snapshot
+from genai_prices.types import Usage as Counts
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from llmproxy.metering.extraction import count
+from llmproxy.metering.prices import OwnPrice, Prices
+from tests.unit.metering.samples import CHAT_USAGE, GEMINI, MESSAGE, RESPONSE
+
+SOLD = [
+    (provider, model)
+    for provider in get_snapshot().providers
+    if provider.id in ("openai", "anthropic", "google", "mistral", "azure", "aws", "groq", "x-ai", "deepseek")
+    for model in provider.models
+]
+UNITS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "output_reasoning_tokens")
+MORE = ("input_audio_tokens", "input_text_tokens", "web_searches", "cache_write_5m_tokens", "audio_seconds")
+NOW = 1_790_000_000.0
+
+
+class CostTests(SynchronousTestCase):
+    """What a request costs."""
+
+    prices = Prices()
+
+    @settings(max_examples=400, deadline=None)
+    @given(
+        st.sampled_from(range(len(SOLD))),
+        st.dictionaries(st.sampled_from(UNITS), st.integers(0, 2_000_000), max_size=5),
+        st.dictionaries(st.sampled_from(MORE), st.integers(0, 1000), max_size=2),
+        st.sampled_from([None, {"service_tier": "flex", "speed": ""}, {"service_tier": "priority", "speed": "fast"}]),
+        st.floats(1_700_000_000, 1_900_000_000),
+    )
+    def test_as_listed(
+        self, which: int, units: dict[str, int], more: dict[str, int], context: dict[str, str] | None, at: float
+    ) -> None:
+        """For every model, whatever was used, at any time and tier: the list's own sum, where it has one."""
+        provider, model = SOLD[which]
+        used: dict[str, int | float] = {**units, **more}
+        cost = self.prices._by_list(  # the model is given: names may fit several
+            type(self.prices._listed("openai", "gpt-4o"))(model, provider),  # type: ignore[call-arg,misc,arg-type]
+            used,
+            at,
+            context,
+        )
+        moment = datetime.fromtimestamp(at, UTC)
+        try:
+            listed = model.calc_price(
+                Counts(**used), provider, genai_request_timestamp=moment, price_context=context
+            ).total_price
+        except ValueError:
+            return  # what does not add up has no price there; here it has at least that of its main counts
+        self.assertIsNotNone(cost)
+        self.assertAlmostEqual(cost or 0.0, float(listed), 9)
+
+    def test_by_name(self) -> None:
+        """The names that providers answer with, in a provider's own list or that of one whose models it sells."""
+        for provider, model, units in (
+            ("openai", "gpt-4o-2024-08-06", {"input_tokens": 1000, "output_tokens": 10}),
+            ("azure", "gpt-4o-2024-08-06", {"input_tokens": 1000, "output_tokens": 10}),
+            ("google", "gemini-2.5-pro", {"input_tokens": 300_000, "output_tokens": 10}),
+            ("anthropic", "claude-sonnet-4-5-20250929", {"input_tokens": 900, "cache_read_tokens": 500}),
+            ("mistral", "mistral-small-latest", {"input_tokens": 900, "output_tokens": 3}),
+        ):
+            moment = datetime.fromtimestamp(NOW, UTC)
+            listed = genai_prices.calc_price(
+                Counts(**units), model, provider_id=provider, genai_request_timestamp=moment
+            )
+            cost = self.prices.cost("api", provider, ("", model), units, NOW)
+            self.assertAlmostEqual(cost or -1, float(listed.total_price), 12)
+
+    def test_details_that_do_not_add_up(self) -> None:
+        """More read from the cache than was given at all: then by the counts that can be believed, or not at all."""
+        units = {"input_tokens": 10, "output_tokens": 5, "input_audio_tokens": 50}
+        cost = self.prices.cost("api", "openai", ("gpt-4o-audio-preview",), units, NOW)
+        plain = self.prices.cost(
+            "api", "openai", ("gpt-4o-audio-preview",), {"input_tokens": 10, "output_tokens": 5}, NOW
+        )
+        self.assertEqual(cost, plain)
+        self.assertIsNone(
+            self.prices.cost("api", "openai", ("gpt-4o",), {"input_tokens": 1, "cache_read_tokens": 5}, NOW)
+        )
+
+    def test_own_prices(self) -> None:
+        """The first that fits, before any list; what is not told apart costs as any input."""
+        prices = Prices(
+            [
+                OwnPrice("house", "*-free"),
+                OwnPrice("house", "*", 2.0, 4.0),
+                OwnPrice("*", "gpt-4o*", 1.0, 1.0, 0.0, 3.0),
+            ]
+        )
+        units = {"input_tokens": 100, "cache_read_tokens": 10, "cache_write_tokens": 20, "output_tokens": 50}
+        for api, model, cost in (
+            ("house", "llama-free", 0.0),
+            ("house", "llama", 400e-6),
+            ("openai", "gpt-4o", (70 + 60 + 50) / 1e6),
+        ):
+            self.assertAlmostEqual(prices.cost(api, "openai", (model,), units, NOW) or 0.0, cost, 12)
+        self.assertIsNone(prices.cost("elsewhere", "", ("llama",), units, NOW))
+
+    def test_made_up_models(self) -> None:
+        """Clients that make up models do not fill the memory."""
+        for number in range(10_000):
+            self.assertIsNone(self.prices.cost("api", "openai", (f"none-{number}",), {"input_tokens": 1}, NOW))
+        self.assertLess(len(self.prices._known), 5000)
+
+
+class CountTests(SynchronousTestCase):
+    """A usage object's counts are those that genai-prices extracts."""
+
+    def test_as_extracted(self) -> None:
+        """In the words of each provider."""
+        for said, provider, flavour in (
+            ({"usage": CHAT_USAGE}, "openai", "chat"),
+            ({"usage": CHAT_USAGE}, "azure", "chat"),
+            ({"usage": CHAT_USAGE}, "mistral", "default"),
+            (RESPONSE, "openai", "responses"),
+            (MESSAGE, "anthropic", "default"),
+            (GEMINI[2], "google", "default"),
+            ({"usage": {"prompt_tokens": 4, "total_tokens": 4}}, "openai", "embeddings"),
+            ({"usage": {"inputTokens": 4, "outputTokens": 5, "cacheReadInputTokens": 1}}, "aws", "default"),
+        ):
+            said = {**said, "model": None, "modelVersion": None}  # type: ignore[dict-item]
+            extracted = genai_prices.extract_usage(said, provider_id=provider, api_flavor=flavour).usage
+            usage = said.get("usage") or said["usageMetadata"]
+            self.assertEqual(Counts(**(count(usage, provider) or {})), extracted, flavour)  # type: ignore[arg-type]
