@@ -109,6 +109,8 @@ class RequestRecord(NamedTuple):
         broke off).
     @ivar first_byte: From the request's arrival to the provider's first byte, or C{None} if there was none.
     @ivar error: The code of the refusal, or C{""}.
+    @ivar answered: The model that answered, as the provider calls it.
+    @ivar basis: Where the tokens come from; they and the cost are as in L{Usage}.
     """
 
     request_id: str
@@ -134,6 +136,52 @@ class RequestRecord(NamedTuple):
     client: str = ""
     user_agent: str = ""
     sdk_retry: int = 0
+    answered: str = ""
+    basis: str = ""
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float | None = None
+
+
+class LedgerLine(NamedTuple):
+    """What a request used, as the books have it: one for every request of a known token, however it ended.
+
+    @ivar id: Unique, wherever the proxy runs.
+    @ivar at: When the request arrived, in seconds since the epoch; C{duration} in seconds.
+    @ivar model: The model that was asked for; C{answered} the one that answered.
+    @ivar outcome: C{exact} (the provider's own counts), C{estimated}, C{cancelled} (the client left), C{truncated} (the
+        answer broke off), C{failed} (there was no answer but an error), C{cached}.
+    @ivar basis: Where the counts come from; see L{Usage}.
+    @ivar upstream_status: The status of the provider's answer, or C{None} where there was none.
+    """
+
+    id: str
+    at: float
+    duration: float = 0.0
+    request_id: str = ""
+    project_id: str = ""
+    token_id: str = ""
+    api: str = ""
+    endpoint: str = ""
+    model: str = ""
+    answered: str = ""
+    outcome: str = ""
+    basis: str = "none"
+    error: str = ""
+    status: int = 0
+    upstream_status: int | None = None
+    stream: bool = False
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float | None = None
+    bytes_in: int = 0
+    bytes_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ Text = Annotated[str, BeforeValidator(values.text)]
 Name = Annotated[str, BeforeValidator(values.name)]
 Flag = Annotated[bool, BeforeValidator(values.flag)]
 Whole = Annotated[int, BeforeValidator(values.whole)]
+Amount = Annotated[float, BeforeValidator(values.amount), WithJsonSchema({"type": "number", "minimum": 0})]
 Duration = Annotated[
     float,
     BeforeValidator(duration),
@@ -81,6 +82,8 @@ class Timeouts(Section):
     """For silence between two pieces of an answer. Then it is cut."""
     idle_connection: Duration = 90.0
     """How long an unused connection to the provider is kept."""
+    drain: Duration = 60.0
+    """How long an answer whose client left is still read, where `on_client_abort` is `drain`."""
     flush_interval: Duration = 0.0
     """Pieces of an answer are gathered for so long before they are passed on; 0: each leaves the moment it arrives."""
 
@@ -114,6 +117,16 @@ class Retries(Section):
     """After which failures: `connect`, when nothing of the request has been sent."""
 
 
+class Metering(Section):
+    """What is known of the tokens that answers use."""
+
+    enabled: Flag = True
+    """Whether answers are measured."""
+    include_usage: Literal["leave", "inject"] = "leave"
+    """`inject`: a streamed chat completion whose client did not ask for its usage is asked for it in its place, and the
+    event that tells it is kept from the client. Such requests and answers are no longer passed on byte for byte."""
+
+
 class Api(Section):
     """One provider's API."""
 
@@ -143,6 +156,10 @@ class Api(Section):
     """Headers that a request must have."""
     circuit_breaker: CircuitBreaker = CircuitBreaker()
     retries: Retries = Retries()
+    metering: Metering = Metering()
+    on_client_abort: Literal["cancel", "drain"] = "cancel"
+    """What becomes of an answer that has begun when its client leaves: the provider is stopped (`cancel`), or heard out
+    for as long as `timeouts.drain` says, so that what it used is known exactly (`drain`)."""
     error_format: ErrorFormat = "auto"
     """The shape of this proxy's own error bodies; `auto` follows the provider."""
     forward_client_ip: Flag = False
@@ -232,6 +249,42 @@ class Limits(Section):
     """Where they are counted: `memory` (each process for itself) or `redis` (together)."""
 
 
+class Ledger(Section):
+    """One line for every request of a known token: what it used, and what that costs."""
+
+    enabled: Flag = True
+    """Whether it is kept."""
+    directory: Text = ""
+    """Where its journals are, on a disk of this machine; empty: `ledger` under `state_dir`."""
+    segment_bytes: Size = Field(default=4 * 1024 * 1024, ge=64 * 1024, le=1024 * 1024 * 1024)
+    """The size of one file of a journal; each is allocated before it is needed."""
+    max_bytes: Size = Field(default=256 * 1024 * 1024, ge=256 * 1024)
+    """How large a journal may get while the store does not answer; beyond that, lines are lost and counted."""
+    interval: Duration = Field(default=1.0, gt=0)
+    """How often lines are written to the store."""
+    keep_lines: Duration = 90 * 86400.0
+    """How long single lines are kept; 0: for ever. Sums are kept always."""
+    keep_days: Duration = 400 * 86400.0
+    """How long sums are kept by day; older days are folded into their months; 0: never."""
+
+
+class Price(Section):
+    """What a model costs, in USD for a million tokens, where that is not what the provider's price list says."""
+
+    api: Pattern = "*"
+    """The API, as a glob."""
+    model: Pattern
+    """The model that was asked for or that answered, as a glob."""
+    input: Amount = 0.0
+    """Input tokens."""
+    cached: Amount | None = None
+    """Input tokens read from the provider's cache; if left out, as any input."""
+    cache_write: Amount | None = None
+    """Input tokens written to the provider's cache; if left out, as any input."""
+    output: Amount = 0.0
+    """Output tokens, those of reasoning included."""
+
+
 class Sink(BaseModel):
     """An event sink: the name of a plugin, and whatever that plugin wants to know."""
 
@@ -296,6 +349,9 @@ class Settings(Section):
     cache: Cache = Cache()
     redis: Redis = Redis()
     limits: Limits = Limits()
+    ledger: Ledger = Ledger()
+    prices: tuple[Price, ...] = ()
+    """Prices of your own; the first that fits holds. All others are those of the providers' lists."""
     events: Events = Events()
     audit: Audit = Audit()
     logging: Logging = Logging()

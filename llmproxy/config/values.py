@@ -55,6 +55,14 @@ def whole(value: Any) -> int:
     return given
 
 
+def amount(value: Any) -> float:
+    """A number that is not below zero, such as a price."""
+    given = value.meaning if isinstance(value, Given) else value
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= _GREATEST:
+        raise ValueError(f"{shown(value)} is not a number from 0")
+    return float(given)
+
+
 def items(value: Any) -> Any:
     """A list; from the environment, its items with commas between them."""
     if isinstance(value, Given):

@@ -222,6 +222,23 @@ class Store:
 
         await self._ask(self._writes, add)
 
+    # For those who keep something of their own in the same database
+
+    @deferred
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Fire with what C{work} reads, in a thread; L{StoreUnavailable} where the database does not answer."""
+        return await self._read(work)
+
+    @deferred
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """The same in one transaction, of which either everything is kept or nothing."""
+
+        def written() -> T:
+            with self._transaction() as connection:
+                return work(connection)
+
+        return await self._ask(self._writes, written)
+
     # How all of them ask
 
     def _new_id(self) -> str:

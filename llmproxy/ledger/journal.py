@@ -1,0 +1,206 @@
+"""The journal of one process: a directory of segments, locked while the process lives.
+
+A place in it is one number: that of the segment, then where in it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from llmproxy.ledger.segment import START, Segment
+
+FIRST = (1 << 32) + START  # the place where every journal begins
+
+_LOCK = "lock"
+_SEGMENT = "{:08d}.segment"
+
+
+class Room(NamedTuple):
+    """How large a journal may get.
+
+    @ivar segment: Bytes of one segment.
+    @ivar most: Bytes of all, beyond which nothing more is taken.
+    """
+
+    segment: int
+    most: int
+
+
+class Journal:
+    """A journal that is written.
+
+    L{append} is for the thread of the reactor; L{prepare} and L{release} may block, and are for another.
+    """
+
+    def __init__(self, directory: Path, room: Room) -> None:
+        self.path = directory
+        self._room = room
+        self._lock = -1
+        self._segments: list[Segment] = []
+        self._now: Segment | None = None
+        self._spare: Segment | None = None
+
+    def open(self) -> None:
+        """Make it; L{OSError} where that cannot be."""
+        self.path.mkdir(mode=0o700, parents=True)
+        self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._now = self._made(1)
+        self._segments = [self._now]
+        self.prepare()
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk."""
+        return self._room.segment * (len(self._segments) + (self._spare is not None))
+
+    @property
+    def place(self) -> int:
+        """Where the next record goes."""
+        return FIRST if self._now is None else (self._now.number << 32) + self._now.end
+
+    @property
+    def number(self) -> int:
+        """The segment that is written now."""
+        return 0 if self._now is None else self._now.number
+
+    def append(self, content: bytes) -> bool:
+        """Add a record, which no end of this process can take away; false where there is no room."""
+        now = self._now
+        if now is not None and now.append(content):
+            return True
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return False
+        self._now = spare
+        self._segments.append(spare)
+        return spare.append(content)
+
+    @property
+    def needs_spare(self) -> bool:
+        """Whether L{prepare} has something to do."""
+        return self._spare is None and self._now is not None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has as many segments as it may."""
+        return (len(self._segments) + 1) * self._room.segment > self._room.most
+
+    def prepare(self) -> None:
+        """Have the next segment ready, unless it is as large as may be; L{OSError} where the disk is full."""
+        if self.needs_spare and not self.is_full:
+            self._spare = self._made(self.number + 1)
+
+    def records(self, place: int) -> Iterator[tuple[int, bytes]]:
+        """The records from that place on, each with the place behind it."""
+        return _records(list(self._segments), place)
+
+    def old(self, place: int) -> list[Segment]:
+        """The segments that lie before this place, oldest first; the one that is written now is none of them."""
+        number = place >> 32
+        return [s for s in self._segments if s is not self._now and s.number < number]
+
+    def release(self, segment: Segment) -> None:
+        """Remove one of L{old}."""
+        self._segments.remove(segment)
+        segment.remove()
+
+    def close(self) -> None:
+        """Let go of it; what is in it is for whoever finds it."""
+        for segment in (*self._segments, *([self._spare] if self._spare else ())):
+            segment.close()
+        if self._spare is not None:
+            self._spare.path.unlink(missing_ok=True)
+        self._now = self._spare = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def remove(self) -> None:
+        """Nothing in it is needed any more."""
+        self._now = self._spare = None
+        _remove(self.path, self._segments, self._lock)
+        self._segments, self._lock = [], -1
+
+    def _made(self, number: int) -> Segment:
+        return Segment.make(self.path / _SEGMENT.format(number), number, self._room.segment)
+
+
+class Found:
+    """A journal whose process is no more; nobody else has it while this is open."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+        self._segments: list[Segment] = []
+        for file in sorted(path.glob("*.segment")):
+            if file.stem.isdigit() and file.stat().st_size >= START:
+                self._segments.append(Segment.find(file, int(file.stem)))
+
+    def records(self, place: int = FIRST) -> Iterator[tuple[int, bytes]]:
+        """The records from that place on, each with the place behind it."""
+        return _records(self._segments, place)
+
+    def close(self) -> None:
+        """Leave it to another."""
+        for segment in self._segments:
+            segment.close()
+        os.close(self._lock)
+
+    def remove(self) -> None:
+        """Nothing in it is needed any more."""
+        _remove(self.path, self._segments, self._lock)
+
+
+def find(directory: Path, name: str) -> Found | None:
+    """The journal of that name, if its process is no more."""
+    path = directory / name
+    try:
+        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not (path / _LOCK).exists():  # it was removed while we waited
+            raise BlockingIOError
+        return Found(path, lock)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    except OSError:
+        os.close(lock)
+        raise
+
+
+def names(directory: Path) -> list[str]:
+    """The journals in a directory."""
+    try:
+        return sorted(entry.name for entry in os.scandir(directory) if entry.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def _records(segments: list[Segment], place: int) -> Iterator[tuple[int, bytes]]:
+    number, at = place >> 32, place & 0xFFFFFFFF
+    for segment in segments:
+        if segment.number < number:
+            continue
+        for after, content in segment.records(at if segment.number == number else START):
+            yield (segment.number << 32) + after, content
+
+
+def _remove(path: Path, segments: list[Segment], lock: int) -> None:
+    """The lock goes last: a journal without one is nobody's."""
+    for segment in segments:
+        segment.remove()
+    for file in path.glob("*.segment"):
+        file.unlink(missing_ok=True)
+    (path / _LOCK).unlink(missing_ok=True)
+    if lock >= 0:
+        os.close(lock)
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,335 @@
+"""Keeps the ledger: into the journal at once, into the store in batches, and out of the journals of dead processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count, islice
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from llmproxy.aio import deferred, within
+from llmproxy.errors import ProxyError, StoreUnavailable
+from llmproxy.ledger import records
+from llmproxy.ledger.journal import FIRST, Found, Journal, Room, find, names
+from llmproxy.ledger.records import Reservation
+from llmproxy.model import LedgerLine, RequestRecord
+from llmproxy.store.books import CLOSED, Batch, day
+from llmproxy.store.refusals import CannotStart
+
+T = TypeVar("T")
+
+BATCH = 500  # lines that are entered at once
+LOOK = 60.0  # seconds between two looks for journals that dead processes left
+FOLD = 3600.0  # seconds between two rounds of putting old lines and sums away
+FOLDED = 5000  # lines, and sums, that are put away at once
+STOPPING = 10.0  # seconds that stopping may take
+
+
+class Entering(Protocol):
+    """The store's side of the ledger; L{llmproxy.store.books.Books} is it."""
+
+    def place(self, journal: str) -> Deferred[int | None]: ...
+    def enter(self, journal: str, batch: Callable[[], Batch]) -> Deferred[Batch | None]: ...
+    def forget(self, journal: str) -> Deferred[None]: ...
+    def fold(self, lines_before: float, days_before: str, limit: int) -> Deferred[tuple[int, int]]: ...
+
+
+class Ledger(Service):
+    """One line for every request of a known token.
+
+    L{reserve} before a request's bytes leave for the provider, L{settle} when it is over: both are a few copied bytes,
+    never wait and never fail. What the journal cannot take is lost, counted, and said in L{state}.
+
+    @ivar entered: Lines that this process put into the store; C{recovered}: those of them that dead processes left.
+    @ivar lost: Records for which the journal had no room.
+    """
+
+    name = "ledger"
+    _log = Logger()
+
+    def __init__(
+        self,
+        books: Entering,
+        directory: str | Path,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        in_thread: Callable[..., Deferred[Any]],
+        *,
+        run: str,
+        room: Room,
+        interval: float = 1.0,
+        keep_lines: float = 0.0,
+        keep_days: float = 0.0,
+    ) -> None:
+        """
+        @param directory: Where the journals of all processes are that share this machine's state.
+        @param in_thread: Calls its argument in a thread and fires with the result.
+        @param run: A name for this process that no other ever has.
+        @param interval: Seconds between two batches for the store.
+        @param keep_lines: Seconds for which a line is kept in the store; C{0}: for ever.
+        @param keep_days: Seconds for which sums are kept by day; beyond, by month. C{0}: for ever.
+        """
+        self._books = books
+        self._directory = Path(directory).absolute()
+        self._clock = clock
+        self._now = now
+        self._in_thread = in_thread
+        self._run = run
+        self._interval = interval
+        self._keep_lines = keep_lines
+        self._keep_days = keep_days
+        self._numbers = count(1)
+        self._journal = Journal(self._directory / run, room)
+        self._open: dict[str, tuple[int, bytes]] = {}
+        self._place = FIRST
+        self._turns = DeferredLock()
+        self._timer: IDelayedCall | None = None
+        self._flushing: Deferred[None] | None = None
+        self._next_look = self._next_fold = 0.0
+        self._wrong = ""
+        self._running = False
+        self.entered = self.recovered = self.lost = 0
+
+    # What the journey calls
+
+    def reserve(
+        self,
+        at: float,
+        request_id: str,
+        project_id: str,
+        token_id: str,
+        api: str,
+        endpoint: str,
+        model: str,
+        bytes_in: int,
+        given: int,
+    ) -> str:
+        """A request is about to leave: keep that, whatever happens. Returns the id of its line."""
+        ledger_id = f"{self._run}-{next(self._numbers):x}"
+        record = records.reserved(
+            Reservation(ledger_id, at, request_id, project_id, token_id, api, endpoint, model, bytes_in, given)
+        )
+        self._append(record)
+        self._open[ledger_id] = (self._journal.number, record)
+        return ledger_id
+
+    def settle(self, ledger_id: str, record: RequestRecord) -> None:
+        """A request is over.
+
+        @param ledger_id: As L{reserve} gave it; C{""} where nothing left for the provider.
+        """
+        if ledger_id:
+            self._open.pop(ledger_id, None)
+        else:
+            ledger_id = f"{self._run}-{next(self._numbers):x}"
+        self._append(records.settled(records.line(ledger_id, record)))
+
+    def _append(self, record: bytes) -> None:
+        if not self._journal.append(record):
+            self.lost += 1
+            self._wrong = self._wrong or "journal_full"
+
+    # What an operator looks at
+
+    @property
+    def state(self) -> str:
+        """C{ok}, or what is wrong: C{journal_full} (the store has not answered for too long), C{disk_full}."""
+        return self._wrong or "ok"
+
+    @property
+    def under_way(self) -> int:
+        """Requests that were reserved and not settled."""
+        return len(self._open)
+
+    @property
+    def journal_size(self) -> int:
+        """Bytes of the journal on the disk."""
+        return self._journal.size
+
+    # Its life
+
+    @deferred
+    async def open(self) -> None:
+        """Make the journal. L{CannotStart} where that cannot be: no request may go without one."""
+        try:
+            await self._in_thread(self._journal.open)
+        except OSError as e:
+            raise CannotStart(f"The ledger's journal {self._journal.path} cannot be made: {e.strerror}.") from e
+        self._running = True
+        self._later()
+
+    @deferred
+    async def stopService(self) -> None:
+        """Enter what is left. What the store does not take in time stays in the journal, for the next process."""
+        Service.stopService(self)
+        if not self._running:
+            return
+        self._running = False
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        try:
+            await within(STOPPING, self._clock, Deferred.fromCoroutine(self._closed()), StoreUnavailable())
+        except ProxyError as e:
+            self._log.warn("The ledger's last lines stay in the journal for the next start: {reason}", reason=str(e))
+            self._journal.close()
+
+    async def _closed(self) -> None:
+        await self.flush()
+        await self._turns.acquire()
+        try:
+            if not self._open and self._place == self._journal.place:
+                await self._books.enter(self._run, lambda: Batch(self._place, CLOSED, []))
+                await self._in_thread(self._journal.remove)
+                await self._books.forget(self._run)
+            else:
+                self._journal.close()
+        finally:
+            self._turns.release()
+
+    @deferred
+    async def flush(self) -> None:
+        """Enter what was settled so far. L{StoreUnavailable} where the store does not answer."""
+        await self._turns.acquire()
+        try:
+            while await self._enter_some():
+                pass
+            await self._release()
+        finally:
+            self._turns.release()
+
+    def _later(self) -> None:
+        if self._running:
+            self._timer = self._clock.callLater(self._interval, self._tick)
+
+    def _tick(self) -> None:
+        self._flushing = Deferred.fromCoroutine(self._round())
+
+    async def _round(self) -> None:
+        try:
+            await self._prepare()
+            await self.flush()
+            await self._housekeeping()
+        except ProxyError as e:
+            self._log.debug("The ledger could not be entered: {reason}", reason=str(e))
+        except Exception:
+            self._log.failure("The ledger could not be entered.")
+        self._later()
+
+    async def _prepare(self) -> None:
+        """Have room ready before it is needed."""
+        wrong = ""
+        if self._journal.needs_spare:
+            try:
+                await self._in_thread(self._journal.prepare)
+            except OSError as e:
+                wrong = "disk_full"
+                self._log.error("The ledger's journal cannot grow: {reason}", reason=e.strerror)
+            if self._journal.needs_spare and not wrong:
+                wrong = "journal_full"
+        if wrong and wrong != self._wrong:
+            self._log.error("The ledger may lose lines: {what}.", what=wrong)
+        self._wrong = wrong
+
+    async def _enter_some(self) -> bool:
+        """Enter one batch; whether there may be more."""
+        before, upto = self._place, self._journal.place
+        if before == upto:
+            return False
+        part = await self._books.enter(self._run, partial(_batch, self._journal.records, before, upto))
+        if part is None:
+            self._place = await self._books.place(self._run) or FIRST
+            return self._place > before
+        self._place = part.after
+        self.entered += len(part.lines)
+        return part.after > before
+
+    async def _release(self) -> None:
+        """Let old segments go, oldest first; what is still under way in one of them is written again first."""
+        for segment in self._journal.old(self._place):
+            for ledger_id, (number, record) in list(self._open.items()):
+                if number <= segment.number:
+                    if not self._journal.append(record):
+                        return  # then it stays until there is room
+                    self._open[ledger_id] = (self._journal.number, record)
+            await self._in_thread(self._journal.release, segment)
+
+    # What dead processes left, and what is old
+
+    async def _housekeeping(self) -> None:
+        now = self._clock.seconds()
+        if now >= self._next_look:
+            self._next_look = now + LOOK
+            for name in await self._in_thread(names, self._directory):
+                if name != self._run:
+                    await self._recover(name)
+        if now >= self._next_fold:
+            self._next_fold = now + FOLD
+            await self._fold()
+
+    async def _recover(self, name: str) -> None:
+        try:
+            found: Found | None = await self._in_thread(find, self._directory, name)
+        except OSError as e:
+            self._log.error("The journal {name} cannot be read: {reason}", name=name, reason=str(e))
+            return
+        if found is None:
+            return
+        try:
+            recovered = await self._recovered(found, name)
+        except BaseException:
+            found.close()
+            raise
+        await self._in_thread(found.remove)
+        await self._books.forget(name)
+        self.recovered += recovered
+        self.entered += recovered
+        self._log.warn("Entered {count} lines that another process had left: {name}.", count=recovered, name=name)
+
+    async def _recovered(self, found: Found, name: str) -> int:
+        """Enter what was settled there, then what never was; how many lines it were."""
+        place, lines = await self._books.place(name) or FIRST, 0
+        while place < CLOSED:
+            settled = partial(_batch, found.records, place, CLOSED)
+            part = await self._books.enter(name, settled) or _overtaken()
+            lines += len(part.lines)
+            if part.after == place:
+                part = await self._books.enter(name, partial(_rest, found, place)) or _overtaken()
+                lines += len(part.lines)
+            place = part.after
+        return lines
+
+    async def _fold(self) -> None:
+        now = self._now()
+        lines_before = now - self._keep_lines if self._keep_lines else 0.0
+        days_before = day(now - self._keep_days) if self._keep_days else ""
+        while self._running and max(await self._books.fold(lines_before, days_before, FOLDED)) >= FOLDED:
+            pass
+
+
+def _batch(read: Callable[[int], Iterator[tuple[int, bytes]]], before: int, upto: int) -> Batch:
+    """The next lines from a place on."""
+    lines: list[LedgerLine] = []
+    after = before
+    for after, record in islice(read(before), 2 * BATCH):
+        found = records.read(record)
+        if isinstance(found, LedgerLine):
+            lines.append(found)
+        if len(lines) >= BATCH or after >= upto:
+            break
+    return Batch(before, after, lines)
+
+
+def _overtaken() -> Batch:
+    raise StoreUnavailable("Another process entered this journal.")
+
+
+def _rest(found: Found, place: int) -> Batch:
+    """What was let go and never settled; with it the journal is closed."""
+    left = records.open_ones(record for _, record in found.records())
+    return Batch(place, CLOSED, [reservation.line() for reservation in left.values()])
