@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any, TextIO
 
 from twisted.application.service import IService
@@ -27,14 +28,18 @@ from llmproxy.config.routes import Routes
 from llmproxy.daemon import Daemon
 from llmproxy.events import MemoryBus
 from llmproxy.interfaces import IAuditLogger, IEventBus, IEventSinkFactory, IProjectStore, ITokenValidator
+from llmproxy.ledger import Ledger
+from llmproxy.ledger.journal import Room
 from llmproxy.metrics import Metrics, ProxyMetrics, render
 from llmproxy.model import RequestRecord
 from llmproxy.pipeline import Journey
 from llmproxy.policy import Policy
+from llmproxy.store.books import Books
 from llmproxy.store.secrets import Secret, load_or_make
 from llmproxy.store.store import Store
 from llmproxy.tokens import CachedTokenValidator
 from llmproxy.upstreams import ProviderKeys, Upstreams
+from llmproxy.usage import Meters
 from llmproxy.web import ops
 from llmproxy.web.manage import Management
 from llmproxy.web.proxy import Observer, ProxyResource
@@ -75,6 +80,7 @@ def forwarding(
     now: Callable[[], float],
     learn: Callable[[str], object] = lambda key: None,
     turn: Turn | None = None,
+    ledger: Ledger | None = None,
 ) -> Parts:
     """Make what forwards, for the daemon and for the library alike."""
     clock: IReactorTime = reactor
@@ -91,6 +97,8 @@ def forwarding(
         server=settings.server,
         clock=clock,
         remembering=validator if isinstance(validator, CachedTokenValidator) else None,
+        meters=Meters(settings),
+        ledger=ledger,
     )
     return Parts(routes, journey, keys, upstreams, tuple(agents.values()))
 
@@ -135,8 +143,18 @@ def build(
     bus = MemoryBus(_sinks(settings, reactor), reactor, queue_size=settings.events.queue_size, scrub=redactor.record)
     access = AccessLog(output.write, reactor)
     turn = Turn(reactor)
+    books = Books(store, now)
+    ledger = _ledger(settings, reactor, books, now, random)
     parts = forwarding(
-        settings, reactor, validator=tokens, projects=store, audit=audit, now=now, learn=redactor.add, turn=turn
+        settings,
+        reactor,
+        validator=tokens,
+        projects=store,
+        audit=audit,
+        now=now,
+        learn=redactor.add,
+        turn=turn,
+        ledger=ledger,
     )
     metrics = Metrics(breakers=partial(_circuits, parts.upstreams), events_dropped=lambda: bus.dropped)
     observers: list[Observer] = [bus.publish, *([access.observe] if settings.logging.access else [])]
@@ -149,6 +167,7 @@ def build(
         now=now,
         fresh_id=fresh_ids(random),
         trusted_proxies=settings.server.trusted_proxies,
+        ledger=ledger,
     )
     for listener in (tokens.forget_project, parts.keys.forget):
         store.watch(listener)
@@ -172,7 +191,15 @@ def build(
         daemon.serve(own_admin, site(Root(manage=manage)))
     if own_metrics:
         daemon.serve(own_metrics, site(Root(ops=pages)))
-    for service in (audit, bus, access, tokens):
+    if ledger is not None:
+        daemon.first(ledger.open)
+        daemon.watch("ledger", lambda: ledger.state)
+        metrics.counter("ledger_lines", "Lines that were written to the store.", lambda: ledger.entered)
+        metrics.counter("ledger_recovered", "Of these, lines that dead processes had left.", lambda: ledger.recovered)
+        metrics.counter("ledger_lost", "Records that the ledger's journal had no room for.", lambda: ledger.lost)
+        metrics.gauge("ledger_open", "Requests that were let go and are not settled.", lambda: ledger.under_way)
+        metrics.gauge("ledger_journal_bytes", "The journal's size on the disk.", lambda: ledger.journal_size)
+    for service in (ledger, audit, bus, access, tokens):
         if IService.providedBy(service):
             daemon.accompany(service)
     for made in (encryption, management):
@@ -311,6 +338,26 @@ def _sinks(settings: Settings, reactor: Any) -> dict[str, Any]:
         factory = plugins.find(IEventSinkFactory, entry.type)
         made[f"{entry.type}-{number}"] = factory.sink(entry.options, reactor)
     return made
+
+
+def _ledger(
+    settings: Settings, reactor: Any, books: Books, now: Callable[[], float], random: Callable[[int], bytes]
+) -> Ledger | None:
+    told = settings.ledger
+    if not told.enabled:
+        return None
+    return Ledger(
+        books,
+        told.directory or Path(settings.state_dir) / "ledger",
+        reactor,
+        now,
+        partial(deferToThreadPool, reactor, reactor.getThreadPool()),
+        run=random(8).hex(),
+        room=Room(told.segment_bytes, told.max_bytes),
+        interval=told.interval,
+        keep_lines=told.keep_lines,
+        keep_days=told.keep_days,
+    )
 
 
 def _audit(settings: Settings, reactor: Any, redactor: logs.Redactor) -> IAuditLogger:

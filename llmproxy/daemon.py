@@ -56,6 +56,8 @@ class Daemon(MultiService):
         self._ports: list[IListeningPort] = []
         self._starting: Deferred[None] | None = None
         self._state = "starting"
+        self._openings: list[Callable[[], Deferred[None]]] = []
+        self._checks: dict[str, Callable[[], str]] = {}
 
     @property
     def connections(self) -> int:
@@ -70,6 +72,14 @@ class Daemon(MultiService):
         """Start and stop this service with the daemon; those added last are stopped first."""
         service.setServiceParent(self)
 
+    def first(self, opening: Callable[[], Deferred[None]]) -> None:
+        """Do this too before anything listens, once the store is there."""
+        self._openings.append(opening)
+
+    def watch(self, name: str, check: Callable[[], str]) -> None:
+        """Be ready only while this says C{ok}."""
+        self._checks[name] = check
+
     async def readiness(self) -> dict[str, str]:
         """What a load balancer wants to know, each C{ok} or what is wrong with it."""
         try:
@@ -77,7 +87,8 @@ class Daemon(MultiService):
             store = "ok"
         except errors.ProxyError as e:
             store = e.code
-        return {"config": "ok", "store": store, "state": "ok" if self._state == "running" else self._state}
+        checks = {name: check() for name, check in self._checks.items()}
+        return {"config": "ok", "store": store, **checks, "state": "ok" if self._state == "running" else self._state}
 
     def setServiceParent(self, parent: Any) -> None:
         if isinstance(parent, Componentized) and parent.getComponent(ILogObserver, None) is None:
@@ -91,6 +102,8 @@ class Daemon(MultiService):
 
     async def _start(self) -> None:
         await self._store.open()
+        for opening in self._openings:
+            await opening()
         for endpoints, site in self._sites:
             for endpoint in endpoints:
                 port = await serverFromString(self._reactor, roomy(endpoint)).listen(site)

@@ -15,15 +15,20 @@ from llmproxy.config.routes import Route, Routes
 from llmproxy.http import cors, credentials, fields, sniff
 from llmproxy.http.masking import Mask, masked_lines
 from llmproxy.interfaces import ITokenValidator
-from llmproxy.model import Grant, RequestRecord
+from llmproxy.metering import injection
+from llmproxy.metering.estimating import tokens
+from llmproxy.metering.meter import UNUSED, Dialect, Meter, unanswered
+from llmproxy.model import Grant, RequestRecord, Usage
 from llmproxy.policy import Policy
 from llmproxy.upstreams import ProviderKeys, Upstreams
+from llmproxy.usage import Meters
 from llmproxy.wire.raw import Answer, BytesBody
-from llmproxy.wire.relay import Relay
+from llmproxy.wire.relay import Relay, Rewriting, Tap
 from llmproxy.wire.server import Request
 
 SNIFFED = 64 * 1024  # bytes of a request body that are looked at for the model's name
 READ_WHOLE = 4 * 1024 * 1024  # bytes of a request body that are read where a policy must see all of it
+UNHEARD = frozenset(("upstream_timeout", "upstream_protocol_error"))  # ends after which a provider may have worked
 STALLED = 600.0  # seconds after which a client that takes nothing is cut
 
 
@@ -38,6 +43,23 @@ class Remembering(Protocol):
     def known_use(self, key: bytes) -> Grant | None: ...
 
 
+class Booking(Protocol):
+    """The ledger: is told before a request leaves for its provider, and answers with the id of its line."""
+
+    def reserve(
+        self,
+        at: float,
+        request_id: str,
+        project_id: str,
+        token_id: str,
+        api: str,
+        endpoint: str,
+        model: str,
+        bytes_in: int,
+        given: int,
+    ) -> str: ...
+
+
 class Exchange:
     """One request on its journey, and what has become known of it on the way."""
 
@@ -45,6 +67,10 @@ class Exchange:
     grant: Grant | None = None
     answer: Answer | None = None
     relay: Relay | None = None
+    dialect: Dialect | None = None
+    meter: Meter | None = None
+    ledger_id = ""
+    injected = False
     error = ""
     outcome = ""
     status = 499
@@ -81,12 +107,29 @@ class Exchange:
         """What is known so far of what is asked for."""
         return sniff.facts(bytes(self.prefix))
 
+    def used(self, model: str) -> Usage:
+        """What it used, once it is over."""
+        if self.meter is not None:
+            return self.meter.measured(
+                asked=model,
+                given=self.request.upload.count,
+                complete=self.outcome == "complete",
+                at=self.started_at,
+            )
+        if self.dialect is None or self.asked is None or self.answer is not None:
+            return UNUSED
+        if self.outcome != "cancelled" and self.error not in UNHEARD:
+            return UNUSED
+        return unanswered(self.dialect, asked=model, given=self.request.upload.count, at=self.started_at)
+
     def record(self, finished: float) -> RequestRecord:
         """What remains of it once it is over."""
         request, route, grant, answer = self.request, self.route, self.grant, self.answer
         path = request.uri.partition(b"?")[0]
         named = sniff.model_in_path(path) if route is None else route.model
         first, asked, lines = self.first_byte, self.asked, request.lines
+        model = self.model or named or self.facts.model
+        usage = self.used(model)
         return RequestRecord(
             request_id=self.request_id,
             started_at=self.started_at,
@@ -99,7 +142,7 @@ class Exchange:
             endpoint=route.endpoint if route else "",
             project_id=grant.project_id if grant else "",
             token_id=grant.token_id if grant else "",
-            model=self.model or named or self.facts.model,
+            model=model,
             stream=self.stream,
             bytes_in=request.upload.count,
             bytes_out=self.relay.count if self.relay else 0,
@@ -110,6 +153,14 @@ class Exchange:
             client=self.client,
             user_agent=_text(lines.value(b"user-agent")),
             sdk_retry=_number(lines.value(b"x-stainless-retry-count")),
+            answered=usage.model,
+            basis=usage.basis,
+            input_tokens=usage.input_tokens,
+            cached_tokens=usage.cached_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
+            output_tokens=usage.output_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            cost_usd=usage.cost_usd,
         )
 
 
@@ -127,9 +178,12 @@ class Journey:
         server: Server,
         clock: IReactorTime,
         remembering: Remembering | None = None,
+        meters: Meters,
+        ledger: Booking | None = None,
     ) -> None:
         """
         @param remembering: The validator, where it remembers; then the usual request waits for nothing.
+        @param ledger: Told of every request that is about to leave for its provider.
         """
         self._routes = routes
         self._validator = validator
@@ -139,6 +193,8 @@ class Journey:
         self._server = server
         self._clock = clock
         self._remembering = remembering
+        self._meters = meters
+        self._ledger = ledger
 
     async def handle(self, exchange: Exchange) -> None:
         """Take the whole way. Whatever refuses the request raises; a body under way ends as its relay says."""
@@ -159,6 +215,7 @@ class Journey:
         if not self._policy.knows_active(grant):
             await self._policy.guard(grant, exchange.client, exchange.request_id)
         self._policy.check(grant, route, lines, exchange.client)
+        exchange.dialect = self._meters.dialect(route.api_name, route.path)
         body = await self._body(exchange, grant, route)
         exchange.authorized = self._clock.seconds()
         key = self._keys.known(grant.project_id, route.api_name)
@@ -166,6 +223,8 @@ class Journey:
             key = await self._keys.look_up(grant.project_id, route.api_name, route.auth)
         if remembering is None or remembering.known_use(token_key) is None:
             await self._count(taken.token)
+        if self._ledger is not None:
+            exchange.ledger_id = self._reserve(self._ledger, exchange, grant, route)
         exchange.asked = self._clock.seconds()
         exchange.answer = answer = await self._upstreams.send(
             route.with_query(taken.query),
@@ -221,6 +280,11 @@ class Journey:
             limit = min(self._server.max_request_bytes, READ_WHOLE)
             received = received if received is not None else await upload.whole(limit)
             self._policy.check_body(grant, route, exchange.request.lines, received)
+        if route.api.metering.include_usage == "inject" and route.path.endswith(b"/chat/completions"):
+            limit = min(self._server.max_request_bytes, READ_WHOLE)
+            received = received if received is not None else await upload.whole(limit)
+            if (asking := injection.asking(received)) is not None:
+                received, exchange.injected = asking, True
         if received is None:
             upload.taps.append(exchange.saw)
             return upload
@@ -229,7 +293,28 @@ class Journey:
             return None
         return BytesBody(received)
 
+    def _reserve(self, ledger: Booking, exchange: Exchange, grant: Grant, route: Route) -> str:
+        """Have a line in the ledger, whatever becomes of this process."""
+        upload, dialect = exchange.request.upload, exchange.dialect
+        size = upload.length if isinstance(upload.length, int) else upload.count
+        return ledger.reserve(
+            exchange.started_at,
+            exchange.request_id,
+            grant.project_id,
+            grant.token_id,
+            route.api_name,
+            route.endpoint,
+            route.model or exchange.facts.model,
+            size,
+            tokens(size) if dialect is not None and dialect.takes else 0,
+        )
+
     def _outgoing(self, exchange: Exchange, route: Route, lines: list[bytes], credential: bytes) -> list[bytes]:
+        if exchange.injected:  # what is to be taken out must be readable
+            lines = [
+                *(line for line in lines if line[:16].lower() != b"accept-encoding:"),
+                b"Accept-Encoding: identity",
+            ]
         return fields.outgoing(
             lines,
             host=route.origin.host_header,
@@ -243,6 +328,16 @@ class Journey:
         asked = self._asks_for_stream(exchange, route)
         exchange.stream = sniff.is_stream_answer(answer.lines) or (answer.code < 400 and asked)
         total = timeouts.stream if exchange.stream else timeouts.request
+        taps: list[Tap] = []
+        rewriting: Rewriting | None = None
+        if answer.code >= 400:
+            rewriting = Mask(key)
+        elif exchange.dialect is not None:
+            exchange.meter = meter = Meter(exchange.dialect, answer.lines)
+            if exchange.injected and exchange.stream:
+                rewriting = injection.Swallowing(meter.feed)
+            else:
+                taps.append(meter.feed)
         exchange.relay = relay = Relay(
             request,
             self._clock,
@@ -250,7 +345,9 @@ class Journey:
             stalled=STALLED,
             deadline=exchange.arrived + total if total else None,
             flush_interval=timeouts.flush_interval,
-            rewriting=Mask(key) if answer.code >= 400 else None,
+            drain=timeouts.drain if route.api.on_client_abort == "drain" else 0.0,
+            taps=taps,
+            rewriting=rewriting,
         )
         exchange.status = answer.code
         relay.carry(answer, self._incoming(exchange, route, answer, key))

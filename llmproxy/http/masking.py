@@ -9,6 +9,8 @@ class Mask:
     Bytes at the end of a piece that may be the beginning of the secret are held until the next piece, or L{end}.
     """
 
+    keeps_length = True
+
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._stars = b"*" * len(secret)

@@ -33,6 +33,7 @@ _FIELDS = frozenset(
     {"input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "output_reasoning_tokens"}
 )
 _NONE: Mapping[str, int] = {}
+UNUSED = Usage()
 _DECODED = (b"gzip", b"x-gzip", b"deflate")
 
 
@@ -40,6 +41,7 @@ class Dialect(NamedTuple):
     """How the answers of one endpoint are measured.
 
     @ivar api: The API's name in the settings; C{provider} the provider's in genai-prices, or C{""}.
+    @ivar prices: What is counted costs so much.
     @ivar mark: What stands in every event that tells of usage.
     @ivar takes: Whether a request there is text that counts as input; C{makes}: whether text is made there. What is
         neither is never estimated.
@@ -47,17 +49,18 @@ class Dialect(NamedTuple):
 
     api: str
     provider: str
+    prices: Prices
     mark: bytes
     takes: bool
     makes: bool
 
 
-def dialect(api: str, provider: str, path: bytes) -> Dialect:
+def dialect(api: str, provider: str, prices: Prices, path: bytes) -> Dialect:
     """The dialect of what an API has at C{path}."""
     makes = _MADE.search(path) is not None
     gemini = provider == "google" or path.endswith(b"enerateContent")
     mark = b"usageMetadata" if gemini and b"/interactions" not in path else b'_tokens"'
-    return Dialect(api, provider, mark, makes or _EMBEDDED.search(path) is not None, makes)
+    return Dialect(api, provider, prices, mark, makes or _EMBEDDED.search(path) is not None, makes)
 
 
 class _Tap(Protocol):
@@ -101,7 +104,7 @@ class Meter:
     def _count(self, data: bytes) -> None:
         self._size += len(data)
 
-    def measured(self, prices: Prices, *, asked: str, given: int, complete: bool, at: float) -> Usage:
+    def measured(self, *, asked: str, given: int, complete: bool, at: float) -> Usage:
         """What was used; never raises.
 
         @param asked: The model that the client asked for.
@@ -119,9 +122,8 @@ class Meter:
             units, details = self._estimated(tap, units or {}, given)
             basis = "estimated" if units else "none"
         context = {"service_tier": said.tier, "speed": said.speed} if said.tier or said.speed else None
-        models = (said.model, asked)
-        cost = prices.cost(self._dialect.api, self._dialect.provider, models, units, at, context) if units else None
-        return usage(units, cost, basis, said.model, details)
+        cost = _cost(self._dialect, (said.model, asked), units, at, context)
+        return _usage(units, cost, basis, said.model, details)
 
     def _estimated(self, tap: _Tap | None, known: Units, given: int) -> tuple[Units, dict[str, int]]:
         """The most likely counts, and in C{details} what they can be at most."""
@@ -135,7 +137,24 @@ class Meter:
         return units, bounds
 
 
-def usage(units: Units, cost: float | None, basis: str, model: str, details: Mapping[str, int]) -> Usage:
+def unanswered(dialect: Dialect, *, asked: str, given: int, at: float) -> Usage:
+    """What was probably used of a request that got no answer, although its provider may have begun with it.
+
+    The parameters are as in L{Meter.measured}.
+    """
+    if not dialect.takes or not given:
+        return UNUSED
+    units: Units = {"input_tokens": estimating.tokens(given)}
+    return _usage(units, _cost(dialect, (asked,), units, at, None), "estimated", "", {"input_bound": given})
+
+
+def _cost(
+    dialect: Dialect, models: Sequence[str], units: Units, at: float, context: Mapping[str, str] | None
+) -> float | None:
+    return dialect.prices.cost(dialect.api, dialect.provider, models, units, at, context) if units else None
+
+
+def _usage(units: Units, cost: float | None, basis: str, model: str, details: Mapping[str, int]) -> Usage:
     """Counts by unit as the frozen value that travels on."""
     more = _NONE
     if not units.keys() <= _FIELDS:

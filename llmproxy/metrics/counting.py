@@ -20,6 +20,7 @@ BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 6
 HITS = frozenset(("hit", "revalidated", "coalesced"))
 MISSES = frozenset(("miss", "stored"))
 PROVIDER_FAULTS = frozenset(("upstream_unreachable", "upstream_protocol_error", "upstream_timeout"))
+MODELS = 200  # that are told apart
 MOST = 10_000  # combinations that are told apart; real ones are a few hundred
 
 
@@ -95,6 +96,17 @@ class Histogram:
         return list(zip([*map(str, BOUNDS), "+Inf"], accumulate(map(float, self.counts)), strict=True))
 
 
+class Spent:
+    """What is summed up for one API and model."""
+
+    __slots__ = ("cache_write", "cached", "cost", "estimated", "input", "output", "reasoning", "unpriced")
+
+    def __init__(self) -> None:
+        self.input = self.cached = self.cache_write = self.output = self.reasoning = 0
+        self.estimated = self.unpriced = 0
+        self.cost = 0.0
+
+
 class Traffic:
     """What is summed up for one API."""
 
@@ -136,6 +148,7 @@ class Metrics:
         self.in_flight = 0
         self.kinds: dict[tuple[str, int, str, str, str, bool], int] = {}
         self.traffic: dict[str, Traffic] = {}
+        self.spent: dict[tuple[str, str], Spent] = {}
         self.extras: dict[str, Extra] = {}
 
     def started(self) -> None:
@@ -168,6 +181,27 @@ class Metrics:
             or record.outcome == "truncated"
         ):
             traffic.upstream_errors += 1
+
+        if record.input_tokens or record.output_tokens:
+            self._spend(record)
+
+    def _spend(self, record: RequestRecord) -> None:
+        key = (record.api, record.answered or "unknown")
+        spent = self.spent.get(key)
+        if spent is None:
+            if len(self.spent) >= MODELS:
+                key = (record.api, "other")
+            spent = self.spent.setdefault(key, Spent())
+        spent.input += record.input_tokens
+        spent.cached += record.cached_tokens
+        spent.cache_write += record.cache_write_tokens
+        spent.output += record.output_tokens
+        spent.reasoning += record.reasoning_tokens
+        spent.estimated += record.basis == "estimated"
+        if record.cost_usd is None:
+            spent.unpriced += 1
+        else:
+            spent.cost += record.cost_usd
 
     def gauge(self, name: str, help: str, read: Callable[[], Reading], label: str = "") -> None:  # noqa: A002
         """Also show this figure, which may rise and fall.

@@ -12,7 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from llmproxy.metrics.counting import HITS, MISSES, Histogram, Kind, Metrics, Traffic, sums
+from llmproxy.metrics.counting import HITS, MISSES, Histogram, Kind, Metrics, Spent, Traffic, sums
 
 PREFIX = "llmproxy_"
 STATES = ("closed", "open", "half-open")
@@ -54,10 +54,20 @@ HISTOGRAMS: tuple[tuple[str, str, Callable[[Traffic], Histogram]], ...] = (
     ("request_duration_seconds", "From a request's arrival to its end.", lambda t: t.duration),
     ("first_byte_seconds", "From a request's arrival to the provider's first byte.", lambda t: t.first_byte),
 )
+BY_MODEL: tuple[tuple[str, str, Callable[[Spent], float]], ...] = (
+    ("input_tokens", "Input tokens, those from the provider's cache included.", lambda s: s.input),
+    ("cached_tokens", "Input tokens read from the provider's cache.", lambda s: s.cached),
+    ("cache_write_tokens", "Input tokens written to the provider's cache.", lambda s: s.cache_write),
+    ("output_tokens", "Output tokens, those of reasoning included.", lambda s: s.output),
+    ("reasoning_tokens", "Output tokens of reasoning.", lambda s: s.reasoning),
+    ("cost_usd", "What tokens cost, as far as prices are known.", lambda s: s.cost),
+    ("usage_estimated", "Requests whose tokens are estimated.", lambda s: s.estimated),
+    ("usage_unpriced", "Requests that used tokens of a model without a known price.", lambda s: s.unpriced),
+)
 IN_FLIGHT = ("requests_in_flight", "Requests under way.")
 DROPPED = ("events_dropped", "Events that no sink received.")
 BREAKERS = ("circuit_breaker_state", "1 for the state that the API's circuit breaker is in, 0 for the others.")
-NAMES = frozenset(row[0] for row in (*BY_KIND, *BY_API, *HISTOGRAMS, IN_FLIGHT, DROPPED, BREAKERS))
+NAMES = frozenset(row[0] for row in (*BY_KIND, *BY_API, *BY_MODEL, *HISTOGRAMS, IN_FLIGHT, DROPPED, BREAKERS))
 
 
 class _Families(Collector):
@@ -74,6 +84,9 @@ class _Families(Collector):
         for name, text, figure in BY_API:
             found = {(api,): figure(traffic) for api, traffic in self._metrics.traffic.items()}
             yield _family(CounterMetricFamily(PREFIX + name, text, labels=("api",)), found)
+        for name, text, sum_of in BY_MODEL:
+            spent = {key: sum_of(found) for key, found in self._metrics.spent.items()}
+            yield _family(CounterMetricFamily(PREFIX + name, text, labels=("api", "model")), spent)
         for name, text, histogram in HISTOGRAMS:
             family = HistogramMetricFamily(PREFIX + name, text, labels=("api",))
             for api, traffic in self._metrics.traffic.items():
@@ -110,7 +123,11 @@ def to_json(metrics: Metrics) -> bytes:
         }
         for api, traffic in metrics.traffic.items()
     }
+    usage: dict[str, dict[str, dict[str, float]]] = {}
+    for (api, model), spent in metrics.spent.items():
+        usage.setdefault(api, {})[model] = {name: of(spent) for name, _, of in BY_MODEL}
     shown = asdict(metrics.snapshot()) | {
+        "usage": usage,
         "latency": latency,
         "circuit_breakers": dict(metrics.breakers()),
         "gauges": {name: reading for name, _, reading in metrics.readings()},

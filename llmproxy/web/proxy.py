@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -31,6 +32,12 @@ class Counting(Protocol):
     def observe(self, record: RequestRecord) -> None: ...
 
 
+class Settling(Protocol):
+    """The ledger: is told how a request ended, by the id of its line, or C{""} where it never left."""
+
+    def settle(self, ledger_id: str, record: RequestRecord) -> None: ...
+
+
 # How a relay's end is told: outcome and error code of the record.
 _ENDS = {
     "complete": ("complete", ""),
@@ -47,6 +54,7 @@ class ProxyResource(Resource):
 
     @param observers: Told of every request once, when it is over; they must not raise.
     @param fresh_id: Makes an id for a request whose client sent none.
+    @param ledger: Told of every request of a known token.
     @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
     """
 
@@ -64,6 +72,7 @@ class ProxyResource(Resource):
         now: Callable[[], float],
         fresh_id: Callable[[], str],
         trusted_proxies: Sequence[str] = (),
+        ledger: Settling | None = None,
     ) -> None:
         Resource.__init__(self)
         self._journey = journey
@@ -74,6 +83,7 @@ class ProxyResource(Resource):
         self._now = now
         self._fresh_id = fresh_id
         self._trusted = networks(tuple(trusted_proxies))
+        self._ledger = ledger
 
     def render(self, request: Request) -> int:
         """Twisted's entry: every method and every path comes here."""
@@ -85,9 +95,15 @@ class ProxyResource(Resource):
         exchange = Exchange(request, request_id, client, self._now(), self._clock.seconds())
         travelling = Deferred.fromCoroutine(self._travel(exchange))
         if not travelling.called:
-            # A client that leaves ends whatever its request is waiting for.
-            request.on_gone = travelling.cancel
+            request.on_gone = partial(self._left, exchange, travelling)
         return NOT_DONE_YET
+
+    def _left(self, exchange: Exchange, travelling: Deferred[None]) -> None:
+        """A client that leaves ends whatever its request is waiting for, but a provider that is to be heard out."""
+        if exchange.relay is not None and exchange.relay.drains:
+            exchange.relay.stopProducing()
+        else:
+            travelling.cancel()
 
     async def _travel(self, exchange: Exchange) -> None:
         try:
@@ -116,6 +132,8 @@ class ProxyResource(Resource):
             exchange.outcome, error = _ENDS[exchange.outcome]
             exchange.error = exchange.error or error
         record = exchange.record(self._clock.seconds())
+        if self._ledger is not None and exchange.grant is not None:
+            self._ledger.settle(exchange.ledger_id, record)
         self._counting.ended()
         self._counting.observe(record)
         for observe in self._observers:

@@ -33,7 +33,12 @@ class Downstream(Shape):
 
 
 class Rewriting(Shape):
-    """Changes bytes on their way without changing how many there are."""
+    """Changes bytes on their way.
+
+    @ivar keeps_length: Whether there are as many bytes afterwards.
+    """
+
+    keeps_length: bool
 
     def feed(self, data: bytes) -> bytes: ...
     def end(self) -> bytes: ...
@@ -45,15 +50,18 @@ class Relay(Protocol):
 
     C{complete}: all of it was written and the answer finished. C{truncated}: the provider broke off and the client's
     connection was cut. C{silent}: the provider, C{late}: the whole answer, took too long; cut as well. C{stalled}: the
-    client took nothing for too long. C{cancelled}: the client left, and the provider was stopped.
+    client took nothing for too long. C{cancelled}: the client left, and the provider was stopped, or heard out.
 
     @ivar idle: Seconds of silence from the provider after which it counts as gone; C{0}: no limit.
     @ivar stalled: Likewise for a client that takes nothing.
     @ivar deadline: The clock's time by which all must have come, or C{None}. It moves on while the client holds the
         provider: that is no time that the provider takes.
     @ivar flush_interval: C{0}: every piece leaves at once. Otherwise pieces are gathered for so many seconds.
+    @ivar drain: Seconds for which the provider is heard out when the client leaves; C{0}: it is stopped at once.
+    @ivar taps: See what the client is sent, and what it would have been.
     """
 
+    _left = False
     _check: IDelayedCall | None = None
     _flush: IDelayedCall | None = None
     _outcome = ""
@@ -68,6 +76,7 @@ class Relay(Protocol):
         stalled: float = 0.0,
         deadline: float | None = None,
         flush_interval: float = 0.0,
+        drain: float = 0.0,
         taps: Sequence[Tap] = (),
         rewriting: Rewriting | None = None,
     ) -> None:
@@ -77,6 +86,7 @@ class Relay(Protocol):
         self._stalled = stalled
         self._deadline = deadline
         self._flush_interval = flush_interval
+        self._drain = drain
         self._taps = taps
         self._rewriting = rewriting
         self._gathered: list[bytes] = []
@@ -102,6 +112,8 @@ class Relay(Protocol):
     def carry(self, answer: Answer, lines: Sequence[bytes]) -> None:
         """Begin the client's answer with these field lines, and carry the body."""
         length = answer.length if isinstance(answer.length, int) else None
+        if self._rewriting is not None and not self._rewriting.keeps_length:
+            length = None
         whole = answer.whole
         if whole is not None:
             self._carry_whole(answer, lines, length, whole)
@@ -116,16 +128,15 @@ class Relay(Protocol):
     def _carry_whole(self, answer: Answer, lines: Sequence[bytes], length: int | None, body: bytes) -> None:
         """The provider has nothing to add: nobody need be held or watched."""
         self._over = True
-        if self._request.gone:
-            self._tell("cancelled")
-            return
+        gone = self._request.gone
         if self._rewriting is not None:
             body = self._rewriting.feed(body) + self._rewriting.end()
-        self.count = len(body)
-        self._request.respond(answer.code, answer.phrase, lines, length, body)
+        if not gone:
+            self.count = len(body)
+            self._request.respond(answer.code, answer.phrase, lines, length, body)
         for tap in self._taps:
             tap(body)
-        self._tell("complete")
+        self._tell("cancelled" if gone else "complete")
 
     def connectionMade(self) -> None:
         self._request.registerProducer(self, True)
@@ -136,16 +147,20 @@ class Relay(Protocol):
         self._last = self._clock.seconds()
         if self._rewriting is not None:
             data = self._rewriting.feed(data)
-        self.count += len(data)
-        if self._flush_interval:
-            self._gather(data)
-        else:
-            self._request.write(data)
+        if not self._left:
+            self.count += len(data)
+            if self._flush_interval:
+                self._gather(data)
+            elif data:
+                self._request.write(data)
         for tap in self._taps:
             tap(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._over:
+            return
+        if self._left:
+            self._heard_out()
             return
         if not isinstance(reason.value, ResponseDone):
             self._cut("truncated", reason)
@@ -162,6 +177,8 @@ class Relay(Protocol):
     # The client's side: it may hold the provider, let it go on, or leave.
 
     def pauseProducing(self) -> None:
+        if self._left:
+            return
         if not self._paused:
             self._last = self._clock.seconds()
         self._paused = True
@@ -178,12 +195,31 @@ class Relay(Protocol):
             self.transport.resumeProducing()  # type: ignore[union-attr]
 
     def stopProducing(self) -> None:
-        """The client left: the provider is stopped at once, and nobody touches the request again."""
-        if self._over:
+        """The client left: nobody touches the request again. The provider is stopped, unless it is to be heard out."""
+        if self._over or self._left:
             return
         self._end()
-        self.transport.stopProducing()  # type: ignore[union-attr]
+        if not self._drain:
+            self.transport.stopProducing()  # type: ignore[union-attr]
+            self._tell("cancelled")
+            return
+        self._over, self._left, self._paused = False, True, False
+        self._gathered.clear()
+        self._check = self._clock.callLater(self._drain, self._heard_enough)
+        self.transport.resumeProducing()  # type: ignore[union-attr]
+
+    @property
+    def drains(self) -> bool:
+        """Whether the client's leaving is no end: the provider is heard out."""
+        return self._drain > 0 and not self._over
+
+    def _heard_out(self) -> None:
+        self._end()
         self._tell("cancelled")
+
+    def _heard_enough(self) -> None:
+        self._heard_out()
+        self.transport.stopProducing()  # type: ignore[union-attr]
 
     # Time
 

@@ -50,10 +50,10 @@ class ObservabilityPageTests(unittest.TestCase):
     def test_snapshot(self) -> None:
         """Every name of the snapshot, and of the JSON, is explained."""
         self.assertDocumented({f.name for f in fields(ProxyMetrics)})
-        self.assertDocumented({"latency", "circuit_breakers", "gauges"})
+        self.assertDocumented({"latency", "circuit_breakers", "gauges", "usage"})
         self.assertEqual(
             set(json.loads(to_json(Metrics()))) - {f.name for f in fields(ProxyMetrics)},
-            {"latency", "circuit_breakers", "gauges"},
+            {"latency", "circuit_breakers", "gauges", "usage"},
         )
 
     def test_events_and_access_log(self) -> None:

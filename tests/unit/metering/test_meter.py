@@ -73,11 +73,11 @@ def metered(
     head = [b"Date: now", b"Content-Type:  " + kind + b"; charset=utf-8", *lines]
     if encoding:
         head.append(b"content-encoding: " + encoding)
-    meter = Meter(dialect("api", provider, path), head)
+    meter = Meter(dialect("api", provider, prices, path), head)
     edges = sorted({0, len(body), *(min(cut, len(body)) for cut in cuts or ())})
     for start, end in pairwise(edges):
         meter.feed(body[start:end])
-    return meter.measured(prices, asked=asked, given=given, complete=complete, at=NOW)
+    return meter.measured(asked=asked, given=given, complete=complete, at=NOW)
 
 
 def of(sample: Sample, **more: object) -> Usage:
@@ -260,12 +260,12 @@ class BoundTests(SynchronousTestCase):
         self, feed: Callable[[Meter], None], kind: bytes, encoding: bytes = b"", path: bytes = CHAT
     ) -> tuple[Usage, int]:
         lines = [b"Content-Type: " + kind, b"Content-Encoding: " + (encoding or b"identity")]
-        meter = Meter(dialect("api", "openai", path), lines)
+        meter = Meter(dialect("api", "openai", PRICES, path), lines)
         tracemalloc.start()
         feed(meter)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        return meter.measured(PRICES, asked="", given=0, complete=True, at=NOW), peak
+        return meter.measured(asked="", given=0, complete=True, at=NOW), peak
 
     def test_large_body(self) -> None:
         """An answer of many megabytes, its usage at the end of it."""

@@ -1,0 +1,91 @@
+"""Asks for the usage of a streamed chat completion in its client's place, and keeps the answer to that from the client.
+
+OpenAI tells the usage of a stream only to who asks for it, in an event of its own at the end, whose C{choices} are
+empty: clients that did not ask may not expect it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from llmproxy.metering.events import ENDS, datas
+
+HELD = 1024 * 1024  # bytes of one event that are held back while it is not known which it is
+
+_ASKED = b'"stream_options":{"include_usage":true}'
+
+
+def asking(body: bytes) -> bytes | None:
+    """A request's body that asks for its usage; C{None} where it does already, or is not for a stream."""
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(request, dict) or request.get("stream") is not True:
+        return None
+    options = request.get("stream_options")
+    if options is None and "stream_options" not in request:
+        return body.replace(b"{", b"{" + _ASKED + b",", 1)  # all else stays as it was
+    if not isinstance(options, dict | None) or (options or {}).get("include_usage"):
+        return None
+    request["stream_options"] = {**(options or {}), "include_usage": True}
+    return json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+class Swallowing:
+    """Takes the event that tells the usage out of a stream; all others pass as they are, once they are whole."""
+
+    keeps_length = False
+
+    def __init__(self, tap: Callable[[bytes], object]) -> None:
+        """
+        @param tap: Sees what came.
+        """
+        self._tap = tap
+        self._held = bytearray()
+        self._passing = False  # through an event that is too long to be held
+
+    def feed(self, data: bytes) -> bytes:
+        """The next bytes; what of them passes."""
+        self._tap(data)
+        held = self._held
+        seen = max(len(held) - 3, 0)
+        held += data
+        out = bytearray()
+        while (end := _end(held, seen)) > 0:
+            event = bytes(held[:end])
+            del held[:end]
+            seen = 0
+            if self._passing or not _tells_usage(event):
+                out += event
+            self._passing = False
+        if len(held) > HELD:
+            self._passing = True
+            out += held[:-4]
+            del held[:-4]
+        return bytes(out)
+
+    def end(self) -> bytes:
+        """Nothing more comes."""
+        rest, self._held = bytes(self._held), bytearray()
+        return rest
+
+
+def _end(held: bytearray, seen: int) -> int:
+    """Where the first event ends, or C{0}."""
+    return min((at + len(mark) for mark in ENDS if (at := held.find(mark, seen)) >= 0), default=0)
+
+
+def _tells_usage(event: bytes) -> bool:
+    if b'_tokens"' not in event:
+        return False
+    for data in datas(event):
+        try:
+            said: Any = json.loads(data)
+        except (ValueError, RecursionError):
+            return False
+        if isinstance(said, dict) and said.get("choices") == [] and isinstance(said.get("usage"), dict):
+            return True
+    return False

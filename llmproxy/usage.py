@@ -1,0 +1,59 @@
+"""Measures the answers of the configured APIs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from genai_prices.data_snapshot import get_snapshot
+
+from llmproxy.config.model import Api, Price, Settings
+from llmproxy.metering.meter import Dialect, dialect
+from llmproxy.metering.prices import OwnPrice, Prices
+
+REMEMBERED = 4096  # paths
+
+# The providers of the settings by their names in genai-prices.
+_PROVIDERS = {
+    "openai": "openai",
+    "anthropic": "anthropic",
+    "google": "google",
+    "mistral": "mistral",
+    "azure": "azure",
+    "bedrock-bearer": "aws",
+}
+
+
+class Meters:
+    """Tells how the answers of each endpoint are measured."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._prices = Prices(own_prices(settings.prices))
+        self._providers = {name: provider(api) for name, api in settings.apis.items() if api.metering.enabled}
+        self._dialects: dict[tuple[str, bytes], Dialect | None] = {}
+
+    def dialect(self, api: str, path: bytes) -> Dialect | None:
+        """How answers are measured that an API gives at this path; C{None} where they are not."""
+        key = (api, path)
+        try:
+            return self._dialects[key]
+        except KeyError:
+            pass
+        if len(self._dialects) >= REMEMBERED:
+            self._dialects.clear()
+        known = self._providers.get(api)
+        found = self._dialects[key] = None if known is None else dialect(api, known, self._prices, path)
+        return found
+
+
+def own_prices(prices: Iterable[Price]) -> list[OwnPrice]:
+    """The prices of the settings."""
+    return [OwnPrice(p.api, p.model, p.input, p.output, p.cached, p.cache_write) for p in prices]
+
+
+def provider(api: Api) -> str:
+    """The provider's name in genai-prices, by what the settings call it or by where it is; C{""} for one unknown."""
+    known = _PROVIDERS.get(api.provider)
+    if known is not None:
+        return known
+    return next((each.id for each in get_snapshot().providers if re.match(each.api_pattern, api.base_url)), "")
