@@ -30,6 +30,7 @@ from llmproxy.events import MemoryBus
 from llmproxy.interfaces import IAuditLogger, IEventBus, IEventSinkFactory, IProjectStore, ITokenValidator
 from llmproxy.ledger import Ledger
 from llmproxy.ledger.journal import Room
+from llmproxy.ledger.reports import Reports
 from llmproxy.metrics import Metrics, ProxyMetrics, render
 from llmproxy.model import RequestRecord
 from llmproxy.pipeline import Journey
@@ -176,6 +177,7 @@ def build(
     manage = Management(
         projects=store,
         tokens=store,
+        usage=Reports(books, ledger, reactor),
         audit=audit,
         api_names=tuple(settings.apis),
         default_api=settings.default_api,

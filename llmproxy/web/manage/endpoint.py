@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 from uuid import uuid4
 
 from pydantic import BaseModel
-from twisted.internet.defer import CancelledError, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.server import Request
@@ -17,10 +17,18 @@ from twisted.web.server import Request
 from llmproxy.errors import AuditUnavailable, MethodNotAllowed, NotFound, RequestTooLarge
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.model import AuditEntry
+from llmproxy.store.books import Question, Report
 from llmproxy.web.manage.auth import Gate, Wrong, address
 from llmproxy.web.manage.bodies import MAX_BODY, Body, Known
 from llmproxy.web.manage.paging import ID
 from llmproxy.web.respond import Answer, identify, run
+
+
+class Reporting(Protocol):
+    """Tells what was used."""
+
+    def report(self, question: Question) -> Deferred[Report]:
+        """Fire with it; L{errors.StoreUnavailable} where the store does not answer."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,7 @@ class Desk:
 
     projects: IProjectStore
     tokens: ITokenStore
+    usage: Reporting
     audit: IAuditLogger
     gate: Gate
     clock: IReactorTime

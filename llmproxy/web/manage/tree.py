@@ -12,13 +12,14 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.web.manage.auth import Failures, Gate
-from llmproxy.web.manage.endpoint import Desk, Endpoint
+from llmproxy.web.manage.endpoint import Desk, Endpoint, Reporting
 from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import OneProject, Projects, Revocation
 from llmproxy.web.manage.tokens import OneToken, Tokens
+from llmproxy.web.manage.usage import ProjectUsage, Usage
 from llmproxy.web.nothing import Nothing
 
-ENDPOINTS: tuple[type[Endpoint], ...] = (Projects, OneProject, Revocation, Tokens, OneToken)
+ENDPOINTS: tuple[type[Endpoint], ...] = (Projects, OneProject, Revocation, ProjectUsage, Tokens, OneToken, Usage)
 
 
 class Management(Resource):
@@ -26,6 +27,7 @@ class Management(Resource):
 
     @param api_names: The configured APIs: those that keys and tokens may name.
     @param default_api: The API whose key C{api_key} alone is; C{""} if there is none.
+    @param usage: Tells what was used.
     @param clock: Tells the time, in seconds since the epoch as a reactor does.
     """
 
@@ -36,6 +38,7 @@ class Management(Resource):
         *,
         projects: IProjectStore,
         tokens: ITokenStore,
+        usage: Reporting,
         audit: IAuditLogger,
         api_names: Collection[str],
         default_api: str = "",
@@ -45,7 +48,7 @@ class Management(Resource):
     ) -> None:
         Resource.__init__(self)
         gate = Gate(management_token, Failures(clock))
-        desk = Desk(projects, tokens, audit, gate, clock, tuple(api_names), default_api, new_id)
+        desk = Desk(projects, tokens, usage, audit, gate, clock, tuple(api_names), default_api, new_id)
         endpoints = [*(endpoint(desk) for endpoint in ENDPOINTS), OpenApi(desk, ENDPOINTS)]
         self._routes = [(_pattern(endpoint.path), endpoint) for endpoint in endpoints]
         self._nothing = Nothing()

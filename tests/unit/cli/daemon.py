@@ -19,7 +19,7 @@ from twisted.web.server import Site
 from llmproxy.cli import main
 from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
-from tests.fakes import MemoryAudit, MemoryStore
+from tests.fakes import MemoryAudit, MemoryStore, MemoryUsage
 
 TOKEN = "management-token-for-tests"
 NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
@@ -33,10 +33,12 @@ class DaemonTestCase(TestCase):
         self.clock = Clock()
         self.clock.advance(NOW)
         self.store = MemoryStore(self.clock)
+        self.usage = MemoryUsage()
         self.audit = MemoryAudit()
         management = Management(
             projects=self.store,
             tokens=self.store,
+            usage=self.usage,
             audit=self.audit,
             api_names=["openai", "anthropic"],
             default_api="openai",

@@ -11,7 +11,7 @@ from llmproxy.model import AuditEntry
 from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
 from tests.asking import Reply, ask, ours
-from tests.fakes import MemoryAudit, MemoryStore
+from tests.fakes import MemoryAudit, MemoryStore, MemoryUsage
 
 TOKEN = "management-token-for-tests"
 NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
@@ -24,6 +24,7 @@ class DeskTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(NOW)
         self.store = MemoryStore(self.clock)
+        self.usage = MemoryUsage()
         self.audit = MemoryAudit()
         self.root = Root(manage=self.management())
 
@@ -31,6 +32,7 @@ class DeskTestCase(SynchronousTestCase):
         return Management(
             projects=self.store,
             tokens=self.store,
+            usage=self.usage,
             audit=self.audit,
             api_names=["openai", "anthropic"],
             default_api=default_api,
