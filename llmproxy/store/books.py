@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Connection,
+    Executable,
     Select,
     String,
-    Text,
     and_,
     bindparam,
-    cast,
     delete,
     func,
     insert,
@@ -192,17 +191,20 @@ def _summed(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _add(connection: Connection, sums: Sequence[Mapping[str, Any]]) -> None:
-    backend = connection.dialect.name
-    statement: Any
+    connection.execute(adding(connection.dialect.name), sums)
+
+
+def adding(backend: str) -> Executable:
+    """The statement that adds to a row of sums, or makes it; each database has its own words for that."""
     if backend == "mysql":
         new = mysql.insert(usage)
-        statement = new.on_duplicate_key_update({name: usage.c[name] + new.inserted[name] for name in SUMS})
-    else:
-        other = (postgresql if backend == "postgresql" else sqlite).insert(usage)
-        statement = other.on_conflict_do_update(
-            index_elements=list(KEYS), set_={name: usage.c[name] + other.excluded[name] for name in SUMS}
-        )
-    connection.execute(statement, sums)
+        added: Executable = new.on_duplicate_key_update({name: usage.c[name] + new.inserted[name] for name in SUMS})
+        return added
+    other = (postgresql if backend == "postgresql" else sqlite).insert(usage)
+    added = other.on_conflict_do_update(
+        index_elements=list(KEYS), set_={name: usage.c[name] + other.excluded[name] for name in SUMS}
+    )
+    return added
 
 
 def _report(connection: Connection, question: Question) -> Report:
@@ -228,7 +230,7 @@ def _shown(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _within(question: Question) -> list[Any]:
     """A month into which days were folded belongs to a range that has its first day."""
-    first_day = cast(func.concat(usage.c.period, "-01"), Text)
+    first_day = usage.c.period + "-01"
     conditions: list[Any] = []
     is_month = func.length(usage.c.period) == 7
     if question.since:
