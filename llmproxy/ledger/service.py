@@ -24,7 +24,7 @@ from llmproxy.store.refusals import CannotStart
 
 T = TypeVar("T")
 
-BATCH = 500  # lines that are entered at once
+BATCH = 250  # lines that are entered at once
 LOOK = 60.0  # seconds between two looks for journals that dead processes left
 FOLD = 3600.0  # seconds between two rounds of putting old lines and sums away
 FOLDED = 5000  # lines, and sums, that are put away at once

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 BYTES_PER_TOKEN = 4
+FRAMING = 8  # bytes of an event besides its data
 
 # Members that hold what a model made.
 _TEXTS = frozenset(
@@ -29,15 +30,16 @@ def text_size(told: Any) -> int:
     return sum(len(text.encode("utf-8", "surrogatepass")) for text in _texts(told))
 
 
-def share(datas: Iterable[bytes], size: int) -> float:
-    """How much of C{size} bytes of a stream is text: C{datas} are the events in it that are whole."""
-    found = 0
+def share(datas: Iterable[bytes]) -> float:
+    """How much of a stream is text, going by these events of it; all, where none of them can be read."""
+    text = size = 0
     for data in datas:
         try:
-            found += text_size(json.loads(data))
+            text += text_size(json.loads(data))
         except (ValueError, RecursionError):
             continue
-    return found / size if size else 0.0
+        size += len(data) + FRAMING
+    return text / size if size else 1.0
 
 
 def _texts(told: Any) -> Iterator[str]:

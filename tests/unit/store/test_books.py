@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sqlalchemy.dialects import mysql
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from llmproxy.store.books import SUMS, adding
@@ -17,7 +16,6 @@ class SQLiteBooksTests(BooksContract, TestCase):
 class MySQLTests(SynchronousTestCase):
     def test_sums_are_added(self) -> None:
         """In MySQL's own words; a server is not asked here."""
-        text = str(adding("mysql").compile(dialect=mysql.dialect()))
-        self.assertIn("ON DUPLICATE KEY UPDATE", text)
-        for name in SUMS:
-            self.assertIn(f"{name} = (usage_by_period.{name} + VALUES({name}))", text)
+        said = adding("mysql")
+        self.assertTrue(said.startswith("ON DUPLICATE KEY UPDATE requests = requests + VALUES(requests), "), said)
+        self.assertEqual(said.count("VALUES("), len(SUMS))
