@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from llmproxy.http import fields
 from llmproxy.metering import estimating
 from llmproxy.metering.decoding import Decoder
-from llmproxy.metering.events import SAMPLE, Events, datas
+from llmproxy.metering.events import SAMPLE, Events
 from llmproxy.metering.extraction import NOTHING, Told, Units, count, merged, told
 from llmproxy.metering.prices import Prices
 from llmproxy.metering.scanning import Scan
@@ -229,8 +229,8 @@ class _Stream(Events):
         return found
 
     def text(self) -> float:
-        pieces = [self.sample] if self.size <= len(self.sample) else [self.sample, self.last[-SAMPLE:]]
-        return self.size * estimating.share(data for piece in pieces for data in datas(piece))
+        samples = [self.sample] if self.size <= len(self.sample) else [self.sample, self.last[-SAMPLE:]]
+        return self.size * estimating.share(samples)
 
 
 def _described(lines: Iterable[bytes]) -> tuple[bytes, bytes]:
