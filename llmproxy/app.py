@@ -46,6 +46,7 @@ from llmproxy.interfaces import (
 )
 from llmproxy.ledger import Ledger
 from llmproxy.ledger.journal import Room
+from llmproxy.ledger.reports import Reports
 from llmproxy.metering.prices import Prices
 from llmproxy.metering.worst import Worst
 from llmproxy.metrics import Metrics, ProxyMetrics, render
@@ -189,6 +190,8 @@ def build(
     ledger = _ledger(settings, reactor, books, now, random)
     counters = plugins.find(ICountersFactory, settings.limits.backend).counters(settings, reactor, store, now)
     turn = Turn(reactor)
+    books = Books(store, now)
+    ledger = _ledger(settings, reactor, books, now, random)
     parts = forwarding(
         settings,
         reactor,
@@ -229,6 +232,7 @@ def build(
     manage = Management(
         projects=store,
         tokens=store,
+        usage=Reports(books, ledger, reactor),
         audit=audit,
         api_names=tuple(settings.apis),
         default_api=settings.default_api,

@@ -13,6 +13,20 @@ from llmproxy.aio import deferred
 from llmproxy.errors import Conflict, NotFound, UpstreamAuthError
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.model import AuditEntry, Project, Token
+from llmproxy.store.books import Question, Report
+
+
+class MemoryUsage:
+    """Tells the same rows to everybody, and remembers what was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Question] = []
+        self.rows: list[dict[str, Any]] = []
+
+    @deferred
+    async def report(self, question: Question) -> Report:
+        self.asked.append(question)
+        return Report(self.rows[question.offset : question.offset + question.limit], len(self.rows))
 
 
 @implementer(IProjectStore, ITokenStore)

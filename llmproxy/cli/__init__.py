@@ -9,6 +9,7 @@ from llmproxy.cli.daemon import check_config, run
 from llmproxy.cli.projects import project
 from llmproxy.cli.session import URL, Session, options
 from llmproxy.cli.tokens import token
+from llmproxy.cli.usage import usage
 
 
 @click.group()
@@ -30,6 +31,7 @@ def main(ctx: click.Context, url: str, management_token_file: str | None, output
 main.add_command(project)
 main.add_command(token)
 main.add_command(cache)
+main.add_command(usage)
 main.add_command(check_config)
 main.add_command(run)
 

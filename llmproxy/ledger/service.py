@@ -24,7 +24,7 @@ from llmproxy.store.refusals import CannotStart
 
 T = TypeVar("T")
 
-BATCH = 500  # lines that are entered at once
+BATCH = 250  # lines that are entered at once
 LOOK = 60.0  # seconds between two looks for journals that dead processes left
 FOLD = 3600.0  # seconds between two rounds of putting old lines and sums away
 FOLDED = 5000  # lines, and sums, that are put away at once
@@ -93,7 +93,7 @@ class Ledger(Service):
         self._flushing: Deferred[None] | None = None
         self._next_look = self._next_fold = 0.0
         self._wrong = ""
-        self._running = False
+        self._running = self._behind = False
         self.entered = self.recovered = self.lost = 0
 
     # What the journey calls
@@ -215,8 +215,13 @@ class Ledger(Service):
             await self._prepare()
             await self.flush()
             await self._housekeeping()
+            if self._behind:
+                self._behind = False
+                self._log.info("The ledger is entered again.")
         except ProxyError as e:
-            self._log.debug("The ledger could not be entered: {reason}", reason=str(e))
+            if not self._behind:
+                self._behind = True
+                self._log.warn("The ledger cannot be entered for now; its journal keeps it: {code}", code=e.code)
         except Exception:
             self._log.failure("The ledger could not be entered.")
         self._later()

@@ -6,17 +6,17 @@ request. Output is the size of the answer; of a stream, the text in its events: 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from typing import Any
+import re
+from collections.abc import Sequence
 
 BYTES_PER_TOKEN = 4
 
-# Members that hold what a model made.
-_TEXTS = frozenset(
-    {"content", "text", "delta", "arguments", "partial_json", "thinking", "reasoning", "reasoning_content", "refusal"}
+# Members that hold what a model made, in the words of all providers.
+_TEXTS = re.compile(
+    rb'"(?:content|text|delta|arguments|partial_json|thinking|reasoning|reasoning_content|refusal)"'
+    rb'\s{0,8}:\s{0,8}"((?:[^"\\]++|\\.)*+)',  # which the sample may end within
+    re.DOTALL,
 )
-_AROUND = frozenset({"type", "role", "id", "name", "obfuscation", "signature", "encrypted_content"})
 
 
 def tokens(size: float) -> int:
@@ -24,29 +24,8 @@ def tokens(size: float) -> int:
     return -(-int(size) // BYTES_PER_TOKEN)
 
 
-def text_size(told: Any) -> int:
-    """Bytes of text that a model made, in an answer or an event as parsed JSON."""
-    return sum(len(text.encode("utf-8", "surrogatepass")) for text in _texts(told))
-
-
-def share(datas: Iterable[bytes], size: int) -> float:
-    """How much of C{size} bytes of a stream is text: C{datas} are the events in it that are whole."""
-    found = 0
-    for data in datas:
-        try:
-            found += text_size(json.loads(data))
-        except (ValueError, RecursionError):
-            continue
-    return found / size if size else 0.0
-
-
-def _texts(told: Any) -> Iterator[str]:
-    waiting = [(told, False)]
-    while waiting:
-        value, within = waiting.pop()
-        if isinstance(value, dict):
-            waiting += [(item, within or name in _TEXTS) for name, item in value.items() if name not in _AROUND]
-        elif isinstance(value, list):
-            waiting += [(item, within) for item in value]
-        elif within and isinstance(value, str):
-            yield value
+def share(samples: Sequence[bytes]) -> float:
+    """How much of a stream is text, going by these parts of it."""
+    size = sum(map(len, samples))
+    text = sum(len(found) for sample in samples for found in _TEXTS.findall(sample))
+    return text / size if size else 0.0

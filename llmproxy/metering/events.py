@@ -12,7 +12,7 @@ from collections.abc import Iterator
 ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 LONGEST = 1024 * 1024  # bytes of an event that is kept whole
 REST = 64 * 1024  # bytes at the end of a longer one, where its usage stands
-SAMPLE = 8 * 1024  # bytes of the stream's beginning
+SAMPLE = 1024  # bytes of the stream's beginning, and of its end
 LAST = 6  # pieces
 
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\n\r")
@@ -44,8 +44,8 @@ class Events:
         """The next bytes of the stream."""
         self.size += len(data)
         self.last = data
-        if self.size < SAMPLE or not self.sample:
-            self.sample += data
+        if len(self.sample) < SAMPLE:
+            self.sample += data[: SAMPLE - len(self.sample)]
         if self._part or not data.endswith(ENDS):
             self._gather(data)
         elif self._mark in data:

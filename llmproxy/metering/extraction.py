@@ -65,8 +65,11 @@ class Told(NamedTuple):
 NOTHING = Told()
 
 
-def told(said: Any) -> Told:
-    """What C{said} tells, which is parsed JSON of any shape."""
+def told(said: Any, whole: bool = False) -> Told:
+    """What C{said} tells, which is parsed JSON of any shape.
+
+    @param whole: Whether it is an answer, and not one of several that follow one another.
+    """
     if not isinstance(said, dict):
         return NOTHING
     answer, usage = said, _usage(said)
@@ -80,7 +83,8 @@ def told(said: Any) -> Told:
     tier = answer.get("service_tier")
     if usage is None:
         return Told(None, _word(model), _word(tier))
-    return Told(usage, _word(model), _word(tier or usage.get("service_tier")), _word(usage.get("speed")), _final(said))
+    tier, speed = tier or usage.get("service_tier"), usage.get("speed")
+    return Told(usage, _word(model), _word(tier), _word(speed), True if whole else _final(said))
 
 
 def merged(before: Told, after: Told) -> Told:

@@ -81,11 +81,9 @@ def _end(held: bytearray, seen: int) -> int:
 def _tells_usage(event: bytes) -> bool:
     if b'_tokens"' not in event:
         return False
-    for data in datas(event):
-        try:
-            said: Any = json.loads(data)
-        except (ValueError, RecursionError):
-            return False
-        if isinstance(said, dict) and said.get("choices") == [] and isinstance(said.get("usage"), dict):
-            return True
-    return False
+    found = list(datas(event))
+    try:
+        said: Any = json.loads(found[0]) if len(found) == 1 else None
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and said.get("choices") == [] and isinstance(said.get("usage"), dict)

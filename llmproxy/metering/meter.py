@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from llmproxy.http import fields
 from llmproxy.metering import estimating
 from llmproxy.metering.decoding import Decoder
-from llmproxy.metering.events import Events, datas
+from llmproxy.metering.events import SAMPLE, Events
 from llmproxy.metering.extraction import NOTHING, Told, Units, count, merged, told
 from llmproxy.metering.prices import Prices
 from llmproxy.metering.scanning import Scan
@@ -121,8 +121,10 @@ class Meter:
         if units is None or not (complete if said.final is None else said.final):
             units, details = self._estimated(tap, units or {}, given)
             basis = "estimated" if units else "none"
-        context = {"service_tier": said.tier, "speed": said.speed} if said.tier or said.speed else None
-        cost = _cost(self._dialect, (said.model, asked), units, at, context)
+        cost = None
+        if units:
+            home = self._dialect
+            cost = home.prices.cost(home.api, home.provider, said.model, asked, units, at, said.tier, said.speed)
         return _usage(units, cost, basis, said.model, details)
 
     def _estimated(self, tap: _Tap | None, known: Units, given: int) -> tuple[Units, dict[str, int]]:
@@ -145,13 +147,8 @@ def unanswered(dialect: Dialect, *, asked: str, given: int, at: float) -> Usage:
     if not dialect.takes or not given:
         return UNUSED
     units: Units = {"input_tokens": estimating.tokens(given)}
-    return _usage(units, _cost(dialect, (asked,), units, at, None), "estimated", "", {"input_bound": given})
-
-
-def _cost(
-    dialect: Dialect, models: Sequence[str], units: Units, at: float, context: Mapping[str, str] | None
-) -> float | None:
-    return dialect.prices.cost(dialect.api, dialect.provider, models, units, at, context) if units else None
+    cost = dialect.prices.cost(dialect.api, dialect.provider, "", asked, units, at)
+    return _usage(units, cost, "estimated", "", {"input_bound": given})
 
 
 def _usage(units: Units, cost: float | None, basis: str, model: str, details: Mapping[str, int]) -> Usage:
@@ -196,7 +193,7 @@ class _Body:
         if self._scan is None:
             said = _parsed(b"".join(self._kept))
             if isinstance(said, dict):
-                return told(said)._replace(final=True)
+                return told(said, True)
             self._scan_on()
         return self._scanned()
 
@@ -212,8 +209,8 @@ class _Body:
     def _scanned(self) -> Told:
         """What stands at the top; where that is a list, its answers were made one after the other."""
         assert self._scan is not None
-        found = told({name.decode(): _parsed(raw) for name, raw in self._scan.values.items()})
-        return found._replace(final=None if self._scan.is_list else True)
+        found = {name.decode(): _parsed(raw) for name, raw in self._scan.values.items()}
+        return told(found, not self._scan.is_list)
 
 
 class _Stream(Events):
@@ -232,9 +229,8 @@ class _Stream(Events):
         return found
 
     def text(self) -> float:
-        pieces = [self.sample] if self.size <= len(self.sample) else [self.sample, self.last]
-        whole = (data for piece in pieces for data in datas(piece))
-        return self.size * estimating.share(whole, sum(map(len, pieces)))
+        samples = [self.sample] if self.size <= len(self.sample) else [self.sample, self.last[-SAMPLE:]]
+        return self.size * estimating.share(samples)
 
 
 def _described(lines: Iterable[bytes]) -> tuple[bytes, bytes]:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, TypeVar
+from math import inf
+from typing import Any, NamedTuple
 
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.decompose import is_descendant_or_self
-from genai_prices.types import ModelInfo, ModelPrice, PriceVariant, Provider, TieredPrices
+from genai_prices.types import (
+    ModelInfo,
+    ModelPrice,
+    PriceVariant,
+    Provider,
+    StartDateConstraint,
+    TieredPrices,
+    TimeOfDateConstraint,
+)
 from genai_prices.types import Usage as Counts
 from genai_prices.units import UnitDef
 
 from llmproxy.metering.extraction import Units
-
-T = TypeVar("T")
 
 REMEMBERED = 4096  # models
 MAIN = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "output_reasoning_tokens")
@@ -36,7 +43,7 @@ class OwnPrice(NamedTuple):
     cached: float | None = None
     cache_write: float | None = None
 
-    def cost(self, units: Mapping[str, int | float]) -> float:
+    def cost(self, units: Mapping[str, int | float], at: float) -> float:
         read, written = units.get("cache_read_tokens", 0), units.get("cache_write_tokens", 0)
         fresh = max(units.get("input_tokens", 0) - read - written, 0)
         return (
@@ -56,9 +63,35 @@ class _Step(NamedTuple):
     tiers: tuple[tuple[int, float], ...]
 
 
-class _Priced(NamedTuple):
+class Listed(NamedTuple):
+    """A model of the list, and the sum that its price is for requests of one kind.
+
+    @ivar context: What the price hangs on besides: C{service_tier}, C{speed}.
+    @ivar since: The sum holds from then on, C{until} then; seconds since the epoch.
+    """
+
     model: ModelInfo
     provider: Provider
+    context: Mapping[str, str]
+    steps: tuple[_Step, ...]
+    since: float
+    until: float
+
+    def cost(self, units: Mapping[str, int | float], at: float) -> float | None:
+        """As genai-prices' own C{calc_price}, but with what can be done beforehand done once."""
+        if self.provider.id != "groq" and (cost := _sum(self.steps, units)) is not None:
+            return cost
+        moment = datetime.fromtimestamp(at, UTC)
+        for keys in (units, MAIN):
+            counts = Counts(**{key: units[key] for key in keys if key in units})
+            try:
+                found = self.model.calc_price(
+                    counts, self.provider, genai_request_timestamp=moment, price_context=self.context
+                )
+            except ValueError:
+                continue  # details that do not add up: then without them
+            return float(found.total_price)
+        return None
 
 
 class Prices:
@@ -66,104 +99,82 @@ class Prices:
 
     def __init__(self, own: Iterable[OwnPrice] = ()) -> None:
         self._own = tuple(own)
-        self._known: dict[tuple[str, str, str], Any] = {}
-        self._matching: dict[tuple[object, ...], tuple[PriceVariant, ...]] = {}
-        self._plans: dict[tuple[int, ...], tuple[object, tuple[_Step, ...]]] = {}
+        self._known: dict[tuple[str, str, str, str, str, str], OwnPrice | Listed | None] = {}
 
     def cost(
         self,
         api: str,
         provider: str,
-        models: Sequence[str],
+        answered: str,
+        asked: str,
         units: Mapping[str, int | float],
         at: float,
-        context: Mapping[str, str] | None = None,
+        tier: str = "",
+        speed: str = "",
     ) -> float | None:
         """USD for these counts, or C{None} where no price is known; never 0 for that.
 
         @param provider: The provider's name in genai-prices, or C{""}.
-        @param models: Names of the model, the most telling first; the first that has a price counts.
+        @param answered: The model that answered; where that has no price, the one that was C{asked} for.
         @param at: Seconds since the epoch.
-        @param context: What the price may hang on besides: C{service_tier}, C{speed}.
+        @param tier: The service tier that it was answered with.
         """
-        if self._own:
-            for model in models:
-                if (own := self._found(self._agreed, api, model)) is not None:
-                    return own.cost(units)
-        for model in models:
-            if (listed := self._found(self._listed, provider, model)) is not None:
-                return self._by_list(listed, units, at, context)
-        return None
-
-    def _found(self, look_up: Callable[[str, str], T | None], whose: str, model: str) -> T | None:
-        key = (look_up.__name__, whose, model)
+        key = (api, provider, answered, asked, tier, speed)
         try:
-            return self._known[key]  # type: ignore[no-any-return]
+            price = self._known[key]
         except KeyError:
-            pass
+            price = self._learn(key, at)
+        if price.__class__ is Listed and not price.since <= at < price.until:
+            price = self._learn(key, at)
+        return None if price is None else price.cost(units, at)
+
+    def _learn(self, key: tuple[str, str, str, str, str, str], at: float) -> OwnPrice | Listed | None:
         if len(self._known) >= REMEMBERED:
             self._known.clear()  # only clients that make up models get here
-        found = self._known[key] = look_up(whose, model) if model else None
+        found = self._known[key] = self._look_up(*key, at)
         return found
 
-    def _agreed(self, api: str, model: str) -> OwnPrice | None:
-        return next((own for own in self._own if fnmatchcase(api, own.api) and fnmatchcase(model, own.model)), None)
-
-    def _listed(self, provider: str, model: str) -> _Priced | None:
+    def _look_up(
+        self, api: str, provider: str, answered: str, asked: str, tier: str, speed: str, at: float
+    ) -> OwnPrice | Listed | None:
+        models = [name for name in (answered, asked) if name]
+        for name in models:
+            for own in self._own:
+                if fnmatchcase(api, own.api) and fnmatchcase(name, own.model):
+                    return own
         everyone = get_snapshot().providers
-        known = next((each for each in everyone if each.id == provider), None)
-        listed = None if known is None else known.find_model(model, all_providers=everyone)
-        return None if known is None or listed is None else _Priced(listed, known)
-
-    def _by_list(
-        self, priced: _Priced, units: Mapping[str, int | float], at: float, context: Mapping[str, str] | None
-    ) -> float | None:
-        """As genai-prices' own C{calc_price}, but with what can be done beforehand done once."""
-        model, provider = priced
-        moment = datetime.fromtimestamp(at, UTC)
-        if provider.id != "groq":
-            price = model.prices if isinstance(model.prices, ModelPrice) else model.get_prices(moment)
-            cost = _sum(self._plan(priced, price, context, moment), units)
-            if cost is not None:
-                return cost
-        for keys in (units, MAIN):
-            counts = Counts(**{key: units[key] for key in keys if key in units})
-            try:
-                found = model.calc_price(counts, provider, genai_request_timestamp=moment, price_context=context)
-            except ValueError:
-                continue  # details that do not add up: then without them
-            return float(found.total_price)
+        home = next((each for each in everyone if each.id == provider), None)
+        if home is None:
+            return None
+        for name in models:
+            if (model := home.find_model(name, all_providers=everyone)) is not None:
+                return listed(model, home, at, {"service_tier": tier, "speed": speed})
         return None
 
-    def _plan(
-        self, priced: _Priced, price: ModelPrice, context: Mapping[str, str] | None, moment: datetime
-    ) -> tuple[_Step, ...]:
-        """What is to be summed up. Prices are kept with their plans, so that their identities stay their own."""
-        variants = self._variants(priced, context, moment) if context else ()
-        key = (id(price), *map(id, variants))
-        known = self._plans.get(key)
-        if known is None:
-            known = self._plans[key] = (price, variants), _steps(_overridden(price, variants))
-        return known[1]
 
-    def _variants(self, priced: _Priced, context: Mapping[str, str], moment: datetime) -> tuple[PriceVariant, ...]:
-        """Those that hold for a request, the most important first."""
-        if not priced.model.price_variants:
-            return ()
-        key = (id(priced.model), priced.provider.id, *context.items())
-        found = self._matching.get(key)
-        if found is None:
-            if len(self._matching) >= REMEMBERED:
-                self._matching.clear()
-            found = self._matching[key] = _matching(priced, context)
-        return tuple(v for v in found if v.constraint is None or v.constraint.active(moment)) if found else ()
+def listed(model: ModelInfo, provider: Provider, at: float, context: Mapping[str, str]) -> Listed:
+    """What a model of the list costs at a time."""
+    moment = datetime.fromtimestamp(at, UTC)
+    variants = _matching(model, provider, context)
+    conditions = [variant.constraint for variant in variants]
+    if not isinstance(model.prices, ModelPrice):
+        conditions += [each.constraint for each in model.prices]
+    since, until = 0.0, inf
+    if any(isinstance(condition, StartDateConstraint) for condition in conditions):
+        since = at - at % 86400
+        until = since + 86400
+    if any(isinstance(condition, TimeOfDateConstraint) for condition in conditions):
+        since = until = at
+    held = [v for v in variants if v.constraint is None or v.constraint.active(moment)]
+    price = _overridden(model.get_prices(moment), held)
+    return Listed(model, provider, context, _steps(price), since, until)
 
 
-def _matching(priced: _Priced, context: Mapping[str, str]) -> tuple[PriceVariant, ...]:
+def _matching(model: ModelInfo, provider: Provider, context: Mapping[str, str]) -> tuple[PriceVariant, ...]:
     """Those whose words are those of the request; a model that is another provider's has none here."""
-    if not any(priced.model is model for model in priced.provider.models):
+    if not any(model is own for own in provider.models):
         return ()
-    variants = priced.model.price_variants or ()
+    variants = model.price_variants or ()
     return tuple(v for v in variants if all(context.get(name) == value for name, value in v.when.items()))
 
 

@@ -44,7 +44,7 @@ class Worst:
         plain = {"input_tokens": given, "output_tokens": made}
         provider = self._providers[api]
         costs = [
-            self._prices.cost(api, provider, (model,), units, at)
+            self._prices.cost(api, provider, "", model, units, at)
             for units in (plain, {**plain, "cache_write_tokens": given})
         ]
         return max((cost for cost in costs if cost is not None), default=None)

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from http import HTTPStatus
+from random import Random
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -100,6 +101,8 @@ class Delivery:
 
     def _pieces(self) -> Iterable[bytes]:
         body = self._reply.body
+        if self._steering.split is not None:
+            return shredded(self._reply.pieces if body is None else (body,), Random(self._steering.split))
         if body is None:
             return self._reply.pieces
         if self._fault in MID_BODY:
@@ -171,6 +174,18 @@ def _gzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         yield packer.compress(piece) + packer.flush(zlib.Z_SYNC_FLUSH)
     yield packer.flush()
+
+
+def shredded(pieces: Iterable[bytes], random: Random) -> Iterator[bytes]:
+    """The same bytes, in pieces that end anywhere."""
+    held = b""
+    for piece in pieces:
+        held += piece
+        while len(held) > (size := random.choice((1, 2, 3, 7, 50, 400))):
+            yield held[:size]
+            held = held[size:]
+    if held:
+        yield held
 
 
 def _cut(body: bytes, parts: int) -> Iterator[bytes]:

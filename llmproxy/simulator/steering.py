@@ -33,6 +33,7 @@ class Steering:
     @ivar first: Seconds before the first byte; C{gap}: seconds between one event and the next.
     @ivar after: Events sent before a fault in the middle of the body.
     @ivar size: Bytes of text in the answer.
+    @ivar split: Seed for where the body is cut into pieces of any size; C{None} leaves one event a piece.
     @ivar lines: Header lines to be added as they stand.
     """
 
@@ -46,6 +47,7 @@ class Steering:
     fault: str = ""
     after: int = 4
     gzip: bool = False
+    split: int | None = None
     echo: bool = False
     redirect: bytes | None = None
     lines: list[bytes] = field(default_factory=list)
@@ -84,6 +86,7 @@ def steering(lines: Iterable[bytes]) -> Steering:
         fault=fault,
         after=(events or 8) // 2 if after is None else after,
         gzip=asked.get("x-sim-gzip") == "1",
+        split=_read(asked, "x-sim-split", _number),
         echo=asked.get("x-sim-echo") == "1",
         redirect=redirect.encode("latin-1") if redirect is not None else None,
         lines=added,

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Connection,
     Select,
     String,
-    Text,
     and_,
     bindparam,
-    cast,
     delete,
     func,
     insert,
@@ -23,7 +22,6 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from llmproxy.aio import deferred
 from llmproxy.model import LedgerLine
@@ -54,6 +52,11 @@ GROUPS: Mapping[str, Any] = {
     "month": func.substr(usage.c.period, 1, 7),
 }
 
+AT_ONCE = (250, 50, 10, 1)  # rows; SQLite takes 32,766 values with one statement
+SHORT = 128  # characters that fit into the shortest of the columns that may hold long text
+
+_INTO_LEDGER = f"INSERT INTO {ledger.name} ({', '.join(LedgerLine._fields)})"
+_INTO_USAGE = f"INSERT INTO {usage.name} ({', '.join((*KEYS, *SUMS))})"
 _TEXTS = [(LedgerLine._fields.index(c.name), c.type.length or 0) for c in ledger.c if isinstance(c.type, String)]
 
 
@@ -150,59 +153,82 @@ def _enter(connection: Connection, *, journal: str, batch: Callable[[], Batch], 
         connection.execute(insert(journals).values(name=journal, place=part.after, updated_at=now))
     if part.lines:
         lines = [_row(line) for line in part.lines]
-        connection.execute(insert(ledger), lines)
+        _write(connection, _INTO_LEDGER, len(LedgerLine._fields), lines)
         _add(connection, _summed(lines))
     return part
 
 
-def _row(line: LedgerLine) -> dict[str, Any]:
+def _write(connection: Connection, into: str, width: int, rows: Sequence[tuple[Any, ...]], end: str = "") -> None:
+    """Insert rows, many with one statement.
+
+    A statement for each would let go of the interpreter and wait for it again as often, which under load takes longer
+    than all else; and these few statements are always the same, so that a driver need not read them again.
+    """
+    place = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    done = 0
+    for many in AT_ONCE:
+        while len(rows) - done >= many:
+            values = ",".join([f"({','.join([place] * width)})"] * many)
+            flat = tuple(chain.from_iterable(rows[done : done + many]))
+            connection.exec_driver_sql(f"{into} VALUES {values} {end}", flat)
+            done += many
+
+
+def _row(line: LedgerLine) -> tuple[Any, ...]:
     """As every database takes it: no longer than its column, and without the character that PostgreSQL has not."""
+    told = line.request_id + line.endpoint + line.model + line.answered + line.project_id + line.api + line.error
+    if len(told) <= SHORT and told.isprintable() and len(line.error) <= 64:
+        return line
     values: list[Any] = list(line)
     for at, width in _TEXTS:
-        text = values[at]
-        if len(text) > width or not text.isprintable():
-            values[at] = text.replace("\0", "").encode("utf-8", "replace").decode()[:width]
-    return dict(zip(LedgerLine._fields, values, strict=True))
+        values[at] = values[at].replace("\0", "").encode("utf-8", "replace").decode()[:width]
+    return tuple(values)
 
 
 def day(at: float) -> str:
     """The UTC day of a time."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
+    return _day(int(at // 86400))
 
 
-def _summed(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The lines' sums by L{KEYS}."""
+@lru_cache(64)
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * 86400, UTC).strftime("%Y-%m-%d")
+
+
+def _summed(lines: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The lines' sums: L{KEYS}, then L{SUMS}."""
     sums: dict[tuple[str, ...], list[Any]] = {}
-    for line in lines:
-        key = (day(line["at"]), line["project_id"], line["token_id"], line["api"], line["answered"] or line["model"])
-        used = line["input_tokens"] or line["output_tokens"]
-        values = (
-            1,
-            int(line["outcome"] == "failed"),
-            int(line["basis"] == "estimated"),
-            int(line["cost_usd"] is None and bool(used)),
-            *(line[name] for name in SUMS[4:9]),
-            line["cost_usd"] or 0.0,
-        )
-        known = sums.setdefault(key, [0] * len(SUMS))
-        for at, value in enumerate(values):
-            known[at] += value
+    for line in map(LedgerLine._make, lines):
+        key = (day(line.at), line.project_id, line.token_id, line.api, line.answered or line.model)
+        known = sums.get(key)
+        if known is None:
+            known = sums[key] = [0] * (len(SUMS) - 1) + [0.0]
+        known[0] += 1
+        known[1] += line.outcome == "failed"
+        known[2] += line.basis == "estimated"
+        known[4] += line.input_tokens
+        known[5] += line.cached_tokens
+        known[6] += line.cache_write_tokens
+        known[7] += line.output_tokens
+        known[8] += line.reasoning_tokens
+        if line.cost_usd is not None:
+            known[9] += line.cost_usd
+        elif line.input_tokens or line.output_tokens:
+            known[3] += 1
     # In one order everywhere, so that two processes that add to the same rows never wait for each other.
-    return [dict(zip(KEYS + SUMS, (*key, *values), strict=True)) for key, values in sorted(sums.items())]
+    return [(*key, *values) for key, values in sorted(sums.items())]
 
 
-def _add(connection: Connection, sums: Sequence[Mapping[str, Any]]) -> None:
-    backend = connection.dialect.name
-    statement: Any
+def _add(connection: Connection, sums: Sequence[tuple[Any, ...]]) -> None:
+    _write(connection, _INTO_USAGE, len(KEYS) + len(SUMS), sums, adding(connection.dialect.name))
+
+
+def adding(backend: str) -> str:
+    """What follows the values where they are to be added to a row that is there; databases differ in that."""
     if backend == "mysql":
-        new = mysql.insert(usage)
-        statement = new.on_duplicate_key_update({name: usage.c[name] + new.inserted[name] for name in SUMS})
-    else:
-        other = (postgresql if backend == "postgresql" else sqlite).insert(usage)
-        statement = other.on_conflict_do_update(
-            index_elements=list(KEYS), set_={name: usage.c[name] + other.excluded[name] for name in SUMS}
-        )
-    connection.execute(statement, sums)
+        return "ON DUPLICATE KEY UPDATE " + ", ".join(f"{name} = {name} + VALUES({name})" for name in SUMS)
+    added = ", ".join(f"{name} = {usage.name}.{name} + excluded.{name}" for name in SUMS)
+    return f"ON CONFLICT ({', '.join(KEYS)}) DO UPDATE SET {added}"
 
 
 def _report(connection: Connection, question: Question) -> Report:
@@ -228,7 +254,7 @@ def _shown(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _within(question: Question) -> list[Any]:
     """A month into which days were folded belongs to a range that has its first day."""
-    first_day = cast(func.concat(usage.c.period, "-01"), Text)
+    first_day = usage.c.period + "-01"
     conditions: list[Any] = []
     is_month = func.length(usage.c.period) == 7
     if question.since:
@@ -248,11 +274,21 @@ def _fold(connection: Connection, *, lines_before: float, days_before: str, limi
     if ids:
         connection.execute(delete(ledger).where(ledger.c.id == bindparam("old")), [{"old": each} for each in ids])
     days = select(usage).where(usage.c.period < days_before, func.length(usage.c.period) == 10).limit(limit)
-    rows = [dict(row) for row in connection.execute(days).mappings()]
+    rows = [tuple(row) for row in connection.execute(days)]
     if rows:
-        _add(connection, [{**row, "period": row["period"][:7]} for row in rows])
-        keys = [{f"old_{name}": row[name] for name in KEYS} for row in rows]
+        _add(connection, _folded(rows))
+        keys = [{f"old_{name}": row[at] for at, name in enumerate(KEYS)} for row in rows]
         connection.execute(delete(usage).where(*(usage.c[name] == bindparam(f"old_{name}") for name in KEYS)), keys)
     # The row of a journal that is gone for good; it was to be removed with it, and something came between.
     connection.execute(delete(journals).where(journals.c.place == CLOSED, journals.c.updated_at < now - 7 * 86400))
     return len(ids), len(rows)
+
+
+def _folded(days: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The sums of these by month: PostgreSQL refuses to add to a row twice with one statement."""
+    months: dict[tuple[str, ...], list[Any]] = {}
+    for row in days:
+        known = months.setdefault((row[0][:7], *row[1 : len(KEYS)]), [0] * len(SUMS))
+        for at, value in enumerate(row[len(KEYS) :]):
+            known[at] += value
+    return [(*key, *values) for key, values in sorted(months.items())]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 from uuid import uuid4
 
 from pydantic import BaseModel
-from twisted.internet.defer import CancelledError, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.server import Request
@@ -20,6 +20,7 @@ from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.metrics import ProxyMetrics
 from llmproxy.model import Allowance, AuditEntry
 from llmproxy.quota import Standing
+from llmproxy.store.books import Question, Report
 from llmproxy.web.manage.auth import Gate, Wrong
 from llmproxy.web.manage.bodies import MAX_BODY, Body, Known
 from llmproxy.web.manage.paging import ID
@@ -30,6 +31,13 @@ Standings = Callable[[str, str, Allowance], Awaitable[list[Standing]]]
 
 async def _untold(owner: str, name: str, allowance: Allowance) -> list[Standing]:
     return []
+
+
+class Reporting(Protocol):
+    """Tells what was used."""
+
+    def report(self, question: Question) -> Deferred[Report]:
+        """Fire with it; L{errors.StoreUnavailable} where the store does not answer."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class Desk:
 
     projects: IProjectStore
     tokens: ITokenStore
+    usage: Reporting
     audit: IAuditLogger
     gate: Gate
     clock: IReactorTime

@@ -42,6 +42,10 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": LIMIT},
     "offset": {"type": "integer", "minimum": 0, "maximum": 999_999_999, "default": 0},
     "project_id": {"type": "string", "pattern": ID},
+    "group_by": {"type": "string", "default": "project", "examples": ["project,model,day"]},
+    "from": {"type": "string", "format": "date"},
+    "to": {"type": "string", "format": "date"},
+    "format": {"type": "string", "enum": ["json", "csv"], "default": "json"},
 }
 
 

@@ -17,14 +17,15 @@ from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.metrics import ProxyMetrics
 from llmproxy.web.manage.auth import Gate
 from llmproxy.web.manage.cache import Cache, CachePurge
-from llmproxy.web.manage.endpoint import Desk, Endpoint, Standings
+from llmproxy.web.manage.endpoint import Desk, Endpoint, Reporting, Standings
 from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import OneProject, Projects, Revocation
 from llmproxy.web.manage.tokens import OneToken, Tokens
+from llmproxy.web.manage.usage import ProjectUsage, Usage
 from llmproxy.web.nothing import Nothing
 
 ENDPOINTS: tuple[type[Endpoint], ...] = (
-    *(Projects, OneProject, Revocation, Tokens, OneToken),
+    *(Projects, OneProject, Revocation, ProjectUsage, Tokens, OneToken, Usage),
     *(Cache, CachePurge),
 )
 
@@ -37,6 +38,7 @@ class Management(Resource):
     @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
     @param cache: The response cache, if there is one; C{counts}: tells what was counted of all requests.
     @param standings: Tells how limits stand, where anybody counts.
+    @param usage: Tells what was used.
     @param clock: Tells the time, in seconds since the epoch as a reactor does.
     """
 
@@ -47,6 +49,7 @@ class Management(Resource):
         *,
         projects: IProjectStore,
         tokens: ITokenStore,
+        usage: Reporting,
         audit: IAuditLogger,
         api_names: Collection[str],
         default_api: str = "",
@@ -63,6 +66,7 @@ class Management(Resource):
         desk = Desk(
             projects,
             tokens,
+            usage,
             audit,
             gate,
             clock,

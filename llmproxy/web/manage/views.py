@@ -99,6 +99,34 @@ class Revoked(BaseModel):
     revoked: int
 
 
+class UsageRow(BaseModel):
+    """What one group used. Of the groups' own members those are there that were asked for."""
+
+    project_id: str | None = None
+    token_id: str | None = None
+    api: str | None = None
+    model: str | None = Field(None, description="The model that answered; where that is not known, that was asked for.")
+    day: str | None = Field(None, description="In UTC: 2026-11-25. Old days are folded into their month: 2026-11.")
+    month: str | None = Field(None, description="In UTC: 2026-11.")
+    requests: int
+    failed: int = Field(description="Of these, without an answer but an error.")
+    estimated: int = Field(description="Of these, those whose tokens are estimated.")
+    unpriced: int = Field(description="Of these, those whose cost is not known and not in the sum.")
+    input_tokens: int = Field(description="Those read from and written to the provider's cache included.")
+    cached_tokens: int
+    cache_write_tokens: int
+    output_tokens: int = Field(description="Those of reasoning included.")
+    reasoning_tokens: int
+    cost_usd: float
+
+
+class UsageReport(BaseModel):
+    """One page of a report."""
+
+    data: list[UsageRow]
+    total: int
+
+
 def project_json(project: Project, standings: list[Standing] | None = None) -> dict[str, object]:
     """L{ProjectView} of C{project}."""
     return ProjectView(

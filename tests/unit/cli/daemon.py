@@ -19,7 +19,7 @@ from twisted.web.server import Site
 from llmproxy.cli import main
 from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
-from tests.fakes import MemoryAudit, MemoryStore
+from tests.fakes import MemoryAudit, MemoryStore, MemoryUsage
 from tests.unit.caching.made import contents
 
 TOKEN = "management-token-for-tests"
@@ -34,11 +34,13 @@ class DaemonTestCase(TestCase):
         self.clock = Clock()
         self.clock.advance(NOW)
         self.store = MemoryStore(self.clock)
+        self.usage = MemoryUsage()
         self.audit = MemoryAudit()
         self.cache = contents(self.clock)
         management = Management(
             projects=self.store,
             tokens=self.store,
+            usage=self.usage,
             audit=self.audit,
             api_names=["openai", "anthropic"],
             default_api="openai",

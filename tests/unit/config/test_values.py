@@ -23,6 +23,13 @@ class Checked(TestCase):
 
 
 class Values(Checked):
+    def test_amount(self) -> None:
+        """A number that is not below zero, however it is written; from the environment too."""
+        for value, meant in ((2, 2.0), (0.05, 0.05), (0, 0.0), (Given("1.5", meaning=1.5), 1.5)):
+            self.assertEqual(values.amount(value), meant)
+        self.refused(values.amount, -1, True, "2", None, [], float("nan"), float("inf"), 10**20, Given("x"))
+        self.told(values.amount, "cheap", '"cheap" is not a number from 0')
+
     def test_text(self) -> None:
         """Only text is text."""
         self.assertIs(type(values.text(Given("x"))), str)

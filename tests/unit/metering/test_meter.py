@@ -199,7 +199,7 @@ class EstimateTests(SynchronousTestCase):
         usage = metered(events(*deltas, done=True), kind=SSE, asked="gpt-4o")
         self.assertEqual(usage.basis, "estimated")
         self.assertEqual((usage.input_tokens, usage.details["input_bound"]), (100, 400))
-        self.assertEqual(usage.output_tokens, 250)
+        self.assertLess(abs(usage.output_tokens - 250), 5)
         self.assertGreaterEqual(usage.details["output_bound"], usage.output_tokens)
         self.assertIsNotNone(usage.cost_usd)
 

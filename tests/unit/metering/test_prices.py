@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.metering.extraction import count
-from llmproxy.metering.prices import OwnPrice, Prices
+from llmproxy.metering.prices import OwnPrice, Prices, listed
 from tests.unit.metering.samples import CHAT_USAGE, GEMINI, MESSAGE, RESPONSE
 
 SOLD = [
@@ -36,30 +36,25 @@ class CostTests(SynchronousTestCase):
         st.sampled_from(range(len(SOLD))),
         st.dictionaries(st.sampled_from(UNITS), st.integers(0, 2_000_000), max_size=5),
         st.dictionaries(st.sampled_from(MORE), st.integers(0, 1000), max_size=2),
-        st.sampled_from([None, {"service_tier": "flex", "speed": ""}, {"service_tier": "priority", "speed": "fast"}]),
+        st.sampled_from([{}, {"service_tier": "flex", "speed": ""}, {"service_tier": "priority", "speed": "fast"}]),
         st.floats(1_700_000_000, 1_900_000_000),
     )
     def test_as_listed(
-        self, which: int, units: dict[str, int], more: dict[str, int], context: dict[str, str] | None, at: float
+        self, which: int, units: dict[str, int], more: dict[str, int], context: dict[str, str], at: float
     ) -> None:
         """For every model, whatever was used, at any time and tier: the list's own sum, where it has one."""
         provider, model = SOLD[which]
         used: dict[str, int | float] = {**units, **more}
-        cost = self.prices._by_list(  # the model is given: names may fit several
-            type(self.prices._listed("openai", "gpt-4o"))(model, provider),  # type: ignore[call-arg,misc,arg-type]
-            used,
-            at,
-            context,
-        )
+        cost = listed(model, provider, at, context).cost(used, at)
         moment = datetime.fromtimestamp(at, UTC)
         try:
-            listed = model.calc_price(
+            total = model.calc_price(
                 Counts(**used), provider, genai_request_timestamp=moment, price_context=context
             ).total_price
         except ValueError:
             return  # what does not add up has no price there; here it has at least that of its main counts
         self.assertIsNotNone(cost)
-        self.assertAlmostEqual(cost or 0.0, float(listed), 9)
+        self.assertAlmostEqual(cost or 0.0, float(total), 9)
 
     def test_by_name(self) -> None:
         """The names that providers answer with, in a provider's own list or that of one whose models it sells."""
@@ -74,19 +69,19 @@ class CostTests(SynchronousTestCase):
             listed = genai_prices.calc_price(
                 Counts(**units), model, provider_id=provider, genai_request_timestamp=moment
             )
-            cost = self.prices.cost("api", provider, ("", model), units, NOW)
+            cost = self.prices.cost("api", provider, "", model, units, NOW)
             self.assertAlmostEqual(cost or -1, float(listed.total_price), 12)
 
     def test_details_that_do_not_add_up(self) -> None:
         """More read from the cache than was given at all: then by the counts that can be believed, or not at all."""
         units = {"input_tokens": 10, "output_tokens": 5, "input_audio_tokens": 50}
-        cost = self.prices.cost("api", "openai", ("gpt-4o-audio-preview",), units, NOW)
+        cost = self.prices.cost("api", "openai", "", "gpt-4o-audio-preview", units, NOW)
         plain = self.prices.cost(
-            "api", "openai", ("gpt-4o-audio-preview",), {"input_tokens": 10, "output_tokens": 5}, NOW
+            "api", "openai", "", "gpt-4o-audio-preview", {"input_tokens": 10, "output_tokens": 5}, NOW
         )
         self.assertEqual(cost, plain)
         self.assertIsNone(
-            self.prices.cost("api", "openai", ("gpt-4o",), {"input_tokens": 1, "cache_read_tokens": 5}, NOW)
+            self.prices.cost("api", "openai", "gpt-4o", "", {"input_tokens": 1, "cache_read_tokens": 5}, NOW)
         )
 
     def test_own_prices(self) -> None:
@@ -104,13 +99,13 @@ class CostTests(SynchronousTestCase):
             ("house", "llama", 400e-6),
             ("openai", "gpt-4o", (70 + 60 + 50) / 1e6),
         ):
-            self.assertAlmostEqual(prices.cost(api, "openai", (model,), units, NOW) or 0.0, cost, 12)
-        self.assertIsNone(prices.cost("elsewhere", "", ("llama",), units, NOW))
+            self.assertAlmostEqual(prices.cost(api, "openai", model, "", units, NOW) or 0.0, cost, 12)
+        self.assertIsNone(prices.cost("elsewhere", "", "llama", "", units, NOW))
 
     def test_made_up_models(self) -> None:
         """Clients that make up models do not fill the memory."""
         for number in range(10_000):
-            self.assertIsNone(self.prices.cost("api", "openai", (f"none-{number}",), {"input_tokens": 1}, NOW))
+            self.assertIsNone(self.prices.cost("api", "openai", "", f"none-{number}", {"input_tokens": 1}, NOW))
         self.assertLess(len(self.prices._known), 5000)
 
 

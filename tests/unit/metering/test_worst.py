@@ -34,7 +34,7 @@ class WorstTests(unittest.TestCase):
     def test_writing_to_the_providers_cache_costs_more(self) -> None:
         """Whether a request does that is not known beforehand."""
         units = {"input_tokens": 1_000_000, "output_tokens": 100_000}
-        plain = Prices().cost("anthropic", "anthropic", ("claude-3-5-haiku-latest",), units, AT)
+        plain = Prices().cost("anthropic", "anthropic", "", "claude-3-5-haiku-latest", units, AT)
         cost = self.cost("anthropic", "claude-3-5-haiku-latest")
         assert cost is not None and plain is not None
         self.assertGreater(cost, plain)

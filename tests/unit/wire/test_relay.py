@@ -308,3 +308,78 @@ class Rewriting(RelayCase):
         relay.connectionLost(DONE)
         self.assertEqual((b"".join(self.client.pieces), relay.count), (b"my *** is k", 11))
         self.assert_over(relay, "complete", "finished")
+
+
+class Draining(RelayCase):
+    """A provider that is heard out when its client leaves."""
+
+    def left(self, **settings: Any) -> Relay:
+        relay = self.relay(drain=10.0, idle=5, deadline=9.0, **settings)
+        relay.dataReceived(b"one")
+        self.client.leave()
+        return relay
+
+    def assert_cancelled(self, relay: Relay, *told: str) -> None:
+        self.assertEqual((relay.outcome, self.successResultOf(relay.done)), ("cancelled", "cancelled"))
+        self.assertEqual((self.provider.told, self.client.pieces), (list(told), [b"one"]))
+        self.assertEqual((relay.count, self.clock.getDelayedCalls(), relay.drains), (3, [], False))
+
+    def test_to_its_end(self) -> None:
+        """What comes is seen, and nothing of it is written to who has left."""
+        relay = self.left()
+        self.assertTrue(relay.drains)
+        relay.dataReceived(b"two")
+        relay.pauseProducing()
+        relay.stopProducing()
+        self.clock.advance(9.5)
+        relay.dataReceived(b"three")
+        relay.connectionLost(DONE)
+        self.assertEqual(self.seen, [b"one", b"two", b"three"])
+        self.assert_cancelled(relay, "resume")
+
+    def test_broken_off(self) -> None:
+        """It is cancelled all the same."""
+        relay = self.left()
+        relay.connectionLost(BROKEN)
+        self.assert_cancelled(relay, "resume")
+
+    def test_for_too_long(self) -> None:
+        """There is an end to it."""
+        relay = self.left()
+        self.clock.advance(10)
+        self.assert_cancelled(relay, "resume", "stop")
+
+    def test_gathered_pieces(self) -> None:
+        """What was held back for the client is dropped."""
+        relay = self.relay(drain=10.0, flush_interval=1.0)
+        relay.dataReceived(b"one")
+        self.client.leave()
+        relay.dataReceived(b"two")
+        relay.connectionLost(DONE)
+        self.assertEqual((self.client.pieces, self.seen, self.clock.getDelayedCalls()), ([], [b"one", b"two"], []))
+
+
+class Shrinking:
+    """Leaves every x out."""
+
+    keeps_length = False
+
+    def feed(self, data: bytes) -> bytes:
+        return data.replace(b"x", b"")
+
+    def end(self) -> bytes:
+        return b""
+
+
+class Lengths(RelayCase):
+    def test_a_body_that_shrinks(self) -> None:
+        """The length that the provider announced is not the client's; nothing empty is written."""
+        self.provider = Provider(b"axb")
+        relay = self.relay(rewriting=Shrinking())
+        self.assertEqual((self.client.head[3], self.client.pieces, relay.count), (None, [b"ab"], 2))
+        self.client, self.provider = Client(), Provider()
+        self.provider.length = 3
+        relay = self.relay(rewriting=Shrinking())
+        for piece in (b"a", b"x", b"b"):
+            relay.dataReceived(piece)
+        self.assertEqual((self.client.head[3], self.client.pieces), (None, [b"a", b"b"]))

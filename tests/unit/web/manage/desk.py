@@ -11,7 +11,7 @@ from llmproxy.model import AuditEntry
 from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
 from tests.asking import Reply, ask, ours
-from tests.fakes import MemoryAudit, MemoryStore
+from tests.fakes import MemoryAudit, MemoryStore, MemoryUsage
 from tests.unit.caching.made import contents
 
 TOKEN = "management-token-for-tests"
@@ -25,6 +25,7 @@ class DeskTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(NOW)
         self.store = MemoryStore(self.clock)
+        self.usage = MemoryUsage()
         self.audit = MemoryAudit()
         self.cache = contents(self.clock)
         self.root = Root(manage=self.management())
@@ -33,6 +34,7 @@ class DeskTestCase(SynchronousTestCase):
         return Management(
             projects=self.store,
             tokens=self.store,
+            usage=self.usage,
             audit=self.audit,
             api_names=["openai", "anthropic"],
             default_api=default_api,

@@ -59,6 +59,7 @@ class CacheTests(DeskTestCase):
             manage=Management(
                 projects=self.store,
                 tokens=self.store,
+                usage=self.usage,
                 audit=self.audit,
                 api_names=["openai"],
                 management_token=TOKEN,

@@ -1,0 +1,63 @@
+"""C{llmproxy usage}: what was used, and what that cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from llmproxy.cli.output import Columns, as_csv
+from llmproxy.cli.server import path
+from llmproxy.cli.session import Session, asking
+
+GROUPS = ("project", "token", "api", "model", "day", "month")
+NAMES = {"project": "project_id", "token": "token_id"}
+
+
+def _shown(name: str) -> Callable[[Mapping[str, Any]], object]:
+    return lambda row: row[name]
+
+
+def _number(name: str) -> Callable[[Mapping[str, Any]], object]:
+    return lambda row: f"{row[name]:,}"
+
+
+FIGURES: Columns = {
+    "REQUESTS": _number("requests"),
+    "FAILED": _number("failed"),
+    "INPUT": _number("input_tokens"),
+    "CACHED": _number("cached_tokens"),
+    "OUTPUT": _number("output_tokens"),
+    "ESTIMATED": _number("estimated"),
+    "UNPRICED": _number("unpriced"),
+    "COST USD": lambda row: f"{row['cost_usd']:,.6f}",
+}
+
+
+@click.group()
+def usage() -> None:
+    """Show what was used, and what that cost."""
+
+
+@usage.command()
+@click.option(
+    "--by", "groups", multiple=True, type=click.Choice(GROUPS), help="Add up by this; may be given again.  [project]"
+)
+@click.option("--from", "since", metavar="DAY", help="From this day on, in UTC: 2026-11-01.")
+@click.option("--to", "until", metavar="DAY", help="Up to the day before this one.")
+@click.option("--project", "project_id", metavar="ID", help="This project's only.")
+@click.option("--csv", "csv", is_flag=True, help="Print comma-separated values, with a line of headings.")
+@asking
+def report(
+    session: Session, groups: tuple[str, ...], since: str | None, until: str | None, project_id: str | None, csv: bool
+) -> None:
+    """Tokens and cost, added up."""
+    by = tuple(dict.fromkeys(groups)) or ("project",)
+    given = {"group_by": ",".join(by), "from": since, "to": until, "project_id": project_id}
+    found = session.server().all(path("usage"), **{name: value for name, value in given.items() if value})
+    if csv:
+        names = [*(NAMES.get(name, name) for name in by), *(found["data"][0] if found["data"] else ())]
+        click.echo(as_csv(list(dict.fromkeys(names)), found["data"]), nl=False)
+    else:
+        session.show_list(found, {**{name.upper(): _shown(NAMES.get(name, name)) for name in by}, **FIGURES})

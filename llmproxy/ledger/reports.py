@@ -1,0 +1,31 @@
+"""Reports of what was used, up to this moment as far as this process knows."""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IReactorTime
+
+from llmproxy.aio import deferred, within
+from llmproxy.errors import ProxyError, StoreUnavailable
+from llmproxy.ledger.service import Ledger
+from llmproxy.store.books import Books, Question, Report
+
+PATIENCE = 2.0  # seconds that a report waits for the latest lines
+
+
+class Reports:
+    """Asks the store, once this process has entered what it knows."""
+
+    def __init__(self, books: Books, ledger: Ledger | None, clock: IReactorTime) -> None:
+        self._books = books
+        self._ledger = ledger
+        self._clock = clock
+
+    @deferred
+    async def report(self, question: Question) -> Report:
+        """L{StoreUnavailable} where the store does not answer."""
+        if self._ledger is not None:
+            try:
+                await within(PATIENCE, self._clock, self._ledger.flush(), StoreUnavailable())
+            except ProxyError:
+                pass  # then without the latest
+        return await self._books.report(question)

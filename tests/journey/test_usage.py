@@ -1,0 +1,160 @@
+"""What a request used is known when it is over, however it ended."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+from tests.journey.stage import STREAM, Stage, chunk, reply, request
+from tests.unit.metering.samples import CHAT_USAGE, events
+from tests.unit.metering.samples import chunk as told
+
+BODY = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}).encode()
+STREAMED = json.dumps({"model": "gpt-4o", "stream": True, "messages": []}).encode()
+USAGE = {**told(), "choices": [], "usage": CHAT_USAGE}
+
+
+def answer(body: bytes, *lines: str) -> bytes:
+    head = ["HTTP/1.1 200 OK", "Content-Type: application/json", *lines, f"Content-Length: {len(body)}", "", ""]
+    return "\r\n".join(head).encode() + body
+
+
+class Used(Stage):
+    def assert_used(self, basis: str, given: int, made: int, outcome: str = "complete") -> None:
+        record = self.record()
+        used = (record.outcome, record.basis, record.input_tokens, record.output_tokens)
+        self.assertEqual(used, (outcome, basis, given, made))
+
+    def test_an_answer(self) -> None:
+        """Its tokens, what they cost, and the model that answered besides the one that was asked for."""
+        self.exchange(
+            body=BODY, answer=answer(json.dumps({"model": "gpt-4o-2024-08-06", "usage": CHAT_USAGE}).encode())
+        )
+        self.assert_used("exact", 100, 20)
+        record = self.record()
+        self.assertEqual((record.model, record.answered, record.cached_tokens), ("gpt-4o", "gpt-4o-2024-08-06", 10))
+        self.assertAlmostEqual(record.cost_usd or 0.0, (90 * 2.5 + 10 * 1.25 + 20 * 10) / 1e6, 12)
+
+    def test_an_encoded_answer(self) -> None:
+        """It is decoded on a copy: the client gets the very bytes."""
+        body = gzip.compress(json.dumps({"model": "gpt-4o", "usage": CHAT_USAGE}).encode())
+        got = self.exchange("Accept-Encoding: gzip", body=BODY, answer=answer(body, "Content-Encoding: gzip"))
+        self.assertEqual(got.body, body)
+        self.assert_used("exact", 100, 20)
+
+    def test_an_error_of_the_providers(self) -> None:
+        """It used nothing."""
+        body = json.dumps({"error": {"message": "no"}, "usage": CHAT_USAGE}).encode()
+        self.exchange(body=BODY, answer=answer(body).replace(b"200 OK", b"400 Bad Request"))
+        self.assert_used("none", 0, 0)
+
+    def test_not_measured(self) -> None:
+        """An API whose answers are not to be looked at."""
+        self.begin(metering={"enabled": False})
+        self.exchange(body=BODY, answer=answer(json.dumps({"usage": CHAT_USAGE}).encode()))
+        self.assert_used("none", 0, 0)
+
+    def test_left_before_the_answer(self) -> None:
+        """The provider may have begun: the input is an estimate."""
+        client = self.ask(body=BODY)
+        client.reset()
+        self.assert_used("estimated", -(-len(BODY) // 4), 0, "cancelled")
+
+    def test_never_reached(self) -> None:
+        """Nothing was used where nobody was there."""
+        self.network.servers.clear()
+        self.ask(body=BODY)
+        self.assert_used("none", 0, 0, "failed")
+
+    def test_cut_stream(self) -> None:
+        """What came of it is an estimate."""
+        client = self.ask(body=STREAMED)
+        self.provider.last.send(STREAM + chunk(events(told(), told())))
+        self.provider.last.reset()
+        self.assertFalse(reply(client.take()).whole)
+        record = self.record()
+        self.assertEqual((record.outcome, record.basis), ("truncated", "estimated"))
+        self.assertGreater(record.output_tokens, 10)
+
+
+class Draining(Stage):
+    api = {"on_client_abort": "drain", "timeouts": {"drain": "20s"}}  # noqa: RUF012
+
+    def test_heard_out(self) -> None:
+        """The client left in the middle, and the provider's own counts are known all the same."""
+        client = self.ask(body=STREAMED)
+        self.provider.last.send(STREAM + chunk(events(told())))
+        client.reset()
+        self.assertEqual((self.events.records, self.provider.last.end), ([], ""))
+        self.provider.last.send(chunk(events(USAGE)) + chunk(b""))
+        record = self.record()
+        self.assertEqual((record.outcome, record.basis, record.output_tokens), ("cancelled", "exact", 20))
+
+    def test_not_for_ever(self) -> None:
+        """After the time that was given, the provider is stopped."""
+        client = self.ask(body=STREAMED)
+        self.provider.last.send(STREAM + chunk(events(told())))
+        client.close()
+        self.network.pass_time(19)
+        self.assertEqual(self.events.records, [])
+        self.network.pass_time(1)
+        self.assertEqual(self.provider.last.end, "reset")
+        self.assertEqual((self.record().outcome, self.record().basis), ("cancelled", "estimated"))
+
+    def test_not_before_it_has_begun(self) -> None:
+        """Who leaves before the answer has begun stops the provider."""
+        client = self.ask(body=STREAMED)
+        client.reset()
+        self.assertEqual((self.provider.last.end, self.record().outcome), ("reset", "cancelled"))
+
+
+class Injecting(Stage):
+    api = {"metering": {"include_usage": "inject"}}  # noqa: RUF012
+
+    def asked(self) -> tuple[list[str], Any]:
+        _, lines, body = self.forwarded()
+        return lines, json.loads(body)
+
+    def test_asked_in_its_place(self) -> None:
+        """The provider is asked, the tokens are exact, and the client sees nothing of it."""
+        client = self.ask("Accept-Encoding: gzip", body=STREAMED)
+        lines, body = self.asked()
+        self.assertEqual(body, {**json.loads(STREAMED), "stream_options": {"include_usage": True}})
+        self.assertEqual([line for line in lines if line.startswith("Accept-Encoding")], ["Accept-Encoding: identity"])
+        first, last = events(told(usage=None)), events(USAGE, done=True)
+        self.provider.last.send(STREAM + chunk(first) + chunk(last) + chunk(b""))
+        got = reply(client.take())
+        self.assertEqual((got.body, got.whole), (first + b"data: [DONE]\n\n", True))
+        record = self.record()
+        self.assertEqual((record.basis, record.output_tokens), ("exact", 20))
+        self.assertEqual(record.bytes_out, len(got.body))
+
+    def test_an_answer_with_a_length(self) -> None:
+        """What is taken out is not in the length either."""
+        body = events(told(), USAGE, done=True)
+        whole = answer(body).replace(b"application/json", b"text/event-stream")
+        got = self.exchange(body=STREAMED, answer=whole)
+        self.assertEqual((got.body, got.whole), (events(told(), done=True), True))
+
+    def test_a_client_that_asked(self) -> None:
+        """It gets what it asked for, and its request passes as it is."""
+        body = STREAMED[:-1] + b',"stream_options": {"include_usage": true}}'
+        client = self.ask("Accept-Encoding: gzip", body=body)
+        self.assertTrue(self.provider.last.take().endswith(body))
+        self.provider.last.send(STREAM + chunk(events(USAGE)) + chunk(b""))
+        self.assertEqual(reply(client.take()).body, events(USAGE))
+
+    def test_other_requests(self) -> None:
+        """What is no stream passes as it is, and so does its answer."""
+        got = self.exchange(body=BODY, answer=answer(json.dumps({"choices": [], "usage": CHAT_USAGE}).encode()))
+        self.assertEqual(got.json["usage"], CHAT_USAGE)
+
+    def test_an_upload_that_comes_in_pieces(self) -> None:
+        """It is read whole first."""
+        client = self.client()
+        sent = request(body=STREAMED)
+        client.send(sent[:-20])
+        self.assertEqual(self.provider.lines, [])
+        client.send(sent[-20:])
+        self.assertIn("stream_options", self.asked()[1])

@@ -1,0 +1,373 @@
+"""Every request is entered once: while all is well, while the store is away, and after a process was killed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from llmproxy.ledger.journal import Room
+from llmproxy.ledger.service import Ledger
+from llmproxy.model import RequestRecord
+from llmproxy.store.refusals import CannotStart
+from tests.unit.ledger.books import MemoryBooks
+
+NOW = 1_764_000_000.0
+
+
+def record(number: int, **more: Any) -> RequestRecord:
+    given = {"project_id": "p", "token_id": "t", "api": "openai", "model": "gpt-4o", "input_tokens": 5, **more}
+    return RequestRecord(f"r{number}", NOW, 0.5, "POST", "/v1/chat/completions", 200, "complete", **given)
+
+
+class Processes:
+    """Processes that follow one another, or run at the same time, on one directory and one store."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.books = MemoryBooks()
+        self.clock = Clock()
+        self.runs = 0
+
+    def start(self, segment: int = 4096, most: int = 1 << 20, **more: Any) -> Ledger:
+        self.runs += 1
+
+        def in_thread(work: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+            return maybeDeferred(work, *arguments)
+
+        return Ledger(
+            self.books,
+            self.directory,
+            self.clock,
+            lambda: NOW,
+            in_thread,
+            run=f"run{self.runs}",
+            room=Room(segment, most),
+            **more,
+        )
+
+    def kill(self, ledger: Ledger) -> None:
+        """As C{kill -9} leaves it: the lock is gone, the files are as they are, nothing else happens."""
+        if ledger._timer is not None and ledger._timer.active():
+            ledger._timer.cancel()
+        ledger._running = False
+        os.close(ledger._journal._lock)
+
+
+class LedgerTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.world = Processes(Path(self.mktemp()))
+        self.books, self.clock = self.world.books, self.world.clock
+        self.number = 0
+
+    def started(self, **more: Any) -> Ledger:
+        ledger = self.world.start(**more)
+        self.successResultOf(ledger.open())
+        ledger.startService()
+        return ledger
+
+    def reserve(self, ledger: Ledger, given: int = 30) -> tuple[str, int]:
+        self.number += 1
+        number = self.number
+        reserved = ledger.reserve(NOW, f"r{number}", "p", "t", "openai", "/v1/*", "gpt-4o", 120, given)
+        return reserved, number
+
+    def asked(self, ledger: Ledger, many: int = 1) -> None:
+        for _ in range(many):
+            reserved, number = self.reserve(ledger)
+            ledger.settle(reserved, record(number, basis="exact"))
+
+    def entered(self) -> list[str]:
+        return [line.request_id for line in self.books.lines]
+
+    def test_entered_within_an_interval(self) -> None:
+        """A line is in the store a second later, as the record has it."""
+        ledger = self.started()
+        self.asked(ledger)
+        self.assertEqual(self.entered(), [])
+        self.clock.advance(1)
+        (line,) = self.books.lines
+        self.assertEqual(
+            (line.request_id, line.project_id, line.outcome, line.input_tokens, line.at, line.status),
+            ("r1", "p", "exact", 5, NOW, 200),
+        )
+        self.assertEqual((ledger.entered, ledger.under_way, ledger.state), (1, 0, "ok"))
+
+    def test_outcomes(self) -> None:
+        """What the books call an end."""
+        ledger = self.started()
+        for more in (
+            {"basis": "exact"},
+            {"basis": "none"},
+            {"basis": "estimated"},
+            {"cache": "hit"},
+            {"outcome": "cancelled", "basis": "estimated"},
+            {"outcome": "truncated"},
+            {"outcome": "refused"},
+            {"outcome": "failed"},
+            {"status": 429},
+        ):
+            ledger.settle("", record(1)._replace(**more))
+        self.successResultOf(ledger.flush())
+        told = [line.outcome for line in self.books.lines]
+        self.assertEqual(told[:6], ["exact", "exact", "estimated", "cached", "cancelled", "truncated"])
+        self.assertEqual(told[6:], ["failed"] * 3)
+        self.assertEqual(len({line.id for line in self.books.lines}), 9)
+
+    def test_more_than_a_segment_holds(self) -> None:
+        """Segments follow one another, and those that were entered are removed."""
+        ledger = self.started()
+        for _ in range(30):
+            self.asked(ledger, 5)
+            self.clock.advance(1)
+        self.assertEqual(self.entered(), [f"r{n}" for n in range(1, 151)])
+        self.assertEqual((ledger.lost, ledger.state), (0, "ok"))
+        self.assertLessEqual(len(list((self.world.directory / "run1").glob("*.segment"))), 3)
+
+    def test_a_long_stream_holds_nobody_up(self) -> None:
+        """What is under way for long moves on to newer segments, so that old ones can go; and is still found."""
+        ledger = self.started()
+        reserved, number = self.reserve(ledger)
+        for _ in range(30):
+            self.asked(ledger, 5)
+            self.clock.advance(1)
+        self.assertLessEqual(len(list((self.world.directory / "run1").glob("*.segment"))), 3)
+        self.world.kill(ledger)
+        self.started()
+        self.clock.advance(1)
+        self.assertEqual(self.entered().count(f"r{number}"), 1)
+        self.assertEqual([line.outcome for line in self.books.lines if line.id == reserved], ["truncated"])
+
+    def test_the_store_is_away(self) -> None:
+        """Requests go on; all of it is entered when the store is back."""
+        ledger = self.started()
+        self.books.down = True
+        for _ in range(5):
+            self.asked(ledger, 5)
+            self.clock.advance(1)
+        self.assertEqual((self.entered(), ledger.state), ([], "ok"))
+        self.books.down = False
+        self.clock.advance(1)
+        self.assertEqual(self.entered(), [f"r{n}" for n in range(1, 26)])
+
+    def test_the_store_does_not_say_that_it_did(self) -> None:
+        """An answer that was lost on its way is no reason to enter anything twice."""
+        ledger = self.started()
+        self.books.deaf = True
+        self.asked(ledger, 3)
+        self.clock.advance(1)
+        self.books.deaf = False
+        self.asked(ledger, 2)
+        self.clock.advance(1)
+        self.assertEqual(self.entered(), ["r1", "r2", "r3", "r4", "r5"])
+
+    def test_the_store_is_away_for_too_long(self) -> None:
+        """The journal has an end; what is lost is counted, and said before it happens."""
+        ledger = self.started(most=4 * 4096)
+        self.books.down = True
+        states = set()
+        for _ in range(20):
+            self.asked(ledger, 5)
+            self.clock.advance(1)
+            states.add((ledger.state, ledger.lost > 0))
+        self.assertIn(("journal_full", False), states)
+        self.assertEqual(ledger.state, "journal_full")
+        self.assertLessEqual(ledger.journal_size, 4 * 4096)
+        self.books.down = False
+        self.clock.advance(1)
+        self.clock.advance(1)
+        self.assertEqual(ledger.state, "ok")
+        kept = self.entered()
+        self.assertEqual(len(kept), len(set(kept)))
+        self.asked(ledger)
+        self.clock.advance(1)
+        self.assertEqual(self.entered()[-1], "r101")
+
+    def test_the_disk_is_full(self) -> None:
+        """Said at once, and over as soon as there is room."""
+        ledger = self.started()
+        ledger._journal._room = Room(2**56, 2**60)
+        while not ledger._journal.needs_spare:
+            self.asked(ledger)
+        self.clock.advance(1)
+        self.assertEqual(ledger.state, "disk_full")
+        ledger._journal._room = Room(4096, 1 << 20)
+        self.clock.advance(1)
+        self.assertEqual((ledger.state, ledger.lost), ("ok", 0))
+
+    def test_no_room_for_any_journal(self) -> None:
+        """A daemon that could keep no ledger does not start."""
+        ledger = self.world.start(segment=2**56)
+        failure = self.failureResultOf(ledger.open(), CannotStart)
+        self.assertIn(str(self.world.directory), str(failure.value))
+
+    def test_killed(self) -> None:
+        """The next process enters what was settled, and what never was, as broken off; once."""
+        first = self.started()
+        self.asked(first, 3)
+        self.successResultOf(first.flush())
+        self.asked(first, 2)
+        lost, number = self.reserve(first)
+        self.reserve(first, given=0)
+        self.world.kill(first)
+        second = self.started()
+        self.asked(second)
+        self.clock.advance(1)
+        self.assertEqual(sorted(self.entered()), [f"r{n}" for n in range(1, 9)])
+        (line,) = (line for line in self.books.lines if line.id == lost)
+        self.assertEqual(
+            (line.outcome, line.error, line.basis, line.input_tokens, line.bytes_in, line.request_id),
+            ("truncated", "process_ended", "estimated", 30, 120, f"r{number}"),
+        )
+        self.assertEqual((second.recovered, second.entered), (4, 5))
+        self.assertEqual(os.listdir(self.world.directory), ["run2"])
+        self.assertEqual(list(self.books.places), ["run2"])
+
+    def test_killed_again_while_recovering(self) -> None:
+        """A process that is killed before it has removed what it entered: the third enters nothing twice."""
+        first = self.started()
+        self.asked(first, 3)
+        self.reserve(first)
+        self.world.kill(first)
+        self.books.deaf = True
+        second = self.started()
+        self.clock.advance(1)
+        self.assertEqual(len(self.entered()), 3)
+        self.world.kill(second)
+        self.books.deaf = False
+        self.started()
+        self.clock.advance(1)
+        self.assertEqual(sorted(self.entered()), ["r1", "r2", "r3", "r4"])
+        self.assertEqual(os.listdir(self.world.directory), ["run3"])
+
+    def test_a_neighbour(self) -> None:
+        """A process that lives keeps its journal; when it is killed, another enters it within a minute."""
+        first, _ = self.started(), self.started()
+        self.books.down = True
+        self.asked(first, 3)
+        self.clock.advance(1)
+        self.books.down = False
+        self.world.kill(first)
+        self.clock.pump([1] * 61)
+        self.assertEqual(self.entered(), ["r1", "r2", "r3"])
+
+    def test_stopped_in_good_order(self) -> None:
+        """All is entered, and nothing stays on the disk."""
+        ledger = self.started()
+        self.asked(ledger, 3)
+        self.successResultOf(ledger.stopService())
+        self.assertEqual(len(self.entered()), 3)
+        self.assertEqual((os.listdir(self.world.directory), self.books.places), ([], {}))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stopped_without_a_store(self) -> None:
+        """What could not be entered is there for the next start."""
+        ledger = self.started()
+        self.asked(ledger, 3)
+        self.books.down = True
+        self.successResultOf(ledger.stopService())
+        self.books.down = False
+        self.started()
+        self.clock.advance(1)
+        self.assertEqual(self.entered(), ["r1", "r2", "r3"])
+
+    def test_a_broken_neighbour(self) -> None:
+        """What is no journal, or was killed while it was made, is left alone or removed."""
+        (self.world.directory / "other").mkdir(parents=True)
+        first = self.started()
+        self.world.kill(first)
+        (self.world.directory / "run1" / "00000001.segment").write_bytes(b"LL")
+        (self.world.directory / "run1" / "notes.segment").write_bytes(b"x" * 100)
+        self.started()
+        self.clock.advance(1)
+        self.assertEqual(sorted(os.listdir(self.world.directory)), ["other", "run2"])
+
+    def test_old_lines_and_sums(self) -> None:
+        """They are put away once an hour, in parts, until there are none."""
+        self.started(keep_lines=86400.0, keep_days=10 * 86400.0)
+        self.clock.advance(1)
+        self.assertEqual(self.books.folds, [(NOW - 86400, "2025-11-14")] * 2)
+        self.clock.pump([60] * 61)
+        self.assertEqual(len(self.books.folds), 3)
+
+
+class Lives(RuleBasedStateMachine):
+    """Requests, flushes, outages and kills in any order."""
+
+    directory: Path
+    runs = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        Lives.runs += 1
+        self.world = Processes(self.directory / str(Lives.runs))
+        self.ledger: Ledger
+        self.open: list[tuple[str, int]] = []
+        self.number = 0
+        self._start()
+
+    def _start(self) -> None:
+        self.ledger = self.world.start(segment=2048)
+        self.ledger.open()
+        self.ledger.startService()
+
+    @rule()
+    def reserve(self) -> None:
+        self.number += 1
+        line = self.ledger.reserve(NOW, f"r{self.number}", "p", "t", "a", "/", "m", 8, 2)
+        self.open.append((line, self.number))
+
+    @rule()
+    def settle(self) -> None:
+        if self.open:
+            line, number = self.open.pop(0)
+            self.ledger.settle(line, record(number))
+
+    @rule()
+    def time(self) -> None:
+        self.world.clock.advance(1)
+
+    @rule()
+    def outage(self) -> None:
+        self.world.books.down = not self.world.books.down
+
+    @rule()
+    def silence(self) -> None:
+        self.world.books.deaf = not self.world.books.deaf
+
+    @rule()
+    def kill(self) -> None:
+        self.world.kill(self.ledger)
+        self.open.clear()
+        self._start()
+
+    @invariant()
+    def never_twice(self) -> None:
+        ids = [line.id for line in self.world.books.lines]
+        assert len(ids) == len(set(ids))
+
+    def teardown(self) -> None:
+        self.world.books.down = self.world.books.deaf = False
+        for line, number in self.open:
+            self.ledger.settle(line, record(number))
+        self.world.clock.pump([61] * 3)
+        entered = sorted(int(line.request_id[1:]) for line in self.world.books.lines)
+        assert entered == [*range(1, self.number + 1)]
+        assert self.ledger.lost == 0
+        self.world.kill(self.ledger)
+
+
+class AnyOrderTests(SynchronousTestCase):
+    def test_any_order(self) -> None:
+        """Whatever happens in whatever order: each request has one line in the end."""
+        Lives.directory = Path(self.mktemp())
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            Lives, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+        )

@@ -1,0 +1,178 @@
+"""What the ledger's tables must do, on every database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import select
+from twisted.internet.defer import Deferred, gatherResults
+
+from llmproxy.model import LedgerLine
+from llmproxy.store.books import Batch, Books, Question
+from llmproxy.store.store import Store
+from llmproxy.store.tables import journals, ledger
+from tests.unit.store.contract import Calendar, new_store
+
+DAY = 86400.0
+AT = 1_764_072_000.0  # 2025-11-25T12:00:00Z
+
+
+def line(number: int, **more: Any) -> LedgerLine:
+    given = {"project_id": "p1", "token_id": "t1", "api": "openai", "model": "gpt-4o", "outcome": "exact", **more}
+    return LedgerLine(f"run-{number}", given.pop("at", AT), **given)
+
+
+class BooksContract:
+    """Mixed into a trial C{TestCase} that says where the store is."""
+
+    assertEqual: Any
+    assertIsNone: Any
+    addCleanup: Any
+    store: Store
+    books: Books
+    url: Callable[[], str]
+
+    async def setUp(self) -> None:
+        self.store = new_store(self.url(), Calendar())
+        await self.store.open()
+        self.addCleanup(self.store.close)
+        self.books = Books(self.store, lambda: AT)
+
+    def enter(self, before: int, after: int, *lines: LedgerLine, journal: str = "run") -> Deferred[Batch | None]:
+        return self.books.enter(journal, lambda: Batch(before, after, lines))
+
+    async def sums(self, by: str, **more: Any) -> list[tuple[Any, ...]]:
+        report = await self.books.report(Question(tuple(by.split(",")) if by else (), **more))
+        names = [*(by.split(",") if by else ()), "requests", "input_tokens", "output_tokens", "cost_usd"]
+        return [tuple(row[name] for name in names) for row in report.rows]
+
+    async def ids(self) -> list[str]:
+        found: list[str] = await self.store.read(lambda c: list(c.scalars(select(ledger.c.id).order_by(ledger.c.id))))
+        return found
+
+    async def test_a_line_as_it_was(self) -> None:
+        """Every field comes back."""
+        told = LedgerLine(
+            "run-1", AT, 0.25, "r1", "p1", "t1", "openai", "/v1/*", "gpt-4o", "gpt-4o-2024", "exact", "exact", "code",
+            200, 201, True, 2**40, 1, 2, 3, 4, 0.000125, 5, 6,
+        )  # fmt: skip
+        await self.enter(0, 10, told)
+        (row,) = await self.store.read(lambda c: [tuple(row) for row in c.execute(select(ledger))])
+        self.assertEqual(row, tuple(told))
+
+    async def test_any_text(self) -> None:
+        """What is too long for its column, and what a database cannot keep, is shortened and not refused."""
+        await self.enter(0, 10, line(1, endpoint="x" * 1000, request_id="a\0b\ud800c", error="é" * 100))
+        (row,) = await self.store.read(lambda c: [row._mapping for row in c.execute(select(ledger))])
+        self.assertEqual((row["endpoint"], row["request_id"], row["error"]), ("x" * 255, "ab?c", "é" * 64))
+
+    async def test_only_from_where_it_was(self) -> None:
+        """The same part, or one further on, is not entered; another journal does not matter."""
+        self.assertEqual(await self.books.place("run"), None)
+        self.assertEqual((await self.enter(0, 10, line(1))), Batch(0, 10, (line(1),)))
+        self.assertIsNone(await self.enter(0, 10, line(1)))
+        self.assertIsNone(await self.enter(20, 30, line(2)))
+        await self.enter(5, 6, line(3), journal="other")
+        await self.enter(10, 20, line(2))
+        self.assertEqual((await self.ids(), await self.books.place("run")), (["run-1", "run-2", "run-3"], 20))
+        self.assertEqual(await self.sums(""), [(3, 0, 0, 0.0)])
+
+    async def test_two_at_once(self) -> None:
+        """Of two that enter the same part at the same time, one does."""
+        await self.enter(0, 10)
+        parts = await gatherResults([self.enter(10, 20, line(1), line(2)) for _ in range(4)], consumeErrors=True)
+        self.assertEqual(sum(part is not None for part in parts), 1)
+        self.assertEqual((await self.sums(""))[0][0], 2)
+
+    async def test_nothing_of_a_part_that_fails(self) -> None:
+        """A line that is there already: nothing is entered, and the journal's place stays."""
+        await self.enter(0, 10, line(1))
+        try:
+            await self.enter(10, 20, line(2), line(1))
+        except Exception:
+            pass
+        self.assertEqual((await self.ids(), await self.books.place("run")), (["run-1"], 10))
+
+    async def test_forgotten(self) -> None:
+        """A journal that is gone leaves nothing behind."""
+        await self.enter(0, 10)
+        await self.books.forget("run")
+        self.assertIsNone(await self.books.place("run"))
+
+    async def test_sums(self) -> None:
+        """By whatever is asked for, in order, with the model that answered."""
+        used: dict[str, Any] = {"input_tokens": 10, "output_tokens": 5, "cost_usd": 0.5}
+        await self.enter(
+            0,
+            10,
+            line(1, **used, answered="gpt-4o-2024"),
+            line(2, **used, answered="gpt-4o-2024", at=AT + DAY),
+            line(3, **used, project_id="p2", token_id="t2", api="anthropic", model="claude"),
+        )
+        await self.enter(10, 20, line(4, **{**used, "cost_usd": None}, answered="gpt-4o-2024"))
+        self.assertEqual(await self.sums("project"), [("p1", 3, 30, 15, 1.0), ("p2", 1, 10, 5, 0.5)])
+        self.assertEqual(
+            await self.sums("model,day"),
+            [
+                ("claude", "2025-11-25", 1, 10, 5, 0.5),
+                ("gpt-4o-2024", "2025-11-25", 2, 20, 10, 0.5),
+                ("gpt-4o-2024", "2025-11-26", 1, 10, 5, 0.5),
+            ],
+        )
+        self.assertEqual(await self.sums("month,api", project_id="p1"), [("2025-11", "openai", 3, 30, 15, 1.0)])
+        self.assertEqual(await self.sums("day", since="2025-11-26"), [("2025-11-26", 1, 10, 5, 0.5)])
+        self.assertEqual(await self.sums("day", until="2025-11-26"), [("2025-11-25", 3, 30, 15, 1.0)])
+        self.assertEqual(await self.sums("token", limit=1, offset=1), [("t2", 1, 10, 5, 0.5)])
+        report = await self.books.report(Question(("token",), limit=1))
+        self.assertEqual((len(report.rows), report.total), (1, 2))
+
+    async def test_what_is_counted_besides(self) -> None:
+        """Failures, estimates, and what has no price although it used something."""
+        await self.enter(
+            0,
+            9,
+            line(1, outcome="failed"),
+            line(2, basis="estimated", input_tokens=3),
+            line(3, basis="exact", output_tokens=3, cost_usd=0.0),
+            line(4),
+        )
+        (row,) = (await self.books.report(Question(()))).rows
+        told = (row["requests"], row["failed"], row["estimated"], row["unpriced"])
+        self.assertEqual(told, (4, 1, 1, 1))
+
+    async def test_no_lines(self) -> None:
+        """A report of nothing."""
+        self.assertEqual((await self.books.report(Question(("project",)))), ([], 0))
+        self.assertEqual(await self.sums(""), [(0, 0, 0, 0.0)])
+
+    async def test_old_lines_go(self) -> None:
+        """The oldest first, so many at once; their sums stay."""
+        await self.enter(0, 10, *(line(n, at=AT + n * DAY, input_tokens=1) for n in range(5)))
+        self.assertEqual(await self.books.fold(AT + 3 * DAY, "", 2), (2, 0))
+        self.assertEqual(await self.ids(), ["run-2", "run-3", "run-4"])
+        self.assertEqual(await self.books.fold(AT + 3 * DAY, "", 2), (1, 0))
+        self.assertEqual((await self.ids(), (await self.sums(""))[0][1]), (["run-3", "run-4"], 5))
+
+    async def test_old_days_become_months(self) -> None:
+        """No sum changes by it, and a month belongs to a range that has its first day."""
+        used: dict[str, Any] = {"input_tokens": 1, "output_tokens": 2, "cost_usd": 0.25}
+        await self.enter(0, 10, *(line(n, at=AT + n * 10 * DAY, **used) for n in range(6)))
+        before = await self.sums("month,model")
+        self.assertEqual((await self.books.fold(0.0, "2026-01-01", 3))[1], 3)
+        self.assertEqual((await self.books.fold(0.0, "2026-01-01", 3))[1], 1)
+        self.assertEqual(await self.sums("month,model"), before)
+        days = [row[:2] for row in await self.sums("day")]
+        self.assertEqual(days, [("2025-11", 1), ("2025-12", 3), ("2026-01-04", 1), ("2026-01-14", 1)])
+        self.assertEqual([row[0] for row in await self.sums("day", since="2025-12-01", until="2026-01-05")],
+                         ["2025-12", "2026-01-04"])  # fmt: skip
+        self.assertEqual([row[0] for row in await self.sums("day", until="2025-12-01")], ["2025-11"])
+        self.assertEqual([row[0] for row in await self.sums("day", since="2025-12-02")], ["2026-01-04", "2026-01-14"])
+
+    async def test_places_that_nobody_needs(self) -> None:
+        """The place of a journal that was closed long ago goes."""
+        await self.enter(0, 2**62, journal="closed")
+        await self.enter(0, 10, journal="living")
+        await Books(self.store, lambda: AT + 8 * DAY).fold(0.0, "", 10)
+        names: list[str] = await self.store.read(lambda c: list(c.scalars(select(journals.c.name))))
+        self.assertEqual(names, ["living"])
