@@ -16,14 +16,14 @@ LIMITS = {
     "tokens_per_minute": 100_000,
     "concurrency": 5,
     "budget_usd": ["0.50/day", "20/month"],
-    "budget_tokens": ["1000000/day"],
+    "budget_tokens": ["1000000000/day"],
 }
 KEPT = Allowance(
     requests_per_minute=60,
     tokens_per_minute=100_000,
     concurrency=5,
     budget_usd=(Budget(500_000_000, "day"), Budget(20_000_000_000, "month")),
-    budget_tokens=(Budget(1_000_000, "day"),),
+    budget_tokens=(Budget(1_000_000_000, "day"),),
 )
 SHOWN = LIMITS | {"budget_usd": ["0.5/day", "20/month"]}
 
