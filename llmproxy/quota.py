@@ -43,17 +43,17 @@ class Asked(NamedTuple):
 class Reservation:
     """What is held for one request until it is settled.
 
-    @ivar told: Header fields that tell the client how its limits stand.
+    @ivar told: Header lines that tell the client how its limits stand.
     """
 
     __slots__ = ("_counters", "_ticket", "claims", "plan", "told")
 
-    def __init__(self, counters: ICounters, plan: Plan, claims: Sequence[Claim], ticket: Any, told: Mapping[str, str]):
+    def __init__(self, counters: ICounters, plan: Plan, claims: Sequence[Claim], ticket: Any, told: Sequence[bytes]):
         self._counters = counters
         self._ticket = ticket
         self.plan = plan
         self.claims = claims
-        self.told = dict(told)
+        self.told = told
 
     def give_back(self) -> None:
         """Nothing was sent: it counts as not made."""
@@ -65,8 +65,13 @@ class Reservation:
 
     def settle(self, tokens: int, cost: float | None) -> None:
         """It used so many tokens, and so many dollars; what has no price is charged with nothing."""
-        used = {"requests": 1, "tokens": tokens, "usd": nano(cost or 0.0)}
-        self._settle([used[rule.unit] for rule in self.plan.rules])
+        spent = nano(cost or 0.0)
+        self._settle(
+            [
+                1 if (unit := rule.unit) == "requests" else tokens if unit == "tokens" else spent
+                for rule in self.plan.rules
+            ]
+        )
 
     def _settle(self, amounts: Sequence[int]) -> None:
         if self._ticket is not None:
@@ -150,10 +155,13 @@ class Quota:
     def _claims(self, plan: Plan, route: Route, asked: Asked, now: float) -> list[Claim]:
         most = self._bound(route, asked) if plan.counts_tokens else Bound()
         money = self._money(route, asked.model, most, now) if plan.counts_money else 0
-        amounts = {"requests": 1, "tokens": most.input + most.output, "usd": money}
+        tokens = most.input + most.output
         claims: list[Claim] = []
-        for rule in plan.rules:
-            amount = amounts[rule.unit]
+        for rule, always in zip(plan.rules, plan.claims, strict=True):
+            if always is not None:
+                claims.append(always)
+                continue
+            amount = money if rule.unit == "usd" else tokens
             if rule.kind == "budget":
                 span = self._calendar.span(rule.period, now)
                 claims.append(Claim(f"{rule.key}:{span.label}", "budget", rule.limit, amount, span.ends, rule.on_loss))
@@ -183,9 +191,10 @@ class Quota:
             for rule, left, reset in zip(plan.rules, verdict.remaining, verdict.resets, strict=False)
             if rule.kind == "rate"
         ]
-        fields = told.fields(standings, route.api.provider, now) if standings else {}
+        lines = told.lines(standings, route.api.provider, now) if standings else []
         if verdict.refused is None:
-            return Reservation(self._counters, plan, claims, verdict.ticket, fields)
+            return Reservation(self._counters, plan, claims, verdict.ticket, lines)
+        fields = dict(line.decode("ascii").split(": ", 1) for line in lines)
         raise _refusal(plan.rules[verdict.refused], claims[verdict.refused], verdict, fields, now)
 
     async def standings(self, owner: str, name: str, allowance: Allowance) -> list[Standing]:

@@ -15,9 +15,10 @@ from zope.interface import implementer
 
 from llmproxy.aio import deferred, within
 from llmproxy.counters.allotments import Allotments
-from llmproxy.counters.tally import SOON, Tally, first_refused
+from llmproxy.counters.tally import SOON, Tally, first_refused, fitting
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory
+from llmproxy.limits.window import until
 from llmproxy.model import Claim, Verdict
 
 TRIES = 8  # how often more of a budget is asked for while requests that need less take it first
@@ -64,13 +65,19 @@ class MemoryCounters(Service):
         if refused is not None:
             return self._refused(claims, refused, now)
         slots: list[int] = []
-        for claim in claims:
-            if claim.kind == "budget":
+        resets: list[float] = []
+        for place, claim in enumerate(claims):
+            kind = claim.kind
+            if kind == "budget":
                 allotments.spend(claim)
-                slots.append(0)
+                left[place] = allotments.left(claim)
+                slot = 0
             else:
-                slots.append(tally.take(claim, now))
-        return self._told(claims, now, None, (tuple(claims), slots))
+                slot = tally.take(claim, now)
+                left[place] -= fitting(claim)
+            slots.append(slot)
+            resets.append(until(slot, now) if kind == "rate" else 0.0)
+        return Verdict(None, None, False, tuple(left), tuple(resets), (claims, slots))
 
     def _refused(self, claims: Sequence[Claim], place: int, now: float) -> Verdict:
         claim = claims[place]
@@ -78,18 +85,12 @@ class MemoryCounters(Service):
             wait = SOON if self._allotments.under_way(claim) else None
         else:
             wait = self._tally.wait(claim, now)
-        return self._told(claims, now, place, None, wait)
-
-    def _told(
-        self, claims: Sequence[Claim], now: float, refused: int | None, ticket: Any, wait: float | None = None
-    ) -> Verdict:
         tally, allotments = self._tally, self._allotments
         return Verdict(
-            refused,
+            place,
             wait,
             remaining=tuple([allotments.left(c) if c.kind == "budget" else max(tally.left(c, now), 0) for c in claims]),
             resets=tuple([tally.reset(c, now) if c.kind == "rate" else 0.0 for c in claims]),
-            ticket=ticket,
         )
 
     @deferred

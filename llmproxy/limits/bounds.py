@@ -22,9 +22,9 @@ _NUMBER = rb"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,18}(?:\.[0-9]{1,18})?(?:[eE]\+?[0-9]{
 _MAXIMUM = re.compile(rb'"(?:' + b"|".join(name.encode() for name in sorted(_MAXIMA)) + rb')"' + _NUMBER)
 _CHOICE = re.compile(rb'"(?:' + b"|".join(name.encode() for name in sorted(_CHOICES)) + rb')"' + _NUMBER)
 # Endpoints that only read: their answers have no tokens.
-_SILENT = re.compile(
-    rb"/(?:embeddings|moderations|classifications|count_tokens|input_tokens|tokenize)/?$"
-    rb"|:(?:countTokens|embedContent|batchEmbedContents)$"
+_SILENT = frozenset(
+    b"embeddings moderations classifications count_tokens input_tokens tokenize "
+    b"countTokens embedContent batchEmbedContents".split()
 )
 
 
@@ -44,7 +44,7 @@ def bound(path: bytes, body: bytes | None, size: int, default_output: int) -> Bo
     """
     if body is not None and body[:64].lstrip()[:1] not in (b"{", b"["):
         return Bound()
-    if _SILENT.search(path):
+    if path.rpartition(b"/")[2].rpartition(b":")[2] in _SILENT:
         return Bound(size, 0)
     most, choices = (None, 1) if body is None else _asked(body)
     return Bound(size, min((default_output if most is None else most) * choices, MOST))
@@ -54,8 +54,9 @@ def _asked(body: bytes) -> tuple[int | None, int]:
     """The greatest maximum that stands anywhere in the body, and the most choices."""
     if b"\\u00" in body:  # a name may be spelled in another way than the one that is looked for
         return _parsed(body)
-    found = _MAXIMUM.findall(body)
-    choices = _CHOICE.findall(body)
+    found = _MAXIMUM.findall(body) if b"oken" in body else ()
+    several = b'"n"' in body or b'"best_of"' in body or b'"candidate' in body
+    choices = _CHOICE.findall(body) if several else ()
     return max(map(_whole, found), default=None), max(1, *map(_whole, choices)) if choices else 1
 
 

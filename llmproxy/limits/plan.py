@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from llmproxy.model import Allowance, Budget
+from llmproxy.model import Allowance, Budget, Claim
 
 OWNERS = ("token", "project", "API")
 UNITS = {
@@ -46,10 +46,12 @@ class Rule(NamedTuple):
 class Plan(NamedTuple):
     """All limits of a request, those first that end by themselves.
 
+    @ivar claims: What every request claims of each, or C{None} where that hangs on the request or on the day.
     @ivar counts_tokens: Whether the request's tokens or money must be known beforehand.
     """
 
     rules: tuple[Rule, ...]
+    claims: tuple[Claim | None, ...]
     counts_tokens: bool
     counts_money: bool
 
@@ -78,6 +80,12 @@ def plan(owned: Iterable[tuple[str, str, Allowance | None]], on_loss: Mapping[st
     found.sort(key=lambda rule: order.index(rule.name) if rule.kind != "lease" else -1)
     return Plan(
         tuple(found),
+        tuple([_always(rule) for rule in found]),
         counts_tokens=any(rule.unit != "requests" for rule in found),
         counts_money=any(rule.unit == "usd" for rule in found),
     )
+
+
+def _always(rule: Rule) -> Claim | None:
+    fixed = rule.kind != "budget" and rule.unit == "requests"
+    return Claim(rule.key, rule.kind, rule.limit, 1, 0.0, rule.on_loss) if fixed else None

@@ -1,8 +1,8 @@
 """A sliding minute: how much was used in the last sixty seconds, at any moment.
 
-The rule: what is used counts for 60 seconds, and for at most L{SLOT} longer, because uses are kept by the tenth of a
-second in which they fell. So no sixty seconds, wherever they begin, ever hold more than the limit, and a use comes
-back at most a tenth of a second (1/600 of the window) later than it could.
+The rule: what is used counts for 60 seconds, and for at most a tenth of a second longer, because uses are kept by the
+tenth of a second in which they fell. So no sixty seconds, wherever they begin, ever hold more than the limit, and a use
+comes back at most a tenth of a second (1/600 of the window) later than it could.
 """
 
 from __future__ import annotations
@@ -10,29 +10,31 @@ from __future__ import annotations
 from collections import OrderedDict
 
 SECONDS = 60.0
-SLOT = 0.1
+PER_SECOND = 10
 SLOTS = 600
 
 
 class Window:
     """What was used of one limit in the last minute. At most L{SLOTS} + 1 numbers, however much that is."""
 
-    __slots__ = ("_slots", "_used")
+    __slots__ = ("_now", "_slots", "_used")
 
     def __init__(self) -> None:
         self._slots: OrderedDict[int, int] = OrderedDict()
         self._used = 0
+        self._now = 0  # the slot of the present, as far as is known
 
     def used(self, now: float) -> int:
         """How much counts at C{now}, in seconds."""
-        slots, oldest = self._slots, self._slot(now) - SLOTS
-        while slots and (first := next(iter(slots))) < oldest:
-            self._used -= slots.pop(first)
+        slot = int(now * PER_SECOND)
+        if slot != self._now:
+            self._slide(slot)
         return self._used
 
     def add(self, amount: int, now: float) -> int:
         """Use so much now; gives the slot, by which L{correct} finds it again."""
-        slot = self._slot(now)
+        self.used(now)
+        slot = self._now
         self._slots[slot] = self._slots.get(slot, 0) + amount
         self._used += amount
         return slot
@@ -51,23 +53,26 @@ class Window:
                 return 0.0
             excess -= used
             if excess <= 0:
-                return _until(slot, now)
+                return until(slot, now)
         return 0.0 if excess <= 0 else SECONDS
 
     def reset(self, now: float) -> float:
         """Seconds until nothing of what is used now counts any more."""
-        return _until(next(reversed(self._slots)), now) if self.used(now) and self._slots else 0.0
+        return until(next(reversed(self._slots)), now) if self.used(now) and self._slots else 0.0
 
-    def _slot(self, now: float) -> int:
-        """The present slot. A clock that is set back a little stands still; set back far, it starts over."""
-        slot = int(now / SLOT)
-        if self._slots and slot < (last := next(reversed(self._slots))):
-            if last - slot <= SLOTS:
-                return last
+    def _slide(self, slot: int) -> None:
+        """Go on to that slot. A clock that is set back a little stands still; set back far, it starts over."""
+        if slot < self._now:
+            if self._now - slot <= SLOTS:
+                return
             self._slots.clear()
             self._used = 0
-        return slot
+        self._now = slot
+        slots, oldest = self._slots, slot - SLOTS
+        while slots and (first := next(iter(slots))) < oldest:
+            self._used -= slots.pop(first)
 
 
-def _until(slot: int, now: float) -> float:
-    return max((slot + SLOTS + 1) * SLOT - now, 0.0)
+def until(slot: int, now: float) -> float:
+    """Seconds until what was used in that slot counts no more."""
+    return max((slot + SLOTS + 1) / PER_SECOND - now, 0.0)

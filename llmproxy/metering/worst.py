@@ -9,6 +9,8 @@ from genai_prices.data_snapshot import get_snapshot
 from llmproxy.metering.prices import Prices
 
 REMEMBERED = 4096  # models
+USUAL = 100_000  # tokens of input up to which the price of so many is that of fewer, too
+HELD = 60.0  # seconds for which a price is remembered: some change with the hour
 WIDEST = 2_000_000  # tokens of input where a model's context window is not known
 
 
@@ -22,6 +24,7 @@ class Worst:
         self._prices = prices
         self._providers = providers
         self._everyone = get_snapshot().providers  # read now, so that no request waits for it
+        self._rates: dict[tuple[str, str], tuple[float, tuple[float, float] | None]] = {}
         self._windows: dict[tuple[str, str], int] = {}
 
     def input(self, api: str, model: str, size: int) -> int:
@@ -41,6 +44,22 @@ class Worst:
 
     def cost(self, api: str, model: str, given: int, made: int, at: float) -> float | None:
         """USD at most for so many tokens of input and output; C{None} where no price is known."""
+        if given > USUAL:
+            return self._cost(api, model, given, made, at)
+        until, rates = self._rates.get((api, model), (0.0, None))
+        if at >= until:
+            rates = self._rated(api, model, at)
+            if len(self._rates) >= REMEMBERED:
+                self._rates.clear()
+            self._rates[api, model] = (at + HELD, rates)
+        return None if rates is None else given * rates[0] + made * rates[1]
+
+    def _rated(self, api: str, model: str, at: float) -> tuple[float, float] | None:
+        """USD for a token of input and one of output, at most: long requests may be dearer by the token."""
+        given, both = self._cost(api, model, USUAL, 0, at), self._cost(api, model, USUAL, USUAL, at)
+        return None if given is None or both is None else (given / USUAL, (both - given) / USUAL)
+
+    def _cost(self, api: str, model: str, given: int, made: int, at: float) -> float | None:
         plain = {"input_tokens": given, "output_tokens": made}
         provider = self._providers[api]
         costs = [

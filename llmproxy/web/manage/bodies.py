@@ -149,6 +149,9 @@ class Keys(Body):
         return keys | ({default_api: self.api_key or ""} if "api_key" in self.model_fields_set else {})
 
 
+_READ = {"budget_usd": budgets.usd, "budget_tokens": budgets.tokens}
+
+
 class Limits(Body):
     """What may be used; null, or an empty list, for no limit."""
 
@@ -160,16 +163,15 @@ class Limits(Body):
 
     @field_validator("budget_usd", "budget_tokens")
     @classmethod
-    def _periods_differ(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        budgets.each_once(map(budgets.usd, given))  # a budget in tokens reads as one in dollars too
+    def _periods_differ(cls, given: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        budgets.each_once(map(_READ[info.field_name or ""], given))
         return given
 
     def limits(self, before: Allowance = UNLIMITED) -> Allowance:
         """These limits; those that are not given as they were before."""
         given = {name: getattr(self, name) for name in Limits.model_fields if name in self.model_fields_set}
-        for name, read in (("budget_usd", budgets.usd), ("budget_tokens", budgets.tokens)):
-            if name in given:
-                given[name] = budgets.each_once(map(read, given[name]))
+        for name in _READ.keys() & given.keys():
+            given[name] = budgets.each_once(map(_READ[name], given[name]))
         return replace(before, **given)
 
 

@@ -19,6 +19,7 @@ from llmproxy.config.load import SettingsError, load, parse
 from llmproxy.config.model import Settings
 from llmproxy.config.names import METHODS
 from llmproxy.config.routes import Routes
+from llmproxy.model import Allowance, Budget
 
 ONE = """\
 apis:
@@ -65,6 +66,17 @@ class Right(TestCase):
         """Then there is none."""
         other = "  local: {base_url: 'http://127.0.0.1:1', allowed_endpoints: [/v1/**]}\n"
         self.assertEqual(read(ONE + other).default_api, "")
+
+    def test_limits_of_an_api(self) -> None:
+        """Budgets may be one or several; 0 is none."""
+        found = read(ONE + "    limits: {requests_per_minute: 60, concurrency: 0, budget_usd: [20/month, 2/day]}\n")
+        self.assertEqual(
+            found.apis["openai"].limits.allowance(),
+            Allowance(requests_per_minute=60, budget_usd=(Budget(2 * 10**9, "day"), Budget(20 * 10**9, "month"))),
+        )
+        self.assertIsNone(read(ONE).apis["openai"].limits.allowance())
+        one = read(ONE + "    limits: {budget_tokens: 1000000}\n").apis["openai"].limits.allowance()
+        self.assertEqual(one, Allowance(budget_tokens=(Budget(1_000_000, "lifetime"),)))
 
     def test_units_are_read(self) -> None:
         """Durations become seconds, sizes bytes."""
@@ -165,6 +177,20 @@ class Above(TestCase):
 
 class Wrong(TestCase):
     maxDiff = None
+
+    def test_budgets(self) -> None:
+        self.assertEqual(
+            wrong(ONE + "    limits: {budget_usd: [2/day, 3/day], budget_tokens: 1.5/day, concurrency: -1}\n"),
+            [
+                'etc/apis.yaml:5:42: apis.openai.limits.budget_tokens[0]: "1.5/day" is not a budget '
+                "(try 1000000/day or 5000000/month; periods are day, month and lifetime)",
+                'etc/apis.yaml:5:66: apis.openai.limits.concurrency: "-1" is too small (at least 0)',
+            ],
+        )
+        self.assertEqual(
+            wrong(ONE + "    limits: {budget_usd: [2/day, 3/day]}\n"),
+            ["etc/apis.yaml:5:5: apis.openai.limits: there must be at most one budget for each period"],
+        )
 
     def test_everything_at_once(self) -> None:
         """Each with its place, what is wrong, and what was meant."""

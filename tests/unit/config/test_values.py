@@ -43,6 +43,22 @@ class Values(Checked):
         self.assertIs(values.flag(Given("0")), False)
         self.refused(values.flag, "true", "on", 1, 0, None, Given("maybe"), Given(""))
 
+    def test_budgets(self) -> None:
+        """As text, or a plain number for a lifetime's; one, or a list."""
+        self.assertEqual(values.usd("20/month"), "20/month")
+        self.assertEqual(values.usd(20), "20/lifetime")
+        self.assertEqual(values.usd(0.5), "0.5/lifetime")
+        self.assertEqual(values.token_budget("1000000/day"), "1000000/day")
+        self.assertEqual(values.one_or_more("20/month"), ["20/month"])
+        self.assertEqual(values.one_or_more(["20/month", 5]), ["20/month", 5])
+        self.refused(values.usd, True, None, [], {}, "20/year", -1, 0, float("nan"), float("inf"), 10**40)
+        self.refused(values.one_or_more, None)
+        self.told(
+            values.usd,
+            "much",
+            '"much" is not a budget (try 20/month or 0.50/day; periods are day, month and lifetime)',
+        )
+
     def test_whole_numbers(self) -> None:
         """No booleans, no fractions, no text in the file."""
         self.assertEqual(values.whole(Given("12")), 12)

@@ -13,7 +13,7 @@ ON_LOSS = {"requests_per_minute": "open"}
 class PlanTests(unittest.TestCase):
     def test_none(self) -> None:
         found = plan([("token", "t", None), ("project", "p", Allowance())], ON_LOSS)
-        self.assertEqual(found, ((), False, False))
+        self.assertEqual(found, ((), (), False, False))
 
     def test_of_all_owners(self) -> None:
         """Leases first, which cost nothing to take back; budgets last, for which somebody may have to be asked."""

@@ -7,7 +7,12 @@ import unittest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.limits.told import Standing, duration, fields, replaced
+from llmproxy.limits.told import Standing, duration, lines, replaced
+
+
+def fields(standings: list[Standing], provider: str, now: float) -> dict[str, str]:
+    return dict(line.decode().split(": ", 1) for line in lines(standings, provider, now))
+
 
 NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
 
@@ -43,13 +48,13 @@ class ToldTests(unittest.TestCase):
         self.assertEqual((told["x-ratelimit-limit-requests"], told["x-ratelimit-remaining-requests"]), ("600", "5"))
 
     def test_ours_stand_in_the_place_of_the_providers(self) -> None:
-        lines = [b"X-RateLimit-Limit-Requests: 9", b"anthropic-ratelimit-tokens-limit: 8", b"Retry-After: 1"]
-        told = {"x-ratelimit-limit-requests": "1"}
+        passing = [b"X-RateLimit-Limit-Requests: 9", b"anthropic-ratelimit-tokens-limit: 8", b"Retry-After: 1"]
+        told = [b"x-ratelimit-limit-requests: 1"]
         self.assertEqual(
-            replaced(lines, told, "openai"),
+            replaced(passing, told, "openai"),
             [b"anthropic-ratelimit-tokens-limit: 8", b"Retry-After: 1", b"x-ratelimit-limit-requests: 1"],
         )
-        self.assertIs(replaced(lines, {}, "openai"), lines)
+        self.assertIs(replaced(passing, [], "openai"), passing)
 
     def test_durations(self) -> None:
         for seconds, told in ((0, "0s"), (0.0001, "1ms"), (0.12, "120ms"), (1, "1s"), (360, "6m0s"), (3600, "1h0m0s")):

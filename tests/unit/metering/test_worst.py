@@ -42,6 +42,31 @@ class WorstTests(unittest.TestCase):
     def test_prices_of_your_own(self) -> None:
         self.assertEqual(self.cost("own", "mine-1"), 1.2)
 
+    def test_never_less_than_it_will_cost(self) -> None:
+        """Whatever the size: the price of a token may hang on how many there are."""
+        prices = Prices()
+        for model in ("gpt-4o", "gpt-4.1", "gpt-5"):
+            for given, made in ((1, 1), (5_000, 4_000), (100_000, 10), (100_001, 10), (900_000, 64_000)):
+                units = {"input_tokens": given, "output_tokens": made}
+                cost = prices.cost("openai", "openai", (model,), units, AT)
+                worst = self.worst.cost("openai", model, given, made, AT)
+                assert cost is not None and worst is not None, model
+                self.assertGreaterEqual(worst * (1 + 1e-9), cost, (model, given, made))
+
+    def test_remembered_for_a_minute(self) -> None:
+        self.worst.cost("openai", "gpt-4o", 10, 10, AT)
+        asked = 0
+
+        def cost(*given: object) -> float:
+            nonlocal asked
+            asked += 1
+            return 1.0
+
+        self.worst._prices.cost = cost  # type: ignore[method-assign, assignment]
+        for at in (AT, AT + 59, AT + 61, AT + 62):
+            self.worst.cost("openai", "gpt-4o", 10, 10, at)
+        self.assertEqual(asked, 4)
+
     def test_no_price(self) -> None:
         self.assertIsNone(self.cost("own", "another"))
         self.assertIsNone(self.cost("openai", "no-such-model"))

@@ -367,6 +367,25 @@ class CountingTests(Case):
         self.successResultOf(self.cached.flush())
         self.assertEqual(self.counts.taken, [])
 
+    def test_given_back(self) -> None:
+        """A use that was none is taken off, also from what the store was told already."""
+        self.granted()
+        self.cached.known_use(A)
+        self.cached.give_back(A, GRANT)
+        self.cached.known_use(A)
+        self.successResultOf(self.cached.flush())
+        self.cached.give_back(A, GRANT)
+        self.successResultOf(self.cached.flush())
+        self.assertEqual(self.counts.taken, [{"t": 1}, {"t": -1}])
+
+    def test_given_back_of_a_limit_that_was_used_up(self) -> None:
+        """The store is asked again at once, not when the refusal would have been forgotten."""
+        self.oracle.answer = lambda: fail(QuotaExceeded())
+        self.refused_use(QuotaExceeded)
+        self.cached.give_back(A, Grant("p", "t", True, max_requests=1))
+        self.oracle.answer = lambda: succeed(Grant("p", "t", True, max_requests=1))
+        self.used()
+
     def test_nowhere_to_count(self) -> None:
         """Without a store for counts, or for a token without an id, the validator counts each use itself."""
         self.cached = self.validator()

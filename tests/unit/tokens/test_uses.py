@@ -87,6 +87,15 @@ class UseCounterTests(SynchronousTestCase):
         self.failureResultOf(flushing, CancelledError)
         self.assertEqual(self.counter.pending, 501)
 
+    def test_taken_back(self) -> None:
+        """One that the store may have taken back already is not taken back again: no limit is exceeded by that."""
+        self.counter.take_back("a")
+        self.count("b")
+        self.store.answers = [fail(StoreUnavailable())]
+        self.flushed()
+        self.flushed()
+        self.assertEqual(self.store.taken, [{"a": (-1, 0.0), "b": (1, 1.0)}, {"b": (1, 1.0)}])
+
     def test_counted_while_flushing(self) -> None:
         """Two flushes take turns, and the second takes what came during the first."""
         self.store.answers = [first := Deferred()]
