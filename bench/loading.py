@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from scenarios import Figures, Scenario, figures
@@ -15,10 +17,17 @@ START = 20.0  # seconds that a run may take longer than it was told to
 
 
 def measured(scenario: Scenario, system: System, seconds: float) -> Figures:
-    """The figures of one run of C{scenario}."""
+    """The figures of one run of C{scenario}; C{no_core}: the share of that time for which the system had none."""
     port = system.tls_port if scenario.tls == "down" else system.port
     arguments = ["-d", str(seconds * scenario.times), "-w", str(scenario.warm), *scenario.load]
-    return figures(scenario, load(system, port, scenario, arguments, system.process.pids))
+    began, before = time.monotonic(), _waited(system.process.pid)
+    found = figures(scenario, load(system, port, scenario, arguments, system.process.pids))
+    return found | {"no_core": (_waited(system.process.pid) - before) / (time.monotonic() - began)}
+
+
+def _waited(pid: int) -> float:
+    """Seconds for which the process could have run and had no core, as Linux counts them."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 def load(

@@ -13,6 +13,7 @@ Medians = dict[str, dict[str, Figures]]  # by scenario, by system
 DIRECT = "direct"  # the provider alone
 SUMS = ("bad",)
 ADDED = ("p50_us", "p99_us")
+STARVED = 0.25  # of the time; a system alone on its core waits for it for some hundredths of that
 
 
 def medians(samples: Mapping[tuple[str, str], Sequence[Figures]], scenarios: Iterable[str]) -> Medians:
@@ -37,6 +38,11 @@ def flaws(samples: Mapping[tuple[str, str], Sequence[Figures]]) -> list[str]:
     for (scenario, system), rounds in samples.items():
         if bad := sum(figures.get("bad", 0) for figures in rounds):
             said.append(f"{system} gave {bad:,.0f} bad answers in {scenario}: its figures there do not count.")
+        if (starved := max(figures.get("no_core", 0) for figures in rounds)) > STARVED:
+            said.append(
+                f"{system} had no core for {starved:.0%} of a round of {scenario}: something else ran there, and its "
+                "figures say little."
+            )
         if silent := [
             n for n, figures in enumerate(rounds, 1) if not figures.get("requests", 1) + figures.get("events", 0)
         ]:

@@ -15,6 +15,8 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from llmproxy.wire import peer
+
 CAPACITY = 64 * 1024
 
 
@@ -260,4 +262,6 @@ def has_left(transport: Any, *, half: bool) -> bool:
 
 def untaken(transport: Any) -> int:
     """What L{llmproxy.wire.peer.untaken} would count."""
+    if not isinstance(transport, MemoryTransport):
+        return peer.untaken(transport)
     return len(transport.unsent) + len(transport.other.inbox)
