@@ -465,7 +465,7 @@ def _audit(settings: Settings, reactor: Any, redactor: logs.Redactor) -> IAuditL
 def _revocation(settings: Settings, reactor: Any, store: Store) -> Revocation:
     """Through Redis too where it is used anyhow."""
     used = (settings.cache.enabled and settings.cache.backend == "redis") or settings.limits.backend == "redis"
-    redis = connect(settings.redis, reactor, connections=1) if used else None
+    redis = connect(settings.redis, reactor, connections=1, use="revocation") if used else None
     return Revocation(store, reactor, redis=redis, channel=f"{settings.redis.key_prefix}changes")
 
 

@@ -138,7 +138,7 @@ class RedisCacheFactory:
     name = "redis"
 
     def cache(self, settings: Settings, reactor: Any) -> RedisCache:
-        return RedisCache(connect(settings.redis, reactor), settings.redis.key_prefix)
+        return RedisCache(connect(settings.redis, reactor, use="the cache"), settings.redis.key_prefix)
 
 
 def _unknown(failure: Failure) -> None:

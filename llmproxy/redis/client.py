@@ -45,8 +45,10 @@ class Redis(MultiService):
         connections: int = 2,
         unanswered: int = 10_000,
         unanswered_bytes: int = 64 * 1024 * 1024,
+        use: str = "",
     ) -> None:
         """
+        @param use: What it is used for, as the log says it.
         @param timeout: Seconds that a command may take, where it does not say otherwise.
         @param connections: How many to keep; a large value under way holds up what is behind it on the same one.
         @param unanswered: How many commands may be without a reply at once.
@@ -54,7 +56,7 @@ class Redis(MultiService):
         MultiService.__init__(self)
         self.refused = 0
         self._timeout = timeout
-        self._trouble = trouble = Trouble(str(address), clock)
+        self._trouble = trouble = Trouble(str(address), clock, use)
         self._limit = unanswered
         self._limit_bytes = unanswered_bytes
         self._timeouts = 0
@@ -103,7 +105,7 @@ class Redis(MultiService):
         sent = encode(command)
         if count >= self._limit or size + len(sent) > self._limit_bytes:
             self.refused += 1
-            self._trouble.tell("too many commands wait for it already")
+            self._trouble.warn("too many commands wait for it already")
             return fail(RedisUnavailable("Too many commands wait for Redis already."))
         return connection.send(sent, timeout or self._timeout, patience).addErrback(self._failed)
 
@@ -153,11 +155,14 @@ class Redis(MultiService):
         return failure
 
 
-def connect(settings: model.Redis, reactor: Any, random: Callable[[], float] = random, connections: int = 2) -> Redis:
+def connect(
+    settings: model.Redis, reactor: Any, random: Callable[[], float] = random, *, connections: int = 2, use: str = ""
+) -> Redis:
     """One that the settings name; nothing is connected before it is started.
 
     Who uses Redis for one thing has one of his own, so that large values never hold up small ones of another kind.
+    L{ValueError} where C{ca_file} cannot be read.
     """
     address = parse(settings.url)
     where = endpoint(address, reactor, settings.ca_file)
-    return Redis(where, address, reactor, random=random, timeout=settings.timeout, connections=connections)
+    return Redis(where, address, reactor, random=random, timeout=settings.timeout, connections=connections, use=use)

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from OpenSSL import SSL
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 
 from llmproxy import trust
 from llmproxy.aio import deferred, within
@@ -36,6 +38,11 @@ def endpoint(address: Address, reactor: Any, ca_file: str = "") -> IStreamClient
     plain = HostnameEndpoint(reactor, address.host, address.port, timeout=CONNECT)
     if not address.tls:
         return plain
+    if ca_file:
+        try:
+            SSL.Context(SSL.TLS_METHOD).load_verify_locations(ca_file)
+        except SSL.Error as e:
+            raise ValueError(f"redis.ca_file: {ca_file} cannot be read as a PEM file of certificates.") from e
     return wrapClientTLS(trust.verifying(address.host, trust.roots(ca_file), []), plain)
 
 
@@ -44,6 +51,8 @@ class Link(Service):
 
     @ivar connection: The one that may be used now, or C{None}.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -78,6 +87,7 @@ class Link(Service):
     def startService(self) -> None:
         Service.startService(self)
         self._keeping = Deferred.fromCoroutine(self._keep())
+        self._keeping.addErrback(lambda f: self._log.failure("Keeping a connection to Redis failed.", f))
 
     @deferred
     async def stopService(self) -> None:

@@ -73,10 +73,13 @@ class Subscription(MultiService):
 
     @deferred
     async def _prepare(self, connection: Connection) -> None:
-        for channel in tuple(self._listeners):
-            await self._subscribe(connection, channel)
-        for listeners in self._listeners.values():
-            for _, missed in listeners:
+        begun: set[bytes] = set()
+        while waiting := self._listeners.keys() - begun:  # more may come meanwhile
+            for channel in waiting:
+                await self._subscribe(connection, channel)
+            begun |= waiting
+        for listeners in tuple(self._listeners.values()):
+            for _, missed in tuple(listeners):
                 self._tell(missed)
 
     @deferred

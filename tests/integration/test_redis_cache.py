@@ -208,3 +208,17 @@ def test_redis_hangs_and_dies_under_load(pair: tuple[Stack, Daemon], redis: Redi
             assert said.count("hit") > len(said) // 3, name
     warnings = [line for line in stack.daemon.output().splitlines() if "cannot be used" in line]
     assert 1 <= len(warnings) <= 6, warnings
+
+
+def test_purging(pair: tuple[Stack, Daemon]) -> None:
+    """Purged through one process, gone for all; other projects' answers stay."""
+    stack, second = pair
+    stack.manage("POST", "/manage/cache/purge", {"all": True})
+    for number in range(25):
+        status(got(stack, f"/anything/v1/models?n=purge-{number}", stack.daemon.port))
+    eventually(lambda: stack.manage("GET", "/manage/cache")["entries"] == 25)
+    assert stack.manage("POST", "/manage/cache/purge", {"project_id": "nobody"})["removed"] == 0
+    assert status(got(stack, "/anything/v1/models?n=purge-7", second.port)) == "hit"
+    purged = stack.manage("POST", "/manage/cache/purge", {"api": "anything", "project_id": stack.project})
+    assert purged["removed"] == 25
+    assert status(got(stack, "/anything/v1/models?n=purge-7", second.port)) in ("miss", "stored")

@@ -11,12 +11,13 @@ from typing import Any
 from twisted.internet import error
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from llmproxy.config import model
 from llmproxy.config.redis import Address
-from llmproxy.redis import Redis, RedisRefused, RedisUnavailable, Script
+from llmproxy.redis import Redis, RedisRefused, RedisUnavailable, Script, connect
 from llmproxy.redis.link import CONNECT, FIRST, GREETING, MOST
 
 COMMAND = re.compile(rb"\*(\d+)\r\n((?:\$\d+\r\n.*?\r\n)+?)(?=\*|$)", re.S)
@@ -341,6 +342,21 @@ class SubscribeTests(Case):
         self.published(b"2")
         self.assertEqual(self.heard, [b"(missed)", b"d:1", b"2"])
 
+    def test_another_channel_while_connecting(self) -> None:
+        """Whenever one begins to listen, it hears."""
+        self.server.answers[b"SUBSCRIBE"] = b""
+        self.server.lines[-1].lose()
+        self.clock.advance(2 * FIRST)
+        self.assertFalse(self.listening.listening)
+        self.listening.subscribe("d", self.heard.append)
+        del self.server.answers[b"SUBSCRIBE"]
+        self.server.lines[-1].connection.dataReceived(self.server.answer([b"SUBSCRIBE", b"c"]))
+        self.settle()
+        self.assertTrue(self.listening.listening)
+        self.assertEqual(self.server.commands[-1], [b"SUBSCRIBE", b"d"])
+        self.published(b"1", b"d")
+        self.assertEqual(self.heard[-1], b"1")
+
     def test_lost(self) -> None:
         """Listening begins again by itself, and the listener hears that something may have been missed."""
         self.server.lines[-1].lose()
@@ -385,6 +401,15 @@ class SubscribeTests(Case):
         self.clock.pump([FIRST] * 4)
         self.settle()
         self.assertFalse(self.listening.listening)
+
+
+class ConnectTests(SynchronousTestCase):
+    def test_no_authorities(self) -> None:
+        """A file that is not there is a mistake in the settings, told at the start."""
+        settings = model.Redis(url="rediss://localhost", ca_file="/nowhere/ca.pem")
+        with self.assertRaises(ValueError) as caught:
+            connect(settings, MemoryReactorClock())
+        self.assertIn("redis.ca_file: /nowhere/ca.pem", str(caught.exception))
 
 
 class ImportTests(SynchronousTestCase):
