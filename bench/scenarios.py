@@ -89,7 +89,10 @@ SCENARIOS = {
     ),
     "tlsup": Scenario("small JSON, TLS to the provider", (RATE, CPU), JSON, ("-c", "32"), tls="up"),
     "tlsdown": Scenario("small JSON, TLS to the client", (RATE, CPU), JSON, ("-c", "32", "-T"), tls="down"),
-    "hit": Scenario("small JSON, answers that may be kept", (RATE, CPU), CACHEABLE, ("-c", "32"), chosen=False),
+    "hit": Scenario(
+        "small JSON, answers that may be kept", (RATE, CPU), CACHEABLE,
+        ("-c", "32", "-H", "Cache-Control: public, max-age=300"), chosen=False,
+    ),
 }  # fmt: skip
 
 MEMORY = "mem"  # not a load: measured around starts, by memory.py

@@ -186,8 +186,6 @@ def build(
     audit = _audit(settings, reactor, redactor)
     bus = MemoryBus(_sinks(settings, reactor), reactor, queue_size=settings.events.queue_size, scrub=redactor.record)
     access = AccessLog(output.write, reactor)
-    books = Books(store, now)
-    ledger = _ledger(settings, reactor, books, now, random)
     counters = plugins.find(ICountersFactory, settings.limits.backend).counters(settings, reactor, store, now)
     turn = Turn(reactor)
     books = Books(store, now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from twisted.web.iweb import UNKNOWN_LENGTH
@@ -11,7 +11,7 @@ from llmproxy import errors
 from llmproxy.caching.flight import Fetch, Flight, Found
 from llmproxy.caching.given import Given
 from llmproxy.http import sniff
-from llmproxy.http.cachekeys import cache_key
+from llmproxy.http.cachekeys import key_of
 from llmproxy.http.caching import conditions, reuse, storing
 from llmproxy.http.caching.directives import Directives
 from llmproxy.http.caching.entry import Entry
@@ -50,7 +50,7 @@ class Asking:
         self,
         caching: Caching,
         plan: Plan,
-        tenant: Sequence[str],
+        tenant: tuple[str, ...],
         token_id: str,
         method: bytes,
         lines: FieldLines,
@@ -78,9 +78,11 @@ class Asking:
         @param refetch: Fetches what is kept anew, where it may be given once more but is stale.
         """
         self._refetch = refetch
+        caching, plan, tenant = self.caching, self.plan, self.tenant
         body = body if self.needs_body else None
-        self.key = cache_key(self.plan.api, self.tenant, self.method, target, self.lines, body, self.plan.marks)
-        shelf = self.caching.shelf
+        prefix = caching.prefix(plan.api, tenant, target)
+        self.key = key_of(prefix, plan.api, tenant, self.method, target, self.lines, body, plan.marks)
+        shelf = caching.shelf
         if shelf.nearby is None:
             return None
         self._looked = True

@@ -17,7 +17,7 @@ from llmproxy.caching.flight import Flight
 from llmproxy.caching.shelf import Shelf
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Route, upstream
-from llmproxy.http.cachekeys import cache_key
+from llmproxy.http.cachekeys import LONGEST, cache_key, key_prefix
 from llmproxy.http.caching import invalidation, reuse
 from llmproxy.http.caching.entry import Entry
 from llmproxy.http.caching.storing import Rules
@@ -80,6 +80,7 @@ class Caching(Service):
         self._clock = clock
         self.scope = told.scope
         self.plans = {name: _plan(name, api, settings) for name, api in settings.apis.items()}
+        self._prefixes: dict[tuple[str, tuple[str, ...], bytes], str] = {}
         self._reads: set[bytes] | None = set()
         self._background: set[Deferred[Any]] = set()
 
@@ -129,6 +130,17 @@ class Caching(Service):
         if flight is not None:
             flight.forgo()
         self.shelf.drop(key)
+
+    def prefix(self, api: str, tenant: tuple[str, ...], target: bytes) -> str:
+        """L{key_prefix}, remembered."""
+        known = self._prefixes.get((api, tenant, target))
+        if known is None:
+            known = key_prefix(api, tenant, target)
+            if len(self._prefixes) >= REMEMBERED:
+                self._prefixes.clear()
+            if len(target) <= LONGEST:
+                self._prefixes[api, tenant, target] = known
+        return known
 
     def _tenant(self, grant: Grant) -> tuple[str, ...]:
         if self.scope == "project":

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from operator import itemgetter
 from typing import Protocol
 from urllib.parse import quote_from_bytes
 
 from llmproxy.http.caching.directives import members
 from llmproxy.http.caching.variants import selecting
+from llmproxy.http.fields import Kinds
 from llmproxy.http.lines import FieldLines
 
 LONGEST = 200  # characters of a target that stand in a key; the rest of it is in the digest alone
@@ -50,13 +52,29 @@ def cache_key(
     @param body: The request's whole body; it counts by its SHA-256.
     @param marks: Settings that make answers differ.
     """
+    return key_of(key_prefix(api, tenant, target), api, tenant, method, target, lines, body, marks)
+
+
+def key_of(
+    prefix: str,
+    api: str,
+    tenant: Sequence[str],
+    method: bytes,
+    target: bytes,
+    lines: Iterable[bytes],
+    body: bytes | None,
+    marks: bytes,
+) -> str:
+    """The same, for who knows its L{key_prefix} already."""
     asked = b"GET" if method == b"HEAD" else method
-    parts = [api.encode(), b"%d" % len(tenant), *(name.encode() for name in tenant), asked, target, marks]
+    parts = [asked, target, marks, api.encode(), *[name.encode() for name in tenant]]
     if body is not None:
         parts.append(sha256(body).digest())
-    parts += _telling(lines, body is not None)
-    digest = sha256(b"".join([b"%d:%b" % (len(part), part) for part in parts])).hexdigest()
-    return f"{key_prefix(api, tenant, target)} {asked.decode('ascii', 'replace')} {digest}"
+    fields = _telling(lines, body is not None)
+    lengths = [len(part) for part in (*parts, *fields)]
+    told = b"%d,%d,%r" % (len(tenant), body is not None, lengths)  # so that no two lists of parts look alike
+    digest = sha256(b"%b;%b%b" % (told, b"".join(parts), b"".join(fields))).hexdigest()
+    return f"{prefix} {asked.decode('ascii', 'replace')} {digest}"
 
 
 def key_prefix(api: str = "", tenant: Sequence[str] | None = None, target: bytes = b"") -> str:
@@ -101,14 +119,27 @@ def cache_key_from_request_with_vary(
 
 def _telling(lines: Iterable[bytes], has_body: bool) -> list[bytes]:
     """The fields that make a provider answer otherwise: names in lower case, values as they are, in order of names."""
-    lines = FieldLines.of(lines)
-    found = [
-        name + b":" + line[len(name) + 1 :].strip(b" \t")
-        for line, name in zip(lines, lines.names, strict=True)
-        if (name.startswith(_PROVIDERS) and name not in _NOT_THEIRS) or (has_body and name in _OF_A_BODY)
-    ]
-    found.sort(key=lambda field: field.partition(b":")[0])
-    return found
+    lines, kinds = FieldLines.of(lines), _KINDS
+    most = _OF_BODIES if has_body else _ALWAYS
+    numbers = [number for number, name in enumerate(lines.names) if kinds[name] <= most]
+    if not numbers:
+        return []
+    found = [(lines.names[number], lines[number]) for number in numbers]
+    found.sort(key=itemgetter(0))
+    return [name + b":" + line[len(name) + 1 :].strip(b" \t") for name, line in found]
+
+
+_ALWAYS, _OF_BODIES, _NEVER = range(3)
+
+
+def _kind(name: bytes) -> int:
+    """When a field makes a provider answer otherwise."""
+    if name.startswith(_PROVIDERS) and name not in _NOT_THEIRS:
+        return _ALWAYS
+    return _OF_BODIES if name in _OF_A_BODY else _NEVER
+
+
+_KINDS = Kinds(_kind)
 
 
 def _shown(target: bytes) -> str:

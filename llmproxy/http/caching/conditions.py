@@ -18,9 +18,9 @@ _TOLD = frozenset(b"cache-control content-location date etag expires vary last-m
 
 def holds(entry: Entry, lines: Iterable[bytes], now: float) -> bool:
     """Whether the client has this answer already, so that a 304 will do."""
-    if entry.code != 200:
-        return False
     lines = FieldLines.of(lines)
+    if entry.code != 200 or _CONDITIONS.isdisjoint(lines.names):
+        return False
     tags = lines.values(b"if-none-match")
     if tags:
         return _matches(entry.etag, b", ".join(tags))

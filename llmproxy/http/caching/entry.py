@@ -71,7 +71,7 @@ class Variants:
 def encoded(kept: Entry | Variants) -> bytes:
     """As bytes, for a store outside this process."""
     if isinstance(kept, Variants):
-        return FORMAT + _json({"vary": _texts(kept.names), "generation": kept.generation})
+        return FORMAT + _json({"vary": _texts(kept.names), "generation": kept.generation}) + b"\n"
     told = {
         "code": kept.code,
         "phrase": kept.phrase.decode("latin-1"),
@@ -96,7 +96,9 @@ def decoded(data: bytes) -> Entry | Variants | None:
     """The other way; C{None} for whatever is not one in this format, be it cut short."""
     if not data.startswith(FORMAT):
         return None
-    told, _, body = data[len(FORMAT) :].partition(b"\n")
+    told, end, body = data[len(FORMAT) :].partition(b"\n")
+    if not end:
+        return None
     try:
         found = json.loads(told)
         if "generation" in found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Literal
 
 from llmproxy.http.caching import directives, storing
@@ -28,7 +29,8 @@ def asked(lines: Iterable[bytes]) -> Directives:
     """What a request says about the cache; C{Pragma: no-cache} counts where it has no C{Cache-Control}."""
     lines = FieldLines.of(lines)
     if b"cache-control" in lines.names:
-        return directives.parsed(lines.values(b"cache-control"))
+        values = lines.values(b"cache-control")
+        return _known(values[0]) if len(values) == 1 and len(values[0]) <= 64 else directives.parsed(values)
     if b"pragma" in lines.names and b"no-cache" in directives.parsed(lines.values(b"pragma")):
         return Directives({b"no-cache": [None]})
     return NOTHING
@@ -92,6 +94,12 @@ def freshened(
     return (
         replace(entry, body=old.body, gaps=old.gaps, vary=entry.vary or old.vary) if isinstance(entry, Entry) else entry
     )
+
+
+@lru_cache(1024)
+def _known(value: bytes) -> Directives:
+    """A client says the same again and again. Nobody alters it."""
+    return directives.parsed([value])
 
 
 def _wants_fresher(said: Directives, age: float, left: float) -> bool:

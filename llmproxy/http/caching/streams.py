@@ -17,6 +17,8 @@ _ENDS: dict[str, frozenset[str]] = {
 }
 _ANY = frozenset((DONE, ANTHROPIC, RESPONSES))
 
+COMMENTS = 16
+
 _LINE = re.compile(rb"\r\n|\r|\n")
 # An error in mid-stream: what follows it is not the answer, however well it ends. Text in JSON has no line breaks, so
 # these can only be the stream's own lines.
@@ -36,6 +38,8 @@ def complete(provider: str, body: bytes) -> bool:
         return bool(event or data)
     if data == b"[DONE]":
         return DONE in ends
+    if not data.endswith(b"}"):
+        return False
     name = event or _type(data)
     if name == b"message_stop":
         return ANTHROPIC in ends
@@ -43,15 +47,15 @@ def complete(provider: str, body: bytes) -> bool:
 
 
 def _last(body: bytes) -> tuple[bytes, bytes]:
-    """The name and the data of the last event; events that are only comments are none."""
-    end = len(body)
-    while end > 0:
-        stop = len(body[:end].rstrip(b"\r\n"))
-        start = max(body.rfind(blank, 0, stop) for blank in (b"\n\n", b"\r\n\r\n", b"\r\r"))
-        found = _event(body[max(start, 0) : stop])
-        if found != (b"", b""):
+    """The name and the data of the last event; a few events after it that are only comments are passed over."""
+    rest = body
+    for _ in range(COMMENTS):
+        rest = rest.rstrip(b"\r\n")
+        start = max(rest.rfind(blank) for blank in (b"\n\n", b"\r\n\r\n", b"\r\r"))
+        found = _event(rest[max(start, 0) :])
+        if found != (b"", b"") or start < 0:
             return found
-        end = start
+        rest = rest[:start]
     return b"", b""
 
 

@@ -48,7 +48,7 @@ class WorstTests(unittest.TestCase):
         for model in ("gpt-4o", "gpt-4.1", "gpt-5"):
             for given, made in ((1, 1), (5_000, 4_000), (100_000, 10), (100_001, 10), (900_000, 64_000)):
                 units = {"input_tokens": given, "output_tokens": made}
-                cost = prices.cost("openai", "openai", (model,), units, AT)
+                cost = prices.cost("openai", "openai", "", model, units, AT)
                 worst = self.worst.cost("openai", model, given, made, AT)
                 assert cost is not None and worst is not None, model
                 self.assertGreaterEqual(worst * (1 + 1e-9), cost, (model, given, made))

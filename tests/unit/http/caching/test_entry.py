@@ -44,8 +44,8 @@ class Formats(TestCase):
         """A store full of anything else is as good as an empty one."""
         for value in (garbage, FORMAT + garbage, FORMAT + b'{"generation":1,"vary":[' + garbage):
             decoded(value)
-        self.assertIsNone(decoded(FORMAT + b"[" * 100_000))
-        self.assertIsNone(decoded(FORMAT + b'{"generation":"x","vary":3}'))
+        self.assertIsNone(decoded(FORMAT + b"[" * 100_000 + b"\n"))
+        self.assertIsNone(decoded(FORMAT + b'{"generation":"x","vary":3}\n'))
 
     def test_another_format_is_nothing(self) -> None:
         """A newer version does not trip over what an older one has left behind, nor the other way round."""

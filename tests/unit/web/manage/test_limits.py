@@ -91,6 +91,7 @@ class LimitsTests(DeskTestCase):
             manage=Management(
                 projects=self.store,
                 tokens=self.store,
+                usage=self.usage,
                 audit=self.audit,
                 api_names=["openai"],
                 management_token=TOKEN,
