@@ -23,7 +23,7 @@ from loading import measured
 from memory import memory
 from scenarios import MEMORY, SCENARIOS, Figures
 from systems import OURS, THEIRS, Provider, System, Systems, Unavailable, free_port, mock, pair
-from table import DIRECT, flaws, markdown, medians
+from table import DIRECT, doubts, flaws, markdown, medians
 
 
 def arguments() -> argparse.Namespace:
@@ -132,14 +132,17 @@ def main() -> None:
     if given.json:
         samples = [{"scenario": s, "system": n, "rounds": rounds} for (s, n), rounds in bench.samples.items()]
         print(
-            json.dumps({"medians": found, "samples": samples, "missing": bench.missing, "flaws": flaws(bench.samples)})
-        )
+            json.dumps(
+                {"medians": found, "samples": samples, "missing": bench.missing, "flaws": flaws(bench.samples),
+                 "doubts": doubts(bench.samples)}
+            )
+        )  # fmt: skip
         return
     if bench.names:
         print(markdown(found, bench.names))
     for name, why in bench.missing.items():
         print(f"\n{name} is not measured: {why}.")
-    for flaw in flaws(bench.samples):
+    for flaw in (*flaws(bench.samples), *doubts(bench.samples)):
         print(f"\n{flaw}")
     print(f"\n{given.r} rounds of {given.seconds:g} s, {time.monotonic() - began:.0f} s in all; mock and load on core "
           f"{OURS}, the system on core {THEIRS}.")  # fmt: skip

@@ -38,16 +38,21 @@ def flaws(samples: Mapping[tuple[str, str], Sequence[Figures]]) -> list[str]:
     for (scenario, system), rounds in samples.items():
         if bad := sum(figures.get("bad", 0) for figures in rounds):
             said.append(f"{system} gave {bad:,.0f} bad answers in {scenario}: its figures there do not count.")
-        if (starved := max(figures.get("no_core", 0) for figures in rounds)) > STARVED:
-            said.append(
-                f"{system} had no core for {starved:.0%} of a round of {scenario}: something else ran there, and its "
-                "figures say little."
-            )
         if silent := [
             n for n, figures in enumerate(rounds, 1) if not figures.get("requests", 1) + figures.get("events", 0)
         ]:
             said.append(f"{system} gave no answer at all in {scenario}, round {', '.join(map(str, silent))}.")
     return said
+
+
+def doubts(samples: Mapping[tuple[str, str], Sequence[Figures]]) -> list[str]:
+    """Where something else ran on a system's core, so that its figures say little."""
+    starved = {key: max(figures.get("no_core", 0) for figures in rounds) for key, rounds in samples.items()}
+    return [
+        f"{system} had no core for {share:.0%} of a round of {scenario}: its figures there say little."
+        for (scenario, system), share in starved.items()
+        if share > STARVED
+    ]
 
 
 def markdown(found: Medians, systems: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ class ProxyConfig:
         depth.
     @ivar provider: Whose way of sending the key and of telling errors it is; see C{apis.<name>.provider}.
     @ivar max_conns_per_host: Connections to the provider at most; further requests wait for one.
+    @ivar max_open_per_project: Requests of one project under way at once; 0: half of C{max_conns_per_host}.
     @ivar enforce_project_active: Whether an inactive project is refused.
     """
 
@@ -31,6 +32,7 @@ class ProxyConfig:
     max_idle_conns: int = 100
     max_idle_conns_per_host: int = 20
     max_conns_per_host: int = 1000
+    max_open_per_project: int = 0
     max_request_bytes: int = 64 * 1024 * 1024
     http_cache_enabled: bool = True
     redis_cache_url: str = ""
@@ -60,6 +62,7 @@ class ProxyConfig:
                 max_idle_conns=self.max_idle_conns,
                 max_idle_conns_per_host=self.max_idle_conns_per_host,
                 max_conns_per_host=self.max_conns_per_host,
+                max_open_per_project=self.max_open_per_project,
             ),
         )
         return Settings(

@@ -175,6 +175,27 @@ class TwistedResources(Asking):
         self.assertEqual(body, b"")
         self.assertIn(b"Content-Length: 5", head)
 
+    def test_head_with_a_length_of_the_resources_own(self) -> None:
+        def act(request: Any) -> bytes:
+            request.setHeader(b"Content-Length", b"12345")
+            return b""
+
+        head, body = self.ask(act, b"HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n").answer
+        self.assertEqual((body, head.count(b"Content-Length: 12345")), (b"", 1))
+
+    def test_a_form_in_parts(self) -> None:
+        kind = b"Content-Type: multipart/form-data; boundary=xy"
+        body = b'--xy\r\nContent-Disposition: form-data; name="n"\r\n\r\nv\r\n--xy--\r\n'
+        self.assertEqual(self.ask(lambda request: request.args[b"n"][0], post(body, b"x", kind)).answer[1], b"v")
+
+    def test_a_form_that_is_none(self) -> None:
+        """The resource that asks for its fields need not know: 400, and no traceback."""
+        sent = post(b"nothing", b"x", b"Content-Type: multipart/form-data")
+        head, body = self.ask(lambda request: request.args[b"n"][0], sent).answer
+        self.assertEqual(head[0], b"HTTP/1.1 400 Bad Request")
+        self.assertIn(b"X-LLMProxy-Error: invalid_body", head)
+        self.assertIn(b"The form has no parts.", body)
+
     def test_a_method_that_the_resource_does_not_have(self) -> None:
         head, _ = self.ask(lambda request: b"", b"DELETE /x HTTP/1.1\r\nHost: a\r\n\r\n").answer
         self.assertEqual(head[0], b"HTTP/1.1 405 Method Not Allowed")
