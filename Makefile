@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= etc/apis.yaml
 
-.PHONY: help demo run test check bench endurance cache-tests fuzz-management fuzz-http format schema clean
+.PHONY: help demo run test check bench endurance cache-tests cache-memory fuzz-management fuzz-http format schema clean
 
 help:           ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -48,6 +48,9 @@ fuzz-http: $(BIN)/.dev ## 50,000 examples for every property of the HTTP parser;
 
 cache-tests: $(BIN)/.run ## the public HTTP cache suite (npm http-cache-tests) against the daemon; ARGS='--only ID'
 	@$(BIN)/python tests/cachesuite/run.py $(ARGS)
+
+cache-memory: $(BIN)/.run ## a million distinct answers through the cache, and what memory that takes
+	@$(BIN)/python tests/cachesuite/fill.py $(ARGS)
 
 format: $(BIN)/.dev
 	$(BIN)/ruff check --fix .

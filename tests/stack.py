@@ -73,12 +73,13 @@ class Stack:
     project: str
     token: str
 
-    def __init__(self, home: Path, more: str = "", env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, home: Path, more: str = "", further: str = "", env: Mapping[str, str] | None = None) -> None:
         """
-        @param more: Further settings of the API C{openai}, as YAML.
+        @param more: Further settings of the API C{openai}; C{further}: at the top, such as C{cache: {…}}.
         @param env: Further variables for the daemons.
         """
         self.home = home
+        self.further = further
         self.simulator = Daemon(
             "llmproxy-simulator", "--listen", f"tcp:{(port := free_port())}:interface=127.0.0.1",
             port=port, log=home / "simulator.log",
@@ -93,6 +94,7 @@ class Stack:
         config = self.home / f"{name}.yaml"
         config.write_text(
             SETTINGS.format(home=self.home, provider=f"http://{HOST}:{self.simulator.port}", port=port, more=self.more)
+            + self.further
         )
         return Daemon("llmproxy", "--config", str(config), port=port, log=self.home / f"{name}.log", env=self.env)
 
