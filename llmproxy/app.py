@@ -145,7 +145,7 @@ def build(
     access = AccessLog(output.write, reactor)
     turn = Turn(reactor)
     books = Books(store, now)
-    ledger = _ledger(settings, reactor, books, now, random)
+    ledger = _ledger(settings, reactor, books, now, random, redactor)
     parts = forwarding(
         settings,
         reactor,
@@ -157,7 +157,9 @@ def build(
         turn=turn,
         ledger=ledger,
     )
-    metrics = Metrics(breakers=partial(_circuits, parts.upstreams), events_dropped=lambda: bus.dropped)
+    metrics = Metrics(
+        breakers=partial(_circuits, parts.upstreams), events_dropped=lambda: bus.dropped, redact=redactor.redact
+    )
     observers: list[Observer] = [bus.publish, *([access.observe] if settings.logging.access else [])]
     proxy = ProxyResource(
         parts.journey,
@@ -343,7 +345,12 @@ def _sinks(settings: Settings, reactor: Any) -> dict[str, Any]:
 
 
 def _ledger(
-    settings: Settings, reactor: Any, books: Books, now: Callable[[], float], random: Callable[[int], bytes]
+    settings: Settings,
+    reactor: Any,
+    books: Books,
+    now: Callable[[], float],
+    random: Callable[[int], bytes],
+    redactor: logs.Redactor,
 ) -> Ledger | None:
     told = settings.ledger
     if not told.enabled:
@@ -359,6 +366,8 @@ def _ledger(
         interval=told.interval,
         keep_lines=told.keep_lines,
         keep_days=told.keep_days,
+        scrub=redactor.record,
+        redact=redactor.redact,
     )
 
 

@@ -66,6 +66,8 @@ class Ledger(Service):
         interval: float = 1.0,
         keep_lines: float = 0.0,
         keep_days: float = 0.0,
+        scrub: Callable[[RequestRecord], RequestRecord] = lambda record: record,
+        redact: Callable[[str], str] = str,
     ) -> None:
         """
         @param directory: Where the journals of all processes are that share this machine's state.
@@ -74,6 +76,7 @@ class Ledger(Service):
         @param interval: Seconds between two batches for the store.
         @param keep_lines: Seconds for which a line is kept in the store; C{0}: for ever.
         @param keep_days: Seconds for which sums are kept by day; beyond, by month. C{0}: for ever.
+        @param scrub: Masks secrets in a record; C{redact} in a text.
         """
         self._books = books
         self._directory = Path(directory).absolute()
@@ -84,6 +87,8 @@ class Ledger(Service):
         self._interval = interval
         self._keep_lines = keep_lines
         self._keep_days = keep_days
+        self._scrub = scrub
+        self._redact = redact
         self._numbers = count(1)
         self._journal = Journal(self._directory / run, room)
         self._open: dict[str, tuple[int, bytes]] = {}
@@ -111,7 +116,8 @@ class Ledger(Service):
         given: int,
     ) -> str:
         """A request is about to leave: keep that, whatever happens. Returns the id of its line."""
-        ledger_id = f"{self._run}-{next(self._numbers):x}"
+        ledger_id = f"{self._run}-{next(self._numbers):010x}"
+        request_id, model = self._redact(request_id), self._redact(model)
         record = records.reserved(
             Reservation(ledger_id, at, request_id, project_id, token_id, api, endpoint, model, bytes_in, given)
         )
@@ -127,8 +133,8 @@ class Ledger(Service):
         if ledger_id:
             self._open.pop(ledger_id, None)
         else:
-            ledger_id = f"{self._run}-{next(self._numbers):x}"
-        self._append(records.settled(records.line(ledger_id, record)))
+            ledger_id = f"{self._run}-{next(self._numbers):010x}"
+        self._append(records.settled(records.line(ledger_id, self._scrub(record))))
 
     def _append(self, record: bytes) -> None:
         if not self._journal.append(record):
