@@ -216,7 +216,7 @@ class Journey:
         if not self._policy.knows_active(grant):
             await self._policy.guard(grant, exchange.client, exchange.request_id)
         self._policy.check(grant, route, lines, exchange.client)
-        exchange.dialect = self._meters.dialect(route.api_name, route.path)
+        exchange.dialect = self._meters.dialect(request.method, route.api_name, route.path)
         body = await self._body(exchange, grant, route)
         exchange.authorized = self._clock.seconds()
         key = self._keys.known(grant.project_id, route.api_name)

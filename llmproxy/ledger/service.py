@@ -95,7 +95,7 @@ class Ledger(Service):
         self._place = FIRST
         self._turns = DeferredLock()
         self._timer: IDelayedCall | None = None
-        self._flushing: Deferred[None] | None = None
+        self._round_under_way: Deferred[None] | None = None
         self._next_look = self._next_fold = 0.0
         self._wrong = ""
         self._running = self._behind = False
@@ -186,6 +186,8 @@ class Ledger(Service):
             self._journal.close()
 
     async def _closed(self) -> None:
+        if self._round_under_way is not None:
+            await self._round_under_way
         await self.flush()
         await self._turns.acquire()
         try:
@@ -214,7 +216,7 @@ class Ledger(Service):
             self._timer = self._clock.callLater(self._interval, self._tick)
 
     def _tick(self) -> None:
-        self._flushing = Deferred.fromCoroutine(self._round())
+        self._round_under_way = Deferred.fromCoroutine(self._round())
 
     async def _round(self) -> None:
         try:
