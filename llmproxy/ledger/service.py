@@ -93,12 +93,14 @@ class Ledger(Service):
         self._journal = Journal(self._directory / run, room)
         self._open: dict[str, tuple[int, bytes]] = {}
         self._place = FIRST
+        self._segment = 1
+        self._growing: Deferred[None] | None = None
         self._turns = DeferredLock()
         self._timer: IDelayedCall | None = None
         self._round_under_way: Deferred[None] | None = None
         self._next_look = self._next_fold = 0.0
         self._wrong = ""
-        self._running = self._behind = False
+        self._running = self._behind = self._preparing = False
         self.entered = self.recovered = self.lost = 0
 
     # What the journey calls
@@ -137,9 +139,13 @@ class Ledger(Service):
         self._append(records.settled(records.line(ledger_id, self._scrub(record))))
 
     def _append(self, record: bytes) -> None:
-        if not self._journal.append(record):
+        journal = self._journal
+        if not journal.append(record):
             self.lost += 1
             self._wrong = self._wrong or "journal_full"
+        elif journal.number != self._segment:  # the next must be ready long before this one is full
+            self._segment = journal.number
+            self._growing = Deferred.fromCoroutine(self._prepare())
 
     # What an operator looks at
 
@@ -186,8 +192,9 @@ class Ledger(Service):
             self._journal.close()
 
     async def _closed(self) -> None:
-        if self._round_under_way is not None:
-            await self._round_under_way
+        for begun in (self._growing, self._round_under_way):
+            if begun is not None:
+                await begun
         await self.flush()
         await self._turns.acquire()
         try:
@@ -236,15 +243,20 @@ class Ledger(Service):
 
     async def _prepare(self) -> None:
         """Have room ready before it is needed."""
+        if self._preparing:
+            return
+        self._preparing = True
         wrong = ""
-        if self._journal.needs_spare:
-            try:
+        try:
+            if self._journal.needs_spare:
                 await self._in_thread(self._journal.prepare)
-            except OSError as e:
-                wrong = "disk_full"
+                wrong = "journal_full" if self._journal.needs_spare else ""
+        except OSError as e:
+            wrong = "disk_full"
+            if wrong != self._wrong:
                 self._log.error("The ledger's journal cannot grow: {reason}", reason=e.strerror)
-            if self._journal.needs_spare and not wrong:
-                wrong = "journal_full"
+        finally:
+            self._preparing = False
         if wrong and wrong != self._wrong:
             self._log.error("The ledger may lose lines: {what}.", what=wrong)
         self._wrong = wrong
