@@ -189,7 +189,7 @@ def build(
     counters = plugins.find(ICountersFactory, settings.limits.backend).counters(settings, reactor, store, now)
     turn = Turn(reactor)
     books = Books(store, now)
-    ledger = _ledger(settings, reactor, books, now, random)
+    ledger = _ledger(settings, reactor, books, now, random, redactor)
     parts = forwarding(
         settings,
         reactor,
@@ -202,7 +202,9 @@ def build(
         turn=turn,
         ledger=ledger,
     )
-    metrics = Metrics(breakers=partial(_circuits, parts.upstreams), events_dropped=lambda: bus.dropped)
+    metrics = Metrics(
+        breakers=partial(_circuits, parts.upstreams), events_dropped=lambda: bus.dropped, redact=redactor.redact
+    )
     observers: list[Observer] = [bus.publish, *([access.observe] if settings.logging.access else [])]
     proxy = ProxyResource(
         parts.journey,
@@ -434,7 +436,12 @@ def _sinks(settings: Settings, reactor: Any) -> dict[str, Any]:
 
 
 def _ledger(
-    settings: Settings, reactor: Any, books: Books, now: Callable[[], float], random: Callable[[int], bytes]
+    settings: Settings,
+    reactor: Any,
+    books: Books,
+    now: Callable[[], float],
+    random: Callable[[int], bytes],
+    redactor: logs.Redactor,
 ) -> Ledger | None:
     told = settings.ledger
     if not told.enabled:
@@ -450,6 +457,8 @@ def _ledger(
         interval=told.interval,
         keep_lines=told.keep_lines,
         keep_days=told.keep_days,
+        scrub=redactor.record,
+        redact=redactor.redact,
     )
 
 

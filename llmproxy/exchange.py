@@ -39,6 +39,7 @@ class Exchange:
     reservation: Reservation | None = None
     ledger_id = ""
     injected = False
+    usage = UNUSED
     whole: bytes | None = None
     sent = False
     error = ""
@@ -96,8 +97,8 @@ class Exchange:
         """What is known so far of what is asked for."""
         return sniff.facts(bytes(self.prefix))
 
-    def used(self, model: str) -> Usage:
-        """What it used, once it is over."""
+    def _used(self, model: str) -> Usage:
+        """What its answer tells, and where it told nothing or there was none, what is likely."""
         if self.meter is not None:
             return self.meter.measured(
                 asked=model,
@@ -118,7 +119,7 @@ class Exchange:
         named = sniff.model_in_path(path) if route is None else route.model
         first, asked, lines = self.first_byte, self.asked, request.lines
         model = self.model or named or self.facts.model
-        usage = self.used(model)
+        self.usage = usage = self._used(model)
         return RequestRecord(
             request_id=self.request_id,
             started_at=self.started_at,

@@ -166,7 +166,7 @@ class Journey:
         if not self._policy.knows_active(grant):
             await self._policy.guard(grant, exchange.client, exchange.request_id)
         self._policy.check(grant, route, lines, exchange.client)
-        exchange.dialect = self._meters.dialect(route.api_name, route.path)
+        exchange.dialect = self._meters.dialect(request.method, route.api_name, route.path)
         caching = self._caching
         asking = None if caching is None else caching.consider(route, grant, request.method, taken.lines)
         plan = None if self._quota is None else self._quota.plan(grant, route)

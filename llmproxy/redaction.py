@@ -27,7 +27,8 @@ PATTERNS = (
     *(first + SCHEME.pattern[4:] + r"[A-Za-z0-9._~+/=-]{16,}" for first in "Bb"),
 )
 REMEMBERED = 1024
-FREE_TEXT = ("request_id", "method", "path", "model", "client", "user_agent")  # of a record: what a client may choose
+# Of a record: what a client may choose, and what a provider may repeat of that.
+FREE_TEXT = ("request_id", "method", "path", "model", "client", "user_agent", "answered")
 
 _free_text = attrgetter(*FREE_TEXT)
 

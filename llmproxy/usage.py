@@ -32,8 +32,13 @@ class Meters:
         self._providers = {name: provider(api) for name, api in settings.apis.items() if api.metering.enabled}
         self._dialects: dict[tuple[str, bytes], Dialect | None] = {}
 
-    def dialect(self, api: str, path: bytes) -> Dialect | None:
-        """How answers are measured that an API gives at this path; C{None} where they are not."""
+    def dialect(self, method: bytes, api: str, path: bytes) -> Dialect | None:
+        """How answers are measured that an API gives at this path; C{None} where they are not.
+
+        Only POST uses anything: what else shows a usage, shows that of an earlier request once more.
+        """
+        if method != b"POST" or path.endswith(b"/cancel"):
+            return None
         key = (api, path)
         try:
             return self._dialects[key]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -127,5 +126,6 @@ def open_ones(records: Iterable[bytes]) -> dict[str, Reservation]:
 def _written(values: tuple[Any, ...]) -> bytes:
     try:
         return to_json(tuple(values), inf_nan_mode="null")
-    except PydanticSerializationError:  # half of a surrogate pair, which a path may hold
-        return json.dumps(values).encode("ascii")
+    except PydanticSerializationError:  # half of a surrogate pair, which nothing here can read back
+        whole = [v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for v in values]
+        return to_json(whole, inf_nan_mode="null")

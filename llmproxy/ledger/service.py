@@ -66,6 +66,8 @@ class Ledger(Service):
         interval: float = 1.0,
         keep_lines: float = 0.0,
         keep_days: float = 0.0,
+        scrub: Callable[[RequestRecord], RequestRecord] = lambda record: record,
+        redact: Callable[[str], str] = str,
     ) -> None:
         """
         @param directory: Where the journals of all processes are that share this machine's state.
@@ -74,6 +76,7 @@ class Ledger(Service):
         @param interval: Seconds between two batches for the store.
         @param keep_lines: Seconds for which a line is kept in the store; C{0}: for ever.
         @param keep_days: Seconds for which sums are kept by day; beyond, by month. C{0}: for ever.
+        @param scrub: Masks secrets in a record; C{redact} in a text.
         """
         self._books = books
         self._directory = Path(directory).absolute()
@@ -84,16 +87,20 @@ class Ledger(Service):
         self._interval = interval
         self._keep_lines = keep_lines
         self._keep_days = keep_days
+        self._scrub = scrub
+        self._redact = redact
         self._numbers = count(1)
         self._journal = Journal(self._directory / run, room)
         self._open: dict[str, tuple[int, bytes]] = {}
         self._place = FIRST
+        self._segment = 1
+        self._growing: Deferred[None] | None = None
         self._turns = DeferredLock()
         self._timer: IDelayedCall | None = None
-        self._flushing: Deferred[None] | None = None
+        self._round_under_way: Deferred[None] | None = None
         self._next_look = self._next_fold = 0.0
         self._wrong = ""
-        self._running = self._behind = False
+        self._running = self._behind = self._preparing = False
         self.entered = self.recovered = self.lost = 0
 
     # What the journey calls
@@ -111,7 +118,8 @@ class Ledger(Service):
         given: int,
     ) -> str:
         """A request is about to leave: keep that, whatever happens. Returns the id of its line."""
-        ledger_id = f"{self._run}-{next(self._numbers):x}"
+        ledger_id = f"{self._run}-{next(self._numbers):010x}"
+        request_id, model = self._redact(request_id), self._redact(model)
         record = records.reserved(
             Reservation(ledger_id, at, request_id, project_id, token_id, api, endpoint, model, bytes_in, given)
         )
@@ -127,13 +135,17 @@ class Ledger(Service):
         if ledger_id:
             self._open.pop(ledger_id, None)
         else:
-            ledger_id = f"{self._run}-{next(self._numbers):x}"
-        self._append(records.settled(records.line(ledger_id, record)))
+            ledger_id = f"{self._run}-{next(self._numbers):010x}"
+        self._append(records.settled(records.line(ledger_id, self._scrub(record))))
 
     def _append(self, record: bytes) -> None:
-        if not self._journal.append(record):
+        journal = self._journal
+        if not journal.append(record):
             self.lost += 1
             self._wrong = self._wrong or "journal_full"
+        elif journal.number != self._segment:  # the next must be ready long before this one is full
+            self._segment = journal.number
+            self._growing = Deferred.fromCoroutine(self._prepare())
 
     # What an operator looks at
 
@@ -180,6 +192,9 @@ class Ledger(Service):
             self._journal.close()
 
     async def _closed(self) -> None:
+        for begun in (self._growing, self._round_under_way):
+            if begun is not None:
+                await begun
         await self.flush()
         await self._turns.acquire()
         try:
@@ -208,7 +223,7 @@ class Ledger(Service):
             self._timer = self._clock.callLater(self._interval, self._tick)
 
     def _tick(self) -> None:
-        self._flushing = Deferred.fromCoroutine(self._round())
+        self._round_under_way = Deferred.fromCoroutine(self._round())
 
     async def _round(self) -> None:
         try:
@@ -228,15 +243,20 @@ class Ledger(Service):
 
     async def _prepare(self) -> None:
         """Have room ready before it is needed."""
+        if self._preparing:
+            return
+        self._preparing = True
         wrong = ""
-        if self._journal.needs_spare:
-            try:
+        try:
+            if self._journal.needs_spare:
                 await self._in_thread(self._journal.prepare)
-            except OSError as e:
-                wrong = "disk_full"
+                wrong = "journal_full" if self._journal.needs_spare else ""
+        except OSError as e:
+            wrong = "disk_full"
+            if wrong != self._wrong:
                 self._log.error("The ledger's journal cannot grow: {reason}", reason=e.strerror)
-            if self._journal.needs_spare and not wrong:
-                wrong = "journal_full"
+        finally:
+            self._preparing = False
         if wrong and wrong != self._wrong:
             self._log.error("The ledger may lose lines: {what}.", what=wrong)
         self._wrong = wrong

@@ -92,5 +92,5 @@ def datas(piece: bytes) -> Iterator[bytes]:
         found = [line[5:].removeprefix(b" ") for line in lines if line[4:5] == b":"]
         if found:
             yield b"\n".join(found)
-        elif event and not event.startswith((b":", b"event", b"id", b"retry")):
+        elif event and not event.startswith((b":", b"event:", b"id:", b"retry:")):
             yield event

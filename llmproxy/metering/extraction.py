@@ -17,6 +17,8 @@ Units = dict[str, int | float]
 
 GREATEST = 2**53  # what JSON readers of every kind agree on; a count beyond it is none
 
+LONGEST = 128  # characters of a model's name
+
 # Where an event keeps the answer that it tells of: responses, Anthropic's messages, Gemini's interactions.
 _WRAPPED = ("response", "message", "interaction")
 _PLACES = ("usage", "usageMetadata", "usage_info", "amazon-bedrock-invocationMetrics")
@@ -117,7 +119,8 @@ def _final(said: Mapping[str, Any]) -> bool | None:
 
 
 def _word(given: Any) -> str:
-    return given if isinstance(given, str) else ""
+    """A name that can be shown and kept; any other is none."""
+    return given if isinstance(given, str) and len(given) <= LONGEST and given.isprintable() else ""
 
 
 def flavour(usage: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -14,6 +13,7 @@ from twisted.logger import Logger
 from llmproxy.model import RequestRecord
 
 K = TypeVar("K")
+N = TypeVar("N", int, float)
 Reading = float | Mapping[str, float]
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -97,11 +97,15 @@ class Histogram:
 
 
 class Spent:
-    """What is summed up for one API and model."""
+    """What is summed up for one API and model.
 
-    __slots__ = ("cache_write", "cached", "cost", "estimated", "input", "output", "reasoning", "unpriced")
+    @ivar model: As it may be shown.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("cache_write", "cached", "cost", "estimated", "input", "model", "output", "reasoning", "unpriced")
+
+    def __init__(self, model: str) -> None:
+        self.model = model
         self.input = self.cached = self.cache_write = self.output = self.reasoning = 0
         self.estimated = self.unpriced = 0
         self.cost = 0.0
@@ -138,13 +142,16 @@ class Metrics:
         *,
         breakers: Callable[[], Mapping[str, str]] = dict,
         events_dropped: Callable[[], int] = lambda: 0,
+        redact: Callable[[str], str] = str,
     ) -> None:
         """
         @param breakers: Tells the state of each API's circuit breaker.
         @param events_dropped: Tells how many events were dropped.
+        @param redact: Masks secrets in a model's name.
         """
         self.breakers = breakers
         self.events_dropped = events_dropped
+        self._redact = redact
         self.in_flight = 0
         self.kinds: dict[tuple[str, int, str, str, str, bool], int] = {}
         self.traffic: dict[str, Traffic] = {}
@@ -191,7 +198,7 @@ class Metrics:
         if spent is None:
             if len(self.spent) >= MODELS:
                 key = (record.api, "other")
-            spent = self.spent.setdefault(key, Spent())
+            spent = self.spent.get(key) or self.spent.setdefault(key, Spent(self._redact(key[1])))
         spent.input += record.input_tokens
         spent.cached += record.cached_tokens
         spent.cache_write += record.cache_write_tokens
@@ -260,9 +267,9 @@ class Metrics:
         )
 
 
-def sums(pairs: Iterable[tuple[K, int]]) -> dict[K, int]:
+def sums(pairs: Iterable[tuple[K, N]]) -> dict[K, N]:
     """Add up what has the same key."""
-    found: Counter[K] = Counter()
+    found: dict[K, N] = {}
     for key, count in pairs:
-        found[key] += count
-    return dict(found)
+        found[key] = found[key] + count if key in found else count
+    return found

@@ -85,7 +85,7 @@ class _Families(Collector):
             found = {(api,): figure(traffic) for api, traffic in self._metrics.traffic.items()}
             yield _family(CounterMetricFamily(PREFIX + name, text, labels=("api",)), found)
         for name, text, sum_of in BY_MODEL:
-            spent = {key: sum_of(found) for key, found in self._metrics.spent.items()}
+            spent = sums(((api, found.model), sum_of(found)) for (api, _), found in self._metrics.spent.items())
             yield _family(CounterMetricFamily(PREFIX + name, text, labels=("api", "model")), spent)
         for name, text, histogram in HISTOGRAMS:
             family = HistogramMetricFamily(PREFIX + name, text, labels=("api",))
@@ -124,8 +124,8 @@ def to_json(metrics: Metrics) -> bytes:
         for api, traffic in metrics.traffic.items()
     }
     usage: dict[str, dict[str, dict[str, float]]] = {}
-    for (api, model), spent in metrics.spent.items():
-        usage.setdefault(api, {})[model] = {name: of(spent) for name, _, of in BY_MODEL}
+    for (api, _), spent in metrics.spent.items():
+        usage.setdefault(api, {})[spent.model] = {name: of(spent) for name, _, of in BY_MODEL}
     shown = asdict(metrics.snapshot()) | {
         "usage": usage,
         "latency": latency,

@@ -179,13 +179,7 @@ def test_every_request_once(own: Stack) -> None:
         found = entered(own, len(seen))
     assert len(found) == len(seen)
     assert len({line["id"] for line in found}) == len(found)
-    ids = Counter(
-        header.split(": ", 1)[1]
-        for entry in seen
-        for header in entry["headers"]
-        if header.lower().startswith("x-request-id")
-    )
-    assert ids == Counter(line["request_id"] for line in found)
+    assert request_ids(seen) == Counter(line["request_id"] for line in found)
     outcomes = Counter(line["outcome"] for line in found)
     assert outcomes["cancelled"] and outcomes["truncated"] >= 8
     lost = [line for line in found if line["error"] == "process_ended"]
@@ -193,10 +187,57 @@ def test_every_request_once(own: Stack) -> None:
     assert not list((own.home / "state" / "ledger").iterdir())
 
 
+def request_ids(entries: list[dict[str, Any]]) -> Counter[str]:
+    headers = (header for entry in entries for header in entry["headers"])
+    return Counter(header.split(": ", 1)[1] for header in headers if header.lower().startswith("x-request-id"))
+
+
+def test_killed_under_load(own: Stack) -> None:
+    """Requests in every phase when the process is killed, three times: each that left has its line, none has two."""
+    daemon = own.daemon
+    for name in ("second", "third", "last"):
+        with ThreadPoolExecutor(32) as many:
+            before = len(own.recorded())
+            streams = [many.submit(_stream, own, None, 0, daemon.port) for _ in range(64)]
+            eventually(lambda before=before: len(own.recorded()) >= before + 40)
+            daemon.kill()
+            for each in streams:
+                each.exception(20)
+        daemon = own.another(name)
+        daemon.start()
+    try:
+        seen = request_ids(own.recorded())
+        eventually(lambda: len(lines(own)) >= len(seen) and not _left(own, daemon.pid), 20)
+    finally:
+        daemon.stop()
+    found = Counter(line["request_id"] for line in lines(own))
+    assert set(found.values()) == {1}
+    assert set(seen) <= set(found)
+    unseen = [line for line in lines(own) if line["request_id"] not in seen]
+    assert all(line["error"] == "process_ended" for line in unseen), unseen
+    assert _left(own, 0) == []
+
+
+def test_stopped_in_good_order(own: Stack) -> None:
+    """What was answered just before is in the store when the process has ended, and no journal stays."""
+    body = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "a b c"}]}).encode()
+    for _ in range(5):
+        assert own.ask("POST", "/v1/chat/completions", body).status == 200
+    own.daemon.stop()
+    assert [line["outcome"] for line in lines(own)] == ["exact"] * 5
+    assert _left(own, 0) == []
+
+
+def _left(own: Stack, pid: int) -> list[str]:
+    """The journals on the disk; while a process lives, one is its own."""
+    found = sorted(path.name for path in (own.home / "state" / "ledger").iterdir())
+    return found[1:] if pid and len(found) == 1 else found
+
+
 _number = iter(range(10**9))
 
 
-def _stream(own: Stack, fault: str | None, leave_after: int) -> str:
+def _stream(own: Stack, fault: str | None, leave_after: int, port: int = 0) -> str:
     """One streamed chat completion, read to its end, or left after so many bytes."""
     body = json.dumps(
         {"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "tell me"}]}
@@ -207,7 +248,7 @@ def _stream(own: Stack, fault: str | None, leave_after: int) -> str:
         f"X-Request-ID: stream-{next(_number)}\r\nX-Sim-Events: 40\r\nX-Sim-Delay: 0,0.005\r\n{more}"
         f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    with socket.create_connection((HOST, own.daemon.port), 20) as sock:
+    with socket.create_connection((HOST, port or own.daemon.port), 20) as sock:
         sock.settimeout(20)
         sock.sendall(head.encode() + body)
         got = 0

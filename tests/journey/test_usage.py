@@ -49,6 +49,12 @@ class Used(Stage):
         self.exchange(body=BODY, answer=answer(body).replace(b"200 OK", b"400 Bad Request"))
         self.assert_used("none", 0, 0)
 
+    def test_fetched_again(self) -> None:
+        """A stored answer that is fetched uses nothing a second time."""
+        body = json.dumps({"model": "gpt-4o", "usage": CHAT_USAGE}).encode()
+        self.exchange(method="GET", path="/v1/models/m", body=None, answer=answer(body))
+        self.assert_used("none", 0, 0)
+
     def test_not_measured(self) -> None:
         """An API whose answers are not to be looked at."""
         self.begin(metering={"enabled": False})

@@ -121,6 +121,21 @@ class LedgerTests(SynchronousTestCase):
         self.assertEqual(told[6:], ["failed"] * 3)
         self.assertEqual(len({line.id for line in self.books.lines}), 9)
 
+    def test_secrets(self) -> None:
+        """What a client may have put into a name is masked before it is written anywhere."""
+
+        def redact(text: str) -> str:
+            return text.replace("secret", "***")
+
+        ledger = self.started(redact=redact, scrub=lambda told: told._replace(model=redact(told.model)))
+        ledger.settle("", record(1, model="a secret"))
+        ledger.reserve(NOW, "r2 secret", "p", "t", "openai", "/", "a secret", 1, 1)
+        self.assertNotIn(b"secret", b"".join(file.read_bytes() for file in self.world.directory.rglob("*.segment")))
+        self.world.kill(ledger)
+        self.started()
+        self.clock.advance(1)
+        self.assertEqual([line.model for line in self.books.lines], ["a ***", "a ***"])
+
     def test_more_than_a_segment_holds(self) -> None:
         """Segments follow one another, and those that were entered are removed."""
         ledger = self.started()

@@ -182,6 +182,12 @@ class MeasuringTests(SynchronousTestCase):
         usage = metered(body, asked="in-house")
         self.assertEqual((usage.cost_usd, usage.input_tokens), (None, 100))
 
+    def test_a_name_that_is_none(self) -> None:
+        """A model's name of any length, or with what steers a terminal, is not kept."""
+        for name in ("x" * 129, "a\nb", "\x1b[2J", "\ud800", 7, None, ["gpt-4o"]):
+            body = json.dumps({"model": name, "usage": CHAT_USAGE}).encode()
+            self.assertEqual(metered(body).model, "", name)
+
     def test_own_price(self) -> None:
         """An operator's price goes before the list's, by the name that was asked for too."""
         prices = Prices([OwnPrice("a*", "in-house", input=1.0, output=2.0, cached=0.5)])

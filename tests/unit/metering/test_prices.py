@@ -1,4 +1,4 @@
-"""Prices and counts are those of genai-prices, computed by itself."""
+"""Prices are those of genai-prices, computed by itself."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.metering.extraction import count
 from llmproxy.metering.prices import OwnPrice, Prices, listed
-from tests.unit.metering.samples import CHAT_USAGE, GEMINI, MESSAGE, RESPONSE
 
 SOLD = [
     (provider, model)
@@ -107,24 +105,3 @@ class CostTests(SynchronousTestCase):
         for number in range(10_000):
             self.assertIsNone(self.prices.cost("api", "openai", "", f"none-{number}", {"input_tokens": 1}, NOW))
         self.assertLess(len(self.prices._known), 5000)
-
-
-class CountTests(SynchronousTestCase):
-    """A usage object's counts are those that genai-prices extracts."""
-
-    def test_as_extracted(self) -> None:
-        """In the words of each provider."""
-        for said, provider, flavour in (
-            ({"usage": CHAT_USAGE}, "openai", "chat"),
-            ({"usage": CHAT_USAGE}, "azure", "chat"),
-            ({"usage": CHAT_USAGE}, "mistral", "default"),
-            (RESPONSE, "openai", "responses"),
-            (MESSAGE, "anthropic", "default"),
-            (GEMINI[2], "google", "default"),
-            ({"usage": {"prompt_tokens": 4, "total_tokens": 4}}, "openai", "embeddings"),
-            ({"usage": {"inputTokens": 4, "outputTokens": 5, "cacheReadInputTokens": 1}}, "aws", "default"),
-        ):
-            said = {**said, "model": None, "modelVersion": None}  # type: ignore[dict-item]
-            extracted = genai_prices.extract_usage(said, provider_id=provider, api_flavor=flavour).usage
-            usage = said.get("usage") or said["usageMetadata"]
-            self.assertEqual(Counts(**(count(usage, provider) or {})), extracted, flavour)  # type: ignore[arg-type]

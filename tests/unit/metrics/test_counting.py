@@ -5,8 +5,8 @@ from __future__ import annotations
 import unittest
 from typing import Any
 
-from llmproxy.metrics import Metrics, ProxyMetrics
-from llmproxy.metrics.counting import BOUNDS, MOST, Histogram
+from llmproxy.metrics import Metrics, ProxyMetrics, render
+from llmproxy.metrics.counting import BOUNDS, MODELS, MOST, Histogram
 from llmproxy.model import RequestRecord
 
 
@@ -116,3 +116,34 @@ class ExtraTests(unittest.TestCase):
         metrics.gauge("open_connections", "Open connections.", lambda: 1)
         with self.assertRaises(ValueError):
             metrics.counter("open_connections", "Again.", lambda: 1)
+
+
+class SpendingTests(unittest.TestCase):
+    def test_by_model(self) -> None:
+        """Tokens and cost are summed up by API and the model that answered; what is not known is counted as such."""
+        metrics = Metrics()
+        used: dict[str, Any] = {"input_tokens": 10, "cached_tokens": 4, "output_tokens": 5, "reasoning_tokens": 1}
+        metrics.observe(record(**used, answered="gpt-4o", cost_usd=0.5, basis="exact"))
+        metrics.observe(record(**used, answered="gpt-4o", basis="estimated"))
+        metrics.observe(record(**used, cost_usd=0.25))
+        metrics.observe(record(answered="gpt-4o"))
+        spent = metrics.spent["openai", "gpt-4o"]
+        self.assertEqual((spent.input, spent.cached, spent.output, spent.reasoning), (20, 8, 10, 2))
+        self.assertEqual((spent.cost, spent.estimated, spent.unpriced), (0.5, 1, 1))
+        self.assertEqual(metrics.spent["openai", "unknown"].cost, 0.25)
+
+    def test_models_without_end(self) -> None:
+        """A provider that repeats whatever model it is asked for does not fill the memory."""
+        metrics = Metrics()
+        for number in range(1000):
+            metrics.observe(record(answered=f"m{number}", input_tokens=1))
+        self.assertEqual(len(metrics.spent), MODELS + 1)
+        self.assertEqual(metrics.spent["openai", "other"].input, 1000 - MODELS)
+
+    def test_a_secret_for_a_model(self) -> None:
+        """What is shown of it is masked."""
+        metrics = Metrics(redact=lambda text: text.replace("secret", "[redacted]"))
+        metrics.observe(record(answered="a secret model", input_tokens=1))
+        text = render(metrics)[1].decode()
+        self.assertIn('llmproxy_input_tokens_total{api="openai",model="a [redacted] model"} 1.0', text)
+        self.assertNotIn("secret", text)

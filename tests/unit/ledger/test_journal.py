@@ -1,0 +1,77 @@
+"""A journal belongs to one process, and to another once that is no more."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from llmproxy.ledger.journal import FIRST, Journal, Room, find, names
+
+
+class JournalTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp())
+        self.journal = Journal(self.directory / "run", Room(1024, 8 * 1024))
+        self.journal.open()
+        self.addCleanup(self.journal.close)
+
+    def written(self, many: int) -> list[bytes]:
+        contents = [b"%d" % n * 20 for n in range(many)]
+        for content in contents:
+            self.assertTrue(self.journal.append(content))
+            self.journal.prepare()
+        return contents
+
+    def test_over_several_segments(self) -> None:
+        """Records follow one another over all of them; places only grow."""
+        contents = self.written(60)
+        found = list(self.journal.records(FIRST))
+        self.assertEqual([content for _, content in found], contents)
+        places = [place for place, _ in found]
+        self.assertEqual(places, sorted(set(places)))
+        self.assertEqual(places[-1], self.journal.place)
+        self.assertEqual([content for _, content in self.journal.records(places[29])], contents[30:])
+
+    def test_nobody_else_has_it(self) -> None:
+        """Not while its process lives; then exactly one."""
+        contents = self.written(3)
+        self.assertIsNone(find(self.directory, "run"))
+        os.close(self.journal._lock)
+        self.journal._lock = -1
+        first = find(self.directory, "run")
+        assert first is not None
+        self.assertIsNone(find(self.directory, "run"))
+        self.assertEqual([content for _, content in first.records()], contents)
+        first.close()
+        second = find(self.directory, "run")
+        assert second is not None
+        second.remove()
+        self.assertEqual((names(self.directory), find(self.directory, "run")), ([], None))
+
+    def test_old_segments(self) -> None:
+        """What lies before a place can go; what is written now never does."""
+        self.written(60)
+        old = self.journal.old(self.journal.place)
+        self.assertEqual(len(list(self.journal.path.glob("*.segment"))), len(old) + 2)
+        for segment in old:
+            self.journal.release(segment)
+        self.assertEqual(len(list(self.journal.path.glob("*.segment"))), 2)
+        self.assertEqual(self.journal.size, 2048)
+
+    def test_as_large_as_may_be(self) -> None:
+        """Then nothing more is taken, and nothing on the disk grows."""
+        while self.journal.append(b"x" * 100):
+            self.journal.prepare()
+        self.assertTrue(self.journal.is_full)
+        self.assertLessEqual(sum(f.stat().st_size for f in self.journal.path.glob("*.segment")), 8 * 1024)
+
+    def test_private(self) -> None:
+        """Nobody else may look into it."""
+        self.assertEqual(self.journal.path.stat().st_mode & 0o777, 0o700)
+
+    def test_names(self) -> None:
+        """Directories alone; none where there is nothing yet."""
+        (self.directory / "file").write_text("")
+        self.assertEqual((names(self.directory), names(self.directory / "nowhere")), (["run"], []))

@@ -1,0 +1,80 @@
+"""What stands in the journal can be read back, whatever the fields hold."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from llmproxy.ledger.records import Reservation, open_ones, read, reserved, settled
+from llmproxy.model import LedgerLine
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
+    ["\x1f", "\0", "\ud800", '"', "\\"]
+)
+COUNT = st.integers(0, 2**62)
+LINES = st.builds(
+    LedgerLine,
+    id=TEXT,
+    at=st.floats(0, 2e9),
+    duration=st.floats(0, 1e6),
+    request_id=TEXT,
+    model=TEXT,
+    answered=TEXT,
+    upstream_status=st.none() | st.integers(100, 599),
+    stream=st.booleans(),
+    input_tokens=COUNT,
+    cost_usd=st.none() | st.floats(0, 1e9),
+)
+RESERVATIONS = st.builds(
+    Reservation, TEXT, st.floats(0, 2e9), TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, bytes_in=COUNT, given=COUNT
+)
+
+
+def storable(value: Any) -> Any:
+    return value.replace("\ud800", "?") if isinstance(value, str) else value
+
+
+class RecordTests(SynchronousTestCase):
+    @given(LINES)
+    def test_lines(self, line: LedgerLine) -> None:
+        """Every field as it was, but half a surrogate pair, which is replaced."""
+        self.assertEqual(read(settled(line)), LedgerLine(*map(storable, line)))
+
+    @given(RESERVATIONS)
+    def test_reservations(self, reservation: Reservation) -> None:
+        """The same, and the line of one that was never settled."""
+        self.assertEqual(read(reserved(reservation)), Reservation(*map(storable, reservation)))
+        line = reservation.line()
+        self.assertEqual((line.id, line.input_tokens), (reservation.id, reservation.given))
+        self.assertEqual((line.outcome, line.error), ("truncated", "process_ended"))
+
+    @given(st.binary(max_size=60))
+    def test_anything(self, raw: bytes) -> None:
+        """What another version wrote, or nobody."""
+        for record in (raw, b"S" + raw, b"R" + raw, b"S{}", b"S[]", b"R[1]", b"S7", b""):
+            self.assertIsNone(read(record) if record != b"S" + raw or raw[:1] != b"[" else None)
+
+    def test_of_a_later_version(self) -> None:
+        """Fields that were added behind are left out; those that are missing have their defaults."""
+        line = LedgerLine("id", 1.0, request_id="r")
+        longer = b"S" + json.dumps([*line, "more"]).encode()
+        self.assertEqual(read(longer), line)
+        self.assertEqual(read(b'S["id", 1.0]'), LedgerLine("id", 1.0))
+
+    @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc"))))
+    def test_what_is_open(self, told: list[tuple[bool, str]]) -> None:
+        """What was reserved and not settled after that."""
+        expected: set[str] = set()
+        raw = []
+        for settles, name in told:
+            raw.append(
+                settled(LedgerLine(name, 0.0))
+                if settles
+                else reserved(Reservation(name, 0.0, "", "", "", "", "", "", 0, 0))
+            )
+            expected = expected - {name} if settles else expected | {name}
+        self.assertEqual(set(open_ones(raw)), expected)
