@@ -241,7 +241,7 @@ class Journey:
         if received is None:
             upload.taps.append(exchange.saw)
             return upload
-        exchange.whole = received if plan is not None else None
+        exchange.whole = received if plan is not None and plan.counts_tokens else None
         exchange.saw_all(received)
         if not received and not fields.has_body(exchange.request.lines):
             return None

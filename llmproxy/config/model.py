@@ -382,7 +382,7 @@ class Ledger(Section):
     """Where its journals are, on a disk of this machine; empty: `ledger` under `state_dir`."""
     segment_bytes: Size = Field(default=4 * 1024 * 1024, ge=64 * 1024, le=1024 * 1024 * 1024)
     """The size of one file of a journal; each is allocated before it is needed."""
-    max_bytes: Size = Field(default=256 * 1024 * 1024, ge=256 * 1024)
+    max_bytes: Size = Field(default=256 * 1024 * 1024, ge=128 * 1024)
     """How large a journal may get while the store does not answer; beyond that, lines are lost and counted."""
     interval: Duration = Field(default=1.0, gt=0)
     """How often lines are written to the store."""
@@ -390,6 +390,12 @@ class Ledger(Section):
     """How long single lines are kept; 0: for ever. Sums are kept always."""
     keep_days: Duration = 400 * 86400.0
     """How long sums are kept by day; older days are folded into their months; 0: never."""
+
+    @model_validator(mode="after")
+    def _room_for_two(self) -> Self:
+        if self.max_bytes < 2 * self.segment_bytes:
+            raise ValueError("max_bytes must be twice segment_bytes or more")
+        return self
 
 
 class Price(Section):

@@ -13,7 +13,7 @@ from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore
 from llmproxy.model import Claim
 
-AHEAD = 16  # requests like the present one that are taken in advance, but
+AHEAD = 256  # requests like the present one that are taken in advance, but
 SHARE = 50  # never more than this part of the budget, so that one that is nearly used up can be used by all
 MANY = 1024  # budgets, beyond which those of the past are forgotten
 REFUSED = 1.0  # seconds for which it is remembered that nothing is left

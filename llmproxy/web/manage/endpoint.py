@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 from llmproxy.caching import Contents
-from llmproxy.errors import AuditUnavailable, MethodNotAllowed, NotFound, RequestTooLarge
+from llmproxy.errors import AuditUnavailable, LimitsUnavailable, MethodNotAllowed, NotFound, RequestTooLarge
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.metrics import ProxyMetrics
 from llmproxy.model import Allowance, AuditEntry
@@ -63,6 +63,13 @@ class Desk:
     changes: DeferredLock = field(default_factory=DeferredLock)
     cache: Contents | None = None
     counts: Callable[[], ProxyMetrics] = ProxyMetrics
+
+    async def standing(self, owner: str, name: str, allowance: Allowance) -> list[Standing] | None:
+        """How these limits stand; C{None} while nobody can tell, which is no reason not to show the rest."""
+        try:
+            return await self.standings(owner, name, allowance)
+        except LimitsUnavailable:
+            return None
 
     def known(self) -> Known:
         """What a request's body is judged by now."""

@@ -62,7 +62,7 @@ class OneProject(Endpoint):
 
     async def get_project(self, call: Call) -> Answer:
         project = await self.desk.projects.get_project_by_id(call.id)
-        return as_json(project_json(project, await self.desk.standings("project", project.id, project.allowance)))
+        return as_json(project_json(project, await self.desk.standing("project", project.id, project.allowance)))
 
     async def update_project(self, call: Call) -> Answer:
         call.act.project_id = call.id

@@ -65,7 +65,7 @@ class OneToken(Endpoint):
 
     async def get_token(self, call: Call) -> Answer:
         token = await self.desk.tokens.get_token(call.id)
-        return as_json(token_json(token, await self.desk.standings("token", token.id, token.allowance)))
+        return as_json(token_json(token, await self.desk.standing("token", token.id, token.allowance)))
 
     async def update_token(self, call: Call) -> Answer:
         call.act.token_id = call.id

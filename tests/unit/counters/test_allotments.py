@@ -64,7 +64,7 @@ class AllotmentsTests(SynchronousTestCase):
         lock = self.allotments.lock(claim)
         self.successResultOf(lock.acquire())
         self.successResultOf(Deferred.fromCoroutine(self.allotments.give_back(all_of_it=True)))
-        self.assertEqual(self.spent(claim), 160)
+        self.assertEqual(self.spent(claim), AHEAD * 10)
         lock.release()
         self.successResultOf(Deferred.fromCoroutine(self.allotments.give_back(all_of_it=True)))
         self.assertEqual(self.spent(claim), 0)

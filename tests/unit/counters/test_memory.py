@@ -10,6 +10,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from llmproxy import plugins
+from llmproxy.counters.allotments import AHEAD
 from llmproxy.counters.memory import MemoryCounters
 from llmproxy.counters.unshared import UnsharedBudgets
 from llmproxy.errors import LimitsUnavailable, StoreUnavailable
@@ -160,7 +161,7 @@ class MemoryTests(MemoryCase):
         """What a process has in advance lasts; then requests are refused as such that can be tried again."""
         self.granted_now(budget(1_000_000, 10))
         self.budgets.away = True
-        for _ in range(15):
+        for _ in range(AHEAD - 1):
             self.granted_now(budget(1_000_000, 10))
         self.failureResultOf(self.made.reserve([budget(1_000_000, 10)]), LimitsUnavailable)
         self.budgets.away = False
@@ -179,7 +180,7 @@ class MemoryTests(MemoryCase):
         self.clock.advance(5)
         self.budgets.away = False
         self.clock.advance(5)
-        self.assertEqual((self.budgets.spent(), self.budgets.spent("other")), (160, 500))
+        self.assertEqual((self.budgets.spent(), self.budgets.spent("other")), (AHEAD * 10, 500))
 
     def test_those_who_wait_do_not_starve(self) -> None:
         """While the store takes its time everybody waits, and each gets what it asked for."""

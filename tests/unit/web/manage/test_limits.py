@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from llmproxy.errors import LimitsUnavailable
 from llmproxy.limits.plan import rules
 from llmproxy.model import Allowance, Budget
 from llmproxy.quota import Standing
 from llmproxy.web.manage import Management
+from llmproxy.web.manage.endpoint import Standings
 from llmproxy.web.root import Root
 from tests.unit.web.manage.desk import NOW, TOKEN, DeskTestCase
 
@@ -76,17 +78,8 @@ class LimitsTests(DeskTestCase):
             self.refused(self.ask("POST", "/manage/projects", {"name": "x", **body}), 422, word)
         self.assertEqual(self.store.projects, {})
 
-    def test_how_they_stand(self) -> None:
-        """Only where one is shown: a list would have to ask for each."""
-        asked: list[tuple[str, str]] = []
-
-        async def standings(owner: str, name: str, allowance: Allowance) -> list[Standing]:
-            asked.append((owner, name))
-            return [
-                Standing(rule, 3, NOW + 60 if rule.period == "day" else 0.0)
-                for rule in rules(owner, name, allowance, {})
-            ]
-
+    def telling(self, standings: Standings) -> None:
+        """Let this tell how limits stand."""
         self.root = Root(
             manage=Management(
                 projects=self.store,
@@ -100,6 +93,29 @@ class LimitsTests(DeskTestCase):
                 new_id=lambda: "proj-1",
             )
         )
+
+    def test_nobody_can_tell(self) -> None:
+        """Redis is away: everything else is shown all the same."""
+
+        async def standings(owner: str, name: str, allowance: Allowance) -> list[Standing]:
+            raise LimitsUnavailable
+
+        self.telling(standings)
+        shown = self.ask("GET", f"/manage/projects/{self.project(requests_per_minute=60)}")
+        self.assertEqual((shown.code, shown.json["requests_per_minute"], shown.json["limits"]), (200, 60, None))
+
+    def test_how_they_stand(self) -> None:
+        """Only where one is shown: a list would have to ask for each."""
+        asked: list[tuple[str, str]] = []
+
+        async def standings(owner: str, name: str, allowance: Allowance) -> list[Standing]:
+            asked.append((owner, name))
+            return [
+                Standing(rule, 3, NOW + 60 if rule.period == "day" else 0.0)
+                for rule in rules(owner, name, allowance, {})
+            ]
+
+        self.telling(standings)
         project = self.project(requests_per_minute=60, budget_usd="0.5/day")
         shown = self.ask("GET", f"/manage/projects/{project}").json["limits"]
         self.assertEqual(
