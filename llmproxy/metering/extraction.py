@@ -162,7 +162,7 @@ def count(usage: Mapping[str, Any], provider: str = "") -> Units | None:
             if step.__class__ is str:
                 value = value.get(step) if isinstance(value, dict) else None
             else:
-                value = step.extract(value) if isinstance(value, list) and _sound(value) else None
+                value = step.extract(value) if isinstance(value, list) and _sound(value, step.field) else None
             if value is None:
                 break
         else:
@@ -193,9 +193,9 @@ def _usage(told: Mapping[str, Any]) -> dict[str, Any] | None:
     return next((found for place in _PLACES if isinstance(found := told.get(place), dict)), None)
 
 
-def _sound(items: Sequence[Any]) -> bool:
-    """Whether genai-prices may look for its item here: it takes a name for text without asking."""
-    return len(items) < 100 and all(isinstance(i, dict) and isinstance(i.get("modality", ""), str) for i in items)
+def _sound(items: Sequence[Any], field: str) -> bool:
+    """Whether genai-prices may look for its item here: it takes what it looks at for text without asking."""
+    return len(items) < 100 and all(isinstance(i, dict) and isinstance(i.get(field, ""), str) for i in items)
 
 
 def _extractor(flavour: str, provider: str) -> UsageExtractor | None:

@@ -88,7 +88,7 @@ class Listed(NamedTuple):
                 found = self.model.calc_price(
                     counts, self.provider, genai_request_timestamp=moment, price_context=self.context
                 )
-            except ValueError:
+            except (ValueError, ArithmeticError):
                 continue  # details that do not add up: then without them
             return float(found.total_price)
         return None

@@ -36,6 +36,14 @@ class CountTests(SynchronousTestCase):
             self.assertIsNone(count({"prompt_tokens": bad, "completion_tokens": bad}), bad)
         self.assertEqual(count({"prompt_tokens": 5, "completion_tokens": -1}), {"input_tokens": 5})
 
+    def test_details_of_any_type(self) -> None:
+        """Lists of what they should not hold tell nothing, and what stands beside them counts."""
+        for bad in ([{"ttl": 5, "inputTokens": 1}], [5], [None], [[]], {}, "x", [{}] * 200):
+            units = count({"inputTokens": 4, "outputTokens": 5, "cacheDetails": bad}, "aws")
+            self.assertEqual(units, {"input_tokens": 4, "output_tokens": 5})
+            units = count({"promptTokenCount": 4, "promptTokensDetails": bad}, "google")
+            self.assertEqual(units, {"input_tokens": 4})
+
     def test_merged(self) -> None:
         """What comes later counts, and what is told only once stays."""
         both = merged(told(STARTED), told(ENDED))
