@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from llmproxy.audit import FileAudit
     from llmproxy.config.library import ProxyConfig
     from llmproxy.events import MemoryBus
-    from llmproxy.interfaces import IAuditLogger, IEventBus, IEventSink, IProjectStore, ITokenStore, ITokenValidator
+    from llmproxy.http.cachekeys import cache_key_from_request, cache_key_from_request_with_vary
+    from llmproxy.interfaces import (
+        IAuditLogger,
+        ICache,
+        ICacheFactory,
+        IEventBus,
+        IEventSink,
+        IProjectStore,
+        ITokenStore,
+        ITokenValidator,
+    )
     from llmproxy.metrics import ProxyMetrics
     from llmproxy.model import AuditEntry, Grant, Project, RequestRecord, Token
     from llmproxy.store.store import Store
@@ -25,8 +35,11 @@ _HOMES = {
     "llmproxy.audit": ("FileAudit",),
     "llmproxy.config.library": ("ProxyConfig",),
     "llmproxy.events": ("MemoryBus",),
+    "llmproxy.http.cachekeys": ("cache_key_from_request", "cache_key_from_request_with_vary"),
     "llmproxy.interfaces": (
         "IAuditLogger",
+        "ICache",
+        "ICacheFactory",
         "IEventBus",
         "IEventSink",
         "IProjectStore",
@@ -46,6 +59,8 @@ __all__ = [
     "FileAudit",
     "Grant",
     "IAuditLogger",
+    "ICache",
+    "ICacheFactory",
     "IEventBus",
     "IEventSink",
     "IProjectStore",
@@ -59,6 +74,8 @@ __all__ = [
     "Store",
     "Token",
     "TransparentProxy",
+    "cache_key_from_request",
+    "cache_key_from_request_with_vary",
 ]
 
 

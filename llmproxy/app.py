@@ -98,6 +98,8 @@ class Parts:
 
     def hang_up(self) -> Deferred[None]:
         """Let go of the connections to providers; fire when there are none."""
+        if self.caching is not None:
+            self.caching.rest()
         self.upstreams.close()
         return gatherResults([agent.close() for agent in self.agents]).addCallback(lambda _: None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.web.iweb import UNKNOWN_LENGTH
@@ -32,6 +32,7 @@ class Asking:
     @ivar status: What came of it, as in C{X-Cache-Status}; C{why}: one word more.
     @ivar entry: What is kept for it, where the provider must be asked about that first.
     @ivar said: Its C{Cache-Control}.
+    @ivar taps: See every piece of the provider's answer once, if it is shared with others; set before L{fetch}.
     @ivar granted: For how long it lets its answer be kept; C{None} where that is for the provider to say.
     """
 
@@ -39,6 +40,7 @@ class Asking:
     why = ""
     key = ""
     entry: Entry | None = None
+    taps: Sequence[Callable[[bytes], object]] = ()
 
     _forward = "uri-miss"
     _looked = False

@@ -188,7 +188,7 @@ class Flight:
         self._entry = entry
         self.leader.status = "stored"
         mask = Mask(self._secret) if answer.code >= 400 else None
-        self._shared = shared = Shared(answer, lines, mask, self, self._caching.measuring(entry))
+        self._shared = shared = Shared(answer, lines, mask, self, self._caching.measuring(entry), self.leader.taps)
         waiting, self._waiting = self._waiting, []
         found = [(each, self._reading(asking)) for each, asking in waiting]
         shared.begin()

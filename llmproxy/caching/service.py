@@ -105,6 +105,8 @@ class Caching(Service):
             self._remember(route.target)
         else:
             return None
+        if self.scope == "token" and not grant.token_id:
+            return None  # nobody knows whose answers these would be
         if b"no-store" in said or not reuse.PASSED_BY.isdisjoint(lines.names):
             return None
         return Asking(self, plan, self._tenant(grant), grant.token_id, method, lines, said, granted)
@@ -112,7 +114,8 @@ class Caching(Service):
     def changed(self, route: Route, grant: Grant, method: bytes, lines: FieldLines, answer: Answer) -> None:
         """A request that has nothing to do with the cache was answered: what it makes doubtful is forgotten."""
         plan = self.plans[route.api_name]
-        if method in invalidation.SAFE or not plan.reads:
+        nobody_reads = self._reads is not None and not self._reads and self.shelf.nearby is not None
+        if nobody_reads or method in invalidation.SAFE or not plan.reads:
             return
         for target in invalidation.doubtful(route.target, plan.host, answer.code, answer.lines):
             if self._reads is None or self.shelf.nearby is None or target.partition(b"?")[0] in self._reads:
@@ -194,9 +197,13 @@ class Caching(Service):
     @deferred
     async def stopService(self) -> None:
         Service.stopService(self)
+        self.rest()
+        await gatherResults(list(self._background), consumeErrors=True)
+
+    def rest(self) -> None:
+        """Stop what goes on in the background."""
         for running in list(self._background):
             running.cancel()
-        await gatherResults(list(self._background), consumeErrors=True)
 
     def _run(self, coroutine: Coroutine[Deferred[Any], Any, None]) -> None:
         """Let it go on by itself, until it is over or this service is stopped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IPushProducer, IReactorTime
@@ -55,8 +56,10 @@ class Shared:
         mask: Mask | None,
         told: Sharing,
         clock: IReactorTime | None = None,
+        taps: Sequence[Callable[[bytes], object]] = (),
     ) -> None:
         """
+        @param taps: See every piece once, whoever reads it.
         @param mask: Stars the provider's key out of the body.
         @param clock: By which the gaps between pieces are measured; C{None}: they are not.
         """
@@ -66,6 +69,7 @@ class Shared:
         self._mask = mask
         self._clock = clock
         self._told = told
+        self._taps = taps
         self._pieces: list[bytes] = []
         self._first = 0  # how many pieces have been let go
         self._size = 0  # bytes that have come
@@ -115,6 +119,8 @@ class Shared:
     def _add(self, data: bytes) -> None:
         if not data or self._end is not None:
             return
+        for tap in self._taps:
+            tap(data)
         self._pieces.append(data)
         self._size += len(data)
         if self._keeping:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.logger import Logger
 
 from llmproxy.cache.memory import MemoryCache
 from llmproxy.http.cachekeys import variant_key
@@ -20,6 +21,8 @@ class Shelf:
 
     @ivar nearby: The cache, where it is in this process: then entries are kept as they are, and found at once.
     """
+
+    _log = Logger()
 
     def __init__(self, cache: ICache, now: Callable[[], float]) -> None:
         self.cache = cache
@@ -59,13 +62,25 @@ class Shelf:
         return succeed(self.nearby.forget(key)) if self.nearby is not None else self.cache.remove(key)
 
     async def _get(self, key: str) -> Entry | Variants | None:
-        data = await self.cache.get(key)
+        try:
+            data = await self.cache.get(key)
+        except CancelledError:
+            raise
+        except Exception:
+            self._log.failure("The cache failed, which it never should.")
+            return None
         return None if data is None else decoded(data)
 
     async def _keep(self, key: str, kept: Entry | Variants, ttl: float) -> bool:
         if self.nearby is not None:
             return self.nearby.keep(key, kept, _size(kept), ttl)
-        return await self.cache.put(key, encoded(kept), ttl)
+        try:
+            return await self.cache.put(key, encoded(kept), ttl)
+        except CancelledError:
+            raise
+        except Exception:
+            self._log.failure("The cache failed, which it never should.")
+            return False
 
 
 def _size(kept: Entry | Variants) -> int:

@@ -52,7 +52,7 @@ def cache_key(
     @param body: The request's whole body; it counts by its SHA-256.
     @param marks: Settings that make answers differ.
     """
-    return key_of(key_prefix(api, tenant, target), api, tenant, method, target, lines, body, marks)
+    return key_of(_prefix(api, tenant, target), api, tenant, method, target, lines, body, marks)
 
 
 def key_of(
@@ -86,6 +86,10 @@ def key_prefix(api: str = "", tenant: Sequence[str] | None = None, target: bytes
         return ""
     if tenant is None:
         return f"{_escaped(api.encode())}/"
+    return _prefix(api, tenant, target)
+
+
+def _prefix(api: str, tenant: Sequence[str], target: bytes) -> str:
     whom = "/".join(_escaped(name.encode()) for name in tenant) or "*"
     return f"{_escaped(api.encode())}/{whom}{_shown(target) or '/'}"
 

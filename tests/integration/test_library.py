@@ -118,6 +118,21 @@ def test_metrics_are_a_snapshot(stack: Stack, tmp_path: Path) -> None:
         eventually(lambda: re.search(r"^2 1 0$", out.read_text(), re.MULTILINE))
 
 
+def test_keys_of_requests(stack: Stack, tmp_path: Path) -> None:
+    """They can be made of Twisted's own requests, and of ours."""
+    telling = EXAMPLES["keys"] + "class Telling(TransparentProxy):\n    def render(self, request):\n"
+    telling += "        told(request)\n        return super().render(request)\n"
+    telling += "proxy = Telling(config, OneToken(), OneKey())\n"
+    plain = BASIC.replace("from llmproxy.wire.server import Site", "from twisted.web.server import Site")
+    said = []
+    for start in (BASIC, plain):
+        with serving(start + telling + SERVING, stack, tmp_path) as (url, out):
+            assert ask(url)[0] == 200
+            said.append([line for line in out.read_text().splitlines() if "/v1/chat" in line])
+    assert len(said[0]) == 2 and said[0][0].startswith("default/project-1/v1/chat/completions ")
+    assert said[0] == said[1]
+
+
 def test_the_real_store(stack: Stack, tmp_path: Path) -> None:
     code = BASIC + EXAMPLES["real"]
     code += "def started(result):\n    global proxy\n    _, proxy, token = result\n    print(token)\n"

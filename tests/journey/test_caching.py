@@ -5,8 +5,12 @@ from __future__ import annotations
 from email.utils import formatdate
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
+from llmproxy.caching.shelf import Shelf
 from llmproxy.model import Grant
 from tests.journey.stage import CHAT, KEY, OTHER, TOKEN, Reply, Stage, chunk, reply, request
+from tests.unit.caching.made import Far
 
 MODELS = "/v1/models"
 OPT_IN = "Cache-Control: public, max-age=60"
@@ -488,6 +492,13 @@ class Tenants(Caching):
         self.answered(answer())
         self.hit()
 
+    def test_tokens_that_nobody_knows(self) -> None:
+        """C{scope: token} with a validator that only tells projects: nothing is kept."""
+        self.cache = {"scope": "token"}
+        self.begin()
+        self.tokens.grants[TOKEN] = "project-1"
+        self.assertEqual(self.fill()["X-Cache-Status"], "bypass")
+
     def test_everybody_where_the_operator_says_so(self) -> None:
         """C{scope: shared}, and only what the provider calls public."""
         self.cache = {"scope": "shared"}
@@ -504,6 +515,42 @@ class Tenants(Caching):
         self.assertIsNone(self.get("anthropic-version: 2026-10-21"))
         self.answered(FRESH)
         self.hit("Anthropic-Version: 2023-06-01")
+
+
+class Elsewhere:
+    """The same with a cache that only speaks bytes, as one in another process."""
+
+    def _start(self, *args: Any, **settings: Any) -> None:
+        super()._start(*args, **settings)  # type: ignore[misc]
+        self.far = Far(self.network)  # type: ignore[attr-defined]
+        caching = self.proxy._parts.caching  # type: ignore[attr-defined]
+        if caching is not None:
+            caching.shelf.cache.stopService()
+            caching.shelf = Shelf(self.far, caching.now)
+
+    def _finish(self) -> None:
+        self.far.inner.stopService()
+        super()._finish()  # type: ignore[misc]
+
+
+class HitsElsewhere(Elsewhere, Hits):
+    def test_a_cache_that_takes_its_time(self) -> None:
+        """A request waits for it; a client that leaves does not, and the provider is not asked."""
+        self.far.get = lambda key: Deferred()  # type: ignore[method-assign]
+        clients = [self.ask(method="GET", path=MODELS, body=None) for _ in range(2)]
+        self.assertEqual(self.provider.lines, [])
+        for client in clients:
+            client.reset()
+        self.assertEqual([record.outcome for record in self.events.records], ["cancelled", "cancelled"])
+        self.assertEqual(self.provider.lines, [])
+
+
+class RevalidationElsewhere(Elsewhere, Revalidation):
+    pass
+
+
+class VariantsElsewhere(Elsewhere, Variants):
+    pass
 
 
 class Dates(Caching):

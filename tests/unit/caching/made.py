@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
+from zope.interface import implementer
 
 from llmproxy.cache.memory import MemoryCache
 from llmproxy.caching import Caching, Contents
 from llmproxy.config.model import Api, Cache, Settings
 from llmproxy.interfaces import ICache
+from llmproxy.model import CacheUsage
 
 SIZE = 16 * 1024 * 1024
 
@@ -25,3 +29,28 @@ def contents(clock: Clock, cache: ICache | None = None, **told: Any) -> Contents
     """A cache in memory, unless another is given, with these settings under C{cache:}."""
     kept = MemoryCache(clock, SIZE) if cache is None else cache
     return Contents(Caching(kept, settings(**told), clock, clock.seconds), "memory", SIZE)
+
+
+@implementer(ICache)
+class Far:
+    """A cache that only speaks bytes, as one in another process."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.inner = MemoryCache(clock, 10_000_000)
+        self.garbage: bytes | None = None
+
+    def get(self, key: str) -> Deferred[bytes | None]:
+        return self.inner.get(key) if self.garbage is None else succeed(self.garbage)
+
+    def put(self, key: str, value: bytes, ttl: float) -> Deferred[bool]:
+        assert isinstance(value, bytes)
+        return self.inner.put(key, value, ttl)
+
+    def remove(self, key: str) -> Deferred[bool]:
+        return self.inner.remove(key)
+
+    def purge(self, prefix: str) -> Deferred[int]:
+        return self.inner.purge(prefix)
+
+    def usage(self) -> Deferred[CacheUsage]:
+        return self.inner.usage()

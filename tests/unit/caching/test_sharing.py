@@ -100,6 +100,15 @@ class SharedTests(Case):
         self.assertEqual(self.told.bodies, [b"ab"])
         self.assertEqual(shared.reader().whole, b"ab")
 
+    def test_taps(self) -> None:
+        """They see every piece once, however many read it."""
+        seen: list[bytes] = []
+        shared = Shared(Answer(), [], Mask(b"secret"), Told(), taps=[seen.append])  # type: ignore[arg-type]
+        self.join(shared)
+        self.join(shared)
+        shared.dataReceived(b"a secret")
+        self.assertEqual(seen, [b"a ******"])
+
     def test_a_cut(self) -> None:
         """All see it, and nothing whole is told."""
         shared = self.share()

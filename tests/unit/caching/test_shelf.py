@@ -5,44 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from llmproxy.cache.memory import MemoryCache
 from llmproxy.caching.shelf import VARIANTS_KEPT, Shelf
 from llmproxy.http.caching.entry import Entry
-from llmproxy.interfaces import ICache
-from llmproxy.model import CacheUsage
+from tests.unit.caching.made import Far
 
 ENTRY = Entry(200, b"OK", b"A: b", b"body", 0.0, 60.0, etag=b'"x"')
 FRENCH = replace(ENTRY, body=b"fr", vary=(b"accept-language",))
-
-
-@implementer(ICache)
-class Far:
-    """A cache that only speaks bytes, as one in another process."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.inner = MemoryCache(clock, 10_000_000)
-        self.garbage: bytes | None = None
-
-    def get(self, key: str) -> Deferred[bytes | None]:
-        return self.inner.get(key) if self.garbage is None else succeed(self.garbage)
-
-    def put(self, key: str, value: bytes, ttl: float) -> Deferred[bool]:
-        assert isinstance(value, bytes)
-        return self.inner.put(key, value, ttl)
-
-    def remove(self, key: str) -> Deferred[bool]:
-        return self.inner.remove(key)
-
-    def purge(self, prefix: str) -> Deferred[int]:
-        return self.inner.purge(prefix)
-
-    def usage(self) -> Deferred[CacheUsage]:
-        return self.inner.usage()
 
 
 class ShelfContract:
@@ -135,3 +108,10 @@ class Elsewhere(ShelfContract, SynchronousTestCase):
             self.far.garbage = garbage
             self.assertIsNone(self.look())
             self.put(FRENCH, b"Accept-Language: fr")
+
+    def test_a_cache_that_breaks_its_promise(self) -> None:
+        """It never fails, it says; if it does, requests go on, and somebody is told."""
+        self.far.get = self.far.put = lambda *_: fail(OSError("broken"))  # type: ignore[assignment]
+        self.assertIsNone(self.look())
+        self.assertFalse(self.successResultOf(Deferred.fromCoroutine(self.shelf.put("k", [], ENTRY))))
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
