@@ -50,6 +50,7 @@ class Exchange:
     authorized: float | None = None
     asked: float | None = None
     first_byte: float | None = None
+    _facts: sniff.Facts | None = None
 
     def __init__(self, request: Request, request_id: str, client: str, started_at: float, arrived: float) -> None:
         """
@@ -95,7 +96,12 @@ class Exchange:
     @property
     def facts(self) -> sniff.Facts:
         """What is known so far of what is asked for."""
-        return sniff.facts(bytes(self.prefix))
+        if self._facts is not None:
+            return self._facts
+        facts = sniff.facts(bytes(self.prefix))
+        if self.request.upload.done:
+            self._facts = facts
+        return facts
 
     def _used(self, model: str) -> Usage:
         """What its answer tells, and where it told nothing or there was none, what is likely."""

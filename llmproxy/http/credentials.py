@@ -61,17 +61,7 @@ def take(lines: Iterable[bytes], query: bytes | None = None, query_key: bool = F
     ASCII characters. All of them are taken out, and so are C{Proxy-Authorization}, cookies of ours, and any other
     field or query parameter that holds the token or anything like one that this proxy issues.
     """
-    lines = FieldLines.of(lines)
-    kept, names = list(lines), list(lines.names)
-    found: dict[int, list[bytes]] = {}
-    for at in reversed([at for at, name in enumerate(names) if name in _CARRIERS]):
-        kind, line = _CARRIERS[names[at]], kept[at]
-        if kind == _COOKIE and (others := _cookie(line)):
-            kept[at] = others
-            continue
-        if kind <= X_GOOG_API_KEY:
-            found.setdefault(kind, []).append(line[len(names[at]) + 1 :].strip(b" \t"))
-        del kept[at], names[at]
+    kept, names, found = _parted(FieldLines.of(lines))
     if found:
         first = min(found)
         token = _only(found[first], bearer=first == AUTHORIZATION)
@@ -84,6 +74,24 @@ def take(lines: Iterable[bytes], query: bytes | None = None, query_key: bool = F
     if query:
         query = _without_credentials(query, token, query_key)
     return Taken(None if token is None else token.decode("ascii"), rest, query)
+
+
+def _parted(lines: FieldLines) -> tuple[list[bytes], list[bytes], dict[int, list[bytes]]]:
+    """The lines that carry no credential with their names, and what the others carry, by their kind."""
+    kept, names = list(lines), list(lines.names)
+    found: dict[int, list[bytes]] = {}
+    at = 0
+    for name in [name for name in names if name in _CARRIERS]:  # most requests have one
+        at, kind = names.index(name, at), _CARRIERS[name]
+        line = kept[at]
+        if kind == _COOKIE and (others := _cookie(line)):
+            kept[at] = others
+            at += 1
+            continue
+        if kind <= X_GOOG_API_KEY:
+            found.setdefault(kind, []).append(line[len(name) + 1 :].strip(b" \t"))
+        del kept[at], names[at]
+    return kept, names, found
 
 
 def well_formed(token: str) -> bool:

@@ -119,7 +119,8 @@ class Ledger(Service):
     ) -> str:
         """A request is about to leave: keep that, whatever happens. Returns the id of its line."""
         ledger_id = f"{self._run}-{next(self._numbers):010x}"
-        request_id, model = self._redact(request_id), self._redact(model)
+        if (named := f"{request_id}\0{model}") is not self._redact(named):  # which most are
+            request_id, model = self._redact(request_id), self._redact(model)
         record = records.reserved(
             Reservation(ledger_id, at, request_id, project_id, token_id, api, endpoint, model, bytes_in, given)
         )

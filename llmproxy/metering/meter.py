@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from pydantic_core import from_json
+
 from llmproxy.http import fields
 from llmproxy.metering import estimating
 from llmproxy.metering.decoding import Decoder
@@ -255,8 +257,8 @@ def _invocation(lines: Sequence[bytes]) -> Units | None:
 
 def _parsed(raw: bytes) -> Any:
     try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
+        return from_json(raw)
+    except ValueError:
         return None
 
 

@@ -66,6 +66,15 @@ class Taking(TestCase):
         self.assertEqual(take([b"Cookie:"]).lines, [b"Cookie:"])
         self.assertEqual(take([b"cookie: a=1; LLMProxy_session=x; b=2"]).lines, [b"cookie: a=1; b=2"])
         self.assertEqual(take([b"Cookie: llmproxy_session=x"]).lines, [])
+        several = [
+            b"cookie: a=1",
+            b"A: 1",
+            b"Cookie: llmproxy_x=y",
+            b"api-key: k",
+            b"Cookie: b=2; llmproxy_x=y",
+            b"B: 2",
+        ]
+        self.assertEqual(take(several), ("k", [b"cookie: a=1", b"A: 1", b"Cookie: b=2", b"B: 2"], None))
 
     def test_the_token_in_another_field(self) -> None:
         """It never leaves, whichever field it was copied into."""
