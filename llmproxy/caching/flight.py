@@ -110,11 +110,10 @@ class Flight:
         asked_at = self._caching.now()
         try:
             answer, self._secret = await fetch(self.leader.outgoing())
+            lines = masked_lines(answer.lines, self._secret)
+            self._answered(answer, Received(answer.code, answer.phrase, lines, asked_at, self._caching.now()))
         except Exception as e:  # told to those who wait, a cancelled wait included
             self._failed(e)
-            return
-        lines = masked_lines(answer.lines, self._secret)
-        self._answered(answer, Received(answer.code, answer.phrase, lines, asked_at, self._caching.now()))
 
     def _failed(self, error: Exception) -> None:
         leader = self.leader
@@ -165,8 +164,10 @@ class Flight:
         assert entry is not None
         self.leader.why = why
         for each, asking in self._land():
-            if asking is self.leader or self._alike(asking, entry):
-                each.callback(asking.give(entry, status if asking is self.leader else "coalesced"))
+            if asking is self.leader:
+                each.callback(asking.give(entry, status))
+            elif self._serves(asking, entry, failing=why != ""):
+                each.callback(asking.give(entry, "coalesced"))
             else:
                 each.callback(None)
 
@@ -187,7 +188,8 @@ class Flight:
     def _share(self, answer: Answer, entry: Entry, lines: list[bytes]) -> None:
         self._entry = entry
         self.leader.status = "stored"
-        mask = Mask(self._secret) if answer.code >= 400 else None
+        others = self._caching.scope == "shared"  # they may be given nothing of a key that is not their project's
+        mask = Mask(self._secret) if answer.code >= 400 or others else None
         self._shared = shared = Shared(answer, lines, mask, self, self._caching.measuring(entry), self.leader.taps)
         waiting, self._waiting = self._waiting, []
         found = [(each, self._reading(asking)) for each, asking in waiting]
@@ -199,13 +201,22 @@ class Flight:
     def _reading(self, asking: Asking) -> Found | None:
         assert self._shared is not None and self._entry is not None
         if asking is not self.leader:
-            if not self._alike(asking, self._entry):
+            if not self._serves(asking, self._entry):
                 return None
             asking.status = "coalesced"
         return Found(self._shared.reader())
 
-    def _alike(self, asking: Asking, entry: Entry) -> bool:
-        """Whether the answer was chosen by nothing that the two requests differ in."""
+    def _serves(self, asking: Asking, entry: Entry, failing: bool = False) -> bool:
+        """Whether the answer will do for another request than the one it was given to, as if it had been kept before.
+
+        It must have been chosen by nothing that the two requests differ in.
+
+        @param failing: The provider does not give a better one.
+        """
+        now = self._caching.now()
+        will_do = reuse.verdict(entry, asking.said, now) != "ask"
+        if not will_do and not (failing and reuse.stands_in(entry, asking.said, now)):
+            return False
         return selecting(asking.lines, entry.vary) == selecting(self.leader.lines, entry.vary)
 
     # What the shared answer tells

@@ -184,7 +184,7 @@ class Caching(Service):
 
     def refresh(self, asking: Asking, entry: Entry, refetch: Refetch) -> None:
         """Fetch a fresh answer in the place of a stale one that has just been given."""
-        if asking.key in self.flights or asking.method == b"HEAD":
+        if asking.key in self.flights or asking.method == b"HEAD" or b"only-if-cached" in asking.said:
             return
         own = Asking(
             self, asking.plan, asking.tenant, asking.token_id, asking.method, asking.lines, asking.said, asking.granted

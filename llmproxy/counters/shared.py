@@ -28,9 +28,7 @@ from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory
 from llmproxy.model import Claim, Verdict
 from llmproxy.redis import Redis, RedisRefused, RedisUnavailable, connect
 
-TIMEOUT = (
-    0.25  # seconds for a reservation; longer than a look into a cache may take, for one that comes late stays made
-)
+TIMEOUT = 1.0  # seconds; longer than a look into a cache may take: a reservation that comes late stays made
 BEAT = 1.0  # seconds between two looks at what is to be renewed or told
 BATCH = 200  # leases renewed, or requests settled, at once
 OWED = 10_000  # settlements that may wait for Redis to come back

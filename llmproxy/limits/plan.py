@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from llmproxy.model import Allowance, Budget, Claim
 
-OWNERS = ("token", "project", "API")
 UNITS = {
     "requests_per_minute": "requests",
     "tokens_per_minute": "tokens",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.journey.stage import CHAT, OTHER, STREAM, TOKEN, Stage, chunk, reply, request
+from tests.journey.stage import CHAT, KEY, OTHER, STREAM, TOKEN, Stage, chunk, reply, request
 from tests.journey.test_caching import FRESH, MODELS, OPT_IN, answer
 from tests.network import Party
 
@@ -166,6 +166,34 @@ class Joining(Stage):
         self.assertEqual(self.calls(), 2)
         self.provider.last.send(answer("Cache-Control: max-age=9", "Vary: Accept-Language", body=b'"de"'))
         self.assertEqual(reply(german.take()).body, b'"de"')
+
+    def test_an_answer_that_must_be_asked_for_each_time(self) -> None:
+        """It is kept, but whoever waits must ask whether it is true for himself."""
+        clients = [self.ask(method="GET", path=MODELS, body=None) for _ in range(2)]
+        self.provider.last.send(answer("Cache-Control: no-cache", 'ETag: "x"', body=b'"x"'))
+        self.assertEqual(reply(clients[0].take())["X-Cache-Status"], "stored")
+        self.assertEqual(self.calls(), 2)
+        self.provider.last.send(answer("Cache-Control: no-cache", 'ETag: "y"', body=b'"y"'))
+        self.assertEqual(reply(clients[1].take()).body, b'"y"')
+
+    def test_an_answer_that_is_not_what_the_other_wants(self) -> None:
+        """One who wants it fresher asks for himself."""
+        first = self.ask(method="GET", path=MODELS, body=None)
+        second = self.ask("Cache-Control: min-fresh=60", method="GET", path=MODELS, body=None)
+        self.provider.last.send(answer("Cache-Control: max-age=30"))
+        self.assertEqual(reply(first.take()).status, 200)
+        self.assertEqual(self.calls(), 2)
+        second.reset()
+
+    def test_a_key_in_what_everybody_may_be_given(self) -> None:
+        """With C{scope: shared} the provider's key is starred out of any answer that others get."""
+        self.cache = {"scope": "shared"}
+        self.begin()
+        clients = [self.ask(method="GET", path=MODELS, body=None, token=token) for token in (TOKEN, OTHER)]
+        self.assertEqual(self.calls(), 1)
+        self.provider.last.send(answer("Cache-Control: public, max-age=9", body=KEY.encode()))
+        for client in clients:
+            self.assertEqual(reply(client.take()).body, b"*" * len(KEY))
 
     def test_tenants(self) -> None:
         """Nobody joins another project's call."""
