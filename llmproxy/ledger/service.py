@@ -210,10 +210,14 @@ class Ledger(Service):
 
     @deferred
     async def flush(self) -> None:
-        """Enter what was settled so far. L{StoreUnavailable} where the store does not answer."""
+        """Enter what was settled so far. L{StoreUnavailable} where the store does not answer.
+
+        What is settled meanwhile has its own turn: under load it would else never end, in ever smaller batches.
+        """
         await self._turns.acquire()
         try:
-            while await self._enter_some():
+            upto = self._journal.place
+            while self._place < upto and await self._enter_some(upto):
                 pass
             await self._release()
         finally:
@@ -262,11 +266,9 @@ class Ledger(Service):
             self._log.error("The ledger may lose lines: {what}.", what=wrong)
         self._wrong = wrong
 
-    async def _enter_some(self) -> bool:
+    async def _enter_some(self, upto: int) -> bool:
         """Enter one batch; whether there may be more."""
-        before, upto = self._place, self._journal.place
-        if before == upto:
-            return False
+        before = self._place
         part = await self._books.enter(self._run, partial(_batch, self._journal.records, before, upto))
         if part is None:
             self._place = await self._books.place(self._run) or FIRST
