@@ -186,13 +186,15 @@ def test_a_daemon_that_is_killed_leaves_its_leases(four: Four) -> None:
             pass  # it is killed
 
     streams = [Thread(target=stream, daemon=True) for _ in range(4)]
+    before = len(stack.recorded())
     for each in streams:
         each.start()
+    eventually(lambda: len(stack.recorded()) == before + 4)  # all four are in, before anybody takes their place
 
     def status() -> int:
         return stack.ask("POST", CHAT, BODY, token=token).status
 
-    eventually(lambda: status() == 429)
+    assert status() == 429
     end = time.monotonic() + 1.5 * LEASE  # longer than a lease: they are renewed
     while time.monotonic() < end:
         assert status() == 429
