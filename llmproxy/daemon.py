@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -113,6 +114,7 @@ class Daemon(MultiService):
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look at it again
         gc.set_threshold(20_000, 20, 50)  # a request makes hundreds of objects and hardly ever a cycle
+        sys.setswitchinterval(0.0002)  # a thread of the store that computes is not to hold up the reactor for 5 ms
         _log.info("Ready: {count} APIs.", count=len(self._settings.apis))
 
     def _cannot_start(self, failure: Any) -> None:

@@ -34,5 +34,7 @@ class FieldLines(list[bytes]):
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of all fields of this name, which is given in lower case, in order."""
+        if name not in self.names:
+            return []
         end = len(name) + 1
         return [line[end:].strip(b" \t") for line, its in zip(self, self.names, strict=True) if its == name]

@@ -237,14 +237,9 @@ class _Stream(Events):
 
 def _described(lines: Iterable[bytes]) -> tuple[bytes, bytes]:
     """The media type of an answer, and how it is encoded; both in lower case."""
-    kind = encoding = b""
-    for line in lines:
-        name = line[:17].lower()
-        if name.startswith(b"content-type:"):
-            kind = line[13:].partition(b";")[0].strip().lower()
-        elif name == b"content-encoding:":
-            encoding += (b"," if encoding else b"") + line[17:].strip().lower()
-    return kind, encoding
+    kind = fields.value(lines, b"content-type") or b""
+    encoding = b",".join(fields.values(lines, b"content-encoding"))
+    return kind.partition(b";")[0].strip().lower(), encoding.lower()
 
 
 def _invocation(lines: Sequence[bytes]) -> Units | None:
