@@ -218,6 +218,7 @@ def build(
         fresh_id=fresh_ids(random),
         trusted_proxies=settings.server.trusted_proxies,
         ledger=ledger,
+        endings=Turn(reactor, most=64),
     )
     for listener in (tokens.forget_project, parts.keys.forget):
         store.watch(listener)

@@ -22,6 +22,7 @@ from llmproxy.web.respond import refuse
 from llmproxy.wire.plain import adapted
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.server import Request
+from llmproxy.wire.turn import Turn
 
 Observer = Callable[[RequestRecord], object]
 
@@ -57,6 +58,7 @@ class ProxyResource(Resource):
     @param observers: Told of every request once, when it is over; they must not raise.
     @param fresh_id: Makes an id for a request whose client sent none.
     @param ledger: Told of every request of a known token.
+    @param endings: Where, under load, what is to be told of a request waits for the end of the reactor's turn.
     @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
     """
 
@@ -75,6 +77,7 @@ class ProxyResource(Resource):
         fresh_id: Callable[[], str],
         trusted_proxies: Sequence[str] = (),
         ledger: Settling | None = None,
+        endings: Turn | None = None,
     ) -> None:
         Resource.__init__(self)
         self._journey = journey
@@ -87,6 +90,7 @@ class ProxyResource(Resource):
         self._fresh_id = fresh_id
         self._trusted = networks(tuple(trusted_proxies))
         self._ledger = ledger
+        self._endings = endings
 
     def render(self, request: Request) -> int:
         """Twisted's entry: every method and every path comes here."""
@@ -142,11 +146,17 @@ class ProxyResource(Resource):
             exchange.error = exchange.error or error
         if exchange.share is not None:
             exchange.share.leave()
-        record = exchange.record(self._clock.seconds())
+        self._counting.ended()
+        tell = partial(self._tell, exchange, self._clock.seconds())
+        # What is reserved is given back at once; all else may wait a moment, and is cheaper together.
+        if exchange.reservation is not None or self._endings is None or not self._endings.wait(tell):
+            tell()
+
+    def _tell(self, exchange: Exchange, finished: float) -> None:
+        record = exchange.record(finished)
         exchange.settle(record)
         if self._ledger is not None and exchange.grant is not None:
             self._ledger.settle(exchange.ledger_id, record)
-        self._counting.ended()
         self._counting.observe(record)
         for observe in self._observers:
             observe(record)

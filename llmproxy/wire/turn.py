@@ -17,8 +17,12 @@ class Turn:
     A message that follows none waits for nothing, and neither does a piece of a stream: it is no whole message.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, most: int = MOST) -> None:
+        """
+        @param most: How many wait at a time; with one more, all of them leave.
+        """
         self._clock = clock
+        self._most = most
         self._waiting: list[Callable[[], object]] = []
         self._last = 0.0
         self._ending = False
@@ -30,7 +34,7 @@ class Turn:
         if quiet and not self._waiting:
             return False
         self._waiting.append(leave)
-        if len(self._waiting) >= MOST:
+        if len(self._waiting) >= self._most:
             self._leave()
         elif not self._ending:
             self._ending = True
