@@ -17,7 +17,7 @@ from llmproxy.interfaces import ICache, ICacheFactory
 from llmproxy.model import CacheUsage
 
 TICK = 16.0  # seconds: what expires within the same tick is freed together
-OWN = 800  # bytes that an entry costs besides its key and what it holds
+OWN = 1100  # bytes that an entry costs besides its key and what it holds
 
 
 @implementer(ICache)

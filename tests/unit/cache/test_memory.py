@@ -92,10 +92,10 @@ class Bounds(SynchronousTestCase):
         factory = MemoryCacheFactory()
         verifyObject(ICacheFactory, factory)
         api = Api(base_url="http://x.test", allowed_endpoints=("/v1",))
-        cache = factory.cache(Settings(default_api="a", apis={"a": api}, cache={"max_bytes": 5000}), self.clock)
+        cache = factory.cache(Settings(default_api="a", apis={"a": api}, cache={"max_bytes": 6000}), self.clock)
         self.addCleanup(cache.stopService)
         self.assertTrue(cache.keep("k", b"", 4000, 60.0))
-        self.assertFalse(cache.keep("k", b"", 5000, 60.0))
+        self.assertFalse(cache.keep("k", b"", 6000, 60.0))
 
     @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from("pgrta")), max_size=60), st.integers())
     def test_whatever_is_done_the_account_is_right(self, steps: list[tuple[int, str]], seed: int) -> None:
