@@ -18,9 +18,9 @@ from llmproxy.metering.prices import Prices
 from llmproxy.metering.scanning import Scan
 from llmproxy.model import Usage
 
-WHOLE = 64 * 1024  # bytes of a JSON body that are kept and read at once; a longer one is scanned as it passes
+WHOLE = 2 << 20  # bytes of a JSON body that are kept and read at once; a longer one is scanned as it passes
 
-PIECES = 256  # of such a body
+PIECES = 2048  # of such a body
 
 WANTED = frozenset(
     b"usage usageMetadata usage_info model modelVersion service_tier amazon-bedrock-invocationMetrics".split()
@@ -107,7 +107,7 @@ class Meter:
         self._size += len(data)
 
     def measured(self, *, asked: str, given: int, complete: bool, at: float) -> Usage:
-        """What was used; never raises.
+        """What was used; never raises. To be called once.
 
         @param asked: The model that the client asked for.
         @param given: Bytes of the request's body.
@@ -193,8 +193,10 @@ class _Body:
 
     def told(self) -> Told:
         if self._scan is None:
-            said = _parsed(b"".join(self._kept))
+            whole = b"".join(self._kept)
+            said, self._kept = _parsed(whole), [whole]
             if isinstance(said, dict):
+                self._kept = []  # the exchange may be remembered for longer
                 return told(said, True)
             self._scan_on()
         return self._scanned()

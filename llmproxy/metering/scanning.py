@@ -117,8 +117,12 @@ class Scan:
 
     def _string(self, data: bytes, at: int) -> int:
         """Go on behind the end of the string that this is in, if that has come."""
-        found = _WITHIN.match(data, at + self._odd)
-        end = len(data) if found is None else found.end()
+        start = at + self._odd
+        end = data.find(b'"', start)
+        if data.find(b"\\", start, len(data) if end < 0 else end) >= 0:
+            found = _WITHIN.match(data, start)
+            end = -1 if found is None else found.end()
+        end = len(data) if end < 0 else end
         if end < len(data) and data[end] == 0x22:
             self._in_string = False
             end += 1
