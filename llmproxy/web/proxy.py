@@ -118,6 +118,7 @@ class ProxyResource(Resource):
             await self._journey.handle(exchange)
         except Exception as e:  # everything ends here, a cancelled wait included
             self._refused(e, exchange)
+        exchange.request.on_gone = None  # it holds the exchange, which holds the request: the collector's work
         self.over(exchange)
 
     def _refused(self, error: Exception, exchange: Exchange) -> None:
