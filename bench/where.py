@@ -20,7 +20,8 @@ from systems import Provider, Systems, free_port, mock
 
 Functions = dict[tuple[str, int, str], tuple[int, float]]  # by file, line and name: calls, own seconds
 
-PARTS = ("llmproxy/wire", "llmproxy/http", "llmproxy/web", "llmproxy/pipeline", "llmproxy/upstreams",
+PARTS = ("llmproxy/wire", "llmproxy/http", "llmproxy/web", "llmproxy/pipeline", "llmproxy/exchange",
+         "llmproxy/upstreams", "llmproxy/metering", "llmproxy/ledger", "llmproxy/limits", "llmproxy/cache",
          "llmproxy/tokens", "llmproxy/metrics", "llmproxy/access", "llmproxy/logs", "llmproxy/redaction",
          "llmproxy/events", "llmproxy/sinks", "llmproxy", "treq", "twisted/web", "twisted/internet", "twisted",
          "zope", "json")  # fmt: skip
@@ -40,7 +41,7 @@ def profiled(home: Path, scenario: str, seconds: float) -> tuple[Functions, int]
             system.process.end(patience=20)
     stats = functions(pstats.Stats(str(written)))
     # A coroutine counts once more each time it goes on; this is called once for each request.
-    return stats, sum(calls for (file, _, name), (calls, _) in stats.items() if name == "record" and "pipeline" in file)
+    return stats, sum(calls for (file, _, name), (calls, _) in stats.items() if name == "record" and "exchange" in file)
 
 
 def functions(stats: Any) -> Functions:
