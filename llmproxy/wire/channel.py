@@ -178,10 +178,12 @@ class Channel(Protocol):
     def write_last(self, data: bytes) -> None:
         """As L{write}, for an answer that is complete with it: under load it leaves with others at the turn's end."""
         turn = self.site.turn
-        if turn is not None and self._socket is not None and turn.wait(self._part):
-            self._parting += data
-        else:
+        if turn is None or self._socket is None:
             self.write(data)
+            return
+        self._parting += data  # first: one too many makes all leave that wait, itself among them
+        if not turn.wait(self._part):
+            self._part()
 
     def _part(self) -> None:
         if self._parting:

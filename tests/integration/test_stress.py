@@ -108,3 +108,13 @@ def test_others_do_not_notice_idle_connections_and_slow_senders(stack: Stack, cr
         for client in slow:
             client.sendall(b"a")
         assert latency(stack) < 5 * alone + 0.05
+
+
+def test_a_burst_of_requests_on_connections_of_their_own(stack: Stack) -> None:
+    """Everybody is answered, though all ask in the same moment."""
+    asked = f"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stack.token}\r\n\r\n".encode()
+    with ExitStack() as open_ones:
+        clients = [open_ones.enter_context(socket.create_connection((HOST, stack.daemon.port), 10)) for _ in range(150)]
+        for client in clients:
+            client.sendall(asked)
+        assert {client.recv(65536)[:15] for client in clients} == {b"HTTP/1.1 200 OK"}

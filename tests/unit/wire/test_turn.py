@@ -139,6 +139,14 @@ class Answers(Serving):
         self.clock.advance(0)
         self.assertTrue(self.wire.received().endswith(b"\r\n\r\none"))
 
+    def test_one_too_many(self) -> None:
+        """With it all that wait leave, it too: nobody's answer stays behind."""
+        for _ in range(MOST - 1):
+            self.turn.wait(lambda: None)
+        self.ask()
+        self.answer(b"one")
+        self.assertTrue(self.wire.received().endswith(b"\r\n\r\none"))
+
     def test_answers_in_order(self) -> None:
         """What is written after it, comes after it, and takes it along."""
         self.ask()
