@@ -43,8 +43,11 @@ def latency(stack: Stack, times: int = 30) -> float:
 
 
 @pytest.fixture
-def crowd() -> Iterator[ExitStack]:
-    """Whatever is opened is closed in the end."""
+def crowd(stack: Stack) -> Iterator[ExitStack]:
+    """Whatever is opened is closed in the end; what the daemon opens at its first requests is open before."""
+    for _ in range(4):
+        assert stack.ask("POST", "/v1/chat/completions", CHAT, {"Content-Type": "application/json"}).status == 200
+        time.sleep(0.4)
     with ExitStack() as opened:
         yield opened
 
