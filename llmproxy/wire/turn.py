@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+_log = Logger()
 
 QUIET = 0.0005  # seconds since the last message, after which the next waits for no other
 MOST = 16  # messages that wait at a time
@@ -48,4 +51,7 @@ class Turn:
     def _leave(self) -> None:
         waiting, self._waiting = self._waiting, []
         for leave in waiting:
-            leave()
+            try:
+                leave()
+            except Exception:  # the fault of one is none of the others'
+                _log.failure("What waited for the end of the turn failed.")

@@ -72,6 +72,14 @@ class Turns(SynchronousTestCase):
     def waits(self, name: str) -> bool:
         return self.turn.wait(lambda: self.left.append(name))
 
+    def test_one_that_fails(self) -> None:
+        """It takes none of the others with it, and is logged."""
+        self.turn.wait(lambda: None)
+        for leave in (lambda: self.left.append("a"), lambda: 1 / 0, lambda: self.left.append("c")):
+            self.turn.wait(leave)
+        self.clock.advance(0)
+        self.assertEqual((self.left, len(self.flushLoggedErrors(ZeroDivisionError))), (["a", "c"], 1))
+
     def test_after_a_quiet_time(self) -> None:
         """Nobody else is coming: it need not wait."""
         self.assertFalse(self.waits("a"))
