@@ -20,7 +20,7 @@ $(BIN)/.dev: pyproject.toml setup.py
 	@touch $@
 
 demo: $(BIN)/.run  ## a daemon, a simulated provider, a project, a token, one streamed answer; ONCE=1 ends after it
-	@$(BIN)/python -m llmproxy.demo $(if $(ONCE),--once)
+	@$(BIN)/python -m llmproxy.simulator.demo $(if $(ONCE),--once)
 
 run: $(BIN)/.run   ## the daemon in front of the real providers of $(CONFIG)
 	$(BIN)/twistd -n llmproxy --config $(CONFIG)
@@ -44,7 +44,7 @@ fuzz-management: $(BIN)/.dev ## schemathesis (not in any extra: pip install it) 
 	@$(BIN)/python bench/management.py $(ARGS)
 
 fuzz-http: $(BIN)/.dev ## 50,000 examples for every property of the HTTP parser; EXAMPLES=n for more or less
-	HYPOTHESIS_EXAMPLES=$(or $(EXAMPLES),50000) $(BIN)/python -m pytest tests/unit/wire/test_http1.py tests/unit/wire/test_http1_elsewhere.py --hypothesis-show-statistics
+	HYPOTHESIS_EXAMPLES=$(or $(EXAMPLES),50000) $(BIN)/python -m pytest tests/unit/wire/test_parser.py tests/unit/wire/test_parser_elsewhere.py --hypothesis-show-statistics
 
 cache-tests: $(BIN)/.run ## the public HTTP cache suite (npm http-cache-tests) against the daemon; ARGS='--only ID'
 	@$(BIN)/python tests/cachesuite/run.py $(ARGS)

@@ -20,10 +20,9 @@ from systems import Provider, Systems, free_port, mock
 
 Functions = dict[tuple[str, int, str], tuple[int, float]]  # by file, line and name: calls, own seconds
 
-PARTS = ("llmproxy/wire", "llmproxy/http", "llmproxy/web", "llmproxy/pipeline", "llmproxy/exchange",
-         "llmproxy/upstreams", "llmproxy/metering", "llmproxy/ledger", "llmproxy/limits", "llmproxy/cache",
-         "llmproxy/tokens", "llmproxy/metrics", "llmproxy/access", "llmproxy/logs", "llmproxy/redaction",
-         "llmproxy/events", "llmproxy/sinks", "llmproxy", "treq", "twisted/web", "twisted/internet", "twisted",
+PARTS = ("llmproxy/wire/server", "llmproxy/wire/client", "llmproxy/wire", "llmproxy/http", "llmproxy/web", "llmproxy/proxy",
+         "llmproxy/upstream", "llmproxy/metering", "llmproxy/ledger", "llmproxy/limits", "llmproxy/caching", "llmproxy/auth",
+         "llmproxy/observability", "llmproxy", "treq", "twisted/web", "twisted/internet", "twisted",
          "zope", "json")  # fmt: skip
 CALLS = ("send", "recv", "poll", "write")
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llmproxy.app import TransparentProxy
-    from llmproxy.audit import FileAudit
+    from llmproxy.auth.caching_validator import CachedTokenValidator
+    from llmproxy.caching.keys import cache_key_from_request, cache_key_from_request_with_vary
     from llmproxy.config.library import ProxyConfig
-    from llmproxy.events import MemoryBus
-    from llmproxy.http.cachekeys import cache_key_from_request, cache_key_from_request_with_vary
     from llmproxy.interfaces import (
         IAuditLogger,
         ICache,
@@ -24,18 +23,19 @@ if TYPE_CHECKING:
         ITokenStore,
         ITokenValidator,
     )
-    from llmproxy.metrics import ProxyMetrics
     from llmproxy.model import AuditEntry, Grant, Project, RequestRecord, Token
+    from llmproxy.observability.audit import FileAudit
+    from llmproxy.observability.event_bus import MemoryBus
+    from llmproxy.observability.metrics import ProxyMetrics
     from llmproxy.store.store import Store
-    from llmproxy.tokens import CachedTokenValidator
 
 # Where each name lives. They are imported when first asked for: the floors below must not load those above.
 _HOMES = {
     "llmproxy.app": ("TransparentProxy",),
-    "llmproxy.audit": ("FileAudit",),
+    "llmproxy.observability.audit": ("FileAudit",),
     "llmproxy.config.library": ("ProxyConfig",),
-    "llmproxy.events": ("MemoryBus",),
-    "llmproxy.http.cachekeys": ("cache_key_from_request", "cache_key_from_request_with_vary"),
+    "llmproxy.observability.event_bus": ("MemoryBus",),
+    "llmproxy.caching.keys": ("cache_key_from_request", "cache_key_from_request_with_vary"),
     "llmproxy.interfaces": (
         "IAuditLogger",
         "ICache",
@@ -46,10 +46,10 @@ _HOMES = {
         "ITokenStore",
         "ITokenValidator",
     ),
-    "llmproxy.metrics": ("ProxyMetrics",),
+    "llmproxy.observability.metrics": ("ProxyMetrics",),
     "llmproxy.model": ("AuditEntry", "Grant", "Project", "RequestRecord", "Token"),
     "llmproxy.store.store": ("Store",),
-    "llmproxy.tokens": ("CachedTokenValidator",),
+    "llmproxy.auth.caching_validator": ("CachedTokenValidator",),
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names}
 

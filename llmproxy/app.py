@@ -17,22 +17,19 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from llmproxy import audit as audits
-from llmproxy import logs, plugins, sealing
-from llmproxy.access import AccessLog
-from llmproxy.cache.redis import RedisCache
+from llmproxy import plugins, sealing
+from llmproxy.auth.caching_validator import CachedTokenValidator
+from llmproxy.auth.change_feed import Revocation
+from llmproxy.auth.lockout import Guesses
 from llmproxy.caching import Caching, Contents
+from llmproxy.caching.backends.redis import RedisCache
 from llmproxy.config.environ import secret
 from llmproxy.config.library import ProxyConfig
 from llmproxy.config.load import read_private
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.redis import parse
 from llmproxy.config.routes import Routes
-from llmproxy.counters.memory import MemoryCounters
-from llmproxy.counters.unshared import UnsharedBudgets
 from llmproxy.daemon import Daemon
-from llmproxy.events import MemoryBus
-from llmproxy.guessing import Guesses
 from llmproxy.http.forwarded import Network, networks, within
 from llmproxy.interfaces import (
     IAuditLogger,
@@ -47,32 +44,37 @@ from llmproxy.interfaces import (
 from llmproxy.ledger import Ledger
 from llmproxy.ledger.journal import Room
 from llmproxy.ledger.reports import Reports
+from llmproxy.ledger.sql import Books
+from llmproxy.limits.counters.budget_store import UnsharedBudgets
+from llmproxy.limits.counters.memory import MemoryCounters
+from llmproxy.limits.in_flight import Shares
+from llmproxy.limits.limiter import Quota
+from llmproxy.metering.catalog import Meters, own_prices, provider
 from llmproxy.metering.prices import Prices
 from llmproxy.metering.worst import Worst
-from llmproxy.metrics import Metrics, ProxyMetrics, render
 from llmproxy.model import RequestRecord
-from llmproxy.pipeline import Journey
-from llmproxy.policy import Policy
-from llmproxy.quota import Quota
+from llmproxy.observability import audit as audits
+from llmproxy.observability import log_output as logs
+from llmproxy.observability.access_log import AccessLog
+from llmproxy.observability.event_bus import MemoryBus
+from llmproxy.observability.exposition import render
+from llmproxy.observability.metrics import Metrics, ProxyMetrics
+from llmproxy.proxy.pipeline import Journey
+from llmproxy.proxy.policy import Policy
 from llmproxy.redis import Redis, connect
-from llmproxy.revocation import Revocation
-from llmproxy.shares import Shares
-from llmproxy.store.books import Books
 from llmproxy.store.secrets import Secret, load_or_make
 from llmproxy.store.store import Store
-from llmproxy.tokens import CachedTokenValidator
-from llmproxy.upstreams import ProviderKeys, Upstreams
-from llmproxy.usage import Meters, own_prices, provider
+from llmproxy.upstream.upstreams import ProviderKeys, Upstreams
 from llmproxy.web import ops
 from llmproxy.web.manage import Management
 from llmproxy.web.proxy import Observer, ProxyResource
 from llmproxy.web.root import Root
-from llmproxy.wire.client import Agent
-from llmproxy.wire.http1 import Limits
-from llmproxy.wire.raw import Caller
-from llmproxy.wire.server import Site
-from llmproxy.wire.tls import Trust
-from llmproxy.wire.turn import Turn
+from llmproxy.wire.client.agent import Agent
+from llmproxy.wire.client.tls import Trust
+from llmproxy.wire.client.transport import Caller
+from llmproxy.wire.parser import Limits
+from llmproxy.wire.server.site import Site
+from llmproxy.wire.write_coalescing import Turn
 
 _log = Logger()
 

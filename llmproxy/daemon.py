@@ -21,7 +21,7 @@ from llmproxy.aio import within
 from llmproxy.config.model import Settings
 from llmproxy.store.refusals import CannotStart
 from llmproxy.store.store import Store
-from llmproxy.wire.server import Site
+from llmproxy.wire.server.site import Site
 
 BACKLOG = 4096  # the kernel has a bound of its own, net.core.somaxconn
 CLOSING = 10.0  # seconds for connections to providers to end, once nobody uses them

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from llmproxy.wire import server as wire
+from llmproxy.wire.server import site as wire
 
 Serve = Callable[[IResource], Site]
 

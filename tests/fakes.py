@@ -12,8 +12,8 @@ from zope.interface import implementer
 from llmproxy.aio import deferred
 from llmproxy.errors import Conflict, NotFound, UpstreamAuthError
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
+from llmproxy.ledger.sql import Question, Report
 from llmproxy.model import AuditEntry, Project, Token
-from llmproxy.store.books import Question, Report
 
 
 class MemoryUsage:

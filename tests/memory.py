@@ -15,7 +15,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from llmproxy.wire import peer
+from llmproxy.wire import socket_state as peer
 
 CAPACITY = 64 * 1024
 

@@ -12,19 +12,19 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from llmproxy.aio import deferred
-from llmproxy.caching.asking import Asking, Refetch
-from llmproxy.caching.flight import Flight
-from llmproxy.caching.shelf import Shelf
+from llmproxy.caching.collapsing import Flight
+from llmproxy.caching.keys import LONGEST, cache_key, key_prefix
+from llmproxy.caching.lookup import Asking, Refetch
+from llmproxy.caching.rules import invalidation, reuse
+from llmproxy.caching.rules.entry import Entry
+from llmproxy.caching.rules.storing import Rules
+from llmproxy.caching.storage import Shelf
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Route, upstream
-from llmproxy.http.cachekeys import LONGEST, cache_key, key_prefix
-from llmproxy.http.caching import invalidation, reuse
-from llmproxy.http.caching.entry import Entry
-from llmproxy.http.caching.storing import Rules
 from llmproxy.http.lines import FieldLines
 from llmproxy.interfaces import ICache
 from llmproxy.model import Grant
-from llmproxy.wire.answer import Answer
+from llmproxy.wire.client.response import Answer
 
 REMEMBERED = 4096  # targets that somebody has asked for with GET; beyond these every target may be one
 

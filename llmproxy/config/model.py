@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
 
+from llmproxy import budgets
 from llmproxy.config import addresses, names, values
 from llmproxy.config.given import Given, shown
 from llmproxy.config.units import DURATION, SIZE, duration, in_bytes, in_seconds, size
-from llmproxy.limits import budgets
 from llmproxy.model import UNLIMITED, Allowance
 
 Text = Annotated[str, BeforeValidator(values.text)]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
 
+from llmproxy import budgets
 from llmproxy.config.given import Given, shown
 from llmproxy.config.units import shortened
-from llmproxy.limits import budgets
 from llmproxy.model import Budget
 
 _FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}

@@ -7,7 +7,7 @@ from twisted.internet.interfaces import IReactorTime
 from llmproxy.aio import deferred, within
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.ledger.service import Ledger
-from llmproxy.store.books import Books, Question, Report
+from llmproxy.ledger.sql import Books, Question, Report
 
 PATIENCE = 2.0  # seconds that a report waits for the latest lines
 

@@ -18,8 +18,8 @@ from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.ledger import records
 from llmproxy.ledger.journal import FIRST, Found, Journal, Room, find, names
 from llmproxy.ledger.records import Reservation
+from llmproxy.ledger.sql import CLOSED, Batch, day
 from llmproxy.model import LedgerLine, RequestRecord
-from llmproxy.store.books import CLOSED, Batch, day
 from llmproxy.store.refusals import CannotStart
 
 T = TypeVar("T")

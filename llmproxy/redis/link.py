@@ -15,7 +15,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from llmproxy import trust
+from llmproxy import tls as trust
 from llmproxy.aio import deferred, within
 from llmproxy.config.redis import Address
 from llmproxy.redis.commands import encode

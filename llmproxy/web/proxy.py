@@ -13,16 +13,16 @@ from twisted.web.server import NOT_DONE_YET
 
 from llmproxy import errors
 from llmproxy.config.routes import Routes
-from llmproxy.exchange import Exchange
 from llmproxy.http import cors, fields, refusals
 from llmproxy.http.forwarded import client_address, networks
 from llmproxy.model import RequestRecord
-from llmproxy.pipeline import Journey
+from llmproxy.proxy.context import Exchange
+from llmproxy.proxy.pipeline import Journey
 from llmproxy.web.respond import refuse
-from llmproxy.wire.plain import adapted
 from llmproxy.wire.relay import Relay
-from llmproxy.wire.server import Request
-from llmproxy.wire.turn import Turn
+from llmproxy.wire.server.foreign_request import adapted
+from llmproxy.wire.server.site import Request
+from llmproxy.wire.write_coalescing import Turn
 
 Observer = Callable[[RequestRecord], object]
 

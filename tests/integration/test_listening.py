@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from llmproxy.wire.server import Site
+from llmproxy.wire.server.site import Site
 from tests.unit.wire.authority import Authority
 from tests.unit.wire.serving import GET, Echo, Waiting, post
 

@@ -26,8 +26,8 @@ from twisted.web.server import NOT_DONE_YET
 from twisted.web.template import Element, TagLoader, renderElement, tags
 from zope.interface import implementer
 
-from llmproxy.wire.http1 import ChunkedBody, Limits
-from llmproxy.wire.server import Site
+from llmproxy.wire.parser import ChunkedBody, Limits
+from llmproxy.wire.server.site import Site
 from tests.unit.wire.serving import Producer
 
 with warnings.catch_warnings():  # Twisted's own, about what it imports from itself

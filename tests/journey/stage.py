@@ -16,8 +16,8 @@ from llmproxy import TransparentProxy, errors
 from llmproxy.config.model import Api, Cache, Server, Settings
 from llmproxy.interfaces import IEventBus
 from llmproxy.model import Grant, RequestRecord
-from llmproxy.wire.http1 import Limits
-from llmproxy.wire.server import Site
+from llmproxy.wire.parser import Limits
+from llmproxy.wire.server.site import Site
 from tests.fakes import MemoryAudit
 from tests.memory import has_left, untaken
 from tests.network import Network, Parties, Party

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from llmproxy.caching.shelf import Shelf
+from llmproxy.caching.storage import Shelf
 from llmproxy.model import Grant
 from tests.journey.stage import CHAT, KEY, OTHER, TOKEN, Reply, Stage, chunk, reply, request
 from tests.unit.caching.made import Far

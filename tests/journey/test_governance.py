@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from llmproxy.auth.caching_validator import CachedTokenValidator
 from llmproxy.model import Grant
-from llmproxy.tokens import CachedTokenValidator
 from tests.journey.stage import OK, TOKEN, Stage, reply, request
 
 

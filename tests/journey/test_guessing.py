@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmproxy import errors
-from llmproxy.guessing import LIMIT
+from llmproxy.auth.lockout import LIMIT
 from tests.journey.stage import TOKEN, Reply, Stage, reply, request
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from llmproxy.limits.budgets import NANO
+from llmproxy.budgets import NANO
 from llmproxy.model import Allowance, Budget
 from tests.journey.stage import OK, STREAM, TOKEN, Reply, Stage, chunk, reply
 

@@ -9,12 +9,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from llmproxy.access import line
 from llmproxy.config.model import Logging
-from llmproxy.logs import entry
-from llmproxy.metrics import Metrics, ProxyMetrics, to_json
-from llmproxy.metrics.exposition import registry
 from llmproxy.model import AuditEntry, RequestRecord
+from llmproxy.observability.access_log import line
+from llmproxy.observability.exposition import registry, to_json
+from llmproxy.observability.log_output import entry
+from llmproxy.observability.metrics import Metrics, ProxyMetrics
 
 PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
 SOURCES = PAGE.parents[1] / "llmproxy"

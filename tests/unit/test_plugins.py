@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import twisted.plugins
 from llmproxy.interfaces import IEventSinkFactory
+from llmproxy.observability.file_sink import FileSinkFactory
 from llmproxy.plugins import find
-from llmproxy.sinks.file import FileSinkFactory
 
 OUTSIDER = """
     from zope.interface import implementer

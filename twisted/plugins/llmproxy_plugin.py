@@ -2,11 +2,11 @@
 
 from twisted.application.service import ServiceMaker
 
-from llmproxy.cache.memory import MemoryCacheFactory
-from llmproxy.cache.redis import RedisCacheFactory
-from llmproxy.counters.memory import MemoryCountersFactory
-from llmproxy.counters.shared import RedisCountersFactory
-from llmproxy.sinks.file import FileSinkFactory
+from llmproxy.caching.backends.memory import MemoryCacheFactory
+from llmproxy.caching.backends.redis import RedisCacheFactory
+from llmproxy.limits.counters.memory import MemoryCountersFactory
+from llmproxy.limits.counters.redis import RedisCountersFactory
+from llmproxy.observability.file_sink import FileSinkFactory
 
 proxy = ServiceMaker(
     "llmproxy",

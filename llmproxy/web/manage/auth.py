@@ -9,8 +9,8 @@ from hashlib import sha256
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import Request
 
+from llmproxy.auth.lockout import Guesses
 from llmproxy.errors import MissingToken, Unauthorized
-from llmproxy.guessing import Guesses
 from llmproxy.http.forwarded import client_address, networks
 
 

@@ -24,9 +24,9 @@ from pydantic import (
     model_validator,
 )
 
+from llmproxy import budgets
 from llmproxy.errors import BodyUnreadable, Invalid
 from llmproxy.http.endpoints import Endpoints
-from llmproxy.limits import budgets
 from llmproxy.model import UNLIMITED, Allowance
 from llmproxy.web.manage.paging import ID
 from llmproxy.web.manage.times import LONGEST, span

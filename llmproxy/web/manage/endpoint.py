@@ -17,10 +17,10 @@ from twisted.web.server import Request
 from llmproxy.caching import Contents
 from llmproxy.errors import AuditUnavailable, LimitsUnavailable, MethodNotAllowed, NotFound, RequestTooLarge
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
-from llmproxy.metrics import ProxyMetrics
+from llmproxy.ledger.sql import Question, Report
+from llmproxy.limits.limiter import Standing
 from llmproxy.model import Allowance, AuditEntry
-from llmproxy.quota import Standing
-from llmproxy.store.books import Question, Report
+from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.web.manage.auth import Gate, Wrong
 from llmproxy.web.manage.bodies import MAX_BODY, Body, Known
 from llmproxy.web.manage.paging import ID

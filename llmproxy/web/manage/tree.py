@@ -11,10 +11,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from llmproxy.auth.lockout import Guesses
 from llmproxy.caching import Contents
-from llmproxy.guessing import Guesses
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
-from llmproxy.metrics import ProxyMetrics
+from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.web.manage.auth import Gate
 from llmproxy.web.manage.cache import Cache, CachePurge
 from llmproxy.web.manage.endpoint import Desk, Endpoint, Reporting, Standings

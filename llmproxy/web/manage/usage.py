@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any, ClassVar
 
 from llmproxy.errors import Invalid
-from llmproxy.store.books import GROUPS, SUMS, Question, Report
+from llmproxy.ledger.sql import GROUPS, SUMS, Question, Report
 from llmproxy.web.manage.endpoint import Call, Endpoint, Operation
 from llmproxy.web.manage.paging import page, project, query
 from llmproxy.web.manage.views import UsageReport

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from llmproxy.limits import budgets
+from llmproxy import budgets
+from llmproxy.limits.limiter import Standing
 from llmproxy.model import Allowance, Project, Token
-from llmproxy.quota import Standing
 from llmproxy.web.manage.times import rfc3339
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]

@@ -9,8 +9,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from llmproxy.cache.memory import MemoryCache
 from llmproxy.caching import Caching, Contents
+from llmproxy.caching.backends.memory import MemoryCache
 from llmproxy.config.model import Api, Cache, Settings
 from llmproxy.interfaces import ICache
 from llmproxy.model import CacheUsage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from llmproxy.store.books import SUMS, Question
+from llmproxy.ledger.sql import SUMS, Question
 from tests.unit.cli.daemon import DaemonTestCase
 
 ROW = {**dict.fromkeys(SUMS, 1234), "cost_usd": 1.5}

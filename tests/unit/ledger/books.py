@@ -7,8 +7,8 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred, fail, succeed
 
 from llmproxy.errors import StoreUnavailable
+from llmproxy.ledger.sql import Batch
 from llmproxy.model import LedgerLine
-from llmproxy.store.books import Batch
 
 
 class MemoryBooks:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy.errors import StoreUnavailable
 from llmproxy.ledger.reports import Reports
 from llmproxy.ledger.service import Ledger
-from llmproxy.store.books import Books, Question, Report
+from llmproxy.ledger.sql import Books, Question, Report
 
 
 class Parts:

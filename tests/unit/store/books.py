@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import select
 from twisted.internet.defer import Deferred, gatherResults
 
+from llmproxy.ledger.sql import Batch, Books, Question
 from llmproxy.model import LedgerLine
-from llmproxy.store.books import Batch, Books, Question
 from llmproxy.store.store import Store
 from llmproxy.store.tables import journals, ledger
 from tests.unit.store.contract import Calendar, new_store

@@ -11,12 +11,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy import errors
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Routes
-from llmproxy.exchange import Exchange
-from llmproxy.metrics import Metrics
 from llmproxy.model import Grant, RequestRecord
+from llmproxy.observability.metrics import Metrics
+from llmproxy.proxy.context import Exchange
 from llmproxy.web.proxy import ProxyResource
 from llmproxy.wire.relay import Relay
-from llmproxy.wire.server import Site
+from llmproxy.wire.server.site import Site
 from tests.memory import Link, Peer, has_left
 
 WHERE: dict[str, Any] = {"base_url": "https://h", "allowed_endpoints": ("/x",)}

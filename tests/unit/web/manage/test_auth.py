@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmproxy.guessing import LIMIT, Guesses
+from llmproxy.auth.lockout import LIMIT, Guesses
 from llmproxy.web.manage.auth import Gate
 from tests.unit.web.manage.desk import TOKEN, DeskTestCase
 

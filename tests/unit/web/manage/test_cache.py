@@ -6,9 +6,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from llmproxy.http.cachekeys import cache_key, variant_key
-from llmproxy.http.caching.entry import Entry, Variants
-from llmproxy.metrics import ProxyMetrics
+from llmproxy.caching.keys import cache_key, variant_key
+from llmproxy.caching.rules.entry import Entry, Variants
+from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.web.manage import Management
 from tests.unit.caching.made import contents
 from tests.unit.web.manage.desk import TOKEN, DeskTestCase

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from llmproxy.errors import LimitsUnavailable
+from llmproxy.limits.limiter import Standing
 from llmproxy.limits.plan import rules
 from llmproxy.model import Allowance, Budget
-from llmproxy.quota import Standing
 from llmproxy.web.manage import Management
 from llmproxy.web.manage.endpoint import Standings
 from llmproxy.web.root import Root

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from llmproxy.store.books import SUMS, Question
+from llmproxy.ledger.sql import SUMS, Question
 from tests.unit.web.manage.desk import DeskTestCase
 
 FIGURES = {**dict.fromkeys(SUMS, 3), "cost_usd": 0.1 + 0.2}

@@ -1,0 +1,245 @@
+"""Asks for a token once, and then remembers for a moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from llmproxy.aio import deferred, soon, within
+from llmproxy.auth.single_flight import LookUp, again
+from llmproxy.auth.ttl_cache import Memory
+from llmproxy.auth.use_counter import UseCounter
+from llmproxy.errors import ProxyError, QuotaExceeded, StoreUnavailable, TokenExpired, Unauthorized
+from llmproxy.interfaces import ITokenStore, ITokenValidator
+from llmproxy.model import Grant
+
+
+@implementer(ITokenValidator)
+class CachedTokenValidator(Service):
+    """Asks another validator, and remembers what it said for C{ttl} seconds.
+
+    What is remembered is found by the token's SHA-256. Expiry is checked on every use; of a change one hears
+    through L{forget_project}; one that is never heard of counts after C{ttl} at the latest.
+
+    @param clock: How long answers are kept, and when uses are flushed.
+    @param now: Seconds since the epoch, for the tokens' expiry.
+    @param ttl: Seconds for which a grant is remembered.
+    @param negative_ttl: Seconds for which a refusal is; at most C{ttl}. A store that is down is never remembered.
+    @param size: How many tokens are remembered, and as many refusals.
+    @param uses: Where uses of tokens without C{max_requests} are counted in batches while this service runs. Without
+        it the validator is asked to count each one.
+    @param timeout: Seconds after which a question fails with L{StoreUnavailable}.
+    @param flush_interval: Seconds between batches.
+    """
+
+    name: Any = "tokens"
+    _log = Logger()
+
+    def __init__(
+        self,
+        validator: ITokenValidator,
+        *,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        ttl: float = 5.0,
+        negative_ttl: float = 1.0,
+        size: int = 10_000,
+        uses: ITokenStore | None = None,
+        timeout: float = 10.0,
+        flush_interval: float = 1.0,
+    ) -> None:
+        self._validator = validator
+        self._clock = clock
+        self._now = now
+        self._timeout = timeout
+        self._grants: Memory[Grant] = Memory(clock, ttl, size)
+        self._refused: Memory[Unauthorized] = Memory(clock, min(ttl, negative_ttl), size)
+        self._exhausted: Memory[QuotaExceeded] = Memory(clock, min(ttl, negative_ttl), size)
+        self._look_ups: dict[bytes, LookUp] = {}
+        self._changes = 0
+        self._counter = self._hits = None
+        if uses is not None:
+            kept = max(size, 10_000)
+            self._counter = UseCounter(uses.count_uses, clock, now, timeout, kept)
+            self._hits = UseCounter(uses.count_cache_hits, clock, now, timeout, kept)
+        self._flushing = LoopingCall(self.flush)
+        self._flushing.clock = clock
+        self._interval = flush_interval
+
+    # Service
+
+    def startService(self) -> None:
+        Service.startService(self)
+        if self._counter is not None:
+            self._flushing.start(self._interval, now=False).addErrback(
+                lambda f: self._log.failure("Flushing failed.", f)
+            )
+
+    @deferred
+    async def stopService(self) -> None:
+        Service.stopService(self)
+        if self._flushing.running:
+            self._flushing.stop()
+        await self.flush()
+        lost = sum(each.pending + each.dropped for each in (self._counter, self._hits) if each is not None)
+        if lost:
+            self._log.error("{lost} uses of tokens could not be stored and are lost.", lost=lost)
+
+    @deferred
+    async def flush(self) -> None:
+        """Fire when the uses counted so far were handed to the store, or it refused them."""
+        for counter in (self._counter, self._hits):
+            if counter is not None:
+                await counter.flush()
+
+    # Without waiting
+
+    def key(self, token: str) -> bytes:
+        """What the token is remembered by."""
+        return _key(token)
+
+    def known(self, key: bytes) -> Grant | None:
+        """The grant, where it is remembered and has not expired."""
+        return self._fresh(key)
+
+    def known_use(self, key: bytes) -> Grant | None:
+        """As L{known}, and count one use; C{None} (nothing counted) where only the validator can do that."""
+        grant = self._fresh(key)
+        return grant if grant is not None and self._counted(grant) else None
+
+    def hit(self, token_id: str) -> None:
+        """Count one request that was answered from the cache."""
+        if self._hits is not None and token_id:
+            self._hits.count(token_id)
+
+    def give_back(self, key: bytes, grant: Grant) -> None:
+        """A use that was counted was none. One of a limited token can be used again once the store has heard of it."""
+        if self._counter is not None and grant.token_id:
+            self._counter.take_back(grant.token_id)
+            self._exhausted.drop(key)
+
+    def _fresh(self, key: bytes) -> Grant | None:
+        grant = self._grants.get(key)
+        return None if grant is None or self._expired(grant) else grant
+
+    def _expired(self, grant: Grant) -> bool:
+        return grant.expires_at is not None and grant.expires_at <= self._now()
+
+    def _counted(self, grant: Grant) -> bool:
+        if self._counter is None or grant.max_requests is not None or not grant.token_id:
+            return False
+        if grant.project_active is not False:
+            self._counter.count(grant.token_id)
+        return True
+
+    def forget_project(self, project_id: str) -> None:
+        """Forget what is remembered of the project's tokens (C{""}: of all), and whatever is being looked up just now.
+
+        Refusals name no project, so all of them go.
+        """
+        self._changes += 1
+        self._look_ups.clear()
+        self._refused.drop_group("")
+        self._exhausted.drop_group("")
+        if project_id:
+            self._grants.drop_group(project_id)
+        else:
+            self._grants.clear()
+
+    # ITokenValidator
+
+    @deferred
+    async def validate_token(self, token: str) -> Grant | str:
+        return await self._grant(token, _key(token))
+
+    @deferred
+    async def validate_token_with_tracking(self, token: str) -> Grant | str:
+        key = _key(token)
+        grant = await self._grant(token, key)
+        return grant if self._counted(grant) else await self._spent(token, key)
+
+    async def _grant(self, token: str, key: bytes) -> Grant:
+        grant = self._grants.get(key)
+        if grant is None:
+            refused = self._refused.get(key)
+            if refused is not None:
+                raise again(refused)
+            grant = await self._joined(token, key)
+        if self._expired(grant):
+            raise TokenExpired()
+        return grant
+
+    def _joined(self, token: str, key: bytes) -> Deferred[Grant]:
+        """Wait with those who ask the same already, or be the first."""
+        look_up = self._look_ups.get(key)
+        if look_up is not None:
+            return look_up.wait()
+        look_up = self._look_ups[key] = LookUp()
+        answer = look_up.wait()
+        look_up.start(Deferred.fromCoroutine(self._look_up(look_up, token, key)))
+        return answer
+
+    async def _look_up(self, look_up: LookUp, token: str, key: bytes) -> None:
+        """Ask, remember, and tell everybody. One disowned by L{forget_project} answers but is not remembered."""
+        asked_at = self._clock.seconds()
+        try:
+            grant = await self._ask(self._validator.validate_token, token)
+        except Exception as e:  # cancelled or not, those who wait are told, and nobody else wants to know
+            if self._settled(look_up, key) and isinstance(e, Unauthorized):
+                self._refused.put(key, again(e), asked_at)
+            look_up.refuse(e)
+        else:
+            if self._settled(look_up, key):
+                self._grants.put(key, grant, asked_at, grant.project_id)
+            look_up.answer(grant)
+
+    def _settled(self, look_up: LookUp, key: bytes) -> bool:
+        if self._look_ups.get(key) is not look_up:
+            return False
+        del self._look_ups[key]
+        return True
+
+    async def _spent(self, token: str, key: bytes) -> Grant:
+        """Let the validator count, and remember what it said if nothing has changed meanwhile."""
+        exhausted = self._exhausted.get(key)
+        if exhausted is not None:
+            raise again(exhausted)
+        changes, asked_at = self._changes, self._clock.seconds()
+        try:
+            grant = await self._ask(self._validator.validate_token_with_tracking, token)
+        except (Unauthorized, QuotaExceeded) as e:
+            if changes == self._changes:
+                self._remember_refusal(key, e, asked_at)
+            raise
+        if changes == self._changes:
+            self._grants.put(key, grant, asked_at, grant.project_id)
+        return grant
+
+    def _remember_refusal(self, key: bytes, error: Unauthorized | QuotaExceeded, asked_at: float) -> None:
+        if isinstance(error, QuotaExceeded):
+            self._exhausted.put(key, again(error), asked_at)
+        else:
+            self._grants.drop(key)
+            self._refused.put(key, again(error), asked_at)
+
+    async def _ask(self, validate: Callable[[str], Deferred[Grant | str]], token: str) -> Grant:
+        try:
+            answer = await within(self._timeout, self._clock, soon(validate(token)), StoreUnavailable())
+        except (ProxyError, CancelledError):
+            raise
+        except Exception as e:
+            self._log.failure("The token validator failed.")
+            raise StoreUnavailable() from e
+        return Grant(answer) if isinstance(answer, str) else answer
+
+
+def _key(token: str) -> bytes:
+    return sha256(token.encode("utf-8", "surrogatepass")).digest()

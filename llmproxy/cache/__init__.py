@@ -1,1 +1,0 @@
-"""Where answers are kept. Each module is one backend."""

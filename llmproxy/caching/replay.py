@@ -1,0 +1,129 @@
+"""An entry on its way to a client: shaped like a provider's answer, so that it is carried like one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from zope.interface import implementer
+
+from llmproxy.caching.rules.entry import Entry
+
+AT_ONCE = (
+    256 * 1024
+)  # bytes of a body that are given in one piece; of a larger one, pieces of L{PIECE} as they are taken
+PIECE = 64 * 1024
+LONGEST_GAP = 2.0  # seconds that a timed replay waits between two pieces at most
+
+DONE = Failure._withoutTraceback(ResponseDone("The body is complete."))
+
+
+@implementer(IPushProducer)
+class Given:
+    """As L{llmproxy.wire.answer.Answer}, out of an entry.
+
+    @ivar entry: Where it comes from.
+    @ivar count: Bytes of the body; C{outcome}: how giving them ended, where that was done at once.
+    """
+
+    outcome = "complete"
+
+    _protocol: Any = None
+    _pieces: Iterator[tuple[float, bytes]]
+    _next: tuple[float, bytes] | None = None
+    _waiting: IDelayedCall | None = None
+    _held = False
+    _flowing = False
+
+    def __init__(
+        self,
+        entry: Entry,
+        code: int,
+        phrase: bytes,
+        lines: list[bytes],
+        body: bytes,
+        length: int | None,
+        timed: IReactorTime | None = None,
+    ) -> None:
+        """
+        @param length: What the client is told of the body's length.
+        @param timed: The clock by which a stream is given at the pace in which it came; C{None}: at once.
+        """
+        self.entry = entry
+        self.code = code
+        self.phrase = phrase
+        self.lines = lines
+        self.body = body
+        self.length = length
+        self.count = len(body)
+        self._clock = timed if entry.gaps else None
+
+    @property
+    def at_once(self) -> bool:
+        """Whether all of it can be given in one write."""
+        return self._clock is None and len(self.body) <= AT_ONCE
+
+    @property
+    def whole(self) -> bytes | None:
+        return self.body if self.at_once else None
+
+    def deliverBody(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self._pieces = self._timed() if self._clock is not None else self._cut()
+        protocol.makeConnection(self)
+        self._flow()
+
+    # The one who takes it
+
+    def pauseProducing(self) -> None:
+        self._held = True
+
+    def resumeProducing(self) -> None:
+        self._held = False
+        self._flow()
+
+    def stopProducing(self) -> None:
+        self._protocol = None
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    # The pieces
+
+    def _flow(self) -> None:
+        if self._flowing or self._waiting is not None:
+            return
+        self._flowing = True
+        while self._protocol is not None and not self._held:
+            due = self._next or next(self._pieces, None)
+            self._next = None
+            if due is None:
+                protocol, self._protocol = self._protocol, None
+                protocol.connectionLost(DONE)
+                break
+            wait, piece = due
+            if wait and self._clock is not None:
+                self._next = (0.0, piece)
+                self._waiting = self._clock.callLater(wait, self._go_on)
+                break
+            self._protocol.dataReceived(piece)
+        self._flowing = False
+
+    def _go_on(self) -> None:
+        self._waiting = None
+        self._flow()
+
+    def _cut(self) -> Iterator[tuple[float, bytes]]:
+        for start in range(0, len(self.body), PIECE):
+            yield 0.0, self.body[start : start + PIECE]
+
+    def _timed(self) -> Iterator[tuple[float, bytes]]:
+        start = 0
+        for length, gap in self.entry.gaps:
+            yield min(gap, LONGEST_GAP), self.body[start : start + length]
+            start += length
+        if start < len(self.body):
+            yield 0.0, self.body[start:]

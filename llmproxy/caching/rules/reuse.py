@@ -1,0 +1,117 @@
+"""Whether an entry may be given for a request, and what a 304 makes of it (RFC 9111, sections 4 and 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Literal
+
+from llmproxy.caching.rules import directives, storing
+from llmproxy.caching.rules.directives import NOTHING, Directives
+from llmproxy.caching.rules.entry import Entry
+from llmproxy.http.lines import FieldLines
+
+Verdict = Literal["fresh", "stale", "refresh", "ask"]
+
+# What makes a request one that no kept answer may stand in for: parts, and conditions on what a provider has now.
+PASSED_BY = frozenset((b"range", b"if-range", b"if-match", b"if-unmodified-since"))
+# Statuses that a kept answer may stand in for (RFC 5861, section 4).
+FAILING = frozenset((500, 502, 503, 504))
+WARMTH = 3600.0  # seconds for which an entry that can be revalidated is kept beyond all that
+GRACE = 60.0  # likewise one that cannot: a client may take it stale (max-stale)
+
+# They tell of the body that is kept, not of the one that was left out (RFC 9111, section 3.2).
+_OF_THE_BODY = frozenset((b"content-encoding", b"content-length", b"content-md5", b"content-range", b"etag"))
+
+
+def asked(lines: Iterable[bytes]) -> Directives:
+    """What a request says about the cache; C{Pragma: no-cache} counts where it has no C{Cache-Control}."""
+    lines = FieldLines.of(lines)
+    if b"cache-control" in lines.names:
+        values = lines.values(b"cache-control")
+        return _known(values[0]) if len(values) == 1 and len(values[0]) <= 64 else directives.parsed(values)
+    if b"pragma" in lines.names and b"no-cache" in directives.parsed(lines.values(b"pragma")):
+        return Directives({b"no-cache": [None]})
+    return NOTHING
+
+
+def granted(said: Directives) -> float | None:
+    """For how long a request that opts in (C{public, max-age=N} or C{s-maxage=N}) lets its answer be kept."""
+    if b"no-store" in said or b"no-cache" in said:
+        return None
+    seconds = said.seconds(b"s-maxage")
+    if seconds is None and b"public" in said:
+        seconds = said.seconds(b"max-age")
+    return float(seconds) if seconds else None
+
+
+def verdict(entry: Entry, said: Directives, now: float) -> Verdict:
+    """C{fresh}: give it. C{stale}: give it, the client takes it so. C{refresh}: give it, and fetch a fresh one.
+    C{ask}: the provider must be asked first."""
+    age = entry.age(now)
+    left = entry.lifetime - age
+    if entry.always_ask:
+        return "ask"
+    if said is not NOTHING and _wants_fresher(said, age, left):
+        return "ask"
+    if left > 0:
+        return "fresh"
+    if entry.never_stale:
+        return "ask"
+    if b"max-stale" in said and _takes(said, -left):
+        return "stale"
+    return "refresh" if -left < entry.while_revalidating else "ask"
+
+
+def stands_in(entry: Entry, said: Directives, now: float) -> bool:
+    """Whether it may be given where the provider fails (C{stale-if-error}, RFC 5861)."""
+    if entry.always_ask or entry.never_stale or b"no-cache" in said:
+        return False
+    stale_for = entry.age(now) - entry.lifetime
+    return stale_for < max(entry.if_error, said.seconds(b"stale-if-error") or 0)
+
+
+def kept_for(entry: Entry, now: float) -> float:
+    """Seconds for which it is of any use."""
+    beyond = max(entry.while_revalidating, entry.if_error, WARMTH if entry.etag or entry.modified else GRACE)
+    return max(entry.lifetime - entry.age(now), 0.0) + beyond
+
+
+def freshened(
+    old: Entry, received: storing.Received, rules: storing.Rules, said: Directives
+) -> Entry | storing.NotKept:
+    """What becomes of an entry whose provider says that it has not been modified (RFC 9111, section 4.3.4).
+
+    The fields of the 304 take the place of those that were kept, unless they tell of the body.
+    """
+    new = FieldLines.of(received.lines)
+    own = FieldLines.of([line for line, name in zip(new, new.names, strict=True) if name not in _OF_THE_BODY])
+    told = set(own.names)
+    stayed = [line for line in old.lines if line.partition(b":")[0].lower() not in told]
+    merged = storing.Received(old.code, old.phrase, [*stayed, *own], received.asked_at, received.at)
+    entry = storing.entry(merged, rules, said)
+    return (
+        replace(entry, body=old.body, gaps=old.gaps, vary=entry.vary or old.vary) if isinstance(entry, Entry) else entry
+    )
+
+
+@lru_cache(1024)
+def _known(value: bytes) -> Directives:
+    """A client says the same again and again. Nobody alters it."""
+    return directives.parsed([value])
+
+
+def _wants_fresher(said: Directives, age: float, left: float) -> bool:
+    if b"no-cache" in said:
+        return True
+    most = said.seconds(b"max-age")
+    if most is not None and age > most:
+        return True
+    margin = said.seconds(b"min-fresh")
+    return margin is not None and left < margin
+
+
+def _takes(said: Directives, stale_for: float) -> bool:
+    """Whether the client takes an answer that has been stale for so long; C{max-stale} alone: however long."""
+    return said[b"max-stale"] == [None] or stale_for <= (said.seconds(b"max-stale") or 0)

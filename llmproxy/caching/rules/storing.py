@@ -1,0 +1,231 @@
+"""Whether an answer may be kept, what of it, and for how long it is fresh (RFC 9111, sections 3 and 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from llmproxy.caching.rules import dates, directives
+from llmproxy.caching.rules.directives import FOREVER, NOTHING, Directives
+from llmproxy.caching.rules.entry import Entry
+from llmproxy.http import fields
+from llmproxy.http.lines import FieldLines
+
+Scope = Literal["project", "token", "shared"]
+
+# RFC 9110, section 15.1, without 206: those that may be kept by guess.
+HEURISTIC = frozenset((200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501))
+# Whose meaning for a cache is known here (must-understand); 206 and 304 are never kept by themselves.
+UNDERSTOOD = HEURISTIC | frozenset(
+    (302, 303, 307, 400, 401, 403, 406, 409, 411, 412, 413, 415, 416, 417, 421, 422, 426, 429, 500, 502, 503, 504, 505)
+)
+LONGEST_GUESS = 86_400.0
+CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"proxy-authorization"))
+
+# What belongs to one exchange alone: who asked, under which id, how much they have left, over which connection.
+_OF_ONE_EXCHANGE = frozenset(
+    b"set-cookie set-cookie2 age x-request-id request-id x-upstream-request-id x-amzn-requestid apim-request-id "
+    b"x-ms-request-id x-correlation-id cf-ray server-timing x-envoy-upstream-service-time openai-processing-ms "
+    b"x-response-time x-runtime x-trace-id traceresponse retry-after retry-after-ms x-should-retry "
+    b"cache-status x-cache x-cache-hits".split()
+)
+_OF_ONE_EXCHANGE_BEGIN = (b"x-ratelimit-", b"ratelimit", b"anthropic-ratelimit-", b"x-rate-limit-")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the settings say about keeping answers.
+
+    @ivar scope: Who may be given an answer. Within C{project} and C{token} this is, for the provider, a cache of its
+        key's owner alone, so that C{Authorization} is no obstacle (RFC 9111, section 3.5); C{private} answers are kept
+        only where C{token} separates one client from the other.
+    @ivar default_ttl: For how long an answer is fresh that does not say so, where it may be kept by guess.
+    @ivar heuristics: Whether one that says when it was modified last is fresh for a tenth of the time since then, at
+        most L{LONGEST_GUESS} (RFC 9111, section 4.2.2).
+    @ivar own_cors: C{Access-Control-…} is the proxy's own affair; see L{fields.incoming}.
+    """
+
+    scope: Scope = "project"
+    default_ttl: float = 0.0
+    heuristics: bool = False
+    own_cors: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An answer's head as it came, and when.
+
+    @ivar asked_at: When the request for it left, C{at}: when its head was there; seconds since the epoch.
+    """
+
+    code: int
+    phrase: bytes
+    lines: Iterable[bytes]
+    asked_at: float
+    at: float
+
+
+class NotKept(str):
+    """Why an answer is not kept: one word for C{X-Cache-Debug}."""
+
+
+def entry(received: Received, rules: Rules, asked: Directives, granted: float | None = None) -> Entry | NotKept:
+    """What is to be kept of an answer, its body left out; or why nothing is.
+
+    @param asked: The request's C{Cache-Control}.
+    @param granted: For a request whose answer HTTP would not let us keep by itself (a C{POST}): for how long it is
+        fresh where it does not say so; C{None} for any other request.
+    """
+    lines = FieldLines.of(received.lines)
+    said = directives.parsed(lines.values(b"cache-control"))
+    stream = _is_stream(lines)
+    surrogate = _for_surrogates(lines)
+    why = _refusal(received.code, said, rules, asked) or ("no-store" if b"no-store" in surrogate else "")
+    if why:
+        return NotKept(why)
+    vary = varying(lines)
+    if b"*" in vary:
+        return NotKept("vary")
+    if rules.scope == "shared" and not CREDENTIALS.isdisjoint(vary):
+        return NotKept("vary-on-credentials")
+    lifetime = _lifetime(received, lines, [surrogate, said], rules, granted)
+    if lifetime is None:
+        return NotKept("no-freshness")
+    etag = lines.value(b"etag") or b""
+    modified = lines.value(b"last-modified") or b""
+    # Providers say "no-cache" of every stream, to keep proxies from buffering it; who granted it, knows.
+    always = b"no-cache" in said and not (stream and granted is not None)
+    found = Entry(
+        code=received.code,
+        phrase=received.phrase,
+        head=b"\r\n".join(kept_lines(lines, own_cors=rules.own_cors)),
+        body=b"",
+        born=received.at - _initial_age(received, lines, lifetime, slow=granted is None),
+        lifetime=lifetime,
+        always_ask=always,
+        never_stale=always or any(name in said for name in (b"must-revalidate", b"proxy-revalidate", b"s-maxage")),
+        while_revalidating=float(said.seconds(b"stale-while-revalidate") or 0),
+        if_error=float(said.seconds(b"stale-if-error") or 0),
+        etag=etag,
+        modified=modified if dates.parsed(modified, received.at) is not None else b"",
+        vary=vary,
+        stream=stream,
+    )
+    usable = not found.always_ask and found.age(received.at) < lifetime
+    if usable or found.etag or found.modified or found.while_revalidating or found.if_error:
+        return found
+    return NotKept("stale-at-once")
+
+
+def kept_lines(lines: Iterable[bytes], *, own_cors: bool = False) -> list[bytes]:
+    """The field lines that may be kept (RFC 9111, section 3.1), as they go on to clients."""
+    passed = FieldLines.of(fields.incoming(lines, own_cors=own_cors))
+    return [line for line, name in zip(passed, passed.names, strict=True) if not _of_one_exchange(name)]
+
+
+def varying(lines: FieldLines) -> tuple[bytes, ...]:
+    """The request fields that an answer was chosen by, in lower case, each once, in order of the alphabet.
+
+    One that is encoded counts as chosen by C{Accept-Encoding} even if it does not say so.
+    """
+    names = {name.lower() for name in directives.members(lines.values(b"vary"))}
+    if b"content-encoding" in lines.names:
+        names.add(b"accept-encoding")
+    return tuple(sorted(names))
+
+
+def _refusal(code: int, said: Directives, rules: Rules, asked: Directives) -> str:
+    if b"no-store" in asked:
+        return "request-no-store"
+    if b"must-understand" in said:
+        if code not in UNDERSTOOD:
+            return "must-understand"
+    elif b"no-store" in said:
+        return "no-store"
+    if b"private" in said and rules.scope != "token":
+        return "private"
+    if code in (206, 304) or code < 200:
+        return "status"
+    if rules.scope == "shared" and not any(name in said for name in (b"public", b"must-revalidate", b"s-maxage")):
+        return "authorization"
+    return ""
+
+
+def _for_surrogates(lines: FieldLines) -> Directives:
+    """What C{Surrogate-Control} says to any cache in front of the provider; not what is meant for one by name.
+
+    It may say how long an answer is fresh, or that it is not to be kept. What C{Cache-Control} forbids stays forbidden.
+    """
+    if b"surrogate-control" not in lines.names:
+        return NOTHING
+    told = directives.members(lines.values(b"surrogate-control"))
+    return directives.parsed([member for member in told if b";" not in member])
+
+
+def _lifetime(
+    received: Received, lines: FieldLines, words: list[Directives], rules: Rules, granted: float | None
+) -> float | None:
+    """For how long it is fresh; C{None} where there is no reason to keep it at all.
+
+    @param words: What is said of that, the weightier first.
+    """
+    for said in words:
+        for name in (b"s-maxage", b"max-age"):
+            seconds = said.seconds(name)
+            if seconds is not None:
+                return float(seconds)
+    expires = lines.values(b"expires")
+    if expires:
+        return _until(expires, received, lines)
+    if granted is not None:
+        return granted if received.code == 200 else None
+    if received.code in HEURISTIC or b"public" in said:
+        guess = _guess(received, lines) if rules.heuristics else 0.0
+        if guess or rules.default_ttl:
+            return guess or rules.default_ttl
+    validators = b"etag" in lines.names or b"last-modified" in lines.names
+    return 0.0 if validators and (received.code in HEURISTIC or b"no-cache" in said) else None
+
+
+def _until(expires: list[bytes], received: Received, lines: FieldLines) -> float:
+    """What C{Expires} says; a date that is none, or two of them, is one in the past (RFC 9111, section 5.3)."""
+    at = dates.parsed(expires[0], received.at) if len(expires) == 1 else None
+    if at is None:
+        return 0.0
+    date = dates.parsed(lines.value(b"date") or b"", received.at)
+    return min(max(0.0, at - (received.at if date is None else date)), float(FOREVER))
+
+
+def _guess(received: Received, lines: FieldLines) -> float:
+    date = dates.parsed(lines.value(b"date") or b"", received.at)
+    modified = dates.parsed(lines.value(b"last-modified") or b"", received.at)
+    if modified is None:
+        return 0.0
+    return min(max(0.0, (received.at if date is None else date) - modified) / 10, LONGEST_GUESS)
+
+
+def _initial_age(received: Received, lines: FieldLines, lifetime: float, *, slow: bool) -> float:
+    """The corrected initial age (RFC 9111, section 4.2.3); past all freshness where C{Age} is not one number.
+
+    @param slow: Whether the time that the answer took may have been spent on its way, in some other cache.
+    """
+    date = dates.parsed(lines.value(b"date") or b"", received.at)
+    apparent = 0.0 if date is None else max(0.0, received.at - date)
+    ages = lines.values(b"age")
+    if not ages:
+        stated = 0.0
+    elif len(ages) == 1 and ages[0].isdigit():
+        stated = float(min(int(ages[0][:11]), FOREVER))
+    else:
+        return max(lifetime, apparent) + 1.0
+    return max(apparent, stated + (max(0.0, received.at - received.asked_at) if slow else 0.0))
+
+
+def _of_one_exchange(name: bytes) -> bool:
+    return name in _OF_ONE_EXCHANGE or name.startswith(_OF_ONE_EXCHANGE_BEGIN)
+
+
+def _is_stream(lines: FieldLines) -> bool:
+    kind = lines.value(b"content-type")
+    return kind is not None and kind.partition(b";")[0].strip().lower() == b"text/event-stream"

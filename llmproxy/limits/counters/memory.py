@@ -1,0 +1,172 @@
+"""Counters in this process: rates and leases for itself, budgets together with all others on the same store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from llmproxy.aio import deferred, within
+from llmproxy.errors import LimitsUnavailable
+from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory
+from llmproxy.limits.counters.local import SOON, Tally, first_refused, fitting
+from llmproxy.limits.counters.prefetch import Allotments
+from llmproxy.limits.window import until
+from llmproxy.model import Claim, Verdict
+
+TRIES = 8  # how often more of a budget is asked for while requests that need less take it first
+SWEEP = 5.0  # seconds between two looks at what is not needed any more
+KEPT = 62 * 86400.0  # seconds for which a budget's spending is kept when its period is over
+STOPPING = 5.0  # seconds for giving back what is left when the process ends
+
+
+@implementer(ICounters)
+class MemoryCounters(Service):
+    """Rates and leases are counted in dictionaries; budgets as L{Allotments} says.
+
+    On the usual path nothing is waited for: a claim costs a look-up and an addition.
+    """
+
+    name: Any = "counters"
+    unsettled = 0
+    _log = Logger()
+
+    def __init__(self, budgets: IBudgetStore, clock: IReactorTime, now: Callable[[], float]) -> None:
+        """
+        @param now: Seconds since the epoch, for what is over.
+        """
+        self._store = budgets
+        self._clock = clock
+        self._now = now
+        self._tally = Tally()
+        self._allotments = Allotments(budgets, clock, now)
+        self._sweeping = LoopingCall(self._sweep)
+        self._sweeping.clock = clock
+        self._forgotten = 0.0
+
+    def reserve_now(self, claims: Sequence[Claim]) -> Verdict | None:
+        now, tally, allotments = self._clock.seconds(), self._tally, self._allotments
+        left: list[int] = []
+        for claim in claims:
+            room = allotments.room(claim) if claim.kind == "budget" else tally.left(claim, now)
+            if room is None:
+                # What an earlier claim refuses need not be asked of the store.
+                early = first_refused(claims[: len(left)], left)
+                return None if early is None else self._refused(claims, early, now)
+            left.append(room)
+        refused = first_refused(claims, left)
+        if refused is not None:
+            return self._refused(claims, refused, now)
+        slots: list[int] = []
+        resets: list[float] = []
+        for place, claim in enumerate(claims):
+            kind = claim.kind
+            if kind == "budget":
+                allotments.spend(claim)
+                left[place] = allotments.left(claim)
+                slot = 0
+            else:
+                slot = tally.take(claim, now)
+                left[place] -= fitting(claim)
+            slots.append(slot)
+            resets.append(until(slot, now) if kind == "rate" else 0.0)
+        return Verdict(None, None, False, tuple(left), tuple(resets), (claims, slots))
+
+    def _refused(self, claims: Sequence[Claim], place: int, now: float) -> Verdict:
+        claim = claims[place]
+        if claim.kind == "budget":
+            wait = SOON if self._allotments.under_way(claim) else None
+        else:
+            wait = self._tally.wait(claim, now)
+        tally, allotments = self._tally, self._allotments
+        return Verdict(
+            place,
+            wait,
+            remaining=tuple([allotments.left(c) if c.kind == "budget" else max(tally.left(c, now), 0) for c in claims]),
+            resets=tuple([tally.reset(c, now) if c.kind == "rate" else 0.0 for c in claims]),
+        )
+
+    @deferred
+    async def reserve(self, claims: Sequence[Claim]) -> Verdict:
+        asking = sorted((claim for claim in claims if claim.kind == "budget"), key=lambda claim: claim.key)
+        async with AsyncExitStack() as locks:
+            for claim in asking:
+                await locks.enter_async_context(self._allotments.lock(claim))  # type: ignore[arg-type]
+            for _ in range(TRIES):
+                verdict = self.reserve_now(claims)
+                if verdict is not None:
+                    return verdict
+                for claim in asking:
+                    if self._allotments.room(claim) is None:
+                        await self._allotments.take_more(claim)
+        raise LimitsUnavailable
+
+    def settle(self, ticket: Any, amounts: Sequence[int]) -> None:
+        claims, slots = ticket
+        for claim, slot, amount in zip(claims, slots, amounts, strict=True):
+            if claim.kind == "budget":
+                self._allotments.correct(claim, amount)
+            else:
+                self._tally.correct(claim, slot, amount)
+
+    @deferred
+    async def used(self, claims: Sequence[Claim]) -> list[int]:
+        now, keys = self._clock.seconds(), [claim.key for claim in claims if claim.kind == "budget"]
+        spent = await self._store.budgets_spent(keys) if keys else {}
+        return [
+            max(spent.get(claim.key, 0) - self._allotments.spare(claim.key), 0)
+            if claim.kind == "budget"
+            else claim.limit - self._tally.left(claim, now)
+            for claim in claims
+        ]
+
+    # Service
+
+    def startService(self) -> None:
+        Service.startService(self)
+        self._sweeping.start(SWEEP, now=False).addErrback(lambda f: self._log.failure("Sweeping failed.", f))
+
+    @deferred
+    async def stopService(self) -> None:
+        Service.stopService(self)
+        if self._sweeping.running:
+            self._sweeping.stop()
+        giving = self._give_back(all_of_it=True)
+        try:
+            await within(STOPPING, self._clock, giving, LimitsUnavailable())
+        except LimitsUnavailable:
+            self._log.warn("What was left of budgets was not given back; it stays spent.")
+
+    @deferred
+    async def _sweep(self) -> None:
+        await self._give_back()
+        if self._now() - self._forgotten > 3600:
+            self._forgotten = self._now()
+            try:
+                await self._store.forget_budgets(self._now() - KEPT)
+            except Exception as e:  # it is tried again in an hour
+                self._log.warn("Budgets of the past could not be removed: {error}", error=str(e))
+
+    @deferred
+    async def _give_back(self, *, all_of_it: bool = False) -> None:
+        await self._allotments.give_back(all_of_it=all_of_it)
+
+
+@implementer(IPlugin, ICountersFactory)
+class MemoryCountersFactory:
+    """C{limits: {backend: memory}}."""
+
+    name = "memory"
+
+    def counters(self, settings: Any, reactor: Any, budgets: IBudgetStore, now: Callable[[], float]) -> ICounters:
+        return MemoryCounters(budgets, reactor, now)
+
+
+__all__ = ["MemoryCounters", "MemoryCountersFactory"]

@@ -1,0 +1,145 @@
+"""The audit log: what must not be lost is on its medium before anybody is told that it is done."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from llmproxy import errors
+from llmproxy.aio import deferred
+from llmproxy.interfaces import IAuditLogger
+from llmproxy.model import AuditEntry
+from llmproxy.observability.append_file import AppendedFile
+
+UNWRITTEN = "The audit log could not be written. Try again."
+
+
+@implementer(IAuditLogger)
+class NullAudit:
+    """Forgets everything: for a proxy that has no audit log."""
+
+    def log(self, entry: AuditEntry) -> Deferred[None]:
+        return succeed(None)
+
+
+@implementer(IAuditLogger)
+class ManyAudits:
+    """Writes to several audit logs at once: done when all are done, failed when one has failed."""
+
+    def __init__(self, loggers: Sequence[IAuditLogger]) -> None:
+        self._loggers = loggers
+
+    @deferred
+    async def log(self, entry: AuditEntry) -> None:
+        written = [logger.log(entry) for logger in self._loggers]
+        for succeeded, failure in await DeferredList(written, consumeErrors=True):
+            if not succeeded and isinstance(failure, Failure):
+                failure.raiseException()
+
+
+@implementer(IAuditLogger)
+class FileAudit(Service):
+    """Appends JSON lines to a file, in order. Those that come while the disk is busy share its next turn.
+
+    Fails with L{errors.StoreUnavailable} where an entry is not known to be on the disk.
+    """
+
+    name = "audit"
+    _log = Logger(namespace="llmproxy.audit")
+
+    def __init__(
+        self,
+        path: str,
+        clock: IReactorTime,
+        in_thread: Callable[..., Deferred[None]],
+        *,
+        redact: Callable[[str], str] = str,
+        limit: int = 1000,
+        patience: float = 10.0,
+    ) -> None:
+        """
+        @param in_thread: Calls its argument in a thread and fires with the result.
+        @param redact: Masks secrets in a rendered line.
+        @param limit: How many entries wait for the disk at most.
+        @param patience: Seconds an entry waits for it at most, and stopping too.
+        """
+        self._file = AppendedFile(path)
+        self._clock = clock
+        self._in_thread = in_thread
+        self._redact = redact
+        self._limit = limit
+        self._patience = patience
+        self._waiting: deque[tuple[str, Deferred[None]]] = deque()
+        self._busy = False
+        self._stopped = False
+        self._writing: Deferred[None] = succeed(None)
+
+    def log(self, entry: AuditEntry) -> Deferred[None]:
+        if self._stopped or len(self._waiting) >= self._limit:
+            return fail(errors.StoreUnavailable(UNWRITTEN))
+        written: Deferred[None] = Deferred()
+        written.addTimeout(self._patience, self._clock, onTimeoutCancel=_too_late)
+        self._waiting.append((self._redact(line(entry)), written))
+        if not self._busy:
+            self._writing = Deferred.fromCoroutine(self._write())
+        return written
+
+    @deferred
+    async def stopService(self) -> None:
+        """Write what waits, then close the file; give up on a disk that does not answer."""
+        Service.stopService(self)
+        self._stopped = True
+        ended: Deferred[None] = Deferred()
+        self._writing.addCallback(lambda _: self._in_thread(self._file.close)).chainDeferred(ended)
+        ended.addTimeout(self._patience, self._clock, onTimeoutCancel=_too_late)
+        try:
+            await ended
+        except (OSError, errors.StoreUnavailable) as e:
+            self._log.error("The audit log could not be closed: {error}", error=str(e))
+
+    async def _write(self) -> None:
+        self._busy = True
+        while self._waiting:
+            entries = tuple(self._waiting)
+            self._waiting.clear()
+            lines = "".join(line for line, _ in entries).encode("utf-8", "surrogatepass")
+            outcome: Failure | None = None
+            try:
+                await self._in_thread(self._file.append, lines, sync=True)
+            except OSError as e:
+                self._log.error("{count} audit entries could not be written: {error}", count=len(entries), error=str(e))
+                outcome = Failure(errors.StoreUnavailable(UNWRITTEN))
+            for _, written in entries:
+                if not written.called:
+                    written.callback(None) if outcome is None else written.errback(outcome)
+        self._busy = False
+
+
+def line(entry: AuditEntry) -> str:
+    """The entry as one line of JSON, its time as RFC 3339 in UTC."""
+    at = datetime.fromtimestamp(entry.at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    fields = {
+        "at": at,
+        "action": entry.action,
+        "actor": entry.actor,
+        "outcome": entry.outcome,
+        "project_id": entry.project_id,
+        "token_id": entry.token_id,
+        "request_id": entry.request_id,
+        "client": entry.client,
+        "details": dict(entry.details),
+    }
+    return json.dumps(fields, separators=(",", ":"), default=str) + "\n"
+
+
+def _too_late(result: object, seconds: float) -> object:
+    raise errors.StoreUnavailable(UNWRITTEN)

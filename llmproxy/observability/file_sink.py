@@ -1,0 +1,52 @@
+"""An event sink that appends JSON lines to a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+from llmproxy.interfaces import IEventSink, IEventSinkFactory
+from llmproxy.model import RequestRecord
+from llmproxy.observability import jsonl
+from llmproxy.observability.append_file import AppendedFile
+
+
+@implementer(IEventSink)
+class FileSink:
+    """Writes in a thread, so that a slow disk holds up nobody."""
+
+    def __init__(self, path: str, in_thread: Callable[..., Deferred[None]]) -> None:
+        """
+        @param in_thread: Calls its argument in a thread and fires with the result.
+        """
+        self._file = AppendedFile(path)
+        self._in_thread = in_thread
+
+    def write(self, events: Sequence[RequestRecord]) -> Deferred[None]:
+        # Put together here: two threads that both have something to compute only hold each other up.
+        lines = [jsonl.line(event._asdict()) + b"\n" for event in events]
+        return self._in_thread(self._file.append, b"".join(lines))
+
+    def close(self) -> Deferred[None]:
+        return self._in_thread(self._file.close)
+
+
+@implementer(IPlugin, IEventSinkFactory)
+class FileSinkFactory:
+    """C{{type: file, path: data/events.jsonl}}"""
+
+    name = "file"
+
+    def sink(self, settings: Mapping[str, Any], reactor: Any) -> FileSink:
+        path = settings.get("path")
+        if unknown := sorted(set(settings) - {"path"}):
+            raise ValueError(f"A file sink knows only path, not {', '.join(unknown)}.")
+        if not isinstance(path, str) or not path:
+            raise ValueError("A file sink needs a path, such as data/events.jsonl.")
+        return FileSink(path, partial(deferToThreadPool, reactor, reactor.getThreadPool()))

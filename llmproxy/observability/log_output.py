@@ -1,0 +1,149 @@
+"""Renders what is logged as lines: JSON for machines, or text for a console."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from datetime import UTC, datetime
+from threading import RLock
+from typing import Any, TextIO
+
+from structlog.dev import ConsoleRenderer, plain_traceback
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
+from twisted.python.failure import Failure
+from twisted.python.reflect import safe_repr
+from zope.interface import implementer
+
+from llmproxy.config.model import Logging
+from llmproxy.observability.jsonl import encoded
+from llmproxy.observability.redaction import Redactor
+
+__all__ = ["LogOutput", "Redactor", "observer"]
+
+Entry = MutableMapping[str, Any]
+Renderer = Callable[[Entry], str]
+
+# What Twisted itself puts into an event, in its new and in its legacy form.
+TWISTED = frozenset(("format", "isError", "failure", "message", "system", "time", "why", "printed"))
+OURS = frozenset(("ts", "level", "logger", "msg", "exception"))
+# Control characters, line separators, what turns the direction of text, and halves of surrogate pairs.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+UNPRINTABLE_IN_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def observer(settings: Logging, stream: TextIO, redactor: Redactor) -> LogOutput:
+    """The observer that the settings ask for, writing to C{stream}."""
+    renderer = console(stream) if settings.format == "console" else as_json()
+    return LogOutput(stream, renderer, redactor, LogLevel.levelWithName(settings.level))
+
+
+@implementer(ILogObserver)
+class LogOutput:
+    """Writes log events and access log lines to one stream, each as one line, secrets masked as the last step.
+
+    @ivar lost: How many lines could not be written because the stream failed.
+    """
+
+    def __init__(self, stream: TextIO, render: Renderer, redactor: Redactor, level: Any = LogLevel.info) -> None:
+        self._stream = stream
+        self._render = render
+        self._redactor = redactor
+        self._level = level
+        self._lock = RLock()  # log events come from any thread
+        self.lost = 0
+
+    def __call__(self, event: LogEvent) -> None:
+        if event.get("log_level", LogLevel.info) >= self._level:
+            self.write((entry(event),))
+
+    def write(self, entries: Iterable[Entry]) -> None:
+        """Write these at once, whatever their level; never raises because of the stream."""
+        lines = [self._render(entry) + "\n" for entry in entries]
+        text = self._redactor.redact("".join(lines))
+        with self._lock:
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except (OSError, ValueError):  # nowhere to say so: the disk is full, the reader gone, the stream closed
+                self.lost += len(lines)
+
+
+def entry(event: LogEvent) -> dict[str, Any]:
+    """The fields of an event: when, how bad, who, what, and whatever else it carries."""
+    level, failure = event.get("log_level", LogLevel.info), event.get("log_failure")
+    fields: dict[str, Any] = {
+        "ts": timestamp(event.get("log_time", 0.0)),
+        "level": level.name,
+        "logger": str(event.get("log_namespace", "")),
+        "msg": formatEvent(event),
+    }
+    for name, value in event.items():
+        if not name.startswith("log_") and name not in TWISTED:
+            fields[f"{name}_" if name in OURS else name] = plain(value)
+    if isinstance(failure, Failure):
+        fields["exception"] = failure.getTraceback()
+    return fields
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339, in UTC, to the millisecond."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def plain(value: object, depth: int = 3) -> object:
+    """The value as JSON can write it."""
+    if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if depth and isinstance(value, Mapping):
+        return {str(k): plain(v, depth - 1) for k, v in value.items()}
+    if depth and isinstance(value, list | tuple | set | frozenset):
+        return [plain(v, depth - 1) for v in value]
+    return safe_repr(value)
+
+
+def as_json() -> Renderer:
+    """In ASCII, whatever is in it: what a terminal would act on is escaped."""
+    escaping = json.JSONEncoder(separators=(",", ":"), default=safe_repr).encode
+
+    def render(fields: Entry) -> str:
+        line = encoded(fields)
+        text = line.decode() if line is not None and line.isascii() else escaping(fields)
+        return text.replace("\x7f", "\\u007f")  # the one control character that JSON leaves
+
+    return render
+
+
+def console(stream: TextIO) -> Renderer:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    renderer = ConsoleRenderer(
+        colors=stream.isatty(),
+        event_key="msg",
+        timestamp_key="ts",
+        sort_keys=False,
+        exception_formatter=plain_traceback,
+    )
+
+    def render(fields: Entry) -> str:
+        shown = {name: _printable(name, value) for name, value in fields.items() if value != ""}
+        return renderer(None, "", shown).encode(encoding, "backslashreplace").decode(encoding)
+
+    return render
+
+
+def _printable(name: str, value: object) -> object:
+    if not isinstance(value, str):
+        return value if value is None or isinstance(value, bool | int | float) else _escape(UNPRINTABLE, repr(value))
+    return _escape(UNPRINTABLE_IN_LINES if name == "exception" else UNPRINTABLE, value)
+
+
+def _escape(unprintable: re.Pattern[str], text: str) -> str:
+    return unprintable.sub(_as_escape, text)
+
+
+def _as_escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

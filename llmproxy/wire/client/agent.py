@@ -1,0 +1,161 @@
+"""An C{IAgent} over our own connections: one pool for each origin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred, fail, gatherResults
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.web.client import URI
+from twisted.web.error import SchemeNotSupported
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS
+from zope.interface import implementer
+
+from llmproxy import errors
+from llmproxy.wire.client.call import Exchange
+from llmproxy.wire.client.pool import Bounds, Pool, Room
+from llmproxy.wire.client.raw_headers import RawHeaders
+from llmproxy.wire.client.request_writer import framing
+from llmproxy.wire.client.tls import Trust
+from llmproxy.wire.client.transport import DEFAULT_PORTS, Origin
+from llmproxy.wire.parser import Limits
+from llmproxy.wire.write_coalescing import Turn
+
+
+@implementer(IAgent)
+class Agent:
+    """Sends each request once, as it is given, and passes on the answer as it comes.
+
+    Given L{RawHeaders}, it sends their lines and only adds the one that frames the body. Given ordinary C{Headers}, it
+    also adds C{Host} where there is none.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        connect_timeout: float = 10.0,
+        idle_timeout: float = 90.0,
+        max_conns_per_host: int = 1000,
+        max_idle_per_host: int = 20,
+        max_idle: int = 100,
+        max_age: float = 3600.0,
+        max_waiting: int = 1000,
+        ca_file: str = "",
+        context_factory: IPolicyForHTTPS | None = None,
+        limits: Limits | None = None,
+        turn: Turn | None = None,
+    ) -> None:
+        """
+        @param connect_timeout: Seconds for making a connection, TLS included; also for waiting until one is free.
+        @param max_conns_per_host: Connections to one origin; further requests wait in order, at most C{max_waiting}.
+        @param max_idle_per_host: Unused connections kept for one origin, for C{idle_timeout} seconds; C{max_idle}: for
+            all. A connection older than C{max_age} seconds is not used again.
+        @param ca_file: PEM file of certificate authorities to trust over TLS besides the platform's.
+        @param context_factory: Whom to trust instead; by default L{Trust}.
+        @param turn: Where whole requests wait for the end of the reactor's turn; without it they leave at once.
+        """
+        self._reactor = reactor
+        self._bounds = Bounds(
+            connect_timeout, idle_timeout, max_age, max_conns_per_host, max_idle_per_host, max_waiting
+        )
+        self._room = Room(max_idle)
+        self._trust = context_factory or Trust(ca_file)
+        self._limits = limits or Limits()
+        self._pools: dict[Origin, Pool] = {}
+        self._turn = turn
+        self._closed = False
+        self._known: dict[bytes, tuple[Pool, Origin]] = {}
+
+    def request(
+        self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
+    ) -> Deferred[Any]:
+        if self._closed:
+            return fail(errors.Draining())
+        cut = uri.find(b"/", 8)
+        prefix, target = (uri[:cut], uri[cut:]) if cut > 0 else (uri, b"/")
+        known = self._known.get(prefix)
+        if known is None:
+            try:
+                known = self._known[prefix] = self._find(prefix)
+            except (SchemeNotSupported, ValueError) as e:
+                return fail(e)
+        pool, origin = known
+        raw = isinstance(headers, RawHeaders)
+        lines = headers.lines if isinstance(headers, RawHeaders) else _lines(headers, origin)
+        try:
+            head = request_head(method, target, lines, framing(method, bodyProducer))
+        except ValueError as e:
+            return fail(e)
+        exchange = Exchange(method, head, bodyProducer, raw=raw)
+        pool.send(exchange)
+        return exchange.answered
+
+    def close(self) -> Deferred[None]:
+        """Close what is not in use, refuse what comes from now on; fire when no connection is left."""
+        self._closed = True
+        return gatherResults([pool.close() for pool in self._pools.values()]).addCallback(lambda _: None)
+
+    def _find(self, prefix: bytes) -> tuple[Pool, Origin]:
+        origin = _origin(prefix)
+        if origin not in self._pools:
+            self._pools[origin] = Pool(
+                self._endpoint(origin),
+                self._reactor,
+                self._bounds,
+                self._room,
+                self._limits,
+                secure=origin.scheme == "https",
+                turn=self._turn,
+            )
+        return self._pools[origin], origin
+
+    def _endpoint(self, origin: Origin) -> IStreamClientEndpoint:
+        where = (self._reactor, origin.host, origin.port)
+        timeout: Any = self._bounds.connect or None
+        endpoint: IStreamClientEndpoint
+        if isIPAddress(origin.host):
+            endpoint = TCP4ClientEndpoint(*where, timeout)
+        elif isIPv6Address(origin.host):
+            endpoint = TCP6ClientEndpoint(*where, timeout)
+        else:
+            endpoint = HostnameEndpoint(*where, timeout)
+        if origin.scheme == "https":
+            creator = self._trust.creatorForNetloc(origin.host.encode("ascii"), origin.port)
+            endpoint = wrapClientTLS(creator, endpoint, self._reactor)
+        return endpoint
+
+
+def request_head(method: bytes, target: bytes, lines: list[bytes], framed: bytes) -> bytes:
+    """Put a request's head together; C{ValueError} where a part of it would be read as something else."""
+    parts = [b"%b %b HTTP/1.1" % (method, target), *lines]
+    if framed:
+        parts.append(framed)
+    head = b"\r\n".join(parts)
+    ends = len(parts) - 1
+    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head or parts[0].count(b" ") != 2:
+        raise ValueError("The request's method, target or headers hold what cannot be sent as such.")
+    return head + b"\r\n\r\n"
+
+
+def _lines(headers: Headers | None, origin: Origin) -> list[bytes]:
+    headers = headers or Headers()
+    lines = [] if headers.hasHeader(b"Host") else [b"Host: " + origin.netloc.encode("ascii")]
+    for name, values in headers.getAllRawHeaders():
+        if name not in (b"Content-Length", b"Transfer-Encoding"):
+            lines += [b"%b: %b" % (name, value) for value in values]
+    return lines
+
+
+def _origin(prefix: bytes) -> Origin:
+    uri = URI.fromBytes(prefix)
+    scheme = uri.scheme.decode("ascii")
+    if scheme not in DEFAULT_PORTS:
+        raise SchemeNotSupported(f"Only http and https are spoken here, not {scheme!r}.")
+    host = uri.host.decode("ascii").strip("[]")
+    if not host or "@" in host:
+        raise ValueError("The URL names no host, or a user besides.")
+    return Origin(scheme, host, uri.port)

@@ -1,0 +1,83 @@
+"""One request on its way to an answer, and whether it may be sent again."""
+
+from __future__ import annotations
+
+from typing import Protocol as Shape
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.web.iweb import IBodyProducer
+
+from llmproxy import errors
+from llmproxy.wire.client.request_writer import BytesBody
+from llmproxy.wire.client.response import Answer
+
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
+
+
+class Holder(Shape):
+    """Whoever has a request in hand: a place in a queue, an attempt to connect, a connection."""
+
+    def cancel(self) -> object: ...
+
+
+class Exchange:
+    """One request, until the head of its answer.
+
+    @ivar head: The request's head as it goes out.
+    @ivar raw: Whether the answer's C{headers} are to be left as they came.
+    @ivar answered: Fires with the L{Answer}. Cancelled, it aborts whatever is under way.
+    @ivar holder: Who has it in hand now.
+    @ivar gone: Whether the one who asked has left.
+    @ivar started: Whether the body's producer has been asked for anything.
+    @ivar sent: Whether one byte or more of the request may have left.
+    """
+
+    __slots__ = ("answered", "body", "gone", "head", "holder", "method", "raw", "repeated", "sent", "started", "whole")
+
+    def __init__(self, method: bytes, head: bytes, body: IBodyProducer | None, *, raw: bool) -> None:
+        self.method = method
+        self.head = head
+        self.body = body
+        self.raw = raw
+        self.whole: bytes | None = getattr(body, "received", None)
+        self.holder: Holder | None = None
+        self.started = self.sent = self.repeated = self.gone = False
+        self.answered: Deferred[Answer] = Deferred(self._cancelled)
+
+    def _cancelled(self, _: object) -> None:
+        self.gone = True
+        holder, self.holder = self.holder, None
+        if holder is not None:
+            holder.cancel()
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing of it has left and its body can still be sent."""
+        return not self.sent and self._replayable
+
+    @property
+    def _replayable(self) -> bool:
+        return self.body is None or self.whole is not None or not self.started
+
+    def may_repeat(self) -> bool:
+        """Whether sending it again, once, cannot make the provider do twice what it was asked to do once."""
+        return not self.repeated and self._replayable and (not self.sent or self.method in IDEMPOTENT)
+
+    def repeat(self) -> None:
+        """Make it ready to be sent again."""
+        self.repeated, self.sent, self.started = True, False, False
+        if self.whole is not None:
+            self.body = BytesBody(self.whole)
+
+    def succeed(self, answer: Answer) -> None:
+        self.holder = None
+        self.answered.callback(answer)
+
+    def fail(self, error: BaseException | Failure) -> None:
+        """There will be no answer."""
+        self.holder = None
+        if isinstance(error, errors.UpstreamFailure):
+            error.nothing_sent = self.untouched
+        if not self.gone:
+            self.answered.errback(error)

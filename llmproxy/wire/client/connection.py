@@ -1,0 +1,401 @@
+"""One HTTP/1.1 connection to a provider: a request out, its answer in, and again, as long as both ends agree.
+
+The answer is parsed with every leniency off: whatever is odd fails the request (or cuts the body) and the connection
+with it. Plain callbacks and one Deferred for each request: this is the measured path.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import Any
+from typing import Protocol as Shape
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from llmproxy import errors
+from llmproxy.wire import parser as http1
+from llmproxy.wire.client.call import Exchange
+from llmproxy.wire.client.request_writer import JOINED, Outgoing
+from llmproxy.wire.client.response import Answer
+from llmproxy.wire.write_coalescing import Turn
+
+INTERIM = 16  # answers of the 1xx kind before the real one; more are a fault
+GRACE = 5.0  # seconds a connection that we close has to go away by itself
+
+_OPENING, _IDLE, _HEAD, _FIXED, _CHUNKS, _TILL_CLOSE, _GONE = range(7)
+_STATUS_LINE = b"HTTP/1."
+
+
+class _Chunks(http1.ChunkedBody):
+    """Gives out all that came before a fault, however it came, and only then tells of the fault."""
+
+    __slots__ = ("broken",)
+
+    def __init__(self, limits: http1.Limits) -> None:
+        super().__init__(limits)
+        self.broken: http1.BadMessage | None = None
+
+    def _line(self, data: bytes, at: int) -> int:
+        try:
+            return super()._line(data, at)
+        except http1.BadMessage as e:
+            self.broken = e
+            return 0
+
+
+class Home(Shape):
+    """Where a connection belongs."""
+
+    def free(self, connection: Connection) -> None:
+        """Its answer is complete, and it can be used again."""
+
+    def left(self, connection: Connection) -> None:
+        """It will not be used again."""
+
+    def lost(self, connection: Connection) -> None:
+        """It is closed."""
+
+    def repeat(self, exchange: Exchange) -> None:
+        """Send this on a fresh connection: the one it was on had been closed by the provider."""
+
+
+@implementer(IHandshakeListener)
+class Connection(Protocol):
+    """One connection, which carries one exchange at a time.
+
+    @ivar opened: Fires with the connection when it can carry the first, after the TLS handshake where there is one.
+    @ivar since: The clock's time when it was opened; C{good_until}: until when it may be used, once it is put aside.
+    """
+
+    transport: Any = None
+    _state = _OPENING
+    _exchange: Exchange | None = None
+    _outgoing: Outgoing | None = None
+    _answer: Answer | None = None
+    _socket: socket.socket | None = None
+    _poll: select.poll | None = None
+    _chunks: _Chunks | None = None
+    _closing: IDelayedCall | None = None
+    _parting = b""
+    _keep = False
+    _left = 0
+    _heard = False
+    _paused = False
+    _matched = 0
+    _interim = 0
+    _used = 0
+    good_until = 0.0
+
+    def __init__(
+        self, home: Home, clock: IReactorTime, limits: http1.Limits, *, secure: bool, turn: Turn | None = None
+    ) -> None:
+        """
+        @param turn: Where whole requests wait for the end of the reactor's turn; without it they leave at once.
+        """
+        self._turn = turn
+        self._home = home
+        self._clock = clock
+        self._limits = limits
+        self._secure = secure
+        self._reader = http1.HeadReader(limits)
+        self.since = clock.seconds()
+        self.opened: Deferred[Connection] = Deferred(lambda _: self.cancel())
+
+    # Opening and lending
+
+    def connectionMade(self) -> None:
+        transport = self.transport
+        if hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(True)
+        if hasattr(transport, "fileno"):
+            self._poll = select.poll()
+            self._poll.register(transport.fileno(), select.POLLIN)
+        handle = transport.getHandle() if hasattr(transport, "getHandle") else None
+        if isinstance(handle, socket.socket):
+            self._socket = handle
+            transport.protocol = self  # an endpoint puts a protocol of its own between, which has done its part by now
+        if not self._secure:
+            self._open()
+
+    def handshakeCompleted(self) -> None:
+        self._open()
+
+    def _open(self) -> None:
+        if self._state == _OPENING:
+            self._state = _IDLE
+            self.opened.callback(self)
+
+    def quiet(self) -> bool:
+        """Whether nothing has come from the other end that was not read: neither bytes nor the end of them."""
+        return self._state == _IDLE and (self._poll is None or not self._poll.poll(0))
+
+    def send(self, exchange: Exchange) -> None:
+        """Send the request; the answer goes to whoever asked."""
+        self._exchange = exchange
+        exchange.holder = self
+        self._state = _HEAD
+        self._heard = False
+        self._matched = self._interim = 0
+        self._used += 1
+        if exchange.body is None:
+            self._write(exchange.head)
+            return
+        whole = exchange.whole
+        if whole is not None and len(whole) < JOINED:
+            self._parting = exchange.head + whole
+            if self._socket is None or self._turn is None or not self._turn.wait(self._part):
+                self._part()
+            return
+        outgoing = Outgoing(exchange.head, exchange.body, self._write, self.transport, self._unsendable)
+        self._outgoing = outgoing
+        outgoing.start()
+        exchange.started = outgoing.started
+
+    def _part(self) -> None:
+        """A whole request leaves."""
+        data, self._parting = self._parting, b""
+        if data:
+            self._write(data)
+
+    def _write(self, data: bytes) -> bool:
+        """Write at once where nothing waits to be written; so it is known whether anything has left.
+
+        Say no where the connection turns out to be closed. What it holds to be read, such as an answer that came before
+        the other end closed, is still read.
+        """
+        exchange = self._exchange
+        if self._state == _GONE or exchange is None:
+            return False
+        if self._socket is not None:
+            try:
+                count = self._socket.send(data)
+            except BlockingIOError:
+                count = 0
+            except OSError:
+                return False
+            exchange.sent = True
+            if count == len(data):
+                return True
+            # The transport has a queue from now on, and never tells when it is empty: all that follows goes through it.
+            self._socket = None
+            data = data[count:]
+        exchange.sent = True
+        self.transport.write(data)
+        return True
+
+    def _unsendable(self, reason: Failure) -> None:
+        """The request's body cannot be sent to its end; only by closing can the provider be told."""
+        exchange, self._exchange = self._exchange, None
+        self.abort()
+        if exchange is not None:
+            exchange.fail(reason)
+
+    # What comes in
+
+    def dataReceived(self, data: bytes) -> None:
+        state = self._state
+        if state == _HEAD:
+            self._read_head(data)
+        elif state == _FIXED:
+            self._read_fixed(data)
+        elif state == _CHUNKS:
+            self._read_chunks(data)
+        elif state == _TILL_CLOSE:
+            self._answer.received(data)  # type: ignore[union-attr]
+        elif state == _IDLE:
+            self.abort()  # nobody asked anything
+
+    def _read_head(self, data: bytes) -> None:
+        self._heard = True
+        try:
+            while True:
+                if self._matched < len(_STATUS_LINE):
+                    self._match(data)
+                found = self._reader.feed(data)
+                if found is None:
+                    return
+                head, data = found
+                parsed = http1.response_head(head, self._limits, self._exchange.method)  # type: ignore[union-attr]
+                if parsed.code >= 200:
+                    break
+                self._pass_over(parsed.code)
+                if not data:
+                    return
+        except http1.BadMessage as e:
+            self._broken(e)
+            return
+        self._begin(parsed, data)
+
+    def _match(self, data: bytes) -> None:
+        """Tell at the first byte what is not HTTP, lest we wait for the end of a head that will never come."""
+        expected = _STATUS_LINE[self._matched : self._matched + len(data)]
+        if not data.startswith(expected):
+            raise http1.BadMessage(400, "bad_request", "The answer does not begin with a status line.")
+        self._matched += len(expected)
+
+    def _pass_over(self, code: int) -> None:
+        self._interim += 1
+        self._matched = 0
+        if code == 101:
+            raise http1.BadMessage(400, "bad_request", "The provider changed protocols, which nobody asked for.")
+        if self._interim > INTERIM:
+            raise http1.BadMessage(400, "bad_request", "The provider sends interim answers without end.")
+
+    def _begin(self, head: http1.ResponseHead, data: bytes) -> None:
+        exchange, self._exchange = self._exchange, None
+        assert exchange is not None
+        self._keep = head.keep_alive
+        if self._outgoing is not None:
+            self._keep = self._keep and self._outgoing.finished
+            self._outgoing.stop()
+            self._outgoing = None
+        answer = self._answer = Answer(head, self, method=exchange.method, raw=exchange.raw)
+        if head.length == 0:
+            self._end(b"", data)
+        elif head.length > 0:
+            self._state, self._left = _FIXED, head.length
+            if data:
+                self._read_fixed(data)
+        elif head.length == http1.CHUNKED:
+            self._state, self._chunks = _CHUNKS, _Chunks(self._limits)
+            if data:
+                self._read_chunks(data)
+        else:
+            self._state = _TILL_CLOSE
+            if data:
+                answer.received(data)
+        exchange.succeed(answer)
+        if self._answer is answer and not answer.begun:
+            self.pause()  # until somebody takes the body
+
+    def _read_fixed(self, data: bytes) -> None:
+        left = self._left - len(data)
+        if left > 0:
+            self._left = left
+            self._answer.received(data)  # type: ignore[union-attr]
+        elif left:
+            self._end(data[:left], data[left:])
+        else:
+            self._end(data, b"")
+
+    def _read_chunks(self, data: bytes) -> None:
+        chunks = self._chunks
+        assert chunks is not None
+        pieces = chunks.feed(data)
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if chunks.done:
+            self._end(body, chunks.rest)
+            return
+        if body:
+            self._answer.received(body)  # type: ignore[union-attr]
+        if chunks.broken is not None:
+            self._broken(chunks.broken)
+
+    def _end(self, last: bytes, rest: bytes) -> None:
+        """The answer is complete. First the connection is given on, so that whoever gets these bytes may use it."""
+        answer, self._answer, self._chunks = self._answer, None, None
+        assert answer is not None
+        if self._paused:
+            self.resume()
+        if self._keep and not rest:
+            self._state = _IDLE
+            self._home.free(self)
+        else:
+            self.close()
+        answer.finished(last)
+
+    def _broken(self, error: http1.BadMessage) -> None:
+        exchange, self._exchange = self._exchange, None
+        answer, self._answer = self._answer, None
+        self.abort()
+        if exchange is not None:
+            broken = errors.UpstreamBroken()
+            broken.__cause__ = error
+            exchange.fail(broken)
+        elif answer is not None:
+            answer.failed(Failure(error))
+
+    # How it ends
+
+    def close(self) -> None:
+        """Close it in good order, and by force where the other end does not play its part."""
+        if self._leave() and self.transport is not None:
+            self.transport.loseConnection()
+            self._closing = self._clock.callLater(GRACE, self.transport.abortConnection)
+
+    def abort(self) -> None:
+        """Close it at once."""
+        if self._leave() and self.transport is not None:
+            self.transport.abortConnection()
+
+    def cancel(self) -> None:
+        """The one who asked has left."""
+        self._exchange = None
+        self.abort()
+
+    def _leave(self) -> bool:
+        if self._state == _GONE:
+            return False
+        self._state = _GONE
+        if self._outgoing is not None:
+            self._outgoing.stop()
+            self._outgoing = None
+        self._home.left(self)
+        return True
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        state, self._state = self._state, _GONE
+        exchange, self._exchange = self._exchange, None
+        answer, self._answer = self._answer, None
+        self._socket = self._poll = None
+        if self._outgoing is not None:
+            self._outgoing.stopProducing()
+            self._outgoing = None
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
+        try:
+            self._tell(state, exchange, answer, reason)
+        finally:
+            self._home.left(self)
+            self._home.lost(self)
+
+    def _tell(self, state: int, exchange: Exchange | None, answer: Answer | None, reason: Failure) -> None:
+        if not self.opened.called:
+            self.opened.errback(reason)
+        elif exchange is not None:
+            self._unanswered(exchange, reason)
+        elif answer is not None and state == _TILL_CLOSE and reason.check(ConnectionDone):
+            answer.finished()
+        elif answer is not None:
+            answer.failed(reason)
+
+    def _unanswered(self, exchange: Exchange, reason: Failure) -> None:
+        error: errors.UpstreamFailure
+        if self._heard:
+            error = errors.UpstreamBroken("The provider broke off before the end of its answer's head.")
+        elif self._used > 1 and exchange.may_repeat():
+            exchange.repeat()
+            self._home.repeat(exchange)
+            return
+        else:
+            error = errors.UpstreamUnreachable("The provider closed the connection before it answered.")
+        error.__cause__ = reason.value
+        exchange.fail(error)
+
+    # What the one who takes the body calls
+
+    def pause(self) -> None:
+        if self._state != _GONE:
+            self._paused = True
+            self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        if self._state != _GONE:
+            self._paused = False
+            self.transport.resumeProducing()

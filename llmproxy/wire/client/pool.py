@@ -1,0 +1,302 @@
+"""The connections to one origin: lent to one request at a time, kept for the next, bounded in number."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.error import DNSLookupError, TCPTimedOutError
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+
+from llmproxy import errors
+from llmproxy.aio import within
+from llmproxy.wire.client.call import Exchange
+from llmproxy.wire.client.connection import Connection
+from llmproxy.wire.parser import Limits
+from llmproxy.wire.write_coalescing import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a pool may hold, and for how long. Seconds; C{0} means no limit there.
+
+    @ivar connect: For a connection to be there, name look-up and TLS included; and for a place in the queue.
+    @ivar idle: How long an unused connection is kept.
+    @ivar age: How old a connection may be and still be used again.
+    @ivar conns: Connections at a time; C{waiting}: requests that wait while all of them are busy.
+    @ivar kept: Unused connections that are kept.
+    """
+
+    connect: float = 10.0
+    idle: float = 90.0
+    age: float = 3600.0
+    conns: int = 1000
+    kept: int = 20
+    waiting: int = 1000
+
+
+class Room:
+    """How many unused connections all pools together may keep."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.taken = 0
+
+    def take(self) -> bool:
+        if self.taken >= self._limit:
+            return False
+        self.taken += 1
+        return True
+
+    def give_back(self) -> None:
+        self.taken -= 1
+
+
+class Place:
+    """A request's place in the queue."""
+
+    def __init__(self, pool: Pool, exchange: Exchange, timer: IDelayedCall | None) -> None:
+        self._pool = pool
+        self._timer = timer
+        self.exchange = exchange
+
+    def leave(self) -> Exchange:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        return self.exchange
+
+    def cancel(self) -> None:
+        self._pool.withdraw(self)
+
+
+class Pool:
+    """Sends exchanges over as few connections as it can, first come, first served."""
+
+    def __init__(
+        self,
+        endpoint: IStreamClientEndpoint,
+        clock: IReactorTime,
+        bounds: Bounds,
+        room: Room,
+        limits: Limits,
+        *,
+        secure: bool,
+        turn: Turn | None = None,
+    ) -> None:
+        """
+        @param secure: Whether the endpoint speaks TLS; then a connection counts only after the handshake.
+        @param turn: See L{Connection}.
+        """
+        self._endpoint = endpoint
+        self._clock = clock
+        self._bounds = bounds
+        self._room = room
+        self._limits = limits
+        self._secure = secure
+        self._turn = turn
+        self._factory = Factory.forProtocol(self._make)
+        self._factory.noisy = False
+        self._idle: list[Connection] = []  # the longest unused first
+        self._usable: set[Connection] = set()
+        self._sockets: set[Connection] = set()  # those on their way out included
+        self._queue: deque[Place] = deque()
+        self._dialing = 0
+        self._sweeping: IDelayedCall | None = None
+        self._closed: Deferred[None] | None = None
+
+    @property
+    def idle(self) -> int:
+        """How many connections wait to be used."""
+        return len(self._idle)
+
+    @property
+    def open(self) -> int:
+        """How many connections there are, those included that are being made or closed."""
+        return len(self._sockets) + self._dialing
+
+    def send(self, exchange: Exchange) -> None:
+        """Send it as soon as there is a connection; how it goes on, its own Deferred tells."""
+        connection = self._take()
+        if connection is not None:
+            connection.send(exchange)
+        elif self._closed is not None:
+            exchange.fail(errors.Draining())
+        elif self._has_room():
+            self._dial(exchange)
+        elif len(self._queue) < self._bounds.waiting:
+            self._enqueue(exchange)
+        else:
+            exchange.fail(errors.UpstreamBusy())
+
+    def close(self) -> Deferred[None]:
+        """Close what is not in use at once, the rest after its answer; fire when no connection is left."""
+        if self._closed is None:
+            self._closed = Deferred()
+            while self._queue:
+                self._queue.popleft().leave().fail(errors.Draining())
+            for connection in list(self._idle):
+                connection.close()
+            self._stop_sweeping()
+            self._check_closed()
+        waiting: Deferred[None] = Deferred()
+        self._closed.addCallback(waiting.callback)
+        return waiting
+
+    # What its connections call
+
+    def free(self, connection: Connection) -> None:
+        now = self._clock.seconds()
+        old = connection.since + self._bounds.age if self._bounds.age else inf
+        if self._closed is not None or now >= old:
+            connection.close()
+        elif self._queue:
+            if connection.quiet():
+                connection.send(self._queue.popleft().leave())
+            else:
+                connection.close()
+        elif len(self._idle) < self._bounds.kept and self._room.take():
+            connection.good_until = min(old, now + self._bounds.idle) if self._bounds.idle else old
+            self._idle.append(connection)
+            if self._sweeping is None:
+                self._sweep_later(now)
+        else:
+            connection.close()
+
+    def left(self, connection: Connection) -> None:
+        if connection in self._usable:
+            self._usable.discard(connection)
+            if connection in self._idle:
+                self._idle.remove(connection)
+                self._room.give_back()
+            self._serve()
+
+    def lost(self, connection: Connection) -> None:
+        self._sockets.discard(connection)
+        self._check_closed()
+
+    def repeat(self, exchange: Exchange) -> None:
+        self._dial(exchange)
+
+    # Connections at hand
+
+    def _take(self) -> Connection | None:
+        """One that waits to be used and is provably clean: the last one put aside, it is the likeliest to live."""
+        now = self._clock.seconds()
+        while self._idle:
+            connection = self._idle.pop()
+            self._room.give_back()
+            if now >= connection.good_until or not connection.quiet():
+                connection.close()
+            else:
+                return connection
+        return None
+
+    def _sweep_later(self, now: float) -> None:
+        """One timer for all: a request touches none."""
+        if self._idle and (first := min(c.good_until for c in self._idle)) < inf:
+            self._sweeping = self._clock.callLater(max(first - now, 0.0), self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeping = None
+        now = self._clock.seconds()
+        for connection in [c for c in self._idle if now >= c.good_until]:
+            connection.close()
+        self._sweep_later(now)
+
+    def _stop_sweeping(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+
+    # New ones
+
+    def _has_room(self) -> bool:
+        return len(self._usable) + self._dialing < self._bounds.conns
+
+    def _dial(self, exchange: Exchange) -> None:
+        self._dialing += 1
+        dialing = Deferred.fromCoroutine(
+            within(
+                self._bounds.connect,
+                self._clock,
+                Deferred.fromCoroutine(self._connect()),
+                errors.UpstreamTimeout("No connection to the provider could be made in time."),
+            )
+        )
+        exchange.holder = dialing
+        dialing.addCallbacks(self._connected, self._unconnected, callbackArgs=(exchange,), errbackArgs=(exchange,))
+
+    async def _connect(self) -> Connection:
+        try:
+            connection: Any = await self._endpoint.connect(self._factory)
+            opened: Connection = await connection.opened
+            return opened
+        except CancelledError:
+            raise
+        except Exception as e:
+            raise unconnected(e, secure=self._secure) from e
+
+    def _make(self) -> Connection:
+        connection = Connection(self, self._clock, self._limits, secure=self._secure, turn=self._turn)
+        self._sockets.add(connection)
+        return connection
+
+    def _connected(self, connection: Connection, exchange: Exchange) -> None:
+        self._dialing -= 1
+        self._usable.add(connection)
+        connection.send(exchange)
+
+    def _unconnected(self, reason: Failure, exchange: Exchange) -> None:
+        self._dialing -= 1
+        exchange.fail(reason.value or reason)
+        self._serve()
+        self._check_closed()
+
+    # The queue
+
+    def _enqueue(self, exchange: Exchange) -> None:
+        timer = None
+        if self._bounds.connect:
+            timer = self._clock.callLater(self._bounds.connect, self._too_late, exchange)
+        place = Place(self, exchange, timer)
+        exchange.holder = place
+        self._queue.append(place)
+
+    def _too_late(self, exchange: Exchange) -> None:
+        place = exchange.holder
+        assert isinstance(place, Place)
+        self.withdraw(place)
+        exchange.fail(errors.UpstreamBusy("No connection to the provider became free in time."))
+
+    def withdraw(self, place: Place) -> None:
+        """The request in this place gives up waiting."""
+        place.leave()
+        self._queue.remove(place)
+
+    def _serve(self) -> None:
+        while self._queue and self._has_room():
+            self._dial(self._queue.popleft().leave())
+
+    def _check_closed(self) -> None:
+        if self._closed is not None and not self._closed.called and not self._sockets and not self._dialing:
+            self._closed.callback(None)
+
+
+def unconnected(error: BaseException, *, secure: bool) -> errors.UpstreamFailure:
+    """Say why there is no connection."""
+    if isinstance(error, ConnectTimeout | TCPTimedOutError):
+        return errors.UpstreamTimeout("No connection to the provider could be made in time.")
+    if isinstance(error, DNSLookupError):
+        return errors.UpstreamUnreachable("The provider's name could not be resolved.")
+    if isinstance(error, Refused):
+        return errors.UpstreamUnreachable("The provider refused the connection.")
+    if secure:
+        return errors.UpstreamUnreachable("No trusted TLS connection to the provider could be made.")
+    return errors.UpstreamUnreachable()

@@ -1,0 +1,186 @@
+"""A request on its way out: the head, and the body as its producer brings it, framed and held back as need be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.python.failure import Failure
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
+from zope.interface import implementer
+
+from llmproxy import errors
+from llmproxy.wire import parser as http1
+
+JOINED = 65536  # more than this is not copied only to leave in one packet with the head
+
+
+@implementer(IBodyProducer)
+class BytesBody:
+    """A body that is all there, and can be sent as often as need be."""
+
+    def __init__(self, received: bytes) -> None:
+        self.received = received
+        self.length = len(received)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self.received)
+        return succeed(None)
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...
+
+    def stopProducing(self) -> None: ...
+
+
+def framing(method: bytes, body: IBodyProducer | None) -> bytes:
+    """The field line that tells how long the body is; C{b""} where none is expected."""
+    if body is None:
+        return b"Content-Length: 0" if method in (b"POST", b"PUT", b"PATCH") else b""
+    if body.length is UNKNOWN_LENGTH or body.length == UNKNOWN_LENGTH:
+        return b"Transfer-Encoding: chunked"
+    return b"Content-Length: %d" % body.length
+
+
+@implementer(IConsumer, IPushProducer)
+class Outgoing:
+    """Sends one request that has a body, at the pace of the transport.
+
+    @ivar started: Whether the body's producer was asked for anything.
+    @ivar done: Whether all of it was written.
+    """
+
+    def __init__(
+        self,
+        head: bytes,
+        body: IBodyProducer,
+        write: Callable[[bytes], bool],
+        transport: Any,
+        failed: Callable[[Failure], None],
+    ) -> None:
+        """
+        @param write: Writes to the connection; says whether the connection took it.
+        @param failed: Called when the body could not be read to its end, or is not as long as was said.
+        """
+        self._head = head
+        self._body = body
+        self._write = write
+        self._transport = transport
+        self._failed = failed
+        self._left = None if body.length == UNKNOWN_LENGTH else int(body.length)
+        self._held = False
+        self._over = False
+        self.started = False
+        self.done = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether all of it was written, and the transport holds no more of it than it likes to."""
+        return self.done and not self._held
+
+    def start(self) -> None:
+        self._transport.registerProducer(self, True)
+        if self._over:
+            return
+        # A body that is all there leaves together with the head; for any other the head does not wait.
+        if getattr(self._body, "received", None) is None and not self._flush():
+            self._let_go()
+            return
+        self.started = True
+        try:
+            ending = self._body.startProducing(self)
+        except Exception:
+            self._broke(Failure())
+            return
+        self._flush()
+        ending.addCallbacks(self._whole, self._broke)
+
+    def stop(self) -> None:
+        """Send no more, and let the producer know."""
+        if self._over:
+            return
+        self._let_go()
+        self._stop_body()
+
+    # What the body's producer calls
+
+    def write(self, data: bytes) -> None:
+        if self._over or not data:
+            return
+        if self._left is None:
+            data = http1.chunk(data)
+        elif len(data) > self._left:
+            self._mismatch("longer")
+            return
+        else:
+            self._left -= len(data)
+        if self._head and len(data) < JOINED:
+            data, self._head = self._head + data, b""
+        self._flush()
+        self._write(data)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Nothing: an C{IBodyProducer} is known already."""
+
+    def unregisterProducer(self) -> None:
+        """Nothing: see C{registerProducer}."""
+
+    # What the transport calls
+
+    def pauseProducing(self) -> None:
+        self._held = True
+        if not self.done and not self._over:
+            self._body.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._held = False
+        if self.done:
+            self._let_go()
+        elif not self._over:
+            self._body.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The connection is lost."""
+        if not self._over:
+            self._over = True
+            self._stop_body()
+
+    # How it ends
+
+    def _whole(self, _: object) -> None:
+        if self._over:
+            return
+        if self._left:
+            self._mismatch("shorter")
+            return
+        self.done = True
+        if self._left is None:
+            self._write(http1.LAST_CHUNK)
+        if not self._held:
+            self._let_go()
+
+    def _broke(self, reason: Failure) -> None:
+        if not self._over:
+            self._let_go()
+            self._failed(reason)
+
+    def _mismatch(self, which: str) -> None:
+        self._let_go()
+        self._stop_body()
+        self._failed(Failure(errors.BodyUnreadable(f"The request body is {which} than was said.")))
+
+    def _flush(self) -> bool:
+        head, self._head = self._head, b""
+        return not head or self._write(head)
+
+    def _let_go(self) -> None:
+        if not self._over:
+            self._over = True
+            self._transport.unregisterProducer()
+
+    def _stop_body(self) -> None:
+        if self.started and not self.done:
+            self._body.stopProducing()

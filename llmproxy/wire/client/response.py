@@ -1,0 +1,157 @@
+"""A provider's answer: its head, and its body for whoever takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from typing import Protocol as Shape
+
+from twisted.internet.interfaces import IProtocol, IPushProducer
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone, ResponseFailed
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
+from zope.interface import implementer
+
+from llmproxy.wire.client.raw_headers import RawHeaders, parsed
+from llmproxy.wire.parser import ResponseHead
+
+_DONE = Failure._withoutTraceback(ResponseDone("The body is complete."))  # one for all: it says nothing of any of them
+
+
+class Source(Shape):
+    """The connection a body comes from."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+@implementer(IResponse, IPushProducer)
+class Answer:
+    """As L{IResponse}; the protocol given to C{deliverBody} finds, as its transport, an L{IPushProducer}.
+
+    The protocol's C{connectionLost} gets L{ResponseDone} where the body is complete, and L{ResponseFailed} where the
+    provider broke off or the body was not well-formed.
+
+    @ivar lines: The field lines as they came, those that frame the message included.
+    @ivar length: Bytes of the body, or C{UNKNOWN_LENGTH}; for HEAD and 304 what C{Content-Length} says of the body that
+        was left out.
+    @ivar begun: Whether somebody takes the body.
+    @ivar held: Whether the one who does has asked for a pause.
+    """
+
+    request = None
+    previousResponse: IResponse | None = None
+    begun = False
+    held = False
+
+    _source: Source | None
+    _protocol: IProtocol | None = None
+    _headers: Headers | None = None
+    _end: Failure | None = None
+    _tap: Callable[[bytes], object] | None = None
+
+    def __init__(self, head: ResponseHead, source: Source, *, method: bytes, raw: bool) -> None:
+        """
+        @param raw: Whether C{headers} are to be L{RawHeaders}.
+        """
+        self.code = head.code
+        self.phrase = head.phrase
+        self.lines = head.lines
+        self.version = (b"HTTP", 1, head.minor)
+        if method == b"HEAD" or head.code == 304:
+            self.length: int | str = _stated_length(head.lines)
+        else:
+            self.length = head.length if head.length >= 0 else UNKNOWN_LENGTH
+        self._source = source
+        self._raw = raw
+        self._waiting = b""
+
+    @property
+    def headers(self) -> Headers:
+        if self._headers is None:
+            self._headers = RawHeaders(self.lines) if self._raw else parsed(self.lines)
+        return self._headers
+
+    def setPreviousResponse(self, response: IResponse) -> None:
+        self.previousResponse = response
+
+    @property
+    def whole(self) -> bytes | None:
+        """The body, where all of it is there and nobody has taken it; C{None} where it must be delivered."""
+        return self._waiting if self._end is _DONE and not self.begun else None
+
+    def watch(self, tap: Callable[[bytes], object]) -> None:
+        """Show every piece of the body to C{tap} too, as it comes; to be called before the body is taken."""
+        self._tap = tap
+        if self._waiting:
+            tap(self._waiting)
+
+    def deliverBody(self, protocol: Any) -> None:
+        if self.begun:
+            raise RuntimeError("The body of an answer can be delivered only once.")
+        self.begun = True
+        self._protocol = protocol
+        protocol.makeConnection(self)
+        waiting, self._waiting = self._waiting, b""
+        if waiting and self._protocol is not None:
+            protocol.dataReceived(waiting)
+        if self._end is not None:
+            self._finish(self._end)
+        elif self._source is not None and not self.held:
+            self._source.resume()
+
+    # What the connection calls
+
+    def received(self, data: bytes) -> None:
+        if self._tap is not None:
+            self._tap(data)
+        if self._protocol is None:
+            self._waiting += data
+        else:
+            self._protocol.dataReceived(data)
+
+    def finished(self, last: bytes = b"") -> None:
+        """The body is complete with these bytes. The connection belongs to others from here on."""
+        self._source = None
+        if last:
+            self.received(last)
+        self._finish(_DONE)
+
+    def failed(self, reason: Failure) -> None:
+        self._source = None
+        self._finish(Failure(ResponseFailed([reason], self)))
+
+    def _finish(self, end: Failure) -> None:
+        self._end = end
+        if self._protocol is not None:
+            protocol, self._protocol = self._protocol, None
+            protocol.connectionLost(end)
+
+    # What the one who takes the body calls
+
+    def pauseProducing(self) -> None:
+        if self._source is not None:
+            self.held = True
+            self._source.pause()
+
+    def resumeProducing(self) -> None:
+        if self._source is not None:
+            self.held = False
+            self._source.resume()
+
+    def stopProducing(self) -> None:
+        """The rest is not wanted: the connection is aborted at once."""
+        if self._source is not None:
+            self._source.abort()
+
+    abortConnection = loseConnection = stopProducing
+
+
+def _stated_length(lines: list[bytes]) -> int | str:
+    for line in lines:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return int(value)
+    return UNKNOWN_LENGTH

@@ -1,0 +1,442 @@
+"""A token is looked up once and then remembered, but never beyond what is true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from typing import Any, cast
+
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from llmproxy.auth.caching_validator import CachedTokenValidator
+from llmproxy.errors import QuotaExceeded, StoreUnavailable, TokenExpired, TokenInactive, TokenNotFound
+from llmproxy.interfaces import ITokenStore, ITokenValidator
+from llmproxy.model import Grant
+from tests.unit.store.contract import ValidatorContract
+
+A = sha256(b"a").digest()
+GRANT = Grant("p", "t", True)
+
+
+@implementer(ITokenValidator)
+class Oracle:
+    """Answers what a test put into C{answer}, and writes down what it was asked."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[], Any] = lambda: succeed(GRANT)
+        self.asked: list[str] = []
+
+    def validate_token(self, token: str) -> Any:
+        self.asked.append(token)
+        return self.answer()
+
+    def validate_token_with_tracking(self, token: str) -> Any:
+        self.asked.append("+" + token)
+        return self.answer()
+
+
+class Counts:
+    def __init__(self) -> None:
+        self.taken: list[dict[str, int]] = []
+        self.hits: dict[str, int] = {}
+        self.down = False
+
+    def count_uses(self, uses: Mapping[str, tuple[int, float]]) -> Deferred[None]:
+        if self.down:
+            return fail(StoreUnavailable())
+        self.taken.append({token: more for token, (more, _) in uses.items()})
+        return succeed(None)
+
+    def count_cache_hits(self, hits: Mapping[str, tuple[int, float]]) -> Deferred[None]:
+        self.hits.update({token: more for token, (more, _) in hits.items()})
+        return succeed(None)
+
+
+class Case(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.wall = Clock()
+        self.oracle = Oracle()
+        self.counts = Counts()
+        self.cached = self.validator(uses=cast(ITokenStore, self.counts))
+
+    def validator(self, **more: Any) -> CachedTokenValidator:
+        return CachedTokenValidator(self.oracle, clock=self.clock, now=self.wall.seconds, **more)
+
+    def granted(self, token: str = "a") -> Any:
+        return self.successResultOf(self.cached.validate_token(token))
+
+    def used(self, token: str = "a") -> Any:
+        return self.successResultOf(self.cached.validate_token_with_tracking(token))
+
+    def refused(self, error: type[Exception], token: str = "a") -> Any:
+        return self.failureResultOf(self.cached.validate_token(token), error)
+
+    def refused_use(self, error: type[Exception], token: str = "a") -> Any:
+        return self.failureResultOf(self.cached.validate_token_with_tracking(token), error)
+
+
+class RememberingTests(Case):
+    def test_provides_the_validator(self) -> None:
+        verifyObject(ITokenValidator, self.cached)
+
+    def test_once(self) -> None:
+        self.assertIsNone(self.cached.known(A))
+        self.assertEqual([self.granted(), self.granted(), self.cached.known(A)], [GRANT] * 3)
+        self.assertEqual(self.oracle.asked, ["a"])
+
+    def test_for_a_while(self) -> None:
+        self.granted()
+        self.clock.advance(5)
+        self.assertIsNone(self.cached.known(A))
+        self.granted()
+        self.assertEqual(self.oracle.asked, ["a", "a"])
+
+    def test_not_at_all(self) -> None:
+        for more in ({"ttl": 0.0}, {"size": 0}):
+            self.cached = self.validator(**more)
+            self.oracle.asked.clear()
+            self.granted()
+            self.assertIsNone(self.cached.known(A))
+            self.granted()
+            self.assertEqual(len(self.oracle.asked), 2)
+
+    def test_the_token_itself_is_not_kept(self) -> None:
+        """Who reads the process's memory finds no list of tokens."""
+        self.granted("sk-lp-secret")
+        self.assertNotIn("sk-lp-secret", repr(vars(self.cached._grants)))
+
+    def test_a_bare_project(self) -> None:
+        """A validator that knows no more than the project will do."""
+        self.oracle.answer = lambda: succeed("team")
+        self.assertEqual(self.granted(), Grant("team"))
+
+    def test_a_coroutine(self) -> None:
+        async def answer() -> str:
+            return "team"
+
+        self.oracle.answer = answer
+        self.assertEqual(self.granted(), Grant("team"))
+
+    def test_expiry_is_checked_on_every_use(self) -> None:
+        """Remembered or not, a token ends on its second."""
+        self.oracle.answer = lambda: succeed(Grant("p", "t", True, expires_at=3.0))
+        self.granted()
+        self.wall.advance(2.9)
+        self.granted()
+        self.assertTrue(self.cached.known_use(A))
+        self.wall.advance(0.1)
+        self.assertIsNone(self.cached.known(A))
+        self.assertIsNone(self.cached.known_use(A))
+        self.refused(TokenExpired)
+        self.refused_use(TokenExpired)
+        self.assertEqual(self.oracle.asked, ["a"])
+
+    def test_odd_tokens(self) -> None:
+        for token in ("", "\ud800", "ключ", "x" * 100_000):
+            self.granted(token)
+
+
+class RefusingTests(Case):
+    def test_briefly_remembered(self) -> None:
+        self.oracle.answer = lambda: fail(TokenNotFound("Not this one."))
+        self.refused(TokenNotFound)
+        again = self.refused(TokenNotFound).value
+        self.refused_use(TokenNotFound)
+        self.assertEqual((again.message, dict(again.headers)), ("Not this one.", {"WWW-Authenticate": "Bearer"}))
+        self.assertEqual(self.oracle.asked, ["a"])
+        self.clock.advance(1)
+        self.refused(TokenNotFound)
+        self.assertEqual(self.oracle.asked, ["a", "a"])
+
+    def test_no_traceback_piles_up(self) -> None:
+        """Each time the refusal is a fresh one."""
+        self.oracle.answer = lambda: fail(TokenNotFound())
+        self.assertEqual(len({id(failure.value) for failure in [self.refused(TokenNotFound) for _ in range(5)]}), 5)
+
+    def test_a_store_that_is_down(self) -> None:
+        """503 is never remembered: the next request may succeed."""
+        self.oracle.answer = lambda: fail(StoreUnavailable())
+        self.refused(StoreUnavailable)
+        self.refused_use(StoreUnavailable)
+        self.oracle.answer = lambda: succeed(GRANT)
+        self.assertEqual(self.granted(), GRANT)
+
+    def test_a_validator_that_breaks(self) -> None:
+        """Whatever goes wrong in it, the client is told to try again, and the operator is told what it was."""
+        for broken in (lambda: fail(ValueError("x")), lambda: 1 // 0):
+            self.oracle.answer = broken
+            self.refused(StoreUnavailable)
+            self.assertEqual(len(self.flushLoggedErrors()), 1)
+
+    def test_a_validator_that_does_not_answer(self) -> None:
+        self.oracle.answer = Deferred
+        asked = self.cached.validate_token("a")
+        self.clock.advance(10)
+        self.failureResultOf(asked, StoreUnavailable)
+        self.oracle.answer = lambda: succeed(GRANT)
+        self.granted()
+
+    def test_refusals_of_any_shape(self) -> None:
+        """An outsider's own kind of refusal may be made with whatever it likes."""
+
+        class Banned(TokenInactive):
+            def __init__(self, who: str, why: str) -> None:
+                super().__init__(f"{who}: {why}")
+
+        self.oracle.answer = lambda: fail(Banned("me", "fun"))
+        for _ in range(2):
+            self.assertEqual(self.refused(Banned).value.message, "me: fun")
+
+
+class TogetherTests(Case):
+    def setUp(self) -> None:
+        super().setUp()
+        self.cancelled: list[int] = []
+        self.answer: Deferred[Grant] = Deferred(lambda _: self.cancelled.append(1))
+        self.oracle.answer = lambda: self.answer
+
+    def test_one_question(self) -> None:
+        """A burst of requests with one new token asks the store once."""
+        asked = [self.cached.validate_token("a") for _ in range(5)]
+        self.answer.callback(GRANT)
+        self.assertEqual([self.successResultOf(each) for each in asked], [GRANT] * 5)
+        self.assertEqual(self.oracle.asked, ["a"])
+
+    def test_one_refusal_for_all(self) -> None:
+        asked = [self.cached.validate_token("a") for _ in range(5)]
+        self.answer.errback(TokenNotFound())
+        self.assertEqual(len({id(self.failureResultOf(each, TokenNotFound).value) for each in asked}), 5)
+
+    def test_one_gives_up(self) -> None:
+        """The others still get their answer, also when it was the first who gave up."""
+        one, two = self.cached.validate_token("a"), self.cached.validate_token("a")
+        one.cancel()
+        self.failureResultOf(one, CancelledError)
+        self.assertNoResult(two)
+        self.answer.callback(GRANT)
+        self.assertEqual(self.successResultOf(two), GRANT)
+
+    def test_all_give_up(self) -> None:
+        """Then the store is not bothered any longer, and the next one asks anew."""
+        asked = [self.cached.validate_token("a") for _ in range(2)]
+        for each in asked:
+            each.cancel()
+            self.failureResultOf(each, CancelledError)
+        self.assertEqual(self.cancelled, [1])
+        self.oracle.answer = lambda: succeed(GRANT)
+        self.granted()
+
+    def test_an_answer_that_makes_another_give_up(self) -> None:
+        one, two = self.cached.validate_token("a"), self.cached.validate_token("a")
+        one.addCallback(lambda _: two.cancel())
+        self.answer.callback(GRANT)
+        self.successResultOf(one)
+        self.failureResultOf(two, CancelledError)
+
+
+class ForgettingTests(Case):
+    def test_a_changed_project(self) -> None:
+        self.granted()
+        self.cached.forget_project("other")
+        self.assertTrue(self.cached.known(A))
+        self.cached.forget_project("p")
+        self.assertIsNone(self.cached.known(A))
+
+    def test_refusals_go_too(self) -> None:
+        """A token that an operator just activated works at once."""
+        self.oracle.answer = lambda: fail(TokenInactive())
+        self.refused(TokenInactive)
+        self.cached.forget_project("p")
+        self.oracle.answer = lambda: succeed(GRANT)
+        self.granted()
+
+    def test_a_look_up_under_way(self) -> None:
+        """It may have seen the time before the change: it is not remembered, and nobody joins it any more."""
+        before: Deferred[Grant] = Deferred()
+        self.oracle.answer = lambda: before
+        old = self.cached.validate_token("a")
+        self.cached.forget_project("p")
+        after: Deferred[Grant] = Deferred()
+        self.oracle.answer = lambda: after
+        new = self.cached.validate_token("a")
+        before.callback(GRANT)
+        self.assertEqual(self.successResultOf(old), GRANT)
+        self.assertIsNone(self.cached.known(A))
+        self.assertNoResult(new)
+        after.errback(TokenInactive())
+        self.failureResultOf(new, TokenInactive)
+        self.refused(TokenInactive)
+
+    def test_everything(self) -> None:
+        """Where it is not known what has changed, nothing that is remembered counts any more."""
+        self.granted()
+        self.cached.forget_project("")
+        self.assertIsNone(self.cached.known(A))
+        self.granted()
+        self.assertEqual(self.oracle.asked, ["a", "a"])
+
+    def test_a_use_under_way(self) -> None:
+        self.oracle.answer = lambda: succeed(Grant("p", "t", True, max_requests=1))
+        self.granted()
+        for answer in (lambda d: d.callback(GRANT), lambda d: d.errback(QuotaExceeded())):
+            counted: Deferred[Grant] = Deferred()
+            self.oracle.answer = lambda counted=counted: counted
+            using = self.cached.validate_token_with_tracking("a")
+            self.cached.forget_project("p")
+            answer(counted)
+            using.addErrback(lambda failure: failure.trap(QuotaExceeded))
+            self.successResultOf(using)
+            self.assertIsNone(self.cached.known(A))
+            self.oracle.answer = lambda: succeed(Grant("p", "t", True, max_requests=1))
+            self.used()
+
+
+class CountingTests(Case):
+    def test_answers_from_the_cache(self) -> None:
+        """They are counted by themselves, and for no limit."""
+        for token in ("t", "t", ""):
+            self.cached.hit(token)
+        self.successResultOf(self.cached.flush())
+        self.assertEqual((self.counts.hits, self.counts.taken), ({"t": 2}, []))
+
+    def test_without_a_limit(self) -> None:
+        """Uses are counted here and told in a batch: no request waits for a write."""
+        self.used()
+        self.assertEqual(self.cached.known_use(A), GRANT)
+        self.used()
+        self.assertEqual(self.oracle.asked, ["a"])
+        self.successResultOf(self.cached.flush())
+        self.assertEqual(self.counts.taken, [{"t": 3}])
+
+    def test_looking_is_not_using(self) -> None:
+        self.granted()
+        self.cached.known(A)
+        self.successResultOf(self.cached.flush())
+        self.assertEqual(self.counts.taken, [])
+
+    def test_with_a_limit(self) -> None:
+        """Every use is one statement of the store's, which alone can keep the limit."""
+        self.oracle.answer = lambda: succeed(Grant("p", "t", True, max_requests=9))
+        self.used()
+        self.assertIsNone(self.cached.known_use(A))
+        self.used()
+        self.assertEqual(self.oracle.asked, ["a", "+a", "+a"])
+        self.clock.advance(4)
+        self.used()
+        self.clock.advance(4)
+        self.used()
+        self.assertEqual(self.oracle.asked, ["a", "+a", "+a", "+a", "+a"])
+        self.successResultOf(self.cached.flush())
+        self.assertEqual(self.counts.taken, [])
+
+    def test_used_up(self) -> None:
+        """Known for a moment, so that a client that hammers costs nothing; the token itself stays valid."""
+        self.oracle.answer = lambda: succeed(Grant("p", "t", True, max_requests=1))
+        self.granted()
+        self.oracle.answer = lambda: fail(QuotaExceeded())
+        for _ in range(3):
+            self.refused_use(QuotaExceeded)
+        self.assertEqual(self.oracle.asked, ["a", "+a"])
+        self.granted()
+        self.clock.advance(1)
+        self.refused_use(QuotaExceeded)
+        self.assertEqual(self.oracle.asked, ["a", "+a", "+a"])
+        self.cached.forget_project("p")
+        self.oracle.answer = lambda: succeed(Grant("p", "t", True, max_requests=2))
+        self.used()
+
+    def test_deactivated_elsewhere(self) -> None:
+        """What the store says when it counts goes before what is remembered."""
+        self.oracle.answer = lambda: succeed(Grant("p", "t", True, max_requests=5))
+        self.granted()
+        self.oracle.answer = lambda: fail(TokenInactive())
+        self.refused_use(TokenInactive)
+        self.assertIsNone(self.cached.known(A))
+        self.refused(TokenInactive)
+
+    def test_an_inactive_project(self) -> None:
+        """Its requests are refused, so they are not counted."""
+        self.oracle.answer = lambda: succeed(Grant("p", "t", False))
+        self.assertFalse(self.used().project_active)
+        self.assertFalse(self.cached.known_use(A).project_active)
+        self.successResultOf(self.cached.flush())
+        self.assertEqual(self.counts.taken, [])
+
+    def test_given_back(self) -> None:
+        """A use that was none is taken off, also from what the store was told already."""
+        self.granted()
+        self.cached.known_use(A)
+        self.cached.give_back(A, GRANT)
+        self.cached.known_use(A)
+        self.successResultOf(self.cached.flush())
+        self.cached.give_back(A, GRANT)
+        self.successResultOf(self.cached.flush())
+        self.assertEqual(self.counts.taken, [{"t": 1}, {"t": -1}])
+
+    def test_given_back_of_a_limit_that_was_used_up(self) -> None:
+        """The store is asked again at once, not when the refusal would have been forgotten."""
+        self.oracle.answer = lambda: fail(QuotaExceeded())
+        self.refused_use(QuotaExceeded)
+        self.cached.give_back(A, Grant("p", "t", True, max_requests=1))
+        self.oracle.answer = lambda: succeed(Grant("p", "t", True, max_requests=1))
+        self.used()
+
+    def test_nowhere_to_count(self) -> None:
+        """Without a store for counts, or for a token without an id, the validator counts each use itself."""
+        self.cached = self.validator()
+        self.used()
+        self.used()
+        self.assertIsNone(self.cached.known_use(A))
+        self.assertEqual(self.oracle.asked, ["a", "+a", "+a"])
+        self.cached = self.validator(uses=self.counts)
+        self.oracle.answer = lambda: succeed("team")
+        self.used()
+        self.assertEqual(self.oracle.asked[3:], ["a", "+a"])
+
+
+class ServiceTests(Case):
+    def test_flushes_now_and_then(self) -> None:
+        self.cached.startService()
+        self.used()
+        self.clock.advance(1)
+        self.assertEqual(self.counts.taken, [{"t": 1}])
+        self.successResultOf(self.cached.stopService())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_the_last_ones_are_told_at_the_end(self) -> None:
+        self.cached.startService()
+        self.used()
+        self.successResultOf(self.cached.stopService())
+        self.assertEqual(self.counts.taken, [{"t": 1}])
+
+    def test_an_outage(self) -> None:
+        self.cached.startService()
+        self.counts.down = True
+        self.used()
+        self.clock.advance(1)
+        self.counts.down = False
+        self.clock.advance(1)
+        self.assertEqual(self.counts.taken, [{"t": 1}])
+        self.successResultOf(self.cached.stopService())
+
+    def test_never_started(self) -> None:
+        self.used()
+        self.successResultOf(self.cached.stopService())
+        self.assertEqual(self.counts.taken, [{"t": 1}])
+
+
+class ContractTests(ValidatorContract, TestCase):
+    """In front of the real store it promises what the store does."""
+
+    def url(self) -> str:
+        return f"sqlite:///{self.mktemp()}/llmproxy.db"
+
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.validator = CachedTokenValidator(self.store, clock=Clock(), now=self.now, uses=self.store, ttl=60.0)
+        self.store.watch(self.validator.forget_project)

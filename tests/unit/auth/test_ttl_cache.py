@@ -1,0 +1,82 @@
+"""What is remembered is bounded in time and in number."""
+
+from __future__ import annotations
+
+from unittest import TestCase
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+
+from llmproxy.auth.ttl_cache import Memory
+
+
+class MemoryTests(TestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.memory: Memory[int] = Memory(self.clock, 5.0, 2)
+
+    def test_for_a_while(self) -> None:
+        self.memory.put(b"a", 1, 0.0)
+        self.clock.advance(4.9)
+        self.assertEqual(self.memory.get(b"a"), 1)
+        self.clock.advance(0.1)
+        self.assertIsNone(self.memory.get(b"a"))
+        self.assertEqual(len(self.memory), 0)
+
+    def test_counted_from_the_question(self) -> None:
+        """An answer that took long is old when it arrives."""
+        self.clock.advance(10)
+        self.memory.put(b"a", 1, 5.0)
+        self.assertIsNone(self.memory.get(b"a"))
+
+    def test_the_least_recently_used_goes(self) -> None:
+        self.memory.put(b"a", 1, 0.0)
+        self.memory.put(b"b", 2, 0.0)
+        self.memory.get(b"a")
+        self.memory.put(b"c", 3, 0.0)
+        self.assertEqual([self.memory.get(key) for key in (b"a", b"b", b"c")], [1, None, 3])
+
+    def test_all_go(self) -> None:
+        self.memory.put(b"a", 1, 0.0, "g")
+        self.memory.put(b"b", 2, 0.0)
+        self.memory.clear()
+        self.assertEqual((len(self.memory), self.memory.get(b"a")), (0, None))
+        self.memory.drop_group("g")
+
+    def test_a_group_goes(self) -> None:
+        self.memory.put(b"a", 1, 0.0, "p")
+        self.memory.put(b"b", 2, 0.0, "q")
+        self.memory.drop_group("p")
+        self.memory.drop_group("unknown")
+        self.assertEqual([self.memory.get(key) for key in (b"a", b"b")], [None, 2])
+
+    def test_no_size(self) -> None:
+        memory: Memory[int] = Memory(self.clock, 5.0, 0)
+        memory.put(b"a", 1, 0.0)
+        self.assertIsNone(memory.get(b"a"))
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["put", "get", "drop", "drop_group", "advance"]),
+                st.sampled_from([b"a", b"b", b"c", b"d"]),
+                st.sampled_from(["p", "q"]),
+            )
+        )
+    )
+    def test_groups_and_values_agree(self, steps: list[tuple[str, bytes, str]]) -> None:
+        """Whatever happens, the index of groups holds exactly what is remembered."""
+        clock = Clock()
+        memory: Memory[str] = Memory(clock, 5.0, 2)
+        for step, key, group in steps:
+            if step == "put":
+                memory.put(key, group, clock.seconds(), group)
+            elif step == "advance":
+                clock.advance(3)
+            else:
+                getattr(memory, step)(group if step == "drop_group" else key)
+            indexed = {(key, group) for group, keys in memory._groups.items() for key in keys}
+            self.assertEqual(indexed, {(key, value) for key, (_, value, _) in memory._kept.items()})
+            self.assertLessEqual(len(memory), 2)
+            self.assertTrue(all(memory._groups.values()))

@@ -1,0 +1,207 @@
+"""Counters in this process, and their budgets in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
+from zope.interface.verify import verifyObject
+
+from llmproxy import plugins
+from llmproxy.errors import LimitsUnavailable, StoreUnavailable
+from llmproxy.interfaces import IBudgetStore, ICountersFactory
+from llmproxy.limits.counters.budget_store import UnsharedBudgets
+from llmproxy.limits.counters.memory import MemoryCounters
+from llmproxy.limits.counters.prefetch import AHEAD
+from llmproxy.model import Claim, Verdict
+from tests.unit.limits.counters.contract import CountersContract, budget, lease, rate
+
+
+class Budgets(UnsharedBudgets):
+    """Counts how often it is asked; a test says when it is away, or slow."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock.seconds)
+        self.takes = self.gives = 0
+        self.away = False
+        self.slow: list[Deferred[None]] | None = None
+
+    def take_budget(self, key: str, least: int, most: int, limit: int, ends: float) -> Deferred[tuple[int, int]]:
+        self.takes += 1
+        if self.away:
+            return fail(StoreUnavailable())
+        take = super().take_budget
+        if self.slow is None:
+            return take(key, least, most, limit, ends)
+        self.slow.append(answer := Deferred())
+        return answer.addCallback(lambda _: take(key, least, most, limit, ends))
+
+    def give_budgets(self, amounts: Mapping[str, int]) -> Deferred[None]:
+        self.gives += 1
+        return fail(StoreUnavailable()) if self.away else super().give_budgets(amounts)
+
+    def spent(self, key: str = "budget:lifetime") -> int:
+        return self._spent.get(key, (0, 0.0))[0]
+
+
+class MemoryCase(TestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_700_000_000)
+        self.budgets = Budgets(self.clock)
+        self.made = self.counters()
+
+    def counters(self) -> MemoryCounters:
+        return MemoryCounters(self.budgets, self.clock, self.clock.seconds)
+
+    def granted_now(self, *claims: Claim) -> Verdict:
+        verdict = self.made.reserve_now(claims) or self.successResultOf(self.made.reserve(claims))
+        self.assertIsNone(verdict.refused)
+        return verdict
+
+
+class MemoryContractTests(CountersContract, MemoryCase):
+    async def pause(self) -> None:
+        """Nothing is under way here."""
+
+
+class MemoryTests(MemoryCase):
+    def test_it_is_a_plugin(self) -> None:
+        factory = plugins.find(ICountersFactory, "memory")
+        verifyObject(ICountersFactory, factory)
+        verifyObject(IBudgetStore, self.budgets)
+
+    def test_the_usual_request_waits_for_nothing(self) -> None:
+        """The store is asked once for many requests."""
+        self.granted_now(budget(100_000, 10))
+        for _ in range(15):
+            self.assertIsNotNone(self.made.reserve_now([lease(100), rate(100), budget(100_000, 10)]))
+        self.assertEqual(self.budgets.takes, 1)
+
+    def test_what_was_settled_is_spent_without_asking(self) -> None:
+        """Requests that claim much and take little go on from what the first was given."""
+        for _ in range(500):
+            verdict = self.granted_now(budget(1_000_000, 1000))
+            self.made.settle(verdict.ticket, [10])
+        self.assertLessEqual(self.budgets.takes, 2)
+
+    def test_a_minute_later(self) -> None:
+        for _ in range(3):
+            self.granted_now(rate(3))
+        refused = self.made.reserve_now([rate(3)])
+        assert refused is not None and refused.wait is not None
+        self.clock.advance(refused.wait + 0.001)
+        self.granted_now(rate(3))
+
+    def test_nothing_left_is_remembered_for_a_moment(self) -> None:
+        """Who keeps asking for what is used up does not keep the store busy."""
+        self.granted_now(budget(100, 100))
+        for _ in range(10):
+            verdict = self.made.reserve_now([budget(100, 1)]) or self.successResultOf(
+                self.made.reserve([budget(100, 1)])
+            )
+            self.assertEqual(verdict.refused, 0)
+        self.assertEqual(self.budgets.takes, 2)
+        self.clock.advance(1.1)
+        self.assertIsNone(self.made.reserve_now([budget(100, 1)]))
+
+    def test_what_requests_under_way_hold_may_come_back_soon(self) -> None:
+        held = self.granted_now(budget(100, 100))
+        self.assertEqual(self.successResultOf(self.made.reserve([budget(100, 1)])).wait, 1.0)
+        self.made.settle(held.ticket, [100])
+        refused = self.successResultOf(self.made.reserve([budget(100, 1)]))
+        self.assertEqual((refused.refused, refused.wait), (0, None))
+
+    def test_two_processes_on_one_store(self) -> None:
+        """Together they spend what there is, no more; what one had in advance the other gets when it is given back."""
+        one, two, spent = self.made, self.counters(), 0
+        for counters in [one, two] * 200:
+            verdict = counters.reserve_now([budget(10_000, 100)])
+            verdict = verdict or self.successResultOf(counters.reserve([budget(10_000, 100)]))
+            if verdict.refused is None:
+                counters.settle(verdict.ticket, [70])
+                spent += 70
+        self.assertLessEqual(spent, 10_000)
+        self.assertGreater(spent, 9_500)
+        for counters in (one, two):
+            counters.startService()
+            self.successResultOf(counters.stopService())
+        self.assertEqual(self.budgets.spent(), spent)
+
+    def test_a_process_that_dies(self) -> None:
+        """What it held stays spent, so that no more is spent than there is; that is little."""
+        verdict = self.granted_now(budget(10_000, 100))
+        self.made.settle(verdict.ticket, [70])
+        self.granted_now(budget(10_000, 100))
+        self.made = self.counters()
+        self.assertTrue(170 <= self.budgets.spent() <= 170 + 200, self.budgets.spent())
+        self.assertEqual(self.successResultOf(self.made.used([budget(10_000, 1)])), [self.budgets.spent()])
+
+    def test_what_is_not_needed_is_given_back(self) -> None:
+        self.made.startService()
+        self.addCleanup(self.made.stopService)
+        verdict = self.granted_now(budget(1_000_000, 10))
+        self.made.settle(verdict.ticket, [4])
+        self.assertGreater(self.budgets.spent(), 4)
+        self.clock.pump([5, 5, 5])
+        self.assertEqual(self.budgets.spent(), 4)
+        self.assertEqual(len(self.made._allotments), 0)
+
+    def test_what_was_overspent_is_told(self) -> None:
+        self.made.startService()
+        self.addCleanup(self.made.stopService)
+        verdict = self.granted_now(budget(1000, 10))
+        self.made.settle(verdict.ticket, [600])
+        self.clock.advance(5)
+        self.assertEqual(self.budgets.spent(), 600)
+
+    def test_the_store_is_away(self) -> None:
+        """What a process has in advance lasts; then requests are refused as such that can be tried again."""
+        self.granted_now(budget(1_000_000, 10))
+        self.budgets.away = True
+        for _ in range(AHEAD - 1):
+            self.granted_now(budget(1_000_000, 10))
+        self.failureResultOf(self.made.reserve([budget(1_000_000, 10)]), LimitsUnavailable)
+        self.budgets.away = False
+        self.granted_now(budget(1_000_000, 10))
+
+    def test_nothing_is_given_back_twice(self) -> None:
+        """Whether a store that does not answer took it is not known; what is owed it is told again."""
+        self.made.startService()
+        self.addCleanup(self.made.stopService)
+        verdict = self.granted_now(budget(1_000_000, 10))
+        owing = self.granted_now(budget(1000, 10, key="other"))
+        self.made.settle(verdict.ticket, [4])
+        self.made.settle(owing.ticket, [500])
+        self.budgets.away = True
+        self.clock.advance(5)
+        self.clock.advance(5)
+        self.budgets.away = False
+        self.clock.advance(5)
+        self.assertEqual((self.budgets.spent(), self.budgets.spent("other")), (AHEAD * 10, 500))
+
+    def test_those_who_wait_do_not_starve(self) -> None:
+        """While the store takes its time everybody waits, and each gets what it asked for."""
+        self.budgets.slow = []
+        asking = [self.made.reserve([budget(10_000, 100)]) for _ in range(50)]
+        while self.budgets.slow:
+            self.budgets.slow.pop(0).callback(None)
+        self.assertTrue(all(self.successResultOf(each).refused is None for each in asking))
+
+    def test_one_who_gives_up_while_the_store_takes_its_time(self) -> None:
+        self.budgets.slow = []
+        first, second = (self.made.reserve([budget(1000, 100)]) for _ in range(2))
+        second.cancel()
+        self.failureResultOf(second)
+        self.budgets.slow.pop(0).callback(None)
+        self.assertIsNone(self.successResultOf(first).refused)
+
+    def test_forgotten_when_over(self) -> None:
+        """Budgets of past days, and rates that nobody uses, take no room."""
+        for number in range(3000):
+            self.granted_now(rate(5, key=f"r{number}"), Claim(f"b{number}", "budget", 50, 1, self.clock.seconds() + 1))
+            self.clock.advance(1)
+        self.assertLess(len(self.made._tally), 1100)
+        self.assertLess(len(self.made._allotments), 1100 + 3000)

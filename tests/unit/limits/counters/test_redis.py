@@ -1,0 +1,237 @@
+"""Counters in a real Redis, which is also taken away."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from random import random
+from typing import ClassVar
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+from zope.interface.verify import verifyObject
+
+from llmproxy import plugins
+from llmproxy.config.model import Redis as RedisSettings
+from llmproxy.errors import LimitsUnavailable
+from llmproxy.interfaces import ICountersFactory
+from llmproxy.limits.counters.budget_store import UnsharedBudgets
+from llmproxy.limits.counters.redis import RedisCounters
+from llmproxy.model import Claim
+from llmproxy.redis import connect
+from tests.redis_server import RedisServer
+from tests.unit.limits.counters.contract import CountersContract, budget, lease, rate
+
+
+def soon(seconds: float) -> Deferred[None]:
+    return deferLater(reactor, seconds, lambda: None)  # type: ignore[arg-type]
+
+
+class RedisCase(TestCase):
+    server: ClassVar[RedisServer]
+    timeout = 60
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.home = tempfile.TemporaryDirectory()
+        cls.server = RedisServer(Path(cls.home.name))
+        cls.server.start()
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        cls.server.kill()
+        cls.home.cleanup()
+
+    async def setUp(self) -> None:
+        self.prefix = os.urandom(6).hex() + ":"
+        self.budgets = UnsharedBudgets(reactor.seconds)  # type: ignore[attr-defined]
+        self.made = await self.counters()
+
+    async def counters(self, lease: float = 30.0, beat: float = 1.0) -> RedisCounters:
+        redis = connect(RedisSettings(url=self.server.url), reactor, random)
+        process = os.urandom(4).hex()
+        made = RedisCounters(
+            redis,
+            reactor,  # type: ignore[arg-type]
+            self.budgets,
+            prefix=self.prefix,
+            lease=lease,
+            process=process,
+            timeout=5.0,
+            beat=beat,
+        )
+        made.startService()
+        self.addCleanup(made.stopService)
+        while not redis.available:
+            await soon(0.01)
+        return made
+
+
+class RedisContractTests(CountersContract, RedisCase):
+    async def pause(self) -> None:
+        await soon(0.02)
+
+
+class SharedTests(RedisCase):
+    async def granted(self, counters: RedisCounters, *claims: Claim) -> bool:
+        verdict = counters.reserve_now(claims) or await counters.reserve(claims)
+        return verdict.refused is None
+
+    def test_it_is_a_plugin(self) -> None:
+        verifyObject(ICountersFactory, plugins.find(ICountersFactory, "redis"))
+
+    async def test_two_processes_share(self) -> None:
+        other = await self.counters()
+        for claim in (rate(10), lease(10), budget(100, 10)):
+            taken = [await self.granted(counters, claim) for counters in [self.made, other] * 8]
+            self.assertEqual(taken.count(True), 10)
+
+    async def test_a_lease_is_renewed_while_its_process_lives(self) -> None:
+        """It outlives its time by being renewed, and ends by itself when its process is gone."""
+        short = await self.counters(lease=0.6, beat=0.1)
+        self.assertTrue(await self.granted(short, lease(1)))
+        for _ in range(5):
+            await soon(0.25)
+            self.assertFalse(await self.granted(self.made, lease(1)))
+        await short.stopService()
+        await soon(0.7)
+        self.assertTrue(await self.granted(self.made, lease(1)))
+
+    async def test_processes_are_counted(self) -> None:
+        other = await self.counters()
+        for counters in (self.made, other):
+            counters._renewed = -1e9
+            counters._beat()
+        await soon(0.05)
+        self.assertEqual(other._shares.processes, 2)
+
+    async def test_keys_expire(self) -> None:
+        """Nothing is left behind but what a lifetime's budget has to remember."""
+        ends = reactor.seconds() + 3600  # type: ignore[attr-defined]
+        claims = [rate(5), lease(5), Claim("budget:day", "budget", 5, 1, ends), budget(5, 1)]
+        verdict = await self.made.reserve(claims)
+        self.made.settle(verdict.ticket, [1, 1, 1, 1])
+        lives = {
+            key: await self.made._redis.call("PTTL", f"{self.prefix}limits:{key}")
+            for key in ("rate", "budget:day", "budget:lifetime")
+        }
+        self.assertTrue(0 < lives["rate"] <= 61_000, lives)
+        self.assertTrue(86_400_000 < lives["budget:day"] <= 90_100_000, lives)
+        self.assertEqual(lives["budget:lifetime"], -1)
+
+    async def test_a_window_slides(self) -> None:
+        """What a minute has passed over counts no more, to the last slot; the sum is that of the slots."""
+        now = reactor.seconds()  # type: ignore[attr-defined]
+        slot, key = int(now * 10), f"{self.prefix}limits:rate"
+        old = {slot - 650: 3, slot - 601: 4, slot - 598: 5}
+        fields = [part for pair in old.items() for part in pair]
+        await self.made._redis.call("HSET", key, *fields, "s", 12, "o", slot - 650, "n", slot - 598)
+        verdict = await self.made.reserve([rate(6)])
+        self.assertEqual((verdict.refused, verdict.remaining), (None, (0,)))
+        refused = await self.made.reserve([rate(6)])
+        self.assertEqual(refused.refused, 0)
+        assert refused.wait is not None
+        self.assertTrue(0 < refused.wait <= 0.4, refused.wait)
+        await soon(refused.wait + 0.05)
+        self.assertIsNone((await self.made.reserve([rate(6)])).refused)
+
+
+class LossTests(RedisCase):
+    @classmethod
+    def setUpClass(cls) -> None:
+        """Each test has a server of its own, to take away."""
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        pass
+
+    async def setUp(self) -> None:
+        home = tempfile.TemporaryDirectory()
+        self.addCleanup(home.cleanup)
+        type(self).server = server = RedisServer(Path(home.name))
+        server.start()
+        self.addCleanup(server.kill)
+        await super().setUp()
+
+    async def lost(self) -> None:
+        self.server.kill()
+        while self.made._redis.available:
+            await soon(0.01)
+
+    async def back(self) -> None:
+        self.server.start()
+        while not self.made._redis.available:
+            await soon(0.02)
+
+    async def test_each_limit_by_its_own_word(self) -> None:
+        await self.made.reserve([budget(100, 10, on_loss="local-share")])
+        await self.lost()
+        for claim, granted in (
+            (rate(5, key="a", on_loss="open"), True),
+            (rate(5, key="b", on_loss="closed"), False),
+            (rate(5, key="c", on_loss="local-share"), True),
+            (budget(100, 90, on_loss="local-share"), True),
+            (budget(100, 1, on_loss="local-share"), False),
+        ):
+            verdict = self.made.reserve_now([claim])
+            assert verdict is not None
+            self.assertEqual(verdict.refused is None, granted, claim)
+        await self.assertFailure(self.made.used([rate(5)]), LimitsUnavailable)
+
+    async def test_back_again(self) -> None:
+        """What was spent meanwhile Redis hears of, and goes on as if it had never been away."""
+        claim = budget(100, 10, on_loss="local-share")
+        await self.made.reserve([claim])
+        await self.lost()
+        verdict = self.made.reserve_now([claim])
+        assert verdict is not None and verdict.ticket is not None
+        self.made.settle(verdict.ticket, [7])
+        self.assertEqual(len(self.made.owed), 1)
+        await self.back()
+        self.made._beat()
+        self.assertEqual(await self.made.used([claim]), [7])
+        self.assertIsNone((await self.made.reserve([claim])).refused)
+
+    async def test_a_redis_that_has_forgotten_everything(self) -> None:
+        """Budgets go on where the store says; a request that was under way is charged with what it took."""
+        under_way = (await self.made.reserve([budget(100, 30), lease(1)])).ticket
+        settled = (await self.made.reserve([budget(100, 50)])).ticket
+        self.made.settle(settled, [40])
+        self.made._beat()
+        await self.lost()
+        await self.back()
+        self.assertEqual((await self.made.reserve([budget(100, 61)])).refused, 0)
+        self.made.settle(under_way, [20, 1])
+        await soon(0.05)
+        self.assertEqual(await self.made.used([budget(100, 1), lease(1)]), [60, 0])
+        self.made._beat()
+        self.assertEqual(await self.budgets.budgets_spent(["budget:lifetime"]), {"budget:lifetime": 60})
+
+    async def test_settled_while_it_is_away(self) -> None:
+        held = (await self.made.reserve([lease(1), budget(100, 50)])).ticket
+        await self.lost()
+        self.made.settle(held, [1, 20])
+        await self.back()
+        self.made._beat()
+        await soon(0.05)
+        self.assertEqual(await self.made.used([lease(1), budget(100, 1)]), [0, 20])
+
+    async def test_counted_elsewhere_before(self) -> None:
+        """What was spent while budgets were counted in memory is not forgotten when they are counted here."""
+        await self.budgets.take_budget("budget:lifetime", 90, 90, 100, 0.0)
+        self.assertEqual(await self.made.used([budget(100, 1)]), [90])
+        self.assertEqual((await self.made.reserve([budget(100, 20)])).refused, 0)
+        self.assertIsNone((await self.made.reserve([budget(100, 10)])).refused)
+
+    async def test_a_server_that_hangs(self) -> None:
+        """A request waits for its time and no longer, and then goes by the limits' own word."""
+        self.made._timeout = 0.1
+        self.server.freeze()
+        try:
+            verdict = await self.made.reserve([rate(5, on_loss="open")])
+        finally:
+            self.server.thaw()
+        self.assertIsNone(verdict.refused)

@@ -1,0 +1,249 @@
+"""What is written in one turn of the reactor leaves together, in order, once, and before the connection ends."""
+
+from __future__ import annotations
+
+import socket
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from llmproxy import errors
+from llmproxy.wire.client.call import Exchange
+from llmproxy.wire.client.connection import Connection
+from llmproxy.wire.client.request_writer import BytesBody
+from llmproxy.wire.parser import Limits
+from llmproxy.wire.server.site import Request, Site
+from llmproxy.wire.write_coalescing import MOST, QUIET, Turn
+from tests.unit.wire.client.test_connection import Home
+from tests.unit.wire.serving import GET, Serving
+
+
+class OnSocket(StringTransport):
+    """A transport on a real socket, of which the test has the other end."""
+
+    dataBuffer = b""
+    _tempDataLen = 0
+    aborted = False
+    unsent = b""
+    other = SimpleNamespace(inbox=b"")  # the far end has taken all that was sent
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._near, self.far = socket.socketpair()
+        self._near.setblocking(False)
+        self.far.setblocking(False)
+
+    def getHandle(self) -> socket.socket:
+        return self._near
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """It has none."""
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+
+    def loseWriteConnection(self) -> None:
+        self._near.shutdown(socket.SHUT_WR)
+
+    def received(self) -> bytes:
+        try:
+            return self.far.recv(65536)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        self._near.close()
+        self.far.close()
+
+
+class Turns(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1)
+        self.turn = Turn(self.clock)
+        self.left: list[str] = []
+
+    def waits(self, name: str) -> bool:
+        return self.turn.wait(lambda: self.left.append(name))
+
+    def test_one_that_fails(self) -> None:
+        """It takes none of the others with it, and is logged."""
+        self.turn.wait(lambda: None)
+        for leave in (lambda: self.left.append("a"), lambda: 1 / 0, lambda: self.left.append("c")):
+            self.turn.wait(leave)
+        self.clock.advance(0)
+        self.assertEqual((self.left, len(self.flushLoggedErrors(ZeroDivisionError))), (["a", "c"], 1))
+
+    def test_after_a_quiet_time(self) -> None:
+        """Nobody else is coming: it need not wait."""
+        self.assertFalse(self.waits("a"))
+        self.clock.advance(QUIET * 1.1)
+        self.assertFalse(self.waits("b"))
+        self.assertEqual((self.left, self.clock.getDelayedCalls()), ([], []))
+
+    def test_soon_after_another(self) -> None:
+        """It waits for the turn's end, with all that come meanwhile."""
+        self.waits("a")
+        self.assertEqual([self.waits(name) for name in "bcd"], [True] * 3)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.clock.advance(0)
+        self.assertEqual(self.left, ["b", "c", "d"])
+        self.clock.advance(0)
+        self.assertEqual(self.left, ["b", "c", "d"])
+
+    def test_many(self) -> None:
+        """They do not wait for more than so many others."""
+        names = [str(number) for number in range(MOST + 2)]
+        for name in names:
+            self.waits(name)
+        self.assertEqual(self.left, names[1 : MOST + 1])
+        self.clock.advance(0)
+        self.assertEqual(self.left, names[1:])
+
+    def test_one_that_comes_while_others_leave(self) -> None:
+        """Has an end of its own."""
+        self.waits("a")
+        self.turn.wait(lambda: self.waits("c"))
+        self.waits("b")
+        self.clock.advance(0)
+        self.assertEqual((self.left, self.clock.getDelayedCalls()), (["b", "c"], []))
+
+
+class Answers(Serving):
+    """A channel on a site that has a turn."""
+
+    def serve(self, resource: Any = None, **settings: Any) -> Site:
+        self.turn = Turn(self.clock)
+        return super().serve(resource, turn=self.turn, **settings)
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.wire = OnSocket()
+        self.addCleanup(self.wire.close)
+        self.channel: Any = self.site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 4711))
+        self.channel.makeConnection(self.wire)
+        self.turn.wait(lambda: None)  # somebody else's, just now
+        self.clock.advance(0)
+
+    def ask(self, sent: bytes = GET % b"wait") -> Request:
+        self.channel.dataReceived(sent)
+        return self.request
+
+    def answer(self, body: bytes) -> None:
+        self.request.respond(200, b"OK", [], len(body), body)
+
+    def test_a_whole_answer(self) -> None:
+        """Leaves at the end of the turn; the next request is taken at once."""
+        self.ask()
+        self.answer(b"one")
+        self.ask()
+        self.assertEqual(self.wire.received(), b"")
+        self.clock.advance(0)
+        self.assertTrue(self.wire.received().endswith(b"\r\n\r\none"))
+
+    def test_one_too_many(self) -> None:
+        """With it all that wait leave, it too: nobody's answer stays behind."""
+        for _ in range(MOST - 1):
+            self.turn.wait(lambda: None)
+        self.ask()
+        self.answer(b"one")
+        self.assertTrue(self.wire.received().endswith(b"\r\n\r\none"))
+
+    def test_answers_in_order(self) -> None:
+        """What is written after it, comes after it, and takes it along."""
+        self.ask()
+        self.answer(b"one")
+        second = self.ask()
+        second.begin(200, b"OK", [], None)
+        second.write(b"piece")
+        received = self.wire.received()
+        self.assertLess(received.index(b"one"), received.index(b"piece"))
+        self.clock.advance(0)
+        self.assertEqual(self.wire.received(), b"")
+
+    def test_the_last_one(self) -> None:
+        """Leaves before the connection is closed."""
+        self.ask(b"GET /wait HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        self.answer(b"last")
+        self.assertTrue(self.wire.received().endswith(b"\r\n\r\nlast"))
+        self.assertTrue(self.wire.disconnecting)
+
+    def test_before_a_refusal(self) -> None:
+        """A malformed request after it does not cost the client its answer."""
+        self.ask()
+        self.answer(b"one")
+        self.channel.dataReceived(b"garbage\r\n\r\n")
+        received = self.wire.received()
+        self.assertLess(received.index(b"one"), received.index(b"HTTP/1.1 400"))
+
+    def test_a_client_that_has_left(self) -> None:
+        self.ask()
+        self.answer(b"one")
+        self.channel.connectionLost(Failure(ConnectionLost()))
+        self.clock.advance(0)
+        self.assertEqual((self.wire.received(), self.wire.value()), (b"", b""))
+
+    def test_a_client_that_is_cut_off(self) -> None:
+        self.ask()
+        self.answer(b"one")
+        self.channel.abortConnection()
+        self.clock.advance(0)
+        self.assertEqual((self.wire.received(), self.wire.aborted), (b"", True))
+
+
+class Requests(SynchronousTestCase):
+    """A connection to a provider that has a turn."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        turn = Turn(self.clock)
+        self.home = Home()
+        self.wire = OnSocket()
+        self.addCleanup(self.wire.close)
+        self.connection = Connection(self.home, self.clock, Limits(), secure=False, turn=turn)
+        self.connection.makeConnection(self.wire)
+        turn.wait(lambda: None)
+        self.clock.advance(0)
+
+    def ask(self, method: bytes = b"POST") -> Exchange:
+        exchange = Exchange(method, b"%b / HTTP/1.1\r\n\r\n" % method, BytesBody(b"body"), raw=True)
+        self.connection.send(exchange)
+        return exchange
+
+    def test_a_whole_request(self) -> None:
+        exchange = self.ask()
+        self.assertEqual((self.wire.received(), exchange.sent), (b"", False))
+        self.clock.advance(0)
+        self.assertEqual((self.wire.received(), exchange.sent), (b"POST / HTTP/1.1\r\n\r\nbody", True))
+
+    def test_given_up_before_it_has_left(self) -> None:
+        """Nothing of it leaves."""
+        exchange = self.ask()
+        exchange.answered.cancel()
+        self.clock.advance(0)
+        self.assertEqual((self.wire.received(), self.wire.aborted), (b"", True))
+        self.failureResultOf(exchange.answered)
+
+    def test_a_connection_that_is_lost_before_it_has_left(self) -> None:
+        """Is no failure of a request, of which nothing was sent: it goes over another one, even a POST."""
+        self.connection._used = 1
+        exchange = self.ask()
+        self.connection.connectionLost(Failure(ConnectionDone()))
+        self.clock.advance(0)
+        self.assertEqual((self.home.repeated, self.wire.received()), ([exchange], b""))
+        self.assertNoResult(exchange.answered)
+
+    def test_a_connection_that_is_lost_after_it_has_left(self) -> None:
+        """A POST that may have arrived is never sent twice."""
+        self.connection._used = 1
+        exchange = self.ask()
+        self.clock.advance(0)
+        self.connection.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.home.repeated, [])
+        self.failureResultOf(exchange.answered, errors.UpstreamUnreachable)
