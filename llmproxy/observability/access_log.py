@@ -30,7 +30,7 @@ class AccessLog(Service):
         batch: int = 512,
     ) -> None:
         """
-        @param write: Where the lines go: L{llmproxy.observability.log_output.LogOutput.write}, the output that the logs have too.
+        @param write: Where the lines go: C{LogOutput.write}, the output that the logs have too.
         @param interval: Seconds a line waits for company at most.
         @param batch: How many lines are written at once at most.
         """
