@@ -62,6 +62,7 @@ from llmproxy.observability.metrics import Metrics, ProxyMetrics
 from llmproxy.proxy.pipeline import Journey
 from llmproxy.proxy.policy import Policy
 from llmproxy.redis import Redis, connect
+from llmproxy.store.address import exact
 from llmproxy.store.secrets import Secret, load_or_make
 from llmproxy.store.store import Store
 from llmproxy.upstream.upstreams import ProviderKeys, Upstreams
@@ -169,7 +170,8 @@ def build(
         load_or_make(settings.state_dir, secret(environ, name, read_private), file, random)
         for name, file in (("ENCRYPTION_KEY", "encryption-key"), ("MANAGEMENT_TOKEN", "management-token"))
     )
-    redactor = logs.Redactor([encryption.value, management.value, parse(settings.redis.url).password])
+    passwords = (parse(settings.redis.url).password, exact(settings.store.url).password or "")
+    redactor = logs.Redactor([encryption.value, management.value, *passwords])
     output = logs.observer(settings.logging, stream, redactor)
     store = Store(
         reactor,

@@ -41,9 +41,12 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = (), limit: int = 10_000) -> None:
         """
-        @param limit: How many secrets are remembered; then the one that was added longest ago is forgotten.
+        @param secrets: This process's own; they are never forgotten.
+        @param limit: How many of those that are added later are remembered; then the one that was added longest ago is
+            forgotten.
         """
         self._limit = limit
+        self._own = frozenset(secret for secret in secrets if len(secret) >= SHORTEST)
         self._secrets: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._forms: Counter[str] = Counter()
         self._lengths: Counter[int] = Counter()
@@ -52,12 +55,12 @@ class Redactor:
         self._needles: tuple[str, ...] = ()
         self._clean: set[tuple[str, ...]] = set()  # free text that holds none of the secrets known so far
         self._lock = Lock()  # keys come from the store's threads too
-        for secret in secrets:
-            self.add(secret)
+        for secret in self._own:
+            self._count(_forms(secret), 1)
 
     def add(self, secret: str) -> None:
         """Mask this value from now on; nothing happens where it has less than C{SHORTEST} characters."""
-        if len(secret) < SHORTEST:
+        if len(secret) < SHORTEST or secret in self._own:
             return
         with self._lock:
             if secret in self._secrets:

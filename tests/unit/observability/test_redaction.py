@@ -59,7 +59,9 @@ class RedactorTests(unittest.TestCase):
 
     def test_bounded(self) -> None:
         """It forgets the key that was added longest ago, but not one that was named again."""
-        redactor = Redactor(["secret-one", "secret-two"], limit=2)
+        redactor = Redactor(limit=2)
+        redactor.add("secret-one")
+        redactor.add("secret-two")
         redactor.add("secret-one")
         redactor.add("other-three")
         self.assertEqual(redactor.redact("secret-one secret-two other-three"), f"{MASK} secret-two {MASK}")
@@ -67,6 +69,17 @@ class RedactorTests(unittest.TestCase):
         redactor.add("fifth-key")
         self.assertEqual(redactor.redact("secret-one"), "secret-one")
         self.assertEqual(redactor.redact("fourth-key"), MASK)
+
+    def test_own_secrets(self) -> None:
+        """What it was made with is masked for ever, however many keys are learnt later, and also where one of those
+        is forgotten that is the same."""
+        redactor = Redactor(["our-management-token", "our-encryption-key"], limit=100)
+        redactor.add("our-management-token")
+        for number in range(10_000):
+            redactor.add(f"provider-key-{number:05d}")
+        self.assertEqual(redactor.redact("our-management-token our-encryption-key"), f"{MASK} {MASK}")
+        self.assertEqual(redactor.redact("provider-key-00001"), "provider-key-00001")
+        self.assertEqual(redactor.redact("provider-key-09999"), MASK)
 
     def test_many_unlike_secrets(self) -> None:
         """Keys that have nothing in common are all masked."""
