@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from genai_prices.data_snapshot import get_snapshot
 
 from llmproxy.config.model import Api, Price, Settings
+from llmproxy.metering.dialects.operation import READ, Operation
+from llmproxy.metering.dialects.registry import operation
 from llmproxy.metering.meter import Dialect, dialect
 from llmproxy.metering.prices import OwnPrice, Prices
 
@@ -22,6 +24,26 @@ _PROVIDERS = {
     "azure": "azure",
     "bedrock-bearer": "aws",
 }
+
+
+class Operations:
+    """Tells what the requests to each endpoint do: what bounds their output, and what they bill beside tokens."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._providers = {name: provider(api) for name, api in settings.apis.items()}
+        self._known: dict[tuple[str, bytes], Operation] = {}
+
+    def operation(self, method: bytes, api: str, path: bytes) -> Operation:
+        """What a request does; L{UNKNOWN} where nobody knows."""
+        if method != b"POST":
+            return READ
+        key = (api, path)
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            found = self._known[key] = operation(self._providers[api], path)
+        return found
 
 
 class Meters:

@@ -1,0 +1,92 @@
+"""What one endpoint of a provider does with a request: the value that reservation, metering and ledger share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+Members = Mapping[str, Any]
+Units = dict[str, int | float]
+Path = tuple[str, ...]
+
+
+class MediaTokens(NamedTuple):
+    """Tokens of input that media count for at most, where they are not text.
+
+    @ivar image: One picture; C{page}: one page of a document.
+    @ivar audio_second: One second of sound; C{video_second}: one of film, with its sound.
+    """
+
+    image: int = 1600
+    page: int = 3000
+    audio_second: int = 32
+    video_second: int = 300
+
+
+def nothing_more(model: str, members: Members) -> Units | None:
+    """What a request is billed that is billed for its tokens alone."""
+    return {}
+
+
+def unknown(model: str, members: Members) -> Units | None:
+    """What a request is billed of which nobody can tell beforehand."""
+    return None
+
+
+class Operation(NamedTuple):
+    """One kind of request.
+
+    Paths of members lead from the request's top: C{("generationConfig", "maxOutputTokens")}.
+
+    @ivar name: Such as C{chat}, C{messages}, C{speech}; C{""} for one that nobody knows.
+    @ivar paths: How the paths end that lead to it, by segments; C{*} stands for one: C{chat/completions},
+        C{models/*:generateContent}.
+    @ivar takes_text: Whether a request there is text that counts as input.
+    @ivar makes_text: Whether it makes text that counts as output. What neither takes nor makes text is never estimated.
+    @ivar maxima: Members that bound the tokens of output of one choice; the greatest of those that are there holds.
+    @ivar choices: Members that say how many choices are made.
+    @ivar takes_model: Whether a request there names a model, be it in its body or its path.
+    @ivar billed_by_request: What it bills beside tokens, or instead of them, at most, told by the model and the
+        request's own top-level members: units by name (L{prices} has what they cost), C{{}} for nothing, and C{None}
+        where it cannot be told beforehand: then its cost is not known.
+    @ivar free: Whether nothing there is ever billed.
+    @ivar media: What pictures, sound and films count for in its input.
+    """
+
+    name: str = ""
+    paths: tuple[str, ...] = ()
+    takes_text: bool = False
+    makes_text: bool = False
+    maxima: tuple[Path, ...] = ()
+    choices: tuple[Path, ...] = ()
+    takes_model: bool = True
+    billed_by_request: Callable[[str, Members], Units | None] = nothing_more
+    free: bool = False
+    media: MediaTokens = MediaTokens()
+
+
+UNKNOWN = Operation(billed_by_request=unknown, takes_model=False)
+READ = Operation("read", takes_model=False, free=True)
+"""What every request but a POST is: what shows a usage shows that of an earlier request once more."""
+
+
+def member(members: Members, path: Path) -> Any:
+    """What stands at a path of members; C{None} where nothing does."""
+    value: Any = members
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def whole_number(value: Any) -> int | None:
+    """A count as clients write it, forms included; C{None} for what is none."""
+    if isinstance(value, str) and value.isdigit() and len(value) < 16:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
+        return None
+    return int(value)
+
+
+def word(value: Any, default: str) -> str:
+    """A name in a request; C{default} where it has none."""
+    return value if isinstance(value, str) and value else default
