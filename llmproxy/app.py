@@ -43,6 +43,7 @@ from llmproxy.interfaces import (
 )
 from llmproxy.ledger import Ledger
 from llmproxy.ledger.journal import Room
+from llmproxy.ledger.records import Reservation
 from llmproxy.ledger.reports import Reports
 from llmproxy.ledger.sql import Books
 from llmproxy.limits.counters.budget_store import UnsharedBudgets
@@ -233,6 +234,7 @@ def build(
     cache = None if parts.caching is None else parts.caching.shelf.cache
     _watch(metrics, {"cache": cache.redis if isinstance(cache, RedisCache) else None, "revocation": revocation.redis})
     daemon = Daemon(settings, reactor, observer=output, store=store, hang_up=parts.hang_up)
+    daemon.before_cut(proxy.shut_down)
     metrics.counter("limits_unsettled", "Reservations that could not be settled.", lambda: counters.unsettled)
     metrics.gauge("client_connections", "Client connections that are open.", lambda: daemon.connections)
     metrics.gauge("requests_at_providers", "Requests under way to a provider.", lambda: parts.shares.open, label="api")
@@ -464,9 +466,24 @@ def _ledger(
         interval=told.interval,
         keep_lines=told.keep_lines,
         keep_days=told.keep_days,
+        price=_input_price(settings),
         scrub=redactor.record,
         redact=redactor.redact,
     )
+
+
+def _input_price(settings: Settings) -> Callable[[Reservation], float | None]:
+    """Prices the input of requests whose process ended first; with prices of its own, as it is used in a thread."""
+    prices, providers = (
+        Prices(own_prices(settings.prices)),
+        {name: provider(api) for name, api in settings.apis.items()},
+    )
+
+    def priced(left: Reservation) -> float | None:
+        known, units = providers.get(left.api, ""), {"input_tokens": left.given}
+        return prices.cost(left.api, known, "", left.model, units, left.at)
+
+    return priced
 
 
 def _audit(settings: Settings, reactor: Any, redactor: logs.Redactor) -> IAuditLogger:

@@ -59,6 +59,7 @@ class Daemon(MultiService):
         self._state = "starting"
         self._openings: list[Callable[[], Deferred[None]]] = []
         self._checks: dict[str, Callable[[], str]] = {}
+        self._before_cut: list[Callable[[], object]] = []
 
     @property
     def connections(self) -> int:
@@ -76,6 +77,10 @@ class Daemon(MultiService):
     def first(self, opening: Callable[[], Deferred[None]]) -> None:
         """Do this too before anything listens, once the store is there."""
         self._openings.append(opening)
+
+    def before_cut(self, listener: Callable[[], object]) -> None:
+        """Call this when connections that were still busy at the end of C{drain_timeout} are about to be cut."""
+        self._before_cut.append(listener)
 
     def watch(self, name: str, check: Callable[[], str]) -> None:
         """Be ready only while this says C{ok}."""
@@ -138,6 +143,8 @@ class Daemon(MultiService):
             await within(self._settings.server.drain_timeout, self._reactor, drained, errors.Draining())
         except errors.Draining:
             _log.warn("Cut {count} connections that were still busy.", count=self.connections)
+            for listener in self._before_cut:
+                listener()
             for _, site in self._sites:
                 site.abort()
         try:

@@ -191,10 +191,10 @@ class RequestRecord(NamedTuple):
     @ivar path: The raw path, without the query.
     @ivar model: The model the client asked for, or C{""}.
     @ivar status: The status sent to the client; C{499} where it left before one was sent.
-    @ivar outcome: C{complete}, C{refused}, C{failed}, C{cancelled} (the client left) or C{truncated} (the provider
-        broke off).
+    @ivar outcome: C{complete}, C{refused}, C{failed} (also a 200 that is or ends in an error), C{cancelled} (the client
+        left) or C{truncated} (the provider broke off, or this process was stopped).
     @ivar first_byte: From the request's arrival to the provider's first byte, or C{None} if there was none.
-    @ivar error: The code of the refusal, or C{""}.
+    @ivar error: The code of the refusal, or of the error that the provider's 200 was or ended in; C{""}.
     @ivar answered: The model that answered, as the provider calls it.
     @ivar basis: Where the tokens come from; they and the cost are as in L{Usage}.
     """

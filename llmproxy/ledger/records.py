@@ -30,8 +30,11 @@ class Reservation(NamedTuple):
     bytes_in: int
     given: int
 
-    def line(self) -> LedgerLine:
-        """What is known of it where its end was never told: the process ended first, and the answer with it."""
+    def line(self, cost: float | None) -> LedgerLine:
+        """What is known of it where its end was never told: the process ended first, and the answer with it.
+
+        @param cost: USD for its input, where a price is known.
+        """
         return LedgerLine(
             id=self.id,
             at=self.at,
@@ -45,6 +48,7 @@ class Reservation(NamedTuple):
             basis="estimated" if self.given else "none",
             error="process_ended",
             input_tokens=self.given,
+            cost_usd=cost if self.given else None,
             bytes_in=self.bytes_in,
         )
 

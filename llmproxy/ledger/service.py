@@ -24,6 +24,8 @@ from llmproxy.store.refusals import CannotStart
 
 T = TypeVar("T")
 
+Price = Callable[[Reservation], float | None]
+
 BATCH = 250  # lines that are entered at once
 LOOK = 60.0  # seconds between two looks for journals that dead processes left
 FOLD = 3600.0  # seconds between two rounds of putting old lines and sums away
@@ -66,6 +68,7 @@ class Ledger(Service):
         interval: float = 1.0,
         keep_lines: float = 0.0,
         keep_days: float = 0.0,
+        price: Price = lambda reservation: None,
         scrub: Callable[[RequestRecord], RequestRecord] = lambda record: record,
         redact: Callable[[str], str] = str,
     ) -> None:
@@ -76,6 +79,8 @@ class Ledger(Service):
         @param interval: Seconds between two batches for the store.
         @param keep_lines: Seconds for which a line is kept in the store; C{0}: for ever.
         @param keep_days: Seconds for which sums are kept by day; beyond, by month. C{0}: for ever.
+        @param price: USD for the input of a request whose end was never told, or C{None} where no price is known;
+            called in the store's threads, and never twice at a time.
         @param scrub: Masks secrets in a record; C{redact} in a text.
         """
         self._books = books
@@ -87,6 +92,7 @@ class Ledger(Service):
         self._interval = interval
         self._keep_lines = keep_lines
         self._keep_days = keep_days
+        self._price = price
         self._scrub = scrub
         self._redact = redact
         self._numbers = count(1)
@@ -327,7 +333,7 @@ class Ledger(Service):
             part = await self._books.enter(name, settled) or _overtaken()
             lines += len(part.lines)
             if part.after == place:
-                part = await self._books.enter(name, partial(_rest, found, place)) or _overtaken()
+                part = await self._books.enter(name, partial(_rest, found, place, self._price)) or _overtaken()
                 lines += len(part.lines)
             place = part.after
         return lines
@@ -357,7 +363,7 @@ def _overtaken() -> Batch:
     raise StoreUnavailable("Another process entered this journal.")
 
 
-def _rest(found: Found, place: int) -> Batch:
+def _rest(found: Found, place: int, price: Price) -> Batch:
     """What was let go and never settled; with it the journal is closed."""
     left = records.open_ones(record for _, record in found.records())
-    return Batch(place, CLOSED, [reservation.line() for reservation in left.values()])
+    return Batch(place, CLOSED, [each.line(price(each)) for each in left.values()])

@@ -9,11 +9,14 @@ import re
 from collections import deque
 from collections.abc import Iterator
 
+from llmproxy.metering.error_events import may_hold_error, stream_error
+
 ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 LONGEST = 1024 * 1024  # bytes of an event that is kept whole
 REST = 64 * 1024  # bytes at the end of a longer one, where its usage stands
 SAMPLE = 1024  # bytes of the stream's beginning, and of its end
 LAST = 6  # pieces
+SUSPECTS = 4  # pieces that may hold an error event: one ends a stream, so the last are enough
 
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\n\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
@@ -26,7 +29,7 @@ class Events:
     @ivar sample: The stream's beginning; C{last}: the piece that came last.
     """
 
-    __slots__ = ("_first", "_kept", "_mark", "_part", "last", "sample", "size")
+    __slots__ = ("_first", "_kept", "_mark", "_part", "_suspects", "last", "sample", "size")
 
     def __init__(self, mark: bytes) -> None:
         """
@@ -36,6 +39,7 @@ class Events:
         self._part = bytearray()
         self._first: bytes | None = None
         self._kept: deque[bytes] = deque(maxlen=LAST)
+        self._suspects: deque[bytes] = deque(maxlen=SUSPECTS)
         self.size = 0
         self.sample = b""
         self.last = b""
@@ -48,14 +52,17 @@ class Events:
             self.sample += data[: SAMPLE - len(self.sample)]
         if self._part or not data.endswith(ENDS):
             self._gather(data)
-        elif self._mark in data:
-            self._keep(data)
+        else:
+            self._look(data)
 
     def end(self) -> None:
         """Nothing more comes; what was left without its end may be an event all the same."""
         part, self._part = bytes(self._part), bytearray()
-        if self._mark in part:
-            self._keep(part)
+        self._look(part)
+
+    def error(self) -> str:
+        """The code of the error event that the stream ended in; C{""} where there was none."""
+        return stream_error(self._suspects)
 
     def marked(self) -> Iterator[bytes]:
         """The data of the events that may tell of usage: the first of all, and the last ones, in order."""
@@ -73,10 +80,16 @@ class Events:
         if end:
             whole = bytes(part[:end])
             del part[:end]
-            if self._mark in whole:
-                self._keep(whole)
+            self._look(whole)
         if len(part) > LONGEST:
             del part[:-REST]
+
+    def _look(self, piece: bytes) -> None:
+        """Keep whole events that may tell of usage or of an error."""
+        if self._mark in piece:
+            self._keep(piece)
+        if may_hold_error(piece):
+            self._suspects.append(piece)
 
     def _keep(self, piece: bytes) -> None:
         if self._first is None:

@@ -12,6 +12,7 @@ from pydantic_core import from_json
 from llmproxy.http import fields
 from llmproxy.metering import estimating
 from llmproxy.metering.decoding import Decoder
+from llmproxy.metering.error_events import body_error
 from llmproxy.metering.events import SAMPLE, Events
 from llmproxy.metering.extraction import NOTHING, Told, Units, count, merged, told
 from llmproxy.metering.prices import Prices
@@ -23,7 +24,7 @@ WHOLE = 2 << 20  # bytes of a JSON body that are kept and read at once; a longer
 PIECES = 2048  # of such a body
 
 WANTED = frozenset(
-    b"usage usageMetadata usage_info model modelVersion service_tier amazon-bedrock-invocationMetrics".split()
+    b"usage usageMetadata usage_info model modelVersion service_tier amazon-bedrock-invocationMetrics error".split()
 )
 _MADE = re.compile(
     rb"/(?:chat/completions|completions|responses|messages|converse|converse-stream|invoke|invoke-with-response-stream)$"
@@ -71,15 +72,18 @@ class _Tap(Protocol):
     def feed(self, data: bytes) -> object: ...
     def told(self) -> Told: ...
     def text(self) -> float: ...
+    def error(self) -> str:
+        """The code of the error that it is or ends in, once it was C{told}; C{""} where there is none."""
 
 
 class Meter:
     """Measures one answer.
 
     @ivar feed: Takes the next bytes of the body, as they are on the wire; never raises.
+    @ivar error: Once it is measured, the provider's code for the error that the answer is or ended in; else C{""}.
     """
 
-    __slots__ = ("_decoder", "_dialect", "_size", "_tap", "_told", "feed")
+    __slots__ = ("_decoder", "_dialect", "_size", "_tap", "_told", "error", "feed")
 
     def __init__(self, dialect: Dialect, lines: Sequence[bytes] = ()) -> None:
         """
@@ -88,6 +92,7 @@ class Meter:
         self._dialect = dialect
         self._decoder: Decoder | None = None
         self._size = 0
+        self.error = ""
         self._told = _invocation(lines) if dialect.provider == "aws" else None
         kind, encoding = _described(lines)
         self._tap: _Tap | None = None
@@ -116,6 +121,8 @@ class Meter:
         """
         tap = None if self._decoder is not None and self._decoder.failed else self._tap
         said = NOTHING if tap is None else tap.told()
+        self.error = "" if tap is None else tap.error()
+        complete = complete and not self.error
         units = None if said.usage is None else count(said.usage, self._dialect.provider)
         if units is None and self._told is not None:
             units, said = self._told, said._replace(final=True)
@@ -175,9 +182,10 @@ def _usage(units: Units, cost: float | None, basis: str, model: str, details: Ma
 class _Body:
     """A JSON body: kept while it is short, scanned beyond."""
 
-    __slots__ = ("_kept", "_scan", "_size")
+    __slots__ = ("_error", "_kept", "_scan", "_size")
 
     def __init__(self) -> None:
+        self._error = ""
         self._kept: list[bytes] = []
         self._scan: Scan | None = None
         self._size = 0
@@ -197,12 +205,16 @@ class _Body:
             said, self._kept = _parsed(whole), [whole]
             if isinstance(said, dict):
                 self._kept = []  # the exchange may be remembered for longer
+                self._error = body_error(said)
                 return told(said, True)
             self._scan_on()
         return self._scanned()
 
     def text(self) -> float:
         return float(self._size)
+
+    def error(self) -> str:
+        return self._error
 
     def _scan_on(self) -> None:
         self._scan = Scan(WANTED)
@@ -214,6 +226,7 @@ class _Body:
         """What stands at the top; where that is a list, its answers were made one after the other."""
         assert self._scan is not None
         found = {name.decode(): _parsed(raw) for name, raw in self._scan.values.items()}
+        self._error = body_error(found)
         return told(found, not self._scan.is_list)
 
 

@@ -25,6 +25,7 @@ class Exchange:
     @ivar injected: Whether its usage was asked for in the client's place.
     @ivar whole: Its body, as long as limits may want to see it.
     @ivar sent: Whether something of it may have reached the provider.
+    @ivar left: Whether its client left while its provider was still to be heard out.
     """
 
     route: Route | None = None
@@ -42,6 +43,7 @@ class Exchange:
     usage = UNUSED
     whole: bytes | None = None
     sent = False
+    left = False
     error = ""
     outcome = ""
     status = 499
@@ -126,6 +128,8 @@ class Exchange:
         first, asked, lines = self.first_byte, self.asked, request.lines
         model = self.model or named or self.facts.model
         self.usage = usage = self._used(model)
+        if self.meter is not None and self.meter.error:  # whoever left after that, it was no answer
+            self.outcome, self.error = "failed", self.meter.error
         return RequestRecord(
             request_id=self.request_id,
             started_at=self.started_at,

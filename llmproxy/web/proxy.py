@@ -91,6 +91,11 @@ class ProxyResource(Resource):
         self._trusted = networks(tuple(trusted_proxies))
         self._ledger = ledger
         self._endings = endings
+        self._shutting_down = False
+
+    def shut_down(self) -> None:
+        """What is cut from now on is cut by this process, because it ends."""
+        self._shutting_down = True
 
     def render(self, request: Request) -> int:
         """Twisted's entry: every method and every path comes here."""
@@ -107,6 +112,7 @@ class ProxyResource(Resource):
 
     def _left(self, exchange: Exchange, travelling: Deferred[None]) -> None:
         """A client that leaves ends whatever its request is waiting for, but a provider that is to be heard out."""
+        exchange.left = not self._shutting_down
         relay = exchange.relay
         if isinstance(relay, Relay) and relay.drains:
             relay.stopProducing()
@@ -145,6 +151,8 @@ class ProxyResource(Resource):
         if exchange.relay is not None and exchange.outcome in _ENDS:
             exchange.outcome, error = _ENDS[exchange.outcome]
             exchange.error = exchange.error or error
+        if self._shutting_down and (exchange.outcome, exchange.error, exchange.left) == ("cancelled", "", False):
+            exchange.outcome, exchange.error = "truncated", "shutdown"
         if exchange.share is not None:
             exchange.share.leave()
         self._counting.ended()

@@ -184,6 +184,7 @@ def test_every_request_once(own: Stack) -> None:
     assert outcomes["cancelled"] and outcomes["truncated"] >= 8
     lost = [line for line in found if line["error"] == "process_ended"]
     assert len(lost) == 8 and all(line["basis"] == "estimated" and line["input_tokens"] for line in lost)
+    assert {round(line["cost_usd"] / line["input_tokens"] * 1e6, 6) for line in lost} == {2.5}, lost  # gpt-4o's input
     assert not list((own.home / "state" / "ledger").iterdir())
 
 
@@ -216,6 +217,22 @@ def test_killed_under_load(own: Stack) -> None:
     unseen = [line for line in lines(own) if line["request_id"] not in seen]
     assert all(line["error"] == "process_ended" for line in unseen), unseen
     assert _left(own, 0) == []
+
+
+def test_cut_by_the_shutdown(own: Stack) -> None:
+    """A stream that is cut because the daemon ends is not called its client's doing; one that was left before is."""
+    second = own.another("second")
+    config = own.home / "second.yaml"
+    config.write_text(config.read_text().replace("server: {", "server: {drain_timeout: 1s, "))
+    with second, ThreadPoolExecutor(2) as many:
+        assert _stream(own, None, 500, second.port) == "left"
+        entered(own, 1)
+        hanging = many.submit(_stream, own, "stall; after=3", 0, second.port)
+        eventually(lambda: len(own.recorded()) == 2 and own.last()["events_sent"] >= 3)
+        second.stop(20.0)
+        hanging.exception(20)
+    told = {(line["outcome"], line["error"]) for line in entered(own, 2)}
+    assert told == {("cancelled", ""), ("truncated", "shutdown")}
 
 
 def test_stopped_in_good_order(own: Stack) -> None:

@@ -84,6 +84,46 @@ class Used(Stage):
         self.assertGreater(record.output_tokens, 10)
 
 
+class Failing(Stage):
+    """A 200 that is an error, or ends in one, is no success, whoever says so first."""
+
+    ERROR = events({"error": {"message": "overloaded", "type": "server_error", "code": None}})
+
+    def test_an_error_event(self) -> None:
+        """The line says that the provider failed, and how; what came until then is counted; the bytes pass."""
+        client = self.ask(body=STREAMED)
+        first = events(told(), told())
+        self.provider.last.send(STREAM + chunk(first) + chunk(self.ERROR) + chunk(b""))
+        self.assertEqual(reply(client.take()).body, first + self.ERROR)
+        self.assert_recorded("failed", 200, "server_error")
+        self.assertGreater(self.record().output_tokens, 10)
+
+    def test_the_client_leaves_upon_it(self) -> None:
+        """As SDKs do: it left because of the error."""
+        client = self.ask(body=STREAMED)
+        self.provider.last.send(STREAM + chunk(self.ERROR))
+        client.reset()
+        self.assert_recorded("failed", 200, "server_error")
+
+    def test_a_text_about_errors(self) -> None:
+        """What a model writes is no error."""
+        client = self.ask(body=STREAMED)
+        said = {**told(), "choices": [{"index": 0, "delta": {"content": '{"error": {"code": "x"}} event: error'}}]}
+        self.provider.last.send(STREAM + chunk(events(said)) + chunk(events(USAGE, done=True)) + chunk(b""))
+        self.assertTrue(reply(client.take()).whole)
+        self.assert_used("exact", 100, 20)
+
+    def assert_used(self, basis: str, given: int, made: int) -> None:
+        record = self.record()
+        self.assertEqual((record.outcome, record.error, record.basis), ("complete", "", basis))
+        self.assertEqual((record.input_tokens, record.output_tokens), (given, made))
+
+    def test_a_body(self) -> None:
+        """JSON of 200 in the shape of an error."""
+        self.exchange(body=BODY, answer=answer(b'{"error": {"message": "no", "code": "model_overloaded"}}'))
+        self.assert_recorded("failed", 200, "model_overloaded")
+
+
 class Draining(Stage):
     api = {"on_client_abort": "drain", "timeouts": {"drain": "20s"}}  # noqa: RUF012
 

@@ -48,8 +48,9 @@ class RecordTests(SynchronousTestCase):
     def test_reservations(self, reservation: Reservation) -> None:
         """The same, and the line of one that was never settled."""
         self.assertEqual(read(reserved(reservation)), Reservation(*map(storable, reservation)))
-        line = reservation.line()
+        line = reservation.line(0.5)
         self.assertEqual((line.id, line.input_tokens), (reservation.id, reservation.given))
+        self.assertEqual(line.cost_usd, 0.5 if reservation.given else None)
         self.assertEqual((line.outcome, line.error), ("truncated", "process_ended"))
 
     @given(st.binary(max_size=60))

@@ -232,14 +232,14 @@ class LedgerTests(SynchronousTestCase):
         lost, number = self.reserve(first)
         self.reserve(first, given=0)
         self.world.kill(first)
-        second = self.started()
+        second = self.started(price=lambda reservation: reservation.given / 1000)
         self.asked(second)
         self.clock.advance(1)
         self.assertEqual(sorted(self.entered()), [f"r{n}" for n in range(1, 9)])
         (line,) = (line for line in self.books.lines if line.id == lost)
         self.assertEqual(
-            (line.outcome, line.error, line.basis, line.input_tokens, line.bytes_in, line.request_id),
-            ("truncated", "process_ended", "estimated", 30, 120, f"r{number}"),
+            (line.outcome, line.error, line.basis, line.input_tokens, line.cost_usd, line.bytes_in, line.request_id),
+            ("truncated", "process_ended", "estimated", 30, 0.03, 120, f"r{number}"),
         )
         self.assertEqual((second.recovered, second.entered), (4, 5))
         self.assertEqual(os.listdir(self.world.directory), ["run2"])
