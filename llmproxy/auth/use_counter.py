@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import islice
 
-from twisted.internet.defer import CancelledError, DeferredLock
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from llmproxy.aio import deferred, soon, within
+from llmproxy.aio import FairLock, deferred, soon, within
 from llmproxy.errors import StoreUnavailable
+
+TURN_SECONDS = 30.0  # for which a flush waits for the one before it
 
 Take = Callable[[Mapping[str, tuple[int, float]]], Awaitable[None]]
 
@@ -34,7 +36,7 @@ class UseCounter:
         self._now = now
         self._timeout = timeout
         self._limit = limit
-        self._turns = DeferredLock()
+        self._turns = FairLock()
         self._counts: dict[str, tuple[int, float]] = {}
         self.dropped = 0
 
@@ -62,21 +64,24 @@ class UseCounter:
     @deferred
     async def flush(self) -> None:
         """Hand over what was counted so far; never fails."""
-        await self._turns.acquire()
         try:
-            # Only what was there at first: under load there is always more, and this would never end.
-            counted, self._counts = self._counts, {}
-            try:
-                while batch := dict(islice(counted.items(), self._BATCH)):
-                    for token_id in batch:
-                        del counted[token_id]
-                    if not await self._taken(batch):
-                        return
-            finally:
-                for token_id, (more, at) in counted.items():
-                    self._add(token_id, more, at)
+            async with self._turns.within(TURN_SECONDS, self._clock, StoreUnavailable()):
+                await self._hand_over()
+        except StoreUnavailable:  # the batches of another flush still wait for the store; what is counted stays
+            return
+
+    async def _hand_over(self) -> None:
+        # Only what was there at first: under load there is always more, and this would never end.
+        counted, self._counts = self._counts, {}
+        try:
+            while batch := dict(islice(counted.items(), self._BATCH)):
+                for token_id in batch:
+                    del counted[token_id]
+                if not await self._taken(batch):
+                    return
         finally:
-            self._turns.release()
+            for token_id, (more, at) in counted.items():
+                self._add(token_id, more, at)
 
     async def _taken(self, batch: dict[str, tuple[int, float]]) -> bool:
         try:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from llmproxy.aio import deferred, within
+from llmproxy.aio import FairLock, deferred, within
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.ledger import records
 from llmproxy.ledger.journal import FIRST, Found, Journal, Room, find, names
@@ -30,6 +30,7 @@ BATCH = 250  # lines that are entered at once
 LOOK = 60.0  # seconds between two looks for journals that dead processes left
 FOLD = 3600.0  # seconds between two rounds of putting old lines and sums away
 FOLDED = 5000  # lines, and sums, that are put away at once
+TURN_SECONDS = 60.0  # for which a flush waits for the one before it
 STOPPING = 10.0  # seconds that stopping may take
 
 
@@ -101,7 +102,7 @@ class Ledger(Service):
         self._place = FIRST
         self._segment = 1
         self._growing: Deferred[None] | None = None
-        self._turns = DeferredLock()
+        self._turns = FairLock()
         self._timer: IDelayedCall | None = None
         self._round_under_way: Deferred[None] | None = None
         self._next_look = self._next_fold = 0.0
@@ -203,16 +204,13 @@ class Ledger(Service):
             if begun is not None:
                 await begun
         await self.flush()
-        await self._turns.acquire()
-        try:
+        async with self._turns.within(TURN_SECONDS, self._clock, StoreUnavailable()):
             if not self._open and self._place == self._journal.place:
                 await self._books.enter(self._run, lambda: Batch(self._place, CLOSED, []))
                 await self._in_thread(self._journal.remove)
                 await self._books.forget(self._run)
             else:
                 self._journal.close()
-        finally:
-            self._turns.release()
 
     @deferred
     async def flush(self) -> None:
@@ -220,14 +218,11 @@ class Ledger(Service):
 
         What is settled meanwhile has its own turn: under load it would else never end, in ever smaller batches.
         """
-        await self._turns.acquire()
-        try:
+        async with self._turns.within(TURN_SECONDS, self._clock, StoreUnavailable()):
             upto = self._journal.place
             while self._place < upto and await self._enter_some(upto):
                 pass
             await self._release()
-        finally:
-            self._turns.release()
 
     def _later(self) -> None:
         if self._running:

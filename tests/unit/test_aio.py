@@ -4,7 +4,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.aio import deferred, soon, within
+from llmproxy.aio import FairLock, deferred, soon, within
 
 
 class Late(Exception):
@@ -117,3 +117,68 @@ class Soon(SynchronousTestCase):
             return 3
 
         self.assertEqual(self.successResultOf(soon(three())), 3)
+
+
+class Locks(SynchronousTestCase):
+    """One at a time, in order."""
+
+    def setUp(self) -> None:
+        self.lock = FairLock()
+        self.done: list[int] = []
+
+    async def work(self, number: int, until: Deferred[None] | None = None) -> None:
+        await self.lock.acquire()
+        try:
+            if until is not None:
+                await until
+            self.done.append(number)
+        finally:
+            self.lock.release()
+
+    def test_thousands_whose_work_ends_at_once(self) -> None:
+        """Python's stack is no limit to how many may wait; C{DeferredLock} ends at some ninety, and stays taken."""
+        first: Deferred[None] = Deferred()
+        working = [Deferred.fromCoroutine(self.work(0, first))]
+        working += [Deferred.fromCoroutine(self.work(number)) for number in range(1, 5000)]
+        self.assertEqual(self.done, [])
+        first.callback(None)
+        for each in working:
+            self.successResultOf(each)
+        self.assertEqual(self.done, list(range(5000)))
+        self.assertFalse(self.lock.locked)
+
+    def test_one_that_takes_its_time_holds_up_the_others(self) -> None:
+        first, second = Deferred[None](), Deferred[None]()
+        for number, until in enumerate((first, second, None)):
+            Deferred.fromCoroutine(self.work(number, until))
+        first.callback(None)
+        self.assertEqual((self.done, self.lock.locked), ([0], True))
+        second.callback(None)
+        self.assertEqual((self.done, self.lock.locked), ([0, 1, 2], False))
+
+    def test_who_leaves_is_passed_over(self) -> None:
+        held = self.lock.acquire()
+        leaving, staying = self.lock.acquire(), self.lock.acquire()
+        leaving.cancel()
+        self.failureResultOf(leaving, CancelledError)
+        self.successResultOf(held)
+        self.lock.release()
+        self.successResultOf(staying)
+
+    def test_a_wait_has_an_end(self) -> None:
+        clock = Clock()
+        self.successResultOf(self.lock.acquire())
+
+        async def hold() -> None:
+            async with self.lock.within(5.0, clock, Late()):
+                self.done.append(1)
+
+        waiting, patient = Deferred.fromCoroutine(hold()), self.lock.acquire()
+        clock.advance(5)
+        self.failureResultOf(waiting, Late)
+        self.lock.release()
+        self.successResultOf(patient)
+        again = Deferred.fromCoroutine(hold())
+        self.lock.release()
+        self.successResultOf(again)
+        self.assertEqual((self.done, self.lock.locked, clock.getDelayedCalls()), ([1], False, []))

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from llmproxy.limits.counters.local import SOON, Tally
+from llmproxy.limits.counters.local import SOON, Tally, least
 from llmproxy.model import Claim, Verdict
 
 REMEMBERED = 10_000  # budgets of which it is known what was left
@@ -73,7 +73,7 @@ class Shares:
 
     def _fits(self, mine: Claim, now: float) -> bool:
         if mine.kind == "budget":
-            return self._spent.get(mine.key, 0) + mine.amount <= mine.limit
+            return self._spent.get(mine.key, 0) + least(mine) <= mine.limit
         return min(mine.amount, mine.limit) <= self._tally.left(mine, now)
 
     def _take(self, mine: Claim, now: float) -> int:

@@ -78,10 +78,16 @@ def fitting(claim: Claim) -> int:
     return claim.amount if claim.amount < claim.limit else claim.limit
 
 
+def least(claim: Claim) -> int:
+    """What must be left for it: a budget of which nothing is left refuses also who claims nothing of it."""
+    if claim.kind == "rate":
+        return fitting(claim)
+    return claim.amount if claim.amount > 0 or claim.kind != "budget" else 1
+
+
 def first_refused(claims: Sequence[Claim], left: Sequence[int]) -> int | None:
     """The place of the first claim that does not fit into what is left."""
     for place, claim in enumerate(claims):
-        amount = fitting(claim) if claim.kind == "rate" else claim.amount
-        if amount > left[place]:
+        if least(claim) > left[place]:
             return place
     return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 from typing import Any
 
 from twisted.application.service import Service
@@ -21,7 +20,7 @@ from llmproxy.limits.counters.prefetch import Allotments
 from llmproxy.limits.window import until
 from llmproxy.model import Claim, Verdict
 
-TRIES = 8  # how often more of a budget is asked for while requests that need less take it first
+WAIT_SECONDS = 9.0  # for a request to be decided, however many wait with it
 SWEEP = 5.0  # seconds between two looks at what is not needed any more
 KEPT = 62 * 86400.0  # seconds for which a budget's spending is kept when its period is over
 STOPPING = 5.0  # seconds for giving back what is left when the process ends
@@ -95,18 +94,9 @@ class MemoryCounters(Service):
 
     @deferred
     async def reserve(self, claims: Sequence[Claim]) -> Verdict:
-        asking = sorted((claim for claim in claims if claim.kind == "budget"), key=lambda claim: claim.key)
-        async with AsyncExitStack() as locks:
-            for claim in asking:
-                await locks.enter_async_context(self._allotments.lock(claim))  # type: ignore[arg-type]
-            for _ in range(TRIES):
-                verdict = self.reserve_now(claims)
-                if verdict is not None:
-                    return verdict
-                for claim in asking:
-                    if self._allotments.room(claim) is None:
-                        await self._allotments.take_more(claim)
-        raise LimitsUnavailable
+        budgets = [claim for claim in claims if claim.kind == "budget"]
+        waiting = self._allotments.wait(budgets, lambda: self.reserve_now(claims))
+        return await within(WAIT_SECONDS, self._clock, waiting, LimitsUnavailable())
 
     def settle(self, ticket: Any, amounts: Sequence[int]) -> None:
         claims, slots = ticket

@@ -12,7 +12,8 @@ from __future__ import annotations
 from llmproxy.redis import Script
 
 # KEYS: the epoch, then one for each claim. ARGV: holder, lease in ms, milliseconds a budget is kept after its end; then
-# for each claim its kind (r, l, b), limit, amount, end in ms (0: never). An amount of 0 only looks.
+# for each claim its kind (r, l, b), limit, amount, end in ms (0: never). Without a holder it only looks. A budget of
+# which nothing is left refuses an amount of 0 too.
 # Gives: place of the claim that refuses, 0, or -1 where a budget is not known here; ms to wait or -1, slot, epoch; then
 # for each claim: used, ms until it is whole.
 RESERVE = Script("""
@@ -20,6 +21,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local slot = math.floor(now / 100)
 local first = slot - 600
+local looking = ARGV[1] == ''
 local used, resets, claims = {}, {}, {}
 local epoch = redis.call('GET', KEYS[1])
 if not epoch then
@@ -28,7 +30,7 @@ if not epoch then
 end
 for i = 2, #KEYS do claims[i - 1] = KEYS[i] end
 for i, key in ipairs(claims) do
-  if ARGV[i * 4] == 'b' and ARGV[i * 4 + 2] ~= '0' and redis.call('EXISTS', key) == 0 then
+  if ARGV[i * 4] == 'b' and not looking and redis.call('EXISTS', key) == 0 then
     return {-1, -1, slot, epoch}
   end
 end
@@ -79,12 +81,13 @@ end
 local refused, waits = 0, -1
 for i, key in ipairs(claims) do
   local kind, limit, amount = ARGV[i * 4], tonumber(ARGV[i * 4 + 1]), tonumber(ARGV[i * 4 + 2])
+  local least = kind == 'b' and math.max(amount, 1) or amount
   look(i, key, kind)
-  if refused == 0 and amount > 0 and used[i] + amount > limit then
-    refused, waits = i, wait(i, key, kind, limit, amount)
+  if refused == 0 and not looking and used[i] + least > limit then
+    refused, waits = i, wait(i, key, kind, limit, least)
   end
 end
-if refused == 0 then
+if refused == 0 and not looking then
   for i, key in ipairs(claims) do
     local kind, amount, ends = ARGV[i * 4], ARGV[i * 4 + 2], tonumber(ARGV[i * 4 + 3])
     if amount ~= '0' then

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from twisted.internet.defer import CancelledError, DeferredLock
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from llmproxy.aio import deferred, soon
@@ -26,7 +26,7 @@ class Spending:
     def __init__(self, store: IBudgetStore) -> None:
         self._store = store
         self._amounts: dict[str, tuple[int, float]] = {}
-        self._turns = DeferredLock()
+        self._saving = False
 
     def add(self, claim: Claim, amount: int) -> None:
         if amount:
@@ -36,14 +36,17 @@ class Spending:
     @deferred
     async def save(self) -> None:
         """Hand over what was added so far; never fails."""
-        if not self._amounts or self._turns.locked:
+        if not self._amounts or self._saving:
             return
-        async with self._turns:
+        self._saving = True
+        try:
             while batch := dict(islice(self._amounts.items(), self._BATCH)):
                 for key in batch:
                     del self._amounts[key]
                 if not await self._taken(batch):
                     return
+        finally:
+            self._saving = False
 
     async def _taken(self, batch: dict[str, tuple[int, float]]) -> bool:
         try:

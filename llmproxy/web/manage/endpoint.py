@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 from uuid import uuid4
 
 from pydantic import BaseModel
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.server import Request
 
+from llmproxy.aio import FairLock
 from llmproxy.caching import Contents
-from llmproxy.errors import AuditUnavailable, LimitsUnavailable, MethodNotAllowed, NotFound, RequestTooLarge
+from llmproxy.errors import (
+    AuditUnavailable,
+    LimitsUnavailable,
+    MethodNotAllowed,
+    NotFound,
+    RequestTooLarge,
+    StoreUnavailable,
+)
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.ledger.sql import Question, Report
 from llmproxy.limits.limiter import Standing
@@ -25,6 +34,8 @@ from llmproxy.web.manage.auth import Gate, Wrong
 from llmproxy.web.manage.bodies import MAX_BODY, Body, Known
 from llmproxy.web.manage.paging import ID
 from llmproxy.web.respond import Answer, identify, run
+
+CHANGE_SECONDS = 20.0  # for which a change waits for those before it
 
 Standings = Callable[[str, str, Allowance], Awaitable[list[Standing]]]
 
@@ -60,7 +71,7 @@ class Desk:
     default_api: str = ""
     standings: Standings = _untold
     new_id: Callable[[], str] = lambda: str(uuid4())
-    changes: DeferredLock = field(default_factory=DeferredLock)
+    changes: FairLock = field(default_factory=FairLock)
     cache: Contents | None = None
     counts: Callable[[], ProxyMetrics] = ProxyMetrics
 
@@ -70,6 +81,10 @@ class Desk:
             return await self.standings(owner, name, allowance)
         except LimitsUnavailable:
             return None
+
+    def change(self) -> AbstractAsyncContextManager[None]:
+        """Hold C{changes}; L{StoreUnavailable} where those who change something before take too long."""
+        return self.changes.within(CHANGE_SECONDS, self.clock, StoreUnavailable())
 
     def known(self) -> Known:
         """What a request's body is judged by now."""

@@ -70,7 +70,7 @@ class OneProject(Endpoint):
         if body.active is not None:
             call.act.action = "project.activate" if body.active else "project.deactivate"
         call.act.details = {"changed": sorted(body.model_fields_set)}
-        async with self.desk.changes:
+        async with self.desk.change():
             project = await self.desk.projects.get_project_by_id(call.id)
             return as_json(project_json(await self.desk.projects.update_project(self._changed(project, body))))
 

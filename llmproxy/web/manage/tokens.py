@@ -71,7 +71,7 @@ class OneToken(Endpoint):
         call.act.token_id = call.id
         body = read(TokenChange, call.body, self.desk.known())
         call.act.details = {"changed": sorted(body.model_fields_set)}
-        async with self.desk.changes:
+        async with self.desk.change():
             token = await self.desk.tokens.get_token(call.id)
             call.act.project_id = token.project_id
             if not token.active:
@@ -80,7 +80,7 @@ class OneToken(Endpoint):
 
     async def revoke_token(self, call: Call) -> Answer:
         call.act.token_id = call.id
-        async with self.desk.changes:
+        async with self.desk.change():
             token = await self.desk.tokens.deactivate_token(call.id)
         call.act.project_id = token.project_id
         return Answer(204, lines=(b"Cache-Control: no-store",))

@@ -108,6 +108,7 @@ class Pool:
         self._sockets: set[Connection] = set()  # those on their way out included
         self._queue: deque[Place] = deque()
         self._dialing = 0
+        self._serving = False
         self._sweeping: IDelayedCall | None = None
         self._closed: Deferred[None] | None = None
 
@@ -281,8 +282,15 @@ class Pool:
         self._queue.remove(place)
 
     def _serve(self) -> None:
-        while self._queue and self._has_room():
-            self._dial(self._queue.popleft().leave())
+        """Dial for those who wait. Flat: an endpoint that fails at once calls this from within."""
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            while self._queue and self._has_room():
+                self._dial(self._queue.popleft().leave())
+        finally:
+            self._serving = False
 
     def _check_closed(self) -> None:
         if self._closed is not None and not self._closed.called and not self._sockets and not self._dialing:

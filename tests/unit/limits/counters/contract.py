@@ -108,6 +108,26 @@ class CountersContract:
         self.assertEqual((await self.reserve(budget(100, 1))).refused, 0)
         self.assertEqual(await self.used(budget(100, 1)), [100])
 
+    async def test_a_budget_that_is_used_up_refuses_also_who_claims_nothing(self) -> None:
+        """What a request costs at most is not always known; what is left is."""
+        for overspent in (0, 7):
+            key = f"spent{overspent}"
+            ticket = await self.granted(budget(100, 40, key))
+            await self.granted(budget(100, 0, key))
+            await self.settle(ticket, [100 + overspent])
+            for amount in (0, 1):
+                verdict = await self.reserve(budget(100, amount, key))
+                self.assertEqual((verdict.refused, verdict.remaining, verdict.ticket), (0, (0,), None))
+            self.assertEqual(await self.used(budget(100, 0, key)), [100 + overspent])
+
+    async def test_who_claims_nothing_of_what_is_left(self) -> None:
+        """It passes as long as there is something, also where all of the rest is claimed by others, but not beyond."""
+        for _ in range(5):
+            await self.settle(await self.granted(budget(100, 0)), [19])
+        await self.settle(await self.granted(budget(100, 5)), [4])
+        await self.settle(await self.granted(budget(100, 0)), [1])
+        self.assertEqual((await self.reserve(budget(100, 0))).refused, 0)
+
     async def test_a_budget_of_which_some_may_come_back(self) -> None:
         """Who is refused for what others have only claimed is told to come again soon; else nobody knows when."""
         held = await self.granted(budget(100, 60))

@@ -45,6 +45,12 @@ class SharesTests(unittest.TestCase):
         self.assertTrue(verdict.lost)
         self.assertEqual(self.granted(budget(1000, 10, key="other", on_loss="local-share")), 0)
 
+    def test_a_budget_of_which_nothing_is_left(self) -> None:
+        """It refuses also who claims nothing of it."""
+        self.shares.heard("budget:lifetime", 40)
+        self.assertEqual(self.granted(budget(1000, 10, on_loss="local-share")), 1)
+        self.assertEqual(self.granted(budget(1000, 0, on_loss="local-share")), 0)
+
     def test_settled(self) -> None:
         self.shares.heard("budget:lifetime", 400)
         claims = [lease(4, on_loss="local-share"), budget(1000, 50, on_loss="local-share")]

@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from functools import partial
+
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from llmproxy.aio import deferred
+from llmproxy.errors import LimitsUnavailable
 from llmproxy.limits.counters.budget_store import UnsharedBudgets
-from llmproxy.limits.counters.prefetch import AHEAD, SHARE, Allotments
-from llmproxy.model import Claim
+from llmproxy.limits.counters.prefetch import AHEAD, ASK_SECONDS, SHARE, Allotments
+from llmproxy.model import Claim, Verdict
 from tests.unit.limits.counters.contract import budget
+
+
+class SlowBudgets(UnsharedBudgets):
+    """Counts how often it is asked, and answers when a test says so."""
+
+    slow: Deferred[None] | None = None
+    takes = 0
+
+    @deferred
+    async def take_budget(self, key: str, least: int, most: int, limit: int, ends: float) -> tuple[int, int]:
+        self.takes += 1
+        if self.slow is not None:
+            await self.slow
+        return await super().take_budget(key, least, most, limit, ends)
 
 
 class AllotmentsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.store = UnsharedBudgets(self.clock.seconds)
+        self.store = SlowBudgets(self.clock.seconds)
         self.allotments = Allotments(self.store, self.clock, self.clock.seconds)
 
-    def take_more(self, claim: Claim) -> None:
-        self.allotments.lock(claim)
-        self.successResultOf(Deferred.fromCoroutine(self.allotments.take_more(claim)))
+    def take_more(self, *claims: Claim) -> None:
+        """Have the store asked for what requests with these claims need, and decide them without spending."""
+        asked: list[Claim] = []
+
+        def decide(claim: Claim) -> Verdict | None:
+            """Nothing at first, so that the store is asked."""
+            asked.append(claim)
+            return Verdict(None) if asked.count(claim) > 1 or self.allotments.room(claim) is not None else None
+
+        for claim in claims:
+            self.successResultOf(self.allotments.wait([claim], partial(decide, claim)))
 
     def spent(self, claim: Claim) -> int:
         return self.successResultOf(self.store.budgets_spent([claim.key])).get(claim.key, 0)
@@ -61,10 +87,90 @@ class AllotmentsTests(SynchronousTestCase):
     def test_nobody_gives_back_what_is_being_asked_for(self) -> None:
         claim = budget(10**6, 10)
         self.take_more(claim)
-        lock = self.allotments.lock(claim)
-        self.successResultOf(lock.acquire())
-        self.successResultOf(Deferred.fromCoroutine(self.allotments.give_back(all_of_it=True)))
+        self.store.slow = Deferred()
+        larger = claim._replace(amount=10**5)
+        waiting = self.allotments.wait([larger], lambda: None if self.allotments.room(larger) is None else Verdict(0))
+        self.give_back()
         self.assertEqual(self.spent(claim), AHEAD * 10)
-        lock.release()
-        self.successResultOf(Deferred.fromCoroutine(self.allotments.give_back(all_of_it=True)))
+        slow, self.store.slow = self.store.slow, None
+        slow.callback(None)
+        self.successResultOf(waiting)
+        self.give_back()
         self.assertEqual(self.spent(claim), 0)
+
+    def give_back(self) -> None:
+        self.successResultOf(Deferred.fromCoroutine(self.allotments.give_back(all_of_it=True)))
+
+    def crowd(self, limit: int, size: int, amount: int = 10) -> list[Deferred[Verdict]]:
+        """So many at once, while the store takes its time."""
+        self.store.slow = Deferred()
+        claim = budget(limit, amount)
+
+        def decide() -> Verdict | None:
+            room = self.allotments.room(claim)
+            if room is None:
+                return None
+            if room < amount:
+                return Verdict(0)
+            self.allotments.spend(claim)
+            return Verdict(None)
+
+        return [self.allotments.wait([claim], decide) for _ in range(size)]
+
+    def answered(self) -> None:
+        """The store answers, and the reactor has its turns."""
+        while self.store.slow is not None and not self.store.slow.called:
+            slow, self.store.slow = self.store.slow, None
+            slow.callback(None)
+            self.clock.pump([0] * 50)
+
+    def test_a_crowd_is_two_questions(self) -> None:
+        """However many ask at once, the store is asked for the first, then for the sum of all others."""
+        crowd = self.crowd(10**6, 1000)
+        self.answered()
+        self.assertEqual([self.successResultOf(each).refused for each in crowd], [None] * 1000)
+        self.assertEqual(self.store.takes, 2)
+
+    def test_a_crowd_on_a_budget_that_does_not_last(self) -> None:
+        """All are decided: those that fit in the order in which they came, the others are refused."""
+        crowd = self.crowd(1000, 1000)
+        self.answered()
+        self.assertEqual([self.successResultOf(each).refused for each in crowd], [None] * 100 + [0] * 900)
+        self.assertEqual(self.spent(budget(1000, 10)), 1000)
+
+    def test_a_crowd_and_a_store_that_does_not_answer(self) -> None:
+        """It has an end for everybody, and the next is asked for again."""
+        crowd = self.crowd(10**6, 300)
+        self.clock.advance(ASK_SECONDS)
+        self.clock.pump([0] * 10)
+        for each in crowd:
+            self.failureResultOf(each, LimitsUnavailable)
+        self.store.slow = None
+        self.take_more(budget(10**6, 10))
+        self.assertEqual(self.allotments.room(budget(10**6, 10)), AHEAD * 10)
+
+    def test_one_of_a_crowd_leaves(self) -> None:
+        """Nothing is taken for it, nor does it hold up those behind it."""
+        crowd = self.crowd(1000, 101)
+        crowd[50].cancel()
+        self.failureResultOf(crowd[50], CancelledError)
+        self.answered()
+        self.assertTrue(all(self.successResultOf(each).refused is None for each in crowd[:50] + crowd[51:]))
+
+    def test_one_with_two_budgets(self) -> None:
+        """It waits for both, and takes part in the sums of both."""
+        day, month = budget(1000, 10, key="day"), budget(5000, 10, key="month")
+
+        def decide() -> Verdict | None:
+            return None if None in (self.allotments.room(day), self.allotments.room(month)) else Verdict(None)
+
+        self.successResultOf(self.allotments.wait([day, month], decide))
+        self.assertEqual((self.spent(day), self.spent(month)), (20, 100))
+
+    def test_nothing_left_and_nothing_claimed(self) -> None:
+        """A budget of which nothing is left is full also for who claims nothing of it."""
+        self.take_more(budget(100, 100))
+        self.allotments.spend(budget(100, 100))
+        self.assertIsNone(self.allotments.room(budget(100, 0)))
+        self.take_more(budget(100, 0))
+        self.assertEqual(self.allotments.room(budget(100, 0)), 0)
