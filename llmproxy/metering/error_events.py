@@ -60,6 +60,8 @@ def _event_error(event: bytes) -> str:
     lines = _LINE.split(event)
     named = any(line.startswith(b"event:") and line[6:].strip() == b"error" for line in lines)
     data = b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:"))
+    if not data:  # nobody is shown an event without data (HTML, section 9.2.6)
+        return ""
     try:
         said = from_json(data)
     except ValueError:

@@ -75,6 +75,7 @@ class BodyTests(SynchronousTestCase):
         ):
             self.assertEqual(stream_error([event(data, "error")]), code)
         self.assertEqual(stream_error([b"event:error\r\ndata: not JSON\r\n\r\n"]), "upstream_error")
+        self.assertEqual(stream_error([b"event: error\n\ndata: {}\n\n", b"event:error"]), "")
         self.assertEqual(stream_error([b": event: error\n\ndata: {}\n\n"]), "")
 
     @given(
