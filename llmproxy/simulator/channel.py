@@ -20,7 +20,7 @@ from llmproxy.simulator.steering import AT_UPLOAD, split
 
 _IN_MEMORY = 1024 * 1024
 _LINGER = 2.0
-_NOT_RECORDED = (b"/-/requests", b"/-/stats")
+_NOT_RECORDED = (b"/-/requests", b"/-/stats", b"/-/invoice")
 
 
 @implementer(IPushProducer)

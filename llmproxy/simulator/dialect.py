@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
+from llmproxy.simulator.billing import Bill
 from llmproxy.simulator.text import Text
+from llmproxy.simulator.use import Use
 
 JSON = "application/json"
 SSE = "text/event-stream; charset=utf-8"
@@ -32,6 +34,9 @@ class Call:
     @ivar fields: The first value of each header field, by lower-case name.
     @ivar body: The JSON object that was sent; empty where none was.
     @ivar digest: SHA-256 of the request body, in hex: where ids and texts come from.
+    @ivar counts: What the answer is to have consumed, by the names of L{Use}; the rest is words.
+    @ivar tier: The kind of work that it is to be answered with, or C{None}: as the request says.
+    @ivar style: Whose way of telling usage; C{""} for the format's own.
     """
 
     method: str
@@ -43,6 +48,13 @@ class Call:
     length: int
     events: int = 8
     size: int | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    tier: str | None = None
+    style: str = ""
+
+    def use(self, prompt: int, completion: int = 0) -> Use:
+        """What was consumed: so many tokens of text, but for what was steered otherwise."""
+        return Use(input=prompt, output=completion).but(self.counts)
 
     @cached_property
     def text(self) -> Text:
@@ -60,6 +72,7 @@ class Reply:
     """One answer: complete in C{body}, or made piece by piece, each of which is one event and one write.
 
     @ivar length: Bytes of all pieces together, or C{None} where that is not known before.
+    @ivar bill: What it costs; C{None} for what providers give away.
     """
 
     status: int = 200
@@ -69,6 +82,10 @@ class Reply:
     length: int | None = None
     phrase: bytes | None = None
     lines: tuple[bytes, ...] = ()
+    bill: Bill | None = None
+
+    def charged(self, bill: Bill) -> Reply:
+        return replace(self, bill=bill)
 
 
 class Dialect(Protocol):

@@ -9,6 +9,8 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
+from llmproxy.simulator.billing import Bill, invoice
+
 KEPT = 10_000
 KEPT_BODY = 64 * 1024
 
@@ -18,6 +20,7 @@ class Entry:
 
     @ivar lines: The header lines as they came: order, case, white space, duplicates.
     @ivar left_at: When the client left before its answer was complete.
+    @ivar bill: What it costs, whole, from when its answer begins.
     """
 
     def __init__(self, number: int, clock: IReactorTime, connection: int, request_line: bytes) -> None:
@@ -30,6 +33,7 @@ class Entry:
         self.finished_at: float | None = None
         self.left_at: float | None = None
         self.status: int | None = None
+        self.bill: Bill | None = None
         self.body_length = self.bytes_sent = self.events_sent = 0
         self._clock = clock
         self._hash = hashlib.sha256()
@@ -41,8 +45,24 @@ class Entry:
         return self._hash.hexdigest()
 
     @property
+    def request_id(self) -> str:
+        """The client's C{X-Request-ID}, or nothing."""
+        named = (line.partition(b":") for line in self.lines)
+        found = (value for name, _, value in named if name.strip().lower() == b"x-request-id")
+        return next(found, b"").strip().decode("latin-1")
+
+    @property
     def over(self) -> bool:
         return self.finished_at is not None or self.left_at is not None
+
+    def _words(self) -> tuple[str, str, str]:
+        method, _, rest = self.request_line.decode("latin-1").partition(" ")
+        target, _, version = rest.partition(" ")
+        return method, target, version
+
+    @property
+    def target(self) -> str:
+        return self._words()[1]
 
     def receive(self, data: bytes) -> None:
         self._hash.update(data)
@@ -65,10 +85,13 @@ class Entry:
         """The client is gone."""
         self.left_at = self._clock.seconds()
 
+    def named(self) -> dict[str, Any]:
+        """What its line of the invoice says of it."""
+        return {"id": self.id, "request_id": self.request_id, "target": self.target, "left_at": self.left_at}
+
     def shown(self) -> dict[str, Any]:
         """As JSON; bytes that are not ASCII stand for themselves as Latin-1."""
-        method, _, rest = self.request_line.decode("latin-1").partition(" ")
-        target, _, version = rest.partition(" ")
+        method, target, version = self._words()
         kept = self.body_length <= KEPT_BODY
         return {
             "id": self.id,
@@ -125,6 +148,17 @@ class Journal:
         """The requests after number C{since}, oldest first."""
         entries = [entry.shown() for entry in self._entries if entry.id > since]
         return {"requests": entries, "last": self._number}
+
+    def invoice(self) -> dict[str, Any]:
+        """The bills of the requests that are still remembered."""
+        return invoice(
+            (
+                {"id": entry.id, "request_id": entry.request_id, "target": entry.target, "left": entry.left_at},
+                entry.bill,
+            )
+            for entry in self._entries
+            if entry.bill is not None
+        )
 
     def stats(self) -> dict[str, int]:
         """Figures over the requests that are still remembered."""

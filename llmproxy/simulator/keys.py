@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-PROVIDERS = ("openai", "anthropic", "google", "mistral", "azure")
+PROVIDERS = ("openai", "anthropic", "google", "mistral", "azure", "bedrock", "ollama")
 
 
 class Keys:

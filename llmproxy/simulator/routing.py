@@ -8,7 +8,7 @@ from typing import cast
 from urllib.parse import unquote
 
 from llmproxy.simulator.dialect import Dialect
-from llmproxy.simulator.formats import anthropic, azure, google, mistral, openai
+from llmproxy.simulator.formats import anthropic, azure, bedrock, google, mistral, ollama, openai
 from llmproxy.simulator.keys import Keys
 
 
@@ -17,6 +17,7 @@ def _dialect(module: ModuleType) -> Dialect:
 
 
 OPENAI, AZURE, ANTHROPIC, GOOGLE, MISTRAL = map(_dialect, (openai, azure, anthropic, google, mistral))
+BEDROCK, OLLAMA = _dialect(bedrock), _dialect(ollama)
 _PINNED = {"openai": OPENAI, "azure": AZURE, "anthropic": ANTHROPIC, "google": GOOGLE, "mistral": MISTRAL}
 
 
@@ -31,6 +32,10 @@ def route(path: str, fields: Mapping[str, str], keys: Keys) -> tuple[Dialect, st
     first, _, rest = path[1:].partition("/")
     if path.startswith("/openai/deployments/") or first == "azure":
         return AZURE, _after(path, "/openai/")
+    if first in ("model", "bedrock"):
+        return BEDROCK, _after(path, "/model/")
+    if first in ("api", "ollama"):
+        return OLLAMA, _after(path, "/api/")
     if first in _PINNED:
         return _PINNED[first], _versioned("/" + rest)
     return _by_request(path, fields, keys), _versioned(path)

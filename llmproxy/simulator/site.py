@@ -8,6 +8,8 @@ import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from email.parser import BytesParser
+from email.policy import HTTP
 from typing import IO, Any
 from urllib.parse import parse_qsl
 
@@ -58,6 +60,7 @@ class Control(Resource):
         super().__init__()
         self.putChild(b"requests", Requests(journal))
         self.putChild(b"stats", Stats(journal))
+        self.putChild(b"invoice", Invoice(journal))
         self.putChild(b"bytes", Bytes(clock))
 
     def getChild(self, path: bytes, request: Any) -> Any:
@@ -92,6 +95,20 @@ class Stats(Resource):
     def render_GET(self, request: Request) -> bytes:
         request.setHeader(b"Content-Type", b"application/json")
         return encode(self._journal.stats())
+
+
+class Invoice(Resource):
+    """What the remembered requests cost, as the providers' price pages say."""
+
+    isLeaf = True
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def render_GET(self, request: Request) -> bytes:
+        request.setHeader(b"Content-Type", b"application/json")
+        return encode(self._journal.invoice())
 
 
 class Bytes(Resource):
@@ -196,6 +213,8 @@ def masked(key: str) -> str:
 
 def _start(request: Request, reply: Reply, steered: Steering, clock: IReactorTime, event: bytes = b"") -> int:
     """Send the answer until it is complete or the client is gone."""
+    if request.entry is not None and reply.status < 400:
+        request.entry.bill = reply.bill
     running = Deferred.fromCoroutine(Delivery(request, reply, steered, clock, event).run())
     if not request.finished:
         request.notifyFinish().addErrback(lambda gone: running.cancel())
@@ -222,6 +241,9 @@ def _call(request: Request, path: str, fields: Mapping[str, str], steered: Steer
         length=request.size,
         events=steered.events,
         size=steered.size,
+        counts=steered.counts,
+        tier=steered.tier,
+        style=steered.style,
     )
 
 
@@ -230,6 +252,9 @@ def _body(request: Request, path: str) -> dict[str, Any]:
         return {}
     if request.size > _JSON_BODY:
         raise Refused(413, "The request body is too large.")
+    kind = request.getHeader("content-type") or ""
+    if kind.startswith("multipart/form-data"):
+        return form(kind, request.content.read())
     try:
         value = json.loads(request.content.read())
     except (ValueError, RecursionError) as e:
@@ -237,6 +262,15 @@ def _body(request: Request, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Refused(400, "The JSON body of your request is not an object.", "invalid_json")
     return value
+
+
+def form(kind: str, body: bytes) -> dict[str, Any]:
+    """The fields of a form with files in it; a file is what it is called."""
+    message = BytesParser(policy=HTTP).parsebytes(b"Content-Type: " + kind.encode("latin-1") + b"\r\n\r\n" + body)
+    if not message.is_multipart():
+        raise Refused(400, "We could not parse the form of your request.", "invalid_form")
+    named = ((part.get_param("name", header="content-disposition"), part) for part in message.iter_parts())
+    return {str(name): part.get_filename() or part.get_content().strip() for name, part in named}
 
 
 def _query(request: Request) -> dict[str, str]:

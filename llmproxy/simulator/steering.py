@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from llmproxy.simulator.dialect import Refused
+from llmproxy.simulator.use import UNITS
 
 T = TypeVar("T")
 
@@ -21,6 +22,8 @@ AT_END = frozenset({"no-terminal-chunk", "close-idle", "close-next"})
 """When the whole answer has been sent."""
 AT_UPLOAD = frozenset({"early", "stall-upload"})
 """While the request body has not been read."""
+STYLES = frozenset({"xai", "groq", "moonshot", "total", "zeros", "bare"})
+"""Ways of telling usage that differ from the provider's usual one."""
 FAULTS = BEFORE_HEAD | ODD_HEAD | MID_BODY | AT_END | AT_UPLOAD
 
 
@@ -35,6 +38,7 @@ class Steering:
     @ivar size: Bytes of text in the answer.
     @ivar split: Seed for where the body is cut into pieces of any size; C{None} leaves one event a piece.
     @ivar lines: Header lines to be added as they stand.
+    @ivar counts: What the answer is said to have consumed; C{tier}: the kind of work; C{style}: whose words tell it.
     """
 
     events: int = 8
@@ -51,6 +55,9 @@ class Steering:
     echo: bool = False
     redirect: bytes | None = None
     lines: list[bytes] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    tier: str | None = None
+    style: str = ""
 
 
 def split(lines: Iterable[bytes]) -> list[tuple[str, str]]:
@@ -90,6 +97,9 @@ def steering(lines: Iterable[bytes]) -> Steering:
         echo=asked.get("x-sim-echo") == "1",
         redirect=redirect.encode("latin-1") if redirect is not None else None,
         lines=added,
+        counts=_read(asked, "x-sim-use", _counts) or {},
+        tier=asked.get("x-sim-tier"),
+        style=_read(asked, "x-sim-style", _style) or "",
     )
 
 
@@ -133,3 +143,16 @@ def _fault(text: str) -> tuple[str, int | None]:
     if match is None or match[1] not in FAULTS:
         raise ValueError(f"one of {', '.join(sorted(FAULTS))}")
     return match[1], int(match[2]) if match[2] is not None else None
+
+
+def _counts(text: str) -> dict[str, int]:
+    pairs = [part.strip().partition("=") for part in text.split(",")]
+    if not all(name in UNITS and re.fullmatch(r"[0-9]{1,12}", count) for name, _, count in pairs):
+        raise ValueError(f"NAME=NUMBER, …, with names from {', '.join(sorted(UNITS))}")
+    return {name: int(count) for name, _, count in pairs}
+
+
+def _style(text: str) -> str:
+    if text not in STYLES:
+        raise ValueError(f"one of {', '.join(sorted(STYLES))}")
+    return text

@@ -7,8 +7,9 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from llmproxy.simulator.dialect import CREATED, Call, Refused, Reply, event, stream
+from llmproxy.simulator.dialect import CREATED, Call, Refused, Reply, event
 from llmproxy.simulator.formats import openai
+from llmproxy.simulator.formats.chat import chat
 
 NAME = "azure"
 
@@ -26,10 +27,10 @@ def reply(call: Call) -> Reply:
         raise Refused(404, "Resource not found")
     named = replace(call, body={**call.body, "model": call.body.get("model") or deployment})
     if operation == "chat/completions":
-        answer = openai.chat(named)
-        return answer if answer.body is not None else stream(chain(_filtered(named), answer.pieces))
+        answer = chat(named, "azure")
+        return answer if answer.body is not None else replace(answer, pieces=chain(_filtered(named), answer.pieces))
     if operation == "embeddings":
-        return openai.embeddings(named)
+        return openai.embeddings(named, "azure")
     raise Refused(404, "Resource not found")
 
 

@@ -1,11 +1,14 @@
-"""Gemini: generateContent, its two streamed forms, countTokens and embedContent."""
+"""Gemini: generateContent, its two streamed forms, countTokens, embedContent, and OpenAI's chat completions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from llmproxy.simulator.dialect import JSON, Call, Refused, Reply, encode, event, stream, whole
+from llmproxy.simulator.billing import bill, offered
+from llmproxy.simulator.dialect import JSON, Call, Refused, Reply, bearer, encode, event, stream, whole
+from llmproxy.simulator.formats.chat import chat
 from llmproxy.simulator.formats.openai import vector
 from llmproxy.simulator.text import count
 
@@ -23,31 +26,39 @@ _STATUS = {
 
 
 def credential(call: Call) -> str | None:
-    return call.fields.get("x-goog-api-key") or call.query.get("key")
+    own = call.fields.get("x-goog-api-key") or call.query.get("key")
+    return own or (bearer(call) if call.path.startswith("openai/") else None)
 
 
 def reply(call: Call) -> Reply:
     if call.method in ("GET", "HEAD"):
         return _models(call.path)
+    if call.path == "openai/chat/completions":
+        return chat(replace(call, style="total"), "google")
     name, _, verb = call.path.removeprefix("models/").rpartition(":")
     if call.method != "POST" or not call.path.startswith("models/") or not name:
         raise Refused(404, f"Not found: {call.path}")
     match verb:
         case "generateContent":
             call.need("contents")
-            return whole({**_chunk(call, str(call.text), True), "usageMetadata": _usage(call, True)})
+            answer = Answer(call, name)
+            return whole(answer.chunk(str(call.text), True)).charged(answer.bill)
         case "streamGenerateContent":
             call.need("contents")
+            answer = Answer(call, name)
             if call.query.get("alt") == "sse":
-                return stream(event(chunk, end="\r\n") for chunk in _chunks(call))
-            return stream(_array(_chunks(call)), f"{JSON}; charset=UTF-8")
+                return stream(event(chunk, end="\r\n") for chunk in answer.chunks()).charged(answer.bill)
+            return stream(_array(answer.chunks()), f"{JSON}; charset=UTF-8").charged(answer.bill)
         case "countTokens":
             given = _given(call.body.get("generateContentRequest") or call.body)
-            return whole({"totalTokens": given, "promptTokensDetails": _details(given)})
+            return whole({"totalTokens": given, "promptTokensDetails": _details(TEXT=given)})
         case "embedContent":
-            return whole({"embedding": _embedding(call.body)})
+            use = call.use(count(call.body.get("content")))
+            return whole({"embedding": _embedding(call.body)}).charged(bill("google", name, use))
         case "batchEmbedContents":
-            return whole({"embeddings": [_embedding(item) for item in call.body.get("requests") or []]})
+            items = call.body.get("requests") or []
+            use = call.use(sum(count(item.get("content")) for item in items))
+            return whole({"embeddings": [_embedding(item) for item in items]}).charged(bill("google", name, use))
     raise Refused(404, f"Not found: {call.path}")
 
 
@@ -88,31 +99,52 @@ def _given(body: Any) -> int:
     return count(body.get("contents")) + count(body.get("systemInstruction"))
 
 
-def _details(tokens: int) -> list[dict[str, Any]]:
-    return [{"modality": "TEXT", "tokenCount": tokens}]
+def _details(**modalities: int) -> list[dict[str, Any]]:
+    return [{"modality": name, "tokenCount": count} for name, count in modalities.items() if count]
 
 
-def _usage(call: Call, last: bool) -> dict[str, Any]:
-    """The last chunk's counts are whole; the ones before know the prompt alone."""
-    given, made = _given(call.body), call.text.tokens
-    known = {"promptTokenCount": given, "promptTokensDetails": _details(given)}
-    if not last:
-        return {**known, "totalTokenCount": given}
-    return {**known, "candidatesTokenCount": made, "totalTokenCount": given + made}
+class Answer:
+    """One answer of generateContent, whole or in pieces."""
 
+    def __init__(self, call: Call, model: str) -> None:
+        self._call, self._model = call, model
+        self._use = call.use(_given(call.body), call.text.tokens)
+        asked = str(call.body.get("serviceTier") or "standard")
+        self._tier = call.tier or (asked if offered("google", model, asked) else "standard")
+        self.bill = bill("google", model, self._use, self._tier)
 
-def _chunk(call: Call, text: str, last: bool) -> dict[str, Any]:
-    name = call.path.removeprefix("models/").rpartition(":")[0]
-    candidate: dict[str, Any] = {"content": {"parts": [{"text": text}], "role": "model"}, "index": 0}
-    if last:
-        candidate["finishReason"] = "STOP"
-    return {"candidates": [candidate], "modelVersion": name, "responseId": call.digest[:22]}
+    def chunk(self, text: str, last: bool) -> dict[str, Any]:
+        """One event, or the whole answer; the last alone has the whole usage."""
+        candidate: dict[str, Any] = {"content": {"parts": [{"text": text}], "role": "model"}, "index": 0}
+        if last:
+            candidate["finishReason"] = "STOP"
+        if last and self._use.grounded:
+            candidate["groundingMetadata"] = {"webSearchQueries": ["one", "two"]}
+        head = {"modelVersion": self._model, "responseId": self._call.digest[:22]}
+        return {"candidates": [candidate], **head, "usageMetadata": self._usage(last)}
 
+    def chunks(self) -> Iterator[dict[str, Any]]:
+        for number, piece in enumerate(self._call.text, 1):
+            yield self.chunk(piece, number == self._call.text.pieces)
 
-def _chunks(call: Call) -> Iterator[dict[str, Any]]:
-    for number, piece in enumerate(call.text, 1):
-        last = number == call.text.pieces
-        yield {**_chunk(call, piece, last), "usageMetadata": _usage(call, last)}
+    def _usage(self, last: bool) -> dict[str, Any]:
+        """UsageMetadata, as the reference of generateContent has it: thoughts stand beside the candidates."""
+        use = self._use
+        modalities = {"TEXT": use.input + use.cached, "AUDIO": use.audio + use.cached_audio, "IMAGE": use.image}
+        told: dict[str, Any] = {"promptTokenCount": use.prompt, "promptTokensDetails": _details(**modalities)}
+        if self._tier != "standard" or self._call.body.get("serviceTier"):
+            told["serviceTier"] = self._tier
+        if use.cached + use.cached_audio:
+            told["cachedContentTokenCount"] = use.cached + use.cached_audio
+            told["cacheTokensDetails"] = _details(TEXT=use.cached, AUDIO=use.cached_audio)
+        if not last:
+            return {**told, "totalTokenCount": use.prompt}
+        if use.reasoning:
+            told["thoughtsTokenCount"] = use.reasoning
+        if use.tool:
+            told["toolUsePromptTokenCount"] = use.tool
+        made = use.completion - use.reasoning
+        return {**told, "candidatesTokenCount": made, "totalTokenCount": use.prompt + use.tool + use.completion}
 
 
 def _array(chunks: Iterator[dict[str, Any]]) -> Iterator[bytes]:

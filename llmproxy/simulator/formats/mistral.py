@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from llmproxy.simulator.billing import bill
 from llmproxy.simulator.dialect import CREATED, Call, Refused, Reply, bearer, event, stream, whole
 from llmproxy.simulator.formats import openai
+from llmproxy.simulator.formats.chat import DONE
 from llmproxy.simulator.text import count
+from llmproxy.simulator.use import Use
 
 NAME = "mistral"
 MODELS = ("mistral-large-latest", "mistral-small-latest", "codestral-latest", "mistral-embed")
@@ -32,11 +35,13 @@ def reply(call: Call) -> Reply:
 
 def chat(call: Call) -> Reply:
     call.need("model", "messages")
+    use = call.use(count(call.body["messages"]), call.text.tokens)
+    charge = bill("mistral", str(call.body["model"]), use)
     if call.body.get("stream"):
-        return stream(_chunks(call))
+        return stream(_chunks(call, use)).charged(charge)
     message = {"role": "assistant", "content": str(call.text), "tool_calls": None}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    return whole({**_head(call, "chat.completion"), "choices": [choice], "usage": _usage(call)})
+    return whole({**_head(call, "chat.completion"), "choices": [choice], "usage": _usage(use)}).charged(charge)
 
 
 def embeddings(call: Call) -> Reply:
@@ -47,9 +52,10 @@ def embeddings(call: Call) -> Reply:
         {"object": "embedding", "index": index, "embedding": openai.vector(str(text), 8)}
         for index, text in enumerate(inputs)
     ]
-    used = {"prompt_tokens": count(inputs), "completion_tokens": 0, "total_tokens": count(inputs)}
+    use = call.use(count(inputs))
+    used = {"prompt_tokens": use.prompt, "completion_tokens": 0, "total_tokens": use.prompt}
     head = {"id": call.digest[:32], "object": "list", "model": call.body["model"]}
-    return whole({**head, "data": data, "usage": used})
+    return whole({**head, "data": data, "usage": used}).charged(bill("mistral", str(call.body["model"]), use))
 
 
 def error(status: int, message: str, code: str | None, request_id: str) -> dict[str, Any]:
@@ -75,12 +81,13 @@ def _head(call: Call, kind: str) -> dict[str, Any]:
     return {"id": call.digest[:32], "object": kind, "created": CREATED, "model": call.body["model"]}
 
 
-def _usage(call: Call) -> dict[str, int]:
-    prompt, completion = count(call.body["messages"]), call.text.tokens
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+def _usage(use: Use) -> dict[str, Any]:
+    cached = {"prompt_tokens_details": {"cached_tokens": use.cached}} if use.cached else {}
+    made = use.completion
+    return {"prompt_tokens": use.prompt, "completion_tokens": made, "total_tokens": use.prompt + made, **cached}
 
 
-def _chunks(call: Call) -> Iterator[bytes]:
+def _chunks(call: Call, use: Use) -> Iterator[bytes]:
     head = _head(call, "chat.completion.chunk")
 
     def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
@@ -89,8 +96,8 @@ def _chunks(call: Call) -> Iterator[bytes]:
     yield chunk({"role": "assistant", "content": ""})
     for piece in call.text:
         yield chunk({"content": piece})
-    yield chunk({"content": ""}, "stop", usage=_usage(call))
-    yield openai.DONE
+    yield chunk({"content": ""}, "stop", usage=_usage(use))
+    yield DONE
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -1,20 +1,20 @@
-"""OpenAI: chat completions, embeddings, models, files; responses stand in a module of their own."""
+"""OpenAI: its endpoints, embeddings, models, files; what else it makes stands in modules of its own."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import struct
-from collections.abc import Iterator
 from typing import Any
 
-from llmproxy.simulator.dialect import CREATED, Call, Refused, Reply, bearer, event, stream, whole
-from llmproxy.simulator.formats import responses
+from llmproxy.simulator.billing import bill
+from llmproxy.simulator.dialect import CREATED, Call, Refused, Reply, bearer, event, whole
+from llmproxy.simulator.formats import batches, media, responses
+from llmproxy.simulator.formats.chat import chat
 from llmproxy.simulator.text import count
 
 NAME = "openai"
 MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "text-embedding-3-small")
-DONE = b"data: [DONE]\n\n"
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 _CODES = {401: "invalid_api_key", 404: "not_found", 429: "rate_limit_exceeded"}
 
@@ -29,6 +29,18 @@ def reply(call: Call) -> Reply:
             return responses.reply(call)
         case "POST", "embeddings":
             return embeddings(call)
+        case "POST", "images/generations" | "images/edits":
+            return media.images(call)
+        case "POST", "audio/speech":
+            return media.speech(call)
+        case "POST", "audio/transcriptions":
+            return media.transcription(call)
+        case "GET", path if path.startswith("responses/"):
+            return responses.fetched(call)
+        case "POST", "batches":
+            return batches.openai(call)
+        case "GET", path if path.startswith(("batches/", "files/file-out_")):
+            return batches.openai(call)
         case "POST" | "PUT", "files":
             return files(call)
         case "GET" | "HEAD", "models":
@@ -38,33 +50,7 @@ def reply(call: Call) -> Reply:
     raise Refused(404, f"Invalid URL ({call.method} /v1/{call.path})")
 
 
-def chat(call: Call) -> Reply:
-    call.need("model", "messages")
-    if call.body.get("stream"):
-        return stream(_chunks(call))
-    message: dict[str, Any] = {"role": "assistant", "content": str(call.text), "refusal": None, "annotations": []}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
-    return whole({**_head(call, "chat.completion"), "choices": [choice], "usage": usage(call)})
-
-
-def usage(call: Call) -> dict[str, Any]:
-    """The usage object of a chat completion."""
-    prompt, completion = count(call.body["messages"]), call.text.tokens
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-        "completion_tokens_details": {
-            "reasoning_tokens": 0,
-            "audio_tokens": 0,
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
-        },
-    }
-
-
-def embeddings(call: Call) -> Reply:
+def embeddings(call: Call, seller: str = "openai") -> Reply:
     call.need("model", "input")
     given = call.body["input"]
     inputs = given if isinstance(given, list) and not all(isinstance(item, int) for item in given) else [given]
@@ -76,8 +62,10 @@ def embeddings(call: Call) -> Reply:
         shown = base64.b64encode(struct.pack(f"<{size}f", *values)).decode() if packed else values
         data.append({"object": "embedding", "index": index, "embedding": shown})
     tokens = sum(len(text) if isinstance(text, list) else count(text) for text in inputs)
-    used = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return whole({"object": "list", "data": data, "model": call.body["model"], "usage": used})
+    use = call.use(tokens)
+    used = {"prompt_tokens": use.prompt, "total_tokens": use.prompt}
+    answer = whole({"object": "list", "data": data, "model": call.body["model"], "usage": used})
+    return answer.charged(bill(seller, str(call.body["model"]), use))
 
 
 def vector(text: str, size: int) -> list[float]:
@@ -136,36 +124,6 @@ def ratelimits() -> list[bytes]:
         b"x-ratelimit-reset-requests: 6ms",
         b"x-ratelimit-reset-tokens: 1s",
     ]
-
-
-def _head(call: Call, kind: str) -> dict[str, Any]:
-    return {
-        "id": f"chatcmpl-{call.digest[:24]}",
-        "object": kind,
-        "created": CREATED,
-        "model": call.body["model"],
-        "service_tier": "default",
-        "system_fingerprint": "fp_simulator",
-    }
-
-
-def _chunks(call: Call) -> Iterator[bytes]:
-    options = call.body.get("stream_options")
-    asked = isinstance(options, dict) and options.get("include_usage")
-    head = _head(call, "chat.completion.chunk")
-    tail = {"usage": None} if asked else {}
-
-    def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return event({**head, "choices": [choice], **tail})
-
-    yield chunk({"role": "assistant", "content": "", "refusal": None})
-    for piece in call.text:
-        yield chunk({"content": piece})
-    yield chunk({}, "stop")
-    if asked:
-        yield event({**head, "choices": [], "usage": usage(call)})
-    yield DONE
 
 
 def _model(name: str, owner: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -61,6 +62,38 @@ class RefusalTests(SynchronousTestCase):
 
     def test_a_bad_size_is_refused(self) -> None:
         self.assertEqual(self.client.ask("GET", "/-/bytes?size=many")[0], 400)
+
+
+class InvoiceTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.client = Client(self)
+
+    def invoice(self) -> Any:
+        return json.loads(self.client.ask("GET", "/-/invoice")[2])
+
+    def test_what_was_answered_is_billed_and_what_was_refused_is_not(self) -> None:
+        """The line says whose request it was; a look at the invoice is none."""
+        asked = {"model": "gpt-4o", "messages": [{"role": "user", "content": "a b"}]}
+        ours = (OPENAI, "X-Request-ID: one", "X-Sim-Use: cached=100, output=10")
+        self.assertEqual(self.client.ask("POST", PATH, *ours, body=asked)[0], 200)
+        self.client.ask("POST", PATH, OPENAI, "X-Sim-Status: 500", body=asked)
+        self.client.ask("GET", "/v1/models", OPENAI)
+        (line,) = self.invoice()["lines"]
+        self.assertEqual((line["request_id"], line["units"]), ("one", {"input": 2, "cached": 100, "output": 10}))
+        self.assertEqual(self.invoice()["nano_usd"], 2 * 2500 + 100 * 1250 + 10 * 10_000)
+
+    def test_a_form_is_read(self) -> None:
+        parts = [(b'name="model"', b"whisper-1"), (b'name="file"; filename="a.mp3"', b"\x00\xff\r\n--")]
+        body = b"".join(b"--xyz\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % part for part in parts)
+        kind = "Content-Type: multipart/form-data; boundary=xyz"
+        status, _, answer = self.client.ask(
+            "POST", "/v1/audio/transcriptions", OPENAI, kind, body=body + b"--xyz--\r\n"
+        )
+        self.assertEqual((status, json.loads(answer)["usage"]["seconds"]), (200, 9))
+
+    def test_a_unit_that_there_is_not(self) -> None:
+        for line in ("X-Sim-Use: gold=1", "X-Sim-Use: input=-1", "X-Sim-Style: nobody"):
+            self.assertEqual(self.client.ask("POST", PATH, OPENAI, line, body={})[0], 400)
 
 
 class LookingGlassTests(SynchronousTestCase):

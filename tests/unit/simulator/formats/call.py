@@ -15,11 +15,21 @@ def call(
     method: str = "POST",
     query: Mapping[str, str] | None = None,
     events: int = 2,
+    counts: Mapping[str, int] | None = None,
+    style: str = "",
+    tier: str | None = None,
     **fields: str,
 ) -> Call:
     """A call whose two words of answer are always the same."""
     named = {name.replace("_", "-"): value for name, value in fields.items()}
-    return Call(method, path, query or {}, named, body or {}, "00" * 32, 0, events)
+    steered = {"counts": counts or {}, "style": style, "tier": tier}
+    return Call(method, path, query or {}, named, body or {}, "00" * 32, 0, events, **steered)  # type: ignore[arg-type]
+
+
+def dollars(reply: Reply) -> float:
+    """What it is billed."""
+    assert reply.bill is not None and reply.bill.pico is not None
+    return reply.bill.pico / 1e12
 
 
 def spoken(reply: Reply) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import unittest
 
-from llmproxy.simulator.dialect import Refused
+from llmproxy.simulator.dialect import Refused, Reply
 from llmproxy.simulator.formats import anthropic
-from tests.unit.simulator.formats.call import call, events, spoken
+from tests.unit.simulator.formats.call import call, dollars, events, spoken
 
 BODY = {
     "model": "claude-sonnet-4-5",
@@ -42,7 +42,7 @@ class MessagesTests(unittest.TestCase):
         found = events(anthropic.reply(call("messages", {**BODY, "stream": True}, **VERSION)))
         self.assertEqual(found[0]["message"]["usage"]["output_tokens"], 1)
         self.assertEqual(found[0]["message"]["usage"]["input_tokens"], 5)
-        self.assertEqual(found[-2]["usage"], {"output_tokens": 2})
+        self.assertEqual(found[-2]["usage"]["output_tokens"], 2)
 
     def test_counting_agrees_with_messages(self) -> None:
         self.assertEqual(spoken(anthropic.reply(call("messages/count_tokens", BODY, **VERSION))), {"input_tokens": 5})
@@ -60,3 +60,25 @@ class MessagesTests(unittest.TestCase):
         self.assertEqual(
             (error["error"]["type"], error["error"]["details"]["error_code"]), ("overloaded_error", "busy")
         )
+
+
+class BillTests(unittest.TestCase):
+    def paid(self, style: str = "", counts: dict[str, int] | None = None, **more: object) -> Reply:
+        body = {**BODY, "model": "claude-opus-4-8", **more}
+        return anthropic.reply(call("messages", body, counts=counts, style=style, **VERSION))
+
+    def test_compaction_is_told_in_iterations_alone_and_paid_for(self) -> None:
+        made = self.paid(counts={"compaction_input": 1000, "compaction_output": 100})
+        told = spoken(made)["usage"]
+        self.assertEqual((told["input_tokens"], told["output_tokens"]), (5, 2))
+        self.assertEqual([each["input_tokens"] for each in told["iterations"]], [1000, 5])
+        self.assertEqual(dollars(made), (1005 * 5 + 102 * 25) / 1e6)
+
+    def test_fast_and_in_the_us(self) -> None:
+        made = self.paid(speed="fast", inference_geo="us")
+        self.assertEqual(spoken(made)["usage"]["speed"], "fast")
+        self.assertAlmostEqual(dollars(made), (5 * 10 + 2 * 50) * 1.1 / 1e6, 12)
+
+    def test_the_last_event_in_zeros(self) -> None:
+        found = events(self.paid("zeros", {"searches": 2}, stream=True))[-2]["usage"]
+        self.assertEqual((found["input_tokens"], found["server_tool_use"]["web_search_requests"]), (0, 2))

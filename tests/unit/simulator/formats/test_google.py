@@ -7,7 +7,7 @@ import unittest
 
 from llmproxy.simulator.dialect import Refused
 from llmproxy.simulator.formats import google
-from tests.unit.simulator.formats.call import call, events, spoken
+from tests.unit.simulator.formats.call import call, dollars, events, spoken
 
 BODY = {
     "contents": [{"role": "user", "parts": [{"text": "one two three"}]}],
@@ -22,6 +22,20 @@ class GenerateTests(unittest.TestCase):
         used = answer["usageMetadata"]
         self.assertEqual((used["promptTokenCount"], used["candidatesTokenCount"], used["totalTokenCount"]), (5, 2, 7))
         self.assertEqual(answer["modelVersion"], "gemini-2.5-flash")
+
+    def test_thoughts_stand_beside_and_sound_by_itself(self) -> None:
+        counts = {"input": 10, "cached": 5, "audio": 20, "tool": 3, "output": 4, "reasoning": 6}
+        made = google.reply(call("models/gemini-2.5-flash:generateContent", BODY, counts=counts, tier="priority"))
+        told = spoken(made)["usageMetadata"]
+        self.assertEqual((told["promptTokenCount"], told["thoughtsTokenCount"], told["totalTokenCount"]), (35, 6, 48))
+        self.assertIn({"modality": "AUDIO", "tokenCount": 20}, told["promptTokensDetails"])
+        self.assertEqual(told["serviceTier"], "priority")
+        self.assertAlmostEqual(dollars(made), (13 * 0.3 + 5 * 0.03 + 20 * 1 + 10 * 2.5) * 1.8 / 1e6, 12)
+
+    def test_openais_words_have_no_reasoning(self) -> None:
+        asked = {"model": "gemini-2.5-flash", "messages": [{"role": "user", "content": "a"}]}
+        told = spoken(google.reply(call("openai/chat/completions", asked, counts={"reasoning": 9})))["usage"]
+        self.assertEqual(told, {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 12})
 
     def test_events_are_separated_with_crlf(self) -> None:
         pieces = list(google.reply(call(STREAM, BODY, query={"alt": "sse"})).pieces)
