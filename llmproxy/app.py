@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
+from time import time
 from typing import Any, TextIO
 
 from twisted.application.service import IService
@@ -249,6 +250,7 @@ def build(
         management_token=management.value,
         trusted_proxies=settings.server.trusted_proxies,
         clock=reactor,
+        now=now,
         cache=_watched(parts.caching, metrics, settings),
         counts=metrics.snapshot,
     )
@@ -308,7 +310,7 @@ class TransparentProxy(ProxyResource):
             observers.append(events.publish)
         if logger is not None:
             observers.append(partial(_say, logger))
-        tell_time = now or reactor.seconds
+        tell_time = now or time  # a reactor's own clock may be one that knows no date
         settings = config.settings() if isinstance(config, ProxyConfig) else config
         parts = forwarding(
             settings,

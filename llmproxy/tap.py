@@ -13,6 +13,7 @@ from twisted.python.usage import Options as TwistedOptions
 from llmproxy.app import build
 from llmproxy.config import check
 from llmproxy.config.load import SettingsError, load
+from llmproxy.monotonic import keep_steady
 from llmproxy.store.refusals import CannotStart
 
 EX_CONFIG = 78  # sysexits.h: something is wrong with the settings
@@ -59,6 +60,7 @@ def makeService(options: Options) -> IService:
     """Twisted's entry. A settings file with anything wrong in it never starts."""
     from twisted.internet import reactor
 
+    keep_steady(reactor)  # first of all: whatever waits is to wait by it
     try:
         settings = load(options["config"], os.environ, options.overrides())
         return build(settings, reactor, os.environ, now=time)

@@ -129,7 +129,7 @@ class Daemon:
         self._patience = patience
         self._through = through
         self._descriptors = descriptors
-        self._fresh = fresh or bool(through or descriptors)
+        self._fresh = fresh or bool(through or descriptors) or "LD_PRELOAD" in self._env
         self._process: _Process | None = None
 
     def __enter__(self) -> Daemon:

@@ -111,7 +111,8 @@ class Flight:
         try:
             answer, self._secret = await fetch(self.leader.outgoing())
             lines = masked_lines(answer.lines, self._secret)
-            self._answered(answer, Received(answer.code, answer.phrase, lines, asked_at, self._caching.now()))
+            at, wall = self._caching.now(), self._caching.wall()
+            self._answered(answer, Received(answer.code, answer.phrase, lines, asked_at, at, wall))
         except Exception as e:  # told to those who wait, a cancelled wait included
             self._failed(e)
 

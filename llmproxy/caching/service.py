@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from llmproxy.aio import deferred
+from llmproxy.caching.backends.memory import MemoryCache
 from llmproxy.caching.collapsing import Flight
 from llmproxy.caching.keys import LONGEST, cache_key, key_prefix
 from llmproxy.caching.lookup import Asking, Refetch
@@ -54,6 +55,9 @@ class Plan:
 class Caching(Service):
     """Answers what it can from the cache, and keeps what may be kept.
 
+    @ivar now: The time by which ages are counted. In a cache of this process's own no step of the wall clock makes an
+        answer older or younger; one that several processes share knows no other clock that they have in common.
+    @ivar wall: Seconds since the epoch, to be compared with the dates that providers send.
     @ivar scope: Who may be given an answer: C{project}, C{token}, C{shared}.
     @ivar plans: What the settings say, by API.
     @ivar flights: The calls to providers that others may join, by key.
@@ -68,8 +72,9 @@ class Caching(Service):
         @param now: Seconds since the epoch.
         """
         told = settings.cache
-        self.now = now
-        self.shelf = Shelf(cache, now)
+        self.wall = now
+        self.now = now if not isinstance(cache, MemoryCache) else _steady(clock, now)
+        self.shelf = Shelf(cache, self.now)
         self.max_object = told.max_object_bytes
         self.max_buffered = max(told.max_bytes // 4, told.max_object_bytes)
         self.coalesce = told.coalesce
@@ -217,6 +222,12 @@ class Caching(Service):
 
     def _complain(self, failure: Any) -> None:
         self._log.debug("A refresh in the background failed: {reason}", reason=failure.getErrorMessage())
+
+
+def _steady(clock: IReactorTime, now: Callable[[], float]) -> Callable[[], float]:
+    """Seconds since the epoch by a clock that is never set: as it was when this began, and what has passed since."""
+    ahead = now() - clock.seconds()
+    return lambda: clock.seconds() + ahead
 
 
 def _plan(name: str, api: Api, settings: Settings) -> Plan:

@@ -89,7 +89,7 @@ def freshened(
     own = FieldLines.of([line for line, name in zip(new, new.names, strict=True) if name not in _OF_THE_BODY])
     told = set(own.names)
     stayed = [line for line in old.lines if line.partition(b":")[0].lower() not in told]
-    merged = storing.Received(old.code, old.phrase, [*stayed, *own], received.asked_at, received.at)
+    merged = storing.Received(old.code, old.phrase, [*stayed, *own], received.asked_at, received.at, received.wall)
     entry = storing.entry(merged, rules, said)
     return (
         replace(entry, body=old.body, gaps=old.gaps, vary=entry.vary or old.vary) if isinstance(entry, Entry) else entry

@@ -56,7 +56,8 @@ class Rules:
 class Received:
     """An answer's head as it came, and when.
 
-    @ivar asked_at: When the request for it left, C{at}: when its head was there; seconds since the epoch.
+    @ivar asked_at: When the request for it left, C{at}: when its head was there; by the clock that ages are counted by.
+    @ivar wall: C{at} in seconds since the epoch, which is what dates are compared with; C{None}: the same.
     """
 
     code: int
@@ -64,6 +65,12 @@ class Received:
     lines: Iterable[bytes]
     asked_at: float
     at: float
+    wall: float | None = None
+
+    @property
+    def date(self) -> float:
+        """When it came, as dates tell the time."""
+        return self.at if self.wall is None else self.wall
 
 
 class NotKept(str):
@@ -108,7 +115,7 @@ def entry(received: Received, rules: Rules, asked: Directives, granted: float | 
         while_revalidating=float(said.seconds(b"stale-while-revalidate") or 0),
         if_error=float(said.seconds(b"stale-if-error") or 0),
         etag=etag,
-        modified=modified if dates.parsed(modified, received.at) is not None else b"",
+        modified=modified if dates.parsed(modified, received.date) is not None else b"",
         vary=vary,
         stream=stream,
     )
@@ -190,19 +197,19 @@ def _lifetime(
 
 def _until(expires: list[bytes], received: Received, lines: FieldLines) -> float:
     """What C{Expires} says; a date that is none, or two of them, is one in the past (RFC 9111, section 5.3)."""
-    at = dates.parsed(expires[0], received.at) if len(expires) == 1 else None
+    at = dates.parsed(expires[0], received.date) if len(expires) == 1 else None
     if at is None:
         return 0.0
-    date = dates.parsed(lines.value(b"date") or b"", received.at)
-    return min(max(0.0, at - (received.at if date is None else date)), float(FOREVER))
+    date = dates.parsed(lines.value(b"date") or b"", received.date)
+    return min(max(0.0, at - (received.date if date is None else date)), float(FOREVER))
 
 
 def _guess(received: Received, lines: FieldLines) -> float:
-    date = dates.parsed(lines.value(b"date") or b"", received.at)
-    modified = dates.parsed(lines.value(b"last-modified") or b"", received.at)
+    date = dates.parsed(lines.value(b"date") or b"", received.date)
+    modified = dates.parsed(lines.value(b"last-modified") or b"", received.date)
     if modified is None:
         return 0.0
-    return min(max(0.0, (received.at if date is None else date) - modified) / 10, LONGEST_GUESS)
+    return min(max(0.0, (received.date if date is None else date) - modified) / 10, LONGEST_GUESS)
 
 
 def _initial_age(received: Received, lines: FieldLines, lifetime: float, *, slow: bool) -> float:
@@ -210,8 +217,8 @@ def _initial_age(received: Received, lines: FieldLines, lifetime: float, *, slow
 
     @param slow: Whether the time that the answer took may have been spent on its way, in some other cache.
     """
-    date = dates.parsed(lines.value(b"date") or b"", received.at)
-    apparent = 0.0 if date is None else max(0.0, received.at - date)
+    date = dates.parsed(lines.value(b"date") or b"", received.date)
+    apparent = 0.0 if date is None else max(0.0, received.date - date)
     ages = lines.values(b"age")
     if not ages:
         stated = 0.0

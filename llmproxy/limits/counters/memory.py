@@ -23,6 +23,7 @@ from llmproxy.model import Claim, Verdict
 WAIT_SECONDS = 9.0  # for a request to be decided, however many wait with it
 SWEEP = 5.0  # seconds between two looks at what is not needed any more
 KEPT = 62 * 86400.0  # seconds for which a budget's spending is kept when its period is over
+FORGETTING = 3600.0  # seconds between two looks for such
 STOPPING = 5.0  # seconds for giving back what is left when the process ends
 
 
@@ -48,7 +49,7 @@ class MemoryCounters(Service):
         self._allotments = Allotments(budgets, clock, now)
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = clock
-        self._forgotten = 0.0
+        self._next_forgetting = clock.seconds()
 
     def reserve_now(self, claims: Sequence[Claim]) -> Verdict | None:
         now, tally, allotments = self._clock.seconds(), self._tally, self._allotments
@@ -137,8 +138,8 @@ class MemoryCounters(Service):
     @deferred
     async def _sweep(self) -> None:
         await self._give_back()
-        if self._now() - self._forgotten > 3600:
-            self._forgotten = self._now()
+        if self._clock.seconds() >= self._next_forgetting:
+            self._next_forgetting = self._clock.seconds() + FORGETTING
             try:
                 await self._store.forget_budgets(self._now() - KEPT)
             except Exception as e:  # it is tried again in an hour

@@ -56,6 +56,7 @@ class Desk:
     """What the management endpoints work with.
 
     @ivar changes: Held by whoever reads, alters and writes back, so that no change undoes another.
+    @ivar clock: For what is waited for; C{now}: seconds since the epoch, for what is written down.
     @ivar standings: Tells how the limits of a C{token} or a C{project} of that id stand.
     @ivar new_id: Makes a project's id.
     @ivar cache: The response cache, or C{None} where there is none; C{counts}: what was counted of all requests.
@@ -67,6 +68,7 @@ class Desk:
     audit: IAuditLogger
     gate: Gate
     clock: IReactorTime
+    now: Callable[[], float]
     api_names: Collection[str]
     default_api: str = ""
     standings: Standings = _untold
@@ -88,7 +90,7 @@ class Desk:
 
     def known(self) -> Known:
         """What a request's body is judged by now."""
-        return Known(self.api_names, self.default_api, self.clock.seconds())
+        return Known(self.api_names, self.default_api, self.now())
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +198,7 @@ class Endpoint:
 
     async def _write(self, call: Call, act: Act, actor: str, error: Exception | None = None) -> None:
         entry = AuditEntry(
-            at=self.desk.clock.seconds(),
+            at=self.desk.now(),
             action=act.action,
             actor=actor,
             outcome="failure" if error else "success",

@@ -28,7 +28,7 @@ class Projects(Endpoint):
 
     async def create_project(self, call: Call) -> Answer:
         body = read(ProjectCreate, call.body, self.desk.known())
-        now, keys = self.desk.clock.seconds(), body.given_keys(self.desk.default_api)
+        now, keys = self.desk.now(), body.given_keys(self.desk.default_api)
         call.act.details = {"name": body.name, "active": body.active, "api_keys": sorted(keys)}
         project = await self.desk.projects.create_project(
             Project(
@@ -75,7 +75,7 @@ class OneProject(Endpoint):
             return as_json(project_json(await self.desk.projects.update_project(self._changed(project, body))))
 
     def _changed(self, project: Project, body: ProjectChange) -> Project:
-        now = self.desk.clock.seconds()
+        now = self.desk.now()
         active = project.active if body.active is None else body.active
         return replace(
             project,

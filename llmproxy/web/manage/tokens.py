@@ -39,7 +39,7 @@ class Tokens(Endpoint):
                 id="",
                 project_id=body.project_id,
                 name=body.name or "",
-                expires_at=body.expiry(self.desk.clock.seconds()),
+                expires_at=body.expiry(self.desk.now()),
                 max_requests=body.max_requests,
                 apis=body.apis,
                 endpoints=body.endpoints,
@@ -91,5 +91,5 @@ class OneToken(Endpoint):
         if "name" in given:
             given["name"] = given["name"] or ""
         if body.model_fields_set & EXPIRY:
-            given["expires_at"] = body.expiry(self.desk.clock.seconds())
+            given["expires_at"] = body.expiry(self.desk.now())
         return replace(token, **given)

@@ -39,7 +39,7 @@ class Management(Resource):
     @param cache: The response cache, if there is one; C{counts}: tells what was counted of all requests.
     @param standings: Tells how limits stand, where anybody counts.
     @param usage: Tells what was used.
-    @param clock: Tells the time, in seconds since the epoch as a reactor does.
+    @param clock: For what is counted by time; C{now}: seconds since the epoch, for what is written down.
     """
 
     isLeaf = True
@@ -55,6 +55,7 @@ class Management(Resource):
         default_api: str = "",
         management_token: str,
         clock: IReactorTime,
+        now: Callable[[], float],
         trusted_proxies: Sequence[str] = (),
         standings: Standings | None = None,
         new_id: Callable[[], str] = lambda: str(uuid4()),
@@ -70,6 +71,7 @@ class Management(Resource):
             audit,
             gate,
             clock,
+            now,
             tuple(api_names),
             default_api,
             new_id=new_id,

@@ -46,6 +46,7 @@ class DaemonTestCase(TestCase):
             default_api="openai",
             management_token=TOKEN,
             clock=self.clock,
+            now=self.clock.seconds,
             cache=self.cache,
             new_id=lambda: f"proj-{len(self.store.projects) + 1}",
         )

@@ -41,6 +41,7 @@ class DeskTestCase(SynchronousTestCase):
             management_token=TOKEN,
             trusted_proxies=["198.51.100.0/24"],
             clock=self.clock,
+            now=self.clock.seconds,
             cache=self.cache,
             new_id=lambda: f"proj-{len(self.store.projects) + 1}",
         )

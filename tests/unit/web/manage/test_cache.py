@@ -64,6 +64,7 @@ class CacheTests(DeskTestCase):
                 api_names=["openai"],
                 management_token=TOKEN,
                 clock=self.clock,
+                now=self.clock.seconds,
                 cache=self.cache,
                 counts=lambda: ProxyMetrics(cache_hits=3, cache_misses=2, cache_bypass=1),
             )

@@ -89,6 +89,7 @@ class LimitsTests(DeskTestCase):
                 api_names=["openai"],
                 management_token=TOKEN,
                 clock=self.clock,
+                now=self.clock.seconds,
                 standings=standings,
                 new_id=lambda: "proj-1",
             )
