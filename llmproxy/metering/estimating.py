@@ -14,7 +14,7 @@ BYTES_PER_TOKEN = 4
 # Members that hold what a model made, in the words of all providers.
 _TEXTS = re.compile(
     rb'"(?:content|text|delta|arguments|partial_json|thinking|reasoning|reasoning_content|refusal)"'
-    rb'\s{0,8}:\s{0,8}"((?:[^"\\]++|\\.)*+)',  # which the sample may end within
+    rb'\s{0,8}:\s{0,8}"([^"\\]*+(?:\\.[^"\\]*+)*)',  # which the sample may end within
     re.DOTALL,
 )
 

@@ -12,10 +12,14 @@ NAME = 64  # bytes of the longest member name that is looked at, with the white 
 _TOKEN = re.compile(rb'["{}\[\]]')
 _TOKEN_OR_COMMA = re.compile(rb'["{}\[\],]')
 # All that needs no look: whole strings, and lists and objects that have at most one more level inside.
-_PLAIN = rb'[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+"'
-_WITHIN = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
-_INNER = rb"(?:%b|\{(?:%b)*+\}|\[(?:%b)*+\])*+" % (_PLAIN, _PLAIN, _PLAIN)
-_SKIPPED = re.compile(rb"(?:%b|\{%b\}|\[%b\])*+" % (_PLAIN, _INNER, _INNER), re.DOTALL)
+# Only what repeats single bytes is possessive: around groups, CPython before 3.11.5 mishandles it (gh-106052), and
+# Debian 12 has 3.11.2. Each piece can be read in one way only, so that giving up costs no more than reading did, and so
+# many at a time that what `re` remembers of them stays small.
+_STRING = rb'[^"\\]*+(?:\\.[^"\\]*+){0,1000}'
+_PLAIN = rb'[^"{}\[\]]++|"%b"' % _STRING
+_WITHIN = re.compile(_STRING, re.DOTALL)
+_INNER = rb"(?:%b|\{(?:%b){0,32}\}|\[(?:%b){0,32}\]){0,32}" % (_PLAIN, _PLAIN, _PLAIN)
+_SKIPPED = re.compile(rb"(?:%b|\{%b\}|\[%b\]){0,64}" % (_PLAIN, _INNER, _INNER), re.DOTALL)
 _SPACE = b" \t\r\n"
 
 
@@ -120,8 +124,9 @@ class Scan:
         start = at + self._odd
         end = data.find(b'"', start)
         if data.find(b"\\", start, len(data) if end < 0 else end) >= 0:
-            found = _WITHIN.match(data, start)
-            end = -1 if found is None else found.end()
+            end = start
+            while (more := _WITHIN.match(data, end).end()) > end:  # type: ignore[union-attr]
+                end = more
         end = len(data) if end < 0 else end
         if end < len(data) and data[end] == 0x22:
             self._in_string = False
