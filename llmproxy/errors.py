@@ -274,7 +274,9 @@ class Draining(ProxyError):
 
 
 class UpstreamTimeout(UpstreamFailure):
-    status, code = 504, "upstream_timeout"
+    """The provider was asked, may still be at work, and bills it: an SDK that asks again of itself is billed again."""
+
+    status, code, retry = 504, "upstream_timeout", False
     message = "The provider did not answer in time."
 
 

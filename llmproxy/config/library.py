@@ -15,6 +15,8 @@ class ProxyConfig:
     @ivar allowed_endpoints: Patterns as in the settings: exact paths, C{*} for one segment, a trailing C{/**} for any
         depth.
     @ivar provider: Whose way of sending the key and of telling errors it is; see C{apis.<name>.provider}.
+    @ivar request_timeout: For a whole answer that is not streamed, as long as the providers' SDKs wait.
+    @ivar response_header_timeout: For the first byte of a stream; C{idle_timeout}: for silence within it.
     @ivar max_conns_per_host: Connections to the provider at most; further requests wait for one.
     @ivar max_open_per_project: Requests of one project under way at once; 0: half of C{max_conns_per_host}.
     @ivar enforce_project_active: Whether an inactive project is refused.
@@ -24,10 +26,10 @@ class ProxyConfig:
     allowed_endpoints: tuple[str, ...] | list[str]
     allowed_methods: tuple[str, ...] | list[str] = ("GET", "POST")
     provider: Provider = "openai"
-    request_timeout: float = 120.0
-    response_header_timeout: float = 30.0
+    request_timeout: float = 600.0
+    response_header_timeout: float = 300.0
     connect_timeout: float = 10.0
-    idle_timeout: float = 60.0
+    idle_timeout: float = 120.0
     flush_interval: float = 0.0
     max_idle_conns: int = 100
     max_idle_conns_per_host: int = 20

@@ -86,16 +86,16 @@ class Timeouts(Section):
 
     connect: Duration = 10.0
     """For a connection to the provider, TLS included. Then 504."""
-    response_header: Duration = 30.0
-    """For the head of the answer, streamed or not, once the request is sent. Then 504. Long answers that are not
-    streamed need more."""
-    request: Duration = 120.0
+    response_header: Duration = 300.0
+    """For the first byte of a stream, once the request is sent. Then 504. An answer that is not streamed has no head
+    until it is done, so only `request` bounds it."""
+    request: Duration = 600.0
     """For a complete answer that is not streamed, less the time that a slow client takes. Then 504, or a cut if it has
-    begun."""
+    begun. As long as the providers' SDKs wait."""
     stream: Duration = 0.0
     """For a complete stream."""
-    idle: Duration = 60.0
-    """For silence between two pieces of an answer. Then it is cut."""
+    idle: Duration = 120.0
+    """For silence between two pieces of a stream. Then it is cut."""
     idle_connection: Duration = 90.0
     """How long an unused connection to the provider is kept."""
     drain: Duration = 60.0

@@ -28,7 +28,7 @@ from llmproxy.metering.meter import Meter
 from llmproxy.model import Grant
 from llmproxy.proxy.context import Exchange
 from llmproxy.proxy.policy import Policy
-from llmproxy.upstream.upstreams import ProviderKeys, Upstreams
+from llmproxy.upstream.upstreams import Bounds, ProviderKeys, Upstreams
 from llmproxy.wire.client.transport import Answer, BytesBody
 from llmproxy.wire.relay import Relay, Rewriting
 
@@ -271,7 +271,7 @@ class Journey:
                 self._outgoing(exchange, route, lines, key.line),
                 body,
                 request.upload,
-                partial(self._deadline, exchange, route),
+                partial(self._bounds, exchange, route),
             )
         except errors.ProxyError as e:
             if nothing_sent(e):
@@ -391,7 +391,7 @@ class Journey:
         exchange.relay = relay = Relay(
             request,
             self._clock,
-            idle=timeouts.idle,
+            idle=timeouts.idle if exchange.stream else 0.0,
             stalled=0.0 if request.paced else STALLED,
             deadline=exchange.arrived + total if total else None,
             flush_interval=timeouts.flush_interval,
@@ -408,11 +408,12 @@ class Journey:
         exchange.model, streamed = exchange.facts
         return streamed or route.stream or sniff.expects_stream(route.query, exchange.request.lines)
 
-    def _deadline(self, exchange: Exchange, route: Route) -> float | None:
-        """When the whole answer is due, going by what was asked for so far."""
+    def _bounds(self, exchange: Exchange, route: Route) -> Bounds:
+        """How long the answer's head may take, going by what was asked for so far."""
         timeouts = route.api.timeouts
-        total = timeouts.stream if self._asks_for_stream(exchange, route) else timeouts.request
-        return exchange.arrived + total if total else None
+        streams = self._asks_for_stream(exchange, route)
+        total = timeouts.stream if streams else timeouts.request
+        return Bounds(timeouts.response_header if streams else 0.0, exchange.arrived + total if total else None)
 
     def _with_ours(self, exchange: Exchange, route: Route, lines: list[bytes]) -> list[bytes]:
         """The fields that pass, and ours."""

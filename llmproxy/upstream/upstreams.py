@@ -182,6 +182,21 @@ class Progress(Protocol):
     def awaited(self) -> bool: ...
 
 
+class Bounds(NamedTuple):
+    """How long the head of an answer is waited for.
+
+    @ivar silence: Seconds for which the provider may be silent once the request is sent; C{0}: no limit. An answer that
+        is not streamed has no head until it is done, so only a stream has such a limit.
+    @ivar deadline: The clock's time by which the whole answer is due, or C{None}.
+    """
+
+    silence: float = 0.0
+    deadline: float | None = None
+
+
+_UNBOUNDED = Bounds()
+
+
 class _Upstream:
     """One API's provider, made ready."""
 
@@ -191,7 +206,6 @@ class _Upstream:
         self.origin = _origin(api)
         self.circuits = Circuits(api)
         self.attempts = api.retries.attempts
-        self.silence = timeouts.response_header
         limits = (timeouts.response_header / LOOKS, timeouts.request, timeouts.stream)
         self.first_look = min((seconds for seconds in limits if seconds), default=0.0)
 
@@ -227,13 +241,13 @@ class Upstreams:
         lines: list[bytes],
         body: IBodyProducer | None,
         progress: Progress,
-        deadline: Callable[[], float | None] = lambda: None,
+        bounds: Callable[[], Bounds] = lambda: _UNBOUNDED,
     ) -> Answer:
         """Send it and wait for the head of the answer.
 
         @param lines: All fields of the outgoing request but its framing.
         @param progress: Counts the bytes of the request that were read; silence is measured from the last of them.
-        @param deadline: Tells the clock's time by which the whole answer is due, as far as is known when it is called.
+        @param bounds: Tells how long that may take, as far as is known when it is called.
         """
         upstream = self._upstreams[route.api_name]
         attempt = upstream.circuits.enter(project_id, self._clock.seconds())
@@ -241,7 +255,7 @@ class Upstreams:
             for remaining in reversed(range(upstream.attempts)):
                 sent = upstream.caller.send(method, upstream.origin, route.target, lines, body)
                 try:
-                    answer = await self._head(sent, upstream, progress, deadline)
+                    answer = await self._head(sent, upstream, progress, bounds)
                     break
                 except errors.UpstreamUnreachable as e:
                     if not (remaining and e.nothing_sent):
@@ -253,13 +267,13 @@ class Upstreams:
         return answer
 
     async def _head(
-        self, sent: Deferred[Answer], upstream: _Upstream, progress: Progress, deadline: Callable[[], float | None]
+        self, sent: Deferred[Answer], upstream: _Upstream, progress: Progress, bounds: Callable[[], Bounds]
     ) -> Answer:
         """Wait for the head: for so much silence, counted anew while the upload goes on, and until the deadline."""
         if not upstream.first_look or sent.called:
             return await sent
         patience = self._patience.pop() if self._patience else _Patience(self._clock)
-        patience.begin(sent, upstream, progress, deadline)
+        patience.begin(sent, upstream.first_look, progress, bounds)
         try:
             return await sent
         except errors.UpstreamTimeout:
@@ -300,18 +314,17 @@ class _Patience:
     def begin(
         self,
         sent: Deferred[Answer],
-        upstream: _Upstream,
+        first_look: float,
         progress: Progress,
-        deadline: Callable[[], float | None],
+        bounds: Callable[[], Bounds],
     ) -> None:
         self.lost = 0.0
         self._sent = sent
-        self._silence = upstream.silence
         self._progress = progress
-        self._deadline = deadline
+        self._bounds = bounds
         self._seen = progress.count
         self._since = self._begun = self._clock.seconds()
-        self._next.set(upstream.first_look)
+        self._next.set(first_look)
 
     def over(self) -> None:
         self._sent = None
@@ -321,15 +334,16 @@ class _Patience:
         now = self._clock.seconds()
         if self._progress.count != self._seen or self._progress.awaited:
             self._seen, self._since = self._progress.count, now
-        ends = [self._since + self._silence] if self._silence else []
-        if (deadline := self._deadline()) is not None:
+        silence, deadline = self._bounds()
+        ends = [self._since + silence] if silence else []
+        if deadline is not None:
             ends.append(deadline)
         if not ends:
             return
         left = min(ends) - now
         if left > 0:
             # When the upload went on is known only as nearly as it is looked at.
-            self._next.set(min(left, self._silence / LOOKS) if self._silence else left)
+            self._next.set(min(left, silence / LOOKS) if silence else left)
             return
         self.lost = now - self._begun
         if self._sent is not None:

@@ -146,7 +146,7 @@ def apis(port: int) -> str:
     allowed_endpoints: ["/**"]
     allowed_methods: [GET, HEAD, POST]
     circuit_breaker: {{failures: 0}}
-    timeouts: {{response_header: 1s, idle: 1s}}
+    timeouts: {{request: 1s}}
   nobody:
     base_url: http://{HOST}:{free_port()}
     allowed_endpoints: ["/**"]

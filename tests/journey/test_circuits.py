@@ -8,7 +8,7 @@ ERROR = b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"
 
 
 class Circuits(Stage):
-    api = {"circuit_breaker": {"failures": 3, "cooldown": 30.0}, "timeouts": {"response_header": 5.0}}  # noqa: RUF012
+    api = {"circuit_breaker": {"failures": 3, "cooldown": 30.0}, "timeouts": {"request": 5.0}}  # noqa: RUF012
 
     def down(self) -> None:
         del self.network.servers[PROVIDER]

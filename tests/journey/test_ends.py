@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.python.failure import Failure
 
-from tests.journey.stage import PROVIDER, STREAM, Stage, chunk, reply, request
+from tests.journey.stage import PROVIDER, STREAM, TOKEN, Stage, chunk, reply, request
 
 TIMEOUTS = {"connect": 7.0, "response_header": 11.0, "idle": 13.0, "request": 40.0}
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
@@ -64,26 +64,43 @@ class Silence(Stage):
     api = {"timeouts": TIMEOUTS}  # noqa: RUF012
 
     def test_before_the_head(self) -> None:
-        """504, at the very moment, and the provider's connection is torn down."""
-        client = self.ask()
-        self.network.pass_time(10.9)
-        self.assertEqual((client.take(), self.provider.last.end), (b"", ""))
-        self.network.pass_time(0.1)
-        got = reply(client.take())
-        self.assert_refused(got, 504, "upstream_timeout")
-        self.assertEqual(got.all("X-Should-Retry"), [])
-        self.assertEqual((self.provider.last.end, self.record().duration), ("reset", 11.0))
+        """504, at the very moment, and the provider's connection is torn down.
+
+        Nobody asks again: neither this proxy nor an SDK, since each time would be billed.
+        """
+        for body, seconds in ((b'{"stream":true}', 11.0), (b"{}", 40.0)):
+            with self.subTest(body=body):
+                self.begin(timeouts=TIMEOUTS)
+                dialled = self.network.dialled
+                client = self.ask(body=body)
+                self.network.pass_time(seconds - 0.1)
+                self.assertEqual((client.take(), self.provider.last.end), (b"", ""))
+                self.network.pass_time(0.1)
+                got = reply(client.take())
+                self.assert_refused(got, 504, "upstream_timeout")
+                self.assertEqual(got.all("X-Should-Retry"), ["false"])
+                self.assertEqual((self.provider.last.end, self.record().duration), ("reset", seconds))
+                self.assertEqual(self.network.dialled, dialled + 1)
+
+    def test_a_provider_that_says_504(self) -> None:
+        """Is believed, however often it may be tried to connect."""
+        self.begin(timeouts=TIMEOUTS, retries={"attempts": 3})
+        got = self.exchange(answer=b"HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\n\r\n")
+        self.assertEqual((got.status, self.network.dialled, self.tokens.counted), (504, 1, [TOKEN]))
 
     def test_a_slow_upload_is_no_silence(self) -> None:
         """The wait for the head begins anew as long as the body goes on, within the limits for the whole."""
         client = self.client()
-        client.send(request(body=None)[:-2] + b"Content-Length: 4\r\n\r\n")
+        client.send(request("Accept: text/event-stream", body=None)[:-2] + b"Content-Length: 4\r\n\r\n")
         for piece in (b"a", b"b", b"c"):
             self.network.pass_time(8)
             client.send(piece)
         self.assertEqual(client.take(), b"")
         client.send(b"d")
-        self.network.pass_time(22)
+        self.network.pass_time(2)  # the next look finds that it went on
+        self.network.pass_time(10.9)
+        self.assertEqual(client.take(), b"")
+        self.network.pass_time(0.1)
         self.assertEqual(reply(client.take()).status, 504)
 
     def test_in_the_middle(self) -> None:
@@ -186,6 +203,52 @@ class TooLong(Stage):
         self.network.pass_time(20)
         self.assertEqual(reply(client.take()).whole, False)
         self.assert_recorded("truncated", 200, "upstream_timeout")
+
+
+class Patience(Stage):
+    """Without settings: as patient as the providers' SDKs (openai and anthropic wait for 600 s)."""
+
+    def test_an_answer_in_one_piece(self) -> None:
+        """Has no head until it is done, and ten minutes for that, and for what is still to come of it."""
+        client = self.ask()
+        self.network.pass_time(599)
+        self.provider.last.send(LENGTH + b"half")
+        self.assertEqual(client.end, "")
+        self.provider.last.send(b"the rest"[:6])
+        self.assertTrue(reply(client.take()).whole)
+        self.assert_recorded("complete", 200)
+
+    def test_an_answer_whose_head_came_at_once(self) -> None:
+        """May be silent for as long: it is no stream."""
+        client = self.ask()
+        self.provider.last.send(LENGTH)
+        self.network.pass_time(599)
+        self.assertEqual(client.end, "")
+        self.provider.last.send(b"0123456789")
+        self.assertTrue(reply(client.take()).whole)
+
+    def test_an_answer_that_never_comes(self) -> None:
+        client = self.ask()
+        self.network.pass_time(600)
+        self.assert_refused(reply(client.take()), 504, "upstream_timeout")
+
+    def test_a_stream(self) -> None:
+        """Is waited for 300 s, then 120 s each time, and never comes to an end by that."""
+        client = self.ask(body=b'{"stream":true}')
+        self.network.pass_time(299)
+        self.provider.last.send(STREAM)
+        for _ in range(10):
+            self.network.pass_time(119)
+            self.provider.last.send(chunk(b": ping\n\n"))
+        self.assertEqual(client.end, "")
+        self.network.pass_time(121)
+        self.assertTrue(client.end)
+        self.assert_recorded("truncated", 200, "upstream_timeout")
+
+    def test_a_stream_that_does_not_begin(self) -> None:
+        client = self.ask(body=b'{"stream":true}')
+        self.network.pass_time(300)
+        self.assert_refused(reply(client.take()), 504, "upstream_timeout")
 
 
 class Unreachable(Stage):

@@ -79,5 +79,6 @@ class Exchange:
         self.holder = None
         if isinstance(error, errors.UpstreamFailure):
             error.nothing_sent = self.untouched
+            error.retry = error.retry or self.untouched
         if not self.gone:
             self.answered.errback(error)

@@ -59,7 +59,7 @@ class Right(TestCase):
         """Everything else has a default, and the only API is the default one."""
         found = read(ONE)
         self.assertEqual(found.default_api, "openai")
-        self.assertEqual(found.apis["openai"].timeouts.request, 120.0)
+        self.assertEqual(found.apis["openai"].timeouts.request, 600.0)
         self.assertEqual(found.server.listen, ("tcp:8080:interface=127.0.0.1",))
 
     def test_several_apis_without_a_default(self) -> None:

@@ -132,12 +132,13 @@ class Headers(TestCase):
             errors.RequestTooLarge(),
             errors.CircuitOpen(retry_after=31),
             errors.TooManyFailures(retry_after=61),
+            errors.UpstreamTimeout(),
         ]
         for error in hopeless:
             self.assertEqual(header(error, b"x-should-retry"), b"false")
         for error in (
             errors.CircuitOpen(retry_after=30),
-            errors.UpstreamTimeout(),
+            errors.UpstreamBroken(),
             errors.TooManyFailures(retry_after=60),
         ):
             self.assertIsNone(header(error, b"x-should-retry"))

@@ -11,7 +11,7 @@ from llmproxy import errors
 from llmproxy.config.model import Api, CircuitBreaker, Retries, Settings, Timeouts
 from llmproxy.config.routes import Routes
 from llmproxy.model import Project
-from llmproxy.upstream.upstreams import Circuits, ProviderKeys, Upstreams
+from llmproxy.upstream.upstreams import Bounds, Circuits, ProviderKeys, Upstreams
 from llmproxy.wire.client.transport import Origin
 from tests.fakes import MemoryStore
 
@@ -254,12 +254,16 @@ class Sending(SynchronousTestCase):
         self.caller = Caller(*answers)
         self.upstreams = Upstreams(settings, {"main": self.caller}, self.clock)  # type: ignore[dict-item]
         self.route = route = Routes(settings).match(b"POST", b"/x?y")
-        return Deferred.fromCoroutine(self.upstreams.send(route, "p", b"POST", [b"A: b"], None, self.upload, deadline))
+        self.bounds = lambda: Bounds(api.timeouts.response_header, deadline())
+        return Deferred.fromCoroutine(
+            self.upstreams.send(route, "p", b"POST", [b"A: b"], None, self.upload, self.bounds)
+        )
 
     def again(self, answer: Any) -> Deferred[Any]:
         """The next request of the same kind."""
         self.caller.answers.append(answer)
-        return Deferred.fromCoroutine(self.upstreams.send(self.route, "p", b"POST", [b"A: b"], None, self.upload))
+        sent = self.upstreams.send(self.route, "p", b"POST", [b"A: b"], None, self.upload, self.bounds)
+        return Deferred.fromCoroutine(sent)
 
     def assert_nothing_left(self) -> None:
         self.upstreams.close()
