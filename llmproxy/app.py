@@ -189,7 +189,8 @@ def build(
         now=now,
         ttl=settings.store.token_cache_ttl,
         size=settings.store.token_cache_size,
-        uses=store,
+        uses=None if settings.ledger.enabled else store,
+        journaled=settings.ledger.enabled,
     )
     audit = _audit(settings, reactor, redactor)
     bus = MemoryBus(_sinks(settings, reactor), reactor, queue_size=settings.events.queue_size, scrub=redactor.record)

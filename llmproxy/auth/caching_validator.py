@@ -36,6 +36,8 @@ class CachedTokenValidator(Service):
     @param size: How many tokens are remembered, and as many refusals.
     @param uses: Where uses of tokens without C{max_requests} are counted in batches while this service runs. Without
         it the validator is asked to count each one.
+    @param journaled: Whether those that L{known_use} allows are counted by a ledger, from its journal; C{uses} is then
+        left out.
     @param timeout: Seconds after which a question fails with L{StoreUnavailable}.
     @param flush_interval: Seconds between batches.
     """
@@ -53,6 +55,7 @@ class CachedTokenValidator(Service):
         negative_ttl: float = 1.0,
         size: int = 10_000,
         uses: ITokenStore | None = None,
+        journaled: bool = False,
         timeout: float = 10.0,
         flush_interval: float = 1.0,
     ) -> None:
@@ -65,6 +68,7 @@ class CachedTokenValidator(Service):
         self._exhausted: Memory[QuotaExceeded] = Memory(clock, min(ttl, negative_ttl), size)
         self._look_ups: dict[bytes, LookUp] = {}
         self._changes = 0
+        self._journaled = journaled
         self._counter = self._hits = None
         if uses is not None:
             kept = max(size, 10_000)
@@ -113,6 +117,8 @@ class CachedTokenValidator(Service):
     def known_use(self, key: bytes) -> Grant | None:
         """As L{known}, and count one use; C{None} (nothing counted) where only the validator can do that."""
         grant = self._fresh(key)
+        if grant is not None and self._journaled and grant.max_requests is None and grant.token_id:
+            return grant
         return grant if grant is not None and self._counted(grant) else None
 
     def hit(self, token_id: str) -> None:
@@ -122,8 +128,9 @@ class CachedTokenValidator(Service):
 
     def give_back(self, key: bytes, grant: Grant) -> None:
         """A use that was counted was none. One of a limited token can be used again once the store has heard of it."""
-        if self._counter is not None and grant.token_id:
-            self._counter.take_back(grant.token_id)
+        if grant.token_id:
+            if self._counter is not None:
+                self._counter.take_back(grant.token_id)
             self._exhausted.drop(key)
 
     def _fresh(self, key: bytes) -> Grant | None:

@@ -17,13 +17,14 @@ from llmproxy.aio import FairLock, deferred, within
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.ledger import records
 from llmproxy.ledger.journal import FIRST, Found, Journal, Room, find, names
-from llmproxy.ledger.records import Reservation
+from llmproxy.ledger.records import Reservation, Settlement
 from llmproxy.ledger.sql import CLOSED, Batch, day
 from llmproxy.model import LedgerLine, RequestRecord
 from llmproxy.store.refusals import CannotStart
 
 T = TypeVar("T")
 
+Counts = dict[str, tuple[int, float]]
 Price = Callable[[Reservation], float | None]
 
 BATCH = 250  # lines that are entered at once
@@ -123,28 +124,35 @@ class Ledger(Service):
         model: str,
         bytes_in: int,
         given: int,
+        uses: int = 0,
     ) -> str:
-        """A request is about to leave: keep that, whatever happens. Returns the id of its line."""
+        """A request is about to leave: keep that, whatever happens. Returns the id of its line.
+
+        @param uses: How many uses of its token it is, where nobody else counts them: added when this is entered.
+        """
         ledger_id = f"{self._run}-{next(self._numbers):010x}"
         if (named := f"{request_id}\0{model}") is not self._redact(named):  # which most are
             request_id, model = self._redact(request_id), self._redact(model)
         record = records.reserved(
-            Reservation(ledger_id, at, request_id, project_id, token_id, api, endpoint, model, bytes_in, given)
+            Reservation(ledger_id, at, request_id, project_id, token_id, api, endpoint, model, bytes_in, given, uses)
         )
         self._append(record)
         self._open[ledger_id] = (self._journal.number, record)
         return ledger_id
 
-    def settle(self, ledger_id: str, record: RequestRecord) -> None:
+    def settle(self, ledger_id: str, record: RequestRecord, sent: bool = True) -> None:
         """A request is over.
 
         @param ledger_id: As L{reserve} gave it; C{""} where nothing left for the provider.
+        @param sent: Whether anything of it was sent after it had been reserved; else it is no use of its token.
         """
+        uses = 0 if sent or not ledger_id else -1
         if ledger_id:
             self._open.pop(ledger_id, None)
         else:
             ledger_id = f"{self._run}-{next(self._numbers):010x}"
-        self._append(records.settled(records.line(ledger_id, self._scrub(record))))
+        line = records.line(ledger_id, self._scrub(record))
+        self._append(records.settled(line, uses, records.cache_hits(record)))
 
     def _append(self, record: bytes) -> None:
         journal = self._journal
@@ -283,9 +291,10 @@ class Ledger(Service):
         for segment in self._journal.old(self._place):
             for ledger_id, (number, record) in list(self._open.items()):
                 if number <= segment.number:
-                    if not self._journal.append(record):
+                    moved = records.rewritten(record)
+                    if not self._journal.append(moved):
                         return  # then it stays until there is room
-                    self._open[ledger_id] = (self._journal.number, record)
+                    self._open[ledger_id] = (self._journal.number, moved)
             await self._in_thread(self._journal.release, segment)
 
     # What dead processes left, and what is old
@@ -344,14 +353,27 @@ class Ledger(Service):
 def _batch(read: Callable[[int], Iterator[tuple[int, bytes]]], before: int, upto: int) -> Batch:
     """The next lines from a place on."""
     lines: list[LedgerLine] = []
+    uses: Counts = {}
+    hits: Counts = {}
     after = before
     for after, record in islice(read(before), 2 * BATCH):
         found = records.read(record)
-        if isinstance(found, LedgerLine):
-            lines.append(found)
+        if isinstance(found, Settlement):
+            line = found.line
+            lines.append(line)
+            _count(uses, line.token_id, found.uses, line.at)
+            _count(hits, line.token_id, found.hits, line.at)
+        elif found is not None:
+            _count(uses, found.token_id, found.uses, found.at)
         if len(lines) >= BATCH or after >= upto:
             break
-    return Batch(before, after, lines)
+    return Batch(before, after, lines, uses, hits)
+
+
+def _count(counts: Counts, token_id: str, more: int, at: float) -> None:
+    if more and token_id:
+        known, last = counts.get(token_id, (0, 0.0))
+        counts[token_id] = (known + more, max(last, at if more > 0 else 0.0))
 
 
 def _overtaken() -> Batch:

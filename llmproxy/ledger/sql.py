@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -25,6 +26,7 @@ from sqlalchemy import (
 
 from llmproxy.aio import deferred
 from llmproxy.model import LedgerLine
+from llmproxy.store import tokens
 from llmproxy.store.store import Store
 from llmproxy.store.tables import journals, ledger, usage
 
@@ -64,11 +66,15 @@ class Batch(NamedTuple):
     """A part of a journal.
 
     @ivar before: The place where it begins; C{after}, where it ends.
+    @ivar uses: What it adds to the counts of tokens: token id to (how many, time of the last); C{hits} likewise to
+        those of answers from the cache.
     """
 
     before: int
     after: int
     lines: Sequence[LedgerLine]
+    uses: Mapping[str, tuple[int, float]] = MappingProxyType({})
+    hits: Mapping[str, tuple[int, float]] = MappingProxyType({})
 
 
 class Question(NamedTuple):
@@ -151,6 +157,8 @@ def _enter(connection: Connection, *, journal: str, batch: Callable[[], Batch], 
         if _place(connection, journal) is not None:
             return None
         connection.execute(insert(journals).values(name=journal, place=part.after, updated_at=now))
+    tokens.add_uses(connection, part.uses)
+    tokens.add_cache_hits(connection, part.hits)
     if part.lines:
         lines = [_row(line) for line in part.lines]
         _write(connection, _INTO_LEDGER, len(LedgerLine._fields), lines)

@@ -73,6 +73,7 @@ class Booking(Protocol):
         model: str,
         bytes_in: int,
         given: int,
+        uses: int,
     ) -> str: ...
 
 
@@ -257,10 +258,12 @@ class Journey:
         if key is None:
             key = await self._keys.look_up(grant.project_id, route.api_name, route.auth)
         exchange.share = self._shares.enter(route.api_name, grant.project_id)
-        if remembering is None or remembering.known_use(token_key) is None:
+        counted = None if remembering is None else remembering.known_use(token_key)
+        if counted is None:
             await self._count(token)
         if self._ledger is not None:
-            exchange.ledger_id = self._enter(self._ledger, exchange, grant, route)
+            uses = 0 if counted is None or counted.project_active is False else 1
+            exchange.ledger_id = self._enter(self._ledger, exchange, grant, route, uses)
         exchange.asked = self._clock.seconds()
         exchange.sent = True
         try:
@@ -296,8 +299,11 @@ class Journey:
         exchange.reservation = made if isinstance(made, Reservation) else await made
         exchange.whole = None
 
-    def _enter(self, ledger: Booking, exchange: Exchange, grant: Grant, route: Route) -> str:
-        """Have a line in the ledger, whatever becomes of this process."""
+    def _enter(self, ledger: Booking, exchange: Exchange, grant: Grant, route: Route, uses: int) -> str:
+        """Have a line in the ledger, whatever becomes of this process.
+
+        @param uses: Uses of the token that the validator has left to the ledger.
+        """
         upload, dialect = exchange.request.upload, exchange.dialect
         size = upload.length if isinstance(upload.length, int) else upload.count
         return ledger.reserve(
@@ -310,6 +316,7 @@ class Journey:
             route.model or exchange.facts.model,
             size,
             tokens(size) if dialect is not None and dialect.takes else 0,
+            uses,
         )
 
     async def _cached(self, exchange: Exchange, errand: Errand, asking: Asking) -> None:

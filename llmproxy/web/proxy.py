@@ -38,7 +38,7 @@ class Counting(Protocol):
 class Settling(Protocol):
     """The ledger: is told how a request ended, by the id of its line, or C{""} where it never left."""
 
-    def settle(self, ledger_id: str, record: RequestRecord) -> None: ...
+    def settle(self, ledger_id: str, record: RequestRecord, sent: bool) -> None: ...
 
 
 # How a relay's end is told: outcome and error code of the record.
@@ -165,7 +165,7 @@ class ProxyResource(Resource):
         record = exchange.record(finished)
         exchange.settle(record)
         if self._ledger is not None and exchange.grant is not None:
-            self._ledger.settle(exchange.ledger_id, record)
+            self._ledger.settle(exchange.ledger_id, record, exchange.sent)
         self._counting.observe(record)
         for observe in self._observers:
             observe(record)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 from genai_prices.types import Usage
 
 from tests.processes import HOST
-from tests.stack import Stack, eventually
+from tests.stack import Reply, Stack, eventually
 
 CALLS = int(os.environ.get("LLMPROXY_LEDGER_CALLS", "120"))
 STREAMS = int(os.environ.get("LLMPROXY_LEDGER_STREAMS", "60"))
@@ -217,6 +218,36 @@ def test_killed_under_load(own: Stack) -> None:
     unseen = [line for line in lines(own) if line["request_id"] not in seen]
     assert all(line["error"] == "process_ended" for line in unseen), unseen
     assert _left(own, 0) == []
+
+
+def test_uses_survive(own: Stack) -> None:
+    """Killed with uses that were in memory alone: all are counted, once, and C{max_requests} holds afterwards."""
+    made = own.manage("POST", "/manage/tokens", {"project_id": own.project, "name": "used"})
+    daemon, secret, total = own.daemon, made["token"], 0
+    for name in ("second", "third"):
+        with ThreadPoolExecutor(8) as many:
+            replies = list(many.map(partial(_chat, own, secret), [daemon.port] * 25))
+        assert [reply.status for reply in replies] == [200] * 25
+        total += 25
+        daemon.kill()
+        daemon = own.another(name)
+        daemon.start()
+    try:
+        own.daemon = daemon
+        path = f"/manage/tokens/{made['id']}"
+        eventually(lambda: own.manage("GET", path)["request_count"] >= total, 20)
+        token = own.manage("GET", path)
+        assert token["request_count"] == total and token["last_used_at"]
+        own.manage("PATCH", path, {"max_requests": total + 2})
+        assert [_chat(own, secret, daemon.port).status for _ in range(4)] == [200, 200, 429, 429]
+        assert own.manage("GET", path)["request_count"] == total + 2
+    finally:
+        daemon.stop()
+
+
+def _chat(own: Stack, token: str, port: int) -> Reply:
+    body = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "a b c"}]}).encode()
+    return own.ask("POST", "/v1/chat/completions", body, token=token, port=port)
 
 
 def test_cut_by_the_shutdown(own: Stack) -> None:

@@ -80,6 +80,28 @@ class Case(SynchronousTestCase):
         return self.failureResultOf(self.cached.validate_token_with_tracking(token), error)
 
 
+class JournaledTests(Case):
+    def test_left_to_the_ledger(self) -> None:
+        """What is remembered of a token without a limit is allowed at once and counted by nobody here."""
+        self.cached = self.validator(journaled=True)
+        self.assertIsNone(self.cached.known_use(A))
+        self.granted()
+        self.assertEqual(self.cached.known_use(A), GRANT)
+        self.cached.give_back(A, GRANT)
+        self.successResultOf(self.cached.flush())
+        self.assertEqual(self.oracle.asked, ["a"])
+
+    def test_counted_by_the_validator(self) -> None:
+        """What is not remembered, and every token with a limit: never by both."""
+        self.cached = self.validator(journaled=True)
+        self.used()
+        self.assertEqual(self.oracle.asked, ["a", "+a"])
+        self.oracle.answer = lambda: succeed(Grant("p", "t", True, max_requests=5))
+        self.cached.forget_project("")
+        self.granted()
+        self.assertIsNone(self.cached.known_use(A))
+
+
 class RememberingTests(Case):
     def test_provides_the_validator(self) -> None:
         verifyObject(ITokenValidator, self.cached)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -19,6 +20,8 @@ class MemoryBooks:
 
     def __init__(self) -> None:
         self.lines: list[LedgerLine] = []
+        self.uses: Counter[str] = Counter()
+        self.hits: Counter[str] = Counter()
         self.places: dict[str, int] = {}
         self.folds: list[tuple[float, str]] = []
         self.down = self.deaf = False
@@ -34,6 +37,8 @@ class MemoryBooks:
             return succeed(None)
         self.places[journal] = part.after
         self.lines += part.lines
+        self.uses.update({token_id: more for token_id, (more, _) in part.uses.items()})
+        self.hits.update({token_id: more for token_id, (more, _) in part.hits.items()})
         return fail(StoreUnavailable()) if self.deaf else succeed(part)
 
     def forget(self, journal: str) -> Deferred[None]:

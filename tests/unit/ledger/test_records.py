@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.ledger.records import Reservation, open_ones, read, reserved, settled
+from llmproxy.ledger.records import Reservation, Settlement, open_ones, read, reserved, rewritten, settled
 from llmproxy.model import LedgerLine
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
@@ -30,7 +30,7 @@ LINES = st.builds(
     cost_usd=st.none() | st.floats(0, 1e9),
 )
 RESERVATIONS = st.builds(
-    Reservation, TEXT, st.floats(0, 2e9), TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, bytes_in=COUNT, given=COUNT
+    Reservation, TEXT, st.floats(0, 2e9), TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, COUNT, COUNT, uses=st.integers(0, 1)
 )
 
 
@@ -42,12 +42,16 @@ class RecordTests(SynchronousTestCase):
     @given(LINES)
     def test_lines(self, line: LedgerLine) -> None:
         """Every field as it was, but half a surrogate pair, which is replaced."""
-        self.assertEqual(read(settled(line)), LedgerLine(*map(storable, line)))
+        self.assertEqual(read(settled(line)), Settlement(LedgerLine(*map(storable, line))))
+        self.assertEqual(read(settled(line, -1, 1)), Settlement(LedgerLine(*map(storable, line)), -1, 1))
 
     @given(RESERVATIONS)
     def test_reservations(self, reservation: Reservation) -> None:
         """The same, and the line of one that was never settled."""
         self.assertEqual(read(reserved(reservation)), Reservation(*map(storable, reservation)))
+        self.assertEqual(
+            read(rewritten(reserved(reservation))), Reservation(*map(storable, reservation))._replace(uses=0)
+        )
         line = reservation.line(0.5)
         self.assertEqual((line.id, line.input_tokens), (reservation.id, reservation.given))
         self.assertEqual(line.cost_usd, 0.5 if reservation.given else None)
@@ -56,15 +60,22 @@ class RecordTests(SynchronousTestCase):
     @given(st.binary(max_size=60))
     def test_anything(self, raw: bytes) -> None:
         """What another version wrote, or nobody."""
-        for record in (raw, b"S" + raw, b"R" + raw, b"S{}", b"S[]", b"R[1]", b"S7", b""):
-            self.assertIsNone(read(record) if record != b"S" + raw or raw[:1] != b"[" else None)
+        for record in (raw, *(kind + raw for kind in (b"S", b"R", b"C") if raw[:1] != b"[")):
+            self.assertIsNone(read(record))
+        broken = (b"S{}", b"S[]", b"R[1]", b"S7", b"", b'S"  "', b'R"0123456789"', b'C["a", 1, 1]', b'C[["a", 1.0]]')
+        self.assertEqual({read(record) for record in broken}, {None})
 
     def test_of_a_later_version(self) -> None:
         """Fields that were added behind are left out; those that are missing have their defaults."""
         line = LedgerLine("id", 1.0, request_id="r")
         longer = b"S" + json.dumps([*line, "more"]).encode()
-        self.assertEqual(read(longer), line)
-        self.assertEqual(read(b'S["id", 1.0]'), LedgerLine("id", 1.0))
+        self.assertEqual(read(longer), Settlement(line))
+        self.assertEqual(read(b'S["id", 1.0]'), Settlement(LedgerLine("id", 1.0)))
+
+    def test_of_an_earlier_version(self) -> None:
+        """The uses of what it reserved were counted in another way."""
+        raw = b'R["id", 1.0, "r", "p", "t", "a", "/", "m", 3, 1]'
+        self.assertEqual(read(raw), Reservation("id", 1.0, "r", "p", "t", "a", "/", "m", 3, 1, uses=0))
 
     @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc"))))
     def test_what_is_open(self, told: list[tuple[bool, str]]) -> None:

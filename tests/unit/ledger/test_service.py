@@ -245,6 +245,25 @@ class LedgerTests(SynchronousTestCase):
         self.assertEqual(os.listdir(self.world.directory), ["run2"])
         self.assertEqual(list(self.books.places), ["run2"])
 
+    def test_uses_of_tokens(self) -> None:
+        """Counted when they are let go, once, whatever happens later: those that were not sent are taken back."""
+        first = self.started()
+        held = first.reserve(NOW, "r1", "p", "t", "a", "/", "m", 8, 2, 1)
+        first.settle(first.reserve(NOW, "r2", "p", "t", "a", "/", "m", 8, 2, 1), record(2), sent=False)
+        first.settle(first.reserve(NOW, "r3", "p", "limited", "a", "/", "m", 8, 2, 0), record(3, token_id="limited"))
+        first.settle("", record(4, cache="hit"))
+        self.clock.advance(1)
+        self.assertEqual((dict(self.books.uses), dict(self.books.hits)), ({"t": 1}, {"t": 1}))
+        for _ in range(30):
+            self.asked(first, 5)
+            self.clock.advance(1)
+        self.assertGreater(first._open[held][0], 1)  # it was written again, into a newer segment
+        first.reserve(NOW, "r5", "p", "t", "a", "/", "m", 8, 2, 1)
+        self.world.kill(first)
+        self.started()
+        self.clock.advance(1)
+        self.assertEqual((dict(self.books.uses), dict(self.books.hits)), ({"t": 2}, {"t": 1}))
+
     def test_killed_again_while_recovering(self) -> None:
         """A process that is killed before it has removed what it entered: the third enters nothing twice."""
         first = self.started()
@@ -336,7 +355,7 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def reserve(self) -> None:
         self.number += 1
-        line = self.ledger.reserve(NOW, f"r{self.number}", "p", "t", "a", "/", "m", 8, 2)
+        line = self.ledger.reserve(NOW, f"r{self.number}", "p", "t", "a", "/", "m", 8, 2, 1)
         self.open.append((line, self.number))
 
     @rule()
@@ -376,6 +395,7 @@ class Lives(RuleBasedStateMachine):
         entered = sorted(int(line.request_id[1:]) for line in self.world.books.lines)
         assert entered == [*range(1, self.number + 1)]
         assert self.ledger.lost == 0
+        assert self.world.books.uses["t"] == self.number
         self.world.kill(self.ledger)
 
 
