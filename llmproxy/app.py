@@ -22,6 +22,7 @@ from llmproxy import plugins, sealing
 from llmproxy.auth.caching_validator import CachedTokenValidator
 from llmproxy.auth.change_feed import Revocation
 from llmproxy.auth.lockout import Guesses
+from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.caching import Caching, Contents
 from llmproxy.caching.backends.redis import RedisCache
 from llmproxy.config.environ import secret
@@ -121,6 +122,7 @@ def forwarding(
     learn: Callable[[str], object] = lambda key: None,
     turn: Turn | None = None,
     ledger: Ledger | None = None,
+    guesses: Guesses | None = None,
 ) -> Parts:
     """Make what forwards, for the daemon and for the library alike.
 
@@ -144,7 +146,7 @@ def forwarding(
         shares=shares,
         server=settings.server,
         clock=clock,
-        guesses=Guesses(),
+        guesses=guesses or Guesses(),
         remembering=validator if isinstance(validator, CachedTokenValidator) else None,
         caching=caching,
         quota=quota,
@@ -183,8 +185,11 @@ def build(
         now=now,
         random=random,
     )
+    guesses = Guesses()
+    unknown = UnknownTokens(store.validate_tokens, guesses, reactor)
     tokens = CachedTokenValidator(
         store,
+        unknown=unknown,
         clock=reactor,
         now=now,
         ttl=settings.store.token_cache_ttl,
@@ -210,6 +215,7 @@ def build(
         learn=redactor.add,
         turn=turn,
         ledger=ledger,
+        guesses=guesses,
     )
     metrics = Metrics(
         breakers=partial(_circuits, parts.upstreams), events_dropped=lambda: bus.dropped, redact=redactor.redact
@@ -233,6 +239,10 @@ def build(
     metrics.counter(
         "store_silences", "Times the store did not say in time what has changed.", lambda: revocation.failures
     )
+    metrics.gauge(
+        "unknown_tokens_waiting", "Tokens never seen here that wait to be looked up.", lambda: unknown.waiting
+    )
+    metrics.counter("unknown_tokens_refused", "Of these, those that were turned away.", lambda: unknown.refused)
     cache = None if parts.caching is None else parts.caching.shelf.cache
     _watch(metrics, {"cache": cache.redis if isinstance(cache, RedisCache) else None, "revocation": revocation.redis})
     daemon = Daemon(settings, reactor, observer=output, store=store, hang_up=parts.hang_up)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -16,10 +18,15 @@ from zope.interface import implementer
 from llmproxy.aio import deferred, soon, within
 from llmproxy.auth.single_flight import LookUp, again
 from llmproxy.auth.ttl_cache import Memory
+from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.auth.use_counter import UseCounter
-from llmproxy.errors import ProxyError, QuotaExceeded, StoreUnavailable, TokenExpired, Unauthorized
+from llmproxy.errors import ProxyError, QuotaExceeded, StoreUnavailable, TokenExpired, TokenNotFound, Unauthorized
 from llmproxy.interfaces import ITokenStore, ITokenValidator
 from llmproxy.model import Grant
+
+MAX_SEEN = 100_000  # valid tokens that are known to be no guesses, by their hashes
+
+Validate = Callable[[str], Deferred[Any]]
 
 
 @implementer(ITokenValidator)
@@ -34,6 +41,7 @@ class CachedTokenValidator(Service):
     @param ttl: Seconds for which a grant is remembered.
     @param negative_ttl: Seconds for which a refusal is; at most C{ttl}. A store that is down is never remembered.
     @param size: How many tokens are remembered, and as many refusals.
+    @param unknown: Who looks up tokens that were never seen; without it they are looked up like all others.
     @param uses: Where uses of tokens without C{max_requests} are counted in batches while this service runs. Without
         it the validator is asked to count each one.
     @param journaled: Whether those that L{known_use} allows are counted by a ledger, from its journal; C{uses} is then
@@ -54,6 +62,7 @@ class CachedTokenValidator(Service):
         ttl: float = 5.0,
         negative_ttl: float = 1.0,
         size: int = 10_000,
+        unknown: UnknownTokens | None = None,
         uses: ITokenStore | None = None,
         journaled: bool = False,
         timeout: float = 10.0,
@@ -66,6 +75,8 @@ class CachedTokenValidator(Service):
         self._grants: Memory[Grant] = Memory(clock, ttl, size)
         self._refused: Memory[Unauthorized] = Memory(clock, min(ttl, negative_ttl), size)
         self._exhausted: Memory[QuotaExceeded] = Memory(clock, min(ttl, negative_ttl), size)
+        self._unknown = unknown
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._look_ups: dict[bytes, LookUp] = {}
         self._changes = 0
         self._journaled = journaled
@@ -161,6 +172,11 @@ class CachedTokenValidator(Service):
         else:
             self._grants.clear()
 
+    @deferred
+    async def validate_from(self, token: str, client: str) -> Grant:
+        """As C{validate_token}; one that was never seen waits with others of its kind, at the client's address."""
+        return await self._grant(token, _key(token), client)
+
     # ITokenValidator
 
     @deferred
@@ -173,40 +189,52 @@ class CachedTokenValidator(Service):
         grant = await self._grant(token, key)
         return grant if self._counted(grant) else await self._spent(token, key)
 
-    async def _grant(self, token: str, key: bytes) -> Grant:
+    async def _grant(self, token: str, key: bytes, client: str | None = None) -> Grant:
         grant = self._grants.get(key)
         if grant is None:
             refused = self._refused.get(key)
             if refused is not None:
                 raise again(refused)
-            grant = await self._joined(token, key)
+            grant = await self._joined(token, key, client)
         if self._expired(grant):
             raise TokenExpired()
         return grant
 
-    def _joined(self, token: str, key: bytes) -> Deferred[Grant]:
+    def _joined(self, token: str, key: bytes, client: str | None) -> Deferred[Grant]:
         """Wait with those who ask the same already, or be the first."""
         look_up = self._look_ups.get(key)
         if look_up is not None:
             return look_up.wait()
         look_up = self._look_ups[key] = LookUp()
         answer = look_up.wait()
-        look_up.start(Deferred.fromCoroutine(self._look_up(look_up, token, key)))
+        validate: Validate = self._validator.validate_token
+        if client is not None and self._unknown is not None and key not in self._seen:
+            validate = partial(self._unknown.validate, address=client)
+        look_up.start(Deferred.fromCoroutine(self._look_up(look_up, validate, token, key)))
         return answer
 
-    async def _look_up(self, look_up: LookUp, token: str, key: bytes) -> None:
+    async def _look_up(self, look_up: LookUp, validate: Validate, token: str, key: bytes) -> None:
         """Ask, remember, and tell everybody. One disowned by L{forget_project} answers but is not remembered."""
         asked_at = self._clock.seconds()
         try:
-            grant = await self._ask(self._validator.validate_token, token)
+            grant = await self._ask(validate, token)
         except Exception as e:  # cancelled or not, those who wait are told, and nobody else wants to know
+            if isinstance(e, TokenNotFound):
+                self._seen.pop(key, None)
             if self._settled(look_up, key) and isinstance(e, Unauthorized):
                 self._refused.put(key, again(e), asked_at)
             look_up.refuse(e)
         else:
+            self._saw(key)
             if self._settled(look_up, key):
                 self._grants.put(key, grant, asked_at, grant.project_id)
             look_up.answer(grant)
+
+    def _saw(self, key: bytes) -> None:
+        self._seen[key] = None
+        self._seen.move_to_end(key)
+        if len(self._seen) > MAX_SEEN:
+            self._seen.popitem(last=False)
 
     def _settled(self, look_up: LookUp, key: bytes) -> bool:
         if self._look_ups.get(key) is not look_up:
@@ -237,7 +265,7 @@ class CachedTokenValidator(Service):
             self._grants.drop(key)
             self._refused.put(key, again(error), asked_at)
 
-    async def _ask(self, validate: Callable[[str], Deferred[Grant | str]], token: str) -> Grant:
+    async def _ask(self, validate: Validate, token: str) -> Grant:
         try:
             answer = await within(self._timeout, self._clock, soon(validate(token)), StoreUnavailable())
         except (ProxyError, CancelledError):

@@ -8,6 +8,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from llmproxy.errors import TooManyFailures
 
 LIMIT = 20
+SITE_LIMIT = 100  # of all the networks of one IPv6 site
 WINDOW = 60.0
 ADDRESSES = 10_000
 
@@ -16,41 +17,62 @@ class Guesses:
     """Counts wrong tokens per address and minute, for a bounded number of addresses.
 
     Only for what was found to be wrong: who looks at the token first never hurts its bearer, whatever others at the
-    same address do. The oldest address is forgotten when the table is full. IPv6 addresses count by their /64, which is
-    what one host commands.
+    same address do. The oldest address is forgotten when the table is full. An IPv6 address counts by its /64, which is
+    what one host commands, and by its /48, which is what one site is given (RFC 6177).
     """
 
-    def __init__(self, limit: int = LIMIT, window: float = WINDOW, addresses: int = ADDRESSES) -> None:
-        self._limit = limit
+    def __init__(
+        self, limit: int = LIMIT, window: float = WINDOW, addresses: int = ADDRESSES, site_limit: int = SITE_LIMIT
+    ) -> None:
+        self._limits = (limit, site_limit)
         self._window = window
         self._addresses = addresses
         self._since: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def count(self, address: str, now: float) -> None:
         """One more; L{TooManyFailures} says when the next will be heard, where there were too many."""
-        key = network(address)
-        start, count = self._since.get(key, (now, 0))
-        if now - start >= self._window:
-            self._since.pop(key)
-            start, count = now, 0
-        self._since[key] = (start, min(count, self._limit) + 1)
+        wait = self.wait(address, now)
+        if wait:
+            raise TooManyFailures(retry_after=wait)
+        for key in networks(address):
+            start, count = self._counted(key, now)
+            self._since[key] = (start, count + 1)
         while len(self._since) > self._addresses:
             self._since.popitem(last=False)
-        if count >= self._limit:
-            raise TooManyFailures(retry_after=start + self._window - now)
+
+    def wait(self, address: str, now: float) -> float:
+        """Seconds until the address is heard again; 0 where it is heard now."""
+        waits = [0.0]
+        for key, limit in zip(networks(address), self._limits, strict=False):
+            start, count = self._counted(key, now)
+            if count >= limit:
+                waits.append(start + self._window - now)
+        return max(waits)
+
+    def failures(self, address: str, now: float) -> int:
+        """How many there were in this minute, of the address and of its site."""
+        return max(self._counted(key, now)[1] for key in networks(address))
+
+    def _counted(self, key: str, now: float) -> tuple[float, int]:
+        start, count = self._since.get(key, (now, 0))
+        if now - start < self._window:
+            return start, count
+        del self._since[key]
+        return now, 0
 
     def __len__(self) -> int:
         return len(self._since)
 
 
-def network(address: str) -> str:
-    """What an address counts as: itself, or its /64."""
+def networks(address: str) -> tuple[str, ...]:
+    """What an address counts as: itself; or its /64 and its /48."""
     try:
         parsed = ip_address(address.partition("%")[0])
     except ValueError:
-        return address
+        return (address,)
     if isinstance(parsed, IPv6Address):
         if parsed.ipv4_mapped:
-            return str(parsed.ipv4_mapped)
-        return str(ip_network((int(parsed) >> 64 << 64, 64)))
-    return str(parsed)
+            return (str(parsed.ipv4_mapped),)
+        number = int(parsed)
+        return tuple(str(ip_network((number >> 128 - bits << 128 - bits, bits))) for bits in (64, 48))
+    return (str(parsed),)

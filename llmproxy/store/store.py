@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from threading import Lock
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, text
@@ -14,13 +16,14 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from llmproxy.aio import deferred, within
-from llmproxy.errors import Conflict, QuotaExceeded, StoreUnavailable, TokenNotFound
+from llmproxy.errors import Conflict, QuotaExceeded, StoreUnavailable, TokenNotFound, Unauthorized
 from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, ITokenValidator, IWatchable
 from llmproxy.model import Changes, Grant, Project, Token
 from llmproxy.sealing import RandomBytes, Sealer, TokenHasher, new_token, well_formed
 from llmproxy.store import budgets, canary, changes, connecting, projects, tokens
 from llmproxy.store.address import exact, file_of
 from llmproxy.store.failures import translated
+from llmproxy.store.lanes import Lanes
 from llmproxy.store.migrate import prepare
 from llmproxy.store.threads import Threads
 
@@ -37,8 +40,8 @@ class Store:
     @param reactor: Provides L{IReactorTime} and L{IReactorFromThreads}.
     @param now: Seconds since the epoch.
     @param timeout: Seconds after which a call fails with L{StoreUnavailable}.
-    @param threads: How many statements run at once.
-    @param waiting: How many calls may wait for a thread before further ones fail at once.
+    @param threads: How many look-ups run at once; L{Lanes} has what else does.
+    @param waiting: How many calls may wait for a thread, of each kind, before further ones fail at once.
     """
 
     def __init__(
@@ -63,13 +66,10 @@ class Store:
         self._timeout = timeout
         self._listeners: list[Callable[[str], None]] = []
         self._committed: list[Callable[[str], None]] = []
-        self._reads = Threads(reactor, "store", threads, waiting)
-        # SQLite has one writer at a time: queueing here is fair, waiting for its lock is not, and readers go on.
         single = file_of(self._url) is not None
-        self._writes = Threads(reactor, "store writing", 1, waiting) if single else self._reads
-        # Of its own: what others have changed must be heard of however many wait for the rest.
-        self._looks = Threads(reactor, "store changes", 1, 1)
-        self._connections = threads + single + 1
+        self._lanes = Lanes(reactor, threads, waiting, one_writer=single)
+        # SQLite has one writer at a time: waiting here ends as soon as it can, waiting for its lock is looking again.
+        self._writing: Lock | None = Lock() if single else None
         self._engine: Engine | None = None
 
     @deferred
@@ -78,10 +78,9 @@ class Store:
 
         Fail with L{refusals.CannotStart} where it must not be used, with L{StoreUnavailable} where it does not answer.
         """
-        for threads in {self._reads, self._writes, self._looks}:
-            threads.start()
+        self._lanes.start()
         try:
-            self._engine = await self._writes.run(self._opened)
+            self._engine = await self._lanes.uses.run(self._opened)
         except Exception:
             await self.close()
             raise
@@ -89,7 +88,7 @@ class Store:
     def _opened(self) -> Engine:
         try:
             prepare(self._url, partial(canary.check, sealer=self._sealer, hasher=self._hasher), timeout=self._timeout)
-            return connecting.pool(self._url, self._connections, self._timeout)
+            return connecting.pool(self._url, self._lanes.connections, self._timeout)
         except SQLAlchemyError as e:
             reason = str(e.orig).strip() if isinstance(e, DBAPIError) else str(e)
             raise StoreUnavailable(f"The store {self._url!r} could not be opened: {reason}") from e
@@ -97,11 +96,10 @@ class Store:
     @deferred
     async def close(self) -> None:
         """Finish what was begun, within the timeout, and let the database go."""
-        for threads in {self._reads, self._writes, self._looks}:
-            try:
-                await within(self._timeout, self._reactor, threads.stop(), StoreUnavailable())
-            except StoreUnavailable:
-                _log.warn("The store's threads were still busy after {seconds} s.", seconds=self._timeout)
+        try:
+            await within(self._timeout, self._reactor, self._lanes.stop(), StoreUnavailable())
+        except StoreUnavailable:
+            _log.warn("The store's threads were still busy after {seconds} s.", seconds=self._timeout)
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.dispose()
@@ -127,7 +125,7 @@ class Store:
     @deferred
     async def changes(self, epoch: int | None) -> Changes:
         """Fire with what was changed after that epoch, wherever; C{None} for one who has seen nothing yet."""
-        return await self._read(partial(changes.since, epoch=epoch), self._looks)
+        return await self._read(partial(changes.since, epoch=epoch), self._lanes.changes)
 
     # ITokenValidator
 
@@ -137,7 +135,17 @@ class Store:
 
     @deferred
     async def validate_token_with_tracking(self, token: str) -> Grant | str:
-        return await self._ask(self._writes, partial(self._spent, self._hashed(token), self._now()))
+        return await self._ask(self._lanes.uses, partial(self._spent, self._hashed(token), self._now()))
+
+    @deferred
+    async def validate_tokens(self, tokens: Sequence[str]) -> list[Grant | Unauthorized]:
+        """Fire with what each of these allows, or why nothing, in their order; asked with one statement."""
+        return await self._read(partial(self._granted, tokens, self._now()), self._lanes.guesses)
+
+    def _granted(self, asked: Sequence[str], now: float, connection: Connection) -> list[Grant | Unauthorized]:
+        hashed = [self._hasher.hash(token) if well_formed(token) else "" for token in asked]
+        found = tokens.grants(connection, [each for each in hashed if each], now)
+        return [found.get(each) or TokenNotFound() for each in hashed]
 
     def _hashed(self, token: str) -> str:
         if not well_formed(token):
@@ -146,7 +154,7 @@ class Store:
 
     def _spent(self, hashed: str, now: float) -> Grant:
         """Look before writing: a token that may not be used at all then takes no lock."""
-        with self._statements() as connection:
+        with self._statements(writes=True) as connection:
             grant = tokens.grant(connection, hashed, now)
             if grant.project_active and not tokens.spend(connection, hashed, now):
                 tokens.grant(connection, hashed, now)
@@ -165,7 +173,7 @@ class Store:
 
     @deferred
     async def list_projects(self) -> list[Project]:
-        return await self._read(projects.every)
+        return await self._read(projects.every, self._lanes.lists)
 
     @deferred
     async def create_project(self, project: Project) -> Project:
@@ -176,7 +184,7 @@ class Store:
 
     @deferred
     async def get_project_by_id(self, project_id: str) -> Project:
-        return await self._read(partial(projects.get, project_id=project_id))
+        return await self._read(partial(projects.get, project_id=project_id), self._lanes.lists)
 
     @deferred
     async def update_project(self, project: Project) -> Project:
@@ -209,11 +217,11 @@ class Store:
 
     @deferred
     async def get_token(self, token_id: str) -> Token:
-        return await self._read(partial(tokens.get, token_id=token_id))
+        return await self._read(partial(tokens.get, token_id=token_id), self._lanes.lists)
 
     @deferred
     async def list_tokens(self, project_id: str | None = None) -> list[Token]:
-        return await self._read(partial(tokens.every, project_id=project_id))
+        return await self._read(partial(tokens.every, project_id=project_id), self._lanes.lists)
 
     @deferred
     async def update_token(self, token: Token) -> Token:
@@ -270,7 +278,7 @@ class Store:
     @deferred
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Fire with what C{work} reads, in a thread; L{StoreUnavailable} where the database does not answer."""
-        return await self._read(work)
+        return await self._read(work, self._lanes.lists)
 
     @deferred
     async def write(self, work: Callable[[Connection], T]) -> T:
@@ -280,7 +288,7 @@ class Store:
             with self._transaction() as connection:
                 return work(connection)
 
-        return await self._ask(self._writes, written)
+        return await self._ask(self._lanes.uses, written)
 
     # How all of them ask
 
@@ -292,14 +300,14 @@ class Store:
             with self._transaction() as connection:
                 work(connection, counts)
 
-        await self._ask(self._writes, add)
+        await self._ask(self._lanes.uses, add)
 
     async def _read(self, work: Callable[[Connection], T], threads: Threads | None = None) -> T:
         def read() -> T:
             with self._statements() as connection:
                 return work(connection)
 
-        return await self._ask(threads or self._reads, read)
+        return await self._ask(threads or self._lanes.look_ups, read)
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
         """Do it in one transaction, of which nobody need hear."""
@@ -308,7 +316,7 @@ class Store:
             with self._transaction() as connection:
                 return work(connection)
 
-        return await self._ask(self._writes, write)
+        return await self._ask(self._lanes.uses, write)
 
     async def _change(self, work: Callable[[Connection], T], project_of: Callable[[T], str]) -> T:
         """Do it in one transaction, and say so from its thread: listeners hear of it even if the caller gave up."""
@@ -320,7 +328,7 @@ class Store:
             self._reactor.callFromThread(self._changed, project_of(result))
             return result
 
-        return await self._ask(self._writes, change)
+        return await self._ask(self._lanes.management, change)
 
     async def _ask(self, threads: Threads, work: Callable[[], T]) -> T:
         def asked() -> T:
@@ -329,11 +337,29 @@ class Store:
 
         return await within(self._timeout, self._reactor, threads.run(asked), StoreUnavailable())
 
-    def _statements(self) -> Any:
-        return connecting.reading(self._ready()).connect()
+    @contextmanager
+    def _statements(self, *, writes: bool = False) -> Iterator[Connection]:
+        with self._turn(writes), connecting.reading(self._ready()).connect() as connection:
+            yield connection
 
-    def _transaction(self) -> Any:
-        return self._ready().begin()
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._turn(True), self._ready().begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _turn(self, writes: bool) -> Iterator[None]:
+        """Be the only one of this process that writes, where there can be only one."""
+        lock = self._writing if writes else None
+        if lock is None:
+            yield
+        elif lock.acquire(timeout=self._timeout):
+            try:
+                yield
+            finally:
+                lock.release()
+        else:
+            raise StoreUnavailable()
 
     def _ready(self) -> Engine:
         if self._engine is None:

@@ -36,13 +36,13 @@ class Threads:
     def __init__(self, reactor: Any, name: str, size: int, waiting: int) -> None:
         self._reactor = reactor
         self._name = name
-        self._size = size
+        self.size = size
         self._pool: _Pool | None = None
         self._limit = size + waiting
         self._jobs = 0
 
     def start(self) -> None:
-        self._pool = _Pool(minthreads=0, maxthreads=self._size, name=self._name)
+        self._pool = _Pool(minthreads=0, maxthreads=self.size, name=self._name)
         self._pool.start()
 
     def run(self, work: Callable[[], T]) -> Deferred[T]:

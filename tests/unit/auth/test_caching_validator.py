@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, cast
 
@@ -13,6 +13,8 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from llmproxy.auth.caching_validator import CachedTokenValidator
+from llmproxy.auth.lockout import Guesses
+from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.errors import QuotaExceeded, StoreUnavailable, TokenExpired, TokenInactive, TokenNotFound
 from llmproxy.interfaces import ITokenStore, ITokenValidator
 from llmproxy.model import Grant
@@ -462,3 +464,62 @@ class ContractTests(ValidatorContract, TestCase):
         await super().setUp()
         self.validator = CachedTokenValidator(self.store, clock=Clock(), now=self.now, uses=self.store, ttl=60.0)
         self.store.watch(self.validator.forget_project)
+
+
+class UnknownTokensFirst(Case):
+    """Tokens that were never seen wait apart from those that were."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.batches: list[list[str]] = []
+        self.unknown = UnknownTokens(self.look_up, Guesses(), self.clock)
+        self.cached = self.validator(unknown=self.unknown)
+        self.oracle.answer = lambda: succeed(GRANT)
+
+    async def look_up(self, tokens: Sequence[str]) -> list[Any]:
+        self.batches.append(list(tokens))
+        return [GRANT if token == "a" else TokenNotFound() for token in tokens]
+
+    def asked(self, token: str, error: type[Exception] | None = None) -> None:
+        answer = Deferred.fromCoroutine(_awaited(self.cached.validate_from(token, "192.0.2.1")))
+        if error is None:
+            self.successResultOf(answer)
+        else:
+            self.failureResultOf(answer, error)
+
+    def test_only_the_first_time(self) -> None:
+        """Once it was seen to be valid it is no guess, also when what is remembered of it is over."""
+        self.asked("a")
+        self.clock.advance(10)
+        self.asked("a")
+        self.assertEqual((self.batches, self.oracle.asked), ([["a"]], ["a"]))
+
+    def test_one_that_is_gone(self) -> None:
+        """A token that was valid and is not there any more is a guess again."""
+        self.asked("a")
+        self.clock.advance(10)
+        self.oracle.answer = lambda: fail(TokenNotFound())
+        self.asked("a", TokenNotFound)
+        self.clock.advance(10)
+        self.asked("a")
+        self.assertEqual((self.batches, self.oracle.asked), ([["a"], ["a"]], ["a"]))
+
+    def test_wrong_ones_are_remembered(self) -> None:
+        """Whoever sends the same one again and again is answered from memory, for a second."""
+        for _ in range(3):
+            self.asked("x", TokenNotFound)
+        self.assertEqual(self.batches, [["x"]])
+        self.clock.advance(1)
+        self.asked("x", TokenNotFound)
+        self.assertEqual(self.batches, [["x"], ["x"]])
+
+    def test_turned_away(self) -> None:
+        """That is no answer about the token, and is not remembered."""
+        self.unknown._limit = 0
+        self.asked("a", StoreUnavailable)
+        self.unknown._limit = 10
+        self.asked("a")
+
+
+async def _awaited(value: Any) -> Any:
+    return await value

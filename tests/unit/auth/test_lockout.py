@@ -7,7 +7,7 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.auth.lockout import Guesses, network
+from llmproxy.auth.lockout import Guesses, networks
 from llmproxy.errors import TooManyFailures
 
 
@@ -36,13 +36,33 @@ class GuessesTests(TestCase):
             guesses.count(f"192.0.2.{n}", 0.0)
         self.assertEqual(len(guesses), 3)
 
-    def test_network(self) -> None:
+    def test_what_an_address_counts_as(self) -> None:
         """Who has an IPv6 network has all its addresses; an IPv4 address is one however it is written."""
-        self.assertEqual(network("2001:db8::1"), network("2001:db8::ffff:1"))
-        self.assertNotEqual(network("2001:db8::1"), network("2001:db8:0:1::1"))
-        self.assertEqual(network("::ffff:192.0.2.1"), network("192.0.2.1"))
-        self.assertEqual(network("fe80::1%eth0"), network("fe80::2"))
-        self.assertEqual(network("/run/proxy.sock"), "/run/proxy.sock")
+        self.assertEqual(networks("2001:db8::1"), ("2001:db8::/64", "2001:db8::/48"))
+        self.assertEqual(networks("2001:db8::1"), networks("2001:db8::ffff:1"))
+        self.assertEqual(networks("2001:db8:0:1::1"), ("2001:db8:0:1::/64", "2001:db8::/48"))
+        self.assertEqual(networks("::ffff:192.0.2.1"), networks("192.0.2.1"))
+        self.assertEqual(networks("fe80::1%eth0"), networks("fe80::2"))
+        self.assertEqual(networks("/run/proxy.sock"), ("/run/proxy.sock",))
+
+    def test_a_site_that_changes_its_networks(self) -> None:
+        """A /48 has 65,536 networks of one host each; together they are heard so often, another site still is."""
+        guesses = Guesses(limit=2, site_limit=5)
+        waits = [self.told_to_wait(guesses, f"2001:db8:0:{n:x}::1", n) for n in range(8)]
+        self.assertEqual(waits, [None] * 5 + [55, 54, 53])
+        self.assertEqual(len(guesses), 6)
+        self.assertIsNone(self.told_to_wait(guesses, "2001:db8:1::1", 8))
+        self.assertIsNone(self.told_to_wait(guesses, "2001:db8:0:9::1", 60))
+
+    def test_before_a_token_is_looked_up(self) -> None:
+        """Whether an address is held back can be seen without counting anything."""
+        guesses = Guesses(limit=2)
+        seen = []
+        for now in (0, 1, 2):
+            seen.append((guesses.failures("a", now), guesses.wait("a", now)))
+            self.told_to_wait(guesses, "a", now)
+        self.assertEqual(seen, [(0, 0), (1, 0), (2, 58)])
+        self.assertEqual((guesses.failures("a", 60), guesses.wait("a", 60)), (0, 0))
 
     @given(st.lists(st.floats(0, 300), max_size=200))
     def test_never_more_in_a_window(self, times: list[float]) -> None:

@@ -202,6 +202,20 @@ class StoreContract(ValidatorContract):
         for interface in (IProjectStore, ITokenStore, ITokenValidator, IBudgetStore, IWatchable):
             verifyObject(interface, self.store)
 
+    async def test_many_tokens_at_once(self) -> None:
+        """Each has the answer that it has alone, in the order of the questions."""
+        _, secret = await self.token()
+        revoked, old = await self.token()
+        _, expired = await self.token(expires_at=self.now.now - 1)
+        await self.store.deactivate_token(revoked.id)
+        unknown = "sk-lp-" + "A" * 43
+        answers = await self.store.validate_tokens([unknown, secret, old, "x", expired, secret])
+        self.assertEqual(answers[1], await self.store.validate_token(secret))
+        self.assertEqual(answers[5], answers[1])
+        kinds = [type(answer) for answer in answers]
+        self.assertEqual(kinds, [TokenNotFound, Grant, TokenInactive, TokenNotFound, TokenExpired, Grant])
+        self.assertEqual([type(answer) for answer in await self.store.validate_tokens(["x"])], [TokenNotFound])
+
     async def test_ping(self) -> None:
         await self.store.ping()
 

@@ -1,0 +1,152 @@
+"""Looks up tokens that this process has never seen: many with one question, and fair to whoever sends them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from llmproxy.auth.lockout import Guesses, networks
+from llmproxy.auth.single_flight import again
+from llmproxy.errors import ProxyError, StoreUnavailable, TooManyFailures, Unauthorized
+from llmproxy.model import Grant
+
+BATCH = 32  # tokens with one question; their answers all leave in one turn of the reactor
+MAX_WAITING = 4096  # tokens
+MAX_WAITING_HELD_BACK = 256  # tokens of one address that has sent too many wrong ones
+
+Grants = Sequence[Grant | Unauthorized]
+LookUp = Callable[[Sequence[str]], Awaitable[Grants]]
+_Line = OrderedDict[Deferred[Grant], str]
+
+
+class UnknownTokens:
+    """A bounded queue before the store, with one question under way at a time.
+
+    First come the tokens of addresses without wrong ones in this minute, then those with some, then those with too
+    many; among equals the addresses take turns (as in fair queueing, RFC 970). Where there is no room, those with too
+    many are turned away first. One new token among thousands of guesses so waits for a question or two.
+
+    @ivar refused: How many were turned away unasked.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        look_up: LookUp,
+        guesses: Guesses,
+        clock: IReactorTime,
+        *,
+        batch: int = BATCH,
+        waiting: int = MAX_WAITING,
+        held_back: int = MAX_WAITING_HELD_BACK,
+    ) -> None:
+        """
+        @param look_up: Answers for each of these tokens, in their order.
+        @param guesses: Knows the addresses; wrong tokens are counted there by whoever answers them.
+        """
+        self.refused = 0
+        self._look_up = look_up
+        self._guesses = guesses
+        self._clock = clock
+        self._batch = batch
+        self._limit = waiting
+        self._held_back = held_back
+        self._lines: tuple[OrderedDict[str, _Line], ...] = (OrderedDict(), OrderedDict(), OrderedDict())
+        self._size = 0
+        self._busy = False
+
+    @property
+    def waiting(self) -> int:
+        """How many tokens wait now."""
+        return self._size
+
+    def validate(self, token: str, address: str) -> Deferred[Grant]:
+        """Fire with the grant, or fail as an L{ITokenValidator} does; L{TooManyFailures} where it is not looked up.
+
+        Whoever waits must see to it that the wait ends.
+        """
+        now = self._clock.seconds()
+        wait = self._guesses.wait(address, now)
+        rank = 2 if wait else 1 if self._guesses.failures(address, now) else 0
+        network = networks(address)[0]
+        line = self._lines[rank].get(network)
+        if wait and line is not None and len(line) >= self._held_back:
+            self.refused += 1
+            raise TooManyFailures(retry_after=wait)
+        if self._size >= self._limit and not self._made_room(rank):
+            self.refused += 1
+            raise TooManyFailures(retry_after=wait) if wait else StoreUnavailable(retry_after=1.0)
+        if line is None:
+            line = self._lines[rank][network] = OrderedDict()
+        answer: Deferred[Grant] = Deferred(partial(self._leave, rank, network))
+        line[answer] = token
+        self._size += 1
+        if not self._busy:
+            self._busy = True
+            Deferred.fromCoroutine(self._run())
+        return answer
+
+    def _leave(self, rank: int, network: str, answer: Deferred[Grant]) -> None:
+        line = self._lines[rank].get(network)
+        if line is not None and line.pop(answer, None) is not None:
+            self._size -= 1
+            if not line:
+                del self._lines[rank][network]
+
+    def _made_room(self, rank: int) -> bool:
+        """Turn away the last of those who come after all of this rank; false where there are none."""
+        for lines in reversed(self._lines[rank + 1 :]):
+            if lines:
+                network, line = next(reversed(lines.items()))
+                answer, _ = line.popitem()
+                self._size -= 1
+                if not line:
+                    del lines[network]
+                self.refused += 1
+                answer.errback(TooManyFailures(retry_after=1.0))
+                return True
+        return False
+
+    def _take(self) -> list[tuple[Deferred[Grant], str]]:
+        """The next to be looked up."""
+        taken: list[tuple[Deferred[Grant], str]] = []
+        for lines in self._lines:
+            while lines and len(taken) < self._batch:
+                network, line = lines.popitem(last=False)
+                taken.append(line.popitem(last=False))
+                if line:
+                    lines[network] = line
+        self._size -= len(taken)
+        return taken
+
+    async def _run(self) -> None:
+        try:
+            while self._size:
+                taken = self._take()
+                for (answer, _), grant in zip(taken, await self._asked([token for _, token in taken]), strict=True):
+                    if answer.called:
+                        continue
+                    if isinstance(grant, Grant):
+                        answer.callback(grant)
+                    else:
+                        answer.errback(Failure(grant))
+        finally:
+            self._busy = False
+
+    async def _asked(self, tokens: list[str]) -> Sequence[Grant | ProxyError]:
+        try:
+            return await self._look_up(tokens)
+        except CancelledError:
+            raise
+        except ProxyError as e:
+            return [again(e) for _ in tokens]
+        except Exception:
+            self._log.failure("Looking up tokens failed.")
+            return [StoreUnavailable() for _ in tokens]

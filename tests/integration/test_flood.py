@@ -1,0 +1,89 @@
+"""Floods of guesses and of management calls, against the started daemon: who has a valid token does not notice."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from pathlib import Path
+
+from tests.integration.flooding import answers, flood
+from tests.processes import HOST
+from tests.stack import Stack
+
+CONNECTIONS = 1500
+SECONDS = 5.0
+
+
+def asked(stack: Stack, token: str, address: str = HOST) -> tuple[float, int]:
+    """How long one request with this token took, and its status; from another loopback address, if that is named."""
+    begun = time.monotonic()
+    connection = HTTPConnection(HOST, stack.daemon.port, timeout=30, source_address=(address, 0))
+    try:
+        connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {token}"})
+        answer = connection.getresponse()
+        answer.read()
+        return time.monotonic() - begun, answer.status
+    finally:
+        connection.close()
+
+
+def told(name: str, seen: Sequence[tuple[float, int]]) -> None:
+    statuses = dict(Counter(status for _, status in seen))
+    print(f"{name}: {len(seen)} requests, {statuses}, slowest {max(seen)[0]:.2f} s")
+    assert statuses == {200: len(seen)}
+
+
+def test_guesses_on_many_connections(tmp_path: Path) -> None:
+    """1,500 connections with unknown tokens: each is answered, none with 503, and every valid token is let in.
+
+    Also one that this process has never seen, and even from the address that guesses.
+    """
+    with Stack(tmp_path) as stack:
+        fresh = [stack.new_token() for _ in range(60)]
+        asked(stack, stack.token)
+        guessing = flood(stack.daemon.port, CONNECTIONS, SECONDS)
+        known, new, new_there = [], [], []
+        time.sleep(0.5)
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end and len(fresh) > 1:
+            known.append(asked(stack, stack.token))
+            new.append(asked(stack, fresh.pop(), "127.0.0.2"))
+            new_there.append(asked(stack, fresh.pop()))
+            time.sleep(0.05)
+        statuses = answers(guessing)
+        print("guesses:", statuses)
+        told("a known token", known)
+        told("new tokens, another address", new)
+        told("new tokens, the same address", new_there)
+        assert len(known) > 5
+        assert set(statuses) == {"401", "429"} and statuses["401"] == 20
+        assert sum(statuses.values()) >= CONNECTIONS
+        assert stack.ask("GET", "/ready").status == 200
+
+
+def test_many_lists_at_once(tmp_path: Path) -> None:
+    """What operators read waits for what operators read: look-ups of tokens do not."""
+    with Stack(tmp_path) as stack:
+        fresh = [stack.new_token() for _ in range(300)]
+        with ThreadPoolExecutor(8) as operators:
+            end = time.monotonic() + 3
+
+            def read() -> int:
+                count = 0
+                while time.monotonic() < end:
+                    assert len(stack.manage("GET", "/manage/tokens?limit=1000")["data"]) == 301
+                    count += 1
+                return count
+
+            reading = [operators.submit(read) for _ in range(8)]
+            seen = []
+            while time.monotonic() < end:
+                seen.append(asked(stack, fresh.pop()))
+                time.sleep(0.02)
+            lists = sum(each.result() for each in reading)
+        print(f"{lists} lists meanwhile")
+        told("new tokens", seen)
+        assert len(seen) > 5 and lists > 8
