@@ -27,4 +27,4 @@ class ReliabilityPageTests(unittest.TestCase):
         """A claim without a test is none."""
         for section in PAGE.read_text("utf-8").split("\n## ")[1:]:
             rows = [line for line in section.splitlines() if line.startswith("|")][2:]
-            self.assertEqual([row for row in rows if not NAMED.search(row.rpartition(" | ")[2])], [])
+            self.assertEqual([row for row in rows if "test_" not in row.rpartition(" | ")[2]], [])
