@@ -215,6 +215,9 @@ class Api(Section):
     empty for the provider's own way."""
     query_key: Flag = False
     """Whether a client may also send its token as `?key=`. Addresses end up in logs; leave it off if you can."""
+    forward_cookies: Flag = False
+    """Whether a client's cookies go on to the provider, all but this proxy's own. A page's session of your own domain
+    is a credential: leave it off unless the provider wants cookies."""
     timeouts: Timeouts = Timeouts()
     connection: Connection = Connection()
     param_whitelist: dict[Name, Patterns] = Field(default_factory=dict)

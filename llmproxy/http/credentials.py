@@ -7,21 +7,26 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from llmproxy.errors import UpstreamAuthError
+from llmproxy.errors import MissingToken, UpstreamAuthError
 from llmproxy.http.lines import FieldLines
 
-# The order in which a client's credential is looked for.
-AUTHORIZATION, X_API_KEY, API_KEY, X_GOOG_API_KEY = 1, 2, 3, 4
-_PROXY, _COOKIE = 5, 6
+# The order in which a client's credential is looked for where none is ours.
+X_LLMPROXY_TOKEN, AUTHORIZATION, X_API_KEY, API_KEY, X_GOOG_API_KEY = range(5)
+_COOKIE, _NEVER_OURS = 5, 6
 _CARRIERS = {
+    b"x-llmproxy-token": X_LLMPROXY_TOKEN,
     b"authorization": AUTHORIZATION,
     b"x-api-key": X_API_KEY,
     b"api-key": API_KEY,
     b"x-goog-api-key": X_GOOG_API_KEY,
-    b"proxy-authorization": _PROXY,
     b"cookie": _COOKIE,
+    b"proxy-authorization": _NEVER_OURS,
+    b"ocp-apim-subscription-key": _NEVER_OURS,  # Azure API Management
+    b"x-amz-security-token": _NEVER_OURS,  # AWS, with a signature in Authorization
 }
-_ISSUED = re.compile(r"sk-lp-[A-Za-z0-9_-]{43}")
+# Parameters by which Google (key, access_token), Azure and Azure API Management (the others) take a credential.
+_QUERY_CARRIERS = frozenset((b"key", b"access_token", b"api-key", b"subscription-key"))
+_ISSUED = re.compile(rb"sk-lp-[A-Za-z0-9_-]{43}")
 _PREFIX = b"sk-lp-"
 _LIKE_OURS = re.compile(rb"sk-lp-[A-Za-z0-9_-]{20}")
 _VISIBLE = re.compile(rb"[!-~]{1,4096}")
@@ -53,30 +58,57 @@ class Taken(NamedTuple):
     query: bytes | None
 
 
-def take(lines: Iterable[bytes], query: bytes | None = None, query_key: bool = False) -> Taken:
+def take(
+    lines: Iterable[bytes], query: bytes | None = None, query_key: bool = False, forward_cookies: bool = False
+) -> Taken:
     """Take the client's credential out of a request's head.
 
-    It is looked for in C{Authorization: Bearer}, C{x-api-key}, C{api-key}, C{x-goog-api-key} and, if C{query_key},
-    C{?key=}. The first of these that is there decides; it counts only if it stands there once and is 1-4096 visible
-    ASCII characters. All of them are taken out, and so are C{Proxy-Authorization}, cookies of ours, and any other
-    field or query parameter that holds the token or anything like one that this proxy issues.
+    It is looked for in C{X-LLMProxy-Token}, C{Authorization: Bearer}, C{x-api-key}, C{api-key}, C{x-goog-api-key} and,
+    if C{query_key}, C{?key=}. One of ours (C{sk-lp-…}) counts wherever it stands, whatever stands beside it; where
+    there is none, as with a library user's own tokens, the first place that is there decides, and counts only if it
+    holds one credential of 1-4096 visible ASCII characters.
+
+    All places are emptied, and so are C{Proxy-Authorization}, cookies (only ours, if C{forward_cookies}), the query
+    parameters in which providers take a credential, and any other field or parameter that holds the token or anything
+    like one that this proxy issues.
+
+    L{MissingToken}: two different tokens of ours are there.
     """
-    kept, names, found = _parted(FieldLines.of(lines))
-    if found:
-        first = min(found)
-        token = _only(found[first], bearer=first == AUTHORIZATION)
-    else:
-        token = _only(_query_keys(query)) if query_key and query else None
+    kept, names, found = _parted(FieldLines.of(lines), forward_cookies)
+    in_query = _query_keys(query) if query_key and query else []
+    token = _ours(found, in_query)
+    if token is None:
+        if found:
+            first = min(found)
+            token = _only(found[first], bearer=first == AUTHORIZATION)
+        else:
+            token = _only(in_query)
     whole = b"\n".join(kept)
     rest = FieldLines(kept, names)
     if _PREFIX in whole or (token is not None and token in whole):
         rest = FieldLines.of([line for line in kept if not _tells(line.partition(b":")[2], token)])
     if query:
-        query = _without_credentials(query, token, query_key)
+        query = _without_credentials(query, token)
     return Taken(None if token is None else token.decode("ascii"), rest, query)
 
 
-def _parted(lines: FieldLines) -> tuple[list[bytes], list[bytes], dict[int, list[bytes]]]:
+def _ours(found: dict[int, list[bytes]], in_query: list[bytes]) -> bytes | None:
+    """The token that this proxy has issued, or C{None}."""
+    ours: bytes | None = None
+    for kind, values in (*found.items(), (X_GOOG_API_KEY, in_query)) if in_query else found.items():
+        for value in values:
+            if _PREFIX not in value:
+                continue
+            token = _only([value], bearer=kind == AUTHORIZATION)
+            if token is None or _ISSUED.fullmatch(token) is None or token == ours:
+                continue
+            if ours is not None:
+                raise MissingToken("The request carries two different tokens of this proxy. Send one of them.")
+            ours = token
+    return ours
+
+
+def _parted(lines: FieldLines, forward_cookies: bool) -> tuple[list[bytes], list[bytes], dict[int, list[bytes]]]:
     """The lines that carry no credential with their names, and what the others carry, by their kind."""
     kept, names = list(lines), list(lines.names)
     found: dict[int, list[bytes]] = {}
@@ -84,7 +116,7 @@ def _parted(lines: FieldLines) -> tuple[list[bytes], list[bytes], dict[int, list
     for name in [name for name in names if name in _CARRIERS]:  # most requests have one
         at, kind = names.index(name, at), _CARRIERS[name]
         line = kept[at]
-        if kind == _COOKIE and (others := _cookie(line)):
+        if kind == _COOKIE and forward_cookies and (others := _cookie(line)):
             kept[at] = others
             at += 1
             continue
@@ -96,7 +128,7 @@ def _parted(lines: FieldLines) -> tuple[list[bytes], list[bytes], dict[int, list
 
 def well_formed(token: str) -> bool:
     """Whether C{token} looks like one that this proxy issues: C{sk-lp-} and 32 bytes in base64url."""
-    return _ISSUED.fullmatch(token) is not None
+    return token.isascii() and _ISSUED.fullmatch(token.encode()) is not None
 
 
 def scheme(provider: str, auth: str = "") -> str:
@@ -163,18 +195,18 @@ def _query_keys(query: bytes) -> list[bytes]:
     return [_decoded(value) for name, _, value in pairs if _decoded(name) == b"key"]
 
 
-def _without_credentials(query: bytes, token: bytes | None, query_key: bool) -> bytes | None:
+def _without_credentials(query: bytes, token: bytes | None) -> bytes | None:
     """The query without parameters that carry a credential; every other byte as it was."""
     pairs = query.split(b"&")
-    kept = [pair for pair in pairs if not _carries(pair, token, query_key)]
+    kept = [pair for pair in pairs if not _carries(pair, token)]
     if len(kept) == len(pairs):
         return query
     return b"&".join(kept) if kept else None
 
 
-def _carries(pair: bytes, token: bytes | None, query_key: bool) -> bool:
+def _carries(pair: bytes, token: bytes | None) -> bool:
     name, _, value = pair.partition(b"=")
     name, value = _decoded(name), _decoded(value)
-    if name == b"key" and (query_key or value.startswith(_PREFIX)):
+    if name in _QUERY_CARRIERS:
         return True
     return _tells(value, token) or _tells(name, token)

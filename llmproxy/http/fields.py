@@ -26,7 +26,9 @@ from llmproxy.http.lines import FieldLines
 PASS, DROP, CONNECTION, REQUEST_ID, CORS = range(5)
 
 _HOP_BY_HOP = frozenset(b"keep-alive te trailer transfer-encoding content-length upgrade http2-settings".split())
-CREDENTIALS = frozenset(b"authorization x-api-key api-key x-goog-api-key".split())
+CREDENTIALS = frozenset(
+    b"authorization x-api-key api-key x-goog-api-key ocp-apim-subscription-key x-amz-security-token".split()
+)
 _REQUEST_ONLY = frozenset(
     b"host expect x-http-method-override x-method-override x-http-method "
     b"forwarded x-forwarded x-real-ip x-client-ip client-ip x-cluster-client-ip true-client-ip cf-connecting-ip "

@@ -161,7 +161,7 @@ class Journey:
             exchange.status, exchange.outcome = 204, "complete"
             return
         exchange.route = route = self._routes.match(request.method, request.uri)
-        taken = credentials.take(lines, route.query, route.api.query_key)
+        taken = credentials.take(lines, route.query, route.api.query_key, route.api.forward_cookies)
         if taken.token is None:
             raise errors.MissingToken
         remembering = self._remembering

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.journey.stage import CHAT, KEY, OK, TOKEN, Stage, reply
+from tests.journey.stage import CHAT, KEY, OK, OTHER, TOKEN, Stage, reply
 
 OTHERS = ["User-Agent: sdk/1", "X-Stainless-Lang: python", "Accept-Encoding: gzip, br, zstd", "anthropic-beta: a"]
 
@@ -17,13 +17,14 @@ class Outgoing(Stage):
         self.provider.last.send(OK)
         return sent
 
-    def test_a_credential_in_each_of_four_places(self) -> None:
+    def test_a_credential_in_each_of_the_places(self) -> None:
         """Is taken, and what goes out is the provider's key alone, in the provider's own way."""
         carriers = [
             f"Authorization: Bearer {TOKEN}",
             f"x-api-key: {TOKEN}",
             f"API-Key: {TOKEN}",
             f"X-Goog-Api-Key: {TOKEN}",
+            f"X-LLMProxy-Token: {TOKEN}",
         ]
         for carrier in carriers:
             self.assertEqual(
@@ -59,10 +60,29 @@ class Outgoing(Stage):
             "Proxy-Authorization: Basic eA==",
             f"X-Copy: {TOKEN}",
             f"Cookie: llmproxy_session=s; other=1; c={TOKEN}",
-            path=f"{CHAT}?a=1&token={TOKEN}&b=2",
+            path=f"{CHAT}?a=1&token={TOKEN}&key=AIza-mine&b=2",
         )
         self.assertEqual(sent, ["Host: 203.0.113.5:8000", f"Authorization: Bearer {KEY}", "Content-Length: 2"])
         self.assertEqual(self.first, f"POST {CHAT}?a=1&b=2 HTTP/1.1")
+
+    def test_a_session_beside_the_token(self) -> None:
+        """Goes nowhere: what this proxy issued counts wherever it stands."""
+        for beside in ("Bearer sk-ant-oat01-session", "Bearer ", "", "Basic eA=="):
+            sent = self.sent(f"Authorization: {beside}", f"x-api-key: {TOKEN}", token=None)
+            self.assertEqual(sent, ["Host: 203.0.113.5:8000", f"Authorization: Bearer {KEY}", "Content-Length: 2"])
+
+    def test_two_different_tokens(self) -> None:
+        """Only one can be meant, and which is not guessed."""
+        self.begin()
+        self.assert_refused(reply(self.ask(f"x-api-key: {OTHER}").take()), 401, "missing_token")
+        self.assertEqual(self.network.dialled, 0)
+
+    def test_cookies(self) -> None:
+        """Stay here, unless the API wants them; ours always do."""
+        cookies = "Cookie: session=1; llmproxy_session=2"
+        self.assertEqual(self.sent(cookies)[1:-2], [])
+        self.api = {"forward_cookies": True}
+        self.assertEqual(self.sent(cookies)[1:-2], ["Cookie: session=1"])
 
     def test_hop_by_hop_fields(self) -> None:
         """Stay here, with whatever Connection names."""
@@ -81,16 +101,16 @@ class Outgoing(Stage):
     def test_what_connection_cannot_take_out(self) -> None:
         """Neither the credential nor what frames or describes the body."""
         sent = self.sent(
-            "Connection: close, Authorization, Content-Length, Content-Type, Host, Cookie",
+            "Connection: close, Authorization, Content-Length, Content-Type, Host, Origin",
             "Content-Type: application/json",
-            "Cookie: a=b",
+            "Origin: https://a.example",
         )
         self.assertEqual(
             sent,
             [
                 "Host: 203.0.113.5:8000",
                 "Content-Type: application/json",
-                "Cookie: a=b",
+                "Origin: https://a.example",
                 f"Authorization: Bearer {KEY}",
                 "Content-Length: 2",
             ],

@@ -7,7 +7,7 @@ from typing import Any
 from llmproxy import errors
 from llmproxy.config.model import Api
 from llmproxy.model import Grant
-from tests.journey.stage import BASE_URL, CHAT, OK, TOKEN, Stage, reply, request
+from tests.journey.stage import BASE_URL, CHAT, OK, OTHER, TOKEN, Stage, reply, request
 
 
 class Refusals(Stage):
@@ -28,7 +28,7 @@ class Refusals(Stage):
 
     def test_two_tokens(self) -> None:
         """Nobody can say which of them counts."""
-        self.refused(401, "missing_token", f"Authorization: Bearer {TOKEN}")
+        self.refused(401, "missing_token", f"Authorization: Bearer {OTHER}")
 
     def test_tokens_that_may_not_be_used(self) -> None:
         for error in (errors.TokenNotFound, errors.TokenInactive, errors.TokenExpired):

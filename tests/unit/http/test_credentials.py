@@ -5,7 +5,7 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.errors import UpstreamAuthError
+from llmproxy.errors import MissingToken, UpstreamAuthError
 from llmproxy.http import credentials
 from llmproxy.http.credentials import take
 
@@ -14,7 +14,7 @@ RAW = TOKEN.encode()
 
 
 class Taking(TestCase):
-    def test_each_of_the_four_places(self) -> None:
+    def test_each_of_the_places(self) -> None:
         """Every SDK's own way works, in any case, and leaves nothing behind."""
         for line in (
             b"Authorization: Bearer %s",
@@ -22,14 +22,21 @@ class Taking(TestCase):
             b"X-Api-Key: %s",
             b"Api-Key: %s",
             b"x-goog-api-key: %s",
+            b"X-LLMProxy-Token: %s",
         ):
             with self.subTest(line=line):
                 self.assertEqual(take([b"A: b", line % RAW, b"C: d"]), (TOKEN, [b"A: b", b"C: d"], None))
 
     def test_the_order(self) -> None:
         """The first place decides, wherever it stands; all are emptied."""
-        lines = [b"x-goog-api-key: g", b"api-key: a", b"x-api-key: x", b"Authorization: Bearer t"]
-        for expected in ("t", "x", "a", "g"):
+        lines = [
+            b"x-goog-api-key: g",
+            b"api-key: a",
+            b"x-api-key: x",
+            b"Authorization: Bearer t",
+            b"X-LLMProxy-Token: l",
+        ]
+        for expected in ("l", "t", "x", "a", "g"):
             self.assertEqual(take(lines), (expected, [], None))
             lines.pop()
         self.assertEqual(take(lines), (None, [], None))
@@ -60,12 +67,54 @@ class Taking(TestCase):
         """And is no credential."""
         self.assertEqual(take([b"Proxy-Authorization: Bearer x"]), (None, [], None))
 
-    def test_cookies_of_ours_go(self) -> None:
-        """Others stay, to the byte where none of ours is among them."""
-        self.assertEqual(take([b"Cookie: a=1;b=2"]).lines, [b"Cookie: a=1;b=2"])
-        self.assertEqual(take([b"Cookie:"]).lines, [b"Cookie:"])
-        self.assertEqual(take([b"cookie: a=1; LLMProxy_session=x; b=2"]).lines, [b"cookie: a=1; b=2"])
-        self.assertEqual(take([b"Cookie: llmproxy_session=x"]).lines, [])
+    def test_ours_counts_wherever_it_stands(self) -> None:
+        """What stands beside it is a session of the client's own, or nothing, and goes nowhere."""
+        places = [b"X-LLMProxy-Token: ", b"Authorization: Bearer ", b"x-api-key: ", b"api-key: ", b"x-goog-api-key: "]
+        for place in places:
+            for beside in places:
+                for value in (b"sk-ant-oat01-session", b"", b"sk-lp-short", b"a b", b"Basic eA=="):
+                    lines = [beside + value, place + RAW]
+                    for ordered in (lines, lines[::-1]):
+                        with self.subTest(ordered=ordered):
+                            self.assertEqual(take(ordered), (TOKEN, [], None))
+        self.assertEqual(take([b"Authorization: Basic eA==", b"x-api-key: " + RAW]).token, TOKEN)
+        self.assertEqual(take([b"Authorization: ", b"x-api-key: " + RAW]).token, TOKEN)
+
+    def test_ours_in_several_places(self) -> None:
+        """Counts where it is the same; two different ones are refused, since only one can be meant."""
+        other = b"sk-lp-" + b"Z" * 43
+        same = [b"Authorization: Bearer " + RAW, b"x-api-key: " + RAW]
+        self.assertEqual(take(same, b"key=" + RAW, True), (TOKEN, [], None))
+        for lines, query in (
+            ([*same, b"api-key: " + other], None),
+            ([b"x-api-key: " + RAW, b"x-api-key: " + other], None),
+            (same, b"key=" + other),
+        ):
+            with self.subTest(lines=lines), self.assertRaises(MissingToken):
+                take(lines, query, True)
+        self.assertEqual(take(same, b"key=" + other), (TOKEN, [], None))  # no place for one, unless it is allowed
+
+    def test_credentials_of_other_kinds_go(self) -> None:
+        """Azure's and AWS's own ways to send one, and Google's and Azure's in the query."""
+        lines = [b"Ocp-Apim-Subscription-Key: k", b"X-Amz-Security-Token: t", b"api-key: " + RAW]
+        query = b"key=AIza&api-version=1&subscription-key=k&api-key=k&access_token=ya29&x=y"
+        self.assertEqual(take(lines, query), (TOKEN, [], b"api-version=1&x=y"))
+
+    def test_cookies_go(self) -> None:
+        """A page's session of our own domain is a client's credential."""
+        self.assertEqual(take([b"Cookie: session=1", b"A: 1", b"cookie: b=2"]).lines, [b"A: 1"])
+
+    def test_cookies_that_are_wanted(self) -> None:
+        """Stay, to the byte where none of ours is among them."""
+
+        def left(*lines: bytes) -> list[bytes]:
+            return list(take(lines, forward_cookies=True).lines)
+
+        self.assertEqual(left(b"Cookie: a=1;b=2"), [b"Cookie: a=1;b=2"])
+        self.assertEqual(left(b"Cookie:"), [b"Cookie:"])
+        self.assertEqual(left(b"cookie: a=1; LLMProxy_session=x; b=2"), [b"cookie: a=1; b=2"])
+        self.assertEqual(left(b"Cookie: llmproxy_session=x"), [])
+        self.assertEqual(left(b"Cookie: a=" + RAW), [])
         several = [
             b"cookie: a=1",
             b"A: 1",
@@ -74,7 +123,7 @@ class Taking(TestCase):
             b"Cookie: b=2; llmproxy_x=y",
             b"B: 2",
         ]
-        self.assertEqual(take(several), ("k", [b"cookie: a=1", b"A: 1", b"Cookie: b=2", b"B: 2"], None))
+        self.assertEqual(left(*several), [b"cookie: a=1", b"A: 1", b"Cookie: b=2", b"B: 2"])
 
     def test_the_token_in_another_field(self) -> None:
         """It never leaves, whichever field it was copied into."""
@@ -98,10 +147,10 @@ class Queries(TestCase):
         self.assertEqual(take([], b"k%65y=" + RAW.replace(b"-", b"%2D"), True), (TOKEN, [], None))
 
     def test_the_key_where_not_allowed(self) -> None:
-        """No credential; out if it looks like ours, else none of our business."""
+        """No credential of this proxy, and out all the same: it may be the client's own, and the provider gets ours."""
         self.assertEqual(take([], b"key=" + RAW + b"&a=b"), (None, [], b"a=b"))
         self.assertEqual(take([], b"key=sk-lp-x"), (None, [], None))
-        self.assertEqual(take([], b"key=AIza"), (None, [], b"key=AIza"))
+        self.assertEqual(take([b"api-key: " + RAW], b"k%65y=AIza&a=b"), (TOKEN, [], b"a=b"))
 
     def test_a_header_goes_first(self) -> None:
         """And the key in the query goes all the same."""
@@ -181,8 +230,9 @@ class Properties(TestCase):
     @given(st.lists(st.tuples(carriers, st.sampled_from([RAW, b"other", b""])), max_size=5), st.booleans())
     def test_the_token_never_stays(self, lines: list[tuple[bytes, bytes]], query_key: bool) -> None:
         """Not in a line, not in the query."""
-        taken = take([name + value for name, value in lines], b"key=" + RAW + b"&a=" + RAW, query_key)
-        self.assertNotIn(RAW, b"\n".join([*taken.lines, taken.query or b""]))
+        for cookies in (False, True):
+            taken = take([name + value for name, value in lines], b"key=" + RAW + b"&a=" + RAW, query_key, cookies)
+            self.assertNotIn(RAW, b"\n".join([*taken.lines, taken.query or b""]))
 
     @given(st.lists(st.binary(max_size=20)), st.binary(max_size=40), st.booleans())
     def test_any_bytes(self, lines: list[bytes], query: bytes, query_key: bool) -> None:
