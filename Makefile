@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= etc/apis.yaml
 
-.PHONY: help demo run test check bench endurance cache-tests cache-memory fuzz-management fuzz-http format schema clean
+.PHONY: help demo run test check bench endurance ground-truth cache-tests cache-memory fuzz-management fuzz-http format schema clean
 
 help:           ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -45,6 +45,9 @@ fuzz-management: $(BIN)/.dev ## schemathesis (not in any extra: pip install it) 
 
 fuzz-http: $(BIN)/.dev ## 50,000 examples for every property of the HTTP parser; EXAMPLES=n for more or less
 	HYPOTHESIS_EXAMPLES=$(or $(EXAMPLES),50000) $(BIN)/python -m pytest tests/unit/wire/test_parser.py tests/unit/wire/test_parser_elsewhere.py --hypothesis-show-statistics
+
+ground-truth: $(BIN)/.dev ## 2,000 calls of all dialects: the ledger against the simulator's invoice, in cents; ARGS='CALLS SEED'
+	@$(BIN)/python -m tests.groundtruth $(ARGS)
 
 cache-tests: $(BIN)/.run ## the public HTTP cache suite (npm http-cache-tests) against the daemon; ARGS='--only ID'
 	@$(BIN)/python tests/cachesuite/run.py $(ARGS)

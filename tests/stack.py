@@ -72,6 +72,8 @@ class Stack:
 
     project: str
     token: str
+    settings = SETTINGS
+    keys: Mapping[str, str] = KEYS
 
     def __init__(self, home: Path, more: str = "", further: str = "", env: Mapping[str, str] | None = None) -> None:
         """
@@ -93,7 +95,9 @@ class Stack:
         port = free_port()
         config = self.home / f"{name}.yaml"
         config.write_text(
-            SETTINGS.format(home=self.home, provider=f"http://{HOST}:{self.simulator.port}", port=port, more=self.more)
+            self.settings.format(
+                home=self.home, provider=f"http://{HOST}:{self.simulator.port}", port=port, more=self.more
+            )
             + self.further
         )
         return Daemon("llmproxy", "--config", str(config), port=port, log=self.home / f"{name}.log", env=self.env)
@@ -102,7 +106,7 @@ class Stack:
         with ExitStack() as starting:
             starting.enter_context(self.simulator)
             starting.enter_context(self.daemon)
-            self.project = self.manage("POST", "/manage/projects", {"name": "Team", "api_keys": KEYS})["id"]
+            self.project = self.manage("POST", "/manage/projects", {"name": "Team", "api_keys": dict(self.keys)})["id"]
             self.token = self.new_token()
             self._stack = starting.pop_all()
         return self

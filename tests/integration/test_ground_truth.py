@@ -1,0 +1,132 @@
+"""The ledger against the invoice: every dialect, every thing that is billed, through the started daemon.
+
+The simulator bills by the providers' price pages and shares neither code nor price list with the proxy. What the ledger
+calls exact is that amount to the nano-dollar; what it cannot know it calls unknown or estimated, where this says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.groundtruth.calls import Ask, mixed
+from tests.groundtruth.ground import Ground, by_call
+from tests.groundtruth.judging import Row, judged, table
+
+CALLS = int(os.environ.get("LLMPROXY_TRUTH_CALLS", "500"))
+
+UNKNOWN = {
+    "anthropic batch",
+    "ollama",
+    "ollama, streamed",
+    "openai batch",
+    "openai dall-e",
+    "openai gpt-image edits",
+    "openai speech by characters",
+    "openai speech by tokens",
+    "openai speech by tokens, events",
+    "openai transcription by tokens",
+    "openai whisper",
+}
+"""Kinds whose cost the ledger may call unknown: null, and counted as C{unpriced}."""
+ESTIMATED = {
+    "gemini embedding",  # embedContent tells no usage
+    "openai speech by tokens",  # sound tells none, only its stream of events does
+    "bedrock converse-stream",
+    "bedrock invoke-with-response-stream",
+    "gemini as openai, streamed",
+    "groq, streamed",
+    "moonshot, streamed",
+    "openai background",
+}
+WRONG = {
+    "anthropic compaction",
+    "anthropic compaction, streamed",
+    "anthropic inference_geo",
+    "anthropic inference_geo, streamed",
+    "anthropic odd deltas, streamed",
+    "gemini as openai",
+    "gemini grounded",
+    "gemini grounded, streamed",
+    "gemini tiers",
+    "gemini tiers, streamed",
+    "moonshot",
+    "openai gpt-4o-audio-preview",
+    "openai gpt-4o-audio-preview, streamed",
+    "openai gpt-image edits",
+    "openai responses, file search",
+    "openai responses, file search, streamed",
+    "openai responses, web search",
+    "openai responses, web search, streamed",
+    "openai transcription by tokens",
+    "xai",
+    "xai, streamed",
+}
+"""Faults that are known."""
+
+
+class Books:
+    """What was made, and what both sides say of it."""
+
+    def __init__(self, ground: Ground, asks: list[Ask]) -> None:
+        self.invoice = ground.invoice()
+        self.lines = ground.ledger()
+        self.report = ground.manage("GET", "/manage/usage?group_by=project")["data"]
+        self.rows = judged(asks, by_call(self.invoice["lines"]), by_call(self.lines))
+
+    def kinds(self, part: str) -> set[str]:
+        return {kind for kind, row in self.rows.items() if row.has(part)}
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Books]:
+    asks = mixed(CALLS)
+    with Ground(Path(tmp_path_factory.mktemp("truth"))) as ground:
+        ground.make(asks)
+        yield Books(ground, asks)
+
+
+def test_what_is_called_exact_is_what_the_provider_bills(books: Books) -> None:
+    """To the nano-dollar, call by call."""
+    examples = [f"{kind}: {each}" for kind, row in books.rows.items() if kind not in WRONG for each in row.examples]
+    assert books.kinds("wrong") <= WRONG, "\n".join([table(books.rows), *examples])
+
+
+def test_what_is_not_known_is_said_to_be(books: Books) -> None:
+    assert books.kinds("unknown") <= UNKNOWN, table(books.rows)
+    assert books.kinds("estimated") <= ESTIMATED, table(books.rows)
+
+
+def test_the_report_is_the_sum_of_the_lines(books: Books) -> None:
+    """What an operator is shown hides nothing: sums are those of the lines."""
+    (sums,) = books.report
+    assert sums["requests"] == len(books.lines)
+    assert sums["cost_usd"] == pytest.approx(sum(line["cost_usd"] or 0 for line in books.lines), abs=1e-6)
+
+
+def test_every_call_is_on_the_invoice_once(books: Books) -> None:
+    assert books.invoice["calls"] == CALLS
+    assert books.invoice["unlisted"] == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ({"cost_usd": 0.001, "basis": "exact"}, "right"),
+        ({"cost_usd": 0.0010001, "basis": "exact"}, "wrong"),
+        ({"cost_usd": 0.0, "basis": "exact"}, "wrong"),
+        ({"cost_usd": None, "basis": "exact"}, "unknown"),
+        ({"cost_usd": 0.002, "basis": "estimated"}, "estimated"),
+        (None, "wrong"),
+    ],
+)
+def test_the_judge(line: dict[str, Any] | None, part: str) -> None:
+    """A cost that is a hair too high, 0, or on no line at all is wrong."""
+    shown = dict.fromkeys(("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "answered"))
+    bill = {"nano_usd": 1e6, "units": {"input": 1}}
+    rows: dict[str, Row] = judged([Ask("kind", "/", {}, {})], {0: [bill]}, {0: [] if line is None else [shown | line]})
+    assert [name for name in rows["kind"].parts if rows["kind"].has(name)] == [part]
