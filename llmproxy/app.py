@@ -62,6 +62,7 @@ from llmproxy.observability.access_log import AccessLog
 from llmproxy.observability.event_bus import MemoryBus
 from llmproxy.observability.exposition import render
 from llmproxy.observability.metrics import Metrics, ProxyMetrics
+from llmproxy.observability.repeated_entries import RepeatedEntries
 from llmproxy.proxy.pipeline import Journey
 from llmproxy.proxy.policy import Policy
 from llmproxy.redis import Redis, connect
@@ -94,13 +95,14 @@ class Parts:
     shares: Shares
     quota: Quota
     agents: tuple[Agent, ...]
+    refusals: RepeatedEntries
     caching: Caching | None = None
 
     @property
     def services(self) -> list[IService]:
         """Those of its parts that are to be started and stopped, in this order and back."""
         parts = () if self.caching is None else (self.caching.shelf.cache, self.caching)
-        return [IService(part) for part in parts if IService.providedBy(part)]
+        return [IService(part) for part in (self.refusals, *parts) if IService.providedBy(part)]
 
     def hang_up(self) -> Deferred[None]:
         """Let go of the connections to providers; fire when there are none."""
@@ -135,12 +137,13 @@ def forwarding(
     shares = Shares(settings)
     keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
     caching = _caching(settings, reactor, now)
+    refusals = RepeatedEntries(audit, clock)
     worst = Worst(Prices(own_prices(settings.prices)), {name: provider(api) for name, api in settings.apis.items()})
     quota = Quota(counters, settings.limits, settings.apis, now, worst)
     journey = Journey(
         routes=routes,
         validator=validator,
-        policy=Policy(projects, audit, now, enforce=settings.server.enforce_project_active),
+        policy=Policy(projects, refusals, now, enforce=settings.server.enforce_project_active),
         keys=keys,
         upstreams=upstreams,
         shares=shares,
@@ -153,7 +156,7 @@ def forwarding(
         meters=Meters(settings),
         ledger=ledger,
     )
-    return Parts(routes, journey, keys, upstreams, shares, quota, tuple(agents.values()), caching)
+    return Parts(routes, journey, keys, upstreams, shares, quota, tuple(agents.values()), refusals, caching)
 
 
 def build(
@@ -253,6 +256,7 @@ def build(
     manage = Management(
         projects=store,
         tokens=store,
+        denials=parts.refusals,
         usage=Reports(books, ledger, reactor),
         audit=audit,
         api_names=tuple(settings.apis),

@@ -92,8 +92,18 @@ class TokenNotFound(Unauthorized):
 
 
 class TokenInactive(Unauthorized):
+    """A token that was revoked.
+
+    @ivar token_id: Its id, and C{project_id} its project's; C{""} where that is not known.
+    """
+
     code = "token_inactive"
     message = "This token has been deactivated."
+
+    def __init__(self, message: str = "", *, token_id: str = "", project_id: str = "") -> None:
+        super().__init__(message)
+        self.token_id = token_id
+        self.project_id = project_id
 
 
 class TokenExpired(Unauthorized):

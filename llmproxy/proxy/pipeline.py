@@ -167,7 +167,7 @@ class Journey:
         remembering = self._remembering
         token_key = b"" if remembering is None else remembering.key(taken.token)
         known = None if remembering is None else remembering.known(token_key)
-        exchange.grant = grant = known or await self._validate(taken.token, exchange.client)
+        exchange.grant = grant = known or await self._validate(taken.token, exchange)
         if not self._policy.knows_active(grant):
             await self._policy.guard(grant, exchange.client, exchange.request_id)
         self._policy.check(grant, route, lines, exchange.client)
@@ -200,15 +200,18 @@ class Journey:
             return None
         return cors.preflight(lines, route.api.allowed_origins, route.api.allowed_methods)
 
-    async def _validate(self, token: str, client: str) -> Grant:
+    async def _validate(self, token: str, exchange: Exchange) -> Grant:
         remembering, grant = self._remembering, None
         try:
             if remembering is None:
                 grant = await self._validator.validate_token(token)
             else:
-                grant = await remembering.validate_from(token, client)
+                grant = await remembering.validate_from(token, exchange.client)
         except errors.TokenNotFound:
-            self._guesses.count(client, self._clock.seconds())
+            self._guesses.count(exchange.client, self._clock.seconds())
+            raise
+        except errors.TokenInactive as e:
+            await self._policy.revoked(e, exchange.client, exchange.request_id)
             raise
         except (errors.ProxyError, CancelledError):
             raise

@@ -82,13 +82,24 @@ class Policy:
         except Exception as e:
             refusal = errors.StoreUnavailable("Whether the project is active could not be found out. Try again.")
             refusal.__cause__ = e
+        await self._write(refusal, grant.project_id, grant.token_id, client, request_id)
+        raise refusal
+
+    async def revoked(self, refusal: errors.TokenInactive, client: str, request_id: str) -> None:
+        """An audit entry for a request with a token that was revoked, where it is known whose that was."""
+        if refusal.token_id:
+            await self._write(refusal, refusal.project_id, refusal.token_id, client, request_id)
+
+    async def _write(
+        self, refusal: errors.ProxyError, project_id: str, token_id: str, client: str, request_id: str
+    ) -> None:
         entry = AuditEntry(
             at=self._now(),
             action="request.refused",
-            actor=f"token:{grant.token_id}",
-            outcome="denied" if isinstance(refusal, errors.ProjectInactive) else "error",
-            project_id=grant.project_id,
-            token_id=grant.token_id,
+            actor=f"token:{token_id}",
+            outcome="error" if isinstance(refusal, errors.StoreUnavailable) else "denied",
+            project_id=project_id,
+            token_id=token_id,
             request_id=request_id,
             client=client,
             details={"code": refusal.code},
@@ -99,7 +110,6 @@ class Policy:
             raise
         except Exception as e:
             raise errors.AuditUnavailable("The request was refused, and that could not be written down.") from e
-        raise refusal
 
 
 @lru_cache(1024)

@@ -93,7 +93,7 @@ def grants(connection: Connection, hashed: Sequence[str], now: float) -> dict[st
 
 def _grant(row: Row[Any], now: float) -> Grant | Unauthorized:
     if not row.active:
-        return TokenInactive()
+        return TokenInactive(token_id=row.id, project_id=row.project_id)
     if row.expires_at is not None and row.expires_at <= now:
         return TokenExpired()
     return Grant(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 from tests.integration.flooding import answers, flood
 from tests.processes import HOST
@@ -87,3 +92,41 @@ def test_many_lists_at_once(tmp_path: Path) -> None:
         print(f"{lists} lists meanwhile")
         told("new tokens", seen)
         assert len(seen) > 5 and lists > 8
+
+
+def audited(stack: Stack) -> list[dict[str, Any]]:
+    lines = (stack.home / "audit.jsonl").read_text().splitlines()
+    return [entry for entry in map(json.loads, lines) if entry["action"] in ("request.refused", "management.denied")]
+
+
+def test_refused_requests_fill_no_audit_log(tmp_path: Path) -> None:
+    """Thousands of requests with a revoked token, and of a project that is inactive: two entries each, with the number.
+
+    What was counted is written when the daemon stops.
+    """
+    with Stack(tmp_path) as stack:
+        other = stack.manage("POST", "/manage/projects", {"name": "Other"})["id"]
+        inactive = stack.new_token(project_id=other)
+        stack.manage("PATCH", f"/manage/projects/{other}", {"active": False})
+        made = stack.manage("POST", "/manage/tokens", {"project_id": stack.project})
+        stack.manage("DELETE", f"/manage/tokens/{made['id']}")
+        floods = [flood(stack.daemon.port, 20, 3, token) for token in (inactive, made["token"])]
+        forbidden, revoked = (answers(each) for each in floods)
+        for _ in range(5):
+            with contextlib.suppress(urllib.error.HTTPError):
+                urllib.request.urlopen(
+                    urllib.request.Request(f"{stack.url}/manage/projects", headers={"Authorization": "Bearer x"})
+                )
+        assert set(forbidden) == {"403"} and set(revoked) == {"401"}
+        print(f"refused: {forbidden} {revoked}; entries: {len(audited(stack))}")
+        stack.daemon.stop()
+        entries = audited(stack)
+        counted: Counter[str] = Counter()
+        for entry in entries:
+            details = entry["details"]
+            counted[details.get("code") or details["error"]] += details.get("count", 1)
+        assert counted == {"project_inactive": forbidden["403"], "token_inactive": revoked["401"], "unauthorized": 5}
+        assert len(entries) == 6
+        assert {entry["token_id"] for entry in entries if entry["details"].get("code") == "token_inactive"} == {
+            made["id"]
+        }

@@ -60,6 +60,7 @@ class Desk:
     @ivar standings: Tells how the limits of a C{token} or a C{project} of that id stand.
     @ivar new_id: Makes a project's id.
     @ivar cache: The response cache, or C{None} where there is none; C{counts}: what was counted of all requests.
+    @ivar denials: Where wrong management tokens are written down, if not in C{audit}.
     """
 
     projects: IProjectStore
@@ -76,6 +77,7 @@ class Desk:
     changes: FairLock = field(default_factory=FairLock)
     cache: Contents | None = None
     counts: Callable[[], ProxyMetrics] = ProxyMetrics
+    denials: IAuditLogger | None = None
 
     async def standing(self, owner: str, name: str, allowance: Allowance) -> list[Standing] | None:
         """How these limits stand; C{None} while nobody can tell, which is no reason not to show the rest."""
@@ -175,7 +177,7 @@ class Endpoint:
             self.desk.gate.admit(call.request)
         except Wrong as e:
             # Who knocks on is held back by TooManyFailures, and not written down: he is not to fill the audit log.
-            await self._write(call, Act("management.denied"), "unknown", e)
+            await self._write(call, Act("management.denied"), "unknown", e, self.desk.denials)
             raise
 
     async def _audited(self, call: Call) -> Answer:
@@ -196,7 +198,9 @@ class Endpoint:
         doing: Awaitable[Answer] = getattr(self, call.operation.name)(call)
         return await doing
 
-    async def _write(self, call: Call, act: Act, actor: str, error: Exception | None = None) -> None:
+    async def _write(
+        self, call: Call, act: Act, actor: str, error: Exception | None = None, audit: IAuditLogger | None = None
+    ) -> None:
         entry = AuditEntry(
             at=self.desk.now(),
             action=act.action,
@@ -209,7 +213,7 @@ class Endpoint:
             details=act.details | ({"error": getattr(error, "code", "internal_error")} if error else {}),
         )
         try:
-            await self.desk.audit.log(entry)
+            await (audit or self.desk.audit).log(entry)
         except CancelledError:
             raise
         except Exception as e:

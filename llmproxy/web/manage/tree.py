@@ -38,6 +38,7 @@ class Management(Resource):
     @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
     @param cache: The response cache, if there is one; C{counts}: tells what was counted of all requests.
     @param standings: Tells how limits stand, where anybody counts.
+    @param denials: Where wrong management tokens are written down, if not in C{audit}.
     @param usage: Tells what was used.
     @param clock: For what is counted by time; C{now}: seconds since the epoch, for what is written down.
     """
@@ -51,6 +52,7 @@ class Management(Resource):
         tokens: ITokenStore,
         usage: Reporting,
         audit: IAuditLogger,
+        denials: IAuditLogger | None = None,
         api_names: Collection[str],
         default_api: str = "",
         management_token: str,
@@ -77,6 +79,7 @@ class Management(Resource):
             new_id=new_id,
             cache=cache,
             counts=counts,
+            denials=denials,
         )
         if standings is not None:
             desk = replace(desk, standings=standings)

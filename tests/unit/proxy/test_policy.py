@@ -207,3 +207,21 @@ class Bodies(PolicyCase):
         ]:
             with self.assertRaises(errors.ModelNotAllowed):
                 self.check_body(body, grant, path)
+
+
+class RevokedTokens(PolicyCase):
+    def revoked(self, error: errors.TokenInactive) -> None:
+        self.successResultOf(Deferred.fromCoroutine(self.policy.revoked(error, "192.0.2.1", "request-1")))
+
+    def test_written_down(self) -> None:
+        """Who still uses a token that was revoked can be seen."""
+        self.revoked(errors.TokenInactive(token_id="t", project_id="p"))
+        (entry,) = self.audit.entries
+        self.assertEqual((entry.action, entry.actor, entry.outcome), ("request.refused", "token:t", "denied"))
+        self.assertEqual((entry.project_id, entry.token_id, entry.client), ("p", "t", "192.0.2.1"))
+        self.assertEqual(entry.details, {"code": "token_inactive"})
+
+    def test_nobody_knows_whose(self) -> None:
+        """A validator that does not say whose the token was leaves nothing to write."""
+        self.revoked(errors.TokenInactive())
+        self.assertEqual(self.audit.entries, [])
