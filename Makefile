@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= etc/apis.yaml
 
-.PHONY: help demo run test check bench endurance ground-truth cache-tests cache-memory fuzz-management fuzz-http format schema clean
+.PHONY: help demo run test check bench endurance ground-truth crash-test cache-tests cache-memory fuzz-management fuzz-http format schema clean
 
 help:           ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -48,6 +48,9 @@ fuzz-http: $(BIN)/.dev ## 50,000 examples for every property of the HTTP parser;
 
 ground-truth: $(BIN)/.dev ## 2,000 calls of all dialects: the ledger against the simulator's invoice, in cents; ARGS='CALLS SEED'
 	@$(BIN)/python -m tests.groundtruth $(ARGS)
+
+crash-test: $(BIN)/.dev ## twenty times kill -9 under load: counts and budgets against the ledger; ARGS='TIMES SECONDS'
+	@$(BIN)/python -m tests.crashes $(ARGS)
 
 cache-tests: $(BIN)/.run ## the public HTTP cache suite (npm http-cache-tests) against the daemon; ARGS='--only ID'
 	@$(BIN)/python tests/cachesuite/run.py $(ARGS)
