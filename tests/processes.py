@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Protocol
 
 HOST = "127.0.0.1"
+_READ_AT_START = frozenset(("LD_PRELOAD", "PYTHONPATH"))  # variables that a process that runs already does not see
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.preload"])
 
@@ -129,7 +130,7 @@ class Daemon:
         self._patience = patience
         self._through = through
         self._descriptors = descriptors
-        self._fresh = fresh or bool(through or descriptors) or "LD_PRELOAD" in self._env
+        self._fresh = fresh or bool(through or descriptors) or not _READ_AT_START.isdisjoint(env or {})
         self._process: _Process | None = None
 
     def __enter__(self) -> Daemon:

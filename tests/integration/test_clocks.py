@@ -143,7 +143,7 @@ def test_timeouts_end(stepped: Stepped, step: float) -> None:
     connection = HTTPConnection(HOST, stack.daemon.port, timeout=20)
     headers = {**JSON, "Authorization": f"Bearer {stack.token}", "X-Sim-Delay": "15"}
     begun = time.monotonic()
-    connection.request("POST", "/v1/chat/completions", CHAT, headers)
+    connection.request("POST", "/v1/chat/completions", STREAM, headers)
     time.sleep(0.5)
     stepped.clock.set(step)
     answer = connection.getresponse()
