@@ -165,8 +165,9 @@ class Usage:
     @ivar input_tokens: All input: what was read from the provider's cache and what was written to it included.
     @ivar output_tokens: All output, reasoning included.
     @ivar cost_usd: C{None} where no price is known; never 0 for that.
-    @ivar basis: C{exact} as the provider counted, C{estimated} by its size where the provider told nothing, C{none}
-        where nothing was used or nothing is known.
+    @ivar basis: C{exact} as the provider counted, or as the request says where that is what is billed; C{estimated} by
+        its size where the provider told nothing; C{unknown} where something is billed that nobody can tell; C{none}
+        where nothing was used.
     @ivar model: The model that answered, as the provider calls it.
     @ivar details: What else was counted, by the name of its unit: audio and image tokens, searches, seconds.
     """

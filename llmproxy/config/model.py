@@ -416,6 +416,15 @@ class Price(Section):
     """Input tokens written to the provider's cache; if left out, as any input."""
     output: Amount = 0.0
     """Output tokens, those of reasoning included."""
+    input_audio: Amount | None = None
+    """Input tokens of sound; if left out, as any input."""
+    output_audio: Amount | None = None
+    """Output tokens of sound; if left out, as any output."""
+    request: Amount = 0.0
+    """USD for each request, whatever it uses."""
+    units: dict[str, Amount] = {}
+    """USD for one of what is billed beside tokens, such as `web_searches: 0.01` or `input_characters: 0.000015`. What is
+    left out costs what the provider's list says, and is unknown where that says nothing."""
 
 
 class Sink(BaseModel):
@@ -484,7 +493,8 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     ledger: Ledger = Ledger()
     prices: tuple[Price, ...] = ()
-    """Prices of your own; the first that fits holds. All others are those of the providers' lists."""
+    """Prices of your own: of those that fit a request, the one that names the model most closely. All others are those of
+    the providers' lists."""
     events: Events = Events()
     audit: Audit = Audit()
     logging: Logging = Logging()

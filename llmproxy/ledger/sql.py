@@ -221,7 +221,7 @@ def _summed(lines: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         known[8] += line.reasoning_tokens
         if line.cost_usd is not None:
             known[9] += line.cost_usd
-        elif line.input_tokens or line.output_tokens:
+        elif line.basis != "none":  # it used something that costs
             known[3] += 1
     # In one order everywhere, so that two processes that add to the same rows never wait for each other.
     return [(*key, *values) for key, values in sorted(sums.items())]

@@ -75,7 +75,21 @@ class Meters:
 
 def own_prices(prices: Iterable[Price]) -> list[OwnPrice]:
     """The prices of the settings."""
-    return [OwnPrice(p.api, p.model, p.input, p.output, p.cached, p.cache_write) for p in prices]
+    return [
+        OwnPrice(
+            p.api,
+            p.model,
+            p.input,
+            p.output,
+            p.cached,
+            p.cache_write,
+            p.input_audio,
+            p.output_audio,
+            p.request,
+            dict(p.units),
+        )
+        for p in prices
+    ]
 
 
 def provider(api: Api) -> str:

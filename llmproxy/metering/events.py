@@ -1,6 +1,7 @@
 """Server-sent events, of which a few are kept: those that may tell of usage, and what an estimate needs.
 
-An event that passes whole costs one look for a word. Lines may end with LF, CR or CRLF; pieces may end anywhere.
+An event that passes whole costs one look for a word. Lines may end with LF, CR or CRLF; pieces may end anywhere. Of an
+event that is too long to be kept, the members that may be of use are picked out as it passes.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from collections import deque
 from collections.abc import Iterator
 
 from llmproxy.metering.error_events import may_hold_error, stream_error
+from llmproxy.metering.dialects.registry import MEMBERS, WRAPPERS
+from llmproxy.metering.scanning import Scan
 
 ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+LINE_ENDS = (b"\n",)
 LONGEST = 1024 * 1024  # bytes of an event that is kept whole
-REST = 64 * 1024  # bytes at the end of a longer one, where its usage stands
 SAMPLE = 1024  # bytes of the stream's beginning, and of its end
 LAST = 6  # pieces
 SUSPECTS = 4  # pieces that may hold an error event: one ends a stream, so the last are enough
@@ -29,14 +32,19 @@ class Events:
     @ivar sample: The stream's beginning; C{last}: the piece that came last.
     """
 
-    __slots__ = ("_first", "_kept", "_mark", "_part", "_suspects", "last", "sample", "size")
+    __slots__ = ("_also", "_ends", "_first", "_kept", "_mark", "_part", "_scan", "_suspects", "last", "sample", "size")
 
-    def __init__(self, mark: bytes) -> None:
+    def __init__(self, mark: bytes, also: bytes = b"", ends: tuple[bytes, ...] = ENDS) -> None:
         """
         @param mark: What stands in every event that tells of usage, and in few others.
+        @param also: What stands in other events that L{noticed} wants to see.
+        @param ends: What ends an event.
         """
         self._mark = mark
+        self._also = also
+        self._ends = ends
         self._part = bytearray()
+        self._scan: Scan | None = None
         self._first: bytes | None = None
         self._kept: deque[bytes] = deque(maxlen=LAST)
         self._suspects: deque[bytes] = deque(maxlen=SUSPECTS)
@@ -50,60 +58,96 @@ class Events:
         self.last = data
         if len(self.sample) < SAMPLE:
             self.sample += data[: SAMPLE - len(self.sample)]
-        if self._part or not data.endswith(ENDS):
+        if self._part or not data.endswith(self._ends):
             self._gather(data)
         else:
-            self._look(data)
+            self._pass(data)
 
     def end(self) -> None:
         """Nothing more comes; what was left without its end may be an event all the same."""
         part, self._part = bytes(self._part), bytearray()
-        self._look(part)
+        if self._scan is not None:
+            part = self._scanned(part)
+        self._pass(part)
 
     def error(self) -> str:
         """The code of the error event that the stream ended in; C{""} where there was none."""
-        return stream_error(self._suspects)
+        if self._ends is ENDS:
+            return stream_error(self._suspects)
+        return stream_error(b"data: " + line for piece in self._suspects for line in self.datas(piece))
+
+    def noticed(self, piece: bytes) -> None:
+        """A piece that C{also} stands in."""
 
     def marked(self) -> Iterator[bytes]:
         """The data of the events that may tell of usage: the first of all, and the last ones, in order."""
         for piece in ([] if self._first is None else [self._first]) + list(self._kept):
-            for data in datas(piece):
+            for data in self.datas(piece):
                 if self._mark in data:
                     yield data
+
+    def datas(self, piece: bytes) -> Iterator[bytes]:
+        """The data of each event in C{piece}, or its lines."""
+        return datas(piece) if self._ends is ENDS else (line for line in _LINE.split(piece) if line)
+
+    def _pass(self, piece: bytes) -> None:
+        """One or more whole events."""
+        if self._mark in piece:
+            if self._first is None:
+                self._first = piece
+            else:
+                self._kept.append(piece)
+        if self._also and self._also in piece:
+            self.noticed(piece)
+        if may_hold_error(piece):
+            self._suspects.append(piece)
 
     def _gather(self, data: bytes) -> None:
         """Put events together that come in pieces; only what is new is looked at."""
         part = self._part
         seen = max(len(part) - 3, 0)
         part += data
-        end = max(part.rfind(mark, seen) + len(mark) if part.rfind(mark, seen) >= 0 else 0 for mark in ENDS)
+        if self._scan is not None:
+            end = min((at + len(mark) for mark in self._ends if (at := part.find(mark, seen)) >= 0), default=0)
+            if not end:
+                self._overflow()
+                return
+            head = bytes(part[:end])
+            del part[:end]
+            self._pass(self._scanned(head))
+            seen = 0
+        end = max(at + len(mark) if (at := part.rfind(mark, seen)) >= 0 else 0 for mark in self._ends)
         if end:
             whole = bytes(part[:end])
             del part[:end]
-            self._look(whole)
+            self._pass(whole)
         if len(part) > LONGEST:
-            del part[:-REST]
+            self._overflow()
 
-    def _look(self, piece: bytes) -> None:
-        """Keep whole events that may tell of usage or of an error."""
-        if self._mark in piece:
-            self._keep(piece)
-        if may_hold_error(piece):
-            self._suspects.append(piece)
+    def _overflow(self) -> None:
+        """The event is too long to be kept."""
+        part = self._part
+        if self._scan is None:
+            self._scan = Scan(MEMBERS, WRAPPERS)
+        self._scan.feed(bytes(part[:-3]))
+        del part[:-3]
 
-    def _keep(self, piece: bytes) -> None:
-        if self._first is None:
-            self._first = piece
-        else:
-            self._kept.append(piece)
+    def _scanned(self, rest: bytes) -> bytes:
+        """What was of use in an event that was too long, as a shorter one."""
+        scan, self._scan = self._scan, None
+        assert scan is not None
+        scan.feed(rest)
+        members = (b'"%b":%b' % (name, value.strip()) for name, value in scan.values.items() if value.strip())
+        event = b"{" + b",".join(members).replace(b"\n", b" ").replace(b"\r", b" ") + b"}"
+        return b"data: " + event + b"\n\n" if self._ends is ENDS else event
 
 
 def datas(piece: bytes) -> Iterator[bytes]:
-    """The data of each event in C{piece}. What is not a field is taken for the rest of an event that was too long."""
+    """The data of each event in C{piece}."""
     for event in _BLANK.split(piece):
         lines = [line for line in _LINE.split(event) if line.startswith(b"data")]
         found = [line[5:].removeprefix(b" ") for line in lines if line[4:5] == b":"]
         if found:
             yield b"\n".join(found)
         elif event and not event.startswith((b":", b"event:", b"id:", b"retry:")):
-            yield event
+            yield event  # an answer of another kind than its type says

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -12,9 +11,13 @@ from pydantic_core import from_json
 from llmproxy.http import fields
 from llmproxy.metering import estimating
 from llmproxy.metering.decoding import Decoder
+from llmproxy.metering.dialects import registry
+from llmproxy.metering.dialects.operation import UNKNOWN, Members, Operation, Units
+from llmproxy.metering.dialects.reading import NOTHING, Call, Reading, merged
+from llmproxy.metering.dialects.registry import MEMBERS, WRAPPERS, read
 from llmproxy.metering.error_events import body_error
-from llmproxy.metering.events import SAMPLE, Events
-from llmproxy.metering.extraction import NOTHING, Told, Units, count, merged, told
+from llmproxy.metering.events import ENDS, LINE_ENDS, SAMPLE, Events
+from llmproxy.metering.extraction import count, parts
 from llmproxy.metering.prices import Prices
 from llmproxy.metering.scanning import Scan
 from llmproxy.model import Usage
@@ -23,21 +26,17 @@ WHOLE = 2 << 20  # bytes of a JSON body that are kept and read at once; a longer
 
 PIECES = 2048  # of such a body
 
-WANTED = frozenset(
-    b"usage usageMetadata usage_info model modelVersion service_tier amazon-bedrock-invocationMetrics error".split()
-)
-_MADE = re.compile(
-    rb"/(?:chat/completions|completions|responses|messages|converse|converse-stream|invoke|invoke-with-response-stream)$"
-    rb"|:(?:generateContent|streamGenerateContent|rawPredict|streamRawPredict)$"
-)
-_EMBEDDED = re.compile(rb"/embeddings$|:(?:embedContent|batchEmbedContents)$")
 _MODEL = re.compile(rb'"model(?:Version)?"\s*:\s*"([^"\\]{1,128})"')
 _FIELDS = frozenset(
     {"input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "output_reasoning_tokens"}
 )
 _NONE: Mapping[str, int] = {}
 UNUSED = Usage()
+FREE = Usage(cost_usd=0.0)
+BILLED = Usage(basis="unknown")
+"""What costs something that nobody can tell."""
 _DECODED = (b"gzip", b"x-gzip", b"deflate")
+_LINES = (b"application/x-ndjson", b"application/jsonl", b"application/x-jsonlines")
 
 
 class Dialect(NamedTuple):
@@ -45,35 +44,38 @@ class Dialect(NamedTuple):
 
     @ivar api: The API's name in the settings; C{provider} the provider's in genai-prices, or C{""}.
     @ivar prices: What is counted costs so much.
-    @ivar mark: What stands in every event that tells of usage.
-    @ivar takes: Whether a request there is text that counts as input; C{makes}: whether text is made there. What is
-        neither is never estimated.
+    @ivar operation: What a request there does.
     """
 
     api: str
     provider: str
     prices: Prices
-    mark: bytes
-    takes: bool
-    makes: bool
+    operation: Operation = UNKNOWN
+
+    @property
+    def takes(self) -> bool:
+        """Whether a request there is text that counts as input."""
+        return self.operation.takes_text
+
+    @property
+    def makes(self) -> bool:
+        """Whether text is made there. What is neither taken nor made is never estimated."""
+        return self.operation.makes_text
 
 
 def dialect(api: str, provider: str, prices: Prices, path: bytes) -> Dialect:
     """The dialect of what an API has at C{path}."""
-    makes = _MADE.search(path) is not None
-    gemini = provider == "google" or path.endswith(b"enerateContent")
-    mark = b"usageMetadata" if gemini and b"/interactions" not in path else b'_tokens"'
-    return Dialect(api, provider, prices, mark, makes or _EMBEDDED.search(path) is not None, makes)
+    return Dialect(api, provider, prices, registry.operation(provider, path))
 
 
 class _Tap(Protocol):
     """What reads a body: takes its bytes, tells what they say of usage, and how much text there is in them."""
 
     def feed(self, data: bytes) -> object: ...
-    def told(self) -> Told: ...
+    def reading(self) -> Reading: ...
     def text(self) -> float: ...
     def error(self) -> str:
-        """The code of the error that it is or ends in, once it was C{told}; C{""} where there is none."""
+        """The code of the error that it is or ends in, once it was read; C{""} where there is none."""
 
 
 class Meter:
@@ -83,7 +85,7 @@ class Meter:
     @ivar error: Once it is measured, the provider's code for the error that the answer is or ended in; else C{""}.
     """
 
-    __slots__ = ("_decoder", "_dialect", "_size", "_tap", "_told", "error", "feed")
+    __slots__ = ("_decoder", "_dialect", "_invocation", "_size", "_tap", "_tier", "error", "feed")
 
     def __init__(self, dialect: Dialect, lines: Sequence[bytes] = ()) -> None:
         """
@@ -93,11 +95,16 @@ class Meter:
         self._decoder: Decoder | None = None
         self._size = 0
         self.error = ""
-        self._told = _invocation(lines) if dialect.provider == "aws" else None
+        self._invocation = _invocation(lines) if dialect.provider == "aws" else None
+        tier = fields.value(lines, b"x-gemini-service-tier") if dialect.provider == "google" else None
+        self._tier = b"" if tier is None else tier
         kind, encoding = _described(lines)
         self._tap: _Tap | None = None
+        operation = dialect.operation
         if kind == b"text/event-stream":
-            self._tap = _Stream(dialect.mark)
+            self._tap = _Stream(operation.mark, operation.also)
+        elif kind in _LINES:
+            self._tap = _Stream(operation.mark, operation.also, LINE_ENDS)
         elif kind.endswith(b"json"):
             self._tap = _Body()
         self.feed = self._count if self._tap is None else self._tap.feed
@@ -111,30 +118,71 @@ class Meter:
     def _count(self, data: bytes) -> None:
         self._size += len(data)
 
-    def measured(self, *, asked: str, given: int, complete: bool, at: float) -> Usage:
+    def measured(self, *, asked: str, given: int, complete: bool, at: float, members: Members = _NONE) -> Usage:
         """What was used; never raises. To be called once.
 
         @param asked: The model that the client asked for.
         @param given: Bytes of the request's body.
         @param complete: Whether the answer came to its end.
         @param at: Seconds since the epoch.
+        @param members: The request's own top-level members, as far as they are known.
         """
+        home = self._dialect
         tap = None if self._decoder is not None and self._decoder.failed else self._tap
-        said = NOTHING if tap is None else tap.told()
+        said = NOTHING if tap is None else tap.reading()
         self.error = "" if tap is None else tap.error()
         complete = complete and not self.error
-        units = None if said.usage is None else count(said.usage, self._dialect.provider)
-        if units is None and self._told is not None:
-            units, said = self._told, said._replace(final=True)
+        if home.operation.free:
+            return FREE
+        units = None if said.usage is None else count(said.usage, home.provider)
+        if units is None and self._invocation is not None:
+            units, said = self._invocation, said._replace(final=True)
         basis, details = "exact", _NONE
         if units is None or not (complete if said.final is None else said.final):
+            if units is None and not (home.takes or home.makes):
+                return self._requested(said, asked, members, at)
             units, details = self._estimated(tap, units or {}, given)
-            basis = "estimated" if units else "none"
-        cost = None
-        if units:
-            home = self._dialect
-            cost = home.prices.cost(home.api, home.provider, said.model, asked, units, at, said.tier, said.speed)
-        return _usage(units, cost, basis, said.model, details)
+            basis = "estimated"
+        if said.terms.tier == "" and self._tier:
+            said = said._replace(terms=said.terms._replace(tier=self._tier.decode("latin-1").lower()))
+        called = said.units()
+        cost = self._cost(said, asked, {**units, **called} if called else units, at)
+        if said.usage is not None and (own := parts(said.usage, home.provider)):
+            units = _added(each for _, each in own)
+        return _usage({**units, **called} if called else units, cost, basis, said.model, details)
+
+    def _requested(self, said: Reading, asked: str, members: Members, at: float) -> Usage:
+        """What is told by the request alone."""
+        home = self._dialect
+        units = home.operation.billed_by_request(said.model or asked, members)
+        if not units:
+            return BILLED if units is None else UNUSED
+        cost = home.prices.cost(home.api, home.provider, said.model, asked, units, at, said.terms)
+        return _usage(units, cost, "exact", said.model, _NONE)
+
+    def _cost(self, said: Reading, asked: str, units: Units, at: float) -> float | None:
+        """USD: as the provider charged it, where it says so, else by its prices."""
+        home = self._dialect
+        own = home.prices.own(home.api, said.model, asked)
+        if own is None and said.usage is not None:
+            charged = registry.charged(home.provider, said.usage)
+            if charged is not None:
+                return charged
+        worked: list[tuple[str, Units]] = [("", units)]
+        if said.usage is not None and (own_parts := parts(said.usage, home.provider)):
+            beside = {unit: size for unit, size in units.items() if not unit.endswith("_tokens")}
+            worked = [*own_parts, *([("", beside)] if beside else [])]
+        for name, usage in said.others:
+            found = count(usage, home.provider)
+            worked.append((name, found or {"image_generations": 1}))
+        total = 0.0
+        for name, each in worked:
+            model, wanted = (name, "") if name else (said.model, asked)
+            cost = home.prices.cost(home.api, home.provider, model, wanted, each, at, said.terms)
+            if cost is None:
+                return None
+            total += cost
+        return total
 
     def _estimated(self, tap: _Tap | None, known: Units, given: int) -> tuple[Units, dict[str, int]]:
         """The most likely counts, and in C{details} what they can be at most."""
@@ -146,6 +194,15 @@ class Meter:
             units["output_tokens"] = max(known.get("output_tokens", 0), estimating.tokens(text))
             bounds["output_bound"] = int(max(units["output_tokens"], text))
         return units, bounds
+
+
+def _added(parts: Iterable[Units]) -> Units:
+    """The sum of what several models used for one answer."""
+    units: Units = {}
+    for part in parts:
+        for unit, size in part.items():
+            units[unit] = units.get(unit, 0) + size
+    return units
 
 
 def unanswered(dialect: Dialect, *, asked: str, given: int, at: float) -> Usage:
@@ -182,10 +239,13 @@ def _usage(units: Units, cost: float | None, basis: str, model: str, details: Ma
 class _Body:
     """A JSON body: kept while it is short, scanned beyond."""
 
-    __slots__ = ("_error", "_kept", "_scan", "_size")
+    __slots__ = ("_calls", "_error", "_kept", "_place", "_scan", "_seam", "_size")
 
     def __init__(self) -> None:
+        self._calls: set[Call] = set()
         self._error = ""
+        self._seam = b""
+        self._place = 0
         self._kept: list[bytes] = []
         self._scan: Scan | None = None
         self._size = 0
@@ -194,19 +254,23 @@ class _Body:
         self._size += len(data)
         if self._scan is not None:
             self._scan.feed(data)
+            self._notice(data)
         else:
             self._kept.append(data)
             if self._size > WHOLE or len(self._kept) > PIECES:
                 self._scan_on()
 
-    def told(self) -> Told:
+    def reading(self) -> Reading:
         if self._scan is None:
             whole = b"".join(self._kept)
             said, self._kept = _parsed(whole), [whole]
-            if isinstance(said, dict):
+            if isinstance(said, dict | list):
                 self._kept = []  # the exchange may be remembered for longer
                 self._error = body_error(said)
-                return told(said, True)
+                return read(said, True) if isinstance(said, dict) else _together(said)
+            if b"\n{" in whole:  # one object a line, under another name
+                self._kept = []
+                return _together(_parsed(line) for line in whole.splitlines())
             self._scan_on()
         return self._scanned()
 
@@ -217,30 +281,50 @@ class _Body:
         return self._error
 
     def _scan_on(self) -> None:
-        self._scan = Scan(WANTED)
-        for piece in self._kept:
+        self._scan = Scan(MEMBERS, WRAPPERS)
+        kept, self._kept = self._kept, []
+        for piece in kept:
             self._scan.feed(piece)
-        self._kept = []
+            self._notice(piece)
 
-    def _scanned(self) -> Told:
+    def _notice(self, piece: bytes) -> None:
+        """Count the calls of tools in an answer that is not parsed; text in it has its quotation marks escaped."""
+        piece = self._seam + piece
+        for found in registry.CALL.finditer(piece):
+            self._calls.add((registry.CALLS[found[1].decode()], str(self._place + found.start())))
+        self._seam = piece[-64:]
+        self._place += len(piece) - len(self._seam)
+
+    def _scanned(self) -> Reading:
         """What stands at the top; where that is a list, its answers were made one after the other."""
         assert self._scan is not None
         found = {name.decode(): _parsed(raw) for name, raw in self._scan.values.items()}
         self._error = body_error(found)
-        return told(found, not self._scan.is_list)
+        said = read(found, not self._scan.is_list)
+        return said._replace(calls=said.calls | self._calls) if self._calls else said
 
 
 class _Stream(Events):
-    """A stream of events."""
+    """A stream of events, or of one JSON object a line."""
 
-    __slots__ = ()
+    __slots__ = ("_calls",)
 
-    def told(self) -> Told:
+    def __init__(self, mark: bytes, also: bytes, ends: tuple[bytes, ...] = ENDS) -> None:
+        super().__init__(mark, also, ends)
+        self._calls: frozenset[Call] = frozenset()
+
+    def noticed(self, piece: bytes) -> None:
+        for data in self.datas(piece):
+            if b'_call"' in data or b"webSearchQueries" in data:
+                self._calls |= read(_parsed(data)).calls
+
+    def reading(self) -> Reading:
         self.end()
-        found = NOTHING
-        for data in self.marked():
-            said = _parsed(data)
-            found = merged(found, told(_fragment(data) if said is None else said))
+        found = _together(_parsed(data) for data in self.marked())
+        if calls := self._calls:
+            if any(unit == "web_search_previews" for unit, _ in found.calls):
+                calls = frozenset(call for call in calls if call[0] != "web_searches")
+            found = found._replace(calls=found.calls | calls)
         if not found.model and (model := _MODEL.search(self.sample)):
             found = found._replace(model=model[1].decode("utf-8", "replace"))
         return found
@@ -248,6 +332,14 @@ class _Stream(Events):
     def text(self) -> float:
         samples = [self.sample] if self.size <= len(self.sample) else [self.sample, self.last[-SAMPLE:]]
         return self.size * estimating.share(samples)
+
+
+def _together(said: Iterable[Any]) -> Reading:
+    """What several events, or the answers of a list, tell together."""
+    found = NOTHING
+    for each in said:
+        found = merged(found, read(each))
+    return found
 
 
 def _described(lines: Iterable[bytes]) -> tuple[bytes, bytes]:
@@ -269,16 +361,4 @@ def _parsed(raw: bytes) -> Any:
     try:
         return from_json(raw)
     except ValueError:
-        return None
-
-
-def _fragment(data: bytes) -> Any:
-    """The usage object in what is left of an event that was too long to be kept."""
-    at = data.rfind(b'"usage"')
-    if at <= 0 or data[at - 1 : at] == b"\\":
-        return None
-    text = data[at + 7 :].decode("utf-8", "replace").lstrip(" \t\r\n:")
-    try:
-        return {"usage": json.JSONDecoder().raw_decode(text)[0]}
-    except (ValueError, RecursionError):
         return None

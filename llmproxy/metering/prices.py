@@ -1,4 +1,9 @@
-"""What a count of tokens costs: by the operator's own prices, else by C{genai-prices}' list, which came with it."""
+"""What a count costs: by the operator's own prices, else by the list of C{genai-prices} and what the dialects add to it.
+
+What has no price is unknown, never cheaper: a count that the list has no price for is billed like what it is part of
+(reasoning like other output, what was cached without a price of its own like other input) only where that is how
+providers bill it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from genai_prices.data_snapshot import get_snapshot
-from genai_prices.decompose import is_descendant_or_self
+from genai_prices.data_units import unit_data
 from genai_prices.types import (
     ModelInfo,
     ModelPrice,
@@ -20,20 +25,29 @@ from genai_prices.types import (
     TieredPrices,
     TimeOfDateConstraint,
 )
-from genai_prices.types import Usage as Counts
-from genai_prices.units import UnitDef
+from genai_prices.units import UnitDef, UnitRegistry
 
-from llmproxy.metering.extraction import Units
+from llmproxy.metering.dialects import registry
+from llmproxy.metering.dialects.operation import Units
+from llmproxy.metering.dialects.reading import Terms
 
-REMEMBERED = 4096  # models
-MAIN = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "output_reasoning_tokens")
+MAX_REMEMBERED = 4096  # models
+USUAL = Terms()
+MAIN = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+
+_UNITS = UnitRegistry(unit_data)
+_TOKENS = frozenset(name for name, unit in _UNITS.units.items() if unit.dimensions.get("family") == "tokens")
+_DEARER = frozenset(name for name in _TOKENS if _UNITS.units[name].dimensions.get("modality") in ("audio", "image"))
 
 
 class OwnPrice(NamedTuple):
     """What an operator says that a model costs, in USD for a million tokens.
 
     @ivar api: A glob for the API's name; C{model} one for the model's.
-    @ivar cached: For input read from the provider's cache; C{None}: as any input. Likewise C{cache_write}.
+    @ivar cached: For input read from the provider's cache; C{None}: as any input. Likewise C{cache_write},
+        C{input_audio}, and C{output_audio} for output.
+    @ivar request: USD for each request, whatever it uses.
+    @ivar units: USD for one of each other unit, by its name.
     """
 
     api: str
@@ -42,16 +56,48 @@ class OwnPrice(NamedTuple):
     output: float = 0.0
     cached: float | None = None
     cache_write: float | None = None
+    input_audio: float | None = None
+    output_audio: float | None = None
+    request: float = 0.0
+    units: Mapping[str, float] = {}
 
-    def cost(self, units: Mapping[str, int | float], at: float) -> float:
-        read, written = units.get("cache_read_tokens", 0), units.get("cache_write_tokens", 0)
-        fresh = max(units.get("input_tokens", 0) - read - written, 0)
-        return (
+    def cost(self, units: Mapping[str, int | float], listed: Listed | None = None) -> float | None:
+        """USD; C{None} where something was used that this says nothing of, and the list neither.
+
+        @param listed: What the list says of the model.
+        """
+        get = units.get
+        read, written = get("cache_read_tokens", 0), get("cache_write_tokens", 0)
+        heard = 0 if self.input_audio is None else get("input_audio_tokens", 0)
+        spoken = 0 if self.output_audio is None else get("output_audio_tokens", 0)
+        fresh = max(get("input_tokens", 0) - read - written - heard, 0)
+        total = (
             fresh * self.input
             + read * (self.input if self.cached is None else self.cached)
             + written * (self.input if self.cache_write is None else self.cache_write)
-            + units.get("output_tokens", 0) * self.output
-        ) / 1e6
+            + heard * (self.input_audio or 0.0)
+            + max(get("output_tokens", 0) - spoken, 0) * self.output
+            + spoken * (self.output_audio or 0.0)
+        ) / 1e6 + self.request
+        for unit, size in units.items():
+            if unit in _TOKENS or not size:
+                continue
+            price = self.units.get(unit)
+            if price is None:
+                price = None if listed is None else listed.price_of(unit)
+            if price is None:
+                return None
+            total += size * price
+        return total
+
+    def specificity(self) -> tuple[tuple[bool, int], tuple[bool, int]]:
+        """How closely it says what it is for; the greatest holds."""
+        return _closeness(self.model), _closeness(self.api)
+
+
+def _closeness(glob: str) -> tuple[bool, int]:
+    """A name comes before any glob, and of two globs that with more that is literal."""
+    return not any(sign in glob for sign in "*?["), sum(character not in "*?" for character in glob)
 
 
 class _Step(NamedTuple):
@@ -66,40 +112,47 @@ class _Step(NamedTuple):
 class Listed(NamedTuple):
     """A model of the list, and the sum that its price is for requests of one kind.
 
-    @ivar context: What the price hangs on besides: C{service_tier}, C{speed}.
+    @ivar steps: What is priced; empty where the price for requests of this kind is not known.
+    @ivar unknown: Units of which one has a price of its own that is not known.
+    @ivar factor: What the price of tokens is multiplied by.
     @ivar since: The sum holds from then on, C{until} then; seconds since the epoch.
+    @ivar least: What is billed at least, by unit.
     """
 
-    model: ModelInfo
-    provider: Provider
-    context: Mapping[str, str]
     steps: tuple[_Step, ...]
-    since: float
-    until: float
+    unknown: frozenset[str]
+    factor: float = 1.0
+    since: float = 0.0
+    until: float = inf
+    least: Mapping[str, float] = {}
 
-    def cost(self, units: Mapping[str, int | float], at: float) -> float | None:
-        """As genai-prices' own C{calc_price}, but with what can be done beforehand done once."""
-        if self.provider.id != "groq" and (cost := _sum(self.steps, units)) is not None:
-            return cost
-        moment = datetime.fromtimestamp(at, UTC)
-        for keys in (units, MAIN):
-            counts = Counts(**{key: units[key] for key in keys if key in units})
-            try:
-                found = self.model.calc_price(
-                    counts, self.provider, genai_request_timestamp=moment, price_context=self.context
-                )
-            except (ValueError, ArithmeticError):
-                continue  # details that do not add up: then without them
-            return float(found.total_price)
-        return None
+    def cost(self, units: Mapping[str, int | float]) -> float | None:
+        """USD; C{None} where it is not known."""
+        if not self.steps:
+            return None
+        known = self.unknown
+        if not known.isdisjoint(units) and any(size and unit in known for unit, size in units.items()):
+            return None
+        if self.least:
+            units = {unit: max(size, self.least.get(unit, 0)) if size else size for unit, size in units.items()}
+        cost = _sum(self.steps, units, self.factor)
+        if cost is None and not any(size and unit in _DEARER for unit, size in units.items()):
+            # Details that do not add up: then without them.
+            main = {unit: size for unit, size in units.items() if unit in MAIN or unit not in _TOKENS}
+            cost = _sum(self.steps, main, self.factor)
+        return cost
+
+    def price_of(self, unit: str) -> float | None:
+        """USD for one of a unit."""
+        return next((step.price for step in self.steps if step.unit == unit), None)
 
 
 class Prices:
     """Prices by API, provider and model."""
 
     def __init__(self, own: Iterable[OwnPrice] = ()) -> None:
-        self._own = tuple(own)
-        self._known: dict[tuple[str, str, str, str, str, str], OwnPrice | Listed | None] = {}
+        self._own = sorted(own, key=OwnPrice.specificity, reverse=True)  # of two that are as close, the first
+        self._known: dict[tuple[str, str, str, str, Terms], tuple[OwnPrice | None, Listed | None]] = {}
 
     def cost(
         self,
@@ -109,56 +162,76 @@ class Prices:
         asked: str,
         units: Mapping[str, int | float],
         at: float,
-        tier: str = "",
-        speed: str = "",
+        terms: Terms = USUAL,
     ) -> float | None:
         """USD for these counts, or C{None} where no price is known; never 0 for that.
 
         @param provider: The provider's name in genai-prices, or C{""}.
         @param answered: The model that answered; where that has no price, the one that was C{asked} for.
         @param at: Seconds since the epoch.
-        @param tier: The service tier that it was answered with.
         """
-        key = (api, provider, answered, asked, tier, speed)
-        try:
-            price = self._known[key]
-        except KeyError:
-            price = self._learn(key, at)
-        if price.__class__ is Listed and not price.since <= at < price.until:
-            price = self._learn(key, at)
-        return None if price is None else price.cost(units, at)
+        key = (api, provider, answered, asked, terms)
+        found = self._known.get(key)
+        if found is None or (found[1] is not None and not found[1].since <= at < found[1].until):
+            if len(self._known) >= MAX_REMEMBERED:
+                self._known.clear()  # only clients that make up models get here
+            found = self._known[key] = self._look_up(*key, at)
+        own, known = found
+        if own is not None:
+            return own.cost(units, known)
+        return None if known is None else known.cost(units)
 
-    def _learn(self, key: tuple[str, str, str, str, str, str], at: float) -> OwnPrice | Listed | None:
-        if len(self._known) >= REMEMBERED:
-            self._known.clear()  # only clients that make up models get here
-        found = self._known[key] = self._look_up(*key, at)
-        return found
+    def own(self, api: str, answered: str, asked: str) -> OwnPrice | None:
+        """The operator's own price: the closest one for the name that answered or was asked for."""
+        return next(
+            (
+                own
+                for own in self._own
+                if fnmatchcase(api, own.api)
+                and any(name and fnmatchcase(name, own.model) for name in (answered, asked))
+            ),
+            None,
+        )
 
     def _look_up(
-        self, api: str, provider: str, answered: str, asked: str, tier: str, speed: str, at: float
-    ) -> OwnPrice | Listed | None:
-        models = [name for name in (answered, asked) if name]
-        for name in models:
-            for own in self._own:
-                if fnmatchcase(api, own.api) and fnmatchcase(name, own.model):
-                    return own
+        self, api: str, provider: str, answered: str, asked: str, terms: Terms, at: float
+    ) -> tuple[OwnPrice | None, Listed | None]:
+        own = self.own(api, answered, asked)
         everyone = get_snapshot().providers
         home = next((each for each in everyone if each.id == provider), None)
         if home is None:
-            return None
-        for name in models:
+            return own, None
+        names = [name for name in (answered, asked) if name]
+        for name in names:
             if (model := home.find_model(name, all_providers=everyone)) is not None:
-                return listed(model, home, at, {"service_tier": tier, "speed": speed})
-        return None
+                return own, listed(model, home, at, terms, registry.prices(provider, name))
+        for name in names:
+            if extra := registry.prices(provider, name):
+                return own, listed(None, home, at, terms, extra)
+        return own, None
 
 
-def listed(model: ModelInfo, provider: Provider, at: float, context: Mapping[str, str]) -> Listed:
-    """What a model of the list costs at a time."""
+def listed(
+    model: ModelInfo | None,
+    provider: Provider,
+    at: float,
+    terms: Terms = USUAL,
+    extra: Mapping[str, float] | None = None,
+) -> Listed:
+    """What a model of the list costs at a time.
+
+    @param extra: USD for one of each unit that the list has no price for.
+    """
     moment = datetime.fromtimestamp(at, UTC)
-    variants = _matching(model, provider, context)
-    conditions = [variant.constraint for variant in variants]
-    if not isinstance(model.prices, ModelPrice):
-        conditions += [each.constraint for each in model.prices]
+    context = registry.context(provider.id, terms)
+    factor = registry.factor(provider.id, terms)
+    if context is None or factor is None:
+        return Listed((), frozenset())
+    variants, conditions = _matching(model, provider, context)
+    if variants is None:
+        return Listed((), frozenset())
+    if model is not None and not isinstance(model.prices, ModelPrice):
+        conditions = [*conditions, *(each.constraint for each in model.prices)]
     since, until = 0.0, inf
     if any(isinstance(condition, StartDateConstraint) for condition in conditions):
         since = at - at % 86400
@@ -166,16 +239,30 @@ def listed(model: ModelInfo, provider: Provider, at: float, context: Mapping[str
     if any(isinstance(condition, TimeOfDateConstraint) for condition in conditions):
         since = until = at
     held = [v for v in variants if v.constraint is None or v.constraint.active(moment)]
-    price = _overridden(model.get_prices(moment), held)
-    return Listed(model, provider, context, _steps(price), since, until)
+    if variants and not held and context:
+        return Listed((), frozenset(), since=since, until=until)
+    base = ModelPrice() if model is None else model.get_prices(moment)
+    steps = _steps(_overridden(base, held), extra or {})
+    named = "" if model is None else model.id
+    return Listed(steps, _unknown(steps, provider.id, named), factor, since, until, registry.least(provider.id, named))
 
 
-def _matching(model: ModelInfo, provider: Provider, context: Mapping[str, str]) -> tuple[PriceVariant, ...]:
-    """Those whose words are those of the request; a model that is another provider's has none here."""
-    if not any(model is own for own in provider.models):
-        return ()
-    variants = model.price_variants or ()
-    return tuple(v for v in variants if all(context.get(name) == value for name, value in v.when.items()))
+def _matching(
+    model: ModelInfo | None, provider: Provider, context: Sequence[Mapping[str, str]]
+) -> tuple[Sequence[PriceVariant] | None, list[Any]]:
+    """The prices for requests of this kind; C{None} where it has a price of its own that is not known.
+
+    @param context: The kinds as which it may be priced, the closest first; empty for the usual price.
+    """
+    if not context:
+        return (), []
+    own = model is not None and any(model is each for each in provider.models)
+    variants = (model.price_variants or ()) if own and model is not None else ()
+    for words in context:
+        found = [v for v in variants if all(words.get(name) == value for name, value in v.when.items())]
+        if found:
+            return found, [v.constraint for v in found]
+    return None, []
 
 
 def _overridden(price: ModelPrice, variants: Sequence[PriceVariant]) -> ModelPrice:
@@ -185,39 +272,76 @@ def _overridden(price: ModelPrice, variants: Sequence[PriceVariant]) -> ModelPri
     return ModelPrice(**prices)
 
 
-def _steps(price: ModelPrice) -> tuple[_Step, ...]:
-    units = sorted(_priced(price), key=lambda found: -len(found[0].dimensions))
-    return tuple(
-        _Step(
-            unit.usage_key,
-            tuple(o.usage_key for o, _ in units if o is not unit and is_descendant_or_self(unit, o)),
-            float(_base(value) / unit.per),
-            tuple((tier.start, float(tier.price / unit.per)) for tier in reversed(value.tiers))
-            if isinstance(value, TieredPrices)
-            else (),
-        )
-        for unit, value in units
+def _steps(price: ModelPrice, extra: Mapping[str, float]) -> tuple[_Step, ...]:
+    priced: list[tuple[UnitDef, Decimal | TieredPrices | float]] = list(_priced(price))
+    listed = {unit.usage_key for unit, _ in priced}
+    free: list[_Step] = []
+    for name, usd in extra.items():
+        unit = _UNITS.units.get(name)
+        if unit is None:
+            free.append(_Step(name, (), usd, ()))
+        elif name not in listed:
+            priced.append((unit, usd * unit.per))
+    units = sorted(priced, key=lambda found: -len(found[0].dimensions))
+    return (
+        *(
+            _Step(
+                unit.usage_key,
+                tuple(o.usage_key for o, _ in units if o is not unit and _is_part(o, unit)),
+                float(_base(value)) / unit.per,
+                tuple((tier.start, float(tier.price / unit.per)) for tier in reversed(value.tiers))
+                if isinstance(value, TieredPrices)
+                else (),
+            )
+            for unit, value in units
+        ),
+        *free,
     )
 
 
-def _priced(price: ModelPrice) -> list[tuple[UnitDef, Decimal | TieredPrices]]:
-    from genai_prices.units import _get_registry
+def _is_part(part: UnitDef, whole: UnitDef) -> bool:
+    """Whether what counts as the one counts as the other too."""
+    return whole.dimensions.items() <= part.dimensions.items()
 
-    registry = _get_registry()
+
+def _priced(price: ModelPrice) -> list[tuple[UnitDef, Decimal | TieredPrices]]:
     return [
-        (registry.unit_for_price_key(key), value)
+        (_UNITS.unit_for_price_key(key), value)
         for key, value in price.__dict__.items()
         if value is not None and not key.startswith("_")
     ]
 
 
-def _base(value: Any) -> Decimal:
+def _unknown(steps: Sequence[_Step], provider: str, model: str) -> frozenset[str]:
+    """Units that this model may be used by and that are billed, but not by any of the steps."""
+    priced = {step.unit for step in steps}
+    units = _UNITS.units
+    found = set(registry.OWN_UNITS) - priced
+    for name, unit in units.items():
+        if name in priced or name == "requests":
+            continue
+        if name not in _TOKENS:
+            if not any(_is_part(unit, units[each]) for each in priced if each in units):
+                found.add(name)
+        elif (
+            (unit.dimensions.get("modality") == "audio" and not registry.bills_audio_as_text(provider, model, name))
+            and not any(
+                units[each].dimensions.get("modality") == "audio" and _is_part(unit, units[each])
+                for each in priced
+                if each in units
+            )
+        ) or (name == "cache_write_1h_tokens" and "cache_write_tokens" in priced):
+            found.add(name)
+    return frozenset(found | ({"input_tokens", "output_tokens"} - priced))
+
+
+def _base(value: Any) -> Any:
     return value.base if isinstance(value, TieredPrices) else value
 
 
-def _sum(plan: tuple[_Step, ...], units: Mapping[str, int | float]) -> float | None:
+def _sum(plan: tuple[_Step, ...], units: Mapping[str, int | float], factor: float = 1.0) -> float | None:
     """The cost, or C{None} where the counts do not add up."""
-    total, given = 0.0, units.get("input_tokens", 0)
+    total, read = 0.0, units.get("input_tokens", 0)
     left: dict[str, int | float] = {}
     for unit, closer, price, tiers in plan:
         count = units.get(unit, 0) if unit != "requests" else 1
@@ -228,11 +352,11 @@ def _sum(plan: tuple[_Step, ...], units: Mapping[str, int | float]) -> float | N
         left[unit] = count
         if count:
             for start, above in tiers:
-                if given > start:
+                if read > start:
                     price = above
                     break
-            total += price * count
+            total += price * count * factor if factor != 1.0 and unit in _TOKENS else price * count
     return total
 
 
-__all__ = ["OwnPrice", "Prices", "Units"]
+__all__ = ["OwnPrice", "Prices", "Terms", "Units"]

@@ -26,13 +26,18 @@ _SPACE = b" \t\r\n"
 class Scan:
     """Keeps the values of the wanted members that stand at the top of the text, or in the objects of a top array.
 
+    Those of an object that stands there under a name of C{entered} are looked for as well.
+
     The text need not be well-formed, and may come in any pieces.
 
     @ivar values: The raw value of each member that was found; the last, where there are several.
     """
 
-    def __init__(self, wanted: Collection[bytes]) -> None:
+    def __init__(self, wanted: Collection[bytes], entered: Collection[bytes] = ()) -> None:
         self._wanted = wanted
+        self._entered = entered
+        self._enters = False  # the value that comes next, should it be an object
+        self._top = 0  # the level where members stand, but for those of what was entered
         self._depth = 0
         self._level = 0  # where the members stand; 0 until the text has begun
         self._in_string = False
@@ -46,7 +51,7 @@ class Scan:
     @property
     def is_list(self) -> bool:
         """Whether the text is an array."""
-        return self._level > 1
+        return self._top > 1
 
     def feed(self, data: bytes) -> None:
         """The next bytes of the text."""
@@ -90,7 +95,10 @@ class Scan:
             self._keep(data[at : where + 1])
             self._depth += 1
             if not self._level:
-                self._level = 1 if token == 0x7B else 2
+                self._level = self._top = 1 if token == 0x7B else 2
+            elif self._enters and token == 0x7B:
+                self._level = self._depth
+            self._enters = False
         else:
             self._keep(data[at:where])
             if capturing and self._depth == self._base:
@@ -98,10 +106,13 @@ class Scan:
             else:
                 self._keep(data[where : where + 1])
             self._depth -= 1
+            if self._top < self._level > self._depth:
+                self._level = self._top
         return where + 1
 
     def _member(self, data: bytes, where: int) -> int:
         """A string where a member's name may stand; its value begins behind the colon."""
+        self._enters = False
         end = data.find(b'"', where + 1, where + NAME)
         escaped = b"\\" in data[where : where + NAME if end < 0 else end]
         if end < 0 or escaped:
@@ -117,6 +128,7 @@ class Scan:
         if data[behind : behind + 1] == b":" and data[where + 1 : end] in self._wanted:
             self._name, self._value, self._base = data[where + 1 : end], bytearray(), self._depth
             return behind + 1
+        self._enters = data[behind : behind + 1] == b":" and data[where + 1 : end] in self._entered
         return end + 1
 
     def _string(self, data: bytes, at: int) -> int:

@@ -6,8 +6,26 @@ Facts: C{docs.aws.amazon.com/bedrock/latest/APIReference} and C{aws.amazon.com/b
 from __future__ import annotations
 
 from llmproxy.metering.dialects.operation import MediaTokens, Operation
+from llmproxy.metering.dialects.reading import Wire
+from llmproxy.metering.dialects.shapes import Shape, having
 
 _MEDIA = MediaTokens(image=4784, page=4600)
+
+SHAPES = (
+    Shape("converse", having("inputTokens", "outputTokens"), (("aws", "default"),)),
+    Shape(
+        "invocation",
+        having("inputTokenCount"),
+        members=(
+            (("inputTokenCount",), ("input_tokens",)),
+            (("cacheReadInputTokenCount",), ("input_tokens", "cache_read_tokens")),
+            (("cacheWriteInputTokenCount",), ("input_tokens", "cache_write_tokens")),
+            (("outputTokenCount",), ("output_tokens",)),
+        ),
+    ),
+)
+
+WIRE = Wire(("usage", "amazon-bedrock-invocationMetrics"))
 
 OPERATIONS = (
     Operation(

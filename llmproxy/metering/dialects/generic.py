@@ -1,10 +1,82 @@
-"""What self-hosted and lesser known servers have beside OpenAI's words: reranking, and endpoints of their own."""
+"""What other servers have beside OpenAI's words: reranking, Cohere's chat, and what they say that they charged.
+
+Facts: C{docs.cohere.com/reference/chat}, C{docs.x.ai/developers/cost-tracking},
+C{openrouter.ai/docs/use-cases/usage-accounting}, C{docs.perplexity.ai/api-reference}, as of November 2026.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from llmproxy.metering.dialects.operation import Operation, nothing_more
+from llmproxy.metering.dialects.reading import Counts, Wire
+from llmproxy.metering.dialects.shapes import Shape, having, number
+
+
+def elsewhere(answer: Counts) -> Counts | None:
+    """Cohere tells the usage in C{meta}, and at the end of a stream in C{delta}."""
+    for place, name in (("delta", "usage"), ("meta", "billed_units")):
+        inner = answer.get(place)
+        found = inner.get(name) if isinstance(inner, dict) else None
+        if isinstance(found, dict) and found:
+            return found
+    return None
+
+
+SHAPES = (
+    Shape(
+        "cohere",
+        having("billed_units"),
+        members=(
+            (("billed_units", "input_tokens"), ("input_tokens",)),
+            (("billed_units", "output_tokens"), ("output_tokens",)),
+            (("billed_units", "search_units"), ("rerank_searches",)),
+            (("cached_tokens",), ("cache_read_tokens",)),
+        ),
+    ),
+    Shape("rerank", having("search_units"), members=((("search_units",), ("rerank_searches",)),)),
+    Shape("total", having("total_tokens"), members=((("total_tokens",), ("input_tokens",)),)),
+)
+
+WIRE = Wire(elsewhere=elsewhere)
+
+
+def _xai(usage: Counts) -> float | None:
+    ticks = number(usage.get("cost_in_usd_ticks"))
+    return None if ticks is None else ticks / 1e10
+
+
+def _openrouter(usage: Counts) -> float | None:
+    """Credits are dollars; with a key of one's own for the provider behind, that one charges too."""
+    cost, details = number(usage.get("cost")), usage.get("cost_details")
+    if cost is None:
+        return None
+    behind = number(details.get("upstream_inference_cost")) if isinstance(details, dict) else None
+    return cost + (behind or 0.0) if usage.get("is_byok") is True else cost
+
+
+def _perplexity(usage: Counts) -> float | None:
+    cost = usage.get("cost")
+    return number(cost.get("total_cost")) if isinstance(cost, dict) else None
+
+
+# Providers that say what they charged, by their names in genai-prices; it goes before any list.
+CHARGED: Mapping[str, Callable[[Counts], float | None]] = {
+    "x-ai": _xai,
+    "openrouter": _openrouter,
+    "perplexity": _perplexity,
+}
 
 OPERATIONS = (
+    Operation("chat", ("v1/chat", "v2/chat"), takes_text=True, makes_text=True, maxima=(("max_tokens",),)),
+    Operation(
+        "infill",
+        ("infill", "completion"),
+        takes_text=True,
+        makes_text=True,
+        maxima=(("n_predict",), ("max_tokens",)),
+        takes_model=False,
+    ),
     Operation("rerank", ("rerank",), takes_text=True, billed_by_request=nothing_more),
     Operation("score", ("score", "classify", "pooling"), takes_text=True, billed_by_request=nothing_more),
 )

@@ -5,13 +5,95 @@ Facts: C{ai.google.dev/api} and C{ai.google.dev/gemini-api/docs/pricing}.
 
 from __future__ import annotations
 
-from llmproxy.metering.dialects.operation import MediaTokens, Operation, unknown
+from llmproxy.metering.dialects.operation import MediaTokens, Members, Operation, Units, unknown
+from llmproxy.metering.dialects.reading import Call, Counts, Wire
+from llmproxy.metering.dialects.shapes import Shape, having
 
 # Pictures: 258 tokens a tile (Gemini 2), up to 1,120 in high and 2,240 in ultra-high resolution (Gemini 3); sound 32 a
 # second, films 263 to 300 a second, pages as pictures. Guides "Token counting" and "Media resolution", November 2026.
 MEDIA = MediaTokens(image=2240, page=1120, audio_second=32, video_second=300)
 
 _GENERATION = ("generationConfig", "generation_config")
+
+SEARCHES_AT_MOST = 10  # queries of one request; how many a model makes cannot be bounded by it
+
+
+def offered(model: str, members: Members) -> Units | None:
+    """The searches that a request allows: one for each query (Gemini 3 and later) or for the prompt (before)."""
+    units: Units = {}
+    tools = members.get("tools")
+    for tool in tools if isinstance(tools, list) else ():
+        names = tool.keys() if isinstance(tool, dict) else ()
+        if any(
+            name in names
+            for name in ("googleSearch", "google_search", "googleSearchRetrieval", "google_search_retrieval")
+        ):
+            units["web_searches"] = 1 if _bills_prompts(model) else SEARCHES_AT_MOST
+        if "googleMaps" in names or "google_maps" in names:
+            units["maps_searches"] = 1
+    return units
+
+
+def _bills_prompts(model: str) -> bool:
+    return model.startswith(("gemini-1", "gemini-2", "gemini-live-2"))
+
+
+def calls(said: Counts, answer: Counts) -> frozenset[Call]:
+    """Searches that grounded an answer: C{groundingMetadata} of its candidates.
+
+    Billed for each query with Gemini 3 and later, once for a prompt before. Price page, "Grounding with Google Search";
+    what a project has free each month is not taken off.
+    """
+    found: set[Call] = set()
+    candidates = answer.get("candidates")
+    for candidate in candidates if isinstance(candidates, list) else ():
+        grounding = candidate.get("groundingMetadata") if isinstance(candidate, dict) else None
+        if not isinstance(grounding, dict):
+            continue
+        queries = grounding.get("webSearchQueries")
+        for query in queries if isinstance(queries, list) else ():
+            model = answer.get("modelVersion")
+            once = isinstance(model, str) and _bills_prompts(model)
+            found.add(("web_searches", "prompt" if once or not isinstance(query, str) else query))
+        chunks = grounding.get("groundingChunks")
+        if isinstance(chunks, list) and any(isinstance(chunk, dict) and "maps" in chunk for chunk in chunks):
+            found.add(("maps_searches", "prompt"))
+    return frozenset(found)
+
+
+SHAPES = (
+    Shape(
+        "gemini",
+        having("promptTokenCount", "totalTokenCount", "candidatesTokenCount"),
+        (("google", "default"),),
+    ),
+    Shape(
+        "interactions",
+        having("total_input_tokens"),
+        members=(
+            (("total_input_tokens",), ("input_tokens",)),
+            (("total_tool_use_tokens",), ("input_tokens",)),
+            (("total_cached_tokens",), ("cache_read_tokens",)),
+            (("total_output_tokens",), ("output_tokens",)),
+            (("total_thought_tokens",), ("output_tokens", "output_reasoning_tokens")),
+        ),
+    ),
+)
+
+WIRE = Wire(("usageMetadata", "usage"), ("interaction",), calls=calls)
+
+# How a tier is called where it is answered: on the Gemini API, and on Vertex AI as C{trafficType}.
+TIERS = {
+    "service_tier_standard": "",
+    "service_tier_flex": "flex",
+    "service_tier_priority": "priority",
+    "on_demand": "",
+    "on_demand_flex": "flex",
+    "on_demand_priority": "priority",
+    "traffic_type_unspecified": "",
+    "service_tier_unspecified": "",
+    "unspecified": "",
+}
 
 GENERATE = Operation(
     "generate",
@@ -20,6 +102,9 @@ GENERATE = Operation(
     makes_text=True,
     maxima=tuple((config, name) for config in _GENERATION for name in ("maxOutputTokens", "max_output_tokens")),
     choices=tuple((config, name) for config in _GENERATION for name in ("candidateCount", "candidate_count")),
+    at_most=offered,
+    also=b"webSearchQueries",
+    mark=b"usageMetadata",
     media=MEDIA,
 )
 

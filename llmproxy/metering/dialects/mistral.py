@@ -6,9 +6,15 @@ Facts: C{docs.mistral.ai/api} and C{mistral.ai/pricing}.
 from __future__ import annotations
 
 from llmproxy.metering.dialects.operation import Operation, unknown
+from llmproxy.metering.dialects.reading import Wire
+from llmproxy.metering.dialects.shapes import Shape, having
 
 _MAXIMA = (("max_tokens",),)
 _CHOICES = (("n",),)
+
+SHAPES = (Shape("ocr", having("pages_processed"), (("mistral", "ocr"),)),)
+
+WIRE = Wire(("usage", "usage_info"))
 
 OPERATIONS = (
     Operation("fim", ("fim/completions",), takes_text=True, makes_text=True, maxima=_MAXIMA, choices=_CHOICES),

@@ -6,6 +6,32 @@ Facts: C{docs.ollama.com/api} (usage), C{github.com/ggml-org/llama.cpp/tree/mast
 from __future__ import annotations
 
 from llmproxy.metering.dialects.operation import Operation
+from llmproxy.metering.dialects.reading import Counts, Wire
+from llmproxy.metering.dialects.shapes import Shape, having
+
+_COUNTS = ("prompt_eval_count", "eval_count")  # the input's is missing where all of it was cached
+
+
+def elsewhere(answer: Counts) -> Counts | None:
+    """The counts stand among the members of the last object of a stream, and of an answer."""
+    return answer if any(name in answer for name in _COUNTS) else None
+
+
+def final(said: Counts) -> bool | None:
+    """A stream's last object says so."""
+    done = said.get("done")
+    return done if isinstance(done, bool) else None
+
+
+SHAPES = (
+    Shape(
+        "ollama",
+        having(*_COUNTS),
+        members=((("prompt_eval_count",), ("input_tokens",)), (("eval_count",), ("output_tokens",))),
+    ),
+)
+
+WIRE = Wire(elsewhere=elsewhere, final=final)
 
 OPERATIONS = (
     Operation(
@@ -14,6 +40,7 @@ OPERATIONS = (
         takes_text=True,
         makes_text=True,
         maxima=(("options", "num_predict"),),
+        mark=b'eval_count"',
     ),
     Operation("embeddings", ("api/embed", "api/embeddings"), takes_text=True),
     Operation("admin", ("api/show", "api/pull", "api/push", "api/create", "api/copy"), free=True),

@@ -46,9 +46,16 @@ class Operation(NamedTuple):
     @ivar maxima: Members that bound the tokens of output of one choice; the greatest of those that are there holds.
     @ivar choices: Members that say how many choices are made.
     @ivar takes_model: Whether a request there names a model, be it in its body or its path.
-    @ivar billed_by_request: What it bills beside tokens, or instead of them, at most, told by the model and the
+    @ivar billed_by_request: What it bills instead of tokens, where its answer tells no usage, told by the model and the
         request's own top-level members: units by name (L{prices} has what they cost), C{{}} for nothing, and C{None}
-        where it cannot be told beforehand: then its cost is not known.
+        where the request does not tell it.
+    @ivar at_most: What it can bill beside, or instead of, the tokens of its text at most, told likewise: the calls of
+        tools that it offers, the tokens of pictures. C{None}: there is no bound that is known. Where this is not set,
+        it is C{billed_by_request}.
+    @ivar deferred: The id under which what an answer announces can be fetched later, and its usage with it; C{""} where
+        the answer tells all.
+    @ivar also: What stands in events that tell of calls billed by themselves, beside those that tell of usage.
+    @ivar mark: What stands in every event that tells of usage.
     @ivar free: Whether nothing there is ever billed.
     @ivar media: What pictures, sound and films count for in its input.
     """
@@ -61,6 +68,10 @@ class Operation(NamedTuple):
     choices: tuple[Path, ...] = ()
     takes_model: bool = True
     billed_by_request: Callable[[str, Members], Units | None] = nothing_more
+    at_most: Callable[[str, Members], Units | None] | None = None
+    deferred: Callable[[Members], str] | None = None
+    also: bytes = b""
+    mark: bytes = b'_tokens"'
     free: bool = False
     media: MediaTokens = MediaTokens()
 

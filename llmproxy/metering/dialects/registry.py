@@ -5,9 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any
 
-from llmproxy.metering.dialects import anthropic, bedrock, generic, google, mistral, ollama, openai
+from llmproxy.metering.dialects import anthropic, bedrock, generic, google, mistral, ollama, openai, reading
 from llmproxy.metering.dialects.operation import UNKNOWN, Operation
+from llmproxy.metering.dialects.reading import Reading, Terms
+from llmproxy.metering.dialects.shapes import Shape
 
 # By the providers' names in genai-prices; the order is the one in which those of others are looked through.
 DIALECTS: Mapping[str, Sequence[Operation]] = {
@@ -19,6 +24,92 @@ DIALECTS: Mapping[str, Sequence[Operation]] = {
     "ollama": ollama.OPERATIONS,
     "": generic.OPERATIONS,
 }
+
+
+# In the order in which they are asked for a usage object that may be of several: the closer one first.
+SHAPES: Sequence[Shape] = (
+    *google.SHAPES,
+    *bedrock.SHAPES,
+    *ollama.SHAPES,
+    *openai.SHAPES[:-1],
+    *anthropic.SHAPES,
+    *mistral.SHAPES,
+    openai.SHAPES[-1],
+    *generic.SHAPES,
+)
+WIRES = (openai.WIRE, anthropic.WIRE, google.WIRE, mistral.WIRE, bedrock.WIRE, ollama.WIRE, generic.WIRE)
+# Members of an answer that are looked for in one that is too long to be kept, and those that hold an answer.
+MEMBERS = frozenset(
+    b"model modelVersion service_tier x_groq tool_usage tools prompt_eval_count eval_count done duration task language error "
+    b"delta meta".split()
+) | {place.encode() for wire in WIRES for place in wire.places}
+CALLS = openai.CALLS
+CALL = re.compile(rb'"type"[ \n]{0,4}:[ \n]{0,4}"(' + b"|".join(name.encode() for name in CALLS) + rb')"')
+WRAPPERS = frozenset(name.encode() for wire in WIRES for name in wire.wrappers)
+
+
+# Units that genai-prices does not know.
+OWN_UNITS = frozenset(
+    {unit for prices in openai.PRICES.values() for unit in prices if not unit.endswith("_tokens")}
+    | {"image_generations", "maps_searches", "advice", "images"}
+)
+_USUAL_TIERS = frozenset(("", "default", "auto", "standard", "standard_only", "on_demand", "on-demand"))
+_OPENAI = ("openai", "azure")
+_AUDIO_AS_TEXT = ("google", "mistral")  # where sound has no price of its own it costs what text does
+# Groq bills ten seconds of sound at least. Page "Speech to text" of C{console.groq.com/docs}.
+_LEAST = {("groq", "whisper"): {"audio_seconds": 10.0, "input_audio_seconds": 10.0}}
+
+
+@cache
+def prices(provider: str, model: str) -> Mapping[str, float]:
+    """USD for one of each unit of a model that genai-prices has no price for."""
+    found: dict[str, float] = {}
+    for glob, units in openai.PRICES.items() if provider in _OPENAI else ():
+        if fnmatchcase(model, glob):
+            found = {**units, **found}
+    return found
+
+
+def context(provider: str, terms: Terms) -> Sequence[Mapping[str, str]]:
+    """The kinds of request as which one is priced, in the words of genai-prices, the closest first; empty: the usual.
+
+    C{flex} costs what a batch does, with OpenAI (guide "Flex processing") and Google (guide "Optimization") alike.
+    """
+    if terms.batch:
+        return [{"processing": "batch"}]
+    if terms.speed not in ("", "standard"):
+        return [{"speed": terms.speed}]
+    tier = google.TIERS.get(terms.tier, terms.tier) if provider == "google" else terms.tier
+    if tier in _USUAL_TIERS or (provider == "groq" and tier in ("flex", "performance")):
+        return []
+    words = [{"service_tier": tier}]
+    return [*words, {"processing": "batch"}] if tier == "flex" and provider in (*_OPENAI, "google") else words
+
+
+def factor(provider: str, terms: Terms) -> float | None:
+    """What the price of tokens is multiplied by; C{None} where that is not known."""
+    return anthropic.GEO_FACTORS.get(terms.geo) if provider == "anthropic" else 1.0
+
+
+def least(provider: str, model: str) -> Mapping[str, float]:
+    """What is billed at least, by unit."""
+    return next((units for (home, name), units in _LEAST.items() if home == provider and model.startswith(name)), {})
+
+
+def bills_audio_as_text(provider: str, model: str, unit: str) -> bool:
+    """Whether sound without a price of its own costs what text does: elsewhere its price is not known then."""
+    return provider in _AUDIO_AS_TEXT or (unit.startswith("output_") and "tts" in model)
+
+
+def charged(provider: str, usage: Mapping[str, Any]) -> float | None:
+    """USD that a provider says it charged; C{None} where it says nothing."""
+    known = generic.CHARGED.get(provider)
+    return None if known is None else known(usage)
+
+
+def read(said: Any, whole: bool = False) -> Reading:
+    """What an answer, or one event of a stream, says of its usage."""
+    return reading.read(said, WIRES, whole)
 
 
 def operation(provider: str, path: bytes) -> Operation:

@@ -6,7 +6,9 @@ import genai_prices
 from genai_prices.types import Usage as Counts
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.metering.extraction import count, merged, told
+from llmproxy.metering.dialects.reading import merged
+from llmproxy.metering.dialects.registry import read
+from llmproxy.metering.extraction import count
 from tests.unit.metering.samples import CHAT_USAGE, ENDED, GEMINI, MESSAGE, RESPONSE, STARTED
 
 
@@ -46,7 +48,7 @@ class CountTests(SynchronousTestCase):
 
     def test_merged(self) -> None:
         """What comes later counts, and what is told only once stays."""
-        both = merged(told(STARTED), told(ENDED))
+        both = merged(read(STARTED), read(ENDED))
         self.assertEqual((both.final, both.model), (True, STARTED["message"]["model"]))  # type: ignore[index]
         units = count(both.usage or {}, "anthropic")
         assert units is not None

@@ -254,9 +254,9 @@ class EstimateTests(SynchronousTestCase):
         self.assertEqual(metered(b"{}" * 50, encoding=b"gzip").basis, "estimated")
 
     def test_nothing_to_estimate(self) -> None:
-        """A list of models uses nothing, and neither does a file."""
-        usage = metered(b'{"data":[]}', path=b"/v1/models")
-        self.assertEqual((usage, usage.cost_usd), (Usage(), None))
+        """A file costs nothing; what nobody knows may."""
+        self.assertEqual(metered(b'{"data":[]}', path=b"/v1/files"), Usage(cost_usd=0.0))
+        self.assertEqual(metered(b'{"data":[]}', path=b"/v1/what-is-that"), Usage(basis="unknown"))
 
 
 class BoundTests(SynchronousTestCase):

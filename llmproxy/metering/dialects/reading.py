@@ -1,0 +1,189 @@
+"""What an answer, or one event of a stream, says of its usage, whatever its shape; and what several say together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from llmproxy.metering.dialects.operation import Units
+
+MAX_WORD_CHARS = 128  # of a model's name, a tier
+
+Counts = Mapping[str, Any]
+Call = tuple[str, str]
+"""A call that is billed by itself: its unit, and what tells it from others."""
+
+
+class Terms(NamedTuple):
+    """What a price hangs on beside the model; all as it was answered, C{""} where the answer does not say.
+
+    @ivar tier: The service tier; C{speed}: C{fast} or C{standard}; C{geo}: where the model ran.
+    @ivar batch: Whether it was one of a batch.
+    """
+
+    tier: str = ""
+    speed: str = ""
+    geo: str = ""
+    batch: bool = False
+
+
+class Reading(NamedTuple):
+    """What was read, in the provider's own words.
+
+    @ivar usage: The usage object, or C{None}.
+    @ivar final: Whether the counts can no longer change; C{None}: if the answer came to its end.
+    @ivar calls: Calls that are billed beside tokens.
+    @ivar called: How many of them there were by the provider's own count, by unit; holds where it is told.
+    @ivar others: Usage objects of other models that worked for the same answer, with the models' names.
+    """
+
+    usage: Counts | None = None
+    model: str = ""
+    terms: Terms = Terms()
+    final: bool | None = None
+    calls: frozenset[Call] = frozenset()
+    called: Mapping[str, int] = {}
+    others: tuple[tuple[str, Counts], ...] = ()
+
+    def units(self) -> Units:
+        """What is billed by the call."""
+        units: Units = {}
+        for unit, _ in self.calls:
+            units[unit] = units.get(unit, 0) + 1
+        units.update(self.called)
+        return {unit: count for unit, count in units.items() if count}
+
+
+NOTHING = Reading()
+
+
+class Wire(NamedTuple):
+    """How one provider's answers are read.
+
+    @ivar places: Members of an answer that hold a usage object.
+    @ivar wrappers: Members of an event that hold the answer it tells of.
+    @ivar elsewhere: Finds a usage object that stands in none of these places.
+    @ivar calls: Finds calls that are billed by themselves, in an answer or an event.
+    @ivar called: What an answer says of how many there were.
+    @ivar others: Finds usage objects of other models.
+    @ivar final: Whether an answer or event with a usage object has the last of it; C{None} where it cannot tell.
+    """
+
+    places: tuple[str, ...] = ()
+    wrappers: tuple[str, ...] = ()
+    elsewhere: Callable[[Counts], Counts | None] | None = None
+    calls: Callable[[Counts, Counts], frozenset[Call]] | None = None
+    called: Callable[[Counts], Mapping[str, int]] | None = None
+    others: Callable[[Counts], tuple[tuple[str, Counts], ...]] | None = None
+    final: Callable[[Counts], bool | None] | None = None
+
+
+def read(said: Any, wires: Sequence[Wire], whole: bool = False) -> Reading:
+    """What C{said} tells, which is parsed JSON of any shape.
+
+    @param whole: Whether it is an answer, and not one of several that follow one another.
+    """
+    if not isinstance(said, dict):
+        return NOTHING
+    answer, usage = _found(said, wires)
+    calls: frozenset[Call] = frozenset()
+    called: Mapping[str, int] = {}
+    others: tuple[tuple[str, Counts], ...] = ()
+    for wire in wires:
+        if wire.calls is not None:
+            calls |= wire.calls(said, answer)
+        if wire.called is not None:
+            called = {**called, **wire.called(answer)}
+        if wire.others is not None:
+            others += wire.others(answer)
+    model = word(answer.get("model")) or word(answer.get("modelVersion")).removeprefix("models/")
+    if usage is None:
+        return Reading(None, model, Terms(word(answer.get("service_tier"))), None, calls, called, others)
+    return Reading(usage, model, _terms(answer, usage), True if whole else _final(said, wires), calls, called, others)
+
+
+def merged(before: Reading, after: Reading) -> Reading:
+    """What two events of a stream tell together.
+
+    Counts are of all so far. What a later event does not say, or says to be zero or nothing, does not erase what was
+    known: some servers send a zero for what an event has nothing to say about.
+    """
+    if before is NOTHING:
+        return after
+    return Reading(
+        _united(before.usage, after.usage),
+        after.model or before.model,
+        Terms(
+            after.terms.tier or before.terms.tier,
+            after.terms.speed or before.terms.speed,
+            after.terms.geo or before.terms.geo,
+            after.terms.batch or before.terms.batch,
+        ),
+        before.final if after.usage is None or (before.final and after.final is None) else after.final,
+        before.calls | after.calls,
+        {
+            **before.called,
+            **{unit: count for unit, count in after.called.items() if count or unit not in before.called},
+        },
+        after.others or before.others,
+    )
+
+
+def word(value: Any) -> str:
+    """A name that can be shown and kept; any other is none."""
+    return value if isinstance(value, str) and len(value) <= MAX_WORD_CHARS and value.isprintable() else ""
+
+
+def _found(said: Counts, wires: Sequence[Wire]) -> tuple[Counts, Counts | None]:
+    """The answer that is told of, and its usage object."""
+    usage = _placed(said, wires)
+    if usage is not None:
+        return said, usage
+    named: Counts | None = None
+    for wire in wires:
+        for name in wire.wrappers:
+            inner = said.get(name)
+            if isinstance(inner, dict):
+                if (usage := _placed(inner, wires)) is not None:
+                    return inner, usage
+                if named is None and "model" in inner:
+                    named = inner
+    return said if named is None else named, None
+
+
+def _placed(answer: Counts, wires: Sequence[Wire]) -> Counts | None:
+    for wire in wires:
+        for place in wire.places:
+            found = answer.get(place)
+            if isinstance(found, dict) and found:
+                return found
+    for wire in wires:
+        if wire.elsewhere is not None and (found := wire.elsewhere(answer)) is not None:
+            return found
+    return None
+
+
+def _terms(answer: Counts, usage: Counts) -> Terms:
+    tier = word(answer.get("service_tier")) or word(usage.get("service_tier")) or word(usage.get("serviceTier"))
+    tier = (tier or word(usage.get("trafficType"))).lower()
+    return Terms(
+        "" if tier == "batch" else tier, word(usage.get("speed")), word(usage.get("inference_geo")), tier == "batch"
+    )
+
+
+def _final(said: Counts, wires: Sequence[Wire]) -> bool | None:
+    for wire in wires:
+        if wire.final is not None and (known := wire.final(said)) is not None:
+            return known
+    for name, reason in (("choices", "finish_reason"), ("candidates", "finishReason")):
+        items = said.get(name)
+        if isinstance(items, list) and (items or name == "candidates"):
+            return any(isinstance(item, dict) and item.get(reason) for item in items) or None
+    return None if "usageMetadata" in said else True
+
+
+def _united(before: Any, after: Any) -> Any:
+    """Two usage objects, or two of their values."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return {**before, **{name: _united(before.get(name), value) for name, value in after.items()}}
+    return before if not after and before is not None else after

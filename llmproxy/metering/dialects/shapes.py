@@ -1,0 +1,53 @@
+"""Whose words a usage object is in, and which of its members counts what.
+
+Most of that is C{genai-prices}' knowledge; what it has no words for is written in the dialects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from llmproxy.metering.dialects.operation import Units
+
+Counts = Mapping[str, Any]
+Members = tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+"""Paths into a usage object, each with the units that what stands there counts for."""
+
+MAX_COUNT = 2**53  # what JSON readers of every kind agree on; a count beyond it is none
+
+
+def as_counted(units: Units, usage: Counts) -> Units:
+    """Counts that need no second look."""
+    return units
+
+
+class Shape(NamedTuple):
+    """One kind of usage object.
+
+    @ivar fits: Whether a usage object is of this kind; asked in the order of L{registry}.
+    @ivar listed: Where genai-prices knows how to read it: providers and flavours, the first that is there; C{""} stands
+        for the provider of the request.
+    @ivar members: How it is read where genai-prices does not know, or beside what it knows.
+    @ivar corrected: The counts as they are billed, where that is not what the members say at once.
+    @ivar parts: The usage objects of the models that worked for the answer, with their names (C{""}: the one that
+        answered), where the members tell of one alone; empty where they tell all.
+    """
+
+    name: str
+    fits: Callable[[Counts], bool]
+    listed: tuple[tuple[str, str], ...] = ()
+    members: Members = ()
+    corrected: Callable[[Units, Counts], Units] = as_counted
+    parts: Callable[[Counts], list[tuple[str, Counts]]] | None = None
+
+
+def having(*members: str) -> Callable[[Counts], bool]:
+    """Fits what has one of these members."""
+    return lambda usage: any(name in usage for name in members)
+
+
+def number(value: Any) -> int | float | None:
+    """A count that can be believed."""
+    plain = value.__class__ is int or value.__class__ is float
+    return value if plain and 0 <= value <= MAX_COUNT else None
