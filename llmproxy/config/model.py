@@ -420,11 +420,11 @@ class Price(Section):
     """Input tokens of sound; if left out, as any input."""
     output_audio: Amount | None = None
     """Output tokens of sound; if left out, as any output."""
-    request: Amount = 0.0
+    per_request: Amount = 0.0
     """USD for each request, whatever it uses."""
     units: dict[str, Amount] = {}
-    """USD for one of what is billed beside tokens, such as `web_searches: 0.01` or `input_characters: 0.000015`. What is
-    left out costs what the provider's list says, and is unknown where that says nothing."""
+    """USD for one of what is billed beside tokens, such as `web_searches: 0.01` or `input_characters: 0.000015`; what
+    is left out costs what the provider's list says, and is unknown where that says nothing."""
 
 
 class Sink(BaseModel):
@@ -493,8 +493,8 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     ledger: Ledger = Ledger()
     prices: tuple[Price, ...] = ()
-    """Prices of your own: of those that fit a request, the one that names the model most closely. All others are those of
-    the providers' lists."""
+    """Prices of your own: of those that fit a request, the one that names the model most closely. All others are those
+    of the providers' lists."""
     events: Events = Events()
     audit: Audit = Audit()
     logging: Logging = Logging()

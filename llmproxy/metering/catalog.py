@@ -85,7 +85,7 @@ def own_prices(prices: Iterable[Price]) -> list[OwnPrice]:
             p.cache_write,
             p.input_audio,
             p.output_audio,
-            p.request,
+            p.per_request,
             dict(p.units),
         )
         for p in prices

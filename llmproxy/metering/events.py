@@ -10,8 +10,8 @@ import re
 from collections import deque
 from collections.abc import Iterator
 
-from llmproxy.metering.error_events import may_hold_error, stream_error
 from llmproxy.metering.dialects.registry import MEMBERS, WRAPPERS
+from llmproxy.metering.error_events import may_hold_error, stream_error
 from llmproxy.metering.scanning import Scan
 
 ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")

@@ -1,4 +1,4 @@
-"""What a count costs: by the operator's own prices, else by the list of C{genai-prices} and what the dialects add to it.
+"""What a count costs: by the operator's own prices, else by the list of C{genai-prices}, to which the dialects add.
 
 What has no price is unknown, never cheaper: a count that the list has no price for is billed like what it is part of
 (reasoning like other output, what was cached without a price of its own like other input) only where that is how
@@ -46,7 +46,7 @@ class OwnPrice(NamedTuple):
     @ivar api: A glob for the API's name; C{model} one for the model's.
     @ivar cached: For input read from the provider's cache; C{None}: as any input. Likewise C{cache_write},
         C{input_audio}, and C{output_audio} for output.
-    @ivar request: USD for each request, whatever it uses.
+    @ivar per_request: USD for each request, whatever it uses.
     @ivar units: USD for one of each other unit, by its name.
     """
 
@@ -58,7 +58,7 @@ class OwnPrice(NamedTuple):
     cache_write: float | None = None
     input_audio: float | None = None
     output_audio: float | None = None
-    request: float = 0.0
+    per_request: float = 0.0
     units: Mapping[str, float] = {}
 
     def cost(self, units: Mapping[str, int | float], listed: Listed | None = None) -> float | None:
@@ -78,7 +78,7 @@ class OwnPrice(NamedTuple):
             + heard * (self.input_audio or 0.0)
             + max(get("output_tokens", 0) - spoken, 0) * self.output
             + spoken * (self.output_audio or 0.0)
-        ) / 1e6 + self.request
+        ) / 1e6 + self.per_request
         for unit, size in units.items():
             if unit in _TOKENS or not size:
                 continue

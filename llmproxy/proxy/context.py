@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import from_json
+
 from llmproxy.caching import Asking, Given
 from llmproxy.config.routes import Route
 from llmproxy.http import sniff
@@ -105,6 +110,17 @@ class Exchange:
             self._facts = facts
         return facts
 
+    def _members(self) -> Mapping[str, Any]:
+        """What the request says itself, where that is what is billed."""
+        operation = None if self.dialect is None else self.dialect.operation
+        if operation is None or operation.takes_text or operation.free or len(self.prefix) >= SNIFFED:
+            return {}
+        try:
+            members = from_json(bytes(self.prefix))
+        except ValueError:
+            return {}
+        return members if isinstance(members, dict) else {}
+
     def _used(self, model: str) -> Usage:
         """What its answer tells, and where it told nothing or there was none, what is likely."""
         if self.meter is not None:
@@ -113,6 +129,7 @@ class Exchange:
                 given=self.request.upload.count,
                 complete=self.outcome == "complete",
                 at=self.started_at,
+                members=self._members(),
             )
         if self.dialect is None or self.asked is None or self.answer is not None:
             return UNUSED

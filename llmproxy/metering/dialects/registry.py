@@ -40,8 +40,8 @@ SHAPES: Sequence[Shape] = (
 WIRES = (openai.WIRE, anthropic.WIRE, google.WIRE, mistral.WIRE, bedrock.WIRE, ollama.WIRE, generic.WIRE)
 # Members of an answer that are looked for in one that is too long to be kept, and those that hold an answer.
 MEMBERS = frozenset(
-    b"model modelVersion service_tier x_groq tool_usage tools prompt_eval_count eval_count done duration task language error "
-    b"delta meta".split()
+    b"model modelVersion service_tier x_groq tool_usage tools prompt_eval_count eval_count done duration task language "
+    b"error delta meta".split()
 ) | {place.encode() for wire in WIRES for place in wire.places}
 CALLS = openai.CALLS
 CALL = re.compile(rb'"type"[ \n]{0,4}:[ \n]{0,4}"(' + b"|".join(name.encode() for name in CALLS) + rb')"')
