@@ -15,7 +15,6 @@ from typing import Any, TextIO
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from llmproxy import plugins, sealing
@@ -23,6 +22,7 @@ from llmproxy.auth.caching_validator import CachedTokenValidator
 from llmproxy.auth.change_feed import Revocation
 from llmproxy.auth.lockout import Guesses
 from llmproxy.auth.unknown_tokens import UnknownTokens
+from llmproxy.background import Task, tasks_of
 from llmproxy.caching import Caching, Contents
 from llmproxy.caching.backends.redis import RedisCache
 from llmproxy.config.environ import secret
@@ -63,6 +63,7 @@ from llmproxy.observability.event_bus import MemoryBus
 from llmproxy.observability.exposition import render
 from llmproxy.observability.metrics import Metrics, ProxyMetrics
 from llmproxy.observability.repeated_entries import RepeatedEntries
+from llmproxy.own_threads import OwnThreads
 from llmproxy.proxy.pipeline import Journey
 from llmproxy.proxy.policy import Policy
 from llmproxy.redis import Redis, connect
@@ -269,7 +270,7 @@ def build(
         cache=_watched(parts.caching, metrics, settings),
         counts=metrics.snapshot,
     )
-    pages = ops.pages(partial(render, metrics), daemon.readiness)
+    pages = ops.pages(partial(render, metrics), daemon.readiness, daemon.mentioned)
     site = partial(_site, settings, reactor, turn, partial(_malformed, [metrics.observe, *observers], now))
     own_admin, own_metrics = settings.server.admin_listen, settings.server.metrics_listen
     public = Root(proxy=proxy, manage=None if own_admin else manage, ops=None if own_metrics else pages)
@@ -286,9 +287,16 @@ def build(
         metrics.counter("ledger_lost", "Records that the ledger's journal had no room for.", lambda: ledger.lost)
         metrics.gauge("ledger_open", "Requests that were let go and are not settled.", lambda: ledger.under_way)
         metrics.gauge("ledger_journal_bytes", "The journal's size on the disk.", lambda: ledger.journal_size)
-    for service in (ledger, audit, bus, access, tokens, counters, revocation, *parts.services):
+    services = (ledger, audit, bus, access, tokens, counters, revocation, *parts.services)
+    for service in services:
         if IService.providedBy(service):
             daemon.accompany(service)
+    _oversee(daemon, metrics, tasks_of(services))
+    daemon.mention("events", lambda: bus.state)
+    daemon.mention("log", lambda: output.state)
+    if isinstance(audit, audits.FileAudit):
+        daemon.mention("audit", lambda: audit.state)
+    metrics.counter("log_lines_lost", "Lines of the log that could not be written.", lambda: output.lost)
     for made in (encryption, management):
         _tell(made)
     return daemon
@@ -477,7 +485,7 @@ def _ledger(
         told.directory or Path(settings.state_dir) / "ledger",
         reactor,
         now,
-        partial(deferToThreadPool, reactor, reactor.getThreadPool()),
+        OwnThreads(reactor, "ledger", size=2).call,
         run=random(8).hex(),
         room=Room(told.segment_bytes, told.max_bytes),
         interval=told.interval,
@@ -506,8 +514,23 @@ def _input_price(settings: Settings) -> Callable[[Reservation], float | None]:
 def _audit(settings: Settings, reactor: Any, redactor: logs.Redactor) -> IAuditLogger:
     if not settings.audit.file:
         return audits.NullAudit()
-    in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
-    return audits.FileAudit(settings.audit.file, reactor, in_thread, redact=redactor.redact)
+    threads = OwnThreads(reactor, "audit")
+    return audits.FileAudit(settings.audit.file, reactor, threads.call, redact=redactor.redact)
+
+
+def _oversee(daemon: Daemon, metrics: Metrics, tasks: Sequence[Task]) -> None:
+    """Count what fails in the background, and say which of it fails now."""
+    names = sorted({task.name for task in tasks})
+
+    def failures() -> Mapping[str, float]:
+        return {name: sum(task.failures for task in tasks if task.name == name) for name in names}
+
+    def state() -> str:
+        wrong = sorted({f"{task.name} {task.state}" for task in tasks if task.state != "ok"})
+        return ", ".join(wrong) or "ok"
+
+    metrics.counter("background_failures", "Errors that work in the background did not foresee.", failures, "task")
+    daemon.mention("background", state)
 
 
 def _revocation(settings: Settings, reactor: Any, store: Store) -> Revocation:

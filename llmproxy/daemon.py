@@ -9,22 +9,24 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.application.service import IService, MultiService, Service
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 
 from llmproxy import errors
-from llmproxy.aio import within
+from llmproxy.aio import deferred, within
 from llmproxy.config.model import Settings
 from llmproxy.store.refusals import CannotStart
 from llmproxy.store.store import Store
 from llmproxy.wire.server.site import Site
 
 BACKLOG = 4096  # the kernel has a bound of its own, net.core.somaxconn
-CLOSING = 10.0  # seconds for connections to providers to end, once nobody uses them
+CLOSING_SECONDS = 5.0  # for connections to providers to end, once nobody uses them
+STOPPING_SECONDS = 15.0  # for all that is left to do once the requests are over
+LAST_SECONDS = 5.0  # for the process to end after that
 
 _log = Logger()
 
@@ -33,6 +35,8 @@ class Daemon(MultiService):
     """Everything that runs in one process.
 
     @ivar observer: Where the process's log goes when twistd was not told otherwise.
+    @ivar end_within: Called once the last request is over, with the seconds after which the process must have ended,
+        whatever hangs by then. Nobody sees to that unless somebody puts a function here.
     """
 
     def __init__(
@@ -59,6 +63,9 @@ class Daemon(MultiService):
         self._state = "starting"
         self._openings: list[Callable[[], Deferred[None]]] = []
         self._checks: dict[str, Callable[[], str]] = {}
+        self._lesser_checks: dict[str, Callable[[], str]] = {}
+        self._unfinished: list[str] = []
+        self.end_within: Callable[[float], object] = lambda seconds: None
         self._before_cut: list[Callable[[], object]] = []
 
     @property
@@ -85,6 +92,14 @@ class Daemon(MultiService):
     def watch(self, name: str, check: Callable[[], str]) -> None:
         """Be ready only while this says C{ok}."""
         self._checks[name] = check
+
+    def mention(self, name: str, check: Callable[[], str]) -> None:
+        """Say what this says; what is wrong there is a reason to look at, but requests are served all the same."""
+        self._lesser_checks[name] = check
+
+    def mentioned(self) -> dict[str, str]:
+        """What L{mention} was told to say, each C{ok} or what is wrong with it."""
+        return {name: check() for name, check in self._lesser_checks.items()}
 
     async def readiness(self) -> dict[str, str]:
         """What a load balancer wants to know, each C{ok} or what is wrong with it."""
@@ -147,15 +162,49 @@ class Daemon(MultiService):
                 listener()
             for _, site in self._sites:
                 site.abort()
+        self.end_within(STOPPING_SECONDS + LAST_SECONDS)
+        over: Deferred[None] = Deferred()
+
+        def ended(result: object) -> None:
+            if not over.called:
+                over.callback(None)
+
+        # Not cancelled: what is given up may still get done while the rest ends.
+        Deferred.fromCoroutine(self._end()).addBoth(ended)
         try:
-            await within(CLOSING, self._reactor, self._hang_up(), errors.Draining())
+            await within(STOPPING_SECONDS, self._reactor, over, errors.Draining())
         except errors.Draining:
-            _log.warn("Connections to providers were still open after {seconds} s.", seconds=CLOSING)
-        stopped = MultiService.stopService(self)
-        if stopped is not None:
-            await stopped
-        await self._store.close()
+            _log.error(
+                "Gave up what had not ended {seconds:g} s after the requests: {what}.",
+                seconds=STOPPING_SECONDS,
+                what=", ".join(self._unfinished),
+            )
         self._state = "stopped"
+
+    async def _end(self) -> None:
+        """Let go of providers, stop all services together, close the store; what fails is said and left."""
+        await self._finished("connections to providers", self._hung_up)
+        Service.stopService(self)
+        services = [IService(service) for service in self]
+        await gatherResults([self._finished(str(each.name), each.stopService) for each in reversed(services)])
+        await self._finished("store", self._store.close)
+
+    @deferred
+    async def _hung_up(self) -> None:
+        try:
+            await within(CLOSING_SECONDS, self._reactor, self._hang_up(), errors.Draining())
+        except errors.Draining:
+            _log.warn("Connections to providers were still open after {seconds:g} s.", seconds=CLOSING_SECONDS)
+
+    @deferred
+    async def _finished(self, name: str, end: Callable[[], Any]) -> None:
+        """Call C{end} and wait for it."""
+        self._unfinished.append(name)
+        try:
+            await maybeDeferred(end)
+        except Exception:
+            _log.failure("Stopping failed: {name}.", name=name)
+        self._unfinished.remove(name)
 
     def stopService(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stop())

@@ -13,6 +13,7 @@ from twisted.python.usage import Options as TwistedOptions
 from llmproxy.app import build
 from llmproxy.config import check
 from llmproxy.config.load import SettingsError, load
+from llmproxy.last_resort import end_within
 from llmproxy.monotonic import keep_steady
 from llmproxy.store.refusals import CannotStart
 
@@ -63,7 +64,9 @@ def makeService(options: Options) -> IService:
     keep_steady(reactor)  # first of all: whatever waits is to wait by it
     try:
         settings = load(options["config"], os.environ, options.overrides())
-        return build(settings, reactor, os.environ, now=time)
+        daemon = build(settings, reactor, os.environ, now=time)
+        daemon.end_within = end_within
+        return daemon
     except SettingsError as e:
         print(e, file=sys.stderr)
         raise SystemExit(EX_CONFIG) from None

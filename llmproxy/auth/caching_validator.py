@@ -11,7 +11,6 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -20,6 +19,7 @@ from llmproxy.auth.single_flight import LookUp, again
 from llmproxy.auth.ttl_cache import Memory
 from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.auth.use_counter import UseCounter
+from llmproxy.background import Loop
 from llmproxy.errors import ProxyError, QuotaExceeded, StoreUnavailable, TokenExpired, TokenNotFound, Unauthorized
 from llmproxy.interfaces import ITokenStore, ITokenValidator
 from llmproxy.model import Grant
@@ -85,24 +85,20 @@ class CachedTokenValidator(Service):
             kept = max(size, 10_000)
             self._counter = UseCounter(uses.count_uses, clock, now, timeout, kept)
             self._hits = UseCounter(uses.count_cache_hits, clock, now, timeout, kept)
-        self._flushing = LoopingCall(self.flush)
-        self._flushing.clock = clock
-        self._interval = flush_interval
+        self._flushing = Loop("token_uses", self.flush, flush_interval, clock)
+        self.tasks = (self._flushing,)
 
     # Service
 
     def startService(self) -> None:
         Service.startService(self)
         if self._counter is not None:
-            self._flushing.start(self._interval, now=False).addErrback(
-                lambda f: self._log.failure("Flushing failed.", f)
-            )
+            self._flushing.start()
 
     @deferred
     async def stopService(self) -> None:
         Service.stopService(self)
-        if self._flushing.running:
-            self._flushing.stop()
+        self._flushing.stop()
         await self.flush()
         lost = sum(each.pending + each.dropped for each in (self._counter, self._hits) if each is not None)
         if lost:

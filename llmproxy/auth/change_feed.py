@@ -7,10 +7,10 @@ from typing import Any, Protocol
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from llmproxy.aio import deferred, within
+from llmproxy.background import Loop, Task
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.model import Changes
 from llmproxy.redis import Redis, RedisUnavailable
@@ -61,12 +61,10 @@ class Revocation(MultiService):
         self._clock = clock
         self.redis = redis
         self._channel = channel
-        self._interval = interval
         self._silence = silence
         self._epoch: int | None = None
         self._heard = clock.seconds()
-        self._asking = LoopingCall(self.look)
-        self._asking.clock = clock
+        self._asking = Loop("revocation", self.look, interval, clock)
         if redis is not None:
             child: Any = redis
             child.setServiceParent(self)
@@ -76,30 +74,39 @@ class Revocation(MultiService):
     def startService(self) -> None:
         MultiService.startService(self)
         # Not at once: the store is opened meanwhile.
-        self._asking.start(self._interval, now=False).addErrback(
-            lambda f: self._log.failure("Looking for changes failed.", f)
-        )
+        self._asking.start()
 
     def stopService(self) -> Any:
-        if self._asking.running:
-            self._asking.stop()
+        self._asking.stop()
         return MultiService.stopService(self)
 
     @deferred
     async def look(self) -> None:
-        """Ask the store once; never fails."""
+        """Ask the store once; fails only with what nobody has foreseen."""
         asked_at = self._clock.seconds()
         try:
             changes = await within(PATIENCE, self._clock, self._store.changes(self._epoch), StoreUnavailable())
         except ProxyError:
-            self.failures += 1
-            if self._clock.seconds() - self._heard >= self._silence:
-                self._store.announce("")
+            self._not_told()
             return
+        except Exception:
+            self._not_told()
+            raise
         self._heard = asked_at
         self._epoch = changes.epoch
         for project_id in ("",) if changes.projects is None else changes.projects:
             self._store.announce(project_id)
+
+    def _not_told(self) -> None:
+        """Rely on nothing that is remembered once this has been so for too long, whatever the reason is."""
+        self.failures += 1
+        if self._clock.seconds() - self._heard >= self._silence:
+            self._store.announce("")
+
+    @property
+    def tasks(self) -> list[Task]:
+        """What goes on in the background."""
+        return [self._asking, *(self.redis.tasks if self.redis is not None else ())]
 
     # Redis
 

@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from llmproxy.aio import FairLock, deferred, within
+from llmproxy.background import Task
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.ledger import records
 from llmproxy.ledger.journal import FIRST, Found, Journal, Room, find, names
@@ -109,6 +110,8 @@ class Ledger(Service):
         self._next_look = self._next_fold = 0.0
         self._wrong = ""
         self._running = self._behind = self._preparing = False
+        self.task = Task("ledger", clock)
+        self.tasks = (self.task,)
         self.entered = self.recovered = self.lost = 0
 
     # What the journey calls
@@ -161,7 +164,7 @@ class Ledger(Service):
             self._wrong = self._wrong or "journal_full"
         elif journal.number != self._segment:  # the next must be ready long before this one is full
             self._segment = journal.number
-            self._growing = Deferred.fromCoroutine(self._prepare())
+            self._growing = Deferred.fromCoroutine(self._prepare()).addErrback(self.task.failed)
 
     # What an operator looks at
 
@@ -252,7 +255,9 @@ class Ledger(Service):
                 self._behind = True
                 self._log.warn("The ledger cannot be entered for now; its journal keeps it: {code}", code=e.code)
         except Exception:
-            self._log.failure("The ledger could not be entered.")
+            self.task.failed()
+        else:
+            self.task.worked()
         self._later()
 
     async def _prepare(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from llmproxy.background import Task
 from llmproxy.model import RequestRecord
 
 
@@ -41,6 +42,8 @@ class AccessLog(Service):
         self._waiting: list[RequestRecord] = []
         self._timer: IDelayedCall | None = None
         self._stopped = False
+        self._task = Task("access_log", clock)
+        self.tasks = (self._task,)
         self.lines = 0
 
     def observe(self, record: RequestRecord) -> None:
@@ -52,14 +55,19 @@ class AccessLog(Service):
             self._timer = self._clock.callLater(self._interval, self.flush)
 
     def flush(self) -> None:
-        """Write now what is waiting."""
+        """Write now what is waiting; never fails, for a request may be what makes it leave."""
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
         waiting, self._waiting = self._waiting, []
-        if waiting:
-            self.lines += len(waiting)
+        if not waiting:
+            return
+        try:
             self._write([line(record) for record in waiting])
+            self.lines += len(waiting)
+            self._task.worked()
+        except Exception:
+            self._task.failed()
 
     def startService(self) -> None:
         self._stopped = False

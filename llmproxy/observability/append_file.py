@@ -8,6 +8,16 @@ import stat
 from contextlib import suppress
 from threading import Lock
 
+_REASONS = {
+    errno.ENOSPC: "disk_full",
+    errno.EDQUOT: "disk_full",
+    errno.EROFS: "read_only",
+    errno.EACCES: "not_permitted",
+    errno.EPERM: "not_permitted",
+    errno.EBUSY: "disk_hangs",
+    errno.EIO: "disk_broken",
+}
+
 
 class AppendedFile:
     """Appends whole lines, also while the file is rotated away or another process appends to it too.
@@ -90,6 +100,14 @@ class AppendedFile:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def reason(error: Exception) -> str:
+    """In a word or two why it could not be written, such as C{disk_full}: for those who look at the process's state."""
+    if isinstance(error, TimeoutError):
+        return "does_not_answer"
+    number = error.errno if isinstance(error, OSError) else None
+    return _REASONS.get(number or 0, errno.errorcode.get(number or 0, type(error).__name__))
 
 
 def _torn(path: str, fd: int) -> bool:

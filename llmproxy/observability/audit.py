@@ -16,9 +16,10 @@ from zope.interface import implementer
 
 from llmproxy import errors
 from llmproxy.aio import deferred
+from llmproxy.background import Task
 from llmproxy.interfaces import IAuditLogger
 from llmproxy.model import AuditEntry
-from llmproxy.observability.append_file import AppendedFile
+from llmproxy.observability.append_file import AppendedFile, reason
 
 UNWRITTEN = "The audit log could not be written. Try again."
 
@@ -73,6 +74,7 @@ class FileAudit(Service):
         @param patience: Seconds an entry waits for it at most, and stopping too.
         """
         self._file = AppendedFile(path)
+        self._path = path
         self._clock = clock
         self._in_thread = in_thread
         self._redact = redact
@@ -81,7 +83,15 @@ class FileAudit(Service):
         self._waiting: deque[tuple[str, Deferred[None]]] = deque()
         self._busy = False
         self._stopped = False
+        self._task = Task("audit", clock)
+        self.tasks = (self._task,)
+        self._wrong = ""
         self._writing: Deferred[None] = succeed(None)
+
+    @property
+    def state(self) -> str:
+        """C{ok}, or why nothing can be written since the last attempt: it is tried again with the next entry."""
+        return self._wrong or "ok"
 
     def log(self, entry: AuditEntry) -> Deferred[None]:
         if self._stopped or len(self._waiting) >= self._limit:
@@ -115,8 +125,18 @@ class FileAudit(Service):
             outcome: Failure | None = None
             try:
                 await self._in_thread(self._file.append, lines, sync=True)
-            except OSError as e:
-                self._log.error("{count} audit entries could not be written: {error}", count=len(entries), error=str(e))
+                self._wrong = ""
+                self._task.worked()
+            except Exception as e:
+                if not isinstance(e, OSError):
+                    self._task.failed()
+                self._wrong = reason(e)
+                self._log.error(
+                    "{count} audit entries could not be appended to {path}: {error}",
+                    count=len(entries),
+                    path=self._path,
+                    error=str(e),
+                )
                 outcome = Failure(errors.StoreUnavailable(UNWRITTEN))
             for _, written in entries:
                 if not written.called:

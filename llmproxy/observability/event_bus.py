@@ -15,8 +15,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from llmproxy.aio import deferred
+from llmproxy.background import Task
 from llmproxy.interfaces import IEventBus, IEventSink
 from llmproxy.model import RequestRecord
+from llmproxy.observability.append_file import reason
 
 Scrub = Callable[[RequestRecord], RequestRecord]
 
@@ -37,7 +39,7 @@ class MemoryBus(Service):
         linger: float = 0.1,
         patience: float = 30.0,
         retries: tuple[float, ...] = (1.0, 5.0, 15.0),
-        flush: float = 5.0,
+        flush: float = 3.0,
         scrub: Scrub = lambda event: event,
     ) -> None:
         """
@@ -64,6 +66,17 @@ class MemoryBus(Service):
     def queued(self) -> Mapping[str, int]:
         """How many events wait, for each sink by its name."""
         return {queue.name: len(queue) for queue in self._queues}
+
+    @property
+    def tasks(self) -> list[Task]:
+        """What goes on in the background."""
+        return [queue.task for queue in self._queues]
+
+    @property
+    def state(self) -> str:
+        """C{ok}, or which sinks do not take what they are given, and why."""
+        wrong = [f"{queue.name}: {queue.wrong}" for queue in self._queues if queue.wrong]
+        return ", ".join(wrong) or "ok"
 
     def publish(self, event: RequestRecord) -> None:
         for queue in self._queues:
@@ -109,6 +122,8 @@ class _Queue:
         self._pause: Deferred[None] | None = None
         self._closing = self._expired = False
         self._loss = _Loss(name, clock)
+        self.wrong = ""
+        self.task = Task("events", clock)
 
     def __len__(self) -> int:
         return len(self._events)
@@ -149,8 +164,22 @@ class _Queue:
         self._delivery = Deferred.fromCoroutine(self._deliver())
 
     async def _deliver(self) -> None:
-        """Deliver what is there now; what comes meanwhile lingers as this did, or under load each would go alone."""
+        """Deliver what is there; whatever happens there, the next delivery can begin."""
         self._busy = True
+        try:
+            await self._deliver_all()
+            self.task.worked()
+        except Exception:
+            self.task.failed()
+            if self._events:
+                self._events.popleft()  # it may be why: not again and again
+                self._drop(1, "it could not be delivered")
+        self._busy = False
+        if self._events and not self._closing:
+            self._timer = self._clock.callLater(self._linger, self._start)
+
+    async def _deliver_all(self) -> None:
+        """Deliver what is there now; what comes meanwhile lingers as this did, or under load each would go alone."""
         left = len(self._events)
         while self._events and (left > 0 or self._closing or len(self._events) >= self._batch):
             batch = tuple(islice(self._events, self._batch))
@@ -160,9 +189,6 @@ class _Queue:
                 self._events.popleft()
             if error is not None:
                 self._drop(len(batch), _said(error))
-        self._busy = False
-        if self._events:
-            self._timer = self._clock.callLater(self._linger, self._start)
 
     async def _sent(self, batch: tuple[RequestRecord, ...]) -> Exception | None:
         """Deliver one batch; what it failed with, if it did in the end."""
@@ -189,6 +215,7 @@ class _Queue:
         settled: Deferred[Exception | None] = sending.addCallbacks(lambda _: None, _exception)
         error = await settled
         self._sending = None
+        self.wrong = "" if error is None else reason(error)
         return error
 
     async def _wait(self, seconds: float) -> None:

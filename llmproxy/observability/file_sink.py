@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThreadPool
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
@@ -15,6 +13,7 @@ from llmproxy.interfaces import IEventSink, IEventSinkFactory
 from llmproxy.model import RequestRecord
 from llmproxy.observability import jsonl
 from llmproxy.observability.append_file import AppendedFile
+from llmproxy.own_threads import OwnThreads
 
 
 @implementer(IEventSink)
@@ -25,13 +24,20 @@ class FileSink:
         """
         @param in_thread: Calls its argument in a thread and fires with the result.
         """
+        self._path = path
         self._file = AppendedFile(path)
         self._in_thread = in_thread
 
     def write(self, events: Sequence[RequestRecord]) -> Deferred[None]:
         # Put together here: two threads that both have something to compute only hold each other up.
         lines = [jsonl.line(event._asdict()) + b"\n" for event in events]
-        return self._in_thread(self._file.append, b"".join(lines))
+        return self._in_thread(self._append, b"".join(lines))
+
+    def _append(self, lines: bytes) -> None:
+        try:
+            self._file.append(lines)
+        except OSError as e:
+            raise OSError(e.errno, f"{e.strerror} (appending to {self._path})") from e
 
     def close(self) -> Deferred[None]:
         return self._in_thread(self._file.close)
@@ -49,4 +55,5 @@ class FileSinkFactory:
             raise ValueError(f"A file sink knows only path, not {', '.join(unknown)}.")
         if not isinstance(path, str) or not path:
             raise ValueError("A file sink needs a path, such as data/events.jsonl.")
-        return FileSink(path, partial(deferToThreadPool, reactor, reactor.getThreadPool()))
+        # One batch at a time, and the next: more would only wait for a disk that hangs.
+        return FileSink(path, OwnThreads(reactor, f"sink {path}", waiting=1).call)

@@ -17,6 +17,7 @@ from twisted.python.reflect import safe_repr
 from zope.interface import implementer
 
 from llmproxy.config.model import Logging
+from llmproxy.observability.append_file import reason
 from llmproxy.observability.jsonl import encoded
 from llmproxy.observability.redaction import Redactor
 
@@ -44,6 +45,7 @@ class LogOutput:
     """Writes log events and access log lines to one stream, each as one line, secrets masked as the last step.
 
     @ivar lost: How many lines could not be written because the stream failed.
+    @ivar state: C{ok}, or why the last lines could not be written.
     """
 
     def __init__(self, stream: TextIO, render: Renderer, redactor: Redactor, level: Any = LogLevel.info) -> None:
@@ -53,6 +55,7 @@ class LogOutput:
         self._level = level
         self._lock = RLock()  # log events come from any thread
         self.lost = 0
+        self.state = "ok"
 
     def __call__(self, event: LogEvent) -> None:
         if event.get("log_level", LogLevel.info) >= self._level:
@@ -66,8 +69,10 @@ class LogOutput:
             try:
                 self._stream.write(text)
                 self._stream.flush()
-            except (OSError, ValueError):  # nowhere to say so: the disk is full, the reader gone, the stream closed
+                self.state = "ok"
+            except (OSError, ValueError) as e:  # said elsewhere: the disk is full, the reader gone, the stream closed
                 self.lost += len(lines)
+                self.state = reason(e)
 
 
 def entry(event: LogEvent) -> dict[str, Any]:

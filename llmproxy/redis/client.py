@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.python.failure import Failure
 
+from llmproxy.background import Task
 from llmproxy.config import model
 from llmproxy.config.redis import Address, parse
 from llmproxy.redis.commands import Argument, encode
@@ -66,6 +67,11 @@ class Redis(MultiService):
         self._subscription = Subscription(where, address, clock, trouble, random=random)
         for link in self._links:
             link.setServiceParent(self)  # type: ignore[no-untyped-call]
+
+    @property
+    def tasks(self) -> list[Task]:
+        """What goes on in the background."""
+        return [*(link.task for link in self._links), *self._subscription.tasks]
 
     @property
     def available(self) -> bool:

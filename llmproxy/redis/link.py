@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from llmproxy import tls as trust
 from llmproxy.aio import deferred, within
+from llmproxy.background import Task
 from llmproxy.config.redis import Address
 from llmproxy.redis.commands import encode
 from llmproxy.redis.errors import RedisUnavailable
@@ -50,6 +51,7 @@ class Link(Service):
     """One connection, for as long as this service runs.
 
     @ivar connection: The one that may be used now, or C{None}.
+    @ivar task: How keeping it does.
     """
 
     _log = Logger()
@@ -83,6 +85,7 @@ class Link(Service):
         self._ended = ended
         self._keeping: Deferred[None] | None = None
         self._latest: Connection | None = None
+        self.task = Task("redis", clock)
 
     def startService(self) -> None:
         Service.startService(self)
@@ -104,7 +107,7 @@ class Link(Service):
         try:
             while True:
                 since = self._clock.seconds()
-                reason = await self._use()
+                reason = await self._used()
                 if not self.running:  # endpoints do not all say CancelledError when they are cancelled
                     return
                 self._trouble.tell(reason)
@@ -112,6 +115,18 @@ class Link(Service):
                 await deferLater(self._clock, self._pause(attempt))
         except CancelledError:
             return
+
+    async def _used(self) -> str:
+        """As L{_use}, whatever happens there: to keep a connection is not given up for one error."""
+        try:
+            reason = await self._use()
+        except CancelledError:
+            raise
+        except Exception as e:
+            self.task.failed()
+            return f"{type(e).__name__}: {e}"
+        self.task.worked()
+        return reason
 
     def _pause(self, attempt: int) -> float:
         return min(FIRST * 2.0 ** min(attempt, 30), MOST) * (0.5 + self._random() / 2)
@@ -124,6 +139,7 @@ class Link(Service):
             await self._greet(connection)
             self.connection = connection
             self._trouble.over()
+            self.task.worked()
             return await connection.lost()
         except RedisUnavailable as e:
             return str(e)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from llmproxy.aio import deferred
+from llmproxy.background import Loop, Task
 from llmproxy.config.redis import Address
 from llmproxy.redis.commands import encode
 from llmproxy.redis.errors import RedisUnavailable
@@ -41,20 +41,22 @@ class Subscription(MultiService):
         self._listeners: dict[bytes, list[tuple[Callable[[bytes], object], Callable[[], object]]]] = {}
         self._link = Link(where, address, clock, trouble, random=random, messages=self._message, prepare=self._prepare)
         self._link.setServiceParent(self)  # type: ignore[no-untyped-call]
-        self._pinging = LoopingCall(self._ping)
-        self._pinging.clock = clock
+        self._pinging = Loop("redis", self._ping, PING, clock)
 
     def startService(self) -> None:
         MultiService.startService(self)
-        self._pinging.start(PING, now=False).addErrback(lambda f: self._log.failure("Pinging Redis failed.", f))
+        self._pinging.start()
 
     @deferred
     async def stopService(self) -> None:
-        if self._pinging.running:
-            self._pinging.stop()
+        self._pinging.stop()
         stopped: Any = MultiService.stopService(self)
         if stopped is not None:
             await stopped
+
+    @property
+    def tasks(self) -> list[Task]:
+        return [self._pinging, self._link.task]
 
     @property
     def listening(self) -> bool:

@@ -35,11 +35,14 @@ class Page(Resource):
         return await self._answer(request)
 
 
-def pages(render: Render, readiness: Readiness) -> Mapping[bytes, IResource]:
+def pages(
+    render: Render, readiness: Readiness, mentioned: Callable[[], Mapping[str, str]] = dict
+) -> Mapping[bytes, IResource]:
     """The ops pages by their path, for L{llmproxy.web.root.Root}.
 
     @param render: Makes the metrics page: from the request's C{Accept} to content type and body.
     @param readiness: Fires with what was checked and how that is: C{"ok"}, or what is wrong with it.
+    @param mentioned: Likewise, what does not keep requests from being served: C{degraded}, with 200, is said of it.
     """
 
     async def live(request: Request) -> Answer:
@@ -47,8 +50,12 @@ def pages(render: Render, readiness: Readiness) -> Mapping[bytes, IResource]:
 
     async def ready(request: Request) -> Answer:
         checks = await readiness()
-        well = all(state == "ok" for state in checks.values())
-        return as_json({"status": "ok" if well else "unavailable", "checks": checks}, 200 if well else 503)
+        lesser = mentioned()
+        if any(state != "ok" for state in checks.values()):
+            status = "unavailable"
+        else:
+            status = "ok" if all(state == "ok" for state in lesser.values()) else "degraded"
+        return as_json({"status": status, "checks": {**checks, **lesser}}, 503 if status == "unavailable" else 200)
 
     async def metrics(request: Request) -> Answer:
         return _page(*render(accepted(request)))

@@ -13,6 +13,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from llmproxy.aio import deferred
+from llmproxy.background import Task
 from llmproxy.interfaces import ICache, ICacheFactory
 from llmproxy.model import CacheUsage
 
@@ -40,6 +41,8 @@ class MemoryCache(Service):
         self._ticks: list[int] = []
         self._sweeping: IDelayedCall | None = None
         self._stopped = False
+        self._task = Task("cache", clock)
+        self.tasks = (self._task,)
 
     # In this process
 
@@ -146,7 +149,11 @@ class MemoryCache(Service):
 
     def _tick(self) -> None:
         self._sweeping = None
-        self._sweep(self._clock.seconds())
+        try:
+            self._sweep(self._clock.seconds())
+            self._task.worked()
+        except Exception:
+            self._task.failed()
         if self._held:
             self._arm()
 

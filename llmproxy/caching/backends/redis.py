@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from llmproxy.aio import deferred
+from llmproxy.background import Task
 from llmproxy.config.model import Settings
 from llmproxy.interfaces import ICache, ICacheFactory
 from llmproxy.model import CacheUsage
@@ -58,6 +59,11 @@ class RedisCache(MultiService):
         self._evicted_before: int | None = None
         parent: Any = redis
         parent.setServiceParent(self)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """What goes on in the background."""
+        return self.redis.tasks
 
     def get(self, key: str) -> Deferred[bytes | None]:
         # Callbacks: a coroutine costs a third more, and this is what every request waits for.

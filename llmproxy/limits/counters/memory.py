@@ -7,12 +7,12 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from llmproxy.aio import deferred, within
+from llmproxy.background import Loop
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory
 from llmproxy.limits.counters.local import SOON, Tally, first_refused, fitting
@@ -47,8 +47,8 @@ class MemoryCounters(Service):
         self._now = now
         self._tally = Tally()
         self._allotments = Allotments(budgets, clock, now)
-        self._sweeping = LoopingCall(self._sweep)
-        self._sweeping.clock = clock
+        self._sweeping = Loop("limits", self._sweep, SWEEP, clock)
+        self.tasks = (self._sweeping,)
         self._next_forgetting = clock.seconds()
 
     def reserve_now(self, claims: Sequence[Claim]) -> Verdict | None:
@@ -122,13 +122,12 @@ class MemoryCounters(Service):
 
     def startService(self) -> None:
         Service.startService(self)
-        self._sweeping.start(SWEEP, now=False).addErrback(lambda f: self._log.failure("Sweeping failed.", f))
+        self._sweeping.start()
 
     @deferred
     async def stopService(self) -> None:
         Service.stopService(self)
-        if self._sweeping.running:
-            self._sweeping.stop()
+        self._sweeping.stop()
         giving = self._give_back(all_of_it=True)
         try:
             await within(STOPPING, self._clock, giving, LimitsUnavailable())

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from llmproxy.aio import deferred, within
+from llmproxy.background import Loop, Task
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory
 from llmproxy.limits.counters.fallback import Shares, Taken
@@ -93,9 +93,7 @@ class RedisCounters(MultiService):
         self._leases: dict[str, list[str]] = {}
         self._shares = Shares()
         self._renewed = -lease
-        self._interval = beat
-        self._beating = LoopingCall(self._beat)
-        self._beating.clock = clock
+        self._beating = Loop("limits", self._beat, beat, clock)
 
     # ICounters
 
@@ -214,14 +212,18 @@ class RedisCounters(MultiService):
 
     # Service
 
+    @property
+    def tasks(self) -> list[Task]:
+        """What goes on in the background."""
+        return [self._beating, *self._redis.tasks]
+
     def startService(self) -> None:
         MultiService.startService(self)
-        self._beating.start(self._interval).addErrback(lambda f: self._log.failure("Renewing leases failed.", f))
+        self._beating.start(now=True)
 
     @deferred
     async def stopService(self) -> None:
-        if self._beating.running:
-            self._beating.stop()
+        self._beating.stop()
         stopped = MultiService.stopService(self)
         if stopped is not None:
             await stopped

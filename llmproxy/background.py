@@ -1,0 +1,128 @@
+"""What goes on in the background: one error never ends it, and what fails is counted and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import CancelledError, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+MAX_PAUSE_SECONDS = 10.0  # between two attempts of a loop that fails, unless its interval is longer
+LOG_INTERVAL_SECONDS = 60.0  # between two words about the same task
+STUCK_SECONDS = 60.0  # after which a loop whose work has not come back counts as stuck
+
+
+class Task:
+    """One thing that goes on in the background, and how it does.
+
+    @ivar name: By which metrics, readiness and the log call it.
+    @ivar failures: How often it failed with an error that nobody had foreseen.
+    """
+
+    _log = Logger(namespace="llmproxy.background")
+
+    def __init__(self, name: str, clock: IReactorTime) -> None:
+        self.name = name
+        self.failures = 0
+        self._clock = clock
+        self._failing = False
+        self._next_word = float("-inf")
+
+    @property
+    def state(self) -> str:
+        """C{ok}, or C{failing} since its last attempt failed."""
+        return "failing" if self._failing else "ok"
+
+    def failed(self, failure: Failure | None = None) -> None:
+        """It failed, with this or with the exception that is being handled. Never raises; an errback may be this."""
+        self.failures += 1
+        self._failing = True
+        now = self._clock.seconds()
+        if now >= self._next_word:
+            self._next_word = now + LOG_INTERVAL_SECONDS
+            self._log.failure(
+                "{task} failed, and is tried again ({failures} failures so far).",
+                failure or Failure(),
+                task=self.name,
+                failures=self.failures,
+            )
+
+    def worked(self) -> None:
+        """It works, or works again."""
+        if self._failing:
+            self._failing = False
+            self._log.info("{task} works again.", task=self.name)
+
+
+class Loop(Task):
+    """Does something every C{interval} seconds for as long as it is told to.
+
+    Like Twisted's C{LoopingCall} it never overlaps with itself. Unlike it, an error does not end it: the pause before
+    the next attempt is twice the one before, up to L{MAX_PAUSE_SECONDS}.
+    """
+
+    def __init__(self, name: str, work: Callable[[], Any], interval: float, clock: IReactorTime) -> None:
+        """
+        @param work: May return a Deferred or a coroutine, which is waited for.
+        """
+        super().__init__(name, clock)
+        self.running = False
+        self._work = work
+        self._interval = interval
+        self._timer: IDelayedCall | None = None
+        self._begun: float | None = None
+        self._in_a_row = 0
+
+    @property
+    def state(self) -> str:
+        """C{ok}, C{failing}, or C{stuck} while its work has not come back for L{STUCK_SECONDS}."""
+        stuck = self._begun is not None and self._clock.seconds() - self._begun >= STUCK_SECONDS
+        return "stuck" if stuck else super().state
+
+    def start(self, *, now: bool = False) -> None:
+        """Begin, at once or after the first interval."""
+        self.running = True
+        if now:
+            self._turn()
+        else:
+            self._later(self._interval)
+
+    def stop(self) -> None:
+        """Begin nothing more; what is under way goes on."""
+        self.running = False
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _later(self, seconds: float) -> None:
+        if self.running and self._timer is None and self._begun is None:
+            self._timer = self._clock.callLater(seconds, self._turn)
+
+    def _turn(self) -> None:
+        self._timer = None
+        self._begun = self._clock.seconds()
+        maybeDeferred(self._work).addCallbacks(self._done, self._not_done)
+
+    def _done(self, result: object) -> None:
+        took = self._clock.seconds() - (self._begun or 0.0)
+        self._begun = None
+        self._in_a_row = 0
+        self.worked()
+        self._later(self._interval - took % self._interval)
+
+    def _not_done(self, failure: Failure) -> None:
+        self._begun = None
+        if not self.running and failure.check(CancelledError):
+            return
+        self._in_a_row += 1
+        self.failed(failure)
+        longest = max(self._interval, MAX_PAUSE_SECONDS)
+        self._later(min(self._interval * 2.0 ** min(self._in_a_row, 30), longest))
+
+
+def tasks_of(services: Iterable[object]) -> list[Task]:
+    """What these do in the background: those that say so have an attribute C{tasks}."""
+    return [task for service in services for task in getattr(service, "tasks", ())]

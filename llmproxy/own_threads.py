@@ -1,0 +1,89 @@
+"""Threads of one's own for what blocks: a disk that hangs holds up nobody else, and never the end of the process."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from functools import partial
+from threading import Thread
+from typing import Any, ParamSpec, TypeVar
+
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Unjoined(Thread):
+    """The interpreter does not wait for it when it ends."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more, daemon=True)
+
+
+class _Pool(ThreadPool):
+    threadFactory = _Unjoined
+
+
+class StillBusy(OSError):
+    """What was to be done before is not done yet, and enough waits behind it."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.EBUSY, "The disk has not finished what it was given before")
+
+
+class OwnThreads:
+    """Calls what blocks in at most C{size} threads that nobody else uses, begun when they are needed.
+
+    The reactor's own threads resolve the names of providers, and are waited for when the process ends: what hangs in
+    one of them (a FIFO that nobody reads, a file server that does not answer) would hold up both.
+    """
+
+    def __init__(self, reactor: Any, name: str, *, size: int = 1, waiting: int = 1000) -> None:
+        """
+        @param reactor: Provides C{IReactorFromThreads}.
+        @param waiting: How many calls may wait for a thread.
+        """
+        self._reactor = reactor
+        self._pool = _Pool(minthreads=0, maxthreads=size, name=name)
+        self._limit = size + waiting
+        self._jobs = 0
+
+    def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """Fire with what C{work} returns; L{StillBusy} at once where too much waits.
+
+        A call that is cancelled before a thread took it up is not made; one that was taken up goes on unheard.
+        """
+        if self._jobs >= self._limit:
+            return fail(StillBusy())
+        abandoned = False
+
+        def abandon(answer: Deferred[T]) -> None:
+            nonlocal abandoned
+            abandoned = True
+
+        def job() -> T:
+            if abandoned:
+                raise CancelledError
+            return work(*args, **kwargs)
+
+        answer: Deferred[T] = Deferred(abandon)
+        try:
+            if not self._pool.started:
+                self._pool.start()
+            self._pool.callInThreadWithCallback(partial(self._reactor.callFromThread, self._finished, answer), job)
+        except RuntimeError as e:  # the system lets us have no thread
+            return fail(OSError(errno.EAGAIN, str(e)))
+        self._jobs += 1
+        return answer
+
+    def _finished(self, answer: Deferred[T], success: bool, result: Any) -> None:
+        self._jobs -= 1
+        if answer.called:
+            return
+        if isinstance(result, Failure):
+            answer.errback(result)
+        else:
+            answer.callback(result)
