@@ -249,6 +249,20 @@ class UpstreamBroken(UpstreamFailure):
     message = "The provider's answer could not be understood."
 
 
+class UpstreamErrorWithheld(ProxyError):
+    """Stands in the provider's own error answer, whose status it keeps."""
+
+    status, code, retry = 502, "upstream_error_withheld", False
+    message = (
+        "The provider's error is in an encoding that this proxy cannot look into. It could repeat the provider's key, "
+        "so it was left out; the status is the provider's."
+    )
+
+    def __init__(self, status: int = 502) -> None:
+        super().__init__()
+        self.status = status
+
+
 class StoreUnavailable(ProxyError):
     status, code = 503, "store_unavailable"
     message = "The token could not be checked because the store did not answer. Try again."

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from zope.interface import implementer
 
-from llmproxy.http.masking import Mask
+from llmproxy.http.masking import KeyFound, Rewriting
 from llmproxy.wire.client.response import Answer
 
 BACKLOG = 1024 * 1024  # bytes that a slow reader may lie behind, once the answer is too large to be kept anyway
@@ -53,7 +53,7 @@ class Shared:
         self,
         answer: Answer,
         lines: list[bytes],
-        mask: Mask | None,
+        mask: Rewriting | None,
         told: Sharing,
         clock: IReactorTime | None = None,
         taps: Sequence[Callable[[bytes], object]] = (),
@@ -103,7 +103,12 @@ class Shared:
 
     def dataReceived(self, data: bytes) -> None:
         if self._mask is not None:
-            data = self._mask.feed(data)
+            try:
+                data = self._mask.feed(data)
+            except KeyFound as e:
+                self.answer.stopProducing()
+                self.connectionLost(Failure(e))
+                return
         self._add(data)
 
     def connectionLost(self, reason: Failure) -> None:

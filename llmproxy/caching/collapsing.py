@@ -17,7 +17,7 @@ from llmproxy.caching.rules import reuse, streams
 from llmproxy.caching.rules.entry import Entry
 from llmproxy.caching.rules.storing import NotKept, Received
 from llmproxy.caching.rules.vary import selecting
-from llmproxy.http.masking import Mask, masked_lines
+from llmproxy.http.masking import Mask, Rewriting, coded, shield
 from llmproxy.wire.client.response import Answer
 
 if TYPE_CHECKING:
@@ -110,9 +110,8 @@ class Flight:
         asked_at = self._caching.now()
         try:
             answer, self._secret = await fetch(self.leader.outgoing())
-            lines = masked_lines(answer.lines, self._secret)
             at, wall = self._caching.now(), self._caching.wall()
-            self._answered(answer, Received(answer.code, answer.phrase, lines, asked_at, at, wall))
+            self._answered(answer, Received(answer.code, answer.phrase, answer.lines, asked_at, at, wall))
         except Exception as e:  # told to those who wait, a cancelled wait included
             self._failed(e)
 
@@ -140,6 +139,8 @@ class Flight:
             self._give(leader.entry, "hit", "stale-if-error")
         else:
             kept = leader.judged(received, answer)
+            if isinstance(kept, Entry) and answer.code >= 400 and coded(answer.lines):
+                kept = NotKept("coded-error")  # the provider's key may have to be masked within
             if isinstance(kept, Entry):
                 self._share(answer, kept, list(received.lines))
             else:
@@ -189,8 +190,9 @@ class Flight:
     def _share(self, answer: Answer, entry: Entry, lines: list[bytes]) -> None:
         self._entry = entry
         self.leader.status = "stored"
-        others = self._caching.scope == "shared"  # they may be given nothing of a key that is not their project's
-        mask = Mask(self._secret) if answer.code >= 400 or others else None
+        mask: Rewriting | None = Mask(self._secret)
+        if self._caching.scope != "shared" or coded(lines):  # others may be given nothing of a key that is not theirs
+            mask = shield(answer.code, lines, self._secret, bytes, stream=entry.stream, whole=None).rewriting
         self._shared = shared = Shared(answer, lines, mask, self, self._caching.measuring(entry), self.leader.taps)
         waiting, self._waiting = self._waiting, []
         found = [(each, self._reading(asking)) for each, asking in waiting]

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 from pydantic_core import from_json
 
 from llmproxy.http import fields
+from llmproxy.http.content_coding import Decoder
 from llmproxy.metering import estimating
-from llmproxy.metering.decoding import Decoder
 from llmproxy.metering.dialects import registry
 from llmproxy.metering.dialects.operation import UNKNOWN, Members, Operation, Units
 from llmproxy.metering.dialects.reading import NOTHING, Call, Reading, merged

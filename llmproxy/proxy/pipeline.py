@@ -15,8 +15,8 @@ from llmproxy.auth.lockout import Guesses
 from llmproxy.caching import Asking, Caching, Drain, Given, Reader
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Route, Routes
-from llmproxy.http import cors, credentials, fields, sniff
-from llmproxy.http.masking import Mask, masked_lines
+from llmproxy.http import cors, credentials, fields, refusals, sniff
+from llmproxy.http.masking import Both, masked_lines, shield, starred
 from llmproxy.interfaces import ITokenValidator
 from llmproxy.limits import headers as told
 from llmproxy.limits.in_flight import Shares
@@ -31,7 +31,7 @@ from llmproxy.proxy.context import Exchange
 from llmproxy.proxy.policy import Policy
 from llmproxy.upstream.upstreams import Bounds, ProviderKeys, Upstreams
 from llmproxy.wire.client.transport import Answer, BytesBody
-from llmproxy.wire.relay import Relay, Rewriting
+from llmproxy.wire.relay import Relay
 
 READ_WHOLE = 4 * 1024 * 1024  # bytes of a request body that are read where a policy must see all of it
 STALLED = 600.0  # seconds after which a client that takes nothing is cut, on a site that is not ours
@@ -294,6 +294,8 @@ class Journey:
                     remembering.give_back(token_key, grant)
             raise
         exchange.first_byte = self._clock.seconds()
+        answer.lines = masked_lines(answer.lines, key.value)
+        answer.phrase = starred(answer.phrase, key.value)
         if exchange.dialect is not None and answer.code < 300:
             exchange.meter = meter = Meter(exchange.dialect, answer.lines)
             if not exchange.injected:
@@ -392,18 +394,20 @@ class Journey:
     ) -> None:
         """Begin the client's answer and carry the body until it has ended, one way or the other.
 
-        @param key: To be starred out; C{None} where it has been.
+        @param key: To be starred out of the body; C{None} where it has been.
         """
         request, timeouts = exchange.request, route.api.timeouts
         asked = self._asks_for_stream(exchange, route)
         exchange.stream = sniff.is_stream_answer(answer.lines) or (answer.code < 400 and asked)
         total = timeouts.stream if exchange.stream else timeouts.request
-        rewriting: Rewriting | None = None
-        if key is not None and answer.code >= 400:
-            rewriting = Mask(key)
-        elif exchange.injected and exchange.meter is not None and isinstance(answer, Answer):
+        lines, rewriting = answer.lines, None
+        if key is not None and request.method != b"HEAD":
+            notice = partial(_withheld, answer.code, route, exchange.request_id)
+            lines, rewriting = shield(answer.code, lines, key, notice, stream=exchange.stream, whole=answer.whole)
+        if answer.code < 400 and exchange.injected and exchange.meter is not None and isinstance(answer, Answer):
             if exchange.stream:  # what the client did not ask for is kept from it
-                rewriting = injection.Swallowing(exchange.meter.feed)
+                swallowing = injection.Swallowing(exchange.meter.feed)
+                rewriting = swallowing if rewriting is None else Both(swallowing, rewriting)
             else:
                 answer.watch(exchange.meter.feed)
         exchange.relay = relay = Relay(
@@ -417,8 +421,7 @@ class Journey:
             rewriting=rewriting,
         )
         exchange.status = answer.code
-        passed = answer.lines if key is None else masked_lines(answer.lines, key)
-        lines = fields.incoming(passed, own_cors=bool(route.api.allowed_origins))
+        lines = fields.incoming(lines, own_cors=bool(route.api.allowed_origins))
         relay.carry(answer, self._with_ours(exchange, route, lines))
         exchange.outcome = relay.outcome or await relay.done
 
@@ -471,6 +474,11 @@ def _worth_reading(length: int | str, plan: Plan | None, asking: Asking | None) 
     if length == UNKNOWN_LENGTH:
         return counted
     return int(length) <= READ_WHOLE and (counted or (asking is not None and asking.needs_body))
+
+
+def _withheld(code: int, route: Route, request_id: str) -> bytes:
+    """What stands for an error that cannot be looked into."""
+    return refusals.render(errors.UpstreamErrorWithheld(code), refusals.flavour_of(route.api), request_id)[1]
 
 
 def nothing_sent(error: errors.ProxyError) -> bool:

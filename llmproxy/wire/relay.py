@@ -12,6 +12,8 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from zope.interface import implementer
 
+from llmproxy.http.masking import KeyFound
+
 Tap = Callable[[bytes], object]
 
 
@@ -52,7 +54,9 @@ class Rewriting(Shape):
 
     keeps_length: bool
 
-    def feed(self, data: bytes) -> bytes: ...
+    def feed(self, data: bytes) -> bytes:
+        """L{KeyFound}: nothing more may pass, and the answer is to be cut."""
+
     def end(self) -> bytes: ...
 
 
@@ -143,6 +147,7 @@ class Relay(Protocol):
         gone = self._request.gone
         if self._rewriting is not None:
             body = self._rewriting.feed(body) + self._rewriting.end()
+            length = length if self._rewriting.keeps_length else len(body)
         if not gone:
             self.count = len(body)
             self._request.respond(answer.code, answer.phrase, lines, length, body)
@@ -158,7 +163,11 @@ class Relay(Protocol):
             return
         self._last = self._clock.seconds()
         if self._rewriting is not None:
-            data = self._rewriting.feed(data)
+            try:
+                data = self._rewriting.feed(data)
+            except KeyFound:
+                self._withhold()
+                return
         if not self._left:
             self.count += len(data)
             if self._flush_interval:
@@ -265,6 +274,12 @@ class Relay(Protocol):
         if not self._request.gone:
             self._request.unregisterProducer()
             self._request.abort()
+
+    def _withhold(self) -> None:
+        if self._left:
+            self._heard_enough()
+        else:
+            self._cut("truncated")
 
     def _tell(self, outcome: str) -> None:
         self._outcome = outcome

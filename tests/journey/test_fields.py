@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tests.journey.stage import CHAT, KEY, OK, OTHER, TOKEN, Stage, reply
+import gzip
+import zlib
+
+from tests.journey.stage import CHAT, KEY, OK, OTHER, STREAM, TOKEN, Stage, chunk, reply
 
 OTHERS = ["User-Agent: sdk/1", "X-Stainless-Lang: python", "Accept-Encoding: gzip, br, zstd", "anthropic-beta: a"]
 
@@ -268,6 +271,66 @@ class Masking(Stage):
             self.assertNotIn(KEY.encode(), got)
             self.assertEqual(reply(got).body, body.replace(KEY.encode(), b"*" * len(KEY)))
             self.assertEqual(reply(got)["X-Key"], "*" * len(KEY))
+
+    def test_in_the_reason_phrase(self) -> None:
+        got = self.exchange(answer=b"HTTP/1.1 401 No %b\r\nContent-Length: 0\r\n\r\n" % KEY.encode())
+        self.assertEqual(got.phrase, "No " + "*" * len(KEY))
+
+    def test_in_a_coded_error(self) -> None:
+        """Also where its length is known before its head leaves, and where its bytes come one by one."""
+        body = gzip.compress(b'{"error": "%b"}' % KEY.encode())
+        for pieces in ([body], [bytes([byte]) for byte in body]):
+            client = self.ask()
+            head = b"HTTP/1.1 401 No\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+            self.provider.last.send(head + (body if len(pieces) == 1 else b""))
+            for piece in pieces if len(pieces) > 1 else []:
+                self.provider.last.send(piece)
+            got = reply(client.take())
+            self.assertEqual((got["Content-Encoding"], got.whole), ("gzip", True))
+            self.assertEqual(gzip.decompress(got.body), b'{"error": "%b"}' % (b"*" * len(KEY)))
+
+    def test_in_an_error_that_cannot_be_read(self) -> None:
+        """The status is the provider's, the body is not."""
+        answer = b"HTTP/1.1 403 No\r\nContent-Encoding: compress\r\nContent-Length: %d\r\n\r\n%b"
+        got = self.exchange(answer=answer % (len(KEY), KEY.encode()))
+        self.assertEqual((got.status, got.all("Content-Encoding")), (403, []))
+        self.assertEqual(got.json["error"]["code"], "upstream_error_withheld")
+
+    def test_in_an_error_event(self) -> None:
+        """Of a stream whose status was 200, cut anywhere."""
+        event = b'data: {"error": {"message": "no: %b"}}\n\n' % KEY.encode()
+        for at in range(25, len(event), 7):
+            client = self.ask(body=b'{"stream":true}')
+            self.provider.last.send(STREAM + chunk(event[:at]))
+            self.provider.last.send(chunk(event[at:]) + b"0\r\n\r\n")
+            got = reply(client.take())
+            self.assertEqual((got.body, got.whole), (event.replace(KEY.encode(), b"*" * len(KEY)), True))
+
+    def test_in_an_error_event_of_a_coded_stream(self) -> None:
+        """The client's answer is cut before it."""
+        made = zlib.compressobj(wbits=31)
+        client = self.ask(body=b'{"stream":true}')
+        first = made.compress(b"data: 1\n\n") + made.flush(zlib.Z_SYNC_FLUSH)
+        self.provider.last.send(STREAM.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n") + chunk(first))
+        self.provider.last.send(
+            chunk(made.compress(b'data: {"error": {"message": "%b"}}\n\n' % KEY.encode()) + made.flush())
+        )
+        got = reply(client.take())
+        self.assertEqual((got.body, got.whole, bool(client.end)), (first, False, True))
+        self.assert_recorded("failed", 200, "upstream_error")
+
+    def test_in_a_body_that_is_an_error_of_status_200(self) -> None:
+        body = b'{"error": {"message": "no: %b"}}' % KEY.encode()
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+        self.assertEqual(self.exchange(answer=head + body).body, body.replace(KEY.encode(), b"*" * len(KEY)))
+
+    def test_the_head_of_an_error(self) -> None:
+        """HEAD has no body that could be masked, and keeps its fields."""
+        self.begin(allowed_methods=["HEAD"])
+        answer = b"HTTP/1.1 404 No\r\nContent-Encoding: compress\r\nContent-Length: 7\r\n\r\n"
+        client = self.ask(method="HEAD", body=None)
+        self.provider.last.send(answer)
+        self.assertIn(b"Content-Encoding: compress\r\n", client.take())
 
     def test_what_only_begins_like_it(self) -> None:
         """Arrives whole."""

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import gzip
+import random
+import zlib
 from unittest import TestCase
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmproxy.http.masking import Mask, masked_lines
+from llmproxy.http.lines import FieldLines
+from llmproxy.http.masking import Both, KeyFound, Mask, Replacement, Rewriting, Shielded, masked_lines, shield
 
 KEYS = st.text("ab-", min_size=1, max_size=6).map(str.encode)  # so that they overlap themselves, and stand anywhere
 PIECES = st.lists(st.text("ab-", max_size=8).map(str.encode), max_size=12)
@@ -50,8 +54,135 @@ class Pieces(TestCase):
         self.assertEqual(masked(b"secret", [b"a sec"]), [b"a ", b"sec"])
 
 
+SECRET = b"sk-provider-0123456789"
+STARS = b"*" * len(SECRET)
+CODINGS = {b"gzip": gzip.compress, b"x-gzip": gzip.compress, b"deflate": zlib.compress}
+READ = {b"gzip": gzip.decompress, b"x-gzip": gzip.decompress, b"deflate": zlib.decompress}
+EVENT = b'event: error\r\ndata: {"type": "error", "error": {"message": "no: %b"}}\r\n\r\n' % SECRET
+
+
+def cut(data: bytes, sizes: list[int]) -> list[bytes]:
+    """The same in pieces of these sizes, and the rest."""
+    pieces = []
+    for size in sizes:
+        pieces.append(data[:size])
+        data = data[size:]
+    return [*pieces, data]
+
+
+def passed(rewriting: Rewriting | None, pieces: list[bytes]) -> bytes:
+    if rewriting is None:
+        return b"".join(pieces)
+    return b"".join([*(rewriting.feed(piece) for piece in pieces), rewriting.end()])
+
+
+def shielded(
+    code: int, encoding: bytes = b"", *, stream: bool = False, whole: bytes | None = None, kind: bytes = b"text/json"
+) -> Shielded:
+    lines = [b"Content-Type: " + kind, *([b"Content-Encoding: " + encoding] if encoding else [])]
+    return shield(code, lines, SECRET, lambda: b'{"notice":1}', stream=stream, whole=whole)
+
+
+SIZES = st.lists(st.integers(1, 40), max_size=12)
+
+
+class Refusals(TestCase):
+    @given(st.sampled_from(sorted(CODINGS)), SIZES)
+    def test_in_a_coding(self, encoding: bytes, sizes: list[int]) -> None:
+        """It is masked within, and passes to the byte where there is nothing to mask."""
+        for text in (b"no: %b!" % SECRET, b"no: %b!" % SECRET[:-1]):
+            data = CODINGS[encoding](text)
+            got = passed(shielded(401, encoding).rewriting, cut(data, sizes))
+            self.assertEqual(READ[encoding](got), text.replace(SECRET, STARS))
+            if SECRET not in text:
+                self.assertEqual(got, data)
+
+    def test_what_cannot_be_looked_into(self) -> None:
+        """Is replaced: in its coding where that is known only at the end, without one where it is known at once."""
+        data = gzip.compress(SECRET)
+        bomb = gzip.compress(b"\0" * 20_000_000)
+        long = gzip.compress(random.Random(1).randbytes(300_000))
+        for coded in (data[:-9], b"plain %b" % SECRET, data + b"more", bomb, long):
+            self.assertEqual(gzip.decompress(passed(shielded(401, b"gzip").rewriting, [coded])), b'{"notice":1}')
+        for encoding in (b"compress", b"gzip, gzip", b"aes128gcm"):
+            lines, rewriting = shielded(401, encoding)
+            self.assertEqual(lines, [b"Content-Type: application/json"])
+            self.assertEqual(passed(rewriting, [SECRET]), b'{"notice":1}')
+
+    def test_no_body(self) -> None:
+        self.assertEqual(passed(shielded(401, b"gzip").rewriting, []), b"")
+        self.assertIsNone(shielded(304, b"compress").rewriting)
+
+
+class Errors(TestCase):
+    """Within answers of status 200."""
+
+    @given(SIZES)
+    def test_an_event_of_a_stream(self, sizes: list[int]) -> None:
+        """However it is cut; what is no error says what it says."""
+        before = b'data: {"error": null, "text": "my key is %b"}\r\n\r\n: ping\n\n' % SECRET
+        got = passed(shielded(200, stream=True).rewriting, cut(before + EVENT + before, sizes))
+        self.assertEqual(got, before + EVENT.replace(SECRET, STARS) + before)
+
+    @given(SIZES)
+    def test_a_body(self, sizes: list[int]) -> None:
+        body = b'{"error": {"code": 401, "message": "%b"}}' % SECRET
+        self.assertEqual(passed(shielded(200).rewriting, cut(body, sizes)), body.replace(SECRET, STARS))
+        self.assertEqual(passed(shielded(200, whole=body).rewriting, [body]), body.replace(SECRET, STARS))
+
+    def test_what_is_no_error(self) -> None:
+        """Passes: a model's text may hold an escaped one."""
+        body = b'{"error": null, "text": "{\\"error\\": {\\"message\\": \\"%b\\"}}"}' % SECRET
+        self.assertEqual(passed(shielded(200).rewriting, [body]), body)
+        self.assertEqual(passed(shielded(200, b"gzip").rewriting, [gzip.compress(body)]), gzip.compress(body))
+        self.assertIsNone(shielded(200, kind=b"audio/mpeg").rewriting)
+        self.assertIsNone(shielded(200, b"compress").rewriting)
+
+    def test_a_key_that_is_a_word(self) -> None:
+        """Is none: servers of one's own take any."""
+        self.assertIsNone(shield(200, [], b"ollama", bytes, stream=True, whole=None).rewriting)
+
+    @given(st.sampled_from(sorted(CODINGS)), SIZES)
+    def test_in_a_coding(self, encoding: bytes, sizes: list[int]) -> None:
+        """Is masked where all of it is there; else it is cut before the key is out."""
+        data = CODINGS[encoding](EVENT)
+        got = passed(shielded(200, encoding, stream=True, whole=data).rewriting, [data])
+        self.assertEqual(READ[encoding](got), EVENT.replace(SECRET, STARS))
+        rewriting = shielded(200, encoding, stream=True).rewriting
+        assert rewriting is not None
+        out: list[bytes] = []
+        with self.assertRaises(KeyFound):
+            out.extend(map(rewriting.feed, cut(data, sizes)))
+        bits = zlib.MAX_WBITS if encoding == b"deflate" else zlib.MAX_WBITS + 16
+        self.assertNotIn(SECRET, zlib.decompressobj(bits).decompress(b"".join(out)))
+
+    @given(SIZES)
+    def test_a_coded_stream_without_the_key(self, sizes: list[int]) -> None:
+        """Passes to the byte, and so does a bomb, or what is not so coded."""
+        for data in (gzip.compress(EVENT.replace(SECRET, SECRET[:-1])), b"no gzip", gzip.compress(b"\0" * 9_000_000)):
+            self.assertEqual(passed(shielded(200, b"gzip", stream=True).rewriting, cut(data, sizes)), data)
+
+    def test_an_event_that_passes_in_pieces(self) -> None:
+        """None is held longer than it must."""
+        made = zlib.compressobj(wbits=31)
+        rewriting = shielded(200, b"gzip", stream=True).rewriting
+        assert rewriting is not None
+        for _ in range(3):
+            piece = made.compress(b'data: {"a": 1}\n\n') + made.flush(zlib.Z_SYNC_FLUSH)
+            self.assertEqual(rewriting.feed(piece), piece)
+
+
+class Chained(TestCase):
+    def test_both(self) -> None:
+        """What the first lets go at its end still goes through the second."""
+        both = Both(Mask(b"secret-one"), Mask(b"two"))
+        self.assertEqual(both.feed(b"tw") + both.feed(b"o secret-one s") + both.end(), b"*** ********** s")
+        self.assertTrue(both.keeps_length)
+        self.assertFalse(Both(Replacement(bytes), Mask(b"x")).keeps_length)
+
+
 class Lines(TestCase):
     def test_with_and_without(self) -> None:
-        lines = [b"A: b", b"X-Key: my secret, secret"]
+        lines = FieldLines.of([b"A: b", b"X-Key: my secret, secret"])
         self.assertEqual(masked_lines(lines, b"secret"), [b"A: b", b"X-Key: my ******, ******"])
         self.assertIs(masked_lines(lines, b"other"), lines)
