@@ -11,7 +11,7 @@ from llmproxy.simulator.use import Use
 
 US_TENTHS = 11
 """Anthropic, "Data residency": what runs in the US costs 1.1 times as much, tokens only."""
-_PER_CALL = ("searches", "file_searches", "grounded")
+_PER_CALL = ("searches", "preview_searches", "file_searches", "grounded")
 
 
 @dataclass(frozen=True)

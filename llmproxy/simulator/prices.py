@@ -3,8 +3,8 @@
 Read in November 2026 on each provider's own page, US dollars, pay as you go:
 
   - OpenAI, "Pricing" and the pages of single models (developers.openai.com): standard, flex, priority and batch; web
-    search 10 dollars and file search 2.5 dollars a thousand calls; GPT Image by tokens, DALL-E by the picture;
-    whisper-1 0.006 dollars a minute; tts-1 by characters.
+    search 10 dollars (its preview 25 with models that do not reason) and file search 2.5 dollars a thousand calls; GPT
+    Image by tokens, DALL-E by the picture, Sora by the second; whisper-1 0.006 dollars a minute; tts-1 by characters.
   - Anthropic, "Pricing" (platform.claude.com): cache writes 1.25 and 2 times the input, reads a tenth; batches half;
     web search 10 dollars a thousand; Sonnet 4.5 above 200,000 tokens of input twice, its output 1.5 times; "Fast mode"
     and "Data residency": C{inference_geo: us} is 1.1 times every price of tokens.
@@ -51,14 +51,17 @@ def rates(text: float = 0, cached: float | None = None, output: float = 0, **mor
     return found | {name: found[same] for name, same in _SHARED.items()}
 
 
-_SINGLE = ("searches", "file_searches", "grounded", "seconds", "pictures")
+_SINGLE = ("searches", "preview_searches", "file_searches", "grounded", "seconds", "pictures", "film", "pages")
 _TOOLS = {"searches": 0.01, "file_searches": 0.0025}
 
 
-def _openai(text: float, cached: float, output: float, **tiers: tuple[float, float, float]) -> Price:
-    others = {name: rates(*prices, **_TOOLS) for name, prices in tiers.items()}
+def _openai(
+    text: float, cached: float, output: float, preview: float = 0.025, **tiers: tuple[float, float, float]
+) -> Price:
+    tools = {**_TOOLS, "preview_searches": preview}
+    others = {name: rates(*prices, **tools) for name, prices in tiers.items()}
     half = rates(text / 2, cached, output / 2)
-    return Price(rates(text, cached, output, **_TOOLS), {"batch": half, **others})
+    return Price(rates(text, cached, output, **tools), {"batch": half, **others})
 
 
 def _claude(text: float, output: float) -> Rates:
@@ -88,8 +91,8 @@ PRICES: Mapping[str, Mapping[str, Price]] = {
         "gpt-4o-mini": _openai(0.15, 0.075, 0.6, priority=(0.25, 0.125, 1)),
         "gpt-4.1": GPT_41,
         "gpt-4.1-mini": _openai(0.4, 0.1, 1.6, priority=(0.7, 0.175, 2.8)),
-        "gpt-5": _openai(1.25, 0.125, 10, flex=(0.625, 0.0625, 5), priority=(2.5, 0.25, 20)),
-        "o3": _openai(2, 0.5, 8, flex=(1, 0.25, 4), priority=(3.5, 0.875, 14)),
+        "gpt-5": _openai(1.25, 0.125, 10, 0.01, flex=(0.625, 0.0625, 5), priority=(2.5, 0.25, 20)),
+        "o3": _openai(2, 0.5, 8, 0.01, flex=(1, 0.25, 4), priority=(3.5, 0.875, 14)),
         "gpt-audio": Price(rates(2.5, None, 10, audio=32, audio_output=64)),
         "gpt-4o-audio-preview": Price(rates(2.5, None, 10, audio=40, audio_output=80)),
         "text-embedding-3-small": Price(rates(0.02)),
@@ -99,6 +102,8 @@ PRICES: Mapping[str, Mapping[str, Price]] = {
         "dall-e-3 hd 1024x1024": Price(rates(pictures=0.08)),
         "dall-e-3 hd 1024x1792": Price(rates(pictures=0.12)),
         "dall-e-2 standard 1024x1024": Price(rates(pictures=0.02)),
+        "sora-2": Price(rates(film=0.1)),
+        "sora-2-pro": Price(rates(film=0.3)),
         "tts-1": Price(rates(characters=15)),
         "tts-1-hd": Price(rates(characters=30)),
         "gpt-4o-mini-tts": Price(rates(0.6, None, 0, audio_output=12)),
@@ -126,6 +131,7 @@ PRICES: Mapping[str, Mapping[str, Price]] = {
         "mistral-large-2411": Price(rates(2, None, 6)),
         "mistral-small-latest": Price(rates(0.15, 0.015, 0.6)),
         "mistral-embed": Price(rates(0.1)),
+        "mistral-ocr-2505": Price(rates(pages=0.001)),
     },
     "azure": {"gpt-4o": GPT_4O, "gpt-4.1": GPT_41, "text-embedding-3-small": Price(rates(0.02))},
     "bedrock": {

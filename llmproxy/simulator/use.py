@@ -16,8 +16,10 @@ class Use:
     @ivar tool: What tools of the provider's own put before the model, which Gemini counts beside the prompt.
     @ivar output: Text that is seen; C{reasoning} is not. C{audio_output} and C{image_output} as they say.
     @ivar compaction_input: Read to shorten a conversation before it was answered; C{compaction_output} likewise.
-    @ivar searches: Searches in the web; C{file_searches} in stored files; C{grounded} prompts answered with them.
-    @ivar characters: Of text made speech; C{seconds} of sound made text; C{pictures} paid by the piece.
+    @ivar searches: Searches in the web; C{preview_searches} by the tool that is a preview; C{file_searches} in stored
+        files; C{grounded} prompts answered with searches.
+    @ivar characters: Of text made speech; C{seconds} of sound made text; C{pictures} paid by the piece; seconds of
+        C{film}; C{pages} that were read.
     """
 
     input: int = 0
@@ -35,11 +37,14 @@ class Use:
     compaction_input: int = 0
     compaction_output: int = 0
     searches: int = 0
+    preview_searches: int = 0
     file_searches: int = 0
     grounded: int = 0
     characters: int = 0
     seconds: int = 0
     pictures: int = 0
+    film: int = 0
+    pages: int = 0
 
     @property
     def prompt(self) -> int:

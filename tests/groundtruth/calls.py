@@ -99,6 +99,9 @@ def responses(rng: random.Random) -> Ask:
         case 0:
             kind, body["tools"] = "openai responses, web search", [{"type": "web_search"}]
             use |= _counts(rng, "searches", most=4)
+            if rng.random() < 0.3:
+                kind, body["tools"] = "openai responses, search preview", [{"type": "web_search_preview"}]
+                use["preview_searches"] = use.pop("searches")
         case 1:
             kind, body["tools"] = "openai responses, file search", [{"type": "file_search", "vector_store_ids": ["v"]}]
             use |= _counts(rng, "file_searches", most=4)
@@ -137,6 +140,12 @@ def images(rng: random.Random) -> Ask:
         return Ask("openai gpt-image edits", "/openai/v1/images/edits", content, use)
     body = {"model": "gpt-image-1", "prompt": "a ship"}
     return Ask("openai gpt-image", "/openai/v1/images/generations", body, _counts(rng, "input", "image_output"))
+
+
+def videos(rng: random.Random) -> Ask:
+    model = rng.choice(["sora-2", "sora-2-pro"])
+    body = {"model": model, "prompt": "a ship", "seconds": rng.choice(["4", "8", "12"]), "size": "1280x720"}
+    return Ask("openai videos", "/openai/v1/videos", body, {})
 
 
 def speech(rng: random.Random) -> Ask:
@@ -228,6 +237,12 @@ def gemini(rng: random.Random) -> Ask:
     return Ask(kind, f"/google/v1beta/models/{model}:{verb}", body, use)
 
 
+def interactions(rng: random.Random) -> Ask:
+    body = {"model": "gemini-2.5-flash", "input": "what does it cost"}
+    use = _counts(rng, "input", "cached", "output", "reasoning", "tool")
+    return _streamed(rng, Ask("gemini interactions", "/google/v1beta/interactions", body, use), asks=False)
+
+
 def gemini_embedding(rng: random.Random) -> Ask:
     body = {"content": {"parts": [{"text": "one two three"}]}}
     return Ask("gemini embedding", "/google/v1beta/models/gemini-embedding-001:embedContent", body, {})
@@ -242,6 +257,9 @@ def gemini_as_openai(rng: random.Random) -> Ask:
 def mistral(rng: random.Random) -> Ask:
     if rng.random() < 0.2:
         return Ask("mistral embeddings", "/mistral/v1/embeddings", {"model": "mistral-embed", "input": "a b"}, {})
+    if rng.random() < 0.1:
+        body = {"model": "mistral-ocr-2505", "document": {"type": "document_url", "document_url": "https://a/b.pdf"}}
+        return Ask("mistral ocr", "/mistral/v1/ocr", body, _counts(rng, "pages", most=9))
     model = rng.choice(["mistral-large-2411", "mistral-small-latest"])
     use = _counts(rng, "input", "output") | (_counts(rng, "cached") if "small" in model else {})
     ask = Ask("mistral", "/mistral/v1/chat/completions", {"model": model, "messages": _SAID}, use)
@@ -291,6 +309,7 @@ def ollama(rng: random.Random) -> Ask:
 KINDS: Sequence[tuple[Callable[[random.Random], Ask], int]] = (
     (openai_chat, 8), (openai_audio, 2), (responses, 6), (background, 2), (embeddings, 2), (images, 3), (speech, 3),
     (transcription, 3), (openai_batch, 1), (anthropic, 12), (anthropic_batch, 1), (gemini, 10), (gemini_embedding, 1),
+    (interactions, 2), (videos, 1),
     (gemini_as_openai, 2), (mistral, 3), (azure, 3), (bedrock, 5), (others, 5), (ollama, 2),
 )  # fmt: skip
 """Each kind, and how often it comes."""

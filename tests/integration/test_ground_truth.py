@@ -21,6 +21,7 @@ CALLS = int(os.environ.get("LLMPROXY_TRUTH_CALLS", "500"))
 
 UNKNOWN = {
     "anthropic batch",
+    "mistral ocr",
     "ollama",
     "ollama, streamed",
     "openai batch",
@@ -30,6 +31,7 @@ UNKNOWN = {
     "openai speech by tokens",
     "openai speech by tokens, events",
     "openai transcription by tokens",
+    "openai videos",
     "openai whisper",
 }
 """Kinds whose cost the ledger may call unknown: null, and counted as C{unpriced}."""
@@ -60,6 +62,8 @@ WRONG = {
     "openai gpt-image edits",
     "openai responses, file search",
     "openai responses, file search, streamed",
+    "openai responses, search preview",
+    "openai responses, search preview, streamed",
     "openai responses, web search",
     "openai responses, web search, streamed",
     "openai transcription by tokens",

@@ -8,6 +8,7 @@ from typing import Any
 
 from llmproxy.simulator.billing import bill, offered
 from llmproxy.simulator.dialect import JSON, Call, Refused, Reply, bearer, encode, event, stream, whole
+from llmproxy.simulator.formats import interactions
 from llmproxy.simulator.formats.chat import chat
 from llmproxy.simulator.formats.openai import vector
 from llmproxy.simulator.text import count
@@ -35,6 +36,8 @@ def reply(call: Call) -> Reply:
         return _models(call.path)
     if call.path == "openai/chat/completions":
         return chat(replace(call, style="total"), "google")
+    if call.method == "POST" and call.path == "interactions":
+        return interactions.reply(call)
     name, _, verb = call.path.removeprefix("models/").rpartition(":")
     if call.method != "POST" or not call.path.startswith("models/") or not name:
         raise Refused(404, f"Not found: {call.path}")

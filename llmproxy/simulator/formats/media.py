@@ -1,4 +1,4 @@
-"""OpenAI's pictures, speech and transcription: what is billed by other things than tokens of text."""
+"""OpenAI's pictures, films, speech and transcription: what is billed by other things than tokens of text."""
 
 from __future__ import annotations
 
@@ -32,6 +32,15 @@ def images(call: Call) -> Reply:
         "total_tokens": use.prompt + use.completion,
     }
     return whole({"created": CREATED, "data": data, "usage": told}).charged(bill("openai", model, use))
+
+
+def videos(call: Call) -> Reply:
+    """A film that will be made: paid for by the second when it is asked for."""
+    call.need("prompt")
+    model, seconds = str(call.body.get("model") or "sora-2"), int(call.body.get("seconds") or 4)
+    film = {"id": f"video_{call.digest[:24]}", "object": "video", "status": "queued", "seconds": str(seconds)}
+    told = {**film, "model": model, "size": call.body.get("size") or "720x1280"}
+    return whole(told).charged(bill("openai", model, Use(film=seconds)))
 
 
 def speech(call: Call) -> Reply:

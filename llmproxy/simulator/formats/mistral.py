@@ -24,6 +24,8 @@ def reply(call: Call) -> Reply:
             return chat(call)
         case "POST", "embeddings":
             return embeddings(call)
+        case "POST", "ocr":
+            return ocr(call)
         case "POST" | "PUT", "files":
             return openai.files(call)
         case "GET" | "HEAD", "models":
@@ -56,6 +58,16 @@ def embeddings(call: Call) -> Reply:
     used = {"prompt_tokens": use.prompt, "completion_tokens": 0, "total_tokens": use.prompt}
     head = {"id": call.digest[:32], "object": "list", "model": call.body["model"]}
     return whole({**head, "data": data, "usage": used}).charged(bill("mistral", str(call.body["model"]), use))
+
+
+def ocr(call: Call) -> Reply:
+    """Paid for by the page."""
+    call.need("model", "document")
+    use = Use(pages=1).but(call.counts)
+    pages = [{"index": number, "markdown": str(call.text)} for number in range(use.pages)]
+    told = {"pages_processed": use.pages, "doc_size_bytes": call.length}
+    answer = {"model": call.body["model"], "pages": pages, "usage_info": told}
+    return whole(answer).charged(bill("mistral", str(call.body["model"]), use))
 
 
 def error(status: int, message: str, code: str | None, request_id: str) -> dict[str, Any]:

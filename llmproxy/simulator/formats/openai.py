@@ -31,6 +31,8 @@ def reply(call: Call) -> Reply:
             return embeddings(call)
         case "POST", "images/generations" | "images/edits":
             return media.images(call)
+        case "POST", "videos":
+            return media.videos(call)
         case "POST", "audio/speech":
             return media.speech(call)
         case "POST", "audio/transcriptions":

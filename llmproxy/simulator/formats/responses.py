@@ -65,7 +65,7 @@ class Answer:
             "temperature": 1.0,
             "text": {"format": {"type": "text"}},
             "tool_choice": "auto",
-            "tools": [],
+            "tools": call.body.get("tools") or [],
             "top_p": 1.0,
             "truncation": "disabled",
             "usage": self._usage() if done else None,
@@ -84,7 +84,8 @@ class Answer:
 
     def _calls(self) -> list[dict[str, Any]]:
         """What was searched for is told as items of the output alone."""
-        found: list[dict[str, Any]] = [{"type": "web_search_call", "action": {"type": "search"}}] * self._use.searches
+        searches = self._use.searches + self._use.preview_searches
+        found: list[dict[str, Any]] = [{"type": "web_search_call", "action": {"type": "search"}}] * searches
         found += [{"type": "file_search_call", "queries": ["q"], "results": None}] * self._use.file_searches
         return [{"id": f"call_{number}", "status": "completed", **item} for number, item in enumerate(found)]
 

@@ -32,6 +32,13 @@ class GenerateTests(unittest.TestCase):
         self.assertEqual(told["serviceTier"], "priority")
         self.assertAlmostEqual(dollars(made), (13 * 0.3 + 5 * 0.03 + 20 * 1 + 10 * 2.5) * 1.8 / 1e6, 12)
 
+    def test_interactions_tell_at_their_end(self) -> None:
+        asked = {"model": "gemini-2.5-flash", "input": "a b", "stream": True}
+        made = google.reply(call("interactions", asked, counts={"cached": 4, "reasoning": 5}))
+        told = events(made)[-2]["interaction"]["usage"]
+        self.assertEqual((told["total_input_tokens"], told["total_output_tokens"], told["total_tokens"]), (6, 2, 13))
+        self.assertAlmostEqual(dollars(made), (2 * 0.3 + 4 * 0.03 + 7 * 2.5) / 1e6, 12)
+
     def test_openais_words_have_no_reasoning(self) -> None:
         asked = {"model": "gemini-2.5-flash", "messages": [{"role": "user", "content": "a"}]}
         told = spoken(google.reply(call("openai/chat/completions", asked, counts={"reasoning": 9})))["usage"]

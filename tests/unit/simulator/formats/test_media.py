@@ -23,6 +23,12 @@ class ImagesTests(unittest.TestCase):
         self.assertEqual(dollars(made), 0.16)
 
 
+class VideosTests(unittest.TestCase):
+    def test_by_the_second(self) -> None:
+        made = openai.reply(call("videos", {"model": "sora-2-pro", "prompt": "a ship", "seconds": "8"}))
+        self.assertEqual((spoken(made)["status"], dollars(made)), ("queued", 2.4))
+
+
 class SpeechTests(unittest.TestCase):
     def test_tts_1_is_paid_by_characters(self) -> None:
         self.assertEqual(dollars(openai.reply(call("audio/speech", SPEECH))), 13 * 15 / 1e6)
