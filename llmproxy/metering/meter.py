@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from llmproxy.http import fields
 from llmproxy.http.content_coding import Decoder
-from llmproxy.metering import estimating
+from llmproxy.metering import estimating, frames
 from llmproxy.metering.dialects import registry
 from llmproxy.metering.dialects.operation import UNKNOWN, Members, Operation, Units
 from llmproxy.metering.dialects.reading import NOTHING, Call, Reading, merged
@@ -105,12 +105,16 @@ class Meter:
             self._tap = _Stream(operation.mark, operation.also)
         elif kind in _LINES:
             self._tap = _Stream(operation.mark, operation.also, LINE_ENDS)
+        elif kind == frames.MEDIA_TYPE:
+            self._tap = _Stream(operation.mark, operation.also)
         elif kind.endswith(b"json"):
             self._tap = _Body()
         self.feed = self._count if self._tap is None else self._tap.feed
+        if kind == frames.MEDIA_TYPE:
+            self.feed = frames.Frames(self.feed).feed
         if self._tap is not None and encoding not in (b"", b"identity"):
             if encoding in _DECODED:
-                self._decoder = Decoder(encoding, self._tap.feed)
+                self._decoder = Decoder(encoding, self.feed)
                 self.feed = self._decoder.feed
             else:
                 self._tap, self.feed = None, self._count

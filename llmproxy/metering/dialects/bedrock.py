@@ -27,12 +27,15 @@ SHAPES = (
 
 WIRE = Wire(("usage", "amazon-bedrock-invocationMetrics"))
 
+_MARK = b"oken"  # C{inputTokens}, C{inputTokenCount} and C{input_tokens}
+
 OPERATIONS = (
     Operation(
         "converse",
         ("model/*/converse", "model/*/converse-stream"),
         takes_text=True,
         makes_text=True,
+        mark=_MARK,
         maxima=(("inferenceConfig", "maxTokens"),),
         media=_MEDIA,
     ),
@@ -42,6 +45,7 @@ OPERATIONS = (
         ("model/*/invoke", "model/*/invoke-with-response-stream"),
         takes_text=True,
         makes_text=True,
+        mark=_MARK,
         maxima=(
             ("max_tokens",),
             ("max_tokens_to_sample",),
