@@ -78,6 +78,7 @@ from llmproxy.web.root import Root
 from llmproxy.wire.client.agent import Agent
 from llmproxy.wire.client.tls import Trust
 from llmproxy.wire.client.transport import Caller
+from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.parser import Limits
 from llmproxy.wire.server.site import Site
 from llmproxy.wire.write_coalescing import Turn
@@ -124,6 +125,7 @@ def forwarding(
     counters: ICounters,
     learn: Callable[[str], object] = lambda key: None,
     turn: Turn | None = None,
+    descriptors: Descriptors | None = None,
     ledger: Ledger | None = None,
     guesses: Guesses | None = None,
 ) -> Parts:
@@ -133,7 +135,7 @@ def forwarding(
     """
     clock: IReactorTime = reactor
     routes = Routes(settings)
-    agents = {name: _agent(api, reactor, turn) for name, api in settings.apis.items()}
+    agents = {name: _agent(api, reactor, turn, descriptors) for name, api in settings.apis.items()}
     upstreams = Upstreams(settings, {name: Caller(agent) for name, agent in agents.items()}, clock)
     shares = Shares(settings)
     keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
@@ -205,7 +207,7 @@ def build(
     bus = MemoryBus(_sinks(settings, reactor), reactor, queue_size=settings.events.queue_size, scrub=redactor.record)
     access = AccessLog(output.write, reactor)
     counters = plugins.find(ICountersFactory, settings.limits.backend).counters(settings, reactor, store, now)
-    turn = Turn(reactor)
+    turn, descriptors = Turn(reactor), Descriptors(reactor)
     books = Books(store, now)
     ledger = _ledger(settings, reactor, books, now, random, redactor)
     parts = forwarding(
@@ -218,6 +220,7 @@ def build(
         counters=counters,
         learn=redactor.add,
         turn=turn,
+        descriptors=descriptors,
         ledger=ledger,
         guesses=guesses,
     )
@@ -249,7 +252,8 @@ def build(
     metrics.counter("unknown_tokens_refused", "Of these, those that were turned away.", lambda: unknown.refused)
     cache = None if parts.caching is None else parts.caching.shelf.cache
     _watch(metrics, {"cache": cache.redis if isinstance(cache, RedisCache) else None, "revocation": revocation.redis})
-    daemon = Daemon(settings, reactor, observer=output, store=store, hang_up=parts.hang_up)
+    daemon = Daemon(settings, reactor, observer=output, store=store, hang_up=parts.hang_up, descriptors=descriptors)
+    metrics.counter("descriptor_shortages", "Times that descriptors ran short.", lambda: descriptors.shortages)
     daemon.before_cut(proxy.shut_down)
     metrics.counter("limits_unsettled", "Reservations that could not be settled.", lambda: counters.unsettled)
     metrics.gauge("client_connections", "Client connections that are open.", lambda: daemon.connections)
@@ -271,7 +275,7 @@ def build(
         counts=metrics.snapshot,
     )
     pages = ops.pages(partial(render, metrics), daemon.readiness, daemon.mentioned)
-    site = partial(_site, settings, reactor, turn, partial(_malformed, [metrics.observe, *observers], now))
+    site = partial(_site, settings, reactor, turn, descriptors, partial(_malformed, [metrics.observe, *observers], now))
     own_admin, own_metrics = settings.server.admin_listen, settings.server.metrics_listen
     public = Root(proxy=proxy, manage=None if own_admin else manage, ops=None if own_metrics else pages)
     daemon.serve(settings.server.listen, site(public))
@@ -396,7 +400,7 @@ def _watched(caching: Caching | None, metrics: Metrics, settings: Settings) -> C
     return Contents(caching, settings.cache.backend, 0 if nearby is None else settings.cache.max_bytes)
 
 
-def _agent(api: Api, reactor: Any, turn: Turn | None) -> Agent:
+def _agent(api: Api, reactor: Any, turn: Turn | None, descriptors: Descriptors | None) -> Agent:
     connection, timeouts = api.connection, api.timeouts
     return Agent(
         reactor,
@@ -407,6 +411,7 @@ def _agent(api: Api, reactor: Any, turn: Turn | None) -> Agent:
         max_idle=connection.max_idle_conns,
         context_factory=Trust(api.ca_file),
         turn=turn,
+        descriptors=descriptors,
     )
 
 
@@ -435,7 +440,12 @@ def _malformed(
 
 
 def _site(
-    settings: Settings, reactor: Any, turn: Turn, on_refused: Callable[[int, str, str, str], None], root: Root
+    settings: Settings,
+    reactor: Any,
+    turn: Turn,
+    descriptors: Descriptors,
+    on_refused: Callable[[int, str, str, str], None],
+    root: Root,
 ) -> Site:
     server = settings.server
     return Site(
@@ -452,6 +462,7 @@ def _site(
         of_many=partial(_of_many, networks(tuple(server.trusted_proxies))),
         on_refused=on_refused,
         turn=turn,
+        descriptors=descriptors,
     )
 
 

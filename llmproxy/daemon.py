@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
@@ -21,6 +22,7 @@ from llmproxy.aio import deferred, within
 from llmproxy.config.model import Settings
 from llmproxy.store.refusals import CannotStart
 from llmproxy.store.store import Store
+from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.server.site import Site
 
 BACKLOG = 4096  # the kernel has a bound of its own, net.core.somaxconn
@@ -47,8 +49,10 @@ class Daemon(MultiService):
         observer: ILogObserver,
         store: Store,
         hang_up: Callable[[], Deferred[None]],
+        descriptors: Descriptors | None = None,
     ) -> None:
         """
+        @param descriptors: Says when clients are to be kept waiting because there are too few.
         @param hang_up: Lets go of the connections to providers; fires when there are none.
         """
         MultiService.__init__(self)
@@ -57,6 +61,7 @@ class Daemon(MultiService):
         self._observer = observer
         self._store = store
         self._hang_up = hang_up
+        self._descriptors = descriptors
         self._sites: list[tuple[Sequence[str], Site]] = []
         self._ports: list[IListeningPort] = []
         self._starting: Deferred[None] | None = None
@@ -64,6 +69,9 @@ class Daemon(MultiService):
         self._openings: list[Callable[[], Deferred[None]]] = []
         self._checks: dict[str, Callable[[], str]] = {}
         self._lesser_checks: dict[str, Callable[[], str]] = {}
+        if descriptors is not None:
+            descriptors.pause, descriptors.resume = self._pause_accepting, self._resume_accepting
+            self.mention("descriptors", lambda: descriptors.state)
         self._unfinished: list[str] = []
         self.end_within: Callable[[float], object] = lambda seconds: None
         self._before_cut: list[Callable[[], object]] = []
@@ -150,6 +158,8 @@ class Daemon(MultiService):
 
     async def _stop(self) -> None:
         self._state = "draining"
+        if self._descriptors is not None:
+            self._descriptors.close()
         if self._starting is not None:
             self._starting.cancel()
         await gatherResults([Deferred.fromCoroutine(_closed(port)) for port in self._ports])
@@ -205,6 +215,19 @@ class Daemon(MultiService):
         except Exception:
             _log.failure("Stopping failed: {name}.", name=name)
         self._unfinished.remove(name)
+
+    def _pause_accepting(self) -> None:
+        """Clients wait in the listen queue; those that wait for nothing give their descriptors back."""
+        for port in self._ports:
+            if isinstance(port, FileDescriptor):
+                port.stopReading()  # type: ignore[no-untyped-call]
+        for _, site in self._sites:
+            site.close_idle()
+
+    def _resume_accepting(self) -> None:
+        for port in self._ports:
+            if isinstance(port, FileDescriptor) and port.connected:
+                port.startReading()  # type: ignore[no-untyped-call]
 
     def stopService(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stop())

@@ -237,6 +237,11 @@ class UpstreamBusy(UpstreamFailure):
     message = "All connections to the provider are in use, and too many requests wait for one."
 
 
+class DescriptorsExhausted(UpstreamBusy):
+    code = "descriptors_exhausted"
+    message = "This proxy has no descriptors left for a connection to the provider. Try again."
+
+
 class UpstreamUnreachable(UpstreamFailure):
     status, code = 502, "upstream_unreachable"
     message = "The provider could not be reached."

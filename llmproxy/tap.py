@@ -16,6 +16,7 @@ from llmproxy.config.load import SettingsError, load
 from llmproxy.last_resort import end_within
 from llmproxy.monotonic import keep_steady
 from llmproxy.store.refusals import CannotStart
+from llmproxy.wire.descriptors import raise_soft_limit
 
 EX_CONFIG = 78  # sysexits.h: something is wrong with the settings
 
@@ -62,6 +63,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     keep_steady(reactor)  # first of all: whatever waits is to wait by it
+    raise_soft_limit()
     try:
         settings = load(options["config"], os.environ, options.overrides())
         daemon = build(settings, reactor, os.environ, now=time)

@@ -21,6 +21,7 @@ from llmproxy.wire.client.raw_headers import RawHeaders
 from llmproxy.wire.client.request_writer import framing
 from llmproxy.wire.client.tls import Trust
 from llmproxy.wire.client.transport import DEFAULT_PORTS, Origin
+from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.parser import Limits
 from llmproxy.wire.write_coalescing import Turn
 
@@ -48,6 +49,7 @@ class Agent:
         context_factory: IPolicyForHTTPS | None = None,
         limits: Limits | None = None,
         turn: Turn | None = None,
+        descriptors: Descriptors | None = None,
     ) -> None:
         """
         @param connect_timeout: Seconds for making a connection, TLS included; also for waiting until one is free.
@@ -67,6 +69,7 @@ class Agent:
         self._limits = limits or Limits()
         self._pools: dict[Origin, Pool] = {}
         self._turn = turn
+        self._descriptors = descriptors
         self._closed = False
         self._known: dict[bytes, tuple[Pool, Origin]] = {}
 
@@ -110,6 +113,7 @@ class Agent:
                 self._limits,
                 secure=origin.scheme == "https",
                 turn=self._turn,
+                descriptors=self._descriptors,
             )
         return self._pools[origin], origin
 

@@ -19,6 +19,7 @@ from llmproxy import errors
 from llmproxy.aio import within
 from llmproxy.wire.client.call import Exchange
 from llmproxy.wire.client.connection import Connection
+from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.parser import Limits
 from llmproxy.wire.write_coalescing import Turn
 
@@ -89,8 +90,10 @@ class Pool:
         *,
         secure: bool,
         turn: Turn | None = None,
+        descriptors: Descriptors | None = None,
     ) -> None:
         """
+        @param descriptors: Asked before a connection is made whether there is one left for it.
         @param secure: Whether the endpoint speaks TLS; then a connection counts only after the handshake.
         @param turn: See L{Connection}.
         """
@@ -101,6 +104,7 @@ class Pool:
         self._limits = limits
         self._secure = secure
         self._turn = turn
+        self._descriptors = descriptors
         self._factory = Factory.forProtocol(self._make)
         self._factory.noisy = False
         self._idle: list[Connection] = []  # the longest unused first
@@ -235,6 +239,9 @@ class Pool:
         dialing.addCallbacks(self._connected, self._unconnected, callbackArgs=(exchange,), errbackArgs=(exchange,))
 
     async def _connect(self) -> Connection:
+        descriptors = self._descriptors
+        if descriptors is not None and not descriptors.enough_for_provider():
+            raise errors.DescriptorsExhausted(retry_after=1.0)
         try:
             connection: Any = await self._endpoint.connect(self._factory)
             opened: Connection = await connection.opened
@@ -242,6 +249,8 @@ class Pool:
         except CancelledError:
             raise
         except Exception as e:
+            if descriptors is not None and descriptors.none_left():  # whatever the look-up of a name makes of that
+                raise errors.DescriptorsExhausted(retry_after=1.0) from e
             raise unconnected(e, secure=self._secure) from e
 
     def _make(self) -> Connection:

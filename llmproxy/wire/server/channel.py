@@ -94,6 +94,12 @@ class Channel(Protocol):
             self._socket = handle
         self.transport.registerProducer(self, True)
         self.site.opened(self)
+        descriptors = self.site.descriptors
+        own = None if self._socket is None else self._socket.fileno()
+        if descriptors is not None and not descriptors.taken_by_client(own):
+            self.site.on_refused(503, "descriptors_exhausted", self.remote, "")
+            self._leave()
+            return
         self._wait(_HEAD, self.site.head_timeout)
 
     def dataReceived(self, data: bytes) -> None:
@@ -247,6 +253,11 @@ class Channel(Protocol):
         """Let the present request be the last; close now if there is none."""
         self.persistent = False
         if self._used and self._request is None and not self._reader.partial:
+            self._close()
+
+    def close_idle(self) -> None:
+        """Close it if a request has been answered and none is under way, as a client must expect at any time."""
+        if self._used and self._request is None and not self._closing and not self._reader.partial and not self._buffer:
             self._close()
 
     # Heads

@@ -15,6 +15,7 @@ from twisted.web import server
 from twisted.web.resource import getChildForRequest
 
 from llmproxy.wire import socket_state as peer
+from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.parser import Limits
 from llmproxy.wire.server.channel import Channel
 from llmproxy.wire.server.request import Request
@@ -66,6 +67,7 @@ class Site(server.Site):
         peer_left: Callable[..., bool] = peer.has_left,
         turn: Turn | None = None,
         untaken: Callable[[Any], int] = peer.untaken,
+        descriptors: Descriptors | None = None,
     ) -> None:
         """
         @param head_timeout: Seconds in all for a head, from its first byte or from the connection's beginning.
@@ -80,6 +82,7 @@ class Site(server.Site):
         @param peer_left: See L{peer.has_left}.
         @param turn: Where complete answers wait for the end of the reactor's turn; without it they leave at once.
         @param untaken: See L{peer.untaken}.
+        @param descriptors: Told which one each client has got.
         """
         super().__init__(resource, reactor=reactor)  # type: ignore[no-untyped-call]
         self.limits = limits or Limits()
@@ -91,6 +94,7 @@ class Site(server.Site):
         self.peer_left = peer_left
         self.turn = turn
         self.untaken = untaken
+        self.descriptors = descriptors
         self.send_timeout = send_timeout
         self.least = max(1, int(send_timeout * min_send_rate))
         self.allow = b"Allow: " + b", ".join(sorted(self.limits.methods))
@@ -117,6 +121,11 @@ class Site(server.Site):
         emptied: Deferred[None] = Deferred()
         self._emptied.append(emptied)
         return emptied
+
+    def close_idle(self) -> None:
+        """Close connections on which no request is under way: their descriptors are needed."""
+        for channel in list(self._channels):
+            channel.close_idle()
 
     def abort(self) -> None:
         """Cut all connections, whatever they are at."""
