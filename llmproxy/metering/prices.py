@@ -113,14 +113,15 @@ class Listed(NamedTuple):
     """A model of the list, and the sum that its price is for requests of one kind.
 
     @ivar steps: What is priced; empty where the price for requests of this kind is not known.
-    @ivar unknown: Units of which one has a price of its own that is not known.
+    @ivar covered: Units that the steps price, by themselves or as a part of another; all others have prices of their
+        own that are not known.
     @ivar factor: What the price of tokens is multiplied by.
     @ivar since: The sum holds from then on, C{until} then; seconds since the epoch.
     @ivar least: What is billed at least, by unit.
     """
 
     steps: tuple[_Step, ...]
-    unknown: frozenset[str]
+    covered: frozenset[str]
     factor: float = 1.0
     since: float = 0.0
     until: float = inf
@@ -130,8 +131,7 @@ class Listed(NamedTuple):
         """USD; C{None} where it is not known."""
         if not self.steps:
             return None
-        known = self.unknown
-        if not known.isdisjoint(units) and any(size and unit in known for unit, size in units.items()):
+        if not units.keys() <= self.covered and any(units[unit] for unit in units.keys() - self.covered):
             return None
         if self.least:
             units = {unit: max(size, self.least.get(unit, 0)) if size else size for unit, size in units.items()}
@@ -244,7 +244,7 @@ def listed(
     base = ModelPrice() if model is None else model.get_prices(moment)
     steps = _steps(_overridden(base, held), extra or {})
     named = "" if model is None else model.id
-    return Listed(steps, _unknown(steps, provider.id, named), factor, since, until, registry.least(provider.id, named))
+    return Listed(steps, _covered(steps, provider.id, named), factor, since, until, registry.least(provider.id, named))
 
 
 def _matching(
@@ -312,27 +312,23 @@ def _priced(price: ModelPrice) -> list[tuple[UnitDef, Decimal | TieredPrices]]:
     ]
 
 
-def _unknown(steps: Sequence[_Step], provider: str, model: str) -> frozenset[str]:
-    """Units that this model may be used by and that are billed, but not by any of the steps."""
+def _covered(steps: Sequence[_Step], provider: str, model: str) -> frozenset[str]:
+    """Units whose price is known, be it that of what they are part of."""
     priced = {step.unit for step in steps}
-    units = _UNITS.units
-    found = set(registry.OWN_UNITS) - priced
-    for name, unit in units.items():
-        if name in priced or name == "requests":
-            continue
-        if name not in _TOKENS:
-            if not any(_is_part(unit, units[each]) for each in priced if each in units):
-                found.add(name)
-        elif (
-            (unit.dimensions.get("modality") == "audio" and not registry.bills_audio_as_text(provider, model, name))
-            and not any(
-                units[each].dimensions.get("modality") == "audio" and _is_part(unit, units[each])
-                for each in priced
-                if each in units
-            )
-        ) or (name == "cache_write_1h_tokens" and "cache_write_tokens" in priced):
-            found.add(name)
-    return frozenset(found | ({"input_tokens", "output_tokens"} - priced))
+    parts = {name for name in _UNITS.units if any(_prices(each, name, provider, model) for each in priced)}
+    if "cache_write_tokens" in priced and "cache_write_1h_tokens" not in priced:
+        parts.discard("cache_write_1h_tokens")  # an hour costs more than the minutes that this price is for
+    return frozenset(priced | parts | {"requests"})
+
+
+def _prices(priced: str, name: str, provider: str, model: str) -> bool:
+    """Whether what counts for one unit is billed as a part of another that has a price."""
+    unit, whole = _UNITS.units[name], _UNITS.units.get(priced)
+    if whole is None or not _is_part(unit, whole):
+        return False
+    if unit.dimensions.get("modality") == "audio" and whole.dimensions.get("modality") != "audio":
+        return registry.bills_audio_as_text(provider, model, name)
+    return True
 
 
 def _base(value: Any) -> Any:

@@ -84,11 +84,11 @@ class CostTests(SynchronousTestCase):
             self.assertIsNone(self.prices.cost("api", "openai", "", model, units, NOW), more)
 
     def test_own_prices(self) -> None:
-        """The first that fits, before any list; what is not told apart costs as any input."""
+        """Before any list; what is not told apart costs as any input."""
         prices = Prices(
             [
-                OwnPrice("house", "*-free"),
                 OwnPrice("house", "*", 2.0, 4.0),
+                OwnPrice("house", "*-free"),
                 OwnPrice("*", "gpt-4o*", 1.0, 1.0, 0.0, 3.0),
             ]
         )
@@ -100,6 +100,79 @@ class CostTests(SynchronousTestCase):
         ):
             self.assertAlmostEqual(prices.cost(api, "openai", model, "", units, NOW) or 0.0, cost, 12)
         self.assertIsNone(prices.cost("elsewhere", "", "llama", "", units, NOW))
+
+    def test_the_closest_of_your_own_prices(self) -> None:
+        """A name before any glob, the glob that says more before the one that says less, wherever they stand."""
+        entries = [
+            OwnPrice("*", "*", 1.0),
+            OwnPrice("*", "gpt-*", 2.0),
+            OwnPrice("openai", "gpt-*", 3.0),
+            OwnPrice("*", "gpt-4o-mini*", 4.0),
+            OwnPrice("*", "gpt-4o", 5.0),
+        ]
+        units = {"input_tokens": 1_000_000}
+        for order in (entries, entries[::-1]):
+            prices = Prices(order)
+            for api, answered, asked, cost in (
+                ("house", "llama", "", 1.0),
+                ("house", "gpt-5", "", 2.0),
+                ("openai", "gpt-5", "", 3.0),
+                ("openai", "gpt-4o-mini-2024-07-18", "gpt-4o-mini", 4.0),
+                ("openai", "gpt-4o-2024-08-06", "gpt-4o", 5.0),  # the name that was asked for
+                ("openai", "gpt-4o", "gpt-4", 5.0),
+            ):
+                self.assertEqual(prices.cost(api, "openai", answered, asked, units, NOW), cost, (api, answered))
+
+    def test_own_prices_of_other_units(self) -> None:
+        """Sound, each request, searches; what they leave out costs as listed, or nobody knows what."""
+        prices = Prices(
+            [
+                OwnPrice(
+                    "*", "gpt-4.1", 1.0, 2.0, input_audio=10.0, output_audio=20.0, per_request=0.5, units={"maps": 3.0}
+                )
+            ]
+        )
+        units: dict[str, int | float] = {"input_tokens": 100, "input_audio_tokens": 60, "output_tokens": 30}
+        units["output_audio_tokens"] = 10
+        tokens = (40 * 1 + 60 * 10 + 20 * 2 + 10 * 20) / 1e6 + 0.5
+        for more, cost in (({}, tokens), ({"maps": 2}, tokens + 6), ({"web_searches": 1}, tokens + 0.01)):
+            found = prices.cost("a", "openai", "gpt-4.1", "", {**units, **more}, NOW)
+            self.assertAlmostEqual(found or 0.0, cost, 12)
+        self.assertIsNone(prices.cost("a", "openai", "gpt-4.1", "", {**units, "nobody_knows": 1}, NOW))
+        self.assertIsNone(prices.cost("a", "", "gpt-4.1", "", {**units, "web_searches": 1}, NOW))
+
+    def test_what_has_no_price_is_unknown(self) -> None:
+        """Never cheaper: sound as text, an hour in the cache as minutes, a tier as the usual one."""
+        units: dict[str, int | float] = {"input_tokens": 1000, "output_tokens": 10}
+        for provider, model, more, terms in (
+            ("openai", "gpt-4o", {"input_audio_tokens": 5}, Terms()),
+            ("openai", "gpt-4o", {"code_executions": 1}, Terms()),
+            ("openai", "gpt-3.5-turbo", {"web_searches": 1}, Terms()),
+            ("openai", "gpt-3.5-turbo", {}, Terms("priority")),
+            ("openai", "text-embedding-3-small", {}, Terms()),  # which makes no output
+            ("anthropic", "claude-3-5-haiku-latest", {}, Terms(speed="fast")),
+            ("anthropic", "claude-opus-4-8", {}, Terms(geo="elsewhere")),
+        ):
+            self.assertIsNone(self.prices.cost("a", provider, model, "", {**units, **more}, NOW, terms), (model, more))
+            self.assertIsNotNone(
+                self.prices.cost("a", provider, model, "", {"input_tokens": 1000}, NOW), "the model has a price"
+            )
+
+    def test_sound_of_google_costs_what_text_does(self) -> None:
+        """Where its list has no other price for it; speech that is made is what the price of output is for."""
+        units: dict[str, int | float] = {"input_tokens": 1000, "output_tokens": 10}
+        for model in ("gemini-2.5-pro", "gemini-3.8-flash-tts"):
+            plain = self.prices.cost("a", "google", model, "", units, NOW)
+            heard = {**units, "input_audio_tokens": 500, "output_audio_tokens": 10}
+            self.assertEqual(self.prices.cost("a", "google", model, "", heard, NOW), plain)
+
+    def test_ten_seconds_at_least(self) -> None:
+        """Groq's whisper."""
+        short, long = (
+            self.prices.cost("a", "groq", "whisper-large-v3", "", {"audio_seconds": size}, NOW) for size in (1, 10)
+        )
+        self.assertIsNotNone(long)
+        self.assertEqual(short, long)
 
     def test_made_up_models(self) -> None:
         """Clients that make up models do not fill the memory."""
