@@ -48,6 +48,7 @@ from llmproxy.ledger.journal import Room
 from llmproxy.ledger.records import Reservation
 from llmproxy.ledger.reports import Reports
 from llmproxy.ledger.sql import Books
+from llmproxy.limits.charges import charges
 from llmproxy.limits.counters.budget_store import UnsharedBudgets
 from llmproxy.limits.counters.memory import MemoryCounters
 from llmproxy.limits.in_flight import Shares
@@ -183,9 +184,11 @@ def build(
     passwords = (parse(settings.redis.url).password, exact(settings.store.url).password or "")
     redactor = logs.Redactor([encryption.value, management.value, *passwords])
     output = logs.observer(settings.logging, stream, redactor)
+    run = random(8).hex() if settings.ledger.enabled else ""
     store = Store(
         reactor,
         settings.store.url,
+        run=run,
         sealer=sealing.Sealer(sealing.derive(encryption.value, "provider keys")),
         hasher=sealing.TokenHasher(sealing.derive(encryption.value, "tokens")),
         now=now,
@@ -208,8 +211,8 @@ def build(
     access = AccessLog(output.write, reactor)
     counters = plugins.find(ICountersFactory, settings.limits.backend).counters(settings, reactor, store, now)
     turn, descriptors = Turn(reactor), Descriptors(reactor)
-    books = Books(store, now)
-    ledger = _ledger(settings, reactor, books, now, random, redactor)
+    books = Books(store, now, charges)
+    ledger = _ledger(settings, reactor, books, now, run, redactor)
     parts = forwarding(
         settings,
         reactor,
@@ -485,7 +488,7 @@ def _ledger(
     reactor: Any,
     books: Books,
     now: Callable[[], float],
-    random: Callable[[int], bytes],
+    run: str,
     redactor: logs.Redactor,
 ) -> Ledger | None:
     told = settings.ledger
@@ -497,7 +500,7 @@ def _ledger(
         reactor,
         now,
         OwnThreads(reactor, "ledger", size=2).call,
-        run=random(8).hex(),
+        run=run,
         room=Room(told.segment_bytes, told.max_bytes),
         interval=told.interval,
         keep_lines=told.keep_lines,

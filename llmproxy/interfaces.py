@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from llmproxy.model import AuditEntry, CacheUsage, Claim, Grant, Project, RequestRecord, Token, Verdict
+from llmproxy.model import Advance, AuditEntry, CacheUsage, Claim, Grant, Project, RequestRecord, Token, Verdict
 
 
 class ITokenValidator(Interface):
@@ -100,11 +100,11 @@ class ITokenStore(Interface):
 class IBudgetStore(Interface):
     """Keeps what was spent of budgets, by the budget's key, for all processes that share the store."""
 
-    def take_budget(key: str, least: int, most: int, limit: int, ends: float) -> Deferred[tuple[int, int]]:
+    def take_budget(key: str, least: int, most: int, limit: int, ends: float) -> Deferred[Advance]:
         """Spend between C{least} and C{most} in advance, but never so that more than C{limit} are spent in all.
 
-        Fire with how much that was (0 where C{least} is more than is left) and with what is spent now. Exact however
-        many processes ask at once. L{errors.StoreUnavailable} where it cannot be told.
+        Fire with how much that was, 0 where C{least} is more than is left. Exact however many processes ask at once.
+        L{errors.StoreUnavailable} where it cannot be told.
 
         @param ends: When the budget's period ends, after which it may be forgotten; C{0.0} for never.
         """
@@ -112,8 +112,8 @@ class IBudgetStore(Interface):
     def give_budgets(amounts: Mapping[str, int]) -> Deferred[None]:
         """Give back what was taken and not spent, by key; less than nothing where more was spent than taken."""
 
-    def charge_budgets(amounts: Mapping[str, tuple[int, float]]) -> Deferred[None]:
-        """Add what was spent of budgets that are held to their limits elsewhere: key to (how much, C{ends})."""
+    def account_budgets(amounts: Mapping[str, int]) -> Deferred[None]:
+        """So much of what this process took in advance was spent, by key, and no line of the ledger will say so."""
 
     def budgets_spent(keys: Sequence[str]) -> Deferred[dict[str, int]]:
         """Fire with what is spent by key; what nothing was ever taken of is left out."""
@@ -127,8 +127,8 @@ class ICounters(Interface):
 
     Rates are windows that slide (L{limits.window} has the rule); a lease is held until the request is settled, or until
     the process that holds it has not renewed it for the lease time; a budget is charged with the whole claim, and
-    corrected when the request is settled. A process that dies leaves its claims on budgets charged, so that no more
-    can be spent than a budget holds.
+    corrected when the request is settled. Of a process that dies its claims on budgets stay charged until its ledger is
+    recovered, so that no more can be spent than a budget holds.
     """
 
     unsettled = Attribute("How many reservations could not be settled, so that what they claimed stays (int).")
@@ -139,8 +139,11 @@ class ICounters(Interface):
     def reserve(claims: Sequence[Claim]) -> Deferred[Verdict]:
         """Fire with the verdict. L{errors.LimitsUnavailable} where none can be had."""
 
-    def settle(ticket: Any, amounts: Sequence[int]) -> None:
-        """The request is over, and took so much of each claim. Never waits, never raises; once for each ticket."""
+    def settle(ticket: Any, amounts: Sequence[int], *, measured: bool = True) -> None:
+        """The request is over, and took so much of each claim. Never waits, never raises; once for each ticket.
+
+        @param measured: Whether its line in the ledger says the same; not where nobody knows what it used.
+        """
 
     def used(claims: Sequence[Claim]) -> Deferred[list[int]]:
         """Fire with how much of each is used now, with what requests under way have reserved."""

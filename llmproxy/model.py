@@ -74,6 +74,19 @@ class Verdict(NamedTuple):
     ticket: Any = None
 
 
+class Advance(NamedTuple):
+    """A part of a budget that a process has taken to spend on its own.
+
+    @ivar amount: How much that is; 0 where less was left than it needed.
+    @ivar spent: What the budget has lost now, this part included.
+    @ivar elsewhere: Where not all was taken that was wanted: what other processes have, some of which may come back.
+    """
+
+    amount: int
+    spent: int
+    elsewhere: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Project:
     """Owns provider keys, one per API, and the tokens made for it.

@@ -353,8 +353,7 @@ class OnLoss(Section):
     concurrency: OnLossPolicy = "local-share"
     """For requests at once."""
     budget_usd: OnLossPolicy = "closed"
-    """For budgets in dollars. `local-share` shares out what was left when this process last heard of it; what others
-    spent since is not known, so a budget can then be exceeded."""
+    """For budgets in dollars. They are in the store: with `local-share` they are held exactly all the same."""
     budget_tokens: OnLossPolicy = "closed"
     """For budgets in tokens, likewise."""
 
@@ -366,8 +365,8 @@ class LimitSettings(Section):
     """How rate limits and budgets are counted; the limits themselves are given to tokens, projects and APIs."""
 
     backend: Name = "memory"
-    """Where: `memory` (rates and requests at once by each process for itself, budgets together with all processes on
-    the same store), `redis` (all together), or the name of a plugin."""
+    """Where rates and requests at once are counted: `memory` (by each process for itself), `redis` (by all together),
+    or the name of a plugin. Budgets are in the store, for all processes on it."""
     on_loss: OnLoss = OnLoss()
     lease: Annotated[Duration, Field(ge=3)] = 30.0
     """In Redis, how long a request counts as under way whose process has died."""

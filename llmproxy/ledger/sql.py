@@ -26,11 +26,13 @@ from sqlalchemy import (
 
 from llmproxy.aio import deferred
 from llmproxy.model import LedgerLine
-from llmproxy.store import tokens
+from llmproxy.store import budgets, tokens
 from llmproxy.store.store import Store
 from llmproxy.store.tables import journals, ledger, usage
 
 CLOSED = 2**62  # the place behind everything that a journal can hold
+
+Charges = Callable[[Sequence[str], Sequence[LedgerLine]], Mapping[str, int]]
 
 KEYS = ("period", "project_id", "token_id", "api", "model")
 SUMS = (
@@ -102,9 +104,13 @@ class Report(NamedTuple):
 class Books:
     """The ledger in the store."""
 
-    def __init__(self, store: Store, now: Callable[[], float]) -> None:
+    def __init__(self, store: Store, now: Callable[[], float], charges: Charges = lambda budgets, lines: {}) -> None:
+        """
+        @param charges: What lines charge to those of the budgets that they are held to.
+        """
         self._store = store
         self._now = now
+        self._charges = charges
 
     @deferred
     async def place(self, journal: str) -> int | None:
@@ -117,7 +123,9 @@ class Books:
 
         Fire with C{None}, and enter nothing, where the journal has not been entered exactly up to where it begins.
         """
-        return await self._store.write(partial(_enter, journal=journal, batch=batch, now=self._now()))
+        return await self._store.write(
+            partial(_enter, journal=journal, batch=batch, now=self._now(), charges=self._charges)
+        )
 
     @deferred
     async def forget(self, journal: str) -> None:
@@ -145,7 +153,9 @@ def _place(connection: Connection, journal: str) -> int | None:
     return None if found is None else int(found)
 
 
-def _enter(connection: Connection, *, journal: str, batch: Callable[[], Batch], now: float) -> Batch | None:
+def _enter(
+    connection: Connection, *, journal: str, batch: Callable[[], Batch], now: float, charges: Charges
+) -> Batch | None:
     """The journal's place moves first: whoever else enters the same part waits for this, and then finds it moved."""
     part = batch()
     moved = connection.execute(
@@ -163,6 +173,9 @@ def _enter(connection: Connection, *, journal: str, batch: Callable[[], Batch], 
         lines = [_row(line) for line in part.lines]
         _write(connection, _INTO_LEDGER, len(LedgerLine._fields), lines)
         _add(connection, _summed(lines))
+        budgets.account(connection, journal, charges(budgets.advanced(connection, journal), part.lines), now)
+    if part.after == CLOSED:
+        budgets.close(connection, journal)
     return part
 
 

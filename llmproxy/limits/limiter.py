@@ -61,7 +61,7 @@ class Reservation:
 
     def keep(self) -> None:
         """Nobody knows what it used: it counts as what it could have used at most."""
-        self._settle([claim.amount for claim in self.claims])
+        self._settle([claim.amount for claim in self.claims], measured=False)
 
     def settle(self, tokens: int, cost: float | None) -> None:
         """It used so many tokens, and so many dollars; what has no price is charged with nothing."""
@@ -73,10 +73,10 @@ class Reservation:
             ]
         )
 
-    def _settle(self, amounts: Sequence[int]) -> None:
+    def _settle(self, amounts: Sequence[int], *, measured: bool = True) -> None:
         if self._ticket is not None:
             ticket, self._ticket = self._ticket, None
-            self._counters.settle(ticket, amounts)
+            self._counters.settle(ticket, amounts, measured=measured)
 
 
 class Standing(NamedTuple):

@@ -8,6 +8,7 @@ comes back at most a tenth of a second (1/600 of the window) later than it could
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 SECONDS = 60.0
 PER_SECOND = 10
@@ -44,6 +45,10 @@ class Window:
         if slot in self._slots:
             self._slots[slot] += more
             self._used += more
+
+    def items(self) -> Iterable[tuple[int, int]]:
+        """What was used, by slot, the oldest first."""
+        return self._slots.items()
 
     def wait(self, amount: int, limit: int, now: float) -> float:
         """Seconds until so much more will be within the limit, if nothing else is used; 0 where it is already."""

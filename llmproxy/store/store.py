@@ -18,7 +18,7 @@ from zope.interface import implementer
 from llmproxy.aio import deferred, within
 from llmproxy.errors import Conflict, QuotaExceeded, StoreUnavailable, TokenNotFound, Unauthorized
 from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, ITokenValidator, IWatchable
-from llmproxy.model import Changes, Grant, Project, Token
+from llmproxy.model import Advance, Changes, Grant, Project, Token
 from llmproxy.sealing import RandomBytes, Sealer, TokenHasher, new_token, well_formed
 from llmproxy.store import budgets, canary, changes, connecting, projects, tokens
 from llmproxy.store.address import exact, file_of
@@ -39,6 +39,8 @@ class Store:
 
     @param reactor: Provides L{IReactorTime} and L{IReactorFromThreads}.
     @param now: Seconds since the epoch.
+    @param run: The name of this process's journal, by which what it has of budgets in advance is known; C{""} where it
+        has none.
     @param timeout: Seconds after which a call fails with L{StoreUnavailable}.
     @param threads: How many look-ups run at once; L{Lanes} has what else does.
     @param waiting: How many calls may wait for a thread, of each kind, before further ones fail at once.
@@ -53,6 +55,7 @@ class Store:
         hasher: TokenHasher,
         random: RandomBytes,
         now: Callable[[], float],
+        run: str = "",
         timeout: float = 5.0,
         threads: int = 4,
         waiting: int = 1000,
@@ -63,6 +66,7 @@ class Store:
         self._hasher = hasher
         self._random = random
         self._now = now
+        self._run = run
         self._timeout = timeout
         self._listeners: list[Callable[[str], None]] = []
         self._committed: list[Callable[[str], None]] = []
@@ -248,22 +252,22 @@ class Store:
     # IBudgetStore
 
     @deferred
-    async def take_budget(self, key: str, least: int, most: int, limit: int, ends: float) -> tuple[int, int]:
-        return await self._spend(partial(budgets.take, key=key, least=least, most=most, limit=limit, ends=ends))
-
-    @deferred
-    async def charge_budgets(self, amounts: Mapping[str, tuple[int, float]]) -> None:
-        await self._spend(partial(budgets.charge, amounts=dict(amounts)))
-
-    async def _spend(self, work: Callable[[Connection], T]) -> T:
+    async def take_budget(self, key: str, least: int, most: int, limit: int, ends: float) -> Advance:
+        taking = partial(
+            budgets.take, key=key, least=least, most=most, limit=limit, ends=ends, run=self._run, now=self._now()
+        )
         try:
-            return await self._write(work)
+            return await self._write(taking)
         except Conflict:  # another process was the first to spend of a budget, at this moment
-            return await self._write(work)
+            return await self._write(taking)
 
     @deferred
     async def give_budgets(self, amounts: Mapping[str, int]) -> None:
-        await self._write(partial(budgets.give, amounts=dict(amounts)))
+        await self._write(partial(budgets.give, amounts=dict(amounts), run=self._run, now=self._now()))
+
+    @deferred
+    async def account_budgets(self, amounts: Mapping[str, int]) -> None:
+        await self._write(partial(budgets.account, run=self._run, charges=dict(amounts), now=self._now()))
 
     @deferred
     async def budgets_spent(self, keys: Sequence[str]) -> dict[str, int]:

@@ -87,6 +87,17 @@ spending = Table(
     Column("ends", Double, nullable=False),
 )
 
+advances = Table(  # what each process took of a budget that no line of its ledger accounts for yet
+    "budget_advances",
+    metadata,
+    Column("run", String(64), primary_key=True),
+    Column("budget", String(400), primary_key=True),
+    Column("amount", BigInteger, nullable=False),
+    Column("ends", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Index("budget_advances_by_budget", "budget"),
+)
+
 canaries = Table(
     "canaries",
     metadata,

@@ -81,8 +81,8 @@ class TestOneDaemon:
             )
             stack.daemon.kill()
             stack.daemon.start()
-            used = standing(stack, token_id, "budget_tokens")["used"]
-            assert spent <= used <= spent + 60_000 // 50 + 1000, (spent, used)
+            # Its journal is entered at the next start, and what it had in advance given back.
+            eventually(lambda: standing(stack, token_id, "budget_tokens")["used"] == spent, 20)
 
     def test_no_use_is_lost_where_nothing_was_sent(self, stack: Stack) -> None:
         """max_requests counts what was sent: a provider that cannot be reached costs no use."""
@@ -144,15 +144,13 @@ def test_four_daemons_never_spend_more_than_a_budget(four: Four) -> None:
     answers = [answer for answers in calls(stack, daemons, token, 200, 25, patience=20) for answer in answers]
     statuses = [answer.status for answer in answers]
     spent = cost(answers)
-    shown = standing(stack, token_id, "budget_usd")["used"]
-    told = (
-        f"{spent:.6f} of 0.05 USD by {statuses.count(200)} answers; {statuses.count(429)} refusals; shown {shown:.6f}"
-    )
+    told = f"{spent:.6f} of 0.05 USD by {statuses.count(200)} answers; {statuses.count(429)} refusals"
     print(told)
     assert set(statuses) == {200, 429}
     # What one request may cost at most no longer fits in what is left, and nothing but that was left.
     assert 0.05 - 0.0048 < spent <= 0.05, told
-    assert shown == pytest.approx(spent, abs=1e-9)
+    # What a daemon has in advance counts as used until it is given back.
+    eventually(lambda: standing(stack, token_id, "budget_usd")["used"] == pytest.approx(spent, abs=1e-9), 15)
     assert all(a.header("X-LLMProxy-Error") == "budget_exceeded" for a in answers if a.status == 429)
     # Nothing stays refused for good: as soon as there is more, it can be used, wherever one asks.
     stack.manage("PATCH", f"/manage/tokens/{token_id}", {"budget_usd": "1/day"})
@@ -205,12 +203,11 @@ def test_a_daemon_that_is_killed_leaves_its_leases(four: Four) -> None:
 
 
 def test_redis_is_lost_and_comes_back(four: Four) -> None:
-    """Rates go on by each process's part, budgets are closed; when it is back all is as before."""
+    """Rates go on by each process's part, budgets are closed as is the default; when it is back all is as before."""
     stack, daemons, redis = four
     rated, _ = limited(stack, requests_per_minute=40)
     budgeted, token_id = limited(stack, budget_usd="1/day")
     answers = [stack.ask("POST", CHAT, BODY, token=budgeted) for _ in range(5)]
-    time.sleep(1.2)  # what is spent is in the store a second later
     redis.kill()
     try:
         eventually(
@@ -228,4 +225,4 @@ def test_redis_is_lost_and_comes_back(four: Four) -> None:
 
         eventually(through, 10)
     # This Redis keeps nothing on its disk; what was spent before is known all the same.
-    assert standing(stack, token_id, "budget_usd")["used"] == pytest.approx(cost(answers), abs=1e-9)
+    eventually(lambda: standing(stack, token_id, "budget_usd")["used"] == pytest.approx(cost(answers), abs=1e-9), 15)

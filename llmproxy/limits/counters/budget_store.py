@@ -8,6 +8,7 @@ from zope.interface import implementer
 
 from llmproxy.aio import deferred
 from llmproxy.interfaces import IBudgetStore
+from llmproxy.model import Advance
 
 MANY = 10_000  # budgets, beyond which those of the past are forgotten
 
@@ -22,16 +23,16 @@ class UnsharedBudgets:
         self._many = MANY
 
     @deferred
-    async def take_budget(self, key: str, least: int, most: int, limit: int, ends: float) -> tuple[int, int]:
+    async def take_budget(self, key: str, least: int, most: int, limit: int, ends: float) -> Advance:
         spent, _ = self._spent.get(key, (0, 0.0))
         taken = min(most, limit - spent)
         if taken < least:
-            return 0, spent
+            return Advance(0, spent)
         if len(self._spent) >= self._many:
             await self.forget_budgets(self._now())
             self._many = max(MANY, 2 * len(self._spent))
         self._spent[key] = (spent + taken, ends)
-        return taken, spent + taken
+        return Advance(taken, spent + taken)
 
     @deferred
     async def give_budgets(self, amounts: Mapping[str, int]) -> None:
@@ -41,9 +42,8 @@ class UnsharedBudgets:
                 self._spent[key] = (spent - amount, ends)
 
     @deferred
-    async def charge_budgets(self, amounts: Mapping[str, tuple[int, float]]) -> None:
-        for key, (amount, ends) in amounts.items():
-            self._spent[key] = (self._spent.get(key, (0, 0.0))[0] + amount, ends)
+    async def account_budgets(self, amounts: Mapping[str, int]) -> None:
+        """Nothing is recovered here."""
 
     @deferred
     async def budgets_spent(self, keys: Sequence[str]) -> dict[str, int]:

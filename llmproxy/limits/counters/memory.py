@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.plugin import IPlugin
@@ -21,7 +22,8 @@ from llmproxy.limits.window import until
 from llmproxy.model import Claim, Verdict
 
 WAIT_SECONDS = 9.0  # for a request to be decided, however many wait with it
-SWEEP = 5.0  # seconds between two looks at what is not needed any more
+SWEEP = 1.0  # seconds between two looks at what is more than this process's share
+IDLE_SECONDS = 5.0  # after which what nobody touched is not needed any more
 KEPT = 62 * 86400.0  # seconds for which a budget's spending is kept when its period is over
 FORGETTING = 3600.0  # seconds between two looks for such
 STOPPING = 5.0  # seconds for giving back what is left when the process ends
@@ -50,6 +52,7 @@ class MemoryCounters(Service):
         self._sweeping = Loop("limits", self._sweep, SWEEP, clock)
         self.tasks = (self._sweeping,)
         self._next_forgetting = clock.seconds()
+        self._next_idle = clock.seconds() + IDLE_SECONDS
 
     def reserve_now(self, claims: Sequence[Claim]) -> Verdict | None:
         now, tally, allotments = self._clock.seconds(), self._tally, self._allotments
@@ -99,11 +102,11 @@ class MemoryCounters(Service):
         waiting = self._allotments.wait(budgets, lambda: self.reserve_now(claims))
         return await within(WAIT_SECONDS, self._clock, waiting, LimitsUnavailable())
 
-    def settle(self, ticket: Any, amounts: Sequence[int]) -> None:
+    def settle(self, ticket: Any, amounts: Sequence[int], *, measured: bool = True) -> None:
         claims, slots = ticket
         for claim, slot, amount in zip(claims, slots, amounts, strict=True):
             if claim.kind == "budget":
-                self._allotments.correct(claim, amount)
+                self._allotments.correct(claim, amount, measured=measured)
             else:
                 self._tally.correct(claim, slot, amount)
 
@@ -128,7 +131,7 @@ class MemoryCounters(Service):
     async def stopService(self) -> None:
         Service.stopService(self)
         self._sweeping.stop()
-        giving = self._give_back(all_of_it=True)
+        giving = Deferred.fromCoroutine(self._allotments.give_back(idle=True, all_of_it=True))
         try:
             await within(STOPPING, self._clock, giving, LimitsUnavailable())
         except LimitsUnavailable:
@@ -136,17 +139,16 @@ class MemoryCounters(Service):
 
     @deferred
     async def _sweep(self) -> None:
-        await self._give_back()
+        idle = self._clock.seconds() >= self._next_idle
+        if idle:
+            self._next_idle = self._clock.seconds() + IDLE_SECONDS
+        await self._allotments.give_back(idle=idle)
         if self._clock.seconds() >= self._next_forgetting:
             self._next_forgetting = self._clock.seconds() + FORGETTING
             try:
                 await self._store.forget_budgets(self._now() - KEPT)
             except Exception as e:  # it is tried again in an hour
                 self._log.warn("Budgets of the past could not be removed: {error}", error=str(e))
-
-    @deferred
-    async def _give_back(self, *, all_of_it: bool = False) -> None:
-        await self._allotments.give_back(all_of_it=all_of_it)
 
 
 @implementer(IPlugin, ICountersFactory)

@@ -19,7 +19,8 @@ from llmproxy.model import Claim, Verdict
 T = TypeVar("T")
 
 AHEAD = 256  # requests like the present one that are taken in advance, but
-SHARE = 50  # never more than this part of the budget, so that one that is nearly used up can be used by all
+SHARE = 50  # never more than this part of the budget, nor
+LAST_SHARE = 10  # than this part of what was left of it, so that one that is nearly used up can be used by all
 MANY = 1024  # budgets, beyond which those of the past are forgotten
 REFUSED = 1.0  # seconds for which it is remembered that nothing is left
 ASK_SECONDS = 8.0  # for the store to answer; its own limit is usually shorter
@@ -45,14 +46,27 @@ class Allotment:
     @ivar room: What it may still spend without asking; less than nothing where requests took more than they claimed.
     @ivar held: What its requests under way have claimed.
     @ivar limit: The budget, as it was when something was taken.
-    @ivar left: What the store had left then.
+    @ivar left: What the store had left then; C{elsewhere}, what other processes had, where that was not enough.
+    @ivar unmeasured: What requests took of which their lines in the ledger will not tell.
     @ivar waiting: Requests that need more of it, the first to come first.
     """
 
-    __slots__ = ("asking", "busy", "ends", "full_until", "held", "left", "limit", "room", "waiting")
+    __slots__ = (
+        "asking",
+        "busy",
+        "elsewhere",
+        "ends",
+        "full_until",
+        "held",
+        "left",
+        "limit",
+        "room",
+        "unmeasured",
+        "waiting",
+    )
 
     def __init__(self) -> None:
-        self.room = self.held = self.limit = self.left = 0
+        self.room = self.held = self.limit = self.left = self.elsewhere = self.unmeasured = 0
         self.ends = self.full_until = 0.0
         self.busy = self.asking = False
         self.waiting: dict[Waiter, Claim] = {}
@@ -61,9 +75,9 @@ class Allotment:
 class Allotments:
     """All of them, by the keys of budgets.
 
-    What is taken from the store counts as spent there until it is given back. A process that dies gives nothing
-    back: what it had in advance, and what its requests under way had claimed, stays spent. So no more is ever spent
-    than a budget holds, by however many processes on one store.
+    What is taken from the store counts as spent there until it is given back. So no more is ever spent than a budget
+    holds, by however many processes on one store. What a process that dies had in advance, and what its requests under
+    way had claimed, stays spent until its ledger is recovered: then the store gives back what no line accounts for.
     """
 
     _log = Logger()
@@ -94,9 +108,11 @@ class Allotments:
         return claim.limit if known is None else max(known.left + known.room, 0)
 
     def under_way(self, claim: Claim) -> bool:
-        """Whether it would fit if the requests of this process that are under way took nothing."""
+        """Whether it would fit if requests under way took nothing, and other processes needed nothing."""
         known = self._known.get(claim.key)
-        return known is not None and known.held > 0 and known.left + known.room + known.held >= least(claim)
+        if known is None or not known.held + known.elsewhere > 0:
+            return False
+        return known.left + known.room + known.held + known.elsewhere >= least(claim)
 
     def spend(self, claim: Claim) -> None:
         known = self._known[claim.key]
@@ -104,13 +120,17 @@ class Allotments:
         known.held += claim.amount
         known.busy = True
 
-    def correct(self, claim: Claim, amount: int) -> None:
-        """A request that had claimed so much took C{amount}."""
+    def correct(self, claim: Claim, amount: int, *, measured: bool = True) -> None:
+        """A request that had claimed so much took C{amount}.
+
+        @param measured: Whether its line in the ledger says the same.
+        """
         known = self._known.get(claim.key)
         if known is None:  # nobody forgets one of which something is held
             return
         known.room += claim.amount - amount
         known.held -= claim.amount
+        known.unmeasured += 0 if measured else amount
         if amount < claim.amount:
             known.full_until = 0.0
 
@@ -197,12 +217,17 @@ class Allotments:
             await self._answer(self._store.give_budgets({claim.key: room}))
         needed = [least(each) for each in claims if each.limit == claim.limit]
         smallest = max(min(needed) - known.room, 1)
-        ahead = min(AHEAD * max(needed), claim.limit // SHARE)
+        ahead = min(AHEAD * max(needed), self._share(known) if known.limit == claim.limit else claim.limit // SHARE)
         most = max(smallest, sum(needed) - known.room, ahead)
-        taken, spent = await self._answer(self._store.take_budget(claim.key, smallest, most, claim.limit, claim.ends))
-        known.room += taken
-        known.limit, known.ends, known.left = claim.limit, claim.ends, max(claim.limit - spent, 0)
-        known.full_until = 0.0 if taken == most else self._clock.seconds() + REFUSED
+        advance = await self._answer(self._store.take_budget(claim.key, smallest, most, claim.limit, claim.ends))
+        known.room += advance.amount
+        known.limit, known.ends = claim.limit, claim.ends
+        known.left, known.elsewhere = max(claim.limit - advance.spent, 0), advance.elsewhere
+        known.full_until = 0.0 if advance.amount == most else self._clock.seconds() + REFUSED
+
+    def _share(self, known: Allotment) -> int:
+        """What this process may have in advance without keeping it from others."""
+        return min(known.limit // SHARE, known.left // LAST_SHARE)
 
     async def _answer(self, asked: Awaitable[T]) -> T:
         try:
@@ -212,36 +237,57 @@ class Allotments:
         except Exception as e:
             raise LimitsUnavailable from e
 
-    async def give_back(self, *, all_of_it: bool = False) -> None:
-        """Give back what is not needed: all that was not touched since the last time, else what is more than usual.
+    async def give_back(self, *, idle: bool = False, all_of_it: bool = False) -> None:
+        """Give back what is more than this process's share, and tell what the ledger will not.
 
         Where the store does not answer, what was to be given back stays spent; what is owed is told again later.
+
+        @param idle: Give back all of what was not touched since this was last said.
         """
         given: dict[str, int] = {}
+        unmeasured: dict[str, int] = {}
         for key, known in list(self._known.items()):
             if known.asking or known.waiting:
                 continue
-            needed = known.busy and not all_of_it and not 0 < known.ends <= self._now()
-            keep = known.limit // SHARE if needed else 0
-            known.busy = False
+            needed = (known.busy or not idle) and not all_of_it and not 0 < known.ends <= self._now()
+            keep = self._share(known) if needed else 0
+            if idle:
+                known.busy = False
+            if known.unmeasured:
+                unmeasured[key], known.unmeasured = known.unmeasured, 0
             if known.room < 0 or known.room > keep:
                 given[key] = known.room if known.room < 0 else known.room - keep
                 known.room -= given[key]
-            if not known.held and not known.room:
+                known.left = max(known.left + given[key], 0)
+            if (idle or not needed) and not known.held and not known.room:
                 del self._known[key]
-        if not given:
+        await self._tell(self._store.give_budgets, given, self._owe_again)
+        await self._tell(self._store.account_budgets, unmeasured, self._tell_again)
+
+    async def _tell(
+        self,
+        tell: Callable[[dict[str, int]], Awaitable[None]],
+        amounts: dict[str, int],
+        failed: Callable[[dict[str, int]], None],
+    ) -> None:
+        if not amounts:
             return
         try:
-            await soon(self._store.give_budgets(given))
+            await within(ASK_SECONDS, self._clock, soon(tell(amounts)), LimitsUnavailable())
         except CancelledError:
             raise
         except Exception as e:
-            self._log.warn(
-                "What was left of {count} budgets could not be given back: {error}", count=len(given), error=str(e)
-            )
-            for key, amount in given.items():
-                if amount < 0:
-                    self._known.setdefault(key, Allotment()).room += amount
+            self._log.warn("The store was not told of {count} budgets: {error}", count=len(amounts), error=str(e))
+            failed(amounts)
+
+    def _owe_again(self, given: dict[str, int]) -> None:
+        for key, amount in given.items():
+            if amount < 0:
+                self._known.setdefault(key, Allotment()).room += amount
+
+    def _tell_again(self, unmeasured: dict[str, int]) -> None:
+        for key, amount in unmeasured.items():
+            self._known.setdefault(key, Allotment()).unmeasured += amount
 
     def spare(self, key: str) -> int:
         """What this process has in advance of a budget, and no request has claimed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from itertools import count
 from os import urandom
@@ -17,44 +17,62 @@ from twisted.plugin import IPlugin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from llmproxy.aio import deferred, within
+from llmproxy.aio import deferred
 from llmproxy.background import Loop, Task
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory
-from llmproxy.limits.counters.fallback import Shares, Taken
-from llmproxy.limits.counters.local import fitting
-from llmproxy.limits.counters.redis_scripts import RENEW, RESERVE, SEED, SETTLE
-from llmproxy.limits.counters.spend_buffer import Spending
+from llmproxy.limits.counters.fallback import closed, shared_out
+from llmproxy.limits.counters.local import SOON, fitting
+from llmproxy.limits.counters.memory import MemoryCounters
+from llmproxy.limits.counters.recent_use import RecentUse
+from llmproxy.limits.counters.redis_scripts import RENEW, RESERVE, SETTLE
+from llmproxy.limits.window import PER_SECOND
 from llmproxy.model import Claim, Verdict
 from llmproxy.redis import Redis, RedisRefused, RedisUnavailable, connect
 
 TIMEOUT = 1.0  # seconds; longer than a look into a cache may take: a reservation that comes late stays made
 BEAT = 1.0  # seconds between two looks at what is to be renewed or told
-BATCH = 200  # leases renewed, or requests settled, at once
+BATCH = 200  # leases renewed, requests settled, or rates put back, at once
 OWED = 10_000  # settlements that may wait for Redis to come back
-STOPPING = 5.0  # seconds for the store to hear what was spent last
-KEPT = 86_400_000  # milliseconds for which a budget's spending is kept when its period is over
 
-_KINDS = {"rate": "r", "lease": "l", "budget": "b"}
+_KINDS = {"rate": "r", "lease": "l"}
 
 
-class Held(NamedTuple):
-    """A ticket for what was reserved in Redis, in that epoch of it."""
+class Ticket(NamedTuple):
+    """What was reserved for a request, by the places of its claims.
 
-    holder: str
+    @ivar local: The ticket of those that this process counts, budgets first of all; C{local_places}, which they are.
+    @ivar holder: Who holds what is in Redis; C{""} where nothing is.
+    @ivar claims: Those that are there, and C{places}, which they are.
+    """
+
+    local: Any = None
+    local_places: tuple[int, ...] = ()
+    holder: str = ""
+    slot: int = 0
+    claims: tuple[Claim, ...] = ()
+    places: tuple[int, ...] = ()
+
+
+class Answer(NamedTuple):
+    """What Redis said, by the order of the claims."""
+
+    refused: int | None
+    wait: float | None
     slot: int
-    epoch: bytes
-    claims: tuple[Claim, ...]
+    used: list[int]
+    resets: list[float]
+    generations: list[bytes]
 
 
 @implementer(ICounters)
 class RedisCounters(MultiService):
-    """One call to reserve, one to settle, and one now and then that renews all leases of this process.
+    """Rates and requests at once in Redis: one call to reserve, one to settle, and one now and then that renews all
+    leases of this process. Budgets are in the store, as with L{MemoryCounters}, whatever happens to Redis.
 
-    While Redis cannot be asked each claim goes by its C{on_loss}. What such requests spent of budgets is told to Redis
-    when it is back. What is spent of budgets is kept in the store too, a second later: so a Redis that has forgotten
-    them, or a budget that was counted elsewhere before, begins where the store says. A reservation whose reply did not
-    come in time may have been made: its lease ends by itself, its part of a budget stays charged.
+    While Redis cannot be asked each claim goes by its C{on_loss}. A reservation whose reply did not come in time may
+    have been made: its lease ends by itself. What Redis has lost, a key or all of them, every process puts back as far
+    as it has used it, before it takes more.
 
     @ivar owed: Settlements that wait for Redis.
     """
@@ -67,6 +85,7 @@ class RedisCounters(MultiService):
         redis: Redis,
         clock: IReactorTime,
         budgets: IBudgetStore,
+        now: Callable[[], float],
         *,
         prefix: str,
         lease: float,
@@ -75,36 +94,44 @@ class RedisCounters(MultiService):
         beat: float = BEAT,
     ) -> None:
         """
+        @param now: Seconds since the epoch.
         @param process: A name that no other process has.
         """
         MultiService.__init__(self)
-        self.addService(redis)  # type: ignore[no-untyped-call]
         self.unsettled = 0
-        self.owed: deque[tuple[Held, list[int]]] = deque()
-        self._redis = redis
-        self._spending = Spending(budgets)
-        self._epoch = b""
+        self.owed: deque[tuple[Ticket, list[int]]] = deque()
+        self.redis = redis
+        self.local = MemoryCounters(budgets, clock, now)
+        for service in (redis, self.local):
+            self.addService(service)  # type: ignore[no-untyped-call]
         self._clock = clock
         self._prefix = f"{prefix}limits:"
         self._lease = lease
         self._process = process
         self._timeout = timeout
         self._numbers = count(1)
-        self._leases: dict[str, list[str]] = {}
-        self._shares = Shares()
+        self._recent = RecentUse()
+        self._holders: dict[str, dict[str, None]] = defaultdict(dict)  # of leases, by key
+        self._processes = 1
+        self._epoch = b""
+        self._slots_ahead = 0.0  # of Redis's clock before this process's
         self._renewed = -lease
         self._beating = Loop("limits", self._beat, beat, clock)
 
     # ICounters
 
     def reserve_now(self, claims: Sequence[Claim]) -> Verdict | None:
-        return None if self._redis.available else self._shares.reserve(claims, self._clock.seconds())
+        if not self.redis.available:
+            return self._alone_now(claims)
+        if any(claim.kind != "budget" for claim in claims):
+            return None
+        return _wrapped(self.local.reserve_now(claims), tuple(range(len(claims))))
 
     def reserve(self, claims: Sequence[Claim]) -> Deferred[Verdict]:
         """Whoever gives up waiting does not stop what is under way: what is then reserved is given back."""
         answer: Deferred[Verdict] = Deferred()
 
-        def told(verdict: Verdict) -> None:
+        def decided(verdict: Verdict) -> None:
             if not answer.called:
                 answer.callback(verdict)
             elif verdict.ticket is not None:
@@ -114,108 +141,176 @@ class RedisCounters(MultiService):
             if not answer.called:
                 answer.errback(failure)
 
-        Deferred.fromCoroutine(self._asked(claims)).addCallbacks(told, failed)
+        Deferred.fromCoroutine(self._reserve(claims)).addCallbacks(decided, failed)
         return answer
 
-    async def _asked(self, claims: Sequence[Claim]) -> Verdict:
-        holder = f"{self._process}:{next(self._numbers)}"
+    async def _reserve(self, claims: Sequence[Claim]) -> Verdict:
+        if not self.redis.available:
+            return await self._alone(claims)
+        budgets = tuple([place for place, claim in enumerate(claims) if claim.kind == "budget"])
+        shared = tuple([place for place, claim in enumerate(claims) if claim.kind != "budget"])
+        held = await self.local.reserve([claims[place] for place in budgets]) if budgets else Verdict()
+        if not shared:
+            return _wrapped(held, budgets) or held
+        # Where a budget refuses it is only asked whether a limit before it does too, and how the others stand.
+        holder = f"{self._process}:{next(self._numbers)}" if held.refused is None else ""
+        asked = tuple([claims[place] for place in shared])
         try:
-            reply = await self._script(holder, claims)
-            if reply[0] < 0:
-                await self._seed([claim for claim in claims if claim.kind == "budget"])
-                reply = await self._script(holder, claims)
-        except (RedisUnavailable, RedisRefused):
-            return self._shares.reserve(claims, self._clock.seconds())
-        refused, wait, slot, self._epoch, *told = reply
-        if refused < 0:
-            raise LimitsUnavailable  # it forgets faster than it is told
-        remaining = tuple([max(claim.limit - used, 0) for claim, used in zip(claims, told[::2], strict=True)])
-        for claim, left in zip(claims, remaining, strict=True):
-            if claim.kind == "budget":
-                self._shares.heard(claim.key, left)
-        resets = tuple([milliseconds / 1000 for milliseconds in told[1::2]])
-        if refused:
-            return Verdict(refused - 1, None if wait < 0 else wait / 1000, remaining=remaining, resets=resets)
-        held = [claim.key for claim in claims if claim.kind == "lease"]
-        if held:
-            self._leases[holder] = held
-        ticket = Held(holder, slot, self._epoch, tuple(claims))
-        return Verdict(None, remaining=remaining, resets=resets, ticket=ticket)
+            answer = await self._ask(holder, asked)
+        except (RedisUnavailable, RedisRefused, LimitsUnavailable) as e:
+            self._let_go(held, len(budgets))
+            if isinstance(e, LimitsUnavailable):
+                raise
+            return await self._alone(claims)
+        if holder and answer.refused is None:
+            ticket = self._taken(holder, asked, shared, answer, held, budgets)
+        else:
+            self._let_go(held, len(budgets))
+            ticket = None
+        return _combined(claims, held, budgets, answer, shared, ticket)
 
-    async def _seed(self, claims: Sequence[Claim]) -> None:
-        """Tell Redis what the store knows of budgets that it does not know."""
-        spent = await self._spending.known([claim.key for claim in claims])
-        arguments: list[str | int] = [KEPT]
+    def _let_go(self, held: Verdict, budgets: int) -> None:
+        if held.ticket is not None:
+            self.local.settle(held.ticket, [0] * budgets)
+
+    def _taken(
+        self,
+        holder: str,
+        claims: tuple[Claim, ...],
+        places: tuple[int, ...],
+        answer: Answer,
+        held: Verdict,
+        budgets: tuple[int, ...],
+    ) -> Ticket:
+        for claim, generation in zip(claims, answer.generations, strict=True):
+            if claim.kind == "lease":
+                self._holders[claim.key][holder] = None
+            else:
+                self._recent.add(claim.key, generation, answer.slot, fitting(claim))
+        return Ticket(held.ticket, budgets, holder, answer.slot, claims, places)
+
+    # Asking Redis
+
+    async def _ask(self, holder: str, claims: Sequence[Claim]) -> Answer:
+        """Reserve, or look; what Redis has lost is put back first."""
+        reply = await self._script(holder, claims, put_back=False)
+        if reply[0] < 0:
+            reply = await self._script(holder, claims, put_back=True)
+        if reply[0] < 0:
+            raise LimitsUnavailable  # it loses keys faster than they are put back
+        refused, wait, slot, *rest = reply
+        self._slots_ahead = slot - self._clock.seconds() * PER_SECOND
+        generations: list[bytes] = rest[2::3]
+        for claim, generation in zip(claims, generations, strict=True):
+            if generation:
+                self._recent.moved(claim.key, generation)
+        return Answer(
+            refused - 1 if refused else None,
+            None if wait < 0 else wait / 1000,
+            slot,
+            rest[::3],
+            [milliseconds / 1000 for milliseconds in rest[1::3]],
+            generations,
+        )
+
+    def _script(self, holder: str, claims: Sequence[Claim], *, put_back: bool) -> Deferred[list[Any]]:
+        arguments: list[str | int | bytes] = [holder, int(self._lease * 1000), self._process]
+        slot = self._slot()
         for claim in claims:
-            arguments += (spent.get(claim.key, 0), int(claim.ends * 1000))
-        await self._redis.script(SEED, self._keys(claims), arguments, self._timeout)
+            arguments += (_KINDS[claim.kind], claim.limit)
+            if claim.kind == "lease":
+                holders = self._holders.get(claim.key, {})
+                arguments += (claim.amount, len(holders), ",".join(holders) if put_back else "")
+            else:
+                generation = self._recent.generation(claim.key, slot)
+                slots = self._recent.slots(claim.key) if put_back and generation else ""
+                arguments += (fitting(claim), generation, slots)
+        keys = [self._prefix + claim.key for claim in claims]
+        return self.redis.script(RESERVE, keys, arguments, self._timeout)
 
-    def _script(self, holder: str, claims: Sequence[Claim]) -> Deferred[list[Any]]:
-        arguments: list[str | int] = [holder, int(self._lease * 1000), KEPT]
-        for claim in claims:
-            amount = fitting(claim) if claim.kind == "rate" else claim.amount
-            arguments += (_KINDS[claim.kind], claim.limit, amount, int(claim.ends * 1000))
-        return self._redis.script(RESERVE, self._keys_after_epoch(claims), arguments, self._timeout)
+    def _slot(self) -> int:
+        """Redis's present slot, as far as is known."""
+        return int(self._clock.seconds() * PER_SECOND + self._slots_ahead)
 
-    def _keys(self, claims: Sequence[Claim]) -> list[str]:
-        return [self._prefix + claim.key for claim in claims]
+    # Alone
 
-    def _keys_after_epoch(self, claims: Sequence[Claim]) -> list[str]:
-        return [self._prefix + "epoch", *self._keys(claims)]
+    def _alone_now(self, claims: Sequence[Claim]) -> Verdict | None:
+        place = closed(claims)
+        if place is not None:
+            return Verdict(place, SOON, lost=True)
+        places, mine = shared_out(claims, self._processes)
+        verdict = self.local.reserve_now(mine) if mine else Verdict()
+        return None if verdict is None else _spread(claims, verdict, places)
 
-    def settle(self, ticket: Any, amounts: Sequence[int]) -> None:
-        spent = [(claim, a) for claim, a in zip(ticket.claims, amounts, strict=True) if claim.kind == "budget"]
-        for claim, amount in spent:
-            self._spending.add(claim, amount)
-        if isinstance(ticket, Taken):
-            self._shares.settle(ticket, amounts)
-            if spent:  # nothing of that was claimed in Redis, which is to hear of it
-                claims = tuple([claim._replace(amount=0) for claim, _ in spent])
-                self._owe(Held("", 0, self._epoch, claims), [amount for _, amount in spent])
+    async def _alone(self, claims: Sequence[Claim]) -> Verdict:
+        verdict = self._alone_now(claims)
+        if verdict is not None:
+            return verdict
+        places, mine = shared_out(claims, self._processes)
+        return _spread(claims, await self.local.reserve(mine), places)
+
+    # Settling
+
+    def settle(self, ticket: Any, amounts: Sequence[int], *, measured: bool = True) -> None:
+        if ticket.local is not None:
+            self.local.settle(ticket.local, [amounts[place] for place in ticket.local_places], measured=measured)
+        if not ticket.holder:
             return
-        self._leases.pop(ticket.holder, None)
-        if not self._redis.available:
-            self._owe(ticket, list(amounts))
-            return
-        self._tell(ticket, amounts)
+        more: list[int] = []
+        for claim, place in zip(ticket.claims, ticket.places, strict=True):
+            more.append(amounts[place] - fitting(claim) if claim.kind == "rate" else 0)
+            if claim.kind == "rate":
+                self._recent.correct(claim.key, ticket.slot, more[-1])
+            else:
+                self._release(claim.key, ticket.holder)
+        if self.redis.available:
+            self._tell(ticket, more)
+        elif len(self.owed) < OWED:
+            self.owed.append((ticket, more))
+        else:
+            self.unsettled += 1
 
-    def _tell(self, held: Held, amounts: Sequence[int]) -> None:
-        arguments: list[str | int | bytes] = [held.holder, held.slot, held.epoch]
-        for claim, amount in zip(held.claims, amounts, strict=True):
-            claimed = fitting(claim) if claim.kind == "rate" else claim.amount
-            arguments += (_KINDS[claim.kind], claimed, amount)
+    def _release(self, key: str, holder: str) -> None:
+        holders = self._holders.get(key)
+        if holders is not None:
+            holders.pop(holder, None)
+            if not holders:
+                del self._holders[key]
+
+    def _tell(self, ticket: Ticket, more: Sequence[int]) -> None:
+        arguments: list[str | int | bytes] = [ticket.holder, ticket.slot]
+        for claim, amount in zip(ticket.claims, more, strict=True):
+            arguments += (_KINDS[claim.kind], amount, self._recent.last_generation(claim.key))
         # One whose reply does not come may have been done, and would be wrong if it were done twice.
-        keys = self._keys_after_epoch(held.claims)
-        self._redis.script(SETTLE, keys, arguments, self._timeout).addErrback(self._untold)
+        keys = [self._prefix + claim.key for claim in ticket.claims]
+        self.redis.script(SETTLE, keys, arguments, self._timeout).addErrback(self._untold)
 
     def _untold(self, failure: Failure) -> None:
         self.unsettled += 1
         if not failure.check(RedisUnavailable, RedisRefused):
             self._log.failure("A request could not be settled.", failure)
 
-    def _owe(self, held: Held, amounts: list[int]) -> None:
-        if len(self.owed) >= OWED:
-            self.unsettled += 1
-        else:
-            self.owed.append((held, amounts))
-
     @deferred
     async def used(self, claims: Sequence[Claim]) -> list[int]:
-        budgets = [claim for claim in claims if claim.kind == "budget"]
-        try:
-            if budgets:
-                await self._seed(budgets)
-            reply = await self._script("", [claim._replace(amount=0) for claim in claims])
-        except (RedisUnavailable, RedisRefused) as e:
-            raise LimitsUnavailable from e
-        return list(reply[4::2])
+        counted: dict[int, int] = {}
+        budgets = [place for place, claim in enumerate(claims) if claim.kind == "budget"]
+        shared = [place for place, claim in enumerate(claims) if claim.kind != "budget"]
+        if budgets:
+            counted.update(zip(budgets, await self.local.used([claims[p] for p in budgets]), strict=True))
+        if shared:
+            try:
+                answer = await self._ask("", [claims[place]._replace(amount=0) for place in shared])
+            except (RedisUnavailable, RedisRefused) as e:
+                raise LimitsUnavailable from e
+            counted.update(zip(shared, answer.used, strict=True))
+        return [counted[place] for place in range(len(claims))]
 
     # Service
 
     @property
     def tasks(self) -> list[Task]:
         """What goes on in the background."""
-        return [self._beating, *self._redis.tasks]
+        return [self._beating, *self.local.tasks, *self.redis.tasks]
 
     def startService(self) -> None:
         MultiService.startService(self)
@@ -227,33 +322,85 @@ class RedisCounters(MultiService):
         stopped = MultiService.stopService(self)
         if stopped is not None:
             await stopped
-        try:
-            await within(STOPPING, self._clock, self._spending.save(), LimitsUnavailable())
-        except LimitsUnavailable:
-            self._log.warn("What was spent of budgets in the last second is not in the store.")
 
     def _beat(self) -> None:
-        """Keep what was spent, tell what is owed, and renew what is held, a part of it in each call."""
-        self._spending.save()
-        if not self._redis.available:
+        """Tell what is owed, and renew what is held, a part of it in each call."""
+        keys = self._recent.keys(self._slot())
+        if not self.redis.available:
             return
         for _ in range(min(len(self.owed), BATCH)):
             self._tell(*self.owed.popleft())
         now = self._clock.seconds()
-        if now - self._renewed >= self._lease / 3:
-            self._renewed = now
-            held = [(key, holder) for holder, keys in self._leases.items() for key in keys]
-            for start in range(0, len(held) or 1, BATCH):
-                self._renew(held[start : start + BATCH])
+        if now - self._renewed < self._lease / 3:
+            self._renew([], keys)
+            return
+        self._renewed = now
+        self._renew_all(keys)
 
-    def _renew(self, held: Sequence[tuple[str, str]]) -> None:
-        keys = [self._prefix + "processes", *(self._prefix + key for key, _ in held)]
+    def _renew_all(self, keys: Sequence[str]) -> None:
+        held = [(key, holder) for key, holders in self._holders.items() for holder in holders]
+        for start in range(0, len(held) or 1, BATCH):
+            self._renew(held[start : start + BATCH], keys)
+
+    def _renew(self, held: Sequence[tuple[str, str]], rates: Sequence[str]) -> None:
+        keys = [self._prefix + "epoch", self._prefix + "processes", *(self._prefix + key for key, _ in held)]
         holders = [self._process, *(holder for _, holder in held)]
-        renewing = self._redis.script(RENEW, keys, [int(self._lease * 1000), *holders], self._timeout)
-        renewing.addCallbacks(self._counted, lambda failure: None)  # it is tried again, two times before they end
+        renewing = self.redis.script(RENEW, keys, [int(self._lease * 1000), *holders], self._timeout)
+        renewing.addCallback(self._counted, rates)
+        renewing.addErrback(lambda failure: failure.trap(RedisUnavailable, RedisRefused) and None)  # tried again
 
-    def _counted(self, processes: int) -> None:
-        self._shares.processes = max(processes, 1)
+    def _counted(self, reply: Sequence[Any], rates: Sequence[str]) -> None:
+        processes, epoch = reply
+        self._processes = max(processes, 1)
+        known, self._epoch = self._epoch, epoch
+        if known not in (b"", epoch):  # it has lost everything: others are to know what this process uses
+            self._log.warn("Redis has lost what it knew of limits; {count} rates are put back.", count=len(rates))
+            self._renew_all([])
+            for start in range(0, len(rates), BATCH):
+                claims = [Claim(key, "rate", 0, 0) for key in rates[start : start + BATCH]]
+                Deferred.fromCoroutine(self._ask("", claims)).addErrback(
+                    lambda failure: failure.trap(RedisUnavailable, RedisRefused, LimitsUnavailable) and None
+                )
+
+
+def _wrapped(verdict: Verdict | None, places: tuple[int, ...]) -> Verdict | None:
+    """A verdict on budgets alone, with a ticket of ours."""
+    if verdict is None or verdict.ticket is None:
+        return verdict
+    return verdict._replace(ticket=Ticket(verdict.ticket, places))
+
+
+def _spread(claims: Sequence[Claim], verdict: Verdict, places: tuple[int, ...]) -> Verdict:
+    """A verdict on those in these places, as one on all of them; the others are not held."""
+    remaining, resets = [claim.limit for claim in claims], [0.0] * len(claims)
+    for place, left, reset in zip(places, verdict.remaining, verdict.resets, strict=True):
+        remaining[place], resets[place] = left, reset
+    refused = None if verdict.refused is None else places[verdict.refused]
+    ticket = Ticket(verdict.ticket, places) if refused is None else None
+    return Verdict(refused, verdict.wait, remaining=tuple(remaining), resets=tuple(resets), ticket=ticket)
+
+
+def _combined(
+    claims: Sequence[Claim],
+    held: Verdict,
+    budgets: tuple[int, ...],
+    answer: Answer,
+    shared: tuple[int, ...],
+    ticket: Ticket | None,
+) -> Verdict:
+    """What the store and Redis say, as one; the first that refuses is named."""
+    remaining, resets = [0] * len(claims), [0.0] * len(claims)
+    for place, left in zip(budgets, held.remaining, strict=True):
+        remaining[place] = left
+    for place, used, reset in zip(shared, answer.used, answer.resets, strict=True):
+        remaining[place], resets[place] = max(claims[place].limit - used, 0), reset
+    refusals = []
+    if held.refused is not None:
+        refusals.append((budgets[held.refused], held.wait))
+    if answer.refused is not None:
+        refusals.append((shared[answer.refused], answer.wait))
+    refused, wait = min(refusals, key=lambda refusal: refusal[0], default=(None, None))
+    return Verdict(refused, wait, False, tuple(remaining), tuple(resets), ticket)
 
 
 @implementer(IPlugin, ICountersFactory)
@@ -267,6 +414,7 @@ class RedisCountersFactory:
             connect(settings.redis, reactor, random),
             reactor,
             budgets,
+            now,
             prefix=settings.redis.key_prefix,
             lease=settings.limits.lease,
             process=urandom(9).hex(),

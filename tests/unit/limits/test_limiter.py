@@ -46,8 +46,9 @@ class Counters:
         assert self.later is not None
         return self.later
 
-    def settle(self, ticket: Any, amounts: Sequence[int]) -> None:
+    def settle(self, ticket: Any, amounts: Sequence[int], *, measured: bool = True) -> None:
         self.settled.append((ticket, list(amounts)))
+        self.measured = measured
 
     def used(self, claims: Sequence[Claim]) -> Deferred[list[int]]:
         self.asked.append(tuple(claims))
@@ -197,6 +198,7 @@ class SettleTests(QuotaCase):
         held = self.held()
         held.keep()
         self.assertEqual(self.counters.settled, [("ticket", [claim.amount for claim in held.claims])])
+        self.assertFalse(self.counters.measured)
 
     def test_once(self) -> None:
         held = self.held()

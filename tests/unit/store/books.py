@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import select
 from twisted.internet.defer import Deferred, gatherResults
 
-from llmproxy.ledger.sql import Batch, Books, Question
+from llmproxy.ledger.sql import CLOSED, Batch, Books, Question
+from llmproxy.limits.charges import charges
 from llmproxy.model import LedgerLine
 from llmproxy.store.store import Store
 from llmproxy.store.tables import journals, ledger
@@ -140,6 +141,21 @@ class BooksContract:
         (row,) = (await self.books.report(Question(()))).rows
         told = (row["requests"], row["failed"], row["estimated"], row["unpriced"])
         self.assertEqual(told, (4, 1, 1, 1))
+
+    async def test_what_is_held_to_budgets(self) -> None:
+        """Lines account for what their process took in advance, whoever enters them; with the last, the rest is given
+        back; all or nothing with the lines."""
+        taking = new_store(self.store._url, Calendar(), run="run")
+        await taking.open()
+        self.addCleanup(taking.close)
+        self.books = Books(self.store, lambda: AT, charges)
+        usd, month = "token:t1:budget_usd:day:2025-11-25", "project:p1:budget_tokens:month:2025-11"
+        for key in (usd, month):
+            await taking.take_budget(key, 1, 10**9, 10**12, 0.0)
+        await self.enter(0, 10, line(1, cost_usd=0.25, input_tokens=10, output_tokens=5), line(2, cost_usd=None))
+        self.assertEqual(await self.store.budgets_spent([usd, month]), {usd: 10**9, month: 10**9})
+        await self.enter(10, CLOSED, line(3, cost_usd=0.125, input_tokens=1), line(4, token_id="t2", input_tokens=1))
+        self.assertEqual(await self.store.budgets_spent([usd, month]), {usd: 375_000_000, month: 17})
 
     async def test_no_lines(self) -> None:
         """A report of nothing."""

@@ -23,6 +23,7 @@ from llmproxy.errors import (
 from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, ITokenValidator, IWatchable
 from llmproxy.model import UNLIMITED, Allowance, Budget, Changes, Grant, Project, Token
 from llmproxy.sealing import Sealer, TokenHasher, derive
+from llmproxy.store import budgets
 from llmproxy.store.changes import KEPT
 from llmproxy.store.store import Store
 
@@ -412,30 +413,67 @@ class StoreContract(ValidatorContract):
         grant = await self.granted(secret)
         self.assertEqual((grant.allowance, grant.project_allowance), (None, None))
 
+    async def take(self, key: str, least: int, most: int, limit: int, store: Store | None = None) -> tuple[int, int]:
+        advance = await (store or self.store).take_budget(key, least, most, limit, 0.0)
+        return advance.amount, advance.spent
+
     async def test_a_budget_is_taken_in_parts(self) -> None:
         """As much as is wanted, then what is left if that is enough, then nothing."""
-        take = self.store.take_budget
-        self.assertEqual(await take("k", 10, 60, 100, 0.0), (60, 60))
-        self.assertEqual(await take("k", 10, 60, 100, 0.0), (40, 100))
-        self.assertEqual(await take("k", 1, 60, 100, 0.0), (0, 100))
-        self.assertEqual(await take("other", 101, 101, 100, 0.0), (0, 0))
+        self.assertEqual(await self.take("k", 10, 60, 100), (60, 60))
+        self.assertEqual(await self.take("k", 10, 60, 100), (40, 100))
+        self.assertEqual(await self.take("k", 1, 60, 100), (0, 100))
+        self.assertEqual(await self.take("other", 101, 101, 100), (0, 0))
         self.assertEqual(await self.store.budgets_spent(["k", "other", "none"]), {"k": 100, "other": 0})
 
     async def test_a_budget_is_given_back(self) -> None:
         """What was not needed; what was spent beyond it is charged."""
-        await self.store.take_budget("k", 1, 60, 100, 0.0)
-        await self.store.take_budget("l", 1, 60, 10**15, 0.0)
+        await self.take("k", 1, 60, 100)
+        await self.take("l", 1, 60, 10**15)
         await self.store.give_budgets({"k": 50, "l": -(10**15), "none": 5})
         self.assertEqual(await self.store.budgets_spent(["k", "l", "none"]), {"k": 10, "l": 10**15 + 60})
-        self.assertEqual(await self.store.take_budget("k", 90, 90, 100, 0.0), (90, 100))
+        self.assertEqual(await self.take("k", 90, 90, 100), (90, 100))
 
-    async def test_budgets_that_are_counted_elsewhere(self) -> None:
-        """What was spent adds up, whether the budget is known already or not."""
-        await self.store.take_budget("k", 1, 60, 100, 0.0)
-        await self.store.charge_budgets({"k": (50, 0.0), "new": (7, 30.0)})
-        await self.store.charge_budgets({"new": (3, 30.0)})
-        self.assertEqual(await self.store.budgets_spent(["k", "new"]), {"k": 110, "new": 10})
-        self.assertEqual(await self.store.forget_budgets(31.0), 1)
+    async def process(self, run: str) -> Store:
+        """Another process on the same database."""
+        store = new_store(self.address, self.now, run=run)
+        await store.open()
+        self.addCleanup(store.close)
+        return store
+
+    async def test_what_a_process_has_in_advance(self) -> None:
+        """It is known of each what it took; what its ledger accounts for is spent, the rest comes back in the end."""
+        one, two = await self.process("one"), await self.process("two")
+        self.assertEqual(await self.take("k", 1, 60, 100, one), (60, 60))
+        self.assertEqual(await two.take_budget("k", 1, 60, 100, 0.0), (40, 100, 60))
+        self.assertEqual(await two.take_budget("k", 1, 1, 100, 0.0), (0, 100, 60))
+        await one.give_budgets({"k": 10})
+        await self.store.write(lambda c: budgets.account(c, "one", {"k": 30, "none": 5}, self.now()))
+        await two.account_budgets({"k": 15})
+        self.assertEqual(await two.take_budget("k", 20, 20, 100, 0.0), (0, 90, 20))
+        self.assertEqual(await self.store.budgets_spent(["k"]), {"k": 90})
+        for run in ("one", "two", "two"):
+            await self.store.write(lambda c, run=run: budgets.close(c, run))
+        self.assertEqual(await self.store.budgets_spent(["k"]), {"k": 30 + 15})
+        # One that ends after its journal was closed has nothing left to give.
+        await one.give_budgets({"k": 20})
+        self.assertEqual(await self.store.budgets_spent(["k"]), {"k": 45})
+
+    async def test_what_a_process_overspent(self) -> None:
+        """Requests took more than it had: that is spent, and not given back with the rest."""
+        one = await self.process("one")
+        await self.take("k", 1, 10, 100, one)
+        await one.give_budgets({"k": -30})
+        await self.store.write(lambda c: budgets.account(c, "one", {"k": 40}, self.now()))
+        await self.store.write(lambda c: budgets.close(c, "one"))
+        self.assertEqual(await self.store.budgets_spent(["k"]), {"k": 40})
+
+    async def test_what_a_process_has_that_is_not_heard_of_any_more(self) -> None:
+        """Nobody waits for it to come back."""
+        one = await self.process("one")
+        await self.take("k", 1, 100, 100, one)
+        self.assertEqual((await self.store.take_budget("k", 1, 1, 100, 0.0)).elsewhere, 100)
+        self.now.now += budgets.ADVANCE_COUNTS_SECONDS + 1
+        self.assertEqual((await self.store.take_budget("k", 1, 1, 100, 0.0)).elsewhere, 0)
 
     async def test_budgets_that_are_over_are_forgotten(self) -> None:
         for key, ends in (("old", 10.0), ("new", 30.0), ("ever", 0.0)):
@@ -446,7 +484,7 @@ class StoreContract(ValidatorContract):
     async def test_a_budget_taken_by_many_at_once(self) -> None:
         """All of it, and no more."""
         taken = await gatherResults([self.store.take_budget("k", 7, 7, 100, 0.0) for _ in range(40)])
-        self.assertEqual(sum(amount for amount, _ in taken), 98)
+        self.assertEqual(sum(advance.amount for advance in taken), 98)
 
     async def test_a_use_is_taken_back(self) -> None:
         token, secret = await self.token(max_requests=1)

@@ -15,7 +15,8 @@ class UnsharedTests(SynchronousTestCase):
         self.budgets = UnsharedBudgets(lambda: self.now)
 
     def take(self, key: str, least: int, most: int, ends: float = 0.0) -> tuple[int, int]:
-        return self.successResultOf(self.budgets.take_budget(key, least, most, 100, ends))
+        advance = self.successResultOf(self.budgets.take_budget(key, least, most, 100, ends))
+        return advance.amount, advance.spent
 
     def test_taken_and_given(self) -> None:
         verifyObject(IBudgetStore, self.budgets)
@@ -23,9 +24,9 @@ class UnsharedTests(SynchronousTestCase):
         self.assertEqual(self.take("k", 10, 60), (40, 100))
         self.assertEqual(self.take("k", 10, 60), (0, 100))
         self.successResultOf(self.budgets.give_budgets({"k": 70, "none": 1}))
-        self.successResultOf(self.budgets.charge_budgets({"k": (5, 0.0), "l": (6, 0.0)}))
-        spent = self.successResultOf(self.budgets.budgets_spent(["k", "l", "none"]))
-        self.assertEqual(spent, {"k": 35, "l": 6})
+        self.successResultOf(self.budgets.account_budgets({"k": 5}))
+        spent = self.successResultOf(self.budgets.budgets_spent(["k", "none"]))
+        self.assertEqual(spent, {"k": 30})
 
     def test_those_of_the_past_take_no_room(self) -> None:
         self.take("ever", 1, 1)

@@ -15,7 +15,7 @@ from llmproxy.interfaces import IBudgetStore, ICountersFactory
 from llmproxy.limits.counters.budget_store import UnsharedBudgets
 from llmproxy.limits.counters.memory import MemoryCounters
 from llmproxy.limits.counters.prefetch import AHEAD
-from llmproxy.model import Claim, Verdict
+from llmproxy.model import Advance, Claim, Verdict
 from tests.unit.limits.counters.contract import CountersContract, budget, lease, rate
 
 
@@ -28,7 +28,7 @@ class Budgets(UnsharedBudgets):
         self.away = False
         self.slow: list[Deferred[None]] | None = None
 
-    def take_budget(self, key: str, least: int, most: int, limit: int, ends: float) -> Deferred[tuple[int, int]]:
+    def take_budget(self, key: str, least: int, most: int, limit: int, ends: float) -> Deferred[Advance]:
         self.takes += 1
         if self.away:
             return fail(StoreUnavailable())

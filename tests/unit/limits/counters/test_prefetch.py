@@ -12,7 +12,7 @@ from llmproxy.aio import deferred
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.limits.counters.budget_store import UnsharedBudgets
 from llmproxy.limits.counters.prefetch import AHEAD, ASK_SECONDS, SHARE, Allotments
-from llmproxy.model import Claim, Verdict
+from llmproxy.model import Advance, Claim, Verdict
 from tests.unit.limits.counters.contract import budget
 
 
@@ -23,7 +23,7 @@ class SlowBudgets(UnsharedBudgets):
     takes = 0
 
     @deferred
-    async def take_budget(self, key: str, least: int, most: int, limit: int, ends: float) -> tuple[int, int]:
+    async def take_budget(self, key: str, least: int, most: int, limit: int, ends: float) -> Advance:
         self.takes += 1
         if self.slow is not None:
             await self.slow

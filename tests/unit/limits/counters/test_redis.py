@@ -9,7 +9,7 @@ from random import random
 from typing import ClassVar
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
@@ -57,6 +57,7 @@ class RedisCase(TestCase):
             redis,
             reactor,  # type: ignore[arg-type]
             self.budgets,
+            reactor.seconds,  # type: ignore[attr-defined]
             prefix=self.prefix,
             lease=lease,
             process=process,
@@ -106,21 +107,75 @@ class SharedTests(RedisCase):
             counters._renewed = -1e9
             counters._beat()
         await soon(0.05)
-        self.assertEqual(other._shares.processes, 2)
+        self.assertEqual(other._processes, 2)
 
     async def test_keys_expire(self) -> None:
-        """Nothing is left behind but what a lifetime's budget has to remember."""
-        ends = reactor.seconds() + 3600  # type: ignore[attr-defined]
-        claims = [rate(5), lease(5), Claim("budget:day", "budget", 5, 1, ends), budget(5, 1)]
+        """Nothing is left behind; budgets are not here."""
+        claims = [rate(5), lease(5), budget(5, 1)]
         verdict = await self.made.reserve(claims)
-        self.made.settle(verdict.ticket, [1, 1, 1, 1])
-        lives = {
-            key: await self.made._redis.call("PTTL", f"{self.prefix}limits:{key}")
-            for key in ("rate", "budget:day", "budget:lifetime")
-        }
-        self.assertTrue(0 < lives["rate"] <= 61_000, lives)
-        self.assertTrue(86_400_000 < lives["budget:day"] <= 90_100_000, lives)
-        self.assertEqual(lives["budget:lifetime"], -1)
+        self.made._beat()
+        keys = await self.made.redis.call("KEYS", f"{self.prefix}limits:*")
+        names = sorted(key.decode().removeprefix(f"{self.prefix}limits:") for key in keys)
+        self.assertEqual(names, ["epoch", "lease", "processes", "rate"])
+        self.made.settle(verdict.ticket, [1, 1, 1])
+        for key, most in (("rate", 61_000), ("processes", 31_000)):
+            self.assertTrue(0 < await self.made.redis.call("PTTL", f"{self.prefix}limits:{key}") <= most)
+
+    async def evict(self, *keys: str) -> None:
+        await self.made.redis.call("DEL", *[f"{self.prefix}limits:{key}" for key in keys])
+
+    async def test_a_rate_whose_key_is_gone(self) -> None:
+        """What every process has used it puts back before it takes more, each once, however many ask at once."""
+        other = await self.counters()
+        for counters in [self.made, other] * 4:
+            self.assertTrue(await self.granted(counters, rate(10)))
+        await self.evict("rate")
+        await gatherResults([counters.used([rate(10)]) for counters in [self.made, other] * 10])
+        self.assertEqual(await self.made.used([rate(10)]), [8])
+        both = [self.granted(counters, rate(10)) for counters in [self.made, other] * 10]
+        granted = await gatherResults([Deferred.fromCoroutine(each) for each in both])
+        self.assertEqual(granted.count(True), 2)
+
+    async def test_a_rate_whose_key_is_always_gone(self) -> None:
+        """A Redis that evicts at once lets no more through than one that does not."""
+        granted = 0
+        for _ in range(30):
+            granted += await self.granted(self.made, rate(10))
+            await self.evict("rate", "epoch", "processes")
+        self.assertEqual(granted, 10)
+
+    async def test_settled_after_its_key_was_gone(self) -> None:
+        """What a request did not take comes back, wherever it is counted by then."""
+        first, second = [(await self.made.reserve([rate(100, 40)])).ticket for _ in range(2)]
+        await self.evict("rate")
+        self.made.settle(first, [10])
+        await soon(0.02)
+        self.assertEqual(await self.made.used([rate(100)]), [50])
+        self.made.settle(second, [20])
+        await soon(0.02)
+        self.assertEqual(await self.made.used([rate(100)]), [30])
+
+    async def test_leases_whose_key_is_gone(self) -> None:
+        """Those that are held are put back before another is given."""
+        tickets = [(await self.made.reserve([lease(3)])).ticket for _ in range(2)]
+        await self.evict("lease")
+        self.assertTrue(await self.granted(self.made, lease(3)))
+        self.assertFalse(await self.granted(self.made, lease(3)))
+        self.made.settle(tickets[0], [1])
+        await soon(0.02)
+        self.assertTrue(await self.granted(self.made, lease(3)))
+
+    async def test_everything_is_gone(self) -> None:
+        """Within a second every process says what it uses, also one that has nothing to ask."""
+        idle = await self.counters(beat=0.1)
+        await soon(0.15)
+        for _ in range(4):
+            self.assertTrue(await self.granted(idle, rate(5), lease(5)))
+        await self.made.redis.call("FLUSHALL")
+        await soon(0.3)
+        self.assertTrue(await self.granted(self.made, rate(5), lease(5)))
+        for claim in (rate(5), lease(5)):
+            self.assertFalse(await self.granted(self.made, claim))
 
     async def test_a_window_slides(self) -> None:
         """What a minute has passed over counts no more, to the last slot; the sum is that of the slots."""
@@ -128,7 +183,7 @@ class SharedTests(RedisCase):
         slot, key = int(now * 10), f"{self.prefix}limits:rate"
         old = {slot - 650: 3, slot - 601: 4, slot - 598: 5}
         fields = [part for pair in old.items() for part in pair]
-        await self.made._redis.call("HSET", key, *fields, "s", 12, "o", slot - 650, "n", slot - 598)
+        await self.made.redis.call("HSET", key, *fields, "s", 12, "o", slot - 650, "n", slot - 598)
         verdict = await self.made.reserve([rate(6)])
         self.assertEqual((verdict.refused, verdict.remaining), (None, (0,)))
         refused = await self.made.reserve([rate(6)])
@@ -158,12 +213,12 @@ class LossTests(RedisCase):
 
     async def lost(self) -> None:
         self.server.kill()
-        while self.made._redis.available:
+        while self.made.redis.available:
             await soon(0.01)
 
     async def back(self) -> None:
         self.server.start()
-        while not self.made._redis.available:
+        while not self.made.redis.available:
             await soon(0.02)
 
     async def test_each_limit_by_its_own_word(self) -> None:
@@ -175,56 +230,58 @@ class LossTests(RedisCase):
             (rate(5, key="c", on_loss="local-share"), True),
             (budget(100, 90, on_loss="local-share"), True),
             (budget(100, 1, on_loss="local-share"), False),
+            (budget(100, 1, on_loss="open"), True),
+            (budget(100, 1, key="d", on_loss="closed"), False),
         ):
-            verdict = self.made.reserve_now([claim])
-            assert verdict is not None
+            verdict = self.made.reserve_now([claim]) or await self.made.reserve([claim])
             self.assertEqual(verdict.refused is None, granted, claim)
+            self.assertEqual(verdict.lost, claim.on_loss == "closed")
         await self.assertFailure(self.made.used([rate(5)]), LimitsUnavailable)
 
-    async def test_back_again(self) -> None:
-        """What was spent meanwhile Redis hears of, and goes on as if it had never been away."""
-        claim = budget(100, 10, on_loss="local-share")
-        await self.made.reserve([claim])
+    async def test_all_of_a_request(self) -> None:
+        """What is open stands between what is not; it is settled in its place."""
         await self.lost()
-        verdict = self.made.reserve_now([claim])
-        assert verdict is not None and verdict.ticket is not None
-        self.made.settle(verdict.ticket, [7])
+        share = "local-share"
+        claims = [
+            rate(1, on_loss="open"),
+            lease(1, on_loss=share),
+            rate(9, on_loss="open"),
+            budget(10, 9, on_loss=share),
+        ]
+        verdict = await self.made.reserve(claims)
+        self.assertEqual((verdict.refused, verdict.remaining), (None, (1, 0, 9, 1)))
+        self.made.settle(verdict.ticket, [1, 1, 1, 4])
+        self.assertEqual(await self.made.used([budget(10, 1)]), [4])
+        self.assertIsNone((await self.made.reserve([lease(1, on_loss=share)])).refused)
+
+    async def test_budgets_do_not_hang_on_it(self) -> None:
+        """What was spent before, meanwhile and afterwards is one sum, and what was settled late is settled."""
+        claim = budget(100, 50, on_loss="local-share")
+        first = (await self.made.reserve([claim, lease(1)])).ticket
+        await self.lost()
+        second = (await self.made.reserve([claim])).ticket
+        self.assertEqual((await self.made.reserve([claim])).refused, 0)
+        self.made.settle(first, [30, 1])
         self.assertEqual(len(self.made.owed), 1)
         await self.back()
         self.made._beat()
-        self.assertEqual(await self.made.used([claim]), [7])
-        self.assertIsNone((await self.made.reserve([claim])).refused)
+        self.made.settle(second, [20])
+        await soon(0.05)
+        self.assertEqual(await self.made.used([claim, lease(1)]), [50, 0])
 
     async def test_a_redis_that_has_forgotten_everything(self) -> None:
-        """Budgets go on where the store says; a request that was under way is charged with what it took."""
+        """Budgets are true all the same, with what requests under way hold."""
         under_way = (await self.made.reserve([budget(100, 30), lease(1)])).ticket
         settled = (await self.made.reserve([budget(100, 50)])).ticket
         self.made.settle(settled, [40])
-        self.made._beat()
         await self.lost()
         await self.back()
-        self.assertEqual((await self.made.reserve([budget(100, 61)])).refused, 0)
+        verdict = await self.made.reserve([budget(100, 31)])
+        self.assertEqual((verdict.refused, verdict.wait), (0, 1.0))
+        self.assertEqual((await self.made.reserve([lease(1)])).refused, 0)
         self.made.settle(under_way, [20, 1])
         await soon(0.05)
         self.assertEqual(await self.made.used([budget(100, 1), lease(1)]), [60, 0])
-        self.made._beat()
-        self.assertEqual(await self.budgets.budgets_spent(["budget:lifetime"]), {"budget:lifetime": 60})
-
-    async def test_settled_while_it_is_away(self) -> None:
-        held = (await self.made.reserve([lease(1), budget(100, 50)])).ticket
-        await self.lost()
-        self.made.settle(held, [1, 20])
-        await self.back()
-        self.made._beat()
-        await soon(0.05)
-        self.assertEqual(await self.made.used([lease(1), budget(100, 1)]), [0, 20])
-
-    async def test_counted_elsewhere_before(self) -> None:
-        """What was spent while budgets were counted in memory is not forgotten when they are counted here."""
-        await self.budgets.take_budget("budget:lifetime", 90, 90, 100, 0.0)
-        self.assertEqual(await self.made.used([budget(100, 1)]), [90])
-        self.assertEqual((await self.made.reserve([budget(100, 20)])).refused, 0)
-        self.assertIsNone((await self.made.reserve([budget(100, 10)])).refused)
 
     async def test_a_server_that_hangs(self) -> None:
         """A request waits for its time and no longer, and then goes by the limits' own word."""
