@@ -88,12 +88,16 @@ class _Mount:
 
 
 class Routes:
-    """Finds the API of a request: C{/{api}/…} by its name, any other path in the default API."""
+    """Finds the API of a request: C{/{api}/…} by its name, any other path in the default API.
+
+    @ivar apis: By their names.
+    """
 
     def __init__(self, settings: Settings) -> None:
         mounts = {name: _Mount(name, api) for name, api in settings.apis.items()}
         self._mounts = {name.encode(): mount for name, mount in mounts.items()}
         self._default = mounts.get(settings.default_api)
+        self.apis = settings.apis
         self._known: dict[tuple[bytes | None, bytes], Route] = {}
 
     def match(self, method: bytes, uri: bytes) -> Route:

@@ -1,9 +1,7 @@
-"""Request parameters: a JSON body read so strictly that no provider can read another value in it.
+"""Request parameters: what L{request_reader} found, held against an API's lists.
 
-Whatever C{Content-Type} says, the body must be one JSON object in UTF-8 (RFC 8259): no byte order mark, no other
-encoding, no content coding, no key twice in any object, nothing after it, no C{NaN} or C{Infinity}. Anything else is
-refused where parameters are checked, as is a body that would take long to read: bounds on depth, on the number of
-values and on the digits of a number hold the reactor for some 50 ms at most, whatever a client sends.
+What could be read in more than one way is refused: a body must be one JSON object in UTF-8 (RFC 8259) without a byte
+order mark, or a form, with no listed parameter in it twice, and whole.
 """
 
 from __future__ import annotations
@@ -11,43 +9,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NoReturn
+from typing import Any
 
 from llmproxy.errors import BodyUnreadable, ParamNotAllowed
-from llmproxy.http import fields
+from llmproxy.http.request_reader import RequestContent
 
-MAX_DEPTH = 64
-MAX_DIGITS = 400
-MAX_CONTAINERS = 10_000  # objects and arrays
-MAX_KEYS = 25_000
-MAX_STRINGS = 60_000
-MAX_VALUES = 300_000  # as many token ids may stand in one request for embeddings
 MAX_VALUE = 1024  # characters of a value that a pattern is tried on
 
-_DIGITS_AS_ZERO = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in range(256))
-_LONG_NUMBER = b"0" * (MAX_DIGITS + 1)
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
-
-def parse(body: bytes, lines: Iterable[bytes] = ()) -> dict[str, Any]:
-    """The JSON object in C{body}; L{BodyUnreadable} where it is none or not strictly one.
-
-    @param lines: The request's header lines: a body with a content coding is refused.
-    """
-    if any(coding.strip().lower() not in (b"", b"identity") for coding in _codings(lines)):
-        raise BodyUnreadable("This API checks request parameters, which needs a body without content coding.")
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError as e:
-        raise BodyUnreadable("The request body is not UTF-8.") from e
-    _check_bounds(body)
-    try:
-        value = _DECODER.decode(text)
-    except (ValueError, RecursionError) as e:
-        raise BodyUnreadable("The request body is not valid JSON.") from e
-    if not isinstance(value, dict):
-        raise BodyUnreadable("The request body is not a JSON object.")
-    return value
+def members(content: RequestContent) -> Mapping[str, Any]:
+    """The parameters of a request; L{BodyUnreadable} where they cannot be read, or in more ways than one."""
+    if content.problem:
+        raise BodyUnreadable(content.problem)
+    if content.form == "unknown" or not content.complete:
+        raise BodyUnreadable
+    if content.repeated:
+        raise BodyUnreadable("The request body holds a key twice.")
+    if content.oversize:
+        raise BodyUnreadable("The request body holds a parameter of a length that this API cannot check.")
+    return content.members
 
 
 def check(values: Mapping[str, Any], whitelist: Mapping[str, Sequence[str]]) -> None:
@@ -84,11 +64,6 @@ def model_in(values: Mapping[str, Any]) -> str:
     return model
 
 
-def model_of(body: bytes, lines: Iterable[bytes] = ()) -> str:
-    """As L{model_in}, for a body not yet parsed; L{BodyUnreadable} as L{parse} says."""
-    return model_in(parse(body, lines))
-
-
 def _check_spelling(values: Mapping[str, Any], names: Iterable[str]) -> None:
     """Refuse C{Model} beside or for C{model}: some providers' JSON readers take either."""
     exact = set(names)
@@ -102,50 +77,3 @@ def _check_spelling(values: Mapping[str, Any], names: Iterable[str]) -> None:
 
 def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float)
-
-
-def _codings(lines: Iterable[bytes]) -> list[bytes]:
-    return b",".join(fields.values(lines, b"content-encoding")).split(b",")
-
-
-def _check_bounds(body: bytes) -> None:
-    """Refuse what would take too long, or recurse too deep, to parse. Linear, and mostly C."""
-    plain = body
-    if b"\\" in body:  # pairs from the left, as a JSON reader takes them; then only quotes that delimit are left
-        plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    if plain.count(b'"') > 2 * MAX_STRINGS:
-        raise _too_complex()
-    outside = b'"'.join(plain.split(b'"')[::2])
-    opened = outside.count(b"{") + outside.count(b"[")
-    if opened > MAX_CONTAINERS or outside.count(b":") > MAX_KEYS or outside.count(b",") > MAX_VALUES:
-        raise _too_complex()
-    if opened > MAX_DEPTH:
-        _check_depth(outside.translate(None, _NOT_BRACKETS))
-    if len(outside) > MAX_DIGITS and _LONG_NUMBER in outside.translate(_DIGITS_AS_ZERO):
-        raise BodyUnreadable(f"The request body holds a number of more than {MAX_DIGITS} digits.")
-
-
-def _check_depth(brackets: bytes) -> None:
-    depth = 0
-    for bracket in brackets:
-        depth += 1 if bracket in b"[{" else -1
-        if depth > MAX_DEPTH:
-            raise BodyUnreadable(f"The request body is nested deeper than {MAX_DEPTH} levels.")
-
-
-def _too_complex() -> BodyUnreadable:
-    return BodyUnreadable("The request body holds more values than this API can check.")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise BodyUnreadable("The request body holds a key twice.")
-    return values
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise BodyUnreadable(f"The request body holds {constant}, which is not JSON.")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse)

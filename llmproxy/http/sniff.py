@@ -1,23 +1,13 @@
-"""Facts about a request or an answer, found cheaply.
-
-L{facts} are guesses, for records and timeouts, never for what is allowed: L{params} decides that.
-"""
+"""Facts about a request or an answer that its head tells."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from llmproxy.http import fields
 
-MAX_PREFIX = 64 * 1024
-MAX_MODEL = 128
-
-_MODEL = re.compile(rb'"model"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}"((?:[^"\\\x00-\x1f]|\\.){0,256})"')
-_STREAM = re.compile(rb'"stream"[ \t\r\n]{0,16}:[ \t\r\n]{0,16}true\b')
 _PATH_MODEL = re.compile(
     rb"/(?:models|tunedModels)/([^/]+):[A-Za-z]+/?$"  # Gemini, Vertex AI
     rb"|/deployments/([^/]+)/"  # Azure
@@ -25,27 +15,6 @@ _PATH_MODEL = re.compile(
 )
 _STREAM_PATH = re.compile(rb":stream[A-Za-z]+$|/(?:invoke-with-response-stream|converse-stream)$")
 _STREAM_TYPES = (b"text/event-stream", b"application/vnd.amazon.eventstream", b"application/x-ndjson")
-
-
-class Facts(NamedTuple):
-    """What the beginning of a JSON body tells."""
-
-    model: str = ""
-    stream: bool = False
-
-
-_NOTHING = Facts()
-
-
-def facts(prefix: bytes) -> Facts:
-    """What the first 64 KiB of a request's body tell: a model's name and whether a stream is asked for."""
-    if prefix[:1] != b"{" and prefix[:64].lstrip()[:1] != b"{":
-        return _NOTHING
-    if len(prefix) > MAX_PREFIX:
-        prefix = prefix[:MAX_PREFIX]
-    model = _MODEL.search(prefix) if b'"model"' in prefix else None
-    stream = b'"stream"' in prefix and _STREAM.search(prefix) is not None
-    return Facts(_string(model[1]) if model else "", stream)
 
 
 def model_in_path(path: bytes) -> str:
@@ -80,17 +49,3 @@ def expects_stream(query: bytes | None, lines: Iterable[bytes]) -> bool:
         return True
     accept = fields.value(lines, b"accept")
     return accept is not None and b"text/event-stream" in accept.lower()
-
-
-def _string(literal: bytes) -> str:
-    text = literal.decode("utf-8", "replace")
-    if "\\" not in text:
-        return _shown(text)
-    try:
-        return _shown(str(json.loads(f'"{text}"')))
-    except ValueError:
-        return ""
-
-
-def _shown(name: str) -> str:
-    return name[:MAX_MODEL] if name.isprintable() else ""

@@ -1,30 +1,56 @@
-"""What a request may use at most, told from its body before it is sent.
+"""What a request may use at most, by what it says itself, before it is sent.
 
-Input: no token is shorter than a byte, so the body's size bounds it, and so does the model's context window. What a
-body only refers to (an image by its URL, a stored conversation) cannot be seen in it. Output: what the request sets as
-its own maximum, once for each choice it asks for; where it sets none, what the API's settings say. A body that is no
-JSON object, or that could not be read, has no parameters to look at.
+Output: what it sets as its own maximum, at the place that the API documents for it, once for each choice it asks for;
+where it sets none, what the API's settings say. Input: by its content, of which L{metering.estimating} has the rule.
+What a body only refers to (a stored conversation) cannot be seen in it.
 """
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+from llmproxy.http.request_reader import RequestContent
 
 MOST = 10**9  # tokens; what is beyond is not meant
 
-_MAXIMA = frozenset(
-    ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "max_new_tokens", "maxTokens")
+_MAXIMA = (
+    "max_tokens",  # OpenAI's chat and completions, Anthropic, Mistral
+    "max_completion_tokens",
+    "max_output_tokens",  # OpenAI's responses
+    "max_tokens_to_sample",
+    "max_gen_len",  # Llama on Bedrock
 )
-_CHOICES = frozenset(("n", "best_of", "candidateCount", "candidate_count"))
-_NUMBER = rb"[ \t\r\n]*:[ \t\r\n]*([0-9]{1,18}(?:\.[0-9]{1,18})?(?:[eE]\+?[0-9]{1,2})?)"
-_MAXIMUM = re.compile(rb'"(?:' + b"|".join(name.encode() for name in sorted(_MAXIMA)) + rb')"' + _NUMBER)
-_CHOICE = re.compile(rb'"(?:' + b"|".join(name.encode() for name in sorted(_CHOICES)) + rb')"' + _NUMBER)
+_CHOICES = ("n", "best_of")
+# Objects in which an API has its maxima: Gemini's, Bedrock's and its models', Ollama's, Hugging Face's.
+_CONFIGS = {
+    "generationConfig": ("maxOutputTokens", "max_output_tokens", "candidateCount", "candidate_count"),
+    "generation_config": ("maxOutputTokens", "max_output_tokens", "candidateCount", "candidate_count"),
+    "inferenceConfig": ("maxTokens", "max_new_tokens"),
+    "textGenerationConfig": ("maxTokenCount",),
+    "options": ("num_predict",),
+    "parameters": ("max_new_tokens", "maxOutputTokens", "candidateCount"),
+}
+_NESTED_CHOICES = frozenset(("candidateCount", "candidate_count"))
+MEMBERS = frozenset((*_MAXIMA, *_CHOICES, *_CONFIGS))
+
 # Endpoints that only read: their answers have no tokens.
 _SILENT = frozenset(
     b"embeddings moderations classifications count_tokens input_tokens tokenize "
-    b"countTokens embedContent batchEmbedContents".split()
+    b"countTokens embedContent batchEmbedContents rerank".split()
+)
+# Endpoints that no provider charges tokens for, going by their price pages.
+_FREE = re.compile(
+    rb"/(?:files|uploads|vector_stores|moderations|assistants|containers|models|skills)(?:/[^:]*)?$"
+    rb"|/threads(?:/(?!runs)[^/]+)?(?:/messages(?:/[^/]+)?)?$"
+    rb"|/(?:count_tokens|input_tokens|tokenize|cancel)$|:(?:countTokens|cancel)$"
+)
+# Endpoints that take a model, in their body where their path has none.
+_WITH_MODEL = re.compile(
+    rb"/(?:chat/completions|fim/completions|completions|responses|responses/compact|messages|embeddings|batches|ocr|rerank"
+    rb"|images/(?:generations|edits|variations)|audio/(?:speech|transcriptions|translations)|videos|fine_tuning/jobs"
+    rb"|realtime/(?:sessions|client_secrets|calls)|interactions|api/(?:chat|generate|embed))$"
 )
 
 
@@ -35,53 +61,51 @@ class Bound(NamedTuple):
     output: int = 0
 
 
-def bound(path: bytes, body: bytes | None, size: int, default_output: int) -> Bound:
-    """The bound of one request.
+def is_free(path: bytes) -> bool:
+    """Whether nothing is charged for what is done at this path, whatever a request says."""
+    return _FREE.search(path) is not None
 
-    @param body: The whole of it; C{None} where it was not read.
-    @param size: Its size in bytes, whether it was read or not.
-    @param default_output: Tokens of output where the request sets no maximum of its own.
+
+def takes_model(path: bytes) -> bool:
+    """Whether a request to this path names a model."""
+    return _WITH_MODEL.search(path) is not None
+
+
+def output(path: bytes, content: RequestContent | None, default: int) -> int:
+    """Tokens that an answer may have at most.
+
+    @param content: C{None} where the request has no body.
+    @param default: Tokens where the request sets no maximum of its own.
     """
-    if body is not None and body[:64].lstrip()[:1] not in (b"{", b"["):
-        return Bound()
-    if path.rpartition(b"/")[2].rpartition(b":")[2] in _SILENT:
-        return Bound(size, 0)
-    most, choices = (None, 1) if body is None else _asked(body)
-    return Bound(size, min((default_output if most is None else most) * choices, MOST))
+    if content is None or content.form == "none" or path.rpartition(b"/")[2].rpartition(b":")[2] in _SILENT:
+        return 0
+    members = content.members
+    maxima = [most for name in _MAXIMA if (most := _count(members.get(name))) is not None]
+    choices = [_count(members.get(name)) or 1 for name in _CHOICES]
+    for name, value in _configured(members):
+        count = _count(value)
+        if count is not None:
+            (choices if name in _NESTED_CHOICES else maxima).append(count)
+    return min(max(maxima, default=default) * max(1, *choices), MOST)
 
 
-def _asked(body: bytes) -> tuple[int | None, int]:
-    """The greatest maximum that stands anywhere in the body, and the most choices."""
-    if b"\\u00" in body:  # a name may be spelled in another way than the one that is looked for
-        return _parsed(body)
-    found = _MAXIMUM.findall(body) if b"oken" in body else ()
-    several = b'"n"' in body or b'"best_of"' in body or b'"candidate' in body
-    choices = _CHOICE.findall(body) if several else ()
-    return max(map(_whole, found), default=None), max(1, *map(_whole, choices)) if choices else 1
+def ambiguous(content: RequestContent) -> str:
+    """A member that decides what a request costs, and is there twice or is too long to be read; C{""} where none is."""
+    names = (content.repeated | content.oversize) & (MEMBERS | {"model"})
+    return min(names, default="")
 
 
-def _whole(number: bytes) -> int:
-    return min(int(number) if number.isdigit() else int(float(number)), MOST)
-
-
-def _parsed(body: bytes) -> tuple[int | None, int]:
-    try:
-        waiting: list[Any] = [json.loads(body)]
-    except (ValueError, RecursionError):
-        return None, 1  # a provider will not be able to read it either
-    maxima: list[int] = []
-    choices = [1]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, list):
-            waiting += value
-        elif isinstance(value, dict):
-            waiting += value.values()
-            maxima += [n for name in _MAXIMA & value.keys() if (n := _count(value[name])) is not None]
-            choices += [n for name in _CHOICES & value.keys() if (n := _count(value[name])) is not None]
-    return max(maxima, default=None), max(choices)
+def _configured(members: Any) -> Iterator[tuple[str, Any]]:
+    for config, names in _CONFIGS.items():
+        values = members.get(config)
+        if isinstance(values, dict):
+            for name in names:
+                if name in values:
+                    yield name, values[name]
 
 
 def _count(value: Any) -> int | None:
+    if isinstance(value, str):  # in a form
+        value = int(value) if value.isdigit() and len(value) < 12 else None
     plain = isinstance(value, int | float) and not isinstance(value, bool)
     return int(min(value, MOST)) if plain and value >= 0 else None

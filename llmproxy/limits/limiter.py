@@ -13,9 +13,11 @@ from llmproxy.budgets import NANO, nano
 from llmproxy.calendar_periods import Calendar
 from llmproxy.config.model import Api, LimitSettings
 from llmproxy.config.routes import Route
+from llmproxy.http.request_reader import NO_CONTENT, RequestContent
 from llmproxy.interfaces import ICounters
+from llmproxy.limits import bounds
 from llmproxy.limits import headers as told
-from llmproxy.limits.bounds import Bound, bound
+from llmproxy.limits.bounds import Bound
 from llmproxy.limits.plan import Plan, Rule, plan, rules
 from llmproxy.model import Allowance, Claim, Grant, Verdict
 
@@ -25,19 +27,20 @@ REMEMBERED = 4096  # plans
 class Worst(Protocol):
     """Tells what a request can use and cost at most; L{metering.worst} has the meanings."""
 
-    def input(self, api: str, model: str, size: int) -> int: ...
+    def input(self, api: str, model: str, content: RequestContent, size: int) -> int: ...
     def cost(self, api: str, model: str, given: int, made: int, at: float) -> float | None: ...
 
 
 class Asked(NamedTuple):
     """What a request is reserved by.
 
-    @ivar body: The whole of it; C{None} where it was not read, and then C{size} says how large it is.
+    @ivar model: The model that its path or its body names; C{""} where neither does.
+    @ivar content: What its body says; C{size} is how many bytes that has.
     """
 
     model: str
-    body: bytes | None
-    size: int
+    content: RequestContent = NO_CONTENT
+    size: int = 0
 
 
 class Reservation:
@@ -154,7 +157,7 @@ class Quota:
 
     def _claims(self, plan: Plan, route: Route, asked: Asked, now: float) -> list[Claim]:
         most = self._bound(route, asked) if plan.counts_tokens else Bound()
-        money = self._money(route, asked.model, most, now) if plan.counts_money else 0
+        money = self._money(route, asked, most, now) if plan.counts_money else 0
         tokens = most.input + most.output
         claims: list[Claim] = []
         for rule, always in zip(plan.rules, plan.claims, strict=True):
@@ -170,18 +173,31 @@ class Quota:
         return claims
 
     def _bound(self, route: Route, asked: Asked) -> Bound:
-        most = bound(route.path, asked.body, asked.size, self._outputs[route.api_name])
-        return Bound(self._worst.input(route.api_name, asked.model, most.input), most.output)
+        content = asked.content
+        if content.form == "none" or bounds.is_free(route.path):
+            return Bound()
+        return Bound(
+            self._worst.input(route.api_name, asked.model, content, asked.size),
+            bounds.output(route.path, content, self._outputs[route.api_name]),
+        )
 
-    def _money(self, route: Route, model: str, most: Bound, now: float) -> int:
-        """Nano-dollars that it may cost at most; L{errors.PriceUnknown} where that cannot be known."""
-        if not model or not (most.input or most.output):
+    def _money(self, route: Route, asked: Asked, most: Bound, now: float) -> int:
+        """Nano-dollars that it may cost at most.
+
+        L{errors.PriceUnknown} where that cannot be known, L{errors.BodyUnreadable} where its body says it in two ways.
+        """
+        content = asked.content
+        if content.form == "none" or bounds.is_free(route.path):
             return 0
-        cost = self._worst.cost(route.api_name, model, most.input, most.output, now)
+        if self._refuse_unpriced:
+            _check_readable(content)
+        cost = None
+        if asked.model:
+            cost = self._worst.cost(route.api_name, asked.model, most.input, most.output, now)
         if cost is not None:
             return nano(cost) + 1  # a nano-dollar more than rounding can take away
         if self._refuse_unpriced:
-            raise errors.PriceUnknown
+            raise errors.PriceUnknown if asked.model else errors.PriceUnknown(_NO_MODEL)
         return 0
 
     def _reserved(self, plan: Plan, route: Route, claims: Sequence[Claim], verdict: Verdict) -> Reservation:
@@ -211,6 +227,20 @@ class Quota:
             return []
         used = await self._counters.used(claims)
         return [Standing(*each) for each in zip(found, used, (claim.ends for claim in claims), strict=True)]
+
+
+_NO_MODEL = "The request names no model, so what it costs cannot be held against the budget."
+
+
+def _check_readable(content: RequestContent) -> None:
+    """Refuse what a provider may read otherwise than this proxy, or what this cannot read at all."""
+    if content.form == "unknown":
+        raise errors.PriceUnknown(f"{content.problem} So what it costs cannot be held against the budget.")
+    if not content.complete or (content.problem and not content.members):
+        raise errors.BodyUnreadable(content.problem or "The request body could not be read.")
+    name = bounds.ambiguous(content)
+    if name:
+        raise errors.BodyUnreadable(f'The request body has the member "{name}" twice, or of a length beyond all use.')
 
 
 _NAMED = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from pydantic_core import from_json
@@ -16,6 +16,7 @@ from llmproxy.metering.dialects.operation import UNKNOWN, Members, Operation, Un
 from llmproxy.metering.dialects.reading import NOTHING, Call, Reading, merged
 from llmproxy.metering.dialects.registry import MEMBERS, WRAPPERS, read
 from llmproxy.metering.error_events import body_error
+from llmproxy.metering.estimating import PromptEstimate
 from llmproxy.metering.events import ENDS, LINE_ENDS, SAMPLE, Events
 from llmproxy.metering.extraction import count, parts
 from llmproxy.metering.prices import Prices
@@ -122,11 +123,19 @@ class Meter:
     def _count(self, data: bytes) -> None:
         self._size += len(data)
 
-    def measured(self, *, asked: str, given: int, complete: bool, at: float, members: Members = _NONE) -> Usage:
+    def measured(
+        self,
+        *,
+        asked: str,
+        given: Callable[[], PromptEstimate],
+        complete: bool,
+        at: float,
+        members: Members = _NONE,
+    ) -> Usage:
         """What was used; never raises. To be called once.
 
         @param asked: The model that the client asked for.
-        @param given: Bytes of the request's body.
+        @param given: Tells how many tokens the request probably was.
         @param complete: Whether the answer came to its end.
         @param at: Seconds since the epoch.
         @param members: The request's own top-level members, as far as they are known.
@@ -188,11 +197,13 @@ class Meter:
             total += cost
         return total
 
-    def _estimated(self, tap: _Tap | None, known: Units, given: int) -> tuple[Units, dict[str, int]]:
+    def _estimated(
+        self, tap: _Tap | None, known: Units, given: Callable[[], PromptEstimate]
+    ) -> tuple[Units, dict[str, int]]:
         """The most likely counts, and in C{details} what they can be at most."""
         units, bounds = dict(known), {}
         if self._dialect.takes and "input_tokens" not in known:
-            units["input_tokens"], bounds["input_bound"] = estimating.tokens(given), given
+            units["input_tokens"], bounds["input_bound"] = given()
         if self._dialect.makes:
             text = float(self._size) if tap is None else tap.text()
             units["output_tokens"] = max(known.get("output_tokens", 0), estimating.tokens(text))
@@ -209,16 +220,17 @@ def _added(parts: Iterable[Units]) -> Units:
     return units
 
 
-def unanswered(dialect: Dialect, *, asked: str, given: int, at: float) -> Usage:
+def unanswered(dialect: Dialect, *, asked: str, given: Callable[[], PromptEstimate], at: float) -> Usage:
     """What was probably used of a request that got no answer, although its provider may have begun with it.
 
     The parameters are as in L{Meter.measured}.
     """
-    if not dialect.takes or not given:
+    likely, most = given() if dialect.takes else (0, 0)
+    if not likely:
         return UNUSED
-    units: Units = {"input_tokens": estimating.tokens(given)}
+    units: Units = {"input_tokens": likely}
     cost = dialect.prices.cost(dialect.api, dialect.provider, "", asked, units, at)
-    return _usage(units, cost, "estimated", "", {"input_bound": given})
+    return _usage(units, cost, "estimated", "", {"input_bound": most})
 
 
 def _usage(units: Units, cost: float | None, basis: str, model: str, details: Mapping[str, int]) -> Usage:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 from genai_prices.data_snapshot import get_snapshot
 
+from llmproxy.http.request_reader import RequestContent
+from llmproxy.metering import estimating
 from llmproxy.metering.prices import Prices
 
 REMEMBERED = 4096  # models
 USUAL = 100_000  # tokens of input up to which the price of so many is that of fewer, too
 HELD = 60.0  # seconds for which a price is remembered: some change with the hour
-WIDEST = 2_000_000  # tokens of input where a model's context window is not known
 
 
 class Worst:
@@ -23,24 +24,15 @@ class Worst:
     def __init__(self, prices: Prices, providers: Mapping[str, str]) -> None:
         self._prices = prices
         self._providers = providers
-        self._everyone = get_snapshot().providers  # read now, so that no request waits for it
+        get_snapshot()  # read now, so that no request waits for it
         self._rates: dict[tuple[str, str], tuple[float, tuple[float, float] | None]] = {}
-        self._windows: dict[tuple[str, str], int] = {}
 
-    def input(self, api: str, model: str, size: int) -> int:
-        """Tokens of input that a body of so many bytes can be at most: no more than the model can read."""
-        key = (api, model)
-        window = self._windows.get(key)
-        if window is None:
-            if len(self._windows) >= REMEMBERED:
-                self._windows.clear()  # only clients that make up models get here
-            window = self._windows[key] = self._window(self._providers[api], model)
-        return min(size, window)
+    def input(self, api: str, model: str, content: RequestContent, size: int) -> int:
+        """Tokens of input that a request is at most, as L{estimating} reckons: no more than the model can read.
 
-    def _window(self, provider: str, model: str) -> int:
-        known = next((each for each in self._everyone if each.id == provider), None)
-        found = known.find_model(model, all_providers=self._everyone) if known is not None and model else None
-        return (found.context_window if found is not None else None) or WIDEST
+        @param size: Bytes of its body.
+        """
+        return estimating.prompt(content, size, self._providers[api], model).most
 
     def cost(self, api: str, model: str, given: int, made: int, at: float) -> float | None:
         """USD at most for so many tokens of input and output; C{None} where no price is known."""

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
-
-from pydantic_core import from_json
 
 from llmproxy.caching import Asking, Given
 from llmproxy.config.routes import Route
 from llmproxy.http import sniff
+from llmproxy.http.request_reader import NO_CONTENT, RequestContent, measured, read_at_once
 from llmproxy.limits.in_flight import Share
 from llmproxy.limits.limiter import Reservation
+from llmproxy.metering.estimating import PromptEstimate, prompt
 from llmproxy.metering.meter import UNUSED, Dialect, Meter, unanswered
 from llmproxy.model import Grant, RequestRecord, Usage
+from llmproxy.proxy.reading import BodyReading
 from llmproxy.wire.client.transport import Answer
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.server.site import Request
 
-SNIFFED = 64 * 1024  # bytes of a request body that are looked at for the model's name
+SMALL_BYTES = 16 * 1024  # of a request body that is read at once, when somebody wants to know
 UNHEARD = frozenset(("upstream_timeout", "upstream_protocol_error"))  # ends after which a provider may have worked
 
 
@@ -28,7 +29,7 @@ class Exchange:
     @ivar asked: When the provider was asked; C{authorized} and C{first_byte} likewise. Clock's time.
     @ivar dialect: How its answers are measured; C{None} where they are not.
     @ivar injected: Whether its usage was asked for in the client's place.
-    @ivar whole: Its body, as long as limits may want to see it.
+    @ivar reading: Who reads its body; C{None} where it is small, and nobody has to know yet.
     @ivar sent: Whether something of it may have reached the provider.
     @ivar left: Whether its client left while its provider was still to be heard out.
     """
@@ -46,18 +47,19 @@ class Exchange:
     ledger_id = ""
     injected = False
     usage = UNUSED
-    whole: bytes | None = None
+    reading: BodyReading | None = None
     sent = False
     left = False
     error = ""
     outcome = ""
     status = 499
     stream = False
-    model = ""
     authorized: float | None = None
     asked: float | None = None
     first_byte: float | None = None
-    _facts: sniff.Facts | None = None
+    _content: RequestContent | None = None
+    _small: bytes | None = None
+    _wanted: Callable[[str], bool]
 
     def __init__(self, request: Request, request_id: str, client: str, started_at: float, arrived: float) -> None:
         """
@@ -68,25 +70,19 @@ class Exchange:
         self.client = client
         self.started_at = started_at
         self.arrived = arrived
-        self.prefix: bytes | bytearray = b""
 
     def aside(self, now: float) -> Exchange:
         """The proxy's own request for the same."""
         own = Exchange(self.request, f"{self.request_id}-refresh", "", self.started_at + now - self.arrived, now)
-        own.route, own.grant, own.prefix, own.authorized = self.route, self.grant, self.prefix, now
-        own.dialect, own.whole = self.dialect, self.whole
+        own.route, own.grant, own.authorized, own.dialect = self.route, self.grant, now, self.dialect
+        own.reading, own._content, own._small = self.reading, self._content, self._small
+        if self._small is not None:
+            own._wanted = self._wanted
         return own
 
-    def saw(self, data: bytes) -> None:
-        """A tap on the upload: keeps its beginning, where the model's name usually stands."""
-        if not self.prefix:
-            self.prefix = bytearray()
-        if len(self.prefix) < SNIFFED:
-            self.prefix += data[: SNIFFED - len(self.prefix)]
-
-    def saw_all(self, body: bytes) -> None:
-        """The same for an upload that is all there."""
-        self.prefix = body[:SNIFFED]
+    def saw_small(self, body: bytes, wanted: Callable[[str], bool]) -> None:
+        """All of a small body that nobody has to know before it is sent."""
+        self._small, self._wanted = body, wanted
 
     def settle(self, record: RequestRecord) -> None:
         """What was reserved is over: given back where nothing was sent, else charged with what the record says."""
@@ -101,32 +97,42 @@ class Exchange:
             held.settle(record.input_tokens + record.output_tokens, record.cost_usd)
 
     @property
-    def facts(self) -> sniff.Facts:
-        """What is known so far of what is asked for."""
-        if self._facts is not None:
-            return self._facts
-        facts = sniff.facts(bytes(self.prefix))
-        if self.request.upload.done:
-            self._facts = facts
-        return facts
+    def content(self) -> RequestContent:
+        """What its body says, as far as it has come."""
+        if self._content is not None:
+            return self._content
+        if self._small is not None:
+            self._content = read_at_once(self._small, self.request.lines, self._wanted)
+            return self._content
+        if self.reading is None:
+            return NO_CONTENT
+        upload = self.request.upload
+        ended = upload.done and self.reading.count == upload.count
+        content = self.reading.content(ended=ended)
+        if ended and content.complete:
+            self._content = content
+        return content
+
+    def prompt(self) -> PromptEstimate:
+        """How many tokens its input probably is."""
+        provider = "" if self.dialect is None else self.dialect.provider
+        model = (self.route.model if self.route is not None else "") or self.content.model
+        content = self.content if self._small is None else measured(self._small, self.request.lines)
+        return prompt(content, self.request.upload.count, provider, model)
 
     def _members(self) -> Mapping[str, Any]:
         """What the request says itself, where that is what is billed."""
         operation = None if self.dialect is None else self.dialect.operation
-        if operation is None or operation.takes_text or operation.free or len(self.prefix) >= SNIFFED:
+        if operation is None or operation.takes_text or operation.free:
             return {}
-        try:
-            members = from_json(bytes(self.prefix))
-        except ValueError:
-            return {}
-        return members if isinstance(members, dict) else {}
+        return self.content.members
 
     def _used(self, model: str) -> Usage:
         """What its answer tells, and where it told nothing or there was none, what is likely."""
         if self.meter is not None:
             return self.meter.measured(
                 asked=model,
-                given=self.request.upload.count,
+                given=self.prompt,
                 complete=self.outcome == "complete",
                 at=self.started_at,
                 members=self._members(),
@@ -135,7 +141,7 @@ class Exchange:
             return UNUSED
         if self.outcome != "cancelled" and self.error not in UNHEARD:
             return UNUSED
-        return unanswered(self.dialect, asked=model, given=self.request.upload.count, at=self.started_at)
+        return unanswered(self.dialect, asked=model, given=self.prompt, at=self.started_at)
 
     def record(self, finished: float) -> RequestRecord:
         """What remains of it once it is over."""
@@ -143,7 +149,7 @@ class Exchange:
         path = request.uri.partition(b"?")[0]
         named = sniff.model_in_path(path) if route is None else route.model
         first, asked, lines = self.first_byte, self.asked, request.lines
-        model = self.model or named or self.facts.model
+        model = named or self.content.model
         self.usage = usage = self._used(model)
         if self.meter is not None and self.meter.error:  # whoever left after that, it was no answer
             self.outcome, self.error = "failed", self.meter.error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -17,7 +17,9 @@ from llmproxy.config.model import Server
 from llmproxy.config.routes import Route, Routes
 from llmproxy.http import cors, credentials, fields, refusals, sniff
 from llmproxy.http.masking import Both, masked_lines, shield, starred
+from llmproxy.http.request_reader import RequestReader
 from llmproxy.interfaces import ITokenValidator
+from llmproxy.limits import bounds
 from llmproxy.limits import headers as told
 from llmproxy.limits.in_flight import Shares
 from llmproxy.limits.limiter import Asked, Quota, Reservation
@@ -27,13 +29,15 @@ from llmproxy.metering.catalog import Meters
 from llmproxy.metering.estimating import tokens
 from llmproxy.metering.meter import Meter
 from llmproxy.model import Grant
-from llmproxy.proxy.context import Exchange
+from llmproxy.proxy.context import SMALL_BYTES, Exchange
 from llmproxy.proxy.policy import Policy
+from llmproxy.proxy.reading import BodyReading
 from llmproxy.upstream.upstreams import Bounds, ProviderKeys, Upstreams
 from llmproxy.wire.client.transport import Answer, BytesBody
 from llmproxy.wire.relay import Relay
 
-READ_WHOLE = 4 * 1024 * 1024  # bytes of a request body that are read where a policy must see all of it
+READ_WHOLE = 4 * 1024 * 1024  # bytes of a request body that are kept for the cache, or to be changed
+OF_RECORDS = ("model", "stream", "stream_options", "service_tier", "background")
 STALLED = 600.0  # seconds after which a client that takes nothing is cut, on a site that is not ours
 
 # What is said of a request that has nothing to do with the cache.
@@ -86,6 +90,18 @@ class Observer(Protocol):
 
     def begun(self, exchange: Exchange) -> None: ...
     def over(self, exchange: Exchange) -> None: ...
+
+
+class WantedMembers:
+    """Whether somebody wants to know a member of a request, by its name: spelled in any case, since servers may not
+    mind that either.
+    """
+
+    def __init__(self, params: Iterable[str]) -> None:
+        self._names = frozenset(name.casefold() for name in (*params, *bounds.MEMBERS, *OF_RECORDS))
+
+    def __call__(self, name: str) -> bool:
+        return name.casefold() in self._names
 
 
 class Errand(NamedTuple):
@@ -151,6 +167,7 @@ class Journey:
         self._caching = caching
         self._quota = quota
         self._ledger = ledger
+        self._wanted = {name: WantedMembers(api.param_whitelist) for name, api in routes.apis.items()}
 
     async def handle(self, exchange: Exchange) -> None:
         """Take the whole way. Whatever refuses the request raises; a body under way ends as its relay says."""
@@ -235,27 +252,38 @@ class Journey:
 
         Limits and the cache would like to see it too, but can do without one that is too long to be read.
         """
-        upload = exchange.request.upload
-        if upload.length is not UNKNOWN_LENGTH and upload.length > self._server.max_request_bytes:
+        upload, lines = exchange.request.upload, exchange.request.lines
+        largest = self._server.max_request_bytes
+        if upload.length is not UNKNOWN_LENGTH and upload.length > largest:
             raise errors.RequestTooLarge(
-                f"The request body is larger than the {self._server.max_request_bytes} bytes that this proxy accepts."
+                f"The request body is larger than the {largest} bytes that this proxy accepts."
             )
-        received, limit = upload.received, min(self._server.max_request_bytes, READ_WHOLE)
-        if self._policy.needs_body(grant, route):
-            received = received if received is not None else await upload.whole(limit)
-            self._policy.check_body(grant, route, exchange.request.lines, received)
-        elif received is None and _worth_reading(upload.length, plan, asking):
-            received = await upload.whole(limit)
-        if route.api.metering.include_usage == "inject" and route.path.endswith(b"/chat/completions"):
-            received = received if received is not None else await upload.whole(limit)
-            if (asked := injection.asking(received)) is not None:
-                received, exchange.injected = asked, True
+        held = plan is not None and plan.counts_tokens and not bounds.is_free(route.path)
+        policed = self._policy.needs_body(grant, route)
+        injects = route.api.metering.include_usage == "inject" and route.path.endswith(b"/chat/completions")
+        received, wanted = upload.received, self._wanted[route.api_name]
+        if received is not None and len(received) <= SMALL_BYTES and not (held or policed):
+            exchange.saw_small(received, wanted)
+        elif not upload.done or received:
+            exchange.reading = reading = BodyReading(RequestReader(lines, wanted), self._clock)
+            if received is not None:
+                reading.feed(received)
+            else:
+                upload.taps.append(reading.feed)
         if received is None:
-            upload.taps.append(exchange.saw)
+            if held or policed:
+                received = await upload.whole(largest)
+            elif injects or _worth_keeping(upload.length, asking):
+                received = await upload.whole(min(largest, READ_WHOLE))
+        if exchange.reading is not None and (held or policed):
+            await exchange.reading.whole()
+        if policed:
+            self._policy.check_body(grant, route, exchange.request.method, exchange.content)
+        if injects and received is not None and (asking_usage := injection.asking(received)) is not None:
+            received, exchange.injected = asking_usage, True
+        if received is None:
             return upload
-        exchange.whole = received if plan is not None and plan.counts_tokens else None
-        exchange.saw_all(received)
-        if not received and not fields.has_body(exchange.request.lines):
+        if not received and not fields.has_body(lines):
             return None
         return BytesBody(received)
 
@@ -307,10 +335,9 @@ class Journey:
         assert self._quota is not None
         upload = exchange.request.upload
         size = upload.count if upload.length is UNKNOWN_LENGTH else upload.length
-        asked = Asked(route.model or exchange.facts.model, exchange.whole, size)
-        made = self._quota.reserve(plan, route, asked)
+        content = exchange.content
+        made = self._quota.reserve(plan, route, Asked(route.model or content.model, content, size))
         exchange.reservation = made if isinstance(made, Reservation) else await made
-        exchange.whole = None
 
     def _enter(self, ledger: Booking, exchange: Exchange, grant: Grant, route: Route, uses: int) -> str:
         """Have a line in the ledger, whatever becomes of this process.
@@ -326,7 +353,7 @@ class Journey:
             grant.token_id,
             route.api_name,
             route.endpoint,
-            route.model or exchange.facts.model,
+            route.model or exchange.content.model,
             size,
             tokens(size) if dialect is not None and dialect.takes else 0,
             uses,
@@ -372,7 +399,6 @@ class Journey:
         """Write the whole answer at once."""
         exchange.relay = given
         exchange.status, exchange.stream, exchange.outcome = given.code, given.entry.stream, "complete"
-        exchange.model = exchange.facts.model
         lines = self._with_ours(exchange, route, given.lines)
         exchange.request.respond(given.code, given.phrase, lines, given.length, given.body)
 
@@ -426,8 +452,7 @@ class Journey:
         exchange.outcome = relay.outcome or await relay.done
 
     def _asks_for_stream(self, exchange: Exchange, route: Route) -> bool:
-        exchange.model, streamed = exchange.facts
-        return streamed or route.stream or sniff.expects_stream(route.query, exchange.request.lines)
+        return exchange.content.stream or route.stream or sniff.expects_stream(route.query, exchange.request.lines)
 
     def _bounds(self, exchange: Exchange, route: Route) -> Bounds:
         """How long the answer's head may take, going by what was asked for so far."""
@@ -468,12 +493,9 @@ class Journey:
         ]
 
 
-def _worth_reading(length: int | str, plan: Plan | None, asking: Asking | None) -> bool:
-    """Whether somebody would like to see a body of this length before it is sent on."""
-    counted = plan is not None and plan.counts_tokens
-    if length == UNKNOWN_LENGTH:
-        return counted
-    return int(length) <= READ_WHOLE and (counted or (asking is not None and asking.needs_body))
+def _worth_keeping(length: int | str, asking: Asking | None) -> bool:
+    """Whether the cache would like to have a body of this length before it is sent on."""
+    return length is not UNKNOWN_LENGTH and int(length) <= READ_WHOLE and asking is not None and asking.needs_body
 
 
 def _withheld(code: int, route: Route, request_id: str) -> bytes:

@@ -13,7 +13,9 @@ from llmproxy.config.routes import Route
 from llmproxy.http import cors, params, sniff, target
 from llmproxy.http.endpoints import Endpoints
 from llmproxy.http.forwarded import networks, within
+from llmproxy.http.request_reader import RequestContent
 from llmproxy.interfaces import IAuditLogger, IProjectStore
+from llmproxy.limits import bounds
 from llmproxy.model import AuditEntry, Grant
 
 
@@ -49,20 +51,24 @@ class Policy:
 
     def needs_body(self, grant: Grant, route: Route) -> bool:
         """Whether the request's whole body must be read before it can be allowed."""
-        return bool(route.api.param_whitelist or grant.models)
+        return bool(route.api.param_whitelist or (grant.models and not bounds.is_free(route.path)))
 
-    def check_body(self, grant: Grant, route: Route, lines: Sequence[bytes], body: bytes) -> None:
+    def check_body(self, grant: Grant, route: Route, method: bytes, content: RequestContent) -> None:
         """Parameters and model: in the body, or in the path where a provider names the model there."""
         whitelist = route.api.param_whitelist
         named = sniff.model_in_path(route.path)
         if named and "model" in whitelist:
             params.check_value("model", named, whitelist["model"])
         models = {named}
-        if body:
-            parsed = params.parse(body, lines)
-            params.check(parsed, whitelist)
-            models.add(params.model_in(parsed))
-        if grant.models and not all(_among(model, grant.models) for model in models if model):
+        if content.form != "none":
+            members = params.members(content)
+            params.check(members, whitelist)
+            models.add(params.model_in(members))
+        if not grant.models:
+            return
+        if not any(models) and method == b"POST" and bounds.takes_model(route.path):
+            raise errors.ModelNotAllowed("This token may use some models only, and the request names none.")
+        if not all(_among(model, grant.models) for model in models if model):
             raise errors.ModelNotAllowed
 
     async def guard(self, grant: Grant, client: str, request_id: str) -> None:

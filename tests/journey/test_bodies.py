@@ -34,7 +34,7 @@ class Plain(Stage):
         record = self.record()
         self.assertEqual((record.bytes_in, record.bytes_out, record.stream), (len(body), len(answer), False))
         self.assertEqual((record.project_id, record.token_id), ("project-1", "token-1"))
-        self.assertEqual((record.api, record.endpoint, record.model), ("openai", CHAT, "gpt-4o"))
+        self.assertEqual((record.api, record.endpoint, record.model), ("openai", CHAT, "b"))
         self.assertEqual(self.tokens.counted, [TOKEN])
 
     def test_one_connection_serves_many(self) -> None:

@@ -6,10 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from llmproxy.budgets import NANO
+from llmproxy.metering.estimating import prompt
 from llmproxy.model import Allowance, Budget
 from tests.journey.stage import OK, STREAM, TOKEN, Reply, Stage, chunk, reply
+from tests.reading import read
 
 BODY = b'{"model": "gpt-4o", "max_tokens": 1000}'
+MOST = prompt(read(BODY), len(BODY), "openai", "gpt-4o").most
 USED = (
     b'{"model": "gpt-4o", "usage": {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}}'  # 0.000225 USD
 )
@@ -53,7 +56,7 @@ class Rates(Limited):
     def test_tokens(self) -> None:
         """Reserved at the worst, told as it then stood, settled as measured."""
         self.limit(tokens_per_minute=2000)
-        left = 2000 - len(BODY) - 1000
+        left = 2000 - MOST - 1000
         self.assert_told(self.exchange(body=BODY, answer=ANSWER), x_ratelimit_remaining_tokens=str(left))
         self.assert_told(self.exchange(body=BODY, answer=ANSWER), x_ratelimit_remaining_tokens=str(left - 30))
 
@@ -164,7 +167,7 @@ class Budgets(Limited):
         self.assertEqual(self.forwarded()[2], BODY)
         self.provider.last.send(ANSWER)
         got = reply(client.take())
-        self.assert_told(got, x_ratelimit_remaining_tokens=str(5000 - len(BODY) - 1000))
+        self.assert_told(got, x_ratelimit_remaining_tokens=str(5000 - MOST - 1000))
 
 
 class GivenBack(Limited):

@@ -32,7 +32,7 @@ class Upload:
     @ivar length: Bytes that are announced, or C{UNKNOWN_LENGTH}.
     @ivar count: Bytes that have arrived.
     @ivar limit: Bytes beyond which it fails.
-    @ivar taps: See every piece as it passes to the consumer.
+    @ivar taps: See every piece as it passes to the consumer, or the whole when that is taken.
     @ivar started: Whether a consumer has asked for it.
     @ivar done: Whether all of it has arrived.
     """
@@ -82,6 +82,9 @@ class Upload:
         if self._whole is None and self.done and not self.started and self._error is None:
             self._whole = b"".join(self._pieces or ())
             self._pieces = None
+            taps, self._taps = self._taps, None
+            for tap in taps or ():
+                tap(self._whole)
         return self._whole
 
     @property

@@ -1,58 +1,8 @@
 from __future__ import annotations
 
-from time import process_time
 from unittest import TestCase
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from llmproxy.http import sniff
-from llmproxy.http.sniff import Facts
-
-
-class Bodies(TestCase):
-    def test_model_and_stream(self) -> None:
-        """However the body is laid out."""
-        for body in (b'{"model":"gpt-4o","stream":true}', b'\n{ "stream" : true,\n "model" : "gpt-4o" }'):
-            self.assertEqual(sniff.facts(body), Facts("gpt-4o", True))
-        self.assertEqual(sniff.facts(b'{"model":"a\\u002fb","stream":false}'), Facts("a/b", False))
-
-    def test_what_only_looks_like_it(self) -> None:
-        """Text within a message, options, another type."""
-        for body in (
-            b'{"messages":[{"content":"{\\"model\\":\\"x\\",\\"stream\\":true}"}]}',
-            b'{"stream_options":{"include_usage":true},"model":1}',
-            b'{"stream":"true","models":"x"}',
-            b'{"stream":truely}',
-            b"model=x",
-            b"",
-            b'["model":"x"]',
-        ):
-            with self.subTest(body=body):
-                self.assertEqual(sniff.facts(body), Facts())
-
-    def test_a_broken_beginning(self) -> None:
-        """What was cut tells what it can."""
-        self.assertEqual(sniff.facts(b'{"stream":true,"model":"gp'), Facts("", True))
-        self.assertEqual(sniff.facts(b'{"model":"\\q"}'), Facts())
-        self.assertEqual(sniff.facts(b'{"model":"a\\u0000"}'), Facts())
-
-    def test_long_names_are_cut(self) -> None:
-        """A record does not grow with what a client makes up."""
-        self.assertEqual(len(sniff.facts(b'{"model":"' + b"x" * 200 + b'"}').model), 128)
-        self.assertEqual(sniff.facts(b'{"model":"' + b"x" * 2000 + b'"}').model, "")
-
-    def test_hostile_beginnings_take_no_time(self) -> None:
-        """Only the first 64 KiB are looked at, once."""
-        for piece in (b'"model":"', b'"model" ', b'"model":"\\', b'"stream": ', b'"model":"x'):
-            begin = process_time()
-            sniff.facts(b"{" + piece * (2_000_000 // len(piece)))
-            self.assertLess(process_time() - begin, 0.2)
-
-    @given(st.binary(max_size=80).map(lambda tail: b'{"model":"' + tail))
-    def test_any_bytes(self, body: bytes) -> None:
-        """Nothing is raised, and what is told can be shown."""
-        self.assertTrue(sniff.facts(body).model.isprintable())
 
 
 class Paths(TestCase):

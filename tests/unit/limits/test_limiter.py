@@ -14,9 +14,11 @@ from llmproxy import errors
 from llmproxy.budgets import NANO
 from llmproxy.config.model import Api, ApiLimits, LimitSettings, Settings
 from llmproxy.config.routes import Route, Routes
+from llmproxy.http.request_reader import RequestContent
 from llmproxy.interfaces import ICounters
 from llmproxy.limits.limiter import Asked, Quota, Reservation
 from llmproxy.model import Allowance, Budget, Claim, Grant, Verdict
+from tests.reading import read
 
 NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
 GRANT = Grant("p1", token_id="t1")
@@ -58,7 +60,7 @@ class Counters:
 class Worst:
     """Two dollars for a million of any tokens of gpt-4o; of other models nothing is known."""
 
-    def input(self, api: str, model: str, size: int) -> int:
+    def input(self, api: str, model: str, content: RequestContent, size: int) -> int:
         return min(size, 1000)
 
     def cost(self, api: str, model: str, given: int, made: int, at: float) -> float | None:
@@ -91,7 +93,8 @@ class QuotaCase(SynchronousTestCase):
         plan = self.quota.plan(grant, route)
         assert plan is not None
         size = 50_000_000 if body is None else len(body)
-        return self.quota.reserve(plan, route, Asked(model, body, size))
+        content = read(b"unread" if body is None else body)
+        return self.quota.reserve(plan, route, Asked(model, content, size))
 
     def amounts(self) -> list[int]:
         return [claim.amount for claim in self.counters.asked[-1]]

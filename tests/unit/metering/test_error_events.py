@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy.config.model import Api, Settings
 from llmproxy.metering.catalog import Meters
 from llmproxy.metering.error_events import body_error, may_hold_error, stream_error
+from llmproxy.metering.estimating import PromptEstimate
 from llmproxy.metering.meter import Meter
 from tests.unit.metering.samples import CHAT_USAGE
 
@@ -115,7 +116,7 @@ class MeterTests(SynchronousTestCase):
         meter = self.meter(lines)
         for piece in pieces:
             meter.feed(piece)
-        used = meter.measured(asked="gpt-4o", given=400, complete=True, at=1_764_000_000.0)
+        used = meter.measured(asked="gpt-4o", given=lambda: PromptEstimate(400, 400), complete=True, at=1_764_000_000.0)
         return meter.error, used.basis, used.input_tokens
 
     def test_stream(self) -> None:

@@ -12,6 +12,7 @@ from zlib import crc32
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmproxy.metering.estimating import PromptEstimate
 from llmproxy.metering.frames import MAX_KEPT_BYTES, Frames
 from llmproxy.metering.meter import Meter, dialect
 from llmproxy.metering.prices import Prices
@@ -80,7 +81,9 @@ class MeterTests(unittest.TestCase):
         meter = Meter(dialect("bedrock", "aws", Prices(), NOVA), LINES)
         for at in range(0, len(data), 11):
             meter.feed(data[at : at + 11])
-        return meter.measured(asked="amazon.nova-pro-v1:0", given=40, complete=True, at=1.7e9), meter.error
+        return meter.measured(
+            asked="amazon.nova-pro-v1:0", given=lambda: PromptEstimate(40, 40), complete=True, at=1.7e9
+        ), meter.error
 
     def test_counts_are_exact(self) -> None:
         usage, error = self.measured(STREAM)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from llmproxy.metering.estimating import PromptEstimate
 from llmproxy.metering.meter import WHOLE, Meter, dialect
 from llmproxy.metering.prices import OwnPrice, Prices
 from llmproxy.model import Usage
@@ -77,7 +78,7 @@ def metered(
     edges = sorted({0, len(body), *(min(cut, len(body)) for cut in cuts or ())})
     for start, end in pairwise(edges):
         meter.feed(body[start:end])
-    return meter.measured(asked=asked, given=given, complete=complete, at=NOW)
+    return meter.measured(asked=asked, given=lambda: PromptEstimate(-(-given // 4), given), complete=complete, at=NOW)
 
 
 def of(sample: Sample, **more: object) -> Usage:
@@ -271,7 +272,7 @@ class BoundTests(SynchronousTestCase):
         feed(meter)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        return meter.measured(asked="", given=0, complete=True, at=NOW), peak
+        return meter.measured(asked="", given=lambda: PromptEstimate(0, 0), complete=True, at=NOW), peak
 
     def test_large_body(self) -> None:
         """An answer of many megabytes, its usage at the end of it."""
@@ -311,7 +312,7 @@ class BoundTests(SynchronousTestCase):
         tap(b"}")
         del piece
         held, _ = tracemalloc.get_traced_memory()
-        usage = meter.measured(asked="", given=0, complete=True, at=NOW)
+        usage = meter.measured(asked="", given=lambda: PromptEstimate(0, 0), complete=True, at=NOW)
         left, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         self.assertEqual(counts(usage), (100, 10, 0, 20, 7))

@@ -13,6 +13,7 @@ from llmproxy.config.routes import Route, Routes
 from llmproxy.model import Grant, Project
 from llmproxy.proxy.policy import Policy
 from tests.fakes import MemoryAudit, MemoryStore
+from tests.reading import read
 
 ACTIVE = Grant("p", "t", project_active=True)
 
@@ -20,7 +21,7 @@ ACTIVE = Grant("p", "t", project_active=True)
 def route(path: bytes = b"/v1/x", **settings: Any) -> Route:
     api = Api(
         base_url="https://api.example",
-        allowed_endpoints=("/v1/x", "/v1/models/*:generate", "/openai/deployments/*/x"),
+        allowed_endpoints=("/v1/*", "/v1/chat/completions", "/v1/models/*:generate", "/openai/deployments/*/x"),
         **settings,
     )
     return Routes(Settings(default_api="main", apis={"main": api})).match(b"POST", path)
@@ -160,13 +161,14 @@ class Fields(PolicyCase):
 
 class Bodies(PolicyCase):
     def check_body(self, body: bytes, grant: Grant = ACTIVE, path: bytes = b"/v1/x", **settings: Any) -> None:
-        self.policy.check_body(grant, route(path, **settings), [], body)
+        self.policy.check_body(grant, route(path, **settings), b"POST", read(body))
 
     def test_when_it_is_needed(self) -> None:
         needs = self.policy.needs_body
         self.assertFalse(needs(ACTIVE, route()))
         self.assertTrue(needs(ACTIVE, route(param_whitelist={"n": ("1",)})))
         self.assertTrue(needs(Grant("p", models=("m",)), route()))
+        self.assertFalse(needs(Grant("p", models=("m",)), route(b"/v1/files")))
 
     def test_parameters(self) -> None:
         whitelist = {"model": ("gpt-*",)}
@@ -176,6 +178,11 @@ class Bodies(PolicyCase):
             self.check_body(b'{"model":"o3"}', param_whitelist=whitelist)
         with self.assertRaises(errors.BodyUnreadable):
             self.check_body(b"model=o3", param_whitelist=whitelist)
+        form = [b"Content-Type: application/x-www-form-urlencoded"]
+        at = route(b"/v1/x", param_whitelist=whitelist)
+        self.policy.check_body(ACTIVE, at, b"POST", read(b"model=gpt-4o", form))
+        with self.assertRaises(errors.ParamNotAllowed):
+            self.policy.check_body(ACTIVE, at, b"POST", read(b"a=b&model=o3", form))
 
     def test_a_model_in_the_path(self) -> None:
         """Is held against the same list."""
@@ -204,6 +211,9 @@ class Bodies(PolicyCase):
             (b'{"model":"c"}', b"/v1/models/a:generate"),
             (b'{"model":"a"}', b"/v1/models/c:generate"),
             (b"", b"/openai/deployments/c/x"),
+            (b"{}", b"/v1/chat/completions"),
+            (b"", b"/v1/embeddings"),
+            (b'{"metadata":{"model":"a"}}', b"/v1/responses"),
         ]:
             with self.assertRaises(errors.ModelNotAllowed):
                 self.check_body(body, grant, path)

@@ -1,0 +1,200 @@
+"""Measures what a request's body holds, as it passes: text by the kinds of its characters, and media by their headers.
+
+A measure is no count of tokens, but what one can be estimated from. The text is measured as JSON writes it. Media are
+base64 where the APIs have them: data URLs (OpenAI), C{source.data} (Anthropic), C{inlineData.data} (Gemini),
+C{input_audio.data}, C{bytes} (Bedrock).
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from typing import NamedTuple
+
+from llmproxy.http.media_heads import MAX_HEAD_BYTES, Medium, medium
+
+MAX_MEDIA = 2048  # that are told one by one
+MIN_MEDIUM_BYTES = 128  # of base64; what is shorter is measured as text
+LONG_WORD = 8  # letters from which a word is no usual one
+
+_CLASSES = bytearray(b"." * 256)
+for _first, _last, _class in (
+    (0x09, 0x20, b" "),
+    (0x30, 0x39, b"0"),
+    (0x41, 0x5A, b"a"),
+    (0x61, 0x7A, b"a"),
+    (0x80, 0xBF, b"~"),
+    (0xC0, 0xC3, b"l"),
+    (0xC4, 0xDF, b"d"),
+    (0xE0, 0xE2, b"e"),
+    (0xE3, 0xE9, b"c"),
+    (0xEA, 0xEF, b"k"),
+    (0xF0, 0xFF, b"f"),
+):
+    for _byte in range(_first, _last + 1):
+        _CLASSES[_byte] = _class[0]
+_TABLE = bytes(_CLASSES)
+_LETTERS = bytes(byte if byte == 0x61 else 0x20 for byte in range(256))
+
+_HANGUL = tuple(b"a b c A B C d0 d1 d2 d3 d4 d5 d6 d7 D0 D1 D2 D3 D4 D5 D6 D7".split())
+_INDIC = tuple(b"0a 0b 0c 0d 0e 0f 0A 0B 0C 0D 0E 0F 1 2".split())
+_ESCAPED = re.compile(rb"\\u[0-9a-fA-F]{4}")
+_MEDIUM = re.compile(
+    rb'"(?:data|url|image_url|file_data|bytes|file|image|audio|b64_json)"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"'
+    rb"(?:data:([^\"\\,]{0,128}),)?(?=[A-Za-z0-9+/_-]{64})"
+)
+_NAMES = tuple(b'"%b"' % name for name in (b"data url image_url file_data bytes file image audio b64_json".split()))
+_MARKS = (b'data"', b'url"', b'bytes"', b'"file"', b'"image"', b'"audio"', b"b64_json")
+_BASE64 = re.compile(rb"(?:[A-Za-z0-9+/_=-]|\\/)*")
+_REMOTE = re.compile(
+    rb'"(?:image_url|fileUri|file_uri)"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}'
+    rb'(?:\{[ \t\r\n]{0,8}"url"[ \t\r\n]{0,8}:[ \t\r\n]{0,8})?'
+    rb'"(?:https?|gs|s3):|"type"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"url"'
+)
+_CARRY = 512  # bytes in which what precedes a medium can stand
+
+
+class TextMeasure(NamedTuple):
+    """Characters of a text by kind.
+
+    @ivar words: Runs of ASCII letters; C{long_letters}: their letters beyond the first L{LONG_WORD} of each.
+    @ivar latin: Letters of the Latin script that are not ASCII; C{other}: of Cyrillic, Greek, Arabic, Hebrew and the
+        like; C{indic}: of Indic scripts, Thai, Georgian, and typographic signs; C{cjk}; C{hangul}; C{rare}: emoji and
+        whatever is beyond the basic plane.
+    """
+
+    words: int = 0
+    long_letters: int = 0
+    digits: int = 0
+    signs: int = 0
+    spaces: int = 0
+    latin: int = 0
+    other: int = 0
+    indic: int = 0
+    cjk: int = 0
+    hangul: int = 0
+    rare: int = 0
+
+
+class ContentMeasure:
+    """Takes a text in any pieces.
+
+    @ivar media: What was found of media; C{more_media}: how many there were beyond L{MAX_MEDIA}.
+    @ivar remote: How many media are only referred to, by an address.
+    """
+
+    def __init__(self) -> None:
+        self._counts = [0] * len(TextMeasure._fields)
+        self._carry = b""
+        self._head: bytearray | None = None  # of the medium that is passing
+        self._kind = b""
+        self._length = 0
+        self.media: list[Medium] = []
+        self.more_media = 0
+        self.remote = 0
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes of the text."""
+        if self._carry:
+            data, self._carry = self._carry + data, b""
+        at = 0
+        if self._head is not None:
+            at = self._pass(data, 0)
+            if at == len(data):
+                return
+        while (found := _MEDIUM.search(data, at) if any(mark in data for mark in _MARKS) else None) is not None:
+            if len(data) - found.end() < MIN_MEDIUM_BYTES and len(data) - found.start() < _CARRY:
+                self._text(data[at : found.start()])
+                self._carry = data[found.start() :]
+                return
+            self._text(data[at : found.end()])
+            self._head, self._kind, self._length = bytearray(), found[1] or b"", 0
+            at = self._pass(data, found.end())
+            if self._head is not None:
+                return
+        edge = _edge(data, at)
+        self._text(data[at:edge])
+        self._carry = data[edge:]
+
+    def end(self) -> None:
+        """There is no more."""
+        if self._head is not None:
+            self._medium()
+        self._text(self._carry)
+        self._carry = b""
+
+    @property
+    def text(self) -> TextMeasure:
+        return TextMeasure(*self._counts)
+
+    def _pass(self, data: bytes, at: int) -> int:
+        """Pass over the medium; where it ends."""
+        end = _BASE64.match(data, at).end()  # type: ignore[union-attr]
+        head = self._head
+        assert head is not None
+        if len(head) < MAX_HEAD_BYTES:
+            head += data[at : min(end, at + MAX_HEAD_BYTES - len(head))]
+        self._length += end - at
+        if end < len(data):
+            self._medium()
+        return end
+
+    def _medium(self) -> None:
+        head, self._head = bytes(self._head or b""), None
+        if self._length < MIN_MEDIUM_BYTES:
+            self._text(head)
+        elif len(self.media) >= MAX_MEDIA:
+            self.more_media += 1
+        else:
+            self.media.append(medium(self._kind, _decoded(head), self._length * 3 // 4))
+
+    def _text(self, data: bytes) -> None:
+        if not data:
+            return
+        counts = self._counts
+        if b"\\" in data:
+            data = self._unescaped(data)
+        self.remote += len(_REMOTE.findall(data)) if b"_ur" in data or b"ileUri" in data or b'"url"' in data else 0
+        classes = data.translate(_TABLE)
+        words = classes.translate(_LETTERS).split()
+        lengths = list(map(len, words))
+        counts[0] += len(words)
+        counts[1] += sum([length - LONG_WORD for length in lengths if length > LONG_WORD])
+        for number, each in enumerate((b"0", b".", b" ", b"l", b"d", b"e", b"c", b"k", b"f"), 2):
+            counts[number] += classes.count(each)
+
+    def _unescaped(self, data: bytes) -> bytes:
+        """Count what is written C{\\uXXXX}, and put the usual escapes right."""
+        counts = self._counts
+        if b"\\u" in data:
+            ascii_, total = data.count(b"\\u00"), data.count(b"\\u")
+            other = sum(data.count(b"\\u0%x" % digit) for digit in range(1, 8))
+            indic = sum(data.count(b"\\u" + each) for each in (b"08", b"09", *_INDIC))
+            hangul = sum(data.count(b"\\u" + each) for each in _HANGUL)
+            rare = data.count(b"\\ud8") + data.count(b"\\uD8")
+            counts[5] += ascii_
+            counts[6] += other
+            counts[7] += indic
+            counts[9] += hangul
+            counts[10] += rare
+            counts[8] += max(total - ascii_ - other - indic - hangul - 2 * rare, 0)
+            data = _ESCAPED.sub(b"", data)
+        return data.replace(b"\\n", b"\n").replace(b'\\"', b'"').replace(b"\\t", b" ")
+
+
+def _edge(data: bytes, at: int) -> int:
+    """Where what may be the beginning of a medium's member, or the middle of a word, begins at the end of C{data}."""
+    tail = max(at, len(data) - 200)
+    quote = -1
+    for name in _NAMES:
+        quote = max(quote, data.rfind(name, tail))
+    if quote >= 0:
+        return quote
+    back = data.rfind(b'"', max(at, len(data) - 12))
+    space = data.rfind(b" ", max(at, len(data) - 40))
+    return max(back, space) if max(back, space) >= 0 else len(data)
+
+
+def _decoded(head: bytes) -> bytes:
+    plain = head.replace(b"\\/", b"/").translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
+    return b64decode(plain[: len(plain) // 4 * 4])

@@ -1,0 +1,259 @@
+"""Reads the top-level members of a JSON object of any size as its bytes pass, and checks that it is JSON (RFC 8259).
+
+The text is checked strictly, so that no provider's parser can read another value in it: nothing behind the object, no
+C{NaN}, no comments, no control characters in strings, no comma too many. Only wanted members are kept. The work for a
+slice of bytes is bounded: whole runs of shallow values are matched in C, and a text that needs too many steps beside
+that is given up.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+MAX_DEPTH = 512
+MAX_NAME_BYTES = 1024  # of a member's name, as written; none that is wanted is longer
+MAX_VALUE_BYTES = 64 * 1024  # of a value that is kept
+MAX_STEPS = 200_000  # tokens that are taken one by one
+MAX_ATOM_BYTES = 1024  # of a number
+
+_SPACE = rb"[ \t\r\n]*"
+_STRING = rb'"[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*"'
+_NUMBER = rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+_SCALAR = rb"(?:%b|%b|true|false|null)" % (_STRING, _NUMBER)
+
+
+def _deeper(value: bytes) -> bytes:
+    """A value that may hold C{value}s."""
+    item = rb"%b%b%b" % (_SPACE, value, _SPACE)
+    member = rb"%b%b%b:%b" % (_SPACE, _STRING, _SPACE, item)
+    several = rb"(?:%b(?:,%b)*|%b)"
+    array = rb"\[" + several % (item, item, _SPACE) + rb"\]"
+    members = rb"\{" + several % (member, member, _SPACE) + rb"\}"
+    return rb"(?:%b|%b|%b)" % (_SCALAR, array, members)
+
+
+_SHALLOW = _deeper(_deeper(_SCALAR))
+_ITEMS = re.compile(rb"(?:%b%b%b,)*" % (_SPACE, _SHALLOW, _SPACE))
+_MEMBERS = re.compile(rb"(?:%b%b%b:%b%b%b,)*" % (_SPACE, _STRING, _SPACE, _SPACE, _SHALLOW, _SPACE))
+_SPACES = re.compile(_SPACE)
+_INSIDE = re.compile(rb'[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*')
+_PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
+_ATOM = re.compile(rb"(?:%b|true|false|null)(?![0-9A-Za-z+.-])" % _NUMBER)
+_ATOM_BYTES = re.compile(rb"[0-9A-Za-z+.-]*")
+
+# What may come next.
+_VALUE, _VALUE_OR_END, _NAME, _NAME_OR_END, _COLON, _AFTER = range(6)
+_QUOTE, _OBJECT, _ARRAY, _OBJECT_END, _ARRAY_END = b'"{[}]'
+
+
+class JsonMembers:
+    """Keeps the wanted top-level members.
+
+    @ivar members: Their decoded values; of a name that is there several times, the last.
+    @ivar repeated: Names of wanted members that are there several times, or whose value names one twice itself.
+    @ivar oversize: Names of wanted members whose value is too long to be kept.
+    @ivar is_object: Whether the text is an object.
+    @ivar problem: Why it is not JSON, a sentence; C{""} so far.
+    @ivar steps: Tokens taken one by one so far, a measure of the work.
+    """
+
+    def __init__(self, wanted: Callable[[str], bool]) -> None:
+        self._wanted = wanted
+        self._containers = bytearray()
+        self._expected = _VALUE
+        self._in_string = False
+        self._carry = b""
+        self._name: str | None = None  # of the member that is being kept
+        self._kept: bytearray | None = None  # a name or a value, while it comes
+        self._from = 0  # where what is to be kept begins in the bytes at hand
+        self._ended = False
+        self.members: dict[str, Any] = {}
+        self.repeated: set[str] = set()
+        self.oversize: set[str] = set()
+        self.is_object = False
+        self.problem = ""
+        self.steps = 0
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes of the text."""
+        if self.problem:
+            return
+        if self._carry:
+            data, self._carry = self._carry + data, b""
+        at = self._from = 0
+        while 0 <= at < len(data) and not self.problem:
+            at = self._string(data, at) if self._in_string else self._step(data, at)
+        taken = ~at if at < 0 else at
+        if self.problem:
+            return
+        if self._kept is not None:
+            self._keep(data[self._from : taken])
+        self._carry = data[taken:]
+        if len(self._carry) > MAX_ATOM_BYTES:
+            self.problem = "The request body holds a number that is too long."
+
+    def plain(self, data: bytes, at: int) -> int:
+        """Up to where C{data} is from C{at} within one string, and takes no look at."""
+        if not self._in_string or self._kept is not None or self._carry:
+            return at
+        return _PLAIN.match(data, at).end()  # type: ignore[union-attr]
+
+    def end(self) -> None:
+        """There is no more."""
+        if self._carry and not self._in_string and not self.problem:
+            self.feed(b" ")  # a number at the very end
+        if not self.problem and (self._containers or self._expected != _AFTER):
+            self.problem = "The request body is not valid JSON: it ends too early."
+
+    @property
+    def complete(self) -> bool:
+        """Whether the value that the text is has come to its end."""
+        return not self._containers and self._expected == _AFTER and not self.problem
+
+    def _step(self, data: bytes, at: int) -> int:
+        """Go on behind the next token; C{~n}: more is needed to know the one at C{n}."""
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            return self._wrong("holds more values than this proxy reads")
+        containers, expected = self._containers, self._expected
+        if len(containers) > 1 or (containers and containers[0] == _ARRAY):
+            at = self._run(data, at, containers[-1], expected)
+            expected = self._expected
+        at = _SPACES.match(data, at).end()  # type: ignore[union-attr]
+        if at == len(data):
+            return at
+        byte = data[at]
+        if expected <= _VALUE_OR_END:
+            return self._value(data, at, byte)
+        if expected <= _NAME_OR_END and byte == _QUOTE:
+            if len(containers) == 1:
+                self._name, self._kept, self._from = None, bytearray(), at
+            self._in_string = True
+            return at + 1
+        if expected == _COLON and byte == 0x3A:
+            self._expected = _VALUE
+            if self._name is not None and len(containers) == 1:
+                self._kept, self._from = bytearray(), at + 1
+            return at + 1
+        return self._punctuation(data, at, byte)
+
+    def _run(self, data: bytes, at: int, container: int, expected: int) -> int:
+        """Pass over all shallow values that are there whole, each with its comma."""
+        if container == _ARRAY and expected <= _VALUE_OR_END:
+            end = _ITEMS.match(data, at).end()  # type: ignore[union-attr]
+            if end > at:
+                self._expected = _VALUE
+        elif container == _OBJECT and _NAME <= expected <= _NAME_OR_END:
+            end = _MEMBERS.match(data, at).end()  # type: ignore[union-attr]
+            if end > at:
+                self._expected = _NAME
+        else:
+            return at
+        return end
+
+    def _value(self, data: bytes, at: int, byte: int) -> int:
+        containers = self._containers
+        if byte == _QUOTE:
+            self._in_string = True
+            return at + 1
+        if byte in b"{[":
+            if not containers:
+                self.is_object = byte == _OBJECT
+            containers.append(byte)
+            if len(containers) > MAX_DEPTH:
+                return self._wrong(f"is nested deeper than {MAX_DEPTH} levels")
+            self._expected = _NAME_OR_END if byte == _OBJECT else _VALUE_OR_END
+            return at + 1
+        if byte == _ARRAY_END and self._expected == _VALUE_OR_END:
+            return self._close(data, at)
+        end = _ATOM_BYTES.match(data, at).end()  # type: ignore[union-attr]
+        if end == len(data):
+            return ~at
+        found = _ATOM.match(data, at)
+        if found is None:
+            return self._wrong("is not valid JSON")
+        self._after(data, found.end())
+        return found.end()
+
+    def _punctuation(self, data: bytes, at: int, byte: int) -> int:
+        containers, expected = self._containers, self._expected
+        container = containers[-1] if containers else 0
+        if expected == _AFTER and byte == 0x2C and container:
+            self._expected = _NAME if container == _OBJECT else _VALUE
+            return at + 1
+        ends = expected in (_AFTER, _NAME_OR_END) if container == _OBJECT else expected == _AFTER
+        if ends and container and byte == (_OBJECT_END if container == _OBJECT else _ARRAY_END):
+            return self._close(data, at)
+        return self._wrong("is not valid JSON")
+
+    def _close(self, data: bytes, at: int) -> int:
+        self._containers.pop()
+        self._after(data, at + 1)
+        return at + 1
+
+    def _after(self, data: bytes, end: int) -> None:
+        """A value has ended."""
+        self._expected = _AFTER
+        if self._kept is not None and len(self._containers) == 1:
+            self._keep(data[self._from : end])
+            name, kept, self._name, self._kept = self._name, self._kept, None, None
+            if name is not None and kept is not None:
+                self._found(name, bytes(kept))
+
+    def _string(self, data: bytes, at: int) -> int:
+        """Go on behind the end of the string that this is in, if that has come."""
+        end = _INSIDE.match(data, at).end()  # type: ignore[union-attr]
+        if end == len(data):
+            return end
+        if data[end] != _QUOTE:
+            if data[end] == 0x5C and len(data) - end < 6:
+                return ~end
+            return self._wrong("is not valid JSON: a string holds what it may not")
+        self._in_string = False
+        if self._expected in (_NAME, _NAME_OR_END):
+            self._expected = _COLON
+            if len(self._containers) == 1:
+                self._named(data, end + 1)
+        else:
+            self._after(data, end + 1)
+        return end + 1
+
+    def _named(self, data: bytes, end: int) -> None:
+        """A top-level member's name has ended."""
+        self._keep(data[self._from : end])
+        kept, self._kept = self._kept, None
+        if kept is None or len(kept) > MAX_NAME_BYTES:
+            return
+        name = json.loads(bytes(kept).decode("utf-8", "replace"))
+        if self._wanted(name):
+            self._name = name
+
+    def _keep(self, data: bytes) -> None:
+        if self._kept is not None and len(self._kept) <= MAX_VALUE_BYTES:
+            self._kept += data[: MAX_VALUE_BYTES + 1]
+
+    def _found(self, name: str, raw: bytes) -> None:
+        if name in self.members or name in self.oversize:
+            self.repeated.add(name)
+        if len(raw) > MAX_VALUE_BYTES:
+            self.members.pop(name, None)
+            self.oversize.add(name)
+            return
+
+        def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            value = dict(pairs)
+            if len(value) != len(pairs):
+                self.repeated.add(name)
+            return value
+
+        try:
+            self.members[name] = json.loads(raw.decode("utf-8", "replace"), object_pairs_hook=unique)
+        except (ValueError, RecursionError):
+            self.oversize.add(name)  # a number of more digits than can be read, or nested too deep
+
+    def _wrong(self, what: str) -> int:
+        self.problem = f"The request body {what}."
+        return 0

@@ -1,0 +1,60 @@
+"""Reads a request's body while it passes, in turns of the reactor that are short."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from llmproxy.http.request_reader import RequestContent, RequestReader
+
+
+class BodyReading:
+    """Feeds a L{RequestReader}, and has it go on in later turns where there is much to be read.
+
+    @ivar count: Bytes that came.
+    """
+
+    def __init__(self, reader: RequestReader, clock: IReactorTime) -> None:
+        self._reader = reader
+        self._clock = clock
+        self._waiting: list[Deferred[None]] = []
+        self._scheduled = False
+        self.count = 0
+
+    def feed(self, data: bytes) -> None:
+        """A tap on an upload."""
+        self.count += len(data)
+        self._reader.feed(data)
+        self._go_on_later()
+
+    def content(self, *, ended: bool) -> RequestContent:
+        """What is known so far.
+
+        @param ended: Whether all of the body has come.
+        """
+        if ended and not self._reader.pending:
+            self._reader.end()
+        return self._reader.content()
+
+    async def whole(self) -> RequestContent:
+        """What all of it says, once it is read. All of it has come."""
+        while self._reader.pending:
+            turn: Deferred[None] = Deferred()
+            self._waiting.append(turn)
+            await turn
+        self._reader.end()
+        return self._reader.content()
+
+    def _go_on_later(self) -> None:
+        if self._reader.pending and not self._scheduled:
+            self._scheduled = True
+            self._clock.callLater(0, self._go_on)
+
+    def _go_on(self) -> None:
+        self._scheduled = False
+        self._reader.work()
+        self._go_on_later()
+        if not self._reader.pending:
+            waiting, self._waiting = self._waiting, []
+            for turn in waiting:
+                turn.callback(None)

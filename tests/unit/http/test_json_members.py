@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+from unittest import TestCase
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from llmproxy.http.json_members import MAX_STEPS, JsonMembers
+from tests.reading import everything
+
+values: Any = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.text(max_size=8)
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text('a"\\[{:,', max_size=4), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def members(body: bytes, piece: int = 0, wanted: Any = everything) -> JsonMembers:
+    found = JsonMembers(wanted)
+    piece = piece or max(len(body), 1)
+    for at in range(0, len(body), piece):
+        found.feed(body[at : at + piece])
+    found.end()
+    return found
+
+
+class Members(TestCase):
+    def test_wherever_they_stand(self) -> None:
+        body = b'{"messages":[{"role":"user","content":"' + b"word " * 100_000 + b'"}],"model":"m","n":2}'
+        found = members(body, 4096, {"model", "n"}.__contains__)
+        self.assertEqual((found.members, found.complete), ({"model": "m", "n": 2}, True))
+
+    def test_what_is_within_others_is_not_the_requests_own(self) -> None:
+        body = b'{"tools":[{"input":{"model":"x","max_tokens":9}}],"metadata":{"model":"y"},"t":"{\\"model\\":1}"}'
+        self.assertEqual(members(body, wanted={"model", "max_tokens"}.__contains__).members, {})
+
+    def test_names_in_disguise(self) -> None:
+        self.assertEqual(members(rb'{"\u006dod\u0065l" : "x"}', 3).members, {"model": "x"})
+
+    def test_twice(self) -> None:
+        found = members(b'{"a":1,"b":2,"\\u0061":3,"c":{"x":1,"x":2}}')
+        self.assertEqual((found.members["a"], found.repeated), (3, {"a", "c"}))
+
+    def test_too_long(self) -> None:
+        found = members(b'{"a":"%b","b":1}' % (b"x" * 70_000), 4096)
+        self.assertEqual((found.members, found.oversize, found.complete), ({"b": 1}, {"a"}, True))
+
+    def test_given_up(self) -> None:
+        """What takes too many steps is not read to its end."""
+        found = members(b'{"a":[' + b"[[[[0]]]]," * MAX_STEPS + b"0]}", 4096)
+        self.assertIn("more values", found.problem)
+        self.assertLessEqual(found.steps, MAX_STEPS + 1)
+
+    def test_what_a_piece_costs_is_bounded(self) -> None:
+        """No more steps than bytes, whatever they are."""
+        for piece in (b"[[[[0]]]],", b'"":"",', b'{"":', b"[[[],[]],[[],[]]],", b"]", b"1e9,"):
+            found = JsonMembers(everything)
+            found.feed(b'{"a":[')
+            before = found.steps
+            found.feed(piece * (4096 // len(piece)))
+            self.assertLess(found.steps - before, 4200)
+
+    @given(st.dictionaries(st.text(max_size=5), values, max_size=5), st.booleans(), st.integers(1, 40))
+    def test_any_object_is_read_as_it_is(self, value: dict[str, Any], ascii_only: bool, piece: int) -> None:
+        """In pieces of any size."""
+        try:
+            body = json.dumps(value, ensure_ascii=ascii_only).encode()
+        except UnicodeEncodeError:
+            return
+        found = members(body, piece)
+        self.assertEqual((found.members, found.problem, found.complete), (value, "", True))
+
+    @given(st.text('{}[]":,\\1ae-.u0n ', max_size=60).map(str.encode), st.integers(1, 9))
+    @example(b'{"a":1,}', 1)
+    @example(b'{"a":[1,]}', 3)
+    @example(b'{"a":[[[[1]]]],"b":tru}', 2)
+    @example(b"{", 1)
+    @example(b'{"a":-}', 1)
+    def test_any_bytes(self, body: bytes, piece: int) -> None:
+        """Are JSON exactly where Python's own strict reader says so, and then the same."""
+        found = members(body, piece)
+
+        def refuse(_: str) -> Any:
+            raise ValueError
+
+        try:
+            value = json.loads(body, parse_constant=refuse)
+        except ValueError:
+            self.assertFalse(found.complete, body)
+            self.assertTrue(found.problem)
+            return
+        self.assertTrue(found.complete, body)
+        if isinstance(value, dict):
+            self.assertEqual(found.members, value)
