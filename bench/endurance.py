@@ -63,7 +63,8 @@ class Daemon:
     @property
     def connections(self) -> int:
         """Client connections that are open, the one that asks not counted."""
-        with ASK(f"http://{HOST}:{self.port}/metrics", timeout=30) as answer:
+        bearer = {"Authorization": f"Bearer {self.management}"}
+        with ASK(urllib.request.Request(f"http://{HOST}:{self.port}/metrics", headers=bearer), timeout=30) as answer:
             page = answer.read().decode()
         line = next(line for line in page.splitlines() if line.startswith("llmproxy_client_connections "))
         return int(float(line.split()[1])) - 1

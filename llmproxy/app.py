@@ -277,15 +277,16 @@ def build(
         cache=_watched(parts.caching, metrics, settings),
         counts=metrics.snapshot,
     )
-    pages = ops.pages(partial(render, metrics), daemon.readiness, daemon.mentioned)
+    pages = partial(ops.pages, partial(render, metrics), daemon.readiness, daemon.mentioned)
     site = partial(_site, settings, reactor, turn, descriptors, partial(_malformed, [metrics.observe, *observers], now))
     own_admin, own_metrics = settings.server.admin_listen, settings.server.metrics_listen
-    public = Root(proxy=proxy, manage=None if own_admin else manage, ops=None if own_metrics else pages)
+    seen = pages() if settings.server.public_metrics else pages(manage.gate.admit)
+    public = Root(proxy=proxy, manage=None if own_admin else manage, ops=None if own_metrics else seen)
     daemon.serve(settings.server.listen, site(public))
     if own_admin:
         daemon.serve(own_admin, site(Root(manage=manage)))
     if own_metrics:
-        daemon.serve(own_metrics, site(Root(ops=pages)))
+        daemon.serve(own_metrics, site(Root(ops=pages())))
     if ledger is not None:
         daemon.first(ledger.open)
         daemon.watch("ledger", lambda: ledger.state)

@@ -284,7 +284,9 @@ class Server(Section):
     admin_listen: Listen = ()
     """Endpoints of their own for `/manage` and `/admin`, which then do not exist on the public ones."""
     metrics_listen: Listen = ()
-    """Endpoints of their own for health and metrics, likewise."""
+    """Endpoints of their own for health and metrics, likewise. There, metrics need no token."""
+    public_metrics: Flag = False
+    """Whether `/metrics` on the public endpoints needs no management token. It tells what was spent for which model."""
     enforce_project_active: Flag = True
     """Whether the requests of an inactive project are refused."""
 

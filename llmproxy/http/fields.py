@@ -42,7 +42,7 @@ _END_TO_END = frozenset(
     b"accept accept-encoding accept-language cache-control cookie date etag host location origin pragma range "
     b"retry-after set-cookie user-agent vary www-authenticate x-request-id request-id".split()
 )
-_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
 
 
 class Kinds(dict[bytes, int]):
@@ -166,7 +166,7 @@ def values(lines: Iterable[bytes], name: bytes) -> list[bytes]:
 
 
 def request_id(lines: Iterable[bytes]) -> bytes | None:
-    """The client's own C{X-Request-ID}, if it is 1-128 visible ASCII characters."""
+    """The client's own C{X-Request-ID}, if it is 1-128 letters, digits or C{._~:/+=@-}: it stands in logs and pages."""
     given = value(lines, b"x-request-id")
     return given if given is not None and _REQUEST_ID.fullmatch(given) else None
 

@@ -36,13 +36,17 @@ class Page(Resource):
 
 
 def pages(
-    render: Render, readiness: Readiness, mentioned: Callable[[], Mapping[str, str]] = dict
+    render: Render,
+    readiness: Readiness,
+    mentioned: Callable[[], Mapping[str, str]] = dict,
+    admit: Callable[[Request], object] = lambda request: None,
 ) -> Mapping[bytes, IResource]:
     """The ops pages by their path, for L{llmproxy.web.root.Root}.
 
     @param render: Makes the metrics page: from the request's C{Accept} to content type and body.
     @param readiness: Fires with what was checked and how that is: C{"ok"}, or what is wrong with it.
     @param mentioned: Likewise, what does not keep requests from being served: C{degraded}, with 200, is said of it.
+    @param admit: Raises where a request may not see the metrics: what was spent for which model is not for everybody.
     """
 
     async def live(request: Request) -> Answer:
@@ -58,9 +62,11 @@ def pages(
         return as_json({"status": status, "checks": {**checks, **lesser}}, 503 if status == "unavailable" else 200)
 
     async def metrics(request: Request) -> Answer:
+        admit(request)
         return _page(*render(accepted(request)))
 
     async def prometheus(request: Request) -> Answer:
+        admit(request)
         return _page(*render(TEXT))
 
     alive, prepared = Page(live), Page(ready)

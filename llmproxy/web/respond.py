@@ -108,7 +108,7 @@ def run(
 
 
 def identify(request: Request, fresh: Callable[[], str] = lambda: str(uuid4())) -> str:
-    """The request's id: the client's own C{X-Request-ID} if it is 1-128 visible ASCII characters, else a fresh one."""
+    """The request's id: the client's own C{X-Request-ID} if L{fields.request_id} takes it, else a fresh one."""
     lines = [b"X-Request-ID: " + value for value in request.requestHeaders.getRawHeaders(b"x-request-id") or []]
     given = fields.request_id(lines)
     return fresh() if given is None else given.decode("ascii")

@@ -132,7 +132,10 @@ class HeadReader:
     def _check(self, data: bytes, start: int, end: int) -> None:
         """Whichever comes first in the bytes is what is wrong with them, in however many pieces they came."""
         line = self._limits.target + 32  # beside its target, a request line is a method and a version
-        if data.find(b"\r\n", start, start + line + 2) < 0:
+        first = data.find(b"\r\n", start, start + line + 2)
+        if first >= 0 and self._skip:
+            _check_version(data[start:first])
+        elif first < 0:
             _check_line_ends(data, start, start + line + 2)
             if len(data) - start >= line + 2:
                 raise _target_too_long()
@@ -143,6 +146,7 @@ class HeadReader:
 
 def request_head(head: bytes, limits: Limits) -> RequestHead:
     """Parse a request's head, given without the empty line that ends it; L{BadMessage} for anything odd."""
+    _check_version(head.partition(b"\r\n")[0])
     lines = _lines(head, limits)
     method, target, minor = _request_line(lines.pop(0), limits)
     fields = _fields(lines, _REQUEST_NAMES)
@@ -215,6 +219,12 @@ def _target_too_long() -> BadMessage:
 def _check_line_ends(data: bytes, start: int, end: int) -> None:
     if data.count(b"\n", start, end) != data.count(b"\r\n", start, end):
         raise _bad("A line of the head does not end in CR LF.")
+
+
+def _check_version(line: bytes) -> None:
+    """HTTP/0.9 has none, and nothing behind its line that could be waited for."""
+    if b" HTTP/" not in line and b"\n" not in line:
+        raise _bad("The request line has no HTTP version.")
 
 
 def _lines(head: bytes, limits: Limits) -> list[bytes]:

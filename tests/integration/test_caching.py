@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.processes import HOST
-from tests.stack import KEYS, Reply, Stack, eventually
+from tests.stack import KEYS, MANAGEMENT, Reply, Stack, eventually
 
 CHAT = "/v1/chat/completions"
 OPT_IN = {"Cache-Control": "public, max-age=600", "Content-Type": "application/json"}
@@ -180,7 +180,7 @@ def test_purging_removes_what_was_kept(cached: Stack) -> None:
 
 def test_the_counters_tell_all_of_it(cached: Stack) -> None:
     """In Prometheus' text, for each API."""
-    text = cached.ask("GET", "/metrics").body.decode()
+    text = cached.ask("GET", "/metrics", token=MANAGEMENT).body.decode()
     for name in ("cache_hits_total", "cache_misses_total", "cache_stores_total", "cache_entries", "cache_bytes"):
         assert f"llmproxy_{name}" in text
     assert 'llmproxy_cache_hits_total{api="openai"}' in text

@@ -130,12 +130,29 @@ def test_the_pages_for_operators(stack: Stack) -> None:
         with urllib.request.urlopen(stack.url + path, timeout=10) as answer:
             assert json.load(answer)["status"] == "ok"
     stack.ask("GET", "/v1/models")
-    with urllib.request.urlopen(stack.url + "/metrics", timeout=10) as answer:
-        text = answer.read().decode()
+    text = stack.ask("GET", "/metrics", token=MANAGEMENT).body.decode()
     assert re.search(r"^llmproxy_requests_total.* [1-9]", text, re.M)
-    asked = urllib.request.Request(stack.url + "/metrics", headers={"Accept": "application/json"})
-    with urllib.request.urlopen(asked, timeout=10) as answer:
-        assert json.load(answer)["requests"] >= 1
+    told = stack.ask("GET", "/metrics", headers={"Accept": "application/json"}, token=MANAGEMENT).json
+    assert told["requests"] >= 1
+
+
+def test_what_was_spent_is_not_for_everybody(stack: Stack, tmp_path: Path) -> None:
+    """Metrics and the management API's description need the management token, a client's own is none."""
+    for path in ("/metrics", "/metrics/prometheus", "/manage/openapi.json"):
+        for token in (stack.token, "", "wrong"):
+            reply = stack.ask("GET", path, token=token)
+            assert reply.status == 401 and b"llmproxy_requests" not in reply.body, path
+        assert stack.ask("GET", path, token=MANAGEMENT).status == 200
+    port = free_port()
+    shown = {
+        "LLMPROXY_SERVER_PUBLIC_METRICS": "true",
+        "LLMPROXY_SERVER_LISTEN": f"tcp:{port}:interface=127.0.0.1",
+        "LLMPROXY_MANAGEMENT_TOKEN": MANAGEMENT,
+        "LLMPROXY_ENCRYPTION_KEY": ENCRYPTION,
+    }
+    open_to_all = Daemon(*stack.daemon.args, port=port, log=tmp_path / "open.log", env=shown)
+    with open_to_all, urllib.request.urlopen(open_to_all.url + "/metrics", timeout=10) as answer:
+        assert b"llmproxy_requests_total" in answer.read()
 
 
 def test_no_secret_is_in_any_file_but_the_database(stack: Stack) -> None:
@@ -196,7 +213,7 @@ def test_management_and_metrics_on_listeners_of_their_own(tmp_path: Path) -> Non
     )  # fmt: skip
     with moved:
         there = {
-            (port, path): stack.ask("GET", path, token=MANAGEMENT, port=port).status
+            (port, path): stack.ask("GET", path, token=MANAGEMENT if port == admin else "", port=port).status
             for port in (stack.daemon.port, admin, metrics)
             for path in ("/manage/projects", "/metrics", "/ready")
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.stack import Stack
+from tests.stack import MANAGEMENT, Stack
 
 
 def test_guesses_are_held_back_and_nobody_else(tmp_path: Path) -> None:
@@ -14,5 +14,5 @@ def test_guesses_are_held_back_and_nobody_else(tmp_path: Path) -> None:
         assert [guess.status for guess in guesses] == [401] * 20 + [429] * 10
         assert 0 < int(guesses[-1].header("Retry-After") or 0) <= 60
         assert stack.ask("GET", "/v1/models").status == 200
-        metrics = stack.ask("GET", "/metrics").body.decode()
+        metrics = stack.ask("GET", "/metrics", token=MANAGEMENT).body.decode()
         assert 'llmproxy_refusals_total{api="openai",code="too_many_failures"} 10.0' in metrics

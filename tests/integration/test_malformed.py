@@ -453,6 +453,12 @@ def test_a_head_that_takes_for_ever(impatient: Stack) -> None:
     assert 0.8 < seconds < 3
 
 
+def test_a_request_line_without_a_version(impatient: Stack) -> None:
+    """HTTP/0.9 has nothing behind its line: it is refused there, and not when the time for a head is over."""
+    answer, seconds = dripped(impatient, b"GET /v1/models\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ") and seconds < 0.8
+
+
 def test_a_connection_on_which_nothing_comes(impatient: Stack) -> None:
     answer, seconds = dripped(impatient, b"")
     assert answer == b"" and 0.8 < seconds < 3

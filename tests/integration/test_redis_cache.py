@@ -14,7 +14,7 @@ import pytest
 
 from tests.processes import HOST, Daemon
 from tests.redis_server import RedisServer
-from tests.stack import Reply, Stack, eventually
+from tests.stack import MANAGEMENT, Reply, Stack, eventually
 
 CACHEABLE = {"X-Sim-Header": "Cache-Control: public, max-age=600"}
 CLIENTS, RATE = 10, 200.0
@@ -91,7 +91,7 @@ def test_garbage_is_a_miss(pair: tuple[Stack, Daemon], redis: RedisServer) -> No
 def test_metrics(pair: tuple[Stack, Daemon]) -> None:
     """How Redis does is shown for each use that is made of it."""
     stack, _ = pair
-    shown = stack.ask("GET", "/metrics").body.decode()
+    shown = stack.ask("GET", "/metrics", token=MANAGEMENT).body.decode()
     for use in ("cache", "revocation"):
         assert f'llmproxy_redis_available{{use="{use}"}} 1.0' in shown
         for name in ("errors", "timeouts", "refused"):
@@ -106,7 +106,9 @@ def test_a_wrong_password(redis: RedisServer, tmp_path: Path) -> None:
         for _ in range(2):
             assert status(got(stack, "/anything/v1/models", stack.daemon.port)) in ("miss", "stored")
         eventually(lambda: "WRONGPASS" in stack.daemon.output())
-        assert 'llmproxy_redis_available{use="cache"} 0.0' in stack.ask("GET", "/metrics").body.decode()
+        assert (
+            'llmproxy_redis_available{use="cache"} 0.0' in stack.ask("GET", "/metrics", token=MANAGEMENT).body.decode()
+        )
     assert "hunter2" not in stack.daemon.output()
 
 

@@ -12,9 +12,13 @@ import pytest
 
 from tests.integration.test_malformed import authorization, get, post
 from tests.processes import HOST
-from tests.stack import Stack, eventually
+from tests.stack import MANAGEMENT, Stack, eventually
 
 LARGE = b"/anything/-/bytes?size=50000000&seed=1"
+
+
+def metrics(stack: Stack) -> str:
+    return stack.ask("GET", "/metrics", token=MANAGEMENT).body.decode()
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +99,7 @@ def test_more_connections_than_one_address_may_have(strict: Stack) -> None:
             assert ended(outside)
         inside[0].close()
         eventually(lambda: served(strict))
-    eventually(lambda: "llmproxy_client_connections 1.0" in strict.ask("GET", "/metrics").body.decode())
+    eventually(lambda: "llmproxy_client_connections 1.0" in metrics(strict))
 
 
 def ended(connection: socket.socket) -> bool:
@@ -126,12 +130,12 @@ def test_one_client_with_many_slow_uploads(strict: Stack) -> None:
             held.enter_context(socket.create_connection((HOST, strict.daemon.port), 10)).sendall(slow)
         # Not by asking until it is refused: the question could take the place of the fourth.
         held_now = 'llmproxy_requests_at_providers{api="openai"} 4.0'
-        eventually(lambda: held_now in strict.ask("GET", "/metrics").body.decode())
+        eventually(lambda: held_now in metrics(strict))
         refused = strict.ask("GET", "/v1/models")
         assert refused.status == 429
         assert refused.json["error"]["code"] == refused.header("X-LLMProxy-Error") == "too_many_open_requests"
         assert strict.ask("GET", "/v1/models", token=token).status == 200
-        page = strict.ask("GET", "/metrics").body.decode()
+        page = metrics(strict)
         assert 'llmproxy_refusals_total{api="openai",code="too_many_open_requests"}' in page
     eventually(lambda: strict.ask("GET", "/v1/models").status == 200)
     assert "Traceback" not in strict.daemon.output()

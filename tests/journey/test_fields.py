@@ -218,7 +218,17 @@ OURS = (
 class Added(Stage):
     def test_the_request_id(self) -> None:
         """The client's own if it is one, else a fresh one; on answers, refusals and records alike."""
-        for given, kept in [("abc-1!~", True), ("x" * 128, True), ("x" * 129, False), ("a b", False), ("", False)]:
+        for given, kept in [
+            ("abc-1._~:/+=@", True),
+            ("a<script>", False),
+            ("a!", False),
+            ("{a}", False),
+            ('a"', False),
+            ("x" * 128, True),
+            ("x" * 129, False),
+            ("a b", False),
+            ("", False),
+        ]:
             self.begin()
             got = self.exchange(f"X-Request-ID: {given}")
             self.assertEqual(got["X-Request-ID"] == given, kept, given)

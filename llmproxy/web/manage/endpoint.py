@@ -102,7 +102,6 @@ class Operation:
     @ivar name: The endpoint's coroutine, and the C{operationId} in the document.
     @ivar action: What the audit log calls it; C{""} where nothing is changed.
     @ivar query: Parameters it takes.
-    @ivar public: Answered without the management token.
     """
 
     name: str
@@ -112,7 +111,6 @@ class Operation:
     status: int = 200
     action: str = ""
     query: tuple[str, ...] = ()
-    public: bool = False
 
 
 @dataclass
@@ -168,8 +166,7 @@ class Endpoint:
         act = Act(operation.action)
         client = self.desk.gate.client(request)
         call = Call(request, operation, named.decode("latin-1"), body, client, request_id, act)
-        if not operation.public:
-            await self._admit(call)
+        await self._admit(call)
         return await self._audited(call) if operation.action else await self._done(call)
 
     async def _admit(self, call: Call) -> None:

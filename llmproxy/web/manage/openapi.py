@@ -50,10 +50,10 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 
 
 class OpenApi(Endpoint):
-    """Needs no token: it says nothing that is not in the manual."""
+    """Needs the token as all else here: whoever has none need not know what can be managed."""
 
     path = "/manage/openapi.json"
-    operations: ClassVar = {b"GET": Operation("get_openapi", "This document.", public=True)}
+    operations: ClassVar = {b"GET": Operation("get_openapi", "This document.")}
 
     def __init__(self, desk: Desk, others: Iterable[type[Endpoint]]) -> None:
         super().__init__(desk)
@@ -98,15 +98,13 @@ def _path(endpoint: type[Endpoint]) -> dict[str, Any]:
 
 def _operation(operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary}
-    if operation.public:
-        described["security"] = []
     if operation.query:
         described["parameters"] = [
             {"name": name, "in": "query", "required": False, "schema": PARAMETERS[name]} for name in operation.query
         ]
     if operation.body:
         described["requestBody"] = {"required": True, "content": _content(operation.body)}
-    return described | {"responses": {str(operation.status): _answer(operation), **_refusals(operation)}}
+    return described | {"responses": {str(operation.status): _answer(operation), **_refusals()}}
 
 
 def _answer(operation: Operation) -> dict[str, Any]:
@@ -118,9 +116,7 @@ def _answer(operation: Operation) -> dict[str, Any]:
     return described
 
 
-def _refusals(operation: Operation) -> dict[str, Any]:
-    if operation.public:
-        return {}
+def _refusals() -> dict[str, Any]:
     return {code: {"description": said, "content": _content(Refusal)} for code, said in REFUSALS.items()}
 
 

@@ -40,6 +40,7 @@ class Management(Resource):
     @param standings: Tells how limits stand, where anybody counts.
     @param denials: Where wrong management tokens are written down, if not in C{audit}.
     @param usage: Tells what was used.
+    @ivar gate: Lets in who bears the management token, elsewhere too.
     @param clock: For what is counted by time; C{now}: seconds since the epoch, for what is written down.
     """
 
@@ -65,7 +66,7 @@ class Management(Resource):
         counts: Callable[[], ProxyMetrics] = ProxyMetrics,
     ) -> None:
         Resource.__init__(self)
-        gate = Gate(management_token, Guesses(), clock, trusted_proxies)
+        self.gate = gate = Gate(management_token, Guesses(), clock, trusted_proxies)
         desk = Desk(
             projects,
             tokens,

@@ -163,13 +163,15 @@ class Values(TestCase):
         self.assertIsNone(fields.value(lines, b"x"))
 
     def test_request_id(self) -> None:
-        """1-128 visible ASCII characters."""
+        """1-128 characters that can do no harm where an id is shown."""
         for given_, expected in (
             (b"a", b"a"),
             (b"x" * 128, b"x" * 128),
             (b"x" * 129, None),
             (b"", None),
             (b"a b", None),
+            (b"Az09._~:/+=@-", b"Az09._~:/+=@-"),
+            *((b"a" + bytes([byte]), None) for byte in b"!\"#$%&'()*,;<>?[\\]^`{|}"),
         ):
             with self.subTest(given=given_):
                 self.assertEqual(fields.request_id([b"X-Request-ID: " + given_]), expected)

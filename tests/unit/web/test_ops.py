@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.errors import StoreUnavailable
+from llmproxy.errors import StoreUnavailable, Unauthorized
 from llmproxy.web.ops import pages
 from llmproxy.web.root import OPS, Root
 from tests.asking import Reply, ask
@@ -63,6 +63,17 @@ class OpsTests(SynchronousTestCase):
         ):
             reply = self.ask(path, accept=accept)
             self.assertEqual((reply.code, reply["content-type"]), (200, kind), path)
+
+    def test_metrics_that_are_not_for_everybody(self) -> None:
+        """Whoever is not admitted learns nothing; the other pages are for a supervisor, who has no token."""
+
+        def admit(request: object) -> None:
+            raise Unauthorized
+
+        root = Root(ops=pages(render, self.readiness, admit=admit))
+        for path in OPS:
+            reply = ask(root, "GET", path.decode())
+            self.assertEqual(reply.code, 401 if b"metrics" in path else 200, path)
 
     def test_other_methods(self) -> None:
         """Nothing is changed here."""

@@ -24,6 +24,8 @@ class Heads(Serving):
             (b"GET / HTTP/1.1\r\nA: " + b"b" * 70000, 431, "request_header_fields_too_large"),
             (b"get / HTTP/1.1\r\nHost: a\r\n\r\n", 501, "not_implemented"),
             (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "http_version_not_supported"),
+            (b"GET /\r\n", 400, "bad_request"),  # HTTP/0.9: nothing is waited for
+            (b"\r\nGET /\r\n", 400, "bad_request"),
         ):
             with self.subTest(sent[:30]):
                 self.refused.clear()
