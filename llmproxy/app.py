@@ -51,6 +51,7 @@ from llmproxy.ledger.sql import Books
 from llmproxy.limits.charges import charges
 from llmproxy.limits.counters.budget_store import UnsharedBudgets
 from llmproxy.limits.counters.memory import MemoryCounters
+from llmproxy.limits.counters.redis import RedisCounters
 from llmproxy.limits.in_flight import Shares
 from llmproxy.limits.limiter import Quota
 from llmproxy.metering.catalog import Meters, own_prices, provider
@@ -181,7 +182,8 @@ def build(
         load_or_make(settings.state_dir, secret(environ, name, read_private), file, random)
         for name, file in (("ENCRYPTION_KEY", "encryption-key"), ("MANAGEMENT_TOKEN", "management-token"))
     )
-    passwords = (parse(settings.redis.url).password, exact(settings.store.url).password or "")
+    servers = [url for url in (settings.redis.url, settings.cache.redis_url, settings.limits.redis_url) if url]
+    passwords = [*(parse(url).password for url in servers), exact(settings.store.url).password or ""]
     redactor = logs.Redactor([encryption.value, management.value, *passwords])
     output = logs.observer(settings.logging, stream, redactor)
     run = random(8).hex() if settings.ledger.enabled else ""
@@ -254,7 +256,12 @@ def build(
     )
     metrics.counter("unknown_tokens_refused", "Of these, those that were turned away.", lambda: unknown.refused)
     cache = None if parts.caching is None else parts.caching.shelf.cache
-    _watch(metrics, {"cache": cache.redis if isinstance(cache, RedisCache) else None, "revocation": revocation.redis})
+    uses = {
+        "cache": cache.redis if isinstance(cache, RedisCache) else None,
+        "limits": counters.redis if isinstance(counters, RedisCounters) else None,
+        "revocation": revocation.redis,
+    }
+    _watch(metrics, uses)
     daemon = Daemon(settings, reactor, observer=output, store=store, hang_up=parts.hang_up, descriptors=descriptors)
     metrics.counter("descriptor_shortages", "Times that descriptors ran short.", lambda: descriptors.shortages)
     daemon.before_cut(proxy.shut_down)
@@ -287,6 +294,8 @@ def build(
         daemon.serve(own_admin, site(Root(manage=manage)))
     if own_metrics:
         daemon.serve(own_metrics, site(Root(ops=pages())))
+    if isinstance(counters, RedisCounters):
+        daemon.first(counters.open)
     if ledger is not None:
         daemon.first(ledger.open)
         daemon.watch("ledger", lambda: ledger.state)
@@ -550,8 +559,9 @@ def _oversee(daemon: Daemon, metrics: Metrics, tasks: Sequence[Task]) -> None:
 
 def _revocation(settings: Settings, reactor: Any, store: Store) -> Revocation:
     """Through Redis too where it is used anyhow."""
-    used = (settings.cache.enabled and settings.cache.backend == "redis") or settings.limits.backend == "redis"
-    redis = connect(settings.redis, reactor, connections=1, use="revocation") if used else None
+    limits, cache = settings.limits.backend == "redis", settings.cache.enabled and settings.cache.backend == "redis"
+    url = settings.limits.redis_url if limits else settings.cache.redis_url
+    redis = connect(settings.redis, reactor, url=url, connections=1, use="revocation") if limits or cache else None
     return Revocation(store, reactor, redis=redis, channel=f"{settings.redis.key_prefix}changes")
 
 

@@ -153,6 +153,11 @@ def redis_url(value: Any) -> str:
     return str(value)
 
 
+def own_redis_url(value: Any) -> str:
+    """Likewise, or nothing."""
+    return "" if value == "" else redis_url(value)
+
+
 def _bad_redis(url: str) -> str:
     if _split(url) is None:
         return "it cannot be taken apart"

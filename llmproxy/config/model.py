@@ -310,6 +310,8 @@ class Cache(Section):
     """Whether anything is cached."""
     backend: Annotated[str, BeforeValidator(values.cache_backend)] = "memory"
     """Where: `memory`, `redis`, or the name of a plugin."""
+    redis_url: Annotated[str, BeforeValidator(addresses.own_redis_url)] = ""
+    """With `backend: redis`, a server of its own, written as `redis.url`; empty: that one."""
     max_bytes: Size = 256 * 1024 * 1024
     """How much is kept in memory, for each worker."""
     max_object_bytes: Size = 1024 * 1024
@@ -369,6 +371,12 @@ class LimitSettings(Section):
     backend: Name = "memory"
     """Where rates and requests at once are counted: `memory` (by each process for itself), `redis` (by all together),
     or the name of a plugin. Budgets are in the store, for all processes on it."""
+    redis_url: Annotated[str, BeforeValidator(addresses.own_redis_url)] = ""
+    """With `backend: redis`, a server of its own, written as `redis.url`; empty: that one. All databases of a server
+    share its memory, and what it evicts for want of it."""
+    allow_eviction: Flag = False
+    """Whether limits may be counted on a Redis that may evict them (`maxmemory` with a policy other than
+    `noeviction`); without it the daemon does not start there, or goes by `on_loss`."""
     on_loss: OnLoss = OnLoss()
     lease: Annotated[Duration, Field(ge=3)] = 30.0
     """In Redis, how long a request counts as under way whose process has died."""

@@ -47,9 +47,11 @@ class Redis(MultiService):
         unanswered: int = 10_000,
         unanswered_bytes: int = 64 * 1024 * 1024,
         use: str = "",
+        prepare: Callable[[Connection], Deferred[None]] | None = None,
     ) -> None:
         """
         @param use: What it is used for, as the log says it.
+        @param prepare: What else is to be done before a connection may be used.
         @param timeout: Seconds that a command may take, where it does not say otherwise.
         @param connections: How many to keep; a large value under way holds up what is behind it on the same one.
         @param unanswered: How many commands may be without a reply at once.
@@ -62,7 +64,8 @@ class Redis(MultiService):
         self._limit_bytes = unanswered_bytes
         self._timeouts = 0
         self._links = [
-            Link(where, address, clock, trouble, random=random, ended=self._ended) for _ in range(connections)
+            Link(where, address, clock, trouble, random=random, prepare=prepare, ended=self._ended)
+            for _ in range(connections)
         ]
         self._subscription = Subscription(where, address, clock, trouble, random=random)
         for link in self._links:
@@ -145,6 +148,12 @@ class Redis(MultiService):
         """Whether what is published is heard now."""
         return self._subscription.listening
 
+    def drop(self, reason: str) -> None:
+        """End the connections; new ones are made as if they had been lost."""
+        for link in self._links:
+            if link.connection is not None:
+                link.connection.abort(reason)
+
     def _ended(self, connection: Connection) -> None:
         self._timeouts += connection.timeouts
 
@@ -162,13 +171,31 @@ class Redis(MultiService):
 
 
 def connect(
-    settings: model.Redis, reactor: Any, random: Callable[[], float] = random, *, connections: int = 2, use: str = ""
+    settings: model.Redis,
+    reactor: Any,
+    random: Callable[[], float] = random,
+    *,
+    url: str = "",
+    connections: int = 2,
+    use: str = "",
+    prepare: Callable[[Connection], Deferred[None]] | None = None,
 ) -> Redis:
     """One that the settings name; nothing is connected before it is started.
 
     Who uses Redis for one thing has one of his own, so that large values never hold up small ones of another kind.
     L{ValueError} where C{ca_file} cannot be read.
+
+    @param url: Of a server of its own, where this use has one; C{""} for that of the settings.
     """
-    address = parse(settings.url)
+    address = parse(url or settings.url)
     where = endpoint(address, reactor, settings.ca_file)
-    return Redis(where, address, reactor, random=random, timeout=settings.timeout, connections=connections, use=use)
+    return Redis(
+        where,
+        address,
+        reactor,
+        random=random,
+        timeout=settings.timeout,
+        connections=connections,
+        use=use,
+        prepare=prepare,
+    )

@@ -144,7 +144,8 @@ class RedisCacheFactory:
     name = "redis"
 
     def cache(self, settings: Settings, reactor: Any) -> RedisCache:
-        return RedisCache(connect(settings.redis, reactor, use="the cache"), settings.redis.key_prefix)
+        redis = connect(settings.redis, reactor, url=settings.cache.redis_url, use="the cache")
+        return RedisCache(redis, settings.redis.key_prefix)
 
 
 def _unknown(failure: Failure) -> None:

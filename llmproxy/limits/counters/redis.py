@@ -10,7 +10,7 @@ from random import random
 from typing import Any, NamedTuple
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.plugin import IPlugin
@@ -21,6 +21,7 @@ from llmproxy.aio import deferred
 from llmproxy.background import Loop, Task
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory
+from llmproxy.limits.counters.eviction import EvictionGuard
 from llmproxy.limits.counters.fallback import closed, shared_out
 from llmproxy.limits.counters.local import SOON, fitting
 from llmproxy.limits.counters.memory import MemoryCounters
@@ -29,9 +30,11 @@ from llmproxy.limits.counters.redis_scripts import RENEW, RESERVE, SETTLE
 from llmproxy.limits.window import PER_SECOND
 from llmproxy.model import Claim, Verdict
 from llmproxy.redis import Redis, RedisRefused, RedisUnavailable, connect
+from llmproxy.redis.eviction import MEMORY
 
 TIMEOUT = 1.0  # seconds; longer than a look into a cache may take: a reservation that comes late stays made
 BEAT = 1.0  # seconds between two looks at what is to be renewed or told
+LOOK_SECONDS = 30.0  # between two looks whether the server evicts
 BATCH = 200  # leases renewed, requests settled, or rates put back, at once
 OWED = 10_000  # settlements that may wait for Redis to come back
 
@@ -92,8 +95,10 @@ class RedisCounters(MultiService):
         process: str,
         timeout: float = TIMEOUT,
         beat: float = BEAT,
+        guard: EvictionGuard | None = None,
     ) -> None:
         """
+        @param guard: Looks at the server now and then; the connections of C{redis} are prepared by it.
         @param now: Seconds since the epoch.
         @param process: A name that no other process has.
         """
@@ -115,6 +120,8 @@ class RedisCounters(MultiService):
         self._processes = 1
         self._epoch = b""
         self._slots_ahead = 0.0  # of Redis's clock before this process's
+        self._guard = guard
+        self._next_look = 0.0
         self._renewed = -lease
         self._beating = Loop("limits", self._beat, beat, clock)
 
@@ -312,6 +319,10 @@ class RedisCounters(MultiService):
         """What goes on in the background."""
         return [self._beating, *self.local.tasks, *self.redis.tasks]
 
+    def open(self) -> Deferred[None]:
+        """Fire once it is known that the server may be used, or that it is not there; L{CannotStart} if it may not."""
+        return succeed(None) if self._guard is None else self._guard.open()
+
     def startService(self) -> None:
         MultiService.startService(self)
         self._beating.start(now=True)
@@ -331,11 +342,20 @@ class RedisCounters(MultiService):
         for _ in range(min(len(self.owed), BATCH)):
             self._tell(*self.owed.popleft())
         now = self._clock.seconds()
+        if self._guard is not None and now >= self._next_look:
+            self._next_look = now + LOOK_SECONDS
+            self.redis.call(*MEMORY, timeout=self._timeout).addCallback(self._guard.judge).addErrback(self._judged)
         if now - self._renewed < self._lease / 3:
             self._renew([], keys)
             return
         self._renewed = now
         self._renew_all(keys)
+
+    def _judged(self, failure: Failure) -> None:
+        """The server was not heard, or must not be used any more: what is connected anew is looked at again."""
+        failure.trap(RedisUnavailable, RedisRefused)
+        if self._guard is not None and self._guard.refusal:
+            self.redis.drop(self._guard.refusal)
 
     def _renew_all(self, keys: Sequence[str]) -> None:
         held = [(key, holder) for key, holders in self._holders.items() for holder in holders]
@@ -410,12 +430,15 @@ class RedisCountersFactory:
     name = "redis"
 
     def counters(self, settings: Any, reactor: Any, budgets: IBudgetStore, now: Callable[[], float]) -> ICounters:
+        guard = EvictionGuard(reactor, allowed=settings.limits.allow_eviction)
+        url = settings.limits.redis_url
         return RedisCounters(
-            connect(settings.redis, reactor, random),
+            connect(settings.redis, reactor, random, url=url, use="limits", prepare=guard.prepare),
             reactor,
             budgets,
             now,
             prefix=settings.redis.key_prefix,
             lease=settings.limits.lease,
             process=urandom(9).hex(),
+            guard=guard,
         )

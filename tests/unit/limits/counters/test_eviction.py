@@ -1,0 +1,68 @@
+"""What is done about a server that may evict limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from llmproxy.limits.counters.eviction import START_SECONDS, EvictionGuard
+from llmproxy.redis import RedisRefused, RedisUnavailable
+from llmproxy.store.refusals import CannotStart
+
+EVICTS = b"maxmemory:100\r\nmaxmemory_policy:allkeys-lru\r\n"
+KEEPS = b"maxmemory:100\r\nmaxmemory_policy:noeviction\r\n"
+
+
+class Connection:
+    """Answers everything with this."""
+
+    def __init__(self, reply: Deferred[bytes]) -> None:
+        self.reply = reply
+
+    def send(self, command: bytes, timeout: float) -> Deferred[bytes]:
+        return self.reply
+
+
+class GuardTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.guard = EvictionGuard(self.clock, allowed=False)
+
+    def prepare(self, reply: Deferred[bytes], guard: EvictionGuard | None = None) -> Deferred[None]:
+        connection: Any = Connection(reply)
+        return (guard or self.guard).prepare(connection)
+
+    def test_one_that_evicts(self) -> None:
+        opening = self.guard.open()
+        self.assertNoResult(opening)
+        self.failureResultOf(self.prepare(succeed(EVICTS)), RedisUnavailable)
+        self.failureResultOf(opening, CannotStart)
+
+    def test_one_that_does_not(self) -> None:
+        opening = self.guard.open()
+        self.successResultOf(self.prepare(succeed(KEEPS)))
+        self.successResultOf(opening)
+
+    def test_one_that_does_not_any_more(self) -> None:
+        self.failureResultOf(self.prepare(succeed(EVICTS)), RedisUnavailable)
+        self.successResultOf(self.prepare(succeed(KEEPS)))
+        self.assertEqual(self.guard.refusal, "")
+
+    def test_one_that_does_not_say(self) -> None:
+        """Who may not ask is told so in the log, and goes on."""
+        self.successResultOf(self.prepare(fail(RedisRefused("NOPERM this user has no permissions"))))
+
+    def test_allowed(self) -> None:
+        guard = EvictionGuard(self.clock, allowed=True)
+        self.successResultOf(self.prepare(succeed(EVICTS), guard))
+        self.successResultOf(guard.open())
+
+    def test_one_that_is_not_there(self) -> None:
+        """The start does not wait for it; when it comes it is looked at all the same."""
+        opening = self.guard.open()
+        self.clock.advance(START_SECONDS)
+        self.successResultOf(opening)
+        self.failureResultOf(self.prepare(succeed(EVICTS)), RedisUnavailable)
