@@ -12,7 +12,19 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from llmproxy.model import Advance, AuditEntry, CacheUsage, Claim, Grant, Project, RequestRecord, Token, Verdict
+from llmproxy.model import (
+    Advance,
+    AuditEntry,
+    CacheUsage,
+    Claim,
+    Grant,
+    Page,
+    PageRequest,
+    Project,
+    RequestRecord,
+    Token,
+    Verdict,
+)
 
 
 class ITokenValidator(Interface):
@@ -50,6 +62,9 @@ class IProjectStore(Interface):
     def list_projects() -> Deferred[list[Project]]:
         """Fire with all projects, oldest first, without their keys."""
 
+    def project_page(request: PageRequest) -> Deferred[Page[Project]]:
+        """Fire with a part of them, in the same order; L{errors.Invalid} where the cursor is none."""
+
     def create_project(project: Project) -> Deferred[Project]:
         """Keep a new project; fire with what was stored. L{errors.Conflict} where the id is taken."""
 
@@ -80,6 +95,9 @@ class ITokenStore(Interface):
 
     def list_tokens(project_id: str | None = None) -> Deferred[list[Token]]:
         """Fire with all tokens, or one project's, oldest first."""
+
+    def token_page(request: PageRequest, project_id: str | None = None) -> Deferred[Page[Token]]:
+        """Fire with a part of them, in the same order; L{errors.Invalid} where the cursor is none."""
 
     def update_token(token: Token) -> Deferred[Token]:
         """Replace what an operator may change: not id, project, prefix or counts. L{errors.NotFound} as above."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,29 @@ class Token:
     created_at: float = 0.0
     last_used_at: float | None = None
     deactivated_at: float | None = None
+
+
+class PageRequest(NamedTuple):
+    """Which part of a list is asked for: at most C{limit} items, behind C{cursor} or, without one, behind C{offset}.
+
+    @ivar cursor: A page's C{next_cursor}.
+    """
+
+    limit: int = 100
+    offset: int = 0
+    cursor: str = ""
+
+
+class Page(NamedTuple, Generic[T]):
+    """A part of a list.
+
+    @ivar total: How many items the whole list has; C{None} where it was not counted.
+    @ivar next_cursor: Where the next page begins; C{""} where this is the last.
+    """
+
+    items: list[T]
+    total: int | None = None
+    next_cursor: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,20 +13,55 @@ from llmproxy.aio import deferred
 from llmproxy.errors import Conflict, NotFound, UpstreamAuthError
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.ledger.sql import Question, Report
-from llmproxy.model import AuditEntry, Project, Token
+from llmproxy.model import AuditEntry, Page, PageRequest, Project, Token
 
 
 class MemoryUsage:
-    """Tells the same rows to everybody, and remembers what was asked."""
+    """Tells the same rows to everybody, and remembers what was asked, and how many exports are open."""
 
     def __init__(self) -> None:
         self.asked: list[Question] = []
         self.rows: list[dict[str, Any]] = []
+        self.open = 0
 
     @deferred
     async def report(self, question: Question) -> Report:
         self.asked.append(question)
-        return Report(self.rows[question.offset : question.offset + question.limit], len(self.rows))
+        limit, offset, cursor = question.part
+        begin = int(cursor or offset)
+        following = str(begin + limit) if begin + limit < len(self.rows) else ""
+        return Report(self.rows[begin : begin + limit], None if cursor else len(self.rows), following)
+
+    @deferred
+    async def export(self, question: Question) -> Any:
+        self.asked.append(question)
+        self.open += 1
+        return MemoryRows(self)
+
+
+class MemoryRows:
+    """All rows, two at once."""
+
+    def __init__(self, usage: MemoryUsage) -> None:
+        self._usage = usage
+        self._at = 0
+
+    @deferred
+    async def part(self, render: Callable[[list[dict[str, Any]]], bytes]) -> bytes:
+        rows = self._usage.rows[self._at : self._at + 2]
+        self._at += 2
+        return render(rows) if rows else b""
+
+    @deferred
+    async def close(self) -> None:
+        self._usage.open -= 1
+
+
+def paged(items: list[Any], request: PageRequest) -> Page[Any]:
+    """A page of a list in memory, whose cursors are places."""
+    begin = int(request.cursor or request.offset)
+    following = str(begin + request.limit) if begin + request.limit < len(items) else ""
+    return Page(items[begin : begin + request.limit], None if request.cursor else len(items), following)
 
 
 @implementer(IProjectStore, ITokenStore)
@@ -86,6 +121,11 @@ class MemoryStore:
         return list(self.projects.values())
 
     @deferred
+    async def project_page(self, request: PageRequest) -> Page[Project]:
+        await self._enter("list_projects")
+        return paged(list(self.projects.values()), request)
+
+    @deferred
     async def create_project(self, project: Project) -> Project:
         await self._enter("create_project")
         if project.id in self.projects:
@@ -129,6 +169,11 @@ class MemoryStore:
     async def list_tokens(self, project_id: str | None = None) -> list[Token]:
         await self._enter("list_tokens")
         return [token for token in self.tokens.values() if project_id in (None, token.project_id)]
+
+    @deferred
+    async def token_page(self, request: PageRequest, project_id: str | None = None) -> Page[Token]:
+        await self._enter("list_tokens")
+        return paged([t for t in self.tokens.values() if project_id in (None, t.project_id)], request)
 
     @deferred
     async def update_token(self, token: Token) -> Token:

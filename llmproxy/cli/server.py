@@ -55,12 +55,13 @@ class Server:
     def all(self, path: str, **query: str) -> dict[str, Any]:
         """Every page of a list, as one."""
         found: list[Any] = []
+        following: dict[str, str] = {}
         while True:
-            asked = urlencode({**query, "limit": PAGE, "offset": len(found)})
-            page = self.ask("GET", f"{path}?{asked}")
+            page = self.ask("GET", f"{path}?{urlencode({**query, **following, 'limit': PAGE})}")
             found += page["data"]
-            if not page["data"] or len(found) >= page["total"]:
+            if not page.get("next_cursor"):
                 return {"data": found, "total": len(found)}
+            following = {"cursor": page["next_cursor"]}
 
     def _send(self, request: urllib.request.Request) -> tuple[int, bytes]:
         try:

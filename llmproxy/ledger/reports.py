@@ -7,7 +7,7 @@ from twisted.internet.interfaces import IReactorTime
 from llmproxy.aio import deferred, within
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.ledger.service import Ledger
-from llmproxy.ledger.sql import Books, Question, Report
+from llmproxy.ledger.sql import Books, Question, Report, Rows
 
 PATIENCE = 2.0  # seconds that a report waits for the latest lines
 
@@ -23,9 +23,18 @@ class Reports:
     @deferred
     async def report(self, question: Question) -> Report:
         """L{StoreUnavailable} where the store does not answer."""
+        await self._latest()
+        return await self._books.report(question)
+
+    @deferred
+    async def export(self, question: Question) -> Rows:
+        """The same as a whole; L{StoreUnavailable} also where too many are under way."""
+        await self._latest()
+        return self._books.export(question)
+
+    async def _latest(self) -> None:
         if self._ledger is not None:
             try:
                 await within(PATIENCE, self._clock, self._ledger.flush(), StoreUnavailable())
             except ProxyError:
                 pass  # then without the latest
-        return await self._books.report(question)

@@ -23,10 +23,13 @@ from sqlalchemy import (
     select,
     update,
 )
+from twisted.internet.defer import Deferred
 
 from llmproxy.aio import deferred
-from llmproxy.model import LedgerLine
+from llmproxy.model import LedgerLine, Page, PageRequest
 from llmproxy.store import budgets, tokens
+from llmproxy.store.export import Export
+from llmproxy.store.pages import behind, decode, encode
 from llmproxy.store.store import Store
 from llmproxy.store.tables import journals, ledger, usage
 
@@ -90,15 +93,25 @@ class Question(NamedTuple):
     since: str = ""
     until: str = ""
     project_id: str = ""
-    limit: int = 100
-    offset: int = 0
+    part: PageRequest = PageRequest()
 
 
-class Report(NamedTuple):
-    """The rows of a part of a report, and how many there are in all."""
+Report = Page[dict[str, Any]]
 
-    rows: list[dict[str, Any]]
-    total: int
+
+class Rows:
+    """All rows of a report, part by part; to be closed."""
+
+    def __init__(self, export: Export, wanted: Select[Any]) -> None:
+        self._export = export
+        self._wanted = wanted
+
+    def part(self, render: Callable[[list[dict[str, Any]]], bytes]) -> Deferred[bytes]:
+        """Fire with the next rows as C{render} writes them, in a thread; with C{b""} at the end."""
+        return self._export.part(self._wanted, lambda rows: render([_shown(row._mapping) for row in rows]))
+
+    def close(self) -> Deferred[None]:
+        return self._export.close()
 
 
 class Books:
@@ -135,7 +148,11 @@ class Books:
     @deferred
     async def report(self, question: Question) -> Report:
         """Sums of what was used."""
-        return await self._store.read(partial(_report, question=question))
+        return await self._store.report(partial(_report, question=question))
+
+    def export(self, question: Question) -> Rows:
+        """The same as a whole, whatever part is asked for; L{errors.StoreUnavailable} where many are under way."""
+        return Rows(self._store.export(), _in_order(question))
 
     @deferred
     async def fold(self, lines_before: float, days_before: str, limit: int) -> tuple[int, int]:
@@ -252,17 +269,35 @@ def adding(backend: str) -> str:
     return f"ON CONFLICT ({', '.join(KEYS)}) DO UPDATE SET {added}"
 
 
-def _report(connection: Connection, question: Question) -> Report:
+def _sums(question: Question) -> Select[Any]:
     groups = [GROUPS[name].label(name) for name in question.by]
     summed = [func.coalesce(func.sum(usage.c[name]), 0).label(name) for name in SUMS]
-    rows: Select[Any] = select(*groups, *summed).where(*_within(question))
-    if not groups:
-        return Report([_shown(row) for row in connection.execute(rows).mappings()], 1)
-    rows = rows.group_by(*(GROUPS[name] for name in question.by))
-    total = connection.scalar(select(func.count()).select_from(rows.subquery())) or 0
-    ordered = rows.order_by(*(literal_column(name) for name in question.by))
-    part = connection.execute(ordered.limit(question.limit).offset(question.offset))
-    return Report([_shown(row) for row in part.mappings()], int(total))
+    return select(*groups, *summed).where(*_within(question)).group_by(*(GROUPS[name] for name in question.by))
+
+
+def _in_order(question: Question) -> Select[Any]:
+    return _sums(question).order_by(*(literal_column(name) for name in question.by))
+
+
+def _report(connection: Connection, question: Question) -> Report:
+    """A page; the groups are counted only where the first page does not show it: that adds everything up again."""
+    limit, offset, cursor = question.part
+    wanted = _in_order(question)
+    if cursor:
+        wanted = wanted.where(behind([GROUPS[name] for name in question.by], decode(cursor, [str] * len(question.by))))
+    found = connection.execute(wanted.limit(limit + 1).offset(offset)).mappings().all()
+    rows = [_shown(row) for row in found[:limit]]
+    if len(found) > limit:
+        following = encode([rows[-1][name] for name in question.by])
+        return Page(rows, None if cursor else _groups(connection, question), following)
+    if cursor:
+        return Page(rows)
+    return Page(rows, offset + len(rows) if rows or not offset else _groups(connection, question))
+
+
+def _groups(connection: Connection, question: Question) -> int:
+    names = select(*(GROUPS[name] for name in question.by)).where(*_within(question)).distinct()
+    return int(connection.scalar(select(func.count()).select_from(names.subquery())) or 0) if question.by else 1
 
 
 def _shown(row: Mapping[Any, Any]) -> dict[str, Any]:

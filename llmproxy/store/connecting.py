@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
@@ -36,6 +38,28 @@ def upgrading(url: URL, timeout: float) -> Engine:
 def reading(engine: Engine) -> Engine:
     """The same pool, each statement a transaction of its own: for reads and for single statements."""
     return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextmanager
+def patient(connection: Connection, seconds: float) -> Iterator[None]:
+    """Let the statements of this connection take so long, where the database has a limit of its own."""
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    connection.exec_driver_sql(f"SET statement_timeout = {round(seconds * 1000)}")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql("RESET statement_timeout")
+
+
+def exporting(engine: Engine, seconds: float) -> Connection:
+    """A connection for one long result, each part of which may take so long."""
+    if engine.dialect.name != "postgresql":
+        return reading(engine).connect()
+    connection = engine.connect()  # a cursor at the server lives in a transaction
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(seconds * 1000)}")
+    return connection
 
 
 def _engine(url: URL, timeout: float, arguments: dict[str, Any], foreign_keys: bool = True, **more: Any) -> Engine:

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from llmproxy.errors import NotFound, UpstreamAuthError
-from llmproxy.model import Project
+from llmproxy.model import Page, PageRequest, Project
 from llmproxy.sealing import CannotOpen, Sealer, mask
-from llmproxy.store import allowances
+from llmproxy.store import allowances, pages
 from llmproxy.store.tables import projects, provider_keys
 
 
@@ -74,6 +74,13 @@ def every(connection: Connection) -> list[Project]:
     rows = connection.execute(select(projects).order_by(projects.c.created_at, projects.c.id)).all()
     masked = _by_project(connection.execute(_MASKED))
     return [_project(row, masked.get(row.id, {})) for row in rows]
+
+
+def page(connection: Connection, request: PageRequest) -> Page[Project]:
+    rows, cursor = pages.page(connection, select(projects), (projects.c.created_at, projects.c.id), request)
+    masked = _by_project(connection.execute(_MASKED.where(provider_keys.c.project_id.in_([row.id for row in rows]))))
+    listed = [_project(row, masked.get(row.id, {})) for row in rows]
+    return Page(listed, pages.total(connection, select(projects.c.id), request), cursor)
 
 
 def is_active(connection: Connection, project_id: str) -> bool:

@@ -18,16 +18,19 @@ from zope.interface import implementer
 from llmproxy.aio import deferred, within
 from llmproxy.errors import Conflict, QuotaExceeded, StoreUnavailable, TokenNotFound, Unauthorized
 from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, ITokenValidator, IWatchable
-from llmproxy.model import Advance, Changes, Grant, Project, Token
+from llmproxy.model import Advance, Changes, Grant, Page, PageRequest, Project, Token
 from llmproxy.sealing import RandomBytes, Sealer, TokenHasher, new_token, well_formed
 from llmproxy.store import budgets, canary, changes, connecting, projects, tokens
 from llmproxy.store.address import exact, file_of
+from llmproxy.store.export import Export
 from llmproxy.store.failures import translated
-from llmproxy.store.lanes import Lanes
+from llmproxy.store.lanes import EXPORTS, Lanes
 from llmproxy.store.migrate import prepare
 from llmproxy.store.threads import Threads
 
 T = TypeVar("T")
+
+REPORT_SECONDS = 60.0  # for which one part of a report or an export may take
 Counts = Mapping[str, tuple[int, float]]
 
 _log = Logger()
@@ -75,6 +78,7 @@ class Store:
         # SQLite has one writer at a time: waiting here ends as soon as it can, waiting for its lock is looking again.
         self._writing: Lock | None = Lock() if single else None
         self._engine: Engine | None = None
+        self._exports = 0
 
     @deferred
     async def open(self) -> None:
@@ -180,6 +184,10 @@ class Store:
         return await self._read(projects.every, self._lanes.lists)
 
     @deferred
+    async def project_page(self, request: PageRequest) -> Page[Project]:
+        return await self._read(partial(projects.page, request=request), self._lanes.lists)
+
+    @deferred
     async def create_project(self, project: Project) -> Project:
         named = replace(project, id=project.id or self._new_id())
         return await self._change(
@@ -226,6 +234,10 @@ class Store:
     @deferred
     async def list_tokens(self, project_id: str | None = None) -> list[Token]:
         return await self._read(partial(tokens.every, project_id=project_id), self._lanes.lists)
+
+    @deferred
+    async def token_page(self, request: PageRequest, project_id: str | None = None) -> Page[Token]:
+        return await self._read(partial(tokens.page, request=request, project_id=project_id), self._lanes.lists)
 
     @deferred
     async def update_token(self, token: Token) -> Token:
@@ -282,7 +294,31 @@ class Store:
     @deferred
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Fire with what C{work} reads, in a thread; L{StoreUnavailable} where the database does not answer."""
-        return await self._read(work, self._lanes.lists)
+        return await self._read(work)
+
+    @deferred
+    async def report(self, work: Callable[[Connection], T]) -> T:
+        """As L{read}, for what may take C{REPORT_SECONDS}; no request waits for the threads that do it."""
+
+        def read() -> T:
+            with self._statements() as connection, connecting.patient(connection, REPORT_SECONDS):
+                return work(connection)
+
+        return await self._ask(self._lanes.lists, read, REPORT_SECONDS)
+
+    def export(self) -> Export:
+        """A result to be read part by part, then closed; L{StoreUnavailable} where enough of them are open."""
+        if self._exports >= EXPORTS:
+            raise StoreUnavailable("Enough exports are under way. Try again when one of them is done.", retry_after=10)
+        self._exports += 1
+
+        def connect() -> Connection:
+            return connecting.exporting(self._ready(), REPORT_SECONDS)
+
+        def closed() -> None:
+            self._exports -= 1
+
+        return Export(lambda work: self._ask(self._lanes.lists, work, REPORT_SECONDS), connect, closed)
 
     @deferred
     async def write(self, work: Callable[[Connection], T]) -> T:
@@ -334,12 +370,12 @@ class Store:
 
         return await self._ask(self._lanes.management, change)
 
-    async def _ask(self, threads: Threads, work: Callable[[], T]) -> T:
+    async def _ask(self, threads: Threads, work: Callable[[], T], timeout: float | None = None) -> T:
         def asked() -> T:
             with translated():
                 return work()
 
-        return await within(self._timeout, self._reactor, threads.run(asked), StoreUnavailable())
+        return await within(timeout or self._timeout, self._reactor, threads.run(asked), StoreUnavailable())
 
     @contextmanager
     def _statements(self, *, writes: bool = False) -> Iterator[Connection]:

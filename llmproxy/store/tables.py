@@ -30,6 +30,7 @@ projects = Table(
     Column("updated_at", Double, nullable=False),
     Column("deactivated_at", Double),
     Column("allowance", JSON(none_as_null=True)),
+    Index("projects_by_age", "created_at", "id"),
 )
 
 provider_keys = Table(
@@ -62,7 +63,8 @@ tokens = Table(
     Column("last_used_at", Double),
     Column("deactivated_at", Double),
     Column("allowance", JSON(none_as_null=True)),
-    Index("tokens_of_project", "project_id"),
+    Index("tokens_by_age", "created_at", "id"),
+    Index("tokens_of_project_by_age", "project_id", "created_at", "id"),
 )
 
 epochs = Table(

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Row, Select, Update, bindparam, case, func, i
 from sqlalchemy.exc import IntegrityError
 
 from llmproxy.errors import NotFound, TokenExpired, TokenInactive, TokenNotFound, Unauthorized
-from llmproxy.model import Allowance, Grant, Token
-from llmproxy.store import allowances, projects
+from llmproxy.model import Allowance, Grant, Page, PageRequest, Token
+from llmproxy.store import allowances, pages, projects
 from llmproxy.store.tables import projects as project_table
 from llmproxy.store.tables import tokens
 
@@ -43,6 +43,16 @@ def every(connection: Connection, project_id: str | None) -> list[Token]:
     if project_id is not None:
         wanted = wanted.where(tokens.c.project_id == project_id)
     return [_token(row) for row in connection.execute(wanted)]
+
+
+def page(connection: Connection, request: PageRequest, project_id: str | None) -> Page[Token]:
+    wanted = select(*_SHOWN)
+    counted = select(tokens.c.id)
+    if project_id is not None:
+        wanted = wanted.where(tokens.c.project_id == project_id)
+        counted = counted.where(tokens.c.project_id == project_id)
+    rows, cursor = pages.page(connection, wanted, (tokens.c.created_at, tokens.c.id), request)
+    return Page([_token(row) for row in rows], pages.total(connection, counted, request), cursor)
 
 
 def replace(connection: Connection, token: Token, now: float) -> Token:

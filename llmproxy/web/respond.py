@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 from uuid import uuid4
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, Request, datetimeToString
+from zope.interface import implementer
 
 from llmproxy.errors import ClientGone, InternalError, ProxyError
 from llmproxy.http import fields, refusals
@@ -41,6 +43,24 @@ class Answer:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """An answer whose body comes in parts, and ends when they do.
+
+    @ivar parts: Its parts, each asked for when the client has taken those before.
+    @ivar close: Called when no more parts are wanted: after the last, or because the client has left.
+    """
+
+    code: int
+    parts: AsyncIterator[bytes]
+    lines: tuple[bytes, ...]
+    close: Callable[[], Awaitable[None]]
+
+    def named(self, request_id: str) -> Streamed:
+        """The same with the request's id in its head."""
+        return replace(self, lines=(*self.lines, b"X-Request-ID: " + request_id.encode("ascii")))
+
+
 def as_json(value: object, code: int = 200, lines: Sequence[bytes] = ()) -> Answer:
     """An L{Answer} of C{value} as JSON that no cache keeps and no browser takes for anything else."""
     body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
@@ -58,6 +78,54 @@ def send(request: Request, answer: Answer) -> None:
     if answer.body and answer.code not in NO_BODY and request.method != b"HEAD":
         request.write(answer.body)
     request.finish()
+
+
+@implementer(IPushProducer)
+class Stream:
+    """Writes the parts of an answer, at the pace at which the client takes them."""
+
+    def __init__(self, request: Request, answer: Streamed) -> None:
+        self._request = request
+        self._answer = answer
+        self._resumed: Deferred[None] | None = None
+
+    async def run(self) -> None:
+        """Write all of it; nothing more where the client has left."""
+        try:
+            await self._write()
+        finally:
+            with suppress(ProxyError):  # what closes it may be closed itself
+                await self._answer.close()
+
+    async def _write(self) -> None:
+        request, answer = self._request, self._answer
+        if gone(request):
+            return
+        _head(request, answer.code, [*answer.lines, b"Date: " + datetimeToString()], None)
+        if request.method != b"HEAD":
+            request.registerProducer(self, True)
+            async for part in answer.parts:
+                if self._resumed is not None:
+                    await self._resumed
+                if gone(request):
+                    return
+                request.write(part)
+            if gone(request):
+                return
+            request.unregisterProducer()
+        request.finish()
+
+    def pauseProducing(self) -> None:
+        if self._resumed is None:
+            self._resumed = Deferred()
+
+    def resumeProducing(self) -> None:
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None:
+            resumed.callback(None)
+
+    def stopProducing(self) -> None:
+        self.resumeProducing()
 
 
 def refuse(
@@ -87,7 +155,7 @@ def refuse(
 
 def run(
     request: Request,
-    answering: Coroutine[Deferred[Any], Any, Answer],
+    answering: Coroutine[Deferred[Any], Any, Answer | Streamed],
     flavour: str = HYBRID,
     request_id: str = "",
 ) -> Deferred[None]:
@@ -98,11 +166,14 @@ def run(
 
     async def answered() -> None:
         try:
-            answer = await answering
+            answer = (await answering).named(request_id)
+            if isinstance(answer, Streamed):
+                await Stream(request, answer).run()
+                return
         except Exception as e:  # everything ends here, a cancelled wait included: nobody else would answer
             refuse(request, e, flavour, request_id)
         else:
-            send(request, answer.named(request_id))
+            send(request, answer)
 
     return Deferred.fromCoroutine(answered())
 

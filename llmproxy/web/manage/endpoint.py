@@ -26,14 +26,14 @@ from llmproxy.errors import (
     StoreUnavailable,
 )
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
-from llmproxy.ledger.sql import Question, Report
+from llmproxy.ledger.sql import Question, Report, Rows
 from llmproxy.limits.limiter import Standing
 from llmproxy.model import Allowance, AuditEntry
 from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.web.manage.auth import Gate, Wrong
 from llmproxy.web.manage.bodies import MAX_BODY, Body, Known
 from llmproxy.web.manage.paging import ID
-from llmproxy.web.respond import Answer, identify, run
+from llmproxy.web.respond import Answer, Streamed, identify, run
 
 CHANGE_SECONDS = 20.0  # for which a change waits for those before it
 
@@ -49,6 +49,9 @@ class Reporting(Protocol):
 
     def report(self, question: Question) -> Deferred[Report]:
         """Fire with it; L{errors.StoreUnavailable} where the store does not answer."""
+
+    def export(self, question: Question) -> Deferred[Rows]:
+        """Fire with all its rows, to be closed; L{errors.StoreUnavailable} also where many are being exported."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ class Endpoint:
         request_id = identify(request)
         run(request, self._answer(request, named, _body(request), request_id), request_id=request_id)
 
-    async def _answer(self, request: Request, named: bytes, body: bytes, request_id: str) -> Answer:
+    async def _answer(self, request: Request, named: bytes, body: bytes, request_id: str) -> Answer | Streamed:
         operation = self.operations.get(b"GET" if request.method == b"HEAD" else request.method)
         if operation is None:
             raise MethodNotAllowed(self.refusal, headers={"Allow": allow(self.operations)})
@@ -177,7 +180,7 @@ class Endpoint:
             await self._write(call, Act("management.denied"), "unknown", e, self.desk.denials)
             raise
 
-    async def _audited(self, call: Call) -> Answer:
+    async def _audited(self, call: Call) -> Answer | Streamed:
         """Do it, and write into the audit log that it was done or why not; only then return or raise."""
         try:
             answer = await self._done(call)
@@ -187,12 +190,12 @@ class Endpoint:
         await self._write(call, call.act, "management")
         return answer
 
-    async def _done(self, call: Call) -> Answer:
+    async def _done(self, call: Call) -> Answer | Streamed:
         if len(call.body) > MAX_BODY:
             raise RequestTooLarge
         if call.id and not re.fullmatch(ID, call.id):
             raise NotFound  # what no id looks like is asked of no store
-        doing: Awaitable[Answer] = getattr(self, call.operation.name)(call)
+        doing: Awaitable[Answer | Streamed] = getattr(self, call.operation.name)(call)
         return await doing
 
     async def _write(

@@ -41,6 +41,7 @@ REFUSALS = {
 PARAMETERS: dict[str, dict[str, Any]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": LIMIT},
     "offset": {"type": "integer", "minimum": 0, "maximum": 999_999_999, "default": 0},
+    "cursor": {"type": "string", "description": "The next_cursor of the page before; without an offset."},
     "project_id": {"type": "string", "pattern": ID},
     "group_by": {"type": "string", "default": "project", "examples": ["project,model,day"]},
     "from": {"type": "string", "format": "date"},

@@ -1,31 +1,36 @@
-"""Which part of a list is asked for: C{?limit}, C{?offset}, C{?project_id}."""
+"""Which part of a list is asked for: C{?limit}, C{?cursor} or C{?offset}, C{?project_id}."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
 from llmproxy.errors import Invalid
+from llmproxy.model import Page, PageRequest
+from llmproxy.web.respond import Answer, as_json
 
 T = TypeVar("T")
 
 ID = "^[A-Za-z0-9._:-]{1,128}$"
 LIMIT = 100
 MAX_LIMIT = 1000
+ITEMS_AT_ONCE = 50
+PAGE = ("limit", "offset", "cursor")
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    limit: int = LIMIT
-    offset: int = 0
-
-    def of(self, items: Sequence[T], shown: Callable[[T], dict[str, object]]) -> dict[str, object]:
-        """This page of C{items}, and how many there are in all."""
-        part = items[self.offset : self.offset + self.limit]
-        return {"data": [shown(item) for item in part], "total": len(items)}
+async def listed(page: Page[T], shown: Callable[[T], dict[str, object]], clock: IReactorTime) -> Answer:
+    """The answer with this page; the reactor is let go after so many items."""
+    data: list[dict[str, object]] = []
+    for item in page.items:
+        if data and len(data) % ITEMS_AT_ONCE == 0:
+            await deferLater(clock, 0)
+        data.append(shown(item))
+    return as_json({"data": data, "total": page.total, "next_cursor": page.next_cursor or None})
 
 
 def query(uri: bytes, allowed: Collection[str]) -> dict[str, str]:
@@ -41,14 +46,17 @@ def query(uri: bytes, allowed: Collection[str]) -> dict[str, str]:
     return found
 
 
-def page(found: dict[str, str]) -> Page:
-    """The part that C{limit} and C{offset} ask for; L{Invalid} where they are no such numbers."""
+def page(found: dict[str, str]) -> PageRequest:
+    """The part that C{limit}, C{cursor} and C{offset} ask for; L{Invalid} where they are none."""
     limit, offset = found.get("limit", str(LIMIT)), found.get("offset", "0")
     if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= MAX_LIMIT:
         raise Invalid(f"limit: must be a number from 1 to {MAX_LIMIT}.")
     if not re.fullmatch("[0-9]{1,9}", offset):
         raise Invalid("offset: must be a number from 0.")
-    return Page(int(limit), int(offset))
+    cursor = found.get("cursor", "")
+    if cursor and int(offset):
+        raise Invalid("offset: is for lists without a cursor.")
+    return PageRequest(int(limit), int(offset), cursor)
 
 
 def project(found: dict[str, str]) -> str | None:

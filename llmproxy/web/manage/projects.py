@@ -8,7 +8,7 @@ from typing import ClassVar
 from llmproxy.model import Project
 from llmproxy.web.manage.bodies import ProjectChange, ProjectCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, Operation
-from llmproxy.web.manage.paging import page, query
+from llmproxy.web.manage.paging import PAGE, listed, page, query
 from llmproxy.web.manage.views import ProjectList, ProjectView, Revoked, project_json
 from llmproxy.web.respond import Answer, as_json
 
@@ -16,7 +16,7 @@ from llmproxy.web.respond import Answer, as_json
 class Projects(Endpoint):
     path = "/manage/projects"
     operations: ClassVar = {
-        b"GET": Operation("list_projects", "List projects, oldest first.", ProjectList, query=("limit", "offset")),
+        b"GET": Operation("list_projects", "List projects, oldest first.", ProjectList, query=PAGE),
         b"POST": Operation(
             "create_project", "Create a project.", ProjectView, ProjectCreate, 201, action="project.create"
         ),
@@ -24,7 +24,7 @@ class Projects(Endpoint):
 
     async def list_projects(self, call: Call) -> Answer:
         part = page(query(call.request.uri, call.operation.query))
-        return as_json(part.of(await self.desk.projects.list_projects(), project_json))
+        return await listed(await self.desk.projects.project_page(part), project_json, self.desk.clock)
 
     async def create_project(self, call: Call) -> Answer:
         body = read(ProjectCreate, call.body, self.desk.known())

@@ -9,7 +9,7 @@ from llmproxy.errors import Conflict
 from llmproxy.model import Token
 from llmproxy.web.manage.bodies import Limits, TokenChange, TokenCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, Operation
-from llmproxy.web.manage.paging import page, project, query
+from llmproxy.web.manage.paging import PAGE, listed, page, project, query
 from llmproxy.web.manage.views import TokenIssued, TokenList, TokenView, token_json
 from llmproxy.web.respond import Answer, as_json
 
@@ -19,16 +19,14 @@ EXPIRY = frozenset({"expires_in", "duration_minutes", "expires_at"})
 class Tokens(Endpoint):
     path = "/manage/tokens"
     operations: ClassVar = {
-        b"GET": Operation(
-            "list_tokens", "List tokens, oldest first.", TokenList, query=("project_id", "limit", "offset")
-        ),
+        b"GET": Operation("list_tokens", "List tokens, oldest first.", TokenList, query=("project_id", *PAGE)),
         b"POST": Operation("create_token", "Issue a token.", TokenIssued, TokenCreate, 201, action="token.create"),
     }
 
     async def list_tokens(self, call: Call) -> Answer:
         asked = query(call.request.uri, call.operation.query)
-        part = page(asked)
-        return as_json(part.of(await self.desk.tokens.list_tokens(project(asked)), token_json))
+        found = await self.desk.tokens.token_page(page(asked), project(asked))
+        return await listed(found, token_json, self.desk.clock)
 
     async def create_token(self, call: Call) -> Answer:
         body = read(TokenCreate, call.body, self.desk.known())

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import date
+from functools import partial
 from typing import Any, ClassVar
 
 from llmproxy.errors import Invalid
-from llmproxy.ledger.sql import GROUPS, SUMS, Question, Report
-from llmproxy.web.manage.endpoint import Call, Endpoint, Operation
-from llmproxy.web.manage.paging import page, project, query
+from llmproxy.ledger.sql import GROUPS, SUMS, Question, Rows
+from llmproxy.web.manage.endpoint import Call, Endpoint, Operation, Reporting
+from llmproxy.web.manage.paging import PAGE, page, project, query
 from llmproxy.web.manage.views import UsageReport
-from llmproxy.web.respond import NO_STORE, NOSNIFF, Answer, as_json
+from llmproxy.web.respond import NO_STORE, NOSNIFF, Answer, Streamed, as_json
 
-QUERY = ("group_by", "from", "to", "format", "limit", "offset")
+QUERY = ("group_by", "from", "to", "format", *PAGE)
 NAMES = {"project": "project_id", "token": "token_id"}  # of a group's column; all others have the group's own
 
 _CSV = b"Content-Type: text/csv; charset=utf-8; header=present"
@@ -33,9 +34,9 @@ class Usage(Endpoint):
         )
     }
 
-    async def report_usage(self, call: Call) -> Answer:
+    async def report_usage(self, call: Call) -> Answer | Streamed:
         found = query(call.request.uri, call.operation.query)
-        return await _answer(call, self.desk.usage.report, found, project(found) or "")
+        return await _answer(self.desk.usage, found, project(found) or "")
 
 
 class ProjectUsage(Endpoint):
@@ -44,26 +45,45 @@ class ProjectUsage(Endpoint):
         b"GET": Operation("report_project_usage", "The same of one project.", UsageReport, query=QUERY)
     }
 
-    async def report_project_usage(self, call: Call) -> Answer:
+    async def report_project_usage(self, call: Call) -> Answer | Streamed:
         found = query(call.request.uri, call.operation.query)
         await self.desk.projects.get_project_by_id(call.id)
-        return await _answer(call, self.desk.usage.report, found, call.id)
+        return await _answer(self.desk.usage, found, call.id)
 
 
-async def _answer(call: Call, report: Any, found: dict[str, str], project_id: str) -> Answer:
-    part = page(found)
-    question = Question(_groups(found), _day(found, "from"), _day(found, "to"), project_id, part.limit, part.offset)
+async def _answer(usage: Reporting, found: dict[str, str], project_id: str) -> Answer | Streamed:
+    question = Question(_groups(found), _day(found, "from"), _day(found, "to"), project_id, page(found))
     shown_as = found.get("format", "json")
     if shown_as not in ("json", "csv"):
         raise Invalid("format: must be json or csv.")
-    answer: Report = await report(question)
-    rows = [{NAMES.get(name, name): value for name, value in row.items()} for row in answer.rows]
+    if shown_as == "csv" and not found.keys() & set(PAGE):
+        return await _whole(question.by, await usage.export(question))
+    answer = await usage.report(question)
     if shown_as == "csv":
-        columns = [*(NAMES.get(name, name) for name in question.by), *SUMS]
-        return Answer(200, as_csv(columns, rows), (_CSV, NO_STORE, NOSNIFF))
-    for row in rows:
+        lines = (b"X-Next-Cursor: " + answer.next_cursor.encode(),) if answer.next_cursor else ()
+        return Answer(200, as_csv(question.by, answer.items, heading=True), (_CSV, NO_STORE, NOSNIFF, *lines))
+    shown = [{NAMES.get(name, name): value for name, value in row.items()} for row in answer.items]
+    for row in shown:
         row["cost_usd"] = round(row["cost_usd"], 12)
-    return as_json({"data": rows, "total": answer.total})
+    return as_json({"data": shown, "total": answer.total, "next_cursor": answer.next_cursor or None})
+
+
+async def _whole(by: Sequence[str], rows: Rows) -> Streamed:
+    """All of a report; once its first rows are there."""
+    render = partial(as_csv, by)
+
+    async def parts(part: bytes) -> AsyncIterator[bytes]:
+        yield as_csv(by, (), heading=True)
+        while part:
+            yield part
+            part = await rows.part(render)
+
+    try:
+        first = await rows.part(render)
+    except Exception:
+        await rows.close()
+        raise
+    return Streamed(200, parts(first), (_CSV, NO_STORE, NOSNIFF), rows.close)
 
 
 def _groups(found: Mapping[str, str]) -> tuple[str, ...]:
@@ -84,12 +104,13 @@ def _day(found: Mapping[str, str], name: str) -> str:
     raise Invalid(f"{name}: must be a day such as 2026-11-25, in UTC.")
 
 
-def as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
+def as_csv(by: Sequence[str], rows: Sequence[Mapping[str, Any]], *, heading: bool = False) -> bytes:
     """As RFC 4180 has it; text that a spreadsheet would take for a formula has a quote before it."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(columns)
-    writer.writerows([_cell(row[name]) for name in columns] for row in rows)
+    if heading:
+        writer.writerow([*(NAMES.get(name, name) for name in by), *SUMS])
+    writer.writerows([_cell(row[name]) for name in (*by, *SUMS)] for row in rows)
     return text.getvalue().encode("utf-8", "replace")
 
 

@@ -54,7 +54,8 @@ class ProjectList(BaseModel):
     """One page of the projects, oldest first."""
 
     data: list[ProjectView]
-    total: int
+    total: int | None = Field(description="How many there are in all; null behind a cursor.")
+    next_cursor: str | None = Field(description="Where the next page begins; null where this is the last.")
 
 
 class TokenFacts(BaseModel):
@@ -90,7 +91,8 @@ class TokenList(BaseModel):
     """One page of the tokens, oldest first."""
 
     data: list[TokenView]
-    total: int
+    total: int | None = Field(description="How many there are in all; null behind a cursor.")
+    next_cursor: str | None = Field(description="Where the next page begins; null where this is the last.")
 
 
 class Revoked(BaseModel):
@@ -124,7 +126,8 @@ class UsageReport(BaseModel):
     """One page of a report."""
 
     data: list[UsageRow]
-    total: int
+    total: int | None = Field(description="How many there are in all; null behind a cursor.")
+    next_cursor: str | None = Field(description="Where the next page begins; null where this is the last.")
 
 
 def project_json(project: Project, standings: list[Standing] | None = None) -> dict[str, object]:

@@ -34,9 +34,10 @@ class Pages(Resource):
     isLeaf = True
 
     def render(self, request: Request) -> bytes:
-        offset = int(request.args[b"offset"][0])
-        data = [{"id": n} for n in range(5)][offset : offset + 2]
-        return json.dumps({"data": data, "total": 5}).encode()
+        begin = int(request.args.get(b"cursor", [b"0"])[0])
+        data = [{"id": n} for n in range(5)][begin : begin + 2]
+        following = str(begin + 2) if begin + 2 < 5 else None
+        return json.dumps({"data": data, "total": None if begin else 5, "next_cursor": following}).encode()
 
 
 class ServerTests(DaemonTestCase):

@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import select
 from twisted.internet.defer import Deferred, gatherResults
 
+from llmproxy.errors import Invalid, StoreUnavailable
 from llmproxy.ledger.sql import CLOSED, Batch, Books, Question
 from llmproxy.limits.charges import charges
-from llmproxy.model import LedgerLine
+from llmproxy.model import LedgerLine, PageRequest
 from llmproxy.store.store import Store
 from llmproxy.store.tables import journals, ledger
 from tests.unit.store.contract import Calendar, new_store
@@ -29,6 +30,9 @@ class BooksContract:
 
     assertEqual: Any
     assertIsNone: Any
+    assertTrue: Any
+    assertRaises: Any
+    assertFailure: Any
     addCleanup: Any
     store: Store
     books: Books
@@ -46,7 +50,7 @@ class BooksContract:
     async def sums(self, by: str, **more: Any) -> list[tuple[Any, ...]]:
         report = await self.books.report(Question(tuple(by.split(",")) if by else (), **more))
         names = [*(by.split(",") if by else ()), "requests", "input_tokens", "output_tokens", "cost_usd"]
-        return [tuple(row[name] for name in names) for row in report.rows]
+        return [tuple(row[name] for name in names) for row in report.items]
 
     async def ids(self) -> list[str]:
         found: list[str] = await self.store.read(lambda c: list(c.scalars(select(ledger.c.id).order_by(ledger.c.id))))
@@ -124,9 +128,54 @@ class BooksContract:
         self.assertEqual(await self.sums("month,api", project_id="p1"), [("2025-11", "openai", 3, 30, 15, 1.0)])
         self.assertEqual(await self.sums("day", since="2025-11-26"), [("2025-11-26", 1, 10, 5, 0.5)])
         self.assertEqual(await self.sums("day", until="2025-11-26"), [("2025-11-25", 3, 30, 15, 1.0)])
-        self.assertEqual(await self.sums("token", limit=1, offset=1), [("t2", 1, 10, 5, 0.5)])
-        report = await self.books.report(Question(("token",), limit=1))
-        self.assertEqual((len(report.rows), report.total), (1, 2))
+        self.assertEqual(await self.sums("token", part=PageRequest(1, 1)), [("t2", 1, 10, 5, 0.5)])
+        report = await self.books.report(Question(("token",), part=PageRequest(1)))
+        self.assertEqual((len(report.items), report.total), (1, 2))
+
+    async def test_pages_of_a_report(self) -> None:
+        """In the order of the groups; a cursor goes on behind the last one, and counts nothing again."""
+        days = [line(n, at=AT + n // 4 * DAY, token_id=f"t{n % 4}", input_tokens=n) for n in range(12)]
+        await self.enter(0, 9, *days)
+        for by in ("token,day", "day,token", "token", "month,token"):
+            whole = (await self.books.report(Question(tuple(by.split(","))))).items
+            seen: list[Any] = []
+            question = Question(tuple(by.split(",")), part=PageRequest(3))
+            while True:
+                page = await self.books.report(question)
+                self.assertEqual(page.total, None if question.part.cursor else len(whole))
+                seen += page.items
+                if not page.next_cursor:
+                    break
+                question = question._replace(part=PageRequest(3, cursor=page.next_cursor))
+            self.assertEqual(seen, whole)
+        await self.assertFailure(self.books.report(Question(("day",), part=PageRequest(cursor="x"))), Invalid)
+        self.assertEqual((await self.books.report(Question(("day",), part=PageRequest(3, 3)))), ([], 3, ""))
+
+    async def test_an_export(self) -> None:
+        """All rows of a report, as they were when it began; only so many at once, and each must be closed."""
+        await self.enter(0, 9, *(line(n, at=AT, token_id=f"t{n:04d}", input_tokens=n) for n in range(2500)))
+        question = Question(("token",), part=PageRequest(3))
+        exports = [self.books.export(question) for _ in range(2)]
+        with self.assertRaises(StoreUnavailable):
+            self.books.export(question)
+        rows: list[Any] = []
+
+        def keep(part: list[Any]) -> bytes:
+            rows.extend(part)
+            return b"%d" % len(part)
+
+        self.assertEqual(await exports[0].part(keep), b"1000")
+        await self.enter(9, 10, line(9999, token_id="t9999"))
+        while await exports[0].part(keep):
+            pass
+        self.assertEqual([row["token"] for row in rows], [f"t{n:04d}" for n in range(2500)])
+        self.assertEqual(rows[699]["input_tokens"], 699)
+        for each in exports:
+            await each.close()
+        self.assertEqual(await exports[0].part(keep), b"")
+        last = self.books.export(question)
+        self.assertTrue(await last.part(keep))
+        await last.close()
 
     async def test_what_is_counted_besides(self) -> None:
         """Failures, estimates, and what has no price although it used something."""
@@ -138,7 +187,7 @@ class BooksContract:
             line(3, basis="exact", output_tokens=3, cost_usd=0.0),
             line(4),
         )
-        (row,) = (await self.books.report(Question(()))).rows
+        (row,) = (await self.books.report(Question(()))).items
         told = (row["requests"], row["failed"], row["estimated"], row["unpriced"])
         self.assertEqual(told, (4, 1, 1, 1))
 
@@ -159,7 +208,7 @@ class BooksContract:
 
     async def test_no_lines(self) -> None:
         """A report of nothing."""
-        self.assertEqual((await self.books.report(Question(("project",)))), ([], 0))
+        self.assertEqual((await self.books.report(Question(("project",)))), ([], 0, ""))
         self.assertEqual(await self.sums(""), [(0, 0, 0, 0.0)])
 
     async def test_old_lines_go(self) -> None:

@@ -21,10 +21,11 @@ from llmproxy.errors import (
     UpstreamAuthError,
 )
 from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, ITokenValidator, IWatchable
-from llmproxy.model import UNLIMITED, Allowance, Budget, Changes, Grant, Project, Token
+from llmproxy.model import UNLIMITED, Allowance, Budget, Changes, Grant, PageRequest, Project, Token
 from llmproxy.sealing import Sealer, TokenHasher, derive
 from llmproxy.store import budgets
 from llmproxy.store.changes import KEPT
+from llmproxy.store.pages import encode
 from llmproxy.store.store import Store
 
 MASTER = "an encryption key for tests"
@@ -36,9 +37,10 @@ class Calendar:
 
     def __init__(self) -> None:
         self.now = 1_700_000_000.0
+        self.step = 0.001
 
     def __call__(self) -> float:
-        self.now += 0.001
+        self.now += self.step
         return self.now
 
 
@@ -328,6 +330,56 @@ class StoreContract(ValidatorContract):
         other, _ = await self.token()
         self.assertEqual(await self.store.list_tokens(), [one, two, other])
         self.assertEqual(await self.store.list_tokens(one.project_id), [one, two])
+
+    async def test_pages_of_tokens(self) -> None:
+        """Oldest first, of all or of one project; each page begins where the last one ended, whatever came between."""
+        project = await self.project()
+        mine = [(await self.token(project_id=project.id))[0] for _ in range(5)]
+        other, _ = await self.token()
+        first = await self.store.token_page(PageRequest(2))
+        self.assertEqual((first.items, first.total), (mine[:2], 6))
+        await self.store.delete_project((await self.project()).id)
+        late, _ = await self.token(project_id=project.id)
+        second = await self.store.token_page(PageRequest(4, cursor=first.next_cursor))
+        self.assertEqual((second.items, second.total), ([*mine[2:], other], None))
+        third = await self.store.token_page(PageRequest(4, cursor=second.next_cursor))
+        self.assertEqual(third, ([late], None, ""))
+        self.assertEqual(
+            await self.store.token_page(PageRequest(2, 3), project.id), ([*mine[3:]], 6, self.behind(mine[4]))
+        )
+        self.assertEqual(await self.store.token_page(PageRequest(3, 4), project.id), ([mine[4], late], 6, ""))
+        self.assertEqual(await self.store.token_page(PageRequest(3, 9)), ([], 7, ""))
+        self.assertEqual(await self.store.token_page(PageRequest(), "nobody"), ([], 0, ""))
+
+    def behind(self, item: Token | Project) -> str:
+        return encode([item.created_at, item.id])
+
+    async def test_tokens_of_one_moment(self) -> None:
+        """None is left out or shown twice where the time does not tell them apart."""
+        self.now.step = 0.0
+        project = await self.project()
+        made = [(await self.token(project_id=project.id))[0].id for _ in range(7)]
+        seen: list[str] = []
+        cursor = ""
+        while True:
+            page = await self.store.token_page(PageRequest(2, cursor=cursor))
+            seen += [token.id for token in page.items]
+            cursor = page.next_cursor
+            if not cursor:
+                break
+        self.assertEqual(seen, sorted(made))
+
+    async def test_pages_of_projects(self) -> None:
+        """With the keys of each, masked."""
+        made = [await self.project(name=str(n), api_keys={"openai": OPENAI_KEY}) for n in range(3)]
+        page = await self.store.project_page(PageRequest(2))
+        self.assertEqual(page, (made[:2], 3, self.behind(made[1])))
+        self.assertEqual(await self.store.project_page(PageRequest(2, cursor=page.next_cursor)), (made[2:], None, ""))
+
+    async def test_what_is_no_cursor(self) -> None:
+        for cursor in ("x", "é", "W10", encode(["a", "b"]), encode([1.0]), encode([1.0, "a", "b"]), "A" * 9999):
+            await self.assertFailure(self.store.token_page(PageRequest(cursor=cursor)), Invalid)
+            await self.assertFailure(self.store.project_page(PageRequest(cursor=cursor)), Invalid)
 
     async def test_a_changed_token(self) -> None:
         token, _ = await self.token()

@@ -6,9 +6,19 @@ import csv
 import io
 
 from llmproxy.ledger.sql import SUMS, Question
+from llmproxy.model import PageRequest
 from tests.unit.web.manage.desk import DeskTestCase
 
 FIGURES = {**dict.fromkeys(SUMS, 3), "cost_usd": 0.1 + 0.2}
+
+
+def unchunked(body: bytes) -> str:
+    """The text of a body in chunks."""
+    text, rest = b"", body
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        text, rest = text + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+    return text.decode()
 
 
 class UsageTests(DeskTestCase):
@@ -39,17 +49,40 @@ class UsageTests(DeskTestCase):
         """A part of the rows, and how many there are."""
         reply = self.ask("GET", "/manage/usage?limit=1&offset=1")
         self.assertEqual((len(reply.json["data"]), reply.json["total"]), (1, 2))
-        self.assertEqual((self.usage.asked[0].limit, self.usage.asked[0].offset), (1, 1))
+        self.assertEqual(self.usage.asked[0].part, PageRequest(1, 1))
+
+    def test_pages_behind_a_cursor(self) -> None:
+        """Each page says where the next begins; all are counted once, on the first."""
+        first = self.ask("GET", "/manage/usage?limit=1").json
+        second = self.ask("GET", f"/manage/usage?limit=1&cursor={first['next_cursor']}").json
+        self.assertEqual([row["project_id"] for row in (*first["data"], *second["data"])], ["p1", "p2"])
+        self.assertEqual((first["total"], second["total"], second["next_cursor"]), (2, None, None))
+        self.refused(self.ask("GET", "/manage/usage?cursor=1&offset=1"), 422, "offset")
 
     def test_csv(self) -> None:
         """With a line of headings; what a spreadsheet would calculate is text."""
         reply = self.ask("GET", "/manage/usage?group_by=project,model&format=csv")
         self.assertEqual(reply.code, 200)
-        head, first, second = csv.reader(io.StringIO(reply.body.decode()))
+        head, first, second = csv.reader(io.StringIO(unchunked(reply.body)))
         self.assertEqual(head, ["project_id", "model", *SUMS])
         self.assertEqual(first, ["p1", "gpt-4o", *["3"] * 9, "0.3"])
         self.assertEqual(second[1], "'=1+1")
         self.assertEqual(reply["Content-Type"], "text/csv; charset=utf-8; header=present")
+
+    def test_all_of_a_csv(self) -> None:
+        """It ends with the last row, however many there are; a page of it is as long as was asked for."""
+        self.usage.rows = [{"project": f"p{n:04d}", **FIGURES} for n in range(1001)]
+        reply = self.ask("GET", "/manage/usage?format=csv")
+        self.assertEqual(reply["Transfer-Encoding"], "chunked")
+        body = unchunked(reply.body)
+        rows = list(csv.reader(io.StringIO(body)))
+        self.assertEqual([row[0] for row in rows], ["project_id", *(f"p{n:04d}" for n in range(1001))])
+        self.assertEqual(self.usage.open, 0)
+        page = self.ask("GET", "/manage/usage?format=csv&limit=2")
+        self.assertEqual(len(page.body.splitlines()), 3)
+        self.assertEqual(page["X-Next-Cursor"], "2")
+        self.assertEqual(self.ask("HEAD", "/manage/usage?format=csv").body, b"")
+        self.assertEqual(self.usage.open, 0)
 
     def test_one_project(self) -> None:
         """Its own alone; 404 for one that is not there."""

@@ -1,0 +1,63 @@
+"""Pages of a list by keyset: the next one begins behind the last row of this one, wherever that is."""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tuple_
+
+from llmproxy.errors import Invalid
+from llmproxy.model import PageRequest
+
+MAX_CURSOR = 4096  # characters
+
+
+def encode(values: Sequence[str | float]) -> str:
+    """A cursor that stands behind the row with these values in the columns that the list is ordered by."""
+    return urlsafe_b64encode(json.dumps(list(values), separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def decode(cursor: str, kinds: Sequence[type]) -> list[Any]:
+    """The values of a cursor, one of each kind (C{str} or C{float}); L{Invalid} where it is none of this list."""
+    try:
+        if len(cursor) > MAX_CURSOR:
+            raise ValueError
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        values = json.loads(urlsafe_b64decode(padded))
+        if [type(value) for value in values] != list(kinds) or encode(values) != cursor:
+            raise ValueError
+        "".join(value for value in values if isinstance(value, str)).encode()
+    except (ValueError, TypeError, RecursionError):
+        raise Invalid("cursor: is none that this list has given out.") from None
+    return list(values)
+
+
+def behind(columns: Sequence[ColumnElement[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
+    """Whether a row comes after the one with these values, in the order of these columns."""
+    return tuple_(*columns) > tuple_(*values)
+
+
+def page(
+    connection: Connection, wanted: Select[Any], by: Sequence[ColumnElement[Any]], request: PageRequest
+) -> tuple[list[Row[Any]], str]:
+    """The rows of one page, in the order of these columns, which are among those that are wanted, and the next cursor.
+
+    The first column is a number, the others are text.
+    """
+    if request.cursor:
+        kinds = [float, *(str for _ in by[1:])]
+        wanted = wanted.where(behind(by, decode(request.cursor, kinds)))
+    found = connection.execute(wanted.order_by(*by).limit(request.limit + 1).offset(request.offset)).all()
+    rows = list(found[: request.limit])
+    last = rows[-1]._mapping if len(found) > request.limit else None
+    return rows, "" if last is None else encode([last[column] for column in by])
+
+
+def total(connection: Connection, wanted: Select[Any], request: PageRequest) -> int | None:
+    """How many rows there are in all; C{None} on pages behind a cursor, which do not count them again."""
+    if request.cursor:
+        return None
+    return connection.scalar(select(func.count()).select_from(wanted.order_by(None).subquery())) or 0
