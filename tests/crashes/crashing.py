@@ -6,6 +6,7 @@ import json
 import random
 import sqlite3
 import time
+import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -14,7 +15,7 @@ from threading import Event
 from typing import Any, NamedTuple
 
 from tests.processes import Daemon
-from tests.stack import Stack
+from tests.stack import Stack, eventually
 
 AT_ONCE = 16
 CHAT = "/v1/chat/completions"
@@ -55,21 +56,27 @@ class Crashes:
         made = stack.manage("POST", "/manage/tokens", {"project_id": stack.project, "name": "crash", **budgets})
         self._token, self._id = str(made["token"]), str(made["id"])
 
-    def crash(self, times: int, seconds: float = 0.6) -> None:
-        """Load for about so long, C{kill -9}, and the next daemon, so many times."""
+    def crash(self, times: int, requests: int = 60) -> None:
+        """Load until about so many requests were sent on, C{kill -9}, and the next daemon, so many times."""
         for number in range(times):
-            self._load_and_kill(self._stack.daemon, self._rng.uniform(seconds / 2, seconds * 3 / 2))
+            self._load_and_kill(self._stack.daemon, self._rng.randint(requests // 2, requests * 3 // 2))
             self._stack.daemon = self._stack.another(f"after-{number + 1}")
             self._stack.daemon.start()
 
-    def _load_and_kill(self, daemon: Daemon, seconds: float) -> None:
-        over = Event()
+    def _load_and_kill(self, daemon: Daemon, requests: int) -> None:
+        over, before = Event(), self._received()
         with ThreadPoolExecutor(AT_ONCE) as many:
             for _ in range(AT_ONCE):
                 many.submit(self._spend, daemon.port, over)
-            time.sleep(seconds)
-            daemon.kill()
-            over.set()
+            try:
+                eventually(lambda: self._received() >= before + requests, 20)
+            finally:
+                daemon.kill()
+                over.set()
+
+    def _received(self) -> int:
+        with urllib.request.urlopen(f"{self._stack.simulator.url}/-/stats", timeout=10) as answer:
+            return int(json.loads(answer.read())["requests"])
 
     def _spend(self, port: int, over: Event) -> None:
         rng = random.Random(self._rng.random())
