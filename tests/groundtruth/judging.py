@@ -27,7 +27,8 @@ class Row:
     """One kind of calls. Amounts are nano-dollars.
 
     @ivar right: Those to the nano-dollar; C{unknown}: the ledger says that it does not know what they cost;
-        C{estimated}: it says that it estimates; C{wrong}: it says another amount, and that this is exact.
+        C{estimated}: it says that it estimates; C{wrong}: it says another amount, or other tokens, and
+        that these are exact.
     """
 
     calls: int = 0
@@ -63,6 +64,8 @@ def _add(row: Row, ask: Ask, billed: Sequence[Any], entered: Sequence[Any]) -> N
     row.invoice += paid
     row.ledger += said
     name = _part(paid, said, entered)
+    if name == "right" and not _same_tokens(billed, entered):
+        name = "wrong"
     row.parts[name].calls += 1
     row.parts[name].amount += paid - said
     if name == "wrong" and len(row.examples) < 3:
@@ -78,6 +81,26 @@ def _part(paid: float, said: float, entered: Sequence[Any]) -> str:
     if any(line["cost_usd"] is None for line in entered) and not said:
         return "unknown"
     return "estimated" if any(line["basis"] == "estimated" for line in entered) else "wrong"
+
+
+_READ = ("input", "cached", "written", "written_1h", "audio", "cached_audio", "image", "tool", "compaction_input")
+_MADE = ("output", "reasoning", "audio_output", "image_output", "compaction_output")
+_TOKENS = {
+    "input_tokens": _READ,
+    "cached_tokens": ("cached", "cached_audio"),
+    "cache_write_tokens": ("written", "written_1h"),
+    "output_tokens": _MADE,
+}
+
+
+def _same_tokens(billed: Sequence[Any], entered: Sequence[Any]) -> bool:
+    """Whether the ledger has the tokens that were paid for, where it says that it counted them."""
+    if not all(line["basis"] == "exact" for line in entered[:1]):
+        return True
+    return all(
+        sum(line[name] for line in entered) == sum(line["units"].get(unit, 0) for line in billed for unit in units)
+        for name, units in _TOKENS.items()
+    )
 
 
 _SHOWN = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "cost_usd", "basis", "answered")

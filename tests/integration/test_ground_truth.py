@@ -87,14 +87,16 @@ def test_every_call_is_on_the_invoice_once(books: Books) -> None:
         ({"cost_usd": 0.001, "basis": "exact"}, "right"),
         ({"cost_usd": 0.0010001, "basis": "exact"}, "wrong"),
         ({"cost_usd": 0.0, "basis": "exact"}, "wrong"),
+        ({"cost_usd": 0.001, "basis": "exact", "input_tokens": 2}, "wrong"),
         ({"cost_usd": None, "basis": "exact"}, "unknown"),
         ({"cost_usd": 0.002, "basis": "estimated"}, "estimated"),
         (None, "wrong"),
     ],
 )
 def test_the_judge(line: dict[str, Any] | None, part: str) -> None:
-    """A cost that is a hair too high, 0, or on no line at all is wrong."""
-    shown = dict.fromkeys(("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "answered"))
+    """A cost that is a hair too high, 0, or on no line at all is wrong, and so are tokens that nobody paid for."""
+    shown: Any = dict.fromkeys(("cached_tokens", "cache_write_tokens", "output_tokens"), 0) | {"input_tokens": 1}
+    shown |= {"answered": ""}
     bill = {"nano_usd": 1e6, "units": {"input": 1}}
     rows: dict[str, Row] = judged([Ask("kind", "/", {}, {})], {0: [bill]}, {0: [] if line is None else [shown | line]})
     assert [name for name in rows["kind"].parts if rows["kind"].has(name)] == [part]
