@@ -17,19 +17,21 @@ from llmproxy.redis.errors import RedisRefused, RedisUnavailable
 Message = Callable[[bytes, bytes], object]
 
 STALLED = 1.0  # seconds for which a reply may be overdue before its connection is given up
+BUSY = 0.005  # seconds by which a timer may be late in a process that is not busy
 LARGEST = 128 * 1024 * 1024  # bytes that may arrive without completing a reply
 
 
 class Sent:
     """A command that was sent and has no reply yet."""
 
-    __slots__ = ("answer", "deadline", "end", "overdue", "seen", "size", "timeout")
+    __slots__ = ("answer", "deadline", "end", "latest", "overdue", "seen", "size", "timeout")
 
     def __init__(self, answer: Deferred[Any], now: float, timeout: float, patience: float, size: int) -> None:
         self.answer = answer
         self.timeout = timeout
         self.deadline = now + timeout
         self.end = self.deadline + patience
+        self.latest = self.deadline + STALLED
         self.size = size
         self.seen = 0
         self.overdue = False
@@ -172,7 +174,15 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
             self._due = due
 
     def _look(self) -> None:
-        """Look again when sockets were read: where this process was busy, the reply may wait to be read already."""
+        """Look again when sockets were read: where this process was busy, the reply may wait to be read already.
+
+        What is sent in a turn of the reactor leaves at its end: where that was late, Redis has its time from then on.
+        """
+        now = self._clock.seconds()
+        for command in self._sent if now - self._due > BUSY else ():
+            if not command.overdue:
+                command.deadline = min(now + command.timeout, command.latest)
+                command.end = max(command.end, command.deadline)
         self._timer = self._clock.callLater(0, self._end_late)
 
     def _end_late(self) -> None:

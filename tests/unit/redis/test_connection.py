@@ -126,6 +126,19 @@ class Behaviour:
         self.assertEqual(self.successResultOf(asked), b"PONG")
         self.assertTrue(self.connection.ready)
 
+    def test_sent_in_a_turn_that_took_long(self) -> None:
+        """A command leaves at the end of the reactor's turn, and Redis has its time from then on; but not for ever."""
+        asked = self.send(timeout=0.05)
+        self.clock.advance(0.4)
+        self.clock.advance(0.04)
+        self.receive(b"+PONG\r\n")
+        self.assertEqual(self.successResultOf(asked), b"PONG")
+        silent = self.send(timeout=0.05)
+        for _ in range(3):
+            self.assertNoResult(silent)
+            self.clock.advance(0.4)
+        self.failureResultOf(silent, RedisUnavailable)
+
     def test_a_process_that_was_stopped(self) -> None:
         """What is late is then given up, but not yet the connection: its reply may be on its way."""
         asked = self.send(timeout=0.05)
