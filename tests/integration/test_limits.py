@@ -20,6 +20,7 @@ from tests.stack import Reply, Stack, eventually
 
 CHAT = "/v1/chat/completions"
 LEASE = 3.0
+CRASHES = 5
 BODY = json.dumps({"model": "gpt-4o", "max_tokens": 400, "messages": [{"role": "user", "content": "x" * 200}]}).encode()
 STREAM = json.dumps(
     {"model": "gpt-4o", "max_tokens": 400, "stream": True, "messages": [{"role": "user", "content": "x"}]}
@@ -41,6 +42,16 @@ def cost(answers: Iterable[Reply]) -> float:
     """What the provider charges for these, by what it told in each of them."""
     told = [answer.json["usage"] for answer in answers if answer.status == 200]
     return sum(usage["prompt_tokens"] * 2.5 + usage["completion_tokens"] * 10 for usage in told) / 1e6
+
+
+def _calls_until_it_dies(stack: Stack, token: str) -> int:
+    """How many were answered."""
+    answered = 0
+    while True:
+        try:
+            answered += stack.ask("POST", CHAT, BODY, {"X-Sim-Delay": "0.02"}, token=token).status == 200
+        except (OSError, HTTPException):
+            return answered
 
 
 class TestOneDaemon:
@@ -83,6 +94,29 @@ class TestOneDaemon:
             stack.daemon.start()
             # Its journal is entered at the next start, and what it had in advance given back.
             eventually(lambda: standing(stack, token_id, "budget_tokens")["used"] == spent, 20)
+
+    def test_a_budget_after_many_crashes(self, tmp_path: Path) -> None:
+        """What killed processes had in advance, and what their requests under way had claimed, comes back: when their
+        journals are entered the budget has lost what the ledger says, to the cent's thousandth."""
+        with Stack(tmp_path) as stack:
+            token, token_id = limited(stack, budget_usd="5/month")
+            answered = 0
+            for _ in range(CRASHES):
+                with ThreadPoolExecutor(8) as clients:
+                    running = [clients.submit(_calls_until_it_dies, stack, token) for _ in range(8)]
+                    time.sleep(1.2)
+                    stack.daemon.kill()
+                    answered += sum(each.result() for each in running)
+                stack.daemon.start()
+
+            def both() -> tuple[float, float]:
+                rows = stack.manage("GET", f"/manage/usage?group_by=token&project_id={stack.project}")["data"]
+                billed = sum(row["cost_usd"] for row in rows if row["token_id"] == token_id)
+                return billed, standing(stack, token_id, "budget_usd")["used"]
+
+            eventually(lambda: (found := both())[0] > 0 and found[1] == pytest.approx(found[0], abs=1e-5), 60)
+            print(f"{CRASHES} crashes, {answered} answers: in the ledger and of the budget {both()}")
+            assert answered > 0
 
     def test_no_use_is_lost_where_nothing_was_sent(self, stack: Stack) -> None:
         """max_requests counts what was sent: a provider that cannot be reached costs no use."""
@@ -225,4 +259,16 @@ def test_redis_is_lost_and_comes_back(four: Four) -> None:
 
         eventually(through, 10)
     # This Redis keeps nothing on its disk; what was spent before is known all the same.
+    eventually(lambda: standing(stack, token_id, "budget_usd")["used"] == pytest.approx(cost(answers), abs=1e-9), 15)
+
+
+def test_redis_is_flushed(four: Four) -> None:
+    """Rates, requests at once and budgets go on from where they were, whichever daemon one asks."""
+    stack, daemons, redis = four
+    token, token_id = limited(stack, requests_per_minute=20, budget_usd="1/day")
+    answers = [stack.ask("POST", CHAT, BODY, token=token, port=daemon.port) for daemon in daemons * 3]
+    redis.command("FLUSHALL")
+    time.sleep(1.5)  # within a second every daemon says what it uses
+    answers += [stack.ask("POST", CHAT, BODY, token=token, port=daemon.port) for daemon in daemons * 6]
+    assert [answer.status for answer in answers].count(200) == 20
     eventually(lambda: standing(stack, token_id, "budget_usd")["used"] == pytest.approx(cost(answers), abs=1e-9), 15)
