@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -121,3 +124,23 @@ def test_on_a_budget_that_is_used_up(crowded: Stack) -> None:
 def next_one(stack: Stack, token: str) -> int:
     """How one more is answered."""
     return stack.ask("POST", "/v1/chat/completions", BODY, token=token).status
+
+
+def test_while_the_database_is_locked(tmp_path: Path) -> None:
+    """Two hundred at once, again and again, while somebody else holds the lock of SQLite for two seconds: all are
+    answered, and afterwards as before."""
+    with Stack(tmp_path, more=ROOM) as stack:
+        token = limited(stack, 1000)
+        assert judged(crowd(stack, token, 200), 1000) == {(200, ""): 200}  # what it has in advance is soon used up
+        other = sqlite3.connect(tmp_path / "llmproxy.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        try:
+            with ThreadPoolExecutor(1) as aside:
+                crowding = aside.submit(lambda: [crowd(stack, token, 200) for _ in range(3)])
+                time.sleep(2)
+                other.execute("ROLLBACK")
+                for replies in crowding.result():
+                    assert set(judged(replies, 1000)) <= {(200, ""), (503, "limits_unavailable")}
+        finally:
+            other.close()
+        assert judged(crowd(stack, token, 200), 1000) == {(200, ""): 200}

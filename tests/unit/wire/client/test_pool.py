@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, DNSLookupError, TCPTimedOutError
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.error import TimeoutError as ConnectTimeout
@@ -458,3 +458,16 @@ class ClosingTests(PoolCase):
         self.clock.advance(GRACE)
         self.assertTrue(wire.aborted)
         wire.lose()
+
+
+class CrowdTests(PoolCase):
+    def test_a_thousand_wait_for_what_fails_at_once(self) -> None:
+        """Each is told; none is lost in a stack that was overrun."""
+        self.make(conns=1, waiting=1000)
+        crowd = [self.ask() for _ in range(1001)]
+        refused = self.endpoint.refuse
+        self.endpoint.connect = lambda factory: fail(Refused())
+        refused(Refused())
+        for exchange in crowd:
+            self.failureResultOf(exchange.answered, errors.UpstreamUnreachable)
+        self.assertEqual(self.pool.open, 0)
