@@ -116,7 +116,7 @@ class MeterTests(SynchronousTestCase):
         meter = self.meter(lines)
         for piece in pieces:
             meter.feed(piece)
-        used = meter.measured(asked="gpt-4o", given=lambda: PromptEstimate(400, 400), complete=True, at=1_764_000_000.0)
+        used = meter.measured(asked="gpt-4o", given=lambda: PromptEstimate(100, 400), complete=True, at=1_764_000_000.0)
         return meter.error, used.basis, used.input_tokens
 
     def test_stream(self) -> None:

@@ -82,7 +82,7 @@ class MeterTests(unittest.TestCase):
         for at in range(0, len(data), 11):
             meter.feed(data[at : at + 11])
         return meter.measured(
-            asked="amazon.nova-pro-v1:0", given=lambda: PromptEstimate(40, 40), complete=True, at=1.7e9
+            asked="amazon.nova-pro-v1:0", given=lambda: PromptEstimate(10, 40), complete=True, at=1.7e9
         ), meter.error
 
     def test_counts_are_exact(self) -> None:
