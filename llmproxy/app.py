@@ -54,7 +54,7 @@ from llmproxy.limits.counters.memory import MemoryCounters
 from llmproxy.limits.counters.redis import RedisCounters
 from llmproxy.limits.in_flight import Shares
 from llmproxy.limits.limiter import Quota
-from llmproxy.metering.catalog import Meters, own_prices, provider
+from llmproxy.metering.catalog import Meters, Operations, own_prices, provider
 from llmproxy.metering.prices import Prices
 from llmproxy.metering.worst import Worst
 from llmproxy.model import RequestRecord
@@ -143,7 +143,8 @@ def forwarding(
     keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
     caching = _caching(settings, reactor, now)
     refusals = RepeatedEntries(audit, clock)
-    worst = Worst(Prices(own_prices(settings.prices)), {name: provider(api) for name, api in settings.apis.items()})
+    providers, operations = {name: provider(api) for name, api in settings.apis.items()}, Operations(settings)
+    worst = Worst(Prices(own_prices(settings.prices)), providers, operations)
     quota = Quota(counters, settings.limits, settings.apis, now, worst)
     journey = Journey(
         routes=routes,
@@ -159,6 +160,7 @@ def forwarding(
         caching=caching,
         quota=quota,
         meters=Meters(settings),
+        operations=Operations(settings),
         ledger=ledger,
     )
     return Parts(routes, journey, keys, upstreams, shares, quota, tuple(agents.values()), refusals, caching)

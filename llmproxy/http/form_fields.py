@@ -13,6 +13,7 @@ from llmproxy.http.content_measure import ContentMeasure
 from llmproxy.http.media_heads import MAX_HEAD_BYTES, Medium, medium
 
 MAX_VALUE_BYTES = 64 * 1024  # of a field that is kept
+MAX_NAME_BYTES = 1024  # of a file that is read as if it were a field, in case a server does so
 MAX_PARTS = 1024
 MAX_FIELDS = 10_000
 MAX_HEADER_BYTES = 4096
@@ -38,11 +39,11 @@ class Fields:
         self.complete = False
         self.steps = 0
 
-    def _found(self, name: str, raw: bytes) -> None:
-        if name in self.members or name in self.oversize:
+    def _found(self, name: str, raw: bytes, *, is_file: bool = False) -> None:
+        if not is_file and (name in self.members or name in self.oversize):
             self.repeated.add(name)
-        if len(raw) > MAX_VALUE_BYTES:
-            self.members.pop(name, None)
+        if len(raw) > MAX_VALUE_BYTES or (is_file and len(raw) > MAX_NAME_BYTES):
+            self.members[name] = ""
             self.oversize.add(name)
         else:
             self.members[name] = raw.decode("utf-8", "replace")
@@ -93,14 +94,15 @@ class MultipartFields(Fields):
     def _take(self, event: MultipartSegment | bytes | bytearray | None) -> None:
         if event is None:
             if self._name is not None:
-                self._found(self._name, bytes(self._value))
+                self._found(self._name, bytes(self._value), is_file=self._head is not None)
             if self._head is not None and self._size:
                 self.media.append(medium(self._type, bytes(self._head), self._size))
             self._name, self._value, self._head = None, bytearray(), None
         elif isinstance(event, MultipartSegment):
             self._size, self._head = 0, None if event.filename is None else bytearray()
             self._type = (event.content_type or "").encode("latin-1", "replace")
-            self._name = event.name if self._wanted(event.name) else None
+            name = event.name.removesuffix("[]")
+            self._name = name if self._wanted(name) else None
             if self._name is not None and event.header("Content-Transfer-Encoding", "binary") not in _PLAIN:
                 self.problem = "The request's form encodes its fields."  # which RFC 7578, section 4.7, has done away
         else:

@@ -15,7 +15,8 @@ from typing import Any
 
 MAX_DEPTH = 512
 MAX_NAME_BYTES = 1024  # of a member's name, as written; none that is wanted is longer
-MAX_VALUE_BYTES = 64 * 1024  # of a value that is kept
+MAX_VALUE_BYTES = 256 * 1024  # of a value that is kept
+MAX_UNIQUE_BYTES = 16 * 1024  # of a value in which names are looked at for one that is there twice
 MAX_STEPS = 200_000  # tokens that are taken one by one
 MAX_ATOM_BYTES = 1024  # of a number
 
@@ -250,7 +251,8 @@ class JsonMembers:
             return value
 
         try:
-            self.members[name] = json.loads(raw.decode("utf-8", "replace"), object_pairs_hook=unique)
+            hook = unique if len(raw) <= MAX_UNIQUE_BYTES else None
+            self.members[name] = json.loads(raw.decode("utf-8", "replace"), object_pairs_hook=hook)
         except (ValueError, RecursionError):
             self.oversize.add(name)  # a number of more digits than can be read, or nested too deep
 

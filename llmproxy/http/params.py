@@ -17,15 +17,19 @@ from llmproxy.http.request_reader import RequestContent
 MAX_VALUE = 1024  # characters of a value that a pattern is tried on
 
 
-def members(content: RequestContent) -> Mapping[str, Any]:
-    """The parameters of a request; L{BodyUnreadable} where they cannot be read, or in more ways than one."""
+def members(content: RequestContent, names: Iterable[str]) -> Mapping[str, Any]:
+    """The parameters of a request; L{BodyUnreadable} where they cannot be read, or in more ways than one.
+
+    @param names: Those that are checked.
+    """
     if content.problem:
         raise BodyUnreadable(content.problem)
     if content.form == "unknown" or not content.complete:
         raise BodyUnreadable
-    if content.repeated:
+    checked = {name.casefold() for name in names}
+    if any(name.casefold() in checked for name in content.repeated):
         raise BodyUnreadable("The request body holds a key twice.")
-    if content.oversize:
+    if any(name.casefold() in checked for name in content.oversize):
         raise BodyUnreadable("The request body holds a parameter of a length that this API cannot check.")
     return content.members
 

@@ -15,20 +15,37 @@ from llmproxy.config.model import Api, LimitSettings
 from llmproxy.config.routes import Route
 from llmproxy.http.request_reader import NO_CONTENT, RequestContent
 from llmproxy.interfaces import ICounters
-from llmproxy.limits import bounds
 from llmproxy.limits import headers as told
-from llmproxy.limits.bounds import Bound
 from llmproxy.limits.plan import Plan, Rule, plan, rules
 from llmproxy.model import Allowance, Claim, Grant, Verdict
 
 REMEMBERED = 4096  # plans
 
 
+class Bound(Protocol):
+    """What a request can use at most; L{metering.worst} has the meanings."""
+
+    @property
+    def input(self) -> int: ...
+    @property
+    def output(self) -> int: ...
+    @property
+    def choices(self) -> int: ...
+    @property
+    def maximum(self) -> str: ...
+    @property
+    def free(self) -> bool: ...
+    @property
+    def tokens(self) -> int: ...
+
+
 class Worst(Protocol):
     """Tells what a request can use and cost at most; L{metering.worst} has the meanings."""
 
-    def input(self, api: str, model: str, content: RequestContent, size: int) -> int: ...
-    def cost(self, api: str, model: str, given: int, made: int, at: float) -> float | None: ...
+    def bound(
+        self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, size: int, output: int
+    ) -> Any: ...
+    def cost(self, api: str, model: str, bound: Any, at: float) -> float | None: ...
 
 
 class Asked(NamedTuple):
@@ -38,9 +55,22 @@ class Asked(NamedTuple):
     @ivar content: What its body says; C{size} is how many bytes that has.
     """
 
+    method: bytes
     model: str
     content: RequestContent = NO_CONTENT
     size: int = 0
+
+
+class Needed(NamedTuple):
+    """What a request claims at most.
+
+    @ivar bound: C{None} where only requests are counted.
+    @ivar money: Nano-dollars.
+    """
+
+    bound: Bound | None = None
+    money: int = 0
+    output_nano: float = 0.0  # for one token of output
 
 
 class Reservation:
@@ -67,12 +97,21 @@ class Reservation:
         self._settle([claim.amount for claim in self.claims], measured=False)
 
     def settle(self, tokens: int, cost: float | None) -> None:
-        """It used so many tokens, and so many dollars; what has no price is charged with nothing."""
-        spent = nano(cost or 0.0)
+        """It used so many tokens, and so many dollars; what has no known price is charged at the worst.
+
+        @param cost: C{None} where nobody knows.
+        """
+        spent = None if cost is None else nano(cost)
         self._settle(
             [
-                1 if (unit := rule.unit) == "requests" else tokens if unit == "tokens" else spent
-                for rule in self.plan.rules
+                1
+                if (unit := rule.unit) == "requests"
+                else tokens
+                if unit == "tokens"
+                else claim.amount
+                if spent is None
+                else spent
+                for rule, claim in zip(self.plan.rules, self.claims, strict=True)
             ]
         )
 
@@ -139,13 +178,14 @@ class Quota:
         when; L{errors.PriceUnknown} and L{errors.LimitsUnavailable} why it cannot be told.
         """
         now = self._now()
-        claims = self._claims(plan, route, asked, now)
+        needed = self._needed(plan, route, asked, now)
+        claims = self._claims(plan, needed, now)
         verdict = self._counters.reserve_now(claims)
         if verdict is None:
-            return self._later(plan, route, claims)
-        return self._reserved(plan, route, claims, verdict)
+            return self._later(plan, route, claims, needed)
+        return self._reserved(plan, route, claims, needed, verdict)
 
-    async def _later(self, plan: Plan, route: Route, claims: Sequence[Claim]) -> Reservation:
+    async def _later(self, plan: Plan, route: Route, claims: Sequence[Claim], needed: Needed) -> Reservation:
         try:
             verdict = await self._counters.reserve(claims)
         except (errors.ProxyError, CancelledError):
@@ -153,18 +193,16 @@ class Quota:
         except Exception as e:
             self._log.failure("Limits could not be counted.")
             raise errors.LimitsUnavailable from e
-        return self._reserved(plan, route, claims, verdict)
+        return self._reserved(plan, route, claims, needed, verdict)
 
-    def _claims(self, plan: Plan, route: Route, asked: Asked, now: float) -> list[Claim]:
-        most = self._bound(route, asked) if plan.counts_tokens else Bound()
-        money = self._money(route, asked, most, now) if plan.counts_money else 0
-        tokens = most.input + most.output
+    def _claims(self, plan: Plan, needed: Needed, now: float) -> list[Claim]:
+        tokens = 0 if needed.bound is None else needed.bound.tokens
         claims: list[Claim] = []
         for rule, always in zip(plan.rules, plan.claims, strict=True):
             if always is not None:
                 claims.append(always)
                 continue
-            amount = money if rule.unit == "usd" else tokens
+            amount = needed.money if rule.unit == "usd" else tokens
             if rule.kind == "budget":
                 span = self._calendar.span(rule.period, now)
                 claims.append(Claim(f"{rule.key}:{span.label}", "budget", rule.limit, amount, span.ends, rule.on_loss))
@@ -172,35 +210,34 @@ class Quota:
                 claims.append(Claim(rule.key, rule.kind, rule.limit, amount, 0.0, rule.on_loss))
         return claims
 
-    def _bound(self, route: Route, asked: Asked) -> Bound:
-        content = asked.content
-        if content.form == "none" or bounds.is_free(route.path):
-            return Bound()
-        return Bound(
-            self._worst.input(route.api_name, asked.model, content, asked.size),
-            bounds.output(route.path, content, self._outputs[route.api_name]),
-        )
+    def _needed(self, plan: Plan, route: Route, asked: Asked, now: float) -> Needed:
+        """What it claims at most.
 
-    def _money(self, route: Route, asked: Asked, most: Bound, now: float) -> int:
-        """Nano-dollars that it may cost at most.
-
-        L{errors.PriceUnknown} where that cannot be known, L{errors.BodyUnreadable} where its body says it in two ways.
+        Where dollars are counted, L{errors.PriceUnknown} where that cannot be known, and L{errors.BodyUnreadable}
+        where its body says it in two ways.
         """
-        content = asked.content
-        if content.form == "none" or bounds.is_free(route.path):
-            return 0
+        if not plan.counts_tokens:
+            return _NOTHING
+        api, model, content = route.api_name, asked.model, asked.content
+        bound = self._worst.bound(
+            asked.method, api, route.path, model, content, asked.size, self._outputs[route.api_name]
+        )
+        if bound.free or not plan.counts_money:
+            return Needed(bound)
         if self._refuse_unpriced:
             _check_readable(content)
-        cost = None
-        if asked.model:
-            cost = self._worst.cost(route.api_name, asked.model, most.input, most.output, now)
+        cost = self._worst.cost(api, model, bound, now) if model else None
         if cost is not None:
-            return nano(cost) + 1  # a nano-dollar more than rounding can take away
+            made = cost - (self._worst.cost(api, model, bound._replace(output=0), now) or 0.0)
+            each = made * NANO / bound.output if bound.output else 0.0
+            return Needed(bound, nano(cost) + 1, each)  # a nano-dollar more than rounding can take away
         if self._refuse_unpriced:
-            raise errors.PriceUnknown if asked.model else errors.PriceUnknown(_NO_MODEL)
-        return 0
+            raise errors.PriceUnknown if model else errors.PriceUnknown(_NO_MODEL)
+        return Needed(bound)
 
-    def _reserved(self, plan: Plan, route: Route, claims: Sequence[Claim], verdict: Verdict) -> Reservation:
+    def _reserved(
+        self, plan: Plan, route: Route, claims: Sequence[Claim], needed: Needed, verdict: Verdict
+    ) -> Reservation:
         now = self._now()
         standings = [
             told.Standing(rule.unit, rule.limit, left, reset)
@@ -211,7 +248,8 @@ class Quota:
         if verdict.refused is None:
             return Reservation(self._counters, plan, claims, verdict.ticket, lines)
         fields = dict(line.decode("ascii").split(": ", 1) for line in lines)
-        raise _refusal(plan.rules[verdict.refused], claims[verdict.refused], verdict, fields, now)
+        rule, claim = plan.rules[verdict.refused], claims[verdict.refused]
+        raise _refusal(rule, claim, verdict, needed, fields, now)
 
     async def standings(self, owner: str, name: str, allowance: Allowance) -> list[Standing]:
         """How the limits of a token or a project stand."""
@@ -229,6 +267,7 @@ class Quota:
         return [Standing(*each) for each in zip(found, used, (claim.ends for claim in claims), strict=True)]
 
 
+_NOTHING = Needed()
 _NO_MODEL = "The request names no model, so what it costs cannot be held against the budget."
 
 
@@ -238,9 +277,11 @@ def _check_readable(content: RequestContent) -> None:
         raise errors.PriceUnknown(f"{content.problem} So what it costs cannot be held against the budget.")
     if not content.complete or (content.problem and not content.members):
         raise errors.BodyUnreadable(content.problem or "The request body could not be read.")
-    name = bounds.ambiguous(content)
-    if name:
-        raise errors.BodyUnreadable(f'The request body has the member "{name}" twice, or of a length beyond all use.')
+    twice = min(content.repeated, default="")
+    if twice:
+        raise errors.BodyUnreadable(f'The request body has the member "{twice}" twice; what it costs is not certain.')
+    if "model" in content.oversize:
+        raise errors.BodyUnreadable("The request body names a model of a length beyond all use.")
 
 
 _NAMED = {
@@ -255,23 +296,60 @@ _ERRORS: dict[str, type[errors.ProxyError]] = {
 }
 
 
-def _refusal(rule: Rule, claim: Claim, verdict: Verdict, fields: Mapping[str, str], now: float) -> errors.ProxyError:
-    """Which limit, whose, and when to try again."""
+def _refusal(
+    rule: Rule, claim: Claim, verdict: Verdict, needed: Needed, fields: Mapping[str, str], now: float
+) -> errors.ProxyError:
+    """Which limit, whose, what was wanted and what is left of it, and when to try again."""
     if verdict.lost:
         return errors.LimitsUnavailable(retry_after=verdict.wait)
+    left = verdict.remaining[verdict.refused] if verdict.refused is not None and verdict.remaining else 0
     if rule.kind != "budget":
         named = _NAMED[rule.name].format(limit=rule.limit)
-        return errors.RateLimited(f"This {rule.owner} is limited to {named}.", retry_after=verdict.wait, headers=fields)
+        said = f"This {rule.owner} is limited to {named}."
+        if rule.unit == "tokens":
+            said = f"{said} {_wanted(rule, claim, left, needed)}"
+        return errors.RateLimited(said, retry_after=verdict.wait, headers=fields)
     wait = verdict.wait if verdict.wait is not None else claim.ends - now if claim.ends else None
     amount = f"${rule.limit / NANO:,.2f}" if rule.unit == "usd" else f"{rule.limit:,} tokens"
     error = _ERRORS[rule.name](
         f"What is left of this {rule.owner}'s budget of {amount} {_PERIODS[rule.period]} does not cover what this "
-        "request may use at most. Ask for fewer output tokens, or have the budget raised.",
+        f"request may use at most. {_wanted(rule, claim, left, needed)}",
         retry_after=wait,
         headers=fields,
     )
     error.retry = wait is not None
     return error
+
+
+def _wanted(rule: Rule, claim: Claim, left: int, needed: Needed) -> str:
+    """What it may use, what is left, and what would fit."""
+    left = max(left, 0)
+    bound = needed.bound
+    told = f"It may use {_amount(rule, claim.amount)}, and {_amount(rule, left)} is left."
+    if bound is None or not bound.maximum or not bound.output:
+        return told
+    parts = f" ({bound.input:,} tokens of input and {bound.output:,} of output)"
+    told = f"It may use {_amount(rule, claim.amount)}{parts}, and {_amount(rule, left)} is left."
+    # Of what is claimed, as much is for output as its tokens are worth: those of the tokens, or of the money for them.
+    fits = _fitting(rule, claim.amount, left, needed)
+    if fits > 0:
+        return f"{told} It would fit with {bound.maximum} up to {fits:,}."
+    return f"{told} Its input alone does not fit."
+
+
+def _fitting(rule: Rule, wanted: int, left: int, needed: Needed) -> int:
+    """The greatest maximum of output with which it would fit; 0 where none would."""
+    bound = needed.bound
+    assert bound is not None
+    each = 1.0 if rule.unit == "tokens" else needed.output_nano
+    return max(int((left - (wanted - bound.output * each)) / each / bound.choices), 0) if each else 0
+
+
+def _amount(rule: Rule, amount: int) -> str:
+    if rule.unit != "usd":
+        return f"{amount:,} tokens"
+    dollars = amount / NANO
+    return f"${dollars:,.2f}" if dollars >= 1 else f"${dollars:.6f}".rstrip("0").rstrip(".")
 
 
 __all__ = ["Asked", "Quota", "Reservation", "Standing"]

@@ -15,12 +15,14 @@ from typing import NamedTuple
 from llmproxy.http.content_measure import TextMeasure
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.metering import media
+from llmproxy.metering.dialects.operation import MediaTokens
 from llmproxy.metering.windows import context_window
 
 BYTES_PER_TOKEN = 4
 MARGIN = 1.3  # of what is reserved over what is likely
 LEAST_TOKENS = 16  # that are reserved beyond
 
+_MEDIA = MediaTokens()
 # Tokens for one of each kind of L{TextMeasure}, in its order.
 _RATES = (1.0, 0.3, 0.5, 0.5, 0.02, 0.7, 0.6, 0.8, 0.9, 1.0, 3.0)
 
@@ -42,11 +44,14 @@ class PromptEstimate(NamedTuple):
     most: int
 
 
-def prompt(content: RequestContent, size: int, provider: str, model: str) -> PromptEstimate:
+def prompt(
+    content: RequestContent, size: int, provider: str, model: str, most_of_media: MediaTokens = _MEDIA
+) -> PromptEstimate:
     """How many tokens a request's input probably is.
 
     @param size: Bytes of its body, by which it goes where that could not be read: no token is shorter than a byte.
     @param provider: Its name in genai-prices, or C{""}.
+    @param most_of_media: What media count for at most.
     """
     if content.form == "none":
         return PromptEstimate(0, 0)
@@ -54,7 +59,7 @@ def prompt(content: RequestContent, size: int, provider: str, model: str) -> Pro
     if content.form == "unknown" or not content.complete:
         return PromptEstimate(min(tokens(size), window), min(max(size, content.size), window))
     text = text_tokens(content.text)
-    likely, most = media.tokens(content.media, content.unseen_media, provider, model)
+    likely, most = media.tokens(content.media, content.unseen_media, provider, model, most_of_media)
     return PromptEstimate(min(round(text + likely), window), min(round(text * MARGIN + LEAST_TOKENS + most), window))
 
 

@@ -13,50 +13,58 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 
-from llmproxy.http.media_heads import Medium
+from llmproxy.http.media_heads import LOWEST_RATES, Medium
+from llmproxy.metering.dialects.operation import MediaTokens
 
-# The most that one picture is, where nothing is known of it; and the usual, where that is less.
+# The most that one picture is with providers whose rule is not known; and the usual.
 _MOST_OF_OTHERS = 4_784
-_SECONDS = {"audio": 32, "video": 300}
-_PAGE_TOKENS, _MOST_PAGE_TOKENS = 2_000, 5_000
+_USUAL_PICTURE = 1_500
+_PAGE_TOKENS = 2_000
 _PAGE_BYTES, _LEAST_PAGE_BYTES = 60_000, 15_000  # of a PDF
 _USUAL_SECONDS_SHARE = 0.25  # sounds are seldom sent at the lowest rate there is
 
 
-def tokens(found: Sequence[Medium], unseen: int, provider: str, model: str) -> tuple[float, float]:
+def tokens(found: Sequence[Medium], unseen: int, provider: str, model: str, most: MediaTokens) -> tuple[float, float]:
     """What they probably are, and what they are at most.
 
     @param unseen: Pictures that are only referred to.
+    @param most: What one counts for at most.
     """
-    each = [_medium(medium, provider, model) for medium in found]
-    unknown = _picture(0, 0, provider, model)
+    if not found and not unseen:
+        return 0, 0
+    each = [_medium(medium, provider, model, most) for medium in found]
+    unknown = _picture(0, 0, provider, model, most)
     return sum(likely for likely, _ in each) + unseen * unknown[0], sum(most for _, most in each) + unseen * unknown[1]
 
 
-def _medium(medium: Medium, provider: str, model: str) -> tuple[float, float]:
+def seconds(found: Sequence[Medium]) -> float:
+    """How long sounds last at most, one after the other."""
+    return sum(medium.seconds or medium.size / LOWEST_RATES[b""] for medium in found)
+
+
+def _medium(medium: Medium, provider: str, model: str, most: MediaTokens) -> tuple[float, float]:
     if medium.kind == "image":
-        return _picture(medium.width, medium.height, provider, model)
-    if medium.kind in _SECONDS:
-        most = medium.seconds * _SECONDS[medium.kind]
-        return most * _USUAL_SECONDS_SHARE, most
+        return _picture(medium.width, medium.height, provider, model, most)
+    if medium.kind in ("audio", "video"):
+        longest = medium.seconds * (most.audio_second if medium.kind == "audio" else most.video_second)
+        return longest * _USUAL_SECONDS_SHARE, longest
     if medium.kind == "document":
-        return (
-            _PAGE_TOKENS * (1 + medium.size // _PAGE_BYTES),
-            _MOST_PAGE_TOKENS * (1 + medium.size // _LEAST_PAGE_BYTES),
-        )
+        return _PAGE_TOKENS * (1 + medium.size // _PAGE_BYTES), most.page * (1 + medium.size // _LEAST_PAGE_BYTES)
     return medium.size / 3, medium.size  # some other text in base64: a document in plain text
 
 
-def _picture(width: int, height: int, provider: str, model: str) -> tuple[float, float]:
+def _picture(width: int, height: int, provider: str, model: str, most: MediaTokens) -> tuple[float, float]:
     if provider == "google" or model.startswith("gemini"):
         return _google(width, height, model)
     if provider in ("anthropic", "aws") or "claude" in model:
         return _anthropic(width, height)
     if provider in ("openai", "azure") or model.startswith(("gpt-", "o1", "o3", "o4", "chatgpt")):
-        exact = _openai(width or 2048, height or 768, model)
-        return (exact, exact) if width else (min(exact, 1105) if "4o-mini" not in model else exact, exact)
+        if width:
+            exact = _openai(width, height, model)
+            return exact, exact
+        return _openai(1024, 1536, model), max(_openai(2048, 768, model), float(most.image))
     if not width:
-        return 1_500, _MOST_OF_OTHERS
+        return _USUAL_PICTURE, max(most.image, _MOST_OF_OTHERS)
     return min(width * height / 750, 1_600), min(width * height / 400 + 100, _MOST_OF_OTHERS)
 
 

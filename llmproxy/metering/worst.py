@@ -1,61 +1,187 @@
-"""What a request can cost at most, before anybody knows what it will use."""
+"""What a request can use and cost at most, before anybody knows what it will use."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from genai_prices.data_snapshot import get_snapshot
 
 from llmproxy.http.request_reader import RequestContent
-from llmproxy.metering import estimating
+from llmproxy.metering import estimating, media
+from llmproxy.metering.catalog import Operations
+from llmproxy.metering.dialects.operation import UNKNOWN, Operation, Units, member, whole_number
 from llmproxy.metering.prices import Prices
 
 REMEMBERED = 4096  # models
 USUAL = 100_000  # tokens of input up to which the price of so many is that of fewer, too
 HELD = 60.0  # seconds for which a price is remembered: some change with the hour
+MOST_TOKENS = 10**9  # what is beyond is not meant
+TRANSCRIPT_TOKENS = 6  # for a second of speech, at most
+PICTURE_TOKENS = 6500  # that one picture is read as, at most, to make another of it
+
+# Where an endpoint is not known, whatever bounds the output of any.
+_MAXIMA: tuple[tuple[str, ...], ...] = (
+    ("max_tokens",),
+    ("max_completion_tokens",),
+    ("max_output_tokens",),
+    ("max_tokens_to_sample",),
+    ("max_gen_len",),
+    ("options", "num_predict"),
+    ("generationConfig", "maxOutputTokens"),
+    ("inferenceConfig", "maxTokens"),
+    ("inferenceConfig", "max_new_tokens"),
+    ("textGenerationConfig", "maxTokenCount"),
+    ("parameters", "max_new_tokens"),
+    ("completion_args", "max_tokens"),
+)
+_CHOICES = (("n",), ("best_of",), ("generationConfig", "candidateCount"))
+UNKNOWN_MEMBERS = frozenset(path[0] for path in (*_MAXIMA, *_CHOICES))
+
+
+class Bound(NamedTuple):
+    """What one request can use at most.
+
+    @ivar input: Tokens of input; C{output}: of output, of all C{choices} together.
+    @ivar units: What it is billed beside, or instead, by unit; C{None} where that cannot be told.
+    @ivar maximum: The member that bounds the output of one choice; C{""} where there is none.
+    @ivar free: Whether nothing is billed, whatever it says.
+    """
+
+    input: int = 0
+    output: int = 0
+    units: Mapping[str, int | float] | None = None
+    choices: int = 1
+    maximum: str = ""
+    free: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """All of them."""
+        more = self.units or _NOTHING
+        return self.input + self.output + int(more.get("input_tokens", 0) + more.get("output_tokens", 0))
+
+
+_NOTHING: Mapping[str, int | float] = {}
+FREE = Bound(units=_NOTHING, free=True)
 
 
 class Worst:
-    """Prices a bound: all input as what costs most, be it read anew or written to the provider's cache.
+    """Bounds what requests use, and prices that: all input as what costs most, be it read anew or written to the
+    provider's cache.
 
     @param providers: The providers' names in genai-prices, by the names of the APIs.
     """
 
-    def __init__(self, prices: Prices, providers: Mapping[str, str]) -> None:
+    def __init__(self, prices: Prices, providers: Mapping[str, str], operations: Operations) -> None:
         self._prices = prices
         self._providers = providers
+        self._operations = operations
         get_snapshot()  # read now, so that no request waits for it
         self._rates: dict[tuple[str, str], tuple[float, tuple[float, float] | None]] = {}
 
-    def input(self, api: str, model: str, content: RequestContent, size: int) -> int:
-        """Tokens of input that a request is at most, as L{estimating} reckons: no more than the model can read.
+    def bound(
+        self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, size: int, output: int
+    ) -> Bound:
+        """What a request can use at most.
 
+        @param model: The model that it names, in its body or its path.
         @param size: Bytes of its body.
+        @param output: Tokens of output where it sets no maximum of its own.
         """
-        return estimating.prompt(content, size, self._providers[api], model).most
+        operation = self._operations.operation(method, api, path)
+        if operation.free or content.form == "none":
+            return FREE
+        provider, members = self._providers[api], content.members
+        known = operation is not UNKNOWN
+        choices = max(1, *(_counts(members, operation.choices if known else _CHOICES) or (1,)))
+        maxima = operation.maxima if known else _MAXIMA
+        most = max(_counts(members, maxima), default=output)
+        makes = operation.makes_text or not known
+        given = 0
+        if operation.takes_text or not known:
+            given = estimating.prompt(content, size, provider, model, operation.media).most
+        return Bound(
+            given,
+            min(most * choices, MOST_TOKENS) if makes else 0,
+            _beside(operation, model, content) if known else _NOTHING,
+            choices,
+            next((".".join(each) for each in maxima if member(members, each) is not None), ".".join(maxima[0]))
+            if makes and maxima
+            else "",
+        )
 
-    def cost(self, api: str, model: str, given: int, made: int, at: float) -> float | None:
-        """USD at most for so many tokens of input and output; C{None} where no price is known."""
-        if given > USUAL:
-            return self._cost(api, model, given, made, at)
+    def cost(self, api: str, model: str, bound: Bound, at: float) -> float | None:
+        """USD at most; C{None} where that cannot be told."""
+        if bound.free:
+            return 0.0
+        if bound.units is None:
+            return None
+        if bound.units or bound.input > USUAL:
+            return self._cost(api, model, bound.input, bound.output, at, bound.units)
         until, rates = self._rates.get((api, model), (0.0, None))
         if at >= until:
             rates = self._rated(api, model, at)
             if len(self._rates) >= REMEMBERED:
                 self._rates.clear()
             self._rates[api, model] = (at + HELD, rates)
-        return None if rates is None else given * rates[0] + made * rates[1]
+        return None if rates is None else bound.input * rates[0] + bound.output * rates[1]
 
     def _rated(self, api: str, model: str, at: float) -> tuple[float, float] | None:
         """USD for a token of input and one of output, at most: long requests may be dearer by the token."""
         given, both = self._cost(api, model, USUAL, 0, at), self._cost(api, model, USUAL, USUAL, at)
         return None if given is None or both is None else (given / USUAL, (both - given) / USUAL)
 
-    def _cost(self, api: str, model: str, given: int, made: int, at: float) -> float | None:
-        plain = {"input_tokens": given, "output_tokens": made}
+    def _cost(
+        self, api: str, model: str, given: int, made: int, at: float, more: Mapping[str, int | float] = _NOTHING
+    ) -> float | None:
+        plain = {name: size for name, size in (("input_tokens", given), ("output_tokens", made)) if size or not more}
+        for unit, size in more.items():
+            plain[unit] = plain.get(unit, 0) + size  # type: ignore[assignment]
         provider = self._providers[api]
         costs = [
             self._prices.cost(api, provider, "", model, units, at)
-            for units in (plain, {**plain, "cache_write_tokens": given})
+            for units in (plain, *([{**plain, "cache_write_tokens": given}] if given else []))
         ]
         return max((cost for cost in costs if cost is not None), default=None)
+
+
+def _beside(operation: Operation, model: str, content: RequestContent) -> Units | None:
+    """What is billed beside the tokens of the text, or instead of them."""
+    if operation.name == "transcription":
+        return _transcribed(model, content)
+    units = (operation.at_most or operation.billed_by_request)(model, content.members)
+    if units and units.get("input_image_tokens") and content.form == "multipart":
+        pictures = sum(medium.kind in ("image", "unknown") for medium in content.media)
+        beyond = units["input_image_tokens"] - PICTURE_TOKENS * pictures
+        if beyond > 0:
+            units["input_image_tokens"] -= beyond
+            units["input_tokens"] -= beyond
+    return units
+
+
+def _transcribed(model: str, content: RequestContent) -> Units | None:
+    """Speech is billed by its seconds (whisper-1), or by its tokens and those of the text."""
+    if content.form != "multipart" or not content.complete:
+        return None
+    seconds = media.seconds(content.media)
+    if model.startswith("whisper"):
+        return {"audio_seconds": seconds}
+    spoken = round(seconds * 10) + 500  # and a prompt
+    return {
+        "input_tokens": spoken,
+        "input_audio_tokens": spoken,
+        "output_tokens": round(seconds * TRANSCRIPT_TOKENS) + 100,
+    }
+
+
+def _counts(members: Mapping[str, Any], paths: tuple[tuple[str, ...], ...]) -> list[int]:
+    found = [_count(member(members, path)) for path in paths]
+    return [each for each in found if each is not None]
+
+
+def _count(value: Any) -> int | None:
+    """A count, however large; C{None} for what is none."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= MOST_TOKENS:
+        return MOST_TOKENS
+    return whole_number(value)

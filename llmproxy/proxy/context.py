@@ -11,6 +11,7 @@ from llmproxy.http import sniff
 from llmproxy.http.request_reader import NO_CONTENT, RequestContent, measured, read_at_once
 from llmproxy.limits.in_flight import Share
 from llmproxy.limits.limiter import Reservation
+from llmproxy.metering.dialects.operation import MediaTokens
 from llmproxy.metering.estimating import PromptEstimate, prompt
 from llmproxy.metering.meter import UNUSED, Dialect, Meter, unanswered
 from llmproxy.model import Grant, RequestRecord, Usage
@@ -94,7 +95,8 @@ class Exchange:
         elif self.dialect is None and record.status < 400:
             held.keep()  # nobody has measured it
         else:
-            held.settle(record.input_tokens + record.output_tokens, record.cost_usd)
+            unused = record.basis == "none"
+            held.settle(record.input_tokens + record.output_tokens, 0.0 if unused else record.cost_usd)
 
     @property
     def content(self) -> RequestContent:
@@ -118,7 +120,8 @@ class Exchange:
         provider = "" if self.dialect is None else self.dialect.provider
         model = (self.route.model if self.route is not None else "") or self.content.model
         content = self.content if self._small is None else measured(self._small, self.request.lines)
-        return prompt(content, self.request.upload.count, provider, model)
+        media = MediaTokens() if self.dialect is None else self.dialect.operation.media
+        return prompt(content, self.request.upload.count, provider, model, media)
 
     def _members(self) -> Mapping[str, Any]:
         """What the request says itself, where that is what is billed."""

@@ -19,15 +19,16 @@ from llmproxy.http import cors, credentials, fields, refusals, sniff
 from llmproxy.http.masking import Both, masked_lines, shield, starred
 from llmproxy.http.request_reader import RequestReader
 from llmproxy.interfaces import ITokenValidator
-from llmproxy.limits import bounds
 from llmproxy.limits import headers as told
 from llmproxy.limits.in_flight import Shares
 from llmproxy.limits.limiter import Asked, Quota, Reservation
 from llmproxy.limits.plan import Plan
 from llmproxy.metering import injection
-from llmproxy.metering.catalog import Meters
+from llmproxy.metering.catalog import Meters, Operations
+from llmproxy.metering.dialects.registry import REQUEST_MEMBERS
 from llmproxy.metering.estimating import tokens
 from llmproxy.metering.meter import Meter
+from llmproxy.metering.worst import UNKNOWN_MEMBERS
 from llmproxy.model import Grant
 from llmproxy.proxy.context import SMALL_BYTES, Exchange
 from llmproxy.proxy.policy import Policy
@@ -37,7 +38,6 @@ from llmproxy.wire.client.transport import Answer, BytesBody
 from llmproxy.wire.relay import Relay
 
 READ_WHOLE = 4 * 1024 * 1024  # bytes of a request body that are kept for the cache, or to be changed
-OF_RECORDS = ("model", "stream", "stream_options", "service_tier", "background")
 STALLED = 600.0  # seconds after which a client that takes nothing is cut, on a site that is not ours
 
 # What is said of a request that has nothing to do with the cache.
@@ -98,7 +98,7 @@ class WantedMembers:
     """
 
     def __init__(self, params: Iterable[str]) -> None:
-        self._names = frozenset(name.casefold() for name in (*params, *bounds.MEMBERS, *OF_RECORDS))
+        self._names = frozenset(name.casefold() for name in (*params, *UNKNOWN_MEMBERS, *REQUEST_MEMBERS))
 
     def __call__(self, name: str) -> bool:
         return name.casefold() in self._names
@@ -141,6 +141,7 @@ class Journey:
         clock: IReactorTime,
         guesses: Guesses,
         meters: Meters,
+        operations: Operations,
         remembering: Remembering | None = None,
         caching: Caching | None = None,
         quota: Quota | None = None,
@@ -164,6 +165,7 @@ class Journey:
         self._guesses = guesses
         self._remembering = remembering
         self._meters = meters
+        self._operations = operations
         self._caching = caching
         self._quota = quota
         self._ledger = ledger
@@ -258,8 +260,9 @@ class Journey:
             raise errors.RequestTooLarge(
                 f"The request body is larger than the {largest} bytes that this proxy accepts."
             )
-        held = plan is not None and plan.counts_tokens and not bounds.is_free(route.path)
-        policed = self._policy.needs_body(grant, route)
+        operation = self._operations.operation(exchange.request.method, route.api_name, route.path)
+        held = plan is not None and plan.counts_tokens and not operation.free
+        policed = self._policy.needs_body(grant, route, operation)
         injects = route.api.metering.include_usage == "inject" and route.path.endswith(b"/chat/completions")
         received, wanted = upload.received, self._wanted[route.api_name]
         if received is not None and len(received) <= SMALL_BYTES and not (held or policed):
@@ -278,7 +281,7 @@ class Journey:
         if exchange.reading is not None and (held or policed):
             await exchange.reading.whole()
         if policed:
-            self._policy.check_body(grant, route, exchange.request.method, exchange.content)
+            self._policy.check_body(grant, route, operation, exchange.content)
         if injects and received is not None and (asking_usage := injection.asking(received)) is not None:
             received, exchange.injected = asking_usage, True
         if received is None:
@@ -336,7 +339,9 @@ class Journey:
         upload = exchange.request.upload
         size = upload.count if upload.length is UNKNOWN_LENGTH else upload.length
         content = exchange.content
-        made = self._quota.reserve(plan, route, Asked(route.model or content.model, content, size))
+        made = self._quota.reserve(
+            plan, route, Asked(exchange.request.method, route.model or content.model, content, size)
+        )
         exchange.reservation = made if isinstance(made, Reservation) else await made
 
     def _enter(self, ledger: Booking, exchange: Exchange, grant: Grant, route: Route, uses: int) -> str:

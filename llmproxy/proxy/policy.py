@@ -15,7 +15,7 @@ from llmproxy.http.endpoints import Endpoints
 from llmproxy.http.forwarded import networks, within
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.interfaces import IAuditLogger, IProjectStore
-from llmproxy.limits import bounds
+from llmproxy.metering.dialects.operation import Operation, is_storage
 from llmproxy.model import AuditEntry, Grant
 
 
@@ -49,24 +49,27 @@ class Policy:
         if api.allowed_origins or api.required_headers:
             cors.check(lines, api.allowed_origins, api.required_headers)
 
-    def needs_body(self, grant: Grant, route: Route) -> bool:
+    def needs_body(self, grant: Grant, route: Route, operation: Operation) -> bool:
         """Whether the request's whole body must be read before it can be allowed."""
-        return bool(route.api.param_whitelist or (grant.models and not bounds.is_free(route.path)))
+        return bool(route.api.param_whitelist or (grant.models and not is_storage(operation)))
 
-    def check_body(self, grant: Grant, route: Route, method: bytes, content: RequestContent) -> None:
-        """Parameters and model: in the body, or in the path where a provider names the model there."""
+    def check_body(self, grant: Grant, route: Route, operation: Operation, content: RequestContent) -> None:
+        """Parameters and model: in the body, or in the path where a provider names the model there.
+
+        @param operation: What the request does.
+        """
         whitelist = route.api.param_whitelist
         named = sniff.model_in_path(route.path)
         if named and "model" in whitelist:
             params.check_value("model", named, whitelist["model"])
         models = {named}
         if content.form != "none":
-            members = params.members(content)
+            members = params.members(content, ["model", *whitelist])
             params.check(members, whitelist)
             models.add(params.model_in(members))
         if not grant.models:
             return
-        if not any(models) and method == b"POST" and bounds.takes_model(route.path):
+        if not any(models) and operation.takes_model and not operation.free:
             raise errors.ModelNotAllowed("This token may use some models only, and the request names none.")
         if not all(_among(model, grant.models) for model in models if model):
             raise errors.ModelNotAllowed

@@ -81,6 +81,11 @@ READ = Operation("read", takes_model=False, free=True)
 """What every request but a POST is: what shows a usage shows that of an earlier request once more."""
 
 
+def is_storage(operation: Operation) -> bool:
+    """Whether it only keeps what is sent: it is billed nothing, and names no model."""
+    return operation.free and not operation.takes_model
+
+
 def member(members: Members, path: Path) -> Any:
     """What stands at a path of members; C{None} where nothing does."""
     value: Any = members

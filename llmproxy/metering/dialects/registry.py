@@ -45,6 +45,15 @@ MEMBERS = frozenset(
 ) | {place.encode() for wire in WIRES for place in wire.places}
 CALLS = openai.CALLS
 CALL = re.compile(rb'"type"[ \n]{0,4}:[ \n]{0,4}"(' + b"|".join(name.encode() for name in CALLS) + rb')"')
+# Members of a request that tell what it uses or is billed, or what its answer will be.
+REQUEST_MEMBERS = frozenset(
+    path[0] for operations in DIALECTS.values() for each in operations for path in (*each.maxima, *each.choices)
+) | frozenset(
+    (
+        *("model", "stream", "stream_options", "service_tier", "speed", "background", "tools", "max_tool_calls"),
+        *("input", "prompt", "n", "size", "quality", "seconds", "duration", "image", "images", "partial_images"),
+    )
+)
 WRAPPERS = frozenset(name.encode() for wire in WIRES for name in wire.wrappers)
 
 

@@ -36,8 +36,8 @@ class Multipart(TestCase):
         found.feed(FILE.partition(b"%b")[0])
         for _ in range(1000):
             found.feed(b"x" * 65_536)
-        self.assertLess(len(found._head or b""), 70_000)
-        self.assertLess(len(found._value), 70_000)
+        self.assertLess(len(found._head or b""), 300_000)
+        self.assertLess(len(found._value), 300_000)
 
     def test_a_field_sent_as_a_file_is_read_too(self) -> None:
         found = multipart(FILE.replace(b'"file"', b'"model"') % b"o1" + END)
@@ -76,9 +76,9 @@ class Urlencoded(TestCase):
 
     def test_twice_and_too_long(self) -> None:
         found = UrlencodedFields(everything)
-        found.feed(b"a=1&%61=2&b=" + b"x" * 400_000 + b"&c=3")
+        found.feed(b"a=1&%61=2&b=" + b"x" * 1_000_000 + b"&c=3")
         found.end()
-        self.assertEqual((found.members, found.repeated, found.oversize), ({"a": "2", "c": "3"}, {"a"}, {"b"}))
+        self.assertEqual((found.members, found.repeated, found.oversize), ({"a": "2", "b": "", "c": "3"}, {"a"}, {"b"}))
 
     def test_too_many(self) -> None:
         found = UrlencodedFields(everything)

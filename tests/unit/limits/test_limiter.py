@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
@@ -57,14 +57,30 @@ class Counters:
         return succeed([3] * len(claims))
 
 
+class Bound(NamedTuple):
+    input: int
+    output: int
+    choices: int = 1
+    maximum: str = "max_tokens"
+    free: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return self.input + self.output
+
+
 class Worst:
-    """Two dollars for a million of any tokens of gpt-4o; of other models nothing is known."""
+    """A token for each byte, up to 1000; two dollars for a million of any tokens of gpt-4o; of other models nothing."""
 
-    def input(self, api: str, model: str, content: RequestContent, size: int) -> int:
-        return min(size, 1000)
+    def bound(
+        self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, size: int, output: int
+    ) -> Bound:
+        if content.form == "none" or path == b"/v1/files":
+            return Bound(0, 0, free=True)
+        return Bound(min(size, 1000), content.members.get("max_tokens", output))
 
-    def cost(self, api: str, model: str, given: int, made: int, at: float) -> float | None:
-        return (given + made) * 2e-6 if model == "gpt-4o" else None
+    def cost(self, api: str, model: str, bound: Bound, at: float) -> float | None:
+        return bound.tokens * 2e-6 if model == "gpt-4o" else None
 
 
 class QuotaCase(SynchronousTestCase):
@@ -94,7 +110,7 @@ class QuotaCase(SynchronousTestCase):
         assert plan is not None
         size = 50_000_000 if body is None else len(body)
         content = read(b"unread" if body is None else body)
-        return self.quota.reserve(plan, route, Asked(model, content, size))
+        return self.quota.reserve(plan, route, Asked(b"POST", model, content, size))
 
     def amounts(self) -> list[int]:
         return [claim.amount for claim in self.counters.asked[-1]]
@@ -190,8 +206,10 @@ class SettleTests(QuotaCase):
         self.assertEqual(self.counters.settled, [("ticket", [1, 1, 42, 100_000])])
 
     def test_without_a_price(self) -> None:
-        self.held().settle(42, None)
-        self.assertEqual(self.counters.settled, [("ticket", [1, 1, 42, 0])])
+        """What nobody knows is charged at the worst."""
+        held = self.held()
+        held.settle(42, None)
+        self.assertEqual(self.counters.settled, [("ticket", [1, 1, 42, held.claims[-1].amount])])
 
     def test_given_back(self) -> None:
         self.held().give_back()

@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
+import json
 import unittest
 
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmproxy.config.model import Api, Settings
+from llmproxy.http.request_reader import RequestContent
+from llmproxy.metering.catalog import Operations
 from llmproxy.metering.prices import OwnPrice, Prices
 from llmproxy.metering.windows import WIDEST
-from llmproxy.metering.worst import Worst
+from llmproxy.metering.worst import FREE, MOST_TOKENS, Bound, Worst
 from tests.reading import read
 
 UNREAD = read(b"neither JSON nor a form")
 AT = 1_794_992_800.0
-PROVIDERS = {"openai": "openai", "anthropic": "anthropic", "own": ""}
+PROVIDERS = {"openai": "openai", "anthropic": "anthropic", "own": "", "google": "google"}
+APIS = {"openai": "openai", "anthropic": "anthropic", "own": "generic", "google": "google"}
+SETTINGS = Settings(
+    default_api="openai",
+    apis={
+        name: Api(provider=provider, base_url="http://127.0.0.1:1", allowed_endpoints=("/**",))  # type: ignore[arg-type]
+        for name, provider in APIS.items()
+    },
+)
+GENERATE = b"/v1beta/models/g:generateContent"
+CHAT = b"/v1/chat/completions"
 
 
 class WorstTests(unittest.TestCase):
     def setUp(self) -> None:
-        self.worst = Worst(Prices([OwnPrice("own", "mine-*", 1.0, 2.0)]), PROVIDERS)
+        self.worst = Worst(Prices([OwnPrice("own", "mine-*", 1.0, 2.0)]), PROVIDERS, Operations(SETTINGS))
+
+    def input(self, api: str, model: str, content: RequestContent, size: int) -> int:
+        return self.worst.bound(b"POST", api, CHAT, model, content, size, 7).input
 
     def cost(self, api: str, model: str) -> float | None:
-        return self.worst.cost(api, model, 1_000_000, 100_000, AT)
+        return self.worst.cost(api, model, Bound(1_000_000, 100_000, {}), AT)
 
     def test_no_more_than_the_model_can_read(self) -> None:
-        self.assertEqual(self.worst.input("openai", "gpt-4o", UNREAD, 50_000_000), 128_000)
-        self.assertEqual(self.worst.input("openai", "gpt-4o", UNREAD, 500), 500)
+        self.assertEqual(self.input("openai", "gpt-4o", UNREAD, 50_000_000), 128_000)
+        self.assertEqual(self.input("openai", "gpt-4o", UNREAD, 500), 500)
 
     def test_what_can_be_read_is_reckoned_by_what_it_holds(self) -> None:
         body = b'{"input":"' + b"hello there " * 1000 + b'"}'
-        self.assertTrue(2000 < self.worst.input("openai", "gpt-4o", read(body), len(body)) < 3000)
+        self.assertTrue(2000 < self.input("openai", "gpt-4o", read(body), len(body)) < 3000)
 
     def test_a_model_that_nobody_knows(self) -> None:
-        self.assertEqual(self.worst.input("own", "mine-1", UNREAD, 50_000_000), WIDEST)
-        self.assertEqual(self.worst.input("openai", "", UNREAD, 50_000_000), WIDEST)
+        self.assertEqual(self.input("own", "mine-1", UNREAD, 50_000_000), WIDEST)
+        self.assertEqual(self.input("openai", "", UNREAD, 50_000_000), WIDEST)
 
     def test_the_providers_price(self) -> None:
         cost = self.cost("openai", "gpt-4o")
@@ -53,15 +73,15 @@ class WorstTests(unittest.TestCase):
         """Whatever the size: the price of a token may hang on how many there are."""
         prices = Prices()
         for model in ("gpt-4o", "gpt-4.1", "gpt-5"):
-            for given, made in ((1, 1), (5_000, 4_000), (100_000, 10), (100_001, 10), (900_000, 64_000)):
-                units = {"input_tokens": given, "output_tokens": made}
+            for size, made in ((1, 1), (5_000, 4_000), (100_000, 10), (100_001, 10), (900_000, 64_000)):
+                units = {"input_tokens": size, "output_tokens": made}
                 cost = prices.cost("openai", "openai", "", model, units, AT)
-                worst = self.worst.cost("openai", model, given, made, AT)
+                worst = self.worst.cost("openai", model, Bound(size, made, {}), AT)
                 assert cost is not None and worst is not None, model
-                self.assertGreaterEqual(worst * (1 + 1e-9), cost, (model, given, made))
+                self.assertGreaterEqual(worst * (1 + 1e-9), cost, (model, size, made))
 
     def test_remembered_for_a_minute(self) -> None:
-        self.worst.cost("openai", "gpt-4o", 10, 10, AT)
+        self.worst.cost("openai", "gpt-4o", Bound(10, 10, {}), AT)
         asked = 0
 
         def cost(*given: object) -> float:
@@ -71,9 +91,102 @@ class WorstTests(unittest.TestCase):
 
         self.worst._prices.cost = cost  # type: ignore[method-assign, assignment]
         for at in (AT, AT + 59, AT + 61, AT + 62):
-            self.worst.cost("openai", "gpt-4o", 10, 10, at)
+            self.worst.cost("openai", "gpt-4o", Bound(10, 10, {}), at)
         self.assertEqual(asked, 4)
 
     def test_no_price(self) -> None:
         self.assertIsNone(self.cost("own", "another"))
         self.assertIsNone(self.cost("openai", "no-such-model"))
+
+
+WORST = Worst(Prices(), PROVIDERS, Operations(SETTINGS))
+
+
+def bound(body: object, path: bytes = CHAT, default: int = 7, api: str = "openai", model: str = "gpt-4o") -> Bound:
+    sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return WORST.bound(b"POST", api, path, model, read(sent, piece=100), len(sent), default)
+
+
+def output(body: object, path: bytes = CHAT, default: int = 7) -> int:
+    return bound(body, path, default).output
+
+
+class OutputTests(unittest.TestCase):
+    def test_every_name_of_it(self) -> None:
+        self.assertEqual(output({"max_tokens": 100}), 100)
+        self.assertEqual(output({"max_completion_tokens": 100}), 100)
+        self.assertEqual(output({"max_output_tokens": 100}, b"/v1/responses"), 100)
+        self.assertEqual(output({"generationConfig": {"maxOutputTokens": 100}}, GENERATE), 100)
+        self.assertEqual(output({"inferenceConfig": {"maxTokens": 100}}, b"/model/m/converse"), 100)
+
+    def test_choices(self) -> None:
+        self.assertEqual(output({"max_tokens": 100, "n": 3}), 300)
+        self.assertEqual(output({"n": 3}), 21)
+        self.assertEqual(output({"generationConfig": {"candidateCount": 2, "maxOutputTokens": 5}}, GENERATE), 10)
+
+    def test_none_given(self) -> None:
+        for body in ({"messages": []}, {"max_tokens": None}, {"max_tokens": True}, {"max_tokens": -1}):
+            self.assertEqual(output(body), 7)
+        self.assertEqual(output(b"neither JSON nor a form"), 7)
+        self.assertEqual(output(b""), 0)
+
+    def test_what_only_reads(self) -> None:
+        for path in (b"/v1/embeddings", b"/v1/messages/count_tokens", b"/v1beta/models/g:countTokens"):
+            self.assertEqual(output({"max_tokens": 100}, path), 0)
+
+    def test_only_its_own(self) -> None:
+        """What stands in a message, a tool's input or a schema is not the request's own."""
+        for decoy in (
+            {"messages": ['{"max_tokens": 99999}']},
+            {"messages": [{"content": [{"type": "tool_use", "input": {"max_tokens": 99999, "n": 9}}]}]},
+            {"tools": [{"input_schema": {"properties": {"max_tokens": {"default": 9}, "n": 5}}}]},
+            {"metadata": {"max_tokens": 99999, "generationConfig": {"maxOutputTokens": 99}}},
+        ):
+            self.assertEqual(output({**decoy, "max_tokens": 5}), 5)
+            self.assertEqual(output(decoy), 7)
+
+    def test_disguised(self) -> None:
+        self.assertEqual(output(rb'{"max\u005ftokens": 100000}'), 100_000)
+        self.assertEqual(output(b'{"max_tokens"\t:\r\n 1.5e3}'), 1500)
+
+    def test_beyond_all_reason(self) -> None:
+        self.assertEqual(output(b'{"max_tokens": 999999999999999999, "n": 999999}'), MOST_TOKENS)
+        self.assertEqual(output(b'{"\\u006eo": 1, "max_tokens": 1e99}'), MOST_TOKENS)
+
+    @given(st.binary(max_size=300))
+    def test_anything(self, body: bytes) -> None:
+        """No body does more harm than being bounded."""
+        self.assertGreaterEqual(output(b"{" + body), 0)
+        self.assertGreaterEqual(output(rb"{\u0000" + body), 0)
+
+
+class BesideTests(unittest.TestCase):
+    def test_free(self) -> None:
+        for path in (b"/v1/files", b"/v1/moderations", b"/v1/responses/r/cancel"):
+            self.assertEqual(bound({"model": "gpt-4o"}, path), FREE)
+        self.assertEqual(bound(b""), FREE)
+
+    def test_what_nobody_can_tell(self) -> None:
+        """Has no bound, and so no cost."""
+        made = bound({"input_file_id": "f-1", "endpoint": "/v1/chat/completions"}, b"/v1/batches")
+        self.assertIsNone(WORST.cost("openai", "gpt-4o", made, AT))
+
+    def test_speech(self) -> None:
+        made = bound({"model": "tts-1", "input": "x" * 4000}, b"/v1/audio/speech", model="tts-1")
+        self.assertAlmostEqual(WORST.cost("openai", "tts-1", made, AT) or 0, 0.06)
+
+    def test_tools_that_search(self) -> None:
+        plain = bound({"input": "x"}, b"/v1/responses")
+        searching = bound({"input": "x", "tools": [{"type": "web_search"}]}, b"/v1/responses")
+        costs = [WORST.cost("openai", "gpt-4o", each, AT) or 0 for each in (plain, searching)]
+        self.assertGreater(costs[1] - costs[0], 0.09)
+
+    def test_transcriptions(self) -> None:
+        """As many seconds as the file can hold."""
+        form = (
+            b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
+            b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\n\r\nID3%b\r\n--b--\r\n'
+        ) % bytes(240_000)
+        content = read(form, [b"Content-Type: multipart/form-data; boundary=b"])
+        made = WORST.bound(b"POST", "openai", b"/v1/audio/transcriptions", "whisper-1", content, len(form), 7)
+        self.assertAlmostEqual(WORST.cost("openai", "whisper-1", made, AT) or 0, 0.006, 4)

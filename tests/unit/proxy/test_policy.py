@@ -10,6 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy import errors
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Route, Routes
+from llmproxy.metering.dialects.operation import UNKNOWN
+from llmproxy.metering.dialects.registry import operation
 from llmproxy.model import Grant, Project
 from llmproxy.proxy.policy import Policy
 from tests.fakes import MemoryAudit, MemoryStore
@@ -161,14 +163,14 @@ class Fields(PolicyCase):
 
 class Bodies(PolicyCase):
     def check_body(self, body: bytes, grant: Grant = ACTIVE, path: bytes = b"/v1/x", **settings: Any) -> None:
-        self.policy.check_body(grant, route(path, **settings), b"POST", read(body))
+        self.policy.check_body(grant, route(path, **settings), operation("openai", path), read(body))
 
     def test_when_it_is_needed(self) -> None:
         needs = self.policy.needs_body
-        self.assertFalse(needs(ACTIVE, route()))
-        self.assertTrue(needs(ACTIVE, route(param_whitelist={"n": ("1",)})))
-        self.assertTrue(needs(Grant("p", models=("m",)), route()))
-        self.assertFalse(needs(Grant("p", models=("m",)), route(b"/v1/files")))
+        self.assertFalse(needs(ACTIVE, route(), UNKNOWN))
+        self.assertTrue(needs(ACTIVE, route(param_whitelist={"n": ("1",)}), UNKNOWN))
+        self.assertTrue(needs(Grant("p", models=("m",)), route(), UNKNOWN))
+        self.assertFalse(needs(Grant("p", models=("m",)), route(b"/v1/files"), operation("openai", b"/v1/files")))
 
     def test_parameters(self) -> None:
         whitelist = {"model": ("gpt-*",)}
@@ -180,9 +182,9 @@ class Bodies(PolicyCase):
             self.check_body(b"model=o3", param_whitelist=whitelist)
         form = [b"Content-Type: application/x-www-form-urlencoded"]
         at = route(b"/v1/x", param_whitelist=whitelist)
-        self.policy.check_body(ACTIVE, at, b"POST", read(b"model=gpt-4o", form))
+        self.policy.check_body(ACTIVE, at, UNKNOWN, read(b"model=gpt-4o", form))
         with self.assertRaises(errors.ParamNotAllowed):
-            self.policy.check_body(ACTIVE, at, b"POST", read(b"a=b&model=o3", form))
+            self.policy.check_body(ACTIVE, at, UNKNOWN, read(b"a=b&model=o3", form))
 
     def test_a_model_in_the_path(self) -> None:
         """Is held against the same list."""

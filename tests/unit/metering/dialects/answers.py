@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from llmproxy.metering.estimating import PromptEstimate
 from llmproxy.metering.meter import Meter, dialect
 from llmproxy.metering.prices import OwnPrice, Prices
 from llmproxy.model import Usage
@@ -44,7 +45,9 @@ def measured(
     meter = Meter(dialect("api", provider, prices, path.encode()), [b"Content-Type: " + kind.encode(), *lines])
     for start in range(0, len(body), piece or max(len(body), 1)):
         meter.feed(body[start : start + (piece or len(body))])
-    return meter.measured(asked=asked, given=400, complete=True, at=NOW, members=members or {})
+    return meter.measured(
+        asked=asked, given=lambda: PromptEstimate(100, 400), complete=True, at=NOW, members=members or {}
+    )
 
 
 def counts(usage: Usage) -> tuple[int, int, int, int]:

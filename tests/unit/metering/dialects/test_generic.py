@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from llmproxy.metering.estimating import PromptEstimate
 from llmproxy.metering.prices import OwnPrice
 from tests.unit.metering.dialects.answers import counts, measured
 
@@ -34,7 +35,7 @@ def test_ollama_says_that_it_failed() -> None:
 
     meter = Meter(dialect("api", "", PRICES, b"/api/chat"), [b"Content-Type: application/x-ndjson"])
     meter.feed(b'{"model":"m","done":false}\n{"error":"llama runner has gone"}\n')
-    meter.measured(asked="m", given=10, complete=True, at=NOW)
+    meter.measured(asked="m", given=lambda: PromptEstimate(3, 10), complete=True, at=NOW)
     assert meter.error
 
 
