@@ -276,7 +276,7 @@ def build(
         denials=parts.refusals,
         usage=Reports(books, ledger, reactor),
         audit=audit,
-        api_names=tuple(settings.apis),
+        apis={name: api.allowed_endpoints for name, api in settings.apis.items()},
         default_api=settings.default_api,
         standings=parts.quota.standings,
         management_token=management.value,

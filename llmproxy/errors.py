@@ -156,6 +156,16 @@ class MethodNotAllowed(ProxyError):
     message = "This method is not allowed here."
 
 
+class UpgradeRequired(ProxyError):
+    """The client wants a WebSocket. C{Upgrade} in the answer says what there is (RFC 9110, section 15.5.22)."""
+
+    status, code, retry = 426, "upgrade_required", False
+    message = 'This proxy carries no WebSocket. Ask over HTTP: a stream with "stream": true in a POST.'
+
+    def __init__(self) -> None:
+        super().__init__(headers={"Upgrade": "HTTP/1.1", "Connection": "Upgrade"})
+
+
 class Conflict(ProxyError):
     status, code, retry = 409, "conflict", False
     message = "The change conflicts with what is stored."

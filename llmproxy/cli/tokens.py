@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
-from llmproxy.cli.limits import limits
+from llmproxy.cli.limits import NAMES, given, limits, removable
 from llmproxy.cli.output import Columns
 from llmproxy.cli.server import path
 from llmproxy.cli.session import Session, asking
@@ -23,11 +23,40 @@ COLUMNS: Columns = {
     "PROJECT": lambda token: token["project_id"],
     "NAME": lambda token: token["name"] or None,
     "TOKEN": lambda token: f"{token['prefix']}…",
-    "ACTIVE": lambda token: token["active"],
+    "STATE": lambda token: token["state"].replace("_", " "),
     "REQUESTS": _used,
     "EXPIRES": lambda token: token["expires_at"],
     "LAST USED": lambda token: token["last_used_at"],
 }
+
+
+_RULES = (
+    click.option("--name", help="What to call it."),
+    click.option(
+        "--expires-in", metavar="SPAN", help="How long it is valid: 24h, 30d, 1h30m. Left out: until revoked."
+    ),
+    click.option("--max-requests", type=click.IntRange(min=1), help="Requests allowed in its lifetime."),
+    click.option("--api", "apis", multiple=True, help="Allow this API only; may be given again."),
+    click.option("--endpoint", "endpoints", multiple=True, help="Allow this endpoint only; may be given again."),
+    click.option("--model", "models", multiple=True, help="Allow models like this glob only; may be given again."),
+    click.option("--ip", "ips", multiple=True, help="Allow this address or network only; may be given again."),
+)
+# What lifts each of them, in the management API's words.
+_LIFTED: Mapping[str, tuple[str, Any]] = {
+    "expiry": ("expires_at", None),
+    "max-requests": ("max_requests", None),
+    "apis": ("apis", []),
+    "endpoints": ("endpoints", []),
+    "models": ("models", []),
+    "ips": ("ips", []),
+}
+
+
+def rules(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say what a token allows."""
+    for option in reversed(_RULES):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -37,20 +66,36 @@ def token() -> None:
 
 @token.command()
 @click.option("--project", "project_id", required=True, metavar="ID", help="The project it belongs to.")
-@click.option("--name", help="What to call it.")
-@click.option("--expires-in", metavar="SPAN", help="How long it is valid: 24h, 30d, 1h30m. Left out: until revoked.")
-@click.option("--max-requests", type=click.IntRange(min=1), help="Requests allowed in its lifetime.")
-@click.option("--api", "apis", multiple=True, help="Allow this API only; may be given again.")
-@click.option("--endpoint", "endpoints", multiple=True, help="Allow this endpoint pattern only; may be given again.")
-@click.option("--model", "models", multiple=True, help="Allow models that match this glob only; may be given again.")
-@click.option("--ip", "ips", multiple=True, help="Allow this address or network only; may be given again.")
+@rules
 @limits
 @asking
-def create(session: Session, **given: Any) -> None:
+def create(session: Session, **options: Any) -> None:
     """Issue a token. It is shown this once."""
-    body = {name: value for name, value in given.items() if value not in (None, ())}
+    body = {name: value for name, value in options.items() if value not in (None, ())}
     session.show(session.server().ask("POST", path("tokens"), body))
     click.echo("Keep the token now: it is not shown again.", err=True)
+
+
+@token.command()
+@click.argument("token_id")
+@rules
+@click.option(
+    "--remove-rule",
+    "unruled",
+    multiple=True,
+    type=click.Choice(list(_LIFTED)),
+    help="Lift this rule; may be given again.",
+)
+@limits
+@removable
+@asking
+def update(session: Session, token_id: str, unruled: tuple[str, ...], lifted: tuple[str, ...], **options: Any) -> None:
+    """Change what a token allows; what is not named stays."""
+    body = dict(_LIFTED[name] for name in unruled) | given(options, lifted)
+    body |= {name: value for name, value in options.items() if name not in NAMES.values() and value not in (None, ())}
+    if not body:
+        raise click.UsageError("Name what is to change.")
+    session.show(session.server().ask("PATCH", path("tokens", token_id), body))
 
 
 @token.command("list")

@@ -209,7 +209,7 @@ class Api(Section):
     """The paths that may be called, exactly these.
     `*` stands for a part of one segment, `/**` at the end for any depth."""
     allowed_methods: Methods = Field(default=("GET", "POST"), min_length=1)
-    """The methods that may be used, in capitals."""
+    """The methods that may be used, in capitals. HEAD may be where GET may."""
     auth: Annotated[str, BeforeValidator(names.auth)] = ""
     """How the provider's key is sent: `bearer`, `x-api-key`, `api-key`, `x-goog-api-key`, or the name of a header;
     empty for the provider's own way."""

@@ -63,7 +63,10 @@ class _Mount:
         self.name = name
         self.api = api
         self.endpoints = Endpoints(api.allowed_endpoints)
-        self.methods = frozenset(method.encode("ascii") for method in api.allowed_methods)
+        self.allow = [*api.allowed_methods]
+        if "GET" in self.allow and "HEAD" not in self.allow:  # the same without its body: RFC 9110, section 9.3.2
+            self.allow.insert(self.allow.index("GET") + 1, "HEAD")
+        self.methods = frozenset(method.encode("ascii") for method in self.allow)
         self.origin, self.base = upstream(api.base_url)
         self.auth = credentials.scheme(api.provider, api.auth)
 
@@ -108,6 +111,11 @@ class Routes:
         """
         return self._match(method, uri)
 
+    def is_root(self, uri: bytes) -> bool:
+        """Whether this is the address of an API itself, C{/} or C{/{api}}: clients look there whether it answers."""
+        name = uri.partition(b"?")[0].strip(b"/")
+        return name in self._mounts if name else self._default is not None
+
     def preflight(self, uri: bytes) -> Route:
         """The route of a browser's preflight, which is a question about another method than its own."""
         return self._match(None, uri)
@@ -132,7 +140,7 @@ class Routes:
     def _find(self, method: bytes | None, path: bytes) -> Route:
         mount, rest = self._mount(target.parse(path))
         if method is not None and method not in mount.methods:
-            raise MethodNotAllowed(headers={"Allow": ", ".join(mount.api.allowed_methods)})
+            raise MethodNotAllowed(headers={"Allow": ", ".join(mount.allow)})
         return mount.route(rest.path, rest.segments)
 
     def _mount(self, asked: Target) -> tuple[_Mount, Target]:

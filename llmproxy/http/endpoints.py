@@ -42,6 +42,55 @@ class Endpoints:
         return next((glob.pattern for glob in self._globs if glob.matches(path)), None)
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether there is a path that both of these patterns allow."""
+    first, second = _segments(one), _segments(other)
+    deep, further = first[-1] == b"**", second[-1] == b"**"
+    length, others = len(first) - deep, len(second) - further
+    fits = length == others if deep == further else (length < others if deep else others < length)
+    return (fits or (deep and further)) and all(map(_segments_overlap, first[: min(length, others)], second))
+
+
+def _segments_overlap(one: bytes, other: bytes) -> bool:
+    """Whether there is a segment that both allow; a star stands for one byte or more."""
+    if b"*" not in one and b"*" not in other:
+        return one == other
+    rows, columns = _steps(one), _steps(other)
+    reached = {(0, 0)}
+    waiting = [(0, 0)]
+    while waiting:
+        row, column = waiting.pop()
+        if (row, column) == (len(rows), len(columns)):
+            return True
+        for place in _next(rows, columns, row, column):
+            if place not in reached:
+                reached.add(place)
+                waiting.append(place)
+    return False
+
+
+def _steps(segment: bytes) -> list[tuple[int, bool]]:
+    """Each byte, C{-1} for any, with whether it may repeat."""
+    return [(-1, True) if byte == 0x2A else (byte, False) for byte in segment]
+
+
+def _next(
+    rows: list[tuple[int, bool]], columns: list[tuple[int, bool]], row: int, column: int
+) -> list[tuple[int, int]]:
+    """Where one more byte of both leads."""
+    if row == len(rows) or column == len(columns):
+        return []
+    (one, more), (other, others) = rows[row], columns[column]
+    if one != other and -1 not in (one, other):
+        return []
+    further = [(row + 1, column + 1)]
+    if more:
+        further.append((row, column + 1))
+    if others:
+        further.append((row + 1, column))
+    return further
+
+
 class _Glob:
     """One pattern that holds a C{*}."""
 

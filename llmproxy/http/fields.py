@@ -171,6 +171,14 @@ def request_id(lines: Iterable[bytes]) -> bytes | None:
     return given if given is not None and _REQUEST_ID.fullmatch(given) else None
 
 
+def asks_for_websocket(lines: Iterable[bytes]) -> bool:
+    """Whether a request would turn its connection into a WebSocket (RFC 6455, section 4.1)."""
+    wanted = value(lines, b"upgrade")
+    if wanted is None or b"websocket" not in wanted.lower():
+        return False
+    return any(b"upgrade" in each.lower() for each in values(lines, b"connection"))
+
+
 def has_body(lines: Sequence[bytes]) -> bool:
     """Whether a request with these lines has a body, be it an empty one (RFC 9112, section 6)."""
     return value(lines, b"content-length") is not None or value(lines, b"transfer-encoding") is not None

@@ -179,6 +179,13 @@ class Journey:
             request.finish()
             exchange.status, exchange.outcome = 204, "complete"
             return
+        if fields.asks_for_websocket(lines):
+            raise errors.UpgradeRequired
+        if request.method == b"HEAD" and self._routes.is_root(request.uri):
+            request.begin(200, b"OK", [b"X-Request-ID: " + exchange.request_id.encode()], 0)
+            request.finish()
+            exchange.status, exchange.outcome = 200, "complete"
+            return
         exchange.route = route = self._routes.match(request.method, request.uri)
         taken = credentials.take(lines, route.query, route.api.query_key, route.api.forward_cookies)
         if taken.token is None:

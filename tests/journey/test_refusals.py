@@ -113,13 +113,47 @@ class Refusals(Stage):
         self.assertEqual(self.exchange(path="/other/v1/models").status, 200)
 
     def test_methods(self) -> None:
-        for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"):
+        for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
             self.begin()
             client = self.ask(method=method)
             got = client.take()
             self.assertIn(b"HTTP/1.1 405 Method Not Allowed\r\n", got)
-            self.assertIn(b"\r\nAllow: GET, POST\r\n", got)
+            self.assertIn(b"\r\nAllow: GET, HEAD, POST\r\n", got)
             self.assert_recorded("refused", 405, "method_not_allowed")
+
+    def test_a_websocket(self) -> None:
+        """426 at once, with a body, and nothing used: Codex then goes on over HTTP, instead of trying seven times."""
+        wanted = ["Connection: keep-alive, Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+        for token in (TOKEN, None):
+            self.begin()
+            got = reply(self.ask(*wanted, method="GET", path="/v1/responses", body=None, token=token).take())
+            self.assert_refused(got, 426, "upgrade_required")
+            self.assertEqual((got["Upgrade"], got["X-Should-Retry"]), ("HTTP/1.1", "false"))
+            self.assertEqual((self.network.dialled, self.tokens.counted), (0, []))
+
+    def test_other_upgrades(self) -> None:
+        """Are offers that need not be taken (RFC 9110, section 7.8)."""
+        for line in ("Upgrade: h2c", "Upgrade: TLS/1.0"):
+            self.assertEqual(self.exchange("Connection: Upgrade", line).status, 200)
+        self.assertEqual(self.exchange("Upgrade: websocket").status, 200)
+
+    def test_the_head_of_what_can_be_got(self) -> None:
+        client = self.ask(method="HEAD", path="/v1/models", body=None)
+        self.assertTrue(self.forwarded()[0].startswith("HEAD /v1/models "))
+        self.provider.last.send(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")
+        got = client.take()
+        self.assertIn(b"\r\nContent-Length: 7\r\n", got)
+        self.assertTrue(got.endswith(b"\r\n\r\n"))
+
+    def test_a_look_at_an_api(self) -> None:
+        """Claude Code begins with HEAD at its base URL, without a token; that is no refusal."""
+        for path in ("/", "/openai", "/openai/"):
+            self.begin()
+            got = self.ask(method="HEAD", path=path, body=None, token=None).take()
+            self.assertTrue(got.startswith(b"HTTP/1.1 200 OK\r\n"), got)
+            self.assertTrue(got.endswith(b"\r\n\r\n"))
+            self.assert_recorded("complete", 200)
+        self.assertEqual((self.network.dialled, self.tokens.asked), (0, 0))
 
     def test_a_body_that_is_announced_too_large(self) -> None:
         """Is refused before anything of it is read or asked for, and the connection ends."""

@@ -58,6 +58,7 @@ class Reporting(Protocol):
 class Desk:
     """What the management endpoints work with.
 
+    @ivar apis: The configured APIs, each with its C{allowed_endpoints}.
     @ivar changes: Held by whoever reads, alters and writes back, so that no change undoes another.
     @ivar clock: For what is waited for; C{now}: seconds since the epoch, for what is written down.
     @ivar standings: Tells how the limits of a C{token} or a C{project} of that id stand.
@@ -73,7 +74,7 @@ class Desk:
     gate: Gate
     clock: IReactorTime
     now: Callable[[], float]
-    api_names: Collection[str]
+    apis: Mapping[str, Collection[str]]
     default_api: str = ""
     standings: Standings = _untold
     new_id: Callable[[], str] = lambda: str(uuid4())
@@ -95,7 +96,7 @@ class Desk:
 
     def known(self) -> Known:
         """What a request's body is judged by now."""
-        return Known(self.api_names, self.default_api, self.now())
+        return Known(self.apis, self.default_api, self.now())
 
 
 @dataclass(frozen=True, slots=True)

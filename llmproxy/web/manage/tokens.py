@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
-from llmproxy.errors import Conflict
+from llmproxy.errors import Conflict, Invalid
+from llmproxy.http.endpoints import overlap
 from llmproxy.model import Token
 from llmproxy.web.manage.bodies import Limits, TokenChange, TokenCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, Operation
@@ -16,7 +19,20 @@ from llmproxy.web.respond import Answer, as_json
 EXPIRY = frozenset({"expires_in", "duration_minutes", "expires_at"})
 
 
-class Tokens(Endpoint):
+class TokenEndpoint(Endpoint):
+    """What both have in common."""
+
+    def _check_endpoints(self, endpoints: Iterable[str], apis: Iterable[str]) -> None:
+        """L{Invalid} where one of them is no endpoint of any API that the token may call: it could never be used."""
+        known = self.desk.apis
+        there = [pattern for api in (apis or known) for pattern in known.get(api, ())]
+        for endpoint in endpoints:
+            if not any(overlap(endpoint, pattern) for pattern in there):
+                of = " or ".join(apis) or "any API"
+                raise Invalid(f"endpoints: {endpoint} is no endpoint of {of}; see allowed_endpoints in the settings.")
+
+
+class Tokens(TokenEndpoint):
     path = "/manage/tokens"
     operations: ClassVar = {
         b"GET": Operation("list_tokens", "List tokens, oldest first.", TokenList, query=("project_id", *PAGE)),
@@ -26,12 +42,13 @@ class Tokens(Endpoint):
     async def list_tokens(self, call: Call) -> Answer:
         asked = query(call.request.uri, call.operation.query)
         found = await self.desk.tokens.token_page(page(asked), project(asked))
-        return await listed(found, token_json, self.desk.clock)
+        return await listed(found, partial(token_json, now=self.desk.now()), self.desk.clock)
 
     async def create_token(self, call: Call) -> Answer:
         body = read(TokenCreate, call.body, self.desk.known())
         call.act.project_id = body.project_id
         call.act.details = {"given": sorted(body.model_fields_set)}
+        self._check_endpoints(body.endpoints, body.apis)
         token, secret = await self.desk.tokens.create_token(
             Token(
                 id="",
@@ -47,11 +64,11 @@ class Tokens(Endpoint):
             )
         )
         call.act.token_id = token.id
-        answer = token_json(token) | {"token": secret}
+        answer = token_json(token, self.desk.now()) | {"token": secret}
         return as_json(answer, 201, [b"Location: /manage/tokens/" + token.id.encode("ascii")])
 
 
-class OneToken(Endpoint):
+class OneToken(TokenEndpoint):
     path = "/manage/tokens/{id}"
     operations: ClassVar = {
         b"GET": Operation("get_token", "Show what is known of a token.", TokenView),
@@ -63,7 +80,7 @@ class OneToken(Endpoint):
 
     async def get_token(self, call: Call) -> Answer:
         token = await self.desk.tokens.get_token(call.id)
-        return as_json(token_json(token, await self.desk.standing("token", token.id, token.allowance)))
+        return as_json(token_json(token, self.desk.now(), await self.desk.standing("token", token.id, token.allowance)))
 
     async def update_token(self, call: Call) -> Answer:
         call.act.token_id = call.id
@@ -74,7 +91,11 @@ class OneToken(Endpoint):
             call.act.project_id = token.project_id
             if not token.active:
                 raise Conflict("This token has been revoked, for good. Issue a new one.")
-            return as_json(token_json(await self.desk.tokens.update_token(self._changed(token, body))))
+            changed = self._changed(token, body)
+            if body.model_fields_set & {"endpoints", "apis"}:
+                self._check_endpoints(changed.endpoints, changed.apis)
+            changed = await self.desk.tokens.update_token(changed)
+        return as_json(token_json(changed, self.desk.now()))
 
     async def revoke_token(self, call: Call) -> Answer:
         call.act.token_id = call.id

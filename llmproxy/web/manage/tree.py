@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from uuid import uuid4
 
@@ -33,7 +33,7 @@ ENDPOINTS: tuple[type[Endpoint], ...] = (
 class Management(Resource):
     """Finds the endpoint for the raw path, and lets it answer.
 
-    @param api_names: The configured APIs: those that keys and tokens may name.
+    @param apis: The configured APIs, those that keys and tokens may name, each with its C{allowed_endpoints}.
     @param default_api: The API whose key C{api_key} alone is; C{""} if there is none.
     @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
     @param cache: The response cache, if there is one; C{counts}: tells what was counted of all requests.
@@ -54,7 +54,7 @@ class Management(Resource):
         usage: Reporting,
         audit: IAuditLogger,
         denials: IAuditLogger | None = None,
-        api_names: Collection[str],
+        apis: Mapping[str, Collection[str]],
         default_api: str = "",
         management_token: str,
         clock: IReactorTime,
@@ -75,7 +75,7 @@ class Management(Resource):
             gate,
             clock,
             now,
-            tuple(api_names),
+            apis,
             default_api,
             new_id=new_id,
             cache=cache,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -12,6 +12,9 @@ from llmproxy.model import Allowance, Project, Token
 from llmproxy.web.manage.times import rfc3339
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+TokenState = Literal["active", "expired", "used_up", "revoked"]
 
 
 class LimitView(BaseModel):
@@ -64,6 +67,7 @@ class TokenFacts(BaseModel):
     name: str
     prefix: str = Field(description="The token's first characters, to recognise it by.")
     active: bool = Field(description="False once it has been revoked. An expired token may still be active.")
+    state: TokenState = Field(description="Whether it can be used now, or why not.")
     expires_at: Time | None
     max_requests: int | None
     request_count: int
@@ -144,14 +148,15 @@ def project_json(project: Project, standings: list[Standing] | None = None) -> d
     ).model_dump()
 
 
-def token_json(token: Token, standings: list[Standing] | None = None) -> dict[str, object]:
-    """L{TokenView} of C{token}."""
+def token_json(token: Token, now: float, standings: list[Standing] | None = None) -> dict[str, object]:
+    """L{TokenView} of C{token}, as it is C{now}, in seconds since the epoch."""
     return TokenView(
         id=token.id,
         project_id=token.project_id,
         name=token.name,
         prefix=token.prefix,
         active=token.active,
+        state=_state(token, now),
         expires_at=rfc3339(token.expires_at),
         max_requests=token.max_requests,
         request_count=token.request_count,
@@ -165,6 +170,15 @@ def token_json(token: Token, standings: list[Standing] | None = None) -> dict[st
         deactivated_at=rfc3339(token.deactivated_at),
         **_limits(token.allowance, standings),
     ).model_dump()
+
+
+def _state(token: Token, now: float) -> TokenState:
+    if not token.active:
+        return "revoked"
+    if token.expires_at is not None and token.expires_at <= now:
+        return "expired"
+    used_up = token.max_requests is not None and token.request_count >= token.max_requests
+    return "used_up" if used_up else "active"
 
 
 def _limits(allowance: Allowance, standings: list[Standing] | None) -> dict[str, Any]:

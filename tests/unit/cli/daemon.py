@@ -42,7 +42,7 @@ class DaemonTestCase(TestCase):
             tokens=self.store,
             usage=self.usage,
             audit=self.audit,
-            api_names=["openai", "anthropic"],
+            apis={"openai": ["/v1/models"], "anthropic": ["/v1/models"]},
             default_api="openai",
             management_token=TOKEN,
             clock=self.clock,

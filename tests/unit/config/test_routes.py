@@ -71,10 +71,31 @@ class Matching(TestCase):
 
     def test_methods(self) -> None:
         """In exact case; the refusal lists them."""
-        for method in (b"DELETE", b"get", b"OPTIONS", b"HEAD", b"PURGE", b""):
+        for method in (b"DELETE", b"get", b"OPTIONS", b"PURGE", b""):
             with self.subTest(method=method), self.assertRaises(errors.MethodNotAllowed) as caught:
                 made().match(method, b"/v1/models")
-            self.assertEqual(caught.exception.headers["Allow"], "GET, POST")
+            self.assertEqual(caught.exception.headers["Allow"], "GET, HEAD, POST")
+
+    def test_head(self) -> None:
+        """Is allowed where GET is (RFC 9110, section 9.3.2), and nowhere else unless it is on the list."""
+        self.assertEqual(made().match(b"HEAD", b"/v1/models").endpoint, "/v1/models")
+        for methods, allowed in (("POST",), False), (("POST", "HEAD"), True):
+            found = made(other=api(allowed_methods=methods))
+            if allowed:
+                found.match(b"HEAD", b"/other/v1/models")
+            else:
+                with self.assertRaises(errors.MethodNotAllowed) as caught:
+                    found.match(b"HEAD", b"/other/v1/models")
+                self.assertEqual(caught.exception.headers["Allow"], "POST")
+
+    def test_roots(self) -> None:
+        """Each API has one, and the default API that of the server."""
+        found = made()
+        for uri in (b"/", b"/openai", b"/openai/", b"/openai?beta=1"):
+            self.assertTrue(found.is_root(uri), uri)
+        for uri in (b"/nothing", b"/v1", b"/openai/v1"):
+            self.assertFalse(found.is_root(uri), uri)
+        self.assertFalse(made(default="", google=GOOGLE).is_root(b"/"))
 
     def test_ways_around_the_list(self) -> None:
         """Each is refused before anything is sent."""

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 from unittest import TestCase
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.http.endpoints import Endpoints
+from llmproxy.http.endpoints import Endpoints, overlap
 from llmproxy.http.target import parse
 
 
@@ -146,3 +147,39 @@ class Properties(TestCase):
 
         expected = re.fullmatch(pattern.replace("*", ".+"), name) is not None
         self.assertEqual(allows("/" + pattern, b"/" + name.encode()), expected)
+
+
+class Overlapping(TestCase):
+    def test_pairs(self) -> None:
+        """Whether some path is allowed by both."""
+        for one, other, expected in (
+            ("/v1/a", "/v1/a", True),
+            ("/v1/a", "/v1/b", False),
+            ("/v1/a", "/v1/a/b", False),
+            ("/v1/*", "/v1/a", True),
+            ("/v1/a*", "/v1/*b", True),
+            ("/v1/a*", "/v1/b*", False),
+            ("/v1/*", "/v1/*/c", False),
+            ("/**", "/v1/a", True),
+            ("/v1/**", "/v1/a/b", True),
+            ("/v1/**", "/v1", False),
+            ("/v1/**", "/v2/a", False),
+            ("/v1/a/**", "/v1/**", True),
+            ("/v1/a/**", "/v1/a", False),
+            ("/v1/a*c", "/v1/ac", False),
+            ("/v1/models/*:x", "/v1/models/*", True),
+            ("/v1/*%2Fa", "/v1/b%2Fa", True),
+        ):
+            with self.subTest(one=one, other=other):
+                self.assertEqual(overlap(one, other), expected)
+                self.assertEqual(overlap(other, one), expected)
+
+    @given(st.lists(st.text("ab*", min_size=1, max_size=4), min_size=1, max_size=3), st.booleans(), st.data())
+    def test_a_path_that_both_allow(self, segments: list[str], deep: bool, data: st.DataObject) -> None:
+        """If there is one, they overlap."""
+        pattern = "/" + "/".join(re.sub(r"\*+", "*", segment) for segment in segments) + ("/**" if deep else "")
+        path = data.draw(st.lists(st.text("ab", min_size=1, max_size=5), min_size=1, max_size=4).map("/".join))
+        other = data.draw(st.sampled_from(["/" + path, "/**", "/" + path[:-1] + "*"]))
+        split = tuple(segment.encode() for segment in path.split("/"))
+        if Endpoints([pattern]).match(split) and Endpoints([other]).match(split):
+            self.assertTrue(overlap(pattern, other))

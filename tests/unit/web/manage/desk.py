@@ -15,6 +15,10 @@ from tests.fakes import MemoryAudit, MemoryStore, MemoryUsage
 from tests.unit.caching.made import contents
 
 TOKEN = "management-token-for-tests"
+APIS = {
+    "openai": ["/v1/chat/completions", "/v1/embeddings", "/v1/models", "/v1/models/*"],
+    "anthropic": ["/v1/messages"],
+}
 NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
 
 
@@ -36,7 +40,7 @@ class DeskTestCase(SynchronousTestCase):
             tokens=self.store,
             usage=self.usage,
             audit=self.audit,
-            api_names=["openai", "anthropic"],
+            apis=APIS,
             default_api=default_api,
             management_token=TOKEN,
             trusted_proxies=["198.51.100.0/24"],

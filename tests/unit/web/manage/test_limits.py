@@ -86,7 +86,7 @@ class LimitsTests(DeskTestCase):
                 tokens=self.store,
                 usage=self.usage,
                 audit=self.audit,
-                api_names=["openai"],
+                apis={"openai": ["/v1/models"]},
                 management_token=TOKEN,
                 clock=self.clock,
                 now=self.clock.seconds,

@@ -33,6 +33,7 @@ class CreateTests(DeskTestCase):
                 "name": "laptop",
                 "prefix": secret[:10],
                 "active": True,
+                "state": "active",
                 "expires_at": None,
                 "max_requests": 100,
                 "request_count": 0,
@@ -105,7 +106,7 @@ class CreateTests(DeskTestCase):
         """What a token may do is kept as it was said; a network in its own notation."""
         rules = {
             "apis": ["anthropic"],
-            "endpoints": ["/v1/messages", "/v1/files/*"],
+            "endpoints": ["/v1/messages", "/v1/*"],
             "models": ["claude-*"],
             "ips": ["192.0.2.7", "2001:DB8::/32"],
         }
@@ -205,3 +206,23 @@ class LaterTests(DeskTestCase):
         self.refused(self.ask("DELETE", self.path), 503)
         self.assertFalse(self.store.tokens[self.id].active)
         self.flushLoggedErrors(OSError)
+
+
+class EndpointRules(DeskTestCase):
+    def test_an_endpoint_that_none_of_its_apis_has(self) -> None:
+        """Could never be used: it is refused, when a token is made and when it is changed."""
+        self.ask("POST", "/manage/projects", {"name": "Team"})
+        for rules, code in (
+            ({"endpoints": ["/v1/messages"]}, 201),
+            ({"endpoints": ["/v1/**"], "apis": ["openai"]}, 201),
+            ({"endpoints": ["/v1/models/gpt-4o"]}, 201),
+            ({"endpoints": ["/v1/messages"], "apis": ["openai"]}, 422),
+            ({"endpoints": ["/v1/models", "/v1/model"]}, 422),
+            ({"endpoints": ["/openai/v1/models"]}, 422),
+        ):
+            with self.subTest(rules=rules):
+                reply = self.ask("POST", "/manage/tokens", {"project_id": "proj-1", **rules})
+                self.assertEqual(reply.code, code, reply.json)
+        self.assertIn("/openai/v1/models is no endpoint of any API", reply.json["error"]["message"])
+        for change, code in (({"apis": ["openai"]}, 422), ({"endpoints": []}, 200), ({"apis": ["openai"]}, 200)):
+            self.assertEqual(self.ask("PATCH", "/manage/tokens/tok-1", change).code, code)
