@@ -77,6 +77,7 @@ from llmproxy.web import ops
 from llmproxy.web.manage import Management
 from llmproxy.web.proxy import Observer, ProxyResource
 from llmproxy.web.root import Root
+from llmproxy.wire.buffers import Buffers, derived_limit
 from llmproxy.wire.client.agent import Agent
 from llmproxy.wire.client.tls import Trust
 from llmproxy.wire.client.transport import Caller
@@ -128,6 +129,7 @@ def forwarding(
     learn: Callable[[str], object] = lambda key: None,
     turn: Turn | None = None,
     descriptors: Descriptors | None = None,
+    buffers: Buffers | None = None,
     ledger: Ledger | None = None,
     guesses: Guesses | None = None,
 ) -> Parts:
@@ -141,7 +143,7 @@ def forwarding(
     upstreams = Upstreams(settings, {name: Caller(agent) for name, agent in agents.items()}, clock)
     shares = Shares(settings)
     keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
-    caching = _caching(settings, reactor, now)
+    caching = _caching(settings, reactor, now, buffers)
     refusals = RepeatedEntries(audit, clock)
     providers, operations = {name: provider(api) for name, api in settings.apis.items()}, Operations(settings)
     worst = Worst(Prices(own_prices(settings.prices)), providers, operations)
@@ -215,6 +217,7 @@ def build(
     access = AccessLog(output.write, reactor)
     counters = plugins.find(ICountersFactory, settings.limits.backend).counters(settings, reactor, store, now)
     turn, descriptors = Turn(reactor), Descriptors(reactor)
+    buffers = Buffers(settings.server.max_buffered_bytes or derived_limit())
     books = Books(store, now, charges)
     ledger = _ledger(settings, reactor, books, now, run, redactor)
     parts = forwarding(
@@ -228,6 +231,7 @@ def build(
         learn=redactor.add,
         turn=turn,
         descriptors=descriptors,
+        buffers=buffers,
         ledger=ledger,
         guesses=guesses,
     )
@@ -246,6 +250,7 @@ def build(
         trusted_proxies=settings.server.trusted_proxies,
         ledger=ledger,
         endings=Turn(reactor, most=64),
+        buffers=buffers,
     )
     for listener in (tokens.forget_project, parts.keys.forget):
         store.watch(listener)
@@ -265,6 +270,8 @@ def build(
     }
     _watch(metrics, uses)
     daemon = Daemon(settings, reactor, observer=output, store=store, hang_up=parts.hang_up, descriptors=descriptors)
+    metrics.gauge("buffered_bytes", "Bytes of requests and answers that are held in memory.", lambda: buffers.held)
+    metrics.counter("buffers_full", "Requests and bodies that found no room there.", lambda: buffers.refused)
     metrics.counter("descriptor_shortages", "Times that descriptors ran short.", lambda: descriptors.shortages)
     daemon.before_cut(proxy.shut_down)
     metrics.counter("limits_unsettled", "Reservations that could not be settled.", lambda: counters.unsettled)
@@ -287,7 +294,8 @@ def build(
         counts=metrics.snapshot,
     )
     pages = partial(ops.pages, partial(render, metrics), daemon.readiness, daemon.mentioned)
-    site = partial(_site, settings, reactor, turn, descriptors, partial(_malformed, [metrics.observe, *observers], now))
+    on_refused = partial(_malformed, [metrics.observe, *observers], now)
+    site = partial(_site, settings, reactor, turn, descriptors, buffers, on_refused)
     own_admin, own_metrics = settings.server.admin_listen, settings.server.metrics_listen
     seen = pages() if settings.server.public_metrics else pages(manage.gate.admit)
     public = Root(proxy=proxy, manage=None if own_admin else manage, ops=None if own_metrics else seen)
@@ -393,12 +401,12 @@ def fresh_ids(random: Callable[[int], bytes]) -> Callable[[], str]:
     return lambda: f"{start}-{next(numbers):x}"
 
 
-def _caching(settings: Settings, reactor: Any, now: Callable[[], float]) -> Caching | None:
+def _caching(settings: Settings, reactor: Any, now: Callable[[], float], buffers: Buffers | None) -> Caching | None:
     """The cache that the settings name, made by its plugin; C{None} where nothing is cached."""
     if not settings.cache.enabled:
         return None
     cache = plugins.find(ICacheFactory, settings.cache.backend).cache(settings, reactor)
-    return Caching(cache, settings, reactor, now)
+    return Caching(cache, settings, reactor, now, buffers)
 
 
 def _watched(caching: Caching | None, metrics: Metrics, settings: Settings) -> Contents | None:
@@ -459,6 +467,7 @@ def _site(
     reactor: Any,
     turn: Turn,
     descriptors: Descriptors,
+    buffers: Buffers,
     on_refused: Callable[[int, str, str, str], None],
     root: Root,
 ) -> Site:
@@ -478,6 +487,7 @@ def _site(
         on_refused=on_refused,
         turn=turn,
         descriptors=descriptors,
+        buffers=buffers,
     )
 
 

@@ -307,6 +307,13 @@ class CircuitOpen(ProxyError):
     message = "The provider has failed repeatedly; requests to it are held back for a moment."
 
 
+class BuffersFull(ProxyError):
+    """So much is held in memory already that no further request can be taken."""
+
+    status, code = 503, "buffers_full"
+    message = "This proxy holds as much of other requests and answers in memory as it may. Try again in a moment."
+
+
 class Draining(ProxyError):
     status, code = 503, "draining"
     message = "This process is shutting down."

@@ -74,7 +74,7 @@ class OwnThreads:
             if not self._pool.started:
                 self._pool.start()
             self._pool.callInThreadWithCallback(partial(self._reactor.callFromThread, self._finished, answer), job)
-        except RuntimeError as e:  # the system lets us have no thread
+        except (RuntimeError, MemoryError) as e:  # the system lets us have no thread
             return fail(OSError(errno.EAGAIN, str(e)))
         self._jobs += 1
         return answer

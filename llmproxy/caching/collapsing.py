@@ -227,7 +227,12 @@ class Flight:
     def grown(self, more: int) -> bool:
         self._held += more
         self._caching.buffered += more
-        return self._held <= self._caching.max_object and self._caching.buffered <= self._caching.max_buffered
+        self._caching.buffers.hold(more)
+        return (
+            not self._caching.buffers.full
+            and self._held <= self._caching.max_object
+            and self._caching.buffered <= self._caching.max_buffered
+        )
 
     def closed(self) -> None:
         self._caching.landed(self)
@@ -271,4 +276,5 @@ class Flight:
 
     def _let_go(self) -> None:
         self._caching.buffered -= self._held
+        self._caching.buffers.hold(-self._held)
         self._held = 0

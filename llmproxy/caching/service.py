@@ -25,6 +25,7 @@ from llmproxy.config.routes import Route, upstream
 from llmproxy.http.lines import FieldLines
 from llmproxy.interfaces import ICache
 from llmproxy.model import Grant
+from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.response import Answer
 
 REMEMBERED = 4096  # targets that somebody has asked for with GET; beyond these every target may be one
@@ -67,9 +68,17 @@ class Caching(Service):
     name: Any = "caching"
     _log = Logger()
 
-    def __init__(self, cache: ICache, settings: Settings, clock: IReactorTime, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        cache: ICache,
+        settings: Settings,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        buffers: Buffers | None = None,
+    ) -> None:
         """
         @param now: Seconds since the epoch.
+        @param buffers: Where is counted too what is held because it may be kept; where it is full, nothing is.
         """
         told = settings.cache
         self.wall = now
@@ -81,6 +90,7 @@ class Caching(Service):
         self.timed = clock if told.replay == "timed" else None
         self.flights: dict[str, Flight] = {}
         self.buffered = 0
+        self.buffers = Buffers(1 << 62) if buffers is None else buffers
         self.stores = self.hits = 0
         self._clock = clock
         self.scope = told.scope

@@ -257,6 +257,10 @@ class Server(Section):
     """The longest head of a request. Beyond it 431."""
     max_request_bytes: Size = 64 * 1024 * 1024
     """The largest body of a request. Beyond it 413."""
+    max_buffered_bytes: Size = 0
+    """How much of requests and answers is held in memory at once, in all, for each worker: bodies that are read whole,
+    what clients have not taken yet, what the cache gathers. Beyond it 503 `buffers_full`. 0: a quarter of the memory
+    that the process may have, at most 512 MiB."""
     head_timeout: Duration = 10.0
     """For the whole head of a request. Then 408."""
     body_timeout: Duration = 30.0

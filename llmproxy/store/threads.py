@@ -64,9 +64,12 @@ class Threads:
             return work()
 
         answer: Deferred[T] = Deferred(abandon)
-        self._jobs += 1
         done = partial(self._reactor.callFromThread, self._finished, answer)
-        self._pool.callInThreadWithCallback(done, job)
+        try:
+            self._pool.callInThreadWithCallback(done, job)
+        except (RuntimeError, MemoryError) as e:  # the system lets us have no thread
+            return fail(StoreUnavailable(f"The store cannot be asked: {e}."))
+        self._jobs += 1
         return answer
 
     def _finished(self, answer: Deferred[T], success: bool, result: Any) -> None:

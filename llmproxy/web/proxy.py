@@ -19,6 +19,7 @@ from llmproxy.model import RequestRecord
 from llmproxy.proxy.context import Exchange
 from llmproxy.proxy.pipeline import Journey
 from llmproxy.web.respond import refuse
+from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.server.foreign_request import adapted
 from llmproxy.wire.server.site import Request
@@ -59,6 +60,7 @@ class ProxyResource(Resource):
     @param fresh_id: Makes an id for a request whose client sent none.
     @param ledger: Told of every request of a known token.
     @param endings: Where, under load, what is to be told of a request waits for the end of the reactor's turn.
+    @param buffers: Says when too much is held for a further request.
     @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
     """
 
@@ -78,6 +80,7 @@ class ProxyResource(Resource):
         trusted_proxies: Sequence[str] = (),
         ledger: Settling | None = None,
         endings: Turn | None = None,
+        buffers: Buffers | None = None,
     ) -> None:
         Resource.__init__(self)
         self._journey = journey
@@ -91,6 +94,7 @@ class ProxyResource(Resource):
         self._trusted = networks(tuple(trusted_proxies))
         self._ledger = ledger
         self._endings = endings
+        self._buffers = buffers
         self._shutting_down = False
 
     def shut_down(self) -> None:
@@ -121,6 +125,8 @@ class ProxyResource(Resource):
 
     async def _travel(self, exchange: Exchange) -> None:
         try:
+            if self._buffers is not None:
+                self._buffers.check()
             await self._journey.handle(exchange)
         except Exception as e:  # everything ends here, a cancelled wait included
             self._refused(e, exchange)

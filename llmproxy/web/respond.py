@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, Request, datetimeToString
 from zope.interface import implementer
 
-from llmproxy.errors import ClientGone, InternalError, ProxyError
+from llmproxy.errors import BuffersFull, ClientGone, InternalError, ProxyError
 from llmproxy.http import fields, refusals
 
 _log = Logger()
@@ -205,6 +205,9 @@ def cut(request: Request) -> None:
 
 
 def _fault(error: BaseException, request_id: str) -> ProxyError:
+    if isinstance(error, MemoryError):  # a limit of the system's (ulimit -v) that is below ours
+        _log.error("Request {request_id}: the system gave no more memory.", request_id=request_id)
+        return BuffersFull("The system gave this proxy no more memory. Try again.", retry_after=1.0)
     _log.failure("Request {request_id} failed.", Failure(error), request_id=request_id)
     return InternalError()
 

@@ -34,6 +34,14 @@ def untaken(transport: Any) -> int:
     return int(ours) + int(getattr(transport, "_tempDataLen", 0)) + _in_socket(transport)
 
 
+def buffered(transport: Any) -> int:
+    """Bytes that were written and are still in this process, a TLS layer's included."""
+    ours = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
+    ours += getattr(transport, "_tempDataLen", 0) + sum(map(len, getattr(transport, "_appSendBuffer", ())))
+    below = getattr(transport, "transport", None)
+    return int(ours) + (buffered(below) if below is not None else 0)
+
+
 def _in_socket(transport: Any) -> int:
     fileno = getattr(transport, "fileno", None)
     descriptor = fileno() if fileno is not None else -1

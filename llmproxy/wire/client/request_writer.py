@@ -14,26 +14,54 @@ from zope.interface import implementer
 from llmproxy import errors
 from llmproxy.wire import parser as http1
 
+LONG_BYTES = 256 * 1024  # of a body that leaves at once
 JOINED = 65536  # more than this is not copied only to leave in one packet with the head
 
 
 @implementer(IBodyProducer)
 class BytesBody:
-    """A body that is all there, and can be sent as often as need be."""
+    """A body that is all there, and can be sent as often as need be.
+
+    A long one leaves in pieces, as the provider takes them: written at once it would be in memory twice.
+    """
+
+    _sending: Deferred[None] | None = None
+    _consumer: IConsumer | None = None
+    _at = 0
+    _held = False
 
     def __init__(self, received: bytes) -> None:
         self.received = received
         self.length = len(received)
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        consumer.write(self.received)
-        return succeed(None)
+        if self.length <= LONG_BYTES:
+            consumer.write(self.received)
+            return succeed(None)
+        self._consumer, self._at, self._held = consumer, 0, False
+        sending: Deferred[None] = Deferred()
+        self._sending = sending
+        self._go_on()
+        return sending
 
-    def pauseProducing(self) -> None: ...
+    def pauseProducing(self) -> None:
+        self._held = True
 
-    def resumeProducing(self) -> None: ...
+    def resumeProducing(self) -> None:
+        self._held = False
+        self._go_on()
 
-    def stopProducing(self) -> None: ...
+    def stopProducing(self) -> None:
+        self._consumer = self._sending = None
+
+    def _go_on(self) -> None:
+        while self._consumer is not None and not self._held and self._at < self.length:
+            piece = self.received[self._at : self._at + LONG_BYTES]
+            self._at += len(piece)
+            self._consumer.write(piece)
+        if self._at >= self.length and self._sending is not None:
+            sending, self._sending, self._consumer = self._sending, None, None
+            sending.callback(None)
 
 
 def framing(method: bytes, body: IBodyProducer | None) -> bytes:

@@ -21,6 +21,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH
 from zope.interface import implementer
 
 from llmproxy.errors import BodyTimeout, BodyUnreadable, ClientGone, ProxyError
+from llmproxy.wire import socket_state as peer
 from llmproxy.wire.deadline import Deadline
 from llmproxy.wire.parser import CHUNKED, BadMessage, ChunkedBody, HeadReader, RequestHead, request_head
 from llmproxy.wire.server.error_response import refusal
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from llmproxy.wire.server.site import Site
 
 HELD = 64 * 1024  # bytes of later requests that are kept while one is being answered
+READ_AHEAD_BYTES = 64 * 1024  # that wait for a client before its provider is made to wait
 COLLECTED = 1024 * 1024  # bytes of a body that are read for a resource that wants it whole
 PROGRESS = 1024  # bytes of a body that must arrive within every body timeout
 CLOSING = 60.0  # seconds for what is written to be read, before the connection is torn down
@@ -81,6 +83,7 @@ class Channel(Protocol):
         self._ended = False  # the client has said that it will send no more
         self._closing = False
         self._finishing = False  # all that is left to do is to send what was written
+        self._untaken = 0  # bytes that were written and wait here for the client, as they are counted
         self._watch: IDelayedCall | None = None
         self._socket: socket.socket | None = None
 
@@ -136,6 +139,7 @@ class Channel(Protocol):
         if self._taking is not None:
             self._taking.stop()
         self.site.closed(self)
+        self._count(0)
         request = self._detach()
         if request is not None:
             request.connectionLost(reason)
@@ -149,6 +153,8 @@ class Channel(Protocol):
     def resumeProducing(self) -> None:
         self._blocked = False
         self._takes().end()
+        if self._untaken:
+            self.count_untaken()
         if self._producer is not None:
             self._producer.resumeProducing()
         self._proceed()
@@ -179,7 +185,29 @@ class Channel(Protocol):
             data = data[sent:]
         if self._taking is not None:
             self._taking.added(len(data))
+        buffers = self.site.buffers
+        if buffers is None:
+            transport.write(data)
+            return
+        if self._socket is not None:
+            transport.bufferSize = 0 if buffers.tight else READ_AHEAD_BYTES
         transport.write(data)
+        self.count_untaken()
+
+    def count_untaken(self) -> None:
+        """Count what waits here for the client."""
+        self._count(peer.buffered(self.transport))
+
+    def _count(self, untaken: int) -> None:
+        buffers, before = self.site.buffers, self._untaken
+        if buffers is None or (not untaken and not before):
+            return
+        self._untaken = untaken
+        buffers.hold(untaken - before)
+        if not untaken:
+            self.site.behind.discard(self)
+        elif not before:
+            self.site.fell_behind(self)
 
     def write_last(self, data: bytes) -> None:
         """As L{write}, for an answer that is complete with it: under load it leaves with others at the turn's end."""
@@ -205,6 +233,8 @@ class Channel(Protocol):
 
     def request_done(self) -> None:
         """The answer is out: on to the next request, or to the end."""
+        if self._request is not None:
+            self._request.upload.release()
         self._request = self._producer = None
         if self._closing:
             return
@@ -300,9 +330,9 @@ class Channel(Protocol):
         length, limit = head.length, self.site.limits.body
         if 0 <= length <= len(rest) and length <= limit:
             self._buffer = rest[length:]
-            self._request = request = Request(self, head, Upload.of(rest[:length], limit))
+            self._request = request = Request(self, head, Upload.of(rest[:length], limit, self.site.buffers))
         else:
-            upload = Upload(UNKNOWN_LENGTH if length == CHUNKED else length, limit, self._room)
+            upload = Upload(UNKNOWN_LENGTH if length == CHUNKED else length, limit, self._room, self.site.buffers)
             self._request = request = Request(self, head, upload)
             self._upload = upload
             self._chunks = ChunkedBody(self.site.limits) if length == CHUNKED else None
@@ -504,6 +534,8 @@ class Channel(Protocol):
 
     def _detach(self) -> Request | None:
         request = self._request
+        if request is not None:
+            request.upload.release()
         self._request = self._producer = self._upload = self._chunks = None
         return request
 

@@ -8,12 +8,14 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IConsumer
-from twisted.web.iweb import IBodyProducer
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
-from llmproxy.errors import ProxyError, RequestTooLarge
+from llmproxy.errors import BuffersFull, ProxyError, RequestTooLarge
+from llmproxy.wire.buffers import RETRY_AFTER_SECONDS, Buffers
 
 HELD = 64 * 1024  # bytes that are kept while nobody takes them; then the client is made to wait
+SMALL_BYTES = 4096  # of a body that came with its head: not worth counting
 
 Tap = Callable[[bytes], object]
 
@@ -49,20 +51,27 @@ class Upload:
     _whole: bytes | None = None
     _paused = False
     _stopped = False
+    _buffers: Buffers | None = None
+    _counted = 0
 
-    def __init__(self, length: Any, limit: int, room: Callable[[], None]) -> None:
+    def __init__(self, length: Any, limit: int, room: Callable[[], None], buffers: Buffers | None = None) -> None:
         """
         @param room: Called whenever more can be taken than before.
+        @param buffers: Where what is held of it is counted.
         """
+        if buffers is not None:
+            self._buffers = buffers
         self.length = length
         self.limit = limit
         self.done = length == 0
         self._room = room
 
     @classmethod
-    def of(cls, body: bytes, limit: int) -> Upload:
+    def of(cls, body: bytes, limit: int, buffers: Buffers | None = None) -> Upload:
         """One that is all there."""
-        upload = cls(len(body), limit, _nobody)
+        upload = cls(len(body), limit, _nobody, buffers)
+        if buffers is not None and len(body) > SMALL_BYTES:
+            upload._hold(len(body))
         upload.count = len(body)
         upload._whole = body
         upload.done = True
@@ -93,19 +102,53 @@ class Upload:
         return self.started and not self.done and not self._paused and not self._pieces
 
     def whole(self, limit: int) -> Deferred[bytes]:
-        """Read all of it into memory; L{errors.RequestTooLarge} if it is longer than C{limit}."""
+        """Read all of it into memory; L{errors.RequestTooLarge} if it is longer than C{limit}, L{errors.BuffersFull} if
+        too much is held already."""
         if self.received is not None:
             return succeed(self.received) if self.count <= limit else fail(RequestTooLarge())
         self.limit = min(self.limit, limit)
         if max(self.count, self.length if isinstance(self.length, int) else 0) > self.limit:
             self.failed(RequestTooLarge())
-        kept = _Kept()
+        elif self.length is not UNKNOWN_LENGTH and not self._reserve(self.length):
+            self.failed(BuffersFull(retry_after=RETRY_AFTER_SECONDS))
+        kept = _Kept(self._fits if self.length is UNKNOWN_LENGTH else None)
 
         def joined(_: None) -> bytes:
             self._whole = b"".join(kept.pieces)
             return self._whole
 
         return self.startProducing(kept).addCallback(joined)
+
+    def _fits(self, data: bytes) -> bool:
+        """Whether there is room for a further piece of a body whose length nobody knows."""
+        fits = self._reserve(len(data))
+        if not fits:
+            self.failed(BuffersFull(retry_after=RETRY_AFTER_SECONDS))
+        return fits
+
+    # What is held of it
+
+    def release(self) -> None:
+        """The request is over: nothing is held for it any more."""
+        counted, self._counted = self._counted, 0
+        if counted and self._buffers is not None:
+            self._buffers.hold(-counted)
+
+    def _hold(self, count: int) -> None:
+        if self._buffers is not None:
+            self._counted += count
+            self._buffers.hold(count)
+
+    def _reserve(self, count: int) -> bool:
+        if self._buffers is not None:
+            if not self._buffers.reserve(count):
+                return False
+            self._counted += count
+        return True
+
+    def _passed(self, count: int) -> None:
+        if self._counted:
+            self._hold(-min(count, self._counted))
 
     # What a consumer asks
 
@@ -157,6 +200,7 @@ class Upload:
                 self._pieces = deque()
             self._pieces.append(data)
             self._size += len(data)
+            self._hold(len(data))
         else:
             self._write(data)
 
@@ -184,6 +228,7 @@ class Upload:
         while self._pieces and not self._paused and self._consumer is not None:
             data = self._pieces.popleft()
             self._size -= len(data)
+            self._passed(len(data))
             self._write(data)
         self._room()
         self._end()
@@ -197,17 +242,20 @@ class Upload:
     def _forget(self) -> None:
         self._consumer = self._pieces = None
         self._size = 0
+        self.release()
 
 
 @implementer(IConsumer)
 class _Kept:
-    """A consumer that keeps the pieces."""
+    """A consumer that keeps the pieces, as long as they fit."""
 
-    def __init__(self) -> None:
+    def __init__(self, fits: Callable[[bytes], bool] | None) -> None:
         self.pieces: list[bytes] = []
+        self._fits = fits
 
     def write(self, data: bytes) -> None:
-        self.pieces.append(data)
+        if self._fits is None or self._fits(data):
+            self.pieces.append(data)
 
     def registerProducer(self, producer: object, streaming: bool) -> None:
         """It never needs a pause."""

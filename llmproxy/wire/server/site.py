@@ -9,12 +9,13 @@ from uuid import uuid4
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import Protocol
 from twisted.web import server
 from twisted.web.resource import getChildForRequest
 
 from llmproxy.wire import socket_state as peer
+from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.parser import Limits
 from llmproxy.wire.server.channel import Channel
@@ -23,6 +24,8 @@ from llmproxy.wire.server.request_body import Upload
 from llmproxy.wire.write_coalescing import Turn
 
 __all__ = ["Channel", "Limits", "Request", "Site", "Upload"]
+
+COUNTING_SECONDS = 1.0  # between two looks at what clients have not taken
 
 Refused = Callable[[int, str, str, str], object]
 
@@ -68,6 +71,7 @@ class Site(server.Site):
         turn: Turn | None = None,
         untaken: Callable[[Any], int] = peer.untaken,
         descriptors: Descriptors | None = None,
+        buffers: Buffers | None = None,
     ) -> None:
         """
         @param head_timeout: Seconds in all for a head, from its first byte or from the connection's beginning.
@@ -82,6 +86,7 @@ class Site(server.Site):
         @param peer_left: See L{peer.has_left}.
         @param turn: Where complete answers wait for the end of the reactor's turn; without it they leave at once.
         @param untaken: See L{peer.untaken}.
+        @param buffers: Where is counted what is held of requests, and of what clients have not taken.
         @param descriptors: Told which one each client has got.
         """
         super().__init__(resource, reactor=reactor)  # type: ignore[no-untyped-call]
@@ -95,6 +100,9 @@ class Site(server.Site):
         self.turn = turn
         self.untaken = untaken
         self.descriptors = descriptors
+        self.buffers = buffers
+        self.behind: set[Channel] = set()
+        self._counting: IDelayedCall | None = None
         self.send_timeout = send_timeout
         self.least = max(1, int(send_timeout * min_send_rate))
         self.allow = b"Allow: " + b", ".join(sorted(self.limits.methods))
@@ -146,6 +154,19 @@ class Site(server.Site):
         """A channel has its connection."""
         self._channels.add(channel)
         self._remotes[channel.remote] += 1
+
+    def fell_behind(self, channel: Channel) -> None:
+        """A client has not taken all that was written; it is looked at again until it has."""
+        self.behind.add(channel)
+        if self._counting is None:
+            self._counting = self.reactor.callLater(COUNTING_SECONDS, self._count)
+
+    def _count(self) -> None:
+        self._counting = None
+        for channel in list(self.behind):
+            channel.count_untaken()
+        if self.behind:
+            self._counting = self.reactor.callLater(COUNTING_SECONDS, self._count)
 
     def closed(self, channel: Channel) -> None:
         """A channel has lost it."""

@@ -1,0 +1,70 @@
+"""How many bytes of requests and answers are held in memory, by everybody together, and how many may be."""
+
+from __future__ import annotations
+
+import os
+import resource
+from contextlib import suppress
+from pathlib import Path
+
+from llmproxy.errors import BuffersFull
+
+MAX_DERIVED_BYTES = 512 * 1024 * 1024
+SHARE = 4  # the part of the memory that may be buffered where the settings do not say how much
+RETRY_AFTER_SECONDS = 1.0
+CGROUP = Path("/sys/fs/cgroup/memory.max")  # Linux, Control Group v2, "memory.max"
+
+
+class Buffers:
+    """One account for all that is held: bodies that are read whole or wait for a provider, what clients have not taken
+    yet, and what the cache gathers.
+
+    What is being read whole asks first and is refused. What has been accepted is never thrown away: it is counted, and
+    makes others wait (L{tight}) or be refused (L{check}).
+
+    @ivar held: Bytes that are held now; C{refused}: how often something was not let in.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+        self.refused = 0
+
+    def hold(self, count: int) -> None:
+        """So many bytes more, or less, are held."""
+        self.held += count
+
+    def reserve(self, count: int) -> bool:
+        """Hold so many bytes more if they fit. What is larger than everything may be held alone."""
+        if self.held and self.held + count > self.limit:
+            self.refused += 1
+            return False
+        self.held += count
+        return True
+
+    @property
+    def full(self) -> bool:
+        return self.held >= self.limit
+
+    @property
+    def tight(self) -> bool:
+        """Whether half of it is in use: from then on nothing is read ahead for a client that does not keep up."""
+        return 2 * self.held >= self.limit
+
+    def check(self) -> None:
+        """L{BuffersFull} where no further request can be taken."""
+        if self.held >= self.limit:
+            self.refused += 1
+            raise BuffersFull(retry_after=RETRY_AFTER_SECONDS)
+
+
+def derived_limit() -> int:
+    """A quarter of the memory that this process may have, by its cgroup, its C{ulimit -v} and the machine; at most
+    L{MAX_DERIVED_BYTES}."""
+    bounds = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if address_space != resource.RLIM_INFINITY:
+        bounds.append(address_space)
+    with suppress(OSError, ValueError):  # "max", or no such file
+        bounds.append(int(CGROUP.read_text()))
+    return min(MAX_DERIVED_BYTES, min(bounds) // SHARE)
