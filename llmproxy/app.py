@@ -66,6 +66,7 @@ from llmproxy.observability.exposition import render
 from llmproxy.observability.metrics import Metrics, ProxyMetrics
 from llmproxy.observability.repeated_entries import RepeatedEntries
 from llmproxy.own_threads import OwnThreads
+from llmproxy.proxy.deferred_results import DeferredResults
 from llmproxy.proxy.pipeline import Journey
 from llmproxy.proxy.policy import Policy
 from llmproxy.redis import Redis, connect
@@ -148,6 +149,7 @@ def forwarding(
     providers, operations = {name: provider(api) for name, api in settings.apis.items()}, Operations(settings)
     worst = Worst(Prices(own_prices(settings.prices)), providers, operations)
     quota = Quota(counters, settings.limits, settings.apis, now, worst)
+    meters = Meters(settings)
     journey = Journey(
         routes=routes,
         validator=validator,
@@ -161,9 +163,10 @@ def forwarding(
         remembering=validator if isinstance(validator, CachedTokenValidator) else None,
         caching=caching,
         quota=quota,
-        meters=Meters(settings),
+        meters=meters,
         operations=Operations(settings),
         ledger=ledger,
+        results=None if ledger is None else DeferredResults(ledger, meters, counters, now),
     )
     return Parts(routes, journey, keys, upstreams, shares, quota, tuple(agents.values()), refusals, caching)
 
@@ -313,6 +316,11 @@ def build(
         metrics.counter("ledger_recovered", "Of these, lines that dead processes had left.", lambda: ledger.recovered)
         metrics.counter("ledger_lost", "Records that the ledger's journal had no room for.", lambda: ledger.lost)
         metrics.gauge("ledger_open", "Requests that were let go and are not settled.", lambda: ledger.under_way)
+        metrics.gauge(
+            "ledger_pending_results",
+            "Results that were announced and not fetched yet.",
+            lambda: ledger.pending_results,
+        )
         metrics.gauge("ledger_journal_bytes", "The journal's size on the disk.", lambda: ledger.journal_size)
     services = (ledger, audit, bus, access, tokens, counters, revocation, *parts.services)
     for service in services:

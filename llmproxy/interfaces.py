@@ -163,6 +163,12 @@ class ICounters(Interface):
         @param measured: Whether its line in the ledger says the same; not where nobody knows what it used.
         """
 
+    def corrected(amounts: Mapping[str, tuple[int, float]]) -> None:
+        """The store has corrected what requests of long ago took of budgets: key to (how much more, C{ends}).
+
+        Never waits, never raises.
+        """
+
     def used(claims: Sequence[Claim]) -> Deferred[list[int]]:
         """Fire with how much of each is used now, with what requests under way have reserved."""
 

@@ -204,8 +204,8 @@ class Usage:
     @ivar output_tokens: All output, reasoning included.
     @ivar cost_usd: C{None} where no price is known; never 0 for that.
     @ivar basis: C{exact} as the provider counted, or as the request says where that is what is billed; C{estimated} by
-        its size where the provider told nothing; C{unknown} where something is billed that nobody can tell; C{none}
-        where nothing was used.
+        its size where the provider told nothing; C{unknown} where something is billed that nobody can tell; C{pending}
+        where a later answer will; C{none} where nothing was used.
     @ivar model: The model that answered, as the provider calls it.
     @ivar details: What else was counted, by the name of its unit: audio and image tokens, searches, seconds.
     """
@@ -278,7 +278,8 @@ class LedgerLine(NamedTuple):
     @ivar at: When the request arrived, in seconds since the epoch; C{duration} in seconds.
     @ivar model: The model that was asked for; C{answered} the one that answered.
     @ivar outcome: C{exact} (the provider's own counts), C{estimated}, C{cancelled} (the client left), C{truncated} (the
-        answer broke off), C{failed} (there was no answer but an error), C{cached}.
+        answer broke off), C{failed} (there was no answer but an error), C{cached}, C{pending} (a result that is told
+        later).
     @ivar basis: Where the counts come from; see L{Usage}.
     @ivar upstream_status: The status of the provider's answer, or C{None} where there was none.
     """

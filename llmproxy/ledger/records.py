@@ -9,7 +9,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from llmproxy.model import LedgerLine, RequestRecord
 
-_RESERVED, _SETTLED, _COUNTED = b"R", b"S", b"C"
+_RESERVED, _SETTLED, _COUNTED, _DROPPED, _ANNOUNCED = b"R", b"S", b"C", b"D", b"A"
 _TOKENS_HITS = frozenset(("hit", "coalesced"))  # what a token's C{cache_hits} count
 _HITS = frozenset(("hit", "revalidated", "coalesced"))
 
@@ -33,11 +33,13 @@ class Reservation(NamedTuple):
     given: int
     uses: int = 0
 
-    def line(self, cost: float | None) -> LedgerLine:
+    def line(self, cost: float | None, *, deferred: bool = False) -> LedgerLine:
         """What is known of it where its end was never told: the process ended first, and the answer with it.
 
         @param cost: USD for its input, where a price is known.
+        @param deferred: Whether its answer had announced a result, which will tell.
         """
+        given = 0 if deferred else self.given
         return LedgerLine(
             id=self.id,
             at=self.at,
@@ -48,12 +50,32 @@ class Reservation(NamedTuple):
             endpoint=self.endpoint,
             model=self.model,
             outcome="truncated",
-            basis="estimated" if self.given else "none",
+            basis="pending" if deferred else "estimated" if given else "none",
             error="process_ended",
-            input_tokens=self.given,
-            cost_usd=cost if self.given else None,
+            input_tokens=given,
+            cost_usd=cost if given else None,
             bytes_in=self.bytes_in,
         )
+
+
+class Held(NamedTuple):
+    """What a request has claimed of one budget, and keeps until its result is known.
+
+    @ivar key: Names the budget and its period; C{ends}: when that ends, C{0} for never.
+    @ivar unit: C{usd} (then C{amount} is nano-dollars) or C{tokens}.
+    """
+
+    key: str
+    unit: str
+    amount: int
+    ends: float
+
+
+class Deferral(NamedTuple):
+    """A result that is told later: what the provider calls it, and what is held for it until then."""
+
+    result_id: str
+    held: tuple[Held, ...] = ()
 
 
 class Settlement(NamedTuple):
@@ -61,11 +83,26 @@ class Settlement(NamedTuple):
 
     @ivar uses: Uses of its token to be counted with its line: one less where it was let go and then not sent.
     @ivar hits: Likewise answers from the cache.
+    @ivar deferral: The result that its answer announced.
     """
 
     line: LedgerLine
     uses: int = 0
     hits: int = 0
+    deferral: Deferral | None = None
+
+
+class Announced(NamedTuple):
+    """A request under way whose answer has announced a result."""
+
+    id: str
+    deferral: Deferral
+
+
+class Dropped(NamedTuple):
+    """A request that is over and has its line in the store already."""
+
+    id: str
 
 
 def reserved(reservation: Reservation) -> bytes:
@@ -79,14 +116,24 @@ def rewritten(record: bytes) -> bytes:
     return reserved(known._replace(uses=0)) if isinstance(known, Reservation) else record
 
 
-def settled(line: LedgerLine, uses: int = 0, hits: int = 0) -> bytes:
+def settled(line: LedgerLine, uses: int = 0, hits: int = 0, deferral: Deferral | None = None) -> bytes:
     """A settlement as a record."""
-    if not uses and not hits:
+    if not uses and not hits and deferral is None:
         return _SETTLED + _written(line)
-    return _COUNTED + _written((tuple(line), uses, hits))
+    return _COUNTED + _written((tuple(line), uses, hits, deferral))
 
 
-def read(record: bytes) -> Reservation | Settlement | None:
+def announced(ledger_id: str, deferral: Deferral) -> bytes:
+    """That the answer of a request under way has announced a result, as a record."""
+    return _ANNOUNCED + _written((ledger_id, deferral))
+
+
+def dropped(ledger_id: str) -> bytes:
+    """That nothing is to be entered for it, as a record."""
+    return _DROPPED + _written((ledger_id,))
+
+
+def read(record: bytes) -> Reservation | Settlement | Announced | Dropped | None:
     """A record as what it was; C{None} for what is none of them, as another version may have written."""
     kind = record[:1]
     try:
@@ -96,7 +143,12 @@ def read(record: bytes) -> Reservation | Settlement | None:
         if kind == _SETTLED:
             return Settlement(_line(values))
         if kind == _COUNTED:
-            return Settlement(_line(values[0]), int(values[1]), int(values[2]))
+            deferral = _deferral(values[3]) if len(values) > 3 else None
+            return Settlement(_line(values[0]), int(values[1]), int(values[2]), deferral)
+        if kind == _ANNOUNCED and (deferral := _deferral(values[1])) is not None:
+            return Announced(values[0], deferral)
+        if kind == _DROPPED and isinstance(values[0], str):
+            return Dropped(values[0])
         if kind == _RESERVED and isinstance(values[0], str):
             return Reservation(*values[: len(Reservation._fields)])
     except (IndexError, TypeError, ValueError):
@@ -109,6 +161,13 @@ def _line(values: Any) -> LedgerLine:
     if not isinstance(values, list) or not isinstance(values[0], str) or not isinstance(values[1], int | float):
         raise TypeError("is no line")
     return LedgerLine(*values[: len(LedgerLine._fields)])
+
+
+def _deferral(values: Any) -> Deferral | None:
+    if values is None:
+        return None
+    result_id, held = values
+    return Deferral(result_id, tuple(Held(*each) for each in held))
 
 
 def cache_hits(record: RequestRecord) -> int:
@@ -152,20 +211,27 @@ def outcome(record: RequestRecord) -> str:
         return record.outcome if record.outcome in ("cancelled", "truncated") else "failed"
     if record.cache in _HITS:
         return "cached"
+    if record.basis == "pending" and record.status < 400:
+        return "pending"
     if record.status >= 400:
         return "failed"
     return "estimated" if record.basis == "estimated" else "exact"
 
 
-def open_ones(records: Iterable[bytes]) -> dict[str, Reservation]:
-    """The reservations among these that were never settled, by their ids."""
-    found: dict[str, Reservation] = {}
+def open_ones(records: Iterable[bytes]) -> dict[str, tuple[Reservation, Deferral | None]]:
+    """The reservations among these that were never settled, by their ids, each with what its answer announced."""
+    found: dict[str, tuple[Reservation, Deferral | None]] = {}
     for record in records:
         read_one = read(record)
         if isinstance(read_one, Reservation):
-            found[read_one.id] = read_one
-        elif read_one is not None:
+            found[read_one.id] = (read_one, None)
+        elif isinstance(read_one, Announced):
+            if read_one.id in found:
+                found[read_one.id] = (found[read_one.id][0], read_one.deferral)
+        elif isinstance(read_one, Settlement):
             found.pop(read_one.line.id, None)
+        elif read_one is not None:
+            found.pop(read_one.id, None)
     return found
 
 

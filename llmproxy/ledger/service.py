@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -18,7 +18,8 @@ from llmproxy.background import Task
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.ledger import records
 from llmproxy.ledger.journal import FIRST, Found, Journal, Room, find, names
-from llmproxy.ledger.records import Reservation, Settlement
+from llmproxy.ledger.pending import MAX_PENDING_SECONDS, PendingResult, announced
+from llmproxy.ledger.records import Deferral, Reservation, Settlement
 from llmproxy.ledger.sql import CLOSED, Batch, day
 from llmproxy.model import LedgerLine, RequestRecord
 from llmproxy.store.refusals import CannotStart
@@ -42,6 +43,10 @@ class Entering(Protocol):
     def place(self, journal: str) -> Deferred[int | None]: ...
     def enter(self, journal: str, batch: Callable[[], Batch]) -> Deferred[Batch | None]: ...
     def forget(self, journal: str) -> Deferred[None]: ...
+    def pending(self, project_id: str, api: str, result_id: str) -> Deferred[list[PendingResult]]: ...
+    def collect(self, results: Sequence[PendingResult], line: LedgerLine) -> Deferred[Mapping[str, int] | None]: ...
+    def rename(self, results: Sequence[PendingResult], result_id: str) -> Deferred[None]: ...
+    def pending_count(self, before: float) -> Deferred[int]: ...
     def fold(self, lines_before: float, days_before: str, limit: int) -> Deferred[tuple[int, int]]: ...
 
 
@@ -53,6 +58,7 @@ class Ledger(Service):
 
     @ivar entered: Lines that this process put into the store; C{recovered}: those of them that dead processes left.
     @ivar lost: Records for which the journal had no room.
+    @ivar pending_results: Results that were announced and not collected, as of a minute ago at most.
     """
 
     name = "ledger"
@@ -100,7 +106,8 @@ class Ledger(Service):
         self._redact = redact
         self._numbers = count(1)
         self._journal = Journal(self._directory / run, room)
-        self._open: dict[str, tuple[int, bytes]] = {}
+        self._open: dict[str, tuple[int, bytes, bytes]] = {}
+        self._announced: dict[str, int] = {}
         self._place = FIRST
         self._segment = 1
         self._growing: Deferred[None] | None = None
@@ -112,7 +119,7 @@ class Ledger(Service):
         self._running = self._behind = self._preparing = False
         self.task = Task("ledger", clock)
         self.tasks = (self.task,)
-        self.entered = self.recovered = self.lost = 0
+        self.entered = self.recovered = self.lost = self.pending_results = 0
 
     # What the journey calls
 
@@ -140,14 +147,17 @@ class Ledger(Service):
             Reservation(ledger_id, at, request_id, project_id, token_id, api, endpoint, model, bytes_in, given, uses)
         )
         self._append(record)
-        self._open[ledger_id] = (self._journal.number, record)
+        self._open[ledger_id] = (self._journal.number, record, b"")
         return ledger_id
 
-    def settle(self, ledger_id: str, record: RequestRecord, sent: bool = True) -> None:
+    def settle(
+        self, ledger_id: str, record: RequestRecord, sent: bool = True, deferral: Deferral | None = None
+    ) -> None:
         """A request is over.
 
         @param ledger_id: As L{reserve} gave it; C{""} where nothing left for the provider.
         @param sent: Whether anything of it was sent after it had been reserved; else it is no use of its token.
+        @param deferral: The result that its answer announced; it is kept until L{collect}.
         """
         uses = 0 if sent or not ledger_id else -1
         if ledger_id:
@@ -155,7 +165,9 @@ class Ledger(Service):
         else:
             ledger_id = f"{self._run}-{next(self._numbers):010x}"
         line = records.line(ledger_id, self._scrub(record))
-        self._append(records.settled(line, uses, records.cache_hits(record)))
+        self._append(records.settled(line, uses, records.cache_hits(record), deferral))
+        if deferral is not None:
+            self._announced[deferral.result_id] = self._journal.place
 
     def _append(self, record: bytes) -> None:
         journal = self._journal
@@ -165,6 +177,50 @@ class Ledger(Service):
         elif journal.number != self._segment:  # the next must be ready long before this one is full
             self._segment = journal.number
             self._growing = Deferred.fromCoroutine(self._prepare()).addErrback(self.task.failed)
+
+    # Results that are told later
+
+    def announce(self, ledger_id: str, deferral: Deferral) -> None:
+        """The answer of a request under way announces a result: keep that before anybody knows of it.
+
+        L{settle} is to be told of it too.
+        """
+        known = self._open.get(ledger_id)
+        if known is not None:
+            record = records.announced(ledger_id, deferral)
+            self._append(record)
+            self._open[ledger_id] = (*known[:2], record)
+
+    @deferred
+    async def pending(self, project_id: str, api: str, result_id: str) -> list[PendingResult]:
+        """What has announced a result that nobody has collected, oldest first. L{StoreUnavailable} in an outage."""
+        if self._place < self._announced.get(result_id, 0):
+            await self.flush()
+        return await self._books.pending(project_id, api, result_id)
+
+    @deferred
+    async def collect(
+        self, results: Sequence[PendingResult], ledger_id: str, record: RequestRecord
+    ) -> Mapping[str, int] | None:
+        """Enter what they used: the line of the request that fetched it says so, and no other ever will.
+
+        The line is in the store when this fires, and L{settle} is not to be called for the request any more. Fire with
+        how much less than was held was charged to each budget; with C{None}, and settle as ever, where another process
+        was first. L{StoreUnavailable} where it cannot be told.
+        """
+        first = results[0]
+        line = records.line(f"{first.ledger_id}-result", self._scrub(record))
+        given = await self._books.collect(results, line._replace(token_id=first.token_id, model=first.model))
+        if given is not None:
+            self._open.pop(ledger_id, None)
+            self._append(records.dropped(ledger_id))
+            self.entered += 1
+        return given
+
+    @deferred
+    async def rename(self, results: Sequence[PendingResult], result_id: str) -> None:
+        """Another object tells what they used. L{StoreUnavailable} where it cannot be kept."""
+        await self._books.rename(results, result_id)
 
     # What an operator looks at
 
@@ -289,17 +345,19 @@ class Ledger(Service):
             return self._place > before
         self._place = part.after
         self.entered += len(part.lines)
+        if self._announced:
+            self._announced = {each: place for each, place in self._announced.items() if place > part.after}
         return before < part.after < upto  # under load there is more by now; to go on with that would never end
 
     async def _release(self) -> None:
         """Let old segments go, oldest first; what is still under way in one of them is written again first."""
         for segment in self._journal.old(self._place):
-            for ledger_id, (number, record) in list(self._open.items()):
+            for ledger_id, (number, record, announcement) in list(self._open.items()):
                 if number <= segment.number:
                     moved = records.rewritten(record)
-                    if not self._journal.append(moved):
+                    if not self._journal.append(moved) or (announcement and not self._journal.append(announcement)):
                         return  # then it stays until there is room
-                    self._open[ledger_id] = (self._journal.number, moved)
+                    self._open[ledger_id] = (self._journal.number, moved, announcement)
             await self._in_thread(self._journal.release, segment)
 
     # What dead processes left, and what is old
@@ -311,6 +369,7 @@ class Ledger(Service):
             for name in await self._in_thread(names, self._directory):
                 if name != self._run:
                     await self._recover(name)
+            self.pending_results = await self._books.pending_count(self._now() - MAX_PENDING_SECONDS)
         if now >= self._next_fold:
             self._next_fold = now + FOLD
             await self._fold()
@@ -360,6 +419,7 @@ def _batch(read: Callable[[int], Iterator[tuple[int, bytes]]], before: int, upto
     lines: list[LedgerLine] = []
     uses: Counts = {}
     hits: Counts = {}
+    pending: list[PendingResult] = []
     after = before
     for after, record in islice(read(before), 2 * BATCH):
         found = records.read(record)
@@ -368,11 +428,13 @@ def _batch(read: Callable[[int], Iterator[tuple[int, bytes]]], before: int, upto
             lines.append(line)
             _count(uses, line.token_id, found.uses, line.at)
             _count(hits, line.token_id, found.hits, line.at)
-        elif found is not None:
+            if found.deferral is not None:
+                pending.append(announced(line, found.deferral))
+        elif isinstance(found, Reservation):
             _count(uses, found.token_id, found.uses, found.at)
         if len(lines) >= BATCH or after >= upto:
             break
-    return Batch(before, after, lines, uses, hits)
+    return Batch(before, after, lines, uses, hits, pending)
 
 
 def _count(counts: Counts, token_id: str, more: int, at: float) -> None:
@@ -387,5 +449,9 @@ def _overtaken() -> Batch:
 
 def _rest(found: Found, place: int, price: Price) -> Batch:
     """What was let go and never settled; with it the journal is closed."""
-    left = records.open_ones(record for _, record in found.records())
-    return Batch(place, CLOSED, [each.line(price(each)) for each in left.values()])
+    left = records.open_ones(record for _, record in found.records()).values()
+    lines = [each.line(price(each), deferred=deferral is not None) for each, deferral in left]
+    pending = [
+        announced(line, deferral) for line, (_, deferral) in zip(lines, left, strict=True) if deferral is not None
+    ]
+    return Batch(place, CLOSED, lines, pending=pending)

@@ -26,6 +26,8 @@ from sqlalchemy import (
 from twisted.internet.defer import Deferred
 
 from llmproxy.aio import deferred
+from llmproxy.ledger import pending
+from llmproxy.ledger.pending import PendingResult
 from llmproxy.model import LedgerLine, Page, PageRequest
 from llmproxy.store import budgets, tokens
 from llmproxy.store.export import Export
@@ -73,6 +75,7 @@ class Batch(NamedTuple):
     @ivar before: The place where it begins; C{after}, where it ends.
     @ivar uses: What it adds to the counts of tokens: token id to (how many, time of the last); C{hits} likewise to
         those of answers from the cache.
+    @ivar pending: The results that its lines' answers announced.
     """
 
     before: int
@@ -80,6 +83,7 @@ class Batch(NamedTuple):
     lines: Sequence[LedgerLine]
     uses: Mapping[str, tuple[int, float]] = MappingProxyType({})
     hits: Mapping[str, tuple[int, float]] = MappingProxyType({})
+    pending: Sequence[PendingResult] = ()
 
 
 class Question(NamedTuple):
@@ -146,6 +150,30 @@ class Books:
         await self._store.write(lambda c: c.execute(delete(journals).where(journals.c.name == journal)))
 
     @deferred
+    async def pending(self, project_id: str, api: str, result_id: str) -> list[PendingResult]:
+        """The results of that id that nobody has collected, oldest first."""
+        return await self._store.read(partial(pending.find, project_id=project_id, api=api, result_id=result_id))
+
+    @deferred
+    async def collect(self, results: Sequence[PendingResult], line: LedgerLine) -> Mapping[str, int] | None:
+        """Enter what they used, as this line has it, and correct the budgets that were held for them: all or nothing.
+
+        Fire with how much less than was held each budget was charged; with C{None} where another has done it.
+        """
+        return await self._store.write(partial(_collect, results=results, line=line))
+
+    @deferred
+    async def rename(self, results: Sequence[PendingResult], result_id: str) -> None:
+        """Another object tells what they used."""
+        await self._store.write(partial(pending.rename, results=results, result_id=result_id))
+
+    @deferred
+    async def pending_count(self, before: float) -> int:
+        """Forget the results from before that time; fire with how many are left."""
+        await self._store.write(partial(pending.purge, before=before))
+        return await self._store.read(pending.count)
+
+    @deferred
     async def report(self, question: Question) -> Report:
         """Sums of what was used."""
         return await self._store.report(partial(_report, question=question))
@@ -186,6 +214,9 @@ def _enter(
         connection.execute(insert(journals).values(name=journal, place=part.after, updated_at=now))
     tokens.add_uses(connection, part.uses)
     tokens.add_cache_hits(connection, part.hits)
+    if part.pending:
+        pending.enter(connection, part.pending)
+        budgets.account(connection, journal, pending.held(part.pending), now)
     if part.lines:
         lines = [_row(line) for line in part.lines]
         _write(connection, _INTO_LEDGER, len(LedgerLine._fields), lines)
@@ -194,6 +225,19 @@ def _enter(
     if part.after == CLOSED:
         budgets.close(connection, journal)
     return part
+
+
+def _collect(connection: Connection, *, results: Sequence[PendingResult], line: LedgerLine) -> Mapping[str, int] | None:
+    if not pending.remove(connection, results):
+        return None
+    rows = [_row(line)]
+    _write(connection, _INTO_LEDGER, len(LedgerLine._fields), rows)
+    known = [0] * SUMS.index("unpriced") + [-1] + [0] * (len(SUMS) - SUMS.index("unpriced") - 1)
+    priced = [(day(r.at), r.project_id, r.token_id, r.api, r.model, *known) for r in results]
+    _add(connection, _merged([*_summed(rows), *priced]))
+    given = pending.corrections(results, line)
+    budgets.correct(connection, given)
+    return given
 
 
 def _write(connection: Connection, into: str, width: int, rows: Sequence[tuple[Any, ...]], end: str = "") -> None:
@@ -341,10 +385,15 @@ def _fold(connection: Connection, *, lines_before: float, days_before: str, limi
 
 
 def _folded(days: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The sums of these by month: PostgreSQL refuses to add to a row twice with one statement."""
-    months: dict[tuple[str, ...], list[Any]] = {}
-    for row in days:
-        known = months.setdefault((row[0][:7], *row[1 : len(KEYS)]), [0] * len(SUMS))
+    """The sums of these by month."""
+    return _merged([(row[0][:7], *row[1:]) for row in days])
+
+
+def _merged(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """One row for each key: PostgreSQL refuses to add to a row twice with one statement."""
+    sums: dict[tuple[str, ...], list[Any]] = {}
+    for row in rows:
+        known = sums.setdefault(tuple(row[: len(KEYS)]), [0] * len(SUMS))
         for at, value in enumerate(row[len(KEYS) :]):
             known[at] += value
-    return [(*key, *values) for key, values in sorted(months.items())]
+    return [(*key, *values) for key, values in sorted(sums.items())]

@@ -88,13 +88,22 @@ class Reservation:
         self.claims = claims
         self.told = told
 
+    @property
+    def budgets(self) -> list[tuple[str, str, int, float]]:
+        """What is held of each budget: its key, its unit, how much, and when its period ends."""
+        pairs = zip(self.plan.rules, self.claims, strict=True)
+        return [(claim.key, rule.unit, claim.amount, claim.ends) for rule, claim in pairs if rule.kind == "budget"]
+
     def give_back(self) -> None:
         """Nothing was sent: it counts as not made."""
         self._settle([0] * len(self.claims))
 
-    def keep(self) -> None:
-        """Nobody knows what it used: it counts as what it could have used at most."""
-        self._settle([claim.amount for claim in self.claims], measured=False)
+    def keep(self, *, recorded: bool = False) -> None:
+        """Nobody knows what it used: it counts as what it could have used at most.
+
+        @param recorded: Whether the ledger keeps what is held, until a later answer tells.
+        """
+        self._settle([claim.amount for claim in self.claims], measured=recorded)
 
     def settle(self, tokens: int, cost: float | None) -> None:
         """It used so many tokens, and so many dollars; what has no known price is charged at the worst.

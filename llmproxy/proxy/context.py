@@ -11,6 +11,7 @@ from llmproxy.http import sniff
 from llmproxy.http.request_reader import NO_CONTENT, RequestContent, measured, read_at_once
 from llmproxy.limits.in_flight import Share
 from llmproxy.limits.limiter import Reservation
+from llmproxy.metering.deferred import Announcement, Collection
 from llmproxy.metering.dialects.operation import MediaTokens
 from llmproxy.metering.estimating import PromptEstimate, prompt
 from llmproxy.metering.meter import UNUSED, Dialect, Meter, unanswered
@@ -32,6 +33,9 @@ class Exchange:
     @ivar injected: Whether its usage was asked for in the client's place.
     @ivar reading: Who reads its body; C{None} where it is small, and nobody has to know yet.
     @ivar sent: Whether something of it may have reached the provider.
+    @ivar announcement: Reads its answer, where that may announce a result; C{collection}, where it may be one, of the
+        id C{result_id}. C{result}: what that used; C{collected}: whether its line has been entered with it.
+    @ivar deferred_id: The result that its answer announced, once it is over.
     @ivar left: Whether its client left while its provider was still to be heard out.
     """
 
@@ -50,6 +54,12 @@ class Exchange:
     usage = UNUSED
     reading: BodyReading | None = None
     sent = False
+    announcement: Announcement | None = None
+    collection: Collection | None = None
+    result: Usage | None = None
+    result_id = ""
+    deferred_id = ""
+    collected = False
     left = False
     error = ""
     outcome = ""
@@ -92,6 +102,10 @@ class Exchange:
             return
         if not self.sent:
             held.give_back()
+        elif self.deferred_id:
+            held.keep(recorded=True)  # until its result is fetched
+        elif self.result is not None:
+            held.settle(0, 0.0)  # which was reserved when it was asked for
         elif self.dialect is None and record.status < 400:
             held.keep()  # nobody has measured it
         else:
@@ -132,14 +146,20 @@ class Exchange:
 
     def _used(self, model: str) -> Usage:
         """What its answer tells, and where it told nothing or there was none, what is likely."""
+        if self.result is not None:
+            return self.result
         if self.meter is not None:
-            return self.meter.measured(
+            usage = self.meter.measured(
                 asked=model,
                 given=self.prompt,
                 complete=self.outcome == "complete",
                 at=self.started_at,
                 members=self._members(),
             )
+            if usage.basis == "exact" or self.meter.error or self.announcement is None:
+                return usage
+            self.deferred_id = self.announcement.result_id()
+            return Usage(basis="pending") if self.deferred_id else usage
         if self.dialect is None or self.asked is None or self.answer is not None:
             return UNUSED
         if self.outcome != "cancelled" and self.error not in UNHEARD:

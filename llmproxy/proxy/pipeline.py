@@ -31,6 +31,7 @@ from llmproxy.metering.meter import Meter
 from llmproxy.metering.worst import UNKNOWN_MEMBERS
 from llmproxy.model import Grant
 from llmproxy.proxy.context import SMALL_BYTES, Exchange
+from llmproxy.proxy.deferred_results import DeferredResults
 from llmproxy.proxy.policy import Policy
 from llmproxy.proxy.reading import BodyReading
 from llmproxy.upstream.upstreams import Bounds, ProviderKeys, Upstreams
@@ -146,6 +147,7 @@ class Journey:
         caching: Caching | None = None,
         quota: Quota | None = None,
         ledger: Booking | None = None,
+        results: DeferredResults | None = None,
     ) -> None:
         """
         @param caching: What may answer instead of a provider; C{None} where nothing is cached.
@@ -153,6 +155,7 @@ class Journey:
         @param remembering: The validator, where it remembers; then the usual request waits for nothing.
         @param quota: Knows the limits, where there can be any.
         @param ledger: Told of every request that is about to leave for its provider.
+        @param results: Settles what is told later than the answer, where there is a ledger to keep it.
         """
         self._routes = routes
         self._validator = validator
@@ -170,6 +173,7 @@ class Journey:
         self._quota = quota
         self._ledger = ledger
         self._wanted = {name: WantedMembers(api.param_whitelist) for name, api in routes.apis.items()}
+        self._results = results
 
     async def handle(self, exchange: Exchange) -> None:
         """Take the whole way. Whatever refuses the request raises; a body under way ends as its relay says."""
@@ -213,6 +217,11 @@ class Journey:
             exchange.cache = "bypass"
             caching.changed(errand.route, grant, request.method, taken.lines, answer)
         await self._relay(exchange, route, answer, key)
+
+    async def collect(self, exchange: Exchange) -> None:
+        """A request is over: if it fetched a result that was announced before, enter what that used. Never raises."""
+        if self._results is not None and exchange.collection is not None:
+            await self._results.collect(exchange, self._clock.seconds())
 
     # The steps
 
@@ -338,6 +347,8 @@ class Journey:
             exchange.meter = meter = Meter(exchange.dialect, answer.lines)
             if not exchange.injected:
                 answer.watch(meter.feed)
+        if self._results is not None and answer.code < 300:
+            self._results.watch(exchange, route, answer)
         return answer, key.value
 
     async def _hold(self, exchange: Exchange, route: Route, plan: Plan) -> None:

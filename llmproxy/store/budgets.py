@@ -90,6 +90,13 @@ def close(connection: Connection, run: str) -> None:
     connection.execute(delete(advances).where(advances.c.run == run))
 
 
+def correct(connection: Connection, amounts: Mapping[str, int]) -> None:
+    """Take back what was spent of these budgets by requests that are long over; less than nothing to spend more."""
+    rows = [{"wanted": key, "given": amount} for key, amount in sorted(amounts.items())]
+    if rows:
+        connection.execute(_GIVE, rows)
+
+
 def spent(connection: Connection, keys: Iterable[str]) -> dict[str, int]:
     wanted = select(spending.c.id, spending.c.amount).where(spending.c.id.in_(list(keys)))
     return {row.id: row.amount for row in connection.execute(wanted)}

@@ -164,3 +164,20 @@ journals = Table(  # how far each process's journal has been entered; in one tra
     Column("place", BigInteger, nullable=False),
     Column("updated_at", Double, nullable=False),
 )
+
+pending_results = (
+    Table(  # what answers have announced and nobody has fetched yet; its budgets hold the worst until then
+        "pending_results",
+        metadata,
+        Column("ledger_id", String(64), primary_key=True),
+        Column("result_id", String(255), nullable=False),
+        Column("at", Double, nullable=False),
+        Column("project_id", String(255), nullable=False),
+        Column("token_id", String(64), nullable=False),
+        Column("api", String(255), nullable=False),
+        Column("model", String(128), nullable=False),
+        Column("held", JSON, nullable=False),
+        Index("pending_results_by_result", "result_id"),
+        Index("pending_results_by_time", "at"),
+    )
+)

@@ -15,8 +15,10 @@ from llmproxy import errors
 from llmproxy.config.routes import Routes
 from llmproxy.http import cors, fields, refusals
 from llmproxy.http.forwarded import client_address, networks
+from llmproxy.ledger.records import Deferral
 from llmproxy.model import RequestRecord
 from llmproxy.proxy.context import Exchange
+from llmproxy.proxy.deferred_results import deferral
 from llmproxy.proxy.pipeline import Journey
 from llmproxy.web.respond import refuse
 from llmproxy.wire.buffers import Buffers
@@ -39,7 +41,7 @@ class Counting(Protocol):
 class Settling(Protocol):
     """The ledger: is told how a request ended, by the id of its line, or C{""} where it never left."""
 
-    def settle(self, ledger_id: str, record: RequestRecord, sent: bool) -> None: ...
+    def settle(self, ledger_id: str, record: RequestRecord, sent: bool, deferral: Deferral | None) -> None: ...
 
 
 # How a relay's end is told: outcome and error code of the record.
@@ -131,6 +133,8 @@ class ProxyResource(Resource):
         except Exception as e:  # everything ends here, a cancelled wait included
             self._refused(e, exchange)
         exchange.request.on_gone = None  # it holds the exchange, which holds the request: the collector's work
+        if exchange.collection is not None:
+            await self._journey.collect(exchange)
         self.over(exchange)
 
     def _refused(self, error: Exception, exchange: Exchange) -> None:
@@ -170,8 +174,8 @@ class ProxyResource(Resource):
     def _tell(self, exchange: Exchange, finished: float) -> None:
         record = exchange.record(finished)
         exchange.settle(record)
-        if self._ledger is not None and exchange.grant is not None:
-            self._ledger.settle(exchange.ledger_id, record, exchange.sent)
+        if self._ledger is not None and exchange.grant is not None and not exchange.collected:
+            self._ledger.settle(exchange.ledger_id, record, exchange.sent, deferral(exchange))
         self._counting.observe(record)
         for observe in self._observers:
             observe(record)

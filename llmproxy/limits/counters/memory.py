@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -109,6 +109,11 @@ class MemoryCounters(Service):
                 self._allotments.correct(claim, amount, measured=measured)
             else:
                 self._tally.correct(claim, slot, amount)
+
+    def corrected(self, amounts: Mapping[str, tuple[int, float]]) -> None:
+        """What was given back is in the store, where it is asked for."""
+        for key in amounts:
+            self._allotments.look_again(key)
 
     @deferred
     async def used(self, claims: Sequence[Claim]) -> list[int]:

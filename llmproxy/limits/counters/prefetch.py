@@ -134,6 +134,11 @@ class Allotments:
         if amount < claim.amount:
             known.full_until = 0.0
 
+    def look_again(self, key: str) -> None:
+        """The store may have more of a budget than it had when it was last asked."""
+        if (known := self._known.get(key)) is not None:
+            known.full_until = 0.0
+
     def wait(self, claims: Sequence[Claim], decide: Callable[[], Verdict | None]) -> Deferred[Verdict]:
         """Fire with what C{decide} says once it says something; L{LimitsUnavailable} where the store does not answer.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from os import urandom
 from random import random
@@ -296,6 +296,9 @@ class RedisCounters(MultiService):
         self.unsettled += 1
         if not failure.check(RedisUnavailable, RedisRefused):
             self._log.failure("A request could not be settled.", failure)
+
+    def corrected(self, amounts: Mapping[str, tuple[int, float]]) -> None:
+        self.local.corrected(amounts)
 
     @deferred
     async def used(self, claims: Sequence[Claim]) -> list[int]:

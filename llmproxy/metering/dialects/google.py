@@ -95,6 +95,13 @@ TIERS = {
     "unspecified": "",
 }
 
+
+def deferred(answer: Counts) -> str:
+    """The id of a batch that an answer announces: C{name} without C{batches/}. Guide "Batch API"."""
+    name = answer.get("name")
+    return name.removeprefix("batches/") if isinstance(name, str) and name.startswith("batches/") else ""
+
+
 GENERATE = Operation(
     "generate",
     ("*:generateContent", "*:streamGenerateContent"),
@@ -113,7 +120,12 @@ OPERATIONS = (
     Operation("embeddings", ("*:embedContent", "*:batchEmbedContents"), takes_text=True, media=MEDIA),
     Operation("count", ("*:countTokens", "*:computeTokens"), free=True),
     Operation("predict", ("*:predict", "*:predictLongRunning"), billed_by_request=unknown),
-    Operation("batch", ("*:batchGenerateContent", "*:asyncBatchEmbedContent"), billed_by_request=unknown),
+    Operation(
+        "batch",
+        ("*:batchGenerateContent", "*:asyncBatchEmbedContent"),
+        billed_by_request=unknown,
+        deferred=deferred,
+    ),
     # Anthropic's and Mistral's models on Vertex AI take those providers' own words.
     Operation(
         "raw",

@@ -5,6 +5,7 @@ Facts: C{docs.mistral.ai/api} and C{mistral.ai/pricing}.
 
 from __future__ import annotations
 
+from llmproxy.metering.dialects import openai
 from llmproxy.metering.dialects.operation import Operation, unknown
 from llmproxy.metering.dialects.reading import Wire
 from llmproxy.metering.dialects.shapes import Shape, having
@@ -39,5 +40,5 @@ OPERATIONS = (
         "moderation", ("moderations", "chat/moderations", "classifications", "chat/classifications"), takes_text=True
     ),
     Operation("ocr", ("ocr",), billed_by_request=unknown),
-    Operation("batch", ("batch/jobs",), takes_model=False, billed_by_request=unknown),
+    Operation("batch", ("batch/jobs",), takes_model=False, billed_by_request=unknown, deferred=openai.deferred),
 )

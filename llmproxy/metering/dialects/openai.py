@@ -321,13 +321,17 @@ WIRE = Wire(("usage",), ("response",), elsewhere, calls, called, others, final)
 
 
 def deferred(answer: Counts) -> str:
-    """The id under which what an answer announces can be fetched: a response in the background, a batch, a film.
+    """The id under which what an answer announces can be fetched: a response in the background, or a batch.
 
-    C{""} where it tells all there is to tell.
+    A response that is streamed says so in its first event. C{""} where the answer tells all there is to tell.
     """
-    unfinished = answer.get("status") in ("queued", "in_progress", "validating", "finalizing")
-    name = answer.get("id")
-    return name if unfinished and isinstance(name, str) else ""
+    events = ("response.created", "response.queued", "response.in_progress")
+    inner = answer.get("response") if answer.get("type") in events else answer
+    if not isinstance(inner, dict):
+        return ""
+    kind, name = inner.get("object"), inner.get("id")
+    waits = inner.get("background") is True and inner.get("status") in ("queued", "in_progress")
+    return name if isinstance(name, str) and (kind == "batch" or (kind == "response" and waits)) else ""
 
 
 # Operations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from typing import Protocol as Shape
 
@@ -84,7 +85,7 @@ class Answer:
 
     def watch(self, tap: Callable[[bytes], object]) -> None:
         """Show every piece of the body to C{tap} too, as it comes; to be called before the body is taken."""
-        self._tap = tap
+        self._tap = tap if self._tap is None else partial(_both, self._tap, tap)
         if self._waiting:
             tap(self._waiting)
 
@@ -147,6 +148,11 @@ class Answer:
             self._source.abort()
 
     abortConnection = loseConnection = stopProducing
+
+
+def _both(first: Callable[[bytes], object], second: Callable[[bytes], object], data: bytes) -> None:
+    first(data)
+    second(data)
 
 
 def _stated_length(lines: list[bytes]) -> int | str:

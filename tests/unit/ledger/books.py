@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from twisted.internet.defer import Deferred, fail, succeed
 
 from llmproxy.errors import StoreUnavailable
+from llmproxy.ledger.pending import PendingResult
 from llmproxy.ledger.sql import Batch
 from llmproxy.model import LedgerLine
 
@@ -24,6 +25,7 @@ class MemoryBooks:
         self.hits: Counter[str] = Counter()
         self.places: dict[str, int] = {}
         self.folds: list[tuple[float, str]] = []
+        self.results: list[PendingResult] = []
         self.down = self.deaf = False
 
     def place(self, journal: str) -> Deferred[int | None]:
@@ -37,6 +39,7 @@ class MemoryBooks:
             return succeed(None)
         self.places[journal] = part.after
         self.lines += part.lines
+        self.results += part.pending
         self.uses.update({token_id: more for token_id, (more, _) in part.uses.items()})
         self.hits.update({token_id: more for token_id, (more, _) in part.hits.items()})
         return fail(StoreUnavailable()) if self.deaf else succeed(part)
@@ -44,6 +47,26 @@ class MemoryBooks:
     def forget(self, journal: str) -> Deferred[None]:
         self.places.pop(journal, None)
         return succeed(None)
+
+    def pending(self, project_id: str, api: str, result_id: str) -> Deferred[list[PendingResult]]:
+        if self.down:
+            return fail(StoreUnavailable())
+        wanted = (project_id, api, result_id)
+        return succeed([each for each in self.results if (each.project_id, each.api, each.result_id) == wanted])
+
+    def collect(self, results: Sequence[PendingResult], line: LedgerLine) -> Deferred[Mapping[str, int] | None]:
+        if results[0] not in self.results:
+            return succeed(None)
+        self.results = [each for each in self.results if each not in results]
+        self.lines.append(line)
+        return succeed({})
+
+    def rename(self, results: Sequence[PendingResult], result_id: str) -> Deferred[None]:
+        self.results = [each._replace(result_id=result_id) if each in results else each for each in self.results]
+        return succeed(None)
+
+    def pending_count(self, before: float) -> Deferred[int]:
+        return succeed(len(self.results))
 
     def fold(self, lines_before: float, days_before: str, limit: int) -> Deferred[tuple[int, int]]:
         self.folds.append((lines_before, days_before))

@@ -9,7 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.ledger.records import Reservation, Settlement, open_ones, read, reserved, rewritten, settled
+from llmproxy.ledger.records import (
+    Announced,
+    Deferral,
+    Dropped,
+    Held,
+    Reservation,
+    Settlement,
+    announced,
+    dropped,
+    open_ones,
+    read,
+    reserved,
+    rewritten,
+    settled,
+)
 from llmproxy.model import LedgerLine
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
@@ -44,6 +58,11 @@ class RecordTests(SynchronousTestCase):
         """Every field as it was, but half a surrogate pair, which is replaced."""
         self.assertEqual(read(settled(line)), Settlement(LedgerLine(*map(storable, line))))
         self.assertEqual(read(settled(line, -1, 1)), Settlement(LedgerLine(*map(storable, line)), -1, 1))
+        deferral = Deferral("resp", (Held("token:t:budget_usd:2026", "usd", 10**12, 1.5),))
+        told = Settlement(LedgerLine(*map(storable, line)), 0, 0, deferral)
+        self.assertEqual(read(settled(line, deferral=deferral)), told)
+        self.assertEqual(read(dropped(line.id)), Dropped(storable(line.id)))
+        self.assertEqual(read(announced(line.id, deferral)), Announced(storable(line.id), deferral))
 
     @given(RESERVATIONS)
     def test_reservations(self, reservation: Reservation) -> None:

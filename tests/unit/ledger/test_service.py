@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.ledger.journal import Room
+from llmproxy.ledger.records import Deferral, Held
 from llmproxy.ledger.service import Ledger
 from llmproxy.model import RequestRecord
 from llmproxy.store.refusals import CannotStart
@@ -263,6 +264,56 @@ class LedgerTests(SynchronousTestCase):
         self.started()
         self.clock.advance(1)
         self.assertEqual((dict(self.books.uses), dict(self.books.hits)), ({"t": 2}, {"t": 1}))
+
+    def test_results_that_are_told_later(self) -> None:
+        """Kept through a kill, collected once, and the line of who fetched them has what they used."""
+        first = self.started()
+        held = (Held("usd:day", "usd", 5, 1.0),)
+        asked, _ = self.reserve(first)
+        first.settle(asked, record(1, basis="pending"), deferral=Deferral("resp", held))
+        self.world.kill(first)
+        second = self.started()
+        self.clock.advance(1)
+        (line,) = self.books.lines
+        self.assertEqual((line.outcome, line.cost_usd), ("pending", None))
+        results = self.successResultOf(second.pending("p", "openai", "resp"))
+        self.assertEqual([(each.ledger_id, each.held) for each in results], [(asked, held)])
+        fetching, _ = self.reserve(second)
+        used = record(2, basis="exact", cost_usd=0.5, token_id="another")
+        self.assertEqual(self.successResultOf(second.collect(results, fetching, used)), {})
+        self.assertEqual(second.under_way, 0)
+        self.assertIsNone(self.successResultOf(second.collect(results, "", used)))
+        self.world.kill(second)
+        self.started()
+        self.clock.advance(1)
+        self.assertEqual([each.id for each in self.books.lines], [asked, f"{asked}-result"])
+        self.assertEqual((self.books.lines[1].cost_usd, self.books.lines[1].token_id), (0.5, "t"))
+
+    def test_killed_with_what_was_announced(self) -> None:
+        """What an answer announced is kept before its client knows, also for long streams that go on meanwhile."""
+        first = self.started()
+        asked, _ = self.reserve(first)
+        first.announce(asked, Deferral("resp"))
+        first.announce("nobody", Deferral("other"))
+        for _ in range(30):
+            self.asked(first, 5)
+            self.clock.advance(1)
+        self.assertGreater(first._open[asked][0], 1)
+        self.world.kill(first)
+        self.started()
+        self.clock.advance(1)
+        (line,) = (each for each in self.books.lines if each.id == asked)
+        told = (line.outcome, line.basis, line.error, line.input_tokens, line.cost_usd)
+        self.assertEqual(told, ("truncated", "pending", "process_ended", 0, None))
+        self.assertEqual([each.ledger_id for each in self.books.results], [asked])
+
+    def test_a_result_that_is_fetched_at_once(self) -> None:
+        """It is known although its line is not entered yet."""
+        ledger = self.started()
+        asked, _ = self.reserve(ledger)
+        ledger.settle(asked, record(1, basis="pending"), deferral=Deferral("resp"))
+        self.assertEqual(len(self.successResultOf(ledger.pending("p", "openai", "resp"))), 1)
+        self.assertEqual(ledger._announced, {})
 
     def test_killed_again_while_recovering(self) -> None:
         """A process that is killed before it has removed what it entered: the third enters nothing twice."""

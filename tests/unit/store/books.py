@@ -9,9 +9,12 @@ from sqlalchemy import select
 from twisted.internet.defer import Deferred, gatherResults
 
 from llmproxy.errors import Invalid, StoreUnavailable
+from llmproxy.ledger.pending import PendingResult, announced
+from llmproxy.ledger.records import Deferral, Held
 from llmproxy.ledger.sql import CLOSED, Batch, Books, Question
 from llmproxy.limits.charges import charges
 from llmproxy.model import LedgerLine, PageRequest
+from llmproxy.store import budgets
 from llmproxy.store.store import Store
 from llmproxy.store.tables import journals, ledger
 from tests.unit.store.contract import Calendar, new_store
@@ -241,3 +244,65 @@ class BooksContract:
         await Books(self.store, lambda: AT + 8 * DAY).fold(0.0, "", 10)
         names: list[str] = await self.store.read(lambda c: list(c.scalars(select(journals.c.name))))
         self.assertEqual(names, ["living"])
+
+    async def announce(self, *results: tuple[str, str], held: tuple[Held, ...] = ()) -> list[PendingResult]:
+        """Lines whose answers announced results: the line's number and the result's id."""
+        lines = [line(int(number), basis="pending", outcome="pending") for number, _ in results]
+        pending = [announced(each, Deferral(name, held)) for each, (_, name) in zip(lines, results, strict=True)]
+        start = await self.books.place("run") or 0
+        await self.books.enter("run", lambda: Batch(start, start + 10, lines, pending=pending))
+        return pending
+
+    async def found(self, name: str) -> list[PendingResult]:
+        return await self.books.pending("p1", "openai", name)
+
+    async def test_results_are_collected_once(self) -> None:
+        """What is told later is entered by the first who fetches it; until then its cost is missing from the sums."""
+        pending = await self.announce(("1", "resp"), ("2", "other"))
+        self.assertEqual(await self.found("resp"), pending[:1])
+        self.assertEqual(await self.books.pending("p2", "openai", "resp"), [])
+        self.assertEqual(await self.books.pending("p1", "azure", "resp"), [])
+        (row,) = (await self.books.report(Question(()))).rows
+        self.assertEqual((row["requests"], row["unpriced"], row["cost_usd"]), (2, 2, 0.0))
+        result = line(9, cost_usd=0.5, input_tokens=7, basis="exact", at=AT + DAY)
+        both = gatherResults([self.books.collect(pending[:1], result), self.books.collect(pending[:1], result)])
+        self.assertEqual(sorted(map(str, await both)), ["None", "{}"])
+        self.assertIsNone(await self.books.collect(pending[:1], result))
+        (row,) = (await self.books.report(Question(()))).rows
+        self.assertEqual((row["requests"], row["unpriced"], row["cost_usd"], row["input_tokens"]), (3, 1, 0.5, 7))
+        self.assertEqual(await self.ids(), ["run-1", "run-2", "run-9"])
+        self.assertEqual((await self.found("resp"), await self.found("other")), ([], pending[1:]))
+
+    async def test_what_was_held_goes_back(self) -> None:
+        """Budgets are corrected to what the result cost; where its id was announced twice, the second to nothing."""
+        await self.store.take_budget("usd:day", 10, 10, 10**12, 0.0)
+        await self.store.take_budget("tokens", 10, 10, 10**12, 0.0)
+        held = (Held("usd:day", "usd", 10**9, 0.0), Held("tokens", "tokens", 100, 0.0))
+        await self.store.write(lambda c: budgets.correct(c, {"usd:day": -2 * 10**9, "tokens": -200}))
+        pending = await self.announce(("1", "resp"), ("2", "resp"), held=held)
+        self.assertEqual(await self.found("resp"), pending)
+        given = await self.books.collect(pending, line(9, cost_usd=0.25, input_tokens=100, output_tokens=50))
+        self.assertEqual(given, {"usd:day": 10**9 + 750_000_000, "tokens": 50})
+        spent = await self.store.budgets_spent(["usd:day", "tokens"])
+        self.assertEqual(spent, {"usd:day": 10 + 250_000_000, "tokens": 10 + 150})
+        self.assertEqual(await self.found("resp"), [])
+
+    async def test_what_costs_nobody_knows(self) -> None:
+        """Stays charged as it was held, but for its tokens."""
+        held = (Held("usd:day", "usd", 10**9, 0.0), Held("tokens", "tokens", 100, 0.0))
+        pending = await self.announce(("1", "resp"), held=held)
+        self.assertEqual(await self.books.collect(pending, line(9, input_tokens=90)), {"tokens": 10})
+
+    async def test_told_by_another_object(self) -> None:
+        """A batch that points to its file is found by that."""
+        pending = await self.announce(("1", "batch"))
+        await self.books.rename(pending, "file")
+        self.assertEqual(await self.found("batch"), [])
+        self.assertEqual(await self.found("file"), [pending[0]._replace(result_id="file")])
+
+    async def test_results_nobody_fetches(self) -> None:
+        """They are forgotten when no provider has them any more."""
+        await self.announce(("1", "resp"))
+        self.assertEqual(await self.books.pending_count(AT), 1)
+        self.assertEqual(await self.books.pending_count(AT + 1), 0)
+        self.assertEqual(await self.found("resp"), [])
