@@ -215,7 +215,7 @@ def _enter(
     tokens.add_uses(connection, part.uses)
     tokens.add_cache_hits(connection, part.hits)
     if part.pending:
-        pending.enter(connection, part.pending)
+        pending.enter(connection, [each._replace(model=_fitting(each.model, SHORT)) for each in part.pending])
         budgets.account(connection, journal, pending.held(part.pending), now)
     if part.lines:
         lines = [_row(line) for line in part.lines]
@@ -263,8 +263,12 @@ def _row(line: LedgerLine) -> tuple[Any, ...]:
         return line
     values: list[Any] = list(line)
     for at, width in _TEXTS:
-        values[at] = values[at].replace("\0", "").encode("utf-8", "replace").decode()[:width]
+        values[at] = _fitting(values[at], width)
     return tuple(values)
+
+
+def _fitting(text: str, width: int) -> str:
+    return text.replace("\0", "").encode("utf-8", "replace").decode()[:width]
 
 
 def day(at: float) -> str:

@@ -262,13 +262,13 @@ class BooksContract:
         self.assertEqual(await self.found("resp"), pending[:1])
         self.assertEqual(await self.books.pending("p2", "openai", "resp"), [])
         self.assertEqual(await self.books.pending("p1", "azure", "resp"), [])
-        (row,) = (await self.books.report(Question(()))).rows
+        (row,) = (await self.books.report(Question(()))).items
         self.assertEqual((row["requests"], row["unpriced"], row["cost_usd"]), (2, 2, 0.0))
         result = line(9, cost_usd=0.5, input_tokens=7, basis="exact", at=AT + DAY)
         both = gatherResults([self.books.collect(pending[:1], result), self.books.collect(pending[:1], result)])
         self.assertEqual(sorted(map(str, await both)), ["None", "{}"])
         self.assertIsNone(await self.books.collect(pending[:1], result))
-        (row,) = (await self.books.report(Question(()))).rows
+        (row,) = (await self.books.report(Question(()))).items
         self.assertEqual((row["requests"], row["unpriced"], row["cost_usd"], row["input_tokens"]), (3, 1, 0.5, 7))
         self.assertEqual(await self.ids(), ["run-1", "run-2", "run-9"])
         self.assertEqual((await self.found("resp"), await self.found("other")), ([], pending[1:]))
@@ -292,6 +292,16 @@ class BooksContract:
         held = (Held("usd:day", "usd", 10**9, 0.0), Held("tokens", "tokens", 100, 0.0))
         pending = await self.announce(("1", "resp"), held=held)
         self.assertEqual(await self.books.collect(pending, line(9, input_tokens=90)), {"tokens": 10})
+
+    async def test_any_model(self) -> None:
+        """What no column takes is shortened, as on its line."""
+        odd = line(1, model="x\0y\ud800" + "z" * 200, basis="pending", outcome="pending")
+        result = announced(odd, Deferral("resp"))
+        await self.books.enter("run", lambda: Batch(0, 10, [odd], pending=[result]))
+        (found,) = await self.found("resp")
+        await self.books.collect([found], line(9, cost_usd=0.5, basis="exact"))
+        (row, _) = (await self.books.report(Question(("model",)))).items[::-1]
+        self.assertEqual((row["model"], row["unpriced"]), (found.model, 0))
 
     async def test_told_by_another_object(self) -> None:
         """A batch that points to its file is found by that."""

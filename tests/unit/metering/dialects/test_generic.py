@@ -30,7 +30,6 @@ def test_ollama(path: str, piece: int, provider: str) -> None:
 
 
 def test_ollama_says_that_it_failed() -> None:
-    from llmproxy.metering.estimating import PromptEstimate
     from llmproxy.metering.meter import Meter, dialect
     from tests.unit.metering.dialects.answers import NOW, PRICES
 
