@@ -133,7 +133,7 @@ def spender(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield running.enter_context(Spender(home, further=further))
 
 
-@pytest.fixture(scope="module", params=[600], ids=["used up"])
+@pytest.fixture(scope="module", params=[600, 499], ids=["used up", "all but used up"])
 def token(spender: Spender, request: pytest.FixtureRequest) -> str:
     """Of a budget that is overdrawn, or of which a hundredth of what an honest request may cost is left."""
     return spender.spent(request.param)
