@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from genai_prices.data_snapshot import get_snapshot
@@ -10,11 +10,13 @@ from genai_prices.data_snapshot import get_snapshot
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.metering import estimating, media
 from llmproxy.metering.catalog import Operations
-from llmproxy.metering.dialects.operation import UNKNOWN, Operation, Units, member, whole_number
-from llmproxy.metering.prices import Prices
+from llmproxy.metering.dialects.operation import UNKNOWN, Members, Operation, Units, member, whole_number
+from llmproxy.metering.dialects.reading import Terms
+from llmproxy.metering.dialects.registry import requested
+from llmproxy.metering.prices import USUAL, Prices
 
 REMEMBERED = 4096  # models
-USUAL = 100_000  # tokens of input up to which the price of so many is that of fewer, too
+USUAL_TOKENS = 100_000  # tokens of input up to which the price of so many is that of fewer, too
 HELD = 60.0  # seconds for which a price is remembered: some change with the hour
 MOST_TOKENS = 10**9  # what is beyond is not meant
 TRANSCRIPT_TOKENS = 6  # for a second of speech, at most
@@ -46,6 +48,7 @@ class Bound(NamedTuple):
     @ivar units: What it is billed beside, or instead, by unit; C{None} where that cannot be told.
     @ivar maximum: The member that bounds the output of one choice; C{""} where there is none.
     @ivar free: Whether nothing is billed, whatever it says.
+    @ivar terms: The terms that it may be answered with.
     """
 
     input: int = 0
@@ -54,6 +57,7 @@ class Bound(NamedTuple):
     choices: int = 1
     maximum: str = ""
     free: bool = False
+    terms: Sequence[Terms] = (USUAL,)
 
     @property
     def tokens(self) -> int:
@@ -66,9 +70,13 @@ _NOTHING: Mapping[str, int | float] = {}
 FREE = Bound(units=_NOTHING, free=True)
 
 
+Rates = tuple[float, float, float]
+"""USD for a request, and for a token of its input and of its output."""
+
+
 class Worst:
     """Bounds what requests use, and prices that: all input as what costs most, be it read anew or written to the
-    provider's cache.
+    provider's cache, at the dearest of the terms that it may be answered with.
 
     @param providers: The providers' names in genai-prices, by the names of the APIs.
     """
@@ -78,7 +86,7 @@ class Worst:
         self._providers = providers
         self._operations = operations
         get_snapshot()  # read now, so that no request waits for it
-        self._rates: dict[tuple[str, str], tuple[float, tuple[float, float] | None]] = {}
+        self._rates: dict[tuple[str, str, Terms], tuple[float, Rates | None]] = {}
 
     def bound(
         self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, size: int, output: int
@@ -109,6 +117,7 @@ class Worst:
             next((".".join(each) for each in maxima if member(members, each) is not None), ".".join(maxima[0]))
             if makes and maxima
             else "",
+            terms=requested(provider, members),
         )
 
     def cost(self, api: str, model: str, bound: Bound, at: float) -> float | None:
@@ -117,40 +126,72 @@ class Worst:
             return 0.0
         if bound.units is None:
             return None
-        if bound.units or bound.input > USUAL:
-            return self._cost(api, model, bound.input, bound.output, at, bound.units)
-        until, rates = self._rates.get((api, model), (0.0, None))
+        dearest = 0.0
+        for terms in bound.terms:
+            cost = self._cost_at(api, model, bound, at, terms)
+            if cost is None:
+                return None
+            dearest = max(dearest, cost)
+        return dearest
+
+    def _cost_at(self, api: str, model: str, bound: Bound, at: float, terms: Terms) -> float | None:
+        if bound.units or bound.input > USUAL_TOKENS:
+            return self._cost(api, model, bound.input, bound.output, at, terms, bound.units or _NOTHING)
+        until, rates = self._rates.get((api, model, terms), (0.0, None))
         if at >= until:
-            rates = self._rated(api, model, at)
+            rates = self._rated(api, model, at, terms)
             if len(self._rates) >= REMEMBERED:
                 self._rates.clear()
-            self._rates[api, model] = (at + HELD, rates)
-        return None if rates is None else bound.input * rates[0] + bound.output * rates[1]
+            self._rates[api, model, terms] = (at + HELD, rates)
+        return None if rates is None else rates[0] + bound.input * rates[1] + bound.output * rates[2]
 
-    def _rated(self, api: str, model: str, at: float) -> tuple[float, float] | None:
-        """USD for a token of input and one of output, at most: long requests may be dearer by the token."""
-        given, both = self._cost(api, model, USUAL, 0, at), self._cost(api, model, USUAL, USUAL, at)
-        return None if given is None or both is None else (given / USUAL, (both - given) / USUAL)
+    def _rated(self, api: str, model: str, at: float, terms: Terms) -> Rates | None:
+        """What a request costs by its tokens at most: long ones may be dearer by the token."""
+        none = self._cost(api, model, 0, 0, at, terms)
+        given = self._cost(api, model, USUAL_TOKENS, 0, at, terms)
+        both = self._cost(api, model, USUAL_TOKENS, USUAL_TOKENS, at, terms)
+        if none is None or given is None:
+            return None
+        # A model that makes no output, such as one for embeddings, has no price for it.
+        return none, (given - none) / USUAL_TOKENS, 0.0 if both is None else (both - given) / USUAL_TOKENS
 
     def _cost(
-        self, api: str, model: str, given: int, made: int, at: float, more: Mapping[str, int | float] = _NOTHING
+        self,
+        api: str,
+        model: str,
+        given: int,
+        made: int,
+        at: float,
+        terms: Terms,
+        more: Mapping[str, int | float] = _NOTHING,
     ) -> float | None:
         plain = {name: size for name, size in (("input_tokens", given), ("output_tokens", made)) if size or not more}
         for unit, size in more.items():
             plain[unit] = plain.get(unit, 0) + size  # type: ignore[assignment]
         provider = self._providers[api]
         costs = [
-            self._prices.cost(api, provider, "", model, units, at)
+            self._prices.cost(api, provider, "", model, units, at, terms)
             for units in (plain, *([{**plain, "cache_write_tokens": given}] if given else []))
         ]
         return max((cost for cost in costs if cost is not None), default=None)
+
+
+# Tools as they may be in a member that is too long to be read.
+_UNSEEN_TOOLS: Sequence[Mapping[str, Any]] = (
+    {"type": "web_search"},
+    {"type": "web_search_20250305"},
+    {"googleSearch": {}},
+)
 
 
 def _beside(operation: Operation, model: str, content: RequestContent) -> Units | None:
     """What is billed beside the tokens of the text, or instead of them."""
     if operation.name == "transcription":
         return _transcribed(model, content)
-    units = (operation.at_most or operation.billed_by_request)(model, content.members)
+    members: Members = content.members
+    if "tools" in content.oversize:
+        members = {**members, "tools": list(_UNSEEN_TOOLS)}
+    units = (operation.at_most or operation.billed_by_request)(model, members)
     if units and units.get("input_image_tokens") and content.form == "multipart":
         pictures = sum(medium.kind in ("image", "unknown") for medium in content.media)
         beyond = units["input_image_tokens"] - PICTURE_TOKENS * pictures

@@ -77,6 +77,14 @@ OPERATIONS = (
         maxima=(("n_predict",), ("max_tokens",)),
         takes_model=False,
     ),
+    Operation(
+        "generate",
+        ("generate", "generate_stream"),
+        takes_text=True,
+        makes_text=True,
+        maxima=(("parameters", "max_new_tokens"),),
+        takes_model=False,
+    ),
     Operation("rerank", ("rerank",), takes_text=True, billed_by_request=nothing_more),
     Operation("score", ("score", "classify", "pooling"), takes_text=True, billed_by_request=nothing_more),
 )

@@ -386,7 +386,12 @@ OPERATIONS = (
     Operation("count", ("responses/input_tokens", "tokenize", "detokenize"), free=True),
     Operation(
         "storage",
-        ("files", "uploads", "uploads/*/parts", "uploads/*/complete", "conversations", "conversations/*/items"),
+        (
+            *("files", "files/*", "uploads", "uploads/*", "uploads/*/parts", "uploads/*/complete", "models"),
+            *("conversations", "conversations/*", "conversations/*/items", "skills", "skills/*"),
+            *("vector_stores", "vector_stores/*", "vector_stores/*/files", "vector_stores/*/file_batches"),
+            *("assistants", "assistants/*", "threads", "threads/*/messages", "threads/*/messages/*"),
+        ),
         takes_model=False,
         free=True,
     ),

@@ -11,7 +11,7 @@ from typing import Any
 
 from llmproxy.metering.dialects import anthropic, bedrock, generic, google, mistral, ollama, openai, reading
 from llmproxy.metering.dialects.operation import UNKNOWN, Operation
-from llmproxy.metering.dialects.reading import Reading, Terms
+from llmproxy.metering.dialects.reading import Reading, Terms, word
 from llmproxy.metering.dialects.shapes import Shape
 
 # By the providers' names in genai-prices; the order is the one in which those of others are looked through.
@@ -50,7 +50,18 @@ REQUEST_MEMBERS = frozenset(
     path[0] for operations in DIALECTS.values() for each in operations for path in (*each.maxima, *each.choices)
 ) | frozenset(
     (
-        *("model", "stream", "stream_options", "service_tier", "speed", "background", "tools", "max_tool_calls"),
+        *(
+            "model",
+            "stream",
+            "stream_options",
+            "service_tier",
+            "serviceTier",
+            "speed",
+            "inference_geo",
+            "background",
+            "tools",
+            "max_tool_calls",
+        ),
         *("input", "prompt", "n", "size", "quality", "seconds", "duration", "image", "images", "partial_images"),
     )
 )
@@ -95,6 +106,15 @@ def context(provider: str, terms: Terms) -> Sequence[Mapping[str, str]]:
     return [*words, {"processing": "batch"}] if tier == "flex" and provider in (*_OPENAI, "google") else words
 
 
+def requested(provider: str, members: Mapping[str, Any]) -> Sequence[Terms]:
+    """The terms that a request may be answered with: the usual ones, and those that it asks for, should they differ."""
+    tier = word(members.get("service_tier")) or word(members.get("serviceTier"))
+    asked = Terms(tier.lower(), word(members.get("speed")), word(members.get("inference_geo")))
+    if asked.tier == "flex" or not context(provider, Terms(asked.tier)):
+        asked = asked._replace(tier="")  # not dearer than the usual
+    return (Terms(),) if asked == Terms() else (Terms(), asked)
+
+
 def factor(provider: str, terms: Terms) -> float | None:
     """What the price of tokens is multiplied by; C{None} where that is not known."""
     return anthropic.GEO_FACTORS.get(terms.geo) if provider == "anthropic" else 1.0
@@ -127,7 +147,7 @@ def operation(provider: str, path: bytes) -> Operation:
     @param provider: The provider's name in genai-prices, or C{""}.
     @param path: As it was sent, without the query, whatever its beginning.
     """
-    own = _table(DIALECTS.get(provider, ()))
+    own = _TABLES.get(provider, ())
     return next((known for pattern, known in (*own, *_EVERYBODY) if pattern.search(path)), UNKNOWN)
 
 
@@ -141,4 +161,5 @@ def _pattern(path: str) -> re.Pattern[bytes]:
     return re.compile(rb"/" + re.escape(path.encode()).replace(rb"\*", rb"[^/]+") + rb"/?$")
 
 
+_TABLES = {provider: _table(operations) for provider, operations in DIALECTS.items() if provider}
 _EVERYBODY = _table([each for operations in DIALECTS.values() for each in operations])

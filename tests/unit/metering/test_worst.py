@@ -92,7 +92,67 @@ class WorstTests(unittest.TestCase):
         self.worst._prices.cost = cost  # type: ignore[method-assign, assignment]
         for at in (AT, AT + 59, AT + 61, AT + 62):
             self.worst.cost("openai", "gpt-4o", Bound(10, 10, {}), at)
-        self.assertEqual(asked, 4)
+        self.assertEqual(asked, 5)
+
+    def asked(self, api: str, path: str, model: str, body: object) -> float | None:
+        content = read(json.dumps(body).encode())
+        return self.worst.cost(api, model, self.worst.bound(b"POST", api, path.encode(), model, content, 100, 1000), AT)
+
+    def test_what_is_billed_beside_tokens(self) -> None:
+        """Calls that it offers, speech, pictures, films; nothing that costs is 0."""
+        plain = self.asked("openai", "/v1/responses", "gpt-4.1", {"max_output_tokens": 10})
+        tools = {"max_output_tokens": 10, "tools": [{"type": "web_search"}], "max_tool_calls": 3}
+        searching = self.asked("openai", "/v1/responses", "gpt-4.1", tools)
+        assert plain is not None and searching is not None
+        self.assertGreaterEqual(searching, plain + 0.03)
+        for path, model, body, right in (
+            ("/v1/audio/speech", "tts-1", {"input": "word " * 800}, 0.06),
+            ("/v1/images/generations", "dall-e-3", {"n": 2}, 0.08),
+            ("/v1/videos", "sora-2", {"seconds": 8}, 0.8),
+            ("/v1/moderations", "omni-moderation-latest", {"input": "x"}, 0.0),
+        ):
+            cost = self.asked("openai", path, model, body)
+            assert cost is not None, path
+            self.assertAlmostEqual(cost, right, 6)
+
+    def test_what_nobody_can_tell(self) -> None:
+        """Batches, fine-tuning, models that bill tokens of sound."""
+        for api, path, model in (
+            ("openai", "/v1/batches", "gpt-4o"),
+            ("openai", "/v1/fine_tuning/jobs", "gpt-4o"),
+            ("openai", "/v1/audio/speech", "gpt-4o-mini-tts"),
+            ("anthropic", "/v1/messages/batches", "claude-haiku-4-5"),
+        ):
+            self.assertIsNone(self.asked(api, path, model, {"x": 1}), path)
+
+    def test_the_terms_that_it_asks_for(self) -> None:
+        """The dearest that it may be answered with, and unknown where that has no price."""
+        messages, chat = "/v1/messages", "/v1/chat/completions"
+        plain = self.asked("anthropic", messages, "claude-opus-4-8", {"max_tokens": 100})
+        assert plain is not None
+        for more, factor in (({"speed": "fast"}, 2.0), ({"inference_geo": "us"}, 1.1), ({"service_tier": "auto"}, 1.0)):
+            cost = self.asked("anthropic", messages, "claude-opus-4-8", {"max_tokens": 100, **more})
+            assert cost is not None
+            self.assertAlmostEqual(cost / plain, factor, delta=0.06)  # the request is longer by those words
+        usual, flex, priority = (
+            self.asked("openai", chat, "o3", {"service_tier": tier}) for tier in ("default", "flex", "priority")
+        )
+        assert usual is not None and flex is not None and priority is not None
+        self.assertAlmostEqual(usual / flex, 1.0, delta=0.01)  # which may be served as usual
+        self.assertGreater(priority, usual * 1.5)
+        self.assertIsNone(self.asked("openai", chat, "gpt-3.5-turbo", {"service_tier": "priority"}))
+
+    def test_tools_that_are_too_long_to_be_read(self) -> None:
+        """May be searches."""
+        tools = [{"type": "function", "name": "x" * 270_000}]
+        cost = self.asked("openai", "/v1/responses", "gpt-4.1", {"tools": tools, "max_output_tokens": 1})
+        assert cost is not None
+        self.assertGreater(cost, 0.1)
+
+    def test_a_price_for_each_request(self) -> None:
+        worst = Worst(Prices([OwnPrice("own", "*", 1.0, 1.0, per_request=0.5)]), PROVIDERS, Operations(SETTINGS))
+        self.assertAlmostEqual(worst.cost("own", "m", Bound(1_000_000, 0, {}), AT) or 0.0, 1.5)
+        self.assertAlmostEqual(worst.cost("own", "m", Bound(10, 0, {}), AT) or 0.0, 0.50001)
 
     def test_no_price(self) -> None:
         self.assertIsNone(self.cost("own", "another"))
