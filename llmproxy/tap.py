@@ -15,6 +15,7 @@ from llmproxy.config import check
 from llmproxy.config.load import SettingsError, load
 from llmproxy.last_resort import end_within
 from llmproxy.monotonic import keep_steady
+from llmproxy.observability.log_stream import QueuedStream, patient
 from llmproxy.store.refusals import CannotStart
 from llmproxy.wire.descriptors import raise_soft_limit
 
@@ -66,7 +67,10 @@ def makeService(options: Options) -> IService:
     raise_soft_limit()
     try:
         settings = load(options["config"], os.environ, options.overrides())
-        daemon = build(settings, reactor, os.environ, now=time)
+        output = patient(sys.stdout)
+        daemon = build(settings, reactor, os.environ, now=time, stream=output)
+        if isinstance(output, QueuedStream):
+            reactor.addSystemEventTrigger("after", "shutdown", output.drain)
         daemon.end_within = end_within
         return daemon
     except SettingsError as e:

@@ -15,6 +15,8 @@ _REASONS = {
     errno.EACCES: "not_permitted",
     errno.EPERM: "not_permitted",
     errno.EBUSY: "disk_hangs",
+    errno.EAGAIN: "does_not_answer",
+    errno.EPIPE: "closed",
     errno.EIO: "disk_broken",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from llmproxy.http.request_reader import RequestContent, RequestReader
 
@@ -17,7 +18,7 @@ class BodyReading:
     def __init__(self, reader: RequestReader, clock: IReactorTime) -> None:
         self._reader = reader
         self._clock = clock
-        self._waiting: list[Deferred[None]] = []
+        self._waiting: list[Deferred[Failure | None]] = []
         self._scheduled = False
         self.count = 0
 
@@ -37,9 +38,9 @@ class BodyReading:
         return self._reader.content()
 
     async def whole(self) -> RequestContent:
-        """What all of it says, once it is read. All of it has come."""
+        """What all of it says, once it is read; fails as the reader does. All of it has come."""
         while self._reader.pending:
-            turn: Deferred[None] = Deferred()
+            turn: Deferred[Failure | None] = Deferred()
             self._waiting.append(turn)
             await turn
         self._reader.end()
@@ -52,9 +53,16 @@ class BodyReading:
 
     def _go_on(self) -> None:
         self._scheduled = False
-        self._reader.work()
+        try:
+            self._reader.work()
+        except Exception:  # nobody else would tell those who wait
+            self._tell(Failure())
+            return
         self._go_on_later()
         if not self._reader.pending:
-            waiting, self._waiting = self._waiting, []
-            for turn in waiting:
-                turn.callback(None)
+            self._tell(None)
+
+    def _tell(self, outcome: Failure | None) -> None:
+        waiting, self._waiting = self._waiting, []
+        for turn in waiting:
+            turn.callback(outcome)

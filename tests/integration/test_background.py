@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import sys
 import time
 import urllib.error
 from collections.abc import Iterator
@@ -20,6 +21,10 @@ from tests.stack import Stack, eventually
 
 CHAT = b'{"model":"gpt-4o","messages":[{"role":"user","content":"x"}]}'
 JSON = {"Content-Type": "application/json"}
+UNREAD = (  # keeps the other end of the pipe open, and does not read it
+    "import os, sys; read, write = os.pipe(); os.set_inheritable(read, True); os.dup2(write, 1); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
 FAULTS = Path(__file__).parent.parent / "faults"
 
 
@@ -113,6 +118,19 @@ class TestFilesThatHang:
             assert stack.daemon.stop(40) == -signal.SIGTERM
             assert time.monotonic() - begun < 12
             assert "Sink file-0 dropped 20 events" in stack.daemon.output()
+
+
+class TestOutputThatHangs:
+    def test_a_log_that_nobody_reads(self, tmp_path: Path) -> None:
+        """Standard output is a full pipe: requests go on, and so does the end."""
+        stack = Stack(tmp_path)
+        stack.daemon._through, stack.daemon._fresh = (sys.executable, "-c", UNREAD), True
+        with stack:
+            for _ in range(300):  # some 150 KB of lines; a pipe holds 64 KiB
+                assert stack.ask("GET", "/v1/models").status == 200
+            begun = time.monotonic()
+            assert stack.daemon.stop(40) == -signal.SIGTERM
+            assert time.monotonic() - begun < 12
 
 
 class TestFullDisks:

@@ -1,0 +1,94 @@
+"""Standard output that may hang: a pipe or terminal whose reader has stopped holds up a thread, not the proxy."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections import deque
+from contextlib import suppress
+from typing import Any, TextIO
+
+MAX_WAITING_CHARACTERS = 4 * 1024 * 1024  # that wait for the reader; what comes then is lost, and counted
+LAST_SECONDS = 2.0  # for what still waits when the process ends
+
+
+def patient(stream: TextIO) -> TextIO:
+    """The stream itself where it is a file, else one that never makes its writer wait."""
+    with suppress(OSError, ValueError):
+        if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            return stream
+        return QueuedStream(stream)  # type: ignore[return-value]
+    return stream
+
+
+class QueuedStream:
+    """As much of a text stream as the log needs; what is written leaves in a thread, in its order.
+
+    An error there is raised by a later L{flush}, so that its writer can tell.
+    """
+
+    def __init__(self, stream: TextIO, limit: int = MAX_WAITING_CHARACTERS) -> None:
+        """
+        @param limit: How many characters may wait; beyond it L{write} fails with C{EAGAIN}.
+        """
+        self._stream = stream
+        self._limit = limit
+        self._changed = threading.Condition()
+        self._waiting: deque[str] = deque()
+        self._size = 0
+        self._error: Exception | None = None
+        self._direct = False
+        self._pid = 0
+        self.encoding = stream.encoding
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def write(self, text: str) -> int:
+        with self._changed:
+            if self._direct:
+                return self._stream.write(text)
+            if self._size and self._size + len(text) > self._limit:
+                raise BlockingIOError(errno.EAGAIN, "The reader of the log does not take it")
+            self._waiting.append(text)
+            self._size += len(text)
+            if self._pid != os.getpid():  # none yet, or it stayed behind in the process that became this one
+                self._pid = os.getpid()
+                threading.Thread(target=self._run, name="log", daemon=True).start()
+            self._changed.notify_all()
+        return len(text)
+
+    def flush(self) -> None:
+        with self._changed:
+            error, self._error = self._error, None
+            direct = self._direct
+        if error is not None:
+            raise error
+        if direct:
+            self._stream.flush()
+
+    def drain(self, seconds: float = LAST_SECONDS) -> Any:
+        """Wait for what was written so far; where all of it has left, what follows is written at once."""
+        with self._changed:
+            self._direct = self._changed.wait_for(lambda: not self._size, seconds)
+
+    def _run(self) -> None:
+        pid = self._pid
+        while pid == self._pid:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                text = "".join(self._waiting)
+                self._waiting.clear()
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except (OSError, ValueError) as e:
+                self._error = e
+            with self._changed:
+                self._size -= len(text)
+                self._changed.notify_all()

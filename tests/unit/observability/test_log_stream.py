@@ -1,0 +1,68 @@
+"""Standard output whose reader stops."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import unittest
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from llmproxy.observability.log_stream import QueuedStream, patient
+
+
+class PatientTests(unittest.TestCase):
+    def test_a_file(self) -> None:
+        """Is written directly: nothing of it is in a queue when the process dies."""
+        with TemporaryDirectory() as folder, (Path(folder) / "log").open("w") as file:
+            self.assertIs(patient(file), file)
+
+    def test_a_pipe(self) -> None:
+        """Gets a thread of its own; what its reader is sent comes in order, and is all there after the end."""
+        read, write = os.pipe()
+        with os.fdopen(read) as reader, os.fdopen(write, "w") as writer:
+            stream = patient(writer)
+            self.assertIsInstance(stream, QueuedStream)
+            for number in range(100):
+                stream.write(f"{number}\n")
+                stream.flush()
+            assert isinstance(stream, QueuedStream)
+            stream.drain()
+            stream.write("last\n")  # at once from now on
+            stream.flush()
+            self.assertEqual([reader.readline() for _ in range(101)], [*(f"{n}\n" for n in range(100)), "last\n"])
+
+    def test_a_full_pipe(self) -> None:
+        """Nobody waits; beyond the bound its writer is told so, until there is room again."""
+        read, write = os.pipe()
+        with os.fdopen(read) as reader, os.fdopen(write, "w") as writer:
+            stream = QueuedStream(writer, limit=200_000)
+            written = 0
+            with self.assertRaises(BlockingIOError):
+                for _ in range(100):
+                    stream.write("x" * 9_999 + "\n")
+                    written += 1
+            self.assertGreaterEqual(written, 20)
+            stream.drain(0.05)  # given up: nothing has left
+            taking = threading.Thread(target=lambda: [reader.readline() for _ in range(written)])
+            taking.start()
+            stream.drain(10)
+            taking.join(10)
+            stream.write("on\n")
+            stream.flush()
+            self.assertEqual(reader.readline(), "on\n")
+
+    def test_a_reader_that_is_gone(self) -> None:
+        """The next to flush is told."""
+        read, write = os.pipe()
+        os.close(read)
+        writer = os.fdopen(write, "w")
+        stream = QueuedStream(writer)
+        stream.write("nobody\n")
+        stream.drain()
+        with self.assertRaises(BrokenPipeError):
+            stream.flush()
+        sys.stdout.flush()
+        with self.assertRaises(BrokenPipeError):
+            writer.close()  # it still holds the line
