@@ -20,20 +20,12 @@ from tests.groundtruth.judging import Row, judged, table
 CALLS = int(os.environ.get("LLMPROXY_TRUTH_CALLS", "500"))
 
 UNKNOWN = {
-    "anthropic batch",
     "gemini tiers",  # the list has no price for the tiers of some models
     "gemini tiers, streamed",
-    "openai batch",
-    "openai gpt-image edits",
     "openai speech by tokens",  # sound tells no usage, only its stream of events does
-    "openai transcription by tokens",
-    "openai whisper",
 }
 """Kinds whose cost the ledger may call unknown: null, and counted as C{unpriced}."""
-ESTIMATED = {
-    "gemini embedding",  # embedContent tells no usage
-    "openai background",
-}
+ESTIMATED = {"gemini embedding"}  # embedContent tells no usage
 
 
 class Books:
