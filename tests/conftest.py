@@ -13,6 +13,8 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.quiet import QuietMachine, idle_part
+
 # No example is judged by the clock: machines are noisy. `make fuzz-http` sets the number of examples.
 settings.register_profile(
     "ours",
@@ -21,6 +23,14 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("ours")
+
+QUIET = QuietMachine(idle_part)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What is judged by the clock waits for a quiet machine, and says so where there was none."""
+    if item.get_closest_marker("quiet") is not None and (busy := QUIET.wait()):
+        item.add_report_section("setup", "machine", busy)
 
 
 @pytest.fixture(scope="session", autouse=True)

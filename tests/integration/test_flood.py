@@ -14,9 +14,13 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.integration.flooding import answers, flood
 from tests.processes import HOST
 from tests.stack import Stack
+
+pytestmark = pytest.mark.quiet
 
 CONNECTIONS = 1500
 SECONDS = 5.0

@@ -16,6 +16,8 @@ from tests.processes import HOST, Daemon
 from tests.redis_server import RedisServer
 from tests.stack import MANAGEMENT, Reply, Stack, eventually
 
+pytestmark = pytest.mark.quiet
+
 CACHEABLE = {"X-Sim-Header": "Cache-Control: public, max-age=600"}
 CLIENTS, RATE = 10, 200.0
 SECONDS = 3.0
