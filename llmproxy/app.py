@@ -164,6 +164,7 @@ def forwarding(
         caching=caching,
         quota=quota,
         meters=meters,
+        buffers=buffers,
         operations=Operations(settings),
         ledger=ledger,
         results=None if ledger is None else DeferredResults(ledger, meters, counters, now),

@@ -25,6 +25,7 @@ from llmproxy.model import Usage
 
 WHOLE = 2 << 20  # bytes of a JSON body that are kept and read at once; a longer one is scanned as it passes
 
+KEPT_WHERE_TIGHT = 64 << 10  # likewise where memory is tight
 PIECES = 2048  # of such a body
 
 _MODEL = re.compile(rb'"model(?:Version)?"\s*:\s*"([^"\\]{1,128})"')
@@ -79,6 +80,17 @@ class _Tap(Protocol):
         """The code of the error that it is or ends in, once it was read; C{""} where there is none."""
 
 
+class Holding(Protocol):
+    """Counts what is held in memory by everybody together (L{llmproxy.wire.buffers.Buffers} is it).
+
+    @ivar tight: Whether little more should be.
+    """
+
+    @property
+    def tight(self) -> bool: ...
+    def hold(self, count: int) -> object: ...
+
+
 class Meter:
     """Measures one answer.
 
@@ -88,9 +100,10 @@ class Meter:
 
     __slots__ = ("_decoder", "_dialect", "_invocation", "_size", "_tap", "_tier", "error", "feed")
 
-    def __init__(self, dialect: Dialect, lines: Sequence[bytes] = ()) -> None:
+    def __init__(self, dialect: Dialect, lines: Sequence[bytes] = (), holding: Holding | None = None) -> None:
         """
         @param lines: The field lines of the answer.
+        @param holding: Told what is kept of it. It is given back when the answer is measured.
         """
         self._dialect = dialect
         self._decoder: Decoder | None = None
@@ -109,7 +122,7 @@ class Meter:
         elif kind == frames.MEDIA_TYPE:
             self._tap = _Stream(operation.mark, operation.also)
         elif kind.endswith(b"json"):
-            self._tap = _Body()
+            self._tap = _Body(holding)
         self.feed = self._count if self._tap is None else self._tap.feed
         if kind == frames.MEDIA_TYPE:
             self.feed = frames.Frames(self.feed).feed
@@ -253,13 +266,14 @@ def _usage(units: Units, cost: float | None, basis: str, model: str, details: Ma
 
 
 class _Body:
-    """A JSON body: kept while it is short, scanned beyond."""
+    """A JSON body: kept while it is short, scanned beyond, and sooner where memory is tight."""
 
-    __slots__ = ("_calls", "_error", "_kept", "_place", "_scan", "_seam", "_size")
+    __slots__ = ("_calls", "_error", "_holding", "_kept", "_place", "_scan", "_seam", "_size")
 
-    def __init__(self) -> None:
+    def __init__(self, holding: Holding | None = None) -> None:
         self._calls: set[Call] = set()
         self._error = ""
+        self._holding = holding
         self._seam = b""
         self._place = 0
         self._kept: list[bytes] = []
@@ -273,10 +287,21 @@ class _Body:
             self._notice(data)
         else:
             self._kept.append(data)
-            if self._size > WHOLE or len(self._kept) > PIECES:
+            tight = False
+            if self._holding is not None:
+                self._holding.hold(len(data))
+                tight = self._size > KEPT_WHERE_TIGHT and self._holding.tight
+            if tight or self._size > WHOLE or len(self._kept) > PIECES:
                 self._scan_on()
 
+    def _give_back(self) -> None:
+        """What was kept is not kept any more, or only until this turn is over."""
+        if self._holding is not None and self._scan is None:
+            self._holding.hold(-self._size)
+            self._holding = None
+
     def reading(self) -> Reading:
+        self._give_back()
         if self._scan is None:
             whole = b"".join(self._kept)
             said, self._kept = _parsed(whole), [whole]
@@ -297,6 +322,7 @@ class _Body:
         return self._error
 
     def _scan_on(self) -> None:
+        self._give_back()
         self._scan = Scan(MEMBERS, WRAPPERS)
         kept, self._kept = self._kept, []
         for piece in kept:

@@ -35,6 +35,7 @@ from llmproxy.proxy.deferred_results import DeferredResults
 from llmproxy.proxy.policy import Policy
 from llmproxy.proxy.reading import BodyReading
 from llmproxy.upstream.upstreams import Bounds, ProviderKeys, Upstreams
+from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.transport import Answer, BytesBody
 from llmproxy.wire.relay import Relay
 
@@ -147,6 +148,7 @@ class Journey:
         caching: Caching | None = None,
         quota: Quota | None = None,
         ledger: Booking | None = None,
+        buffers: Buffers | None = None,
         results: DeferredResults | None = None,
     ) -> None:
         """
@@ -154,6 +156,7 @@ class Journey:
         @param guesses: Counts wrong tokens by address.
         @param remembering: The validator, where it remembers; then the usual request waits for nothing.
         @param quota: Knows the limits, where there can be any.
+        @param buffers: Where is counted what is kept of answers until they are measured.
         @param ledger: Told of every request that is about to leave for its provider.
         @param results: Settles what is told later than the answer, where there is a ledger to keep it.
         """
@@ -172,6 +175,7 @@ class Journey:
         self._caching = caching
         self._quota = quota
         self._ledger = ledger
+        self._buffers = buffers
         self._wanted = {name: WantedMembers(api.param_whitelist) for name, api in routes.apis.items()}
         self._results = results
 
@@ -344,7 +348,7 @@ class Journey:
         answer.lines = masked_lines(answer.lines, key.value)
         answer.phrase = starred(answer.phrase, key.value)
         if exchange.dialect is not None and answer.code < 300:
-            exchange.meter = meter = Meter(exchange.dialect, answer.lines)
+            exchange.meter = meter = Meter(exchange.dialect, answer.lines, self._buffers)
             if not exchange.injected:
                 answer.watch(meter.feed)
         if self._results is not None and answer.code < 300:

@@ -57,6 +57,18 @@ ANY_JSON = st.recursive(
 )
 
 
+class Account:
+    """Counts what is held, as L{llmproxy.wire.buffers.Buffers} does."""
+
+    def __init__(self, tight: bool = False) -> None:
+        self.held = self.most = 0
+        self.tight = tight
+
+    def hold(self, count: int) -> None:
+        self.held += count
+        self.most = max(self.most, self.held)
+
+
 def metered(
     body: bytes,
     *,
@@ -330,3 +342,29 @@ class BoundTests(SynchronousTestCase):
         """Brackets alone, as many as one likes."""
         usage, _ = self._peak(lambda meter: meter.feed(b"[" * 8000), JSON)
         self.assertEqual(usage.basis, "estimated")
+
+
+class HoldingTests(SynchronousTestCase):
+    """What is kept of an answer until it is measured is counted."""
+
+    def kept(self, size: int, *, tight: bool) -> tuple[int, int, int]:
+        """The most that was held, what was in the end, and the output tokens that were found."""
+        account = Account(tight)
+        body = json.dumps({"x": "y" * size, "usage": {"prompt_tokens": 3, "completion_tokens": 5}}).encode()
+        meter = Meter(dialect("api", "openai", PRICES, CHAT), [b"Content-Type: " + JSON], account)
+        for at in range(0, len(body), 32768):
+            meter.feed(body[at : at + 32768])
+        usage = meter.measured(asked="gpt-4o", given=lambda: PromptEstimate(1, 0), complete=True, at=NOW)
+        return account.most, account.held, usage.output_tokens
+
+    def test_given_back(self) -> None:
+        """Once it is measured, or scanned because it is long."""
+        most, held, tokens = self.kept(200_000, tight=False)
+        self.assertEqual((most > 200_000, held, tokens), (True, 0, 5))
+        most, held, tokens = self.kept(2 * WHOLE, tight=False)
+        self.assertEqual((most < WHOLE + 40_000, held, tokens), (True, 0, 5))
+
+    def test_where_memory_is_tight(self) -> None:
+        """Hardly anything is kept, and the same is found."""
+        most, held, tokens = self.kept(200_000, tight=True)
+        self.assertEqual((most <= 3 * 32768, held, tokens), (True, 0, 5))

@@ -9,6 +9,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface.verify import verifyObject
 
 from llmproxy import errors
+from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.server.request_body import HELD, Upload
 from tests.unit.wire.serving import Consumer, failure_of
 
@@ -138,3 +139,58 @@ class Uploads(SynchronousTestCase):
         upload = self.upload()
         upload.startProducing(Consumer())
         self.assertIs(failure_of(upload.startProducing(Consumer())), RuntimeError)
+
+
+class Counted(SynchronousTestCase):
+    """What is held of a body is on the account of all."""
+
+    def setUp(self) -> None:
+        self.buffers = Buffers(100)
+
+    def upload(self, length: Any = UNKNOWN_LENGTH) -> Upload:
+        return Upload(length, 10**9, lambda: None, self.buffers)
+
+    def test_while_nobody_takes_it(self) -> None:
+        upload, consumer = self.upload(), Consumer()
+        upload.arrived(b"x" * 30)
+        self.assertEqual(self.buffers.held, 30)
+        reading = upload.startProducing(consumer)
+        self.assertEqual((self.buffers.held, len(consumer.taken)), (0, 30))
+        upload.pauseProducing()
+        upload.arrived(b"x" * 20)
+        self.assertEqual(self.buffers.held, 20)
+        upload.failed(errors.ClientGone())
+        self.assertIs(failure_of(reading), errors.ClientGone)
+        self.assertEqual(self.buffers.held, 0)
+
+    def test_read_whole(self) -> None:
+        """A known length is reserved before it is read, and given back when the request is over."""
+        upload = self.upload(60)
+        upload.arrived(b"x" * 10)
+        reading = upload.whole(1000)
+        self.assertEqual(self.buffers.held, 60)
+        upload.arrived(b"x" * 50)
+        upload.completed()
+        self.assertEqual(len(self.successResultOf(reading)), 60)
+        self.assertEqual(self.buffers.held, 60)
+        upload.release()
+        self.assertEqual(self.buffers.held, 0)
+
+    def test_no_room(self) -> None:
+        """It is refused at once, or when it has grown too much."""
+        self.buffers.hold(50)
+        error = failure_of(self.upload(60).whole(1000))
+        self.assertIs(error, errors.BuffersFull)
+        growing = self.upload()
+        reading = growing.whole(1000)
+        growing.arrived(b"x" * 40)
+        growing.arrived(b"x" * 40)
+        self.assertIs(failure_of(reading), errors.BuffersFull)
+        self.assertEqual((self.buffers.held, self.buffers.refused), (50, 2))
+
+    def test_one_that_came_with_its_head(self) -> None:
+        upload = Upload.of(b"x" * 5000, 10**9, self.buffers)
+        self.assertEqual(self.buffers.held, 5000)
+        upload.release()
+        upload.release()
+        self.assertEqual(self.buffers.held, 0)
