@@ -60,8 +60,8 @@ class Events:
             self.sample += data[: SAMPLE - len(self.sample)]
         if self._part or not data.endswith(self._ends):
             self._gather(data)
-        else:
-            self._pass(data)
+        elif self._mark in data or b"error" in data or (self._also and self._also in data):
+            self._pass(data)  # what tells nothing costs no call
 
     def end(self) -> None:
         """Nothing more comes; what was left without its end may be an event all the same."""
@@ -99,7 +99,7 @@ class Events:
                 self._kept.append(piece)
         if self._also and self._also in piece:
             self.noticed(piece)
-        if may_hold_error(piece):
+        if b"error" in piece and may_hold_error(piece):
             self._suspects.append(piece)
 
     def _gather(self, data: bytes) -> None:

@@ -172,9 +172,10 @@ class Meter:
         if said.terms.tier == "" and self._tier:
             said = said._replace(terms=said.terms._replace(tier=self._tier.decode("latin-1").lower()))
         called = said.units()
-        cost = self._cost(said, asked, {**units, **called} if called else units, at)
-        if said.usage is not None and (own := parts(said.usage, home.provider)):
-            units = _added(each for _, each in own)
+        split = parts(said.usage, home.provider) if said.usage is not None and "iterations" in said.usage else []
+        cost = self._cost(said, asked, {**units, **called} if called else units, split, at)
+        if split:
+            units = _added(each for _, each in split)
         return _usage({**units, **called} if called else units, cost, basis, said.model, details)
 
     def _requested(self, said: Reading, asked: str, members: Members, at: float) -> Usage:
@@ -186,18 +187,21 @@ class Meter:
         cost = home.prices.cost(home.api, home.provider, said.model, asked, units, at, said.terms)
         return _usage(units, cost, "exact", said.model, _NONE)
 
-    def _cost(self, said: Reading, asked: str, units: Units, at: float) -> float | None:
-        """USD: as the provider charged it, where it says so, else by its prices."""
+    def _cost(self, said: Reading, asked: str, units: Units, split: list[tuple[str, Units]], at: float) -> float | None:
+        """USD: as the provider charged it, where it says so, else by its prices.
+
+        @param split: What each model used, where several worked.
+        """
         home = self._dialect
-        own = home.prices.own(home.api, said.model, asked)
-        if own is None and said.usage is not None:
-            charged = registry.charged(home.provider, said.usage)
-            if charged is not None:
-                return charged
+        charged = None if said.usage is None else registry.charged(home.provider, said.usage)
+        if charged is not None and home.prices.own(home.api, said.model, asked) is None:
+            return charged
+        if not split and not said.others:
+            return home.prices.cost(home.api, home.provider, said.model, asked, units, at, said.terms)
         worked: list[tuple[str, Units]] = [("", units)]
-        if said.usage is not None and (own_parts := parts(said.usage, home.provider)):
+        if split:
             beside = {unit: size for unit, size in units.items() if not unit.endswith("_tokens")}
-            worked = [*own_parts, *([("", beside)] if beside else [])]
+            worked = [*split, *([("", beside)] if beside else [])]
         for name, usage in said.others:
             found = count(usage, home.provider)
             worked.append((name, found or {"image_generations": 1}))

@@ -38,14 +38,19 @@ def _bills_prompts(model: str) -> bool:
     return model.startswith(("gemini-1", "gemini-2", "gemini-live-2"))
 
 
+_NONE: frozenset[Call] = frozenset()
+
+
 def calls(said: Counts, answer: Counts) -> frozenset[Call]:
     """Searches that grounded an answer: C{groundingMetadata} of its candidates.
 
     Billed for each query with Gemini 3 and later, once for a prompt before. Price page, "Grounding with Google Search";
     what a project has free each month is not taken off.
     """
-    found: set[Call] = set()
     candidates = answer.get("candidates")
+    if candidates is None:
+        return _NONE
+    found: set[Call] = set()
     for candidate in candidates if isinstance(candidates, list) else ():
         grounding = candidate.get("groundingMetadata") if isinstance(candidate, dict) else None
         if not isinstance(grounding, dict):

@@ -175,13 +175,19 @@ def elsewhere(answer: Counts) -> Counts | None:
     return None
 
 
+_NONE: frozenset[Call] = frozenset()
+
+
 def calls(said: Counts, answer: Counts) -> frozenset[Call]:
     """Items of a response that are calls of a tool, and the search that the search models always make.
 
     Only the action C{search} of a web search is billed (guide "Web search").
     """
+    model, output = answer.get("model"), answer.get("output")
+    always = isinstance(model, str) and "-search-" in model and "choices" in answer and _searches_always(model)
+    if output is None and "item" not in said:
+        return frozenset({("web_search_previews", "always")}) if always else _NONE
     found: set[Call] = set()
-    output = answer.get("output")
     items = output if isinstance(output, list) else [said["item"]] if "item" in said else []
     preview = False
     for place, item in enumerate(items):
@@ -197,9 +203,6 @@ def calls(said: Counts, answer: Counts) -> frozenset[Call]:
     tools = answer.get("tools")
     if found and isinstance(tools, list):
         preview = any(_is_preview(tool) for tool in tools)
-    model = answer.get("model")
-    if isinstance(model, str) and "-search-" in model and "choices" in answer and _searches_always(model):
-        found.add(("web_search_previews", "always"))
     if preview:
         return frozenset(("web_search_previews" if unit == "web_searches" else unit, name) for unit, name in found)
     return frozenset(found)

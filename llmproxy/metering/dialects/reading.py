@@ -47,6 +47,8 @@ class Reading(NamedTuple):
 
     def units(self) -> Units:
         """What is billed by the call."""
+        if not (self.calls or self.called):
+            return {}
         units: Units = {}
         for unit, _ in self.calls:
             units[unit] = units.get(unit, 0) + 1
@@ -55,6 +57,8 @@ class Reading(NamedTuple):
 
 
 NOTHING = Reading()
+_NO_CALLS: frozenset[Call] = frozenset()
+_NONE: Mapping[str, int] = {}
 
 
 class Wire(NamedTuple):
@@ -78,28 +82,74 @@ class Wire(NamedTuple):
     final: Callable[[Counts], bool | None] | None = None
 
 
-def read(said: Any, wires: Sequence[Wire], whole: bool = False) -> Reading:
-    """What C{said} tells, which is parsed JSON of any shape.
+class Reader:
+    """Reads answers and events of any of these kinds."""
 
-    @param whole: Whether it is an answer, and not one of several that follow one another.
-    """
-    if not isinstance(said, dict):
-        return NOTHING
-    answer, usage = _found(said, wires)
-    calls: frozenset[Call] = frozenset()
-    called: Mapping[str, int] = {}
-    others: tuple[tuple[str, Counts], ...] = ()
-    for wire in wires:
-        if wire.calls is not None:
-            calls |= wire.calls(said, answer)
-        if wire.called is not None:
-            called = {**called, **wire.called(answer)}
-        if wire.others is not None:
-            others += wire.others(answer)
-    model = word(answer.get("model")) or word(answer.get("modelVersion")).removeprefix("models/")
-    if usage is None:
-        return Reading(None, model, Terms(word(answer.get("service_tier"))), None, calls, called, others)
-    return Reading(usage, model, _terms(answer, usage), True if whole else _final(said, wires), calls, called, others)
+    def __init__(self, wires: Sequence[Wire]) -> None:
+        self._places = tuple({place: None for wire in wires for place in wire.places})
+        self._wrappers = tuple({name: None for wire in wires for name in wire.wrappers})
+        self._elsewhere = [wire.elsewhere for wire in wires if wire.elsewhere is not None]
+        self._calls = [wire.calls for wire in wires if wire.calls is not None]
+        self._called = [wire.called for wire in wires if wire.called is not None]
+        self._others = [wire.others for wire in wires if wire.others is not None]
+        self._final = [wire.final for wire in wires if wire.final is not None]
+
+    def read(self, said: Any, whole: bool = False) -> Reading:
+        """What C{said} tells, which is parsed JSON of any shape.
+
+        @param whole: Whether it is an answer, and not one of several that follow one another.
+        """
+        if not isinstance(said, dict):
+            return NOTHING
+        answer, usage = self._found(said)
+        calls, called, others = _NO_CALLS, _NONE, ()
+        for find in self._calls:
+            calls |= find(said, answer)
+        if "tool_usage" in answer:
+            for tell in self._called:
+                called = {**called, **tell(answer)}
+            for name in self._others:
+                others += name(answer)  # type: ignore[assignment]
+        model = word(answer.get("model")) or word(answer.get("modelVersion")).removeprefix("models/")
+        if usage is None:
+            return Reading(None, model, Terms(word(answer.get("service_tier"))), None, calls, called, others)
+        final = True if whole else self._is_final(said)
+        return Reading(usage, model, _terms(answer, usage), final, calls, called, others)
+
+    def _found(self, said: Counts) -> tuple[Counts, Counts | None]:
+        """The answer that is told of, and its usage object."""
+        usage = self._placed(said)
+        if usage is not None:
+            return said, usage
+        named: Counts | None = None
+        for name in self._wrappers:
+            inner = said.get(name)
+            if isinstance(inner, dict):
+                if (usage := self._placed(inner)) is not None:
+                    return inner, usage
+                if named is None and "model" in inner:
+                    named = inner
+        return said if named is None else named, None
+
+    def _placed(self, answer: Counts) -> Counts | None:
+        for place in self._places:
+            found = answer.get(place)
+            if isinstance(found, dict) and found:
+                return found
+        for find in self._elsewhere:
+            if (found := find(answer)) is not None:
+                return found
+        return None
+
+    def _is_final(self, said: Counts) -> bool | None:
+        for tell in self._final:
+            if (known := tell(said)) is not None:
+                return known
+        for name, reason in (("choices", "finish_reason"), ("candidates", "finishReason")):
+            items = said.get(name)
+            if isinstance(items, list) and (items or name == "candidates"):
+                return any(isinstance(item, dict) and item.get(reason) for item in items) or None
+        return None if "usageMetadata" in said else True
 
 
 def merged(before: Reading, after: Reading) -> Reading:
@@ -134,52 +184,12 @@ def word(value: Any) -> str:
     return value if isinstance(value, str) and len(value) <= MAX_WORD_CHARS and value.isprintable() else ""
 
 
-def _found(said: Counts, wires: Sequence[Wire]) -> tuple[Counts, Counts | None]:
-    """The answer that is told of, and its usage object."""
-    usage = _placed(said, wires)
-    if usage is not None:
-        return said, usage
-    named: Counts | None = None
-    for wire in wires:
-        for name in wire.wrappers:
-            inner = said.get(name)
-            if isinstance(inner, dict):
-                if (usage := _placed(inner, wires)) is not None:
-                    return inner, usage
-                if named is None and "model" in inner:
-                    named = inner
-    return said if named is None else named, None
-
-
-def _placed(answer: Counts, wires: Sequence[Wire]) -> Counts | None:
-    for wire in wires:
-        for place in wire.places:
-            found = answer.get(place)
-            if isinstance(found, dict) and found:
-                return found
-    for wire in wires:
-        if wire.elsewhere is not None and (found := wire.elsewhere(answer)) is not None:
-            return found
-    return None
-
-
 def _terms(answer: Counts, usage: Counts) -> Terms:
     tier = word(answer.get("service_tier")) or word(usage.get("service_tier")) or word(usage.get("serviceTier"))
     tier = (tier or word(usage.get("trafficType"))).lower()
     return Terms(
         "" if tier == "batch" else tier, word(usage.get("speed")), word(usage.get("inference_geo")), tier == "batch"
     )
-
-
-def _final(said: Counts, wires: Sequence[Wire]) -> bool | None:
-    for wire in wires:
-        if wire.final is not None and (known := wire.final(said)) is not None:
-            return known
-    for name, reason in (("choices", "finish_reason"), ("candidates", "finishReason")):
-        items = said.get(name)
-        if isinstance(items, list) and (items or name == "candidates"):
-            return any(isinstance(item, dict) and item.get(reason) for item in items) or None
-    return None if "usageMetadata" in said else True
 
 
 def _united(before: Any, after: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 from llmproxy.metering.dialects import anthropic, bedrock, generic, google, mistral, ollama, openai, reading
 from llmproxy.metering.dialects.operation import UNKNOWN, Operation
-from llmproxy.metering.dialects.reading import Reading, Terms, word
+from llmproxy.metering.dialects.reading import Terms, word
 from llmproxy.metering.dialects.shapes import Shape
 
 # By the providers' names in genai-prices; the order is the one in which those of others are looked through.
@@ -136,9 +136,7 @@ def charged(provider: str, usage: Mapping[str, Any]) -> float | None:
     return None if known is None else known(usage)
 
 
-def read(said: Any, whole: bool = False) -> Reading:
-    """What an answer, or one event of a stream, says of its usage."""
-    return reading.read(said, WIRES, whole)
+read = reading.Reader(WIRES).read
 
 
 def operation(provider: str, path: bytes) -> Operation:
