@@ -201,7 +201,7 @@ class Prices:
         home = next((each for each in everyone if each.id == provider), None)
         if home is None:
             return own, None
-        names = [name for name in (answered, asked) if name]
+        names = [name.removeprefix("models/") for name in (answered, asked) if name]  # as Google's SDKs say it
         for name in names:
             if (model := home.find_model(name, all_providers=everyone)) is not None:
                 return own, listed(model, home, at, terms, registry.prices(provider, name))

@@ -67,12 +67,13 @@ class CostTests(SynchronousTestCase):
             ("openai", "gpt-4o-2024-08-06", {"input_tokens": 1000, "output_tokens": 10}),
             ("azure", "gpt-4o-2024-08-06", {"input_tokens": 1000, "output_tokens": 10}),
             ("google", "gemini-2.5-pro", {"input_tokens": 300_000, "output_tokens": 10}),
+            ("google", "models/gemini-2.5-pro", {"input_tokens": 300, "output_tokens": 10}),
             ("anthropic", "claude-sonnet-4-5-20250929", {"input_tokens": 900, "cache_read_tokens": 500}),
             ("mistral", "mistral-small-latest", {"input_tokens": 900, "output_tokens": 3}),
         ):
             moment = datetime.fromtimestamp(NOW, UTC)
             listed = genai_prices.calc_price(
-                Counts(**units), model, provider_id=provider, genai_request_timestamp=moment
+                Counts(**units), model.removeprefix("models/"), provider_id=provider, genai_request_timestamp=moment
             )
             cost = self.prices.cost("api", provider, "", model, units, NOW)
             self.assertAlmostEqual(cost or -1, float(listed.total_price), 12)
