@@ -59,12 +59,19 @@ class Buffers:
 
 
 def derived_limit() -> int:
-    """A quarter of the memory that this process may have, by its cgroup, its C{ulimit -v} and the machine; at most
-    L{MAX_DERIVED_BYTES}."""
+    """A quarter of the memory that this process may have, by its cgroup, the machine, and what is left of its
+    C{ulimit -v}; at most L{MAX_DERIVED_BYTES}."""
     bounds = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     address_space, _ = resource.getrlimit(resource.RLIMIT_AS)
     if address_space != resource.RLIM_INFINITY:
-        bounds.append(address_space)
+        bounds.append(max(address_space - _address_space_in_use(), 0))
     with suppress(OSError, ValueError):  # "max", or no such file
         bounds.append(int(CGROUP.read_text()))
     return min(MAX_DERIVED_BYTES, min(bounds) // SHARE)
+
+
+def _address_space_in_use() -> int:
+    """Bytes that code, libraries and stacks have already (Linux, proc(5), C{statm})."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
