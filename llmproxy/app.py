@@ -316,6 +316,8 @@ def build(
         metrics.counter("ledger_lines", "Lines that were written to the store.", lambda: ledger.entered)
         metrics.counter("ledger_recovered", "Of these, lines that dead processes had left.", lambda: ledger.recovered)
         metrics.counter("ledger_lost", "Records that the ledger's journal had no room for.", lambda: ledger.lost)
+        metrics.counter("ledger_damaged", "Places of journals that could not be read.", lambda: ledger.damaged)
+        daemon.mention("ledger_files", lambda: ledger.files)
         metrics.gauge("ledger_open", "Requests that were let go and are not settled.", lambda: ledger.under_way)
         metrics.gauge(
             "ledger_pending_results",

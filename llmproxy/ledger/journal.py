@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from llmproxy.ledger.segment import START, Segment
+from llmproxy.ledger.segment import DAMAGED, START, Segment, kept_as
 
 FIRST = (1 << 32) + START  # the place where every journal begins
 
@@ -74,12 +74,38 @@ class Journal:
         now = self._now
         if now is not None and now.append(content):
             return True
+        return self.rotate() and self._now is not None and self._now.append(content)
+
+    def rotate(self) -> bool:
+        """Go on in the next segment; false where there is none ready."""
         spare, self._spare = self._spare, None
         if spare is None:
             return False
         self._now = spare
         self._segments.append(spare)
-        return spare.append(content)
+        return True
+
+    @property
+    def segments(self) -> list[Segment]:
+        """Those with records, oldest first; the last is the one that is written now."""
+        return list(self._segments)
+
+    def broken(self) -> list[Segment]:
+        """The segments whose files are no longer what they were: removed, replaced or truncated. Blocks."""
+        return [each for each in (*self._segments, *([self._spare] if self._spare else ())) if not each.is_whole]
+
+    def replace_spare(self) -> None:
+        """Have another spare segment than the present one; L{OSError} where the disk is full."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.remove()
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        number = max(self.number, 0 if spare is None else spare.number) + 1
+        self._spare = self._made(number)
+
+    def new_damage(self) -> dict[Path, int]:
+        """Where places could not be read since this was asked last: the files that will be kept, and how many each."""
+        return _new_damage(self._segments)
 
     @property
     def needs_spare(self) -> bool:
@@ -138,9 +164,21 @@ class Found:
         self.path = path
         self._lock = lock
         self._segments: list[Segment] = []
-        for file in sorted(path.glob("*.segment")):
-            if file.stem.isdigit() and file.stat().st_size >= START:
-                self._segments.append(Segment.find(file, int(file.stem)))
+        try:
+            for file in sorted(path.glob("*.segment")):
+                if file.stem.isdigit() and file.stat().st_size >= START:
+                    self._segments.append(Segment.find(file, int(file.stem)))
+        except OSError:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        for segment in self._segments:
+            segment.close()
+
+    def new_damage(self) -> dict[Path, int]:
+        """As a journal that is written has it."""
+        return _new_damage(self._segments)
 
     def records(self, place: int = FIRST) -> Iterator[tuple[int, bytes]]:
         """The records from that place on, each with the place behind it."""
@@ -148,8 +186,7 @@ class Found:
 
     def close(self) -> None:
         """Leave it to another."""
-        for segment in self._segments:
-            segment.close()
+        self._let_go()
         os.close(self._lock)
 
     def remove(self) -> None:
@@ -158,10 +195,13 @@ class Found:
 
 
 def find(directory: Path, name: str) -> Found | None:
-    """The journal of that name, if its process is no more."""
+    """The journal of that name, if its process is no more.
+
+    One that has lost its lock file is found too: while its process lives, its segments are locked themselves.
+    """
     path = directory / name
     try:
-        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+        lock = _locked(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
@@ -177,12 +217,31 @@ def find(directory: Path, name: str) -> Found | None:
         raise
 
 
+def _locked(path: Path) -> int:
+    """The lock of a journal; a new one where that is gone and segments are there, which are made after it."""
+    try:
+        return os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if not any(path.glob("*.segment")):
+            raise
+        return os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
 def names(directory: Path) -> list[str]:
     """The journals in a directory."""
     try:
         return sorted(entry.name for entry in os.scandir(directory) if entry.is_dir())
     except FileNotFoundError:
         return []
+
+
+def damaged_files(directory: Path) -> list[Path]:
+    """What could not be read of journals and is kept for somebody to look at."""
+    return sorted(directory.glob(f"*{DAMAGED}"))
+
+
+def _new_damage(segments: list[Segment]) -> dict[Path, int]:
+    return {kept_as(segment.path): new for segment in list(segments) if (new := segment.new_damage())}
 
 
 def _records(segments: list[Segment], place: int) -> Iterator[tuple[int, bytes]]:

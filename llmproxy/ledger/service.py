@@ -17,7 +17,7 @@ from llmproxy.aio import FairLock, deferred, within
 from llmproxy.background import Task
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.ledger import records
-from llmproxy.ledger.journal import FIRST, Found, Journal, Room, find, names
+from llmproxy.ledger.journal import FIRST, Found, Journal, Room, damaged_files, find, names
 from llmproxy.ledger.pending import MAX_PENDING_SECONDS, PendingResult, announced
 from llmproxy.ledger.records import Deferral, Reservation, Settlement
 from llmproxy.ledger.sql import CLOSED, Batch, day
@@ -58,6 +58,8 @@ class Ledger(Service):
 
     @ivar entered: Lines that this process put into the store; C{recovered}: those of them that dead processes left.
     @ivar lost: Records for which the journal had no room.
+    @ivar damaged: Places of journals that could not be read, so that lines were lost.
+    @ivar files: C{damaged} where files are kept that could not be read whole, until somebody removes them; else C{ok}.
     @ivar pending_results: Results that were announced and not collected, as of a minute ago at most.
     """
 
@@ -119,7 +121,8 @@ class Ledger(Service):
         self._running = self._behind = self._preparing = False
         self.task = Task("ledger", clock)
         self.tasks = (self.task,)
-        self.entered = self.recovered = self.lost = self.pending_results = 0
+        self.entered = self.recovered = self.lost = self.damaged = self.pending_results = 0
+        self.files = "ok"
 
     # What the journey calls
 
@@ -289,6 +292,7 @@ class Ledger(Service):
             upto = self._journal.place
             while self._place < upto and await self._enter_some(upto):
                 pass
+            self._report_damage(self._journal.new_damage())
             await self._release()
 
     def _later(self) -> None:
@@ -300,6 +304,7 @@ class Ledger(Service):
 
     async def _round(self) -> None:
         try:
+            await self._inspect()
             await self._prepare()
             await self.flush()
             await self._housekeeping()
@@ -315,6 +320,43 @@ class Ledger(Service):
         else:
             self.task.worked()
         self._later()
+
+    async def _inspect(self) -> None:
+        """Go on in another file where the present one was removed, replaced or truncated."""
+        broken = await self._in_thread(self._journal.broken)
+        if not broken:
+            return
+        try:
+            await self._in_thread(self._journal.replace_spare)
+        except OSError as e:
+            self._log.error("The ledger's journal cannot be made anew: {reason}", reason=e.strerror)
+            return
+        present = self._journal.segments[-1]
+        for segment in broken:
+            if segment is not present:
+                continue
+            self.damaged += 1
+            self._log.error(
+                "The ledger's journal {path} was removed, replaced or truncated; it goes on in another file.",
+                path=str(segment.path),
+            )
+            self._journal.rotate()
+            for ledger_id, (number, record, announcement) in list(self._open.items()):
+                if number == segment.number and self._journal.append(moved := records.rewritten(record)):
+                    self._open[ledger_id] = (self._journal.number, moved, announcement)
+                    if announcement:
+                        self._append(announcement)
+
+    def _report_damage(self, files: Mapping[Path, int]) -> None:
+        for path, places in files.items():
+            self.damaged += places
+            self.files = "damaged"
+            self._log.error(
+                "{places} places of the ledger's journal cannot be read, and their lines are lost; all others are "
+                "entered. The file will be kept as {path}.",
+                places=places,
+                path=str(path),
+            )
 
     async def _prepare(self) -> None:
         """Have room ready before it is needed."""
@@ -366,6 +408,8 @@ class Ledger(Service):
         now = self._clock.seconds()
         if now >= self._next_look:
             self._next_look = now + LOOK
+            kept = await self._in_thread(damaged_files, self._directory)
+            self.files = "damaged" if kept or any(each.damaged for each in self._journal.segments) else "ok"
             for name in await self._in_thread(names, self._directory):
                 if name != self._run:
                     await self._recover(name)
@@ -384,6 +428,7 @@ class Ledger(Service):
             return
         try:
             recovered = await self._recovered(found, name)
+            self._report_damage(found.new_damage())
         except BaseException:
             found.close()
             raise
@@ -434,6 +479,8 @@ def _batch(read: Callable[[int], Iterator[tuple[int, bytes]]], before: int, upto
             _count(uses, found.token_id, found.uses, found.at)
         if len(lines) >= BATCH or after >= upto:
             break
+    if after == before and upto < CLOSED:
+        after = upto  # nothing that can be read is left before it
     return Batch(before, after, lines, uses, hits, pending)
 
 

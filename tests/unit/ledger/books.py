@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from twisted.internet.defer import Deferred, fail, succeed
 
 from llmproxy.errors import StoreUnavailable
+from llmproxy.ledger.journal import Journal
 from llmproxy.ledger.pending import PendingResult
 from llmproxy.ledger.sql import Batch
 from llmproxy.model import LedgerLine
@@ -71,3 +73,12 @@ class MemoryBooks:
     def fold(self, lines_before: float, days_before: str, limit: int) -> Deferred[tuple[int, int]]:
         self.folds.append((lines_before, days_before))
         return succeed((limit if len(self.folds) == 1 else 0, 0))
+
+
+def die(journal: Journal) -> None:
+    """As C{kill -9} leaves it: the locks are gone, the files are as they are."""
+    for segment in (*journal._segments, *([journal._spare] if journal._spare else ())):
+        segment.close()
+    os.close(journal._lock)
+    journal._lock = -1
+    journal._segments, journal._spare = [], None

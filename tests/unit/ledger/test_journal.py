@@ -7,7 +7,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.ledger.journal import FIRST, Journal, Room, find, names
+from llmproxy.ledger.journal import FIRST, Journal, Room, damaged_files, find, names
+from tests.unit.ledger.books import die
 
 
 class JournalTests(SynchronousTestCase):
@@ -38,8 +39,7 @@ class JournalTests(SynchronousTestCase):
         """Not while its process lives; then exactly one."""
         contents = self.written(3)
         self.assertIsNone(find(self.directory, "run"))
-        os.close(self.journal._lock)
-        self.journal._lock = -1
+        die(self.journal)
         first = find(self.directory, "run")
         assert first is not None
         self.assertIsNone(find(self.directory, "run"))
@@ -75,3 +75,64 @@ class JournalTests(SynchronousTestCase):
         """Directories alone; none where there is nothing yet."""
         (self.directory / "file").write_text("")
         self.assertEqual((names(self.directory), names(self.directory / "nowhere")), (["run"], []))
+
+    def test_without_its_lock(self) -> None:
+        """One that has lost its lock file is found all the same, but not while its process lives."""
+        contents = self.written(60)
+        (self.journal.path / "lock").unlink()
+        self.assertIsNone(find(self.directory, "run"))
+        die(self.journal)
+        (self.journal.path / "lock").unlink()
+        found = find(self.directory, "run")
+        assert found is not None
+        self.assertEqual([content for _, content in found.records()], contents)
+        found.remove()
+        self.assertEqual(names(self.directory), [])
+
+    def test_one_that_is_just_being_made(self) -> None:
+        """Has neither: it is left alone."""
+        (self.directory / "new").mkdir()
+        self.assertIsNone(find(self.directory, "new"))
+
+    def test_damaged(self) -> None:
+        """What cannot be read is passed over, told once, and kept when the rest goes."""
+        contents = self.written(60)
+        first = self.journal.path / "00000001.segment"
+        raw = bytearray(first.read_bytes())
+        raw[100] ^= 1
+        first.write_bytes(raw)
+        die(self.journal)
+        found = find(self.directory, "run")
+        assert found is not None
+        read = [content for _, content in found.records()]
+        self.assertEqual(len(read), 59)
+        self.assertEqual([each for each in contents if each in read], read)
+        kept = self.directory / "run-00000001.damaged"
+        self.assertEqual((found.new_damage(), found.new_damage()), ({kept: 1}, {}))
+        found.remove()
+        self.assertEqual((damaged_files(self.directory), kept.read_bytes()), ([kept], bytes(raw)))
+        self.assertEqual(names(self.directory), [])
+
+    def test_broken_files(self) -> None:
+        """A file that was truncated, removed or replaced is noticed, and another goes on."""
+        (segment,) = self.journal.segments
+        self.assertEqual(self.journal.broken(), [])
+        for number, breaks in enumerate(
+            (
+                lambda path: os.truncate(path, 50),
+                lambda path: path.unlink(),
+                lambda path: os.replace(path.with_name("other"), path),
+            )
+        ):
+            (segment.path.with_name("other")).write_bytes(bytes(1024))
+            segment = self.journal.segments[-1]
+            self.journal.append(b"before")
+            breaks(segment.path)
+            self.assertEqual(self.journal.broken(), [segment], number)
+            self.assertTrue(self.journal.append(b"meanwhile"))
+            self.journal.replace_spare()
+            self.assertTrue(self.journal.rotate())
+            self.assertTrue(self.journal.append(b"after"))
+            self.journal.release(segment)
+            self.assertEqual(self.journal.broken(), [])
+        self.assertEqual([content for _, content in self.journal.records(FIRST)], [b"after"])

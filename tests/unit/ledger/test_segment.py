@@ -20,17 +20,25 @@ class SegmentTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.path = Path(self.mktemp())
         self.made = 0
+        self.last: Segment | None = None
+        self.damaged: dict[int, int] = {}
 
     def segment(self, size: int = SIZE) -> Segment:
         self.made += 1
         segment = Segment.make(self.path.with_name(f"{self.path.name}-{self.made}"), 1, size)
         self.addCleanup(segment.close)
+        self.last = segment
         return segment
 
     def found(self, path: Path) -> list[bytes]:
+        """What another process finds there, once nobody has it any more."""
+        if self.last is not None:
+            self.last.close()
         segment = Segment.find(path, 1)
         self.addCleanup(segment.close)
-        return [content for _, content in segment.records(START)]
+        read = [content for _, content in segment.records(START)]
+        self.damaged = dict(segment.damaged)
+        return read
 
     @settings(max_examples=60, deadline=None)
     @given(CONTENTS)
@@ -63,6 +71,61 @@ class SegmentTests(SynchronousTestCase):
         path = self.path.with_name(f"{self.path.name}-any-{self.made}")
         path.write_bytes(raw.ljust(START, b"\0"))
         self.assertEqual(self.found(path), [])
+
+    @settings(max_examples=150, deadline=None)
+    @given(CONTENTS.filter(bool), st.data())
+    def test_any_byte_is_wrong(self, contents: list[bytes], data: st.DataObject) -> None:
+        """At most the record that has it is lost, and the place is known."""
+        segment = self.segment()
+        whole = [b"%d " % number + content.hex().encode() for number, content in enumerate(contents)]
+        whole = [content for content in whole if segment.append(content)]
+        place = data.draw(st.integers(0, segment.end - 1))
+        raw = bytearray(segment.path.read_bytes())
+        raw[place] ^= data.draw(st.integers(1, 255))
+        segment.path.write_bytes(raw)
+        read = self.found(segment.path)
+        if place < START:
+            self.assertEqual((read, self.damaged), (whole, {0: START}))
+        else:
+            self.assertEqual(len(read), len(whole) - 1)
+            self.assertEqual([content for content in whole if content in read], read)
+            ((start, end),) = self.damaged.items()
+            self.assertTrue(start <= place < end)
+
+    def test_a_hole(self) -> None:
+        """Blocks that were lost, and what was written behind them."""
+        segment = self.segment(1 << 20)
+        for number in range(4000):
+            segment.append(b"R[%d]" % number)
+        with segment.path.open("r+b") as file:
+            file.seek(1000)
+            file.write(bytes(40_000))
+        read = self.found(segment.path)
+        self.assertEqual((read[0], read[-1]), (b"R[0]", b"R[3999]"))
+        self.assertTrue(900 < len(read) < 3900)
+        self.assertEqual(len(self.damaged), 1)
+
+    def test_truncated_while_it_is_written(self) -> None:
+        """Nothing ends; what is written from then on is there, and that something is missing is known."""
+        segment = self.segment()
+        segment.append(b"R[1]")
+        segment.append(b"R[2]")
+        os.truncate(segment.path, START + 12)
+        self.assertFalse(segment.is_whole)
+        self.assertTrue(segment.append(b"R[3]"))
+        self.assertEqual([content for _, content in segment.records(START)], [b"R[1]", b"R[3]"])
+        self.assertEqual(len(segment.damaged), 1)
+
+    def test_a_full_disk_behind_a_truncation(self) -> None:
+        """A record that cannot be written is refused."""
+        segment = self.segment()
+        os.close(segment._descriptor)
+        segment._descriptor = os.open("/dev/full", os.O_WRONLY)
+        self.assertFalse(segment.append(b"R[1]"))
+
+    def test_nobody_takes_it_while_it_is_open(self) -> None:
+        segment = self.segment()
+        self.assertRaises(BlockingIOError, Segment.find, segment.path, 1)
 
     def test_lengths_that_lead_out_of_it(self) -> None:
         """A length beyond the end of the file."""

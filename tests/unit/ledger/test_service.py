@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from llmproxy.ledger.records import Deferral, Held
 from llmproxy.ledger.service import Ledger
 from llmproxy.model import RequestRecord
 from llmproxy.store.refusals import CannotStart
-from tests.unit.ledger.books import MemoryBooks
+from tests.unit.ledger.books import MemoryBooks, die
 
 NOW = 1_764_000_000.0
 
@@ -59,7 +60,7 @@ class Processes:
         if ledger._timer is not None and ledger._timer.active():
             ledger._timer.cancel()
         ledger._running = False
-        os.close(ledger._journal._lock)
+        die(ledger._journal)
 
 
 class LedgerTests(SynchronousTestCase):
@@ -373,6 +374,80 @@ class LedgerTests(SynchronousTestCase):
         self.started()
         self.clock.advance(1)
         self.assertEqual(sorted(os.listdir(self.world.directory)), ["other", "run2"])
+
+    def damage(self, run: str = "run1") -> None:
+        """One bit of the second record of a journal's first segment."""
+        path = self.world.directory / run / "00000001.segment"
+        raw = bytearray(path.read_bytes())
+        second = 16 + int.from_bytes(raw[8:12], "little")
+        raw[second + 30] ^= 1
+        path.write_bytes(raw)
+
+    def test_a_bad_byte(self) -> None:
+        """One line is lost, all others are entered; it is said, counted, and the file is kept."""
+        first = self.started()
+        for number in range(1, 6):
+            first.settle("", record(number))
+        self.world.kill(first)
+        self.damage()
+        second = self.started()
+        self.clock.advance(1)
+        self.assertEqual(self.entered(), ["r1", "r3", "r4", "r5"])
+        self.assertEqual((second.damaged, second.files, second.recovered), (1, "damaged", 4))
+        kept = self.world.directory / "run1-00000001.damaged"
+        self.assertTrue(kept.exists())
+        self.clock.advance(61)
+        self.assertEqual((second.files, second.damaged), ("damaged", 1))
+        kept.unlink()
+        self.clock.advance(61)
+        self.assertEqual(second.files, "ok")
+        self.flushLoggedErrors()
+
+    def test_a_bad_byte_while_it_lives(self) -> None:
+        """The lines behind it are entered all the same, and it goes on."""
+        ledger = self.started()
+        for number in range(1, 6):
+            ledger.settle("", record(number))
+        self.damage()
+        self.clock.advance(1)
+        self.assertEqual(self.entered(), ["r1", "r3", "r4", "r5"])
+        self.assertEqual((ledger.damaged, ledger.files), (1, "damaged"))
+        self.asked(ledger, 20)
+        self.clock.advance(1)
+        self.assertEqual((len(self.entered()), ledger.damaged), (24, 1))
+        self.assertTrue((self.world.directory / "run1-00000001.damaged").exists())
+
+    def test_a_truncated_file(self) -> None:
+        """What is under way is written again elsewhere; what was not entered yet is lost, and that is said."""
+        ledger = self.started()
+        held, _ = self.reserve(ledger)
+        self.asked(ledger, 2)
+        self.clock.advance(1)
+        self.asked(ledger, 1)
+        os.truncate(self.world.directory / "run1" / "00000001.segment", 60)
+        self.asked(ledger, 1)
+        self.clock.advance(1)
+        self.clock.advance(1)
+        self.assertEqual(self.entered(), ["r2", "r3", "r5"])
+        self.assertGreaterEqual(ledger.damaged, 1)
+        self.asked(ledger, 1)
+        self.world.kill(ledger)
+        self.started()
+        self.clock.advance(1)
+        self.assertEqual(sorted(self.entered()), ["r1", "r2", "r3", "r5", "r6"])
+        self.assertEqual([line.error for line in self.books.lines if line.id == held], ["process_ended"])
+
+    def test_the_directory_is_removed(self) -> None:
+        """The files are gone, and what is in them is entered; then it goes on in new ones."""
+        ledger = self.started()
+        self.asked(ledger, 2)
+        shutil.rmtree(self.world.directory / "run1")
+        self.asked(ledger, 1)
+        self.clock.advance(1)
+        self.asked(ledger, 1)
+        self.clock.advance(1)
+        self.assertEqual(self.entered(), ["r1", "r2", "r3", "r4"])
+        self.assertTrue(list((self.world.directory / "run1").glob("*.segment")))
 
     def test_old_lines_and_sums(self) -> None:
         """They are put away once an hour, in parts, until there are none."""

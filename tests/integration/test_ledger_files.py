@@ -1,0 +1,99 @@
+"""Journals that somebody has damaged, removed or truncated, under a daemon that runs and before one that starts."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_ledger import entered, lines, own
+from tests.stack import MANAGEMENT, Stack, eventually
+
+__all__ = ["own"]
+BODY = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "a b c"}]}).encode()
+
+
+def ask(stack: Stack, many: int, port: int = 0) -> None:
+    for _ in range(many):
+        assert stack.ask("POST", "/v1/chat/completions", BODY, port=port or stack.daemon.port).status == 200
+
+
+def segment(stack: Stack) -> Path:
+    (path,) = (stack.home / "state" / "ledger").glob("*/00000001.segment")
+    return path
+
+
+def metric(stack: Stack, name: str) -> float:
+    text = stack.ask("GET", "/metrics", headers={"Authorization": f"Bearer {MANAGEMENT}"}).body.decode()
+    (value,) = (line.split()[1] for line in text.splitlines() if line.startswith(f"llmproxy_{name} "))
+    return float(value)
+
+
+def ready(stack: Stack) -> tuple[int, str]:
+    answer = stack.ask("GET", "/ready")
+    return answer.status, answer.json["checks"]["ledger_files"]
+
+
+def flip(path: Path) -> None:
+    """One bit of the record in the middle."""
+    raw = bytearray(path.read_bytes())
+    end = raw.rindex(b"]") + 1
+    raw[end // 2] ^= 1
+    path.write_bytes(raw)
+
+
+def no_lock(path: Path) -> None:
+    (path.parent / "lock").unlink()
+
+
+def cut(path: Path) -> None:
+    """Within the last record."""
+    os.truncate(path, path.read_bytes().rindex(b"]") - 20)
+
+
+def no_magic(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"XXXX")
+
+
+@pytest.mark.parametrize(
+    ("damage", "lost", "kept"),
+    [(flip, 1, True), (cut, 1, True), (no_magic, 0, True), (no_lock, 0, False)],
+)
+def test_a_journal_that_was_left_behind(tmp_path: Path, damage: Callable[[Path], None], lost: int, kept: bool) -> None:
+    """All that can be read is entered; what cannot is counted, said, and kept as it is."""
+    with Stack(tmp_path, further="ledger: {interval: 60s}\n") as stack:
+        ask(stack, 10)
+        path = segment(stack)
+        stack.daemon.kill()
+        damage(path)
+        raw = path.read_bytes()
+        stack.further = ""
+        stack.daemon = stack.another("second")
+        with stack.daemon:
+            eventually(lambda: not path.exists(), 20)
+            assert len([line for line in lines(stack) if line["outcome"] == "exact"]) >= 10 - lost
+            assert metric(stack, "ledger_damaged_total") == kept
+            files = list((stack.home / "state" / "ledger").glob("*.damaged"))
+            assert [file.read_bytes() for file in files] == [raw] * kept
+            assert ready(stack) == (200, "damaged" if kept else "ok")
+            assert ("cannot be read" in stack.daemon.output()) == kept
+
+
+@pytest.mark.parametrize("damage", [lambda path: os.truncate(path, 9), lambda path: os.truncate(path, 0), Path.unlink])
+def test_the_live_file(own: Stack, damage: Callable[[Path], None]) -> None:
+    """Truncated or removed under the daemon: it lives, says so, and enters what comes from then on."""
+    ask(own, 3)
+    entered(own, 3)
+    path = segment(own)
+    damage(path)
+    ask(own, 3)
+    eventually(lambda: metric(own, "ledger_damaged_total") >= 1)
+    eventually(lambda: "goes on in another file" in own.daemon.output())
+    ask(own, 3)
+    eventually(lambda: len(lines(own)) == 9, 10)
+    assert own.daemon.stop() == -15  # by the signal that asked it to
+    assert len(lines(own)) == 9
