@@ -221,9 +221,9 @@ class Api(Section):
     timeouts: Timeouts = Timeouts()
     connection: Connection = Connection()
     param_whitelist: dict[Name, Patterns] = Field(default_factory=dict)
-    """Parameters of the request's JSON body, and the values (globs) each may have. Those not listed are free.
+    """Parameters of the request's body, JSON or a form, and the values (globs) each may have. Those not listed are free.
 
-    Such a body must be read whole before it is sent: at most 4 MiB of it, and 413 beyond."""
+    Such a body is read whole before it is sent."""
     allowed_origins: Origins = ()
     """The web pages that may call it, as browsers write them; `*` for any. Empty: not checked."""
     required_headers: Headers = ()

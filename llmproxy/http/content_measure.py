@@ -20,13 +20,17 @@ LONG_WORD = 8  # letters from which a word is no usual one
 _CLASSES = bytearray(b"." * 256)
 for _first, _last, _class in (
     (0x09, 0x20, b" "),
+    (0x0A, 0x0A, b"n"),
     (0x30, 0x39, b"0"),
-    (0x41, 0x5A, b"a"),
+    (0x41, 0x5A, b"A"),
     (0x61, 0x7A, b"a"),
     (0x80, 0xBF, b"~"),
-    (0xC0, 0xC3, b"l"),
-    (0xC4, 0xDF, b"d"),
-    (0xE0, 0xE2, b"e"),
+    (0xC0, 0xC5, b"l"),
+    (0xC6, 0xCF, b"g"),
+    (0xD0, 0xD3, b"d"),
+    (0xD4, 0xDF, b"g"),
+    (0xE0, 0xE1, b"e"),
+    (0xE2, 0xE2, b"f"),
     (0xE3, 0xE9, b"c"),
     (0xEA, 0xEF, b"k"),
     (0xF0, 0xFF, b"f"),
@@ -34,10 +38,10 @@ for _first, _last, _class in (
     for _byte in range(_first, _last + 1):
         _CLASSES[_byte] = _class[0]
 _TABLE = bytes(_CLASSES)
-_LETTERS = bytes(byte if byte == 0x61 else 0x20 for byte in range(256))
+_LETTERS = bytes(0x61 if byte in b"aA" else 0x20 for byte in range(256))
 
 _HANGUL = tuple(b"a b c A B C d0 d1 d2 d3 d4 d5 d6 d7 D0 D1 D2 D3 D4 D5 D6 D7".split())
-_INDIC = tuple(b"0a 0b 0c 0d 0e 0f 0A 0B 0C 0D 0E 0F 1 2".split())
+_INDIC = tuple(b"0a 0b 0c 0d 0e 0f 0A 0B 0C 0D 0E 0F 1".split())
 _ESCAPED = re.compile(rb"\\u[0-9a-fA-F]{4}")
 _MEDIUM = re.compile(
     rb'"(?:data|url|image_url|file_data|bytes|file|image|audio|b64_json)"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"'
@@ -54,26 +58,42 @@ _REMOTE = re.compile(
 _CARRY = 512  # bytes in which what precedes a medium can stand
 
 
+# What is counted, in the order of L{TextMeasure} from C{humps} on.
+_COUNTED = (b"aA", b"0", b"00", b"000", b".", b"..", b" ", b"  ", b"n", b"l", b"d", b"g", b"e", b"c", b"k", b"f")
+
+
 class TextMeasure(NamedTuple):
     """Characters of a text by kind.
 
-    @ivar words: Runs of ASCII letters; C{long_letters}: their letters beyond the first L{LONG_WORD} of each.
-    @ivar latin: Letters of the Latin script that are not ASCII; C{other}: of Cyrillic, Greek, Arabic, Hebrew and the
-        like; C{indic}: of Indic scripts, Thai, Georgian, and typographic signs; C{cjk}; C{hangul}; C{rare}: emoji and
-        whatever is beyond the basic plane.
+    @ivar words: Runs of ASCII letters; C{long_letters}: their letters beyond the first L{LONG_WORD} of each;
+        C{humps}: capitals behind small letters.
+    @ivar digits: Likewise C{signs}, C{spaces}, and how many pairs and triples of them there are side by side.
+    @ivar latin: Letters of the Latin script that are not ASCII; C{cyrillic}; C{other}: of Greek, Arabic, Hebrew and the
+        like; C{indic}: of Indic scripts, Thai, Georgian and the like; C{cjk}; C{hangul}; C{rare}: signs that are not
+        ASCII, emoji, and whatever is beyond the basic plane.
     """
 
     words: int = 0
     long_letters: int = 0
+    humps: int = 0
     digits: int = 0
+    digit_pairs: int = 0
+    digit_triples: int = 0
     signs: int = 0
+    sign_pairs: int = 0
     spaces: int = 0
+    space_pairs: int = 0
+    lines: int = 0
     latin: int = 0
+    cyrillic: int = 0
     other: int = 0
     indic: int = 0
     cjk: int = 0
     hangul: int = 0
     rare: int = 0
+
+
+_LATIN = TextMeasure._fields.index("latin")
 
 
 class ContentMeasure:
@@ -160,25 +180,24 @@ class ContentMeasure:
         lengths = list(map(len, words))
         counts[0] += len(words)
         counts[1] += sum([length - LONG_WORD for length in lengths if length > LONG_WORD])
-        for number, each in enumerate((b"0", b".", b" ", b"l", b"d", b"e", b"c", b"k", b"f"), 2):
+        for number, each in enumerate(_COUNTED, 2):
             counts[number] += classes.count(each)
 
     def _unescaped(self, data: bytes) -> bytes:
         """Count what is written C{\\uXXXX}, and put the usual escapes right."""
         counts = self._counts
         if b"\\u" in data:
-            ascii_, total = data.count(b"\\u00"), data.count(b"\\u")
-            other = sum(data.count(b"\\u0%x" % digit) for digit in range(1, 8))
+            latin, total = data.count(b"\\u00") + data.count(b"\\u01"), data.count(b"\\u")
+            cyrillic = data.count(b"\\u04")
+            other = sum(data.count(b"\\u0%x" % digit) for digit in (2, 3, 5, 6, 7))
             indic = sum(data.count(b"\\u" + each) for each in (b"08", b"09", *_INDIC))
             hangul = sum(data.count(b"\\u" + each) for each in _HANGUL)
-            rare = data.count(b"\\ud8") + data.count(b"\\uD8")
-            counts[5] += ascii_
-            counts[6] += other
-            counts[7] += indic
-            counts[9] += hangul
-            counts[10] += rare
-            counts[8] += max(total - ascii_ - other - indic - hangul - 2 * rare, 0)
-            data = _ESCAPED.sub(b"", data)
+            pairs = sum(data.count(b"\\u" + each) for each in (b"d8", b"D8", b"d9", b"D9", b"da", b"DA", b"db", b"DB"))
+            symbols = data.count(b"\\u2")
+            cjk = max(total - latin - cyrillic - other - indic - hangul - symbols - 2 * pairs, 0)
+            for number, each in enumerate((latin, cyrillic, other, indic, cjk, hangul, pairs + symbols), _LATIN):
+                counts[number] += each
+            data = _ESCAPED.sub(b"\x80", data)  # which ends a word, and is not counted
         return data.replace(b"\\n", b"\n").replace(b'\\"', b'"').replace(b"\\t", b" ")
 
 

@@ -26,7 +26,7 @@ def measure(body: bytes, piece: int = 0) -> ContentMeasure:
 class Texts(TestCase):
     def test_by_kind(self) -> None:
         text = measure('{"a":"hello Wörld 12 Привет 漢字 한국 ไทย 😀"}'.encode()).text
-        self.assertEqual((text.digits, text.other, text.cjk, text.hangul, text.indic, text.rare), (2, 6, 2, 2, 3, 1))
+        self.assertEqual((text.digits, text.cyrillic, text.cjk, text.hangul, text.indic, text.rare), (2, 6, 2, 2, 3, 1))
         self.assertEqual((text.latin, text.words), (1, 4))
 
     def test_escapes_are_the_same_text(self) -> None:
