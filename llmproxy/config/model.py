@@ -221,7 +221,8 @@ class Api(Section):
     timeouts: Timeouts = Timeouts()
     connection: Connection = Connection()
     param_whitelist: dict[Name, Patterns] = Field(default_factory=dict)
-    """Parameters of the request's body, JSON or a form, and the values (globs) each may have. Those not listed are free.
+    """Parameters of the request's body, JSON or a form, and the values (globs) each may have. Those not listed are
+    free.
 
     Such a body is read whole before it is sent."""
     allowed_origins: Origins = ()
