@@ -36,6 +36,7 @@ class Decoder:
     """Hands what is encoded to C{take}, piece by piece.
 
     @ivar failed: Whether it gave up: on what is not so encoded, or on too much of it.
+    @ivar received: Bytes that came, as they were encoded.
     @ivar complete: Whether the encoded stream has come to its end, with nothing behind it.
     """
 
@@ -46,7 +47,7 @@ class Decoder:
         self._take = take
         self._encoding = encoding
         self._stream: _Stream | None = None if encoding == b"deflate" else _begin(encoding)
-        self._in = self._out = 0
+        self.received = self._out = 0
         self._start = b""
         self.failed = False
         self.members = 1
@@ -64,7 +65,7 @@ class Decoder:
         """As L{feed}, in steps of a L{PIECE} each."""
         if self.failed:
             return
-        self._in += len(data)
+        self.received += len(data)
         if self._stream is None:
             self._start += data
             if len(self._start) < 2:
@@ -87,7 +88,7 @@ class Decoder:
             decoded = self._stream.decode(data)
             data = self._stream.left if self._stream.eof else b""
             self._out += len(decoded)
-            if self._out > FREE + RATIO * self._in:
+            if self._out > FREE + RATIO * self.received:
                 self.failed = True
             elif decoded:
                 self._take(decoded)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from pydantic_core import from_json
 
 from llmproxy.http import fields
-from llmproxy.http.content_coding import Decoder
+from llmproxy.http.content_coding import Decoder, readable
 from llmproxy.metering import estimating, frames
 from llmproxy.metering.dialects import registry
 from llmproxy.metering.dialects.operation import UNKNOWN, Members, Operation, Units
@@ -37,7 +37,6 @@ UNUSED = Usage()
 FREE = Usage(cost_usd=0.0)
 BILLED = Usage(basis="unknown")
 """What costs something that nobody can tell."""
-_DECODED = (b"gzip", b"x-gzip", b"deflate")
 _LINES = (b"application/x-ndjson", b"application/jsonl", b"application/x-jsonlines")
 
 
@@ -127,7 +126,7 @@ class Meter:
         if kind == frames.MEDIA_TYPE:
             self.feed = frames.Frames(self.feed).feed
         if self._tap is not None and encoding not in (b"", b"identity"):
-            if encoding in _DECODED:
+            if readable(encoding):
                 self._decoder = Decoder(encoding, self.feed)
                 self.feed = self._decoder.feed
             else:
@@ -222,7 +221,8 @@ class Meter:
         if self._dialect.takes and "input_tokens" not in known:
             units["input_tokens"], bounds["input_bound"] = given()
         if self._dialect.makes:
-            text = float(self._size) if tap is None else tap.text()
+            size = self._size if self._decoder is None else self._decoder.received
+            text = float(size) if tap is None else tap.text()
             units["output_tokens"] = max(known.get("output_tokens", 0), estimating.tokens(text))
             bounds["output_bound"] = int(max(units["output_tokens"], text))
         return units, bounds

@@ -7,12 +7,14 @@ import json
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from llmproxy.http.content_coding import encode
 from llmproxy.metering.estimating import PromptEstimate
 from llmproxy.metering.meter import WHOLE, Meter, dialect
 from llmproxy.metering.prices import OwnPrice, Prices
@@ -41,6 +43,7 @@ ENCODINGS: dict[bytes, Callable[[bytes], bytes]] = {
     b"identity": bytes,
     b"gzip": gzip.compress,
     b"deflate": zlib.compress,
+    b"zstd": partial(encode, b"zstd"),
 }
 
 
@@ -258,9 +261,10 @@ class EstimateTests(SynchronousTestCase):
         self.assertEqual((usage.basis, usage.input_tokens), ("estimated", 40))
 
     def test_unreadable_encoding(self) -> None:
-        """What cannot be decoded is estimated by its size."""
-        usage = metered(b"x" * 4000, encoding=b"br")
-        self.assertEqual((usage.basis, usage.output_tokens), ("estimated", 1000))
+        """What cannot be decoded is estimated by its size, be its coding unknown, several, or another than it says."""
+        for encoding in (b"compress", b"gzip, gzip", b"gzip", b"zstd"):
+            usage = metered(b"x" * 4000, encoding=encoding)
+            self.assertEqual((usage.basis, usage.output_tokens), ("estimated", 1000), encoding)
 
     def test_not_really_gzip(self) -> None:
         """A label that is not true."""
