@@ -18,10 +18,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from llmproxy import plugins, sealing
+from llmproxy.aio import FairLock
 from llmproxy.auth.caching_validator import CachedTokenValidator
 from llmproxy.auth.change_feed import Revocation
 from llmproxy.auth.lockout import Guesses
 from llmproxy.auth.unknown_tokens import UnknownTokens
+from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
 from llmproxy.background import Task, tasks_of
 from llmproxy.caching import Caching, Contents
 from llmproxy.caching.backends.redis import RedisCache
@@ -32,6 +34,7 @@ from llmproxy.config.model import Api, Settings
 from llmproxy.config.redis import parse
 from llmproxy.config.routes import Routes
 from llmproxy.daemon import Daemon
+from llmproxy.errors import StoreUnavailable
 from llmproxy.http.forwarded import Network, networks, within
 from llmproxy.interfaces import (
     IAuditLogger,
@@ -76,6 +79,7 @@ from llmproxy.store.store import Store
 from llmproxy.upstream.upstreams import ProviderKeys, Upstreams
 from llmproxy.web import ops
 from llmproxy.web.manage import Management
+from llmproxy.web.manage.endpoint import CHANGE_SECONDS
 from llmproxy.web.proxy import Observer, ProxyResource
 from llmproxy.web.root import Root
 from llmproxy.wire.buffers import Buffers, derived_limit
@@ -259,6 +263,20 @@ def build(
     for listener in (tokens.forget_project, parts.keys.forget):
         store.watch(listener)
     revocation = _revocation(settings, reactor, store)
+    changes = FairLock()
+    unwritten = UnwrittenRevocations(
+        tokens,
+        {
+            "token": store.deactivate_token,
+            "tokens of project": store.revoke_project_tokens,
+            "project": store.deactivate_project,
+        },
+        reactor,
+        lambda: changes.within(CHANGE_SECONDS, reactor, StoreUnavailable()),
+    )
+    metrics.gauge(
+        "revocations_unwritten", "Revocations that are in force in this process only.", lambda: len(unwritten)
+    )
     metrics.counter(
         "store_silences", "Times the store did not say in time what has changed.", lambda: revocation.failures
     )
@@ -276,6 +294,7 @@ def build(
     daemon = Daemon(settings, reactor, observer=output, store=store, hang_up=parts.hang_up, descriptors=descriptors)
     metrics.gauge("buffered_bytes", "Bytes of requests and answers that are held in memory.", lambda: buffers.held)
     metrics.counter("buffers_full", "Requests and bodies that found no room there.", lambda: buffers.refused)
+    daemon.watch("revocations", lambda: unwritten.state)
     metrics.counter("descriptor_shortages", "Times that descriptors ran short.", lambda: descriptors.shortages)
     daemon.before_cut(proxy.shut_down)
     metrics.counter("limits_unsettled", "Reservations that could not be settled.", lambda: counters.unsettled)
@@ -285,6 +304,8 @@ def build(
         projects=store,
         tokens=store,
         denials=parts.refusals,
+        revocations=unwritten,
+        changes=changes,
         usage=Reports(books, ledger, reactor),
         audit=audit,
         apis={name: api.allowed_endpoints for name, api in settings.apis.items()},
@@ -325,7 +346,7 @@ def build(
             lambda: ledger.pending_results,
         )
         metrics.gauge("ledger_journal_bytes", "The journal's size on the disk.", lambda: ledger.journal_size)
-    services = (ledger, audit, bus, access, tokens, counters, revocation, *parts.services)
+    services = (ledger, audit, bus, access, tokens, counters, revocation, unwritten, *parts.services)
     for service in services:
         if IService.providedBy(service):
             daemon.accompany(service)

@@ -114,6 +114,8 @@ class Daemon(MultiService):
         try:
             await self._store.ping()
             store = "ok"
+        except errors.StoreUnavailable as e:
+            store = e.reason.replace(" ", "_").replace("-", "_")
         except errors.ProxyError as e:
             store = e.code
         checks = {name: check() for name, check in self._checks.items()}

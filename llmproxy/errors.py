@@ -280,7 +280,34 @@ class UpstreamErrorWithheld(ProxyError):
 
 class StoreUnavailable(ProxyError):
     status, code = 503, "store_unavailable"
-    message = "The token could not be checked because the store did not answer. Try again."
+    message = "The store did not answer. Try again."
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        reason: str = "no answer",
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """
+        @param reason: Why, in a few words, as readiness says it.
+        """
+        super().__init__(message, retry_after=retry_after, headers=headers)
+        self.reason = reason
+
+
+class RevocationNotStored(StoreUnavailable):
+    """It counts in this process, and nowhere else yet."""
+
+    code = "revocation_not_stored"
+    message = (
+        "In force here, not stored: this process refuses it from now on, and tries to store that until it can. Until "
+        "then other processes, and this one once it is started again, do not know of it."
+    )
+
+    def __init__(self, message: str = "", *, reason: str = "no answer") -> None:
+        super().__init__(message or f"{type(self).message} The store: {reason}.", reason=reason)
 
 
 class LimitsUnavailable(ProxyError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -20,7 +21,15 @@ from llmproxy.auth.ttl_cache import Memory
 from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.auth.use_counter import UseCounter
 from llmproxy.background import Loop
-from llmproxy.errors import ProxyError, QuotaExceeded, StoreUnavailable, TokenExpired, TokenNotFound, Unauthorized
+from llmproxy.errors import (
+    ProxyError,
+    QuotaExceeded,
+    StoreUnavailable,
+    TokenExpired,
+    TokenInactive,
+    TokenNotFound,
+    Unauthorized,
+)
 from llmproxy.interfaces import ITokenStore, ITokenValidator
 from llmproxy.model import Grant
 
@@ -76,6 +85,7 @@ class CachedTokenValidator(Service):
         self._refused: Memory[Unauthorized] = Memory(clock, min(ttl, negative_ttl), size)
         self._exhausted: Memory[QuotaExceeded] = Memory(clock, min(ttl, negative_ttl), size)
         self._unknown = unknown
+        self._blocked: set[tuple[str, str]] = set()
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._look_ups: dict[bytes, LookUp] = {}
         self._changes = 0
@@ -173,6 +183,28 @@ class CachedTokenValidator(Service):
         """As C{validate_token}; one that was never seen waits with others of its kind, at the client's address."""
         return await self._grant(token, _key(token), client)
 
+    # Refusing
+
+    def block(self, kind: str, name: str) -> None:
+        """Refuse this from now on, whatever the store says: a C{token}, the C{tokens of project}, or a C{project}.
+
+        What is remembered of it is forgotten: to look at it anew costs a look-up, to check it each time would cost all.
+        """
+        self._blocked.add((kind, name))
+        self._grants.drop_where(lambda grant: name in (grant.token_id, grant.project_id))
+
+    def unblock(self, kind: str, name: str) -> None:
+        """Go by the store again."""
+        self._blocked.discard((kind, name))
+        self._refused.drop_group("")
+        self._grants.drop_where(lambda grant: name in (grant.token_id, grant.project_id))
+
+    def _as_allowed(self, grant: Grant) -> Grant:
+        """The grant as far as it is not blocked; L{TokenInactive} where it is."""
+        if ("token", grant.token_id) in self._blocked or ("tokens of project", grant.project_id) in self._blocked:
+            raise TokenInactive(token_id=grant.token_id, project_id=grant.project_id)
+        return replace(grant, project_active=False) if ("project", grant.project_id) in self._blocked else grant
+
     # ITokenValidator
 
     @deferred
@@ -269,7 +301,8 @@ class CachedTokenValidator(Service):
         except Exception as e:
             self._log.failure("The token validator failed.")
             raise StoreUnavailable() from e
-        return Grant(answer) if isinstance(answer, str) else answer
+        grant = Grant(answer) if isinstance(answer, str) else answer
+        return self._as_allowed(grant) if self._blocked else grant
 
 
 def _key(token: str) -> bytes:

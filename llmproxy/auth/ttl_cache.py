@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
@@ -49,6 +50,11 @@ class Memory(Generic[V]):
         members.discard(key)
         if not members:
             del self._groups[found[2]]
+
+    def drop_where(self, wanted: Callable[[V], bool]) -> None:
+        """Forget every value for which this is true; looks at all of them."""
+        for key in [key for key, (_, value, _) in self._kept.items() if wanted(value)]:
+            self.drop(key)
 
     def clear(self) -> None:
         self._kept.clear()

@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 
 from llmproxy.store.refusals import BadAddress
 
-_BUSY_TIMEOUT = 5.0
+_BUSY_TIMEOUT = 4.0  # seconds; less than a call waits for, so that it is told why
 
 
 def pool(url: URL, size: int, timeout: float) -> Engine:
@@ -51,6 +51,19 @@ def patient(connection: Connection, seconds: float) -> Iterator[None]:
         yield
     finally:
         connection.exec_driver_sql("RESET statement_timeout")
+
+
+@contextmanager
+def hurried(connection: Connection, seconds: float) -> Iterator[None]:
+    """Let the statements of this connection wait so long for another process's, where they would wait longer."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}").close()
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(_BUSY_TIMEOUT * 1000)}").close()
 
 
 def exporting(engine: Engine, seconds: float) -> Connection:

@@ -13,8 +13,11 @@ _NOT_STORABLE = "A value is too long, too large, or holds characters that the st
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Raise the errors of ours that the database's errors mean: L{StoreUnavailable} unless the values are to blame."""
+def translated(doing: str) -> Iterator[None]:
+    """Raise the errors of ours that the database's errors mean: L{StoreUnavailable} unless the values are to blame.
+
+    @param doing: What could not be done then: C{The token could not be checked}.
+    """
     try:
         yield
     except (DataError, UnicodeError, OverflowError) as e:
@@ -23,7 +26,43 @@ def translated() -> Iterator[None]:
         raise Conflict() from e
     except StatementError as e:
         if isinstance(e, DBAPIError):
-            raise StoreUnavailable() from e
+            raise unavailable(doing, reason(e.orig)) from e
         raise Invalid(_NOT_STORABLE) from e
     except SQLAlchemyError as e:
-        raise StoreUnavailable() from e
+        raise unavailable(doing, "no answer") from e
+
+
+def unavailable(doing: str, why: str) -> StoreUnavailable:
+    """The error that says what could not be done, and why."""
+    return StoreUnavailable(f"{doing}. The store: {why}. Try again.", reason=why)
+
+
+def reason(error: BaseException | None) -> str:
+    """Why a database refused something, in a few words, as far as it says so.
+
+    SQLite's result codes (https://www.sqlite.org/rescode.html), PostgreSQL's SQLSTATE (appendix A of its manual).
+    """
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is not None:
+        return _SQLITE.get(code & 0xFF, "failing")
+    state = getattr(error, "sqlstate", None) or ""
+    return _SQLSTATE.get(state, "no answer" if not state or state.startswith("08") else "failing")
+
+
+_SQLITE = {
+    5: "locked",  # SQLITE_BUSY
+    6: "locked",  # SQLITE_LOCKED
+    8: "read-only",  # SQLITE_READONLY
+    10: "failing disk",  # SQLITE_IOERR
+    11: "damaged",  # SQLITE_CORRUPT
+    13: "disk full",  # SQLITE_FULL
+    14: "file cannot be opened",  # SQLITE_CANTOPEN
+    26: "file is no database",  # SQLITE_NOTADB
+}
+_SQLSTATE = {
+    "25006": "read-only",  # read_only_sql_transaction
+    "53100": "disk full",  # disk_full
+    "53300": "too many connections",  # too_many_connections
+    "55P03": "locked",  # lock_not_available
+    "57014": "no answer",  # query_canceled, by statement_timeout
+}

@@ -22,6 +22,7 @@ class Lanes:
     @ivar lists: What operators read.
     @ivar changes: What other processes have changed: must be heard of however many wait for the rest.
     @ivar health: Whether the store can be written.
+    @ivar doing: What cannot be done where a lane fails, as the beginning of a sentence.
     @ivar connections: How many are in use at most.
     """
 
@@ -37,6 +38,15 @@ class Lanes:
         self.lists = Threads(reactor, "store lists", LISTS, waiting)
         self.changes = Threads(reactor, "store changes", 1, 1)
         self.health = Threads(reactor, "store health", 1, 1)
+        self.doing = {
+            self.look_ups: "The token could not be checked",
+            self.guesses: "The token could not be checked",
+            self.uses: "What was used could not be stored",
+            self.management: "The change could not be stored",
+            self.lists: "What was asked for could not be read",
+            self.changes: "Changes of others could not be read",
+            self.health: "Nothing can be stored",
+        }
         self.connections = threads + writing + LISTS + EXPORTS + 4
 
     @property

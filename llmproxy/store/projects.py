@@ -48,6 +48,15 @@ def replace(connection: Connection, project: Project, sealer: Sealer, now: float
     return get(connection, project.id)
 
 
+def deactivate(connection: Connection, project_id: str, now: float) -> Project:
+    connection.execute(
+        update(projects)
+        .where(projects.c.id == project_id, projects.c.active.is_(True))
+        .values(active=False, updated_at=now, deactivated_at=now)
+    )
+    return get(connection, project_id)
+
+
 def _keep_keys(connection: Connection, project: Project, sealer: Sealer) -> None:
     for api, key in project.api_keys.items():
         row = {"project_id": project.id, "api": api}

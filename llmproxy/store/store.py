@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from threading import Lock
+from threading import Lock, get_ident
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -20,16 +20,17 @@ from llmproxy.errors import Conflict, QuotaExceeded, StoreUnavailable, TokenNotF
 from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, ITokenValidator, IWatchable
 from llmproxy.model import Advance, Changes, Grant, Page, PageRequest, Project, Token
 from llmproxy.sealing import RandomBytes, Sealer, TokenHasher, new_token, well_formed
-from llmproxy.store import budgets, canary, changes, connecting, projects, tokens
+from llmproxy.store import budgets, canary, changes, connecting, health, projects, tokens
 from llmproxy.store.address import exact, file_of
 from llmproxy.store.export import Export
-from llmproxy.store.failures import translated
+from llmproxy.store.failures import translated, unavailable
 from llmproxy.store.lanes import EXPORTS, Lanes
 from llmproxy.store.migrate import prepare
 from llmproxy.store.threads import Threads
 
 T = TypeVar("T")
 
+LOG_SECONDS = 10.0  # between two words about the same kind of failure
 REPORT_SECONDS = 60.0  # for which one part of a report or an export may take
 Counts = Mapping[str, tuple[int, float]]
 
@@ -77,8 +78,11 @@ class Store:
         self._lanes = Lanes(reactor, threads, waiting, one_writer=single)
         # SQLite has one writer at a time: waiting here ends as soon as it can, waiting for its lock is looking again.
         self._writing: Lock | None = Lock() if single else None
+        self._writers: set[int] = set()  # threads that write, or wait for their turn
         self._engine: Engine | None = None
         self._exports = 0
+        self._health = health.Health(self._touched, reactor)
+        self._next_word: dict[str, float] = {}
 
     @deferred
     async def open(self) -> None:
@@ -114,8 +118,15 @@ class Store:
 
     @deferred
     async def ping(self) -> None:
-        """Fire when the database has answered; fail with L{StoreUnavailable} where it does not."""
-        await self._read(lambda connection: connection.scalar(text("SELECT 1")))
+        """Fire where the database takes writes; else fail with L{StoreUnavailable}, whose C{reason} says why not."""
+        await self._health.check()
+
+    async def _touched(self) -> None:
+        def touched() -> None:
+            with self._statements(writes=True) as connection, connecting.hurried(connection, health.LOCKED_SECONDS):
+                health.touch(connection)
+
+        await self._ask(self._lanes.health, touched, min(self._timeout, health.WRITE_SECONDS))
 
     # IWatchable
 
@@ -202,6 +213,13 @@ class Store:
     async def update_project(self, project: Project) -> Project:
         return await self._change(
             partial(projects.replace, project=project, sealer=self._sealer, now=self._now()), lambda _: project.id
+        )
+
+    @deferred
+    async def deactivate_project(self, project_id: str) -> Project:
+        """Deactivate, whatever else was changed; L{NotFound} where there is none."""
+        return await self._change(
+            partial(projects.deactivate, project_id=project_id, now=self._now()), lambda _: project_id
         )
 
     @deferred
@@ -371,11 +389,31 @@ class Store:
         return await self._ask(self._lanes.management, change)
 
     async def _ask(self, threads: Threads, work: Callable[[], T], timeout: float | None = None) -> T:
+        doing = self._lanes.doing[threads]
+        late = unavailable(doing, "no answer")
+
         def asked() -> T:
-            with translated():
+            with translated(doing):
                 return work()
 
-        return await within(timeout or self._timeout, self._reactor, threads.run(asked), StoreUnavailable())
+        try:
+            return await within(timeout or self._timeout, self._reactor, threads.run(asked), late)
+        except StoreUnavailable as e:
+            error = unavailable(doing, "locked") if e is late and self._waits_for_lock(threads) else e
+            self._say(error)
+            raise error from e.__cause__
+
+    def _waits_for_lock(self, threads: Threads) -> bool:
+        """Whether it was to write, and some of us are still waiting to: for each other, and so for the file's lock."""
+        reading = (self._lanes.look_ups, self._lanes.guesses, self._lanes.lists, self._lanes.changes)
+        return bool(self._writers) and threads not in reading
+
+    def _say(self, error: StoreUnavailable) -> None:
+        """What clients are told is said to the operator too, but not each time."""
+        now = self._reactor.seconds()
+        if self._next_word.get(error.reason, now) <= now:
+            self._next_word[error.reason] = now + LOG_SECONDS
+            _log.error("{message}", message=error.message)
 
     @contextmanager
     def _statements(self, *, writes: bool = False) -> Iterator[Connection]:
@@ -393,13 +431,17 @@ class Store:
         lock = self._writing if writes else None
         if lock is None:
             yield
-        elif lock.acquire(timeout=self._timeout):
+            return
+        self._writers.add(get_ident())
+        try:
+            if not lock.acquire(timeout=self._timeout):
+                raise unavailable("Nothing could be stored", "locked")
             try:
                 yield
             finally:
                 lock.release()
-        else:
-            raise StoreUnavailable()
+        finally:
+            self._writers.discard(get_ident())
 
     def _ready(self) -> Engine:
         if self._engine is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 from uuid import uuid4
@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 from llmproxy.aio import FairLock
+from llmproxy.auth.unwritten_revocations import Kind, UnwrittenRevocations
 from llmproxy.caching import Contents
 from llmproxy.errors import (
     AuditUnavailable,
@@ -23,6 +24,7 @@ from llmproxy.errors import (
     MethodNotAllowed,
     NotFound,
     RequestTooLarge,
+    RevocationNotStored,
     StoreUnavailable,
 )
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
@@ -65,6 +67,7 @@ class Desk:
     @ivar new_id: Makes a project's id.
     @ivar cache: The response cache, or C{None} where there is none; C{counts}: what was counted of all requests.
     @ivar denials: Where wrong management tokens are written down, if not in C{audit}.
+    @ivar revocations: Those that are in force before they are stored.
     """
 
     projects: IProjectStore
@@ -82,6 +85,7 @@ class Desk:
     cache: Contents | None = None
     counts: Callable[[], ProxyMetrics] = ProxyMetrics
     denials: IAuditLogger | None = None
+    revocations: UnwrittenRevocations | None = None
 
     async def standing(self, owner: str, name: str, allowance: Allowance) -> list[Standing] | None:
         """How these limits stand; C{None} while nobody can tell, which is no reason not to show the rest."""
@@ -93,6 +97,10 @@ class Desk:
     def change(self) -> AbstractAsyncContextManager[None]:
         """Hold C{changes}; L{StoreUnavailable} where those who change something before take too long."""
         return self.changes.within(CHANGE_SECONDS, self.clock, StoreUnavailable())
+
+    def in_force(self, kind: Kind, name: str) -> AbstractAsyncContextManager[None]:
+        """Refuse what is being revoked in the body, stored or not."""
+        return nullcontext() if self.revocations is None else self.revocations.in_force(kind, name)
 
     def known(self) -> Known:
         """What a request's body is judged by now."""
@@ -185,6 +193,10 @@ class Endpoint:
         """Do it, and write into the audit log that it was done or why not; only then return or raise."""
         try:
             answer = await self._done(call)
+        except RevocationNotStored as e:
+            with suppress(AuditUnavailable):  # the disk that is full may be the audit log's too
+                await self._write(call, call.act, "management", e)
+            raise
         except Exception as e:
             await self._write(call, call.act, "management", e)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import ClassVar
 
@@ -70,9 +71,13 @@ class OneProject(Endpoint):
         if body.active is not None:
             call.act.action = "project.activate" if body.active else "project.deactivate"
         call.act.details = {"changed": sorted(body.model_fields_set)}
-        async with self.desk.change():
+        ends = self.desk.in_force("project", call.id) if body.active is False else nullcontext()
+        async with ends, self.desk.change():
             project = await self.desk.projects.get_project_by_id(call.id)
-            return as_json(project_json(await self.desk.projects.update_project(self._changed(project, body))))
+            changed = await self.desk.projects.update_project(self._changed(project, body))
+        if changed.active and self.desk.revocations is not None:
+            self.desk.revocations.withdraw("project", call.id)
+        return as_json(project_json(changed))
 
     def _changed(self, project: Project, body: ProjectChange) -> Project:
         now = self.desk.now()
@@ -98,6 +103,7 @@ class Revocation(Endpoint):
 
     async def revoke_project_tokens(self, call: Call) -> Answer:
         call.act.project_id = call.id
-        revoked = await self.desk.tokens.revoke_project_tokens(call.id)
+        async with self.desk.in_force("tokens of project", call.id):
+            revoked = await self.desk.tokens.revoke_project_tokens(call.id)
         call.act.details = {"revoked": revoked}
         return as_json({"revoked": revoked})

@@ -99,7 +99,7 @@ class OneToken(TokenEndpoint):
 
     async def revoke_token(self, call: Call) -> Answer:
         call.act.token_id = call.id
-        async with self.desk.change():
+        async with self.desk.in_force("token", call.id), self.desk.change():
             token = await self.desk.tokens.deactivate_token(call.id)
         call.act.project_id = token.project_id
         return Answer(204, lines=(b"Cache-Control: no-store",))

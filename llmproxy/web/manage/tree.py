@@ -11,7 +11,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from llmproxy.aio import FairLock
 from llmproxy.auth.lockout import Guesses
+from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
 from llmproxy.caching import Contents
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.observability.metrics import ProxyMetrics
@@ -39,6 +41,7 @@ class Management(Resource):
     @param cache: The response cache, if there is one; C{counts}: tells what was counted of all requests.
     @param standings: Tells how limits stand, where anybody counts.
     @param denials: Where wrong management tokens are written down, if not in C{audit}.
+    @param revocations: Has those in force that are not stored; C{changes}: what it holds while it stores them.
     @param usage: Tells what was used.
     @ivar gate: Lets in who bears the management token, elsewhere too.
     @param clock: For what is counted by time; C{now}: seconds since the epoch, for what is written down.
@@ -55,6 +58,8 @@ class Management(Resource):
         audit: IAuditLogger,
         denials: IAuditLogger | None = None,
         apis: Mapping[str, Collection[str]],
+        revocations: UnwrittenRevocations | None = None,
+        changes: FairLock | None = None,
         default_api: str = "",
         management_token: str,
         clock: IReactorTime,
@@ -81,6 +86,8 @@ class Management(Resource):
             cache=cache,
             counts=counts,
             denials=denials,
+            revocations=revocations,
+            changes=changes or FairLock(),
         )
         if standings is not None:
             desk = replace(desk, standings=standings)

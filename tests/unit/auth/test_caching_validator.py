@@ -523,3 +523,47 @@ class UnknownTokensFirst(Case):
 
 async def _awaited(value: Any) -> Any:
     return await value
+
+
+class Blocked(Case):
+    """What was revoked here is refused, whatever the store still says."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.oracle.answer = lambda: succeed(GRANT)
+
+    def test_what_is_remembered(self) -> None:
+        """A token, or all of its project, from the next request on; until the store has the last word again."""
+        for kind, name in (("token", "t"), ("tokens of project", "p")):
+            self.granted()
+            self.cached.block(kind, name)
+            self.assertIsNone(self.cached.known(A))
+            error = self.refused(TokenInactive).value
+            self.assertEqual((error.token_id, error.project_id), ("t", "p"))
+            self.refused_use(TokenInactive)
+            self.cached.unblock(kind, name)
+            self.assertEqual(self.granted(), GRANT)
+
+    def test_a_project(self) -> None:
+        """Its tokens are known, and it is not active."""
+        self.granted()
+        self.cached.block("project", "p")
+        self.assertIs(self.granted().project_active, False)
+        self.cached.unblock("project", "p")
+        self.assertIs(self.granted().project_active, True)
+
+    def test_a_look_up_under_way(self) -> None:
+        """One that began before is refused when it ends."""
+        asked: Deferred[Grant] = Deferred()
+        self.oracle.answer = lambda: asked
+        waiting = self.cached.validate_token("a")
+        self.cached.block("token", "t")
+        asked.callback(GRANT)
+        self.failureResultOf(waiting, TokenInactive)
+
+    def test_others(self) -> None:
+        """Nothing of theirs is forgotten."""
+        self.granted()
+        self.cached.block("token", "another")
+        self.cached.block("project", "another")
+        self.assertEqual(self.cached.known(A), GRANT)

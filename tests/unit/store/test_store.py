@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import event
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
@@ -261,3 +262,49 @@ class DownTests(OnDisk):
         project = await self.store.create_project(Project("", "Team"))
         self.assertEqual(heard, [project.id])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class HealthTests(OnDisk):
+    """Whether the database takes writes, and why not, is found out by writing."""
+
+    async def no(self, reason: str) -> None:
+        error = await self.assertFailure(self.store.ping(), StoreUnavailable)
+        self.assertEqual((error.reason, error.status), (reason, 503))
+        self.assertIn(reason, error.message)
+        change = await self.assertFailure(self.store.create_project(Project("", "x" * 100_000)), StoreUnavailable)
+        self.assertEqual(change.message, f"The change could not be stored. The store: {reason}. Try again.")
+
+    def pragma(self, said: str) -> None:
+        """To every connection that there is, and will be."""
+        event.listen(self.store._engine.pool, "checkout", lambda c, *_: c.execute(f"PRAGMA {said}").close())
+
+    async def test_read_only(self) -> None:
+        self.pragma("query_only = ON")
+        await self.no("read-only")
+
+    async def test_a_full_disk(self) -> None:
+        """No page more than there is: what the file system says of a full disk, SQLite says of this."""
+        self.sql("CREATE TABLE filler (x)")
+        pages = self.sql("PRAGMA page_count")[0][0]
+        self.pragma(f"max_page_count = {pages}")
+        change = await self.assertFailure(self.store.create_project(Project("", "x" * 100_000)), StoreUnavailable)
+        self.assertEqual(change.reason, "disk full")
+
+    async def test_locked(self) -> None:
+        """Another process has been writing for too long; token look-ups go on."""
+        _, secret = await self.store.create_token(Token("", (await self.store.create_project(Project("", "T"))).id))
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            asked = self.store.ping()
+            await self.store.validate_token(secret)
+            error = await self.assertFailure(asked, StoreUnavailable)
+            self.assertEqual(error.reason, "locked")
+            other.execute("ROLLBACK")
+        await self.store.ping()
+
+    async def test_asked_by_many(self) -> None:
+        """One write for all, and none for those who ask right after."""
+        await gatherResults([self.store.ping() for _ in range(50)])
+        await self.store.ping()
+        self.assertEqual(self.sql("SELECT number FROM epochs WHERE name = 'health'"), [(0,)])
+        self.assertEqual(self.sql("SELECT number FROM epochs WHERE name = 'changes'"), [(0,)])

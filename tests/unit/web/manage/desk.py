@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -34,7 +35,7 @@ class DeskTestCase(SynchronousTestCase):
         self.cache = contents(self.clock)
         self.root = Root(manage=self.management())
 
-    def management(self, default_api: str = "openai") -> Management:
+    def management(self, default_api: str = "openai", **more: Any) -> Management:
         return Management(
             projects=self.store,
             tokens=self.store,
@@ -47,6 +48,7 @@ class DeskTestCase(SynchronousTestCase):
             clock=self.clock,
             now=self.clock.seconds,
             cache=self.cache,
+            **more,
             new_id=lambda: f"proj-{len(self.store.projects) + 1}",
         )
 

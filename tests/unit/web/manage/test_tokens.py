@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
+from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
+from llmproxy.errors import StoreUnavailable
+from llmproxy.web.root import Root
 from tests.unit.web.manage.desk import NOW, DeskTestCase
 
 
@@ -226,3 +231,59 @@ class EndpointRules(DeskTestCase):
         self.assertIn("/openai/v1/models is no endpoint of any API", reply.json["error"]["message"])
         for change, code in (({"apis": ["openai"]}, 422), ({"endpoints": []}, 200), ({"apis": ["openai"]}, 200)):
             self.assertEqual(self.ask("PATCH", "/manage/tokens/tok-1", change).code, code)
+
+
+class UnstorableRevocationTests(DeskTestCase):
+    """The store takes no writes."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.doors: set[tuple[str, str]] = set()
+        self.unwritten = UnwrittenRevocations(self, {"token": self.store.deactivate_token}, self.clock, nullcontext)
+        self.root = Root(manage=self.management(revocations=self.unwritten))
+        self.team = self.project()
+        self.token_id = self.token(project_id=self.team)
+
+    def block(self, kind: str, name: str) -> None:
+        self.doors.add((kind, name))
+
+    def unblock(self, kind: str, name: str) -> None:
+        self.doors.discard((kind, name))
+
+    def down(self, name: str) -> None:
+        if name in ("deactivate_token", "revoke_project_tokens", "update_project"):
+            raise StoreUnavailable(reason="disk full")
+
+    def test_everything_that_can_be_revoked(self) -> None:
+        """A token, all tokens of a project, a project: in force here; that is said, and written down as a failure."""
+        self.store.before = self.down
+        for method, path, body, kind in (
+            ("DELETE", f"/manage/tokens/{self.token_id}", None, ("token", self.token_id)),
+            ("POST", f"/manage/projects/{self.team}/tokens/revoke", None, ("tokens of project", self.team)),
+            ("PATCH", f"/manage/projects/{self.team}", {"active": False}, ("project", self.team)),
+        ):
+            reply = self.ask(method, path, body)
+            self.refused(reply, 503, "In force here, not stored", "disk full")
+            self.assertEqual(reply["X-LLMProxy-Error"], "revocation_not_stored")
+            self.assertIn(kind, self.doors)
+            self.assertEqual(self.last().details["error"], "revocation_not_stored")
+        self.assertEqual(len(self.unwritten), 3)
+
+    def test_what_revokes_nothing(self) -> None:
+        """A project that could not be renamed is used as before; one that could be activated is let in."""
+        self.store.before = self.down
+        path = f"/manage/projects/{self.team}"
+        self.assertEqual(self.ask("PATCH", path, {"name": "New"})["X-LLMProxy-Error"], "store_unavailable")
+        self.ask("PATCH", path, {"active": False})
+        self.assertEqual(self.doors, {("project", self.team)})
+        self.store.before = lambda name: None
+        self.assertEqual(self.ask("PATCH", path, {"active": True}).code, 200)
+        self.assertEqual((self.doors, len(self.unwritten)), (set(), 0))
+
+    def test_revoked_and_neither_stored_nor_audited(self) -> None:
+        """That it is in force is what the operator must know; that the audit log is broken stands in the log."""
+        self.store.before = self.down
+        self.audit.failing = OSError("disk full")
+        reply = self.ask("DELETE", f"/manage/tokens/{self.token_id}")
+        self.assertEqual((reply.code, reply["X-LLMProxy-Error"]), (503, "revocation_not_stored"))
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
