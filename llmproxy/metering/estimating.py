@@ -36,7 +36,7 @@ class Tokenizer(NamedTuple):
 
 # Fitted by least squares of the relative error to what o200k_base makes of the prompts in the tests.
 _O200K = Tokenizer(
-    (0.84, 0.26, 0.8, 1.2, -1.0, -1.0, 0.87, -0.9, 0.0, 0.1, 1.0, 0.2, 0.23, 0.27, 0.23, 0.59, 0.55, 1.0), 1.35
+    (0.84, 0.26, 0.8, 1.2, -1.0, -1.0, 0.87, -0.9, 0.0, 0.1, 1.0, 0.2, 0.23, 0.27, 0.23, 0.59, 0.55, 1.0), 1.4
 )
 # To the greater of cl100k_base and Claude's published tokenizer. Claude's present one makes up to 1.35 times as many
 # of the same text (Anthropic's "What's new in Claude Opus 4.7").
