@@ -85,6 +85,16 @@ class Ground(Stack):
         with urllib.request.urlopen(f"{self.simulator.url}/-/invoice", timeout=30) as answer:
             return dict(json.loads(answer.read()))
 
+    def limit(self, budget: str) -> None:
+        """From now on all calls are made with a token that has this budget of dollars."""
+        made = self.manage("POST", "/manage/tokens", {"project_id": self.project, "name": "b", "budget_usd": budget})
+        self.token, self._limited = str(made["token"]), str(made["id"])
+
+    def used(self) -> float:
+        """Dollars of that budget."""
+        (limit,) = self.manage("GET", f"/manage/tokens/{self._limited}")["limits"]
+        return float(limit["used"])
+
     def ledger(self) -> list[dict[str, Any]]:
         """Its lines, once there is one for each request that was received."""
         many = len(self.recorded())

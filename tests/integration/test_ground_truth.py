@@ -7,6 +7,7 @@ calls exact is that amount to the nano-dollar; what it cannot know it calls unkn
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ UNKNOWN = {
 ESTIMATED = {"gemini embedding"}  # embedContent tells no usage
 
 
+ALLOW = "limits: {unknown_price: allow}\n"
+
+
 class Books:
     """What was made, and what both sides say of it."""
 
@@ -35,6 +39,11 @@ class Books:
         self.invoice = ground.invoice()
         self.lines = ground.ledger()
         self.report = ground.manage("GET", "/manage/usage?group_by=project")["data"]
+        known = sum(line["cost_usd"] or 0 for line in self.lines)
+        end = time.monotonic() + 20
+        while (used := ground.used()) != pytest.approx(known, abs=1e-6) and time.monotonic() < end:
+            time.sleep(0.2)
+        self.used = used
         self.rows = judged(asks, by_call(self.invoice["lines"]), by_call(self.lines))
 
     def kinds(self, part: str) -> set[str]:
@@ -44,7 +53,8 @@ class Books:
 @pytest.fixture(scope="module")
 def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Books]:
     asks = mixed(CALLS)
-    with Ground(Path(tmp_path_factory.mktemp("truth"))) as ground:
+    with Ground(Path(tmp_path_factory.mktemp("truth")), further=ALLOW) as ground:
+        ground.limit("100000/day")
         ground.make(asks)
         yield Books(ground, asks)
 
@@ -66,6 +76,11 @@ def test_the_report_is_the_sum_of_the_lines(books: Books) -> None:
     assert sums["requests"] == len(books.lines)
     assert sums["unpriced"] == sum(row.parts["unknown"].calls for row in books.rows.values())
     assert sums["cost_usd"] == pytest.approx(sum(line["cost_usd"] or 0 for line in books.lines), abs=1e-6)
+
+
+def test_the_budget_has_used_what_the_ledger_knows(books: Books) -> None:
+    """In all dialects, searches, pictures, background responses and batches included."""
+    assert books.used == pytest.approx(sum(line["cost_usd"] or 0 for line in books.lines), abs=1e-6)
 
 
 def test_every_call_is_on_the_invoice_once(books: Books) -> None:
