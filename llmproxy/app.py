@@ -67,6 +67,7 @@ from llmproxy.observability.access_log import AccessLog
 from llmproxy.observability.event_bus import MemoryBus
 from llmproxy.observability.exposition import render
 from llmproxy.observability.metrics import Metrics, ProxyMetrics
+from llmproxy.observability.reactor_lag import ReactorLag
 from llmproxy.observability.repeated_entries import RepeatedEntries
 from llmproxy.own_threads import OwnThreads
 from llmproxy.proxy.deferred_results import DeferredResults
@@ -292,6 +293,8 @@ def build(
     }
     _watch(metrics, uses)
     daemon = Daemon(settings, reactor, observer=output, store=store, hang_up=parts.hang_up, descriptors=descriptors)
+    lag = ReactorLag(reactor, metrics.reactor_lag.observe)
+    metrics.gauge("reactor_lag_longest_seconds", "The latest that the reactor ever was.", lambda: lag.longest)
     metrics.gauge("buffered_bytes", "Bytes of requests and answers that are held in memory.", lambda: buffers.held)
     metrics.counter("buffers_full", "Requests and bodies that found no room there.", lambda: buffers.refused)
     daemon.watch("revocations", lambda: unwritten.state)
@@ -346,7 +349,7 @@ def build(
             lambda: ledger.pending_results,
         )
         metrics.gauge("ledger_journal_bytes", "The journal's size on the disk.", lambda: ledger.journal_size)
-    services = (ledger, audit, bus, access, tokens, counters, revocation, unwritten, *parts.services)
+    services = (lag, ledger, audit, bus, access, tokens, counters, revocation, unwritten, *parts.services)
     for service in services:
         if IService.providedBy(service):
             daemon.accompany(service)

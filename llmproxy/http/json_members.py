@@ -15,7 +15,7 @@ from typing import Any
 
 MAX_DEPTH = 512
 MAX_NAME_BYTES = 1024  # of a member's name, as written; none that is wanted is longer
-MAX_VALUE_BYTES = 256 * 1024  # of a value that is kept
+MAX_VALUE_BYTES = 128 * 1024  # of a value that is kept
 MAX_UNIQUE_BYTES = 16 * 1024  # of a value in which names are looked at for one that is there twice
 MAX_STEPS = 200_000  # tokens that are taken one by one
 MAX_ATOM_BYTES = 1024  # of a number

@@ -29,7 +29,7 @@ from llmproxy.http.media_heads import Medium
 
 MAX_SLICE_BYTES = 4096  # that are read at a time
 MAX_TURN_BYTES = 64 * 1024  # that are read in one turn of the reactor
-MAX_TURN_STEPS = 2000  # tokens of JSON that are taken one by one in one turn
+MAX_TURN_STEPS = 1000  # tokens of JSON that are taken one by one in one turn
 MAX_MODEL = 128  # characters of a model's name that are shown
 MAX_PENDING_BYTES = 4 * 1024 * 1024  # that wait to be read, beyond which the rest is not
 
@@ -209,6 +209,8 @@ class RequestReader:
                 for _ in self._decoder.decoding(data):
                     while self._decoded:
                         yield from self._slices(self._decoded.popleft())
+                    if self._form == "unknown":
+                        return
                 if self._decoder.failed:
                     self._give_up("The request body is not encoded as it says.")
             self._queued = max(self._queued - len(data), 0)

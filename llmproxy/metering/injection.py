@@ -10,25 +10,36 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from llmproxy.http.request_reader import RequestContent
 from llmproxy.metering.events import ENDS, datas
 
 HELD = 1024 * 1024  # bytes of one event that are held back while it is not known which it is
 
+MAX_REWRITTEN_BYTES = 256 * 1024  # of a request that is written anew
+_SPACE = b" \t\r\n"
 _ASKED = b'"stream_options":{"include_usage":true}'
 
 
-def asking(body: bytes) -> bytes | None:
-    """A request's body that asks for its usage; C{None} where it does already, or is not for a stream."""
+def asking(body: bytes, content: RequestContent) -> bytes | None:
+    """A request's body that asks for its usage; C{None} where it does already, or is not for a stream.
+
+    Where a long one has other C{stream_options} it is left as it is: to write it anew would take too long.
+
+    @param content: What it says.
+    """
+    members = content.members
+    if content.form != "json" or not content.complete or content.problem or members.get("stream") is not True:
+        return None
+    if not body.lstrip(_SPACE).startswith(b"{"):
+        return None  # it is encoded
+    if "stream_options" not in members:
+        return body.replace(b"{", b"{" + _ASKED + b",", 1)  # all else stays as it was
+    options = members["stream_options"]
+    if not isinstance(options, dict | None) or (options or {}).get("include_usage") or len(body) > MAX_REWRITTEN_BYTES:
+        return None
     try:
         request = json.loads(body)
     except (ValueError, RecursionError):
-        return None
-    if not isinstance(request, dict) or request.get("stream") is not True:
-        return None
-    options = request.get("stream_options")
-    if options is None and "stream_options" not in request:
-        return body.replace(b"{", b"{" + _ASKED + b",", 1)  # all else stays as it was
-    if not isinstance(options, dict | None) or (options or {}).get("include_usage"):
         return None
     request["stream_options"] = {**(options or {}), "include_usage": True}
     return json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")

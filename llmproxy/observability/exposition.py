@@ -64,10 +64,11 @@ BY_MODEL: tuple[tuple[str, str, Callable[[Spent], float]], ...] = (
     ("usage_estimated", "Requests whose tokens are estimated.", lambda s: s.estimated),
     ("usage_unpriced", "Requests that used tokens of a model without a known price.", lambda s: s.unpriced),
 )
+LAG = ("reactor_lag_seconds", "How late the reactor came to what was due, twenty times a second.")
 IN_FLIGHT = ("requests_in_flight", "Requests under way.")
 DROPPED = ("events_dropped", "Events that no sink received.")
 BREAKERS = ("circuit_breaker_state", "1 for the state that the API's circuit breaker is in, 0 for the others.")
-NAMES = frozenset(row[0] for row in (*BY_KIND, *BY_API, *BY_MODEL, *HISTOGRAMS, IN_FLIGHT, DROPPED, BREAKERS))
+NAMES = frozenset(row[0] for row in (*BY_KIND, *BY_API, *BY_MODEL, *HISTOGRAMS, LAG, IN_FLIGHT, DROPPED, BREAKERS))
 
 
 class _Families(Collector):
@@ -92,6 +93,8 @@ class _Families(Collector):
             for api, traffic in self._metrics.traffic.items():
                 family.add_metric((api,), histogram(traffic).buckets, histogram(traffic).sum)
             yield family
+        lag = self._metrics.reactor_lag
+        yield HistogramMetricFamily(PREFIX + LAG[0], LAG[1], buckets=lag.buckets, sum_value=lag.sum)
         yield GaugeMetricFamily(PREFIX + IN_FLIGHT[0], IN_FLIGHT[1], value=self._metrics.in_flight)
         yield CounterMetricFamily(PREFIX + DROPPED[0], DROPPED[1], value=self._metrics.events_dropped())
         states = {(api, s): float(s == state) for api, state in self._metrics.breakers().items() for s in STATES}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Literal, NamedTuple, TypeVar
@@ -17,6 +17,7 @@ N = TypeVar("N", int, float)
 Reading = float | Mapping[str, float]
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 HITS = frozenset(("hit", "revalidated", "coalesced"))
 MISSES = frozenset(("miss", "stored"))
 PROVIDER_FAULTS = frozenset(("upstream_unreachable", "upstream_protocol_error", "upstream_timeout"))
@@ -80,20 +81,21 @@ class ProxyMetrics:
 class Histogram:
     """Durations, counted by the first bound that is not below them."""
 
-    __slots__ = ("counts", "sum")
+    __slots__ = ("bounds", "counts", "sum")
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
+    def __init__(self, bounds: Sequence[float] = BOUNDS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
     def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
+        self.counts[bisect_left(self.bounds, seconds)] += 1
         self.sum += seconds
 
     @property
     def buckets(self) -> list[tuple[str, float]]:
         """Each bound with how many were not above it."""
-        return list(zip([*map(str, BOUNDS), "+Inf"], accumulate(map(float, self.counts)), strict=True))
+        return list(zip([*map(str, self.bounds), "+Inf"], accumulate(map(float, self.counts)), strict=True))
 
 
 class Spent:
@@ -153,6 +155,7 @@ class Metrics:
         self.events_dropped = events_dropped
         self._redact = redact
         self.in_flight = 0
+        self.reactor_lag = Histogram(LAG_BOUNDS)
         self.kinds: dict[tuple[str, int, str, str, str, bool], int] = {}
         self.traffic: dict[str, Traffic] = {}
         self.spent: dict[tuple[str, str], Spent] = {}

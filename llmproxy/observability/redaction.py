@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from heapq import merge
 from operator import attrgetter
 from threading import Lock
 from typing import Any, AnyStr
@@ -15,7 +16,7 @@ from llmproxy.model import RequestRecord
 
 MASK = "[redacted]"
 SHORTEST = 6  # to mask a shorter one would garble everything and protect nothing
-HEAD = 4
+HEAD = 6  # characters of a secret that are looked for; none that is masked is shorter
 
 FEW = 8
 MANY = 64
@@ -114,18 +115,38 @@ class Redactor:
         if len(self._needles) <= FEW and not self._may_hold(text):
             return text
         out: list[str] = []
-        done = at = 0
-        while match := pattern.search(text, at):
-            start, end = self._secret(text, match)
-            if end:
+        done = 0
+        for start, end in self._found(text, pattern):
+            if start >= done:
                 out += (text[done:start], MASK)
-                done = at = end
-            else:
-                at = match.start() + 1
+                done = end
         if not done:
             return text
         out.append(text[done:])
         return "".join(out)
+
+    def _found(self, text: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, int]]:
+        """Where secrets start and end, from left to right."""
+        if len(self._needles) <= MANY:
+            return self._matched(text, pattern)
+        # One expression for so many would stop at almost every character.
+        heads, matches = self._heads, self._matched(text, pattern)
+        known = (
+            (at, end)
+            for at in [at for at in range(len(text) - HEAD + 1) if text[at : at + HEAD] in heads]
+            if (end := self._known(text, at))
+        )
+        return merge(matches, known, key=lambda span: (span[0], -span[1]))
+
+    def _matched(self, text: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, int]]:
+        at = 0
+        while match := pattern.search(text, at):
+            start, end = self._secret(text, match)
+            if end:
+                yield start, end
+                at = end
+            else:
+                at = match.start() + 1
 
     def _compiled(self) -> re.Pattern[str]:
         with self._lock:
@@ -161,11 +182,8 @@ def _head(form: str) -> str:
 
 
 def _pattern(heads: Collection[str]) -> re.Pattern[str]:
-    """Finds where a secret may start: what few keys have in common is searched for, all else is then looked up."""
-    if len(heads) <= MANY:
-        starts = [re.escape(head) for head in sorted(heads)]
-    else:
-        starts = ["".join(f"[{re.escape(''.join(sorted(set(chars))))}]" for chars in zip(*heads, strict=True))]
+    """Finds where a secret may start; the heads of very many are looked up one by one instead."""
+    starts = [re.escape(head) for head in sorted(heads)] if len(heads) < MANY else []
     return re.compile("|".join([*PATTERNS, *starts]))
 
 

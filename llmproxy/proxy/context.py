@@ -21,6 +21,7 @@ from llmproxy.wire.client.transport import Answer
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.server.site import Request
 
+MAX_PATH_BYTES = 2048  # of a path that are recorded
 SMALL_BYTES = 16 * 1024  # of a request body that is read at once, when somebody wants to know
 UNHEARD = frozenset(("upstream_timeout", "upstream_protocol_error"))  # ends after which a provider may have worked
 
@@ -181,7 +182,7 @@ class Exchange:
             started_at=self.started_at,
             duration=round(finished - self.arrived, 6),
             method=request.method.decode("ascii", "replace"),
-            path=path.decode("ascii", "backslashreplace"),
+            path=path[:MAX_PATH_BYTES].decode("ascii", "backslashreplace"),
             status=self.status,
             outcome=self.outcome,
             api=route.api_name if route else "",

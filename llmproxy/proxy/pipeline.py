@@ -298,12 +298,13 @@ class Journey:
                 received = await upload.whole(largest)
             elif injects or _worth_keeping(upload.length, asking):
                 received = await upload.whole(min(largest, READ_WHOLE))
-        if exchange.reading is not None and (held or policed):
+        if exchange.reading is not None and (held or policed or injects):
             await exchange.reading.whole()
         if policed:
             self._policy.check_body(grant, route, operation, exchange.content)
-        if injects and received is not None and (asking_usage := injection.asking(received)) is not None:
-            received, exchange.injected = asking_usage, True
+        if injects and received is not None:
+            changed = injection.asking(received, exchange.content)
+            received, exchange.injected = changed or received, changed is not None
         if received is None:
             return upload
         if not received and not fields.has_body(lines):

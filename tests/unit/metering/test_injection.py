@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.metering.injection import HELD, Swallowing, asking
+from tests.reading import read
 from tests.unit.metering.samples import CHAT_USAGE, chunk, events
 
 USAGE = {**chunk(), "choices": [], "usage": CHAT_USAGE}
@@ -29,7 +30,7 @@ class AskingTests(SynchronousTestCase):
     def test_all_else_stays(self) -> None:
         """White space, order, numbers that no float holds: every byte but those that ask."""
         body = b' {\n "stream": true, "seed": 12345678901234567890, "temperature": 1.50, "model":"x"}'
-        asked = asking(body)
+        asked = asking(body, read(body))
         self.assertEqual(asked, body.replace(b"{", b'{"stream_options":{"include_usage":true},', 1))
         self.assertEqual(json.loads(asked or b""), {**json.loads(body), "stream_options": {"include_usage": True}})
 
@@ -37,7 +38,7 @@ class AskingTests(SynchronousTestCase):
         """They keep what else they say; no is taken for not having asked."""
         for options in ({"include_obfuscation": False}, {"include_usage": False}, None):
             body = json.dumps({"model": "é", "stream": True, "stream_options": options}).encode()
-            told = json.loads(asking(body) or b"")
+            told = json.loads(asking(body, read(body)) or b"")
             self.assertEqual(told["stream_options"], {**(options or {}), "include_usage": True})
             self.assertEqual(told["model"], "é")
 
@@ -54,7 +55,13 @@ class AskingTests(SynchronousTestCase):
             b"[" * 100_000,
             b"",
         ):
-            self.assertIsNone(asking(body), body[:60])
+            self.assertIsNone(asking(body, read(body)), body[:60])
+
+    def test_a_long_one_with_options(self) -> None:
+        """It would take too long to write it anew; without options it need not be."""
+        long = {"model": "x", "stream": True, "messages": ["x" * 300_000]}
+        self.assertIsNotNone(asking(body := json.dumps(long).encode(), read(body)))
+        self.assertIsNone(asking(body := json.dumps({**long, "stream_options": {}}).encode(), read(body)))
 
 
 class SwallowingTests(SynchronousTestCase):
