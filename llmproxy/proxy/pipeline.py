@@ -366,6 +366,7 @@ class Journey:
             plan, route, Asked(exchange.request.method, route.model or content.model, content, size)
         )
         exchange.reservation = made if isinstance(made, Reservation) else await made
+        exchange.request.booked_first = True
 
     def _enter(self, ledger: Booking, exchange: Exchange, grant: Grant, route: Route, uses: int) -> str:
         """Have a line in the ledger, whatever becomes of this process.

@@ -30,11 +30,14 @@ class Turn:
         self._last = 0.0
         self._ending = False
 
-    def wait(self, leave: Callable[[], object]) -> bool:
-        """Say whether there is something to wait for; if so, C{leave} is called once, before the turn is over."""
+    def wait(self, leave: Callable[[], object], always: bool = False) -> bool:
+        """Say whether there is something to wait for; if so, C{leave} is called once, before the turn is over.
+
+        @param always: Whether it is to wait for the end of the turn even where it follows none.
+        """
         now = self._clock.seconds()
         quiet, self._last = now - self._last > QUIET, now
-        if quiet and not self._waiting:
+        if quiet and not self._waiting and not always:
             return False
         self._waiting.append(leave)
         if len(self._waiting) >= self._most:

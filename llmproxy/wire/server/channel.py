@@ -216,7 +216,7 @@ class Channel(Protocol):
             self.write(data)
             return
         self._parting += data  # first: one too many makes all leave that wait, itself among them
-        if not turn.wait(self._part):
+        if not turn.wait(self._part, self._request is not None and self._request.booked_first):
             self._part()
 
     def _part(self) -> None:

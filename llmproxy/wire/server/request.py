@@ -61,6 +61,7 @@ class Request(server.Request):
     @ivar upload: The body.
     @ivar remote: The address of the peer.
     @ivar gone: Whether the client has left (or was cut off), so that nothing can be written.
+    @ivar booked_first: Whether what it cost is to be in the books before the end of its answer leaves.
     @ivar paced: Whether a client that takes too little of what waits for it is cut off without anybody's doing.
     @ivar stalled: Whether that has happened.
     @ivar begun: Whether the head of the answer is out.
@@ -73,6 +74,7 @@ class Request(server.Request):
     _left = 0
     _waiting = b""
     paced = True
+    booked_first = False
     stalled = False
     on_gone: Callable[[], object] | None = None
     _push: Any = None

@@ -247,3 +247,16 @@ class Requests(SynchronousTestCase):
         self.connection.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.home.repeated, [])
         self.failureResultOf(exchange.answered, errors.UpstreamUnreachable)
+
+
+class BookedFirstTests(SynchronousTestCase):
+    def test_it_waits_although_it_follows_none(self) -> None:
+        """What a budget must know is in the books before its client can know that it is over."""
+        clock, left = Clock(), list[str]()
+        turn = Turn(clock)
+        self.assertFalse(turn.wait(lambda: left.append("usual")))
+        clock.advance(1)
+        self.assertTrue(turn.wait(lambda: left.append("booked"), always=True))
+        self.assertEqual(left, [])
+        clock.advance(0)
+        self.assertEqual(left, ["booked"])
