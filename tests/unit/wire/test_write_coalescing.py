@@ -254,6 +254,7 @@ class BookedFirstTests(SynchronousTestCase):
         """What a budget must know is in the books before its client can know that it is over."""
         clock, left = Clock(), list[str]()
         turn = Turn(clock)
+        clock.advance(1)
         self.assertFalse(turn.wait(lambda: left.append("usual")))
         clock.advance(1)
         self.assertTrue(turn.wait(lambda: left.append("booked"), always=True))
