@@ -7,20 +7,21 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import ILogObserver, Logger, LogLevel
 from twisted.python.components import Componentized
+from twisted.python.failure import Failure
 
 from llmproxy import errors
 from llmproxy.aio import deferred, within
 from llmproxy.config.model import Settings
-from llmproxy.store.refusals import CannotStart
+from llmproxy.start_failures import not_listening, sentence
 from llmproxy.store.store import Store
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.server.site import Site
@@ -33,10 +34,19 @@ LAST_SECONDS = 5.0  # for the process to end after that
 _log = Logger()
 
 
+class Starting(Protocol):
+    """Whoever waits for the daemon to have started."""
+
+    def begin(self) -> None: ...
+    def succeeded(self) -> None: ...
+    def failed(self, sentence: str) -> None: ...
+
+
 class Daemon(MultiService):
     """Everything that runs in one process.
 
     @ivar observer: Where the process's log goes when twistd was not told otherwise.
+    @ivar birth: Is told how its start ends, if somebody wants to know.
     @ivar end_within: Called once the last request is over, with the seconds after which the process must have ended,
         whatever hangs by then. Nobody sees to that unless somebody puts a function here.
     """
@@ -74,6 +84,7 @@ class Daemon(MultiService):
             self.mention("descriptors", lambda: descriptors.state)
         self._unfinished: list[str] = []
         self.end_within: Callable[[float], object] = lambda seconds: None
+        self.birth: Starting | None = None
         self._before_cut: list[Callable[[], object]] = []
 
     @property
@@ -127,7 +138,13 @@ class Daemon(MultiService):
         MultiService.setServiceParent(self, parent)
 
     def startService(self) -> None:
-        MultiService.startService(self)
+        if self.birth is not None:
+            self.birth.begin()
+        try:
+            MultiService.startService(self)
+        except Exception:
+            self._cannot_start(Failure())
+            return
         self._starting = Deferred.fromCoroutine(self._start())
         self._starting.addErrback(self._cannot_start)
 
@@ -137,10 +154,11 @@ class Daemon(MultiService):
             await opening()
         for endpoints, site in self._sites:
             for endpoint in endpoints:
-                port = await serverFromString(self._reactor, roomy(endpoint)).listen(site)
-                self._ports.append(port)
+                self._ports.append(await self._listen(endpoint, site))
                 _log.info("Listening on {address}.", address=endpoint)
         self._state = "running"
+        if self.birth is not None:
+            self.birth.succeeded()
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look at it again
         gc.set_threshold(20_000, 20, 50)  # a request makes hundreds of objects and hardly ever a cycle
@@ -150,13 +168,24 @@ class Daemon(MultiService):
     def _cannot_start(self, failure: Any) -> None:
         if self._state == "draining":
             return  # it was told to stop before it had started
-        if failure.check(CannotStart, OSError):
-            _log.critical("Cannot start: {reason}", reason=str(failure.value))
-        else:
-            _log.failure("Cannot start.", failure)
+        self._state = "failed"
+        reason = sentence(failure.value)
+        _log.critical("Cannot start: {reason}", reason=reason)
+        _log.failure("That came so:", failure, level=LogLevel.debug)
+        if self.birth is not None:
+            self.birth.failed(reason)
         # twistd would end as if all had been well.
         atexit.register(os._exit, 1)
-        self._reactor.stop()
+        self._reactor.callWhenRunning(self._reactor.stop)
+
+    async def _listen(self, endpoint: str, site: Site) -> IListeningPort:
+        try:
+            port: IListeningPort = await serverFromString(self._reactor, roomy(endpoint)).listen(site)
+        except CancelledError:
+            raise
+        except Exception as e:
+            raise not_listening(endpoint, e) from e
+        return port
 
     async def _stop(self) -> None:
         self._state = "draining"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import MutableMapping
 from time import time
 from typing import Any, ClassVar
 
@@ -16,7 +17,9 @@ from llmproxy.config.load import SettingsError, load
 from llmproxy.last_resort import end_within
 from llmproxy.monotonic import keep_steady
 from llmproxy.observability.log_stream import QueuedStream, patient
-from llmproxy.store.refusals import CannotStart
+from llmproxy.start_failures import check_files, sentence
+from llmproxy.store.refusals import BadAddress
+from llmproxy.twistd_options import AlreadyRunning, Birth, mind_pid_file
 from llmproxy.wire.descriptors import raise_soft_limit
 
 EX_CONFIG = 78  # sysexits.h: something is wrong with the settings
@@ -24,6 +27,8 @@ EX_CONFIG = 78  # sysexits.h: something is wrong with the settings
 
 class Options(TwistedOptions):
     """The command line of C{twistd llmproxy}."""
+
+    parent: Any = None  # twistd puts its own there
 
     synopsis = "[--config FILE] [--listen ENDPOINT]… [--check]"
     longdesc = "A transparent, governed reverse proxy daemon for LLM APIs."
@@ -53,10 +58,21 @@ class Options(TwistedOptions):
         return {f"server.{flag.replace('-', '_')}": self[flag] or None for flag in self.lists}
 
     def postOptions(self) -> None:
+        """Called before twistd looks at its pid file."""
         if self["check"]:
             code, text = check.report(self["config"], os.environ, self.overrides())
             print(text, file=sys.stderr if code else sys.stdout)
             raise SystemExit(code)
+        try:
+            mind_pid_file(self.twistd)
+        except AlreadyRunning as e:
+            print(f"llmproxy cannot start: {e}", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    @property
+    def twistd(self) -> MutableMapping[str, Any]:
+        """twistd's own options; none where something else runs this."""
+        return {} if self.parent is None else self.parent
 
 
 def makeService(options: Options) -> IService:
@@ -67,15 +83,20 @@ def makeService(options: Options) -> IService:
     raise_soft_limit()
     try:
         settings = load(options["config"], os.environ, options.overrides())
+        check_files(settings)
         output = patient(sys.stdout)
         daemon = build(settings, reactor, os.environ, now=time, stream=output)
         if isinstance(output, QueuedStream):
             reactor.addSystemEventTrigger("after", "shutdown", output.drain)
         daemon.end_within = end_within
+        daemon.birth = Birth(options.twistd)
         return daemon
     except SettingsError as e:
         print(e, file=sys.stderr)
         raise SystemExit(EX_CONFIG) from None
-    except (CannotStart, ValueError, OSError) as e:
-        print(f"llmproxy cannot start: {e}", file=sys.stderr)
+    except (BadAddress, ValueError) as e:
+        print(f"llmproxy cannot start: {sentence(e) if isinstance(e, BadAddress) else e}", file=sys.stderr)
         raise SystemExit(EX_CONFIG) from None
+    except Exception as e:  # whatever it is, it is said in a sentence
+        print(f"llmproxy cannot start: {sentence(e)}", file=sys.stderr)
+        raise SystemExit(1) from None

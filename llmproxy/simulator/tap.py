@@ -26,6 +26,8 @@ class Options(TwistedOptions):
         "A provider to try things on: speaks OpenAI, Anthropic, Gemini, Mistral and Azure. See docs/simulator.md."
     )
 
+    parent: Any = None  # twistd puts its own options there
+
     def __init__(self) -> None:
         super().__init__()
         self.endpoints: list[str] = []
@@ -49,6 +51,9 @@ class Options(TwistedOptions):
 
     def postOptions(self) -> None:
         self.endpoints = self.endpoints or [DEFAULT]
+        twistd = self.parent
+        if twistd is not None and twistd["nodaemon"] and twistd["pidfile"] == "twistd.pid":
+            twistd["pidfile"] = ""  # one that was left behind would keep twistd from starting
 
     def _parsed(self, parse: Any, text: str) -> list[tuple[str, str]]:
         try:

@@ -78,9 +78,10 @@ def exporting(engine: Engine, seconds: float) -> Connection:
 def _engine(url: URL, timeout: float, arguments: dict[str, Any], foreign_keys: bool = True, **more: Any) -> Engine:
     try:
         engine = create_engine(url, connect_args=arguments, hide_parameters=True, **more)
-    except ModuleNotFoundError as e:
+    except ImportError as e:
         extra = "postgres" if url.get_backend_name() == "postgresql" else "mysql"
-        raise BadAddress(f"store.url needs the module {e.name}. Run: pip install 'llmproxy[{extra}]'") from e
+        driver = e.name or url.get_driver_name()
+        raise BadAddress(f"store.url needs the module {driver}. Run: pip install 'llmproxy[{extra}]'") from e
     if url.get_backend_name() == "sqlite":
         _prepare_sqlite(engine, foreign_keys)
     return engine

@@ -1,0 +1,94 @@
+"""What keeps the daemon from starting, in one sentence each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from OpenSSL import SSL, crypto
+from twisted.internet.error import CannotListenError
+
+from llmproxy.config.model import Settings
+from llmproxy.errors import ProxyError
+from llmproxy.store.refusals import CannotStart
+
+_OPENSSL = (SSL.Error, crypto.Error)
+
+
+def sentence(error: BaseException) -> str:
+    """Why it cannot start, for whoever looks at a terminal: one line, and no traceback."""
+    if isinstance(error, CannotStart | ProxyError):
+        return _one_line(str(error))
+    if isinstance(error, CannotListenError):
+        return _one_line(f"{_os_error(error.socketError)}.")
+    if isinstance(error, OSError):
+        return _one_line(f"{_os_error(error)}.")
+    if isinstance(error, _OPENSSL):
+        return f"A certificate or its key cannot be used: {_one_line(_openssl(error))}."
+    return _one_line(f"{type(error).__name__}: {error}")
+
+
+def not_listening(endpoint: str, error: Exception) -> CannotStart:
+    """There is no listening at this endpoint, which stands in C{server.listen} or its like."""
+    kind, _, rest = endpoint.partition(":")
+    if isinstance(error, ValueError | IndexError | KeyError | TypeError):
+        why = f"it is no endpoint that Twisted knows ({_one_line(str(error)) or type(error).__name__})"
+    elif isinstance(error, _OPENSSL):
+        why = f"its certificate or key cannot be used ({_openssl(error)})"
+    else:
+        cause = error.socketError if isinstance(error, CannotListenError) else error
+        why = _os_error(cause)
+        if kind == "unix" and not os.path.isdir(folder := os.path.dirname(os.path.abspath(rest.partition(":")[0]))):
+            why = f"there is no directory {folder}"
+    return CannotStart(f"It cannot listen on {endpoint}: {why}.")
+
+
+def check_files(settings: Settings) -> None:
+    """L{CannotStart} where a file of certificates that the settings name cannot be used: no call would succeed."""
+    for name, api in settings.apis.items():
+        _check_authorities(f"apis.{name}.ca_file", api.ca_file)
+    _check_authorities("redis.ca_file", settings.redis.ca_file)
+    server = settings.server
+    for endpoint in (*server.listen, *server.admin_listen, *server.metrics_listen):
+        kind, _, rest = endpoint.partition(":")
+        if kind == "tls":
+            _check_folder(endpoint, Path(rest.partition(":")[0]))
+
+
+def _check_authorities(setting: str, path: str) -> None:
+    if not path:
+        return
+    try:
+        Path(path).read_bytes()
+        SSL.Context(SSL.TLS_CLIENT_METHOD).load_verify_locations(path)
+    except OSError as e:
+        raise CannotStart(f"{setting}: {_os_error(e)}.") from e
+    except SSL.Error as e:
+        raise CannotStart(f"{setting}: {path} holds no certificate in PEM.") from e
+
+
+def _check_folder(endpoint: str, folder: Path) -> None:
+    try:
+        there = any(folder.glob("*.pem")) if folder.is_dir() else None
+    except OSError as e:
+        raise CannotStart(f"It cannot listen on {endpoint}: {_os_error(e)}.") from e
+    if there is None:
+        raise CannotStart(f"It cannot listen on {endpoint}: there is no directory {folder}.")
+    if not there:
+        raise CannotStart(f"It cannot listen on {endpoint}: there is no certificate in {folder} (NAME.pem).")
+
+
+def _os_error(error: BaseException) -> str:
+    if not isinstance(error, OSError) or not error.strerror:
+        return _one_line(str(error)) or type(error).__name__
+    place = error.filename.decode("utf-8", "replace") if isinstance(error.filename, bytes) else error.filename
+    return f"{place}: {error.strerror}" if isinstance(place, str) else error.strerror
+
+
+def _openssl(error: BaseException) -> str:
+    reasons = [entry[-1] for entry in error.args[0] if entry] if error.args and isinstance(error.args[0], list) else []
+    return reasons[-1] if reasons else "OpenSSL does not say why"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
