@@ -52,7 +52,7 @@ from llmproxy.ledger.records import Reservation
 from llmproxy.ledger.reports import Reports
 from llmproxy.ledger.sql import Books
 from llmproxy.limits.charges import charges
-from llmproxy.limits.counters.budget_store import UnsharedBudgets
+from llmproxy.limits.counters.budget_store import MemoryBudgetStore
 from llmproxy.limits.counters.memory import MemoryCounters
 from llmproxy.limits.counters.redis import RedisCounters
 from llmproxy.limits.in_flight import Shares
@@ -404,7 +404,7 @@ class TransparentProxy(ProxyResource):
             projects=store,
             audit=audit or audits.NullAudit(),
             now=tell_time,
-            counters=MemoryCounters(UnsharedBudgets(tell_time), reactor, tell_time),
+            counters=MemoryCounters(MemoryBudgetStore(tell_time), reactor, tell_time),
         )
         self._parts = parts
         self._metrics = Metrics(breakers=partial(_circuits, parts.upstreams))

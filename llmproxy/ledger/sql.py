@@ -221,7 +221,7 @@ def _enter(
         lines = [_row(line) for line in part.lines]
         _write(connection, _INTO_LEDGER, len(LedgerLine._fields), lines)
         _add(connection, _summed(lines))
-        budgets.account(connection, journal, charges(budgets.advanced(connection, journal), part.lines), now)
+        budgets.account(connection, journal, charges(budgets.with_advance(connection, journal), part.lines), now)
     if part.after == CLOSED:
         budgets.close(connection, journal)
     return part

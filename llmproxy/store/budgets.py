@@ -66,7 +66,7 @@ def give(connection: Connection, amounts: Mapping[str, int], run: str, now: floa
             connection.execute(_GIVE, {"wanted": key, "given": amount})
 
 
-def advanced(connection: Connection, run: str) -> list[str]:
+def with_advance(connection: Connection, run: str) -> list[str]:
     """The budgets of which this process has something."""
     return list(connection.scalars(select(advances.c.budget).where(advances.c.run == run)))
 

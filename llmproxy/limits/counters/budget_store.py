@@ -14,7 +14,7 @@ MANY = 10_000  # budgets, beyond which those of the past are forgotten
 
 
 @implementer(IBudgetStore)
-class UnsharedBudgets:
+class MemoryBudgetStore:
     """What was spent, in a dictionary."""
 
     def __init__(self, now: Callable[[], float]) -> None:

@@ -13,7 +13,7 @@ SOON = 1.0  # seconds after which it is worth asking again where nobody knows wh
 MANY = 1024  # windows, beyond which those in which nothing is left are forgotten
 
 
-class Tally:
+class LocalCounters:
     """Rate windows and leases by key."""
 
     def __init__(self) -> None:

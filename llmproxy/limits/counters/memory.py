@@ -16,8 +16,8 @@ from llmproxy.aio import deferred, within
 from llmproxy.background import Loop
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory
-from llmproxy.limits.counters.local import SOON, Tally, first_refused, fitting
-from llmproxy.limits.counters.prefetch import Allotments
+from llmproxy.limits.counters.local import SOON, LocalCounters, first_refused, fitting
+from llmproxy.limits.counters.prefetch import BudgetPrefetch
 from llmproxy.limits.window import until
 from llmproxy.model import Claim, Verdict
 
@@ -31,7 +31,7 @@ STOPPING = 5.0  # seconds for giving back what is left when the process ends
 
 @implementer(ICounters)
 class MemoryCounters(Service):
-    """Rates and leases are counted in dictionaries; budgets as L{Allotments} says.
+    """Rates and leases are counted in dictionaries; budgets as L{BudgetPrefetch} says.
 
     On the usual path nothing is waited for: a claim costs a look-up and an addition.
     """
@@ -47,18 +47,18 @@ class MemoryCounters(Service):
         self._store = budgets
         self._clock = clock
         self._now = now
-        self._tally = Tally()
-        self._allotments = Allotments(budgets, clock, now)
+        self._local = LocalCounters()
+        self._prefetch = BudgetPrefetch(budgets, clock, now)
         self._sweeping = Loop("limits", self._sweep, SWEEP, clock)
         self.tasks = (self._sweeping,)
         self._next_forgetting = clock.seconds()
         self._next_idle = clock.seconds() + IDLE_SECONDS
 
     def reserve_now(self, claims: Sequence[Claim]) -> Verdict | None:
-        now, tally, allotments = self._clock.seconds(), self._tally, self._allotments
+        now, local, prefetch = self._clock.seconds(), self._local, self._prefetch
         left: list[int] = []
         for claim in claims:
-            room = allotments.room(claim) if claim.kind == "budget" else tally.left(claim, now)
+            room = prefetch.room(claim) if claim.kind == "budget" else local.left(claim, now)
             if room is None:
                 # What an earlier claim refuses need not be asked of the store.
                 early = first_refused(claims[: len(left)], left)
@@ -72,11 +72,11 @@ class MemoryCounters(Service):
         for place, claim in enumerate(claims):
             kind = claim.kind
             if kind == "budget":
-                allotments.spend(claim)
-                left[place] = allotments.left(claim)
+                prefetch.spend(claim)
+                left[place] = prefetch.left(claim)
                 slot = 0
             else:
-                slot = tally.take(claim, now)
+                slot = local.take(claim, now)
                 left[place] -= fitting(claim)
             slots.append(slot)
             resets.append(until(slot, now) if kind == "rate" else 0.0)
@@ -85,44 +85,44 @@ class MemoryCounters(Service):
     def _refused(self, claims: Sequence[Claim], place: int, now: float) -> Verdict:
         claim = claims[place]
         if claim.kind == "budget":
-            wait = SOON if self._allotments.under_way(claim) else None
+            wait = SOON if self._prefetch.under_way(claim) else None
         else:
-            wait = self._tally.wait(claim, now)
-        tally, allotments = self._tally, self._allotments
+            wait = self._local.wait(claim, now)
+        local, prefetch = self._local, self._prefetch
         return Verdict(
             place,
             wait,
-            remaining=tuple([allotments.left(c) if c.kind == "budget" else max(tally.left(c, now), 0) for c in claims]),
-            resets=tuple([tally.reset(c, now) if c.kind == "rate" else 0.0 for c in claims]),
+            remaining=tuple([prefetch.left(c) if c.kind == "budget" else max(local.left(c, now), 0) for c in claims]),
+            resets=tuple([local.reset(c, now) if c.kind == "rate" else 0.0 for c in claims]),
         )
 
     @deferred
     async def reserve(self, claims: Sequence[Claim]) -> Verdict:
         budgets = [claim for claim in claims if claim.kind == "budget"]
-        waiting = self._allotments.wait(budgets, lambda: self.reserve_now(claims))
+        waiting = self._prefetch.wait(budgets, lambda: self.reserve_now(claims))
         return await within(WAIT_SECONDS, self._clock, waiting, LimitsUnavailable())
 
     def settle(self, ticket: Any, amounts: Sequence[int], *, measured: bool = True) -> None:
         claims, slots = ticket
         for claim, slot, amount in zip(claims, slots, amounts, strict=True):
             if claim.kind == "budget":
-                self._allotments.correct(claim, amount, measured=measured)
+                self._prefetch.correct(claim, amount, measured=measured)
             else:
-                self._tally.correct(claim, slot, amount)
+                self._local.correct(claim, slot, amount)
 
     def corrected(self, amounts: Mapping[str, tuple[int, float]]) -> None:
         """What was given back is in the store, where it is asked for."""
         for key in amounts:
-            self._allotments.look_again(key)
+            self._prefetch.look_again(key)
 
     @deferred
     async def used(self, claims: Sequence[Claim]) -> list[int]:
         now, keys = self._clock.seconds(), [claim.key for claim in claims if claim.kind == "budget"]
         spent = await self._store.budgets_spent(keys) if keys else {}
         return [
-            max(spent.get(claim.key, 0) - self._allotments.spare(claim.key), 0)
+            max(spent.get(claim.key, 0) - self._prefetch.spare(claim.key), 0)
             if claim.kind == "budget"
-            else claim.limit - self._tally.left(claim, now)
+            else claim.limit - self._local.left(claim, now)
             for claim in claims
         ]
 
@@ -136,7 +136,7 @@ class MemoryCounters(Service):
     async def stopService(self) -> None:
         Service.stopService(self)
         self._sweeping.stop()
-        giving = Deferred.fromCoroutine(self._allotments.give_back(idle=True, all_of_it=True))
+        giving = Deferred.fromCoroutine(self._prefetch.give_back(idle=True, all_of_it=True))
         try:
             await within(STOPPING, self._clock, giving, LimitsUnavailable())
         except LimitsUnavailable:
@@ -147,7 +147,7 @@ class MemoryCounters(Service):
         idle = self._clock.seconds() >= self._next_idle
         if idle:
             self._next_idle = self._clock.seconds() + IDLE_SECONDS
-        await self._allotments.give_back(idle=idle)
+        await self._prefetch.give_back(idle=idle)
         if self._clock.seconds() >= self._next_forgetting:
             self._next_forgetting = self._clock.seconds() + FORGETTING
             try:

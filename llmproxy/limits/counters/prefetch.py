@@ -40,7 +40,7 @@ class Waiter:
         self.answer: Deferred[Verdict] = Deferred(lambda _: leave(self))
 
 
-class Allotment:
+class PrefetchedBudget:
     """What this process has of one budget.
 
     @ivar room: What it may still spend without asking; less than nothing where requests took more than they claimed.
@@ -72,7 +72,7 @@ class Allotment:
         self.waiting: dict[Waiter, Claim] = {}
 
 
-class Allotments:
+class BudgetPrefetch:
     """All of them, by the keys of budgets.
 
     What is taken from the store counts as spent there until it is given back. So no more is ever spent than a budget
@@ -86,7 +86,7 @@ class Allotments:
         self._store = store
         self._clock = clock
         self._now = now
-        self._known: dict[str, Allotment] = {}
+        self._known: dict[str, PrefetchedBudget] = {}
         self._many = MANY
 
     def __len__(self) -> int:
@@ -170,12 +170,12 @@ class Allotments:
             if known is not None:
                 known.waiting.pop(waiter, None)
 
-    def _entry(self, key: str) -> Allotment:
+    def _entry(self, key: str) -> PrefetchedBudget:
         known = self._known.get(key)
         if known is None:
             if len(self._known) >= self._many:
                 self._forget()
-            known = self._known[key] = Allotment()
+            known = self._known[key] = PrefetchedBudget()
         return known
 
     def _forget(self) -> None:
@@ -201,7 +201,7 @@ class Allotments:
         finally:
             known.asking = False
 
-    async def _decide_all(self, known: Allotment, decide: Callable[[Waiter], None]) -> None:
+    async def _decide_all(self, known: PrefetchedBudget, decide: Callable[[Waiter], None]) -> None:
         """Those who waited when the store answered, some of them in each turn of the reactor."""
         waiting = list(known.waiting)
         for number, waiter in enumerate(waiting, 1):
@@ -214,7 +214,7 @@ class Allotments:
         self._withdraw(waiter)
         waiter.answer.errback(LimitsUnavailable())
 
-    async def _take_more(self, known: Allotment, claims: Sequence[Claim]) -> None:
+    async def _take_more(self, known: PrefetchedBudget, claims: Sequence[Claim]) -> None:
         """Ask the store for what all of them need. L{LimitsUnavailable} where it does not answer."""
         claim = claims[-1]
         if known.room > 0 and known.limit != claim.limit:  # it was taken from a budget that has been changed
@@ -230,7 +230,7 @@ class Allotments:
         known.left, known.elsewhere = max(claim.limit - advance.spent, 0), advance.elsewhere
         known.full_until = 0.0 if advance.amount == most else self._clock.seconds() + REFUSED
 
-    def _share(self, known: Allotment) -> int:
+    def _share(self, known: PrefetchedBudget) -> int:
         """What this process may have in advance without keeping it from others."""
         return min(known.limit // SHARE, known.left // LAST_SHARE)
 
@@ -288,11 +288,11 @@ class Allotments:
     def _owe_again(self, given: dict[str, int]) -> None:
         for key, amount in given.items():
             if amount < 0:
-                self._known.setdefault(key, Allotment()).room += amount
+                self._known.setdefault(key, PrefetchedBudget()).room += amount
 
     def _tell_again(self, unmeasured: dict[str, int]) -> None:
         for key, amount in unmeasured.items():
-            self._known.setdefault(key, Allotment()).unmeasured += amount
+            self._known.setdefault(key, PrefetchedBudget()).unmeasured += amount
 
     def spare(self, key: str) -> int:
         """What this process has in advance of a budget, and no request has claimed."""

@@ -20,7 +20,12 @@ class RecentUse:
     def generation(self, key: str, slot: int) -> bytes:
         """The one in which this process has used something that still counts; C{b""} where there is none."""
         known = self._windows.get(key)
-        return known[0] if known is not None and known[1].used(_middle(slot)) else b""
+        return known[0] if known is not None and self.used(key, slot) else b""
+
+    def used(self, key: str, slot: int) -> int:
+        """How much that is which still counts."""
+        known = self._windows.get(key)
+        return 0 if known is None else known[1].used(_middle(slot))
 
     def last_generation(self, key: str) -> bytes:
         """The one in which it has used something, whether that still counts or not."""

@@ -22,7 +22,7 @@ from llmproxy.background import Loop, Task
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory
 from llmproxy.limits.counters.eviction import EvictionGuard
-from llmproxy.limits.counters.fallback import closed, shared_out
+from llmproxy.limits.counters.fallback import first_closed, local_shares
 from llmproxy.limits.counters.local import SOON, fitting
 from llmproxy.limits.counters.memory import MemoryCounters
 from llmproxy.limits.counters.recent_use import RecentUse
@@ -57,7 +57,7 @@ class Ticket(NamedTuple):
     places: tuple[int, ...] = ()
 
 
-class Answer(NamedTuple):
+class RedisVerdict(NamedTuple):
     """What Redis said, by the order of the claims."""
 
     refused: int | None
@@ -185,7 +185,7 @@ class RedisCounters(MultiService):
         holder: str,
         claims: tuple[Claim, ...],
         places: tuple[int, ...],
-        answer: Answer,
+        answer: RedisVerdict,
         held: Verdict,
         budgets: tuple[int, ...],
     ) -> Ticket:
@@ -198,7 +198,7 @@ class RedisCounters(MultiService):
 
     # Asking Redis
 
-    async def _ask(self, holder: str, claims: Sequence[Claim]) -> Answer:
+    async def _ask(self, holder: str, claims: Sequence[Claim]) -> RedisVerdict:
         """Reserve, or look; what Redis has lost is put back first."""
         reply = await self._script(holder, claims, put_back=False)
         if reply[0] < 0:
@@ -211,7 +211,7 @@ class RedisCounters(MultiService):
         for claim, generation in zip(claims, generations, strict=True):
             if generation:
                 self._recent.moved(claim.key, generation)
-        return Answer(
+        return RedisVerdict(
             refused - 1 if refused else None,
             None if wait < 0 else wait / 1000,
             slot,
@@ -242,10 +242,10 @@ class RedisCounters(MultiService):
     # Alone
 
     def _alone_now(self, claims: Sequence[Claim]) -> Verdict | None:
-        place = closed(claims)
+        place = first_closed(claims)
         if place is not None:
             return Verdict(place, SOON, lost=True)
-        places, mine = shared_out(claims, self._processes)
+        places, mine = self._shares(claims)
         verdict = self.local.reserve_now(mine) if mine else Verdict()
         return None if verdict is None else _spread(claims, verdict, places)
 
@@ -253,8 +253,12 @@ class RedisCounters(MultiService):
         verdict = self._alone_now(claims)
         if verdict is not None:
             return verdict
-        places, mine = shared_out(claims, self._processes)
+        places, mine = self._shares(claims)
         return _spread(claims, await self.local.reserve(mine), places)
+
+    def _shares(self, claims: Sequence[Claim]) -> tuple[tuple[int, ...], list[Claim]]:
+        slot, recent, holders = self._slot(), self._recent, self._holders
+        return local_shares(claims, self._processes, lambda key: recent.used(key, slot) + len(holders.get(key, ())))
 
     # Settling
 
@@ -407,7 +411,7 @@ def _combined(
     claims: Sequence[Claim],
     held: Verdict,
     budgets: tuple[int, ...],
-    answer: Answer,
+    answer: RedisVerdict,
     shared: tuple[int, ...],
     ticket: Ticket | None,
 ) -> Verdict:

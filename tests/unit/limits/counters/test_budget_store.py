@@ -6,13 +6,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from llmproxy.interfaces import IBudgetStore
-from llmproxy.limits.counters.budget_store import MANY, UnsharedBudgets
+from llmproxy.limits.counters.budget_store import MANY, MemoryBudgetStore
 
 
-class UnsharedTests(SynchronousTestCase):
+class MemoryBudgetStoreTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.now = 0.0
-        self.budgets = UnsharedBudgets(lambda: self.now)
+        self.budgets = MemoryBudgetStore(lambda: self.now)
 
     def take(self, key: str, least: int, most: int, ends: float = 0.0) -> tuple[int, int]:
         advance = self.successResultOf(self.budgets.take_budget(key, least, most, 100, ends))

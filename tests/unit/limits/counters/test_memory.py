@@ -12,14 +12,14 @@ from zope.interface.verify import verifyObject
 from llmproxy import plugins
 from llmproxy.errors import LimitsUnavailable, StoreUnavailable
 from llmproxy.interfaces import IBudgetStore, ICountersFactory
-from llmproxy.limits.counters.budget_store import UnsharedBudgets
+from llmproxy.limits.counters.budget_store import MemoryBudgetStore
 from llmproxy.limits.counters.memory import MemoryCounters
 from llmproxy.limits.counters.prefetch import AHEAD
 from llmproxy.model import Advance, Claim, Verdict
 from tests.unit.limits.counters.contract import CountersContract, budget, lease, rate
 
 
-class Budgets(UnsharedBudgets):
+class Budgets(MemoryBudgetStore):
     """Counts how often it is asked; a test says when it is away, or slow."""
 
     def __init__(self, clock: Clock) -> None:
@@ -147,7 +147,7 @@ class MemoryTests(MemoryCase):
         self.assertGreater(self.budgets.spent(), 4)
         self.clock.pump([5, 5, 5])
         self.assertEqual(self.budgets.spent(), 4)
-        self.assertEqual(len(self.made._allotments), 0)
+        self.assertEqual(len(self.made._prefetch), 0)
 
     def test_what_was_overspent_is_told(self) -> None:
         self.made.startService()
@@ -203,5 +203,5 @@ class MemoryTests(MemoryCase):
         for number in range(3000):
             self.granted_now(rate(5, key=f"r{number}"), Claim(f"b{number}", "budget", 50, 1, self.clock.seconds() + 1))
             self.clock.advance(1)
-        self.assertLess(len(self.made._tally), 1100)
-        self.assertLess(len(self.made._allotments), 1100 + 3000)
+        self.assertLess(len(self.made._local), 1100)
+        self.assertLess(len(self.made._prefetch), 1100 + 3000)

@@ -10,13 +10,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.aio import deferred
 from llmproxy.errors import LimitsUnavailable
-from llmproxy.limits.counters.budget_store import UnsharedBudgets
-from llmproxy.limits.counters.prefetch import AHEAD, ASK_SECONDS, SHARE, Allotments
+from llmproxy.limits.counters.budget_store import MemoryBudgetStore
+from llmproxy.limits.counters.prefetch import AHEAD, ASK_SECONDS, SHARE, BudgetPrefetch
 from llmproxy.model import Advance, Claim, Verdict
 from tests.unit.limits.counters.contract import budget
 
 
-class SlowBudgets(UnsharedBudgets):
+class SlowBudgets(MemoryBudgetStore):
     """Counts how often it is asked, and answers when a test says so."""
 
     slow: Deferred[None] | None = None
@@ -30,11 +30,11 @@ class SlowBudgets(UnsharedBudgets):
         return await super().take_budget(key, least, most, limit, ends)
 
 
-class AllotmentsTests(SynchronousTestCase):
+class BudgetPrefetchTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.store = SlowBudgets(self.clock.seconds)
-        self.allotments = Allotments(self.store, self.clock, self.clock.seconds)
+        self.prefetch = BudgetPrefetch(self.store, self.clock, self.clock.seconds)
 
     def take_more(self, *claims: Claim) -> None:
         """Have the store asked for what requests with these claims need, and decide them without spending."""
@@ -43,10 +43,10 @@ class AllotmentsTests(SynchronousTestCase):
         def decide(claim: Claim) -> Verdict | None:
             """Nothing at first, so that the store is asked."""
             asked.append(claim)
-            return Verdict(None) if asked.count(claim) > 1 or self.allotments.room(claim) is not None else None
+            return Verdict(None) if asked.count(claim) > 1 or self.prefetch.room(claim) is not None else None
 
         for claim in claims:
-            self.successResultOf(self.allotments.wait([claim], partial(decide, claim)))
+            self.successResultOf(self.prefetch.wait([claim], partial(decide, claim)))
 
     def spent(self, claim: Claim) -> int:
         return self.successResultOf(self.store.budgets_spent([claim.key])).get(claim.key, 0)
@@ -55,41 +55,41 @@ class AllotmentsTests(SynchronousTestCase):
         """For some requests more, and never more than a small part of the whole; one request's worst in any case."""
         for limit, amount, taken in ((10**9, 10, AHEAD * 10), (1000, 10, 1000 // SHARE), (100, 90, 90)):
             claim = budget(limit, amount, key=f"k{limit}")
-            self.assertIsNone(self.allotments.room(claim))
+            self.assertIsNone(self.prefetch.room(claim))
             self.take_more(claim)
-            self.assertEqual((self.allotments.room(claim), self.spent(claim)), (taken, taken))
+            self.assertEqual((self.prefetch.room(claim), self.spent(claim)), (taken, taken))
 
     def test_a_budget_that_has_been_changed(self) -> None:
         """What was taken of the old one is given back first, so that a lowered budget is not exceeded by it."""
         self.take_more(budget(10**6, 1000))
         lowered = budget(500, 400)
-        self.assertIsNone(self.allotments.room(lowered))
+        self.assertIsNone(self.prefetch.room(lowered))
         self.take_more(lowered)
         self.assertEqual(self.spent(lowered), 400)
 
     def test_what_is_full_is_asked_about_again_after_a_moment(self) -> None:
         self.take_more(budget(100, 100))
-        self.allotments.spend(budget(100, 100))
+        self.prefetch.spend(budget(100, 100))
         self.take_more(budget(100, 1))
-        self.assertEqual(self.allotments.room(budget(100, 1)), 0)
+        self.assertEqual(self.prefetch.room(budget(100, 1)), 0)
         self.clock.advance(1)
-        self.assertIsNone(self.allotments.room(budget(100, 1)))
+        self.assertIsNone(self.prefetch.room(budget(100, 1)))
 
     def test_given_back_when_its_period_is_over(self) -> None:
         claim = Claim("day", "budget", 10**6, 10, 100.0)
         self.take_more(claim)
-        self.allotments.spend(claim)
-        self.allotments.correct(claim, 4)
+        self.prefetch.spend(claim)
+        self.prefetch.correct(claim, 4)
         self.clock.advance(100)
-        self.successResultOf(Deferred.fromCoroutine(self.allotments.give_back()))
-        self.assertEqual((self.spent(claim), len(self.allotments)), (4, 0))
+        self.successResultOf(Deferred.fromCoroutine(self.prefetch.give_back()))
+        self.assertEqual((self.spent(claim), len(self.prefetch)), (4, 0))
 
     def test_nobody_gives_back_what_is_being_asked_for(self) -> None:
         claim = budget(10**6, 10)
         self.take_more(claim)
         self.store.slow = Deferred()
         larger = claim._replace(amount=10**5)
-        waiting = self.allotments.wait([larger], lambda: None if self.allotments.room(larger) is None else Verdict(0))
+        waiting = self.prefetch.wait([larger], lambda: None if self.prefetch.room(larger) is None else Verdict(0))
         self.give_back()
         self.assertEqual(self.spent(claim), AHEAD * 10)
         slow, self.store.slow = self.store.slow, None
@@ -99,7 +99,7 @@ class AllotmentsTests(SynchronousTestCase):
         self.assertEqual(self.spent(claim), 0)
 
     def give_back(self) -> None:
-        self.successResultOf(Deferred.fromCoroutine(self.allotments.give_back(all_of_it=True)))
+        self.successResultOf(Deferred.fromCoroutine(self.prefetch.give_back(all_of_it=True)))
 
     def crowd(self, limit: int, size: int, amount: int = 10) -> list[Deferred[Verdict]]:
         """So many at once, while the store takes its time."""
@@ -107,15 +107,15 @@ class AllotmentsTests(SynchronousTestCase):
         claim = budget(limit, amount)
 
         def decide() -> Verdict | None:
-            room = self.allotments.room(claim)
+            room = self.prefetch.room(claim)
             if room is None:
                 return None
             if room < amount:
                 return Verdict(0)
-            self.allotments.spend(claim)
+            self.prefetch.spend(claim)
             return Verdict(None)
 
-        return [self.allotments.wait([claim], decide) for _ in range(size)]
+        return [self.prefetch.wait([claim], decide) for _ in range(size)]
 
     def answered(self) -> None:
         """The store answers, and the reactor has its turns."""
@@ -147,7 +147,7 @@ class AllotmentsTests(SynchronousTestCase):
             self.failureResultOf(each, LimitsUnavailable)
         self.store.slow = None
         self.take_more(budget(10**6, 10))
-        self.assertEqual(self.allotments.room(budget(10**6, 10)), AHEAD * 10)
+        self.assertEqual(self.prefetch.room(budget(10**6, 10)), AHEAD * 10)
 
     def test_one_of_a_crowd_leaves(self) -> None:
         """Nothing is taken for it, nor does it hold up those behind it."""
@@ -162,15 +162,15 @@ class AllotmentsTests(SynchronousTestCase):
         day, month = budget(1000, 10, key="day"), budget(5000, 10, key="month")
 
         def decide() -> Verdict | None:
-            return None if None in (self.allotments.room(day), self.allotments.room(month)) else Verdict(None)
+            return None if None in (self.prefetch.room(day), self.prefetch.room(month)) else Verdict(None)
 
-        self.successResultOf(self.allotments.wait([day, month], decide))
+        self.successResultOf(self.prefetch.wait([day, month], decide))
         self.assertEqual((self.spent(day), self.spent(month)), (20, 100))
 
     def test_nothing_left_and_nothing_claimed(self) -> None:
         """A budget of which nothing is left is full also for who claims nothing of it."""
         self.take_more(budget(100, 100))
-        self.allotments.spend(budget(100, 100))
-        self.assertIsNone(self.allotments.room(budget(100, 0)))
+        self.prefetch.spend(budget(100, 100))
+        self.assertIsNone(self.prefetch.room(budget(100, 0)))
         self.take_more(budget(100, 0))
-        self.assertEqual(self.allotments.room(budget(100, 0)), 0)
+        self.assertEqual(self.prefetch.room(budget(100, 0)), 0)

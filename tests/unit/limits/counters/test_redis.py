@@ -18,7 +18,7 @@ from llmproxy import plugins
 from llmproxy.config.model import Redis as RedisSettings
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import ICountersFactory
-from llmproxy.limits.counters.budget_store import UnsharedBudgets
+from llmproxy.limits.counters.budget_store import MemoryBudgetStore
 from llmproxy.limits.counters.redis import RedisCounters
 from llmproxy.model import Claim
 from llmproxy.redis import connect
@@ -47,7 +47,7 @@ class RedisCase(TestCase):
 
     async def setUp(self) -> None:
         self.prefix = os.urandom(6).hex() + ":"
-        self.budgets = UnsharedBudgets(reactor.seconds)  # type: ignore[attr-defined]
+        self.budgets = MemoryBudgetStore(reactor.seconds)  # type: ignore[attr-defined]
         self.made = await self.counters()
 
     async def counters(self, lease: float = 30.0, beat: float = 1.0) -> RedisCounters:
@@ -237,6 +237,16 @@ class LossTests(RedisCase):
             self.assertEqual(verdict.refused is None, granted, claim)
             self.assertEqual(verdict.lost, claim.on_loss == "closed")
         await self.assertFailure(self.made.used([rate(5)]), LimitsUnavailable)
+
+    async def test_what_was_used_before(self) -> None:
+        """A minute holds no more because Redis was lost in it, nor are more let in at once."""
+        for claim in (rate(5, on_loss="local-share"), lease(5, on_loss="local-share")):
+            for _ in range(3):
+                await self.made.reserve([claim])
+        await self.lost()
+        for claim in (rate(5, on_loss="local-share"), lease(5, on_loss="local-share")):
+            verdicts = [await self.made.reserve([claim]) for _ in range(4)]
+            self.assertEqual([verdict.refused for verdict in verdicts], [None, None, 0, 0])
 
     async def test_all_of_a_request(self) -> None:
         """What is open stands between what is not; it is settled in its place."""
