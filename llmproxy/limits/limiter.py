@@ -334,11 +334,12 @@ def _wanted(rule: Rule, claim: Claim, left: int, needed: Needed) -> str:
     """What it may use, what is left, and what would fit."""
     left = max(left, 0)
     bound = needed.bound
-    told = f"It may use {_amount(rule, claim.amount)}, and {_amount(rule, left)} is left."
+    rest = f"{_amount(rule, left)} {'is' if rule.unit == 'usd' else 'are'} left."
+    told = f"It may use {_amount(rule, claim.amount)}, and {rest}"
     if bound is None or not bound.maximum or not bound.output:
         return told
     parts = f" ({bound.input:,} tokens of input and {bound.output:,} of output)"
-    told = f"It may use {_amount(rule, claim.amount)}{parts}, and {_amount(rule, left)} is left."
+    told = f"It may use {_amount(rule, claim.amount)}{parts}, and {rest}"
     # Of what is claimed, as much is for output as its tokens are worth: those of the tokens, or of the money for them.
     fits = _fitting(rule, claim.amount, left, needed)
     if fits > 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -168,6 +170,46 @@ class Budgets(Limited):
         self.provider.last.send(ANSWER)
         got = reply(client.take())
         self.assert_told(got, x_ratelimit_remaining_tokens=str(5000 - MOST - 1000))
+
+
+class Refusals(Limited):
+    def test_what_was_wanted_what_is_left_and_what_would_fit(self) -> None:
+        """In dollars and in tokens; what would fit does."""
+        budgets = (
+            ({"budget_usd": (Budget(NANO // 100, "day"),)}, r"\$0\.\d+"),
+            ({"budget_tokens": (Budget(1000, "day"),)}, r"[\d,]+ tokens"),
+            ({"tokens_per_minute": 1000}, r"[\d,]+ tokens"),
+        )
+        for limits, amount in budgets:
+            self.limit(**limits)
+            body = b'{"model": "gpt-4o", "max_tokens": 5000}'
+            if "tokens_per_minute" in limits:  # a minute lets one alone through, whatever it claims
+                self.exchange(body=BODY, answer=ANSWER)
+            got = reply(self.ask(body=body).take())
+            self.assertEqual(got.status, 429)
+            message = got.json["error"]["message"]
+            wanted = (
+                rf"It may use {amount} \([\d,]+ tokens of input and 5,000 of output\), and {amount} (is|are) left\."
+            )
+            self.assertRegex(message, wanted)
+            found = re.search(r"It would fit with max_tokens up to ([\d,]+)\.", message)
+            assert found is not None, message
+            fits = int(found[1].replace(",", ""))
+            self.assertTrue(100 < fits < 1000, message)
+            got = self.exchange(body=b'{"model": "gpt-4o", "max_tokens": %d}' % fits, answer=ANSWER)
+            self.assertEqual(got.status, 200)
+
+    def test_an_agents_first_words(self) -> None:
+        """A hundred kilobytes of instructions and tools fit half a dollar a day."""
+        self.limit(budget_usd=(Budget(NANO // 2, "day"),))
+        schema = {
+            "type": "object",
+            "properties": {"path": {"type": "string", "description": "The file to read. " * 40}},
+        }
+        tools = [{"type": "function", "function": {"name": f"t{n}", "parameters": schema}} for n in range(100)]
+        body = json.dumps({"model": "gpt-4o", "max_tokens": 8000, "tools": tools, "messages": []}).encode()
+        self.assertGreater(len(body), 110_000)
+        self.assertEqual(self.exchange(body=body, answer=ANSWER).status, 200)
 
 
 class GivenBack(Limited):
