@@ -204,7 +204,7 @@ class Refusals(Limited):
         self.limit(budget_usd=(Budget(NANO // 2, "day"),))
         schema = {
             "type": "object",
-            "properties": {"path": {"type": "string", "description": "The file to read. " * 40}},
+            "properties": {"path": {"type": "string", "description": "The file to read. " * 56}},
         }
         tools = [{"type": "function", "function": {"name": f"t{n}", "parameters": schema}} for n in range(100)]
         body = json.dumps({"model": "gpt-4o", "max_tokens": 8000, "tools": tools, "messages": []}).encode()
