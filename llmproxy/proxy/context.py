@@ -8,7 +8,7 @@ from typing import Any
 from llmproxy.caching import Asking, Given
 from llmproxy.config.routes import Route
 from llmproxy.http import sniff
-from llmproxy.http.request_reader import NO_CONTENT, RequestContent, measured, read_at_once
+from llmproxy.http.request_reader import NO_CONTENT, RequestContent, measured, read_at_once, read_strictly_at_once
 from llmproxy.limits.in_flight import Share
 from llmproxy.limits.limiter import Reservation
 from llmproxy.metering.deferred import Announcement, Collection
@@ -92,9 +92,15 @@ class Exchange:
             own._wanted = self._wanted
         return own
 
-    def saw_small(self, body: bytes, wanted: Callable[[str], bool]) -> None:
-        """All of a small body that nobody has to know before it is sent."""
-        self._small, self._wanted = body, wanted
+    def saw_small(self, body: bytes, wanted: Callable[[str], bool], *, strictly: bool = False) -> None:
+        """All of a small body.
+
+        @param strictly: Whether somebody has to know for certain what it says before it is sent.
+        """
+        if strictly:
+            self._content = read_strictly_at_once(body, self.request.lines, wanted)
+        else:
+            self._small, self._wanted = body, wanted
 
     def settle(self, record: RequestRecord) -> None:
         """What was reserved is over: given back where nothing was sent, else charged with what the record says."""

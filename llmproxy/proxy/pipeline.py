@@ -285,8 +285,8 @@ class Journey:
         policed = self._policy.needs_body(grant, route, operation)
         injects = route.api.metering.include_usage == "inject" and route.path.endswith(b"/chat/completions")
         received, wanted = upload.received, self._wanted[route.api_name]
-        if received is not None and len(received) <= SMALL_BYTES and not (held or policed):
-            exchange.saw_small(received, wanted)
+        if received is not None and len(received) <= SMALL_BYTES:
+            exchange.saw_small(received, wanted, strictly=held or policed)
         elif not upload.done or received:
             exchange.reading = reading = BodyReading(RequestReader(lines, wanted), self._clock)
             if received is not None:

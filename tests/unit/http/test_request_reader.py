@@ -6,10 +6,10 @@ from time import process_time
 from unittest import TestCase
 
 from backports import zstd
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmproxy.http.request_reader import RequestReader, read_at_once
+from llmproxy.http.request_reader import RequestReader, read_at_once, read_strictly_at_once
 from tests.reading import everything, read
 
 BODY = json.dumps({"messages": [{"role": "user", "content": "hello " * 20_000}], "model": "m", "n": 2}).encode()
@@ -95,6 +95,24 @@ class AtOnce(TestCase):
     def test_the_same(self) -> None:
         for body in (BODY, b"a=b", b"", b'{"model":', b"\xef\xbb\xbf{}"):
             self.assertEqual(dict(read_at_once(body, [], WANTED).members), dict(read(body, [], 0, WANTED).members))
+
+    @given(
+        st.text('{}[]":,\\1ae-.u0n ', max_size=60).map(str.encode) | st.binary(max_size=40),
+        st.sampled_from([FORM, [], [b"Content-Encoding: gzip"]]),
+    )
+    @example(b'{"a":1,"a":2}', [])
+    @example(b'{"a":{"b":1,"b":2}}', [])
+    @example(b'{"a":NaN}', [])
+    @example(b'{"a":"\\ud800"}', [])
+    @example(b'{"a":1}x', [])
+    def test_strictly(self, body: bytes, lines: list[bytes]) -> None:
+        """Whichever way it is read."""
+        for start in (b"", b'{"model":"m",', b'{"a":['):
+            once, slow = read_strictly_at_once(start + body, lines, everything), read(start + body, lines)
+            self.assertEqual(once._replace(text=slow.text), slow)
+
+    def test_the_measure_is_the_same(self) -> None:
+        self.assertEqual(read_strictly_at_once(BODY, [], WANTED).text.words, read(BODY, [], 0, WANTED).text.words)
 
 
 class Bombs(TestCase):
