@@ -201,8 +201,8 @@ def build(
     output = logs.observer(settings.logging, stream, redactor)
     run = random(8).hex() if settings.ledger.enabled else ""
     store = Store(
-        reactor,
         settings.store.url,
+        reactor,
         run=run,
         sealer=sealing.Sealer(sealing.derive(encryption.value, "provider keys")),
         hasher=sealing.TokenHasher(sealing.derive(encryption.value, "tokens")),

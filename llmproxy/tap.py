@@ -9,11 +9,12 @@ from time import time
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
+from twisted.logger import Logger
 from twisted.python.usage import Options as TwistedOptions
 
 from llmproxy.app import build
 from llmproxy.config import check
-from llmproxy.config.load import SettingsError, load
+from llmproxy.config.load import SettingsError, load, misspelt
 from llmproxy.last_resort import end_within
 from llmproxy.monotonic import keep_steady
 from llmproxy.observability.log_stream import QueuedStream, patient
@@ -21,6 +22,8 @@ from llmproxy.start_failures import check_files, sentence
 from llmproxy.store.refusals import BadAddress
 from llmproxy.twistd_options import AlreadyRunning, Birth, mind_pid_file
 from llmproxy.wire.descriptors import raise_soft_limit
+
+_log = Logger()
 
 EX_CONFIG = 78  # sysexits.h: something is wrong with the settings
 
@@ -90,6 +93,8 @@ def makeService(options: Options) -> IService:
             reactor.addSystemEventTrigger("after", "shutdown", output.drain)
         daemon.end_within = end_within
         daemon.birth = Birth(options.twistd)
+        for warning in misspelt(options["config"], os.environ):
+            _log.warn("{warning}", warning=warning)
         return daemon
     except SettingsError as e:
         print(e, file=sys.stderr)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmproxy.config.given import shown
-from llmproxy.config.load import NOTHING, load
+from llmproxy.config.load import NOTHING, load, misspelt
 from llmproxy.config.model import Settings
 from llmproxy.config.problems import SettingsError
 
@@ -16,7 +16,8 @@ EX_CONFIG = 78  # sysexits.h
 def report(path: str, environ: Mapping[str, str], overrides: Mapping[str, Any] = NOTHING) -> tuple[int, str]:
     """The exit code and what to print: 0 and a summary, or 78 and everything that is wrong."""
     try:
-        return 0, summary(path, load(path, environ, overrides))
+        found = summary(path, load(path, environ, overrides))
+        return 0, "\n".join([found, *(f"Warning: {each}" for each in misspelt(path, environ))])
     except SettingsError as e:
         count = len(e.problems)
         return EX_CONFIG, f"{e}\n{count} problem{'s' if count > 1 else ''} in the settings."

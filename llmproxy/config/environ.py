@@ -8,6 +8,7 @@ from typing import get_origin
 from llmproxy.config.fields import Leaf, leaves
 from llmproxy.config.given import Given
 from llmproxy.config.problems import Path, Place, Problem, SettingsError
+from llmproxy.config.values import meant
 
 PREFIX = "LLMPROXY_"
 # Names that other proxies of this kind use; ours stand above them.
@@ -18,6 +19,7 @@ ALIASES: Mapping[str, Path] = {
     "REDIS_CACHE_KEY_PREFIX": ("redis", "key_prefix"),
 }
 SECRETS = ("MANAGEMENT_TOKEN", "ENCRYPTION_KEY")
+_ELSEWHERE = ("LLMPROXY_URL", "LLMPROXY_TOKEN")  # of the command line, and of clients as the manual has them
 
 
 def variable(leaf: Leaf) -> str | None:
@@ -33,6 +35,20 @@ def settings(environ: Mapping[str, str]) -> Iterator[tuple[Path, Given, Place]]:
     for name, path in {**ALIASES, **ours}.items():
         if environ.get(name):
             yield path, Given(environ[name]), Place(name)
+
+
+def misspelt(environ: Mapping[str, str], mentioned: str = "") -> list[str]:
+    """What to say of variables that look like ours and set nothing, a sentence each.
+
+    @param mentioned: The settings file's text: what stands there as C{${NAME}} is used.
+    """
+    secrets = [PREFIX + name + end for name in SECRETS for end in ("", "_FILE")]
+    known = [*(name for leaf in leaves() if (name := variable(leaf))), *secrets, *_ELSEWHERE]
+    return [
+        f"The variable {name} sets nothing{meant(name, known, upper=True)}."
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and name not in known and f"${{{name}" not in mentioned
+    ]
 
 
 def secret(environ: Mapping[str, str], name: str, read: Callable[[str], tuple[int, str]]) -> str | None:

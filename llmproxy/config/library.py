@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmproxy.config.model import Api, Cache, Connection, Logging, Provider, Redis, Server, Settings, Timeouts
+from llmproxy.config.model import Api, Cache, Connection, Provider, Redis, Server, Settings, Timeouts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +40,6 @@ class ProxyConfig:
     redis_cache_url: str = ""
     redis_cache_key_prefix: str = "llmproxy:"
     enforce_project_active: bool = True
-    log_level: str = "info"
-    log_format: str = "json"
 
     def settings(self) -> Settings:
         """The same as a settings file would say it, with one API named C{default}.
@@ -73,5 +71,4 @@ class ProxyConfig:
             server=Server(max_request_bytes=self.max_request_bytes, enforce_project_active=self.enforce_project_active),
             cache=Cache(enabled=self.http_cache_enabled, backend="redis" if self.redis_cache_url else "memory"),
             redis=Redis(url=self.redis_cache_url or "redis://localhost:6379/0", key_prefix=self.redis_cache_key_prefix),
-            logging=Logging.model_validate({"level": self.log_level, "format": self.log_format}),
         )

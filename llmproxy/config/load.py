@@ -19,7 +19,7 @@ from llmproxy.config.given import Given
 from llmproxy.config.model import Settings, wrong_default
 from llmproxy.config.problems import Path, Place, Problem, SettingsError
 
-__all__ = ["Problem", "SettingsError", "load", "parse", "read_private"]
+__all__ = ["Problem", "SettingsError", "load", "misspelt", "parse", "read_private"]
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 COMMAND_LINE = Place("command line")
@@ -41,6 +41,12 @@ def load(path: str, environ: Mapping[str, str], overrides: Mapping[str, Any] = N
     if len(data) > _LARGEST:
         raise SettingsError([Problem(path, 0, 0, "", "is too large for a settings file")])
     return parse(_text(data, path), path, environ, overrides)
+
+
+def misspelt(path: str, environ: Mapping[str, str]) -> list[str]:
+    """What to warn of in the environment, beside the settings file at C{path}, a sentence each."""
+    with open(path, "rb") as file:
+        return environment.misspelt(environ, _text(file.read(_LARGEST), path))
 
 
 def parse(text: str, file: str, environ: Mapping[str, str], overrides: Mapping[str, Any] = NOTHING) -> Settings:

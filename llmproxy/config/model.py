@@ -133,8 +133,8 @@ class Retries(Section):
 
     attempts: Whole = Field(default=1, ge=1, le=10)
     """How often a request is sent in all; 1 means never again."""
-    on: Annotated[tuple[Literal["connect"], ...], Items] = ("connect",)
-    """After which failures: `connect`, when nothing of the request has been sent."""
+    on: Annotated[tuple[Literal["connect"], ...], Items, Field(min_length=1)] = ("connect",)
+    """After which failures: only `connect`, when nothing of the request has been sent: all else may be billed twice."""
 
 
 class ApiCache(Section):
@@ -252,7 +252,7 @@ class Server(Section):
     """Twisted server endpoints, such as `tcp:8080` (all interfaces), `unix:/run/llmproxy.sock:mode=660`,
     `ssl:8443:privateKey=…:certKey=…`, `tls:/etc/llmproxy/certificates:8443` (a folder of PEM files, one for each name),
     `systemd:domain=INET:index=0`."""
-    workers: Whole = Field(default=1, ge=1, le=1024)
+    workers: Whole = Field(default=1, ge=1, le=1)
     """Processes that share the work. Only 1 so far: start further daemons on the same store instead."""
     max_head_bytes: Size = 64 * 1024
     """The longest head of a request. Beyond it 431."""
@@ -300,7 +300,7 @@ class Store(Section):
     """Where projects and tokens are kept."""
 
     url: Annotated[str, BeforeValidator(addresses.store_url)] = "sqlite:///data/llmproxy.db"
-    """The database: `sqlite:///path` (relative to the working directory), `postgresql+psycopg://…`, `mysql+pymysql://…`."""
+    """The database: `sqlite:///path` (relative to the working directory), `postgresql+psycopg://…`."""
     token_cache_ttl: Duration = 5.0
     """How long a worker remembers a token. A change made elsewhere counts within a second; while the store does not
     answer, what is remembered is used for 5 seconds at most."""
@@ -475,8 +475,6 @@ class Audit(Section):
 
     file: Text = "data/audit.jsonl"
     """The file that gets a JSON line for each; empty for none."""
-    store: Flag = True
-    """Whether they are kept in the database too. Of no effect yet."""
 
 
 class Logging(Section):

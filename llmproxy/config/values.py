@@ -16,9 +16,12 @@ _FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0":
 _GREATEST = 2**53  # what JSON and YAML readers of every kind agree on
 
 
-def meant(word: str, words: Iterable[str]) -> str:
-    """The end of a message: the word nearest to C{word}, if one is near."""
-    near = get_close_matches(word[:60].lower(), list(words), 1, 0.6)
+def meant(word: str, words: Iterable[str], upper: bool = False) -> str:
+    """The end of a message: the word nearest to C{word}, if one is near.
+
+    @param upper: Whether the words are in capitals; else they are in small letters.
+    """
+    near = get_close_matches(word[:60].upper() if upper else word[:60].lower(), list(words), 1, 0.6)
     return f" (did you mean {near[0]}?)" if near else ""
 
 

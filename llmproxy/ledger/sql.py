@@ -306,13 +306,11 @@ def _summed(lines: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 def _add(connection: Connection, sums: Sequence[tuple[Any, ...]]) -> None:
-    _write(connection, _INTO_USAGE, len(KEYS) + len(SUMS), sums, adding(connection.dialect.name))
+    _write(connection, _INTO_USAGE, len(KEYS) + len(SUMS), sums, adding())
 
 
-def adding(backend: str) -> str:
-    """What follows the values where they are to be added to a row that is there; databases differ in that."""
-    if backend == "mysql":
-        return "ON DUPLICATE KEY UPDATE " + ", ".join(f"{name} = {name} + VALUES({name})" for name in SUMS)
+def adding() -> str:
+    """What follows the values where they are to be added to a row that is there, for SQLite and PostgreSQL alike."""
     added = ", ".join(f"{name} = {usage.name}.{name} + excluded.{name}" for name in SUMS)
     return f"ON CONFLICT ({', '.join(KEYS)}) DO UPDATE SET {added}"
 
@@ -349,7 +347,7 @@ def _groups(connection: Connection, question: Question) -> int:
 
 
 def _shown(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """PostgreSQL and MySQL sum up integers as decimals."""
+    """PostgreSQL sums up integers as decimals."""
     return {
         name: value if isinstance(value, str) else float(value) if name == "cost_usd" else int(value)
         for name, value in row.items()

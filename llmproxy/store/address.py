@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import mkdtemp
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -14,7 +15,6 @@ _DRIVERS = {
     "sqlite": "sqlite+pysqlite",
     "postgresql": "postgresql+psycopg",
     "postgres": "postgresql+psycopg",
-    "mysql": "mysql+pymysql",
 }
 
 
@@ -27,11 +27,25 @@ def exact(url: str) -> URL:
         raise BadAddress("store.url is not a database URL (try sqlite:///data/llmproxy.db).") from None
     driver = _DRIVERS.get(parsed.get_backend_name())
     if driver is None or ("+" in parsed.drivername and parsed.drivername != driver):
-        raise BadAddress(
-            f"store.url: {parsed.drivername} is not supported (sqlite, postgresql+psycopg or mysql+pymysql are)."
-        )
+        raise BadAddress(f"store.url: {parsed.drivername} is not supported (sqlite and postgresql+psycopg are).")
     parsed = parsed.set(drivername=driver)
     return _absolute(parsed) if driver == _DRIVERS["sqlite"] else parsed
+
+
+def is_memory(url: str) -> bool:
+    """Whether it names SQLite's database in memory, which ends with whoever opened it."""
+    return url in (":memory:", "sqlite://", "sqlite:///:memory:")
+
+
+def in_memory() -> tuple[str, Path]:
+    """A new database that nobody else knows, and its folder, which whoever asked for it removes.
+
+    It is a file where the system keeps files in memory, or in its folder for temporary ones: the threads of a store
+    cannot share what SQLite itself keeps in memory without waiting for each other.
+    """
+    shared = "/dev/shm"
+    folder = Path(mkdtemp(prefix="llmproxy-", dir=shared if os.access(shared, os.W_OK) else None))
+    return f"sqlite:///{folder}/llmproxy.db", folder
 
 
 def _absolute(url: URL) -> URL:

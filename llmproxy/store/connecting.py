@@ -79,9 +79,8 @@ def _engine(url: URL, timeout: float, arguments: dict[str, Any], foreign_keys: b
     try:
         engine = create_engine(url, connect_args=arguments, hide_parameters=True, **more)
     except ImportError as e:
-        extra = "postgres" if url.get_backend_name() == "postgresql" else "mysql"
         driver = e.name or url.get_driver_name()
-        raise BadAddress(f"store.url needs the module {driver}. Run: pip install 'llmproxy[{extra}]'") from e
+        raise BadAddress(f"store.url needs the module {driver}. Run: pip install 'llmproxy[postgres]'") from e
     if url.get_backend_name() == "sqlite":
         _prepare_sqlite(engine, foreign_keys)
     return engine
@@ -92,18 +91,13 @@ def _arguments(url: URL, timeout: float, *, bounded: bool) -> dict[str, Any]:
     backend, seconds = url.get_backend_name(), max(1, round(timeout))
     if backend == "sqlite":
         return {"timeout": _BUSY_TIMEOUT}
-    if backend == "mysql":
-        wanted: dict[str, Any] = {"connect_timeout": seconds}
-        if bounded:
-            wanted |= {"read_timeout": seconds, "write_timeout": seconds}
-    else:
-        wanted = {
-            "connect_timeout": max(2, seconds),
-            "tcp_user_timeout": seconds * 1000,
-            "application_name": "llmproxy",
-        }
-        if bounded:
-            wanted["options"] = f"-c statement_timeout={seconds * 1000}"
+    wanted: dict[str, Any] = {
+        "connect_timeout": max(2, seconds),
+        "tcp_user_timeout": seconds * 1000,
+        "application_name": "llmproxy",
+    }
+    if bounded:
+        wanted["options"] = f"-c statement_timeout={seconds * 1000}"
     return {name: value for name, value in wanted.items() if name not in url.query}
 
 

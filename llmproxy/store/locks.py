@@ -52,9 +52,8 @@ def _taken(opened: int) -> bool:
 
 
 def server_lock(connection: Connection, wait: float) -> None:
-    """Take a database server's own lock until this transaction (MySQL: this connection) ends."""
-    backend = connection.dialect.name
-    if backend == "postgresql":
+    """Take a database server's own lock until this transaction ends."""
+    if connection.dialect.name == "postgresql":
         connection.execute(text(f"SET LOCAL lock_timeout = {int(wait * 1000)}"))
         try:
             connection.execute(text("SELECT pg_advisory_xact_lock(:name)"), {"name": _ADVISORY})
@@ -63,5 +62,3 @@ def server_lock(connection: Connection, wait: float) -> None:
                 raise
             raise Busy(_BUSY.format(wait)) from e
         connection.execute(text("SET LOCAL lock_timeout = 0"))
-    elif backend == "mysql" and connection.scalar(text(f"SELECT GET_LOCK('llmproxy', {int(wait)})")) != 1:
-        raise Busy(_BUSY.format(wait))

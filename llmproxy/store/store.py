@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from shutil import rmtree
 from threading import Lock, get_ident
+from time import time
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -21,7 +25,7 @@ from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, IToken
 from llmproxy.model import Advance, Changes, Grant, Page, PageRequest, Project, Token
 from llmproxy.sealing import RandomBytes, Sealer, TokenHasher, new_token, well_formed
 from llmproxy.store import budgets, canary, changes, connecting, health, projects, tokens
-from llmproxy.store.address import exact, file_of
+from llmproxy.store.address import exact, file_of, in_memory, is_memory
 from llmproxy.store.export import Export
 from llmproxy.store.failures import translated, unavailable
 from llmproxy.store.lanes import EXPORTS, Lanes
@@ -41,7 +45,10 @@ _log = Logger()
 class Store:
     """Keeps projects and tokens in SQLite, or in a database server.
 
-    @param reactor: Provides L{IReactorTime} and L{IReactorFromThreads}.
+    @param url: As C{store.url} of the settings; or C{:memory:}, for as long as this object is there.
+    @param sealer: Seals provider keys; C{hasher}: hashes tokens. Only what is in memory can do without: their keys are
+        then made for it.
+    @param reactor: Twisted's global one if left out. Provides L{IReactorTime} and L{IReactorFromThreads}.
     @param now: Seconds since the epoch.
     @param run: The name of this process's journal, by which what it has of budgets in advance is known; C{""} where it
         has none.
@@ -52,22 +59,30 @@ class Store:
 
     def __init__(
         self,
-        reactor: Any,
         url: str,
+        reactor: Any = None,
         *,
-        sealer: Sealer,
-        hasher: TokenHasher,
-        random: RandomBytes,
-        now: Callable[[], float],
+        sealer: Sealer | None = None,
+        hasher: TokenHasher | None = None,
+        random: RandomBytes = os.urandom,
+        now: Callable[[], float] = time,
         run: str = "",
         timeout: float = 5.0,
         threads: int = 4,
         waiting: int = 1000,
     ) -> None:
+        if reactor is None:
+            from twisted.internet import reactor
+        self._forget: Callable[[], object] = lambda: None
+        if is_memory(url):
+            url, folder = in_memory()
+            self._forget = weakref.finalize(self, rmtree, folder, ignore_errors=True)
+        elif sealer is None or hasher is None:
+            raise ValueError("A store that outlives its process needs a sealer and a hasher whose keys are kept.")
         self._reactor = reactor
         self._url = exact(url)
-        self._sealer = sealer
-        self._hasher = hasher
+        self._sealer = sealer or Sealer(random(32))
+        self._hasher = hasher or TokenHasher(random(32))
         self._random = random
         self._now = now
         self._run = run
@@ -115,6 +130,7 @@ class Store:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.dispose()
+        self._forget()
 
     @deferred
     async def ping(self) -> None:

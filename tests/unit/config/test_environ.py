@@ -41,6 +41,29 @@ class Variables(TestCase):
         )
 
 
+class Misspelt(TestCase):
+    def test_what_sets_nothing(self) -> None:
+        """Is said with what was meant; what the file uses, and what others read, is none of it."""
+        environ = {
+            "LLMPROXY_STORE_ULR": "x",
+            "LLMPROXY_MANAGEMENT_TOKE": "secret",
+            "LLMPROXY_AZURE": "x",
+            "LLMPROXY_MINE": "x",
+            "LLMPROXY_STORE_URL": "x",
+            "LLMPROXY_ENCRYPTION_KEY_FILE": "x",
+            "LLMPROXY_URL": "x",
+            "OTHER": "x",
+        }
+        said = environment.misspelt(environ, "base_url: https://${LLMPROXY_AZURE}.example and ${LLMPROXY_MINE:-x}")
+        self.assertEqual(
+            said,
+            [
+                "The variable LLMPROXY_MANAGEMENT_TOKE sets nothing (did you mean LLMPROXY_MANAGEMENT_TOKEN?).",
+                "The variable LLMPROXY_STORE_ULR sets nothing (did you mean LLMPROXY_STORE_URL?).",
+            ],
+        )
+
+
 class Secrets(TestCase):
     def secret(self, environ: Mapping[str, str], mode: int = 0o100600, text: str = "from file\n") -> str | None:
         def read(path: str) -> tuple[int, str]:

@@ -30,8 +30,6 @@ class Library(TestCase):
             "provider": "anthropic",
             "redis_cache_url": "redis://redis:6379/1",
             "redis_cache_key_prefix": "mine:",
-            "log_level": "debug",
-            "log_format": "console",
         }
         usual = ProxyConfig(**WHERE).settings()
         for field in dataclasses.fields(ProxyConfig):
@@ -64,7 +62,6 @@ class Library(TestCase):
             ({"allowed_endpoints": ["v1"]}, "allowed_endpoints"),
             ({"allowed_methods": ["FETCH"]}, "allowed_methods"),
             ({"request_timeout": -1}, "request"),
-            ({"log_level": "loud"}, "level"),
             ({"provider": "openapi"}, "provider"),
         ]
         for wrong, said in cases:

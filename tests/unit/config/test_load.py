@@ -111,16 +111,18 @@ events:
 
     def test_variables_in_the_file(self) -> None:
         """They become what the setting wants."""
-        text = ONE + "server: {workers: '${N}', debug_headers: '${B}'}\nredis:\n  key_prefix: ${N}\n"
+        text = ONE + "server: {max_connections: '${N}', debug_headers: '${B}'}\nredis:\n  key_prefix: ${N}\n"
         found = read(text, {"N": "3", "B": "false"})
-        self.assertEqual((found.server.workers, found.server.debug_headers, found.redis.key_prefix), (3, False, "3"))
+        self.assertEqual(
+            (found.server.max_connections, found.server.debug_headers, found.redis.key_prefix), (3, False, "3")
+        )
 
 
 class Above(TestCase):
     def test_the_environment_is_above_the_file(self) -> None:
         """Any scalar outside the APIs, and lists with commas."""
         found = read(
-            ONE + "store: {url: 'sqlite:///a'}\nserver: {workers: 2}\n",
+            ONE + "store: {url: 'sqlite:///a'}\nserver: {max_connections: 2}\n",
             {
                 "LLMPROXY_STORE_URL": "sqlite:///b",
                 "LLMPROXY_SERVER_LISTEN": "tcp:1, unix:/x",
@@ -128,12 +130,12 @@ class Above(TestCase):
                 "LLMPROXY_LOGGING_LEVEL": "debug",
                 "LLMPROXY_LOGGING_ACCESS": "off",
                 "LLMPROXY_STATE_DIR": "/var/lib/x",
-                "LLMPROXY_SERVER_WORKERS": "",
+                "LLMPROXY_SERVER_MAX_CONNECTIONS": "",
             },
         )
         self.assertEqual(found.store.url, "sqlite:///b")
         self.assertEqual(found.server.listen, ("tcp:1", "unix:/x"))
-        self.assertEqual((found.server.drain_timeout, found.server.workers), (5.0, 2))
+        self.assertEqual((found.server.drain_timeout, found.server.max_connections), (5.0, 2))
         self.assertEqual((found.logging.level, found.logging.access, found.state_dir), ("debug", False, "/var/lib/x"))
 
     def test_names_of_other_proxies(self) -> None:
@@ -153,14 +155,16 @@ class Above(TestCase):
     def test_flags_are_above_the_environment(self) -> None:
         """A flag that was not given is C{None}."""
         environ = {"LLMPROXY_SERVER_LISTEN": "tcp:1", "LLMPROXY_LOGGING_LEVEL": "warn"}
-        found = read(ONE, environ, server__listen=["tcp:2"], logging__level=None, server__workers="4")
-        self.assertEqual((found.server.listen, found.logging.level, found.server.workers), (("tcp:2",), "warn", 4))
+        found = read(ONE, environ, server__listen=["tcp:2"], logging__level=None, server__max_connections="4")
+        self.assertEqual(
+            (found.server.listen, found.logging.level, found.server.max_connections), (("tcp:2",), "warn", 4)
+        )
 
     def test_a_wrong_variable_is_named(self) -> None:
         """The file is not to blame, and says nothing of it any more."""
         self.assertEqual(
-            wrong(ONE + "server: {workers: no}\n", {"LLMPROXY_SERVER_WORKERS": "two"}),
-            ['LLMPROXY_SERVER_WORKERS: server.workers: "two" is not a whole number'],
+            wrong(ONE + "server: {max_connections: no}\n", {"LLMPROXY_SERVER_MAX_CONNECTIONS": "two"}),
+            ['LLMPROXY_SERVER_MAX_CONNECTIONS: server.max_connections: "two" is not a whole number'],
         )
         self.assertEqual(
             wrong(ONE, server__listen=["tcp:1", "2"]),
@@ -170,7 +174,7 @@ class Above(TestCase):
     def test_what_is_laid_over_a_wrong_section(self) -> None:
         """The section is what is wrong."""
         self.assertEqual(
-            wrong(ONE + "server: [x]\n", {"LLMPROXY_SERVER_WORKERS": "2"}),
+            wrong(ONE + "server: [x]\n", {"LLMPROXY_SERVER_MAX_CONNECTIONS": "2"}),
             ["etc/apis.yaml:5:1: server: is a list, not a mapping of settings"],
         )
 
@@ -217,7 +221,7 @@ apis:
     base_url: ${BASE}
   metrics: {base_url: "https://x", allowed_endpoints: [/x], base_url: "https://y"}
   empty:
-server: {listen: [8080], workers: "2", max_head_bytes: big, debug_headers: "yes"}
+server: {listen: [8080], max_connections: "2", max_head_bytes: big, debug_headers: "yes"}
 store: {url: data.db}
 redis: {url: "http://:hunter2@x"}
 logging: {level: warning}
@@ -261,9 +265,9 @@ listen: tcp:1
                 f"{at}:21:61: apis.metrics.base_url: stands here twice (first in line 21)",
                 f"{at}:22:3: apis.empty: is empty",
                 f'{at}:23:19: server.listen[0]: "8080" is not an endpoint (try tcp:8080)',
-                f'{at}:23:26: server.workers: "2" is not a whole number',
-                f'{at}:23:40: server.max_head_bytes: "big" is not a size (try 64KiB)',
-                f'{at}:23:61: server.debug_headers: "yes" is neither true nor false',
+                f'{at}:23:26: server.max_connections: "2" is not a whole number',
+                f'{at}:23:48: server.max_head_bytes: "big" is not a size (try 64KiB)',
+                f'{at}:23:69: server.debug_headers: "yes" is neither true nor false',
                 f'{at}:24:9: store.url: "data.db" is not a database URL (try sqlite:///data/llmproxy.db)',
                 f'{at}:25:9: redis.url: "http://***@x" is not a Redis URL: '
                 "it must begin with redis://, rediss:// or unix:// (try redis://localhost:6379/0)",
@@ -406,7 +410,7 @@ SETTINGS = st.fixed_dictionaries(
         "events": st.fixed_dictionaries(
             {"sinks": st.lists(OPTIONS.map(lambda options: {**options, "type": "file"}), max_size=2)}
         ),
-        "audit": st.fixed_dictionaries({"file": TEXTS, "store": st.booleans()}),
+        "audit": st.fixed_dictionaries({"file": TEXTS}),
         "state_dir": TEXTS.filter(str.strip),
     },
 )

@@ -47,7 +47,7 @@ class Schema(TestCase):
             ({"apis": {"x": {**API, "provider": "opnai"}}}, "$.apis.x.provider"),
             ({"apis": {"x": {**API, "allowed_methods": ["get"]}}}, "$.apis.x.allowed_methods[0]"),
             ({"apis": {"x": {**API, "base_url": "ftp://x"}}}, "$.apis.x.base_url"),
-            ({"apis": {"x": API}, "server": {"workers": 0}}, "$.server.workers"),
+            ({"apis": {"x": API}, "server": {"max_connections": 0}}, "$.server.max_connections"),
             ({"apis": {"x": API}, "server": {"max_head_bytes": "big"}}, "$.server.max_head_bytes"),
             ({"apis": {"x": API}, "cache": {"enabled": "yes"}}, "$.cache.enabled"),
         ):
@@ -56,6 +56,11 @@ class Schema(TestCase):
     def test_ways_to_say_it(self) -> None:
         """Units, zeros and variables are all right."""
         api = {**API, "timeouts": {"idle": "1m30s", "request": 0, "connect": "${T}"}, "base_url": "${BASE}"}
-        server = {"workers": "${N:-2}", "max_head_bytes": 5, "max_request_bytes": "1 MiB", "debug_headers": "${D}"}
+        server = {
+            "max_connections": "${N:-2}",
+            "max_head_bytes": 5,
+            "max_request_bytes": "1 MiB",
+            "debug_headers": "${D}",
+        }
         sinks = [{"type": "mine", "anything": {"at": "all"}}]
         self.assertEqual(self.faults({"apis": {"x": api}, "server": server, "events": {"sinks": sinks}}), [])

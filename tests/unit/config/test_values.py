@@ -207,7 +207,7 @@ class Addresses(Checked):
 
     def test_databases(self) -> None:
         """A scheme at least; the rest is the driver's."""
-        self.assertEqual(addresses.store_url("mysql+pymysql://h/d"), "mysql+pymysql://h/d")
+        self.assertEqual(addresses.store_url("postgresql+psycopg://h/d"), "postgresql+psycopg://h/d")
         self.refused(addresses.store_url, "", "data/x.db", "sqlite:x", 1)
         self.assertEqual(addresses.redis_url("rediss://:pw@h:1/2"), "rediss://:pw@h:1/2")
         self.refused(addresses.redis_url, "", "localhost:6379", "http://h", "redis://", "redis://h:x", "redis://a b")

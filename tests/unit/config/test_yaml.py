@@ -115,7 +115,7 @@ class Problems(TestCase):
 
     def test_a_variable_within_braces(self) -> None:
         """Its own braces would end the mapping; that is not easy to see."""
-        (problem,) = problems("server: {workers: ${N}, x: 1}")
+        (problem,) = problems("server: {max_connections: ${N}, x: 1}")
         self.assertIn('write "${NAME}" in quotes', problem)
 
     def test_explosions(self) -> None:

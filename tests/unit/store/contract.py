@@ -55,7 +55,7 @@ def new_store(url: str, now: Callable[[], float], master: str = MASTER, **more: 
         "timeout": 30.0,
         **more,
     }
-    return Store(given.pop("reactor", reactor), url, now=now, **given)
+    return Store(url, given.pop("reactor", reactor), now=now, **given)
 
 
 class ContractCase:
