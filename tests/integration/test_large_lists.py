@@ -140,6 +140,19 @@ def export(stack: Stack, query: str) -> tuple[HTTPConnection, HTTPResponse]:
     return connection, connection.getresponse()
 
 
+def small_export(stack: Stack) -> None:
+    """One row comes; the place of the export before may take a moment to be free once its last byte has come."""
+
+    def comes() -> bool:
+        connection, answer = export(stack, "group_by=project&format=csv")
+        rows = answer.read().count(b"\n")
+        connection.close()
+        assert (answer.status, rows) in ((200, 2), (503, 0))
+        return answer.status == 200
+
+    eventually(comes)
+
+
 def test_all_of_a_csv_of_many_rows(grown: Stack) -> None:
     """All rows come, in bounded memory, while others are served."""
     begun = time.monotonic()
@@ -170,15 +183,10 @@ def test_a_client_that_does_not_read_its_csv(grown: Stack) -> None:
         other, whole = export(grown, "group_by=token&format=csv&to=2026-11-01")
         assert whole.read().count(b"\n") == TOKENS + 1
         other.close()
-        others = [export(grown, "group_by=project&format=csv") for _ in range(1)]
-        for connection, each in others:
-            assert (each.status, each.read().count(b"\n")) == (200, 2)
-            connection.close()
+        small_export(grown)
         sleeper.close()
         answer.close()
     assert memory.more < 60
     eventually(lambda: grown.manage("GET", "/manage/projects")["total"] == 1)
     for _ in range(5):  # had the sleeper kept its place, the second of these would be refused
-        connection, each = export(grown, "group_by=project&format=csv")
-        assert (each.status, each.read().count(b"\n")) == (200, 2)
-        connection.close()
+        small_export(grown)

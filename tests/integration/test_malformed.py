@@ -340,7 +340,7 @@ def test_a_request_that_is_refused_leaves_the_connection_as_it_was(stack: Stack)
         assert f"X-LLMProxy-Error: {code}".encode() in answer, (name, answer)
         assert json.loads(answer.rpartition(b"\r\n\r\n")[2])["status"] == "ok", name
         assert (line["status"], line["error"], line["outcome"]) == (status, code, "refused"), name
-    assert b"\r\nAllow: GET, POST" in asked.answers["method"]
+    assert b"\r\nAllow: GET, HEAD, POST" in asked.answers["method"]
     assert "Traceback" not in asked.log
 
 
