@@ -75,6 +75,7 @@ from llmproxy.proxy.pipeline import Journey
 from llmproxy.proxy.policy import Policy
 from llmproxy.redis import Redis, connect
 from llmproxy.store.address import exact
+from llmproxy.store.canary import refuse_new_key
 from llmproxy.store.secrets import Secret, load_or_make
 from llmproxy.store.store import Store
 from llmproxy.upstream.upstreams import ProviderKeys, Upstreams
@@ -186,14 +187,22 @@ def build(
     random: Callable[[int], bytes] = os.urandom,
     stream: TextIO = sys.stdout,
 ) -> Daemon:
-    """Make the daemon. Nothing listens and no database is touched until it is started.
+    """Make the daemon. Nothing listens until it is started, and no database is touched, except that one is asked
+    whether it has been used where there is no encryption key yet.
 
     @raise ValueError: where the settings name a plugin that nobody provides, or one that refuses its own settings.
     @raise llmproxy.store.refusals.CannotStart: where a secret's file is readable by others, or the store's URL is none.
     """
-    encryption, management = (
-        load_or_make(settings.state_dir, secret(environ, name, read_private), file, random)
-        for name, file in (("ENCRYPTION_KEY", "encryption-key"), ("MANAGEMENT_TOKEN", "management-token"))
+    # A database that needs a key which is lost is not to be given a new one.
+    encryption = load_or_make(
+        settings.state_dir,
+        secret(environ, "ENCRYPTION_KEY", read_private),
+        "encryption-key",
+        random,
+        partial(refuse_new_key, url=settings.store.url),
+    )
+    management = load_or_make(
+        settings.state_dir, secret(environ, "MANAGEMENT_TOKEN", read_private), "management-token", random
     )
     servers = [url for url in (settings.redis.url, settings.cache.redis_url, settings.limits.redis_url) if url]
     passwords = [*(parse(url).password for url in servers), exact(settings.store.url).password or ""]
@@ -222,7 +231,8 @@ def build(
         journaled=settings.ledger.enabled,
     )
     audit = _audit(settings, reactor, redactor)
-    bus = MemoryBus(_sinks(settings, reactor), reactor, queue_size=settings.events.queue_size, scrub=redactor.record)
+    sinks = _sinks(settings, reactor)
+    bus = MemoryBus(sinks, reactor, queue_size=settings.events.queue_size, scrub=redactor.record)
     access = AccessLog(output.write, reactor)
     counters = plugins.find(ICountersFactory, settings.limits.backend).counters(settings, reactor, store, now)
     turn, descriptors = Turn(reactor), Descriptors(reactor)
@@ -358,6 +368,13 @@ def build(
     daemon.mention("log", lambda: output.state)
     if isinstance(audit, audits.FileAudit):
         daemon.mention("audit", lambda: audit.state)
+    files = {name: each for name, each in {"audit": audit, **sinks}.items() if hasattr(each, "half_lines")}
+    metrics.counter(
+        "half_lines",
+        "Lines in files that a failure or a crash has left unfinished, and after which a new one was begun.",
+        lambda: {name: each.half_lines for name, each in files.items()},
+        "file",
+    )
     metrics.counter("log_lines_lost", "Lines of the log that could not be written.", lambda: output.lost)
     for made in (encryption, management):
         _tell(made)

@@ -25,6 +25,9 @@ class AppendedFile:
     """Appends whole lines, also while the file is rotated away or another process appends to it too.
 
     It is made with mode 0600, its folders with 0700; what exists keeps its mode.
+
+    @ivar half_lines: How often half a line stood at its end, from a failure or a crash, so that the next began with a
+        newline.
     """
 
     def __init__(self, path: str) -> None:
@@ -33,6 +36,7 @@ class AppendedFile:
         self._fd = -1
         self._torn = False
         self._fresh = False
+        self.half_lines = 0
 
     def append(self, lines: bytes, *, sync: bool = False) -> None:
         """Write these lines, each ended by a newline; L{OSError} where that fails.
@@ -41,9 +45,11 @@ class AppendedFile:
         """
         with self._lock:
             self._open()
-            if self._torn:  # half a line stands at the end, from a failure or a crash: keep ours apart from it
+            torn = self._torn
+            if torn:  # half a line stands at the end, from a failure or a crash: keep ours apart from it
                 lines = b"\n" + lines
             self._write(lines)
+            self.half_lines += torn
             if sync:
                 self._sync()
 

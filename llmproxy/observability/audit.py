@@ -89,6 +89,11 @@ class FileAudit(Service):
         self._writing: Deferred[None] = succeed(None)
 
     @property
+    def half_lines(self) -> int:
+        """As L{AppendedFile} has it."""
+        return self._file.half_lines
+
+    @property
     def state(self) -> str:
         """C{ok}, or why nothing can be written since the last attempt: it is tried again with the next entry."""
         return self._wrong or "ok"

@@ -28,6 +28,11 @@ class FileSink:
         self._file = AppendedFile(path)
         self._in_thread = in_thread
 
+    @property
+    def half_lines(self) -> int:
+        """As L{AppendedFile} has it."""
+        return self._file.half_lines
+
     def write(self, events: Sequence[RequestRecord]) -> Deferred[None]:
         # Put together here: two threads that both have something to compute only hold each other up.
         lines = [jsonl.line(event._asdict()) + b"\n" for event in events]

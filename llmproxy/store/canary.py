@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hmac
+from pathlib import Path
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, inspect, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from llmproxy.sealing import CannotOpen, Sealer, TokenHasher
-from llmproxy.store.refusals import WrongKey
+from llmproxy.store.address import exact, file_of
+from llmproxy.store.connecting import upgrading
+from llmproxy.store.refusals import LostKey, WrongKey
 from llmproxy.store.tables import canaries
+
+CONNECT_SECONDS = 5.0
 
 _NAME = "key"
 
@@ -26,6 +32,26 @@ def check(connection: Connection, sealer: Sealer, hasher: TokenHasher) -> None:
         raise WrongKey(_WRONG)
 
 
+def refuse_new_key(path: Path, url: str) -> None:
+    """A new encryption key is about to be made: raise L{LostKey} where the database was made with another. Blocks."""
+    exactly = exact(url)
+    file = file_of(exactly)
+    if file is not None and not file.exists():
+        return
+    engine = upgrading(exactly, CONNECT_SECONDS)
+    try:
+        with engine.connect() as connection:
+            used = inspect(connection).has_table(canaries.name) and connection.scalar(
+                select(canaries.c.name).where(canaries.c.name == _NAME)
+            )
+    except SQLAlchemyError as e:
+        raise LostKey(_UNTOLD.format(path=path)) from e
+    finally:
+        engine.dispose()
+    if used:
+        raise LostKey(_LOST.format(path=path))
+
+
 def _opened(sealer: Sealer, sealed: bytes) -> str:
     try:
         return sealer.open(sealed, "canary", _NAME)
@@ -33,6 +59,15 @@ def _opened(sealer: Sealer, sealed: bytes) -> str:
         raise WrongKey(_WRONG) from e
 
 
+_LOST = (
+    "The encryption key {path} is not there, and the database has keys that were sealed with it. Put the file back, or "
+    "set ENCRYPTION_KEY to what it held; no new one was made. Without it the provider keys and tokens of this database "
+    "are of no use: to begin anew, name another database."
+)
+_UNTOLD = (
+    "The encryption key {path} is not there, and the database does not say whether it has keys that were sealed with "
+    "it. Put the file back, set ENCRYPTION_KEY, or have the database answer; no new one was made."
+)
 _WRONG = (
     "The keys in this database were sealed with another encryption key. Set ENCRYPTION_KEY (or the key file in the "
     "state directory) to the one that this database was made with."

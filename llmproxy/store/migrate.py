@@ -16,6 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 
+from llmproxy.store import identity
 from llmproxy.store.address import file_of, make_file
 from llmproxy.store.connecting import upgrading
 from llmproxy.store.locks import file_lock, server_lock
@@ -41,6 +42,8 @@ def prepare(
         make_file(file)
     with file_lock(file, wait) if file is not None else nullcontext(), _connected(url, timeout) as connection:
         server_lock(connection, wait)
+        if file is not None:
+            identity.mark(connection)
         _bring_to_head(connection, file, scripts)
         check(connection)
 

@@ -19,6 +19,10 @@ class WrongKey(CannotStart):
     """What is stored was sealed with another encryption key."""
 
 
+class LostKey(CannotStart):
+    """The file with the encryption key is gone, and there is a database that needs it."""
+
+
 class Busy(CannotStart):
     """Another process kept the lock on the database's upgrade for too long."""
 

@@ -25,8 +25,16 @@ class Secret:
     made: bool
 
 
-def load_or_make(state_dir: str | Path, given: str | None, name: str, random: Callable[[int], bytes]) -> Secret:
+def load_or_make(
+    state_dir: str | Path,
+    given: str | None,
+    name: str,
+    random: Callable[[int], bytes],
+    before: Callable[[Path], object] = str,
+) -> Secret:
     """What was given; else what the file C{name} in the state directory holds; else a new one, kept there.
+
+    @param before: Called with the file's path when a new one is about to be made; may refuse.
 
     The directory is made with mode 0700 and the file with 0600. L{UnsafeSecret} where the file is readable by
     others, empty, or no plain file.
@@ -36,7 +44,11 @@ def load_or_make(state_dir: str | Path, given: str | None, name: str, random: Ca
     path = Path(state_dir).absolute() / name
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return _load(path) or _make(path, random)
+        found = _load(path)
+        if found is None:
+            before(path)
+            found = _make(path, random)
+        return found
     except OSError as e:
         raise UnsafeSecret(f"The secret {path} cannot be read or made: {e.strerror}.") from e
 

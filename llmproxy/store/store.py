@@ -24,7 +24,7 @@ from llmproxy.errors import Conflict, QuotaExceeded, StoreUnavailable, TokenNotF
 from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, ITokenValidator, IWatchable
 from llmproxy.model import Advance, Changes, Grant, Page, PageRequest, Project, Token
 from llmproxy.sealing import RandomBytes, Sealer, TokenHasher, new_token, well_formed
-from llmproxy.store import budgets, canary, changes, connecting, health, projects, tokens
+from llmproxy.store import budgets, canary, changes, connecting, health, identity, projects, tokens
 from llmproxy.store.address import exact, file_of, in_memory, is_memory
 from llmproxy.store.export import Export
 from llmproxy.store.failures import translated, unavailable
@@ -95,6 +95,7 @@ class Store:
         self._writing: Lock | None = Lock() if single else None
         self._writers: set[int] = set()  # threads that write, or wait for their turn
         self._engine: Engine | None = None
+        self._identity: identity.Identity | None = None
         self._exports = 0
         self._health = health.Health(self._touched, reactor)
         self._next_word: dict[str, float] = {}
@@ -115,6 +116,8 @@ class Store:
     def _opened(self) -> Engine:
         try:
             prepare(self._url, partial(canary.check, sealer=self._sealer, hasher=self._hasher), timeout=self._timeout)
+            file = file_of(self._url)
+            self._identity = None if file is None else identity.Identity(file)
             return connecting.pool(self._url, self._lanes.connections, self._timeout)
         except SQLAlchemyError as e:
             reason = str(e.orig).strip() if isinstance(e, DBAPIError) else str(e)
@@ -160,7 +163,11 @@ class Store:
     @deferred
     async def changes(self, epoch: int | None) -> Changes:
         """Fire with what was changed after that epoch, wherever; C{None} for one who has seen nothing yet."""
-        return await self._read(partial(changes.since, epoch=epoch), self._lanes.changes)
+        return await self._read(partial(self._since, epoch), self._lanes.changes)
+
+    def _since(self, epoch: int | None, connection: Connection) -> Changes:
+        self._check_content(connection)
+        return changes.since(connection, epoch)
 
     # ITokenValidator
 
@@ -435,11 +442,14 @@ class Store:
     def _statements(self, *, writes: bool = False) -> Iterator[Connection]:
         with self._turn(writes), connecting.reading(self._ready()).connect() as connection:
             yield connection
+        if writes:
+            self._check_file()
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         with self._turn(True), self._ready().begin() as connection:
             yield connection
+        self._check_file()  # what was written into a file that nobody will find is not written
 
     @contextmanager
     def _turn(self, writes: bool) -> Iterator[None]:
@@ -462,7 +472,18 @@ class Store:
     def _ready(self) -> Engine:
         if self._engine is None:
             raise StoreUnavailable()
+        self._check_file()
         return self._engine
+
+    def _check_file(self) -> None:
+        """L{StoreUnavailable} where a SQLite file is no longer the one that was opened."""
+        if self._identity is not None and (problem := self._identity.problem()):
+            raise unavailable("Nothing can be read or stored", problem)
+
+    def _check_content(self, connection: Connection) -> None:
+        """Likewise of what is in it; asked by those who look at it every second."""
+        if self._identity is not None and (problem := identity.content_problem(connection)):
+            raise unavailable("Nothing can be relied on", problem)
 
     def _changed(self, project_id: str) -> None:
         _tell(self._listeners, project_id)

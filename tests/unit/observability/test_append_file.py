@@ -63,6 +63,7 @@ class AppendedFileTests(unittest.TestCase):
         self.file.append(b'{"c":3}\n')
         self.file.append(b'{"d":4}\n')
         self.assertEqual(self.path.read_bytes(), b'{"a":1}\n{"b"\n{"c":3}\n{"d":4}\n')
+        self.assertEqual(self.file.half_lines, 1)
 
     def test_not_writable(self) -> None:
         """A place that cannot be written to is an error each time, until it can."""
