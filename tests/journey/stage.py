@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from llmproxy import TransparentProxy, errors
-from llmproxy.config.model import Api, Cache, Server, Settings
+from llmproxy.config.model import Api, Cache, Price, Server, Settings
 from llmproxy.interfaces import IEventBus
 from llmproxy.model import Grant, RequestRecord
 from llmproxy.wire.parser import Limits
@@ -184,7 +184,7 @@ def request(
 class Stage(SynchronousTestCase):
     """One proxy on one network. At the end nothing may be left: no timer, no request under way, no lost record.
 
-    @ivar api: Settings of its one API that a class of tests wants otherwise; C{server} and C{cache} likewise.
+    @ivar api: Settings of its one API that a class of tests wants otherwise; C{server}, C{cache}, C{prices} likewise.
     @ivar unseen: What the site refused by itself: status and code.
     """
 
@@ -192,6 +192,7 @@ class Stage(SynchronousTestCase):
     api: dict[str, Any] = {}  # noqa: RUF012
     server: dict[str, Any] = {}  # noqa: RUF012
     cache: dict[str, Any] = {}  # noqa: RUF012
+    prices: list[dict[str, Any]] = []  # noqa: RUF012
 
     def setUp(self) -> None:
         self.network = Network()
@@ -223,6 +224,7 @@ class Stage(SynchronousTestCase):
                 apis={"openai": Api(**settings), **(apis or {})},
                 server=server,
                 cache=Cache(**self.cache),
+                prices=tuple(Price(**price) for price in self.prices),
             ),
             self.validator(),
             self.projects,  # type: ignore[arg-type]
