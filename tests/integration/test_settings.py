@@ -7,6 +7,8 @@ import sqlite3
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import Daemon
+from tests.processes import HOST, Daemon, free_port
 from tests.redis_server import RedisServer
 from tests.stack import MANAGEMENT, Stack, eventually
 
@@ -68,6 +70,51 @@ def test_what_is_logged(usual: Stack) -> None:
     assert '"level":"info"' in usual.daemon.output()
 
 
+def test_how_it_is_logged(usual: Stack) -> None:
+    """JSON or text; with a line for each request or without."""
+    with (
+        other(usual, "text", LOGGING_FORMAT="console") as text,
+        other(usual, "silent", LOGGING_ACCESS="false") as silent,
+    ):
+        for daemon in (text, silent):
+            assert usual.ask("GET", "/v1/models", port=daemon.port).status == 200
+    assert "/v1/models" in text.output() and '{"ts"' not in text.output()
+    assert '{"ts"' in silent.output() and "/v1/models" not in silent.output()
+
+
+def test_without_a_ledger(usual: Stack) -> None:
+    with other(usual, "unwritten", LEDGER_ENABLED="false") as unwritten:
+        before = rows(usual, "SELECT count(*) FROM ledger")
+        assert usual.ask("POST", "/v1/chat/completions", CHAT, port=unwritten.port).status == 200
+    assert rows(usual, "SELECT count(*) FROM ledger") == before
+
+
+def test_a_budget_and_a_model_without_a_price(usual: Stack) -> None:
+    token, body = usual.new_token(budget_usd="5/day"), CHAT.replace(b"gpt-4o", b"nobody-knows-me")
+    with other(usual, "lenient", LIMITS_UNKNOWN_PRICE="allow") as lenient:
+        asked = [
+            usual.ask("POST", "/v1/chat/completions", body, token=token, port=port).status
+            for port in (usual.daemon.port, lenient.port)
+        ]
+    assert asked == [403, 200]
+
+
+def test_how_long_redis_is_waited_for(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as redis:
+        env = {"LLMPROXY_CACHE_BACKEND": "redis", "LLMPROXY_REDIS_URL": redis.url}
+        with Stack(tmp_path, env=env) as stack, other(stack, "patient", REDIS_TIMEOUT="2s") as patient:
+            seconds = []
+            for port in (stack.daemon.port, patient.port):
+                headers = {"X-Sim-Header": "Cache-Control: public, max-age=600"}
+                assert stack.ask("GET", "/anything/v1/models", headers=headers, port=port).status == 200
+                redis.freeze()
+                begun = time.monotonic()
+                assert stack.ask("GET", f"/anything/v1/models?{port}", headers=headers, port=port).status == 200
+                seconds.append(time.monotonic() - begun)
+                redis.thaw()
+    assert seconds[0] < 1.5 < seconds[1], seconds
+
+
 def test_events_that_may_wait(usual: Stack) -> None:
     def dropped(daemon: Daemon) -> float:
         for _ in range(30):
@@ -79,7 +126,7 @@ def test_events_that_may_wait(usual: Stack) -> None:
 
 
 def test_the_size_of_a_journal_and_of_its_files(usual: Stack) -> None:
-    """A segment is as large as is said at once; a journal that may get no larger loses lines while nobody takes them."""
+    """A segment is as large as is said at once; a full journal loses lines while nobody takes them."""
     sizes = {"LEDGER_SEGMENT_BYTES": "64KiB", "LEDGER_MAX_BYTES": "128KiB", "LEDGER_DIRECTORY": "small"}
     small = other(usual, "small", **sizes)
     small._cwd = usual.home
@@ -102,7 +149,11 @@ def test_the_size_of_a_journal_and_of_its_files(usual: Stack) -> None:
 def test_how_long_lines_and_days_are_kept(usual: Stack, variable: str) -> None:
     assert usual.ask("POST", "/v1/chat/completions", CHAT).status == 200
     eventually(lambda: rows(usual, "SELECT 1 FROM ledger"))
-    question = "SELECT count(*) FROM ledger" if variable.endswith("LINES") else "SELECT max(length(period)) FROM usage_by_period"
+    question = (
+        "SELECT count(*) FROM ledger"
+        if variable.endswith("LINES")
+        else "SELECT max(length(period)) FROM usage_by_period"
+    )
     if variable.endswith("DAYS"):
         rows(usual, "UPDATE usage_by_period SET period = '2020-01-02'")
     before = rows(usual, question)[0][0]
@@ -140,3 +191,63 @@ def test_what_there_is_not_is_refused(wrong: dict[str, Any], tmp_path: Path) -> 
         capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
     )  # fmt: skip
     assert done.returncode == 78 and "apis.yaml:1:" in done.stderr
+
+
+def test_where_acts_are_written(usual: Stack) -> None:
+    acts = usual.home / "other-audit.jsonl"
+    with other(usual, "audited", AUDIT_FILE=str(acts)) as audited:
+        usual.manage("GET", "/manage/projects")
+        assert not acts.exists()
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(f"{audited.url}/manage/projects/nobody", timeout=10)
+        made = usual.ask("POST", "/manage/projects", b'{"name": "Other"}', token=MANAGEMENT, port=audited.port)
+        assert made.status == 201
+        eventually(lambda: acts.exists() and "project.create" in acts.read_text())
+
+
+def test_where_secrets_are_made(tmp_path: Path) -> None:
+    port = free_port()
+    config = tmp_path / "apis.yaml"
+    api = {"base_url": "http://127.0.0.1:1", "allowed_endpoints": ["/v1/models"]}
+    listen = [f"tcp:{port}:interface={HOST}"]
+    config.write_text(json.dumps({"apis": {"a": api}, "state_dir": "elsewhere", "server": {"listen": listen}}))
+    with Daemon("llmproxy", "--config", str(config), port=port, log=tmp_path / "log", cwd=tmp_path):
+        assert (tmp_path / "elsewhere" / "encryption-key").exists()
+
+
+def test_the_longest_head(usual: Stack) -> None:
+    with other(usual, "terse", SERVER_MAX_HEAD_BYTES="1KiB") as terse:
+        asked = [
+            usual.ask("GET", "/v1/models", headers={"X-A": "a" * 2000}, port=port).status
+            for port in (usual.daemon.port, terse.port)
+        ]
+    assert asked == [200, 431]
+
+
+def test_limits_while_redis_is_lost(tmp_path: Path) -> None:
+    """Each kind of limit lets all pass or none, as it is told."""
+    kinds: dict[str, Any] = {
+        "requests_per_minute": 1000,
+        "tokens_per_minute": 1_000_000,
+        "concurrency": 100,
+        "budget_usd": "100/day",
+        "budget_tokens": "100000000/day",
+    }
+    with RedisServer(tmp_path) as redis:
+        env = {"LLMPROXY_LIMITS_BACKEND": "redis", "LLMPROXY_REDIS_URL": redis.url}
+        policies = {
+            policy: {f"LIMITS_ON_LOSS_{kind.upper()}": policy for kind in kinds} for policy in ("open", "closed")
+        }
+        with (
+            Stack(tmp_path, env=env) as stack,
+            other(stack, "open", **policies["open"]) as open_,
+            other(stack, "closed", **policies["closed"]) as closed,
+        ):
+            tokens = {kind: stack.new_token(**{kind: limit}) for kind, limit in kinds.items()}
+            redis.kill()
+            for kind, token in tokens.items():
+                asked = [
+                    stack.ask("POST", "/v1/chat/completions", CHAT, token=token, port=daemon.port).status
+                    for daemon in (open_, closed)
+                ]
+                assert asked == [200, 503], kind

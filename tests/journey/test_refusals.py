@@ -106,7 +106,7 @@ class Refusals(Stage):
         self.assertEqual(self.network.dialled, 0)
 
     def test_no_such_api(self) -> None:
-        """Where there is no default API, a path must begin with the name of one."""
+        """Where there is no C{default_api}, a path must begin with the name of one."""
         self.default = ""
         self.begin({"other": Api(base_url=BASE_URL, allowed_endpoints=("/v1/models",))})
         self.assert_refused(reply(self.ask(path="/v1/models").take()), 404, "not_found")

@@ -90,6 +90,27 @@ class Prices(Stage):
         self.assertAlmostEqual(self.cost(USAGE, output_audio=80.0), text + 50 * 70 / 1e6, 12)
         self.assertAlmostEqual(self.cost(USAGE, per_request=0.5), text + 0.5, 12)
 
+    def test_what_comes_from_the_providers_cache(self) -> None:
+        usage = {"prompt_tokens": 1000, "completion_tokens": 0, "prompt_tokens_details": {"cached_tokens": 600}}
+        self.assertAlmostEqual(self.cost(usage), 1000 / 1e6, 12)
+        self.assertAlmostEqual(self.cost(usage, cached=0.1), (400 + 600 * 0.1) / 1e6, 12)
+
+    def test_whose_price_it_is(self) -> None:
+        """By the API and the model that it names; and what is billed beside tokens."""
+        text = (1000 * 1 + 100 * 10) / 1e6
+        self.assertAlmostEqual(self.cost(USAGE, api="openai"), text, 12)
+        self.assertAlmostEqual(self.cost(USAGE, api="open*", model="min*"), text, 12)
+        for other in ({"api": "anthropic"}, {"model": "yours"}):
+            with self.assertRaises(AssertionError):
+                self.cost(USAGE, **other)
+
+    def test_what_is_billed_beside_tokens(self) -> None:
+        searched = {"input_tokens": 100, "output_tokens": 10, "server_tool_use": {"web_search_requests": 3}}
+        self.api = {"provider": "anthropic", "allowed_endpoints": ["/v1/messages"]}
+        text = (100 * 1 + 10 * 10) / 1e6
+        self.assertAlmostEqual(self.cost(searched, "/v1/messages", units={"web_searches": 0.5}), text + 1.5, 12)
+        self.assertAlmostEqual(self.cost(searched, "/v1/messages", units={"web_searches": 0.0}), text, 12)
+
     def test_what_is_written_to_the_providers_cache(self) -> None:
         self.api = {"provider": "anthropic", "allowed_endpoints": ["/v1/messages"]}
         usual = self.cost(WRITES, "/v1/messages")
