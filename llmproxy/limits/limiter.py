@@ -36,6 +36,8 @@ class Bound(Protocol):
     @property
     def free(self) -> bool: ...
     @property
+    def parts(self) -> Sequence[Any]: ...
+    @property
     def tokens(self) -> int: ...
 
 
@@ -235,9 +237,11 @@ class Quota:
             return Needed(bound)
         if self._refuse_unpriced:
             _check_readable(content)
-        cost = self._worst.cost(api, model, bound, now) if model else None
+        cost = self._worst.cost(api, model, bound, now) if model or bound.parts else None
         if cost is not None:
-            made = cost - (self._worst.cost(api, model, bound._replace(output=0), now) or 0.0)
+            made = 0.0
+            if not bound.parts:
+                made = cost - (self._worst.cost(api, model, bound._replace(output=0), now) or 0.0)
             each = made * NANO / bound.output if bound.output else 0.0
             return Needed(bound, nano(cost) + 1, each)  # a nano-dollar more than rounding can take away
         if self._refuse_unpriced:

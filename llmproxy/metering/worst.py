@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from genai_prices.data_snapshot import get_snapshot
+from pydantic_core import to_json
 
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.metering import estimating, media
 from llmproxy.metering.catalog import Operations
+from llmproxy.metering.deferred import BATCH_FACTOR
+from llmproxy.metering.dialects.anthropic import MESSAGES, offered
 from llmproxy.metering.dialects.operation import UNKNOWN, Members, Operation, Units, member, whole_number
 from llmproxy.metering.dialects.reading import Terms
 from llmproxy.metering.dialects.registry import requested
@@ -49,6 +52,7 @@ class Bound(NamedTuple):
     @ivar maximum: The member that bounds the output of one choice; C{""} where there is none.
     @ivar free: Whether nothing is billed, whatever it says.
     @ivar terms: The terms that it may be answered with.
+    @ivar parts: The requests of a batch, each with its model; what else is said here is the sum of theirs.
     """
 
     input: int = 0
@@ -58,6 +62,7 @@ class Bound(NamedTuple):
     maximum: str = ""
     free: bool = False
     terms: Sequence[Terms] = (USUAL,)
+    parts: Sequence[tuple[str, Bound]] = ()
 
     @property
     def tokens(self) -> int:
@@ -100,6 +105,8 @@ class Worst:
         operation = self._operations.operation(method, api, path)
         if operation.free or content.form == "none":
             return FREE
+        if operation.requests is not None:
+            return self._bound_of_batch(operation, api, content, size, output)
         provider, members = self._providers[api], content.members
         known = operation is not UNKNOWN
         choices = max(1, *(_counts(members, operation.choices if known else _CHOICES) or (1,)))
@@ -120,10 +127,50 @@ class Worst:
             terms=requested(provider, members),
         )
 
+    def _bound_of_batch(self, operation: Operation, api: str, content: RequestContent, size: int, output: int) -> Bound:
+        """The bounds of all its requests; unknown where they stand in a file, or are too many to be read.
+
+        Input is that of the whole body, shared out by their lengths.
+        """
+        assert operation.requests is not None
+        requests = operation.requests(content.members)
+        if not requests or not content.complete:
+            return Bound(maximum="max_tokens")
+        provider = self._providers[api]
+        given = estimating.prompt(content, size, provider, "", MESSAGES.media).most
+        lengths = [len(to_json(members)) for _, members in requests]
+        parts = [
+            (
+                model,
+                Bound(
+                    -(-given * length // sum(lengths)),
+                    max(_counts(members, MESSAGES.maxima), default=output),
+                    offered(model, members),
+                    terms=requested(provider, members),
+                ),
+            )
+            for (model, members), length in zip(requests, lengths, strict=True)
+        ]
+        made = min(sum(part.output for _, part in parts), MOST_TOKENS)
+        return Bound(given, made, _NOTHING, len(parts), "max_tokens", parts=parts)
+
+    def _cost_of_batch(self, api: str, parts: Sequence[tuple[str, Bound]], at: float) -> float | None:
+        """Batches cost half, but what tools they call; an operator's own price is taken as it is."""
+        total = 0.0
+        for model, part in parts:
+            cost = self.cost(api, model, part, at)
+            if cost is None:
+                return None
+            whole = bool(part.units) or self._prices.own(api, "", model) is not None
+            total += cost if whole else cost * BATCH_FACTOR
+        return total
+
     def cost(self, api: str, model: str, bound: Bound, at: float) -> float | None:
         """USD at most; C{None} where that cannot be told."""
         if bound.free:
             return 0.0
+        if bound.parts:
+            return self._cost_of_batch(api, bound.parts, at)
         if bound.units is None:
             return None
         dearest = 0.0

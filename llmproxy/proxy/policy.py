@@ -69,6 +69,13 @@ class Policy:
             models.add(params.model_in(members))
         if not grant.models:
             return
+        if operation.requests is not None:
+            requests = operation.requests(content.members)
+            if not requests:
+                raise errors.ModelNotAllowed(
+                    "This token may use some models only, and the batch does not tell its own."
+                )
+            models |= {model for model, _ in requests}
         if not any(models) and operation.takes_model and not operation.free:
             raise errors.ModelNotAllowed("This token may use some models only, and the request names none.")
         if not all(_among(model, grant.models) for model in models if model):

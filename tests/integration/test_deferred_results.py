@@ -126,3 +126,36 @@ def test_batches(own: Stack) -> None:
     (row,) = own.manage("GET", "/manage/usage?group_by=project")["data"]
     assert (row["unpriced"], row["cost_usd"]) == (0, pytest.approx(sum(costs)))
     assert lines(own) and pending(own) == 0
+
+
+def test_batches_under_a_budget(own: Stack) -> None:
+    """Anthropic's are held at the sum of their maxima at half the price; of OpenAI's nobody knows."""
+    token, token_id = new_token(own, budget_usd="2/day")
+    limited, _ = new_token(own, models=["claude-haiku*"])
+    headers = {"anthropic_version": "2023-06-01"}
+
+    def batch(model: str, most: int, words: int = 3) -> dict[str, Any]:
+        """The simulator names a batch by what it will have used."""
+        params = {"model": model, "max_tokens": most, "messages": [{"role": "user", "content": "word " * words}]}
+        return {"requests": [{"custom_id": str(number), "params": params} for number in range(2)]}
+
+    asked = [
+        call(own, token, "POST", "/anthropic/v1/messages/batches", batch("claude-sonnet-4-5", 50_000, words), **headers)
+        for words in (3, 4, 5)
+    ]
+    assert [reply.status for reply in asked] == [200, 200, 429]  # 0.75 dollars each
+    assert used(own, token_id) == pytest.approx(1.5, abs=0.01)
+    path = f"/anthropic/v1/messages/batches/{asked[0].json['id']}/results"
+    assert call(own, token, "GET", path, **headers).status == 200
+    eventually(lambda: used(own, token_id) == pytest.approx(0.75, abs=0.01))
+    order = {"input_file_id": "file-1", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    refused = call(own, token, "POST", "/openai/v1/batches", order)
+    assert (refused.status, refused.header("X-LLMProxy-Error")) == (403, "price_unknown")
+    for path, body in (
+        ("/anthropic/v1/messages/batches", batch("claude-opus-4-5", 5)),
+        ("/openai/v1/batches", order),
+    ):
+        refused = call(own, limited, "POST", path, body, **headers)
+        assert (refused.status, refused.header("X-LLMProxy-Error")) == (403, "model_not_allowed"), path
+    allowed = call(own, limited, "POST", "/anthropic/v1/messages/batches", batch("claude-haiku-4-5", 5), **headers)
+    assert allowed.status == 200

@@ -95,6 +95,21 @@ def deferred(answer: Counts) -> str:
     return name if answer.get("type") == "message_batch" and isinstance(name, str) else ""
 
 
+def requests(members: Members) -> list[tuple[str, Members]] | None:
+    """Those of a batch: C{params} of each are a message's. Reference, "Create a Message Batch"."""
+    listed = members.get("requests")
+    if not isinstance(listed, list):
+        return None
+    found: list[tuple[str, Members]] = []
+    for each in listed:
+        params = each.get("params") if isinstance(each, dict) else None
+        model = params.get("model") if isinstance(params, dict) else None
+        if not isinstance(params, dict) or not isinstance(model, str) or not model:
+            return None
+        found.append((model, params))
+    return found
+
+
 MESSAGES = Operation(
     "messages",
     ("messages",),
@@ -111,5 +126,12 @@ OPERATIONS = (
         "complete", ("complete",), takes_text=True, makes_text=True, maxima=(("max_tokens_to_sample",),), media=MEDIA
     ),
     Operation("count", ("messages/count_tokens",), free=True),
-    Operation("batch", ("messages/batches",), takes_model=False, billed_by_request=unknown, deferred=deferred),
+    Operation(
+        "batch",
+        ("messages/batches",),
+        takes_model=False,
+        billed_by_request=unknown,
+        requests=requests,
+        deferred=deferred,
+    ),
 )

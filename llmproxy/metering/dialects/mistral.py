@@ -40,5 +40,5 @@ OPERATIONS = (
         "moderation", ("moderations", "chat/moderations", "classifications", "chat/classifications"), takes_text=True
     ),
     Operation("ocr", ("ocr",), billed_by_request=unknown),
-    Operation("batch", ("batch/jobs",), takes_model=False, billed_by_request=unknown, deferred=openai.deferred),
+    Operation("batch", ("batch/jobs",), billed_by_request=unknown, deferred=openai.deferred),
 )

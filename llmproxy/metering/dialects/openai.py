@@ -13,6 +13,7 @@ from llmproxy.metering.dialects.operation import (
     Members,
     Operation,
     Units,
+    told_elsewhere,
     unknown,
     whole_number,
     word,
@@ -384,7 +385,9 @@ OPERATIONS = (
     Operation("video", ("videos",), billed_by_request=filmed),
     Operation("video", ("videos/*/remix", "videos/edits", "videos/extensions"), billed_by_request=unknown),
     Operation("moderation", ("moderations",), free=True),
-    Operation("batch", ("batches",), takes_model=False, billed_by_request=unknown, deferred=deferred),
+    Operation(
+        "batch", ("batches",), takes_model=False, billed_by_request=unknown, requests=told_elsewhere, deferred=deferred
+    ),
     Operation("fine_tuning", ("fine_tuning/jobs",), billed_by_request=unknown),
     Operation("count", ("responses/input_tokens", "tokenize", "detokenize"), free=True),
     Operation(

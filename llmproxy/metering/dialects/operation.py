@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Members = Mapping[str, Any]
@@ -52,6 +52,8 @@ class Operation(NamedTuple):
     @ivar at_most: What it can bill beside, or instead of, the tokens of its text at most, told likewise: the calls of
         tools that it offers, the tokens of pictures. C{None}: there is no bound that is known. Where this is not set,
         it is C{billed_by_request}.
+    @ivar requests: Those of a batch, told by its own members: the model of each and its members. C{None} where they
+        stand elsewhere, as in a file.
     @ivar deferred: The id under which what an answer announces can be fetched later, and its usage with it; C{""} where
         the answer tells all.
     @ivar also: What stands in events that tell of calls billed by themselves, beside those that tell of usage.
@@ -69,6 +71,7 @@ class Operation(NamedTuple):
     takes_model: bool = True
     billed_by_request: Callable[[str, Members], Units | None] = nothing_more
     at_most: Callable[[str, Members], Units | None] | None = None
+    requests: Callable[[Members], Sequence[tuple[str, Members]] | None] | None = None
     deferred: Callable[[Members], str] | None = None
     also: bytes = b""
     mark: bytes = b'_tokens"'
@@ -84,6 +87,11 @@ READ = Operation("read", takes_model=False, free=True)
 def is_storage(operation: Operation) -> bool:
     """Whether it only keeps what is sent: it is billed nothing, and names no model."""
     return operation.free and not operation.takes_model
+
+
+def told_elsewhere(members: Members) -> None:
+    """The requests of a batch that stand in a file, which nobody reads here."""
+    return None
 
 
 def member(members: Members, path: Path) -> Any:

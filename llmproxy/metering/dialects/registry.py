@@ -61,6 +61,7 @@ REQUEST_MEMBERS = frozenset(
             "background",
             "tools",
             "max_tool_calls",
+            "requests",
         ),
         *("input", "prompt", "n", "size", "quality", "seconds", "duration", "image", "images", "partial_images"),
     )

@@ -63,6 +63,7 @@ class Bound(NamedTuple):
     choices: int = 1
     maximum: str = "max_tokens"
     free: bool = False
+    parts: Sequence[Any] = ()
 
     @property
     def tokens(self) -> int:

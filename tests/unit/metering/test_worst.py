@@ -171,6 +171,46 @@ def output(body: object, path: bytes = CHAT, default: int = 7) -> int:
     return bound(body, path, default).output
 
 
+class BatchTests(unittest.TestCase):
+    """Batches whose requests stand in their bodies."""
+
+    PATH = b"/v1/messages/batches"
+
+    def setUp(self) -> None:
+        prices = Prices([OwnPrice("anthropic", "mine-*", 10.0, 20.0)])
+        self.worst = Worst(prices, PROVIDERS, Operations(SETTINGS))
+
+    def cost(self, *requests: tuple[str, dict[str, object]], api: str = "anthropic") -> tuple[Bound, float | None]:
+        listed = [{"custom_id": "c", "params": {"model": model, **params}} for model, params in requests]
+        body = json.dumps({"requests": listed}).encode()
+        bound = self.worst.bound(b"POST", api, self.PATH, "", read(body), len(body), 500)
+        return bound, self.worst.cost(api, "", bound, AT)
+
+    def test_each_at_half_the_price_of_its_model(self) -> None:
+        """The sum of their maxima; where one sets none, the API's."""
+        bound, cost = self.cost(
+            ("claude-sonnet-4-5", {"max_tokens": 1_000_000}), ("claude-opus-4-5", {"max_tokens": 1_000_000})
+        )
+        self.assertEqual((bound.output, bound.choices), (2_000_000, 2))
+        assert cost is not None
+        self.assertTrue((15 + 25) / 2 <= cost < (15 + 25) / 2 + 0.01, cost)
+        self.assertEqual(self.cost(("claude-sonnet-4-5", {}))[0].output, 500)
+
+    def test_an_own_price(self) -> None:
+        """Holds as it is: nobody knows what a contract says of batches."""
+        _, cost = self.cost(("mine-1", {"max_tokens": 1_000_000}))
+        assert cost is not None
+        self.assertTrue(20 <= cost < 20.01)
+
+    def test_what_cannot_be_told(self) -> None:
+        """One model without a price, one that is not named, none at all, and a list too long to be read."""
+        many = [("claude-sonnet-4-5", {"messages": "x" * 1000})] * 400
+        for requests in ([("claude-sonnet-4-5", {}), ("nobody-knows", {})], [("", {})], [], many):
+            self.assertIsNone(self.cost(*requests)[1])  # type: ignore[arg-type]
+        bound = self.worst.bound(b"POST", "openai", b"/v1/batches", "", read(b'{"input_file_id": "f"}'), 22, 500)
+        self.assertIsNone(self.worst.cost("openai", "", bound, AT))
+
+
 class OutputTests(unittest.TestCase):
     def test_every_name_of_it(self) -> None:
         self.assertEqual(output({"max_tokens": 100}), 100)

@@ -237,3 +237,24 @@ class RevokedTokens(PolicyCase):
         """A validator that does not say whose the token was leaves nothing to write."""
         self.revoked(errors.TokenInactive())
         self.assertEqual(self.audit.entries, [])
+
+
+class BatchTests(PolicyCase):
+    """A token's models hold for each request of a batch."""
+
+    def check_batch(self, provider: str, path: bytes, body: bytes) -> None:
+        grant = Grant("p", "t", project_active=True, models=("claude-haiku*",))
+        self.policy.check_body(grant, route(), operation(provider, path), read(body))
+
+    def test_each_request(self) -> None:
+        path = b"/v1/messages/batches"
+        haiku, opus = b'{"params": {"model": "claude-haiku-4-5"}}', b'{"params": {"model": "claude-opus-4-5"}}'
+        self.check_batch("anthropic", path, b'{"requests": [%b, %b]}' % (haiku, haiku))
+        for requests in (b"%b, %b" % (haiku, opus), b"", b"{}", b'{"params": {}}'):
+            with self.assertRaises(errors.ModelNotAllowed):
+                self.check_batch("anthropic", path, b'{"requests": [%b]}' % requests)
+
+    def test_requests_in_a_file(self) -> None:
+        """Nobody knows which models they name."""
+        with self.assertRaises(errors.ModelNotAllowed):
+            self.check_batch("openai", b"/v1/batches", b'{"input_file_id": "file-1"}')

@@ -137,7 +137,7 @@ class OpeningTests(OnDisk):
         await self.store.close()
 
     async def test_bad_addresses(self) -> None:
-        for url in ("", "nonsense", "sqlite://", "sqlite:///:memory:", "oracle://x/y", "sqlite+aiosqlite:///x.db"):
+        for url in ("", "nonsense", "sqlite:///file:x", "oracle://x/y", "sqlite+aiosqlite:///x.db"):
             with self.assertRaises(BadAddress):
                 new_store(url, self.now)
 
