@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine import URL
 
-from llmproxy.store.refusals import BadAddress
+from llmproxy.store.refusals import NoDriver
 
 _BUSY_TIMEOUT = 4.0  # seconds; less than a call waits for, so that it is told why
 
@@ -80,7 +80,7 @@ def _engine(url: URL, timeout: float, arguments: dict[str, Any], foreign_keys: b
         engine = create_engine(url, connect_args=arguments, hide_parameters=True, **more)
     except ImportError as e:
         driver = e.name or url.get_driver_name()
-        raise BadAddress(f"store.url needs the module {driver}. Run: pip install 'llmproxy[postgres]'") from e
+        raise NoDriver(f"store.url needs the module {driver}. Run: pip install 'llmproxy[postgres]'") from e
     if url.get_backend_name() == "sqlite":
         _prepare_sqlite(engine, foreign_keys)
     return engine

@@ -11,6 +11,10 @@ class BadAddress(CannotStart):
     """The store's URL, or the place it names, cannot be used."""
 
 
+class NoDriver(CannotStart):
+    """The database's driver is not installed."""
+
+
 class DatabaseTooNew(CannotStart):
     """A newer llmproxy has changed this database; this one would misread it."""
 

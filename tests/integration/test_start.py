@@ -90,7 +90,7 @@ FAILURES = {
         FREE,
         "",
         POSTGRES,
-        {},
+        {"ENCRYPTION_KEY": "an encryption key for tests, long enough"},
         "Connection refused",
     ),
     "no-driver": (
