@@ -1,7 +1,8 @@
 """OpenAI's API, which most servers speak: chat, responses, embeddings, speech, pictures, films, batches.
 
 Facts: C{developers.openai.com/api/reference}, the types of openai-python 3.54, and the price page
-C{developers.openai.com/api/docs/pricing}, as of November 2026.
+C{developers.openai.com/api/docs/pricing}, as of November 2026; the prices in L{PRICES} were
+read in copies of that page.
 """
 
 from __future__ import annotations
