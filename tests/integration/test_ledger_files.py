@@ -67,6 +67,7 @@ def test_a_journal_that_was_left_behind(tmp_path: Path, damage: Callable[[Path],
     """All that can be read is entered; what cannot is counted, said, and kept as it is."""
     with Stack(tmp_path, further="ledger: {interval: 60s}\n") as stack:
         ask(stack, 10)
+        stack.ask("GET", "/v1/models")  # once this is answered, the ten before are settled
         path = segment(stack)
         stack.daemon.kill()
         damage(path)
