@@ -13,7 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.quiet import QuietMachine, idle_part
+from tests.support.quiet import QuietMachine, idle_part
 
 # No example is judged by the clock: machines are noisy. `make fuzz-http` sets the number of examples.
 settings.register_profile(

@@ -18,7 +18,7 @@ sys.path[:0] = [str(HERE.parent.parent), str(HERE)]
 
 from run import MANAGEMENT, SETTINGS, token_of  # noqa: E402
 
-from tests.processes import HOST, Daemon, free_port  # noqa: E402
+from tests.support.processes import HOST, Daemon, free_port  # noqa: E402
 
 CONNECTIONS, AHEAD = 8, 32  # of the load: requests that are under way on each
 

@@ -23,7 +23,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent))
 
-from tests.processes import HOST, Daemon, free_port  # noqa: E402
+from tests.support.processes import HOST, Daemon, free_port  # noqa: E402
 
 PACKAGE = "http-cache-tests@0.4.5"
 SETTINGS = """\

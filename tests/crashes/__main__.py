@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.crashes.crashing import Counts, Crashes
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 
 def shown(counts: Counts) -> str:

@@ -14,8 +14,8 @@ from http.client import HTTPException
 from threading import Event
 from typing import Any, NamedTuple
 
-from tests.processes import Daemon
-from tests.stack import Stack, eventually
+from tests.support.processes import Daemon
+from tests.support.stack import Stack, eventually
 
 AT_ONCE = 16
 CHAT = "/v1/chat/completions"

@@ -14,7 +14,7 @@ from contextlib import closing
 from typing import Any
 
 from tests.groundtruth.calls import Ask
-from tests.stack import KEYS, Reply, Stack, eventually
+from tests.support.stack import KEYS, Reply, Stack, eventually
 
 TRUE_KEYS = {**KEYS, "bedrock": "sk-sim-bedrock", "ollama": "sk-sim-ollama"}
 TRUE_KEYS |= dict.fromkeys(("xai", "groq", "moonshot"), "sk-sim-openai")

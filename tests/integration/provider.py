@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 
-from tests.processes import HOST
+from tests.support.processes import HOST
 
 Act = bytes | float | str
 

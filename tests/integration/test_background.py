@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.processes import HOST, Daemon
-from tests.stack import Stack, eventually
+from tests.support.processes import HOST, Daemon
+from tests.support.stack import Stack, eventually
 
 CHAT = b'{"model":"gpt-4o","messages":[{"role":"user","content":"x"}]}'
 JSON = {"Content-Type": "application/json"}

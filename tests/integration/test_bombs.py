@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stack import MANAGEMENT, Stack
+from tests.support.stack import MANAGEMENT, Stack
 
 MILLION = 1_000_000
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -15,8 +15,8 @@ import pytest
 
 from tests.integration.test_background import metric
 from tests.integration.test_memory import resident
-from tests.processes import HOST
-from tests.stack import Stack, eventually
+from tests.support.processes import HOST
+from tests.support.stack import Stack, eventually
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the figures come from Linux's /proc")
 

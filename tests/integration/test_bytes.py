@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 ODD = {
     "duplicate keys": b'{"model":"a","model":"b","x":1,"x":2}',

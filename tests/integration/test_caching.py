@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.processes import HOST
-from tests.stack import KEYS, MANAGEMENT, Reply, Stack, eventually
+from tests.support.processes import HOST
+from tests.support.stack import KEYS, MANAGEMENT, Reply, Stack, eventually
 
 CHAT = "/v1/chat/completions"
 OPT_IN = {"Cache-Control": "public, max-age=600", "Content-Type": "application/json"}

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.integration.test_limits import limited, standing
-from tests.processes import HOST, Daemon
-from tests.stack import Stack, eventually
-from tests.wall_clock import WallClock
+from tests.support.processes import HOST, Daemon
+from tests.support.stack import Stack, eventually
+from tests.support.wall_clock import WallClock
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the clock is set by a preloaded library")
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from tests.crashes.crashing import Crashes
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 TIMES = int(os.environ.get("LLMPROXY_CRASHES", "3"))
 PATIENCE = 60.0

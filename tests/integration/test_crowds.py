@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.integration.postgres import PostgreSQL
-from tests.processes import HOST
-from tests.redis_server import RedisServer
-from tests.stack import Stack, eventually
+from tests.support.processes import HOST
+from tests.support.redis_server import RedisServer
+from tests.support.stack import Stack, eventually
 
 pytestmark = pytest.mark.quiet
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import HOST, Daemon, free_port
-from tests.stack import ENCRYPTION, KEYS, MANAGEMENT, Stack, eventually
+from tests.support.processes import HOST, Daemon, free_port
+from tests.support.stack import ENCRYPTION, KEYS, MANAGEMENT, Stack, eventually
 
 TWISTD = Path(sys.executable).with_name("twistd")
 BROKEN = """\

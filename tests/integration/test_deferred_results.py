@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.integration.test_ledger import entered, lines
-from tests.stack import Reply, Stack, eventually
+from tests.support.stack import Reply, Stack, eventually
 
 RESPONSE = {"model": "o3", "input": "look into it", "background": True, "max_output_tokens": 50_000}
 O3 = {"input": 2e-6, "output": 8e-6}

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_background import metric, ready
-from tests.processes import HOST
-from tests.stack import Reply, Stack, eventually
+from tests.support.processes import HOST
+from tests.support.stack import Reply, Stack, eventually
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="limits are read in Linux's /proc")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import HOST, Daemon, free_port
+from tests.support.processes import HOST, Daemon, free_port
 from tests.unit.wire.authority import Authority
 
 SETTINGS = """\

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.redis_server import RedisServer
-from tests.stack import Stack, eventually
+from tests.support.redis_server import RedisServer
+from tests.support.stack import Stack, eventually
 
 REASON = "it may evict limits (maxmemory-policy {})"
 FULL = ("--maxmemory", "3mb")

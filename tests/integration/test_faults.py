@@ -14,8 +14,8 @@ import pytest
 
 from tests.integration.provider import CLOSE, NEXT, RESET, Act, ScriptedProvider
 from tests.integration.test_malformed import lines_of, log_since, now_in_log
-from tests.processes import HOST, free_port
-from tests.stack import Stack, eventually
+from tests.support.processes import HOST, free_port
+from tests.support.stack import Stack, eventually
 
 OK = b"HTTP/1.1 200 OK\r\n"
 FINE = OK + b"Content-Length: 4\r\n\r\nfine"

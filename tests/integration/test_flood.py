@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from tests.integration.flooding import answers, flood
-from tests.processes import HOST
-from tests.stack import Stack
+from tests.support.processes import HOST
+from tests.support.stack import Stack
 
 pytestmark = pytest.mark.quiet
 

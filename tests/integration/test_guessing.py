@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.stack import MANAGEMENT, Stack
+from tests.support.stack import MANAGEMENT, Stack
 
 
 def test_guesses_are_held_back_and_nobody_else(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.processes import HOST
-from tests.stack import MANAGEMENT, Stack, eventually
+from tests.support.processes import HOST
+from tests.support.stack import MANAGEMENT, Stack, eventually
 
 TOKENS = int(os.environ.get("LLMPROXY_TEST_TOKENS", "10000"))
 ROWS = 10 * TOKENS

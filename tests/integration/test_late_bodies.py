@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stack import KEYS, Stack
+from tests.support.stack import KEYS, Stack
 
 REQUESTS = 60
 BODY = json.dumps({"messages": [{"role": "user", "content": "hello"}], "model": "gpt-4o-mini"}).encode()

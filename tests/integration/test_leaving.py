@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.processes import HOST
-from tests.stack import Stack, eventually
+from tests.support.processes import HOST
+from tests.support.stack import Stack, eventually
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}
 

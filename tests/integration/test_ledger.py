@@ -20,8 +20,8 @@ import genai_prices
 import pytest
 from genai_prices.types import Usage
 
-from tests.processes import HOST
-from tests.stack import Reply, Stack, eventually
+from tests.support.processes import HOST
+from tests.support.stack import Reply, Stack, eventually
 
 CALLS = int(os.environ.get("LLMPROXY_LEDGER_CALLS", "120"))
 STREAMS = int(os.environ.get("LLMPROXY_LEDGER_STREAMS", "60"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_ledger import entered, lines, own
-from tests.stack import MANAGEMENT, Stack, eventually
+from tests.support.stack import MANAGEMENT, Stack, eventually
 
 __all__ = ["own"]
 BODY = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "a b c"}]}).encode()

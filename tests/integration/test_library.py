@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
-from tests.processes import HOST, Daemon, free_port
-from tests.stack import Stack, eventually
+from tests.support.processes import HOST, Daemon, free_port
+from tests.support.stack import Stack, eventually
 
 PAGE = Path(__file__).parents[2] / "docs" / "library.md"
 EXAMPLES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGE.read_text(), re.DOTALL))

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.processes import HOST, Daemon
-from tests.redis_server import RedisServer
-from tests.stack import Reply, Stack, eventually
+from tests.support.processes import HOST, Daemon
+from tests.support.redis_server import RedisServer
+from tests.support.stack import Reply, Stack, eventually
 
 CHAT = "/v1/chat/completions"
 LEASE = 3.0

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_ledger_files import ask, metric
-from tests.stack import MANAGEMENT, Stack, eventually
+from tests.support.stack import MANAGEMENT, Stack, eventually
 
 
 @pytest.fixture

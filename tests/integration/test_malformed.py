@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.processes import HOST
-from tests.stack import Stack, eventually
+from tests.support.processes import HOST
+from tests.support.stack import Stack, eventually
 
 GOOD = b"GET /live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 

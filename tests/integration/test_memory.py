@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import HOST
-from tests.stack import Stack
+from tests.support.processes import HOST
+from tests.support.stack import Stack
 
 SIZE = 60_000_000
 

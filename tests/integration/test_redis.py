@@ -18,8 +18,8 @@ from twisted.trial.unittest import TestCase
 from llmproxy.config import model
 from llmproxy.redis import Redis, RedisUnavailable, Script, connect
 from llmproxy.redis.connection import STALLED
-from tests.processes import HOST, free_port
-from tests.redis_server import RedisServer
+from tests.support.processes import HOST, free_port
+from tests.support.redis_server import RedisServer
 from tests.unit.wire.authority import Authority
 
 reactor: Any = _reactor

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.processes import HOST, Daemon
-from tests.redis_server import RedisServer
-from tests.stack import MANAGEMENT, Reply, Stack, eventually
+from tests.support.processes import HOST, Daemon
+from tests.support.redis_server import RedisServer
+from tests.support.stack import MANAGEMENT, Reply, Stack, eventually
 
 pytestmark = pytest.mark.quiet
 

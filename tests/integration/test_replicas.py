@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Daemon
-from tests.stack import Stack, eventually
+from tests.support.processes import Daemon
+from tests.support.stack import Stack, eventually
 
 BODY = b'{"model":"gpt-4o","messages":[{"role":"user","content":"x"}]}'
 

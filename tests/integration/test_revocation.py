@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from tests.integration.postgres import PostgreSQL
-from tests.processes import HOST
-from tests.redis_server import RedisServer
-from tests.stack import KEYS, Stack, eventually
+from tests.support.processes import HOST
+from tests.support.redis_server import RedisServer
+from tests.support.stack import KEYS, Stack, eventually
 
 pytestmark = pytest.mark.quiet
 

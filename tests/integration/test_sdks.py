@@ -11,7 +11,7 @@ import pytest
 from google import genai
 from google.genai import errors as genai_errors
 
-from tests.stack import KEYS, Stack
+from tests.support.stack import KEYS, Stack
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.processes import HOST, Daemon, free_port
-from tests.redis_server import RedisServer
-from tests.stack import MANAGEMENT, Stack, eventually
+from tests.support.processes import HOST, Daemon, free_port
+from tests.support.redis_server import RedisServer
+from tests.support.stack import MANAGEMENT, Stack, eventually
 
 TWISTD = Path(sys.executable).with_name("twistd")
 CHAT = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "a"}]}).encode()

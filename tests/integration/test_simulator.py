@@ -22,7 +22,7 @@ from google.genai.errors import APIError
 from mistralai.client import Mistral
 from mistralai.client.errors import SDKError
 
-from tests.processes import HOST, Daemon, free_port
+from tests.support.processes import HOST, Daemon, free_port
 
 PROMPT = "one two three"
 pytestmark = [

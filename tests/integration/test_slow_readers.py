@@ -11,8 +11,8 @@ from contextlib import ExitStack
 import pytest
 
 from tests.integration.test_malformed import authorization, get, post
-from tests.processes import HOST
-from tests.stack import MANAGEMENT, Stack, eventually
+from tests.support.processes import HOST
+from tests.support.stack import MANAGEMENT, Stack, eventually
 
 LARGE = b"/anything/-/bytes?size=50000000&seed=1"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import HOST, free_port
+from tests.support.processes import HOST, free_port
 
 TWISTD = Path(sys.executable).with_name("twistd")
 HERE = f"tcp:{{port}}:interface={HOST}"

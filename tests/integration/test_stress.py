@@ -14,8 +14,8 @@ import pytest
 
 from tests.integration.test_malformed import authorization, post
 from tests.integration.test_memory import resident
-from tests.processes import HOST
-from tests.stack import Stack, eventually
+from tests.support.processes import HOST
+from tests.support.stack import Stack, eventually
 
 pytestmark = [
     pytest.mark.quiet,

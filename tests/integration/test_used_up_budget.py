@@ -21,9 +21,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.processes import HOST
-from tests.redis_server import RedisServer
-from tests.stack import Stack, eventually
+from tests.support.processes import HOST
+from tests.support.redis_server import RedisServer
+from tests.support.stack import Stack, eventually
 
 EACH = 40
 CHAT = "/v1/chat/completions"

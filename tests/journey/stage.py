@@ -18,9 +18,9 @@ from llmproxy.interfaces import IEventBus
 from llmproxy.model import Grant, RequestRecord
 from llmproxy.wire.parser import Limits
 from llmproxy.wire.server.site import Site
-from tests.fakes import MemoryAudit
-from tests.memory import has_left, untaken
-from tests.network import Network, Parties, Party
+from tests.support.fakes import MemoryAudit
+from tests.support.network import Network, Parties, Party
+from tests.support.transport import has_left, untaken
 
 TOKEN = "sk-lp-" + "t" * 43
 OTHER = "sk-lp-" + "o" * 43

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.journey.stage import CHAT, KEY, OTHER, STREAM, TOKEN, Stage, chunk, reply, request
 from tests.journey.test_caching import FRESH, MODELS, OPT_IN, answer
-from tests.network import Party
+from tests.support.network import Party
 
 BODY = b'{"model": "m", "stream": true}'
 DONE = b"data: [DONE]\n\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.journey.stage import PROVIDER, STREAM, TOKEN, Stage, chunk, request
-from tests.network import Party
+from tests.support.network import Party
 
 CHUNKED = "Transfer-Encoding: chunked"
 

@@ -11,7 +11,7 @@ from llmproxy.budgets import NANO
 from llmproxy.metering.estimating import prompt
 from llmproxy.model import Allowance, Budget
 from tests.journey.stage import OK, STREAM, TOKEN, Reply, Stage, chunk, reply
-from tests.reading import read
+from tests.support.reading import read
 
 BODY = b'{"model": "gpt-4o", "max_tokens": 1000}'
 MOST = prompt(read(BODY), len(BODY), "openai", "gpt-4o").most

@@ -8,7 +8,7 @@ from typing import Any
 
 from llmproxy.metering.estimating import prompt
 from tests.journey.stage import STREAM, Stage, chunk, reply, request
-from tests.reading import read
+from tests.support.reading import read
 from tests.unit.metering.samples import CHAT_USAGE, events
 from tests.unit.metering.samples import chunk as told
 

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
-from tests.fakes import MemoryAudit, MemoryStore
+from tests.support.fakes import MemoryAudit, MemoryStore
 
 
 class FakesTests(unittest.TestCase):

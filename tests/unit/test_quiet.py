@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unittest
 
-from tests.quiet import RUN_SECONDS, TEST_SECONDS, QuietMachine, idle_part
+from tests.support.quiet import RUN_SECONDS, TEST_SECONDS, QuietMachine, idle_part
 
 
 class QuietTests(unittest.TestCase):

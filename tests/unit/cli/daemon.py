@@ -19,7 +19,7 @@ from twisted.web.server import Site
 from llmproxy.cli import main
 from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
-from tests.fakes import MemoryAudit, MemoryStore, MemoryUsage
+from tests.support.fakes import MemoryAudit, MemoryStore, MemoryUsage
 from tests.unit.caching.made import contents
 
 TOKEN = "management-token-for-tests"

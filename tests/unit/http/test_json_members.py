@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmproxy.http.json_members import MAX_STEPS, JsonMembers
-from tests.reading import everything
+from tests.support.reading import everything
 
 values: Any = st.recursive(
     st.none()

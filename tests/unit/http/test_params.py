@@ -5,7 +5,7 @@ from unittest import TestCase
 
 from llmproxy.errors import BodyUnreadable, ParamNotAllowed
 from llmproxy.http import params
-from tests.reading import read
+from tests.support.reading import read
 
 NAMES = ["a", "x", "model"]
 ONLY = {"model": ["gpt-4o", "gpt-4.1-*"]}

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmproxy.http.request_reader import RequestReader, read_at_once, read_strictly_at_once
-from tests.reading import everything, read
+from tests.support.reading import everything, read
 
 BODY = json.dumps({"messages": [{"role": "user", "content": "hello " * 20_000}], "model": "m", "n": 2}).encode()
 WANTED = {"model", "n", "stream"}.__contains__

@@ -18,7 +18,7 @@ from llmproxy.http.request_reader import RequestContent
 from llmproxy.interfaces import ICounters
 from llmproxy.limits.limiter import Asked, Quota, Reservation
 from llmproxy.model import Allowance, Budget, Claim, Grant, Verdict
-from tests.reading import read
+from tests.support.reading import read
 
 NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
 GRANT = Grant("p1", token_id="t1")

@@ -15,7 +15,7 @@ from typing import Any
 from unittest import TestCase
 
 from llmproxy.metering.estimating import PromptEstimate, prompt
-from tests.reading import read
+from tests.support.reading import read
 from tests.unit.http.test_media_heads import PNG
 
 PROMPTS: list[dict[str, Any]] = [

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.metering.injection import HELD, Swallowing, asking
-from tests.reading import read
+from tests.support.reading import read
 from tests.unit.metering.samples import CHAT_USAGE, chunk, events
 
 USAGE = {**chunk(), "choices": [], "usage": CHAT_USAGE}

@@ -14,7 +14,7 @@ from llmproxy.metering.catalog import Operations
 from llmproxy.metering.prices import OwnPrice, Prices
 from llmproxy.metering.windows import WIDEST
 from llmproxy.metering.worst import FREE, MOST_TOKENS, Bound, Worst
-from tests.reading import read
+from tests.support.reading import read
 
 UNREAD = read(b"neither JSON nor a form")
 AT = 1_794_992_800.0

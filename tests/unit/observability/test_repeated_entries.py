@@ -12,7 +12,7 @@ from zope.interface.verify import verifyObject
 from llmproxy.interfaces import IAuditLogger
 from llmproxy.model import AuditEntry
 from llmproxy.observability.repeated_entries import RepeatedEntries
-from tests.fakes import MemoryAudit
+from tests.support.fakes import MemoryAudit
 
 
 class Case(SynchronousTestCase):

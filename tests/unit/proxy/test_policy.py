@@ -14,8 +14,8 @@ from llmproxy.metering.dialects.operation import UNKNOWN
 from llmproxy.metering.dialects.registry import operation
 from llmproxy.model import Grant, Project
 from llmproxy.proxy.policy import Policy
-from tests.fakes import MemoryAudit, MemoryStore
-from tests.reading import read
+from tests.support.fakes import MemoryAudit, MemoryStore
+from tests.support.reading import read
 
 ACTIVE = Grant("p", "t", project_active=True)
 

@@ -13,7 +13,7 @@ from llmproxy.config.routes import Routes
 from llmproxy.model import Project
 from llmproxy.upstream.upstreams import Bounds, Circuits, ProviderKeys, Upstreams
 from llmproxy.wire.client.transport import Origin
-from tests.fakes import MemoryStore
+from tests.support.fakes import MemoryStore
 
 
 class Keys(SynchronousTestCase):

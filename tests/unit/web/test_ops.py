@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy.errors import StoreUnavailable, Unauthorized
 from llmproxy.web.ops import pages
 from llmproxy.web.root import OPS, Root
-from tests.asking import Reply, ask
+from tests.support.client import Reply, ask
 
 
 def render(accept: str) -> tuple[str, bytes]:

@@ -17,8 +17,8 @@ from llmproxy.proxy.context import Exchange
 from llmproxy.web.proxy import ProxyResource
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.server.site import Site
-from tests.memory import Link, Peer, has_left
-from tests.reading import everything
+from tests.support.reading import everything
+from tests.support.transport import Link, Peer, has_left
 
 WHERE: dict[str, Any] = {"base_url": "https://h", "allowed_endpoints": ("/x",)}
 ROUTES = Routes(

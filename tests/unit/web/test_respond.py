@@ -12,7 +12,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from llmproxy.errors import ClientGone, MethodNotAllowed, ProxyError
 from llmproxy.web.respond import Answer, as_json, identify, refuse, run
-from tests.asking import Conversation, Reply, Serve, ask, ours, request, stock
+from tests.support.client import Conversation, Reply, Serve, ask, ours, request, stock
 
 
 class Runs(Resource):

@@ -7,7 +7,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from llmproxy.web.root import OPS, Root
-from tests.asking import ask
+from tests.support.client import ask
 
 
 class Named(Resource):

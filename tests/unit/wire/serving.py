@@ -14,7 +14,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from llmproxy.wire.server.site import Request, Site
-from tests.memory import CAPACITY, HalfPeer, Link, Peer, has_left, untaken
+from tests.support.transport import CAPACITY, HalfPeer, Link, Peer, has_left, untaken
 
 GET = b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n"
 

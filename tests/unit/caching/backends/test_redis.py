@@ -18,7 +18,7 @@ from llmproxy.config.model import Api, Settings
 from llmproxy.config.model import Redis as RedisSettings
 from llmproxy.interfaces import ICacheFactory
 from llmproxy.plugins import find
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 from tests.unit.caching.backends.contract import CacheContract
 
 reactor: Any = _reactor

@@ -22,7 +22,7 @@ from llmproxy.limits.counters.budget_store import MemoryBudgetStore
 from llmproxy.limits.counters.redis import RedisCounters
 from llmproxy.model import Claim
 from llmproxy.redis import connect
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 from tests.unit.limits.counters.contract import CountersContract, budget, lease, rate
 
 

@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy.model import AuditEntry
 from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
-from tests.asking import Reply, ask, ours
-from tests.fakes import MemoryAudit, MemoryStore, MemoryUsage
+from tests.support.client import Reply, ask, ours
+from tests.support.fakes import MemoryAudit, MemoryStore, MemoryUsage
 from tests.unit.caching.made import contents
 
 TOKEN = "management-token-for-tests"

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 
 from llmproxy.errors import StoreUnavailable
 from llmproxy.web.root import Root
-from tests.asking import Conversation, request
+from tests.support.client import Conversation, request
 from tests.unit.web.manage.desk import NOW, TOKEN, DeskTestCase
 
 

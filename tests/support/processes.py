@@ -1,7 +1,7 @@
 """Real daemons for tests, waited for, and ended by their process id.
 
-Most are forked from a server that has read their modules already (L{tests.preload}): a start then takes a tenth of the
-processor's time. What is about the command itself is started as its users start it: C{Daemon(…, fresh=True)}.
+Most are forked from a server that has read their modules already (L{tests.support.preload}): a start then takes a tenth
+of the processor's time. What is about the command itself is started as its users start it: C{Daemon(…, fresh=True)}.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Protocol
 HOST = "127.0.0.1"
 _READ_AT_START = frozenset(("LD_PRELOAD", "PYTHONPATH"))  # variables that a process that runs already does not see
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.preload"])
+_FORKS.set_forkserver_preload(["tests.support.preload"])
 
 
 class _Process(Protocol):

