@@ -20,8 +20,8 @@ from twisted.logger import Logger
 from llmproxy import plugins, sealing
 from llmproxy.aio import FairLock
 from llmproxy.auth.caching_validator import CachedTokenValidator
-from llmproxy.auth.change_feed import Revocation
-from llmproxy.auth.lockout import Guesses
+from llmproxy.auth.change_feed import ChangeFeed
+from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
 from llmproxy.background import Task, tasks_of
@@ -71,7 +71,7 @@ from llmproxy.observability.reactor_lag import ReactorLag
 from llmproxy.observability.repeated_entries import RepeatedEntries
 from llmproxy.own_threads import OwnThreads
 from llmproxy.proxy.deferred_results import DeferredResults
-from llmproxy.proxy.pipeline import Journey
+from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.proxy.policy import Policy
 from llmproxy.redis import Redis, connect
 from llmproxy.store.address import exact
@@ -101,7 +101,7 @@ class Parts:
     """What forwards, and those of its parts that others watch or end."""
 
     routes: Routes
-    journey: Journey
+    pipeline: Pipeline
     keys: ProviderKeys
     upstreams: Upstreams
     shares: Shares
@@ -138,7 +138,7 @@ def forwarding(
     descriptors: Descriptors | None = None,
     buffers: Buffers | None = None,
     ledger: Ledger | None = None,
-    guesses: Guesses | None = None,
+    failed_attempts: FailedAttempts | None = None,
 ) -> Parts:
     """Make what forwards, for the daemon and for the library alike.
 
@@ -156,7 +156,7 @@ def forwarding(
     worst = Worst(Prices(own_prices(settings.prices)), providers, operations)
     quota = Quota(counters, settings.limits, settings.apis, now, worst)
     meters = Meters(settings)
-    journey = Journey(
+    pipeline = Pipeline(
         routes=routes,
         validator=validator,
         policy=Policy(projects, refusals, now, enforce=settings.server.enforce_project_active),
@@ -165,7 +165,7 @@ def forwarding(
         shares=shares,
         server=settings.server,
         clock=clock,
-        guesses=guesses or Guesses(),
+        failed_attempts=failed_attempts or FailedAttempts(),
         remembering=validator if isinstance(validator, CachedTokenValidator) else None,
         caching=caching,
         quota=quota,
@@ -175,7 +175,7 @@ def forwarding(
         ledger=ledger,
         results=None if ledger is None else DeferredResults(ledger, meters, counters, now),
     )
-    return Parts(routes, journey, keys, upstreams, shares, quota, tuple(agents.values()), refusals, caching)
+    return Parts(routes, pipeline, keys, upstreams, shares, quota, tuple(agents.values()), refusals, caching)
 
 
 def build(
@@ -218,8 +218,8 @@ def build(
         now=now,
         random=random,
     )
-    guesses = Guesses()
-    unknown = UnknownTokens(store.validate_tokens, guesses, reactor)
+    failed_attempts = FailedAttempts()
+    unknown = UnknownTokens(store.validate_tokens, failed_attempts, reactor)
     tokens = CachedTokenValidator(
         store,
         unknown=unknown,
@@ -252,14 +252,14 @@ def build(
         descriptors=descriptors,
         buffers=buffers,
         ledger=ledger,
-        guesses=guesses,
+        failed_attempts=failed_attempts,
     )
     metrics = Metrics(
         breakers=partial(_circuits, parts.upstreams), events_dropped=lambda: bus.dropped, redact=redactor.redact
     )
     observers: list[Observer] = [bus.publish, *([access.observe] if settings.logging.access else [])]
     proxy = ProxyResource(
-        parts.journey,
+        parts.pipeline,
         parts.routes,
         metrics,
         observers=observers,
@@ -273,7 +273,7 @@ def build(
     )
     for listener in (tokens.forget_project, parts.keys.forget):
         store.watch(listener)
-    revocation = _revocation(settings, reactor, store)
+    change_feed = _change_feed(settings, reactor, store)
     changes = FairLock()
     unwritten = UnwrittenRevocations(
         tokens,
@@ -289,7 +289,7 @@ def build(
         "revocations_unwritten", "Revocations that are in force in this process only.", lambda: len(unwritten)
     )
     metrics.counter(
-        "store_silences", "Times the store did not say in time what has changed.", lambda: revocation.failures
+        "store_silences", "Times the store did not say in time what has changed.", lambda: change_feed.failures
     )
     metrics.gauge(
         "unknown_tokens_waiting", "Tokens never seen here that wait to be looked up.", lambda: unknown.waiting
@@ -299,7 +299,7 @@ def build(
     uses = {
         "cache": cache.redis if isinstance(cache, RedisCache) else None,
         "limits": counters.redis if isinstance(counters, RedisCounters) else None,
-        "revocation": revocation.redis,
+        "revocation": change_feed.redis,
     }
     _watch(metrics, uses)
     daemon = Daemon(settings, reactor, observer=output, store=store, hang_up=parts.hang_up, descriptors=descriptors)
@@ -359,7 +359,7 @@ def build(
             lambda: ledger.pending_results,
         )
         metrics.gauge("ledger_journal_bytes", "The journal's size on the disk.", lambda: ledger.journal_size)
-    services = (lag, ledger, audit, bus, access, tokens, counters, revocation, unwritten, *parts.services)
+    services = (lag, ledger, audit, bus, access, tokens, counters, change_feed, unwritten, *parts.services)
     for service in services:
         if IService.providedBy(service):
             daemon.accompany(service)
@@ -426,7 +426,7 @@ class TransparentProxy(ProxyResource):
         self._parts = parts
         self._metrics = Metrics(breakers=partial(_circuits, parts.upstreams))
         super().__init__(
-            parts.journey,
+            parts.pipeline,
             parts.routes,
             self._metrics,
             observers=observers,
@@ -621,12 +621,12 @@ def _oversee(daemon: Daemon, metrics: Metrics, tasks: Sequence[Task]) -> None:
     daemon.mention("background", state)
 
 
-def _revocation(settings: Settings, reactor: Any, store: Store) -> Revocation:
+def _change_feed(settings: Settings, reactor: Any, store: Store) -> ChangeFeed:
     """Through Redis too where it is used anyhow."""
     limits, cache = settings.limits.backend == "redis", settings.cache.enabled and settings.cache.backend == "redis"
     url = settings.limits.redis_url if limits else settings.cache.redis_url
     redis = connect(settings.redis, reactor, url=url, connections=1, use="revocation") if limits or cache else None
-    return Revocation(store, reactor, redis=redis, channel=f"{settings.redis.key_prefix}changes")
+    return ChangeFeed(store, reactor, redis=redis, channel=f"{settings.redis.key_prefix}changes")
 
 
 def _watch(metrics: Metrics, used: Mapping[str, Redis | None]) -> None:

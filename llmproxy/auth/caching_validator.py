@@ -16,8 +16,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from llmproxy.aio import deferred, soon, within
-from llmproxy.auth.single_flight import LookUp, again
-from llmproxy.auth.ttl_cache import Memory
+from llmproxy.auth.single_flight import SingleFlight, again
+from llmproxy.auth.ttl_cache import TTLCache
 from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.auth.use_counter import UseCounter
 from llmproxy.background import Loop
@@ -81,13 +81,13 @@ class CachedTokenValidator(Service):
         self._clock = clock
         self._now = now
         self._timeout = timeout
-        self._grants: Memory[Grant] = Memory(clock, ttl, size)
-        self._refused: Memory[Unauthorized] = Memory(clock, min(ttl, negative_ttl), size)
-        self._exhausted: Memory[QuotaExceeded] = Memory(clock, min(ttl, negative_ttl), size)
+        self._grants: TTLCache[Grant] = TTLCache(clock, ttl, size)
+        self._refused: TTLCache[Unauthorized] = TTLCache(clock, min(ttl, negative_ttl), size)
+        self._exhausted: TTLCache[QuotaExceeded] = TTLCache(clock, min(ttl, negative_ttl), size)
         self._unknown = unknown
         self._blocked: set[tuple[str, str]] = set()
         self._seen: OrderedDict[bytes, None] = OrderedDict()
-        self._look_ups: dict[bytes, LookUp] = {}
+        self._look_ups: dict[bytes, SingleFlight] = {}
         self._changes = 0
         self._journaled = journaled
         self._counter = self._hits = None
@@ -233,7 +233,7 @@ class CachedTokenValidator(Service):
         look_up = self._look_ups.get(key)
         if look_up is not None:
             return look_up.wait()
-        look_up = self._look_ups[key] = LookUp()
+        look_up = self._look_ups[key] = SingleFlight()
         answer = look_up.wait()
         validate: Validate = self._validator.validate_token
         if client is not None and self._unknown is not None and key not in self._seen:
@@ -241,7 +241,7 @@ class CachedTokenValidator(Service):
         look_up.start(Deferred.fromCoroutine(self._look_up(look_up, validate, token, key)))
         return answer
 
-    async def _look_up(self, look_up: LookUp, validate: Validate, token: str, key: bytes) -> None:
+    async def _look_up(self, look_up: SingleFlight, validate: Validate, token: str, key: bytes) -> None:
         """Ask, remember, and tell everybody. One disowned by L{forget_project} answers but is not remembered."""
         asked_at = self._clock.seconds()
         try:
@@ -264,7 +264,7 @@ class CachedTokenValidator(Service):
         if len(self._seen) > MAX_SEEN:
             self._seen.popitem(last=False)
 
-    def _settled(self, look_up: LookUp, key: bytes) -> bool:
+    def _settled(self, look_up: SingleFlight, key: bytes) -> bool:
         if self._look_ups.get(key) is not look_up:
             return False
         del self._look_ups[key]

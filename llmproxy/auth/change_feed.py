@@ -15,13 +15,13 @@ from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.model import Changes
 from llmproxy.redis import Redis, RedisUnavailable
 
-INTERVAL = 0.4  # seconds between two questions
-PATIENCE = 1.0  # seconds for an answer
-SILENCE = 5.0  # seconds without an answer after which nothing that is remembered can be relied on
-LONGEST = 255  # characters of a project's id
+POLL_INTERVAL = 0.4  # seconds between two questions
+POLL_TIMEOUT = 1.0  # seconds for an answer
+MAX_SILENCE = 5.0  # seconds without an answer after which nothing that is remembered can be relied on
+MAX_PROJECT_ID_CHARS = 255  # characters of a project's id
 
 
-class Changing(Protocol):
+class ChangingStore(Protocol):
     """A store that numbers its changes."""
 
     def changes(self, epoch: int | None) -> Deferred[Changes]: ...
@@ -29,7 +29,7 @@ class Changing(Protocol):
     def on_commit(self, tell: Any) -> None: ...
 
 
-class Revocation(MultiService):
+class ChangeFeed(MultiService):
     """Asks the store what has changed, several times a second, and announces it as if it had been changed here.
 
     With Redis, processes also tell each other at once; the store is asked all the same, so that nothing depends on
@@ -44,13 +44,13 @@ class Revocation(MultiService):
 
     def __init__(
         self,
-        store: Changing,
+        store: ChangingStore,
         clock: IReactorTime,
         *,
         redis: Redis | None = None,
         channel: str = "",
-        interval: float = INTERVAL,
-        silence: float = SILENCE,
+        interval: float = POLL_INTERVAL,
+        silence: float = MAX_SILENCE,
     ) -> None:
         """
         @param redis: Of its own: it is started and stopped with this.
@@ -64,40 +64,40 @@ class Revocation(MultiService):
         self._silence = silence
         self._epoch: int | None = None
         self._heard = clock.seconds()
-        self._asking = Loop("revocation", self.look, interval, clock)
+        self._polling = Loop("revocation", self.poll, interval, clock)
         if redis is not None:
             child: Any = redis
             child.setServiceParent(self)
-            redis.subscribe(channel, self._told)
-            store.on_commit(self._tell)
+            redis.subscribe(channel, self._on_message)
+            store.on_commit(self._publish)
 
     def startService(self) -> None:
         MultiService.startService(self)
         # Not at once: the store is opened meanwhile.
-        self._asking.start()
+        self._polling.start()
 
     def stopService(self) -> Any:
-        self._asking.stop()
+        self._polling.stop()
         return MultiService.stopService(self)
 
     @deferred
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Ask the store once; fails only with what nobody has foreseen."""
         asked_at = self._clock.seconds()
         try:
-            changes = await within(PATIENCE, self._clock, self._store.changes(self._epoch), StoreUnavailable())
+            changes = await within(POLL_TIMEOUT, self._clock, self._store.changes(self._epoch), StoreUnavailable())
         except ProxyError:
-            self._not_told()
+            self._poll_failed()
             return
         except Exception:
-            self._not_told()
+            self._poll_failed()
             raise
         self._heard = asked_at
         self._epoch = changes.epoch
         for project_id in ("",) if changes.projects is None else changes.projects:
             self._store.announce(project_id)
 
-    def _not_told(self) -> None:
+    def _poll_failed(self) -> None:
         """Rely on nothing that is remembered once this has been so for too long, whatever the reason is."""
         self.failures += 1
         if self._clock.seconds() - self._heard >= self._silence:
@@ -106,16 +106,16 @@ class Revocation(MultiService):
     @property
     def tasks(self) -> list[Task]:
         """What goes on in the background."""
-        return [self._asking, *(self.redis.tasks if self.redis is not None else ())]
+        return [self._polling, *(self.redis.tasks if self.redis is not None else ())]
 
     # Redis
 
-    def _tell(self, project_id: str) -> None:
+    def _publish(self, project_id: str) -> None:
         """Say it to the others; those who do not hear it will see it in the store."""
         if self.redis is not None:
             self.redis.publish(self._channel, project_id).addErrback(lambda f: f.trap(RedisUnavailable) and None)
 
-    def _told(self, payload: bytes) -> None:
+    def _on_message(self, payload: bytes) -> None:
         project_id = payload.decode("utf-8", "replace")
-        if 0 < len(project_id) <= LONGEST:
+        if 0 < len(project_id) <= MAX_PROJECT_ID_CHARS:
             self._store.announce(project_id)

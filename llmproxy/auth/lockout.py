@@ -7,13 +7,13 @@ from ipaddress import IPv6Address, ip_address, ip_network
 
 from llmproxy.errors import TooManyFailures
 
-LIMIT = 20
-SITE_LIMIT = 100  # of all the networks of one IPv6 site
-WINDOW = 60.0
-ADDRESSES = 10_000
+MAX_FAILURES = 20
+MAX_SITE_FAILURES = 100  # of all the networks of one IPv6 site
+WINDOW_SECONDS = 60.0
+MAX_ADDRESSES = 10_000
 
 
-class Guesses:
+class FailedAttempts:
     """Counts wrong tokens per address and minute, for a bounded number of addresses.
 
     Only for what was found to be wrong: who looks at the token first never hurts its bearer, whatever others at the
@@ -22,7 +22,11 @@ class Guesses:
     """
 
     def __init__(
-        self, limit: int = LIMIT, window: float = WINDOW, addresses: int = ADDRESSES, site_limit: int = SITE_LIMIT
+        self,
+        limit: int = MAX_FAILURES,
+        window: float = WINDOW_SECONDS,
+        addresses: int = MAX_ADDRESSES,
+        site_limit: int = MAX_SITE_FAILURES,
     ) -> None:
         self._limits = (limit, site_limit)
         self._window = window

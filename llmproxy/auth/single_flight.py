@@ -12,7 +12,7 @@ from llmproxy.model import Grant
 E = TypeVar("E", bound=Exception)
 
 
-class LookUp:
+class SingleFlight:
     """One question under way, and everybody who waits for its answer.
 
     One of them giving up leaves the others waiting; when the last one does, the question is dropped.

@@ -11,55 +11,55 @@ from twisted.internet.interfaces import IReactorTime
 V = TypeVar("V")
 
 
-class Memory(Generic[V]):
+class TTLCache(Generic[V]):
     """Keeps values for a while, each in a group; forgets the least recently used one beyond C{size}."""
 
     def __init__(self, clock: IReactorTime, ttl: float, size: int) -> None:
         self._clock = clock
         self._ttl = ttl
         self._size = size
-        self._kept: OrderedDict[bytes, tuple[float, V, str]] = OrderedDict()
+        self._entries: OrderedDict[bytes, tuple[float, V, str]] = OrderedDict()
         self._groups: dict[str, set[bytes]] = {}
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
 
     def get(self, key: bytes) -> V | None:
-        found = self._kept.get(key)
-        if found is None:
+        entry = self._entries.get(key)
+        if entry is None:
             return None
-        if found[0] <= self._clock.seconds():
+        if entry[0] <= self._clock.seconds():
             self.drop(key)
             return None
-        self._kept.move_to_end(key)
-        return found[1]
+        self._entries.move_to_end(key)
+        return entry[1]
 
     def put(self, key: bytes, value: V, asked_at: float, group: str = "") -> None:
         """Keep C{value}, which was true at C{asked_at}."""
         self.drop(key)
-        self._kept[key] = (asked_at + self._ttl, value, group)
+        self._entries[key] = (asked_at + self._ttl, value, group)
         self._groups.setdefault(group, set()).add(key)
-        if len(self._kept) > self._size:
-            self.drop(next(iter(self._kept)))
+        if len(self._entries) > self._size:
+            self.drop(next(iter(self._entries)))
 
     def drop(self, key: bytes) -> None:
-        found = self._kept.pop(key, None)
-        if found is None:
+        entry = self._entries.pop(key, None)
+        if entry is None:
             return
-        members = self._groups[found[2]]
+        members = self._groups[entry[2]]
         members.discard(key)
         if not members:
-            del self._groups[found[2]]
+            del self._groups[entry[2]]
 
     def drop_where(self, wanted: Callable[[V], bool]) -> None:
         """Forget every value for which this is true; looks at all of them."""
-        for key in [key for key, (_, value, _) in self._kept.items() if wanted(value)]:
+        for key in [key for key, (_, value, _) in self._entries.items() if wanted(value)]:
             self.drop(key)
 
     def clear(self) -> None:
-        self._kept.clear()
+        self._entries.clear()
         self._groups.clear()
 
     def drop_group(self, group: str) -> None:
         for key in self._groups.pop(group, ()):
-            del self._kept[key]
+            del self._entries[key]

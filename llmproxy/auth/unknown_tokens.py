@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from llmproxy.auth.lockout import Guesses, networks
+from llmproxy.auth.lockout import FailedAttempts, networks
 from llmproxy.auth.single_flight import again
 from llmproxy.errors import ProxyError, StoreUnavailable, TooManyFailures, Unauthorized
 from llmproxy.model import Grant
@@ -21,7 +21,7 @@ MAX_WAITING = 4096  # tokens
 MAX_WAITING_HELD_BACK = 256  # tokens of one address that has sent too many wrong ones
 
 Grants = Sequence[Grant | Unauthorized]
-LookUp = Callable[[Sequence[str]], Awaitable[Grants]]
+LookUpTokens = Callable[[Sequence[str]], Awaitable[Grants]]
 _Line = OrderedDict[Deferred[Grant], str]
 
 
@@ -39,8 +39,8 @@ class UnknownTokens:
 
     def __init__(
         self,
-        look_up: LookUp,
-        guesses: Guesses,
+        look_up: LookUpTokens,
+        failed: FailedAttempts,
         clock: IReactorTime,
         *,
         batch: int = BATCH,
@@ -49,11 +49,11 @@ class UnknownTokens:
     ) -> None:
         """
         @param look_up: Answers for each of these tokens, in their order.
-        @param guesses: Knows the addresses; wrong tokens are counted there by whoever answers them.
+        @param failed: Knows the addresses; wrong tokens are counted there by whoever answers them.
         """
         self.refused = 0
         self._look_up = look_up
-        self._guesses = guesses
+        self._failed_attempts = failed
         self._clock = clock
         self._batch = batch
         self._limit = waiting
@@ -73,8 +73,8 @@ class UnknownTokens:
         Whoever waits must see to it that the wait ends.
         """
         now = self._clock.seconds()
-        wait = self._guesses.wait(address, now)
-        rank = 2 if wait else 1 if self._guesses.failures(address, now) else 0
+        wait = self._failed_attempts.wait(address, now)
+        rank = 2 if wait else 1 if self._failed_attempts.failures(address, now) else 0
         network = networks(address)[0]
         line = self._lines[rank].get(network)
         if wait and line is not None and len(line) >= self._held_back:

@@ -22,11 +22,13 @@ from llmproxy.wire.relay import Relay
 from llmproxy.wire.server.site import Request
 
 MAX_PATH_BYTES = 2048  # of a path that are recorded
-SMALL_BYTES = 16 * 1024  # of a request body that is read at once, when somebody wants to know
-UNHEARD = frozenset(("upstream_timeout", "upstream_protocol_error"))  # ends after which a provider may have worked
+MAX_SMALL_BODY_BYTES = 16 * 1024  # of a request body that is read at once, when somebody wants to know
+UNHEARD_ERRORS = frozenset(
+    ("upstream_timeout", "upstream_protocol_error")
+)  # ends after which a provider may have worked
 
 
-class Exchange:
+class RequestContext:
     """What is known of it so far; C{record} is what remains.
 
     @ivar asked: When the provider was asked; C{authorized} and C{first_byte} likewise. Clock's time.
@@ -44,36 +46,36 @@ class Exchange:
     grant: Grant | None = None
     answer: Answer | None = None
     relay: Relay | Given | None = None
-    share: Share | None = None
+    slot: Share | None = None
     asking: Asking | None = None
     cache = "disabled"
     dialect: Dialect | None = None
     meter: Meter | None = None
     reservation: Reservation | None = None
     ledger_id = ""
-    injected = False
+    usage_injected = False
     usage = UNUSED
     reading: BodyReading | None = None
-    sent = False
+    request_sent = False
     announcement: Announcement | None = None
-    collection: Collection | None = None
-    result: Usage | None = None
+    result_collection: Collection | None = None
+    result_usage: Usage | None = None
     result_id = ""
-    deferred_id = ""
-    collected = False
-    left = False
+    announced_id = ""
+    result_recorded = False
+    client_left = False
     error = ""
     outcome = ""
     status = 499
     stream = False
-    authorized: float | None = None
-    asked: float | None = None
-    first_byte: float | None = None
+    authorized_at: float | None = None
+    upstream_started: float | None = None
+    first_byte_at: float | None = None
     _content: RequestContent | None = None
     _small: bytes | None = None
     _wanted: Callable[[str], bool]
 
-    def __init__(self, request: Request, request_id: str, client: str, started_at: float, arrived: float) -> None:
+    def __init__(self, request: Request, request_id: str, client: str, started_at: float, arrived_at: float) -> None:
         """
         @param client: The address of the client, which is the peer's unless a trusted proxy says otherwise.
         """
@@ -81,18 +83,20 @@ class Exchange:
         self.request_id = request_id
         self.client = client
         self.started_at = started_at
-        self.arrived = arrived
+        self.arrived_at = arrived_at
 
-    def aside(self, now: float) -> Exchange:
+    def background_copy(self, now: float) -> RequestContext:
         """The proxy's own request for the same."""
-        own = Exchange(self.request, f"{self.request_id}-refresh", "", self.started_at + now - self.arrived, now)
-        own.route, own.grant, own.authorized, own.dialect = self.route, self.grant, now, self.dialect
+        own = RequestContext(
+            self.request, f"{self.request_id}-refresh", "", self.started_at + now - self.arrived_at, now
+        )
+        own.route, own.grant, own.authorized_at, own.dialect = self.route, self.grant, now, self.dialect
         own.reading, own._content, own._small = self.reading, self._content, self._small
         if self._small is not None:
             own._wanted = self._wanted
         return own
 
-    def saw_small(self, body: bytes, wanted: Callable[[str], bool], *, strictly: bool = False) -> None:
+    def observe_small_body(self, body: bytes, wanted: Callable[[str], bool], *, strictly: bool = False) -> None:
         """All of a small body.
 
         @param strictly: Whether somebody has to know for certain what it says before it is sent.
@@ -107,11 +111,11 @@ class Exchange:
         held = self.reservation
         if held is None:
             return
-        if not self.sent:
+        if not self.request_sent:
             held.give_back()
-        elif self.deferred_id:
+        elif self.announced_id:
             held.keep(recorded=True)  # until its result is fetched
-        elif self.result is not None:
+        elif self.result_usage is not None:
             held.settle(0, 0.0)  # which was reserved when it was asked for
         elif self.dialect is None and record.status < 400:
             held.keep()  # nobody has measured it
@@ -153,8 +157,8 @@ class Exchange:
 
     def _used(self, model: str) -> Usage:
         """What its answer tells, and where it told nothing or there was none, what is likely."""
-        if self.result is not None:
-            return self.result
+        if self.result_usage is not None:
+            return self.result_usage
         if self.meter is not None:
             usage = self.meter.measured(
                 asked=model,
@@ -165,11 +169,11 @@ class Exchange:
             )
             if usage.basis == "exact" or self.meter.error or self.announcement is None:
                 return usage
-            self.deferred_id = self.announcement.result_id()
-            return Usage(basis="pending") if self.deferred_id else usage
-        if self.dialect is None or self.asked is None or self.answer is not None:
+            self.announced_id = self.announcement.result_id()
+            return Usage(basis="pending") if self.announced_id else usage
+        if self.dialect is None or self.upstream_started is None or self.answer is not None:
             return UNUSED
-        if self.outcome != "cancelled" and self.error not in UNHEARD:
+        if self.outcome != "cancelled" and self.error not in UNHEARD_ERRORS:
             return UNUSED
         return unanswered(self.dialect, asked=model, given=self.prompt, at=self.started_at)
 
@@ -178,7 +182,7 @@ class Exchange:
         request, route, grant, answer = self.request, self.route, self.grant, self.answer
         path = request.uri.partition(b"?")[0]
         named = sniff.model_in_path(path) if route is None else route.model
-        first, asked, lines = self.first_byte, self.asked, request.lines
+        first, asked, lines = self.first_byte_at, self.upstream_started, request.lines
         model = named or self.content.model
         self.usage = usage = self._used(model)
         if self.meter is not None and self.meter.error:  # whoever left after that, it was no answer
@@ -186,7 +190,7 @@ class Exchange:
         return RequestRecord(
             request_id=self.request_id,
             started_at=self.started_at,
-            duration=round(finished - self.arrived, 6),
+            duration=round(finished - self.arrived_at, 6),
             method=request.method.decode("ascii", "replace"),
             path=path[:MAX_PATH_BYTES].decode("ascii", "backslashreplace"),
             status=self.status,
@@ -199,7 +203,7 @@ class Exchange:
             stream=self.stream,
             bytes_in=request.upload.count,
             bytes_out=self.relay.count if self.relay else 0,
-            first_byte=None if first is None else round(first - self.arrived, 6),
+            first_byte=None if first is None else round(first - self.arrived_at, 6),
             upstream_time=None if first is None or asked is None else round(first - asked, 6),
             upstream_status=answer.code if answer else None,
             cache=self.cache if self.asking is None else self.asking.status,

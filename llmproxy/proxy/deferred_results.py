@@ -21,13 +21,13 @@ from llmproxy.ledger.records import Deferral, Held
 from llmproxy.metering.catalog import Meters
 from llmproxy.metering.deferred import Announcement, Collection, Outcome, fetched_id
 from llmproxy.model import RequestRecord
-from llmproxy.proxy.context import Exchange
+from llmproxy.proxy.context import RequestContext
 from llmproxy.wire.client.transport import Answer
 
-MAX_PATHS = 4096  # of which it is remembered what they fetch
+MAX_MEMOIZED_PATHS = 4096  # of which it is remembered what they fetch
 
 
-class ResultBooks(Protocol):
+class ResultLedger(Protocol):
     """The ledger, as far as it keeps such results."""
 
     def announce(self, ledger_id: str, deferral: Deferral) -> None: ...
@@ -43,85 +43,85 @@ class DeferredResults:
 
     _log = Logger()
 
-    def __init__(self, books: ResultBooks, meters: Meters, counters: ICounters, now: Callable[[], float]) -> None:
+    def __init__(self, ledger: ResultLedger, meters: Meters, counters: ICounters, now: Callable[[], float]) -> None:
         """
         @param now: Seconds since the epoch.
         """
-        self._books = books
+        self._ledger = ledger
         self._meters = meters
         self._counters = counters
         self._now = now
         self._paths: dict[tuple[bytes, bytes], str] = {}
 
-    def watch(self, exchange: Exchange, route: Route, answer: Answer) -> None:
+    def watch(self, context: RequestContext, route: Route, answer: Answer) -> None:
         """An answer has begun; to be called before its body is taken."""
-        dialect = exchange.dialect
+        dialect = context.dialect
         if dialect is not None:
             if (deferred := dialect.operation.deferred) is not None:
-                exchange.announcement = Announcement(answer.lines, deferred, partial(self._announced, exchange))
-                answer.watch(exchange.announcement.feed)
+                context.announcement = Announcement(answer.lines, deferred, partial(self._announced, context))
+                answer.watch(context.announcement.feed)
             return
-        result_id = self._fetched(exchange.request.method, route.path)
+        result_id = self._fetched(context.request.method, route.path)
         if result_id and self._meters.dialect(b"POST", route.api_name, b"/v1/responses") is not None:
             measuring = partial(self._meters.dialect, b"POST", route.api_name)
-            exchange.result_id = result_id
-            exchange.collection = Collection(route.path, answer.lines, measuring, self._now())
-            answer.watch(exchange.collection.feed)
+            context.result_id = result_id
+            context.result_collection = Collection(route.path, answer.lines, measuring, self._now())
+            answer.watch(context.result_collection.feed)
 
-    def _announced(self, exchange: Exchange, result_id: str) -> None:
+    def _announced(self, context: RequestContext, result_id: str) -> None:
         """Keep it before its client can hear of it: from then on nothing that ends this process makes it forgotten."""
-        if exchange.ledger_id:
-            self._books.announce(exchange.ledger_id, Deferral(result_id, _held(exchange)))
+        if context.ledger_id:
+            self._ledger.announce(context.ledger_id, Deferral(result_id, _held(context)))
 
     def _fetched(self, method: bytes, path: bytes) -> str:
         key = (method, path)
         known = self._paths.get(key)
         if known is None:
-            if len(self._paths) >= MAX_PATHS:
+            if len(self._paths) >= MAX_MEMOIZED_PATHS:
                 self._paths.clear()
             known = self._paths[key] = fetched_id(method, path)
         return known
 
-    async def collect(self, exchange: Exchange, finished: float) -> None:
+    async def collect(self, context: RequestContext, finished: float) -> None:
         """A request is over that may have fetched one: enter what that used, unless it has been. Never raises."""
-        collection, complete = exchange.collection, exchange.outcome == "complete"
-        if collection is None or exchange.grant is None or exchange.route is None:
+        collection, complete = context.result_collection, context.outcome == "complete"
+        if collection is None or context.grant is None or context.route is None:
             return
         try:
             if collection.outcome("", self._now(), complete=complete) is None:
                 return
-            found = await self._books.pending(exchange.grant.project_id, exchange.route.api_name, exchange.result_id)
+            found = await self._ledger.pending(context.grant.project_id, context.route.api_name, context.result_id)
             if not found:
                 return
             outcome = collection.outcome(found[0].model, found[0].at, complete=complete)
             if outcome is not None:
-                await self._settle(exchange, finished, found, outcome)
+                await self._settle(context, finished, found, outcome)
         except (ProxyError, CancelledError) as e:
             self._log.warn("A result could not be settled yet; it stays charged at its most: {error}", error=str(e))
         except Exception:
             self._log.failure("A result could not be settled; it stays charged at its most.")
-        if not exchange.collected:
-            exchange.result = None
+        if not context.result_recorded:
+            context.result_usage = None
 
     async def _settle(
-        self, exchange: Exchange, finished: float, found: Sequence[PendingResult], outcome: Outcome
+        self, context: RequestContext, finished: float, found: Sequence[PendingResult], outcome: Outcome
     ) -> None:
         if outcome.elsewhere:
-            await self._books.rename(found, outcome.elsewhere)
+            await self._ledger.rename(found, outcome.elsewhere)
         elif outcome.usage is not None:
-            exchange.result = outcome.usage
-            given = await self._books.collect(found, exchange.ledger_id, exchange.record(finished))
+            context.result_usage = outcome.usage
+            given = await self._ledger.collect(found, context.ledger_id, context.record(finished))
             if given is not None:
-                exchange.collected = True
+                context.result_recorded = True
                 ends = {held.key: held.ends for each in found for held in each.held}
                 self._counters.corrected({key: (-less, ends[key]) for key, less in given.items()})
 
 
-def deferral(exchange: Exchange) -> Deferral | None:
+def deferral(context: RequestContext) -> Deferral | None:
     """What the answer of a request that is over has announced, with what is reserved for it."""
-    return Deferral(exchange.deferred_id, _held(exchange)) if exchange.deferred_id else None
+    return Deferral(context.announced_id, _held(context)) if context.announced_id else None
 
 
-def _held(exchange: Exchange) -> tuple[Held, ...]:
-    reservation = exchange.reservation
+def _held(context: RequestContext) -> tuple[Held, ...]:
+    reservation = context.reservation
     return () if reservation is None else tuple(Held(*each) for each in reservation.budgets)

@@ -1,4 +1,4 @@
-"""The Resource for everything that is proxied: starts a request's journey, and sees to its end."""
+"""The Resource for everything that is proxied: starts a request's pipeline, and sees to its end."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from llmproxy.http import cors, fields, refusals
 from llmproxy.http.forwarded import client_address, networks
 from llmproxy.ledger.records import Deferral
 from llmproxy.model import RequestRecord
-from llmproxy.proxy.context import Exchange
+from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.deferred_results import deferral
-from llmproxy.proxy.pipeline import Journey
+from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.web.respond import refuse
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.relay import Relay
@@ -71,7 +71,7 @@ class ProxyResource(Resource):
 
     def __init__(
         self,
-        journey: Journey,
+        pipeline: Pipeline,
         routes: Routes,
         metrics: Counting,
         *,
@@ -85,8 +85,8 @@ class ProxyResource(Resource):
         buffers: Buffers | None = None,
     ) -> None:
         Resource.__init__(self)
-        self._journey = journey
-        journey.observer = self
+        self._pipeline = pipeline
+        pipeline.observer = self
         self._routes = routes
         self._counting = metrics
         self._observers = observers
@@ -110,82 +110,82 @@ class ProxyResource(Resource):
         request_id = self._fresh_id() if given is None else given.decode("ascii")
         self._counting.started()
         client = client_address(request.remote, request.lines, self._trusted)
-        exchange = Exchange(request, request_id, client, self._now(), self._clock.seconds())
-        travelling = Deferred.fromCoroutine(self._travel(exchange))
+        context = RequestContext(request, request_id, client, self._now(), self._clock.seconds())
+        travelling = Deferred.fromCoroutine(self._travel(context))
         if not travelling.called:
-            request.on_gone = partial(self._left, exchange, travelling)
+            request.on_gone = partial(self._left, context, travelling)
         return NOT_DONE_YET
 
-    def _left(self, exchange: Exchange, travelling: Deferred[None]) -> None:
+    def _left(self, context: RequestContext, travelling: Deferred[None]) -> None:
         """A client that leaves ends whatever its request is waiting for, but a provider that is to be heard out."""
-        exchange.left = not self._shutting_down
-        relay = exchange.relay
+        context.client_left = not self._shutting_down
+        relay = context.relay
         if isinstance(relay, Relay) and relay.drains:
             relay.stopProducing()
         else:
             travelling.cancel()
 
-    async def _travel(self, exchange: Exchange) -> None:
+    async def _travel(self, context: RequestContext) -> None:
         try:
             if self._buffers is not None:
                 self._buffers.check()
-            await self._journey.handle(exchange)
+            await self._pipeline.handle(context)
         except Exception as e:  # everything ends here, a cancelled wait included
-            self._refused(e, exchange)
-        exchange.request.on_gone = None  # it holds the exchange, which holds the request: the collector's work
-        if exchange.collection is not None:
-            await self._journey.collect(exchange)
-        self.over(exchange)
+            self._refused(e, context)
+        context.request.on_gone = None  # it holds the context, which holds the request: the collector's work
+        if context.result_collection is not None:
+            await self._pipeline.collect(context)
+        self.over(context)
 
-    def _refused(self, error: Exception, exchange: Exchange) -> None:
-        request = exchange.request
+    def _refused(self, error: Exception, context: RequestContext) -> None:
+        request = context.request
         begun = request.begun
         if request.gone or isinstance(error, errors.ClientGone):
-            exchange.outcome = "cancelled"
+            context.outcome = "cancelled"
             return
-        told = refuse(request, error, self._flavour(exchange), exchange.request_id, self._cors(exchange))
+        told = refuse(request, error, self._flavour(context), context.request_id, self._cors(context))
         if told is None:
-            exchange.outcome = "cancelled"
+            context.outcome = "cancelled"
             return
-        exchange.error = told.code
-        exchange.outcome = "failed" if told.status >= 500 else "refused"
+        context.error = told.code
+        context.outcome = "failed" if told.status >= 500 else "refused"
         if not begun:
-            exchange.status = told.status
+            context.status = told.status
 
-    def begun(self, exchange: Exchange) -> None:
+    def begun(self, context: RequestContext) -> None:
         """The proxy makes a request of its own."""
         self._counting.started()
 
-    def over(self, exchange: Exchange) -> None:
+    def over(self, context: RequestContext) -> None:
         """A request is over, however it ended: tell everybody."""
-        if exchange.relay is not None and exchange.outcome in _ENDS:
-            exchange.outcome, error = _ENDS[exchange.outcome]
-            exchange.error = exchange.error or error
-        if self._shutting_down and (exchange.outcome, exchange.error, exchange.left) == ("cancelled", "", False):
-            exchange.outcome, exchange.error = "truncated", "shutdown"
-        if exchange.share is not None:
-            exchange.share.leave()
+        if context.relay is not None and context.outcome in _ENDS:
+            context.outcome, error = _ENDS[context.outcome]
+            context.error = context.error or error
+        if self._shutting_down and (context.outcome, context.error, context.client_left) == ("cancelled", "", False):
+            context.outcome, context.error = "truncated", "shutdown"
+        if context.slot is not None:
+            context.slot.leave()
         self._counting.ended()
-        tell = partial(self._tell, exchange, self._clock.seconds())
+        tell = partial(self._tell, context, self._clock.seconds())
         # What is reserved is given back at once; all else may wait a moment, and is cheaper together.
-        if exchange.reservation is not None or self._endings is None or not self._endings.wait(tell):
+        if context.reservation is not None or self._endings is None or not self._endings.wait(tell):
             tell()
 
-    def _tell(self, exchange: Exchange, finished: float) -> None:
-        record = exchange.record(finished)
-        exchange.settle(record)
-        if self._ledger is not None and exchange.grant is not None and not exchange.collected:
-            self._ledger.settle(exchange.ledger_id, record, exchange.sent, deferral(exchange))
+    def _tell(self, context: RequestContext, finished: float) -> None:
+        record = context.record(finished)
+        context.settle(record)
+        if self._ledger is not None and context.grant is not None and not context.result_recorded:
+            self._ledger.settle(context.ledger_id, record, context.request_sent, deferral(context))
         self._counting.observe(record)
         for observe in self._observers:
             observe(record)
 
-    def _flavour(self, exchange: Exchange) -> str:
-        api = exchange.route.api if exchange.route else self._routes.api_of(exchange.request.uri)
+    def _flavour(self, context: RequestContext) -> str:
+        api = context.route.api if context.route else self._routes.api_of(context.request.uri)
         return "auto" if api is None else refusals.flavour_of(api)
 
-    def _cors(self, exchange: Exchange) -> list[bytes]:
+    def _cors(self, context: RequestContext) -> list[bytes]:
         """A browser shows its page what went wrong only if the refusal says that it may."""
-        if exchange.route is None or not exchange.route.api.allowed_origins:
+        if context.route is None or not context.route.api.allowed_origins:
             return []
-        return cors.answer(exchange.request.lines, exchange.route.api.allowed_origins)
+        return cors.answer(context.request.lines, context.route.api.allowed_origins)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmproxy import errors
-from llmproxy.auth.lockout import LIMIT
+from llmproxy.auth.lockout import MAX_FAILURES
 from tests.journey.stage import TOKEN, Reply, Stage, reply, request
 
 
@@ -22,14 +22,14 @@ class Guessing(Stage):
 
     def test_twenty_are_heard(self) -> None:
         """Then the address is told when to go on; others are not, nor is who has a valid token at the same address."""
-        self.assertEqual(self.guesses(LIMIT), [401] * LIMIT)
-        got = self.guess(LIMIT)
+        self.assertEqual(self.guesses(MAX_FAILURES), [401] * MAX_FAILURES)
+        got = self.guess(MAX_FAILURES)
         self.assertEqual((got.status, got["X-LLMProxy-Error"], got["Retry-After"]), (429, "too_many_failures", "60"))
         self.assertEqual(self.guesses(1, address="192.0.2.2"), [401])
         self.assertEqual(self.exchange().status, 200)
         self.assertEqual(self.guess(0).status, 429)
         self.network.advance(60)
-        self.assertEqual(self.guesses(LIMIT + 1), [401] * LIMIT + [429])
+        self.assertEqual(self.guesses(MAX_FAILURES + 1), [401] * MAX_FAILURES + [429])
 
     def test_answers_are_the_same(self) -> None:
         """However near a guess is, nothing about it can be seen."""
@@ -53,9 +53,9 @@ class Guessing(Stage):
 
         for failing, status in ((errors.TokenExpired(), 401), (Inactive(), 401), (errors.StoreUnavailable(), 503)):
             self.tokens.failing = failing
-            self.assertEqual(self.guesses(LIMIT + 5), [status] * (LIMIT + 5))
+            self.assertEqual(self.guesses(MAX_FAILURES + 5), [status] * (MAX_FAILURES + 5))
         self.tokens.failing = None
-        for _ in range(LIMIT + 5):
+        for _ in range(MAX_FAILURES + 5):
             self.assertEqual(reply(self.ask(token=None).take()).status, 401)
 
 
@@ -65,6 +65,6 @@ class BehindAProxy(Guessing):
     def test_each_client_for_itself(self) -> None:
         """One client of a load balancer guesses; the others behind it are told that theirs is unknown, as ever."""
         front = {"address": "198.51.100.1"}
-        self.assertEqual(self.guesses(LIMIT + 1, "X-Forwarded-For: 203.0.113.9", **front)[-2:], [401, 429])
+        self.assertEqual(self.guesses(MAX_FAILURES + 1, "X-Forwarded-For: 203.0.113.9", **front)[-2:], [401, 429])
         self.assertEqual(self.guesses(1, "X-Forwarded-For: 203.0.113.10", **front), [401])
         self.assertEqual(self.guesses(1, "X-Forwarded-For: 203.0.113.10", address="203.0.113.9"), [429])

@@ -1,4 +1,4 @@
-"""Lets the bearer of the management token in, and slows down whoever guesses at it."""
+"""Lets the bearer of the management token in, and slows down whoever failed_attempts at it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hashlib import sha256
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import Request
 
-from llmproxy.auth.lockout import Guesses
+from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.errors import MissingToken, Unauthorized
 from llmproxy.http.forwarded import client_address, networks
 
@@ -27,11 +27,13 @@ class Gate:
     @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
     """
 
-    def __init__(self, token: str, guesses: Guesses, clock: IReactorTime, trusted_proxies: Sequence[str] = ()) -> None:
+    def __init__(
+        self, token: str, failed_attempts: FailedAttempts, clock: IReactorTime, trusted_proxies: Sequence[str] = ()
+    ) -> None:
         if not token:
             raise ValueError("The management token is empty.")
         self._hash = _hash(token.encode())
-        self._guesses = guesses
+        self._failed_attempts = failed_attempts
         self._clock = clock
         self._trusted = networks(tuple(trusted_proxies))
 
@@ -42,7 +44,7 @@ class Gate:
             raise MissingToken("No management token. Send it as Authorization: Bearer …")
         if hmac.compare_digest(_hash(given), self._hash):
             return
-        self._guesses.count(self.client(request), self._clock.seconds())
+        self._failed_attempts.count(self.client(request), self._clock.seconds())
         raise Wrong
 
     def client(self, request: Request) -> str:

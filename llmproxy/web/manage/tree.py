@@ -12,7 +12,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from llmproxy.aio import FairLock
-from llmproxy.auth.lockout import Guesses
+from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
 from llmproxy.caching import Contents
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
@@ -71,7 +71,7 @@ class Management(Resource):
         counts: Callable[[], ProxyMetrics] = ProxyMetrics,
     ) -> None:
         Resource.__init__(self)
-        self.gate = gate = Gate(management_token, Guesses(), clock, trusted_proxies)
+        self.gate = gate = Gate(management_token, FailedAttempts(), clock, trusted_proxies)
         desk = Desk(
             projects,
             tokens,

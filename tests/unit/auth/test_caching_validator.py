@@ -13,7 +13,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from llmproxy.auth.caching_validator import CachedTokenValidator
-from llmproxy.auth.lockout import Guesses
+from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.errors import QuotaExceeded, StoreUnavailable, TokenExpired, TokenInactive, TokenNotFound
 from llmproxy.interfaces import ITokenStore, ITokenValidator
@@ -472,7 +472,7 @@ class UnknownTokensFirst(Case):
     def setUp(self) -> None:
         super().setUp()
         self.batches: list[list[str]] = []
-        self.unknown = UnknownTokens(self.look_up, Guesses(), self.clock)
+        self.unknown = UnknownTokens(self.look_up, FailedAttempts(), self.clock)
         self.cached = self.validator(unknown=self.unknown)
         self.oracle.answer = lambda: succeed(GRANT)
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.auth.change_feed import INTERVAL, PATIENCE, SILENCE, Revocation
+from llmproxy.auth.change_feed import MAX_SILENCE, POLL_INTERVAL, POLL_TIMEOUT, ChangeFeed
 from llmproxy.errors import StoreUnavailable
 from llmproxy.model import Changes
 from llmproxy.redis import RedisUnavailable
@@ -40,12 +40,12 @@ class Case(SynchronousTestCase):
         self.clock = Clock()
         self.store = Store()
 
-    def started(self, **more: Any) -> Revocation:
-        revocation = Revocation(self.store, self.clock, **more)
-        revocation.startService()
-        self.clock.advance(INTERVAL)
-        self.addCleanup(revocation.stopService)
-        return revocation
+    def started(self, **more: Any) -> ChangeFeed:
+        feed = ChangeFeed(self.store, self.clock, **more)
+        feed.startService()
+        self.clock.advance(POLL_INTERVAL)
+        self.addCleanup(feed.stopService)
+        return feed
 
 
 class AskingTests(Case):
@@ -54,7 +54,7 @@ class AskingTests(Case):
         self.store.answer = lambda epoch: succeed(Changes(7, None if epoch is None else ()))
         self.started()
         self.assertEqual(self.store.announced, [""])
-        self.clock.pump([INTERVAL] * 10)
+        self.clock.pump([POLL_INTERVAL] * 10)
         self.assertEqual(self.store.asked, [None] + [7] * 10)
         self.assertEqual(self.store.announced, [""])
 
@@ -62,24 +62,24 @@ class AskingTests(Case):
         """Each is announced once."""
         self.started()
         self.store.answer = lambda epoch: succeed(Changes(9, ("p", "q")))
-        self.clock.advance(INTERVAL)
+        self.clock.advance(POLL_INTERVAL)
         self.store.answer = lambda epoch: succeed(Changes(9, ()))
-        self.clock.advance(INTERVAL)
+        self.clock.advance(POLL_INTERVAL)
         self.assertEqual((self.store.announced, self.store.asked), (["p", "q"], [None, 7, 9]))
 
     def test_silence(self) -> None:
         """For a while what is remembered is relied on, then nothing is; when the store is back, all is as before."""
-        revocation = self.started()
+        feed = self.started()
         self.store.answer = lambda epoch: fail(StoreUnavailable())
-        for _ in range(int(SILENCE / INTERVAL) - 1):
-            self.clock.advance(INTERVAL)
+        for _ in range(int(MAX_SILENCE / POLL_INTERVAL) - 1):
+            self.clock.advance(POLL_INTERVAL)
         self.assertEqual(self.store.announced, [])
-        self.clock.pump([INTERVAL] * 5)
+        self.clock.pump([POLL_INTERVAL] * 5)
         self.assertEqual(set(self.store.announced), {""})
-        self.assertGreater(revocation.failures, 10)
+        self.assertGreater(feed.failures, 10)
         announced = len(self.store.announced)
         self.store.answer = lambda epoch: succeed(Changes(7, ()))
-        self.clock.pump([INTERVAL] * 20)
+        self.clock.pump([POLL_INTERVAL] * 20)
         self.assertEqual(len(self.store.announced), announced)
 
     def test_no_answer(self) -> None:
@@ -87,15 +87,15 @@ class AskingTests(Case):
         self.started()
         given_up: list[object] = []
         self.store.answer = lambda epoch: Deferred(given_up.append)
-        self.clock.advance(INTERVAL)
-        self.clock.advance(PATIENCE)
+        self.clock.advance(POLL_INTERVAL)
+        self.clock.advance(POLL_TIMEOUT)
         self.assertEqual(len(given_up), 1)
-        self.clock.advance(INTERVAL)
+        self.clock.advance(POLL_INTERVAL)
         self.assertEqual(len(self.store.asked), 3)
 
     def test_stopped(self) -> None:
-        revocation = self.started()
-        revocation.stopService()
+        feed = self.started()
+        feed.stopService()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
@@ -138,7 +138,7 @@ class RedisTests(Case):
         self.redis.up = False
         self.store.committed[0]("p")
         self.store.answer = lambda epoch: succeed(Changes(8, ("q",)))
-        self.clock.advance(INTERVAL)
+        self.clock.advance(POLL_INTERVAL)
         self.assertEqual(self.store.announced, ["q"])
 
     def test_garbage(self) -> None:

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from llmproxy.auth.ttl_cache import Memory
+from llmproxy.auth.ttl_cache import TTLCache
 
 
 class MemoryTests(TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.memory: Memory[int] = Memory(self.clock, 5.0, 2)
+        self.memory: TTLCache[int] = TTLCache(self.clock, 5.0, 2)
 
     def test_for_a_while(self) -> None:
         self.memory.put(b"a", 1, 0.0)
@@ -52,7 +52,7 @@ class MemoryTests(TestCase):
         self.assertEqual([self.memory.get(key) for key in (b"a", b"b")], [None, 2])
 
     def test_no_size(self) -> None:
-        memory: Memory[int] = Memory(self.clock, 5.0, 0)
+        memory: TTLCache[int] = TTLCache(self.clock, 5.0, 0)
         memory.put(b"a", 1, 0.0)
         self.assertIsNone(memory.get(b"a"))
 
@@ -68,7 +68,7 @@ class MemoryTests(TestCase):
     def test_groups_and_values_agree(self, steps: list[tuple[str, bytes, str]]) -> None:
         """Whatever happens, the index of groups holds exactly what is remembered."""
         clock = Clock()
-        memory: Memory[str] = Memory(clock, 5.0, 2)
+        memory: TTLCache[str] = TTLCache(clock, 5.0, 2)
         for step, key, group in steps:
             if step == "put":
                 memory.put(key, group, clock.seconds(), group)

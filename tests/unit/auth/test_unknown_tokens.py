@@ -1,4 +1,4 @@
-"""Guesses wait for each other, and for nobody else."""
+"""FailedAttempts wait for each other, and for nobody else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.auth.lockout import LIMIT, Guesses
+from llmproxy.auth.lockout import MAX_FAILURES, FailedAttempts
 from llmproxy.auth.unknown_tokens import Grants, UnknownTokens
 from llmproxy.errors import StoreUnavailable, TokenInactive, TokenNotFound, TooManyFailures
 from llmproxy.model import Grant
@@ -19,13 +19,15 @@ GRANT = Grant("p", "t", True)
 class Case(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.guesses = Guesses()
+        self.failed_attempts = FailedAttempts()
         self.asked: list[tuple[list[str], Deferred[Grants]]] = []
         self.unknown = self.made()
         self.answers: list[Deferred[Grant]] = []
 
     def made(self, batch: int = 2, waiting: int = 100, held_back: int = 3) -> UnknownTokens:
-        return UnknownTokens(self.look_up, self.guesses, self.clock, batch=batch, waiting=waiting, held_back=held_back)
+        return UnknownTokens(
+            self.look_up, self.failed_attempts, self.clock, batch=batch, waiting=waiting, held_back=held_back
+        )
 
     def look_up(self, tokens: Sequence[str]) -> Deferred[Grants]:
         answer: Deferred[Grants] = Deferred()
@@ -47,9 +49,9 @@ class Case(SynchronousTestCase):
         for each in self.answers:
             each.addErrback(lambda _: None)
 
-    def hold_back(self, address: str, count: int = LIMIT) -> None:
+    def hold_back(self, address: str, count: int = MAX_FAILURES) -> None:
         for _ in range(count):
-            self.guesses.count(address, self.clock.seconds())
+            self.failed_attempts.count(address, self.clock.seconds())
 
 
 class Batches(Case):
@@ -100,7 +102,11 @@ class Batches(Case):
     def test_thousands_that_are_answered_at_once(self) -> None:
         """No recursion, however many wait."""
         unknown = UnknownTokens(
-            lambda tokens: _at_once([TokenNotFound() for _ in tokens]), self.guesses, self.clock, batch=1, waiting=5000
+            lambda tokens: _at_once([TokenNotFound() for _ in tokens]),
+            self.failed_attempts,
+            self.clock,
+            batch=1,
+            waiting=5000,
         )
         for n in range(5000):
             self.failureResultOf(unknown.validate(str(n), "a"), TokenNotFound)

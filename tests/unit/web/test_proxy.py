@@ -13,7 +13,7 @@ from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Routes
 from llmproxy.model import Grant, RequestRecord
 from llmproxy.observability.metrics import Metrics
-from llmproxy.proxy.context import Exchange
+from llmproxy.proxy.context import RequestContext
 from llmproxy.web.proxy import ProxyResource
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.server.site import Site
@@ -33,34 +33,34 @@ ROUTES = Routes(
 )
 
 
-class Journey:
+class Pipeline:
     """Goes the way that the test tells."""
 
     def __init__(self) -> None:
-        self.way: Callable[[Exchange], Awaitable[object]] = self.answer
-        self.exchanges: list[Exchange] = []
+        self.way: Callable[[RequestContext], Awaitable[object]] = self.answer
+        self.contexts: list[RequestContext] = []
 
-    async def handle(self, exchange: Exchange) -> None:
-        self.exchanges.append(exchange)
-        await self.way(exchange)
+    async def handle(self, context: RequestContext) -> None:
+        self.contexts.append(context)
+        await self.way(context)
 
-    async def answer(self, exchange: Exchange) -> None:
-        exchange.request.begin(200, b"OK", [b"X-Request-ID: " + exchange.request_id.encode()], 2)
-        exchange.request.write(b"ok")
-        exchange.request.finish()
-        exchange.status, exchange.outcome = 200, "complete"
+    async def answer(self, context: RequestContext) -> None:
+        context.request.begin(200, b"OK", [b"X-Request-ID: " + context.request_id.encode()], 2)
+        context.request.write(b"ok")
+        context.request.finish()
+        context.status, context.outcome = 200, "complete"
 
 
 class ProxyCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(100)
-        self.journey = Journey()
+        self.pipeline = Pipeline()
         self.metrics = Metrics()
         self.records: list[RequestRecord] = []
         self.again: list[RequestRecord] = []
         self.proxy = ProxyResource(
-            self.journey,  # type: ignore[arg-type]
+            self.pipeline,  # type: ignore[arg-type]
             ROUTES,
             self.metrics,
             observers=[self.records.append, self.again.append],
@@ -89,19 +89,19 @@ class ProxyCase(SynchronousTestCase):
         return self.records[0]
 
     def raises(self, error: BaseException) -> None:
-        async def way(exchange: Exchange) -> None:
+        async def way(context: RequestContext) -> None:
             raise error
 
-        self.journey.way = way
+        self.pipeline.way = way
 
     def waits(self) -> Deferred[Any]:
         waiting: Deferred[Any] = Deferred()
 
-        async def way(exchange: Exchange) -> None:
+        async def way(context: RequestContext) -> None:
             await waiting
-            await self.journey.answer(exchange)
+            await self.pipeline.answer(context)
 
-        self.journey.way = way
+        self.pipeline.way = way
         return waiting
 
 
@@ -147,12 +147,12 @@ class Ends(ProxyCase):
     def test_a_fault_in_the_middle_of_an_answer(self) -> None:
         """Cuts it; the record keeps the status that was sent."""
 
-        async def way(exchange: Exchange) -> None:
-            exchange.status = 200
-            exchange.request.begin(200, b"OK", [], 10)
+        async def way(context: RequestContext) -> None:
+            context.status = 200
+            context.request.begin(200, b"OK", [], 10)
             raise ZeroDivisionError
 
-        self.journey.way = way
+        self.pipeline.way = way
         client = self.ask()
         self.link.pump()
         self.flushLoggedErrors(ZeroDivisionError)
@@ -180,10 +180,10 @@ class Ends(ProxyCase):
 
             waiting: Deferred[Any] = Deferred(canceller)
 
-            async def way(exchange: Exchange, waiting: Deferred[Any] = waiting) -> None:
+            async def way(context: RequestContext, waiting: Deferred[Any] = waiting) -> None:
                 await waiting
 
-            self.journey.way = way
+            self.pipeline.way = way
             self.ask()
             self.leave()
             self.assertEqual((self.record().status, self.record().outcome), (499, "cancelled"))
@@ -199,13 +199,13 @@ class Ends(ProxyCase):
         ]:
             self.setUp()
 
-            async def way(exchange: Exchange, end: str = end) -> None:
-                await self.journey.answer(exchange)
-                exchange.relay = Relay(exchange.request, self.clock)
-                exchange.relay.count = 7
-                exchange.outcome = end
+            async def way(context: RequestContext, end: str = end) -> None:
+                await self.pipeline.answer(context)
+                context.relay = Relay(context.request, self.clock)
+                context.relay.count = 7
+                context.outcome = end
 
-            self.journey.way = way
+            self.pipeline.way = way
             self.ask()
             record = self.record()
             self.assertEqual((record.outcome, record.error, record.bytes_out), (outcome, error, 7))
@@ -227,11 +227,11 @@ class Told(ProxyCase):
     def test_origins_on_a_refusal(self) -> None:
         """So that a page that may call sees why it was refused."""
 
-        async def way(exchange: Exchange) -> None:
-            exchange.route = ROUTES.match(b"POST", b"/pages/x")
+        async def way(context: RequestContext) -> None:
+            context.route = ROUTES.match(b"POST", b"/pages/x")
             raise errors.TokenExpired
 
-        self.journey.way = way
+        self.pipeline.way = way
         for origin, seen in [("https://a.example", True), ("https://b.example", False)]:
             received = self.ask("/pages/x", f"Origin: {origin}").received
             self.assertEqual(f"Access-Control-Allow-Origin: {origin}\r\n".encode() in received, seen)
@@ -239,17 +239,17 @@ class Told(ProxyCase):
 
 class Records(ProxyCase):
     def test_what_is_known(self) -> None:
-        async def way(exchange: Exchange) -> None:
-            exchange.route = ROUTES.match(b"POST", b"/plain/x")
-            exchange.grant = Grant("p", "t")
-            exchange.saw_small(b'{"model": "gpt-4o"}', everything)
+        async def way(context: RequestContext) -> None:
+            context.route = ROUTES.match(b"POST", b"/plain/x")
+            context.grant = Grant("p", "t")
+            context.observe_small_body(b'{"model": "gpt-4o"}', everything)
             self.clock.advance(0.25)
-            exchange.asked = self.clock.seconds()
+            context.upstream_started = self.clock.seconds()
             self.clock.advance(0.5)
-            exchange.first_byte = self.clock.seconds()
-            await self.journey.answer(exchange)
+            context.first_byte_at = self.clock.seconds()
+            await self.pipeline.answer(context)
 
-        self.journey.way = way
+        self.pipeline.way = way
         self.ask("/plain/x?key=secret", "User-Agent: sdk/1", "X-Stainless-Retry-Count: 2", body=b"12345")
         record = self.record()
         self.assertEqual((record.api, record.endpoint, record.project_id, record.token_id), ("plain", "/x", "p", "t"))

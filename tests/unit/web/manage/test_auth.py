@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmproxy.auth.lockout import LIMIT, Guesses
+from llmproxy.auth.lockout import MAX_FAILURES, FailedAttempts
 from llmproxy.web.manage.auth import Gate
 from tests.unit.web.manage.desk import TOKEN, DeskTestCase
 
@@ -11,7 +11,7 @@ class GateTests(DeskTestCase):
     def test_no_token_configured(self) -> None:
         """A proxy without a management token cannot be managed by sending none."""
         with self.assertRaises(ValueError):
-            Gate("", Guesses(), self.clock)
+            Gate("", FailedAttempts(), self.clock)
 
     def test_admitted(self) -> None:
         """The management token opens; the scheme's case does not matter."""
@@ -40,12 +40,12 @@ class GateTests(DeskTestCase):
 
     def test_guessing(self) -> None:
         """After 20 wrong tokens in a minute an address is told to wait; others, and the right token, are not hurt."""
-        for _ in range(LIMIT):
+        for _ in range(MAX_FAILURES):
             self.refused(self.ask("GET", "/manage/projects", token="guess"), 401)
         reply = self.ask("GET", "/manage/projects", token="guess")
         self.refused(reply, 429)
         self.assertEqual((reply["x-llmproxy-error"], reply["retry-after"]), ("too_many_failures", "60"))
-        self.assertEqual(len(self.audit.entries), LIMIT)
+        self.assertEqual(len(self.audit.entries), MAX_FAILURES)
         self.assertEqual(self.ask("GET", "/manage/projects").code, 200)
         self.refused(self.ask("GET", "/manage/projects", token="guess", address="192.0.2.2"), 401)
         self.clock.advance(60)
@@ -58,7 +58,7 @@ class GateTests(DeskTestCase):
             ("192.0.2.7", "203.0.113.9", "192.0.2.7"),
         ):
             fields = {"X-Forwarded-For": forwarded}
-            for _ in range(LIMIT):
+            for _ in range(MAX_FAILURES):
                 self.refused(self.ask("GET", "/manage/projects", token="guess", address=address, fields=fields), 401)
             self.assertEqual(self.last().client, client)
             self.refused(self.ask("GET", "/manage/projects", token="guess", address=address, fields=fields), 429)
