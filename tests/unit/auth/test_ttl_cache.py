@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from llmproxy.auth.ttl_cache import TTLCache
 
 
-class MemoryTests(TestCase):
+class TTLCacheTests(TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.memory: TTLCache[int] = TTLCache(self.clock, 5.0, 2)
@@ -77,6 +77,6 @@ class MemoryTests(TestCase):
             else:
                 getattr(memory, step)(group if step == "drop_group" else key)
             indexed = {(key, group) for group, keys in memory._groups.items() for key in keys}
-            self.assertEqual(indexed, {(key, value) for key, (_, value, _) in memory._kept.items()})
+            self.assertEqual(indexed, {(key, value) for key, (_, value, _) in memory._entries.items()})
             self.assertLessEqual(len(memory), 2)
             self.assertTrue(all(memory._groups.values()))
