@@ -194,7 +194,7 @@ class TooManyOpen(ProxyError):
     """The project has as many requests under way to one provider as it may have."""
 
     status, code = 429, "too_many_open_requests"
-    message = "This project has too many requests under way to this provider. Wait until some of them are finished."
+    message = "This project has too many requests in flight to this provider. Wait until some of them are finished."
 
 
 class RateLimited(ProxyError):
@@ -223,7 +223,7 @@ class TooManyFailures(ProxyError):
 
 class NotInCache(ProxyError):
     status, code, retry = 504, "not_in_cache", False
-    message = "The cache has no answer to this request, and the request asks for no other (only-if-cached)."
+    message = "The cache has no response to this request, and the request asks for no other (only-if-cached)."
 
 
 class InternalError(ProxyError):
@@ -261,7 +261,7 @@ class UpstreamBroken(UpstreamFailure):
     """The provider answered something that is not HTTP, or broke off before the end of its head."""
 
     status, code = 502, "upstream_protocol_error"
-    message = "The provider's answer could not be understood."
+    message = "The provider's response could not be understood."
 
 
 class UpstreamErrorWithheld(ProxyError):
@@ -312,14 +312,14 @@ class RevocationNotStored(StoreUnavailable):
 
 class LimitsUnavailable(ProxyError):
     status, code = 503, "limits_unavailable"
-    message = "Whether a limit still allows this request could not be found out. Try again."
+    message = "The limits for this request could not be checked. Try again."
 
 
 class AuditUnavailable(ProxyError):
     """An act that must be written down could not be; it may have been done."""
 
     status, code = 503, "audit_unavailable"
-    message = "The audit log could not be written. Look whether the change was made before trying again."
+    message = "The audit log could not be written. Check whether the change was applied before you retry."
 
 
 class UpstreamAuthError(ProxyError):
@@ -338,7 +338,7 @@ class BuffersFull(ProxyError):
     """So much is held in memory already that no further request can be taken."""
 
     status, code = 503, "buffers_full"
-    message = "This proxy holds as much of other requests and answers in memory as it may. Try again in a moment."
+    message = "This proxy holds as much of other requests and responses in memory as it may. Try again in a moment."
 
 
 class Draining(ProxyError):
