@@ -10,8 +10,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from llmproxy.outage_log import OutageLog
+
 MAX_PAUSE_SECONDS = 10.0  # between two attempts of a loop that fails, unless its interval is longer
-LOG_INTERVAL_SECONDS = 60.0  # between two words about the same task
 STUCK_SECONDS = 60.0  # after which a loop whose work has not come back counts as stuck
 
 
@@ -19,17 +20,20 @@ class Task:
     """One thing that goes on in the background, and how it does.
 
     @ivar name: By which metrics, readiness and the log call it.
-    @ivar failures: How often it failed with an error that nobody had foreseen.
     """
 
     _log = Logger(namespace="llmproxy.background")
 
     def __init__(self, name: str, clock: IReactorTime) -> None:
         self.name = name
-        self.failures = 0
         self._clock = clock
         self._failing = False
-        self._next_word = float("-inf")
+        self._outages: OutageLog[Failure | None] = OutageLog(clock, self._report)
+
+    @property
+    def failures(self) -> int:
+        """How often it failed with an error that nobody had foreseen."""
+        return self._outages.failures
 
     @property
     def state(self) -> str:
@@ -38,17 +42,16 @@ class Task:
 
     def failed(self, failure: Failure | None = None) -> None:
         """It failed, with this or with the exception that is being handled. Never raises; an errback may be this."""
-        self.failures += 1
         self._failing = True
-        now = self._clock.seconds()
-        if now >= self._next_word:
-            self._next_word = now + LOG_INTERVAL_SECONDS
-            self._log.failure(
-                "{task} failed, and is tried again ({failures} failures so far).",
-                failure or Failure(),
-                task=self.name,
-                failures=self.failures,
-            )
+        self._outages.failed(failure)
+
+    def _report(self, failure: Failure | None, count: int) -> None:
+        self._log.failure(
+            "{task} failed, and is tried again ({failures} failures so far).",
+            failure or Failure(),
+            task=self.name,
+            failures=self.failures,
+        )
 
     def worked(self) -> None:
         """It works, or works again."""

@@ -14,7 +14,7 @@ from urllib.parse import quote_from_bytes
 
 from llmproxy.caching.rules.directives import members
 from llmproxy.caching.rules.vary import selecting
-from llmproxy.http.fields import Kinds
+from llmproxy.http.fields import FieldNameMemo
 from llmproxy.http.lines import FieldLines
 
 LONGEST = 200  # characters of a target that stand in a key; the rest of it is in the digest alone
@@ -143,7 +143,7 @@ def _kind(name: bytes) -> int:
     return _OF_BODIES if name in _OF_A_BODY else _NEVER
 
 
-_KINDS = Kinds(_kind)
+_KINDS = FieldNameMemo(_kind)
 
 
 def _shown(target: bytes) -> str:

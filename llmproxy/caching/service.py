@@ -21,8 +21,9 @@ from llmproxy.caching.rules.entry import Entry
 from llmproxy.caching.rules.storing import Rules
 from llmproxy.caching.storage import Shelf
 from llmproxy.config.model import Api, Settings
-from llmproxy.config.routes import Route, upstream
+from llmproxy.config.routes import Route
 from llmproxy.http.lines import FieldLines
+from llmproxy.http.origin import split_base_url
 from llmproxy.interfaces import ICache
 from llmproxy.model import Grant
 from llmproxy.wire.buffers import Buffers
@@ -243,7 +244,7 @@ def _steady(clock: IReactorTime, now: Callable[[], float]) -> Callable[[], float
 def _plan(name: str, api: Api, settings: Settings) -> Plan:
     own_cors = bool(api.allowed_origins)
     told = settings.cache
-    origin, base = upstream(api.base_url)
+    origin, base = split_base_url(api.base_url)
     return Plan(
         api=name,
         provider=api.provider,

@@ -12,11 +12,11 @@ from llmproxy.config.given import shown
 from llmproxy.config.values import text
 from llmproxy.errors import BadTarget
 from llmproxy.http import target
+from llmproxy.http.origin import DEFAULT_PORTS
 
 _LABEL = r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?", re.I)
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://((?:{_LABEL}\.)*{_LABEL}|\[[0-9a-f:.]+\])(?::([0-9]{{1,5}}))?")
-_USUAL_PORTS = {"https": "443", "http": "80"}
 _WITH_PORT = ("tcp", "tcp4", "tcp6", "ssl", "tls")
 
 
@@ -82,7 +82,7 @@ def origin(value: Any) -> str:
     match = _ORIGIN.fullmatch(text(value))
     if match is None and value != "*":
         raise ValueError(f"{shown(value)} is not an origin (try {_origin_meant(value)})")
-    if match and match[3] and match[3] == _USUAL_PORTS.get(match[1]):
+    if match and match[3] and int(match[3]) == DEFAULT_PORTS.get(match[1]):
         raise ValueError(f"{shown(value)} never matches: browsers leave that port out (try {match[1]}://{match[2]})")
     return str(value)
 

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from llmproxy.config.model import Api, Settings
 from llmproxy.errors import BadTarget, EndpointNotAllowed, MethodNotAllowed, NotFound
 from llmproxy.http import credentials, sniff, target
 from llmproxy.http.endpoints import Endpoints
+from llmproxy.http.origin import Origin, split_base_url
 from llmproxy.http.target import Target
+from llmproxy.memo import BoundedMemo
 
-REMEMBERED = 4096  # routes
-MEMORABLE = 512  # bytes of the longest path that is remembered
-
-_PORTS = {"http": 80, "https": 443}
-
-
-class Origin(NamedTuple):
-    """Where a provider is: C{http} or C{https}, its host as one looks it up, its port."""
-
-    scheme: bytes
-    host: bytes
-    port: int
-    host_header: bytes
+MAX_MEMO_ROUTES = 4096
+MAX_MEMO_PATH_BYTES = 512  # of a longer path the route is not remembered
 
 
 class Route(NamedTuple):
@@ -67,7 +57,7 @@ class _Mount:
         if "GET" in self.allow and "HEAD" not in self.allow:  # the same without its body: RFC 9110, section 9.3.2
             self.allow.insert(self.allow.index("GET") + 1, "HEAD")
         self.methods = frozenset(method.encode("ascii") for method in self.allow)
-        self.origin, self.base = upstream(api.base_url)
+        self.origin, self.base = split_base_url(api.base_url)
         self.auth = credentials.scheme(api.provider, api.auth)
 
     def route(self, path: bytes, segments: tuple[bytes, ...]) -> Route:
@@ -101,7 +91,7 @@ class Routes:
         self._mounts = {name.encode(): mount for name, mount in mounts.items()}
         self._default = mounts.get(settings.default_api)
         self.apis = settings.apis
-        self._known: dict[tuple[bytes | None, bytes], Route] = {}
+        self._memo: BoundedMemo[tuple[bytes | None, bytes], Route] = BoundedMemo(MAX_MEMO_ROUTES)
 
     def match(self, method: bytes, uri: bytes) -> Route:
         """The route of a request.
@@ -128,10 +118,11 @@ class Routes:
 
     def _match(self, method: bytes | None, uri: bytes) -> Route:
         path, mark, query = uri.partition(b"?")
-        route = self._known.get((method, path))
+        route = self._memo.get((method, path))
         if route is None:
             route = self._find(method, path)
-            self._remember(method, path, route)
+            if len(path) <= MAX_MEMO_PATH_BYTES:
+                self._memo[method, path] = route
         if not mark:
             return route
         target.check_query(query)
@@ -152,20 +143,3 @@ class Routes:
         if self._default is None:
             raise NotFound
         return self._default, asked
-
-    def _remember(self, method: bytes | None, path: bytes, route: Route) -> None:
-        if len(path) > MEMORABLE:
-            return
-        if len(self._known) >= REMEMBERED:
-            self._known.clear()  # only a client that makes up paths gets here
-        self._known[method, path] = route
-
-
-def upstream(base_url: str) -> tuple[Origin, bytes]:
-    """Where a checked C{base_url} points: the origin, and the path that goes before all, without a slash at its end."""
-    parts = urlsplit(base_url)
-    host, usual = parts.hostname or "", _PORTS[parts.scheme]
-    shown = f"[{host}]" if ":" in host else host
-    port = parts.port or usual
-    header = shown if port == usual else f"{shown}:{port}"
-    return Origin(parts.scheme.encode(), host.encode(), port, header.encode()), parts.path.rstrip("/").encode()

@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from llmproxy.http.lines import FieldLines
+from llmproxy.memo import BoundedMemo
 
 PASS, DROP, CONNECTION, REQUEST_ID, CORS = range(5)
 
@@ -42,28 +44,30 @@ _END_TO_END = frozenset(
     b"accept accept-encoding accept-language cache-control cookie date etag host location origin pragma range "
     b"retry-after set-cookie user-agent vary www-authenticate x-request-id request-id".split()
 )
+MAX_MEMO_NAMES = 4096
+MAX_MEMO_NAME_BYTES = 64
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
 
 
-class Kinds(dict[bytes, int]):
-    """What kind of field a name in lower case is, found by one look-up where it was seen before.
+V = TypeVar("V")
 
-    A memo of a pure function of the name. Bounded both ways: long names are not kept, and a client that sends ever
-    new ones starts it over.
+
+class FieldNameMemo(BoundedMemo[bytes, V]):
+    """A pure function of a field's name in lower case, computed once for each name; long names are not stored.
+
+    A client that sends ever new ones starts it over.
     """
 
-    def __init__(self, kind: Callable[[bytes], int], limit: int = 4096) -> None:
-        super().__init__()
-        self._kind = kind
-        self._limit = limit
+    def __init__(self, function: Callable[[bytes], V], limit: int = MAX_MEMO_NAMES) -> None:
+        super().__init__(limit)
+        self._function = function
 
-    def __missing__(self, name: bytes) -> int:
-        kind = self._kind(name)
-        if len(name) <= 64:
-            if len(self) >= self._limit:
-                self.clear()
-            self[name] = kind
-        return kind
+    def __missing__(self, name: bytes) -> V:
+        value = self._function(name)
+        if len(name) <= MAX_MEMO_NAME_BYTES:
+            self[name] = value
+        return value
 
 
 def _either_way(name: bytes) -> int:
@@ -86,8 +90,8 @@ def _of_response(name: bytes) -> int:
     return REQUEST_ID if name == b"x-request-id" else _either_way(name)
 
 
-_REQUEST = Kinds(_of_request)
-_RESPONSE = Kinds(_of_response)
+_REQUEST = FieldNameMemo(_of_request)
+_RESPONSE = FieldNameMemo(_of_response)
 
 
 def outgoing(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from math import ceil
 from typing import NamedTuple
+
+from llmproxy.timestamps import rfc3339
 
 _ANTHROPIC = (b"anthropic-ratelimit-",)
 _USUAL = (b"x-ratelimit-",)
@@ -32,11 +33,10 @@ def lines(standings: Sequence[Standing], provider: str, now: float) -> list[byte
     told: list[bytes] = []
     for unit, limit, remaining, reset in standings if len(standings) < 2 else _tightest(standings):
         if provider == "anthropic":
-            at = f"{datetime.fromtimestamp(ceil(now + reset), UTC):%Y-%m-%dT%H:%M:%SZ}"
             text = (
                 f"anthropic-ratelimit-{unit}-limit: {limit}\n"
                 f"anthropic-ratelimit-{unit}-remaining: {remaining}\n"
-                f"anthropic-ratelimit-{unit}-reset: {at}"
+                f"anthropic-ratelimit-{unit}-reset: {rfc3339(ceil(now + reset), digits=0)}"
             )
         else:
             text = (

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from time import gmtime, strftime
 from typing import Any
 
 from twisted.application.service import Service
@@ -12,6 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from llmproxy.background import Task
 from llmproxy.model import RequestRecord
+from llmproxy.timestamps import rfc3339
 
 
 class AccessLog(Service):
@@ -82,7 +81,7 @@ class AccessLog(Service):
 def line(record: RequestRecord) -> dict[str, Any]:
     """The fields of one line: when the request ended, and everything known of it; nothing that is empty."""
     shown: dict[str, Any] = {
-        "ts": timestamp(record.started_at + record.duration),
+        "ts": rfc3339(record.started_at + record.duration),
         "level": "info",
         "logger": "access",
         "msg": "request",
@@ -91,14 +90,3 @@ def line(record: RequestRecord) -> dict[str, Any]:
     shown.update({name: value for name, value in known if value or value == 0})  # neither None nor empty
     del shown["started_at"]
     return shown
-
-
-def timestamp(seconds: float) -> str:
-    """RFC 3339, in UTC, to the millisecond."""
-    whole = int(seconds)
-    return f"{_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
-
-
-@lru_cache(8)  # the lines of one second have it in common
-def _second(whole: int) -> str:
-    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(whole))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,6 +19,7 @@ from llmproxy.background import Task
 from llmproxy.interfaces import IAuditLogger
 from llmproxy.model import AuditEntry
 from llmproxy.observability.append_file import AppendedFile, reason
+from llmproxy.timestamps import rfc3339
 
 UNWRITTEN = "The audit log could not be written. Try again."
 
@@ -30,21 +30,6 @@ class NullAudit:
 
     def log(self, entry: AuditEntry) -> Deferred[None]:
         return succeed(None)
-
-
-@implementer(IAuditLogger)
-class ManyAudits:
-    """Writes to several audit logs at once: done when all are done, failed when one has failed."""
-
-    def __init__(self, loggers: Sequence[IAuditLogger]) -> None:
-        self._loggers = loggers
-
-    @deferred
-    async def log(self, entry: AuditEntry) -> None:
-        written = [logger.log(entry) for logger in self._loggers]
-        for succeeded, failure in await DeferredList(written, consumeErrors=True):
-            if not succeeded and isinstance(failure, Failure):
-                failure.raiseException()
 
 
 @implementer(IAuditLogger)
@@ -151,9 +136,8 @@ class FileAudit(Service):
 
 def line(entry: AuditEntry) -> str:
     """The entry as one line of JSON, its time as RFC 3339 in UTC."""
-    at = datetime.fromtimestamp(entry.at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     fields = {
-        "at": at,
+        "at": rfc3339(entry.at, digits=6),
         "action": entry.action,
         "actor": entry.actor,
         "outcome": entry.outcome,

@@ -19,6 +19,7 @@ from llmproxy.background import Task
 from llmproxy.interfaces import IEventBus, IEventSink
 from llmproxy.model import RequestRecord
 from llmproxy.observability.append_file import reason
+from llmproxy.outage_log import OutageLog
 
 Scrub = Callable[[RequestRecord], RequestRecord]
 
@@ -63,11 +64,6 @@ class MemoryBus(Service):
         return sum(queue.dropped for queue in self._queues)
 
     @property
-    def queued(self) -> Mapping[str, int]:
-        """How many events wait, for each sink by its name."""
-        return {queue.name: len(queue) for queue in self._queues}
-
-    @property
     def tasks(self) -> list[Task]:
         """What goes on in the background."""
         return [queue.task for queue in self._queues]
@@ -90,7 +86,9 @@ class MemoryBus(Service):
 
 
 class _Queue:
-    """What waits for one sink, and the one delivery that is under way."""
+    """What waits for one sink, and the one delivery that is in progress."""
+
+    _log = Logger(namespace="llmproxy.events")
 
     def __init__(
         self,
@@ -105,7 +103,6 @@ class _Queue:
         scrub: Scrub,
     ) -> None:
         self.name = name
-        self.dropped = 0
         self._sink = sink
         self._clock = clock
         self._limit = limit
@@ -121,12 +118,13 @@ class _Queue:
         self._sending: Deferred[None] | None = None
         self._pause: Deferred[None] | None = None
         self._closing = self._expired = False
-        self._loss = _Loss(name, clock)
+        self._losses: OutageLog[str] = OutageLog(clock, self._report_loss, summarize=True)
         self.wrong = ""
         self.task = Task("events", clock)
 
-    def __len__(self) -> int:
-        return len(self._events)
+    @property
+    def dropped(self) -> int:
+        return self._losses.failures
 
     def put(self, event: RequestRecord) -> None:
         if self._closing or len(self._events) >= self._limit:
@@ -151,8 +149,8 @@ class _Queue:
             end.cancel()
         error = await self._settled(self._sink.close, seconds)
         if error is not None:
-            self._loss.log.warn("Sink {name} failed to close: {error}", name=self.name, error=_said(error))
-        self._loss.end()
+            self._log.warn("Sink {name} failed to close: {error}", name=self.name, error=_said(error))
+        self._losses.close()
 
     def _expire(self) -> None:
         self._expired = True
@@ -199,7 +197,7 @@ class _Queue:
             error = await self._settled(lambda: self._sink.write(tuple(map(self._scrub, batch))), self._patience)
             if error is None or pause is None or self._closing:
                 return error
-            self._loss.log.warn(
+            self._log.warn(
                 "Sink {name} failed and is tried again in {pause} s: {error}",
                 name=self.name,
                 pause=pause,
@@ -228,49 +226,10 @@ class _Queue:
         self._pause = None
 
     def _drop(self, count: int, reason: str) -> None:
-        self.dropped += count
-        self._loss.count(count, reason)
+        self._losses.failed(reason, count)
 
-
-class _Loss:
-    """Says how many events were dropped, once a minute at most."""
-
-    log = Logger(namespace="llmproxy.events")
-    interval = 60.0
-
-    def __init__(self, name: str, clock: IReactorTime) -> None:
-        self._name = name
-        self._clock = clock
-        self._count = 0
-        self._reason = ""
-        self._next = 0.0
-        self._ended = False
-        self._timer: IDelayedCall | None = None
-
-    def count(self, count: int, reason: str) -> None:
-        self._count += count
-        self._reason = reason
-        remaining = max(self._next - self._clock.seconds(), 0.0)
-        if self._timer is None and not self._ended:
-            self._timer = self._clock.callLater(remaining, self.tell)
-        elif self._ended and not remaining:
-            self.tell()
-
-    def end(self) -> None:
-        """Say the rest, and leave no timer behind."""
-        self._ended = True
-        if self._timer is not None:
-            self._timer.cancel()
-        self.tell()
-
-    def tell(self) -> None:
-        self._timer = None
-        count, self._count = self._count, 0
-        if count:
-            self._next = self._clock.seconds() + self.interval
-            self.log.warn(
-                "Sink {name} dropped {count} events: {reason}", name=self._name, count=count, reason=self._reason
-            )
+    def _report_loss(self, reason: str, count: int) -> None:
+        self._log.warn("Sink {name} dropped {count} events: {reason}", name=self.name, count=count, reason=reason)
 
 
 def _exception(failure: Failure) -> Exception:

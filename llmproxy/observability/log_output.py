@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from datetime import UTC, datetime
 from threading import RLock
 from typing import Any, TextIO
 
@@ -20,6 +19,7 @@ from llmproxy.config.model import Logging
 from llmproxy.observability.append_file import reason
 from llmproxy.observability.jsonl import encoded
 from llmproxy.observability.redaction import Redactor
+from llmproxy.timestamps import rfc3339
 
 __all__ = ["LogOutput", "Redactor", "observer"]
 
@@ -79,7 +79,7 @@ def entry(event: LogEvent) -> dict[str, Any]:
     """The fields of an event: when, how bad, who, what, and whatever else it carries."""
     level, failure = event.get("log_level", LogLevel.info), event.get("log_failure")
     fields: dict[str, Any] = {
-        "ts": timestamp(event.get("log_time", 0.0)),
+        "ts": rfc3339(event.get("log_time", 0.0)),
         "level": level.name,
         "logger": str(event.get("log_namespace", "")),
         "msg": formatEvent(event),
@@ -90,11 +90,6 @@ def entry(event: LogEvent) -> dict[str, Any]:
     if isinstance(failure, Failure):
         fields["exception"] = failure.getTraceback()
     return fields
-
-
-def timestamp(seconds: float) -> str:
-    """RFC 3339, in UTC, to the millisecond."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def plain(value: object, depth: int = 3) -> object:

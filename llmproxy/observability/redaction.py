@@ -12,6 +12,7 @@ from threading import Lock
 from typing import Any, AnyStr
 from urllib.parse import quote
 
+from llmproxy.memo import BoundedMemo
 from llmproxy.model import RequestRecord
 
 MASK = "[redacted]"
@@ -27,7 +28,7 @@ PATTERNS = (
     r"sk-lp-[A-Za-z0-9_-]{20,}",
     *(first + SCHEME.pattern[4:] + r"[A-Za-z0-9._~+/=-]{16,}" for first in "Bb"),
 )
-REMEMBERED = 1024
+MAX_MEMO_CLEAN = 1024
 # Of a record: what a client may choose, and what a provider may repeat of that.
 FREE_TEXT = ("request_id", "method", "path", "model", "client", "user_agent", "answered")
 
@@ -54,7 +55,8 @@ class Redactor:
         self._heads: Counter[str] = Counter()
         self._pattern: re.Pattern[str] | None = None
         self._needles: tuple[str, ...] = ()
-        self._clean: set[tuple[str, ...]] = set()  # free text that holds none of the secrets known so far
+        # Free text that holds none of the secrets known so far.
+        self._clean: BoundedMemo[tuple[str, ...], None] = BoundedMemo(MAX_MEMO_CLEAN)
         self._lock = Lock()  # keys come from the store's threads too
         for secret in self._own:
             self._count(_forms(secret), 1)
@@ -67,7 +69,7 @@ class Redactor:
             if secret in self._secrets:
                 self._secrets.move_to_end(secret)
                 return
-            self._clean = set()
+            self._clean = BoundedMemo(MAX_MEMO_CLEAN)
             self._secrets[secret] = forms = _forms(secret)
             if not all(_head(form) in self._heads for form in forms):
                 self._pattern = None
@@ -91,9 +93,7 @@ class Redactor:
             return record
         text = "\0".join(values)
         if self._masked(text) is text:
-            if len(clean) >= REMEMBERED:
-                clean.clear()
-            clean.add(rest)
+            clean[rest] = None
             return record
         masked: dict[str, Any] = {name: self._masked(value) for name, value in zip(FREE_TEXT, values, strict=True)}
         return record._replace(**masked)

@@ -9,22 +9,25 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from llmproxy.background import Task
 from llmproxy.config import model
 from llmproxy.config.redis import Address, parse
+from llmproxy.outage_log import OutageLog
 from llmproxy.redis.commands import Argument, encode
 from llmproxy.redis.errors import RedisRefused, RedisUnavailable
 from llmproxy.redis.link import Link, endpoint
 from llmproxy.redis.scripts import Script
 from llmproxy.redis.subscription import Subscription
-from llmproxy.redis.trouble import Trouble
 
 if TYPE_CHECKING:
     from llmproxy.redis.connection import Connection
 
 TIMEOUT = 0.05
+
+_log = Logger()
 
 
 class Redis(MultiService):
@@ -59,15 +62,15 @@ class Redis(MultiService):
         MultiService.__init__(self)
         self.refused = 0
         self._timeout = timeout
-        self._trouble = trouble = Trouble(str(address), clock, use)
+        self._outages = outages = _outages(str(address), clock, use)
         self._limit = unanswered
         self._limit_bytes = unanswered_bytes
         self._timeouts = 0
         self._links = [
-            Link(where, address, clock, trouble, random=random, prepare=prepare, ended=self._ended)
+            Link(where, address, clock, outages, random=random, prepare=prepare, ended=self._ended)
             for _ in range(connections)
         ]
-        self._subscription = Subscription(where, address, clock, trouble, random=random)
+        self._subscription = Subscription(where, address, clock, outages, random=random)
         for link in self._links:
             link.setServiceParent(self)  # type: ignore[no-untyped-call]
 
@@ -84,7 +87,7 @@ class Redis(MultiService):
     @property
     def errors(self) -> int:
         """Commands that failed although they could be sent, and connections that failed."""
-        return self._trouble.errors
+        return self._outages.failures
 
     @property
     def timeouts(self) -> int:
@@ -114,7 +117,7 @@ class Redis(MultiService):
         sent = encode(command)
         if count >= self._limit or size + len(sent) > self._limit_bytes:
             self.refused += 1
-            self._trouble.warn("too many commands wait for it already")
+            self._outages.failed("too many commands wait for it already", 0)
             return fail(RedisUnavailable("Too many commands wait for Redis already."))
         return connection.send(sent, timeout or self._timeout, patience).addErrback(self._failed)
 
@@ -160,7 +163,7 @@ class Redis(MultiService):
     def _failed(self, failure: Failure) -> Failure:
         error = failure.value
         if isinstance(error, RedisUnavailable) and not (isinstance(error, RedisRefused) and error.code == "NOSCRIPT"):
-            self._trouble.tell(f"it answered {error}" if isinstance(error, RedisRefused) else str(error))
+            self._outages.failed(f"it answered {error}" if isinstance(error, RedisRefused) else str(error))
         return failure
 
     def _unknown(self, failure: Failure, script: Script, rest: tuple[Argument, ...], timeout: float) -> Any:
@@ -199,3 +202,26 @@ def connect(
         use=use,
         prepare=prepare,
     )
+
+
+def _outages(where: str, clock: IReactorTime, use: str) -> OutageLog[str]:
+    """Says that the server is away, and that it is back.
+
+    @param where: The server, without a secret.
+    """
+    suffix = f" for {use}" if use else ""
+
+    def report(reason: str, count: int) -> None:
+        _log.warn(
+            "Redis at {where} cannot be used{use}: {reason}. Going on without it. {errors} errors so far.",
+            where=where,
+            use=suffix,
+            reason=reason.rstrip("."),
+            errors=outages.failures,
+        )
+
+    def recovery() -> None:
+        _log.info("Redis at {where} can be used{use} again.", where=where, use=suffix)
+
+    outages = OutageLog(clock, report, on_recovery=recovery)
+    return outages

@@ -19,9 +19,9 @@ from llmproxy import tls as trust
 from llmproxy.aio import deferred, within
 from llmproxy.background import Task
 from llmproxy.config.redis import Address
+from llmproxy.outage_log import OutageLog
 from llmproxy.redis.commands import encode
 from llmproxy.redis.errors import RedisUnavailable
-from llmproxy.redis.trouble import Trouble
 
 if TYPE_CHECKING:
     from llmproxy.redis.connection import Connection, Message
@@ -61,7 +61,7 @@ class Link(Service):
         where: IStreamClientEndpoint,
         address: Address,
         clock: IReactorTime,
-        trouble: Trouble,
+        outages: OutageLog[str],
         *,
         random: Callable[[], float],
         messages: Message | None = None,
@@ -78,7 +78,7 @@ class Link(Service):
         self._where = where
         self._address = address
         self._clock = clock
-        self._trouble = trouble
+        self._outages = outages
         self._random = random
         self._messages = messages
         self._prepare = prepare
@@ -110,7 +110,7 @@ class Link(Service):
                 reason = await self._used()
                 if not self.running:  # endpoints do not all say CancelledError when they are cancelled
                     return
-                self._trouble.tell(reason)
+                self._outages.failed(reason)
                 attempt = 0 if self._clock.seconds() - since > STEADY else attempt + 1
                 await deferLater(self._clock, self._pause(attempt))
         except CancelledError:
@@ -138,7 +138,7 @@ class Link(Service):
             self._latest = connection = await self._connected()
             await self._greet(connection)
             self.connection = connection
-            self._trouble.over()
+            self._outages.recovered()
             self.task.worked()
             return await connection.lost()
         except RedisUnavailable as e:

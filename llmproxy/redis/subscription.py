@@ -12,10 +12,10 @@ from twisted.logger import Logger
 from llmproxy.aio import deferred
 from llmproxy.background import Loop, Task
 from llmproxy.config.redis import Address
+from llmproxy.outage_log import OutageLog
 from llmproxy.redis.commands import encode
 from llmproxy.redis.errors import RedisUnavailable
 from llmproxy.redis.link import GREETING, Link
-from llmproxy.redis.trouble import Trouble
 
 if TYPE_CHECKING:
     from llmproxy.redis.connection import Connection
@@ -33,13 +33,13 @@ class Subscription(MultiService):
         where: IStreamClientEndpoint,
         address: Address,
         clock: IReactorTime,
-        trouble: Trouble,
+        outages: OutageLog[str],
         *,
         random: Callable[[], float],
     ) -> None:
         MultiService.__init__(self)
         self._listeners: dict[bytes, list[tuple[Callable[[bytes], object], Callable[[], object]]]] = {}
-        self._link = Link(where, address, clock, trouble, random=random, messages=self._message, prepare=self._prepare)
+        self._link = Link(where, address, clock, outages, random=random, messages=self._message, prepare=self._prepare)
         self._link.setServiceParent(self)  # type: ignore[no-untyped-call]
         self._pinging = Loop("redis", self._ping, PING, clock)
 

@@ -13,11 +13,12 @@ from twisted.web.iweb import IBodyProducer
 
 from llmproxy import errors
 from llmproxy.config.model import Api, Settings
-from llmproxy.config.routes import Route, upstream
+from llmproxy.config.routes import Route
 from llmproxy.http import credentials
+from llmproxy.http.origin import split_base_url
 from llmproxy.interfaces import IProjectStore
 from llmproxy.upstream.breaker import Breaker
-from llmproxy.wire.client.transport import Answer, Caller, Origin
+from llmproxy.wire.client.transport import Answer, Caller
 from llmproxy.wire.deadline import Deadline
 
 LOOKS = 8  # how often, in the time that a provider may be silent, it is looked whether the upload goes on
@@ -203,7 +204,7 @@ class _Upstream:
     def __init__(self, api: Api, caller: Caller) -> None:
         timeouts = api.timeouts
         self.caller = caller
-        self.origin = _origin(api)
+        self.origin, _ = split_base_url(api.base_url)
         self.circuits = Circuits(api)
         self.attempts = api.retries.attempts
         limits = (timeouts.response_header / LOOKS, timeouts.request, timeouts.stream)
@@ -288,11 +289,6 @@ class Upstreams:
                 self._patience.append(patience)
             else:
                 patience.stop()
-
-
-def _origin(api: Api) -> Origin:
-    origin, _ = upstream(api.base_url)
-    return Origin(origin.scheme.decode(), origin.host.decode(), origin.port)
 
 
 class _Patience:

@@ -8,7 +8,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.background import LOG_INTERVAL_SECONDS, MAX_PAUSE_SECONDS, STUCK_SECONDS, Loop, Task, tasks_of
+from llmproxy.background import MAX_PAUSE_SECONDS, STUCK_SECONDS, Loop, Task, tasks_of
+from llmproxy.outage_log import INTERVAL_SECONDS
 
 
 class LoopTests(SynchronousTestCase):
@@ -69,7 +70,7 @@ class LoopTests(SynchronousTestCase):
         """What still fails stays in the log, without filling it."""
         self.answer = lambda: fail(KeyError("x"))
         self.loop.start()
-        self.advance(2 * LOG_INTERVAL_SECONDS + 5)
+        self.advance(2 * INTERVAL_SECONDS + 5)
         self.assertIn(len(self.flushLoggedErrors(KeyError)), (2, 3))
 
     def test_stuck(self) -> None:

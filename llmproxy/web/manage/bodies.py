@@ -25,15 +25,16 @@ from pydantic import (
 )
 
 from llmproxy import budgets
+from llmproxy.config.units import duration
 from llmproxy.errors import BodyUnreadable, Invalid
 from llmproxy.http.endpoints import Endpoints
 from llmproxy.model import UNLIMITED, Allowance
 from llmproxy.web.manage.paging import ID
-from llmproxy.web.manage.times import LONGEST, span
 
 B = TypeVar("B", bound="Body")
 
 MAX_BODY = 1024 * 1024
+MAX_SPAN_SECONDS = 3650 * 86400.0
 RFC3339 = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)"
 SHOWN = 20  # errors listed in one answer
 
@@ -73,8 +74,16 @@ def _time(given: object) -> datetime:
     return datetime.fromisoformat(given.upper())
 
 
+def _span_seconds(text: str) -> float:
+    """Seconds in C{24h}, C{30d}, C{1h30m}; L{ValueError} for none, nothing, or more than 10 years."""
+    seconds = duration(text)
+    if not 0 < seconds <= MAX_SPAN_SECONDS:
+        raise ValueError("must be longer than nothing and at most 10 years (try 24h, 30d)")
+    return seconds
+
+
 def _span(text: str) -> str:
-    span(text)
+    _span_seconds(text)
     return text
 
 
@@ -87,7 +96,7 @@ Endpoint = Annotated[str, StringConstraints(pattern=r"^/[\x21-\x7e]{0,511}$"), A
 Model = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,256}$")]
 Network = Annotated[str, StringConstraints(max_length=64), AfterValidator(_network)]
 MaxRequests = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Minutes = Annotated[int, Field(ge=1, le=int(LONGEST // 60))]
+Minutes = Annotated[int, Field(ge=1, le=int(MAX_SPAN_SECONDS // 60))]
 
 
 Rate = Annotated[int, Field(ge=1, le=10**12)]
@@ -209,7 +218,7 @@ class TokenRules(Limits):
     @classmethod
     def _ahead(cls, at: datetime | None, info: ValidationInfo) -> datetime | None:
         try:
-            ahead = 0 < at.timestamp() - _known(info).now <= LONGEST if at else True
+            ahead = 0 < at.timestamp() - _known(info).now <= MAX_SPAN_SECONDS if at else True
         except OverflowError:
             ahead = False
         if not ahead:
@@ -231,7 +240,7 @@ class TokenRules(Limits):
     def expiry(self, now: float) -> float | None:
         """When the token expires, in seconds since the epoch; C{None} for never."""
         if self.expires_in is not None:
-            return now + span(self.expires_in)
+            return now + _span_seconds(self.expires_in)
         if self.duration_minutes is not None:
             return now + self.duration_minutes * 60
         return self.expires_at.timestamp() if self.expires_at else None

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from llmproxy import budgets
 from llmproxy.limits.limiter import Standing
 from llmproxy.model import Allowance, Project, Token
-from llmproxy.web.manage.times import rfc3339
+from llmproxy.timestamps import rfc3339
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
@@ -141,9 +141,9 @@ def project_json(project: Project, standings: list[Standing] | None = None) -> d
         name=project.name,
         active=project.active,
         api_keys=dict(sorted(project.masked_keys.items())),
-        created_at=rfc3339(project.created_at) or "",
-        updated_at=rfc3339(project.updated_at) or "",
-        deactivated_at=rfc3339(project.deactivated_at),
+        created_at=rfc3339(project.created_at),
+        updated_at=rfc3339(project.updated_at),
+        deactivated_at=_time(project.deactivated_at),
         **_limits(project.allowance, standings),
     ).model_dump()
 
@@ -157,7 +157,7 @@ def token_json(token: Token, now: float, standings: list[Standing] | None = None
         prefix=token.prefix,
         active=token.active,
         state=_state(token, now),
-        expires_at=rfc3339(token.expires_at),
+        expires_at=_time(token.expires_at),
         max_requests=token.max_requests,
         request_count=token.request_count,
         cache_hits=token.cache_hits,
@@ -165,9 +165,9 @@ def token_json(token: Token, now: float, standings: list[Standing] | None = None
         endpoints=list(token.endpoints),
         models=list(token.models),
         ips=list(token.ips),
-        created_at=rfc3339(token.created_at) or "",
-        last_used_at=rfc3339(token.last_used_at),
-        deactivated_at=rfc3339(token.deactivated_at),
+        created_at=rfc3339(token.created_at),
+        last_used_at=_time(token.last_used_at),
+        deactivated_at=_time(token.deactivated_at),
         **_limits(token.allowance, standings),
     ).model_dump()
 
@@ -207,3 +207,7 @@ def _standing(standing: Standing) -> LimitView:
         remaining=remaining,
         ends_at=rfc3339(standing.ends) if standing.ends else None,
     )
+
+
+def _time(at: float | None) -> str | None:
+    return None if at is None else rfc3339(at)

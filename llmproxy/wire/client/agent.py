@@ -15,12 +15,12 @@ from twisted.web.iweb import IAgent, IBodyProducer, IPolicyForHTTPS
 from zope.interface import implementer
 
 from llmproxy import errors
+from llmproxy.http.origin import DEFAULT_PORTS, Origin
 from llmproxy.wire.client.call import Exchange
 from llmproxy.wire.client.pool import Bounds, Pool, Room
 from llmproxy.wire.client.raw_headers import RawHeaders
 from llmproxy.wire.client.request_writer import framing
 from llmproxy.wire.client.tls import Trust
-from llmproxy.wire.client.transport import DEFAULT_PORTS, Origin
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.parser import Limits
 from llmproxy.wire.write_coalescing import Turn

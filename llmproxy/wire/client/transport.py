@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from treq.client import HTTPClient
@@ -11,31 +9,10 @@ from twisted.internet.defer import Deferred
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer
 
+from llmproxy.http.origin import Origin
 from llmproxy.wire.client.raw_headers import RawHeaders
 from llmproxy.wire.client.request_writer import BytesBody
 from llmproxy.wire.client.response import Answer
-
-DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a provider is: C{http} or C{https}, a host name or address (IPv6 without brackets), a port."""
-
-    scheme: str
-    host: str
-    port: int
-
-    @cached_property
-    def netloc(self) -> str:
-        """As it stands in C{Host}: the port only where it is not the scheme's own."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == DEFAULT_PORTS.get(self.scheme) else f"{host}:{self.port}"
-
-    @cached_property
-    def url(self) -> bytes:
-        """Without a path."""
-        return f"{self.scheme}://{self.netloc}".encode("ascii")
 
 
 class ExactClient(HTTPClient):

@@ -188,7 +188,7 @@ class Values(TestCase):
 class Memo(TestCase):
     def test_it_stays_small(self) -> None:
         """A client that makes up names costs no memory, and is answered the same."""
-        kinds = fields.Kinds(len, limit=10)
+        kinds = fields.FieldNameMemo(len, limit=10)
         for number in range(100):
             self.assertEqual(kinds[b"X-%02d" % number], 4)
         self.assertLessEqual(len(kinds), 10)
@@ -203,7 +203,7 @@ class Memo(TestCase):
             asked.append(name)
             return 1
 
-        kinds = fields.Kinds(kind)
+        kinds = fields.FieldNameMemo(kind)
         for name in (b"x-a", b"x-b", b"x-a"):
             kinds[name]
         self.assertEqual(asked, [b"x-a", b"x-b"])

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, execute, fail, succeed
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from llmproxy import errors
 from llmproxy.interfaces import IAuditLogger
 from llmproxy.model import AuditEntry
-from llmproxy.observability.audit import FileAudit, ManyAudits, NullAudit
+from llmproxy.observability.audit import FileAudit, NullAudit
 
 
 def entry(action: str, **more: Any) -> AuditEntry:
@@ -163,35 +162,9 @@ class ThreadedAuditTests(TestCase):
         return Deferred.fromCoroutine(journey())
 
 
-@implementer(IAuditLogger)
-class Memory:
-    def __init__(self, answer: Deferred[None]) -> None:
-        self.entries: list[AuditEntry] = []
-        self.answer = answer
-
-    def log(self, entry: AuditEntry) -> Deferred[None]:
-        self.entries.append(entry)
-        return self.answer
-
-
-class OtherAuditTests(SynchronousTestCase):
-    def test_promises(self) -> None:
-        for audit in (NullAudit(), ManyAudits([])):
-            self.assertTrue(verifyObject(IAuditLogger, audit))
-            self.successResultOf(audit.log(entry("a")))
-
-    def test_all(self) -> None:
-        """Done when the last is done."""
-        slow: Deferred[None] = Deferred()
-        audits = [Memory(slow), Memory(succeed(None))]
-        written = ManyAudits(audits).log(entry("a"))
-        self.assertNoResult(written)
-        slow.callback(None)
-        self.successResultOf(written)
-        self.assertEqual([len(audit.entries) for audit in audits], [1, 1])
-
-    def test_one_fails(self) -> None:
-        """Failed when one has failed, with its error; the others have it all the same."""
-        audits = [Memory(fail(errors.StoreUnavailable("x"))), Memory(succeed(None))]
-        self.failureResultOf(ManyAudits(audits).log(entry("a")), errors.StoreUnavailable)
-        self.assertEqual(len(audits[1].entries), 1)
+class NullAuditTests(SynchronousTestCase):
+    def test_promise(self) -> None:
+        """Done at once, and nothing is written."""
+        audit = NullAudit()
+        self.assertTrue(verifyObject(IAuditLogger, audit))
+        self.successResultOf(audit.log(entry("a")))

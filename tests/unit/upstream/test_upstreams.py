@@ -10,9 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy import errors
 from llmproxy.config.model import Api, CircuitBreaker, Retries, Settings, Timeouts
 from llmproxy.config.routes import Routes
+from llmproxy.http.origin import Origin
 from llmproxy.model import Project
 from llmproxy.upstream.upstreams import Bounds, Circuits, ProviderKeys, Upstreams
-from llmproxy.wire.client.transport import Origin
 from tests.support.fakes import MemoryStore
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmproxy.errors import BodyUnreadable, Invalid
+from llmproxy.timestamps import rfc3339
 from llmproxy.web.manage.bodies import Body, Known, ProjectChange, ProjectCreate, TokenChange, TokenCreate, read
-from llmproxy.web.manage.times import rfc3339
 
 KNOWN = Known(("openai", "anthropic"), "openai", 1_794_992_800.0)
 KINDS: list[type[Body]] = [ProjectCreate, ProjectChange, TokenCreate, TokenChange]
@@ -32,7 +32,7 @@ class ReadTests(unittest.TestCase):
         except (Invalid, BodyUnreadable):
             return
         if isinstance(found, TokenCreate | TokenChange):
-            rfc3339(found.expiry(KNOWN.now))
+            rfc3339(found.expiry(KNOWN.now) or 0.0)
         self.assertIsInstance(found, kind)
 
     @settings(deadline=None)

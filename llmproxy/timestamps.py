@@ -1,0 +1,24 @@
+"""Times as logs, the audit log, the management API and rate-limit headers write them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import floor
+from time import gmtime, strftime
+
+
+def rfc3339(at: float, digits: int = 3) -> str:
+    """C{2026-11-23T10:00:00.000Z}: seconds since the epoch in UTC, as RFC 3339, section 5.6, has it.
+
+    @param digits: Of the fraction of a second, 0 to 6; what is beyond is left out, not rounded.
+    """
+    whole = floor(at)
+    micros = round((at - whole) * 1_000_000)
+    if micros == 1_000_000:
+        whole, micros = whole + 1, 0
+    return f"{_second(whole)}.{f'{micros:06d}'[:digits]}Z" if digits else f"{_second(whole)}Z"
+
+
+@lru_cache(8)  # log lines of one second have it in common
+def _second(whole: int) -> str:
+    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(whole))
