@@ -265,7 +265,7 @@ def build(
         observers=observers,
         clock=reactor,
         now=now,
-        fresh_id=fresh_ids(random),
+        fresh_id=request_ids(random),
         trusted_proxies=settings.server.trusted_proxies,
         ledger=ledger,
         endings=Turn(reactor, most=64),
@@ -335,7 +335,7 @@ def build(
     on_refused = partial(_malformed, [metrics.observe, *observers], now)
     site = partial(_site, settings, reactor, turn, descriptors, buffers, on_refused)
     own_admin, own_metrics = settings.server.admin_listen, settings.server.metrics_listen
-    seen = pages() if settings.server.public_metrics else pages(manage.gate.admit)
+    seen = pages() if settings.server.public_metrics else pages(manage.auth.admit)
     public = Root(proxy=proxy, manage=None if own_admin else manage, ops=None if own_metrics else seen)
     daemon.serve(settings.server.listen, site(public))
     if own_admin:
@@ -432,7 +432,7 @@ class TransparentProxy(ProxyResource):
             observers=observers,
             clock=reactor,
             now=tell_time,
-            fresh_id=fresh_ids(os.urandom),
+            fresh_id=request_ids(os.urandom),
             trusted_proxies=settings.server.trusted_proxies,
         )
 
@@ -447,7 +447,7 @@ class TransparentProxy(ProxyResource):
             await maybeDeferred(service.stopService)
 
 
-def fresh_ids(random: Callable[[int], bytes]) -> Callable[[], str]:
+def request_ids(random: Callable[[int], bytes]) -> Callable[[], str]:
     """Makes request ids: unguessable per process, and cheap."""
     start, numbers = random(9).hex(), count(1)
     return lambda: f"{start}-{next(numbers):x}"

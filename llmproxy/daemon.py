@@ -34,7 +34,7 @@ LAST_SECONDS = 5.0  # for the process to end after that
 _log = Logger()
 
 
-class Starting(Protocol):
+class StartObserver(Protocol):
     """Whoever waits for the daemon to have started."""
 
     def begin(self) -> None: ...
@@ -46,7 +46,7 @@ class Daemon(MultiService):
     """Everything that runs in one process.
 
     @ivar observer: Where the process's log goes when twistd was not told otherwise.
-    @ivar birth: Is told how its start ends, if somebody wants to know.
+    @ivar start_observer: Is told how its start ends, if somebody wants to know.
     @ivar end_within: Called once the last request is over, with the seconds after which the process must have ended,
         whatever hangs by then. Nobody sees to that unless somebody puts a function here.
     """
@@ -84,7 +84,7 @@ class Daemon(MultiService):
             self.mention("descriptors", lambda: descriptors.state)
         self._unfinished: list[str] = []
         self.end_within: Callable[[float], object] = lambda seconds: None
-        self.birth: Starting | None = None
+        self.start_observer: StartObserver | None = None
         self._before_cut: list[Callable[[], object]] = []
 
     @property
@@ -138,8 +138,8 @@ class Daemon(MultiService):
         MultiService.setServiceParent(self, parent)
 
     def startService(self) -> None:
-        if self.birth is not None:
-            self.birth.begin()
+        if self.start_observer is not None:
+            self.start_observer.begin()
         try:
             MultiService.startService(self)
         except Exception:
@@ -157,8 +157,8 @@ class Daemon(MultiService):
                 self._ports.append(await self._listen(endpoint, site))
                 _log.info("Listening on {address}.", address=endpoint)
         self._state = "running"
-        if self.birth is not None:
-            self.birth.succeeded()
+        if self.start_observer is not None:
+            self.start_observer.succeeded()
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look at it again
         gc.set_threshold(20_000, 20, 50)  # a request makes hundreds of objects and hardly ever a cycle
@@ -172,15 +172,15 @@ class Daemon(MultiService):
         reason = sentence(failure.value)
         _log.critical("Cannot start: {reason}", reason=reason)
         _log.failure("That came so:", failure, level=LogLevel.debug)
-        if self.birth is not None:
-            self.birth.failed(reason)
+        if self.start_observer is not None:
+            self.start_observer.failed(reason)
         # twistd would end as if all had been well.
         atexit.register(os._exit, 1)
         self._reactor.callWhenRunning(self._reactor.stop)
 
     async def _listen(self, endpoint: str, site: Site) -> IListeningPort:
         try:
-            port: IListeningPort = await serverFromString(self._reactor, roomy(endpoint)).listen(site)
+            port: IListeningPort = await serverFromString(self._reactor, with_backlog(endpoint)).listen(site)
         except CancelledError:
             raise
         except Exception as e:
@@ -264,7 +264,7 @@ class Daemon(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
 
-def roomy(endpoint: str) -> str:
+def with_backlog(endpoint: str) -> str:
     """The endpoint with a backlog for bursts, unless it has one: Twisted's 50 makes the 51st client wait a second."""
     takes_one = endpoint.partition(":")[0] in ("tcp", "tcp6", "ssl", "tls", "unix")
     return f"{endpoint}:backlog={BACKLOG}" if takes_one and ":backlog=" not in endpoint else endpoint

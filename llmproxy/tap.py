@@ -20,7 +20,7 @@ from llmproxy.monotonic import keep_steady
 from llmproxy.observability.log_stream import QueuedStream, patient
 from llmproxy.start_failures import check_files, sentence
 from llmproxy.store.refusals import BadAddress
-from llmproxy.twistd_options import AlreadyRunning, Birth, mind_pid_file
+from llmproxy.twistd_options import AlreadyRunning, StartReport, check_pid_file
 from llmproxy.wire.descriptors import raise_soft_limit
 
 _log = Logger()
@@ -67,7 +67,7 @@ class Options(TwistedOptions):
             print(text, file=sys.stderr if code else sys.stdout)
             raise SystemExit(code)
         try:
-            mind_pid_file(self.twistd)
+            check_pid_file(self.twistd)
         except AlreadyRunning as e:
             print(f"llmproxy cannot start: {e}", file=sys.stderr)
             raise SystemExit(1) from None
@@ -92,7 +92,7 @@ def makeService(options: Options) -> IService:
         if isinstance(output, QueuedStream):
             reactor.addSystemEventTrigger("after", "shutdown", output.drain)
         daemon.end_within = end_within
-        daemon.birth = Birth(options.twistd)
+        daemon.start_observer = StartReport(options.twistd)
         for warning in misspelt(options["config"], os.environ):
             _log.warn("{warning}", warning=warning)
         return daemon

@@ -17,7 +17,7 @@ class AlreadyRunning(Exception):
     """The pid file names a process that may well be this daemon."""
 
 
-def mind_pid_file(twistd: MutableMapping[str, Any]) -> None:
+def check_pid_file(twistd: MutableMapping[str, Any]) -> None:
     """Have no file that was left behind keep twistd from starting.
 
     In the foreground there need be none, unless one is named: nobody looks there for the process. Elsewhere it is
@@ -58,7 +58,7 @@ def _is_daemon(pid: int) -> bool:
     return any(name in command for name in _OURS)
 
 
-class Birth:
+class StartReport:
     """Tells the terminal, and the process that waits for it, whether the daemon has started.
 
     twistd lets go of the terminal, and says that all is well, before anything listens. So its pipe to the process that

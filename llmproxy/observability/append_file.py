@@ -110,7 +110,7 @@ class AppendedFile:
             os.close(fd)
 
 
-def reason(error: Exception) -> str:
+def failure_reason(error: Exception) -> str:
     """In a word or two why it could not be written, such as C{disk_full}: for those who look at the process's state."""
     if isinstance(error, TimeoutError):
         return "does_not_answer"

@@ -18,7 +18,7 @@ from llmproxy.aio import deferred
 from llmproxy.background import Task
 from llmproxy.interfaces import IAuditLogger
 from llmproxy.model import AuditEntry
-from llmproxy.observability.append_file import AppendedFile, reason
+from llmproxy.observability.append_file import AppendedFile, failure_reason
 from llmproxy.timestamps import rfc3339
 
 UNWRITTEN = "The audit log could not be written. Try again."
@@ -120,7 +120,7 @@ class FileAudit(Service):
             except Exception as e:
                 if not isinstance(e, OSError):
                     self._task.failed()
-                self._wrong = reason(e)
+                self._wrong = failure_reason(e)
                 self._log.error(
                     "{count} audit entries could not be appended to {path}: {error}",
                     count=len(entries),

@@ -18,7 +18,7 @@ from llmproxy.aio import deferred
 from llmproxy.background import Task
 from llmproxy.interfaces import IEventBus, IEventSink
 from llmproxy.model import RequestRecord
-from llmproxy.observability.append_file import reason
+from llmproxy.observability.append_file import failure_reason
 from llmproxy.outage_log import OutageLog
 
 Scrub = Callable[[RequestRecord], RequestRecord]
@@ -213,7 +213,7 @@ class _Queue:
         settled: Deferred[Exception | None] = sending.addCallbacks(lambda _: None, _exception)
         error = await settled
         self._sending = None
-        self.wrong = "" if error is None else reason(error)
+        self.wrong = "" if error is None else failure_reason(error)
         return error
 
     async def _wait(self, seconds: float) -> None:

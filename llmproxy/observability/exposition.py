@@ -12,12 +12,12 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from llmproxy.observability.metrics import HITS, MISSES, Histogram, Kind, Metrics, Spent, Traffic, sums
+from llmproxy.observability.metrics import HITS, MISSES, ApiTotals, Histogram, Metrics, ModelTotals, RequestKind, sums
 
 PREFIX = "llmproxy_"
 STATES = ("closed", "open", "half-open")
 
-Label = Callable[[Kind], tuple[str, ...] | None]
+Label = Callable[[RequestKind], tuple[str, ...] | None]
 
 BY_KIND: tuple[tuple[str, str, tuple[str, ...], Label], ...] = (
     (
@@ -44,17 +44,17 @@ BY_KIND: tuple[tuple[str, str, tuple[str, ...], Label], ...] = (
     ("cache_bypass", "Not looked up in the cache.", ("api",), lambda k: (k.api,) if k.cache == "bypass" else None),
     ("cache_stores", "Put into the cache.", ("api",), lambda k: (k.api,) if k.cache == "stored" else None),
 )
-BY_API: tuple[tuple[str, str, Callable[[Traffic], int]], ...] = (
+BY_API: tuple[tuple[str, str, Callable[[ApiTotals], int]], ...] = (
     ("request_bytes", "Bytes of request bodies.", lambda t: t.bytes_in),
     ("response_bytes", "Bytes of response bodies.", lambda t: t.bytes_out),
     ("upstream_errors", "Requests on which the provider failed.", lambda t: t.upstream_errors),
     ("sdk_retries", "Requests that a client library says it repeats.", lambda t: t.sdk_retries),
 )
-HISTOGRAMS: tuple[tuple[str, str, Callable[[Traffic], Histogram]], ...] = (
+HISTOGRAMS: tuple[tuple[str, str, Callable[[ApiTotals], Histogram]], ...] = (
     ("request_duration_seconds", "From a request's arrival to its end.", lambda t: t.duration),
     ("first_byte_seconds", "From a request's arrival to the provider's first byte.", lambda t: t.first_byte),
 )
-BY_MODEL: tuple[tuple[str, str, Callable[[Spent], float]], ...] = (
+BY_MODEL: tuple[tuple[str, str, Callable[[ModelTotals], float]], ...] = (
     ("input_tokens", "Input tokens, those from the provider's cache included.", lambda s: s.input),
     ("cached_tokens", "Input tokens read from the provider's cache.", lambda s: s.cached),
     ("cache_write_tokens", "Input tokens written to the provider's cache.", lambda s: s.cache_write),
@@ -78,7 +78,7 @@ class _Families(Collector):
         self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        counts = [(Kind(*kind), count) for kind, count in self._metrics.kinds.items()]
+        counts = [(RequestKind(*kind), count) for kind, count in self._metrics.kinds.items()]
         for name, text, labels, of in BY_KIND:
             found = sums((values, count) for kind, count in counts if (values := of(kind)))
             yield _family(CounterMetricFamily(PREFIX + name, text, labels=labels), found)

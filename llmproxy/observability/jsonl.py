@@ -14,7 +14,7 @@ from pydantic_core import PydanticSerializationError, to_json
 _escaping = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def encoded(fields: Mapping[str, Any]) -> bytes | None:
+def encode(fields: Mapping[str, Any]) -> bytes | None:
     """These as JSON in UTF-8, a number that is none as null; C{None} where they hold what that cannot write."""
     try:
         return to_json(fields, inf_nan_mode="null")
@@ -24,4 +24,4 @@ def encoded(fields: Mapping[str, Any]) -> bytes | None:
 
 def line(fields: Mapping[str, Any]) -> bytes:
     """As L{encoded}; halves of surrogate pairs are escaped."""
-    return encoded(fields) or _escaping(fields).encode("ascii")
+    return encode(fields) or _escaping(fields).encode("ascii")

@@ -16,8 +16,8 @@ from twisted.python.reflect import safe_repr
 from zope.interface import implementer
 
 from llmproxy.config.model import Logging
-from llmproxy.observability.append_file import reason
-from llmproxy.observability.jsonl import encoded
+from llmproxy.observability.append_file import failure_reason
+from llmproxy.observability.jsonl import encode
 from llmproxy.observability.redaction import Redactor
 from llmproxy.timestamps import rfc3339
 
@@ -72,7 +72,7 @@ class LogOutput:
                 self.state = "ok"
             except (OSError, ValueError) as e:  # said elsewhere: the disk is full, the reader gone, the stream closed
                 self.lost += len(lines)
-                self.state = reason(e)
+                self.state = failure_reason(e)
 
 
 def entry(event: LogEvent) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def as_json() -> Renderer:
     escaping = json.JSONEncoder(separators=(",", ":"), default=safe_repr).encode
 
     def render(fields: Entry) -> str:
-        line = encoded(fields)
+        line = encode(fields)
         text = line.decode() if line is not None and line.isascii() else escaping(fields)
         return text.replace("\x7f", "\\u007f")  # the one control character that JSON leaves
 

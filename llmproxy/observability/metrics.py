@@ -16,16 +16,16 @@ K = TypeVar("K")
 N = TypeVar("N", int, float)
 Reading = float | Mapping[str, float]
 
-BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 HITS = frozenset(("hit", "revalidated", "coalesced"))
 MISSES = frozenset(("miss", "stored"))
 PROVIDER_FAULTS = frozenset(("upstream_unreachable", "upstream_protocol_error", "upstream_timeout"))
-MODELS = 200  # that are told apart
-MOST = 10_000  # combinations that are told apart; real ones are a few hundred
+MAX_MODELS = 200  # that are told apart
+MAX_KINDS = 10_000  # combinations that are told apart; real ones are a few hundred
 
 
-class Kind(NamedTuple):
+class RequestKind(NamedTuple):
     """What requests that are counted together have in common: only what has few values, and nobody can make up."""
 
     api: str
@@ -83,7 +83,7 @@ class Histogram:
 
     __slots__ = ("bounds", "counts", "sum")
 
-    def __init__(self, bounds: Sequence[float] = BOUNDS) -> None:
+    def __init__(self, bounds: Sequence[float] = DURATION_BOUNDS) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
@@ -98,7 +98,7 @@ class Histogram:
         return list(zip([*map(str, self.bounds), "+Inf"], accumulate(map(float, self.counts)), strict=True))
 
 
-class Spent:
+class ModelTotals:
     """What is summed up for one API and model.
 
     @ivar model: As it may be shown.
@@ -113,7 +113,7 @@ class Spent:
         self.cost = 0.0
 
 
-class Traffic:
+class ApiTotals:
     """What is summed up for one API."""
 
     __slots__ = ("bytes_in", "bytes_out", "duration", "first_byte", "sdk_retries", "upstream_errors")
@@ -125,7 +125,7 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Extra:
+class Instrument:
     """A figure that somebody else keeps, read when it is asked for."""
 
     help: str
@@ -157,9 +157,9 @@ class Metrics:
         self.in_flight = 0
         self.reactor_lag = Histogram(LAG_BOUNDS)
         self.kinds: dict[tuple[str, int, str, str, str, bool], int] = {}
-        self.traffic: dict[str, Traffic] = {}
-        self.spent: dict[tuple[str, str], Spent] = {}
-        self.extras: dict[str, Extra] = {}
+        self.traffic: dict[str, ApiTotals] = {}
+        self.spent: dict[tuple[str, str], ModelTotals] = {}
+        self.extras: dict[str, Instrument] = {}
 
     def started(self) -> None:
         """A request has begun."""
@@ -173,11 +173,11 @@ class Metrics:
         """Count a finished request."""
         kind = (record.api, record.status, record.outcome, record.cache, record.error, record.stream)
         count = self.kinds.get(kind, 0)
-        if not count and len(self.kinds) >= MOST:
+        if not count and len(self.kinds) >= MAX_KINDS:
             kind = ("other", 0, record.outcome, "disabled", "other", False)
             count = self.kinds.get(kind, 0)
         self.kinds[kind] = count + 1
-        traffic = self.traffic.get(kind[0]) or self.traffic.setdefault(kind[0], Traffic())
+        traffic = self.traffic.get(kind[0]) or self.traffic.setdefault(kind[0], ApiTotals())
         traffic.bytes_in += record.bytes_in
         traffic.bytes_out += record.bytes_out
         traffic.duration.observe(record.duration)
@@ -199,9 +199,9 @@ class Metrics:
         key = (record.api, record.answered or "unknown")
         spent = self.spent.get(key)
         if spent is None:
-            if len(self.spent) >= MODELS:
+            if len(self.spent) >= MAX_MODELS:
                 key = (record.api, "other")
-            spent = self.spent.get(key) or self.spent.setdefault(key, Spent(self._redact(key[1])))
+            spent = self.spent.get(key) or self.spent.setdefault(key, ModelTotals(self._redact(key[1])))
         spent.input += record.input_tokens
         spent.cached += record.cached_tokens
         spent.cache_write += record.cache_write_tokens
@@ -219,18 +219,18 @@ class Metrics:
         @param name: Without the prefix C{llmproxy_}.
         @param read: Tells the figure; where there is a C{label}, one for each of its values.
         """
-        self._add(name, Extra(help, read, label, "gauge"))
+        self._add(name, Instrument(help, read, label, "gauge"))
 
     def counter(self, name: str, help: str, read: Callable[[], Reading], label: str = "") -> None:  # noqa: A002
         """Also show this figure, which only rises; C{_total} is added to its name."""
-        self._add(name, Extra(help, read, label, "counter"))
+        self._add(name, Instrument(help, read, label, "counter"))
 
-    def _add(self, name: str, extra: Extra) -> None:
+    def _add(self, name: str, extra: Instrument) -> None:
         if name in self.extras:
             raise ValueError(f"There is already a metric called {name!r}.")
         self.extras[name] = extra
 
-    def readings(self) -> Iterator[tuple[str, Extra, Reading]]:
+    def readings(self) -> Iterator[tuple[str, Instrument, Reading]]:
         """The figures of others; one that cannot be read is left out."""
         for name, extra in self.extras.items():
             try:
@@ -240,10 +240,10 @@ class Metrics:
 
     def snapshot(self) -> ProxyMetrics:
         """What was counted so far."""
-        counts = [(Kind(*kind), count) for kind, count in self.kinds.items()]
+        counts = [(RequestKind(*kind), count) for kind, count in self.kinds.items()]
         traffic = self.traffic.values()
 
-        def having(test: Callable[[Kind], bool]) -> int:
+        def having(test: Callable[[RequestKind], bool]) -> int:
             return sum(count for kind, count in counts if test(kind))
 
         return ProxyMetrics(

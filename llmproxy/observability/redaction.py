@@ -16,11 +16,11 @@ from llmproxy.memo import BoundedMemo
 from llmproxy.model import RequestRecord
 
 MASK = "[redacted]"
-SHORTEST = 6  # to mask a shorter one would garble everything and protect nothing
-HEAD = 6  # characters of a secret that are looked for; none that is masked is shorter
+MIN_SECRET_CHARACTERS = 6  # to mask a shorter one would garble everything and protect nothing
+HEAD_CHARACTERS = 6  # characters of a secret that are looked for; none that is masked is shorter
 
-FEW = 8
-MANY = 64
+MAX_NEEDLES_IN_TURN = 8
+MAX_HEADS_IN_PATTERN = 64
 
 SCHEME = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr](?:[ \t+:]|%20|\\t)+")
 # Every alternative begins with a plain letter, for which the expression can look ahead quickly.
@@ -48,7 +48,7 @@ class Redactor:
             forgotten.
         """
         self._limit = limit
-        self._own = frozenset(secret for secret in secrets if len(secret) >= SHORTEST)
+        self._own = frozenset(secret for secret in secrets if len(secret) >= MIN_SECRET_CHARACTERS)
         self._secrets: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._forms: Counter[str] = Counter()
         self._lengths: Counter[int] = Counter()
@@ -62,8 +62,8 @@ class Redactor:
             self._count(_forms(secret), 1)
 
     def add(self, secret: str) -> None:
-        """Mask this value from now on; nothing happens where it has less than C{SHORTEST} characters."""
-        if len(secret) < SHORTEST or secret in self._own:
+        """Mask this value from now on; nothing happens where it has less than C{MIN_SECRET_CHARACTERS} characters."""
+        if len(secret) < MIN_SECRET_CHARACTERS or secret in self._own:
             return
         with self._lock:
             if secret in self._secrets:
@@ -112,7 +112,7 @@ class Redactor:
 
     def _masked(self, text: str) -> str:
         pattern = self._pattern or self._compiled()
-        if len(self._needles) <= FEW and not self._may_hold(text):
+        if len(self._needles) <= MAX_NEEDLES_IN_TURN and not self._may_hold(text):
             return text
         out: list[str] = []
         done = 0
@@ -127,13 +127,13 @@ class Redactor:
 
     def _found(self, text: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, int]]:
         """Where secrets start and end, from left to right."""
-        if len(self._needles) <= MANY:
+        if len(self._needles) <= MAX_HEADS_IN_PATTERN:
             return self._matched(text, pattern)
         # One expression for so many would stop at almost every character.
         heads, matches = self._heads, self._matched(text, pattern)
         known = (
             (at, end)
-            for at in [at for at in range(len(text) - HEAD + 1) if text[at : at + HEAD] in heads]
+            for at in [at for at in range(len(text) - HEAD_CHARACTERS + 1) if text[at : at + HEAD_CHARACTERS] in heads]
             if (end := self._known(text, at))
         )
         return merge(matches, known, key=lambda span: (span[0], -span[1]))
@@ -164,7 +164,7 @@ class Redactor:
     def _secret(self, text: str, match: re.Match[str]) -> tuple[int, int]:
         """Where the secret at this match starts and ends, or zeros where it only looked like one."""
         start, end = match.span()
-        if end - start <= HEAD:
+        if end - start <= HEAD_CHARACTERS:
             return start, self._known(text, start)
         if scheme := SCHEME.match(text, start):
             start = scheme.end()
@@ -172,18 +172,18 @@ class Redactor:
 
     def _known(self, text: str, start: int) -> int:
         """Where the longest known secret that starts here ends, or zero."""
-        if text[start : start + HEAD] not in self._heads:
+        if text[start : start + HEAD_CHARACTERS] not in self._heads:
             return 0
         return max((start + n for n in tuple(self._lengths) if text[start : start + n] in self._forms), default=0)
 
 
 def _head(form: str) -> str:
-    return form[:HEAD]
+    return form[:HEAD_CHARACTERS]
 
 
 def _pattern(heads: Collection[str]) -> re.Pattern[str]:
     """Finds where a secret may start; the heads of very many are looked up one by one instead."""
-    starts = [re.escape(head) for head in sorted(heads)] if len(heads) < MANY else []
+    starts = [re.escape(head) for head in sorted(heads)] if len(heads) < MAX_HEADS_IN_PATTERN else []
     return re.compile("|".join([*PATTERNS, *starts]))
 
 

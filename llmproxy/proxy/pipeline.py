@@ -34,7 +34,7 @@ from llmproxy.proxy.context import MAX_SMALL_BODY_BYTES, RequestContext
 from llmproxy.proxy.deferred_results import DeferredResults
 from llmproxy.proxy.policy import Policy
 from llmproxy.proxy.reading import BodyReading
-from llmproxy.upstream.upstreams import Bounds, ProviderKeys, Upstreams
+from llmproxy.upstream.upstreams import HeadTimeouts, ProviderKeys, Upstreams
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.transport import Answer, BytesBody
 from llmproxy.wire.relay import Relay
@@ -485,12 +485,12 @@ class Pipeline:
     def _asks_for_stream(self, context: RequestContext, route: Route) -> bool:
         return context.content.stream or route.stream or sniff.expects_stream(route.query, context.request.lines)
 
-    def _bounds(self, context: RequestContext, route: Route) -> Bounds:
+    def _bounds(self, context: RequestContext, route: Route) -> HeadTimeouts:
         """How long the answer's head may take, going by what was asked for so far."""
         timeouts = route.api.timeouts
         streams = self._asks_for_stream(context, route)
         total = timeouts.stream if streams else timeouts.request
-        return Bounds(timeouts.response_header if streams else 0.0, context.arrived_at + total if total else None)
+        return HeadTimeouts(timeouts.response_header if streams else 0.0, context.arrived_at + total if total else None)
 
     def _add_own_headers(self, context: RequestContext, route: Route, lines: list[bytes]) -> list[bytes]:
         """The fields that pass, and ours."""

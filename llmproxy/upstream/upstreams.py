@@ -21,10 +21,11 @@ from llmproxy.upstream.breaker import Breaker
 from llmproxy.wire.client.transport import Answer, Caller
 from llmproxy.wire.deadline import Deadline
 
-LOOKS = 8  # how often, in the time that a provider may be silent, it is looked whether the upload goes on
-SPARE = 1000  # watches that are kept for the next request
+CHECKS_PER_TIMEOUT = 8  # how often, in the time that a provider may be silent, it is looked whether the upload goes on
+MAX_SPARE_TIMERS = 1000  # timers that are kept for the next request
 _NEVER = (0.0, None)
-FAILING = frozenset((500, 502, 503, 504))  # answers by which a provider says that it is not working; 529 says "later"
+# By which a provider says that it is not working; 529 says "later".
+FAILURE_STATUSES = frozenset((500, 502, 503, 504))
 
 
 class ProviderKey(NamedTuple):
@@ -153,7 +154,7 @@ class Attempt:
 
     def answered(self, status: int, now: float) -> None:
         self.shared.succeeded(now, self.shared_ticket)
-        if status in FAILING:
+        if status in FAILURE_STATUSES:
             self.project.failed(now, self.ticket)
         else:
             self.project.succeeded(now, self.ticket)
@@ -170,7 +171,7 @@ class Attempt:
             self.project.released(self.ticket)
 
 
-class Progress(Protocol):
+class UploadProgress(Protocol):
     """A request's body on its way.
 
     @ivar count: Bytes of it that have arrived.
@@ -183,7 +184,7 @@ class Progress(Protocol):
     def awaited(self) -> bool: ...
 
 
-class Bounds(NamedTuple):
+class HeadTimeouts(NamedTuple):
     """How long the head of an answer is waited for.
 
     @ivar silence: Seconds for which the provider may be silent once the request is sent; C{0}: no limit. An answer that
@@ -195,7 +196,7 @@ class Bounds(NamedTuple):
     deadline: float | None = None
 
 
-_UNBOUNDED = Bounds()
+_UNBOUNDED = HeadTimeouts()
 
 
 class _Upstream:
@@ -207,7 +208,7 @@ class _Upstream:
         self.origin, _ = split_base_url(api.base_url)
         self.circuits = Circuits(api)
         self.attempts = api.retries.attempts
-        limits = (timeouts.response_header / LOOKS, timeouts.request, timeouts.stream)
+        limits = (timeouts.response_header / CHECKS_PER_TIMEOUT, timeouts.request, timeouts.stream)
         self.first_look = min((seconds for seconds in limits if seconds), default=0.0)
 
 
@@ -222,7 +223,7 @@ class Upstreams:
     ) -> None:
         self._clock = clock
         self._upstreams = {name: _Upstream(api, callers[name]) for name, api in settings.apis.items()}
-        self._patience: list[_Patience] = []  # those that wait for nothing now; each has a timer, which costs
+        self._patience: list[_HeadTimer] = []  # those that wait for nothing now; each has a timer, which costs
 
     @property
     def circuits(self) -> dict[str, Circuits]:
@@ -241,8 +242,8 @@ class Upstreams:
         method: bytes,
         lines: list[bytes],
         body: IBodyProducer | None,
-        progress: Progress,
-        bounds: Callable[[], Bounds] = lambda: _UNBOUNDED,
+        progress: UploadProgress,
+        bounds: Callable[[], HeadTimeouts] = lambda: _UNBOUNDED,
     ) -> Answer:
         """Send it and wait for the head of the answer.
 
@@ -268,12 +269,12 @@ class Upstreams:
         return answer
 
     async def _head(
-        self, sent: Deferred[Answer], upstream: _Upstream, progress: Progress, bounds: Callable[[], Bounds]
+        self, sent: Deferred[Answer], upstream: _Upstream, progress: UploadProgress, bounds: Callable[[], HeadTimeouts]
     ) -> Answer:
         """Wait for the head: for so much silence, counted anew while the upload goes on, and until the deadline."""
         if not upstream.first_look or sent.called:
             return await sent
-        patience = self._patience.pop() if self._patience else _Patience(self._clock)
+        patience = self._patience.pop() if self._patience else _HeadTimer(self._clock)
         patience.begin(sent, upstream.first_look, progress, bounds)
         try:
             return await sent
@@ -285,13 +286,13 @@ class Upstreams:
             raise
         finally:
             patience.over()
-            if len(self._patience) < SPARE:
+            if len(self._patience) < MAX_SPARE_TIMERS:
                 self._patience.append(patience)
             else:
                 patience.stop()
 
 
-class _Patience:
+class _HeadTimer:
     """Cancels a Deferred when for too long neither its answer came nor the upload went on, or its time is up.
 
     Made once and used for many requests, one at a time: the usual one touches no timer.
@@ -311,8 +312,8 @@ class _Patience:
         self,
         sent: Deferred[Answer],
         first_look: float,
-        progress: Progress,
-        bounds: Callable[[], Bounds],
+        progress: UploadProgress,
+        bounds: Callable[[], HeadTimeouts],
     ) -> None:
         self.lost = 0.0
         self._sent = sent
@@ -339,7 +340,7 @@ class _Patience:
         left = min(ends) - now
         if left > 0:
             # When the upload went on is known only as nearly as it is looked at.
-            self._next.set(min(left, silence / LOOKS) if silence else left)
+            self._next.set(min(left, silence / CHECKS_PER_TIMEOUT) if silence else left)
             return
         self.lost = now - self._begun
         if self._sent is not None:

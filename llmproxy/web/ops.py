@@ -8,7 +8,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from llmproxy.errors import MethodNotAllowed
-from llmproxy.web.respond import NO_STORE, NOSNIFF, Answer, as_json, identify, run
+from llmproxy.web.respond import NO_STORE, NOSNIFF, BufferedResponse, identify, json_response, run
 
 Readiness = Callable[[], Awaitable[dict[str, str]]]
 Render = Callable[[str], tuple[str, bytes]]
@@ -16,12 +16,12 @@ Render = Callable[[str], tuple[str, bytes]]
 TEXT = "text/plain"
 
 
-class Page(Resource):
+class OpsPage(Resource):
     """Answers GET and HEAD with what C{answer} makes of the request."""
 
     isLeaf = True
 
-    def __init__(self, answer: Callable[[Request], Awaitable[Answer]]) -> None:
+    def __init__(self, answer: Callable[[Request], Awaitable[BufferedResponse]]) -> None:
         Resource.__init__(self)
         self._answer = answer
 
@@ -29,7 +29,7 @@ class Page(Resource):
         run(request, self._answered(request), request_id=identify(request))
         return NOT_DONE_YET
 
-    async def _answered(self, request: Request) -> Answer:
+    async def _answered(self, request: Request) -> BufferedResponse:
         if request.method not in (b"GET", b"HEAD"):
             raise MethodNotAllowed(headers={"Allow": "GET, HEAD"})
         return await self._answer(request)
@@ -49,27 +49,29 @@ def pages(
     @param admit: Raises where a request may not see the metrics: what was spent for which model is not for everybody.
     """
 
-    async def live(request: Request) -> Answer:
-        return as_json({"status": "ok", "checks": {}})
+    async def live(request: Request) -> BufferedResponse:
+        return json_response({"status": "ok", "checks": {}})
 
-    async def ready(request: Request) -> Answer:
+    async def ready(request: Request) -> BufferedResponse:
         checks = await readiness()
         lesser = mentioned()
         if any(state != "ok" for state in checks.values()):
             status = "unavailable"
         else:
             status = "ok" if all(state == "ok" for state in lesser.values()) else "degraded"
-        return as_json({"status": status, "checks": {**checks, **lesser}}, 503 if status == "unavailable" else 200)
+        return json_response(
+            {"status": status, "checks": {**checks, **lesser}}, 503 if status == "unavailable" else 200
+        )
 
-    async def metrics(request: Request) -> Answer:
+    async def metrics(request: Request) -> BufferedResponse:
         admit(request)
         return _page(*render(accepted(request)))
 
-    async def prometheus(request: Request) -> Answer:
+    async def prometheus(request: Request) -> BufferedResponse:
         admit(request)
         return _page(*render(TEXT))
 
-    alive, prepared = Page(live), Page(ready)
+    alive, prepared = OpsPage(live), OpsPage(ready)
     return {
         b"/health": alive,
         b"/healthz": alive,
@@ -77,8 +79,8 @@ def pages(
         b"/livez": alive,
         b"/ready": prepared,
         b"/readyz": prepared,
-        b"/metrics": Page(metrics),
-        b"/metrics/prometheus": Page(prometheus),
+        b"/metrics": OpsPage(metrics),
+        b"/metrics/prometheus": OpsPage(prometheus),
     }
 
 
@@ -87,5 +89,5 @@ def accepted(request: Request) -> str:
     return b", ".join(request.requestHeaders.getRawHeaders(b"accept") or []).decode("latin-1")
 
 
-def _page(content_type: str, body: bytes) -> Answer:
-    return Answer(200, body, (b"Content-Type: " + content_type.encode("ascii"), NO_STORE, NOSNIFF))
+def _page(content_type: str, body: bytes) -> BufferedResponse:
+    return BufferedResponse(200, body, (b"Content-Type: " + content_type.encode("ascii"), NO_STORE, NOSNIFF))

@@ -29,14 +29,14 @@ NO_BODY = frozenset({204, 304})
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class BufferedResponse:
     """An answer in full: status, header lines without framing, body."""
 
     code: int
     body: bytes = b""
     lines: tuple[bytes, ...] = ()
 
-    def named(self, request_id: str) -> Answer:
+    def with_request_id(self, request_id: str) -> BufferedResponse:
         """The same with the request's id in its head."""
         return (
             replace(self, lines=(*self.lines, b"X-Request-ID: " + request_id.encode("ascii"))) if request_id else self
@@ -44,7 +44,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Streamed:
+class StreamedResponse:
     """An answer whose body comes in parts, and ends when they do.
 
     @ivar parts: Its parts, each asked for when the client has taken those before.
@@ -56,18 +56,18 @@ class Streamed:
     lines: tuple[bytes, ...]
     close: Callable[[], Awaitable[None]]
 
-    def named(self, request_id: str) -> Streamed:
+    def with_request_id(self, request_id: str) -> StreamedResponse:
         """The same with the request's id in its head."""
         return replace(self, lines=(*self.lines, b"X-Request-ID: " + request_id.encode("ascii")))
 
 
-def as_json(value: object, code: int = 200, lines: Sequence[bytes] = ()) -> Answer:
-    """An L{Answer} of C{value} as JSON that no cache keeps and no browser takes for anything else."""
+def json_response(value: object, code: int = 200, lines: Sequence[bytes] = ()) -> BufferedResponse:
+    """An L{BufferedResponse} of C{value} as JSON that no cache keeps and no browser takes for anything else."""
     body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-    return Answer(code, body, (JSON, NO_STORE, NOSNIFF, *lines))
+    return BufferedResponse(code, body, (JSON, NO_STORE, NOSNIFF, *lines))
 
 
-def send(request: Request, answer: Answer) -> None:
+def send(request: Request, answer: BufferedResponse) -> None:
     """Write C{answer} and finish; nothing where the client has left."""
     if gone(request):
         return
@@ -84,7 +84,7 @@ def send(request: Request, answer: Answer) -> None:
 class Stream:
     """Writes the parts of an answer, at the pace at which the client takes them."""
 
-    def __init__(self, request: Request, answer: Streamed) -> None:
+    def __init__(self, request: Request, answer: StreamedResponse) -> None:
         self._request = request
         self._answer = answer
         self._resumed: Deferred[None] | None = None
@@ -149,25 +149,25 @@ def refuse(
         cut(request)
         return told
     head, body = refusals.render(told, flavour, request_id)
-    send(request, Answer(told.status, body, (*head, NOSNIFF, *lines)))
+    send(request, BufferedResponse(told.status, body, (*head, NOSNIFF, *lines)))
     return told
 
 
 def run(
     request: Request,
-    answering: Coroutine[Deferred[Any], Any, Answer | Streamed],
+    answering: Coroutine[Deferred[Any], Any, BufferedResponse | StreamedResponse],
     flavour: str = HYBRID,
     request_id: str = "",
 ) -> Deferred[None]:
-    """Start C{answering}, and send what comes of it, be it an L{Answer} or an exception.
+    """Start C{answering}, and send what comes of it, be it an L{BufferedResponse} or an exception.
 
     It runs to its end even if the client leaves: what it changes is then changed and audited as a whole.
     """
 
     async def answered() -> None:
         try:
-            answer = (await answering).named(request_id)
-            if isinstance(answer, Streamed):
+            answer = (await answering).with_request_id(request_id)
+            if isinstance(answer, StreamedResponse):
                 await Stream(request, answer).run()
                 return
         except Exception as e:  # everything ends here, a cancelled wait included: nobody else would answer

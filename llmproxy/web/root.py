@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from twisted.web.resource import IResource, Resource
-from twisted.web.server import Request
+from twisted.web.server import NOT_DONE_YET, Request
 
-from llmproxy.web.nothing import Nothing
+from llmproxy.errors import NotFound
+from llmproxy.web.respond import identify, refuse
 
 OPS = frozenset(
     [
@@ -21,6 +22,19 @@ OPS = frozenset(
         b"/metrics/prometheus",
     ]
 )
+
+
+class NotFoundResource(Resource):
+    """404 in JSON, for every method and every path below."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        Resource.__init__(self)
+
+    def render(self, request: Request) -> int:
+        refuse(request, NotFound(), request_id=identify(request))
+        return NOT_DONE_YET
 
 
 class Root(Resource):
@@ -43,7 +57,7 @@ class Root(Resource):
         ops: Mapping[bytes, IResource] | None = None,
     ) -> None:
         Resource.__init__(self)
-        nothing = Nothing()
+        nothing = NotFoundResource()
         self._proxy = proxy or nothing
         self._trees = {b"manage": manage or nothing, b"admin": admin or nothing}
         self._pages = dict.fromkeys(OPS, nothing) | dict(ops or {})

@@ -1,4 +1,4 @@
-"""Starting, stopping, refusing to start, and what an operator looks at."""
+"""StartObserver, stopping, refusing to start, and what an operator looks at."""
 
 from __future__ import annotations
 

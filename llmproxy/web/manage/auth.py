@@ -1,4 +1,4 @@
-"""Lets the bearer of the management token in, and slows down whoever failed_attempts at it."""
+"""Lets the bearer of the management token in, and slows down whoever guesses at it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from llmproxy.errors import MissingToken, Unauthorized
 from llmproxy.http.forwarded import client_address, networks
 
 
-class Wrong(Unauthorized):
+class InvalidManagementToken(Unauthorized):
     message = "This is not the management token."
 
 
-class Gate:
+class ManagementAuth:
     """Admits requests that carry the management token as C{Authorization: Bearer}.
 
     The token is looked at first: its bearer is never hurt by what others at the same address do. A wrong one is
@@ -38,14 +38,14 @@ class Gate:
         self._trusted = networks(tuple(trusted_proxies))
 
     def admit(self, request: Request) -> None:
-        """Return, or raise L{MissingToken}, L{Wrong} or L{TooManyFailures<errors.TooManyFailures>}."""
+        """Return, or raise L{MissingToken}, L{InvalidManagementToken} or L{TooManyFailures<errors.TooManyFailures>}."""
         given = bearer(request)
         if given is None:
             raise MissingToken("No management token. Send it as Authorization: Bearer …")
         if hmac.compare_digest(_hash(given), self._hash):
             return
         self._failed_attempts.count(self.client(request), self._clock.seconds())
-        raise Wrong
+        raise InvalidManagementToken
 
     def client(self, request: Request) -> str:
         """The client's address as text, as far as trusted proxies tell it; C{""} where it has none."""

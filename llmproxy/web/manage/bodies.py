@@ -36,11 +36,11 @@ B = TypeVar("B", bound="Body")
 MAX_BODY = 1024 * 1024
 MAX_SPAN_SECONDS = 3650 * 86400.0
 RFC3339 = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)"
-SHOWN = 20  # errors listed in one answer
+MAX_LISTED_ERRORS = 20  # errors list_response in one answer
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class BodyContext:
     """What a body is judged by: the configured APIs, the one that C{api_key} alone means, and the time."""
 
     apis: Collection[str]
@@ -152,7 +152,7 @@ class Keys(Body):
                 raise ValueError(f"api_key: its key is given in api_keys.{default} too")
         return self
 
-    def given_keys(self, default_api: str) -> dict[str, str]:
+    def provider_keys(self, default_api: str) -> dict[str, str]:
         """Provider keys by API name; C{""} for those to be removed."""
         keys = {api: key or "" for api, key in self.api_keys.items()}
         return keys | ({default_api: self.api_key or ""} if "api_key" in self.model_fields_set else {})
@@ -165,10 +165,10 @@ class Limits(Body):
     """What may be used; null, or an empty list, for no limit."""
 
     requests_per_minute: Rate | None = Field(None, description="Requests in any minute.")
-    tokens_per_minute: Rate | None = Field(None, description="Tokens in any minute, input and output.")
+    tokens_per_minute: Rate | None = Field(None, description="TokenCollection in any minute, input and output.")
     concurrency: Rate | None = Field(None, description="Requests at once.")
     budget_usd: UsdBudgets = Field((), description='Dollars: "20/month", one for each of day, month and lifetime.')
-    budget_tokens: TokenBudgets = Field((), description='Tokens: "1000000/day", likewise.')
+    budget_tokens: TokenBudgets = Field((), description='TokenCollection: "1000000/day", likewise.')
 
     @field_validator("budget_usd", "budget_tokens")
     @classmethod
@@ -259,7 +259,7 @@ class TokenChange(TokenRules):
     name: Name | None = None
 
 
-def read(kind: type[B], data: bytes, known: Known) -> B:
+def read(kind: type[B], data: bytes, known: BodyContext) -> B:
     """The body as C{kind}. L{BodyUnreadable} where it is no JSON object, L{Invalid} naming each field that is wrong."""
     try:
         value = json.loads(data, object_pairs_hook=_once)
@@ -280,9 +280,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _known(info: ValidationInfo) -> Known:
+def _known(info: ValidationInfo) -> BodyContext:
     known = info.context
-    assert isinstance(known, Known)
+    assert isinstance(known, BodyContext)
     return known
 
 
@@ -301,19 +301,19 @@ def _no_null(body: B, *names: str) -> B:
     return body
 
 
-def _said(error: ValidationError, known: Known) -> str:
+def _said(error: ValidationError, known: BodyContext) -> str:
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    said = [_line(e["loc"], e["type"], e["msg"], known) for e in found[:SHOWN]]
-    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    said = [_line(e["loc"], e["type"], e["msg"], known) for e in found[:MAX_LISTED_ERRORS]]
+    more = [f"and {len(found) - MAX_LISTED_ERRORS} more"] if len(found) > MAX_LISTED_ERRORS else []
     return "The body is not valid: " + "; ".join(said + more) + "."
 
 
-def _line(path: tuple[int | str, ...], kind: str, said: str, known: Known) -> str:
+def _line(path: tuple[int | str, ...], kind: str, said: str, known: BodyContext) -> str:
     what = "unknown key" if kind == "extra_forbidden" else said.removeprefix("Value error, ")
     return ": ".join(filter(None, (".".join(_step(step, known) for step in path), what)))
 
 
-def _step(step: int | str, known: Known) -> str:
+def _step(step: int | str, known: BodyContext) -> str:
     """A step of a field's path, unless it may be a secret or worse in the wrong place."""
     plain = isinstance(step, int) or step in known.apis or re.fullmatch("[A-Za-z_]{1,32}", step)
     return str(step) if plain else "…"

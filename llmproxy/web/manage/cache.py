@@ -10,7 +10,7 @@ from llmproxy.caching import Chosen, Contents
 from llmproxy.errors import NotFound
 from llmproxy.web.manage.bodies import Body, Id, known_apis, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, Operation
-from llmproxy.web.respond import Answer, as_json
+from llmproxy.web.respond import BufferedResponse, json_response
 
 Target = Annotated[str, StringConstraints(pattern=r"^/[\x21-\x7e]{0,8191}$")]
 
@@ -77,7 +77,7 @@ class Purge(Body):
             raise ValueError("method, headers and body need a path")
         return self
 
-    def chosen(self) -> Chosen:
+    def selector(self) -> Chosen:
         return Chosen(
             api=self.api or "",
             project_id=self.project_id or "",
@@ -90,13 +90,13 @@ class Purge(Body):
         )
 
 
-class Cache(Endpoint):
+class CacheStatus(Endpoint):
     path = "/manage/cache"
     operations: ClassVar = {b"GET": Operation("get_cache", "Show what the cache holds and has done.", CacheView)}
 
-    async def get_cache(self, call: Call) -> Answer:
+    async def get_cache(self, call: Call) -> BufferedResponse:
         contents = _contents(self)
-        usage, counts = await contents.usage(), self.desk.counts()
+        usage, counts = await contents.usage(), self.context.counts()
         view = CacheView(
             backend=contents.backend,
             scope=contents.caching.scope,
@@ -110,7 +110,7 @@ class Cache(Endpoint):
             stores=contents.caching.stores,
             in_flight=len(contents.caching.flights),
         )
-        return as_json(view.model_dump())
+        return json_response(view.model_dump())
 
 
 class CachePurge(Endpoint):
@@ -119,17 +119,17 @@ class CachePurge(Endpoint):
         b"POST": Operation("purge_cache", "Remove answers from the cache.", Purged, Purge, action="cache.purge")
     }
 
-    async def purge_cache(self, call: Call) -> Answer:
+    async def purge_cache(self, call: Call) -> BufferedResponse:
         contents = _contents(self)
-        body = read(Purge, call.body, self.desk.known())
-        call.act.project_id, call.act.token_id = body.project_id or "", body.token_id or ""
-        call.act.details = body.model_dump(include={"all", "api", "path", "prefix", "method"}, exclude_none=True)
-        removed = await contents.purge(body.chosen())
-        call.act.details["removed"] = removed
-        return as_json({"removed": removed})
+        body = read(Purge, call.body, self.context.body_context())
+        call.audit.project_id, call.audit.token_id = body.project_id or "", body.token_id or ""
+        call.audit.details = body.model_dump(include={"all", "api", "path", "prefix", "method"}, exclude_none=True)
+        removed = await contents.purge(body.selector())
+        call.audit.details["removed"] = removed
+        return json_response({"removed": removed})
 
 
 def _contents(endpoint: Endpoint) -> Contents:
-    if endpoint.desk.cache is None:
+    if endpoint.context.cache is None:
         raise NotFound("There is no cache: cache.enabled is false.")
-    return endpoint.desk.cache
+    return endpoint.context.cache

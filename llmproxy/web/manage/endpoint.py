@@ -32,10 +32,10 @@ from llmproxy.ledger.sql import Question, Report, Rows
 from llmproxy.limits.limiter import Standing
 from llmproxy.model import Allowance, AuditEntry
 from llmproxy.observability.metrics import ProxyMetrics
-from llmproxy.web.manage.auth import Gate, Wrong
-from llmproxy.web.manage.bodies import MAX_BODY, Body, Known
+from llmproxy.web.manage.auth import InvalidManagementToken, ManagementAuth
+from llmproxy.web.manage.bodies import MAX_BODY, Body, BodyContext
 from llmproxy.web.manage.paging import ID
-from llmproxy.web.respond import Answer, Streamed, identify, run
+from llmproxy.web.respond import BufferedResponse, StreamedResponse, identify, run
 
 CHANGE_SECONDS = 20.0  # for which a change waits for those before it
 
@@ -46,7 +46,7 @@ async def _untold(owner: str, name: str, allowance: Allowance) -> list[Standing]
     return []
 
 
-class Reporting(Protocol):
+class UsageReports(Protocol):
     """Tells what was used."""
 
     def report(self, question: Question) -> Deferred[Report]:
@@ -57,7 +57,7 @@ class Reporting(Protocol):
 
 
 @dataclass(frozen=True)
-class Desk:
+class ManagementContext:
     """What the management endpoints work with.
 
     @ivar apis: The configured APIs, each with its C{allowed_endpoints}.
@@ -72,9 +72,9 @@ class Desk:
 
     projects: IProjectStore
     tokens: ITokenStore
-    usage: Reporting
+    usage: UsageReports
     audit: IAuditLogger
-    gate: Gate
+    auth: ManagementAuth
     clock: IReactorTime
     now: Callable[[], float]
     apis: Mapping[str, Collection[str]]
@@ -102,9 +102,9 @@ class Desk:
         """Refuse what is being revoked in the body, stored or not."""
         return nullcontext() if self.revocations is None else self.revocations.in_force(kind, name)
 
-    def known(self) -> Known:
+    def body_context(self) -> BodyContext:
         """What a request's body is judged by now."""
-        return Known(self.apis, self.default_api, self.now())
+        return BodyContext(self.apis, self.default_api, self.now())
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class Operation:
 
 
 @dataclass
-class Act:
+class AuditDraft:
     """One change, as the audit log will have it; filled while it is made."""
 
     action: str
@@ -148,7 +148,7 @@ class Call:
     body: bytes
     client: str
     request_id: str
-    act: Act
+    audit: AuditDraft
 
 
 class Endpoint:
@@ -163,59 +163,61 @@ class Endpoint:
     refusal: ClassVar[str] = ""
     _log = Logger()
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, context: ManagementContext) -> None:
+        self.context = context
 
     def render(self, request: Request, named: bytes) -> None:
         """Start to answer C{request}, whose path names this id, or C{b""}."""
         request_id = identify(request)
         run(request, self._answer(request, named, _body(request), request_id), request_id=request_id)
 
-    async def _answer(self, request: Request, named: bytes, body: bytes, request_id: str) -> Answer | Streamed:
+    async def _answer(
+        self, request: Request, named: bytes, body: bytes, request_id: str
+    ) -> BufferedResponse | StreamedResponse:
         operation = self.operations.get(b"GET" if request.method == b"HEAD" else request.method)
         if operation is None:
             raise MethodNotAllowed(self.refusal, headers={"Allow": allow(self.operations)})
-        act = Act(operation.action)
-        client = self.desk.gate.client(request)
+        act = AuditDraft(operation.action)
+        client = self.context.auth.client(request)
         call = Call(request, operation, named.decode("latin-1"), body, client, request_id, act)
         await self._admit(call)
         return await self._audited(call) if operation.action else await self._done(call)
 
     async def _admit(self, call: Call) -> None:
         try:
-            self.desk.gate.admit(call.request)
-        except Wrong as e:
+            self.context.auth.admit(call.request)
+        except InvalidManagementToken as e:
             # Who knocks on is held back by TooManyFailures, and not written down: he is not to fill the audit log.
-            await self._write(call, Act("management.denied"), "unknown", e, self.desk.denials)
+            await self._write(call, AuditDraft("management.denied"), "unknown", e, self.context.denials)
             raise
 
-    async def _audited(self, call: Call) -> Answer | Streamed:
+    async def _audited(self, call: Call) -> BufferedResponse | StreamedResponse:
         """Do it, and write into the audit log that it was done or why not; only then return or raise."""
         try:
             answer = await self._done(call)
         except RevocationNotStored as e:
             with suppress(AuditUnavailable):  # the disk that is full may be the audit log's too
-                await self._write(call, call.act, "management", e)
+                await self._write(call, call.audit, "management", e)
             raise
         except Exception as e:
-            await self._write(call, call.act, "management", e)
+            await self._write(call, call.audit, "management", e)
             raise
-        await self._write(call, call.act, "management")
+        await self._write(call, call.audit, "management")
         return answer
 
-    async def _done(self, call: Call) -> Answer | Streamed:
+    async def _done(self, call: Call) -> BufferedResponse | StreamedResponse:
         if len(call.body) > MAX_BODY:
             raise RequestTooLarge
         if call.id and not re.fullmatch(ID, call.id):
             raise NotFound  # what no id looks like is asked of no store
-        doing: Awaitable[Answer | Streamed] = getattr(self, call.operation.name)(call)
+        doing: Awaitable[BufferedResponse | StreamedResponse] = getattr(self, call.operation.name)(call)
         return await doing
 
     async def _write(
-        self, call: Call, act: Act, actor: str, error: Exception | None = None, audit: IAuditLogger | None = None
+        self, call: Call, act: AuditDraft, actor: str, error: Exception | None = None, audit: IAuditLogger | None = None
     ) -> None:
         entry = AuditEntry(
-            at=self.desk.now(),
+            at=self.context.now(),
             action=act.action,
             actor=actor,
             outcome="failure" if error else "success",
@@ -226,7 +228,7 @@ class Endpoint:
             details=act.details | ({"error": getattr(error, "code", "internal_error")} if error else {}),
         )
         try:
-            await (audit or self.desk.audit).log(entry)
+            await (audit or self.context.audit).log(entry)
         except CancelledError:
             raise
         except Exception as e:

@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
-from llmproxy.web.manage.endpoint import Call, Desk, Endpoint, Operation
-from llmproxy.web.manage.paging import ID, LIMIT, MAX_LIMIT
-from llmproxy.web.respond import Answer, as_json
+from llmproxy.web.manage.endpoint import Call, Endpoint, ManagementContext, Operation
+from llmproxy.web.manage.paging import DEFAULT_PAGE_SIZE, ID, MAX_PAGE_SIZE
+from llmproxy.web.respond import BufferedResponse, json_response
 
 REFS = "#/components/schemas/{model}"
 
 
-class Told(BaseModel):
+class ErrorDetail(BaseModel):
     message: str
     type: str
     code: str | None = Field(description="Stable: the same as in the field X-LLMProxy-Error.")
@@ -24,7 +24,7 @@ class Told(BaseModel):
 class Refusal(BaseModel):
     """Why a request was refused."""
 
-    error: Told
+    error: ErrorDetail
 
 
 REFUSALS = {
@@ -39,7 +39,7 @@ REFUSALS = {
 }
 
 PARAMETERS: dict[str, dict[str, Any]] = {
-    "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": LIMIT},
+    "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": DEFAULT_PAGE_SIZE},
     "offset": {"type": "integer", "minimum": 0, "maximum": 999_999_999, "default": 0},
     "cursor": {"type": "string", "description": "The next_cursor of the page before; without an offset."},
     "project_id": {"type": "string", "pattern": ID},
@@ -56,25 +56,25 @@ class OpenApi(Endpoint):
     path = "/manage/openapi.json"
     operations: ClassVar = {b"GET": Operation("get_openapi", "This document.")}
 
-    def __init__(self, desk: Desk, others: Iterable[type[Endpoint]]) -> None:
-        super().__init__(desk)
+    def __init__(self, context: ManagementContext, others: Iterable[type[Endpoint]]) -> None:
+        super().__init__(context)
         self._document = document([*others, type(self)])
 
-    async def get_openapi(self, call: Call) -> Answer:
-        return as_json(self._document)
+    async def get_openapi(self, call: Call) -> BufferedResponse:
+        return json_response(self._document)
 
 
 def document(endpoints: Iterable[type[Endpoint]]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of these endpoints."""
-    listed = list(endpoints)
+    list_response = list(endpoints)
     return {
         "openapi": "3.1.0",
         "info": {"title": "llmproxy management API", "version": "1"},
         "security": [{"managementToken": []}],
-        "paths": {endpoint.path: _path(endpoint) for endpoint in listed},
+        "paths": {endpoint.path: _path(endpoint) for endpoint in list_response},
         "components": {
             "securitySchemes": {"managementToken": {"type": "http", "scheme": "bearer"}},
-            "schemas": _schemas(listed),
+            "schemas": _schemas(list_response),
         },
     }
 

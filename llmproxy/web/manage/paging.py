@@ -12,25 +12,27 @@ from twisted.internet.task import deferLater
 
 from llmproxy.errors import Invalid
 from llmproxy.model import Page, PageRequest
-from llmproxy.web.respond import Answer, as_json
+from llmproxy.web.respond import BufferedResponse, json_response
 
 T = TypeVar("T")
 
 ID = "^[A-Za-z0-9._:-]{1,128}$"
-LIMIT = 100
-MAX_LIMIT = 1000
-ITEMS_AT_ONCE = 50
-PAGE = ("limit", "offset", "cursor")
+DEFAULT_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 1000
+ITEMS_PER_TURN = 50
+PAGE_PARAMETERS = ("limit", "offset", "cursor")
 
 
-async def listed(page: Page[T], shown: Callable[[T], dict[str, object]], clock: IReactorTime) -> Answer:
+async def list_response(
+    page: Page[T], shown: Callable[[T], dict[str, object]], clock: IReactorTime
+) -> BufferedResponse:
     """The answer with this page; the reactor is let go after so many items."""
     data: list[dict[str, object]] = []
     for item in page.items:
-        if data and len(data) % ITEMS_AT_ONCE == 0:
+        if data and len(data) % ITEMS_PER_TURN == 0:
             await deferLater(clock, 0)
         data.append(shown(item))
-    return as_json({"data": data, "total": page.total, "next_cursor": page.next_cursor or None})
+    return json_response({"data": data, "total": page.total, "next_cursor": page.next_cursor or None})
 
 
 def query(uri: bytes, allowed: Collection[str]) -> dict[str, str]:
@@ -48,9 +50,9 @@ def query(uri: bytes, allowed: Collection[str]) -> dict[str, str]:
 
 def page(found: dict[str, str]) -> PageRequest:
     """The part that C{limit}, C{cursor} and C{offset} ask for; L{Invalid} where they are none."""
-    limit, offset = found.get("limit", str(LIMIT)), found.get("offset", "0")
-    if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= MAX_LIMIT:
-        raise Invalid(f"limit: must be a number from 1 to {MAX_LIMIT}.")
+    limit, offset = found.get("limit", str(DEFAULT_PAGE_SIZE)), found.get("offset", "0")
+    if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= MAX_PAGE_SIZE:
+        raise Invalid(f"limit: must be a number from 1 to {MAX_PAGE_SIZE}.")
     if not re.fullmatch("[0-9]{1,9}", offset):
         raise Invalid("offset: must be a number from 0.")
     cursor = found.get("cursor", "")

@@ -9,31 +9,31 @@ from typing import ClassVar
 from llmproxy.model import Project
 from llmproxy.web.manage.bodies import ProjectChange, ProjectCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, Operation
-from llmproxy.web.manage.paging import PAGE, listed, page, query
+from llmproxy.web.manage.paging import PAGE_PARAMETERS, list_response, page, query
 from llmproxy.web.manage.views import ProjectList, ProjectView, Revoked, project_json
-from llmproxy.web.respond import Answer, as_json
+from llmproxy.web.respond import BufferedResponse, json_response
 
 
-class Projects(Endpoint):
+class ProjectCollection(Endpoint):
     path = "/manage/projects"
     operations: ClassVar = {
-        b"GET": Operation("list_projects", "List projects, oldest first.", ProjectList, query=PAGE),
+        b"GET": Operation("list_projects", "List projects, oldest first.", ProjectList, query=PAGE_PARAMETERS),
         b"POST": Operation(
             "create_project", "Create a project.", ProjectView, ProjectCreate, 201, action="project.create"
         ),
     }
 
-    async def list_projects(self, call: Call) -> Answer:
+    async def list_projects(self, call: Call) -> BufferedResponse:
         part = page(query(call.request.uri, call.operation.query))
-        return await listed(await self.desk.projects.project_page(part), project_json, self.desk.clock)
+        return await list_response(await self.context.projects.project_page(part), project_json, self.context.clock)
 
-    async def create_project(self, call: Call) -> Answer:
-        body = read(ProjectCreate, call.body, self.desk.known())
-        now, keys = self.desk.now(), body.given_keys(self.desk.default_api)
-        call.act.details = {"name": body.name, "active": body.active, "api_keys": sorted(keys)}
-        project = await self.desk.projects.create_project(
+    async def create_project(self, call: Call) -> BufferedResponse:
+        body = read(ProjectCreate, call.body, self.context.body_context())
+        now, keys = self.context.now(), body.provider_keys(self.context.default_api)
+        call.audit.details = {"name": body.name, "active": body.active, "api_keys": sorted(keys)}
+        project = await self.context.projects.create_project(
             Project(
-                id=self.desk.new_id(),
+                id=self.context.new_id(),
                 name=body.name,
                 active=body.active,
                 api_keys={api: key for api, key in keys.items() if key},
@@ -43,11 +43,11 @@ class Projects(Endpoint):
                 deactivated_at=None if body.active else now,
             )
         )
-        call.act.project_id = project.id
-        return as_json(project_json(project), 201, [b"Location: /manage/projects/" + project.id.encode("ascii")])
+        call.audit.project_id = project.id
+        return json_response(project_json(project), 201, [b"Location: /manage/projects/" + project.id.encode("ascii")])
 
 
-class OneProject(Endpoint):
+class ProjectItem(Endpoint):
     path = "/manage/projects/{id}"
     operations: ClassVar = {
         b"GET": Operation("get_project", "Show a project.", ProjectView),
@@ -61,39 +61,41 @@ class OneProject(Endpoint):
     }
     refusal = 'A project is kept, so that what it did stays known. Deactivate it: PATCH {"active": false}.'
 
-    async def get_project(self, call: Call) -> Answer:
-        project = await self.desk.projects.get_project_by_id(call.id)
-        return as_json(project_json(project, await self.desk.standing("project", project.id, project.allowance)))
+    async def get_project(self, call: Call) -> BufferedResponse:
+        project = await self.context.projects.get_project_by_id(call.id)
+        return json_response(
+            project_json(project, await self.context.standing("project", project.id, project.allowance))
+        )
 
-    async def update_project(self, call: Call) -> Answer:
-        call.act.project_id = call.id
-        body = read(ProjectChange, call.body, self.desk.known())
+    async def update_project(self, call: Call) -> BufferedResponse:
+        call.audit.project_id = call.id
+        body = read(ProjectChange, call.body, self.context.body_context())
         if body.active is not None:
-            call.act.action = "project.activate" if body.active else "project.deactivate"
-        call.act.details = {"changed": sorted(body.model_fields_set)}
-        ends = self.desk.in_force("project", call.id) if body.active is False else nullcontext()
-        async with ends, self.desk.change():
-            project = await self.desk.projects.get_project_by_id(call.id)
-            changed = await self.desk.projects.update_project(self._changed(project, body))
-        if changed.active and self.desk.revocations is not None:
-            self.desk.revocations.withdraw("project", call.id)
-        return as_json(project_json(changed))
+            call.audit.action = "project.activate" if body.active else "project.deactivate"
+        call.audit.details = {"changed": sorted(body.model_fields_set)}
+        ends = self.context.in_force("project", call.id) if body.active is False else nullcontext()
+        async with ends, self.context.change():
+            project = await self.context.projects.get_project_by_id(call.id)
+            changed = await self.context.projects.update_project(self._changed(project, body))
+        if changed.active and self.context.revocations is not None:
+            self.context.revocations.withdraw("project", call.id)
+        return json_response(project_json(changed))
 
     def _changed(self, project: Project, body: ProjectChange) -> Project:
-        now = self.desk.now()
+        now = self.context.now()
         active = project.active if body.active is None else body.active
         return replace(
             project,
             name=project.name if body.name is None else body.name,
             active=active,
-            api_keys=body.given_keys(self.desk.default_api),
+            api_keys=body.provider_keys(self.context.default_api),
             allowance=body.limits(project.allowance),
             updated_at=now,
             deactivated_at=None if active else project.deactivated_at or now,
         )
 
 
-class Revocation(Endpoint):
+class ProjectTokensRevocation(Endpoint):
     path = "/manage/projects/{id}/tokens/revoke"
     operations: ClassVar = {
         b"POST": Operation(
@@ -101,9 +103,9 @@ class Revocation(Endpoint):
         )
     }
 
-    async def revoke_project_tokens(self, call: Call) -> Answer:
-        call.act.project_id = call.id
-        async with self.desk.in_force("tokens of project", call.id):
-            revoked = await self.desk.tokens.revoke_project_tokens(call.id)
-        call.act.details = {"revoked": revoked}
-        return as_json({"revoked": revoked})
+    async def revoke_project_tokens(self, call: Call) -> BufferedResponse:
+        call.audit.project_id = call.id
+        async with self.context.in_force("tokens of project", call.id):
+            revoked = await self.context.tokens.revoke_project_tokens(call.id)
+        call.audit.details = {"revoked": revoked}
+        return json_response({"revoked": revoked})

@@ -12,19 +12,19 @@ from llmproxy.http.endpoints import overlap
 from llmproxy.model import Token
 from llmproxy.web.manage.bodies import Limits, TokenChange, TokenCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, Operation
-from llmproxy.web.manage.paging import PAGE, listed, page, project, query
+from llmproxy.web.manage.paging import PAGE_PARAMETERS, list_response, page, project, query
 from llmproxy.web.manage.views import TokenIssued, TokenList, TokenView, token_json
-from llmproxy.web.respond import Answer, as_json
+from llmproxy.web.respond import BufferedResponse, json_response
 
-EXPIRY = frozenset({"expires_in", "duration_minutes", "expires_at"})
+EXPIRY_FIELDS = frozenset({"expires_in", "duration_minutes", "expires_at"})
 
 
-class TokenEndpoint(Endpoint):
+class TokenResource(Endpoint):
     """What both have in common."""
 
     def _check_endpoints(self, endpoints: Iterable[str], apis: Iterable[str]) -> None:
         """L{Invalid} where one of them is no endpoint of any API that the token may call: it could never be used."""
-        known = self.desk.apis
+        known = self.context.apis
         there = [pattern for api in (apis or known) for pattern in known.get(api, ())]
         for endpoint in endpoints:
             if not any(overlap(endpoint, pattern) for pattern in there):
@@ -32,29 +32,31 @@ class TokenEndpoint(Endpoint):
                 raise Invalid(f"endpoints: {endpoint} is no endpoint of {of}; see allowed_endpoints in the settings.")
 
 
-class Tokens(TokenEndpoint):
+class TokenCollection(TokenResource):
     path = "/manage/tokens"
     operations: ClassVar = {
-        b"GET": Operation("list_tokens", "List tokens, oldest first.", TokenList, query=("project_id", *PAGE)),
+        b"GET": Operation(
+            "list_tokens", "List tokens, oldest first.", TokenList, query=("project_id", *PAGE_PARAMETERS)
+        ),
         b"POST": Operation("create_token", "Issue a token.", TokenIssued, TokenCreate, 201, action="token.create"),
     }
 
-    async def list_tokens(self, call: Call) -> Answer:
+    async def list_tokens(self, call: Call) -> BufferedResponse:
         asked = query(call.request.uri, call.operation.query)
-        found = await self.desk.tokens.token_page(page(asked), project(asked))
-        return await listed(found, partial(token_json, now=self.desk.now()), self.desk.clock)
+        found = await self.context.tokens.token_page(page(asked), project(asked))
+        return await list_response(found, partial(token_json, now=self.context.now()), self.context.clock)
 
-    async def create_token(self, call: Call) -> Answer:
-        body = read(TokenCreate, call.body, self.desk.known())
-        call.act.project_id = body.project_id
-        call.act.details = {"given": sorted(body.model_fields_set)}
+    async def create_token(self, call: Call) -> BufferedResponse:
+        body = read(TokenCreate, call.body, self.context.body_context())
+        call.audit.project_id = body.project_id
+        call.audit.details = {"given": sorted(body.model_fields_set)}
         self._check_endpoints(body.endpoints, body.apis)
-        token, secret = await self.desk.tokens.create_token(
+        token, secret = await self.context.tokens.create_token(
             Token(
                 id="",
                 project_id=body.project_id,
                 name=body.name or "",
-                expires_at=body.expiry(self.desk.now()),
+                expires_at=body.expiry(self.context.now()),
                 max_requests=body.max_requests,
                 apis=body.apis,
                 endpoints=body.endpoints,
@@ -63,12 +65,12 @@ class Tokens(TokenEndpoint):
                 allowance=body.limits(),
             )
         )
-        call.act.token_id = token.id
-        answer = token_json(token, self.desk.now()) | {"token": secret}
-        return as_json(answer, 201, [b"Location: /manage/tokens/" + token.id.encode("ascii")])
+        call.audit.token_id = token.id
+        answer = token_json(token, self.context.now()) | {"token": secret}
+        return json_response(answer, 201, [b"Location: /manage/tokens/" + token.id.encode("ascii")])
 
 
-class OneToken(TokenEndpoint):
+class TokenItem(TokenResource):
     path = "/manage/tokens/{id}"
     operations: ClassVar = {
         b"GET": Operation("get_token", "Show what is known of a token.", TokenView),
@@ -78,37 +80,39 @@ class OneToken(TokenEndpoint):
         b"DELETE": Operation("revoke_token", "Revoke a token, for good.", status=204, action="token.revoke"),
     }
 
-    async def get_token(self, call: Call) -> Answer:
-        token = await self.desk.tokens.get_token(call.id)
-        return as_json(token_json(token, self.desk.now(), await self.desk.standing("token", token.id, token.allowance)))
+    async def get_token(self, call: Call) -> BufferedResponse:
+        token = await self.context.tokens.get_token(call.id)
+        return json_response(
+            token_json(token, self.context.now(), await self.context.standing("token", token.id, token.allowance))
+        )
 
-    async def update_token(self, call: Call) -> Answer:
-        call.act.token_id = call.id
-        body = read(TokenChange, call.body, self.desk.known())
-        call.act.details = {"changed": sorted(body.model_fields_set)}
-        async with self.desk.change():
-            token = await self.desk.tokens.get_token(call.id)
-            call.act.project_id = token.project_id
+    async def update_token(self, call: Call) -> BufferedResponse:
+        call.audit.token_id = call.id
+        body = read(TokenChange, call.body, self.context.body_context())
+        call.audit.details = {"changed": sorted(body.model_fields_set)}
+        async with self.context.change():
+            token = await self.context.tokens.get_token(call.id)
+            call.audit.project_id = token.project_id
             if not token.active:
                 raise Conflict("This token has been revoked, for good. Issue a new one.")
             changed = self._changed(token, body)
             if body.model_fields_set & {"endpoints", "apis"}:
                 self._check_endpoints(changed.endpoints, changed.apis)
-            changed = await self.desk.tokens.update_token(changed)
-        return as_json(token_json(changed, self.desk.now()))
+            changed = await self.context.tokens.update_token(changed)
+        return json_response(token_json(changed, self.context.now()))
 
-    async def revoke_token(self, call: Call) -> Answer:
-        call.act.token_id = call.id
-        async with self.desk.in_force("token", call.id), self.desk.change():
-            token = await self.desk.tokens.deactivate_token(call.id)
-        call.act.project_id = token.project_id
-        return Answer(204, lines=(b"Cache-Control: no-store",))
+    async def revoke_token(self, call: Call) -> BufferedResponse:
+        call.audit.token_id = call.id
+        async with self.context.in_force("token", call.id), self.context.change():
+            token = await self.context.tokens.deactivate_token(call.id)
+        call.audit.project_id = token.project_id
+        return BufferedResponse(204, lines=(b"Cache-Control: no-store",))
 
     def _changed(self, token: Token, body: TokenChange) -> Token:
-        given = body.model_dump(include=body.model_fields_set - EXPIRY - Limits.model_fields.keys())
+        given = body.model_dump(include=body.model_fields_set - EXPIRY_FIELDS - Limits.model_fields.keys())
         given["allowance"] = body.limits(token.allowance)
         if "name" in given:
             given["name"] = given["name"] or ""
-        if body.model_fields_set & EXPIRY:
-            given["expires_at"] = body.expiry(self.desk.now())
+        if body.model_fields_set & EXPIRY_FIELDS:
+            given["expires_at"] = body.expiry(self.context.now())
         return replace(token, **given)

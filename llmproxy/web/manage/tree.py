@@ -17,18 +17,18 @@ from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
 from llmproxy.caching import Contents
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.observability.metrics import ProxyMetrics
-from llmproxy.web.manage.auth import Gate
-from llmproxy.web.manage.cache import Cache, CachePurge
-from llmproxy.web.manage.endpoint import Desk, Endpoint, Reporting, Standings
+from llmproxy.web.manage.auth import ManagementAuth
+from llmproxy.web.manage.cache import CachePurge, CacheStatus
+from llmproxy.web.manage.endpoint import Endpoint, ManagementContext, Standings, UsageReports
 from llmproxy.web.manage.openapi import OpenApi
-from llmproxy.web.manage.projects import OneProject, Projects, Revocation
-from llmproxy.web.manage.tokens import OneToken, Tokens
-from llmproxy.web.manage.usage import ProjectUsage, Usage
-from llmproxy.web.nothing import Nothing
+from llmproxy.web.manage.projects import ProjectCollection, ProjectItem, ProjectTokensRevocation
+from llmproxy.web.manage.tokens import TokenCollection, TokenItem
+from llmproxy.web.manage.usage import ProjectUsage, UsageTotals
+from llmproxy.web.root import NotFoundResource
 
 ENDPOINTS: tuple[type[Endpoint], ...] = (
-    *(Projects, OneProject, Revocation, ProjectUsage, Tokens, OneToken, Usage),
-    *(Cache, CachePurge),
+    *(ProjectCollection, ProjectItem, ProjectTokensRevocation, ProjectUsage, TokenCollection, TokenItem, UsageTotals),
+    *(CacheStatus, CachePurge),
 )
 
 
@@ -43,7 +43,7 @@ class Management(Resource):
     @param denials: Where wrong management tokens are written down, if not in C{audit}.
     @param revocations: Has those in force that are not stored; C{changes}: what it holds while it stores them.
     @param usage: Tells what was used.
-    @ivar gate: Lets in who bears the management token, elsewhere too.
+    @ivar auth: Lets in who bears the management token, elsewhere too.
     @param clock: For what is counted by time; C{now}: seconds since the epoch, for what is written down.
     """
 
@@ -54,7 +54,7 @@ class Management(Resource):
         *,
         projects: IProjectStore,
         tokens: ITokenStore,
-        usage: Reporting,
+        usage: UsageReports,
         audit: IAuditLogger,
         denials: IAuditLogger | None = None,
         apis: Mapping[str, Collection[str]],
@@ -71,8 +71,8 @@ class Management(Resource):
         counts: Callable[[], ProxyMetrics] = ProxyMetrics,
     ) -> None:
         Resource.__init__(self)
-        self.gate = gate = Gate(management_token, FailedAttempts(), clock, trusted_proxies)
-        desk = Desk(
+        self.auth = gate = ManagementAuth(management_token, FailedAttempts(), clock, trusted_proxies)
+        context = ManagementContext(
             projects,
             tokens,
             usage,
@@ -90,10 +90,10 @@ class Management(Resource):
             changes=changes or FairLock(),
         )
         if standings is not None:
-            desk = replace(desk, standings=standings)
-        endpoints = [*(endpoint(desk) for endpoint in ENDPOINTS), OpenApi(desk, ENDPOINTS)]
+            context = replace(context, standings=standings)
+        endpoints = [*(endpoint(context) for endpoint in ENDPOINTS), OpenApi(context, ENDPOINTS)]
         self._routes = [(_pattern(endpoint.path), endpoint) for endpoint in endpoints]
-        self._nothing = Nothing()
+        self._nothing = NotFoundResource()
 
     def render(self, request: Request) -> int:
         for pattern, endpoint in self._routes:

@@ -11,64 +11,64 @@ from typing import Any, ClassVar
 
 from llmproxy.errors import Invalid
 from llmproxy.ledger.sql import GROUPS, SUMS, Question, Rows
-from llmproxy.web.manage.endpoint import Call, Endpoint, Operation, Reporting
-from llmproxy.web.manage.paging import PAGE, page, project, query
+from llmproxy.web.manage.endpoint import Call, Endpoint, Operation, UsageReports
+from llmproxy.web.manage.paging import PAGE_PARAMETERS, page, project, query
 from llmproxy.web.manage.views import UsageReport
-from llmproxy.web.respond import NO_STORE, NOSNIFF, Answer, Streamed, as_json
+from llmproxy.web.respond import NO_STORE, NOSNIFF, BufferedResponse, StreamedResponse, json_response
 
-QUERY = ("group_by", "from", "to", "format", *PAGE)
-NAMES = {"project": "project_id", "token": "token_id"}  # of a group's column; all others have the group's own
+REPORT_PARAMETERS = ("group_by", "from", "to", "format", *PAGE_PARAMETERS)
+COLUMN_NAMES = {"project": "project_id", "token": "token_id"}  # of a group's column; all others have the group's own
 
 _CSV = b"Content-Type: text/csv; charset=utf-8; header=present"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet may take for one
 
 
-class Usage(Endpoint):
+class UsageTotals(Endpoint):
     path = "/manage/usage"
     operations: ClassVar = {
         b"GET": Operation(
             "report_usage",
-            "Tokens and cost, added up by project, token, API, model, day or month; in JSON or CSV.",
+            "TokenCollection and cost, added up by project, token, API, model, day or month; in JSON or CSV.",
             UsageReport,
-            query=(*QUERY, "project_id"),
+            query=(*REPORT_PARAMETERS, "project_id"),
         )
     }
 
-    async def report_usage(self, call: Call) -> Answer | Streamed:
+    async def report_usage(self, call: Call) -> BufferedResponse | StreamedResponse:
         found = query(call.request.uri, call.operation.query)
-        return await _answer(self.desk.usage, found, project(found) or "")
+        return await _answer(self.context.usage, found, project(found) or "")
 
 
 class ProjectUsage(Endpoint):
     path = "/manage/projects/{id}/usage"
     operations: ClassVar = {
-        b"GET": Operation("report_project_usage", "The same of one project.", UsageReport, query=QUERY)
+        b"GET": Operation("report_project_usage", "The same of one project.", UsageReport, query=REPORT_PARAMETERS)
     }
 
-    async def report_project_usage(self, call: Call) -> Answer | Streamed:
+    async def report_project_usage(self, call: Call) -> BufferedResponse | StreamedResponse:
         found = query(call.request.uri, call.operation.query)
-        await self.desk.projects.get_project_by_id(call.id)
-        return await _answer(self.desk.usage, found, call.id)
+        await self.context.projects.get_project_by_id(call.id)
+        return await _answer(self.context.usage, found, call.id)
 
 
-async def _answer(usage: Reporting, found: dict[str, str], project_id: str) -> Answer | Streamed:
+async def _answer(usage: UsageReports, found: dict[str, str], project_id: str) -> BufferedResponse | StreamedResponse:
     question = Question(_groups(found), _day(found, "from"), _day(found, "to"), project_id, page(found))
     shown_as = found.get("format", "json")
     if shown_as not in ("json", "csv"):
         raise Invalid("format: must be json or csv.")
-    if shown_as == "csv" and not found.keys() & set(PAGE):
+    if shown_as == "csv" and not found.keys() & set(PAGE_PARAMETERS):
         return await _whole(question.by, await usage.export(question))
     answer = await usage.report(question)
     if shown_as == "csv":
         lines = (b"X-Next-Cursor: " + answer.next_cursor.encode(),) if answer.next_cursor else ()
-        return Answer(200, as_csv(question.by, answer.items, heading=True), (_CSV, NO_STORE, NOSNIFF, *lines))
-    shown = [{NAMES.get(name, name): value for name, value in row.items()} for row in answer.items]
+        return BufferedResponse(200, as_csv(question.by, answer.items, heading=True), (_CSV, NO_STORE, NOSNIFF, *lines))
+    shown = [{COLUMN_NAMES.get(name, name): value for name, value in row.items()} for row in answer.items]
     for row in shown:
         row["cost_usd"] = round(row["cost_usd"], 12)
-    return as_json({"data": shown, "total": answer.total, "next_cursor": answer.next_cursor or None})
+    return json_response({"data": shown, "total": answer.total, "next_cursor": answer.next_cursor or None})
 
 
-async def _whole(by: Sequence[str], rows: Rows) -> Streamed:
+async def _whole(by: Sequence[str], rows: Rows) -> StreamedResponse:
     """All of a report; once its first rows are there."""
     render = partial(as_csv, by)
 
@@ -83,7 +83,7 @@ async def _whole(by: Sequence[str], rows: Rows) -> Streamed:
     except Exception:
         await rows.close()
         raise
-    return Streamed(200, parts(first), (_CSV, NO_STORE, NOSNIFF), rows.close)
+    return StreamedResponse(200, parts(first), (_CSV, NO_STORE, NOSNIFF), rows.close)
 
 
 def _groups(found: Mapping[str, str]) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ def as_csv(by: Sequence[str], rows: Sequence[Mapping[str, Any]], *, heading: boo
     text = io.StringIO()
     writer = csv.writer(text)
     if heading:
-        writer.writerow([*(NAMES.get(name, name) for name in by), *SUMS])
+        writer.writerow([*(COLUMN_NAMES.get(name, name) for name in by), *SUMS])
     writer.writerows([_cell(row[name]) for name in (*by, *SUMS)] for row in rows)
     return text.getvalue().encode("utf-8", "replace")
 

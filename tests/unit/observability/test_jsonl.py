@@ -23,7 +23,7 @@ class Lines(TestCase):
 
     def test_half_a_surrogate_pair(self) -> None:
         """What UTF-8 cannot write is escaped, not lost."""
-        self.assertIsNone(jsonl.encoded({"a": "\ud800"}))
+        self.assertIsNone(jsonl.encode({"a": "\ud800"}))
         self.assertEqual(jsonl.line({"a": "\ud800"}), b'{"a":"\\ud800"}')
 
     def test_no_number(self) -> None:

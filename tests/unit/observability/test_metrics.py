@@ -7,7 +7,7 @@ from typing import Any
 
 from llmproxy.model import RequestRecord
 from llmproxy.observability.exposition import render
-from llmproxy.observability.metrics import BOUNDS, MODELS, MOST, Histogram, Metrics, ProxyMetrics
+from llmproxy.observability.metrics import DURATION_BOUNDS, MAX_KINDS, MAX_MODELS, Histogram, Metrics, ProxyMetrics
 
 
 def record(**changes: Any) -> RequestRecord:
@@ -91,10 +91,10 @@ class SnapshotTests(unittest.TestCase):
     def test_bounded(self) -> None:
         """Were a plugin to invent error codes without end, memory does not grow and no request is left out."""
         metrics = Metrics()
-        for n in range(MOST + 50):
+        for n in range(MAX_KINDS + 50):
             metrics.observe(record(status=400, outcome="refused", error=f"made_up_{n}"))
-        self.assertEqual(len(metrics.kinds), MOST + 1)
-        self.assertEqual((metrics.snapshot().requests, metrics.snapshot().by_error["other"]), (MOST + 50, 50))
+        self.assertEqual(len(metrics.kinds), MAX_KINDS + 1)
+        self.assertEqual((metrics.snapshot().requests, metrics.snapshot().by_error["other"]), (MAX_KINDS + 50, 50))
 
 
 class HistogramTests(unittest.TestCase):
@@ -105,7 +105,7 @@ class HistogramTests(unittest.TestCase):
             histogram.observe(seconds)
         buckets = dict(histogram.buckets)
         self.assertEqual((buckets["0.005"], buckets["0.01"], buckets["600.0"], buckets["+Inf"]), (2, 3, 3, 4))
-        self.assertEqual(len(buckets), len(BOUNDS) + 1)
+        self.assertEqual(len(buckets), len(DURATION_BOUNDS) + 1)
         self.assertAlmostEqual(histogram.sum, 601.0101)
 
 
@@ -137,8 +137,8 @@ class SpendingTests(unittest.TestCase):
         metrics = Metrics()
         for number in range(1000):
             metrics.observe(record(answered=f"m{number}", input_tokens=1))
-        self.assertEqual(len(metrics.spent), MODELS + 1)
-        self.assertEqual(metrics.spent["openai", "other"].input, 1000 - MODELS)
+        self.assertEqual(len(metrics.spent), MAX_MODELS + 1)
+        self.assertEqual(metrics.spent["openai", "other"].input, 1000 - MAX_MODELS)
 
     def test_a_secret_for_a_model(self) -> None:
         """What is shown of it is masked."""

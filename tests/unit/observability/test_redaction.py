@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy.model import RequestRecord
-from llmproxy.observability.redaction import HEAD, MASK, SHORTEST, Redactor
+from llmproxy.observability.redaction import HEAD_CHARACTERS, MASK, MIN_SECRET_CHARACTERS, Redactor
 
 TOKEN = "sk-lp-" + "aB3_-" * 8 + "xyz"
-SECRETS = st.text(st.characters(exclude_categories=["Cs"]), min_size=SHORTEST, max_size=60)
+SECRETS = st.text(st.characters(exclude_categories=["Cs"]), min_size=MIN_SECRET_CHARACTERS, max_size=60)
 
 
 class RedactorTests(unittest.TestCase):
@@ -125,4 +125,4 @@ class RedactorTests(unittest.TestCase):
 
     def test_heads(self) -> None:
         """What is looked for first is not longer than the shortest secret."""
-        self.assertLessEqual(HEAD, SHORTEST)
+        self.assertLessEqual(HEAD_CHARACTERS, MIN_SECRET_CHARACTERS)

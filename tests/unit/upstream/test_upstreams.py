@@ -12,7 +12,7 @@ from llmproxy.config.model import Api, CircuitBreaker, Retries, Settings, Timeou
 from llmproxy.config.routes import Routes
 from llmproxy.http.origin import Origin
 from llmproxy.model import Project
-from llmproxy.upstream.upstreams import Bounds, Circuits, ProviderKeys, Upstreams
+from llmproxy.upstream.upstreams import Circuits, HeadTimeouts, ProviderKeys, Upstreams
 from tests.support.fakes import MemoryStore
 
 
@@ -254,7 +254,7 @@ class Sending(SynchronousTestCase):
         self.caller = Caller(*answers)
         self.upstreams = Upstreams(settings, {"main": self.caller}, self.clock)  # type: ignore[dict-item]
         self.route = route = Routes(settings).match(b"POST", b"/x?y")
-        self.bounds = lambda: Bounds(api.timeouts.response_header, deadline())
+        self.bounds = lambda: HeadTimeouts(api.timeouts.response_header, deadline())
         return Deferred.fromCoroutine(
             self.upstreams.send(route, "p", b"POST", [b"A: b"], None, self.upload, self.bounds)
         )

@@ -11,7 +11,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from llmproxy.errors import ClientGone, MethodNotAllowed, ProxyError
-from llmproxy.web.respond import Answer, as_json, identify, refuse, run
+from llmproxy.web.respond import BufferedResponse, identify, json_response, refuse, run
 from tests.support.client import Conversation, Reply, Serve, ask, ours, request, stock
 
 
@@ -20,7 +20,7 @@ class Runs(Resource):
 
     isLeaf = True
 
-    def __init__(self, answering: Coroutine[Any, Any, Answer]) -> None:
+    def __init__(self, answering: Coroutine[Any, Any, BufferedResponse]) -> None:
         super().__init__()
         self.answering = answering
         self.done: Deferred[None] = Deferred()
@@ -49,25 +49,25 @@ class Refuses(Resource):
         return NOT_DONE_YET
 
 
-async def answering(answer: Answer) -> Answer:
+async def answering(answer: BufferedResponse) -> BufferedResponse:
     return answer
 
 
-async def failing(error: BaseException) -> Answer:
+async def failing(error: BaseException) -> BufferedResponse:
     raise error
 
 
 class RunTests(SynchronousTestCase):
     site: Serve = staticmethod(stock)
 
-    def ask(self, answering: Coroutine[Any, Any, Answer], method: str = "GET", **fields: str) -> Reply:
+    def ask(self, answering: Coroutine[Any, Any, BufferedResponse], method: str = "GET", **fields: str) -> Reply:
         return ask(
             Runs(answering), method, "/", fields={k.replace("_", "-"): v for k, v in fields.items()}, site=self.site
         )
 
     def test_json(self) -> None:
         """JSON is not cached, not sniffed, dated, and carries the request's id; nothing names the server's make."""
-        reply = self.ask(answering(as_json({"a": "ü"}, 201, [b"Location: /x"])))
+        reply = self.ask(answering(json_response({"a": "ü"}, 201, [b"Location: /x"])))
         self.assertEqual((reply.code, reply.json), (201, {"a": "ü"}))
         self.assertEqual(reply["content-type"], "application/json")
         self.assertEqual(reply["cache-control"], "no-store")
@@ -80,21 +80,21 @@ class RunTests(SynchronousTestCase):
 
     def test_own_request_id(self) -> None:
         """A client finds its own request id in the answer."""
-        self.assertEqual(self.ask(answering(as_json({})), x_request_id="mine")["x-request-id"], "mine")
+        self.assertEqual(self.ask(answering(json_response({})), x_request_id="mine")["x-request-id"], "mine")
 
     def test_unfit_request_id(self) -> None:
         """An id that is not visible ASCII, or too long, is not sent back."""
         for unfit in ("a b", "x" * 129, "ü"):
-            self.assertEqual(self.ask(answering(as_json({})), x_request_id=unfit)["x-request-id"], "fresh")
+            self.assertEqual(self.ask(answering(json_response({})), x_request_id=unfit)["x-request-id"], "fresh")
 
     def test_head(self) -> None:
         """HEAD is told the length, and sent nothing."""
-        reply = self.ask(answering(as_json({"a": 1})), "HEAD")
+        reply = self.ask(answering(json_response({"a": 1})), "HEAD")
         self.assertEqual((reply.code, reply["content-length"], reply.body), (200, "8", b""))
 
     def test_no_content(self) -> None:
         """204 has neither body nor framing."""
-        reply = self.ask(answering(Answer(204)))
+        reply = self.ask(answering(BufferedResponse(204)))
         self.assertEqual((reply.code, reply.body), (204, b""))
         self.assertFalse({"content-length", "transfer-encoding", "content-type"} & dict(reply.fields).keys())
 
@@ -123,10 +123,10 @@ class RunTests(SynchronousTestCase):
         waiting: Deferred[None] = Deferred()
         did: list[str] = []
 
-        async def change() -> Answer:
+        async def change() -> BufferedResponse:
             await waiting
             did.append("changed")
-            return as_json({})
+            return json_response({})
 
         resource = Runs(change())
         conversation = Conversation(resource, request("GET", "/"), site=self.site)
@@ -138,9 +138,9 @@ class RunTests(SynchronousTestCase):
     def test_client_leaves_and_it_fails(self) -> None:
         """A refusal that nobody reads is dropped; a fault of ours is logged all the same."""
         for error, logged in ((MethodNotAllowed(), 0), (ZeroDivisionError(), 1)):
-            waiting: Deferred[Answer] = Deferred()
+            waiting: Deferred[BufferedResponse] = Deferred()
 
-            async def change(waiting: Deferred[Answer] = waiting) -> Answer:
+            async def change(waiting: Deferred[BufferedResponse] = waiting) -> BufferedResponse:
                 return await waiting
 
             resource = Runs(change())

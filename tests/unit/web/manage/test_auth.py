@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from llmproxy.auth.lockout import MAX_FAILURES, FailedAttempts
-from llmproxy.web.manage.auth import Gate
-from tests.unit.web.manage.desk import TOKEN, DeskTestCase
+from llmproxy.web.manage.auth import ManagementAuth
+from tests.unit.web.manage.management import TOKEN, ManagementTestCase
 
 
-class GateTests(DeskTestCase):
+class GateTests(ManagementTestCase):
     def test_no_token_configured(self) -> None:
         """A proxy without a management token cannot be managed by sending none."""
         with self.assertRaises(ValueError):
-            Gate("", FailedAttempts(), self.clock)
+            ManagementAuth("", FailedAttempts(), self.clock)
 
     def test_admitted(self) -> None:
         """The management token opens; the scheme's case does not matter."""

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from llmproxy.errors import BodyUnreadable, Invalid
 from llmproxy.timestamps import rfc3339
-from llmproxy.web.manage.bodies import Body, Known, ProjectChange, ProjectCreate, TokenChange, TokenCreate, read
+from llmproxy.web.manage.bodies import Body, BodyContext, ProjectChange, ProjectCreate, TokenChange, TokenCreate, read
 
-KNOWN = Known(("openai", "anthropic"), "openai", 1_794_992_800.0)
+KNOWN = BodyContext(("openai", "anthropic"), "openai", 1_794_992_800.0)
 KINDS: list[type[Body]] = [ProjectCreate, ProjectChange, TokenCreate, TokenChange]
-NAMES = sorted({name for kind in KINDS for name in kind.model_fields})
+COLUMN_NAMES = sorted({name for kind in KINDS for name in kind.model_fields})
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.from_regex(r"\A[0-9]{1,30}[smhdw]\Z"),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -24,7 +24,7 @@ VALUES = st.recursive(
 
 class ReadTests(unittest.TestCase):
     @settings(deadline=None)
-    @given(st.sampled_from(KINDS), st.dictionaries(st.sampled_from([*NAMES, "x"]), VALUES, max_size=4))
+    @given(st.sampled_from(KINDS), st.dictionaries(st.sampled_from([*COLUMN_NAMES, "x"]), VALUES, max_size=4))
     def test_any_object(self, kind: type[Body], body: dict[str, object]) -> None:
         """An object is read, or refused in words; what is read can be used."""
         try:

@@ -11,12 +11,12 @@ from llmproxy.caching.rules.entry import Entry, Variants
 from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.web.manage import Management
 from tests.unit.caching.made import contents
-from tests.unit.web.manage.desk import TOKEN, DeskTestCase
+from tests.unit.web.manage.management import TOKEN, ManagementTestCase
 
 ENTRY = Entry(200, b"OK", b"", b"body", 0.0, 60.0)
 
 
-class CacheTests(DeskTestCase):
+class CacheTests(ManagementTestCase):
     def keep(
         self, api: str = "openai", tenant: tuple[str, ...] = ("p1",), target: str = "/v1/models", **more: Any
     ) -> str:

@@ -11,7 +11,7 @@ from llmproxy.model import Allowance, Budget
 from llmproxy.web.manage import Management
 from llmproxy.web.manage.endpoint import Standings
 from llmproxy.web.root import Root
-from tests.unit.web.manage.desk import NOW, TOKEN, DeskTestCase
+from tests.unit.web.manage.management import NOW, TOKEN, ManagementTestCase
 
 LIMITS = {
     "requests_per_minute": 60,
@@ -27,21 +27,21 @@ KEPT = Allowance(
     budget_usd=(Budget(500_000_000, "day"), Budget(20_000_000_000, "month")),
     budget_tokens=(Budget(1_000_000_000, "day"),),
 )
-SHOWN = LIMITS | {"budget_usd": ["0.5/day", "20/month"]}
+MAX_LISTED_ERRORS = LIMITS | {"budget_usd": ["0.5/day", "20/month"]}
 
 
-class LimitsTests(DeskTestCase):
+class LimitsTests(ManagementTestCase):
     def test_of_a_project(self) -> None:
         project = self.project(**LIMITS)
         self.assertEqual(self.store.projects[project].allowance, KEPT)
         shown = self.ask("GET", f"/manage/projects/{project}").json
-        self.assertEqual({name: shown[name] for name in LIMITS}, SHOWN)
+        self.assertEqual({name: shown[name] for name in LIMITS}, MAX_LISTED_ERRORS)
 
     def test_of_a_token(self) -> None:
         token = self.token(project_id=self.project(), **LIMITS)
         self.assertEqual(self.store.tokens[token].allowance, KEPT)
         shown = self.ask("GET", f"/manage/tokens/{token}").json
-        self.assertEqual({name: shown[name] for name in LIMITS}, SHOWN)
+        self.assertEqual({name: shown[name] for name in LIMITS}, MAX_LISTED_ERRORS)
 
     def test_what_is_left_out_stays(self) -> None:
         project = self.project(**LIMITS)

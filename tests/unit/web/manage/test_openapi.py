@@ -10,12 +10,12 @@ import jsonschema
 
 from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.tree import ENDPOINTS
-from tests.unit.web.manage.desk import DeskTestCase
+from tests.unit.web.manage.management import ManagementTestCase
 
 MANUAL = Path(__file__).parents[4] / "docs" / "management.md"
 
 
-class OpenApiTests(DeskTestCase):
+class OpenApiTests(ManagementTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.document = self.ask("GET", "/manage/openapi.json").json

@@ -1,4 +1,4 @@
-"""Projects over the management API."""
+"""ProjectCollection over the management API."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from twisted.internet.defer import Deferred
 from llmproxy.errors import StoreUnavailable
 from llmproxy.web.root import Root
 from tests.support.client import Conversation, request
-from tests.unit.web.manage.desk import NOW, TOKEN, DeskTestCase
+from tests.unit.web.manage.management import NOW, TOKEN, ManagementTestCase
 
 
-class CreateTests(DeskTestCase):
+class CreateTests(ManagementTestCase):
     def test_created(self) -> None:
         """A project is answered with its id and masked keys, and written down before that."""
         reply = self.ask("POST", "/manage/projects", {"name": "Team", "api_keys": {"anthropic": "sk-ant-12345"}})
@@ -138,7 +138,7 @@ class CreateTests(DeskTestCase):
         self.assertEqual(list(self.store.projects), ["proj-1"])
 
 
-class ListTests(DeskTestCase):
+class ListTests(ManagementTestCase):
     def test_pages(self) -> None:
         """A list comes in pages, with the number of all."""
         for _ in range(3):
@@ -164,7 +164,7 @@ class ListTests(DeskTestCase):
         self.assertEqual((reply.code, reply.body), (200, b""))
 
 
-class ChangeTests(DeskTestCase):
+class ChangeTests(ManagementTestCase):
     def test_shown(self) -> None:
         """A project is found by its id."""
         project = self.project()
@@ -233,7 +233,7 @@ class ChangeTests(DeskTestCase):
         self.assertEqual(reply["allow"], "GET, HEAD, PATCH")
 
 
-class RevocationTests(DeskTestCase):
+class RevocationTests(ManagementTestCase):
     def test_revoked(self) -> None:
         """All tokens of a project go, and of no other; the second time there are none left."""
         one, other = self.project(), self.project()

@@ -1,4 +1,4 @@
-"""Tokens over the management API."""
+"""TokenCollection over the management API."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from contextlib import nullcontext
 from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
 from llmproxy.errors import StoreUnavailable
 from llmproxy.web.root import Root
-from tests.unit.web.manage.desk import NOW, DeskTestCase
+from tests.unit.web.manage.management import NOW, ManagementTestCase
 
 
-class CreateTests(DeskTestCase):
+class CreateTests(ManagementTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.team = self.project()
@@ -148,7 +148,7 @@ class CreateTests(DeskTestCase):
         self.refused(self.ask("POST", "/manage/tokens", {}), 422, "project_id")
 
 
-class LaterTests(DeskTestCase):
+class LaterTests(ManagementTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.team, self.other = self.project(), self.project()
@@ -156,7 +156,7 @@ class LaterTests(DeskTestCase):
         self.path = f"/manage/tokens/{self.id}"
 
     def test_listed(self) -> None:
-        """Tokens are listed all, or one project's."""
+        """TokenCollection are list_response all, or one project's."""
         self.token(project_id=self.other)
         ids = lambda query: [t["id"] for t in self.ask("GET", "/manage/tokens" + query).json["data"]]  # noqa: E731
         self.assertEqual(ids(""), ["tok-1", "tok-2"])
@@ -213,7 +213,7 @@ class LaterTests(DeskTestCase):
         self.flushLoggedErrors(OSError)
 
 
-class EndpointRules(DeskTestCase):
+class EndpointRules(ManagementTestCase):
     def test_an_endpoint_that_none_of_its_apis_has(self) -> None:
         """Could never be used: it is refused, when a token is made and when it is changed."""
         self.ask("POST", "/manage/projects", {"name": "Team"})
@@ -233,7 +233,7 @@ class EndpointRules(DeskTestCase):
             self.assertEqual(self.ask("PATCH", "/manage/tokens/tok-1", change).code, code)
 
 
-class UnstorableRevocationTests(DeskTestCase):
+class UnstorableRevocationTests(ManagementTestCase):
     """The store takes no writes."""
 
     def setUp(self) -> None:

@@ -7,7 +7,7 @@ import io
 
 from llmproxy.ledger.sql import SUMS, Question
 from llmproxy.model import PageRequest
-from tests.unit.web.manage.desk import DeskTestCase
+from tests.unit.web.manage.management import ManagementTestCase
 
 FIGURES = {**dict.fromkeys(SUMS, 3), "cost_usd": 0.1 + 0.2}
 
@@ -21,7 +21,7 @@ def unchunked(body: bytes) -> str:
     return text.decode()
 
 
-class UsageTests(DeskTestCase):
+class UsageTests(ManagementTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.usage.rows = [

@@ -23,7 +23,7 @@ APIS = {
 NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
 
 
-class DeskTestCase(SynchronousTestCase):
+class ManagementTestCase(SynchronousTestCase):
     """Asks the management API, and knows what was stored and written down."""
 
     def setUp(self) -> None:
