@@ -31,6 +31,8 @@ from llmproxy.http.media_heads import Medium
 MAX_SLICE_BYTES = 4096  # that are read at a time
 MAX_TURN_BYTES = 64 * 1024  # that are read in one turn of the reactor
 MAX_TURN_STEPS = 1000  # tokens of JSON that are taken one by one in one turn
+MAX_TURN_SECONDS = 0.005
+MAX_FORM_SLICE_BYTES = 16 * 1024
 MAX_MODEL = 128  # characters of a model's name that are shown
 MAX_PENDING_BYTES = 4 * 1024 * 1024  # that wait to be read, beyond which the rest is not
 
@@ -144,12 +146,16 @@ def _read(body: bytes, lines: Iterable[bytes], wanted: Callable[[str], bool]) ->
 class RequestReader:
     """Reads one body."""
 
-    def __init__(self, lines: Iterable[bytes], wanted: Callable[[str], bool]) -> None:
+    def __init__(
+        self, lines: Iterable[bytes], wanted: Callable[[str], bool], seconds: Callable[[], float] = float
+    ) -> None:
         """
         @param lines: The request's header lines.
         @param wanted: Whether the value of a top-level member of that name is to be kept.
+        @param seconds: A clock, by which a turn ends; without one it ends by what was read.
         """
         self._wanted = wanted
+        self._seconds = seconds
         self._type = fields.value(lines, b"content-type") or b""
         self._queue: deque[bytes] = deque()
         self._queued = 0
@@ -172,12 +178,20 @@ class RequestReader:
         self._decoded: deque[bytes] = deque()
 
     @property
+    def queued(self) -> int:
+        """Bytes that were fed and are not read yet."""
+        return self._queued
+
+    @property
     def pending(self) -> bool:
         """Whether there is something left to be read of what came."""
         return bool(self._queue or self._working is not None)
 
-    def feed(self, data: bytes) -> None:
-        """The next bytes of the body, as they are on the wire. Reads as much as may be read in one turn."""
+    def feed(self, data: bytes, *, at_once: bool = True) -> None:
+        """The next bytes of the body, as they are on the wire. Reads as much as may be read in one turn.
+
+        @param at_once: Whether to read now; else L{work} is called in a later turn.
+        """
         if self._form == "unknown" or not data:
             self._size += len(data)
             return
@@ -186,7 +200,8 @@ class RequestReader:
             return
         self._queue.append(data)
         self._queued += len(data)
-        self.work()
+        if at_once:
+            self.work()
 
     def end(self) -> None:
         """All of the body has come."""
@@ -196,6 +211,7 @@ class RequestReader:
     def work(self) -> None:
         """Read on, as much as may be read in one turn."""
         done, before = 0, 0 if self._body is None else self._body.steps
+        until = self._seconds() + MAX_TURN_SECONDS
         if self._working is None and self._queue:
             self._working = self._reading()
         while self._working is not None:
@@ -206,7 +222,7 @@ class RequestReader:
                 break
             done += MAX_SLICE_BYTES
             steps = 0 if self._body is None else self._body.steps
-            if done >= MAX_TURN_BYTES or steps - before >= MAX_TURN_STEPS:
+            if done >= MAX_TURN_BYTES or steps - before >= MAX_TURN_STEPS or self._seconds() > until:
                 return
         if self._ended and not self._queue:
             self._end()
@@ -254,7 +270,7 @@ class RequestReader:
         self._size += len(data)
         at = 0
         while at < len(data) and self._form != "unknown":
-            end = at + (MAX_TURN_BYTES if self._form == "multipart" else MAX_SLICE_BYTES)
+            end = at + (MAX_FORM_SLICE_BYTES if self._form == "multipart" else MAX_SLICE_BYTES)
             if isinstance(self._body, JsonMembers):
                 end = max(end, self._body.plain(data, at))
             self._read(data[at:end])

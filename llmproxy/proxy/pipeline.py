@@ -38,6 +38,7 @@ from llmproxy.upstream.upstreams import HeadTimeouts, ProviderKeys, Upstreams
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.transport import Answer, BytesBody
 from llmproxy.wire.relay import Relay
+from llmproxy.wire.server.site import Upload
 
 MAX_BUFFERED_BODY_BYTES = 4 * 1024 * 1024  # bytes of a request body that are kept for the cache, or to be changed
 CLIENT_STALL_TIMEOUT = 600.0  # seconds after which a client that takes nothing is cut, on a site that is not ours
@@ -212,7 +213,7 @@ class Pipeline:
         body = await self._body(context, grant, route, plan, asking)
         context.authorized_at = self._clock.seconds()
         call = UpstreamCall(grant, route.with_query(taken.query), taken.token, token_key, body, plan)
-        if asking is not None and body is not request.upload and not context.usage_injected:
+        if asking is not None and _cacheable(body, request.upload) and not context.usage_injected:
             context.asking = asking
             await self._through_cache(context, call, asking)
             return
@@ -288,11 +289,13 @@ class Pipeline:
         if received is not None and len(received) <= MAX_SMALL_BODY_BYTES:
             context.observe_small_body(received, wanted, strictly=held or policed)
         elif not upload.done or received:
-            context.reading = reading = BodyReading(RequestReader(lines, wanted), self._clock)
+            reader = RequestReader(lines, wanted, self._clock.seconds)
+            context.reading = reading = BodyReading(reader, self._clock, upload.go_on)
             if received is not None:
                 reading.feed(received)
             else:
                 upload.taps.append(reading.feed)
+                upload.wait_for(lambda: reading.behind)
         if received is None:
             if held or policed:
                 received = await upload.whole(largest)
@@ -527,6 +530,11 @@ class Pipeline:
                 (asked - arrived) * 1000,
             ),
         ]
+
+
+def _cacheable(body: IBodyProducer | None, upload: Upload) -> bool:
+    """Whether the cache can tell by this body whether it has the response."""
+    return body is not upload and (body is None or body.length <= MAX_BUFFERED_BODY_BYTES)
 
 
 def _worth_keeping(length: int | str, asking: Asking | None) -> bool:

@@ -418,6 +418,13 @@ class ChunkedBody:
         pieces: list[bytes] = []
         at, end = 0, len(data)
         while at < end:
+            if self._state == _SIZE and (line := data.find(b"\r\n", at, at + 18)) > 0:
+                size = _chunk_size(data[at:line])
+                after = line + 2 + size
+                if size > 0 and data[after : after + 2] == b"\r\n":  # a whole one; there may be thousands
+                    pieces.append(data[line + 2 : after])
+                    at = after + 2
+                    continue
             if self._state == _DATA:
                 piece = data[at : at + self._left]
                 pieces.append(piece)

@@ -56,7 +56,7 @@ class BytesBody:
 
     def _go_on(self) -> None:
         while self._consumer is not None and not self._held and self._at < self.length:
-            piece = self.received[self._at : self._at + LONG_BYTES]
+            piece = bytes(self.received[self._at : self._at + LONG_BYTES])
             self._at += len(piece)
             self._consumer.write(piece)
         if self._at >= self.length and self._sending is not None:

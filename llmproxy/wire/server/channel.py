@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 HELD = 64 * 1024  # bytes of later requests that are kept while one is being answered
 READ_AHEAD_BYTES = 64 * 1024  # that wait for a client before its provider is made to wait
+TIGHT_READ_AHEAD_BYTES = 4096  # likewise where memory is tight; a transport reads as many at a time, so never none
+TURN_SECONDS = 0.005  # that one client's requests may take in one turn of the reactor
 COLLECTED = 1024 * 1024  # bytes of a body that are read for a resource that wants it whole
 PROGRESS = 1024  # bytes of a body that must arrive within every body timeout
 CLOSING = 60.0  # seconds for what is written to be read, before the connection is torn down
@@ -77,6 +79,7 @@ class Channel(Protocol):
         self._junk = False  # the rest of the body is of no use
         self._used = False
         self._working = False
+        self._later: IDelayedCall | None = None  # goes on with the requests that this turn had no time for
         self._blocked = False  # the client does not read
         self._taking: Taking | None = None  # how fast it does, once it has been too slow for us
         self._held = False  # we do not read
@@ -122,7 +125,8 @@ class Channel(Protocol):
         if self._closing:
             self.transport.loseConnection()
         elif request is None:
-            self._close()
+            if self._later is None:
+                self._close()
         elif self._upload is not None or not self._probe(request):
             self._leave()
         else:
@@ -190,7 +194,7 @@ class Channel(Protocol):
             transport.write(data)
             return
         if self._socket is not None:
-            transport.bufferSize = 0 if buffers.tight else READ_AHEAD_BYTES
+            transport.bufferSize = TIGHT_READ_AHEAD_BYTES if buffers.tight else READ_AHEAD_BYTES
         transport.write(data)
         self.count_untaken()
 
@@ -296,9 +300,17 @@ class Channel(Protocol):
         """Take requests as long as there are any and nobody is in the way; a loop, for answers may come at once."""
         if self._working:
             return
+        if self._later is not None:
+            self._regulate()
+            return
         self._working = True
+        seconds = self.site.reactor.seconds
+        end = seconds() + TURN_SECONDS
         try:
             while self._buffer and self._request is None and not self._blocked and not self._closing:
+                if seconds() > end:
+                    self._later = self.site.reactor.callLater(0, self._go_on)
+                    break
                 data, self._buffer = self._buffer, b""
                 self._head(data)
         finally:
@@ -306,8 +318,13 @@ class Channel(Protocol):
         if self._closing:
             return
         self._regulate()
-        if self._ended and self._request is None:
+        if self._ended and self._request is None and self._later is None:
             self._close()
+
+    def _go_on(self) -> None:
+        self._later = None
+        if not self._closing:
+            self._proceed()
 
     def _head(self, data: bytes) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IConsumer
@@ -15,6 +15,7 @@ from llmproxy.errors import BuffersFull, ProxyError, RequestTooLarge
 from llmproxy.wire.buffers import RETRY_AFTER_SECONDS, Buffers
 
 HELD = 64 * 1024  # bytes that are kept while nobody takes them; then the client is made to wait
+JOINED_BYTES = 1024 * 1024  # of a body that is put together at its end
 SMALL_BYTES = 4096  # of a body that came with its head: not worth counting
 
 Tap = Callable[[bytes], object]
@@ -51,6 +52,7 @@ class Upload:
     _whole: bytes | None = None
     _paused = False
     _stopped = False
+    _behind: Callable[[], bool] | None = None
     _buffers: Buffers | None = None
     _counted = 0
 
@@ -114,7 +116,7 @@ class Upload:
         kept = _Kept(self._fits if self.length is UNKNOWN_LENGTH else None)
 
         def joined(_: None) -> bytes:
-            self._whole = b"".join(kept.pieces)
+            self._whole = kept.whole()
             return self._whole
 
         return self.startProducing(kept).addCallback(joined)
@@ -185,8 +187,16 @@ class Upload:
 
     @property
     def full(self) -> bool:
-        """Whether as much is held here as may be."""
-        return self._size >= HELD
+        """Whether as much is held here as may be, or whoever reads it along is behind."""
+        return self._size >= HELD or (self._behind is not None and self._behind())
+
+    def wait_for(self, behind: Callable[[], bool]) -> None:
+        """Make the client wait while this says so; L{go_on} says that it does not any more."""
+        self._behind = behind
+
+    def go_on(self) -> None:
+        """There may be room again."""
+        self._room()
 
     def arrived(self, data: bytes) -> None:
         """The next bytes of the body."""
@@ -247,15 +257,32 @@ class Upload:
 
 @implementer(IConsumer)
 class _Kept:
-    """A consumer that keeps the pieces, as long as they fit."""
+    """A consumer that keeps the bytes, as long as they fit.
+
+    A long body is put together as it comes: to join it at the end would hold the reactor, and need the memory twice.
+    """
 
     def __init__(self, fits: Callable[[bytes], bool] | None) -> None:
-        self.pieces: list[bytes] = []
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._long = bytearray()
         self._fits = fits
 
     def write(self, data: bytes) -> None:
-        if self._fits is None or self._fits(data):
-            self.pieces.append(data)
+        if self._fits is not None and not self._fits(data):
+            return
+        self._size += len(data)
+        if self._size <= JOINED_BYTES:
+            self._pieces.append(data)
+        elif self._pieces:
+            self._long += b"".join((*self._pieces, data))
+            self._pieces.clear()
+        else:
+            self._long += data
+
+    def whole(self) -> bytes:
+        """All that came. Not to be changed."""
+        return cast("bytes", self._long) if self._long else b"".join(self._pieces)
 
     def registerProducer(self, producer: object, streaming: bool) -> None:
         """It never needs a pause."""
