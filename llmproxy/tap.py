@@ -66,6 +66,10 @@ class Options(TwistedOptions):
             code, text = check.report(self["config"], os.environ, self.overrides())
             print(text, file=sys.stderr if code else sys.stdout)
             raise SystemExit(code)
+        if sys.platform == "linux" and "twisted.internet.reactor" not in sys.modules:  # nobody chose another
+            from llmproxy.wire import reactor
+
+            reactor.install()
         try:
             check_pid_file(self.twistd)
         except AlreadyRunning as e:
