@@ -19,6 +19,7 @@ from twisted.logger import Logger
 
 from llmproxy import plugins, sealing
 from llmproxy.aio import FairLock
+from llmproxy.auth.authenticator import Authenticator
 from llmproxy.auth.caching_validator import CachedTokenValidator
 from llmproxy.auth.change_feed import ChangeFeed
 from llmproxy.auth.lockout import FailedAttempts
@@ -43,7 +44,7 @@ from llmproxy.interfaces import (
     ICountersFactory,
     IEventBus,
     IEventSinkFactory,
-    IProjectStore,
+    IProviderKeys,
     ITokenValidator,
 )
 from llmproxy.ledger import Ledger
@@ -70,6 +71,7 @@ from llmproxy.observability.metrics import Metrics, ProxyMetrics
 from llmproxy.observability.reactor_lag import ReactorLag
 from llmproxy.observability.repeated_entries import RepeatedEntries
 from llmproxy.own_threads import OwnThreads
+from llmproxy.proxy.accounting import Accounting, Observer
 from llmproxy.proxy.deferred_results import DeferredResults
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.proxy.policy import Policy
@@ -82,7 +84,7 @@ from llmproxy.upstream.upstreams import ProviderKeys, Upstreams
 from llmproxy.web import ops
 from llmproxy.web.manage import Management
 from llmproxy.web.manage.endpoint import CHANGE_SECONDS
-from llmproxy.web.proxy import Observer, ProxyResource
+from llmproxy.web.proxy import ProxyResource
 from llmproxy.web.root import Root
 from llmproxy.wire.buffers import Buffers, derived_limit
 from llmproxy.wire.client.agent import Agent
@@ -129,7 +131,7 @@ def forwarding(
     reactor: Any,
     *,
     validator: ITokenValidator,
-    projects: IProjectStore,
+    projects: IProviderKeys,
     audit: IAuditLogger,
     now: Callable[[], float],
     counters: ICounters,
@@ -139,6 +141,8 @@ def forwarding(
     buffers: Buffers | None = None,
     ledger: Ledger | None = None,
     failed_attempts: FailedAttempts | None = None,
+    metrics: Metrics,
+    observers: Sequence[Observer],
 ) -> Parts:
     """Make what forwards, for the daemon and for the library alike.
 
@@ -156,24 +160,29 @@ def forwarding(
     worst = Worst(Prices(own_prices(settings.prices)), providers, operations)
     quota = Quota(counters, settings.limits, settings.apis, now, worst)
     meters = Meters(settings)
-    pipeline = Pipeline(
-        routes=routes,
-        validator=validator,
-        policy=Policy(projects, refusals, now, enforce=settings.server.enforce_project_active),
-        keys=keys,
-        upstreams=upstreams,
-        shares=shares,
-        server=settings.server,
-        clock=clock,
-        failed_attempts=failed_attempts or FailedAttempts(),
-        remembering=validator if isinstance(validator, CachedTokenValidator) else None,
-        caching=caching,
-        quota=quota,
+    accounting = Accounting(
+        limiter=quota,
+        in_flight=shares,
         meters=meters,
-        buffers=buffers,
-        operations=Operations(settings),
+        operations=operations,
+        metrics=metrics,
+        observers=observers,
+        clock=clock,
         ledger=ledger,
         results=None if ledger is None else DeferredResults(ledger, meters, counters, now),
+        buffers=buffers,
+        turn=None if turn is None else Turn(reactor, most=64),
+    )
+    pipeline = Pipeline(
+        routes=routes,
+        authenticator=Authenticator(validator, failed_attempts or FailedAttempts(), clock),
+        policy=Policy(projects, refusals, now, enforce=settings.server.enforce_project_active),
+        cache=caching,
+        accounting=accounting,
+        provider_keys=keys,
+        upstreams=upstreams,
+        server=settings.server,
+        clock=clock,
     )
     return Parts(routes, pipeline, keys, upstreams, shares, quota, tuple(agents.values()), refusals, caching)
 
@@ -239,6 +248,10 @@ def build(
     buffers = Buffers(settings.server.max_buffered_bytes or derived_limit())
     books = Books(store, now, charges)
     ledger = _ledger(settings, reactor, books, now, run, redactor)
+    metrics = Metrics(
+        breakers=lambda: _circuits(parts.upstreams), events_dropped=lambda: bus.dropped, redact=redactor.redact
+    )
+    observers: list[Observer] = [bus.publish, *([access.observe] if settings.logging.access else [])]
     parts = forwarding(
         settings,
         reactor,
@@ -253,23 +266,15 @@ def build(
         buffers=buffers,
         ledger=ledger,
         failed_attempts=failed_attempts,
+        metrics=metrics,
+        observers=observers,
     )
-    metrics = Metrics(
-        breakers=partial(_circuits, parts.upstreams), events_dropped=lambda: bus.dropped, redact=redactor.redact
-    )
-    observers: list[Observer] = [bus.publish, *([access.observe] if settings.logging.access else [])]
     proxy = ProxyResource(
         parts.pipeline,
-        parts.routes,
-        metrics,
-        observers=observers,
         clock=reactor,
         now=now,
         fresh_id=request_ids(random),
         trusted_proxies=settings.server.trusted_proxies,
-        ledger=ledger,
-        endings=Turn(reactor, most=64),
-        buffers=buffers,
     )
     for listener in (tokens.forget_project, parts.keys.forget):
         store.watch(listener)
@@ -309,7 +314,7 @@ def build(
     metrics.counter("buffers_full", "Requests and bodies that found no room there.", lambda: buffers.refused)
     daemon.watch("revocations", lambda: unwritten.state)
     metrics.counter("descriptor_shortages", "Times that descriptors ran short.", lambda: descriptors.shortages)
-    daemon.before_cut(proxy.shut_down)
+    daemon.before_cut(parts.pipeline.shut_down)
     metrics.counter("limits_unsettled", "Reservations that could not be settled.", lambda: counters.unsettled)
     metrics.gauge("client_connections", "Client connections that are open.", lambda: daemon.connections)
     metrics.gauge("requests_at_providers", "Requests under way to a provider.", lambda: parts.shares.open, label="api")
@@ -386,7 +391,7 @@ class TransparentProxy(ProxyResource):
 
     @param config: A L{ProxyConfig} for one provider, or whole L{Settings} for many.
     @param validator: An L{ITokenValidator}.
-    @param store: An L{IProjectStore}; of it only C{get_api_key_for_project} and C{get_project_active} are used.
+    @param store: An L{IProviderKeys}; any L{IProjectStore} is one.
     @param events: An L{IEventBus} that is told of every finished request.
     @param audit: An L{IAuditLogger} for requests that the project guard refuses.
     @param logger: Says one line for every finished request.
@@ -397,7 +402,7 @@ class TransparentProxy(ProxyResource):
         self,
         config: ProxyConfig | Settings,
         validator: ITokenValidator,
-        store: IProjectStore,
+        store: IProviderKeys,
         *,
         events: IEventBus | None = None,
         audit: IAuditLogger | None = None,
@@ -414,6 +419,7 @@ class TransparentProxy(ProxyResource):
             observers.append(partial(_say, logger))
         tell_time = now or time  # a reactor's own clock may be one that knows no date
         settings = config.settings() if isinstance(config, ProxyConfig) else config
+        self._metrics = Metrics(breakers=lambda: _circuits(parts.upstreams))
         parts = forwarding(
             settings,
             reactor,
@@ -422,14 +428,12 @@ class TransparentProxy(ProxyResource):
             audit=audit or audits.NullAudit(),
             now=tell_time,
             counters=MemoryCounters(MemoryBudgetStore(tell_time), reactor, tell_time),
+            metrics=self._metrics,
+            observers=observers,
         )
         self._parts = parts
-        self._metrics = Metrics(breakers=partial(_circuits, parts.upstreams))
         super().__init__(
             parts.pipeline,
-            parts.routes,
-            self._metrics,
-            observers=observers,
             clock=reactor,
             now=tell_time,
             fresh_id=request_ids(os.urandom),

@@ -1,6 +1,6 @@
 """Every refusal this proxy makes, with its HTTP status and its code.
 
-Raise one where the fact is known; L{llmproxy.web.respond.refuse} is the one place that turns it into HTTP.
+Raise one where the fact is known; L{llmproxy.proxy.own_response.refuse} is the one place that turns it into HTTP.
 """
 
 from __future__ import annotations

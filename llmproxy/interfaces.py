@@ -1,7 +1,7 @@
 """The promises that an outsider may fill. Every method that waits returns a Deferred.
 
 The docstrings here are the documentation; implementations do not repeat them. Where a method promises a
-C{Deferred}, the journey accepts any awaitable, so an C{async def} will do.
+C{Deferred}, the pipeline accepts any awaitable, so an C{async def} will do.
 """
 
 from __future__ import annotations
@@ -46,8 +46,37 @@ class ITokenValidator(Interface):
         """
 
 
-class IProjectStore(Interface):
-    """Keeps projects and the provider keys they own."""
+class IImmediateValidator(ITokenValidator):
+    """A validator that keeps grants in memory, so that the usual request waits for nothing.
+
+    Optional: where a validator provides this, requests use it; what it cannot tell at once is asked of the methods that
+    return a Deferred. No method here may wait or fail.
+    """
+
+    def key(token: str) -> bytes:
+        """What the token is kept under: made once for a request, and passed to the methods below."""
+
+    def grant_now(key: bytes) -> Grant | None:
+        """The grant, where it is in memory and has not expired; C{None} where C{validate_from} must be asked."""
+
+    def use_now(key: bytes) -> Grant | None:
+        """As C{grant_now}, and count one use, or leave that to the ledger, which counts requests that leave.
+
+        C{None} (nothing was counted) where C{validate_token_with_tracking} must be asked.
+        """
+
+    def undo_use(key: bytes, grant: Grant) -> None:
+        """The use that was counted last, now or with waiting, was none: nothing was sent."""
+
+    def count_cache_hit(token_id: str) -> None:
+        """Count one request that was served from the cache."""
+
+    def validate_from(token: str, client: str) -> Deferred[Grant | str]:
+        """As C{validate_token}, on behalf of the client at this address."""
+
+
+class IProviderKeys(Interface):
+    """Knows each project's keys: all that forwarding a request asks of a store."""
 
     def get_api_key_for_project(project_id: str, api: str = "") -> Deferred[str]:
         """Fire with the provider's key for the API of that name (C{""}: the only one).
@@ -58,6 +87,10 @@ class IProjectStore(Interface):
 
     def get_project_active(project_id: str) -> Deferred[bool]:
         """Fire with whether the project may be used; L{errors.NotFound} where there is no such project."""
+
+
+class IProjectStore(IProviderKeys):
+    """Stores projects and the provider keys they own."""
 
     def list_projects() -> Deferred[list[Project]]:
         """Fire with all projects, oldest first, without their keys."""

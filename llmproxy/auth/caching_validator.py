@@ -30,7 +30,7 @@ from llmproxy.errors import (
     TokenNotFound,
     Unauthorized,
 )
-from llmproxy.interfaces import ITokenStore, ITokenValidator
+from llmproxy.interfaces import IImmediateValidator, ITokenStore, ITokenValidator
 from llmproxy.model import Grant
 
 MAX_SEEN = 100_000  # valid tokens that are known to be no guesses, by their hashes
@@ -38,7 +38,7 @@ MAX_SEEN = 100_000  # valid tokens that are known to be no guesses, by their has
 Validate = Callable[[str], Deferred[Any]]
 
 
-@implementer(ITokenValidator)
+@implementer(IImmediateValidator)
 class CachedTokenValidator(Service):
     """Asks another validator, and remembers what it said for C{ttl} seconds.
 
@@ -53,7 +53,7 @@ class CachedTokenValidator(Service):
     @param unknown: Who looks up tokens that were never seen; without it they are looked up like all others.
     @param uses: Where uses of tokens without C{max_requests} are counted in batches while this service runs. Without
         it the validator is asked to count each one.
-    @param journaled: Whether those that L{known_use} allows are counted by a ledger, from its journal; C{uses} is then
+    @param journaled: Whether those that L{use_now} allows are counted by a ledger, from its journal; C{uses} is then
         left out.
     @param timeout: Seconds after which a question fails with L{StoreUnavailable}.
     @param flush_interval: Seconds between batches.
@@ -127,23 +127,23 @@ class CachedTokenValidator(Service):
         """What the token is remembered by."""
         return _key(token)
 
-    def known(self, key: bytes) -> Grant | None:
+    def grant_now(self, key: bytes) -> Grant | None:
         """The grant, where it is remembered and has not expired."""
         return self._fresh(key)
 
-    def known_use(self, key: bytes) -> Grant | None:
-        """As L{known}, and count one use; C{None} (nothing counted) where only the validator can do that."""
+    def use_now(self, key: bytes) -> Grant | None:
+        """As L{grant_now}, and count one use; C{None} (nothing counted) where only the validator can do that."""
         grant = self._fresh(key)
         if grant is not None and self._journaled and grant.max_requests is None and grant.token_id:
             return grant
         return grant if grant is not None and self._counted(grant) else None
 
-    def hit(self, token_id: str) -> None:
+    def count_cache_hit(self, token_id: str) -> None:
         """Count one request that was answered from the cache."""
         if self._hits is not None and token_id:
             self._hits.count(token_id)
 
-    def give_back(self, key: bytes, grant: Grant) -> None:
+    def undo_use(self, key: bytes, grant: Grant) -> None:
         """A use that was counted was none. One of a limited token can be used again once the store has heard of it."""
         if grant.token_id:
             if self._counter is not None:
@@ -179,7 +179,7 @@ class CachedTokenValidator(Service):
             self._grants.clear()
 
     @deferred
-    async def validate_from(self, token: str, client: str) -> Grant:
+    async def validate_from(self, token: str, client: str) -> Grant | str:
         """As C{validate_token}; one that was never seen waits with others of its kind, at the client's address."""
         return await self._grant(token, _key(token), client)
 

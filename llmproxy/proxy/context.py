@@ -1,76 +1,113 @@
-"""One request on its journey, and what has become known of it on the way."""
+"""One request on its way through the proxy, and all that was decided and observed on the way."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from twisted.web.iweb import IBodyProducer
+
+from llmproxy.auth.authenticator import Session
 from llmproxy.caching import Asking, Given
 from llmproxy.config.routes import Route
 from llmproxy.http import sniff
 from llmproxy.http.request_reader import NO_CONTENT, RequestContent, measured, read_at_once, read_strictly_at_once
 from llmproxy.limits.in_flight import Share
 from llmproxy.limits.limiter import Reservation
+from llmproxy.limits.plan import Plan
 from llmproxy.metering.deferred import Announcement, Collection
-from llmproxy.metering.dialects.operation import MediaTokens
+from llmproxy.metering.dialects.operation import READ, MediaTokens, Operation
 from llmproxy.metering.estimating import PromptEstimate, prompt
 from llmproxy.metering.meter import UNUSED, Dialect, Meter, unanswered
 from llmproxy.model import Grant, RequestRecord, Usage
 from llmproxy.proxy.reading import BodyReading
+from llmproxy.upstream.upstreams import ProviderKey
 from llmproxy.wire.client.transport import Answer
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.server.site import Request
 
 MAX_PATH_BYTES = 2048  # of a path that are recorded
 MAX_SMALL_BODY_BYTES = 16 * 1024  # of a request body that is read at once, when somebody wants to know
-UNHEARD_ERRORS = frozenset(
-    ("upstream_timeout", "upstream_protocol_error")
-)  # ends after which a provider may have worked
+UNHEARD_ERRORS = frozenset({"upstream_timeout", "upstream_protocol_error"})  # a provider may have worked all the same
+
+
+class Charge:
+    """What one request's call to its provider takes: held before it leaves, given back or settled when it is over.
+
+    @ivar reservation: What is held of limits; C{None} where there are none.
+    @ivar slot: Its part in what its project has in flight.
+    @ivar ledger_id: The id of its line in the ledger; C{""} where it has none.
+    """
+
+    __slots__ = ("ledger_id", "reservation", "slot")
+
+    def __init__(self) -> None:
+        self.reservation: Reservation | None = None
+        self.slot: Share | None = None
+        self.ledger_id = ""
 
 
 class RequestContext:
-    """What is known of it so far; C{record} is what remains.
+    """All that is known of a request so far; L{record} is what remains of it.
 
-    @ivar asked: When the provider was asked; C{authorized} and C{first_byte} likewise. Clock's time.
-    @ivar dialect: How its answers are measured; C{None} where they are not.
-    @ivar injected: Whether its usage was asked for in the client's place.
+    What was decided, in this order:
+    @ivar route: Where it goes, with the query as it is sent.
+    @ivar session: Whose it is; C{grant}: what that allows.
+    @ivar dialect: How its response is measured, C{None} where it is not; C{operation}: what it makes the provider do.
+    @ivar limits: Those that hold for it; C{None} where there are none.
+    @ivar lookup: How it deals with the cache; C{None} where it does not, and C{cache} says why.
+    @ivar body: What is sent as its body.
+    @ivar usage_injected: Whether its usage was asked for in the client's place.
+    @ivar provider_key: The key it is sent with.
+    @ivar charge: What its call to the provider takes; C{None} where none was made.
+    @ivar background: Whether the proxy makes it by itself, so that no client waits for a response.
+
+    What was observed:
     @ivar reading: Who reads its body; C{None} where it is small, and nobody has to know yet.
-    @ivar sent: Whether something of it may have reached the provider.
-    @ivar announcement: Reads its answer, where that may announce a result; C{collection}, where it may be one, of the
-        id C{result_id}. C{result}: what that used; C{collected}: whether its line has been entered with it.
-    @ivar deferred_id: The result that its answer announced, once it is over.
-    @ivar left: Whether its client left while its provider was still to be heard out.
+    @ivar authorized_at: When it was let through; C{upstream_started}: when the call to the provider began;
+        C{first_byte_at}: when the head of its response came. The clock's seconds, as C{arrived_at}.
+    @ivar request_sent: Whether something of it may have reached the provider.
+    @ivar announcement: Reads its response, where that may announce a result that is to be fetched later;
+        C{announced_id}: that result's id, once the response is over.
+    @ivar result_collection: Reads its response, where that may be such a result, of the id C{result_id}.
+        C{result_usage}: what that used; C{result_recorded}: whether it is in the ledger.
+    @ivar client_left: Whether its client left while its provider was still to be heard out.
     """
 
     route: Route | None = None
+    session: Session | None = None
     grant: Grant | None = None
-    answer: Answer | None = None
-    relay: Relay | Given | None = None
-    slot: Share | None = None
-    asking: Asking | None = None
-    cache = "disabled"
     dialect: Dialect | None = None
-    meter: Meter | None = None
-    reservation: Reservation | None = None
-    ledger_id = ""
+    operation: Operation = READ
+    limits: Plan | None = None
+    lookup: Asking | None = None
+    cache = "disabled"
+    body: IBodyProducer | None = None
     usage_injected = False
-    usage = UNUSED
+    provider_key: ProviderKey | None = None
+    charge: Charge | None = None
+    background = False
+
     reading: BodyReading | None = None
-    request_sent = False
-    announcement: Announcement | None = None
-    result_collection: Collection | None = None
-    result_usage: Usage | None = None
-    result_id = ""
-    announced_id = ""
-    result_recorded = False
-    client_left = False
-    error = ""
-    outcome = ""
-    status = 499
-    stream = False
     authorized_at: float | None = None
     upstream_started: float | None = None
     first_byte_at: float | None = None
+    request_sent = False
+    response: Answer | None = None
+    relay: Relay | Given | None = None
+    meter: Meter | None = None
+    usage = UNUSED
+    announcement: Announcement | None = None
+    announced_id = ""
+    result_collection: Collection | None = None
+    result_id = ""
+    result_usage: Usage | None = None
+    result_recorded = False
+    client_left = False
+    status = 499
+    stream = False
+    outcome = ""
+    error = ""
     _content: RequestContent | None = None
     _small: bytes | None = None
     _wanted: Callable[[str], bool]
@@ -85,16 +122,31 @@ class RequestContext:
         self.started_at = started_at
         self.arrived_at = arrived_at
 
-    def background_copy(self, now: float) -> RequestContext:
-        """The proxy's own request for the same."""
+    def background_copy(self, lookup: Asking, now: float) -> RequestContext:
+        """The proxy's own request for the same, in place of what the cache has for C{lookup}."""
         own = RequestContext(
             self.request, f"{self.request_id}-refresh", "", self.started_at + now - self.arrived_at, now
         )
-        own.route, own.grant, own.authorized_at, own.dialect = self.route, self.grant, now, self.dialect
+        own.background, own.lookup, own.authorized_at = True, lookup, now
+        own.route, own.session, own.grant = self.route, self.session, self.grant
+        own.dialect, own.operation, own.limits, own.body = self.dialect, self.operation, self.limits, self.body
         own.reading, own._content, own._small = self.reading, self._content, self._small
         if self._small is not None:
             own._wanted = self._wanted
         return own
+
+    @property
+    def body_bytes(self) -> int:
+        """How long its body is, as it says itself, or as far as it has come."""
+        upload = self.request.upload
+        return upload.length if isinstance(upload.length, int) else upload.count
+
+    @property
+    def expects_stream(self) -> bool:
+        """Whether it asks for a response that is streamed."""
+        route = self.route
+        assert route is not None
+        return self.content.stream or route.stream or sniff.expects_stream(route.query, self.request.lines)
 
     def observe_small_body(self, body: bytes, wanted: Callable[[str], bool], *, strictly: bool = False) -> None:
         """All of a small body.
@@ -105,23 +157,6 @@ class RequestContext:
             self._content = read_strictly_at_once(body, self.request.lines, wanted)
         else:
             self._small, self._wanted = body, wanted
-
-    def settle(self, record: RequestRecord) -> None:
-        """What was reserved is over: given back where nothing was sent, else charged with what the record says."""
-        held = self.reservation
-        if held is None:
-            return
-        if not self.request_sent:
-            held.give_back()
-        elif self.announced_id:
-            held.keep(recorded=True)  # until its result is fetched
-        elif self.result_usage is not None:
-            held.settle(0, 0.0)  # which was reserved when it was asked for
-        elif self.dialect is None and record.status < 400:
-            held.keep()  # nobody has measured it
-        else:
-            unused = record.basis == "none"
-            held.settle(record.input_tokens + record.output_tokens, 0.0 if unused else record.cost_usd)
 
     @property
     def content(self) -> RequestContent:
@@ -155,8 +190,8 @@ class RequestContext:
             return {}
         return self.content.members
 
-    def _used(self, model: str) -> Usage:
-        """What its answer tells, and where it told nothing or there was none, what is likely."""
+    def _measured_usage(self, model: str) -> Usage:
+        """What its response reports, and where that reports nothing or there was none, what is likely."""
         if self.result_usage is not None:
             return self.result_usage
         if self.meter is not None:
@@ -171,7 +206,7 @@ class RequestContext:
                 return usage
             self.announced_id = self.announcement.result_id()
             return Usage(basis="pending") if self.announced_id else usage
-        if self.dialect is None or self.upstream_started is None or self.answer is not None:
+        if self.dialect is None or self.upstream_started is None or self.response is not None:
             return UNUSED
         if self.outcome != "cancelled" and self.error not in UNHEARD_ERRORS:
             return UNUSED
@@ -179,13 +214,13 @@ class RequestContext:
 
     def record(self, finished: float) -> RequestRecord:
         """What remains of it once it is over."""
-        request, route, grant, answer = self.request, self.route, self.grant, self.answer
+        request, route, grant, response = self.request, self.route, self.grant, self.response
         path = request.uri.partition(b"?")[0]
         named = sniff.model_in_path(path) if route is None else route.model
-        first, asked, lines = self.first_byte_at, self.upstream_started, request.lines
+        first, started, lines = self.first_byte_at, self.upstream_started, request.lines
         model = named or self.content.model
-        self.usage = usage = self._used(model)
-        if self.meter is not None and self.meter.error:  # whoever left after that, it was no answer
+        self.usage = usage = self._measured_usage(model)
+        if self.meter is not None and self.meter.error:  # whoever left after that, it was no response
             self.outcome, self.error = "failed", self.meter.error
         return RequestRecord(
             request_id=self.request_id,
@@ -204,9 +239,9 @@ class RequestContext:
             bytes_in=request.upload.count,
             bytes_out=self.relay.count if self.relay else 0,
             first_byte=None if first is None else round(first - self.arrived_at, 6),
-            upstream_time=None if first is None or asked is None else round(first - asked, 6),
-            upstream_status=answer.code if answer else None,
-            cache=self.cache if self.asking is None else self.asking.status,
+            upstream_time=None if first is None or started is None else round(first - started, 6),
+            upstream_status=response.code if response else None,
+            cache=self.cache if self.lookup is None else self.lookup.status,
             error=self.error,
             client=self.client,
             user_agent=_text(lines.value(b"user-agent")),

@@ -70,8 +70,8 @@ class DeferredResults:
 
     def _announced(self, context: RequestContext, result_id: str) -> None:
         """Keep it before its client can hear of it: from then on nothing that ends this process makes it forgotten."""
-        if context.ledger_id:
-            self._ledger.announce(context.ledger_id, Deferral(result_id, _held(context)))
+        if context.charge is not None and context.charge.ledger_id:
+            self._ledger.announce(context.charge.ledger_id, Deferral(result_id, _held(context)))
 
     def _fetched(self, method: bytes, path: bytes) -> str:
         key = (method, path)
@@ -110,7 +110,8 @@ class DeferredResults:
             await self._ledger.rename(found, outcome.elsewhere)
         elif outcome.usage is not None:
             context.result_usage = outcome.usage
-            given = await self._ledger.collect(found, context.ledger_id, context.record(finished))
+            ledger_id = "" if context.charge is None else context.charge.ledger_id
+            given = await self._ledger.collect(found, ledger_id, context.record(finished))
             if given is not None:
                 context.result_recorded = True
                 ends = {held.key: held.ends for each in found for held in each.held}
@@ -123,5 +124,5 @@ def deferral(context: RequestContext) -> Deferral | None:
 
 
 def _held(context: RequestContext) -> tuple[Held, ...]:
-    reservation = context.reservation
+    reservation = None if context.charge is None else context.charge.reservation
     return () if reservation is None else tuple(Held(*each) for each in reservation.budgets)

@@ -14,31 +14,29 @@ from llmproxy.http import cors, params, sniff, target
 from llmproxy.http.endpoints import Endpoints
 from llmproxy.http.forwarded import networks, within
 from llmproxy.http.request_reader import RequestContent
-from llmproxy.interfaces import IAuditLogger, IProjectStore
+from llmproxy.interfaces import IAuditLogger, IProviderKeys
 from llmproxy.metering.dialects.operation import Operation, is_storage
 from llmproxy.model import AuditEntry, Grant
 
 
 class Policy:
-    """Refuses what a grant or an API does not allow.
-
-    @ivar enforce: Whether a project that is not active is refused.
-    """
+    """Refuses what a grant or an API does not allow."""
 
     def __init__(
-        self, projects: IProjectStore, audit: IAuditLogger, now: Callable[[], float], *, enforce: bool = True
+        self, projects: IProviderKeys, audit: IAuditLogger, now: Callable[[], float], *, enforce: bool = True
     ) -> None:
+        """
+        @param enforce: Whether a project that is not active is refused.
+        """
         self._projects = projects
         self._audit = audit
         self._now = now
         self._enforce = enforce
 
-    def knows_active(self, grant: Grant) -> bool:
-        """Whether the project is known to be active, or need not be; otherwise L{guard} is to be asked."""
-        return grant.project_active is True or not self._enforce
-
-    def check(self, grant: Grant, route: Route, lines: Sequence[bytes], client: str) -> None:
-        """Everything that can be decided on the head alone."""
+    async def check(self, grant: Grant, route: Route, lines: Sequence[bytes], client: str, request_id: str) -> None:
+        """Everything that can be decided on the head alone. The usual request waits for nothing."""
+        if self._enforce and grant.project_active is not True:
+            await self._check_project(grant, client, request_id)
         if grant.apis and route.api_name not in grant.apis:
             raise errors.ApiNotAllowed
         if grant.endpoints and not _compiled(grant.endpoints).match(target.parse(route.path).segments):
@@ -81,7 +79,7 @@ class Policy:
         if not all(_among(model, grant.models) for model in models if model):
             raise errors.ModelNotAllowed
 
-    async def guard(self, grant: Grant, client: str, request_id: str) -> None:
+    async def _check_project(self, grant: Grant, client: str, request_id: str) -> None:
         """The project guard: 403 if inactive, 503 if that cannot be known, and an audit entry on both."""
         refusal: errors.ProxyError
         active = grant.project_active
@@ -101,7 +99,7 @@ class Policy:
         await self._write(refusal, grant.project_id, grant.token_id, client, request_id)
         raise refusal
 
-    async def revoked(self, refusal: errors.TokenInactive, client: str, request_id: str) -> None:
+    async def audit_revoked(self, refusal: errors.TokenInactive, client: str, request_id: str) -> None:
         """An audit entry for a request with a token that was revoked, where it is known whose that was."""
         if refusal.token_id:
             await self._write(refusal, refusal.project_id, refusal.token_id, client, request_id)

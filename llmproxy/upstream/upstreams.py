@@ -16,7 +16,7 @@ from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Route
 from llmproxy.http import credentials
 from llmproxy.http.origin import split_base_url
-from llmproxy.interfaces import IProjectStore
+from llmproxy.interfaces import IProviderKeys
 from llmproxy.upstream.breaker import Breaker
 from llmproxy.wire.client.transport import Answer, Caller
 from llmproxy.wire.deadline import Deadline
@@ -43,7 +43,7 @@ class ProviderKeys:
 
     def __init__(
         self,
-        store: IProjectStore,
+        store: IProviderKeys,
         clock: IReactorTime,
         *,
         ttl: float,

@@ -8,7 +8,8 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from llmproxy.errors import MethodNotAllowed
-from llmproxy.web.respond import NO_STORE, NOSNIFF, BufferedResponse, identify, json_response, run
+from llmproxy.proxy.own_response import NOSNIFF, BufferedResponse
+from llmproxy.web.respond import NO_STORE, identify, json_response, run
 
 Readiness = Callable[[], Awaitable[dict[str, str]]]
 Render = Callable[[str], tuple[str, bytes]]

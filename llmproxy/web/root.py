@@ -8,7 +8,8 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from llmproxy.errors import NotFound
-from llmproxy.web.respond import identify, refuse
+from llmproxy.proxy.own_response import refuse
+from llmproxy.web.respond import identify
 
 OPS = frozenset(
     [

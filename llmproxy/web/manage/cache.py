@@ -8,9 +8,10 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationInfo, field_
 
 from llmproxy.caching import Chosen, Contents
 from llmproxy.errors import NotFound
+from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Body, Id, known_apis, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, Operation
-from llmproxy.web.respond import BufferedResponse, json_response
+from llmproxy.web.respond import json_response
 
 Target = Annotated[str, StringConstraints(pattern=r"^/[\x21-\x7e]{0,8191}$")]
 

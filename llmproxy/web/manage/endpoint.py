@@ -32,10 +32,11 @@ from llmproxy.ledger.sql import Question, Report, Rows
 from llmproxy.limits.limiter import Standing
 from llmproxy.model import Allowance, AuditEntry
 from llmproxy.observability.metrics import ProxyMetrics
+from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.auth import InvalidManagementToken, ManagementAuth
 from llmproxy.web.manage.bodies import MAX_BODY, Body, BodyContext
 from llmproxy.web.manage.paging import ID
-from llmproxy.web.respond import BufferedResponse, StreamedResponse, identify, run
+from llmproxy.web.respond import StreamedResponse, identify, run
 
 CHANGE_SECONDS = 20.0  # for which a change waits for those before it
 

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
+from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.endpoint import Call, Endpoint, ManagementContext, Operation
 from llmproxy.web.manage.paging import DEFAULT_PAGE_SIZE, ID, MAX_PAGE_SIZE
-from llmproxy.web.respond import BufferedResponse, json_response
+from llmproxy.web.respond import json_response
 
 REFS = "#/components/schemas/{model}"
 

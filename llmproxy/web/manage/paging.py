@@ -12,7 +12,8 @@ from twisted.internet.task import deferLater
 
 from llmproxy.errors import Invalid
 from llmproxy.model import Page, PageRequest
-from llmproxy.web.respond import BufferedResponse, json_response
+from llmproxy.proxy.own_response import BufferedResponse
+from llmproxy.web.respond import json_response
 
 T = TypeVar("T")
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import ClassVar
 
 from llmproxy.model import Project
+from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import ProjectChange, ProjectCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, Operation
 from llmproxy.web.manage.paging import PAGE_PARAMETERS, list_response, page, query
 from llmproxy.web.manage.views import ProjectList, ProjectView, Revoked, project_json
-from llmproxy.web.respond import BufferedResponse, json_response
+from llmproxy.web.respond import json_response
 
 
 class ProjectCollection(Endpoint):

@@ -10,11 +10,12 @@ from typing import ClassVar
 from llmproxy.errors import Conflict, Invalid
 from llmproxy.http.endpoints import overlap
 from llmproxy.model import Token
+from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Limits, TokenChange, TokenCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, Operation
 from llmproxy.web.manage.paging import PAGE_PARAMETERS, list_response, page, project, query
 from llmproxy.web.manage.views import TokenIssued, TokenList, TokenView, token_json
-from llmproxy.web.respond import BufferedResponse, json_response
+from llmproxy.web.respond import json_response
 
 EXPIRY_FIELDS = frozenset({"expires_in", "duration_minutes", "expires_at"})
 

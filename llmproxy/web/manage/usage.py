@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 
 from llmproxy.errors import Invalid
 from llmproxy.ledger.sql import GROUPS, SUMS, Question, Rows
+from llmproxy.proxy.own_response import NOSNIFF, BufferedResponse
 from llmproxy.web.manage.endpoint import Call, Endpoint, Operation, UsageReports
 from llmproxy.web.manage.paging import PAGE_PARAMETERS, page, project, query
 from llmproxy.web.manage.views import UsageReport
-from llmproxy.web.respond import NO_STORE, NOSNIFF, BufferedResponse, StreamedResponse, json_response
+from llmproxy.web.respond import NO_STORE, StreamedResponse, json_response
 
 REPORT_PARAMETERS = ("group_by", "from", "to", "format", *PAGE_PARAMETERS)
 COLUMN_NAMES = {"project": "project_id", "token": "token_id"}  # of a group's column; all others have the group's own

@@ -16,7 +16,7 @@ from llmproxy.auth.caching_validator import CachedTokenValidator
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.errors import QuotaExceeded, StoreUnavailable, TokenExpired, TokenInactive, TokenNotFound
-from llmproxy.interfaces import ITokenStore, ITokenValidator
+from llmproxy.interfaces import IImmediateValidator, ITokenStore, ITokenValidator
 from llmproxy.model import Grant
 from tests.unit.store.contract import ValidatorContract
 
@@ -86,10 +86,10 @@ class JournaledTests(Case):
     def test_left_to_the_ledger(self) -> None:
         """What is remembered of a token without a limit is allowed at once and counted by nobody here."""
         self.cached = self.validator(journaled=True)
-        self.assertIsNone(self.cached.known_use(A))
+        self.assertIsNone(self.cached.use_now(A))
         self.granted()
-        self.assertEqual(self.cached.known_use(A), GRANT)
-        self.cached.give_back(A, GRANT)
+        self.assertEqual(self.cached.use_now(A), GRANT)
+        self.cached.undo_use(A, GRANT)
         self.successResultOf(self.cached.flush())
         self.assertEqual(self.oracle.asked, ["a"])
 
@@ -101,22 +101,22 @@ class JournaledTests(Case):
         self.oracle.answer = lambda: succeed(Grant("p", "t", True, max_requests=5))
         self.cached.forget_project("")
         self.granted()
-        self.assertIsNone(self.cached.known_use(A))
+        self.assertIsNone(self.cached.use_now(A))
 
 
 class RememberingTests(Case):
     def test_provides_the_validator(self) -> None:
-        verifyObject(ITokenValidator, self.cached)
+        verifyObject(IImmediateValidator, self.cached)
 
     def test_once(self) -> None:
-        self.assertIsNone(self.cached.known(A))
-        self.assertEqual([self.granted(), self.granted(), self.cached.known(A)], [GRANT] * 3)
+        self.assertIsNone(self.cached.grant_now(A))
+        self.assertEqual([self.granted(), self.granted(), self.cached.grant_now(A)], [GRANT] * 3)
         self.assertEqual(self.oracle.asked, ["a"])
 
     def test_for_a_while(self) -> None:
         self.granted()
         self.clock.advance(5)
-        self.assertIsNone(self.cached.known(A))
+        self.assertIsNone(self.cached.grant_now(A))
         self.granted()
         self.assertEqual(self.oracle.asked, ["a", "a"])
 
@@ -125,7 +125,7 @@ class RememberingTests(Case):
             self.cached = self.validator(**more)
             self.oracle.asked.clear()
             self.granted()
-            self.assertIsNone(self.cached.known(A))
+            self.assertIsNone(self.cached.grant_now(A))
             self.granted()
             self.assertEqual(len(self.oracle.asked), 2)
 
@@ -152,10 +152,10 @@ class RememberingTests(Case):
         self.granted()
         self.wall.advance(2.9)
         self.granted()
-        self.assertTrue(self.cached.known_use(A))
+        self.assertTrue(self.cached.use_now(A))
         self.wall.advance(0.1)
-        self.assertIsNone(self.cached.known(A))
-        self.assertIsNone(self.cached.known_use(A))
+        self.assertIsNone(self.cached.grant_now(A))
+        self.assertIsNone(self.cached.use_now(A))
         self.refused(TokenExpired)
         self.refused_use(TokenExpired)
         self.assertEqual(self.oracle.asked, ["a"])
@@ -267,9 +267,9 @@ class ForgettingTests(Case):
     def test_a_changed_project(self) -> None:
         self.granted()
         self.cached.forget_project("other")
-        self.assertTrue(self.cached.known(A))
+        self.assertTrue(self.cached.grant_now(A))
         self.cached.forget_project("p")
-        self.assertIsNone(self.cached.known(A))
+        self.assertIsNone(self.cached.grant_now(A))
 
     def test_refusals_go_too(self) -> None:
         """A token that an operator just activated works at once."""
@@ -290,7 +290,7 @@ class ForgettingTests(Case):
         new = self.cached.validate_token("a")
         before.callback(GRANT)
         self.assertEqual(self.successResultOf(old), GRANT)
-        self.assertIsNone(self.cached.known(A))
+        self.assertIsNone(self.cached.grant_now(A))
         self.assertNoResult(new)
         after.errback(TokenInactive())
         self.failureResultOf(new, TokenInactive)
@@ -300,7 +300,7 @@ class ForgettingTests(Case):
         """Where it is not known what has changed, nothing that is remembered counts any more."""
         self.granted()
         self.cached.forget_project("")
-        self.assertIsNone(self.cached.known(A))
+        self.assertIsNone(self.cached.grant_now(A))
         self.granted()
         self.assertEqual(self.oracle.asked, ["a", "a"])
 
@@ -315,7 +315,7 @@ class ForgettingTests(Case):
             answer(counted)
             using.addErrback(lambda failure: failure.trap(QuotaExceeded))
             self.successResultOf(using)
-            self.assertIsNone(self.cached.known(A))
+            self.assertIsNone(self.cached.grant_now(A))
             self.oracle.answer = lambda: succeed(Grant("p", "t", True, max_requests=1))
             self.used()
 
@@ -324,14 +324,14 @@ class CountingTests(Case):
     def test_answers_from_the_cache(self) -> None:
         """They are counted by themselves, and for no limit."""
         for token in ("t", "t", ""):
-            self.cached.hit(token)
+            self.cached.count_cache_hit(token)
         self.successResultOf(self.cached.flush())
         self.assertEqual((self.counts.hits, self.counts.taken), ({"t": 2}, []))
 
     def test_without_a_limit(self) -> None:
         """Uses are counted here and told in a batch: no request waits for a write."""
         self.used()
-        self.assertEqual(self.cached.known_use(A), GRANT)
+        self.assertEqual(self.cached.use_now(A), GRANT)
         self.used()
         self.assertEqual(self.oracle.asked, ["a"])
         self.successResultOf(self.cached.flush())
@@ -339,7 +339,7 @@ class CountingTests(Case):
 
     def test_looking_is_not_using(self) -> None:
         self.granted()
-        self.cached.known(A)
+        self.cached.grant_now(A)
         self.successResultOf(self.cached.flush())
         self.assertEqual(self.counts.taken, [])
 
@@ -347,7 +347,7 @@ class CountingTests(Case):
         """Every use is one statement of the store's, which alone can keep the limit."""
         self.oracle.answer = lambda: succeed(Grant("p", "t", True, max_requests=9))
         self.used()
-        self.assertIsNone(self.cached.known_use(A))
+        self.assertIsNone(self.cached.use_now(A))
         self.used()
         self.assertEqual(self.oracle.asked, ["a", "+a", "+a"])
         self.clock.advance(4)
@@ -380,25 +380,25 @@ class CountingTests(Case):
         self.granted()
         self.oracle.answer = lambda: fail(TokenInactive())
         self.refused_use(TokenInactive)
-        self.assertIsNone(self.cached.known(A))
+        self.assertIsNone(self.cached.grant_now(A))
         self.refused(TokenInactive)
 
     def test_an_inactive_project(self) -> None:
         """Its requests are refused, so they are not counted."""
         self.oracle.answer = lambda: succeed(Grant("p", "t", False))
         self.assertFalse(self.used().project_active)
-        self.assertFalse(self.cached.known_use(A).project_active)
+        self.assertFalse(self.cached.use_now(A).project_active)
         self.successResultOf(self.cached.flush())
         self.assertEqual(self.counts.taken, [])
 
     def test_given_back(self) -> None:
         """A use that was none is taken off, also from what the store was told already."""
         self.granted()
-        self.cached.known_use(A)
-        self.cached.give_back(A, GRANT)
-        self.cached.known_use(A)
+        self.cached.use_now(A)
+        self.cached.undo_use(A, GRANT)
+        self.cached.use_now(A)
         self.successResultOf(self.cached.flush())
-        self.cached.give_back(A, GRANT)
+        self.cached.undo_use(A, GRANT)
         self.successResultOf(self.cached.flush())
         self.assertEqual(self.counts.taken, [{"t": 1}, {"t": -1}])
 
@@ -406,7 +406,7 @@ class CountingTests(Case):
         """The store is asked again at once, not when the refusal would have been forgotten."""
         self.oracle.answer = lambda: fail(QuotaExceeded())
         self.refused_use(QuotaExceeded)
-        self.cached.give_back(A, Grant("p", "t", True, max_requests=1))
+        self.cached.undo_use(A, Grant("p", "t", True, max_requests=1))
         self.oracle.answer = lambda: succeed(Grant("p", "t", True, max_requests=1))
         self.used()
 
@@ -415,7 +415,7 @@ class CountingTests(Case):
         self.cached = self.validator()
         self.used()
         self.used()
-        self.assertIsNone(self.cached.known_use(A))
+        self.assertIsNone(self.cached.use_now(A))
         self.assertEqual(self.oracle.asked, ["a", "+a", "+a"])
         self.cached = self.validator(uses=self.counts)
         self.oracle.answer = lambda: succeed("team")
@@ -537,7 +537,7 @@ class Blocked(Case):
         for kind, name in (("token", "t"), ("tokens of project", "p")):
             self.granted()
             self.cached.block(kind, name)
-            self.assertIsNone(self.cached.known(A))
+            self.assertIsNone(self.cached.grant_now(A))
             error = self.refused(TokenInactive).value
             self.assertEqual((error.token_id, error.project_id), ("t", "p"))
             self.refused_use(TokenInactive)
@@ -566,4 +566,4 @@ class Blocked(Case):
         self.granted()
         self.cached.block("token", "another")
         self.cached.block("project", "another")
-        self.assertEqual(self.cached.known(A), GRANT)
+        self.assertEqual(self.cached.grant_now(A), GRANT)

@@ -38,13 +38,7 @@ class PolicyCase(SynchronousTestCase):
     def check(
         self, grant: Grant, at: Route | None = None, lines: list[bytes] | None = None, client: str = "192.0.2.1"
     ) -> Deferred[None]:
-        return Deferred.fromCoroutine(self.checked(grant, at or route(), lines or [], client))
-
-    async def checked(self, grant: Grant, at: Route, lines: list[bytes], client: str) -> None:
-        """As the journey does it."""
-        if not self.policy.knows_active(grant):
-            await self.policy.guard(grant, client, "request-1")
-        self.policy.check(grant, at, lines, client)
+        return Deferred.fromCoroutine(self.policy.check(grant, at or route(), lines or [], client, "request-1"))
 
     def allowed(self, *asked: Any, **more: Any) -> None:
         self.assertIsNone(self.successResultOf(self.check(*asked, **more)))
@@ -223,7 +217,7 @@ class Bodies(PolicyCase):
 
 class RevokedTokens(PolicyCase):
     def revoked(self, error: errors.TokenInactive) -> None:
-        self.successResultOf(Deferred.fromCoroutine(self.policy.revoked(error, "192.0.2.1", "request-1")))
+        self.successResultOf(Deferred.fromCoroutine(self.policy.audit_revoked(error, "192.0.2.1", "request-1")))
 
     def test_written_down(self) -> None:
         """Who still uses a token that was revoked can be seen."""

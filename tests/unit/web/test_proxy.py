@@ -9,11 +9,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy import errors
-from llmproxy.config.model import Api, Settings
+from llmproxy.config.model import Api, Server, Settings
 from llmproxy.config.routes import Routes
 from llmproxy.model import Grant, RequestRecord
 from llmproxy.observability.metrics import Metrics
+from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import RequestContext
+from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.web.proxy import ProxyResource
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.server.site import Site
@@ -33,10 +35,22 @@ ROUTES = Routes(
 )
 
 
-class Pipeline:
-    """Goes the way that the test tells."""
+class ScriptedPipeline(Pipeline):
+    """Goes the way that the test tells, and ends as any."""
 
-    def __init__(self) -> None:
+    def __init__(self, accounting: Accounting, clock: Clock) -> None:
+        unused: Any = None
+        super().__init__(
+            routes=ROUTES,
+            authenticator=unused,
+            policy=unused,
+            cache=None,
+            accounting=accounting,
+            provider_keys=unused,
+            upstreams=unused,
+            server=Server(),
+            clock=clock,
+        )
         self.way: Callable[[RequestContext], Awaitable[object]] = self.answer
         self.contexts: list[RequestContext] = []
 
@@ -55,15 +69,22 @@ class ProxyCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(100)
-        self.pipeline = Pipeline()
         self.metrics = Metrics()
         self.records: list[RequestRecord] = []
         self.again: list[RequestRecord] = []
-        self.proxy = ProxyResource(
-            self.pipeline,  # type: ignore[arg-type]
-            ROUTES,
-            self.metrics,
+        unused: Any = None
+        accounting = Accounting(
+            limiter=unused,
+            in_flight=unused,
+            meters=unused,
+            operations=unused,
+            metrics=self.metrics,
             observers=[self.records.append, self.again.append],
+            clock=self.clock,
+        )
+        self.pipeline = ScriptedPipeline(accounting, self.clock)
+        self.proxy = ProxyResource(
+            self.pipeline,
             clock=self.clock,
             now=lambda: 1_000.0 + self.clock.seconds(),
             fresh_id=lambda: "fresh",
@@ -209,6 +230,19 @@ class Ends(ProxyCase):
             self.ask()
             record = self.record()
             self.assertEqual((record.outcome, record.error, record.bytes_out), (outcome, error, 7))
+
+    def test_a_process_that_ends(self) -> None:
+        """What it cuts is truncated, not left by its client; what a client has left before is left."""
+        for ends, outcome, error in [(True, "truncated", "shutdown"), (False, "cancelled", "")]:
+            self.setUp()
+            self.waits()
+            self.ask()
+            if ends:
+                self.pipeline.shut_down()
+            self.leave()
+            self.pipeline.shut_down()
+            record = self.record()
+            self.assertEqual((record.outcome, record.error), (outcome, error))
 
 
 class Told(ProxyCase):

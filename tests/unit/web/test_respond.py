@@ -11,7 +11,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from llmproxy.errors import ClientGone, MethodNotAllowed, ProxyError
-from llmproxy.web.respond import BufferedResponse, identify, json_response, refuse, run
+from llmproxy.proxy.own_response import BufferedResponse, refuse
+from llmproxy.web.respond import identify, json_response, run
 from tests.support.client import Conversation, Reply, Serve, ask, ours, request, stock
 
 

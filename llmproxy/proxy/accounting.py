@@ -1,0 +1,234 @@
+"""What every request is held to and charged with: limits, requests in flight, usage, ledger, metrics and observers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from llmproxy.ledger.records import Deferral
+from llmproxy.limits.in_flight import Shares
+from llmproxy.limits.limiter import Asked, Quota, Reservation
+from llmproxy.metering.catalog import Meters, Operations
+from llmproxy.metering.estimating import tokens
+from llmproxy.metering.meter import Meter
+from llmproxy.model import RequestRecord
+from llmproxy.proxy.context import Charge, RequestContext
+from llmproxy.proxy.deferred_results import DeferredResults, deferral
+from llmproxy.wire.buffers import Buffers
+from llmproxy.wire.client.response import Answer
+from llmproxy.wire.write_coalescing import Turn
+
+Observer = Callable[[RequestRecord], object]
+
+# Outcome and error code of the record, by how the relay of a response's body has ended.
+_ENDS = {
+    "complete": ("complete", ""),
+    "cancelled": ("cancelled", ""),
+    "truncated": ("truncated", "upstream_truncated"),
+    "silent": ("truncated", "upstream_timeout"),
+    "late": ("truncated", "upstream_timeout"),
+    "stalled": ("cancelled", "client_stalled"),
+}
+
+
+class RequestMetrics(Protocol):
+    """Counts requests: how many are under way, and how they ended."""
+
+    def started(self) -> None: ...
+    def ended(self) -> None: ...
+    def observe(self, record: RequestRecord) -> None: ...
+
+
+class RequestLedger(Protocol):
+    """The ledger: is told before a request leaves for its provider, and when it is over."""
+
+    def reserve(
+        self,
+        at: float,
+        request_id: str,
+        project_id: str,
+        token_id: str,
+        api: str,
+        endpoint: str,
+        model: str,
+        bytes_in: int,
+        given: int,
+        uses: int,
+    ) -> str:
+        """Open a line, and return its id."""
+
+    def settle(self, ledger_id: str, record: RequestRecord, sent: bool, deferral: Deferral | None) -> None:
+        """Close it.
+
+        @param ledger_id: C{""} for a request that never left.
+        """
+
+
+class Accounting:
+    """Accounts for each request from its first byte to its last record.
+
+    @ivar shutting_down: Whether what is cut from now on is cut by this process, because it ends.
+    """
+
+    def __init__(
+        self,
+        *,
+        limiter: Quota,
+        in_flight: Shares,
+        meters: Meters,
+        operations: Operations,
+        metrics: RequestMetrics,
+        observers: Sequence[Observer],
+        clock: IReactorTime,
+        ledger: RequestLedger | None = None,
+        results: DeferredResults | None = None,
+        buffers: Buffers | None = None,
+        turn: Turn | None = None,
+    ) -> None:
+        """
+        @param observers: Told of every request once, when it is over; they must not raise.
+        @param ledger: Told of every request of a known token.
+        @param results: Settles what is reported later than the response, where there is a ledger to keep it.
+        @param buffers: Counts what is kept of responses until they are measured, and says when that is too much.
+        @param turn: Where, under load, what is to be told of a request waits for the end of the reactor's turn.
+        """
+        self.shutting_down = False
+        self._limiter = limiter
+        self._in_flight = in_flight
+        self._ledger = ledger
+        self._results = results
+        self._buffers = buffers
+        self._clock = clock
+        self._meters = meters
+        self._operations = operations
+        self._metrics = metrics
+        self._observers = observers
+        self._turn = turn
+
+    def begin(self) -> None:
+        """A request has come, or the proxy makes one of its own; L{finish} must follow."""
+        self._metrics.started()
+
+    def check_buffers(self) -> None:
+        """L{errors.BuffersFull} where too much is held for a further request."""
+        if self._buffers is not None:
+            self._buffers.check()
+
+    def classify(self, context: RequestContext) -> None:
+        """Tell the context what its request does, how its response is measured, and which limits hold for it."""
+        route, grant, method = context.route, context.grant, context.request.method
+        assert route is not None and grant is not None
+        context.dialect = self._meters.dialect(method, route.api_name, route.path)
+        context.operation = self._operations.operation(method, route.api_name, route.path)
+        context.limits = self._limiter.plan(grant, route)
+
+    async def open(self, context: RequestContext) -> Charge:
+        """Hold what the call to the provider may use at most; L{Quota.reserve} has the errors.
+
+        The usual request waits for nothing.
+        """
+        context.charge = charge = Charge()
+        if context.limits is not None:
+            assert context.route is not None
+            method, content = context.request.method, context.content
+            size = Asked(method, context.route.model or content.model, content, context.body_bytes)
+            reserved = self._limiter.reserve(context.limits, context.route, size)
+            charge.reservation = reserved if isinstance(reserved, Reservation) else await reserved
+            context.request.booked_first = True
+        return charge
+
+    async def admit(self, context: RequestContext) -> None:
+        """Nothing but the provider stands in the way: take one of its project's slots, count one use of the token, and
+        open a line in the ledger, which is kept whatever becomes of this process.
+
+        L{errors.TooManyOpen} where the project has no slot left, L{errors.QuotaExceeded} where the token has no use.
+        """
+        route, session, charge = context.route, context.session, context.charge
+        assert route is not None and session is not None and charge is not None
+        charge.slot = self._in_flight.enter(route.api_name, session.grant.project_id)
+        uses = await session.count_use()
+        if self._ledger is not None:
+            dialect, size = context.dialect, context.body_bytes
+            charge.ledger_id = self._ledger.reserve(
+                context.started_at,
+                context.request_id,
+                session.grant.project_id,
+                session.grant.token_id,
+                route.api_name,
+                route.endpoint,
+                route.model or context.content.model,
+                size,
+                tokens(size) if dialect is not None and dialect.takes else 0,
+                uses,
+            )
+
+    def nothing_sent(self, context: RequestContext) -> None:
+        """The call has failed before anything left: it is no use of the token, and takes nothing of limits."""
+        assert context.session is not None
+        context.request_sent = False
+        context.session.undo_use()
+
+    def watch(self, context: RequestContext, response: Answer) -> None:
+        """A response has begun: read in it what it used. To be called before its body is taken."""
+        if response.code >= 300:
+            return
+        if context.dialect is not None:
+            context.meter = meter = Meter(context.dialect, response.lines, self._buffers)
+            if not context.usage_injected:
+                response.watch(meter.feed)
+        if self._results is not None:
+            assert context.route is not None
+            self._results.watch(context, context.route, response)
+
+    async def finish(self, context: RequestContext) -> None:
+        """A request is over, however it ended: settle it, and report it to everybody. Never raises."""
+        if self._results is not None and context.result_collection is not None:
+            await self._results.collect(context, self._clock.seconds())
+        self._conclude(context)
+        self._metrics.ended()
+        charge = context.charge
+        if charge is not None and charge.slot is not None:
+            charge.slot.leave()
+        close = partial(self._close, context, self._clock.seconds())
+        # What is reserved is given back at once; all else may wait a moment, and is cheaper together.
+        reserved = charge is not None and charge.reservation is not None
+        if reserved or self._turn is None or not self._turn.wait(close):
+            close()
+
+    def _conclude(self, context: RequestContext) -> None:
+        """Outcome and error as they are recorded."""
+        if context.relay is not None and context.outcome in _ENDS:
+            context.outcome, error = _ENDS[context.outcome]
+            context.error = context.error or error
+        if self.shutting_down and (context.outcome, context.error, context.client_left) == ("cancelled", "", False):
+            context.outcome, context.error = "truncated", "shutdown"
+
+    def _close(self, context: RequestContext, finished: float) -> None:
+        record = context.record(finished)
+        charge = context.charge
+        if charge is not None and charge.reservation is not None:
+            _settle(charge.reservation, context, record)
+        if self._ledger is not None and context.grant is not None and not context.result_recorded:
+            ledger_id = "" if charge is None else charge.ledger_id
+            self._ledger.settle(ledger_id, record, context.request_sent, deferral(context))
+        self._metrics.observe(record)
+        for observe in self._observers:
+            observe(record)
+
+
+def _settle(reservation: Reservation, context: RequestContext, record: RequestRecord) -> None:
+    """What was reserved is over: given back where nothing was sent, else charged with what the record says."""
+    if not context.request_sent:
+        reservation.give_back()
+    elif context.announced_id:
+        reservation.keep(recorded=True)  # until its result is fetched
+    elif context.result_usage is not None:
+        reservation.settle(0, 0.0)  # which was reserved when it was asked for
+    elif context.dialect is None and record.status < 400:
+        reservation.keep()  # nobody has measured it
+    else:
+        unused = record.basis == "none"
+        reservation.settle(record.input_tokens + record.output_tokens, 0.0 if unused else record.cost_usd)

@@ -1,0 +1,114 @@
+"""What is sent as a request's body: as it arrives, or read whole where something must be known of it first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.iweb import UNKNOWN_LENGTH
+
+from llmproxy import errors
+from llmproxy.caching import Asking
+from llmproxy.config.model import Api
+from llmproxy.http import fields
+from llmproxy.http.request_reader import RequestReader
+from llmproxy.metering import injection
+from llmproxy.metering.dialects.registry import REQUEST_MEMBERS
+from llmproxy.metering.worst import UNKNOWN_MEMBERS
+from llmproxy.proxy.context import MAX_SMALL_BODY_BYTES, RequestContext
+from llmproxy.proxy.policy import Policy
+from llmproxy.proxy.reading import BodyReading
+from llmproxy.wire.client.transport import BytesBody
+from llmproxy.wire.server.request_body import Upload
+
+MAX_BUFFERED_BODY_BYTES = 4 * 1024 * 1024  # of a body that is read whole for the cache, or to be changed
+
+
+class WantedMembers:
+    """Whether somebody wants to know a member of a request, by its name: spelled in any case, since servers may not
+    mind that either.
+    """
+
+    def __init__(self, params: Iterable[str]) -> None:
+        self._names = frozenset(name.casefold() for name in (*params, *UNKNOWN_MEMBERS, *REQUEST_MEMBERS))
+
+    def __call__(self, name: str) -> bool:
+        return name.casefold() in self._names
+
+
+class RequestBodies:
+    """Decides for each request whether its body is read before it is sent, and checks it then.
+
+    A policy and the injection of usage must see the whole body; limits and the cache would like to see it too, but can
+    do without one that is too long to be read.
+    """
+
+    def __init__(self, apis: Mapping[str, Api], policy: Policy, max_bytes: int, clock: IReactorTime) -> None:
+        """
+        @param max_bytes: A longer body is refused.
+        """
+        self._policy = policy
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._wanted = {name: WantedMembers(api.param_whitelist) for name, api in apis.items()}
+
+    async def prepare(self, context: RequestContext, lookup: Asking | None) -> None:
+        """Set the context's body: the upload itself, what was read of it, or C{None} where there is none.
+
+        @param lookup: How the request could deal with the cache.
+        """
+        upload, route, grant, limits = context.request.upload, context.route, context.grant, context.limits
+        assert route is not None and grant is not None
+        if upload.length is not UNKNOWN_LENGTH and upload.length > self._max_bytes:
+            raise errors.RequestTooLarge(
+                f"The request body is larger than the {self._max_bytes} bytes that this proxy accepts."
+            )
+        policed = self._policy.needs_body(grant, route, context.operation)
+        measured = limits is not None and limits.counts_tokens and not context.operation.free
+        injects = route.api.metering.include_usage == "inject" and route.path.endswith(b"/chat/completions")
+        self._observe(context, upload, strictly=measured or policed)
+        received = upload.received
+        if received is None and (measured or policed):
+            received = await upload.whole(self._max_bytes)
+        elif received is None and (injects or _wanted_by_cache(upload, lookup)):
+            received = await upload.whole(min(self._max_bytes, MAX_BUFFERED_BODY_BYTES))
+        if context.reading is not None and (measured or policed or injects):
+            await context.reading.whole()
+        if policed:
+            self._policy.check_body(grant, route, context.operation, context.content)
+        if injects and received is not None:
+            changed = injection.asking(received, context.content)
+            received, context.usage_injected = changed or received, changed is not None
+        if received is None:
+            context.body = upload
+        elif received or fields.has_body(context.request.lines):
+            context.body = BytesBody(received)
+
+    def _observe(self, context: RequestContext, upload: Upload, *, strictly: bool) -> None:
+        """Have the body read for what is to be known of it: at once, or while it arrives."""
+        assert context.route is not None
+        received, wanted = upload.received, self._wanted[context.route.api_name]
+        if received is not None and len(received) <= MAX_SMALL_BODY_BYTES:
+            context.observe_small_body(received, wanted, strictly=strictly)
+        elif not upload.done or received:
+            reader = RequestReader(context.request.lines, wanted, self._clock.seconds)
+            context.reading = reading = BodyReading(reader, self._clock, upload.go_on)
+            if received is not None:
+                reading.feed(received)
+            else:
+                upload.taps.append(reading.feed)
+                upload.wait_for(lambda: reading.behind)
+
+
+def has_cacheable_body(context: RequestContext) -> bool:
+    """Whether the cache can tell by the body whether it has the response; the client's own, and known as a whole."""
+    body = context.body
+    if body is context.request.upload or context.usage_injected:
+        return False
+    return body is None or body.length <= MAX_BUFFERED_BODY_BYTES
+
+
+def _wanted_by_cache(upload: Upload, lookup: Asking | None) -> bool:
+    """Whether the cache would like to have the body before it is sent on."""
+    fits = upload.length is not UNKNOWN_LENGTH and int(upload.length) <= MAX_BUFFERED_BODY_BYTES
+    return fits and lookup is not None and lookup.needs_body

@@ -1,0 +1,126 @@
+"""Sends the client its response: the provider's own, or one from the cache, with the fields that this proxy adds."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from twisted.internet.interfaces import IReactorTime
+
+from llmproxy import errors
+from llmproxy.caching import Given, Reader
+from llmproxy.config.model import Server
+from llmproxy.config.routes import Route
+from llmproxy.http import cors, fields, refusals, sniff
+from llmproxy.http.masking import Both, Rewriting, shield
+from llmproxy.limits import headers as limit_headers
+from llmproxy.metering import injection
+from llmproxy.proxy.context import RequestContext
+from llmproxy.wire.client.transport import Answer
+from llmproxy.wire.relay import Relay
+
+CLIENT_STALL_TIMEOUT = 600.0  # seconds after which a client that takes nothing is cut, on a site that is not ours
+
+# What the debugging fields say of a request that has nothing to do with the cache.
+_CACHE_LINES = {
+    "disabled": [b"X-Cache-Status: disabled", b"X-Cache-Debug: no cache", b"Cache-Status: llmproxy; fwd=bypass"],
+    "bypass": [b"X-Cache-Status: bypass", b"X-Cache-Debug: bypass", b"Cache-Status: llmproxy; fwd=bypass"],
+}
+
+
+class ResponseWriter:
+    """Begins the client's response, and carries its body until that has ended, one way or the other."""
+
+    def __init__(self, server: Server, clock: IReactorTime) -> None:
+        self._debug_headers = server.debug_headers
+        self._clock = clock
+
+    def send_cached(self, context: RequestContext, cached: Given) -> None:
+        """Write all of a response that the cache has at once."""
+        context.relay = cached
+        context.status, context.stream, context.outcome = cached.code, cached.entry.stream, "complete"
+        lines = self._add_own_headers(context, cached.lines)
+        context.request.respond(cached.code, cached.phrase, lines, cached.length, cached.body)
+
+    async def relay(self, context: RequestContext, response: Answer | Reader | Given, key: bytes | None) -> None:
+        """Send a response as it arrives.
+
+        @param key: The provider's, to be masked in the body; C{None} where it has been.
+        """
+        request, route = context.request, context.route
+        assert route is not None
+        timeouts, expected = route.api.timeouts, context.expects_stream
+        context.stream = sniff.is_stream_answer(response.lines) or (response.code < 400 and expected)
+        total = timeouts.stream if context.stream else timeouts.request
+        lines, body_filter = _filtered(context, route, response, key)
+        context.relay = relay = Relay(
+            request,
+            self._clock,
+            idle=timeouts.idle if context.stream else 0.0,
+            stalled=0.0 if request.paced else CLIENT_STALL_TIMEOUT,
+            deadline=context.arrived_at + total if total else None,
+            flush_interval=timeouts.flush_interval,
+            drain=timeouts.drain if route.api.on_client_abort == "drain" else 0.0,
+            rewriting=body_filter,
+        )
+        context.status = response.code
+        lines = fields.incoming(lines, own_cors=bool(route.api.allowed_origins))
+        relay.carry(response, self._add_own_headers(context, lines))
+        context.outcome = relay.outcome or await relay.done
+
+    def _add_own_headers(self, context: RequestContext, lines: list[bytes]) -> list[bytes]:
+        """The fields that pass, and this proxy's own."""
+        route, charge = context.route, context.charge
+        assert route is not None
+        if route.api.allowed_origins:
+            lines += cors.answer(context.request.lines, route.api.allowed_origins)
+        if charge is not None and charge.reservation is not None:
+            lines = limit_headers.replaced(lines, charge.reservation.told, route.api.provider)
+        lines.append(b"X-Request-ID: " + context.request_id.encode())
+        if context.stream:
+            lines.append(b"X-Accel-Buffering: no")
+        if self._debug_headers:
+            lines += _CACHE_LINES[context.cache] if context.lookup is None else context.lookup.told()
+            lines += self._timing_headers(context)
+        return lines
+
+    def _timing_headers(self, context: RequestContext) -> list[bytes]:
+        arrived, authorized = context.arrived_at, context.authorized_at
+        started, first = context.upstream_started, context.first_byte_at
+        assert authorized is not None
+        if started is None or first is None:
+            spent = (self._clock.seconds() - authorized) * 1000
+            return [b"Server-Timing: auth;dur=%.1f, proxy;dur=%.1f" % ((authorized - arrived) * 1000, spent)]
+        return [
+            b"X-Upstream-Response-Time: %d" % round((first - started) * 1000),
+            b"Server-Timing: auth;dur=%.1f, queue;dur=%.1f, upstream;dur=%.1f, proxy;dur=%.1f"
+            % (
+                (authorized - arrived) * 1000,
+                (started - authorized) * 1000,
+                (first - started) * 1000,
+                (started - arrived) * 1000,
+            ),
+        ]
+
+
+def _filtered(
+    context: RequestContext, route: Route, response: Answer | Reader | Given, key: bytes | None
+) -> tuple[list[bytes], Rewriting | None]:
+    """The response's lines, and what its body must pass: without the provider's key, and without what the client did
+    not ask for.
+    """
+    lines, body_filter = response.lines, None
+    if key is not None and context.request.method != b"HEAD":
+        notice = partial(_withheld, response.code, route, context.request_id)
+        lines, body_filter = shield(response.code, lines, key, notice, stream=context.stream, whole=response.whole)
+    if context.usage_injected and response.code < 400 and context.meter is not None and isinstance(response, Answer):
+        if not context.stream:
+            response.watch(context.meter.feed)
+        else:
+            swallowing = injection.Swallowing(context.meter.feed)
+            body_filter = swallowing if body_filter is None else Both(swallowing, body_filter)
+    return lines, body_filter
+
+
+def _withheld(code: int, route: Route, request_id: str) -> bytes:
+    """What stands for an error that cannot be looked into."""
+    return refusals.render(errors.UpstreamErrorWithheld(code), refusals.flavour_of(route.api), request_id)[1]
