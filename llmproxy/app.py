@@ -246,6 +246,7 @@ def build(
     counters = plugins.find(ICountersFactory, settings.limits.backend).counters(settings, reactor, store, now)
     turn, descriptors = Turn(reactor), Descriptors(reactor)
     buffers = Buffers(settings.server.max_buffered_bytes or derived_limit())
+    buffers.keep_spare()
     books = Books(store, now, charges)
     ledger = _ledger(settings, reactor, books, now, run, redactor)
     metrics = Metrics(

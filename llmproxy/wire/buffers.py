@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 import resource
 from contextlib import suppress
+from mmap import mmap
 from pathlib import Path
+
+from twisted.logger import Logger
 
 from llmproxy.errors import BuffersFull
 
 MAX_DERIVED_BYTES = 512 * 1024 * 1024
+MIN_LIMIT_BYTES = 1024 * 1024  # below which the system's own limit does not lower it
+SPARE_BYTES = 4 * 1024 * 1024
 SHARE = 4  # the part of the memory that may be buffered where the settings do not say how much
 RETRY_AFTER_SECONDS = 1.0
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # Linux, Control Group v2, "memory.max"
+
+_log = Logger()
 
 
 class Buffers:
@@ -29,6 +36,23 @@ class Buffers:
         self.limit = limit
         self.held = 0
         self.refused = 0
+        self._spare: mmap | None = None
+
+    def keep_spare(self) -> None:
+        """Keep some address space for when the system gives no more: to say so takes memory too."""
+        self._spare = mmap(-1, SPARE_BYTES)
+
+    def starved(self) -> None:
+        """The system gave less than was thought: hold less from now on."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.close()
+        self.refused += 1
+        limit = max(self.held * 3 // 4, MIN_LIMIT_BYTES)
+        if limit >= self.limit:
+            return
+        self.limit = limit
+        _log.warn("The system gives no more memory: at most {limit} bytes are buffered from now on.", limit=self.limit)
 
     def hold(self, count: int) -> None:
         """So many bytes more, or less, are held."""

@@ -119,17 +119,8 @@ def test_the_system_gives_no_more_memory(tmp_path: Path) -> None:
         limits = resource.prlimit(pid, resource.RLIMIT_AS)  # type: ignore[attr-defined]
         resource.prlimit(pid, resource.RLIMIT_AS, (size + 64 * MIB, limits[1]))  # type: ignore[attr-defined]
         clients = [Sending(stack, opened) for _ in range(40)]
-        answers = []
-        for client in clients:
-            try:
-                answers.append(client.answer()[:2])
-            except (OSError, ValueError):
-                answers.append((0, "closed"))
-            except Exception as e:
-                answers.append((0, type(e).__name__))
-        assert {(200, None), (503, "buffers_full")} & set(answers)
-        assert not [status for status, _ in answers if status not in (0, 200, 503)]
-        assert len([status for status, _ in answers if status != 200]) > 0
+        answers = [client.answer()[:2] for client in clients]
+        assert set(answers) == {(200, None), (503, "buffers_full")}
         connection = HTTPConnection(HOST, stack.daemon.port, timeout=10)
         connection.request("GET", "/live")
         assert connection.getresponse().status == 200

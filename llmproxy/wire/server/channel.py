@@ -20,8 +20,9 @@ from twisted.web.http import datetimeToString
 from twisted.web.iweb import UNKNOWN_LENGTH
 from zope.interface import implementer
 
-from llmproxy.errors import BodyTimeout, BodyUnreadable, ClientGone, ProxyError
+from llmproxy.errors import BodyTimeout, BodyUnreadable, BuffersFull, ClientGone, ProxyError
 from llmproxy.wire import socket_state as peer
+from llmproxy.wire.buffers import RETRY_AFTER_SECONDS
 from llmproxy.wire.deadline import Deadline
 from llmproxy.wire.parser import CHUNKED, BadMessage, ChunkedBody, HeadReader, RequestHead, request_head
 from llmproxy.wire.server.error_response import refusal
@@ -109,6 +110,12 @@ class Channel(Protocol):
         self._wait(_HEAD, self.site.head_timeout)
 
     def dataReceived(self, data: bytes) -> None:
+        try:
+            self._take(data)
+        except MemoryError:
+            self._starved()
+
+    def _take(self, data: bytes) -> None:
         if self._upload is not None:
             self._body(data)
         elif not self._closing and not self._junk:
@@ -436,6 +443,18 @@ class Channel(Protocol):
             upload.failed(error)
         if request is not None and request.begun:
             request.abort()
+
+    def _starved(self) -> None:
+        """The system has no memory for what came (C{ulimit -v}): let go of it, and say so."""
+        error = BuffersFull(retry_after=RETRY_AFTER_SECONDS)
+        if self.site.buffers is not None:
+            self.site.buffers.starved()
+        if self._upload is not None:
+            self._give_up(error)
+        elif self._request is None and not self._closing:
+            self._refuse(error.status, error.code, error.message)
+        else:
+            self._junk, self._buffer, self.persistent = True, b"", False
 
     def _room(self) -> None:
         """Somebody takes the body, or takes more of it."""
