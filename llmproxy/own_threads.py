@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import resource
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from threading import Thread
 from typing import Any, ParamSpec, TypeVar
@@ -14,6 +18,19 @@ from twisted.python.threadpool import ThreadPool
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+STACK_BYTES = 1024 * 1024  # of a thread, where address space is scarce
+M_ARENA_MAX = -8  # glibc, malloc.h
+
+
+def spare_address_space() -> None:
+    """Where C{ulimit -v} bounds it, let threads take little of it: glibc maps 64 MiB for each that allocates, and 8 MiB
+    of stack, of which next to nothing is used. To be called before there are any."""
+    if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
+        return
+    threading.stack_size(STACK_BYTES)
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 class _Unjoined(Thread):

@@ -18,6 +18,7 @@ from llmproxy.config.load import SettingsError, load, misspelt
 from llmproxy.last_resort import end_within
 from llmproxy.monotonic import keep_steady
 from llmproxy.observability.log_stream import QueuedStream, patient
+from llmproxy.own_threads import spare_address_space
 from llmproxy.start_failures import check_files, sentence
 from llmproxy.store.refusals import BadAddress
 from llmproxy.twistd_options import AlreadyRunning, StartReport, check_pid_file
@@ -88,6 +89,7 @@ def makeService(options: Options) -> IService:
 
     keep_steady(reactor)  # first of all: whatever waits is to wait by it
     raise_soft_limit()
+    spare_address_space()
     try:
         settings = load(options["config"], os.environ, options.overrides())
         check_files(settings)

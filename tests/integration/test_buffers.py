@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import resource
 import socket
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -126,3 +128,23 @@ def test_the_system_gives_no_more_memory(tmp_path: Path) -> None:
         assert connection.getresponse().status == 200
         connection.close()
         eventually(lambda: stack.ask("GET", "/v1/models").status == 200)
+
+
+def test_ulimit_from_the_start(tmp_path: Path) -> None:
+    """C{ulimit -v 640 MiB}: a hundred uploads at once are answered, each, and none is reset."""
+    stack = Stack(tmp_path, more=READ_WHOLE)
+    bound = 640 * MIB
+    setting = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_AS, ({bound}, {bound})); "
+    stack.daemon._through = (sys.executable, "-c", setting + "os.execv(sys.argv[1], sys.argv[1:])")
+    stack.daemon._fresh = True
+
+    def sent(_: int) -> tuple[int, str | None]:
+        answer = stack.ask("POST", "/v1/chat/completions", BODY, {"Content-Type": "application/json"})
+        return answer.status, answer.header("X-LLMProxy-Error")
+
+    with stack, ThreadPoolExecutor(100) as clients:
+        answers = list(clients.map(sent, range(100)))
+        assert set(answers) == {(200, None), (503, "buffers_full")}
+        assert answers.count((200, None)) >= 10
+        assert stack.ask("GET", "/v1/models").status == 200
+        assert "MemoryError" not in stack.daemon.output()
