@@ -18,7 +18,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from llmproxy import plugins, sealing
-from llmproxy.aio import FairLock
 from llmproxy.auth.authenticator import Authenticator
 from llmproxy.auth.caching_validator import CachedTokenValidator
 from llmproxy.auth.change_feed import ChangeFeed
@@ -34,9 +33,10 @@ from llmproxy.config.load import read_private
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.redis import parse
 from llmproxy.config.routes import Routes
+from llmproxy.coroutines import FairLock
 from llmproxy.daemon import Daemon
 from llmproxy.errors import StoreUnavailable
-from llmproxy.http.forwarded import Network, networks, within
+from llmproxy.http.forwarded import Network, is_within, networks
 from llmproxy.interfaces import (
     IAuditLogger,
     ICacheFactory,
@@ -550,7 +550,7 @@ def _site(
 
 def _of_many(trusted: tuple[Network, ...], remote: str) -> bool:
     """Whether a peer brings the connections of many clients, so that they are not to be counted as one's."""
-    return remote in ("", "unix") or within(remote, trusted)
+    return remote in ("", "unix") or is_within(remote, trusted)
 
 
 def _sinks(settings: Settings, reactor: Any) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from llmproxy import errors
-from llmproxy.aio import deferred, within
 from llmproxy.config.model import Settings
+from llmproxy.coroutines import deferred, within
 from llmproxy.start_failures import not_listening, sentence
 from llmproxy.store.store import Store
 from llmproxy.wire.descriptors import Descriptors

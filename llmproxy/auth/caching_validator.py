@@ -15,12 +15,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from llmproxy.aio import deferred, soon, within
 from llmproxy.auth.single_flight import SingleFlight, again
 from llmproxy.auth.ttl_cache import TTLCache
 from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.auth.use_counter import UseCounter
 from llmproxy.background import Loop
+from llmproxy.coroutines import as_deferred, deferred, within
 from llmproxy.errors import (
     ProxyError,
     QuotaExceeded,
@@ -295,7 +295,7 @@ class CachedTokenValidator(Service):
 
     async def _ask(self, validate: Validate, token: str) -> Grant:
         try:
-            answer = await within(self._timeout, self._clock, soon(validate(token)), StoreUnavailable())
+            answer = await within(self._timeout, self._clock, as_deferred(validate(token)), StoreUnavailable())
         except (ProxyError, CancelledError):
             raise
         except Exception as e:

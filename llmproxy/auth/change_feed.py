@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from llmproxy.aio import deferred, within
 from llmproxy.background import Loop, Task
+from llmproxy.coroutines import deferred, within
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.model import Changes
 from llmproxy.redis import Redis, RedisUnavailable

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from llmproxy.aio import FairLock, deferred, soon, within
+from llmproxy.coroutines import FairLock, as_deferred, deferred, within
 from llmproxy.errors import StoreUnavailable
 
 TURN_SECONDS = 30.0  # for which a flush waits for the one before it
@@ -85,7 +85,7 @@ class UseCounter:
 
     async def _taken(self, batch: dict[str, tuple[int, float]]) -> bool:
         try:
-            await within(self._timeout, self._clock, soon(self._take(batch)), StoreUnavailable())
+            await within(self._timeout, self._clock, as_deferred(self._take(batch)), StoreUnavailable())
         except Exception as e:
             for token_id, (more, at) in batch.items():
                 if more > 0:  # what was to be taken back may have been: not twice, so that no limit is exceeded

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from zope.interface import implementer
 
-from llmproxy.http.masking import KeyFound, Rewriting
+from llmproxy.http.masking import KeyFilter, KeyFound
 from llmproxy.wire.client.response import Answer
 
 BACKLOG = 1024 * 1024  # bytes that a slow reader may lie behind, once the answer is too large to be kept anyway
@@ -53,7 +53,7 @@ class Shared:
         self,
         answer: Answer,
         lines: list[bytes],
-        mask: Rewriting | None,
+        mask: KeyFilter | None,
         told: Sharing,
         clock: IReactorTime | None = None,
         taps: Sequence[Callable[[bytes], object]] = (),

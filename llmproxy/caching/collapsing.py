@@ -17,7 +17,7 @@ from llmproxy.caching.rules import reuse, streams
 from llmproxy.caching.rules.entry import Entry
 from llmproxy.caching.rules.storing import NotKept, Received
 from llmproxy.caching.rules.vary import selecting
-from llmproxy.http.masking import Mask, Rewriting, coded, shield
+from llmproxy.http.masking import KeyFilter, Mask, content_coding, mask_plan
 from llmproxy.wire.client.response import Answer
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Flight:
             self._give(leader.entry, "hit", "stale-if-error")
         else:
             kept = leader.judged(received, answer)
-            if isinstance(kept, Entry) and answer.code >= 400 and coded(answer.lines):
+            if isinstance(kept, Entry) and answer.code >= 400 and content_coding(answer.lines):
                 kept = NotKept("coded-error")  # the provider's key may have to be masked within
             if isinstance(kept, Entry):
                 self._share(answer, kept, list(received.lines))
@@ -190,9 +190,11 @@ class Flight:
     def _share(self, answer: Answer, entry: Entry, lines: list[bytes]) -> None:
         self._entry = entry
         self.leader.status = "stored"
-        mask: Rewriting | None = Mask(self._secret)
-        if self._caching.scope != "shared" or coded(lines):  # others may be given nothing of a key that is not theirs
-            mask = shield(answer.code, lines, self._secret, bytes, stream=entry.stream, whole=None).rewriting
+        mask: KeyFilter | None = Mask(self._secret)
+        if self._caching.scope != "shared" or content_coding(
+            lines
+        ):  # others may be given nothing of a key that is not theirs
+            mask = mask_plan(answer.code, lines, self._secret, bytes, stream=entry.stream, whole=None).filter
         self._shared = shared = Shared(answer, lines, mask, self, self._caching.measuring(entry), self.leader.taps)
         waiting, self._waiting = self._waiting, []
         found = [(each, self._reading(asking)) for each, asking in waiting]

@@ -14,8 +14,8 @@ from urllib.parse import quote_from_bytes
 
 from llmproxy.caching.rules.directives import members
 from llmproxy.caching.rules.vary import selecting
+from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.fields import FieldNameMemo
-from llmproxy.http.lines import FieldLines
 
 LONGEST = 200  # characters of a target that stand in a key; the rest of it is in the digest alone
 

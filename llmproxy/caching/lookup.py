@@ -16,8 +16,8 @@ from llmproxy.caching.rules import reuse, storing
 from llmproxy.caching.rules.directives import Directives
 from llmproxy.caching.rules.entry import Entry
 from llmproxy.caching.rules.storing import NotKept, Received
-from llmproxy.http import sniff
-from llmproxy.http.lines import FieldLines
+from llmproxy.http import body_hints
+from llmproxy.http.field_lines import FieldLines
 from llmproxy.wire.client.response import Answer
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Asking:
         entry = storing.entry(received, self.plan.rules, self.said, self.granted)
         if isinstance(entry, NotKept):
             return entry
-        if sniff.is_stream_answer(received.lines) and not (entry.stream and self.plan.streams):
+        if body_hints.is_stream_response(received.lines) and not (entry.stream and self.plan.streams):
             return NotKept("stream")
         if answer.length == UNKNOWN_LENGTH:
             if not _ends_visibly(answer):

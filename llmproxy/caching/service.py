@@ -11,7 +11,6 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from llmproxy.aio import deferred
 from llmproxy.caching.backends.memory import MemoryCache
 from llmproxy.caching.collapsing import Flight
 from llmproxy.caching.keys import LONGEST, cache_key, key_prefix
@@ -22,7 +21,8 @@ from llmproxy.caching.rules.storing import Rules
 from llmproxy.caching.storage import Shelf
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Route
-from llmproxy.http.lines import FieldLines
+from llmproxy.coroutines import deferred
+from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.origin import split_base_url
 from llmproxy.interfaces import ICache
 from llmproxy.model import Grant

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from llmproxy.config.model import Api, Settings
 from llmproxy.errors import BadTarget, EndpointNotAllowed, MethodNotAllowed, NotFound
-from llmproxy.http import credentials, sniff, target
+from llmproxy.http import body_hints, credentials, target
 from llmproxy.http.endpoints import Endpoints
 from llmproxy.http.origin import Origin, split_base_url
-from llmproxy.http.target import Target
+from llmproxy.http.target import RequestTarget
 from llmproxy.memo import BoundedMemo
 
 MAX_MEMO_ROUTES = 4096
@@ -21,7 +21,7 @@ class Route(NamedTuple):
 
     @ivar endpoint: The pattern that allowed it.
     @ivar target: What is sent to the provider: the base URL's path, then exactly the bytes that were matched.
-    @ivar path: The path that was matched, without the API's prefix; C{query} as in L{Target}.
+    @ivar path: The path that was matched, without the API's prefix; C{query} as in L{RequestTarget}.
     @ivar auth: How the provider wants its key; see L{credentials.scheme}.
     @ivar model: The model that the path names, C{""} where it names none; C{stream}: whether it asks for a stream.
     """
@@ -75,8 +75,8 @@ class _Mount:
             None,
             self.origin,
             self.auth,
-            sniff.model_in_path(path),
-            sniff.names_stream(path),
+            body_hints.model_in_path(path),
+            body_hints.names_stream(path),
         )
 
 
@@ -134,12 +134,12 @@ class Routes:
             raise MethodNotAllowed(headers={"Allow": ", ".join(mount.allow)})
         return mount.route(rest.path, rest.segments)
 
-    def _mount(self, asked: Target) -> tuple[_Mount, Target]:
+    def _mount(self, asked: RequestTarget) -> tuple[_Mount, RequestTarget]:
         """The API, and what is left of the target for it."""
         first, *rest = asked.segments
         mount = self._mounts.get(first)
         if mount is not None and rest:
-            return mount, Target(asked.path[len(first) + 1 :], None, tuple(rest))
+            return mount, RequestTarget(asked.path[len(first) + 1 :], None, tuple(rest))
         if self._default is None:
             raise NotFound
         return self._default, asked

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any, Protocol
 
-PIECE = 64 * 1024  # bytes that are decoded at a time
-FREE = 4 * 1024 * 1024  # bytes that anything may decode to
-RATIO = 200  # bytes that one byte may decode to beyond that; texts reach 50, bombs 1000
+MAX_DECODED_CHUNK_BYTES = 64 * 1024  # bytes that are decoded at a time
+ALWAYS_ALLOWED_BYTES = 4 * 1024 * 1024  # bytes that anything may decode to
+MAX_EXPANSION_RATIO = 200  # bytes that one byte may decode to beyond that; texts reach 50, bombs 1000
 MAX_WINDOW_LOG = 23  # of zstd: 8 MiB, what RFC 9659 allows for Content-Encoding
 
 _ALWAYS = frozenset((b"gzip", b"x-gzip", b"deflate"))
 
 
-class _Stream(Protocol):
+class _Codec(Protocol):
     """One coding of one body: as L{zlib.decompressobj}, whose errors are C{ValueError}s here."""
 
     @property
@@ -29,7 +29,7 @@ class _Stream(Protocol):
         """What is behind the end."""
 
     def decode(self, data: bytes) -> bytes:
-        """The next decoded bytes, at most L{PIECE}; C{b""} for C{data} where there is still something within."""
+        """The next decoded bytes, at most L{MAX_DECODED_CHUNK_BYTES}; C{data} is C{b""} where some are left within."""
 
 
 class Decoder:
@@ -42,11 +42,11 @@ class Decoder:
 
     def __init__(self, encoding: bytes, take: Callable[[bytes], object]) -> None:
         """
-        @param encoding: One that is L{readable}.
+        @param encoding: One that is L{can_decode}.
         """
         self._take = take
         self._encoding = encoding
-        self._stream: _Stream | None = None if encoding == b"deflate" else _begin(encoding)
+        self._stream: _Codec | None = None if encoding == b"deflate" else _begin(encoding)
         self.received = self._out = 0
         self._start = b""
         self.failed = False
@@ -58,11 +58,11 @@ class Decoder:
 
     def feed(self, data: bytes) -> None:
         """The next encoded bytes."""
-        for _ in self.decoding(data):
+        for _ in self.decode_in_steps(data):
             pass
 
-    def decoding(self, data: bytes) -> Iterator[None]:
-        """As L{feed}, in steps of a L{PIECE} each."""
+    def decode_in_steps(self, data: bytes) -> Iterator[None]:
+        """As L{feed}, in steps of a L{MAX_DECODED_CHUNK_BYTES} each."""
         if self.failed:
             return
         self.received += len(data)
@@ -88,7 +88,7 @@ class Decoder:
             decoded = self._stream.decode(data)
             data = self._stream.left if self._stream.eof else b""
             self._out += len(decoded)
-            if self._out > FREE + RATIO * self.received:
+            if self._out > ALWAYS_ALLOWED_BYTES + MAX_EXPANSION_RATIO * self.received:
                 self.failed = True
             elif decoded:
                 self._take(decoded)
@@ -97,7 +97,7 @@ class Decoder:
                 return
 
 
-def readable(encoding: bytes) -> bool:
+def can_decode(encoding: bytes) -> bool:
     """Whether a content coding can be decoded here; lower case."""
     if encoding in _ALWAYS:
         return True
@@ -105,7 +105,7 @@ def readable(encoding: bytes) -> bool:
 
 
 def encode(encoding: bytes, data: bytes) -> bytes:
-    """C{data} in a content coding that is L{readable}."""
+    """C{data} in a content coding that is L{can_decode}."""
     if encoding == b"zstd":
         return bytes(_zstd().compress(data))
     if encoding == b"br":
@@ -129,7 +129,7 @@ class _Zlib:
         return self._stream.unused_data
 
     def decode(self, data: bytes) -> bytes:
-        return self._stream.decompress(self._stream.unconsumed_tail + data, PIECE)
+        return self._stream.decompress(self._stream.unconsumed_tail + data, MAX_DECODED_CHUNK_BYTES)
 
 
 class _Zstd:
@@ -149,7 +149,7 @@ class _Zstd:
     def decode(self, data: bytes) -> bytes:
         if not data and self._stream.needs_input:
             return b""
-        return bytes(self._stream.decompress(data, PIECE))
+        return bytes(self._stream.decompress(data, MAX_DECODED_CHUNK_BYTES))
 
 
 class _Brotli:
@@ -169,10 +169,10 @@ class _Brotli:
     def decode(self, data: bytes) -> bytes:
         if not data and self._stream.can_accept_more_data():
             return b""
-        return bytes(self._stream.process(data, output_buffer_limit=PIECE))
+        return bytes(self._stream.process(data, output_buffer_limit=MAX_DECODED_CHUNK_BYTES))
 
 
-def _begin(encoding: bytes) -> _Stream:
+def _begin(encoding: bytes) -> _Codec:
     if encoding == b"zstd":
         return _Zstd(_zstd())
     if encoding == b"br":

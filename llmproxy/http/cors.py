@@ -49,7 +49,7 @@ def preflight(lines: Sequence[bytes], allowed_origins: Sequence[str], allowed_me
     return out
 
 
-def answer(lines: Sequence[bytes], allowed_origins: Sequence[str]) -> list[bytes]:
+def response_lines(lines: Sequence[bytes], allowed_origins: Sequence[str]) -> list[bytes]:
     """The lines that let the request's origin read the answer, be it the provider's or a refusal.
 
     @param allowed_origins: Not empty.

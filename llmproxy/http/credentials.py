@@ -8,7 +8,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from llmproxy.errors import MissingToken, UpstreamAuthError
-from llmproxy.http.lines import FieldLines
+from llmproxy.http.field_lines import FieldLines
 
 # The order in which a client's credential is looked for where none is ours.
 X_LLMPROXY_TOKEN, AUTHORIZATION, X_API_KEY, API_KEY, X_GOOG_API_KEY = range(5)
@@ -47,7 +47,7 @@ _NOT_FOR_KEYS = re.compile(
 )
 
 
-class Taken(NamedTuple):
+class StrippedHead(NamedTuple):
     """What is left of a request's head once every client credential is out.
 
     @ivar token: The one credential that counts, or C{None} where there is none or it cannot be one.
@@ -58,9 +58,9 @@ class Taken(NamedTuple):
     query: bytes | None
 
 
-def take(
+def strip(
     lines: Iterable[bytes], query: bytes | None = None, query_key: bool = False, forward_cookies: bool = False
-) -> Taken:
+) -> StrippedHead:
     """Take the client's credential out of a request's head.
 
     It is looked for in C{X-LLMProxy-Token}, C{Authorization: Bearer}, C{x-api-key}, C{api-key}, C{x-goog-api-key} and,
@@ -89,7 +89,7 @@ def take(
         rest = FieldLines.of([line for line in kept if not _tells(line.partition(b":")[2], token)])
     if query:
         query = _without_credentials(query, token)
-    return Taken(None if token is None else token.decode("ascii"), rest, query)
+    return StrippedHead(None if token is None else token.decode("ascii"), rest, query)
 
 
 def _ours(found: dict[int, list[bytes]], in_query: list[bytes]) -> bytes | None:

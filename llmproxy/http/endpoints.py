@@ -34,7 +34,7 @@ class Endpoints:
                 self._exact.setdefault(segments, pattern)
 
     def match(self, segments: Sequence[bytes]) -> str | None:
-        """The pattern that allows the path of these L{target.Target.segments}, or C{None}: first an exact one."""
+        """The pattern that allows a path of these segments (see L{target.parse}), or C{None}; an exact one first."""
         path = tuple(_canonical(segment) for segment in segments)
         found = self._exact.get(path)
         if found is not None:

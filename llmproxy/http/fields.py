@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from llmproxy.http.lines import FieldLines
+from llmproxy.http.field_lines import FieldLines
 from llmproxy.memo import BoundedMemo
 
 PASS, DROP, CONNECTION, REQUEST_ID, CORS = range(5)

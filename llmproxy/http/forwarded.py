@@ -25,7 +25,7 @@ def client_address(remote: str, lines: Sequence[bytes], trusted: tuple[Network, 
 
     @param remote: The address of the peer; it alone counts where it is not trusted.
     """
-    if not trusted or not within(remote, trusted):
+    if not trusted or not is_within(remote, trusted):
         return remote
     found = remote
     for value in reversed(b",".join(fields.values(lines, b"x-forwarded-for")).split(b",")):
@@ -33,7 +33,7 @@ def client_address(remote: str, lines: Sequence[bytes], trusted: tuple[Network, 
         if not _is_address(hop):
             break
         found = hop
-        if not within(hop, trusted):
+        if not is_within(hop, trusted):
             break
     return found
 
@@ -47,7 +47,7 @@ def _is_address(text: str) -> bool:
 
 
 @lru_cache(4096)
-def within(address: str, of: tuple[Network, ...]) -> bool:
+def is_within(address: str, of: tuple[Network, ...]) -> bool:
     """Whether the address is in one of the networks; what is no address is in none."""
     try:
         parsed = ip_address(address)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from llmproxy.http import fields
-from llmproxy.http.content_coding import Decoder, encode, readable
-from llmproxy.http.lines import FieldLines
+from llmproxy.http.content_coding import Decoder, can_decode, encode
+from llmproxy.http.field_lines import FieldLines
 
 MAX_HELD_BYTES = 256 * 1024  # of a coded error, and of what has been seen of the key in a coded stream
 MAX_DECODED_BYTES = 1024 * 1024
@@ -24,7 +24,7 @@ class KeyFound(Exception):
     """The answer is about to give the key away, where it can no longer be hidden: it must be cut."""
 
 
-class Rewriting(Protocol):
+class KeyFilter(Protocol):
     """As L{llmproxy.wire.relay.Rewriting}."""
 
     keeps_length: bool
@@ -51,8 +51,8 @@ class Mask:
         if self._held:
             data = self._held + data
         if self._secret in data:
-            data = starred(data, self._secret)
-        held = beginning(data, self._secret) if data and data[-1] in self._bytes else 0
+            data = replace_key(data, self._secret)
+        held = partial_match(data, self._secret) if data and data[-1] in self._bytes else 0
         self._held = data[len(data) - held :]
         return data[: len(data) - held]
 
@@ -85,7 +85,7 @@ class CodedMask:
         if not self._lost:
             self._held += data
             self._lost = len(self._held) > MAX_HELD_BYTES
-            for _ in self._decoder.decoding(data):
+            for _ in self._decoder.decode_in_steps(data):
                 if self._lost or len(self._decoded) > MAX_DECODED_BYTES:
                     self._lost = True
                     break
@@ -99,7 +99,7 @@ class CodedMask:
             return encode(self._encoding, self._notice())
         if self._secret not in self._decoded:
             return bytes(self._held)
-        return encode(self._encoding, starred(bytes(self._decoded), self._secret))
+        return encode(self._encoding, replace_key(bytes(self._decoded), self._secret))
 
 
 class ErrorMask:
@@ -133,7 +133,7 @@ class ErrorMask:
             data = self._held + data
         if self._secret in data:
             data = self._masked(data)
-        held = beginning(data, self._secret) if data and data[-1] in self._bytes else 0
+        held = partial_match(data, self._secret) if data and data[-1] in self._bytes else 0
         self._held = data[len(data) - held :]
         data = data[: len(data) - held]
         if data.endswith(b"\n\n"):
@@ -176,7 +176,7 @@ class CodedWatch:
     def feed(self, data: bytes) -> bytes:
         """The next piece; what of it may pass. L{KeyFound} where it would say the secret."""
         if not self._over:
-            for _ in self._decoder.decoding(data):
+            for _ in self._decoder.decode_in_steps(data):
                 if self._over or self._said.found:
                     break
             if self._said.found:
@@ -216,10 +216,10 @@ class Replacement:
         return self._notice()
 
 
-class Both:
+class FilterChain:
     """One after the other."""
 
-    def __init__(self, first: Rewriting, second: Rewriting) -> None:
+    def __init__(self, first: KeyFilter, second: KeyFilter) -> None:
         self._first = first
         self._second = second
         self.keeps_length = first.keeps_length and second.keeps_length
@@ -231,16 +231,16 @@ class Both:
         return self._second.feed(self._first.end()) + self._second.end()
 
 
-class Shielded(NamedTuple):
+class MaskingPlan(NamedTuple):
     """How an answer is to pass."""
 
     lines: list[bytes]
-    rewriting: Rewriting | None
+    filter: KeyFilter | None
 
 
-def shield(
+def mask_plan(
     code: int, lines: list[bytes], secret: bytes, notice: Callable[[], bytes], *, stream: bool, whole: bytes | None
-) -> Shielded:
+) -> MaskingPlan:
     """How an answer's body is to pass so that it does not say C{secret}. Its head is masked already.
 
     Anything of status 400 or more is masked: in its coding, where that can be read, and replaced where not. Below that,
@@ -250,34 +250,34 @@ def shield(
     @param whole: The body, where all of it is there.
     """
     if code in _BODILESS:
-        return Shielded(lines, None)
-    encoding = coded(lines)
+        return MaskingPlan(lines, None)
+    encoding = content_coding(lines)
     if whole is not None and not encoding and secret not in whole:
-        return Shielded(lines, None)
+        return MaskingPlan(lines, None)
     if code >= 400:
         return _refused(lines, secret, encoding, notice)
     if len(secret) < MIN_KEY_BYTES or not _is_text(lines):
-        return Shielded(lines, None)
+        return MaskingPlan(lines, None)
     if not encoding:
-        return Shielded(lines, ErrorMask(secret))
-    if not readable(encoding):
-        return Shielded(lines, None)
+        return MaskingPlan(lines, ErrorMask(secret))
+    if not can_decode(encoding):
+        return MaskingPlan(lines, None)
     if whole is None:
-        return Shielded(lines, CodedWatch(secret, encoding, stream))
+        return MaskingPlan(lines, CodedWatch(secret, encoding, stream))
     try:
         CodedWatch(secret, encoding, stream).feed(whole)
     except KeyFound:
-        return Shielded(lines, CodedMask(secret, encoding, notice))
-    return Shielded(lines, None)
+        return MaskingPlan(lines, CodedMask(secret, encoding, notice))
+    return MaskingPlan(lines, None)
 
 
-def _refused(lines: list[bytes], secret: bytes, encoding: bytes, notice: Callable[[], bytes]) -> Shielded:
+def _refused(lines: list[bytes], secret: bytes, encoding: bytes, notice: Callable[[], bytes]) -> MaskingPlan:
     if not encoding:
-        return Shielded(lines, Mask(secret))
-    if readable(encoding):
-        return Shielded(lines, CodedMask(secret, encoding, notice))
+        return MaskingPlan(lines, Mask(secret))
+    if can_decode(encoding):
+        return MaskingPlan(lines, CodedMask(secret, encoding, notice))
     left = [line for line in lines if line.partition(b":")[0].lower() not in (b"content-encoding", b"content-type")]
-    return Shielded([*left, b"Content-Type: application/json"], Replacement(notice))
+    return MaskingPlan([*left, b"Content-Type: application/json"], Replacement(notice))
 
 
 def _is_text(lines: list[bytes]) -> bool:
@@ -293,18 +293,18 @@ def _since_blank_line(text: bytes) -> bytes:
     return text if at < 0 else text[at:]
 
 
-def coded(lines: list[bytes]) -> bytes:
+def content_coding(lines: list[bytes]) -> bytes:
     """The content coding that the lines tell of, in lower case; C{b""} for none."""
     encoding = b",".join(fields.values(lines, b"content-encoding")).strip().lower()
     return b"" if encoding == b"identity" else encoding
 
 
-def starred(data: bytes, secret: bytes) -> bytes:
+def replace_key(data: bytes, secret: bytes) -> bytes:
     """The same, with as many asterisks for the secret."""
     return data.replace(secret, b"*" * len(secret))
 
 
-def beginning(data: bytes, secret: bytes) -> int:
+def partial_match(data: bytes, secret: bytes) -> int:
     """How many bytes at the end of C{data} may be the beginning of the secret."""
     for length in range(min(len(secret) - 1, len(data)), 0, -1):
         if data.endswith(secret[:length]):
@@ -312,8 +312,8 @@ def beginning(data: bytes, secret: bytes) -> int:
     return 0
 
 
-def masked_lines(lines: FieldLines, secret: bytes) -> FieldLines:
+def mask_lines(lines: FieldLines, secret: bytes) -> FieldLines:
     """The header lines, with the secret starred out where one holds it."""
     if secret not in b"\n".join(lines):
         return lines
-    return FieldLines.of([starred(line, secret) for line in lines])
+    return FieldLines.of([replace_key(line, secret) for line in lines])

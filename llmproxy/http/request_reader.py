@@ -22,7 +22,7 @@ from multipart import parse_options_header
 from pydantic_core import from_json
 
 from llmproxy.http import fields
-from llmproxy.http.content_coding import Decoder, readable
+from llmproxy.http.content_coding import Decoder, can_decode
 from llmproxy.http.content_measure import ContentMeasure, TextMeasure
 from llmproxy.http.form_fields import MultipartFields, UrlencodedFields
 from llmproxy.http.json_members import JsonMembers
@@ -33,7 +33,7 @@ MAX_TURN_BYTES = 64 * 1024  # that are read in one turn of the reactor
 MAX_TURN_STEPS = 1000  # tokens of JSON that are taken one by one in one turn
 MAX_TURN_SECONDS = 0.005
 MAX_FORM_SLICE_BYTES = 16 * 1024
-MAX_MODEL = 128  # characters of a model's name that are shown
+MAX_MODEL_CHARACTERS = 128  # characters of a model's name that are shown
 MAX_PENDING_BYTES = 4 * 1024 * 1024  # that wait to be read, beyond which the rest is not
 
 _SPACE = b" \t\r\n"
@@ -70,7 +70,7 @@ class RequestContent(NamedTuple):
     def model(self) -> str:
         """The model that it names, as it may be shown; C{""} where it names none."""
         name = self.members.get("model")
-        return name[:MAX_MODEL] if isinstance(name, str) and len(name) <= 1024 and name.isprintable() else ""
+        return name[:MAX_MODEL_CHARACTERS] if isinstance(name, str) and len(name) <= 1024 and name.isprintable() else ""
 
     @property
     def stream(self) -> bool:
@@ -129,7 +129,7 @@ def _no_constant(constant: str) -> NoReturn:
 _STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
 
 
-def measured(body: bytes, lines: Iterable[bytes]) -> RequestContent:
+def measure_body(body: bytes, lines: Iterable[bytes]) -> RequestContent:
     """A short body with its measure, and without members."""
     return _read(body, lines, lambda _: False)
 
@@ -171,7 +171,7 @@ class RequestReader:
         self._ended = False
         self._decoder: Decoder | None = None
         codings = _codings(lines)
-        if len(codings) > 1 or (codings and not readable(codings[0])):
+        if len(codings) > 1 or (codings and not can_decode(codings[0])):
             self._give_up("The request body has a content coding that cannot be read here.")
         elif codings:
             self._decoder = Decoder(codings[0], self._pieces)
@@ -254,7 +254,7 @@ class RequestReader:
             if self._decoder is None:
                 yield from self._slices(data)
             else:
-                for _ in self._decoder.decoding(data):
+                for _ in self._decoder.decode_in_steps(data):
                     while self._decoded:
                         yield from self._slices(self._decoded.popleft())
                     if self._form == "unknown":

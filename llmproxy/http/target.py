@@ -22,7 +22,7 @@ _ENCODED_SLASH = re.compile(rb"%2[fF]")
 _ENCODED_HIGH = re.compile(rb"%[89A-Fa-f]")
 
 
-class Target(NamedTuple):
+class RequestTarget(NamedTuple):
     """A request target in origin-form (RFC 9112, section 3.2.1), every part as it was sent.
 
     @ivar query: Without the C{?}; C{None} where there was none, which is not the same as an empty one.
@@ -34,7 +34,7 @@ class Target(NamedTuple):
     segments: tuple[bytes, ...]
 
 
-def parse(uri: bytes) -> Target:
+def parse(uri: bytes) -> RequestTarget:
     """Take C{uri} apart; L{BadTarget} where it is not plain origin-form.
 
     An encoded slash inside a segment passes here: whether it may stand there is for L{endpoints} to say.
@@ -42,9 +42,9 @@ def parse(uri: bytes) -> Target:
     path, mark, query = uri.partition(b"?")
     _check_path(path)
     if not mark:
-        return Target(path, None, tuple(path.split(b"/")[1:]))
+        return RequestTarget(path, None, tuple(path.split(b"/")[1:]))
     check_query(query)
-    return Target(path, query, tuple(path.split(b"/")[1:]))
+    return RequestTarget(path, query, tuple(path.split(b"/")[1:]))
 
 
 def check_query(query: bytes) -> None:

@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from llmproxy.aio import FairLock, deferred, within
 from llmproxy.background import Task
+from llmproxy.coroutines import FairLock, deferred, within
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.ledger import records
 from llmproxy.ledger.journal import FIRST, Found, Journal, Room, damaged_files, find, names

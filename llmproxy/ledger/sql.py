@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from twisted.internet.defer import Deferred
 
-from llmproxy.aio import deferred
+from llmproxy.coroutines import deferred
 from llmproxy.ledger import pending
 from llmproxy.ledger.pending import PendingResult
 from llmproxy.model import LedgerLine, Page, PageRequest

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json, to_json
 
 from llmproxy.http import fields
-from llmproxy.http.content_coding import Decoder, readable
+from llmproxy.http.content_coding import Decoder, can_decode
 from llmproxy.metering.estimating import PromptEstimate
 from llmproxy.metering.events import datas
 from llmproxy.metering.meter import Dialect, Meter
@@ -343,7 +343,7 @@ def _decoded(lines: Sequence[bytes], take: Callable[[bytes], object]) -> Callabl
     encoding = b",".join(fields.values(lines, b"content-encoding")).strip().lower()
     if encoding in (b"", b"identity"):
         return take
-    return Decoder(encoding, take).feed if readable(encoding) else _ignore
+    return Decoder(encoding, take).feed if can_decode(encoding) else _ignore
 
 
 def _ignore(data: bytes) -> None:

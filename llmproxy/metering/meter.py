@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from pydantic_core import from_json
 
 from llmproxy.http import fields
-from llmproxy.http.content_coding import Decoder, readable
+from llmproxy.http.content_coding import Decoder, can_decode
 from llmproxy.metering import estimating, frames
 from llmproxy.metering.dialects import registry
 from llmproxy.metering.dialects.operation import UNKNOWN, Members, Operation, Units
@@ -126,7 +126,7 @@ class Meter:
         if kind == frames.MEDIA_TYPE:
             self.feed = frames.Frames(self.feed).feed
         if self._tap is not None and encoding not in (b"", b"identity"):
-            if readable(encoding):
+            if can_decode(encoding):
                 self._decoder = Decoder(encoding, self.feed)
                 self.feed = self._decoder.feed
             else:

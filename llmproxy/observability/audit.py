@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from llmproxy import errors
-from llmproxy.aio import deferred
 from llmproxy.background import Task
+from llmproxy.coroutines import deferred
 from llmproxy.interfaces import IAuditLogger
 from llmproxy.model import AuditEntry
 from llmproxy.observability.append_file import AppendedFile, failure_reason

@@ -14,8 +14,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from llmproxy.aio import deferred
 from llmproxy.background import Task
+from llmproxy.coroutines import deferred
 from llmproxy.interfaces import IEventBus, IEventSink
 from llmproxy.model import RequestRecord
 from llmproxy.observability.append_file import failure_reason

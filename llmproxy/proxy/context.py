@@ -10,8 +10,8 @@ from twisted.web.iweb import IBodyProducer
 from llmproxy.auth.authenticator import Session
 from llmproxy.caching import Asking, Given
 from llmproxy.config.routes import Route
-from llmproxy.http import sniff
-from llmproxy.http.request_reader import NO_CONTENT, RequestContent, measured, read_at_once, read_strictly_at_once
+from llmproxy.http import body_hints
+from llmproxy.http.request_reader import NO_CONTENT, RequestContent, measure_body, read_at_once, read_strictly_at_once
 from llmproxy.limits.in_flight import Share
 from llmproxy.limits.limiter import Reservation
 from llmproxy.limits.plan import Plan
@@ -146,7 +146,7 @@ class RequestContext:
         """Whether it asks for a response that is streamed."""
         route = self.route
         assert route is not None
-        return self.content.stream or route.stream or sniff.expects_stream(route.query, self.request.lines)
+        return self.content.stream or route.stream or body_hints.expects_stream(route.query, self.request.lines)
 
     def observe_small_body(self, body: bytes, wanted: Callable[[str], bool], *, strictly: bool = False) -> None:
         """All of a small body.
@@ -179,7 +179,7 @@ class RequestContext:
         """How many tokens its input probably is."""
         provider = "" if self.dialect is None else self.dialect.provider
         model = (self.route.model if self.route is not None else "") or self.content.model
-        content = self.content if self._small is None else measured(self._small, self.request.lines)
+        content = self.content if self._small is None else measure_body(self._small, self.request.lines)
         media = MediaTokens() if self.dialect is None else self.dialect.operation.media
         return prompt(content, self.request.upload.count, provider, model, media)
 
@@ -216,7 +216,7 @@ class RequestContext:
         """What remains of it once it is over."""
         request, route, grant, response = self.request, self.route, self.grant, self.response
         path = request.uri.partition(b"?")[0]
-        named = sniff.model_in_path(path) if route is None else route.model
+        named = body_hints.model_in_path(path) if route is None else route.model
         first, started, lines = self.first_byte_at, self.upstream_started, request.lines
         model = named or self.content.model
         self.usage = usage = self._measured_usage(model)

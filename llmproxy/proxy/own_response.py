@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, Request, datetimeToString
 
 from llmproxy.errors import BuffersFull, ClientGone, InternalError, ProxyError
-from llmproxy.http import refusals
+from llmproxy.http import error_body
 
 _log = Logger()
 
@@ -58,7 +58,7 @@ def refuse(
     What is no L{ProxyError} is logged with its traceback and becomes a 500 and nothing of its text. Where the
     head of a response is already out, the response is cut. Nothing is sent where the client has left.
 
-    @param flavour: The API's C{error_format}; see L{llmproxy.http.refusals.render}.
+    @param flavour: The API's C{error_format}; see L{llmproxy.http.error_body.render}.
     @param lines: Further header lines of the response.
     @return: What was reported to the client, for the access log; C{None} where that was nothing because it had left.
     """
@@ -70,7 +70,7 @@ def refuse(
     if begun(request):
         cut(request)
         return reported
-    head, body = refusals.render(reported, flavour, request_id)
+    head, body = error_body.render(reported, flavour, request_id)
     send(request, BufferedResponse(reported.status, body, (*head, NOSNIFF, *lines)))
     return reported
 

@@ -12,8 +12,8 @@ from llmproxy.auth.authenticator import Authenticator, Session
 from llmproxy.caching import Asking, Caching, Drain, Given, Reader
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Routes
-from llmproxy.http import cors, credentials, fields, refusals
-from llmproxy.http.masking import masked_lines, starred
+from llmproxy.http import cors, credentials, error_body, fields
+from llmproxy.http.masking import mask_lines, replace_key
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.own_response import as_proxy_error, refuse
@@ -83,7 +83,7 @@ class Pipeline:
         if self._respond_without_token(context):
             return
         context.route = route = self._routes.match(request.method, request.uri)
-        taken = credentials.take(lines, route.query, route.api.query_key, route.api.forward_cookies)
+        taken = credentials.strip(lines, route.query, route.api.query_key, route.api.forward_cookies)
         context.session = session = await self._authenticate(context, taken.token)
         context.grant = grant = session.grant
         await self._policy.check(grant, route, lines, context.client, context.request_id)
@@ -171,8 +171,8 @@ class Pipeline:
                 self._accounting.nothing_sent(context)
             raise
         context.first_byte_at = self._clock.seconds()
-        response.lines = masked_lines(response.lines, key.value)
-        response.phrase = starred(response.phrase, key.value)
+        response.lines = mask_lines(response.lines, key.value)
+        response.phrase = replace_key(response.phrase, key.value)
         self._accounting.watch(context, response)
         return response, key.value
 
@@ -235,14 +235,14 @@ class Pipeline:
     def _flavour(self, context: RequestContext) -> str:
         """In which shape the API's clients expect errors."""
         api = context.route.api if context.route else self._routes.api_of(context.request.uri)
-        return "auto" if api is None else refusals.flavour_of(api)
+        return "auto" if api is None else error_body.error_format_of(api)
 
 
 def _cors_lines(context: RequestContext) -> list[bytes]:
     """A browser shows its page what went wrong only if the error's response says that it may."""
     if context.route is None or not context.route.api.allowed_origins:
         return []
-    return cors.answer(context.request.lines, context.route.api.allowed_origins)
+    return cors.response_lines(context.request.lines, context.route.api.allowed_origins)
 
 
 def _outgoing_lines(context: RequestContext, lines: list[bytes], credential: bytes) -> list[bytes]:

@@ -10,9 +10,9 @@ from twisted.internet.defer import CancelledError
 
 from llmproxy import errors
 from llmproxy.config.routes import Route
-from llmproxy.http import cors, params, sniff, target
+from llmproxy.http import body_hints, body_params, cors, target
 from llmproxy.http.endpoints import Endpoints
-from llmproxy.http.forwarded import networks, within
+from llmproxy.http.forwarded import is_within, networks
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.interfaces import IAuditLogger, IProviderKeys
 from llmproxy.metering.dialects.operation import Operation, is_storage
@@ -41,7 +41,7 @@ class Policy:
             raise errors.ApiNotAllowed
         if grant.endpoints and not _compiled(grant.endpoints).match(target.parse(route.path).segments):
             raise errors.EndpointNotAllowed("This token may not use this endpoint.")
-        if grant.ips and not within(client, networks(grant.ips)):
+        if grant.ips and not is_within(client, networks(grant.ips)):
             raise errors.AddressNotAllowed
         api = route.api
         if api.allowed_origins or api.required_headers:
@@ -57,14 +57,14 @@ class Policy:
         @param operation: What the request does.
         """
         whitelist = route.api.param_whitelist
-        named = sniff.model_in_path(route.path)
+        named = body_hints.model_in_path(route.path)
         if named and "model" in whitelist:
-            params.check_value("model", named, whitelist["model"])
+            body_params.check_param("model", named, whitelist["model"])
         models = {named}
         if content.form != "none":
-            members = params.members(content, ["model", *whitelist])
-            params.check(members, whitelist)
-            models.add(params.model_in(members))
+            members = body_params.checked_members(content, ["model", *whitelist])
+            body_params.check_params(members, whitelist)
+            models.add(body_params.model_of(members))
         if not grant.models:
             return
         if operation.requests is not None:

@@ -10,8 +10,8 @@ from llmproxy import errors
 from llmproxy.caching import Given, Reader
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Route
-from llmproxy.http import cors, fields, refusals, sniff
-from llmproxy.http.masking import Both, Rewriting, shield
+from llmproxy.http import body_hints, cors, error_body, fields
+from llmproxy.http.masking import FilterChain, KeyFilter, mask_plan
 from llmproxy.limits import headers as limit_headers
 from llmproxy.metering import injection
 from llmproxy.proxy.context import RequestContext
@@ -49,7 +49,7 @@ class ResponseWriter:
         request, route = context.request, context.route
         assert route is not None
         timeouts, expected = route.api.timeouts, context.expects_stream
-        context.stream = sniff.is_stream_answer(response.lines) or (response.code < 400 and expected)
+        context.stream = body_hints.is_stream_response(response.lines) or (response.code < 400 and expected)
         total = timeouts.stream if context.stream else timeouts.request
         lines, body_filter = _filtered(context, route, response, key)
         context.relay = relay = Relay(
@@ -72,7 +72,7 @@ class ResponseWriter:
         route, charge = context.route, context.charge
         assert route is not None
         if route.api.allowed_origins:
-            lines += cors.answer(context.request.lines, route.api.allowed_origins)
+            lines += cors.response_lines(context.request.lines, route.api.allowed_origins)
         if charge is not None and charge.reservation is not None:
             lines = limit_headers.replaced(lines, charge.reservation.told, route.api.provider)
         lines.append(b"X-Request-ID: " + context.request_id.encode())
@@ -104,23 +104,23 @@ class ResponseWriter:
 
 def _filtered(
     context: RequestContext, route: Route, response: Answer | Reader | Given, key: bytes | None
-) -> tuple[list[bytes], Rewriting | None]:
+) -> tuple[list[bytes], KeyFilter | None]:
     """The response's lines, and what its body must pass: without the provider's key, and without what the client did
     not ask for.
     """
     lines, body_filter = response.lines, None
     if key is not None and context.request.method != b"HEAD":
         notice = partial(_withheld, response.code, route, context.request_id)
-        lines, body_filter = shield(response.code, lines, key, notice, stream=context.stream, whole=response.whole)
+        lines, body_filter = mask_plan(response.code, lines, key, notice, stream=context.stream, whole=response.whole)
     if context.usage_injected and response.code < 400 and context.meter is not None and isinstance(response, Answer):
         if not context.stream:
             response.watch(context.meter.feed)
         else:
             swallowing = injection.Swallowing(context.meter.feed)
-            body_filter = swallowing if body_filter is None else Both(swallowing, body_filter)
+            body_filter = swallowing if body_filter is None else FilterChain(swallowing, body_filter)
     return lines, body_filter
 
 
 def _withheld(code: int, route: Route, request_id: str) -> bytes:
     """What stands for an error that cannot be looked into."""
-    return refusals.render(errors.UpstreamErrorWithheld(code), refusals.flavour_of(route.api), request_id)[1]
+    return error_body.render(errors.UpstreamErrorWithheld(code), error_body.error_format_of(route.api), request_id)[1]

@@ -16,9 +16,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from llmproxy import tls as trust
-from llmproxy.aio import deferred, within
 from llmproxy.background import Task
 from llmproxy.config.redis import Address
+from llmproxy.coroutines import deferred, within
 from llmproxy.outage_log import OutageLog
 from llmproxy.redis.commands import encode
 from llmproxy.redis.errors import RedisUnavailable

@@ -9,9 +9,9 @@ from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 
-from llmproxy.aio import deferred
 from llmproxy.background import Loop, Task
 from llmproxy.config.redis import Address
+from llmproxy.coroutines import deferred
 from llmproxy.outage_log import OutageLog
 from llmproxy.redis.commands import encode
 from llmproxy.redis.errors import RedisUnavailable

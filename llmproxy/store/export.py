@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Row, Select
 
-from llmproxy.aio import deferred
+from llmproxy.coroutines import deferred
 
 ROWS = 1000  # at once in memory
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from llmproxy.aio import deferred, within
+from llmproxy.coroutines import deferred, within
 from llmproxy.errors import Conflict, QuotaExceeded, StoreUnavailable, TokenNotFound, Unauthorized
 from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, ITokenValidator, IWatchable
 from llmproxy.model import Advance, Changes, Grant, Page, PageRequest, Project, Token

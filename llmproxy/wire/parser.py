@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from llmproxy.http.lines import FieldLines
+from llmproxy.http.field_lines import FieldLines
 
 CHUNKED = -1
 """The body's length is told by its chunks."""

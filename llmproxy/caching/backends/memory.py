@@ -12,8 +12,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from llmproxy.aio import deferred
 from llmproxy.background import Task
+from llmproxy.coroutines import deferred
 from llmproxy.interfaces import ICache, ICacheFactory
 from llmproxy.model import CacheUsage
 

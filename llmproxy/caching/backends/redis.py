@@ -12,9 +12,9 @@ from twisted.plugin import IPlugin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from llmproxy.aio import deferred
 from llmproxy.background import Task
 from llmproxy.config.model import Settings
+from llmproxy.coroutines import deferred
 from llmproxy.interfaces import ICache, ICacheFactory
 from llmproxy.model import CacheUsage
 from llmproxy.redis import Redis, RedisUnavailable, Script, connect

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from llmproxy.caching.rules import dates
 from llmproxy.caching.rules.entry import Entry
-from llmproxy.http.lines import FieldLines
+from llmproxy.http.field_lines import FieldLines
 
 _TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _TAGS = re.compile(rb"[ \t]*(?:,[ \t]*)*(?:%b[ \t]*(?:,[ \t]*|$))*" % _TAG.pattern)

@@ -10,7 +10,7 @@ from typing import Literal
 from llmproxy.caching.rules import directives, storing
 from llmproxy.caching.rules.directives import NOTHING, Directives
 from llmproxy.caching.rules.entry import Entry
-from llmproxy.http.lines import FieldLines
+from llmproxy.http.field_lines import FieldLines
 
 Verdict = Literal["fresh", "stale", "refresh", "ask"]
 

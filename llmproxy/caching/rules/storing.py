@@ -10,7 +10,7 @@ from llmproxy.caching.rules import dates, directives
 from llmproxy.caching.rules.directives import FOREVER, NOTHING, Directives
 from llmproxy.caching.rules.entry import Entry
 from llmproxy.http import fields
-from llmproxy.http.lines import FieldLines
+from llmproxy.http.field_lines import FieldLines
 
 Scope = Literal["project", "token", "shared"]
 

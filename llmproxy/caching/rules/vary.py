@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from llmproxy.caching.rules.directives import members
-from llmproxy.http.lines import FieldLines
+from llmproxy.http.field_lines import FieldLines
 
 _CASELESS = frozenset((b"accept-language", b"accept-encoding", b"accept-charset"))
 

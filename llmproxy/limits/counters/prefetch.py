@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from llmproxy.aio import soon, within
+from llmproxy.coroutines import as_deferred, within
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore
 from llmproxy.limits.counters.local import least
@@ -236,7 +236,7 @@ class BudgetPrefetch:
 
     async def _answer(self, asked: Awaitable[T]) -> T:
         try:
-            return await within(ASK_SECONDS, self._clock, soon(asked), LimitsUnavailable())
+            return await within(ASK_SECONDS, self._clock, as_deferred(asked), LimitsUnavailable())
         except (CancelledError, LimitsUnavailable):
             raise
         except Exception as e:
@@ -278,7 +278,7 @@ class BudgetPrefetch:
         if not amounts:
             return
         try:
-            await within(ASK_SECONDS, self._clock, soon(tell(amounts)), LimitsUnavailable())
+            await within(ASK_SECONDS, self._clock, as_deferred(tell(amounts)), LimitsUnavailable())
         except CancelledError:
             raise
         except Exception as e:

@@ -15,9 +15,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.server import Request
 
-from llmproxy.aio import FairLock
 from llmproxy.auth.unwritten_revocations import Kind, UnwrittenRevocations
 from llmproxy.caching import Contents
+from llmproxy.coroutines import FairLock
 from llmproxy.errors import (
     AuditUnavailable,
     LimitsUnavailable,

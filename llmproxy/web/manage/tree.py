@@ -11,10 +11,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from llmproxy.aio import FairLock
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
 from llmproxy.caching import Contents
+from llmproxy.coroutines import FairLock
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.web.manage.auth import ManagementAuth

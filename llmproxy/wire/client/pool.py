@@ -16,7 +16,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from llmproxy import errors
-from llmproxy.aio import within
+from llmproxy.coroutines import within
 from llmproxy.wire.client.call import Exchange
 from llmproxy.wire.client.connection import Connection
 from llmproxy.wire.descriptors import Descriptors

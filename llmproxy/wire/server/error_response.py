@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.web.http import RESPONSES, datetimeToString
 
 from llmproxy.errors import ProxyError
-from llmproxy.http import refusals
+from llmproxy.http import error_body
 
 _PHRASES = {413: b"Content Too Large", 414: b"URI Too Long", 431: b"Request Header Fields Too Large"}
 
@@ -25,7 +25,7 @@ def refusal(status: int, code: str, message: str, request_id: str, allow: bytes)
 
     @param allow: The line that a 405 must carry.
     """
-    lines, body = refusals.render(_Refused(status, code, message), "hybrid", request_id)
+    lines, body = error_body.render(_Refused(status, code, message), "hybrid", request_id)
     phrase = _PHRASES.get(status) or RESPONSES.get(status, b"Error")
     if status == 405:
         lines.append(allow)

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.python.failure import Failure
 from twisted.web.server import Request as TwistedRequest
 
-from llmproxy.http.lines import FieldLines
+from llmproxy.http.field_lines import FieldLines
 from llmproxy.wire.server.request import Request
 from llmproxy.wire.server.request_body import Upload
 

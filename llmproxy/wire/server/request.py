@@ -17,7 +17,7 @@ from twisted.web.resource import _IEncodingResource
 from twisted.web.server import NOT_DONE_YET
 
 from llmproxy.errors import ClientGone, InternalError, MethodNotAllowed, ProxyError
-from llmproxy.http import refusals
+from llmproxy.http import error_body
 from llmproxy.wire.parser import LAST_CHUNK, RequestHead, chunk
 from llmproxy.wire.server import forms
 from llmproxy.wire.server.pull_producer import Pulled
@@ -265,7 +265,7 @@ class Request(server.Request):
     def _answer(self, error: ProxyError, phrase: bytes) -> None:
         self._encoder = None
         self._inFakeHead = False
-        lines, body = refusals.render(error, "hybrid", "")
+        lines, body = error_body.render(error, "hybrid", "")
         self.begin(error.status, phrase, [*lines, b"Date: " + http.datetimeToString()], len(body))
         self._send(body)
         self.finish()

@@ -8,7 +8,7 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.http.content_coding import Decoder, readable
+from llmproxy.http.content_coding import Decoder, can_decode
 
 ENCODERS = {b"gzip": gzip.compress, b"deflate": zlib.compress, b"zstd": zstd.compress}
 
@@ -52,4 +52,4 @@ class Decoding(TestCase):
             self.assertFalse(decode(coding, encode(b"hello" * 100)[:-4])[1].complete, coding)
 
     def test_what_is_readable(self) -> None:
-        self.assertEqual([readable(each) for each in (b"gzip", b"zstd", b"x-other")], [True, True, False])
+        self.assertEqual([can_decode(each) for each in (b"gzip", b"zstd", b"x-other")], [True, True, False])

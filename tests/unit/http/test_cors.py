@@ -82,14 +82,14 @@ class Preflight(TestCase):
 class Answering(TestCase):
     def test_an_allowed_origin_may_read(self) -> None:
         """The answer and all of its fields."""
-        out = cors.answer(FROM_APP, [APP])
+        out = cors.response_lines(FROM_APP, [APP])
         self.assertEqual(fields.value(out, b"access-control-allow-origin"), APP.encode())
         self.assertEqual(fields.value(out, b"access-control-expose-headers"), b"*")
         self.assertIn(b"Vary: Origin", out)
-        self.assertIn(b"Access-Control-Allow-Origin: *", cors.answer(FROM_EVIL, ["*"]))
+        self.assertIn(b"Access-Control-Allow-Origin: *", cors.response_lines(FROM_EVIL, ["*"]))
 
     def test_a_refused_origin_is_not_reflected(self) -> None:
         """Nor does a cache take the answer for another's."""
-        self.assertEqual(cors.answer(FROM_EVIL, [APP]), [b"Vary: Origin"])
-        self.assertEqual(cors.answer([], [APP]), [b"Vary: Origin"])
-        self.assertEqual(cors.answer([], ["*"]), [])
+        self.assertEqual(cors.response_lines(FROM_EVIL, [APP]), [b"Vary: Origin"])
+        self.assertEqual(cors.response_lines([], [APP]), [b"Vary: Origin"])
+        self.assertEqual(cors.response_lines([], ["*"]), [])

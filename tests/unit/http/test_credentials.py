@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from llmproxy.errors import MissingToken, UpstreamAuthError
 from llmproxy.http import credentials
-from llmproxy.http.credentials import take
+from llmproxy.http.credentials import strip
 
 TOKEN = "sk-lp-" + "aB3_-" * 8 + "xyz"
 RAW = TOKEN.encode()
@@ -25,7 +25,7 @@ class Taking(TestCase):
             b"X-LLMProxy-Token: %s",
         ):
             with self.subTest(line=line):
-                self.assertEqual(take([b"A: b", line % RAW, b"C: d"]), (TOKEN, [b"A: b", b"C: d"], None))
+                self.assertEqual(strip([b"A: b", line % RAW, b"C: d"]), (TOKEN, [b"A: b", b"C: d"], None))
 
     def test_the_order(self) -> None:
         """The first place decides, wherever it stands; all are emptied."""
@@ -37,9 +37,9 @@ class Taking(TestCase):
             b"X-LLMProxy-Token: l",
         ]
         for expected in ("l", "t", "x", "a", "g"):
-            self.assertEqual(take(lines), (expected, [], None))
+            self.assertEqual(strip(lines), (expected, [], None))
             lines.pop()
-        self.assertEqual(take(lines), (None, [], None))
+        self.assertEqual(strip(lines), (None, [], None))
 
     def test_a_credential_that_is_none(self) -> None:
         """Not guessed at, and not made up for by another place."""
@@ -54,18 +54,18 @@ class Taking(TestCase):
             RAW,
         ):
             with self.subTest(value=value):
-                self.assertIsNone(take([b"Authorization: " + value, b"x-api-key: other"]).token)
-        self.assertIsNone(take([b"x-api-key: "]).token)
-        self.assertIsNone(take([b"Authorization: Bearer a", b"Authorization: Bearer b"]).token)
+                self.assertIsNone(strip([b"Authorization: " + value, b"x-api-key: other"]).token)
+        self.assertIsNone(strip([b"x-api-key: "]).token)
+        self.assertIsNone(strip([b"Authorization: Bearer a", b"Authorization: Bearer b"]).token)
 
     def test_any_token_of_a_library_user(self) -> None:
         """Up to 4096 visible characters."""
-        self.assertEqual(take([b"Authorization: Bearer " + b"x" * 4096]).token, "x" * 4096)
-        self.assertEqual(take([b"Authorization: Bearer a,b=c"]).token, "a,b=c")
+        self.assertEqual(strip([b"Authorization: Bearer " + b"x" * 4096]).token, "x" * 4096)
+        self.assertEqual(strip([b"Authorization: Bearer a,b=c"]).token, "a,b=c")
 
     def test_proxy_authorization_goes(self) -> None:
         """And is no credential."""
-        self.assertEqual(take([b"Proxy-Authorization: Bearer x"]), (None, [], None))
+        self.assertEqual(strip([b"Proxy-Authorization: Bearer x"]), (None, [], None))
 
     def test_ours_counts_wherever_it_stands(self) -> None:
         """What stands beside it is a session of the client's own, or nothing, and goes nowhere."""
@@ -76,39 +76,39 @@ class Taking(TestCase):
                     lines = [beside + value, place + RAW]
                     for ordered in (lines, lines[::-1]):
                         with self.subTest(ordered=ordered):
-                            self.assertEqual(take(ordered), (TOKEN, [], None))
-        self.assertEqual(take([b"Authorization: Basic eA==", b"x-api-key: " + RAW]).token, TOKEN)
-        self.assertEqual(take([b"Authorization: ", b"x-api-key: " + RAW]).token, TOKEN)
+                            self.assertEqual(strip(ordered), (TOKEN, [], None))
+        self.assertEqual(strip([b"Authorization: Basic eA==", b"x-api-key: " + RAW]).token, TOKEN)
+        self.assertEqual(strip([b"Authorization: ", b"x-api-key: " + RAW]).token, TOKEN)
 
     def test_ours_in_several_places(self) -> None:
         """Counts where it is the same; two different ones are refused, since only one can be meant."""
         other = b"sk-lp-" + b"Z" * 43
         same = [b"Authorization: Bearer " + RAW, b"x-api-key: " + RAW]
-        self.assertEqual(take(same, b"key=" + RAW, True), (TOKEN, [], None))
+        self.assertEqual(strip(same, b"key=" + RAW, True), (TOKEN, [], None))
         for lines, query in (
             ([*same, b"api-key: " + other], None),
             ([b"x-api-key: " + RAW, b"x-api-key: " + other], None),
             (same, b"key=" + other),
         ):
             with self.subTest(lines=lines), self.assertRaises(MissingToken):
-                take(lines, query, True)
-        self.assertEqual(take(same, b"key=" + other), (TOKEN, [], None))  # no place for one, unless it is allowed
+                strip(lines, query, True)
+        self.assertEqual(strip(same, b"key=" + other), (TOKEN, [], None))  # no place for one, unless it is allowed
 
     def test_credentials_of_other_kinds_go(self) -> None:
         """Azure's and AWS's own ways to send one, and Google's and Azure's in the query."""
         lines = [b"Ocp-Apim-Subscription-Key: k", b"X-Amz-Security-Token: t", b"api-key: " + RAW]
         query = b"key=AIza&api-version=1&subscription-key=k&api-key=k&access_token=ya29&x=y"
-        self.assertEqual(take(lines, query), (TOKEN, [], b"api-version=1&x=y"))
+        self.assertEqual(strip(lines, query), (TOKEN, [], b"api-version=1&x=y"))
 
     def test_cookies_go(self) -> None:
         """A page's session of our own domain is a client's credential."""
-        self.assertEqual(take([b"Cookie: session=1", b"A: 1", b"cookie: b=2"]).lines, [b"A: 1"])
+        self.assertEqual(strip([b"Cookie: session=1", b"A: 1", b"cookie: b=2"]).lines, [b"A: 1"])
 
     def test_cookies_that_are_wanted(self) -> None:
         """Stay, to the byte where none of ours is among them."""
 
         def left(*lines: bytes) -> list[bytes]:
-            return list(take(lines, forward_cookies=True).lines)
+            return list(strip(lines, forward_cookies=True).lines)
 
         self.assertEqual(left(b"Cookie: a=1;b=2"), [b"Cookie: a=1;b=2"])
         self.assertEqual(left(b"Cookie:"), [b"Cookie:"])
@@ -128,49 +128,49 @@ class Taking(TestCase):
     def test_the_token_in_another_field(self) -> None:
         """It never leaves, whichever field it was copied into."""
         lines = [b"Authorization: Bearer " + RAW, b"X-Copy: " + RAW, b"X-Note: key=" + RAW + b".", b"User-Agent: x"]
-        self.assertEqual(take(lines).lines, [b"User-Agent: x"])
+        self.assertEqual(strip(lines).lines, [b"User-Agent: x"])
         other = b"sk-lp-" + b"Z" * 43
-        self.assertEqual(take([*lines[:1], b"X-Other: " + other]).lines, [])
-        self.assertEqual(take([b"x-api-key: a-library-token", b"X-C: a-library-token"]).lines, [])
+        self.assertEqual(strip([*lines[:1], b"X-Other: " + other]).lines, [])
+        self.assertEqual(strip([b"x-api-key: a-library-token", b"X-C: a-library-token"]).lines, [])
 
     def test_a_short_token_takes_nothing_with_it(self) -> None:
         """Except a field that is just it."""
         lines = [b"x-api-key: test", b"User-Agent: pytest", b"X-Copy: test"]
-        self.assertEqual(take(lines).lines, [b"User-Agent: pytest"])
+        self.assertEqual(strip(lines).lines, [b"User-Agent: pytest"])
 
 
 class Queries(TestCase):
     def test_the_key_where_allowed(self) -> None:
         """Taken, and out of the query; the rest stays as it was."""
-        self.assertEqual(take([], b"alt=sse&key=" + RAW + b"&x=%20", True), (TOKEN, [], b"alt=sse&x=%20"))
-        self.assertEqual(take([], b"key=" + RAW, True), (TOKEN, [], None))
-        self.assertEqual(take([], b"k%65y=" + RAW.replace(b"-", b"%2D"), True), (TOKEN, [], None))
+        self.assertEqual(strip([], b"alt=sse&key=" + RAW + b"&x=%20", True), (TOKEN, [], b"alt=sse&x=%20"))
+        self.assertEqual(strip([], b"key=" + RAW, True), (TOKEN, [], None))
+        self.assertEqual(strip([], b"k%65y=" + RAW.replace(b"-", b"%2D"), True), (TOKEN, [], None))
 
     def test_the_key_where_not_allowed(self) -> None:
         """No credential of this proxy, and out all the same: it may be the client's own, and the provider gets ours."""
-        self.assertEqual(take([], b"key=" + RAW + b"&a=b"), (None, [], b"a=b"))
-        self.assertEqual(take([], b"key=sk-lp-x"), (None, [], None))
-        self.assertEqual(take([b"api-key: " + RAW], b"k%65y=AIza&a=b"), (TOKEN, [], b"a=b"))
+        self.assertEqual(strip([], b"key=" + RAW + b"&a=b"), (None, [], b"a=b"))
+        self.assertEqual(strip([], b"key=sk-lp-x"), (None, [], None))
+        self.assertEqual(strip([b"api-key: " + RAW], b"k%65y=AIza&a=b"), (TOKEN, [], b"a=b"))
 
     def test_a_header_goes_first(self) -> None:
         """And the key in the query goes all the same."""
-        self.assertEqual(take([b"api-key: h"], b"key=q&a=b", True), ("h", [], b"a=b"))
+        self.assertEqual(strip([b"api-key: h"], b"key=q&a=b", True), ("h", [], b"a=b"))
 
     def test_two_keys(self) -> None:
         """None counts."""
-        self.assertEqual(take([], b"key=a&key=b", True), (None, [], None))
+        self.assertEqual(strip([], b"key=a&key=b", True), (None, [], None))
 
     def test_the_token_in_any_parameter(self) -> None:
         """Plain or encoded."""
         lines = [b"Authorization: Bearer " + RAW]
         encoded = b"".join(b"%%%02x" % byte for byte in RAW)
-        self.assertEqual(take(lines, b"a=" + RAW + b"&b=" + encoded + b"&" + RAW + b"&c=d").query, b"c=d")
+        self.assertEqual(strip(lines, b"a=" + RAW + b"&b=" + encoded + b"&" + RAW + b"&c=d").query, b"c=d")
 
     def test_other_queries_are_untouched(self) -> None:
         """To the byte."""
         for query in (b"", b"&&a=&=b&c", b"a=b=c", b"keys=1&Key=2", b"a=%zz"):
             with self.subTest(query=query):
-                self.assertEqual(take([b"api-key: h-long-enough-token"], query, True).query, query)
+                self.assertEqual(strip([b"api-key: h-long-enough-token"], query, True).query, query)
 
 
 class Keys(TestCase):
@@ -231,11 +231,11 @@ class Properties(TestCase):
     def test_the_token_never_stays(self, lines: list[tuple[bytes, bytes]], query_key: bool) -> None:
         """Not in a line, not in the query."""
         for cookies in (False, True):
-            taken = take([name + value for name, value in lines], b"key=" + RAW + b"&a=" + RAW, query_key, cookies)
+            taken = strip([name + value for name, value in lines], b"key=" + RAW + b"&a=" + RAW, query_key, cookies)
             self.assertNotIn(RAW, b"\n".join([*taken.lines, taken.query or b""]))
 
     @given(st.lists(st.binary(max_size=20)), st.binary(max_size=40), st.booleans())
     def test_any_bytes(self, lines: list[bytes], query: bytes, query_key: bool) -> None:
         """Nothing is raised, and no byte is added."""
-        taken = take(lines, query, query_key)
+        taken = strip(lines, query, query_key)
         self.assertLessEqual(len(taken.query or b""), len(query))

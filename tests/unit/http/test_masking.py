@@ -8,8 +8,17 @@ from unittest import TestCase
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmproxy.http.lines import FieldLines
-from llmproxy.http.masking import Both, KeyFound, Mask, Replacement, Rewriting, Shielded, masked_lines, shield
+from llmproxy.http.field_lines import FieldLines
+from llmproxy.http.masking import (
+    FilterChain,
+    KeyFilter,
+    KeyFound,
+    Mask,
+    MaskingPlan,
+    Replacement,
+    mask_lines,
+    mask_plan,
+)
 
 KEYS = st.text("ab-", min_size=1, max_size=6).map(str.encode)  # so that they overlap themselves, and stand anywhere
 PIECES = st.lists(st.text("ab-", max_size=8).map(str.encode), max_size=12)
@@ -70,7 +79,7 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
     return [*pieces, data]
 
 
-def passed(rewriting: Rewriting | None, pieces: list[bytes]) -> bytes:
+def passed(rewriting: KeyFilter | None, pieces: list[bytes]) -> bytes:
     if rewriting is None:
         return b"".join(pieces)
     return b"".join([*(rewriting.feed(piece) for piece in pieces), rewriting.end()])
@@ -78,9 +87,9 @@ def passed(rewriting: Rewriting | None, pieces: list[bytes]) -> bytes:
 
 def shielded(
     code: int, encoding: bytes = b"", *, stream: bool = False, whole: bytes | None = None, kind: bytes = b"text/json"
-) -> Shielded:
+) -> MaskingPlan:
     lines = [b"Content-Type: " + kind, *([b"Content-Encoding: " + encoding] if encoding else [])]
-    return shield(code, lines, SECRET, lambda: b'{"notice":1}', stream=stream, whole=whole)
+    return mask_plan(code, lines, SECRET, lambda: b'{"notice":1}', stream=stream, whole=whole)
 
 
 SIZES = st.lists(st.integers(1, 40), max_size=12)
@@ -92,7 +101,7 @@ class Refusals(TestCase):
         """It is masked within, and passes to the byte where there is nothing to mask."""
         for text in (b"no: %b!" % SECRET, b"no: %b!" % SECRET[:-1]):
             data = CODINGS[encoding](text)
-            got = passed(shielded(401, encoding).rewriting, cut(data, sizes))
+            got = passed(shielded(401, encoding).filter, cut(data, sizes))
             self.assertEqual(READ[encoding](got), text.replace(SECRET, STARS))
             if SECRET not in text:
                 self.assertEqual(got, data)
@@ -103,15 +112,15 @@ class Refusals(TestCase):
         bomb = gzip.compress(b"\0" * 20_000_000)
         long = gzip.compress(random.Random(1).randbytes(300_000))
         for coded in (data[:-9], b"plain %b" % SECRET, data + b"more", bomb, long):
-            self.assertEqual(gzip.decompress(passed(shielded(401, b"gzip").rewriting, [coded])), b'{"notice":1}')
+            self.assertEqual(gzip.decompress(passed(shielded(401, b"gzip").filter, [coded])), b'{"notice":1}')
         for encoding in (b"compress", b"gzip, gzip", b"aes128gcm"):
             lines, rewriting = shielded(401, encoding)
             self.assertEqual(lines, [b"Content-Type: application/json"])
             self.assertEqual(passed(rewriting, [SECRET]), b'{"notice":1}')
 
     def test_no_body(self) -> None:
-        self.assertEqual(passed(shielded(401, b"gzip").rewriting, []), b"")
-        self.assertIsNone(shielded(304, b"compress").rewriting)
+        self.assertEqual(passed(shielded(401, b"gzip").filter, []), b"")
+        self.assertIsNone(shielded(304, b"compress").filter)
 
 
 class Errors(TestCase):
@@ -121,34 +130,34 @@ class Errors(TestCase):
     def test_an_event_of_a_stream(self, sizes: list[int]) -> None:
         """However it is cut; what is no error says what it says."""
         before = b'data: {"error": null, "text": "my key is %b"}\r\n\r\n: ping\n\n' % SECRET
-        got = passed(shielded(200, stream=True).rewriting, cut(before + EVENT + before, sizes))
+        got = passed(shielded(200, stream=True).filter, cut(before + EVENT + before, sizes))
         self.assertEqual(got, before + EVENT.replace(SECRET, STARS) + before)
 
     @given(SIZES)
     def test_a_body(self, sizes: list[int]) -> None:
         body = b'{"error": {"code": 401, "message": "%b"}}' % SECRET
-        self.assertEqual(passed(shielded(200).rewriting, cut(body, sizes)), body.replace(SECRET, STARS))
-        self.assertEqual(passed(shielded(200, whole=body).rewriting, [body]), body.replace(SECRET, STARS))
+        self.assertEqual(passed(shielded(200).filter, cut(body, sizes)), body.replace(SECRET, STARS))
+        self.assertEqual(passed(shielded(200, whole=body).filter, [body]), body.replace(SECRET, STARS))
 
     def test_what_is_no_error(self) -> None:
         """Passes: a model's text may hold an escaped one."""
         body = b'{"error": null, "text": "{\\"error\\": {\\"message\\": \\"%b\\"}}"}' % SECRET
-        self.assertEqual(passed(shielded(200).rewriting, [body]), body)
-        self.assertEqual(passed(shielded(200, b"gzip").rewriting, [gzip.compress(body)]), gzip.compress(body))
-        self.assertIsNone(shielded(200, kind=b"audio/mpeg").rewriting)
-        self.assertIsNone(shielded(200, b"compress").rewriting)
+        self.assertEqual(passed(shielded(200).filter, [body]), body)
+        self.assertEqual(passed(shielded(200, b"gzip").filter, [gzip.compress(body)]), gzip.compress(body))
+        self.assertIsNone(shielded(200, kind=b"audio/mpeg").filter)
+        self.assertIsNone(shielded(200, b"compress").filter)
 
     def test_a_key_that_is_a_word(self) -> None:
         """Is none: servers of one's own take any."""
-        self.assertIsNone(shield(200, [], b"ollama", bytes, stream=True, whole=None).rewriting)
+        self.assertIsNone(mask_plan(200, [], b"ollama", bytes, stream=True, whole=None).filter)
 
     @given(st.sampled_from(sorted(CODINGS)), SIZES)
     def test_in_a_coding(self, encoding: bytes, sizes: list[int]) -> None:
         """Is masked where all of it is there; else it is cut before the key is out."""
         data = CODINGS[encoding](EVENT)
-        got = passed(shielded(200, encoding, stream=True, whole=data).rewriting, [data])
+        got = passed(shielded(200, encoding, stream=True, whole=data).filter, [data])
         self.assertEqual(READ[encoding](got), EVENT.replace(SECRET, STARS))
-        rewriting = shielded(200, encoding, stream=True).rewriting
+        rewriting = shielded(200, encoding, stream=True).filter
         assert rewriting is not None
         out: list[bytes] = []
         with self.assertRaises(KeyFound):
@@ -160,12 +169,12 @@ class Errors(TestCase):
     def test_a_coded_stream_without_the_key(self, sizes: list[int]) -> None:
         """Passes to the byte, and so does a bomb, or what is not so coded."""
         for data in (gzip.compress(EVENT.replace(SECRET, SECRET[:-1])), b"no gzip", gzip.compress(b"\0" * 9_000_000)):
-            self.assertEqual(passed(shielded(200, b"gzip", stream=True).rewriting, cut(data, sizes)), data)
+            self.assertEqual(passed(shielded(200, b"gzip", stream=True).filter, cut(data, sizes)), data)
 
     def test_an_event_that_passes_in_pieces(self) -> None:
         """None is held longer than it must."""
         made = zlib.compressobj(wbits=31)
-        rewriting = shielded(200, b"gzip", stream=True).rewriting
+        rewriting = shielded(200, b"gzip", stream=True).filter
         assert rewriting is not None
         for _ in range(3):
             piece = made.compress(b'data: {"a": 1}\n\n') + made.flush(zlib.Z_SYNC_FLUSH)
@@ -175,14 +184,14 @@ class Errors(TestCase):
 class Chained(TestCase):
     def test_both(self) -> None:
         """What the first lets go at its end still goes through the second."""
-        both = Both(Mask(b"secret-one"), Mask(b"two"))
+        both = FilterChain(Mask(b"secret-one"), Mask(b"two"))
         self.assertEqual(both.feed(b"tw") + both.feed(b"o secret-one s") + both.end(), b"*** ********** s")
         self.assertTrue(both.keeps_length)
-        self.assertFalse(Both(Replacement(bytes), Mask(b"x")).keeps_length)
+        self.assertFalse(FilterChain(Replacement(bytes), Mask(b"x")).keeps_length)
 
 
 class Lines(TestCase):
     def test_with_and_without(self) -> None:
         lines = FieldLines.of([b"A: b", b"X-Key: my secret, secret"])
-        self.assertEqual(masked_lines(lines, b"secret"), [b"A: b", b"X-Key: my ******, ******"])
-        self.assertIs(masked_lines(lines, b"other"), lines)
+        self.assertEqual(mask_lines(lines, b"secret"), [b"A: b", b"X-Key: my ******, ******"])
+        self.assertIs(mask_lines(lines, b"other"), lines)

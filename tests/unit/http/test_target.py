@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmproxy.errors import BadTarget
-from llmproxy.http.target import Target, check_query, has_encoded_slash, parse
+from llmproxy.http.target import RequestTarget, check_query, has_encoded_slash, parse
 
 REFUSED = [
     b"",
@@ -71,7 +71,8 @@ class Parsing(TestCase):
     def test_a_plain_path(self) -> None:
         """Every part comes out as it went in."""
         self.assertEqual(
-            parse(b"/v1/chat/completions"), Target(b"/v1/chat/completions", None, (b"v1", b"chat", b"completions"))
+            parse(b"/v1/chat/completions"),
+            RequestTarget(b"/v1/chat/completions", None, (b"v1", b"chat", b"completions")),
         )
 
     def test_an_empty_query_is_not_none(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from twisted.trial.unittest import TestCase
 
 from llmproxy import Project, Store, Token
-from llmproxy.aio import deferred
+from llmproxy.coroutines import deferred
 
 
 class MemoryTests(TestCase):

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from zope.interface.verify import verifyObject
 
-from llmproxy.aio import soon
+from llmproxy.coroutines import as_deferred
 from llmproxy.interfaces import ICounters
 from llmproxy.model import Claim, Verdict
 
@@ -168,7 +168,7 @@ class CountersContract:
 
     async def test_many_at_once(self) -> None:
         """Five hundred at once, each for a part of what is left: never more than all of it, and no part left over."""
-        verdicts = await gatherResults([soon(self.reserve(budget(1000, 10), rate(400))) for _ in range(500)])
+        verdicts = await gatherResults([as_deferred(self.reserve(budget(1000, 10), rate(400))) for _ in range(500)])
         self.assertEqual(sum(verdict.refused is None for verdict in verdicts), 100)
         self.assertEqual(await self.used(budget(1000, 1), rate(400)), [1000, 100])
 
@@ -190,7 +190,7 @@ class CountersContract:
     async def test_a_client_that_leaves_while_it_is_asked(self) -> None:
         """Nothing stays reserved for it."""
         claims = [lease(1), budget(10, 10)]
-        asking: Deferred[Verdict] = soon(self.made.reserve(claims))
+        asking: Deferred[Verdict] = as_deferred(self.made.reserve(claims))
         asking.addCallbacks(lambda verdict: self.made.settle(verdict.ticket, [0, 0]), lambda failure: None)
         asking.cancel()
         await self.later(lambda: self.reserve(*claims))

@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.aio import deferred
+from llmproxy.coroutines import deferred
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.limits.counters.budget_store import MemoryBudgetStore
 from llmproxy.limits.counters.prefetch import AHEAD, ASK_SECONDS, SHARE, BudgetPrefetch

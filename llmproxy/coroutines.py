@@ -51,7 +51,7 @@ async def within(seconds: float, clock: IReactorTime, waiting: Deferred[T], erro
             timer.cancel()
 
 
-def soon(value: Awaitable[T]) -> Deferred[T]:
+def as_deferred(value: Awaitable[T]) -> Deferred[T]:
     """Start waiting for C{value}, be it a Deferred or a coroutine that a library user wrote."""
 
     async def wait() -> T:
@@ -113,4 +113,4 @@ class FairLock:
             self.release()
 
 
-__all__ = ["CancelledError", "FairLock", "deferred", "soon", "within"]
+__all__ = ["CancelledError", "FairLock", "as_deferred", "deferred", "within"]

@@ -4,7 +4,7 @@ import json
 from unittest import TestCase
 
 from llmproxy.errors import BodyUnreadable, ParamNotAllowed
-from llmproxy.http import params
+from llmproxy.http import body_params
 from tests.support.reading import read
 
 NAMES = ["a", "x", "model"]
@@ -12,7 +12,7 @@ ONLY = {"model": ["gpt-4o", "gpt-4.1-*"]}
 
 
 def check(body: bytes) -> None:
-    params.check(params.members(read(body), NAMES), ONLY)
+    body_params.check_params(body_params.checked_members(read(body), NAMES), ONLY)
 
 
 class Checking(TestCase):
@@ -54,26 +54,26 @@ class Checking(TestCase):
             with self.assertRaises(ParamNotAllowed):
                 check(json.dumps({"model": "gpt-4o", name: "o1"}).encode())
         with self.assertRaises(ParamNotAllowed):
-            params.check({"\u017ftream": True}, {"stream": ["false"]})
-        params.check({"a": 1, "A": 2}, {"a": ["1"], "A": ["2"]})
+            body_params.check_params({"\u017ftream": True}, {"stream": ["false"]})
+        body_params.check_params({"a": 1, "A": 2}, {"a": ["1"], "A": ["2"]})
 
     def test_plain_values_as_json_writes_them(self) -> None:
         """Numbers, truth values and null."""
-        params.check(
+        body_params.check_params(
             {"n": 1, "s": False, "t": 0.5, "z": None}, {"n": ["1"], "s": ["false"], "t": ["0.*"], "z": ["null"]}
         )
         with self.assertRaises(ParamNotAllowed):
-            params.check({"n": 2}, {"n": ["1"]})
+            body_params.check_params({"n": 2}, {"n": ["1"]})
 
     def test_no_list(self) -> None:
         """Nothing to check."""
-        params.check({"Model": []}, {})
+        body_params.check_params({"Model": []}, {})
 
     def test_a_value_alone(self) -> None:
         """As from a path."""
-        params.check_value("model", "gpt-4o", ONLY["model"])
+        body_params.check_param("model", "gpt-4o", ONLY["model"])
         with self.assertRaises(ParamNotAllowed):
-            params.check_value("model", "o1", ONLY["model"])
+            body_params.check_param("model", "o1", ONLY["model"])
 
 
 class Reading(TestCase):
@@ -112,22 +112,27 @@ class Reading(TestCase):
             b'{"a":"' + b"x" * 300_000 + b'"}',
         ):
             with self.subTest(body=body[:40]), self.assertRaises(BodyUnreadable):
-                params.members(read(body), NAMES)
+                body_params.checked_members(read(body), NAMES)
 
     def test_a_coding_that_cannot_be_read(self) -> None:
         for coding in (b"x-unheard-of", b"gzip, gzip", b"gzip"):
             with self.assertRaises(BodyUnreadable):
-                params.members(read(b"{}", [b"content-encoding: " + coding]), NAMES)
+                body_params.checked_members(read(b"{}", [b"content-encoding: " + coding]), NAMES)
         self.assertEqual(
-            params.members(read(b"{}", [b"Content-Encoding: Identity", b"Content-Type: text/plain"]), NAMES), {}
+            body_params.checked_members(
+                read(b"{}", [b"Content-Encoding: Identity", b"Content-Type: text/plain"]), NAMES
+            ),
+            {},
         )
 
 
 class Models(TestCase):
     def test_the_model(self) -> None:
         """Or none."""
-        self.assertEqual(params.model_in(params.members(read(b'{"model":"gpt-4o"}'), NAMES)), "gpt-4o")
-        self.assertEqual(params.model_in({}), "")
+        self.assertEqual(
+            body_params.model_of(body_params.checked_members(read(b'{"model":"gpt-4o"}'), NAMES)), "gpt-4o"
+        )
+        self.assertEqual(body_params.model_of({}), "")
 
     def test_a_model_that_is_none(self) -> None:
         """Is refused, as is one that only some would read."""
@@ -140,4 +145,4 @@ class Models(TestCase):
             b'{"model":null}',
         ):
             with self.subTest(body=body), self.assertRaises(ParamNotAllowed):
-                params.model_in(params.members(read(body), NAMES))
+                body_params.model_of(body_params.checked_members(read(body), NAMES))

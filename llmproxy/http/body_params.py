@@ -14,10 +14,10 @@ from typing import Any
 from llmproxy.errors import BodyUnreadable, ParamNotAllowed
 from llmproxy.http.request_reader import RequestContent
 
-MAX_VALUE = 1024  # characters of a value that a pattern is tried on
+MAX_VALUE_CHARACTERS = 1024  # characters of a value that a pattern is tried on
 
 
-def members(content: RequestContent, names: Iterable[str]) -> Mapping[str, Any]:
+def checked_members(content: RequestContent, names: Iterable[str]) -> Mapping[str, Any]:
     """The parameters of a request; L{BodyUnreadable} where they cannot be read, or in more ways than one.
 
     @param names: Those that are checked.
@@ -34,36 +34,36 @@ def members(content: RequestContent, names: Iterable[str]) -> Mapping[str, Any]:
     return content.members
 
 
-def check(values: Mapping[str, Any], whitelist: Mapping[str, Sequence[str]]) -> None:
+def check_params(values: Mapping[str, Any], whitelist: Mapping[str, Sequence[str]]) -> None:
     """Refuse a body in which a listed parameter has a value that none of its patterns allows.
 
     A parameter that is not there is allowed. L{ParamNotAllowed} says which one is not.
     """
     for name, patterns in whitelist.items():
         if name in values:
-            check_value(name, values[name], patterns)
+            check_param(name, values[name], patterns)
     if whitelist:
         _check_spelling(values, whitelist)
 
 
-def check_value(name: str, value: object, patterns: Sequence[str]) -> None:
+def check_param(name: str, value: object, patterns: Sequence[str]) -> None:
     """Refuse a value that none of the patterns (globs, case-sensitive) allows.
 
     A number, C{true}, C{false} or C{null} is compared as JSON writes it; an object or array is never allowed.
     """
     text = value if isinstance(value, str) else json.dumps(value) if _is_plain(value) else None
-    if text is None or len(text) > MAX_VALUE or not any(fnmatchcase(text, pattern) for pattern in patterns):
+    if text is None or len(text) > MAX_VALUE_CHARACTERS or not any(fnmatchcase(text, pattern) for pattern in patterns):
         raise ParamNotAllowed(f'The parameter "{name}" has a value that this API does not allow.')
 
 
-def model_in(values: Mapping[str, Any]) -> str:
+def model_of(values: Mapping[str, Any]) -> str:
     """The model that a parsed body asks for, C{""} where it names none.
 
     L{ParamNotAllowed} where that is not certain: it is no string, or is spelled C{Model}.
     """
     _check_spelling(values, ("model",))
     model = values.get("model", "")
-    if not isinstance(model, str) or len(model) > MAX_VALUE or not model.isprintable():
+    if not isinstance(model, str) or len(model) > MAX_VALUE_CHARACTERS or not model.isprintable():
         raise ParamNotAllowed('The parameter "model" is not a name.')
     return model
 

@@ -48,7 +48,7 @@ _LONGEST_WAIT = 60.0
 _LONGEST_OPEN = 30.0
 
 
-class Flavoured(Protocol):
+class ErrorFormatSettings(Protocol):
     """An API's settings, as far as they matter here."""
 
     @property
@@ -57,7 +57,7 @@ class Flavoured(Protocol):
     def error_format(self) -> str: ...
 
 
-def flavour_of(api: Flavoured) -> str:
+def error_format_of(api: ErrorFormatSettings) -> str:
     """The error shape of an API's clients: C{hybrid}, C{google} or C{plain}."""
     if api.error_format == "auto":
         return "google" if api.provider == "google" else "hybrid"

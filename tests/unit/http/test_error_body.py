@@ -6,7 +6,7 @@ from typing import Any
 from unittest import TestCase
 
 from llmproxy import errors
-from llmproxy.http import fields, refusals
+from llmproxy.http import error_body, fields
 
 
 @dataclass
@@ -16,12 +16,12 @@ class Api:
 
 
 def body(error: errors.ProxyError, flavour: str = "hybrid") -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(refusals.render(error, flavour, "rid-1")[1])
+    value: dict[str, Any] = json.loads(error_body.render(error, flavour, "rid-1")[1])
     return value
 
 
 def header(error: errors.ProxyError, name: bytes) -> bytes | None:
-    return fields.value(refusals.render(error, "hybrid", "rid-1")[0], name)
+    return fields.value(error_body.render(error, "hybrid", "rid-1")[0], name)
 
 
 class Bodies(TestCase):
@@ -116,7 +116,7 @@ class Headers(TestCase):
         self.assertEqual(header(error, b"x-llmproxy-error"), b"token_expired")
         self.assertEqual(header(error, b"www-authenticate"), b"Bearer")
         self.assertEqual(header(error, b"cache-control"), b"no-store")
-        self.assertNotIn(b"Request-ID", b"".join(refusals.render(error, "plain", "")[0]))
+        self.assertNotIn(b"Request-ID", b"".join(error_body.render(error, "plain", "")[0]))
 
     def test_the_errors_own(self) -> None:
         """Such as Allow, on one line whatever it holds."""
@@ -166,4 +166,4 @@ class Flavours(TestCase):
             ("openai", "google", "google"),
             ("openai", "plain", "plain"),
         ):
-            self.assertEqual(refusals.flavour_of(Api(provider, error_format)), flavour)
+            self.assertEqual(error_body.error_format_of(Api(provider, error_format)), flavour)

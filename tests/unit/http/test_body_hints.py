@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from unittest import TestCase
 
-from llmproxy.http import sniff
+from llmproxy.http import body_hints
 
 
 class Paths(TestCase):
@@ -26,23 +26,23 @@ class Paths(TestCase):
             (b"/v1/models/" + b"x" * 500 + b":generateContent", "x" * 500),
         ):
             with self.subTest(path=path):
-                self.assertEqual(sniff.model_in_path(path), model)
+                self.assertEqual(body_hints.model_in_path(path), model)
 
 
 class Streams(TestCase):
     def test_an_answer(self) -> None:
         """By its content type."""
         for kind in (b"text/event-stream", b"Text/Event-Stream; charset=utf-8", b"application/vnd.amazon.eventstream"):
-            self.assertTrue(sniff.is_stream_answer([b"content-type: " + kind]))
+            self.assertTrue(body_hints.is_stream_response([b"content-type: " + kind]))
         for lines in ([], [b"Content-Type: application/json"], [b"Content-Type: text/event-streams"]):
-            self.assertFalse(sniff.is_stream_answer(lines))
+            self.assertFalse(body_hints.is_stream_response(lines))
 
     def test_a_request(self) -> None:
         """By its path, query or Accept."""
-        self.assertFalse(sniff.expects_stream(None, [b"Accept: application/json"]))
-        self.assertFalse(sniff.expects_stream(b"alt=json", []))
-        self.assertTrue(sniff.expects_stream(b"a=b&alt=sse", []))
-        self.assertTrue(sniff.expects_stream(None, [b"accept: text/event-stream"]))
-        self.assertTrue(sniff.names_stream(b"/v1/models/x:streamGenerateContent"))
-        self.assertTrue(sniff.names_stream(b"/model/x/invoke-with-response-stream"))
-        self.assertFalse(sniff.names_stream(b"/v1/models/x:generateContent"))
+        self.assertFalse(body_hints.expects_stream(None, [b"Accept: application/json"]))
+        self.assertFalse(body_hints.expects_stream(b"alt=json", []))
+        self.assertTrue(body_hints.expects_stream(b"a=b&alt=sse", []))
+        self.assertTrue(body_hints.expects_stream(None, [b"accept: text/event-stream"]))
+        self.assertTrue(body_hints.names_stream(b"/v1/models/x:streamGenerateContent"))
+        self.assertTrue(body_hints.names_stream(b"/model/x/invoke-with-response-stream"))
+        self.assertFalse(body_hints.names_stream(b"/v1/models/x:generateContent"))

@@ -4,7 +4,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.aio import FairLock, deferred, soon, within
+from llmproxy.coroutines import FairLock, as_deferred, deferred, within
 
 
 class Late(Exception):
@@ -110,13 +110,13 @@ class Soon(SynchronousTestCase):
     def test_a_deferred(self) -> None:
         """Is itself."""
         waiting: Deferred[int] = Deferred()
-        self.assertIs(soon(waiting), waiting)
+        self.assertIs(as_deferred(waiting), waiting)
 
     def test_a_coroutine(self) -> None:
         async def three() -> int:
             return 3
 
-        self.assertEqual(self.successResultOf(soon(three())), 3)
+        self.assertEqual(self.successResultOf(as_deferred(three())), 3)
 
 
 class Locks(SynchronousTestCase):

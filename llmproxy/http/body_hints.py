@@ -32,7 +32,7 @@ def model_in_path(path: bytes) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in name)
 
 
-def is_stream_answer(lines: Iterable[bytes]) -> bool:
+def is_stream_response(lines: Iterable[bytes]) -> bool:
     """Whether an answer's content type is one of a stream."""
     kind = fields.value(lines, b"content-type")
     return kind is not None and kind.partition(b";")[0].strip().lower() in _STREAM_TYPES
