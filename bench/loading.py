@@ -10,8 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import requests_of_sdks
 from scenarios import Figures, Scenario, figures
-from systems import OURS, System, tool
+from systems import BUILT, OURS, System, tool
 
 START = 20.0  # seconds that a run may take longer than it was told to
 
@@ -35,7 +36,11 @@ def load(
 ) -> dict[str, Any]:
     """What C{load} says of it, as it says it."""
     command = ["taskset", "-c", str(OURS), str(tool("load")), "-p", str(port), "-u", scenario.path, "-b", scenario.body,
-               "-H", f"Authorization: Bearer {system.token}", *arguments]  # fmt: skip
+               "-H", f"Authorization: Bearer {system.credential(scenario.limited)}", *arguments]  # fmt: skip
+    if scenario.sdk:
+        mix = BUILT / "sdk.requests"
+        mix.write_bytes(requests_of_sdks.mix())
+        command += ["-F", str(mix)]
     if observed := ",".join(map(str, pids)):
         command += ["-P", observed]
     long = sum(float(after) for flag, after in pairwise(arguments) if flag in ("-d", "-w"))

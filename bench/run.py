@@ -22,7 +22,7 @@ from pathlib import Path
 from loading import measured
 from memory import memory
 from scenarios import MEMORY, SCENARIOS, Figures
-from systems import OURS, THEIRS, Provider, System, Systems, Unavailable, free_port, mock, pair
+from systems import OURS, THEIRS, Provider, System, Systems, Unavailable, free_port, mock, pair, redis_server
 from table import DIRECT, doubts, flaws, markdown, medians
 
 
@@ -76,21 +76,28 @@ class Bench:
     def run(self, home: Path, rounds: int, twistd: Sequence[str]) -> None:
         given = pair(home)
         if given is None:
-            self._leave_out_tls()
+            tls = [name for name in self.scenarios if name != MEMORY and SCENARIOS[name].tls]
+            self._leave_out(tls, "openssl or its headers are missing (Debian: openssl, libssl-dev)")
         with ExitStack() as running:
             provider = Provider(free_port(), free_port(), given)
             process = running.enter_context(mock(home, provider.port))
             if given is not None:
                 running.enter_context(mock(home, provider.secure, given))
-            systems = Systems(provider, home, twistd)
+            redis = 0
+            if any(name != MEMORY and SCENARIOS[name].redis for name in self.scenarios):
+                try:
+                    running.enter_context(redis_server(home, redis := free_port()))
+                except Unavailable as e:
+                    self._leave_out([name for name in self.scenarios if name != MEMORY and SCENARIOS[name].redis], e)
+            systems = Systems(provider, home, twistd, redis)
             for number in range(rounds):
                 self._measure(DIRECT, System(process, provider.port, provider.secure, "none"))
                 for name in list(self.names):
                     self._round(systems, name, memory_too=number == 0)
 
-    def _leave_out_tls(self) -> None:
-        for name in [name for name in self.scenarios if name != MEMORY and SCENARIOS[name].tls]:
-            self.missing[name] = "openssl or its headers are missing (Debian: openssl, libssl-dev)"
+    def _leave_out(self, scenarios: Sequence[str], why: object) -> None:
+        for name in scenarios:
+            self.missing[name] = str(why)
             self.scenarios.remove(name)
 
     def _round(self, systems: Systems, name: str, *, memory_too: bool) -> None:
@@ -104,10 +111,15 @@ class Bench:
             return
         with system.process:
             self._measure(name, system)
+        if any(scenario != MEMORY and SCENARIOS[scenario].redis for scenario in self.scenarios):
+            with (system := systems.start(name, redis=True)).process:
+                self._measure(name, system, redis=True)
 
-    def _measure(self, name: str, system: System) -> None:
+    def _measure(self, name: str, system: System, *, redis: bool = False) -> None:
         for scenario in self.scenarios:
-            if scenario != MEMORY and (name != DIRECT or SCENARIOS[scenario].direct):
+            if scenario == MEMORY or SCENARIOS[scenario].redis != redis:
+                continue
+            if name != DIRECT or SCENARIOS[scenario].direct:
                 self._keep(scenario, name, measured(SCENARIOS[scenario], system, self.seconds))
 
     def _keep(self, scenario: str, name: str, figures: Figures) -> None:

@@ -9,6 +9,7 @@ MESSAGE = '[{"role":"user","content":"Say hello to the world, please, and be bri
 JSON = f'{{"model":"mock-b600","messages":{MESSAGE},"temperature":0.7,"max_tokens":64}}'
 CACHEABLE = JSON.replace("b600", "b600-c300")
 LARGE = JSON.replace("b600", "b1000000")
+OPT_IN = ("-H", "Cache-Control: public, max-age=300")
 
 Figures = dict[str, float]
 
@@ -29,6 +30,7 @@ class Row:
 
 RATE = Row("requests/s", "rps")
 CPU = Row("CPU µs/request", "cpu_us")
+STREAMS = (Row("streams/s", "rps"), Row("CPU µs/stream", "cpu_us"))
 EVENTS = (Row("events/s", "events_per_s"), Row("CPU µs/event", "cpu_us_per_event", 1))
 PACED = (*EVENTS, Row("lag p50 ms", "lag_p50_ms", 2), Row("lag p99 ms", "lag_p99_ms", 2))
 
@@ -44,6 +46,9 @@ class Scenario:
     @ivar direct: Whether the provider alone is measured too; then there are figures of what a system adds to it.
     @ivar megabytes: What a request and its answer weigh together, where that is the point.
     @ivar chosen: Whether it is among those that are measured unless others are asked for.
+    @ivar limited: Whether llmproxy holds the requests to six limits; the peers have none.
+    @ivar sdk: Whether C{load} sends the mix of L{requests_of_sdks} instead of C{body}.
+    @ivar redis: Whether llmproxy counts them in Redis, which shares the core of mock and load.
     """
 
     title: str
@@ -56,6 +61,9 @@ class Scenario:
     direct: bool = False
     megabytes: float = 0.0
     chosen: bool = True
+    limited: bool = False
+    redis: bool = False
+    sdk: bool = False
 
     @property
     def path(self) -> str:
@@ -89,10 +97,18 @@ SCENARIOS = {
     ),
     "tlsup": Scenario("small JSON, TLS to the provider", (RATE, CPU), JSON, ("-c", "32"), tls="up"),
     "tlsdown": Scenario("small JSON, TLS to the client", (RATE, CPU), JSON, ("-c", "32", "-T"), tls="down"),
-    "hit": Scenario(
-        "small JSON, answers that may be kept", (RATE, CPU), CACHEABLE,
-        ("-c", "32", "-H", "Cache-Control: public, max-age=300"), chosen=False,
+    "hit": Scenario("small JSON, responses that may be cached", (RATE, CPU), CACHEABLE, ("-c", "32", *OPT_IN)),
+    "hits": Scenario(
+        "streams of 20 events that may be cached", STREAMS, stream(20, 0), ("-c", "32", "-s", *OPT_IN),
     ),
+    "lim": Scenario("small JSON, six limits in memory", (RATE, CPU), JSON, ("-c", "32"), limited=True),
+    "limr": Scenario("small JSON, six limits in Redis", (RATE, CPU), JSON, ("-c", "32"), limited=True, redis=True),
+    "big": Scenario("prompts of 116 KB", (RATE, CPU), JSON, ("-c", "32", "-B", "116000")),
+    "sdk": Scenario(
+        "requests as SDKs send them: 0.6 to 116 KB, gzip in chunks, a third streams", (RATE, CPU), "", ("-c", "32"), sdk=True,
+    ),
+    "churn": Scenario("small JSON, a new connection for each request", (RATE, CPU), JSON, ("-c", "32", "-K")),
+    "st20": Scenario("32 streams of 20 events, as fast as they go", STREAMS, stream(20, 0), ("-c", "32", "-s")),
 }  # fmt: skip
 
 MEMORY = "mem"  # not a load: measured around starts, by memory.py

