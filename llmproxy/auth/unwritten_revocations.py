@@ -21,14 +21,14 @@ IN_FORCE = "The revocation of {kind} {id} is in force here, and could not be sto
 Kind = Literal["token", "tokens of project", "project"]
 
 
-class Target(NamedTuple):
+class RevocationTarget(NamedTuple):
     """What is revoked: one token, all tokens of a project, or a project, by its id."""
 
     kind: Kind
     id: str
 
 
-class Refusing(Protocol):
+class TokenBlocker(Protocol):
     """Whoever lets tokens in."""
 
     def block(self, kind: str, name: str) -> None:
@@ -49,7 +49,7 @@ class UnwrittenRevocations(Service):
 
     def __init__(
         self,
-        refusing: Refusing,
+        blocker: TokenBlocker,
         writes: dict[Kind, Callable[[str], Awaitable[object]]],
         clock: IReactorTime,
         hold: Callable[[], AbstractAsyncContextManager[None]],
@@ -60,11 +60,11 @@ class UnwrittenRevocations(Service):
         @param writes: How each kind is written into the store.
         @param hold: Held by whoever changes something, so that no change undoes another.
         """
-        self._refusing = refusing
+        self._blocker = blocker
         self._writes = writes
         self._hold = hold
         self._limit = limit
-        self._unwritten: dict[Target, None] = {}
+        self._unwritten: dict[RevocationTarget, None] = {}
         self._loop = Loop("revocations", self.write, INTERVAL_SECONDS, clock)
         self.tasks = (self._loop,)
 
@@ -89,28 +89,28 @@ class UnwrittenRevocations(Service):
     @asynccontextmanager
     async def in_force(self, kind: Kind, name: str) -> AsyncIterator[None]:
         """Refuse it, and let the body write that. L{RevocationNotStored} where the store is to blame that it cannot."""
-        target = Target(kind, name)
+        target = RevocationTarget(kind, name)
         known = target in self._unwritten
-        self._refusing.block(kind, name)
+        self._blocker.block(kind, name)
         try:
             yield
         except StoreUnavailable as e:
             if not known and len(self) >= self._limit:
-                self._refusing.unblock(kind, name)
+                self._blocker.unblock(kind, name)
                 raise
             self._unwritten[target] = None
             self._log.error(IN_FORCE, **target._asdict(), why=e.reason)
             raise RevocationNotStored(reason=e.reason) from e
         except BaseException:
             if not known:
-                self._refusing.unblock(kind, name)
+                self._blocker.unblock(kind, name)
             raise
         self.withdraw(kind, name)
 
     def withdraw(self, kind: Kind, name: str) -> None:
         """The store has the last word on it again."""
-        self._unwritten.pop(Target(kind, name), None)
-        self._refusing.unblock(kind, name)
+        self._unwritten.pop(RevocationTarget(kind, name), None)
+        self._blocker.unblock(kind, name)
 
     async def write(self) -> None:
         """Try again, as far as the store takes them; never fails for its sake."""

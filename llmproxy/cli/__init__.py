@@ -7,7 +7,7 @@ import click
 from llmproxy.cli.cache import cache
 from llmproxy.cli.daemon import check_config, run
 from llmproxy.cli.projects import project
-from llmproxy.cli.session import URL, Session, options
+from llmproxy.cli.session import URL, CommandSession, options
 from llmproxy.cli.tokens import token
 from llmproxy.cli.usage import usage
 
@@ -25,7 +25,7 @@ def main(ctx: click.Context, url: str, management_token_file: str | None, output
     Ends with 0, or 1 if the daemon refused, 2 for wrong usage, 69 if it cannot be reached, 77 if the management
     token is missing or wrong, 78 if settings are wrong.
     """
-    ctx.obj = Session(url, management_token_file, output)
+    ctx.obj = CommandSession(url, management_token_file, output)
 
 
 main.add_command(project)

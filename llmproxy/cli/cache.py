@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from llmproxy.cli.server import path
-from llmproxy.cli.session import Session, asking
+from llmproxy.cli.session import CommandSession, asking
 
 
 @click.group()
@@ -15,7 +15,7 @@ def cache() -> None:
 
 @cache.command()
 @asking
-def stats(session: Session) -> None:
+def stats(session: CommandSession) -> None:
     """Show what the cache holds and has done."""
     session.show(session.server().ask("GET", path("cache")))
 
@@ -29,7 +29,7 @@ def stats(session: Session) -> None:
 @click.option("--prefix", help="Answers to every path that begins so.")
 @click.option("--method", help="With --path: answers to this method only.")
 @asking
-def purge(session: Session, everything: bool, target: str | None, **chosen: str | None) -> None:
+def purge(session: CommandSession, everything: bool, target: str | None, **chosen: str | None) -> None:
     """Remove answers from the cache, and say how many."""
     given = {"all": everything or None, "path": target, **chosen}
     names = {"project": "project_id", "token": "token_id"}

@@ -13,7 +13,7 @@ from llmproxy.cli.limits import given, limits, removable
 from llmproxy.cli.output import Columns
 from llmproxy.cli.secret import SOURCES, provider_keys
 from llmproxy.cli.server import path
-from llmproxy.cli.session import Session, asking
+from llmproxy.cli.session import CommandSession, asking
 
 COLUMNS: Columns = {
     "ID": lambda project: project["id"],
@@ -41,7 +41,7 @@ def project() -> None:
 @KEY
 @limits
 @asking
-def create(session: Session, name: str, api_keys: tuple[str, ...], **options: Any) -> None:
+def create(session: CommandSession, name: str, api_keys: tuple[str, ...], **options: Any) -> None:
     """Create a project."""
     body = {"name": name, **_keys(api_keys), **given(options)}
     session.show(session.server().ask("POST", path("projects"), body))
@@ -49,7 +49,7 @@ def create(session: Session, name: str, api_keys: tuple[str, ...], **options: An
 
 @project.command("list")
 @asking
-def list_(session: Session) -> None:
+def list_(session: CommandSession) -> None:
     """List all projects."""
     session.show_list(session.server().all(path("projects")), COLUMNS)
 
@@ -57,7 +57,7 @@ def list_(session: Session) -> None:
 @project.command()
 @click.argument("project_id")
 @asking
-def show(session: Session, project_id: str) -> None:
+def show(session: CommandSession, project_id: str) -> None:
     """Show one project."""
     session.show(session.server().ask("GET", path("projects", project_id)))
 
@@ -71,7 +71,7 @@ def show(session: Session, project_id: str) -> None:
 @removable
 @asking
 def update(
-    session: Session,
+    session: CommandSession,
     project_id: str,
     name: str | None,
     api_keys: tuple[str, ...],
@@ -91,7 +91,7 @@ def update(
 @project.command()
 @click.argument("project_id")
 @asking
-def activate(session: Session, project_id: str) -> None:
+def activate(session: CommandSession, project_id: str) -> None:
     """Let a project's tokens be used again."""
     _change(session, project_id, {"active": True})
 
@@ -99,12 +99,12 @@ def activate(session: Session, project_id: str) -> None:
 @project.command()
 @click.argument("project_id")
 @asking
-def deactivate(session: Session, project_id: str) -> None:
+def deactivate(session: CommandSession, project_id: str) -> None:
     """Stop all use of a project's tokens, at once."""
     _change(session, project_id, {"active": False})
 
 
-def _change(session: Session, project_id: str, body: Mapping[str, object]) -> None:
+def _change(session: CommandSession, project_id: str, body: Mapping[str, object]) -> None:
     session.show(session.server().ask("PATCH", path("projects", project_id), body))
 
 

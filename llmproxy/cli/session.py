@@ -19,7 +19,7 @@ Command = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class Session:
+class CommandSession:
     """Which daemon, with which token, shown how."""
 
     url: str = URL
@@ -66,12 +66,12 @@ def options(url: str | None, output: str | None, environment: bool) -> Callable[
 
 
 def asking(command: Command) -> Command:
-    """Give a command a L{Session}; its options may stand before the command's name or after it."""
+    """Give a command a L{CommandSession}; its options may stand before the command's name or after it."""
 
     @options(url=None, output=None, environment=False)
     @wraps(command)
     def asked(url: str | None, management_token_file: str | None, output: str | None, **given: Any) -> None:
-        before = click.get_current_context().find_object(Session) or Session()
+        before = click.get_current_context().find_object(CommandSession) or CommandSession()
         command(
             replace(
                 before,

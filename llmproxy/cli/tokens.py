@@ -10,7 +10,7 @@ import click
 from llmproxy.cli.limits import NAMES, given, limits, removable
 from llmproxy.cli.output import Columns
 from llmproxy.cli.server import path
-from llmproxy.cli.session import Session, asking
+from llmproxy.cli.session import CommandSession, asking
 
 
 def _used(token: Mapping[str, Any]) -> str:
@@ -69,7 +69,7 @@ def token() -> None:
 @rules
 @limits
 @asking
-def create(session: Session, **options: Any) -> None:
+def create(session: CommandSession, **options: Any) -> None:
     """Issue a token. It is shown this once."""
     body = {name: value for name, value in options.items() if value not in (None, ())}
     session.show(session.server().ask("POST", path("tokens"), body))
@@ -89,7 +89,9 @@ def create(session: Session, **options: Any) -> None:
 @limits
 @removable
 @asking
-def update(session: Session, token_id: str, unruled: tuple[str, ...], lifted: tuple[str, ...], **options: Any) -> None:
+def update(
+    session: CommandSession, token_id: str, unruled: tuple[str, ...], lifted: tuple[str, ...], **options: Any
+) -> None:
     """Change what a token allows; what is not named stays."""
     body = dict(_LIFTED[name] for name in unruled) | given(options, lifted)
     body |= {name: value for name, value in options.items() if name not in NAMES.values() and value not in (None, ())}
@@ -101,7 +103,7 @@ def update(session: Session, token_id: str, unruled: tuple[str, ...], lifted: tu
 @token.command("list")
 @click.option("--project", "project_id", metavar="ID", help="This project's only.")
 @asking
-def list_(session: Session, project_id: str | None) -> None:
+def list_(session: CommandSession, project_id: str | None) -> None:
     """List all tokens, or one project's."""
     query = {} if project_id is None else {"project_id": project_id}
     session.show_list(session.server().all(path("tokens"), **query), COLUMNS)
@@ -110,7 +112,7 @@ def list_(session: Session, project_id: str | None) -> None:
 @token.command()
 @click.argument("token_id")
 @asking
-def show(session: Session, token_id: str) -> None:
+def show(session: CommandSession, token_id: str) -> None:
     """Show what is known of a token."""
     session.show(session.server().ask("GET", path("tokens", token_id)))
 
@@ -119,7 +121,7 @@ def show(session: Session, token_id: str) -> None:
 @click.argument("token_id", required=False)
 @click.option("--project", "project_id", metavar="ID", help="Revoke all tokens of this project.")
 @asking
-def revoke(session: Session, token_id: str | None, project_id: str | None) -> None:
+def revoke(session: CommandSession, token_id: str | None, project_id: str | None) -> None:
     """Revoke a token, or all of a project, for good."""
     if (token_id is None) == (project_id is None):
         raise click.UsageError("Name either a token's id or --project.")

@@ -9,7 +9,7 @@ import click
 
 from llmproxy.cli.output import Columns, as_csv
 from llmproxy.cli.server import path
-from llmproxy.cli.session import Session, asking
+from llmproxy.cli.session import CommandSession, asking
 
 GROUPS = ("project", "token", "api", "model", "day", "month")
 NAMES = {"project": "project_id", "token": "token_id"}
@@ -50,7 +50,12 @@ def usage() -> None:
 @click.option("--csv", "csv", is_flag=True, help="Print comma-separated values, with a line of headings.")
 @asking
 def report(
-    session: Session, groups: tuple[str, ...], since: str | None, until: str | None, project_id: str | None, csv: bool
+    session: CommandSession,
+    groups: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    project_id: str | None,
+    csv: bool,
 ) -> None:
     """Tokens and cost, added up."""
     by = tuple(dict.fromkeys(groups)) or ("project",)
