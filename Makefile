@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= etc/apis.yaml
+WORKERS ?= 2
 
 .PHONY: help demo run test check bench endurance ground-truth crash-test cache-tests cache-memory fuzz-management fuzz-http format schema clean
 
@@ -25,8 +26,9 @@ demo: $(BIN)/.run  ## a daemon, a simulated provider, a project, a token, one st
 run: $(BIN)/.run   ## the daemon in front of the real providers of $(CONFIG)
 	$(BIN)/twistd -n llmproxy --config $(CONFIG)
 
-test: $(BIN)/.dev  ## the whole suite, real servers included
-	$(BIN)/python -m pytest
+test: $(BIN)/.dev  ## the whole suite, real servers included; WORKERS=n processes side by side, then what measures time
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 check: $(BIN)/.dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -13,24 +13,41 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support.leftovers import MARK, Leftover, end_all, leftovers, mark_run
 from tests.support.quiet import QuietMachine, idle_part
 
 # No example is judged by the clock: machines are noisy. `make fuzz-http` sets the number of examples.
-settings.register_profile(
-    "ours",
-    max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "100")),
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.load_profile("ours")
+EXAMPLES = {"dev": 25, "ci": 100, "fuzz": int(os.environ.get("HYPOTHESIS_EXAMPLES", "0"))}
+for name, examples in EXAMPLES.items():
+    settings.register_profile(
+        name, max_examples=examples or 1, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+settings.load_profile("fuzz" if EXAMPLES["fuzz"] else "ci" if os.environ.get("CI") else "dev")
+
+mark_run()
 
 QUIET = QuietMachine(idle_part)
+LEFT = pytest.StashKey[list[Leftover]]()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """What is judged by the clock waits for a quiet machine, and says so where there was none."""
-    if item.get_closest_marker("quiet") is not None and (busy := QUIET.wait()):
+    if item.get_closest_marker("alone") is not None and (busy := QUIET.wait()):
         item.add_report_section("setup", "machine", busy)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run that leaves processes behind has failed; the workers of pytest-xdist are gone by now."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and (left := leftovers(os.environ[MARK])):
+        end_all(left)
+        session.config.stash[LEFT] = left
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for leftover in config.stash.get(LEFT, ()):
+        terminalreporter.write_line(f"ERROR: process {leftover.pid} was left behind: {leftover.command}", red=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

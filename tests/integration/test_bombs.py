@@ -69,7 +69,7 @@ def lag(stack: Stack) -> tuple[float, float]:
     return float(count[1]), float(longest[1])
 
 
-@pytest.mark.quiet
+@pytest.mark.alone
 def test_bodies(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     """With a budget, with a list of models, and with neither; some 20 ms at a time on a quiet machine."""
     tokens = [
@@ -96,7 +96,7 @@ def test_bodies(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
     assert longest < 0.2, seen
 
 
-@pytest.mark.quiet
+@pytest.mark.alone
 def test_heads(stack: Stack) -> None:
     """Requests with long heads that are refused, many at once, where many providers' keys are known."""
     for number in range(100):

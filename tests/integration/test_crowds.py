@@ -20,7 +20,7 @@ from tests.support.processes import HOST
 from tests.support.redis_server import RedisServer
 from tests.support.stack import Stack, eventually
 
-pytestmark = pytest.mark.quiet
+pytestmark = pytest.mark.alone
 
 AT_ONCE = 1000
 WITHIN_SECONDS = 10.0

@@ -20,7 +20,7 @@ from tests.integration.flooding import answers, flood
 from tests.support.processes import HOST
 from tests.support.stack import Stack
 
-pytestmark = pytest.mark.quiet
+pytestmark = pytest.mark.alone
 
 CONNECTIONS = 1500
 SECONDS = 5.0

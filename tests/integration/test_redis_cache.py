@@ -16,7 +16,7 @@ from tests.support.processes import HOST, Daemon
 from tests.support.redis_server import RedisServer
 from tests.support.stack import MANAGEMENT, Reply, Stack, eventually
 
-pytestmark = pytest.mark.quiet
+pytestmark = pytest.mark.alone
 
 CACHEABLE = {"X-Sim-Header": "Cache-Control: public, max-age=600"}
 CLIENTS, RATE = 10, 200.0

@@ -19,7 +19,7 @@ from tests.support.processes import HOST
 from tests.support.redis_server import RedisServer
 from tests.support.stack import KEYS, Stack, eventually
 
-pytestmark = pytest.mark.quiet
+pytestmark = pytest.mark.alone
 
 PROCESSES = 4
 ROUNDS = int(os.environ.get("LLMPROXY_TEST_ROUNDS", "12"))

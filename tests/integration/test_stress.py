@@ -18,7 +18,7 @@ from tests.support.processes import HOST
 from tests.support.stack import Stack, eventually
 
 pytestmark = [
-    pytest.mark.quiet,
+    pytest.mark.alone,
     pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the figures come from Linux's /proc"),
 ]
 

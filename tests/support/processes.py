@@ -7,8 +7,10 @@ of the processor's time. What is about the command itself is started as its user
 from __future__ import annotations
 
 import atexit
+import ctypes
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from typing import Protocol
 
 HOST = "127.0.0.1"
 _READ_AT_START = frozenset(("LD_PRELOAD", "PYTHONPATH"))  # variables that a process that runs already does not see
+_PR_SET_PDEATHSIG = 1
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.support.preload"])
 
@@ -81,11 +84,18 @@ def _twistd(args: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path | 
     sys.argv = ["twistd", "-n", "--pidfile=", *args]
     from twisted.scripts.twistd import run
 
+    end_with_parent()
     atexit._clear()  # what the server was to do at its own end
     try:
         run()
     finally:
         atexit._run_exitfuncs()  # multiprocessing ends its children without that, and a failed start exits by it
+
+
+def end_with_parent() -> None:
+    """On Linux: be killed when the process that started this one ends, however that ends (prctl(2))."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""Tests that are judged by the clock wait for a quiet machine: C{@pytest.mark.quiet} says that one is."""
+"""Tests that are judged by the clock wait for a quiet machine: C{@pytest.mark.alone} says that one is."""
 
 from __future__ import annotations
 
