@@ -9,10 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llmproxy.app import TransparentProxy
     from llmproxy.auth.caching_validator import CachedTokenValidator
     from llmproxy.caching.keys import cache_key_from_request, cache_key_from_request_with_vary
-    from llmproxy.config.library import ProxyConfig
     from llmproxy.interfaces import (
         IAuditLogger,
         ICache,
@@ -25,17 +23,18 @@ if TYPE_CHECKING:
         ITokenStore,
         ITokenValidator,
     )
+    from llmproxy.library import ProxyConfig, TransparentProxy
     from llmproxy.model import AuditEntry, Grant, Project, RequestRecord, Token
     from llmproxy.observability.audit import FileAudit
     from llmproxy.observability.event_bus import MemoryBus
     from llmproxy.observability.metrics import ProxyMetrics
     from llmproxy.store.store import Store
+    from llmproxy.wire.server.site import Site
 
 # Where each name lives. They are imported when first asked for: the floors below must not load those above.
 _HOMES = {
-    "llmproxy.app": ("TransparentProxy",),
     "llmproxy.observability.audit": ("FileAudit",),
-    "llmproxy.config.library": ("ProxyConfig",),
+    "llmproxy.library": ("ProxyConfig", "TransparentProxy"),
     "llmproxy.observability.event_bus": ("MemoryBus",),
     "llmproxy.caching.keys": ("cache_key_from_request", "cache_key_from_request_with_vary"),
     "llmproxy.interfaces": (
@@ -53,6 +52,7 @@ _HOMES = {
     "llmproxy.observability.metrics": ("ProxyMetrics",),
     "llmproxy.model": ("AuditEntry", "Grant", "Project", "RequestRecord", "Token"),
     "llmproxy.store.store": ("Store",),
+    "llmproxy.wire.server.site": ("Site",),
     "llmproxy.auth.caching_validator": ("CachedTokenValidator",),
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names}
@@ -77,6 +77,7 @@ __all__ = [
     "ProxyConfig",
     "ProxyMetrics",
     "RequestRecord",
+    "Site",
     "Store",
     "Token",
     "TransparentProxy",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from twisted.internet.defer import CancelledError, maybeDeferred
@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from llmproxy.instruments import Counter, HealthCheck, Instrument
 from llmproxy.outage_log import OutageLog
 
 MAX_PAUSE_SECONDS = 10.0  # between two attempts of a loop that fails, unless its interval is longer
@@ -126,6 +127,35 @@ class Loop(Task):
         self._later(min(self._interval * 2.0 ** min(self._in_a_row, 30), longest))
 
 
-def tasks_of(services: Iterable[object]) -> list[Task]:
-    """What these do in the background: those that say so have an attribute C{tasks}."""
-    return [task for service in services for task in getattr(service, "tasks", ())]
+class BackgroundTasks:
+    """Counts what fails in the background, and says which of it fails now."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, list[Task]] = {}
+
+    def add(self, part: object) -> None:
+        """Watch what this part of the process does in the background: its attribute C{tasks}, if any."""
+        for task in getattr(part, "tasks", ()):
+            self._tasks.setdefault(task.name, []).append(task)
+
+    @property
+    def state(self) -> str:
+        """C{ok}, or the tasks that are not, each with how it does."""
+        wrong = {f"{task.name} {task.state}" for tasks in self._tasks.values() for task in tasks if task.state != "ok"}
+        return ", ".join(sorted(wrong)) or "ok"
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Errors that nobody had foreseen, by the task's name."""
+        return {name: sum(task.failures for task in self._tasks[name]) for name in sorted(self._tasks)}
+
+    def instruments(self) -> Iterator[Instrument]:
+        yield Counter(
+            "background_failures",
+            "Errors that work in the background did not foresee.",
+            lambda: self.failures,
+            "task",
+        )
+
+    def health_checks(self) -> Iterator[HealthCheck]:
+        yield HealthCheck("background", lambda: self.state)

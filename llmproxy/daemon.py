@@ -6,7 +6,7 @@ import atexit
 import gc
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from twisted.application.service import IService, MultiService, Service
@@ -17,10 +17,14 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.logger import ILogObserver, Logger, LogLevel
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from llmproxy import errors
+from llmproxy.background import BackgroundTasks
 from llmproxy.config.model import Settings
 from llmproxy.coroutines import deferred, within
+from llmproxy.instruments import Gauge, HealthCheck, Instrument
+from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable
 from llmproxy.start_failures import not_listening, sentence
 from llmproxy.store.store import Store
 from llmproxy.wire.descriptors import Descriptors
@@ -42,6 +46,7 @@ class StartObserver(Protocol):
     def failed(self, sentence: str) -> None: ...
 
 
+@implementer(IInstrumented)
 class Daemon(MultiService):
     """Everything that runs in one process.
 
@@ -55,7 +60,6 @@ class Daemon(MultiService):
         self,
         settings: Settings,
         reactor: Any,
-        *,
         observer: ILogObserver,
         store: Store,
         hang_up: Callable[[], Deferred[None]],
@@ -66,7 +70,7 @@ class Daemon(MultiService):
         @param hang_up: Lets go of the connections to providers; fires when there are none.
         """
         MultiService.__init__(self)
-        self._settings = settings
+        self.settings = settings
         self._reactor = reactor
         self._observer = observer
         self._store = store
@@ -77,15 +81,14 @@ class Daemon(MultiService):
         self._starting: Deferred[None] | None = None
         self._state = "starting"
         self._openings: list[Callable[[], Deferred[None]]] = []
-        self._checks: dict[str, Callable[[], str]] = {}
-        self._lesser_checks: dict[str, Callable[[], str]] = {}
+        self._checks: list[HealthCheck] = []
+        self._background = BackgroundTasks()
         if descriptors is not None:
             descriptors.pause, descriptors.resume = self._pause_accepting, self._resume_accepting
-            self.mention("descriptors", lambda: descriptors.state)
         self._unfinished: list[str] = []
         self.end_within: Callable[[float], object] = lambda seconds: None
         self.start_observer: StartObserver | None = None
-        self._before_cut: list[Callable[[], object]] = []
+        self._before_abort: list[Callable[[], object]] = []
 
     @property
     def connections(self) -> int:
@@ -96,29 +99,29 @@ class Daemon(MultiService):
         """Listen there, once everything is ready."""
         self._sites.append((endpoints, site))
 
-    def accompany(self, service: Any) -> None:
-        """Start and stop this service with the daemon; those added last are stopped first."""
-        service.setServiceParent(self)
+    def add(self, part: object) -> None:
+        """Let this part of the process take part in its life, as far as it is an L{IService}, an L{IOpenable} or an
+        L{IHealthChecked}, and watch its C{tasks}. Services that are added last are stopped first."""
+        self._background.add(part)
+        if IOpenable.providedBy(part):
+            self._openings.append(IOpenable(part).open)
+        if IHealthChecked.providedBy(part):
+            self._checks += IHealthChecked(part).health_checks()
+        if IService.providedBy(part):
+            IService(part).setServiceParent(self)
 
-    def first(self, opening: Callable[[], Deferred[None]]) -> None:
-        """Do this too before anything listens, once the store is there."""
-        self._openings.append(opening)
+    def before_abort(self, listener: Callable[[], object]) -> None:
+        """Call this when connections that were still busy at the end of C{drain_timeout} are about to be aborted."""
+        self._before_abort.append(listener)
 
-    def before_cut(self, listener: Callable[[], object]) -> None:
-        """Call this when connections that were still busy at the end of C{drain_timeout} are about to be cut."""
-        self._before_cut.append(listener)
+    def instruments(self) -> Iterator[Instrument]:
+        yield Gauge("client_connections", "Client connections that are open.", lambda: self.connections)
+        yield from self._background.instruments()
 
-    def watch(self, name: str, check: Callable[[], str]) -> None:
-        """Be ready only while this says C{ok}."""
-        self._checks[name] = check
-
-    def mention(self, name: str, check: Callable[[], str]) -> None:
-        """Say what this says; what is wrong there is a reason to look at, but requests are served all the same."""
-        self._lesser_checks[name] = check
-
-    def mentioned(self) -> dict[str, str]:
-        """What L{mention} was told to say, each C{ok} or what is wrong with it."""
-        return {name: check() for name, check in self._lesser_checks.items()}
+    def degradations(self) -> dict[str, str]:
+        """What is no reason to send no requests here, each C{ok} or what is wrong with it."""
+        checks = [*self._checks, *self._background.health_checks()]
+        return {check.name: check.read() for check in checks if not check.required}
 
     async def readiness(self) -> dict[str, str]:
         """What a load balancer wants to know, each C{ok} or what is wrong with it."""
@@ -129,7 +132,7 @@ class Daemon(MultiService):
             store = e.reason.replace(" ", "_").replace("-", "_")
         except errors.ProxyError as e:
             store = e.code
-        checks = {name: check() for name, check in self._checks.items()}
+        checks = {check.name: check.read() for check in self._checks if check.required}
         return {"config": "ok", "store": store, **checks, "state": "ok" if self._state == "running" else self._state}
 
     def setServiceParent(self, parent: Any) -> None:
@@ -163,7 +166,7 @@ class Daemon(MultiService):
         gc.freeze()  # what is there now stays: the collector need not look at it again
         gc.set_threshold(20_000, 20, 50)  # a request makes hundreds of objects and hardly ever a cycle
         sys.setswitchinterval(0.0002)  # a thread of the store that computes is not to hold up the reactor for 5 ms
-        _log.info("Ready: {count} APIs.", count=len(self._settings.apis))
+        _log.info("Ready: {count} APIs.", count=len(self.settings.apis))
 
     def _cannot_start(self, failure: Any) -> None:
         if self._state == "draining":
@@ -196,10 +199,10 @@ class Daemon(MultiService):
         await gatherResults([Deferred.fromCoroutine(_closed(port)) for port in self._ports])
         drained = gatherResults([site.drain() for _, site in self._sites])
         try:
-            await within(self._settings.server.drain_timeout, self._reactor, drained, errors.Draining())
+            await within(self.settings.server.drain_timeout, self._reactor, drained, errors.Draining())
         except errors.Draining:
             _log.warn("Cut {count} connections that were still busy.", count=self.connections)
-            for listener in self._before_cut:
+            for listener in self._before_abort:
                 listener()
             for _, site in self._sites:
                 site.abort()

@@ -6,12 +6,13 @@ C{Deferred}, the pipeline accepts any awaitable, so an C{async def} will do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
+from llmproxy.instruments import HealthCheck, Instrument
 from llmproxy.model import (
     Advance,
     AuditEntry,
@@ -25,6 +26,30 @@ from llmproxy.model import (
     Token,
     Verdict,
 )
+
+
+class IInstrumented(Interface):
+    """Optional, for services and for what plugins make: it has figures to show among the metrics.
+
+    What an event sink shows is labelled with the sink's name: there C{read} returns one figure.
+    """
+
+    def instruments() -> Iterable[Instrument]:
+        """Its figures; called once. Names must be free, or carry a label whose values do not meet."""
+
+
+class IHealthChecked(Interface):
+    """Optional, likewise: it has states to show on the ready page."""
+
+    def health_checks() -> Iterable[HealthCheck]:
+        """Its states; called once."""
+
+
+class IOpenable(Interface):
+    """Optional, for services: there is something to do before anything listens."""
+
+    def open() -> Deferred[None]:
+        """Fire when that is done, once the store is open; a failure keeps the daemon from starting."""
 
 
 class ITokenValidator(Interface):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from llmproxy.background import Loop, Task
 from llmproxy.coroutines import deferred, within
 from llmproxy.errors import ProxyError, StoreUnavailable
+from llmproxy.instruments import Counter, Instrument
+from llmproxy.interfaces import IInstrumented
 from llmproxy.model import Changes
 from llmproxy.redis import Redis, RedisUnavailable
 
@@ -29,6 +33,7 @@ class ChangingStore(Protocol):
     def on_commit(self, tell: Any) -> None: ...
 
 
+@implementer(IInstrumented)
 class ChangeFeed(MultiService):
     """Asks the store what has changed, several times a second, and announces it as if it had been changed here.
 
@@ -70,6 +75,11 @@ class ChangeFeed(MultiService):
             child.setServiceParent(self)
             redis.subscribe(channel, self._on_message)
             store.on_commit(self._publish)
+
+    def instruments(self) -> Iterator[Instrument]:
+        yield Counter("store_silences", "Times the store did not say in time what has changed.", lambda: self.failures)
+        if self.redis is not None:
+            yield from self.redis.instruments("revocation")
 
     def startService(self) -> None:
         MultiService.startService(self)

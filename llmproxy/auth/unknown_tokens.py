@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from llmproxy.auth.lockout import FailedAttempts, networks
 from llmproxy.auth.single_flight import again
 from llmproxy.errors import ProxyError, StoreUnavailable, TooManyFailures, Unauthorized
+from llmproxy.instruments import Counter, Gauge, Instrument
+from llmproxy.interfaces import IInstrumented
 from llmproxy.model import Grant
 
 BATCH = 32  # tokens with one question; their answers all leave in one turn of the reactor
@@ -25,6 +28,7 @@ LookUpTokens = Callable[[Sequence[str]], Awaitable[Grants]]
 _Line = OrderedDict[Deferred[Grant], str]
 
 
+@implementer(IInstrumented)
 class UnknownTokens:
     """A bounded queue before the store, with one question under way at a time.
 
@@ -66,6 +70,10 @@ class UnknownTokens:
     def waiting(self) -> int:
         """How many tokens wait now."""
         return self._size
+
+    def instruments(self) -> Iterator[Instrument]:
+        yield Gauge("unknown_tokens_waiting", "Tokens never seen here that wait to be looked up.", lambda: self.waiting)
+        yield Counter("unknown_tokens_refused", "Of these, those that were turned away.", lambda: self.refused)
 
     def validate(self, token: str, address: str) -> Deferred[Grant]:
         """Fire with the grant, or fail as an L{ITokenValidator} does; L{TooManyFailures} where it is not looked up.

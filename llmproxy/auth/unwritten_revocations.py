@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, NamedTuple, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from llmproxy.background import Loop
 from llmproxy.errors import NotFound, RevocationNotStored, StoreUnavailable
+from llmproxy.instruments import Gauge, HealthCheck, Instrument
+from llmproxy.interfaces import IHealthChecked, IInstrumented
 
 INTERVAL_SECONDS = 1.0
 MAX_UNWRITTEN = 10_000
@@ -38,6 +41,7 @@ class TokenBlocker(Protocol):
         """Go by the store again."""
 
 
+@implementer(IHealthChecked, IInstrumented)
 class UnwrittenRevocations(Service):
     """Keeps what was revoked here and is not in the store yet: in memory, so it is lost when the process ends.
 
@@ -75,6 +79,12 @@ class UnwrittenRevocations(Service):
     def state(self) -> str:
         """C{ok}, or how many are in force here only."""
         return f"{len(self)} in force here, not stored" if self._unwritten else "ok"
+
+    def instruments(self) -> Iterator[Instrument]:
+        yield Gauge("revocations_unwritten", "Revocations that are in force in this process only.", lambda: len(self))
+
+    def health_checks(self) -> Iterator[HealthCheck]:
+        yield HealthCheck("revocations", lambda: self.state, required=True)
 
     def startService(self) -> None:
         Service.startService(self)

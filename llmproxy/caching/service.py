@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from llmproxy.caching.backends.memory import MemoryCache
 from llmproxy.caching.collapsing import Flight
@@ -24,7 +25,8 @@ from llmproxy.config.routes import Route
 from llmproxy.coroutines import deferred
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.origin import split_base_url
-from llmproxy.interfaces import ICache
+from llmproxy.instruments import Gauge, Instrument
+from llmproxy.interfaces import ICache, IInstrumented
 from llmproxy.model import Grant
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.response import Answer
@@ -54,6 +56,7 @@ class Plan:
     reads: bool
 
 
+@implementer(IInstrumented)
 class Caching(Service):
     """Answers what it can from the cache, and keeps what may be kept.
 
@@ -99,6 +102,10 @@ class Caching(Service):
         self._prefixes: dict[tuple[str, tuple[str, ...], bytes], str] = {}
         self._reads: set[bytes] | None = set()
         self._background: set[Deferred[Any]] = set()
+
+    def instruments(self) -> Iterator[Instrument]:
+        yield Gauge("cache_flights", "Calls to providers that requests could join.", lambda: len(self.flights))
+        yield Gauge("cache_pending_bytes", "Bytes of answers that may yet be kept.", lambda: self.buffered)
 
     # What the journey asks
 

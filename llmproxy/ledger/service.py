@@ -12,10 +12,13 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from llmproxy.background import Task
 from llmproxy.coroutines import FairLock, deferred, within
 from llmproxy.errors import ProxyError, StoreUnavailable
+from llmproxy.instruments import Counter, Gauge, HealthCheck, Instrument
+from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable
 from llmproxy.ledger import records
 from llmproxy.ledger.journal import FIRST, Found, Journal, Room, damaged_files, find, names
 from llmproxy.ledger.pending import MAX_PENDING_SECONDS, PendingResult, announced
@@ -50,6 +53,7 @@ class Entering(Protocol):
     def fold(self, lines_before: float, days_before: str, limit: int) -> Deferred[tuple[int, int]]: ...
 
 
+@implementer(IHealthChecked, IInstrumented, IOpenable)
 class Ledger(Service):
     """One line for every request of a known token.
 
@@ -123,6 +127,23 @@ class Ledger(Service):
         self.tasks = (self.task,)
         self.entered = self.recovered = self.lost = self.damaged = self.pending_results = 0
         self.files = "ok"
+
+    def instruments(self) -> Iterator[Instrument]:
+        yield Counter("ledger_lines", "Lines that were written to the store.", lambda: self.entered)
+        yield Counter("ledger_recovered", "Of these, lines that dead processes had left.", lambda: self.recovered)
+        yield Counter("ledger_lost", "Records that the ledger's journal had no room for.", lambda: self.lost)
+        yield Counter("ledger_damaged", "Places of journals that could not be read.", lambda: self.damaged)
+        yield Gauge("ledger_open", "Requests that were let go and are not settled.", lambda: self.under_way)
+        yield Gauge(
+            "ledger_pending_results",
+            "Results that were announced and not fetched yet.",
+            lambda: self.pending_results,
+        )
+        yield Gauge("ledger_journal_bytes", "The journal's size on the disk.", lambda: self.journal_size)
+
+    def health_checks(self) -> Iterator[HealthCheck]:
+        yield HealthCheck("ledger", lambda: self.state, required=True)
+        yield HealthCheck("ledger_files", lambda: self.files)
 
     # What the journey calls
 

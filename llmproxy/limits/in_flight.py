@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+
+from zope.interface import implementer
 
 from llmproxy import errors
 from llmproxy.config.model import Settings
+from llmproxy.instruments import Gauge, Instrument
+from llmproxy.interfaces import IInstrumented
 
 WAIT = 1.0  # seconds after which a refused client may try again; others finish all the time
 
 
+@implementer(IInstrumented)
 class Shares:
     """Counts them: two dictionary operations for a request."""
 
@@ -19,6 +24,9 @@ class Shares:
             for name, api in settings.apis.items()
         }
         self._open: dict[str, dict[str, int]] = {name: {} for name in settings.apis}
+
+    def instruments(self) -> Iterator[Instrument]:
+        yield Gauge("requests_at_providers", "Requests under way to a provider.", lambda: self.open, "api")
 
     def enter(self, api: str, project_id: str) -> Share:
         """Begin a request; L{errors.TooManyOpen} where the project has its share already."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from llmproxy import errors
 from llmproxy.budgets import NANO, nano
@@ -14,7 +15,8 @@ from llmproxy.calendar_periods import Calendar
 from llmproxy.config.model import Api, LimitSettings
 from llmproxy.config.routes import Route
 from llmproxy.http.request_reader import NO_CONTENT, RequestContent
-from llmproxy.interfaces import ICounters
+from llmproxy.instruments import Counter, Instrument
+from llmproxy.interfaces import ICounters, IInstrumented
 from llmproxy.limits import headers as told
 from llmproxy.limits.plan import Plan, Rule, plan, rules
 from llmproxy.model import Allowance, Claim, Grant, Verdict
@@ -140,6 +142,7 @@ class Standing(NamedTuple):
     ends: float
 
 
+@implementer(IInstrumented)
 class Quota:
     """Makes reservations. A grant without limits, on an API without limits, costs three look-ups and nothing else."""
 
@@ -162,6 +165,10 @@ class Quota:
         self._outputs = {name: api.limits.default_output_tokens for name, api in apis.items()}
         self._plans: dict[tuple[str, str, str, Allowance | None, Allowance | None], Plan] = {}
         self._calendar = Calendar()
+
+    def instruments(self) -> Iterator[Instrument]:
+        counters = self._counters
+        yield Counter("limits_unsettled", "Reservations that could not be settled.", lambda: counters.unsettled)
 
     def plan(self, grant: Grant, route: Route) -> Plan | None:
         """The limits that the request must keep; C{None} where there are none."""

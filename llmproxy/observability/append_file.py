@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from threading import Lock
+
+from llmproxy.instruments import Counter, Instrument
 
 _REASONS = {
     errno.ENOSPC: "disk_full",
@@ -37,6 +40,15 @@ class AppendedFile:
         self._torn = False
         self._fresh = False
         self.half_lines = 0
+
+    def instruments(self) -> Iterator[Instrument]:
+        """Its figure, to be labelled with what the file is for."""
+        yield Counter(
+            "half_lines",
+            "Lines in files that a failure or a crash has left unfinished, and after which a new one was begun.",
+            lambda: self.half_lines,
+            "file",
+        )
 
     def append(self, lines: bytes, *, sync: bool = False) -> None:
         """Write these lines, each ended by a newline; L{OSError} where that fails.

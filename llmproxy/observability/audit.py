@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
@@ -16,7 +16,8 @@ from zope.interface import implementer
 from llmproxy import errors
 from llmproxy.background import Task
 from llmproxy.coroutines import deferred
-from llmproxy.interfaces import IAuditLogger
+from llmproxy.instruments import HealthCheck, Instrument
+from llmproxy.interfaces import IAuditLogger, IHealthChecked, IInstrumented
 from llmproxy.model import AuditEntry
 from llmproxy.observability.append_file import AppendedFile, failure_reason
 from llmproxy.timestamps import rfc3339
@@ -32,7 +33,7 @@ class NullAudit:
         return succeed(None)
 
 
-@implementer(IAuditLogger)
+@implementer(IAuditLogger, IHealthChecked, IInstrumented)
 class FileAudit(Service):
     """Appends JSON lines to a file, in order. Those that come while the disk is busy share its next turn.
 
@@ -73,10 +74,11 @@ class FileAudit(Service):
         self._wrong = ""
         self._writing: Deferred[None] = succeed(None)
 
-    @property
-    def half_lines(self) -> int:
-        """As L{AppendedFile} has it."""
-        return self._file.half_lines
+    def instruments(self) -> Iterator[Instrument]:
+        return (each.labelled("audit") for each in self._file.instruments())
+
+    def health_checks(self) -> Iterator[HealthCheck]:
+        yield HealthCheck("audit", lambda: self.state)
 
     @property
     def state(self) -> str:

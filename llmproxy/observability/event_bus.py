@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
 from twisted.application.service import Service
@@ -16,7 +16,8 @@ from zope.interface import implementer
 
 from llmproxy.background import Task
 from llmproxy.coroutines import deferred
-from llmproxy.interfaces import IEventBus, IEventSink
+from llmproxy.instruments import HealthCheck, Instrument
+from llmproxy.interfaces import IEventBus, IEventSink, IHealthChecked, IInstrumented
 from llmproxy.model import RequestRecord
 from llmproxy.observability.append_file import failure_reason
 from llmproxy.outage_log import OutageLog
@@ -24,7 +25,7 @@ from llmproxy.outage_log import OutageLog
 Scrub = Callable[[RequestRecord], RequestRecord]
 
 
-@implementer(IEventBus)
+@implementer(IEventBus, IHealthChecked, IInstrumented)
 class MemoryBus(Service):
     """Keeps a bounded queue for each sink, so that a slow or failing one holds up no other."""
 
@@ -54,6 +55,7 @@ class MemoryBus(Service):
         """
         self._clock = clock
         self._flush = flush
+        self._sinks = sinks
         self._queues = [
             _Queue(name, sink, clock, queue_size, batch, linger, patience, retries, scrub)
             for name, sink in sinks.items()
@@ -73,6 +75,14 @@ class MemoryBus(Service):
         """C{ok}, or which sinks do not take what they are given, and why."""
         wrong = [f"{queue.name}: {queue.wrong}" for queue in self._queues if queue.wrong]
         return ", ".join(wrong) or "ok"
+
+    def instruments(self) -> Iterator[Instrument]:
+        for name, sink in self._sinks.items():
+            if IInstrumented.providedBy(sink):
+                yield from (each.labelled(name) for each in IInstrumented(sink).instruments())
+
+    def health_checks(self) -> Iterator[HealthCheck]:
+        yield HealthCheck("events", lambda: self.state)
 
     def publish(self, event: RequestRecord) -> None:
         for queue in self._queues:

@@ -12,6 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from llmproxy.instruments import Gauge
 from llmproxy.observability.metrics import HITS, MISSES, ApiTotals, Histogram, Metrics, ModelTotals, RequestKind, sums
 
 PREFIX = "llmproxy_"
@@ -99,14 +100,14 @@ class _Families(Collector):
         yield CounterMetricFamily(PREFIX + DROPPED[0], DROPPED[1], value=self._metrics.events_dropped())
         states = {(api, s): float(s == state) for api, state in self._metrics.breakers().items() for s in STATES}
         yield _family(GaugeMetricFamily(PREFIX + BREAKERS[0], BREAKERS[1], labels=("api", "state")), states)
-        yield from self._extras()
+        yield from self._registered()
 
-    def _extras(self) -> Iterator[Metric]:
-        for name, extra, reading in self._metrics.readings():
-            labels = (extra.label,) if isinstance(reading, Mapping) else ()
+    def _registered(self) -> Iterator[Metric]:
+        for instrument, reading in self._metrics.readings():
+            labels = (instrument.label,) if isinstance(reading, Mapping) else ()
             values = {(k,): v for k, v in reading.items()} if isinstance(reading, Mapping) else {(): reading}
-            kind = GaugeMetricFamily if extra.type == "gauge" else CounterMetricFamily
-            yield _family(kind(PREFIX + name, extra.help, labels=labels), values)
+            kind = GaugeMetricFamily if isinstance(instrument, Gauge) else CounterMetricFamily
+            yield _family(kind(PREFIX + instrument.name, instrument.help, labels=labels), values)
 
 
 def _family(
@@ -133,7 +134,7 @@ def to_json(metrics: Metrics) -> bytes:
         "usage": usage,
         "latency": latency,
         "circuit_breakers": dict(metrics.breakers()),
-        "gauges": {name: reading for name, _, reading in metrics.readings()},
+        "gauges": {instrument.name: reading for instrument, reading in metrics.readings()},
     }
     return json.dumps(shown).encode("ascii")
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from llmproxy.interfaces import IEventSink, IEventSinkFactory
+from llmproxy.instruments import Instrument
+from llmproxy.interfaces import IEventSink, IEventSinkFactory, IInstrumented
 from llmproxy.model import RequestRecord
 from llmproxy.observability import jsonl
 from llmproxy.observability.append_file import AppendedFile
 from llmproxy.own_threads import OwnThreads
 
 
-@implementer(IEventSink)
+@implementer(IEventSink, IInstrumented)
 class FileSink:
     """Writes in a thread, so that a slow disk holds up nobody."""
 
@@ -28,10 +29,8 @@ class FileSink:
         self._file = AppendedFile(path)
         self._in_thread = in_thread
 
-    @property
-    def half_lines(self) -> int:
-        """As L{AppendedFile} has it."""
-        return self._file.half_lines
+    def instruments(self) -> Iterator[Instrument]:
+        return self._file.instruments()
 
     def write(self, events: Sequence[RequestRecord]) -> Deferred[None]:
         # Put together here: two threads that both have something to compute only hold each other up.

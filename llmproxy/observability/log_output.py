@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from threading import RLock
 from typing import Any, TextIO
 
@@ -16,6 +16,8 @@ from twisted.python.reflect import safe_repr
 from zope.interface import implementer
 
 from llmproxy.config.model import Logging
+from llmproxy.instruments import Counter, HealthCheck, Instrument
+from llmproxy.interfaces import IHealthChecked, IInstrumented
 from llmproxy.observability.append_file import failure_reason
 from llmproxy.observability.jsonl import encode
 from llmproxy.observability.redaction import Redactor
@@ -40,7 +42,7 @@ def observer(settings: Logging, stream: TextIO, redactor: Redactor) -> LogOutput
     return LogOutput(stream, renderer, redactor, LogLevel.levelWithName(settings.level))
 
 
-@implementer(ILogObserver)
+@implementer(ILogObserver, IHealthChecked, IInstrumented)
 class LogOutput:
     """Writes log events and access log lines to one stream, each as one line, secrets masked as the last step.
 
@@ -56,6 +58,12 @@ class LogOutput:
         self._lock = RLock()  # log events come from any thread
         self.lost = 0
         self.state = "ok"
+
+    def instruments(self) -> Iterator[Instrument]:
+        yield Counter("log_lines_lost", "Lines of the log that could not be written.", lambda: self.lost)
+
+    def health_checks(self) -> Iterator[HealthCheck]:
+        yield HealthCheck("log", lambda: self.state)
 
     def __call__(self, event: LogEvent) -> None:
         if event.get("log_level", LogLevel.info) >= self._level:

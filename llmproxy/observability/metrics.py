@@ -6,15 +6,16 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from twisted.logger import Logger
 
+from llmproxy.instruments import Instrument, Reading
+from llmproxy.interfaces import IInstrumented
 from llmproxy.model import RequestRecord
 
 K = TypeVar("K")
 N = TypeVar("N", int, float)
-Reading = float | Mapping[str, float]
 
 DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -124,16 +125,6 @@ class ApiTotals:
         self.first_byte = Histogram()
 
 
-@dataclass(frozen=True, slots=True)
-class Instrument:
-    """A figure that somebody else keeps, read when it is asked for."""
-
-    help: str
-    read: Callable[[], Reading]
-    label: str
-    type: Literal["gauge", "counter"]
-
-
 class Metrics:
     """Everything that was counted since the start."""
 
@@ -141,7 +132,6 @@ class Metrics:
 
     def __init__(
         self,
-        *,
         breakers: Callable[[], Mapping[str, str]] = dict,
         events_dropped: Callable[[], int] = lambda: 0,
         redact: Callable[[str], str] = str,
@@ -159,7 +149,7 @@ class Metrics:
         self.kinds: dict[tuple[str, int, str, str, str, bool], int] = {}
         self.traffic: dict[str, ApiTotals] = {}
         self.spent: dict[tuple[str, str], ModelTotals] = {}
-        self.extras: dict[str, Instrument] = {}
+        self.instruments: dict[str, Instrument] = {}
 
     def started(self) -> None:
         """A request has begun."""
@@ -213,30 +203,30 @@ class Metrics:
         else:
             spent.cost += record.cost_usd
 
-    def gauge(self, name: str, help: str, read: Callable[[], Reading], label: str = "") -> None:  # noqa: A002
-        """Also show this figure, which may rise and fall.
+    def register(self, part: object) -> None:
+        """Also show the figures of this part of the process, if it is an L{IInstrumented}.
 
-        @param name: Without the prefix C{llmproxy_}.
-        @param read: Tells the figure; where there is a C{label}, one for each of its values.
+        L{ValueError} where another part shows a figure of the same name that cannot be told apart from it.
         """
-        self._add(name, Instrument(help, read, label, "gauge"))
+        if IInstrumented.providedBy(part):
+            for instrument in IInstrumented(part).instruments():
+                self._add(instrument)
 
-    def counter(self, name: str, help: str, read: Callable[[], Reading], label: str = "") -> None:  # noqa: A002
-        """Also show this figure, which only rises; C{_total} is added to its name."""
-        self._add(name, Instrument(help, read, label, "counter"))
+    def _add(self, instrument: Instrument) -> None:
+        before = self.instruments.get(instrument.name)
+        if before is not None:
+            if not before.label or (before.label, type(before)) != (instrument.label, type(instrument)):
+                raise ValueError(f"There is already a metric called {instrument.name!r}.")
+            instrument = before.merged(instrument)
+        self.instruments[instrument.name] = instrument
 
-    def _add(self, name: str, extra: Instrument) -> None:
-        if name in self.extras:
-            raise ValueError(f"There is already a metric called {name!r}.")
-        self.extras[name] = extra
-
-    def readings(self) -> Iterator[tuple[str, Instrument, Reading]]:
+    def readings(self) -> Iterator[tuple[Instrument, Reading]]:
         """The figures of others; one that cannot be read is left out."""
-        for name, extra in self.extras.items():
+        for instrument in self.instruments.values():
             try:
-                yield name, extra, extra.read()
+                yield instrument, instrument.read()
             except Exception:
-                self._log.failure("Metric {name} could not be read.", name=name)
+                self._log.failure("Metric {name} could not be read.", name=instrument.name)
 
     def snapshot(self) -> ProxyMetrics:
         """What was counted so far."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from zope.interface import implementer
+
+from llmproxy.instruments import Gauge, Instrument
+from llmproxy.interfaces import IInstrumented
 
 START_SECONDS = 2.0  # after which looking begins: a start takes as long as it takes
 TICK_SECONDS = 0.05  # a stall is seen if it lasts when a tick is due; one of the length of a tick always is
 
 
+@implementer(IInstrumented)
 class ReactorLag(Service):
     """Asks to be called at even times, and tells how late each call came.
 
@@ -27,6 +32,9 @@ class ReactorLag(Service):
         self._observe = observe
         self._call: IDelayedCall | None = None
         self.longest = 0.0
+
+    def instruments(self) -> Iterator[Instrument]:
+        yield Gauge("reactor_lag_longest_seconds", "The latest that the reactor ever was.", lambda: self.longest)
 
     def startService(self) -> None:
         Service.startService(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import random
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from llmproxy.background import Task
 from llmproxy.config import model
 from llmproxy.config.redis import Address, parse
+from llmproxy.instruments import Counter, Gauge, Instrument
 from llmproxy.outage_log import OutageLog
 from llmproxy.redis.commands import Argument, encode
 from llmproxy.redis.errors import RedisRefused, RedisUnavailable
@@ -93,6 +94,18 @@ class Redis(MultiService):
     def timeouts(self) -> int:
         """Commands whose reply was late; they are among the errors."""
         return self._timeouts + sum(link.connection.timeouts for link in self._links if link.connection is not None)
+
+    def instruments(self, use: str) -> Iterator[Instrument]:
+        """Its figures, for whoever uses it.
+
+        @param use: The value of their label C{use}.
+        """
+        yield Gauge(
+            "redis_available", "1 while commands are sent to Redis.", lambda: {use: float(self.available)}, "use"
+        )
+        yield Counter("redis_errors", "Commands and connections that failed.", lambda: {use: self.errors}, "use")
+        yield Counter("redis_timeouts", "Commands whose reply was late.", lambda: {use: self.timeouts}, "use")
+        yield Counter("redis_refused", "Commands not sent: too many waited.", lambda: {use: self.refused}, "use")
 
     def call(self, *command: Argument, timeout: float = 0.0, patience: float = 0.0) -> Deferred[Any]:
         """Fire with the reply: bytes, int, C{None}, or a list of these.

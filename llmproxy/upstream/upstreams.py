@@ -230,6 +230,10 @@ class Upstreams:
         """The breakers of each API."""
         return {name: upstream.circuits for name, upstream in self._upstreams.items()}
 
+    def states(self) -> dict[str, str]:
+        """The state of each API's breaker that counts for everybody: C{closed}, C{open} or C{half-open}."""
+        return {name: upstream.circuits.state for name, upstream in self._upstreams.items()}
+
     def close(self) -> None:
         """Leave no timer behind."""
         while self._patience:

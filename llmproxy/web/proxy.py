@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -65,3 +66,9 @@ class ProxyResource(Resource):
             relay.stopProducing()
         else:
             serving.cancel()
+
+
+def request_ids(random: Callable[[int], bytes]) -> Callable[[], str]:
+    """Makes request ids: unguessable per process, and cheap."""
+    start, numbers = random(9).hex(), count(1)
+    return lambda: f"{start}-{next(numbers):x}"

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Iterator
 from contextlib import suppress
 from mmap import mmap
 from pathlib import Path
 
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from llmproxy.errors import BuffersFull
+from llmproxy.instruments import Counter, Gauge, Instrument
+from llmproxy.interfaces import IInstrumented
 
 MAX_DERIVED_BYTES = 512 * 1024 * 1024
 MIN_LIMIT_BYTES = 1024 * 1024  # below which the system's own limit does not lower it
@@ -22,6 +26,7 @@ CGROUP = Path("/sys/fs/cgroup/memory.max")  # Linux, Control Group v2, "memory.m
 _log = Logger()
 
 
+@implementer(IInstrumented)
 class Buffers:
     """One account for all that is held: bodies that are read whole or wait for a provider, what clients have not taken
     yet, and what the cache gathers.
@@ -53,6 +58,10 @@ class Buffers:
             return
         self.limit = limit
         _log.warn("The system gives no more memory: at most {limit} bytes are buffered from now on.", limit=self.limit)
+
+    def instruments(self) -> Iterator[Instrument]:
+        yield Gauge("buffered_bytes", "Bytes of requests and answers that are held in memory.", lambda: self.held)
+        yield Counter("buffers_full", "Requests and bodies that found no room there.", lambda: self.refused)
 
     def hold(self, count: int) -> None:
         """So many bytes more, or less, are held."""

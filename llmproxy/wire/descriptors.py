@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from zope.interface import implementer
+
+from llmproxy.instruments import Counter, HealthCheck, Instrument
+from llmproxy.interfaces import IHealthChecked, IInstrumented
 
 PAUSE_SECONDS = 0.5  # between two looks whether there are enough again
 LOG_INTERVAL_SECONDS = 60.0
@@ -45,6 +49,7 @@ def lowest_free() -> int:
     return probe
 
 
+@implementer(IHealthChecked, IInstrumented)
 class Descriptors:
     """Sees to it that descriptors do not run out.
 
@@ -80,6 +85,12 @@ class Descriptors:
     def state(self) -> str:
         """C{ok}, or C{short} while nobody is accepted."""
         return "ok" if self._timer is None else "short"
+
+    def instruments(self) -> Iterator[Instrument]:
+        yield Counter("descriptor_shortages", "Times that descriptors ran short.", lambda: self.shortages)
+
+    def health_checks(self) -> Iterator[HealthCheck]:
+        yield HealthCheck("descriptors", lambda: self.state)
 
     def taken_by_client(self, descriptor: int | None) -> bool:
         """A client has got this descriptor (C{None}: the last one that was given); whether it may keep it."""

@@ -6,9 +6,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.background import MAX_PAUSE_SECONDS, STUCK_SECONDS, Loop, Task, tasks_of
+from llmproxy.background import MAX_PAUSE_SECONDS, STUCK_SECONDS, BackgroundTasks, Loop, Task
 from llmproxy.outage_log import INTERVAL_SECONDS
 
 
@@ -104,10 +105,29 @@ class TaskTests(SynchronousTestCase):
         task.worked()
         self.assertEqual((task.failures, task.state), (1, "ok"))
 
-    def test_those_of_services(self) -> None:
-        """Services that do nothing in the background need not say so."""
+
+class BackgroundTasksTests(SynchronousTestCase):
+    def test_services(self) -> None:
+        """Failures are summed by the task's name, those that fail now are named; parts without tasks are let alone."""
+        clock = Clock()
 
         class Busy:
-            tasks = (Task("a", Clock()), Task("b", Clock()))
+            tasks = (Task("b", clock), Task("a", clock))
 
-        self.assertEqual([task.name for task in tasks_of([object(), Busy(), None])], ["a", "b"])
+        class Other:
+            tasks = (Task("a", clock),)
+
+        background, busy, other = BackgroundTasks(), Busy(), Other()
+        for part in (object(), busy, other, None):
+            background.add(part)
+        self.assertEqual((background.state, background.failures), ("ok", {"a": 0, "b": 0}))
+        for task in (busy.tasks[1], other.tasks[0]):
+            task.failed(Failure(KeyError("x")))
+        self.assertEqual((background.state, background.failures), ("a failing", {"a": 2, "b": 0}))
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 2)
+        [counter] = background.instruments()
+        self.assertEqual(
+            (counter.name, counter.label, counter.read()), ("background_failures", "task", {"a": 2, "b": 0})
+        )
+        [check] = background.health_checks()
+        self.assertEqual((check.name, check.read(), check.required), ("background", "a failing", False))

@@ -19,7 +19,7 @@ from llmproxy.observability.metrics import Metrics, ProxyMetrics
 PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
 SOURCES = PAGE.parents[1] / "llmproxy"
 ACTION = r'"((?:project|token|management|request)(?:\.[a-z_]+)+)"'
-EXTRA = r'\.(gauge|counter)\(\s*"([a-z_]+)"'
+INSTRUMENT = r'\b(Gauge|Counter)\(\s*"([a-z_]+)"'
 RECORD = RequestRecord("r1", 0.0, 0.1, "GET", "/v1/models", 200, "complete")
 
 
@@ -44,8 +44,8 @@ class ObservabilityPageTests(unittest.TestCase):
             for family in registry(metrics).collect()
             if family.name.startswith("llmproxy_")
         }
-        extras = {f"llmproxy_{name}" + "_total" * (kind == "counter") for kind, name in _found(EXTRA)}
-        self.assertEqual(scraped | extras, {word for word in self.words if word.startswith("llmproxy_")})
+        instruments = {f"llmproxy_{name}" + "_total" * (kind == "Counter") for kind, name in _found(INSTRUMENT)}
+        self.assertEqual(scraped | instruments, {word for word in self.words if word.startswith("llmproxy_")})
 
     def test_snapshot(self) -> None:
         """Every name of the snapshot, and of the JSON, is explained."""

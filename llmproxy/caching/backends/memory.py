@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import Any
 
@@ -14,14 +15,15 @@ from zope.interface import implementer
 
 from llmproxy.background import Task
 from llmproxy.coroutines import deferred
-from llmproxy.interfaces import ICache, ICacheFactory
+from llmproxy.instruments import Counter, Gauge, Instrument
+from llmproxy.interfaces import ICache, ICacheFactory, IInstrumented
 from llmproxy.model import CacheUsage
 
 TICK = 16.0  # seconds: what expires within the same tick is freed together
 OWN = 1100  # bytes that an entry costs besides its key and what it holds
 
 
-@implementer(ICache)
+@implementer(ICache, IInstrumented)
 class MemoryCache(Service):
     """Holds at most C{limit} bytes, bookkeeping included. Every look-up and every store takes the same short time.
 
@@ -81,6 +83,11 @@ class MemoryCache(Service):
         return held is not None and held[0] > self._clock.seconds()
 
     # ICache
+
+    def instruments(self) -> Iterator[Instrument]:
+        yield Gauge("cache_entries", "Answers that are kept in memory.", lambda: self.held().entries)
+        yield Gauge("cache_bytes", "Bytes that they take.", lambda: self.held().size)
+        yield Counter("cache_evictions", "Answers that had to go for want of room.", lambda: self.held().evicted)
 
     def get(self, key: str) -> Deferred[bytes | None]:
         return succeed(self.find(key))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -15,7 +15,8 @@ from zope.interface import implementer
 from llmproxy.background import Task
 from llmproxy.config.model import Settings
 from llmproxy.coroutines import deferred
-from llmproxy.interfaces import ICache, ICacheFactory
+from llmproxy.instruments import Instrument
+from llmproxy.interfaces import ICache, ICacheFactory, IInstrumented
 from llmproxy.model import CacheUsage
 from llmproxy.redis import Redis, RedisUnavailable, Script, connect
 
@@ -38,7 +39,7 @@ return {step[1], #step[2], size}
 """)
 
 
-@implementer(ICache)
+@implementer(ICache, IInstrumented)
 class RedisCache(MultiService):
     """Keeps each value under C{<prefix>cache:<key>}, to be dropped by the server itself when its time is over.
 
@@ -64,6 +65,9 @@ class RedisCache(MultiService):
     def tasks(self) -> list[Task]:
         """What goes on in the background."""
         return self.redis.tasks
+
+    def instruments(self) -> Iterator[Instrument]:
+        yield from self.redis.instruments("cache")
 
     def get(self, key: str) -> Deferred[bytes | None]:
         # Callbacks: a coroutine costs a third more, and this is what every request waits for.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from os import urandom
 from random import random
@@ -20,7 +20,8 @@ from zope.interface import implementer
 from llmproxy.background import Loop, Task
 from llmproxy.coroutines import deferred
 from llmproxy.errors import LimitsUnavailable
-from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory
+from llmproxy.instruments import Instrument
+from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory, IInstrumented, IOpenable
 from llmproxy.limits.counters.eviction import EvictionGuard
 from llmproxy.limits.counters.fallback import first_closed, local_shares
 from llmproxy.limits.counters.local import SOON, fitting
@@ -68,7 +69,7 @@ class RedisVerdict(NamedTuple):
     generations: list[bytes]
 
 
-@implementer(ICounters)
+@implementer(ICounters, IInstrumented, IOpenable)
 class RedisCounters(MultiService):
     """Rates and requests at once in Redis: one call to reserve, one to settle, and one now and then that renews all
     leases of this process. Budgets are in the store, as with L{MemoryCounters}, whatever happens to Redis.
@@ -124,6 +125,9 @@ class RedisCounters(MultiService):
         self._next_look = 0.0
         self._renewed = -lease
         self._beating = Loop("limits", self._beat, beat, clock)
+
+    def instruments(self) -> Iterator[Instrument]:
+        yield from self.redis.instruments("limits")
 
     # ICounters
 

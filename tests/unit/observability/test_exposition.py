@@ -10,9 +10,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
+from llmproxy.instruments import Counter, Gauge
 from llmproxy.model import RequestRecord
 from llmproxy.observability.exposition import render, to_json
 from llmproxy.observability.metrics import Metrics
+from tests.unit.observability.test_metrics import Part
 
 # What Prometheus 3 sends.
 PROMETHEUS = (
@@ -97,10 +99,10 @@ class ExpositionTests(SynchronousTestCase):
 
     def test_extras(self) -> None:
         """Figures that others keep are shown; one that cannot be read is left out and said."""
-        self.metrics.gauge("open_connections", "Open connections.", lambda: 5)
-        self.metrics.gauge("events_queued", "Queued events.", lambda: {"file": 2.0}, label="sink")
-        self.metrics.counter("log_lines_lost", "Lines lost.", lambda: 9)
-        self.metrics.gauge("broken", "Broken.", lambda: 1 / 0)
+        self.metrics.register(Part(Gauge("open_connections", "Open connections.", lambda: 5)))
+        self.metrics.register(Part(Gauge("events_queued", "Queued events.", lambda: {"file": 2.0}, label="sink")))
+        self.metrics.register(Part(Counter("log_lines_lost", "Lines lost.", lambda: 9)))
+        self.metrics.register(Part(Gauge("broken", "Broken.", lambda: 1 / 0)))
         self.assertEqual(self.value("open_connections"), 5)
         self.assertEqual(self.value("events_queued", sink="file"), 2)
         self.assertEqual(self.value("log_lines_lost_total"), 9)
@@ -145,7 +147,7 @@ class NegotiationTests(SynchronousTestCase):
 
     def test_json(self) -> None:
         """People get the snapshot under the names it has in Python, and the rest beside it."""
-        self.metrics.gauge("open_connections", "Open connections.", lambda: 5)
+        self.metrics.register(Part(Gauge("open_connections", "Open connections.", lambda: 5)))
         shown = json.loads(to_json(self.metrics))
         self.assertEqual((shown["requests"], shown["by_status"], shown["cache_hits"]), (1, {"200": 1}, 0))
         self.assertEqual(shown["gauges"], {"open_connections": 5})

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import unittest
+from collections.abc import Iterable
 from typing import Any
 
+from zope.interface import implementer
+
+from llmproxy.instruments import Counter, Gauge, Instrument
+from llmproxy.interfaces import IInstrumented
 from llmproxy.model import RequestRecord
 from llmproxy.observability.exposition import render
 from llmproxy.observability.metrics import DURATION_BOUNDS, MAX_KINDS, MAX_MODELS, Histogram, Metrics, ProxyMetrics
@@ -109,13 +114,44 @@ class HistogramTests(unittest.TestCase):
         self.assertAlmostEqual(histogram.sum, 601.0101)
 
 
-class ExtraTests(unittest.TestCase):
+@implementer(IInstrumented)
+class Part:
+    """Shows these figures."""
+
+    def __init__(self, *instruments: Instrument) -> None:
+        self._instruments = instruments
+
+    def instruments(self) -> Iterable[Instrument]:
+        return self._instruments
+
+
+class RegisterTests(unittest.TestCase):
     def test_twice(self) -> None:
         """Two figures of one name are a mistake of ours, found at the start."""
         metrics = Metrics()
-        metrics.gauge("open_connections", "Open connections.", lambda: 1)
-        with self.assertRaises(ValueError):
-            metrics.counter("open_connections", "Again.", lambda: 1)
+        metrics.register(Part(Gauge("open_connections", "Open connections.", lambda: 1)))
+        for again in (
+            Counter("open_connections", "Again.", lambda: 1),
+            Gauge("open_connections", "Again.", lambda: 1),
+            Gauge("open_connections", "Again.", lambda: {"a": 1}, "by"),
+        ):
+            with self.assertRaises(ValueError):
+                metrics.register(Part(again))
+
+    def test_one_label_from_several_parts(self) -> None:
+        """Each part has its values of it."""
+        metrics = Metrics()
+        for use in ("cache", "limits"):
+            metrics.register(Part(Gauge("redis_available", "Available.", lambda use=use: {use: 1.0}, "use")))
+        [(instrument, reading)] = metrics.readings()
+        self.assertEqual((instrument.label, reading), ("use", {"cache": 1.0, "limits": 1.0}))
+
+    def test_parts_with_nothing_to_show(self) -> None:
+        """Are let alone."""
+        metrics = Metrics()
+        metrics.register(None)
+        metrics.register(object())
+        self.assertEqual(list(metrics.readings()), [])
 
 
 class SpendingTests(unittest.TestCase):

@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any
 from unittest import TestCase
 
-from llmproxy.config.library import ProxyConfig
 from llmproxy.config.model import Settings
+from llmproxy.library import ProxyConfig
 
 WHERE: dict[str, Any] = {"target_base_url": "https://api.openai.com", "allowed_endpoints": ["/v1/chat/completions"]}
 

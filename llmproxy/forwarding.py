@@ -1,0 +1,161 @@
+"""What forwards requests, put together: for the daemon and for the library alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
+
+from llmproxy import plugins
+from llmproxy.auth.authenticator import Authenticator
+from llmproxy.auth.lockout import FailedAttempts
+from llmproxy.caching import Caching
+from llmproxy.config.model import Api, Settings
+from llmproxy.config.routes import Routes
+from llmproxy.interfaces import (
+    IAuditLogger,
+    ICacheFactory,
+    ICounters,
+    IProviderKeys,
+    ITokenValidator,
+)
+from llmproxy.ledger import Ledger
+from llmproxy.limits.in_flight import Shares
+from llmproxy.limits.limiter import Quota
+from llmproxy.metering.catalog import Meters, Operations, own_prices, provider
+from llmproxy.metering.prices import Prices
+from llmproxy.metering.worst import Worst
+from llmproxy.observability.metrics import Metrics
+from llmproxy.observability.repeated_entries import RepeatedEntries
+from llmproxy.proxy.accounting import Accounting, Observer
+from llmproxy.proxy.deferred_results import DeferredResults
+from llmproxy.proxy.pipeline import Pipeline
+from llmproxy.proxy.policy import Policy
+from llmproxy.upstream.upstreams import ProviderKeys, Upstreams
+from llmproxy.wire.buffers import Buffers
+from llmproxy.wire.client.agent import Agent
+from llmproxy.wire.client.tls import Trust
+from llmproxy.wire.client.transport import Caller
+from llmproxy.wire.descriptors import Descriptors
+from llmproxy.wire.write_coalescing import Turn
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What forwards, and those of its parts that others watch or end."""
+
+    routes: Routes
+    pipeline: Pipeline
+    keys: ProviderKeys
+    upstreams: Upstreams
+    shares: Shares
+    quota: Quota
+    agents: tuple[Agent, ...]
+    refusals: RepeatedEntries
+    caching: Caching | None = None
+
+    @property
+    def members(self) -> tuple[object, ...]:
+        """Those of its parts that may be services, or have something to show, in the order in which they start."""
+        cache = () if self.caching is None else (self.caching.shelf.cache, self.caching)
+        return (self.refusals, *cache, self.quota, self.shares)
+
+    @property
+    def services(self) -> list[IService]:
+        """Those of its parts that are to be started and stopped, in this order and back."""
+        return [IService(part) for part in self.members if IService.providedBy(part)]
+
+    def hang_up(self) -> Deferred[None]:
+        """Let go of the connections to providers; fire when there are none."""
+        if self.caching is not None:
+            self.caching.rest()
+        self.upstreams.close()
+        return gatherResults([agent.close() for agent in self.agents]).addCallback(lambda _: None)
+
+
+def forwarding(
+    settings: Settings,
+    reactor: Any,
+    *,
+    validator: ITokenValidator,
+    projects: IProviderKeys,
+    audit: IAuditLogger,
+    now: Callable[[], float],
+    counters: ICounters,
+    learn: Callable[[str], object] = lambda key: None,
+    turn: Turn | None = None,
+    descriptors: Descriptors | None = None,
+    buffers: Buffers | None = None,
+    ledger: Ledger | None = None,
+    failed_attempts: FailedAttempts | None = None,
+    metrics: Metrics,
+    observers: Sequence[Observer],
+) -> Parts:
+    """Make what forwards, for the daemon and for the library alike.
+
+    @raise ValueError: where the settings name a cache that nobody provides.
+    """
+    clock: IReactorTime = reactor
+    routes = Routes(settings)
+    agents = {name: _agent(api, reactor, turn, descriptors) for name, api in settings.apis.items()}
+    upstreams = Upstreams(settings, {name: Caller(agent) for name, agent in agents.items()}, clock)
+    shares = Shares(settings)
+    keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
+    caching = _caching(settings, reactor, now, buffers)
+    refusals = RepeatedEntries(audit, clock)
+    providers, operations = {name: provider(api) for name, api in settings.apis.items()}, Operations(settings)
+    worst = Worst(Prices(own_prices(settings.prices)), providers, operations)
+    quota = Quota(counters, settings.limits, settings.apis, now, worst)
+    meters = Meters(settings)
+    accounting = Accounting(
+        limiter=quota,
+        in_flight=shares,
+        meters=meters,
+        operations=operations,
+        metrics=metrics,
+        observers=observers,
+        clock=clock,
+        ledger=ledger,
+        results=None if ledger is None else DeferredResults(ledger, meters, counters, now),
+        buffers=buffers,
+        turn=None if turn is None else Turn(reactor, most=64),
+    )
+    pipeline = Pipeline(
+        routes=routes,
+        authenticator=Authenticator(validator, failed_attempts or FailedAttempts(), clock),
+        policy=Policy(projects, refusals, now, enforce=settings.server.enforce_project_active),
+        cache=caching,
+        accounting=accounting,
+        provider_keys=keys,
+        upstreams=upstreams,
+        server=settings.server,
+        clock=clock,
+    )
+    return Parts(routes, pipeline, keys, upstreams, shares, quota, tuple(agents.values()), refusals, caching)
+
+
+def _caching(settings: Settings, reactor: Any, now: Callable[[], float], buffers: Buffers | None) -> Caching | None:
+    """The cache that the settings name, made by its plugin; C{None} where nothing is cached."""
+    if not settings.cache.enabled:
+        return None
+    cache = plugins.find(ICacheFactory, settings.cache.backend).cache(settings, reactor)
+    return Caching(cache, settings, reactor, now, buffers)
+
+
+def _agent(api: Api, reactor: Any, turn: Turn | None, descriptors: Descriptors | None) -> Agent:
+    connection, timeouts = api.connection, api.timeouts
+    return Agent(
+        reactor,
+        connect_timeout=timeouts.connect,
+        idle_timeout=timeouts.idle_connection,
+        max_conns_per_host=connection.max_conns_per_host,
+        max_idle_per_host=connection.max_idle_conns_per_host,
+        max_idle=connection.max_idle_conns,
+        context_factory=Trust(api.ca_file),
+        turn=turn,
+        descriptors=descriptors,
+    )

@@ -1,0 +1,101 @@
+"""Where the daemon listens, and what is served there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from twisted.web.resource import IResource
+
+from llmproxy.config.model import Server
+from llmproxy.daemon import Daemon
+from llmproxy.http.forwarded import Network, is_within, networks
+from llmproxy.model import RequestRecord
+from llmproxy.observability.exposition import render
+from llmproxy.observability.metrics import Metrics
+from llmproxy.proxy.accounting import Observer
+from llmproxy.web import ops
+from llmproxy.web.manage import Management
+from llmproxy.web.root import Root
+from llmproxy.wire.buffers import Buffers
+from llmproxy.wire.descriptors import Descriptors
+from llmproxy.wire.parser import Limits
+from llmproxy.wire.server.site import Site
+from llmproxy.wire.write_coalescing import Turn
+
+
+def listen(
+    daemon: Daemon, proxy: IResource, manage: Management, metrics: Metrics, site: Callable[[Root], Site]
+) -> None:
+    """Have the daemon serve the public listeners, and those for management and metrics where these have their own.
+
+    @param site: Makes the site of a tree of resources.
+    """
+    server = daemon.settings.server
+    pages = partial(ops.pages, partial(render, metrics), daemon.readiness, daemon.degradations)
+    own_admin, own_metrics = server.admin_listen, server.metrics_listen
+    public_pages = pages() if server.public_metrics else pages(manage.auth.admit)
+    public = Root(proxy=proxy, manage=None if own_admin else manage, ops=None if own_metrics else public_pages)
+    daemon.serve(server.listen, site(public))
+    if own_admin:
+        daemon.serve(own_admin, site(Root(manage=manage)))
+    if own_metrics:
+        daemon.serve(own_metrics, site(Root(ops=pages())))
+
+
+def make_site(
+    root: Root,
+    server: Server,
+    reactor: Any,
+    turn: Turn,
+    descriptors: Descriptors,
+    buffers: Buffers,
+    observers: Sequence[Observer],
+    now: Callable[[], float],
+) -> Site:
+    """The site of a tree of resources, with the limits that the settings name.
+
+    @param observers: Told of requests that the wire refuses, as of all others.
+    """
+    return Site(
+        root,
+        reactor=reactor,
+        limits=Limits(head=server.max_head_bytes, body=server.max_request_bytes),
+        head_timeout=server.head_timeout,
+        body_timeout=server.body_timeout,
+        keepalive_timeout=server.keepalive_timeout,
+        send_timeout=server.send_timeout,
+        min_send_rate=server.min_send_rate,
+        max_connections=server.max_connections,
+        max_connections_per_address=server.max_connections_per_address,
+        of_many=partial(_of_many, networks(tuple(server.trusted_proxies))),
+        on_refused=partial(_malformed, observers, now),
+        turn=turn,
+        descriptors=descriptors,
+        buffers=buffers,
+    )
+
+
+def _malformed(
+    observers: Sequence[Observer], now: Callable[[], float], status: int, code: str, remote: str, request_id: str
+) -> None:
+    """What the wire refuses is not a request that a resource could tell of; it is counted and logged all the same."""
+    record = RequestRecord(
+        request_id=request_id,
+        started_at=now(),
+        duration=0.0,
+        method="",
+        path="",
+        status=status,
+        outcome="refused",
+        error=code,
+        client=remote,
+    )
+    for observe in observers:
+        observe(record)
+
+
+def _of_many(trusted: tuple[Network, ...], remote: str) -> bool:
+    """Whether a peer brings the connections of many clients, so that they are not to be counted as one's."""
+    return remote in ("", "unix") or is_within(remote, trusted)

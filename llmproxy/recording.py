@@ -1,0 +1,122 @@
+"""What the daemon writes down: the audit log, events for the sinks, the access log, and the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmproxy import plugins
+from llmproxy.config.model import Settings
+from llmproxy.interfaces import IAuditLogger, IEventSink, IEventSinkFactory
+from llmproxy.ledger import Ledger
+from llmproxy.ledger.journal import Room
+from llmproxy.ledger.records import Reservation
+from llmproxy.ledger.reports import Reports
+from llmproxy.ledger.sql import Books
+from llmproxy.limits.charges import charges
+from llmproxy.metering.catalog import own_prices, provider
+from llmproxy.metering.prices import Prices
+from llmproxy.model import RequestRecord
+from llmproxy.observability.access_log import AccessLog
+from llmproxy.observability.audit import FileAudit, NullAudit
+from llmproxy.observability.event_bus import MemoryBus
+from llmproxy.observability.log_output import LogOutput
+from llmproxy.observability.redaction import Redactor
+from llmproxy.own_threads import OwnThreads
+from llmproxy.store.store import Store
+
+
+@dataclass(frozen=True)
+class Records:
+    """Where requests and changes are written down.
+
+    @ivar observers: Called with each request that is over.
+    @ivar usage: Reports of what the ledger has.
+    """
+
+    audit: IAuditLogger
+    bus: MemoryBus
+    access: AccessLog
+    observers: tuple[Callable[[RequestRecord], object], ...]
+    ledger: Ledger | None
+    usage: Reports
+
+
+def make_records(
+    settings: Settings,
+    reactor: Any,
+    now: Callable[[], float],
+    run: str,
+    store: Store,
+    output: LogOutput,
+    redactor: Redactor,
+) -> Records:
+    """The logs, sinks and ledger that the settings name; L{ValueError} where nobody provides a sink, or it refuses.
+
+    @param run: A name for this process that no other ever has.
+    """
+    bus = MemoryBus(_sinks(settings, reactor), reactor, queue_size=settings.events.queue_size, scrub=redactor.record)
+    access = AccessLog(output.write, reactor)
+    observers = (bus.publish, *((access.observe,) if settings.logging.access else ()))
+    books = Books(store, now, charges)
+    ledger = _ledger(settings, reactor, books, now, run, redactor)
+    audit = _audit(settings, reactor, redactor)
+    return Records(audit, bus, access, observers, ledger, Reports(books, ledger, reactor))
+
+
+def _audit(settings: Settings, reactor: Any, redactor: Redactor) -> IAuditLogger:
+    if not settings.audit.file:
+        return NullAudit()
+    threads = OwnThreads(reactor, "audit")
+    return FileAudit(settings.audit.file, reactor, threads.call, redact=redactor.redact)
+
+
+def _sinks(settings: Settings, reactor: Any) -> dict[str, IEventSink]:
+    """The sinks by a name of their own, each made by the plugin that the settings name."""
+    made: dict[str, IEventSink] = {}
+    for number, entry in enumerate(settings.events.sinks):
+        factory = plugins.find(IEventSinkFactory, entry.type)
+        made[f"{entry.type}-{number}"] = factory.sink(entry.options, reactor)
+    return made
+
+
+def _ledger(
+    settings: Settings,
+    reactor: Any,
+    books: Books,
+    now: Callable[[], float],
+    run: str,
+    redactor: Redactor,
+) -> Ledger | None:
+    chosen = settings.ledger
+    if not chosen.enabled:
+        return None
+    return Ledger(
+        books,
+        chosen.directory or Path(settings.state_dir) / "ledger",
+        reactor,
+        now,
+        OwnThreads(reactor, "ledger", size=2).call,
+        run=run,
+        room=Room(chosen.segment_bytes, chosen.max_bytes),
+        interval=chosen.interval,
+        keep_lines=chosen.keep_lines,
+        keep_days=chosen.keep_days,
+        price=_input_price(settings),
+        scrub=redactor.record,
+        redact=redactor.redact,
+    )
+
+
+def _input_price(settings: Settings) -> Callable[[Reservation], float | None]:
+    """Prices the input of requests whose process ended first; with prices of its own, as it is used in a thread."""
+    prices = Prices(own_prices(settings.prices))
+    providers = {name: provider(api) for name, api in settings.apis.items()}
+
+    def priced(left: Reservation) -> float | None:
+        known, units = providers.get(left.api, ""), {"input_tokens": left.given}
+        return prices.cost(left.api, known, "", left.model, units, left.at)
+
+    return priced
