@@ -17,7 +17,7 @@ from llmproxy.auth.change_feed import ChangeFeed
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
-from llmproxy.caching import Contents
+from llmproxy.caching import CacheAdmin
 from llmproxy.config.environ import secret
 from llmproxy.config.load import read_private
 from llmproxy.config.model import Settings
@@ -244,7 +244,7 @@ def _proxy(base: Base, parts: Parts) -> ProxyResource:
 
 def _management(base: Base, tokens: Tokens, parts: Parts, metrics: Metrics, records: Records) -> Management:
     settings, caching = base.settings, parts.caching
-    limit = settings.cache.max_bytes if caching is not None and caching.shelf.nearby is not None else 0
+    limit = settings.cache.max_bytes if caching is not None and caching.storage.local is not None else 0
     return Management(
         projects=base.store,
         tokens=base.store,
@@ -260,7 +260,7 @@ def _management(base: Base, tokens: Tokens, parts: Parts, metrics: Metrics, reco
         trusted_proxies=settings.server.trusted_proxies,
         clock=base.reactor,
         now=base.now,
-        cache=None if caching is None else Contents(caching, settings.cache.backend, limit),
+        cache=None if caching is None else CacheAdmin(caching, settings.cache.backend, limit),
         counts=metrics.snapshot,
     )
 

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from llmproxy import plugins
 from llmproxy.auth.authenticator import Authenticator
 from llmproxy.auth.lockout import FailedAttempts
-from llmproxy.caching import Caching
+from llmproxy.caching import ResponseCache
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Routes
 from llmproxy.interfaces import (
@@ -56,12 +56,12 @@ class Parts:
     quota: Quota
     agents: tuple[Agent, ...]
     refusals: RepeatedEntries
-    caching: Caching | None = None
+    caching: ResponseCache | None = None
 
     @property
     def members(self) -> tuple[object, ...]:
         """Those of its parts that may be services, or have something to show, in the order in which they start."""
-        cache = () if self.caching is None else (self.caching.shelf.cache, self.caching)
+        cache = () if self.caching is None else (self.caching.storage.cache, self.caching)
         return (self.refusals, *cache, self.quota, self.shares)
 
     @property
@@ -138,12 +138,14 @@ def forwarding(
     return Parts(routes, pipeline, keys, upstreams, shares, quota, tuple(agents.values()), refusals, caching)
 
 
-def _caching(settings: Settings, reactor: Any, now: Callable[[], float], buffers: Buffers | None) -> Caching | None:
+def _caching(
+    settings: Settings, reactor: Any, now: Callable[[], float], buffers: Buffers | None
+) -> ResponseCache | None:
     """The cache that the settings name, made by its plugin; C{None} where nothing is cached."""
     if not settings.cache.enabled:
         return None
     cache = plugins.find(ICacheFactory, settings.cache.backend).cache(settings, reactor)
-    return Caching(cache, settings, reactor, now, buffers)
+    return ResponseCache(cache, settings, reactor, now, buffers)
 
 
 def _agent(api: Api, reactor: Any, turn: Turn | None, descriptors: Descriptors | None) -> Agent:

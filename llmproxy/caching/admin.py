@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from llmproxy import errors
 from llmproxy.caching.keys import cache_key, key_prefix
-from llmproxy.caching.service import Caching
+from llmproxy.caching.service import ResponseCache
 from llmproxy.model import CacheUsage
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class PurgeSelector:
     """What is to go. Everything that is left out means all of it.
 
     @ivar token_id: With C{scope: token}, whose answers.
@@ -30,10 +30,10 @@ class Chosen:
     body: str | None = None
 
 
-class Contents:
-    """A L{Caching} and its counters, for those who manage it."""
+class CacheAdmin:
+    """A L{ResponseCache} and its counters, for those who manage it."""
 
-    def __init__(self, caching: Caching, backend: str, limit: int) -> None:
+    def __init__(self, caching: ResponseCache, backend: str, limit: int) -> None:
         """
         @param limit: Bytes that the backend may hold; C{0} where that is not for this process to say.
         """
@@ -42,9 +42,9 @@ class Contents:
         self.limit = limit
 
     async def usage(self) -> CacheUsage:
-        return await self.caching.shelf.cache.usage()
+        return await self.caching.storage.cache.usage()
 
-    async def purge(self, chosen: Chosen) -> int:
+    async def purge(self, chosen: PurgeSelector) -> int:
         """Forget it, and say how many entries that were.
 
         L{errors.Invalid} where the choice cannot be made: a path without a project, a project in a shared cache.
@@ -54,7 +54,7 @@ class Contents:
         apis = [chosen.api] if chosen.api else self.caching.plans
         return sum([await self.caching.purge(self._prefix(chosen, api)) for api in apis])
 
-    def _prefix(self, chosen: Chosen, api: str) -> str:
+    def _prefix(self, chosen: PurgeSelector, api: str) -> str:
         tenant = self._tenant(chosen)
         if not (chosen.path or chosen.prefix):
             return key_prefix(api, tenant)
@@ -71,7 +71,7 @@ class Contents:
         body = (chosen.body or "").encode() if method == "POST" else None
         return cache_key(api, tenant, (method or "GET").encode("ascii", "replace"), target, lines, body, plan.marks)
 
-    def _tenant(self, chosen: Chosen) -> Sequence[str] | None:
+    def _tenant(self, chosen: PurgeSelector) -> Sequence[str] | None:
         if self.caching.scope == "shared":
             if chosen.project_id:
                 raise errors.Invalid("With cache.scope: shared no answer belongs to a project.")

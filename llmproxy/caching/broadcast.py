@@ -13,10 +13,10 @@ from zope.interface import implementer
 from llmproxy.http.masking import KeyFilter, KeyFound
 from llmproxy.wire.client.response import Answer
 
-BACKLOG = 1024 * 1024  # bytes that a slow reader may lie behind, once the answer is too large to be kept anyway
+MAX_BACKLOG_BYTES = 1024 * 1024  # that a slow subscriber may lie behind, once the response is too large to be stored
 
 
-class TooSlow(Exception):
+class SubscriberTooSlow(Exception):
     """A reader lay too far behind the others.
 
     @cvar outcome: How its relay tells it.
@@ -25,7 +25,7 @@ class TooSlow(Exception):
     outcome = "stalled"
 
 
-class Sharing(Protocol):
+class BroadcastOwner(Protocol):
     """Whoever a shared answer tells what became of it."""
 
     def grown(self, more: int) -> bool:
@@ -38,15 +38,15 @@ class Sharing(Protocol):
         """It has ended: with this whole body, or without one that could be kept."""
 
 
-class Shared:
+class Broadcast:
     """An answer's body, handed to everybody who takes it: what has come so far, then each piece as it comes.
 
     All of it is held while it may still be kept, so that one who comes late gets all of it, and one who reads slowly
     holds up nobody and costs nothing. Once it cannot be kept, nobody may join, and only what the slowest has not taken
-    yet is held; who lies more than L{BACKLOG} behind is cut off. The provider is held back only when all are.
+    yet is held; who lies more than L{MAX_BACKLOG_BYTES} behind is cut off. The provider is held back only when all are.
 
     @ivar lines: The answer's lines, with the provider's key starred out.
-    @ivar gaps: For every piece: its length, and seconds since the one before.
+    @ivar chunk_timings: For every piece: its length, and seconds since the one before.
     """
 
     def __init__(
@@ -54,18 +54,18 @@ class Shared:
         answer: Answer,
         lines: list[bytes],
         mask: KeyFilter | None,
-        told: Sharing,
+        told: BroadcastOwner,
         clock: IReactorTime | None = None,
         taps: Sequence[Callable[[bytes], object]] = (),
     ) -> None:
         """
         @param taps: See every piece once, whoever reads it.
         @param mask: Stars the provider's key out of the body.
-        @param clock: By which the gaps between pieces are measured; C{None}: they are not.
+        @param clock: By which the chunk_timings between pieces are measured; C{None}: they are not.
         """
         self.answer = answer
         self.lines = lines
-        self.gaps: list[tuple[int, float]] = []
+        self.chunk_timings: list[tuple[int, float]] = []
         self._mask = mask
         self._clock = clock
         self._told = told
@@ -74,7 +74,7 @@ class Shared:
         self._first = 0  # how many pieces have been let go
         self._size = 0  # bytes that have come
         self._keeping = True
-        self._readers: list[Reader] = []
+        self._readers: list[Subscriber] = []
         self._end: Failure | None = None
         self._held = False
         self._last = 0.0 if clock is None else clock.seconds()
@@ -83,9 +83,9 @@ class Shared:
         """Take the body."""
         self.answer.deliverBody(self)
 
-    def reader(self) -> Reader:
+    def reader(self) -> Subscriber:
         """One more who takes it."""
-        reader = Reader(self)
+        reader = Subscriber(self)
         self._readers.append(reader)
         self._balance()
         return reader
@@ -140,19 +140,19 @@ class Shared:
     def _measure(self, data: bytes) -> None:
         if self._clock is not None:
             now = self._clock.seconds()
-            self.gaps.append((len(data), round(now - self._last, 4)))
+            self.chunk_timings.append((len(data), round(now - self._last, 4)))
             self._last = now
 
     def give_up(self) -> None:
         """It cannot be kept: hold no more of it than need be."""
         if self._keeping:
             self._keeping = False
-            self.gaps.clear()
+            self.chunk_timings.clear()
             self._told.closed()
 
     def _let_go(self) -> None:
         """Forget what everybody has taken, and who takes too little."""
-        for reader in [r for r in self._readers if len(self._readers) > 1 and self._size - r.taken > BACKLOG]:
+        for reader in [r for r in self._readers if len(self._readers) > 1 and self._size - r.taken > MAX_BACKLOG_BYTES]:
             reader.cut()
         needed = min((reader.at for reader in self._readers), default=self._first + len(self._pieces))
         del self._pieces[: needed - self._first]
@@ -168,7 +168,7 @@ class Shared:
     def end(self) -> Failure | None:
         return self._end
 
-    def left(self, reader: Reader) -> None:
+    def left(self, reader: Subscriber) -> None:
         """One of them takes no more; with the last one the provider is stopped."""
         if reader not in self._readers:
             return
@@ -181,7 +181,7 @@ class Shared:
         self.give_up()
         self.answer.stopProducing()
         if self._end is None:
-            self._end = Failure(TooSlow())
+            self._end = Failure(SubscriberTooSlow())
             self._told.over(None)
 
     def moved(self) -> None:
@@ -196,7 +196,7 @@ class Shared:
 
 
 @implementer(IPushProducer)
-class Reader:
+class Subscriber:
     """As L{llmproxy.wire.answer.Answer}, for one of those who take a shared one.
 
     @ivar at: The number of the next piece; C{taken}: bytes before that.
@@ -208,7 +208,7 @@ class Reader:
     _protocol: Any = None
     _flowing = False
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Broadcast) -> None:
         self._shared = shared
         self.code = shared.answer.code
         self.phrase = shared.answer.phrase
@@ -246,7 +246,7 @@ class Reader:
 
     def cut(self) -> None:
         """Too slow: what it has got is not the whole."""
-        self._finish(Failure(TooSlow()))
+        self._finish(Failure(SubscriberTooSlow()))
 
     def _finish(self, end: Failure) -> None:
         self._shared.left(self)

@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, NamedTuple
 from twisted.internet.defer import CancelledError, Deferred
 
 from llmproxy import errors
-from llmproxy.caching.broadcast import Reader, Shared
-from llmproxy.caching.draining import Drain
-from llmproxy.caching.replay import Given
+from llmproxy.caching.broadcast import Broadcast, Subscriber
+from llmproxy.caching.draining import DiscardBody
+from llmproxy.caching.replay import CachedResponse
 from llmproxy.caching.rules import reuse, streams
 from llmproxy.caching.rules.entry import Entry
-from llmproxy.caching.rules.storing import NotKept, Received
-from llmproxy.caching.rules.vary import selecting
+from llmproxy.caching.rules.storing import NotStored, ResponseHead
+from llmproxy.caching.rules.vary import selecting_fields
 from llmproxy.http.masking import KeyFilter, Mask, content_coding, mask_plan
 from llmproxy.wire.client.response import Answer
 
 if TYPE_CHECKING:
-    from llmproxy.caching.lookup import Asking
+    from llmproxy.caching.lookup import CacheLookup
 
 
-class Found(NamedTuple):
+class CacheResult(NamedTuple):
     """What a request is answered with.
 
     @ivar secret: The provider's key, to be starred out of the answer; C{None} where that is done already.
     """
 
-    answer: Answer | Reader | Given
+    answer: Answer | Subscriber | CachedResponse
     secret: bytes | None = None
 
 
@@ -40,7 +40,7 @@ Fetch = Callable[[list[bytes]], Awaitable[tuple[Answer, bytes]]]
 _THE_PROVIDERS = (errors.UpstreamFailure, errors.CircuitOpen)
 
 
-class Flight:
+class CollapsedRequest:
     """The call that C{leader} makes. Others may join it until its answer turns out to be none that may be shared.
 
     Whoever leaves, leaves alone: the call goes on for the others. When the last one leaves, it is cancelled.
@@ -48,20 +48,20 @@ class Flight:
     @ivar leader: The request by which it is made.
     """
 
-    _shared: Shared | None = None
+    _shared: Broadcast | None = None
     _entry: Entry | None = None
     _secret = b""
     _forgone = False
 
-    def __init__(self, leader: Asking) -> None:
+    def __init__(self, leader: CacheLookup) -> None:
         self.leader = leader
         self._caching = leader.caching
-        self._waiting: list[tuple[Deferred[Found | None], Asking]] = []
+        self._waiting: list[tuple[Deferred[CacheResult | None], CacheLookup]] = []
         self._ends: list[Deferred[None]] = []
         self._over = False
         self._held = 0
 
-    async def lead(self, fetch: Fetch) -> Found:
+    async def lead(self, fetch: Fetch) -> CacheResult:
         """Make the call, and wait for what is to be answered."""
         waiting = self._wait(self.leader)
         self._calling = Deferred.fromCoroutine(self._call(fetch))
@@ -73,7 +73,7 @@ class Flight:
         assert found is not None
         return found
 
-    async def join(self, asking: Asking) -> Found | None:
+    async def join(self, asking: CacheLookup) -> CacheResult | None:
         """What another request is answered with; C{None} where it must make a call of its own."""
         if self._shared is None:
             return await self._wait(asking)
@@ -96,28 +96,28 @@ class Flight:
 
     # Until there is an answer
 
-    def _wait(self, asking: Asking) -> Deferred[Found | None]:
-        waiting: Deferred[Found | None] = Deferred(self._left)
+    def _wait(self, asking: CacheLookup) -> Deferred[CacheResult | None]:
+        waiting: Deferred[CacheResult | None] = Deferred(self._left)
         self._waiting.append((waiting, asking))
         return waiting
 
-    def _left(self, waiting: Deferred[Found | None]) -> None:
+    def _left(self, waiting: Deferred[CacheResult | None]) -> None:
         self._waiting = [one for one in self._waiting if one[0] is not waiting]
         if not self._waiting and self._shared is None and not self._over:
             self._calling.cancel()
 
     async def _call(self, fetch: Fetch) -> None:
-        asked_at = self._caching.now()
+        request_time = self._caching.now()
         try:
             answer, self._secret = await fetch(self.leader.outgoing())
             at, wall = self._caching.now(), self._caching.wall()
-            self._answered(answer, Received(answer.code, answer.phrase, answer.lines, asked_at, at, wall))
+            self._answered(answer, ResponseHead(answer.code, answer.phrase, answer.lines, request_time, at, wall))
         except Exception as e:  # told to those who wait, a cancelled wait included
             self._failed(e)
 
     def _failed(self, error: Exception) -> None:
         leader = self.leader
-        if isinstance(error, _THE_PROVIDERS) and leader.stands_in():
+        if isinstance(error, _THE_PROVIDERS) and leader.may_serve_stale():
             self._give(leader.entry, "hit", "stale-if-error")
             return
         waiting = self._land()
@@ -129,18 +129,18 @@ class Flight:
             else:
                 each.callback(None)
 
-    def _answered(self, answer: Answer, received: Received) -> None:
+    def _answered(self, answer: Answer, received: ResponseHead) -> None:
         leader = self.leader
         if answer.code == 304 and leader.revalidates:
-            answer.deliverBody(Drain())  # there is none, but its connection may be used again
+            answer.deliverBody(DiscardBody())  # there is none, but its connection may be used again
             self._freshen(received)
-        elif answer.code in reuse.FAILING and leader.stands_in():
+        elif answer.code in reuse.STALE_IF_ERROR_STATUSES and leader.may_serve_stale():
             answer.stopProducing()
             self._give(leader.entry, "hit", "stale-if-error")
         else:
             kept = leader.judged(received, answer)
             if isinstance(kept, Entry) and answer.code >= 400 and content_coding(answer.lines):
-                kept = NotKept("coded-error")  # the provider's key may have to be masked within
+                kept = NotStored("coded-error")  # the provider's key may have to be masked within
             if isinstance(kept, Entry):
                 self._share(answer, kept, list(received.lines))
             else:
@@ -149,7 +149,7 @@ class Flight:
 
     # What may come of it
 
-    def _freshen(self, received: Received) -> None:
+    def _freshen(self, received: ResponseHead) -> None:
         """The provider says that what was kept is still true."""
         leader = self.leader
         old = leader.entry
@@ -181,7 +181,7 @@ class Flight:
         for each, asking in self._land():
             if asking is leader:
                 taken = True
-                each.callback(Found(answer, self._secret))
+                each.callback(CacheResult(answer, self._secret))
             else:
                 each.callback(None)
         if not taken:
@@ -195,7 +195,7 @@ class Flight:
             lines
         ):  # others may be given nothing of a key that is not theirs
             mask = mask_plan(answer.code, lines, self._secret, bytes, stream=entry.stream, whole=None).filter
-        self._shared = shared = Shared(answer, lines, mask, self, self._caching.measuring(entry), self.leader.taps)
+        self._shared = shared = Broadcast(answer, lines, mask, self, self._caching.measuring(entry), self.leader.taps)
         waiting, self._waiting = self._waiting, []
         found = [(each, self._reading(asking)) for each, asking in waiting]
         shared.begin()
@@ -203,15 +203,15 @@ class Flight:
             each.callback(reading)
         shared.moved()
 
-    def _reading(self, asking: Asking) -> Found | None:
+    def _reading(self, asking: CacheLookup) -> CacheResult | None:
         assert self._shared is not None and self._entry is not None
         if asking is not self.leader:
             if not self._serves(asking, self._entry):
                 return None
             asking.status = "coalesced"
-        return Found(self._shared.reader())
+        return CacheResult(self._shared.reader())
 
-    def _serves(self, asking: Asking, entry: Entry, failing: bool = False) -> bool:
+    def _serves(self, asking: CacheLookup, entry: Entry, failing: bool = False) -> bool:
         """Whether the answer will do for another request than the one it was given to, as if it had been kept before.
 
         It must have been chosen by nothing that the two requests differ in.
@@ -219,10 +219,10 @@ class Flight:
         @param failing: The provider does not give a better one.
         """
         now = self._caching.now()
-        will_do = reuse.verdict(entry, asking.said, now) != "ask"
-        if not will_do and not (failing and reuse.stands_in(entry, asking.said, now)):
+        will_do = reuse.verdict(entry, asking.said, now) != "validate"
+        if not will_do and not (failing and reuse.may_serve_stale(entry, asking.said, now)):
             return False
-        return selecting(asking.lines, entry.vary) == selecting(self.leader.lines, entry.vary)
+        return selecting_fields(asking.lines, entry.vary) == selecting_fields(self.leader.lines, entry.vary)
 
     # What the shared answer tells
 
@@ -240,17 +240,17 @@ class Flight:
         self._caching.landed(self)
         self._let_go()
         if self.leader.status == "stored":
-            self.leader.status, self.leader.why = "miss", NotKept("too-large")
+            self.leader.status, self.leader.why = "miss", NotStored("too-large")
 
     def over(self, body: bytes | None) -> None:
         assert self._entry is not None and self._shared is not None
         why = "cut" if body is None else "forgone" if self._forgone else self._unfit(body)
         if body is None or why:
             if self.leader.status == "stored":
-                self.leader.status, self.leader.why = "miss", NotKept(why)
+                self.leader.status, self.leader.why = "miss", NotStored(why)
             self._land()
             return
-        entry = replace(self._entry, body=body, gaps=tuple(self._shared.gaps))
+        entry = replace(self._entry, body=body, chunk_timings=tuple(self._shared.chunk_timings))
         self._end()
         self._caching.keep(self.leader, entry, self._land)  # until it is found there, others may join
 
@@ -258,11 +258,11 @@ class Flight:
         assert self._entry is not None
         if self._secret and self._secret in body:
             return "holds-a-secret"
-        if self._entry.stream and not streams.complete(self.leader.plan.provider, body):
+        if self._entry.stream and not streams.is_complete(self.leader.plan.provider, body):
             return "stream-incomplete"
         return ""
 
-    def _land(self) -> list[tuple[Deferred[Found | None], Asking]]:
+    def _land(self) -> list[tuple[Deferred[CacheResult | None], CacheLookup]]:
         """Nobody can join any more; those who wait are to be told."""
         self._caching.landed(self)
         self._let_go()

@@ -8,7 +8,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 
 
-class Drain(Protocol):
+class DiscardBody(Protocol):
     """Give it to C{deliverBody}.
 
     @ivar done: Fires with whether the body was complete. Cancelled, it stops whoever sends it.

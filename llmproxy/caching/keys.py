@@ -13,11 +13,11 @@ from typing import Protocol
 from urllib.parse import quote_from_bytes
 
 from llmproxy.caching.rules.directives import members
-from llmproxy.caching.rules.vary import selecting
+from llmproxy.caching.rules.vary import selecting_fields
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.fields import FieldNameMemo
 
-LONGEST = 200  # characters of a target that stand in a key; the rest of it is in the digest alone
+MAX_TARGET_CHARS = 200  # characters of a target that stand in a key; the rest of it is in the digest alone
 
 # Fields by which providers choose a version, a feature, or whom the call is for.
 _PROVIDERS = (b"anthropic-", b"openai-", b"x-goog-", b"x-amzn-bedrock-", b"x-ms-", b"azureml-", b"mistral-")
@@ -27,7 +27,7 @@ _OF_A_BODY = frozenset((b"content-type", b"content-encoding", b"accept"))
 _PLAIN = "/:@!$&'()*+,;=?-._~"
 
 
-class Requested(Protocol):
+class RequestLike(Protocol):
     """What a key is made of: L{llmproxy.wire.server.Request} has it, and so has C{twisted.web.server.Request}."""
 
     method: bytes
@@ -52,10 +52,10 @@ def cache_key(
     @param body: The request's whole body; it counts by its SHA-256.
     @param marks: Settings that make answers differ.
     """
-    return key_of(_prefix(api, tenant, target), api, tenant, method, target, lines, body, marks)
+    return key_with_prefix(_prefix(api, tenant, target), api, tenant, method, target, lines, body, marks)
 
 
-def key_of(
+def key_with_prefix(
     prefix: str,
     api: str,
     tenant: Sequence[str],
@@ -96,13 +96,13 @@ def _prefix(api: str, tenant: Sequence[str], target: bytes) -> str:
 
 def variant_key(primary: str, generation: str, names: Sequence[bytes], lines: Iterable[bytes]) -> str:
     """The secondary key of one of several answers, by what the request has of the fields that choose among them."""
-    values = selecting(lines, names)
+    values = selecting_fields(lines, names)
     parts = [b"-" if value is None else b"%d:%b" % (len(value), value) for value in values]
     named = [b"%d:%b" % (len(name), name) for name in names]
     return f"{primary} {generation} {sha256(b''.join([*named, *parts])).hexdigest()}"
 
 
-def cache_key_from_request(request: Requested, *, api: str = "", tenant: Sequence[str] = ()) -> str:
+def cache_key_from_request(request: RequestLike, *, api: str = "", tenant: Sequence[str] = ()) -> str:
     """The key under which the answer to a request would be kept, were it asked of this API for this tenant."""
     method, uri = request.method, request.uri
     body = _body(request) if method in (b"POST", b"QUERY") else None
@@ -110,7 +110,7 @@ def cache_key_from_request(request: Requested, *, api: str = "", tenant: Sequenc
 
 
 def cache_key_from_request_with_vary(
-    request: Requested, vary: str | bytes, *, api: str = "", tenant: Sequence[str] = ()
+    request: RequestLike, vary: str | bytes, *, api: str = "", tenant: Sequence[str] = ()
 ) -> str:
     """As L{cache_key_from_request}, for an answer whose C{Vary} is this; C{""} where it varies on everything (C{*})."""
     value = vary.encode("latin-1") if isinstance(vary, str) else vary
@@ -147,14 +147,14 @@ _KINDS = FieldNameMemo(_kind)
 
 
 def _shown(target: bytes) -> str:
-    return quote_from_bytes(target, safe=_PLAIN + "%")[:LONGEST]
+    return quote_from_bytes(target, safe=_PLAIN + "%")[:MAX_TARGET_CHARS]
 
 
 def _escaped(name: bytes) -> str:
     return quote_from_bytes(name, safe="")
 
 
-def _lines(request: Requested) -> Iterable[bytes]:
+def _lines(request: RequestLike) -> Iterable[bytes]:
     lines: Iterable[bytes] | None = getattr(request, "lines", None)
     if lines is not None:
         return lines
@@ -162,7 +162,7 @@ def _lines(request: Requested) -> Iterable[bytes]:
     return [name + b": " + value for name, values in headers for value in values]
 
 
-def _body(request: Requested) -> bytes:
+def _body(request: RequestLike) -> bytes:
     upload = getattr(request, "upload", None)
     if upload is not None:
         return upload.received or b""

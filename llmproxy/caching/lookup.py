@@ -8,26 +8,25 @@ from typing import TYPE_CHECKING, Any
 from twisted.web.iweb import UNKNOWN_LENGTH
 
 from llmproxy import errors
-from llmproxy.caching.collapsing import Fetch, Flight, Found
-from llmproxy.caching.keys import key_of
-from llmproxy.caching.replay import Given
-from llmproxy.caching.rules import conditional as conditions
-from llmproxy.caching.rules import reuse, storing
+from llmproxy.caching.collapsing import CacheResult, CollapsedRequest, Fetch
+from llmproxy.caching.keys import key_with_prefix
+from llmproxy.caching.replay import CachedResponse
+from llmproxy.caching.rules import conditional, reuse, storing
 from llmproxy.caching.rules.directives import Directives
 from llmproxy.caching.rules.entry import Entry
-from llmproxy.caching.rules.storing import NotKept, Received
+from llmproxy.caching.rules.storing import NotStored, ResponseHead
 from llmproxy.http import body_hints
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.wire.client.response import Answer
 
 if TYPE_CHECKING:
-    from llmproxy.caching.service import Caching, Plan
+    from llmproxy.caching.service import ApiCachePolicy, ResponseCache
 
 
-Refetch = Callable[["Asking"], Coroutine[Any, Any, None]]
+Refetch = Callable[["CacheLookup"], Coroutine[Any, Any, None]]
 
 
-class Asking:
+class CacheLookup:
     """A request that may be answered from the cache, or whose answer may be kept.
 
     @ivar status: What came of it, as in C{X-Cache-Status}; C{why}: one word more.
@@ -46,13 +45,13 @@ class Asking:
     _forward = "uri-miss"
     _looked = False
     _given: Entry | None = None
-    _flight: Flight | None = None
+    _flight: CollapsedRequest | None = None
     _refetch: Refetch
 
     def __init__(
         self,
-        caching: Caching,
-        plan: Plan,
+        caching: ResponseCache,
+        plan: ApiCachePolicy,
         tenant: tuple[str, ...],
         token_id: str,
         method: bytes,
@@ -74,7 +73,7 @@ class Asking:
         """Whether its key hangs on the request's body."""
         return self.method == b"POST"
 
-    def recall(self, target: bytes, body: bytes | None, refetch: Refetch) -> Found | None:
+    def recall(self, target: bytes, body: bytes | None, refetch: Refetch) -> CacheResult | None:
         """What is kept for it, where that can be told at once.
 
         @param target: Path and query as they are sent to the provider.
@@ -84,17 +83,17 @@ class Asking:
         caching, plan, tenant = self.caching, self.plan, self.tenant
         body = body if self.needs_body else None
         prefix = caching.prefix(plan.api, tenant, target)
-        self.key = key_of(prefix, plan.api, tenant, self.method, target, self.lines, body, plan.marks)
-        shelf = caching.shelf
-        if shelf.nearby is None:
+        self.key = key_with_prefix(prefix, plan.api, tenant, self.method, target, self.lines, body, plan.marks)
+        storage = caching.storage
+        if storage.local is None:
             return None
         self._looked = True
-        return self._recalled(shelf.find(self.key, self.lines))
+        return self._recalled(storage.get_local(self.key, self.lines))
 
-    async def fetch(self, fetch: Fetch) -> Found:
+    async def fetch(self, fetch: Fetch) -> CacheResult:
         """What is kept for it, or what the provider answers; L{errors.NotInCache} where it must not be asked."""
         if not self._looked:
-            found = self._recalled(await self.caching.shelf.look(self.key, self.lines))
+            found = self._recalled(await self.caching.storage.get(self.key, self.lines))
             if found is not None:
                 return found
         if b"only-if-cached" in self.said:
@@ -106,7 +105,7 @@ class Asking:
             if found is not None:
                 return found
             joins = False  # the answer was for the other one alone; this one's may be no different
-        self._flight = flight = Flight(self)
+        self._flight = flight = CollapsedRequest(self)
         if joins and self.key not in self.caching.flights:
             self.caching.flights[self.key] = flight
         return await flight.lead(fetch)
@@ -130,53 +129,53 @@ class Asking:
     @property
     def revalidates(self) -> bool:
         """Whether a 304 means the entry, and not what the client has."""
-        return self.entry is not None and bool(self.entry.etag or self.entry.modified)
+        return self.entry is not None and bool(self.entry.etag or self.entry.last_modified)
 
     def outgoing(self) -> list[bytes]:
         """The request's lines, with conditions of ours where something is kept."""
         if self.entry is not None and self.revalidates:
-            return conditions.asking_again(self.lines, self.entry)
+            return conditional.revalidation_lines(self.lines, self.entry)
         return self.lines
 
-    def stands_in(self) -> bool:
+    def may_serve_stale(self) -> bool:
         """Whether what is kept will do, where the provider fails."""
-        return self.entry is not None and reuse.stands_in(self.entry, self.said, self.caching.now())
+        return self.entry is not None and reuse.may_serve_stale(self.entry, self.said, self.caching.now())
 
-    def judged(self, received: Received, answer: Answer) -> Entry | NotKept:
+    def judged(self, received: ResponseHead, answer: Answer) -> Entry | NotStored:
         """What is to be kept of the answer, or why nothing is."""
         if self.method == b"HEAD":
-            return NotKept("head")
-        entry = storing.entry(received, self.plan.rules, self.said, self.granted)
-        if isinstance(entry, NotKept):
+            return NotStored("head")
+        entry = storing.storable(received, self.plan.rules, self.said, self.granted)
+        if isinstance(entry, NotStored):
             return entry
         if body_hints.is_stream_response(received.lines) and not (entry.stream and self.plan.streams):
-            return NotKept("stream")
+            return NotStored("stream")
         if answer.length == UNKNOWN_LENGTH:
             if not _ends_visibly(answer):
-                return NotKept("no-visible-end")
+                return NotStored("no-visible-end")
         elif int(answer.length) > self.caching.max_object:
-            return NotKept("too-large")
+            return NotStored("too-large")
         return entry
 
-    def give(self, entry: Entry, status: str) -> Found:
+    def give(self, entry: Entry, status: str) -> CacheResult:
         """The entry, as this client is to get it."""
         self.status = status
         self._given = entry
         self.caching.gave(self)
         now = self.caching.now()
         age = b"Age: %d" % entry.age(now)
-        if conditions.holds(entry, self.lines, now):
-            lines = [*conditions.not_modified(entry), age]
-            return Found(Given(entry, 304, b"Not Modified", lines, b"", None))
+        if conditional.not_modified(entry, self.lines, now):
+            lines = [*conditional.not_modified_lines(entry), age]
+            return CacheResult(CachedResponse(entry, 304, b"Not Modified", lines, b"", None))
         body = b"" if self.method == b"HEAD" else entry.body
-        timed = self.caching.timed if entry.gaps else None
+        timed = self.caching.timed if entry.chunk_timings else None
         length = None if entry.stream else len(entry.body)
-        return Found(Given(entry, entry.code, entry.phrase, [*entry.lines, age], body, length, timed))
+        return CacheResult(CachedResponse(entry, entry.code, entry.phrase, [*entry.lines, age], body, length, timed))
 
     def forget(self) -> None:
         """What is kept for it is not true any more."""
         if self.entry is not None:
-            self.caching.shelf.drop(self.key)
+            self.caching.storage.drop(self.key)
 
     # What is told of it
 
@@ -201,15 +200,15 @@ class Asking:
             return forward + b"; fwd-status=304" + ttl
         return forward + (b"; stored" if self.status == "stored" else b"")
 
-    def _recalled(self, entry: Entry | None) -> Found | None:
+    def _recalled(self, entry: Entry | None) -> CacheResult | None:
         if entry is None:
             return None
         now = self.caching.now()
         verdict = reuse.verdict(entry, self.said, now)
         if self.granted is not None and entry.age(now) > self.granted:
-            verdict = "ask"
-        if verdict == "ask":
-            self._forward = "request" if entry.age(now) < entry.lifetime and not entry.always_ask else "stale"
+            verdict = "validate"
+        if verdict == "validate":
+            self._forward = "request" if entry.age(now) < entry.lifetime and not entry.no_cache else "stale"
             self.entry = entry
             return None
         self.why = verdict

@@ -12,17 +12,17 @@ from zope.interface import implementer
 
 from llmproxy.caching.rules.entry import Entry
 
-AT_ONCE = (
+MAX_ONE_WRITE_BYTES = (
     256 * 1024
-)  # bytes of a body that are given in one piece; of a larger one, pieces of L{PIECE} as they are taken
-PIECE = 64 * 1024
-LONGEST_GAP = 2.0  # seconds that a timed replay waits between two pieces at most
+)  # bytes of a body that are given in one piece; of a larger one, pieces of L{CHUNK_BYTES} as they are taken
+CHUNK_BYTES = 64 * 1024
+MAX_CHUNK_DELAY_SECONDS = 2.0  # seconds that a timed replay waits between two pieces at most
 
 DONE = Failure._withoutTraceback(ResponseDone("The body is complete."))
 
 
 @implementer(IPushProducer)
-class Given:
+class CachedResponse:
     """As L{llmproxy.wire.answer.Answer}, out of an entry.
 
     @ivar entry: Where it comes from.
@@ -59,16 +59,16 @@ class Given:
         self.body = body
         self.length = length
         self.count = len(body)
-        self._clock = timed if entry.gaps else None
+        self._clock = timed if entry.chunk_timings else None
 
     @property
-    def at_once(self) -> bool:
+    def fits_one_write(self) -> bool:
         """Whether all of it can be given in one write."""
-        return self._clock is None and len(self.body) <= AT_ONCE
+        return self._clock is None and len(self.body) <= MAX_ONE_WRITE_BYTES
 
     @property
     def whole(self) -> bytes | None:
-        return self.body if self.at_once else None
+        return self.body if self.fits_one_write else None
 
     def deliverBody(self, protocol: Any) -> None:
         self._protocol = protocol
@@ -117,13 +117,13 @@ class Given:
         self._flow()
 
     def _cut(self) -> Iterator[tuple[float, bytes]]:
-        for start in range(0, len(self.body), PIECE):
-            yield 0.0, self.body[start : start + PIECE]
+        for start in range(0, len(self.body), CHUNK_BYTES):
+            yield 0.0, self.body[start : start + CHUNK_BYTES]
 
     def _timed(self) -> Iterator[tuple[float, bytes]]:
         start = 0
-        for length, gap in self.entry.gaps:
-            yield min(gap, LONGEST_GAP), self.body[start : start + length]
+        for length, gap in self.entry.chunk_timings:
+            yield min(gap, MAX_CHUNK_DELAY_SECONDS), self.body[start : start + length]
             start += length
         if start < len(self.body):
             yield 0.0, self.body[start:]

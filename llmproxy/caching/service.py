@@ -13,13 +13,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from llmproxy.caching.backends.memory import MemoryCache
-from llmproxy.caching.collapsing import Flight
-from llmproxy.caching.keys import LONGEST, cache_key, key_prefix
-from llmproxy.caching.lookup import Asking, Refetch
+from llmproxy.caching.collapsing import CollapsedRequest
+from llmproxy.caching.keys import MAX_TARGET_CHARS, cache_key, key_prefix
+from llmproxy.caching.lookup import CacheLookup, Refetch
 from llmproxy.caching.rules import invalidation, reuse
 from llmproxy.caching.rules.entry import Entry
-from llmproxy.caching.rules.storing import Rules
-from llmproxy.caching.storage import Shelf
+from llmproxy.caching.rules.storing import StoringRules
+from llmproxy.caching.storage import CacheStorage
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Route
 from llmproxy.coroutines import deferred
@@ -31,11 +31,11 @@ from llmproxy.model import Grant
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.response import Answer
 
-REMEMBERED = 4096  # targets that somebody has asked for with GET; beyond these every target may be one
+MAX_REMEMBERED_TARGETS = 4096  # targets that somebody has asked for with GET; beyond these every target may be one
 
 
 @dataclass(frozen=True)
-class Plan:
+class ApiCachePolicy:
     """What the settings say about one API.
 
     @ivar host: The provider's, as in C{Host}; C{base}: the path that goes before a client's.
@@ -48,7 +48,7 @@ class Plan:
     provider: str
     host: bytes
     base: bytes
-    rules: Rules
+    rules: StoringRules
     post: str
     ttl: float
     streams: bool
@@ -57,7 +57,7 @@ class Plan:
 
 
 @implementer(IInstrumented)
-class Caching(Service):
+class ResponseCache(Service):
     """Answers what it can from the cache, and keeps what may be kept.
 
     @ivar now: The time by which ages are counted. In a cache of this process's own no step of the wall clock makes an
@@ -87,12 +87,12 @@ class Caching(Service):
         told = settings.cache
         self.wall = now
         self.now = now if not isinstance(cache, MemoryCache) else _steady(clock, now)
-        self.shelf = Shelf(cache, self.now)
+        self.storage = CacheStorage(cache, self.now)
         self.max_object = told.max_object_bytes
         self.max_buffered = max(told.max_bytes // 4, told.max_object_bytes)
         self.coalesce = told.coalesce
         self.timed = clock if told.replay == "timed" else None
-        self.flights: dict[str, Flight] = {}
+        self.flights: dict[str, CollapsedRequest] = {}
         self.buffered = 0
         self.buffers = Buffers(1 << 62) if buffers is None else buffers
         self.stores = self.hits = 0
@@ -109,14 +109,14 @@ class Caching(Service):
 
     # What the journey asks
 
-    def consider(self, route: Route, grant: Grant, method: bytes, lines: FieldLines) -> Asking | None:
+    def consider(self, route: Route, grant: Grant, method: bytes, lines: FieldLines) -> CacheLookup | None:
         """How a request deals with the cache; C{None} for one that has nothing to do with it."""
         plan = self.plans[route.api_name]
         if method == b"POST":
             if plan.post == "never" or (plan.post == "optin" and b"cache-control" not in lines.names):
                 return None
-            said = reuse.asked(lines)
-            granted = reuse.granted(said)
+            said = reuse.request_directives(lines)
+            granted = reuse.explicit_ttl(said)
             if granted is None and plan.post == "always":
                 granted = plan.ttl or None
             if granted is None:
@@ -124,47 +124,47 @@ class Caching(Service):
         elif method in (b"GET", b"HEAD"):
             if b"transfer-encoding" in lines.names or b"content-length" in lines.names:
                 return None
-            said, granted = reuse.asked(lines), None
+            said, granted = reuse.request_directives(lines), None
             self._remember(route.target)
         else:
             return None
         if self.scope == "token" and not grant.token_id:
             return None  # nobody knows whose answers these would be
-        if b"no-store" in said or not reuse.PASSED_BY.isdisjoint(lines.names):
+        if b"no-store" in said or not reuse.BYPASSING_FIELDS.isdisjoint(lines.names):
             return None
-        return Asking(self, plan, self._tenant(grant), grant.token_id, method, lines, said, granted)
+        return CacheLookup(self, plan, self._tenant(grant), grant.token_id, method, lines, said, granted)
 
     def changed(self, route: Route, grant: Grant, method: bytes, lines: FieldLines, answer: Answer) -> None:
         """A request that has nothing to do with the cache was answered: what it makes doubtful is forgotten."""
         plan = self.plans[route.api_name]
-        nobody_reads = self._reads is not None and not self._reads and self.shelf.nearby is not None
+        nobody_reads = self._reads is not None and not self._reads and self.storage.local is not None
         if nobody_reads or method in invalidation.SAFE or not plan.reads:
             return
-        for target in invalidation.doubtful(route.target, plan.host, answer.code, answer.lines):
-            if self._reads is None or self.shelf.nearby is None or target.partition(b"?")[0] in self._reads:
+        for target in invalidation.invalidated_targets(route.target, plan.host, answer.code, answer.lines):
+            if self._reads is None or self.storage.local is None or target.partition(b"?")[0] in self._reads:
                 self.drop(cache_key(plan.api, self._tenant(grant), b"GET", target, lines, None, plan.marks))
 
     async def purge(self, prefix: str) -> int:
         """Forget all whose keys begin so, and keep nothing of what is under way to them; how many they were."""
         for flight in [flight for key, flight in self.flights.items() if key.startswith(prefix)]:
             flight.forgo()
-        return await self.shelf.cache.purge(prefix)
+        return await self.storage.cache.purge(prefix)
 
     def drop(self, key: str) -> None:
         """The same for one key."""
         flight = self.flights.get(key)
         if flight is not None:
             flight.forgo()
-        self.shelf.drop(key)
+        self.storage.drop(key)
 
     def prefix(self, api: str, tenant: tuple[str, ...], target: bytes) -> str:
         """L{key_prefix}, remembered."""
         known = self._prefixes.get((api, tenant, target))
         if known is None:
             known = key_prefix(api, tenant, target)
-            if len(self._prefixes) >= REMEMBERED:
+            if len(self._prefixes) >= MAX_REMEMBERED_TARGETS:
                 self._prefixes.clear()
-            if len(target) <= LONGEST:
+            if len(target) <= MAX_TARGET_CHARS:
                 self._prefixes[api, tenant, target] = known
         return known
 
@@ -176,12 +176,12 @@ class Caching(Service):
     def _remember(self, target: bytes) -> None:
         if self._reads is not None:
             self._reads.add(target.partition(b"?")[0])
-            if len(self._reads) > REMEMBERED:
+            if len(self._reads) > MAX_REMEMBERED_TARGETS:
                 self._reads = None
 
     # What requests and flights ask
 
-    def landed(self, flight: Flight) -> None:
+    def landed(self, flight: CollapsedRequest) -> None:
         """Nobody can join it any more."""
         if self.flights.get(flight.leader.key) is flight:
             del self.flights[flight.leader.key]
@@ -190,26 +190,26 @@ class Caching(Service):
         """The clock by which an answer's pace is measured, where somebody wants to know it."""
         return self.timed if entry.stream else None
 
-    def keep(self, asking: Asking, entry: Entry, then: Callable[[], object] = lambda: None) -> None:
+    def keep(self, asking: CacheLookup, entry: Entry, then: Callable[[], object] = lambda: None) -> None:
         """Keep it, and call C{then} when it is where others find it."""
         self._run(self._keep(asking, entry, then))
 
-    async def _keep(self, asking: Asking, entry: Entry, then: Callable[[], object]) -> None:
+    async def _keep(self, asking: CacheLookup, entry: Entry, then: Callable[[], object]) -> None:
         try:
-            if await self.shelf.put(asking.key, asking.lines, entry):
+            if await self.storage.put(asking.key, asking.lines, entry):
                 self.stores += 1
         finally:
             then()
 
-    def gave(self, asking: Asking) -> None:
+    def gave(self, asking: CacheLookup) -> None:
         """A request was answered without a call of its own."""
         self.hits += 1
 
-    def refresh(self, asking: Asking, entry: Entry, refetch: Refetch) -> None:
+    def refresh(self, asking: CacheLookup, entry: Entry, refetch: Refetch) -> None:
         """Fetch a fresh answer in the place of a stale one that has just been given."""
         if asking.key in self.flights or asking.method == b"HEAD" or b"only-if-cached" in asking.said:
             return
-        own = Asking(
+        own = CacheLookup(
             self, asking.plan, asking.tenant, asking.token_id, asking.method, asking.lines, asking.said, asking.granted
         )
         own.refreshes(asking.key, entry)
@@ -248,16 +248,16 @@ def _steady(clock: IReactorTime, now: Callable[[], float]) -> Callable[[], float
     return lambda: clock.seconds() + ahead
 
 
-def _plan(name: str, api: Api, settings: Settings) -> Plan:
+def _plan(name: str, api: Api, settings: Settings) -> ApiCachePolicy:
     own_cors = bool(api.allowed_origins)
     told = settings.cache
     origin, base = split_base_url(api.base_url)
-    return Plan(
+    return ApiCachePolicy(
         api=name,
         provider=api.provider,
         host=origin.host_header,
         base=base,
-        rules=Rules(told.scope, told.default_ttl, told.heuristics, own_cors),
+        rules=StoringRules(told.scope, told.default_ttl, told.heuristics, own_cors),
         post=api.cache.post,
         ttl=api.cache.ttl,
         streams=told.streams,

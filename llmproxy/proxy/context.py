@@ -8,7 +8,7 @@ from typing import Any
 from twisted.web.iweb import IBodyProducer
 
 from llmproxy.auth.authenticator import Session
-from llmproxy.caching import Asking, Given
+from llmproxy.caching import CachedResponse, CacheLookup
 from llmproxy.config.routes import Route
 from llmproxy.http import body_hints
 from llmproxy.http.request_reader import NO_CONTENT, RequestContent, measure_body, read_at_once, read_strictly_at_once
@@ -80,7 +80,7 @@ class RequestContext:
     dialect: Dialect | None = None
     operation: Operation = READ
     limits: Plan | None = None
-    lookup: Asking | None = None
+    lookup: CacheLookup | None = None
     cache = "disabled"
     body: IBodyProducer | None = None
     usage_injected = False
@@ -94,7 +94,7 @@ class RequestContext:
     first_byte_at: float | None = None
     request_sent = False
     response: Answer | None = None
-    relay: Relay | Given | None = None
+    relay: Relay | CachedResponse | None = None
     meter: Meter | None = None
     usage = UNUSED
     announcement: Announcement | None = None
@@ -122,7 +122,7 @@ class RequestContext:
         self.started_at = started_at
         self.arrived_at = arrived_at
 
-    def background_copy(self, lookup: Asking, now: float) -> RequestContext:
+    def background_copy(self, lookup: CacheLookup, now: float) -> RequestContext:
         """The proxy's own request for the same, in place of what the cache has for C{lookup}."""
         own = RequestContext(
             self.request, f"{self.request_id}-refresh", "", self.started_at + now - self.arrived_at, now

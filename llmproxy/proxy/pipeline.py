@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from llmproxy import errors
 from llmproxy.auth.authenticator import Authenticator, Session
-from llmproxy.caching import Asking, Caching, Drain, Given, Reader
+from llmproxy.caching import CachedResponse, CacheLookup, DiscardBody, ResponseCache, Subscriber
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Routes
 from llmproxy.http import cors, credentials, error_body, fields
@@ -33,7 +33,7 @@ class Pipeline:
         routes: Routes,
         authenticator: Authenticator,
         policy: Policy,
-        cache: Caching | None,
+        cache: ResponseCache | None,
         accounting: Accounting,
         provider_keys: ProviderKeys,
         upstreams: Upstreams,
@@ -183,7 +183,7 @@ class Pipeline:
         total = timeouts.stream if streams else timeouts.request
         return HeadTimeouts(timeouts.response_header if streams else 0.0, context.arrived_at + total if total else None)
 
-    async def _through_cache(self, context: RequestContext, lookup: Asking) -> None:
+    async def _through_cache(self, context: RequestContext, lookup: CacheLookup) -> None:
         """Respond from the cache, or from the provider by way of it."""
         assert context.route is not None and context.session is not None
         received = context.body.received if isinstance(context.body, BytesBody) else b""
@@ -192,14 +192,14 @@ class Pipeline:
         if lookup.status in ("hit", "coalesced"):
             context.session.count_cache_hit()
         response = found.answer
-        if isinstance(response, Given) and response.at_once:
+        if isinstance(response, CachedResponse) and response.fits_one_write:
             self._responses.send_cached(context, response)
             return
         await self._responses.relay(context, response, found.secret)
         if lookup.leads:
             await lookup.over()
 
-    async def _refresh(self, context: RequestContext, lookup: Asking) -> None:
+    async def _refresh(self, context: RequestContext, lookup: CacheLookup) -> None:
         """Serve a request of the proxy's own, to replace a stale response that has just been sent."""
         await self.serve(context.background_copy(lookup, self._clock.seconds()))
 
@@ -210,8 +210,8 @@ class Pipeline:
         context.status, context.outcome = response.code, "complete"
         if isinstance(response, Answer):
             response.stopProducing()
-        elif isinstance(response, Reader):
-            drain = Drain()
+        elif isinstance(response, Subscriber):
+            drain = DiscardBody()
             response.deliverBody(drain)
             context.outcome = "complete" if await drain.done else "truncated"
 

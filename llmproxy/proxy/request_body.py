@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import UNKNOWN_LENGTH
 
 from llmproxy import errors
-from llmproxy.caching import Asking
+from llmproxy.caching import CacheLookup
 from llmproxy.config.model import Api
 from llmproxy.http import fields
 from llmproxy.http.request_reader import RequestReader
@@ -52,7 +52,7 @@ class RequestBodies:
         self._clock = clock
         self._wanted = {name: WantedMembers(api.param_whitelist) for name, api in apis.items()}
 
-    async def prepare(self, context: RequestContext, lookup: Asking | None) -> None:
+    async def prepare(self, context: RequestContext, lookup: CacheLookup | None) -> None:
         """Set the context's body: the upload itself, what was read of it, or C{None} where there is none.
 
         @param lookup: How the request could deal with the cache.
@@ -108,7 +108,7 @@ def has_cacheable_body(context: RequestContext) -> bool:
     return body is None or body.length <= MAX_BUFFERED_BODY_BYTES
 
 
-def _wanted_by_cache(upload: Upload, lookup: Asking | None) -> bool:
+def _wanted_by_cache(upload: Upload, lookup: CacheLookup | None) -> bool:
     """Whether the cache would like to have the body before it is sent on."""
     fits = upload.length is not UNKNOWN_LENGTH and int(upload.length) <= MAX_BUFFERED_BODY_BYTES
     return fits and lookup is not None and lookup.needs_body

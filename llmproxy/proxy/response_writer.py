@@ -7,7 +7,7 @@ from functools import partial
 from twisted.internet.interfaces import IReactorTime
 
 from llmproxy import errors
-from llmproxy.caching import Given, Reader
+from llmproxy.caching import CachedResponse, Subscriber
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Route
 from llmproxy.http import body_hints, cors, error_body, fields
@@ -34,14 +34,16 @@ class ResponseWriter:
         self._debug_headers = server.debug_headers
         self._clock = clock
 
-    def send_cached(self, context: RequestContext, cached: Given) -> None:
+    def send_cached(self, context: RequestContext, cached: CachedResponse) -> None:
         """Write all of a response that the cache has at once."""
         context.relay = cached
         context.status, context.stream, context.outcome = cached.code, cached.entry.stream, "complete"
         lines = self._add_own_headers(context, cached.lines)
         context.request.respond(cached.code, cached.phrase, lines, cached.length, cached.body)
 
-    async def relay(self, context: RequestContext, response: Answer | Reader | Given, key: bytes | None) -> None:
+    async def relay(
+        self, context: RequestContext, response: Answer | Subscriber | CachedResponse, key: bytes | None
+    ) -> None:
         """Send a response as it arrives.
 
         @param key: The provider's, to be masked in the body; C{None} where it has been.
@@ -103,7 +105,7 @@ class ResponseWriter:
 
 
 def _filtered(
-    context: RequestContext, route: Route, response: Answer | Reader | Given, key: bytes | None
+    context: RequestContext, route: Route, response: Answer | Subscriber | CachedResponse, key: bytes | None
 ) -> tuple[list[bytes], KeyFilter | None]:
     """The response's lines, and what its body must pass: without the provider's key, and without what the client did
     not ask for.

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from llmproxy.caching.storage import Shelf
+from llmproxy.caching.storage import CacheStorage
 from llmproxy.model import Grant
 from tests.journey.stage import CHAT, KEY, OTHER, TOKEN, Reply, Stage, chunk, reply, request
 from tests.unit.caching.made import Far
@@ -525,8 +525,8 @@ class Elsewhere:
         self.far = Far(self.network)  # type: ignore[attr-defined]
         caching = self.proxy._parts.caching  # type: ignore[attr-defined]
         if caching is not None:
-            caching.shelf.cache.stopService()
-            caching.shelf = Shelf(self.far, caching.now)
+            caching.storage.cache.stopService()
+            caching.storage = CacheStorage(self.far, caching.now)
 
     def _finish(self) -> None:
         self.far.inner.stopService()

@@ -18,7 +18,7 @@ class CachingPageTests(TestCase):
         """Each word of C{X-Cache-Debug} is explained."""
         files = ("caching/collapsing.py", "caching/lookup.py", "caching/rules/storing.py")
         sources = "".join((PACKAGE / name).read_text("utf-8") for name in files)
-        found = re.findall(r'NotKept\("([a-z-]+)"\)|return "([a-z-]+)"|"(cut|forgone)"', sources)
+        found = re.findall(r'NotStored\("([a-z-]+)"\)|return "([a-z-]+)"|"(cut|forgone)"', sources)
         words = {word for groups in found for word in groups if word}
         self.assertGreater(len(words), 12)
         self.assertEqual([word for word in sorted(words) if f"`{word}`" not in PAGE], [])

@@ -19,16 +19,16 @@ from llmproxy.instruments import Counter, Gauge, Instrument
 from llmproxy.interfaces import ICache, ICacheFactory, IInstrumented
 from llmproxy.model import CacheUsage
 
-TICK = 16.0  # seconds: what expires within the same tick is freed together
-OWN = 1100  # bytes that an entry costs besides its key and what it holds
+SWEEP_INTERVAL_SECONDS = 16.0  # seconds: what expires within the same tick is freed together
+ENTRY_OVERHEAD_BYTES = 1100  # bytes that an entry costs besides its key and what it holds
 
 
 @implementer(ICache, IInstrumented)
 class MemoryCache(Service):
     """Holds at most C{limit} bytes, bookkeeping included. Every look-up and every store takes the same short time.
 
-    What has expired is never given again, and is freed within L{TICK} seconds of the next store or the next tick.
-    Beyond L{ICache} it holds any object, for those who run in this process: L{keep} and L{find} make no Deferred.
+    What has expired is never served, and is freed within L{SWEEP_INTERVAL_SECONDS} of the next store or the next sweep.
+    Beyond L{ICache} it holds any object, for those who run in this process: L{put_now} and L{get_now} make no Deferred.
     """
 
     name: Any = "cache"
@@ -48,7 +48,7 @@ class MemoryCache(Service):
 
     # In this process
 
-    def find(self, key: str) -> Any:
+    def get_now(self, key: str) -> Any:
         """What was kept under the key; C{None} where there is nothing, or nothing any more."""
         held = self._held.get(key)
         if held is None:
@@ -59,9 +59,9 @@ class MemoryCache(Service):
         self._held.move_to_end(key)
         return held[2]
 
-    def keep(self, key: str, value: Any, size: int, ttl: float) -> bool:
+    def put_now(self, key: str, value: Any, size: int, ttl: float) -> bool:
         """Keep an object that holds so many bytes for so many seconds; whether it was kept."""
-        cost = size + len(key) + OWN
+        cost = size + len(key) + ENTRY_OVERHEAD_BYTES
         self._drop(key)
         if cost > self._limit or ttl <= 0:
             return False
@@ -76,7 +76,7 @@ class MemoryCache(Service):
         self._arm()
         return True
 
-    def forget(self, key: str) -> bool:
+    def remove_now(self, key: str) -> bool:
         """Forget it; whether there was anything."""
         held = self._held.get(key)
         self._drop(key)
@@ -85,30 +85,30 @@ class MemoryCache(Service):
     # ICache
 
     def instruments(self) -> Iterator[Instrument]:
-        yield Gauge("cache_entries", "Answers that are kept in memory.", lambda: self.held().entries)
-        yield Gauge("cache_bytes", "Bytes that they take.", lambda: self.held().size)
-        yield Counter("cache_evictions", "Answers that had to go for want of room.", lambda: self.held().evicted)
+        yield Gauge("cache_entries", "Answers that are kept in memory.", lambda: self.usage_now().entries)
+        yield Gauge("cache_bytes", "Bytes that they take.", lambda: self.usage_now().size)
+        yield Counter("cache_evictions", "Answers that had to go for want of room.", lambda: self.usage_now().evicted)
 
     def get(self, key: str) -> Deferred[bytes | None]:
-        return succeed(self.find(key))
+        return succeed(self.get_now(key))
 
     def put(self, key: str, value: bytes, ttl: float) -> Deferred[bool]:
-        return succeed(self.keep(key, value, len(value), ttl))
+        return succeed(self.put_now(key, value, len(value), ttl))
 
     def remove(self, key: str) -> Deferred[bool]:
-        return succeed(self.forget(key))
+        return succeed(self.remove_now(key))
 
     @deferred
     async def purge(self, prefix: str) -> int:
         self._sweep(self._clock.seconds())
-        return sum(self.forget(key) for key in [key for key in self._held if key.startswith(prefix)])
+        return sum(self.remove_now(key) for key in [key for key in self._held if key.startswith(prefix)])
 
     @deferred
     async def usage(self) -> CacheUsage:
         self._sweep(self._clock.seconds())
-        return self.held()
+        return self.usage_now()
 
-    def held(self) -> CacheUsage:
+    def usage_now(self) -> CacheUsage:
         """What is held at this moment, what has just expired included."""
         return CacheUsage(len(self._held), self._size, self._evicted)
 
@@ -128,7 +128,7 @@ class MemoryCache(Service):
     # What has expired
 
     def _remember_due(self, key: str, at: float) -> None:
-        tick = int(at // TICK) + 1
+        tick = int(at // SWEEP_INTERVAL_SECONDS) + 1
         due = self._due.get(tick)
         if due is None:
             due = self._due[tick] = set()
@@ -136,7 +136,7 @@ class MemoryCache(Service):
         due.add(key)
 
     def _sweep(self, now: float) -> None:
-        while self._ticks and self._ticks[0] * TICK <= now:
+        while self._ticks and self._ticks[0] * SWEEP_INTERVAL_SECONDS <= now:
             for key in self._due.pop(heappop(self._ticks)):
                 held = self._held.get(key)
                 if held is not None and held[0] <= now:
@@ -147,12 +147,12 @@ class MemoryCache(Service):
         if held is None:
             return
         self._size -= held[1]
-        if due and (keys := self._due.get(int(held[0] // TICK) + 1)) is not None:
+        if due and (keys := self._due.get(int(held[0] // SWEEP_INTERVAL_SECONDS) + 1)) is not None:
             keys.discard(key)
 
     def _arm(self) -> None:
         if self._sweeping is None and not self._stopped:
-            self._sweeping = self._clock.callLater(TICK, self._tick)
+            self._sweeping = self._clock.callLater(SWEEP_INTERVAL_SECONDS, self._tick)
 
     def _tick(self) -> None:
         self._sweeping = None

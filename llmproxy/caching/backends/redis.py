@@ -20,11 +20,11 @@ from llmproxy.interfaces import ICache, ICacheFactory, IInstrumented
 from llmproxy.model import CacheUsage
 from llmproxy.redis import Redis, RedisUnavailable, Script, connect
 
-BATCH = 1000  # keys that are looked at in one step
-STEP = 2.0  # seconds for such a step
-ARRIVING = 1.0  # seconds more for a large value, while it arrives
-STORING = 1.0  # seconds for a value to be stored: no request waits for that
-LONGEST = 10 * 365 * 86400.0
+SCAN_BATCH_KEYS = 1000  # keys that are looked at in one step
+SCAN_TIMEOUT = 2.0  # seconds for such a step
+RECEIVE_TIMEOUT = 1.0  # seconds more for a large value, while it arrives
+STORE_TIMEOUT = 1.0  # seconds for a value to be stored: no request waits for that
+MAX_TTL_SECONDS = 10 * 365 * 86400.0
 
 # One step through all keys: the next cursor, how many of ours there are, and their bytes.
 WEIGH = Script("""
@@ -71,13 +71,13 @@ class RedisCache(MultiService):
 
     def get(self, key: str) -> Deferred[bytes | None]:
         # Callbacks: a coroutine costs a third more, and this is what every request waits for.
-        return self.redis.call(b"GET", self._prefix + key, patience=ARRIVING).addErrback(_unknown)
+        return self.redis.call(b"GET", self._prefix + key, patience=RECEIVE_TIMEOUT).addErrback(_unknown)
 
     @deferred
     async def put(self, key: str, value: bytes, ttl: float) -> bool:
-        milliseconds = max(1, int(min(ttl, LONGEST) * 1000))
+        milliseconds = max(1, int(min(ttl, MAX_TTL_SECONDS) * 1000))
         try:
-            reply = await self.redis.call(b"SET", self._prefix + key, value, b"PX", milliseconds, timeout=STORING)
+            reply = await self.redis.call(b"SET", self._prefix + key, value, b"PX", milliseconds, timeout=STORE_TIMEOUT)
         except RedisUnavailable:
             await self.remove(key)  # what it would have replaced is not true any more
             return False
@@ -95,7 +95,7 @@ class RedisCache(MultiService):
         removed = 0
         try:
             async for keys in self._found(prefix):
-                removed += await self.redis.call(b"UNLINK", *keys, timeout=STEP)
+                removed += await self.redis.call(b"UNLINK", *keys, timeout=SCAN_TIMEOUT)
         except RedisUnavailable as e:
             self._log.warn(
                 "Redis failed while the cache was purged: {reason} {count} entries were removed; purge again.",
@@ -108,14 +108,16 @@ class RedisCache(MultiService):
     async def usage(self) -> CacheUsage:
         entries = size = evicted = 0
         cursor: bytes | int = 0
-        pattern = literally(self._prefix) + "*"
+        pattern = escape_glob(self._prefix) + "*"
         try:
             while True:
-                cursor, count, weight = await self.redis.script(WEIGH, [], [cursor, pattern, BATCH], timeout=STEP)
+                cursor, count, weight = await self.redis.script(
+                    WEIGH, [], [cursor, pattern, SCAN_BATCH_KEYS], timeout=SCAN_TIMEOUT
+                )
                 entries, size = entries + count, size + weight
                 if cursor == b"0":
                     break
-            evicted = self._evicted(await self.redis.call(b"INFO", b"stats", timeout=STEP))
+            evicted = self._evicted(await self.redis.call(b"INFO", b"stats", timeout=SCAN_TIMEOUT))
         except RedisUnavailable:
             pass  # then what was seen so far is all that is known
         return CacheUsage(entries, size, evicted)
@@ -123,10 +125,17 @@ class RedisCache(MultiService):
     async def _found(self, prefix: str) -> AsyncIterator[list[bytes]]:
         """Our keys with that prefix, some at a time: nobody else waits while all are looked through."""
         cursor: bytes | int = 0
-        pattern = literally(self._prefix + prefix) + "*"
+        pattern = escape_glob(self._prefix + prefix) + "*"
         while cursor != b"0":
             cursor, keys = await self.redis.call(
-                b"SCAN", cursor, b"MATCH", pattern, b"COUNT", BATCH, timeout=STEP, patience=ARRIVING
+                b"SCAN",
+                cursor,
+                b"MATCH",
+                pattern,
+                b"COUNT",
+                SCAN_BATCH_KEYS,
+                timeout=SCAN_TIMEOUT,
+                patience=RECEIVE_TIMEOUT,
             )
             if keys:
                 yield keys
@@ -156,6 +165,6 @@ def _unknown(failure: Failure) -> None:
     failure.trap(RedisUnavailable)
 
 
-def literally(text: str) -> str:
+def escape_glob(text: str) -> str:
     """A pattern that matches just this text."""
     return "".join(f"\\{char}" if char in "*?[]^\\-" else char for char in text)

@@ -16,7 +16,7 @@ _CONDITIONS = frozenset((b"if-none-match", b"if-modified-since"))
 _TOLD = frozenset(b"cache-control content-location date etag expires vary last-modified".split())
 
 
-def holds(entry: Entry, lines: Iterable[bytes], now: float) -> bool:
+def not_modified(entry: Entry, lines: Iterable[bytes], now: float) -> bool:
     """Whether the client has this answer already, so that a 304 will do."""
     lines = FieldLines.of(lines)
     if entry.code != 200 or _CONDITIONS.isdisjoint(lines.names):
@@ -25,25 +25,25 @@ def holds(entry: Entry, lines: Iterable[bytes], now: float) -> bool:
     if tags:
         return _matches(entry.etag, b", ".join(tags))
     since = lines.values(b"if-modified-since")
-    if len(since) != 1 or not entry.modified:
+    if len(since) != 1 or not entry.last_modified:
         return False
-    at, modified = dates.parsed(since[0], now), dates.parsed(entry.modified, now)
+    at, modified = dates.parse(since[0], now), dates.parse(entry.last_modified, now)
     return at is not None and modified is not None and modified <= at
 
 
-def not_modified(entry: Entry) -> list[bytes]:
+def not_modified_lines(entry: Entry) -> list[bytes]:
     """The field lines of a 304 for it."""
     return [line for line in entry.lines if line.partition(b":")[0].lower() in _TOLD]
 
 
-def asking_again(lines: Iterable[bytes], entry: Entry) -> list[bytes]:
+def revalidation_lines(lines: Iterable[bytes], entry: Entry) -> list[bytes]:
     """A request's lines with the entry's validators in place of its own conditions."""
     lines = FieldLines.of(lines)
     kept = [line for line, name in zip(lines, lines.names, strict=True) if name not in _CONDITIONS]
     if entry.etag:
         kept.append(b"If-None-Match: " + entry.etag)
-    if entry.modified:
-        kept.append(b"If-Modified-Since: " + entry.modified)
+    if entry.last_modified:
+        kept.append(b"If-Modified-Since: " + entry.last_modified)
     return kept
 
 

@@ -22,7 +22,7 @@ _FORMATS = (
 )
 
 
-def parsed(value: bytes, now: float = 0.0) -> float | None:
+def parse(value: bytes, now: float = 0.0) -> float | None:
     """Seconds since the epoch; C{None} where C{value} is not a date in one of HTTP's three formats.
 
     @param now: By which a year of two digits is understood: the last one that is not more than 50 years ahead.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-FOREVER = 2**31  # seconds; RFC 9111, section 1.2.2, lets any larger number count as this one
+MAX_DELTA_SECONDS = 2**31  # seconds; RFC 9111, section 1.2.2, lets any larger number count as this one
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 # What ends a member of a list, or hides commas in it. A quote that never ends hides all that follows; this way every
@@ -34,7 +34,7 @@ class Directives(dict[bytes, list[bytes | None]]):
 NOTHING = Directives()
 
 
-def parsed(values: Iterable[bytes]) -> Directives:
+def parse(values: Iterable[bytes]) -> Directives:
     """The directives in the values of all C{Cache-Control} fields of a message."""
     found = Directives()
     for value in values:
@@ -74,4 +74,4 @@ def _argument(given: bytes) -> bytes:
 def _seconds(value: bytes | None) -> int:
     if value is None or not value.isdigit():
         return 0
-    return FOREVER if len(value.lstrip(b"0")) > 10 else min(int(value), FOREVER)
+    return MAX_DELTA_SECONDS if len(value.lstrip(b"0")) > 10 else min(int(value), MAX_DELTA_SECONDS)

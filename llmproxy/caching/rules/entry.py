@@ -10,40 +10,40 @@ FORMAT = (
     b"llmproxy-cache-1\n"  # what an entry in a store outside this process begins with; another number, another format
 )
 
-Gaps = tuple[tuple[int, float], ...]
+ChunkTimings = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An answer that is kept. Times are seconds, C{born} since the epoch.
+    """An answer that is kept. Times are seconds, C{generated_at} since the epoch.
 
     @ivar head: Its field lines, joined by CRLF, without those that must not be kept and those that frame a message.
-    @ivar born: When it was made, as far as its C{Age} and C{Date} tell: its age is what has passed since then.
+    @ivar generated_at: When it was made, as far as its C{Age} and C{Date} tell: its age is what has passed since then.
     @ivar lifetime: For how long it is fresh.
-    @ivar always_ask: It must be revalidated before every use (C{no-cache}).
-    @ivar never_stale: It must not be used once it is stale (C{must-revalidate} and the like).
-    @ivar while_revalidating: How long after that it may still be given while a fresh one is fetched; likewise
-        C{if_error}, where none can be had (RFC 5861).
-    @ivar etag: Its entity tag, quotes and all; C{modified}: its C{Last-Modified}; C{b""} if it has none.
+    @ivar no_cache: It must be revalidated before every use (C{no-cache}).
+    @ivar must_revalidate: It must not be used once it is stale (C{must-revalidate} and the like).
+    @ivar stale_while_revalidate: How long after that it may still be given while a fresh one is fetched; likewise
+        C{stale_if_error}, where none can be had (RFC 5861).
+    @ivar etag: Its entity tag, quotes and all; C{last_modified}: its C{Last-Modified}; C{b""} if it has none.
     @ivar vary: The request fields by which it was chosen, in lower case.
-    @ivar gaps: For a stream, which bytes came how long after the ones before: (length, seconds).
+    @ivar chunk_timings: For a stream, which bytes came how long after the ones before: (length, seconds).
     """
 
     code: int
     phrase: bytes
     head: bytes
     body: bytes
-    born: float
+    generated_at: float
     lifetime: float
-    always_ask: bool = False
-    never_stale: bool = False
-    while_revalidating: float = 0.0
-    if_error: float = 0.0
+    no_cache: bool = False
+    must_revalidate: bool = False
+    stale_while_revalidate: float = 0.0
+    stale_if_error: float = 0.0
     etag: bytes = b""
-    modified: bytes = b""
+    last_modified: bytes = b""
     vary: tuple[bytes, ...] = ()
     stream: bool = False
-    gaps: Gaps = ()
+    chunk_timings: ChunkTimings = ()
 
     @property
     def lines(self) -> list[bytes]:
@@ -51,7 +51,7 @@ class Entry:
 
     def age(self, now: float) -> float:
         """Its current age (RFC 9111, section 4.2.3)."""
-        return max(0.0, now - self.born)
+        return max(0.0, now - self.generated_at)
 
     def with_lines(self, lines: Sequence[bytes]) -> Entry:
         return replace(self, head=b"\r\n".join(lines))
@@ -68,7 +68,7 @@ class Variants:
     generation: str
 
 
-def encoded(kept: Entry | Variants) -> bytes:
+def encode(kept: Entry | Variants) -> bytes:
     """As bytes, for a store outside this process."""
     if isinstance(kept, Variants):
         return FORMAT + _json({"vary": _texts(kept.names), "generation": kept.generation}) + b"\n"
@@ -76,23 +76,23 @@ def encoded(kept: Entry | Variants) -> bytes:
         "code": kept.code,
         "phrase": kept.phrase.decode("latin-1"),
         "head": kept.head.decode("latin-1"),
-        "born": kept.born,
+        "born": kept.generated_at,
         "lifetime": kept.lifetime,
-        "always_ask": kept.always_ask,
-        "never_stale": kept.never_stale,
-        "while_revalidating": kept.while_revalidating,
-        "if_error": kept.if_error,
+        "always_ask": kept.no_cache,
+        "never_stale": kept.must_revalidate,
+        "while_revalidating": kept.stale_while_revalidate,
+        "if_error": kept.stale_if_error,
         "etag": kept.etag.decode("latin-1"),
-        "modified": kept.modified.decode("latin-1"),
+        "modified": kept.last_modified.decode("latin-1"),
         "vary": _texts(kept.vary),
         "stream": kept.stream,
-        "gaps": kept.gaps,
+        "gaps": kept.chunk_timings,
         "length": len(kept.body),
     }
     return b"%b%b\n%b" % (FORMAT, _json(told), kept.body)
 
 
-def decoded(data: bytes) -> Entry | Variants | None:
+def decode(data: bytes) -> Entry | Variants | None:
     """The other way; C{None} for whatever is not one in this format, be it cut short."""
     if not data.startswith(FORMAT):
         return None
@@ -121,25 +121,25 @@ def _entry(found: dict[str, object], body: bytes) -> Entry:
             raise TypeError(name)
         return float(value)
 
-    code, gaps = found["code"], found["gaps"]
-    if not isinstance(code, int) or not isinstance(gaps, list) or not 200 <= code <= 599:
+    code, chunk_timings = found["code"], found["gaps"]
+    if not isinstance(code, int) or not isinstance(chunk_timings, list) or not 200 <= code <= 599:
         raise TypeError("code or gaps")
     return Entry(
         code=code,
         phrase=text("phrase"),
         head=text("head"),
         body=body,
-        born=number("born"),
+        generated_at=number("born"),
         lifetime=number("lifetime"),
-        always_ask=found["always_ask"] is True,
-        never_stale=found["never_stale"] is True,
-        while_revalidating=number("while_revalidating"),
-        if_error=number("if_error"),
+        no_cache=found["always_ask"] is True,
+        must_revalidate=found["never_stale"] is True,
+        stale_while_revalidate=number("while_revalidating"),
+        stale_if_error=number("if_error"),
         etag=text("etag"),
-        modified=text("modified"),
+        last_modified=text("modified"),
         vary=_names(found["vary"]),
         stream=found["stream"] is True,
-        gaps=tuple((int(length), float(seconds)) for length, seconds in gaps),
+        chunk_timings=tuple((int(length), float(seconds)) for length, seconds in chunk_timings),
     )
 
 

@@ -12,31 +12,31 @@ from llmproxy.caching.rules.directives import NOTHING, Directives
 from llmproxy.caching.rules.entry import Entry
 from llmproxy.http.field_lines import FieldLines
 
-Verdict = Literal["fresh", "stale", "refresh", "ask"]
+Verdict = Literal["fresh", "stale", "refresh", "validate"]
 
 # What makes a request one that no kept answer may stand in for: parts, and conditions on what a provider has now.
-PASSED_BY = frozenset((b"range", b"if-range", b"if-match", b"if-unmodified-since"))
+BYPASSING_FIELDS = frozenset((b"range", b"if-range", b"if-match", b"if-unmodified-since"))
 # Statuses that a kept answer may stand in for (RFC 5861, section 4).
-FAILING = frozenset((500, 502, 503, 504))
-WARMTH = 3600.0  # seconds for which an entry that can be revalidated is kept beyond all that
-GRACE = 60.0  # likewise one that cannot: a client may take it stale (max-stale)
+STALE_IF_ERROR_STATUSES = frozenset((500, 502, 503, 504))
+VALIDATABLE_RETENTION_SECONDS = 3600.0  # seconds for which an entry that can be revalidated is kept beyond all that
+STALE_RETENTION_SECONDS = 60.0  # likewise one that cannot: a client may take it stale (max-stale)
 
 # They tell of the body that is kept, not of the one that was left out (RFC 9111, section 3.2).
 _OF_THE_BODY = frozenset((b"content-encoding", b"content-length", b"content-md5", b"content-range", b"etag"))
 
 
-def asked(lines: Iterable[bytes]) -> Directives:
+def request_directives(lines: Iterable[bytes]) -> Directives:
     """What a request says about the cache; C{Pragma: no-cache} counts where it has no C{Cache-Control}."""
     lines = FieldLines.of(lines)
     if b"cache-control" in lines.names:
         values = lines.values(b"cache-control")
-        return _known(values[0]) if len(values) == 1 and len(values[0]) <= 64 else directives.parsed(values)
-    if b"pragma" in lines.names and b"no-cache" in directives.parsed(lines.values(b"pragma")):
+        return _known(values[0]) if len(values) == 1 and len(values[0]) <= 64 else directives.parse(values)
+    if b"pragma" in lines.names and b"no-cache" in directives.parse(lines.values(b"pragma")):
         return Directives({b"no-cache": [None]})
     return NOTHING
 
 
-def granted(said: Directives) -> float | None:
+def explicit_ttl(said: Directives) -> float | None:
     """For how long a request that opts in (C{public, max-age=N} or C{s-maxage=N}) lets its answer be kept."""
     if b"no-store" in said or b"no-cache" in said:
         return None
@@ -48,39 +48,40 @@ def granted(said: Directives) -> float | None:
 
 def verdict(entry: Entry, said: Directives, now: float) -> Verdict:
     """C{fresh}: give it. C{stale}: give it, the client takes it so. C{refresh}: give it, and fetch a fresh one.
-    C{ask}: the provider must be asked first."""
+    C{validate}: the provider must be asked first."""
     age = entry.age(now)
     left = entry.lifetime - age
-    if entry.always_ask:
-        return "ask"
+    if entry.no_cache:
+        return "validate"
     if said is not NOTHING and _wants_fresher(said, age, left):
-        return "ask"
+        return "validate"
     if left > 0:
         return "fresh"
-    if entry.never_stale:
-        return "ask"
+    if entry.must_revalidate:
+        return "validate"
     if b"max-stale" in said and _takes(said, -left):
         return "stale"
-    return "refresh" if -left < entry.while_revalidating else "ask"
+    return "refresh" if -left < entry.stale_while_revalidate else "validate"
 
 
-def stands_in(entry: Entry, said: Directives, now: float) -> bool:
+def may_serve_stale(entry: Entry, said: Directives, now: float) -> bool:
     """Whether it may be given where the provider fails (C{stale-if-error}, RFC 5861)."""
-    if entry.always_ask or entry.never_stale or b"no-cache" in said:
+    if entry.no_cache or entry.must_revalidate or b"no-cache" in said:
         return False
     stale_for = entry.age(now) - entry.lifetime
-    return stale_for < max(entry.if_error, said.seconds(b"stale-if-error") or 0)
+    return stale_for < max(entry.stale_if_error, said.seconds(b"stale-if-error") or 0)
 
 
-def kept_for(entry: Entry, now: float) -> float:
+def retention(entry: Entry, now: float) -> float:
     """Seconds for which it is of any use."""
-    beyond = max(entry.while_revalidating, entry.if_error, WARMTH if entry.etag or entry.modified else GRACE)
+    rest = VALIDATABLE_RETENTION_SECONDS if entry.etag or entry.last_modified else STALE_RETENTION_SECONDS
+    beyond = max(entry.stale_while_revalidate, entry.stale_if_error, rest)
     return max(entry.lifetime - entry.age(now), 0.0) + beyond
 
 
 def freshened(
-    old: Entry, received: storing.Received, rules: storing.Rules, said: Directives
-) -> Entry | storing.NotKept:
+    old: Entry, received: storing.ResponseHead, rules: storing.StoringRules, said: Directives
+) -> Entry | storing.NotStored:
     """What becomes of an entry whose provider says that it has not been modified (RFC 9111, section 4.3.4).
 
     The fields of the 304 take the place of those that were kept, unless they tell of the body.
@@ -89,17 +90,19 @@ def freshened(
     own = FieldLines.of([line for line, name in zip(new, new.names, strict=True) if name not in _OF_THE_BODY])
     told = set(own.names)
     stayed = [line for line in old.lines if line.partition(b":")[0].lower() not in told]
-    merged = storing.Received(old.code, old.phrase, [*stayed, *own], received.asked_at, received.at, received.wall)
-    entry = storing.entry(merged, rules, said)
-    return (
-        replace(entry, body=old.body, gaps=old.gaps, vary=entry.vary or old.vary) if isinstance(entry, Entry) else entry
+    merged = storing.ResponseHead(
+        old.code, old.phrase, [*stayed, *own], received.request_time, received.response_time, received.wall
     )
+    entry = storing.storable(merged, rules, said)
+    if not isinstance(entry, Entry):
+        return entry
+    return replace(entry, body=old.body, chunk_timings=old.chunk_timings, vary=entry.vary or old.vary)
 
 
 @lru_cache(1024)
 def _known(value: bytes) -> Directives:
     """A client says the same again and again. Nobody alters it."""
-    return directives.parsed([value])
+    return directives.parse([value])
 
 
 def _wants_fresher(said: Directives, age: float, left: float) -> bool:

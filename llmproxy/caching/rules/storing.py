@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmproxy.caching.rules import dates, directives
-from llmproxy.caching.rules.directives import FOREVER, NOTHING, Directives
+from llmproxy.caching.rules.directives import MAX_DELTA_SECONDS, NOTHING, Directives
 from llmproxy.caching.rules.entry import Entry
 from llmproxy.http import fields
 from llmproxy.http.field_lines import FieldLines
@@ -20,7 +20,7 @@ HEURISTIC = frozenset((200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501))
 UNDERSTOOD = HEURISTIC | frozenset(
     (302, 303, 307, 400, 401, 403, 406, 409, 411, 412, 413, 415, 416, 417, 421, 422, 426, 429, 500, 502, 503, 504, 505)
 )
-LONGEST_GUESS = 86_400.0
+MAX_HEURISTIC_SECONDS = 86_400.0
 CREDENTIALS = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"proxy-authorization"))
 
 # What belongs to one exchange alone: who asked, under which id, how much they have left, over which connection.
@@ -34,7 +34,7 @@ _OF_ONE_EXCHANGE_BEGIN = (b"x-ratelimit-", b"ratelimit", b"anthropic-ratelimit-"
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class StoringRules:
     """What the settings say about keeping answers.
 
     @ivar scope: Who may be given an answer. Within C{project} and C{token} this is, for the provider, a cache of its
@@ -42,7 +42,7 @@ class Rules:
         only where C{token} separates one client from the other.
     @ivar default_ttl: For how long an answer is fresh that does not say so, where it may be kept by guess.
     @ivar heuristics: Whether one that says when it was modified last is fresh for a tenth of the time since then, at
-        most L{LONGEST_GUESS} (RFC 9111, section 4.2.2).
+        most L{MAX_HEURISTIC_SECONDS} (RFC 9111, section 4.2.2).
     @ivar own_cors: C{Access-Control-…} is the proxy's own affair; see L{fields.incoming}.
     """
 
@@ -53,31 +53,34 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class ResponseHead:
     """An answer's head as it came, and when.
 
-    @ivar asked_at: When the request for it left, C{at}: when its head was there; by the clock that ages are counted by.
-    @ivar wall: C{at} in seconds since the epoch, which is what dates are compared with; C{None}: the same.
+    @ivar request_time: When the request for it left; C{response_time}: when its head was there. By the clock that
+        ages are counted by (RFC 9111, section 4.2.3).
+    @ivar wall: C{response_time} in seconds since the epoch, which is what dates are compared with; C{None}: the same.
     """
 
     code: int
     phrase: bytes
     lines: Iterable[bytes]
-    asked_at: float
-    at: float
+    request_time: float
+    response_time: float
     wall: float | None = None
 
     @property
     def date(self) -> float:
         """When it came, as dates tell the time."""
-        return self.at if self.wall is None else self.wall
+        return self.response_time if self.wall is None else self.wall
 
 
-class NotKept(str):
+class NotStored(str):
     """Why an answer is not kept: one word for C{X-Cache-Debug}."""
 
 
-def entry(received: Received, rules: Rules, asked: Directives, granted: float | None = None) -> Entry | NotKept:
+def storable(
+    received: ResponseHead, rules: StoringRules, asked: Directives, granted: float | None = None
+) -> Entry | NotStored:
     """What is to be kept of an answer, its body left out; or why nothing is.
 
     @param asked: The request's C{Cache-Control}.
@@ -85,20 +88,20 @@ def entry(received: Received, rules: Rules, asked: Directives, granted: float | 
         fresh where it does not say so; C{None} for any other request.
     """
     lines = FieldLines.of(received.lines)
-    said = directives.parsed(lines.values(b"cache-control"))
+    said = directives.parse(lines.values(b"cache-control"))
     stream = _is_stream(lines)
     surrogate = _for_surrogates(lines)
     why = _refusal(received.code, said, rules, asked) or ("no-store" if b"no-store" in surrogate else "")
     if why:
-        return NotKept(why)
-    vary = varying(lines)
+        return NotStored(why)
+    vary = vary_names(lines)
     if b"*" in vary:
-        return NotKept("vary")
+        return NotStored("vary")
     if rules.scope == "shared" and not CREDENTIALS.isdisjoint(vary):
-        return NotKept("vary-on-credentials")
+        return NotStored("vary-on-credentials")
     lifetime = _lifetime(received, lines, [surrogate, said], rules, granted)
     if lifetime is None:
-        return NotKept("no-freshness")
+        return NotStored("no-freshness")
     etag = lines.value(b"etag") or b""
     modified = lines.value(b"last-modified") or b""
     # Providers say "no-cache" of every stream, to keep proxies from buffering it; who granted it, knows.
@@ -106,32 +109,32 @@ def entry(received: Received, rules: Rules, asked: Directives, granted: float | 
     found = Entry(
         code=received.code,
         phrase=received.phrase,
-        head=b"\r\n".join(kept_lines(lines, own_cors=rules.own_cors)),
+        head=b"\r\n".join(stored_lines(lines, own_cors=rules.own_cors)),
         body=b"",
-        born=received.at - _initial_age(received, lines, lifetime, slow=granted is None),
+        generated_at=received.response_time - _initial_age(received, lines, lifetime, slow=granted is None),
         lifetime=lifetime,
-        always_ask=always,
-        never_stale=always or any(name in said for name in (b"must-revalidate", b"proxy-revalidate", b"s-maxage")),
-        while_revalidating=float(said.seconds(b"stale-while-revalidate") or 0),
-        if_error=float(said.seconds(b"stale-if-error") or 0),
+        no_cache=always,
+        must_revalidate=always or any(name in said for name in (b"must-revalidate", b"proxy-revalidate", b"s-maxage")),
+        stale_while_revalidate=float(said.seconds(b"stale-while-revalidate") or 0),
+        stale_if_error=float(said.seconds(b"stale-if-error") or 0),
         etag=etag,
-        modified=modified if dates.parsed(modified, received.date) is not None else b"",
+        last_modified=modified if dates.parse(modified, received.date) is not None else b"",
         vary=vary,
         stream=stream,
     )
-    usable = not found.always_ask and found.age(received.at) < lifetime
-    if usable or found.etag or found.modified or found.while_revalidating or found.if_error:
+    usable = not found.no_cache and found.age(received.response_time) < lifetime
+    if usable or found.etag or found.last_modified or found.stale_while_revalidate or found.stale_if_error:
         return found
-    return NotKept("stale-at-once")
+    return NotStored("stale-at-once")
 
 
-def kept_lines(lines: Iterable[bytes], *, own_cors: bool = False) -> list[bytes]:
+def stored_lines(lines: Iterable[bytes], *, own_cors: bool = False) -> list[bytes]:
     """The field lines that may be kept (RFC 9111, section 3.1), as they go on to clients."""
     passed = FieldLines.of(fields.incoming(lines, own_cors=own_cors))
     return [line for line, name in zip(passed, passed.names, strict=True) if not _of_one_exchange(name)]
 
 
-def varying(lines: FieldLines) -> tuple[bytes, ...]:
+def vary_names(lines: FieldLines) -> tuple[bytes, ...]:
     """The request fields that an answer was chosen by, in lower case, each once, in order of the alphabet.
 
     One that is encoded counts as chosen by C{Accept-Encoding} even if it does not say so.
@@ -142,7 +145,7 @@ def varying(lines: FieldLines) -> tuple[bytes, ...]:
     return tuple(sorted(names))
 
 
-def _refusal(code: int, said: Directives, rules: Rules, asked: Directives) -> str:
+def _refusal(code: int, said: Directives, rules: StoringRules, asked: Directives) -> str:
     if b"no-store" in asked:
         return "request-no-store"
     if b"must-understand" in said:
@@ -167,11 +170,11 @@ def _for_surrogates(lines: FieldLines) -> Directives:
     if b"surrogate-control" not in lines.names:
         return NOTHING
     told = directives.members(lines.values(b"surrogate-control"))
-    return directives.parsed([member for member in told if b";" not in member])
+    return directives.parse([member for member in told if b";" not in member])
 
 
 def _lifetime(
-    received: Received, lines: FieldLines, words: list[Directives], rules: Rules, granted: float | None
+    received: ResponseHead, lines: FieldLines, words: list[Directives], rules: StoringRules, granted: float | None
 ) -> float | None:
     """For how long it is fresh; C{None} where there is no reason to keep it at all.
 
@@ -195,38 +198,38 @@ def _lifetime(
     return 0.0 if validators and (received.code in HEURISTIC or b"no-cache" in said) else None
 
 
-def _until(expires: list[bytes], received: Received, lines: FieldLines) -> float:
+def _until(expires: list[bytes], received: ResponseHead, lines: FieldLines) -> float:
     """What C{Expires} says; a date that is none, or two of them, is one in the past (RFC 9111, section 5.3)."""
-    at = dates.parsed(expires[0], received.date) if len(expires) == 1 else None
+    at = dates.parse(expires[0], received.date) if len(expires) == 1 else None
     if at is None:
         return 0.0
-    date = dates.parsed(lines.value(b"date") or b"", received.date)
-    return min(max(0.0, at - (received.date if date is None else date)), float(FOREVER))
+    date = dates.parse(lines.value(b"date") or b"", received.date)
+    return min(max(0.0, at - (received.date if date is None else date)), float(MAX_DELTA_SECONDS))
 
 
-def _guess(received: Received, lines: FieldLines) -> float:
-    date = dates.parsed(lines.value(b"date") or b"", received.date)
-    modified = dates.parsed(lines.value(b"last-modified") or b"", received.date)
+def _guess(received: ResponseHead, lines: FieldLines) -> float:
+    date = dates.parse(lines.value(b"date") or b"", received.date)
+    modified = dates.parse(lines.value(b"last-modified") or b"", received.date)
     if modified is None:
         return 0.0
-    return min(max(0.0, (received.date if date is None else date) - modified) / 10, LONGEST_GUESS)
+    return min(max(0.0, (received.date if date is None else date) - modified) / 10, MAX_HEURISTIC_SECONDS)
 
 
-def _initial_age(received: Received, lines: FieldLines, lifetime: float, *, slow: bool) -> float:
+def _initial_age(received: ResponseHead, lines: FieldLines, lifetime: float, *, slow: bool) -> float:
     """The corrected initial age (RFC 9111, section 4.2.3); past all freshness where C{Age} is not one number.
 
     @param slow: Whether the time that the answer took may have been spent on its way, in some other cache.
     """
-    date = dates.parsed(lines.value(b"date") or b"", received.date)
+    date = dates.parse(lines.value(b"date") or b"", received.date)
     apparent = 0.0 if date is None else max(0.0, received.date - date)
     ages = lines.values(b"age")
     if not ages:
         stated = 0.0
     elif len(ages) == 1 and ages[0].isdigit():
-        stated = float(min(int(ages[0][:11]), FOREVER))
+        stated = float(min(int(ages[0][:11]), MAX_DELTA_SECONDS))
     else:
         return max(lifetime, apparent) + 1.0
-    return max(apparent, stated + (max(0.0, received.at - received.asked_at) if slow else 0.0))
+    return max(apparent, stated + (max(0.0, received.response_time - received.request_time) if slow else 0.0))
 
 
 def _of_one_exchange(name: bytes) -> bool:

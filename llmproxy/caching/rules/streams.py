@@ -28,7 +28,7 @@ _TYPE = re.compile(rb'\A\{[ \t]{0,8}"type"[ \t]{0,8}:[ \t]{0,8}"([a-z_.]{1,64})"
 _RESPONSES_ENDS = frozenset((b"response.completed", b"response.incomplete"))
 
 
-def complete(provider: str, body: bytes) -> bool:
+def is_complete(provider: str, body: bytes) -> bool:
     """Whether C{body} is a whole stream of this provider's, without an error in it."""
     if _ERROR.search(body):
         return False

@@ -10,7 +10,7 @@ from llmproxy.http.field_lines import FieldLines
 _CASELESS = frozenset((b"accept-language", b"accept-encoding", b"accept-charset"))
 
 
-def selecting(lines: Iterable[bytes], names: Sequence[bytes]) -> list[bytes | None]:
+def selecting_fields(lines: Iterable[bytes], names: Sequence[bytes]) -> list[bytes | None]:
     """What a request has of these fields, C{None} for one that is not there.
 
     Lines of one name are joined, and blanks around commas left out: that changes no field's meaning. Languages,

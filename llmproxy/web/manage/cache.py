@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from llmproxy.caching import Chosen, Contents
+from llmproxy.caching import CacheAdmin, PurgeSelector
 from llmproxy.errors import NotFound
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Body, Id, known_apis, read
@@ -78,8 +78,8 @@ class Purge(Body):
             raise ValueError("method, headers and body need a path")
         return self
 
-    def selector(self) -> Chosen:
-        return Chosen(
+    def selector(self) -> PurgeSelector:
+        return PurgeSelector(
             api=self.api or "",
             project_id=self.project_id or "",
             token_id=self.token_id or "",
@@ -130,7 +130,7 @@ class CachePurge(Endpoint):
         return json_response({"removed": removed})
 
 
-def _contents(endpoint: Endpoint) -> Contents:
+def _contents(endpoint: Endpoint) -> CacheAdmin:
     if endpoint.context.cache is None:
         raise NotFound("There is no cache: cache.enabled is false.")
     return endpoint.context.cache

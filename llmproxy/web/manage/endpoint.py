@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 from llmproxy.auth.unwritten_revocations import Kind, UnwrittenRevocations
-from llmproxy.caching import Contents
+from llmproxy.caching import CacheAdmin
 from llmproxy.coroutines import FairLock
 from llmproxy.errors import (
     AuditUnavailable,
@@ -83,7 +83,7 @@ class ManagementContext:
     standings: Standings = _untold
     new_id: Callable[[], str] = lambda: str(uuid4())
     changes: FairLock = field(default_factory=FairLock)
-    cache: Contents | None = None
+    cache: CacheAdmin | None = None
     counts: Callable[[], ProxyMetrics] = ProxyMetrics
     denials: IAuditLogger | None = None
     revocations: UnwrittenRevocations | None = None

@@ -13,7 +13,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
-from llmproxy.caching import Contents
+from llmproxy.caching import CacheAdmin
 from llmproxy.coroutines import FairLock
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.observability.metrics import ProxyMetrics
@@ -67,7 +67,7 @@ class Management(Resource):
         trusted_proxies: Sequence[str] = (),
         standings: Standings | None = None,
         new_id: Callable[[], str] = lambda: str(uuid4()),
-        cache: Contents | None = None,
+        cache: CacheAdmin | None = None,
         counts: Callable[[], ProxyMetrics] = ProxyMetrics,
     ) -> None:
         Resource.__init__(self)

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from llmproxy.caching import Caching, Contents
+from llmproxy.caching import CacheAdmin, ResponseCache
 from llmproxy.caching.backends.memory import MemoryCache
 from llmproxy.config.model import Api, Cache, Settings
 from llmproxy.interfaces import ICache
@@ -25,10 +25,10 @@ def settings(**told: Any) -> Settings:
     return Settings(default_api="openai", apis=apis, cache=Cache(**told))
 
 
-def contents(clock: Clock, cache: ICache | None = None, **told: Any) -> Contents:
+def contents(clock: Clock, cache: ICache | None = None, **told: Any) -> CacheAdmin:
     """A cache in memory, unless another is given, with these settings under C{cache:}."""
     kept = MemoryCache(clock, SIZE) if cache is None else cache
-    return Contents(Caching(kept, settings(**told), clock, clock.seconds), "memory", SIZE)
+    return CacheAdmin(ResponseCache(kept, settings(**told), clock, clock.seconds), "memory", SIZE)
 
 
 @implementer(ICache)

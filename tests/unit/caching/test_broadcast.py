@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseDone, ResponseFailed
 
-from llmproxy.caching.broadcast import BACKLOG, Reader, Shared, TooSlow
+from llmproxy.caching.broadcast import MAX_BACKLOG_BYTES, Broadcast, Subscriber, SubscriberTooSlow
 from llmproxy.http.masking import Mask
 
 DONE = Failure(ResponseDone())
@@ -74,13 +74,13 @@ class Client(Protocol):
 
 
 class Case(SynchronousTestCase):
-    def share(self, limit: int = 10**9, mask: Mask | None = None) -> Shared:
+    def share(self, limit: int = 10**9, mask: Mask | None = None) -> Broadcast:
         self.answer, self.told = Answer(), Told(limit)
-        shared = Shared(self.answer, [], mask, self.told)  # type: ignore[arg-type]
+        shared = Broadcast(self.answer, [], mask, self.told)  # type: ignore[arg-type]
         shared.begin()
         return shared
 
-    def join(self, shared: Shared) -> tuple[Reader, Client]:
+    def join(self, shared: Broadcast) -> tuple[Subscriber, Client]:
         reader, client = shared.reader(), Client()
         reader.deliverBody(client)
         return reader, client
@@ -103,7 +103,7 @@ class SharedTests(Case):
     def test_taps(self) -> None:
         """They see every piece once, however many read it."""
         seen: list[bytes] = []
-        shared = Shared(Answer(), [], Mask(b"secret"), Told(), taps=[seen.append])  # type: ignore[arg-type]
+        shared = Broadcast(Answer(), [], Mask(b"secret"), Told(), taps=[seen.append])  # type: ignore[arg-type]
         self.join(shared)
         self.join(shared)
         shared.dataReceived(b"a secret")
@@ -183,13 +183,13 @@ class SharedTests(Case):
         shared = self.share(limit=10)
         (slow, behind), (quick, _) = self.join(shared), self.join(shared)
         slow.pauseProducing()
-        shared.dataReceived(b"x" * BACKLOG)
+        shared.dataReceived(b"x" * MAX_BACKLOG_BYTES)
         self.assertIsNone(behind.ended)
         shared.dataReceived(b"x")
-        self.assertEqual((behind.ended, TooSlow.outcome, shared._pieces), (TooSlow, "stalled", []))
+        self.assertEqual((behind.ended, SubscriberTooSlow.outcome, shared._pieces), (SubscriberTooSlow, "stalled", []))
         quick.pauseProducing()
         self.assertTrue(self.answer.held)
-        shared.dataReceived(b"x" * BACKLOG * 2)
+        shared.dataReceived(b"x" * MAX_BACKLOG_BYTES * 2)
         self.assertFalse(self.answer.stopped)
 
     def test_a_secret_in_it(self) -> None:

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseDone
 from zope.interface.verify import verifyObject
 
-from llmproxy.caching.replay import AT_ONCE, LONGEST_GAP, PIECE, Given
+from llmproxy.caching.replay import CHUNK_BYTES, MAX_CHUNK_DELAY_SECONDS, MAX_ONE_WRITE_BYTES, CachedResponse
 from llmproxy.caching.rules.entry import Entry
 
 
@@ -33,27 +33,29 @@ class Client(Protocol):
         self.complete = isinstance(reason.value, ResponseDone)
 
 
-def made(body: bytes, clock: Clock | None = None, gaps: tuple[tuple[int, float], ...] = ()) -> Given:
-    entry = Entry(200, b"OK", b"", body, 0.0, 1.0, stream=bool(gaps), gaps=gaps)
-    return Given(entry, 200, b"OK", [], body, None, clock)
+def made(body: bytes, clock: Clock | None = None, chunk_timings: tuple[tuple[int, float], ...] = ()) -> CachedResponse:
+    entry = Entry(200, b"OK", b"", body, 0.0, 1.0, stream=bool(chunk_timings), chunk_timings=chunk_timings)
+    return CachedResponse(entry, 200, b"OK", [], body, None, clock)
 
 
 class GivenTests(SynchronousTestCase):
     def test_a_small_one(self) -> None:
         """It leaves in one write."""
         given_ = made(b"body")
-        self.assertEqual((given_.at_once, given_.whole, given_.count), (True, b"body", 4))
+        self.assertEqual((given_.fits_one_write, given_.whole, given_.count), (True, b"body", 4))
         self.assertTrue(verifyObject(IPushProducer, given_))
 
     def test_a_large_one(self) -> None:
         """It leaves as it is taken."""
-        body = b"x" * (AT_ONCE + 1)
+        body = b"x" * (MAX_ONE_WRITE_BYTES + 1)
         given_, client = made(body), Client(after=2)
         self.assertIsNone(given_.whole)
         given_.deliverBody(client)
         self.assertEqual(len(client.pieces), 2)
         given_.resumeProducing()
-        self.assertEqual((b"".join(client.pieces), max(map(len, client.pieces)), client.complete), (body, PIECE, True))
+        self.assertEqual(
+            (b"".join(client.pieces), max(map(len, client.pieces)), client.complete), (body, CHUNK_BYTES, True)
+        )
 
     def test_at_its_own_pace(self) -> None:
         """Each piece after the gap that was before it, no gap longer than is bearable."""
@@ -64,7 +66,7 @@ class GivenTests(SynchronousTestCase):
         clock.advance(1.0)
         self.assertEqual(client.pieces, [b"a", b"bb"])
         given_.pauseProducing()
-        clock.advance(LONGEST_GAP)
+        clock.advance(MAX_CHUNK_DELAY_SECONDS)
         self.assertEqual(len(client.pieces), 2)
         given_.resumeProducing()
         self.assertEqual((client.pieces[2:], client.complete), ([b"c"], True))
@@ -78,10 +80,10 @@ class GivenTests(SynchronousTestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     @given(st.binary(max_size=40), st.lists(st.tuples(st.integers(0, 9), st.floats(0, 5)), max_size=9))
-    def test_gaps_that_do_not_fit(self, body: bytes, gaps: list[tuple[int, float]]) -> None:
+    def test_gaps_that_do_not_fit(self, body: bytes, chunk_timings: list[tuple[int, float]]) -> None:
         """The body is the body, whatever is said of its pace."""
         clock: Any = Clock()
         client = Client()
-        made(body, clock, tuple(gaps)).deliverBody(client)
-        clock.pump([LONGEST_GAP] * (len(gaps) + 1))
+        made(body, clock, tuple(chunk_timings)).deliverBody(client)
+        clock.pump([MAX_CHUNK_DELAY_SECONDS] * (len(chunk_timings) + 1))
         self.assertEqual((b"".join(client.pieces), client.complete), (body, True))

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.caching.backends.memory import MemoryCache
 from llmproxy.caching.rules.entry import Entry
-from llmproxy.caching.storage import VARIANTS_KEPT, Shelf
+from llmproxy.caching.storage import VARIANTS_TTL_SECONDS, CacheStorage
 from tests.unit.caching.made import Far
 
 ENTRY = Entry(200, b"OK", b"A: b", b"body", 0.0, 60.0, etag=b'"x"')
@@ -21,7 +21,7 @@ FRENCH = replace(ENTRY, body=b"fr", vary=(b"accept-language",))
 class ShelfContract:
     """What holds wherever the cache is."""
 
-    shelf: Shelf
+    storage: CacheStorage
     clock: Clock
     assertEqual: Any
     assertIsNone: Any
@@ -29,10 +29,10 @@ class ShelfContract:
     successResultOf: Any
 
     def put(self, entry: Entry, *lines: bytes) -> None:
-        self.assertTrue(self.successResultOf(Deferred.fromCoroutine(self.shelf.put("k", lines, entry))))
+        self.assertTrue(self.successResultOf(Deferred.fromCoroutine(self.storage.put("k", lines, entry))))
 
     def look(self, *lines: bytes) -> Entry | None:
-        found: Entry | None = self.successResultOf(Deferred.fromCoroutine(self.shelf.look("k", lines)))
+        found: Entry | None = self.successResultOf(Deferred.fromCoroutine(self.storage.get("k", lines)))
         return found
 
     def test_kept(self) -> None:
@@ -69,16 +69,16 @@ class ShelfContract:
     def test_what_was_dropped_does_not_come_back(self) -> None:
         """A new variant does not bring old ones back."""
         self.put(FRENCH, b"Accept-Language: fr")
-        self.successResultOf(self.shelf.drop("k"))
+        self.successResultOf(self.storage.drop("k"))
         self.clock.advance(1.0)
         self.put(replace(FRENCH, body=b"de"), b"Accept-Language: de")
         self.assertIsNone(self.look(b"Accept-Language: fr"))
 
     def test_a_short_lived_variant_does_not_end_a_long_lived_one(self) -> None:
         """How the fields choose is known for a day."""
-        self.put(replace(FRENCH, lifetime=VARIANTS_KEPT - 10.0), b"Accept-Language: fr")
+        self.put(replace(FRENCH, lifetime=VARIANTS_TTL_SECONDS - 10.0), b"Accept-Language: fr")
         self.put(replace(FRENCH, lifetime=1.0, etag=b""), b"Accept-Language: de")
-        self.clock.advance(VARIANTS_KEPT / 2)
+        self.clock.advance(VARIANTS_TTL_SECONDS / 2)
         self.assertTrue(self.look(b"Accept-Language: fr"))
 
 
@@ -87,12 +87,12 @@ class Nearby(ShelfContract, SynchronousTestCase):
         self.clock = Clock()
         cache = MemoryCache(self.clock, 10_000_000)
         self.addCleanup(cache.stopService)
-        self.shelf = Shelf(cache, self.clock.seconds)
+        self.storage = CacheStorage(cache, self.clock.seconds)
 
     def test_the_very_entry(self) -> None:
         """It is not made anew for each request."""
         self.put(ENTRY)
-        self.assertIs(self.shelf.find("k", []), ENTRY)
+        self.assertIs(self.storage.get_local("k", []), ENTRY)
 
 
 class Elsewhere(ShelfContract, SynchronousTestCase):
@@ -100,7 +100,7 @@ class Elsewhere(ShelfContract, SynchronousTestCase):
         self.clock = Clock()
         self.far = Far(self.clock)
         self.addCleanup(self.far.inner.stopService)
-        self.shelf = Shelf(self.far, self.clock.seconds)
+        self.storage = CacheStorage(self.far, self.clock.seconds)
 
     def test_garbage(self) -> None:
         """What is no entry is a miss."""
@@ -113,5 +113,5 @@ class Elsewhere(ShelfContract, SynchronousTestCase):
         """It never fails, it says; if it does, requests go on, and somebody is told."""
         self.far.get = self.far.put = lambda *_: fail(OSError("broken"))  # type: ignore[assignment]
         self.assertIsNone(self.look())
-        self.assertFalse(self.successResultOf(Deferred.fromCoroutine(self.shelf.put("k", [], ENTRY))))
+        self.assertFalse(self.successResultOf(Deferred.fromCoroutine(self.storage.put("k", [], ENTRY))))
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)

@@ -13,7 +13,7 @@ from twisted.plugin import IPlugin
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from llmproxy.caching.backends.redis import RedisCache, RedisCacheFactory, literally
+from llmproxy.caching.backends.redis import RedisCache, RedisCacheFactory, escape_glob
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.model import Redis as RedisSettings
 from llmproxy.interfaces import ICacheFactory
@@ -148,7 +148,7 @@ class PatternTests(SynchronousTestCase):
     @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=20))
     def test_only_itself(self, text: str) -> None:
         """Every character that means something in a pattern is escaped, and no other."""
-        pattern = literally(text)
+        pattern = escape_glob(text)
         self.assertEqual(pattern.replace("\\\\", "\0").replace("\\", "").replace("\0", "\\"), text)
         for char in "*?[":
             self.assertEqual(pattern.count(f"\\{char}"), text.count(char))

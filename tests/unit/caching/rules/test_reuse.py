@@ -7,72 +7,72 @@ from unittest import TestCase
 
 from llmproxy.caching.rules import reuse
 from llmproxy.caching.rules.entry import Entry
-from llmproxy.caching.rules.storing import NotKept, Received, Rules
+from llmproxy.caching.rules.storing import NotStored, ResponseHead, StoringRules
 
-ENTRY = Entry(200, b"OK", b"A: 1\r\nContent-Type: a/b", b"body", born=1000.0, lifetime=60.0, etag=b'"x"')
+ENTRY = Entry(200, b"OK", b"A: 1\r\nContent-Type: a/b", b"body", generated_at=1000.0, lifetime=60.0, etag=b'"x"')
 
 
 def said(*values: bytes, name: bytes = b"Cache-Control") -> reuse.Directives:
-    return reuse.asked([name + b": " + value for value in values])
+    return reuse.request_directives([name + b": " + value for value in values])
 
 
 class Verdicts(TestCase):
     def verdict(self, entry: Entry, at: float, *asked: bytes) -> str:
-        return reuse.verdict(entry, said(*asked) if asked else reuse.asked([b"A: b"]), 1000.0 + at)
+        return reuse.verdict(entry, said(*asked) if asked else reuse.request_directives([b"A: b"]), 1000.0 + at)
 
     def test_fresh_until_its_lifetime_is_over(self) -> None:
         """One second later the provider is asked."""
-        self.assertEqual([self.verdict(ENTRY, at) for at in (0, 59.9, 60)], ["fresh", "fresh", "ask"])
+        self.assertEqual([self.verdict(ENTRY, at) for at in (0, 59.9, 60)], ["fresh", "fresh", "validate"])
 
     def test_the_client_wants_it_from_the_provider(self) -> None:
         """A reload is a reload."""
-        self.assertEqual(self.verdict(ENTRY, 1, b"no-cache"), "ask")
-        self.assertEqual(reuse.verdict(ENTRY, said(b"no-cache", name=b"Pragma"), 1001.0), "ask")
-        both = reuse.asked([b"Pragma: no-cache", b"Cache-Control: foo"])
+        self.assertEqual(self.verdict(ENTRY, 1, b"no-cache"), "validate")
+        self.assertEqual(reuse.verdict(ENTRY, said(b"no-cache", name=b"Pragma"), 1001.0), "validate")
+        both = reuse.request_directives([b"Pragma: no-cache", b"Cache-Control: foo"])
         self.assertEqual(reuse.verdict(ENTRY, both, 1001.0), "fresh")
 
     def test_the_client_wants_it_young(self) -> None:
         """C{max-age} and C{min-fresh} of the request."""
         self.assertEqual(self.verdict(ENTRY, 10, b"max-age=10"), "fresh")
-        self.assertEqual(self.verdict(ENTRY, 11, b"max-age=10"), "ask")
-        self.assertEqual(self.verdict(ENTRY, 11, b"max-age=nonsense"), "ask")
+        self.assertEqual(self.verdict(ENTRY, 11, b"max-age=10"), "validate")
+        self.assertEqual(self.verdict(ENTRY, 11, b"max-age=nonsense"), "validate")
         self.assertEqual(self.verdict(ENTRY, 10, b"min-fresh=50"), "fresh")
-        self.assertEqual(self.verdict(ENTRY, 11, b"min-fresh=50"), "ask")
+        self.assertEqual(self.verdict(ENTRY, 11, b"min-fresh=50"), "validate")
 
     def test_the_client_takes_it_stale(self) -> None:
         """C{max-stale}, unless the provider forbids that."""
         self.assertEqual(self.verdict(ENTRY, 70, b"max-stale=10"), "stale")
-        self.assertEqual(self.verdict(ENTRY, 71, b"max-stale=10"), "ask")
+        self.assertEqual(self.verdict(ENTRY, 71, b"max-stale=10"), "validate")
         self.assertEqual(self.verdict(ENTRY, 7100, b"max-stale"), "stale")
-        self.assertEqual(self.verdict(ENTRY, 70, b"max-stale=x"), "ask")
-        self.assertEqual(self.verdict(replace(ENTRY, never_stale=True), 70, b"max-stale"), "ask")
+        self.assertEqual(self.verdict(ENTRY, 70, b"max-stale=x"), "validate")
+        self.assertEqual(self.verdict(replace(ENTRY, must_revalidate=True), 70, b"max-stale"), "validate")
 
     def test_stale_while_revalidate(self) -> None:
         """The client need not wait."""
-        entry = replace(ENTRY, while_revalidating=10.0)
-        self.assertEqual([self.verdict(entry, at) for at in (60, 69, 70)], ["refresh", "refresh", "ask"])
-        self.assertEqual(self.verdict(replace(entry, never_stale=True), 61), "ask")
+        entry = replace(ENTRY, stale_while_revalidate=10.0)
+        self.assertEqual([self.verdict(entry, at) for at in (60, 69, 70)], ["refresh", "refresh", "validate"])
+        self.assertEqual(self.verdict(replace(entry, must_revalidate=True), 61), "validate")
 
     def test_no_cache_of_the_provider(self) -> None:
         """It is asked every time."""
-        self.assertEqual(self.verdict(replace(ENTRY, always_ask=True), 1, b"max-stale"), "ask")
+        self.assertEqual(self.verdict(replace(ENTRY, no_cache=True), 1, b"max-stale"), "validate")
 
     def test_stale_if_error(self) -> None:
         """An old answer is better than none, where somebody has said so."""
-        entry = replace(ENTRY, if_error=10.0)
-        self.assertTrue(reuse.stands_in(entry, said(b"x"), 1069.0))
-        self.assertFalse(reuse.stands_in(entry, said(b"x"), 1071.0))
-        self.assertFalse(reuse.stands_in(ENTRY, said(b"x"), 1061.0))
-        self.assertTrue(reuse.stands_in(ENTRY, said(b"stale-if-error=5"), 1061.0))
-        self.assertFalse(reuse.stands_in(entry, said(b"no-cache"), 1061.0))
-        self.assertFalse(reuse.stands_in(replace(entry, never_stale=True), said(b"x"), 1061.0))
+        entry = replace(ENTRY, stale_if_error=10.0)
+        self.assertTrue(reuse.may_serve_stale(entry, said(b"x"), 1069.0))
+        self.assertFalse(reuse.may_serve_stale(entry, said(b"x"), 1071.0))
+        self.assertFalse(reuse.may_serve_stale(ENTRY, said(b"x"), 1061.0))
+        self.assertTrue(reuse.may_serve_stale(ENTRY, said(b"stale-if-error=5"), 1061.0))
+        self.assertFalse(reuse.may_serve_stale(entry, said(b"no-cache"), 1061.0))
+        self.assertFalse(reuse.may_serve_stale(replace(entry, must_revalidate=True), said(b"x"), 1061.0))
 
     def test_how_long_it_is_of_use(self) -> None:
         """As long as it is fresh, and then as long as it can be revalidated or given stale."""
-        self.assertEqual(reuse.kept_for(ENTRY, 1010.0), 50 + reuse.WARMTH)
+        self.assertEqual(reuse.retention(ENTRY, 1010.0), 50 + reuse.VALIDATABLE_RETENTION_SECONDS)
         bare = replace(ENTRY, etag=b"")
-        self.assertEqual(reuse.kept_for(bare, 1010.0), 50 + reuse.GRACE)
-        self.assertEqual(reuse.kept_for(replace(bare, if_error=1e5), 1100.0), 1e5)
+        self.assertEqual(reuse.retention(bare, 1010.0), 50 + reuse.STALE_RETENTION_SECONDS)
+        self.assertEqual(reuse.retention(replace(bare, stale_if_error=1e5), 1100.0), 1e5)
 
     def test_opting_in(self) -> None:
         """C{public, max-age} or C{s-maxage}, and nothing less."""
@@ -80,12 +80,14 @@ class Verdicts(TestCase):
             (b"public, max-age=60", 60.0), (b"s-maxage=60", 60.0), (b"max-age=60", None), (b"public", None),
             (b"public, max-age=0", None), (b"public, max-age=x", None), (b"public, max-age=60, no-store", None),
         ):  # fmt: skip
-            self.assertEqual(reuse.granted(said(value)), seconds, value)
+            self.assertEqual(reuse.explicit_ttl(said(value)), seconds, value)
 
 
 class Freshening(TestCase):
-    def freshened(self, *lines: bytes) -> Entry | NotKept:
-        return reuse.freshened(ENTRY, Received(304, b"Not Modified", lines, 1100.0, 1100.0), Rules(), said(b"x"))
+    def freshened(self, *lines: bytes) -> Entry | NotStored:
+        return reuse.freshened(
+            ENTRY, ResponseHead(304, b"Not Modified", lines, 1100.0, 1100.0), StoringRules(), said(b"x")
+        )
 
     def test_fields_of_the_304_replace_those_kept(self) -> None:
         """The answer is young again, and says what the provider says now."""
@@ -93,23 +95,23 @@ class Freshening(TestCase):
         assert isinstance(found, Entry)
         self.assertEqual(found.lines, [b"Content-Type: a/b", b"Cache-Control: max-age=5", b"A: 2", b"A: 3"])
         self.assertEqual(
-            (found.code, found.phrase, found.body, found.born, found.lifetime), (200, b"OK", b"body", 1100.0, 5)
+            (found.code, found.phrase, found.body, found.generated_at, found.lifetime), (200, b"OK", b"body", 1100.0, 5)
         )
 
     def test_fields_of_the_body_stay(self) -> None:
         """The body is the one that was kept, so they are too."""
         old = ENTRY.with_lines([b"Content-Encoding: gzip", b"Content-MD5: a", b'ETag: "x"'])
-        received = Received(
+        received = ResponseHead(
             304,
             b"",
             [b"Content-Encoding: br", b"Content-Length: 9", b'ETag: "y"', b"Cache-Control: max-age=9"],
             1.0,
             1.0,
         )
-        found = reuse.freshened(old, received, Rules(), said(b"x"))
+        found = reuse.freshened(old, received, StoringRules(), said(b"x"))
         assert isinstance(found, Entry)
         self.assertEqual(found.lines, [*old.lines, b"Cache-Control: max-age=9"])
 
     def test_the_304_may_forbid_keeping_it(self) -> None:
         """C{no-store} counts from then on."""
-        self.assertIsInstance(self.freshened(b"Cache-Control: no-store"), NotKept)
+        self.assertIsInstance(self.freshened(b"Cache-Control: no-store"), NotStored)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmproxy.caching.rules import directives
 from llmproxy.caching.rules.entry import Entry
-from llmproxy.caching.rules.storing import NotKept, Received, Rules, Scope, entry, kept_lines
+from llmproxy.caching.rules.storing import NotStored, ResponseHead, Scope, StoringRules, storable, stored_lines
 
 NOW = 1_790_000_000.0
 NAMES = st.sampled_from([b"Cache-Control", b"Age", b"Date", b"Expires", b"Vary", b"ETag"])
@@ -25,13 +25,13 @@ def date(seconds: float) -> bytes:
 def kept(
     *lines: bytes,
     code: int = 200,
-    rules: Rules | None = None,
+    rules: StoringRules | None = None,
     asked: bytes = b"",
     granted: float | None = None,
     **at: Any,
-) -> Entry | NotKept:
-    received = Received(code, b"OK", lines, at.get("asked_at", NOW), at.get("at", NOW))
-    return entry(received, rules or Rules(), directives.parsed([asked]), granted)
+) -> Entry | NotStored:
+    received = ResponseHead(code, b"OK", lines, at.get("request_time", NOW), at.get("response_time", NOW))
+    return storable(received, rules or StoringRules(), directives.parse([asked]), granted)
 
 
 class Storing(TestCase):
@@ -42,7 +42,7 @@ class Storing(TestCase):
 
     def refused(self, why: str, *lines: bytes, **more: Any) -> None:
         found = kept(*lines, **more)
-        self.assertIsInstance(found, NotKept)
+        self.assertIsInstance(found, NotStored)
         self.assertEqual(found, why)
 
     # For how long
@@ -73,8 +73,9 @@ class Storing(TestCase):
         """What was old when it came is fresh for less."""
         self.assertEqual(self.fresh_for(b"Cache-Control: max-age=60", b"Age: 50"), 10)
         self.assertEqual(self.fresh_for(b"Cache-Control: max-age=60", b"Date: " + date(-20)), 40)
-        self.assertEqual(self.fresh_for(b"Cache-Control: max-age=60", asked_at=NOW - 5, at=NOW), 55)
-        self.assertEqual(self.fresh_for(b"Cache-Control: max-age=60", b"Age: 10", asked_at=NOW - 5, at=NOW), 45)
+        self.assertEqual(self.fresh_for(b"Cache-Control: max-age=60", request_time=NOW - 5, response_time=NOW), 55)
+        delayed = self.fresh_for(b"Cache-Control: max-age=60", b"Age: 10", request_time=NOW - 5, response_time=NOW)
+        self.assertEqual(delayed, 45)
 
     def test_an_age_that_is_not_one_number_is_too_old(self) -> None:
         """Nobody can tell how old it is."""
@@ -84,7 +85,7 @@ class Storing(TestCase):
 
     def test_default_ttl_where_guessing_is_allowed(self) -> None:
         """The operator's word counts for answers that HTTP lets a cache guess about, and for no others."""
-        rules = Rules(default_ttl=7.0)
+        rules = StoringRules(default_ttl=7.0)
         self.assertEqual(self.fresh_for(b"A: b", rules=rules), 7.0)
         self.assertEqual(self.fresh_for(b"Cache-Control: max-age=60", rules=rules), 60)
         self.refused("no-freshness", code=403, rules=rules)
@@ -96,7 +97,7 @@ class Storing(TestCase):
             self.assertEqual(self.fresh_for(validator), 0)
         found = kept(b"Cache-Control: no-cache", b'ETag: "a"', code=418)
         assert isinstance(found, Entry)
-        self.assertTrue(found.always_ask)
+        self.assertTrue(found.no_cache)
 
     # Whether
 
@@ -125,14 +126,14 @@ class Storing(TestCase):
 
     def test_private_answers_within_a_tokens_own_cache(self) -> None:
         """Nobody else can be given them."""
-        self.assertEqual(self.fresh_for(b"Cache-Control: private, max-age=6", rules=Rules("token")), 6)
+        self.assertEqual(self.fresh_for(b"Cache-Control: private, max-age=6", rules=StoringRules("token")), 6)
         for scope in ("project", "shared"):
-            found = kept(b"Cache-Control: private, public, max-age=6", rules=Rules(scope))  # type: ignore[arg-type]
+            found = kept(b"Cache-Control: private, public, max-age=6", rules=StoringRules(scope))  # type: ignore[arg-type]
             self.assertEqual(found, "private")
 
     def test_what_everybody_may_be_given_must_say_so(self) -> None:
         """RFC 9111, section 3.5: each request has carried a credential."""
-        shared = Rules("shared")
+        shared = StoringRules("shared")
         self.refused("authorization", b"Cache-Control: max-age=60", rules=shared)
         for word in (b"public, max-age=60", b"must-revalidate, max-age=60", b"s-maxage=60"):
             self.assertEqual(self.fresh_for(b"Cache-Control: " + word, rules=shared), 60)
@@ -144,7 +145,7 @@ class Storing(TestCase):
         """A C{POST} that opted in: for as long as it said, where the provider says nothing."""
         self.assertEqual(self.fresh_for(granted=60.0), 60)
         self.assertEqual(self.fresh_for(b"Cache-Control: max-age=5", granted=60.0), 5)
-        self.assertEqual(self.fresh_for(granted=60.0, asked_at=NOW - 30, at=NOW), 60)
+        self.assertEqual(self.fresh_for(granted=60.0, request_time=NOW - 30, response_time=NOW), 60)
         self.refused("no-freshness", code=404, granted=60.0)
         self.refused("stale-at-once", b"Cache-Control: no-cache", granted=60.0)
 
@@ -168,11 +169,11 @@ class Storing(TestCase):
             b"Proxy-Authenticate: x", b"Server-Timing: a", b"Retry-After: 1",
         ]  # fmt: skip
         theirs = [b"Content-Type: a/b", b'ETag: "x"', b"X-Other: 1", b"Date: now", b"X-Other: 2"]
-        self.assertEqual(kept_lines([*mine, *theirs]), theirs)
+        self.assertEqual(stored_lines([*mine, *theirs]), theirs)
 
     def test_cors_of_our_own(self) -> None:
         """Where the proxy answers for origins itself, it does so anew each time."""
-        self.assertEqual(kept_lines([b"Access-Control-Allow-Origin: x"], own_cors=True), [])
+        self.assertEqual(stored_lines([b"Access-Control-Allow-Origin: x"], own_cors=True), [])
 
     def test_stale_windows_and_validators(self) -> None:
         """Everything that reuse needs is read once."""
@@ -181,8 +182,8 @@ class Storing(TestCase):
             b'ETag: W/"x"', b"Last-Modified: nonsense", b"Vary: B, a", b"Vary: a",
         )  # fmt: skip
         assert isinstance(found, Entry)
-        self.assertEqual((found.while_revalidating, found.if_error, found.never_stale), (2.0, 3.0, True))
-        self.assertEqual((found.etag, found.modified, found.vary), (b'W/"x"', b"", (b"a", b"b")))
+        self.assertEqual((found.stale_while_revalidate, found.stale_if_error, found.must_revalidate), (2.0, 3.0, True))
+        self.assertEqual((found.etag, found.last_modified, found.vary), (b'W/"x"', b"", (b"a", b"b")))
 
     def test_an_encoded_answer_varies_on_accept_encoding(self) -> None:
         """A client that cannot read gzip is not given it, whether or not the provider remembered C{Vary}."""
@@ -201,10 +202,10 @@ class Storing(TestCase):
     ) -> None:
         """Nothing fails; what forbids keeping is never overruled; no age and no lifetime is negative."""
         lines = [name + b": " + value for name, value in head]
-        found = kept(*lines, code=code, rules=Rules(scope), granted=granted)
+        found = kept(*lines, code=code, rules=StoringRules(scope), granted=granted)
         said = {value for name, value in head if name == b"Cache-Control"}
         if b"no-store" in said or (b"private" in said and scope != "token") or code in (206, 304):
-            self.assertIsInstance(found, NotKept)
+            self.assertIsInstance(found, NotStored)
         if isinstance(found, Entry):
             self.assertGreaterEqual(found.lifetime, 0)
-            self.assertLessEqual(found.born, NOW)
+            self.assertLessEqual(found.generated_at, NOW)

@@ -8,7 +8,7 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.caching.rules.streams import complete
+from llmproxy.caching.rules.streams import is_complete
 
 CHAT = b'data: {"choices":[]}\n\n'
 DONE = b"data: [DONE]\n\n"
@@ -22,7 +22,7 @@ PROVIDERS = ("openai", "azure", "mistral", "anthropic", "bedrock-bearer", "googl
 
 class Complete(TestCase):
     def ends(self, body: bytes) -> list[str]:
-        return [provider for provider in PROVIDERS if complete(provider, body)]
+        return [provider for provider in PROVIDERS if is_complete(provider, body)]
 
     def test_each_provider_ends_its_streams_in_its_own_way(self) -> None:
         """Another's end is no end."""
@@ -43,14 +43,14 @@ class Complete(TestCase):
             b'data: {"type":"response.incomplete"}\n\n',
             b'data: { "type" : "response.completed", "x": 1}\n\n',
         ):
-            self.assertTrue(complete("openai", body), body)
+            self.assertTrue(is_complete("openai", body), body)
 
     def test_half_of_one(self) -> None:
         """Wherever it is cut."""
         for body, provider in ((CHAT + DONE, "openai"), (MESSAGE, "anthropic"), (RESPONSE, "openai")):
             end = len(body.rstrip())
             for cut in range(end - 2, 0, -1):
-                self.assertFalse(complete(provider, body[:cut]), (body[:cut], provider))
+                self.assertFalse(is_complete(provider, body[:cut]), (body[:cut], provider))
         self.assertEqual(self.ends(b""), [])
         self.assertEqual(self.ends(b": ping\n\n"), [])
 
@@ -65,7 +65,7 @@ class Complete(TestCase):
             for end in (DONE, MESSAGE, GEMINI, b""):
                 self.assertEqual(self.ends(CHAT + error + end), [])
         self.assertEqual(self.ends(b'data: {"type":"response.failed"}\n\n'), ["google"])
-        self.assertTrue(complete("openai", b'data: {"error":null,"choices":[]}\n\n' + DONE))
+        self.assertTrue(is_complete("openai", b'data: {"error":null,"choices":[]}\n\n' + DONE))
 
     def test_long_ones_take_no_time(self) -> None:
         """The loop is not held."""
@@ -77,6 +77,6 @@ class Complete(TestCase):
     @given(st.binary(max_size=200), st.sampled_from(PROVIDERS))
     def test_any_bytes(self, body: bytes, provider: str) -> None:
         """Nothing fails, and whatever comes before a whole stream's end does not make it less whole."""
-        complete(provider, body)
+        is_complete(provider, body)
         if b"rror" not in body and provider == "openai":
-            self.assertTrue(complete(provider, body + b"\n\n" + DONE))
+            self.assertTrue(is_complete(provider, body + b"\n\n" + DONE))
