@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 from twisted.internet.defer import CancelledError
-from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES, Request, datetimeToString
+from twisted.web.http import RESPONSES, datetimeToString
 
 from llmproxy.errors import BuffersFull, ClientGone, InternalError, ProxyError
 from llmproxy.http import error_body
+from llmproxy.wire.server.site import Request
 
 _log = Logger()
 
@@ -39,12 +38,13 @@ class BufferedResponse:
 
 def send(request: Request, response: BufferedResponse) -> None:
     """Write the response and finish; nothing where the client has left."""
-    if gone(request):
+    if request.gone:
         return
     lines = list(response.lines)
     if not any(line.lower().startswith(b"date:") for line in lines):
         lines.append(b"Date: " + datetimeToString())
-    begin(request, response.code, lines, None if response.code in NO_BODY else len(response.body))
+    length = None if response.code in NO_BODY else len(response.body)
+    request.begin(response.code, RESPONSES.get(response.code, b""), lines, length)
     if response.body and response.code not in NO_BODY and request.method != b"HEAD":
         request.write(response.body)
     request.finish()
@@ -62,36 +62,17 @@ def refuse(
     @param lines: Further header lines of the response.
     @return: What was reported to the client, for the access log; C{None} where that was nothing because it had left.
     """
-    if isinstance(error, ClientGone) or (gone(request) and isinstance(error, ProxyError | CancelledError)):
+    if isinstance(error, ClientGone) or (request.gone and isinstance(error, ProxyError | CancelledError)):
         return None
     reported = as_proxy_error(error, request_id)
-    if gone(request):
+    if request.gone:
         return None
-    if begun(request):
-        cut(request)
+    if request.begun:
+        request.abort()
         return reported
     head, body = error_body.render(reported, flavour, request_id)
     send(request, BufferedResponse(reported.status, body, (*head, NOSNIFF, *lines)))
     return reported
-
-
-def gone(request: Request) -> bool:
-    """Whether the client has left (or the response is finished), so that nothing more can be written."""
-    left = getattr(request, "gone", None)
-    return bool(request.channel is None or request.finished) if left is None else bool(left)
-
-
-def begun(request: Request) -> bool:
-    """Whether the head of a response is out."""
-    return bool(getattr(request, "begun", False) or request.startedWriting)
-
-
-def cut(request: Request) -> None:
-    """End a half-sent response so that the client can tell that it is not whole."""
-    if hasattr(request, "abort"):
-        request.abort()
-    elif request.channel is not None:
-        cast(ITCPTransport, request.transport).abortConnection()
 
 
 def as_proxy_error(error: BaseException, request_id: str) -> ProxyError:
@@ -103,22 +84,3 @@ def as_proxy_error(error: BaseException, request_id: str) -> ProxyError:
         return BuffersFull("The system gave this proxy no more memory. Try again.", retry_after=1.0)
     _log.failure("Request {request_id} failed.", Failure(error), request_id=request_id)
     return InternalError()
-
-
-def begin(request: Request, code: int, lines: list[bytes], length: int | None) -> None:
-    """Write the head.
-
-    @param length: Bytes of the body; C{None} where it ends when it ends.
-    """
-    phrase = RESPONSES.get(code, b"")
-    if hasattr(request, "begin"):
-        request.begin(code, phrase, lines, length)
-        return
-    request.setResponseCode(code, phrase)
-    for name in (b"Server", b"Date", b"Content-Type"):
-        request.responseHeaders.removeHeader(name)
-    if length is not None:
-        lines.append(b"Content-Length: %d" % length)
-    for line in lines:
-        name, _, value = line.partition(b":")
-        request.responseHeaders.addRawHeader(name, value.strip())

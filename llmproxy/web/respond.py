@@ -11,12 +11,15 @@ from uuid import uuid4
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
-from twisted.web.http import Request, datetimeToString
+from twisted.web.http import RESPONSES, datetimeToString
+from twisted.web.server import Request as TwistedRequest
 from zope.interface import implementer
 
 from llmproxy.errors import ProxyError
 from llmproxy.http import fields
-from llmproxy.proxy.own_response import HYBRID, NOSNIFF, BufferedResponse, begin, gone, refuse, send
+from llmproxy.proxy.own_response import HYBRID, NOSNIFF, BufferedResponse, refuse, send
+from llmproxy.wire.server.foreign_request import adapted
+from llmproxy.wire.server.site import Request
 
 NO_STORE = b"Cache-Control: no-store"
 JSON = b"Content-Type: application/json"
@@ -24,7 +27,7 @@ JSON = b"Content-Type: application/json"
 
 @dataclass(frozen=True, slots=True)
 class StreamedResponse:
-    """An answer whose body comes in parts, and ends when they do.
+    """A response whose body comes in parts, and ends when they do.
 
     @ivar parts: Its parts, each asked for when the client has taken those before.
     @ivar close: Called when no more parts are wanted: after the last, or because the client has left.
@@ -41,18 +44,18 @@ class StreamedResponse:
 
 
 def json_response(value: object, code: int = 200, lines: Sequence[bytes] = ()) -> BufferedResponse:
-    """An L{BufferedResponse} of C{value} as JSON that no cache keeps and no browser takes for anything else."""
+    """A L{BufferedResponse} of C{value} as JSON that no cache keeps and no browser takes for anything else."""
     body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
     return BufferedResponse(code, body, (JSON, NO_STORE, NOSNIFF, *lines))
 
 
 @implementer(IPushProducer)
-class Stream:
-    """Writes the parts of an answer, at the pace at which the client takes them."""
+class StreamWriter:
+    """Writes the parts of a response, at the pace at which the client takes them."""
 
     def __init__(self, request: Request, answer: StreamedResponse) -> None:
         self._request = request
-        self._answer = answer
+        self._response = answer
         self._resumed: Deferred[None] | None = None
 
     async def run(self) -> None:
@@ -61,22 +64,23 @@ class Stream:
             await self._write()
         finally:
             with suppress(ProxyError):  # what closes it may be closed itself
-                await self._answer.close()
+                await self._response.close()
 
     async def _write(self) -> None:
-        request, answer = self._request, self._answer
-        if gone(request):
+        request, answer = self._request, self._response
+        if request.gone:
             return
-        begin(request, answer.code, [*answer.lines, b"Date: " + datetimeToString()], None)
+        lines = [*answer.lines, b"Date: " + datetimeToString()]
+        request.begin(answer.code, RESPONSES.get(answer.code, b""), lines, None)
         if request.method != b"HEAD":
             request.registerProducer(self, True)
             async for part in answer.parts:
                 if self._resumed is not None:
                     await self._resumed
-                if gone(request):
+                if request.gone:
                     return
                 request.write(part)
-            if gone(request):
+            if request.gone:
                 return
             request.unregisterProducer()
         request.finish()
@@ -95,31 +99,32 @@ class Stream:
 
 
 def run(
-    request: Request,
-    answering: Coroutine[Deferred[Any], Any, BufferedResponse | StreamedResponse],
+    request: TwistedRequest,
+    response: Coroutine[Deferred[Any], Any, BufferedResponse | StreamedResponse],
     flavour: str = HYBRID,
     request_id: str = "",
 ) -> Deferred[None]:
-    """Start C{answering}, and send what comes of it, be it an L{BufferedResponse} or an exception.
+    """Start C{response}, and send what comes of it, be it a response or an exception.
 
     It runs to its end even if the client leaves: what it changes is then changed and audited as a whole.
     """
+    writable = adapted(request)
 
-    async def answered() -> None:
+    async def respond() -> None:
         try:
-            answer = (await answering).with_request_id(request_id)
+            answer = (await response).with_request_id(request_id)
             if isinstance(answer, StreamedResponse):
-                await Stream(request, answer).run()
+                await StreamWriter(writable, answer).run()
                 return
         except Exception as e:  # everything ends here, a cancelled wait included: nobody else would answer
-            refuse(request, e, flavour, request_id)
+            refuse(writable, e, flavour, request_id)
         else:
-            send(request, answer)
+            send(writable, answer)
 
-    return Deferred.fromCoroutine(answered())
+    return Deferred.fromCoroutine(respond())
 
 
-def identify(request: Request, fresh: Callable[[], str] = lambda: str(uuid4())) -> str:
+def identify(request: TwistedRequest, fresh: Callable[[], str] = lambda: str(uuid4())) -> str:
     """The request's id: the client's own C{X-Request-ID} if L{fields.request_id} takes it, else a fresh one."""
     lines = [b"X-Request-ID: " + value for value in request.requestHeaders.getRawHeaders(b"x-request-id") or []]
     given = fields.request_id(lines)

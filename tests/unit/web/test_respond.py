@@ -13,6 +13,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from llmproxy.errors import ClientGone, MethodNotAllowed, ProxyError
 from llmproxy.proxy.own_response import BufferedResponse, refuse
 from llmproxy.web.respond import identify, json_response, run
+from llmproxy.wire.server.foreign_request import adapted
 from tests.support.client import Conversation, Reply, Serve, ask, ours, request, stock
 
 
@@ -44,7 +45,9 @@ class Refuses(Resource):
         self.told: ProxyError | None = None
 
     def render(self, request: Request) -> int:
+        request = adapted(request)
         if self.begin:
+            request.begin(200, b"OK", [], None)
             request.write(b"half")
         self.told = refuse(request, self.error, self.flavour, "id-1")
         return NOT_DONE_YET
