@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from llmproxy import errors
+from llmproxy.config.model import Api, Connection, Settings
+from llmproxy.ledger.records import Deferral
+from llmproxy.limits.in_flight import Shares
+from llmproxy.limits.limiter import Reservation
+from llmproxy.model import Grant, RequestRecord, Usage
+from llmproxy.proxy.accounting import Accounting
+from llmproxy.proxy.context import RequestContext
+from llmproxy.wire.relay import Relay
+from tests.unit.proxy.scripted import ROUTES, WHERE, ProxyCase
+
+ONE = Connection(max_open_per_project=1)
+
+
+class Outcomes(ProxyCase):
+    def test_how_a_relay_ended(self) -> None:
+        for end, outcome, error in [
+            ("complete", "complete", ""),
+            ("cancelled", "cancelled", ""),
+            ("truncated", "truncated", "upstream_truncated"),
+            ("silent", "truncated", "upstream_timeout"),
+            ("late", "truncated", "upstream_timeout"),
+            ("stalled", "cancelled", "client_stalled"),
+        ]:
+            self.setUp()
+
+            async def way(context: RequestContext, end: str = end) -> None:
+                await self.pipeline.answer(context)
+                context.relay = Relay(context.request, self.clock)
+                context.relay.count = 7
+                context.outcome = end
+
+            self.pipeline.way = way
+            self.ask()
+            record = self.record()
+            self.assertEqual((record.outcome, record.error, record.bytes_out), (outcome, error, 7))
+
+    def test_a_process_that_ends(self) -> None:
+        """What it cuts is truncated, not left by its client; what a client has left before is left."""
+        for ends, outcome, error in [(True, "truncated", "shutdown"), (False, "cancelled", "")]:
+            self.setUp()
+            self.waits()
+            self.ask()
+            if ends:
+                self.pipeline.shut_down()
+            self.leave()
+            self.pipeline.shut_down()
+            record = self.record()
+            self.assertEqual((record.outcome, record.error), (outcome, error))
+
+
+class Limiter:
+    """Grants what is asked, at once, and keeps what became of it."""
+
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+
+    def reserve(self, *of: object) -> Reservation:
+        ends = self.ends
+
+        class Held(Reservation):
+            budgets = ()  # type: ignore[assignment]
+
+            def give_back(self) -> None:
+                ends.append("given back")
+
+            def keep(self, *, recorded: bool = False) -> None:
+                ends.append(f"kept, recorded={recorded}")
+
+            def settle(self, tokens: int, cost: float | None) -> None:
+                ends.append(f"settled {tokens} {cost}")
+
+        unused: Any = None
+        return Held(unused, unused, (), None, ())
+
+
+class RecordingLedger:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def reserve(self, *of: object) -> str:
+        self.calls.append(("reserve", *of[1:]))
+        return "line-1"
+
+    def settle(self, ledger_id: str, record: RequestRecord, sent: bool, deferral: Deferral | None) -> None:
+        self.calls.append(("settle", ledger_id, record.outcome, sent, deferral and deferral.result_id))
+
+
+class Uses:
+    """A session whose uses are counted.
+
+    @ivar left: How many uses are left: none is refused.
+    """
+
+    grant = Grant("p", "t")
+
+    def __init__(self, left: int = 1) -> None:
+        self.left = left
+
+    async def count_use(self) -> int:
+        if not self.left:
+            raise errors.QuotaExceeded
+        self.left -= 1
+        return 1
+
+    def undo_use(self) -> None:
+        self.left += 1
+
+
+class Charges(ProxyCase):
+    """What a call to a provider takes, and what becomes of it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.limiter, self.ledger, self.session = Limiter(), RecordingLedger(), Uses()
+        self.in_flight = Shares(Settings(default_api="main", apis={"main": Api(**WHERE, connection=ONE)}))
+        limiter: Any = self.limiter
+        unused: Any = None
+        self.accounting = Accounting(
+            limiter=limiter,
+            in_flight=self.in_flight,
+            meters=unused,
+            operations=unused,
+            metrics=self.metrics,
+            observers=[],
+            clock=self.clock,
+            ledger=self.ledger,
+        )
+        self.ask()
+        (context,) = self.pipeline.contexts
+        session: Any = self.session
+        limits: Any = ()
+        context.route, context.session, context.grant = ROUTES.match(b"POST", b"/main/x"), session, Grant("p", "t")
+        context.limits = limits
+        self.context = context
+
+    def done(self, step: Coroutine[Any, Any, Any]) -> None:
+        self.successResultOf(Deferred.fromCoroutine(step))
+
+    def called(self) -> None:
+        """As far as the provider."""
+        self.done(self.accounting.open(self.context))
+        self.done(self.accounting.admit(self.context))
+        self.context.request_sent = True
+
+    def test_settled(self) -> None:
+        """Reserved, used and on the books before it leaves; in the end no slot is taken, and the line is closed."""
+        self.called()
+        self.assertEqual((self.in_flight.open["main"], self.session.left), (1, 0))
+        self.assertTrue(self.context.request.booked_first)
+        self.assertEqual(self.ledger.calls, [("reserve", "fresh", "p", "t", "main", "/x", "", 0, 0, 1)])
+        self.context.status = 500
+        self.done(self.accounting.finish(self.context))
+        self.assertEqual((self.in_flight.open["main"], self.session.left), (0, 0))
+        self.assertEqual(self.ledger.calls[1:], [("settle", "line-1", "complete", True, None)])
+        self.assertEqual(self.limiter.ends, ["settled 0 0.0"])
+
+    def test_nothing_sent(self) -> None:
+        """All is given back; the line says that it is no use."""
+        self.called()
+        self.accounting.nothing_sent(self.context)
+        self.done(self.accounting.finish(self.context))
+        self.assertEqual((self.in_flight.open["main"], self.session.left), (0, 1))
+        self.assertEqual(self.ledger.calls[1:], [("settle", "line-1", "complete", False, None)])
+        self.assertEqual(self.limiter.ends, ["given back"])
+
+    def test_not_measured(self) -> None:
+        """What nobody has measured is charged at its most."""
+        self.called()
+        self.done(self.accounting.finish(self.context))
+        self.assertEqual(self.limiter.ends, ["kept, recorded=False"])
+
+    def test_announced(self) -> None:
+        """What a result will use stays charged until that is fetched."""
+        self.called()
+        self.context.announced_id = "batch-1"
+        self.done(self.accounting.finish(self.context))
+        self.assertEqual(self.limiter.ends, ["kept, recorded=True"])
+        self.assertEqual(self.ledger.calls[1:], [("settle", "line-1", "complete", True, "batch-1")])
+
+    def test_fetched(self) -> None:
+        """A result's use was reserved when it was asked for, and is in the ledger already."""
+        self.called()
+        self.context.result_usage, self.context.result_recorded = Usage(basis="exact", input_tokens=5), True
+        self.done(self.accounting.finish(self.context))
+        self.assertEqual(self.limiter.ends, ["settled 0 0.0"])
+        self.assertEqual(len(self.ledger.calls), 1)
+
+    def test_no_slot(self) -> None:
+        """Then no use is counted, and no line opened."""
+        self.in_flight.enter("main", "p")
+        self.done(self.accounting.open(self.context))
+        self.failureResultOf(Deferred.fromCoroutine(self.accounting.admit(self.context)), errors.TooManyOpen)
+        self.assertEqual((self.session.left, self.ledger.calls), (1, []))
+
+    def test_no_use_left(self) -> None:
+        """The slot is free again, what was reserved is given back; the ledger has a line of the refusal."""
+        self.session.left = 0
+        self.done(self.accounting.open(self.context))
+        self.failureResultOf(Deferred.fromCoroutine(self.accounting.admit(self.context)), errors.QuotaExceeded)
+        self.done(self.accounting.finish(self.context))
+        self.assertEqual((self.in_flight.open["main"], self.limiter.ends), (0, ["given back"]))
+        self.assertEqual(self.ledger.calls, [("settle", "", "complete", False, None)])
+
+    def test_never_called(self) -> None:
+        """What the cache has served, or what was refused, is on the books if its token was known."""
+        self.done(self.accounting.finish(self.context))
+        self.context.grant = None
+        self.done(self.accounting.finish(self.context))
+        self.assertEqual(self.ledger.calls, [("settle", "", "complete", False, None)])
