@@ -48,7 +48,6 @@ _MEDIUM = re.compile(
     rb"(?:data:([^\"\\,]{0,128}),)?(?=[A-Za-z0-9+/_-]{64})"
 )
 _NAMES = tuple(b'"%b"' % name for name in (b"data url image_url file_data bytes file image audio b64_json".split()))
-_MARKS = (b'data"', b'url"', b'bytes"', b'"file"', b'"image"', b'"audio"', b"b64_json")
 _BASE64 = re.compile(rb"(?:[A-Za-z0-9+/_=-]|\\/)*")
 _REMOTE = re.compile(
     rb'"(?:image_url|fileUri|file_uri)"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}'
@@ -58,8 +57,11 @@ _REMOTE = re.compile(
 _CARRY = 512  # bytes in which what precedes a medium can stand
 
 
-# What is counted, in the order of L{TextMeasure} from C{humps} on.
-_COUNTED = (b"aA", b"0", b"00", b"000", b".", b"..", b" ", b"  ", b"n", b"l", b"d", b"g", b"e", b"c", b"k", b"f")
+# What is counted, by its index in L{TextMeasure}: each kind, and its runs, which are only there where it is.
+_KINDS = ((3, (b"0", b"00", b"000")), (6, (b".", b"..")), (8, (b" ", b"  ")), (10, (b"n",)))
+_SCRIPTS = tuple(enumerate((b"l", b"d", b"g", b"e", b"c", b"k", b"f"), 11))  # none of them in ASCII
+_LONG = b" " + b"a" * LONG_WORD
+_BEYOND_LONG = re.compile(rb"L(a+)")
 
 
 class TextMeasure(NamedTuple):
@@ -122,7 +124,7 @@ class ContentMeasure:
             at = self._pass(data, 0)
             if at == len(data):
                 return
-        while (found := _MEDIUM.search(data, at) if any(mark in data for mark in _MARKS) else None) is not None:
+        while (found := _MEDIUM.search(data, at)) is not None:
             if len(data) - found.end() < MIN_MEDIUM_BYTES and len(data) - found.start() < _CARRY:
                 self._text(data[at : found.start()])
                 self._carry = data[found.start() :]
@@ -176,12 +178,21 @@ class ContentMeasure:
             data = self._unescaped(data)
         self.remote += len(_REMOTE.findall(data)) if b"_ur" in data or b"ileUri" in data or b'"url"' in data else 0
         classes = data.translate(_TABLE)
-        words = classes.translate(_LETTERS).split()
-        lengths = list(map(len, words))
-        counts[0] += len(words)
-        counts[1] += sum([length - LONG_WORD for length in lengths if length > LONG_WORD])
-        for number, each in enumerate(_COUNTED, 2):
-            counts[number] += classes.count(each)
+        letters = (b" " + classes.translate(_LETTERS)).replace(_LONG, b"L")
+        long = letters.count(b"L")  # each stands for the first letters of a long word
+        counts[0] += letters.count(b" a") + long
+        if long:
+            counts[1] += sum(map(len, _BEYOND_LONG.findall(letters)))
+        counts[2] += classes.count(b"aA")
+        for index, runs in _KINDS:
+            for number, run in enumerate(runs, index):
+                found = classes.count(run)
+                if not found:
+                    break
+                counts[number] += found
+        if not data.isascii():
+            for index, script in _SCRIPTS:
+                counts[index] += classes.count(script)
 
     def _unescaped(self, data: bytes) -> bytes:
         """Count what is written C{\\uXXXX}, and put the usual escapes right."""
