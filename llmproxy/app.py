@@ -21,7 +21,7 @@ from llmproxy.caching import CacheAdmin
 from llmproxy.config.environ import secret
 from llmproxy.config.load import read_private
 from llmproxy.config.model import Settings
-from llmproxy.config.redis import parse
+from llmproxy.config.redis_url import parse_redis_url
 from llmproxy.coroutines import FairLock
 from llmproxy.daemon import Daemon
 from llmproxy.errors import StoreUnavailable
@@ -38,8 +38,8 @@ from llmproxy.observability.redaction import Redactor
 from llmproxy.proxy.accounting import Observer
 from llmproxy.recording import Records, make_records
 from llmproxy.redis import connect
-from llmproxy.store.address import exact
 from llmproxy.store.canary import refuse_new_key
+from llmproxy.store.engines import parse_store_url
 from llmproxy.store.secrets import Secret, load_or_make
 from llmproxy.store.store import Store
 from llmproxy.web.manage import Management
@@ -104,7 +104,7 @@ def build(
     whether it has been used where there is no encryption key yet.
 
     @raise ValueError: where the settings name a plugin that nobody provides, or one that refuses its own settings.
-    @raise llmproxy.store.refusals.CannotStart: where a secret's file is readable by others, or the store's URL is none.
+    @raise llmproxy.store.errors.StartupError: where a secret's file is readable by others, or the store's URL is none.
     """
     base = _base(settings, reactor, environ, now, random, stream)
     tokens = _tokens(base)
@@ -193,7 +193,7 @@ def _secrets(settings: Settings, environ: Mapping[str, str], random: Callable[[i
 def _passwords(settings: Settings) -> list[str]:
     """Those of the servers that the settings name."""
     servers = [url for url in (settings.redis.url, settings.cache.redis_url, settings.limits.redis_url) if url]
-    return [*(parse(url).password for url in servers), exact(settings.store.url).password or ""]
+    return [*(parse_redis_url(url).password for url in servers), parse_store_url(settings.store.url).password or ""]
 
 
 def _tokens(base: Base) -> Tokens:

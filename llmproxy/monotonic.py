@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.base import ReactorBase
 
 
-def keep_steady(reactor: Any, seconds: Callable[[], float] = monotonic) -> None:
+def use_monotonic_clock(reactor: Any, seconds: Callable[[], float] = monotonic) -> None:
     """Make C{reactor.seconds()}, and with it every timer, count by a clock that nobody sets.
 
     Twisted's reactors count by C{time.time()}: set back by 30 s (NTP, a resumed virtual machine, an operator), every

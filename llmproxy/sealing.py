@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import hmac
 import os
-import re
 from collections.abc import Callable
 from hashlib import sha256
 
@@ -16,11 +14,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 RandomBytes = Callable[[int], bytes]
 
-TOKEN_PREFIX = "sk-lp-"
-_TOKEN = re.compile(re.escape(TOKEN_PREFIX) + r"[A-Za-z0-9_-]{43}")
 _VERSION = b"\x01"
-_NONCE = 12
-_TAG = 16
+_NONCE_BYTES = 12
+_TAG_BYTES = 16
 
 
 class CannotOpen(Exception):
@@ -52,14 +48,14 @@ class Sealer:
 
     def seal(self, text: str, *context: str) -> bytes:
         """Seal C{text} for C{context}, such as a project's id and the name of an API."""
-        nonce = self._random(_NONCE)
+        nonce = self._random(_NONCE_BYTES)
         return _VERSION + nonce + self._cipher.encrypt(nonce, text.encode(), _bound(context))
 
     def open(self, sealed: bytes, *context: str) -> str:
         """The text; L{CannotOpen} where key, context or bytes are not those of the sealing."""
-        if sealed[:1] != _VERSION or len(sealed) < 1 + _NONCE + _TAG:
+        if sealed[:1] != _VERSION or len(sealed) < 1 + _NONCE_BYTES + _TAG_BYTES:
             raise CannotOpen("These bytes were not sealed by this version.")
-        nonce, ciphertext = sealed[1 : 1 + _NONCE], sealed[1 + _NONCE :]
+        nonce, ciphertext = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
         try:
             return self._cipher.decrypt(nonce, ciphertext, _bound(context)).decode()
         except InvalidTag:
@@ -83,16 +79,6 @@ class TokenHasher:
     def hash(self, token: str) -> str:
         """HMAC-SHA-256 of the token, 64 hexadecimal digits."""
         return hmac.new(self._key, token.encode(), sha256).hexdigest()
-
-
-def new_token(random_bytes: RandomBytes) -> str:
-    """A fresh token: C{sk-lp-} and 32 random bytes in base64url without padding."""
-    return TOKEN_PREFIX + base64.urlsafe_b64encode(random_bytes(32)).rstrip(b"=").decode()
-
-
-def well_formed(token: str) -> bool:
-    """Whether this could be a token of ours at all."""
-    return _TOKEN.fullmatch(token) is not None
 
 
 def mask(key: str) -> str:

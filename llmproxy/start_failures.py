@@ -10,14 +10,14 @@ from twisted.internet.error import CannotListenError
 
 from llmproxy.config.model import Settings
 from llmproxy.errors import ProxyError
-from llmproxy.store.refusals import CannotStart
+from llmproxy.store.errors import StartupError
 
 _OPENSSL = (SSL.Error, crypto.Error)
 
 
 def sentence(error: BaseException) -> str:
     """Why it cannot start, for whoever looks at a terminal: one line, and no traceback."""
-    if isinstance(error, CannotStart | ProxyError):
+    if isinstance(error, StartupError | ProxyError):
         return _one_line(str(error))
     if isinstance(error, CannotListenError):
         return _one_line(f"{_os_error(error.socketError)}.")
@@ -28,7 +28,7 @@ def sentence(error: BaseException) -> str:
     return _one_line(f"{type(error).__name__}: {error}")
 
 
-def not_listening(endpoint: str, error: Exception) -> CannotStart:
+def not_listening(endpoint: str, error: Exception) -> StartupError:
     """There is no listening at this endpoint, which stands in C{server.listen} or its like."""
     kind, _, rest = endpoint.partition(":")
     if isinstance(error, ValueError | IndexError | KeyError | TypeError):
@@ -40,11 +40,11 @@ def not_listening(endpoint: str, error: Exception) -> CannotStart:
         why = _os_error(cause)
         if kind == "unix" and not os.path.isdir(folder := os.path.dirname(os.path.abspath(rest.partition(":")[0]))):
             why = f"there is no directory {folder}"
-    return CannotStart(f"It cannot listen on {endpoint}: {why}.")
+    return StartupError(f"It cannot listen on {endpoint}: {why}.")
 
 
 def check_files(settings: Settings) -> None:
-    """L{CannotStart} where a file of certificates that the settings name cannot be used: no call would succeed."""
+    """L{StartupError} where a file of certificates that the settings name cannot be used: no call would succeed."""
     for name, api in settings.apis.items():
         _check_authorities(f"apis.{name}.ca_file", api.ca_file)
     _check_authorities("redis.ca_file", settings.redis.ca_file)
@@ -62,20 +62,20 @@ def _check_authorities(setting: str, path: str) -> None:
         Path(path).read_bytes()
         SSL.Context(SSL.TLS_CLIENT_METHOD).load_verify_locations(path)
     except OSError as e:
-        raise CannotStart(f"{setting}: {_os_error(e)}.") from e
+        raise StartupError(f"{setting}: {_os_error(e)}.") from e
     except SSL.Error as e:
-        raise CannotStart(f"{setting}: {path} holds no certificate in PEM.") from e
+        raise StartupError(f"{setting}: {path} holds no certificate in PEM.") from e
 
 
 def _check_folder(endpoint: str, folder: Path) -> None:
     try:
         there = any(folder.glob("*.pem")) if folder.is_dir() else None
     except OSError as e:
-        raise CannotStart(f"It cannot listen on {endpoint}: {_os_error(e)}.") from e
+        raise StartupError(f"It cannot listen on {endpoint}: {_os_error(e)}.") from e
     if there is None:
-        raise CannotStart(f"It cannot listen on {endpoint}: there is no directory {folder}.")
+        raise StartupError(f"It cannot listen on {endpoint}: there is no directory {folder}.")
     if not there:
-        raise CannotStart(f"It cannot listen on {endpoint}: there is no certificate in {folder} (NAME.pem).")
+        raise StartupError(f"It cannot listen on {endpoint}: there is no certificate in {folder} (NAME.pem).")
 
 
 def _os_error(error: BaseException) -> str:

@@ -13,20 +13,17 @@ from twisted.logger import Logger
 from twisted.python.usage import Options as TwistedOptions
 
 from llmproxy.app import build
-from llmproxy.config import check
-from llmproxy.config.load import SettingsError, load, misspelt
+from llmproxy.config.load import SettingsError, check_report, environment_warnings, load
 from llmproxy.last_resort import end_within
-from llmproxy.monotonic import keep_steady
+from llmproxy.monotonic import use_monotonic_clock
 from llmproxy.observability.log_stream import QueuedStream, patient
 from llmproxy.own_threads import spare_address_space
 from llmproxy.start_failures import check_files, sentence
-from llmproxy.store.refusals import BadAddress
+from llmproxy.store.errors import InvalidStoreURL
 from llmproxy.twistd_options import AlreadyRunning, StartReport, check_pid_file
 from llmproxy.wire.descriptors import raise_soft_limit
 
 _log = Logger()
-
-EX_CONFIG = 78  # sysexits.h: something is wrong with the settings
 
 
 class Options(TwistedOptions):
@@ -64,7 +61,7 @@ class Options(TwistedOptions):
     def postOptions(self) -> None:
         """Called before twistd looks at its pid file."""
         if self["check"]:
-            code, text = check.report(self["config"], os.environ, self.overrides())
+            code, text = check_report(self["config"], os.environ, self.overrides())
             print(text, file=sys.stderr if code else sys.stdout)
             raise SystemExit(code)
         if sys.platform == "linux" and "twisted.internet.reactor" not in sys.modules:  # nobody chose another
@@ -87,7 +84,7 @@ def makeService(options: Options) -> IService:
     """Twisted's entry. A settings file with anything wrong in it never starts."""
     from twisted.internet import reactor
 
-    keep_steady(reactor)  # first of all: whatever waits is to wait by it
+    use_monotonic_clock(reactor)  # first of all: whatever waits is to wait by it
     raise_soft_limit()
     spare_address_space()
     try:
@@ -99,15 +96,15 @@ def makeService(options: Options) -> IService:
             reactor.addSystemEventTrigger("after", "shutdown", output.drain)
         daemon.end_within = end_within
         daemon.start_observer = StartReport(options.twistd)
-        for warning in misspelt(options["config"], os.environ):
+        for warning in environment_warnings(options["config"], os.environ):
             _log.warn("{warning}", warning=warning)
         return daemon
     except SettingsError as e:
         print(e, file=sys.stderr)
-        raise SystemExit(EX_CONFIG) from None
-    except (BadAddress, ValueError) as e:
-        print(f"llmproxy cannot start: {sentence(e) if isinstance(e, BadAddress) else e}", file=sys.stderr)
-        raise SystemExit(EX_CONFIG) from None
+        raise SystemExit(os.EX_CONFIG) from None
+    except (InvalidStoreURL, ValueError) as e:
+        print(f"llmproxy cannot start: {sentence(e) if isinstance(e, InvalidStoreURL) else e}", file=sys.stderr)
+        raise SystemExit(os.EX_CONFIG) from None
     except Exception as e:  # whatever it is, it is said in a sentence
         print(f"llmproxy cannot start: {sentence(e)}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 
 @implementer(IOpenSSLTrustRoot)
-class PlatformAnd:
+class PlatformAndFile:
     """The platform's certificate authorities, and those in one PEM file."""
 
     def __init__(self, ca_file: str) -> None:
@@ -23,12 +23,12 @@ class PlatformAnd:
         context.load_verify_locations(self._ca_file)
 
 
-def roots(ca_file: str = "") -> Any:
+def trust_roots(ca_file: str = "") -> Any:
     """The platform's certificate authorities, and those in C{ca_file} (PEM) if it is given."""
-    return PlatformAnd(ca_file) if ca_file else platformTrust()
+    return PlatformAndFile(ca_file) if ca_file else platformTrust()
 
 
-def verifying(hostname: str, trust: Any, protocols: list[bytes]) -> IOpenSSLClientConnectionCreator:
+def verify_provider(hostname: str, trust: Any, protocols: list[bytes]) -> IOpenSSLClientConnectionCreator:
     """Verifies chain and name, sends the name, asks for C{protocols} (ALPN), and accepts nothing below TLS 1.2."""
     return optionsForClientTLS(
         hostname,

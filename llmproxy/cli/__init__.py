@@ -7,13 +7,13 @@ import click
 from llmproxy.cli.cache import cache
 from llmproxy.cli.daemon import check_config, run
 from llmproxy.cli.projects import project
-from llmproxy.cli.session import URL, CommandSession, options
+from llmproxy.cli.session import DEFAULT_URL, CommandSession, connection_options
 from llmproxy.cli.tokens import token
 from llmproxy.cli.usage import usage
 
 
 @click.group()
-@options(url=URL, output="table", environment=True)
+@connection_options(url=DEFAULT_URL, output="table", environment=True)
 @click.version_option(package_name="llmproxy", prog_name="llmproxy")
 @click.pass_context
 def main(ctx: click.Context, url: str, management_token_file: str | None, output: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from llmproxy.cli.server import path
-from llmproxy.cli.session import CommandSession, asking
+from llmproxy.cli.client import management_path
+from llmproxy.cli.session import CommandSession, with_session
 
 
 @click.group()
@@ -14,10 +14,10 @@ def cache() -> None:
 
 
 @cache.command()
-@asking
+@with_session
 def stats(session: CommandSession) -> None:
     """Show what the cache holds and has done."""
-    session.show(session.server().ask("GET", path("cache")))
+    session.show(session.client().request("GET", management_path("cache")))
 
 
 @cache.command()
@@ -28,10 +28,10 @@ def stats(session: CommandSession) -> None:
 @click.option("--path", "target", help="Answers to exactly this path and query, as clients send it to the API.")
 @click.option("--prefix", help="Answers to every path that begins so.")
 @click.option("--method", help="With --path: answers to this method only.")
-@asking
+@with_session
 def purge(session: CommandSession, everything: bool, target: str | None, **chosen: str | None) -> None:
     """Remove answers from the cache, and say how many."""
     given = {"all": everything or None, "path": target, **chosen}
     names = {"project": "project_id", "token": "token_id"}
     body = {names.get(name, name): value for name, value in given.items() if value is not None}
-    session.show(session.server().ask("POST", path("cache", "purge"), body))
+    session.show(session.client().request("POST", management_path("cache", "purge"), body))

@@ -8,29 +8,29 @@ from collections.abc import Sequence
 
 import click
 
-from llmproxy.config.check import report
+from llmproxy.config.load import check_report
 
-SETTINGS = "etc/apis.yaml"
-TWISTD = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
+DEFAULT_SETTINGS = "etc/apis.yaml"
+TWISTD_CODE = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
 
 
 @click.command("check-config")
-@click.argument("path", default=SETTINGS)
+@click.argument("path", default=DEFAULT_SETTINGS)
 def check_config(path: str) -> None:
     """Check a settings file, and report all that is wrong with it."""
-    code, text = report(path, os.environ)
+    code, text = check_report(path, os.environ)
     click.echo(text, err=code != 0)
     sys.exit(code)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.option("--config", default=SETTINGS, show_default=True, help="The settings file.")
+@click.option("--config", default=DEFAULT_SETTINGS, show_default=True, help="The settings file.")
 @click.argument("twistd_args", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF twistd llmproxy]")
 def run(config: str, twistd_args: tuple[str, ...]) -> None:
     """Run the daemon in the foreground, as twistd -n llmproxy does."""
-    os.execv(sys.executable, command(config, twistd_args))
+    os.execv(sys.executable, twistd_command(config, twistd_args))
 
 
-def command(config: str, further: Sequence[str]) -> list[str]:
+def twistd_command(config: str, further: Sequence[str]) -> list[str]:
     """The command that the process becomes: this interpreter's twistd, without a pid file in the current directory."""
-    return [sys.executable, "-P", "-c", TWISTD, "-n", "--pidfile=", "llmproxy", "--config", config, *further]
+    return [sys.executable, "-P", "-c", TWISTD_CODE, "-n", "--pidfile=", "llmproxy", "--config", config, *further]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-NAMES = {
+LIMIT_NAMES = {
     "rpm": "requests_per_minute",
     "tpm": "tokens_per_minute",
     "concurrency": "concurrency",
@@ -34,28 +34,28 @@ _OPTIONS = (
 )
 
 
-def limits(command: Callable[..., Any]) -> Callable[..., Any]:
+def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command these options."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def removable(command: Callable[..., Any]) -> Callable[..., Any]:
+def remove_limit_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the option that lifts limits."""
     return click.option(
         "--remove-limit",
         "lifted",
         multiple=True,
-        type=click.Choice(list(NAMES)),
+        type=click.Choice(list(LIMIT_NAMES)),
         help="Lift this limit; may be given again.",
     )(command)
 
 
-def given(options: Mapping[str, Any], lifted: tuple[str, ...] = ()) -> dict[str, Any]:
+def limit_values(options: Mapping[str, Any], lifted: tuple[str, ...] = ()) -> dict[str, Any]:
     """What of the options the management API is to be sent."""
-    body: dict[str, Any] = {NAMES[name]: [] if NAMES[name] in _LISTS else None for name in lifted}
-    for name in NAMES.values():
+    body: dict[str, Any] = {LIMIT_NAMES[name]: [] if LIMIT_NAMES[name] in _LISTS else None for name in lifted}
+    for name in LIMIT_NAMES.values():
         value = options.get(name)
         if value not in (None, ()):
             body[name] = list(value) if name in _LISTS else value

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llmproxy.cli.server import printable
+from llmproxy.cli.client import printable
 
 Columns = Mapping[str, Callable[[Mapping[str, Any]], object]]
 

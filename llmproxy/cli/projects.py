@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from llmproxy.cli.limits import given, limits, removable
+from llmproxy.cli.client import management_path
+from llmproxy.cli.limits import limit_options, limit_values, remove_limit_option
 from llmproxy.cli.output import Columns
-from llmproxy.cli.secret import SOURCES, provider_keys
-from llmproxy.cli.server import path
-from llmproxy.cli.session import CommandSession, asking
+from llmproxy.cli.secret import KEY_SOURCES, provider_keys
+from llmproxy.cli.session import CommandSession, with_session
 
 COLUMNS: Columns = {
     "ID": lambda project: project["id"],
@@ -27,7 +27,7 @@ KEY = click.option(
     "api_keys",
     multiple=True,
     metavar="[API=]SOURCE",
-    help=f"A provider key; without API, for the default API. SOURCE is {SOURCES}.",
+    help=f"A provider key; without API, for the default API. SOURCE is {KEY_SOURCES}.",
 )
 
 
@@ -39,27 +39,27 @@ def project() -> None:
 @project.command()
 @click.option("--name", required=True, help="What to call it.")
 @KEY
-@limits
-@asking
+@limit_options
+@with_session
 def create(session: CommandSession, name: str, api_keys: tuple[str, ...], **options: Any) -> None:
     """Create a project."""
-    body = {"name": name, **_keys(api_keys), **given(options)}
-    session.show(session.server().ask("POST", path("projects"), body))
+    body = {"name": name, **_keys(api_keys), **limit_values(options)}
+    session.show(session.client().request("POST", management_path("projects"), body))
 
 
 @project.command("list")
-@asking
+@with_session
 def list_(session: CommandSession) -> None:
     """List all projects."""
-    session.show_list(session.server().all(path("projects")), COLUMNS)
+    session.show_list(session.client().list_all(management_path("projects")), COLUMNS)
 
 
 @project.command()
 @click.argument("project_id")
-@asking
+@with_session
 def show(session: CommandSession, project_id: str) -> None:
     """Show one project."""
-    session.show(session.server().ask("GET", path("projects", project_id)))
+    session.show(session.client().request("GET", management_path("projects", project_id)))
 
 
 @project.command()
@@ -67,9 +67,9 @@ def show(session: CommandSession, project_id: str) -> None:
 @click.option("--name", help="What to call it from now on.")
 @KEY
 @click.option("--remove-api-key", "removed", multiple=True, metavar="API", help="Forget the provider key for this API.")
-@limits
-@removable
-@asking
+@limit_options
+@remove_limit_option
+@with_session
 def update(
     session: CommandSession,
     project_id: str,
@@ -80,7 +80,7 @@ def update(
     **options: Any,
 ) -> None:
     """Rename a project, or change its provider keys or its limits."""
-    body: dict[str, Any] = {**_keys(api_keys), **given(options, lifted)}
+    body: dict[str, Any] = {**_keys(api_keys), **limit_values(options, lifted)}
     if removed:
         body["api_keys"] = body.get("api_keys", {}) | dict.fromkeys(removed)
     if name is not None:
@@ -90,7 +90,7 @@ def update(
 
 @project.command()
 @click.argument("project_id")
-@asking
+@with_session
 def activate(session: CommandSession, project_id: str) -> None:
     """Let a project's tokens be used again."""
     _change(session, project_id, {"active": True})
@@ -98,14 +98,14 @@ def activate(session: CommandSession, project_id: str) -> None:
 
 @project.command()
 @click.argument("project_id")
-@asking
+@with_session
 def deactivate(session: CommandSession, project_id: str) -> None:
     """Stop all use of a project's tokens, at once."""
     _change(session, project_id, {"active": False})
 
 
 def _change(session: CommandSession, project_id: str, body: Mapping[str, object]) -> None:
-    session.show(session.server().ask("PATCH", path("projects", project_id), body))
+    session.show(session.client().request("PATCH", management_path("projects", project_id), body))
 
 
 def _keys(given: tuple[str, ...]) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from typing import TextIO
 
 import click
 
-from llmproxy.cli.exits import Misconfigured, NotAuthorized
+from llmproxy.cli.errors import Misconfigured, NotAuthorized
 from llmproxy.config.environ import secret
 from llmproxy.config.problems import SettingsError
 
-SOURCES = "@FILE, - (standard input), env:VARIABLE, or prompt"
+KEY_SOURCES = "@FILE, - (standard input), env:VARIABLE, or prompt"
 
 
 def management_token(given: str | None, environ: Mapping[str, str]) -> str:
@@ -56,7 +56,7 @@ def _parts(text: str) -> tuple[str, str]:
     if match is None:
         raise click.UsageError(
             "--api-key takes [API=]SOURCE, never the key itself, which every user of this machine could read there."
-            f" SOURCE is {SOURCES}."
+            f" SOURCE is {KEY_SOURCES}."
         )
     return match[1] or "", match[2]
 

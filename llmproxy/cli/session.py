@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
+from llmproxy.cli.client import ManagementClient, check_url
 from llmproxy.cli.output import Columns, as_json, card, table
 from llmproxy.cli.secret import management_token
-from llmproxy.cli.server import Server, checked_url
 
-URL = "http://127.0.0.1:8080"
+DEFAULT_URL = "http://127.0.0.1:8080"
 Command = Callable[..., Any]
 
 
@@ -22,12 +22,12 @@ Command = Callable[..., Any]
 class CommandSession:
     """Which daemon, with which token, shown how."""
 
-    url: str = URL
+    url: str = DEFAULT_URL
     token_file: str | None = None
     output: str = "table"
 
-    def server(self) -> Server:
-        return Server(checked_url(self.url), management_token(self.token_file, os.environ))
+    def client(self) -> ManagementClient:
+        return ManagementClient(check_url(self.url), management_token(self.token_file, os.environ))
 
     def show(self, value: Mapping[str, Any]) -> None:
         """Print one thing."""
@@ -38,7 +38,7 @@ class CommandSession:
         click.echo(as_json(value) if self.output == "json" else table(value["data"], columns))
 
 
-def options(url: str | None, output: str | None, environment: bool) -> Callable[[Command], Command]:
+def connection_options(url: str | None, output: str | None, environment: bool) -> Callable[[Command], Command]:
     """The options that name the daemon, with these defaults."""
 
     def add(command: Command) -> Command:
@@ -56,7 +56,7 @@ def options(url: str | None, output: str | None, environment: bool) -> Callable[
                 "--url",
                 default=url,
                 envvar="LLMPROXY_URL" if environment else None,
-                help=f"Where the daemon's management API is.  [LLMPROXY_URL; default: {URL}]",
+                help=f"Where the daemon's management API is.  [LLMPROXY_URL; default: {DEFAULT_URL}]",
             ),
         ):
             command = option(command)
@@ -65,10 +65,10 @@ def options(url: str | None, output: str | None, environment: bool) -> Callable[
     return add
 
 
-def asking(command: Command) -> Command:
+def with_session(command: Command) -> Command:
     """Give a command a L{CommandSession}; its options may stand before the command's name or after it."""
 
-    @options(url=None, output=None, environment=False)
+    @connection_options(url=None, output=None, environment=False)
     @wraps(command)
     def asked(url: str | None, management_token_file: str | None, output: str | None, **given: Any) -> None:
         before = click.get_current_context().find_object(CommandSession) or CommandSession()

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from llmproxy.cli.limits import NAMES, given, limits, removable
+from llmproxy.cli.client import management_path
+from llmproxy.cli.limits import LIMIT_NAMES, limit_options, limit_values, remove_limit_option
 from llmproxy.cli.output import Columns
-from llmproxy.cli.server import path
-from llmproxy.cli.session import CommandSession, asking
+from llmproxy.cli.session import CommandSession, with_session
 
 
 def _used(token: Mapping[str, Any]) -> str:
@@ -52,7 +52,7 @@ _LIFTED: Mapping[str, tuple[str, Any]] = {
 }
 
 
-def rules(command: Callable[..., Any]) -> Callable[..., Any]:
+def rule_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say what a token allows."""
     for option in reversed(_RULES):
         command = option(command)
@@ -66,19 +66,19 @@ def token() -> None:
 
 @token.command()
 @click.option("--project", "project_id", required=True, metavar="ID", help="The project it belongs to.")
-@rules
-@limits
-@asking
+@rule_options
+@limit_options
+@with_session
 def create(session: CommandSession, **options: Any) -> None:
     """Issue a token. It is shown this once."""
     body = {name: value for name, value in options.items() if value not in (None, ())}
-    session.show(session.server().ask("POST", path("tokens"), body))
+    session.show(session.client().request("POST", management_path("tokens"), body))
     click.echo("Keep the token now: it is not shown again.", err=True)
 
 
 @token.command()
 @click.argument("token_id")
-@rules
+@rule_options
 @click.option(
     "--remove-rule",
     "unruled",
@@ -86,47 +86,49 @@ def create(session: CommandSession, **options: Any) -> None:
     type=click.Choice(list(_LIFTED)),
     help="Lift this rule; may be given again.",
 )
-@limits
-@removable
-@asking
+@limit_options
+@remove_limit_option
+@with_session
 def update(
     session: CommandSession, token_id: str, unruled: tuple[str, ...], lifted: tuple[str, ...], **options: Any
 ) -> None:
     """Change what a token allows; what is not named stays."""
-    body = dict(_LIFTED[name] for name in unruled) | given(options, lifted)
-    body |= {name: value for name, value in options.items() if name not in NAMES.values() and value not in (None, ())}
+    body = dict(_LIFTED[name] for name in unruled) | limit_values(options, lifted)
+    body |= {
+        name: value for name, value in options.items() if name not in LIMIT_NAMES.values() and value not in (None, ())
+    }
     if not body:
         raise click.UsageError("Name what is to change.")
-    session.show(session.server().ask("PATCH", path("tokens", token_id), body))
+    session.show(session.client().request("PATCH", management_path("tokens", token_id), body))
 
 
 @token.command("list")
 @click.option("--project", "project_id", metavar="ID", help="This project's only.")
-@asking
+@with_session
 def list_(session: CommandSession, project_id: str | None) -> None:
     """List all tokens, or one project's."""
     query = {} if project_id is None else {"project_id": project_id}
-    session.show_list(session.server().all(path("tokens"), **query), COLUMNS)
+    session.show_list(session.client().list_all(management_path("tokens"), **query), COLUMNS)
 
 
 @token.command()
 @click.argument("token_id")
-@asking
+@with_session
 def show(session: CommandSession, token_id: str) -> None:
     """Show what is known of a token."""
-    session.show(session.server().ask("GET", path("tokens", token_id)))
+    session.show(session.client().request("GET", management_path("tokens", token_id)))
 
 
 @token.command()
 @click.argument("token_id", required=False)
 @click.option("--project", "project_id", metavar="ID", help="Revoke all tokens of this project.")
-@asking
+@with_session
 def revoke(session: CommandSession, token_id: str | None, project_id: str | None) -> None:
     """Revoke a token, or all of a project, for good."""
     if (token_id is None) == (project_id is None):
         raise click.UsageError("Name either a token's id or --project.")
     if project_id is not None:
-        session.show(session.server().ask("POST", path("projects", project_id, "tokens", "revoke")))
+        session.show(session.client().request("POST", management_path("projects", project_id, "tokens", "revoke")))
     else:
-        session.server().ask("DELETE", path("tokens", token_id or ""))
+        session.client().request("DELETE", management_path("tokens", token_id or ""))
         session.show({"revoked": 1})

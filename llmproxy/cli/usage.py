@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from llmproxy.cli.client import management_path
 from llmproxy.cli.output import Columns, as_csv
-from llmproxy.cli.server import path
-from llmproxy.cli.session import CommandSession, asking
+from llmproxy.cli.session import CommandSession, with_session
 
 GROUPS = ("project", "token", "api", "model", "day", "month")
 NAMES = {"project": "project_id", "token": "token_id"}
@@ -48,7 +48,7 @@ def usage() -> None:
 @click.option("--to", "until", metavar="DAY", help="Up to the day before this one.")
 @click.option("--project", "project_id", metavar="ID", help="This project's only.")
 @click.option("--csv", "csv", is_flag=True, help="Print comma-separated values, with a line of headings.")
-@asking
+@with_session
 def report(
     session: CommandSession,
     groups: tuple[str, ...],
@@ -60,7 +60,9 @@ def report(
     """Tokens and cost, added up."""
     by = tuple(dict.fromkeys(groups)) or ("project",)
     given = {"group_by": ",".join(by), "from": since, "to": until, "project_id": project_id}
-    found = session.server().all(path("usage"), **{name: value for name, value in given.items() if value})
+    found = session.client().list_all(
+        management_path("usage"), **{name: value for name, value in given.items() if value}
+    )
     if csv:
         names = [*(NAMES.get(name, name) for name in by), *(found["data"][0] if found["data"] else ())]
         click.echo(as_csv(list(dict.fromkeys(names)), found["data"]), nl=False)

@@ -7,8 +7,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from llmproxy.config import redis
-from llmproxy.config.given import shown
+from llmproxy.config.problems import quoted
+from llmproxy.config.redis_url import parse_redis_url
 from llmproxy.config.values import text
 from llmproxy.errors import BadTarget
 from llmproxy.http import target
@@ -24,7 +24,7 @@ def base_url(value: Any) -> str:
     """The address of an API: scheme, host and perhaps a path. Returned without a slash at its end."""
     bad = _bad_url(text(value))
     if bad:
-        raise ValueError(f"{shown(value)} is not a base URL: {bad} (try https://api.openai.com)")
+        raise ValueError(f"{quoted(value)} is not a base URL: {bad} (try https://api.openai.com)")
     parts = urlsplit(value)
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.removesuffix('/')}"
 
@@ -81,9 +81,9 @@ def origin(value: Any) -> str:
     """An origin exactly as browsers send it, or C{*} for any."""
     match = _ORIGIN.fullmatch(text(value))
     if match is None and value != "*":
-        raise ValueError(f"{shown(value)} is not an origin (try {_origin_meant(value)})")
+        raise ValueError(f"{quoted(value)} is not an origin (try {_origin_meant(value)})")
     if match and match[3] and int(match[3]) == DEFAULT_PORTS.get(match[1]):
-        raise ValueError(f"{shown(value)} never matches: browsers leave that port out (try {match[1]}://{match[2]})")
+        raise ValueError(f"{quoted(value)} never matches: browsers leave that port out (try {match[1]}://{match[2]})")
     return str(value)
 
 
@@ -95,7 +95,7 @@ def _origin_meant(value: str) -> str:
 def listen(value: Any) -> str:
     """A Twisted server endpoint; whether its kind is known here shows only when it is opened."""
     if isinstance(value, int) and not isinstance(value, bool):
-        raise ValueError(f"{shown(value)} is not an endpoint (try tcp:{shown(value)[1:-1]})")
+        raise ValueError(f"{quoted(value)} is not an endpoint (try tcp:{quoted(value)[1:-1]})")
     kind, colon, rest = text(value).partition(":")
     if (
         re.search(r"[\x00-\x20\x7f]", value)
@@ -103,9 +103,9 @@ def listen(value: Any) -> str:
         or not re.fullmatch(r"[A-Za-z][\w.+-]*", kind)
         or _is_url(value)
     ):
-        raise ValueError(f"{shown(value)} is not an endpoint (try {_endpoint_meant(value)})")
+        raise ValueError(f"{quoted(value)} is not an endpoint (try {_endpoint_meant(value)})")
     if kind in _WITH_PORT and not 0 <= _port(kind, rest) < 65536:
-        raise ValueError(f"{shown(value)} has no port from 0 to 65535 (try {kind}:8080)")
+        raise ValueError(f"{quoted(value)} has no port from 0 to 65535 (try {kind}:8080)")
     return str(value)
 
 
@@ -135,13 +135,13 @@ def network(value: Any) -> str:
         return str(ip_network(text(value)))
     except ValueError as e:
         hint = "its host bits are set" if "host bits" in str(e) else "try 10.0.0.0/8"
-        raise ValueError(f"{shown(value)} is not an address or a network ({hint})") from None
+        raise ValueError(f"{quoted(value)} is not an address or a network ({hint})") from None
 
 
 def store_url(value: Any) -> str:
     """A database, as SQLAlchemy names it."""
     if not re.match(r"[A-Za-z]\w*(?:\+\w+)?://", text(value)):
-        raise ValueError(f"{shown(value)} is not a database URL (try sqlite:///data/llmproxy.db)")
+        raise ValueError(f"{quoted(value)} is not a database URL (try sqlite:///data/llmproxy.db)")
     return str(value)
 
 
@@ -149,7 +149,7 @@ def redis_url(value: Any) -> str:
     """A Redis server: C{redis://}, C{rediss://} (TLS) or C{unix://}."""
     bad = "it has a space in it" if re.search(r"\s", text(value)) else _bad_redis(value)
     if bad:
-        raise ValueError(f"{shown(value)} is not a Redis URL: {bad} (try redis://localhost:6379/0)")
+        raise ValueError(f"{quoted(value)} is not a Redis URL: {bad} (try redis://localhost:6379/0)")
     return str(value)
 
 
@@ -162,7 +162,7 @@ def _bad_redis(url: str) -> str:
     if _split(url) is None:
         return "it cannot be taken apart"
     try:
-        redis.parse(url)
+        parse_redis_url(url)
     except ValueError as e:
         return str(e)
     return ""

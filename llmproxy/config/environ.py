@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import get_origin
 
+from llmproxy.config.external_text import ExternalText
 from llmproxy.config.fields import Leaf, leaves
-from llmproxy.config.given import Given
-from llmproxy.config.problems import Path, Place, Problem, SettingsError
-from llmproxy.config.values import meant
+from llmproxy.config.problems import Location, Path, Problem, SettingsError, did_you_mean
 
 PREFIX = "LLMPROXY_"
 # Names that other proxies of this kind use; ours stand above them.
@@ -29,15 +28,15 @@ def variable(leaf: Leaf) -> str | None:
     return PREFIX + "_".join(str(step).upper() for step in leaf.path)
 
 
-def settings(environ: Mapping[str, str]) -> Iterator[tuple[Path, Given, Place]]:
+def settings(environ: Mapping[str, str]) -> Iterator[tuple[Path, ExternalText, Location]]:
     """What the environment says, the weightier last. An empty variable is as good as none."""
     ours = {name: leaf.path for leaf in leaves() if (name := variable(leaf))}
     for name, path in {**ALIASES, **ours}.items():
         if environ.get(name):
-            yield path, Given(environ[name]), Place(name)
+            yield path, ExternalText(environ[name]), Location(name)
 
 
-def misspelt(environ: Mapping[str, str], mentioned: str = "") -> list[str]:
+def unknown_variables(environ: Mapping[str, str], mentioned: str = "") -> list[str]:
     """What to say of variables that look like ours and set nothing, a sentence each.
 
     @param mentioned: The settings file's text: what stands there as C{${NAME}} is used.
@@ -45,7 +44,7 @@ def misspelt(environ: Mapping[str, str], mentioned: str = "") -> list[str]:
     secrets = [PREFIX + name + end for name in SECRETS for end in ("", "_FILE")]
     known = [*(name for leaf in leaves() if (name := variable(leaf))), *secrets, *_ELSEWHERE]
     return [
-        f"The variable {name} sets nothing{meant(name, known, upper=True)}."
+        f"The variable {name} sets nothing{did_you_mean(name, known, upper=True)}."
         for name in sorted(environ)
         if name.startswith(PREFIX) and name not in known and f"${{{name}" not in mentioned
     ]
@@ -72,15 +71,15 @@ def _from_file(variable: str, path: str, read: Callable[[str], tuple[int, str]])
     try:
         mode, text = read(path)
     except OSError as e:
-        raise _refused(variable, f"{path} cannot be read: {e.strerror or e}") from e
+        raise _error(variable, f"{path} cannot be read: {e.strerror or e}") from e
     except UnicodeDecodeError as e:
-        raise _refused(variable, f"{path} is not text in UTF-8") from e
+        raise _error(variable, f"{path} is not text in UTF-8") from e
     if mode & 0o077:
-        raise _refused(variable, f"{path} is open to others than its owner, mode {mode & 0o777:04o} (chmod 600 {path})")
+        raise _error(variable, f"{path} is open to others than its owner, mode {mode & 0o777:04o} (chmod 600 {path})")
     if not text.strip():
-        raise _refused(variable, f"{path} is empty")
+        raise _error(variable, f"{path} is empty")
     return text.strip()
 
 
-def _refused(variable: str, message: str) -> SettingsError:
-    return SettingsError([Problem.at(Place(variable), (), message)])
+def _error(variable: str, message: str) -> SettingsError:
+    return SettingsError([Problem.at(Location(variable), (), message)])

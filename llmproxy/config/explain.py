@@ -8,9 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from llmproxy.config import fields
-from llmproxy.config.given import shown
-from llmproxy.config.problems import Path, dotted
-from llmproxy.config.values import meant
+from llmproxy.config.problems import Path, did_you_mean, dotted, quoted
 
 Sentence = Callable[[ErrorDetails, Path], str]
 
@@ -43,7 +41,7 @@ def _unknown(found: ErrorDetails, path: Path) -> str:
 def _hint(path: Path) -> str:
     """The nearest setting of the same section, or else one of that name in another."""
     key, model = str(path[-1]), fields.section(path[:-1])
-    near = meant(key, model.model_fields) if model else ""
+    near = did_you_mean(key, model.model_fields) if model else ""
     if near:
         return near
     others = [dotted(leaf.path) for leaf in fields.leaves() if leaf.path[-1] == key]
@@ -52,13 +50,14 @@ def _hint(path: Path) -> str:
 
 def _choice(found: ErrorDetails, path: Path) -> str:
     choices = [word.strip(" '") for word in found["ctx"]["expected"].replace(" or ", ", ").split(",")]
-    given = found["input"]
-    return f"{shown(given)} is not one of {', '.join(choices)}{meant(given, choices) if isinstance(given, str) else ''}"
+    value = found["input"]
+    hint = did_you_mean(value, choices) if isinstance(value, str) else ""
+    return f"{quoted(value)} is not one of {', '.join(choices)}{hint}"
 
 
 def _not_a_mapping(found: ErrorDetails, path: Path) -> str:
-    given = found["input"]
-    return "is empty" if given is None else f"is {shown(given)}, not a mapping of settings"
+    value = found["input"]
+    return "is empty" if value is None else f"is {quoted(value)}, not a mapping of settings"
 
 
 def _too_short(found: ErrorDetails, path: Path) -> str:
@@ -66,15 +65,15 @@ def _too_short(found: ErrorDetails, path: Path) -> str:
 
 
 def _too_small(found: ErrorDetails, path: Path) -> str:
-    return f"{shown(found['input'])} is too small (at least {found['ctx']['ge']})"
+    return f"{quoted(found['input'])} is too small (at least {found['ctx']['ge']})"
 
 
 def _too_large(found: ErrorDetails, path: Path) -> str:
-    return f"{shown(found['input'])} is too large (at most {found['ctx']['le']})"
+    return f"{quoted(found['input'])} is too large (at most {found['ctx']['le']})"
 
 
 def _other(found: ErrorDetails, path: Path) -> str:
-    return f"{shown(found['input'])} will not do: {found['msg']}"
+    return f"{quoted(found['input'])} will not do: {found['msg']}"
 
 
 _MESSAGES: dict[str, Sentence] = {

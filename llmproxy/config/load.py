@@ -15,18 +15,18 @@ from pydantic import ValidationError
 from llmproxy.config import environ as environment
 from llmproxy.config import yaml
 from llmproxy.config.explain import explain
-from llmproxy.config.given import Given
-from llmproxy.config.model import Settings, wrong_default
-from llmproxy.config.problems import Path, Place, Problem, SettingsError
+from llmproxy.config.external_text import ExternalText
+from llmproxy.config.model import Settings, default_api_problem
+from llmproxy.config.problems import Location, Path, Problem, SettingsError, quoted
 
-__all__ = ["Problem", "SettingsError", "load", "misspelt", "parse", "read_private"]
+__all__ = ["Problem", "SettingsError", "environment_warnings", "load", "parse", "read_private"]
 
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-COMMAND_LINE = Place("command line")
-_LARGEST = 4 * 1024 * 1024
+NO_OVERRIDES: Mapping[str, Any] = MappingProxyType({})
+COMMAND_LINE = Location("command line")
+MAX_FILE_BYTES = 4 * 1024 * 1024
 
 
-def load(path: str, environ: Mapping[str, str], overrides: Mapping[str, Any] = NOTHING) -> Settings:
+def load(path: str, environ: Mapping[str, str], overrides: Mapping[str, Any] = NO_OVERRIDES) -> Settings:
     """Read the settings file at C{path}.
 
     @param overrides: What the command line says, by path: C{{"server.listen": ["tcp:8080"]}}; text is read as the
@@ -35,57 +35,59 @@ def load(path: str, environ: Mapping[str, str], overrides: Mapping[str, Any] = N
     """
     try:
         with open(path, "rb") as file:
-            data = file.read(_LARGEST + 1)
+            data = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as e:
         raise SettingsError([Problem(path, 0, 0, "", f"cannot be read: {getattr(e, 'strerror', None) or e}")]) from e
-    if len(data) > _LARGEST:
+    if len(data) > MAX_FILE_BYTES:
         raise SettingsError([Problem(path, 0, 0, "", "is too large for a settings file")])
     return parse(_text(data, path), path, environ, overrides)
 
 
-def misspelt(path: str, environ: Mapping[str, str]) -> list[str]:
+def environment_warnings(path: str, environ: Mapping[str, str]) -> list[str]:
     """What to warn of in the environment, beside the settings file at C{path}, a sentence each."""
     with open(path, "rb") as file:
-        return environment.misspelt(environ, _text(file.read(_LARGEST), path))
+        return environment.unknown_variables(environ, _text(file.read(MAX_FILE_BYTES), path))
 
 
-def parse(text: str, file: str, environ: Mapping[str, str], overrides: Mapping[str, Any] = NOTHING) -> Settings:
+def parse(text: str, file: str, environ: Mapping[str, str], overrides: Mapping[str, Any] = NO_OVERRIDES) -> Settings:
     """As L{load}, for a file's text; C{file} is only its name."""
     document = yaml.read(text, file, environ)
     if document.problems and document.tree is None:
         raise SettingsError(document.problems)
     for path, value, place in environment.settings(environ):
-        _lay_over(document, path, value, place)
+        _override(document, path, value, place)
     for name, value in overrides.items():
         if value is not None:
-            _lay_over(document, tuple(name.split(".")), Given(value) if isinstance(value, str) else value, COMMAND_LINE)
-    return _validated(document)
+            _override(
+                document, tuple(name.split(".")), ExternalText(value) if isinstance(value, str) else value, COMMAND_LINE
+            )
+    return _validate(document)
 
 
-def _validated(document: yaml.Document) -> Settings:
+def _validate(document: yaml.Document) -> Settings:
     problems = list(document.problems)
     try:
         settings = Settings.model_validate(document.tree)
     except ValidationError as e:
         found = dict.fromkeys([*explain(e), *_beyond_one_section(document.tree)])
-        problems += _placed(document, found)
+        problems += _located(document, found)
     if problems:
         raise SettingsError(sorted(problems, key=lambda p: (not p.line, p.line, p.column)))
     return settings
 
 
-def _placed(document: yaml.Document, found: Iterable[tuple[Path, str]]) -> list[Problem]:
+def _located(document: yaml.Document, found: Iterable[tuple[Path, str]]) -> list[Problem]:
     return [Problem.at(document.place(path), path, text) for path, text in found if path not in document.unusable]
 
 
 def _beyond_one_section(tree: Any) -> Iterable[tuple[Path, str]]:
     """What can be seen only across sections, and what the model looks at only once all else is right."""
     apis = tree.get("apis") if isinstance(tree, dict) else None
-    wrong = wrong_default(tree.get("default_api"), apis) if isinstance(apis, dict) else ""
+    wrong = default_api_problem(tree.get("default_api"), apis) if isinstance(apis, dict) else ""
     return [(("default_api",), wrong)] if wrong else []
 
 
-def _lay_over(document: yaml.Document, path: Path, value: Any, place: Place) -> None:
+def _override(document: yaml.Document, path: Path, value: Any, place: Location) -> None:
     """Put a value into the tree; where the tree is wrong around it, leave that to be found."""
     tree = document.tree
     for step in path[:-1]:
@@ -115,3 +117,25 @@ def read_private(path: str) -> tuple[int, str]:
     """A file's mode and text, of one and the same file: what L{environment.secret} wants."""
     with open(path, "rb") as file:
         return os.fstat(file.fileno()).st_mode, file.read(64 * 1024).decode("utf-8")
+
+
+def check_report(path: str, environ: Mapping[str, str], overrides: Mapping[str, Any] = NO_OVERRIDES) -> tuple[int, str]:
+    """The exit code and what to print: 0 and a summary, or 78 and everything that is wrong."""
+    try:
+        found = _summary(path, load(path, environ, overrides))
+        return 0, "\n".join([found, *(f"Warning: {each}" for each in environment_warnings(path, environ))])
+    except SettingsError as e:
+        count = len(e.problems)
+        return os.EX_CONFIG, f"{e}\n{count} problem{'s' if count > 1 else ''} in the settings."
+
+
+def _summary(path: str, settings: Settings) -> str:
+    """What the daemon would do, in a few lines, without secrets."""
+    width = max(map(len, settings.apis))
+    apis = [
+        f"  {name:<{width}}  {api.base_url}  ({len(api.allowed_endpoints)} endpoints)"
+        + (", at the root too" if name == settings.default_api else "")
+        for name, api in settings.apis.items()
+    ]
+    listen, store = ", ".join(settings.server.listen), quoted(settings.store.url)[1:-1]
+    return "\n".join([f"{path} is right.", *apis, f"  listens on {listen}", f"  store: {store}"])

@@ -13,8 +13,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from llmproxy import budgets
 from llmproxy.config import addresses, names, values
-from llmproxy.config.given import Given, shown
-from llmproxy.config.units import DURATION, SIZE, duration, in_bytes, in_seconds, size
+from llmproxy.config.external_text import ExternalText
+from llmproxy.config.problems import did_you_mean, quoted
+from llmproxy.config.units import DURATION, SIZE, duration, duration_text, size, size_text
 from llmproxy.model import UNLIMITED, Allowance
 
 Text = Annotated[str, BeforeValidator(values.text)]
@@ -25,13 +26,13 @@ Amount = Annotated[float, BeforeValidator(values.amount), WithJsonSchema({"type"
 Duration = Annotated[
     float,
     BeforeValidator(duration),
-    PlainSerializer(in_seconds, when_used="json"),
+    PlainSerializer(duration_text, when_used="json"),
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^(?:{DURATION})$"}, {"const": 0}]}),
 ]
 Size = Annotated[
     int,
     BeforeValidator(size),
-    PlainSerializer(in_bytes, when_used="json"),
+    PlainSerializer(size_text, when_used="json"),
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^(?:{SIZE})$"}, {"type": "integer", "minimum": 0}]}),
 ]
 Items = BeforeValidator(values.items)
@@ -495,7 +496,9 @@ class Settings(Section):
     """The API that paths without an API's name belong to. Where there is only one API, it is that one."""
     apis: dict[ApiName, Api] = Field(
         min_length=1,
-        json_schema_extra={"propertyNames": {"pattern": f"^{names.API_NAME}$", "not": {"enum": [*names.RESERVED]}}},
+        json_schema_extra={
+            "propertyNames": {"pattern": f"^{names.API_NAME}$", "not": {"enum": [*names.RESERVED_NAMES]}}
+        },
     )
     """The APIs by name; the name is also the first segment of an API's addresses: `/openai/v1/models`."""
     server: Server = Server()
@@ -523,17 +526,17 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _default_exists(self) -> Self:
-        wrong = wrong_default(self.default_api, self.apis)
+        wrong = default_api_problem(self.default_api, self.apis)
         if wrong:
             raise ValueError(wrong)
         return self
 
 
-def wrong_default(default: Any, apis: Mapping[str, Any]) -> str:
+def default_api_problem(default: Any, apis: Mapping[str, Any]) -> str:
     """What is wrong with C{default_api}, which must name one of C{apis}; C{""} if nothing is."""
     if not isinstance(default, str) or not default or default in apis:
         return ""
-    return f"there is no API named {shown(default)}{values.meant(default, [str(name) for name in apis])}"
+    return f"there is no API named {quoted(default)}{did_you_mean(default, [str(name) for name in apis])}"
 
 
 def _plain(value: Any) -> Any:
@@ -542,4 +545,4 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return value.meaning if isinstance(value, Given) else value
+    return value.meaning if isinstance(value, ExternalText) else value

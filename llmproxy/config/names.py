@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from llmproxy.config.given import shown
-from llmproxy.config.values import meant, text
+from llmproxy.config.problems import did_you_mean, quoted
+from llmproxy.config.values import text
 from llmproxy.http import credentials
 from llmproxy.http.endpoints import Endpoints
 
-RESERVED = ("manage", "admin", "health", "ready", "live", "healthz", "readyz", "livez", "metrics")
+RESERVED_NAMES = ("manage", "admin", "health", "ready", "live", "healthz", "readyz", "livez", "metrics")
 API_NAME = r"[a-z0-9][a-z0-9_-]*"
 
 # https://www.iana.org/assignments/http-methods, without CONNECT and TRACE, which are never forwarded
@@ -26,7 +26,7 @@ _HEADER = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, w
 
 def api_name(value: Any) -> str:
     """The name of an API, which is also the first segment of its addresses."""
-    if text(value) in RESERVED:
+    if text(value) in RESERVED_NAMES:
         raise ValueError("this name is reserved for the proxy's own addresses")
     if not re.fullmatch(API_NAME, value):
         raise ValueError("is not a name for an API: a-z, 0-9, _ and -, and first a letter or digit")
@@ -38,10 +38,10 @@ def method(value: Any) -> str:
     if text(value) in METHODS:
         return str(value)
     if value.upper() in ("CONNECT", "TRACE"):
-        raise ValueError(f"{shown(value)} is a method that is never forwarded")
+        raise ValueError(f"{quoted(value)} is a method that is never forwarded")
     near = _BY_LOWER.get(value.lower())
-    hint = f" (did you mean {near}?)" if near else meant(value.lower(), _BY_LOWER)
-    raise ValueError(f"{shown(value)} is not a method{hint}")
+    hint = f" (did you mean {near}?)" if near else did_you_mean(value.lower(), _BY_LOWER)
+    raise ValueError(f"{quoted(value)} is not a method{hint}")
 
 
 def endpoint(value: Any) -> str:
@@ -53,7 +53,7 @@ def endpoint(value: Any) -> str:
 def header(value: Any) -> str:
     """The name of a header field."""
     if not _HEADER.fullmatch(text(value)):
-        raise ValueError(f"{shown(value)} is not a header name")
+        raise ValueError(f"{quoted(value)} is not a header name")
     return str(value)
 
 
@@ -63,5 +63,5 @@ def auth(value: Any) -> str:
         credentials.scheme("generic", text(value))
     except ValueError:
         wanted = "try bearer, x-api-key, or the name of a header"
-        raise ValueError(f"{shown(value)} is not a way to send a key ({wanted})") from None
+        raise ValueError(f"{quoted(value)} is not a way to send a key ({wanted})") from None
     return str(value)

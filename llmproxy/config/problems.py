@@ -1,18 +1,22 @@
-"""What is wrong with the settings, and where: told all at once."""
+"""What is wrong with the settings and where, reported all at once, and how messages quote values."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
 
-from llmproxy.config.given import printable
+from llmproxy.config.external_text import ExternalText
 
 Path = tuple[str | int, ...]
+MAX_QUOTED_CHARACTERS = 80
+_USERINFO = re.compile(r"//[^@\s]*@")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Where a setting was written: a file's line and column, counted from 1, or an environment variable (0, 0)."""
 
     file: str
@@ -38,7 +42,7 @@ class Problem:
     message: str
 
     @classmethod
-    def at(cls, place: Place, path: Path, message: str) -> Problem:
+    def at(cls, place: Location, path: Path, message: str) -> Problem:
         return cls(place.file, place.line, place.column, dotted(path), printable(message))
 
     def __str__(self) -> str:
@@ -64,3 +68,38 @@ def _name(step: str) -> str:
     if re.fullmatch(r"[\w<>*/-]{1,60}", step):
         return step
     return '"' + step[:60].encode("unicode_escape").decode("ascii") + '"'
+
+
+def quoted(value: Any) -> str:
+    """A value as a message shows it: short, in one line, and without the credentials that a URL may hold."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if isinstance(value, int | float) and abs(value) >= 1e60:
+        return "a very large number"
+    text = value.source if isinstance(value, ExternalText) else value if isinstance(value, str) else _written(value)
+    text = _USERINFO.sub("//***@", text)
+    return f'"{printable(text if len(text) <= MAX_QUOTED_CHARACTERS else text[: MAX_QUOTED_CHARACTERS - 1] + "…")}"'
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that could spoil a line on a terminal or in a log."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def did_you_mean(word: str, words: Iterable[str], upper: bool = False) -> str:
+    """The end of a message: the word nearest to C{word}, if one is near.
+
+    @param upper: Whether the words are in capitals; else they are in small letters.
+    """
+    near = get_close_matches(word[:60].upper() if upper else word[:60].lower(), list(words), 1, 0.6)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _written(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

@@ -12,7 +12,7 @@ from llmproxy.config.fields import Leaf, leaves
 from llmproxy.config.problems import Path, dotted
 from llmproxy.config.schema import schema
 
-MARK = "<!-- From here on made by: python -m llmproxy.config.reference docs/settings.md -->\n"
+GENERATED_MARK = "<!-- From here on made by: python -m llmproxy.config.reference docs/settings.md -->\n"
 
 
 def reference() -> str:
@@ -57,11 +57,11 @@ def _properties() -> dict[str, dict[str, Any]]:
     }
 
 
-def rewritten(text: str) -> str:
+def with_tables(text: str) -> str:
     """The page's text with its tables made anew."""
-    return text.partition(MARK)[0] + MARK + "\n" + reference()
+    return text.partition(GENERATED_MARK)[0] + GENERATED_MARK + "\n" + reference()
 
 
 if __name__ == "__main__":
     page = File(sys.argv[1])
-    page.write_text(rewritten(page.read_text("utf-8")), "utf-8")
+    page.write_text(with_tables(page.read_text("utf-8")), "utf-8")

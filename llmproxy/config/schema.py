@@ -25,7 +25,7 @@ def schema() -> dict[str, Any]:
     }
 
 
-def written() -> str:
+def schema_text() -> str:
     """The schema as it stands in its file."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
@@ -59,4 +59,4 @@ def _says_nothing(key: str, schema: dict[str, Any]) -> bool:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(written())
+    sys.stdout.write(schema_text())

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from difflib import get_close_matches
+from collections.abc import Callable
 from typing import Any
 
 from llmproxy import budgets
-from llmproxy.config.given import Given, shown
-from llmproxy.config.units import shortened
+from llmproxy.config.external_text import ExternalText
+from llmproxy.config.problems import quoted
+from llmproxy.config.units import truncate
 from llmproxy.model import Budget
 
 _FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-_GREATEST = 2**53  # what JSON and YAML readers of every kind agree on
-
-
-def meant(word: str, words: Iterable[str], upper: bool = False) -> str:
-    """The end of a message: the word nearest to C{word}, if one is near.
-
-    @param upper: Whether the words are in capitals; else they are in small letters.
-    """
-    near = get_close_matches(word[:60].upper() if upper else word[:60].lower(), list(words), 1, 0.6)
-    return f" (did you mean {near[0]}?)" if near else ""
+MAX_EXACT_INTEGER = 2**53  # what JSON and YAML readers of every kind agree on
 
 
 def text(value: Any) -> str:
     """Any text. Numbers and the like must be quoted, so that nothing is read as what it was not meant to be."""
     if isinstance(value, bool | int | float):
-        raise ValueError(f"{shown(value)} is not text (write it in quotes)")
+        raise ValueError(f"{quoted(value)} is not text (write it in quotes)")
     if not isinstance(value, str):
-        raise ValueError("is empty" if value is None else f"is {shown(value)}, not text")
+        raise ValueError("is empty" if value is None else f"is {quoted(value)}, not text")
     if not value.isascii() and re.search(r"[\ud800-\udfff]", value):
         raise ValueError("is not UTF-8")
     if re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", value):
@@ -47,44 +38,44 @@ def name(value: Any) -> str:
 
 def flag(value: Any) -> bool:
     """C{true} or C{false}; from the environment also the other usual words."""
-    given = _FLAGS.get(value.lower()) if isinstance(value, Given) else value
+    given = _FLAGS.get(value.lower()) if isinstance(value, ExternalText) else value
     if not isinstance(given, bool):
-        raise ValueError(f"{shown(value)} is neither true nor false")
+        raise ValueError(f"{quoted(value)} is neither true nor false")
     return given
 
 
 def whole(value: Any) -> int:
     """A whole number."""
-    given = int(value) if isinstance(value, Given) and re.fullmatch(r"-?[0-9]{1,18}", value) else value
-    if isinstance(given, bool) or not isinstance(given, int) or abs(given) > _GREATEST:
-        raise ValueError(f"{shown(value)} is not a whole number")
+    given = int(value) if isinstance(value, ExternalText) and re.fullmatch(r"-?[0-9]{1,18}", value) else value
+    if isinstance(given, bool) or not isinstance(given, int) or abs(given) > MAX_EXACT_INTEGER:
+        raise ValueError(f"{quoted(value)} is not a whole number")
     return given
 
 
 def amount(value: Any) -> float:
     """A number that is not below zero, such as a price."""
-    given = value.meaning if isinstance(value, Given) else value
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= _GREATEST:
-        raise ValueError(f"{shown(value)} is not a number from 0")
+    given = value.meaning if isinstance(value, ExternalText) else value
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= MAX_EXACT_INTEGER:
+        raise ValueError(f"{quoted(value)} is not a number from 0")
     return float(given)
 
 
 def items(value: Any) -> Any:
     """A list; from the environment, its items with commas between them."""
-    if isinstance(value, Given):
-        return [Given(part.strip(), value.source) for part in value.split(",") if part.strip()]
+    if isinstance(value, ExternalText):
+        return [ExternalText(part.strip(), value.source) for part in value.split(",") if part.strip()]
     if isinstance(value, list | tuple):
         return value
     if value is None:
         raise ValueError("is empty")
     if isinstance(value, dict):
         raise ValueError("is a mapping, not a list")
-    raise ValueError(f"{shown(value)} is not a list (write [{shown(value)}])")
+    raise ValueError(f"{quoted(value)} is not a list (write [{quoted(value)}])")
 
 
 def one_or_more(value: Any) -> Any:
     """A list, or its only item."""
-    return items(value) if isinstance(value, Given | list | tuple) or value is None else items([value])
+    return items(value) if isinstance(value, ExternalText | list | tuple) or value is None else items([value])
 
 
 def usd(value: Any) -> str:
@@ -100,9 +91,9 @@ def token_budget(value: Any) -> str:
 def _budget(value: Any, read: Callable[[str], Budget], write: Callable[[Budget], str]) -> str:
     plain = isinstance(value, int | float) and not isinstance(value, bool)
     try:
-        return write(read(str(shortened(value)) if plain and not isinstance(value, float) else str(value)))
+        return write(read(str(truncate(value)) if plain and not isinstance(value, float) else str(value)))
     except ValueError as e:
-        raise ValueError(f"{shown(value)} {e}") from None
+        raise ValueError(f"{quoted(value)} {e}") from None
 
 
 def pattern(value: Any) -> str:

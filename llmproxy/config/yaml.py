@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-from llmproxy.config import scalars, variables
-from llmproxy.config.given import Given, printable
-from llmproxy.config.problems import Path, Place, Problem
+from llmproxy.config import external_text
+from llmproxy.config.external_text import ExternalText
+from llmproxy.config.problems import Location, Path, Problem, printable
 
-_DEEPEST = 40
-_MOST_VALUES = 20_000  # aliases of aliases grow without end
+MAX_DEPTH = 40
+MAX_VALUES = 20_000  # aliases of aliases grow without end
 
 _PLAIN = "plain"
 _TEXT, _SEQUENCE, _MAPPING = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
@@ -23,22 +23,22 @@ _TEXT, _SEQUENCE, _MAPPING = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "s
 class Document:
     """What a file holds.
 
-    @ivar tree: Mappings with text as keys, lists, and scalars; those that hold variables are L{Given}.
+    @ivar tree: Mappings with text as keys, lists, and scalars; those that hold variables are L{ExternalText}.
     @ivar places: Where each entry of a mapping (its key) and each item of a list stands.
     @ivar unusable: The paths whose value could not be read; C{problems} says why.
     """
 
     file: str
     tree: Any = None
-    places: dict[Path, Place] = field(default_factory=dict)
+    places: dict[Path, Location] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     unusable: set[Path] = field(default_factory=set)
 
-    def place(self, path: Path) -> Place:
+    def place(self, path: Path) -> Location:
         """Where the setting stands, or else the nearest one around it."""
         while path and path not in self.places:
             path = path[:-1]
-        return self.places.get(path, Place(self.file, 1, 1))
+        return self.places.get(path, Location(self.file, 1, 1))
 
 
 def read(text: str, file: str, environ: Mapping[str, str]) -> Document:
@@ -53,7 +53,7 @@ def read(text: str, file: str, environ: Mapping[str, str]) -> Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML speaks YAML 1.1, where C{on} is a boolean; here a plain scalar keeps its text until L{scalars} sees it."""
+    """PyYAML speaks YAML 1.1, where C{on} is a boolean; here L{scalar_value} says what a plain scalar means."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         if kind is yaml.ScalarNode and implicit[0]:
@@ -83,7 +83,7 @@ def _composed(text: str) -> yaml.Node | None:
     except (yaml.YAMLError, ValueError, OverflowError) as e:  # the scanner lets an escape like "\UFFFFFFFF" through
         raise _Unreadable("is not YAML", *_position(loader.get_mark() if loader else None)) from e
     except RecursionError as e:
-        raise _Unreadable(f"is nested deeper than {_DEEPEST} levels") from e
+        raise _Unreadable(f"is nested deeper than {MAX_DEPTH} levels") from e
 
 
 def _sentence(error: yaml.MarkedYAMLError) -> str:
@@ -114,9 +114,9 @@ class _Reader:
 
     def value(self, node: yaml.Node, path: Path) -> Any:
         self._values += 1
-        if len(path) > _DEEPEST:
-            raise _Unreadable(f"is nested deeper than {_DEEPEST} levels", *_position(node.start_mark))
-        if self._values > _MOST_VALUES:
+        if len(path) > MAX_DEPTH:
+            raise _Unreadable(f"is nested deeper than {MAX_DEPTH} levels", *_position(node.start_mark))
+        if self._values > MAX_VALUES:
             raise _Unreadable("its aliases stand for too many values", *_position(node.start_mark))
         if isinstance(node, yaml.MappingNode) and node.tag == _MAPPING:
             return self._mapping(node, path)
@@ -152,20 +152,20 @@ class _Reader:
 
     def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
         try:
-            text = variables.expand(node.value, self._environ)
+            text = external_text.expand(node.value, self._environ)
         except ValueError as e:
             return self._unusable(path, node, str(e))
-        meaning = scalars.meaning(text) if node.tag == _PLAIN else text
-        if variables.holds_variable(node.value):
-            return Given(text, node.value, meaning)
+        meaning = external_text.scalar_value(text) if node.tag == _PLAIN else text
+        if external_text.holds_variable(node.value):
+            return ExternalText(text, node.value, meaning)
         return meaning
 
     def _unusable(self, path: Path, node: yaml.Node, message: str) -> None:
         self._document.unusable.add(path)
         self._problem(path, self._document.places.get(path, self._place(node)), message)
 
-    def _problem(self, path: Path, place: Place, message: str) -> None:
+    def _problem(self, path: Path, place: Location, message: str) -> None:
         self._document.problems.append(Problem.at(place, path, message))
 
-    def _place(self, node: yaml.Node) -> Place:
-        return Place(self._document.file, *_position(node.start_mark))
+    def _place(self, node: yaml.Node) -> Location:
+        return Location(self._document.file, *_position(node.start_mark))

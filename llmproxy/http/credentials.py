@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from llmproxy.errors import MissingToken, UpstreamAuthError
 from llmproxy.http.field_lines import FieldLines
+from llmproxy.token_format import TOKEN_PART_PATTERN, TOKEN_PATTERN, TOKEN_PREFIX
 
 # The order in which a client's credential is looked for where none is ours.
 X_LLMPROXY_TOKEN, AUTHORIZATION, X_API_KEY, API_KEY, X_GOOG_API_KEY = range(5)
@@ -26,13 +27,13 @@ _CARRIERS = {
 }
 # Parameters by which Google (key, access_token), Azure and Azure API Management (the others) take a credential.
 _QUERY_CARRIERS = frozenset((b"key", b"access_token", b"api-key", b"subscription-key"))
-_ISSUED = re.compile(rb"sk-lp-[A-Za-z0-9_-]{43}")
-_PREFIX = b"sk-lp-"
-_LIKE_OURS = re.compile(rb"sk-lp-[A-Za-z0-9_-]{20}")
+_ISSUED = re.compile(TOKEN_PATTERN.encode())
+_PREFIX = TOKEN_PREFIX.encode()
+_LIKE_OURS = re.compile(TOKEN_PART_PATTERN.encode())
 _VISIBLE = re.compile(rb"[!-~]{1,4096}")
 _KEY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _NAME = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")
-_TELLING = 12  # a token this long does not stand in another field by chance
+_MIN_UNIQUE_BYTES = 12  # a token this long does not stand in another field by chance
 
 _PREFIXES = {
     "bearer": "Authorization: Bearer ",
@@ -74,7 +75,7 @@ def strip(
 
     L{MissingToken}: two different tokens of ours are there.
     """
-    kept, names, found = _parted(FieldLines.of(lines), forward_cookies)
+    kept, names, found = _split(FieldLines.of(lines), forward_cookies)
     in_query = _query_keys(query) if query_key and query else []
     token = _ours(found, in_query)
     if token is None:
@@ -86,7 +87,7 @@ def strip(
     whole = b"\n".join(kept)
     rest = FieldLines(kept, names)
     if _PREFIX in whole or (token is not None and token in whole):
-        rest = FieldLines.of([line for line in kept if not _tells(line.partition(b":")[2], token)])
+        rest = FieldLines.of([line for line in kept if not _reveals(line.partition(b":")[2], token)])
     if query:
         query = _without_credentials(query, token)
     return StrippedHead(None if token is None else token.decode("ascii"), rest, query)
@@ -108,7 +109,7 @@ def _ours(found: dict[int, list[bytes]], in_query: list[bytes]) -> bytes | None:
     return ours
 
 
-def _parted(lines: FieldLines, forward_cookies: bool) -> tuple[list[bytes], list[bytes], dict[int, list[bytes]]]:
+def _split(lines: FieldLines, forward_cookies: bool) -> tuple[list[bytes], list[bytes], dict[int, list[bytes]]]:
     """The lines that carry no credential with their names, and what the others carry, by their kind."""
     kept, names = list(lines), list(lines.names)
     found: dict[int, list[bytes]] = {}
@@ -124,11 +125,6 @@ def _parted(lines: FieldLines, forward_cookies: bool) -> tuple[list[bytes], list
             found.setdefault(kind, []).append(line[len(name) + 1 :].strip(b" \t"))
         del kept[at], names[at]
     return kept, names, found
-
-
-def well_formed(token: str) -> bool:
-    """Whether C{token} looks like one that this proxy issues: C{sk-lp-} and 32 bytes in base64url."""
-    return token.isascii() and _ISSUED.fullmatch(token.encode()) is not None
 
 
 def scheme(provider: str, auth: str = "") -> str:
@@ -167,9 +163,9 @@ def _only(values: list[bytes], bearer: bool = False) -> bytes | None:
     return token if _VISIBLE.fullmatch(token) else None
 
 
-def _tells(value: bytes, token: bytes | None) -> bool:
+def _reveals(value: bytes, token: bytes | None) -> bool:
     """Whether C{value} gives away the token, or what looks like one of ours."""
-    if token is not None and (value.strip(b" \t") == token or (len(token) >= _TELLING and token in value)):
+    if token is not None and (value.strip(b" \t") == token or (len(token) >= _MIN_UNIQUE_BYTES and token in value)):
         return True
     return _LIKE_OURS.search(value) is not None
 
@@ -209,4 +205,4 @@ def _carries(pair: bytes, token: bytes | None) -> bool:
     name, value = _decoded(name), _decoded(value)
     if name in _QUERY_CARRIERS:
         return True
-    return _tells(value, token) or _tells(name, token)
+    return _reveals(value, token) or _reveals(name, token)

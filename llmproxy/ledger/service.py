@@ -25,7 +25,7 @@ from llmproxy.ledger.pending import MAX_PENDING_SECONDS, PendingResult, announce
 from llmproxy.ledger.records import Deferral, Reservation, Settlement
 from llmproxy.ledger.sql import CLOSED, Batch, day
 from llmproxy.model import LedgerLine, RequestRecord
-from llmproxy.store.refusals import CannotStart
+from llmproxy.store.errors import StartupError
 
 T = TypeVar("T")
 
@@ -267,11 +267,11 @@ class Ledger(Service):
 
     @deferred
     async def open(self) -> None:
-        """Make the journal. L{CannotStart} where that cannot be: no request may go without one."""
+        """Make the journal. L{StartupError} where that cannot be: no request may go without one."""
         try:
             await self._in_thread(self._journal.open)
         except OSError as e:
-            raise CannotStart(f"The ledger's journal {self._journal.path} cannot be made: {e.strerror}.") from e
+            raise StartupError(f"The ledger's journal {self._journal.path} cannot be made: {e.strerror}.") from e
         self._running = True
         self._later()
 

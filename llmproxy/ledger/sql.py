@@ -31,7 +31,7 @@ from llmproxy.ledger.pending import PendingResult
 from llmproxy.model import LedgerLine, Page, PageRequest
 from llmproxy.store import budgets, tokens
 from llmproxy.store.export import Export
-from llmproxy.store.pages import behind, decode, encode
+from llmproxy.store.pages import decode_cursor, encode_cursor, is_after
 from llmproxy.store.store import Store
 from llmproxy.store.tables import journals, ledger, usage
 
@@ -330,11 +330,13 @@ def _report(connection: Connection, question: Question) -> Report:
     limit, offset, cursor = question.part
     wanted = _in_order(question)
     if cursor:
-        wanted = wanted.where(behind([GROUPS[name] for name in question.by], decode(cursor, [str] * len(question.by))))
+        wanted = wanted.where(
+            is_after([GROUPS[name] for name in question.by], decode_cursor(cursor, [str] * len(question.by)))
+        )
     found = connection.execute(wanted.limit(limit + 1).offset(offset)).mappings().all()
     rows = [_shown(row) for row in found[:limit]]
     if len(found) > limit:
-        following = encode([rows[-1][name] for name in question.by])
+        following = encode_cursor([rows[-1][name] for name in question.by])
         return Page(rows, None if cursor else _groups(connection, question), following)
     if cursor:
         return Page(rows)

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from llmproxy.memo import BoundedMemo
 from llmproxy.model import RequestRecord
+from llmproxy.token_format import TOKEN_PART_PATTERN, TOKEN_PREFIX
 
 MASK = "[redacted]"
 MIN_SECRET_CHARACTERS = 6  # to mask a shorter one would garble everything and protect nothing
@@ -25,7 +26,7 @@ MAX_HEADS_IN_PATTERN = 64
 SCHEME = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr](?:[ \t+:]|%20|\\t)+")
 # Every alternative begins with a plain letter, for which the expression can look ahead quickly.
 PATTERNS = (
-    r"sk-lp-[A-Za-z0-9_-]{20,}",
+    TOKEN_PART_PATTERN,
     *(first + SCHEME.pattern[4:] + r"[A-Za-z0-9._~+/=-]{16,}" for first in "Bb"),
 )
 MAX_MEMO_CLEAN = 1024
@@ -151,7 +152,7 @@ class Redactor:
     def _compiled(self) -> re.Pattern[str]:
         with self._lock:
             self._pattern = pattern = _pattern(self._heads)
-            self._needles = ("sk-lp-", *self._heads)
+            self._needles = (TOKEN_PREFIX, *self._heads)
         return pattern
 
     def _may_hold(self, text: str) -> bool:

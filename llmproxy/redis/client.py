@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from llmproxy.background import Task
 from llmproxy.config import model
-from llmproxy.config.redis import Address, parse
+from llmproxy.config.redis_url import RedisAddress, parse_redis_url
 from llmproxy.instruments import Counter, Gauge, Instrument
 from llmproxy.outage_log import OutageLog
 from llmproxy.redis.commands import Argument, encode
@@ -42,7 +42,7 @@ class Redis(MultiService):
     def __init__(
         self,
         where: IStreamClientEndpoint,
-        address: Address,
+        address: RedisAddress,
         clock: IReactorTime,
         *,
         random: Callable[[], float],
@@ -203,7 +203,7 @@ def connect(
 
     @param url: Of a server of its own, where this use has one; C{""} for that of the settings.
     """
-    address = parse(url or settings.url)
+    address = parse_redis_url(url or settings.url)
     where = endpoint(address, reactor, settings.ca_file)
     return Redis(
         where,

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from llmproxy import tls as trust
 from llmproxy.background import Task
-from llmproxy.config.redis import Address
+from llmproxy.config.redis_url import RedisAddress
 from llmproxy.coroutines import deferred, within
 from llmproxy.outage_log import OutageLog
 from llmproxy.redis.commands import encode
@@ -32,7 +32,7 @@ FIRST, MOST = 0.1, 2.0  # seconds before the first and before any later attempt 
 STEADY = 10.0  # seconds after which a connection that is lost was a good one: the next attempt is a first one
 
 
-def endpoint(address: Address, reactor: Any, ca_file: str = "") -> IStreamClientEndpoint:
+def endpoint(address: RedisAddress, reactor: Any, ca_file: str = "") -> IStreamClientEndpoint:
     """Where to connect; certificates are verified, or there is no connection."""
     if address.path:
         return UNIXClientEndpoint(reactor, address.path, timeout=CONNECT)
@@ -44,7 +44,7 @@ def endpoint(address: Address, reactor: Any, ca_file: str = "") -> IStreamClient
             SSL.Context(SSL.TLS_METHOD).load_verify_locations(ca_file)
         except SSL.Error as e:
             raise ValueError(f"redis.ca_file: {ca_file} cannot be read as a PEM file of certificates.") from e
-    return wrapClientTLS(trust.verifying(address.host, trust.roots(ca_file), []), plain)
+    return wrapClientTLS(trust.verify_provider(address.host, trust.trust_roots(ca_file), []), plain)
 
 
 class Link(Service):
@@ -59,7 +59,7 @@ class Link(Service):
     def __init__(
         self,
         where: IStreamClientEndpoint,
-        address: Address,
+        address: RedisAddress,
         clock: IReactorTime,
         outages: OutageLog[str],
         *,

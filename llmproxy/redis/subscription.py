@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 
 from llmproxy.background import Loop, Task
-from llmproxy.config.redis import Address
+from llmproxy.config.redis_url import RedisAddress
 from llmproxy.coroutines import deferred
 from llmproxy.outage_log import OutageLog
 from llmproxy.redis.commands import encode
@@ -31,7 +31,7 @@ class Subscription(MultiService):
     def __init__(
         self,
         where: IStreamClientEndpoint,
-        address: Address,
+        address: RedisAddress,
         clock: IReactorTime,
         outages: OutageLog[str],
         *,

@@ -55,7 +55,7 @@ def _advance(connection: Connection, run: str, key: str, amount: int, ends: floa
         connection.execute(insert(advances).values(run=run, budget=key, amount=amount, ends=ends, updated_at=now))
 
 
-def give(connection: Connection, amounts: Mapping[str, int], run: str, now: float) -> None:
+def give_back(connection: Connection, amounts: Mapping[str, int], run: str, now: float) -> None:
     """Give back what was taken; nothing where the process's journal is closed, since then all has been given back."""
     for key, amount in sorted(amounts.items()):
         if run:
@@ -97,12 +97,12 @@ def correct(connection: Connection, amounts: Mapping[str, int]) -> None:
         connection.execute(_GIVE, rows)
 
 
-def spent(connection: Connection, keys: Iterable[str]) -> dict[str, int]:
+def amounts_spent(connection: Connection, keys: Iterable[str]) -> dict[str, int]:
     wanted = select(spending.c.id, spending.c.amount).where(spending.c.id.in_(list(keys)))
     return {row.id: row.amount for row in connection.execute(wanted)}
 
 
-def forget(connection: Connection, before: float) -> int:
+def delete_ended(connection: Connection, before: float) -> int:
     connection.execute(delete(advances).where(advances.c.ends > 0, advances.c.ends < before))
     return connection.execute(delete(spending).where(spending.c.ends > 0, spending.c.ends < before)).rowcount
 

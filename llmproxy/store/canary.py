@@ -9,9 +9,8 @@ from sqlalchemy import Connection, insert, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from llmproxy.sealing import CannotOpen, Sealer, TokenHasher
-from llmproxy.store.address import exact, file_of
-from llmproxy.store.connecting import upgrading
-from llmproxy.store.refusals import LostKey, WrongKey
+from llmproxy.store.engines import parse_store_url, sqlite_path, upgrade_engine
+from llmproxy.store.errors import KeyMissing, WrongKey
 from llmproxy.store.tables import canaries
 
 CONNECT_SECONDS = 5.0
@@ -19,7 +18,7 @@ CONNECT_SECONDS = 5.0
 _NAME = "key"
 
 
-def check(connection: Connection, sealer: Sealer, hasher: TokenHasher) -> None:
+def check_key(connection: Connection, sealer: Sealer, hasher: TokenHasher) -> None:
     """Leave a canary in a new database; raise L{WrongKey} where the one found does not open or does not match.
 
     Its text is a hash, so that it speaks for both keys.
@@ -33,23 +32,23 @@ def check(connection: Connection, sealer: Sealer, hasher: TokenHasher) -> None:
 
 
 def refuse_new_key(path: Path, url: str) -> None:
-    """A new encryption key is about to be made: raise L{LostKey} where the database was made with another. Blocks."""
-    exactly = exact(url)
-    file = file_of(exactly)
+    """A new encryption key is about to be made: raise L{KeyMissing} where the database has another. Blocks."""
+    exactly = parse_store_url(url)
+    file = sqlite_path(exactly)
     if file is not None and not file.exists():
         return
-    engine = upgrading(exactly, CONNECT_SECONDS)
+    engine = upgrade_engine(exactly, CONNECT_SECONDS)
     try:
         with engine.connect() as connection:
             used = inspect(connection).has_table(canaries.name) and connection.scalar(
                 select(canaries.c.name).where(canaries.c.name == _NAME)
             )
     except SQLAlchemyError as e:
-        raise LostKey(_UNTOLD.format(path=path)) from e
+        raise KeyMissing(_UNTOLD.format(path=path)) from e
     finally:
         engine.dispose()
     if used:
-        raise LostKey(_LOST.format(path=path))
+        raise KeyMissing(_LOST.format(path=path))
 
 
 def _opened(sealer: Sealer, sealed: bytes) -> str:

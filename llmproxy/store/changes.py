@@ -7,10 +7,10 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from llmproxy.model import Changes
 from llmproxy.store.tables import changes, epochs
 
-KEPT = 1000
+MAX_CHANGES = 1000
 
 
-def note(connection: Connection, project_id: str) -> None:
+def record(connection: Connection, project_id: str) -> None:
     """Write down that this project has changed: the last statement of the transaction that changes it.
 
     The counter's row stays locked until the commit, so numbers become visible in their order and none can be missed;
@@ -19,7 +19,7 @@ def note(connection: Connection, project_id: str) -> None:
     connection.execute(_COUNT)
     epoch = connection.execute(_NUMBER).scalar_one()
     connection.execute(insert(changes).values(epoch=epoch, project_id=project_id))
-    connection.execute(delete(changes).where(changes.c.epoch <= epoch - KEPT))
+    connection.execute(delete(changes).where(changes.c.epoch <= epoch - MAX_CHANGES))
 
 
 def since(connection: Connection, epoch: int | None) -> Changes:
@@ -33,4 +33,4 @@ def since(connection: Connection, epoch: int | None) -> Changes:
 
 _COUNT = update(epochs).where(epochs.c.name == "changes").values(number=epochs.c.number + 1)
 _NUMBER = select(epochs.c.number).where(epochs.c.name == "changes")
-_SINCE = select(changes).where(changes.c.epoch >= bindparam("epoch")).order_by(changes.c.epoch).limit(KEPT + 1)
+_SINCE = select(changes).where(changes.c.epoch >= bindparam("epoch")).order_by(changes.c.epoch).limit(MAX_CHANGES + 1)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, CursorResult, Row, Select
 
 from llmproxy.coroutines import deferred
 
-ROWS = 1000  # at once in memory
+ROWS_PER_PART = 1000  # at once in memory
 
 
 class Export:
@@ -39,7 +39,9 @@ class Export:
         self._closed = closed
 
     @deferred
-    async def part(self, wanted: Select[Any], render: Callable[[Sequence[Row[Any]]], bytes], size: int = ROWS) -> bytes:
+    async def part(
+        self, wanted: Select[Any], render: Callable[[Sequence[Row[Any]]], bytes], size: int = ROWS_PER_PART
+    ) -> bytes:
         """Fire with the next rows as C{render} writes them, in a thread too; with C{b""} at the end."""
 
         def fetch() -> bytes:

@@ -11,9 +11,9 @@ from twisted.internet.interfaces import IReactorTime
 from llmproxy.errors import Conflict, ProxyError
 from llmproxy.store.tables import epochs
 
-KNOWN_SECONDS = 1.0  # for which a good answer is given again without another write
+REUSE_SECONDS = 1.0  # for which a good answer is given again without another write
 WRITE_SECONDS = 3.0  # for one write
-LOCKED_SECONDS = 2.0  # of these, for which another process may be writing
+LOCK_WAIT_SECONDS = 2.0  # of these, for which another process may be writing
 
 _TOUCH = update(epochs).where(epochs.c.name == "health").values(number=epochs.c.number + 1)
 
@@ -27,7 +27,7 @@ def touch(connection: Connection) -> None:
 class Health:
     """Asks once for all who ask at the same time, and seldom."""
 
-    def __init__(self, write: Callable[[], Awaitable[None]], clock: IReactorTime, known: float = KNOWN_SECONDS) -> None:
+    def __init__(self, write: Callable[[], Awaitable[None]], clock: IReactorTime, known: float = REUSE_SECONDS) -> None:
         self._write = write
         self._clock = clock
         self._known = known

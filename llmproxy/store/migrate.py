@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
@@ -13,17 +15,21 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
 
-from llmproxy.store import identity
-from llmproxy.store.address import file_of, make_file
-from llmproxy.store.connecting import upgrading
-from llmproxy.store.locks import file_lock, server_lock
-from llmproxy.store.refusals import DatabaseTooNew
+from llmproxy.store.engines import sqlite_path, upgrade_engine
+from llmproxy.store.errors import DatabaseTooNew, InvalidStoreURL, UpgradeInProgress
+from llmproxy.store.sqlite_file import create_file, mark_as_ours
 
 SCRIPTS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "llmproxy_schema"
+_LOCK_POLL_SECONDS = 0.05
+_ADVISORY_LOCK_ID = 0x6C6C6D70726F7879  # "llmproxy"
+_IN_PROGRESS = (
+    "Another process has been upgrading this database for {:g} s. Wait until it has finished, then try again."
+)
 
 # Alembic installs the running environment in a module of its own, so two upgrades in one process must take turns.
 _one_alembic = threading.Lock()
@@ -35,22 +41,22 @@ def prepare(
     """Upgrade the database behind C{url} and then C{check} it, all in one transaction and under a lock.
 
     Blocks, for the lock at most C{wait} seconds. An older SQLite file is copied first.
-    L{refusals.CannotStart} where this database must not be used.
+    L{errors.StartupError} where this database must not be used.
     """
-    file = file_of(url)
+    file = sqlite_path(url)
     if file is not None:
-        make_file(file)
+        create_file(file)
     with file_lock(file, wait) if file is not None else nullcontext(), _connected(url, timeout) as connection:
         server_lock(connection, wait)
         if file is not None:
-            identity.mark(connection)
+            mark_as_ours(connection)
         _bring_to_head(connection, file, scripts)
         check(connection)
 
 
 @contextmanager
 def _connected(url: URL, timeout: float) -> Iterator[Connection]:
-    engine = upgrading(url, timeout)
+    engine = upgrade_engine(url, timeout)
     try:
         with engine.begin() as connection:
             yield connection
@@ -71,7 +77,7 @@ def _bring_to_head(connection: Connection, file: Path | None, scripts: Path) -> 
     if found == (head,):
         return
     if file is not None and found:
-        _keep_copy(file, head)
+        _copy_before_upgrade(file, head)
     with _one_alembic:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -86,7 +92,7 @@ def _config(scripts: Path) -> Config:
     return config
 
 
-def _keep_copy(file: Path, revision: str) -> None:
+def _copy_before_upgrade(file: Path, revision: str) -> None:
     """Copy the database to C{<file>.before-<revision>}, mode 0600, whole or not at all."""
     kept = file.with_name(f"{file.name}.before-{revision}")
     draft = kept.with_name(kept.name + ".part")
@@ -95,3 +101,48 @@ def _keep_copy(file: Path, revision: str) -> None:
     with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(draft)) as copy:
         source.backup(copy)
     os.replace(draft, kept)
+
+
+@contextmanager
+def file_lock(database: Path, wait: float) -> Iterator[None]:
+    """Hold C{<database>.lock}, waiting at most C{wait} seconds; blocks, so call it from a thread.
+
+    The file is left where it is: removing it would let two processes lock two files of one name.
+    """
+    path = database.with_name(database.name + ".lock")
+    try:
+        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as e:
+        raise InvalidStoreURL(f"The lock {path} cannot be opened: {e.strerror}.") from e
+    try:
+        for _ in range(int(wait / _LOCK_POLL_SECONDS)):
+            if _try_lock(opened):
+                break
+            time.sleep(_LOCK_POLL_SECONDS)
+        else:
+            if not _try_lock(opened):
+                raise UpgradeInProgress(_IN_PROGRESS.format(wait))
+        yield
+    finally:
+        os.close(opened)
+
+
+def _try_lock(opened: int) -> bool:
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def server_lock(connection: Connection, wait: float) -> None:
+    """Take a database server's own lock until this transaction ends."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SET LOCAL lock_timeout = {int(wait * 1000)}"))
+        try:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:name)"), {"name": _ADVISORY_LOCK_ID})
+        except OperationalError as e:
+            if getattr(e.orig, "sqlstate", "") != "55P03":
+                raise
+            raise UpgradeInProgress(_IN_PROGRESS.format(wait)) from e
+        connection.execute(text("SET LOCAL lock_timeout = 0"))

@@ -12,22 +12,22 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tup
 from llmproxy.errors import Invalid
 from llmproxy.model import PageRequest
 
-MAX_CURSOR = 4096  # characters
+MAX_CURSOR_CHARACTERS = 4096  # characters
 
 
-def encode(values: Sequence[str | float]) -> str:
+def encode_cursor(values: Sequence[str | float]) -> str:
     """A cursor that stands behind the row with these values in the columns that the list is ordered by."""
     return urlsafe_b64encode(json.dumps(list(values), separators=(",", ":")).encode()).decode().rstrip("=")
 
 
-def decode(cursor: str, kinds: Sequence[type]) -> list[Any]:
+def decode_cursor(cursor: str, kinds: Sequence[type]) -> list[Any]:
     """The values of a cursor, one of each kind (C{str} or C{float}); L{Invalid} where it is none of this list."""
     try:
-        if len(cursor) > MAX_CURSOR:
+        if len(cursor) > MAX_CURSOR_CHARACTERS:
             raise ValueError
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         values = json.loads(urlsafe_b64decode(padded))
-        if [type(value) for value in values] != list(kinds) or encode(values) != cursor:
+        if [type(value) for value in values] != list(kinds) or encode_cursor(values) != cursor:
             raise ValueError
         "".join(value for value in values if isinstance(value, str)).encode()
     except (ValueError, TypeError, RecursionError):
@@ -35,7 +35,7 @@ def decode(cursor: str, kinds: Sequence[type]) -> list[Any]:
     return list(values)
 
 
-def behind(columns: Sequence[ColumnElement[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
+def is_after(columns: Sequence[ColumnElement[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
     """Whether a row comes after the one with these values, in the order of these columns."""
     return tuple_(*columns) > tuple_(*values)
 
@@ -49,11 +49,11 @@ def page(
     """
     if request.cursor:
         kinds = [float, *(str for _ in by[1:])]
-        wanted = wanted.where(behind(by, decode(request.cursor, kinds)))
+        wanted = wanted.where(is_after(by, decode_cursor(request.cursor, kinds)))
     found = connection.execute(wanted.order_by(*by).limit(request.limit + 1).offset(request.offset)).all()
     rows = list(found[: request.limit])
     last = rows[-1]._mapping if len(found) > request.limit else None
-    return rows, "" if last is None else encode([last[column] for column in by])
+    return rows, "" if last is None else encode_cursor([last[column] for column in by])
 
 
 def total(connection: Connection, wanted: Select[Any], request: PageRequest) -> int | None:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from llmproxy.errors import NotFound, UpstreamAuthError
 from llmproxy.model import Page, PageRequest, Project
 from llmproxy.sealing import CannotOpen, Sealer, mask
-from llmproxy.store import allowances, pages
+from llmproxy.store import pages, tables
 from llmproxy.store.tables import projects, provider_keys
 
 
@@ -20,7 +20,7 @@ def create(connection: Connection, project: Project, sealer: Sealer, now: float)
             id=project.id,
             name=project.name,
             active=project.active,
-            allowance=allowances.to_json(project.allowance),
+            allowance=tables.allowance_to_json(project.allowance),
             created_at=now,
             updated_at=now,
             deactivated_at=None if project.active else now,
@@ -37,13 +37,13 @@ def replace(connection: Connection, project: Project, sealer: Sealer, now: float
         .values(
             name=project.name,
             active=project.active,
-            allowance=allowances.to_json(project.allowance),
+            allowance=tables.allowance_to_json(project.allowance),
             updated_at=now,
             deactivated_at=None if project.active else func.coalesce(projects.c.deactivated_at, now),
         )
     )
     if not changed.rowcount:
-        raise missing(project.id)
+        raise not_found(project.id)
     _keep_keys(connection, project, sealer)
     return get(connection, project.id)
 
@@ -68,18 +68,18 @@ def _keep_keys(connection: Connection, project: Project, sealer: Sealer) -> None
 
 def remove(connection: Connection, project_id: str) -> None:
     if not connection.execute(delete(projects).where(projects.c.id == project_id)).rowcount:
-        raise missing(project_id)
+        raise not_found(project_id)
 
 
 def get(connection: Connection, project_id: str) -> Project:
     row = connection.execute(select(projects).where(projects.c.id == project_id)).first()
     if row is None:
-        raise missing(project_id)
+        raise not_found(project_id)
     masked = connection.execute(_MASKED.where(provider_keys.c.project_id == project_id))
     return _project(row, {found.api: found.masked for found in masked})
 
 
-def every(connection: Connection) -> list[Project]:
+def list_all(connection: Connection) -> list[Project]:
     rows = connection.execute(select(projects).order_by(projects.c.created_at, projects.c.id)).all()
     masked = _by_project(connection.execute(_MASKED))
     return [_project(row, masked.get(row.id, {})) for row in rows]
@@ -95,7 +95,7 @@ def page(connection: Connection, request: PageRequest) -> Page[Project]:
 def is_active(connection: Connection, project_id: str) -> bool:
     active = connection.scalar(select(projects.c.active).where(projects.c.id == project_id))
     if active is None:
-        raise missing(project_id)
+        raise not_found(project_id)
     return bool(active)
 
 
@@ -111,7 +111,7 @@ def key(connection: Connection, project_id: str, api: str, sealer: Sealer) -> st
         raise UpstreamAuthError() from e
 
 
-def missing(project_id: str) -> NotFound:
+def not_found(project_id: str) -> NotFound:
     return NotFound(f"There is no project {project_id}.")
 
 
@@ -131,7 +131,7 @@ def _project(row: Row[Any], masked: Mapping[str, str]) -> Project:
         name=row.name,
         active=row.active,
         masked_keys=masked,
-        allowance=allowances.from_json(row.allowance),
+        allowance=tables.allowance_from_json(row.allowance),
         created_at=row.created_at,
         updated_at=row.updated_at,
         deactivated_at=row.deactivated_at,

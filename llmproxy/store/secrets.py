@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llmproxy.store.refusals import UnsafeSecret
+from llmproxy.store.errors import UnsafeSecret
 
 
 @dataclass(frozen=True, slots=True)

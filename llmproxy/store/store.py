@@ -23,18 +23,20 @@ from llmproxy.coroutines import deferred, within
 from llmproxy.errors import Conflict, QuotaExceeded, StoreUnavailable, TokenNotFound, Unauthorized
 from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, ITokenValidator, IWatchable
 from llmproxy.model import Advance, Changes, Grant, Page, PageRequest, Project, Token
-from llmproxy.sealing import RandomBytes, Sealer, TokenHasher, new_token, well_formed
-from llmproxy.store import budgets, canary, changes, connecting, health, identity, projects, tokens
-from llmproxy.store.address import exact, file_of, in_memory, is_memory
+from llmproxy.sealing import RandomBytes, Sealer, TokenHasher
+from llmproxy.store import budgets, canary, changes, engines, health, projects, sqlite_file, tokens
+from llmproxy.store.engines import parse_store_url, sqlite_path
+from llmproxy.store.errors import database_errors, unavailable
 from llmproxy.store.export import Export
-from llmproxy.store.failures import translated, unavailable
-from llmproxy.store.lanes import EXPORTS, Lanes
 from llmproxy.store.migrate import prepare
+from llmproxy.store.sqlite_file import is_in_memory, temporary_database
+from llmproxy.store.thread_pools import MAX_EXPORTS, ThreadPools
 from llmproxy.store.threads import Threads
+from llmproxy.token_format import is_well_formed, new_token
 
 T = TypeVar("T")
 
-LOG_SECONDS = 10.0  # between two words about the same kind of failure
+LOG_INTERVAL_SECONDS = 10.0  # between two words about the same kind of failure
 REPORT_SECONDS = 60.0  # for which one part of a report or an export may take
 Counts = Mapping[str, tuple[int, float]]
 
@@ -53,7 +55,7 @@ class Store:
     @param run: The name of this process's journal, by which what it has of budgets in advance is known; C{""} where it
         has none.
     @param timeout: Seconds after which a call fails with L{StoreUnavailable}.
-    @param threads: How many look-ups run at once; L{Lanes} has what else does.
+    @param threads: How many look-ups run at once; L{ThreadPools} has what else does.
     @param waiting: How many calls may wait for a thread, of each kind, before further ones fail at once.
     """
 
@@ -74,13 +76,13 @@ class Store:
         if reactor is None:
             from twisted.internet import reactor
         self._forget: Callable[[], object] = lambda: None
-        if is_memory(url):
-            url, folder = in_memory()
+        if is_in_memory(url):
+            url, folder = temporary_database()
             self._forget = weakref.finalize(self, rmtree, folder, ignore_errors=True)
         elif sealer is None or hasher is None:
             raise ValueError("A store that outlives its process needs a sealer and a hasher whose keys are kept.")
         self._reactor = reactor
-        self._url = exact(url)
+        self._url = parse_store_url(url)
         self._sealer = sealer or Sealer(random(32))
         self._hasher = hasher or TokenHasher(random(32))
         self._random = random
@@ -89,13 +91,13 @@ class Store:
         self._timeout = timeout
         self._listeners: list[Callable[[str], None]] = []
         self._committed: list[Callable[[str], None]] = []
-        single = file_of(self._url) is not None
-        self._lanes = Lanes(reactor, threads, waiting, one_writer=single)
+        single = sqlite_path(self._url) is not None
+        self._lanes = ThreadPools(reactor, threads, waiting, one_writer=single)
         # SQLite has one writer at a time: waiting here ends as soon as it can, waiting for its lock is looking again.
         self._writing: Lock | None = Lock() if single else None
         self._writers: set[int] = set()  # threads that write, or wait for their turn
         self._engine: Engine | None = None
-        self._identity: identity.Identity | None = None
+        self._identity: sqlite_file.FileIdentity | None = None
         self._exports = 0
         self._health = health.Health(self._touched, reactor)
         self._next_word: dict[str, float] = {}
@@ -104,7 +106,7 @@ class Store:
     async def open(self) -> None:
         """Upgrade the database, see that our keys open what it holds, and get ready.
 
-        Fail with L{refusals.CannotStart} where it must not be used, with L{StoreUnavailable} where it does not answer.
+        Fail with L{errors.StartupError} where it must not be used, with L{StoreUnavailable} where it does not answer.
         """
         self._lanes.start()
         try:
@@ -115,10 +117,12 @@ class Store:
 
     def _opened(self) -> Engine:
         try:
-            prepare(self._url, partial(canary.check, sealer=self._sealer, hasher=self._hasher), timeout=self._timeout)
-            file = file_of(self._url)
-            self._identity = None if file is None else identity.Identity(file)
-            return connecting.pool(self._url, self._lanes.connections, self._timeout)
+            prepare(
+                self._url, partial(canary.check_key, sealer=self._sealer, hasher=self._hasher), timeout=self._timeout
+            )
+            file = sqlite_path(self._url)
+            self._identity = None if file is None else sqlite_file.FileIdentity(file)
+            return engines.pooled_engine(self._url, self._lanes.connections, self._timeout)
         except SQLAlchemyError as e:
             reason = str(e.orig).strip() if isinstance(e, DBAPIError) else str(e)
             raise StoreUnavailable(f"The store {self._url!r} could not be opened: {reason}") from e
@@ -142,7 +146,10 @@ class Store:
 
     async def _touched(self) -> None:
         def touched() -> None:
-            with self._statements(writes=True) as connection, connecting.hurried(connection, health.LOCKED_SECONDS):
+            with (
+                self._statements(writes=True) as connection,
+                engines.lock_timeout(connection, health.LOCK_WAIT_SECONDS),
+            ):
                 health.touch(connection)
 
         await self._ask(self._lanes.health, touched, min(self._timeout, health.WRITE_SECONDS))
@@ -185,12 +192,12 @@ class Store:
         return await self._read(partial(self._granted, tokens, self._now()), self._lanes.guesses)
 
     def _granted(self, asked: Sequence[str], now: float, connection: Connection) -> list[Grant | Unauthorized]:
-        hashed = [self._hasher.hash(token) if well_formed(token) else "" for token in asked]
+        hashed = [self._hasher.hash(token) if is_well_formed(token) else "" for token in asked]
         found = tokens.grants(connection, [each for each in hashed if each], now)
         return [found.get(each) or TokenNotFound() for each in hashed]
 
     def _hashed(self, token: str) -> str:
-        if not well_formed(token):
+        if not is_well_formed(token):
             raise TokenNotFound()
         return self._hasher.hash(token)
 
@@ -215,7 +222,7 @@ class Store:
 
     @deferred
     async def list_projects(self) -> list[Project]:
-        return await self._read(projects.every, self._lanes.lists)
+        return await self._read(projects.list_all, self._lanes.lists)
 
     @deferred
     async def project_page(self, request: PageRequest) -> Page[Project]:
@@ -274,7 +281,7 @@ class Store:
 
     @deferred
     async def list_tokens(self, project_id: str | None = None) -> list[Token]:
-        return await self._read(partial(tokens.every, project_id=project_id), self._lanes.lists)
+        return await self._read(partial(tokens.list_all, project_id=project_id), self._lanes.lists)
 
     @deferred
     async def token_page(self, request: PageRequest, project_id: str | None = None) -> Page[Token]:
@@ -316,7 +323,7 @@ class Store:
 
     @deferred
     async def give_budgets(self, amounts: Mapping[str, int]) -> None:
-        await self._write(partial(budgets.give, amounts=dict(amounts), run=self._run, now=self._now()))
+        await self._write(partial(budgets.give_back, amounts=dict(amounts), run=self._run, now=self._now()))
 
     @deferred
     async def account_budgets(self, amounts: Mapping[str, int]) -> None:
@@ -324,11 +331,11 @@ class Store:
 
     @deferred
     async def budgets_spent(self, keys: Sequence[str]) -> dict[str, int]:
-        return await self._read(partial(budgets.spent, keys=list(keys)))
+        return await self._read(partial(budgets.amounts_spent, keys=list(keys)))
 
     @deferred
     async def forget_budgets(self, before: float) -> int:
-        return await self._write(partial(budgets.forget, before=before))
+        return await self._write(partial(budgets.delete_ended, before=before))
 
     # For those who keep something of their own in the same database
 
@@ -342,19 +349,19 @@ class Store:
         """As L{read}, for what may take C{REPORT_SECONDS}; no request waits for the threads that do it."""
 
         def read() -> T:
-            with self._statements() as connection, connecting.patient(connection, REPORT_SECONDS):
+            with self._statements() as connection, engines.statement_timeout(connection, REPORT_SECONDS):
                 return work(connection)
 
         return await self._ask(self._lanes.lists, read, REPORT_SECONDS)
 
     def export(self) -> Export:
         """A result to be read part by part, then closed; L{StoreUnavailable} where enough of them are open."""
-        if self._exports >= EXPORTS:
+        if self._exports >= MAX_EXPORTS:
             raise StoreUnavailable("Enough exports are under way. Try again when one of them is done.", retry_after=10)
         self._exports += 1
 
         def connect() -> Connection:
-            return connecting.exporting(self._ready(), REPORT_SECONDS)
+            return engines.export_connection(self._ready(), REPORT_SECONDS)
 
         def closed() -> None:
             self._exports -= 1
@@ -405,7 +412,7 @@ class Store:
         def change() -> T:
             with self._transaction() as connection:
                 result = work(connection)
-                changes.note(connection, project_of(result))
+                changes.record(connection, project_of(result))
             self._reactor.callFromThread(self._changed, project_of(result))
             return result
 
@@ -416,7 +423,7 @@ class Store:
         late = unavailable(doing, "no answer")
 
         def asked() -> T:
-            with translated(doing):
+            with database_errors(doing):
                 return work()
 
         try:
@@ -435,12 +442,12 @@ class Store:
         """What clients are told is said to the operator too, but not each time."""
         now = self._reactor.seconds()
         if self._next_word.get(error.reason, now) <= now:
-            self._next_word[error.reason] = now + LOG_SECONDS
+            self._next_word[error.reason] = now + LOG_INTERVAL_SECONDS
             _log.error("{message}", message=error.message)
 
     @contextmanager
     def _statements(self, *, writes: bool = False) -> Iterator[Connection]:
-        with self._turn(writes), connecting.reading(self._ready()).connect() as connection:
+        with self._turn(writes), engines.autocommit(self._ready()).connect() as connection:
             yield connection
         if writes:
             self._check_file()
@@ -482,7 +489,7 @@ class Store:
 
     def _check_content(self, connection: Connection) -> None:
         """Likewise of what is in it; asked by those who look at it every second."""
-        if self._identity is not None and (problem := identity.content_problem(connection)):
+        if self._identity is not None and (problem := sqlite_file.content_problem(connection)):
             raise unavailable("Nothing can be relied on", problem)
 
     def _changed(self, project_id: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -17,6 +20,8 @@ from sqlalchemy import (
     Table,
     Text,
 )
+
+from llmproxy.model import UNLIMITED, Allowance, Budget
 
 metadata = MetaData()
 
@@ -181,3 +186,25 @@ pending_results = (
         Index("pending_results_by_time", "at"),
     )
 )
+
+
+_BUDGETS = ("budget_usd", "budget_tokens")
+_NUMBERS = ("requests_per_minute", "tokens_per_minute", "concurrency")
+
+
+def allowance_to_json(allowance: Allowance) -> dict[str, Any] | None:
+    """What is set of it; C{None} where nothing is."""
+    set_ = {name: value for name in _NUMBERS if (value := getattr(allowance, name)) is not None}
+    for name in _BUDGETS:
+        if budgets := getattr(allowance, name):
+            set_[name] = [[budget.amount, budget.period] for budget in budgets]
+    return set_ or None
+
+
+def allowance_from_json(stored: Mapping[str, Any] | None) -> Allowance:
+    if not stored:
+        return UNLIMITED
+    values: dict[str, Any] = {name: stored.get(name) for name in _NUMBERS}
+    for name in _BUDGETS:
+        values[name] = tuple(Budget(amount, period) for amount, period in stored.get(name, ()))
+    return Allowance(**values)

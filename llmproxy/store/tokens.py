@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from llmproxy.errors import NotFound, TokenExpired, TokenInactive, TokenNotFound, Unauthorized
 from llmproxy.model import Allowance, Grant, Page, PageRequest, Token
-from llmproxy.store import allowances, pages, projects
+from llmproxy.store import pages, projects, tables
 from llmproxy.store.tables import projects as project_table
 from llmproxy.store.tables import tokens
 
@@ -22,12 +22,12 @@ def create(connection: Connection, token: Token, hashed: str) -> Token:
     row = {column.name: getattr(token, column.name) for column in _SHOWN} | {
         name: list(getattr(token, name)) for name in _LISTS
     }
-    row["allowance"] = allowances.to_json(token.allowance)
+    row["allowance"] = tables.allowance_to_json(token.allowance)
     try:
         connection.execute(insert(tokens).values(row | {"hash": hashed}))
     except IntegrityError as e:
         # Ids and hashes are random: the project is what can be missing.
-        raise projects.missing(token.project_id) from e
+        raise projects.not_found(token.project_id) from e
     return get(connection, token.id)
 
 
@@ -38,7 +38,7 @@ def get(connection: Connection, token_id: str) -> Token:
     return _token(row)
 
 
-def every(connection: Connection, project_id: str | None) -> list[Token]:
+def list_all(connection: Connection, project_id: str | None) -> list[Token]:
     wanted = select(*_SHOWN).order_by(tokens.c.created_at, tokens.c.id)
     if project_id is not None:
         wanted = wanted.where(tokens.c.project_id == project_id)
@@ -64,7 +64,7 @@ def replace(connection: Connection, token: Token, now: float) -> Token:
             active=token.active,
             expires_at=token.expires_at,
             max_requests=token.max_requests,
-            allowance=allowances.to_json(token.allowance),
+            allowance=tables.allowance_to_json(token.allowance),
             deactivated_at=None if token.active else func.coalesce(tokens.c.deactivated_at, now),
             **{name: list(getattr(token, name)) for name in _LISTS},
         )
@@ -139,11 +139,11 @@ def _add(connection: Connection, statement: Update, counts: Mapping[str, tuple[i
 
 
 def _token(row: Row[Any]) -> Token:
-    return Token(**{**row._mapping, **_lists(row), "allowance": allowances.from_json(row.allowance)})
+    return Token(**{**row._mapping, **_lists(row), "allowance": tables.allowance_from_json(row.allowance)})
 
 
 def _limits(stored: Mapping[str, Any] | None) -> Allowance | None:
-    return allowances.from_json(stored) if stored else None
+    return tables.allowance_from_json(stored) if stored else None
 
 
 def _lists(row: Row[Any]) -> dict[str, Any]:

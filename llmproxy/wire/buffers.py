@@ -32,7 +32,7 @@ class Buffers:
     yet, and what the cache gathers.
 
     What is being read whole asks first and is refused. What has been accepted is never thrown away: it is counted, and
-    makes others wait (L{tight}) or be refused (L{check}).
+    makes others wait (L{tight}) or be refused (L{load}).
 
     @ivar held: Bytes that are held now; C{refused}: how often something was not let in.
     """

@@ -12,10 +12,9 @@ from twisted.trial.unittest import TestCase
 
 from llmproxy.errors import StoreUnavailable
 from llmproxy.model import Project, Token
-from llmproxy.store.address import exact
-from llmproxy.store.locks import server_lock
-from llmproxy.store.migrate import VERSION_TABLE, prepare
-from llmproxy.store.refusals import Busy, DatabaseTooNew, WrongKey
+from llmproxy.store.engines import parse_store_url
+from llmproxy.store.errors import DatabaseTooNew, UpgradeInProgress, WrongKey
+from llmproxy.store.migrate import VERSION_TABLE, prepare, server_lock
 from tests.integration.postgres import PostgreSQL
 from tests.integration.spenders import spend_in_processes
 from tests.unit.store.contract import Calendar, StoreContract, new_store
@@ -67,7 +66,7 @@ class PostgresTests(WithServer):
 
         def start() -> None:
             try:
-                prepare(exact(self.address), lambda connection: None)
+                prepare(parse_store_url(self.address), lambda connection: None)
             except BaseException as e:
                 failures.append(e)
 
@@ -79,17 +78,17 @@ class PostgresTests(WithServer):
         self.assertEqual(failures, [])
 
     async def test_another_upgrade_under_way(self) -> None:
-        engine = create_engine(exact(self.address))
+        engine = create_engine(parse_store_url(self.address))
         self.addCleanup(engine.dispose)
         with engine.begin() as connection:
             server_lock(connection, 1)
-            starting = deferToThread(prepare, exact(self.address), lambda connection: None, wait=0.1)
-            await self.assertFailure(starting, Busy)
+            starting = deferToThread(prepare, parse_store_url(self.address), lambda connection: None, wait=0.1)
+            await self.assertFailure(starting, UpgradeInProgress)
 
     async def test_a_newer_database(self) -> None:
         store = await self.opened()
         await store.close()
-        engine = create_engine(exact(self.address))
+        engine = create_engine(parse_store_url(self.address))
         self.addCleanup(engine.dispose)
         with engine.begin() as connection:
             connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
@@ -123,7 +122,7 @@ class PostgresTests(WithServer):
     async def test_a_statement_that_takes_too_long(self) -> None:
         """The server is told to give up too, so that a hanging statement does not keep a thread."""
         store = await self.opened(timeout=1.0, threads=1)
-        engine = create_engine(exact(self.address))
+        engine = create_engine(parse_store_url(self.address))
         self.addCleanup(engine.dispose)
         with engine.begin() as connection:
             connection.execute(text("LOCK TABLE projects"))

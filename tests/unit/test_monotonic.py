@@ -7,7 +7,7 @@ import unittest
 from twisted.internet.base import ReactorBase
 from twisted.internet.task import Clock
 
-from llmproxy.monotonic import keep_steady
+from llmproxy.monotonic import use_monotonic_clock
 
 
 class _Reactor(ReactorBase):
@@ -29,7 +29,7 @@ class KeepSteadyTests(unittest.TestCase):
 
     def test_timers_count_by_it(self) -> None:
         """One that is set afterwards fires when that clock says so."""
-        keep_steady(self.reactor, lambda: self.at)
+        use_monotonic_clock(self.reactor, lambda: self.at)
         self.assertEqual(self.reactor.seconds(), 100.0)
         self.reactor.callLater(5.0, self.fired.append, "later")
         self.assertEqual(self.reactor.timeout(), 5.0)
@@ -41,7 +41,7 @@ class KeepSteadyTests(unittest.TestCase):
     def test_what_waits_already_keeps_the_rest_of_its_time(self) -> None:
         """Its time was set by the other clock, by which it would be far in the future."""
         self.reactor.callLater(5.0, self.fired.append, "earlier")
-        keep_steady(self.reactor, lambda: self.at)
+        use_monotonic_clock(self.reactor, lambda: self.at)
         self.run_until(104.0)
         self.assertEqual(self.fired, [])
         self.run_until(105.1)
@@ -50,5 +50,5 @@ class KeepSteadyTests(unittest.TestCase):
     def test_a_fake_is_left_alone(self) -> None:
         """Tests bring clocks of their own."""
         clock = Clock()
-        keep_steady(clock, lambda: self.at)
+        use_monotonic_clock(clock, lambda: self.at)
         self.assertEqual(clock.seconds(), 0.0)

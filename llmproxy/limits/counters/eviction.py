@@ -13,7 +13,7 @@ from llmproxy.errors import LimitsUnavailable
 from llmproxy.redis import RedisRefused, RedisUnavailable
 from llmproxy.redis.commands import encode
 from llmproxy.redis.eviction import MEMORY, evicting_policy
-from llmproxy.store.refusals import CannotStart
+from llmproxy.store.errors import StartupError
 
 if TYPE_CHECKING:
     from llmproxy.redis.connection import Connection
@@ -73,13 +73,13 @@ class EvictionGuard:
 
     @deferred
     async def open(self) -> None:
-        """Wait a moment for the first look; L{CannotStart} where the server must not be used."""
+        """Wait a moment for the first look; L{StartupError} where the server must not be used."""
         try:
             await within(START_SECONDS, self._clock, self._first, LimitsUnavailable())
         except LimitsUnavailable:
             return  # when it comes it is looked at all the same
         if self.refusal:
-            raise CannotStart(
+            raise StartupError(
                 f"limits.backend is redis, and this server must not count limits: {self.refusal}. Give limits a server "
                 "of their own with maxmemory-policy noeviction (limits.redis_url), or set limits.allow_eviction."
             )

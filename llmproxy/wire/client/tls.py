@@ -45,7 +45,7 @@ class Trust:
         """
         @param ca_file: Further certificate authorities, PEM; C{""}: the platform's alone.
         """
-        self._roots = trust.roots(ca_file)
+        self._roots = trust.trust_roots(ca_file)
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
-        return Resuming(trust.verifying(hostname.decode("ascii"), self._roots, [b"http/1.1"]))
+        return Resuming(trust.verify_provider(hostname.decode("ascii"), self._roots, [b"http/1.1"]))

@@ -11,7 +11,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from llmproxy.cli import main
-from llmproxy.cli.daemon import command
+from llmproxy.cli.daemon import twistd_command
 
 SETTINGS = """\
 default_api: openai
@@ -46,12 +46,12 @@ class CheckConfigTests(unittest.TestCase):
 class RunTests(unittest.TestCase):
     def test_command(self) -> None:
         """The process becomes twistd in the foreground, with what it was given."""
-        line = command("x.yaml", ["--listen", "tcp:1"])
+        line = twistd_command("x.yaml", ["--listen", "tcp:1"])
         self.assertEqual(" ".join(line[4:]), "-n --pidfile= llmproxy --config x.yaml --listen tcp:1")
 
     def test_twistd(self) -> None:
         """That command is twistd."""
-        line = [*command("x.yaml", [])[:4], "--version"]
+        line = [*twistd_command("x.yaml", [])[:4], "--version"]
         said = subprocess.run(line, capture_output=True, text=True, check=True, cwd=tempfile.gettempdir())
         self.assertIn("twistd (the Twisted daemon)", said.stdout)
 
@@ -59,4 +59,4 @@ class RunTests(unittest.TestCase):
         """Options that are not ours are for the daemon."""
         context = main.commands["run"].make_context("run", ["--config", "x", "--listen", "tcp:1", "--check"])
         self.assertEqual(context.params, {"config": "x", "twistd_args": ("--listen", "tcp:1", "--check")})
-        self.assertEqual(command("x", [])[0], sys.executable)
+        self.assertEqual(twistd_command("x", [])[0], sys.executable)

@@ -54,7 +54,9 @@ class Misspelt(TestCase):
             "LLMPROXY_URL": "x",
             "OTHER": "x",
         }
-        said = environment.misspelt(environ, "base_url: https://${LLMPROXY_AZURE}.example and ${LLMPROXY_MINE:-x}")
+        said = environment.unknown_variables(
+            environ, "base_url: https://${LLMPROXY_AZURE}.example and ${LLMPROXY_MINE:-x}"
+        )
         self.assertEqual(
             said,
             [

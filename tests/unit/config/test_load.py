@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from llmproxy.config import fields
-from llmproxy.config.load import SettingsError, load, parse
+from llmproxy.config.load import SettingsError, check_report, load, parse
 from llmproxy.config.model import Settings
 from llmproxy.config.names import METHODS
 from llmproxy.config.routes import Routes
@@ -446,3 +446,38 @@ class Properties(TestCase):
         found = Settings.model_validate(tree)
         self.assertEqual(read(dump(found)), found)
         Routes(found)
+
+
+RIGHT = "apis: {x: {base_url: 'https://x.example', allowed_endpoints: [/v1/models]}}\n"
+
+
+class CheckReport(TestCase):
+    def report(self, text: str, **environ: str) -> tuple[int, str]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "apis.yaml")
+            Path(path).write_text(text)
+            code, said = check_report(path, environ)
+        return code, said.replace(path, "X")
+
+    def test_right(self) -> None:
+        """What the daemon would do, without passwords."""
+        code, said = self.report(RIGHT, LLMPROXY_STORE_URL="postgresql+psycopg://u:hunter2@h/d")
+        self.assertEqual(code, 0)
+        self.assertIn("X is right.", said)
+        self.assertIn("https://x.example", said)
+        self.assertIn("postgresql+psycopg://***@h/d", said)
+        self.assertNotIn("hunter2", said)
+
+    def test_wrong(self) -> None:
+        """The exit code of sysexits, and every problem on a line of its own."""
+        code, said = self.report(RIGHT + "a: 1\nb: 2\n")
+        self.assertEqual(code, 78)
+        self.assertEqual(said.splitlines()[-1], "2 problems in the settings.")
+        self.assertEqual(said.splitlines()[:2], ["X:2:1: a: is not a setting", "X:3:1: b: is not a setting"])
+
+    def test_not_there(self) -> None:
+        """A path that is wrong is a wrong setting too."""
+        self.assertEqual(
+            check_report("/no/such", {}),
+            (78, "/no/such: cannot be read: No such file or directory\n1 problem in the settings."),
+        )

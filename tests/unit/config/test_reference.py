@@ -8,7 +8,7 @@ from unittest import TestCase
 from llmproxy.config.environ import ALIASES, SECRETS, variable
 from llmproxy.config.fields import leaves
 from llmproxy.config.problems import dotted
-from llmproxy.config.reference import MARK, rewritten
+from llmproxy.config.reference import GENERATED_MARK, with_tables
 
 PAGE = (Path(__file__).parents[3] / "docs" / "settings.md").read_text("utf-8")
 
@@ -16,8 +16,8 @@ PAGE = (Path(__file__).parents[3] / "docs" / "settings.md").read_text("utf-8")
 class Reference(TestCase):
     def test_the_page_is_up_to_date(self) -> None:
         """If this fails: C{python -m llmproxy.config.reference docs/settings.md}."""
-        self.assertEqual(PAGE.count(MARK), 1)
-        self.assertEqual(PAGE, rewritten(PAGE))
+        self.assertEqual(PAGE.count(GENERATED_MARK), 1)
+        self.assertEqual(PAGE, with_tables(PAGE))
 
     def test_every_setting_says_what_it_is_for(self) -> None:
         """A text under the field in the model."""

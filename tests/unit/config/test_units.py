@@ -8,7 +8,7 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.config.units import duration, in_bytes, in_seconds, size
+from llmproxy.config.units import duration, duration_text, size, size_text
 
 
 class Durations(TestCase):
@@ -67,7 +67,7 @@ class Durations(TestCase):
     def test_written_and_read_again(self, microseconds: int) -> None:
         """Writing a duration of up to ten years does not lose a microsecond."""
         seconds = duration(microseconds / 10**6)
-        self.assertEqual(duration(in_seconds(seconds)), seconds)
+        self.assertEqual(duration(duration_text(seconds)), seconds)
 
 
 class Sizes(TestCase):
@@ -95,4 +95,4 @@ class Sizes(TestCase):
     @given(st.integers(0, 10**15 - 1))
     def test_written_and_read_again(self, count: int) -> None:
         """Writing a size loses nothing."""
-        self.assertEqual(size(in_bytes(count)), count)
+        self.assertEqual(size(size_text(count)), count)

@@ -7,13 +7,14 @@ from typing import Any
 from unittest import TestCase
 
 from llmproxy.config import addresses, names, values
-from llmproxy.config.given import Given, shown
+from llmproxy.config.external_text import ExternalText
+from llmproxy.config.problems import quoted
 
 
 class Checked(TestCase):
     def refused(self, check: Callable[[Any], object], *bad: Any) -> None:
         for value in bad:
-            with self.subTest(shown(value)), self.assertRaises(ValueError):
+            with self.subTest(quoted(value)), self.assertRaises(ValueError):
                 check(value)
 
     def told(self, check: Callable[[Any], object], value: Any, message: str) -> None:
@@ -25,23 +26,23 @@ class Checked(TestCase):
 class Values(Checked):
     def test_amount(self) -> None:
         """A number that is not below zero, however it is written; from the environment too."""
-        for value, meant in ((2, 2.0), (0.05, 0.05), (0, 0.0), (Given("1.5", meaning=1.5), 1.5)):
+        for value, meant in ((2, 2.0), (0.05, 0.05), (0, 0.0), (ExternalText("1.5", meaning=1.5), 1.5)):
             self.assertEqual(values.amount(value), meant)
-        self.refused(values.amount, -1, True, "2", None, [], float("nan"), float("inf"), 10**20, Given("x"))
+        self.refused(values.amount, -1, True, "2", None, [], float("nan"), float("inf"), 10**20, ExternalText("x"))
         self.told(values.amount, "cheap", '"cheap" is not a number from 0')
 
     def test_text(self) -> None:
         """Only text is text."""
-        self.assertIs(type(values.text(Given("x"))), str)
+        self.assertIs(type(values.text(ExternalText("x"))), str)
         self.refused(values.text, 1, True, 1.5, None, [], {}, "\ud800", "a\0b")
         self.told(values.text, True, '"true" is not text (write it in quotes)')
 
     def test_flags(self) -> None:
         """In the file only booleans; from the environment the usual words."""
         self.assertIs(values.flag(True), True)
-        self.assertIs(values.flag(Given("Yes")), True)
-        self.assertIs(values.flag(Given("0")), False)
-        self.refused(values.flag, "true", "on", 1, 0, None, Given("maybe"), Given(""))
+        self.assertIs(values.flag(ExternalText("Yes")), True)
+        self.assertIs(values.flag(ExternalText("0")), False)
+        self.refused(values.flag, "true", "on", 1, 0, None, ExternalText("maybe"), ExternalText(""))
 
     def test_budgets(self) -> None:
         """As text, or a plain number for a lifetime's; one, or a list."""
@@ -61,12 +62,14 @@ class Values(Checked):
 
     def test_whole_numbers(self) -> None:
         """No booleans, no fractions, no text in the file."""
-        self.assertEqual(values.whole(Given("12")), 12)
-        self.refused(values.whole, "12", True, 1.0, None, 10**5000, Given("1.5"), Given("٣"), Given("x"))
+        self.assertEqual(values.whole(ExternalText("12")), 12)
+        self.refused(
+            values.whole, "12", True, 1.0, None, 10**5000, ExternalText("1.5"), ExternalText("٣"), ExternalText("x")
+        )
 
     def test_lists(self) -> None:
         """From the environment with commas; in the file as lists."""
-        self.assertEqual(values.items(Given("a, b,,c")), ["a", "b", "c"])
+        self.assertEqual(values.items(ExternalText("a, b,,c")), ["a", "b", "c"])
         self.told(values.items, 8080, '"8080" is not a list (write ["8080"])')
         self.refused(values.items, "a,b", None, {})
 
@@ -81,7 +84,7 @@ class Names(Checked):
         """They are path segments, and must not be the proxy's own."""
         for good in ("openai", "a", "0", "my-api_2"):
             self.assertEqual(names.api_name(good), good)
-        self.refused(names.api_name, "", "OpenAI", "-a", "_a", "a/b", "a.b", "ä", "a\n", *names.RESERVED)
+        self.refused(names.api_name, "", "OpenAI", "-a", "_a", "a/b", "a.b", "ä", "a\n", *names.RESERVED_NAMES)
 
     def test_methods(self) -> None:
         """Registered ones, in capitals."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from unittest import TestCase
 
-from llmproxy.config.given import Given
+from llmproxy.config.external_text import ExternalText
 from llmproxy.config.yaml import Document, read
 
 
@@ -63,7 +63,7 @@ class Values(TestCase):
         self.assertEqual(found, {"a": "3", "b": "3", "c": "x\nadmin: true", "d": "${N}"})
         self.assertEqual((found["a"].meaning, found["a"].source), (3, "${N}"))
         self.assertEqual(found["b"].meaning, "3")
-        self.assertNotIsInstance(found["d"], Given)
+        self.assertNotIsInstance(found["d"], ExternalText)
 
 
 class Places(TestCase):

@@ -18,7 +18,7 @@ from llmproxy.ledger.journal import Room
 from llmproxy.ledger.records import Deferral, Held
 from llmproxy.ledger.service import Ledger
 from llmproxy.model import RequestRecord
-from llmproxy.store.refusals import CannotStart
+from llmproxy.store.errors import StartupError
 from tests.unit.ledger.books import MemoryBooks, die
 
 NOW = 1_764_000_000.0
@@ -222,7 +222,7 @@ class LedgerTests(SynchronousTestCase):
     def test_no_room_for_any_journal(self) -> None:
         """A daemon that could keep no ledger does not start."""
         ledger = self.world.start(segment=2**56)
-        failure = self.failureResultOf(ledger.open(), CannotStart)
+        failure = self.failureResultOf(ledger.open(), StartupError)
         self.assertIn(str(self.world.directory), str(failure.value))
 
     def test_killed(self) -> None:

@@ -16,7 +16,7 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.config import model
-from llmproxy.config.redis import Address
+from llmproxy.config.redis_url import RedisAddress
 from llmproxy.redis import Redis, RedisRefused, RedisUnavailable, Script, connect
 from llmproxy.redis.link import CONNECT, FIRST, GREETING, MOST
 
@@ -100,9 +100,9 @@ class Case(SynchronousTestCase):
         if event["log_namespace"].startswith("llmproxy.redis.") and event["log_level"] >= LogLevel.warn:
             self.warnings.append(formatEvent(event))
 
-    def redis(self, address: Address | None = None, **more: Any) -> Redis:
+    def redis(self, address: RedisAddress | None = None, **more: Any) -> Redis:
         """A started one; what it connects to has answered."""
-        redis = Redis(self.server, address or Address(), self.clock, random=lambda: 1.0, **more)  # type: ignore[arg-type]
+        redis = Redis(self.server, address or RedisAddress(), self.clock, random=lambda: 1.0, **more)  # type: ignore[arg-type]
         redis.startService()
         self.addCleanup(redis.stopService)
         self.settle()
@@ -215,13 +215,13 @@ class CallTests(Case):
 
 class ConnectingTests(Case):
     def test_let_in(self) -> None:
-        self.redis(Address(user="u", password="p", database=3), connections=1)
+        self.redis(RedisAddress(user="u", password="p", database=3), connections=1)
         self.assertEqual(self.server.commands, [[b"AUTH", b"u", b"p"], [b"SELECT", b"3"], [b"PING"]])
 
     def test_not_let_in(self) -> None:
         """A wrong password is a warning, tried again until it is right."""
         self.server.answers[b"AUTH"] = b"-WRONGPASS invalid username-password pair\r\n"
-        redis = self.redis(Address(password="hunter2"))
+        redis = self.redis(RedisAddress(password="hunter2"))
         self.assertFalse(redis.available)
         self.assertEqual(len(self.warnings), 1)
         self.assertIn("WRONGPASS", self.warnings[0])

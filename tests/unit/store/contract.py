@@ -24,8 +24,8 @@ from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, IToken
 from llmproxy.model import UNLIMITED, Allowance, Budget, Changes, Grant, PageRequest, Project, Token
 from llmproxy.sealing import Sealer, TokenHasher, derive
 from llmproxy.store import budgets
-from llmproxy.store.changes import KEPT
-from llmproxy.store.pages import encode
+from llmproxy.store.changes import MAX_CHANGES
+from llmproxy.store.pages import encode_cursor
 from llmproxy.store.store import Store
 
 MASTER = "an encryption key for tests"
@@ -352,7 +352,7 @@ class StoreContract(ValidatorContract):
         self.assertEqual(await self.store.token_page(PageRequest(), "nobody"), ([], 0, ""))
 
     def behind(self, item: Token | Project) -> str:
-        return encode([item.created_at, item.id])
+        return encode_cursor([item.created_at, item.id])
 
     async def test_tokens_of_one_moment(self) -> None:
         """None is left out or shown twice where the time does not tell them apart."""
@@ -377,7 +377,15 @@ class StoreContract(ValidatorContract):
         self.assertEqual(await self.store.project_page(PageRequest(2, cursor=page.next_cursor)), (made[2:], None, ""))
 
     async def test_what_is_no_cursor(self) -> None:
-        for cursor in ("x", "é", "W10", encode(["a", "b"]), encode([1.0]), encode([1.0, "a", "b"]), "A" * 9999):
+        for cursor in (
+            "x",
+            "é",
+            "W10",
+            encode_cursor(["a", "b"]),
+            encode_cursor([1.0]),
+            encode_cursor([1.0, "a", "b"]),
+            "A" * 9999,
+        ):
             await self.assertFailure(self.store.token_page(PageRequest(cursor=cursor)), Invalid)
             await self.assertFailure(self.store.project_page(PageRequest(cursor=cursor)), Invalid)
 
@@ -619,10 +627,10 @@ class StoreContract(ValidatorContract):
         epoch = (await self.store.changes(None)).epoch
         for asked in (None, -1, epoch + 1, 10**12):
             self.assertEqual(await self.store.changes(asked), Changes(epoch, None))
-        for _ in range(KEPT):
+        for _ in range(MAX_CHANGES):
             await self.store.update_project(project)
-        self.assertEqual(await self.store.changes(epoch), Changes(epoch + KEPT, None))
-        self.assertEqual(await self.store.changes(epoch + 1), Changes(epoch + KEPT, (project.id,)))
+        self.assertEqual(await self.store.changes(epoch), Changes(epoch + MAX_CHANGES, None))
+        self.assertEqual(await self.store.changes(epoch + 1), Changes(epoch + MAX_CHANGES, (project.id,)))
 
     async def test_no_change_is_missed(self) -> None:
         """Two processes change, a third looks all the while: whatever the order of the commits, it hears of each."""

@@ -18,9 +18,9 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
-from llmproxy.store.address import exact
+from llmproxy.store.engines import parse_store_url
+from llmproxy.store.errors import DatabaseTooNew, UpgradeInProgress
 from llmproxy.store.migrate import SCRIPTS, VERSION_TABLE, prepare
-from llmproxy.store.refusals import Busy, DatabaseTooNew
 from llmproxy.store.tables import metadata
 
 NEXT = """
@@ -46,7 +46,7 @@ class MigrateTests(TestCase):
         self.addCleanup(directory.cleanup)
         self.home = Path(directory.name)
         self.path = self.home / "100%" / "llmproxy.db"
-        self.url = exact(f"sqlite:///{self.path}")
+        self.url = parse_store_url(f"sqlite:///{self.path}")
 
     def sql(self, statement: str, path: Path | None = None) -> list[Any]:
         with closing(sqlite3.connect(path or self.path)) as connection, connection:
@@ -143,7 +143,7 @@ class MigrateTests(TestCase):
         with open(self.path.with_name("llmproxy.db.lock")) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for wait in (0.0, 0.1):
-                with self.assertRaisesRegex(Busy, "upgrading"):
+                with self.assertRaisesRegex(UpgradeInProgress, "upgrading"):
                     prepare(self.url, ignore, wait=wait)
         prepare(self.url, ignore, wait=0.0)
 

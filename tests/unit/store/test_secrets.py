@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from unittest import TestCase
 
-from llmproxy.store.refusals import UnsafeSecret
+from llmproxy.store.errors import UnsafeSecret
 from llmproxy.store.secrets import load_or_make
 
 

@@ -21,7 +21,7 @@ from twisted.trial.unittest import TestCase
 from llmproxy.errors import Invalid, StoreUnavailable, TokenNotFound
 from llmproxy.model import Project, Token
 from llmproxy.sealing import Sealer, derive
-from llmproxy.store.refusals import BadAddress, CannotStart, WrongKey
+from llmproxy.store.errors import InvalidStoreURL, StartupError, WrongKey
 from tests.unit.store.contract import MASTER, OPENAI_KEY, Calendar, StoreContract, new_store
 
 
@@ -138,18 +138,18 @@ class OpeningTests(OnDisk):
 
     async def test_bad_addresses(self) -> None:
         for url in ("", "nonsense", "sqlite:///file:x", "oracle://x/y", "sqlite+aiosqlite:///x.db"):
-            with self.assertRaises(BadAddress):
+            with self.assertRaises(InvalidStoreURL):
                 new_store(url, self.now)
 
     async def test_an_address_never_repeats_a_password(self) -> None:
-        with self.assertRaises(BadAddress) as caught:
+        with self.assertRaises(InvalidStoreURL) as caught:
             new_store("oracle://me:hunter2@host/db", self.now)
         self.assertNotIn("hunter2", str(caught.exception))
 
     async def test_a_directory_that_cannot_be_made(self) -> None:
         self.path.with_name("file").write_text("")
         store = new_store(f"sqlite:///{self.path.with_name('file')}/llmproxy.db", self.now)
-        await self.assertFailure(store.open(), CannotStart)
+        await self.assertFailure(store.open(), StartupError)
 
     async def test_a_file_that_is_no_database(self) -> None:
         path = self.path.with_name("other.db")

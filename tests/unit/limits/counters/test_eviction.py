@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.limits.counters.eviction import START_SECONDS, EvictionGuard
 from llmproxy.redis import RedisRefused, RedisUnavailable
-from llmproxy.store.refusals import CannotStart
+from llmproxy.store.errors import StartupError
 
 EVICTS = b"maxmemory:100\r\nmaxmemory_policy:allkeys-lru\r\n"
 KEEPS = b"maxmemory:100\r\nmaxmemory_policy:noeviction\r\n"
@@ -39,7 +39,7 @@ class GuardTests(SynchronousTestCase):
         opening = self.guard.open()
         self.assertNoResult(opening)
         self.failureResultOf(self.prepare(succeed(EVICTS)), RedisUnavailable)
-        self.failureResultOf(opening, CannotStart)
+        self.failureResultOf(opening, StartupError)
 
     def test_one_that_does_not(self) -> None:
         opening = self.guard.open()

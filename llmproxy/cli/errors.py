@@ -1,35 +1,31 @@
-"""How a command ends, in numbers that a script can rely on (sysexits.h beyond 2)."""
+"""How a command ends, in numbers that a script can rely on (sysexits.h beyond click's 2 for wrong usage)."""
 
 from __future__ import annotations
 
+import os
+
 import click
 
-REFUSED = 1
-USAGE = 2
-UNREACHABLE = 69
-NOT_AUTHORIZED = 77
-CONFIG = 78
 
-
-class Refused(click.ClickException):
+class RequestRejected(click.ClickException):
     """The server understood, and said no."""
 
-    exit_code = REFUSED
+    exit_code = 1
 
 
 class Unreachable(click.ClickException):
     """No llmproxy answers at that URL."""
 
-    exit_code = UNREACHABLE
+    exit_code = os.EX_UNAVAILABLE
 
 
 class NotAuthorized(click.ClickException):
     """The management token is missing or wrong."""
 
-    exit_code = NOT_AUTHORIZED
+    exit_code = os.EX_NOPERM
 
 
 class Misconfigured(click.ClickException):
     """A file or variable that says something is not as it must be."""
 
-    exit_code = CONFIG
+    exit_code = os.EX_CONFIG

@@ -1,20 +1,53 @@
-"""Connections to the database, set up so that none waits for ever."""
+"""From the store's URL to connections, set up so that none waits for ever."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
-from llmproxy.store.refusals import NoDriver
+from llmproxy.store.errors import DriverMissing, InvalidStoreURL
 
-_BUSY_TIMEOUT = 4.0  # seconds; less than a call waits for, so that it is told why
+_DRIVERS = {
+    "sqlite": "sqlite+pysqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+}
+SQLITE_BUSY_SECONDS = 4.0  # seconds; less than a call waits for, so that it is told why
 
 
-def pool(url: URL, size: int, timeout: float) -> Engine:
+def parse_store_url(url: str) -> URL:
+    """The URL with its driver named and a SQLite file's path absolute; L{InvalidStoreURL} where it is not supported."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # The URL is not repeated: it may hold a password.
+        raise InvalidStoreURL("store.url is not a database URL (try sqlite:///data/llmproxy.db).") from None
+    driver = _DRIVERS.get(parsed.get_backend_name())
+    if driver is None or ("+" in parsed.drivername and parsed.drivername != driver):
+        raise InvalidStoreURL(f"store.url: {parsed.drivername} is not supported (sqlite and postgresql+psycopg are).")
+    parsed = parsed.set(drivername=driver)
+    return _absolute(parsed) if driver == _DRIVERS["sqlite"] else parsed
+
+
+def _absolute(url: URL) -> URL:
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise InvalidStoreURL("store.url must name a file for SQLite (try sqlite:///data/llmproxy.db).")
+    return url.set(database=os.path.abspath(url.database))
+
+
+def sqlite_path(url: URL) -> Path | None:
+    """The SQLite file behind the URL; C{None} for a database server."""
+    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+
+
+def pooled_engine(url: URL, size: int, timeout: float) -> Engine:
     """A pool of C{size} connections, each statement bounded by C{timeout} seconds where the database can do that."""
     return _engine(
         url,
@@ -27,7 +60,7 @@ def pool(url: URL, size: int, timeout: float) -> Engine:
     )
 
 
-def upgrading(url: URL, timeout: float) -> Engine:
+def upgrade_engine(url: URL, timeout: float) -> Engine:
     """Connections for a change of the schema: statements may take their time.
 
     SQLite does not check foreign keys here: rebuilding a table would otherwise delete the rows that refer to it.
@@ -35,13 +68,13 @@ def upgrading(url: URL, timeout: float) -> Engine:
     return _engine(url, timeout, _arguments(url, timeout, bounded=False), foreign_keys=False, poolclass=NullPool)
 
 
-def reading(engine: Engine) -> Engine:
+def autocommit(engine: Engine) -> Engine:
     """The same pool, each statement a transaction of its own: for reads and for single statements."""
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 @contextmanager
-def patient(connection: Connection, seconds: float) -> Iterator[None]:
+def statement_timeout(connection: Connection, seconds: float) -> Iterator[None]:
     """Let the statements of this connection take so long, where the database has a limit of its own."""
     if connection.dialect.name != "postgresql":
         yield
@@ -54,7 +87,7 @@ def patient(connection: Connection, seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def hurried(connection: Connection, seconds: float) -> Iterator[None]:
+def lock_timeout(connection: Connection, seconds: float) -> Iterator[None]:
     """Let the statements of this connection wait so long for another process's, where they would wait longer."""
     if connection.dialect.name != "sqlite":
         yield
@@ -63,13 +96,13 @@ def hurried(connection: Connection, seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(_BUSY_TIMEOUT * 1000)}").close()
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(SQLITE_BUSY_SECONDS * 1000)}").close()
 
 
-def exporting(engine: Engine, seconds: float) -> Connection:
+def export_connection(engine: Engine, seconds: float) -> Connection:
     """A connection for one long result, each part of which may take so long."""
     if engine.dialect.name != "postgresql":
-        return reading(engine).connect()
+        return autocommit(engine).connect()
     connection = engine.connect()  # a cursor at the server lives in a transaction
     connection.exec_driver_sql(f"SET LOCAL statement_timeout = {round(seconds * 1000)}")
     return connection
@@ -80,7 +113,7 @@ def _engine(url: URL, timeout: float, arguments: dict[str, Any], foreign_keys: b
         engine = create_engine(url, connect_args=arguments, hide_parameters=True, **more)
     except ImportError as e:
         driver = e.name or url.get_driver_name()
-        raise NoDriver(f"store.url needs the module {driver}. Run: pip install 'llmproxy[postgres]'") from e
+        raise DriverMissing(f"store.url needs the module {driver}. Run: pip install 'llmproxy[postgres]'") from e
     if url.get_backend_name() == "sqlite":
         _prepare_sqlite(engine, foreign_keys)
     return engine
@@ -90,7 +123,7 @@ def _arguments(url: URL, timeout: float, *, bounded: bool) -> dict[str, Any]:
     """What the driver is told; an operator's own word in the URL goes first."""
     backend, seconds = url.get_backend_name(), max(1, round(timeout))
     if backend == "sqlite":
-        return {"timeout": _BUSY_TIMEOUT}
+        return {"timeout": SQLITE_BUSY_SECONDS}
     wanted: dict[str, Any] = {
         "connect_timeout": max(2, seconds),
         "tcp_user_timeout": seconds * 1000,

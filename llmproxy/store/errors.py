@@ -1,4 +1,4 @@
-"""What a database's failures mean here."""
+"""Why a store must not be used as it is, and what the failures of a database mean here."""
 
 from __future__ import annotations
 
@@ -12,8 +12,40 @@ from llmproxy.errors import Conflict, Invalid, StoreUnavailable
 _NOT_STORABLE = "A value is too long, too large, or holds characters that the store cannot keep."
 
 
+class StartupError(Exception):
+    """The daemon must not start. The message tells its operator what to do, in full sentences, and holds no secret."""
+
+
+class InvalidStoreURL(StartupError):
+    """The store's URL, or the place it names, cannot be used."""
+
+
+class DriverMissing(StartupError):
+    """The database's driver is not installed."""
+
+
+class DatabaseTooNew(StartupError):
+    """A newer llmproxy has changed this database; this one would misread it."""
+
+
+class WrongKey(StartupError):
+    """What is stored was sealed with another encryption key."""
+
+
+class KeyMissing(StartupError):
+    """The file with the encryption key is gone, and there is a database that needs it."""
+
+
+class UpgradeInProgress(StartupError):
+    """Another process kept the lock on the database's upgrade for too long."""
+
+
+class UnsafeSecret(StartupError):
+    """A file that should hold a secret is readable by others, or is not such a file at all."""
+
+
 @contextmanager
-def translated(doing: str) -> Iterator[None]:
+def database_errors(doing: str) -> Iterator[None]:
     """Raise the errors of ours that the database's errors mean: L{StoreUnavailable} unless the values are to blame.
 
     @param doing: What could not be done then: C{The token could not be checked}.
@@ -26,7 +58,7 @@ def translated(doing: str) -> Iterator[None]:
         raise Conflict() from e
     except StatementError as e:
         if isinstance(e, DBAPIError):
-            raise unavailable(doing, reason(e.orig)) from e
+            raise unavailable(doing, failure_reason(e.orig)) from e
         raise Invalid(_NOT_STORABLE) from e
     except SQLAlchemyError as e:
         raise unavailable(doing, "no answer") from e
@@ -37,7 +69,7 @@ def unavailable(doing: str, why: str) -> StoreUnavailable:
     return StoreUnavailable(f"{doing}. The store: {why}. Try again.", reason=why)
 
 
-def reason(error: BaseException | None) -> str:
+def failure_reason(error: BaseException | None) -> str:
     """Why a database refused something, in a few words, as far as it says so.
 
     SQLite's result codes (https://www.sqlite.org/rescode.html), PostgreSQL's SQLSTATE (appendix A of its manual).

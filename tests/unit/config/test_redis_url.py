@@ -6,21 +6,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.config.redis import Address, parse
+from llmproxy.config.redis_url import RedisAddress, parse_redis_url
 
 
 class ParseTests(SynchronousTestCase):
     def test_forms(self) -> None:
         for url, address in {
-            "redis://localhost": Address(),
-            "redis://:p%40ss@r.example:1/2": Address("r.example", 1, password="p@ss", database=2),
-            "rediss://u:p@[::1]/15": Address("::1", tls=True, user="u", password="p", database=15),
-            "unix:///run/redis.sock": Address(path="/run/redis.sock"),
-            "unix://u:p@/run/redis%20a.sock?db=3": Address(
+            "redis://localhost": RedisAddress(),
+            "redis://:p%40ss@r.example:1/2": RedisAddress("r.example", 1, password="p@ss", database=2),
+            "rediss://u:p@[::1]/15": RedisAddress("::1", tls=True, user="u", password="p", database=15),
+            "unix:///run/redis.sock": RedisAddress(path="/run/redis.sock"),
+            "unix://u:p@/run/redis%20a.sock?db=3": RedisAddress(
                 path="/run/redis a.sock", user="u", password="p", database=3
             ),
         }.items():
-            self.assertEqual(parse(url), address, url)
+            self.assertEqual(parse_redis_url(url), address, url)
 
     def test_refused(self) -> None:
         for url, reason in {
@@ -38,7 +38,7 @@ class ParseTests(SynchronousTestCase):
             "unix:///r.sock?timeout=1": "query",
         }.items():
             with self.assertRaises(ValueError) as caught:
-                parse(url)
+                parse_redis_url(url)
             self.assertIn(reason, str(caught.exception), url)
 
     def test_shown_without_secrets(self) -> None:
@@ -48,7 +48,7 @@ class ParseTests(SynchronousTestCase):
             "redis://:hunter2@h": "redis://h:6379/0",
             "unix://:hunter2@/run/r.sock?db=1": "unix:///run/r.sock?db=1",
         }.items():
-            address = parse(url)
+            address = parse_redis_url(url)
             self.assertEqual(str(address), shown)
             self.assertNotIn("hunter2", repr(address))
 
@@ -57,6 +57,6 @@ class ParseTests(SynchronousTestCase):
         """Whatever is given is taken apart or refused, and a refusal repeats nothing of the password."""
         for url in (text, f"redis://{text}", f"unix://{text}"):
             try:
-                self.assertIsInstance(parse(url), Address)
+                self.assertIsInstance(parse_redis_url(url), RedisAddress)
             except ValueError:
                 pass

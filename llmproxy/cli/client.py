@@ -13,31 +13,31 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import click
 
-from llmproxy.cli.exits import NotAuthorized, Refused, Unreachable
+from llmproxy.cli.errors import NotAuthorized, RequestRejected, Unreachable
 
-TIMEOUT = 30.0
-PAGE = 1000
-LONGEST = 64 * 1024 * 1024
+TIMEOUT_SECONDS = 30.0
+PAGE_SIZE = 1000
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 
 
-class Server:
+class ManagementClient:
     """One daemon, and the token that manages it.
 
     Neither a proxy of the environment's nor a redirect is followed: the token goes to the URL that was named, and
     nowhere else.
     """
 
-    def __init__(self, url: str, token: str, timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: str, token: str, timeout: float = TIMEOUT_SECONDS) -> None:
         self._url = url.rstrip("/")
         self._token = token
         self._timeout = timeout
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay())
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
 
-    def ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
+    def request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
         """The answer's JSON, C{None} where it has none.
 
         @raise NotAuthorized: The management token is wrong.
-        @raise Refused: The daemon says no to this.
+        @raise RequestRejected: The daemon rejects this.
         @raise Unreachable: Nothing answers, or nothing that is llmproxy.
         """
         data = None if body is None else json.dumps(body).encode()
@@ -50,14 +50,14 @@ class Server:
         status, answer = self._send(request)
         if 200 <= status < 300:
             return self._read(answer) if answer else None
-        raise self._refused(status, answer)
+        raise self._rejected(status, answer)
 
-    def all(self, path: str, **query: str) -> dict[str, Any]:
+    def list_all(self, path: str, **query: str) -> dict[str, Any]:
         """Every page of a list, as one."""
         found: list[Any] = []
         following: dict[str, str] = {}
         while True:
-            page = self.ask("GET", f"{path}?{urlencode({**query, **following, 'limit': PAGE})}")
+            page = self.request("GET", f"{path}?{urlencode({**query, **following, 'limit': PAGE_SIZE})}")
             found += page["data"]
             if not page.get("next_cursor"):
                 return {"data": found, "total": len(found)}
@@ -66,7 +66,7 @@ class Server:
     def _send(self, request: urllib.request.Request) -> tuple[int, bytes]:
         try:
             with self._opener.open(request, timeout=self._timeout) as answer:
-                return int(answer.status), bytes(answer.read(LONGEST))
+                return int(answer.status), bytes(answer.read(MAX_RESPONSE_BYTES))
         except urllib.error.HTTPError as e:
             with e:
                 return e.code, self._rest(e)
@@ -75,7 +75,7 @@ class Server:
 
     def _rest(self, answer: urllib.error.HTTPError) -> bytes:
         try:
-            return bytes(answer.read(LONGEST))
+            return bytes(answer.read(MAX_RESPONSE_BYTES))
         except (OSError, HTTPException) as e:
             raise self._unreachable(e) from e
 
@@ -89,7 +89,7 @@ class Server:
         except (ValueError, RecursionError) as e:
             raise Unreachable(f"What answers at {self._url} is not llmproxy.") from e
 
-    def _refused(self, status: int, answer: bytes) -> click.ClickException:
+    def _rejected(self, status: int, answer: bytes) -> click.ClickException:
         if 300 <= status < 400:
             return Unreachable(f"{self._url} answers with a redirect ({status}), which is not followed.")
         try:
@@ -97,17 +97,17 @@ class Server:
             said = f"{printable(str(error['message']))} ({status} {printable(str(error['code']))})"
         except (KeyError, TypeError, Unreachable):
             return Unreachable(f"What answers at {self._url} is not llmproxy ({status}).")
-        return NotAuthorized(said) if status in (401, 403) else Refused(said)
+        return NotAuthorized(said) if status in (401, 403) else RequestRejected(said)
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Follows no redirect."""
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
 
 
-def checked_url(url: str) -> str:
+def check_url(url: str) -> str:
     """The URL as it was given; C{click.UsageError} where it is none that a token may be sent to."""
     try:
         parts = urlsplit(url)
@@ -121,7 +121,7 @@ def checked_url(url: str) -> str:
     return url
 
 
-def path(*segments: str) -> str:
+def management_path(*segments: str) -> str:
     """A path of the management API with these segments."""
     return "/manage/" + "/".join(quote(segment, safe="") for segment in segments)
 

@@ -6,7 +6,7 @@ import threading
 
 from twisted.trial.unittest import TestCase
 
-from llmproxy.store.lanes import Lanes
+from llmproxy.store.thread_pools import ThreadPools
 
 
 class LanesTests(TestCase):
@@ -15,7 +15,7 @@ class LanesTests(TestCase):
         from twisted.internet import reactor
 
         for at in range(7):
-            lanes = Lanes(reactor, 2, 10, one_writer=True)
+            lanes = ThreadPools(reactor, 2, 10, one_writer=True)
             lanes.start()
             gate = threading.Event()
             try:
@@ -34,5 +34,5 @@ class LanesTests(TestCase):
         from twisted.internet import reactor
 
         for one_writer in (True, False):
-            lanes = Lanes(reactor, 4, 10, one_writer=one_writer)
+            lanes = ThreadPools(reactor, 4, 10, one_writer=one_writer)
             self.assertEqual(lanes.connections, sum(each.size for each in lanes.all) + 2)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
-PORT = 6379
+DEFAULT_PORT = 6379
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class RedisAddress:
     """Where a Redis server is, and how to be let in.
 
     @ivar path: Of a Unix socket; then C{host} and C{port} mean nothing.
     """
 
     host: str = "localhost"
-    port: int = PORT
+    port: int = DEFAULT_PORT
     path: str = ""
     tls: bool = False
     user: str = ""
@@ -31,7 +31,7 @@ class Address:
         return f"redis{'s' if self.tls else ''}://{host}:{self.port}/{self.database}"
 
 
-def parse(url: str) -> Address:
+def parse_redis_url(url: str) -> RedisAddress:
     """Take apart C{redis://[user:password@]host[:port][/database]}, C{rediss://…} and C{unix:///path[?db=database]}.
 
     L{ValueError} says what is wrong with it, and repeats nothing of it.
@@ -44,16 +44,16 @@ def parse(url: str) -> Address:
         raise ValueError("it has a user without a password")
     if parts.scheme == "unix":
         path, database = _path(parts), _database(parts.query.removeprefix("db="))
-        return Address(path=path, user=user, password=password, database=database)
+        return RedisAddress(path=path, user=user, password=password, database=database)
     if parts.scheme not in ("redis", "rediss"):
         raise ValueError("it must begin with redis://, rediss:// or unix://")
     if parts.query:
         raise ValueError("it has a query")
     if not parts.hostname or parts.port == 0:
         raise ValueError("it has no host" if not parts.hostname else "its port is not one")
-    return Address(
+    return RedisAddress(
         host=parts.hostname,
-        port=parts.port or PORT,
+        port=parts.port or DEFAULT_PORT,
         tls=parts.scheme == "rediss",
         user=user,
         password=password,

@@ -1,4 +1,4 @@
-"""L{llmproxy.config.variables}."""
+"""L{llmproxy.config.external_text}: variables, and what plain scalars mean."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.config.variables import expand, holds_variable
+from llmproxy.config.external_text import expand, holds_variable
 
 
 class Expand(TestCase):

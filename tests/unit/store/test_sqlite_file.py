@@ -15,8 +15,8 @@ from twisted.trial.unittest import TestCase as TrialCase
 from llmproxy.errors import StoreUnavailable
 from llmproxy.model import Project
 from llmproxy.store.canary import refuse_new_key
-from llmproxy.store.identity import APPLICATION_ID, Identity
-from llmproxy.store.refusals import LostKey
+from llmproxy.store.errors import KeyMissing
+from llmproxy.store.sqlite_file import APPLICATION_ID, FileIdentity
 from tests.unit.store.contract import Calendar, new_store
 
 
@@ -26,7 +26,7 @@ class IdentityTests(TestCase):
         self.addCleanup(folder.cleanup)
         self.path = Path(folder.name) / "a.db"
         self.path.write_bytes(b"x")
-        self.identity = Identity(self.path)
+        self.identity = FileIdentity(self.path)
 
     def test_what_has_become_of_it(self) -> None:
         self.assertEqual(self.identity.problem(), "")
@@ -70,8 +70,8 @@ class LostKeyTests(TrialCase):
         store = new_store(url, Calendar())
         await store.open()
         await store.close()
-        with self.assertRaisesRegex(LostKey, "has keys that were sealed with it"):
+        with self.assertRaisesRegex(KeyMissing, "has keys that were sealed with it"):
             refuse_new_key(key, url)
         path.write_bytes(b"no database at all" * 100)
-        with self.assertRaisesRegex(LostKey, "does not say"):
+        with self.assertRaisesRegex(KeyMissing, "does not say"):
             refuse_new_key(key, url)

@@ -8,11 +8,11 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from llmproxy.store.threads import Threads
 
-LISTS = 2  # threads for what may take long: lists, reports, exports
-EXPORTS = 2  # connections that are held while an export is sent
+LIST_THREADS = 2  # threads for what may take long: lists, reports, exports
+MAX_EXPORTS = 2  # connections that are held while an export is sent
 
 
-class Lanes:
+class ThreadPools:
     """One L{Threads} for each kind of work.
 
     @ivar look_ups: What a request of a known token waits for.
@@ -35,7 +35,7 @@ class Lanes:
         self.guesses = Threads(reactor, "store unknown tokens", 1, 4)
         self.uses = Threads(reactor, "store uses", writing, waiting)
         self.management = Threads(reactor, "store management", 1, waiting)
-        self.lists = Threads(reactor, "store lists", LISTS, waiting)
+        self.lists = Threads(reactor, "store lists", LIST_THREADS, waiting)
         self.changes = Threads(reactor, "store changes", 1, 1)
         self.health = Threads(reactor, "store health", 1, 1)
         self.doing = {
@@ -47,7 +47,7 @@ class Lanes:
             self.changes: "Changes of others could not be read",
             self.health: "Nothing can be stored",
         }
-        self.connections = threads + writing + LISTS + EXPORTS + 4
+        self.connections = threads + writing + LIST_THREADS + MAX_EXPORTS + 4
 
     @property
     def all(self) -> tuple[Threads, ...]:
