@@ -1,4 +1,4 @@
-"""Asks for a token once, and then remembers for a moment."""
+"""Caches the grants of a validator for a few seconds, so that the usual request waits for nothing."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ Validate = Callable[[str], Deferred[Any]]
 
 @implementer(IImmediateValidator)
 class CachedTokenValidator(Service):
-    """Asks another validator, and remembers what it said for C{ttl} seconds.
+    """Asks another validator, and caches its grants for C{ttl} seconds.
 
-    What is remembered is found by the token's SHA-256. Expiry is checked on every use; of a change one hears
-    through L{forget_project}; one that is never heard of counts after C{ttl} at the latest.
+    They are kept under the token's SHA-256. Expiry is checked on every use; a change takes effect when
+    L{forget_project} is called for it, and after C{ttl} at the latest.
 
-    @param clock: How long answers are kept, and when uses are flushed.
+    @param clock: How long grants are cached, and when uses are flushed.
     @param now: Seconds since the epoch, for the tokens' expiry.
-    @param ttl: Seconds for which a grant is remembered.
-    @param negative_ttl: Seconds for which a refusal is; at most C{ttl}. A store that is down is never remembered.
-    @param size: How many tokens are remembered, and as many refusals.
+    @param ttl: Seconds for which a grant is cached.
+    @param negative_ttl: Seconds for which a rejection is; at most C{ttl}. That a store is down is never cached.
+    @param size: How many grants are cached, and as many rejections.
     @param unknown: Who looks up tokens that were never seen; without it they are looked up like all others.
     @param uses: Where uses of tokens without C{max_requests} are counted in batches while this service runs. Without
         it the validator is asked to count each one.
@@ -82,7 +82,7 @@ class CachedTokenValidator(Service):
         self._now = now
         self._timeout = timeout
         self._grants: TTLCache[Grant] = TTLCache(clock, ttl, size)
-        self._refused: TTLCache[Unauthorized] = TTLCache(clock, min(ttl, negative_ttl), size)
+        self._rejections: TTLCache[Unauthorized] = TTLCache(clock, min(ttl, negative_ttl), size)
         self._exhausted: TTLCache[QuotaExceeded] = TTLCache(clock, min(ttl, negative_ttl), size)
         self._unknown = unknown
         self._blocked: set[tuple[str, str]] = set()
@@ -124,11 +124,11 @@ class CachedTokenValidator(Service):
     # Without waiting
 
     def key(self, token: str) -> bytes:
-        """What the token is remembered by."""
+        """What the token is cached under."""
         return _key(token)
 
     def grant_now(self, key: bytes) -> Grant | None:
-        """The grant, where it is remembered and has not expired."""
+        """The grant, where it is cached and has not expired."""
         return self._fresh(key)
 
     def use_now(self, key: bytes) -> Grant | None:
@@ -139,7 +139,7 @@ class CachedTokenValidator(Service):
         return grant if grant is not None and self._counted(grant) else None
 
     def count_cache_hit(self, token_id: str) -> None:
-        """Count one request that was answered from the cache."""
+        """Count one request that was served from the cache."""
         if self._hits is not None and token_id:
             self._hits.count(token_id)
 
@@ -165,13 +165,13 @@ class CachedTokenValidator(Service):
         return True
 
     def forget_project(self, project_id: str) -> None:
-        """Forget what is remembered of the project's tokens (C{""}: of all), and whatever is being looked up just now.
+        """Forget what is cached of the project's tokens (C{""}: of all), and whatever is being looked up just now.
 
-        Refusals name no project, so all of them go.
+        Rejections name no project, so all of them go.
         """
         self._changes += 1
         self._look_ups.clear()
-        self._refused.drop_group("")
+        self._rejections.drop_group("")
         self._exhausted.drop_group("")
         if project_id:
             self._grants.drop_group(project_id)
@@ -183,12 +183,12 @@ class CachedTokenValidator(Service):
         """As C{validate_token}; one that was never seen waits with others of its kind, at the client's address."""
         return await self._grant(token, _key(token), client)
 
-    # Refusing
+    # Blocking
 
     def block(self, kind: str, name: str) -> None:
-        """Refuse this from now on, whatever the store says: a C{token}, the C{tokens of project}, or a C{project}.
+        """Reject this from now on, whatever the store says: a C{token}, the C{tokens of project}, or a C{project}.
 
-        What is remembered of it is forgotten: to look at it anew costs a look-up, to check it each time would cost all.
+        What is cached of it is forgotten: to look at it anew costs a look-up, to check it each time would cost all.
         """
         self._blocked.add((kind, name))
         self._grants.drop_where(lambda grant: name in (grant.token_id, grant.project_id))
@@ -196,7 +196,7 @@ class CachedTokenValidator(Service):
     def unblock(self, kind: str, name: str) -> None:
         """Go by the store again."""
         self._blocked.discard((kind, name))
-        self._refused.drop_group("")
+        self._rejections.drop_group("")
         self._grants.drop_where(lambda grant: name in (grant.token_id, grant.project_id))
 
     def _as_allowed(self, grant: Grant) -> Grant:
@@ -215,63 +215,63 @@ class CachedTokenValidator(Service):
     async def validate_token_with_tracking(self, token: str) -> Grant | str:
         key = _key(token)
         grant = await self._grant(token, key)
-        return grant if self._counted(grant) else await self._spent(token, key)
+        return grant if self._counted(grant) else await self._tracked(token, key)
 
     async def _grant(self, token: str, key: bytes, client: str | None = None) -> Grant:
         grant = self._grants.get(key)
         if grant is None:
-            refused = self._refused.get(key)
-            if refused is not None:
-                raise again(refused)
-            grant = await self._joined(token, key, client)
+            rejection = self._rejections.get(key)
+            if rejection is not None:
+                raise again(rejection)
+            grant = await self._join(token, key, client)
         if self._expired(grant):
             raise TokenExpired()
         return grant
 
-    def _joined(self, token: str, key: bytes, client: str | None) -> Deferred[Grant]:
+    def _join(self, token: str, key: bytes, client: str | None) -> Deferred[Grant]:
         """Wait with those who ask the same already, or be the first."""
         look_up = self._look_ups.get(key)
         if look_up is not None:
             return look_up.wait()
         look_up = self._look_ups[key] = SingleFlight()
-        answer = look_up.wait()
+        result = look_up.wait()
         validate: Validate = self._validator.validate_token
         if client is not None and self._unknown is not None and key not in self._seen:
             validate = partial(self._unknown.validate, address=client)
         look_up.start(Deferred.fromCoroutine(self._look_up(look_up, validate, token, key)))
-        return answer
+        return result
 
     async def _look_up(self, look_up: SingleFlight, validate: Validate, token: str, key: bytes) -> None:
-        """Ask, remember, and tell everybody. One disowned by L{forget_project} answers but is not remembered."""
+        """Ask the validator, cache the result unless L{forget_project} came in between, and pass it to all who wait."""
         asked_at = self._clock.seconds()
         try:
             grant = await self._ask(validate, token)
-        except Exception as e:  # cancelled or not, those who wait are told, and nobody else wants to know
+        except Exception as e:  # cancelled or not, those who wait must hear of it, and nobody else wants to know
             if isinstance(e, TokenNotFound):
                 self._seen.pop(key, None)
-            if self._settled(look_up, key) and isinstance(e, Unauthorized):
-                self._refused.put(key, again(e), asked_at)
-            look_up.refuse(e)
+            if self._unregister(look_up, key) and isinstance(e, Unauthorized):
+                self._rejections.put(key, again(e), asked_at)
+            look_up.fail(e)
         else:
-            self._saw(key)
-            if self._settled(look_up, key):
+            self._mark_seen(key)
+            if self._unregister(look_up, key):
                 self._grants.put(key, grant, asked_at, grant.project_id)
-            look_up.answer(grant)
+            look_up.succeed(grant)
 
-    def _saw(self, key: bytes) -> None:
+    def _mark_seen(self, key: bytes) -> None:
         self._seen[key] = None
         self._seen.move_to_end(key)
         if len(self._seen) > MAX_SEEN:
             self._seen.popitem(last=False)
 
-    def _settled(self, look_up: SingleFlight, key: bytes) -> bool:
+    def _unregister(self, look_up: SingleFlight, key: bytes) -> bool:
         if self._look_ups.get(key) is not look_up:
             return False
         del self._look_ups[key]
         return True
 
-    async def _spent(self, token: str, key: bytes) -> Grant:
-        """Let the validator count, and remember what it said if nothing has changed meanwhile."""
+    async def _tracked(self, token: str, key: bytes) -> Grant:
+        """Let the validator count, and cache what it reports if nothing has changed meanwhile."""
         exhausted = self._exhausted.get(key)
         if exhausted is not None:
             raise again(exhausted)
@@ -280,28 +280,28 @@ class CachedTokenValidator(Service):
             grant = await self._ask(self._validator.validate_token_with_tracking, token)
         except (Unauthorized, QuotaExceeded) as e:
             if changes == self._changes:
-                self._remember_refusal(key, e, asked_at)
+                self._cache_rejection(key, e, asked_at)
             raise
         if changes == self._changes:
             self._grants.put(key, grant, asked_at, grant.project_id)
         return grant
 
-    def _remember_refusal(self, key: bytes, error: Unauthorized | QuotaExceeded, asked_at: float) -> None:
+    def _cache_rejection(self, key: bytes, error: Unauthorized | QuotaExceeded, asked_at: float) -> None:
         if isinstance(error, QuotaExceeded):
             self._exhausted.put(key, again(error), asked_at)
         else:
             self._grants.drop(key)
-            self._refused.put(key, again(error), asked_at)
+            self._rejections.put(key, again(error), asked_at)
 
     async def _ask(self, validate: Validate, token: str) -> Grant:
         try:
-            answer = await within(self._timeout, self._clock, as_deferred(validate(token)), StoreUnavailable())
+            result = await within(self._timeout, self._clock, as_deferred(validate(token)), StoreUnavailable())
         except (ProxyError, CancelledError):
             raise
         except Exception as e:
             self._log.failure("The token validator failed.")
             raise StoreUnavailable() from e
-        grant = Grant(answer) if isinstance(answer, str) else answer
+        grant = Grant(result) if isinstance(result, str) else result
         return self._as_allowed(grant) if self._blocked else grant
 
 

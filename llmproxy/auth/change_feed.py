@@ -19,10 +19,10 @@ from llmproxy.interfaces import IInstrumented
 from llmproxy.model import Changes
 from llmproxy.redis import Redis, RedisUnavailable
 
-POLL_INTERVAL = 0.4  # seconds between two questions
-POLL_TIMEOUT = 1.0  # seconds for an answer
-MAX_SILENCE = 5.0  # seconds without an answer after which nothing that is remembered can be relied on
-MAX_PROJECT_ID_CHARS = 255  # characters of a project's id
+POLL_INTERVAL = 0.4  # seconds between two polls
+POLL_TIMEOUT = 1.0  # seconds for a poll
+MAX_SILENCE = 5.0  # seconds without a successful poll after which nothing that is cached of tokens is used
+MAX_PROJECT_ID_CHARS = 255
 
 
 class ChangingStore(Protocol):
@@ -35,14 +35,14 @@ class ChangingStore(Protocol):
 
 @implementer(IInstrumented)
 class ChangeFeed(MultiService):
-    """Asks the store what has changed, several times a second, and announces it as if it had been changed here.
+    """Polls the store for changes, several times a second, and announces each as if it had been made here.
 
-    With Redis, processes also tell each other at once; the store is asked all the same, so that nothing depends on
-    Redis. Where the store does not answer, what is remembered is used for C{silence} seconds more; then it is forgotten
-    until the store answers again.
+    With Redis, processes also notify each other at once; the store is polled all the same, so that nothing depends on
+    Redis. Where the store does not answer, what is cached of tokens is used for C{silence} seconds more; then it is
+    forgotten until the store answers again.
 
     @ivar failures: How often the store did not answer.
-    @ivar redis: What is told and heard through, if anything.
+    @ivar redis: Through which processes notify each other, if at all.
     """
 
     _log = Logger()
@@ -92,7 +92,7 @@ class ChangeFeed(MultiService):
 
     @deferred
     async def poll(self) -> None:
-        """Ask the store once; fails only with what nobody has foreseen."""
+        """Poll the store once; fails only with what nobody has foreseen."""
         asked_at = self._clock.seconds()
         try:
             changes = await within(POLL_TIMEOUT, self._clock, self._store.changes(self._epoch), StoreUnavailable())
@@ -108,7 +108,7 @@ class ChangeFeed(MultiService):
             self._store.announce(project_id)
 
     def _poll_failed(self) -> None:
-        """Rely on nothing that is remembered once this has been so for too long, whatever the reason is."""
+        """Have all that is cached forgotten once this has been so for too long, whatever the reason is."""
         self.failures += 1
         if self._clock.seconds() - self._heard >= self._silence:
             self._store.announce("")
@@ -121,7 +121,7 @@ class ChangeFeed(MultiService):
     # Redis
 
     def _publish(self, project_id: str) -> None:
-        """Say it to the others; those who do not hear it will see it in the store."""
+        """Notify the others; those who miss it will see it in the store."""
         if self.redis is not None:
             self.redis.publish(self._channel, project_id).addErrback(lambda f: f.trap(RedisUnavailable) and None)
 

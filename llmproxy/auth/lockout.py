@@ -16,9 +16,9 @@ MAX_ADDRESSES = 10_000
 class FailedAttempts:
     """Counts wrong tokens per address and minute, for a bounded number of addresses.
 
-    Only for what was found to be wrong: who looks at the token first never hurts its bearer, whatever others at the
-    same address do. The oldest address is forgotten when the table is full. An IPv6 address counts by its /64, which is
-    what one host commands, and by its /48, which is what one site is given (RFC 6177).
+    Only tokens that turned out to be wrong count: a valid one works whatever others at its address do. The oldest
+    address is forgotten when the table is full. An IPv6 address counts by its /64, which is what one host commands, and
+    by its /48, which is what one site is given (RFC 6177).
     """
 
     def __init__(

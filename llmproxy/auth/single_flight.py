@@ -1,4 +1,4 @@
-"""Many who ask the same at once are one question."""
+"""Many look-ups of the same thing at once are one (Go: singleflight)."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ E = TypeVar("E", bound=Exception)
 
 
 class SingleFlight:
-    """One question under way, and everybody who waits for its answer.
+    """One look-up in flight, and everybody who waits for its result.
 
-    One of them giving up leaves the others waiting; when the last one does, the question is dropped.
+    One of them giving up leaves the others waiting; when the last one does, the look-up is cancelled.
     """
 
     def __init__(self) -> None:
         self._waiting: list[Deferred[Grant]] = []
-        self._asked: Deferred[None] | None = None
+        self._look_up: Deferred[None] | None = None
 
-    def start(self, asked: Deferred[None]) -> None:
-        self._asked = asked
+    def start(self, look_up: Deferred[None]) -> None:
+        self._look_up = look_up
 
     def wait(self) -> Deferred[Grant]:
-        answer: Deferred[Grant] = Deferred(self._leave)
-        self._waiting.append(answer)
-        return answer
+        waiter: Deferred[Grant] = Deferred(self._leave)
+        self._waiting.append(waiter)
+        return waiter
 
-    def _leave(self, answer: Deferred[Grant]) -> None:
-        self._waiting.remove(answer)
-        if not self._waiting and self._asked is not None:
-            self._asked.cancel()
+    def _leave(self, waiter: Deferred[Grant]) -> None:
+        self._waiting.remove(waiter)
+        if not self._waiting and self._look_up is not None:
+            self._look_up.cancel()
 
-    def answer(self, grant: Grant) -> None:
-        self._asked = None
+    def succeed(self, grant: Grant) -> None:
+        self._look_up = None
         while self._waiting:
             self._waiting.pop(0).callback(grant)
 
-    def refuse(self, error: Exception) -> None:
-        self._asked = None
+    def fail(self, error: Exception) -> None:
+        self._look_up = None
         while self._waiting:
             self._waiting.pop(0).errback(Failure(again(error)))
 
 
 def again(error: E) -> E:
-    """The same refusal without its traceback, to be raised once more; whatever its class wants to be made with."""
+    """The same error without its traceback, to be raised once more; whatever its class wants to be made with."""
     fresh = type(error).__new__(type(error), *error.args)
     fresh.__dict__.update(error.__dict__)
     return fresh

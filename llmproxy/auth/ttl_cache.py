@@ -1,4 +1,4 @@
-"""What is remembered for a while, within bounds."""
+"""Values that are kept for a while, within bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looks up tokens that this process has never seen: many with one question, and fair to whoever sends them."""
+"""Looks up tokens that this process has never seen: many with one query, and fair to whoever sends them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llmproxy.instruments import Counter, Gauge, Instrument
 from llmproxy.interfaces import IInstrumented
 from llmproxy.model import Grant
 
-BATCH = 32  # tokens with one question; their answers all leave in one turn of the reactor
+MAX_BATCH_TOKENS = 32  # tokens with one query; their results all leave in one turn of the reactor
 MAX_WAITING = 4096  # tokens
 MAX_WAITING_HELD_BACK = 256  # tokens of one address that has sent too many wrong ones
 
@@ -30,13 +30,13 @@ _Line = OrderedDict[Deferred[Grant], str]
 
 @implementer(IInstrumented)
 class UnknownTokens:
-    """A bounded queue before the store, with one question under way at a time.
+    """A bounded queue before the store, with one query in flight at a time.
 
     First come the tokens of addresses without wrong ones in this minute, then those with some, then those with too
     many; among equals the addresses take turns (as in fair queueing, RFC 970). Where there is no room, those with too
-    many are turned away first. One new token among thousands of guesses so waits for a question or two.
+    many are turned away first. One new token among thousands of guesses so waits for a query or two.
 
-    @ivar refused: How many were turned away unasked.
+    @ivar refused: How many were turned away without a look-up.
     """
 
     _log = Logger()
@@ -47,13 +47,13 @@ class UnknownTokens:
         failed: FailedAttempts,
         clock: IReactorTime,
         *,
-        batch: int = BATCH,
+        batch: int = MAX_BATCH_TOKENS,
         waiting: int = MAX_WAITING,
         held_back: int = MAX_WAITING_HELD_BACK,
     ) -> None:
         """
-        @param look_up: Answers for each of these tokens, in their order.
-        @param failed: Knows the addresses; wrong tokens are counted there by whoever answers them.
+        @param look_up: Returns what each of these tokens is good for, in their order.
+        @param failed: Knows the addresses; wrong tokens are counted there by whoever rejects them.
         """
         self.refused = 0
         self._look_up = look_up
@@ -88,37 +88,37 @@ class UnknownTokens:
         if wait and line is not None and len(line) >= self._held_back:
             self.refused += 1
             raise TooManyFailures(retry_after=wait)
-        if self._size >= self._limit and not self._made_room(rank):
+        if self._size >= self._limit and not self._make_room(rank):
             self.refused += 1
             raise TooManyFailures(retry_after=wait) if wait else StoreUnavailable(retry_after=1.0)
         if line is None:
             line = self._lines[rank][network] = OrderedDict()
-        answer: Deferred[Grant] = Deferred(partial(self._leave, rank, network))
-        line[answer] = token
+        waiter: Deferred[Grant] = Deferred(partial(self._leave, rank, network))
+        line[waiter] = token
         self._size += 1
         if not self._busy:
             self._busy = True
             Deferred.fromCoroutine(self._run())
-        return answer
+        return waiter
 
-    def _leave(self, rank: int, network: str, answer: Deferred[Grant]) -> None:
+    def _leave(self, rank: int, network: str, waiter: Deferred[Grant]) -> None:
         line = self._lines[rank].get(network)
-        if line is not None and line.pop(answer, None) is not None:
+        if line is not None and line.pop(waiter, None) is not None:
             self._size -= 1
             if not line:
                 del self._lines[rank][network]
 
-    def _made_room(self, rank: int) -> bool:
+    def _make_room(self, rank: int) -> bool:
         """Turn away the last of those who come after all of this rank; false where there are none."""
         for lines in reversed(self._lines[rank + 1 :]):
             if lines:
                 network, line = next(reversed(lines.items()))
-                answer, _ = line.popitem()
+                waiter, _ = line.popitem()
                 self._size -= 1
                 if not line:
                     del lines[network]
                 self.refused += 1
-                answer.errback(TooManyFailures(retry_after=1.0))
+                waiter.errback(TooManyFailures(retry_after=1.0))
                 return True
         return False
 
@@ -137,18 +137,19 @@ class UnknownTokens:
     async def _run(self) -> None:
         try:
             while self._size:
-                taken = self._take()
-                for (answer, _), grant in zip(taken, await self._asked([token for _, token in taken]), strict=True):
-                    if answer.called:
+                batch = self._take()
+                grants = await self._look_up_batch([token for _, token in batch])
+                for (waiter, _), grant in zip(batch, grants, strict=True):
+                    if waiter.called:
                         continue
                     if isinstance(grant, Grant):
-                        answer.callback(grant)
+                        waiter.callback(grant)
                     else:
-                        answer.errback(Failure(grant))
+                        waiter.errback(Failure(grant))
         finally:
             self._busy = False
 
-    async def _asked(self, tokens: list[str]) -> Sequence[Grant | ProxyError]:
+    async def _look_up_batch(self, tokens: list[str]) -> Sequence[Grant | ProxyError]:
         try:
             return await self._look_up(tokens)
         except CancelledError:

@@ -20,7 +20,7 @@ Take = Callable[[Mapping[str, tuple[int, float]]], Awaitable[None]]
 class UseCounter:
     """Adds up how often tokens were used, and hands that to the store in batches.
 
-    What the store does not take is kept and handed over again. An unanswered batch may have been taken, so in an
+    What the store does not take is kept and handed over again. A batch without a reply may have been taken, so in an
     outage these counts can come out too high, never too low.
     """
 
@@ -58,7 +58,7 @@ class UseCounter:
 
     @property
     def pending(self) -> int:
-        """How many uses the store has not been told of."""
+        """How many uses are not in the store yet."""
         return sum(more for more, _ in self._counts.values())
 
     @deferred
