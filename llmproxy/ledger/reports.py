@@ -7,8 +7,12 @@ from twisted.internet.interfaces import IReactorTime
 from llmproxy.coroutines import deferred, within
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.ledger.service import Ledger
-from llmproxy.ledger.sql import Books, Question, Report, Rows
+from llmproxy.ledger.sql import GROUPS, SUMS, Books, Question, Report, Rows
 
+__all__ = ["GROUP_NAMES", "SUM_NAMES", "Question", "Report", "Reports", "Rows"]
+
+GROUP_NAMES = tuple(GROUPS)  # by what a report may add up
+SUM_NAMES = SUMS  # what it adds up, the columns of its rows
 PATIENCE = 2.0  # seconds that a report waits for the latest lines
 
 

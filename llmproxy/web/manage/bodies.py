@@ -36,7 +36,7 @@ B = TypeVar("B", bound="Body")
 MAX_BODY = 1024 * 1024
 MAX_SPAN_SECONDS = 3650 * 86400.0
 RFC3339 = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)"
-MAX_LISTED_ERRORS = 20  # errors list_response in one answer
+MAX_LISTED_ERRORS = 20  # errors that one response names
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +165,10 @@ class Limits(Body):
     """What may be used; null, or an empty list, for no limit."""
 
     requests_per_minute: Rate | None = Field(None, description="Requests in any minute.")
-    tokens_per_minute: Rate | None = Field(None, description="TokenCollection in any minute, input and output.")
+    tokens_per_minute: Rate | None = Field(None, description="Tokens in any minute, input and output.")
     concurrency: Rate | None = Field(None, description="Requests at once.")
     budget_usd: UsdBudgets = Field((), description='Dollars: "20/month", one for each of day, month and lifetime.')
-    budget_tokens: TokenBudgets = Field((), description='TokenCollection: "1000000/day", likewise.')
+    budget_tokens: TokenBudgets = Field((), description='Tokens: "1000000/day", likewise.')
 
     @field_validator("budget_usd", "budget_tokens")
     @classmethod

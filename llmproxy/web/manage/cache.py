@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
@@ -10,7 +10,7 @@ from llmproxy.caching import CacheAdmin, PurgeSelector
 from llmproxy.errors import NotFound
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Body, Id, known_apis, read
-from llmproxy.web.manage.endpoint import Call, Endpoint, Operation
+from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.respond import json_response
 
 Target = Annotated[str, StringConstraints(pattern=r"^/[\x21-\x7e]{0,8191}$")]
@@ -93,8 +93,8 @@ class Purge(Body):
 
 class CacheStatus(Endpoint):
     path = "/manage/cache"
-    operations: ClassVar = {b"GET": Operation("get_cache", "Show what the cache holds and has done.", CacheView)}
 
+    @operation("GET", "Show what the cache holds and has done.", CacheView)
     async def get_cache(self, call: Call) -> BufferedResponse:
         contents = _contents(self)
         usage, counts = await contents.usage(), self.context.counts()
@@ -116,10 +116,8 @@ class CacheStatus(Endpoint):
 
 class CachePurge(Endpoint):
     path = "/manage/cache/purge"
-    operations: ClassVar = {
-        b"POST": Operation("purge_cache", "Remove answers from the cache.", Purged, Purge, action="cache.purge")
-    }
 
+    @operation("POST", "Remove answers from the cache.", Purged, Purge, action="cache.purge")
     async def purge_cache(self, call: Call) -> BufferedResponse:
         contents = _contents(self)
         body = read(Purge, call.body, self.context.body_context())

@@ -1,4 +1,4 @@
-"""What every management endpoint does: let in, act, write it down, answer."""
+"""What every management endpoint does: authenticate, act, audit, respond."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel
@@ -28,7 +28,7 @@ from llmproxy.errors import (
     StoreUnavailable,
 )
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
-from llmproxy.ledger.sql import Question, Report, Rows
+from llmproxy.ledger.reports import Question, Report, Rows
 from llmproxy.limits.limiter import Standing
 from llmproxy.model import Allowance, AuditEntry
 from llmproxy.observability.metrics import ProxyMetrics
@@ -39,6 +39,9 @@ from llmproxy.web.manage.paging import ID
 from llmproxy.web.respond import StreamedResponse, identify, run
 
 CHANGE_SECONDS = 20.0  # for which a change waits for those before it
+
+E = TypeVar("E")
+ApiResponse = BufferedResponse | StreamedResponse
 
 Standings = Callable[[str, str, Allowance], Awaitable[list[Standing]]]
 
@@ -108,24 +111,6 @@ class ManagementContext:
         return BodyContext(self.apis, self.default_api, self.now())
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """What one method does on one path; the OpenAPI document is made of these.
-
-    @ivar name: The endpoint's coroutine, and the C{operationId} in the document.
-    @ivar action: What the audit log calls it; C{""} where nothing is changed.
-    @ivar query: Parameters it takes.
-    """
-
-    name: str
-    summary: str
-    answer: type[BaseModel] | None = None
-    body: type[Body] | None = None
-    status: int = 200
-    action: str = ""
-    query: tuple[str, ...] = ()
-
-
 @dataclass
 class AuditDraft:
     """One change, as the audit log will have it; filled while it is made."""
@@ -144,7 +129,7 @@ class Call:
     """
 
     request: Request
-    operation: Operation
+    operation: ApiOperation[Any]
     id: str
     body: bytes
     client: str
@@ -152,35 +137,78 @@ class Call:
     audit: AuditDraft
 
 
+@dataclass(frozen=True, slots=True)
+class ApiOperation(Generic[E]):
+    """What one method does on one path; the OpenAPI document is made of these.
+
+    @ivar handler: The endpoint's coroutine; its name is the C{operationId} in the document.
+    @ivar action: What the audit log calls it; C{""} where nothing is changed.
+    @ivar query: Parameters it takes.
+    """
+
+    method: bytes
+    handler: Callable[[E, Call], Awaitable[ApiResponse]]
+    summary: str
+    response: type[BaseModel] | None
+    body: type[Body] | None
+    status: int
+    action: str
+    query: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.handler.__name__
+
+
+def operation(
+    method: str,
+    summary: str,
+    response: type[BaseModel] | None = None,
+    body: type[Body] | None = None,
+    status: int = 200,
+    *,
+    action: str = "",
+    query: tuple[str, ...] = (),
+) -> Callable[[Callable[[E, Call], Awaitable[ApiResponse]]], ApiOperation[E]]:
+    """Make a coroutine of an L{Endpoint} what it does for this method; see L{ApiOperation}."""
+
+    def decorated(handler: Callable[[E, Call], Awaitable[ApiResponse]]) -> ApiOperation[E]:
+        return ApiOperation(method.encode("ascii"), handler, summary, response, body, status, action, query)
+
+    return decorated
+
+
 class Endpoint:
-    """One path of the management API; a subclass has a coroutine for each of its operations.
+    """One path of the management API; a subclass has a coroutine for each method, decorated with L{operation}.
 
     @cvar path: Such as C{/manage/projects/{id}}.
     @cvar refusal: What is said, besides C{Allow}, to a method that is not there.
     """
 
     path: ClassVar[str]
-    operations: ClassVar[Mapping[bytes, Operation]]
+    operations: ClassVar[Mapping[bytes, ApiOperation[Any]]] = {}
     refusal: ClassVar[str] = ""
     _log = Logger()
 
     def __init__(self, context: ManagementContext) -> None:
         self.context = context
 
-    def render(self, request: Request, named: bytes) -> None:
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.operations = {each.method: each for each in vars(cls).values() if isinstance(each, ApiOperation)}
+
+    def render(self, request: Request, path_id: bytes) -> None:
         """Start to answer C{request}, whose path names this id, or C{b""}."""
         request_id = identify(request)
-        run(request, self._answer(request, named, _body(request), request_id), request_id=request_id)
+        run(request, self._respond(request, path_id, _body(request), request_id), request_id=request_id)
 
-    async def _answer(
-        self, request: Request, named: bytes, body: bytes, request_id: str
-    ) -> BufferedResponse | StreamedResponse:
+    async def _respond(self, request: Request, path_id: bytes, body: bytes, request_id: str) -> ApiResponse:
         operation = self.operations.get(b"GET" if request.method == b"HEAD" else request.method)
         if operation is None:
             raise MethodNotAllowed(self.refusal, headers={"Allow": allow(self.operations)})
-        act = AuditDraft(operation.action)
+        draft = AuditDraft(operation.action)
         client = self.context.auth.client(request)
-        call = Call(request, operation, named.decode("latin-1"), body, client, request_id, act)
+        call = Call(request, operation, path_id.decode("latin-1"), body, client, request_id, draft)
         await self._admit(call)
         return await self._audited(call) if operation.action else await self._done(call)
 
@@ -192,7 +220,7 @@ class Endpoint:
             await self._write(call, AuditDraft("management.denied"), "unknown", e, self.context.denials)
             raise
 
-    async def _audited(self, call: Call) -> BufferedResponse | StreamedResponse:
+    async def _audited(self, call: Call) -> ApiResponse:
         """Do it, and write into the audit log that it was done or why not; only then return or raise."""
         try:
             answer = await self._done(call)
@@ -206,27 +234,31 @@ class Endpoint:
         await self._write(call, call.audit, "management")
         return answer
 
-    async def _done(self, call: Call) -> BufferedResponse | StreamedResponse:
+    async def _done(self, call: Call) -> ApiResponse:
         if len(call.body) > MAX_BODY:
             raise RequestTooLarge
         if call.id and not re.fullmatch(ID, call.id):
             raise NotFound  # what no id looks like is asked of no store
-        doing: Awaitable[BufferedResponse | StreamedResponse] = getattr(self, call.operation.name)(call)
-        return await doing
+        return await call.operation.handler(self, call)
 
     async def _write(
-        self, call: Call, act: AuditDraft, actor: str, error: Exception | None = None, audit: IAuditLogger | None = None
+        self,
+        call: Call,
+        draft: AuditDraft,
+        actor: str,
+        error: Exception | None = None,
+        audit: IAuditLogger | None = None,
     ) -> None:
         entry = AuditEntry(
             at=self.context.now(),
-            action=act.action,
+            action=draft.action,
             actor=actor,
             outcome="failure" if error else "success",
-            project_id=act.project_id,
-            token_id=act.token_id,
+            project_id=draft.project_id,
+            token_id=draft.token_id,
             request_id=call.request_id,
             client=call.client,
-            details=act.details | ({"error": getattr(error, "code", "internal_error")} if error else {}),
+            details=draft.details | ({"error": getattr(error, "code", "internal_error")} if error else {}),
         )
         try:
             await (audit or self.context.audit).log(entry)

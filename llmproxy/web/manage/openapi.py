@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
 from llmproxy.proxy.own_response import BufferedResponse
-from llmproxy.web.manage.endpoint import Call, Endpoint, ManagementContext, Operation
+from llmproxy.web.manage.endpoint import ApiOperation, Call, Endpoint, ManagementContext, operation
 from llmproxy.web.manage.paging import DEFAULT_PAGE_SIZE, ID, MAX_PAGE_SIZE
 from llmproxy.web.respond import json_response
 
@@ -55,36 +55,36 @@ class OpenApi(Endpoint):
     """Needs the token as all else here: whoever has none need not know what can be managed."""
 
     path = "/manage/openapi.json"
-    operations: ClassVar = {b"GET": Operation("get_openapi", "This document.")}
 
     def __init__(self, context: ManagementContext, others: Iterable[type[Endpoint]]) -> None:
         super().__init__(context)
         self._document = document([*others, type(self)])
 
+    @operation("GET", "This document.")
     async def get_openapi(self, call: Call) -> BufferedResponse:
         return json_response(self._document)
 
 
 def document(endpoints: Iterable[type[Endpoint]]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of these endpoints."""
-    list_response = list(endpoints)
+    listed = list(endpoints)
     return {
         "openapi": "3.1.0",
         "info": {"title": "llmproxy management API", "version": "1"},
         "security": [{"managementToken": []}],
-        "paths": {endpoint.path: _path(endpoint) for endpoint in list_response},
+        "paths": {endpoint.path: _path(endpoint) for endpoint in listed},
         "components": {
             "securitySchemes": {"managementToken": {"type": "http", "scheme": "bearer"}},
-            "schemas": _schemas(list_response),
+            "schemas": _schemas(listed),
         },
     }
 
 
 def _schemas(endpoints: list[type[Endpoint]]) -> dict[str, Any]:
-    operations = [operation for endpoint in endpoints for operation in endpoint.operations.values()]
-    taken = [(operation.body, "validation") for operation in operations if operation.body]
-    given = [(operation.answer, "serialization") for operation in operations if operation.answer]
-    models: Any = dict.fromkeys([*taken, *given, (Refusal, "serialization")])
+    operations = [each for endpoint in endpoints for each in endpoint.operations.values()]
+    bodies = [(each.body, "validation") for each in operations if each.body]
+    responses = [(each.response, "serialization") for each in operations if each.response]
+    models: Any = dict.fromkeys([*bodies, *responses, (Refusal, "serialization")])
     _, schemas = models_json_schema(list(models), ref_template=REFS)
     found: dict[str, Any] = schemas["$defs"]
     return found
@@ -98,22 +98,22 @@ def _path(endpoint: type[Endpoint]) -> dict[str, Any]:
     return {"parameters": [{"name": "id", "in": "path", "required": True, "schema": schema}], **methods}
 
 
-def _operation(operation: Operation) -> dict[str, Any]:
-    described: dict[str, Any] = {"operationId": operation.name, "summary": operation.summary}
-    if operation.query:
+def _operation(op: ApiOperation[Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {"operationId": op.name, "summary": op.summary}
+    if op.query:
         described["parameters"] = [
-            {"name": name, "in": "query", "required": False, "schema": PARAMETERS[name]} for name in operation.query
+            {"name": name, "in": "query", "required": False, "schema": PARAMETERS[name]} for name in op.query
         ]
-    if operation.body:
-        described["requestBody"] = {"required": True, "content": _content(operation.body)}
-    return described | {"responses": {str(operation.status): _answer(operation), **_refusals()}}
+    if op.body:
+        described["requestBody"] = {"required": True, "content": _content(op.body)}
+    return described | {"responses": {str(op.status): _response(op), **_refusals()}}
 
 
-def _answer(operation: Operation) -> dict[str, Any]:
-    described: dict[str, Any] = {"description": operation.summary}
-    if operation.answer:
-        described["content"] = _content(operation.answer)
-    elif operation.status != 204:
+def _response(op: ApiOperation[Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": op.summary}
+    if op.response:
+        described["content"] = _content(op.response)
+    elif op.status != 204:
         described["content"] = {"application/json": {"schema": {"type": "object"}}}
     return described
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import ClassVar
 
 from llmproxy.model import Project
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import ProjectChange, ProjectCreate, read
-from llmproxy.web.manage.endpoint import Call, Endpoint, Operation
+from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.manage.paging import PAGE_PARAMETERS, list_response, page, query
 from llmproxy.web.manage.views import ProjectList, ProjectView, Revoked, project_json
 from llmproxy.web.respond import json_response
@@ -17,17 +16,13 @@ from llmproxy.web.respond import json_response
 
 class ProjectCollection(Endpoint):
     path = "/manage/projects"
-    operations: ClassVar = {
-        b"GET": Operation("list_projects", "List projects, oldest first.", ProjectList, query=PAGE_PARAMETERS),
-        b"POST": Operation(
-            "create_project", "Create a project.", ProjectView, ProjectCreate, 201, action="project.create"
-        ),
-    }
 
+    @operation("GET", "List projects, oldest first.", ProjectList, query=PAGE_PARAMETERS)
     async def list_projects(self, call: Call) -> BufferedResponse:
         part = page(query(call.request.uri, call.operation.query))
         return await list_response(await self.context.projects.project_page(part), project_json, self.context.clock)
 
+    @operation("POST", "Create a project.", ProjectView, ProjectCreate, 201, action="project.create")
     async def create_project(self, call: Call) -> BufferedResponse:
         body = read(ProjectCreate, call.body, self.context.body_context())
         now, keys = self.context.now(), body.provider_keys(self.context.default_api)
@@ -50,24 +45,22 @@ class ProjectCollection(Endpoint):
 
 class ProjectItem(Endpoint):
     path = "/manage/projects/{id}"
-    operations: ClassVar = {
-        b"GET": Operation("get_project", "Show a project.", ProjectView),
-        b"PATCH": Operation(
-            "update_project",
-            "Rename, activate or deactivate a project, or change its provider keys or limits.",
-            ProjectView,
-            ProjectChange,
-            action="project.update",
-        ),
-    }
     refusal = 'A project is kept, so that what it did stays known. Deactivate it: PATCH {"active": false}.'
 
+    @operation("GET", "Show a project.", ProjectView)
     async def get_project(self, call: Call) -> BufferedResponse:
         project = await self.context.projects.get_project_by_id(call.id)
         return json_response(
             project_json(project, await self.context.standing("project", project.id, project.allowance))
         )
 
+    @operation(
+        "PATCH",
+        "Rename, activate or deactivate a project, or change its provider keys or limits.",
+        ProjectView,
+        ProjectChange,
+        action="project.update",
+    )
     async def update_project(self, call: Call) -> BufferedResponse:
         call.audit.project_id = call.id
         body = read(ProjectChange, call.body, self.context.body_context())
@@ -98,12 +91,8 @@ class ProjectItem(Endpoint):
 
 class ProjectTokensRevocation(Endpoint):
     path = "/manage/projects/{id}/tokens/revoke"
-    operations: ClassVar = {
-        b"POST": Operation(
-            "revoke_project_tokens", "Revoke all tokens of a project.", Revoked, action="project.tokens.revoke"
-        )
-    }
 
+    @operation("POST", "Revoke all tokens of a project.", Revoked, action="project.tokens.revoke")
     async def revoke_project_tokens(self, call: Call) -> BufferedResponse:
         call.audit.project_id = call.id
         async with self.context.in_force("tokens of project", call.id):

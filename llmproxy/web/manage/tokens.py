@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar
 
 from llmproxy.errors import Conflict, Invalid
 from llmproxy.http.endpoints import overlap
 from llmproxy.model import Token
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Limits, TokenChange, TokenCreate, read
-from llmproxy.web.manage.endpoint import Call, Endpoint, Operation
+from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.manage.paging import PAGE_PARAMETERS, list_response, page, project, query
 from llmproxy.web.manage.views import TokenIssued, TokenList, TokenView, token_json
 from llmproxy.web.respond import json_response
@@ -35,18 +34,14 @@ class TokenResource(Endpoint):
 
 class TokenCollection(TokenResource):
     path = "/manage/tokens"
-    operations: ClassVar = {
-        b"GET": Operation(
-            "list_tokens", "List tokens, oldest first.", TokenList, query=("project_id", *PAGE_PARAMETERS)
-        ),
-        b"POST": Operation("create_token", "Issue a token.", TokenIssued, TokenCreate, 201, action="token.create"),
-    }
 
+    @operation("GET", "List tokens, oldest first.", TokenList, query=("project_id", *PAGE_PARAMETERS))
     async def list_tokens(self, call: Call) -> BufferedResponse:
         asked = query(call.request.uri, call.operation.query)
         found = await self.context.tokens.token_page(page(asked), project(asked))
         return await list_response(found, partial(token_json, now=self.context.now()), self.context.clock)
 
+    @operation("POST", "Issue a token.", TokenIssued, TokenCreate, 201, action="token.create")
     async def create_token(self, call: Call) -> BufferedResponse:
         body = read(TokenCreate, call.body, self.context.body_context())
         call.audit.project_id = body.project_id
@@ -73,20 +68,15 @@ class TokenCollection(TokenResource):
 
 class TokenItem(TokenResource):
     path = "/manage/tokens/{id}"
-    operations: ClassVar = {
-        b"GET": Operation("get_token", "Show what is known of a token.", TokenView),
-        b"PATCH": Operation(
-            "update_token", "Change what a token allows.", TokenView, TokenChange, action="token.update"
-        ),
-        b"DELETE": Operation("revoke_token", "Revoke a token, for good.", status=204, action="token.revoke"),
-    }
 
+    @operation("GET", "Show what is known of a token.", TokenView)
     async def get_token(self, call: Call) -> BufferedResponse:
         token = await self.context.tokens.get_token(call.id)
         return json_response(
             token_json(token, self.context.now(), await self.context.standing("token", token.id, token.allowance))
         )
 
+    @operation("PATCH", "Change what a token allows.", TokenView, TokenChange, action="token.update")
     async def update_token(self, call: Call) -> BufferedResponse:
         call.audit.token_id = call.id
         body = read(TokenChange, call.body, self.context.body_context())
@@ -102,6 +92,7 @@ class TokenItem(TokenResource):
             changed = await self.context.tokens.update_token(changed)
         return json_response(token_json(changed, self.context.now()))
 
+    @operation("DELETE", "Revoke a token, for good.", status=204, action="token.revoke")
     async def revoke_token(self, call: Call) -> BufferedResponse:
         call.audit.token_id = call.id
         async with self.context.in_force("token", call.id), self.context.change():

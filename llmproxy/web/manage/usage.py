@@ -7,12 +7,12 @@ import io
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import date
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from llmproxy.errors import Invalid
-from llmproxy.ledger.sql import GROUPS, SUMS, Question, Rows
+from llmproxy.ledger.reports import GROUP_NAMES, SUM_NAMES, Question, Rows
 from llmproxy.proxy.own_response import NOSNIFF, BufferedResponse
-from llmproxy.web.manage.endpoint import Call, Endpoint, Operation, UsageReports
+from llmproxy.web.manage.endpoint import Call, Endpoint, UsageReports, operation
 from llmproxy.web.manage.paging import PAGE_PARAMETERS, page, project, query
 from llmproxy.web.manage.views import UsageReport
 from llmproxy.web.respond import NO_STORE, StreamedResponse, json_response
@@ -26,15 +26,13 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet may take for o
 
 class UsageTotals(Endpoint):
     path = "/manage/usage"
-    operations: ClassVar = {
-        b"GET": Operation(
-            "report_usage",
-            "TokenCollection and cost, added up by project, token, API, model, day or month; in JSON or CSV.",
-            UsageReport,
-            query=(*REPORT_PARAMETERS, "project_id"),
-        )
-    }
 
+    @operation(
+        "GET",
+        "Tokens and cost, added up by project, token, API, model, day or month; in JSON or CSV.",
+        UsageReport,
+        query=(*REPORT_PARAMETERS, "project_id"),
+    )
     async def report_usage(self, call: Call) -> BufferedResponse | StreamedResponse:
         found = query(call.request.uri, call.operation.query)
         return await _answer(self.context.usage, found, project(found) or "")
@@ -42,10 +40,8 @@ class UsageTotals(Endpoint):
 
 class ProjectUsage(Endpoint):
     path = "/manage/projects/{id}/usage"
-    operations: ClassVar = {
-        b"GET": Operation("report_project_usage", "The same of one project.", UsageReport, query=REPORT_PARAMETERS)
-    }
 
+    @operation("GET", "The same of one project.", UsageReport, query=REPORT_PARAMETERS)
     async def report_project_usage(self, call: Call) -> BufferedResponse | StreamedResponse:
         found = query(call.request.uri, call.operation.query)
         await self.context.projects.get_project_by_id(call.id)
@@ -90,8 +86,10 @@ async def _whole(by: Sequence[str], rows: Rows) -> StreamedResponse:
 def _groups(found: Mapping[str, str]) -> tuple[str, ...]:
     asked = found.get("group_by", "project")
     names = tuple(name for name in asked.split(",") if name) if asked else ()
-    if len(set(names)) < len(names) or not set(names) <= set(GROUPS) or {"day", "month"} <= set(names):
-        raise Invalid(f"group_by: must be some of {', '.join(GROUPS)}, with commas between; not both day and month.")
+    if len(set(names)) < len(names) or not set(names) <= set(GROUP_NAMES) or {"day", "month"} <= set(names):
+        raise Invalid(
+            f"group_by: must be some of {', '.join(GROUP_NAMES)}, with commas between; not both day and month."
+        )
     return names
 
 
@@ -110,8 +108,8 @@ def as_csv(by: Sequence[str], rows: Sequence[Mapping[str, Any]], *, heading: boo
     text = io.StringIO()
     writer = csv.writer(text)
     if heading:
-        writer.writerow([*(COLUMN_NAMES.get(name, name) for name in by), *SUMS])
-    writer.writerows([_cell(row[name]) for name in (*by, *SUMS)] for row in rows)
+        writer.writerow([*(COLUMN_NAMES.get(name, name) for name in by), *SUM_NAMES])
+    writer.writerows([_cell(row[name]) for name in (*by, *SUM_NAMES)] for row in rows)
     return text.getvalue().encode("utf-8", "replace")
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from llmproxy.ledger.sql import SUMS, Question
+from llmproxy.ledger.reports import SUM_NAMES, Question
 from llmproxy.model import PageRequest
 from tests.unit.cli.daemon import DaemonTestCase
 
-ROW = {**dict.fromkeys(SUMS, 1234), "cost_usd": 1.5}
+ROW = {**dict.fromkeys(SUM_NAMES, 1234), "cost_usd": 1.5}
 
 
 class ReportTests(DaemonTestCase):
@@ -28,7 +28,7 @@ class ReportTests(DaemonTestCase):
         """For spreadsheets."""
         result = await self.ok("usage", "report", "--by", "project", "--by", "day", "--csv")
         head, row = result.splitlines()
-        self.assertEqual(head, ",".join(["project_id", "day", *SUMS]))
+        self.assertEqual(head, ",".join(["project_id", "day", *SUM_NAMES]))
         self.assertTrue(row.startswith("p1,2026-11-25,1234,"), row)
 
     async def test_json(self) -> None:

@@ -1,4 +1,4 @@
-"""ProjectCollection over the management API."""
+"""Projects over the management API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TokenCollection over the management API."""
+"""Tokens over the management API."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class LaterTests(ManagementTestCase):
         self.path = f"/manage/tokens/{self.id}"
 
     def test_listed(self) -> None:
-        """TokenCollection are list_response all, or one project's."""
+        """Tokens are listed, all, or one project's."""
         self.token(project_id=self.other)
         ids = lambda query: [t["id"] for t in self.ask("GET", "/manage/tokens" + query).json["data"]]  # noqa: E731
         self.assertEqual(ids(""), ["tok-1", "tok-2"])

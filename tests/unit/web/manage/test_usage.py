@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 
-from llmproxy.ledger.sql import SUMS, Question
+from llmproxy.ledger.reports import SUM_NAMES, Question
 from llmproxy.model import PageRequest
 from tests.unit.web.manage.management import ManagementTestCase
 
-FIGURES = {**dict.fromkeys(SUMS, 3), "cost_usd": 0.1 + 0.2}
+FIGURES = {**dict.fromkeys(SUM_NAMES, 3), "cost_usd": 0.1 + 0.2}
 
 
 def unchunked(body: bytes) -> str:
@@ -64,7 +64,7 @@ class UsageTests(ManagementTestCase):
         reply = self.ask("GET", "/manage/usage?group_by=project,model&format=csv")
         self.assertEqual(reply.code, 200)
         head, first, second = csv.reader(io.StringIO(unchunked(reply.body)))
-        self.assertEqual(head, ["project_id", "model", *SUMS])
+        self.assertEqual(head, ["project_id", "model", *SUM_NAMES])
         self.assertEqual(first, ["p1", "gpt-4o", *["3"] * 9, "0.3"])
         self.assertEqual(second[1], "'=1+1")
         self.assertEqual(reply["Content-Type"], "text/csv; charset=utf-8; header=present")
