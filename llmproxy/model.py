@@ -1,4 +1,4 @@
-"""The frozen values that travel between the floors."""
+"""The frozen values that pass between the layers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Claim(NamedTuple):
     @ivar kind: C{rate} (so much in any minute), C{lease} (so many at once) or C{budget} (so much in all).
     @ivar amount: How much of it the request can take at most.
     @ivar ends: When the budget's period ends, in seconds since the epoch; C{0} for never.
-    @ivar on_loss: What is to be done while nobody can tell: C{local-share}, C{open} or C{closed}.
+    @ivar on_loss: What to do while the counters cannot be reached: C{local-share}, C{open} or C{closed}.
     """
 
     key: str
@@ -61,11 +61,11 @@ class Claim(NamedTuple):
 class Verdict(NamedTuple):
     """Whether all claims of a request were granted; otherwise none was.
 
-    @ivar refused: Which claim was not, as its place; C{None} where all were.
-    @ivar wait: Seconds until it may be worth asking again; C{None} where that is not known.
-    @ivar lost: Whether it was refused only because nobody could tell.
+    @ivar refused: The index of the claim that was not; C{None} where all were.
+    @ivar wait: Seconds until a retry may succeed; C{None} where that is not known.
+    @ivar lost: Whether it was rejected only because the counters cannot be reached.
     @ivar remaining: What is left of each, after this request; likewise C{resets}, the seconds until a rate is whole.
-    @ivar ticket: To be given back when the request is over; for whoever made it alone to read.
+    @ivar ticket: To be passed to C{settle} when the request is over; opaque to everybody but the counters.
     """
 
     refused: int | None = None
@@ -77,11 +77,11 @@ class Verdict(NamedTuple):
 
 
 class Advance(NamedTuple):
-    """A part of a budget that a process has taken to spend on its own.
+    """A part of a budget that a process has reserved to spend on its own.
 
     @ivar amount: How much that is; 0 where less was left than it needed.
     @ivar spent: What the budget has lost now, this part included.
-    @ivar elsewhere: Where not all was taken that was wanted: what other processes have, some of which may come back.
+    @ivar elsewhere: Where less was reserved than was wanted: what other processes hold, some of which may come back.
     """
 
     amount: int
@@ -111,12 +111,12 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What is known of an issued token; never the token itself.
+    """The properties of an issued token; never the token itself.
 
     @ivar prefix: The first characters of the token, enough to recognise it in a list.
     @ivar max_requests: Requests allowed in its lifetime, or C{None} for no limit.
-    @ivar request_count: Requests counted so far; C{cache_hits}: those that were answered from the cache, which count
-        for no limit.
+    @ivar request_count: Requests counted so far; C{cache_hits}: those that were served from the cache, which
+        count for no limit.
     @ivar apis: Names of the APIs it may call; empty means all. Likewise C{endpoints}, C{models} (globs) and C{ips}
         (networks).
     """
@@ -141,7 +141,7 @@ class Token:
 
 
 class PageRequest(NamedTuple):
-    """Which part of a list is asked for: at most C{limit} items, behind C{cursor} or, without one, behind C{offset}.
+    """Which part of a list is requested: at most C{limit} items, after C{cursor} or, without one, after C{offset}.
 
     @ivar cursor: A page's C{next_cursor}.
     """
@@ -167,7 +167,7 @@ class Page(NamedTuple, Generic[T]):
 class Changes:
     """What has changed in a store since an epoch.
 
-    @ivar epoch: The number of the last change; the next question begins there.
+    @ivar epoch: The number of the last change; the next poll begins there.
     @ivar projects: The projects that, or whose tokens, have changed; C{None}: any may have.
     """
 
@@ -179,7 +179,7 @@ class Changes:
 class Grant:
     """A validated token with its project: what its bearer may do, as of the moment it was looked up.
 
-    @ivar project_active: C{None} where the validator does not know; then the project store is asked.
+    @ivar project_active: C{None} where the validator does not know; then L{IProviderKeys} is asked.
     @ivar allowance: The token's limits, and C{project_allowance} those of its project; C{None} where it has none.
     """
 
@@ -198,15 +198,15 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one answer used, in tokens, and what that costs.
+    """What one response used, in tokens, and what that costs.
 
     @ivar input_tokens: All input: what was read from the provider's cache and what was written to it included.
     @ivar output_tokens: All output, reasoning included.
     @ivar cost_usd: C{None} where no price is known; never 0 for that.
     @ivar basis: C{exact} as the provider counted, or as the request says where that is what is billed; C{estimated} by
-        its size where the provider told nothing; C{unknown} where something is billed that nobody can tell; C{pending}
-        where a later answer will; C{none} where nothing was used.
-    @ivar model: The model that answered, as the provider calls it.
+        its size where the provider reported nothing; C{unknown} where something is billed that cannot be derived;
+        C{pending} where a later response will report it; C{none} where nothing was used.
+    @ivar model: The model that responded, as the provider calls it.
     @ivar details: What else was counted, by the name of its unit: audio and image tokens, searches, seconds.
     """
 
@@ -233,8 +233,8 @@ class RequestRecord(NamedTuple):
     @ivar outcome: C{complete}, C{refused}, C{failed} (also a 200 that is or ends in an error), C{cancelled} (the client
         left) or C{truncated} (the provider broke off, or this process was stopped).
     @ivar first_byte: From the request's arrival to the provider's first byte, or C{None} if there was none.
-    @ivar error: The code of the refusal, or of the error that the provider's 200 was or ended in; C{""}.
-    @ivar answered: The model that answered, as the provider calls it.
+    @ivar error: The code of the error response, or of the error that the provider's 200 was or ended in; C{""}.
+    @ivar answered: The model that responded, as the provider calls it.
     @ivar basis: Where the tokens come from; they and the cost are as in L{Usage}.
     """
 
@@ -272,16 +272,15 @@ class RequestRecord(NamedTuple):
 
 
 class LedgerLine(NamedTuple):
-    """What a request used, as the books have it: one for every request of a known token, however it ended.
+    """What a request used, as the ledger has it: one for every request with a valid token, however it ended.
 
     @ivar id: Unique, wherever the proxy runs.
     @ivar at: When the request arrived, in seconds since the epoch; C{duration} in seconds.
-    @ivar model: The model that was asked for; C{answered} the one that answered.
+    @ivar model: The model that was asked for; C{answered} the one that responded.
     @ivar outcome: C{exact} (the provider's own counts), C{estimated}, C{cancelled} (the client left), C{truncated} (the
-        answer broke off), C{failed} (there was no answer but an error), C{cached}, C{pending} (a result that is told
-        later).
+        response broke off), C{failed} (an error response), C{cached}, C{pending} (a result that is reported later).
     @ivar basis: Where the counts come from; see L{Usage}.
-    @ivar upstream_status: The status of the provider's answer, or C{None} where there was none.
+    @ivar upstream_status: The status of the provider's response, or C{None} where there was none.
     """
 
     id: str
@@ -312,7 +311,7 @@ class LedgerLine(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """An act that must not be lost: who did what to what, and how it ended.
+    """An action that must not be lost: who did what to what, and how it ended.
 
     @ivar action: Such as C{project.create}, C{token.revoke}, C{request.refused}.
     @ivar actor: C{management}, C{token:<id>} or C{proxy}.
@@ -335,7 +334,7 @@ class CacheUsage:
     """How much a cache holds.
 
     @ivar size: Bytes, keys and bookkeeping included where they are known.
-    @ivar evicted: Entries that had to go before their time since the cache was made, for want of room.
+    @ivar evicted: Entries that were evicted before they expired, since the cache was made.
     """
 
     entries: int = 0
