@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.integration.postgres import PostgreSQL
+from tests.support.postgres import PostgreSQL
 from tests.support.processes import HOST
 from tests.support.redis_server import RedisServer
 from tests.support.stack import Stack, eventually
@@ -42,9 +42,8 @@ def crowded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     env = {"LLMPROXY_SERVER_MAX_CONNECTIONS_PER_ADDRESS": "4000"}
     with ExitStack() as running:
         if request.param == "postgresql":
-            database = PostgreSQL()
-            running.callback(database.stop)
-            env["LLMPROXY_STORE_URL"] = database.url("crowd")
+            server: PostgreSQL = request.getfixturevalue("postgres")
+            env["LLMPROXY_STORE_URL"] = server.migrated()
         if request.param == "redis":
             redis = running.enter_context(RedisServer(home / "redis"))
             env |= {"LLMPROXY_LIMITS_BACKEND": "redis", "LLMPROXY_REDIS_URL": redis.url}

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.provider import CLOSE, NEXT, RESET, Act, ScriptedProvider
 from tests.integration.test_malformed import lines_of, log_since, now_in_log
 from tests.support.processes import HOST, free_port
+from tests.support.scripted_provider import CLOSE, NEXT, RESET, Act, ScriptedProvider
 from tests.support.stack import Stack, eventually
 
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.flooding import answers, flood
+from tests.support.flooding import answers, flood
 from tests.support.processes import HOST
 from tests.support.stack import Stack
 

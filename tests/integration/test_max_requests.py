@@ -8,7 +8,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from llmproxy.model import Project, Token
-from tests.integration.spenders import spend_in_processes
+from tests.support.spending import spend_in_processes
 from tests.unit.store.contract import Calendar, new_store
 
 

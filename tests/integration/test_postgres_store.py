@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-from typing import Any, ClassVar
+from typing import Any
 
+import pytest
 from sqlalchemy import create_engine, text
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
@@ -15,28 +15,22 @@ from llmproxy.model import Project, Token
 from llmproxy.store.engines import parse_store_url
 from llmproxy.store.errors import DatabaseTooNew, UpgradeInProgress, WrongKey
 from llmproxy.store.migrate import VERSION_TABLE, prepare, server_lock
-from tests.integration.postgres import PostgreSQL
-from tests.integration.spenders import spend_in_processes
+from tests.support.postgres import PostgreSQL
+from tests.support.spending import spend_in_processes
 from tests.unit.store.contract import Calendar, StoreContract, new_store
 
 
 class WithServer(TestCase):
-    """One server for all tests of a class, one database for each test."""
+    """One server for all tests, one database for each test."""
 
-    server: ClassVar[PostgreSQL]
-    names: ClassVar[Any]
+    server: PostgreSQL
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.server = PostgreSQL()
-        cls.names = (f"test{n}" for n in itertools.count())
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.server.stop()
+    @pytest.fixture(autouse=True)
+    def _on_server(self, postgres: PostgreSQL) -> None:
+        self.server = postgres
 
     def url(self) -> str:
-        return self.server.url(next(self.names))
+        return self.server.migrated()
 
 
 class PostgresStoreTests(StoreContract, WithServer):
@@ -45,7 +39,7 @@ class PostgresStoreTests(StoreContract, WithServer):
 
 class PostgresTests(WithServer):
     def setUp(self) -> None:
-        self.address = self.url()
+        self.address = self.server.url()  # nothing is in it
 
     async def opened(self, **more: Any) -> Any:
         store = new_store(self.address, Calendar(), **more)

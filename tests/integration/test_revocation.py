@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.postgres import PostgreSQL
+from tests.support.postgres import PostgreSQL
 from tests.support.processes import HOST
 from tests.support.redis_server import RedisServer
 from tests.support.stack import KEYS, Stack, eventually
@@ -158,23 +158,19 @@ def test_a_process_that_was_away(without: Fleet) -> None:
         eventually(lambda: without.status(sleeper.port, token) == 401, 1.0)
 
 
-def test_the_store_is_gone(tmp_path: Path) -> None:
+def test_the_store_is_gone(tmp_path: Path, postgres: PostgreSQL) -> None:
     """For a few seconds tokens are still believed, however long they might be remembered; then none is."""
-    postgres = PostgreSQL()
-    try:
-        env = {"LLMPROXY_STORE_URL": postgres.url("gone"), "LLMPROXY_STORE_TOKEN_CACHE_TTL": "10m"}
-        with Stack(tmp_path, env=env) as stack:
-            assert stack.ask("GET", "/v1/models").status == 200
-            there = time.monotonic()
-            postgres.pause()  # which itself takes some time: the store is gone somewhere within it
-            gone = time.monotonic()
-            while (reply := stack.ask("GET", "/v1/models")).status == 200:
-                assert time.monotonic() - gone < 10
-                time.sleep(0.1)
-            refused = time.monotonic()
-            assert (reply.status, reply.header("X-LLMProxy-Error")) == (503, "store_unavailable")
-            assert refused - there > 3 and refused - gone < 8, (refused - there, refused - gone)
-            postgres.resume()
-            eventually(lambda: stack.ask("GET", "/v1/models").status == 200, 20)
-    finally:
-        postgres.stop()
+    env = {"LLMPROXY_STORE_URL": postgres.migrated(), "LLMPROXY_STORE_TOKEN_CACHE_TTL": "10m"}
+    with Stack(tmp_path, env=env) as stack:
+        assert stack.ask("GET", "/v1/models").status == 200
+        there = time.monotonic()
+        postgres.pause()  # which itself takes some time: the store is gone somewhere within it
+        gone = time.monotonic()
+        while (reply := stack.ask("GET", "/v1/models")).status == 200:
+            assert time.monotonic() - gone < 10
+            time.sleep(0.1)
+        refused = time.monotonic()
+        assert (reply.status, reply.header("X-LLMProxy-Error")) == (503, "store_unavailable")
+        assert refused - there > 3 and refused - gone < 8, (refused - there, refused - gone)
+        postgres.resume()
+        eventually(lambda: stack.ask("GET", "/v1/models").status == 200, 20)

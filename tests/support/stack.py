@@ -13,8 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.support.databases import migrated_sqlite
 from tests.support.processes import HOST, Daemon, free_port
 
+DATABASE = "llmproxy.db"
 MANAGEMENT = "management-token-for-tests-0123456789"
 ENCRYPTION = "an encryption key for tests, long enough"
 KEYS = {
@@ -103,6 +105,9 @@ class Stack:
         return Daemon("llmproxy", "--config", str(config), port=port, log=self.home / f"{name}.log", env=self.env)
 
     def __enter__(self) -> Stack:
+        database = self.home / DATABASE
+        if not database.exists() and self.uses(database):
+            migrated_sqlite(database)
         with ExitStack() as starting:
             starting.enter_context(self.simulator)
             starting.enter_context(self.daemon)
@@ -113,6 +118,11 @@ class Stack:
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
+
+    def uses(self, database: Path) -> bool:
+        """Whether that is where its daemon keeps everything."""
+        settings = (self.home / "llmproxy.yaml").read_text()
+        return "LLMPROXY_STORE_URL" not in self.env and f"sqlite:///{database}" in settings
 
     @property
     def url(self) -> str:

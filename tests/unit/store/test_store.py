@@ -22,12 +22,13 @@ from llmproxy.errors import Invalid, StoreUnavailable, TokenNotFound
 from llmproxy.model import Project, Token
 from llmproxy.sealing import Sealer, derive
 from llmproxy.store.errors import InvalidStoreURL, StartupError, WrongKey
+from tests.support.databases import migrated_sqlite
 from tests.unit.store.contract import MASTER, OPENAI_KEY, Calendar, StoreContract, new_store
 
 
 class SQLiteStoreTests(StoreContract, TestCase):
     def url(self) -> str:
-        return f"sqlite:///{self.mktemp()}/llmproxy.db"
+        return migrated_sqlite(Path(self.mktemp()).absolute() / "llmproxy.db")
 
 
 class OnDisk(TestCase):

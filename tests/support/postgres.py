@@ -6,6 +6,7 @@ data to everybody. PostgreSQL refuses to run as root, so here it runs as C{nobod
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import shutil
@@ -15,6 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tests.support.databases import TEMPLATE_DATABASE, migrate
+
 PROGRAMS = Path("pginstall18/bin")  # within the package
 
 
@@ -22,6 +25,8 @@ class PostgreSQL:
     """Started when made; C{url(name)} makes a database and says where it is."""
 
     def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._has_template = False
         self._user: dict[str, Any] = _unprivileged() if os.geteuid() == 0 else {}
         # Directly under /tmp: the name of a socket must be short.
         self._home = Path(tempfile.mkdtemp(prefix="llmproxy-pg-", dir="/tmp"))
@@ -74,9 +79,18 @@ class PostgreSQL:
     def _control(self, *arguments: object) -> None:
         self._run("pg_ctl", "-D", self._data, "-w", "-t", "30", *arguments)
 
-    def url(self, database: str) -> str:
-        self._run("createdb", "-h", self._home, "-U", "llmproxy", database)
+    def url(self, database: str = "", template: str = "template0") -> str:
+        """Make a database, as a copy of another one; its URL. Without a name it gets one of its own."""
+        database = database or f"test{next(self._numbers)}"
+        self._run("createdb", "-h", self._home, "-U", "llmproxy", "-T", template, database)
         return f"postgresql://llmproxy@/{database}?host={self._home}"
+
+    def migrated(self) -> str:
+        """As L{url}, with all tables, which are made once."""
+        if not self._has_template:
+            migrate(self.url(TEMPLATE_DATABASE))
+            self._has_template = True
+        return self.url(template=TEMPLATE_DATABASE)
 
     def pause(self) -> None:
         """Stop the server; connections are cut."""

@@ -1,4 +1,4 @@
-"""Many connections that guess at tokens, as a process of its own: C{python -m tests.integration.flooding PORT …}."""
+"""Many connections that guess at tokens, as a process of its own: C{python -m tests.support.flooding PORT …}."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def flood(port: int, connections: int, seconds: float, token: str = "") -> subpr
 
     @param token: Sent by all, instead of a well-formed token that nobody has issued, another one with each request.
     """
-    command = [sys.executable, "-m", "tests.integration.flooding", str(port), str(connections), str(seconds), token]
+    command = [sys.executable, "-m", "tests.support.flooding", str(port), str(connections), str(seconds), token]
     root = Path(__file__).parents[2]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=root)
 
