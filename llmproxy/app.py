@@ -49,7 +49,7 @@ from llmproxy.web.root import Root
 from llmproxy.wire.buffers import Buffers, derived_limit
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.server.site import Site
-from llmproxy.wire.write_coalescing import Turn
+from llmproxy.wire.write_coalescing import WriteCoalescer
 
 _log = Logger()
 
@@ -71,7 +71,7 @@ class Base:
     output: LogOutput
     run: str
     store: Store
-    turn: Turn
+    coalescer: WriteCoalescer
     descriptors: Descriptors
     buffers: Buffers
 
@@ -120,7 +120,7 @@ def build(
         now=now,
         counters=counters,
         learn=base.redactor.add,
-        turn=base.turn,
+        coalescer=base.coalescer,
         descriptors=base.descriptors,
         buffers=base.buffers,
         ledger=records.ledger,
@@ -164,11 +164,11 @@ def _base(
         now=now,
         random=random,
     )
-    turn, descriptors = Turn(reactor), Descriptors(reactor)
+    coalescer, descriptors = WriteCoalescer(reactor), Descriptors(reactor)
     buffers = Buffers(settings.server.max_buffered_bytes or derived_limit())
     buffers.keep_spare()
     return Base(
-        settings, reactor, now, random, management.value, redactor, output, run, store, turn, descriptors, buffers
+        settings, reactor, now, random, management.value, redactor, output, run, store, coalescer, descriptors, buffers
     )
 
 
@@ -267,5 +267,5 @@ def _management(base: Base, tokens: Tokens, parts: Parts, metrics: Metrics, reco
 
 def _site(base: Base, observers: Sequence[Observer], root: Root) -> Site:
     return make_site(
-        root, base.settings.server, base.reactor, base.turn, base.descriptors, base.buffers, observers, base.now
+        root, base.settings.server, base.reactor, base.coalescer, base.descriptors, base.buffers, observers, base.now
     )

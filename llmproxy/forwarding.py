@@ -38,10 +38,10 @@ from llmproxy.proxy.policy import Policy
 from llmproxy.upstream.upstreams import ProviderKeys, Upstreams
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.agent import Agent
-from llmproxy.wire.client.tls import Trust
-from llmproxy.wire.client.transport import Caller
+from llmproxy.wire.client.tls import TrustPolicy
+from llmproxy.wire.client.transport import Transport
 from llmproxy.wire.descriptors import Descriptors
-from llmproxy.wire.write_coalescing import Turn
+from llmproxy.wire.write_coalescing import WriteCoalescer
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def forwarding(
     now: Callable[[], float],
     counters: ICounters,
     learn: Callable[[str], object] = lambda key: None,
-    turn: Turn | None = None,
+    coalescer: WriteCoalescer | None = None,
     descriptors: Descriptors | None = None,
     buffers: Buffers | None = None,
     ledger: Ledger | None = None,
@@ -101,8 +101,8 @@ def forwarding(
     """
     clock: IReactorTime = reactor
     routes = Routes(settings)
-    agents = {name: _agent(api, reactor, turn, descriptors) for name, api in settings.apis.items()}
-    upstreams = Upstreams(settings, {name: Caller(agent) for name, agent in agents.items()}, clock)
+    agents = {name: _agent(api, reactor, coalescer, descriptors) for name, api in settings.apis.items()}
+    upstreams = Upstreams(settings, {name: Transport(agent) for name, agent in agents.items()}, clock)
     shares = Shares(settings)
     keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
     caching = _caching(settings, reactor, now, buffers)
@@ -122,7 +122,7 @@ def forwarding(
         ledger=ledger,
         results=None if ledger is None else DeferredResults(ledger, meters, counters, now),
         buffers=buffers,
-        turn=None if turn is None else Turn(reactor, most=64),
+        coalescer=None if coalescer is None else WriteCoalescer(reactor, most=64),
     )
     pipeline = Pipeline(
         routes=routes,
@@ -148,7 +148,7 @@ def _caching(
     return ResponseCache(cache, settings, reactor, now, buffers)
 
 
-def _agent(api: Api, reactor: Any, turn: Turn | None, descriptors: Descriptors | None) -> Agent:
+def _agent(api: Api, reactor: Any, coalescer: WriteCoalescer | None, descriptors: Descriptors | None) -> Agent:
     connection, timeouts = api.connection, api.timeouts
     return Agent(
         reactor,
@@ -157,7 +157,7 @@ def _agent(api: Api, reactor: Any, turn: Turn | None, descriptors: Descriptors |
         max_conns_per_host=connection.max_conns_per_host,
         max_idle_per_host=connection.max_idle_conns_per_host,
         max_idle=connection.max_idle_conns,
-        context_factory=Trust(api.ca_file),
-        turn=turn,
+        context_factory=TrustPolicy(api.ca_file),
+        coalescer=coalescer,
         descriptors=descriptors,
     )

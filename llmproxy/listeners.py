@@ -20,9 +20,9 @@ from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.descriptors import Descriptors
-from llmproxy.wire.parser import Limits
+from llmproxy.wire.parser import MessageLimits
 from llmproxy.wire.server.site import Site
-from llmproxy.wire.write_coalescing import Turn
+from llmproxy.wire.write_coalescing import WriteCoalescer
 
 
 def listen(
@@ -48,7 +48,7 @@ def make_site(
     root: Root,
     server: Server,
     reactor: Any,
-    turn: Turn,
+    coalescer: WriteCoalescer,
     descriptors: Descriptors,
     buffers: Buffers,
     observers: Sequence[Observer],
@@ -61,7 +61,7 @@ def make_site(
     return Site(
         root,
         reactor=reactor,
-        limits=Limits(head=server.max_head_bytes, body=server.max_request_bytes),
+        limits=MessageLimits(head=server.max_head_bytes, body=server.max_request_bytes),
         head_timeout=server.head_timeout,
         body_timeout=server.body_timeout,
         keepalive_timeout=server.keepalive_timeout,
@@ -71,7 +71,7 @@ def make_site(
         max_connections_per_address=server.max_connections_per_address,
         of_many=partial(_of_many, networks(tuple(server.trusted_proxies))),
         on_refused=partial(_malformed, observers, now),
-        turn=turn,
+        coalescer=coalescer,
         descriptors=descriptors,
         buffers=buffers,
     )

@@ -11,7 +11,7 @@ from twisted.web.client import ResponseDone
 from zope.interface import implementer
 
 from llmproxy.http.masking import KeyFilter, KeyFound
-from llmproxy.wire.client.response import Answer
+from llmproxy.wire.client.response import Response
 
 MAX_BACKLOG_BYTES = 1024 * 1024  # that a slow subscriber may lie behind, once the response is too large to be stored
 
@@ -22,7 +22,7 @@ class SubscriberTooSlow(Exception):
     @cvar outcome: How its relay tells it.
     """
 
-    outcome = "stalled"
+    outcome = "client_stalled"
 
 
 class BroadcastOwner(Protocol):
@@ -51,7 +51,7 @@ class Broadcast:
 
     def __init__(
         self,
-        answer: Answer,
+        answer: Response,
         lines: list[bytes],
         mask: KeyFilter | None,
         told: BroadcastOwner,
@@ -197,7 +197,7 @@ class Broadcast:
 
 @implementer(IPushProducer)
 class Subscriber:
-    """As L{llmproxy.wire.answer.Answer}, for one of those who take a shared one.
+    """As L{llmproxy.wire.client.response.Response}, for one of those who take a shared one.
 
     @ivar at: The number of the next piece; C{taken}: bytes before that.
     """

@@ -18,7 +18,7 @@ from llmproxy.caching.rules.entry import Entry
 from llmproxy.caching.rules.storing import NotStored, ResponseHead
 from llmproxy.caching.rules.vary import selecting_fields
 from llmproxy.http.masking import KeyFilter, Mask, content_coding, mask_plan
-from llmproxy.wire.client.response import Answer
+from llmproxy.wire.client.response import Response
 
 if TYPE_CHECKING:
     from llmproxy.caching.lookup import CacheLookup
@@ -30,11 +30,11 @@ class CacheResult(NamedTuple):
     @ivar secret: The provider's key, to be starred out of the answer; C{None} where that is done already.
     """
 
-    answer: Answer | Subscriber | CachedResponse
+    answer: Response | Subscriber | CachedResponse
     secret: bytes | None = None
 
 
-Fetch = Callable[[list[bytes]], Awaitable[tuple[Answer, bytes]]]
+Fetch = Callable[[list[bytes]], Awaitable[tuple[Response, bytes]]]
 
 # Failures that those who have joined need not find out for themselves.
 _THE_PROVIDERS = (errors.UpstreamFailure, errors.CircuitOpen)
@@ -129,7 +129,7 @@ class CollapsedRequest:
             else:
                 each.callback(None)
 
-    def _answered(self, answer: Answer, received: ResponseHead) -> None:
+    def _answered(self, answer: Response, received: ResponseHead) -> None:
         leader = self.leader
         if answer.code == 304 and leader.revalidates:
             answer.deliverBody(DiscardBody())  # there is none, but its connection may be used again
@@ -173,7 +173,7 @@ class CollapsedRequest:
             else:
                 each.callback(None)
 
-    def _hand_over(self, answer: Answer) -> None:
+    def _hand_over(self, answer: Response) -> None:
         """It may not be shared: it is the leader's, and the others make calls of their own."""
         leader, taken = self.leader, False
         if answer.code < 400 or answer.code in (404, 410):
@@ -187,7 +187,7 @@ class CollapsedRequest:
         if not taken:
             answer.stopProducing()
 
-    def _share(self, answer: Answer, entry: Entry, lines: list[bytes]) -> None:
+    def _share(self, answer: Response, entry: Entry, lines: list[bytes]) -> None:
         self._entry = entry
         self.leader.status = "stored"
         mask: KeyFilter | None = Mask(self._secret)

@@ -17,7 +17,7 @@ from llmproxy.caching.rules.entry import Entry
 from llmproxy.caching.rules.storing import NotStored, ResponseHead
 from llmproxy.http import body_hints
 from llmproxy.http.field_lines import FieldLines
-from llmproxy.wire.client.response import Answer
+from llmproxy.wire.client.response import Response
 
 if TYPE_CHECKING:
     from llmproxy.caching.service import ApiCachePolicy, ResponseCache
@@ -141,7 +141,7 @@ class CacheLookup:
         """Whether what is kept will do, where the provider fails."""
         return self.entry is not None and reuse.may_serve_stale(self.entry, self.said, self.caching.now())
 
-    def judged(self, received: ResponseHead, answer: Answer) -> Entry | NotStored:
+    def judged(self, received: ResponseHead, answer: Response) -> Entry | NotStored:
         """What is to be kept of the answer, or why nothing is."""
         if self.method == b"HEAD":
             return NotStored("head")
@@ -217,6 +217,6 @@ class CacheLookup:
         return self.give(entry, "hit")
 
 
-def _ends_visibly(answer: Answer) -> bool:
+def _ends_visibly(answer: Response) -> bool:
     """Whether a body of unknown length tells that it is complete: one that ends with its connection does not."""
     return b"chunked" in b",".join(FieldLines.of(answer.lines).values(b"transfer-encoding")).lower()

@@ -23,7 +23,7 @@ DONE = Failure._withoutTraceback(ResponseDone("The body is complete."))
 
 @implementer(IPushProducer)
 class CachedResponse:
-    """As L{llmproxy.wire.answer.Answer}, out of an entry.
+    """As L{llmproxy.wire.client.response.Response}, out of an entry.
 
     @ivar entry: Where it comes from.
     @ivar count: Bytes of the body; C{outcome}: how giving them ended, where that was done at once.

@@ -29,7 +29,7 @@ from llmproxy.instruments import Gauge, Instrument
 from llmproxy.interfaces import ICache, IInstrumented
 from llmproxy.model import Grant
 from llmproxy.wire.buffers import Buffers
-from llmproxy.wire.client.response import Answer
+from llmproxy.wire.client.response import Response
 
 MAX_REMEMBERED_TARGETS = 4096  # targets that somebody has asked for with GET; beyond these every target may be one
 
@@ -134,7 +134,7 @@ class ResponseCache(Service):
             return None
         return CacheLookup(self, plan, self._tenant(grant), grant.token_id, method, lines, said, granted)
 
-    def changed(self, route: Route, grant: Grant, method: bytes, lines: FieldLines, answer: Answer) -> None:
+    def changed(self, route: Route, grant: Grant, method: bytes, lines: FieldLines, answer: Response) -> None:
         """A request that has nothing to do with the cache was answered: what it makes doubtful is forgotten."""
         plan = self.plans[route.api_name]
         nobody_reads = self._reads is not None and not self._reads and self.storage.local is not None

@@ -25,7 +25,7 @@ class KeyFound(Exception):
 
 
 class KeyFilter(Protocol):
-    """As L{llmproxy.wire.relay.Rewriting}."""
+    """As L{llmproxy.wire.relay.BodyFilter}."""
 
     keeps_length: bool
 

@@ -18,8 +18,8 @@ from llmproxy.model import RequestRecord
 from llmproxy.proxy.context import Charge, RequestContext
 from llmproxy.proxy.deferred_results import DeferredResults, deferral
 from llmproxy.wire.buffers import Buffers
-from llmproxy.wire.client.response import Answer
-from llmproxy.wire.write_coalescing import Turn
+from llmproxy.wire.client.response import Response
+from llmproxy.wire.write_coalescing import WriteCoalescer
 
 Observer = Callable[[RequestRecord], object]
 
@@ -28,9 +28,9 @@ _ENDS = {
     "complete": ("complete", ""),
     "cancelled": ("cancelled", ""),
     "truncated": ("truncated", "upstream_truncated"),
-    "silent": ("truncated", "upstream_timeout"),
-    "late": ("truncated", "upstream_timeout"),
-    "stalled": ("cancelled", "client_stalled"),
+    "idle_timeout": ("truncated", "upstream_timeout"),
+    "deadline_exceeded": ("truncated", "upstream_timeout"),
+    "client_stalled": ("cancelled", "client_stalled"),
 }
 
 
@@ -86,14 +86,14 @@ class Accounting:
         ledger: RequestLedger | None = None,
         results: DeferredResults | None = None,
         buffers: Buffers | None = None,
-        turn: Turn | None = None,
+        coalescer: WriteCoalescer | None = None,
     ) -> None:
         """
         @param observers: Told of every request once, when it is over; they must not raise.
         @param ledger: Told of every request of a known token.
         @param results: Settles what is reported later than the response, where there is a ledger to keep it.
         @param buffers: Counts what is kept of responses until they are measured, and says when that is too much.
-        @param turn: Where, under load, what is to be told of a request waits for the end of the reactor's turn.
+        @param coalescer: Where, under load, what is to be told of a request waits for the end of the reactor's turn.
         """
         self.shutting_down = False
         self._limiter = limiter
@@ -106,7 +106,7 @@ class Accounting:
         self._operations = operations
         self._metrics = metrics
         self._observers = observers
-        self._turn = turn
+        self._coalescer = coalescer
 
     def begin(self) -> None:
         """A request has come, or the proxy makes one of its own; L{finish} must follow."""
@@ -171,7 +171,7 @@ class Accounting:
         context.request_sent = False
         context.session.undo_use()
 
-    def watch(self, context: RequestContext, response: Answer) -> None:
+    def watch(self, context: RequestContext, response: Response) -> None:
         """A response has begun: read in it what it used. To be called before its body is taken."""
         if response.code >= 300:
             return
@@ -195,7 +195,7 @@ class Accounting:
         close = partial(self._close, context, self._clock.seconds())
         # What is reserved is given back at once; all else may wait a moment, and is cheaper together.
         reserved = charge is not None and charge.reservation is not None
-        if reserved or self._turn is None or not self._turn.wait(close):
+        if reserved or self._coalescer is None or not self._coalescer.wait(close):
             close()
 
     def _conclude(self, context: RequestContext) -> None:

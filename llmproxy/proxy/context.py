@@ -22,7 +22,7 @@ from llmproxy.metering.meter import UNUSED, Dialect, Meter, unanswered
 from llmproxy.model import Grant, RequestRecord, Usage
 from llmproxy.proxy.reading import BodyReading
 from llmproxy.upstream.upstreams import ProviderKey
-from llmproxy.wire.client.transport import Answer
+from llmproxy.wire.client.transport import Response
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.server.site import Request
 
@@ -93,7 +93,7 @@ class RequestContext:
     upstream_started: float | None = None
     first_byte_at: float | None = None
     request_sent = False
-    response: Answer | None = None
+    response: Response | None = None
     relay: Relay | CachedResponse | None = None
     meter: Meter | None = None
     usage = UNUSED

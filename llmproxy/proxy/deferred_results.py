@@ -22,7 +22,7 @@ from llmproxy.metering.catalog import Meters
 from llmproxy.metering.deferred import Announcement, Collection, Outcome, fetched_id
 from llmproxy.model import RequestRecord
 from llmproxy.proxy.context import RequestContext
-from llmproxy.wire.client.transport import Answer
+from llmproxy.wire.client.transport import Response
 
 MAX_MEMOIZED_PATHS = 4096  # of which it is remembered what they fetch
 
@@ -53,7 +53,7 @@ class DeferredResults:
         self._now = now
         self._paths: dict[tuple[bytes, bytes], str] = {}
 
-    def watch(self, context: RequestContext, route: Route, answer: Answer) -> None:
+    def watch(self, context: RequestContext, route: Route, answer: Response) -> None:
         """An answer has begun; to be called before its body is taken."""
         dialect = context.dialect
         if dialect is not None:

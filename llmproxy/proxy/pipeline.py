@@ -21,7 +21,7 @@ from llmproxy.proxy.policy import Policy
 from llmproxy.proxy.request_body import RequestBodies, has_cacheable_body
 from llmproxy.proxy.response_writer import ResponseWriter
 from llmproxy.upstream.upstreams import HeadTimeouts, ProviderKeys, Upstreams
-from llmproxy.wire.client.transport import Answer, BytesBody
+from llmproxy.wire.client.transport import BytesBody, Response
 
 
 class Pipeline:
@@ -141,7 +141,7 @@ class Pipeline:
             await self._policy.audit_revoked(e, context.client, context.request_id)
             raise
 
-    async def _call_upstream(self, context: RequestContext, lines: list[bytes]) -> tuple[Answer, bytes]:
+    async def _call_upstream(self, context: RequestContext, lines: list[bytes]) -> tuple[Response, bytes]:
         """Charge for the call and make it: the head of the provider's response, and the key that it was sent with.
 
         @param lines: The field lines to be sent, without credentials.
@@ -208,7 +208,7 @@ class Pipeline:
         assert context.lookup is not None
         response = (await context.lookup.fetch(partial(self._call_upstream, context))).answer
         context.status, context.outcome = response.code, "complete"
-        if isinstance(response, Answer):
+        if isinstance(response, Response):
             response.stopProducing()
         elif isinstance(response, Subscriber):
             drain = DiscardBody()

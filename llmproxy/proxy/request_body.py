@@ -19,7 +19,7 @@ from llmproxy.proxy.context import MAX_SMALL_BODY_BYTES, RequestContext
 from llmproxy.proxy.policy import Policy
 from llmproxy.proxy.reading import BodyReading
 from llmproxy.wire.client.transport import BytesBody
-from llmproxy.wire.server.request_body import Upload
+from llmproxy.wire.server.request_body import RequestBody
 
 MAX_BUFFERED_BODY_BYTES = 4 * 1024 * 1024  # of a body that is read whole for the cache, or to be changed
 
@@ -69,9 +69,9 @@ class RequestBodies:
         self._observe(context, upload, strictly=measured or policed)
         received = upload.received
         if received is None and (measured or policed):
-            received = await upload.whole(self._max_bytes)
+            received = await upload.read_all(self._max_bytes)
         elif received is None and (injects or _wanted_by_cache(upload, lookup)):
-            received = await upload.whole(min(self._max_bytes, MAX_BUFFERED_BODY_BYTES))
+            received = await upload.read_all(min(self._max_bytes, MAX_BUFFERED_BODY_BYTES))
         if context.reading is not None and (measured or policed or injects):
             await context.reading.whole()
         if policed:
@@ -84,7 +84,7 @@ class RequestBodies:
         elif received or fields.has_body(context.request.lines):
             context.body = BytesBody(received)
 
-    def _observe(self, context: RequestContext, upload: Upload, *, strictly: bool) -> None:
+    def _observe(self, context: RequestContext, upload: RequestBody, *, strictly: bool) -> None:
         """Have the body read for what is to be known of it: at once, or while it arrives."""
         assert context.route is not None
         received, wanted = upload.received, self._wanted[context.route.api_name]
@@ -108,7 +108,7 @@ def has_cacheable_body(context: RequestContext) -> bool:
     return body is None or body.length <= MAX_BUFFERED_BODY_BYTES
 
 
-def _wanted_by_cache(upload: Upload, lookup: CacheLookup | None) -> bool:
+def _wanted_by_cache(upload: RequestBody, lookup: CacheLookup | None) -> bool:
     """Whether the cache would like to have the body before it is sent on."""
     fits = upload.length is not UNKNOWN_LENGTH and int(upload.length) <= MAX_BUFFERED_BODY_BYTES
     return fits and lookup is not None and lookup.needs_body

@@ -15,7 +15,7 @@ from llmproxy.http.masking import FilterChain, KeyFilter, mask_plan
 from llmproxy.limits import headers as limit_headers
 from llmproxy.metering import injection
 from llmproxy.proxy.context import RequestContext
-from llmproxy.wire.client.transport import Answer
+from llmproxy.wire.client.transport import Response
 from llmproxy.wire.relay import Relay
 
 CLIENT_STALL_TIMEOUT = 600.0  # seconds after which a client that takes nothing is cut, on a site that is not ours
@@ -42,7 +42,7 @@ class ResponseWriter:
         context.request.respond(cached.code, cached.phrase, lines, cached.length, cached.body)
 
     async def relay(
-        self, context: RequestContext, response: Answer | Subscriber | CachedResponse, key: bytes | None
+        self, context: RequestContext, response: Response | Subscriber | CachedResponse, key: bytes | None
     ) -> None:
         """Send a response as it arrives.
 
@@ -62,7 +62,7 @@ class ResponseWriter:
             deadline=context.arrived_at + total if total else None,
             flush_interval=timeouts.flush_interval,
             drain=timeouts.drain if route.api.on_client_abort == "drain" else 0.0,
-            rewriting=body_filter,
+            body_filter=body_filter,
         )
         context.status = response.code
         lines = fields.incoming(lines, own_cors=bool(route.api.allowed_origins))
@@ -105,7 +105,7 @@ class ResponseWriter:
 
 
 def _filtered(
-    context: RequestContext, route: Route, response: Answer | Subscriber | CachedResponse, key: bytes | None
+    context: RequestContext, route: Route, response: Response | Subscriber | CachedResponse, key: bytes | None
 ) -> tuple[list[bytes], KeyFilter | None]:
     """The response's lines, and what its body must pass: without the provider's key, and without what the client did
     not ask for.
@@ -114,7 +114,7 @@ def _filtered(
     if key is not None and context.request.method != b"HEAD":
         notice = partial(_withheld, response.code, route, context.request_id)
         lines, body_filter = mask_plan(response.code, lines, key, notice, stream=context.stream, whole=response.whole)
-    if context.usage_injected and response.code < 400 and context.meter is not None and isinstance(response, Answer):
+    if context.usage_injected and response.code < 400 and context.meter is not None and isinstance(response, Response):
         if not context.stream:
             response.watch(context.meter.feed)
         else:

@@ -18,7 +18,7 @@ from llmproxy.http import credentials
 from llmproxy.http.origin import split_base_url
 from llmproxy.interfaces import IProviderKeys
 from llmproxy.upstream.breaker import Breaker
-from llmproxy.wire.client.transport import Answer, Caller
+from llmproxy.wire.client.transport import Response, Transport
 from llmproxy.wire.deadline import Deadline
 
 CHECKS_PER_TIMEOUT = 8  # how often, in the time that a provider may be silent, it is looked whether the upload goes on
@@ -202,7 +202,7 @@ _UNBOUNDED = HeadTimeouts()
 class _Upstream:
     """One API's provider, made ready."""
 
-    def __init__(self, api: Api, caller: Caller) -> None:
+    def __init__(self, api: Api, caller: Transport) -> None:
         timeouts = api.timeouts
         self.caller = caller
         self.origin, _ = split_base_url(api.base_url)
@@ -218,7 +218,7 @@ class Upstreams:
     def __init__(
         self,
         settings: Settings,
-        callers: dict[str, Caller],
+        callers: dict[str, Transport],
         clock: IReactorTime,
     ) -> None:
         self._clock = clock
@@ -248,7 +248,7 @@ class Upstreams:
         body: IBodyProducer | None,
         progress: UploadProgress,
         bounds: Callable[[], HeadTimeouts] = lambda: _UNBOUNDED,
-    ) -> Answer:
+    ) -> Response:
         """Send it and wait for the head of the answer.
 
         @param lines: All fields of the outgoing request but its framing.
@@ -273,8 +273,12 @@ class Upstreams:
         return answer
 
     async def _head(
-        self, sent: Deferred[Answer], upstream: _Upstream, progress: UploadProgress, bounds: Callable[[], HeadTimeouts]
-    ) -> Answer:
+        self,
+        sent: Deferred[Response],
+        upstream: _Upstream,
+        progress: UploadProgress,
+        bounds: Callable[[], HeadTimeouts],
+    ) -> Response:
         """Wait for the head: for so much silence, counted anew while the upload goes on, and until the deadline."""
         if not upstream.first_look or sent.called:
             return await sent
@@ -305,7 +309,7 @@ class _HeadTimer:
     """
 
     lost = 0.0
-    _sent: Deferred[Answer] | None = None
+    _sent: Deferred[Response] | None = None
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -314,7 +318,7 @@ class _HeadTimer:
 
     def begin(
         self,
-        sent: Deferred[Answer],
+        sent: Deferred[Response],
         first_look: float,
         progress: UploadProgress,
         bounds: Callable[[], HeadTimeouts],

@@ -16,8 +16,8 @@ from llmproxy.http.forwarded import client_address, networks
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.wire.relay import Relay
-from llmproxy.wire.server.foreign_request import adapted
 from llmproxy.wire.server.site import Request
+from llmproxy.wire.server.twisted_adapter import adapt
 
 
 class ProxyResource(Resource):
@@ -48,7 +48,7 @@ class ProxyResource(Resource):
 
     def render(self, request: Request) -> int:
         """Twisted's entry: every method and every path comes here."""
-        request = adapted(request)
+        request = adapt(request)
         own_id = fields.request_id(request.lines)
         request_id = self._fresh_id() if own_id is None else own_id.decode("ascii")
         client = client_address(request.remote, request.lines, self._trusted)

@@ -18,8 +18,8 @@ from zope.interface import implementer
 from llmproxy.errors import ProxyError
 from llmproxy.http import fields
 from llmproxy.proxy.own_response import HYBRID, NOSNIFF, BufferedResponse, refuse, send
-from llmproxy.wire.server.foreign_request import adapted
 from llmproxy.wire.server.site import Request
+from llmproxy.wire.server.twisted_adapter import adapt
 
 NO_STORE = b"Cache-Control: no-store"
 JSON = b"Content-Type: application/json"
@@ -108,7 +108,7 @@ def run(
 
     It runs to its end even if the client leaves: what it changes is then changed and audited as a whole.
     """
-    writable = adapted(request)
+    writable = adapt(request)
 
     async def respond() -> None:
         try:

@@ -10,7 +10,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from llmproxy.errors import NotFound
 from llmproxy.proxy.own_response import refuse
 from llmproxy.web.respond import identify
-from llmproxy.wire.server.foreign_request import adapted
+from llmproxy.wire.server.twisted_adapter import adapt
 
 OPS = frozenset(
     [
@@ -35,7 +35,7 @@ class NotFoundResource(Resource):
         Resource.__init__(self)
 
     def render(self, request: Request) -> int:
-        refuse(adapted(request), NotFound(), request_id=identify(request))
+        refuse(adapt(request), NotFound(), request_id=identify(request))
         return NOT_DONE_YET
 
 

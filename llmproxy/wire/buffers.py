@@ -19,7 +19,7 @@ from llmproxy.interfaces import IInstrumented
 MAX_DERIVED_BYTES = 512 * 1024 * 1024
 MIN_LIMIT_BYTES = 1024 * 1024  # below which the system's own limit does not lower it
 SPARE_BYTES = 4 * 1024 * 1024
-SHARE = 4  # the part of the memory that may be buffered where the settings do not say how much
+MEMORY_DIVISOR = 4  # the part of the memory that may be buffered where the settings do not say how much
 RETRY_AFTER_SECONDS = 1.0
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # Linux, Control Group v2, "memory.max"
 
@@ -100,7 +100,7 @@ def derived_limit() -> int:
         bounds.append(max(address_space - _address_space_in_use(), 0))
     with suppress(OSError, ValueError):  # "max", or no such file
         bounds.append(int(CGROUP.read_text()))
-    return min(MAX_DERIVED_BYTES, min(bounds) // SHARE)
+    return min(MAX_DERIVED_BYTES, min(bounds) // MEMORY_DIVISOR)
 
 
 def _address_space_in_use() -> int:

@@ -24,7 +24,7 @@ METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OP
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class MessageLimits:
     """How much of what a peer may send.
 
     @ivar head: Bytes of a whole head.
@@ -99,7 +99,7 @@ class HeadReader:
 
     __slots__ = ("_buffer", "_limits", "_skip")
 
-    def __init__(self, limits: Limits, *, skip_empty_line: bool = False) -> None:
+    def __init__(self, limits: MessageLimits, *, skip_empty_line: bool = False) -> None:
         """
         @param skip_empty_line: Ignore one before the head, as RFC 9112 section 2.2 asks of servers.
         """
@@ -144,7 +144,7 @@ class HeadReader:
             raise BadMessage(431, "request_header_fields_too_large", "The head is larger than this proxy accepts.")
 
 
-def request_head(head: bytes, limits: Limits) -> RequestHead:
+def request_head(head: bytes, limits: MessageLimits) -> RequestHead:
     """Parse a request's head, given without the empty line that ends it; L{BadMessage} for anything odd."""
     _check_version(head.partition(b"\r\n")[0])
     lines = _lines(head, limits)
@@ -168,7 +168,7 @@ def request_head(head: bytes, limits: Limits) -> RequestHead:
     )
 
 
-def response_head(head: bytes, limits: Limits, request_method: bytes) -> ResponseHead:
+def response_head(head: bytes, limits: MessageLimits, request_method: bytes) -> ResponseHead:
     """Parse a response's head, given without the empty line that ends it; L{BadMessage} for anything odd.
 
     Interim responses (1xx) are returned as any other; their C{length} is 0.
@@ -227,7 +227,7 @@ def _check_version(line: bytes) -> None:
         raise _bad("The request line has no HTTP version.")
 
 
-def _lines(head: bytes, limits: Limits) -> list[bytes]:
+def _lines(head: bytes, limits: MessageLimits) -> list[bytes]:
     lines = head.split(b"\r\n")
     ends = len(lines) - 1
     if ends > limits.fields:
@@ -239,7 +239,7 @@ def _lines(head: bytes, limits: Limits) -> list[bytes]:
     return lines
 
 
-def _request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes, int]:
+def _request_line(line: bytes, limits: MessageLimits) -> tuple[bytes, bytes, int]:
     parts = line.split(b" ")
     if len(parts) != 3:
         raise _bad("The request line is not a method, a target and a version.")
@@ -395,7 +395,7 @@ class ChunkedBody:
 
     __slots__ = ("_buffer", "_left", "_limits", "_state", "_trailer", "done", "rest")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: MessageLimits) -> None:
         self._limits = limits
         self._state = _SIZE
         self._left = 0

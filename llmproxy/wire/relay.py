@@ -33,8 +33,8 @@ class Downstream(Shape):
     def unregisterProducer(self) -> object: ...
 
 
-class Carried(Shape):
-    """What a relay needs of an answer (L{llmproxy.wire.answer.Answer} has it)."""
+class RelayedResponse(Shape):
+    """What a relay needs of an answer (L{llmproxy.wire.client.response.Response} has it)."""
 
     code: int
     phrase: bytes
@@ -46,7 +46,7 @@ class Carried(Shape):
     def deliverBody(self, protocol: Protocol) -> object: ...
 
 
-class Rewriting(Shape):
+class BodyFilter(Shape):
     """Changes bytes on their way.
 
     @ivar keeps_length: Whether there are as many bytes afterwards.
@@ -64,9 +64,10 @@ class Rewriting(Shape):
 class Relay(Protocol):
     """Let it L{carry} an answer; L{done} fires with how that ended.
 
-    C{complete}: all of it was written and the answer finished. C{truncated}: the provider broke off and the client's
-    connection was cut. C{silent}: the provider, C{late}: the whole answer, took too long; cut as well. C{stalled}: the
-    client took too little for too long. C{cancelled}: the client left, and the provider was stopped, or heard out.
+    C{complete}: all of it was written and the response finished. C{truncated}: the provider broke off and the client's
+    connection was cut. C{idle_timeout}: the provider, C{deadline_exceeded}: the whole response, took too long; cut as
+    well. C{client_stalled}: the client took too little for too long. C{cancelled}: the client left, and the provider
+    was stopped, or drained.
 
     @ivar idle: Seconds of silence from the provider after which it counts as gone; C{0}: no limit.
     @ivar stalled: Likewise for a client that takes nothing.
@@ -94,7 +95,7 @@ class Relay(Protocol):
         flush_interval: float = 0.0,
         drain: float = 0.0,
         taps: Sequence[Tap] = (),
-        rewriting: Rewriting | None = None,
+        body_filter: BodyFilter | None = None,
     ) -> None:
         self._request = request
         self._clock = clock
@@ -104,7 +105,7 @@ class Relay(Protocol):
         self._flush_interval = flush_interval
         self._drain = drain
         self._taps = taps
-        self._rewriting = rewriting
+        self._rewriting = body_filter
         self._gathered: list[bytes] = []
         self._paused = False
         self._over = False
@@ -125,7 +126,7 @@ class Relay(Protocol):
                 self._done.callback(self._outcome)
         return self._done
 
-    def carry(self, answer: Carried, lines: Sequence[bytes]) -> None:
+    def carry(self, answer: RelayedResponse, lines: Sequence[bytes]) -> None:
         """Begin the client's answer with these field lines, and carry the body."""
         length = answer.length if isinstance(answer.length, int) else None
         if self._rewriting is not None and not self._rewriting.keeps_length:
@@ -141,7 +142,7 @@ class Relay(Protocol):
         if not self._over:  # most answers are complete by then, and never need a timer
             self._watch()
 
-    def _carry_whole(self, answer: Carried, lines: Sequence[bytes], length: int | None, body: bytes) -> None:
+    def _carry_whole(self, answer: RelayedResponse, lines: Sequence[bytes], length: int | None, body: bytes) -> None:
         """The provider has nothing to add: nobody need be held or watched."""
         self._over = True
         gone = self._request.gone
@@ -222,7 +223,7 @@ class Relay(Protocol):
         self._end()
         if not self._drain:
             self.transport.stopProducing()  # type: ignore[union-attr]
-            self._tell("stalled" if self._request.stalled else "cancelled")
+            self._tell("client_stalled" if self._request.stalled else "cancelled")
             return
         self._over, self._left, self._paused = False, True, False
         self._gathered.clear()
@@ -248,9 +249,9 @@ class Relay(Protocol):
         """One timer, set again when it fires: no timer is touched for a piece that passes."""
         now = self._clock.seconds()
         limit = self._stalled if self._paused else self._idle
-        ends = [(self._last + limit, "stalled" if self._paused else "silent")] if limit else []
+        ends = [(self._last + limit, "client_stalled" if self._paused else "idle_timeout")] if limit else []
         if self._deadline is not None and not self._paused:
-            ends.append((self._deadline, "late"))
+            ends.append((self._deadline, "deadline_exceeded"))
         # Being paused may begin or end at any time, so look again at least as often as the shorter limit.
         looks = [limit for limit in (self._idle, self._stalled) if limit]
         if self._deadline is not None:

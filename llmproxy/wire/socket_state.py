@@ -11,7 +11,7 @@ from typing import Any
 _FIN = getattr(select, "POLLRDHUP", 0)  # known on Linux only; elsewhere a reset is all that can be seen
 
 
-def has_left(transport: Any, *, half: bool) -> bool:
+def peer_closed(transport: Any, *, half: bool) -> bool:
     """Whether the other side has reset the connection or, with C{half}, has sent its end.
 
     Looks past bytes that have arrived and were not read. C{False} where it cannot be known.
@@ -25,7 +25,7 @@ def has_left(transport: Any, *, half: bool) -> bool:
     return bool(poll.poll(0))
 
 
-def untaken(transport: Any) -> int:
+def unacknowledged_bytes(transport: Any) -> int:
     """Bytes that were written and that the other side has not taken: ours, and those in the system's socket.
 
     Where the system does not tell, only ours are known.

@@ -9,18 +9,18 @@ from twisted.logger import Logger
 
 _log = Logger()
 
-QUIET = 0.0005  # seconds since the last message, after which the next waits for no other
-MOST = 16  # messages that wait at a time
+IDLE_SECONDS = 0.0005  # seconds since the last message, after which the next waits for no other
+MAX_WAITING_MESSAGES = 16  # messages that wait at a time
 
 
-class Turn:
+class WriteCoalescer:
     """Under load, sending at once makes the kernel wake the other end for each message, and the other end go back to
     sleep after each; sent together, they wake it once. That is a sixth of a small request's time.
 
     A message that follows none waits for nothing, and neither does a piece of a stream: it is no whole message.
     """
 
-    def __init__(self, clock: IReactorTime, most: int = MOST) -> None:
+    def __init__(self, clock: IReactorTime, most: int = MAX_WAITING_MESSAGES) -> None:
         """
         @param most: How many wait at a time; with one more, all of them leave.
         """
@@ -36,7 +36,7 @@ class Turn:
         @param always: Whether it is to wait for the end of the turn even where it follows none.
         """
         now = self._clock.seconds()
-        quiet, self._last = now - self._last > QUIET, now
+        quiet, self._last = now - self._last > IDLE_SECONDS, now
         if quiet and not self._waiting and not always:
             return False
         self._waiting.append(leave)

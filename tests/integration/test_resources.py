@@ -26,7 +26,7 @@ from twisted.web.server import NOT_DONE_YET
 from twisted.web.template import Element, TagLoader, renderElement, tags
 from zope.interface import implementer
 
-from llmproxy.wire.parser import ChunkedBody, Limits
+from llmproxy.wire.parser import ChunkedBody, MessageLimits
 from llmproxy.wire.server.site import Site
 from tests.unit.wire.serving import Producer
 
@@ -133,7 +133,7 @@ def unchanged(request: Any) -> bytes:
 http_cached = server.http.CACHED
 
 
-class Pulled:
+class PullToPush:
     """A pull producer of twenty pieces."""
 
     def __init__(self, request: Any) -> None:
@@ -152,7 +152,7 @@ class Pulled:
 
 
 def pulled(request: Any) -> int:
-    request.registerProducer(Pulled(request), False)
+    request.registerProducer(PullToPush(request), False)
     return NOT_DONE_YET
 
 
@@ -368,7 +368,7 @@ def told(data: bytes, *, head_only: bool) -> tuple[Any, ...]:
     first, *lines = head.split(b"\r\n")
     fields = [(name.lower(), value.strip()) for name, _, value in (line.partition(b":") for line in lines)]
     if (b"transfer-encoding", b"chunked") in fields:
-        chunks = ChunkedBody(Limits())
+        chunks = ChunkedBody(MessageLimits())
         body = b"".join(chunks.feed(body))
         assert chunks.done and not chunks.rest, "not all of it"
     status = int(first.split(b" ")[1])

@@ -16,11 +16,11 @@ from llmproxy import TransparentProxy, errors
 from llmproxy.config.model import Api, Cache, Price, Server, Settings
 from llmproxy.interfaces import IEventBus
 from llmproxy.model import Grant, RequestRecord
-from llmproxy.wire.parser import Limits
+from llmproxy.wire.parser import MessageLimits
 from llmproxy.wire.server.site import Site
 from tests.support.fakes import MemoryAudit
 from tests.support.network import Network, Parties, Party
-from tests.support.transport import has_left, untaken
+from tests.support.transport import peer_closed, unacknowledged_bytes
 
 TOKEN = "sk-lp-" + "t" * 43
 OTHER = "sk-lp-" + "o" * 43
@@ -236,9 +236,9 @@ class Stage(SynchronousTestCase):
         self.site = Site(
             self.proxy,
             reactor=self.network,
-            limits=Limits(head=server.max_head_bytes, body=server.max_request_bytes),
-            peer_left=has_left,
-            untaken=untaken,
+            limits=MessageLimits(head=server.max_head_bytes, body=server.max_request_bytes),
+            peer_closed=peer_closed,
+            unacknowledged_bytes=unacknowledged_bytes,
             send_timeout=server.send_timeout,
             min_send_rate=server.min_send_rate,
             on_refused=lambda status, code, remote, request_id: self.unseen.append((status, code)),

@@ -28,7 +28,7 @@ def stock(resource: IResource) -> Site:
 
 def ours(resource: IResource) -> Site:
     """The site that the daemon serves."""
-    return wire.Site(resource, reactor=Clock(), peer_left=lambda *_: False)
+    return wire.Site(resource, reactor=Clock(), peer_closed=lambda *_: False)
 
 
 @dataclass(frozen=True)

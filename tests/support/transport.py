@@ -255,13 +255,13 @@ class Link:
             pass
 
 
-def has_left(transport: Any, *, half: bool) -> bool:
-    """What L{llmproxy.wire.peer.has_left} would know."""
+def peer_closed(transport: Any, *, half: bool) -> bool:
+    """What L{llmproxy.wire.socket_state.peer_closed} would know."""
     return transport._reset or (half and transport._ended)
 
 
-def untaken(transport: Any) -> int:
-    """What L{llmproxy.wire.peer.untaken} would count."""
+def unacknowledged_bytes(transport: Any) -> int:
+    """What L{llmproxy.wire.socket_state.unacknowledged_bytes} would count."""
     if not isinstance(transport, MemoryTransport):
-        return peer.untaken(transport)
+        return peer.unacknowledged_bytes(transport)
     return len(transport.unsent) + len(transport.other.inbox)

@@ -16,14 +16,14 @@ from zope.interface import implementer
 
 from llmproxy import errors
 from llmproxy.http.origin import DEFAULT_PORTS, Origin
-from llmproxy.wire.client.call import Exchange
-from llmproxy.wire.client.pool import Bounds, Pool, Room
+from llmproxy.wire.client.pending_request import PendingRequest
+from llmproxy.wire.client.pool import IdleBudget, Pool, PoolLimits
 from llmproxy.wire.client.raw_headers import RawHeaders
 from llmproxy.wire.client.request_writer import framing
-from llmproxy.wire.client.tls import Trust
+from llmproxy.wire.client.tls import TrustPolicy
 from llmproxy.wire.descriptors import Descriptors
-from llmproxy.wire.parser import Limits
-from llmproxy.wire.write_coalescing import Turn
+from llmproxy.wire.parser import MessageLimits
+from llmproxy.wire.write_coalescing import WriteCoalescer
 
 
 @implementer(IAgent)
@@ -47,8 +47,8 @@ class Agent:
         max_waiting: int = 1000,
         ca_file: str = "",
         context_factory: IPolicyForHTTPS | None = None,
-        limits: Limits | None = None,
-        turn: Turn | None = None,
+        limits: MessageLimits | None = None,
+        coalescer: WriteCoalescer | None = None,
         descriptors: Descriptors | None = None,
     ) -> None:
         """
@@ -57,18 +57,18 @@ class Agent:
         @param max_idle_per_host: Unused connections kept for one origin, for C{idle_timeout} seconds; C{max_idle}: for
             all. A connection older than C{max_age} seconds is not used again.
         @param ca_file: PEM file of certificate authorities to trust over TLS besides the platform's.
-        @param context_factory: Whom to trust instead; by default L{Trust}.
-        @param turn: Where whole requests wait for the end of the reactor's turn; without it they leave at once.
+        @param context_factory: Whom to trust instead; by default L{TrustPolicy}.
+        @param coalescer: Where whole requests wait for the end of the reactor's turn; without it they leave at once.
         """
         self._reactor = reactor
-        self._bounds = Bounds(
+        self._bounds = PoolLimits(
             connect_timeout, idle_timeout, max_age, max_conns_per_host, max_idle_per_host, max_waiting
         )
-        self._room = Room(max_idle)
-        self._trust = context_factory or Trust(ca_file)
-        self._limits = limits or Limits()
+        self._room = IdleBudget(max_idle)
+        self._trust = context_factory or TrustPolicy(ca_file)
+        self._limits = limits or MessageLimits()
         self._pools: dict[Origin, Pool] = {}
-        self._turn = turn
+        self._coalescer = coalescer
         self._descriptors = descriptors
         self._closed = False
         self._known: dict[bytes, tuple[Pool, Origin]] = {}
@@ -93,9 +93,9 @@ class Agent:
             head = request_head(method, target, lines, framing(method, bodyProducer))
         except ValueError as e:
             return fail(e)
-        exchange = Exchange(method, head, bodyProducer, raw=raw)
-        pool.send(exchange)
-        return exchange.answered
+        pending = PendingRequest(method, head, bodyProducer, raw=raw)
+        pool.send(pending)
+        return pending.responded
 
     def close(self) -> Deferred[None]:
         """Close what is not in use, refuse what comes from now on; fire when no connection is left."""
@@ -112,7 +112,7 @@ class Agent:
                 self._room,
                 self._limits,
                 secure=origin.scheme == "https",
-                turn=self._turn,
+                coalescer=self._coalescer,
                 descriptors=self._descriptors,
             )
         return self._pools[origin], origin

@@ -20,13 +20,13 @@ from zope.interface import implementer
 
 from llmproxy import errors
 from llmproxy.wire import parser as http1
-from llmproxy.wire.client.call import Exchange
-from llmproxy.wire.client.request_writer import JOINED, Outgoing
-from llmproxy.wire.client.response import Answer
-from llmproxy.wire.write_coalescing import Turn
+from llmproxy.wire.client.pending_request import PendingRequest
+from llmproxy.wire.client.request_writer import MAX_JOINED_BYTES, RequestWriter
+from llmproxy.wire.client.response import Response
+from llmproxy.wire.write_coalescing import WriteCoalescer
 
-INTERIM = 16  # answers of the 1xx kind before the real one; more are a fault
-GRACE = 5.0  # seconds a connection that we close has to go away by itself
+MAX_INTERIM_RESPONSES = 16  # answers of the 1xx kind before the real one; more are a fault
+CLOSE_TIMEOUT_SECONDS = 5.0  # seconds a connection that we close has to go away by itself
 
 _OPENING, _IDLE, _HEAD, _FIXED, _CHUNKS, _TILL_CLOSE, _GONE = range(7)
 _STATUS_LINE = b"HTTP/1."
@@ -37,7 +37,7 @@ class _Chunks(http1.ChunkedBody):
 
     __slots__ = ("broken",)
 
-    def __init__(self, limits: http1.Limits) -> None:
+    def __init__(self, limits: http1.MessageLimits) -> None:
         super().__init__(limits)
         self.broken: http1.BadMessage | None = None
 
@@ -49,25 +49,25 @@ class _Chunks(http1.ChunkedBody):
             return 0
 
 
-class Home(Shape):
+class ConnectionOwner(Shape):
     """Where a connection belongs."""
 
-    def free(self, connection: Connection) -> None:
+    def on_idle(self, connection: Connection) -> None:
         """Its answer is complete, and it can be used again."""
 
-    def left(self, connection: Connection) -> None:
+    def on_unusable(self, connection: Connection) -> None:
         """It will not be used again."""
 
-    def lost(self, connection: Connection) -> None:
+    def on_closed(self, connection: Connection) -> None:
         """It is closed."""
 
-    def repeat(self, exchange: Exchange) -> None:
+    def repeat(self, request: PendingRequest) -> None:
         """Send this on a fresh connection: the one it was on had been closed by the provider."""
 
 
 @implementer(IHandshakeListener)
 class Connection(Protocol):
-    """One connection, which carries one exchange at a time.
+    """One connection, which carries one request at a time.
 
     @ivar opened: Fires with the connection when it can carry the first, after the TLS handshake where there is one.
     @ivar since: The clock's time when it was opened; C{good_until}: until when it may be used, once it is put aside.
@@ -75,9 +75,9 @@ class Connection(Protocol):
 
     transport: Any = None
     _state = _OPENING
-    _exchange: Exchange | None = None
-    _outgoing: Outgoing | None = None
-    _answer: Answer | None = None
+    _request: PendingRequest | None = None
+    _outgoing: RequestWriter | None = None
+    _answer: Response | None = None
     _socket: socket.socket | None = None
     _poll: select.poll | None = None
     _chunks: _Chunks | None = None
@@ -93,12 +93,18 @@ class Connection(Protocol):
     good_until = 0.0
 
     def __init__(
-        self, home: Home, clock: IReactorTime, limits: http1.Limits, *, secure: bool, turn: Turn | None = None
+        self,
+        home: ConnectionOwner,
+        clock: IReactorTime,
+        limits: http1.MessageLimits,
+        *,
+        secure: bool,
+        coalescer: WriteCoalescer | None = None,
     ) -> None:
         """
-        @param turn: Where whole requests wait for the end of the reactor's turn; without it they leave at once.
+        @param coalescer: Where whole requests wait for the end of the reactor's turn; without it they leave at once.
         """
-        self._turn = turn
+        self._coalescer = coalescer
         self._home = home
         self._clock = clock
         self._limits = limits
@@ -135,27 +141,27 @@ class Connection(Protocol):
         """Whether nothing has come from the other end that was not read: neither bytes nor the end of them."""
         return self._state == _IDLE and (self._poll is None or not self._poll.poll(0))
 
-    def send(self, exchange: Exchange) -> None:
+    def send(self, request: PendingRequest) -> None:
         """Send the request; the answer goes to whoever asked."""
-        self._exchange = exchange
-        exchange.holder = self
+        self._request = request
+        request.holder = self
         self._state = _HEAD
         self._heard = False
         self._matched = self._interim = 0
         self._used += 1
-        if exchange.body is None:
-            self._write(exchange.head)
+        if request.body is None:
+            self._write(request.head)
             return
-        whole = exchange.whole
-        if whole is not None and len(whole) < JOINED:
-            self._parting = exchange.head + whole
-            if self._socket is None or self._turn is None or not self._turn.wait(self._part):
+        whole = request.whole
+        if whole is not None and len(whole) < MAX_JOINED_BYTES:
+            self._parting = request.head + whole
+            if self._socket is None or self._coalescer is None or not self._coalescer.wait(self._part):
                 self._part()
             return
-        outgoing = Outgoing(exchange.head, exchange.body, self._write, self.transport, self._unsendable)
+        outgoing = RequestWriter(request.head, request.body, self._write, self.transport, self._unsendable)
         self._outgoing = outgoing
         outgoing.start()
-        exchange.started = outgoing.started
+        request.started = outgoing.started
 
     def _part(self) -> None:
         """A whole request leaves."""
@@ -169,8 +175,8 @@ class Connection(Protocol):
         Say no where the connection turns out to be closed. What it holds to be read, such as an answer that came before
         the other end closed, is still read.
         """
-        exchange = self._exchange
-        if self._state == _GONE or exchange is None:
+        request = self._request
+        if self._state == _GONE or request is None:
             return False
         if self._socket is not None:
             try:
@@ -179,22 +185,22 @@ class Connection(Protocol):
                 count = 0
             except OSError:
                 return False
-            exchange.sent = True
+            request.sent = True
             if count == len(data):
                 return True
             # The transport has a queue from now on, and never tells when it is empty: all that follows goes through it.
             self._socket = None
             data = data[count:]
-        exchange.sent = True
+        request.sent = True
         self.transport.write(data)
         return True
 
     def _unsendable(self, reason: Failure) -> None:
         """The request's body cannot be sent to its end; only by closing can the provider be told."""
-        exchange, self._exchange = self._exchange, None
+        request, self._request = self._request, None
         self.abort()
-        if exchange is not None:
-            exchange.fail(reason)
+        if request is not None:
+            request.fail(reason)
 
     # What comes in
 
@@ -221,7 +227,7 @@ class Connection(Protocol):
                 if found is None:
                     return
                 head, data = found
-                parsed = http1.response_head(head, self._limits, self._exchange.method)  # type: ignore[union-attr]
+                parsed = http1.response_head(head, self._limits, self._request.method)  # type: ignore[union-attr]
                 if parsed.code >= 200:
                     break
                 self._pass_over(parsed.code)
@@ -244,18 +250,18 @@ class Connection(Protocol):
         self._matched = 0
         if code == 101:
             raise http1.BadMessage(400, "bad_request", "The provider changed protocols, which nobody asked for.")
-        if self._interim > INTERIM:
+        if self._interim > MAX_INTERIM_RESPONSES:
             raise http1.BadMessage(400, "bad_request", "The provider sends interim answers without end.")
 
     def _begin(self, head: http1.ResponseHead, data: bytes) -> None:
-        exchange, self._exchange = self._exchange, None
-        assert exchange is not None
+        request, self._request = self._request, None
+        assert request is not None
         self._keep = head.keep_alive
         if self._outgoing is not None:
             self._keep = self._keep and self._outgoing.finished
             self._outgoing.stop()
             self._outgoing = None
-        answer = self._answer = Answer(head, self, method=exchange.method, raw=exchange.raw)
+        answer = self._answer = Response(head, self, method=request.method, raw=request.raw)
         if head.length == 0:
             self._end(b"", data)
         elif head.length > 0:
@@ -270,7 +276,7 @@ class Connection(Protocol):
             self._state = _TILL_CLOSE
             if data:
                 answer.received(data)
-        exchange.succeed(answer)
+        request.succeed(answer)
         if self._answer is answer and not answer.begun:
             self.pause()  # until somebody takes the body
 
@@ -305,19 +311,19 @@ class Connection(Protocol):
             self.resume()
         if self._keep and not rest:
             self._state = _IDLE
-            self._home.free(self)
+            self._home.on_idle(self)
         else:
             self.close()
         answer.finished(last)
 
     def _broken(self, error: http1.BadMessage) -> None:
-        exchange, self._exchange = self._exchange, None
+        request, self._request = self._request, None
         answer, self._answer = self._answer, None
         self.abort()
-        if exchange is not None:
+        if request is not None:
             broken = errors.UpstreamBroken()
             broken.__cause__ = error
-            exchange.fail(broken)
+            request.fail(broken)
         elif answer is not None:
             answer.failed(Failure(error))
 
@@ -327,7 +333,7 @@ class Connection(Protocol):
         """Close it in good order, and by force where the other end does not play its part."""
         if self._leave() and self.transport is not None:
             self.transport.loseConnection()
-            self._closing = self._clock.callLater(GRACE, self.transport.abortConnection)
+            self._closing = self._clock.callLater(CLOSE_TIMEOUT_SECONDS, self.transport.abortConnection)
 
     def abort(self) -> None:
         """Close it at once."""
@@ -336,7 +342,7 @@ class Connection(Protocol):
 
     def cancel(self) -> None:
         """The one who asked has left."""
-        self._exchange = None
+        self._request = None
         self.abort()
 
     def _leave(self) -> bool:
@@ -346,12 +352,12 @@ class Connection(Protocol):
         if self._outgoing is not None:
             self._outgoing.stop()
             self._outgoing = None
-        self._home.left(self)
+        self._home.on_unusable(self)
         return True
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         state, self._state = self._state, _GONE
-        exchange, self._exchange = self._exchange, None
+        request, self._request = self._request, None
         answer, self._answer = self._answer, None
         self._socket = self._poll = None
         if self._outgoing is not None:
@@ -360,33 +366,33 @@ class Connection(Protocol):
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
         try:
-            self._tell(state, exchange, answer, reason)
+            self._tell(state, request, answer, reason)
         finally:
-            self._home.left(self)
-            self._home.lost(self)
+            self._home.on_unusable(self)
+            self._home.on_closed(self)
 
-    def _tell(self, state: int, exchange: Exchange | None, answer: Answer | None, reason: Failure) -> None:
+    def _tell(self, state: int, request: PendingRequest | None, answer: Response | None, reason: Failure) -> None:
         if not self.opened.called:
             self.opened.errback(reason)
-        elif exchange is not None:
-            self._unanswered(exchange, reason)
+        elif request is not None:
+            self._unanswered(request, reason)
         elif answer is not None and state == _TILL_CLOSE and reason.check(ConnectionDone):
             answer.finished()
         elif answer is not None:
             answer.failed(reason)
 
-    def _unanswered(self, exchange: Exchange, reason: Failure) -> None:
+    def _unanswered(self, request: PendingRequest, reason: Failure) -> None:
         error: errors.UpstreamFailure
         if self._heard:
             error = errors.UpstreamBroken("The provider broke off before the end of its answer's head.")
-        elif self._used > 1 and exchange.may_repeat():
-            exchange.repeat()
-            self._home.repeat(exchange)
+        elif self._used > 1 and request.may_repeat():
+            request.repeat()
+            self._home.repeat(request)
             return
         else:
             error = errors.UpstreamUnreachable("The provider closed the connection before it answered.")
         error.__cause__ = reason.value
-        exchange.fail(error)
+        request.fail(error)
 
     # What the one who takes the body calls
 

@@ -17,15 +17,15 @@ from twisted.python.failure import Failure
 
 from llmproxy import errors
 from llmproxy.coroutines import within
-from llmproxy.wire.client.call import Exchange
 from llmproxy.wire.client.connection import Connection
+from llmproxy.wire.client.pending_request import PendingRequest
 from llmproxy.wire.descriptors import Descriptors
-from llmproxy.wire.parser import Limits
-from llmproxy.wire.write_coalescing import Turn
+from llmproxy.wire.parser import MessageLimits
+from llmproxy.wire.write_coalescing import WriteCoalescer
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class PoolLimits:
     """What a pool may hold, and for how long. Seconds; C{0} means no limit there.
 
     @ivar connect: For a connection to be there, name look-up and TLS included; and for a place in the queue.
@@ -43,7 +43,7 @@ class Bounds:
     waiting: int = 1000
 
 
-class Room:
+class IdleBudget:
     """How many unused connections all pools together may keep."""
 
     def __init__(self, limit: int) -> None:
@@ -60,42 +60,42 @@ class Room:
         self.taken -= 1
 
 
-class Place:
+class QueuedRequest:
     """A request's place in the queue."""
 
-    def __init__(self, pool: Pool, exchange: Exchange, timer: IDelayedCall | None) -> None:
+    def __init__(self, pool: Pool, request: PendingRequest, timer: IDelayedCall | None) -> None:
         self._pool = pool
         self._timer = timer
-        self.exchange = exchange
+        self.request = request
 
-    def leave(self) -> Exchange:
+    def leave(self) -> PendingRequest:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        return self.exchange
+        return self.request
 
     def cancel(self) -> None:
         self._pool.withdraw(self)
 
 
 class Pool:
-    """Sends exchanges over as few connections as it can, first come, first served."""
+    """Sends requests over as few connections as it can, first come, first served."""
 
     def __init__(
         self,
         endpoint: IStreamClientEndpoint,
         clock: IReactorTime,
-        bounds: Bounds,
-        room: Room,
-        limits: Limits,
+        bounds: PoolLimits,
+        room: IdleBudget,
+        limits: MessageLimits,
         *,
         secure: bool,
-        turn: Turn | None = None,
+        coalescer: WriteCoalescer | None = None,
         descriptors: Descriptors | None = None,
     ) -> None:
         """
         @param descriptors: Asked before a connection is made whether there is one left for it.
         @param secure: Whether the endpoint speaks TLS; then a connection counts only after the handshake.
-        @param turn: See L{Connection}.
+        @param coalescer: See L{Connection}.
         """
         self._endpoint = endpoint
         self._clock = clock
@@ -103,14 +103,14 @@ class Pool:
         self._room = room
         self._limits = limits
         self._secure = secure
-        self._turn = turn
+        self._coalescer = coalescer
         self._descriptors = descriptors
         self._factory = Factory.forProtocol(self._make)
         self._factory.noisy = False
         self._idle: list[Connection] = []  # the longest unused first
         self._usable: set[Connection] = set()
         self._sockets: set[Connection] = set()  # those on their way out included
-        self._queue: deque[Place] = deque()
+        self._queue: deque[QueuedRequest] = deque()
         self._dialing = 0
         self._serving = False
         self._sweeping: IDelayedCall | None = None
@@ -126,19 +126,19 @@ class Pool:
         """How many connections there are, those included that are being made or closed."""
         return len(self._sockets) + self._dialing
 
-    def send(self, exchange: Exchange) -> None:
+    def send(self, request: PendingRequest) -> None:
         """Send it as soon as there is a connection; how it goes on, its own Deferred tells."""
         connection = self._take()
         if connection is not None:
-            connection.send(exchange)
+            connection.send(request)
         elif self._closed is not None:
-            exchange.fail(errors.Draining())
+            request.fail(errors.Draining())
         elif self._has_room():
-            self._dial(exchange)
+            self._dial(request)
         elif len(self._queue) < self._bounds.waiting:
-            self._enqueue(exchange)
+            self._enqueue(request)
         else:
-            exchange.fail(errors.UpstreamBusy())
+            request.fail(errors.UpstreamBusy())
 
     def close(self) -> Deferred[None]:
         """Close what is not in use at once, the rest after its answer; fire when no connection is left."""
@@ -156,7 +156,7 @@ class Pool:
 
     # What its connections call
 
-    def free(self, connection: Connection) -> None:
+    def on_idle(self, connection: Connection) -> None:
         now = self._clock.seconds()
         old = connection.since + self._bounds.age if self._bounds.age else inf
         if self._closed is not None or now >= old:
@@ -174,7 +174,7 @@ class Pool:
         else:
             connection.close()
 
-    def left(self, connection: Connection) -> None:
+    def on_unusable(self, connection: Connection) -> None:
         if connection in self._usable:
             self._usable.discard(connection)
             if connection in self._idle:
@@ -182,12 +182,12 @@ class Pool:
                 self._room.give_back()
             self._serve()
 
-    def lost(self, connection: Connection) -> None:
+    def on_closed(self, connection: Connection) -> None:
         self._sockets.discard(connection)
         self._check_closed()
 
-    def repeat(self, exchange: Exchange) -> None:
-        self._dial(exchange)
+    def repeat(self, request: PendingRequest) -> None:
+        self._dial(request)
 
     # Connections at hand
 
@@ -225,7 +225,7 @@ class Pool:
     def _has_room(self) -> bool:
         return len(self._usable) + self._dialing < self._bounds.conns
 
-    def _dial(self, exchange: Exchange) -> None:
+    def _dial(self, request: PendingRequest) -> None:
         self._dialing += 1
         dialing = Deferred.fromCoroutine(
             within(
@@ -235,8 +235,8 @@ class Pool:
                 errors.UpstreamTimeout("No connection to the provider could be made in time."),
             )
         )
-        exchange.holder = dialing
-        dialing.addCallbacks(self._connected, self._unconnected, callbackArgs=(exchange,), errbackArgs=(exchange,))
+        request.holder = dialing
+        dialing.addCallbacks(self._connected, self._unconnected, callbackArgs=(request,), errbackArgs=(request,))
 
     async def _connect(self) -> Connection:
         descriptors = self._descriptors
@@ -254,38 +254,38 @@ class Pool:
             raise unconnected(e, secure=self._secure) from e
 
     def _make(self) -> Connection:
-        connection = Connection(self, self._clock, self._limits, secure=self._secure, turn=self._turn)
+        connection = Connection(self, self._clock, self._limits, secure=self._secure, coalescer=self._coalescer)
         self._sockets.add(connection)
         return connection
 
-    def _connected(self, connection: Connection, exchange: Exchange) -> None:
+    def _connected(self, connection: Connection, request: PendingRequest) -> None:
         self._dialing -= 1
         self._usable.add(connection)
-        connection.send(exchange)
+        connection.send(request)
 
-    def _unconnected(self, reason: Failure, exchange: Exchange) -> None:
+    def _unconnected(self, reason: Failure, request: PendingRequest) -> None:
         self._dialing -= 1
-        exchange.fail(reason.value or reason)
+        request.fail(reason.value or reason)
         self._serve()
         self._check_closed()
 
     # The queue
 
-    def _enqueue(self, exchange: Exchange) -> None:
+    def _enqueue(self, request: PendingRequest) -> None:
         timer = None
         if self._bounds.connect:
-            timer = self._clock.callLater(self._bounds.connect, self._too_late, exchange)
-        place = Place(self, exchange, timer)
-        exchange.holder = place
+            timer = self._clock.callLater(self._bounds.connect, self._too_late, request)
+        place = QueuedRequest(self, request, timer)
+        request.holder = place
         self._queue.append(place)
 
-    def _too_late(self, exchange: Exchange) -> None:
-        place = exchange.holder
-        assert isinstance(place, Place)
+    def _too_late(self, request: PendingRequest) -> None:
+        place = request.holder
+        assert isinstance(place, QueuedRequest)
         self.withdraw(place)
-        exchange.fail(errors.UpstreamBusy("No connection to the provider became free in time."))
+        request.fail(errors.UpstreamBusy("No connection to the provider became free in time."))
 
-    def withdraw(self, place: Place) -> None:
+    def withdraw(self, place: QueuedRequest) -> None:
         """The request in this place gives up waiting."""
         place.leave()
         self._queue.remove(place)

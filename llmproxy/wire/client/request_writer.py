@@ -15,7 +15,7 @@ from llmproxy import errors
 from llmproxy.wire import parser as http1
 
 LONG_BYTES = 256 * 1024  # of a body that leaves at once
-JOINED = 65536  # more than this is not copied only to leave in one packet with the head
+MAX_JOINED_BYTES = 65536  # more than this is not copied only to leave in one packet with the head
 
 
 @implementer(IBodyProducer)
@@ -74,7 +74,7 @@ def framing(method: bytes, body: IBodyProducer | None) -> bytes:
 
 
 @implementer(IConsumer, IPushProducer)
-class Outgoing:
+class RequestWriter:
     """Sends one request that has a body, at the pace of the transport.
 
     @ivar started: Whether the body's producer was asked for anything.
@@ -145,7 +145,7 @@ class Outgoing:
             return
         else:
             self._left -= len(data)
-        if self._head and len(data) < JOINED:
+        if self._head and len(data) < MAX_JOINED_BYTES:
             data, self._head = self._head + data, b""
         self._flush()
         self._write(data)

@@ -20,7 +20,7 @@ from llmproxy.wire.parser import ResponseHead
 _DONE = Failure._withoutTraceback(ResponseDone("The body is complete."))  # one for all: it says nothing of any of them
 
 
-class Source(Shape):
+class BodySource(Shape):
     """The connection a body comes from."""
 
     def pause(self) -> None: ...
@@ -29,7 +29,7 @@ class Source(Shape):
 
 
 @implementer(IResponse, IPushProducer)
-class Answer:
+class Response:
     """As L{IResponse}; the protocol given to C{deliverBody} finds, as its transport, an L{IPushProducer}.
 
     The protocol's C{connectionLost} gets L{ResponseDone} where the body is complete, and L{ResponseFailed} where the
@@ -47,13 +47,13 @@ class Answer:
     begun = False
     held = False
 
-    _source: Source | None
+    _source: BodySource | None
     _protocol: IProtocol | None = None
     _headers: Headers | None = None
     _end: Failure | None = None
     _tap: Callable[[bytes], object] | None = None
 
-    def __init__(self, head: ResponseHead, source: Source, *, method: bytes, raw: bool) -> None:
+    def __init__(self, head: ResponseHead, source: BodySource, *, method: bytes, raw: bool) -> None:
         """
         @param raw: Whether C{headers} are to be L{RawHeaders}.
         """

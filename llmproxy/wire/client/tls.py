@@ -14,7 +14,7 @@ FINISHED = b"SSL negotiation finished successfully"  # what OpenSSL calls a hand
 
 
 @implementer(IOpenSSLClientConnectionCreator)
-class Resuming:
+class SessionResumption:
     """Begins each connection to one server with the session of an earlier one, which spares both the certificates.
 
     Only a handshake that was verified leaves a session, and none is ever offered to another server. One that the
@@ -38,7 +38,7 @@ class Resuming:
 
 
 @implementer(IPolicyForHTTPS)
-class Trust:
+class TrustPolicy:
     """Verifies chain and name, sends the name, asks for HTTP/1.1, and accepts nothing below TLS 1.2."""
 
     def __init__(self, ca_file: str = "") -> None:
@@ -48,4 +48,4 @@ class Trust:
         self._roots = trust.trust_roots(ca_file)
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
-        return Resuming(trust.verify_provider(hostname.decode("ascii"), self._roots, [b"http/1.1"]))
+        return SessionResumption(trust.verify_provider(hostname.decode("ascii"), self._roots, [b"http/1.1"]))

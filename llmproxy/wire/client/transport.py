@@ -12,10 +12,10 @@ from twisted.web.iweb import IAgent, IBodyProducer
 from llmproxy.http.origin import Origin
 from llmproxy.wire.client.raw_headers import RawHeaders
 from llmproxy.wire.client.request_writer import BytesBody
-from llmproxy.wire.client.response import Answer
+from llmproxy.wire.client.response import Response
 
 
-class ExactClient(HTTPClient):
+class TransparentTreqClient(HTTPClient):
     """treq's client with all that would change a message shut out: no redirect, no cookie, no decoding.
 
     treq wraps three agents around its own for each request, which here would only be told to do nothing; that took a
@@ -29,16 +29,16 @@ class ExactClient(HTTPClient):
         return self._agent.request(method, url, headers, data)
 
 
-class Caller:
+class Transport:
     """Sends requests exactly as they are given, and hands on answers exactly as they come."""
 
     def __init__(self, agent: IAgent) -> None:
-        self._client = ExactClient(agent)
+        self._client = TransparentTreqClient(agent)
 
     def send(
         self, method: bytes, origin: Origin, target: bytes, lines: list[bytes], body: IBodyProducer | None
-    ) -> Deferred[Answer]:
-        """Send a request; fire with its L{Answer} at the end of the answer's head.
+    ) -> Deferred[Response]:
+        """Send a request; fire with its L{Response} at the end of the answer's head.
 
         Fail with L{errors.UpstreamUnreachable}, L{errors.UpstreamBroken} or L{errors.UpstreamTimeout}, or with
         whatever the body's producer failed with. Cancelled, the request is aborted at once.
@@ -49,4 +49,4 @@ class Caller:
         return self._client.request(method, origin.url + target, headers=RawHeaders(lines), data=body)
 
 
-__all__ = ["Answer", "BytesBody", "Caller", "ExactClient", "Origin", "RawHeaders"]
+__all__ = ["BytesBody", "Origin", "RawHeaders", "Response", "TransparentTreqClient", "Transport"]

@@ -27,23 +27,23 @@ from llmproxy.wire.deadline import Deadline
 from llmproxy.wire.parser import CHUNKED, BadMessage, ChunkedBody, HeadReader, RequestHead, request_head
 from llmproxy.wire.server.error_response import refusal
 from llmproxy.wire.server.request import Request
-from llmproxy.wire.server.request_body import Upload
-from llmproxy.wire.server.slow_reader import Taking
+from llmproxy.wire.server.request_body import RequestBody
+from llmproxy.wire.server.slow_reader import SlowReaderGuard
 
 if TYPE_CHECKING:
     from llmproxy.wire.server.site import Site
 
-HELD = 64 * 1024  # bytes of later requests that are kept while one is being answered
+MAX_PIPELINED_BYTES = 64 * 1024  # bytes of later requests that are kept while one is being answered
 READ_AHEAD_BYTES = 64 * 1024  # that wait for a client before its provider is made to wait
 TIGHT_READ_AHEAD_BYTES = 4096  # likewise where memory is tight; a transport reads as many at a time, so never none
 TURN_SECONDS = 0.005  # that one client's requests may take in one turn of the reactor
-COLLECTED = 1024 * 1024  # bytes of a body that are read for a resource that wants it whole
-PROGRESS = 1024  # bytes of a body that must arrive within every body timeout
-CLOSING = 60.0  # seconds for what is written to be read, before the connection is torn down
-CUTTING = 5.0  # likewise where the answer was cut
-LINGER = 10.0  # seconds for a client to see an answer that came before it had sent everything
-WATCH = 0.1  # seconds between looks at a peer that cannot be read from
-PROBED = 0.02  # seconds for what was written to such a peer to come back as a reset
+MAX_COLLECTED_BYTES = 1024 * 1024  # bytes of a body that are read for a resource that wants it whole
+MIN_PROGRESS_BYTES = 1024  # bytes of a body that must arrive within every body timeout
+CLOSE_TIMEOUT_SECONDS = 60.0  # seconds for what is written to be read, before the connection is torn down
+ABORT_TIMEOUT_SECONDS = 5.0  # likewise where the answer was cut
+LINGER_TIMEOUT_SECONDS = 10.0  # seconds for a client to see an answer that came before it had sent everything
+PEER_CHECK_SECONDS = 0.1  # seconds between looks at a peer that cannot be read from
+PROBE_CHECK_SECONDS = 0.02  # seconds for what was written to such a peer to come back as a reset
 
 # What is waited for.
 _HEAD, _IDLE, _BODY, _END = range(4)
@@ -72,7 +72,7 @@ class Channel(Protocol):
         self._producer: Any = None
         self._buffer = b""  # what came after the present request
         self._parting = b""  # what leaves at the end of the turn
-        self._upload: Upload | None = None  # the body that is arriving
+        self._upload: RequestBody | None = None  # the body that is arriving
         self._chunks: ChunkedBody | None = None
         self._left = 0
         self._progress = 0
@@ -82,12 +82,12 @@ class Channel(Protocol):
         self._working = False
         self._later: IDelayedCall | None = None  # goes on with the requests that this turn had no time for
         self._blocked = False  # the client does not read
-        self._taking: Taking | None = None  # how fast it does, once it has been too slow for us
+        self._taking: SlowReaderGuard | None = None  # how fast it does, once it has been too slow for us
         self._held = False  # we do not read
         self._ended = False  # the client has said that it will send no more
         self._closing = False
         self._finishing = False  # all that is left to do is to send what was written
-        self._untaken = 0  # bytes that were written and wait here for the client, as they are counted
+        self._buffered = 0  # bytes that were written and wait here for the client, as they are counted
         self._watch: IDelayedCall | None = None
         self._socket: socket.socket | None = None
 
@@ -137,7 +137,7 @@ class Channel(Protocol):
         elif self._upload is not None or not self._probe(request):
             self._leave()
         else:
-            self._watch_peer(PROBED)
+            self._watch_peer(PROBE_CHECK_SECONDS)
 
     def writeConnectionLost(self) -> None:
         """We said that we will send no more."""
@@ -164,8 +164,8 @@ class Channel(Protocol):
     def resumeProducing(self) -> None:
         self._blocked = False
         self._takes().end()
-        if self._untaken:
-            self.count_untaken()
+        if self._buffered:
+            self.count_buffered()
         if self._producer is not None:
             self._producer.resumeProducing()
         self._proceed()
@@ -203,31 +203,31 @@ class Channel(Protocol):
         if self._socket is not None:
             transport.bufferSize = TIGHT_READ_AHEAD_BYTES if buffers.tight else READ_AHEAD_BYTES
         transport.write(data)
-        self.count_untaken()
+        self.count_buffered()
 
-    def count_untaken(self) -> None:
+    def count_buffered(self) -> None:
         """Count what waits here for the client."""
         self._count(peer.buffered(self.transport))
 
-    def _count(self, untaken: int) -> None:
-        buffers, before = self.site.buffers, self._untaken
-        if buffers is None or (not untaken and not before):
+    def _count(self, unacknowledged_bytes: int) -> None:
+        buffers, before = self.site.buffers, self._buffered
+        if buffers is None or (not unacknowledged_bytes and not before):
             return
-        self._untaken = untaken
-        buffers.hold(untaken - before)
-        if not untaken:
+        self._buffered = unacknowledged_bytes
+        buffers.hold(unacknowledged_bytes - before)
+        if not unacknowledged_bytes:
             self.site.behind.discard(self)
         elif not before:
             self.site.fell_behind(self)
 
-    def write_last(self, data: bytes) -> None:
+    def write_final(self, data: bytes) -> None:
         """As L{write}, for an answer that is complete with it: under load it leaves with others at the turn's end."""
-        turn = self.site.turn
-        if turn is None or self._socket is None:
+        coalescer = self.site.coalescer
+        if coalescer is None or self._socket is None:
             self.write(data)
             return
         self._parting += data  # first: one too many makes all leave that wait, itself among them
-        if not turn.wait(self._part, self._request is not None and self._request.booked_first):
+        if not coalescer.wait(self._part, self._request is not None and self._request.booked_first):
             self._part()
 
     def _part(self) -> None:
@@ -268,7 +268,7 @@ class Channel(Protocol):
         self._detach()
         self._part()
         if visible:
-            self._close(CUTTING)
+            self._close(ABORT_TIMEOUT_SECONDS)
         else:
             self._closing = True
             self.transport.abortConnection()
@@ -354,9 +354,9 @@ class Channel(Protocol):
         length, limit = head.length, self.site.limits.body
         if 0 <= length <= len(rest) and length <= limit:
             self._buffer = rest[length:]
-            self._request = request = Request(self, head, Upload.of(rest[:length], limit, self.site.buffers))
+            self._request = request = Request(self, head, RequestBody.of(rest[:length], limit, self.site.buffers))
         else:
-            upload = Upload(UNKNOWN_LENGTH if length == CHUNKED else length, limit, self._room, self.site.buffers)
+            upload = RequestBody(UNKNOWN_LENGTH if length == CHUNKED else length, limit, self._room, self.site.buffers)
             self._request = request = Request(self, head, upload)
             self._upload = upload
             self._chunks = ChunkedBody(self.site.limits) if length == CHUNKED else None
@@ -392,7 +392,7 @@ class Channel(Protocol):
                 self._detach()
                 self._refuse(error.status, error.code, error.message)
 
-        request.upload.whole(COLLECTED).addCallbacks(lambda _: request.start(resource), unread)
+        request.upload.read_all(MAX_COLLECTED_BYTES).addCallbacks(lambda _: request.start(resource), unread)
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Say what is wrong with a request that nobody else has seen, and be done with this client."""
@@ -469,7 +469,7 @@ class Channel(Protocol):
 
     def _regulate(self) -> None:
         """Read, or do not."""
-        full = len(self._buffer) > HELD or (self._upload is not None and self._upload.full)
+        full = len(self._buffer) > MAX_PIPELINED_BYTES or (self._upload is not None and self._upload.full)
         if full == self._held or self._closing:
             return
         self._held = full
@@ -496,12 +496,16 @@ class Channel(Protocol):
             self._progress = self._upload.count
             self._wait(_BODY, self.site.body_timeout)
 
-    def _takes(self) -> Taking:
+    def _takes(self) -> SlowReaderGuard:
         taking = self._taking
         if taking is None:
             site, transport = self.site, self.transport
-            taking = self._taking = Taking(
-                site.reactor, site.send_timeout, site.least, lambda: site.untaken(transport), self._too_slow
+            taking = self._taking = SlowReaderGuard(
+                site.reactor,
+                site.send_timeout,
+                site.least,
+                lambda: site.unacknowledged_bytes(transport),
+                self._too_slow,
             )
         return taking
 
@@ -514,11 +518,11 @@ class Channel(Protocol):
     def _expired(self) -> None:
         if self._awaited == _END:
             if self._finishing and self._takes().goes_on():
-                self._wait(_END, CLOSING)
+                self._wait(_END, CLOSE_TIMEOUT_SECONDS)
             else:
                 self.transport.abortConnection()
         elif self._awaited == _BODY and self._upload is not None:
-            if self._upload.count - self._progress >= PROGRESS:
+            if self._upload.count - self._progress >= MIN_PROGRESS_BYTES:
                 self._await_body()
             else:
                 self._give_up(BodyTimeout())
@@ -539,7 +543,7 @@ class Channel(Protocol):
             return True
         return self._blocked  # it has still to take what is written
 
-    def _watch_peer(self, seconds: float = WATCH) -> None:
+    def _watch_peer(self, seconds: float = PEER_CHECK_SECONDS) -> None:
         if self._watch is None:
             self._watch = self.site.reactor.callLater(seconds, self._look)
 
@@ -547,7 +551,7 @@ class Channel(Protocol):
         self._watch = None
         if self._closing or not (self._held or self._ended):
             return
-        if self.site.peer_left(self.transport, half=not self._ended):
+        if self.site.peer_closed(self.transport, half=not self._ended):
             self._leave()
         else:
             self._watch_peer()
@@ -575,10 +579,10 @@ class Channel(Protocol):
         self._request = self._producer = self._upload = self._chunks = None
         return request
 
-    def _close(self, seconds: float = CLOSING) -> None:
+    def _close(self, seconds: float = CLOSE_TIMEOUT_SECONDS) -> None:
         """No more of either: what is written is sent, then the connection ends."""
         self._shut(seconds)
-        self._finishing = seconds == CLOSING
+        self._finishing = seconds == CLOSE_TIMEOUT_SECONDS
         self._takes().goes_on()
         self.transport.loseConnection()
 
@@ -587,7 +591,7 @@ class Channel(Protocol):
         if self._ended:
             self._close()
             return
-        self._shut(LINGER)
+        self._shut(LINGER_TIMEOUT_SECONDS)
         if self._held:
             self._held = False
             self.transport.resumeProducing()

@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 
 @implementer(IPushProducer)
-class Pulled:
+class PullToPush:
     """Asks an C{IPullProducer} once in every turn of the reactor, until paused or stopped."""
 
     def __init__(self, producer: Any, clock: IReactorTime) -> None:

@@ -20,8 +20,8 @@ from llmproxy.errors import ClientGone, InternalError, MethodNotAllowed, ProxyEr
 from llmproxy.http import error_body
 from llmproxy.wire.parser import LAST_CHUNK, RequestHead, chunk
 from llmproxy.wire.server import forms
-from llmproxy.wire.server.pull_producer import Pulled
-from llmproxy.wire.server.request_body import Upload
+from llmproxy.wire.server.pull_producer import PullToPush
+from llmproxy.wire.server.request_body import RequestBody
 
 if TYPE_CHECKING:
     from llmproxy.wire.server.channel import Channel
@@ -79,7 +79,7 @@ class Request(server.Request):
     on_gone: Callable[[], object] | None = None
     _push: Any = None
 
-    def __init__(self, channel: Channel, head: RequestHead, upload: Upload) -> None:
+    def __init__(self, channel: Channel, head: RequestHead, upload: RequestBody) -> None:
         # Not the base's: it makes what is made on first use here.
         self.channel: Any = channel
         self.site = channel.site
@@ -133,7 +133,7 @@ class Request(server.Request):
 
     def _last(self, data: bytes, body: bytes) -> None:
         self.sentLength = len(body)
-        self.channel.write_last(data)
+        self.channel.write_final(data)
         self._end()
 
     def flush(self) -> None:
@@ -196,12 +196,12 @@ class Request(server.Request):
             raise ValueError(f"registering producer {producer} before previous one ({self.producer}) was unregistered")
         self.producer = producer
         self.streamingProducer = streaming
-        self._push = producer if streaming else Pulled(producer, self.channel.site.reactor)
+        self._push = producer if streaming else PullToPush(producer, self.channel.site.reactor)
         self.channel.registerProducer(self._push, True)
 
     def unregisterProducer(self) -> None:
         push, self._push, self.producer = self._push, None, None
-        if isinstance(push, Pulled):
+        if isinstance(push, PullToPush):
             push.pauseProducing()
         if self.channel is not None:
             self.channel.unregisterProducer()

@@ -14,7 +14,7 @@ from zope.interface import implementer
 from llmproxy.errors import BuffersFull, ProxyError, RequestTooLarge
 from llmproxy.wire.buffers import RETRY_AFTER_SECONDS, Buffers
 
-HELD = 64 * 1024  # bytes that are kept while nobody takes them; then the client is made to wait
+MAX_HELD_BYTES = 64 * 1024  # bytes that are kept while nobody takes them; then the client is made to wait
 JOINED_BYTES = 1024 * 1024  # of a body that is put together at its end
 SMALL_BYTES = 4096  # of a body that came with its head: not worth counting
 
@@ -26,8 +26,8 @@ def _nobody() -> None:
 
 
 @implementer(IBodyProducer)
-class Upload:
-    """The body, as it arrives. One consumer may have it: give it to an Agent, or ask for it L{whole}.
+class RequestBody:
+    """The body, as it arrives. One consumer may have it: give it to an Agent, or ask for it L{read_all}.
 
     Its Deferred fails with L{errors.RequestTooLarge}, L{errors.BodyUnreadable} (malformed chunks),
     L{errors.BodyTimeout} or L{errors.ClientGone}.
@@ -69,7 +69,7 @@ class Upload:
         self._room = room
 
     @classmethod
-    def of(cls, body: bytes, limit: int, buffers: Buffers | None = None) -> Upload:
+    def of(cls, body: bytes, limit: int, buffers: Buffers | None = None) -> RequestBody:
         """One that is all there."""
         upload = cls(len(body), limit, _nobody, buffers)
         if buffers is not None and len(body) > SMALL_BYTES:
@@ -103,7 +103,7 @@ class Upload:
         """Whether it is for the client to go on: whoever takes the body would take more."""
         return self.started and not self.done and not self._paused and not self._pieces
 
-    def whole(self, limit: int) -> Deferred[bytes]:
+    def read_all(self, limit: int) -> Deferred[bytes]:
         """Read all of it into memory; L{errors.RequestTooLarge} if it is longer than C{limit}, L{errors.BuffersFull} if
         too much is held already."""
         if self.received is not None:
@@ -113,7 +113,7 @@ class Upload:
             self.failed(RequestTooLarge())
         elif self.length is not UNKNOWN_LENGTH and not self._reserve(self.length):
             self.failed(BuffersFull(retry_after=RETRY_AFTER_SECONDS))
-        kept = _Kept(self._fits if self.length is UNKNOWN_LENGTH else None)
+        kept = _BoundedCollector(self._fits if self.length is UNKNOWN_LENGTH else None)
 
         def joined(_: None) -> bytes:
             self._whole = kept.whole()
@@ -188,7 +188,7 @@ class Upload:
     @property
     def full(self) -> bool:
         """Whether as much is held here as may be, or whoever reads it along is behind."""
-        return self._size >= HELD or (self._behind is not None and self._behind())
+        return self._size >= MAX_HELD_BYTES or (self._behind is not None and self._behind())
 
     def wait_for(self, behind: Callable[[], bool]) -> None:
         """Make the client wait while this says so; L{go_on} says that it does not any more."""
@@ -256,7 +256,7 @@ class Upload:
 
 
 @implementer(IConsumer)
-class _Kept:
+class _BoundedCollector:
     """A consumer that keeps the bytes, as long as they fit.
 
     A long body is put together as it comes: to join it at the end would hold the reactor, and need the memory twice.

@@ -17,13 +17,12 @@ from twisted.web.resource import getChildForRequest
 from llmproxy.wire import socket_state as peer
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.descriptors import Descriptors
-from llmproxy.wire.parser import Limits
+from llmproxy.wire.parser import MessageLimits
 from llmproxy.wire.server.channel import Channel
 from llmproxy.wire.server.request import Request
-from llmproxy.wire.server.request_body import Upload
-from llmproxy.wire.write_coalescing import Turn
+from llmproxy.wire.write_coalescing import WriteCoalescer
 
-__all__ = ["Channel", "Limits", "Request", "Site", "Upload"]
+__all__ = ["Request", "Site"]
 
 COUNTING_SECONDS = 1.0  # between two looks at what clients have not taken
 
@@ -56,7 +55,7 @@ class Site(server.Site):
         resource: Any,
         *,
         reactor: Any,
-        limits: Limits | None = None,
+        limits: MessageLimits | None = None,
         head_timeout: float = 10.0,
         body_timeout: float = 30.0,
         keepalive_timeout: float = 75.0,
@@ -67,9 +66,9 @@ class Site(server.Site):
         min_send_rate: int = 1024,
         on_refused: Refused = _nobody,
         fresh_id: Callable[[], str] = _fresh_id,
-        peer_left: Callable[..., bool] = peer.has_left,
-        turn: Turn | None = None,
-        untaken: Callable[[Any], int] = peer.untaken,
+        peer_closed: Callable[..., bool] = peer.peer_closed,
+        coalescer: WriteCoalescer | None = None,
+        unacknowledged_bytes: Callable[[Any], int] = peer.unacknowledged_bytes,
         descriptors: Descriptors | None = None,
         buffers: Buffers | None = None,
     ) -> None:
@@ -83,22 +82,22 @@ class Site(server.Site):
             for it; C{0}: no limit.
         @param on_refused: Told status, code, address and request id of what is refused before a resource sees it.
         @param fresh_id: Makes the request id of such a refusal.
-        @param peer_left: See L{peer.has_left}.
-        @param turn: Where complete answers wait for the end of the reactor's turn; without it they leave at once.
-        @param untaken: See L{peer.untaken}.
+        @param peer_closed: See L{socket_state.peer_closed}.
+        @param coalescer: Where complete answers wait for the end of the reactor's turn; without it they leave at once.
+        @param unacknowledged_bytes: See L{socket_state.unacknowledged_bytes}.
         @param buffers: Where is counted what is held of requests, and of what clients have not taken.
         @param descriptors: Told which one each client has got.
         """
         super().__init__(resource, reactor=reactor)  # type: ignore[no-untyped-call]
-        self.limits = limits or Limits()
+        self.limits = limits or MessageLimits()
         self.head_timeout = head_timeout
         self.body_timeout = body_timeout
         self.keepalive_timeout = keepalive_timeout
         self.on_refused = on_refused
         self.fresh_id = fresh_id
-        self.peer_left = peer_left
-        self.turn = turn
-        self.untaken = untaken
+        self.peer_closed = peer_closed
+        self.coalescer = coalescer
+        self.unacknowledged_bytes = unacknowledged_bytes
         self.descriptors = descriptors
         self.buffers = buffers
         self.behind: set[Channel] = set()
@@ -164,7 +163,7 @@ class Site(server.Site):
     def _count(self) -> None:
         self._counting = None
         for channel in list(self.behind):
-            channel.count_untaken()
+            channel.count_buffered()
         if self.behind:
             self._counting = self.reactor.callLater(COUNTING_SECONDS, self._count)
 

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from llmproxy.wire.deadline import Deadline
 
 
-class Taking:
+class SlowReaderGuard:
     """Calls C{too_slow} where something waited for C{seconds}, and less than C{least} bytes were taken in that time.
 
     Only the time in which something waits counts: a client that has taken all there was is never too slow, however
@@ -35,17 +35,17 @@ class Taking:
         clock: IReactorTime,
         seconds: float,
         least: int,
-        untaken: Callable[[], int],
+        unacknowledged_bytes: Callable[[], int],
         too_slow: Callable[[], None],
     ) -> None:
         """
         @param seconds: C{0}: no limit.
-        @param untaken: Tells how many bytes wait now.
+        @param unacknowledged_bytes: Tells how many bytes wait now.
         """
         self._clock = clock
         self._seconds = seconds
         self._least = least
-        self._untaken = untaken
+        self._untaken = unacknowledged_bytes
         self._too_slow = too_slow
         self._deadline = Deadline(clock, self._look)
         self._before = self._taken = 0

@@ -186,7 +186,9 @@ class SharedTests(Case):
         shared.dataReceived(b"x" * MAX_BACKLOG_BYTES)
         self.assertIsNone(behind.ended)
         shared.dataReceived(b"x")
-        self.assertEqual((behind.ended, SubscriberTooSlow.outcome, shared._pieces), (SubscriberTooSlow, "stalled", []))
+        self.assertEqual(
+            (behind.ended, SubscriberTooSlow.outcome, shared._pieces), (SubscriberTooSlow, "client_stalled", [])
+        )
         quick.pauseProducing()
         self.assertTrue(self.answer.held)
         shared.dataReceived(b"x" * MAX_BACKLOG_BYTES * 2)

@@ -19,7 +19,7 @@ from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.web.proxy import ProxyResource
 from llmproxy.wire.server.site import Site
-from tests.support.transport import Link, Peer, has_left
+from tests.support.transport import Link, Peer, peer_closed
 
 WHERE: dict[str, Any] = {"base_url": "https://h", "allowed_endpoints": ("/x",)}
 ROUTES = Routes(
@@ -88,7 +88,7 @@ class ProxyCase(SynchronousTestCase):
             now=lambda: 1_000.0 + self.clock.seconds(),
             fresh_id=lambda: "fresh",
         )
-        self.site = Site(self.proxy, reactor=self.clock, peer_left=has_left)
+        self.site = Site(self.proxy, reactor=self.clock, peer_closed=peer_closed)
 
     def ask(self, path: str = "/x", *lines: str, body: bytes = b"") -> Peer:
         self.client = Peer()

@@ -25,9 +25,9 @@ class Outcomes(ProxyCase):
             ("complete", "complete", ""),
             ("cancelled", "cancelled", ""),
             ("truncated", "truncated", "upstream_truncated"),
-            ("silent", "truncated", "upstream_timeout"),
-            ("late", "truncated", "upstream_timeout"),
-            ("stalled", "cancelled", "client_stalled"),
+            ("idle_timeout", "truncated", "upstream_timeout"),
+            ("deadline_exceeded", "truncated", "upstream_timeout"),
+            ("client_stalled", "cancelled", "client_stalled"),
         ]:
             self.setUp()
 

@@ -13,7 +13,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from llmproxy.errors import ClientGone, MethodNotAllowed, ProxyError
 from llmproxy.proxy.own_response import BufferedResponse, refuse
 from llmproxy.web.respond import identify, json_response, run
-from llmproxy.wire.server.foreign_request import adapted
+from llmproxy.wire.server.twisted_adapter import adapt
 from tests.support.client import Conversation, Reply, Serve, ask, ours, request, stock
 
 
@@ -45,7 +45,7 @@ class Refuses(Resource):
         self.told: ProxyError | None = None
 
     def render(self, request: Request) -> int:
-        request = adapted(request)
+        request = adapt(request)
         if self.begin:
             request.begin(200, b"OK", [], None)
             request.write(b"half")

@@ -14,7 +14,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from llmproxy.wire.server.site import Request, Site
-from tests.support.transport import CAPACITY, HalfPeer, Link, Peer, has_left, untaken
+from tests.support.transport import CAPACITY, HalfPeer, Link, Peer, peer_closed, unacknowledged_bytes
 
 GET = b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -96,8 +96,8 @@ class Serving(SynchronousTestCase):
             reactor=self.clock,
             on_refused=lambda *what: self.refused.append(what[:3]),
             fresh_id=lambda: "id-1",
-            peer_left=has_left,
-            untaken=untaken,
+            peer_closed=peer_closed,
+            unacknowledged_bytes=unacknowledged_bytes,
             **settings,
         )
 

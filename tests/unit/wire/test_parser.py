@@ -14,7 +14,7 @@ from llmproxy.wire.parser import (
     BadMessage,
     ChunkedBody,
     HeadReader,
-    Limits,
+    MessageLimits,
     RequestHead,
     ResponseHead,
     chunk,
@@ -22,8 +22,8 @@ from llmproxy.wire.parser import (
     response_head,
 )
 
-LIMITS = Limits()
-SMALL = Limits(head=400, target=60, fields=6, chunk_line=16, trailer=40)
+LIMITS = MessageLimits()
+SMALL = MessageLimits(head=400, target=60, fields=6, chunk_line=16, trailer=40)
 
 
 def request(*lines: bytes, start: bytes = b"POST /v1/x HTTP/1.1", host: bytes | None = b"Host: a") -> RequestHead:
@@ -149,7 +149,7 @@ class Requests(Refusing):
                 self.refused(status, start=method + b" / HTTP/1.1")
 
     def test_methods_that_settings_add(self) -> None:
-        limits = Limits(methods=frozenset([b"M-SEARCH"]))
+        limits = MessageLimits(methods=frozenset([b"M-SEARCH"]))
         self.assertEqual(request_head(b"M-SEARCH / HTTP/1.1\r\nHost: a", limits).method, b"M-SEARCH")
         with self.assertRaises(BadMessage) as caught:
             request_head(b"GET / HTTP/1.1\r\nHost: a", limits)
@@ -317,7 +317,7 @@ def by_bytes(data: bytes) -> list[bytes]:
     return [data[i : i + 1] for i in range(len(data))]
 
 
-def read_head(pieces: list[bytes], limits: Limits) -> object:
+def read_head(pieces: list[bytes], limits: MessageLimits) -> object:
     reader, rest = HeadReader(limits, skip_empty_line=True), b""
     try:
         for n, piece in enumerate(pieces):
@@ -329,7 +329,7 @@ def read_head(pieces: list[bytes], limits: Limits) -> object:
     return None
 
 
-def read_body(pieces: list[bytes], limits: Limits) -> object:
+def read_body(pieces: list[bytes], limits: MessageLimits) -> object:
     body, read = ChunkedBody(limits), b""
     try:
         for piece in pieces:

@@ -11,9 +11,17 @@ import h11
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.wire.parser import CHUNKED, UNTIL_CLOSE, BadMessage, ChunkedBody, Limits, request_head, response_head
+from llmproxy.wire.parser import (
+    CHUNKED,
+    UNTIL_CLOSE,
+    BadMessage,
+    ChunkedBody,
+    MessageLimits,
+    request_head,
+    response_head,
+)
 
-LIMITS = Limits()
+LIMITS = MessageLimits()
 NAMES = st.sampled_from(
     b"Host host Content-Length content-length Transfer-Encoding Connection Expect X-A X_B".split()
 ) | st.from_regex(rb"[!-~\x80-\xff ]{1,6}", fullmatch=True)

@@ -136,7 +136,7 @@ class Ends(RelayCase):
     def test_an_answer_that_is_all_there(self) -> None:
         """Head and body leave at once, with the key starred out; the tap sees what the client sees."""
         provider = Provider(b"a key here")
-        relay = Relay(self.client, self.clock, taps=[self.seen.append], idle=5, rewriting=Mask(b"key"))
+        relay = Relay(self.client, self.clock, taps=[self.seen.append], idle=5, body_filter=Mask(b"key"))
         relay.carry(provider, [b"A: b"])
         self.assertEqual(self.client.head, (200, b"OK", [b"A: b"], 10))
         self.assertEqual((self.client.pieces, self.seen, relay.count), ([b"a *** here"], [b"a *** here"], 10))
@@ -189,7 +189,7 @@ class Times(RelayCase):
         self.assertEqual(self.client.end, "")
         self.clock.pump([0.1, 0.1])
         self.assertEqual(self.provider.told, ["stop"])
-        self.assert_over(relay, "silent", "cut")
+        self.assert_over(relay, "idle_timeout", "cut")
 
     def test_one_timer_for_many_pieces(self) -> None:
         """No piece sets a timer."""
@@ -208,7 +208,7 @@ class Times(RelayCase):
         self.clock.pump([1] * 4)
         self.assertEqual(self.client.end, "")
         self.clock.pump([1] * 2)
-        self.assert_over(relay, "silent", "cut")
+        self.assert_over(relay, "idle_timeout", "cut")
 
     def test_a_client_that_takes_nothing(self) -> None:
         relay = self.relay(idle=5, stalled=20)
@@ -217,7 +217,7 @@ class Times(RelayCase):
         self.clock.pump([1] * 19)
         self.assertEqual(self.client.end, "")
         self.clock.pump([1, 1, 1, 1, 1])
-        self.assert_over(relay, "stalled", "cut")
+        self.assert_over(relay, "client_stalled", "cut")
 
     def test_a_deadline(self) -> None:
         """Holds even while pieces come; bytes that come after it find nobody."""
@@ -227,7 +227,7 @@ class Times(RelayCase):
             relay.dataReceived(b".")
         self.assertEqual(self.client.end, "")
         self.clock.advance(1)
-        self.assert_over(relay, "late", "cut")
+        self.assert_over(relay, "deadline_exceeded", "cut")
 
     def test_a_deadline_waits_for_the_client(self) -> None:
         """A slow reader is not cut for what is no fault of its provider's."""
@@ -243,7 +243,7 @@ class Times(RelayCase):
             relay.dataReceived(b".")
             self.assertEqual(self.client.end, "")
             self.clock.pump([1] * 3)
-            self.assert_over(relay, "late", "cut")
+            self.assert_over(relay, "deadline_exceeded", "cut")
 
     def test_no_limits(self) -> None:
         """Then there is no timer at all."""
@@ -259,7 +259,7 @@ class Times(RelayCase):
         self.assertEqual(self.client.end, "")
         relay.pauseProducing()
         self.clock.pump([1] * 10)
-        self.assert_over(relay, "stalled", "cut")
+        self.assert_over(relay, "client_stalled", "cut")
 
 
 class Backpressure(RelayCase):
@@ -302,7 +302,7 @@ class Gathering(RelayCase):
 class Rewriting(RelayCase):
     def test_what_is_held_back(self) -> None:
         """Comes at the end, so that the answer is as long as was said."""
-        relay = self.relay(rewriting=Mask(b"key"))
+        relay = self.relay(body_filter=Mask(b"key"))
         relay.dataReceived(b"my k")
         relay.dataReceived(b"ey is k")
         relay.connectionLost(DONE)
@@ -375,11 +375,11 @@ class Lengths(RelayCase):
     def test_a_body_that_shrinks(self) -> None:
         """The length that the provider announced is not the client's; nothing empty is written."""
         self.provider = Provider(b"axb")
-        relay = self.relay(rewriting=Shrinking())
+        relay = self.relay(body_filter=Shrinking())
         self.assertEqual((self.client.head[3], self.client.pieces, relay.count), (2, [b"ab"], 2))
         self.client, self.provider = Client(), Provider()
         self.provider.length = 3
-        relay = self.relay(rewriting=Shrinking())
+        relay = self.relay(body_filter=Shrinking())
         for piece in (b"a", b"x", b"b"):
             relay.dataReceived(piece)
         self.assertEqual((self.client.head[3], self.client.pieces), (None, [b"a", b"b"]))

@@ -7,7 +7,7 @@ import socket
 import time
 from unittest import TestCase, skipUnless
 
-from llmproxy.wire.socket_state import has_left, untaken
+from llmproxy.wire.socket_state import peer_closed, unacknowledged_bytes
 
 
 class Peers(TestCase):
@@ -18,24 +18,24 @@ class Peers(TestCase):
 
     def test_one_that_is_there(self) -> None:
         self.far.send(b"unread")
-        self.assertFalse(has_left(self.near, half=True))
+        self.assertFalse(peer_closed(self.near, half=True))
 
     @skipUnless(hasattr(select, "POLLRDHUP"), "Linux tells that the other side will send no more; others do not.")
     def test_one_that_will_send_no_more(self) -> None:
         self.far.send(b"unread")
         self.far.shutdown(socket.SHUT_WR)
-        self.assertTrue(has_left(self.near, half=True))
-        self.assertFalse(has_left(self.near, half=False))
+        self.assertTrue(peer_closed(self.near, half=True))
+        self.assertFalse(peer_closed(self.near, half=False))
 
     def test_one_that_has_left(self) -> None:
         self.far.send(b"unread")
         self.far.close()
-        self.assertTrue(has_left(self.near, half=False))
+        self.assertTrue(peer_closed(self.near, half=False))
 
     def test_a_transport_without_a_descriptor(self) -> None:
-        self.assertFalse(has_left(object(), half=True))
+        self.assertFalse(peer_closed(object(), half=True))
         self.near.close()
-        self.assertFalse(has_left(self.near, half=True))
+        self.assertFalse(peer_closed(self.near, half=True))
 
 
 class Untaken(TestCase):
@@ -57,20 +57,20 @@ class Untaken(TestCase):
             dataBuffer, offset, _tempDataLen = b"abcde", 2, 10
             fileno = near.fileno
 
-        before = untaken(Transport())
-        self.assertEqual(before, untaken(near) + 13)
+        before = unacknowledged_bytes(Transport())
+        self.assertEqual(before, unacknowledged_bytes(near) + 13)
         self.assertGreater(before, 65536)
-        self.assertEqual(untaken(Transport()), before)
+        self.assertEqual(unacknowledged_bytes(Transport()), before)
         taken = 0
         while taken < 1_000_000:
             taken += len(far.recv(65536))
         end = time.monotonic() + 5
-        while untaken(Transport()) > before - 500_000:
+        while unacknowledged_bytes(Transport()) > before - 500_000:
             self.assertLess(time.monotonic(), end)
 
     def test_a_transport_without_a_descriptor(self) -> None:
-        self.assertEqual(untaken(object()), 0)
+        self.assertEqual(unacknowledged_bytes(object()), 0)
         near, far = socket.socketpair()
         near.close()
         far.close()
-        self.assertEqual(untaken(near), 0)
+        self.assertEqual(unacknowledged_bytes(near), 0)

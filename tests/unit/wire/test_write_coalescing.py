@@ -14,13 +14,13 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy import errors
-from llmproxy.wire.client.call import Exchange
 from llmproxy.wire.client.connection import Connection
+from llmproxy.wire.client.pending_request import PendingRequest
 from llmproxy.wire.client.request_writer import BytesBody
-from llmproxy.wire.parser import Limits
+from llmproxy.wire.parser import MessageLimits
 from llmproxy.wire.server.site import Request, Site
-from llmproxy.wire.write_coalescing import MOST, QUIET, Turn
-from tests.unit.wire.client.test_connection import Home
+from llmproxy.wire.write_coalescing import IDLE_SECONDS, MAX_WAITING_MESSAGES, WriteCoalescer
+from tests.unit.wire.client.test_connection import ConnectionOwner
 from tests.unit.wire.serving import GET, Serving
 
 
@@ -66,24 +66,24 @@ class Turns(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.clock.advance(1)
-        self.turn = Turn(self.clock)
+        self.coalescer = WriteCoalescer(self.clock)
         self.left: list[str] = []
 
     def waits(self, name: str) -> bool:
-        return self.turn.wait(lambda: self.left.append(name))
+        return self.coalescer.wait(lambda: self.left.append(name))
 
     def test_one_that_fails(self) -> None:
         """It takes none of the others with it, and is logged."""
-        self.turn.wait(lambda: None)
+        self.coalescer.wait(lambda: None)
         for leave in (lambda: self.left.append("a"), lambda: 1 / 0, lambda: self.left.append("c")):
-            self.turn.wait(leave)
+            self.coalescer.wait(leave)
         self.clock.advance(0)
         self.assertEqual((self.left, len(self.flushLoggedErrors(ZeroDivisionError))), (["a", "c"], 1))
 
     def test_after_a_quiet_time(self) -> None:
         """Nobody else is coming: it need not wait."""
         self.assertFalse(self.waits("a"))
-        self.clock.advance(QUIET * 1.1)
+        self.clock.advance(IDLE_SECONDS * 1.1)
         self.assertFalse(self.waits("b"))
         self.assertEqual((self.left, self.clock.getDelayedCalls()), ([], []))
 
@@ -99,17 +99,17 @@ class Turns(SynchronousTestCase):
 
     def test_many(self) -> None:
         """They do not wait for more than so many others."""
-        names = [str(number) for number in range(MOST + 2)]
+        names = [str(number) for number in range(MAX_WAITING_MESSAGES + 2)]
         for name in names:
             self.waits(name)
-        self.assertEqual(self.left, names[1 : MOST + 1])
+        self.assertEqual(self.left, names[1 : MAX_WAITING_MESSAGES + 1])
         self.clock.advance(0)
         self.assertEqual(self.left, names[1:])
 
     def test_one_that_comes_while_others_leave(self) -> None:
         """Has an end of its own."""
         self.waits("a")
-        self.turn.wait(lambda: self.waits("c"))
+        self.coalescer.wait(lambda: self.waits("c"))
         self.waits("b")
         self.clock.advance(0)
         self.assertEqual((self.left, self.clock.getDelayedCalls()), (["b", "c"], []))
@@ -119,8 +119,8 @@ class Answers(Serving):
     """A channel on a site that has a turn."""
 
     def serve(self, resource: Any = None, **settings: Any) -> Site:
-        self.turn = Turn(self.clock)
-        return super().serve(resource, turn=self.turn, **settings)
+        self.coalescer = WriteCoalescer(self.clock)
+        return super().serve(resource, coalescer=self.coalescer, **settings)
 
     def setUp(self) -> None:
         super().setUp()
@@ -128,7 +128,7 @@ class Answers(Serving):
         self.addCleanup(self.wire.close)
         self.channel: Any = self.site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 4711))
         self.channel.makeConnection(self.wire)
-        self.turn.wait(lambda: None)  # somebody else's, just now
+        self.coalescer.wait(lambda: None)  # somebody else's, just now
         self.clock.advance(0)
 
     def ask(self, sent: bytes = GET % b"wait") -> Request:
@@ -149,8 +149,8 @@ class Answers(Serving):
 
     def test_one_too_many(self) -> None:
         """With it all that wait leave, it too: nobody's answer stays behind."""
-        for _ in range(MOST - 1):
-            self.turn.wait(lambda: None)
+        for _ in range(MAX_WAITING_MESSAGES - 1):
+            self.coalescer.wait(lambda: None)
         self.ask()
         self.answer(b"one")
         self.assertTrue(self.wire.received().endswith(b"\r\n\r\none"))
@@ -202,17 +202,17 @@ class Requests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        turn = Turn(self.clock)
-        self.home = Home()
+        coalescer = WriteCoalescer(self.clock)
+        self.home = ConnectionOwner()
         self.wire = OnSocket()
         self.addCleanup(self.wire.close)
-        self.connection = Connection(self.home, self.clock, Limits(), secure=False, turn=turn)
+        self.connection = Connection(self.home, self.clock, MessageLimits(), secure=False, coalescer=coalescer)
         self.connection.makeConnection(self.wire)
-        turn.wait(lambda: None)
+        coalescer.wait(lambda: None)
         self.clock.advance(0)
 
-    def ask(self, method: bytes = b"POST") -> Exchange:
-        exchange = Exchange(method, b"%b / HTTP/1.1\r\n\r\n" % method, BytesBody(b"body"), raw=True)
+    def ask(self, method: bytes = b"POST") -> PendingRequest:
+        exchange = PendingRequest(method, b"%b / HTTP/1.1\r\n\r\n" % method, BytesBody(b"body"), raw=True)
         self.connection.send(exchange)
         return exchange
 
@@ -225,10 +225,10 @@ class Requests(SynchronousTestCase):
     def test_given_up_before_it_has_left(self) -> None:
         """Nothing of it leaves."""
         exchange = self.ask()
-        exchange.answered.cancel()
+        exchange.responded.cancel()
         self.clock.advance(0)
         self.assertEqual((self.wire.received(), self.wire.aborted), (b"", True))
-        self.failureResultOf(exchange.answered)
+        self.failureResultOf(exchange.responded)
 
     def test_a_connection_that_is_lost_before_it_has_left(self) -> None:
         """Is no failure of a request, of which nothing was sent: it goes over another one, even a POST."""
@@ -237,7 +237,7 @@ class Requests(SynchronousTestCase):
         self.connection.connectionLost(Failure(ConnectionDone()))
         self.clock.advance(0)
         self.assertEqual((self.home.repeated, self.wire.received()), ([exchange], b""))
-        self.assertNoResult(exchange.answered)
+        self.assertNoResult(exchange.responded)
 
     def test_a_connection_that_is_lost_after_it_has_left(self) -> None:
         """A POST that may have arrived is never sent twice."""
@@ -246,18 +246,18 @@ class Requests(SynchronousTestCase):
         self.clock.advance(0)
         self.connection.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.home.repeated, [])
-        self.failureResultOf(exchange.answered, errors.UpstreamUnreachable)
+        self.failureResultOf(exchange.responded, errors.UpstreamUnreachable)
 
 
 class BookedFirstTests(SynchronousTestCase):
     def test_it_waits_although_it_follows_none(self) -> None:
         """What a budget must know is in the books before its client can know that it is over."""
         clock, left = Clock(), list[str]()
-        turn = Turn(clock)
+        coalescer = WriteCoalescer(clock)
         clock.advance(1)
-        self.assertFalse(turn.wait(lambda: left.append("usual")))
+        self.assertFalse(coalescer.wait(lambda: left.append("usual")))
         clock.advance(1)
-        self.assertTrue(turn.wait(lambda: left.append("booked"), always=True))
+        self.assertTrue(coalescer.wait(lambda: left.append("booked"), always=True))
         self.assertEqual(left, [])
         clock.advance(0)
         self.assertEqual(left, ["booked"])

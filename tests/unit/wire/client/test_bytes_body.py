@@ -9,7 +9,7 @@ from zope.interface.verify import verifyObject
 from llmproxy.wire.client.request_writer import LONG_BYTES, BytesBody
 
 
-class Taking:
+class SlowReaderGuard:
     """A consumer that has its producer pause after every piece."""
 
     def __init__(self, body: BytesBody, pausing: bool) -> None:
@@ -28,7 +28,7 @@ class BytesBodyTests(SynchronousTestCase):
         """It leaves at once, as the very object."""
         body = BytesBody(b"x" * LONG_BYTES)
         verifyObject(IBodyProducer, body)
-        consumer = Taking(body, pausing=False)
+        consumer = SlowReaderGuard(body, pausing=False)
         self.successResultOf(body.startProducing(consumer))  # type: ignore[arg-type]
         self.assertIs(consumer.pieces[0], body.received)
 
@@ -36,7 +36,7 @@ class BytesBodyTests(SynchronousTestCase):
         """It leaves in pieces as they are taken, and once more for a second attempt."""
         body = BytesBody(bytes(range(256)) * (3 * LONG_BYTES // 256) + b"end")
         for _ in range(2):
-            consumer = Taking(body, pausing=True)
+            consumer = SlowReaderGuard(body, pausing=True)
             ending = body.startProducing(consumer)  # type: ignore[arg-type]
             for taken in range(1, 4):
                 self.assertEqual(len(consumer.pieces), taken)
@@ -48,7 +48,7 @@ class BytesBodyTests(SynchronousTestCase):
     def test_stopped(self) -> None:
         """No further piece is sent."""
         body = BytesBody(b"x" * (3 * LONG_BYTES))
-        consumer = Taking(body, pausing=True)
+        consumer = SlowReaderGuard(body, pausing=True)
         ending = body.startProducing(consumer)  # type: ignore[arg-type]
         body.stopProducing()
         body.resumeProducing()

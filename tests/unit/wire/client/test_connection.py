@@ -22,36 +22,36 @@ from zope.interface.verify import verifyObject
 
 from llmproxy import errors
 from llmproxy.wire import parser as http1
-from llmproxy.wire.client.call import Exchange
-from llmproxy.wire.client.connection import GRACE, INTERIM, Connection
+from llmproxy.wire.client.connection import CLOSE_TIMEOUT_SECONDS, MAX_INTERIM_RESPONSES, Connection
+from llmproxy.wire.client.pending_request import PendingRequest
 from llmproxy.wire.client.raw_headers import RawHeaders
 from llmproxy.wire.client.request_writer import BytesBody, framing
-from llmproxy.wire.client.response import Answer
+from llmproxy.wire.client.response import Response
 
 HEAD = b"POST /v1/x HTTP/1.1\r\nHost: h\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\n"
 DONE, LOST = Failure(ConnectionDone()), Failure(ConnectionLost())
 
 
-class Home:
+class ConnectionOwner:
     """Remembers what its connection told it."""
 
     def __init__(self) -> None:
         self.freed = 0
         self.is_left = False
         self.is_lost = False
-        self.repeated: list[Exchange] = []
+        self.repeated: list[PendingRequest] = []
 
-    def free(self, connection: Connection) -> None:
+    def on_idle(self, connection: Connection) -> None:
         self.freed += 1
 
-    def left(self, connection: Connection) -> None:
+    def on_unusable(self, connection: Connection) -> None:
         self.is_left = True
 
-    def lost(self, connection: Connection) -> None:
+    def on_closed(self, connection: Connection) -> None:
         self.is_lost = True
 
-    def repeat(self, exchange: Exchange) -> None:
+    def repeat(self, exchange: PendingRequest) -> None:
         self.repeated.append(exchange)
 
 
@@ -129,22 +129,22 @@ class ConnectionCase(SynchronousTestCase):
 
     def open(self, handle: socket.socket | None = None, **kwargs: Any) -> None:
         self.clock = Clock()
-        self.home = Home()
+        self.home = ConnectionOwner()
         self.wire = Wire(handle)
-        self.connection = Connection(self.home, self.clock, http1.Limits(), secure=kwargs.get("secure", False))
+        self.connection = Connection(self.home, self.clock, http1.MessageLimits(), secure=kwargs.get("secure", False))
         self.connection.makeConnection(self.wire)
 
-    def ask(self, method: bytes = b"POST", body: Any = None, *, raw: bool = True) -> Exchange:
-        exchange = Exchange(method, HEAD, body, raw=raw)
+    def ask(self, method: bytes = b"POST", body: Any = None, *, raw: bool = True) -> PendingRequest:
+        exchange = PendingRequest(method, HEAD, body, raw=raw)
         self.connection.send(exchange)
         return exchange
 
-    def answer(self, exchange: Exchange) -> Answer:
-        answer = self.successResultOf(exchange.answered)
-        exchange.answered.addCallback(lambda _: answer)
+    def answer(self, exchange: PendingRequest) -> Response:
+        answer = self.successResultOf(exchange.responded)
+        exchange.responded.addCallback(lambda _: answer)
         return answer
 
-    def take(self, exchange: Exchange) -> Taker:
+    def take(self, exchange: PendingRequest) -> Taker:
         taker = Taker()
         self.answer(exchange).deliverBody(taker)
         return taker
@@ -156,8 +156,8 @@ class ConnectionCase(SynchronousTestCase):
     def lose(self, reason: Failure = DONE) -> None:
         self.connection.connectionLost(reason)
 
-    def assertBroken(self, exchange: Exchange) -> None:
-        self.failureResultOf(exchange.answered, errors.UpstreamBroken)
+    def assertBroken(self, exchange: PendingRequest) -> None:
+        self.failureResultOf(exchange.responded, errors.UpstreamBroken)
         self.assertTrue(self.wire.aborted)
         self.assertTrue(self.home.is_left)
         self.assertEqual(self.home.freed, 0)
@@ -219,7 +219,7 @@ class AnswerTests(ConnectionCase):
         else:
             sent = OK + b"\r\n" + body
         exchange, taker, at = self.ask(), Taker(), 0
-        exchange.answered.addCallback(lambda answer: answer.deliverBody(taker))
+        exchange.responded.addCallback(lambda answer: answer.deliverBody(taker))
         for step in steps * len(sent):
             if at < len(sent):
                 self.receive(sent[at : at + step])
@@ -248,7 +248,7 @@ class AnswerTests(ConnectionCase):
     def test_interim_answers_are_passed_over(self) -> None:
         exchange = self.ask()
         self.receive(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTT")
-        self.assertNoResult(exchange.answered)
+        self.assertNoResult(exchange.responded)
         self.receive(b"P/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         self.assertEqual(self.answer(exchange).code, 200)
 
@@ -297,7 +297,7 @@ class AnswerTests(ConnectionCase):
 
     def test_closing_takes_no_longer_than_it_may(self) -> None:
         self.take_of(OK + b"Connection: close\r\nContent-Length: 0\r\n\r\n")
-        self.clock.advance(GRACE)
+        self.clock.advance(CLOSE_TIMEOUT_SECONDS)
         self.assertTrue(self.wire.aborted)
 
     def test_closed_in_time(self) -> None:
@@ -343,7 +343,7 @@ class FaultTests(ConnectionCase):
         OK + b"no colon\r\n\r\n",
         OK + b"Space : x\r\n\r\n",
         OK + b"X: " + b"x" * 70000,
-        b"HTTP/1.1 100 Continue\r\n\r\n" * (INTERIM + 1),
+        b"HTTP/1.1 100 Continue\r\n\r\n" * (MAX_INTERIM_RESPONSES + 1),
         b"HTTP/1.1 100 Continue\r\n\r\ngarbage",
     )
 
@@ -369,7 +369,7 @@ class FaultTests(ConnectionCase):
             self.open()
             exchange = self.ask(b"GET")
             self.lose(reason)
-            failure = self.failureResultOf(exchange.answered, errors.UpstreamUnreachable)
+            failure = self.failureResultOf(exchange.responded, errors.UpstreamUnreachable)
             self.assertFalse(failure.value.nothing_sent)
             self.assertEqual(self.home.repeated, [])
 
@@ -379,7 +379,7 @@ class FaultTests(ConnectionCase):
             exchange = self.ask(b"GET")
             self.receive(begun)
             self.lose()
-            self.failureResultOf(exchange.answered, errors.UpstreamBroken)
+            self.failureResultOf(exchange.responded, errors.UpstreamBroken)
 
     def test_cut_bodies(self) -> None:
         """A body that did not come to its end is never taken for one that did."""
@@ -459,8 +459,8 @@ class FaultTests(ConnectionCase):
         self.receive(OK[:cut] + data)
         self.lose()
         ended: list[Any] = []
-        exchange.answered.addBoth(ended.append)
-        if not isinstance(ended[0], Answer):
+        exchange.responded.addBoth(ended.append)
+        if not isinstance(ended[0], Response):
             self.assertTrue(ended[0].check(errors.UpstreamBroken, errors.UpstreamUnreachable))
 
 
@@ -468,8 +468,8 @@ class LeavingTests(ConnectionCase):
     def test_cancelled_before_the_answer(self) -> None:
         """The one who asked is gone: the provider is stopped at once."""
         exchange = self.ask()
-        exchange.answered.cancel()
-        self.failureResultOf(exchange.answered, CancelledError)
+        exchange.responded.cancel()
+        self.failureResultOf(exchange.responded, CancelledError)
         self.assertTrue(self.wire.aborted)
         self.assertTrue(self.home.is_left)
         self.receive(OK + b"Content-Length: 0\r\n\r\n")
@@ -615,7 +615,7 @@ class UploadTests(ConnectionCase):
         exchange = self.ask(body=body)
         body.consumer.write(b"abc")
         body.ended.errback(errors.RequestTooLarge())
-        self.failureResultOf(exchange.answered, errors.RequestTooLarge)
+        self.failureResultOf(exchange.responded, errors.RequestTooLarge)
         self.assertTrue(self.wire.aborted)
         self.assertNotIn(http1.LAST_CHUNK, self.wire.value())
 
@@ -625,7 +625,7 @@ class UploadTests(ConnectionCase):
                 raise errors.ClientGone
 
         exchange = self.ask(body=Stubborn())
-        self.failureResultOf(exchange.answered, errors.ClientGone)
+        self.failureResultOf(exchange.responded, errors.ClientGone)
         self.assertTrue(self.wire.aborted)
 
     def test_wrong_length(self) -> None:
@@ -635,7 +635,7 @@ class UploadTests(ConnectionCase):
             exchange = self.ask(body=body)
             body.consumer.write(sent)
             body.ended.callback(None)
-            self.failureResultOf(exchange.answered, errors.BodyUnreadable)
+            self.failureResultOf(exchange.responded, errors.BodyUnreadable)
             self.assertTrue(self.wire.aborted)
             self.assertNotIn(b"d", self.wire.value()[len(HEAD) :])
 
@@ -687,8 +687,8 @@ class UploadTests(ConnectionCase):
     def test_cancelled_upload(self) -> None:
         body = Body()
         exchange = self.ask(body=body)
-        exchange.answered.cancel()
-        self.failureResultOf(exchange.answered, CancelledError)
+        exchange.responded.cancel()
+        self.failureResultOf(exchange.responded, CancelledError)
         self.assertEqual((body.told, self.wire.aborted), (["stop"], True))
 
     def test_connection_lost_in_the_upload(self) -> None:
@@ -696,7 +696,7 @@ class UploadTests(ConnectionCase):
         exchange = self.ask(body=body)
         self.lose(LOST)
         self.assertEqual(body.told, ["stop"])
-        self.failureResultOf(exchange.answered, errors.UpstreamUnreachable)
+        self.failureResultOf(exchange.responded, errors.UpstreamUnreachable)
 
 
 class RaceTests(ConnectionCase):
@@ -721,7 +721,7 @@ class RaceTests(ConnectionCase):
             exchange = self.ask(method, body)
             self.lose()
             self.assertEqual(self.home.repeated, [exchange])
-            self.assertNoResult(exchange.answered)
+            self.assertNoResult(exchange.responded)
 
     def test_only_once(self) -> None:
         self.use()
@@ -729,14 +729,14 @@ class RaceTests(ConnectionCase):
         exchange.repeat()
         self.lose()
         self.assertEqual(self.home.repeated, [])
-        self.failureResultOf(exchange.answered, errors.UpstreamUnreachable)
+        self.failureResultOf(exchange.responded, errors.UpstreamUnreachable)
 
     def test_post_that_may_have_arrived(self) -> None:
         self.use()
         exchange = self.ask(b"POST", BytesBody(b"{}"))
         self.lose()
         self.assertEqual(self.home.repeated, [])
-        failure = self.failureResultOf(exchange.answered, errors.UpstreamUnreachable)
+        failure = self.failureResultOf(exchange.responded, errors.UpstreamUnreachable)
         self.assertFalse(failure.value.nothing_sent)
 
     def test_post_that_cannot_have_arrived(self) -> None:
@@ -756,14 +756,14 @@ class RaceTests(ConnectionCase):
         self.assertTrue(theirs.recv(10))
         self.lose()
         self.assertEqual(self.home.repeated, [])
-        self.failureResultOf(exchange.answered, errors.UpstreamUnreachable)
+        self.failureResultOf(exchange.responded, errors.UpstreamUnreachable)
 
     def test_body_that_cannot_be_had_again(self) -> None:
         self.use()
         exchange = self.ask(b"PUT", Body(2))
         self.lose()
         self.assertEqual(self.home.repeated, [])
-        self.failureResultOf(exchange.answered, errors.UpstreamUnreachable)
+        self.failureResultOf(exchange.responded, errors.UpstreamUnreachable)
 
     def test_answer_had_begun(self) -> None:
         self.use()
@@ -771,13 +771,13 @@ class RaceTests(ConnectionCase):
         self.receive(b"H")
         self.lose()
         self.assertEqual(self.home.repeated, [])
-        self.failureResultOf(exchange.answered, errors.UpstreamBroken)
+        self.failureResultOf(exchange.responded, errors.UpstreamBroken)
 
     def test_fresh_connection(self) -> None:
         exchange = self.ask(b"GET")
         self.lose()
         self.assertEqual(self.home.repeated, [])
-        self.failureResultOf(exchange.answered, errors.UpstreamUnreachable)
+        self.failureResultOf(exchange.responded, errors.UpstreamUnreachable)
 
     def test_order_on_the_wire(self) -> None:
         """What the operating system does not take at once follows through the transport, nothing overtakes it."""
@@ -811,7 +811,7 @@ class RaceTests(ConnectionCase):
 
         for act in (lambda theirs: theirs.close(), lambda theirs: theirs.send(b"x")):
             ours, theirs = self.pair()
-            connection = Connection(Home(), Clock(), http1.Limits(), secure=False)
+            connection = Connection(ConnectionOwner(), Clock(), http1.MessageLimits(), secure=False)
             connection.makeConnection(Polled(ours))
             self.assertTrue(connection.quiet())
             act(theirs)

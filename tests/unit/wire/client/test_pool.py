@@ -15,12 +15,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy import errors
-from llmproxy.wire.client.call import Exchange
-from llmproxy.wire.client.connection import GRACE, Connection
-from llmproxy.wire.client.pool import Bounds, Pool, Room
+from llmproxy.wire.client.connection import CLOSE_TIMEOUT_SECONDS, Connection
+from llmproxy.wire.client.pending_request import PendingRequest
+from llmproxy.wire.client.pool import IdleBudget, Pool, PoolLimits
 from llmproxy.wire.client.request_writer import BytesBody
-from llmproxy.wire.client.response import Answer
-from llmproxy.wire.parser import Limits
+from llmproxy.wire.client.response import Response
+from llmproxy.wire.parser import MessageLimits
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -80,16 +80,16 @@ class PoolCase(SynchronousTestCase):
     def make(self, room: int = 100, *, secure: bool = False, **bounds: Any) -> None:
         self.clock = Clock()
         self.endpoint: Any = Endpoint()
-        self.room = Room(room)
-        self.pool = Pool(self.endpoint, self.clock, Bounds(**bounds), self.room, Limits(), secure=secure)
+        self.room = IdleBudget(room)
+        self.pool = Pool(self.endpoint, self.clock, PoolLimits(**bounds), self.room, MessageLimits(), secure=secure)
 
-    def ask(self, method: bytes = b"GET", body: Any = None) -> Exchange:
-        exchange = Exchange(method, b"head\r\n\r\n", body, raw=True)
+    def ask(self, method: bytes = b"GET", body: Any = None) -> PendingRequest:
+        exchange = PendingRequest(method, b"head\r\n\r\n", body, raw=True)
         self.pool.send(exchange)
         return exchange
 
-    def done(self, exchange: Exchange) -> int:
-        answer: Answer = self.successResultOf(exchange.answered)
+    def done(self, exchange: PendingRequest) -> int:
+        answer: Response = self.successResultOf(exchange.responded)
         return answer.code
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
@@ -167,7 +167,7 @@ class ReuseTests(PoolCase):
         exchange = self.ask()
         wire = self.endpoint.accept()
         wire.answer(b"garbage")
-        self.failureResultOf(exchange.answered, errors.UpstreamBroken)
+        self.failureResultOf(exchange.responded, errors.UpstreamBroken)
         self.assertEqual(self.pool.idle, 0)
 
 
@@ -238,7 +238,7 @@ class BoundsTests(PoolCase):
         first, second = self.endpoint.accept(), self.endpoint.accept()
         order = []
         for number, exchange in enumerate(exchanges):
-            exchange.answered.addCallback(lambda _, number=number: order.append(number))
+            exchange.responded.addCallback(lambda _, number=number: order.append(number))
         second.answer()
         second.answer()
         first.answer()
@@ -259,7 +259,7 @@ class BoundsTests(PoolCase):
         self.make(conns=1)
         failed, waiting = self.ask(), self.ask()
         self.endpoint.refuse(Refused())
-        self.failureResultOf(failed.answered, errors.UpstreamUnreachable)
+        self.failureResultOf(failed.responded, errors.UpstreamUnreachable)
         self.endpoint.accept().answer()
         self.assertEqual(self.done(waiting), 200)
 
@@ -279,7 +279,7 @@ class BoundsTests(PoolCase):
         self.ask()
         self.ask()
         refused = self.ask()
-        failure = self.failureResultOf(refused.answered, errors.UpstreamBusy)
+        failure = self.failureResultOf(refused.responded, errors.UpstreamBusy)
         self.assertTrue(failure.value.nothing_sent)
 
     def test_waiting_has_an_end(self) -> None:
@@ -288,7 +288,7 @@ class BoundsTests(PoolCase):
         wire = self.endpoint.accept()
         late = self.ask()
         self.clock.advance(10)
-        failure = self.failureResultOf(late.answered, errors.UpstreamBusy)
+        failure = self.failureResultOf(late.responded, errors.UpstreamBusy)
         self.assertTrue(failure.value.nothing_sent)
         wire.answer()
         self.assertEqual(self.pool.idle, 1)
@@ -298,8 +298,8 @@ class BoundsTests(PoolCase):
         self.ask()
         wire = self.endpoint.accept()
         leaving, staying = self.ask(), self.ask()
-        leaving.answered.cancel()
-        self.failureResultOf(leaving.answered, CancelledError)
+        leaving.responded.cancel()
+        self.failureResultOf(leaving.responded, CancelledError)
         wire.answer()
         wire.answer()
         self.assertEqual(self.done(staying), 200)
@@ -309,7 +309,7 @@ class ConnectingTests(PoolCase):
     def test_no_connection_in_time(self) -> None:
         exchange = self.ask()
         self.clock.advance(10)
-        failure = self.failureResultOf(exchange.answered, errors.UpstreamTimeout)
+        failure = self.failureResultOf(exchange.responded, errors.UpstreamTimeout)
         self.assertTrue(failure.value.nothing_sent)
         self.assertEqual(self.pool.open, 0)
 
@@ -320,7 +320,7 @@ class ConnectingTests(PoolCase):
         wire = self.endpoint.accept()
         self.assertEqual(wire.value(), b"")
         self.clock.advance(10)
-        self.failureResultOf(exchange.answered, errors.UpstreamTimeout)
+        self.failureResultOf(exchange.responded, errors.UpstreamTimeout)
         self.assertTrue(wire.aborted)
         wire.lose()
         self.assertEqual(self.pool.open, 0)
@@ -329,7 +329,7 @@ class ConnectingTests(PoolCase):
         self.make(secure=True)
         exchange = self.ask()
         self.endpoint.accept().lose(ConnectionLost())
-        failure = self.failureResultOf(exchange.answered, errors.UpstreamUnreachable)
+        failure = self.failureResultOf(exchange.responded, errors.UpstreamUnreachable)
         self.assertIn("TLS", failure.value.message)
         self.assertTrue(failure.value.nothing_sent)
 
@@ -351,7 +351,7 @@ class ConnectingTests(PoolCase):
         ]:
             exchange = self.ask()
             self.endpoint.refuse(error)
-            failure = self.failureResultOf(exchange.answered, kind)
+            failure = self.failureResultOf(exchange.responded, kind)
             self.assertIn(word, failure.value.message)
             self.assertTrue(failure.value.nothing_sent)
             self.assertEqual(self.pool.open, 0)
@@ -359,17 +359,17 @@ class ConnectingTests(PoolCase):
     def test_cancelled_while_connecting(self) -> None:
         exchange = self.ask()
         waiting = self.endpoint.asked[0][0]
-        exchange.answered.cancel()
+        exchange.responded.cancel()
         self.assertTrue(waiting.called)
-        self.failureResultOf(exchange.answered, CancelledError)
+        self.failureResultOf(exchange.responded, CancelledError)
         self.assertEqual((self.pool.open, self.clock.getDelayedCalls()), (0, []))
 
     def test_cancelled_in_the_handshake(self) -> None:
         self.make(secure=True)
         exchange = self.ask()
         wire = self.endpoint.accept()
-        exchange.answered.cancel()
-        self.failureResultOf(exchange.answered, CancelledError)
+        exchange.responded.cancel()
+        self.failureResultOf(exchange.responded, CancelledError)
         self.assertTrue(wire.aborted)
 
 
@@ -396,7 +396,7 @@ class RepeatTests(PoolCase):
         exchange = self.ask()
         wire.lose()
         self.endpoint.accept().lose()
-        self.failureResultOf(exchange.answered, errors.UpstreamUnreachable)
+        self.failureResultOf(exchange.responded, errors.UpstreamUnreachable)
         self.assertEqual(self.endpoint.asked, [])
 
     def test_goes_before_those_who_wait(self) -> None:
@@ -441,8 +441,8 @@ class ClosingTests(PoolCase):
         self.make(conns=1)
         connecting, waiting = self.ask(), self.ask()
         closed = self.pool.close()
-        self.failureResultOf(waiting.answered, errors.Draining)
-        self.failureResultOf(self.ask().answered, errors.Draining)
+        self.failureResultOf(waiting.responded, errors.Draining)
+        self.failureResultOf(self.ask().responded, errors.Draining)
         self.assertNoResult(closed)
         wire = self.endpoint.accept()
         wire.answer()
@@ -455,7 +455,7 @@ class ClosingTests(PoolCase):
         wire = self.endpoint.accept()
         wire.answer()
         self.pool.close()
-        self.clock.advance(GRACE)
+        self.clock.advance(CLOSE_TIMEOUT_SECONDS)
         self.assertTrue(wire.aborted)
         wire.lose()
 
@@ -469,5 +469,5 @@ class CrowdTests(PoolCase):
         self.endpoint.connect = lambda factory: fail(Refused())
         refused(Refused())
         for exchange in crowd:
-            self.failureResultOf(exchange.answered, errors.UpstreamUnreachable)
+            self.failureResultOf(exchange.responded, errors.UpstreamUnreachable)
         self.assertEqual(self.pool.open, 0)

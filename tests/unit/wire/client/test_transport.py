@@ -12,7 +12,7 @@ from twisted.web.client import readBody
 
 from llmproxy import errors
 from llmproxy.wire.client.agent import Agent
-from llmproxy.wire.client.transport import Answer, BytesBody, Caller, Origin
+from llmproxy.wire.client.transport import BytesBody, Origin, Response, Transport
 from tests.unit.wire.provider import Provider
 
 reactor: Any = _reactor
@@ -36,7 +36,7 @@ class CallerTests(TestCase):
         self.provider = Provider()
         self.port = reactor.listenTCP(0, self.provider, interface="127.0.0.1")
         self.agent = Agent(reactor)
-        self.caller = Caller(self.agent)
+        self.caller = Transport(self.agent)
         self.origin = Origin("http", "127.0.0.1", self.port.getHost().port)
 
     async def tearDown(self) -> None:
@@ -47,10 +47,10 @@ class CallerTests(TestCase):
 
     async def send(
         self, answer: bytes = OK, *lines: bytes, method: bytes = b"POST", target: bytes = b"/", body: Any = None
-    ) -> tuple[Answer, bytes]:
+    ) -> tuple[Response, bytes]:
         self.provider.answers.append(answer)
         got = await self.caller.send(method, self.origin, target, list(lines), body)
-        self.assertIsInstance(got, Answer)
+        self.assertIsInstance(got, Response)
         return got, await readBody(got)
 
     async def test_request_exactly_as_given(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.web.resource import Resource
 
 from llmproxy import errors
-from llmproxy.wire.parser import Limits
+from llmproxy.wire.parser import MessageLimits
 from tests.unit.wire.serving import GET, Consumer, Producer, Serving, failure_of, post
 
 
@@ -204,7 +204,7 @@ class Bodies(Serving):
 
     def test_an_upload_that_stands_still(self) -> None:
         self.client(post(b"he", b"wait", length=5))
-        reading = self.request.upload.whole(100)
+        reading = self.request.upload.read_all(100)
         self.clock.advance(29)
         self.assertNoResult(reading)
         self.clock.advance(1)
@@ -212,7 +212,7 @@ class Bodies(Serving):
 
     def test_an_upload_of_a_byte_now_and_then(self) -> None:
         client = self.client(post(b"", b"wait", length=5000))
-        reading = self.request.upload.whole(10_000)
+        reading = self.request.upload.read_all(10_000)
         for _ in range(3):
             client.send(b"a")
             self.clock.advance(10)
@@ -220,7 +220,7 @@ class Bodies(Serving):
 
     def test_an_upload_that_goes_on(self) -> None:
         client = self.client(post(b"", b"wait", length=50_000))
-        reading = self.request.upload.whole(50_000)
+        reading = self.request.upload.read_all(50_000)
         for _ in range(10):
             client.send(b"a" * 5000)
             self.clock.advance(20)
@@ -276,7 +276,7 @@ class Continue(Serving):
     def test_it_is_sent_when_somebody_wants_the_body(self) -> None:
         client = self.client(self.SENT)
         self.assertEqual(client.received, b"")
-        reading = self.request.upload.whole(10)
+        reading = self.request.upload.read_all(10)
         self.assertEqual(client.received, b"HTTP/1.1 100 Continue\r\n\r\n")
         client.send(b"hello")
         self.assertEqual(self.successResultOf(reading), b"hello")
@@ -289,7 +289,7 @@ class Continue(Serving):
 
     def test_it_is_not_sent_for_a_body_that_is_too_long(self) -> None:
         client = self.client(self.SENT)
-        self.assertIs(failure_of(self.request.upload.whole(4)), errors.RequestTooLarge)
+        self.assertIs(failure_of(self.request.upload.read_all(4)), errors.RequestTooLarge)
         self.assertEqual(client.received, b"")
 
     def test_it_is_not_sent_to_a_client_that_did_not_wait(self) -> None:
@@ -300,7 +300,7 @@ class Continue(Serving):
     def test_a_client_that_waits_is_not_late(self) -> None:
         self.client(self.SENT)
         self.clock.advance(40)
-        self.assertNoResult(self.request.upload.whole(10).addErrback(lambda _: None))
+        self.assertNoResult(self.request.upload.read_all(10).addErrback(lambda _: None))
 
     def test_an_ordinary_resource(self) -> None:
         client = self.client(post(b"", b"echo", b"Expect: 100-continue", length=5))
@@ -322,7 +322,7 @@ class Leaving(Serving):
 
     def test_in_the_middle_of_its_body(self) -> None:
         client = self.client(post(b"he", b"wait", length=5))
-        reading = self.request.upload.whole(10)
+        reading = self.request.upload.read_all(10)
         client.leave()
         self.assertIs(failure_of(reading), errors.ClientGone)
         self.assertGone(self.request)
@@ -583,7 +583,7 @@ class Sites(Serving):
         self.assertEqual(self.site.connections, 0)
 
     def test_limits_are_arguments(self) -> None:
-        self.site = self.serve(limits=Limits(target=50), head_timeout=1)
+        self.site = self.serve(limits=MessageLimits(target=50), head_timeout=1)
         self.assertRefused(self.client(b"GET /" + b"a" * 100, half=True), 414, "uri_too_long")
 
     def test_draining_closes_idle_connections_and_lets_busy_ones_finish(self) -> None:

@@ -7,7 +7,7 @@ from unittest import TestCase
 
 from twisted.internet.task import Clock
 
-from llmproxy.wire.server.pull_producer import Pulled
+from llmproxy.wire.server.pull_producer import PullToPush
 from tests.unit.wire.serving import Producer
 
 
@@ -25,7 +25,7 @@ class Pulling(TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.producer = Asked()
-        self.pulled = Pulled(self.producer, self.clock)
+        self.pulled = PullToPush(self.producer, self.clock)
 
     def test_it_is_asked_once_in_a_turn(self) -> None:
         self.producer.ask = lambda: len(self.producer.told) < 3 or self.pulled.pauseProducing()

@@ -16,7 +16,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.server import NOT_DONE_YET
 from zope.interface.verify import verifyObject
 
-from llmproxy.wire.parser import ChunkedBody, Limits
+from llmproxy.wire.parser import ChunkedBody, MessageLimits
 from tests.unit.wire.serving import GET, Client, Producer, Serving, post
 
 with warnings.catch_warnings():  # Twisted's own, about what it imports from itself
@@ -47,7 +47,7 @@ class Asking(Serving):
 
     def body(self, client: Client) -> bytes:
         """The body of a chunked answer, which must be whole."""
-        chunks = ChunkedBody(Limits())
+        chunks = ChunkedBody(MessageLimits())
         body = b"".join(chunks.feed(client.answer[1]))
         self.assertTrue(chunks.done)
         return body

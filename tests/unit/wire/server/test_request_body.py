@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 
 from llmproxy import errors
 from llmproxy.wire.buffers import Buffers
-from llmproxy.wire.server.request_body import HELD, Upload
+from llmproxy.wire.server.request_body import MAX_HELD_BYTES, RequestBody
 from tests.unit.wire.serving import Consumer, failure_of
 
 
@@ -18,11 +18,11 @@ class Uploads(SynchronousTestCase):
     def setUp(self) -> None:
         self.calls = 0
 
-    def upload(self, length: Any = UNKNOWN_LENGTH, limit: int = 10**9) -> Upload:
+    def upload(self, length: Any = UNKNOWN_LENGTH, limit: int = 10**9) -> RequestBody:
         def room() -> None:
             self.calls += 1
 
-        return Upload(length, limit, room)
+        return RequestBody(length, limit, room)
 
     def test_it_is_a_body_producer(self) -> None:
         verifyObject(IBodyProducer, self.upload())
@@ -34,7 +34,7 @@ class Uploads(SynchronousTestCase):
         upload.arrived(b"llo")
         upload.completed()
         self.assertEqual((upload.received, upload.count), (b"hello", 5))
-        self.assertEqual(self.successResultOf(upload.whole(5)), b"hello")
+        self.assertEqual(self.successResultOf(upload.read_all(5)), b"hello")
         self.assertEqual(upload.received, b"hello")
 
     def test_no_body(self) -> None:
@@ -57,11 +57,11 @@ class Uploads(SynchronousTestCase):
 
     def test_whole_then_received(self) -> None:
         upload = self.upload()
-        reading = upload.whole(10)
+        reading = upload.read_all(10)
         upload.arrived(b"hello")
         upload.completed()
         self.assertEqual((self.successResultOf(reading), upload.received), (b"hello", b"hello"))
-        self.assertEqual(self.successResultOf(upload.whole(10)), b"hello")
+        self.assertEqual(self.successResultOf(upload.read_all(10)), b"hello")
 
     def test_a_consumer_that_pauses_while_it_is_fed(self) -> None:
         class Sated(Consumer):
@@ -81,7 +81,7 @@ class Uploads(SynchronousTestCase):
 
     def test_how_much_is_held(self) -> None:
         upload = self.upload()
-        upload.arrived(b"a" * (HELD - 1))
+        upload.arrived(b"a" * (MAX_HELD_BYTES - 1))
         self.assertFalse(upload.full)
         upload.arrived(b"a")
         self.assertTrue(upload.full)
@@ -90,7 +90,7 @@ class Uploads(SynchronousTestCase):
         self.assertGreater(self.calls, 0)
 
     def test_limits(self) -> None:
-        self.assertIs(failure_of(self.upload(11).whole(10)), errors.RequestTooLarge)
+        self.assertIs(failure_of(self.upload(11).read_all(10)), errors.RequestTooLarge)
         upload = self.upload(limit=10)
         reading = upload.startProducing(Consumer())
         upload.arrived(b"a" * 10)
@@ -99,11 +99,11 @@ class Uploads(SynchronousTestCase):
         self.assertIs(failure_of(reading), errors.RequestTooLarge)
         upload = self.upload()
         upload.arrived(b"a" * 11)
-        self.assertIs(failure_of(upload.whole(10)), errors.RequestTooLarge)
+        self.assertIs(failure_of(upload.read_all(10)), errors.RequestTooLarge)
         upload = self.upload()
         upload.arrived(b"a" * 11)
         upload.completed()
-        self.assertIs(failure_of(upload.whole(10)), errors.RequestTooLarge)
+        self.assertIs(failure_of(upload.read_all(10)), errors.RequestTooLarge)
 
     def test_what_is_beyond_the_limit_is_not_kept(self) -> None:
         upload = self.upload(limit=10)
@@ -129,7 +129,7 @@ class Uploads(SynchronousTestCase):
         upload, consumer = self.upload(), Consumer()
         reading = upload.startProducing(consumer)
         upload.stopProducing()
-        upload.arrived(b"a" * 10 * HELD)
+        upload.arrived(b"a" * 10 * MAX_HELD_BYTES)
         upload.completed()
         upload.failed(errors.ClientGone())
         self.assertNoResult(reading)
@@ -147,8 +147,8 @@ class Counted(SynchronousTestCase):
     def setUp(self) -> None:
         self.buffers = Buffers(100)
 
-    def upload(self, length: Any = UNKNOWN_LENGTH) -> Upload:
-        return Upload(length, 10**9, lambda: None, self.buffers)
+    def upload(self, length: Any = UNKNOWN_LENGTH) -> RequestBody:
+        return RequestBody(length, 10**9, lambda: None, self.buffers)
 
     def test_while_nobody_takes_it(self) -> None:
         upload, consumer = self.upload(), Consumer()
@@ -167,7 +167,7 @@ class Counted(SynchronousTestCase):
         """A known length is reserved before it is read, and given back when the request is over."""
         upload = self.upload(60)
         upload.arrived(b"x" * 10)
-        reading = upload.whole(1000)
+        reading = upload.read_all(1000)
         self.assertEqual(self.buffers.held, 60)
         upload.arrived(b"x" * 50)
         upload.completed()
@@ -179,17 +179,17 @@ class Counted(SynchronousTestCase):
     def test_no_room(self) -> None:
         """It is refused at once, or when it has grown too much."""
         self.buffers.hold(50)
-        error = failure_of(self.upload(60).whole(1000))
+        error = failure_of(self.upload(60).read_all(1000))
         self.assertIs(error, errors.BuffersFull)
         growing = self.upload()
-        reading = growing.whole(1000)
+        reading = growing.read_all(1000)
         growing.arrived(b"x" * 40)
         growing.arrived(b"x" * 40)
         self.assertIs(failure_of(reading), errors.BuffersFull)
         self.assertEqual((self.buffers.held, self.buffers.refused), (50, 2))
 
     def test_one_that_came_with_its_head(self) -> None:
-        upload = Upload.of(b"x" * 5000, 10**9, self.buffers)
+        upload = RequestBody.of(b"x" * 5000, 10**9, self.buffers)
         self.assertEqual(self.buffers.held, 5000)
         upload.release()
         upload.release()

@@ -6,7 +6,7 @@ from unittest import TestCase
 
 from twisted.internet.task import Clock
 
-from llmproxy.wire.server.slow_reader import Taking
+from llmproxy.wire.server.slow_reader import SlowReaderGuard
 
 
 class TakingTests(TestCase):
@@ -16,8 +16,8 @@ class TakingTests(TestCase):
         self.cut = 0
         self.taking = self.made(10.0)
 
-    def made(self, seconds: float) -> Taking:
-        return Taking(self.clock, seconds, 1000, lambda: self.waiting, self._too_slow)
+    def made(self, seconds: float) -> SlowReaderGuard:
+        return SlowReaderGuard(self.clock, seconds, 1000, lambda: self.waiting, self._too_slow)
 
     def _too_slow(self) -> None:
         self.cut += 1

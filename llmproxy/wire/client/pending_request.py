@@ -10,30 +10,30 @@ from twisted.web.iweb import IBodyProducer
 
 from llmproxy import errors
 from llmproxy.wire.client.request_writer import BytesBody
-from llmproxy.wire.client.response import Answer
+from llmproxy.wire.client.response import Response
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
 
-class Holder(Shape):
+class Cancellable(Shape):
     """Whoever has a request in hand: a place in a queue, an attempt to connect, a connection."""
 
     def cancel(self) -> object: ...
 
 
-class Exchange:
+class PendingRequest:
     """One request, until the head of its answer.
 
     @ivar head: The request's head as it goes out.
     @ivar raw: Whether the answer's C{headers} are to be left as they came.
-    @ivar answered: Fires with the L{Answer}. Cancelled, it aborts whatever is under way.
+    @ivar responded: Fires with the L{Response}. Cancelled, it aborts whatever is under way.
     @ivar holder: Who has it in hand now.
     @ivar gone: Whether the one who asked has left.
     @ivar started: Whether the body's producer has been asked for anything.
     @ivar sent: Whether one byte or more of the request may have left.
     """
 
-    __slots__ = ("answered", "body", "gone", "head", "holder", "method", "raw", "repeated", "sent", "started", "whole")
+    __slots__ = ("body", "gone", "head", "holder", "method", "raw", "repeated", "responded", "sent", "started", "whole")
 
     def __init__(self, method: bytes, head: bytes, body: IBodyProducer | None, *, raw: bool) -> None:
         self.method = method
@@ -41,9 +41,9 @@ class Exchange:
         self.body = body
         self.raw = raw
         self.whole: bytes | None = getattr(body, "received", None)
-        self.holder: Holder | None = None
+        self.holder: Cancellable | None = None
         self.started = self.sent = self.repeated = self.gone = False
-        self.answered: Deferred[Answer] = Deferred(self._cancelled)
+        self.responded: Deferred[Response] = Deferred(self._cancelled)
 
     def _cancelled(self, _: object) -> None:
         self.gone = True
@@ -70,9 +70,9 @@ class Exchange:
         if self.whole is not None:
             self.body = BytesBody(self.whole)
 
-    def succeed(self, answer: Answer) -> None:
+    def succeed(self, answer: Response) -> None:
         self.holder = None
-        self.answered.callback(answer)
+        self.responded.callback(answer)
 
     def fail(self, error: BaseException | Failure) -> None:
         """There will be no answer."""
@@ -81,4 +81,4 @@ class Exchange:
             error.nothing_sent = self.untouched
             error.retry = error.retry or self.untouched
         if not self.gone:
-            self.answered.errback(error)
+            self.responded.errback(error)

@@ -13,10 +13,10 @@ from twisted.web.server import Request as TwistedRequest
 
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.wire.server.request import Request
-from llmproxy.wire.server.request_body import Upload
+from llmproxy.wire.server.request_body import RequestBody
 
 
-class PlainRequest:
+class TwistedRequestAdapter:
     """Stands in for a L{Request}; see there."""
 
     paced = False
@@ -94,15 +94,15 @@ class PlainRequest:
             self.on_gone()
 
 
-def adapted(request: Any) -> Any:
+def adapt(request: Any) -> Any:
     """The request as the proxy needs it: itself where it is ours."""
-    return request if isinstance(request, Request) else PlainRequest(request)
+    return request if isinstance(request, Request) else TwistedRequestAdapter(request)
 
 
-def _received(request: TwistedRequest) -> Upload:
+def _received(request: TwistedRequest) -> RequestBody:
     assert request.content is not None
     body: bytes = request.content.read()
-    upload = Upload(len(body), len(body), lambda: None)
+    upload = RequestBody(len(body), len(body), lambda: None)
     if body:
         upload.arrived(body)
         upload.completed()
