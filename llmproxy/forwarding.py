@@ -24,11 +24,11 @@ from llmproxy.interfaces import (
     ITokenValidator,
 )
 from llmproxy.ledger import Ledger
-from llmproxy.limits.in_flight import Shares
-from llmproxy.limits.limiter import Quota
+from llmproxy.limits.in_flight import InFlightLimit
+from llmproxy.limits.limiter import Limiter
 from llmproxy.metering.catalog import Meters, Operations, own_prices, provider
+from llmproxy.metering.cost_ceiling import CostCeiling
 from llmproxy.metering.prices import Prices
-from llmproxy.metering.worst import Worst
 from llmproxy.observability.metrics import Metrics
 from llmproxy.observability.repeated_entries import RepeatedEntries
 from llmproxy.proxy.accounting import Accounting, Observer
@@ -52,8 +52,8 @@ class Parts:
     pipeline: Pipeline
     keys: ProviderKeys
     upstreams: Upstreams
-    shares: Shares
-    quota: Quota
+    shares: InFlightLimit
+    quota: Limiter
     agents: tuple[Agent, ...]
     refusals: RepeatedEntries
     caching: ResponseCache | None = None
@@ -103,13 +103,13 @@ def forwarding(
     routes = Routes(settings)
     agents = {name: _agent(api, reactor, coalescer, descriptors) for name, api in settings.apis.items()}
     upstreams = Upstreams(settings, {name: Transport(agent) for name, agent in agents.items()}, clock)
-    shares = Shares(settings)
+    shares = InFlightLimit(settings)
     keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
     caching = _caching(settings, reactor, now, buffers)
     refusals = RepeatedEntries(audit, clock)
     providers, operations = {name: provider(api) for name, api in settings.apis.items()}, Operations(settings)
-    worst = Worst(Prices(own_prices(settings.prices)), providers, operations)
-    quota = Quota(counters, settings.limits, settings.apis, now, worst)
+    worst = CostCeiling(Prices(own_prices(settings.prices)), providers, operations)
+    quota = Limiter(counters, settings.limits, settings.apis, now, worst)
     meters = Meters(settings)
     accounting = Accounting(
         limiter=quota,

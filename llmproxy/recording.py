@@ -11,10 +11,10 @@ from llmproxy import plugins
 from llmproxy.config.model import Settings
 from llmproxy.interfaces import IAuditLogger, IEventSink, IEventSinkFactory
 from llmproxy.ledger import Ledger
-from llmproxy.ledger.journal import Room
-from llmproxy.ledger.records import Reservation
+from llmproxy.ledger.journal import JournalSize
+from llmproxy.ledger.records import LedgerLineOpening
 from llmproxy.ledger.reports import Reports
-from llmproxy.ledger.sql import Books
+from llmproxy.ledger.sql import LedgerTable
 from llmproxy.limits.charges import charges
 from llmproxy.metering.catalog import own_prices, provider
 from llmproxy.metering.prices import Prices
@@ -60,7 +60,7 @@ def make_records(
     bus = MemoryBus(_sinks(settings, reactor), reactor, queue_size=settings.events.queue_size, scrub=redactor.record)
     access = AccessLog(output.write, reactor)
     observers = (bus.publish, *((access.observe,) if settings.logging.access else ()))
-    books = Books(store, now, charges)
+    books = LedgerTable(store, now, charges)
     ledger = _ledger(settings, reactor, books, now, run, redactor)
     audit = _audit(settings, reactor, redactor)
     return Records(audit, bus, access, observers, ledger, Reports(books, ledger, reactor))
@@ -85,7 +85,7 @@ def _sinks(settings: Settings, reactor: Any) -> dict[str, IEventSink]:
 def _ledger(
     settings: Settings,
     reactor: Any,
-    books: Books,
+    books: LedgerTable,
     now: Callable[[], float],
     run: str,
     redactor: Redactor,
@@ -100,7 +100,7 @@ def _ledger(
         now,
         OwnThreads(reactor, "ledger", size=2).call,
         run=run,
-        room=Room(chosen.segment_bytes, chosen.max_bytes),
+        room=JournalSize(chosen.segment_bytes, chosen.max_bytes),
         interval=chosen.interval,
         keep_lines=chosen.keep_lines,
         keep_days=chosen.keep_days,
@@ -110,13 +110,13 @@ def _ledger(
     )
 
 
-def _input_price(settings: Settings) -> Callable[[Reservation], float | None]:
+def _input_price(settings: Settings) -> Callable[[LedgerLineOpening], float | None]:
     """Prices the input of requests whose process ended first; with prices of its own, as it is used in a thread."""
     prices = Prices(own_prices(settings.prices))
     providers = {name: provider(api) for name, api in settings.apis.items()}
 
-    def priced(left: Reservation) -> float | None:
-        known, units = providers.get(left.api, ""), {"input_tokens": left.given}
+    def priced(left: LedgerLineOpening) -> float | None:
+        known, units = providers.get(left.api, ""), {"input_tokens": left.estimated_input_tokens}
         return prices.cost(left.api, known, "", left.model, units, left.at)
 
     return priced

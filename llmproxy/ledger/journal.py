@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from llmproxy.ledger.segment import DAMAGED, START, Segment, kept_as
+from llmproxy.ledger.segment import DAMAGED_SUFFIX, FIRST_RECORD_OFFSET, Segment, damaged_path
 
-FIRST = (1 << 32) + START  # the place where every journal begins
+FIRST_OFFSET = (1 << 32) + FIRST_RECORD_OFFSET  # the place where every journal begins
 
 _LOCK = "lock"
 _SEGMENT = "{:08d}.segment"
 
 
-class Room(NamedTuple):
+class JournalSize(NamedTuple):
     """How large a journal may get.
 
     @ivar segment: Bytes of one segment.
@@ -37,7 +37,7 @@ class Journal:
     L{append} is for the thread of the reactor; L{prepare} and L{release} may block, and are for another.
     """
 
-    def __init__(self, directory: Path, room: Room) -> None:
+    def __init__(self, directory: Path, room: JournalSize) -> None:
         self.path = directory
         self._room = room
         self._lock = -1
@@ -60,9 +60,9 @@ class Journal:
         return self._room.segment * (len(self._segments) + (self._spare is not None))
 
     @property
-    def place(self) -> int:
+    def offset(self) -> int:
         """Where the next record goes."""
-        return FIRST if self._now is None else (self._now.number << 32) + self._now.end
+        return FIRST_OFFSET if self._now is None else (self._now.number << 32) + self._now.end
 
     @property
     def number(self) -> int:
@@ -90,7 +90,7 @@ class Journal:
         """Those with records, oldest first; the last is the one that is written now."""
         return list(self._segments)
 
-    def broken(self) -> list[Segment]:
+    def broken_segments(self) -> list[Segment]:
         """The segments whose files are no longer what they were: removed, replaced or truncated. Blocks."""
         return [each for each in (*self._segments, *([self._spare] if self._spare else ())) if not each.is_whole]
 
@@ -126,13 +126,13 @@ class Journal:
         """The records from that place on, each with the place behind it."""
         return _records(list(self._segments), place)
 
-    def old(self, place: int) -> list[Segment]:
+    def segments_before(self, place: int) -> list[Segment]:
         """The segments that lie before this place, oldest first; the one that is written now is none of them."""
         number = place >> 32
         return [s for s in self._segments if s is not self._now and s.number < number]
 
     def release(self, segment: Segment) -> None:
-        """Remove one of L{old}."""
+        """Remove one of L{segments_before}."""
         self._segments.remove(segment)
         segment.remove()
 
@@ -157,7 +157,7 @@ class Journal:
         return Segment.make(self.path / _SEGMENT.format(number), number, self._room.segment)
 
 
-class Found:
+class OrphanedJournal:
     """A journal whose process is no more; nobody else has it while this is open."""
 
     def __init__(self, path: Path, lock: int) -> None:
@@ -166,7 +166,7 @@ class Found:
         self._segments: list[Segment] = []
         try:
             for file in sorted(path.glob("*.segment")):
-                if file.stem.isdigit() and file.stat().st_size >= START:
+                if file.stem.isdigit() and file.stat().st_size >= FIRST_RECORD_OFFSET:
                     self._segments.append(Segment.find(file, int(file.stem)))
         except OSError:
             self._let_go()
@@ -180,7 +180,7 @@ class Found:
         """As a journal that is written has it."""
         return _new_damage(self._segments)
 
-    def records(self, place: int = FIRST) -> Iterator[tuple[int, bytes]]:
+    def records(self, place: int = FIRST_OFFSET) -> Iterator[tuple[int, bytes]]:
         """The records from that place on, each with the place behind it."""
         return _records(self._segments, place)
 
@@ -194,7 +194,7 @@ class Found:
         _remove(self.path, self._segments, self._lock)
 
 
-def find(directory: Path, name: str) -> Found | None:
+def open_orphan(directory: Path, name: str) -> OrphanedJournal | None:
     """The journal of that name, if its process is no more.
 
     One that has lost its lock file is found too: while its process lives, its segments are locked themselves.
@@ -208,7 +208,7 @@ def find(directory: Path, name: str) -> Found | None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not (path / _LOCK).exists():  # it was removed while we waited
             raise BlockingIOError
-        return Found(path, lock)
+        return OrphanedJournal(path, lock)
     except BlockingIOError:
         os.close(lock)
         return None
@@ -237,11 +237,11 @@ def names(directory: Path) -> list[str]:
 
 def damaged_files(directory: Path) -> list[Path]:
     """What could not be read of journals and is kept for somebody to look at."""
-    return sorted(directory.glob(f"*{DAMAGED}"))
+    return sorted(directory.glob(f"*{DAMAGED_SUFFIX}"))
 
 
 def _new_damage(segments: list[Segment]) -> dict[Path, int]:
-    return {kept_as(segment.path): new for segment in list(segments) if (new := segment.new_damage())}
+    return {damaged_path(segment.path): new for segment in list(segments) if (new := segment.new_damage())}
 
 
 def _records(segments: list[Segment], place: int) -> Iterator[tuple[int, bytes]]:
@@ -249,7 +249,7 @@ def _records(segments: list[Segment], place: int) -> Iterator[tuple[int, bytes]]
     for segment in segments:
         if segment.number < number:
             continue
-        for after, content in segment.records(at if segment.number == number else START):
+        for after, content in segment.records(at if segment.number == number else FIRST_RECORD_OFFSET):
             yield (segment.number << 32) + after, content
 
 

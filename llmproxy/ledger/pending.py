@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from llmproxy.budgets import nano
-from llmproxy.ledger.records import Deferral, Held
+from llmproxy.ledger.records import Deferral, HeldBudget
 from llmproxy.model import LedgerLine
 from llmproxy.store.tables import pending_results as table
 
@@ -26,7 +26,7 @@ class PendingResult(NamedTuple):
     @ivar ledger_id: The id of the line of the request that asked for it.
     @ivar result_id: What the provider calls it.
     @ivar model: The one that was asked for, as its line has it.
-    @ivar held: As L{Held} each.
+    @ivar held: As L{HeldBudget} each.
     """
 
     ledger_id: str
@@ -36,23 +36,23 @@ class PendingResult(NamedTuple):
     token_id: str
     api: str
     model: str
-    held: tuple[Held, ...] = ()
+    held: tuple[HeldBudget, ...] = ()
 
 
-def announced(line: LedgerLine, deferral: Deferral) -> PendingResult:
+def pending_result(line: LedgerLine, deferral: Deferral) -> PendingResult:
     """What the answer of a request has announced that has this line."""
     return PendingResult(
         line.id, deferral.result_id, line.at, line.project_id, line.token_id, line.api, line.model, deferral.held
     )
 
 
-def enter(connection: Connection, results: Sequence[PendingResult]) -> None:
+def insert_results(connection: Connection, results: Sequence[PendingResult]) -> None:
     connection.execute(
         insert(table), [{**each._asdict(), "held": [list(claim) for claim in each.held]} for each in results]
     )
 
 
-def held(results: Sequence[PendingResult]) -> dict[str, int]:
+def held_by_budget(results: Sequence[PendingResult]) -> dict[str, int]:
     """What is held for all of these, by budget."""
     sums: dict[str, int] = {}
     for each in results:
@@ -61,14 +61,16 @@ def held(results: Sequence[PendingResult]) -> dict[str, int]:
     return sums
 
 
-def find(connection: Connection, project_id: str, api: str, result_id: str) -> list[PendingResult]:
+def find_results(connection: Connection, project_id: str, api: str, result_id: str) -> list[PendingResult]:
     """All that are known by this id, oldest first: a request that is repeated is answered with the same."""
     same = (table.c.project_id == project_id, table.c.api == api, table.c.result_id == result_id)
     rows = connection.execute(select(table).where(*same).order_by(table.c.at, table.c.ledger_id))
-    return [PendingResult(**{**row._mapping, "held": tuple(Held(*held) for held in row.held or ())}) for row in rows]
+    return [
+        PendingResult(**{**row._mapping, "held": tuple(HeldBudget(*claim) for claim in row.held or ())}) for row in rows
+    ]
 
 
-def remove(connection: Connection, results: Sequence[PendingResult]) -> bool:
+def remove_results(connection: Connection, results: Sequence[PendingResult]) -> bool:
     """Whether the first of them was still there: then it is this transaction that removes them."""
     gone = delete(table).where(table.c.ledger_id == bindparam("gone"))
     if not connection.execute(gone, {"gone": results[0].ledger_id}).rowcount:
@@ -78,17 +80,17 @@ def remove(connection: Connection, results: Sequence[PendingResult]) -> bool:
     return True
 
 
-def rename(connection: Connection, results: Sequence[PendingResult], result_id: str) -> None:
+def rename_results(connection: Connection, results: Sequence[PendingResult], result_id: str) -> None:
     """They are told of by another object."""
     for each in results:
         connection.execute(update(table).where(table.c.ledger_id == each.ledger_id).values(result_id=result_id))
 
 
-def count(connection: Connection) -> int:
+def count_results(connection: Connection) -> int:
     return int(connection.scalar(select(func.count()).select_from(table)) or 0)
 
 
-def purge(connection: Connection, before: float) -> int:
+def purge_results(connection: Connection, before: float) -> int:
     """Forget those that nobody has fetched; what they hold of budgets stays spent."""
     return connection.execute(delete(table).where(table.c.at < before)).rowcount
 
@@ -104,7 +106,7 @@ def corrections(results: Sequence[PendingResult], line: LedgerLine) -> dict[str,
     return {key: less for key, less in given.items() if less}
 
 
-def _used(claim: Held, line: LedgerLine) -> int | None:
+def _used(claim: HeldBudget, line: LedgerLine) -> int | None:
     """C{None} where nobody knows: then what is held stays."""
     if claim.unit == "tokens":
         return line.input_tokens + line.output_tokens

@@ -14,10 +14,10 @@ _TOKENS_HITS = frozenset(("hit", "coalesced"))  # what a token's C{cache_hits} c
 _HITS = frozenset(("hit", "revalidated", "coalesced"))
 
 
-class Reservation(NamedTuple):
+class LedgerLineOpening(NamedTuple):
     """A request that was let go.
 
-    @ivar given: The input tokens that its size makes likely; C{0} where it is no text.
+    @ivar estimated_input_tokens: The input tokens that its size makes likely; C{0} where it is no text.
     @ivar uses: Uses of its token that nobody has counted yet: whoever enters this record does.
     """
 
@@ -30,7 +30,7 @@ class Reservation(NamedTuple):
     endpoint: str
     model: str
     bytes_in: int
-    given: int
+    estimated_input_tokens: int
     uses: int = 0
 
     def line(self, cost: float | None, *, deferred: bool = False) -> LedgerLine:
@@ -39,7 +39,7 @@ class Reservation(NamedTuple):
         @param cost: USD for its input, where a price is known.
         @param deferred: Whether its answer had announced a result, which will tell.
         """
-        given = 0 if deferred else self.given
+        given = 0 if deferred else self.estimated_input_tokens
         return LedgerLine(
             id=self.id,
             at=self.at,
@@ -58,7 +58,7 @@ class Reservation(NamedTuple):
         )
 
 
-class Held(NamedTuple):
+class HeldBudget(NamedTuple):
     """What a request has claimed of one budget, and keeps until its result is known.
 
     @ivar key: Names the budget and its period; C{ends}: when that ends, C{0} for never.
@@ -75,7 +75,7 @@ class Deferral(NamedTuple):
     """A result that is told later: what the provider calls it, and what is held for it until then."""
 
     result_id: str
-    held: tuple[Held, ...] = ()
+    held: tuple[HeldBudget, ...] = ()
 
 
 class Settlement(NamedTuple):
@@ -92,48 +92,48 @@ class Settlement(NamedTuple):
     deferral: Deferral | None = None
 
 
-class Announced(NamedTuple):
+class AnnouncedResult(NamedTuple):
     """A request under way whose answer has announced a result."""
 
     id: str
     deferral: Deferral
 
 
-class Dropped(NamedTuple):
+class DroppedLine(NamedTuple):
     """A request that is over and has its line in the store already."""
 
     id: str
 
 
-def reserved(reservation: Reservation) -> bytes:
+def encode_opening(reservation: LedgerLineOpening) -> bytes:
     """A reservation as a record."""
-    return _RESERVED + _written(reservation)
+    return _RESERVED + _encode(reservation)
 
 
-def rewritten(record: bytes) -> bytes:
+def encode_moved(record: bytes) -> bytes:
     """A reservation's record for a later place, when what stands at the first has been entered."""
-    known = read(record)
-    return reserved(known._replace(uses=0)) if isinstance(known, Reservation) else record
+    known = decode(record)
+    return encode_opening(known._replace(uses=0)) if isinstance(known, LedgerLineOpening) else record
 
 
-def settled(line: LedgerLine, uses: int = 0, hits: int = 0, deferral: Deferral | None = None) -> bytes:
+def encode_settlement(line: LedgerLine, uses: int = 0, hits: int = 0, deferral: Deferral | None = None) -> bytes:
     """A settlement as a record."""
     if not uses and not hits and deferral is None:
-        return _SETTLED + _written(line)
-    return _COUNTED + _written((tuple(line), uses, hits, deferral))
+        return _SETTLED + _encode(line)
+    return _COUNTED + _encode((tuple(line), uses, hits, deferral))
 
 
-def announced(ledger_id: str, deferral: Deferral) -> bytes:
+def encode_announcement(ledger_id: str, deferral: Deferral) -> bytes:
     """That the answer of a request under way has announced a result, as a record."""
-    return _ANNOUNCED + _written((ledger_id, deferral))
+    return _ANNOUNCED + _encode((ledger_id, deferral))
 
 
-def dropped(ledger_id: str) -> bytes:
+def encode_drop(ledger_id: str) -> bytes:
     """That nothing is to be entered for it, as a record."""
-    return _DROPPED + _written((ledger_id,))
+    return _DROPPED + _encode((ledger_id,))
 
 
-def read(record: bytes) -> Reservation | Settlement | Announced | Dropped | None:
+def decode(record: bytes) -> LedgerLineOpening | Settlement | AnnouncedResult | DroppedLine | None:
     """A record as what it was; C{None} for what is none of them, as another version may have written."""
     kind = record[:1]
     try:
@@ -146,11 +146,11 @@ def read(record: bytes) -> Reservation | Settlement | Announced | Dropped | None
             deferral = _deferral(values[3]) if len(values) > 3 else None
             return Settlement(_line(values[0]), int(values[1]), int(values[2]), deferral)
         if kind == _ANNOUNCED and (deferral := _deferral(values[1])) is not None:
-            return Announced(values[0], deferral)
+            return AnnouncedResult(values[0], deferral)
         if kind == _DROPPED and isinstance(values[0], str):
-            return Dropped(values[0])
+            return DroppedLine(values[0])
         if kind == _RESERVED and isinstance(values[0], str):
-            return Reservation(*values[: len(Reservation._fields)])
+            return LedgerLineOpening(*values[: len(LedgerLineOpening._fields)])
     except (IndexError, TypeError, ValueError):
         pass
     return None
@@ -167,7 +167,7 @@ def _deferral(values: Any) -> Deferral | None:
     if values is None:
         return None
     result_id, held = values
-    return Deferral(result_id, tuple(Held(*each) for each in held))
+    return Deferral(result_id, tuple(HeldBudget(*each) for each in held))
 
 
 def cache_hits(record: RequestRecord) -> int:
@@ -188,7 +188,7 @@ def line(ledger_id: str, record: RequestRecord) -> LedgerLine:
         record.endpoint,
         record.model,
         record.answered,
-        outcome(record),
+        ledger_outcome(record),
         record.basis or "none",
         record.error,
         record.status,
@@ -205,7 +205,7 @@ def line(ledger_id: str, record: RequestRecord) -> LedgerLine:
     )
 
 
-def outcome(record: RequestRecord) -> str:
+def ledger_outcome(record: RequestRecord) -> str:
     """How the books call a request's end."""
     if record.outcome != "complete":
         return record.outcome if record.outcome in ("cancelled", "truncated") else "failed"
@@ -218,14 +218,14 @@ def outcome(record: RequestRecord) -> str:
     return "estimated" if record.basis == "estimated" else "exact"
 
 
-def open_ones(records: Iterable[bytes]) -> dict[str, tuple[Reservation, Deferral | None]]:
+def unsettled(records: Iterable[bytes]) -> dict[str, tuple[LedgerLineOpening, Deferral | None]]:
     """The reservations among these that were never settled, by their ids, each with what its answer announced."""
-    found: dict[str, tuple[Reservation, Deferral | None]] = {}
+    found: dict[str, tuple[LedgerLineOpening, Deferral | None]] = {}
     for record in records:
-        read_one = read(record)
-        if isinstance(read_one, Reservation):
+        read_one = decode(record)
+        if isinstance(read_one, LedgerLineOpening):
             found[read_one.id] = (read_one, None)
-        elif isinstance(read_one, Announced):
+        elif isinstance(read_one, AnnouncedResult):
             if read_one.id in found:
                 found[read_one.id] = (found[read_one.id][0], read_one.deferral)
         elif isinstance(read_one, Settlement):
@@ -235,14 +235,14 @@ def open_ones(records: Iterable[bytes]) -> dict[str, tuple[Reservation, Deferral
     return found
 
 
-def _written(values: tuple[Any, ...]) -> bytes:
+def _encode(values: tuple[Any, ...]) -> bytes:
     try:
         return to_json(tuple(values), inf_nan_mode="null")
     except PydanticSerializationError:  # half of a surrogate pair, which nothing here can read back
-        return to_json(_whole(values), inf_nan_mode="null")
+        return to_json(_without_surrogates(values), inf_nan_mode="null")
 
 
-def _whole(value: Any) -> Any:
+def _without_surrogates(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [_whole(each) for each in value]
+        return [_without_surrogates(each) for each in value]
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

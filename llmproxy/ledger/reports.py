@@ -7,31 +7,31 @@ from twisted.internet.interfaces import IReactorTime
 from llmproxy.coroutines import deferred, within
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.ledger.service import Ledger
-from llmproxy.ledger.sql import GROUPS, SUMS, Books, Question, Report, Rows
+from llmproxy.ledger.sql import GROUP_COLUMNS, SUM_COLUMNS, LedgerTable, Report, ReportRows, UsageQuery
 
-__all__ = ["GROUP_NAMES", "SUM_NAMES", "Question", "Report", "Reports", "Rows"]
+__all__ = ["GROUP_NAMES", "SUM_NAMES", "Report", "ReportRows", "Reports", "UsageQuery"]
 
-GROUP_NAMES = tuple(GROUPS)  # by what a report may add up
-SUM_NAMES = SUMS  # what it adds up, the columns of its rows
-PATIENCE = 2.0  # seconds that a report waits for the latest lines
+GROUP_NAMES = tuple(GROUP_COLUMNS)  # by what a report may add up
+SUM_NAMES = SUM_COLUMNS  # what it adds up, the columns of its rows
+FLUSH_TIMEOUT_SECONDS = 2.0  # seconds that a report waits for the latest lines
 
 
 class Reports:
     """Asks the store, once this process has entered what it knows."""
 
-    def __init__(self, books: Books, ledger: Ledger | None, clock: IReactorTime) -> None:
+    def __init__(self, books: LedgerTable, ledger: Ledger | None, clock: IReactorTime) -> None:
         self._books = books
         self._ledger = ledger
         self._clock = clock
 
     @deferred
-    async def report(self, question: Question) -> Report:
+    async def report(self, question: UsageQuery) -> Report:
         """L{StoreUnavailable} where the store does not answer."""
         await self._latest()
         return await self._books.report(question)
 
     @deferred
-    async def export(self, question: Question) -> Rows:
+    async def export(self, question: UsageQuery) -> ReportRows:
         """The same as a whole; L{StoreUnavailable} also where too many are under way."""
         await self._latest()
         return self._books.export(question)
@@ -39,6 +39,6 @@ class Reports:
     async def _latest(self) -> None:
         if self._ledger is not None:
             try:
-                await within(PATIENCE, self._clock, self._ledger.flush(), StoreUnavailable())
+                await within(FLUSH_TIMEOUT_SECONDS, self._clock, self._ledger.flush(), StoreUnavailable())
             except ProxyError:
                 pass  # then without the latest

@@ -22,9 +22,9 @@ from pathlib import Path
 from zlib import crc32
 
 MAGIC = b"LLMPLDG\x01"
-START = len(MAGIC)
+FIRST_RECORD_OFFSET = len(MAGIC)
 MAX_RECORD_BYTES = (1 << 24) - 1
-DAMAGED = ".damaged"
+DAMAGED_SUFFIX = ".damaged"
 
 _HEAD = struct.Struct("<II")
 _pack = _HEAD.pack
@@ -65,7 +65,7 @@ class Segment:
             os.close(opened)
             path.unlink()
             raise
-        return cls(path, number, opened, size, START, own=True)
+        return cls(path, number, opened, size, FIRST_RECORD_OFFSET, own=True)
 
     @classmethod
     def find(cls, path: Path, number: int) -> Segment:
@@ -74,11 +74,11 @@ class Segment:
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             size = os.fstat(opened).st_size
-            if size < START:  # its process ended while it was made
+            if size < FIRST_RECORD_OFFSET:  # its process ended while it was made
                 raise OSError(errno.EINVAL, "is not a segment")
             found = cls(path, number, opened, size, size, own=False)
-            if os.pread(opened, START, 0) != MAGIC:
-                found.damaged[0] = START
+            if os.pread(opened, FIRST_RECORD_OFFSET, 0) != MAGIC:
+                found.damaged[0] = FIRST_RECORD_OFFSET
         except OSError:
             os.close(opened)
             raise
@@ -115,9 +115,9 @@ class Segment:
         data, start = self._content(at), at
         at = 0
         while at + 8 <= len(data):
-            content = _whole(data, at)
+            content = _record_at(data, at)
             if content is None:
-                following = _next_whole(data, at + 1)
+                following = _next_record(data, at + 1)
                 self._note(start, data, at, following)
                 if following < 0:
                     return
@@ -156,16 +156,16 @@ class Segment:
         self.close()
         if self.damaged:
             with suppress(FileNotFoundError):
-                os.replace(self.path, kept_as(self.path))
+                os.replace(self.path, damaged_path(self.path))
         self.path.unlink(missing_ok=True)
 
 
-def kept_as(path: Path) -> Path:
+def damaged_path(path: Path) -> Path:
     """Where a damaged segment of a journal is kept: C{<journal>-<segment>.damaged} beside the journal."""
-    return path.parent.parent / f"{path.parent.name}-{path.stem}{DAMAGED}"
+    return path.parent.parent / f"{path.parent.name}-{path.stem}{DAMAGED_SUFFIX}"
 
 
-def _whole(data: bytes, at: int) -> bytes | None:
+def _record_at(data: bytes, at: int) -> bytes | None:
     """The content of the record there; C{None} where there is none."""
     length, checksum = _unpack(data, at)
     at += 8
@@ -175,7 +175,7 @@ def _whole(data: bytes, at: int) -> bytes | None:
     return content if crc32(content) == checksum else None
 
 
-def _next_whole(data: bytes, at: int) -> int:
+def _next_record(data: bytes, at: int) -> int:
     """Where the next record begins; C{-1} where none does.
 
     Its head has a zero as the fourth byte, which no content has: JSON escapes it.
@@ -184,7 +184,7 @@ def _next_whole(data: bytes, at: int) -> int:
         at = zero - 3
         if at + 8 > len(data):
             return -1
-        if _whole(data, at) is not None:
+        if _record_at(data, at) is not None:
             return at
         if data[at : at + 4] == b"\0\0\0\0":  # a hole: the next head begins at its end
             found = _NOT_ZERO.search(data, at)

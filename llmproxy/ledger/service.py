@@ -20,37 +20,45 @@ from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.instruments import Counter, Gauge, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable
 from llmproxy.ledger import records
-from llmproxy.ledger.journal import FIRST, Found, Journal, Room, damaged_files, find, names
-from llmproxy.ledger.pending import MAX_PENDING_SECONDS, PendingResult, announced
-from llmproxy.ledger.records import Deferral, Reservation, Settlement
-from llmproxy.ledger.sql import CLOSED, Batch, day
+from llmproxy.ledger.journal import (
+    FIRST_OFFSET,
+    Journal,
+    JournalSize,
+    OrphanedJournal,
+    damaged_files,
+    names,
+    open_orphan,
+)
+from llmproxy.ledger.pending import MAX_PENDING_SECONDS, PendingResult, pending_result
+from llmproxy.ledger.records import Deferral, LedgerLineOpening, Settlement
+from llmproxy.ledger.sql import CLOSED_OFFSET, JournalBatch, day
 from llmproxy.model import LedgerLine, RequestRecord
 from llmproxy.store.errors import StartupError
 
 T = TypeVar("T")
 
 Counts = dict[str, tuple[int, float]]
-Price = Callable[[Reservation], float | None]
+Price = Callable[[LedgerLineOpening], float | None]
 
-BATCH = 250  # lines that are entered at once
-LOOK = 60.0  # seconds between two looks for journals that dead processes left
-FOLD = 3600.0  # seconds between two rounds of putting old lines and sums away
-FOLDED = 5000  # lines, and sums, that are put away at once
-TURN_SECONDS = 60.0  # for which a flush waits for the one before it
-STOPPING = 10.0  # seconds that stopping may take
+BATCH_LINES = 250  # lines that are entered at once
+RECOVERY_INTERVAL_SECONDS = 60.0  # seconds between two looks for journals that dead processes left
+ROLL_UP_INTERVAL_SECONDS = 3600.0  # seconds between two rounds of putting old lines and sums away
+ROLL_UP_ROWS = 5000  # lines, and sums, that are put away at once
+FLUSH_TURN_SECONDS = 60.0  # for which a flush waits for the one before it
+STOP_TIMEOUT_SECONDS = 10.0  # seconds that stopping may take
 
 
-class Entering(Protocol):
-    """The store's side of the ledger; L{llmproxy.store.books.Books} is it."""
+class LedgerStore(Protocol):
+    """The store's side of the ledger; L{llmproxy.ledger.sql.LedgerTable} is it."""
 
-    def place(self, journal: str) -> Deferred[int | None]: ...
-    def enter(self, journal: str, batch: Callable[[], Batch]) -> Deferred[Batch | None]: ...
+    def offset(self, journal: str) -> Deferred[int | None]: ...
+    def append(self, journal: str, batch: Callable[[], JournalBatch]) -> Deferred[JournalBatch | None]: ...
     def forget(self, journal: str) -> Deferred[None]: ...
     def pending(self, project_id: str, api: str, result_id: str) -> Deferred[list[PendingResult]]: ...
     def collect(self, results: Sequence[PendingResult], line: LedgerLine) -> Deferred[Mapping[str, int] | None]: ...
     def rename(self, results: Sequence[PendingResult], result_id: str) -> Deferred[None]: ...
     def pending_count(self, before: float) -> Deferred[int]: ...
-    def fold(self, lines_before: float, days_before: str, limit: int) -> Deferred[tuple[int, int]]: ...
+    def roll_up(self, lines_before: float, days_before: str, limit: int) -> Deferred[tuple[int, int]]: ...
 
 
 @implementer(IHealthChecked, IInstrumented, IOpenable)
@@ -60,9 +68,10 @@ class Ledger(Service):
     L{reserve} before a request's bytes leave for the provider, L{settle} when it is over: both are a few copied bytes,
     never wait and never fail. What the journal cannot take is lost, counted, and said in L{state}.
 
-    @ivar entered: Lines that this process put into the store; C{recovered}: those of them that dead processes left.
-    @ivar lost: Records for which the journal had no room.
-    @ivar damaged: Places of journals that could not be read, so that lines were lost.
+    @ivar written_lines: Lines that this process put into the store; C{recovered_lines}: those of them that dead
+        processes left.
+    @ivar lost_records: Records for which the journal had no room.
+    @ivar damaged_places: Places of journals that could not be read, so that lines were lost.
     @ivar files: C{damaged} where files are kept that could not be read whole, until somebody removes them; else C{ok}.
     @ivar pending_results: Results that were announced and not collected, as of a minute ago at most.
     """
@@ -72,14 +81,14 @@ class Ledger(Service):
 
     def __init__(
         self,
-        books: Entering,
+        books: LedgerStore,
         directory: str | Path,
         clock: IReactorTime,
         now: Callable[[], float],
         in_thread: Callable[..., Deferred[Any]],
         *,
         run: str,
-        room: Room,
+        room: JournalSize,
         interval: float = 1.0,
         keep_lines: float = 0.0,
         keep_days: float = 0.0,
@@ -114,7 +123,7 @@ class Ledger(Service):
         self._journal = Journal(self._directory / run, room)
         self._open: dict[str, tuple[int, bytes, bytes]] = {}
         self._announced: dict[str, int] = {}
-        self._place = FIRST
+        self._offset = FIRST_OFFSET
         self._segment = 1
         self._growing: Deferred[None] | None = None
         self._turns = FairLock()
@@ -125,14 +134,14 @@ class Ledger(Service):
         self._running = self._behind = self._preparing = False
         self.task = Task("ledger", clock)
         self.tasks = (self.task,)
-        self.entered = self.recovered = self.lost = self.damaged = self.pending_results = 0
+        self.written_lines = self.recovered_lines = self.lost_records = self.damaged_places = self.pending_results = 0
         self.files = "ok"
 
     def instruments(self) -> Iterator[Instrument]:
-        yield Counter("ledger_lines", "Lines that were written to the store.", lambda: self.entered)
-        yield Counter("ledger_recovered", "Of these, lines that dead processes had left.", lambda: self.recovered)
-        yield Counter("ledger_lost", "Records that the ledger's journal had no room for.", lambda: self.lost)
-        yield Counter("ledger_damaged", "Places of journals that could not be read.", lambda: self.damaged)
+        yield Counter("ledger_lines", "Lines that were written to the store.", lambda: self.written_lines)
+        yield Counter("ledger_recovered", "Of these, lines that dead processes had left.", lambda: self.recovered_lines)
+        yield Counter("ledger_lost", "Records that the ledger's journal had no room for.", lambda: self.lost_records)
+        yield Counter("ledger_damaged", "Places of journals that could not be read.", lambda: self.damaged_places)
         yield Gauge("ledger_open", "Requests that were let go and are not settled.", lambda: self.under_way)
         yield Gauge(
             "ledger_pending_results",
@@ -167,8 +176,10 @@ class Ledger(Service):
         ledger_id = f"{self._run}-{next(self._numbers):010x}"
         if (named := f"{request_id}\0{model}") is not self._redact(named):  # which most are
             request_id, model = self._redact(request_id), self._redact(model)
-        record = records.reserved(
-            Reservation(ledger_id, at, request_id, project_id, token_id, api, endpoint, model, bytes_in, given, uses)
+        record = records.encode_opening(
+            LedgerLineOpening(
+                ledger_id, at, request_id, project_id, token_id, api, endpoint, model, bytes_in, given, uses
+            )
         )
         self._append(record)
         self._open[ledger_id] = (self._journal.number, record, b"")
@@ -189,14 +200,14 @@ class Ledger(Service):
         else:
             ledger_id = f"{self._run}-{next(self._numbers):010x}"
         line = records.line(ledger_id, self._scrub(record))
-        self._append(records.settled(line, uses, records.cache_hits(record), deferral))
+        self._append(records.encode_settlement(line, uses, records.cache_hits(record), deferral))
         if deferral is not None:
-            self._announced[deferral.result_id] = self._journal.place
+            self._announced[deferral.result_id] = self._journal.offset
 
     def _append(self, record: bytes) -> None:
         journal = self._journal
         if not journal.append(record):
-            self.lost += 1
+            self.lost_records += 1
             self._wrong = self._wrong or "journal_full"
         elif journal.number != self._segment:  # the next must be ready long before this one is full
             self._segment = journal.number
@@ -211,14 +222,14 @@ class Ledger(Service):
         """
         known = self._open.get(ledger_id)
         if known is not None:
-            record = records.announced(ledger_id, deferral)
+            record = records.encode_announcement(ledger_id, deferral)
             self._append(record)
             self._open[ledger_id] = (*known[:2], record)
 
     @deferred
     async def pending(self, project_id: str, api: str, result_id: str) -> list[PendingResult]:
         """What has announced a result that nobody has collected, oldest first. L{StoreUnavailable} in an outage."""
-        if self._place < self._announced.get(result_id, 0):
+        if self._offset < self._announced.get(result_id, 0):
             await self.flush()
         return await self._books.pending(project_id, api, result_id)
 
@@ -237,8 +248,8 @@ class Ledger(Service):
         given = await self._books.collect(results, line._replace(token_id=first.token_id, model=first.model))
         if given is not None:
             self._open.pop(ledger_id, None)
-            self._append(records.dropped(ledger_id))
-            self.entered += 1
+            self._append(records.encode_drop(ledger_id))
+            self.written_lines += 1
         return given
 
     @deferred
@@ -285,7 +296,7 @@ class Ledger(Service):
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         try:
-            await within(STOPPING, self._clock, Deferred.fromCoroutine(self._closed()), StoreUnavailable())
+            await within(STOP_TIMEOUT_SECONDS, self._clock, Deferred.fromCoroutine(self._closed()), StoreUnavailable())
         except ProxyError as e:
             self._log.warn("The ledger's last lines stay in the journal for the next start: {reason}", reason=str(e))
             self._journal.close()
@@ -295,9 +306,9 @@ class Ledger(Service):
             if begun is not None:
                 await begun
         await self.flush()
-        async with self._turns.within(TURN_SECONDS, self._clock, StoreUnavailable()):
-            if not self._open and self._place == self._journal.place:
-                await self._books.enter(self._run, lambda: Batch(self._place, CLOSED, []))
+        async with self._turns.within(FLUSH_TURN_SECONDS, self._clock, StoreUnavailable()):
+            if not self._open and self._offset == self._journal.offset:
+                await self._books.append(self._run, lambda: JournalBatch(self._offset, CLOSED_OFFSET, []))
                 await self._in_thread(self._journal.remove)
                 await self._books.forget(self._run)
             else:
@@ -309,9 +320,9 @@ class Ledger(Service):
 
         What is settled meanwhile has its own turn: under load it would else never end, in ever smaller batches.
         """
-        async with self._turns.within(TURN_SECONDS, self._clock, StoreUnavailable()):
-            upto = self._journal.place
-            while self._place < upto and await self._enter_some(upto):
+        async with self._turns.within(FLUSH_TURN_SECONDS, self._clock, StoreUnavailable()):
+            upto = self._journal.offset
+            while self._offset < upto and await self._enter_some(upto):
                 pass
             self._report_damage(self._journal.new_damage())
             await self._release()
@@ -344,7 +355,7 @@ class Ledger(Service):
 
     async def _inspect(self) -> None:
         """Go on in another file where the present one was removed, replaced or truncated."""
-        broken = await self._in_thread(self._journal.broken)
+        broken = await self._in_thread(self._journal.broken_segments)
         if not broken:
             return
         try:
@@ -356,21 +367,21 @@ class Ledger(Service):
         for segment in broken:
             if segment is not present:
                 continue
-            self.damaged += 1
+            self.damaged_places += 1
             self._log.error(
                 "The ledger's journal {path} was removed, replaced or truncated; it goes on in another file.",
                 path=str(segment.path),
             )
             self._journal.rotate()
             for ledger_id, (number, record, announcement) in list(self._open.items()):
-                if number == segment.number and self._journal.append(moved := records.rewritten(record)):
+                if number == segment.number and self._journal.append(moved := records.encode_moved(record)):
                     self._open[ledger_id] = (self._journal.number, moved, announcement)
                     if announcement:
                         self._append(announcement)
 
     def _report_damage(self, files: Mapping[Path, int]) -> None:
         for path, places in files.items():
-            self.damaged += places
+            self.damaged_places += places
             self.files = "damaged"
             self._log.error(
                 "{places} places of the ledger's journal cannot be read, and their lines are lost; all others are "
@@ -401,23 +412,23 @@ class Ledger(Service):
 
     async def _enter_some(self, upto: int) -> bool:
         """Enter one batch; whether there may be more."""
-        before = self._place
-        part = await self._books.enter(self._run, partial(_batch, self._journal.records, before, upto))
+        before = self._offset
+        part = await self._books.append(self._run, partial(_batch, self._journal.records, before, upto))
         if part is None:
-            self._place = await self._books.place(self._run) or FIRST
-            return self._place > before
-        self._place = part.after
-        self.entered += len(part.lines)
+            self._offset = await self._books.offset(self._run) or FIRST_OFFSET
+            return self._offset > before
+        self._offset = part.after
+        self.written_lines += len(part.lines)
         if self._announced:
             self._announced = {each: place for each, place in self._announced.items() if place > part.after}
         return before < part.after < upto  # under load there is more by now; to go on with that would never end
 
     async def _release(self) -> None:
         """Let old segments go, oldest first; what is still under way in one of them is written again first."""
-        for segment in self._journal.old(self._place):
+        for segment in self._journal.segments_before(self._offset):
             for ledger_id, (number, record, announcement) in list(self._open.items()):
                 if number <= segment.number:
-                    moved = records.rewritten(record)
+                    moved = records.encode_moved(record)
                     if not self._journal.append(moved) or (announcement and not self._journal.append(announcement)):
                         return  # then it stays until there is room
                     self._open[ledger_id] = (self._journal.number, moved, announcement)
@@ -428,7 +439,7 @@ class Ledger(Service):
     async def _housekeeping(self) -> None:
         now = self._clock.seconds()
         if now >= self._next_look:
-            self._next_look = now + LOOK
+            self._next_look = now + RECOVERY_INTERVAL_SECONDS
             kept = await self._in_thread(damaged_files, self._directory)
             self.files = "damaged" if kept or any(each.damaged for each in self._journal.segments) else "ok"
             for name in await self._in_thread(names, self._directory):
@@ -436,12 +447,12 @@ class Ledger(Service):
                     await self._recover(name)
             self.pending_results = await self._books.pending_count(self._now() - MAX_PENDING_SECONDS)
         if now >= self._next_fold:
-            self._next_fold = now + FOLD
-            await self._fold()
+            self._next_fold = now + ROLL_UP_INTERVAL_SECONDS
+            await self._roll_up()
 
     async def _recover(self, name: str) -> None:
         try:
-            found: Found | None = await self._in_thread(find, self._directory, name)
+            found: OrphanedJournal | None = await self._in_thread(open_orphan, self._directory, name)
         except OSError as e:
             self._log.error("The journal {name} cannot be read: {reason}", name=name, reason=str(e))
             return
@@ -455,54 +466,56 @@ class Ledger(Service):
             raise
         await self._in_thread(found.remove)
         await self._books.forget(name)
-        self.recovered += recovered
-        self.entered += recovered
+        self.recovered_lines += recovered
+        self.written_lines += recovered
         self._log.warn("Entered {count} lines that another process had left: {name}.", count=recovered, name=name)
 
-    async def _recovered(self, found: Found, name: str) -> int:
+    async def _recovered(self, found: OrphanedJournal, name: str) -> int:
         """Enter what was settled there, then what never was; how many lines it were."""
-        place, lines = await self._books.place(name) or FIRST, 0
-        while place < CLOSED:
-            settled = partial(_batch, found.records, place, CLOSED)
-            part = await self._books.enter(name, settled) or _overtaken()
+        place, lines = await self._books.offset(name) or FIRST_OFFSET, 0
+        while place < CLOSED_OFFSET:
+            settled = partial(_batch, found.records, place, CLOSED_OFFSET)
+            part = await self._books.append(name, settled) or _overtaken()
             lines += len(part.lines)
             if part.after == place:
-                part = await self._books.enter(name, partial(_rest, found, place, self._price)) or _overtaken()
+                part = (
+                    await self._books.append(name, partial(_unsettled_batch, found, place, self._price)) or _overtaken()
+                )
                 lines += len(part.lines)
             place = part.after
         return lines
 
-    async def _fold(self) -> None:
+    async def _roll_up(self) -> None:
         now = self._now()
         lines_before = now - self._keep_lines if self._keep_lines else 0.0
         days_before = day(now - self._keep_days) if self._keep_days else ""
-        while self._running and max(await self._books.fold(lines_before, days_before, FOLDED)) >= FOLDED:
+        while self._running and max(await self._books.roll_up(lines_before, days_before, ROLL_UP_ROWS)) >= ROLL_UP_ROWS:
             pass
 
 
-def _batch(read: Callable[[int], Iterator[tuple[int, bytes]]], before: int, upto: int) -> Batch:
+def _batch(read: Callable[[int], Iterator[tuple[int, bytes]]], before: int, upto: int) -> JournalBatch:
     """The next lines from a place on."""
     lines: list[LedgerLine] = []
     uses: Counts = {}
     hits: Counts = {}
     pending: list[PendingResult] = []
     after = before
-    for after, record in islice(read(before), 2 * BATCH):
-        found = records.read(record)
+    for after, record in islice(read(before), 2 * BATCH_LINES):
+        found = records.decode(record)
         if isinstance(found, Settlement):
             line = found.line
             lines.append(line)
             _count(uses, line.token_id, found.uses, line.at)
             _count(hits, line.token_id, found.hits, line.at)
             if found.deferral is not None:
-                pending.append(announced(line, found.deferral))
-        elif isinstance(found, Reservation):
+                pending.append(pending_result(line, found.deferral))
+        elif isinstance(found, LedgerLineOpening):
             _count(uses, found.token_id, found.uses, found.at)
-        if len(lines) >= BATCH or after >= upto:
+        if len(lines) >= BATCH_LINES or after >= upto:
             break
-    if after == before and upto < CLOSED:
+    if after == before and upto < CLOSED_OFFSET:
         after = upto  # nothing that can be read is left before it
-    return Batch(before, after, lines, uses, hits, pending)
+    return JournalBatch(before, after, lines, uses, hits, pending)
 
 
 def _count(counts: Counts, token_id: str, more: int, at: float) -> None:
@@ -511,15 +524,15 @@ def _count(counts: Counts, token_id: str, more: int, at: float) -> None:
         counts[token_id] = (known + more, max(last, at if more > 0 else 0.0))
 
 
-def _overtaken() -> Batch:
+def _overtaken() -> JournalBatch:
     raise StoreUnavailable("Another process entered this journal.")
 
 
-def _rest(found: Found, place: int, price: Price) -> Batch:
+def _unsettled_batch(found: OrphanedJournal, place: int, price: Price) -> JournalBatch:
     """What was let go and never settled; with it the journal is closed."""
-    left = records.open_ones(record for _, record in found.records()).values()
+    left = records.unsettled(record for _, record in found.records()).values()
     lines = [each.line(price(each), deferred=deferral is not None) for each, deferral in left]
     pending = [
-        announced(line, deferral) for line, (_, deferral) in zip(lines, left, strict=True) if deferral is not None
+        pending_result(line, deferral) for line, (_, deferral) in zip(lines, left, strict=True) if deferral is not None
     ]
-    return Batch(place, CLOSED, lines, pending=pending)
+    return JournalBatch(place, CLOSED_OFFSET, lines, pending=pending)

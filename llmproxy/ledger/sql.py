@@ -35,12 +35,12 @@ from llmproxy.store.pages import decode_cursor, encode_cursor, is_after
 from llmproxy.store.store import Store
 from llmproxy.store.tables import journals, ledger, usage
 
-CLOSED = 2**62  # the place behind everything that a journal can hold
+CLOSED_OFFSET = 2**62  # the place behind everything that a journal can hold
 
-Charges = Callable[[Sequence[str], Sequence[LedgerLine]], Mapping[str, int]]
+BudgetCharges = Callable[[Sequence[str], Sequence[LedgerLine]], Mapping[str, int]]
 
-KEYS = ("period", "project_id", "token_id", "api", "model")
-SUMS = (
+KEY_COLUMNS = ("period", "project_id", "token_id", "api", "model")
+SUM_COLUMNS = (
     "requests",
     "failed",
     "estimated",
@@ -52,7 +52,7 @@ SUMS = (
     "reasoning_tokens",
     "cost_usd",
 )
-GROUPS: Mapping[str, Any] = {
+GROUP_COLUMNS: Mapping[str, Any] = {
     "project": usage.c.project_id,
     "token": usage.c.token_id,
     "api": usage.c.api,
@@ -61,15 +61,15 @@ GROUPS: Mapping[str, Any] = {
     "month": func.substr(usage.c.period, 1, 7),
 }
 
-AT_ONCE = (250, 50, 10, 1)  # rows; SQLite takes 32,766 values with one statement
-SHORT = 128  # characters that fit into the shortest of the columns that may hold long text
+ROWS_PER_STATEMENT = (250, 50, 10, 1)  # rows; SQLite takes 32,766 values with one statement
+SHORTEST_TEXT_CHARS = 128  # characters that fit into the shortest of the columns that may hold long text
 
 _INTO_LEDGER = f"INSERT INTO {ledger.name} ({', '.join(LedgerLine._fields)})"
-_INTO_USAGE = f"INSERT INTO {usage.name} ({', '.join((*KEYS, *SUMS))})"
+_INTO_USAGE = f"INSERT INTO {usage.name} ({', '.join((*KEY_COLUMNS, *SUM_COLUMNS))})"
 _TEXTS = [(LedgerLine._fields.index(c.name), c.type.length or 0) for c in ledger.c if isinstance(c.type, String)]
 
 
-class Batch(NamedTuple):
+class JournalBatch(NamedTuple):
     """A part of a journal.
 
     @ivar before: The place where it begins; C{after}, where it ends.
@@ -86,10 +86,10 @@ class Batch(NamedTuple):
     pending: Sequence[PendingResult] = ()
 
 
-class Question(NamedTuple):
+class UsageQuery(NamedTuple):
     """What a report is asked for.
 
-    @ivar by: Names of L{GROUPS}.
+    @ivar by: Names of L{GROUP_COLUMNS}.
     @ivar since: The first day, such as C{2026-11-01}; C{until} the day behind the last; C{""} for no end.
     """
 
@@ -103,7 +103,7 @@ class Question(NamedTuple):
 Report = Page[dict[str, Any]]
 
 
-class Rows:
+class ReportRows:
     """All rows of a report, part by part; to be closed."""
 
     def __init__(self, export: Export, wanted: Select[Any]) -> None:
@@ -112,16 +112,18 @@ class Rows:
 
     def part(self, render: Callable[[list[dict[str, Any]]], bytes]) -> Deferred[bytes]:
         """Fire with the next rows as C{render} writes them, in a thread; with C{b""} at the end."""
-        return self._export.part(self._wanted, lambda rows: render([_shown(row._mapping) for row in rows]))
+        return self._export.part(self._wanted, lambda rows: render([_plain_row(row._mapping) for row in rows]))
 
     def close(self) -> Deferred[None]:
         return self._export.close()
 
 
-class Books:
+class LedgerTable:
     """The ledger in the store."""
 
-    def __init__(self, store: Store, now: Callable[[], float], charges: Charges = lambda budgets, lines: {}) -> None:
+    def __init__(
+        self, store: Store, now: Callable[[], float], charges: BudgetCharges = lambda budgets, lines: {}
+    ) -> None:
         """
         @param charges: What lines charge to those of the budgets that they are held to.
         """
@@ -130,18 +132,18 @@ class Books:
         self._charges = charges
 
     @deferred
-    async def place(self, journal: str) -> int | None:
+    async def offset(self, journal: str) -> int | None:
         """How far this journal has been entered; C{None} where nothing of it has."""
-        return await self._store.read(lambda connection: _place(connection, journal))
+        return await self._store.read(lambda connection: _offset(connection, journal))
 
     @deferred
-    async def enter(self, journal: str, batch: Callable[[], Batch]) -> Batch | None:
+    async def append(self, journal: str, batch: Callable[[], JournalBatch]) -> JournalBatch | None:
         """Enter a part of a journal, which is read in the store's thread; fire with it.
 
         Fire with C{None}, and enter nothing, where the journal has not been entered exactly up to where it begins.
         """
         return await self._store.write(
-            partial(_enter, journal=journal, batch=batch, now=self._now(), charges=self._charges)
+            partial(_append, journal=journal, batch=batch, now=self._now(), charges=self._charges)
         )
 
     @deferred
@@ -152,7 +154,9 @@ class Books:
     @deferred
     async def pending(self, project_id: str, api: str, result_id: str) -> list[PendingResult]:
         """The results of that id that nobody has collected, oldest first."""
-        return await self._store.read(partial(pending.find, project_id=project_id, api=api, result_id=result_id))
+        return await self._store.read(
+            partial(pending.find_results, project_id=project_id, api=api, result_id=result_id)
+        )
 
     @deferred
     async def collect(self, results: Sequence[PendingResult], line: LedgerLine) -> Mapping[str, int] | None:
@@ -165,42 +169,42 @@ class Books:
     @deferred
     async def rename(self, results: Sequence[PendingResult], result_id: str) -> None:
         """Another object tells what they used."""
-        await self._store.write(partial(pending.rename, results=results, result_id=result_id))
+        await self._store.write(partial(pending.rename_results, results=results, result_id=result_id))
 
     @deferred
     async def pending_count(self, before: float) -> int:
         """Forget the results from before that time; fire with how many are left."""
-        await self._store.write(partial(pending.purge, before=before))
-        return await self._store.read(pending.count)
+        await self._store.write(partial(pending.purge_results, before=before))
+        return await self._store.read(pending.count_results)
 
     @deferred
-    async def report(self, question: Question) -> Report:
+    async def report(self, question: UsageQuery) -> Report:
         """Sums of what was used."""
         return await self._store.report(partial(_report, question=question))
 
-    def export(self, question: Question) -> Rows:
+    def export(self, question: UsageQuery) -> ReportRows:
         """The same as a whole, whatever part is asked for; L{errors.StoreUnavailable} where many are under way."""
-        return Rows(self._store.export(), _in_order(question))
+        return ReportRows(self._store.export(), _in_order(question))
 
     @deferred
-    async def fold(self, lines_before: float, days_before: str, limit: int) -> tuple[int, int]:
+    async def roll_up(self, lines_before: float, days_before: str, limit: int) -> tuple[int, int]:
         """Remove at most so many lines from before this time, and fold the days before this one into their months.
 
         Fire with how many lines were removed, and how many sums were folded.
         """
         return await self._store.write(
-            partial(_fold, lines_before=lines_before, days_before=days_before, limit=limit, now=self._now())
+            partial(_roll_up, lines_before=lines_before, days_before=days_before, limit=limit, now=self._now())
         )
 
 
-def _place(connection: Connection, journal: str) -> int | None:
+def _offset(connection: Connection, journal: str) -> int | None:
     found = connection.scalar(select(journals.c.place).where(journals.c.name == journal))
     return None if found is None else int(found)
 
 
-def _enter(
-    connection: Connection, *, journal: str, batch: Callable[[], Batch], now: float, charges: Charges
-) -> Batch | None:
+def _append(
+    connection: Connection, *, journal: str, batch: Callable[[], JournalBatch], now: float, charges: BudgetCharges
+) -> JournalBatch | None:
     """The journal's place moves first: whoever else enters the same part waits for this, and then finds it moved."""
     part = batch()
     moved = connection.execute(
@@ -209,32 +213,34 @@ def _enter(
         .values(place=part.after, updated_at=now)
     )
     if not moved.rowcount:
-        if _place(connection, journal) is not None:
+        if _offset(connection, journal) is not None:
             return None
         connection.execute(insert(journals).values(name=journal, place=part.after, updated_at=now))
     tokens.add_uses(connection, part.uses)
     tokens.add_cache_hits(connection, part.hits)
     if part.pending:
-        pending.enter(connection, [each._replace(model=_fitting(each.model, SHORT)) for each in part.pending])
-        budgets.account(connection, journal, pending.held(part.pending), now)
+        pending.insert_results(
+            connection, [each._replace(model=_storable_text(each.model, SHORTEST_TEXT_CHARS)) for each in part.pending]
+        )
+        budgets.account(connection, journal, pending.held_by_budget(part.pending), now)
     if part.lines:
-        lines = [_row(line) for line in part.lines]
+        lines = [_storable(line) for line in part.lines]
         _write(connection, _INTO_LEDGER, len(LedgerLine._fields), lines)
-        _add(connection, _summed(lines))
+        _add_sums(connection, _sums_of(lines))
         budgets.account(connection, journal, charges(budgets.with_advance(connection, journal), part.lines), now)
-    if part.after == CLOSED:
+    if part.after == CLOSED_OFFSET:
         budgets.close(connection, journal)
     return part
 
 
 def _collect(connection: Connection, *, results: Sequence[PendingResult], line: LedgerLine) -> Mapping[str, int] | None:
-    if not pending.remove(connection, results):
+    if not pending.remove_results(connection, results):
         return None
-    rows = [_row(line)]
+    rows = [_storable(line)]
     _write(connection, _INTO_LEDGER, len(LedgerLine._fields), rows)
-    known = [0] * SUMS.index("unpriced") + [-1] + [0] * (len(SUMS) - SUMS.index("unpriced") - 1)
+    known = [0] * SUM_COLUMNS.index("unpriced") + [-1] + [0] * (len(SUM_COLUMNS) - SUM_COLUMNS.index("unpriced") - 1)
     priced = [(day(r.at), r.project_id, r.token_id, r.api, r.model, *known) for r in results]
-    _add(connection, _merged([*_summed(rows), *priced]))
+    _add_sums(connection, _merge([*_sums_of(rows), *priced]))
     given = pending.corrections(results, line)
     budgets.correct(connection, given)
     return given
@@ -248,7 +254,7 @@ def _write(connection: Connection, into: str, width: int, rows: Sequence[tuple[A
     """
     place = "?" if connection.dialect.paramstyle == "qmark" else "%s"
     done = 0
-    for many in AT_ONCE:
+    for many in ROWS_PER_STATEMENT:
         while len(rows) - done >= many:
             values = ",".join([f"({','.join([place] * width)})"] * many)
             flat = tuple(chain.from_iterable(rows[done : done + many]))
@@ -256,18 +262,18 @@ def _write(connection: Connection, into: str, width: int, rows: Sequence[tuple[A
             done += many
 
 
-def _row(line: LedgerLine) -> tuple[Any, ...]:
+def _storable(line: LedgerLine) -> tuple[Any, ...]:
     """As every database takes it: no longer than its column, and without the character that PostgreSQL has not."""
     told = line.request_id + line.endpoint + line.model + line.answered + line.project_id + line.api + line.error
-    if len(told) <= SHORT and told.isprintable() and len(line.error) <= 64:
+    if len(told) <= SHORTEST_TEXT_CHARS and told.isprintable() and len(line.error) <= 64:
         return line
     values: list[Any] = list(line)
     for at, width in _TEXTS:
-        values[at] = _fitting(values[at], width)
+        values[at] = _storable_text(values[at], width)
     return tuple(values)
 
 
-def _fitting(text: str, width: int) -> str:
+def _storable_text(text: str, width: int) -> str:
     return text.replace("\0", "").encode("utf-8", "replace").decode()[:width]
 
 
@@ -281,14 +287,14 @@ def _day(number: int) -> str:
     return datetime.fromtimestamp(number * 86400, UTC).strftime("%Y-%m-%d")
 
 
-def _summed(lines: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The lines' sums: L{KEYS}, then L{SUMS}."""
+def _sums_of(lines: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The lines' sums: L{KEY_COLUMNS}, then L{SUM_COLUMNS}."""
     sums: dict[tuple[str, ...], list[Any]] = {}
     for line in map(LedgerLine._make, lines):
         key = (day(line.at), line.project_id, line.token_id, line.api, line.answered or line.model)
         known = sums.get(key)
         if known is None:
-            known = sums[key] = [0] * (len(SUMS) - 1) + [0.0]
+            known = sums[key] = [0] * (len(SUM_COLUMNS) - 1) + [0.0]
         known[0] += 1
         known[1] += line.outcome == "failed"
         known[2] += line.basis == "estimated"
@@ -305,36 +311,38 @@ def _summed(lines: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [(*key, *values) for key, values in sorted(sums.items())]
 
 
-def _add(connection: Connection, sums: Sequence[tuple[Any, ...]]) -> None:
-    _write(connection, _INTO_USAGE, len(KEYS) + len(SUMS), sums, adding())
+def _add_sums(connection: Connection, sums: Sequence[tuple[Any, ...]]) -> None:
+    _write(connection, _INTO_USAGE, len(KEY_COLUMNS) + len(SUM_COLUMNS), sums, upsert_clause())
 
 
-def adding() -> str:
+def upsert_clause() -> str:
     """What follows the values where they are to be added to a row that is there, for SQLite and PostgreSQL alike."""
-    added = ", ".join(f"{name} = {usage.name}.{name} + excluded.{name}" for name in SUMS)
-    return f"ON CONFLICT ({', '.join(KEYS)}) DO UPDATE SET {added}"
+    added = ", ".join(f"{name} = {usage.name}.{name} + excluded.{name}" for name in SUM_COLUMNS)
+    return f"ON CONFLICT ({', '.join(KEY_COLUMNS)}) DO UPDATE SET {added}"
 
 
-def _sums(question: Question) -> Select[Any]:
-    groups = [GROUPS[name].label(name) for name in question.by]
-    summed = [func.coalesce(func.sum(usage.c[name]), 0).label(name) for name in SUMS]
-    return select(*groups, *summed).where(*_within(question)).group_by(*(GROUPS[name] for name in question.by))
+def _sums(question: UsageQuery) -> Select[Any]:
+    groups = [GROUP_COLUMNS[name].label(name) for name in question.by]
+    summed = [func.coalesce(func.sum(usage.c[name]), 0).label(name) for name in SUM_COLUMNS]
+    return (
+        select(*groups, *summed).where(*_conditions(question)).group_by(*(GROUP_COLUMNS[name] for name in question.by))
+    )
 
 
-def _in_order(question: Question) -> Select[Any]:
+def _in_order(question: UsageQuery) -> Select[Any]:
     return _sums(question).order_by(*(literal_column(name) for name in question.by))
 
 
-def _report(connection: Connection, question: Question) -> Report:
+def _report(connection: Connection, question: UsageQuery) -> Report:
     """A page; the groups are counted only where the first page does not show it: that adds everything up again."""
     limit, offset, cursor = question.part
     wanted = _in_order(question)
     if cursor:
         wanted = wanted.where(
-            is_after([GROUPS[name] for name in question.by], decode_cursor(cursor, [str] * len(question.by)))
+            is_after([GROUP_COLUMNS[name] for name in question.by], decode_cursor(cursor, [str] * len(question.by)))
         )
     found = connection.execute(wanted.limit(limit + 1).offset(offset)).mappings().all()
-    rows = [_shown(row) for row in found[:limit]]
+    rows = [_plain_row(row) for row in found[:limit]]
     if len(found) > limit:
         following = encode_cursor([rows[-1][name] for name in question.by])
         return Page(rows, None if cursor else _groups(connection, question), following)
@@ -343,12 +351,12 @@ def _report(connection: Connection, question: Question) -> Report:
     return Page(rows, offset + len(rows) if rows or not offset else _groups(connection, question))
 
 
-def _groups(connection: Connection, question: Question) -> int:
-    names = select(*(GROUPS[name] for name in question.by)).where(*_within(question)).distinct()
+def _groups(connection: Connection, question: UsageQuery) -> int:
+    names = select(*(GROUP_COLUMNS[name] for name in question.by)).where(*_conditions(question)).distinct()
     return int(connection.scalar(select(func.count()).select_from(names.subquery())) or 0) if question.by else 1
 
 
-def _shown(row: Mapping[Any, Any]) -> dict[str, Any]:
+def _plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     """PostgreSQL sums up integers as decimals."""
     return {
         name: value if isinstance(value, str) else float(value) if name == "cost_usd" else int(value)
@@ -356,7 +364,7 @@ def _shown(row: Mapping[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _within(question: Question) -> list[Any]:
+def _conditions(question: UsageQuery) -> list[Any]:
     """A month into which days were folded belongs to a range that has its first day."""
     first_day = usage.c.period + "-01"
     conditions: list[Any] = []
@@ -372,7 +380,9 @@ def _within(question: Question) -> list[Any]:
     return conditions
 
 
-def _fold(connection: Connection, *, lines_before: float, days_before: str, limit: int, now: float) -> tuple[int, int]:
+def _roll_up(
+    connection: Connection, *, lines_before: float, days_before: str, limit: int, now: float
+) -> tuple[int, int]:
     oldest = select(ledger.c.id).where(ledger.c.at < lines_before).order_by(ledger.c.at).limit(limit)
     ids = list(connection.scalars(oldest))
     if ids:
@@ -380,24 +390,28 @@ def _fold(connection: Connection, *, lines_before: float, days_before: str, limi
     days = select(usage).where(usage.c.period < days_before, func.length(usage.c.period) == 10).limit(limit)
     rows = [tuple(row) for row in connection.execute(days)]
     if rows:
-        _add(connection, _folded(rows))
-        keys = [{f"old_{name}": row[at] for at, name in enumerate(KEYS)} for row in rows]
-        connection.execute(delete(usage).where(*(usage.c[name] == bindparam(f"old_{name}") for name in KEYS)), keys)
+        _add_sums(connection, _by_month(rows))
+        keys = [{f"old_{name}": row[at] for at, name in enumerate(KEY_COLUMNS)} for row in rows]
+        connection.execute(
+            delete(usage).where(*(usage.c[name] == bindparam(f"old_{name}") for name in KEY_COLUMNS)), keys
+        )
     # The row of a journal that is gone for good; it was to be removed with it, and something came between.
-    connection.execute(delete(journals).where(journals.c.place == CLOSED, journals.c.updated_at < now - 7 * 86400))
+    connection.execute(
+        delete(journals).where(journals.c.place == CLOSED_OFFSET, journals.c.updated_at < now - 7 * 86400)
+    )
     return len(ids), len(rows)
 
 
-def _folded(days: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+def _by_month(days: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """The sums of these by month."""
-    return _merged([(row[0][:7], *row[1:]) for row in days])
+    return _merge([(row[0][:7], *row[1:]) for row in days])
 
 
-def _merged(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+def _merge(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """One row for each key: PostgreSQL refuses to add to a row twice with one statement."""
     sums: dict[tuple[str, ...], list[Any]] = {}
     for row in rows:
-        known = sums.setdefault(tuple(row[: len(KEYS)]), [0] * len(SUMS))
-        for at, value in enumerate(row[len(KEYS) :]):
+        known = sums.setdefault(tuple(row[: len(KEY_COLUMNS)]), [0] * len(SUM_COLUMNS))
+        for at, value in enumerate(row[len(KEY_COLUMNS) :]):
             known[at] += value
     return [(*key, *values) for key, values in sorted(sums.items())]

@@ -12,7 +12,7 @@ _ANTHROPIC = (b"anthropic-ratelimit-",)
 _USUAL = (b"x-ratelimit-",)
 
 
-class Standing(NamedTuple):
+class RateStatus(NamedTuple):
     """How a rate stands after a request.
 
     @ivar unit: C{requests} or C{tokens}, in a minute.
@@ -25,7 +25,7 @@ class Standing(NamedTuple):
     reset: float
 
 
-def lines(standings: Sequence[Standing], provider: str, now: float) -> list[bytes]:
+def lines(standings: Sequence[RateStatus], provider: str, now: float) -> list[bytes]:
     """C{anthropic-ratelimit-…} for Anthropic's clients, C{x-ratelimit-…} for all others; of each unit the tightest.
 
     @param now: Seconds since the epoch.
@@ -48,8 +48,8 @@ def lines(standings: Sequence[Standing], provider: str, now: float) -> list[byte
     return told
 
 
-def _tightest(standings: Iterable[Standing]) -> Iterable[Standing]:
-    found: dict[str, Standing] = {}
+def _tightest(standings: Iterable[RateStatus]) -> Iterable[RateStatus]:
+    found: dict[str, RateStatus] = {}
     for standing in standings:
         known = found.get(standing.unit)
         if known is None or standing.remaining < known.remaining:
@@ -57,7 +57,7 @@ def _tightest(standings: Iterable[Standing]) -> Iterable[Standing]:
     return found.values()
 
 
-def replaced(passing: list[bytes], told: Sequence[bytes], provider: str) -> list[bytes]:
+def replace_rate_limits(passing: list[bytes], told: Sequence[bytes], provider: str) -> list[bytes]:
     """A provider's header lines with ours in the place of those that tell the limits of the key behind the token."""
     if not told:
         return passing

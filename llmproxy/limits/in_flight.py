@@ -11,11 +11,11 @@ from llmproxy.config.model import Settings
 from llmproxy.instruments import Gauge, Instrument
 from llmproxy.interfaces import IInstrumented
 
-WAIT = 1.0  # seconds after which a refused client may try again; others finish all the time
+RETRY_AFTER_SECONDS = 1.0  # seconds after which a refused client may try again; others finish all the time
 
 
 @implementer(IInstrumented)
-class Shares:
+class InFlightLimit:
     """Counts them: two dictionary operations for a request."""
 
     def __init__(self, settings: Settings) -> None:
@@ -28,14 +28,14 @@ class Shares:
     def instruments(self) -> Iterator[Instrument]:
         yield Gauge("requests_at_providers", "Requests under way to a provider.", lambda: self.open, "api")
 
-    def enter(self, api: str, project_id: str) -> Share:
+    def acquire(self, api: str, project_id: str) -> Slot:
         """Begin a request; L{errors.TooManyOpen} where the project has its share already."""
         of_projects = self._open[api]
         count = of_projects.get(project_id, 0)
         if count >= self._most[api]:
-            raise errors.TooManyOpen(retry_after=WAIT)
+            raise errors.TooManyOpen(retry_after=RETRY_AFTER_SECONDS)
         of_projects[project_id] = count + 1
-        return Share(of_projects, project_id)
+        return Slot(of_projects, project_id)
 
     @property
     def open(self) -> Mapping[str, int]:
@@ -43,7 +43,7 @@ class Shares:
         return {api: sum(of_projects.values()) for api, of_projects in self._open.items()}
 
 
-class Share:
+class Slot:
     """A request's part in what its project has under way."""
 
     __slots__ = ("_of_projects", "_project_id")
@@ -52,7 +52,7 @@ class Share:
         self._of_projects = of_projects
         self._project_id = project_id
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """The request is over; called once."""
         left = self._of_projects[self._project_id] - 1
         if left:

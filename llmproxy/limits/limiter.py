@@ -18,14 +18,14 @@ from llmproxy.http.request_reader import NO_CONTENT, RequestContent
 from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import ICounters, IInstrumented
 from llmproxy.limits import headers as told
-from llmproxy.limits.plan import Plan, Rule, plan, rules
+from llmproxy.limits.plan import LimitPlan, Rule, plan, rules
 from llmproxy.model import Allowance, Claim, Grant, Verdict
 
-REMEMBERED = 4096  # plans
+MAX_REMEMBERED_PLANS = 4096  # plans
 
 
-class Bound(Protocol):
-    """What a request can use at most; L{metering.worst} has the meanings."""
+class MaximumUse(Protocol):
+    """What a request can use at most; L{metering.cost_ceiling} has the meanings."""
 
     @property
     def input(self) -> int: ...
@@ -43,8 +43,8 @@ class Bound(Protocol):
     def tokens(self) -> int: ...
 
 
-class Worst(Protocol):
-    """Tells what a request can use and cost at most; L{metering.worst} has the meanings."""
+class MaximumUseEstimator(Protocol):
+    """Tells what a request can use and cost at most; L{metering.cost_ceiling} has the meanings."""
 
     def bound(
         self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, size: int, output: int
@@ -52,7 +52,7 @@ class Worst(Protocol):
     def cost(self, api: str, model: str, bound: Any, at: float) -> float | None: ...
 
 
-class Asked(NamedTuple):
+class RequestSize(NamedTuple):
     """What a request is reserved by.
 
     @ivar model: The model that its path or its body names; C{""} where neither does.
@@ -65,32 +65,34 @@ class Asked(NamedTuple):
     size: int = 0
 
 
-class Needed(NamedTuple):
+class RequestMaximum(NamedTuple):
     """What a request claims at most.
 
     @ivar bound: C{None} where only requests are counted.
     @ivar money: Nano-dollars.
     """
 
-    bound: Bound | None = None
+    bound: MaximumUse | None = None
     money: int = 0
     output_nano: float = 0.0  # for one token of output
 
 
-class Reservation:
+class LimitReservation:
     """What is held for one request until it is settled.
 
-    @ivar told: Header lines that tell the client how its limits stand.
+    @ivar header_lines: Header lines that tell the client how its limits stand.
     """
 
-    __slots__ = ("_counters", "_ticket", "claims", "plan", "told")
+    __slots__ = ("_counters", "_ticket", "claims", "header_lines", "plan")
 
-    def __init__(self, counters: ICounters, plan: Plan, claims: Sequence[Claim], ticket: Any, told: Sequence[bytes]):
+    def __init__(
+        self, counters: ICounters, plan: LimitPlan, claims: Sequence[Claim], ticket: Any, told: Sequence[bytes]
+    ):
         self._counters = counters
         self._ticket = ticket
         self.plan = plan
         self.claims = claims
-        self.told = told
+        self.header_lines = told
 
     @property
     def budgets(self) -> list[tuple[str, str, int, float]]:
@@ -134,7 +136,7 @@ class Reservation:
             self._counters.settle(ticket, amounts, measured=measured)
 
 
-class Standing(NamedTuple):
+class LimitStatus(NamedTuple):
     """One limit, and how much of it is used; in its unit, dollars as nano-dollars."""
 
     rule: Rule
@@ -143,7 +145,7 @@ class Standing(NamedTuple):
 
 
 @implementer(IInstrumented)
-class Quota:
+class Limiter:
     """Makes reservations. A grant without limits, on an API without limits, costs three look-ups and nothing else."""
 
     _log = Logger()
@@ -154,7 +156,7 @@ class Quota:
         settings: LimitSettings,
         apis: Mapping[str, Api],
         now: Callable[[], float],
-        worst: Worst,
+        worst: MaximumUseEstimator,
     ) -> None:
         self._counters = counters
         self._now = now
@@ -163,14 +165,14 @@ class Quota:
         self._refuse_unpriced = settings.unknown_price == "refuse"
         self._apis = {name: allowance for name, api in apis.items() if (allowance := api.limits.allowance())}
         self._outputs = {name: api.limits.default_output_tokens for name, api in apis.items()}
-        self._plans: dict[tuple[str, str, str, Allowance | None, Allowance | None], Plan] = {}
+        self._plans: dict[tuple[str, str, str, Allowance | None, Allowance | None], LimitPlan] = {}
         self._calendar = Calendar()
 
     def instruments(self) -> Iterator[Instrument]:
         counters = self._counters
         yield Counter("limits_unsettled", "Reservations that could not be settled.", lambda: counters.unsettled)
 
-    def plan(self, grant: Grant, route: Route) -> Plan | None:
+    def plan(self, grant: Grant, route: Route) -> LimitPlan | None:
         """The limits that the request must keep; C{None} where there are none."""
         own, shared, api = grant.allowance, grant.project_allowance, self._apis.get(route.api_name)
         if own is None and shared is None and api is None:
@@ -179,7 +181,7 @@ class Quota:
         key = (grant.token_id, grant.project_id, route.api_name, own, shared)
         known = self._plans.get(key)
         if known is None:
-            if len(self._plans) >= REMEMBERED:
+            if len(self._plans) >= MAX_REMEMBERED_PLANS:
                 self._plans.clear()
             owned = (
                 ("token", grant.token_id or grant.project_id, own),
@@ -189,7 +191,9 @@ class Quota:
             known = self._plans[key] = plan(owned, self._on_loss)
         return known if known.rules else None
 
-    def reserve(self, plan: Plan, route: Route, asked: Asked) -> Reservation | Awaitable[Reservation]:
+    def reserve(
+        self, plan: LimitPlan, route: Route, asked: RequestSize
+    ) -> LimitReservation | Awaitable[LimitReservation]:
         """Hold all that the request may use at most, or nothing. Waits only where the counters must.
 
         L{errors.RateLimited}, L{errors.QuotaExceeded} and L{errors.BudgetExceeded} say which limit refuses, and until
@@ -203,7 +207,9 @@ class Quota:
             return self._later(plan, route, claims, needed)
         return self._reserved(plan, route, claims, needed, verdict)
 
-    async def _later(self, plan: Plan, route: Route, claims: Sequence[Claim], needed: Needed) -> Reservation:
+    async def _later(
+        self, plan: LimitPlan, route: Route, claims: Sequence[Claim], needed: RequestMaximum
+    ) -> LimitReservation:
         try:
             verdict = await self._counters.reserve(claims)
         except (errors.ProxyError, CancelledError):
@@ -213,7 +219,7 @@ class Quota:
             raise errors.LimitsUnavailable from e
         return self._reserved(plan, route, claims, needed, verdict)
 
-    def _claims(self, plan: Plan, needed: Needed, now: float) -> list[Claim]:
+    def _claims(self, plan: LimitPlan, needed: RequestMaximum, now: float) -> list[Claim]:
         tokens = 0 if needed.bound is None else needed.bound.tokens
         claims: list[Claim] = []
         for rule, always in zip(plan.rules, plan.claims, strict=True):
@@ -228,7 +234,7 @@ class Quota:
                 claims.append(Claim(rule.key, rule.kind, rule.limit, amount, 0.0, rule.on_loss))
         return claims
 
-    def _needed(self, plan: Plan, route: Route, asked: Asked, now: float) -> Needed:
+    def _needed(self, plan: LimitPlan, route: Route, asked: RequestSize, now: float) -> RequestMaximum:
         """What it claims at most.
 
         Where dollars are counted, L{errors.PriceUnknown} where that cannot be known, and L{errors.BodyUnreadable}
@@ -241,7 +247,7 @@ class Quota:
             asked.method, api, route.path, model, content, asked.size, self._outputs[route.api_name]
         )
         if bound.free or not plan.counts_money:
-            return Needed(bound)
+            return RequestMaximum(bound)
         if self._refuse_unpriced:
             _check_readable(content)
         cost = self._worst.cost(api, model, bound, now) if model or bound.parts else None
@@ -250,28 +256,28 @@ class Quota:
             if not bound.parts:
                 made = cost - (self._worst.cost(api, model, bound._replace(output=0), now) or 0.0)
             each = made * NANO / bound.output if bound.output else 0.0
-            return Needed(bound, nano(cost) + 1, each)  # a nano-dollar more than rounding can take away
+            return RequestMaximum(bound, nano(cost) + 1, each)  # a nano-dollar more than rounding can take away
         if self._refuse_unpriced:
             raise errors.PriceUnknown if model else errors.PriceUnknown(_NO_MODEL)
-        return Needed(bound)
+        return RequestMaximum(bound)
 
     def _reserved(
-        self, plan: Plan, route: Route, claims: Sequence[Claim], needed: Needed, verdict: Verdict
-    ) -> Reservation:
+        self, plan: LimitPlan, route: Route, claims: Sequence[Claim], needed: RequestMaximum, verdict: Verdict
+    ) -> LimitReservation:
         now = self._now()
         standings = [
-            told.Standing(rule.unit, rule.limit, left, reset)
+            told.RateStatus(rule.unit, rule.limit, left, reset)
             for rule, left, reset in zip(plan.rules, verdict.remaining, verdict.resets, strict=False)
             if rule.kind == "rate"
         ]
         lines = told.lines(standings, route.api.provider, now) if standings else []
         if verdict.refused is None:
-            return Reservation(self._counters, plan, claims, verdict.ticket, lines)
+            return LimitReservation(self._counters, plan, claims, verdict.ticket, lines)
         fields = dict(line.decode("ascii").split(": ", 1) for line in lines)
         rule, claim = plan.rules[verdict.refused], claims[verdict.refused]
         raise _refusal(rule, claim, verdict, needed, fields, now)
 
-    async def standings(self, owner: str, name: str, allowance: Allowance) -> list[Standing]:
+    async def standings(self, owner: str, name: str, allowance: Allowance) -> list[LimitStatus]:
         """How the limits of a token or a project stand."""
         found, now = rules(owner, name, allowance, self._on_loss), self._now()
         spans = [self._calendar.span(rule.period, now) if rule.kind == "budget" else None for rule in found]
@@ -284,10 +290,10 @@ class Quota:
         if not claims:
             return []
         used = await self._counters.used(claims)
-        return [Standing(*each) for each in zip(found, used, (claim.ends for claim in claims), strict=True)]
+        return [LimitStatus(*each) for each in zip(found, used, (claim.ends for claim in claims), strict=True)]
 
 
-_NOTHING = Needed()
+_NOTHING = RequestMaximum()
 _NO_MODEL = "The request names no model, so what it costs cannot be held against the budget."
 
 
@@ -317,7 +323,7 @@ _ERRORS: dict[str, type[errors.ProxyError]] = {
 
 
 def _refusal(
-    rule: Rule, claim: Claim, verdict: Verdict, needed: Needed, fields: Mapping[str, str], now: float
+    rule: Rule, claim: Claim, verdict: Verdict, needed: RequestMaximum, fields: Mapping[str, str], now: float
 ) -> errors.ProxyError:
     """Which limit, whose, what was wanted and what is left of it, and when to try again."""
     if verdict.lost:
@@ -341,7 +347,7 @@ def _refusal(
     return error
 
 
-def _wanted(rule: Rule, claim: Claim, left: int, needed: Needed) -> str:
+def _wanted(rule: Rule, claim: Claim, left: int, needed: RequestMaximum) -> str:
     """What it may use, what is left, and what would fit."""
     left = max(left, 0)
     bound = needed.bound
@@ -358,7 +364,7 @@ def _wanted(rule: Rule, claim: Claim, left: int, needed: Needed) -> str:
     return f"{told} Its input alone does not fit."
 
 
-def _fitting(rule: Rule, wanted: int, left: int, needed: Needed) -> int:
+def _fitting(rule: Rule, wanted: int, left: int, needed: RequestMaximum) -> int:
     """The greatest maximum of output with which it would fit; 0 where none would."""
     bound = needed.bound
     assert bound is not None
@@ -373,4 +379,4 @@ def _amount(rule: Rule, amount: int) -> str:
     return f"${dollars:,.2f}" if dollars >= 1 else f"${dollars:.6f}".rstrip("0").rstrip(".")
 
 
-__all__ = ["Asked", "Quota", "Reservation", "Standing"]
+__all__ = ["LimitReservation", "LimitStatus", "Limiter", "RequestSize"]

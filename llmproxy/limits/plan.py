@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from llmproxy.model import Allowance, Budget, Claim
 
-UNITS = {
+UNITS_BY_LIMIT = {
     "requests_per_minute": "requests",
     "tokens_per_minute": "tokens",
     "concurrency": "requests",
     "budget_usd": "usd",
     "budget_tokens": "tokens",
 }
-KINDS = {
+KINDS_BY_LIMIT = {
     "requests_per_minute": "rate",
     "tokens_per_minute": "rate",
     "concurrency": "lease",
@@ -42,7 +42,7 @@ class Rule(NamedTuple):
     on_loss: str
 
 
-class Plan(NamedTuple):
+class LimitPlan(NamedTuple):
     """All limits of a request, those first that end by themselves.
 
     @ivar claims: What every request claims of each, or C{None} where that hangs on the request or on the day.
@@ -62,22 +62,22 @@ def rules(owner: str, name: str, allowance: Allowance, on_loss: Mapping[str, str
     @param on_loss: By the names of limits.
     """
     found: list[Rule] = []
-    for limit, kind in KINDS.items():
+    for limit, kind in KINDS_BY_LIMIT.items():
         value = getattr(allowance, limit)
         budgets: Iterable[Budget] = value if kind == "budget" else [Budget(value, "")] if value is not None else []
         for budget in budgets:
             key = f"{owner.lower()}:{name}:{limit}"
             told = on_loss.get(limit, "closed")
-            found.append(Rule(limit, kind, UNITS[limit], owner, key, budget.amount, budget.period, told))
+            found.append(Rule(limit, kind, UNITS_BY_LIMIT[limit], owner, key, budget.amount, budget.period, told))
     return found
 
 
-def plan(owned: Iterable[tuple[str, str, Allowance | None]], on_loss: Mapping[str, str]) -> Plan:
+def plan(owned: Iterable[tuple[str, str, Allowance | None]], on_loss: Mapping[str, str]) -> LimitPlan:
     """The plan of a request that all of these owners (what, its name, its limits) must allow."""
     found = [rule for what, name, allowance in owned if allowance for rule in rules(what, name, allowance, on_loss)]
-    order = list(KINDS)
+    order = list(KINDS_BY_LIMIT)
     found.sort(key=lambda rule: order.index(rule.name) if rule.kind != "lease" else -1)
-    return Plan(
+    return LimitPlan(
         tuple(found),
         tuple([_always(rule) for rule in found]),
         counts_tokens=any(rule.unit != "requests" for rule in found),

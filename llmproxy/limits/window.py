@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
-SECONDS = 60.0
-PER_SECOND = 10
-SLOTS = 600
+WINDOW_SECONDS = 60.0
+SLOTS_PER_SECOND = 10
+WINDOW_SLOTS = 600
 
 
 class Window:
-    """What was used of one limit in the last minute. At most L{SLOTS} + 1 numbers, however much that is."""
+    """What was used of one limit in the last minute. At most L{WINDOW_SLOTS} + 1 numbers, however much that is."""
 
     __slots__ = ("_now", "_slots", "_used")
 
@@ -27,7 +27,7 @@ class Window:
 
     def used(self, now: float) -> int:
         """How much counts at C{now}, in seconds."""
-        slot = int(now * PER_SECOND)
+        slot = int(now * SLOTS_PER_SECOND)
         if slot != self._now:
             self._slide(slot)
         return self._used
@@ -59,7 +59,7 @@ class Window:
             excess -= used
             if excess <= 0:
                 return until(slot, now)
-        return 0.0 if excess <= 0 else SECONDS
+        return 0.0 if excess <= 0 else WINDOW_SECONDS
 
     def reset(self, now: float) -> float:
         """Seconds until nothing of what is used now counts any more."""
@@ -68,16 +68,16 @@ class Window:
     def _slide(self, slot: int) -> None:
         """Go on to that slot. A clock that is set back a little stands still; set back far, it starts over."""
         if slot < self._now:
-            if self._now - slot <= SLOTS:
+            if self._now - slot <= WINDOW_SLOTS:
                 return
             self._slots.clear()
             self._used = 0
         self._now = slot
-        slots, oldest = self._slots, slot - SLOTS
+        slots, oldest = self._slots, slot - WINDOW_SLOTS
         while slots and (first := next(iter(slots))) < oldest:
             self._used -= slots.pop(first)
 
 
 def until(slot: int, now: float) -> float:
     """Seconds until what was used in that slot counts no more."""
-    return max((slot + SLOTS + 1) / PER_SECOND - now, 0.0)
+    return max((slot + WINDOW_SLOTS + 1) / SLOTS_PER_SECOND - now, 0.0)

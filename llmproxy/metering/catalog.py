@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from genai_prices.data_snapshot import get_snapshot
 
 from llmproxy.config.model import Api, Price, Settings
-from llmproxy.metering.dialects.operation import READ, Operation
+from llmproxy.metering.dialects.operation import READ_OPERATION, ProviderOperation
 from llmproxy.metering.dialects.registry import operation
 from llmproxy.metering.meter import Dialect, dialect
 from llmproxy.metering.prices import OwnPrice, Prices
 
-REMEMBERED = 4096  # paths
+MAX_REMEMBERED_PATHS = 4096  # paths
 
 # The providers of the settings by their names in genai-prices.
 _PROVIDERS = {
@@ -31,16 +31,16 @@ class Operations:
 
     def __init__(self, settings: Settings) -> None:
         self._providers = {name: provider(api) for name, api in settings.apis.items()}
-        self._known: dict[tuple[str, bytes], Operation] = {}
+        self._known: dict[tuple[str, bytes], ProviderOperation] = {}
 
-    def operation(self, method: bytes, api: str, path: bytes) -> Operation:
+    def operation(self, method: bytes, api: str, path: bytes) -> ProviderOperation:
         """What a request does; L{UNKNOWN} where nobody knows."""
         if method != b"POST":
-            return READ
+            return READ_OPERATION
         key = (api, path)
         found = self._known.get(key)
         if found is None:
-            if len(self._known) >= REMEMBERED:
+            if len(self._known) >= MAX_REMEMBERED_PATHS:
                 self._known.clear()
             found = self._known[key] = operation(self._providers[api], path)
         return found
@@ -66,7 +66,7 @@ class Meters:
             return self._dialects[key]
         except KeyError:
             pass
-        if len(self._dialects) >= REMEMBERED:
+        if len(self._dialects) >= MAX_REMEMBERED_PATHS:
             self._dialects.clear()
         known = self._providers.get(api)
         found = self._dialects[key] = None if known is None else dialect(api, known, self._prices, path)

@@ -26,15 +26,17 @@ from pydantic_core import from_json, to_json
 from llmproxy.http import fields
 from llmproxy.http.content_coding import Decoder, can_decode
 from llmproxy.metering.estimating import PromptEstimate
-from llmproxy.metering.events import datas
 from llmproxy.metering.meter import Dialect, Meter
+from llmproxy.metering.sse import event_data
 from llmproxy.model import Usage
 
 BATCH_FACTOR = 0.5  # of the usual price: OpenAI's, Anthropic's, Google's and Mistral's price pages alike
-MAX_KEPT_BYTES = 2 * 1024 * 1024  # of an answer that announces something, of one that is fetched, of a line of results
+MAX_STORED_BYTES = (
+    2 * 1024 * 1024
+)  # of an answer that announces something, of one that is fetched, of a line of results
 MAX_ID_CHARS = 250
 MAX_FIRST_BYTES = 256 * 1024  # of the first event of a stream
-MAX_LOOKS = 8  # at an answer that has not ended, whether it announces something
+MAX_EARLY_PARSES = 8  # at an answer that has not ended, whether it announces something
 
 _RESPONSE = re.compile(rb"/responses/([^/]+)(/cancel)?/?$")
 _RESULTS = re.compile(rb"/messages/batches/([^/]+)/results/?$")
@@ -47,7 +49,7 @@ NOTHING_USED = Usage(basis="exact", cost_usd=0.0)
 _JSON = [b"Content-Type: application/json"]
 
 
-class Outcome(NamedTuple):
+class ResultOutcome(NamedTuple):
     """What has become of a result.
 
     @ivar usage: What it used; C{None} where another object tells, or where nobody can tell.
@@ -73,7 +75,7 @@ class Announcement:
         @param on_result: Told the result's id with the bytes that announce it, before anybody else has them; not where
             they are many.
         """
-        self._kept = _Kept(lines, self._look)
+        self._kept = _StoredBody(lines, self._look)
         self._deferred = deferred
         self._on_result = on_result
         self._looks = 0
@@ -82,7 +84,7 @@ class Announcement:
 
     def _look(self, data: bytes) -> None:
         """Look early, but not often: answers that announce something are short."""
-        if self._id or self._looks >= MAX_LOOKS or not data.rstrip().endswith(b"}"):
+        if self._id or self._looks >= MAX_EARLY_PARSES or not data.rstrip().endswith(b"}"):
             return
         self._looks += 1
         self._id = self._found()
@@ -124,31 +126,31 @@ class Collection:
         """
         self._dialect = dialect
         self._now = now
-        self._tap: _Kept | _Lines
+        self._tap: _StoredBody | _ResultLines
         if _RESULTS.search(path) or _FILE.search(path):
-            self._tap = _Lines(lines, self._one_of_many)
+            self._tap = _ResultLines(lines, self._one_of_many)
         else:
-            self._tap = _Kept(lines)
+            self._tap = _StoredBody(lines)
         self.feed = self._tap.feed
 
-    def outcome(self, model: str, at: float, *, complete: bool) -> Outcome | None:
+    def outcome(self, model: str, at: float, *, complete: bool) -> ResultOutcome | None:
         """What the result used; C{None} where it is not final, or this does not tell.
 
         @param model: The one that was asked for, where the answer names none.
         @param at: When it was asked for, in seconds since the epoch.
         @param complete: Whether the answer came to its end.
         """
-        if isinstance(self._tap, _Lines):
+        if isinstance(self._tap, _ResultLines):
             usage = self._tap.usage() if complete else None
-            return None if usage is None else Outcome(usage)
-        found: Outcome | None = None
-        for data in self._tap.datas():
+            return None if usage is None else ResultOutcome(usage)
+        found: ResultOutcome | None = None
+        for data in self._tap.event_data():
             said = _parsed(data)
             if isinstance(said, dict):
                 found = self._told(said, model, at) or found
         return found
 
-    def _told(self, said: Mapping[str, Any], model: str, at: float) -> Outcome | None:
+    def _told(self, said: Mapping[str, Any], model: str, at: float) -> ResultOutcome | None:
         inner = said.get("response")
         if isinstance(inner, dict) and isinstance(said.get("type"), str):  # an event of a stream
             said = inner
@@ -158,44 +160,44 @@ class Collection:
             return self._batch(said, model, at)
         if said.get("type") == "message_batch":
             ended = said.get("processing_status") == "ended" and _at(said, "request_counts", "succeeded") == 0
-            return Outcome(NOTHING_USED) if ended else None
+            return ResultOutcome(NOTHING_USED) if ended else None
         if isinstance(said.get("name"), str) and said.get("done") is True:
             return self._gemini(said, model, at)
         return None
 
-    def _response(self, said: Mapping[str, Any], model: str, at: float) -> Outcome | None:
+    def _response(self, said: Mapping[str, Any], model: str, at: float) -> ResultOutcome | None:
         status = said.get("status")
         if status in _UNFINISHED or not isinstance(status, str):
             return None
         if isinstance(said.get("usage"), dict):
-            return Outcome(self._measured(b"/v1/responses", said, model, at))
-        return Outcome(NOTHING_USED) if status == "failed" else Outcome()
+            return ResultOutcome(self._measured(b"/v1/responses", said, model, at))
+        return ResultOutcome(NOTHING_USED) if status == "failed" else ResultOutcome()
 
-    def _batch(self, said: Mapping[str, Any], model: str, at: float) -> Outcome | None:
+    def _batch(self, said: Mapping[str, Any], model: str, at: float) -> ResultOutcome | None:
         """OpenAI's and Mistral's; the latter's C{status} is in capitals, and its jobs have no usage."""
         if str(said.get("status")).lower() not in _ENDED:
             return None
         usage, counts = said.get("usage"), said.get("request_counts")
         if isinstance(usage, dict) and (usage.get("total_tokens") or usage.get("output_tokens")):
-            return Outcome(self._of_many(b"/v1/responses", said, model, at))
+            return ResultOutcome(self._of_many(b"/v1/responses", said, model, at))
         file = said.get("output_file_id") or said.get("output_file")
         if isinstance(file, str) and file:
-            return Outcome(None, file)
+            return ResultOutcome(None, file)
         succeeded = counts.get("completed") if isinstance(counts, dict) else said.get("succeeded_requests")
-        return Outcome(NOTHING_USED) if succeeded == 0 else Outcome()
+        return ResultOutcome(NOTHING_USED) if succeeded == 0 else ResultOutcome()
 
-    def _gemini(self, said: Mapping[str, Any], model: str, at: float) -> Outcome | None:
+    def _gemini(self, said: Mapping[str, Any], model: str, at: float) -> ResultOutcome | None:
         if "error" in said:
-            return Outcome(NOTHING_USED)
+            return ResultOutcome(NOTHING_USED)
         inlined = _at(said, "response", "inlinedResponses", "inlinedResponses")
         if not isinstance(inlined, list):
-            return Outcome()
+            return ResultOutcome()
         named = _at(said, "metadata", "model")
         if isinstance(named, str):
             model = named.removeprefix("models/")
         answers = [answer for each in inlined if isinstance(answer := _at(each, "response"), dict)]
         path = b"/v1beta/models/x:generateContent"
-        return Outcome(summed([self._of_many(path, answer, model, at) for answer in answers]))
+        return ResultOutcome(sum_usages([self._of_many(path, answer, model, at) for answer in answers]))
 
     def _one_of_many(self, path: bytes, answer: Mapping[str, Any]) -> Usage:
         return self._of_many(path, answer, "", self._now)
@@ -218,7 +220,7 @@ class Collection:
         return meter.measured(asked=model, given=_no_prompt, complete=True, at=at)
 
 
-def summed(parts: Sequence[Usage]) -> Usage:
+def sum_usages(parts: Sequence[Usage]) -> Usage:
     """What several answers used together. Its cost is known if all of them are."""
     costs = [part.cost_usd for part in parts if part.cost_usd is not None]
     models = {part.model for part in parts if part.model}
@@ -248,7 +250,7 @@ def _without_tier(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     return bare
 
 
-class _Kept:
+class _StoredBody:
     """An answer of JSON or a stream of events, kept as long as it is short: of a stream its beginning and its end."""
 
     def __init__(self, lines: Sequence[bytes], seen: Callable[[bytes], object] = len) -> None:
@@ -265,7 +267,7 @@ class _Kept:
     def _keep(self, data: bytes) -> None:
         self._pieces.append(data)
         self._size += len(data)
-        if self._size > MAX_KEPT_BYTES:
+        if self._size > MAX_STORED_BYTES:
             keep = self._stream and len(self._pieces) > 2
             self._pieces = [self._pieces[0], *self._pieces[len(self._pieces) // 2 :]] if keep else []
             self._size = sum(map(len, self._pieces))
@@ -280,15 +282,15 @@ class _Kept:
             start += piece
             if len(start) > MAX_FIRST_BYTES or b"\n\n" in start or b"\r\n\r\n" in start:
                 break
-        return next(datas(start), b"")
+        return next(event_data(start), b"")
 
-    def datas(self) -> list[bytes]:
+    def event_data(self) -> list[bytes]:
         """The texts of JSON in it."""
         whole = b"".join(self._pieces)
-        return list(datas(whole)) if self._stream else [whole]
+        return list(event_data(whole)) if self._stream else [whole]
 
 
-class _Lines:
+class _ResultLines:
     """Results of a batch: a JSON object on each line, added up as they come."""
 
     def __init__(self, lines: Sequence[bytes], measured: Callable[[bytes, Mapping[str, Any]], Usage]) -> None:
@@ -312,7 +314,7 @@ class _Lines:
             del part[: end + 1]
             for line in whole.split(b"\n"):
                 self._line(line)
-        if len(part) > MAX_KEPT_BYTES or bytes(part[:1]) not in (b"{", b""):
+        if len(part) > MAX_STORED_BYTES or bytes(part[:1]) not in (b"{", b""):
             self._broken = True
             part.clear()
 
@@ -330,7 +332,7 @@ class _Lines:
         elif isinstance(body, dict) and isinstance(body.get("usage"), dict):
             chat = "prompt_tokens" in body["usage"]
             used.append(self._measured(b"/v1/chat/completions" if chat else b"/v1/responses", body))
-        self._sum = summed(used)
+        self._sum = sum_usages(used)
 
     def usage(self) -> Usage | None:
         """What all of them used; C{None} for what is no batch's results."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-UNNAMED = "upstream_error"  # the code of an error that has none of its own
+UNNAMED_ERROR_CODE = "upstream_error"  # the code of an error that has none of its own
 
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\n\r")
@@ -47,7 +47,7 @@ def body_error(said: Any) -> str:
     if not isinstance(said, dict):
         return ""
     if said.get("type") == "error" or said.get("event_type") == "error" or said.get("object") == "error":
-        return _code(said.get("error")) or _code({**said, "type": _own_type(said)}) or UNNAMED
+        return _code(said.get("error")) or _code({**said, "type": _own_type(said)}) or UNNAMED_ERROR_CODE
     if said.get("type") == "response.failed":
         response = said.get("response")
         return (_code(response.get("error")) if isinstance(response, dict) else "") or "response_failed"
@@ -68,7 +68,7 @@ def _event_error(event: bytes) -> str:
         said = None
     code = body_error(said)
     if named and not code:
-        code = (_code(said) if isinstance(said, dict) else "") or UNNAMED
+        code = (_code(said) if isinstance(said, dict) else "") or UNNAMED_ERROR_CODE
     return code
 
 
@@ -80,11 +80,11 @@ def _own_type(said: Mapping[str, Any]) -> Any:
 def _code(error: Any) -> str:
     """The most telling of its names; C{""} for what is no error, as an object is whose members are all null."""
     if isinstance(error, str):
-        return error if _CODE.fullmatch(error) else UNNAMED if error else ""
+        return error if _CODE.fullmatch(error) else UNNAMED_ERROR_CODE if error else ""
     if not isinstance(error, dict) or not any(error.get(name) for name in ("code", "status", "type", "message")):
         return ""
     names = [error.get("code"), error.get("status"), error.get("type")]
     words = [name for name in names if isinstance(name, str) and _CODE.fullmatch(name)]
     if words:
         return words[0]
-    return str(names[0]) if names[0].__class__ is int and 0 < names[0] < 1000 else UNNAMED
+    return str(names[0]) if names[0].__class__ is int and 0 < names[0] < 1000 else UNNAMED_ERROR_CODE

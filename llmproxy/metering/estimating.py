@@ -19,7 +19,7 @@ from llmproxy.metering.dialects.operation import MediaTokens
 from llmproxy.metering.windows import context_window
 
 BYTES_PER_TOKEN = 4
-LEAST_TOKENS = 16  # that are reserved beyond
+RESERVE_TOKENS = 16  # that are reserved beyond
 _MEDIA = MediaTokens()
 
 
@@ -68,7 +68,7 @@ class PromptEstimate(NamedTuple):
     most: int
 
 
-def prompt(
+def estimate_prompt(
     content: RequestContent, size: int, provider: str, model: str, most_of_media: MediaTokens = _MEDIA
 ) -> PromptEstimate:
     """How many tokens a request's input probably is.
@@ -85,7 +85,7 @@ def prompt(
     tokenizer = tokenizer_of(provider, model)
     text = text_tokens(content.text, tokenizer)
     likely, most = media.tokens(content.media, content.unseen_media, provider, model, most_of_media)
-    most += text * tokenizer.margin + LEAST_TOKENS
+    most += text * tokenizer.margin + RESERVE_TOKENS
     return PromptEstimate(min(round(text + likely), window), min(round(most), window))
 
 
@@ -108,7 +108,7 @@ def tokens(size: float) -> int:
     return -(-int(size) // BYTES_PER_TOKEN)
 
 
-def share(samples: Sequence[bytes]) -> float:
+def text_share(samples: Sequence[bytes]) -> float:
     """How much of a stream is text, going by these parts of it."""
     size = sum(map(len, samples))
     text = sum(len(found) for sample in samples for found in _TEXTS.findall(sample))

@@ -27,7 +27,7 @@ def shape_of(usage: Mapping[str, Any]) -> Shape | None:
     return next((shape for shape in SHAPES if shape.fits(usage)), None)
 
 
-def count(usage: Mapping[str, Any], provider: str = "") -> Units | None:
+def count_units(usage: Mapping[str, Any], provider: str = "") -> Units | None:
     """The counts that stand in a usage object; C{None} where there is none that can be believed.
 
     @param provider: The provider's name in genai-prices, or C{""}.
@@ -49,17 +49,17 @@ def count(usage: Mapping[str, Any], provider: str = "") -> Units | None:
             if number(value) is not None:
                 for unit in destinations:
                     units[unit] = units.get(unit, 0) + value
-    return shape.corrected(units, usage) if units else None
+    return shape.correct(units, usage) if units else None
 
 
-def parts(usage: Mapping[str, Any], provider: str = "") -> list[tuple[str, Units]]:
+def units_by_model(usage: Mapping[str, Any], provider: str = "") -> list[tuple[str, Units]]:
     """The counts of each model that worked for an answer, with its name (C{""}: the one that answered).
 
     Empty where all that was used stands in the usage object itself.
     """
     shape = shape_of(usage)
     found = shape.parts(usage) if shape is not None and shape.parts is not None else []
-    return [(name, units) for name, each in found if (units := count(each, provider)) is not None]
+    return [(name, units) for name, each in found if (units := count_units(each, provider)) is not None]
 
 
 @cache

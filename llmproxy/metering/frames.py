@@ -17,12 +17,12 @@ from pydantic_core import from_json, to_json
 
 MEDIA_TYPE = b"application/vnd.amazon.eventstream"
 MAX_FRAME_BYTES = 24 << 20  # the format's own bound of a payload
-MAX_KEPT_BYTES = 1 << 20  # of a frame that is read; a longer one is text, and is passed over
+MAX_READ_FRAME_BYTES = 1 << 20  # of a frame that is read; a longer one is text, and is passed over
 _HEAD = 12
 _TAIL = 4
 
 
-class Frames:
+class EventStreamDecoder:
     """Takes the bytes of an event stream, and gives the events in it to C{sink}.
 
     @ivar failed: Whether what came is no event stream; nothing more is read then.
@@ -59,7 +59,7 @@ class Frames:
                 self.failed = True
                 held.clear()
                 return b""
-            if total > MAX_KEPT_BYTES:
+            if total > MAX_READ_FRAME_BYTES:
                 self._passed_over = max(total - len(held), 0)
                 del held[:total]
                 continue

@@ -11,16 +11,16 @@ from collections.abc import Callable
 from typing import Any
 
 from llmproxy.http.request_reader import RequestContent
-from llmproxy.metering.events import ENDS, datas
+from llmproxy.metering.sse import EVENT_ENDS, event_data
 
-HELD = 1024 * 1024  # bytes of one event that are held back while it is not known which it is
+MAX_HELD_EVENT_BYTES = 1024 * 1024  # bytes of one event that are held back while it is not known which it is
 
 MAX_REWRITTEN_BYTES = 256 * 1024  # of a request that is written anew
 _SPACE = b" \t\r\n"
-_ASKED = b'"stream_options":{"include_usage":true}'
+_INCLUDE_USAGE = b'"stream_options":{"include_usage":true}'
 
 
-def asking(body: bytes, content: RequestContent) -> bytes | None:
+def request_usage(body: bytes, content: RequestContent) -> bytes | None:
     """A request's body that asks for its usage; C{None} where it does already, or is not for a stream.
 
     Where a long one has other C{stream_options} it is left as it is: to write it anew would take too long.
@@ -33,7 +33,7 @@ def asking(body: bytes, content: RequestContent) -> bytes | None:
     if not body.lstrip(_SPACE).startswith(b"{"):
         return None  # it is encoded
     if "stream_options" not in members:
-        return body.replace(b"{", b"{" + _ASKED + b",", 1)  # all else stays as it was
+        return body.replace(b"{", b"{" + _INCLUDE_USAGE + b",", 1)  # all else stays as it was
     options = members["stream_options"]
     if not isinstance(options, dict | None) or (options or {}).get("include_usage") or len(body) > MAX_REWRITTEN_BYTES:
         return None
@@ -45,7 +45,7 @@ def asking(body: bytes, content: RequestContent) -> bytes | None:
     return json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
-class Swallowing:
+class UsageEventFilter:
     """Takes the event that tells the usage out of a stream; all others pass as they are, once they are whole."""
 
     keeps_length = False
@@ -72,7 +72,7 @@ class Swallowing:
             if self._passing or not _tells_usage(event):
                 out += event
             self._passing = False
-        if len(held) > HELD:
+        if len(held) > MAX_HELD_EVENT_BYTES:
             self._passing = True
             out += held[:-4]
             del held[:-4]
@@ -86,13 +86,13 @@ class Swallowing:
 
 def _end(held: bytearray, seen: int) -> int:
     """Where the first event ends, or C{0}."""
-    return min((at + len(mark) for mark in ENDS if (at := held.find(mark, seen)) >= 0), default=0)
+    return min((at + len(mark) for mark in EVENT_ENDS if (at := held.find(mark, seen)) >= 0), default=0)
 
 
 def _tells_usage(event: bytes) -> bool:
     if b'_tokens"' not in event:
         return False
-    found = list(datas(event))
+    found = list(event_data(event))
     try:
         said: Any = json.loads(found[0]) if len(found) == 1 else None
     except (ValueError, RecursionError):

@@ -12,30 +12,30 @@ from llmproxy.http import fields
 from llmproxy.http.content_coding import Decoder, can_decode
 from llmproxy.metering import estimating, frames
 from llmproxy.metering.dialects import registry
-from llmproxy.metering.dialects.operation import UNKNOWN, Members, Operation, Units
-from llmproxy.metering.dialects.reading import NOTHING, Call, Reading, merged
-from llmproxy.metering.dialects.registry import MEMBERS, WRAPPERS, read
+from llmproxy.metering.dialects.operation import UNKNOWN_OPERATION, Members, ProviderOperation, Units
+from llmproxy.metering.dialects.registry import RESPONSE_MEMBERS, WRAPPERS, extract
+from llmproxy.metering.dialects.reported_usage import NO_REPORT, Call, ReportedUsage, merge
 from llmproxy.metering.error_events import body_error
 from llmproxy.metering.estimating import PromptEstimate
-from llmproxy.metering.events import ENDS, LINE_ENDS, SAMPLE, Events
-from llmproxy.metering.extraction import count, parts
+from llmproxy.metering.extraction import count_units, units_by_model
+from llmproxy.metering.json_scanner import JsonMemberScanner
 from llmproxy.metering.prices import Prices
-from llmproxy.metering.scanning import Scan
+from llmproxy.metering.sse import EVENT_ENDS, LINE_ENDS, SAMPLE_BYTES, SseScanner
 from llmproxy.model import Usage
 
-WHOLE = 2 << 20  # bytes of a JSON body that are kept and read at once; a longer one is scanned as it passes
+MAX_BODY_BYTES = 2 << 20  # bytes of a JSON body that are kept and read at once; a longer one is scanned as it passes
 
-KEPT_WHERE_TIGHT = 64 << 10  # likewise where memory is tight
-PIECES = 2048  # of such a body
+MAX_TIGHT_BODY_BYTES = 64 << 10  # likewise where memory is tight
+MAX_BODY_CHUNKS = 2048  # of such a body
 
 _MODEL = re.compile(rb'"model(?:Version)?"\s*:\s*"([^"\\]{1,128})"')
 _FIELDS = frozenset(
     {"input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "output_reasoning_tokens"}
 )
 _NONE: Mapping[str, int] = {}
-UNUSED = Usage()
-FREE = Usage(cost_usd=0.0)
-BILLED = Usage(basis="unknown")
+NO_USAGE = Usage()
+FREE_USAGE = Usage(cost_usd=0.0)
+UNKNOWN_USAGE = Usage(basis="unknown")
 """What costs something that nobody can tell."""
 _LINES = (b"application/x-ndjson", b"application/jsonl", b"application/x-jsonlines")
 
@@ -51,7 +51,7 @@ class Dialect(NamedTuple):
     api: str
     provider: str
     prices: Prices
-    operation: Operation = UNKNOWN
+    operation: ProviderOperation = UNKNOWN_OPERATION
 
     @property
     def takes(self) -> bool:
@@ -69,17 +69,17 @@ def dialect(api: str, provider: str, prices: Prices, path: bytes) -> Dialect:
     return Dialect(api, provider, prices, registry.operation(provider, path))
 
 
-class _Tap(Protocol):
+class _UsageReader(Protocol):
     """What reads a body: takes its bytes, tells what they say of usage, and how much text there is in them."""
 
     def feed(self, data: bytes) -> object: ...
-    def reading(self) -> Reading: ...
+    def reading(self) -> ReportedUsage: ...
     def text(self) -> float: ...
     def error(self) -> str:
         """The code of the error that it is or ends in, once it was read; C{""} where there is none."""
 
 
-class Holding(Protocol):
+class HeldByteCounter(Protocol):
     """Counts what is held in memory by everybody together (L{llmproxy.wire.buffers.Buffers} is it).
 
     @ivar tight: Whether little more should be.
@@ -99,7 +99,7 @@ class Meter:
 
     __slots__ = ("_decoder", "_dialect", "_invocation", "_size", "_tap", "_tier", "error", "feed")
 
-    def __init__(self, dialect: Dialect, lines: Sequence[bytes] = (), holding: Holding | None = None) -> None:
+    def __init__(self, dialect: Dialect, lines: Sequence[bytes] = (), holding: HeldByteCounter | None = None) -> None:
         """
         @param lines: The field lines of the answer.
         @param holding: Told what is kept of it. It is given back when the answer is measured.
@@ -108,23 +108,23 @@ class Meter:
         self._decoder: Decoder | None = None
         self._size = 0
         self.error = ""
-        self._invocation = _invocation(lines) if dialect.provider == "aws" else None
+        self._invocation = _bedrock_header_counts(lines) if dialect.provider == "aws" else None
         tier = fields.value(lines, b"x-gemini-service-tier") if dialect.provider == "google" else None
         self._tier = b"" if tier is None else tier
-        kind, encoding = _described(lines)
-        self._tap: _Tap | None = None
+        kind, encoding = _media_type_and_coding(lines)
+        self._tap: _UsageReader | None = None
         operation = dialect.operation
         if kind == b"text/event-stream":
-            self._tap = _Stream(operation.mark, operation.also)
+            self._tap = _EventStream(operation.mark, operation.also)
         elif kind in _LINES:
-            self._tap = _Stream(operation.mark, operation.also, LINE_ENDS)
+            self._tap = _EventStream(operation.mark, operation.also, LINE_ENDS)
         elif kind == frames.MEDIA_TYPE:
-            self._tap = _Stream(operation.mark, operation.also)
+            self._tap = _EventStream(operation.mark, operation.also)
         elif kind.endswith(b"json"):
-            self._tap = _Body(holding)
+            self._tap = _JsonBody(holding)
         self.feed = self._count if self._tap is None else self._tap.feed
         if kind == frames.MEDIA_TYPE:
-            self.feed = frames.Frames(self.feed).feed
+            self.feed = frames.EventStreamDecoder(self.feed).feed
         if self._tap is not None and encoding not in (b"", b"identity"):
             if can_decode(encoding):
                 self._decoder = Decoder(encoding, self.feed)
@@ -154,12 +154,12 @@ class Meter:
         """
         home = self._dialect
         tap = None if self._decoder is not None and self._decoder.failed else self._tap
-        said = NOTHING if tap is None else tap.reading()
+        said = NO_REPORT if tap is None else tap.reading()
         self.error = "" if tap is None else tap.error()
         complete = complete and not self.error
         if home.operation.free:
-            return FREE
-        units = None if said.usage is None else count(said.usage, home.provider)
+            return FREE_USAGE
+        units = None if said.usage is None else count_units(said.usage, home.provider)
         if units is None and self._invocation is not None:
             units, said = self._invocation, said._replace(final=True)
         basis, details = "exact", _NONE
@@ -171,28 +171,32 @@ class Meter:
         if said.terms.tier == "" and self._tier:
             said = said._replace(terms=said.terms._replace(tier=self._tier.decode("latin-1").lower()))
         called = said.units()
-        split = parts(said.usage, home.provider) if said.usage is not None and "iterations" in said.usage else []
+        split = (
+            units_by_model(said.usage, home.provider) if said.usage is not None and "iterations" in said.usage else []
+        )
         cost = self._cost(said, asked, {**units, **called} if called else units, split, at)
         if split:
-            units = _added(each for _, each in split)
+            units = _sum_units(each for _, each in split)
         return _usage({**units, **called} if called else units, cost, basis, said.model, details)
 
-    def _requested(self, said: Reading, asked: str, members: Members, at: float) -> Usage:
+    def _requested(self, said: ReportedUsage, asked: str, members: Members, at: float) -> Usage:
         """What is told by the request alone."""
         home = self._dialect
         units = home.operation.billed_by_request(said.model or asked, members)
         if not units:
-            return BILLED if units is None else UNUSED
+            return UNKNOWN_USAGE if units is None else NO_USAGE
         cost = home.prices.cost(home.api, home.provider, said.model, asked, units, at, said.terms)
         return _usage(units, cost, "exact", said.model, _NONE)
 
-    def _cost(self, said: Reading, asked: str, units: Units, split: list[tuple[str, Units]], at: float) -> float | None:
+    def _cost(
+        self, said: ReportedUsage, asked: str, units: Units, split: list[tuple[str, Units]], at: float
+    ) -> float | None:
         """USD: as the provider charged it, where it says so, else by its prices.
 
         @param split: What each model used, where several worked.
         """
         home = self._dialect
-        charged = None if said.usage is None else registry.charged(home.provider, said.usage)
+        charged = None if said.usage is None else registry.provider_charge(home.provider, said.usage)
         if charged is not None and home.prices.own(home.api, said.model, asked) is None:
             return charged
         if not split and not said.others:
@@ -202,7 +206,7 @@ class Meter:
             beside = {unit: size for unit, size in units.items() if not unit.endswith("_tokens")}
             worked = [*split, *([("", beside)] if beside else [])]
         for name, usage in said.others:
-            found = count(usage, home.provider)
+            found = count_units(usage, home.provider)
             worked.append((name, found or {"image_generations": 1}))
         total = 0.0
         for name, each in worked:
@@ -214,7 +218,7 @@ class Meter:
         return total
 
     def _estimated(
-        self, tap: _Tap | None, known: Units, given: Callable[[], PromptEstimate]
+        self, tap: _UsageReader | None, known: Units, given: Callable[[], PromptEstimate]
     ) -> tuple[Units, dict[str, int]]:
         """The most likely counts, and in C{details} what they can be at most."""
         units, bounds = dict(known), {}
@@ -228,7 +232,7 @@ class Meter:
         return units, bounds
 
 
-def _added(parts: Iterable[Units]) -> Units:
+def _sum_units(parts: Iterable[Units]) -> Units:
     """The sum of what several models used for one answer."""
     units: Units = {}
     for part in parts:
@@ -237,14 +241,14 @@ def _added(parts: Iterable[Units]) -> Units:
     return units
 
 
-def unanswered(dialect: Dialect, *, asked: str, given: Callable[[], PromptEstimate], at: float) -> Usage:
+def usage_without_response(dialect: Dialect, *, asked: str, given: Callable[[], PromptEstimate], at: float) -> Usage:
     """What was probably used of a request that got no answer, although its provider may have begun with it.
 
     The parameters are as in L{Meter.measured}.
     """
     likely, most = given() if dialect.takes else (0, 0)
     if not likely:
-        return UNUSED
+        return NO_USAGE
     units: Units = {"input_tokens": likely}
     cost = dialect.prices.cost(dialect.api, dialect.provider, "", asked, units, at)
     return _usage(units, cost, "estimated", "", {"input_bound": most})
@@ -269,19 +273,19 @@ def _usage(units: Units, cost: float | None, basis: str, model: str, details: Ma
     )
 
 
-class _Body:
+class _JsonBody:
     """A JSON body: kept while it is short, scanned beyond, and sooner where memory is tight."""
 
     __slots__ = ("_calls", "_error", "_holding", "_kept", "_place", "_scan", "_seam", "_size")
 
-    def __init__(self, holding: Holding | None = None) -> None:
+    def __init__(self, holding: HeldByteCounter | None = None) -> None:
         self._calls: set[Call] = set()
         self._error = ""
         self._holding = holding
         self._seam = b""
         self._place = 0
         self._kept: list[bytes] = []
-        self._scan: Scan | None = None
+        self._scan: JsonMemberScanner | None = None
         self._size = 0
 
     def feed(self, data: bytes) -> None:
@@ -294,8 +298,8 @@ class _Body:
             tight = False
             if self._holding is not None:
                 self._holding.hold(len(data))
-                tight = self._size > KEPT_WHERE_TIGHT and self._holding.tight
-            if tight or self._size > WHOLE or len(self._kept) > PIECES:
+                tight = self._size > MAX_TIGHT_BODY_BYTES and self._holding.tight
+            if tight or self._size > MAX_BODY_BYTES or len(self._kept) > MAX_BODY_CHUNKS:
                 self._scan_on()
 
     def _give_back(self) -> None:
@@ -304,18 +308,18 @@ class _Body:
             self._holding.hold(-self._size)
             self._holding = None
 
-    def reading(self) -> Reading:
+    def reading(self) -> ReportedUsage:
         self._give_back()
         if self._scan is None:
             whole = b"".join(self._kept)
-            said, self._kept = _parsed(whole), [whole]
+            said, self._kept = _parse(whole), [whole]
             if isinstance(said, dict | list):
                 self._kept = []  # the exchange may be remembered for longer
                 self._error = body_error(said)
-                return read(said, True) if isinstance(said, dict) else _together(said)
+                return extract(said, True) if isinstance(said, dict) else _merge_all(said)
             if b"\n{" in whole:  # one object a line, under another name
                 self._kept = []
-                return _together(_parsed(line) for line in whole.splitlines())
+                return _merge_all(_parse(line) for line in whole.splitlines())
             self._scan_on()
         return self._scanned()
 
@@ -327,7 +331,7 @@ class _Body:
 
     def _scan_on(self) -> None:
         self._give_back()
-        self._scan = Scan(MEMBERS, WRAPPERS)
+        self._scan = JsonMemberScanner(RESPONSE_MEMBERS, WRAPPERS)
         kept, self._kept = self._kept, []
         for piece in kept:
             self._scan.feed(piece)
@@ -336,37 +340,37 @@ class _Body:
     def _notice(self, piece: bytes) -> None:
         """Count the calls of tools in an answer that is not parsed; text in it has its quotation marks escaped."""
         piece = self._seam + piece
-        for found in registry.CALL.finditer(piece):
-            self._calls.add((registry.CALLS[found[1].decode()], str(self._place + found.start())))
+        for found in registry.CALL_PATTERN.finditer(piece):
+            self._calls.add((registry.UNITS_BY_CALL[found[1].decode()], str(self._place + found.start())))
         self._seam = piece[-64:]
         self._place += len(piece) - len(self._seam)
 
-    def _scanned(self) -> Reading:
+    def _scanned(self) -> ReportedUsage:
         """What stands at the top; where that is a list, its answers were made one after the other."""
         assert self._scan is not None
-        found = {name.decode(): _parsed(raw) for name, raw in self._scan.values.items()}
+        found = {name.decode(): _parse(raw) for name, raw in self._scan.values.items()}
         self._error = body_error(found)
-        said = read(found, not self._scan.is_list)
+        said = extract(found, not self._scan.is_list)
         return said._replace(calls=said.calls | self._calls) if self._calls else said
 
 
-class _Stream(Events):
+class _EventStream(SseScanner):
     """A stream of events, or of one JSON object a line."""
 
     __slots__ = ("_calls",)
 
-    def __init__(self, mark: bytes, also: bytes, ends: tuple[bytes, ...] = ENDS) -> None:
+    def __init__(self, mark: bytes, also: bytes, ends: tuple[bytes, ...] = EVENT_ENDS) -> None:
         super().__init__(mark, also, ends)
         self._calls: frozenset[Call] = frozenset()
 
-    def noticed(self, piece: bytes) -> None:
-        for data in self.datas(piece):
+    def on_other_event(self, piece: bytes) -> None:
+        for data in self.event_data(piece):
             if b'_call"' in data or b"webSearchQueries" in data:
-                self._calls |= read(_parsed(data)).calls
+                self._calls |= extract(_parse(data)).calls
 
-    def reading(self) -> Reading:
+    def reading(self) -> ReportedUsage:
         self.end()
-        found = _together(_parsed(data) for data in self.marked())
+        found = _merge_all(_parse(data) for data in self.usage_events())
         if calls := self._calls:
             if any(unit == "web_search_previews" for unit, _ in found.calls):
                 calls = frozenset(call for call in calls if call[0] != "web_searches")
@@ -376,26 +380,26 @@ class _Stream(Events):
         return found
 
     def text(self) -> float:
-        samples = [self.sample] if self.size <= len(self.sample) else [self.sample, self.last[-SAMPLE:]]
-        return self.size * estimating.share(samples)
+        samples = [self.sample] if self.size <= len(self.sample) else [self.sample, self.last[-SAMPLE_BYTES:]]
+        return self.size * estimating.text_share(samples)
 
 
-def _together(said: Iterable[Any]) -> Reading:
+def _merge_all(said: Iterable[Any]) -> ReportedUsage:
     """What several events, or the answers of a list, tell together."""
-    found = NOTHING
+    found = NO_REPORT
     for each in said:
-        found = merged(found, read(each))
+        found = merge(found, extract(each))
     return found
 
 
-def _described(lines: Iterable[bytes]) -> tuple[bytes, bytes]:
+def _media_type_and_coding(lines: Iterable[bytes]) -> tuple[bytes, bytes]:
     """The media type of an answer, and how it is encoded; both in lower case."""
     kind = fields.value(lines, b"content-type") or b""
     encoding = b",".join(fields.values(lines, b"content-encoding"))
     return kind.partition(b";")[0].strip().lower(), encoding.lower()
 
 
-def _invocation(lines: Sequence[bytes]) -> Units | None:
+def _bedrock_header_counts(lines: Sequence[bytes]) -> Units | None:
     """What Bedrock tells in the head of an answer."""
     given, made = (fields.value(lines, b"x-amzn-bedrock-" + name + b"-token-count") for name in (b"input", b"output"))
     if given is None or made is None or not (given.isdigit() and made.isdigit()) or len(given + made) > 30:
@@ -403,7 +407,7 @@ def _invocation(lines: Sequence[bytes]) -> Units | None:
     return {"input_tokens": int(given), "output_tokens": int(made)}
 
 
-def _parsed(raw: bytes) -> Any:
+def _parse(raw: bytes) -> Any:
     try:
         return from_json(raw)
     except ValueError:

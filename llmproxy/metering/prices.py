@@ -29,11 +29,11 @@ from genai_prices.units import UnitDef, UnitRegistry
 
 from llmproxy.metering.dialects import registry
 from llmproxy.metering.dialects.operation import Units
-from llmproxy.metering.dialects.reading import Terms
+from llmproxy.metering.dialects.reported_usage import Terms
 
-MAX_REMEMBERED = 4096  # models
-USUAL = Terms()
-MAIN = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+MAX_REMEMBERED_MODELS = 4096  # models
+USUAL_TERMS = Terms()
+MAIN_UNITS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
 
 _UNITS = UnitRegistry(unit_data)
 _TOKENS = frozenset(name for name, unit in _UNITS.units.items() if unit.dimensions.get("family") == "tokens")
@@ -61,7 +61,7 @@ class OwnPrice(NamedTuple):
     per_request: float = 0.0
     units: Mapping[str, float] = {}
 
-    def cost(self, units: Mapping[str, int | float], listed: Listed | None = None) -> float | None:
+    def cost(self, units: Mapping[str, int | float], listed: ListPrice | None = None) -> float | None:
         """USD; C{None} where something was used that this says nothing of, and the list neither.
 
         @param listed: What the list says of the model.
@@ -109,7 +109,7 @@ class _Step(NamedTuple):
     tiers: tuple[tuple[int, float], ...]
 
 
-class Listed(NamedTuple):
+class ListPrice(NamedTuple):
     """A model of the list, and the sum that its price is for requests of one kind.
 
     @ivar steps: What is priced; empty where the price for requests of this kind is not known.
@@ -138,7 +138,7 @@ class Listed(NamedTuple):
         cost = _sum(self.steps, units, self.factor)
         if cost is None and not any(size and unit in _DEARER for unit, size in units.items()):
             # Details that do not add up: then without them.
-            main = {unit: size for unit, size in units.items() if unit in MAIN or unit not in _TOKENS}
+            main = {unit: size for unit, size in units.items() if unit in MAIN_UNITS or unit not in _TOKENS}
             cost = _sum(self.steps, main, self.factor)
         return cost
 
@@ -152,7 +152,7 @@ class Prices:
 
     def __init__(self, own: Iterable[OwnPrice] = ()) -> None:
         self._own = sorted(own, key=OwnPrice.specificity, reverse=True)  # of two that are as close, the first
-        self._known: dict[tuple[str, str, str, str, Terms], tuple[OwnPrice | None, Listed | None]] = {}
+        self._known: dict[tuple[str, str, str, str, Terms], tuple[OwnPrice | None, ListPrice | None]] = {}
 
     def cost(
         self,
@@ -162,7 +162,7 @@ class Prices:
         asked: str,
         units: Mapping[str, int | float],
         at: float,
-        terms: Terms = USUAL,
+        terms: Terms = USUAL_TERMS,
     ) -> float | None:
         """USD for these counts, or C{None} where no price is known; never 0 for that.
 
@@ -173,7 +173,7 @@ class Prices:
         key = (api, provider, answered, asked, terms)
         found = self._known.get(key)
         if found is None or (found[1] is not None and not found[1].since <= at < found[1].until):
-            if len(self._known) >= MAX_REMEMBERED:
+            if len(self._known) >= MAX_REMEMBERED_MODELS:
                 self._known.clear()  # only clients that make up models get here
             found = self._known[key] = self._look_up(*key, at)
         own, known = found
@@ -195,7 +195,7 @@ class Prices:
 
     def _look_up(
         self, api: str, provider: str, answered: str, asked: str, terms: Terms, at: float
-    ) -> tuple[OwnPrice | None, Listed | None]:
+    ) -> tuple[OwnPrice | None, ListPrice | None]:
         own = self.own(api, answered, asked)
         everyone = get_snapshot().providers
         home = next((each for each in everyone if each.id == provider), None)
@@ -204,32 +204,32 @@ class Prices:
         names = [name.removeprefix("models/") for name in (answered, asked) if name]  # as Google's SDKs say it
         for name in names:
             if (model := home.find_model(name, all_providers=everyone)) is not None:
-                return own, listed(model, home, at, terms, registry.prices(provider, name))
+                return own, list_price(model, home, at, terms, registry.additional_prices(provider, name))
         for name in names:
-            if extra := registry.prices(provider, name):
-                return own, listed(None, home, at, terms, extra)
+            if extra := registry.additional_prices(provider, name):
+                return own, list_price(None, home, at, terms, extra)
         return own, None
 
 
-def listed(
+def list_price(
     model: ModelInfo | None,
     provider: Provider,
     at: float,
-    terms: Terms = USUAL,
+    terms: Terms = USUAL_TERMS,
     extra: Mapping[str, float] | None = None,
-) -> Listed:
+) -> ListPrice:
     """What a model of the list costs at a time.
 
     @param extra: USD for one of each unit that the list has no price for.
     """
     moment = datetime.fromtimestamp(at, UTC)
-    context = registry.context(provider.id, terms)
-    factor = registry.factor(provider.id, terms)
+    context = registry.price_contexts(provider.id, terms)
+    factor = registry.token_price_factor(provider.id, terms)
     if context is None or factor is None:
-        return Listed((), frozenset())
+        return ListPrice((), frozenset())
     variants, conditions = _matching(model, provider, context)
     if variants is None:
-        return Listed((), frozenset())
+        return ListPrice((), frozenset())
     if model is not None and not isinstance(model.prices, ModelPrice):
         conditions = [*conditions, *(each.constraint for each in model.prices)]
     since, until = 0.0, inf
@@ -240,11 +240,18 @@ def listed(
         since = until = at
     held = [v for v in variants if v.constraint is None or v.constraint.active(moment)]
     if variants and not held and context:
-        return Listed((), frozenset(), since=since, until=until)
+        return ListPrice((), frozenset(), since=since, until=until)
     base = ModelPrice() if model is None else model.get_prices(moment)
-    steps = _steps(_overridden(base, held), extra or {})
+    steps = _steps(_with_variants(base, held), extra or {})
     named = "" if model is None else model.id
-    return Listed(steps, _covered(steps, provider.id, named), factor, since, until, registry.least(provider.id, named))
+    return ListPrice(
+        steps,
+        _covered_units(steps, provider.id, named),
+        factor,
+        since,
+        until,
+        registry.least_billed(provider.id, named),
+    )
 
 
 def _matching(
@@ -265,7 +272,7 @@ def _matching(
     return None, []
 
 
-def _overridden(price: ModelPrice, variants: Sequence[PriceVariant]) -> ModelPrice:
+def _with_variants(price: ModelPrice, variants: Sequence[PriceVariant]) -> ModelPrice:
     prices = dict(price.__dict__)
     for variant in reversed(variants):
         prices |= {key: value for key, value in variant.prices.__dict__.items() if value is not None}
@@ -273,14 +280,14 @@ def _overridden(price: ModelPrice, variants: Sequence[PriceVariant]) -> ModelPri
 
 
 def _steps(price: ModelPrice, extra: Mapping[str, float]) -> tuple[_Step, ...]:
-    priced: list[tuple[UnitDef, Decimal | TieredPrices | float]] = list(_priced(price))
-    listed = {unit.usage_key for unit, _ in priced}
+    priced: list[tuple[UnitDef, Decimal | TieredPrices | float]] = list(_unit_prices(price))
+    priced_units = {unit.usage_key for unit, _ in priced}
     free: list[_Step] = []
     for name, usd in extra.items():
         unit = _UNITS.units.get(name)
         if unit is None:
             free.append(_Step(name, (), usd, ()))
-        elif name not in listed:
+        elif name not in priced_units:
             priced.append((unit, usd * unit.per))
     units = sorted(priced, key=lambda found: -len(found[0].dimensions))
     return (
@@ -304,7 +311,7 @@ def _is_part(part: UnitDef, whole: UnitDef) -> bool:
     return whole.dimensions.items() <= part.dimensions.items()
 
 
-def _priced(price: ModelPrice) -> list[tuple[UnitDef, Decimal | TieredPrices]]:
+def _unit_prices(price: ModelPrice) -> list[tuple[UnitDef, Decimal | TieredPrices]]:
     return [
         (_UNITS.unit_for_price_key(key), value)
         for key, value in price.__dict__.items()
@@ -312,7 +319,7 @@ def _priced(price: ModelPrice) -> list[tuple[UnitDef, Decimal | TieredPrices]]:
     ]
 
 
-def _covered(steps: Sequence[_Step], provider: str, model: str) -> frozenset[str]:
+def _covered_units(steps: Sequence[_Step], provider: str, model: str) -> frozenset[str]:
     """Units whose price is known, be it that of what they are part of."""
     priced = {step.unit for step in steps}
     parts = {name for name in _UNITS.units if any(_prices(each, name, provider, model) for each in priced)}

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from genai_prices.data_snapshot import get_snapshot
 
-WIDEST = 2_000_000  # tokens of input where a model's context window is not known
+MAX_CONTEXT_TOKENS = 2_000_000  # tokens of input where a model's context window is not known
 
 
 @lru_cache(4096)  # only clients that make up models get there
@@ -18,4 +18,4 @@ def context_window(provider: str, model: str) -> int:
     everyone = get_snapshot().providers
     known = next((each for each in everyone if each.id == provider), None)
     found = known.find_model(model, all_providers=everyone) if known is not None and model else None
-    return (found.context_window if found is not None else None) or WIDEST
+    return (found.context_window if found is not None else None) or MAX_CONTEXT_TOKENS

@@ -9,8 +9,8 @@ from typing import Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from llmproxy.ledger.records import Deferral
-from llmproxy.limits.in_flight import Shares
-from llmproxy.limits.limiter import Asked, Quota, Reservation
+from llmproxy.limits.in_flight import InFlightLimit
+from llmproxy.limits.limiter import Limiter, LimitReservation, RequestSize
 from llmproxy.metering.catalog import Meters, Operations
 from llmproxy.metering.estimating import tokens
 from llmproxy.metering.meter import Meter
@@ -76,8 +76,8 @@ class Accounting:
     def __init__(
         self,
         *,
-        limiter: Quota,
-        in_flight: Shares,
+        limiter: Limiter,
+        in_flight: InFlightLimit,
         meters: Meters,
         operations: Operations,
         metrics: RequestMetrics,
@@ -126,7 +126,7 @@ class Accounting:
         context.limits = self._limiter.plan(grant, route)
 
     async def open(self, context: RequestContext) -> Charge:
-        """Hold what the call to the provider may use at most; L{Quota.reserve} has the errors.
+        """Hold what the call to the provider may use at most; L{Limiter.reserve} has the errors.
 
         The usual request waits for nothing.
         """
@@ -134,9 +134,9 @@ class Accounting:
         if context.limits is not None:
             assert context.route is not None
             method, content = context.request.method, context.content
-            size = Asked(method, context.route.model or content.model, content, context.body_bytes)
+            size = RequestSize(method, context.route.model or content.model, content, context.body_bytes)
             reserved = self._limiter.reserve(context.limits, context.route, size)
-            charge.reservation = reserved if isinstance(reserved, Reservation) else await reserved
+            charge.reservation = reserved if isinstance(reserved, LimitReservation) else await reserved
             context.request.booked_first = True
         return charge
 
@@ -148,7 +148,7 @@ class Accounting:
         """
         route, session, charge = context.route, context.session, context.charge
         assert route is not None and session is not None and charge is not None
-        charge.slot = self._in_flight.enter(route.api_name, session.grant.project_id)
+        charge.slot = self._in_flight.acquire(route.api_name, session.grant.project_id)
         uses = await session.count_use()
         if self._ledger is not None:
             dialect, size = context.dialect, context.body_bytes
@@ -191,7 +191,7 @@ class Accounting:
         self._metrics.ended()
         charge = context.charge
         if charge is not None and charge.slot is not None:
-            charge.slot.leave()
+            charge.slot.release()
         close = partial(self._close, context, self._clock.seconds())
         # What is reserved is given back at once; all else may wait a moment, and is cheaper together.
         reserved = charge is not None and charge.reservation is not None
@@ -219,7 +219,7 @@ class Accounting:
             observe(record)
 
 
-def _settle(reservation: Reservation, context: RequestContext, record: RequestRecord) -> None:
+def _settle(reservation: LimitReservation, context: RequestContext, record: RequestRecord) -> None:
     """What was reserved is over: given back where nothing was sent, else charged with what the record says."""
     if not context.request_sent:
         reservation.give_back()

@@ -12,13 +12,13 @@ from llmproxy.caching import CachedResponse, CacheLookup
 from llmproxy.config.routes import Route
 from llmproxy.http import body_hints
 from llmproxy.http.request_reader import NO_CONTENT, RequestContent, measure_body, read_at_once, read_strictly_at_once
-from llmproxy.limits.in_flight import Share
-from llmproxy.limits.limiter import Reservation
-from llmproxy.limits.plan import Plan
+from llmproxy.limits.in_flight import Slot
+from llmproxy.limits.limiter import LimitReservation
+from llmproxy.limits.plan import LimitPlan
 from llmproxy.metering.deferred import Announcement, Collection
-from llmproxy.metering.dialects.operation import READ, MediaTokens, Operation
-from llmproxy.metering.estimating import PromptEstimate, prompt
-from llmproxy.metering.meter import UNUSED, Dialect, Meter, unanswered
+from llmproxy.metering.dialects.operation import READ_OPERATION, MediaTokens, ProviderOperation
+from llmproxy.metering.estimating import PromptEstimate, estimate_prompt
+from llmproxy.metering.meter import NO_USAGE, Dialect, Meter, usage_without_response
 from llmproxy.model import Grant, RequestRecord, Usage
 from llmproxy.proxy.reading import BodyReading
 from llmproxy.upstream.upstreams import ProviderKey
@@ -42,8 +42,8 @@ class Charge:
     __slots__ = ("ledger_id", "reservation", "slot")
 
     def __init__(self) -> None:
-        self.reservation: Reservation | None = None
-        self.slot: Share | None = None
+        self.reservation: LimitReservation | None = None
+        self.slot: Slot | None = None
         self.ledger_id = ""
 
 
@@ -78,8 +78,8 @@ class RequestContext:
     session: Session | None = None
     grant: Grant | None = None
     dialect: Dialect | None = None
-    operation: Operation = READ
-    limits: Plan | None = None
+    operation: ProviderOperation = READ_OPERATION
+    limits: LimitPlan | None = None
     lookup: CacheLookup | None = None
     cache = "disabled"
     body: IBodyProducer | None = None
@@ -96,7 +96,7 @@ class RequestContext:
     response: Response | None = None
     relay: Relay | CachedResponse | None = None
     meter: Meter | None = None
-    usage = UNUSED
+    usage = NO_USAGE
     announcement: Announcement | None = None
     announced_id = ""
     result_collection: Collection | None = None
@@ -181,7 +181,7 @@ class RequestContext:
         model = (self.route.model if self.route is not None else "") or self.content.model
         content = self.content if self._small is None else measure_body(self._small, self.request.lines)
         media = MediaTokens() if self.dialect is None else self.dialect.operation.media
-        return prompt(content, self.request.upload.count, provider, model, media)
+        return estimate_prompt(content, self.request.upload.count, provider, model, media)
 
     def _members(self) -> Mapping[str, Any]:
         """What the request says itself, where that is what is billed."""
@@ -207,10 +207,10 @@ class RequestContext:
             self.announced_id = self.announcement.result_id()
             return Usage(basis="pending") if self.announced_id else usage
         if self.dialect is None or self.upstream_started is None or self.response is not None:
-            return UNUSED
+            return NO_USAGE
         if self.outcome != "cancelled" and self.error not in UNHEARD_ERRORS:
-            return UNUSED
-        return unanswered(self.dialect, asked=model, given=self.prompt, at=self.started_at)
+            return NO_USAGE
+        return usage_without_response(self.dialect, asked=model, given=self.prompt, at=self.started_at)
 
     def record(self, finished: float) -> RequestRecord:
         """What remains of it once it is over."""

@@ -17,9 +17,9 @@ from llmproxy.config.routes import Route
 from llmproxy.errors import ProxyError
 from llmproxy.interfaces import ICounters
 from llmproxy.ledger.pending import PendingResult
-from llmproxy.ledger.records import Deferral, Held
+from llmproxy.ledger.records import Deferral, HeldBudget
 from llmproxy.metering.catalog import Meters
-from llmproxy.metering.deferred import Announcement, Collection, Outcome, fetched_id
+from llmproxy.metering.deferred import Announcement, Collection, ResultOutcome, fetched_id
 from llmproxy.model import RequestRecord
 from llmproxy.proxy.context import RequestContext
 from llmproxy.wire.client.transport import Response
@@ -104,7 +104,7 @@ class DeferredResults:
             context.result_usage = None
 
     async def _settle(
-        self, context: RequestContext, finished: float, found: Sequence[PendingResult], outcome: Outcome
+        self, context: RequestContext, finished: float, found: Sequence[PendingResult], outcome: ResultOutcome
     ) -> None:
         if outcome.elsewhere:
             await self._ledger.rename(found, outcome.elsewhere)
@@ -123,6 +123,6 @@ def deferral(context: RequestContext) -> Deferral | None:
     return Deferral(context.announced_id, _held(context)) if context.announced_id else None
 
 
-def _held(context: RequestContext) -> tuple[Held, ...]:
+def _held(context: RequestContext) -> tuple[HeldBudget, ...]:
     reservation = None if context.charge is None else context.charge.reservation
-    return () if reservation is None else tuple(Held(*each) for each in reservation.budgets)
+    return () if reservation is None else tuple(HeldBudget(*each) for each in reservation.budgets)

@@ -15,7 +15,7 @@ from llmproxy.http.endpoints import Endpoints
 from llmproxy.http.forwarded import is_within, networks
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.interfaces import IAuditLogger, IProviderKeys
-from llmproxy.metering.dialects.operation import Operation, is_storage
+from llmproxy.metering.dialects.operation import ProviderOperation, is_storage
 from llmproxy.model import AuditEntry, Grant
 
 
@@ -47,11 +47,11 @@ class Policy:
         if api.allowed_origins or api.required_headers:
             cors.check(lines, api.allowed_origins, api.required_headers)
 
-    def needs_body(self, grant: Grant, route: Route, operation: Operation) -> bool:
+    def needs_body(self, grant: Grant, route: Route, operation: ProviderOperation) -> bool:
         """Whether the request's whole body must be read before it can be allowed."""
         return bool(route.api.param_whitelist or (grant.models and not is_storage(operation)))
 
-    def check_body(self, grant: Grant, route: Route, operation: Operation, content: RequestContent) -> None:
+    def check_body(self, grant: Grant, route: Route, operation: ProviderOperation, content: RequestContent) -> None:
         """Parameters and model: in the body, or in the path where a provider names the model there.
 
         @param operation: What the request does.

@@ -13,8 +13,8 @@ from llmproxy.config.model import Api
 from llmproxy.http import fields
 from llmproxy.http.request_reader import RequestReader
 from llmproxy.metering import injection
+from llmproxy.metering.cost_ceiling import UNKNOWN_MEMBERS
 from llmproxy.metering.dialects.registry import REQUEST_MEMBERS
-from llmproxy.metering.worst import UNKNOWN_MEMBERS
 from llmproxy.proxy.context import MAX_SMALL_BODY_BYTES, RequestContext
 from llmproxy.proxy.policy import Policy
 from llmproxy.proxy.reading import BodyReading
@@ -77,7 +77,7 @@ class RequestBodies:
         if policed:
             self._policy.check_body(grant, route, context.operation, context.content)
         if injects and received is not None:
-            changed = injection.asking(received, context.content)
+            changed = injection.request_usage(received, context.content)
             received, context.usage_injected = changed or received, changed is not None
         if received is None:
             context.body = upload

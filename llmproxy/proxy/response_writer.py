@@ -76,7 +76,7 @@ class ResponseWriter:
         if route.api.allowed_origins:
             lines += cors.response_lines(context.request.lines, route.api.allowed_origins)
         if charge is not None and charge.reservation is not None:
-            lines = limit_headers.replaced(lines, charge.reservation.told, route.api.provider)
+            lines = limit_headers.replace_rate_limits(lines, charge.reservation.header_lines, route.api.provider)
         lines.append(b"X-Request-ID: " + context.request_id.encode())
         if context.stream:
             lines.append(b"X-Accel-Buffering: no")
@@ -118,7 +118,7 @@ def _filtered(
         if not context.stream:
             response.watch(context.meter.feed)
         else:
-            swallowing = injection.Swallowing(context.meter.feed)
+            swallowing = injection.UsageEventFilter(context.meter.feed)
             body_filter = swallowing if body_filter is None else FilterChain(swallowing, body_filter)
     return lines, body_filter
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from llmproxy.budgets import NANO
-from llmproxy.metering.estimating import prompt
+from llmproxy.metering.estimating import estimate_prompt
 from llmproxy.model import Allowance, Budget
 from tests.journey.stage import OK, STREAM, TOKEN, Reply, Stage, chunk, reply
 from tests.support.reading import read
 
 BODY = b'{"model": "gpt-4o", "max_tokens": 1000}'
-MOST = prompt(read(BODY), len(BODY), "openai", "gpt-4o").most
+MOST = estimate_prompt(read(BODY), len(BODY), "openai", "gpt-4o").most
 USED = (
     b'{"model": "gpt-4o", "usage": {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}}'  # 0.000225 USD
 )

@@ -6,7 +6,7 @@ import gzip
 import json
 from typing import Any
 
-from llmproxy.metering.estimating import prompt
+from llmproxy.metering.estimating import estimate_prompt
 from tests.journey.stage import STREAM, Stage, chunk, reply, request
 from tests.support.reading import read
 from tests.unit.metering.samples import CHAT_USAGE, events
@@ -14,7 +14,7 @@ from tests.unit.metering.samples import chunk as told
 
 BODY = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}).encode()
 STREAMED = json.dumps({"model": "gpt-4o", "stream": True, "messages": []}).encode()
-LIKELY = prompt(read(BODY), len(BODY), "openai", "gpt-4o").likely
+LIKELY = estimate_prompt(read(BODY), len(BODY), "openai", "gpt-4o").likely
 USAGE = {**told(), "choices": [], "usage": CHAT_USAGE}
 
 

@@ -12,7 +12,7 @@ from zope.interface import implementer
 from llmproxy.coroutines import deferred
 from llmproxy.errors import Conflict, NotFound, UpstreamAuthError
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
-from llmproxy.ledger.sql import Question, Report
+from llmproxy.ledger.sql import Report, UsageQuery
 from llmproxy.model import AuditEntry, Page, PageRequest, Project, Token
 
 
@@ -20,12 +20,12 @@ class MemoryUsage:
     """Tells the same rows to everybody, and remembers what was asked, and how many exports are open."""
 
     def __init__(self) -> None:
-        self.asked: list[Question] = []
+        self.asked: list[UsageQuery] = []
         self.rows: list[dict[str, Any]] = []
         self.open = 0
 
     @deferred
-    async def report(self, question: Question) -> Report:
+    async def report(self, question: UsageQuery) -> Report:
         self.asked.append(question)
         limit, offset, cursor = question.part
         begin = int(cursor or offset)
@@ -33,7 +33,7 @@ class MemoryUsage:
         return Report(self.rows[begin : begin + limit], None if cursor else len(self.rows), following)
 
     @deferred
-    async def export(self, question: Question) -> Any:
+    async def export(self, question: UsageQuery) -> Any:
         self.asked.append(question)
         self.open += 1
         return MemoryRows(self)

@@ -10,7 +10,7 @@ from llmproxy.coroutines import deferred
 from llmproxy.interfaces import IBudgetStore
 from llmproxy.model import Advance
 
-MANY = 10_000  # budgets, beyond which those of the past are forgotten
+MAX_BUDGETS_BEFORE_SWEEP = 10_000  # budgets, beyond which those of the past are forgotten
 
 
 @implementer(IBudgetStore)
@@ -20,7 +20,7 @@ class MemoryBudgetStore:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._spent: dict[str, tuple[int, float]] = {}
-        self._many = MANY
+        self._many = MAX_BUDGETS_BEFORE_SWEEP
 
     @deferred
     async def take_budget(self, key: str, least: int, most: int, limit: int, ends: float) -> Advance:
@@ -30,7 +30,7 @@ class MemoryBudgetStore:
             return Advance(0, spent)
         if len(self._spent) >= self._many:
             await self.forget_budgets(self._now())
-            self._many = max(MANY, 2 * len(self._spent))
+            self._many = max(MAX_BUDGETS_BEFORE_SWEEP, 2 * len(self._spent))
         self._spent[key] = (spent + taken, ends)
         return Advance(taken, spent + taken)
 

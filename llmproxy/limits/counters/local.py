@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from llmproxy.limits.window import Window
 from llmproxy.model import Claim
 
-SOON = 1.0  # seconds after which it is worth asking again where nobody knows when something will be free
+LEASE_RETRY_SECONDS = 1.0  # seconds after which it is worth asking again where nobody knows when something will be free
 
 
-MANY = 1024  # windows, beyond which those in which nothing is left are forgotten
+MAX_WINDOWS_BEFORE_SWEEP = 1024  # windows, beyond which those in which nothing is left are forgotten
 
 
 class LocalCounters:
     """Rate windows and leases by key."""
 
     def __init__(self) -> None:
-        self._many = MANY
+        self._many = MAX_WINDOWS_BEFORE_SWEEP
         self._windows: dict[str, Window] = {}
         self._leases: dict[str, int] = {}
 
@@ -34,7 +34,11 @@ class LocalCounters:
     def wait(self, claim: Claim, now: float) -> float:
         """Seconds until a claim that does not fit may fit."""
         window = self._windows.get(claim.key)
-        return SOON if claim.kind == "lease" or window is None else window.wait(fitting(claim), claim.limit, now)
+        return (
+            LEASE_RETRY_SECONDS
+            if claim.kind == "lease" or window is None
+            else window.wait(amount_within_limit(claim), claim.limit, now)
+        )
 
     def reset(self, claim: Claim, now: float) -> float:
         """Seconds until nothing of a rate is used."""
@@ -52,7 +56,7 @@ class LocalCounters:
             if len(self._windows) >= self._many:
                 self._sweep(now)
             window = self._windows[key] = Window()
-        return window.add(fitting(claim), now)
+        return window.add(amount_within_limit(claim), now)
 
     def correct(self, claim: Claim, slot: int, amount: int) -> None:
         """The request is over, and took so much."""
@@ -63,31 +67,31 @@ class LocalCounters:
                 self._leases[key] = held
             else:
                 self._leases.pop(key, None)
-        elif (more := amount - fitting(claim)) and (window := self._windows.get(key)) is not None:
+        elif (more := amount - amount_within_limit(claim)) and (window := self._windows.get(key)) is not None:
             window.correct(slot, more)
 
     def _sweep(self, now: float) -> None:
         """Forget windows in which nothing is left; not again before there are twice as many as remain."""
         for key in [key for key, window in self._windows.items() if not window.used(now)]:
             del self._windows[key]
-        self._many = max(MANY, 2 * len(self._windows))
+        self._many = max(MAX_WINDOWS_BEFORE_SWEEP, 2 * len(self._windows))
 
 
-def fitting(claim: Claim) -> int:
+def amount_within_limit(claim: Claim) -> int:
     """What a claim takes of a rate: a request that alone may be more than all of it waits for an empty window."""
     return claim.amount if claim.amount < claim.limit else claim.limit
 
 
-def least(claim: Claim) -> int:
+def least_required(claim: Claim) -> int:
     """What must be left for it: a budget of which nothing is left refuses also who claims nothing of it."""
     if claim.kind == "rate":
-        return fitting(claim)
+        return amount_within_limit(claim)
     return claim.amount if claim.amount > 0 or claim.kind != "budget" else 1
 
 
 def first_refused(claims: Sequence[Claim], left: Sequence[int]) -> int | None:
     """The place of the first claim that does not fit into what is left."""
     for place, claim in enumerate(claims):
-        if least(claim) > left[place]:
+        if least_required(claim) > left[place]:
             return place
     return None

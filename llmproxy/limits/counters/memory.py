@@ -16,17 +16,17 @@ from llmproxy.background import Loop
 from llmproxy.coroutines import deferred, within
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory
-from llmproxy.limits.counters.local import SOON, LocalCounters, first_refused, fitting
+from llmproxy.limits.counters.local import LEASE_RETRY_SECONDS, LocalCounters, amount_within_limit, first_refused
 from llmproxy.limits.counters.prefetch import BudgetPrefetch
 from llmproxy.limits.window import until
 from llmproxy.model import Claim, Verdict
 
 WAIT_SECONDS = 9.0  # for a request to be decided, however many wait with it
-SWEEP = 1.0  # seconds between two looks at what is more than this process's share
+SWEEP_INTERVAL_SECONDS = 1.0  # seconds between two looks at what is more than this process's share
 IDLE_SECONDS = 5.0  # after which what nobody touched is not needed any more
-KEPT = 62 * 86400.0  # seconds for which a budget's spending is kept when its period is over
-FORGETTING = 3600.0  # seconds between two looks for such
-STOPPING = 5.0  # seconds for giving back what is left when the process ends
+BUDGET_RETENTION_SECONDS = 62 * 86400.0  # seconds for which a budget's spending is kept when its period is over
+PURGE_INTERVAL_SECONDS = 3600.0  # seconds between two looks for such
+STOP_TIMEOUT_SECONDS = 5.0  # seconds for giving back what is left when the process ends
 
 
 @implementer(ICounters)
@@ -49,7 +49,7 @@ class MemoryCounters(Service):
         self._now = now
         self._local = LocalCounters()
         self._prefetch = BudgetPrefetch(budgets, clock, now)
-        self._sweeping = Loop("limits", self._sweep, SWEEP, clock)
+        self._sweeping = Loop("limits", self._sweep, SWEEP_INTERVAL_SECONDS, clock)
         self.tasks = (self._sweeping,)
         self._next_forgetting = clock.seconds()
         self._next_idle = clock.seconds() + IDLE_SECONDS
@@ -77,7 +77,7 @@ class MemoryCounters(Service):
                 slot = 0
             else:
                 slot = local.take(claim, now)
-                left[place] -= fitting(claim)
+                left[place] -= amount_within_limit(claim)
             slots.append(slot)
             resets.append(until(slot, now) if kind == "rate" else 0.0)
         return Verdict(None, None, False, tuple(left), tuple(resets), (claims, slots))
@@ -85,7 +85,7 @@ class MemoryCounters(Service):
     def _refused(self, claims: Sequence[Claim], place: int, now: float) -> Verdict:
         claim = claims[place]
         if claim.kind == "budget":
-            wait = SOON if self._prefetch.under_way(claim) else None
+            wait = LEASE_RETRY_SECONDS if self._prefetch.under_way(claim) else None
         else:
             wait = self._local.wait(claim, now)
         local, prefetch = self._local, self._prefetch
@@ -138,7 +138,7 @@ class MemoryCounters(Service):
         self._sweeping.stop()
         giving = Deferred.fromCoroutine(self._prefetch.give_back(idle=True, all_of_it=True))
         try:
-            await within(STOPPING, self._clock, giving, LimitsUnavailable())
+            await within(STOP_TIMEOUT_SECONDS, self._clock, giving, LimitsUnavailable())
         except LimitsUnavailable:
             self._log.warn("What was left of budgets was not given back; it stays spent.")
 
@@ -149,9 +149,9 @@ class MemoryCounters(Service):
             self._next_idle = self._clock.seconds() + IDLE_SECONDS
         await self._prefetch.give_back(idle=idle)
         if self._clock.seconds() >= self._next_forgetting:
-            self._next_forgetting = self._clock.seconds() + FORGETTING
+            self._next_forgetting = self._clock.seconds() + PURGE_INTERVAL_SECONDS
             try:
-                await self._store.forget_budgets(self._now() - KEPT)
+                await self._store.forget_budgets(self._now() - BUDGET_RETENTION_SECONDS)
             except Exception as e:  # it is tried again in an hour
                 self._log.warn("Budgets of the past could not be removed: {error}", error=str(e))
 

@@ -13,27 +13,29 @@ from twisted.logger import Logger
 from llmproxy.coroutines import as_deferred, within
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore
-from llmproxy.limits.counters.local import least
+from llmproxy.limits.counters.local import least_required
 from llmproxy.model import Claim, Verdict
 
 T = TypeVar("T")
 
-AHEAD = 256  # requests like the present one that are taken in advance, but
-SHARE = 50  # never more than this part of the budget, nor
-LAST_SHARE = 10  # than this part of what was left of it, so that one that is nearly used up can be used by all
-MANY = 1024  # budgets, beyond which those of the past are forgotten
-REFUSED = 1.0  # seconds for which it is remembered that nothing is left
-ASK_SECONDS = 8.0  # for the store to answer; its own limit is usually shorter
-DECIDED_AT_ONCE = 50  # requests that are decided before the reactor has a turn
+REQUESTS_AHEAD = 256  # requests like the present one that are taken in advance, but
+LEAST_SHARES = 50  # never more than this part of the budget, nor
+LEAST_SHARES_OF_REST = (
+    10  # than this part of what was left of it, so that one that is nearly used up can be used by all
+)
+MAX_BUDGETS_BEFORE_SWEEP = 1024  # budgets, beyond which those of the past are forgotten
+EXHAUSTED_SECONDS = 1.0  # seconds for which it is remembered that nothing is left
+STORE_TIMEOUT_SECONDS = 8.0  # for the store to answer; its own limit is usually shorter
+DECISIONS_PER_TURN = 50  # requests that are decided before the reactor has a turn
 
 
-class Waiter:
+class WaitingRequest:
     """A request that waits until the store has said what may be spent of its budgets."""
 
     __slots__ = ("answer", "claims", "decide")
 
     def __init__(
-        self, claims: Sequence[Claim], decide: Callable[[], Verdict | None], leave: Callable[[Waiter], None]
+        self, claims: Sequence[Claim], decide: Callable[[], Verdict | None], leave: Callable[[WaitingRequest], None]
     ) -> None:
         self.claims = claims
         self.decide = decide
@@ -69,7 +71,7 @@ class PrefetchedBudget:
         self.room = self.held = self.limit = self.left = self.elsewhere = self.unmeasured = 0
         self.ends = self.full_until = 0.0
         self.busy = self.asking = False
-        self.waiting: dict[Waiter, Claim] = {}
+        self.waiting: dict[WaitingRequest, Claim] = {}
 
 
 class BudgetPrefetch:
@@ -87,7 +89,7 @@ class BudgetPrefetch:
         self._clock = clock
         self._now = now
         self._known: dict[str, PrefetchedBudget] = {}
-        self._many = MANY
+        self._many = MAX_BUDGETS_BEFORE_SWEEP
 
     def __len__(self) -> int:
         return len(self._known)
@@ -97,9 +99,9 @@ class BudgetPrefetch:
         known = self._known.get(claim.key)
         if known is None or known.limit != claim.limit:
             return None
-        if known.room >= least(claim):
+        if known.room >= least_required(claim):
             return known.room
-        full = least(claim) > known.room + known.left and self._clock.seconds() < known.full_until
+        full = least_required(claim) > known.room + known.left and self._clock.seconds() < known.full_until
         return max(known.room, 0) if full else None
 
     def left(self, claim: Claim) -> int:
@@ -112,7 +114,7 @@ class BudgetPrefetch:
         known = self._known.get(claim.key)
         if known is None or not known.held + known.elsewhere > 0:
             return False
-        return known.left + known.room + known.held + known.elsewhere >= least(claim)
+        return known.left + known.room + known.held + known.elsewhere >= least_required(claim)
 
     def spend(self, claim: Claim) -> None:
         known = self._known[claim.key]
@@ -145,11 +147,11 @@ class BudgetPrefetch:
         One question to the store for each budget is under way at a time; it asks for the sum of what all who wait
         need, who are then decided in the order in which they came. So a thousand at once are two questions.
         """
-        waiter = Waiter(claims, decide, self._withdraw)
+        waiter = WaitingRequest(claims, decide, self._withdraw)
         self._decide(waiter)
         return waiter.answer
 
-    def _decide(self, waiter: Waiter) -> None:
+    def _decide(self, waiter: WaitingRequest) -> None:
         verdict = waiter.decide()
         if verdict is not None:
             self._withdraw(waiter)
@@ -164,7 +166,7 @@ class BudgetPrefetch:
                     lambda failure: self._log.failure("Asking for more of a budget failed.", failure)
                 )
 
-    def _withdraw(self, waiter: Waiter) -> None:
+    def _withdraw(self, waiter: WaitingRequest) -> None:
         for claim in waiter.claims:
             known = self._known.get(claim.key)
             if known is not None:
@@ -184,7 +186,7 @@ class BudgetPrefetch:
         for key, known in list(self._known.items()):
             if 0 < known.ends <= now and not known.held and not known.asking and not known.waiting:
                 del self._known[key]
-        self._many = max(MANY, 2 * len(self._known))
+        self._many = max(MAX_BUDGETS_BEFORE_SWEEP, 2 * len(self._known))
 
     async def _ask(self, key: str) -> None:
         """Ask the store for as long as somebody waits, and decide those who do."""
@@ -201,16 +203,16 @@ class BudgetPrefetch:
         finally:
             known.asking = False
 
-    async def _decide_all(self, known: PrefetchedBudget, decide: Callable[[Waiter], None]) -> None:
+    async def _decide_all(self, known: PrefetchedBudget, decide: Callable[[WaitingRequest], None]) -> None:
         """Those who waited when the store answered, some of them in each turn of the reactor."""
         waiting = list(known.waiting)
         for number, waiter in enumerate(waiting, 1):
             if known.waiting.pop(waiter, None) is not None:  # else it has left
                 decide(waiter)
-            if not number % DECIDED_AT_ONCE and number < len(waiting):
+            if not number % DECISIONS_PER_TURN and number < len(waiting):
                 await deferLater(self._clock, 0)
 
-    def _refuse(self, waiter: Waiter) -> None:
+    def _refuse(self, waiter: WaitingRequest) -> None:
         self._withdraw(waiter)
         waiter.answer.errback(LimitsUnavailable())
 
@@ -220,23 +222,26 @@ class BudgetPrefetch:
         if known.room > 0 and known.limit != claim.limit:  # it was taken from a budget that has been changed
             room, known.room = known.room, 0
             await self._answer(self._store.give_budgets({claim.key: room}))
-        needed = [least(each) for each in claims if each.limit == claim.limit]
+        needed = [least_required(each) for each in claims if each.limit == claim.limit]
         smallest = max(min(needed) - known.room, 1)
-        ahead = min(AHEAD * max(needed), self._share(known) if known.limit == claim.limit else claim.limit // SHARE)
+        ahead = min(
+            REQUESTS_AHEAD * max(needed),
+            self._share(known) if known.limit == claim.limit else claim.limit // LEAST_SHARES,
+        )
         most = max(smallest, sum(needed) - known.room, ahead)
         advance = await self._answer(self._store.take_budget(claim.key, smallest, most, claim.limit, claim.ends))
         known.room += advance.amount
         known.limit, known.ends = claim.limit, claim.ends
         known.left, known.elsewhere = max(claim.limit - advance.spent, 0), advance.elsewhere
-        known.full_until = 0.0 if advance.amount == most else self._clock.seconds() + REFUSED
+        known.full_until = 0.0 if advance.amount == most else self._clock.seconds() + EXHAUSTED_SECONDS
 
     def _share(self, known: PrefetchedBudget) -> int:
         """What this process may have in advance without keeping it from others."""
-        return min(known.limit // SHARE, known.left // LAST_SHARE)
+        return min(known.limit // LEAST_SHARES, known.left // LEAST_SHARES_OF_REST)
 
     async def _answer(self, asked: Awaitable[T]) -> T:
         try:
-            return await within(ASK_SECONDS, self._clock, as_deferred(asked), LimitsUnavailable())
+            return await within(STORE_TIMEOUT_SECONDS, self._clock, as_deferred(asked), LimitsUnavailable())
         except (CancelledError, LimitsUnavailable):
             raise
         except Exception as e:
@@ -278,7 +283,7 @@ class BudgetPrefetch:
         if not amounts:
             return
         try:
-            await within(ASK_SECONDS, self._clock, as_deferred(tell(amounts)), LimitsUnavailable())
+            await within(STORE_TIMEOUT_SECONDS, self._clock, as_deferred(tell(amounts)), LimitsUnavailable())
         except CancelledError:
             raise
         except Exception as e:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmproxy.limits.window import PER_SECOND, Window
+from llmproxy.limits.window import SLOTS_PER_SECOND, Window
 
 
 class RecentUse:
@@ -43,7 +43,7 @@ class RecentUse:
         window.add(amount, _middle(slot))
         self._windows[key] = (generation, window)
 
-    def moved(self, key: str, generation: bytes) -> None:
+    def set_generation(self, key: str, generation: bytes) -> None:
         """What it has of the key is in this generation now."""
         known = self._windows.get(key)
         if known is not None:
@@ -64,4 +64,4 @@ class RecentUse:
 
 def _middle(slot: int) -> float:
     """Seconds, safely within the slot."""
-    return (slot + 0.5) / PER_SECOND
+    return (slot + 0.5) / SLOTS_PER_SECOND

@@ -24,25 +24,27 @@ from llmproxy.instruments import Instrument
 from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory, IInstrumented, IOpenable
 from llmproxy.limits.counters.eviction import EvictionGuard
 from llmproxy.limits.counters.fallback import first_closed, local_shares
-from llmproxy.limits.counters.local import SOON, fitting
+from llmproxy.limits.counters.local import LEASE_RETRY_SECONDS, amount_within_limit
 from llmproxy.limits.counters.memory import MemoryCounters
 from llmproxy.limits.counters.recent_use import RecentUse
 from llmproxy.limits.counters.redis_scripts import RENEW, RESERVE, SETTLE
-from llmproxy.limits.window import PER_SECOND
+from llmproxy.limits.window import SLOTS_PER_SECOND
 from llmproxy.model import Claim, Verdict
 from llmproxy.redis import Redis, RedisRefused, RedisUnavailable, connect
 from llmproxy.redis.eviction import MEMORY
 
-TIMEOUT = 1.0  # seconds; longer than a look into a cache may take: a reservation that comes late stays made
-BEAT = 1.0  # seconds between two looks at what is to be renewed or told
-LOOK_SECONDS = 30.0  # between two looks whether the server evicts
-BATCH = 200  # leases renewed, requests settled, or rates put back, at once
-OWED = 10_000  # settlements that may wait for Redis to come back
+CALL_TIMEOUT_SECONDS = (
+    1.0  # seconds; longer than a look into a cache may take: a reservation that comes late stays made
+)
+RENEWAL_INTERVAL_SECONDS = 1.0  # seconds between two looks at what is to be renewed or told
+EVICTION_CHECK_SECONDS = 30.0  # between two looks whether the server evicts
+BATCH_ENTRIES = 200  # leases renewed, requests settled, or rates put back, at once
+MAX_UNSENT_SETTLEMENTS = 10_000  # settlements that may wait for Redis to come back
 
 _KINDS = {"rate": "r", "lease": "l"}
 
 
-class Ticket(NamedTuple):
+class RedisTicket(NamedTuple):
     """What was reserved for a request, by the places of its claims.
 
     @ivar local: The ticket of those that this process counts, budgets first of all; C{local_places}, which they are.
@@ -94,8 +96,8 @@ class RedisCounters(MultiService):
         prefix: str,
         lease: float,
         process: str,
-        timeout: float = TIMEOUT,
-        beat: float = BEAT,
+        timeout: float = CALL_TIMEOUT_SECONDS,
+        beat: float = RENEWAL_INTERVAL_SECONDS,
         guard: EvictionGuard | None = None,
     ) -> None:
         """
@@ -105,7 +107,7 @@ class RedisCounters(MultiService):
         """
         MultiService.__init__(self)
         self.unsettled = 0
-        self.owed: deque[tuple[Ticket, list[int]]] = deque()
+        self.owed: deque[tuple[RedisTicket, list[int]]] = deque()
         self.redis = redis
         self.local = MemoryCounters(budgets, clock, now)
         for service in (redis, self.local):
@@ -192,13 +194,13 @@ class RedisCounters(MultiService):
         answer: RedisVerdict,
         held: Verdict,
         budgets: tuple[int, ...],
-    ) -> Ticket:
+    ) -> RedisTicket:
         for claim, generation in zip(claims, answer.generations, strict=True):
             if claim.kind == "lease":
                 self._holders[claim.key][holder] = None
             else:
-                self._recent.add(claim.key, generation, answer.slot, fitting(claim))
-        return Ticket(held.ticket, budgets, holder, answer.slot, claims, places)
+                self._recent.add(claim.key, generation, answer.slot, amount_within_limit(claim))
+        return RedisTicket(held.ticket, budgets, holder, answer.slot, claims, places)
 
     # Asking Redis
 
@@ -210,11 +212,11 @@ class RedisCounters(MultiService):
         if reply[0] < 0:
             raise LimitsUnavailable  # it loses keys faster than they are put back
         refused, wait, slot, *rest = reply
-        self._slots_ahead = slot - self._clock.seconds() * PER_SECOND
+        self._slots_ahead = slot - self._clock.seconds() * SLOTS_PER_SECOND
         generations: list[bytes] = rest[2::3]
         for claim, generation in zip(claims, generations, strict=True):
             if generation:
-                self._recent.moved(claim.key, generation)
+                self._recent.set_generation(claim.key, generation)
         return RedisVerdict(
             refused - 1 if refused else None,
             None if wait < 0 else wait / 1000,
@@ -235,20 +237,20 @@ class RedisCounters(MultiService):
             else:
                 generation = self._recent.generation(claim.key, slot)
                 slots = self._recent.slots(claim.key) if put_back and generation else ""
-                arguments += (fitting(claim), generation, slots)
+                arguments += (amount_within_limit(claim), generation, slots)
         keys = [self._prefix + claim.key for claim in claims]
         return self.redis.script(RESERVE, keys, arguments, self._timeout)
 
     def _slot(self) -> int:
         """Redis's present slot, as far as is known."""
-        return int(self._clock.seconds() * PER_SECOND + self._slots_ahead)
+        return int(self._clock.seconds() * SLOTS_PER_SECOND + self._slots_ahead)
 
     # Alone
 
     def _alone_now(self, claims: Sequence[Claim]) -> Verdict | None:
         place = first_closed(claims)
         if place is not None:
-            return Verdict(place, SOON, lost=True)
+            return Verdict(place, LEASE_RETRY_SECONDS, lost=True)
         places, mine = self._shares(claims)
         verdict = self.local.reserve_now(mine) if mine else Verdict()
         return None if verdict is None else _spread(claims, verdict, places)
@@ -273,14 +275,14 @@ class RedisCounters(MultiService):
             return
         more: list[int] = []
         for claim, place in zip(ticket.claims, ticket.places, strict=True):
-            more.append(amounts[place] - fitting(claim) if claim.kind == "rate" else 0)
+            more.append(amounts[place] - amount_within_limit(claim) if claim.kind == "rate" else 0)
             if claim.kind == "rate":
                 self._recent.correct(claim.key, ticket.slot, more[-1])
             else:
                 self._release(claim.key, ticket.holder)
         if self.redis.available:
             self._tell(ticket, more)
-        elif len(self.owed) < OWED:
+        elif len(self.owed) < MAX_UNSENT_SETTLEMENTS:
             self.owed.append((ticket, more))
         else:
             self.unsettled += 1
@@ -292,7 +294,7 @@ class RedisCounters(MultiService):
             if not holders:
                 del self._holders[key]
 
-    def _tell(self, ticket: Ticket, more: Sequence[int]) -> None:
+    def _tell(self, ticket: RedisTicket, more: Sequence[int]) -> None:
         arguments: list[str | int | bytes] = [ticket.holder, ticket.slot]
         for claim, amount in zip(ticket.claims, more, strict=True):
             arguments += (_KINDS[claim.kind], amount, self._recent.last_generation(claim.key))
@@ -350,11 +352,11 @@ class RedisCounters(MultiService):
         keys = self._recent.keys(self._slot())
         if not self.redis.available:
             return
-        for _ in range(min(len(self.owed), BATCH)):
+        for _ in range(min(len(self.owed), BATCH_ENTRIES)):
             self._tell(*self.owed.popleft())
         now = self._clock.seconds()
         if self._guard is not None and now >= self._next_look:
-            self._next_look = now + LOOK_SECONDS
+            self._next_look = now + EVICTION_CHECK_SECONDS
             self.redis.call(*MEMORY, timeout=self._timeout).addCallback(self._guard.judge).addErrback(self._judged)
         if now - self._renewed < self._lease / 3:
             self._renew([], keys)
@@ -370,8 +372,8 @@ class RedisCounters(MultiService):
 
     def _renew_all(self, keys: Sequence[str]) -> None:
         held = [(key, holder) for key, holders in self._holders.items() for holder in holders]
-        for start in range(0, len(held) or 1, BATCH):
-            self._renew(held[start : start + BATCH], keys)
+        for start in range(0, len(held) or 1, BATCH_ENTRIES):
+            self._renew(held[start : start + BATCH_ENTRIES], keys)
 
     def _renew(self, held: Sequence[tuple[str, str]], rates: Sequence[str]) -> None:
         keys = [self._prefix + "epoch", self._prefix + "processes", *(self._prefix + key for key, _ in held)]
@@ -387,8 +389,8 @@ class RedisCounters(MultiService):
         if known not in (b"", epoch):  # it has lost everything: others are to know what this process uses
             self._log.warn("Redis has lost what it knew of limits; {count} rates are put back.", count=len(rates))
             self._renew_all([])
-            for start in range(0, len(rates), BATCH):
-                claims = [Claim(key, "rate", 0, 0) for key in rates[start : start + BATCH]]
+            for start in range(0, len(rates), BATCH_ENTRIES):
+                claims = [Claim(key, "rate", 0, 0) for key in rates[start : start + BATCH_ENTRIES]]
                 Deferred.fromCoroutine(self._ask("", claims)).addErrback(
                     lambda failure: failure.trap(RedisUnavailable, RedisRefused, LimitsUnavailable) and None
                 )
@@ -398,7 +400,7 @@ def _wrapped(verdict: Verdict | None, places: tuple[int, ...]) -> Verdict | None
     """A verdict on budgets alone, with a ticket of ours."""
     if verdict is None or verdict.ticket is None:
         return verdict
-    return verdict._replace(ticket=Ticket(verdict.ticket, places))
+    return verdict._replace(ticket=RedisTicket(verdict.ticket, places))
 
 
 def _spread(claims: Sequence[Claim], verdict: Verdict, places: tuple[int, ...]) -> Verdict:
@@ -407,7 +409,7 @@ def _spread(claims: Sequence[Claim], verdict: Verdict, places: tuple[int, ...]) 
     for place, left, reset in zip(places, verdict.remaining, verdict.resets, strict=True):
         remaining[place], resets[place] = left, reset
     refused = None if verdict.refused is None else places[verdict.refused]
-    ticket = Ticket(verdict.ticket, places) if refused is None else None
+    ticket = RedisTicket(verdict.ticket, places) if refused is None else None
     return Verdict(refused, verdict.wait, remaining=tuple(remaining), resets=tuple(resets), ticket=ticket)
 
 
@@ -417,7 +419,7 @@ def _combined(
     budgets: tuple[int, ...],
     answer: RedisVerdict,
     shared: tuple[int, ...],
-    ticket: Ticket | None,
+    ticket: RedisTicket | None,
 ) -> Verdict:
     """What the store and Redis say, as one; the first that refuses is named."""
     remaining, resets = [0] * len(claims), [0.0] * len(claims)

@@ -5,9 +5,16 @@ Facts: C{platform.claude.com/docs/en/api/messages} and C{platform.claude.com/doc
 
 from __future__ import annotations
 
-from llmproxy.metering.dialects.operation import MediaTokens, Members, Operation, Units, unknown, whole_number
-from llmproxy.metering.dialects.reading import Counts, Wire
-from llmproxy.metering.dialects.shapes import Shape, having, number
+from llmproxy.metering.dialects.operation import (
+    MediaTokens,
+    Members,
+    ProviderOperation,
+    Units,
+    unknown_units,
+    whole_number,
+)
+from llmproxy.metering.dialects.reported_usage import Counts, UsageSyntax
+from llmproxy.metering.dialects.shapes import Shape, has_any, number
 
 # Pictures: width x height / 750, at most 1,568 tokens, and 4,784 in high resolution (Opus 4.7 and later); a page of a
 # PDF is its text, 1,500 to 3,000 tokens, and its picture. Guides "Vision" and "PDF support", November 2026.
@@ -17,11 +24,11 @@ MEDIA = MediaTokens(image=4784, page=4600, audio_second=32, video_second=300)
 # residency pricing"; guide "Data residency".
 GEO_FACTORS = {"us": 1.1, "global": 1.0, "not_available": 1.0, "": 1.0}
 
-SEARCHES_AT_MOST = 10  # where a search tool sets no C{max_uses}
+MAX_SEARCHES = 10  # where a search tool sets no C{max_uses}
 _TOOLS = {"web_search_": "web_searches", "code_execution_": "code_executions", "advisor_": "advice"}
 
 
-def offered(model: str, members: Members) -> Units | None:
+def max_tool_calls(model: str, members: Members) -> Units | None:
     """Calls of the provider's own tools that a request allows, at most.
 
     Searches are billed by the call, fetches are not. A container is billed by the hour unless a search or a fetch is
@@ -36,7 +43,7 @@ def offered(model: str, members: Members) -> Units | None:
         unit = next((unit for start, unit in _TOOLS.items() if isinstance(kind, str) and kind.startswith(start)), None)
         if unit == "web_searches":
             most = whole_number(tool.get("max_uses"))
-            units[unit] = units.get(unit, 0) + (SEARCHES_AT_MOST if most is None else most)
+            units[unit] = units.get(unit, 0) + (MAX_SEARCHES if most is None else most)
         elif unit is not None and not (unit == "code_executions" and free):
             units[unit] = 1
     return units
@@ -47,7 +54,7 @@ def final(said: Counts) -> bool | None:
     return False if said.get("type") == "message_start" else None
 
 
-def iterations(usage: Counts) -> list[tuple[str, Counts]]:
+def usage_by_model(usage: Counts) -> list[tuple[str, Counts]]:
     """The parts of a message that compacted its context, asked an advisor, or was answered by another model.
 
     C{usage} tells of neither a compaction nor an advisor: they are in C{iterations} alone, each with the model that
@@ -79,17 +86,17 @@ def with_containers(units: Units, usage: Counts) -> Units:
 SHAPES = (
     Shape(
         "messages",
-        having("input_tokens", "output_tokens"),
+        has_any("input_tokens", "output_tokens"),
         (("anthropic", "default"),),
-        corrected=with_containers,
-        parts=iterations,
+        correct=with_containers,
+        parts=usage_by_model,
     ),
 )
 
-WIRE = Wire(("usage",), ("message",), final=final)
+SYNTAX = UsageSyntax(("usage",), ("message",), final=final)
 
 
-def deferred(answer: Counts) -> str:
+def deferred_result_id(answer: Counts) -> str:
     """The id of a batch that an answer announces; its results are fetched by it. C{""} where it announces none."""
     name = answer.get("id")
     return name if answer.get("type") == "message_batch" and isinstance(name, str) else ""
@@ -110,28 +117,28 @@ def requests(members: Members) -> list[tuple[str, Members]] | None:
     return found
 
 
-MESSAGES = Operation(
+MESSAGES = ProviderOperation(
     "messages",
     ("messages",),
     takes_text=True,
     makes_text=True,
     maxima=(("max_tokens",),),
-    at_most=offered,
+    at_most=max_tool_calls,
     media=MEDIA,
 )
 
 OPERATIONS = (
     MESSAGES,
-    Operation(
+    ProviderOperation(
         "complete", ("complete",), takes_text=True, makes_text=True, maxima=(("max_tokens_to_sample",),), media=MEDIA
     ),
-    Operation("count", ("messages/count_tokens",), free=True),
-    Operation(
+    ProviderOperation("count", ("messages/count_tokens",), free=True),
+    ProviderOperation(
         "batch",
         ("messages/batches",),
         takes_model=False,
-        billed_by_request=unknown,
+        billed_by_request=unknown_units,
         requests=requests,
-        deferred=deferred,
+        deferred=deferred_result_id,
     ),
 )

@@ -5,17 +5,17 @@ Facts: C{docs.aws.amazon.com/bedrock/latest/APIReference} and C{aws.amazon.com/b
 
 from __future__ import annotations
 
-from llmproxy.metering.dialects.operation import MediaTokens, Operation
-from llmproxy.metering.dialects.reading import Wire
-from llmproxy.metering.dialects.shapes import Shape, having
+from llmproxy.metering.dialects.operation import MediaTokens, ProviderOperation
+from llmproxy.metering.dialects.reported_usage import UsageSyntax
+from llmproxy.metering.dialects.shapes import Shape, has_any
 
 _MEDIA = MediaTokens(image=4784, page=4600)
 
 SHAPES = (
-    Shape("converse", having("inputTokens", "outputTokens"), (("aws", "default"),)),
+    Shape("converse", has_any("inputTokens", "outputTokens"), (("aws", "default"),)),
     Shape(
         "invocation",
-        having("inputTokenCount"),
+        has_any("inputTokenCount"),
         members=(
             (("inputTokenCount",), ("input_tokens",)),
             (("cacheReadInputTokenCount",), ("input_tokens", "cache_read_tokens")),
@@ -25,12 +25,12 @@ SHAPES = (
     ),
 )
 
-WIRE = Wire(("usage", "amazon-bedrock-invocationMetrics"))
+SYNTAX = UsageSyntax(("usage", "amazon-bedrock-invocationMetrics"))
 
 _MARK = b"oken"  # C{inputTokens}, C{inputTokenCount} and C{input_tokens}
 
 OPERATIONS = (
-    Operation(
+    ProviderOperation(
         "converse",
         ("model/*/converse", "model/*/converse-stream"),
         takes_text=True,
@@ -40,7 +40,7 @@ OPERATIONS = (
         media=_MEDIA,
     ),
     # The body is in the words of the model's maker.
-    Operation(
+    ProviderOperation(
         "invoke",
         ("model/*/invoke", "model/*/invoke-with-response-stream"),
         takes_text=True,
@@ -57,5 +57,5 @@ OPERATIONS = (
         ),
         media=_MEDIA,
     ),
-    Operation("count", ("model/*/count-tokens",), free=True),
+    ProviderOperation("count", ("model/*/count-tokens",), free=True),
 )

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from llmproxy.metering.dialects.operation import Operation, nothing_more
-from llmproxy.metering.dialects.reading import Counts, Wire
-from llmproxy.metering.dialects.shapes import Shape, having, number
+from llmproxy.metering.dialects.operation import ProviderOperation, no_further_units
+from llmproxy.metering.dialects.reported_usage import Counts, UsageSyntax
+from llmproxy.metering.dialects.shapes import Shape, has_any, number
 
 
-def elsewhere(answer: Counts) -> Counts | None:
+def other_usage_object(answer: Counts) -> Counts | None:
     """Cohere tells the usage in C{meta}, and at the end of a stream in C{delta}."""
     for place, name in (("delta", "usage"), ("meta", "billed_units")):
         inner = answer.get(place)
@@ -26,7 +26,7 @@ def elsewhere(answer: Counts) -> Counts | None:
 SHAPES = (
     Shape(
         "cohere",
-        having("billed_units"),
+        has_any("billed_units"),
         members=(
             (("billed_units", "input_tokens"), ("input_tokens",)),
             (("billed_units", "output_tokens"), ("output_tokens",)),
@@ -34,11 +34,11 @@ SHAPES = (
             (("cached_tokens",), ("cache_read_tokens",)),
         ),
     ),
-    Shape("rerank", having("search_units"), members=((("search_units",), ("rerank_searches",)),)),
-    Shape("total", having("total_tokens"), members=((("total_tokens",), ("input_tokens",)),)),
+    Shape("rerank", has_any("search_units"), members=((("search_units",), ("rerank_searches",)),)),
+    Shape("total", has_any("total_tokens"), members=((("total_tokens",), ("input_tokens",)),)),
 )
 
-WIRE = Wire(elsewhere=elsewhere)
+SYNTAX = UsageSyntax(elsewhere=other_usage_object)
 
 
 def _xai(usage: Counts) -> float | None:
@@ -61,15 +61,15 @@ def _perplexity(usage: Counts) -> float | None:
 
 
 # Providers that say what they charged, by their names in genai-prices; it goes before any list.
-CHARGED: Mapping[str, Callable[[Counts], float | None]] = {
+CHARGES: Mapping[str, Callable[[Counts], float | None]] = {
     "x-ai": _xai,
     "openrouter": _openrouter,
     "perplexity": _perplexity,
 }
 
 OPERATIONS = (
-    Operation("chat", ("v1/chat", "v2/chat"), takes_text=True, makes_text=True, maxima=(("max_tokens",),)),
-    Operation(
+    ProviderOperation("chat", ("v1/chat", "v2/chat"), takes_text=True, makes_text=True, maxima=(("max_tokens",),)),
+    ProviderOperation(
         "infill",
         ("infill", "completion"),
         takes_text=True,
@@ -77,7 +77,7 @@ OPERATIONS = (
         maxima=(("n_predict",), ("max_tokens",)),
         takes_model=False,
     ),
-    Operation(
+    ProviderOperation(
         "generate",
         ("generate", "generate_stream"),
         takes_text=True,
@@ -85,6 +85,6 @@ OPERATIONS = (
         maxima=(("parameters", "max_new_tokens"),),
         takes_model=False,
     ),
-    Operation("rerank", ("rerank",), takes_text=True, billed_by_request=nothing_more),
-    Operation("score", ("score", "classify", "pooling"), takes_text=True, billed_by_request=nothing_more),
+    ProviderOperation("rerank", ("rerank",), takes_text=True, billed_by_request=no_further_units),
+    ProviderOperation("score", ("score", "classify", "pooling"), takes_text=True, billed_by_request=no_further_units),
 )

@@ -5,9 +5,9 @@ Facts: C{ai.google.dev/api} and C{ai.google.dev/gemini-api/docs/pricing}.
 
 from __future__ import annotations
 
-from llmproxy.metering.dialects.operation import MediaTokens, Members, Operation, Units, unknown
-from llmproxy.metering.dialects.reading import Call, Counts, Wire
-from llmproxy.metering.dialects.shapes import Shape, having
+from llmproxy.metering.dialects.operation import MediaTokens, Members, ProviderOperation, Units, unknown_units
+from llmproxy.metering.dialects.reported_usage import Call, Counts, UsageSyntax
+from llmproxy.metering.dialects.shapes import Shape, has_any
 
 # Pictures: 258 tokens a tile (Gemini 2), up to 1,120 in high and 2,240 in ultra-high resolution (Gemini 3); sound 32 a
 # second, films 263 to 300 a second, pages as pictures. Guides "Token counting" and "Media resolution", November 2026.
@@ -15,10 +15,10 @@ MEDIA = MediaTokens(image=2240, page=1120, audio_second=32, video_second=300)
 
 _GENERATION = ("generationConfig", "generation_config")
 
-SEARCHES_AT_MOST = 10  # queries of one request; how many a model makes cannot be bounded by it
+MAX_SEARCHES = 10  # queries of one request; how many a model makes cannot be bounded by it
 
 
-def offered(model: str, members: Members) -> Units | None:
+def max_tool_calls(model: str, members: Members) -> Units | None:
     """The searches that a request allows: one for each query (Gemini 3 and later) or for the prompt (before)."""
     units: Units = {}
     tools = members.get("tools")
@@ -28,7 +28,7 @@ def offered(model: str, members: Members) -> Units | None:
             name in names
             for name in ("googleSearch", "google_search", "googleSearchRetrieval", "google_search_retrieval")
         ):
-            units["web_searches"] = 1 if _bills_prompts(model) else SEARCHES_AT_MOST
+            units["web_searches"] = 1 if _bills_prompts(model) else MAX_SEARCHES
         if "googleMaps" in names or "google_maps" in names:
             units["maps_searches"] = 1
     return units
@@ -69,12 +69,12 @@ def calls(said: Counts, answer: Counts) -> frozenset[Call]:
 SHAPES = (
     Shape(
         "gemini",
-        having("promptTokenCount", "totalTokenCount", "candidatesTokenCount"),
+        has_any("promptTokenCount", "totalTokenCount", "candidatesTokenCount"),
         (("google", "default"),),
     ),
     Shape(
         "interactions",
-        having("total_input_tokens"),
+        has_any("total_input_tokens"),
         members=(
             (("total_input_tokens",), ("input_tokens",)),
             (("total_tool_use_tokens",), ("input_tokens",)),
@@ -85,7 +85,7 @@ SHAPES = (
     ),
 )
 
-WIRE = Wire(("usageMetadata", "usage"), ("interaction",), calls=calls)
+SYNTAX = UsageSyntax(("usageMetadata", "usage"), ("interaction",), calls=calls)
 
 # How a tier is called where it is answered: on the Gemini API, and on Vertex AI as C{trafficType}.
 TIERS = {
@@ -101,20 +101,20 @@ TIERS = {
 }
 
 
-def deferred(answer: Counts) -> str:
+def deferred_result_id(answer: Counts) -> str:
     """The id of a batch that an answer announces: C{name} without C{batches/}. Guide "Batch API"."""
     name = answer.get("name")
     return name.removeprefix("batches/") if isinstance(name, str) and name.startswith("batches/") else ""
 
 
-GENERATE = Operation(
+GENERATE = ProviderOperation(
     "generate",
     ("*:generateContent", "*:streamGenerateContent"),
     takes_text=True,
     makes_text=True,
     maxima=tuple((config, name) for config in _GENERATION for name in ("maxOutputTokens", "max_output_tokens")),
     choices=tuple((config, name) for config in _GENERATION for name in ("candidateCount", "candidate_count")),
-    at_most=offered,
+    at_most=max_tool_calls,
     also=b"webSearchQueries",
     mark=b"usageMetadata",
     media=MEDIA,
@@ -122,17 +122,17 @@ GENERATE = Operation(
 
 OPERATIONS = (
     GENERATE,
-    Operation("embeddings", ("*:embedContent", "*:batchEmbedContents"), takes_text=True, media=MEDIA),
-    Operation("count", ("*:countTokens", "*:computeTokens"), free=True),
-    Operation("predict", ("*:predict", "*:predictLongRunning"), billed_by_request=unknown),
-    Operation(
+    ProviderOperation("embeddings", ("*:embedContent", "*:batchEmbedContents"), takes_text=True, media=MEDIA),
+    ProviderOperation("count", ("*:countTokens", "*:computeTokens"), free=True),
+    ProviderOperation("predict", ("*:predict", "*:predictLongRunning"), billed_by_request=unknown_units),
+    ProviderOperation(
         "batch",
         ("*:batchGenerateContent", "*:asyncBatchEmbedContent"),
-        billed_by_request=unknown,
-        deferred=deferred,
+        billed_by_request=unknown_units,
+        deferred=deferred_result_id,
     ),
     # Anthropic's and Mistral's models on Vertex AI take those providers' own words.
-    Operation(
+    ProviderOperation(
         "raw",
         ("*:rawPredict", "*:streamRawPredict"),
         takes_text=True,
@@ -141,7 +141,7 @@ OPERATIONS = (
         choices=(("n",),),
         media=MediaTokens(image=4784, page=4600),
     ),
-    Operation(
+    ProviderOperation(
         "interactions",
         ("interactions",),
         takes_text=True,
@@ -149,5 +149,5 @@ OPERATIONS = (
         maxima=(("generation_config", "max_output_tokens"),),
         media=MEDIA,
     ),
-    Operation("storage", ("files", "files:register", "fileSearchStores"), takes_model=False, free=True),
+    ProviderOperation("storage", ("files", "files:register", "fileSearchStores"), takes_model=False, free=True),
 )

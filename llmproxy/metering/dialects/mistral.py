@@ -6,20 +6,20 @@ Facts: C{docs.mistral.ai/api} and C{mistral.ai/pricing}.
 from __future__ import annotations
 
 from llmproxy.metering.dialects import openai
-from llmproxy.metering.dialects.operation import Operation, unknown
-from llmproxy.metering.dialects.reading import Wire
-from llmproxy.metering.dialects.shapes import Shape, having
+from llmproxy.metering.dialects.operation import ProviderOperation, unknown_units
+from llmproxy.metering.dialects.reported_usage import UsageSyntax
+from llmproxy.metering.dialects.shapes import Shape, has_any
 
 _MAXIMA = (("max_tokens",),)
 _CHOICES = (("n",),)
 
-SHAPES = (Shape("ocr", having("pages_processed"), (("mistral", "ocr"),)),)
+SHAPES = (Shape("ocr", has_any("pages_processed"), (("mistral", "ocr"),)),)
 
-WIRE = Wire(("usage", "usage_info"))
+SYNTAX = UsageSyntax(("usage", "usage_info"))
 
 OPERATIONS = (
-    Operation("fim", ("fim/completions",), takes_text=True, makes_text=True, maxima=_MAXIMA, choices=_CHOICES),
-    Operation(
+    ProviderOperation("fim", ("fim/completions",), takes_text=True, makes_text=True, maxima=_MAXIMA, choices=_CHOICES),
+    ProviderOperation(
         "agents",
         ("agents/completions",),
         takes_text=True,
@@ -28,7 +28,7 @@ OPERATIONS = (
         choices=_CHOICES,
         takes_model=False,
     ),
-    Operation(
+    ProviderOperation(
         "conversations",
         ("conversations", "conversations/*", "conversations/*/restart"),
         takes_text=True,
@@ -36,9 +36,9 @@ OPERATIONS = (
         maxima=(("completion_args", "max_tokens"),),
         takes_model=False,
     ),
-    Operation(
+    ProviderOperation(
         "moderation", ("moderations", "chat/moderations", "classifications", "chat/classifications"), takes_text=True
     ),
-    Operation("ocr", ("ocr",), billed_by_request=unknown),
-    Operation("batch", ("batch/jobs",), billed_by_request=unknown, deferred=openai.deferred),
+    ProviderOperation("ocr", ("ocr",), billed_by_request=unknown_units),
+    ProviderOperation("batch", ("batch/jobs",), billed_by_request=unknown_units, deferred=openai.deferred_result_id),
 )

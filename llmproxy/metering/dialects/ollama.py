@@ -5,14 +5,14 @@ Facts: C{docs.ollama.com/api} (usage), C{github.com/ggml-org/llama.cpp/tree/mast
 
 from __future__ import annotations
 
-from llmproxy.metering.dialects.operation import Operation
-from llmproxy.metering.dialects.reading import Counts, Wire
-from llmproxy.metering.dialects.shapes import Shape, having
+from llmproxy.metering.dialects.operation import ProviderOperation
+from llmproxy.metering.dialects.reported_usage import Counts, UsageSyntax
+from llmproxy.metering.dialects.shapes import Shape, has_any
 
 _COUNTS = ("prompt_eval_count", "eval_count")  # the input's is missing where all of it was cached
 
 
-def elsewhere(answer: Counts) -> Counts | None:
+def other_usage_object(answer: Counts) -> Counts | None:
     """The counts stand among the members of the last object of a stream, and of an answer."""
     return answer if any(name in answer for name in _COUNTS) else None
 
@@ -26,15 +26,15 @@ def final(said: Counts) -> bool | None:
 SHAPES = (
     Shape(
         "ollama",
-        having(*_COUNTS),
+        has_any(*_COUNTS),
         members=((("prompt_eval_count",), ("input_tokens",)), (("eval_count",), ("output_tokens",))),
     ),
 )
 
-WIRE = Wire(elsewhere=elsewhere, final=final)
+SYNTAX = UsageSyntax(elsewhere=other_usage_object, final=final)
 
 OPERATIONS = (
-    Operation(
+    ProviderOperation(
         "generate",
         ("api/chat", "api/generate"),
         takes_text=True,
@@ -42,6 +42,6 @@ OPERATIONS = (
         maxima=(("options", "num_predict"),),
         mark=b'eval_count"',
     ),
-    Operation("embeddings", ("api/embed", "api/embeddings"), takes_text=True),
-    Operation("admin", ("api/show", "api/pull", "api/push", "api/create", "api/copy"), free=True),
+    ProviderOperation("embeddings", ("api/embed", "api/embeddings"), takes_text=True),
+    ProviderOperation("admin", ("api/show", "api/pull", "api/push", "api/create", "api/copy"), free=True),
 )

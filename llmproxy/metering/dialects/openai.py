@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from llmproxy.metering.dialects.operation import (
     MediaTokens,
     Members,
-    Operation,
+    ProviderOperation,
     Units,
-    told_elsewhere,
-    unknown,
+    requests_in_file,
+    unknown_units,
     whole_number,
     word,
 )
-from llmproxy.metering.dialects.reading import Call, Counts, Wire
-from llmproxy.metering.dialects.shapes import Shape, having, number
+from llmproxy.metering.dialects.reported_usage import Call, Counts, UsageSyntax
+from llmproxy.metering.dialects.shapes import Shape, has_any, number
 
 # Pictures: at most 85 + 8 x 170 tokens by tiles (gpt-4o), 1,536 patches x 2.46 (gpt-4.1-nano), 10,000 patches where
 # the detail is "original" (gpt-5.4 and later); 2,500 covers all but the last and gpt-4o-mini, which counts its pictures
@@ -65,17 +65,17 @@ PRICES: Mapping[str, Mapping[str, float]] = {
 # Tokens of output of one picture at most: quality "high" by size (guide "Image generation", cost and latency), and 100
 # for each partial picture.
 _PICTURE_TOKENS = {"1024x1024": 4160, "1024x1536": 6240, "1536x1024": 6208, "auto": 6240}
-_PICTURES_READ = 16
+_MAX_PICTURES_READ = 16
 _PICTURE_READ_TOKENS = 6500
-CALLS_AT_MOST = 10  # of a tool, where a request sets no C{max_tool_calls}; models rarely make more than three
+MAX_CALLS_PER_TOOL = 10  # of a tool, where a request sets no C{max_tool_calls}; models rarely make more than three
 
-CALLS = {
+UNITS_BY_CALL = {
     "web_search_call": "web_searches",
     "file_search_call": "storage_searches",
     "code_interpreter_call": "code_executions",  # by the minute of its container, which no answer tells
     "shell_call": "code_executions",
 }
-_OFFERED = {
+_UNITS_BY_TOOL = {
     "web_search": "web_searches",
     "web_search_preview": "web_search_previews",
     "file_search": "storage_searches",
@@ -88,13 +88,13 @@ _OFFERED = {
 # Requests
 
 
-def spoken(model: str, members: Members) -> Units | None:
+def speech_units(model: str, members: Members) -> Units | None:
     """Speech is billed by the characters of its input; models that count tokens do not tell them."""
     said = members.get("input")
     return {"input_characters": len(said)} if model.startswith("tts-") and isinstance(said, str) else None
 
 
-def pictured(model: str, members: Members) -> Units | None:
+def image_units(model: str, members: Members) -> Units | None:
     """DALL-E bills each picture by size and quality; all others bill tokens, which their answers tell."""
     count = whole_number(members.get("n", 1))
     if not model.startswith("dall-e") or count is None:
@@ -104,15 +104,15 @@ def pictured(model: str, members: Members) -> Units | None:
     return {f"images_{'standard' if quality == 'auto' else quality}_{size}": max(count, 1)}
 
 
-def pictured_at_most(model: str, members: Members) -> Units | None:
+def max_image_units(model: str, members: Members) -> Units | None:
     """The tokens of gpt-image's pictures are bounded by their size."""
     count, partial = whole_number(members.get("n", 1)), whole_number(members.get("partial_images", 0))
     made = _PICTURE_TOKENS.get(word(members.get("size"), "auto"))
     if not model.startswith(("gpt-image-1", "chatgpt-image")) or count is None or partial is None or made is None:
-        return pictured(model, members)
+        return image_units(model, members)
     prompt = members.get("prompt")
     text = len(prompt.encode()) if isinstance(prompt, str) else 0
-    read = _PICTURES_READ * _PICTURE_READ_TOKENS if "image" in members or "images" in members or not prompt else 0
+    read = _MAX_PICTURES_READ * _PICTURE_READ_TOKENS if "image" in members or "images" in members or not prompt else 0
     return {
         "input_tokens": text + read,
         "input_image_tokens": read,
@@ -120,13 +120,13 @@ def pictured_at_most(model: str, members: Members) -> Units | None:
     }
 
 
-def filmed(model: str, members: Members) -> Units | None:
+def video_units(model: str, members: Members) -> Units | None:
     """Films are billed by the second, by their size."""
     seconds = whole_number(members.get("seconds", 4))
     return None if seconds is None else {f"video_seconds_{word(members.get('size'), '720x1280')}": seconds}
 
 
-def offered(model: str, members: Members) -> Units | None:
+def max_tool_calls(model: str, members: Members) -> Units | None:
     """Calls of the provider's own tools that a request allows, at most."""
     units: Units = {}
     if _searches_always(model):
@@ -137,9 +137,9 @@ def offered(model: str, members: Members) -> Units | None:
     most = whole_number(members.get("max_tool_calls"))
     for tool in tools:
         kind = tool.get("type") if isinstance(tool, dict) else None
-        name = next((name for name in _OFFERED if kind == name or _is_dated(kind, name)), None)
+        name = next((name for name in _UNITS_BY_TOOL if kind == name or _is_dated(kind, name)), None)
         if name is not None:
-            units[_OFFERED[name]] = CALLS_AT_MOST if most is None else most
+            units[_UNITS_BY_TOOL[name]] = MAX_CALLS_PER_TOOL if most is None else most
     return units
 
 
@@ -155,7 +155,7 @@ def _searches_always(model: str) -> bool:
 # Answers
 
 
-def elsewhere(answer: Counts) -> Counts | None:
+def other_usage_object(answer: Counts) -> Counts | None:
     """Moonshot tells a stream's usage in the first of the choices, Groq in an object of its own name."""
     choices = answer.get("choices")
     if isinstance(choices, list) and len(choices) < 256:
@@ -194,7 +194,7 @@ def calls(said: Counts, answer: Counts) -> frozenset[Call]:
     preview = False
     for place, item in enumerate(items):
         kind = item.get("type") if isinstance(item, dict) else None
-        unit = CALLS.get(kind) if isinstance(kind, str) else None
+        unit = UNITS_BY_CALL.get(kind) if isinstance(kind, str) else None
         if unit is None or item.get("status") == "failed":
             continue
         action = item.get("action")
@@ -215,7 +215,7 @@ def _is_preview(tool: object) -> bool:
     return isinstance(kind, str) and kind.startswith("web_search_preview")
 
 
-def called(answer: Counts) -> Mapping[str, int]:
+def counted_tool_calls(answer: Counts) -> Mapping[str, int]:
     """How many searches the provider counted itself: C{tool_usage.web_search.num_requests}."""
     usage = answer.get("tool_usage")
     search = usage.get("web_search") if isinstance(usage, dict) else None
@@ -227,7 +227,7 @@ def called(answer: Counts) -> Mapping[str, int]:
     return {"web_search_previews" if preview else "web_searches": int(count)}
 
 
-def others(answer: Counts) -> tuple[tuple[str, Counts], ...]:
+def other_models(answer: Counts) -> tuple[tuple[str, Counts], ...]:
     """The model that drew pictures for a response: C{tool_usage.image_gen}, which C{usage} does not hold."""
     usage = answer.get("tool_usage")
     drawn = usage.get("image_gen") if isinstance(usage, dict) else None
@@ -290,15 +290,15 @@ _AUDIO_SECONDS = ((("prompt_audio_seconds",), ("audio_seconds",)),)  # Mistral's
 SHAPES = (
     Shape(
         "chat",
-        having("completion_tokens"),
+        has_any("completion_tokens"),
         (("", "chat"), ("", "default"), ("openai", "chat")),
         _AUDIO_SECONDS,
         with_reasoning,
     ),
-    Shape("embeddings", having("prompt_tokens"), (("", "embeddings"), ("openai", "embeddings")), _AUDIO_SECONDS),
+    Shape("embeddings", has_any("prompt_tokens"), (("", "embeddings"), ("openai", "embeddings")), _AUDIO_SECONDS),
     Shape(
         "transcription",
-        having("input_token_details", "output_token_details"),
+        has_any("input_token_details", "output_token_details"),
         members=(
             (("input_tokens",), ("input_tokens",)),
             (("input_token_details", "text_tokens"), ("input_text_tokens",)),
@@ -314,18 +314,18 @@ SHAPES = (
         "responses",
         _is_response,
         (("", "responses"), ("openai", "responses")),
-        corrected=with_reasoning,
+        correct=with_reasoning,
     ),
-    Shape("duration", having("seconds"), members=((("seconds",), ("audio_seconds",)),)),
+    Shape("duration", has_any("seconds"), members=((("seconds",), ("audio_seconds",)),)),
 )
 
-WIRE = Wire(("usage",), ("response",), elsewhere, calls, called, others, final)
+SYNTAX = UsageSyntax(("usage",), ("response",), other_usage_object, calls, counted_tool_calls, other_models, final)
 
 
 # What is told later
 
 
-def deferred(answer: Counts) -> str:
+def deferred_result_id(answer: Counts) -> str:
     """The id under which what an answer announces can be fetched: a response in the background, or a batch.
 
     A response that is streamed says so in its first event. C{""} where the answer tells all there is to tell.
@@ -341,30 +341,30 @@ def deferred(answer: Counts) -> str:
 
 # Operations
 
-CHAT = Operation(
+CHAT = ProviderOperation(
     "chat",
     ("chat/completions",),
     takes_text=True,
     makes_text=True,
     maxima=(("max_completion_tokens",), ("max_tokens",)),
     choices=(("n",),),
-    at_most=offered,
+    at_most=max_tool_calls,
     media=MEDIA,
 )
-RESPONSES = Operation(
+RESPONSES = ProviderOperation(
     "responses",
     ("responses", "responses/compact"),
     takes_text=True,
     makes_text=True,
     maxima=(("max_output_tokens",),),
-    at_most=offered,
-    deferred=deferred,
+    at_most=max_tool_calls,
+    deferred=deferred_result_id,
     also=b"output_item.done",
     media=MEDIA,
 )
 OPERATIONS = (
     CHAT,
-    Operation(
+    ProviderOperation(
         "completions",
         ("completions",),
         takes_text=True,
@@ -374,24 +374,31 @@ OPERATIONS = (
         media=MEDIA,
     ),
     RESPONSES,
-    Operation("embeddings", ("embeddings",), takes_text=True),
-    Operation("speech", ("audio/speech",), billed_by_request=spoken),
-    Operation("transcription", ("audio/transcriptions", "audio/translations"), billed_by_request=unknown),
-    Operation(
+    ProviderOperation("embeddings", ("embeddings",), takes_text=True),
+    ProviderOperation("speech", ("audio/speech",), billed_by_request=speech_units),
+    ProviderOperation("transcription", ("audio/transcriptions", "audio/translations"), billed_by_request=unknown_units),
+    ProviderOperation(
         "images",
         ("images/generations", "images/edits", "images/variations"),
-        billed_by_request=pictured,
-        at_most=pictured_at_most,
+        billed_by_request=image_units,
+        at_most=max_image_units,
     ),
-    Operation("video", ("videos",), billed_by_request=filmed),
-    Operation("video", ("videos/*/remix", "videos/edits", "videos/extensions"), billed_by_request=unknown),
-    Operation("moderation", ("moderations",), free=True),
-    Operation(
-        "batch", ("batches",), takes_model=False, billed_by_request=unknown, requests=told_elsewhere, deferred=deferred
+    ProviderOperation("video", ("videos",), billed_by_request=video_units),
+    ProviderOperation(
+        "video", ("videos/*/remix", "videos/edits", "videos/extensions"), billed_by_request=unknown_units
     ),
-    Operation("fine_tuning", ("fine_tuning/jobs",), billed_by_request=unknown),
-    Operation("count", ("responses/input_tokens", "tokenize", "detokenize"), free=True),
-    Operation(
+    ProviderOperation("moderation", ("moderations",), free=True),
+    ProviderOperation(
+        "batch",
+        ("batches",),
+        takes_model=False,
+        billed_by_request=unknown_units,
+        requests=requests_in_file,
+        deferred=deferred_result_id,
+    ),
+    ProviderOperation("fine_tuning", ("fine_tuning/jobs",), billed_by_request=unknown_units),
+    ProviderOperation("count", ("responses/input_tokens", "tokenize", "detokenize"), free=True),
+    ProviderOperation(
         "storage",
         (
             *("files", "files/*", "uploads", "uploads/*", "uploads/*/parts", "uploads/*/complete", "models"),
@@ -402,5 +409,5 @@ OPERATIONS = (
         takes_model=False,
         free=True,
     ),
-    Operation("cancel", ("cancel",), takes_model=False, free=True),
+    ProviderOperation("cancel", ("cancel",), takes_model=False, free=True),
 )

@@ -23,17 +23,17 @@ class MediaTokens(NamedTuple):
     video_second: int = 300
 
 
-def nothing_more(model: str, members: Members) -> Units | None:
+def no_further_units(model: str, members: Members) -> Units | None:
     """What a request is billed that is billed for its tokens alone."""
     return {}
 
 
-def unknown(model: str, members: Members) -> Units | None:
+def unknown_units(model: str, members: Members) -> Units | None:
     """What a request is billed of which nobody can tell beforehand."""
     return None
 
 
-class Operation(NamedTuple):
+class ProviderOperation(NamedTuple):
     """One kind of request.
 
     Paths of members lead from the request's top: C{("generationConfig", "maxOutputTokens")}.
@@ -69,7 +69,7 @@ class Operation(NamedTuple):
     maxima: tuple[Path, ...] = ()
     choices: tuple[Path, ...] = ()
     takes_model: bool = True
-    billed_by_request: Callable[[str, Members], Units | None] = nothing_more
+    billed_by_request: Callable[[str, Members], Units | None] = no_further_units
     at_most: Callable[[str, Members], Units | None] | None = None
     requests: Callable[[Members], Sequence[tuple[str, Members]] | None] | None = None
     deferred: Callable[[Members], str] | None = None
@@ -79,17 +79,17 @@ class Operation(NamedTuple):
     media: MediaTokens = MediaTokens()
 
 
-UNKNOWN = Operation(billed_by_request=unknown, takes_model=False)
-READ = Operation("read", takes_model=False, free=True)
+UNKNOWN_OPERATION = ProviderOperation(billed_by_request=unknown_units, takes_model=False)
+READ_OPERATION = ProviderOperation("read", takes_model=False, free=True)
 """What every request but a POST is: what shows a usage shows that of an earlier request once more."""
 
 
-def is_storage(operation: Operation) -> bool:
+def is_storage(operation: ProviderOperation) -> bool:
     """Whether it only keeps what is sent: it is billed nothing, and names no model."""
     return operation.free and not operation.takes_model
 
 
-def told_elsewhere(members: Members) -> None:
+def requests_in_file(members: Members) -> None:
     """The requests of a batch that stand in a file, which nobody reads here."""
     return None
 

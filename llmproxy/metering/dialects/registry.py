@@ -9,13 +9,13 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
-from llmproxy.metering.dialects import anthropic, bedrock, generic, google, mistral, ollama, openai, reading
-from llmproxy.metering.dialects.operation import UNKNOWN, Operation
-from llmproxy.metering.dialects.reading import Terms, word
+from llmproxy.metering.dialects import anthropic, bedrock, generic, google, mistral, ollama, openai, reported_usage
+from llmproxy.metering.dialects.operation import UNKNOWN_OPERATION, ProviderOperation
+from llmproxy.metering.dialects.reported_usage import Terms, word
 from llmproxy.metering.dialects.shapes import Shape
 
 # By the providers' names in genai-prices; the order is the one in which those of others are looked through.
-DIALECTS: Mapping[str, Sequence[Operation]] = {
+DIALECTS: Mapping[str, Sequence[ProviderOperation]] = {
     "openai": openai.OPERATIONS,
     "anthropic": anthropic.OPERATIONS,
     "google": google.OPERATIONS,
@@ -37,14 +37,24 @@ SHAPES: Sequence[Shape] = (
     openai.SHAPES[-1],
     *generic.SHAPES,
 )
-WIRES = (openai.WIRE, anthropic.WIRE, google.WIRE, mistral.WIRE, bedrock.WIRE, ollama.WIRE, generic.WIRE)
+SYNTAXES = (
+    openai.SYNTAX,
+    anthropic.SYNTAX,
+    google.SYNTAX,
+    mistral.SYNTAX,
+    bedrock.SYNTAX,
+    ollama.SYNTAX,
+    generic.SYNTAX,
+)
 # Members of an answer that are looked for in one that is too long to be kept, and those that hold an answer.
-MEMBERS = frozenset(
+RESPONSE_MEMBERS = frozenset(
     b"model modelVersion service_tier x_groq tool_usage tools prompt_eval_count eval_count done duration task language "
     b"error delta meta".split()
-) | {place.encode() for wire in WIRES for place in wire.places}
-CALLS = openai.CALLS
-CALL = re.compile(rb'"type"[ \n]{0,4}:[ \n]{0,4}"(' + b"|".join(name.encode() for name in CALLS) + rb')"')
+) | {place.encode() for wire in SYNTAXES for place in wire.places}
+UNITS_BY_CALL = openai.UNITS_BY_CALL
+CALL_PATTERN = re.compile(
+    rb'"type"[ \n]{0,4}:[ \n]{0,4}"(' + b"|".join(name.encode() for name in UNITS_BY_CALL) + rb')"'
+)
 # Members of a request that tell what it uses or is billed, or what its answer will be.
 REQUEST_MEMBERS = frozenset(
     path[0] for operations in DIALECTS.values() for each in operations for path in (*each.maxima, *each.choices)
@@ -66,23 +76,23 @@ REQUEST_MEMBERS = frozenset(
         *("input", "prompt", "n", "size", "quality", "seconds", "duration", "image", "images", "partial_images"),
     )
 )
-WRAPPERS = frozenset(name.encode() for wire in WIRES for name in wire.wrappers)
+WRAPPERS = frozenset(name.encode() for wire in SYNTAXES for name in wire.wrappers)
 
 
 # Units that genai-prices does not know.
 OWN_UNITS = frozenset(
-    {unit for prices in openai.PRICES.values() for unit in prices if not unit.endswith("_tokens")}
+    {unit for additional_prices in openai.PRICES.values() for unit in additional_prices if not unit.endswith("_tokens")}
     | {"image_generations", "maps_searches", "advice", "images"}
 )
 _USUAL_TIERS = frozenset(("", "default", "auto", "standard", "standard_only", "on_demand", "on-demand"))
 _OPENAI = ("openai", "azure")
 _AUDIO_AS_TEXT = ("google", "mistral")  # where sound has no price of its own it costs what text does
 # Groq bills ten seconds of sound at least. Page "Speech to text" of C{console.groq.com/docs}.
-_LEAST = {("groq", "whisper"): {"audio_seconds": 10.0, "input_audio_seconds": 10.0}}
+_LEAST_BILLED = {("groq", "whisper"): {"audio_seconds": 10.0, "input_audio_seconds": 10.0}}
 
 
 @cache
-def prices(provider: str, model: str) -> Mapping[str, float]:
+def additional_prices(provider: str, model: str) -> Mapping[str, float]:
     """USD for one of each unit of a model that genai-prices has no price for."""
     found: dict[str, float] = {}
     for glob, units in openai.PRICES.items() if provider in _OPENAI else ():
@@ -91,7 +101,7 @@ def prices(provider: str, model: str) -> Mapping[str, float]:
     return found
 
 
-def context(provider: str, terms: Terms) -> Sequence[Mapping[str, str]]:
+def price_contexts(provider: str, terms: Terms) -> Sequence[Mapping[str, str]]:
     """The kinds of request as which one is priced, in the words of genai-prices, the closest first; empty: the usual.
 
     C{flex} costs what a batch does, with OpenAI (guide "Flex processing") and Google (guide "Optimization") alike.
@@ -107,23 +117,25 @@ def context(provider: str, terms: Terms) -> Sequence[Mapping[str, str]]:
     return [*words, {"processing": "batch"}] if tier == "flex" and provider in (*_OPENAI, "google") else words
 
 
-def requested(provider: str, members: Mapping[str, Any]) -> Sequence[Terms]:
+def possible_terms(provider: str, members: Mapping[str, Any]) -> Sequence[Terms]:
     """The terms that a request may be answered with: the usual ones, and those that it asks for, should they differ."""
     tier = word(members.get("service_tier")) or word(members.get("serviceTier"))
     asked = Terms(tier.lower(), word(members.get("speed")), word(members.get("inference_geo")))
-    if asked.tier == "flex" or not context(provider, Terms(asked.tier)):
+    if asked.tier == "flex" or not price_contexts(provider, Terms(asked.tier)):
         asked = asked._replace(tier="")  # not dearer than the usual
     return (Terms(),) if asked == Terms() else (Terms(), asked)
 
 
-def factor(provider: str, terms: Terms) -> float | None:
+def token_price_factor(provider: str, terms: Terms) -> float | None:
     """What the price of tokens is multiplied by; C{None} where that is not known."""
     return anthropic.GEO_FACTORS.get(terms.geo) if provider == "anthropic" else 1.0
 
 
-def least(provider: str, model: str) -> Mapping[str, float]:
+def least_billed(provider: str, model: str) -> Mapping[str, float]:
     """What is billed at least, by unit."""
-    return next((units for (home, name), units in _LEAST.items() if home == provider and model.startswith(name)), {})
+    return next(
+        (units for (home, name), units in _LEAST_BILLED.items() if home == provider and model.startswith(name)), {}
+    )
 
 
 def bills_audio_as_text(provider: str, model: str, unit: str) -> bool:
@@ -131,26 +143,26 @@ def bills_audio_as_text(provider: str, model: str, unit: str) -> bool:
     return provider in _AUDIO_AS_TEXT or (unit.startswith("output_") and "tts" in model)
 
 
-def charged(provider: str, usage: Mapping[str, Any]) -> float | None:
+def provider_charge(provider: str, usage: Mapping[str, Any]) -> float | None:
     """USD that a provider says it charged; C{None} where it says nothing."""
-    known = generic.CHARGED.get(provider)
+    known = generic.CHARGES.get(provider)
     return None if known is None else known(usage)
 
 
-read = reading.Reader(WIRES).read
+extract = reported_usage.UsageExtractorChain(SYNTAXES).read
 
 
-def operation(provider: str, path: bytes) -> Operation:
-    """What a POST to C{path} does; L{UNKNOWN} where nobody knows.
+def operation(provider: str, path: bytes) -> ProviderOperation:
+    """What a POST to C{path} does; L{UNKNOWN_OPERATION} where nobody knows.
 
     @param provider: The provider's name in genai-prices, or C{""}.
     @param path: As it was sent, without the query, whatever its beginning.
     """
     own = _TABLES.get(provider, ())
-    return next((known for pattern, known in (*own, *_EVERYBODY) if pattern.search(path)), UNKNOWN)
+    return next((known for pattern, known in (*own, *_EVERYBODY) if pattern.search(path)), UNKNOWN_OPERATION)
 
 
-def _table(operations: Sequence[Operation]) -> list[tuple[re.Pattern[bytes], Operation]]:
+def _table(operations: Sequence[ProviderOperation]) -> list[tuple[re.Pattern[bytes], ProviderOperation]]:
     """Longest first: C{responses/input_tokens} is not C{input_tokens} of anybody."""
     patterns = [(_pattern(path), len(path), each) for each in operations for path in each.paths]
     return [(pattern, each) for pattern, _, each in sorted(patterns, key=lambda found: -found[1])]

@@ -17,7 +17,7 @@ Members = tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
 MAX_COUNT = 2**53  # what JSON readers of every kind agree on; a count beyond it is none
 
 
-def as_counted(units: Units, usage: Counts) -> Units:
+def uncorrected(units: Units, usage: Counts) -> Units:
     """Counts that need no second look."""
     return units
 
@@ -29,7 +29,7 @@ class Shape(NamedTuple):
     @ivar listed: Where genai-prices knows how to read it: providers and flavours, the first that is there; C{""} stands
         for the provider of the request.
     @ivar members: How it is read where genai-prices does not know, or beside what it knows.
-    @ivar corrected: The counts as they are billed, where that is not what the members say at once.
+    @ivar correct: The counts as they are billed, where that is not what the members say at once.
     @ivar parts: The usage objects of the models that worked for the answer, with their names (C{""}: the one that
         answered), where the members tell of one alone; empty where they tell all.
     """
@@ -38,11 +38,11 @@ class Shape(NamedTuple):
     fits: Callable[[Counts], bool]
     listed: tuple[tuple[str, str], ...] = ()
     members: Members = ()
-    corrected: Callable[[Units, Counts], Units] = as_counted
+    correct: Callable[[Units, Counts], Units] = uncorrected
     parts: Callable[[Counts], list[tuple[str, Counts]]] | None = None
 
 
-def having(*members: str) -> Callable[[Counts], bool]:
+def has_any(*members: str) -> Callable[[Counts], bool]:
     """Fits what has one of these members."""
     return lambda usage: any(name in usage for name in members)
 

@@ -28,8 +28,8 @@ from llmproxy.errors import (
     StoreUnavailable,
 )
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
-from llmproxy.ledger.reports import Question, Report, Rows
-from llmproxy.limits.limiter import Standing
+from llmproxy.ledger.reports import Report, ReportRows, UsageQuery
+from llmproxy.limits.limiter import LimitStatus
 from llmproxy.model import Allowance, AuditEntry
 from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.proxy.own_response import BufferedResponse
@@ -43,20 +43,20 @@ CHANGE_SECONDS = 20.0  # for which a change waits for those before it
 E = TypeVar("E")
 ApiResponse = BufferedResponse | StreamedResponse
 
-Standings = Callable[[str, str, Allowance], Awaitable[list[Standing]]]
+Standings = Callable[[str, str, Allowance], Awaitable[list[LimitStatus]]]
 
 
-async def _untold(owner: str, name: str, allowance: Allowance) -> list[Standing]:
+async def _untold(owner: str, name: str, allowance: Allowance) -> list[LimitStatus]:
     return []
 
 
 class UsageReports(Protocol):
     """Tells what was used."""
 
-    def report(self, question: Question) -> Deferred[Report]:
+    def report(self, question: UsageQuery) -> Deferred[Report]:
         """Fire with it; L{errors.StoreUnavailable} where the store does not answer."""
 
-    def export(self, question: Question) -> Deferred[Rows]:
+    def export(self, question: UsageQuery) -> Deferred[ReportRows]:
         """Fire with all its rows, to be closed; L{errors.StoreUnavailable} also where many are being exported."""
 
 
@@ -91,7 +91,7 @@ class ManagementContext:
     denials: IAuditLogger | None = None
     revocations: UnwrittenRevocations | None = None
 
-    async def standing(self, owner: str, name: str, allowance: Allowance) -> list[Standing] | None:
+    async def standing(self, owner: str, name: str, allowance: Allowance) -> list[LimitStatus] | None:
         """How these limits stand; C{None} while nobody can tell, which is no reason not to show the rest."""
         try:
             return await self.standings(owner, name, allowance)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from llmproxy.errors import Invalid
-from llmproxy.ledger.reports import GROUP_NAMES, SUM_NAMES, Question, Rows
+from llmproxy.ledger.reports import GROUP_NAMES, SUM_NAMES, ReportRows, UsageQuery
 from llmproxy.proxy.own_response import NOSNIFF, BufferedResponse
 from llmproxy.web.manage.endpoint import Call, Endpoint, UsageReports, operation
 from llmproxy.web.manage.paging import PAGE_PARAMETERS, page, project, query
@@ -49,7 +49,7 @@ class ProjectUsage(Endpoint):
 
 
 async def _answer(usage: UsageReports, found: dict[str, str], project_id: str) -> BufferedResponse | StreamedResponse:
-    question = Question(_groups(found), _day(found, "from"), _day(found, "to"), project_id, page(found))
+    question = UsageQuery(_groups(found), _day(found, "from"), _day(found, "to"), project_id, page(found))
     shown_as = found.get("format", "json")
     if shown_as not in ("json", "csv"):
         raise Invalid("format: must be json or csv.")
@@ -65,7 +65,7 @@ async def _answer(usage: UsageReports, found: dict[str, str], project_id: str) -
     return json_response({"data": shown, "total": answer.total, "next_cursor": answer.next_cursor or None})
 
 
-async def _whole(by: Sequence[str], rows: Rows) -> StreamedResponse:
+async def _whole(by: Sequence[str], rows: ReportRows) -> StreamedResponse:
     """All of a report; once its first rows are there."""
     render = partial(as_csv, by)
 

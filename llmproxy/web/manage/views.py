@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from llmproxy import budgets
-from llmproxy.limits.limiter import Standing
+from llmproxy.limits.limiter import LimitStatus
 from llmproxy.model import Allowance, Project, Token
 from llmproxy.timestamps import rfc3339
 
@@ -134,7 +134,7 @@ class UsageReport(BaseModel):
     next_cursor: str | None = Field(description="Where the next page begins; null where this is the last.")
 
 
-def project_json(project: Project, standings: list[Standing] | None = None) -> dict[str, object]:
+def project_json(project: Project, standings: list[LimitStatus] | None = None) -> dict[str, object]:
     """L{ProjectView} of C{project}."""
     return ProjectView(
         id=project.id,
@@ -148,7 +148,7 @@ def project_json(project: Project, standings: list[Standing] | None = None) -> d
     ).model_dump()
 
 
-def token_json(token: Token, now: float, standings: list[Standing] | None = None) -> dict[str, object]:
+def token_json(token: Token, now: float, standings: list[LimitStatus] | None = None) -> dict[str, object]:
     """L{TokenView} of C{token}, as it is C{now}, in seconds since the epoch."""
     return TokenView(
         id=token.id,
@@ -181,7 +181,7 @@ def _state(token: Token, now: float) -> TokenState:
     return "used_up" if used_up else "active"
 
 
-def _limits(allowance: Allowance, standings: list[Standing] | None) -> dict[str, Any]:
+def _limits(allowance: Allowance, standings: list[LimitStatus] | None) -> dict[str, Any]:
     return {
         "requests_per_minute": allowance.requests_per_minute,
         "tokens_per_minute": allowance.tokens_per_minute,
@@ -192,7 +192,7 @@ def _limits(allowance: Allowance, standings: list[Standing] | None) -> dict[str,
     }
 
 
-def _standing(standing: Standing) -> LimitView:
+def _standing(standing: LimitStatus) -> LimitView:
     rule = standing.rule
     scale = budgets.NANO if rule.unit == "usd" else 1
     allowed, used, remaining = (

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from llmproxy.errors import StoreUnavailable
 from llmproxy.ledger.journal import Journal
 from llmproxy.ledger.pending import PendingResult
-from llmproxy.ledger.sql import Batch
+from llmproxy.ledger.sql import JournalBatch
 from llmproxy.model import LedgerLine
 
 
@@ -30,10 +30,10 @@ class MemoryBooks:
         self.results: list[PendingResult] = []
         self.down = self.deaf = False
 
-    def place(self, journal: str) -> Deferred[int | None]:
+    def offset(self, journal: str) -> Deferred[int | None]:
         return fail(StoreUnavailable()) if self.down else succeed(self.places.get(journal))
 
-    def enter(self, journal: str, batch: Callable[[], Batch]) -> Deferred[Batch | None]:
+    def append(self, journal: str, batch: Callable[[], JournalBatch]) -> Deferred[JournalBatch | None]:
         if self.down:
             return fail(StoreUnavailable())
         part = batch()
@@ -70,7 +70,7 @@ class MemoryBooks:
     def pending_count(self, before: float) -> Deferred[int]:
         return succeed(len(self.results))
 
-    def fold(self, lines_before: float, days_before: str, limit: int) -> Deferred[tuple[int, int]]:
+    def roll_up(self, lines_before: float, days_before: str, limit: int) -> Deferred[tuple[int, int]]:
         self.folds.append((lines_before, days_before))
         return succeed((limit if len(self.folds) == 1 else 0, 0))
 

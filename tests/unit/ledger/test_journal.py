@@ -7,14 +7,14 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.ledger.journal import FIRST, Journal, Room, damaged_files, find, names
+from llmproxy.ledger.journal import FIRST_OFFSET, Journal, JournalSize, damaged_files, names, open_orphan
 from tests.unit.ledger.books import die
 
 
 class JournalTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())
-        self.journal = Journal(self.directory / "run", Room(1024, 8 * 1024))
+        self.journal = Journal(self.directory / "run", JournalSize(1024, 8 * 1024))
         self.journal.open()
         self.addCleanup(self.journal.close)
 
@@ -28,32 +28,32 @@ class JournalTests(SynchronousTestCase):
     def test_over_several_segments(self) -> None:
         """Records follow one another over all of them; places only grow."""
         contents = self.written(60)
-        found = list(self.journal.records(FIRST))
+        found = list(self.journal.records(FIRST_OFFSET))
         self.assertEqual([content for _, content in found], contents)
         places = [place for place, _ in found]
         self.assertEqual(places, sorted(set(places)))
-        self.assertEqual(places[-1], self.journal.place)
+        self.assertEqual(places[-1], self.journal.offset)
         self.assertEqual([content for _, content in self.journal.records(places[29])], contents[30:])
 
     def test_nobody_else_has_it(self) -> None:
         """Not while its process lives; then exactly one."""
         contents = self.written(3)
-        self.assertIsNone(find(self.directory, "run"))
+        self.assertIsNone(open_orphan(self.directory, "run"))
         die(self.journal)
-        first = find(self.directory, "run")
+        first = open_orphan(self.directory, "run")
         assert first is not None
-        self.assertIsNone(find(self.directory, "run"))
+        self.assertIsNone(open_orphan(self.directory, "run"))
         self.assertEqual([content for _, content in first.records()], contents)
         first.close()
-        second = find(self.directory, "run")
+        second = open_orphan(self.directory, "run")
         assert second is not None
         second.remove()
-        self.assertEqual((names(self.directory), find(self.directory, "run")), ([], None))
+        self.assertEqual((names(self.directory), open_orphan(self.directory, "run")), ([], None))
 
     def test_old_segments(self) -> None:
         """What lies before a place can go; what is written now never does."""
         self.written(60)
-        old = self.journal.old(self.journal.place)
+        old = self.journal.segments_before(self.journal.offset)
         self.assertEqual(len(list(self.journal.path.glob("*.segment"))), len(old) + 2)
         for segment in old:
             self.journal.release(segment)
@@ -80,10 +80,10 @@ class JournalTests(SynchronousTestCase):
         """One that has lost its lock file is found all the same, but not while its process lives."""
         contents = self.written(60)
         (self.journal.path / "lock").unlink()
-        self.assertIsNone(find(self.directory, "run"))
+        self.assertIsNone(open_orphan(self.directory, "run"))
         die(self.journal)
         (self.journal.path / "lock").unlink()
-        found = find(self.directory, "run")
+        found = open_orphan(self.directory, "run")
         assert found is not None
         self.assertEqual([content for _, content in found.records()], contents)
         found.remove()
@@ -92,7 +92,7 @@ class JournalTests(SynchronousTestCase):
     def test_one_that_is_just_being_made(self) -> None:
         """Has neither: it is left alone."""
         (self.directory / "new").mkdir()
-        self.assertIsNone(find(self.directory, "new"))
+        self.assertIsNone(open_orphan(self.directory, "new"))
 
     def test_damaged(self) -> None:
         """What cannot be read is passed over, told once, and kept when the rest goes."""
@@ -102,7 +102,7 @@ class JournalTests(SynchronousTestCase):
         raw[100] ^= 1
         first.write_bytes(raw)
         die(self.journal)
-        found = find(self.directory, "run")
+        found = open_orphan(self.directory, "run")
         assert found is not None
         read = [content for _, content in found.records()]
         self.assertEqual(len(read), 59)
@@ -116,7 +116,7 @@ class JournalTests(SynchronousTestCase):
     def test_broken_files(self) -> None:
         """A file that was truncated, removed or replaced is noticed, and another goes on."""
         (segment,) = self.journal.segments
-        self.assertEqual(self.journal.broken(), [])
+        self.assertEqual(self.journal.broken_segments(), [])
         for number, breaks in enumerate(
             (
                 lambda path: os.truncate(path, 50),
@@ -128,11 +128,11 @@ class JournalTests(SynchronousTestCase):
             segment = self.journal.segments[-1]
             self.journal.append(b"before")
             breaks(segment.path)
-            self.assertEqual(self.journal.broken(), [segment], number)
+            self.assertEqual(self.journal.broken_segments(), [segment], number)
             self.assertTrue(self.journal.append(b"meanwhile"))
             self.journal.replace_spare()
             self.assertTrue(self.journal.rotate())
             self.assertTrue(self.journal.append(b"after"))
             self.journal.release(segment)
-            self.assertEqual(self.journal.broken(), [])
-        self.assertEqual([content for _, content in self.journal.records(FIRST)], [b"after"])
+            self.assertEqual(self.journal.broken_segments(), [])
+        self.assertEqual([content for _, content in self.journal.records(FIRST_OFFSET)], [b"after"])

@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.ledger.records import (
-    Announced,
+    AnnouncedResult,
     Deferral,
-    Dropped,
-    Held,
-    Reservation,
+    DroppedLine,
+    HeldBudget,
+    LedgerLineOpening,
     Settlement,
-    announced,
-    dropped,
-    open_ones,
-    read,
-    reserved,
-    rewritten,
-    settled,
+    decode,
+    encode_announcement,
+    encode_drop,
+    encode_moved,
+    encode_opening,
+    encode_settlement,
+    unsettled,
 )
 from llmproxy.model import LedgerLine
 
@@ -44,7 +44,7 @@ LINES = st.builds(
     cost_usd=st.none() | st.floats(0, 1e9),
 )
 RESERVATIONS = st.builds(
-    Reservation, TEXT, st.floats(0, 2e9), TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, COUNT, COUNT, uses=st.integers(0, 1)
+    LedgerLineOpening, TEXT, st.floats(0, 2e9), TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, COUNT, COUNT, uses=st.integers(0, 1)
 )
 
 
@@ -56,45 +56,46 @@ class RecordTests(SynchronousTestCase):
     @given(LINES)
     def test_lines(self, line: LedgerLine) -> None:
         """Every field as it was, but half a surrogate pair, which is replaced."""
-        self.assertEqual(read(settled(line)), Settlement(LedgerLine(*map(storable, line))))
-        self.assertEqual(read(settled(line, -1, 1)), Settlement(LedgerLine(*map(storable, line)), -1, 1))
-        deferral = Deferral("resp", (Held("token:t:budget_usd:2026", "usd", 10**12, 1.5),))
+        self.assertEqual(decode(encode_settlement(line)), Settlement(LedgerLine(*map(storable, line))))
+        self.assertEqual(decode(encode_settlement(line, -1, 1)), Settlement(LedgerLine(*map(storable, line)), -1, 1))
+        deferral = Deferral("resp", (HeldBudget("token:t:budget_usd:2026", "usd", 10**12, 1.5),))
         told = Settlement(LedgerLine(*map(storable, line)), 0, 0, deferral)
-        self.assertEqual(read(settled(line, deferral=deferral)), told)
-        self.assertEqual(read(dropped(line.id)), Dropped(storable(line.id)))
-        self.assertEqual(read(announced(line.id, deferral)), Announced(storable(line.id), deferral))
+        self.assertEqual(decode(encode_settlement(line, deferral=deferral)), told)
+        self.assertEqual(decode(encode_drop(line.id)), DroppedLine(storable(line.id)))
+        self.assertEqual(decode(encode_announcement(line.id, deferral)), AnnouncedResult(storable(line.id), deferral))
 
     @given(RESERVATIONS)
-    def test_reservations(self, reservation: Reservation) -> None:
+    def test_reservations(self, reservation: LedgerLineOpening) -> None:
         """The same, and the line of one that was never settled."""
-        self.assertEqual(read(reserved(reservation)), Reservation(*map(storable, reservation)))
+        self.assertEqual(decode(encode_opening(reservation)), LedgerLineOpening(*map(storable, reservation)))
         self.assertEqual(
-            read(rewritten(reserved(reservation))), Reservation(*map(storable, reservation))._replace(uses=0)
+            decode(encode_moved(encode_opening(reservation))),
+            LedgerLineOpening(*map(storable, reservation))._replace(uses=0),
         )
         line = reservation.line(0.5)
-        self.assertEqual((line.id, line.input_tokens), (reservation.id, reservation.given))
-        self.assertEqual(line.cost_usd, 0.5 if reservation.given else None)
+        self.assertEqual((line.id, line.input_tokens), (reservation.id, reservation.estimated_input_tokens))
+        self.assertEqual(line.cost_usd, 0.5 if reservation.estimated_input_tokens else None)
         self.assertEqual((line.outcome, line.error), ("truncated", "process_ended"))
 
     @given(st.binary(max_size=60))
     def test_anything(self, raw: bytes) -> None:
         """What another version wrote, or nobody."""
         for record in (raw, *(kind + raw for kind in (b"S", b"R", b"C") if raw[:1] != b"[")):
-            self.assertIsNone(read(record))
+            self.assertIsNone(decode(record))
         broken = (b"S{}", b"S[]", b"R[1]", b"S7", b"", b'S"  "', b'R"0123456789"', b'C["a", 1, 1]', b'C[["a", 1.0]]')
-        self.assertEqual({read(record) for record in broken}, {None})
+        self.assertEqual({decode(record) for record in broken}, {None})
 
     def test_of_a_later_version(self) -> None:
         """Fields that were added behind are left out; those that are missing have their defaults."""
         line = LedgerLine("id", 1.0, request_id="r")
         longer = b"S" + json.dumps([*line, "more"]).encode()
-        self.assertEqual(read(longer), Settlement(line))
-        self.assertEqual(read(b'S["id", 1.0]'), Settlement(LedgerLine("id", 1.0)))
+        self.assertEqual(decode(longer), Settlement(line))
+        self.assertEqual(decode(b'S["id", 1.0]'), Settlement(LedgerLine("id", 1.0)))
 
     def test_of_an_earlier_version(self) -> None:
         """The uses of what it reserved were counted in another way."""
         raw = b'R["id", 1.0, "r", "p", "t", "a", "/", "m", 3, 1]'
-        self.assertEqual(read(raw), Reservation("id", 1.0, "r", "p", "t", "a", "/", "m", 3, 1, uses=0))
+        self.assertEqual(decode(raw), LedgerLineOpening("id", 1.0, "r", "p", "t", "a", "/", "m", 3, 1, uses=0))
 
     @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc"))))
     def test_what_is_open(self, told: list[tuple[bool, str]]) -> None:
@@ -103,9 +104,9 @@ class RecordTests(SynchronousTestCase):
         raw = []
         for settles, name in told:
             raw.append(
-                settled(LedgerLine(name, 0.0))
+                encode_settlement(LedgerLine(name, 0.0))
                 if settles
-                else reserved(Reservation(name, 0.0, "", "", "", "", "", "", 0, 0))
+                else encode_opening(LedgerLineOpening(name, 0.0, "", "", "", "", "", "", 0, 0))
             )
             expected = expected - {name} if settles else expected | {name}
-        self.assertEqual(set(open_ones(raw)), expected)
+        self.assertEqual(set(unsettled(raw)), expected)

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy.errors import StoreUnavailable
 from llmproxy.ledger.reports import Reports
 from llmproxy.ledger.service import Ledger
-from llmproxy.ledger.sql import Books, Question, Report
+from llmproxy.ledger.sql import LedgerTable, Report, UsageQuery
 
 
 class Parts:
@@ -25,7 +25,7 @@ class Parts:
         self.told.append("flush")
         return self.flushed
 
-    def report(self, question: Question) -> Deferred[Report]:
+    def report(self, question: UsageQuery) -> Deferred[Report]:
         self.told.append("report")
         return succeed(Report([], 0))
 
@@ -35,8 +35,8 @@ class ReportsTests(SynchronousTestCase):
         self.clock, self.parts = Clock(), Parts()
 
     def asked(self, ledger: Any) -> Deferred[Report]:
-        reports = Reports(cast(Books, self.parts), ledger, self.clock)
-        return reports.report(Question(("project",)))
+        reports = Reports(cast(LedgerTable, self.parts), ledger, self.clock)
+        return reports.report(UsageQuery(("project",)))
 
     def test_the_latest_first(self) -> None:
         """What is known is entered before the store is asked."""

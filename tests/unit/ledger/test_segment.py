@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.ledger.segment import START, Segment
+from llmproxy.ledger.segment import FIRST_RECORD_OFFSET, Segment
 
 SIZE = 4096
 CONTENTS = st.lists(st.binary(min_size=1, max_size=200), max_size=12)
@@ -36,7 +36,7 @@ class SegmentTests(SynchronousTestCase):
             self.last.close()
         segment = Segment.find(path, 1)
         self.addCleanup(segment.close)
-        read = [content for _, content in segment.records(START)]
+        read = [content for _, content in segment.records(FIRST_RECORD_OFFSET)]
         self.damaged = dict(segment.damaged)
         return read
 
@@ -69,7 +69,7 @@ class SegmentTests(SynchronousTestCase):
         """What is no segment holds nothing, and breaks nothing."""
         self.made += 1
         path = self.path.with_name(f"{self.path.name}-any-{self.made}")
-        path.write_bytes(raw.ljust(START, b"\0"))
+        path.write_bytes(raw.ljust(FIRST_RECORD_OFFSET, b"\0"))
         self.assertEqual(self.found(path), [])
 
     @settings(max_examples=150, deadline=None)
@@ -84,8 +84,8 @@ class SegmentTests(SynchronousTestCase):
         raw[place] ^= data.draw(st.integers(1, 255))
         segment.path.write_bytes(raw)
         read = self.found(segment.path)
-        if place < START:
-            self.assertEqual((read, self.damaged), (whole, {0: START}))
+        if place < FIRST_RECORD_OFFSET:
+            self.assertEqual((read, self.damaged), (whole, {0: FIRST_RECORD_OFFSET}))
         else:
             self.assertEqual(len(read), len(whole) - 1)
             self.assertEqual([content for content in whole if content in read], read)
@@ -110,10 +110,10 @@ class SegmentTests(SynchronousTestCase):
         segment = self.segment()
         segment.append(b"R[1]")
         segment.append(b"R[2]")
-        os.truncate(segment.path, START + 12)
+        os.truncate(segment.path, FIRST_RECORD_OFFSET + 12)
         self.assertFalse(segment.is_whole)
         self.assertTrue(segment.append(b"R[3]"))
-        self.assertEqual([content for _, content in segment.records(START)], [b"R[1]", b"R[3]"])
+        self.assertEqual([content for _, content in segment.records(FIRST_RECORD_OFFSET)], [b"R[1]", b"R[3]"])
         self.assertEqual(len(segment.damaged), 1)
 
     def test_a_full_disk_behind_a_truncation(self) -> None:
@@ -139,8 +139,8 @@ class SegmentTests(SynchronousTestCase):
     def test_full(self) -> None:
         """What does not fit is refused, and what is smaller still fits."""
         segment = self.segment(SIZE)
-        self.assertFalse(segment.append(b"x" * (SIZE - START - 7)))
-        self.assertTrue(segment.append(b"x" * (SIZE - START - 8)))
+        self.assertFalse(segment.append(b"x" * (SIZE - FIRST_RECORD_OFFSET - 7)))
+        self.assertTrue(segment.append(b"x" * (SIZE - FIRST_RECORD_OFFSET - 8)))
         self.assertFalse(segment.append(b"x"))
 
     def test_all_of_it_is_allocated(self) -> None:

@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.ledger.journal import Room
-from llmproxy.ledger.records import Deferral, Held
+from llmproxy.ledger.journal import JournalSize
+from llmproxy.ledger.records import Deferral, HeldBudget
 from llmproxy.ledger.service import Ledger
 from llmproxy.model import RequestRecord
 from llmproxy.store.errors import StartupError
@@ -51,7 +51,7 @@ class Processes:
             lambda: NOW,
             in_thread,
             run=f"run{self.runs}",
-            room=Room(segment, most),
+            room=JournalSize(segment, most),
             **more,
         )
 
@@ -86,21 +86,21 @@ class LedgerTests(SynchronousTestCase):
             reserved, number = self.reserve(ledger)
             ledger.settle(reserved, record(number, basis="exact"))
 
-    def entered(self) -> list[str]:
+    def written_lines(self) -> list[str]:
         return [line.request_id for line in self.books.lines]
 
     def test_entered_within_an_interval(self) -> None:
         """A line is in the store a second later, as the record has it."""
         ledger = self.started()
         self.asked(ledger)
-        self.assertEqual(self.entered(), [])
+        self.assertEqual(self.written_lines(), [])
         self.clock.advance(1)
         (line,) = self.books.lines
         self.assertEqual(
             (line.request_id, line.project_id, line.outcome, line.input_tokens, line.at, line.status),
             ("r1", "p", "exact", 5, NOW, 200),
         )
-        self.assertEqual((ledger.entered, ledger.under_way, ledger.state), (1, 0, "ok"))
+        self.assertEqual((ledger.written_lines, ledger.under_way, ledger.state), (1, 0, "ok"))
 
     def test_outcomes(self) -> None:
         """What the books call an end."""
@@ -144,8 +144,8 @@ class LedgerTests(SynchronousTestCase):
         for _ in range(30):
             self.asked(ledger, 5)
             self.clock.advance(1)
-        self.assertEqual(self.entered(), [f"r{n}" for n in range(1, 151)])
-        self.assertEqual((ledger.lost, ledger.state), (0, "ok"))
+        self.assertEqual(self.written_lines(), [f"r{n}" for n in range(1, 151)])
+        self.assertEqual((ledger.lost_records, ledger.state), (0, "ok"))
         self.assertLessEqual(len(list((self.world.directory / "run1").glob("*.segment"))), 3)
 
     def test_a_long_stream_holds_nobody_up(self) -> None:
@@ -159,7 +159,7 @@ class LedgerTests(SynchronousTestCase):
         self.world.kill(ledger)
         self.started()
         self.clock.advance(1)
-        self.assertEqual(self.entered().count(f"r{number}"), 1)
+        self.assertEqual(self.written_lines().count(f"r{number}"), 1)
         self.assertEqual([line.outcome for line in self.books.lines if line.id == reserved], ["truncated"])
 
     def test_the_store_is_away(self) -> None:
@@ -169,10 +169,10 @@ class LedgerTests(SynchronousTestCase):
         for _ in range(5):
             self.asked(ledger, 5)
             self.clock.advance(1)
-        self.assertEqual((self.entered(), ledger.state), ([], "ok"))
+        self.assertEqual((self.written_lines(), ledger.state), ([], "ok"))
         self.books.down = False
         self.clock.advance(1)
-        self.assertEqual(self.entered(), [f"r{n}" for n in range(1, 26)])
+        self.assertEqual(self.written_lines(), [f"r{n}" for n in range(1, 26)])
 
     def test_the_store_does_not_say_that_it_did(self) -> None:
         """An answer that was lost on its way is no reason to enter anything twice."""
@@ -183,7 +183,7 @@ class LedgerTests(SynchronousTestCase):
         self.books.deaf = False
         self.asked(ledger, 2)
         self.clock.advance(1)
-        self.assertEqual(self.entered(), ["r1", "r2", "r3", "r4", "r5"])
+        self.assertEqual(self.written_lines(), ["r1", "r2", "r3", "r4", "r5"])
 
     def test_the_store_is_away_for_too_long(self) -> None:
         """The journal has an end; what is lost is counted, and said before it happens."""
@@ -193,7 +193,7 @@ class LedgerTests(SynchronousTestCase):
         for _ in range(20):
             self.asked(ledger, 5)
             self.clock.advance(1)
-            states.add((ledger.state, ledger.lost > 0))
+            states.add((ledger.state, ledger.lost_records > 0))
         self.assertIn(("journal_full", False), states)
         self.assertEqual(ledger.state, "journal_full")
         self.assertLessEqual(ledger.journal_size, 4 * 4096)
@@ -201,23 +201,23 @@ class LedgerTests(SynchronousTestCase):
         self.clock.advance(1)
         self.clock.advance(1)
         self.assertEqual(ledger.state, "ok")
-        kept = self.entered()
+        kept = self.written_lines()
         self.assertEqual(len(kept), len(set(kept)))
         self.asked(ledger)
         self.clock.advance(1)
-        self.assertEqual(self.entered()[-1], "r101")
+        self.assertEqual(self.written_lines()[-1], "r101")
 
     def test_the_disk_is_full(self) -> None:
         """Said at once, and over as soon as there is room."""
         ledger = self.started()
-        ledger._journal._room = Room(2**56, 2**60)
+        ledger._journal._room = JournalSize(2**56, 2**60)
         while not ledger._journal.needs_spare:
             self.asked(ledger)
         self.clock.advance(1)
         self.assertEqual(ledger.state, "disk_full")
-        ledger._journal._room = Room(4096, 1 << 20)
+        ledger._journal._room = JournalSize(4096, 1 << 20)
         self.clock.advance(1)
-        self.assertEqual((ledger.state, ledger.lost), ("ok", 0))
+        self.assertEqual((ledger.state, ledger.lost_records), ("ok", 0))
 
     def test_no_room_for_any_journal(self) -> None:
         """A daemon that could keep no ledger does not start."""
@@ -234,16 +234,16 @@ class LedgerTests(SynchronousTestCase):
         lost, number = self.reserve(first)
         self.reserve(first, given=0)
         self.world.kill(first)
-        second = self.started(price=lambda reservation: reservation.given / 1000)
+        second = self.started(price=lambda reservation: reservation.estimated_input_tokens / 1000)
         self.asked(second)
         self.clock.advance(1)
-        self.assertEqual(sorted(self.entered()), [f"r{n}" for n in range(1, 9)])
+        self.assertEqual(sorted(self.written_lines()), [f"r{n}" for n in range(1, 9)])
         (line,) = (line for line in self.books.lines if line.id == lost)
         self.assertEqual(
             (line.outcome, line.error, line.basis, line.input_tokens, line.cost_usd, line.bytes_in, line.request_id),
             ("truncated", "process_ended", "estimated", 30, 0.03, 120, f"r{number}"),
         )
-        self.assertEqual((second.recovered, second.entered), (4, 5))
+        self.assertEqual((second.recovered_lines, second.written_lines), (4, 5))
         self.assertEqual(os.listdir(self.world.directory), ["run2"])
         self.assertEqual(list(self.books.places), ["run2"])
 
@@ -269,7 +269,7 @@ class LedgerTests(SynchronousTestCase):
     def test_results_that_are_told_later(self) -> None:
         """Kept through a kill, collected once, and the line of who fetched them has what they used."""
         first = self.started()
-        held = (Held("usd:day", "usd", 5, 1.0),)
+        held = (HeldBudget("usd:day", "usd", 5, 1.0),)
         asked, _ = self.reserve(first)
         first.settle(asked, record(1, basis="pending"), deferral=Deferral("resp", held))
         self.world.kill(first)
@@ -325,12 +325,12 @@ class LedgerTests(SynchronousTestCase):
         self.books.deaf = True
         second = self.started()
         self.clock.advance(1)
-        self.assertEqual(len(self.entered()), 3)
+        self.assertEqual(len(self.written_lines()), 3)
         self.world.kill(second)
         self.books.deaf = False
         self.started()
         self.clock.advance(1)
-        self.assertEqual(sorted(self.entered()), ["r1", "r2", "r3", "r4"])
+        self.assertEqual(sorted(self.written_lines()), ["r1", "r2", "r3", "r4"])
         self.assertEqual(os.listdir(self.world.directory), ["run3"])
 
     def test_a_neighbour(self) -> None:
@@ -342,14 +342,14 @@ class LedgerTests(SynchronousTestCase):
         self.books.down = False
         self.world.kill(first)
         self.clock.pump([1] * 61)
-        self.assertEqual(self.entered(), ["r1", "r2", "r3"])
+        self.assertEqual(self.written_lines(), ["r1", "r2", "r3"])
 
     def test_stopped_in_good_order(self) -> None:
         """All is entered, and nothing stays on the disk."""
         ledger = self.started()
         self.asked(ledger, 3)
         self.successResultOf(ledger.stopService())
-        self.assertEqual(len(self.entered()), 3)
+        self.assertEqual(len(self.written_lines()), 3)
         self.assertEqual((os.listdir(self.world.directory), self.books.places), ([], {}))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
@@ -362,7 +362,7 @@ class LedgerTests(SynchronousTestCase):
         self.books.down = False
         self.started()
         self.clock.advance(1)
-        self.assertEqual(self.entered(), ["r1", "r2", "r3"])
+        self.assertEqual(self.written_lines(), ["r1", "r2", "r3"])
 
     def test_a_broken_neighbour(self) -> None:
         """What is no journal, or was killed while it was made, is left alone or removed."""
@@ -392,12 +392,12 @@ class LedgerTests(SynchronousTestCase):
         self.damage()
         second = self.started()
         self.clock.advance(1)
-        self.assertEqual(self.entered(), ["r1", "r3", "r4", "r5"])
-        self.assertEqual((second.damaged, second.files, second.recovered), (1, "damaged", 4))
+        self.assertEqual(self.written_lines(), ["r1", "r3", "r4", "r5"])
+        self.assertEqual((second.damaged_places, second.files, second.recovered_lines), (1, "damaged", 4))
         kept = self.world.directory / "run1-00000001.damaged"
         self.assertTrue(kept.exists())
         self.clock.advance(61)
-        self.assertEqual((second.files, second.damaged), ("damaged", 1))
+        self.assertEqual((second.files, second.damaged_places), ("damaged", 1))
         kept.unlink()
         self.clock.advance(61)
         self.assertEqual(second.files, "ok")
@@ -410,11 +410,11 @@ class LedgerTests(SynchronousTestCase):
             ledger.settle("", record(number))
         self.damage()
         self.clock.advance(1)
-        self.assertEqual(self.entered(), ["r1", "r3", "r4", "r5"])
-        self.assertEqual((ledger.damaged, ledger.files), (1, "damaged"))
+        self.assertEqual(self.written_lines(), ["r1", "r3", "r4", "r5"])
+        self.assertEqual((ledger.damaged_places, ledger.files), (1, "damaged"))
         self.asked(ledger, 20)
         self.clock.advance(1)
-        self.assertEqual((len(self.entered()), ledger.damaged), (24, 1))
+        self.assertEqual((len(self.written_lines()), ledger.damaged_places), (24, 1))
         self.assertTrue((self.world.directory / "run1-00000001.damaged").exists())
 
     def test_a_truncated_file(self) -> None:
@@ -428,13 +428,13 @@ class LedgerTests(SynchronousTestCase):
         self.asked(ledger, 1)
         self.clock.advance(1)
         self.clock.advance(1)
-        self.assertEqual(self.entered(), ["r2", "r3", "r5"])
-        self.assertGreaterEqual(ledger.damaged, 1)
+        self.assertEqual(self.written_lines(), ["r2", "r3", "r5"])
+        self.assertGreaterEqual(ledger.damaged_places, 1)
         self.asked(ledger, 1)
         self.world.kill(ledger)
         self.started()
         self.clock.advance(1)
-        self.assertEqual(sorted(self.entered()), ["r1", "r2", "r3", "r5", "r6"])
+        self.assertEqual(sorted(self.written_lines()), ["r1", "r2", "r3", "r5", "r6"])
         self.assertEqual([line.error for line in self.books.lines if line.id == held], ["process_ended"])
 
     def test_the_directory_is_removed(self) -> None:
@@ -446,7 +446,7 @@ class LedgerTests(SynchronousTestCase):
         self.clock.advance(1)
         self.asked(ledger, 1)
         self.clock.advance(1)
-        self.assertEqual(self.entered(), ["r1", "r2", "r3", "r4"])
+        self.assertEqual(self.written_lines(), ["r1", "r2", "r3", "r4"])
         self.assertTrue(list((self.world.directory / "run1").glob("*.segment")))
 
     def test_old_lines_and_sums(self) -> None:
@@ -520,7 +520,7 @@ class Lives(RuleBasedStateMachine):
         self.world.clock.pump([61] * 3)
         entered = sorted(int(line.request_id[1:]) for line in self.world.books.lines)
         assert entered == [*range(1, self.number + 1)]
-        assert self.ledger.lost == 0
+        assert self.ledger.lost_records == 0
         assert self.world.books.uses["t"] == self.number
         self.world.kill(self.ledger)
 

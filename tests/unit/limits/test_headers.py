@@ -7,10 +7,10 @@ import unittest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.limits.headers import Standing, duration, lines, replaced
+from llmproxy.limits.headers import RateStatus, duration, lines, replace_rate_limits
 
 
-def fields(standings: list[Standing], provider: str, now: float) -> dict[str, str]:
+def fields(standings: list[RateStatus], provider: str, now: float) -> dict[str, str]:
     return dict(line.decode().split(": ", 1) for line in lines(standings, provider, now))
 
 
@@ -19,7 +19,7 @@ NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
 
 class ToldTests(unittest.TestCase):
     def test_as_openai_says_it(self) -> None:
-        told = fields([Standing("requests", 60, 59, 1.0), Standing("tokens", 1000, 10, 72.5)], "openai", NOW)
+        told = fields([RateStatus("requests", 60, 59, 1.0), RateStatus("tokens", 1000, 10, 72.5)], "openai", NOW)
         self.assertEqual(
             told,
             {
@@ -33,7 +33,7 @@ class ToldTests(unittest.TestCase):
         )
 
     def test_as_anthropic_says_it(self) -> None:
-        told = fields([Standing("requests", 60, 59, 0.4)], "anthropic", NOW)
+        told = fields([RateStatus("requests", 60, 59, 0.4)], "anthropic", NOW)
         self.assertEqual(
             told,
             {
@@ -44,17 +44,17 @@ class ToldTests(unittest.TestCase):
         )
 
     def test_the_tightest_of_several(self) -> None:
-        told = fields([Standing("requests", 60, 9, 1), Standing("requests", 600, 5, 1)], "openai", NOW)
+        told = fields([RateStatus("requests", 60, 9, 1), RateStatus("requests", 600, 5, 1)], "openai", NOW)
         self.assertEqual((told["x-ratelimit-limit-requests"], told["x-ratelimit-remaining-requests"]), ("600", "5"))
 
     def test_ours_stand_in_the_place_of_the_providers(self) -> None:
         passing = [b"X-RateLimit-Limit-Requests: 9", b"anthropic-ratelimit-tokens-limit: 8", b"Retry-After: 1"]
         told = [b"x-ratelimit-limit-requests: 1"]
         self.assertEqual(
-            replaced(passing, told, "openai"),
+            replace_rate_limits(passing, told, "openai"),
             [b"anthropic-ratelimit-tokens-limit: 8", b"Retry-After: 1", b"x-ratelimit-limit-requests: 1"],
         )
-        self.assertIs(replaced(passing, [], "openai"), passing)
+        self.assertIs(replace_rate_limits(passing, [], "openai"), passing)
 
     def test_durations(self) -> None:
         for seconds, told in ((0, "0s"), (0.0001, "1ms"), (0.12, "120ms"), (1, "1s"), (360, "6m0s"), (3600, "1h0m0s")):

@@ -9,53 +9,53 @@ from hypothesis import strategies as st
 
 from llmproxy import errors
 from llmproxy.config.model import Api, Settings
-from llmproxy.limits.in_flight import Share, Shares
+from llmproxy.limits.in_flight import InFlightLimit, Slot
 
 
-def shares(**connection: int) -> Shares:
+def shares(**connection: int) -> InFlightLimit:
     api = {"base_url": "http://a", "allowed_endpoints": ["/**"]}
-    return Shares(Settings(default_api="a", apis={"a": Api(**api, connection=connection), "b": Api(**api)}))
+    return InFlightLimit(Settings(default_api="a", apis={"a": Api(**api, connection=connection), "b": Api(**api)}))
 
 
 class SharesTests(TestCase):
     def test_as_many_as_the_settings_say(self) -> None:
         some = shares(max_open_per_project=2)
-        first = some.enter("a", "p")
-        some.enter("a", "p")
+        first = some.acquire("a", "p")
+        some.acquire("a", "p")
         with self.assertRaises(errors.TooManyOpen) as caught:
-            some.enter("a", "p")
+            some.acquire("a", "p")
         self.assertEqual((caught.exception.status, caught.exception.retry_after), (429, 1.0))
-        first.leave()
-        some.enter("a", "p")
+        first.release()
+        some.acquire("a", "p")
 
     def test_half_of_the_connections_unless_they_say_so(self) -> None:
         for conns, most in ((10, 5), (3, 1), (1, 1)):
             with self.subTest(conns=conns):
                 some = shares(max_conns_per_host=conns)
                 for _ in range(most):
-                    some.enter("a", "p")
-                self.assertRaises(errors.TooManyOpen, some.enter, "a", "p")
+                    some.acquire("a", "p")
+                self.assertRaises(errors.TooManyOpen, some.acquire, "a", "p")
 
     def test_other_projects_and_other_apis(self) -> None:
         some = shares(max_open_per_project=1)
         for api, project in (("a", "p"), ("a", "q"), ("b", "p")):
-            some.enter(api, project)
+            some.acquire(api, project)
         self.assertEqual(some.open, {"a": 2, "b": 1})
 
     @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2))))
     def test_any_order(self, acts: list[tuple[bool, int]]) -> None:
         """Never more than allowed, and nothing is left of those that are over."""
         some = shares(max_open_per_project=3)
-        held: dict[int, list[Share]] = {0: [], 1: [], 2: []}
+        held: dict[int, list[Slot]] = {0: [], 1: [], 2: []}
         for enters, project in acts:
             if enters:
                 try:
-                    held[project].append(some.enter("a", str(project)))
+                    held[project].append(some.acquire("a", str(project)))
                 except errors.TooManyOpen:
                     self.assertEqual(len(held[project]), 3)
             elif held[project]:
-                held[project].pop(0).leave()
+                held[project].pop(0).release()
             self.assertEqual(some.open["a"], sum(map(len, held.values())))
         for share in (share for of in held.values() for share in of):
-            share.leave()
+            share.release()
         self.assertEqual(some._open, {"a": {}, "b": {}})

@@ -16,7 +16,7 @@ from llmproxy.config.model import Api, ApiLimits, LimitSettings, Settings
 from llmproxy.config.routes import Route, Routes
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.interfaces import ICounters
-from llmproxy.limits.limiter import Asked, Quota, Reservation
+from llmproxy.limits.limiter import Limiter, LimitReservation, RequestSize
 from llmproxy.model import Allowance, Budget, Claim, Grant, Verdict
 from tests.support.reading import read
 
@@ -98,7 +98,7 @@ class QuotaCase(SynchronousTestCase):
         )
         settings = Settings(default_api="openai", apis={"openai": made}, limits=LimitSettings(**(limits or {})))
         self.routes = Routes(settings)
-        self.quota = Quota(self.counters, settings.limits, settings.apis, lambda: NOW, Worst())
+        self.quota = Limiter(self.counters, settings.limits, settings.apis, lambda: NOW, Worst())
 
     def route(self, path: bytes = b"/v1/chat/completions") -> Route:
         return self.routes.match(b"POST", path)
@@ -111,7 +111,7 @@ class QuotaCase(SynchronousTestCase):
         assert plan is not None
         size = 50_000_000 if body is None else len(body)
         content = read(b"unread" if body is None else body)
-        return self.quota.reserve(plan, route, Asked(b"POST", model, content, size))
+        return self.quota.reserve(plan, route, RequestSize(b"POST", model, content, size))
 
     def amounts(self) -> list[int]:
         return [claim.amount for claim in self.counters.asked[-1]]
@@ -178,14 +178,14 @@ class ReserveTests(QuotaCase):
         self.assertEqual(self.amounts(), [0])
 
     def test_at_once(self) -> None:
-        self.assertIsInstance(self.reserve(Allowance(concurrency=1)), Reservation)
+        self.assertIsInstance(self.reserve(Allowance(concurrency=1)), LimitReservation)
 
     def test_later(self) -> None:
         self.counters.later = Deferred()
         waiting = Deferred.fromCoroutine(self.reserve(Allowance(concurrency=1)))
         self.assertNoResult(waiting)
         self.counters.later.callback(Verdict(None, remaining=(1,), resets=(0.0,), ticket="t"))
-        self.assertIsInstance(self.successResultOf(waiting), Reservation)
+        self.assertIsInstance(self.successResultOf(waiting), LimitReservation)
 
     def test_counters_that_fail(self) -> None:
         self.counters.later = fail(ZeroDivisionError("password"))
@@ -196,10 +196,10 @@ class ReserveTests(QuotaCase):
 
 
 class SettleTests(QuotaCase):
-    def held(self) -> Reservation:
+    def held(self) -> LimitReservation:
         budgets = (Budget(5 * NANO, "day"),)
         made = self.reserve(Allowance(requests_per_minute=60, tokens_per_minute=900, concurrency=2, budget_usd=budgets))
-        assert isinstance(made, Reservation)
+        assert isinstance(made, LimitReservation)
         return made
 
     def test_settled(self) -> None:

@@ -8,7 +8,7 @@ from collections import deque
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.limits.window import PER_SECOND, SLOTS, Window
+from llmproxy.limits.window import SLOTS_PER_SECOND, WINDOW_SLOTS, Window
 
 steps = st.lists(st.tuples(st.floats(0, 40), st.integers(1, 30)), max_size=120)
 
@@ -34,7 +34,7 @@ class WindowTests(unittest.TestCase):
     @settings(deadline=None)
     def test_between_a_minute_and_a_tenth_of_a_second_more(self, uses: list[tuple[float, int]]) -> None:
         """What was used counts for a minute at least, and for 60.1 seconds at most."""
-        window, least, most, now = Window(), Log(), Log(60.0 + 1 / PER_SECOND + 1e-6), 1_700_000_000.0
+        window, least, most, now = Window(), Log(), Log(60.0 + 1 / SLOTS_PER_SECOND + 1e-6), 1_700_000_000.0
         for pause, amount in uses:
             now += pause
             self.assertLessEqual(least.used(now), window.used(now))
@@ -100,7 +100,7 @@ class WindowTests(unittest.TestCase):
         for number in range(100_000):
             window.used(number * 0.01)
             window.add(1, number * 0.01)
-        self.assertLessEqual(len(window._slots), SLOTS + 1)
+        self.assertLessEqual(len(window._slots), WINDOW_SLOTS + 1)
         self.assertEqual(window.used(1000.0), sum(window._slots.values()))
 
     def test_a_clock_that_is_set_back(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.config.model import Api, Settings
-from llmproxy.metering.catalog import REMEMBERED, Meters, provider
+from llmproxy.metering.catalog import MAX_REMEMBERED_PATHS, Meters, provider
 
 CHAT = b"/v1/chat/completions"
 
@@ -69,9 +69,9 @@ class MetersTests(SynchronousTestCase):
 
     def test_paths_without_end(self) -> None:
         """Clients that make up paths do not fill the memory."""
-        for number in range(REMEMBERED + 10):
+        for number in range(MAX_REMEMBERED_PATHS + 10):
             self.meters.dialect(b"POST", "house", b"/%d" % number)
-        self.assertLessEqual(len(self.meters._dialects), REMEMBERED)
+        self.assertLessEqual(len(self.meters._dialects), MAX_REMEMBERED_PATHS)
 
     def test_whose_list(self) -> None:
         """By what the settings call the provider, else by where it is."""

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.config.model import Api, Settings
 from llmproxy.metering.catalog import Meters
-from llmproxy.metering.deferred import Announcement, Collection, Outcome, fetched_id
+from llmproxy.metering.deferred import Announcement, Collection, ResultOutcome, fetched_id
 from llmproxy.metering.dialects import anthropic, google, openai, registry
 from llmproxy.model import Usage
 
@@ -38,7 +38,9 @@ def event(data: Any) -> bytes:
 
 def _deferred(answer: Any) -> str:
     """As any of the providers says it."""
-    return openai.deferred(answer) or anthropic.deferred(answer) or google.deferred(answer)
+    return (
+        openai.deferred_result_id(answer) or anthropic.deferred_result_id(answer) or google.deferred_result_id(answer)
+    )
 
 
 def result_id(answer: Any, lines: list[bytes] = JSON) -> str:
@@ -66,14 +68,14 @@ class AnnouncementTests(SynchronousTestCase):
     def test_said_before_it_is_passed_on(self) -> None:
         """The bytes that announce it are looked at as they come, some few times."""
         told: list[str] = []
-        announcement = Announcement(JSON, openai.deferred, told.append)
+        announcement = Announcement(JSON, openai.deferred_result_id, told.append)
         raw = json.dumps(RESPONSE).encode()
         announcement.feed(raw[:-1])
         self.assertEqual(told, [])
         announcement.feed(raw[-1:])
         announcement.feed(b"\n")
         self.assertEqual((told, announcement.result_id()), (["resp_1"], "resp_1"))
-        announcement = Announcement(STREAM, openai.deferred, told.append)
+        announcement = Announcement(STREAM, openai.deferred_result_id, told.append)
         announcement.feed(event({"type": "response.created", "response": RESPONSE}))
         self.assertEqual(told, ["resp_1", "resp_1"])
 
@@ -141,7 +143,7 @@ class CollectionTests(SynchronousTestCase):
 
     def outcome(
         self, api: str, path: bytes, answer: Any, lines: list[bytes] = JSON, complete: bool = True, model: str = ""
-    ) -> Outcome | None:
+    ) -> ResultOutcome | None:
         collection = Collection(path, lines, partial(self.meters.dialect, b"POST", api), AT)
         raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         for at in range(0, len(raw), 70):
@@ -170,7 +172,7 @@ class CollectionTests(SynchronousTestCase):
         self.assert_used(self.used("openai", path, {**done, "status": "incomplete", "model": None}, model="o3"),
                          2000, 400, O3)  # fmt: skip
         self.assert_used(self.used("openai", path, {**RESPONSE, "status": "failed"}), 0, 0, 0.0)
-        self.assertEqual(self.outcome("openai", path, {**RESPONSE, "status": "cancelled"}), Outcome())
+        self.assertEqual(self.outcome("openai", path, {**RESPONSE, "status": "cancelled"}), ResultOutcome())
         self.assertIsNone(self.outcome("openai", path, {"error": {"code": "not_found"}}))
 
     def test_a_response_as_a_stream(self) -> None:
@@ -187,7 +189,7 @@ class CollectionTests(SynchronousTestCase):
         self.assertIsNone(self.outcome("openai", path, BATCH))
         done = {**BATCH, "status": "completed", "model": "o3", "output_file_id": "file-9"}
         self.assert_used(self.used("openai", path, {**done, "usage": USED}), 2000, 400, O3 / 2)
-        self.assertEqual(self.outcome("openai", path, done), Outcome(None, "file-9"))
+        self.assertEqual(self.outcome("openai", path, done), ResultOutcome(None, "file-9"))
         failed = {**BATCH, "status": "failed", "request_counts": {"completed": 0}}
         self.assert_used(self.used("openai", path, failed), 0, 0, 0.0)
 
@@ -236,7 +238,7 @@ class CollectionTests(SynchronousTestCase):
         usage = self.used("google", path, {**batch, "done": True, "response": inlined})
         self.assert_used(usage, 200, 100, (200 * 0.3 + 100 * 2.5) / 1e6 / 2)
         self.assertEqual(self.outcome("google", path, {**batch, "done": True, "response": {"responsesFile": "f"}}),
-                         Outcome())  # fmt: skip
+                         ResultOutcome())  # fmt: skip
 
     @given(st.recursive(st.none() | st.booleans() | st.integers() | st.sampled_from(["completed", "batch", "response"]),
                         lambda v: st.lists(v) | st.dictionaries(st.sampled_from(

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 from unittest import TestCase
 
-from llmproxy.metering.estimating import PromptEstimate, prompt
+from llmproxy.metering.estimating import PromptEstimate, estimate_prompt
 from tests.support.reading import read
 from tests.unit.http.test_media_heads import PNG
 
@@ -30,7 +30,7 @@ MODELS = (
 
 
 def estimate(body: bytes, provider: str = "openai", model: str = "gpt-4o") -> PromptEstimate:
-    return prompt(read(body, piece=65_536), len(body), provider, model)
+    return estimate_prompt(read(body, piece=65_536), len(body), provider, model)
 
 
 class Prompts(TestCase):
@@ -51,8 +51,8 @@ class Prompts(TestCase):
         """Nearly the same, wherever the pieces end."""
         for each in PROMPTS[::7]:
             body = each["body"].encode()
-            once = prompt(read(body), len(body), "openai", "gpt-4o").likely
-            apart = prompt(read(body, piece=997), len(body), "openai", "gpt-4o").likely
+            once = estimate_prompt(read(body), len(body), "openai", "gpt-4o").likely
+            apart = estimate_prompt(read(body, piece=997), len(body), "openai", "gpt-4o").likely
             self.assertLess(abs(once - apart), 0.03 * once + 5, each["name"])
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy.metering.estimating import PromptEstimate
-from llmproxy.metering.frames import MAX_KEPT_BYTES, Frames
+from llmproxy.metering.frames import MAX_READ_FRAME_BYTES, EventStreamDecoder
 from llmproxy.metering.meter import Meter, dialect
 from llmproxy.metering.prices import Prices
 
@@ -37,7 +37,7 @@ class FramesTests(unittest.TestCase):
     def read(self, data: bytes, size: int = 7) -> tuple[list[Any], bool]:
         """The events of a stream that came in pieces of so many bytes."""
         found: list[bytes] = []
-        frames = Frames(found.append)
+        frames = EventStreamDecoder(found.append)
         for at in range(0, len(data), size):
             frames.feed(data[at : at + size])
         events = b"".join(found).split(b"\n\n")[:-1]
@@ -61,7 +61,7 @@ class FramesTests(unittest.TestCase):
             self.assertEqual(self.read(data), ([], True))
 
     def test_a_frame_that_is_too_long_is_passed_over(self) -> None:
-        events, failed = self.read(frame(b'"' + b"x" * MAX_KEPT_BYTES + b'"') + STREAM, 60_000)
+        events, failed = self.read(frame(b'"' + b"x" * MAX_READ_FRAME_BYTES + b'"') + STREAM, 60_000)
         self.assertEqual((len(events), failed), (4, False))
 
     def test_payloads_that_are_no_json_say_nothing(self) -> None:

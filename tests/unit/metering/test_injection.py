@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.metering.injection import HELD, Swallowing, asking
+from llmproxy.metering.injection import MAX_HELD_EVENT_BYTES, UsageEventFilter, request_usage
 from tests.support.reading import read
 from tests.unit.metering.samples import CHAT_USAGE, chunk, events
 
@@ -19,7 +19,7 @@ KEPT = (chunk(usage=None), {**chunk(), "choices": []}, {**chunk(), "usage": CHAT
 
 def swallowed(stream: bytes, cuts: list[int]) -> bytes:
     seen: list[bytes] = []
-    swallowing = Swallowing(seen.append)
+    swallowing = UsageEventFilter(seen.append)
     edges = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
     out = b"".join(swallowing.feed(stream[start:end]) for start, end in pairwise(edges)) + swallowing.end()
     assert b"".join(seen) == stream
@@ -30,7 +30,7 @@ class AskingTests(SynchronousTestCase):
     def test_all_else_stays(self) -> None:
         """White space, order, numbers that no float holds: every byte but those that ask."""
         body = b' {\n "stream": true, "seed": 12345678901234567890, "temperature": 1.50, "model":"x"}'
-        asked = asking(body, read(body))
+        asked = request_usage(body, read(body))
         self.assertEqual(asked, body.replace(b"{", b'{"stream_options":{"include_usage":true},', 1))
         self.assertEqual(json.loads(asked or b""), {**json.loads(body), "stream_options": {"include_usage": True}})
 
@@ -38,7 +38,7 @@ class AskingTests(SynchronousTestCase):
         """They keep what else they say; no is taken for not having asked."""
         for options in ({"include_obfuscation": False}, {"include_usage": False}, None):
             body = json.dumps({"model": "é", "stream": True, "stream_options": options}).encode()
-            told = json.loads(asking(body, read(body)) or b"")
+            told = json.loads(request_usage(body, read(body)) or b"")
             self.assertEqual(told["stream_options"], {**(options or {}), "include_usage": True})
             self.assertEqual(told["model"], "é")
 
@@ -55,13 +55,13 @@ class AskingTests(SynchronousTestCase):
             b"[" * 100_000,
             b"",
         ):
-            self.assertIsNone(asking(body, read(body)), body[:60])
+            self.assertIsNone(request_usage(body, read(body)), body[:60])
 
     def test_a_long_one_with_options(self) -> None:
         """It would take too long to write it anew; without options it need not be."""
         long = {"model": "x", "stream": True, "messages": ["x" * 300_000]}
-        self.assertIsNotNone(asking(body := json.dumps(long).encode(), read(body)))
-        self.assertIsNone(asking(body := json.dumps({**long, "stream_options": {}}).encode(), read(body)))
+        self.assertIsNotNone(request_usage(body := json.dumps(long).encode(), read(body)))
+        self.assertIsNone(request_usage(body := json.dumps({**long, "stream_options": {}}).encode(), read(body)))
 
 
 class SwallowingTests(SynchronousTestCase):
@@ -81,15 +81,15 @@ class SwallowingTests(SynchronousTestCase):
 
     def test_no_event_waits_for_the_next(self) -> None:
         """What is whole leaves at once."""
-        swallowing = Swallowing(lambda data: None)
+        swallowing = UsageEventFilter(lambda data: None)
         first = events(chunk())
         self.assertEqual(swallowing.feed(first + b"data: "), first)
 
     def test_an_event_that_is_too_long(self) -> None:
         """It passes as it comes, and is not held."""
-        stream = b"data: " + b"x" * (HELD + 100_000) + b"\n\n" + events(USAGE, chunk())
-        swallowing = Swallowing(lambda data: None)
-        out = swallowing.feed(stream[: HELD + 50_000])
-        self.assertGreater(len(out), HELD)
-        out += swallowing.feed(stream[HELD + 50_000 :]) + swallowing.end()
+        stream = b"data: " + b"x" * (MAX_HELD_EVENT_BYTES + 100_000) + b"\n\n" + events(USAGE, chunk())
+        swallowing = UsageEventFilter(lambda data: None)
+        out = swallowing.feed(stream[: MAX_HELD_EVENT_BYTES + 50_000])
+        self.assertGreater(len(out), MAX_HELD_EVENT_BYTES)
+        out += swallowing.feed(stream[MAX_HELD_EVENT_BYTES + 50_000 :]) + swallowing.end()
         self.assertEqual(out, stream.replace(events(USAGE), b""))

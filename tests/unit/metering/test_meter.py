@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.http.content_coding import encode
 from llmproxy.metering.estimating import PromptEstimate
-from llmproxy.metering.meter import WHOLE, Meter, dialect
+from llmproxy.metering.meter import MAX_BODY_BYTES, Meter, dialect
 from llmproxy.metering.prices import OwnPrice, Prices
 from llmproxy.model import Usage
 from tests.unit.metering.samples import (
@@ -340,7 +340,7 @@ class BoundTests(SynchronousTestCase):
         bomb = gzip.compress(b"[" * 200_000_000, 1)
         usage, peak = self._peak(lambda meter: meter.feed(bomb), JSON, b"gzip")
         self.assertEqual(usage.basis, "estimated")
-        self.assertLess(peak, 2 * WHOLE)
+        self.assertLess(peak, 2 * MAX_BODY_BYTES)
 
     def test_nested_without_end(self) -> None:
         """Brackets alone, as many as one likes."""
@@ -365,8 +365,8 @@ class HoldingTests(SynchronousTestCase):
         """Once it is measured, or scanned because it is long."""
         most, held, tokens = self.kept(200_000, tight=False)
         self.assertEqual((most > 200_000, held, tokens), (True, 0, 5))
-        most, held, tokens = self.kept(2 * WHOLE, tight=False)
-        self.assertEqual((most < WHOLE + 40_000, held, tokens), (True, 0, 5))
+        most, held, tokens = self.kept(2 * MAX_BODY_BYTES, tight=False)
+        self.assertEqual((most < MAX_BODY_BYTES + 40_000, held, tokens), (True, 0, 5))
 
     def test_where_memory_is_tight(self) -> None:
         """Hardly anything is kept, and the same is found."""

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.metering.prices import OwnPrice, Prices, Terms, listed
+from llmproxy.metering.prices import OwnPrice, Prices, Terms, list_price
 
 SOLD = [
     (provider, model)
@@ -42,7 +42,7 @@ class CostTests(SynchronousTestCase):
         """For every model, whatever was used, at any time and tier: the list's own sum, or unknown, never less."""
         provider, model = SOLD[which]
         used: dict[str, int | float] = {**units, **more}
-        cost = listed(model, provider, at, terms).cost(used)
+        cost = list_price(model, provider, at, terms).cost(used)
         moment = datetime.fromtimestamp(at, UTC)
         context = {
             **({"service_tier": terms.tier} if terms.tier else {}),
@@ -72,11 +72,11 @@ class CostTests(SynchronousTestCase):
             ("mistral", "mistral-small-latest", {"input_tokens": 900, "output_tokens": 3}),
         ):
             moment = datetime.fromtimestamp(NOW, UTC)
-            listed = genai_prices.calc_price(
+            expected = genai_prices.calc_price(
                 Counts(**units), model.removeprefix("models/"), provider_id=provider, genai_request_timestamp=moment
             )
             cost = self.prices.cost("api", provider, "", model, units, NOW)
-            self.assertAlmostEqual(cost or -1, float(listed.total_price), 12)
+            self.assertAlmostEqual(cost or -1, float(expected.total_price), 12)
 
     def test_details_that_do_not_add_up(self) -> None:
         """More read from the cache than was given at all, or more sound: then the cost is not known."""

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy import errors
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Route, Routes
-from llmproxy.metering.dialects.operation import UNKNOWN
+from llmproxy.metering.dialects.operation import UNKNOWN_OPERATION
 from llmproxy.metering.dialects.registry import operation
 from llmproxy.model import Grant, Project
 from llmproxy.proxy.policy import Policy
@@ -161,9 +161,9 @@ class Bodies(PolicyCase):
 
     def test_when_it_is_needed(self) -> None:
         needs = self.policy.needs_body
-        self.assertFalse(needs(ACTIVE, route(), UNKNOWN))
-        self.assertTrue(needs(ACTIVE, route(param_whitelist={"n": ("1",)}), UNKNOWN))
-        self.assertTrue(needs(Grant("p", models=("m",)), route(), UNKNOWN))
+        self.assertFalse(needs(ACTIVE, route(), UNKNOWN_OPERATION))
+        self.assertTrue(needs(ACTIVE, route(param_whitelist={"n": ("1",)}), UNKNOWN_OPERATION))
+        self.assertTrue(needs(Grant("p", models=("m",)), route(), UNKNOWN_OPERATION))
         self.assertFalse(needs(Grant("p", models=("m",)), route(b"/v1/files"), operation("openai", b"/v1/files")))
 
     def test_parameters(self) -> None:
@@ -176,9 +176,9 @@ class Bodies(PolicyCase):
             self.check_body(b"model=o3", param_whitelist=whitelist)
         form = [b"Content-Type: application/x-www-form-urlencoded"]
         at = route(b"/v1/x", param_whitelist=whitelist)
-        self.policy.check_body(ACTIVE, at, UNKNOWN, read(b"model=gpt-4o", form))
+        self.policy.check_body(ACTIVE, at, UNKNOWN_OPERATION, read(b"model=gpt-4o", form))
         with self.assertRaises(errors.ParamNotAllowed):
-            self.policy.check_body(ACTIVE, at, UNKNOWN, read(b"a=b&model=o3", form))
+            self.policy.check_body(ACTIVE, at, UNKNOWN_OPERATION, read(b"a=b&model=o3", form))
 
     def test_a_model_in_the_path(self) -> None:
         """Is held against the same list."""

@@ -9,9 +9,9 @@ from sqlalchemy import select
 from twisted.internet.defer import Deferred, gatherResults
 
 from llmproxy.errors import Invalid, StoreUnavailable
-from llmproxy.ledger.pending import PendingResult, announced
-from llmproxy.ledger.records import Deferral, Held
-from llmproxy.ledger.sql import CLOSED, Batch, Books, Question
+from llmproxy.ledger.pending import PendingResult, pending_result
+from llmproxy.ledger.records import Deferral, HeldBudget
+from llmproxy.ledger.sql import CLOSED_OFFSET, JournalBatch, LedgerTable, UsageQuery
 from llmproxy.limits.charges import charges
 from llmproxy.model import LedgerLine, PageRequest
 from llmproxy.store import budgets
@@ -38,20 +38,22 @@ class BooksContract:
     assertFailure: Any
     addCleanup: Any
     store: Store
-    books: Books
+    books: LedgerTable
     url: Callable[[], str]
 
     async def setUp(self) -> None:
         self.store = new_store(self.url(), Calendar())
         await self.store.open()
         self.addCleanup(self.store.close)
-        self.books = Books(self.store, lambda: AT)
+        self.books = LedgerTable(self.store, lambda: AT)
 
-    def enter(self, before: int, after: int, *lines: LedgerLine, journal: str = "run") -> Deferred[Batch | None]:
-        return self.books.enter(journal, lambda: Batch(before, after, lines))
+    def append(
+        self, before: int, after: int, *lines: LedgerLine, journal: str = "run"
+    ) -> Deferred[JournalBatch | None]:
+        return self.books.append(journal, lambda: JournalBatch(before, after, lines))
 
     async def sums(self, by: str, **more: Any) -> list[tuple[Any, ...]]:
-        report = await self.books.report(Question(tuple(by.split(",")) if by else (), **more))
+        report = await self.books.report(UsageQuery(tuple(by.split(",")) if by else (), **more))
         names = [*(by.split(",") if by else ()), "requests", "input_tokens", "output_tokens", "cost_usd"]
         return [tuple(row[name] for name in names) for row in report.items]
 
@@ -65,60 +67,60 @@ class BooksContract:
             "run-1", AT, 0.25, "r1", "p1", "t1", "openai", "/v1/*", "gpt-4o", "gpt-4o-2024", "exact", "exact", "code",
             200, 201, True, 2**40, 1, 2, 3, 4, 0.000125, 5, 6,
         )  # fmt: skip
-        await self.enter(0, 10, told)
+        await self.append(0, 10, told)
         (row,) = await self.store.read(lambda c: [tuple(row) for row in c.execute(select(ledger))])
         self.assertEqual(row, tuple(told))
 
     async def test_any_text(self) -> None:
         """What is too long for its column, and what a database cannot keep, is shortened and not refused."""
-        await self.enter(0, 10, line(1, endpoint="x" * 1000, request_id="a\0b\ud800c", error="é" * 100))
+        await self.append(0, 10, line(1, endpoint="x" * 1000, request_id="a\0b\ud800c", error="é" * 100))
         (row,) = await self.store.read(lambda c: [row._mapping for row in c.execute(select(ledger))])
         self.assertEqual((row["endpoint"], row["request_id"], row["error"]), ("x" * 255, "ab?c", "é" * 64))
 
     async def test_only_from_where_it_was(self) -> None:
         """The same part, or one further on, is not entered; another journal does not matter."""
-        self.assertEqual(await self.books.place("run"), None)
-        self.assertEqual((await self.enter(0, 10, line(1))), Batch(0, 10, (line(1),)))
-        self.assertIsNone(await self.enter(0, 10, line(1)))
-        self.assertIsNone(await self.enter(20, 30, line(2)))
-        await self.enter(5, 6, line(3), journal="other")
-        await self.enter(10, 20, line(2))
-        self.assertEqual((await self.ids(), await self.books.place("run")), (["run-1", "run-2", "run-3"], 20))
+        self.assertEqual(await self.books.offset("run"), None)
+        self.assertEqual((await self.append(0, 10, line(1))), JournalBatch(0, 10, (line(1),)))
+        self.assertIsNone(await self.append(0, 10, line(1)))
+        self.assertIsNone(await self.append(20, 30, line(2)))
+        await self.append(5, 6, line(3), journal="other")
+        await self.append(10, 20, line(2))
+        self.assertEqual((await self.ids(), await self.books.offset("run")), (["run-1", "run-2", "run-3"], 20))
         self.assertEqual(await self.sums(""), [(3, 0, 0, 0.0)])
 
     async def test_two_at_once(self) -> None:
         """Of two that enter the same part at the same time, one does."""
-        await self.enter(0, 10)
-        parts = await gatherResults([self.enter(10, 20, line(1), line(2)) for _ in range(4)], consumeErrors=True)
+        await self.append(0, 10)
+        parts = await gatherResults([self.append(10, 20, line(1), line(2)) for _ in range(4)], consumeErrors=True)
         self.assertEqual(sum(part is not None for part in parts), 1)
         self.assertEqual((await self.sums(""))[0][0], 2)
 
     async def test_nothing_of_a_part_that_fails(self) -> None:
         """A line that is there already: nothing is entered, and the journal's place stays."""
-        await self.enter(0, 10, line(1))
+        await self.append(0, 10, line(1))
         try:
-            await self.enter(10, 20, line(2), line(1))
+            await self.append(10, 20, line(2), line(1))
         except Exception:
             pass
-        self.assertEqual((await self.ids(), await self.books.place("run")), (["run-1"], 10))
+        self.assertEqual((await self.ids(), await self.books.offset("run")), (["run-1"], 10))
 
     async def test_forgotten(self) -> None:
         """A journal that is gone leaves nothing behind."""
-        await self.enter(0, 10)
+        await self.append(0, 10)
         await self.books.forget("run")
-        self.assertIsNone(await self.books.place("run"))
+        self.assertIsNone(await self.books.offset("run"))
 
     async def test_sums(self) -> None:
         """By whatever is asked for, in order, with the model that answered."""
         used: dict[str, Any] = {"input_tokens": 10, "output_tokens": 5, "cost_usd": 0.5}
-        await self.enter(
+        await self.append(
             0,
             10,
             line(1, **used, answered="gpt-4o-2024"),
             line(2, **used, answered="gpt-4o-2024", at=AT + DAY),
             line(3, **used, project_id="p2", token_id="t2", api="anthropic", model="claude"),
         )
-        await self.enter(10, 20, line(4, **{**used, "cost_usd": None}, answered="gpt-4o-2024"))
+        await self.append(10, 20, line(4, **{**used, "cost_usd": None}, answered="gpt-4o-2024"))
         self.assertEqual(await self.sums("project"), [("p1", 3, 30, 15, 1.0), ("p2", 1, 10, 5, 0.5)])
         self.assertEqual(
             await self.sums("model,day"),
@@ -132,17 +134,17 @@ class BooksContract:
         self.assertEqual(await self.sums("day", since="2025-11-26"), [("2025-11-26", 1, 10, 5, 0.5)])
         self.assertEqual(await self.sums("day", until="2025-11-26"), [("2025-11-25", 3, 30, 15, 1.0)])
         self.assertEqual(await self.sums("token", part=PageRequest(1, 1)), [("t2", 1, 10, 5, 0.5)])
-        report = await self.books.report(Question(("token",), part=PageRequest(1)))
+        report = await self.books.report(UsageQuery(("token",), part=PageRequest(1)))
         self.assertEqual((len(report.items), report.total), (1, 2))
 
     async def test_pages_of_a_report(self) -> None:
         """In the order of the groups; a cursor goes on behind the last one, and counts nothing again."""
         days = [line(n, at=AT + n // 4 * DAY, token_id=f"t{n % 4}", input_tokens=n) for n in range(12)]
-        await self.enter(0, 9, *days)
+        await self.append(0, 9, *days)
         for by in ("token,day", "day,token", "token", "month,token"):
-            whole = (await self.books.report(Question(tuple(by.split(","))))).items
+            whole = (await self.books.report(UsageQuery(tuple(by.split(","))))).items
             seen: list[Any] = []
-            question = Question(tuple(by.split(",")), part=PageRequest(3))
+            question = UsageQuery(tuple(by.split(",")), part=PageRequest(3))
             while True:
                 page = await self.books.report(question)
                 self.assertEqual(page.total, None if question.part.cursor else len(whole))
@@ -151,13 +153,13 @@ class BooksContract:
                     break
                 question = question._replace(part=PageRequest(3, cursor=page.next_cursor))
             self.assertEqual(seen, whole)
-        await self.assertFailure(self.books.report(Question(("day",), part=PageRequest(cursor="x"))), Invalid)
-        self.assertEqual((await self.books.report(Question(("day",), part=PageRequest(3, 3)))), ([], 3, ""))
+        await self.assertFailure(self.books.report(UsageQuery(("day",), part=PageRequest(cursor="x"))), Invalid)
+        self.assertEqual((await self.books.report(UsageQuery(("day",), part=PageRequest(3, 3)))), ([], 3, ""))
 
     async def test_an_export(self) -> None:
         """All rows of a report, as they were when it began; only so many at once, and each must be closed."""
-        await self.enter(0, 9, *(line(n, at=AT, token_id=f"t{n:04d}", input_tokens=n) for n in range(2500)))
-        question = Question(("token",), part=PageRequest(3))
+        await self.append(0, 9, *(line(n, at=AT, token_id=f"t{n:04d}", input_tokens=n) for n in range(2500)))
+        question = UsageQuery(("token",), part=PageRequest(3))
         exports = [self.books.export(question) for _ in range(2)]
         with self.assertRaises(StoreUnavailable):
             self.books.export(question)
@@ -168,7 +170,7 @@ class BooksContract:
             return b"%d" % len(part)
 
         self.assertEqual(await exports[0].part(keep), b"1000")
-        await self.enter(9, 10, line(9999, token_id="t9999"))
+        await self.append(9, 10, line(9999, token_id="t9999"))
         while await exports[0].part(keep):
             pass
         self.assertEqual([row["token"] for row in rows], [f"t{n:04d}" for n in range(2500)])
@@ -182,7 +184,7 @@ class BooksContract:
 
     async def test_what_is_counted_besides(self) -> None:
         """Failures, estimates, and what has no price although it used something."""
-        await self.enter(
+        await self.append(
             0,
             9,
             line(1, outcome="failed"),
@@ -190,7 +192,7 @@ class BooksContract:
             line(3, basis="exact", output_tokens=3, cost_usd=0.0),
             line(4),
         )
-        (row,) = (await self.books.report(Question(()))).items
+        (row,) = (await self.books.report(UsageQuery(()))).items
         told = (row["requests"], row["failed"], row["estimated"], row["unpriced"])
         self.assertEqual(told, (4, 1, 1, 1))
 
@@ -200,35 +202,37 @@ class BooksContract:
         taking = new_store(self.store._url, Calendar(), run="run")
         await taking.open()
         self.addCleanup(taking.close)
-        self.books = Books(self.store, lambda: AT, charges)
+        self.books = LedgerTable(self.store, lambda: AT, charges)
         usd, month = "token:t1:budget_usd:day:2025-11-25", "project:p1:budget_tokens:month:2025-11"
         for key in (usd, month):
             await taking.take_budget(key, 1, 10**9, 10**12, 0.0)
-        await self.enter(0, 10, line(1, cost_usd=0.25, input_tokens=10, output_tokens=5), line(2, cost_usd=None))
+        await self.append(0, 10, line(1, cost_usd=0.25, input_tokens=10, output_tokens=5), line(2, cost_usd=None))
         self.assertEqual(await self.store.budgets_spent([usd, month]), {usd: 10**9, month: 10**9})
-        await self.enter(10, CLOSED, line(3, cost_usd=0.125, input_tokens=1), line(4, token_id="t2", input_tokens=1))
+        await self.append(
+            10, CLOSED_OFFSET, line(3, cost_usd=0.125, input_tokens=1), line(4, token_id="t2", input_tokens=1)
+        )
         self.assertEqual(await self.store.budgets_spent([usd, month]), {usd: 375_000_000, month: 17})
 
     async def test_no_lines(self) -> None:
         """A report of nothing."""
-        self.assertEqual((await self.books.report(Question(("project",)))), ([], 0, ""))
+        self.assertEqual((await self.books.report(UsageQuery(("project",)))), ([], 0, ""))
         self.assertEqual(await self.sums(""), [(0, 0, 0, 0.0)])
 
     async def test_old_lines_go(self) -> None:
         """The oldest first, so many at once; their sums stay."""
-        await self.enter(0, 10, *(line(n, at=AT + n * DAY, input_tokens=1) for n in range(5)))
-        self.assertEqual(await self.books.fold(AT + 3 * DAY, "", 2), (2, 0))
+        await self.append(0, 10, *(line(n, at=AT + n * DAY, input_tokens=1) for n in range(5)))
+        self.assertEqual(await self.books.roll_up(AT + 3 * DAY, "", 2), (2, 0))
         self.assertEqual(await self.ids(), ["run-2", "run-3", "run-4"])
-        self.assertEqual(await self.books.fold(AT + 3 * DAY, "", 2), (1, 0))
+        self.assertEqual(await self.books.roll_up(AT + 3 * DAY, "", 2), (1, 0))
         self.assertEqual((await self.ids(), (await self.sums(""))[0][1]), (["run-3", "run-4"], 5))
 
     async def test_old_days_become_months(self) -> None:
         """No sum changes by it, and a month belongs to a range that has its first day."""
         used: dict[str, Any] = {"input_tokens": 1, "output_tokens": 2, "cost_usd": 0.25}
-        await self.enter(0, 10, *(line(n, at=AT + n * 10 * DAY, **used) for n in range(6)))
+        await self.append(0, 10, *(line(n, at=AT + n * 10 * DAY, **used) for n in range(6)))
         before = await self.sums("month,model")
-        self.assertEqual((await self.books.fold(0.0, "2026-01-01", 3))[1], 3)
-        self.assertEqual((await self.books.fold(0.0, "2026-01-01", 3))[1], 1)
+        self.assertEqual((await self.books.roll_up(0.0, "2026-01-01", 3))[1], 3)
+        self.assertEqual((await self.books.roll_up(0.0, "2026-01-01", 3))[1], 1)
         self.assertEqual(await self.sums("month,model"), before)
         days = [row[:2] for row in await self.sums("day")]
         self.assertEqual(days, [("2025-11", 1), ("2025-12", 3), ("2026-01-04", 1), ("2026-01-14", 1)])
@@ -239,18 +243,18 @@ class BooksContract:
 
     async def test_places_that_nobody_needs(self) -> None:
         """The place of a journal that was closed long ago goes."""
-        await self.enter(0, 2**62, journal="closed")
-        await self.enter(0, 10, journal="living")
-        await Books(self.store, lambda: AT + 8 * DAY).fold(0.0, "", 10)
+        await self.append(0, 2**62, journal="closed")
+        await self.append(0, 10, journal="living")
+        await LedgerTable(self.store, lambda: AT + 8 * DAY).roll_up(0.0, "", 10)
         names: list[str] = await self.store.read(lambda c: list(c.scalars(select(journals.c.name))))
         self.assertEqual(names, ["living"])
 
-    async def announce(self, *results: tuple[str, str], held: tuple[Held, ...] = ()) -> list[PendingResult]:
+    async def announce(self, *results: tuple[str, str], held: tuple[HeldBudget, ...] = ()) -> list[PendingResult]:
         """Lines whose answers announced results: the line's number and the result's id."""
         lines = [line(int(number), basis="pending", outcome="pending") for number, _ in results]
-        pending = [announced(each, Deferral(name, held)) for each, (_, name) in zip(lines, results, strict=True)]
-        start = await self.books.place("run") or 0
-        await self.books.enter("run", lambda: Batch(start, start + 10, lines, pending=pending))
+        pending = [pending_result(each, Deferral(name, held)) for each, (_, name) in zip(lines, results, strict=True)]
+        start = await self.books.offset("run") or 0
+        await self.books.append("run", lambda: JournalBatch(start, start + 10, lines, pending=pending))
         return pending
 
     async def found(self, name: str) -> list[PendingResult]:
@@ -262,13 +266,13 @@ class BooksContract:
         self.assertEqual(await self.found("resp"), pending[:1])
         self.assertEqual(await self.books.pending("p2", "openai", "resp"), [])
         self.assertEqual(await self.books.pending("p1", "azure", "resp"), [])
-        (row,) = (await self.books.report(Question(()))).items
+        (row,) = (await self.books.report(UsageQuery(()))).items
         self.assertEqual((row["requests"], row["unpriced"], row["cost_usd"]), (2, 2, 0.0))
         result = line(9, cost_usd=0.5, input_tokens=7, basis="exact", at=AT + DAY)
         both = gatherResults([self.books.collect(pending[:1], result), self.books.collect(pending[:1], result)])
         self.assertEqual(sorted(map(str, await both)), ["None", "{}"])
         self.assertIsNone(await self.books.collect(pending[:1], result))
-        (row,) = (await self.books.report(Question(()))).items
+        (row,) = (await self.books.report(UsageQuery(()))).items
         self.assertEqual((row["requests"], row["unpriced"], row["cost_usd"], row["input_tokens"]), (3, 1, 0.5, 7))
         self.assertEqual(await self.ids(), ["run-1", "run-2", "run-9"])
         self.assertEqual((await self.found("resp"), await self.found("other")), ([], pending[1:]))
@@ -277,7 +281,7 @@ class BooksContract:
         """Budgets are corrected to what the result cost; where its id was announced twice, the second to nothing."""
         await self.store.take_budget("usd:day", 10, 10, 10**12, 0.0)
         await self.store.take_budget("tokens", 10, 10, 10**12, 0.0)
-        held = (Held("usd:day", "usd", 10**9, 0.0), Held("tokens", "tokens", 100, 0.0))
+        held = (HeldBudget("usd:day", "usd", 10**9, 0.0), HeldBudget("tokens", "tokens", 100, 0.0))
         await self.store.write(lambda c: budgets.correct(c, {"usd:day": -2 * 10**9, "tokens": -200}))
         pending = await self.announce(("1", "resp"), ("2", "resp"), held=held)
         self.assertEqual(await self.found("resp"), pending)
@@ -289,18 +293,18 @@ class BooksContract:
 
     async def test_what_costs_nobody_knows(self) -> None:
         """Stays charged as it was held, but for its tokens."""
-        held = (Held("usd:day", "usd", 10**9, 0.0), Held("tokens", "tokens", 100, 0.0))
+        held = (HeldBudget("usd:day", "usd", 10**9, 0.0), HeldBudget("tokens", "tokens", 100, 0.0))
         pending = await self.announce(("1", "resp"), held=held)
         self.assertEqual(await self.books.collect(pending, line(9, input_tokens=90)), {"tokens": 10})
 
     async def test_any_model(self) -> None:
         """What no column takes is shortened, as on its line."""
         odd = line(1, model="x\0y\ud800" + "z" * 200, basis="pending", outcome="pending")
-        result = announced(odd, Deferral("resp"))
-        await self.books.enter("run", lambda: Batch(0, 10, [odd], pending=[result]))
+        result = pending_result(odd, Deferral("resp"))
+        await self.books.append("run", lambda: JournalBatch(0, 10, [odd], pending=[result]))
         (found,) = await self.found("resp")
         await self.books.collect([found], line(9, cost_usd=0.5, basis="exact"))
-        (row, _) = (await self.books.report(Question(("model",)))).items[::-1]
+        (row, _) = (await self.books.report(UsageQuery(("model",)))).items[::-1]
         self.assertEqual((row["model"], row["unpriced"]), (found.model, 0))
 
     async def test_told_by_another_object(self) -> None:

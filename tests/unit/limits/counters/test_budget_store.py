@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from llmproxy.interfaces import IBudgetStore
-from llmproxy.limits.counters.budget_store import MANY, MemoryBudgetStore
+from llmproxy.limits.counters.budget_store import MAX_BUDGETS_BEFORE_SWEEP, MemoryBudgetStore
 
 
 class MemoryBudgetStoreTests(SynchronousTestCase):
@@ -30,8 +30,8 @@ class MemoryBudgetStoreTests(SynchronousTestCase):
 
     def test_those_of_the_past_take_no_room(self) -> None:
         self.take("ever", 1, 1)
-        for number in range(3 * MANY):
+        for number in range(3 * MAX_BUDGETS_BEFORE_SWEEP):
             self.now = float(number)
             self.take(f"day{number}", 1, 1, ends=number + 0.5)
-        self.assertLessEqual(len(self.budgets._spent), MANY + 1)
+        self.assertLessEqual(len(self.budgets._spent), MAX_BUDGETS_BEFORE_SWEEP + 1)
         self.assertEqual(self.take("ever", 1, 1), (1, 2))

@@ -14,7 +14,7 @@ from llmproxy.errors import LimitsUnavailable, StoreUnavailable
 from llmproxy.interfaces import IBudgetStore, ICountersFactory
 from llmproxy.limits.counters.budget_store import MemoryBudgetStore
 from llmproxy.limits.counters.memory import MemoryCounters
-from llmproxy.limits.counters.prefetch import AHEAD
+from llmproxy.limits.counters.prefetch import REQUESTS_AHEAD
 from llmproxy.model import Advance, Claim, Verdict
 from tests.unit.limits.counters.contract import CountersContract, budget, lease, rate
 
@@ -161,7 +161,7 @@ class MemoryTests(MemoryCase):
         """What a process has in advance lasts; then requests are refused as such that can be tried again."""
         self.granted_now(budget(1_000_000, 10))
         self.budgets.away = True
-        for _ in range(AHEAD - 1):
+        for _ in range(REQUESTS_AHEAD - 1):
             self.granted_now(budget(1_000_000, 10))
         self.failureResultOf(self.made.reserve([budget(1_000_000, 10)]), LimitsUnavailable)
         self.budgets.away = False
@@ -180,7 +180,7 @@ class MemoryTests(MemoryCase):
         self.clock.advance(5)
         self.budgets.away = False
         self.clock.advance(5)
-        self.assertEqual((self.budgets.spent(), self.budgets.spent("other")), (AHEAD * 10, 500))
+        self.assertEqual((self.budgets.spent(), self.budgets.spent("other")), (REQUESTS_AHEAD * 10, 500))
 
     def test_those_who_wait_do_not_starve(self) -> None:
         """While the store takes its time everybody waits, and each gets what it asked for."""

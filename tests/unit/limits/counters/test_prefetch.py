@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy.coroutines import deferred
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.limits.counters.budget_store import MemoryBudgetStore
-from llmproxy.limits.counters.prefetch import AHEAD, ASK_SECONDS, SHARE, BudgetPrefetch
+from llmproxy.limits.counters.prefetch import LEAST_SHARES, REQUESTS_AHEAD, STORE_TIMEOUT_SECONDS, BudgetPrefetch
 from llmproxy.model import Advance, Claim, Verdict
 from tests.unit.limits.counters.contract import budget
 
@@ -53,7 +53,7 @@ class BudgetPrefetchTests(SynchronousTestCase):
 
     def test_in_advance_but_not_too_much(self) -> None:
         """For some requests more, and never more than a small part of the whole; one request's worst in any case."""
-        for limit, amount, taken in ((10**9, 10, AHEAD * 10), (1000, 10, 1000 // SHARE), (100, 90, 90)):
+        for limit, amount, taken in ((10**9, 10, REQUESTS_AHEAD * 10), (1000, 10, 1000 // LEAST_SHARES), (100, 90, 90)):
             claim = budget(limit, amount, key=f"k{limit}")
             self.assertIsNone(self.prefetch.room(claim))
             self.take_more(claim)
@@ -91,7 +91,7 @@ class BudgetPrefetchTests(SynchronousTestCase):
         larger = claim._replace(amount=10**5)
         waiting = self.prefetch.wait([larger], lambda: None if self.prefetch.room(larger) is None else Verdict(0))
         self.give_back()
-        self.assertEqual(self.spent(claim), AHEAD * 10)
+        self.assertEqual(self.spent(claim), REQUESTS_AHEAD * 10)
         slow, self.store.slow = self.store.slow, None
         slow.callback(None)
         self.successResultOf(waiting)
@@ -141,13 +141,13 @@ class BudgetPrefetchTests(SynchronousTestCase):
     def test_a_crowd_and_a_store_that_does_not_answer(self) -> None:
         """It has an end for everybody, and the next is asked for again."""
         crowd = self.crowd(10**6, 300)
-        self.clock.advance(ASK_SECONDS)
+        self.clock.advance(STORE_TIMEOUT_SECONDS)
         self.clock.pump([0] * 10)
         for each in crowd:
             self.failureResultOf(each, LimitsUnavailable)
         self.store.slow = None
         self.take_more(budget(10**6, 10))
-        self.assertEqual(self.prefetch.room(budget(10**6, 10)), AHEAD * 10)
+        self.assertEqual(self.prefetch.room(budget(10**6, 10)), REQUESTS_AHEAD * 10)
 
     def test_one_of_a_crowd_leaves(self) -> None:
         """Nothing is taken for it, nor does it hold up those behind it."""

@@ -36,7 +36,7 @@ class RecentUseTests(unittest.TestCase):
         self.assertEqual((self.recent.generation("k", SLOT + 3), self.recent.last_generation("k")), (b"", b"1"))
 
     def test_put_back(self) -> None:
-        self.recent.moved("k", b"2")
-        self.recent.moved("x", b"2")
+        self.recent.set_generation("k", b"2")
+        self.recent.set_generation("x", b"2")
         self.assertEqual((self.recent.generation("k", SLOT + 3), self.recent.last_generation("x")), (b"2", b""))
         self.assertEqual(self.recent.keys(SLOT + 3), ["k"])

@@ -126,7 +126,7 @@ def test_long_requests() -> None:
     ("tools", "right"),
     [
         ([{"type": "web_search_20250305", "name": "web_search", "max_uses": 5}], {"web_searches": 5}),
-        ([{"type": "web_search_20250305", "name": "web_search"}], {"web_searches": anthropic.SEARCHES_AT_MOST}),
+        ([{"type": "web_search_20250305", "name": "web_search"}], {"web_searches": anthropic.MAX_SEARCHES}),
         ([{"type": "web_fetch_20250910"}, {"type": "code_execution_20250825"}], {}),
         ([{"type": "code_execution_20250825"}], {"code_executions": 1}),
         ([{"name": "web_search_2", "input_schema": {}}], {}),
@@ -134,9 +134,9 @@ def test_long_requests() -> None:
     ],
 )
 def test_what_a_request_allows_at_most(tools: Any, right: dict[str, int]) -> None:
-    assert anthropic.offered(SONNET, {"tools": tools}) == right
+    assert anthropic.max_tool_calls(SONNET, {"tools": tools}) == right
 
 
 def test_batches_are_told_later() -> None:
-    assert anthropic.deferred({"type": "message_batch", "id": "msgbatch_1"}) == "msgbatch_1"
-    assert anthropic.deferred({"type": "message", "id": "m"}) == ""
+    assert anthropic.deferred_result_id({"type": "message_batch", "id": "msgbatch_1"}) == "msgbatch_1"
+    assert anthropic.deferred_result_id({"type": "message", "id": "m"}) == ""

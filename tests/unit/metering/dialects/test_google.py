@@ -93,11 +93,11 @@ def test_a_stream_as_an_array() -> None:
 
 
 def test_what_a_request_allows_at_most() -> None:
-    assert google.offered("gemini-3-pro", {"tools": [{"googleSearch": {}}]}) == {
-        "web_searches": google.SEARCHES_AT_MOST
+    assert google.max_tool_calls("gemini-3-pro", {"tools": [{"googleSearch": {}}]}) == {
+        "web_searches": google.MAX_SEARCHES
     }
-    assert google.offered("gemini-2.5-pro", {"tools": [{"google_search": {}}]}) == {"web_searches": 1}
-    assert google.offered("gemini-2.5-pro", {"tools": [{"functionDeclarations": []}]}) == {}
+    assert google.max_tool_calls("gemini-2.5-pro", {"tools": [{"google_search": {}}]}) == {"web_searches": 1}
+    assert google.max_tool_calls("gemini-2.5-pro", {"tools": [{"functionDeclarations": []}]}) == {}
 
 
 def _dumped(value: Any) -> bytes:

@@ -253,8 +253,8 @@ def test_what_a_request_allows_at_most(path: str, model: str, members: dict[str,
 def test_what_is_told_later() -> None:
     """Responses in the background and batches: the id by which they can be fetched."""
     waits = {"id": "resp_1", "object": "response", "background": True, "status": "queued"}
-    assert openai.deferred(waits) == "resp_1"
-    assert openai.deferred({"type": "response.created", "response": waits}) == "resp_1"
-    assert openai.deferred({"id": "batch_1", "object": "batch", "status": "validating"}) == "batch_1"
+    assert openai.deferred_result_id(waits) == "resp_1"
+    assert openai.deferred_result_id({"type": "response.created", "response": waits}) == "resp_1"
+    assert openai.deferred_result_id({"id": "batch_1", "object": "batch", "status": "validating"}) == "batch_1"
     for other in ({"status": "completed"}, {"background": False}, {"id": ["resp_1"]}, {"object": "video"}):
-        assert openai.deferred({**waits, **other}) == ""
+        assert openai.deferred_result_id({**waits, **other}) == ""

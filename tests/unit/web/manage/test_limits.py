@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from llmproxy.errors import LimitsUnavailable
-from llmproxy.limits.limiter import Standing
+from llmproxy.limits.limiter import LimitStatus
 from llmproxy.limits.plan import rules
 from llmproxy.model import Allowance, Budget
 from llmproxy.web.manage import Management
@@ -98,7 +98,7 @@ class LimitsTests(ManagementTestCase):
     def test_nobody_can_tell(self) -> None:
         """Redis is away: everything else is shown all the same."""
 
-        async def standings(owner: str, name: str, allowance: Allowance) -> list[Standing]:
+        async def standings(owner: str, name: str, allowance: Allowance) -> list[LimitStatus]:
             raise LimitsUnavailable
 
         self.telling(standings)
@@ -109,10 +109,10 @@ class LimitsTests(ManagementTestCase):
         """Only where one is shown: a list would have to ask for each."""
         asked: list[tuple[str, str]] = []
 
-        async def standings(owner: str, name: str, allowance: Allowance) -> list[Standing]:
+        async def standings(owner: str, name: str, allowance: Allowance) -> list[LimitStatus]:
             asked.append((owner, name))
             return [
-                Standing(rule, 3, NOW + 60 if rule.period == "day" else 0.0)
+                LimitStatus(rule, 3, NOW + 60 if rule.period == "day" else 0.0)
                 for rule in rules(owner, name, allowance, {})
             ]
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.metering.scanning import LONGEST, Scan
+from llmproxy.metering.json_scanner import MAX_VALUE_BYTES, JsonMemberScanner
 
 WANTED = frozenset({b"usage", b"model"})
 NAMES = st.sampled_from(["usage", "model", "content", 'us"age', "\\", "a" * 70, ""]) | st.text(max_size=5)
@@ -21,8 +21,8 @@ VALUES = st.recursive(
 OBJECTS = st.dictionaries(NAMES, VALUES, max_size=5)
 
 
-def scanned(text: bytes, cuts: list[int]) -> Scan:
-    scan = Scan(WANTED)
+def scanned(text: bytes, cuts: list[int]) -> JsonMemberScanner:
+    scan = JsonMemberScanner(WANTED)
     for start, end in pairwise(sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})):
         scan.feed(text[start:end])
     return scan
@@ -59,7 +59,7 @@ class ScanTests(SynchronousTestCase):
 
     def test_too_long_a_value(self) -> None:
         """A value that is longer than any usage object is dropped, and what follows is found."""
-        text = json.dumps({"usage": "x" * (LONGEST + 1), "model": "m"}).encode()
+        text = json.dumps({"usage": "x" * (MAX_VALUE_BYTES + 1), "model": "m"}).encode()
         self.assertEqual(scanned(text, [*range(0, len(text), 5000)]).values, {b"model": b' "m"'})
 
     def test_too_deep(self) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.metering.dialects.reading import NOTHING, Reading, merged
-from llmproxy.metering.dialects.registry import read
+from llmproxy.metering.dialects.registry import extract
+from llmproxy.metering.dialects.reported_usage import NO_REPORT, ReportedUsage, merge
 from tests.unit.metering.dialects.answers import counts, measured
 
 COUNTS = st.sampled_from(["prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens"])
@@ -28,14 +28,14 @@ EMPTY = st.sampled_from(
 )
 
 
-def together(events: list[Any]) -> Reading:
-    found = NOTHING
+def together(events: list[Any]) -> ReportedUsage:
+    found = NO_REPORT
     for event in events:
-        found = merged(found, read(event))
+        found = merge(found, extract(event))
     return found
 
 
-def known(reading: Reading) -> dict[str, Any]:
+def known(reading: ReportedUsage) -> dict[str, Any]:
     return {name: value for name, value in (reading.usage or {}).items() if value}
 
 

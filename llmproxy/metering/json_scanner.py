@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-DEEPEST = 512
-LONGEST = 64 * 1024  # bytes of a value that is kept
-NAME = 64  # bytes of the longest member name that is looked at, with the white space behind it
+MAX_DEPTH_LEVELS = 512
+MAX_VALUE_BYTES = 64 * 1024  # bytes of a value that is kept
+MAX_NAME_BYTES = 64  # bytes of the longest member name that is looked at, with the white space behind it
 
 _TOKEN = re.compile(rb'["{}\[\]]')
 _TOKEN_OR_COMMA = re.compile(rb'["{}\[\],]')
@@ -23,7 +23,7 @@ _SKIPPED = re.compile(rb"(?:%b|\{%b\}|\[%b\]){0,64}" % (_PLAIN, _INNER, _INNER),
 _SPACE = b" \t\r\n"
 
 
-class Scan:
+class JsonMemberScanner:
     """Keeps the values of the wanted members that stand at the top of the text, or in the objects of a top array.
 
     Those of an object that stands there under a name of C{entered} are looked for as well.
@@ -63,7 +63,7 @@ class Scan:
                 at = self._string(data, at)
                 continue
             if self._depth > self._level > 0 and self._value is None:
-                if self._depth > DEEPEST:
+                if self._depth > MAX_DEPTH_LEVELS:
                     return  # no answer is like that
                 at = _SKIPPED.match(data, at).end()  # type: ignore[union-attr]
             at = self._token(data, at)
@@ -113,17 +113,17 @@ class Scan:
     def _member(self, data: bytes, where: int) -> int:
         """A string where a member's name may stand; its value begins behind the colon."""
         self._enters = False
-        end = data.find(b'"', where + 1, where + NAME)
-        escaped = b"\\" in data[where : where + NAME if end < 0 else end]
+        end = data.find(b'"', where + 1, where + MAX_NAME_BYTES)
+        escaped = b"\\" in data[where : where + MAX_NAME_BYTES if end < 0 else end]
         if end < 0 or escaped:
-            if len(data) - where < NAME and not escaped:
+            if len(data) - where < MAX_NAME_BYTES and not escaped:
                 return -2 - where
             self._in_string, self._odd = True, False
             return where + 1
         behind = end + 1
-        while behind < len(data) and data[behind] in _SPACE and behind - where < NAME:
+        while behind < len(data) and data[behind] in _SPACE and behind - where < MAX_NAME_BYTES:
             behind += 1
-        if behind >= len(data) and behind - where < NAME:
+        if behind >= len(data) and behind - where < MAX_NAME_BYTES:
             return -2 - where
         if data[behind : behind + 1] == b":" and data[where + 1 : end] in self._wanted:
             self._name, self._value, self._base = data[where + 1 : end], bytearray(), self._depth
@@ -151,7 +151,7 @@ class Scan:
 
     def _keep(self, data: bytes) -> None:
         if self._value is not None and data:
-            if len(self._value) + len(data) <= LONGEST:
+            if len(self._value) + len(data) <= MAX_VALUE_BYTES:
                 self._value += data
             else:
                 self._name, self._value = b"", bytearray()  # of a length that nothing wanted has

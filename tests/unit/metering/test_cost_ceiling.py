@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from llmproxy.config.model import Api, Settings
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.metering.catalog import Operations
+from llmproxy.metering.cost_ceiling import FREE_OF_CHARGE, MAX_COUNTED_TOKENS, CostCeiling, UsageCeiling
 from llmproxy.metering.prices import OwnPrice, Prices
-from llmproxy.metering.windows import WIDEST
-from llmproxy.metering.worst import FREE, MOST_TOKENS, Bound, Worst
+from llmproxy.metering.windows import MAX_CONTEXT_TOKENS
 from tests.support.reading import read
 
 UNREAD = read(b"neither JSON nor a form")
@@ -33,13 +33,13 @@ CHAT = b"/v1/chat/completions"
 
 class WorstTests(unittest.TestCase):
     def setUp(self) -> None:
-        self.worst = Worst(Prices([OwnPrice("own", "mine-*", 1.0, 2.0)]), PROVIDERS, Operations(SETTINGS))
+        self.worst = CostCeiling(Prices([OwnPrice("own", "mine-*", 1.0, 2.0)]), PROVIDERS, Operations(SETTINGS))
 
     def input(self, api: str, model: str, content: RequestContent, size: int) -> int:
         return self.worst.bound(b"POST", api, CHAT, model, content, size, 7).input
 
     def cost(self, api: str, model: str) -> float | None:
-        return self.worst.cost(api, model, Bound(1_000_000, 100_000, {}), AT)
+        return self.worst.cost(api, model, UsageCeiling(1_000_000, 100_000, {}), AT)
 
     def test_no_more_than_the_model_can_read(self) -> None:
         self.assertEqual(self.input("openai", "gpt-4o", UNREAD, 50_000_000), 128_000)
@@ -50,8 +50,8 @@ class WorstTests(unittest.TestCase):
         self.assertTrue(2000 < self.input("openai", "gpt-4o", read(body), len(body)) < 3000)
 
     def test_a_model_that_nobody_knows(self) -> None:
-        self.assertEqual(self.input("own", "mine-1", UNREAD, 50_000_000), WIDEST)
-        self.assertEqual(self.input("openai", "", UNREAD, 50_000_000), WIDEST)
+        self.assertEqual(self.input("own", "mine-1", UNREAD, 50_000_000), MAX_CONTEXT_TOKENS)
+        self.assertEqual(self.input("openai", "", UNREAD, 50_000_000), MAX_CONTEXT_TOKENS)
 
     def test_the_providers_price(self) -> None:
         cost = self.cost("openai", "gpt-4o")
@@ -76,12 +76,12 @@ class WorstTests(unittest.TestCase):
             for size, made in ((1, 1), (5_000, 4_000), (100_000, 10), (100_001, 10), (900_000, 64_000)):
                 units = {"input_tokens": size, "output_tokens": made}
                 cost = prices.cost("openai", "openai", "", model, units, AT)
-                worst = self.worst.cost("openai", model, Bound(size, made, {}), AT)
+                worst = self.worst.cost("openai", model, UsageCeiling(size, made, {}), AT)
                 assert cost is not None and worst is not None, model
                 self.assertGreaterEqual(worst * (1 + 1e-9), cost, (model, size, made))
 
     def test_remembered_for_a_minute(self) -> None:
-        self.worst.cost("openai", "gpt-4o", Bound(10, 10, {}), AT)
+        self.worst.cost("openai", "gpt-4o", UsageCeiling(10, 10, {}), AT)
         asked = 0
 
         def cost(*given: object) -> float:
@@ -91,7 +91,7 @@ class WorstTests(unittest.TestCase):
 
         self.worst._prices.cost = cost  # type: ignore[method-assign, assignment]
         for at in (AT, AT + 59, AT + 61, AT + 62):
-            self.worst.cost("openai", "gpt-4o", Bound(10, 10, {}), at)
+            self.worst.cost("openai", "gpt-4o", UsageCeiling(10, 10, {}), at)
         self.assertEqual(asked, 5)
 
     def asked(self, api: str, path: str, model: str, body: object) -> float | None:
@@ -150,19 +150,21 @@ class WorstTests(unittest.TestCase):
         self.assertGreater(cost, 0.1)
 
     def test_a_price_for_each_request(self) -> None:
-        worst = Worst(Prices([OwnPrice("own", "*", 1.0, 1.0, per_request=0.5)]), PROVIDERS, Operations(SETTINGS))
-        self.assertAlmostEqual(worst.cost("own", "m", Bound(1_000_000, 0, {}), AT) or 0.0, 1.5)
-        self.assertAlmostEqual(worst.cost("own", "m", Bound(10, 0, {}), AT) or 0.0, 0.50001)
+        worst = CostCeiling(Prices([OwnPrice("own", "*", 1.0, 1.0, per_request=0.5)]), PROVIDERS, Operations(SETTINGS))
+        self.assertAlmostEqual(worst.cost("own", "m", UsageCeiling(1_000_000, 0, {}), AT) or 0.0, 1.5)
+        self.assertAlmostEqual(worst.cost("own", "m", UsageCeiling(10, 0, {}), AT) or 0.0, 0.50001)
 
     def test_no_price(self) -> None:
         self.assertIsNone(self.cost("own", "another"))
         self.assertIsNone(self.cost("openai", "no-such-model"))
 
 
-WORST = Worst(Prices(), PROVIDERS, Operations(SETTINGS))
+WORST = CostCeiling(Prices(), PROVIDERS, Operations(SETTINGS))
 
 
-def bound(body: object, path: bytes = CHAT, default: int = 7, api: str = "openai", model: str = "gpt-4o") -> Bound:
+def bound(
+    body: object, path: bytes = CHAT, default: int = 7, api: str = "openai", model: str = "gpt-4o"
+) -> UsageCeiling:
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
     return WORST.bound(b"POST", api, path, model, read(sent, piece=100), len(sent), default)
 
@@ -178,9 +180,11 @@ class BatchTests(unittest.TestCase):
 
     def setUp(self) -> None:
         prices = Prices([OwnPrice("anthropic", "mine-*", 10.0, 20.0)])
-        self.worst = Worst(prices, PROVIDERS, Operations(SETTINGS))
+        self.worst = CostCeiling(prices, PROVIDERS, Operations(SETTINGS))
 
-    def cost(self, *requests: tuple[str, dict[str, object]], api: str = "anthropic") -> tuple[Bound, float | None]:
+    def cost(
+        self, *requests: tuple[str, dict[str, object]], api: str = "anthropic"
+    ) -> tuple[UsageCeiling, float | None]:
         listed = [{"custom_id": "c", "params": {"model": model, **params}} for model, params in requests]
         body = json.dumps({"requests": listed}).encode()
         bound = self.worst.bound(b"POST", api, self.PATH, "", read(body), len(body), 500)
@@ -250,8 +254,8 @@ class OutputTests(unittest.TestCase):
         self.assertEqual(output(b'{"max_tokens"\t:\r\n 1.5e3}'), 1500)
 
     def test_beyond_all_reason(self) -> None:
-        self.assertEqual(output(b'{"max_tokens": 999999999999999999, "n": 999999}'), MOST_TOKENS)
-        self.assertEqual(output(b'{"\\u006eo": 1, "max_tokens": 1e99}'), MOST_TOKENS)
+        self.assertEqual(output(b'{"max_tokens": 999999999999999999, "n": 999999}'), MAX_COUNTED_TOKENS)
+        self.assertEqual(output(b'{"\\u006eo": 1, "max_tokens": 1e99}'), MAX_COUNTED_TOKENS)
 
     @given(st.binary(max_size=300))
     def test_anything(self, body: bytes) -> None:
@@ -263,8 +267,8 @@ class OutputTests(unittest.TestCase):
 class BesideTests(unittest.TestCase):
     def test_free(self) -> None:
         for path in (b"/v1/files", b"/v1/moderations", b"/v1/responses/r/cancel"):
-            self.assertEqual(bound({"model": "gpt-4o"}, path), FREE)
-        self.assertEqual(bound(b""), FREE)
+            self.assertEqual(bound({"model": "gpt-4o"}, path), FREE_OF_CHARGE)
+        self.assertEqual(bound(b""), FREE_OF_CHARGE)
 
     def test_what_nobody_can_tell(self) -> None:
         """Has no bound, and so no cost."""

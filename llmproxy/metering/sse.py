@@ -10,22 +10,22 @@ import re
 from collections import deque
 from collections.abc import Iterator
 
-from llmproxy.metering.dialects.registry import MEMBERS, WRAPPERS
+from llmproxy.metering.dialects.registry import RESPONSE_MEMBERS, WRAPPERS
 from llmproxy.metering.error_events import may_hold_error, stream_error
-from llmproxy.metering.scanning import Scan
+from llmproxy.metering.json_scanner import JsonMemberScanner
 
-ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 LINE_ENDS = (b"\n",)
-LONGEST = 1024 * 1024  # bytes of an event that is kept whole
-SAMPLE = 1024  # bytes of the stream's beginning, and of its end
-LAST = 6  # pieces
-SUSPECTS = 4  # pieces that may hold an error event: one ends a stream, so the last are enough
+MAX_EVENT_BYTES = 1024 * 1024  # bytes of an event that is kept whole
+SAMPLE_BYTES = 1024  # bytes of the stream's beginning, and of its end
+LAST_CHUNKS = 6  # pieces
+ERROR_CHUNKS = 4  # pieces that may hold an error event: one ends a stream, so the last are enough
 
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\n\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
 
 
-class Events:
+class SseScanner:
     """Takes a stream as it passes.
 
     @ivar size: Bytes that came.
@@ -34,20 +34,20 @@ class Events:
 
     __slots__ = ("_also", "_ends", "_first", "_kept", "_mark", "_part", "_scan", "_suspects", "last", "sample", "size")
 
-    def __init__(self, mark: bytes, also: bytes = b"", ends: tuple[bytes, ...] = ENDS) -> None:
+    def __init__(self, mark: bytes, also: bytes = b"", ends: tuple[bytes, ...] = EVENT_ENDS) -> None:
         """
         @param mark: What stands in every event that tells of usage, and in few others.
-        @param also: What stands in other events that L{noticed} wants to see.
+        @param also: What stands in other events that L{on_other_event} wants to see.
         @param ends: What ends an event.
         """
         self._mark = mark
         self._also = also
         self._ends = ends
         self._part = bytearray()
-        self._scan: Scan | None = None
+        self._scan: JsonMemberScanner | None = None
         self._first: bytes | None = None
-        self._kept: deque[bytes] = deque(maxlen=LAST)
-        self._suspects: deque[bytes] = deque(maxlen=SUSPECTS)
+        self._kept: deque[bytes] = deque(maxlen=LAST_CHUNKS)
+        self._suspects: deque[bytes] = deque(maxlen=ERROR_CHUNKS)
         self.size = 0
         self.sample = b""
         self.last = b""
@@ -56,8 +56,8 @@ class Events:
         """The next bytes of the stream."""
         self.size += len(data)
         self.last = data
-        if len(self.sample) < SAMPLE:
-            self.sample += data[: SAMPLE - len(self.sample)]
+        if len(self.sample) < SAMPLE_BYTES:
+            self.sample += data[: SAMPLE_BYTES - len(self.sample)]
         if self._part or not data.endswith(self._ends):
             self._gather(data)
         elif self._mark in data or b"error" in data or (self._also and self._also in data):
@@ -72,23 +72,23 @@ class Events:
 
     def error(self) -> str:
         """The code of the error event that the stream ended in; C{""} where there was none."""
-        if self._ends is ENDS:
+        if self._ends is EVENT_ENDS:
             return stream_error(self._suspects)
-        return stream_error(b"data: " + line for piece in self._suspects for line in self.datas(piece))
+        return stream_error(b"data: " + line for piece in self._suspects for line in self.event_data(piece))
 
-    def noticed(self, piece: bytes) -> None:
+    def on_other_event(self, piece: bytes) -> None:
         """A piece that C{also} stands in."""
 
-    def marked(self) -> Iterator[bytes]:
+    def usage_events(self) -> Iterator[bytes]:
         """The data of the events that may tell of usage: the first of all, and the last ones, in order."""
         for piece in ([] if self._first is None else [self._first]) + list(self._kept):
-            for data in self.datas(piece):
+            for data in self.event_data(piece):
                 if self._mark in data:
                     yield data
 
-    def datas(self, piece: bytes) -> Iterator[bytes]:
+    def event_data(self, piece: bytes) -> Iterator[bytes]:
         """The data of each event in C{piece}, or its lines."""
-        return datas(piece) if self._ends is ENDS else (line for line in _LINE.split(piece) if line)
+        return event_data(piece) if self._ends is EVENT_ENDS else (line for line in _LINE.split(piece) if line)
 
     def _pass(self, piece: bytes) -> None:
         """One or more whole events."""
@@ -98,7 +98,7 @@ class Events:
             else:
                 self._kept.append(piece)
         if self._also and self._also in piece:
-            self.noticed(piece)
+            self.on_other_event(piece)
         if b"error" in piece and may_hold_error(piece):
             self._suspects.append(piece)
 
@@ -121,14 +121,14 @@ class Events:
             whole = bytes(part[:end])
             del part[:end]
             self._pass(whole)
-        if len(part) > LONGEST:
+        if len(part) > MAX_EVENT_BYTES:
             self._overflow()
 
     def _overflow(self) -> None:
         """The event is too long to be kept."""
         part = self._part
         if self._scan is None:
-            self._scan = Scan(MEMBERS, WRAPPERS)
+            self._scan = JsonMemberScanner(RESPONSE_MEMBERS, WRAPPERS)
         self._scan.feed(bytes(part[:-3]))
         del part[:-3]
 
@@ -139,10 +139,10 @@ class Events:
         scan.feed(rest)
         members = (b'"%b":%b' % (name, value.strip()) for name, value in scan.values.items() if value.strip())
         event = b"{" + b",".join(members).replace(b"\n", b" ").replace(b"\r", b" ") + b"}"
-        return b"data: " + event + b"\n\n" if self._ends is ENDS else event
+        return b"data: " + event + b"\n\n" if self._ends is EVENT_ENDS else event
 
 
-def datas(piece: bytes) -> Iterator[bytes]:
+def event_data(piece: bytes) -> Iterator[bytes]:
     """The data of each event in C{piece}."""
     for event in _BLANK.split(piece):
         lines = [line for line in _LINE.split(event) if line.startswith(b"data")]

@@ -27,13 +27,13 @@ class Terms(NamedTuple):
     batch: bool = False
 
 
-class Reading(NamedTuple):
+class ReportedUsage(NamedTuple):
     """What was read, in the provider's own words.
 
     @ivar usage: The usage object, or C{None}.
     @ivar final: Whether the counts can no longer change; C{None}: if the answer came to its end.
     @ivar calls: Calls that are billed beside tokens.
-    @ivar called: How many of them there were by the provider's own count, by unit; holds where it is told.
+    @ivar counted_calls: How many of them there were by the provider's own count, by unit; holds where it is told.
     @ivar others: Usage objects of other models that worked for the same answer, with the models' names.
     """
 
@@ -42,33 +42,33 @@ class Reading(NamedTuple):
     terms: Terms = Terms()
     final: bool | None = None
     calls: frozenset[Call] = frozenset()
-    called: Mapping[str, int] = {}
+    counted_calls: Mapping[str, int] = {}
     others: tuple[tuple[str, Counts], ...] = ()
 
     def units(self) -> Units:
         """What is billed by the call."""
-        if not (self.calls or self.called):
+        if not (self.calls or self.counted_calls):
             return {}
         units: Units = {}
         for unit, _ in self.calls:
             units[unit] = units.get(unit, 0) + 1
-        units.update(self.called)
+        units.update(self.counted_calls)
         return {unit: count for unit, count in units.items() if count}
 
 
-NOTHING = Reading()
+NO_REPORT = ReportedUsage()
 _NO_CALLS: frozenset[Call] = frozenset()
 _NONE: Mapping[str, int] = {}
 
 
-class Wire(NamedTuple):
+class UsageSyntax(NamedTuple):
     """How one provider's answers are read.
 
     @ivar places: Members of an answer that hold a usage object.
     @ivar wrappers: Members of an event that hold the answer it tells of.
     @ivar elsewhere: Finds a usage object that stands in none of these places.
     @ivar calls: Finds calls that are billed by themselves, in an answer or an event.
-    @ivar called: What an answer says of how many there were.
+    @ivar counted_calls: What an answer says of how many there were.
     @ivar others: Finds usage objects of other models.
     @ivar final: Whether an answer or event with a usage object has the last of it; C{None} where it cannot tell.
     """
@@ -77,44 +77,46 @@ class Wire(NamedTuple):
     wrappers: tuple[str, ...] = ()
     elsewhere: Callable[[Counts], Counts | None] | None = None
     calls: Callable[[Counts, Counts], frozenset[Call]] | None = None
-    called: Callable[[Counts], Mapping[str, int]] | None = None
+    counted_calls: Callable[[Counts], Mapping[str, int]] | None = None
     others: Callable[[Counts], tuple[tuple[str, Counts], ...]] | None = None
     final: Callable[[Counts], bool | None] | None = None
 
 
-class Reader:
+class UsageExtractorChain:
     """Reads answers and events of any of these kinds."""
 
-    def __init__(self, wires: Sequence[Wire]) -> None:
+    def __init__(self, wires: Sequence[UsageSyntax]) -> None:
         self._places = tuple({place: None for wire in wires for place in wire.places})
         self._wrappers = tuple({name: None for wire in wires for name in wire.wrappers})
         self._elsewhere = [wire.elsewhere for wire in wires if wire.elsewhere is not None]
         self._calls = [wire.calls for wire in wires if wire.calls is not None]
-        self._called = [wire.called for wire in wires if wire.called is not None]
+        self._called = [wire.counted_calls for wire in wires if wire.counted_calls is not None]
         self._others = [wire.others for wire in wires if wire.others is not None]
         self._final = [wire.final for wire in wires if wire.final is not None]
 
-    def read(self, said: Any, whole: bool = False) -> Reading:
+    def read(self, said: Any, whole: bool = False) -> ReportedUsage:
         """What C{said} tells, which is parsed JSON of any shape.
 
         @param whole: Whether it is an answer, and not one of several that follow one another.
         """
         if not isinstance(said, dict):
-            return NOTHING
+            return NO_REPORT
         answer, usage = self._found(said)
-        calls, called, others = _NO_CALLS, _NONE, ()
+        calls, counted_calls, others = _NO_CALLS, _NONE, ()
         for find in self._calls:
             calls |= find(said, answer)
         if "tool_usage" in answer:
             for tell in self._called:
-                called = {**called, **tell(answer)}
+                counted_calls = {**counted_calls, **tell(answer)}
             for name in self._others:
                 others += name(answer)  # type: ignore[assignment]
         model = word(answer.get("model")) or word(answer.get("modelVersion")).removeprefix("models/")
         if usage is None:
-            return Reading(None, model, Terms(word(answer.get("service_tier"))), None, calls, called, others)
+            return ReportedUsage(
+                None, model, Terms(word(answer.get("service_tier"))), None, calls, counted_calls, others
+            )
         final = True if whole else self._is_final(said)
-        return Reading(usage, model, _terms(answer, usage), final, calls, called, others)
+        return ReportedUsage(usage, model, _terms(answer, usage), final, calls, counted_calls, others)
 
     def _found(self, said: Counts) -> tuple[Counts, Counts | None]:
         """The answer that is told of, and its usage object."""
@@ -152,16 +154,16 @@ class Reader:
         return None if "usageMetadata" in said else True
 
 
-def merged(before: Reading, after: Reading) -> Reading:
+def merge(before: ReportedUsage, after: ReportedUsage) -> ReportedUsage:
     """What two events of a stream tell together.
 
     Counts are of all so far. What a later event does not say, or says to be zero or nothing, does not erase what was
     known: some servers send a zero for what an event has nothing to say about.
     """
-    if before is NOTHING:
+    if before is NO_REPORT:
         return after
-    return Reading(
-        _united(before.usage, after.usage),
+    return ReportedUsage(
+        _merge_values(before.usage, after.usage),
         after.model or before.model,
         Terms(
             after.terms.tier or before.terms.tier,
@@ -172,8 +174,8 @@ def merged(before: Reading, after: Reading) -> Reading:
         before.final if after.usage is None or (before.final and after.final is None) else after.final,
         before.calls | after.calls,
         {
-            **before.called,
-            **{unit: count for unit, count in after.called.items() if count or unit not in before.called},
+            **before.counted_calls,
+            **{unit: count for unit, count in after.counted_calls.items() if count or unit not in before.counted_calls},
         },
         after.others or before.others,
     )
@@ -192,8 +194,8 @@ def _terms(answer: Counts, usage: Counts) -> Terms:
     )
 
 
-def _united(before: Any, after: Any) -> Any:
+def _merge_values(before: Any, after: Any) -> Any:
     """Two usage objects, or two of their values."""
     if isinstance(before, dict) and isinstance(after, dict):
-        return {**before, **{name: _united(before.get(name), value) for name, value in after.items()}}
+        return {**before, **{name: _merge_values(before.get(name), value) for name, value in after.items()}}
     return before if not after and before is not None else after

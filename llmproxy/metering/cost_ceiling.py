@@ -12,18 +12,25 @@ from llmproxy.http.request_reader import RequestContent
 from llmproxy.metering import estimating, media
 from llmproxy.metering.catalog import Operations
 from llmproxy.metering.deferred import BATCH_FACTOR
-from llmproxy.metering.dialects.anthropic import MESSAGES, offered
-from llmproxy.metering.dialects.operation import UNKNOWN, Members, Operation, Units, member, whole_number
-from llmproxy.metering.dialects.reading import Terms
-from llmproxy.metering.dialects.registry import requested
-from llmproxy.metering.prices import USUAL, Prices
+from llmproxy.metering.dialects.anthropic import MESSAGES, max_tool_calls
+from llmproxy.metering.dialects.operation import (
+    UNKNOWN_OPERATION,
+    Members,
+    ProviderOperation,
+    Units,
+    member,
+    whole_number,
+)
+from llmproxy.metering.dialects.registry import possible_terms
+from llmproxy.metering.dialects.reported_usage import Terms
+from llmproxy.metering.prices import USUAL_TERMS, Prices
 
-REMEMBERED = 4096  # models
-USUAL_TOKENS = 100_000  # tokens of input up to which the price of so many is that of fewer, too
-HELD = 60.0  # seconds for which a price is remembered: some change with the hour
-MOST_TOKENS = 10**9  # what is beyond is not meant
-TRANSCRIPT_TOKENS = 6  # for a second of speech, at most
-PICTURE_TOKENS = 6500  # that one picture is read as, at most, to make another of it
+MAX_REMEMBERED_MODELS = 4096  # models
+FLAT_RATE_TOKENS = 100_000  # tokens of input up to which the price of so many is that of fewer, too
+RATES_TTL_SECONDS = 60.0  # seconds for which a price is remembered: some change with the hour
+MAX_COUNTED_TOKENS = 10**9  # what is beyond is not meant
+TRANSCRIPT_TOKENS_PER_SECOND = 6  # for a second of speech, at most
+MAX_TOKENS_PER_PICTURE = 6500  # that one picture is read as, at most, to make another of it
 
 # Where an endpoint is not known, whatever bounds the output of any.
 _MAXIMA: tuple[tuple[str, ...], ...] = (
@@ -44,7 +51,7 @@ _CHOICES = (("n",), ("best_of",), ("generationConfig", "candidateCount"))
 UNKNOWN_MEMBERS = frozenset(path[0] for path in (*_MAXIMA, *_CHOICES))
 
 
-class Bound(NamedTuple):
+class UsageCeiling(NamedTuple):
     """What one request can use at most.
 
     @ivar input: Tokens of input; C{output}: of output, of all C{choices} together.
@@ -61,8 +68,8 @@ class Bound(NamedTuple):
     choices: int = 1
     maximum: str = ""
     free: bool = False
-    terms: Sequence[Terms] = (USUAL,)
-    parts: Sequence[tuple[str, Bound]] = ()
+    terms: Sequence[Terms] = (USUAL_TERMS,)
+    parts: Sequence[tuple[str, UsageCeiling]] = ()
 
     @property
     def tokens(self) -> int:
@@ -72,14 +79,14 @@ class Bound(NamedTuple):
 
 
 _NOTHING: Mapping[str, int | float] = {}
-FREE = Bound(units=_NOTHING, free=True)
+FREE_OF_CHARGE = UsageCeiling(units=_NOTHING, free=True)
 
 
 Rates = tuple[float, float, float]
 """USD for a request, and for a token of its input and of its output."""
 
 
-class Worst:
+class CostCeiling:
     """Bounds what requests use, and prices that: all input as what costs most, be it read anew or written to the
     provider's cache, at the dearest of the terms that it may be answered with.
 
@@ -95,7 +102,7 @@ class Worst:
 
     def bound(
         self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, size: int, output: int
-    ) -> Bound:
+    ) -> UsageCeiling:
         """What a request can use at most.
 
         @param model: The model that it names, in its body or its path.
@@ -104,30 +111,32 @@ class Worst:
         """
         operation = self._operations.operation(method, api, path)
         if operation.free or content.form == "none":
-            return FREE
+            return FREE_OF_CHARGE
         if operation.requests is not None:
             return self._bound_of_batch(operation, api, content, size, output)
         provider, members = self._providers[api], content.members
-        known = operation is not UNKNOWN
+        known = operation is not UNKNOWN_OPERATION
         choices = max(1, *(_counts(members, operation.choices if known else _CHOICES) or (1,)))
         maxima = operation.maxima if known else _MAXIMA
         most = max(_counts(members, maxima), default=output)
         makes = operation.makes_text or not known
         given = 0
         if operation.takes_text or not known:
-            given = estimating.prompt(content, size, provider, model, operation.media).most
-        return Bound(
+            given = estimating.estimate_prompt(content, size, provider, model, operation.media).most
+        return UsageCeiling(
             given,
-            min(most * choices, MOST_TOKENS) if makes else 0,
+            min(most * choices, MAX_COUNTED_TOKENS) if makes else 0,
             _beside(operation, model, content) if known else _NOTHING,
             choices,
             next((".".join(each) for each in maxima if member(members, each) is not None), ".".join(maxima[0]))
             if makes and maxima
             else "",
-            terms=requested(provider, members),
+            terms=possible_terms(provider, members),
         )
 
-    def _bound_of_batch(self, operation: Operation, api: str, content: RequestContent, size: int, output: int) -> Bound:
+    def _bound_of_batch(
+        self, operation: ProviderOperation, api: str, content: RequestContent, size: int, output: int
+    ) -> UsageCeiling:
         """The bounds of all its requests; unknown where they stand in a file, or are too many to be read.
 
         Input is that of the whole body, shared out by their lengths.
@@ -135,26 +144,26 @@ class Worst:
         assert operation.requests is not None
         requests = operation.requests(content.members)
         if not requests or not content.complete:
-            return Bound(maximum="max_tokens")
+            return UsageCeiling(maximum="max_tokens")
         provider = self._providers[api]
-        given = estimating.prompt(content, size, provider, "", MESSAGES.media).most
+        given = estimating.estimate_prompt(content, size, provider, "", MESSAGES.media).most
         lengths = [len(to_json(members)) for _, members in requests]
         parts = [
             (
                 model,
-                Bound(
+                UsageCeiling(
                     -(-given * length // sum(lengths)),
                     max(_counts(members, MESSAGES.maxima), default=output),
-                    offered(model, members),
-                    terms=requested(provider, members),
+                    max_tool_calls(model, members),
+                    terms=possible_terms(provider, members),
                 ),
             )
             for (model, members), length in zip(requests, lengths, strict=True)
         ]
-        made = min(sum(part.output for _, part in parts), MOST_TOKENS)
-        return Bound(given, made, _NOTHING, len(parts), "max_tokens", parts=parts)
+        made = min(sum(part.output for _, part in parts), MAX_COUNTED_TOKENS)
+        return UsageCeiling(given, made, _NOTHING, len(parts), "max_tokens", parts=parts)
 
-    def _cost_of_batch(self, api: str, parts: Sequence[tuple[str, Bound]], at: float) -> float | None:
+    def _cost_of_batch(self, api: str, parts: Sequence[tuple[str, UsageCeiling]], at: float) -> float | None:
         """Batches cost half, but what tools they call; an operator's own price is taken as it is."""
         total = 0.0
         for model, part in parts:
@@ -165,7 +174,7 @@ class Worst:
             total += cost if whole else cost * BATCH_FACTOR
         return total
 
-    def cost(self, api: str, model: str, bound: Bound, at: float) -> float | None:
+    def cost(self, api: str, model: str, bound: UsageCeiling, at: float) -> float | None:
         """USD at most; C{None} where that cannot be told."""
         if bound.free:
             return 0.0
@@ -181,26 +190,26 @@ class Worst:
             dearest = max(dearest, cost)
         return dearest
 
-    def _cost_at(self, api: str, model: str, bound: Bound, at: float, terms: Terms) -> float | None:
-        if bound.units or bound.input > USUAL_TOKENS:
+    def _cost_at(self, api: str, model: str, bound: UsageCeiling, at: float, terms: Terms) -> float | None:
+        if bound.units or bound.input > FLAT_RATE_TOKENS:
             return self._cost(api, model, bound.input, bound.output, at, terms, bound.units or _NOTHING)
         until, rates = self._rates.get((api, model, terms), (0.0, None))
         if at >= until:
             rates = self._rated(api, model, at, terms)
-            if len(self._rates) >= REMEMBERED:
+            if len(self._rates) >= MAX_REMEMBERED_MODELS:
                 self._rates.clear()
-            self._rates[api, model, terms] = (at + HELD, rates)
+            self._rates[api, model, terms] = (at + RATES_TTL_SECONDS, rates)
         return None if rates is None else rates[0] + bound.input * rates[1] + bound.output * rates[2]
 
     def _rated(self, api: str, model: str, at: float, terms: Terms) -> Rates | None:
         """What a request costs by its tokens at most: long ones may be dearer by the token."""
         none = self._cost(api, model, 0, 0, at, terms)
-        given = self._cost(api, model, USUAL_TOKENS, 0, at, terms)
-        both = self._cost(api, model, USUAL_TOKENS, USUAL_TOKENS, at, terms)
+        given = self._cost(api, model, FLAT_RATE_TOKENS, 0, at, terms)
+        both = self._cost(api, model, FLAT_RATE_TOKENS, FLAT_RATE_TOKENS, at, terms)
         if none is None or given is None:
             return None
         # A model that makes no output, such as one for embeddings, has no price for it.
-        return none, (given - none) / USUAL_TOKENS, 0.0 if both is None else (both - given) / USUAL_TOKENS
+        return none, (given - none) / FLAT_RATE_TOKENS, 0.0 if both is None else (both - given) / FLAT_RATE_TOKENS
 
     def _cost(
         self,
@@ -231,7 +240,7 @@ _UNSEEN_TOOLS: Sequence[Mapping[str, Any]] = (
 )
 
 
-def _beside(operation: Operation, model: str, content: RequestContent) -> Units | None:
+def _beside(operation: ProviderOperation, model: str, content: RequestContent) -> Units | None:
     """What is billed beside the tokens of the text, or instead of them."""
     if operation.name == "transcription":
         return _transcribed(model, content)
@@ -241,7 +250,7 @@ def _beside(operation: Operation, model: str, content: RequestContent) -> Units 
     units = (operation.at_most or operation.billed_by_request)(model, members)
     if units and units.get("input_image_tokens") and content.form == "multipart":
         pictures = sum(medium.kind in ("image", "unknown") for medium in content.media)
-        beyond = units["input_image_tokens"] - PICTURE_TOKENS * pictures
+        beyond = units["input_image_tokens"] - MAX_TOKENS_PER_PICTURE * pictures
         if beyond > 0:
             units["input_image_tokens"] -= beyond
             units["input_tokens"] -= beyond
@@ -259,7 +268,7 @@ def _transcribed(model: str, content: RequestContent) -> Units | None:
     return {
         "input_tokens": spoken,
         "input_audio_tokens": spoken,
-        "output_tokens": round(seconds * TRANSCRIPT_TOKENS) + 100,
+        "output_tokens": round(seconds * TRANSCRIPT_TOKENS_PER_SECOND) + 100,
     }
 
 
@@ -270,6 +279,6 @@ def _counts(members: Mapping[str, Any], paths: tuple[tuple[str, ...], ...]) -> l
 
 def _count(value: Any) -> int | None:
     """A count, however large; C{None} for what is none."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= MOST_TOKENS:
-        return MOST_TOKENS
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= MAX_COUNTED_TOKENS:
+        return MAX_COUNTED_TOKENS
     return whole_number(value)
