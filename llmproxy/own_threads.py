@@ -12,7 +12,7 @@ from functools import partial
 from threading import Thread
 from typing import Any, ParamSpec, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
@@ -56,6 +56,8 @@ class OwnThreads:
 
     The reactor's own threads resolve the names of providers, and are waited for when the process ends: what hangs in
     one of them (a FIFO that nobody reads, a file server that does not answer) would hold up both.
+
+    @ivar size: How many threads there are at most.
     """
 
     def __init__(self, reactor: Any, name: str, *, size: int = 1, waiting: int = 1000) -> None:
@@ -63,18 +65,20 @@ class OwnThreads:
         @param reactor: Provides C{IReactorFromThreads}.
         @param waiting: How many calls may wait for a thread.
         """
+        self.size = size
         self._reactor = reactor
-        self._pool = _Pool(minthreads=0, maxthreads=size, name=name)
+        self._name = name
+        self._pool: _Pool | None = None
         self._limit = size + waiting
         self._jobs = 0
 
     def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """Fire with what C{work} returns; L{StillBusy} at once where too much waits.
+        """Fire with what C{work} returns; L{StillBusy} where too much waits, C{OSError} without a thread.
 
         A call that is cancelled before a thread took it up is not made; one that was taken up goes on unheard.
         """
         if self._jobs >= self._limit:
-            return fail(StillBusy())
+            return self._refused(StillBusy())
         abandoned = False
 
         def abandon(answer: Deferred[T]) -> None:
@@ -87,14 +91,36 @@ class OwnThreads:
             return work(*args, **kwargs)
 
         answer: Deferred[T] = Deferred(abandon)
+        done = partial(self._reactor.callFromThread, self._finished, answer)
         try:
-            if not self._pool.started:
-                self._pool.start()
-            self._pool.callInThreadWithCallback(partial(self._reactor.callFromThread, self._finished, answer), job)
+            self._started().callInThreadWithCallback(done, job)
         except (RuntimeError, MemoryError) as e:  # the system lets us have no thread
-            return fail(OSError(errno.EAGAIN, str(e)))
+            return self._refused(OSError(errno.EAGAIN, str(e)))
         self._jobs += 1
         return answer
+
+    def stop(self) -> Deferred[None]:
+        """Fire when all that was taken is done and the threads have ended; a later call begins new ones."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return succeed(None)
+        stopped: Deferred[None] = Deferred()
+
+        def join() -> None:
+            pool.stop()
+            self._reactor.callFromThread(stopped.callback, None)
+
+        _Unjoined(target=join, name=f"{self._name} stopping").start()
+        return stopped
+
+    def _started(self) -> _Pool:
+        if self._pool is None:
+            self._pool = _Pool(minthreads=0, maxthreads=self.size, name=self._name)
+            self._pool.start()
+        return self._pool
+
+    def _refused(self, error: OSError) -> Deferred[Any]:
+        return fail(error)
 
     def _finished(self, answer: Deferred[T], success: bool, result: Any) -> None:
         self._jobs -= 1

@@ -30,8 +30,7 @@ from llmproxy.store.errors import database_errors, unavailable
 from llmproxy.store.export import Export
 from llmproxy.store.migrate import prepare
 from llmproxy.store.sqlite_file import is_in_memory, temporary_database
-from llmproxy.store.thread_pools import MAX_EXPORTS, ThreadPools
-from llmproxy.store.threads import Threads
+from llmproxy.store.thread_pools import MAX_EXPORTS, StoreThreads, ThreadPools
 from llmproxy.token_format import is_well_formed, new_token
 
 T = TypeVar("T")
@@ -110,7 +109,7 @@ class Store:
         """
         self._lanes.start()
         try:
-            self._engine = await self._lanes.uses.run(self._opened)
+            self._engine = await self._lanes.uses.call(self._opened)
         except Exception:
             await self.close()
             raise
@@ -390,7 +389,7 @@ class Store:
 
         await self._ask(self._lanes.uses, add)
 
-    async def _read(self, work: Callable[[Connection], T], threads: Threads | None = None) -> T:
+    async def _read(self, work: Callable[[Connection], T], threads: StoreThreads | None = None) -> T:
         def read() -> T:
             with self._statements() as connection:
                 return work(connection)
@@ -418,7 +417,7 @@ class Store:
 
         return await self._ask(self._lanes.management, change)
 
-    async def _ask(self, threads: Threads, work: Callable[[], T], timeout: float | None = None) -> T:
+    async def _ask(self, threads: StoreThreads, work: Callable[[], T], timeout: float | None = None) -> T:
         doing = self._lanes.doing[threads]
         late = unavailable(doing, "no answer")
 
@@ -427,13 +426,13 @@ class Store:
                 return work()
 
         try:
-            return await within(timeout or self._timeout, self._reactor, threads.run(asked), late)
+            return await within(timeout or self._timeout, self._reactor, threads.call(asked), late)
         except StoreUnavailable as e:
             error = unavailable(doing, "locked") if e is late and self._waits_for_lock(threads) else e
             self._say(error)
             raise error from e.__cause__
 
-    def _waits_for_lock(self, threads: Threads) -> bool:
+    def _waits_for_lock(self, threads: StoreThreads) -> bool:
         """Whether it was to write, and some of us are still waiting to: for each other, and so for the file's lock."""
         reading = (self._lanes.look_ups, self._lanes.guesses, self._lanes.lists, self._lanes.changes)
         return bool(self._writers) and threads not in reading

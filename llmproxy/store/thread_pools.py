@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, fail
 
-from llmproxy.store.threads import Threads
+from llmproxy.errors import StoreUnavailable
+from llmproxy.own_threads import OwnThreads, StillBusy
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LIST_THREADS = 2  # threads for what may take long: lists, reports, exports
 MAX_EXPORTS = 2  # connections that are held while an export is sent
 
 
+class StoreThreads(OwnThreads):
+    """Threads that work while the store is open; what they cannot take fails with L{StoreUnavailable}."""
+
+    _open = False
+
+    def start(self) -> None:
+        """Take work from now on."""
+        self._open = True
+
+    def stop(self) -> Deferred[None]:
+        """Take no more work; fire when all that was taken is done and the threads have ended."""
+        self._open = False
+        return super().stop()
+
+    def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        return super().call(work, *args, **kwargs) if self._open else fail(StoreUnavailable())
+
+    def _refused(self, error: OSError) -> Deferred[Any]:
+        busy = isinstance(error, StillBusy)
+        return fail(StoreUnavailable() if busy else StoreUnavailable(f"The store cannot be asked: {error.strerror}."))
+
+
 class ThreadPools:
-    """One L{Threads} for each kind of work.
+    """One L{StoreThreads} for each kind of work.
 
     @ivar look_ups: What a request of a known token waits for.
     @ivar guesses: Tokens that this process has never seen. One thread: many are looked up with one statement.
@@ -31,13 +58,13 @@ class ThreadPools:
         @param threads: For look-ups; C{waiting}: how many of each kind wait at most, beyond those at work.
         """
         writing = 1 if one_writer else min(2, threads)
-        self.look_ups = Threads(reactor, "store look-ups", threads, waiting)
-        self.guesses = Threads(reactor, "store unknown tokens", 1, 4)
-        self.uses = Threads(reactor, "store uses", writing, waiting)
-        self.management = Threads(reactor, "store management", 1, waiting)
-        self.lists = Threads(reactor, "store lists", LIST_THREADS, waiting)
-        self.changes = Threads(reactor, "store changes", 1, 1)
-        self.health = Threads(reactor, "store health", 1, 1)
+        self.look_ups = StoreThreads(reactor, "store look-ups", size=threads, waiting=waiting)
+        self.guesses = StoreThreads(reactor, "store unknown tokens", size=1, waiting=4)
+        self.uses = StoreThreads(reactor, "store uses", size=writing, waiting=waiting)
+        self.management = StoreThreads(reactor, "store management", size=1, waiting=waiting)
+        self.lists = StoreThreads(reactor, "store lists", size=LIST_THREADS, waiting=waiting)
+        self.changes = StoreThreads(reactor, "store changes", size=1, waiting=1)
+        self.health = StoreThreads(reactor, "store health", size=1, waiting=1)
         self.doing = {
             self.look_ups: "The token could not be checked",
             self.guesses: "The token could not be checked",
@@ -50,7 +77,7 @@ class ThreadPools:
         self.connections = threads + writing + LIST_THREADS + MAX_EXPORTS + 4
 
     @property
-    def all(self) -> tuple[Threads, ...]:
+    def all(self) -> tuple[StoreThreads, ...]:
         return (
             *(self.look_ups, self.guesses, self.uses, self.management, self.lists),
             *(self.changes, self.health),
