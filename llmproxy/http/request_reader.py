@@ -32,6 +32,7 @@ MAX_SLICE_BYTES = 4096  # that are read at a time
 MAX_TURN_BYTES = 64 * 1024  # that are read in one turn of the reactor
 MAX_TURN_STEPS = 1000  # tokens of JSON that are taken one by one in one turn
 MAX_TURN_SECONDS = 0.005
+MAX_TYPE_BYTES = 4096  # of a Content-Type that is read
 MAX_FORM_SLICE_BYTES = 16 * 1024
 MAX_MODEL_CHARACTERS = 128  # characters of a model's name that are shown
 MAX_PENDING_BYTES = 4 * 1024 * 1024  # that wait to be read, beyond which the rest is not
@@ -156,7 +157,8 @@ class RequestReader:
         """
         self._wanted = wanted
         self._seconds = seconds
-        self._type = fields.value(lines, b"content-type") or b""
+        kind = fields.value(lines, b"content-type") or b""
+        self._type = kind if len(kind) <= MAX_TYPE_BYTES else b""
         self._queue: deque[bytes] = deque()
         self._queued = 0
         self._working: Iterator[None] | None = None

@@ -17,7 +17,7 @@ reference's batch object (C{usage} is there for batches made after September 7, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -80,7 +80,7 @@ class Announcement:
         self._on_result = on_result
         self._looks = 0
         self._id = ""
-        self.feed = self._kept.feed
+        self.feed, self.steps = self._kept.feed, self._kept.steps
 
     def _look(self, data: bytes) -> None:
         """Look early, but not often: answers that announce something are short."""
@@ -131,7 +131,7 @@ class Collection:
             self._tap = _ResultLines(lines, self._one_of_many)
         else:
             self._tap = _StoredBody(lines)
-        self.feed = self._tap.feed
+        self.feed, self.steps = self._tap.feed, self._tap.steps
 
     def outcome(self, model: str, at: float, *, complete: bool) -> ResultOutcome | None:
         """What the result used; C{None} where it is not final, or this does not tell.
@@ -262,7 +262,7 @@ class _StoredBody:
         self._pieces: list[bytes] = []
         self._size = 0
         self._seen = seen
-        self.feed = _decoded(lines, self._keep)
+        self.feed, self.steps = _decoded(lines, self._keep)
 
     def _keep(self, data: bytes) -> None:
         self._pieces.append(data)
@@ -301,7 +301,7 @@ class _ResultLines:
         self._part = bytearray()
         self._sum: Usage | None = None
         self._broken = False
-        self.feed = _decoded(lines, self._split)
+        self.feed, self.steps = _decoded(lines, self._split)
 
     def _split(self, data: bytes) -> None:
         part = self._part
@@ -341,11 +341,18 @@ class _ResultLines:
         return None if self._broken else self._sum
 
 
-def _decoded(lines: Sequence[bytes], take: Callable[[bytes], object]) -> Callable[[bytes], object]:
+Steps = Callable[[bytes], Iterator[None]]
+
+
+def _decoded(lines: Sequence[bytes], take: Callable[[bytes], object]) -> tuple[Callable[[bytes], object], Steps | None]:
+    """What takes the bytes as they are on the wire, and where they are encoded, what does so a little at a time."""
     encoding = b",".join(fields.values(lines, b"content-encoding")).strip().lower()
     if encoding in (b"", b"identity"):
-        return take
-    return Decoder(encoding, take).feed if can_decode(encoding) else _ignore
+        return take, None
+    if not can_decode(encoding):
+        return _ignore, None
+    decoder = Decoder(encoding, take)
+    return decoder.feed, decoder.decoding
 
 
 def _ignore(data: bytes) -> None:

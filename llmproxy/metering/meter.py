@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from pydantic_core import from_json
@@ -23,7 +23,7 @@ from llmproxy.metering.prices import Prices
 from llmproxy.metering.sse import EVENT_ENDS, LINE_ENDS, SAMPLE_BYTES, SseScanner
 from llmproxy.model import Usage
 
-MAX_BODY_BYTES = 2 << 20  # bytes of a JSON body that are kept and read at once; a longer one is scanned as it passes
+MAX_BODY_BYTES = 256 << 10  # bytes of a JSON body that are kept and read at once; a longer one is scanned as it passes
 
 MAX_TIGHT_BODY_BYTES = 64 << 10  # likewise where memory is tight
 MAX_BODY_CHUNKS = 2048  # of such a body
@@ -94,10 +94,11 @@ class Meter:
     """Measures one answer.
 
     @ivar feed: Takes the next bytes of the body, as they are on the wire; never raises.
+    @ivar steps: Likewise, where they are encoded: to be iterated, a little work at a time; C{None} where they are not.
     @ivar error: Once it is measured, the provider's code for the error that the answer is or ended in; else C{""}.
     """
 
-    __slots__ = ("_decoder", "_dialect", "_invocation", "_size", "_tap", "_tier", "error", "feed")
+    __slots__ = ("_decoder", "_dialect", "_invocation", "_size", "_tap", "_tier", "error", "feed", "steps")
 
     def __init__(self, dialect: Dialect, lines: Sequence[bytes] = (), holding: HeldByteCounter | None = None) -> None:
         """
@@ -108,6 +109,7 @@ class Meter:
         self._decoder: Decoder | None = None
         self._size = 0
         self.error = ""
+        self.steps: Callable[[bytes], Iterator[None]] | None = None
         self._invocation = _bedrock_header_counts(lines) if dialect.provider == "aws" else None
         tier = fields.value(lines, b"x-gemini-service-tier") if dialect.provider == "google" else None
         self._tier = b"" if tier is None else tier
@@ -128,7 +130,7 @@ class Meter:
         if self._tap is not None and encoding not in (b"", b"identity"):
             if can_decode(encoding):
                 self._decoder = Decoder(encoding, self.feed)
-                self.feed = self._decoder.feed
+                self.feed, self.steps = self._decoder.feed, self._decoder.decoding
             else:
                 self._tap, self.feed = None, self._count
 

@@ -12,11 +12,13 @@ from llmproxy.ledger.records import Deferral
 from llmproxy.limits.in_flight import InFlightLimit
 from llmproxy.limits.limiter import Limiter, LimitReservation, RequestSize
 from llmproxy.metering.catalog import Meters, Operations
+from llmproxy.metering.deferred import Announcement, Collection
 from llmproxy.metering.estimating import tokens
 from llmproxy.metering.meter import Meter
 from llmproxy.model import RequestRecord
 from llmproxy.proxy.context import Charge, RequestContext
 from llmproxy.proxy.deferred_results import DeferredResults, deferral
+from llmproxy.proxy.reading import ResponseReading
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.response import Response
 from llmproxy.wire.write_coalescing import WriteCoalescer
@@ -178,13 +180,25 @@ class Accounting:
         if context.dialect is not None:
             context.meter = meter = Meter(context.dialect, response.lines, self._buffers)
             if not context.usage_injected:
-                response.watch(meter.feed)
+                self._read(context, response, meter)
         if self._results is not None:
             assert context.route is not None
-            self._results.watch(context, context.route, response)
+            tap = self._results.watch(context, context.route, response)
+            if tap is not None:
+                self._read(context, response, tap)
+
+    def _read(self, context: RequestContext, response: Response, tap: Meter | Announcement | Collection) -> None:
+        if tap.steps is None:
+            response.watch(tap.feed)
+            return
+        if context.response_reading is None:
+            context.response_reading = ResponseReading(response, self._clock)
+        context.response_reading.watch(tap.steps)
 
     async def finish(self, context: RequestContext) -> None:
         """A request is over, however it ended: settle it, and report it to everybody. Never raises."""
+        if context.response_reading is not None and context.response_reading.pending:
+            await context.response_reading.whole()
         if self._results is not None and context.result_collection is not None:
             await self._results.collect(context, self._clock.seconds())
         self._conclude(context)

@@ -20,7 +20,7 @@ from llmproxy.metering.dialects.operation import READ_OPERATION, MediaTokens, Pr
 from llmproxy.metering.estimating import PromptEstimate, estimate_prompt
 from llmproxy.metering.meter import NO_USAGE, Dialect, Meter, usage_without_response
 from llmproxy.model import Grant, RequestRecord, Usage
-from llmproxy.proxy.reading import BodyReading
+from llmproxy.proxy.reading import BodyReading, ResponseReading
 from llmproxy.upstream.upstreams import ProviderKey
 from llmproxy.wire.client.transport import Response
 from llmproxy.wire.relay import Relay
@@ -63,6 +63,7 @@ class RequestContext:
     @ivar background: Whether the proxy makes it by itself, so that no client waits for a response.
 
     What was observed:
+    @ivar response_reading: Who decodes its response to measure it, where that is encoded.
     @ivar reading: Who reads its body; C{None} where it is small, and nobody has to know yet.
     @ivar authorized_at: When it was let through; C{upstream_started}: when the call to the provider began;
         C{first_byte_at}: when the head of its response came. The clock's seconds, as C{arrived_at}.
@@ -89,6 +90,7 @@ class RequestContext:
     background = False
 
     reading: BodyReading | None = None
+    response_reading: ResponseReading | None = None
     authorized_at: float | None = None
     upstream_started: float | None = None
     first_byte_at: float | None = None

@@ -53,20 +53,21 @@ class DeferredResults:
         self._now = now
         self._paths: dict[tuple[bytes, bytes], str] = {}
 
-    def watch(self, context: RequestContext, route: Route, answer: Response) -> None:
-        """An answer has begun; to be called before its body is taken."""
+    def watch(self, context: RequestContext, route: Route, answer: Response) -> Announcement | Collection | None:
+        """An answer has begun: what its body is to be shown to, if anything."""
         dialect = context.dialect
         if dialect is not None:
             if (deferred := dialect.operation.deferred) is not None:
                 context.announcement = Announcement(answer.lines, deferred, partial(self._announced, context))
-                answer.watch(context.announcement.feed)
-            return
+                return context.announcement
+            return None
         result_id = self._fetched(context.request.method, route.path)
         if result_id and self._meters.dialect(b"POST", route.api_name, b"/v1/responses") is not None:
             measuring = partial(self._meters.dialect, b"POST", route.api_name)
             context.result_id = result_id
             context.result_collection = Collection(route.path, answer.lines, measuring, self._now())
-            answer.watch(context.result_collection.feed)
+            return context.result_collection
+        return None
 
     def _announced(self, context: RequestContext, result_id: str) -> None:
         """Keep it before its client can hear of it: from then on nothing that ends this process makes it forgotten."""

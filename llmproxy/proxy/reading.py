@@ -1,15 +1,19 @@
-"""Reads a request's body while it passes, in turns of the reactor that are short."""
+"""Reads a request's body, and a response's that is encoded, while it passes, in turns of the reactor that are short."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from llmproxy.http.request_reader import RequestContent, RequestReader
+from llmproxy.wire.client.transport import Response
 
+TURN_SECONDS = 0.005  # that a response is read in one turn of the reactor
 MAX_WAITING_BYTES = 256 * 1024  # that came and are not read yet, beyond which the client waits
 
 
@@ -82,3 +86,67 @@ class BodyReading:
         waiting, self._waiting = self._waiting, []
         for turn in waiting:
             turn.callback(outcome)
+
+
+class ResponseReading:
+    """Has a response decoded and measured as it passes, and a little later where that takes long.
+
+    While too much of it waits to be read the provider does.
+    """
+
+    def __init__(self, answer: Response, clock: IReactorTime) -> None:
+        self._answer = answer
+        self._clock = clock
+        self._queue: deque[tuple[Iterator[None], int]] = deque()
+        self._queued = 0
+        self._scheduled = False
+        self._waiting: list[Deferred[None]] = []
+
+    @property
+    def pending(self) -> bool:
+        """Whether some of what came is not read yet."""
+        return bool(self._queue)
+
+    def watch(self, steps: Callable[[bytes], Iterator[None]]) -> None:
+        """Have the body read by C{steps}; to be called before it is taken.
+
+        @param steps: Given the next bytes of it, does a little work whenever it is iterated.
+        """
+        self._answer.watch(partial(self._feed, steps))
+
+    async def whole(self) -> None:
+        """All that came is read."""
+        while self._queue:
+            turn: Deferred[None] = Deferred()
+            self._waiting.append(turn)
+            await turn
+
+    def _feed(self, steps: Callable[[bytes], Iterator[None]], data: bytes) -> None:
+        self._queue.append((steps(data), len(data)))
+        self._queued += len(data)
+        if not self._scheduled:
+            self._work()
+        if self._queued > MAX_WAITING_BYTES:
+            self._answer.wait()
+
+    def _work(self) -> None:
+        until = self._clock.seconds() + TURN_SECONDS
+        while self._queue:
+            steps, size = self._queue[0]
+            for _ in steps:
+                if self._clock.seconds() > until:
+                    self._scheduled = True
+                    self._clock.callLater(0, self._go_on)
+                    return
+            self._queue.popleft()
+            self._queued -= size
+
+    def _go_on(self) -> None:
+        self._scheduled = False
+        self._work()
+        if self._answer.waits and self._queued <= MAX_WAITING_BYTES:
+            self._answer.go_on()
+        if not self._queue:
+            waiting, self._waiting = self._waiting, []
+            for turn in waiting:
+                turn.callback(None)

@@ -34,6 +34,7 @@ from llmproxy.web.manage.paging import ID
 B = TypeVar("B", bound="Body")
 
 MAX_BODY = 1024 * 1024
+MAX_VALUES = 4000  # in a body, and more than all its lists may have; to read many more would hold the reactor
 MAX_SPAN_SECONDS = 3650 * 86400.0
 RFC3339 = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)"
 MAX_LISTED_ERRORS = 20  # errors that one response names
@@ -261,6 +262,8 @@ class TokenChange(TokenRules):
 
 def read(kind: type[B], data: bytes, known: BodyContext) -> B:
     """The body as C{kind}. L{BodyUnreadable} where it is no JSON object, L{Invalid} naming each field that is wrong."""
+    if sum(map(data.count, (b",", b"{", b"["))) > MAX_VALUES:
+        raise BodyUnreadable(f"The body holds more than the {MAX_VALUES} values that are read.")
     try:
         value = json.loads(data, object_pairs_hook=_once)
     except (ValueError, RecursionError):

@@ -39,13 +39,14 @@ class Response:
     @ivar length: Bytes of the body, or C{UNKNOWN_LENGTH}; for HEAD and 304 what C{Content-Length} says of the body that
         was left out.
     @ivar begun: Whether somebody takes the body.
-    @ivar held: Whether the one who does has asked for a pause.
+    @ivar held: Whether the one who does has asked for a pause; C{waits}: whether one who watches has (L{wait}).
     """
 
     request = None
     previousResponse: IResponse | None = None
     begun = False
     held = False
+    waits = False
 
     _source: BodySource | None
     _protocol: IProtocol | None = None
@@ -100,7 +101,19 @@ class Response:
             protocol.dataReceived(waiting)
         if self._end is not None:
             self._finish(self._end)
-        elif self._source is not None and not self.held:
+        elif self._source is not None and not self.held and not self.waits:
+            self._source.resume()
+
+    def wait(self) -> None:
+        """Let no more of the body come until L{go_on} is called: whoever watches it is behind."""
+        self.waits = True
+        if self._source is not None:
+            self._source.pause()
+
+    def go_on(self) -> None:
+        """Whoever watches the body has caught up."""
+        self.waits = False
+        if self._source is not None and self.begun and not self.held:
             self._source.resume()
 
     # What the connection calls
@@ -140,7 +153,8 @@ class Response:
     def resumeProducing(self) -> None:
         if self._source is not None:
             self.held = False
-            self._source.resume()
+            if not self.waits:
+                self._source.resume()
 
     def stopProducing(self) -> None:
         """The rest is not wanted: the connection is aborted at once."""
