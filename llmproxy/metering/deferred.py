@@ -352,7 +352,7 @@ def _decoded(lines: Sequence[bytes], take: Callable[[bytes], object]) -> tuple[C
     if not can_decode(encoding):
         return _ignore, None
     decoder = Decoder(encoding, take)
-    return decoder.feed, decoder.decoding
+    return decoder.feed, decoder.decode_in_steps
 
 
 def _ignore(data: bytes) -> None:

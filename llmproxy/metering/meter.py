@@ -130,7 +130,7 @@ class Meter:
         if self._tap is not None and encoding not in (b"", b"identity"):
             if can_decode(encoding):
                 self._decoder = Decoder(encoding, self.feed)
-                self.feed, self.steps = self._decoder.feed, self._decoder.decoding
+                self.feed, self.steps = self._decoder.feed, self._decoder.decode_in_steps
             else:
                 self._tap, self.feed = None, self._count
 

@@ -263,7 +263,7 @@ class TokenChange(TokenRules):
 def read(kind: type[B], data: bytes, known: BodyContext) -> B:
     """The body as C{kind}. L{BodyUnreadable} where it is no JSON object, L{Invalid} naming each field that is wrong."""
     if sum(map(data.count, (b",", b"{", b"["))) > MAX_VALUES:
-        raise BodyUnreadable(f"The body holds more than the {MAX_VALUES} values that are read.")
+        raise BodyUnreadable(f"The body must be a JSON object of at most {MAX_VALUES} values.")
     try:
         value = json.loads(data, object_pairs_hook=_once)
     except (ValueError, RecursionError):
