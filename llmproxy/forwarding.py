@@ -35,7 +35,8 @@ from llmproxy.proxy.accounting import Accounting, Observer
 from llmproxy.proxy.deferred_results import DeferredResults
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.proxy.policy import Policy
-from llmproxy.upstream.upstreams import ProviderKeys, Upstreams
+from llmproxy.upstream.provider_keys import ProviderKeys
+from llmproxy.upstream.upstreams import Upstreams
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.agent import Agent
 from llmproxy.wire.client.tls import TrustPolicy

@@ -21,7 +21,7 @@ from llmproxy.metering.estimating import PromptEstimate, estimate_prompt
 from llmproxy.metering.meter import NO_USAGE, Dialect, Meter, usage_without_response
 from llmproxy.model import Grant, RequestRecord, Usage
 from llmproxy.proxy.reading import BodyReading, ResponseReading
-from llmproxy.upstream.upstreams import ProviderKey
+from llmproxy.upstream.provider_keys import ProviderKey
 from llmproxy.wire.client.transport import Response
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.server.site import Request

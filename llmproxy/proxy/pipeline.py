@@ -20,7 +20,8 @@ from llmproxy.proxy.own_response import as_proxy_error, refuse
 from llmproxy.proxy.policy import Policy
 from llmproxy.proxy.request_body import RequestBodies, has_cacheable_body
 from llmproxy.proxy.response_writer import ResponseWriter
-from llmproxy.upstream.upstreams import HeadTimeouts, ProviderKeys, Upstreams
+from llmproxy.upstream.provider_keys import ProviderKeys
+from llmproxy.upstream.upstreams import HeadTimeouts, Upstreams
 from llmproxy.wire.client.transport import BytesBody, Response
 
 
@@ -149,7 +150,7 @@ class Pipeline:
         request, route, grant = context.request, context.route, context.grant
         assert route is not None and grant is not None
         await self._accounting.open(context)
-        key = self._provider_keys.known(grant.project_id, route.api_name)
+        key = self._provider_keys.get_cached(grant.project_id, route.api_name)
         if key is None:
             key = await self._provider_keys.look_up(grant.project_id, route.api_name, route.auth)
         context.provider_key = key

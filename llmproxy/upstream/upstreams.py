@@ -1,174 +1,24 @@
-"""The providers: whose key to send, whether to try at all, and sending until the first byte of an answer."""
+"""Sends requests to providers, and waits for the heads of their responses."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IBodyProducer
 
 from llmproxy import errors
 from llmproxy.config.model import Api, Settings
 from llmproxy.config.routes import Route
-from llmproxy.http import credentials
 from llmproxy.http.origin import split_base_url
-from llmproxy.interfaces import IProviderKeys
-from llmproxy.upstream.breaker import Breaker
+from llmproxy.upstream.circuits import Circuits
 from llmproxy.wire.client.transport import Response, Transport
 from llmproxy.wire.deadline import Deadline
 
 CHECKS_PER_TIMEOUT = 8  # how often, in the time that a provider may be silent, it is looked whether the upload goes on
 MAX_SPARE_TIMERS = 1000  # timers that are kept for the next request
-_NEVER = (0.0, None)
-# By which a provider says that it is not working; 529 says "later".
-FAILURE_STATUSES = frozenset((500, 502, 503, 504))
-
-
-class ProviderKey(NamedTuple):
-    """A project's key for one provider.
-
-    @ivar line: The header line that carries it.
-    """
-
-    value: bytes
-    line: bytes
-
-
-class ProviderKeys:
-    """Remembers each project's provider keys for a short time, so that the usual request looks nothing up."""
-
-    def __init__(
-        self,
-        store: IProviderKeys,
-        clock: IReactorTime,
-        *,
-        ttl: float,
-        size: int = 10_000,
-        learn: Callable[[str], object] = lambda key: None,
-    ) -> None:
-        """
-        @param ttl: Seconds for which a key is remembered.
-        @param learn: Told every key, so that logs can leave it out.
-        """
-        self._learn = learn
-        self._store = store
-        self._clock = clock
-        self._ttl = ttl
-        self._size = size
-        self._known: OrderedDict[tuple[str, str], tuple[float, ProviderKey | None]] = OrderedDict()
-        self._changes = 0
-
-    def known(self, project_id: str, api: str) -> ProviderKey | None:
-        """The key, if it is remembered."""
-        until, key = self._known.get((project_id, api), _NEVER)
-        return key if self._clock.seconds() < until else None
-
-    async def look_up(self, project_id: str, api: str, scheme: str) -> ProviderKey:
-        """Ask the store.
-
-        L{errors.UpstreamAuthError}: there is no key, or it is none; L{errors.StoreUnavailable}: the store is down.
-
-        @param scheme: How the provider wants it; see L{credentials.scheme}.
-        """
-        changes = self._changes
-        try:
-            value = await self._store.get_api_key_for_project(project_id, api)
-        except (errors.ProxyError, CancelledError):
-            raise
-        except Exception as e:
-            raise errors.StoreUnavailable("The provider's key could not be looked up. Try again.") from e
-        if not value:
-            raise errors.UpstreamAuthError
-        self._learn(value)
-        line = credentials.inject(scheme, value)
-        key = ProviderKey(value.encode("ascii"), line)
-        if changes == self._changes:  # nothing was changed while we asked
-            self._known[project_id, api] = (self._clock.seconds() + self._ttl, key)
-            while len(self._known) > self._size:
-                self._known.popitem(last=False)
-        return key
-
-    def forget(self, project_id: str) -> None:
-        """The project (C{""}: any) has changed: whatever is remembered of it may be wrong."""
-        self._changes += 1
-        if not project_id:
-            self._known.clear()
-        for known in [k for k in self._known if k[0] == project_id]:
-            del self._known[known]
-
-
-class Circuits:
-    """The breakers of one API.
-
-    What no tenant can bring about (no connection to the provider) counts for everybody; answers that say failure and
-    answers that do not come count only for the project that asked, so that one tenant cannot shut out another.
-    """
-
-    def __init__(self, api: Api, *, size: int = 10_000) -> None:
-        self._failures = api.circuit_breaker.failures
-        self._cooldown = api.circuit_breaker.cooldown
-        self._size = size
-        self.all = Breaker(self._failures, self._cooldown)
-        self._projects: OrderedDict[str, Breaker] = OrderedDict()
-
-    def of(self, project_id: str) -> Breaker:
-        breaker = self._projects.get(project_id)
-        if breaker is not None:
-            self._projects.move_to_end(project_id)
-        else:
-            breaker = self._projects[project_id] = Breaker(self._failures, self._cooldown)
-            while len(self._projects) > self._size:
-                self._projects.popitem(last=False)
-        return breaker
-
-    def enter(self, project_id: str, now: float) -> Attempt:
-        """Begin an attempt; L{errors.CircuitOpen} where none may be made now."""
-        mine = self.of(project_id)
-        shared_ticket = self.all.allow(now)
-        if not shared_ticket:
-            raise errors.CircuitOpen(retry_after=self.all.retry_after(now))
-        ticket = mine.allow(now)
-        if not ticket:
-            self.all.released(shared_ticket)
-            raise errors.CircuitOpen(retry_after=mine.retry_after(now))
-        return Attempt(self.all, shared_ticket, mine, ticket)
-
-    @property
-    def state(self) -> str:
-        """C{closed}, C{open} or C{half-open}: of the breaker that counts for everybody."""
-        return self.all.state
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One request under way; ends with exactly one verdict."""
-
-    shared: Breaker
-    shared_ticket: int
-    project: Breaker
-    ticket: int
-
-    def answered(self, status: int, now: float) -> None:
-        self.shared.succeeded(now, self.shared_ticket)
-        if status in FAILURE_STATUSES:
-            self.project.failed(now, self.ticket)
-        else:
-            self.project.succeeded(now, self.ticket)
-
-    def failed(self, error: BaseException, now: float) -> None:
-        if isinstance(error, errors.UpstreamUnreachable) and error.nothing_sent:
-            self.shared.failed(now, self.shared_ticket)
-            self.project.released(self.ticket)
-            return
-        self.shared.released(self.shared_ticket)
-        if isinstance(error, errors.UpstreamFailure) and not isinstance(error, errors.UpstreamBusy):
-            self.project.failed(now, self.ticket)
-        else:  # the client left, or the fault is ours
-            self.project.released(self.ticket)
 
 
 class UploadProgress(Protocol):
@@ -269,7 +119,7 @@ class Upstreams:
         except BaseException as e:
             attempt.failed(e, self._clock.seconds())
             raise
-        attempt.answered(answer.code, self._clock.seconds())
+        attempt.responded(answer.code, self._clock.seconds())
         return answer
 
     async def _head(

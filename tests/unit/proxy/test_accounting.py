@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from llmproxy import errors
 from llmproxy.config.model import Api, Connection, Settings
 from llmproxy.ledger.records import Deferral
-from llmproxy.limits.in_flight import Shares
+from llmproxy.limits.in_flight import InFlightLimit
 from llmproxy.limits.limiter import Reservation
 from llmproxy.model import Grant, RequestRecord, Usage
 from llmproxy.proxy.accounting import Accounting
@@ -122,7 +122,7 @@ class Charges(ProxyCase):
     def setUp(self) -> None:
         super().setUp()
         self.limiter, self.ledger, self.session = Limiter(), RecordingLedger(), Uses()
-        self.in_flight = Shares(Settings(default_api="main", apis={"main": Api(**WHERE, connection=ONE)}))
+        self.in_flight = InFlightLimit(Settings(default_api="main", apis={"main": Api(**WHERE, connection=ONE)}))
         limiter: Any = self.limiter
         unused: Any = None
         self.accounting = Accounting(
