@@ -9,7 +9,7 @@ from llmproxy import errors
 from llmproxy.config.model import Api, Connection, Settings
 from llmproxy.ledger.records import Deferral
 from llmproxy.limits.in_flight import InFlightLimit
-from llmproxy.limits.limiter import Reservation
+from llmproxy.limits.limiter import LimitReservation
 from llmproxy.model import Grant, RequestRecord, Usage
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import RequestContext
@@ -62,10 +62,10 @@ class Limiter:
     def __init__(self) -> None:
         self.ends: list[str] = []
 
-    def reserve(self, *of: object) -> Reservation:
+    def reserve(self, *of: object) -> LimitReservation:
         ends = self.ends
 
-        class Held(Reservation):
+        class Held(LimitReservation):
             budgets = ()  # type: ignore[assignment]
 
             def give_back(self) -> None:
