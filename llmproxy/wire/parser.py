@@ -1,4 +1,4 @@
-"""HTTP/1.1 message heads and chunked bodies over bytes, with every leniency of RFC 9112 switched off.
+"""HTTP/1.1 message heads over bytes, with every leniency of RFC 9112 switched off; for bodies see L{body_framing}.
 
 No sockets, no clock: bytes in, values out. Field lines stay the bytes they came as; only those that frame the
 message are looked at. What a recipient could read in two ways is L{BadMessage}, and nothing else is ever raised.
@@ -13,12 +13,10 @@ from functools import lru_cache
 from llmproxy.http.field_lines import FieldLines
 
 CHUNKED = -1
-"""The body's length is told by its chunks."""
+"""The body ends with its last chunk."""
 
 UNTIL_CLOSE = -2
 """The body ends where the connection does (responses only)."""
-
-LAST_CHUNK = b"0\r\n\r\n"
 
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 
@@ -366,122 +364,14 @@ def _expects_continue(fields: FieldLines, minor: int) -> bool:
     return bool(minor)
 
 
-# Chunked bodies
-
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
-_SIZE, _DATA, _DATA_END, _TRAILER, _DONE = range(5)
+# What body_framing asks
 
 
-def chunk(data: bytes) -> bytes:
-    """Frame one non-empty piece of a chunked body."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+def bad_message(message: str) -> BadMessage:
+    """What is not, or not unambiguously, HTTP: answered 400."""
+    return _bad(message)
 
 
-@lru_cache(1024)  # the sizes of a stream's events repeat
-def _chunk_size(line: bytes) -> int:
-    """What this line says, or -1 where it says none."""
-    match = _CHUNK_LINE.fullmatch(line)
-    return -1 if match is None else int(match[1], 16)
-
-
-class ChunkedBody:
-    """Takes a chunked body apart, however its bytes arrive.
-
-    Extensions are dropped; trailer fields are parsed as strictly as a head's, then dropped.
-
-    @ivar done: Whether the body is complete.
-    @ivar rest: What came after it, once it is.
-    """
-
-    __slots__ = ("_buffer", "_left", "_limits", "_state", "_trailer", "done", "rest")
-
-    def __init__(self, limits: MessageLimits) -> None:
-        self._limits = limits
-        self._state = _SIZE
-        self._left = 0
-        self._trailer = 0
-        self._buffer = b""
-        self.done = False
-        self.rest = b""
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the pieces of the body that these bytes hold; L{BadMessage} on any oddity."""
-        if self._state == _SIZE and not self._buffer:
-            # An event of a stream usually comes as one whole chunk.
-            start = data.find(b"\r\n", 0, 18) + 2
-            if start > 2 and data[-2:] == b"\r\n":
-                size = _chunk_size(data[: start - 2])
-                if size > 0 and len(data) == start + size + 2:
-                    return [data[start:-2]]
-        if self._buffer:
-            data, self._buffer = self._buffer + data, b""
-        pieces: list[bytes] = []
-        at, end = 0, len(data)
-        while at < end:
-            if self._state == _SIZE and (line := data.find(b"\r\n", at, at + 18)) > 0:
-                size = _chunk_size(data[at:line])
-                after = line + 2 + size
-                if size > 0 and data[after : after + 2] == b"\r\n":  # a whole one; there may be thousands
-                    pieces.append(data[line + 2 : after])
-                    at = after + 2
-                    continue
-            if self._state == _DATA:
-                piece = data[at : at + self._left]
-                pieces.append(piece)
-                at += len(piece)
-                self._left -= len(piece)
-                if not self._left:
-                    self._state = _DATA_END
-            elif self._state == _DONE:
-                self.rest += data[at:]
-                break
-            else:
-                after = self._line(data, at)
-                if not after:
-                    self._buffer = data[at:]
-                    break
-                at = after
-        return pieces
-
-    def _line(self, data: bytes, at: int) -> int:
-        """Take one line; return where the next begins, or 0 while it is not whole."""
-        longest = self._longest()
-        end = data.find(b"\r\n", at, at + longest + 2)
-        if end < 0:
-            self._check_partial(data, at, longest)
-            return 0
-        if self._state == _SIZE:
-            self._size(data[at:end])
-        elif self._state == _DATA_END:
-            self._state = _SIZE
-        else:
-            self._trailer_line(data[at:end])
-        return end + 2
-
-    def _longest(self) -> int:
-        if self._state == _SIZE:
-            return self._limits.chunk_line
-        return 0 if self._state == _DATA_END else max(0, self._limits.trailer - self._trailer - 2)
-
-    def _check_partial(self, data: bytes, at: int, longest: int) -> None:
-        too_long = len(data) - at >= longest + 2
-        if self._state == _DATA_END and data[at : at + 1] != b"\r":
-            raise _bad("The data of a chunk is longer than its size.")
-        if data.find(b"\n", at, at + longest + 2) >= 0 or (too_long and self._state != _TRAILER):
-            raise _bad("The chunked body is malformed.")
-        if too_long:
-            raise BadMessage(431, "request_header_fields_too_large", "The trailer is larger than this proxy accepts.")
-
-    def _size(self, line: bytes) -> None:
-        self._left = _chunk_size(line)
-        if self._left < 0:
-            raise _bad("The size of a chunk is malformed.")
-        self._state = _DATA if self._left else _TRAILER
-
-    def _trailer_line(self, line: bytes) -> None:
-        if not line:
-            self._state = _DONE
-            self.done = True
-            return
-        self._trailer += len(line) + 2
-        _fields(_lines(line, self._limits), _RESPONSE_NAMES)
+def check_trailer_line(line: bytes, limits: MessageLimits) -> None:
+    """L{BadMessage} for a trailer field that could not stand in a head."""
+    _fields(_lines(line, limits), _RESPONSE_NAMES)

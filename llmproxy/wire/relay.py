@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol as Shape
+from typing import Protocol
 
+from twisted.internet import protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from zope.interface import implementer
@@ -17,7 +18,7 @@ from llmproxy.http.masking import KeyFound
 Tap = Callable[[bytes], object]
 
 
-class Downstream(Shape):
+class Downstream(Protocol):
     """What a relay needs of the client's request (L{llmproxy.wire.server.Request} has it)."""
 
     gone: bool
@@ -33,7 +34,7 @@ class Downstream(Shape):
     def unregisterProducer(self) -> object: ...
 
 
-class RelayedResponse(Shape):
+class RelayedResponse(Protocol):
     """What a relay needs of an answer (L{llmproxy.wire.client.response.Response} has it)."""
 
     code: int
@@ -43,10 +44,10 @@ class RelayedResponse(Shape):
     def length(self) -> int | str | None: ...
     @property
     def whole(self) -> bytes | None: ...
-    def deliverBody(self, protocol: Protocol) -> object: ...
+    def deliverBody(self, protocol: protocol.Protocol) -> object: ...
 
 
-class BodyFilter(Shape):
+class BodyFilter(Protocol):
     """Changes bytes on their way.
 
     @ivar keeps_length: Whether there are as many bytes afterwards.
@@ -61,7 +62,7 @@ class BodyFilter(Shape):
 
 
 @implementer(IPushProducer)
-class Relay(Protocol):
+class Relay(protocol.Protocol):
     """Let it L{carry} an answer; L{done} fires with how that ended.
 
     C{complete}: all of it was written and the response finished. C{truncated}: the provider broke off and the client's

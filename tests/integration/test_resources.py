@@ -26,7 +26,8 @@ from twisted.web.server import NOT_DONE_YET
 from twisted.web.template import Element, TagLoader, renderElement, tags
 from zope.interface import implementer
 
-from llmproxy.wire.parser import ChunkedBody, MessageLimits
+from llmproxy.wire.body_framing import ChunkedBody
+from llmproxy.wire.parser import MessageLimits
 from llmproxy.wire.server.site import Site
 from tests.unit.wire.serving import Producer
 

@@ -61,65 +61,80 @@ class Agent:
         @param coalescer: Where whole requests wait for the end of the reactor's turn; without it they leave at once.
         """
         self._reactor = reactor
-        self._bounds = PoolLimits(
+        self._pool_limits = PoolLimits(
             connect_timeout, idle_timeout, max_age, max_conns_per_host, max_idle_per_host, max_waiting
         )
-        self._room = IdleBudget(max_idle)
+        self._idle_budget = IdleBudget(max_idle)
         self._trust = context_factory or TrustPolicy(ca_file)
         self._limits = limits or MessageLimits()
         self._pools: dict[Origin, Pool] = {}
         self._coalescer = coalescer
         self._descriptors = descriptors
         self._closed = False
-        self._known: dict[bytes, tuple[Pool, Origin]] = {}
+
+    def send(
+        self,
+        origin: Origin,
+        method: bytes,
+        target: bytes,
+        lines: list[bytes],
+        body: IBodyProducer | None,
+        *,
+        raw: bool = True,
+    ) -> Deferred[Any]:
+        """Send a request; fire with its L{Response} at the end of the response's head.
+
+        @param target: The raw path and query.
+        @param lines: The final field lines: with C{Host}, without those that frame the body.
+        @param raw: Whether the response's C{headers} are to be L{RawHeaders}.
+        """
+        if self._closed:
+            return fail(errors.Draining())
+        try:
+            head = request_head(method, target, lines, framing(method, body))
+        except ValueError as e:
+            return fail(e)
+        pending = PendingRequest(method, head, body, raw=raw)
+        pool = self._pools.get(origin)
+        if pool is None:
+            pool = self._pools[origin] = self._make_pool(origin)
+        pool.send(pending)
+        return pending.responded
 
     def request(
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
     ) -> Deferred[Any]:
-        if self._closed:
-            return fail(errors.Draining())
-        cut = uri.find(b"/", 8)
-        prefix, target = (uri[:cut], uri[cut:]) if cut > 0 else (uri, b"/")
-        known = self._known.get(prefix)
-        if known is None:
-            try:
-                known = self._known[prefix] = self._find(prefix)
-            except (SchemeNotSupported, ValueError) as e:
-                return fail(e)
-        pool, origin = known
-        raw = isinstance(headers, RawHeaders)
-        lines = headers.lines if isinstance(headers, RawHeaders) else _lines(headers, origin)
+        """As C{IAgent} says: L{send}, with C{Host} where it is missing."""
+        path = uri.find(b"/", 8)
+        prefix, target = (uri[:path], uri[path:]) if path > 0 else (uri, b"/")
         try:
-            head = request_head(method, target, lines, framing(method, bodyProducer))
-        except ValueError as e:
+            origin = _origin(prefix)
+        except (SchemeNotSupported, ValueError) as e:
             return fail(e)
-        pending = PendingRequest(method, head, bodyProducer, raw=raw)
-        pool.send(pending)
-        return pending.responded
+        if isinstance(headers, RawHeaders):
+            return self.send(origin, method, target, headers.lines, bodyProducer)
+        return self.send(origin, method, target, _lines(headers, origin), bodyProducer, raw=False)
 
     def close(self) -> Deferred[None]:
         """Close what is not in use, refuse what comes from now on; fire when no connection is left."""
         self._closed = True
         return gatherResults([pool.close() for pool in self._pools.values()]).addCallback(lambda _: None)
 
-    def _find(self, prefix: bytes) -> tuple[Pool, Origin]:
-        origin = _origin(prefix)
-        if origin not in self._pools:
-            self._pools[origin] = Pool(
-                self._endpoint(origin),
-                self._reactor,
-                self._bounds,
-                self._room,
-                self._limits,
-                secure=origin.scheme == "https",
-                coalescer=self._coalescer,
-                descriptors=self._descriptors,
-            )
-        return self._pools[origin], origin
+    def _make_pool(self, origin: Origin) -> Pool:
+        return Pool(
+            self._endpoint(origin),
+            self._reactor,
+            self._pool_limits,
+            self._idle_budget,
+            self._limits,
+            secure=origin.scheme == "https",
+            coalescer=self._coalescer,
+            descriptors=self._descriptors,
+        )
 
     def _endpoint(self, origin: Origin) -> IStreamClientEndpoint:
         where = (self._reactor, origin.host, origin.port)
-        timeout: Any = self._bounds.connect or None
+        timeout: Any = self._pool_limits.connect or None
         endpoint: IStreamClientEndpoint
         if isIPAddress(origin.host):
             endpoint = TCP4ClientEndpoint(*where, timeout)

@@ -1,6 +1,6 @@
-"""One HTTP/1.1 connection to a provider: a request out, its answer in, and again, as long as both ends agree.
+"""One HTTP/1.1 connection to a provider: a request out, its response in, and again, as long as both ends agree.
 
-The answer is parsed with every leniency off: whatever is odd fails the request (or cuts the body) and the connection
+The response is parsed with every leniency off: whatever is odd fails the request (or cuts the body) and the connection
 with it. Plain callbacks and one Deferred for each request: this is the measured path.
 """
 
@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import select
 import socket
-from typing import Any
-from typing import Protocol as Shape
+from enum import Enum, auto
+from typing import Any, Protocol
 
+from twisted.internet import protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from llmproxy import errors
 from llmproxy.wire import parser as http1
+from llmproxy.wire.body_framing import ResponseBodyReader, UntilCloseBody, response_body_reader
 from llmproxy.wire.client.pending_request import PendingRequest
 from llmproxy.wire.client.request_writer import MAX_JOINED_BYTES, RequestWriter
 from llmproxy.wire.client.response import Response
@@ -28,32 +30,24 @@ from llmproxy.wire.write_coalescing import WriteCoalescer
 MAX_INTERIM_RESPONSES = 16  # answers of the 1xx kind before the real one; more are a fault
 CLOSE_TIMEOUT_SECONDS = 5.0  # seconds a connection that we close has to go away by itself
 
-_OPENING, _IDLE, _HEAD, _FIXED, _CHUNKS, _TILL_CLOSE, _GONE = range(7)
 _STATUS_LINE = b"HTTP/1."
 
 
-class _Chunks(http1.ChunkedBody):
-    """Gives out all that came before a fault, however it came, and only then tells of the fault."""
+class ConnectionState(Enum):
+    """What a connection is at: see the table in L{Connection}."""
 
-    __slots__ = ("broken",)
-
-    def __init__(self, limits: http1.MessageLimits) -> None:
-        super().__init__(limits)
-        self.broken: http1.BadMessage | None = None
-
-    def _line(self, data: bytes, at: int) -> int:
-        try:
-            return super()._line(data, at)
-        except http1.BadMessage as e:
-            self.broken = e
-            return 0
+    OPENING = auto()
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+    CLOSED = auto()
 
 
-class ConnectionOwner(Shape):
+class ConnectionOwner(Protocol):
     """Where a connection belongs."""
 
     def on_idle(self, connection: Connection) -> None:
-        """Its answer is complete, and it can be used again."""
+        """Its response is complete, and it can be used again."""
 
     def on_unusable(self, connection: Connection) -> None:
         """It will not be used again."""
@@ -66,7 +60,7 @@ class ConnectionOwner(Shape):
 
 
 @implementer(IHandshakeListener)
-class Connection(Protocol):
+class Connection(protocol.Protocol):
     """One connection, which carries one request at a time.
 
     @ivar opened: Fires with the connection when it can carry the first, after the TLS handshake where there is one.
@@ -74,17 +68,16 @@ class Connection(Protocol):
     """
 
     transport: Any = None
-    _state = _OPENING
+    _state = ConnectionState.OPENING
     _request: PendingRequest | None = None
     _outgoing: RequestWriter | None = None
-    _answer: Response | None = None
+    _response: Response | None = None
     _socket: socket.socket | None = None
     _poll: select.poll | None = None
-    _chunks: _Chunks | None = None
+    _body: ResponseBodyReader | None = None
     _closing: IDelayedCall | None = None
     _parting = b""
     _keep = False
-    _left = 0
     _heard = False
     _paused = False
     _matched = 0
@@ -133,19 +126,19 @@ class Connection(Protocol):
         self._open()
 
     def _open(self) -> None:
-        if self._state == _OPENING:
-            self._state = _IDLE
+        if self._state is ConnectionState.OPENING:
+            self._state = ConnectionState.IDLE
             self.opened.callback(self)
 
     def quiet(self) -> bool:
         """Whether nothing has come from the other end that was not read: neither bytes nor the end of them."""
-        return self._state == _IDLE and (self._poll is None or not self._poll.poll(0))
+        return self._state is ConnectionState.IDLE and (self._poll is None or not self._poll.poll(0))
 
     def send(self, request: PendingRequest) -> None:
-        """Send the request; the answer goes to whoever asked."""
+        """Send the request; the response goes to whoever asked."""
         self._request = request
         request.holder = self
-        self._state = _HEAD
+        self._state = ConnectionState.HEAD
         self._heard = False
         self._matched = self._interim = 0
         self._used += 1
@@ -172,11 +165,11 @@ class Connection(Protocol):
     def _write(self, data: bytes) -> bool:
         """Write at once where nothing waits to be written; so it is known whether anything has left.
 
-        Say no where the connection turns out to be closed. What it holds to be read, such as an answer that came before
-        the other end closed, is still read.
+        Say no where the connection turns out to be closed. What it holds to be read, such as a response that came
+        before the other end closed, is still read.
         """
         request = self._request
-        if self._state == _GONE or request is None:
+        if self._state is ConnectionState.CLOSED or request is None:
             return False
         if self._socket is not None:
             try:
@@ -206,15 +199,11 @@ class Connection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         state = self._state
-        if state == _HEAD:
+        if state is ConnectionState.HEAD:
             self._read_head(data)
-        elif state == _FIXED:
-            self._read_fixed(data)
-        elif state == _CHUNKS:
-            self._read_chunks(data)
-        elif state == _TILL_CLOSE:
-            self._answer.received(data)  # type: ignore[union-attr]
-        elif state == _IDLE:
+        elif state is ConnectionState.BODY:
+            self._read_body(data)
+        elif state is ConnectionState.IDLE:
             self.abort()  # nobody asked anything
 
     def _read_head(self, data: bytes) -> None:
@@ -242,7 +231,7 @@ class Connection(Protocol):
         """Tell at the first byte what is not HTTP, lest we wait for the end of a head that will never come."""
         expected = _STATUS_LINE[self._matched : self._matched + len(data)]
         if not data.startswith(expected):
-            raise http1.BadMessage(400, "bad_request", "The answer does not begin with a status line.")
+            raise http1.BadMessage(400, "bad_request", "The response does not begin with a status line.")
         self._matched += len(expected)
 
     def _pass_over(self, code: int) -> None:
@@ -261,71 +250,54 @@ class Connection(Protocol):
             self._keep = self._keep and self._outgoing.finished
             self._outgoing.stop()
             self._outgoing = None
-        answer = self._answer = Response(head, self, method=request.method, raw=request.raw)
+        response = self._response = Response(head, self, method=request.method, raw=request.raw)
         if head.length == 0:
             self._end(b"", data)
-        elif head.length > 0:
-            self._state, self._left = _FIXED, head.length
-            if data:
-                self._read_fixed(data)
-        elif head.length == http1.CHUNKED:
-            self._state, self._chunks = _CHUNKS, _Chunks(self._limits)
-            if data:
-                self._read_chunks(data)
         else:
-            self._state = _TILL_CLOSE
+            self._state = ConnectionState.BODY
+            self._body = response_body_reader(head.length, self._limits)
             if data:
-                answer.received(data)
-        request.succeed(answer)
-        if self._answer is answer and not answer.begun:
+                self._read_body(data)
+        request.succeed(response)
+        if self._response is response and not response.begun:
             self.pause()  # until somebody takes the body
 
-    def _read_fixed(self, data: bytes) -> None:
-        left = self._left - len(data)
-        if left > 0:
-            self._left = left
-            self._answer.received(data)  # type: ignore[union-attr]
-        elif left:
-            self._end(data[:left], data[left:])
-        else:
-            self._end(data, b"")
-
-    def _read_chunks(self, data: bytes) -> None:
-        chunks = self._chunks
-        assert chunks is not None
-        pieces = chunks.feed(data)
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if chunks.done:
-            self._end(body, chunks.rest)
+    def _read_body(self, data: bytes) -> None:
+        body = self._body
+        assert body is not None
+        pieces = body.feed(data)
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if body.done:
+            self._end(data, body.rest)
             return
-        if body:
-            self._answer.received(body)  # type: ignore[union-attr]
-        if chunks.broken is not None:
-            self._broken(chunks.broken)
+        if data:
+            self._response.received(data)  # type: ignore[union-attr]
+        if body.fault is not None:
+            self._broken(body.fault)
 
     def _end(self, last: bytes, rest: bytes) -> None:
-        """The answer is complete. First the connection is given on, so that whoever gets these bytes may use it."""
-        answer, self._answer, self._chunks = self._answer, None, None
-        assert answer is not None
+        """The response is complete. First the connection is given on, so that whoever gets these bytes may use it."""
+        response, self._response, self._body = self._response, None, None
+        assert response is not None
         if self._paused:
             self.resume()
         if self._keep and not rest:
-            self._state = _IDLE
+            self._state = ConnectionState.IDLE
             self._home.on_idle(self)
         else:
             self.close()
-        answer.finished(last)
+        response.finished(last)
 
     def _broken(self, error: http1.BadMessage) -> None:
         request, self._request = self._request, None
-        answer, self._answer = self._answer, None
+        response, self._response = self._response, None
         self.abort()
         if request is not None:
             broken = errors.UpstreamBroken()
             broken.__cause__ = error
             request.fail(broken)
-        elif answer is not None:
-            answer.failed(Failure(error))
+        elif response is not None:
+            response.failed(Failure(error))
 
     # How it ends
 
@@ -346,9 +318,9 @@ class Connection(Protocol):
         self.abort()
 
     def _leave(self) -> bool:
-        if self._state == _GONE:
+        if self._state is ConnectionState.CLOSED:
             return False
-        self._state = _GONE
+        self._state = ConnectionState.CLOSED
         if self._outgoing is not None:
             self._outgoing.stop()
             self._outgoing = None
@@ -356,9 +328,10 @@ class Connection(Protocol):
         return True
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        state, self._state = self._state, _GONE
+        in_body = self._state is ConnectionState.BODY
+        self._state = ConnectionState.CLOSED
         request, self._request = self._request, None
-        answer, self._answer = self._answer, None
+        response, self._response = self._response, None
         self._socket = self._poll = None
         if self._outgoing is not None:
             self._outgoing.stopProducing()
@@ -366,20 +339,20 @@ class Connection(Protocol):
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
         try:
-            self._tell(state, request, answer, reason)
+            self._fail(request, response, reason, ends=in_body and isinstance(self._body, UntilCloseBody))
         finally:
             self._home.on_unusable(self)
             self._home.on_closed(self)
 
-    def _tell(self, state: int, request: PendingRequest | None, answer: Response | None, reason: Failure) -> None:
+    def _fail(self, request: PendingRequest | None, response: Response | None, reason: Failure, *, ends: bool) -> None:
         if not self.opened.called:
             self.opened.errback(reason)
         elif request is not None:
             self._unanswered(request, reason)
-        elif answer is not None and state == _TILL_CLOSE and reason.check(ConnectionDone):
-            answer.finished()
-        elif answer is not None:
-            answer.failed(reason)
+        elif response is not None and ends and reason.check(ConnectionDone):
+            response.finished()
+        elif response is not None:
+            response.failed(reason)
 
     def _unanswered(self, request: PendingRequest, reason: Failure) -> None:
         error: errors.UpstreamFailure
@@ -397,11 +370,11 @@ class Connection(Protocol):
     # What the one who takes the body calls
 
     def pause(self) -> None:
-        if self._state != _GONE:
+        if self._state is not ConnectionState.CLOSED:
             self._paused = True
             self.transport.pauseProducing()
 
     def resume(self) -> None:
-        if self._state != _GONE:
+        if self._state is not ConnectionState.CLOSED:
             self._paused = False
             self.transport.resumeProducing()

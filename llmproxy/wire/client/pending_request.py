@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol as Shape
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -15,7 +15,7 @@ from llmproxy.wire.client.response import Response
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
 
-class Cancellable(Shape):
+class Cancellable(Protocol):
     """Whoever has a request in hand: a place in a queue, an attempt to connect, a connection."""
 
     def cancel(self) -> object: ...

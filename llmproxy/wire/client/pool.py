@@ -84,8 +84,8 @@ class Pool:
         self,
         endpoint: IStreamClientEndpoint,
         clock: IReactorTime,
-        bounds: PoolLimits,
-        room: IdleBudget,
+        pool_limits: PoolLimits,
+        idle_budget: IdleBudget,
         limits: MessageLimits,
         *,
         secure: bool,
@@ -99,8 +99,8 @@ class Pool:
         """
         self._endpoint = endpoint
         self._clock = clock
-        self._bounds = bounds
-        self._room = room
+        self._pool_limits = pool_limits
+        self._idle_budget = idle_budget
         self._limits = limits
         self._secure = secure
         self._coalescer = coalescer
@@ -135,7 +135,7 @@ class Pool:
             request.fail(errors.Draining())
         elif self._has_room():
             self._dial(request)
-        elif len(self._queue) < self._bounds.waiting:
+        elif len(self._queue) < self._pool_limits.waiting:
             self._enqueue(request)
         else:
             request.fail(errors.UpstreamBusy())
@@ -158,7 +158,7 @@ class Pool:
 
     def on_idle(self, connection: Connection) -> None:
         now = self._clock.seconds()
-        old = connection.since + self._bounds.age if self._bounds.age else inf
+        old = connection.since + self._pool_limits.age if self._pool_limits.age else inf
         if self._closed is not None or now >= old:
             connection.close()
         elif self._queue:
@@ -166,8 +166,8 @@ class Pool:
                 connection.send(self._queue.popleft().leave())
             else:
                 connection.close()
-        elif len(self._idle) < self._bounds.kept and self._room.take():
-            connection.good_until = min(old, now + self._bounds.idle) if self._bounds.idle else old
+        elif len(self._idle) < self._pool_limits.kept and self._idle_budget.take():
+            connection.good_until = min(old, now + self._pool_limits.idle) if self._pool_limits.idle else old
             self._idle.append(connection)
             if self._sweeping is None:
                 self._sweep_later(now)
@@ -179,7 +179,7 @@ class Pool:
             self._usable.discard(connection)
             if connection in self._idle:
                 self._idle.remove(connection)
-                self._room.give_back()
+                self._idle_budget.give_back()
             self._serve()
 
     def on_closed(self, connection: Connection) -> None:
@@ -196,7 +196,7 @@ class Pool:
         now = self._clock.seconds()
         while self._idle:
             connection = self._idle.pop()
-            self._room.give_back()
+            self._idle_budget.give_back()
             if now >= connection.good_until or not connection.quiet():
                 connection.close()
             else:
@@ -223,13 +223,13 @@ class Pool:
     # New ones
 
     def _has_room(self) -> bool:
-        return len(self._usable) + self._dialing < self._bounds.conns
+        return len(self._usable) + self._dialing < self._pool_limits.conns
 
     def _dial(self, request: PendingRequest) -> None:
         self._dialing += 1
         dialing = Deferred.fromCoroutine(
             within(
-                self._bounds.connect,
+                self._pool_limits.connect,
                 self._clock,
                 Deferred.fromCoroutine(self._connect()),
                 errors.UpstreamTimeout("No connection to the provider could be made in time."),
@@ -273,22 +273,22 @@ class Pool:
 
     def _enqueue(self, request: PendingRequest) -> None:
         timer = None
-        if self._bounds.connect:
-            timer = self._clock.callLater(self._bounds.connect, self._too_late, request)
-        place = QueuedRequest(self, request, timer)
-        request.holder = place
-        self._queue.append(place)
+        if self._pool_limits.connect:
+            timer = self._clock.callLater(self._pool_limits.connect, self._too_late, request)
+        queued = QueuedRequest(self, request, timer)
+        request.holder = queued
+        self._queue.append(queued)
 
     def _too_late(self, request: PendingRequest) -> None:
-        place = request.holder
-        assert isinstance(place, QueuedRequest)
-        self.withdraw(place)
+        queued = request.holder
+        assert isinstance(queued, QueuedRequest)
+        self.withdraw(queued)
         request.fail(errors.UpstreamBusy("No connection to the provider became free in time."))
 
-    def withdraw(self, place: QueuedRequest) -> None:
+    def withdraw(self, queued: QueuedRequest) -> None:
         """The request in this place gives up waiting."""
-        place.leave()
-        self._queue.remove(place)
+        queued.leave()
+        self._queue.remove(queued)
 
     def _serve(self) -> None:
         """Dial for those who wait. Flat: an endpoint that fails at once calls this from within."""

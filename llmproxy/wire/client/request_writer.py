@@ -12,7 +12,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
 from llmproxy import errors
-from llmproxy.wire import parser as http1
+from llmproxy.wire.body_framing import LAST_CHUNK, chunk
 
 LONG_BYTES = 256 * 1024  # of a body that leaves at once
 MAX_JOINED_BYTES = 65536  # more than this is not copied only to leave in one packet with the head
@@ -139,7 +139,7 @@ class RequestWriter:
         if self._over or not data:
             return
         if self._left is None:
-            data = http1.chunk(data)
+            data = chunk(data)
         elif len(data) > self._left:
             self._mismatch("longer")
             return
@@ -186,7 +186,7 @@ class RequestWriter:
             return
         self.done = True
         if self._left is None:
-            self._write(http1.LAST_CHUNK)
+            self._write(LAST_CHUNK)
         if not self._held:
             self._let_go()
 

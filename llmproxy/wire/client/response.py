@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
-from typing import Protocol as Shape
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IProtocol, IPushProducer
 from twisted.python.failure import Failure
@@ -20,7 +19,7 @@ from llmproxy.wire.parser import ResponseHead
 _DONE = Failure._withoutTraceback(ResponseDone("The body is complete."))  # one for all: it says nothing of any of them
 
 
-class BodySource(Shape):
+class BodySource(Protocol):
     """The connection a body comes from."""
 
     def pause(self) -> None: ...

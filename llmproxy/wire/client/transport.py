@@ -1,4 +1,4 @@
-"""Requests that go out as they are given, by way of treq with everything shut out that it would change."""
+"""treq is here as the seam where its users look for one: its client, with all shut out that would change a message."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer
 
 from llmproxy.http.origin import Origin
+from llmproxy.wire.client.agent import Agent
 from llmproxy.wire.client.raw_headers import RawHeaders
 from llmproxy.wire.client.request_writer import BytesBody
 from llmproxy.wire.client.response import Response
@@ -25,12 +26,21 @@ class TransparentTreqClient(HTTPClient):
     def request(  # type: ignore[override]
         self, method: bytes, url: bytes, *, headers: Headers, data: IBodyProducer | None = None
     ) -> Deferred[Any]:
-        """Send exactly this; fire with the agent's own answer."""
+        """Send exactly this; fire with the agent's own response."""
         return self._agent.request(method, url, headers, data)
+
+    def send(
+        self, origin: Origin, method: bytes, target: bytes, lines: list[bytes], body: IBodyProducer | None
+    ) -> Deferred[Any]:
+        """As L{Agent.send}, through whichever C{IAgent} there is; our own needs no URL put together and taken apart."""
+        agent = self._agent
+        if isinstance(agent, Agent):
+            return agent.send(origin, method, target, lines, body)
+        return self.request(method, origin.url + target, headers=RawHeaders(lines), data=body)
 
 
 class Transport:
-    """Sends requests exactly as they are given, and hands on answers exactly as they come."""
+    """Sends requests exactly as they are given, and hands on responses exactly as they come."""
 
     def __init__(self, agent: IAgent) -> None:
         self._client = TransparentTreqClient(agent)
@@ -46,7 +56,7 @@ class Transport:
         @param target: The raw path and query.
         @param lines: The final header lines: with C{Host}, without those that frame the body.
         """
-        return self._client.request(method, origin.url + target, headers=RawHeaders(lines), data=body)
+        return self._client.send(origin, method, target, lines, body)
 
 
 __all__ = ["BytesBody", "Origin", "RawHeaders", "Response", "TransparentTreqClient", "Transport"]

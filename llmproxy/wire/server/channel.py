@@ -22,9 +22,10 @@ from zope.interface import implementer
 
 from llmproxy.errors import BodyTimeout, BodyUnreadable, BuffersFull, ClientGone, ProxyError
 from llmproxy.wire import socket_state as peer
+from llmproxy.wire.body_framing import ChunkedBody
 from llmproxy.wire.buffers import RETRY_AFTER_SECONDS
 from llmproxy.wire.deadline import Deadline
-from llmproxy.wire.parser import CHUNKED, BadMessage, ChunkedBody, HeadReader, RequestHead, request_head
+from llmproxy.wire.parser import CHUNKED, BadMessage, HeadReader, RequestHead, request_head
 from llmproxy.wire.server.error_response import refusal
 from llmproxy.wire.server.request import Request
 from llmproxy.wire.server.request_body import RequestBody

@@ -18,7 +18,8 @@ from twisted.web.server import NOT_DONE_YET
 
 from llmproxy.errors import ClientGone, InternalError, MethodNotAllowed, ProxyError
 from llmproxy.http import error_body
-from llmproxy.wire.parser import LAST_CHUNK, RequestHead, chunk
+from llmproxy.wire.body_framing import LAST_CHUNK, chunk
+from llmproxy.wire.parser import RequestHead
 from llmproxy.wire.server import forms
 from llmproxy.wire.server.pull_producer import PullToPush
 from llmproxy.wire.server.request_body import RequestBody

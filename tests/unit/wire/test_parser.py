@@ -9,15 +9,12 @@ from hypothesis import strategies as st
 
 from llmproxy.wire.parser import (
     CHUNKED,
-    LAST_CHUNK,
     UNTIL_CLOSE,
     BadMessage,
-    ChunkedBody,
     HeadReader,
     MessageLimits,
     RequestHead,
     ResponseHead,
-    chunk,
     request_head,
     response_head,
 )
@@ -329,16 +326,6 @@ def read_head(pieces: list[bytes], limits: MessageLimits) -> object:
     return None
 
 
-def read_body(pieces: list[bytes], limits: MessageLimits) -> object:
-    body, read = ChunkedBody(limits), b""
-    try:
-        for piece in pieces:
-            read += b"".join(body.feed(piece))
-    except BadMessage as bad:
-        return bad.status
-    return read, body.done, body.rest
-
-
 NEARLY_HEADS = st.lists(
     st.sampled_from(
         [
@@ -364,26 +351,6 @@ NEARLY_HEADS = st.lists(
     ),
     max_size=14,
 ).map(b"".join)
-NEARLY_BODIES = st.lists(
-    st.sampled_from(
-        [
-            b"5\r\nhello\r\n",
-            b"0\r\n",
-            b"\r\n",
-            b"a;x=y\r\n0123456789\r\n",
-            b"A: b\r\n",
-            b"\r",
-            b"\n",
-            b"5",
-            b"-",
-            b"0x",
-            b" ",
-            b";" * 20,
-            b"A: " + b"b" * 40,
-        ]
-    ),
-    max_size=10,
-).map(b"".join)
 
 
 class Splits(TestCase):
@@ -396,19 +363,6 @@ class Splits(TestCase):
         self.assertEqual(data.draw(st.composite(cuts)(sent).map(lambda pieces: read_head(pieces, SMALL))), whole)
         self.assertEqual(read_head(by_bytes(sent), SMALL), whole)
 
-    @given(st.data())
-    def test_chunked_bodies(self, data: st.DataObject) -> None:
-        sent = data.draw(NEARLY_BODIES | st.binary(max_size=40))
-        whole = read_body([sent], SMALL)
-        self.assertEqual(data.draw(st.composite(cuts)(sent).map(lambda pieces: read_body(pieces, SMALL))), whole)
-        self.assertEqual(read_body(by_bytes(sent), SMALL), whole)
-
-    @given(st.lists(st.binary(min_size=1, max_size=300)), st.binary(max_size=20), st.data())
-    def test_chunks_are_read_as_they_were_written(self, pieces: list[bytes], rest: bytes, data: st.DataObject) -> None:
-        sent = b"".join(map(chunk, pieces)) + LAST_CHUNK + rest
-        read = read_body(data.draw(st.composite(cuts)(sent)), LIMITS)
-        self.assertEqual(read, (b"".join(pieces), True, rest))
-
     @given(st.binary(max_size=200))
     def test_nothing_but_bad_message_comes_of_any_bytes(self, sent: bytes) -> None:
         for parse in (
@@ -417,7 +371,6 @@ class Splits(TestCase):
             lambda: response_head(sent, LIMITS, b"GET"),
             lambda: response_head(b"HTTP/1.1 200 OK\r\n" + sent, LIMITS, b"GET"),
             lambda: HeadReader(SMALL).feed(sent),
-            lambda: ChunkedBody(SMALL).feed(sent),
         ):
             try:
                 parse()
@@ -442,41 +395,3 @@ class Heads(TestCase):
     def test_one_empty_line_before_a_request_is_ignored(self) -> None:
         self.assertIsInstance(self.status(b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), tuple)
         self.assertEqual(self.status(b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"), 400)
-
-
-class Chunks(TestCase):
-    def test_sizes_that_are_none(self) -> None:
-        for size in (
-            b"-5",
-            b"+5",
-            b"0x5",
-            b" 5",
-            b"5 ",
-            b"5\t;a",
-            b"g",
-            b"",
-            b"f" * 16,
-            b"5_0",
-            b"5;a\x01",
-            b"5\r",
-            b"5\n",
-        ):
-            with self.subTest(size):
-                self.assertEqual(read_body([size + b"\r\nhello\r\n0\r\n\r\n"], LIMITS), 400)
-
-    def test_a_chunk_that_is_longer_or_shorter_than_it_says(self) -> None:
-        self.assertEqual(read_body([b"4\r\nhello\r\n"], LIMITS), 400)
-        self.assertEqual(read_body([b"6\r\nhello\r\n0\r\n\r\n"], LIMITS), 400)
-        self.assertEqual(read_body([b"5\r\nhello\n"], LIMITS), 400)
-
-    def test_extensions_are_dropped(self) -> None:
-        self.assertEqual(read_body([b'5;a="b;c"\r\nhello\r\n0;x\r\n\r\n'], LIMITS), (b"hello", True, b""))
-
-    def test_trailers_are_read_strictly_and_dropped(self) -> None:
-        self.assertEqual(read_body([b"0\r\nA: b\r\nHost: c\r\n\r\nrest"], LIMITS), (b"", True, b"rest"))
-        for line in (b"A", b" A: b", b"A : b", b"A: \0", b"A: b\nC: d"):
-            self.assertEqual(read_body([b"0\r\n" + line + b"\r\n\r\n"], LIMITS), 400)
-
-    def test_endless_lines(self) -> None:
-        self.assertEqual(read_body([b"5;" + b"a" * 300], LIMITS), 400)
-        self.assertEqual(read_body([b"0\r\n" + b"A: b\r\n" * 2000], LIMITS), 431)

@@ -11,11 +11,11 @@ import h11
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmproxy.wire.body_framing import ChunkedBody
 from llmproxy.wire.parser import (
     CHUNKED,
     UNTIL_CLOSE,
     BadMessage,
-    ChunkedBody,
     MessageLimits,
     request_head,
     response_head,

@@ -22,6 +22,7 @@ from zope.interface.verify import verifyObject
 
 from llmproxy import errors
 from llmproxy.wire import parser as http1
+from llmproxy.wire.body_framing import LAST_CHUNK, chunk
 from llmproxy.wire.client.connection import CLOSE_TIMEOUT_SECONDS, MAX_INTERIM_RESPONSES, Connection
 from llmproxy.wire.client.pending_request import PendingRequest
 from llmproxy.wire.client.raw_headers import RawHeaders
@@ -215,7 +216,7 @@ class AnswerTests(ConnectionCase):
         if kind == "length":
             sent = OK + b"Content-Length: %d\r\n\r\n" % len(body) + body
         elif kind == "chunked":
-            sent = OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(map(http1.chunk, parts)) + http1.LAST_CHUNK
+            sent = OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(map(chunk, parts)) + LAST_CHUNK
         else:
             sent = OK + b"\r\n" + body
         exchange, taker, at = self.ask(), Taker(), 0
@@ -617,7 +618,7 @@ class UploadTests(ConnectionCase):
         body.ended.errback(errors.RequestTooLarge())
         self.failureResultOf(exchange.responded, errors.RequestTooLarge)
         self.assertTrue(self.wire.aborted)
-        self.assertNotIn(http1.LAST_CHUNK, self.wire.value())
+        self.assertNotIn(LAST_CHUNK, self.wire.value())
 
     def test_upload_cannot_begin(self) -> None:
         class Stubborn(Body):

@@ -16,7 +16,8 @@ from twisted.web.iweb import IRequest
 from twisted.web.server import NOT_DONE_YET
 from zope.interface.verify import verifyObject
 
-from llmproxy.wire.parser import ChunkedBody, MessageLimits
+from llmproxy.wire.body_framing import ChunkedBody
+from llmproxy.wire.parser import MessageLimits
 from tests.unit.wire.serving import GET, Client, Producer, Serving, post
 
 with warnings.catch_warnings():  # Twisted's own, about what it imports from itself
