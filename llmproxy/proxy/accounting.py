@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from llmproxy.ledger.records import Deferral
+from llmproxy.ledger import Ledger
 from llmproxy.limits.in_flight import InFlightLimit
 from llmproxy.limits.limiter import Limiter, LimitReservation, RequestSize
 from llmproxy.metering.catalog import Meters, Operations
@@ -16,6 +15,7 @@ from llmproxy.metering.deferred import Announcement, Collection
 from llmproxy.metering.estimating import tokens
 from llmproxy.metering.meter import Meter
 from llmproxy.model import RequestRecord
+from llmproxy.observability.metrics import Metrics
 from llmproxy.proxy.context import Charge, RequestContext
 from llmproxy.proxy.deferred_results import DeferredResults, deferral
 from llmproxy.proxy.reading import ResponseReading
@@ -36,39 +36,6 @@ _ENDS = {
 }
 
 
-class RequestMetrics(Protocol):
-    """Counts requests: how many are under way, and how they ended."""
-
-    def started(self) -> None: ...
-    def ended(self) -> None: ...
-    def observe(self, record: RequestRecord) -> None: ...
-
-
-class RequestLedger(Protocol):
-    """The ledger: is told before a request leaves for its provider, and when it is over."""
-
-    def reserve(
-        self,
-        at: float,
-        request_id: str,
-        project_id: str,
-        token_id: str,
-        api: str,
-        endpoint: str,
-        model: str,
-        bytes_in: int,
-        given: int,
-        uses: int,
-    ) -> str:
-        """Open a line, and return its id."""
-
-    def settle(self, ledger_id: str, record: RequestRecord, sent: bool, deferral: Deferral | None) -> None:
-        """Close it.
-
-        @param ledger_id: C{""} for a request that never left.
-        """
-
-
 class Accounting:
     """Accounts for each request from its first byte to its last record.
 
@@ -82,20 +49,20 @@ class Accounting:
         in_flight: InFlightLimit,
         meters: Meters,
         operations: Operations,
-        metrics: RequestMetrics,
+        metrics: Metrics,
         observers: Sequence[Observer],
         clock: IReactorTime,
-        ledger: RequestLedger | None = None,
+        ledger: Ledger | None = None,
         results: DeferredResults | None = None,
         buffers: Buffers | None = None,
         coalescer: WriteCoalescer | None = None,
     ) -> None:
         """
-        @param observers: Told of every request once, when it is over; they must not raise.
-        @param ledger: Told of every request of a known token.
+        @param observers: Called with the record of every request, once it is over; they must not raise.
+        @param ledger: Has a line for every request with a valid token.
         @param results: Settles what is reported later than the response, where there is a ledger to keep it.
         @param buffers: Counts what is kept of responses until they are measured, and says when that is too much.
-        @param coalescer: Where, under load, what is to be told of a request waits for the end of the reactor's turn.
+        @param coalescer: Where, under load, a request's report waits for the end of the reactor's turn.
         """
         self.shutting_down = False
         self._limiter = limiter

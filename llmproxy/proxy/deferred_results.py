@@ -1,4 +1,4 @@
-"""Settles results that are told later than the answer to their request: background responses, batches.
+"""Settles results that are reported later than the response to their request: background responses, batches.
 
 Until somebody fetches one, what its request could use at most stays reserved, whatever becomes of this process. Whoever
 fetches it first enters what it used; what is fetched again, here or elsewhere, is not charged again.
@@ -6,44 +6,32 @@ fetches it first enters what it used; what is fetched again, here or elsewhere, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from llmproxy.config.routes import Route
 from llmproxy.errors import ProxyError
 from llmproxy.interfaces import ICounters
+from llmproxy.ledger import Ledger
 from llmproxy.ledger.pending import PendingResult
 from llmproxy.ledger.records import Deferral, HeldBudget
 from llmproxy.metering.catalog import Meters
 from llmproxy.metering.deferred import Announcement, Collection, ResultOutcome, fetched_id
-from llmproxy.model import RequestRecord
 from llmproxy.proxy.context import RequestContext
 from llmproxy.wire.client.transport import Response
 
 MAX_MEMOIZED_PATHS = 4096  # of which it is remembered what they fetch
 
 
-class ResultLedger(Protocol):
-    """The ledger, as far as it keeps such results."""
-
-    def announce(self, ledger_id: str, deferral: Deferral) -> None: ...
-    def pending(self, project_id: str, api: str, result_id: str) -> Deferred[list[PendingResult]]: ...
-    def rename(self, results: Sequence[PendingResult], result_id: str) -> Deferred[None]: ...
-    def collect(
-        self, results: Sequence[PendingResult], ledger_id: str, record: RequestRecord
-    ) -> Deferred[Mapping[str, int] | None]: ...
-
-
 class DeferredResults:
-    """Watches answers for them."""
+    """Reads responses for what they announce, and for results that were announced before."""
 
     _log = Logger()
 
-    def __init__(self, ledger: ResultLedger, meters: Meters, counters: ICounters, now: Callable[[], float]) -> None:
+    def __init__(self, ledger: Ledger, meters: Meters, counters: ICounters, now: Callable[[], float]) -> None:
         """
         @param now: Seconds since the epoch.
         """
@@ -120,7 +108,7 @@ class DeferredResults:
 
 
 def deferral(context: RequestContext) -> Deferral | None:
-    """What the answer of a request that is over has announced, with what is reserved for it."""
+    """What the response of a request that is over has announced, with what is reserved for it."""
     return Deferral(context.announced_id, _held(context)) if context.announced_id else None
 
 

@@ -197,7 +197,7 @@ class Charges(ProxyCase):
 
     def test_no_slot(self) -> None:
         """Then no use is counted, and no line opened."""
-        self.in_flight.enter("main", "p")
+        self.in_flight.acquire("main", "p")
         self.done(self.accounting.open(self.context))
         self.failureResultOf(Deferred.fromCoroutine(self.accounting.admit(self.context)), errors.TooManyOpen)
         self.assertEqual((self.session.left, self.ledger.calls), (1, []))
