@@ -14,7 +14,8 @@ from llmproxy import plugins
 from llmproxy.auth.authenticator import Authenticator
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.caching import ResponseCache
-from llmproxy.config.model import Api, Settings
+from llmproxy.config.api_settings import Api
+from llmproxy.config.model import Settings
 from llmproxy.config.routes import Routes
 from llmproxy.interfaces import (
     IAuditLogger,

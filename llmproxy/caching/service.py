@@ -20,7 +20,8 @@ from llmproxy.caching.rules import invalidation, reuse
 from llmproxy.caching.rules.entry import Entry
 from llmproxy.caching.rules.storing import StoringRules
 from llmproxy.caching.storage import CacheStorage
-from llmproxy.config.model import Api, Settings
+from llmproxy.config.api_settings import Api
+from llmproxy.config.model import Settings
 from llmproxy.config.routes import Route
 from llmproxy.coroutines import deferred
 from llmproxy.http.field_lines import FieldLines

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from llmproxy.config.model import Api, Settings
+from llmproxy.config.api_settings import Api
+from llmproxy.config.model import Settings
 from llmproxy.errors import BadTarget, EndpointNotAllowed, MethodNotAllowed, NotFound
 from llmproxy.http import body_hints, credentials, target
 from llmproxy.http.endpoints import Endpoints

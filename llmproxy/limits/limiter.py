@@ -12,7 +12,8 @@ from zope.interface import implementer
 from llmproxy import errors
 from llmproxy.budgets import NANO, nano
 from llmproxy.calendar_periods import Calendar
-from llmproxy.config.model import Api, LimitSettings
+from llmproxy.config.api_settings import Api
+from llmproxy.config.model import LimitSettings
 from llmproxy.config.routes import Route
 from llmproxy.http.request_reader import NO_CONTENT, RequestContent
 from llmproxy.instruments import Counter, Instrument

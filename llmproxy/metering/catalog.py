@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from genai_prices.data_snapshot import get_snapshot
 
-from llmproxy.config.model import Api, Price, Settings
+from llmproxy.config.api_settings import Api
+from llmproxy.config.model import Price, Settings
 from llmproxy.metering.dialects.operation import READ_OPERATION, ProviderOperation
 from llmproxy.metering.dialects.registry import operation
 from llmproxy.metering.meter import Dialect, dialect

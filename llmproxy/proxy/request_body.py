@@ -9,7 +9,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH
 
 from llmproxy import errors
 from llmproxy.caching import CacheLookup
-from llmproxy.config.model import Api
+from llmproxy.config.api_settings import Api
 from llmproxy.http import fields
 from llmproxy.http.request_reader import RequestReader
 from llmproxy.metering import injection

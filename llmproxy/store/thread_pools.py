@@ -1,4 +1,4 @@
-"""The store's work in lanes: each has threads and a queue of its own, so that none waits for what another is given."""
+"""Threads for each kind of the store's work, with a queue of their own, so that no kind waits for another."""
 
 from __future__ import annotations
 
@@ -42,32 +42,32 @@ class StoreThreads(OwnThreads):
 class ThreadPools:
     """One L{StoreThreads} for each kind of work.
 
-    @ivar look_ups: What a request of a known token waits for.
-    @ivar guesses: Tokens that this process has never seen. One thread: many are looked up with one statement.
+    @ivar lookups: What a request of a known token waits for.
+    @ivar unknown_tokens: Tokens that this process has never seen. One thread: many are looked up with one statement.
     @ivar uses: What requests write: uses, spending, the ledger. One thread for SQLite, which has one writer at a time.
     @ivar management: Changes that operators make; they wait for no request's.
     @ivar lists: What operators read.
     @ivar changes: What other processes have changed: must be heard of however many wait for the rest.
     @ivar health: Whether the store can be written.
-    @ivar doing: What cannot be done where a lane fails, as the beginning of a sentence.
+    @ivar doing: What cannot be done where one of them fails, as the beginning of a sentence.
     @ivar connections: How many are in use at most.
     """
 
     def __init__(self, reactor: Any, threads: int, waiting: int, *, one_writer: bool) -> None:
         """
-        @param threads: For look-ups; C{waiting}: how many of each kind wait at most, beyond those at work.
+        @param threads: For lookups; C{waiting}: how many of each kind wait at most, beyond those at work.
         """
         writing = 1 if one_writer else min(2, threads)
-        self.look_ups = StoreThreads(reactor, "store look-ups", size=threads, waiting=waiting)
-        self.guesses = StoreThreads(reactor, "store unknown tokens", size=1, waiting=4)
+        self.lookups = StoreThreads(reactor, "store lookups", size=threads, waiting=waiting)
+        self.unknown_tokens = StoreThreads(reactor, "store unknown tokens", size=1, waiting=4)
         self.uses = StoreThreads(reactor, "store uses", size=writing, waiting=waiting)
         self.management = StoreThreads(reactor, "store management", size=1, waiting=waiting)
         self.lists = StoreThreads(reactor, "store lists", size=LIST_THREADS, waiting=waiting)
         self.changes = StoreThreads(reactor, "store changes", size=1, waiting=1)
         self.health = StoreThreads(reactor, "store health", size=1, waiting=1)
         self.doing = {
-            self.look_ups: "The token could not be checked",
-            self.guesses: "The token could not be checked",
+            self.lookups: "The token could not be checked",
+            self.unknown_tokens: "The token could not be checked",
             self.uses: "What was used could not be stored",
             self.management: "The change could not be stored",
             self.lists: "What was asked for could not be read",
@@ -79,7 +79,7 @@ class ThreadPools:
     @property
     def all(self) -> tuple[StoreThreads, ...]:
         return (
-            *(self.look_ups, self.guesses, self.uses, self.management, self.lists),
+            *(self.lookups, self.unknown_tokens, self.uses, self.management, self.lists),
             *(self.changes, self.health),
         )
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from llmproxy import errors
-from llmproxy.config.model import Api
+from llmproxy.config.api_settings import Api
 from llmproxy.upstream.breaker import Breaker
 
 # By which a provider says that it is not working; 529 says "later".

@@ -10,7 +10,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IBodyProducer
 
 from llmproxy import errors
-from llmproxy.config.model import Api, Settings
+from llmproxy.config.api_settings import Api
+from llmproxy.config.model import Settings
 from llmproxy.config.routes import Route
 from llmproxy.http.origin import split_base_url
 from llmproxy.upstream.circuits import Circuits

@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from llmproxy import TransparentProxy, errors
-from llmproxy.config.model import Api, Cache, Price, Server, Settings
+from llmproxy.config.api_settings import Api
+from llmproxy.config.model import Cache, Price, Server, Settings
 from llmproxy.interfaces import IEventBus
 from llmproxy.model import Grant, RequestRecord
 from llmproxy.wire.parser import MessageLimits

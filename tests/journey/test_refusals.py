@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmproxy import errors
-from llmproxy.config.model import Api
+from llmproxy.config.api_settings import Api
 from llmproxy.model import Grant
 from tests.journey.stage import BASE_URL, CHAT, OK, OTHER, TOKEN, Stage, reply, request
 

@@ -11,7 +11,8 @@ from zope.interface import implementer
 
 from llmproxy.caching import CacheAdmin, ResponseCache
 from llmproxy.caching.backends.memory import MemoryCache
-from llmproxy.config.model import Api, Cache, Settings
+from llmproxy.config.api_settings import Api
+from llmproxy.config.model import Cache, Settings
 from llmproxy.interfaces import ICache
 from llmproxy.model import CacheUsage
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy import errors
-from llmproxy.config.model import Api, Settings
+from llmproxy.config.api_settings import Api
+from llmproxy.config.model import Settings
 from llmproxy.limits.in_flight import InFlightLimit, Slot
 
 

@@ -12,7 +12,8 @@ from zope.interface import implementer
 
 from llmproxy import errors
 from llmproxy.budgets import NANO
-from llmproxy.config.model import Api, ApiLimits, LimitSettings, Settings
+from llmproxy.config.api_settings import Api, ApiLimits
+from llmproxy.config.model import LimitSettings, Settings
 from llmproxy.config.routes import Route, Routes
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.interfaces import ICounters

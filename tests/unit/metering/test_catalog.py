@@ -6,7 +6,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.config.model import Api, Settings
+from llmproxy.config.api_settings import Api
+from llmproxy.config.model import Settings
 from llmproxy.metering.catalog import MAX_REMEMBERED_PATHS, Meters, provider
 
 CHAT = b"/v1/chat/completions"

@@ -8,7 +8,8 @@ import unittest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.config.model import Api, Settings
+from llmproxy.config.api_settings import Api
+from llmproxy.config.model import Settings
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.metering.catalog import Operations
 from llmproxy.metering.cost_ceiling import FREE_OF_CHARGE, MAX_COUNTED_TOKENS, CostCeiling, UsageCeiling

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.config.model import Api, Settings
+from llmproxy.config.api_settings import Api
+from llmproxy.config.model import Settings
 from llmproxy.metering.catalog import Meters
 from llmproxy.metering.deferred import Announcement, Collection, ResultOutcome, fetched_id
 from llmproxy.metering.dialects import anthropic, google, openai, registry

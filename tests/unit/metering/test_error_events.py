@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.config.model import Api, Settings
+from llmproxy.config.api_settings import Api
+from llmproxy.config.model import Settings
 from llmproxy.metering.catalog import Meters
 from llmproxy.metering.error_events import body_error, may_hold_error, stream_error
 from llmproxy.metering.estimating import PromptEstimate

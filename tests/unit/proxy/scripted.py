@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.config.model import Api, Server, Settings
+from llmproxy.config.api_settings import Api
+from llmproxy.config.model import Server, Settings
 from llmproxy.config.routes import Routes
 from llmproxy.model import RequestRecord
 from llmproxy.observability.metrics import Metrics

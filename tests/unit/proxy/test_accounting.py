@@ -6,7 +6,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from llmproxy import errors
-from llmproxy.config.model import Api, Connection, Settings
+from llmproxy.config.api_settings import Api, Connection
+from llmproxy.config.model import Settings
 from llmproxy.ledger.records import Deferral
 from llmproxy.limits.in_flight import InFlightLimit
 from llmproxy.limits.limiter import LimitReservation

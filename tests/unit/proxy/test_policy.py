@@ -8,7 +8,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy import errors
-from llmproxy.config.model import Api, Settings
+from llmproxy.config.api_settings import Api
+from llmproxy.config.model import Settings
 from llmproxy.config.routes import Route, Routes
 from llmproxy.metering.dialects.operation import UNKNOWN_OPERATION
 from llmproxy.metering.dialects.registry import operation

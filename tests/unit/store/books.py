@@ -199,7 +199,7 @@ class BooksContract:
     async def test_what_is_held_to_budgets(self) -> None:
         """Lines account for what their process took in advance, whoever enters them; with the last, the rest is given
         back; all or nothing with the lines."""
-        taking = new_store(self.store._url, Calendar(), run="run")
+        taking = new_store(self.store._database.url, Calendar(), run="run")
         await taking.open()
         self.addCleanup(taking.close)
         self.books = LedgerTable(self.store, lambda: AT, charges)

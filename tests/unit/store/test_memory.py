@@ -31,7 +31,7 @@ class MemoryTests(TestCase):
         """Its folder goes when it is closed, or with the process."""
         store = Store(":memory:")
         await store.open()
-        folder = Path(store._url.database or "").parent
+        folder = Path(store._database.url.database or "").parent
         self.assertTrue(folder.is_dir())
         await store.close()
         self.assertFalse(folder.exists())

@@ -99,7 +99,7 @@ class LookingTests(OnDisk):
         await busy.open()
         self.addCleanup(busy.close)
         gate = threading.Event()
-        waiting = [Deferred.fromCoroutine(busy._read(lambda _: gate.wait(10))) for _ in range(20)]
+        waiting = [busy.read(lambda _: gate.wait(10)) for _ in range(20)]
         project = await self.store.create_project(Project("", "Team"))
         self.assertEqual((await busy.changes(0)).projects, (project.id,))
         self.assertFalse(any(each.called for each in waiting))
@@ -277,7 +277,7 @@ class HealthTests(OnDisk):
 
     def pragma(self, said: str) -> None:
         """To every connection that there is, and will be."""
-        event.listen(self.store._engine.pool, "checkout", lambda c, *_: c.execute(f"PRAGMA {said}").close())
+        event.listen(self.store._database._engine.pool, "checkout", lambda c, *_: c.execute(f"PRAGMA {said}").close())
 
     async def test_read_only(self) -> None:
         self.pragma("query_only = ON")

@@ -12,33 +12,33 @@ from llmproxy.errors import StoreUnavailable
 from llmproxy.store.thread_pools import StoreThreads, ThreadPools
 
 
-class LanesTests(TestCase):
+class ThreadPoolsTests(TestCase):
     async def test_none_waits_for_another(self) -> None:
         """All of them but one are stuck: the one goes on."""
         from twisted.internet import reactor
 
         for at in range(7):
-            lanes = ThreadPools(reactor, 2, 10, one_writer=True)
-            lanes.start()
+            pools = ThreadPools(reactor, 2, 10, one_writer=True)
+            pools.start()
             gate = threading.Event()
             try:
-                free = lanes.all[at]
-                stuck = [each.call(gate.wait) for each in lanes.all if each is not free for _ in range(3)]
+                free = pools.all[at]
+                stuck = [each.call(gate.wait) for each in pools.all if each is not free for _ in range(3)]
                 self.assertEqual(await free.call(lambda: "done"), "done")
             finally:
                 gate.set()
             for each in stuck:
                 each.addErrback(lambda _: None)
                 await each
-            await lanes.stop()
+            await pools.stop()
 
     def test_a_connection_for_everybody(self) -> None:
         """No thread waits for a connection; exports have theirs besides."""
         from twisted.internet import reactor
 
         for one_writer in (True, False):
-            lanes = ThreadPools(reactor, 4, 10, one_writer=one_writer)
-            self.assertEqual(lanes.connections, sum(each.size for each in lanes.all) + 2)
+            pools = ThreadPools(reactor, 4, 10, one_writer=one_writer)
+            self.assertEqual(pools.connections, sum(each.size for each in pools.all) + 2)
 
 
 class StoreThreadsTests(TestCase):

@@ -4,7 +4,7 @@ from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy import errors
-from llmproxy.config.model import Api, CircuitBreaker
+from llmproxy.config.api_settings import Api, CircuitBreaker
 from llmproxy.upstream.circuits import Circuits
 
 

@@ -8,7 +8,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy import errors
-from llmproxy.config.model import Api, Retries, Settings, Timeouts
+from llmproxy.config.api_settings import Api, Retries, Timeouts
+from llmproxy.config.model import Settings
 from llmproxy.config.routes import Routes
 from llmproxy.http.origin import Origin
 from llmproxy.upstream.upstreams import HeadTimeouts, Upstreams

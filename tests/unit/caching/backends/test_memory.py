@@ -16,7 +16,8 @@ from llmproxy.caching.backends.memory import (
     MemoryCache,
     MemoryCacheFactory,
 )
-from llmproxy.config.model import Api, Settings
+from llmproxy.config.api_settings import Api
+from llmproxy.config.model import Settings
 from llmproxy.interfaces import ICacheFactory
 from tests.unit.caching.backends.contract import CacheContract
 

@@ -14,8 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from llmproxy.caching.backends.redis import RedisCache, RedisCacheFactory, escape_glob
-from llmproxy.config.model import Api, Settings
+from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Redis as RedisSettings
+from llmproxy.config.model import Settings
 from llmproxy.interfaces import ICacheFactory
 from llmproxy.plugins import find
 from tests.support.redis_server import RedisServer
