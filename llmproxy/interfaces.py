@@ -1,4 +1,4 @@
-"""The promises that an outsider may fill. Every method that waits returns a Deferred.
+"""The interfaces that others may implement. Every method that waits returns a Deferred.
 
 The docstrings here are the documentation; implementations do not repeat them. Where a method promises a
 C{Deferred}, the pipeline accepts any awaitable, so an C{async def} will do.
@@ -53,14 +53,14 @@ class IOpenable(Interface):
 
 
 class ITokenValidator(Interface):
-    """Tells whom a token belongs to."""
+    """Validates tokens, and counts their uses."""
 
     def validate_token(token: str) -> Deferred[Grant | str]:
         """Fire with the token's L{Grant}; a bare project id will do where nothing else is known of it.
 
         Fail with L{errors.TokenNotFound}, L{errors.TokenInactive} or L{errors.TokenExpired} where it may not be
-        used (401), with L{errors.StoreUnavailable} where that could not be found out (503). Any other failure is
-        answered as the latter.
+        used (401), with L{errors.StoreUnavailable} where that could not be determined (503). Any other failure is
+        reported as the latter.
         """
 
     def validate_token_with_tracking(token: str) -> Deferred[Grant | str]:
@@ -121,10 +121,10 @@ class IProjectStore(IProviderKeys):
         """Fire with all projects, oldest first, without their keys."""
 
     def project_page(request: PageRequest) -> Deferred[Page[Project]]:
-        """Fire with a part of them, in the same order; L{errors.Invalid} where the cursor is none."""
+        """Fire with one page of them, in the same order; L{errors.Invalid} where the cursor is malformed."""
 
     def create_project(project: Project) -> Deferred[Project]:
-        """Keep a new project; fire with what was stored. L{errors.Conflict} where the id is taken."""
+        """Store a new project; fire with what was stored. L{errors.Conflict} where the id is taken."""
 
     def get_project_by_id(project_id: str) -> Deferred[Project]:
         """Fire with the project, without its keys; L{errors.NotFound} where there is none."""
@@ -140,7 +140,7 @@ class IProjectStore(IProviderKeys):
 
 
 class ITokenStore(Interface):
-    """Keeps what is known of issued tokens; the tokens themselves only as keyed hashes."""
+    """Stores issued tokens; of the tokens themselves only keyed hashes."""
 
     def create_token(token: Token) -> Deferred[tuple[Token, str]]:
         """Issue a token with these properties; fire with what was stored and the secret, which is never shown again.
@@ -155,7 +155,7 @@ class ITokenStore(Interface):
         """Fire with all tokens, or one project's, oldest first."""
 
     def token_page(request: PageRequest, project_id: str | None = None) -> Deferred[Page[Token]]:
-        """Fire with a part of them, in the same order; L{errors.Invalid} where the cursor is none."""
+        """Fire with one page of them, in the same order; L{errors.Invalid} where the cursor is malformed."""
 
     def update_token(token: Token) -> Deferred[Token]:
         """Replace what an operator may change: not id, project, prefix or counts. L{errors.NotFound} as above."""
@@ -174,13 +174,13 @@ class ITokenStore(Interface):
 
 
 class IBudgetStore(Interface):
-    """Keeps what was spent of budgets, by the budget's key, for all processes that share the store."""
+    """Stores what was spent of budgets, by the budget's key, for all processes that share the store."""
 
     def take_budget(key: str, least: int, most: int, limit: int, ends: float) -> Deferred[Advance]:
         """Spend between C{least} and C{most} in advance, but never so that more than C{limit} are spent in all.
 
-        Fire with how much that was, 0 where C{least} is more than is left. Exact however many processes ask at once.
-        L{errors.StoreUnavailable} where it cannot be told.
+        Fire with how much that was, 0 where C{least} is more than is left. Exact however many processes call at once.
+        L{errors.StoreUnavailable} where the store does not respond.
 
         @param ends: When the budget's period ends, after which it may be forgotten; C{0.0} for never.
         """
@@ -199,7 +199,7 @@ class IBudgetStore(Interface):
 
 
 class ICounters(Interface):
-    """Holds requests to limits: all claims of a request are granted together, or none is.
+    """Enforces limits: all claims of a request are granted together, or none is.
 
     Rates are windows that slide (L{limits.window} has the rule); a lease is held until the request is settled, or until
     the process that holds it has not renewed it for the lease time; a budget is charged with the whole claim, and
@@ -210,7 +210,7 @@ class ICounters(Interface):
     unsettled = Attribute("How many reservations could not be settled, so that what they claimed stays (int).")
 
     def reserve_now(claims: Sequence[Claim]) -> Verdict | None:
-        """Decide at once; C{None} where that takes asking somebody: then use C{reserve}."""
+        """Decide at once; C{None} where that takes waiting: then use C{reserve}."""
 
     def reserve(claims: Sequence[Claim]) -> Deferred[Verdict]:
         """Fire with the verdict. L{errors.LimitsUnavailable} where none can be had."""
@@ -244,25 +244,25 @@ class ICountersFactory(Interface):
 
 
 class IWatchable(Interface):
-    """Says at once when something that others remember has changed here."""
+    """Notifies of changes to projects and tokens, for whoever caches what it read of them."""
 
     def watch(listener: Callable[[str], None]) -> None:
         """Call C{listener(project_id)} after every committed change to a project or to one of its tokens.
 
-        Of one that another process has made it is called as soon as that is heard of. C{""} means that any project may
-        have changed.
+        For one that another process has made it is called as soon as this process hears of it. C{""} means that any
+        project may have changed.
         """
 
 
 class IAuditLogger(Interface):
-    """Writes down what must not be lost."""
+    """Writes audit entries, which must not be lost."""
 
     def log(entry: AuditEntry) -> Deferred[None]:
         """Fire when the entry is on its medium."""
 
 
 class IEventBus(Interface):
-    """Takes finished requests to whoever observes them."""
+    """Delivers the records of finished requests to event sinks."""
 
     dropped = Attribute("How many events were dropped because the queue was full or a sink failed (int).")
 
@@ -271,13 +271,13 @@ class IEventBus(Interface):
 
 
 class IEventSink(Interface):
-    """Delivers events to one outside place."""
+    """Writes events to one destination outside of the proxy."""
 
     def write(events: Sequence[RequestRecord]) -> Deferred[None]:
         """Fire when all are delivered; a failure means that none need be, and the bus may try them again."""
 
     def close() -> Deferred[None]:
-        """Fire when everything written is flushed and the place is let go."""
+        """Fire when everything written is flushed and the destination is closed."""
 
 
 class IEventSinkFactory(Interface):
