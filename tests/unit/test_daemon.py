@@ -1,8 +1,80 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
 from unittest import TestCase
 
-from llmproxy.daemon import BACKLOG, with_backlog
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from llmproxy.background import Task
+from llmproxy.config.model import Api, Settings
+from llmproxy.daemon import BACKLOG, Daemon, with_backlog
+from llmproxy.instruments import HealthCheck
+from llmproxy.interfaces import IHealthChecked, IOpenable
+from llmproxy.observability.metrics import Metrics
+
+
+class Reachable:
+    """A store that answers."""
+
+    def ping(self) -> Deferred[None]:
+        return succeed(None)
+
+
+@implementer(IHealthChecked, IOpenable)
+class Part(Service):
+    """A service with all that one may have."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.tasks = [Task("sweep", clock)]
+        self.opened = False
+
+    def open(self) -> Deferred[None]:
+        self.opened = True
+        return succeed(None)
+
+    def health_checks(self) -> Iterator[HealthCheck]:
+        yield HealthCheck("ledger", lambda: "disk_full", required=True)
+        yield HealthCheck("ledger_files", lambda: "damaged")
+
+
+class Parts(SynchronousTestCase):
+    """What the parts of the process say of themselves."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        store: Any = Reachable()
+        api = Api(base_url="https://api.openai.com", allowed_endpoints=("/v1/models",))
+        settings = Settings(apis={"openai": api})
+        self.daemon = Daemon(settings, self.clock, lambda event: None, store, lambda: succeed(None))
+        self.part = Part(self.clock)
+        for part in (None, object(), self.part):
+            self.daemon.add(part)
+
+    def test_states(self) -> None:
+        """Those that keep requests away stand apart from those that do not."""
+        readiness = self.successResultOf(Deferred.fromCoroutine(self.daemon.readiness()))
+        self.assertEqual(readiness, {"config": "ok", "store": "ok", "ledger": "disk_full", "state": "starting"})
+        self.assertEqual(self.daemon.degradations(), {"ledger_files": "damaged", "background": "ok"})
+
+    def test_tasks(self) -> None:
+        """What fails in the background is counted, and said."""
+        metrics = Metrics()
+        metrics.register(self.daemon)
+        self.part.tasks[0].failed(Failure(KeyError("x")))
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        self.assertEqual(self.daemon.degradations()["background"], "sweep failing")
+        figures = {instrument.name: reading for instrument, reading in metrics.readings()}
+        self.assertEqual(figures, {"client_connections": 0, "background_failures": {"sweep": 1}})
+
+    def test_services(self) -> None:
+        """Are started and stopped with it; not opened before it starts."""
+        self.assertEqual((list(self.daemon), self.part.opened), ([self.part], False))
 
 
 class Roomy(TestCase):

@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from llmproxy.interfaces import IEventBus, IEventSink
+from llmproxy.instruments import Counter, Instrument
+from llmproxy.interfaces import IEventBus, IEventSink, IInstrumented
 from llmproxy.model import RequestRecord
 from llmproxy.observability.event_bus import MemoryBus
 
@@ -70,6 +71,19 @@ class BusTests(SynchronousTestCase):
     def test_promise(self) -> None:
         self.assertTrue(verifyObject(IEventBus, self.bus()))
         self.assertTrue(verifyObject(IEventSink, Place()))
+
+    def test_figures_of_sinks(self) -> None:
+        """What a sink shows of itself carries its name; a sink that shows nothing is let alone."""
+
+        @implementer(IInstrumented)
+        class Shown(Place):
+            def instruments(self) -> list[Instrument]:
+                return [Counter("lines", "Lines.", lambda: 7, "sink")]
+
+        bus = self.bus(Place(), Shown())
+        verifyObject(IInstrumented, bus)
+        [lines] = bus.instruments()
+        self.assertEqual((lines.name, lines.label, lines.read()), ("lines", "sink", {"place1": 7}))
 
     def test_delivery(self) -> None:
         """Events are delivered in order, in batches, shortly after they happened."""
