@@ -100,7 +100,7 @@ def _ledger(
         now,
         OwnThreads(reactor, "ledger", size=2).call,
         run=run,
-        room=JournalSize(chosen.segment_bytes, chosen.max_bytes),
+        journal_size=JournalSize(chosen.segment_bytes, chosen.max_bytes),
         interval=chosen.interval,
         keep_lines=chosen.keep_lines,
         keep_days=chosen.keep_days,

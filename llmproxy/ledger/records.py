@@ -15,8 +15,9 @@ _HITS = frozenset(("hit", "revalidated", "coalesced"))
 
 
 class LedgerLineOpening(NamedTuple):
-    """A request that was let go.
+    """A request that was let go to its provider.
 
+    @ivar id: That of its line; C{""} until the ledger has made one.
     @ivar estimated_input_tokens: The input tokens that its size makes likely; C{0} where it is no text.
     @ivar uses: Uses of its token that nobody has counted yet: whoever enters this record does.
     """
@@ -178,30 +179,30 @@ def cache_hits(record: RequestRecord) -> int:
 def line(ledger_id: str, record: RequestRecord) -> LedgerLine:
     """The line of a finished request."""
     return LedgerLine(
-        ledger_id,
-        record.started_at,
-        record.duration,
-        record.request_id,
-        record.project_id,
-        record.token_id,
-        record.api,
-        record.endpoint,
-        record.model,
-        record.answered,
-        ledger_outcome(record),
-        record.basis or "none",
-        record.error,
-        record.status,
-        record.upstream_status,
-        record.stream,
-        record.input_tokens,
-        record.cached_tokens,
-        record.cache_write_tokens,
-        record.output_tokens,
-        record.reasoning_tokens,
-        record.cost_usd,
-        record.bytes_in,
-        record.bytes_out,
+        id=ledger_id,
+        at=record.started_at,
+        duration=record.duration,
+        request_id=record.request_id,
+        project_id=record.project_id,
+        token_id=record.token_id,
+        api=record.api,
+        endpoint=record.endpoint,
+        model=record.model,
+        answered=record.answered,
+        outcome=ledger_outcome(record),
+        basis=record.basis or "none",
+        error=record.error,
+        status=record.status,
+        upstream_status=record.upstream_status,
+        stream=record.stream,
+        input_tokens=record.input_tokens,
+        cached_tokens=record.cached_tokens,
+        cache_write_tokens=record.cache_write_tokens,
+        output_tokens=record.output_tokens,
+        reasoning_tokens=record.reasoning_tokens,
+        cost_usd=record.cost_usd,
+        bytes_in=record.bytes_in,
+        bytes_out=record.bytes_out,
     )
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from twisted.internet.interfaces import IReactorTime
 
 from llmproxy.ledger import Ledger
+from llmproxy.ledger.records import LedgerLineOpening
 from llmproxy.limits.in_flight import InFlightLimit
 from llmproxy.limits.limiter import Limiter, LimitReservation, RequestSize
 from llmproxy.metering.catalog import Meters, Operations
@@ -121,17 +122,20 @@ class Accounting:
         uses = await session.count_use()
         if self._ledger is not None:
             dialect, size = context.dialect, context.body_bytes
-            charge.ledger_id = self._ledger.reserve(
-                context.started_at,
-                context.request_id,
-                session.grant.project_id,
-                session.grant.token_id,
-                route.api_name,
-                route.endpoint,
-                route.model or context.content.model,
-                size,
-                tokens(size) if dialect is not None and dialect.takes else 0,
-                uses,
+            charge.ledger_id = self._ledger.open_line(
+                LedgerLineOpening(
+                    id="",
+                    at=context.started_at,
+                    request_id=context.request_id,
+                    project_id=session.grant.project_id,
+                    token_id=session.grant.token_id,
+                    api=route.api_name,
+                    endpoint=route.endpoint,
+                    model=route.model or context.content.model,
+                    bytes_in=size,
+                    estimated_input_tokens=tokens(size) if dialect is not None and dialect.takes else 0,
+                    uses=uses,
+                )
             )
 
     def nothing_sent(self, context: RequestContext) -> None:

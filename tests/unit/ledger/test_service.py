@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.ledger.journal import JournalSize
-from llmproxy.ledger.records import Deferral, HeldBudget
+from llmproxy.ledger.records import Deferral, HeldBudget, LedgerLineOpening
 from llmproxy.ledger.service import Ledger
 from llmproxy.model import RequestRecord
 from llmproxy.store.errors import StartupError
@@ -51,7 +51,7 @@ class Processes:
             lambda: NOW,
             in_thread,
             run=f"run{self.runs}",
-            room=JournalSize(segment, most),
+            journal_size=JournalSize(segment, most),
             **more,
         )
 
@@ -78,7 +78,9 @@ class LedgerTests(SynchronousTestCase):
     def reserve(self, ledger: Ledger, given: int = 30) -> tuple[str, int]:
         self.number += 1
         number = self.number
-        reserved = ledger.reserve(NOW, f"r{number}", "p", "t", "openai", "/v1/*", "gpt-4o", 120, given)
+        reserved = ledger.open_line(
+            LedgerLineOpening("", NOW, f"r{number}", "p", "t", "openai", "/v1/*", "gpt-4o", 120, given)
+        )
         return reserved, number
 
     def asked(self, ledger: Ledger, many: int = 1) -> None:
@@ -100,7 +102,7 @@ class LedgerTests(SynchronousTestCase):
             (line.request_id, line.project_id, line.outcome, line.input_tokens, line.at, line.status),
             ("r1", "p", "exact", 5, NOW, 200),
         )
-        self.assertEqual((ledger.written_lines, ledger.under_way, ledger.state), (1, 0, "ok"))
+        self.assertEqual((ledger.written_lines, ledger.open_lines, ledger.state), (1, 0, "ok"))
 
     def test_outcomes(self) -> None:
         """What the books call an end."""
@@ -131,7 +133,7 @@ class LedgerTests(SynchronousTestCase):
 
         ledger = self.started(redact=redact, scrub=lambda told: told._replace(model=redact(told.model)))
         ledger.settle("", record(1, model="a secret"))
-        ledger.reserve(NOW, "r2 secret", "p", "t", "openai", "/", "a secret", 1, 1)
+        ledger.open_line(LedgerLineOpening("", NOW, "r2 secret", "p", "t", "openai", "/", "a secret", 1, 1))
         self.assertNotIn(b"secret", b"".join(file.read_bytes() for file in self.world.directory.rglob("*.segment")))
         self.world.kill(ledger)
         self.started()
@@ -196,7 +198,7 @@ class LedgerTests(SynchronousTestCase):
             states.add((ledger.state, ledger.lost_records > 0))
         self.assertIn(("journal_full", False), states)
         self.assertEqual(ledger.state, "journal_full")
-        self.assertLessEqual(ledger.journal_size, 4 * 4096)
+        self.assertLessEqual(ledger.journal_bytes, 4 * 4096)
         self.books.down = False
         self.clock.advance(1)
         self.clock.advance(1)
@@ -250,17 +252,22 @@ class LedgerTests(SynchronousTestCase):
     def test_uses_of_tokens(self) -> None:
         """Counted when they are let go, once, whatever happens later: those that were not sent are taken back."""
         first = self.started()
-        held = first.reserve(NOW, "r1", "p", "t", "a", "/", "m", 8, 2, 1)
-        first.settle(first.reserve(NOW, "r2", "p", "t", "a", "/", "m", 8, 2, 1), record(2), sent=False)
-        first.settle(first.reserve(NOW, "r3", "p", "limited", "a", "/", "m", 8, 2, 0), record(3, token_id="limited"))
+        held = first.open_line(LedgerLineOpening("", NOW, "r1", "p", "t", "a", "/", "m", 8, 2, 1))
+        first.settle(
+            first.open_line(LedgerLineOpening("", NOW, "r2", "p", "t", "a", "/", "m", 8, 2, 1)), record(2), sent=False
+        )
+        first.settle(
+            first.open_line(LedgerLineOpening("", NOW, "r3", "p", "limited", "a", "/", "m", 8, 2, 0)),
+            record(3, token_id="limited"),
+        )
         first.settle("", record(4, cache="hit"))
         self.clock.advance(1)
         self.assertEqual((dict(self.books.uses), dict(self.books.hits)), ({"t": 1}, {"t": 1}))
         for _ in range(30):
             self.asked(first, 5)
             self.clock.advance(1)
-        self.assertGreater(first._open[held][0], 1)  # it was written again, into a newer segment
-        first.reserve(NOW, "r5", "p", "t", "a", "/", "m", 8, 2, 1)
+        self.assertGreater(first._writer._open[held].segment, 1)  # it was written again, into a newer segment
+        first.open_line(LedgerLineOpening("", NOW, "r5", "p", "t", "a", "/", "m", 8, 2, 1))
         self.world.kill(first)
         self.started()
         self.clock.advance(1)
@@ -282,7 +289,7 @@ class LedgerTests(SynchronousTestCase):
         fetching, _ = self.reserve(second)
         used = record(2, basis="exact", cost_usd=0.5, token_id="another")
         self.assertEqual(self.successResultOf(second.collect(results, fetching, used)), {})
-        self.assertEqual(second.under_way, 0)
+        self.assertEqual(second.open_lines, 0)
         self.assertIsNone(self.successResultOf(second.collect(results, "", used)))
         self.world.kill(second)
         self.started()
@@ -299,7 +306,7 @@ class LedgerTests(SynchronousTestCase):
         for _ in range(30):
             self.asked(first, 5)
             self.clock.advance(1)
-        self.assertGreater(first._open[asked][0], 1)
+        self.assertGreater(first._writer._open[asked].segment, 1)
         self.world.kill(first)
         self.started()
         self.clock.advance(1)
@@ -314,7 +321,7 @@ class LedgerTests(SynchronousTestCase):
         asked, _ = self.reserve(ledger)
         ledger.settle(asked, record(1, basis="pending"), deferral=Deferral("resp"))
         self.assertEqual(len(self.successResultOf(ledger.pending("p", "openai", "resp"))), 1)
-        self.assertEqual(ledger._announced, {})
+        self.assertEqual(ledger._writer._announced, {})
 
     def test_killed_again_while_recovering(self) -> None:
         """A process that is killed before it has removed what it entered: the third enters nothing twice."""
@@ -481,7 +488,7 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def reserve(self) -> None:
         self.number += 1
-        line = self.ledger.reserve(NOW, f"r{self.number}", "p", "t", "a", "/", "m", 8, 2, 1)
+        line = self.ledger.open_line(LedgerLineOpening("", NOW, f"r{self.number}", "p", "t", "a", "/", "m", 8, 2, 1))
         self.open.append((line, self.number))
 
     @rule()

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from llmproxy import errors
 from llmproxy.config.api_settings import Api, Connection
 from llmproxy.config.model import Settings
-from llmproxy.ledger.records import Deferral
+from llmproxy.ledger.records import Deferral, LedgerLineOpening
 from llmproxy.limits.in_flight import InFlightLimit
 from llmproxy.limits.limiter import LimitReservation
 from llmproxy.model import Grant, RequestRecord, Usage
@@ -88,8 +88,8 @@ class RecordingLedger:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
 
-    def reserve(self, *of: object) -> str:
-        self.calls.append(("reserve", *of[1:]))
+    def open_line(self, opening: LedgerLineOpening) -> str:
+        self.calls.append(("open", *opening[2:]))
         return "line-1"
 
     def settle(self, ledger_id: str, record: RequestRecord, sent: bool, deferral: Deferral | None) -> None:
@@ -158,7 +158,7 @@ class Charges(ProxyCase):
         self.called()
         self.assertEqual((self.in_flight.open["main"], self.session.left), (1, 0))
         self.assertTrue(self.context.request.booked_first)
-        self.assertEqual(self.ledger.calls, [("reserve", "fresh", "p", "t", "main", "/x", "", 0, 0, 1)])
+        self.assertEqual(self.ledger.calls, [("open", "fresh", "p", "t", "main", "/x", "", 0, 0, 1)])
         self.context.status = 500
         self.done(self.accounting.finish(self.context))
         self.assertEqual((self.in_flight.open["main"], self.session.left), (0, 0))

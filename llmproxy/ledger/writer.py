@@ -1,0 +1,224 @@
+"""What this process writes into its journal: that a request was let go to its provider, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from llmproxy.ledger import records
+from llmproxy.ledger.journal import Journal
+from llmproxy.ledger.records import Deferral, LedgerLineOpening
+from llmproxy.model import RequestRecord
+
+
+class JournalDamage:
+    """Counts and reports the places of journals that could not be read.
+
+    @ivar places: How many, since this process began.
+    @ivar files: C{damaged} where files are kept that could not be read whole, until somebody removes them; else C{ok}.
+    """
+
+    _log = Logger()
+
+    def __init__(self) -> None:
+        self.places = 0
+        self.files = "ok"
+
+    def report(self, files: Mapping[Path, int]) -> None:
+        """Places that were found just now, by the file that will be kept."""
+        for path, places in files.items():
+            self.places += places
+            self.files = "damaged"
+            self._log.error(
+                "{places} places of the ledger's journal cannot be read, and their lines are lost; all others are "
+                "entered. The file will be kept as {path}.",
+                places=places,
+                path=str(path),
+            )
+
+
+class _OpenLine(NamedTuple):
+    """A line that was opened and not settled.
+
+    @ivar segment: The number of the segment that its records are in.
+    """
+
+    segment: int
+    opening: bytes
+    announcement: bytes = b""
+
+
+class JournalWriter:
+    """Writes the journal of this process. Every record is a few copied bytes: it never waits and never fails.
+
+    What the journal cannot take is lost, counted, and said in L{problem}.
+
+    @ivar lost_records: Records for which there was no room.
+    @ivar problem: C{""}, C{journal_full} or C{disk_full}.
+    @ivar growing: Fires when the segment that is being made is there.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        journal: Journal,
+        in_thread: Callable[..., Deferred[Any]],
+        damage: JournalDamage,
+        on_failure: Callable[[Failure], None],
+        *,
+        run: str,
+        scrub: Callable[[RequestRecord], RequestRecord],
+        redact: Callable[[str], str],
+    ) -> None:
+        """
+        @param in_thread: Calls its argument in a thread and fires with the result.
+        @param on_failure: Told why a segment could not be made, where that was not to be expected.
+        @param run: A name for this process that no other ever has; the ids of lines begin with it.
+        @param scrub: Masks secrets in a record; C{redact} in a text.
+        """
+        self.journal = journal
+        self.lost_records = 0
+        self.problem = ""
+        self.growing: Deferred[None] | None = None
+        self._in_thread = in_thread
+        self._damage = damage
+        self._on_failure = on_failure
+        self._run = run
+        self._scrub = scrub
+        self._redact = redact
+        self._numbers = count(1)
+        self._open: dict[str, _OpenLine] = {}
+        self._announced: dict[str, int] = {}
+        self._segment = 1
+        self._preparing = False
+
+    @property
+    def open_lines(self) -> int:
+        """Lines that were opened and not settled."""
+        return len(self._open)
+
+    def open_line(self, opening: LedgerLineOpening) -> str:
+        """A request is about to leave: keep that, whatever happens. Returns the id of its line.
+
+        @param opening: Its C{id} is made here.
+        """
+        ledger_id = self._new_id()
+        request_id, model = opening.request_id, opening.model
+        if (named := f"{request_id}\0{model}") is not self._redact(named):  # which most are
+            request_id, model = self._redact(request_id), self._redact(model)
+        record = records.encode_opening(opening._replace(id=ledger_id, request_id=request_id, model=model))
+        self._append(record)
+        self._open[ledger_id] = _OpenLine(self.journal.number, record)
+        return ledger_id
+
+    def settle(self, ledger_id: str, record: RequestRecord, sent: bool, deferral: Deferral | None) -> None:
+        """A request is over; L{Ledger.settle} has the parameters."""
+        uses = 0 if sent or not ledger_id else -1
+        if ledger_id:
+            self._open.pop(ledger_id, None)
+        else:
+            ledger_id = self._new_id()
+        line = records.line(ledger_id, self._scrub(record))
+        self._append(records.encode_settlement(line, uses, records.cache_hits(record), deferral))
+        if deferral is not None:
+            self._announced[deferral.result_id] = self.journal.offset
+
+    def announce(self, ledger_id: str, deferral: Deferral) -> None:
+        """The response to a request in flight announces a result: keep that before anybody knows of it."""
+        line = self._open.get(ledger_id)
+        if line is not None:
+            record = records.encode_announcement(ledger_id, deferral)
+            self._append(record)
+            self._open[ledger_id] = line._replace(announcement=record)
+
+    def drop(self, ledger_id: str) -> None:
+        """A request is over, and has its line in the store already."""
+        self._open.pop(ledger_id, None)
+        self._append(records.encode_drop(ledger_id))
+
+    def announced_at(self, result_id: str) -> int:
+        """Up to which offset the journal must be in the store for this result to be there; C{0} where it is."""
+        return self._announced.get(result_id, 0)
+
+    def stored(self, offset: int) -> None:
+        """The journal is in the store up to this offset."""
+        if self._announced:
+            self._announced = {each: at for each, at in self._announced.items() if at > offset}
+
+    async def prepare(self) -> None:
+        """Have room ready before it is needed."""
+        if self._preparing:
+            return
+        self._preparing = True
+        problem = ""
+        try:
+            if self.journal.needs_spare:
+                await self._in_thread(self.journal.prepare)
+                problem = "journal_full" if self.journal.needs_spare else ""
+        except OSError as e:
+            problem = "disk_full"
+            if problem != self.problem:
+                self._log.error("The ledger's journal cannot grow: {reason}", reason=e.strerror)
+        finally:
+            self._preparing = False
+        if problem and problem != self.problem:
+            self._log.error("The ledger may lose lines: {what}.", what=problem)
+        self.problem = problem
+
+    async def inspect(self) -> None:
+        """Go on in another file where the present one was removed, replaced or truncated."""
+        broken = await self._in_thread(self.journal.broken_segments)
+        if not broken:
+            return
+        try:
+            await self._in_thread(self.journal.replace_spare)
+        except OSError as e:
+            self._log.error("The ledger's journal cannot be made anew: {reason}", reason=e.strerror)
+            return
+        present = self.journal.segments[-1]
+        for segment in broken:
+            if segment is not present:
+                continue
+            self._damage.places += 1
+            self._log.error(
+                "The ledger's journal {path} was removed, replaced or truncated; it goes on in another file.",
+                path=str(segment.path),
+            )
+            self.journal.rotate()
+            for ledger_id, line in list(self._open.items()):
+                if line.segment == segment.number and self.journal.append(moved := records.encode_moved(line.opening)):
+                    self._open[ledger_id] = line._replace(segment=self.journal.number, opening=moved)
+                    if line.announcement:
+                        self._append(line.announcement)
+
+    async def release(self, offset: int) -> None:
+        """Remove the segments before this offset, oldest first; what is in flight in one of them is written again."""
+        for segment in self.journal.segments_before(offset):
+            for ledger_id, line in list(self._open.items()):
+                if line.segment <= segment.number:
+                    moved = records.encode_moved(line.opening)
+                    if not self.journal.append(moved) or (
+                        line.announcement and not self.journal.append(line.announcement)
+                    ):
+                        return  # then it stays until there is room
+                    self._open[ledger_id] = line._replace(segment=self.journal.number, opening=moved)
+            await self._in_thread(self.journal.release, segment)
+
+    def _new_id(self) -> str:
+        return f"{self._run}-{next(self._numbers):010x}"
+
+    def _append(self, record: bytes) -> None:
+        journal = self.journal
+        if not journal.append(record):
+            self.lost_records += 1
+            self.problem = self.problem or "journal_full"
+        elif journal.number != self._segment:  # the next must be ready long before this one is full
+            self._segment = journal.number
+            self.growing = Deferred.fromCoroutine(self.prepare()).addErrback(self._on_failure)
