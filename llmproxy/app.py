@@ -244,7 +244,7 @@ def _proxy(base: Base, parts: Parts) -> ProxyResource:
 
 def _management(base: Base, tokens: Tokens, parts: Parts, metrics: Metrics, records: Records) -> Management:
     settings, caching = base.settings, parts.caching
-    limit = settings.cache.max_bytes if caching is not None and caching.storage.local is not None else 0
+    limit = settings.cache.max_bytes if caching is not None and caching.state.storage.local is not None else 0
     return Management(
         projects=base.store,
         tokens=base.store,

@@ -63,7 +63,7 @@ class Parts:
     @property
     def members(self) -> tuple[object, ...]:
         """Those of its parts that may be services, or have something to show, in the order in which they start."""
-        cache = () if self.caching is None else (self.caching.storage.cache, self.caching)
+        cache = () if self.caching is None else (self.caching.state.storage.cache, self.caching)
         return (self.refusals, *cache, self.quota, self.shares)
 
     @property
@@ -74,7 +74,7 @@ class Parts:
     def hang_up(self) -> Deferred[None]:
         """Let go of the connections to providers; fire when there are none."""
         if self.caching is not None:
-            self.caching.rest()
+            self.caching.cancel_background()
         self.upstreams.close()
         return gatherResults([agent.close() for agent in self.agents]).addCallback(lambda _: None)
 

@@ -1,19 +1,18 @@
-"""The response cache: what is kept is given again, and what is being fetched is fetched once."""
+"""The response cache: what is stored is served again, and what is in flight is fetched once."""
 
 from llmproxy.caching.admin import CacheAdmin, PurgeSelector
-from llmproxy.caching.broadcast import Subscriber
-from llmproxy.caching.collapsing import Fetch
-from llmproxy.caching.draining import DiscardBody
+from llmproxy.caching.broadcast import DiscardBody, Subscriber
 from llmproxy.caching.lookup import CacheLookup
 from llmproxy.caching.replay import CachedResponse
+from llmproxy.caching.rules.request import CacheRequest
 from llmproxy.caching.service import ResponseCache
 
 __all__ = [
     "CacheAdmin",
     "CacheLookup",
+    "CacheRequest",
     "CachedResponse",
     "DiscardBody",
-    "Fetch",
     "PurgeSelector",
     "ResponseCache",
     "Subscriber",

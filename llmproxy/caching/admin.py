@@ -1,4 +1,4 @@
-"""What an operator sees of the cache, and throws out of it."""
+"""What an operator sees of the cache, and removes from it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from llmproxy.model import CacheUsage
 
 @dataclass(frozen=True, slots=True)
 class PurgeSelector:
-    """What is to go. Everything that is left out means all of it.
+    """What is to be removed. Everything that is left out means all of it.
 
-    @ivar token_id: With C{scope: token}, whose answers.
+    @ivar token_id: With C{scope: token}, whose responses.
     @ivar path: Path and query, exactly, as clients send them to the API; C{prefix}: what they begin with.
     @ivar method: With C{path}, of which method; C{headers} and C{body} (both, or none): of exactly which request.
     """
@@ -42,42 +42,42 @@ class CacheAdmin:
         self.limit = limit
 
     async def usage(self) -> CacheUsage:
-        return await self.caching.storage.cache.usage()
+        return await self.caching.state.storage.cache.usage()
 
-    async def purge(self, chosen: PurgeSelector) -> int:
+    async def purge(self, selector: PurgeSelector) -> int:
         """Forget it, and say how many entries that were.
 
         L{errors.Invalid} where the choice cannot be made: a path without a project, a project in a shared cache.
         """
-        if not (chosen.api or chosen.project_id):
+        if not (selector.api or selector.project_id):
             return await self.caching.purge("")
-        apis = [chosen.api] if chosen.api else self.caching.plans
-        return sum([await self.caching.purge(self._prefix(chosen, api)) for api in apis])
+        apis = [selector.api] if selector.api else self.caching.policies
+        return sum([await self.caching.purge(self._prefix(selector, api)) for api in apis])
 
-    def _prefix(self, chosen: PurgeSelector, api: str) -> str:
-        tenant = self._tenant(chosen)
-        if not (chosen.path or chosen.prefix):
+    def _prefix(self, selector: PurgeSelector, api: str) -> str:
+        tenant = self._tenant(selector)
+        if not (selector.path or selector.prefix):
             return key_prefix(api, tenant)
         if tenant is None:
             raise errors.Invalid("path and prefix need a project_id: each project has answers of its own.")
-        plan = self.caching.plans[api]
-        target = plan.base + (chosen.path or chosen.prefix).encode("ascii", "replace")
-        if not chosen.path:
+        policy = self.caching.policies[api]
+        target = policy.base + (selector.path or selector.prefix).encode("ascii", "replace")
+        if not selector.path:
             return key_prefix(api, tenant, target)
-        method = "GET" if chosen.method == "HEAD" else chosen.method
-        if chosen.body is None and not chosen.headers:
+        method = "GET" if selector.method == "HEAD" else selector.method
+        if selector.body is None and not selector.headers:
             return f"{key_prefix(api, tenant, target)} {method}{' ' if method else ''}"
-        lines = [f"{name}: {value}".encode("latin-1", "replace") for name, value in chosen.headers.items()]
-        body = (chosen.body or "").encode() if method == "POST" else None
-        return cache_key(api, tenant, (method or "GET").encode("ascii", "replace"), target, lines, body, plan.marks)
+        lines = [f"{name}: {value}".encode("latin-1", "replace") for name, value in selector.headers.items()]
+        body = (selector.body or "").encode() if method == "POST" else None
+        return cache_key(api, tenant, (method or "GET").encode("ascii", "replace"), target, lines, body, policy.marks)
 
-    def _tenant(self, chosen: PurgeSelector) -> Sequence[str] | None:
-        if self.caching.scope == "shared":
-            if chosen.project_id:
+    def _tenant(self, selector: PurgeSelector) -> Sequence[str] | None:
+        if self.caching.state.scope == "shared":
+            if selector.project_id:
                 raise errors.Invalid("With cache.scope: shared no answer belongs to a project.")
             return ()
-        if not chosen.project_id:
+        if not selector.project_id:
             return None
-        if self.caching.scope == "token" and chosen.path and not chosen.token_id:
+        if self.caching.state.scope == "token" and selector.path and not selector.token_id:
             raise errors.Invalid("With cache.scope: token a path needs a token_id too.")
-        return (chosen.project_id, chosen.token_id) if chosen.token_id else (chosen.project_id,)
+        return (selector.project_id, selector.token_id) if selector.token_id else (selector.project_id,)

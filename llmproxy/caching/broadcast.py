@@ -1,11 +1,13 @@
-"""One answer of a provider's, for all who want it."""
+"""The body of one provider's response, for all who want it, or for nobody."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
 from zope.interface import implementer
@@ -17,7 +19,7 @@ MAX_BACKLOG_BYTES = 1024 * 1024  # that a slow subscriber may lie behind, once t
 
 
 class SubscriberTooSlow(Exception):
-    """A reader lay too far behind the others.
+    """A subscriber lay too far behind the others.
 
     @cvar outcome: How its relay tells it.
     """
@@ -26,7 +28,7 @@ class SubscriberTooSlow(Exception):
 
 
 class BroadcastOwner(Protocol):
-    """Whoever a shared answer tells what became of it."""
+    """Told what becomes of a broadcast."""
 
     def grown(self, more: int) -> bool:
         """So many further bytes are held; whether they may be."""
@@ -35,78 +37,75 @@ class BroadcastOwner(Protocol):
         """Nobody can join any more."""
 
     def over(self, body: bytes | None) -> None:
-        """It has ended: with this whole body, or without one that could be kept."""
+        """It has ended: with this whole body, or without one that could be stored."""
 
 
 class Broadcast:
-    """An answer's body, handed to everybody who takes it: what has come so far, then each piece as it comes.
+    """A response's body, sent to all who subscribe: what has come so far, then each chunk as it comes.
 
-    All of it is held while it may still be kept, so that one who comes late gets all of it, and one who reads slowly
-    holds up nobody and costs nothing. Once it cannot be kept, nobody may join, and only what the slowest has not taken
-    yet is held; who lies more than L{MAX_BACKLOG_BYTES} behind is cut off. The provider is held back only when all are.
+    All of it is held while it may still be stored, so that a late subscriber gets all of it, and a slow one holds up
+    nobody and costs nothing. Once it cannot be stored, nobody may join, and only what the slowest has not taken yet is
+    held; one who lies more than L{MAX_BACKLOG_BYTES} behind is cut off. The provider is paused only when all are.
 
-    @ivar lines: The answer's lines, with the provider's key starred out.
-    @ivar chunk_timings: For every piece: its length, and seconds since the one before.
+    @ivar lines: The response's field lines, with the provider's key masked.
+    @ivar chunk_timings: For every chunk: its length, and seconds since the one before.
     """
 
     def __init__(
         self,
-        answer: Response,
+        response: Response,
         lines: list[bytes],
         mask: KeyFilter | None,
-        told: BroadcastOwner,
+        owner: BroadcastOwner,
         clock: IReactorTime | None = None,
-        taps: Sequence[Callable[[bytes], object]] = (),
     ) -> None:
         """
-        @param taps: See every piece once, whoever reads it.
-        @param mask: Stars the provider's key out of the body.
-        @param clock: By which the chunk_timings between pieces are measured; C{None}: they are not.
+        @param mask: Masks the provider's key in the body.
+        @param clock: By which the time between chunks is measured; C{None}: it is not.
         """
-        self.answer = answer
+        self.response = response
         self.lines = lines
         self.chunk_timings: list[tuple[int, float]] = []
         self._mask = mask
         self._clock = clock
-        self._told = told
-        self._taps = taps
-        self._pieces: list[bytes] = []
-        self._first = 0  # how many pieces have been let go
+        self._owner = owner
+        self._chunks: list[bytes] = []
+        self._first = 0  # how many chunks have been let go
         self._size = 0  # bytes that have come
-        self._keeping = True
-        self._readers: list[Subscriber] = []
+        self._storable = True
+        self._subscribers: list[Subscriber] = []
         self._end: Failure | None = None
         self._held = False
         self._last = 0.0 if clock is None else clock.seconds()
 
     def begin(self) -> None:
         """Take the body."""
-        self.answer.deliverBody(self)
+        self.response.deliverBody(self)
 
-    def reader(self) -> Subscriber:
+    def subscriber(self) -> Subscriber:
         """One more who takes it."""
-        reader = Subscriber(self)
-        self._readers.append(reader)
+        subscriber = Subscriber(self)
+        self._subscribers.append(subscriber)
         self._balance()
-        return reader
+        return subscriber
 
     @property
     def whole(self) -> bytes | None:
         """The body, where all of it has come."""
         complete = self._end is not None and self._end.check(ResponseDone) is not None
-        return b"".join(self._pieces) if complete and self._keeping else None
+        return b"".join(self._chunks) if complete and self._storable else None
 
     # What the provider sends
 
     def makeConnection(self, transport: Any) -> None:
-        """The answer is its own transport."""
+        """The response is its own transport."""
 
     def dataReceived(self, data: bytes) -> None:
         if self._mask is not None:
             try:
                 data = self._mask.feed(data)
             except KeyFound as e:
-                self.answer.stopProducing()
+                self.response.stopProducing()
                 self.connectionLost(Failure(e))
                 return
         self._add(data)
@@ -117,24 +116,22 @@ class Broadcast:
         if self._mask is not None:
             self._add(self._mask.end())
         self._end = reason
-        self._told.over(self.whole)
-        for reader in list(self._readers):
-            reader.flow()
+        self._owner.over(self.whole)
+        for subscriber in list(self._subscribers):
+            subscriber.flow()
 
     def _add(self, data: bytes) -> None:
         if not data or self._end is not None:
             return
-        for tap in self._taps:
-            tap(data)
-        self._pieces.append(data)
+        self._chunks.append(data)
         self._size += len(data)
-        if self._keeping:
+        if self._storable:
             self._measure(data)
-            if not self._told.grown(len(data)):
+            if not self._owner.grown(len(data)):
                 self.give_up()
-        for reader in list(self._readers):
-            reader.flow()
-        if not self._keeping:
+        for subscriber in list(self._subscribers):
+            subscriber.flow()
+        if not self._storable:
             self._let_go()
 
     def _measure(self, data: bytes) -> None:
@@ -144,62 +141,63 @@ class Broadcast:
             self._last = now
 
     def give_up(self) -> None:
-        """It cannot be kept: hold no more of it than need be."""
-        if self._keeping:
-            self._keeping = False
+        """It cannot be stored: hold no more of it than need be."""
+        if self._storable:
+            self._storable = False
             self.chunk_timings.clear()
-            self._told.closed()
+            self._owner.closed()
 
     def _let_go(self) -> None:
         """Forget what everybody has taken, and who takes too little."""
-        for reader in [r for r in self._readers if len(self._readers) > 1 and self._size - r.taken > MAX_BACKLOG_BYTES]:
-            reader.cut()
-        needed = min((reader.at for reader in self._readers), default=self._first + len(self._pieces))
-        del self._pieces[: needed - self._first]
+        if len(self._subscribers) > 1:
+            for subscriber in [each for each in self._subscribers if self._size - each.taken > MAX_BACKLOG_BYTES]:
+                subscriber.cut()
+        needed = min((subscriber.at for subscriber in self._subscribers), default=self._first + len(self._chunks))
+        del self._chunks[: needed - self._first]
         self._first = needed
 
     # What those who take it do
 
-    def piece(self, number: int) -> bytes | None:
+    def chunk(self, number: int) -> bytes | None:
         at = number - self._first
-        return self._pieces[at] if at < len(self._pieces) else None
+        return self._chunks[at] if at < len(self._chunks) else None
 
     @property
     def end(self) -> Failure | None:
         return self._end
 
-    def left(self, reader: Subscriber) -> None:
+    def left(self, subscriber: Subscriber) -> None:
         """One of them takes no more; with the last one the provider is stopped."""
-        if reader not in self._readers:
+        if subscriber not in self._subscribers:
             return
-        self._readers.remove(reader)
+        self._subscribers.remove(subscriber)
         if self._end is not None:
             return
-        if self._readers:
+        if self._subscribers:
             self._balance()
             return
         self.give_up()
-        self.answer.stopProducing()
+        self.response.stopProducing()
         if self._end is None:
             self._end = Failure(SubscriberTooSlow())
-            self._told.over(None)
+            self._owner.over(None)
 
     def moved(self) -> None:
         """One of them wants a pause, or has had one."""
         self._balance()
 
     def _balance(self) -> None:
-        held = bool(self._readers) and all(reader.held for reader in self._readers)
+        held = bool(self._subscribers) and all(subscriber.held for subscriber in self._subscribers)
         if held != self._held and self._end is None:
             self._held = held
-            (self.answer.pauseProducing if held else self.answer.resumeProducing)()
+            (self.response.pauseProducing if held else self.response.resumeProducing)()
 
 
 @implementer(IPushProducer)
 class Subscriber:
-    """As L{llmproxy.wire.client.response.Response}, for one of those who take a shared one.
+    """As L{llmproxy.wire.client.response.Response}, for one of those who take the broadcast.
 
-    @ivar at: The number of the next piece; C{taken}: bytes before that.
+    @ivar at: The number of the next chunk; C{taken}: bytes before that.
     """
 
     held = False
@@ -208,19 +206,19 @@ class Subscriber:
     _protocol: Any = None
     _flowing = False
 
-    def __init__(self, shared: Broadcast) -> None:
-        self._shared = shared
-        self.code = shared.answer.code
-        self.phrase = shared.answer.phrase
-        self.lines = shared.lines
-        self.length = shared.answer.length
+    def __init__(self, broadcast: Broadcast) -> None:
+        self._broadcast = broadcast
+        self.code = broadcast.response.code
+        self.phrase = broadcast.response.phrase
+        self.lines = broadcast.lines
+        self.length = broadcast.response.length
         self.at = 0
 
     @property
     def whole(self) -> bytes | None:
-        body = self._shared.whole
+        body = self._broadcast.whole
         if body is not None:
-            self._shared.left(self)
+            self._broadcast.left(self)
         return body
 
     def deliverBody(self, protocol: Any) -> None:
@@ -234,35 +232,52 @@ class Subscriber:
             return
         self._flowing = True
         while self._protocol is not None and not self.held:
-            piece = self._shared.piece(self.at)
-            if piece is None:
+            chunk = self._broadcast.chunk(self.at)
+            if chunk is None:
                 break
             self.at += 1
-            self.taken += len(piece)
-            self._protocol.dataReceived(piece)
+            self.taken += len(chunk)
+            self._protocol.dataReceived(chunk)
         self._flowing = False
-        if self._protocol is not None and not self.held and self._shared.end is not None:
-            self._finish(self._shared.end)
+        if self._protocol is not None and not self.held and self._broadcast.end is not None:
+            self._finish(self._broadcast.end)
 
     def cut(self) -> None:
         """Too slow: what it has got is not the whole."""
         self._finish(Failure(SubscriberTooSlow()))
 
     def _finish(self, end: Failure) -> None:
-        self._shared.left(self)
+        self._broadcast.left(self)
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
             protocol.connectionLost(end)
 
     def pauseProducing(self) -> None:
         self.held = True
-        self._shared.moved()
+        self._broadcast.moved()
 
     def resumeProducing(self) -> None:
         self.held = False
-        self._shared.moved()
+        self._broadcast.moved()
         self.flow()
 
     def stopProducing(self) -> None:
         self._protocol = None
-        self._shared.left(self)
+        self._broadcast.left(self)
+
+
+class DiscardBody(TwistedProtocol):
+    """Takes a body that no client is waiting for. Give it to C{deliverBody}.
+
+    @ivar done: Fires with whether the body was complete. Cancelled, it stops whoever sends it.
+    """
+
+    def __init__(self) -> None:
+        self.done: Deferred[bool] = Deferred(lambda _: self.transport.stopProducing())  # type: ignore[union-attr]
+
+    def dataReceived(self, data: bytes) -> None:
+        """Of no interest."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self.done.called:
+            self.done.callback(isinstance(reason.value, ResponseDone))

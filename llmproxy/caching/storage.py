@@ -1,4 +1,4 @@
-"""Finds and keeps entries in a cache, the variants of one request among them."""
+"""Gets and puts entries, the variants of one request among them."""
 
 from __future__ import annotations
 
@@ -7,55 +7,54 @@ from collections.abc import Callable, Iterable
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 
-from llmproxy.caching.backends.memory import MemoryCache
 from llmproxy.caching.keys import variant_key
 from llmproxy.caching.rules.entry import Entry, Variants, decode, encode
 from llmproxy.caching.rules.reuse import retention
-from llmproxy.interfaces import ICache
+from llmproxy.interfaces import ICache, ILocalCache
 
-VARIANTS_TTL_SECONDS = 86_400.0  # seconds for which it is known at least by which fields answers are chosen
+VARIANTS_TTL_SECONDS = 86_400.0  # for which it is known at least by which fields responses are selected
 
 
 class CacheStorage:
-    """Two levels: under a request's key is its answer, or by which fields one is chosen (RFC 9111, section 4.1).
+    """Two levels: under a request's key is its response, or by which fields one is selected (RFC 9111, section 4.1).
 
-    @ivar nearby: The cache, where it is in this process: then entries are kept as they are, and found at once.
+    @ivar local: The cache, where it is an L{ILocalCache}: then entries are stored as they are, and got at once.
     """
 
     _log = Logger()
 
     def __init__(self, cache: ICache, now: Callable[[], float]) -> None:
         self.cache = cache
-        self.local = cache if isinstance(cache, MemoryCache) else None
+        self.local = cache if ILocalCache.providedBy(cache) else None
         self._now = now
 
     def get_local(self, key: str, lines: Iterable[bytes]) -> Entry | None:
-        """The entry for a request with these lines, where the cache is nearby."""
+        """The entry for a request with these lines, where the cache is local."""
         assert self.local is not None
-        kept = self.local.get_now(key)
-        if isinstance(kept, Variants):
-            kept = self.local.get_now(variant_key(key, kept.generation, kept.names, lines))
-        return kept if isinstance(kept, Entry) else None
+        stored = self.local.get_now(key)
+        if isinstance(stored, Variants):
+            stored = self.local.get_now(variant_key(key, stored.generation, stored.names, lines))
+        return stored if isinstance(stored, Entry) else None
 
     async def get(self, key: str, lines: Iterable[bytes]) -> Entry | None:
         """The same, wherever it is."""
         if self.local is not None:
             return self.get_local(key, lines)
-        kept = await self._get(key)
-        if isinstance(kept, Variants):
-            kept = await self._get(variant_key(key, kept.generation, kept.names, lines))
-        return kept if isinstance(kept, Entry) else None
+        stored = await self._get(key)
+        if isinstance(stored, Variants):
+            stored = await self._get(variant_key(key, stored.generation, stored.names, lines))
+        return stored if isinstance(stored, Entry) else None
 
     async def put(self, key: str, lines: Iterable[bytes], entry: Entry) -> bool:
-        """Keep it for as long as it is of use; whether it was kept."""
+        """Store it for as long as it is of use; whether it was stored."""
         ttl = retention(entry, self._now())
         if not entry.vary:
-            return await self._keep(key, entry, ttl)
+            return await self._put(key, entry, ttl)
         there = self.local.get_now(key) if self.local is not None else await self._get(key)
         if not isinstance(there, Variants) or there.names != entry.vary:
             there = Variants(entry.vary, f"{self._now():.6f}")
-        await self._keep(key, there, max(ttl, VARIANTS_TTL_SECONDS))
-        return await self._keep(variant_key(key, there.generation, there.names, lines), entry, ttl)
+        await self._put(key, there, max(ttl, VARIANTS_TTL_SECONDS))
+        return await self._put(variant_key(key, there.generation, there.names, lines), entry, ttl)
 
     def drop(self, key: str) -> Deferred[bool]:
         """Forget what is under this key, all variants included."""
@@ -71,11 +70,11 @@ class CacheStorage:
             return None
         return None if data is None else decode(data)
 
-    async def _keep(self, key: str, kept: Entry | Variants, ttl: float) -> bool:
+    async def _put(self, key: str, stored: Entry | Variants, ttl: float) -> bool:
         if self.local is not None:
-            return self.local.put_now(key, kept, _size(kept), ttl)
+            return bool(self.local.put_now(key, stored, _size(stored), ttl))
         try:
-            return await self.cache.put(key, encode(kept), ttl)
+            return await self.cache.put(key, encode(stored), ttl)
         except CancelledError:
             raise
         except Exception:
@@ -83,8 +82,10 @@ class CacheStorage:
             return False
 
 
-def _size(kept: Entry | Variants) -> int:
+def _size(stored: Entry | Variants) -> int:
     """Bytes that it holds in memory, without what every entry costs."""
-    if isinstance(kept, Variants):
-        return 64 * len(kept.names)
-    return len(kept.head) + len(kept.body) + len(kept.etag) + 64 * len(kept.vary) + 96 * len(kept.chunk_timings)
+    if isinstance(stored, Variants):
+        return 64 * len(stored.names)
+    return (
+        len(stored.head) + len(stored.body) + len(stored.etag) + 64 * len(stored.vary) + 96 * len(stored.chunk_timings)
+    )

@@ -243,7 +243,7 @@ class RequestContext:
             first_byte=None if first is None else round(first - self.arrived_at, 6),
             upstream_time=None if first is None or started is None else round(first - started, 6),
             upstream_status=response.code if response else None,
-            cache=self.cache if self.lookup is None else self.lookup.status,
+            cache=self.cache if self.lookup is None else self.lookup.outcome.status,
             error=self.error,
             client=self.client,
             user_agent=_text(lines.value(b"user-agent")),

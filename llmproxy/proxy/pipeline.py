@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from llmproxy import errors
 from llmproxy.auth.authenticator import Authenticator, Session
-from llmproxy.caching import CachedResponse, CacheLookup, DiscardBody, ResponseCache, Subscriber
+from llmproxy.caching import CachedResponse, CacheRequest, DiscardBody, ResponseCache, Subscriber
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Routes
 from llmproxy.http import cors, credentials, error_body, fields
@@ -91,18 +91,18 @@ class Pipeline:
         context.route = route = route.with_query(taken.query)
         self._accounting.classify(context)
 
-        lookup = None if self._cache is None else self._cache.consider(route, grant, request.method, taken.lines)
-        await self._bodies.prepare(context, lookup)
+        cache, lines = self._cache, taken.lines
+        cacheable = None if cache is None else cache.request_for(route, grant, request.method, lines)
+        await self._bodies.prepare(context, cacheable)
         context.authorized_at = self._clock.seconds()
-        if lookup is not None and has_cacheable_body(context):
-            context.lookup = lookup
-            await self._through_cache(context, lookup)
+        if cache is not None and cacheable is not None and has_cacheable_body(context):
+            await self._through_cache(context, cache, cacheable)
             return
 
-        response, key = await self._call_upstream(context, taken.lines)
-        if self._cache is not None:
+        response, key = await self._call_upstream(context, lines)
+        if cache is not None:
             context.cache = "bypass"
-            self._cache.changed(route, grant, request.method, taken.lines, response)
+            cache.invalidate(route, grant, request.method, lines, response)
         await self._responses.relay(context, response, key)
 
     # The steps
@@ -184,37 +184,34 @@ class Pipeline:
         total = timeouts.stream if streams else timeouts.request
         return HeadTimeouts(timeouts.response_header if streams else 0.0, context.arrived_at + total if total else None)
 
-    async def _through_cache(self, context: RequestContext, lookup: CacheLookup) -> None:
+    async def _through_cache(self, context: RequestContext, cache: ResponseCache, request: CacheRequest) -> None:
         """Respond from the cache, or from the provider by way of it."""
         assert context.route is not None and context.session is not None
-        received = context.body.received if isinstance(context.body, BytesBody) else b""
-        found = lookup.recall(context.route.target, received, partial(self._refresh, context))
-        found = found or await lookup.fetch(partial(self._call_upstream, context))
-        if lookup.status in ("hit", "coalesced"):
+        context.cache = "miss"
+        body = context.body.received if isinstance(context.body, BytesBody) else b""
+        lookup = context.lookup = await cache.lookup(cache.with_key(request, context.route.target, body))
+        if lookup.refresh is not None:  # the proxy's own request, to replace the stale response that is now sent
+            cache.run_in_background(self.serve(context.background_copy(lookup.refresh, self._clock.seconds())))
+        response, key = lookup.hit or await cache.collapse(lookup, partial(self._call_upstream, context))
+        if lookup.outcome.saves_a_call:
             context.session.count_cache_hit()
-        response = found.answer
         if isinstance(response, CachedResponse) and response.fits_one_write:
             self._responses.send_cached(context, response)
             return
-        await self._responses.relay(context, response, found.secret)
-        if lookup.leads:
-            await lookup.over()
-
-    async def _refresh(self, context: RequestContext, lookup: CacheLookup) -> None:
-        """Serve a request of the proxy's own, to replace a stale response that has just been sent."""
-        await self.serve(context.background_copy(lookup, self._clock.seconds()))
+        await self._responses.relay(context, response, key)
+        await lookup.wait_closed()
 
     async def _refetch(self, context: RequestContext) -> None:
         """What L{handle} is to a client's request: nobody waits for the response but the cache."""
-        assert context.lookup is not None
-        response = (await context.lookup.fetch(partial(self._call_upstream, context))).answer
+        assert self._cache is not None and context.lookup is not None
+        response = (await self._cache.collapse(context.lookup, partial(self._call_upstream, context))).response
         context.status, context.outcome = response.code, "complete"
         if isinstance(response, Response):
             response.stopProducing()
         elif isinstance(response, Subscriber):
-            drain = DiscardBody()
-            response.deliverBody(drain)
-            context.outcome = "complete" if await drain.done else "truncated"
+            body = DiscardBody()
+            response.deliverBody(body)
+            context.outcome = "complete" if await body.done else "truncated"
 
     def _refuse(self, context: RequestContext, error: Exception) -> None:
         """Turn the error into the response, where somebody waits for one and has none yet."""

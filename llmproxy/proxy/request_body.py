@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import UNKNOWN_LENGTH
 
 from llmproxy import errors
-from llmproxy.caching import CacheLookup
+from llmproxy.caching import CacheRequest
 from llmproxy.config.api_settings import Api
 from llmproxy.http import fields
 from llmproxy.http.request_reader import RequestReader
@@ -52,10 +52,10 @@ class RequestBodies:
         self._clock = clock
         self._wanted = {name: WantedMembers(api.param_whitelist) for name, api in apis.items()}
 
-    async def prepare(self, context: RequestContext, lookup: CacheLookup | None) -> None:
+    async def prepare(self, context: RequestContext, cacheable: CacheRequest | None) -> None:
         """Set the context's body: the upload itself, what was read of it, or C{None} where there is none.
 
-        @param lookup: How the request could deal with the cache.
+        @param cacheable: The request as the cache sees it; C{None} where it has nothing to do with that.
         """
         upload, route, grant, limits = context.request.upload, context.route, context.grant, context.limits
         assert route is not None and grant is not None
@@ -70,7 +70,7 @@ class RequestBodies:
         received = upload.received
         if received is None and (measured or policed):
             received = await upload.read_all(self._max_bytes)
-        elif received is None and (injects or _wanted_by_cache(upload, lookup)):
+        elif received is None and (injects or _wanted_by_cache(upload, cacheable)):
             received = await upload.read_all(min(self._max_bytes, MAX_BUFFERED_BODY_BYTES))
         if context.reading is not None and (measured or policed or injects):
             await context.reading.whole()
@@ -108,7 +108,7 @@ def has_cacheable_body(context: RequestContext) -> bool:
     return body is None or body.length <= MAX_BUFFERED_BODY_BYTES
 
 
-def _wanted_by_cache(upload: RequestBody, lookup: CacheLookup | None) -> bool:
+def _wanted_by_cache(upload: RequestBody, cacheable: CacheRequest | None) -> bool:
     """Whether the cache would like to have the body before it is sent on."""
     fits = upload.length is not UNKNOWN_LENGTH and int(upload.length) <= MAX_BUFFERED_BODY_BYTES
-    return fits and lookup is not None and lookup.needs_body
+    return fits and cacheable is not None and cacheable.needs_body

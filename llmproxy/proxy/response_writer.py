@@ -81,7 +81,7 @@ class ResponseWriter:
         if context.stream:
             lines.append(b"X-Accel-Buffering: no")
         if self._debug_headers:
-            lines += _CACHE_LINES[context.cache] if context.lookup is None else context.lookup.told()
+            lines += _CACHE_LINES[context.cache] if context.lookup is None else context.lookup.outcome.debug_headers()
             lines += self._timing_headers(context)
         return lines
 

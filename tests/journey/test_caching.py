@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from llmproxy.caching.storage import CacheStorage
 from llmproxy.model import Grant
 from tests.journey.stage import CHAT, KEY, OTHER, TOKEN, Reply, Stage, chunk, reply, request
-from tests.unit.caching.made import Far
+from tests.unit.caching.made import Far, PluginCache
 
 MODELS = "/v1/models"
 OPT_IN = "Cache-Control: public, max-age=60"
@@ -525,12 +525,23 @@ class Elsewhere:
         self.far = Far(self.network)  # type: ignore[attr-defined]
         caching = self.proxy._parts.caching  # type: ignore[attr-defined]
         if caching is not None:
-            caching.storage.cache.stopService()
-            caching.storage = CacheStorage(self.far, caching.now)
+            caching.state.storage.cache.stopService()
+            caching.state.storage = CacheStorage(self.far, caching.state.now)
 
     def _finish(self) -> None:
         self.far.inner.stopService()
         super()._finish()  # type: ignore[misc]
+
+
+class HitsInAPlugin(Hits):
+    """The same with an in-process cache of somebody else's."""
+
+    def _start(self, *args: Any, **settings: Any) -> None:
+        super()._start(*args, **settings)
+        caching = self.proxy._parts.caching
+        if caching is not None:
+            caching.state.storage.cache.stopService()  # type: ignore[attr-defined]
+            caching.state.storage = CacheStorage(PluginCache(self.network), caching.state.now)
 
 
 class HitsElsewhere(Elsewhere, Hits):

@@ -396,7 +396,7 @@ class Truncated(Stage):
             self.provider.last.take()
             self.ask(method="GET", path=MODELS, body=None)
             self.assertIn(b"GET", bytes(self.provider.last.received))
-            self.assertEqual(self.proxy._parts.caching.buffered, 0)  # type: ignore[union-attr]
+            self.assertEqual(self.proxy._parts.caching.state.in_flight.buffered, 0)  # type: ignore[union-attr]
 
 
 __all__ = ["request"]

@@ -16,7 +16,7 @@ PAGE = (PACKAGE.parent / "docs" / "caching.md").read_text("utf-8")
 class CachingPageTests(TestCase):
     def test_every_reason(self) -> None:
         """Each word of C{X-Cache-Debug} is explained."""
-        files = ("caching/collapsing.py", "caching/lookup.py", "caching/rules/storing.py")
+        files = ("caching/fill.py", "caching/rules/response.py", "caching/rules/storing.py")
         sources = "".join((PACKAGE / name).read_text("utf-8") for name in files)
         found = re.findall(r'NotStored\("([a-z-]+)"\)|return "([a-z-]+)"|"(cut|forgone)"', sources)
         words = {word for groups in found for word in groups if word}

@@ -1,4 +1,4 @@
-"""Keeps answers in this process: the least recently used have to go once there is no room."""
+"""Stores responses in this process: the least recently used have to go once there is no room."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from zope.interface import implementer
 from llmproxy.background import Task
 from llmproxy.coroutines import deferred
 from llmproxy.instruments import Counter, Gauge, Instrument
-from llmproxy.interfaces import ICache, ICacheFactory, IInstrumented
+from llmproxy.interfaces import ICacheFactory, IInstrumented, ILocalCache
 from llmproxy.model import CacheUsage
 
-SWEEP_INTERVAL_SECONDS = 16.0  # seconds: what expires within the same tick is freed together
-ENTRY_OVERHEAD_BYTES = 1100  # bytes that an entry costs besides its key and what it holds
+SWEEP_INTERVAL_SECONDS = 16.0  # what expires within the same interval is freed together
+ENTRY_OVERHEAD_BYTES = 1100  # that an entry costs besides its key and what it holds
 
 
-@implementer(ICache, IInstrumented)
+@implementer(ILocalCache, IInstrumented)
 class MemoryCache(Service):
     """Holds at most C{limit} bytes, bookkeeping included. Every look-up and every store takes the same short time.
 
     What has expired is never served, and is freed within L{SWEEP_INTERVAL_SECONDS} of the next store or the next sweep.
-    Beyond L{ICache} it holds any object, for those who run in this process: L{put_now} and L{get_now} make no Deferred.
     """
 
     name: Any = "cache"
@@ -46,10 +45,9 @@ class MemoryCache(Service):
         self._task = Task("cache", clock)
         self.tasks = (self._task,)
 
-    # In this process
+    # ILocalCache
 
     def get_now(self, key: str) -> Any:
-        """What was kept under the key; C{None} where there is nothing, or nothing any more."""
         held = self._held.get(key)
         if held is None:
             return None
@@ -60,7 +58,6 @@ class MemoryCache(Service):
         return held[2]
 
     def put_now(self, key: str, value: Any, size: int, ttl: float) -> bool:
-        """Keep an object that holds so many bytes for so many seconds; whether it was kept."""
         cost = size + len(key) + ENTRY_OVERHEAD_BYTES
         self._drop(key)
         if cost > self._limit or ttl <= 0:
@@ -77,7 +74,6 @@ class MemoryCache(Service):
         return True
 
     def remove_now(self, key: str) -> bool:
-        """Forget it; whether there was anything."""
         held = self._held.get(key)
         self._drop(key)
         return held is not None and held[0] > self._clock.seconds()
@@ -109,7 +105,6 @@ class MemoryCache(Service):
         return self.usage_now()
 
     def usage_now(self) -> CacheUsage:
-        """What is held at this moment, what has just expired included."""
         return CacheUsage(len(self._held), self._size, self._evicted)
 
     # Service

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 FORMAT = (
     b"llmproxy-cache-1\n"  # what an entry in a store outside this process begins with; another number, another format
@@ -52,9 +52,6 @@ class Entry:
     def age(self, now: float) -> float:
         """Its current age (RFC 9111, section 4.2.3)."""
         return max(0.0, now - self.generated_at)
-
-    def with_lines(self, lines: Sequence[bytes]) -> Entry:
-        return replace(self, head=b"\r\n".join(lines))
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,15 +72,20 @@ def may_serve_stale(entry: Entry, said: Directives, now: float) -> bool:
     return stale_for < max(entry.stale_if_error, said.seconds(b"stale-if-error") or 0)
 
 
+def validatable(entry: Entry) -> bool:
+    """Whether the provider can be asked if it is still true, so that a 304 means the entry."""
+    return bool(entry.etag or entry.last_modified)
+
+
 def retention(entry: Entry, now: float) -> float:
     """Seconds for which it is of any use."""
-    rest = VALIDATABLE_RETENTION_SECONDS if entry.etag or entry.last_modified else STALE_RETENTION_SECONDS
+    rest = VALIDATABLE_RETENTION_SECONDS if validatable(entry) else STALE_RETENTION_SECONDS
     beyond = max(entry.stale_while_revalidate, entry.stale_if_error, rest)
     return max(entry.lifetime - entry.age(now), 0.0) + beyond
 
 
 def freshened(
-    old: Entry, received: storing.ResponseHead, rules: storing.StoringRules, said: Directives
+    old: Entry, received: storing.ReceivedHead, rules: storing.StoringRules, said: Directives
 ) -> Entry | storing.NotStored:
     """What becomes of an entry whose provider says that it has not been modified (RFC 9111, section 4.3.4).
 
@@ -90,7 +95,7 @@ def freshened(
     own = FieldLines.of([line for line, name in zip(new, new.names, strict=True) if name not in _OF_THE_BODY])
     told = set(own.names)
     stayed = [line for line in old.lines if line.partition(b":")[0].lower() not in told]
-    merged = storing.ResponseHead(
+    merged = storing.ReceivedHead(
         old.code, old.phrase, [*stayed, *own], received.request_time, received.response_time, received.wall
     )
     entry = storing.storable(merged, rules, said)

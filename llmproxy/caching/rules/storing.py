@@ -53,9 +53,10 @@ class StoringRules:
 
 
 @dataclass(frozen=True, slots=True)
-class ResponseHead:
-    """An answer's head as it came, and when.
+class ReceivedHead:
+    """A response's head as it came, and when.
 
+    @ivar length: Bytes of the body, as far as the head says; C{None} where it does not.
     @ivar request_time: When the request for it left; C{response_time}: when its head was there. By the clock that
         ages are counted by (RFC 9111, section 4.2.3).
     @ivar wall: C{response_time} in seconds since the epoch, which is what dates are compared with; C{None}: the same.
@@ -63,10 +64,11 @@ class ResponseHead:
 
     code: int
     phrase: bytes
-    lines: Iterable[bytes]
+    lines: list[bytes]
     request_time: float
     response_time: float
     wall: float | None = None
+    length: int | None = None
 
     @property
     def date(self) -> float:
@@ -79,7 +81,7 @@ class NotStored(str):
 
 
 def storable(
-    received: ResponseHead, rules: StoringRules, asked: Directives, granted: float | None = None
+    received: ReceivedHead, rules: StoringRules, asked: Directives, granted: float | None = None
 ) -> Entry | NotStored:
     """What is to be kept of an answer, its body left out; or why nothing is.
 
@@ -174,7 +176,7 @@ def _for_surrogates(lines: FieldLines) -> Directives:
 
 
 def _lifetime(
-    received: ResponseHead, lines: FieldLines, words: list[Directives], rules: StoringRules, granted: float | None
+    received: ReceivedHead, lines: FieldLines, words: list[Directives], rules: StoringRules, granted: float | None
 ) -> float | None:
     """For how long it is fresh; C{None} where there is no reason to keep it at all.
 
@@ -198,7 +200,7 @@ def _lifetime(
     return 0.0 if validators and (received.code in HEURISTIC or b"no-cache" in said) else None
 
 
-def _until(expires: list[bytes], received: ResponseHead, lines: FieldLines) -> float:
+def _until(expires: list[bytes], received: ReceivedHead, lines: FieldLines) -> float:
     """What C{Expires} says; a date that is none, or two of them, is one in the past (RFC 9111, section 5.3)."""
     at = dates.parse(expires[0], received.date) if len(expires) == 1 else None
     if at is None:
@@ -207,7 +209,7 @@ def _until(expires: list[bytes], received: ResponseHead, lines: FieldLines) -> f
     return min(max(0.0, at - (received.date if date is None else date)), float(MAX_DELTA_SECONDS))
 
 
-def _guess(received: ResponseHead, lines: FieldLines) -> float:
+def _guess(received: ReceivedHead, lines: FieldLines) -> float:
     date = dates.parse(lines.value(b"date") or b"", received.date)
     modified = dates.parse(lines.value(b"last-modified") or b"", received.date)
     if modified is None:
@@ -215,7 +217,7 @@ def _guess(received: ResponseHead, lines: FieldLines) -> float:
     return min(max(0.0, (received.date if date is None else date) - modified) / 10, MAX_HEURISTIC_SECONDS)
 
 
-def _initial_age(received: ResponseHead, lines: FieldLines, lifetime: float, *, slow: bool) -> float:
+def _initial_age(received: ReceivedHead, lines: FieldLines, lifetime: float, *, slow: bool) -> float:
     """The corrected initial age (RFC 9111, section 4.2.3); past all freshness where C{Age} is not one number.
 
     @param slow: Whether the time that the answer took may have been spent on its way, in some other cache.

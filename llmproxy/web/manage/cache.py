@@ -96,20 +96,20 @@ class CacheStatus(Endpoint):
 
     @operation("GET", "Show what the cache holds and has done.", CacheView)
     async def get_cache(self, call: Call) -> BufferedResponse:
-        contents = _contents(self)
-        usage, counts = await contents.usage(), self.context.counts()
+        admin = _admin(self)
+        usage, counts = await admin.usage(), self.context.counts()
         view = CacheView(
-            backend=contents.backend,
-            scope=contents.caching.scope,
+            backend=admin.backend,
+            scope=admin.caching.state.scope,
             entries=usage.entries,
             bytes=usage.size,
-            max_bytes=contents.limit,
+            max_bytes=admin.limit,
             evicted=usage.evicted,
             hits=counts.cache_hits,
             misses=counts.cache_misses,
             bypass=counts.cache_bypass,
-            stores=contents.caching.stores,
-            in_flight=len(contents.caching.flights),
+            stores=admin.caching.state.stores,
+            in_flight=len(admin.caching.state.in_flight),
         )
         return json_response(view.model_dump())
 
@@ -119,16 +119,16 @@ class CachePurge(Endpoint):
 
     @operation("POST", "Remove answers from the cache.", Purged, Purge, action="cache.purge")
     async def purge_cache(self, call: Call) -> BufferedResponse:
-        contents = _contents(self)
+        admin = _admin(self)
         body = read(Purge, call.body, self.context.body_context())
         call.audit.project_id, call.audit.token_id = body.project_id or "", body.token_id or ""
         call.audit.details = body.model_dump(include={"all", "api", "path", "prefix", "method"}, exclude_none=True)
-        removed = await contents.purge(body.selector())
+        removed = await admin.purge(body.selector())
         call.audit.details["removed"] = removed
         return json_response({"removed": removed})
 
 
-def _contents(endpoint: Endpoint) -> CacheAdmin:
+def _admin(endpoint: Endpoint) -> CacheAdmin:
     if endpoint.context.cache is None:
         raise NotFound("There is no cache: cache.enabled is false.")
     return endpoint.context.cache

@@ -13,7 +13,7 @@ from llmproxy.caching import CacheAdmin, ResponseCache
 from llmproxy.caching.backends.memory import MemoryCache
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Cache, Settings
-from llmproxy.interfaces import ICache
+from llmproxy.interfaces import ICache, ILocalCache
 from llmproxy.model import CacheUsage
 
 SIZE = 16 * 1024 * 1024
@@ -55,3 +55,45 @@ class Far:
 
     def usage(self) -> Deferred[CacheUsage]:
         return self.inner.usage()
+
+
+@implementer(ILocalCache)
+class PluginCache:
+    """A cache in this process as a plugin may make it: nothing of ours but the interface."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.values: dict[str, tuple[Any, float, int]] = {}
+        self.deferreds = 0
+        self._clock = clock
+
+    def get_now(self, key: str) -> Any:
+        value, expires, _ = self.values.get(key, (None, 0.0, 0))
+        return value if self._clock.seconds() < expires else None
+
+    def put_now(self, key: str, value: Any, size: int, ttl: float) -> bool:
+        self.values[key] = (value, self._clock.seconds() + ttl, size)
+        return True
+
+    def remove_now(self, key: str) -> bool:
+        return self.values.pop(key, None) is not None
+
+    def usage_now(self) -> CacheUsage:
+        return CacheUsage(len(self.values), sum(size for _, _, size in self.values.values()), 0)
+
+    def get(self, key: str) -> Deferred[bytes | None]:
+        self.deferreds += 1
+        return succeed(self.get_now(key))
+
+    def put(self, key: str, value: bytes, ttl: float) -> Deferred[bool]:
+        self.deferreds += 1
+        return succeed(self.put_now(key, value, len(value), ttl))
+
+    def remove(self, key: str) -> Deferred[bool]:
+        self.deferreds += 1
+        return succeed(self.remove_now(key))
+
+    def purge(self, prefix: str) -> Deferred[int]:
+        return succeed(sum(self.remove_now(key) for key in [key for key in self.values if key.startswith(prefix)]))
+
+    def usage(self) -> Deferred[CacheUsage]:
+        return succeed(self.usage_now())

@@ -81,7 +81,7 @@ class Case(SynchronousTestCase):
         return shared
 
     def join(self, shared: Broadcast) -> tuple[Subscriber, Client]:
-        reader, client = shared.reader(), Client()
+        reader, client = shared.subscriber(), Client()
         reader.deliverBody(client)
         return reader, client
 
@@ -98,16 +98,7 @@ class SharedTests(Case):
         for client in (first, second):
             self.assertEqual((client.got, client.ended), (b"ab", ResponseDone))
         self.assertEqual(self.told.bodies, [b"ab"])
-        self.assertEqual(shared.reader().whole, b"ab")
-
-    def test_taps(self) -> None:
-        """They see every piece once, however many read it."""
-        seen: list[bytes] = []
-        shared = Broadcast(Answer(), [], Mask(b"secret"), Told(), taps=[seen.append])  # type: ignore[arg-type]
-        self.join(shared)
-        self.join(shared)
-        shared.dataReceived(b"a secret")
-        self.assertEqual(seen, [b"a ******"])
+        self.assertEqual(shared.subscriber().whole, b"ab")
 
     def test_a_cut(self) -> None:
         """All see it, and nothing whole is told."""
@@ -149,7 +140,7 @@ class SharedTests(Case):
     def test_one_leaves_while_it_is_given_something(self) -> None:
         """Nothing more is given to it."""
         shared = self.share()
-        reader, client = shared.reader(), Client()
+        reader, client = shared.subscriber(), Client()
 
         class Leaving(Client):
             def dataReceived(self, data: bytes) -> None:
@@ -169,10 +160,10 @@ class SharedTests(Case):
         (slow, behind), _ = self.join(shared), self.join(shared)
         for _ in range(4):
             shared.dataReceived(b"12345")
-        self.assertEqual((self.told.closings, len(shared._pieces)), (1, 0))
+        self.assertEqual((self.told.closings, len(shared._chunks)), (1, 0))
         slow.pauseProducing()
         shared.dataReceived(b"67890")
-        self.assertEqual(len(shared._pieces), 1)
+        self.assertEqual(len(shared._chunks), 1)
         slow.resumeProducing()
         shared.connectionLost(DONE)
         self.assertEqual((behind.got, behind.ended), (b"12345" * 4 + b"67890", ResponseDone))
@@ -187,7 +178,7 @@ class SharedTests(Case):
         self.assertIsNone(behind.ended)
         shared.dataReceived(b"x")
         self.assertEqual(
-            (behind.ended, SubscriberTooSlow.outcome, shared._pieces), (SubscriberTooSlow, "client_stalled", [])
+            (behind.ended, SubscriberTooSlow.outcome, shared._chunks), (SubscriberTooSlow, "client_stalled", [])
         )
         quick.pauseProducing()
         self.assertTrue(self.answer.held)
@@ -224,10 +215,10 @@ class SharedTests(Case):
                 reader.stopProducing()
             for _, client in readers:
                 self.assertTrue(body.startswith(client.got))
-            active = list(shared._readers)
+            active = list(shared._subscribers)
             if active and not self.answer.stopped:
                 self.assertEqual(self.answer.held, all(r.held for r in active))
-        left = set(shared._readers)
+        left = set(shared._subscribers)
         shared.connectionLost(DONE)
         for reader, client in readers:
             reader.resumeProducing()

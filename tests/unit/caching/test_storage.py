@@ -8,17 +8,19 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
 from llmproxy.caching.backends.memory import MemoryCache
 from llmproxy.caching.rules.entry import Entry
 from llmproxy.caching.storage import VARIANTS_TTL_SECONDS, CacheStorage
-from tests.unit.caching.made import Far
+from llmproxy.interfaces import ILocalCache
+from tests.unit.caching.made import Far, PluginCache
 
 ENTRY = Entry(200, b"OK", b"A: b", b"body", 0.0, 60.0, etag=b'"x"')
 FRENCH = replace(ENTRY, body=b"fr", vary=(b"accept-language",))
 
 
-class ShelfContract:
+class CacheStorageContract:
     """What holds wherever the cache is."""
 
     storage: CacheStorage
@@ -82,7 +84,7 @@ class ShelfContract:
         self.assertTrue(self.look(b"Accept-Language: fr"))
 
 
-class Nearby(ShelfContract, SynchronousTestCase):
+class Nearby(CacheStorageContract, SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         cache = MemoryCache(self.clock, 10_000_000)
@@ -95,7 +97,24 @@ class Nearby(ShelfContract, SynchronousTestCase):
         self.assertIs(self.storage.get_local("k", []), ENTRY)
 
 
-class Elsewhere(ShelfContract, SynchronousTestCase):
+class InAPlugin(CacheStorageContract, SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.cache = PluginCache(self.clock)
+        self.storage = CacheStorage(self.cache, self.clock.seconds)
+
+    def test_as_fast_as_ours(self) -> None:
+        """Entries go in and out as they are, and nobody waits for a Deferred."""
+        verifyObject(ILocalCache, self.cache)
+        self.put(ENTRY)
+        self.assertIs(self.storage.get_local("k", []), ENTRY)
+        self.assertIs(self.look(), ENTRY)
+        self.storage.drop("k")
+        self.assertIsNone(self.look())
+        self.assertEqual(self.cache.deferreds, 0)
+
+
+class Elsewhere(CacheStorageContract, SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.far = Far(self.clock)

@@ -15,10 +15,10 @@ class CacheTests(DaemonTestCase):
 
     async def test_purge(self) -> None:
         """What is chosen goes, and is counted."""
-        nearby = self.cache.caching.storage.local
-        assert nearby is not None
+        local = self.cache.caching.state.storage.local
+        assert local is not None
         for key in ("openai/p1/base/a GET 1", "openai/p1/base/b GET 1", "openai/p2/base/a GET 1"):
-            nearby.put_now(key, b"", 1, 60.0)
+            local.put_now(key, b"", 1, 60.0)
         arguments = ("--api", "openai", "--project", "p1")
         said = await self.ok("cache", "purge", *arguments, "--path", "/a", "--method", "GET")
         self.assertEqual(said.split(), ["removed", "1"])

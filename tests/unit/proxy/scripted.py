@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from llmproxy.caching.lookup import CacheLookup, CacheResult
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Server, Settings
 from llmproxy.config.routes import Routes
@@ -38,13 +39,13 @@ ROUTES = Routes(
 class ScriptedPipeline(Pipeline):
     """Goes the way that the test tells, and ends as any."""
 
-    def __init__(self, accounting: Accounting, clock: Clock) -> None:
+    def __init__(self, accounting: Accounting, clock: Clock, cache: Any = None) -> None:
         unused: Any = None
         super().__init__(
             routes=ROUTES,
             authenticator=unused,
             policy=unused,
-            cache=None,
+            cache=cache,
             accounting=accounting,
             provider_keys=unused,
             upstreams=unused,
@@ -65,8 +66,22 @@ class ScriptedPipeline(Pipeline):
         context.status, context.outcome = 200, "complete"
 
 
+class ScriptedCache:
+    """Collapses a call into a response without a body, or fails as the test tells."""
+
+    error: Exception | None = None
+    code = 200
+
+    async def collapse(self, lookup: CacheLookup, fetch: Any) -> Any:
+        lookup.report("stored")
+        if self.error is not None:
+            raise self.error
+        return CacheResult(self)  # type: ignore[arg-type]
+
+
 class ProxyCase(SynchronousTestCase):
     def setUp(self) -> None:
+        self.cache = ScriptedCache()
         self.clock = Clock()
         self.clock.advance(100)
         self.metrics = Metrics()
@@ -82,7 +97,7 @@ class ProxyCase(SynchronousTestCase):
             observers=[self.records.append, self.again.append],
             clock=self.clock,
         )
-        self.pipeline = ScriptedPipeline(accounting, self.clock)
+        self.pipeline = ScriptedPipeline(accounting, self.clock, self.cache)
         self.proxy = ProxyResource(
             self.pipeline,
             clock=self.clock,

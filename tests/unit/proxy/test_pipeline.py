@@ -5,8 +5,15 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 
 from llmproxy import errors
+from llmproxy.caching.lookup import CacheLookup
+from llmproxy.caching.rules.directives import Directives
+from llmproxy.caching.rules.request import CacheRequest
+from llmproxy.http.field_lines import FieldLines
 from llmproxy.proxy.context import RequestContext
 from tests.unit.proxy.scripted import ROUTES, ProxyCase
+
+NOTHING: Any = None
+REQUEST = CacheRequest(NOTHING, (), "k", b"POST", FieldLines.of([]), Directives())
 
 
 class Ends(ProxyCase):
@@ -89,13 +96,13 @@ class ErrorResponses(ProxyCase):
 class Background(ProxyCase):
     """A request that the proxy makes by itself, to replace what the cache has."""
 
-    def serve(self, **ways: Any) -> RequestContext:
+    def serve(self, error: Exception | None = None) -> RequestContext:
         """The client's own goes well; then one in the background goes as the test tells."""
         self.ask()
         self.records.clear()
         self.again.clear()
-        lookup: Any = Lookup(**ways)
-        context = self.pipeline.contexts[0].background_copy(lookup, self.clock.seconds())
+        self.cache.error = error
+        context = self.pipeline.contexts[0].background_copy(CacheLookup(REQUEST), self.clock.seconds())
         self.successResultOf(Deferred.fromCoroutine(self.pipeline.serve(context)))
         return context
 
@@ -125,29 +132,8 @@ class Background(ProxyCase):
         """Its own request ends all the same, although one in the background has ended before."""
         waiting = self.waits()
         self.ask()
-        lookup: Any = Lookup()
-        context = self.pipeline.contexts[0].background_copy(lookup, self.clock.seconds())
+        context = self.pipeline.contexts[0].background_copy(CacheLookup(REQUEST), self.clock.seconds())
         self.successResultOf(Deferred.fromCoroutine(self.pipeline.serve(context)))
         self.leave()
         self.assertTrue(waiting.called)
         self.assertEqual([record.outcome for record in self.records], ["complete", "cancelled"])
-
-
-class Lookup:
-    """Fetches what the test says."""
-
-    status = "stored"
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
-
-    async def fetch(self, call: Any) -> Any:
-        if self.error is not None:
-            raise self.error
-        return self
-
-    code = 200
-
-    @property
-    def answer(self) -> Lookup:
-        return self

@@ -18,11 +18,15 @@ from llmproxy.caching.backends.memory import (
 )
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Settings
-from llmproxy.interfaces import ICacheFactory
+from llmproxy.interfaces import ICacheFactory, ILocalCache
 from tests.unit.caching.backends.contract import CacheContract
 
 
 class MemoryCacheTests(CacheContract, TestCase):
+    def test_is_a_local_cache(self) -> None:
+        """It keeps what a cache in this process promises."""
+        self.assertTrue(verifyObject(ILocalCache, self.cache))
+
     def setUp(self) -> None:
         self.clock = Clock()
         self.cache = MemoryCache(self.clock, 16 * 1024 * 1024)

@@ -7,7 +7,7 @@ from unittest import TestCase
 
 from llmproxy.caching.rules import reuse
 from llmproxy.caching.rules.entry import Entry
-from llmproxy.caching.rules.storing import NotStored, ResponseHead, StoringRules
+from llmproxy.caching.rules.storing import NotStored, ReceivedHead, StoringRules
 
 ENTRY = Entry(200, b"OK", b"A: 1\r\nContent-Type: a/b", b"body", generated_at=1000.0, lifetime=60.0, etag=b'"x"')
 
@@ -86,7 +86,7 @@ class Verdicts(TestCase):
 class Freshening(TestCase):
     def freshened(self, *lines: bytes) -> Entry | NotStored:
         return reuse.freshened(
-            ENTRY, ResponseHead(304, b"Not Modified", lines, 1100.0, 1100.0), StoringRules(), said(b"x")
+            ENTRY, ReceivedHead(304, b"Not Modified", lines, 1100.0, 1100.0), StoringRules(), said(b"x")
         )
 
     def test_fields_of_the_304_replace_those_kept(self) -> None:
@@ -100,8 +100,8 @@ class Freshening(TestCase):
 
     def test_fields_of_the_body_stay(self) -> None:
         """The body is the one that was kept, so they are too."""
-        old = ENTRY.with_lines([b"Content-Encoding: gzip", b"Content-MD5: a", b'ETag: "x"'])
-        received = ResponseHead(
+        old = replace(ENTRY, head=b'Content-Encoding: gzip\r\nContent-MD5: a\r\nETag: "x"')
+        received = ReceivedHead(
             304,
             b"",
             [b"Content-Encoding: br", b"Content-Length: 9", b'ETag: "y"', b"Cache-Control: max-age=9"],

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmproxy.caching.rules import directives
 from llmproxy.caching.rules.entry import Entry
-from llmproxy.caching.rules.storing import NotStored, ResponseHead, Scope, StoringRules, storable, stored_lines
+from llmproxy.caching.rules.storing import NotStored, ReceivedHead, Scope, StoringRules, storable, stored_lines
 
 NOW = 1_790_000_000.0
 NAMES = st.sampled_from([b"Cache-Control", b"Age", b"Date", b"Expires", b"Vary", b"ETag"])
@@ -30,7 +30,7 @@ def kept(
     granted: float | None = None,
     **at: Any,
 ) -> Entry | NotStored:
-    received = ResponseHead(code, b"OK", lines, at.get("request_time", NOW), at.get("response_time", NOW))
+    received = ReceivedHead(code, b"OK", lines, at.get("request_time", NOW), at.get("response_time", NOW))
     return storable(received, rules or StoringRules(), directives.parse([asked]), granted)
 
 

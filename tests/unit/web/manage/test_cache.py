@@ -24,15 +24,15 @@ class CacheTests(ManagementTestCase):
         key = cache_key(
             api, tenant, more.get("method", b"GET"), b"/base" + target.encode(), more.get("lines", []), more.get("body")
         )
-        nearby = self.cache.caching.storage.local
-        assert nearby is not None
-        nearby.put_now(key, ENTRY, 4, 60.0)
+        local = self.cache.caching.state.storage.local
+        assert local is not None
+        local.put_now(key, ENTRY, 4, 60.0)
         return key
 
     def left(self) -> int:
-        nearby = self.cache.caching.storage.local
-        assert nearby is not None
-        return nearby.usage_now().entries
+        local = self.cache.caching.state.storage.local
+        assert local is not None
+        return local.usage_now().entries
 
     def purge(self, **body: Any) -> int:
         reply = self.ask("POST", "/manage/cache/purge", body)
@@ -110,10 +110,10 @@ class CacheTests(ManagementTestCase):
     def test_variants_go_too(self) -> None:
         """Whatever fields chose among them."""
         key = self.keep()
-        nearby = self.cache.caching.storage.local
-        assert nearby is not None
-        nearby.put_now(key, Variants((b"a",), "1"), 1, 60.0)
-        nearby.put_now(variant_key(key, "1", (b"a",), [b"A: 1"]), ENTRY, 1, 60.0)
+        local = self.cache.caching.state.storage.local
+        assert local is not None
+        local.put_now(key, Variants((b"a",), "1"), 1, 60.0)
+        local.put_now(variant_key(key, "1", (b"a",), [b"A: 1"]), ENTRY, 1, 60.0)
         self.assertEqual(self.purge(api="openai", project_id="p1", path="/v1/models", method="GET"), 2)
 
     def test_tokens_of_their_own(self) -> None:

@@ -1,0 +1,172 @@
+"""Fills the cache: calls the provider, does what the rules decide, and shares the response with all who wait for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from twisted.web.iweb import UNKNOWN_LENGTH
+
+from llmproxy import errors
+from llmproxy.caching.broadcast import Broadcast, DiscardBody
+from llmproxy.caching.collapsing import CollapsedRequest
+from llmproxy.caching.lookup import CacheLookup, CacheResult, Fetch
+from llmproxy.caching.rules import reuse, streams
+from llmproxy.caching.rules.entry import Entry
+from llmproxy.caching.rules.response import PassThrough, Refreshed, ServeStale, Store, on_failure, on_response
+from llmproxy.caching.rules.storing import ReceivedHead
+from llmproxy.caching.rules.vary import selecting_fields
+from llmproxy.caching.state import CacheState
+from llmproxy.http.masking import KeyFilter, Mask, content_coding, mask_plan
+from llmproxy.wire.client.response import Response
+
+# Failures that those who have joined need not find out for themselves.
+_UPSTREAM_FAILURES = (errors.UpstreamFailure, errors.CircuitOpen)
+
+
+class CacheFill:
+    """One call to a provider on behalf of a lookup, and of all lookups that have joined it."""
+
+    _broadcast: Broadcast
+    _entry: Entry
+    _secret = b""
+
+    def __init__(
+        self, lookup: CacheLookup, call: CollapsedRequest[CacheLookup, CacheResult], state: CacheState
+    ) -> None:
+        self._lookup = lookup
+        self._request = lookup.request
+        self._call = call
+        self._state = state
+
+    async def run(self, fetch: Fetch) -> None:
+        """Make the call. Never raises: those who wait are told."""
+        state, stored = self._state, self._lookup.stored
+        request_time = state.now()
+        try:
+            response, self._secret = await fetch(self._lookup.outgoing_lines())
+            now = state.now()
+            length = None if response.length == UNKNOWN_LENGTH else int(response.length)
+            head = ReceivedHead(response.code, response.phrase, response.lines, request_time, now, state.wall(), length)
+            match on_response(self._request, stored, head, now):
+                case Store(entry):
+                    self._share(response, entry)
+                case PassThrough(reason, invalidates):
+                    self._pass_through(response, reason, invalidates=invalidates)
+                case Refreshed(entry, store):
+                    response.deliverBody(DiscardBody())  # there is none, but its connection may be used again
+                    self._refreshed(entry, store=store)
+                case ServeStale(entry):
+                    response.stopProducing()
+                    self._serve(entry, "hit", "stale-if-error")
+        except Exception as e:  # told to those who wait, a cancelled wait included
+            self._failed(e)
+
+    def _failed(self, error: Exception) -> None:
+        upstream = isinstance(error, _UPSTREAM_FAILURES)
+        stale = on_failure(self._request, self._lookup.stored, self._state.now()) if upstream else None
+        if stale is not None:
+            self._serve(stale.entry, "hit", "stale-if-error")
+        else:
+            self._call.fail(error, for_all=upstream)
+
+    # What may come of it
+
+    def _refreshed(self, entry: Entry, *, store: bool) -> None:
+        if not store:
+            self._state.storage.drop(self._request.key)
+        elif self._call.storable:
+            self._state.store(self._request, entry)
+        self._serve(entry, "revalidated")
+
+    def _serve(self, entry: Entry, status: str, reason: str = "") -> None:
+        """Serve an entry to all for whom it will do."""
+
+        def respond(waiter: CacheLookup) -> CacheResult | None:
+            if waiter is self._lookup:
+                return CacheResult(self._state.serve(waiter, entry, status, reason))
+            if self._serves(waiter, entry, failing=reason != ""):
+                return CacheResult(self._state.serve(waiter, entry, "coalesced"))
+            return None
+
+        self._call.settle(respond)
+
+    def _pass_through(self, response: Response, reason: str, *, invalidates: bool) -> None:
+        """It may not be shared: it is the leader's, and the others make calls of their own."""
+        taken = False
+
+        def respond(waiter: CacheLookup) -> CacheResult | None:
+            nonlocal taken
+            if waiter is not self._lookup:
+                return None
+            taken = True
+            return CacheResult(response, self._secret)
+
+        self._lookup.report("miss", reason)
+        if invalidates:
+            self._state.storage.drop(self._request.key)
+        self._call.settle(respond)
+        if not taken:
+            response.stopProducing()
+
+    def _share(self, response: Response, entry: Entry) -> None:
+        """It goes to all who want it as it arrives, and is stored if it turns out to be complete."""
+        self._entry = entry
+        self._lookup.report("stored")
+        lines = list(response.lines)
+        mask: KeyFilter | None = Mask(self._secret)
+        if self._state.scope != "shared" or content_coding(lines):  # in a shared one, nobody gets anything of a key
+            mask = mask_plan(response.code, lines, self._secret, bytes, stream=entry.stream, whole=None).filter
+        pace = self._state.pace if entry.stream else None
+        self._broadcast = Broadcast(response, lines, mask, self, pace)
+        self._call.share(self._subscribe, self._broadcast.begin)
+        self._broadcast.moved()
+
+    def _subscribe(self, waiter: CacheLookup) -> CacheResult | None:
+        if waiter is not self._lookup:
+            if not self._serves(waiter, self._entry):
+                return None
+            waiter.report("coalesced")
+        return CacheResult(self._broadcast.subscriber())
+
+    def _serves(self, waiter: CacheLookup, entry: Entry, *, failing: bool = False) -> bool:
+        """Whether the response will do for another request than the one it was sent to, as if it had been stored
+        before. It must have been selected by nothing that the two requests differ in.
+
+        @param failing: The provider does not send a better one.
+        """
+        now, directives = self._state.now(), waiter.request.directives
+        will_do = reuse.verdict(entry, directives, now) != "validate"
+        if not will_do and not (failing and reuse.may_serve_stale(entry, directives, now)):
+            return False
+        ours, theirs = (selecting_fields(lines, entry.vary) for lines in (self._request.lines, waiter.request.lines))
+        return ours == theirs
+
+    # What the broadcast reports
+
+    def grown(self, count: int) -> bool:
+        return self._call.hold(count)
+
+    def closed(self) -> None:
+        self._call.release()
+        self._not_stored("too-large")
+
+    def over(self, body: bytes | None) -> None:
+        unfit = "cut" if body is None else "" if self._call.storable else "forgone"
+        if body is None or (unfit := unfit or self._unfit(body)):
+            self._not_stored(unfit)
+            self._call.close()
+            return
+        entry = replace(self._entry, body=body, chunk_timings=tuple(self._broadcast.chunk_timings))
+        self._call.complete()
+        self._state.store(self._request, entry, self._call.close)  # until it is found there, others may join
+
+    def _not_stored(self, reason: str) -> None:
+        if self._lookup.outcome.status == "stored":
+            self._lookup.report("miss", reason)
+
+    def _unfit(self, body: bytes) -> str:
+        if self._secret and self._secret in body:
+            return "holds-a-secret"
+        if self._entry.stream and not streams.is_complete(self._request.policy.provider, body):
+            return "stream-incomplete"
+        return ""

@@ -1,0 +1,164 @@
+"""What the pipeline does with the cache: ask what is stored, collapse calls, invalidate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.client import ResponseDone
+
+from llmproxy import errors
+from llmproxy.caching import CachedResponse, CacheLookup, CacheRequest, ResponseCache
+from llmproxy.caching.broadcast import DiscardBody, Subscriber
+from llmproxy.caching.rules import reuse
+from llmproxy.http.field_lines import FieldLines
+from llmproxy.interfaces import ICache
+from tests.unit.caching.made import Far, PluginCache, settings
+
+DONE = Failure(ResponseDone())
+
+
+class Response:
+    """A provider's, whose body comes when the test says so."""
+
+    phrase, length, whole = b"OK", 4, None
+
+    def __init__(self, code: int, *lines: bytes) -> None:
+        self.code, self.lines = code, list(lines)
+        self.stopped = False
+        self.body: Any = None
+
+    def deliverBody(self, protocol: Any) -> None:
+        self.body = protocol
+
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+
+    def stopProducing(self) -> None:
+        self.stopped = True
+
+
+class Case(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.wall = 1_000_000.0
+        self.start(PluginCache(self.clock))
+
+    def start(self, cache: ICache) -> None:
+        self.sent: list[Deferred[Any]] = []
+        self.cache = ResponseCache(cache, settings(), self.clock, lambda: self.wall)
+        self.cache.startService()
+        self.addCleanup(self.cache.stopService)
+
+    def request(self, *lines: bytes, target: bytes = b"/a") -> CacheRequest:
+        policy, fields = self.cache.policies["openai"], FieldLines.of(lines)
+        request = CacheRequest(policy, ("p",), "", b"GET", fields, reuse.request_directives(fields))
+        return self.cache.with_key(request, target, b"")
+
+    def lookup(self, *lines: bytes) -> CacheLookup:
+        found: CacheLookup = self.successResultOf(Deferred.fromCoroutine(self.cache.lookup(self.request(*lines))))
+        return found
+
+    def collapse(self, lookup: CacheLookup) -> Deferred[Any]:
+        return Deferred.fromCoroutine(self.cache.collapse(lookup, self.fetch))
+
+    async def fetch(self, lines: list[bytes]) -> tuple[Any, bytes]:
+        self.sent.append(Deferred())
+        return await self.sent[-1], b"sk-secret-of-the-provider"
+
+    def fill(self, *lines: bytes) -> None:
+        """Have a response stored."""
+        result = self.collapse(self.lookup())
+        response = Response(200, *lines)
+        self.sent.pop().callback(response)
+        self.successResultOf(result).response.deliverBody(DiscardBody())
+        response.body.dataReceived(b"body")
+        response.body.connectionLost(DONE)
+
+
+class Lookups(Case):
+    def test_a_miss_and_a_hit(self) -> None:
+        """What is stored once is served without a call."""
+        miss = self.lookup()
+        self.assertEqual((miss.hit, miss.stored, miss.outcome.status), (None, None, "miss"))
+        self.fill(b"Cache-Control: max-age=60")
+        hit = self.lookup()
+        assert hit.hit is not None and isinstance(hit.hit.response, CachedResponse)
+        self.assertEqual((hit.hit.response.body, hit.outcome.status, hit.outcome.reason), (b"body", "hit", "fresh"))
+        self.assertEqual(hit.outcome.debug_headers()[-1], b"Cache-Status: llmproxy; hit; ttl=60")
+        self.assertEqual((self.cache.state.stores, self.cache.state.hits), (1, 1))
+
+    def test_what_must_be_validated(self) -> None:
+        """Its validators go with the call."""
+        self.fill(b"Cache-Control: max-age=60", b'ETag: "x"')
+        self.clock.advance(61.0)
+        lookup = self.lookup(b"A: b")
+        assert lookup.stored is not None
+        self.assertEqual((lookup.hit, lookup.outcome.forward), (None, "stale"))
+        self.assertEqual(lookup.outgoing_lines(), [b"A: b", b'If-None-Match: "x"'])
+
+    def test_stale_while_revalidate(self) -> None:
+        """It is served, and whoever asked is to have it refreshed; not twice."""
+        self.fill(b"Cache-Control: max-age=60, stale-while-revalidate=60")
+        self.clock.advance(61.0)
+        lookup = self.lookup()
+        assert lookup.hit is not None and lookup.refresh is not None
+        self.assertEqual((lookup.outcome.reason, lookup.refresh.stored is None), ("refresh", False))
+        refreshing = self.collapse(lookup.refresh)
+        again = self.lookup()
+        self.assertEqual((again.hit is None, again.refresh), (False, None))
+        self.sent.pop().callback(response := Response(500))
+        self.assertIs(self.successResultOf(refreshing).response, response)
+
+    def test_the_wall_clock_is_set(self) -> None:
+        """In a cache of this process's own nothing grows older by that, whoever made it; in a shared one it does."""
+        for cache, age in ((PluginCache(self.clock), b"Age: 0"), (Far(self.clock), b"Age: 30")):
+            self.start(cache)
+            self.fill(b"Cache-Control: max-age=60")
+            self.wall += 30.0
+            hit = self.lookup().hit
+            assert hit is not None
+            self.assertIn(age, hit.response.lines)
+
+
+class Collapsing(Case):
+    def test_only_if_cached(self) -> None:
+        """The provider is not called."""
+        self.failureResultOf(self.collapse(self.lookup(b"Cache-Control: only-if-cached")), errors.NotInCache)
+        self.assertEqual(self.sent, [])
+
+    def test_one_call_for_two(self) -> None:
+        """Both get the response as it arrives."""
+        first, second = self.lookup(), self.lookup()
+        results = [self.collapse(first), self.collapse(second)]
+        self.assertEqual(len(self.sent), 1)
+        self.sent[0].callback(Response(200, b"Cache-Control: max-age=60"))
+        self.assertEqual([type(self.successResultOf(result).response) for result in results], [Subscriber, Subscriber])
+        self.assertEqual([first.outcome.status, second.outcome.status], ["stored", "coalesced"])
+        self.assertEqual([first.outcome.saves_a_call, second.outcome.saves_a_call], [False, True])
+
+    def test_a_response_for_one_alone(self) -> None:
+        """The other makes a call of its own, and says why nothing is stored."""
+        first, second = self.lookup(), self.lookup()
+        results = [self.collapse(first), self.collapse(second)]
+        self.sent[0].callback(response := Response(200, b"Cache-Control: no-store"))
+        result = self.successResultOf(results[0])
+        self.assertEqual((result.response, result.secret), (response, b"sk-secret-of-the-provider"))
+        self.assertEqual((first.outcome.status, first.outcome.reason), ("miss", "no-store"))
+        self.assertEqual(len(self.sent), 2)
+        self.sent[1].callback(Response(200, b"Cache-Control: no-store"))
+        self.successResultOf(results[1])
+
+    def test_purged_while_it_is_in_flight(self) -> None:
+        """It is not stored."""
+        lookup = self.lookup()
+        result = self.collapse(lookup)
+        self.successResultOf(Deferred.fromCoroutine(self.cache.purge("")))
+        self.sent[0].callback(response := Response(200, b"Cache-Control: max-age=60"))
+        self.successResultOf(result).response.deliverBody(DiscardBody())
+        response.body.dataReceived(b"body")
+        response.body.connectionLost(DONE)
+        self.assertEqual((lookup.outcome.reason, self.cache.state.stores), ("forgone", 0))
