@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import socket
 import time
-import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from tests.support.stack import MANAGEMENT, Stack
+from tests.support.processes import HOST
+from tests.support.scripted_provider import CLOSE, ScriptedProvider
+from tests.support.stack import MANAGEMENT, SETTINGS, Stack
 
 MILLION = 1_000_000
+BOUND_MS = 50.0  # it is to be 20: on a busy machine the same work takes twice the time of the processor
+TURNS = str(Path(__file__).parent.parent / "turns")
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=b"}
 GZIP = {"Content-Encoding": "gzip"}
@@ -44,79 +48,176 @@ BOMBS: dict[str, tuple[bytes, dict[str, str]]] = {
     "boundaries": (b"\r\n--" * 20_000, MULTIPART),
     "gzip of brackets": (gzip.compress(b"[" * 100 * MILLION), GZIP),
     "gzip of lists": (gzip.compress(b'{"a":[' + b"[[[[1]]]]," * 2 * MILLION), GZIP),
+    "60 MB of text": (b'{"model":"gpt-4o","a":"' + b"a word of it " * 4_600_000 + b'"}', {}),
+    "names of what is kept": (b"{" + b'"MODEL":1,"Model":2,' * 100_000 + b'"a":0}', {}),
+    "escaped names": (b"{" + b'"\\u0061\\u0062":1,' * 150_000 + b'"a":0}', {}),
+    "two bytes a character": (('{"a":[' + "{}," * 300_000 + "0]}").encode("utf-16"), {}),
+    "100,000 parts": (PART * 100_000 + b"--b--", MULTIPART),
+    "gzip of a form": (gzip.compress(b"a=%61&" * 10 * MILLION), {**FORM, **GZIP}),
+    "members of gzip": (gzip.compress(b"{}") * 100_000, GZIP),
+    "a type of 60 kB": (b"{}--", {"Content-Type": "multipart/form-data; " + 'a="b"; ' * 8000}),
     "gzip of nothing": (gzip.compress(bytes(100 * MILLION)), GZIP),
 }
 
 
+REQUESTS = {  # pipelined on one connection
+    "alive": b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n",
+    "without a token": b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n",
+    "unknown": b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+MANAGED = {
+    "objects": b'{"a":[' + b"{}," * 340_000 + b"0]}",
+    "unknown members": b"{" + b",".join(b'"%d":{}' % number for number in range(80_000)) + b"}",
+    "models": b'{"models":[' + b'"m",' * 250_000 + b'"m"]}',
+    "brackets": b"[" * MILLION,
+    "escapes": b'{"name":"' + b"\\u0061" * 170_000 + b'"}',
+}
+RESPONSES = {
+    "50 MB of text": (b'{"choices":[{"text":"' + b"a b " * 12_500_000 + b'"}],"usage":{"prompt_tokens":1}}', b""),
+    "50 MB of numbers": (b'{"data":[' + b"0.0123456789," * 3_800_000 + b'0],"usage":{"prompt_tokens":1}}', b""),
+    "gzip of objects": (gzip.compress(b'{"a":[' + b"{}," * 33 * MILLION + b"0]}"), b"gzip"),
+    "gzip of nothing": (gzip.compress(bytes(100 * MILLION)), b"gzip"),
+}
+
+
+class Turns:
+    """The turns of the daemon's reactor that computed for long."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0
+        self.longest: dict[str, float] = {}
+
+    def note(self, name: str) -> None:
+        """What has come since the last call is due to this."""
+        time.sleep(0.1)
+        text = self._path.read_text() if self._path.exists() else ""
+        new, self._read = text[self._read :], len(text)
+        took = max((float(line.split()[0]) for line in new.splitlines()), default=0.0)
+        self.longest[name] = max(self.longest.get(name, 0.0), took)
+
+    def check(self) -> None:
+        worst = sorted(self.longest.items(), key=lambda each: -each[1])[:8]
+        print("\nlongest turns in ms:", json.dumps(dict(worst)))
+        assert worst[0][1] < BOUND_MS, worst
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with Stack(tmp_path_factory.mktemp("bombs"), "param_whitelist: {temperature: ['*']}") as started:
-        while not lag(started)[0]:
-            time.sleep(0.2)
+    home = tmp_path_factory.mktemp("bombs")
+    env = {"PYTHONPATH": TURNS, "TURNS": str(home / "turns")}
+    with Stack(home, "param_whitelist: {temperature: ['*']}", env=env) as started:
         yield started
 
 
-def lag(stack: Stack) -> tuple[float, float]:
-    """How often the reactor was looked at, and the latest that it was so far."""
-    request = urllib.request.Request(f"{stack.url}/metrics", headers={"Authorization": f"Bearer {MANAGEMENT}"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        text = answer.read().decode()
-    count, longest = (
-        re.search(rf"^llmproxy_reactor_lag_{name} (\S+)$", text, re.MULTILINE)
-        for name in ("seconds_count", "longest_seconds")
-    )
-    assert count is not None and longest is not None
-    return float(count[1]), float(longest[1])
+@pytest.fixture
+def turns(stack: Stack) -> Turns:
+    turns = Turns(stack.home / "turns")
+    turns.note("the start")
+    turns.longest.clear()
+    return turns
+
+
+def exchanged(stack: Stack, data: bytes, seconds: float = 60.0) -> bytes:
+    """All that comes back on a connection, until it is closed; the last request asks for that."""
+    got = []
+    with socket.create_connection((HOST, stack.daemon.port), seconds) as peer, suppress(OSError):
+        peer.sendall(data)
+        while more := peer.recv(MILLION):
+            got.append(more)
+    return b"".join(got)
+
+
+def last(request: bytes) -> bytes:
+    return request[:-2] + b"Connection: close\r\n\r\n"
+
+
+def test_the_observer(stack: Stack, turns: Turns) -> None:
+    """It sees turns of a few milliseconds: what follows can fail."""
+    exchanged(stack, REQUESTS["alive"] * 999 + last(REQUESTS["alive"]))
+    turns.note("a thousand requests")
+    assert turns.longest["a thousand requests"] > 0
 
 
 @pytest.mark.alone
-def test_bodies(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a budget, with a list of models, and with neither; some 20 ms at a time on a quiet machine."""
+def test_bodies(stack: Stack, turns: Turns) -> None:
+    """With a budget, with a list of models, with a rate, and with none of them."""
     tokens = [
         stack.new_token(budget_usd="1/day"),
         stack.new_token(models=["gpt-4o"]),
         stack.new_token(tokens_per_minute=10_000),
         stack.token,
     ]
-    seen: dict[str, float] = {}
     for name, (body, headers) in BOMBS.items():
         for token in tokens:
-            before = lag(stack)[1]
             path = "/anything/v1/nothing/there" if token == stack.token else "/openai/v1/chat/completions"
-            status = stack.ask("POST", path, body, headers, token=token).status
-            assert status < 600, name
-            time.sleep(0.1)
-            after = lag(stack)[1]
-            if after > before:
-                seen[name] = after
-    looked, longest = lag(stack)
-    assert looked > 20
-    with capsys.disabled():
-        print(f"\nlongest stall {longest * 1000:.0f} ms, looked at {looked:.0f} times; new worst by:", json.dumps(seen))
-    assert longest < 0.2, seen
+            with suppress(ConnectionError):  # refused before it was sent
+                assert stack.ask("POST", path, body, headers, token=token).status < 600, name
+            turns.note(name)
+    turns.check()
 
 
 @pytest.mark.alone
-def test_heads(stack: Stack) -> None:
+def test_tiny_chunks(stack: Stack, turns: Turns) -> None:
+    for name, token in (("read whole", stack.new_token(models=["gpt-4o"])), ("as it comes", stack.token)):
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n" % token.encode()
+        exchanged(
+            stack,
+            head + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 300_000 + b"0\r\n\r\n",
+        )
+        turns.note(name)
+    turns.check()
+
+
+@pytest.mark.alone
+def test_heads(stack: Stack, turns: Turns) -> None:
     """Requests with long heads that are refused, many at once, where many providers' keys are known."""
     for number in range(100):
         key = f"{number:032x}{number * 7919:032x}"
         stack.manage("POST", "/manage/projects", {"name": f"p{number}", "api_keys": {"openai": key}})
+    turns.note("projects")
     head = b"GET /%b HTTP/1.1\r\nHost: x\r\nUser-Agent: %b\r\nX-A: %b\r\n\r\n" % (
         b"0f" * 8000,
         b"a1" * 4000,
         b"b" * 30_000,
     )
-    before = lag(stack)[1]
     for _ in range(5):
-        with socket.create_connection(("127.0.0.1", stack.daemon.port), 10) as peer:
-            peer.sendall(head * 20)
-            got = b""
-            while got.count(b"HTTP/1.1 ") < 20 and (data := peer.recv(65_536)):
-                got += data
-    time.sleep(0.2)
-    longest = lag(stack)[1]
-    assert longest == before or longest < 0.2, longest
+        assert exchanged(stack, head * 19 + last(head)).count(b"HTTP/1.1 ") == 20
+        turns.note("heads")
+    turns.check()
+
+
+@pytest.mark.alone
+def test_management(stack: Stack, turns: Turns) -> None:
+    """Bodies of a megabyte, from one who has the management token."""
+    for name, body in MANAGED.items():
+        reply = stack.ask("POST", "/manage/tokens", body, {"Content-Type": "application/json"}, token=MANAGEMENT)
+        assert reply.status in (400, 422), name
+        turns.note(name)
+    turns.check()
+
+
+@pytest.mark.alone
+def test_responses(tmp_path: Path) -> None:
+    """What is measured as it passes."""
+    with ScriptedProvider({}) as provider:
+
+        class Behind(Stack):
+            settings = SETTINGS.replace("{provider}", f"http://{HOST}:{provider.port}")
+
+        env = {"PYTHONPATH": TURNS, "TURNS": str(tmp_path / "turns")}
+        with Behind(tmp_path, env=env) as stack:
+            turns = Turns(tmp_path / "turns")
+            turns.note("the start")
+            turns.longest.clear()
+            for name, (body, coding) in RESPONSES.items():
+                encoded = b"Content-Encoding: " + coding + b"\r\n" if coding else b""
+                head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n"
+                provider.scripts["completions"] = [head % (encoded, len(body)), body, CLOSE]
+                reply = stack.ask("POST", "/v1/chat/completions", b'{"model":"gpt-4o"}')
+                assert (reply.status, len(reply.body)) == (200, len(body)), name
+                turns.note(name)
+            turns.check()
 
 
 def test_others_are_served_meanwhile(stack: Stack) -> None:

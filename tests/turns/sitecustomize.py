@@ -12,7 +12,7 @@ import time
 from select import epoll
 from typing import Any
 
-NOTED_SECONDS = 0.005
+NOTED_SECONDS = 0.002
 
 
 class TimedEpoll:
