@@ -32,7 +32,7 @@ class ProxyConfig:
 
     @ivar target_base_url: Such as C{https://api.openai.com}.
     @ivar allowed_endpoints: Patterns as in the settings: exact paths, C{*} for one segment, a trailing C{/**} for any
-        depth.
+        depth, and perhaps a method before it: C{GET /v1/models}.
     @ivar provider: Whose way of sending the key and of telling errors it is; see C{apis.<name>.provider}.
     @ivar request_timeout: For a whole answer that is not streamed, as long as the providers' SDKs wait.
     @ivar response_header_timeout: For the first byte of a stream; C{idle_timeout}: for silence within it.

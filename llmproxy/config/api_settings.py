@@ -30,6 +30,7 @@ from llmproxy.config.types import (
     UsdBudgets,
     Whole,
 )
+from llmproxy.http.endpoints import split_method
 from llmproxy.model import UNLIMITED, Allowance
 
 
@@ -159,7 +160,8 @@ class Api(Section):
     """Where it is; its path, if it has one, goes before the client's. Without user name, query or fragment."""
     allowed_endpoints: Endpoints = Field(min_length=1)
     """The paths that may be called, exactly these.
-    `*` stands for a part of one segment, `/**` at the end for any depth."""
+    `*` stands for a part of one segment, `/**` at the end for any depth. `GET /v1/models` allows that method only (one
+    of `allowed_methods`; `HEAD` goes with `GET`)."""
     allowed_methods: Methods = Field(default=("GET", "POST"), min_length=1)
     """The methods that may be used, in capitals. HEAD may be where GET may."""
     auth: Annotated[str, BeforeValidator(names.auth)] = ""
@@ -195,3 +197,11 @@ class Api(Section):
     cache: ApiCache = ApiCache()
     ca_file: Text = ""
     """Further certificate authorities to trust for this provider, a PEM file."""
+
+    @model_validator(mode="after")
+    def _methods_are_allowed(self) -> Self:
+        for pattern in self.allowed_endpoints:
+            method, _ = split_method(pattern)
+            if method and not {method, "GET" if method == "HEAD" else method} & {*self.allowed_methods}:
+                raise ValueError(f'allowed_endpoints: "{pattern}" names a method that is not among allowed_methods')
+        return self

@@ -86,7 +86,8 @@ class Store(Section):
     """Where projects and tokens are kept."""
 
     url: Annotated[str, BeforeValidator(addresses.store_url)] = "sqlite:///data/llmproxy.db"
-    """The database: `sqlite:///path` (relative to the working directory), `postgresql+psycopg://…`."""
+    """The database: `sqlite:///path` (relative to the working directory), `postgresql+psycopg://…`. Each process
+    opens up to 14 connections to PostgreSQL."""
     token_cache_ttl: Duration = 5.0
     """How long a worker remembers a token. A change made elsewhere counts within a second; while the store does not
     answer, what is remembered is used for 5 seconds at most."""

@@ -8,7 +8,7 @@ from typing import Any
 from llmproxy.config.problems import did_you_mean, quoted
 from llmproxy.config.values import text
 from llmproxy.http import credentials
-from llmproxy.http.endpoints import Endpoints
+from llmproxy.http.endpoints import Endpoints, split_method
 
 RESERVED_NAMES = ("manage", "admin", "health", "ready", "live", "healthz", "readyz", "livez", "metrics")
 API_NAME = r"[a-z0-9][a-z0-9_-]*"
@@ -45,8 +45,10 @@ def method(value: Any) -> str:
 
 
 def endpoint(value: Any) -> str:
-    """One pattern of an allow-list."""
+    """One pattern of an allow-list, which may name a method: C{GET /v1/models}."""
     Endpoints((text(value),))
+    if named := split_method(value)[0]:
+        method(named)
     return str(value)
 
 

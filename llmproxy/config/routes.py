@@ -24,6 +24,7 @@ class Route(NamedTuple):
     @ivar target: What is sent to the provider: the base URL's path, then exactly the bytes that were matched.
     @ivar path: The path that was matched, without the API's prefix; C{query} as in L{RequestTarget}.
     @ivar auth: How the provider wants its key; see L{credentials.scheme}.
+    @ivar method: The request's; C{b""} in that of a preflight.
     @ivar model: The model that the path names, C{""} where it names none; C{stream}: whether it asks for a stream.
     """
 
@@ -37,6 +38,7 @@ class Route(NamedTuple):
     auth: str
     model: str
     stream: bool
+    method: bytes = b""
 
     def with_query(self, query: bytes | None) -> Route:
         """The same route with that query, which must be C{self.query} or a part of it."""
@@ -61,9 +63,13 @@ class _Mount:
         self.origin, self.base = split_base_url(api.base_url)
         self.auth = credentials.scheme(api.provider, api.auth)
 
-    def route(self, path: bytes, segments: tuple[bytes, ...]) -> Route:
-        endpoint = self.endpoints.match(segments)
+    def route(self, method: bytes | None, path: bytes, segments: tuple[bytes, ...]) -> Route:
+        endpoint = self.endpoints.match(segments, method)
         if endpoint is None:
+            named = self.endpoints.methods(segments)
+            if named:
+                allowed = [each for each in self.allow if each.encode("ascii") in named]
+                raise MethodNotAllowed(headers={"Allow": ", ".join(allowed)})
             if target.has_encoded_slash(path):
                 raise BadTarget("The path holds an encoded slash where no endpoint of this API has one.")
             raise EndpointNotAllowed
@@ -78,6 +84,7 @@ class _Mount:
             self.auth,
             body_hints.model_in_path(path),
             body_hints.names_stream(path),
+            method or b"",
         )
 
 
@@ -133,7 +140,7 @@ class Routes:
         mount, rest = self._mount(target.parse(path))
         if method is not None and method not in mount.methods:
             raise MethodNotAllowed(headers={"Allow": ", ".join(mount.allow)})
-        return mount.route(rest.path, rest.segments)
+        return mount.route(method, rest.path, rest.segments)
 
     def _mount(self, asked: RequestTarget) -> tuple[_Mount, RequestTarget]:
         """The API, and what is left of the target for it."""

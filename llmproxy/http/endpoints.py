@@ -5,45 +5,81 @@ A pattern is a path, compared segment by segment, byte by byte, on the path as i
 - C{/v1/models} is that path only; C{/v1/models/} is another one.
 - C{*} stands for one or more characters of one segment: C{/v1/files/*}, C{/v1beta/models/*:generateContent}.
 - C{/**} at the end stands for one or more further segments: C{/v1/**}.
-- Neither stands for an encoded slash. Where a name may hold one, the pattern says so: C{/model/*%2F*/invoke}.
+- C{GET /v1/models} is that path with that method only; with C{GET} goes C{HEAD} (RFC 9110, section 9.3.2).
+- Neither star stands for an encoded slash. Where a name may hold one, the pattern says so: C{/model/*%2F*/invoke}.
 
 Note that a bare C{*} takes any verb after a colon too: C{models/*} allows C{models/x:generateContent}.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from llmproxy.errors import BadTarget
 from llmproxy.http import target
 
 _SLASH = b"%2F"
+_METHOD = re.compile(r"([A-Z][A-Z-]*) (?=/)")
+
+
+class Entry(NamedTuple):
+    """A pattern as it is written, and the methods that it is for; C{None} for all."""
+
+    pattern: str
+    methods: frozenset[bytes] | None
+
+    def allows(self, method: bytes | None) -> bool:
+        """Whether it is for this method; C{None} asks for the path alone."""
+        return self.methods is None or method is None or method in self.methods
 
 
 class Endpoints:
     """A compiled allow-list. L{ValueError} says in a sentence which pattern is wrong, and why."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        self._exact: dict[tuple[bytes, ...], str] = {}
-        self._globs: list[_Glob] = []
+        self._exact: dict[tuple[bytes, ...], list[Entry]] = {}
+        self._globs: list[tuple[_Glob, Entry]] = []
         for pattern in patterns:
-            segments = _segments(pattern)
-            if b"*" in pattern.encode():
-                self._globs.append(_Glob(pattern, segments))
+            method, path = split_method(pattern)
+            entry, segments = Entry(pattern, _methods(method)), _segments(path)
+            if b"*" in path.encode():
+                self._globs.append((_Glob(segments), entry))
             else:
-                self._exact.setdefault(segments, pattern)
+                self._exact.setdefault(segments, []).append(entry)
 
-    def match(self, segments: Sequence[bytes]) -> str | None:
+    def match(self, segments: Sequence[bytes], method: bytes | None = None) -> str | None:
         """The pattern that allows a path of these segments (see L{target.parse}), or C{None}; an exact one first."""
+        return next((entry.pattern for entry in self._entries(segments) if entry.allows(method)), None)
+
+    def methods(self, segments: Sequence[bytes]) -> frozenset[bytes]:
+        """The methods that patterns name for the path of these segments."""
+        return frozenset[bytes]().union(*(entry.methods or () for entry in self._entries(segments)))
+
+    def _entries(self, segments: Sequence[bytes]) -> Iterator[Entry]:
         path = tuple(_canonical(segment) for segment in segments)
-        found = self._exact.get(path)
-        if found is not None:
-            return found
-        return next((glob.pattern for glob in self._globs if glob.matches(path)), None)
+        yield from self._exact.get(path, ())
+        yield from (entry for glob, entry in self._globs if glob.matches(path))
+
+
+def split_method(pattern: str) -> tuple[str, str]:
+    """The method that a pattern names, C{""} for any, and its path."""
+    named = _METHOD.match(pattern)
+    return (named[1], pattern[named.end() :]) if named else ("", pattern)
+
+
+def _methods(method: str) -> frozenset[bytes] | None:
+    if not method:
+        return None
+    return frozenset((b"GET", b"HEAD") if method == "GET" else (method.encode("ascii"),))
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether there is a path that both of these patterns allow."""
+    """Whether there is a request that both of these patterns allow."""
+    (method, one), (another, other) = split_method(one), split_method(other)
+    if method and another and not (_methods(method) or frozenset()) & (_methods(another) or frozenset()):
+        return False
     first, second = _segments(one), _segments(other)
     deep, further = first[-1] == b"**", second[-1] == b"**"
     length, others = len(first) - deep, len(second) - further
@@ -94,8 +130,7 @@ def _next(
 class _Glob:
     """One pattern that holds a C{*}."""
 
-    def __init__(self, pattern: str, segments: tuple[bytes, ...]) -> None:
-        self.pattern = pattern
+    def __init__(self, segments: tuple[bytes, ...]) -> None:
         self._deep = segments[-1] == b"**"
         self._segments = [segment.split(b"*") for segment in (segments[:-1] if self._deep else segments)]
 

@@ -39,7 +39,7 @@ class Policy:
             await self._check_project(grant, client, request_id)
         if grant.apis and route.api_name not in grant.apis:
             raise errors.ApiNotAllowed
-        if grant.endpoints and not _compiled(grant.endpoints).match(target.parse(route.path).segments):
+        if grant.endpoints and not _compiled(grant.endpoints).match(target.parse(route.path).segments, route.method):
             raise errors.EndpointNotAllowed("This token may not use this endpoint.")
         if grant.ips and not is_within(client, networks(grant.ips)):
             raise errors.AddressNotAllowed

@@ -205,6 +205,25 @@ def test_where_acts_are_written(usual: Stack) -> None:
         eventually(lambda: acts.exists() and "project.create" in acts.read_text())
 
 
+def test_endpoints_with_a_method(usual: Stack) -> None:
+    """Of an API, all other methods are 405 with those that are allowed; of a token, 403."""
+    only_get = other(usual, "methods")
+    config = usual.home / "methods.yaml"
+    config.write_text(config.read_text().replace("/v1/embeddings, /v1/models,", "/v1/embeddings, GET /v1/models,", 1))
+    reader = usual.new_token(endpoints=["GET /v1/models", "GET /v1/embeddings"])
+
+    def status(daemon: Daemon, method: str, path: str, token: str) -> int:
+        return usual.ask(method, path, None if method == "GET" else CHAT, token=token, port=daemon.port).status
+
+    with only_get:
+        assert [status(only_get, method, "/v1/models", usual.token) for method in ("GET", "POST")] == [200, 405]
+        rejected = usual.ask("POST", "/v1/models", CHAT, port=only_get.port)
+        assert dict(rejected.headers)["Allow"] == "GET, HEAD" and b"method_not_allowed" in rejected.body
+        assert [status(only_get, "GET", path, reader) for path in ("/v1/models", "/v1/chat/completions")] == [200, 403]
+        assert status(only_get, "POST", "/v1/embeddings", reader) == 403
+    assert status(usual.daemon, "POST", "/v1/models", usual.token) != 405
+
+
 def test_where_secrets_are_made(tmp_path: Path) -> None:
     port = free_port()
     config = tmp_path / "apis.yaml"

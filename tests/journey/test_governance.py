@@ -78,6 +78,12 @@ class Grants(Stage):
         self.refused(403, "endpoint_not_allowed", Grant("project-1", endpoints=("/v1/models",)))
         self.allowed(Grant("project-1", endpoints=("/v1/models",)), path="/v1/models")
 
+    def test_endpoints_with_a_method(self) -> None:
+        """With the method that it names, and with no other."""
+        grant = Grant("project-1", endpoints=("GET /v1/models",))
+        self.allowed(grant, method="GET", path="/v1/models", body=None)
+        self.refused(403, "endpoint_not_allowed", grant, method="POST", path="/v1/models")
+
     def test_addresses(self) -> None:
         self.refused(403, "address_not_allowed", Grant("project-1", ips=("10.0.0.0/8", "2001:db8::/32")))
         self.allowed(Grant("project-1", ips=("10.0.0.0/8", "192.0.2.0/24")))

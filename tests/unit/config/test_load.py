@@ -451,6 +451,20 @@ class Properties(TestCase):
 RIGHT = "apis: {x: {base_url: 'https://x.example', allowed_endpoints: [/v1/models]}}\n"
 
 
+class EndpointMethods(TestCase):
+    def test_a_method_that_the_api_does_not_allow(self) -> None:
+        """Could never be used; HEAD is allowed where GET is."""
+        text = (
+            "apis: {x: {base_url: 'https://x.example', allowed_endpoints: ['%s /v1/models'], allowed_methods: [GET]}}"
+        )
+        for method in ("GET", "HEAD"):
+            self.assertEqual(read(text % method).apis["x"].allowed_endpoints, (f"{method} /v1/models",))
+        (problem,) = wrong(text % "DELETE")
+        self.assertIn('"DELETE /v1/models" names a method that is not among allowed_methods', problem)
+        (problem,) = wrong(text % "TRACE")
+        self.assertIn('"TRACE" is a method that is never forwarded', problem)
+
+
 class CheckReport(TestCase):
     def report(self, text: str, **environ: str) -> tuple[int, str]:
         with tempfile.TemporaryDirectory() as folder:

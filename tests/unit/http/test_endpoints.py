@@ -101,6 +101,24 @@ class Matching(TestCase):
         self.assertEqual(endpoints.match((b"v1", b"x")), "/v1/**")
         self.assertIsNone(endpoints.match((b"v2",)))
 
+    def test_a_method_of_its_own(self) -> None:
+        """Allows that method only, HEAD with GET; one without a method allows all."""
+        endpoints = Endpoints(["GET /v1/models", "POST /v1/files/*", "/v1/chat"])
+        models, file, chat = (b"v1", b"models"), (b"v1", b"files", b"a"), (b"v1", b"chat")
+        self.assertEqual([endpoints.match(models, m) for m in (b"GET", b"HEAD", None)], ["GET /v1/models"] * 3)
+        self.assertEqual([endpoints.match(models, m) for m in (b"POST", b"DELETE", b"")], [None] * 3)
+        self.assertEqual((endpoints.match(file, b"POST"), endpoints.match(file, b"GET")), ("POST /v1/files/*", None))
+        self.assertEqual(endpoints.match(chat, b"DELETE"), "/v1/chat")
+        self.assertEqual(endpoints.methods(models), {b"GET", b"HEAD"})
+        self.assertEqual((endpoints.methods(chat), endpoints.methods((b"v2",))), (frozenset(), frozenset()))
+
+    def test_several_methods_of_a_path(self) -> None:
+        """Each pattern adds what it names; one without a method, or with stars, adds its own."""
+        endpoints = Endpoints(["GET /v1/files", "DELETE /v1/files", "PUT /v1/*"])
+        matched = [endpoints.match((b"v1", b"files"), m) for m in (b"GET", b"DELETE", b"PUT", b"POST")]
+        self.assertEqual(matched, ["GET /v1/files", "DELETE /v1/files", "PUT /v1/*", None])
+        self.assertEqual(endpoints.methods((b"v1", b"files")), {b"GET", b"HEAD", b"DELETE", b"PUT"})
+
     def test_bad_patterns_are_told(self) -> None:
         """The message names the pattern."""
         for pattern in (
@@ -120,6 +138,10 @@ class Matching(TestCase):
             "/v1/**x",
             "/a**b/c",
             "/v1 x",
+            "get /v1/x",
+            "GET  /v1/x",
+            "GET v1/x",
+            "GET",
         ):
             with self.subTest(pattern=pattern):
                 with self.assertRaises(ValueError) as caught:
@@ -169,6 +191,10 @@ class Overlapping(TestCase):
             ("/v1/a*c", "/v1/ac", False),
             ("/v1/models/*:x", "/v1/models/*", True),
             ("/v1/*%2Fa", "/v1/b%2Fa", True),
+            ("GET /v1/a", "/v1/*", True),
+            ("GET /v1/a", "HEAD /v1/*", True),
+            ("GET /v1/a", "POST /v1/*", False),
+            ("GET /v1/a", "GET /v1/b", False),
         ):
             with self.subTest(one=one, other=other):
                 self.assertEqual(overlap(one, other), expected)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError
+from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from llmproxy.errors import StoreUnavailable
@@ -39,6 +41,12 @@ class ThreadPoolsTests(TestCase):
         for one_writer in (True, False):
             pools = ThreadPools(reactor, 4, 10, one_writer=one_writer)
             self.assertEqual(pools.connections, sum(each.size for each in pools.all) + 2)
+
+    def test_connections_to_a_server_are_documented(self) -> None:
+        """Whoever sizes a database server reads how many there may be."""
+        pools = ThreadPools(Clock(), 4, 10, one_writer=False)
+        page = (Path(__file__).parents[3] / "docs" / "settings.md").read_text("utf-8")
+        self.assertIn(f"up to {pools.connections} connections to PostgreSQL", page)
 
 
 class StoreThreadsTests(TestCase):
