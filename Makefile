@@ -46,7 +46,7 @@ fuzz-management: $(BIN)/.dev ## schemathesis (not in any extra: pip install it) 
 	@$(BIN)/python bench/management.py $(ARGS)
 
 fuzz-http: $(BIN)/.dev ## 50,000 examples for every property of the HTTP parser; EXAMPLES=n for more or less
-	HYPOTHESIS_EXAMPLES=$(or $(EXAMPLES),50000) $(BIN)/python -m pytest tests/unit/wire/test_parser.py tests/unit/wire/test_parser_elsewhere.py --hypothesis-show-statistics
+	HYPOTHESIS_EXAMPLES=$(or $(EXAMPLES),50000) $(BIN)/python -m pytest tests/unit/wire/test_parser.py tests/unit/wire/test_body_framing.py tests/unit/wire/server/test_request_decoder.py tests/unit/wire/test_parser_elsewhere.py --hypothesis-show-statistics
 
 ground-truth: $(BIN)/.dev ## 2,000 calls of all dialects: the ledger against the simulator's invoice, in cents; ARGS='CALLS SEED'
 	@$(BIN)/python -m tests.groundtruth $(ARGS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionLost
@@ -21,22 +21,19 @@ from twisted.web.iweb import UNKNOWN_LENGTH
 from zope.interface import implementer
 
 from llmproxy.errors import BodyTimeout, BodyUnreadable, BuffersFull, ClientGone, ProxyError
-from llmproxy.wire import socket_state as peer
-from llmproxy.wire.body_framing import ChunkedBody
 from llmproxy.wire.buffers import RETRY_AFTER_SECONDS
 from llmproxy.wire.deadline import Deadline
-from llmproxy.wire.parser import CHUNKED, BadMessage, HeadReader, RequestHead, request_head
+from llmproxy.wire.parser import CHUNKED, BadMessage, RequestHead
 from llmproxy.wire.server.error_response import refusal
 from llmproxy.wire.server.request import Request
 from llmproxy.wire.server.request_body import RequestBody
-from llmproxy.wire.server.slow_reader import SlowReaderGuard
+from llmproxy.wire.server.request_decoder import RequestDecoder
+from llmproxy.wire.server.response_writer import ResponseWriter
 
 if TYPE_CHECKING:
     from llmproxy.wire.server.site import Site
 
 MAX_PIPELINED_BYTES = 64 * 1024  # bytes of later requests that are kept while one is being answered
-READ_AHEAD_BYTES = 64 * 1024  # that wait for a client before its provider is made to wait
-TIGHT_READ_AHEAD_BYTES = 4096  # likewise where memory is tight; a transport reads as many at a time, so never none
 TURN_SECONDS = 0.005  # that one client's requests may take in one turn of the reactor
 MAX_COLLECTED_BYTES = 1024 * 1024  # bytes of a body that are read for a resource that wants it whole
 MIN_PROGRESS_BYTES = 1024  # bytes of a body that must arrive within every body timeout
@@ -46,69 +43,93 @@ LINGER_TIMEOUT_SECONDS = 10.0  # seconds for a client to see an answer that came
 PEER_CHECK_SECONDS = 0.1  # seconds between looks at a peer that cannot be read from
 PROBE_CHECK_SECONDS = 0.02  # seconds for what was written to such a peer to come back as a reset
 
-# What is waited for.
-_HEAD, _IDLE, _BODY, _END = range(4)
+
+class ChannelState(Enum):
+    """What a channel is at: see the table in L{Channel}."""
+
+    READING = auto()
+    IDLE = auto()
+    RESPONDING = auto()
+    LINGERING = auto()
+    FLUSHING = auto()
+    CLOSED = auto()
+
+
+_OVER = (ChannelState.LINGERING, ChannelState.FLUSHING, ChannelState.CLOSED)
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
 class Channel(Protocol):
     """The server's side of a connection.
 
-    Reading goes on while an answer is prepared, within bounds, so that a client that leaves is noticed at once.
+    Reading goes on while a response is prepared, within bounds, so that a client that leaves is noticed at once.
+
+    ========== ========== =============================================================================================
+    state      next       when
+    ========== ========== =============================================================================================
+    READING    RESPONDING a head is complete. READING is where a connection begins; it lasts for C{head_timeout}
+    READING    LINGERING  the head is malformed, or a part of it did not arrive in time: it is refused
+    READING    FLUSHING   nothing arrived in time; the client sent its end; the site closes it
+    IDLE       READING    a part of the next head arrived
+    IDLE       RESPONDING all of it did
+    IDLE       LINGERING  the head is malformed
+    IDLE       FLUSHING   C{keepalive_timeout} is over; the client sent its end; the site drains or needs the descriptor
+    RESPONDING IDLE       the response is complete and the connection can be used again
+    RESPONDING LINGERING  the response is complete, but the request's body is not, or was refused
+    RESPONDING FLUSHING   the response is the last (C{persistent}), or was aborted where its end shows that
+    LINGERING  FLUSHING   the client sent its end; the site drains
+    any        CLOSED     the connection was lost or aborted: the client left, took too little, or the time was over
+    ========== ========== =============================================================================================
+
+    LINGERING: what still comes is dropped, for L{LINGER_TIMEOUT_SECONDS}. FLUSHING: what was written is sent.
 
     @ivar persistent: Whether another request may follow the present one.
     @ivar remote: The address of the peer.
     """
 
     transport: Any
+    _writer: ResponseWriter
 
     def __init__(self, site: Site, remote: str) -> None:
         self.site = self.factory = site
         self.remote = remote
         self.persistent = True
-        self._reader = HeadReader(site.limits, skip_empty_line=True)
+        self._state = ChannelState.READING
+        self._decoder = RequestDecoder(site.limits)
         self._deadline = Deadline(site.reactor, self._expired)
-        self._awaited = _HEAD
         self._request: Request | None = None
         self._producer: Any = None
-        self._buffer = b""  # what came after the present request
-        self._parting = b""  # what leaves at the end of the turn
-        self._upload: RequestBody | None = None  # the body that is arriving
-        self._chunks: ChunkedBody | None = None
-        self._left = 0
-        self._progress = 0
-        self._continue = False  # the client waits for our word before it sends its body
-        self._junk = False  # the rest of the body is of no use
-        self._used = False
-        self._working = False
+        self._body: RequestBody | None = None  # the body that is arriving
+        self._progress = 0  # how much of it had arrived when its time began
         self._later: IDelayedCall | None = None  # goes on with the requests that this turn had no time for
-        self._blocked = False  # the client does not read
-        self._taking: SlowReaderGuard | None = None  # how fast it does, once it has been too slow for us
-        self._held = False  # we do not read
-        self._ended = False  # the client has said that it will send no more
-        self._closing = False
-        self._finishing = False  # all that is left to do is to send what was written
-        self._buffered = 0  # bytes that were written and wait here for the client, as they are counted
         self._watch: IDelayedCall | None = None
-        self._socket: socket.socket | None = None
+        self._awaits_continue = False  # the client waits for our word before it sends its body
+        self._discarding = False  # the rest of the body is of no use
+        self._working = False
+        self._reading_paused = False
+        self._half_closed = False  # the client has said that it will send no more
+        self._extends_flush = False  # a client that still takes what was written gets more time for it
+
+    @property
+    def state(self) -> ChannelState:
+        return self._state
 
     # What the transport says
 
     def connectionMade(self) -> None:
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-        handle = self.transport.getHandle() if hasattr(self.transport, "getHandle") else None
-        if isinstance(handle, socket.socket) and hasattr(self.transport, "_tempDataLen"):
-            self._socket = handle
+        writer = self._writer = ResponseWriter(self.transport, self.site, self._too_slow)
+        self.write, self.write_final = writer.write, writer.write_final
         self.transport.registerProducer(self, True)
         self.site.opened(self)
         descriptors = self.site.descriptors
-        own = None if self._socket is None else self._socket.fileno()
+        own = None if writer.socket is None else writer.socket.fileno()
         if descriptors is not None and not descriptors.taken_by_client(own):
             self.site.on_refused(503, "descriptors_exhausted", self.remote, "")
             self._leave()
             return
-        self._wait(_HEAD, self.site.head_timeout)
+        self._wait(ChannelState.READING, self.site.head_timeout)
 
     def dataReceived(self, data: bytes) -> None:
         try:
@@ -117,25 +138,28 @@ class Channel(Protocol):
             self._starved()
 
     def _take(self, data: bytes) -> None:
-        if self._upload is not None:
-            self._body(data)
-        elif not self._closing and not self._junk:
-            self._buffer = self._buffer + data if self._buffer else data
-            if self._request is not None:
-                self._regulate()
-                return
+        if self._state in _OVER or self._discarding:
+            return
+        self._decoder.feed(data)
+        if self._body is not None:
+            self._read_body()
+        elif self._request is not None:
+            self._regulate()
+            return
         self._proceed()
 
     def readConnectionLost(self) -> None:
         """The client will send no more. Whether it still listens is found out by writing what it may ignore."""
-        self._ended = True
+        self._half_closed = True
         request = self._request
-        if self._closing:
+        if self._state in _OVER:
+            if self._state is ChannelState.LINGERING:
+                self._state = ChannelState.FLUSHING
             self.transport.loseConnection()
         elif request is None:
             if self._later is None:
                 self._close()
-        elif self._upload is not None or not self._probe(request):
+        elif self._body is not None or not self._probe(request):
             self._leave()
         else:
             self._watch_peer(PROBE_CHECK_SECONDS)
@@ -144,29 +168,22 @@ class Channel(Protocol):
         """We said that we will send no more."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._closing = True
-        self._parting = b""
+        self._state = ChannelState.CLOSED
         self._deadline.stop()
         self._stop_watching()
-        if self._taking is not None:
-            self._taking.stop()
+        self._writer.close()
         self.site.closed(self)
-        self._count(0)
         request = self._detach()
         if request is not None:
             request.connectionLost(reason)
 
     def pauseProducing(self) -> None:
-        self._blocked = True
-        self._takes().begin()
+        self._writer.pause()
         if self._producer is not None:
             self._producer.pauseProducing()
 
     def resumeProducing(self) -> None:
-        self._blocked = False
-        self._takes().end()
-        if self._buffered:
-            self.count_buffered()
+        self._writer.resume()
         if self._producer is not None:
             self._producer.resumeProducing()
         self._proceed()
@@ -176,68 +193,9 @@ class Channel(Protocol):
 
     # What a request says
 
-    def write(self, *pieces: bytes) -> None:
-        """Send at once where nothing waits to be sent; that spares a turn of the reactor and two system calls.
-
-        Without any pieces, send what was left for the end of the turn.
-
-        The transport keeps what it could not send, and finds out by itself what is wrong with a connection.
-        """
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if self._parting:
-            data, self._parting = self._parting + data, b""
-        transport = self.transport
-        if self._socket is not None and not transport.dataBuffer and not transport._tempDataLen:
-            try:
-                sent = self._socket.send(data)
-            except OSError:
-                sent = 0
-            if sent == len(data):
-                return
-            data = data[sent:]
-        if self._taking is not None:
-            self._taking.added(len(data))
-        buffers = self.site.buffers
-        if buffers is None:
-            transport.write(data)
-            return
-        if self._socket is not None:
-            transport.bufferSize = TIGHT_READ_AHEAD_BYTES if buffers.tight else READ_AHEAD_BYTES
-        transport.write(data)
-        self.count_buffered()
-
-    def count_buffered(self) -> None:
-        """Count what waits here for the client."""
-        self._count(peer.buffered(self.transport))
-
-    def _count(self, unacknowledged_bytes: int) -> None:
-        buffers, before = self.site.buffers, self._buffered
-        if buffers is None or (not unacknowledged_bytes and not before):
-            return
-        self._buffered = unacknowledged_bytes
-        buffers.hold(unacknowledged_bytes - before)
-        if not unacknowledged_bytes:
-            self.site.behind.discard(self)
-        elif not before:
-            self.site.fell_behind(self)
-
-    def write_final(self, data: bytes) -> None:
-        """As L{write}, for an answer that is complete with it: under load it leaves with others at the turn's end."""
-        coalescer = self.site.coalescer
-        if coalescer is None or self._socket is None:
-            self.write(data)
-            return
-        self._parting += data  # first: one too many makes all leave that wait, itself among them
-        if not coalescer.wait(self._part, self._request is not None and self._request.booked_first):
-            self._part()
-
-    def _part(self) -> None:
-        if self._parting:
-            self.write()
-
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         self._producer = producer
-        if self._blocked:
+        if self._writer.blocked:
             producer.pauseProducing()
 
     def unregisterProducer(self) -> None:
@@ -248,17 +206,17 @@ class Channel(Protocol):
         if self._request is not None:
             self._request.upload.release()
         self._request = self._producer = None
-        if self._closing:
+        if self._state in _OVER:
             return
-        if self._upload is not None:
-            self._upload.failed(ClientGone())  # whoever still waits for the rest of the body
+        if self._body is not None:
+            self._body.failed(ClientGone())  # whoever still waits for the rest of the body
             self._linger()
-        elif self._junk:
+        elif self._discarding:
             self._linger()
         elif not self.persistent:
             self._close()
         else:
-            self._wait(_IDLE, self.site.keepalive_timeout)
+            self._wait(ChannelState.IDLE, self.site.keepalive_timeout)
             self._proceed()
 
     def cut(self, *, visible: bool) -> None:
@@ -267,11 +225,11 @@ class Channel(Protocol):
         @param visible: Whether the end of the connection alone tells that it is the middle; otherwise it is reset.
         """
         self._detach()
-        self._part()
+        self._writer.flush()
         if visible:
             self._close(ABORT_TIMEOUT_SECONDS)
         else:
-            self._closing = True
+            self._state = ChannelState.CLOSED
             self.transport.abortConnection()
 
     def getPeer(self) -> IAddress:
@@ -294,12 +252,12 @@ class Channel(Protocol):
     def drain(self) -> None:
         """Let the present request be the last; close now if there is none."""
         self.persistent = False
-        if self._used and self._request is None and not self._reader.partial:
+        if self._state in (ChannelState.IDLE, ChannelState.LINGERING):
             self._close()
 
     def close_idle(self) -> None:
         """Close it if a request has been answered and none is under way, as a client must expect at any time."""
-        if self._used and self._request is None and not self._closing and not self._reader.partial and not self._buffer:
+        if self._state is ChannelState.IDLE and not self._decoder.buffer:
             self._close()
 
     # Heads
@@ -315,56 +273,53 @@ class Channel(Protocol):
         seconds = self.site.reactor.seconds
         end = seconds() + TURN_SECONDS
         try:
-            while self._buffer and self._request is None and not self._blocked and not self._closing:
+            while (
+                self._decoder.buffer and self._request is None and not self._writer.blocked and self._state not in _OVER
+            ):
                 if seconds() > end:
                     self._later = self.site.reactor.callLater(0, self._go_on)
                     break
-                data, self._buffer = self._buffer, b""
-                self._head(data)
+                self._read_head()
         finally:
             self._working = False
-        if self._closing:
+        if self._state in _OVER:
             return
         self._regulate()
-        if self._ended and self._request is None and self._later is None:
+        if self._half_closed and self._request is None and self._later is None:
             self._close()
 
     def _go_on(self) -> None:
         self._later = None
-        if not self._closing:
+        if self._state not in _OVER:
             self._proceed()
 
-    def _head(self, data: bytes) -> None:
-        try:
-            found = self._reader.feed(data)
-            if found is None:
-                if self._awaited != _HEAD:
-                    self._wait(_HEAD, self.site.head_timeout)
-                return
-            head = request_head(found[0], self.site.limits)
-        except BadMessage as bad:
-            self._refuse(bad.status, bad.code, bad.message)
-            return
-        self._accept(head, found[1])
+    def _read_head(self) -> None:
+        event = self._decoder.next_head()
+        if event is None:
+            if self._state is not ChannelState.READING:
+                self._wait(ChannelState.READING, self.site.head_timeout)
+        elif isinstance(event, BadMessage):
+            self._refuse(event.status, event.code, event.message)
+        else:
+            self._accept(event)
 
-    def _accept(self, head: RequestHead, rest: bytes) -> None:
-        self._used = True
-        self._awaited = _IDLE
+    def _accept(self, head: RequestHead) -> None:
+        self._state = ChannelState.RESPONDING
         self._deadline.clear()
         self.persistent = head.keep_alive and not self.site.draining
         length, limit = head.length, self.site.limits.body
-        if 0 <= length <= len(rest) and length <= limit:
-            self._buffer = rest[length:]
-            self._request = request = Request(self, head, RequestBody.of(rest[:length], limit, self.site.buffers))
+        complete = self._decoder.take_body() if length <= limit else None
+        if complete is not None:
+            self._request = request = Request(self, head, RequestBody.of(complete, limit, self.site.buffers))
         else:
-            upload = RequestBody(UNKNOWN_LENGTH if length == CHUNKED else length, limit, self._room, self.site.buffers)
-            self._request = request = Request(self, head, upload)
-            self._upload = upload
-            self._chunks = ChunkedBody(self.site.limits) if length == CHUNKED else None
-            self._left = length
-            self._continue = head.expect_continue
-            if rest:
-                self._body(rest)
+            body = RequestBody(
+                UNKNOWN_LENGTH if length == CHUNKED else length, limit, self._on_space, self.site.buffers
+            )
+            self._request = request = Request(self, head, body)
+            self._body = body
+            self._awaits_continue = head.expect_continue
+            if self._decoder.buffer:
+                self._read_body()
             self._await_body()
         self._dispatch(request)
 
@@ -404,44 +359,38 @@ class Channel(Protocol):
 
     # Bodies
 
-    def _body(self, data: bytes) -> None:
-        upload = self._upload
-        assert upload is not None
-        if self._continue:  # it did not wait
-            self._continue = False
+    def _read_body(self) -> None:
+        body = self._body
+        assert body is not None
+        if self._awaits_continue:  # it did not wait
+            self._awaits_continue = False
             self._await_body()
-        if self._chunks is not None:
-            try:
-                pieces = self._chunks.feed(data)
-            except BadMessage as bad:
-                self._give_up(BodyUnreadable(bad.message))
-                return
-            done, rest = self._chunks.done, self._chunks.rest
-            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        else:
-            data, rest = (data, b"") if len(data) <= self._left else (data[: self._left], data[self._left :])
-            self._left -= len(data)
-            done = not self._left
-        if done:
-            self._upload = self._chunks = None
-            self._buffer = rest
-            self._awaited = _IDLE
+        data = b""
+        event = self._decoder.next_data()
+        if isinstance(event, bytes):
+            data = event
+            event = self._decoder.next_data()
+        if isinstance(event, BadMessage):
+            self._give_up(BodyUnreadable(event.message))
+            return
+        if event is not None:
+            self._body = None
             self._deadline.clear()
         if data:
-            upload.arrived(data)
-        if done:
-            upload.completed()
+            body.arrived(data)
+        if event is not None:
+            body.completed()
         self._regulate()
 
     def _give_up(self, error: ProxyError) -> None:
         """The body will not be whole, or its end cannot be told from what follows: this request is the last."""
-        upload, request = self._upload, self._request
-        self._upload = self._chunks = None
-        self._junk = True
+        body, request = self._body, self._request
+        self._body = None
+        self._discarding = True
         self.persistent = False
         self._deadline.clear()
-        if upload is not None:
-            upload.failed(error)
+        if body is not None:
+            body.failed(error)
         if request is not None and request.begun:
             request.abort()
 
@@ -450,19 +399,20 @@ class Channel(Protocol):
         error = BuffersFull(retry_after=RETRY_AFTER_SECONDS)
         if self.site.buffers is not None:
             self.site.buffers.starved()
-        if self._upload is not None:
+        if self._body is not None:
             self._give_up(error)
-        elif self._request is None and not self._closing:
+        elif self._request is None and self._state not in _OVER:
             self._refuse(error.status, error.code, error.message)
         else:
-            self._junk, self._buffer, self.persistent = True, b"", False
+            self._discarding, self.persistent = True, False
+            self._decoder.discard()
 
-    def _room(self) -> None:
+    def _on_space(self) -> None:
         """Somebody takes the body, or takes more of it."""
-        if self._closing or self._upload is None:
+        if self._state in _OVER or self._body is None:
             return
-        if self._continue:
-            self._continue = False
+        if self._awaits_continue:
+            self._awaits_continue = False
             if self._request is not None and not self._request.begun:
                 self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._await_body()
@@ -470,12 +420,12 @@ class Channel(Protocol):
 
     def _regulate(self) -> None:
         """Read, or do not."""
-        full = len(self._buffer) > MAX_PIPELINED_BYTES or (self._upload is not None and self._upload.full)
-        if full == self._held or self._closing:
+        full = len(self._decoder.buffer) > MAX_PIPELINED_BYTES or (self._body is not None and self._body.full)
+        if full == self._reading_paused or self._state in _OVER:
             return
-        self._held = full
+        self._reading_paused = full
         if full:
-            if self._upload is not None:
+            if self._body is not None:
                 self._deadline.clear()
             self.transport.pauseProducing()
             self._watch_peer()
@@ -485,30 +435,20 @@ class Channel(Protocol):
 
     # Time
 
-    def _wait(self, awaited: int, seconds: float) -> None:
-        self._awaited = awaited
+    def _wait(self, state: ChannelState, seconds: float) -> None:
+        self._state = state
+        self._set_deadline(seconds)
+
+    def _set_deadline(self, seconds: float) -> None:
         if seconds:
             self._deadline.set(seconds)
         else:
             self._deadline.clear()
 
     def _await_body(self) -> None:
-        if self._upload is not None and not self._continue and not self._held:
-            self._progress = self._upload.count
-            self._wait(_BODY, self.site.body_timeout)
-
-    def _takes(self) -> SlowReaderGuard:
-        taking = self._taking
-        if taking is None:
-            site, transport = self.site, self.transport
-            taking = self._taking = SlowReaderGuard(
-                site.reactor,
-                site.send_timeout,
-                site.least,
-                lambda: site.unacknowledged_bytes(transport),
-                self._too_slow,
-            )
-        return taking
+        if self._body is not None and not self._awaits_continue and not self._reading_paused:
+            self._progress = self._body.count
+            self._set_deadline(self.site.body_timeout)
 
     def _too_slow(self) -> None:
         """What waits for the client is hardly taken: it holds the connection, and the provider's with it."""
@@ -517,17 +457,17 @@ class Channel(Protocol):
         self._leave()
 
     def _expired(self) -> None:
-        if self._awaited == _END:
-            if self._finishing and self._takes().goes_on():
-                self._wait(_END, CLOSE_TIMEOUT_SECONDS)
+        if self._state in _OVER:
+            if self._extends_flush and self._writer.guard.goes_on():
+                self._set_deadline(CLOSE_TIMEOUT_SECONDS)
             else:
                 self.transport.abortConnection()
-        elif self._awaited == _BODY and self._upload is not None:
-            if self._upload.count - self._progress >= MIN_PROGRESS_BYTES:
+        elif self._body is not None:
+            if self._body.count - self._progress >= MIN_PROGRESS_BYTES:
                 self._await_body()
             else:
                 self._give_up(BodyTimeout())
-        elif self._reader.partial:
+        elif self._decoder.partial:
             self._refuse(408, "request_timeout", "The head of the request did not arrive in time.")
         else:
             self._close()
@@ -542,7 +482,7 @@ class Channel(Protocol):
         if request.begun and request.chunked:
             self.write(b"0")  # the next chunk's size now has a leading zero
             return True
-        return self._blocked  # it has still to take what is written
+        return self._writer.blocked  # it has still to take what is written
 
     def _watch_peer(self, seconds: float = PEER_CHECK_SECONDS) -> None:
         if self._watch is None:
@@ -550,9 +490,9 @@ class Channel(Protocol):
 
     def _look(self) -> None:
         self._watch = None
-        if self._closing or not (self._held or self._ended):
+        if self._state in _OVER or not (self._reading_paused or self._half_closed):
             return
-        if self.site.peer_closed(self.transport, half=not self._ended):
+        if self.site.peer_closed(self.transport, half=not self._half_closed):
             self._leave()
         else:
             self._watch_peer()
@@ -564,9 +504,9 @@ class Channel(Protocol):
 
     def _leave(self) -> None:
         """The client has left: whoever works for it is told now."""
-        self._parting = b""
+        self._writer.drop()
         request = self._detach()
-        self._closing = True
+        self._state = ChannelState.CLOSED
         self.transport.abortConnection()
         if request is not None:
             request.connectionLost(Failure(ConnectionLost()))
@@ -577,35 +517,36 @@ class Channel(Protocol):
         request = self._request
         if request is not None:
             request.upload.release()
-        self._request = self._producer = self._upload = self._chunks = None
+        self._request = self._producer = self._body = None
         return request
 
     def _close(self, seconds: float = CLOSE_TIMEOUT_SECONDS) -> None:
         """No more of either: what is written is sent, then the connection ends."""
-        self._shut(seconds)
-        self._finishing = seconds == CLOSE_TIMEOUT_SECONDS
-        self._takes().goes_on()
+        if self._state is ChannelState.CLOSED:
+            return
+        self._shut(ChannelState.FLUSHING, seconds)
+        self._extends_flush = seconds == CLOSE_TIMEOUT_SECONDS
+        self._writer.guard.goes_on()
         self.transport.loseConnection()
 
     def _linger(self) -> None:
         """Say that no more will be sent, and let what still comes run off: a reset could overtake the answer."""
-        if self._ended:
+        if self._half_closed:
             self._close()
             return
-        self._shut(LINGER_TIMEOUT_SECONDS)
-        if self._held:
-            self._held = False
+        self._shut(ChannelState.LINGERING, LINGER_TIMEOUT_SECONDS)
+        if self._reading_paused:
+            self._reading_paused = False
             self.transport.resumeProducing()
         if not self.isSecure():  # TLS has no half-closed state here; there the client's own end is waited for
             self.transport.loseWriteConnection()
 
-    def _shut(self, seconds: float) -> None:
-        self._part()
-        self._closing = True
-        self._upload = self._chunks = None
-        self._buffer = b""
+    def _shut(self, state: ChannelState, seconds: float) -> None:
+        self._writer.flush()
+        self._state = state
+        self._body = None
+        self._decoder.discard()
         self._stop_watching()
-        if self._taking is not None:
-            self._taking.stop()
+        self._writer.stop()
         self.transport.unregisterProducer()
-        self._wait(_END, seconds)
+        self._set_deadline(seconds)

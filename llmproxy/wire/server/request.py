@@ -134,7 +134,7 @@ class Request(server.Request):
 
     def _last(self, data: bytes, body: bytes) -> None:
         self.sentLength = len(body)
-        self.channel.write_final(data)
+        self.channel.write_final(data, always_wait=self.booked_first)
         self._end()
 
     def flush(self) -> None:

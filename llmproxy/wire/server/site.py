@@ -20,6 +20,7 @@ from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.parser import MessageLimits
 from llmproxy.wire.server.channel import Channel
 from llmproxy.wire.server.request import Request
+from llmproxy.wire.server.response_writer import ResponseWriter
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
 __all__ = ["Request", "Site"]
@@ -100,7 +101,7 @@ class Site(server.Site):
         self.unacknowledged_bytes = unacknowledged_bytes
         self.descriptors = descriptors
         self.buffers = buffers
-        self.behind: set[Channel] = set()
+        self.behind: set[ResponseWriter] = set()
         self._counting: IDelayedCall | None = None
         self.send_timeout = send_timeout
         self.least = max(1, int(send_timeout * min_send_rate))
@@ -154,16 +155,16 @@ class Site(server.Site):
         self._channels.add(channel)
         self._remotes[channel.remote] += 1
 
-    def fell_behind(self, channel: Channel) -> None:
+    def fell_behind(self, writer: ResponseWriter) -> None:
         """A client has not taken all that was written; it is looked at again until it has."""
-        self.behind.add(channel)
+        self.behind.add(writer)
         if self._counting is None:
             self._counting = self.reactor.callLater(COUNTING_SECONDS, self._count)
 
     def _count(self) -> None:
         self._counting = None
-        for channel in list(self.behind):
-            channel.count_buffered()
+        for writer in list(self.behind):
+            writer.count_buffered()
         if self.behind:
             self._counting = self.reactor.callLater(COUNTING_SECONDS, self._count)
 

@@ -8,7 +8,8 @@ from twisted.web.resource import Resource
 
 from llmproxy import errors
 from llmproxy.wire.parser import MessageLimits
-from tests.unit.wire.serving import GET, Consumer, Producer, Serving, failure_of, post
+from llmproxy.wire.server.channel import ChannelState
+from tests.unit.wire.serving import GET, Client, Consumer, Producer, Serving, failure_of, post
 
 
 class Heads(Serving):
@@ -621,3 +622,93 @@ class Sites(Serving):
         self.assertEqual(head[0], b"HTTP/1.1 500 Internal Server Error")
         self.assertNotIn(b"secret", body)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+
+class Transitions(Serving):
+    """Every row of the table in L{Channel}."""
+
+    def reading(self) -> Client:
+        client = self.client(half=True)
+        self.assertStates(client, "READING")
+        return client
+
+    def idle(self) -> Client:
+        client = self.client(GET % b"echo", half=True)
+        self.assertStates(client, "IDLE")
+        return client
+
+    def responding(self, sent: bytes = GET % b"wait") -> Client:
+        client = self.client(sent, half=True)
+        self.assertStates(client, "RESPONDING")
+        return client
+
+    def lingering(self) -> Client:
+        client = self.client(b"x\r\n\r\n", half=True)
+        self.assertStates(client, "LINGERING")
+        return client
+
+    def assertStates(self, client: Client, state: str) -> None:
+        self.assertIs(client.channel.state, ChannelState[state])
+
+    def after(self, state: str, client: Client, sent: bytes = b"") -> None:
+        client.send(sent)
+        self.assertStates(client, state)
+
+    def flushed(self, channel: Any, act: Any) -> list[ChannelState]:
+        """The states that a step ends in, before the connection is closed for good."""
+        states: list[ChannelState] = []
+        lose = channel.transport.loseConnection
+        channel.transport.loseConnection = lambda: (states.append(channel.state), lose())
+        act()
+        return states
+
+    def test_from_reading(self) -> None:
+        self.after("RESPONDING", self.reading(), GET % b"wait")
+        self.after("LINGERING", self.reading(), b"x\r\n\r\n")
+        late = self.reading()
+        self.after("READING", late, b"GET ")
+        self.clock.advance(11)
+        self.assertStates(late, "LINGERING")
+        silent = self.reading()
+        self.assertEqual(self.flushed(silent.channel, lambda: self.clock.advance(11)), [ChannelState.FLUSHING])
+        ended = self.reading()
+        self.assertEqual(self.flushed(ended.channel, ended.stop_sending), [ChannelState.FLUSHING])
+
+    def test_from_idle(self) -> None:
+        self.after("READING", self.idle(), b"GET ")
+        self.after("RESPONDING", self.idle(), GET % b"wait")
+        self.after("LINGERING", self.idle(), b"x\r\n\r\n")
+        silent = self.idle()
+        self.assertEqual(self.flushed(silent.channel, lambda: self.clock.advance(76)), [ChannelState.FLUSHING])
+        for act in ("drain", "close_idle"):
+            channel = self.idle().channel
+            self.assertEqual(self.flushed(channel, getattr(channel, act)), [ChannelState.FLUSHING])
+
+    def test_from_responding(self) -> None:
+        kept = self.responding()
+        self.request.finish()
+        self.assertStates(kept, "IDLE")
+        early = self.responding(post(b"he", b"wait", length=5))
+        self.request.finish()
+        self.assertStates(early, "LINGERING")
+        last = self.responding(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") % b"wait")
+        self.assertEqual(self.flushed(last.channel, self.request.finish), [ChannelState.FLUSHING])
+        aborted = self.responding()
+        self.request.write(b"half")
+        self.assertEqual(self.flushed(aborted.channel, self.request.abort), [ChannelState.FLUSHING])
+
+    def test_from_lingering(self) -> None:
+        client = self.lingering()
+        self.assertEqual(self.flushed(client.channel, client.stop_sending), [ChannelState.FLUSHING])
+        channel = self.lingering().channel
+        self.assertEqual(self.flushed(channel, channel.drain), [ChannelState.FLUSHING])
+
+    def test_to_closed_from_all(self) -> None:
+        for make in (self.reading, self.idle, self.responding, self.lingering):
+            client = make()
+            client.reset()
+            self.assertStates(client, "CLOSED")
+        client = self.lingering()
+        self.clock.advance(11)
+        client.link.pump()
+        self.assertStates(client, "CLOSED")

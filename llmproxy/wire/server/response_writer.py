@@ -1,0 +1,162 @@
+"""What one client is sent: at once where nothing waits, under load together with others, and never without an end."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IReactorTime
+
+from llmproxy.wire import socket_state
+from llmproxy.wire.buffers import Buffers
+from llmproxy.wire.server.slow_reader import SlowReaderGuard
+from llmproxy.wire.write_coalescing import WriteCoalescer
+
+READ_AHEAD_BYTES = 64 * 1024  # that wait for a client before its provider is made to wait
+TIGHT_READ_AHEAD_BYTES = 4096  # likewise where memory is tight; a transport reads as many at a time, so never none
+
+
+class WriterSettings(Protocol):
+    """What L{ResponseWriter} needs of the L{Site<llmproxy.wire.server.site.Site>}."""
+
+    reactor: IReactorTime
+    buffers: Buffers | None
+    coalescer: WriteCoalescer | None
+    behind: set[ResponseWriter]
+    send_timeout: float
+    least: int
+    unacknowledged_bytes: Callable[[Any], int]
+
+    def fell_behind(self, writer: ResponseWriter) -> None: ...
+
+
+class ResponseWriter:
+    """Writes to one transport.
+
+    @ivar socket: Where it is written to directly; C{None} for TLS and in tests.
+    @ivar blocked: Whether the client does not read.
+    """
+
+    __slots__ = ("_buffered", "_guard", "_parting", "_settings", "_too_slow", "_transport", "blocked", "socket")
+
+    def __init__(self, transport: Any, settings: WriterSettings, too_slow: Callable[[], None]) -> None:
+        """
+        @param too_slow: Called where what waits for the client is hardly taken.
+        """
+        self._transport = transport
+        self._settings = settings
+        self._too_slow = too_slow
+        self._parting = b""  # what leaves at the end of the turn
+        self._buffered = 0  # bytes that were written and wait here for the client, as they are counted
+        self._guard: SlowReaderGuard | None = None  # how fast the client reads, once it has been too slow for us
+        self.blocked = False
+        handle = transport.getHandle() if hasattr(transport, "getHandle") else None
+        direct = isinstance(handle, socket.socket) and hasattr(transport, "_tempDataLen")
+        self.socket: socket.socket | None = handle if direct else None
+
+    def write(self, *pieces: bytes) -> None:
+        """Send at once where nothing waits to be sent; that spares a turn of the reactor and two system calls.
+
+        Without any pieces, send what was left for the end of the turn.
+
+        The transport keeps what it could not send, and finds out by itself what is wrong with a connection.
+        """
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self._parting:
+            data, self._parting = self._parting + data, b""
+        transport = self._transport
+        if self.socket is not None and not transport.dataBuffer and not transport._tempDataLen:
+            try:
+                sent = self.socket.send(data)
+            except OSError:
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        if self._guard is not None:
+            self._guard.added(len(data))
+        buffers = self._settings.buffers
+        if buffers is None:
+            transport.write(data)
+            return
+        if self.socket is not None:
+            transport.bufferSize = TIGHT_READ_AHEAD_BYTES if buffers.tight else READ_AHEAD_BYTES
+        transport.write(data)
+        self.count_buffered()
+
+    def write_final(self, data: bytes, *, always_wait: bool) -> None:
+        """As L{write}, for a response that is complete with it: under load it leaves with others at the turn's end.
+
+        @param always_wait: Whether it waits for the end of the turn also where there is no load.
+        """
+        coalescer = self._settings.coalescer
+        if coalescer is None or self.socket is None:
+            self.write(data)
+            return
+        self._parting += data  # first: one too many makes all leave that wait, itself among them
+        if not coalescer.wait(self.flush, always_wait):
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was left for the end of the turn."""
+        if self._parting:
+            self.write()
+
+    def drop(self) -> None:
+        """Forget what was left for the end of the turn."""
+        self._parting = b""
+
+    def count_buffered(self) -> None:
+        """Count what waits here for the client."""
+        self._count(socket_state.buffered(self._transport))
+
+    def _count(self, buffered: int) -> None:
+        buffers, before = self._settings.buffers, self._buffered
+        if buffers is None or (not buffered and not before):
+            return
+        self._buffered = buffered
+        buffers.hold(buffered - before)
+        if not buffered:
+            self._settings.behind.discard(self)
+        elif not before:
+            self._settings.fell_behind(self)
+
+    # How fast the client reads
+
+    @property
+    def guard(self) -> SlowReaderGuard:
+        guard = self._guard
+        if guard is None:
+            settings, transport = self._settings, self._transport
+            guard = self._guard = SlowReaderGuard(
+                settings.reactor,
+                settings.send_timeout,
+                settings.least,
+                lambda: settings.unacknowledged_bytes(transport),
+                self._too_slow,
+            )
+        return guard
+
+    def pause(self) -> None:
+        """The transport holds more than it likes to."""
+        self.blocked = True
+        self.guard.begin()
+
+    def resume(self) -> None:
+        """The client has taken it."""
+        self.blocked = False
+        self.guard.end()
+        if self._buffered:
+            self.count_buffered()
+
+    def stop(self) -> None:
+        """Nothing more is written; what was, may still be taken."""
+        if self._guard is not None:
+            self._guard.stop()
+
+    def close(self) -> None:
+        """The connection is lost."""
+        self.drop()
+        self.stop()
+        self._count(0)
