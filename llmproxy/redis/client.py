@@ -17,16 +17,14 @@ from llmproxy.config import model
 from llmproxy.config.redis_url import RedisAddress, parse_redis_url
 from llmproxy.instruments import Counter, Gauge, Instrument
 from llmproxy.outage_log import OutageLog
-from llmproxy.redis.commands import Argument, encode
-from llmproxy.redis.errors import RedisRefused, RedisUnavailable
+from llmproxy.redis.commands import Argument, RedisRefused, RedisUnavailable, Script, encode
 from llmproxy.redis.link import Link, endpoint
-from llmproxy.redis.scripts import Script
 from llmproxy.redis.subscription import Subscription
 
 if TYPE_CHECKING:
     from llmproxy.redis.connection import Connection
 
-TIMEOUT = 0.05
+COMMAND_TIMEOUT = 0.05
 
 _log = Logger()
 
@@ -46,7 +44,7 @@ class Redis(MultiService):
         clock: IReactorTime,
         *,
         random: Callable[[], float],
-        timeout: float = TIMEOUT,
+        timeout: float = COMMAND_TIMEOUT,
         connections: int = 2,
         unanswered: int = 10_000,
         unanswered_bytes: int = 64 * 1024 * 1024,
@@ -107,14 +105,14 @@ class Redis(MultiService):
         yield Counter("redis_timeouts", "Commands whose reply was late.", lambda: {use: self.timeouts}, "use")
         yield Counter("redis_refused", "Commands not sent: too many waited.", lambda: {use: self.refused}, "use")
 
-    def call(self, *command: Argument, timeout: float = 0.0, patience: float = 0.0) -> Deferred[Any]:
+    def call(self, *command: Argument, timeout: float = 0.0, receive_timeout: float = 0.0) -> Deferred[Any]:
         """Fire with the reply: bytes, int, C{None}, or a list of these.
 
         Fail with L{RedisRefused} where the reply is an error, and with L{RedisUnavailable} at once where there is no
         connection or too much is under way, else after C{timeout} seconds at the latest.
 
         @param timeout: 0 means the usual one, which is C{redis.timeout} in the settings.
-        @param patience: Seconds that are added while the reply is arriving: a large one takes its time.
+        @param receive_timeout: Seconds that are added while the reply is arriving: a large one takes its time.
         """
         connection: Connection | None = None
         count = size = 0
@@ -132,7 +130,7 @@ class Redis(MultiService):
             self.refused += 1
             self._outages.failed("too many commands wait for it already", 0)
             return fail(RedisUnavailable("Too many commands wait for Redis already."))
-        return connection.send(sent, timeout or self._timeout, patience).addErrback(self._failed)
+        return connection.send(sent, timeout or self._timeout, receive_timeout).addErrback(self._failed)
 
     def script(
         self, script: Script, keys: Sequence[str | bytes], arguments: Sequence[Argument] = (), timeout: float = 0.0

@@ -12,26 +12,26 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from llmproxy.redis.errors import RedisRefused, RedisUnavailable
+from llmproxy.redis.commands import RedisRefused, RedisUnavailable
 
 Message = Callable[[bytes, bytes], object]
 
-STALLED = 1.0  # seconds for which a reply may be overdue before its connection is given up
-BUSY = 0.005  # seconds by which a timer may be late in a process that is not busy
-LARGEST = 128 * 1024 * 1024  # bytes that may arrive without completing a reply
+STALLED_SECONDS = 1.0  # seconds for which a reply may be overdue before its connection is given up
+BUSY_SECONDS = 0.005  # seconds by which a timer may be late in a process that is not busy
+MAX_REPLY_BYTES = 128 * 1024 * 1024  # bytes that may arrive without completing a reply
 
 
-class Sent:
+class PendingCommand:
     """A command that was sent and has no reply yet."""
 
     __slots__ = ("answer", "deadline", "end", "latest", "overdue", "seen", "size", "timeout")
 
-    def __init__(self, answer: Deferred[Any], now: float, timeout: float, patience: float, size: int) -> None:
+    def __init__(self, answer: Deferred[Any], now: float, timeout: float, receive_timeout: float, size: int) -> None:
         self.answer = answer
         self.timeout = timeout
         self.deadline = now + timeout
-        self.end = self.deadline + patience
-        self.latest = self.deadline + STALLED
+        self.end = self.deadline + receive_timeout
+        self.latest = self.deadline + STALLED_SECONDS
         self.size = size
         self.seen = 0
         self.overdue = False
@@ -41,8 +41,8 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
     """Sends commands in a pipeline.
 
     Replies come in the order of the commands, so one that is late is still waited for, and thrown away when it comes;
-    until then nothing more is sent (L{ready} is false). One that stays away for L{STALLED} seconds, anything that is
-    not a reply, and a reply that nobody asked for, end the connection.
+    until then nothing more is sent (L{ready} is false). One that stays away for L{STALLED_SECONDS}, anything that is no
+    reply, and a reply that nobody asked for, end the connection.
 
     @ivar unanswered: Commands that have no reply yet, and C{load}: how many bytes they have.
     @ivar timeouts: How many replies were late.
@@ -59,7 +59,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
         self.timeouts = self.load = 0
         self._clock = clock
         self._messages = messages
-        self._sent: deque[Sent] = deque()
+        self._sent: deque[PendingCommand] = deque()
         self._overdue = 0
         self._arrived = 0  # since the last reply was complete
         self._timer: IDelayedCall | None = None
@@ -78,14 +78,14 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
     def unanswered(self) -> int:
         return len(self._sent)
 
-    def send(self, command: bytes, timeout: float, patience: float = 0.0) -> Deferred[Any]:
+    def send(self, command: bytes, timeout: float, receive_timeout: float = 0.0) -> Deferred[Any]:
         """Fire with the reply; fail with L{RedisUnavailable} after C{timeout} seconds, or once the connection ends.
 
-        @param patience: Seconds that are added while the reply is arriving, for one that is large.
+        @param receive_timeout: Seconds that are added while the reply is arriving, for one that is large.
         """
         now = self._clock.seconds()
         answer: Deferred[Any] = Deferred()
-        self._sent.append(Sent(answer, now, timeout, patience, len(command)))
+        self._sent.append(PendingCommand(answer, now, timeout, receive_timeout, len(command)))
         self.load += len(command)
         self._watch(now, now + timeout)
         self.transport.write(command)
@@ -121,7 +121,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
             self.parse(data, unpause)
         except Exception as e:  # whatever the parser stumbles over
             self.abort(f"it sent what is not a reply ({type(e).__name__})")
-        if self._arrived > LARGEST:
+        if self._arrived > MAX_REPLY_BYTES:
             self.abort("it sent a reply without an end")
 
     def replyReceived(self, reply: Any) -> None:
@@ -155,7 +155,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
 
     # Replies
 
-    def _answered(self, command: Sent, reply: Any) -> None:
+    def _answered(self, command: PendingCommand, reply: Any) -> None:
         self.load -= command.size
         if command.overdue:
             self._overdue -= 1
@@ -179,7 +179,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
         What is sent in a turn of the reactor leaves at its end: where that was late, Redis has its time from then on.
         """
         now = self._clock.seconds()
-        for command in self._sent if now - self._due > BUSY else ():
+        for command in self._sent if now - self._due > BUSY_SECONDS else ():
             if not command.overdue:
                 command.deadline = min(now + command.timeout, command.latest)
                 command.end = max(command.end, command.deadline)
@@ -191,15 +191,15 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
         for command in tuple(self._sent):  # who is told may send again
             if not command.overdue and command.deadline <= now and not self._arriving(command, now):
                 self._late(command, now)
-            at = command.deadline + (STALLED if command.overdue else 0.0)
+            at = command.deadline + (STALLED_SECONDS if command.overdue else 0.0)
             if command.overdue and at <= now:
-                self.abort(f"it did not answer for {STALLED:g} s")
+                self.abort(f"it did not answer for {STALLED_SECONDS:g} s")
                 return
             due = min(due or at, at)
         if due:
             self._watch(now, due)
 
-    def _arriving(self, command: Sent, now: float) -> bool:
+    def _arriving(self, command: PendingCommand, now: float) -> bool:
         """Whether more of its reply has come since its time was last up; then it gets that much time again."""
         if now >= command.end or command is not self._sent[0] or self._arrived <= command.seen:
             return False
@@ -207,7 +207,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
         command.deadline = min(now + command.timeout, command.end)
         return True
 
-    def _late(self, command: Sent, now: float) -> None:
+    def _late(self, command: PendingCommand, now: float) -> None:
         command.overdue = True
         command.deadline = now
         self._overdue += 1

@@ -20,23 +20,22 @@ from llmproxy.background import Task
 from llmproxy.config.redis_url import RedisAddress
 from llmproxy.coroutines import deferred, within
 from llmproxy.outage_log import OutageLog
-from llmproxy.redis.commands import encode
-from llmproxy.redis.errors import RedisUnavailable
+from llmproxy.redis.commands import RedisUnavailable, encode
 
 if TYPE_CHECKING:
     from llmproxy.redis.connection import Connection, Message
 
-CONNECT = 3.0  # seconds for a connection to be made, name resolution and TLS included
-GREETING = 1.0  # seconds for the server to let us in
-FIRST, MOST = 0.1, 2.0  # seconds before the first and before any later attempt to connect
-STEADY = 10.0  # seconds after which a connection that is lost was a good one: the next attempt is a first one
+CONNECT_TIMEOUT = 3.0  # seconds for a connection to be made, name resolution and TLS included
+GREETING_TIMEOUT = 1.0  # seconds for the server to let us in
+FIRST_DELAY, MAX_DELAY = 0.1, 2.0  # seconds before the first and before any later attempt to connect
+STEADY_SECONDS = 10.0  # seconds after which a connection that is lost was a good one: the next attempt is a first one
 
 
 def endpoint(address: RedisAddress, reactor: Any, ca_file: str = "") -> IStreamClientEndpoint:
     """Where to connect; certificates are verified, or there is no connection."""
     if address.path:
-        return UNIXClientEndpoint(reactor, address.path, timeout=CONNECT)
-    plain = HostnameEndpoint(reactor, address.host, address.port, timeout=CONNECT)
+        return UNIXClientEndpoint(reactor, address.path, timeout=CONNECT_TIMEOUT)
+    plain = HostnameEndpoint(reactor, address.host, address.port, timeout=CONNECT_TIMEOUT)
     if not address.tls:
         return plain
     if ca_file:
@@ -111,7 +110,7 @@ class Link(Service):
                 if not self.running:  # endpoints do not all say CancelledError when they are cancelled
                     return
                 self._outages.failed(reason)
-                attempt = 0 if self._clock.seconds() - since > STEADY else attempt + 1
+                attempt = 0 if self._clock.seconds() - since > STEADY_SECONDS else attempt + 1
                 await deferLater(self._clock, self._pause(attempt))
         except CancelledError:
             return
@@ -129,7 +128,7 @@ class Link(Service):
         return reason
 
     def _pause(self, attempt: int) -> float:
-        return min(FIRST * 2.0 ** min(attempt, 30), MOST) * (0.5 + self._random() / 2)
+        return min(FIRST_DELAY * 2.0 ** min(attempt, 30), MAX_DELAY) * (0.5 + self._random() / 2)
 
     async def _use(self) -> str:
         """Connect, and stay until the connection has ended; why it has, or why there was none."""
@@ -155,9 +154,9 @@ class Link(Service):
 
         factory = Factory.forProtocol(partial(Connection, self._clock, self._messages))
         factory.noisy = False
-        late = RedisUnavailable(f"no connection within {CONNECT:g} s")
+        late = RedisUnavailable(f"no connection within {CONNECT_TIMEOUT:g} s")
         try:
-            connection: Any = await within(CONNECT, self._clock, self._where.connect(factory), late)
+            connection: Any = await within(CONNECT_TIMEOUT, self._clock, self._where.connect(factory), late)
         except (RedisUnavailable, CancelledError):
             raise
         except Exception as e:  # as many kinds as there are endpoints
@@ -172,7 +171,7 @@ class Link(Service):
             commands.append(("AUTH", *([address.user] if address.user else []), address.password))
         if address.database:
             commands.append(("SELECT", address.database))
-        replies = [await connection.send(encode(command), GREETING) for command in [*commands, ("PING",)]]
+        replies = [await connection.send(encode(command), GREETING_TIMEOUT) for command in [*commands, ("PING",)]]
         if replies != [b"OK"] * len(commands) + [b"PONG"]:
             raise RedisUnavailable("it does not speak the protocol of Redis")
         if self._prepare is not None:

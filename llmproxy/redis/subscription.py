@@ -13,14 +13,13 @@ from llmproxy.background import Loop, Task
 from llmproxy.config.redis_url import RedisAddress
 from llmproxy.coroutines import deferred
 from llmproxy.outage_log import OutageLog
-from llmproxy.redis.commands import encode
-from llmproxy.redis.errors import RedisUnavailable
-from llmproxy.redis.link import GREETING, Link
+from llmproxy.redis.commands import RedisUnavailable, encode
+from llmproxy.redis.link import GREETING_TIMEOUT, Link
 
 if TYPE_CHECKING:
     from llmproxy.redis.connection import Connection
 
-PING = 1.0  # seconds between looks whether the server is still there, and for its answer
+PING_INTERVAL = 1.0  # seconds between looks whether the server is still there, and for its answer
 
 
 class Subscription(MultiService):
@@ -41,7 +40,7 @@ class Subscription(MultiService):
         self._listeners: dict[bytes, list[tuple[Callable[[bytes], object], Callable[[], object]]]] = {}
         self._link = Link(where, address, clock, outages, random=random, messages=self._message, prepare=self._prepare)
         self._link.setServiceParent(self)  # type: ignore[no-untyped-call]
-        self._pinging = Loop("redis", self._ping, PING, clock)
+        self._pinging = Loop("redis", self._ping, PING_INTERVAL, clock)
 
     def startService(self) -> None:
         MultiService.startService(self)
@@ -86,7 +85,7 @@ class Subscription(MultiService):
 
     @deferred
     async def _subscribe(self, connection: Connection, channel: bytes) -> None:
-        reply = await connection.send(encode((b"SUBSCRIBE", channel)), GREETING)
+        reply = await connection.send(encode((b"SUBSCRIBE", channel)), GREETING_TIMEOUT)
         if not isinstance(reply, list) or reply[:2] != [b"subscribe", channel]:
             raise RedisUnavailable("it did not subscribe to what it was told")
 
@@ -101,7 +100,7 @@ class Subscription(MultiService):
         if connection is None:
             return
         try:
-            await connection.send(encode((b"PING",)), PING)
+            await connection.send(encode((b"PING",)), PING_INTERVAL)
         except RedisUnavailable as e:
             connection.abort(str(e))
 

@@ -17,7 +17,7 @@ from twisted.trial.unittest import TestCase
 
 from llmproxy.config import model
 from llmproxy.redis import Redis, RedisUnavailable, Script, connect
-from llmproxy.redis.connection import STALLED
+from llmproxy.redis.connection import STALLED_SECONDS
 from tests.support.processes import HOST, free_port
 from tests.support.redis_server import RedisServer
 from tests.unit.wire.authority import Authority
@@ -93,7 +93,7 @@ class ServerTests(Case):
         waits = [await self.fails(redis) for _ in range(20)]
         self.assertLess(max(waits), SOON)
         self.assertGreaterEqual(sum(wait < 0.02 for wait in waits), 18)
-        await deferLater(reactor, STALLED + 0.2)
+        await deferLater(reactor, STALLED_SECONDS + 0.2)
         self.assertLess(await self.fails(redis), 0.02)
         self.server.thaw()
         await self.until(lambda: redis.available)

@@ -71,7 +71,7 @@ class RedisCache(MultiService):
 
     def get(self, key: str) -> Deferred[bytes | None]:
         # Callbacks: a coroutine costs a third more, and this is what every request waits for.
-        return self.redis.call(b"GET", self._prefix + key, patience=RECEIVE_TIMEOUT).addErrback(_unknown)
+        return self.redis.call(b"GET", self._prefix + key, receive_timeout=RECEIVE_TIMEOUT).addErrback(_unknown)
 
     @deferred
     async def put(self, key: str, value: bytes, ttl: float) -> bool:
@@ -135,7 +135,7 @@ class RedisCache(MultiService):
                 b"COUNT",
                 SCAN_BATCH_KEYS,
                 timeout=SCAN_TIMEOUT,
-                patience=RECEIVE_TIMEOUT,
+                receive_timeout=RECEIVE_TIMEOUT,
             )
             if keys:
                 yield keys

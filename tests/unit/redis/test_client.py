@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy.config import model
 from llmproxy.config.redis_url import RedisAddress
 from llmproxy.redis import Redis, RedisRefused, RedisUnavailable, Script, connect
-from llmproxy.redis.link import CONNECT, FIRST, GREETING, MOST
+from llmproxy.redis.link import CONNECT_TIMEOUT, FIRST_DELAY, GREETING_TIMEOUT, MAX_DELAY
 
 COMMAND = re.compile(rb"\*(\d+)\r\n((?:\$\d+\r\n.*?\r\n)+?)(?=\*|$)", re.S)
 
@@ -227,7 +227,7 @@ class ConnectingTests(Case):
         self.assertIn("WRONGPASS", self.warnings[0])
         self.assertNotIn("hunter2", self.warnings[0])
         self.server.answers.clear()
-        self.clock.pump([FIRST] * 3)
+        self.clock.pump([FIRST_DELAY] * 3)
         self.settle()
         self.assertTrue(redis.available)
 
@@ -244,16 +244,16 @@ class ConnectingTests(Case):
     def test_accepts_and_says_nothing(self) -> None:
         self.server.answers[b"PING"] = b""
         self.redis(connections=1)
-        self.clock.advance(GREETING)
+        self.clock.advance(GREETING_TIMEOUT)
         self.assertEqual(self.server.lines, [])
 
     def test_does_not_accept(self) -> None:
         """The wait for a connection has an end, and a next one."""
         self.server.up = None
         redis = self.redis(connections=1)
-        self.clock.advance(CONNECT)
+        self.clock.advance(CONNECT_TIMEOUT)
         self.server.up = True
-        self.clock.advance(MOST)
+        self.clock.advance(MAX_DELAY)
         self.settle()
         self.assertTrue(redis.available)
 
@@ -261,14 +261,14 @@ class ConnectingTests(Case):
         """Attempts become rare, but not too rare; the warning is one for each minute."""
         self.server.up = False
         redis = self.redis(connections=1)
-        self.clock.pump([FIRST] * 600)
+        self.clock.pump([FIRST_DELAY] * 600)
         self.assertGreater(self.server.attempts, 30)
         self.assertLess(self.server.attempts, 40)
         self.assertEqual(len(self.warnings), 1)
-        self.clock.pump([FIRST] * 40)
+        self.clock.pump([FIRST_DELAY] * 40)
         self.assertEqual(len(self.warnings), 2)
         self.server.up = True
-        self.clock.pump([FIRST] * 25)
+        self.clock.pump([FIRST_DELAY] * 25)
         self.assertTrue(redis.available)
 
     def test_accepts_and_leaves(self) -> None:
@@ -278,10 +278,10 @@ class ConnectingTests(Case):
         for _ in range(600):
             for line in tuple(self.server.lines):
                 line.lose()
-            self.clock.advance(FIRST)
+            self.clock.advance(FIRST_DELAY)
             self.settle()
         self.assertLess(self.server.attempts, 50)
-        self.clock.pump([FIRST] * 30)
+        self.clock.pump([FIRST_DELAY] * 30)
         self.assertTrue(redis.available)
 
     def test_back_after_a_restart(self) -> None:
@@ -290,7 +290,7 @@ class ConnectingTests(Case):
         for line in tuple(self.server.lines):
             line.lose()
         self.assertFalse(redis.available)
-        self.clock.advance(FIRST)
+        self.clock.advance(FIRST_DELAY)
         self.settle()
         self.assertTrue(redis.available)
 
@@ -346,7 +346,7 @@ class SubscribeTests(Case):
         """Whenever one begins to listen, it hears."""
         self.server.answers[b"SUBSCRIBE"] = b""
         self.server.lines[-1].lose()
-        self.clock.advance(2 * FIRST)
+        self.clock.advance(2 * FIRST_DELAY)
         self.assertFalse(self.listening.listening)
         self.listening.subscribe("d", self.heard.append)
         del self.server.answers[b"SUBSCRIBE"]
@@ -361,7 +361,7 @@ class SubscribeTests(Case):
         """Listening begins again by itself, and the listener hears that something may have been missed."""
         self.server.lines[-1].lose()
         self.assertFalse(self.listening.listening)
-        self.clock.advance(2 * FIRST)
+        self.clock.advance(2 * FIRST_DELAY)
         self.settle()
         self.published(b"1")
         self.assertEqual(self.heard, [b"(missed)", b"(missed)", b"1"])
@@ -398,7 +398,7 @@ class SubscribeTests(Case):
         """A server that does not subscribe is not believed to."""
         self.server.answers[b"SUBSCRIBE"] = b"-NOPERM this user has no permissions\r\n"
         self.server.lines[-1].lose()
-        self.clock.pump([FIRST] * 4)
+        self.clock.pump([FIRST_DELAY] * 4)
         self.settle()
         self.assertFalse(self.listening.listening)
 

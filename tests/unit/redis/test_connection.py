@@ -12,9 +12,8 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.redis.commands import encode
-from llmproxy.redis.connection import LARGEST, STALLED, Connection
-from llmproxy.redis.errors import RedisRefused, RedisUnavailable
+from llmproxy.redis.commands import RedisRefused, RedisUnavailable, encode
+from llmproxy.redis.connection import MAX_REPLY_BYTES, STALLED_SECONDS, Connection
 
 
 class Transport(StringTransport):
@@ -163,14 +162,14 @@ class Behaviour:
         first, last = self.send(timeout=0.05), self.send(timeout=30)
         self.clock.advance(0.05)
         self.unavailable(first)
-        self.clock.advance(STALLED)
+        self.clock.advance(STALLED_SECONDS)
         self.assertIn("did not answer for 1 s", self.unavailable(last))
         self.assertIn("did not answer", self.ended())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def large(self, patience: float) -> Deferred[Any]:
+    def large(self, receive_timeout: float) -> Deferred[Any]:
         """A command whose reply has begun to arrive."""
-        asked = self.connection.send(encode(("GET", "k")), 0.05, patience)
+        asked = self.connection.send(encode(("GET", "k")), 0.05, receive_timeout)
         self.receive(b"$100\r\n" + b"x" * 10)
         return asked
 
@@ -243,7 +242,7 @@ class Behaviour:
             asked = self.send()
             self.receive(garbage)
             self.clock.advance(0.05)
-            self.clock.advance(STALLED)
+            self.clock.advance(STALLED_SECONDS)
             self.unavailable(asked)
             self.ended()
 
@@ -259,8 +258,8 @@ class Behaviour:
 
     def test_a_reply_without_an_end(self) -> None:
         asked = self.send(timeout=1000)
-        self.receive(b"$%d\r\n" % (LARGEST * 2))
-        chunk = b"x" * (LARGEST // 4 + 1)
+        self.receive(b"$%d\r\n" % (MAX_REPLY_BYTES * 2))
+        chunk = b"x" * (MAX_REPLY_BYTES // 4 + 1)
         for _ in range(4):
             self.receive(chunk)
         self.assertIn("without an end", self.unavailable(asked))
