@@ -15,7 +15,7 @@ from llmproxy.ledger.journal import JournalSize
 from llmproxy.ledger.records import LedgerLineOpening
 from llmproxy.ledger.reports import Reports
 from llmproxy.ledger.sql import LedgerTable
-from llmproxy.limits.charges import charges
+from llmproxy.limits.plan import charges
 from llmproxy.metering.catalog import own_prices, provider
 from llmproxy.metering.prices import Prices
 from llmproxy.model import RequestRecord

@@ -7,7 +7,8 @@ from twisted.internet.interfaces import IReactorTime
 from llmproxy.coroutines import deferred, within
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.ledger.service import Ledger
-from llmproxy.ledger.sql import GROUP_COLUMNS, SUM_COLUMNS, LedgerTable, Report, ReportRows, UsageQuery
+from llmproxy.ledger.sql import LedgerTable
+from llmproxy.ledger.usage_queries import GROUP_COLUMNS, SUM_COLUMNS, Report, ReportRows, UsageQuery
 
 __all__ = ["GROUP_NAMES", "SUM_NAMES", "Report", "ReportRows", "Reports", "UsageQuery"]
 

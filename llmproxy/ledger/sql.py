@@ -11,55 +11,35 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Connection,
-    Select,
     String,
-    and_,
     bindparam,
     delete,
     func,
     insert,
-    literal_column,
-    or_,
     select,
     update,
 )
-from twisted.internet.defer import Deferred
 
 from llmproxy.coroutines import deferred
 from llmproxy.ledger import pending
 from llmproxy.ledger.pending import PendingResult
-from llmproxy.model import LedgerLine, Page, PageRequest
+from llmproxy.ledger.usage_queries import (
+    KEY_COLUMNS,
+    SUM_COLUMNS,
+    Report,
+    ReportRows,
+    UsageQuery,
+    ordered_sums,
+    report_page,
+)
+from llmproxy.model import LedgerLine
 from llmproxy.store import budgets, tokens
-from llmproxy.store.export import Export
-from llmproxy.store.pages import decode_cursor, encode_cursor, is_after
 from llmproxy.store.store import Store
 from llmproxy.store.tables import journals, ledger, usage
 
 CLOSED_OFFSET = 2**62  # the place behind everything that a journal can hold
 
 BudgetCharges = Callable[[Sequence[str], Sequence[LedgerLine]], Mapping[str, int]]
-
-KEY_COLUMNS = ("period", "project_id", "token_id", "api", "model")
-SUM_COLUMNS = (
-    "requests",
-    "failed",
-    "estimated",
-    "unpriced",
-    "input_tokens",
-    "cached_tokens",
-    "cache_write_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-    "cost_usd",
-)
-GROUP_COLUMNS: Mapping[str, Any] = {
-    "project": usage.c.project_id,
-    "token": usage.c.token_id,
-    "api": usage.c.api,
-    "model": usage.c.model,
-    "day": usage.c.period,
-    "month": func.substr(usage.c.period, 1, 7),
-}
 
 ROWS_PER_STATEMENT = (250, 50, 10, 1)  # rows; SQLite takes 32,766 values with one statement
 SHORTEST_TEXT_CHARS = 128  # characters that fit into the shortest of the columns that may hold long text
@@ -84,38 +64,6 @@ class JournalBatch(NamedTuple):
     uses: Mapping[str, tuple[int, float]] = MappingProxyType({})
     hits: Mapping[str, tuple[int, float]] = MappingProxyType({})
     pending: Sequence[PendingResult] = ()
-
-
-class UsageQuery(NamedTuple):
-    """What a report is asked for.
-
-    @ivar by: Names of L{GROUP_COLUMNS}.
-    @ivar since: The first day, such as C{2026-11-01}; C{until} the day behind the last; C{""} for no end.
-    """
-
-    by: tuple[str, ...]
-    since: str = ""
-    until: str = ""
-    project_id: str = ""
-    part: PageRequest = PageRequest()
-
-
-Report = Page[dict[str, Any]]
-
-
-class ReportRows:
-    """All rows of a report, part by part; to be closed."""
-
-    def __init__(self, export: Export, wanted: Select[Any]) -> None:
-        self._export = export
-        self._wanted = wanted
-
-    def part(self, render: Callable[[list[dict[str, Any]]], bytes]) -> Deferred[bytes]:
-        """Fire with the next rows as C{render} writes them, in a thread; with C{b""} at the end."""
-        return self._export.part(self._wanted, lambda rows: render([_plain_row(row._mapping) for row in rows]))
-
-    def close(self) -> Deferred[None]:
-        return self._export.close()
 
 
 class LedgerTable:
@@ -180,11 +128,11 @@ class LedgerTable:
     @deferred
     async def report(self, question: UsageQuery) -> Report:
         """Sums of what was used."""
-        return await self._store.report(partial(_report, question=question))
+        return await self._store.report(partial(report_page, question=question))
 
     def export(self, question: UsageQuery) -> ReportRows:
         """The same as a whole, whatever part is asked for; L{errors.StoreUnavailable} where many are under way."""
-        return ReportRows(self._store.export(), _in_order(question))
+        return ReportRows(self._store.export(), ordered_sums(question))
 
     @deferred
     async def roll_up(self, lines_before: float, days_before: str, limit: int) -> tuple[int, int]:
@@ -319,65 +267,6 @@ def upsert_clause() -> str:
     """What follows the values where they are to be added to a row that is there, for SQLite and PostgreSQL alike."""
     added = ", ".join(f"{name} = {usage.name}.{name} + excluded.{name}" for name in SUM_COLUMNS)
     return f"ON CONFLICT ({', '.join(KEY_COLUMNS)}) DO UPDATE SET {added}"
-
-
-def _sums(question: UsageQuery) -> Select[Any]:
-    groups = [GROUP_COLUMNS[name].label(name) for name in question.by]
-    summed = [func.coalesce(func.sum(usage.c[name]), 0).label(name) for name in SUM_COLUMNS]
-    return (
-        select(*groups, *summed).where(*_conditions(question)).group_by(*(GROUP_COLUMNS[name] for name in question.by))
-    )
-
-
-def _in_order(question: UsageQuery) -> Select[Any]:
-    return _sums(question).order_by(*(literal_column(name) for name in question.by))
-
-
-def _report(connection: Connection, question: UsageQuery) -> Report:
-    """A page; the groups are counted only where the first page does not show it: that adds everything up again."""
-    limit, offset, cursor = question.part
-    wanted = _in_order(question)
-    if cursor:
-        wanted = wanted.where(
-            is_after([GROUP_COLUMNS[name] for name in question.by], decode_cursor(cursor, [str] * len(question.by)))
-        )
-    found = connection.execute(wanted.limit(limit + 1).offset(offset)).mappings().all()
-    rows = [_plain_row(row) for row in found[:limit]]
-    if len(found) > limit:
-        following = encode_cursor([rows[-1][name] for name in question.by])
-        return Page(rows, None if cursor else _groups(connection, question), following)
-    if cursor:
-        return Page(rows)
-    return Page(rows, offset + len(rows) if rows or not offset else _groups(connection, question))
-
-
-def _groups(connection: Connection, question: UsageQuery) -> int:
-    names = select(*(GROUP_COLUMNS[name] for name in question.by)).where(*_conditions(question)).distinct()
-    return int(connection.scalar(select(func.count()).select_from(names.subquery())) or 0) if question.by else 1
-
-
-def _plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """PostgreSQL sums up integers as decimals."""
-    return {
-        name: value if isinstance(value, str) else float(value) if name == "cost_usd" else int(value)
-        for name, value in row.items()
-    }
-
-
-def _conditions(question: UsageQuery) -> list[Any]:
-    """A month into which days were folded belongs to a range that has its first day."""
-    first_day = usage.c.period + "-01"
-    conditions: list[Any] = []
-    is_month = func.length(usage.c.period) == 7
-    if question.since:
-        conditions.append(or_(usage.c.period >= question.since, and_(is_month, first_day >= question.since)))
-    if question.until:
-        conditions.append(
-            or_(and_(~is_month, usage.c.period < question.until), and_(is_month, first_day < question.until))
-        )
-    if question.project_id:
-        conditions.append(usage.c.project_id == question.project_id)
-    return conditions
 
 
 def _roll_up(

@@ -20,6 +20,7 @@ from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import ICounters, IInstrumented
 from llmproxy.limits import headers as told
 from llmproxy.limits.plan import LimitPlan, Rule, plan, rules
+from llmproxy.memo import BoundedMemo
 from llmproxy.model import Allowance, Claim, Grant, Verdict
 
 MAX_REMEMBERED_PLANS = 4096  # plans
@@ -166,7 +167,9 @@ class Limiter:
         self._refuse_unpriced = settings.unknown_price == "refuse"
         self._apis = {name: allowance for name, api in apis.items() if (allowance := api.limits.allowance())}
         self._outputs = {name: api.limits.default_output_tokens for name, api in apis.items()}
-        self._plans: dict[tuple[str, str, str, Allowance | None, Allowance | None], LimitPlan] = {}
+        self._plans: BoundedMemo[tuple[str, str, str, Allowance | None, Allowance | None], LimitPlan] = BoundedMemo(
+            MAX_REMEMBERED_PLANS
+        )
         self._calendar = Calendar()
 
     def instruments(self) -> Iterator[Instrument]:
@@ -182,8 +185,6 @@ class Limiter:
         key = (grant.token_id, grant.project_id, route.api_name, own, shared)
         known = self._plans.get(key)
         if known is None:
-            if len(self._plans) >= MAX_REMEMBERED_PLANS:
-                self._plans.clear()
             owned = (
                 ("token", grant.token_id or grant.project_id, own),
                 ("project", grant.project_id, shared),

@@ -9,6 +9,7 @@ from genai_prices.data_snapshot import get_snapshot
 
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Price, Settings
+from llmproxy.memo import BoundedMemo
 from llmproxy.metering.dialects.operation import READ_OPERATION, ProviderOperation
 from llmproxy.metering.dialects.registry import operation
 from llmproxy.metering.meter import Dialect, dialect
@@ -32,7 +33,7 @@ class Operations:
 
     def __init__(self, settings: Settings) -> None:
         self._providers = {name: provider(api) for name, api in settings.apis.items()}
-        self._known: dict[tuple[str, bytes], ProviderOperation] = {}
+        self._known: BoundedMemo[tuple[str, bytes], ProviderOperation] = BoundedMemo(MAX_REMEMBERED_PATHS)
 
     def operation(self, method: bytes, api: str, path: bytes) -> ProviderOperation:
         """What a request does; L{UNKNOWN} where nobody knows."""
@@ -41,8 +42,6 @@ class Operations:
         key = (api, path)
         found = self._known.get(key)
         if found is None:
-            if len(self._known) >= MAX_REMEMBERED_PATHS:
-                self._known.clear()
             found = self._known[key] = operation(self._providers[api], path)
         return found
 
@@ -53,7 +52,7 @@ class Meters:
     def __init__(self, settings: Settings) -> None:
         self._prices = Prices(own_prices(settings.prices))
         self._providers = {name: provider(api) for name, api in settings.apis.items() if api.metering.enabled}
-        self._dialects: dict[tuple[str, bytes], Dialect | None] = {}
+        self._dialects: BoundedMemo[tuple[str, bytes], Dialect | None] = BoundedMemo(MAX_REMEMBERED_PATHS)
 
     def dialect(self, method: bytes, api: str, path: bytes) -> Dialect | None:
         """How answers are measured that an API gives at this path; C{None} where they are not.
@@ -67,8 +66,6 @@ class Meters:
             return self._dialects[key]
         except KeyError:
             pass
-        if len(self._dialects) >= MAX_REMEMBERED_PATHS:
-            self._dialects.clear()
         known = self._providers.get(api)
         found = self._dialects[key] = None if known is None else dialect(api, known, self._prices, path)
         return found

@@ -9,6 +9,7 @@ from genai_prices.data_snapshot import get_snapshot
 from pydantic_core import to_json
 
 from llmproxy.http.request_reader import RequestContent
+from llmproxy.memo import BoundedMemo
 from llmproxy.metering import estimating, media
 from llmproxy.metering.catalog import Operations
 from llmproxy.metering.deferred import BATCH_FACTOR
@@ -98,7 +99,9 @@ class CostCeiling:
         self._providers = providers
         self._operations = operations
         get_snapshot()  # read now, so that no request waits for it
-        self._rates: dict[tuple[str, str, Terms], tuple[float, Rates | None]] = {}
+        self._rates: BoundedMemo[tuple[str, str, Terms], tuple[float, Rates | None]] = BoundedMemo(
+            MAX_REMEMBERED_MODELS
+        )
 
     def bound(
         self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, size: int, output: int
@@ -196,8 +199,6 @@ class CostCeiling:
         until, rates = self._rates.get((api, model, terms), (0.0, None))
         if at >= until:
             rates = self._rated(api, model, at, terms)
-            if len(self._rates) >= MAX_REMEMBERED_MODELS:
-                self._rates.clear()
             self._rates[api, model, terms] = (at + RATES_TTL_SECONDS, rates)
         return None if rates is None else rates[0] + bound.input * rates[1] + bound.output * rates[2]
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
+
+from genai_prices.data_snapshot import get_snapshot
 
 from llmproxy.http.content_measure import TextMeasure
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.metering import media
 from llmproxy.metering.dialects.operation import MediaTokens
-from llmproxy.metering.windows import context_window
 
 BYTES_PER_TOKEN = 4
+MAX_CONTEXT_TOKENS = 2_000_000  # tokens of input where a model's context window is not known
 RESERVE_TOKENS = 16  # that are reserved beyond
 _MEDIA = MediaTokens()
 
@@ -87,6 +90,18 @@ def estimate_prompt(
     likely, most = media.tokens(content.media, content.unseen_media, provider, model, most_of_media)
     most += text * tokenizer.margin + RESERVE_TOKENS
     return PromptEstimate(min(round(text + likely), window), min(round(most), window))
+
+
+@lru_cache(4096)  # only clients that make up models get there
+def context_window(provider: str, model: str) -> int:
+    """Tokens of input that a model can read, going by genai-prices.
+
+    @param provider: The provider's name there.
+    """
+    everyone = get_snapshot().providers
+    known = next((each for each in everyone if each.id == provider), None)
+    found = known.find_model(model, all_providers=everyone) if known is not None and model else None
+    return (found.context_window if found is not None else None) or MAX_CONTEXT_TOKENS
 
 
 def tokenizer_of(provider: str, model: str) -> Tokenizer:

@@ -75,11 +75,6 @@ def mappings(name: str, provider: str) -> tuple[tuple[tuple[Any, ...], tuple[str
     return listed + tuple(each for each in shape.members if each[0] not in known)
 
 
-def known_provider(name: str) -> bool:
-    """Whether genai-prices knows a provider of that name."""
-    return any(provider.id == name for provider in get_snapshot().providers)
-
-
 def _sound(items: Sequence[Any], field: str) -> bool:
     """Whether genai-prices may look for its item here: it takes what it looks at for text without asking."""
     return len(items) < MAX_ITEMS and all(isinstance(i, dict) and isinstance(i.get(field, ""), str) for i in items)

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
-
-from pydantic_core import from_json
+from typing import NamedTuple
 
 from llmproxy.http import fields
 from llmproxy.http.content_coding import Decoder, can_decode
 from llmproxy.metering import estimating, frames
+from llmproxy.metering.body_readers import EventStreamReader, HeldByteCounter, JsonBodyReader, UsageReader
 from llmproxy.metering.dialects import registry
 from llmproxy.metering.dialects.operation import UNKNOWN_OPERATION, Members, ProviderOperation, Units
-from llmproxy.metering.dialects.registry import RESPONSE_MEMBERS, WRAPPERS, extract
-from llmproxy.metering.dialects.reported_usage import NO_REPORT, Call, ReportedUsage, merge
-from llmproxy.metering.error_events import body_error
+from llmproxy.metering.dialects.reported_usage import NO_REPORT, ReportedUsage
 from llmproxy.metering.estimating import PromptEstimate
 from llmproxy.metering.extraction import count_units, units_by_model
-from llmproxy.metering.json_scanner import JsonMemberScanner
 from llmproxy.metering.prices import Prices
-from llmproxy.metering.sse import EVENT_ENDS, LINE_ENDS, SAMPLE_BYTES, SseScanner
+from llmproxy.metering.sse import LINE_ENDS
 from llmproxy.model import Usage
 
-MAX_BODY_BYTES = 256 << 10  # bytes of a JSON body that are kept and read at once; a longer one is scanned as it passes
-
-MAX_TIGHT_BODY_BYTES = 64 << 10  # likewise where memory is tight
-MAX_BODY_CHUNKS = 2048  # of such a body
-
-_MODEL = re.compile(rb'"model(?:Version)?"\s*:\s*"([^"\\]{1,128})"')
 _FIELDS = frozenset(
     {"input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "output_reasoning_tokens"}
 )
@@ -69,27 +58,6 @@ def dialect(api: str, provider: str, prices: Prices, path: bytes) -> Dialect:
     return Dialect(api, provider, prices, registry.operation(provider, path))
 
 
-class _UsageReader(Protocol):
-    """What reads a body: takes its bytes, tells what they say of usage, and how much text there is in them."""
-
-    def feed(self, data: bytes) -> object: ...
-    def reading(self) -> ReportedUsage: ...
-    def text(self) -> float: ...
-    def error(self) -> str:
-        """The code of the error that it is or ends in, once it was read; C{""} where there is none."""
-
-
-class HeldByteCounter(Protocol):
-    """Counts what is held in memory by everybody together (L{llmproxy.wire.buffers.Buffers} is it).
-
-    @ivar tight: Whether little more should be.
-    """
-
-    @property
-    def tight(self) -> bool: ...
-    def hold(self, count: int) -> object: ...
-
-
 class Meter:
     """Measures one answer.
 
@@ -114,16 +82,16 @@ class Meter:
         tier = fields.value(lines, b"x-gemini-service-tier") if dialect.provider == "google" else None
         self._tier = b"" if tier is None else tier
         kind, encoding = _media_type_and_coding(lines)
-        self._tap: _UsageReader | None = None
+        self._tap: UsageReader | None = None
         operation = dialect.operation
         if kind == b"text/event-stream":
-            self._tap = _EventStream(operation.mark, operation.also)
+            self._tap = EventStreamReader(operation.mark, operation.also)
         elif kind in _LINES:
-            self._tap = _EventStream(operation.mark, operation.also, LINE_ENDS)
+            self._tap = EventStreamReader(operation.mark, operation.also, LINE_ENDS)
         elif kind == frames.MEDIA_TYPE:
-            self._tap = _EventStream(operation.mark, operation.also)
+            self._tap = EventStreamReader(operation.mark, operation.also)
         elif kind.endswith(b"json"):
-            self._tap = _JsonBody(holding)
+            self._tap = JsonBodyReader(holding)
         self.feed = self._count if self._tap is None else self._tap.feed
         if kind == frames.MEDIA_TYPE:
             self.feed = frames.EventStreamDecoder(self.feed).feed
@@ -220,7 +188,7 @@ class Meter:
         return total
 
     def _estimated(
-        self, tap: _UsageReader | None, known: Units, given: Callable[[], PromptEstimate]
+        self, tap: UsageReader | None, known: Units, given: Callable[[], PromptEstimate]
     ) -> tuple[Units, dict[str, int]]:
         """The most likely counts, and in C{details} what they can be at most."""
         units, bounds = dict(known), {}
@@ -275,125 +243,6 @@ def _usage(units: Units, cost: float | None, basis: str, model: str, details: Ma
     )
 
 
-class _JsonBody:
-    """A JSON body: kept while it is short, scanned beyond, and sooner where memory is tight."""
-
-    __slots__ = ("_calls", "_error", "_holding", "_kept", "_place", "_scan", "_seam", "_size")
-
-    def __init__(self, holding: HeldByteCounter | None = None) -> None:
-        self._calls: set[Call] = set()
-        self._error = ""
-        self._holding = holding
-        self._seam = b""
-        self._place = 0
-        self._kept: list[bytes] = []
-        self._scan: JsonMemberScanner | None = None
-        self._size = 0
-
-    def feed(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._scan is not None:
-            self._scan.feed(data)
-            self._notice(data)
-        else:
-            self._kept.append(data)
-            tight = False
-            if self._holding is not None:
-                self._holding.hold(len(data))
-                tight = self._size > MAX_TIGHT_BODY_BYTES and self._holding.tight
-            if tight or self._size > MAX_BODY_BYTES or len(self._kept) > MAX_BODY_CHUNKS:
-                self._scan_on()
-
-    def _give_back(self) -> None:
-        """What was kept is not kept any more, or only until this turn is over."""
-        if self._holding is not None and self._scan is None:
-            self._holding.hold(-self._size)
-            self._holding = None
-
-    def reading(self) -> ReportedUsage:
-        self._give_back()
-        if self._scan is None:
-            whole = b"".join(self._kept)
-            said, self._kept = _parse(whole), [whole]
-            if isinstance(said, dict | list):
-                self._kept = []  # the exchange may be remembered for longer
-                self._error = body_error(said)
-                return extract(said, True) if isinstance(said, dict) else _merge_all(said)
-            if b"\n{" in whole:  # one object a line, under another name
-                self._kept = []
-                return _merge_all(_parse(line) for line in whole.splitlines())
-            self._scan_on()
-        return self._scanned()
-
-    def text(self) -> float:
-        return float(self._size)
-
-    def error(self) -> str:
-        return self._error
-
-    def _scan_on(self) -> None:
-        self._give_back()
-        self._scan = JsonMemberScanner(RESPONSE_MEMBERS, WRAPPERS)
-        kept, self._kept = self._kept, []
-        for piece in kept:
-            self._scan.feed(piece)
-            self._notice(piece)
-
-    def _notice(self, piece: bytes) -> None:
-        """Count the calls of tools in an answer that is not parsed; text in it has its quotation marks escaped."""
-        piece = self._seam + piece
-        for found in registry.CALL_PATTERN.finditer(piece):
-            self._calls.add((registry.UNITS_BY_CALL[found[1].decode()], str(self._place + found.start())))
-        self._seam = piece[-64:]
-        self._place += len(piece) - len(self._seam)
-
-    def _scanned(self) -> ReportedUsage:
-        """What stands at the top; where that is a list, its answers were made one after the other."""
-        assert self._scan is not None
-        found = {name.decode(): _parse(raw) for name, raw in self._scan.values.items()}
-        self._error = body_error(found)
-        said = extract(found, not self._scan.is_list)
-        return said._replace(calls=said.calls | self._calls) if self._calls else said
-
-
-class _EventStream(SseScanner):
-    """A stream of events, or of one JSON object a line."""
-
-    __slots__ = ("_calls",)
-
-    def __init__(self, mark: bytes, also: bytes, ends: tuple[bytes, ...] = EVENT_ENDS) -> None:
-        super().__init__(mark, also, ends)
-        self._calls: frozenset[Call] = frozenset()
-
-    def on_other_event(self, piece: bytes) -> None:
-        for data in self.event_data(piece):
-            if b'_call"' in data or b"webSearchQueries" in data:
-                self._calls |= extract(_parse(data)).calls
-
-    def reading(self) -> ReportedUsage:
-        self.end()
-        found = _merge_all(_parse(data) for data in self.usage_events())
-        if calls := self._calls:
-            if any(unit == "web_search_previews" for unit, _ in found.calls):
-                calls = frozenset(call for call in calls if call[0] != "web_searches")
-            found = found._replace(calls=found.calls | calls)
-        if not found.model and (model := _MODEL.search(self.sample)):
-            found = found._replace(model=model[1].decode("utf-8", "replace"))
-        return found
-
-    def text(self) -> float:
-        samples = [self.sample] if self.size <= len(self.sample) else [self.sample, self.last[-SAMPLE_BYTES:]]
-        return self.size * estimating.text_share(samples)
-
-
-def _merge_all(said: Iterable[Any]) -> ReportedUsage:
-    """What several events, or the answers of a list, tell together."""
-    found = NO_REPORT
-    for each in said:
-        found = merge(found, extract(each))
-    return found
-
-
 def _media_type_and_coding(lines: Iterable[bytes]) -> tuple[bytes, bytes]:
     """The media type of an answer, and how it is encoded; both in lower case."""
     kind = fields.value(lines, b"content-type") or b""
@@ -407,10 +256,3 @@ def _bedrock_header_counts(lines: Sequence[bytes]) -> Units | None:
     if given is None or made is None or not (given.isdigit() and made.isdigit()) or len(given + made) > 30:
         return None
     return {"input_tokens": int(given), "output_tokens": int(made)}
-
-
-def _parse(raw: bytes) -> Any:
-    try:
-        return from_json(raw)
-    except ValueError:
-        return None

@@ -27,6 +27,7 @@ from genai_prices.types import (
 )
 from genai_prices.units import UnitDef, UnitRegistry
 
+from llmproxy.memo import BoundedMemo
 from llmproxy.metering.dialects import registry
 from llmproxy.metering.dialects.operation import Units
 from llmproxy.metering.dialects.reported_usage import Terms
@@ -152,7 +153,9 @@ class Prices:
 
     def __init__(self, own: Iterable[OwnPrice] = ()) -> None:
         self._own = sorted(own, key=OwnPrice.specificity, reverse=True)  # of two that are as close, the first
-        self._known: dict[tuple[str, str, str, str, Terms], tuple[OwnPrice | None, ListPrice | None]] = {}
+        self._known: BoundedMemo[tuple[str, str, str, str, Terms], tuple[OwnPrice | None, ListPrice | None]] = (
+            BoundedMemo(MAX_REMEMBERED_MODELS)
+        )
 
     def cost(
         self,
@@ -173,8 +176,6 @@ class Prices:
         key = (api, provider, answered, asked, terms)
         found = self._known.get(key)
         if found is None or (found[1] is not None and not found[1].since <= at < found[1].until):
-            if len(self._known) >= MAX_REMEMBERED_MODELS:
-                self._known.clear()  # only clients that make up models get here
             found = self._known[key] = self._look_up(*key, at)
         own, known = found
         if own is not None:

@@ -4,7 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from llmproxy.model import Claim
+from llmproxy.limits.counters.local import LEASE_RETRY_SECONDS
+from llmproxy.limits.counters.memory import MemoryCounters
+from llmproxy.limits.counters.redis_verdicts import spread
+from llmproxy.model import Claim, Verdict
+
+
+class LocalFallback:
+    """Decides alone, each claim by its C{on_loss}, while Redis does not answer.
+
+    @ivar processes: How many there were when that was last known.
+    """
+
+    def __init__(self, local: MemoryCounters, own_use: Callable[[str], int]) -> None:
+        """
+        @param own_use: How much of a limit this process has used or holds already, where all are counted.
+        """
+        self.processes = 1
+        self._local = local
+        self._own_use = own_use
+
+    def reserve_now(self, claims: Sequence[Claim]) -> Verdict | None:
+        """A verdict; C{None} where the store must be asked for it with L{reserve}."""
+        place = first_closed(claims)
+        if place is not None:
+            return Verdict(place, LEASE_RETRY_SECONDS, lost=True)
+        places, mine = local_shares(claims, self.processes, self._own_use)
+        verdict = self._local.reserve_now(mine) if mine else Verdict()
+        return None if verdict is None else spread(claims, verdict, places)
+
+    async def reserve(self, claims: Sequence[Claim]) -> Verdict:
+        """The same, whatever it takes. L{LimitsUnavailable} where the store does not answer either."""
+        verdict = self.reserve_now(claims)
+        if verdict is not None:
+            return verdict
+        places, mine = local_shares(claims, self.processes, self._own_use)
+        return spread(claims, await self._local.reserve(mine), places)
 
 
 def first_closed(claims: Sequence[Claim]) -> int | None:

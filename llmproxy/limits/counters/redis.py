@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from os import urandom
 from random import random
-from typing import Any, NamedTuple
+from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
@@ -23,11 +23,12 @@ from llmproxy.errors import LimitsUnavailable
 from llmproxy.instruments import Instrument
 from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory, IInstrumented, IOpenable
 from llmproxy.limits.counters.eviction import EvictionGuard
-from llmproxy.limits.counters.fallback import first_closed, local_shares
-from llmproxy.limits.counters.local import LEASE_RETRY_SECONDS, amount_within_limit
+from llmproxy.limits.counters.fallback import LocalFallback
+from llmproxy.limits.counters.local import amount_within_limit
 from llmproxy.limits.counters.memory import MemoryCounters
 from llmproxy.limits.counters.recent_use import RecentUse
 from llmproxy.limits.counters.redis_scripts import RENEW, RESERVE, SETTLE
+from llmproxy.limits.counters.redis_verdicts import RedisTicket, RedisVerdict, combine, with_ticket
 from llmproxy.limits.window import SLOTS_PER_SECOND
 from llmproxy.model import Claim, Verdict
 from llmproxy.redis import Redis, RedisRefused, RedisUnavailable, connect
@@ -42,33 +43,6 @@ BATCH_ENTRIES = 200  # leases renewed, requests settled, or rates put back, at o
 MAX_UNSENT_SETTLEMENTS = 10_000  # settlements that may wait for Redis to come back
 
 _KINDS = {"rate": "r", "lease": "l"}
-
-
-class RedisTicket(NamedTuple):
-    """What was reserved for a request, by the places of its claims.
-
-    @ivar local: The ticket of those that this process counts, budgets first of all; C{local_places}, which they are.
-    @ivar holder: Who holds what is in Redis; C{""} where nothing is.
-    @ivar claims: Those that are there, and C{places}, which they are.
-    """
-
-    local: Any = None
-    local_places: tuple[int, ...] = ()
-    holder: str = ""
-    slot: int = 0
-    claims: tuple[Claim, ...] = ()
-    places: tuple[int, ...] = ()
-
-
-class RedisVerdict(NamedTuple):
-    """What Redis said, by the order of the claims."""
-
-    refused: int | None
-    wait: float | None
-    slot: int
-    used: list[int]
-    resets: list[float]
-    generations: list[bytes]
 
 
 @implementer(ICounters, IInstrumented, IOpenable)
@@ -120,7 +94,7 @@ class RedisCounters(MultiService):
         self._numbers = count(1)
         self._recent = RecentUse()
         self._holders: dict[str, dict[str, None]] = defaultdict(dict)  # of leases, by key
-        self._processes = 1
+        self._fallback = LocalFallback(self.local, self._own_use)
         self._epoch = b""
         self._slots_ahead = 0.0  # of Redis's clock before this process's
         self._guard = guard
@@ -135,10 +109,10 @@ class RedisCounters(MultiService):
 
     def reserve_now(self, claims: Sequence[Claim]) -> Verdict | None:
         if not self.redis.available:
-            return self._alone_now(claims)
+            return self._fallback.reserve_now(claims)
         if any(claim.kind != "budget" for claim in claims):
             return None
-        return _wrapped(self.local.reserve_now(claims), tuple(range(len(claims))))
+        return with_ticket(self.local.reserve_now(claims), tuple(range(len(claims))))
 
     def reserve(self, claims: Sequence[Claim]) -> Deferred[Verdict]:
         """Whoever gives up waiting does not stop what is under way: what is then reserved is given back."""
@@ -159,12 +133,12 @@ class RedisCounters(MultiService):
 
     async def _reserve(self, claims: Sequence[Claim]) -> Verdict:
         if not self.redis.available:
-            return await self._alone(claims)
+            return await self._fallback.reserve(claims)
         budgets = tuple([place for place, claim in enumerate(claims) if claim.kind == "budget"])
         shared = tuple([place for place, claim in enumerate(claims) if claim.kind != "budget"])
         held = await self.local.reserve([claims[place] for place in budgets]) if budgets else Verdict()
         if not shared:
-            return _wrapped(held, budgets) or held
+            return with_ticket(held, budgets) or held
         # Where a budget refuses it is only asked whether a limit before it does too, and how the others stand.
         holder = f"{self._process}:{next(self._numbers)}" if held.refused is None else ""
         asked = tuple([claims[place] for place in shared])
@@ -174,13 +148,13 @@ class RedisCounters(MultiService):
             self._let_go(held, len(budgets))
             if isinstance(e, LimitsUnavailable):
                 raise
-            return await self._alone(claims)
+            return await self._fallback.reserve(claims)
         if holder and answer.refused is None:
             ticket = self._taken(holder, asked, shared, answer, held, budgets)
         else:
             self._let_go(held, len(budgets))
             ticket = None
-        return _combined(claims, held, budgets, answer, shared, ticket)
+        return combine(claims, held, budgets, answer, shared, ticket)
 
     def _let_go(self, held: Verdict, budgets: int) -> None:
         if held.ticket is not None:
@@ -245,26 +219,9 @@ class RedisCounters(MultiService):
         """Redis's present slot, as far as is known."""
         return int(self._clock.seconds() * SLOTS_PER_SECOND + self._slots_ahead)
 
-    # Alone
-
-    def _alone_now(self, claims: Sequence[Claim]) -> Verdict | None:
-        place = first_closed(claims)
-        if place is not None:
-            return Verdict(place, LEASE_RETRY_SECONDS, lost=True)
-        places, mine = self._shares(claims)
-        verdict = self.local.reserve_now(mine) if mine else Verdict()
-        return None if verdict is None else _spread(claims, verdict, places)
-
-    async def _alone(self, claims: Sequence[Claim]) -> Verdict:
-        verdict = self._alone_now(claims)
-        if verdict is not None:
-            return verdict
-        places, mine = self._shares(claims)
-        return _spread(claims, await self.local.reserve(mine), places)
-
-    def _shares(self, claims: Sequence[Claim]) -> tuple[tuple[int, ...], list[Claim]]:
-        slot, recent, holders = self._slot(), self._recent, self._holders
-        return local_shares(claims, self._processes, lambda key: recent.used(key, slot) + len(holders.get(key, ())))
+    def _own_use(self, key: str) -> int:
+        """What this process uses or holds of a limit, as far as it is counted in Redis."""
+        return self._recent.used(key, self._slot()) + len(self._holders.get(key, ()))
 
     # Settling
 
@@ -384,7 +341,7 @@ class RedisCounters(MultiService):
 
     def _counted(self, reply: Sequence[Any], rates: Sequence[str]) -> None:
         processes, epoch = reply
-        self._processes = max(processes, 1)
+        self._fallback.processes = max(processes, 1)
         known, self._epoch = self._epoch, epoch
         if known not in (b"", epoch):  # it has lost everything: others are to know what this process uses
             self._log.warn("Redis has lost what it knew of limits; {count} rates are put back.", count=len(rates))
@@ -394,46 +351,6 @@ class RedisCounters(MultiService):
                 Deferred.fromCoroutine(self._ask("", claims)).addErrback(
                     lambda failure: failure.trap(RedisUnavailable, RedisRefused, LimitsUnavailable) and None
                 )
-
-
-def _wrapped(verdict: Verdict | None, places: tuple[int, ...]) -> Verdict | None:
-    """A verdict on budgets alone, with a ticket of ours."""
-    if verdict is None or verdict.ticket is None:
-        return verdict
-    return verdict._replace(ticket=RedisTicket(verdict.ticket, places))
-
-
-def _spread(claims: Sequence[Claim], verdict: Verdict, places: tuple[int, ...]) -> Verdict:
-    """A verdict on those in these places, as one on all of them; the others are not held."""
-    remaining, resets = [claim.limit for claim in claims], [0.0] * len(claims)
-    for place, left, reset in zip(places, verdict.remaining, verdict.resets, strict=True):
-        remaining[place], resets[place] = left, reset
-    refused = None if verdict.refused is None else places[verdict.refused]
-    ticket = RedisTicket(verdict.ticket, places) if refused is None else None
-    return Verdict(refused, verdict.wait, remaining=tuple(remaining), resets=tuple(resets), ticket=ticket)
-
-
-def _combined(
-    claims: Sequence[Claim],
-    held: Verdict,
-    budgets: tuple[int, ...],
-    answer: RedisVerdict,
-    shared: tuple[int, ...],
-    ticket: RedisTicket | None,
-) -> Verdict:
-    """What the store and Redis say, as one; the first that refuses is named."""
-    remaining, resets = [0] * len(claims), [0.0] * len(claims)
-    for place, left in zip(budgets, held.remaining, strict=True):
-        remaining[place] = left
-    for place, used, reset in zip(shared, answer.used, answer.resets, strict=True):
-        remaining[place], resets[place] = max(claims[place].limit - used, 0), reset
-    refusals = []
-    if held.refused is not None:
-        refusals.append((budgets[held.refused], held.wait))
-    if answer.refused is not None:
-        refusals.append((shared[answer.refused], answer.wait))
-    refused, wait = min(refusals, key=lambda refusal: refusal[0], default=(None, None))
-    return Verdict(refused, wait, False, tuple(remaining), tuple(resets), ticket)
 
 
 @implementer(IPlugin, ICountersFactory)

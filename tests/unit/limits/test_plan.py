@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import unittest
+from typing import Any
 
-from llmproxy.limits.plan import plan
-from llmproxy.model import Allowance, Budget
+from llmproxy.config.model import LimitSettings
+from llmproxy.limits.plan import charges, plan, rules
+from llmproxy.model import Allowance, Budget, LedgerLine
 
 ON_LOSS = {"requests_per_minute": "open"}
 
@@ -37,3 +39,51 @@ class PlanTests(unittest.TestCase):
         self.assertFalse(found.counts_tokens or found.counts_money)
         found = plan([("token", "t", Allowance(budget_tokens=(Budget(5, "lifetime"),)))], ON_LOSS)
         self.assertEqual((found.counts_tokens, found.counts_money), (True, False))
+
+
+AT = 1_764_072_000.0  # 2025-11-25T12:00:00Z
+
+
+def line(**more: Any) -> LedgerLine:
+    given = {"project_id": "p:1", "token_id": "t1", "api": "openai", "cost_usd": 0.5, "input_tokens": 3, **more}
+    return LedgerLine("run-1", given.pop("at", AT), **given)
+
+
+class ChargesTests(unittest.TestCase):
+    def test_every_budget_that_holds(self) -> None:
+        """Of the token, the project and the API, in dollars and in tokens, for each period; under the keys of rules."""
+        budgets = tuple([Budget(5, period) for period in ("day", "month", "lifetime")])
+        allowance = Allowance(budget_usd=budgets, budget_tokens=budgets)
+        labels = {"day": "day:2025-11-25", "month": "month:2025-11", "lifetime": "lifetime"}
+        owners = (("token", "t1"), ("project", "p:1"), ("API", "openai"))
+        found = [
+            rule for what, name in owners for rule in rules(what, name, allowance, LimitSettings().on_loss.by_name())
+        ]
+        keys = {f"{rule.key}:{labels[rule.period]}": rule.unit for rule in found}
+        self.assertEqual(len(keys), 18)
+        charged = charges(keys, [line(), line(output_tokens=4)])
+        self.assertEqual(charged, {key: 10**9 if unit == "usd" else 10 for key, unit in keys.items()})
+
+    def test_others(self) -> None:
+        """Not those of other owners or periods, nor what is no budget."""
+        keys = ["token:t2:budget_usd:lifetime", "token:t1:budget_usd:day:2025-11-24", "project:p:budget_usd:lifetime"]
+        self.assertEqual(charges([*keys, "token:t1:concurrency", ""], [line()]), {})
+
+    def test_the_day_in_which_it_arrived(self) -> None:
+        keys = ["token:t1:budget_usd:day:2025-11-24", "token:t1:budget_usd:day:2025-11-25"]
+        self.assertEqual(
+            charges(keys, [line(at=AT - 86400), line(cost_usd=0.25)]),
+            dict(zip(keys, (5 * 10**8, 25 * 10**7), strict=True)),
+        )
+
+    def test_what_has_no_token_counts_for_its_project(self) -> None:
+        """As when it is reserved."""
+        self.assertEqual(
+            charges(["token:p:1:budget_usd:lifetime"], [line(token_id="")]),
+            {"token:p:1:budget_usd:lifetime": 5 * 10**8},
+        )
+
+    def test_without_a_price(self) -> None:
+        self.assertEqual(
+            charges(["token:t1:budget_usd:lifetime"], [line(cost_usd=None)]), {"token:t1:budget_usd:lifetime": 0}
+        )

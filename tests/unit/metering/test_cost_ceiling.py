@@ -13,8 +13,8 @@ from llmproxy.config.model import Settings
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.metering.catalog import Operations
 from llmproxy.metering.cost_ceiling import FREE_OF_CHARGE, MAX_COUNTED_TOKENS, CostCeiling, UsageCeiling
+from llmproxy.metering.estimating import MAX_CONTEXT_TOKENS
 from llmproxy.metering.prices import OwnPrice, Prices
-from llmproxy.metering.windows import MAX_CONTEXT_TOKENS
 from tests.support.reading import read
 
 UNREAD = read(b"neither JSON nor a form")

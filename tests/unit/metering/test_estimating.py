@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 from unittest import TestCase
 
-from llmproxy.metering.estimating import PromptEstimate, estimate_prompt
+from llmproxy.metering.estimating import MAX_CONTEXT_TOKENS, PromptEstimate, context_window, estimate_prompt
 from tests.support.reading import read
 from tests.unit.http.test_media_heads import PNG
 
@@ -77,3 +77,8 @@ class Pictures(TestCase):
             self.assertLess(estimated.most, 50_000)
             self.assertGreater(estimated.most, 5_000)
         self.assertTrue(11_200 <= estimate(body, "google", "gemini-3-pro").likely < 11_400)
+
+
+def test_known_and_unknown() -> None:
+    assert context_window("openai", "gpt-4o") == 128_000
+    assert context_window("openai", "") == context_window("nobody", "x") == MAX_CONTEXT_TOKENS

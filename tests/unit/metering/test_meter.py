@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.http.content_coding import encode
+from llmproxy.metering.body_readers import MAX_BODY_BYTES
 from llmproxy.metering.estimating import PromptEstimate
-from llmproxy.metering.meter import MAX_BODY_BYTES, Meter, dialect
+from llmproxy.metering.meter import Meter, dialect
 from llmproxy.metering.prices import OwnPrice, Prices
 from llmproxy.model import Usage
 from tests.unit.metering.samples import (

@@ -12,7 +12,7 @@ from llmproxy.errors import Invalid, StoreUnavailable
 from llmproxy.ledger.pending import PendingResult, pending_result
 from llmproxy.ledger.records import Deferral, HeldBudget
 from llmproxy.ledger.sql import CLOSED_OFFSET, JournalBatch, LedgerTable, UsageQuery
-from llmproxy.limits.charges import charges
+from llmproxy.limits.plan import charges
 from llmproxy.model import LedgerLine, PageRequest
 from llmproxy.store import budgets
 from llmproxy.store.store import Store

@@ -107,7 +107,7 @@ class SharedTests(RedisCase):
             counters._renewed = -1e9
             counters._beat()
         await soon(0.05)
-        self.assertEqual(other._processes, 2)
+        self.assertEqual(other._fallback.processes, 2)
 
     async def test_keys_expire(self) -> None:
         """Nothing is left behind; budgets are not here."""

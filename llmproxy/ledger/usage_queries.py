@@ -1,0 +1,127 @@
+"""What reports ask of the ledger's sums, in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Select, and_, func, literal_column, or_, select
+from twisted.internet.defer import Deferred
+
+from llmproxy.model import Page, PageRequest
+from llmproxy.store.export import Export
+from llmproxy.store.pages import decode_cursor, encode_cursor, is_after
+from llmproxy.store.tables import usage
+
+KEY_COLUMNS = ("period", "project_id", "token_id", "api", "model")
+SUM_COLUMNS = (
+    "requests",
+    "failed",
+    "estimated",
+    "unpriced",
+    "input_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "cost_usd",
+)
+GROUP_COLUMNS: Mapping[str, Any] = {
+    "project": usage.c.project_id,
+    "token": usage.c.token_id,
+    "api": usage.c.api,
+    "model": usage.c.model,
+    "day": usage.c.period,
+    "month": func.substr(usage.c.period, 1, 7),
+}
+
+
+class UsageQuery(NamedTuple):
+    """What a report is asked for.
+
+    @ivar by: Names of L{GROUP_COLUMNS}.
+    @ivar since: The first day, such as C{2026-11-01}; C{until} the day behind the last; C{""} for no end.
+    """
+
+    by: tuple[str, ...]
+    since: str = ""
+    until: str = ""
+    project_id: str = ""
+    part: PageRequest = PageRequest()
+
+
+Report = Page[dict[str, Any]]
+
+
+class ReportRows:
+    """All rows of a report, part by part; to be closed."""
+
+    def __init__(self, export: Export, wanted: Select[Any]) -> None:
+        self._export = export
+        self._wanted = wanted
+
+    def part(self, render: Callable[[list[dict[str, Any]]], bytes]) -> Deferred[bytes]:
+        """Fire with the next rows as C{render} writes them, in a thread; with C{b""} at the end."""
+        return self._export.part(self._wanted, lambda rows: render([_plain_row(row._mapping) for row in rows]))
+
+    def close(self) -> Deferred[None]:
+        return self._export.close()
+
+
+def _sums(question: UsageQuery) -> Select[Any]:
+    groups = [GROUP_COLUMNS[name].label(name) for name in question.by]
+    summed = [func.coalesce(func.sum(usage.c[name]), 0).label(name) for name in SUM_COLUMNS]
+    return (
+        select(*groups, *summed).where(*_conditions(question)).group_by(*(GROUP_COLUMNS[name] for name in question.by))
+    )
+
+
+def ordered_sums(question: UsageQuery) -> Select[Any]:
+    return _sums(question).order_by(*(literal_column(name) for name in question.by))
+
+
+def report_page(connection: Connection, question: UsageQuery) -> Report:
+    """A page; the groups are counted only where the first page does not show it: that adds everything up again."""
+    limit, offset, cursor = question.part
+    wanted = ordered_sums(question)
+    if cursor:
+        wanted = wanted.where(
+            is_after([GROUP_COLUMNS[name] for name in question.by], decode_cursor(cursor, [str] * len(question.by)))
+        )
+    found = connection.execute(wanted.limit(limit + 1).offset(offset)).mappings().all()
+    rows = [_plain_row(row) for row in found[:limit]]
+    if len(found) > limit:
+        following = encode_cursor([rows[-1][name] for name in question.by])
+        return Page(rows, None if cursor else _groups(connection, question), following)
+    if cursor:
+        return Page(rows)
+    return Page(rows, offset + len(rows) if rows or not offset else _groups(connection, question))
+
+
+def _groups(connection: Connection, question: UsageQuery) -> int:
+    names = select(*(GROUP_COLUMNS[name] for name in question.by)).where(*_conditions(question)).distinct()
+    return int(connection.scalar(select(func.count()).select_from(names.subquery())) or 0) if question.by else 1
+
+
+def _plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """PostgreSQL sums up integers as decimals."""
+    return {
+        name: value if isinstance(value, str) else float(value) if name == "cost_usd" else int(value)
+        for name, value in row.items()
+    }
+
+
+def _conditions(question: UsageQuery) -> list[Any]:
+    """A month into which days were folded belongs to a range that has its first day."""
+    first_day = usage.c.period + "-01"
+    conditions: list[Any] = []
+    is_month = func.length(usage.c.period) == 7
+    if question.since:
+        conditions.append(or_(usage.c.period >= question.since, and_(is_month, first_day >= question.since)))
+    if question.until:
+        conditions.append(
+            or_(and_(~is_month, usage.c.period < question.until), and_(is_month, first_day < question.until))
+        )
+    if question.project_id:
+        conditions.append(usage.c.project_id == question.project_id)
+    return conditions

@@ -1,0 +1,171 @@
+"""Reads the usage that a response reports out of its body: a JSON document, or a stream of events."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from pydantic_core import from_json
+
+from llmproxy.metering import estimating
+from llmproxy.metering.dialects import registry
+from llmproxy.metering.dialects.registry import RESPONSE_MEMBERS, WRAPPERS, extract
+from llmproxy.metering.dialects.reported_usage import NO_REPORT, Call, ReportedUsage, merge
+from llmproxy.metering.error_events import body_error
+from llmproxy.metering.json_scanner import JsonMemberScanner
+from llmproxy.metering.sse import EVENT_ENDS, SAMPLE_BYTES, SseScanner
+
+MAX_BODY_BYTES = 256 << 10  # bytes of a JSON body that are kept and read at once; a longer one is scanned as it passes
+
+MAX_TIGHT_BODY_BYTES = 64 << 10  # likewise where memory is tight
+MAX_BODY_CHUNKS = 2048  # of such a body
+
+_MODEL = re.compile(rb'"model(?:Version)?"\s*:\s*"([^"\\]{1,128})"')
+
+
+class UsageReader(Protocol):
+    """What reads a body: takes its bytes, tells what they say of usage, and how much text there is in them."""
+
+    def feed(self, data: bytes) -> object: ...
+    def reading(self) -> ReportedUsage: ...
+    def text(self) -> float: ...
+    def error(self) -> str:
+        """The code of the error that it is or ends in, once it was read; C{""} where there is none."""
+
+
+class HeldByteCounter(Protocol):
+    """Counts what is held in memory by everybody together (L{llmproxy.wire.buffers.Buffers} is it).
+
+    @ivar tight: Whether little more should be.
+    """
+
+    @property
+    def tight(self) -> bool: ...
+    def hold(self, count: int) -> object: ...
+
+
+class JsonBodyReader:
+    """A JSON body: kept while it is short, scanned beyond, and sooner where memory is tight."""
+
+    __slots__ = ("_calls", "_error", "_holding", "_kept", "_place", "_scan", "_seam", "_size")
+
+    def __init__(self, holding: HeldByteCounter | None = None) -> None:
+        self._calls: set[Call] = set()
+        self._error = ""
+        self._holding = holding
+        self._seam = b""
+        self._place = 0
+        self._kept: list[bytes] = []
+        self._scan: JsonMemberScanner | None = None
+        self._size = 0
+
+    def feed(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._scan is not None:
+            self._scan.feed(data)
+            self._notice(data)
+        else:
+            self._kept.append(data)
+            tight = False
+            if self._holding is not None:
+                self._holding.hold(len(data))
+                tight = self._size > MAX_TIGHT_BODY_BYTES and self._holding.tight
+            if tight or self._size > MAX_BODY_BYTES or len(self._kept) > MAX_BODY_CHUNKS:
+                self._scan_on()
+
+    def _give_back(self) -> None:
+        """What was kept is not kept any more, or only until this turn is over."""
+        if self._holding is not None and self._scan is None:
+            self._holding.hold(-self._size)
+            self._holding = None
+
+    def reading(self) -> ReportedUsage:
+        self._give_back()
+        if self._scan is None:
+            whole = b"".join(self._kept)
+            said, self._kept = _parse(whole), [whole]
+            if isinstance(said, dict | list):
+                self._kept = []  # the exchange may be remembered for longer
+                self._error = body_error(said)
+                return extract(said, True) if isinstance(said, dict) else _merge_all(said)
+            if b"\n{" in whole:  # one object a line, under another name
+                self._kept = []
+                return _merge_all(_parse(line) for line in whole.splitlines())
+            self._scan_on()
+        return self._scanned()
+
+    def text(self) -> float:
+        return float(self._size)
+
+    def error(self) -> str:
+        return self._error
+
+    def _scan_on(self) -> None:
+        self._give_back()
+        self._scan = JsonMemberScanner(RESPONSE_MEMBERS, WRAPPERS)
+        kept, self._kept = self._kept, []
+        for piece in kept:
+            self._scan.feed(piece)
+            self._notice(piece)
+
+    def _notice(self, piece: bytes) -> None:
+        """Count the calls of tools in an answer that is not parsed; text in it has its quotation marks escaped."""
+        piece = self._seam + piece
+        for found in registry.CALL_PATTERN.finditer(piece):
+            self._calls.add((registry.UNITS_BY_CALL[found[1].decode()], str(self._place + found.start())))
+        self._seam = piece[-64:]
+        self._place += len(piece) - len(self._seam)
+
+    def _scanned(self) -> ReportedUsage:
+        """What stands at the top; where that is a list, its answers were made one after the other."""
+        assert self._scan is not None
+        found = {name.decode(): _parse(raw) for name, raw in self._scan.values.items()}
+        self._error = body_error(found)
+        said = extract(found, not self._scan.is_list)
+        return said._replace(calls=said.calls | self._calls) if self._calls else said
+
+
+class EventStreamReader(SseScanner):
+    """A stream of events, or of one JSON object a line."""
+
+    __slots__ = ("_calls",)
+
+    def __init__(self, mark: bytes, also: bytes, ends: tuple[bytes, ...] = EVENT_ENDS) -> None:
+        super().__init__(mark, also, ends)
+        self._calls: frozenset[Call] = frozenset()
+
+    def on_other_event(self, piece: bytes) -> None:
+        for data in self.event_data(piece):
+            if b'_call"' in data or b"webSearchQueries" in data:
+                self._calls |= extract(_parse(data)).calls
+
+    def reading(self) -> ReportedUsage:
+        self.end()
+        found = _merge_all(_parse(data) for data in self.usage_events())
+        if calls := self._calls:
+            if any(unit == "web_search_previews" for unit, _ in found.calls):
+                calls = frozenset(call for call in calls if call[0] != "web_searches")
+            found = found._replace(calls=found.calls | calls)
+        if not found.model and (model := _MODEL.search(self.sample)):
+            found = found._replace(model=model[1].decode("utf-8", "replace"))
+        return found
+
+    def text(self) -> float:
+        samples = [self.sample] if self.size <= len(self.sample) else [self.sample, self.last[-SAMPLE_BYTES:]]
+        return self.size * estimating.text_share(samples)
+
+
+def _merge_all(said: Iterable[Any]) -> ReportedUsage:
+    """What several events, or the answers of a list, tell together."""
+    found = NO_REPORT
+    for each in said:
+        found = merge(found, extract(each))
+    return found
+
+
+def _parse(raw: bytes) -> Any:
+    try:
+        return from_json(raw)
+    except ValueError:
+        return None
