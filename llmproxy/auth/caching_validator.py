@@ -16,7 +16,6 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from llmproxy.auth.single_flight import SingleFlight, again
-from llmproxy.auth.ttl_cache import TTLCache
 from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.auth.use_counter import UseCounter
 from llmproxy.background import Loop
@@ -32,6 +31,7 @@ from llmproxy.errors import (
 )
 from llmproxy.interfaces import IImmediateValidator, ITokenStore, ITokenValidator
 from llmproxy.model import Grant
+from llmproxy.ttl_cache import TTLCache
 
 MAX_SEEN = 100_000  # valid tokens that are known to be no guesses, by their hashes
 
@@ -81,9 +81,9 @@ class CachedTokenValidator(Service):
         self._clock = clock
         self._now = now
         self._timeout = timeout
-        self._grants: TTLCache[Grant] = TTLCache(clock, ttl, size)
-        self._rejections: TTLCache[Unauthorized] = TTLCache(clock, min(ttl, negative_ttl), size)
-        self._exhausted: TTLCache[QuotaExceeded] = TTLCache(clock, min(ttl, negative_ttl), size)
+        self._grants: TTLCache[bytes, Grant] = TTLCache(clock, ttl, size)
+        self._rejections: TTLCache[bytes, Unauthorized] = TTLCache(clock, min(ttl, negative_ttl), size)
+        self._exhausted: TTLCache[bytes, QuotaExceeded] = TTLCache(clock, min(ttl, negative_ttl), size)
         self._unknown = unknown
         self._blocked: set[tuple[str, str]] = set()
         self._seen: OrderedDict[bytes, None] = OrderedDict()

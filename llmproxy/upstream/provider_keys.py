@@ -1,8 +1,7 @@
-"""The providers' keys of projects, remembered for a short time."""
+"""The providers' keys of projects, cached for a short time."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,8 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from llmproxy import errors
 from llmproxy.http import credentials
 from llmproxy.interfaces import IProviderKeys
-
-_NEVER = (0.0, None)
+from llmproxy.ttl_cache import TTLCache
 
 
 class ProviderKey(NamedTuple):
@@ -27,7 +25,7 @@ class ProviderKey(NamedTuple):
 
 
 class ProviderKeys:
-    """Remembers each project's provider keys for a short time, so that the usual request looks nothing up."""
+    """Caches each project's provider keys for a short time, so that the usual request looks nothing up."""
 
     def __init__(
         self,
@@ -39,21 +37,18 @@ class ProviderKeys:
         learn: Callable[[str], object] = lambda key: None,
     ) -> None:
         """
-        @param ttl: Seconds for which a key is remembered.
+        @param ttl: Seconds for which a key is cached.
         @param learn: Told every key, so that logs can leave it out.
         """
         self._learn = learn
         self._store = store
         self._clock = clock
-        self._ttl = ttl
-        self._size = size
-        self._cached: OrderedDict[tuple[str, str], tuple[float, ProviderKey | None]] = OrderedDict()
+        self._cached: TTLCache[tuple[str, str], ProviderKey] = TTLCache(clock, ttl, size)
         self._changes = 0
 
     def get_cached(self, project_id: str, api: str) -> ProviderKey | None:
-        """The key, if it is remembered."""
-        until, key = self._cached.get((project_id, api), _NEVER)
-        return key if self._clock.seconds() < until else None
+        """The key, if it is cached."""
+        return self._cached.get((project_id, api))
 
     async def look_up(self, project_id: str, api: str, scheme: str) -> ProviderKey:
         """Ask the store.
@@ -75,15 +70,13 @@ class ProviderKeys:
         line = credentials.inject(scheme, value)
         key = ProviderKey(value.encode("ascii"), line)
         if changes == self._changes:  # nothing was changed while we asked
-            self._cached[project_id, api] = (self._clock.seconds() + self._ttl, key)
-            while len(self._cached) > self._size:
-                self._cached.popitem(last=False)
+            self._cached.put((project_id, api), key, self._clock.seconds(), project_id)
         return key
 
     def forget(self, project_id: str) -> None:
-        """The project (C{""}: any) has changed: whatever is remembered of it may be wrong."""
+        """The project (C{""}: any) has changed: whatever is cached of it may be wrong."""
         self._changes += 1
-        if not project_id:
+        if project_id:
+            self._cached.drop_group(project_id)
+        else:
             self._cached.clear()
-        for known in [k for k in self._cached if k[0] == project_id]:
-            del self._cached[known]

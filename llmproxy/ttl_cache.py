@@ -8,23 +8,24 @@ from typing import Generic, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 
+K = TypeVar("K")
 V = TypeVar("V")
 
 
-class TTLCache(Generic[V]):
+class TTLCache(Generic[K, V]):
     """Keeps values for a while, each in a group; forgets the least recently used one beyond C{size}."""
 
     def __init__(self, clock: IReactorTime, ttl: float, size: int) -> None:
         self._clock = clock
         self._ttl = ttl
         self._size = size
-        self._entries: OrderedDict[bytes, tuple[float, V, str]] = OrderedDict()
-        self._groups: dict[str, set[bytes]] = {}
+        self._entries: OrderedDict[K, tuple[float, V, str]] = OrderedDict()
+        self._groups: dict[str, set[K]] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: bytes) -> V | None:
+    def get(self, key: K) -> V | None:
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -34,7 +35,7 @@ class TTLCache(Generic[V]):
         self._entries.move_to_end(key)
         return entry[1]
 
-    def put(self, key: bytes, value: V, asked_at: float, group: str = "") -> None:
+    def put(self, key: K, value: V, asked_at: float, group: str = "") -> None:
         """Keep C{value}, which was true at C{asked_at}."""
         self.drop(key)
         self._entries[key] = (asked_at + self._ttl, value, group)
@@ -42,7 +43,7 @@ class TTLCache(Generic[V]):
         if len(self._entries) > self._size:
             self.drop(next(iter(self._entries)))
 
-    def drop(self, key: bytes) -> None:
+    def drop(self, key: K) -> None:
         entry = self._entries.pop(key, None)
         if entry is None:
             return

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from llmproxy.auth.ttl_cache import TTLCache
+from llmproxy.ttl_cache import TTLCache
 
 
 class TTLCacheTests(TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.memory: TTLCache[int] = TTLCache(self.clock, 5.0, 2)
+        self.memory: TTLCache[bytes, int] = TTLCache(self.clock, 5.0, 2)
 
     def test_for_a_while(self) -> None:
         self.memory.put(b"a", 1, 0.0)
@@ -52,7 +52,7 @@ class TTLCacheTests(TestCase):
         self.assertEqual([self.memory.get(key) for key in (b"a", b"b")], [None, 2])
 
     def test_no_size(self) -> None:
-        memory: TTLCache[int] = TTLCache(self.clock, 5.0, 0)
+        memory: TTLCache[bytes, int] = TTLCache(self.clock, 5.0, 0)
         memory.put(b"a", 1, 0.0)
         self.assertIsNone(memory.get(b"a"))
 
