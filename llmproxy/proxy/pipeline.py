@@ -19,7 +19,7 @@ from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.own_response import as_proxy_error, refuse
 from llmproxy.proxy.policy import Policy
 from llmproxy.proxy.request_body import RequestBodies, has_cacheable_body
-from llmproxy.proxy.response_writer import ResponseWriter
+from llmproxy.proxy.response_sender import ResponseSender
 from llmproxy.upstream.provider_keys import ProviderKeys
 from llmproxy.upstream.upstreams import HeadTimeouts, Upstreams
 from llmproxy.wire.client.transport import BytesBody, Response
@@ -53,7 +53,7 @@ class Pipeline:
         self._upstreams = upstreams
         self._clock = clock
         self._bodies = RequestBodies(routes.apis, policy, server.max_request_bytes, clock)
-        self._responses = ResponseWriter(server, clock)
+        self._sender = ResponseSender(server, clock)
 
     @property
     def shutting_down(self) -> bool:
@@ -103,7 +103,7 @@ class Pipeline:
         if cache is not None:
             context.cache = "bypass"
             cache.invalidate(route, grant, request.method, lines, response)
-        await self._responses.relay(context, response, key)
+        await self._sender.relay(context, response, key)
 
     # The steps
 
@@ -196,9 +196,9 @@ class Pipeline:
         if lookup.outcome.saves_a_call:
             context.session.count_cache_hit()
         if isinstance(response, CachedResponse) and response.fits_one_write:
-            self._responses.send_cached(context, response)
+            self._sender.send_cached(context, response)
             return
-        await self._responses.relay(context, response, key)
+        await self._sender.relay(context, response, key)
         await lookup.wait_closed()
 
     async def _refetch(self, context: RequestContext) -> None:

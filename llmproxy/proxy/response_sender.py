@@ -27,7 +27,7 @@ _CACHE_LINES = {
 }
 
 
-class ResponseWriter:
+class ResponseSender:
     """Begins the client's response, and carries its body until that has ended, one way or the other."""
 
     def __init__(self, server: Server, clock: IReactorTime) -> None:
