@@ -1,0 +1,198 @@
+"""The rules of the house that neither ruff, mypy nor import-linter know; see C{docs/development.md}.
+
+Exceptions are named here with their reason, and the lists only shrink: nothing new goes in.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from unittest import TestCase
+
+import llmproxy
+from llmproxy.app import build
+from llmproxy.proxy.pipeline import Pipeline
+
+PACKAGE = Path(llmproxy.__file__).parent
+MAX_LINES = 400
+
+# What says nothing to whoever greps for it, as a public name of its own.
+PARTICIPLES = frozenset(
+    (
+        *("answered", "asked", "booked", "counted", "found", "given", "granted", "heard", "held", "judged", "kept"),
+        *("known", "left", "made", "meant", "named", "said", "seen", "sent", "settled", "shown", "taken", "told"),
+        *("used", "written"),
+    )
+)
+
+# The settings' sections are named as in the file.
+SETTINGS = frozenset(("llmproxy.config.api_settings", "llmproxy.config.model"))
+
+# Lines that each may have at most.
+LONG_MODULES = {
+    "llmproxy.limits.counters.redis": (460, "reserving, renewing and putting back share one state"),
+    "llmproxy.ledger.sql": (420, "every statement of the ledger stands in one place"),
+    "llmproxy.metering.dialects.openai": (415, "a provider's endpoints as a table"),
+    "llmproxy.metering.meter": (420, "a meter for each form of a response"),
+    "llmproxy.wire.server.channel": (615, "a connection's life: its reader is to be a module of its own"),
+    "llmproxy.wire.server.request": (430, "what twisted.web expects of a request is half of it"),
+}
+PARTICIPLES_LEFT = {
+    "llmproxy.caching.broadcast:Broadcast.left": "a subscriber has left",
+    "llmproxy.interfaces:ICounters.used": "a promise that plugins fill",
+    "llmproxy.limits.counters.local:LocalCounters.left": "what is left of a limit",
+    "llmproxy.limits.counters.memory:MemoryCounters.used": "of ICounters",
+    "llmproxy.limits.counters.prefetch:BudgetPrefetch.left": "what is left of a budget",
+    "llmproxy.limits.counters.recent_use:RecentUse.used": "as ICounters has it",
+    "llmproxy.limits.counters.redis:RedisCounters.used": "of ICounters",
+    "llmproxy.limits.window:Window.used": "as ICounters has it",
+    "llmproxy.redis.connection:Sent": "a command without a reply yet",
+}
+TWICE = {
+    "Connection": "one of HTTP to a provider, one of Redis's protocol",
+    "Entry": "one of the cache (RFC 9111), one of allowed_endpoints",
+    "Store": "the database's public name, and a decision of the cache",
+}
+CIRCLES = [
+    ["llmproxy.wire.server.channel", "llmproxy.wire.server.request", "llmproxy.wire.server.site"],
+]
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """All modules by their dotted names; the simulator shares no code with the proxy, and no rule."""
+    files = [path for path in PACKAGE.rglob("*.py") if "simulator" not in path.parts]
+    return {_dotted(path): path for path in files}
+
+
+def _dotted(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(modules()[module].read_text("utf-8"))
+
+
+def imported(module: str) -> set[str]:
+    """Our modules that this one imports when it is loaded or only for its types; not what a function imports."""
+    found: set[str] = set()
+    for node in _outside_functions(tree(module)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in modules() else node.module)
+    return (found & modules().keys()) - {"llmproxy", module}
+
+
+def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield child
+            yield from _outside_functions(child)
+
+
+def public_names(module: str) -> Iterator[str]:
+    """Classes, functions, methods and constants without an underscore, as C{module:Class.method}."""
+    for node in tree(module).body:
+        for name in _names(node):
+            if name.startswith("_"):
+                continue
+            yield f"{module}:{name}"
+            if isinstance(node, ast.ClassDef):
+                methods = (inner for inner in node.body if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef))
+                yield from (f"{module}:{name}.{inner.name}" for inner in methods if not inner.name.startswith("_"))
+
+
+def _names(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of modules that reach each other (Tarjan's strongly connected components of two or more)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in sorted(edges.get(node, ())):
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            group = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for node in sorted(edges):
+        if node not in index:
+            visit(node)
+    return found
+
+
+class NamesTests(TestCase):
+    def test_a_class_name_occurs_once(self) -> None:
+        """Whoever searches for a class finds one."""
+        places: dict[str, list[str]] = defaultdict(list)
+        for module in modules().keys() - SETTINGS:
+            for node in tree(module).body:
+                if (
+                    isinstance(node, ast.ClassDef)
+                    and not node.name.startswith("_")
+                    and module != "llmproxy.config.model"
+                ):
+                    places[node.name].append(module)
+        twice = {name: of for name, of in places.items() if len(of) > 1 and name not in TWICE}
+        self.assertEqual(twice, {})
+
+    def test_no_bare_participle_is_a_public_name(self) -> None:
+        """C{told} or C{given} does not say who told what, nor can it be searched for."""
+        bare = {
+            name
+            for module in modules()
+            for name in public_names(module)
+            if re.split(r"[:.]", name)[-1].lower() in PARTICIPLES
+        }
+        self.assertEqual(bare - PARTICIPLES_LEFT.keys(), set())
+
+
+class ShapeTests(TestCase):
+    def test_modules_are_short(self) -> None:
+        """One module, one idea; those that are longer may only become shorter."""
+        lines = {module: len(path.read_text("utf-8").splitlines()) for module, path in modules().items()}
+        bounds = {module: bound for module, (bound, _) in LONG_MODULES.items()}
+        long = {module: count for module, count in lines.items() if count > bounds.get(module, MAX_LINES)}
+        self.assertEqual(long, {})
+
+    def test_no_import_circle(self) -> None:
+        """Nor one that C{TYPE_CHECKING} hides."""
+        found = circles({module: imported(module) for module in modules()})
+        self.assertEqual([circle for circle in found if circle not in CIRCLES], [])
+
+    def test_circles_are_seen(self) -> None:
+        """Of what is looked for above."""
+        edges = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": {"d2"}, "d2": set()}
+        self.assertEqual(circles(edges), [["b", "c"]])
+
+    def test_the_composition_is_one_page(self) -> None:
+        self.assertLessEqual(len(inspect.getsource(build).splitlines()), 50)
+
+    def test_the_pipeline_needs_nine_things(self) -> None:
+        self.assertLessEqual(len(inspect.signature(Pipeline).parameters), 9)
