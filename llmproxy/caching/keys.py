@@ -1,4 +1,4 @@
-"""The keys under which answers are kept: everything that may make one answer differ from another, and nothing else.
+"""The keys under which responses are stored: all that may make one response differ from another, and nothing else.
 
 No client can choose any part of a key but by asking for something else: the project and the token come from the grant,
 the API and the target from the route, and of the request's fields only those count that a provider acts on.
@@ -22,7 +22,7 @@ MAX_TARGET_CHARS = 200  # characters of a target that stand in a key; the rest o
 # Fields by which providers choose a version, a feature, or whom the call is for.
 _PROVIDERS = (b"anthropic-", b"openai-", b"x-goog-", b"x-amzn-bedrock-", b"x-ms-", b"azureml-", b"mistral-")
 _NOT_THEIRS = frozenset((b"x-goog-api-key", b"x-goog-api-client", b"x-ms-client-request-id"))
-# What a body's meaning, and its answer's form, hang on.
+# What a body's meaning, and the form of its response, depend on.
 _OF_A_BODY = frozenset((b"content-type", b"content-encoding", b"accept"))
 _PLAIN = "/:@!$&'()*+,;=?-._~"
 
@@ -47,10 +47,10 @@ def cache_key(
 
     The digest is over every part as raw bytes with its length, so that no two requests share one that differ anywhere.
 
-    @param tenant: Who may be given the answer: project, or project and token; empty where anybody may.
+    @param tenant: Who may be served the response: project, or project and token; empty where anybody may.
     @param target: Path and query as they are sent to the provider.
     @param body: The request's whole body; it counts by its SHA-256.
-    @param marks: Settings that make answers differ.
+    @param marks: Settings that make responses differ.
     """
     return key_with_prefix(_prefix(api, tenant, target), api, tenant, method, target, lines, body, marks)
 
@@ -70,7 +70,7 @@ def key_with_prefix(
     parts = [asked, target, marks, api.encode(), *[name.encode() for name in tenant]]
     if body is not None:
         parts.append(sha256(body).digest())
-    fields = _telling(lines, body is not None)
+    fields = _key_fields(lines, body is not None)
     lengths = [len(part) for part in (*parts, *fields)]
     told = b"%d,%d,%r" % (len(tenant), body is not None, lengths)  # so that no two lists of parts look alike
     digest = sha256(b"%b;%b%b" % (told, b"".join(parts), b"".join(fields))).hexdigest()
@@ -95,7 +95,7 @@ def _prefix(api: str, tenant: Sequence[str], target: bytes) -> str:
 
 
 def variant_key(primary: str, generation: str, names: Sequence[bytes], lines: Iterable[bytes]) -> str:
-    """The secondary key of one of several answers, by what the request has of the fields that choose among them."""
+    """The secondary key of one of several responses, by what the request has of the fields that select among them."""
     values = selecting_fields(lines, names)
     parts = [b"-" if value is None else b"%d:%b" % (len(value), value) for value in values]
     named = [b"%d:%b" % (len(name), name) for name in names]
@@ -103,7 +103,7 @@ def variant_key(primary: str, generation: str, names: Sequence[bytes], lines: It
 
 
 def cache_key_from_request(request: RequestLike, *, api: str = "", tenant: Sequence[str] = ()) -> str:
-    """The key under which the answer to a request would be kept, were it asked of this API for this tenant."""
+    """The key under which the response to a request would be stored, were it sent to this API for this tenant."""
     method, uri = request.method, request.uri
     body = _body(request) if method in (b"POST", b"QUERY") else None
     return cache_key(api, tenant, method, uri, _lines(request), body)
@@ -112,7 +112,7 @@ def cache_key_from_request(request: RequestLike, *, api: str = "", tenant: Seque
 def cache_key_from_request_with_vary(
     request: RequestLike, vary: str | bytes, *, api: str = "", tenant: Sequence[str] = ()
 ) -> str:
-    """As L{cache_key_from_request}, for an answer whose C{Vary} is this; C{""} where it varies on everything (C{*})."""
+    """As L{cache_key_from_request}, for a response with this C{Vary}; C{""} where it varies on everything (C{*})."""
     value = vary.encode("latin-1") if isinstance(vary, str) else vary
     names = tuple(sorted({name.lower() for name in members([value])}))
     if b"*" in names:
@@ -121,8 +121,8 @@ def cache_key_from_request_with_vary(
     return variant_key(key, "", names, _lines(request)) if names else key
 
 
-def _telling(lines: Iterable[bytes], has_body: bool) -> list[bytes]:
-    """The fields that make a provider answer otherwise: names in lower case, values as they are, in order of names."""
+def _key_fields(lines: Iterable[bytes], has_body: bool) -> list[bytes]:
+    """The fields that make a provider respond otherwise: names in lower case, values as they are, in order of names."""
     lines, kinds = FieldLines.of(lines), _KINDS
     most = _OF_BODIES if has_body else _ALWAYS
     numbers = [number for number, name in enumerate(lines.names) if kinds[name] <= most]
@@ -137,7 +137,7 @@ _ALWAYS, _OF_BODIES, _NEVER = range(3)
 
 
 def _kind(name: bytes) -> int:
-    """When a field makes a provider answer otherwise."""
+    """When a field makes a provider respond otherwise."""
     if name.startswith(_PROVIDERS) and name not in _NOT_THEIRS:
         return _ALWAYS
     return _OF_BODIES if name in _OF_A_BODY else _NEVER

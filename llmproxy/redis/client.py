@@ -18,8 +18,8 @@ from llmproxy.config.redis_url import RedisAddress, parse_redis_url
 from llmproxy.instruments import Counter, Gauge, Instrument
 from llmproxy.outage_log import OutageLog
 from llmproxy.redis.commands import Argument, RedisRefused, RedisUnavailable, Script, encode
-from llmproxy.redis.link import Link, endpoint
 from llmproxy.redis.subscription import Subscription
+from llmproxy.redis.supervisor import ConnectionSupervisor, endpoint
 
 if TYPE_CHECKING:
     from llmproxy.redis.connection import Connection
@@ -65,23 +65,25 @@ class Redis(MultiService):
         self._limit = unanswered
         self._limit_bytes = unanswered_bytes
         self._timeouts = 0
-        self._links = [
-            Link(where, address, clock, outages, random=random, prepare=prepare, ended=self._ended)
+        self._supervisors = [
+            ConnectionSupervisor(where, address, clock, outages, random=random, prepare=prepare, ended=self._ended)
             for _ in range(connections)
         ]
         self._subscription = Subscription(where, address, clock, outages, random=random)
-        for link in self._links:
-            link.setServiceParent(self)  # type: ignore[no-untyped-call]
+        for supervisor in self._supervisors:
+            supervisor.setServiceParent(self)  # type: ignore[no-untyped-call]
 
     @property
     def tasks(self) -> list[Task]:
         """What goes on in the background."""
-        return [*(link.task for link in self._links), *self._subscription.tasks]
+        return [*(supervisor.task for supervisor in self._supervisors), *self._subscription.tasks]
 
     @property
     def available(self) -> bool:
         """Whether a command would be sent now."""
-        return any(link.connection is not None and link.connection.ready for link in self._links)
+        return any(
+            supervisor.connection is not None and supervisor.connection.ready for supervisor in self._supervisors
+        )
 
     @property
     def errors(self) -> int:
@@ -91,7 +93,9 @@ class Redis(MultiService):
     @property
     def timeouts(self) -> int:
         """Commands whose reply was late; they are among the errors."""
-        return self._timeouts + sum(link.connection.timeouts for link in self._links if link.connection is not None)
+        return self._timeouts + sum(
+            supervisor.connection.timeouts for supervisor in self._supervisors if supervisor.connection is not None
+        )
 
     def instruments(self, use: str) -> Iterator[Instrument]:
         """Its figures, for whoever uses it.
@@ -116,8 +120,8 @@ class Redis(MultiService):
         """
         connection: Connection | None = None
         count = size = 0
-        for link in self._links:
-            candidate = link.connection
+        for supervisor in self._supervisors:
+            candidate = supervisor.connection
             if candidate is not None:
                 count += candidate.unanswered
                 size += candidate.load
@@ -164,9 +168,9 @@ class Redis(MultiService):
 
     def drop(self, reason: str) -> None:
         """End the connections; new ones are made as if they had been lost."""
-        for link in self._links:
-            if link.connection is not None:
-                link.connection.abort(reason)
+        for supervisor in self._supervisors:
+            if supervisor.connection is not None:
+                supervisor.connection.abort(reason)
 
     def _ended(self, connection: Connection) -> None:
         self._timeouts += connection.timeouts

@@ -14,7 +14,7 @@ from llmproxy.config.redis_url import RedisAddress
 from llmproxy.coroutines import deferred
 from llmproxy.outage_log import OutageLog
 from llmproxy.redis.commands import RedisUnavailable, encode
-from llmproxy.redis.link import GREETING_TIMEOUT, Link
+from llmproxy.redis.supervisor import GREETING_TIMEOUT, ConnectionSupervisor
 
 if TYPE_CHECKING:
     from llmproxy.redis.connection import Connection
@@ -38,8 +38,10 @@ class Subscription(MultiService):
     ) -> None:
         MultiService.__init__(self)
         self._listeners: dict[bytes, list[tuple[Callable[[bytes], object], Callable[[], object]]]] = {}
-        self._link = Link(where, address, clock, outages, random=random, messages=self._message, prepare=self._prepare)
-        self._link.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self._supervisor = ConnectionSupervisor(
+            where, address, clock, outages, random=random, messages=self._message, prepare=self._prepare
+        )
+        self._supervisor.setServiceParent(self)  # type: ignore[no-untyped-call]
         self._pinging = Loop("redis", self._ping, PING_INTERVAL, clock)
 
     def startService(self) -> None:
@@ -55,18 +57,18 @@ class Subscription(MultiService):
 
     @property
     def tasks(self) -> list[Task]:
-        return [self._pinging, self._link.task]
+        return [self._pinging, self._supervisor.task]
 
     @property
     def listening(self) -> bool:
-        connection = self._link.connection
+        connection = self._supervisor.connection
         return connection is not None and connection.ready
 
     def add(self, channel: str, listener: Callable[[bytes], object], missed: Callable[[], object]) -> None:
         """Takes effect at once, or when there is a connection."""
         name = channel.encode()
         self._listeners.setdefault(name, []).append((listener, missed))
-        connection = self._link.connection
+        connection = self._supervisor.connection
         if connection is not None:
             self._subscribe(connection, name).addCallbacks(
                 lambda _: self._tell(missed), lambda failure: connection.abort(failure.getErrorMessage())
@@ -96,7 +98,7 @@ class Subscription(MultiService):
     @deferred
     async def _ping(self) -> None:
         """A server that is gone without a word would otherwise be listened to for ever."""
-        connection = self._link.connection
+        connection = self._supervisor.connection
         if connection is None:
             return
         try:

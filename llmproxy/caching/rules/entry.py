@@ -1,4 +1,4 @@
-"""An answer that is kept: what is served of it, and what says for how long."""
+"""A stored response: what is served of it, and what says for how long."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ ChunkTimings = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An answer that is kept. Times are seconds, C{generated_at} since the epoch.
+    """A stored response. Times are seconds, C{generated_at} since the epoch.
 
-    @ivar head: Its field lines, joined by CRLF, without those that must not be kept and those that frame a message.
+    @ivar head: Its field lines, joined by CRLF, without those that must not be stored and those that frame a message.
     @ivar generated_at: When it was made, as far as its C{Age} and C{Date} tell: its age is what has passed since then.
     @ivar lifetime: For how long it is fresh.
     @ivar no_cache: It must be revalidated before every use (C{no-cache}).
     @ivar must_revalidate: It must not be used once it is stale (C{must-revalidate} and the like).
-    @ivar stale_while_revalidate: How long after that it may still be given while a fresh one is fetched; likewise
+    @ivar stale_while_revalidate: How long after that it may still be served while a fresh one is fetched; likewise
         C{stale_if_error}, where none can be had (RFC 5861).
     @ivar etag: Its entity tag, quotes and all; C{last_modified}: its C{Last-Modified}; C{b""} if it has none.
-    @ivar vary: The request fields by which it was chosen, in lower case.
+    @ivar vary: The request fields by which it was selected, in lower case.
     @ivar chunk_timings: For a stream, which bytes came how long after the ones before: (length, seconds).
     """
 
@@ -56,7 +56,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Variants:
-    """What stands under a key whose answers are chosen by request fields: the names of these, in lower case.
+    """What stands under a key whose responses are selected by request fields: the names of these, in lower case.
 
     @ivar generation: Part of the keys of the variants, so that what is forgotten here does not come back.
     """

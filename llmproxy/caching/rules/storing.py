@@ -1,4 +1,4 @@
-"""Whether an answer may be kept, what of it, and for how long it is fresh (RFC 9111, sections 3 and 4.2)."""
+"""Whether a response may be stored, what of it, and for how long it is fresh (RFC 9111, sections 3 and 4.2)."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _OF_ONE_EXCHANGE_BEGIN = (b"x-ratelimit-", b"ratelimit", b"anthropic-ratelimit-"
 
 @dataclass(frozen=True, slots=True)
 class StoringRules:
-    """What the settings say about keeping answers.
+    """What the settings say about storing responses.
 
-    @ivar scope: Who may be given an answer. Within C{project} and C{token} this is, for the provider, a cache of its
+    @ivar scope: Who may be served a response. Within C{project} and C{token} this is, for the provider, a cache of its
         key's owner alone, so that C{Authorization} is no obstacle (RFC 9111, section 3.5); C{private} answers are kept
         only where C{token} separates one client from the other.
     @ivar default_ttl: For how long an answer is fresh that does not say so, where it may be kept by guess.
@@ -77,16 +77,16 @@ class ReceivedHead:
 
 
 class NotStored(str):
-    """Why an answer is not kept: one word for C{X-Cache-Debug}."""
+    """Why a response is not stored: one word for C{X-Cache-Debug}."""
 
 
 def storable(
     received: ReceivedHead, rules: StoringRules, asked: Directives, granted: float | None = None
 ) -> Entry | NotStored:
-    """What is to be kept of an answer, its body left out; or why nothing is.
+    """What is to be stored of a response, its body left out; or why nothing is.
 
     @param asked: The request's C{Cache-Control}.
-    @param granted: For a request whose answer HTTP would not let us keep by itself (a C{POST}): for how long it is
+    @param granted: For a request whose response HTTP would not let us store by itself (a C{POST}): for how long it is
         fresh where it does not say so; C{None} for any other request.
     """
     lines = FieldLines.of(received.lines)
@@ -131,13 +131,13 @@ def storable(
 
 
 def stored_lines(lines: Iterable[bytes], *, own_cors: bool = False) -> list[bytes]:
-    """The field lines that may be kept (RFC 9111, section 3.1), as they go on to clients."""
+    """The field lines that may be stored (RFC 9111, section 3.1), as they go on to clients."""
     passed = FieldLines.of(fields.incoming(lines, own_cors=own_cors))
     return [line for line, name in zip(passed, passed.names, strict=True) if not _of_one_exchange(name)]
 
 
 def vary_names(lines: FieldLines) -> tuple[bytes, ...]:
-    """The request fields that an answer was chosen by, in lower case, each once, in order of the alphabet.
+    """The request fields that a response was selected by, in lower case, each once, in order of the alphabet.
 
     One that is encoded counts as chosen by C{Accept-Encoding} even if it does not say so.
     """

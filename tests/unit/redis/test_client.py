@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy.config import model
 from llmproxy.config.redis_url import RedisAddress
 from llmproxy.redis import Redis, RedisRefused, RedisUnavailable, Script, connect
-from llmproxy.redis.link import CONNECT_TIMEOUT, FIRST_DELAY, GREETING_TIMEOUT, MAX_DELAY
+from llmproxy.redis.supervisor import CONNECT_TIMEOUT, FIRST_DELAY, GREETING_TIMEOUT, MAX_DELAY
 
 COMMAND = re.compile(rb"\*(\d+)\r\n((?:\$\d+\r\n.*?\r\n)+?)(?=\*|$)", re.S)
 

@@ -46,8 +46,12 @@ def endpoint(address: RedisAddress, reactor: Any, ca_file: str = "") -> IStreamC
     return wrapClientTLS(trust.verify_provider(address.host, trust.trust_roots(ca_file), []), plain)
 
 
-class Link(Service):
+class ConnectionSupervisor(Service):
     """One connection, for as long as this service runs.
+
+    Not Twisted's C{ClientService}: that one raises where a connection is lost while it is being prepared, as by a
+    server that has too many clients. It does not say why an attempt failed, counts a server that lets us in and hangs
+    up as a success, and waits for the peer when it stops.
 
     @ivar connection: The one that may be used now, or C{None}.
     @ivar task: How keeping it does.
