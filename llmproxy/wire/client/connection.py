@@ -43,6 +43,10 @@ class ConnectionState(Enum):
     CLOSED = auto()
 
 
+# By name: in Python 3.11 each look-up in the class itself would cost 0.2 µs.
+_OPENING, _IDLE, _HEAD, _BODY, _CLOSED = ConnectionState
+
+
 class ConnectionOwner(Protocol):
     """Where a connection belongs."""
 
@@ -68,7 +72,7 @@ class Connection(protocol.Protocol):
     """
 
     transport: Any = None
-    _state = ConnectionState.OPENING
+    _state = _OPENING
     _request: PendingRequest | None = None
     _outgoing: RequestWriter | None = None
     _response: Response | None = None
@@ -126,19 +130,19 @@ class Connection(protocol.Protocol):
         self._open()
 
     def _open(self) -> None:
-        if self._state is ConnectionState.OPENING:
-            self._state = ConnectionState.IDLE
+        if self._state is _OPENING:
+            self._state = _IDLE
             self.opened.callback(self)
 
     def quiet(self) -> bool:
         """Whether nothing has come from the other end that was not read: neither bytes nor the end of them."""
-        return self._state is ConnectionState.IDLE and (self._poll is None or not self._poll.poll(0))
+        return self._state is _IDLE and (self._poll is None or not self._poll.poll(0))
 
     def send(self, request: PendingRequest) -> None:
         """Send the request; the response goes to whoever asked."""
         self._request = request
         request.holder = self
-        self._state = ConnectionState.HEAD
+        self._state = _HEAD
         self._heard = False
         self._matched = self._interim = 0
         self._used += 1
@@ -169,7 +173,7 @@ class Connection(protocol.Protocol):
         before the other end closed, is still read.
         """
         request = self._request
-        if self._state is ConnectionState.CLOSED or request is None:
+        if self._state is _CLOSED or request is None:
             return False
         if self._socket is not None:
             try:
@@ -199,11 +203,11 @@ class Connection(protocol.Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         state = self._state
-        if state is ConnectionState.HEAD:
+        if state is _HEAD:
             self._read_head(data)
-        elif state is ConnectionState.BODY:
+        elif state is _BODY:
             self._read_body(data)
-        elif state is ConnectionState.IDLE:
+        elif state is _IDLE:
             self.abort()  # nobody asked anything
 
     def _read_head(self, data: bytes) -> None:
@@ -254,7 +258,7 @@ class Connection(protocol.Protocol):
         if head.length == 0:
             self._end(b"", data)
         else:
-            self._state = ConnectionState.BODY
+            self._state = _BODY
             self._body = response_body_reader(head.length, self._limits)
             if data:
                 self._read_body(data)
@@ -282,7 +286,7 @@ class Connection(protocol.Protocol):
         if self._paused:
             self.resume()
         if self._keep and not rest:
-            self._state = ConnectionState.IDLE
+            self._state = _IDLE
             self._home.on_idle(self)
         else:
             self.close()
@@ -318,9 +322,9 @@ class Connection(protocol.Protocol):
         self.abort()
 
     def _leave(self) -> bool:
-        if self._state is ConnectionState.CLOSED:
+        if self._state is _CLOSED:
             return False
-        self._state = ConnectionState.CLOSED
+        self._state = _CLOSED
         if self._outgoing is not None:
             self._outgoing.stop()
             self._outgoing = None
@@ -328,8 +332,8 @@ class Connection(protocol.Protocol):
         return True
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        in_body = self._state is ConnectionState.BODY
-        self._state = ConnectionState.CLOSED
+        in_body = self._state is _BODY
+        self._state = _CLOSED
         request, self._request = self._request, None
         response, self._response = self._response, None
         self._socket = self._poll = None
@@ -370,11 +374,11 @@ class Connection(protocol.Protocol):
     # What the one who takes the body calls
 
     def pause(self) -> None:
-        if self._state is not ConnectionState.CLOSED:
+        if self._state is not _CLOSED:
             self._paused = True
             self.transport.pauseProducing()
 
     def resume(self) -> None:
-        if self._state is not ConnectionState.CLOSED:
+        if self._state is not _CLOSED:
             self._paused = False
             self.transport.resumeProducing()

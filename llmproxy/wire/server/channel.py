@@ -55,7 +55,9 @@ class ChannelState(Enum):
     CLOSED = auto()
 
 
-_OVER = (ChannelState.LINGERING, ChannelState.FLUSHING, ChannelState.CLOSED)
+# By name: in Python 3.11 each look-up in the class itself would cost 0.2 µs.
+_READING, _IDLE, _RESPONDING, _LINGERING, _FLUSHING, _CLOSED = ChannelState
+_OVER = (_LINGERING, _FLUSHING, _CLOSED)
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
@@ -94,7 +96,7 @@ class Channel(Protocol):
         self.site = self.factory = site
         self.remote = remote
         self.persistent = True
-        self._state = ChannelState.READING
+        self._state = _READING
         self._decoder = RequestDecoder(site.limits)
         self._deadline = Deadline(site.reactor, self._expired)
         self._request: Request | None = None
@@ -129,7 +131,7 @@ class Channel(Protocol):
             self.site.on_refused(503, "descriptors_exhausted", self.remote, "")
             self._leave()
             return
-        self._wait(ChannelState.READING, self.site.head_timeout)
+        self._wait(_READING, self.site.head_timeout)
 
     def dataReceived(self, data: bytes) -> None:
         try:
@@ -153,8 +155,8 @@ class Channel(Protocol):
         self._half_closed = True
         request = self._request
         if self._state in _OVER:
-            if self._state is ChannelState.LINGERING:
-                self._state = ChannelState.FLUSHING
+            if self._state is _LINGERING:
+                self._state = _FLUSHING
             self.transport.loseConnection()
         elif request is None:
             if self._later is None:
@@ -168,7 +170,7 @@ class Channel(Protocol):
         """We said that we will send no more."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._state = ChannelState.CLOSED
+        self._state = _CLOSED
         self._deadline.stop()
         self._stop_watching()
         self._writer.close()
@@ -216,7 +218,7 @@ class Channel(Protocol):
         elif not self.persistent:
             self._close()
         else:
-            self._wait(ChannelState.IDLE, self.site.keepalive_timeout)
+            self._wait(_IDLE, self.site.keepalive_timeout)
             self._proceed()
 
     def cut(self, *, visible: bool) -> None:
@@ -229,7 +231,7 @@ class Channel(Protocol):
         if visible:
             self._close(ABORT_TIMEOUT_SECONDS)
         else:
-            self._state = ChannelState.CLOSED
+            self._state = _CLOSED
             self.transport.abortConnection()
 
     def getPeer(self) -> IAddress:
@@ -252,12 +254,12 @@ class Channel(Protocol):
     def drain(self) -> None:
         """Let the present request be the last; close now if there is none."""
         self.persistent = False
-        if self._state in (ChannelState.IDLE, ChannelState.LINGERING):
+        if self._state in (_IDLE, _LINGERING):
             self._close()
 
     def close_idle(self) -> None:
         """Close it if a request has been answered and none is under way, as a client must expect at any time."""
-        if self._state is ChannelState.IDLE and not self._decoder.buffer:
+        if self._state is _IDLE and not self._decoder.buffer:
             self._close()
 
     # Heads
@@ -296,15 +298,15 @@ class Channel(Protocol):
     def _read_head(self) -> None:
         event = self._decoder.next_head()
         if event is None:
-            if self._state is not ChannelState.READING:
-                self._wait(ChannelState.READING, self.site.head_timeout)
+            if self._state is not _READING:
+                self._wait(_READING, self.site.head_timeout)
         elif isinstance(event, BadMessage):
             self._refuse(event.status, event.code, event.message)
         else:
             self._accept(event)
 
     def _accept(self, head: RequestHead) -> None:
-        self._state = ChannelState.RESPONDING
+        self._state = _RESPONDING
         self._deadline.clear()
         self.persistent = head.keep_alive and not self.site.draining
         length, limit = head.length, self.site.limits.body
@@ -506,7 +508,7 @@ class Channel(Protocol):
         """The client has left: whoever works for it is told now."""
         self._writer.drop()
         request = self._detach()
-        self._state = ChannelState.CLOSED
+        self._state = _CLOSED
         self.transport.abortConnection()
         if request is not None:
             request.connectionLost(Failure(ConnectionLost()))
@@ -522,9 +524,9 @@ class Channel(Protocol):
 
     def _close(self, seconds: float = CLOSE_TIMEOUT_SECONDS) -> None:
         """No more of either: what is written is sent, then the connection ends."""
-        if self._state is ChannelState.CLOSED:
+        if self._state is _CLOSED:
             return
-        self._shut(ChannelState.FLUSHING, seconds)
+        self._shut(_FLUSHING, seconds)
         self._extends_flush = seconds == CLOSE_TIMEOUT_SECONDS
         self._writer.guard.goes_on()
         self.transport.loseConnection()
@@ -534,7 +536,7 @@ class Channel(Protocol):
         if self._half_closed:
             self._close()
             return
-        self._shut(ChannelState.LINGERING, LINGER_TIMEOUT_SECONDS)
+        self._shut(_LINGERING, LINGER_TIMEOUT_SECONDS)
         if self._reading_paused:
             self._reading_paused = False
             self.transport.resumeProducing()
