@@ -239,6 +239,9 @@ def test_a_daemon_that_is_killed_leaves_its_leases(four: Four) -> None:
 def test_redis_is_lost_and_comes_back(four: Four) -> None:
     """Rates go on by each process's part, budgets are closed as is the default; when it is back all is as before."""
     stack, daemons, redis = four
+    # Each is to know how many there are: all have registered, and have renewed since, which tells them.
+    eventually(lambda: int(redis.command("ZCARD", "llmproxy:limits:processes").strip(b":\r\n")) >= len(daemons), 10)
+    time.sleep(1.5)
     rated, _ = limited(stack, requests_per_minute=40)
     budgeted, token_id = limited(stack, budget_usd="1/day")
     answers = [stack.ask("POST", CHAT, BODY, token=budgeted) for _ in range(5)]
