@@ -14,7 +14,8 @@ from contextlib import closing
 from typing import Any
 
 from tests.groundtruth.calls import Ask
-from tests.support.stack import KEYS, Reply, Stack, eventually
+from tests.support.responses import Response
+from tests.support.stack import KEYS, Stack, eventually
 
 TRUE_KEYS = {**KEYS, "bedrock": "sk-sim-bedrock", "ollama": "sk-sim-ollama"}
 TRUE_KEYS |= dict.fromkeys(("xai", "groq", "moonshot"), "sk-sim-openai")
@@ -74,7 +75,7 @@ class Ground(Stack):
         for look, path in enumerate([path for path in ask.later(answer.json) for _ in range(2)], 1):
             self._ask("GET", path, None, {**fields, "X-Request-ID": f"truth-{number}.{look}"}, ask)
 
-    def _ask(self, method: str, path: str, body: bytes | None, fields: dict[str, str], ask: Ask) -> Reply:
+    def _ask(self, method: str, path: str, body: bytes | None, fields: dict[str, str], ask: Ask) -> Response:
         reply = self.ask(method, path, body, fields)
         assert reply.status == 200, (ask.kind, method, path, reply.status, reply.body[:500])
         if ask.later is not None and "gzip" in (reply.header("Content-Encoding") or ""):

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.support.processes import HOST
-from tests.support.stack import KEYS, MANAGEMENT, Reply, Stack, eventually
+from tests.support.responses import Response
+from tests.support.stack import KEYS, MANAGEMENT, Stack, eventually
 
 CHAT = "/v1/chat/completions"
 OPT_IN = {"Cache-Control": "public, max-age=600", "Content-Type": "application/json"}
@@ -39,7 +40,7 @@ def calls(stack: Stack, asked: bytes) -> int:
     return sum(request["body_sha256"] == wanted for request in stack.recorded())
 
 
-def ask(stack: Stack, asked: bytes, headers: dict[str, str] | None = None, **kw: Any) -> Reply:
+def ask(stack: Stack, asked: bytes, headers: dict[str, str] | None = None, **kw: Any) -> Response:
     return stack.ask("POST", kw.pop("path", CHAT), asked, {**OPT_IN, **(headers or {})}, **kw)
 
 
@@ -48,7 +49,7 @@ def test_a_hundred_identical_streams_are_one_call(cached: Stack) -> None:
     asked = body("a hundred", stream=True)
     steered = {"X-Sim-Events": "30", "X-Sim-Delay": "0.2,0.05"}
 
-    def client(number: int) -> Reply:
+    def client(number: int) -> Response:
         time.sleep(0.0 if number < 70 else (number - 70) * 0.04)  # the last thirty come while it is under way
         return ask(cached, asked, steered)
 

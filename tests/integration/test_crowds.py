@@ -29,7 +29,7 @@ BODY = json.dumps({"model": "gpt-4o", "max_tokens": 400, "messages": [{"role": "
 ROOM = "connection: {max_conns_per_host: 4000, max_open_per_project: 4000}"
 
 
-class Reply(NamedTuple):
+class Outcome(NamedTuple):
     status: int
     error: str
     cost: float  # USD, by what the provider's answer said
@@ -50,7 +50,7 @@ def crowded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield running.enter_context(Stack(home, more=ROOM, env=env))
 
 
-async def ask(port: int, token: str, begin: asyncio.Event) -> Reply:
+async def ask(port: int, token: str, begin: asyncio.Event) -> Outcome:
     """One request on a connection of its own, sent when all are connected."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
@@ -70,11 +70,11 @@ async def ask(port: int, token: str, begin: asyncio.Event) -> Reply:
     status = int(lines[0].split()[1])
     usage: dict[str, Any] = json.loads(body)["usage"] if status == 200 else {}
     cost = (usage.get("prompt_tokens", 0) * 2.5 + usage.get("completion_tokens", 0) * 10) / 1e6
-    return Reply(status, fields.get("x-llmproxy-error", ""), cost, took)
+    return Outcome(status, fields.get("x-llmproxy-error", ""), cost, took)
 
 
-def crowd(stack: Stack, token: str, size: int = AT_ONCE) -> list[Reply]:
-    async def all_of_them() -> list[Reply]:
+def crowd(stack: Stack, token: str, size: int = AT_ONCE) -> list[Outcome]:
+    async def all_of_them() -> list[Outcome]:
         begin = asyncio.Event()
         asking = [asyncio.ensure_future(ask(stack.daemon.port, token, begin)) for _ in range(size)]
         await asyncio.sleep(0.5)
@@ -84,7 +84,7 @@ def crowd(stack: Stack, token: str, size: int = AT_ONCE) -> list[Reply]:
     return asyncio.run(all_of_them())
 
 
-def judged(replies: list[Reply], budget: float) -> Counter[tuple[int, str]]:
+def judged(replies: list[Outcome], budget: float) -> Counter[tuple[int, str]]:
     """How they were answered; all of them, in time, and for no more than that."""
     slowest, spent = max(reply.seconds for reply in replies), sum(reply.cost for reply in replies)
     kinds = Counter((reply.status, reply.error) for reply in replies)

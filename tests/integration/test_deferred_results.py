@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.integration.test_ledger import entered, lines
-from tests.support.stack import Reply, Stack, eventually
+from tests.support.responses import Response
+from tests.support.stack import Stack, eventually
 
 RESPONSE = {"model": "o3", "input": "look into it", "background": True, "max_output_tokens": 50_000}
 O3 = {"input": 2e-6, "output": 8e-6}
@@ -33,7 +34,7 @@ def allow_all(stack: Stack, name: str) -> None:
     config.write_text(re.sub(r"allowed_endpoints: .*", 'allowed_endpoints: ["/**"]', config.read_text()))
 
 
-def call(stack: Stack, token: str, method: str, path: str, body: Any = None, port: int = 0, **headers: str) -> Reply:
+def call(stack: Stack, token: str, method: str, path: str, body: Any = None, port: int = 0, **headers: str) -> Response:
     raw = None if body is None else json.dumps(body).encode()
     given = {"Content-Type": "application/json", **{name.replace("_", "-"): value for name, value in headers.items()}}
     return stack.ask(method, path, raw, given, token=token, port=port or stack.daemon.port)

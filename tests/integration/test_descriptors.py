@@ -14,7 +14,8 @@ import pytest
 
 from tests.integration.test_background import metric, ready
 from tests.support.processes import HOST
-from tests.support.stack import Reply, Stack, eventually
+from tests.support.responses import Response
+from tests.support.stack import Stack, eventually
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="limits are read in Linux's /proc")
 
@@ -63,7 +64,7 @@ def test_more_streams_than_descriptors(stack: Stack) -> None:
     """Those that come first are served, others wait, or are told that it is the proxy that has none: no provider is
     blamed, no breaker opens, and the ledger goes on."""
 
-    def asked(_: int) -> Reply | None:
+    def asked(_: int) -> Response | None:
         try:
             return stack.ask("POST", "/v1/chat/completions", STREAM, SLOW)
         except ConnectionError:

@@ -21,7 +21,8 @@ import pytest
 from genai_prices.types import Usage
 
 from tests.support.processes import HOST
-from tests.support.stack import Reply, Stack, eventually
+from tests.support.responses import Response
+from tests.support.stack import Stack, eventually
 
 CALLS = int(os.environ.get("LLMPROXY_LEDGER_CALLS", "120"))
 STREAMS = int(os.environ.get("LLMPROXY_LEDGER_STREAMS", "60"))
@@ -245,7 +246,7 @@ def test_uses_survive(own: Stack) -> None:
         daemon.stop()
 
 
-def _chat(own: Stack, token: str, port: int) -> Reply:
+def _chat(own: Stack, token: str, port: int) -> Response:
     body = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "a b c"}]}).encode()
     return own.ask("POST", "/v1/chat/completions", body, token=token, port=port)
 

@@ -16,7 +16,8 @@ import pytest
 
 from tests.support.processes import HOST, Daemon
 from tests.support.redis_server import RedisServer
-from tests.support.stack import Reply, Stack, eventually
+from tests.support.responses import Response
+from tests.support.stack import Stack, eventually
 
 CHAT = "/v1/chat/completions"
 LEASE = 3.0
@@ -38,7 +39,7 @@ def standing(stack: Stack, token_id: str, limit: str) -> dict[str, Any]:
     return next(dict(each) for each in shown if each["limit"] == limit)
 
 
-def cost(answers: Iterable[Reply]) -> float:
+def cost(answers: Iterable[Response]) -> float:
     """What the provider charges for these, by what it told in each of them."""
     told = [answer.json["usage"] for answer in answers if answer.status == 200]
     return sum(usage["prompt_tokens"] * 2.5 + usage["completion_tokens"] * 10 for usage in told) / 1e6
@@ -153,11 +154,11 @@ Four = tuple[Stack, list[Daemon], RedisServer]
 
 def calls(
     stack: Stack, daemons: list[Daemon], token: str, each: int, at_once: int, patience: int = 0
-) -> list[list[Reply]]:
+) -> list[list[Response]]:
     """So many calls to each daemon, so many at once to each; a client that is told to come again soon does so."""
 
-    def call(number: int) -> list[Reply]:
-        answers: list[Reply] = []
+    def call(number: int) -> list[Response]:
+        answers: list[Response] = []
         while not answers or (answers[-1].status == 429 and len(answers) <= patience):
             if answers:
                 if answers[-1].header("X-Should-Retry") == "false":

@@ -14,7 +14,8 @@ import pytest
 
 from tests.support.processes import HOST, Daemon
 from tests.support.redis_server import RedisServer
-from tests.support.stack import MANAGEMENT, Reply, Stack, eventually
+from tests.support.responses import Response
+from tests.support.stack import MANAGEMENT, Stack, eventually
 
 pytestmark = pytest.mark.alone
 
@@ -41,11 +42,11 @@ def pair(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield stack, second
 
 
-def got(stack: Stack, path: str, port: int, **headers: str) -> Reply:
+def got(stack: Stack, path: str, port: int, **headers: str) -> Response:
     return stack.ask("GET", path, headers={**CACHEABLE, **headers}, port=port)
 
 
-def status(reply: Reply) -> str:
+def status(reply: Response) -> str:
     assert reply.status == 200
     return reply.header("X-Cache-Status") or ""
 
@@ -67,7 +68,7 @@ def test_three_megabytes(pair: tuple[Stack, Daemon]) -> None:
     body = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}).encode()
     headers = {"X-Sim-Size": "3000000", "Cache-Control": "public, max-age=600", "Content-Type": "application/json"}
 
-    def asked(port: int) -> Reply:
+    def asked(port: int) -> Response:
         return stack.ask("POST", "/v1/chat/completions", body, headers, port=port)
 
     first = asked(stack.daemon.port)

@@ -82,7 +82,7 @@ def test_anthropic_refused(stack: Stack) -> None:
 def test_anthropic_overloaded_keeps_status_and_reason(stack: Stack) -> None:
     body = b'{"model":"claude-sonnet-5-5","max_tokens":8,"messages":[{"role":"user","content":"x"}]}'
     reply = stack.ask("POST", "/anthropic/v1/messages", body, {"X-Sim-Status": "529 Overloaded"})
-    assert (reply.status, reply.reason) == (529, "Overloaded")
+    assert (reply.status, reply.phrase) == (529, "Overloaded")
     assert reply.json["error"]["type"] == "overloaded_error"
 
 

@@ -7,7 +7,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.journey.stage import STREAM, Stage, chunk, reply, request
+from tests.support.proxy_case import STREAM, ProxyTestCase, chunk, request
+from tests.support.responses import parse_response
 
 BODIES = st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=5)
 CUTS = st.lists(st.integers(0, 600), max_size=8)
@@ -18,13 +19,13 @@ def cut(data: bytes, at: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(places)]
 
 
-class Splits(Stage):
+class Splits(ProxyTestCase):
     @settings(max_examples=60, deadline=None)
     @given(BODIES, CUTS, BODIES, CUTS)
     def test_any(self, upload: list[bytes], cuts: list[int], answer: list[bytes], answer_cuts: list[int]) -> None:
         """Request and answer, both in chunks."""
-        self.begin()
-        self.provider.lines.clear()
+        self.restart()
+        self.provider.peers.clear()
         client = self.client()
         head = request("Transfer-Encoding: chunked", body=None)
         for piece in cut(head + b"".join(map(chunk, upload)) + b"0\r\n\r\n", cuts):
@@ -32,11 +33,11 @@ class Splits(Stage):
         provider = self.provider.last
         first, _, rest = provider.take().partition(b"\r\n")
         self.assertEqual(first, b"POST /v1/chat/completions HTTP/1.1")
-        sent = reply(b"HTTP/1.1 200 OK\r\n" + rest)
-        self.assertEqual((sent.body, sent.whole, sent.rest), (b"".join(upload), True, b""))
+        sent = parse_response(b"HTTP/1.1 200 OK\r\n" + rest)
+        self.assertEqual((sent.body, sent.complete, sent.rest), (b"".join(upload), True, b""))
         for piece in cut(STREAM + b"".join(map(chunk, answer)) + b"0\r\n\r\n", answer_cuts):
             provider.send(piece)
-        got = reply(client.take())
-        self.assertEqual((got.body, got.whole, got.rest), (b"".join(answer), True, b""))
+        got = parse_response(client.take())
+        self.assertEqual((got.body, got.complete, got.rest), (b"".join(answer), True, b""))
         self.assert_recorded("complete", 200)
         self.assertEqual((self.record().bytes_in, self.record().bytes_out), (len(sent.body), len(got.body)))

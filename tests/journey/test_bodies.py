@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import random
 
-from tests.journey.stage import CHAT, KEY, STREAM, TOKEN, Stage, chunk, reply, request
+from tests.support.proxy_case import CHAT, KEY, STREAM, TOKEN, ProxyTestCase, chunk, request
+from tests.support.responses import parse_response
 
 MEGABYTES = 2 * 1024 * 1024
 BOUND = 400 * 1024  # bytes of one body that the proxy may hold at a time, whoever waits for whom
 
 
-class Plain(Stage):
+class Plain(ProxyTestCase):
     def test_there_and_back(self) -> None:
         """Odd JSON arrives as it was sent, and so does the answer."""
         body = b'{"model":"gpt-4o","model":"b", "n": 9007199254740993,\r\n\t"x":"\xff\x00"}'
         client = self.ask("Content-Type: application/json", body=body)
-        first, lines, sent = self.forwarded()
+        first, lines, sent = self.forwarded_request()
         self.assertEqual((first, sent), (f"POST {CHAT} HTTP/1.1", body))
         self.assertEqual(
             lines,
@@ -28,8 +29,8 @@ class Plain(Stage):
         )
         answer = b'{"a":1,"a":2}\xfe\r\n'
         self.provider.last.send(b"HTTP/1.1 200 Fine\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
-        got = reply(client.take())
-        self.assertEqual((got.status, got.phrase, got.body, got.whole), (200, "Fine", answer, True))
+        got = parse_response(client.take())
+        self.assertEqual((got.status, got.phrase, got.body, got.complete), (200, "Fine", answer, True))
         self.assert_recorded("complete", 200)
         record = self.record()
         self.assertEqual((record.bytes_in, record.bytes_out, record.stream), (len(body), len(answer), False))
@@ -43,8 +44,8 @@ class Plain(Stage):
         for _ in range(3):
             client.send(request())
             self.provider.last.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-            self.assertEqual(reply(client.take()).body, b"ok")
-        self.assertEqual((len(self.provider.lines), client.end), (1, ""))
+            self.assertEqual(parse_response(client.take()).body, b"ok")
+        self.assertEqual((len(self.provider.peers), client.end), (1, ""))
         self.assertEqual(len(self.events.records), 3)
 
     def test_requests_in_one_packet(self) -> None:
@@ -52,11 +53,11 @@ class Plain(Stage):
         client = self.client()
         client.send(request(path="/v1/models/a") + request(path="/none") + request(path="/v1/models/b"))
         for name in ("a", "b"):
-            self.assertTrue(self.forwarded()[0].startswith(f"POST /v1/models/{name} "))
+            self.assertTrue(self.forwarded_request()[0].startswith(f"POST /v1/models/{name} "))
             self.provider.last.send(b"HTTP/1.1 200 OK\r\nX-Name: %b\r\nContent-Length: 0\r\n\r\n" % name.encode())
-        first = reply(client.take())
-        second = reply(first.rest)
-        third = reply(second.rest)
+        first = parse_response(client.take())
+        second = parse_response(first.rest)
+        third = parse_response(second.rest)
         self.assertEqual((first["X-Name"], second.status, third["X-Name"]), ("a", 403, "b"))
 
     def test_what_is_left_of_a_request(self) -> None:
@@ -72,26 +73,26 @@ class Plain(Stage):
     def test_requests_without_a_body(self) -> None:
         """Have none at the provider either."""
         self.ask(method="GET", path="/v1/models", body=None)
-        first, lines, body = self.forwarded()
+        first, lines, body = self.forwarded_request()
         self.assertEqual((first, body), ("GET /v1/models HTTP/1.1", b""))
         self.assertFalse([line for line in lines if line.lower().startswith(("content-length", "transfer-"))])
 
     def test_answers_without_a_body(self) -> None:
         for answer in (b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n"):
             got = self.exchange(answer=answer)
-            self.assertEqual((got.whole, got.body, got.all("Content-Length")), (True, b"", []))
+            self.assertEqual((got.complete, got.body, got.all("Content-Length")), (True, b"", []))
 
     def test_an_answer_that_ends_with_its_connection(self) -> None:
         client = self.ask()
         self.provider.last.send(b"HTTP/1.1 200 OK\r\n\r\nall of it")
         self.provider.last.close()
-        got = reply(client.take())
-        self.assertEqual((got.body, got.whole), (b"all of it", True))
+        got = parse_response(client.take())
+        self.assertEqual((got.body, got.complete), (b"all of it", True))
         self.assert_recorded("complete", 200)
 
     def test_a_question_for_the_head_alone(self) -> None:
         """Is told the length of the body that it does not get."""
-        self.begin(allowed_methods=["HEAD", "GET"])
+        self.restart(allowed_methods=["HEAD", "GET"])
         client = self.ask(method="HEAD", path="/v1/models", body=None)
         self.provider.last.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n")
         head, end, rest = client.take().partition(b"\r\n\r\n")
@@ -101,16 +102,16 @@ class Plain(Stage):
 
     def test_an_empty_answer(self) -> None:
         got = self.exchange(answer=b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        self.assertEqual((got["Content-Length"], got.whole), ("0", True))
+        self.assertEqual((got["Content-Length"], got.complete), ("0", True))
 
 
-class Streams(Stage):
+class Streams(ProxyTestCase):
     def test_piece_by_piece(self) -> None:
         """Every piece is there before time moves at all, whatever it holds."""
         client = self.ask(body=b'{"stream": true, "model": "m"}')
         provider = self.provider.last
         provider.send(STREAM)
-        got = reply(client.take())
+        got = parse_response(client.take())
         self.assertEqual((got.status, got["Content-Type"], got["X-Accel-Buffering"]), (200, "text/event-stream", "no"))
         for piece in (b"data: 1\n\n", b": comment\r\n\r\n", b"dat", b"a: \xff\n", b"event: odd\nid\n\n"):
             provider.send(chunk(piece))
@@ -154,7 +155,7 @@ class Streams(Stage):
             self.assertEqual((self.events.records[-1].stream, bool(got.all("X-Accel-Buffering"))), (stream, stream))
 
 
-class Backpressure(Stage):
+class Backpressure(ProxyTestCase):
     """Bodies of some megabytes against buffers of some kilobytes."""
 
     def setUp(self) -> None:
@@ -169,8 +170,8 @@ class Backpressure(Stage):
         provider.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % MEGABYTES + self.body)
         self.assertGreater(provider.unsent, MEGABYTES - BOUND)
         client.resume()
-        got = reply(client.take())
-        self.assertEqual((got.body == self.body, got.whole), (True, True))
+        got = parse_response(client.take())
+        self.assertEqual((got.body == self.body, got.complete), (True, True))
         self.assert_recorded("complete", 200)
 
     def test_a_reader_that_pauses_now_and_then(self) -> None:
@@ -192,8 +193,8 @@ class Backpressure(Stage):
         self.assertLess(taken, BOUND)
         provider.transport.write(b"0\r\n\r\n")
         client.resume()
-        got = reply(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + client.take())
-        self.assertEqual((got.body == self.body, got.whole), (True, True))
+        got = parse_response(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + client.take())
+        self.assertEqual((got.body == self.body, got.complete), (True, True))
 
     def test_a_provider_that_does_not_read(self) -> None:
         """Stops the client that uploads, with a length and in chunks."""
@@ -210,21 +211,21 @@ class Backpressure(Stage):
             self.assertGreater(client.unsent, MEGABYTES - BOUND)
             provider.resume()
             self.assertEqual(client.unsent, 0)
-            sent = reply(b"HTTP/1.1 200 OK\r\n" + provider.take().partition(b"\r\n")[2])
-            self.assertEqual((sent.body == self.body, sent.whole), (True, True))
+            sent = parse_response(b"HTTP/1.1 200 OK\r\n" + provider.take().partition(b"\r\n")[2])
+            self.assertEqual((sent.body == self.body, sent.complete), (True, True))
             provider.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
             provider.close()
 
     def test_an_upload_that_nobody_takes_yet(self) -> None:
         """While the token is being looked up, the client is held as well."""
-        grant, waiting = self.slow()
+        grant, waiting = self.delayed_grant()
         client = self.client()
         client.send(request(body=None)[:-2] + b"Content-Length: %d\r\n\r\n" % MEGABYTES + self.body)
         self.assertGreater(client.unsent, MEGABYTES - BOUND)
         self.tokens.grants[TOKEN] = grant
         waiting.callback(grant)
         self.network.flow()
-        self.assertEqual((client.unsent, self.forwarded()[2] == self.body), (0, True))
+        self.assertEqual((client.unsent, self.forwarded_request()[2] == self.body), (0, True))
         self.provider.last.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
     def test_the_first_half_of_an_upload(self) -> None:
@@ -235,11 +236,11 @@ class Backpressure(Stage):
         client.send(b"later")
         self.assertEqual(self.provider.last.take(), b"later")
         self.provider.last.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        self.assertTrue(reply(client.take()).whole)
+        self.assertTrue(parse_response(client.take()).complete)
 
     def test_a_client_that_asks_first(self) -> None:
         """Is told to go on when somebody takes the body, and the provider is not asked in turn."""
-        grant, waiting = self.slow()
+        grant, waiting = self.delayed_grant()
         client = self.client()
         client.send(request("Expect: 100-continue", body=None)[:-2] + b"Content-Length: 4\r\n\r\n")
         self.assertEqual(client.take(), b"")
@@ -248,16 +249,16 @@ class Backpressure(Stage):
         self.network.flow()
         self.assertEqual(client.take(), b"HTTP/1.1 100 Continue\r\n\r\n")
         client.send(b"body")
-        _, lines, body = self.forwarded()
+        _, lines, body = self.forwarded_request()
         self.assertEqual((body, [line for line in lines if line.startswith("Expect")]), (b"body", []))
         self.provider.last.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        self.assertEqual(reply(client.take()).status, 200)
+        self.assertEqual(parse_response(client.take()).status, 200)
 
     def test_an_answer_before_the_upload_is_over(self) -> None:
         """Reaches the client whole; then its connection ends, and so does the provider's."""
         client = self.client()
         client.send(request(body=None)[:-2] + b"Content-Length: 10\r\n\r\nfirst")
         self.provider.last.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno")
-        got = reply(client.take())
+        got = parse_response(client.take())
         self.assertEqual((got.status, got.body, got["Connection"]), (400, b"no", "close"))
         self.assert_recorded("complete", 400)

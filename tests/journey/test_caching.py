@@ -9,8 +9,9 @@ from twisted.internet.defer import Deferred
 
 from llmproxy.caching.storage import CacheStorage
 from llmproxy.model import Grant
-from tests.journey.stage import CHAT, KEY, OTHER, TOKEN, Reply, Stage, chunk, reply, request
-from tests.unit.caching.made import Far, PluginCache
+from tests.support.caches import Far, PluginCache
+from tests.support.proxy_case import CHAT, KEY, OTHER, TOKEN, ProxyTestCase, chunk, request
+from tests.support.responses import Response, parse_response
 
 MODELS = "/v1/models"
 OPT_IN = "Cache-Control: public, max-age=60"
@@ -24,27 +25,27 @@ def answer(*lines: str, body: bytes = b"{}", status: str = "200 OK") -> bytes:
 FRESH = answer("Cache-Control: max-age=60")
 
 
-class Caching(Stage):
-    def get(self, *lines: str, **parts: Any) -> Reply | None:
+class Caching(ProxyTestCase):
+    def get(self, *lines: str, **parts: Any) -> Response | None:
         """What a client gets without the provider being asked; C{None} where it is asked."""
-        before = sum(len(party.received) for party in self.provider.lines)
+        before = sum(len(peer.received) for peer in self.provider.peers)
         client = self.ask(*lines, **{"method": "GET", "path": MODELS, "body": None, **parts})
-        asked = sum(len(party.received) for party in self.provider.lines) > before
+        asked = sum(len(peer.received) for peer in self.provider.peers) > before
         self.client_asked = client
-        return None if asked else reply(client.take())
+        return None if asked else parse_response(client.take())
 
-    def answered(self, data: bytes) -> Reply:
+    def answered(self, data: bytes) -> Response:
         """What it gets once the provider has answered."""
         self.provider.last.take()
         self.provider.last.send(data)
-        return reply(self.client_asked.take())
+        return parse_response(self.client_asked.take())
 
-    def fill(self, *lines: str, data: bytes = FRESH, **parts: Any) -> Reply:
+    def fill(self, *lines: str, data: bytes = FRESH, **parts: Any) -> Response:
         """A first request, and the provider's answer."""
         self.assertIsNone(self.get(*lines, **parts))
         return self.answered(data)
 
-    def hit(self, *lines: str, **parts: Any) -> Reply:
+    def hit(self, *lines: str, **parts: Any) -> Response:
         got = self.get(*lines, **parts)
         assert got is not None, "the provider was asked"
         return got
@@ -115,7 +116,7 @@ class Hits(Caching):
         self.assertEqual(rest, b"")
 
     def begin_with_head(self) -> None:
-        self.begin(allowed_methods=["GET", "HEAD", "POST"])
+        self.restart(allowed_methods=["GET", "HEAD", "POST"])
         self.fill(data=answer("Cache-Control: max-age=60", body=b"[1,2]"))
 
     def test_only_if_cached(self) -> None:
@@ -169,14 +170,14 @@ class Hits(Caching):
         self.fill(data=answer())
         self.assertIsNone(self.get())
         self.cache = {"default_ttl": 30.0}
-        self.begin()
+        self.restart()
         self.fill(data=answer())
         self.hit()
 
     def test_switched_off(self) -> None:
         """Then nothing is kept, and answers say so."""
         self.cache = {"enabled": False}
-        self.begin()
+        self.restart()
         self.assertEqual(self.fill()["X-Cache-Status"], "disabled")
         self.assertIsNone(self.get())
 
@@ -189,13 +190,13 @@ class Hits(Caching):
         client.send(request(method="GET", path=MODELS, body=None))
         self.assertLess(len(client.transport.inbox) + len(client.transport.other.unsent), 300_000)
         client.resume()
-        got = reply(client.take())
+        got = parse_response(client.take())
         self.assertEqual((got.status, len(got.body)), (200, len(body)))
         self.assertTrue(got.body == body)
 
     def test_browsers_are_answered_for_their_own_origin(self) -> None:
         """What another page was told is not told to this one."""
-        self.begin(allowed_origins=["https://a.example", "https://b.example"])
+        self.restart(allowed_origins=["https://a.example", "https://b.example"])
         self.fill(
             "Origin: https://a.example", data=answer("Cache-Control: max-age=60", "Access-Control-Allow-Origin: *")
         )
@@ -214,7 +215,7 @@ class Revalidation(Caching):
     def test_not_modified(self) -> None:
         """The provider is asked whether it is still true; the body is not sent again."""
         self.stale()
-        self.assertIn('If-None-Match: "x"', self.forwarded()[1])
+        self.assertIn('If-None-Match: "x"', self.forwarded_request()[1])
         got = self.answered(b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\nCache-Control: max-age=20\r\nX-A: 2\r\n\r\n')
         self.assertEqual((got.status, got.body, got["X-A"], got["X-Cache-Status"]), (200, b"[1]", "2", "revalidated"))
         self.assertEqual(got["Cache-Status"], "llmproxy; fwd=stale; fwd-status=304; ttl=20")
@@ -234,7 +235,7 @@ class Revalidation(Caching):
         self.stale()
         self.answered(answer("Cache-Control: no-store"))
         self.assertIsNone(self.get())
-        self.assertNotIn("If-None-Match", "".join(self.forwarded()[1]))
+        self.assertNotIn("If-None-Match", "".join(self.forwarded_request()[1]))
 
     def test_a_reload(self) -> None:
         """C{no-cache} asks the provider even if what is kept is fresh."""
@@ -258,7 +259,7 @@ class Revalidation(Caching):
     def test_a_clients_own_condition_without_anything_kept(self) -> None:
         """It goes to the provider as it is, and so does its answer come back."""
         self.assertIsNone(self.get('If-None-Match: "x"'))
-        self.assertIn('If-None-Match: "x"', self.forwarded()[1])
+        self.assertIn('If-None-Match: "x"', self.forwarded_request()[1])
         self.assertEqual(self.answered(b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\n\r\n').status, 304)
         self.assertIsNone(self.get())
 
@@ -273,7 +274,7 @@ class Revalidation(Caching):
         self.assertIsNone(self.get())
         self.provider.last.reset()  # the connection had been used before, so it is tried once more
         self.provider.last.reset()
-        self.assertEqual(reply(self.client_asked.take()).body, b"[1]")
+        self.assertEqual(parse_response(self.client_asked.take()).body, b"[1]")
         self.network.pass_time(60.0)
         self.assertIsNone(self.get())
         self.assertEqual(self.answered(answer(status="503 Service Unavailable")).status, 503)
@@ -283,7 +284,7 @@ class Revalidation(Caching):
         self.fill(data=answer("Cache-Control: max-age=10, stale-while-revalidate=60", body=b"[1]"))
         self.network.pass_time(11.0)
         client = self.ask(method="GET", path=MODELS, body=None)
-        self.assertEqual(reply(client.take()).body, b"[1]")
+        self.assertEqual(parse_response(client.take()).body, b"[1]")
         self.provider.last.take()
         self.provider.last.send(answer("Cache-Control: max-age=10", body=b"[2]"))
         self.assertEqual(self.hit().body, b"[2]")
@@ -349,7 +350,7 @@ class Variants(Caching):
 
 
 class OptingIn(Caching):
-    def post(self, *lines: str, body: bytes = b'{"model": "m"}', **parts: Any) -> Reply | None:
+    def post(self, *lines: str, body: bytes = b'{"model": "m"}', **parts: Any) -> Response | None:
         return self.get(*lines, **{"method": "POST", "path": CHAT, "body": body, **parts})
 
     def test_a_post_that_does_not(self) -> None:
@@ -362,7 +363,7 @@ class OptingIn(Caching):
     def test_a_post_that_does(self) -> None:
         """The same body is answered again, for as long as was asked for."""
         for wish in (OPT_IN, "Cache-Control: s-maxage=60"):
-            self.begin()
+            self.restart()
             self.assertIsNone(self.post(wish))
             self.assertEqual(self.answered(answer(body=b"[1]"))["X-Cache-Status"], "stored")
             got = self.post(wish)
@@ -399,7 +400,7 @@ class OptingIn(Caching):
 
     def test_always(self) -> None:
         """An operator may have all answers of an API kept, unless the client says no."""
-        self.begin(cache={"post": "always", "ttl": 30.0})
+        self.restart(cache={"post": "always", "ttl": 30.0})
         self.assertIsNone(self.post())
         self.answered(answer())
         self.assertIsNotNone(self.post())
@@ -411,7 +412,7 @@ class OptingIn(Caching):
 
     def test_never(self) -> None:
         """An operator may have none kept."""
-        self.begin(cache={"post": "never"})
+        self.restart(cache={"post": "never"})
         self.assertIsNone(self.post(OPT_IN))
         self.answered(answer())
         self.assertIsNone(self.post(OPT_IN))
@@ -421,9 +422,9 @@ class OptingIn(Caching):
         client = self.client()
         sent = request(OPT_IN, body=b"0123456789")
         client.send(sent[:-5])
-        self.assertEqual(self.provider.lines, [])
+        self.assertEqual(self.provider.peers, [])
         client.send(sent[-5:])
-        self.assertEqual(self.forwarded()[2], b"0123456789")
+        self.assertEqual(self.forwarded_request()[2], b"0123456789")
         self.provider.last.send(answer())
         self.assertIsNotNone(self.post(OPT_IN, body=b"0123456789"))
 
@@ -431,10 +432,10 @@ class OptingIn(Caching):
         """It is not held up for the cache's sake."""
         client = self.client()
         client.send(request(OPT_IN, "Transfer-Encoding: chunked", body=None) + chunk(b"first"))
-        self.assertTrue(self.forwarded()[2].endswith(b"first\r\n"))
+        self.assertTrue(self.forwarded_request()[2].endswith(b"first\r\n"))
         client.send(b"0\r\n\r\n")
         self.provider.last.send(answer())
-        self.assertEqual(reply(client.take())["X-Cache-Status"], "bypass")
+        self.assertEqual(parse_response(client.take())["X-Cache-Status"], "bypass")
 
 
 class Tenants(Caching):
@@ -472,7 +473,7 @@ class Tenants(Caching):
 
     def test_nor_by_anything_in_its_query(self) -> None:
         """A key in the query is no part of what is asked for."""
-        self.begin(query_key=True)
+        self.restart(query_key=True)
         self.mine(path=MODELS + "?a=1")
         self.assertIsNone(self.get(path=f"{MODELS}?a=1&key={OTHER}", token=None))
         self.answered(answer())
@@ -486,7 +487,7 @@ class Tenants(Caching):
     def test_not_where_tokens_are_separate(self) -> None:
         """C{scope: token}: then C{private} answers are kept too."""
         self.cache = {"scope": "token"}
-        self.begin()
+        self.restart()
         self.fill(data=answer("Cache-Control: private, max-age=60"))
         self.assertIsNone(self.get(token=self.THIRD))
         self.answered(answer())
@@ -495,17 +496,17 @@ class Tenants(Caching):
     def test_tokens_that_nobody_knows(self) -> None:
         """C{scope: token} with a validator that only tells projects: nothing is kept."""
         self.cache = {"scope": "token"}
-        self.begin()
+        self.restart()
         self.tokens.grants[TOKEN] = "project-1"
         self.assertEqual(self.fill()["X-Cache-Status"], "bypass")
 
     def test_everybody_where_the_operator_says_so(self) -> None:
         """C{scope: shared}, and only what the provider calls public."""
         self.cache = {"scope": "shared"}
-        self.begin()
+        self.restart()
         self.mine()
         self.assertEqual(self.hit(token=OTHER).body, b'"mine"')
-        self.begin()
+        self.restart()
         self.fill()
         self.assertIsNone(self.get(token=OTHER))
 
@@ -549,11 +550,11 @@ class HitsElsewhere(Elsewhere, Hits):
         """A request waits for it; a client that leaves does not, and the provider is not asked."""
         self.far.get = lambda key: Deferred()  # type: ignore[method-assign]
         clients = [self.ask(method="GET", path=MODELS, body=None) for _ in range(2)]
-        self.assertEqual(self.provider.lines, [])
+        self.assertEqual(self.provider.peers, [])
         for client in clients:
             client.reset()
         self.assertEqual([record.outcome for record in self.events.records], ["cancelled", "cancelled"])
-        self.assertEqual(self.provider.lines, [])
+        self.assertEqual(self.provider.peers, [])
 
 
 class RevalidationElsewhere(Elsewhere, Revalidation):

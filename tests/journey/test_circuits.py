@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tests.journey.stage import OK, OTHER, PROVIDER, Reply, Stage, reply, request
+from tests.support.proxy_case import OK, OTHER, PROVIDER, ProxyTestCase, request
+from tests.support.responses import Response, parse_response
 
 ERROR = b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"
 
 
-class Circuits(Stage):
+class Circuits(ProxyTestCase):
     api = {"circuit_breaker": {"failures": 3, "cooldown": 30.0}, "timeouts": {"request": 5.0}}  # noqa: RUF012
 
     def down(self) -> None:
@@ -16,10 +17,10 @@ class Circuits(Stage):
     def up(self) -> None:
         self.network.servers[PROVIDER] = self.provider
 
-    def asked(self, **parts: str) -> Reply:
-        return reply(self.ask(**parts).take())
+    def asked(self, **parts: str) -> Response:
+        return parse_response(self.ask(**parts).take())
 
-    def assert_open(self, got: Reply, dialled: int) -> None:
+    def assert_open(self, got: Response, dialled: int) -> None:
         self.assertEqual((got.status, got.json["error"]["code"]), (503, "circuit_open"))
         self.assertEqual(self.network.dialled, dialled)
 
@@ -52,7 +53,7 @@ class Circuits(Stage):
         probe = self.ask()
         self.assert_open(self.asked(), 4)
         self.provider.last.send(OK)
-        self.assertEqual(reply(probe.take()).status, 200)
+        self.assertEqual(parse_response(probe.take()).status, 200)
         self.assertEqual(self.exchange().status, 200)
 
     def test_a_probe_that_fails(self) -> None:
@@ -89,7 +90,7 @@ class Circuits(Stage):
         for _ in range(3):
             client = self.ask()
             self.network.pass_time(5)
-            self.assertEqual(reply(client.take()).status, 504)
+            self.assertEqual(parse_response(client.take()).status, 504)
         self.assert_open(self.asked(), 3)
         self.assertEqual(self.exchange(token=OTHER).status, 200)
 
@@ -98,7 +99,7 @@ class Circuits(Stage):
         for _ in range(3):
             client = self.ask()
             self.provider.last.reset()
-            self.assertEqual(reply(client.take()).status, 502)
+            self.assertEqual(parse_response(client.take()).status, 502)
         self.assert_open(self.asked(), 3)
         self.assertEqual(self.exchange(token=OTHER).status, 200)
 
@@ -113,33 +114,33 @@ class Circuits(Stage):
         self.assertEqual(self.exchange().status, 200)
 
     def test_switched_off(self) -> None:
-        self.begin(circuit_breaker={"failures": 0})
+        self.restart(circuit_breaker={"failures": 0})
         self.down()
         self.assertEqual({self.asked().status for _ in range(20)}, {502})
 
 
-class Retries(Stage):
+class Retries(ProxyTestCase):
     api = {"retries": {"attempts": 3}, "circuit_breaker": {"failures": 0}}  # noqa: RUF012
 
     def test_a_connection_that_does_not_come_about(self) -> None:
         """Is tried again, as often as it is set, and the client learns of the last attempt only."""
         del self.network.servers[PROVIDER]
         client = self.ask()
-        self.assert_refused(reply(client.take()), 502, "upstream_unreachable")
+        self.assert_rejected(parse_response(client.take()), 502, "upstream_unreachable")
         self.assertEqual((self.network.dialled, len(self.tokens.counted)), (3, 1))
 
     def test_a_request_that_was_sent(self) -> None:
         """Is never sent again, whatever becomes of it."""
         client = self.ask()
         self.provider.last.reset()
-        self.assert_refused(reply(client.take()), 502, "upstream_unreachable")
+        self.assert_rejected(parse_response(client.take()), 502, "upstream_unreachable")
         self.assertEqual(self.network.dialled, 1)
 
     def test_an_answer_that_has_begun(self) -> None:
         client = self.ask()
         self.provider.last.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
         self.provider.last.reset()
-        self.assertEqual(reply(client.take()).whole, False)
+        self.assertEqual(parse_response(client.take()).complete, False)
         self.assertEqual(self.network.dialled, 1)
 
     def test_an_upload_that_has_begun(self) -> None:
@@ -148,7 +149,7 @@ class Retries(Stage):
         client = self.client()
         client.send(request(body=None)[:-2] + b"Content-Length: 10\r\n\r\nfirst")
         self.network.pass_time(10)
-        self.assertEqual(reply(client.take()).status, 504)
+        self.assertEqual(parse_response(client.take()).status, 504)
         self.assertEqual(self.network.dialled, 1)
 
     def test_a_kept_connection_that_the_provider_has_closed(self) -> None:
@@ -157,6 +158,6 @@ class Retries(Stage):
         first = self.provider.last
         client = self.ask(method="GET", path="/v1/models", body=None)
         first.reset()
-        self.assertEqual(len(self.provider.lines), 2)
+        self.assertEqual(len(self.provider.peers), 2)
         self.provider.last.send(OK)
-        self.assertEqual(reply(client.take()).status, 200)
+        self.assertEqual(parse_response(client.take()).status, 200)

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.journey.stage import CHAT, KEY, OTHER, STREAM, TOKEN, Stage, chunk, reply, request
 from tests.journey.test_caching import FRESH, MODELS, OPT_IN, answer
-from tests.support.network import Party
+from tests.support.network import Peer
+from tests.support.proxy_case import CHAT, KEY, OTHER, STREAM, TOKEN, ProxyTestCase, chunk, request
+from tests.support.responses import parse_response
 
 BODY = b'{"model": "m", "stream": true}'
 DONE = b"data: [DONE]\n\n"
 EVENTS = [b'data: {"n": %d}\n\n' % n for n in range(5)]
 
 
-class Joining(Stage):
+class Joining(ProxyTestCase):
     cache = {"streams": True}  # noqa: RUF012
 
-    def stream(self, *lines: str, **parts: Any) -> Party:
+    def stream(self, *lines: str, **parts: Any) -> Peer:
         return self.ask(OPT_IN, *lines, **{"path": CHAT, "body": BODY, **parts})
 
     def calls(self) -> int:
         """How many the provider has got."""
-        return sum(bytes(party.received).count(b" HTTP/1.1\r\n") for party in self.provider.lines)
+        return sum(bytes(peer.received).count(b" HTTP/1.1\r\n") for peer in self.provider.peers)
 
     def send(self, *events: bytes, end: bool = False) -> None:
         for event in events:
@@ -35,17 +36,17 @@ class Joining(Stage):
         self.provider.last.send(STREAM)
         self.send(*EVENTS[:2])
         late = [self.stream() for _ in range(20)]
-        self.assertEqual(reply(bytes(late[0].received)).body, b"".join(EVENTS[:2]))
+        self.assertEqual(parse_response(bytes(late[0].received)).body, b"".join(EVENTS[:2]))
         self.send(*EVENTS[2:], DONE, end=True)
         whole = b"".join([*EVENTS, DONE])
-        got = [reply(client.take()) for client in [*clients, *late]]
-        self.assertEqual({(r.status, r.body, r.whole) for r in got}, {(200, whole, True)})
+        got = [parse_response(client.take()) for client in [*clients, *late]]
+        self.assertEqual({(r.status, r.body, r.complete) for r in got}, {(200, whole, True)})
         self.assertEqual(self.calls(), 1)
-        self.assertEqual(len(got[0].pieces), 6)
+        self.assertEqual(len(got[0].chunks), 6)
         self.assertEqual([r["X-Cache-Status"] for r in got], ["stored"] + ["coalesced"] * 119)
         self.assertIn("collapsed", got[1]["Cache-Status"])
-        again = reply(self.stream().take())
-        self.assertEqual((again.body, again["X-Cache-Status"], again.whole), (whole, "hit", True))
+        again = parse_response(self.stream().take())
+        self.assertEqual((again.body, again["X-Cache-Status"], again.complete), (whole, "hit", True))
         self.assertEqual(self.calls(), 1)
         self.assertEqual(self.tokens.counted, [TOKEN])
         self.assertEqual(self.proxy.metrics().cache_hits, 120)
@@ -55,19 +56,19 @@ class Joining(Stage):
         first, second = self.stream(), self.stream()
         self.provider.last.send(STREAM + chunk(EVENTS[0]))
         for client in (first, second):
-            self.assertEqual(reply(bytes(client.received)).body, EVENTS[0])
+            self.assertEqual(parse_response(bytes(client.received)).body, EVENTS[0])
         self.assertEqual(self.calls(), 1)
 
     def test_the_first_leaves(self) -> None:
         """The others do not notice; what it has cost is told in its record once all is over."""
-        for leave in (Party.reset, Party.close):
-            self.begin()
+        for leave in (Peer.reset, Peer.close):
+            self.restart()
             first, second = self.stream(), self.stream()
             leave(first)
             self.assertEqual(self.events.records, [])
             self.provider.last.send(STREAM)
             self.send(*EVENTS, DONE, end=True)
-            self.assertEqual(reply(second.take()).body, b"".join([*EVENTS, DONE]))
+            self.assertEqual(parse_response(second.take()).body, b"".join([*EVENTS, DONE]))
             self.assertEqual(sorted(r.outcome for r in self.events.records), ["cancelled", "complete"])
 
     def test_the_first_leaves_in_the_middle(self) -> None:
@@ -78,13 +79,13 @@ class Joining(Stage):
         first.reset()
         self.assertEqual((self.provider.last.end, self.events.records), ("", []))
         self.send(*EVENTS[2:], DONE, end=True)
-        self.assertEqual(reply(second.take()).body, b"".join([*EVENTS, DONE]))
+        self.assertEqual(parse_response(second.take()).body, b"".join([*EVENTS, DONE]))
         self.assertEqual(sorted(r.outcome for r in self.events.records), ["cancelled", "complete"])
 
     def test_the_last_leaves(self) -> None:
         """Then the provider is stopped at once, whether or not it had begun."""
         for begun in (False, True):
-            self.begin()
+            self.restart()
             clients = [self.stream() for _ in range(3)]
             if begun:
                 self.provider.last.send(STREAM + chunk(EVENTS[0]))
@@ -95,7 +96,7 @@ class Joining(Stage):
             self.assertEqual([r.outcome for r in self.events.records], ["cancelled"] * 3)
             self.stream()
             self.assertEqual(self.calls(), 2)
-            self.provider.lines.clear()
+            self.provider.peers.clear()
 
     def test_a_slow_reader(self) -> None:
         """It holds up nobody, and gets all of it."""
@@ -104,10 +105,10 @@ class Joining(Stage):
         self.provider.last.send(STREAM)
         events = [b"data: " + b"x" * 10_000 + b"\n\n"] * 20
         self.send(*events, DONE, end=True)
-        self.assertTrue(reply(quick.take()).whole)
+        self.assertTrue(parse_response(quick.take()).complete)
         self.assertLess(len(slow.received) + len(slow.transport.inbox) + len(slow.transport.other.unsent), 100_000)
         slow.resume()
-        self.assertEqual(reply(slow.take()).body, b"".join([*events, DONE]))
+        self.assertEqual(parse_response(slow.take()).body, b"".join([*events, DONE]))
 
     def test_all_are_slow(self) -> None:
         """Then the provider is made to wait."""
@@ -124,7 +125,7 @@ class Joining(Stage):
     def test_a_slow_reader_of_what_is_too_large(self) -> None:
         """Once it cannot be kept, nobody waits for one that lies a megabyte behind: it is cut, the others go on."""
         self.cache = {"streams": True, "max_object_bytes": 50_000}
-        self.begin()
+        self.restart()
         slow, quick = self.stream(), self.stream()
         slow.pause()
         self.provider.last.send(STREAM)
@@ -133,11 +134,11 @@ class Joining(Stage):
         self.assertEqual(self.calls(), 1)
         later = self.stream()
         self.assertEqual(self.calls(), 2)
-        del self.provider.lines[-1]
+        del self.provider.peers[-1]
         self.send(DONE, end=True)
-        self.assertEqual(len(reply(quick.take()).body), sum(map(len, [*events, DONE])))
+        self.assertEqual(len(parse_response(quick.take()).body), sum(map(len, [*events, DONE])))
         slow.resume()
-        self.assertFalse(reply(slow.take()).whole)
+        self.assertFalse(parse_response(slow.take()).complete)
         outcomes = sorted((r.outcome, r.error) for r in self.events.records)
         self.assertEqual(outcomes, [("cancelled", "client_stalled"), ("complete", "")])
         later.reset()
@@ -146,14 +147,14 @@ class Joining(Stage):
         """What may not be shared is not: everybody asks for himself."""
         clients = [self.ask(method="GET", path=MODELS, body=None) for _ in range(3)]
         self.assertEqual(self.calls(), 1)
-        self.provider.lines[0].send(answer("Cache-Control: no-store", body=b'"1"'))
+        self.provider.peers[0].send(answer("Cache-Control: no-store", body=b'"1"'))
         self.assertEqual(self.calls(), 3)
-        for number, party in enumerate(self.provider.lines):
+        for number, peer in enumerate(self.provider.peers):
             if number:
-                party.send(answer("Cache-Control: no-store", body=b'"%d"' % (number + 1)))
-            elif party.received.count(b" HTTP/1.1") > 1:
-                party.send(answer("Cache-Control: no-store", body=b'"again"'))
-        bodies = [reply(client.take()).body for client in clients]
+                peer.send(answer("Cache-Control: no-store", body=b'"%d"' % (number + 1)))
+            elif peer.received.count(b" HTTP/1.1") > 1:
+                peer.send(answer("Cache-Control: no-store", body=b'"again"'))
+        bodies = [parse_response(client.take()).body for client in clients]
         self.assertEqual((bodies[0], len(set(bodies))), (b'"1"', 3))
 
     def test_variants(self) -> None:
@@ -161,39 +162,39 @@ class Joining(Stage):
         french = self.ask("Accept-Language: fr", method="GET", path=MODELS, body=None)
         german = self.ask("Accept-Language: de", method="GET", path=MODELS, body=None)
         self.assertEqual(self.calls(), 1)
-        self.provider.lines[0].send(answer("Cache-Control: max-age=9", "Vary: Accept-Language", body=b'"fr"'))
-        self.assertEqual(reply(french.take()).body, b'"fr"')
+        self.provider.peers[0].send(answer("Cache-Control: max-age=9", "Vary: Accept-Language", body=b'"fr"'))
+        self.assertEqual(parse_response(french.take()).body, b'"fr"')
         self.assertEqual(self.calls(), 2)
         self.provider.last.send(answer("Cache-Control: max-age=9", "Vary: Accept-Language", body=b'"de"'))
-        self.assertEqual(reply(german.take()).body, b'"de"')
+        self.assertEqual(parse_response(german.take()).body, b'"de"')
 
     def test_an_answer_that_must_be_asked_for_each_time(self) -> None:
         """It is kept, but whoever waits must ask whether it is true for himself."""
         clients = [self.ask(method="GET", path=MODELS, body=None) for _ in range(2)]
         self.provider.last.send(answer("Cache-Control: no-cache", 'ETag: "x"', body=b'"x"'))
-        self.assertEqual(reply(clients[0].take())["X-Cache-Status"], "stored")
+        self.assertEqual(parse_response(clients[0].take())["X-Cache-Status"], "stored")
         self.assertEqual(self.calls(), 2)
         self.provider.last.send(answer("Cache-Control: no-cache", 'ETag: "y"', body=b'"y"'))
-        self.assertEqual(reply(clients[1].take()).body, b'"y"')
+        self.assertEqual(parse_response(clients[1].take()).body, b'"y"')
 
     def test_an_answer_that_is_not_what_the_other_wants(self) -> None:
         """One who wants it fresher asks for himself."""
         first = self.ask(method="GET", path=MODELS, body=None)
         second = self.ask("Cache-Control: min-fresh=60", method="GET", path=MODELS, body=None)
         self.provider.last.send(answer("Cache-Control: max-age=30"))
-        self.assertEqual(reply(first.take()).status, 200)
+        self.assertEqual(parse_response(first.take()).status, 200)
         self.assertEqual(self.calls(), 2)
         second.reset()
 
     def test_a_key_in_what_everybody_may_be_given(self) -> None:
         """With C{scope: shared} the provider's key is starred out of any answer that others get."""
         self.cache = {"scope": "shared"}
-        self.begin()
+        self.restart()
         clients = [self.ask(method="GET", path=MODELS, body=None, token=token) for token in (TOKEN, OTHER)]
         self.assertEqual(self.calls(), 1)
         self.provider.last.send(answer("Cache-Control: public, max-age=9", body=KEY.encode()))
         for client in clients:
-            self.assertEqual(reply(client.take()).body, b"*" * len(KEY))
+            self.assertEqual(parse_response(client.take()).body, b"*" * len(KEY))
 
     def test_tenants(self) -> None:
         """Nobody joins another project's call."""
@@ -205,7 +206,7 @@ class Joining(Stage):
         """All are told, without asking once more each."""
         clients = [self.stream() for _ in range(3)]
         self.provider.last.reset()
-        self.assertEqual([reply(c.take()).status for c in clients], [502, 502, 502])
+        self.assertEqual([parse_response(c.take()).status for c in clients], [502, 502, 502])
         self.assertEqual(self.calls(), 1)
 
     def test_the_first_may_not_call(self) -> None:
@@ -232,9 +233,9 @@ class Joining(Stage):
         slow.callback(key)
         self.network.flow()
         del waiting
-        self.assertEqual(reply(first.take()).status, 429)
+        self.assertEqual(parse_response(first.take()).status, 429)
         self.provider.last.send(STREAM + chunk(DONE) + b"0\r\n\r\n")
-        self.assertEqual(reply(second.take()).status, 200)
+        self.assertEqual(parse_response(second.take()).status, 200)
 
     def test_a_cut_stream(self) -> None:
         """All see that it is cut, and nothing is kept."""
@@ -242,16 +243,16 @@ class Joining(Stage):
         self.provider.last.send(STREAM + chunk(EVENTS[0]))
         self.provider.last.reset()
         for client in clients:
-            got = reply(client.take())
-            self.assertEqual((got.body, got.whole, client.end != ""), (EVENTS[0], False, True))
+            got = parse_response(client.take())
+            self.assertEqual((got.body, got.complete, client.end != ""), (EVENTS[0], False, True))
         self.assertEqual([r.outcome for r in self.events.records], ["truncated", "truncated"])
         self.stream()
-        self.assertEqual(len(self.provider.lines), 2)
+        self.assertEqual(len(self.provider.peers), 2)
 
     def test_switched_off(self) -> None:
         """Then everybody makes his own call."""
         self.cache = {"streams": True, "coalesce": False}
-        self.begin()
+        self.restart()
         self.stream()
         self.stream()
         self.assertEqual(self.calls(), 2)
@@ -260,7 +261,8 @@ class Joining(Stage):
         """It need not be a stream."""
         clients = [self.ask(method="GET", path=MODELS, body=None) for _ in range(3)]
         self.provider.last.send(FRESH)
-        self.assertEqual([reply(c.take())["X-Cache-Status"] for c in clients], ["stored", "coalesced", "coalesced"])
+        statuses = [parse_response(client.take())["X-Cache-Status"] for client in clients]
+        self.assertEqual(statuses, ["stored", "coalesced", "coalesced"])
 
     def test_revalidation(self) -> None:
         """One question to the provider is enough for all."""
@@ -271,18 +273,18 @@ class Joining(Stage):
         clients = [self.ask(method="GET", path=MODELS, body=None) for _ in range(3)]
         self.assertEqual(self.calls(), 1)
         self.provider.last.send(b"HTTP/1.1 304 Not Modified\r\n\r\n")
-        self.assertEqual([reply(c.take()).body for c in clients], [b'"x"'] * 3)
+        self.assertEqual([parse_response(c.take()).body for c in clients], [b'"x"'] * 3)
 
 
-class Streams(Stage):
+class Streams(ProxyTestCase):
     """Which streams are kept, and how they are given again."""
 
     cache = {"streams": True}  # noqa: RUF012
 
     def kept(self, stream: bytes, *lines: str, provider: str = "openai", cut: bool = False) -> bool:
         """Whether a stream that the provider sends is given to the next one who asks."""
-        self.begin(provider=provider)
-        self.provider.lines.clear()
+        self.restart(provider=provider)
+        self.provider.peers.clear()
         client = self.ask(OPT_IN, body=BODY)
         self.provider.last.send(
             STREAM[:-2] + "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n" + chunk(stream)
@@ -291,12 +293,12 @@ class Streams(Stage):
             self.provider.last.reset()
         else:
             self.provider.last.send(b"0\r\n\r\n")
-        self.assertEqual(reply(client.take()).body, stream)
+        self.assertEqual(parse_response(client.take()).body, stream)
         before = len(self.events.records)
         again = self.ask(OPT_IN, body=BODY)
         hit = len(self.events.records) > before
         if hit:
-            self.assertEqual(reply(again.take()).body, stream)
+            self.assertEqual(parse_response(again.take()).body, stream)
         self.assertEqual(self.events.records[0].cache, "stored" if hit else "miss")
         return hit
 
@@ -337,7 +339,7 @@ class Streams(Stage):
     def test_at_its_own_pace(self) -> None:
         """C{replay: timed}: the pieces come as they came, and no gap is longer than two seconds."""
         self.cache = {"streams": True, "replay": "timed"}
-        self.begin()
+        self.restart()
         client = self.ask(OPT_IN, body=BODY)
         self.provider.last.send(STREAM)
         for event, wait in ((b"data: 1\n\n", 0.5), (b"data: 2\n\n", 10.0), (DONE, 0.0)):
@@ -346,14 +348,14 @@ class Streams(Stage):
         self.provider.last.send(b"0\r\n\r\n")
         client.take()
         again = self.ask(OPT_IN, body=BODY)
-        self.assertEqual(reply(bytes(again.received)).body, b"data: 1\n\n")
+        self.assertEqual(parse_response(bytes(again.received)).body, b"data: 1\n\n")
         self.network.pass_time(0.5)
-        self.assertEqual(reply(bytes(again.received)).body, b"data: 1\n\ndata: 2\n\n")
+        self.assertEqual(parse_response(bytes(again.received)).body, b"data: 1\n\ndata: 2\n\n")
         self.network.pass_time(1.9)
-        self.assertFalse(reply(bytes(again.received)).whole)
+        self.assertFalse(parse_response(bytes(again.received)).complete)
         self.network.pass_time(0.2)
-        got = reply(again.take())
-        self.assertEqual((got.body, got.whole, len(got.pieces)), (b"data: 1\n\ndata: 2\n\n" + DONE, True, 3))
+        got = parse_response(again.take())
+        self.assertEqual((got.body, got.complete, len(got.chunks)), (b"data: 1\n\ndata: 2\n\n" + DONE, True, 3))
 
     def test_leaving_a_replay(self) -> None:
         """Nothing goes on without a client."""
@@ -363,7 +365,7 @@ class Streams(Stage):
         self.assertEqual(self.events.records[-1].outcome, "cancelled")
 
 
-class Truncated(Stage):
+class Truncated(ProxyTestCase):
     def test_a_body_that_is_cut(self) -> None:
         """Neither one that ends before its length, nor one whose end cannot be told, is kept."""
         for data in (
@@ -371,13 +373,13 @@ class Truncated(Stage):
             b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n\r\nall of it, perhaps",
             b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n",
         ):
-            self.begin()
-            self.provider.lines.clear()
+            self.restart()
+            self.provider.peers.clear()
             self.ask(method="GET", path=MODELS, body=None)
             self.provider.last.send(data)
             self.provider.last.close()
             self.ask(method="GET", path=MODELS, body=None)
-            self.assertEqual(len(self.provider.lines), 2, data)
+            self.assertEqual(len(self.provider.peers), 2, data)
 
     def test_a_body_that_is_too_large(self) -> None:
         """Whether it says so first, or turns out to be."""
@@ -387,11 +389,11 @@ class Truncated(Stage):
             answer("Cache-Control: max-age=60", body=b"x" * 1001),
             chunked + chunk(b"x" * 600) + chunk(b"x" * 600) + b"0\r\n\r\n",
         ):
-            self.begin()
-            self.provider.lines.clear()
+            self.restart()
+            self.provider.peers.clear()
             client = self.ask(method="GET", path=MODELS, body=None)
             self.provider.last.send(data)
-            self.assertGreater(len(reply(client.take()).body), 1000)
+            self.assertGreater(len(parse_response(client.take()).body), 1000)
             self.assertEqual(self.events.records[-1].cache, "miss")
             self.provider.last.take()
             self.ask(method="GET", path=MODELS, body=None)

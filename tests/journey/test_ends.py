@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from twisted.python.failure import Failure
 
-from tests.journey.stage import PROVIDER, STREAM, TOKEN, Stage, chunk, reply, request
+from tests.support.proxy_case import PROVIDER, STREAM, TOKEN, ProxyTestCase, chunk, request
+from tests.support.responses import parse_response
 
 TIMEOUTS = {"connect": 7.0, "response_header": 11.0, "idle": 13.0, "request": 40.0}
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 
 
-class BrokenOff(Stage):
+class BrokenOff(ProxyTestCase):
     def test_in_the_middle(self) -> None:
         """The client's answer has no end either, however the provider broke off and however the body was framed."""
         for answer in (STREAM + chunk(b"half"), STREAM + b"ff\r\nhalf", LENGTH + b"half"):
             for how in ("close", "reset"):
-                self.begin()
+                self.restart()
                 client = self.ask()
                 self.provider.last.send(answer)
                 getattr(self.provider.last, how)()
-                got = reply(client.take())
-                self.assertEqual((got.status, got.body, got.whole), (200, b"half", False))
+                got = parse_response(client.take())
+                self.assertEqual((got.status, got.body, got.complete), (200, b"half", False))
                 self.assertTrue(client.end)
                 self.assert_recorded("truncated", 200, "upstream_truncated")
 
@@ -37,8 +38,8 @@ class BrokenOff(Stage):
         client = self.ask()
         self.provider.last.send(STREAM + chunk(b"good"))
         self.provider.last.send(b"what?\r\n")
-        got = reply(client.take())
-        self.assertEqual((got.body, got.whole), (b"good", False))
+        got = parse_response(client.take())
+        self.assertEqual((got.body, got.complete), (b"good", False))
         self.assertEqual((bool(client.end), self.provider.last.end), (True, "reset"))
         self.assert_recorded("truncated", 200, "upstream_truncated")
 
@@ -46,21 +47,21 @@ class BrokenOff(Stage):
         client = self.ask()
         self.provider.last.send(b"HTTP/1.1 200 OK\r\nContent-")
         self.provider.last.close()
-        self.assert_refused(reply(client.take()), 502, "upstream_protocol_error")
+        self.assert_rejected(parse_response(client.take()), 502, "upstream_protocol_error")
 
     def test_before_the_head_begins(self) -> None:
         client = self.ask()
         self.provider.last.reset()
-        self.assert_refused(reply(client.take()), 502, "upstream_unreachable")
+        self.assert_rejected(parse_response(client.take()), 502, "upstream_unreachable")
 
     def test_no_http_at_all(self) -> None:
         client = self.ask()
         self.provider.last.send(b"SSH-2.0-OpenSSH_9.9\r\n")
-        self.assert_refused(reply(client.take()), 502, "upstream_protocol_error")
+        self.assert_rejected(parse_response(client.take()), 502, "upstream_protocol_error")
         self.assertEqual(self.provider.last.end, "reset")
 
 
-class Silence(Stage):
+class Silence(ProxyTestCase):
     api = {"timeouts": TIMEOUTS}  # noqa: RUF012
 
     def test_before_the_head(self) -> None:
@@ -70,21 +71,21 @@ class Silence(Stage):
         """
         for body, seconds in ((b'{"stream":true}', 11.0), (b"{}", 40.0)):
             with self.subTest(body=body):
-                self.begin(timeouts=TIMEOUTS)
+                self.restart(timeouts=TIMEOUTS)
                 dialled = self.network.dialled
                 client = self.ask(body=body)
                 self.network.pass_time(seconds - 0.1)
                 self.assertEqual((client.take(), self.provider.last.end), (b"", ""))
                 self.network.pass_time(0.1)
-                got = reply(client.take())
-                self.assert_refused(got, 504, "upstream_timeout")
+                got = parse_response(client.take())
+                self.assert_rejected(got, 504, "upstream_timeout")
                 self.assertEqual(got.all("X-Should-Retry"), ["false"])
                 self.assertEqual((self.provider.last.end, self.record().duration), ("reset", seconds))
                 self.assertEqual(self.network.dialled, dialled + 1)
 
     def test_a_provider_that_says_504(self) -> None:
         """Is believed, however often it may be tried to connect."""
-        self.begin(timeouts=TIMEOUTS, retries={"attempts": 3})
+        self.restart(timeouts=TIMEOUTS, retries={"attempts": 3})
         got = self.exchange(answer=b"HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\n\r\n")
         self.assertEqual((got.status, self.network.dialled, self.tokens.counted), (504, 1, [TOKEN]))
 
@@ -101,7 +102,7 @@ class Silence(Stage):
         self.network.pass_time(10.9)
         self.assertEqual(client.take(), b"")
         self.network.pass_time(0.1)
-        self.assertEqual(reply(client.take()).status, 504)
+        self.assertEqual(parse_response(client.take()).status, 504)
 
     def test_in_the_middle(self) -> None:
         """A cut after so long without a byte, not before; every byte counts."""
@@ -113,8 +114,8 @@ class Silence(Stage):
         self.network.pass_time(12.9)
         self.assertEqual(client.end, "")
         self.network.pass_time(0.2)
-        got = reply(client.take())
-        self.assertEqual((got.body, got.whole, bool(client.end)), (b"....", False, True))
+        got = parse_response(client.take())
+        self.assertEqual((got.body, got.complete, bool(client.end)), (b"....", False, True))
         self.assertEqual(self.provider.last.end, "reset")
         self.assert_recorded("truncated", 200, "upstream_timeout")
 
@@ -124,7 +125,7 @@ class Silence(Stage):
         self.provider.last.send(STREAM + chunk(b"x" * 500_000) + b"0\r\n\r\n")
         self.network.pass_time(59)
         client.resume()
-        self.assertTrue(reply(client.take()).whole)
+        self.assertTrue(parse_response(client.take()).complete)
         self.assert_recorded("complete", 200)
 
     def test_a_client_that_never_reads(self) -> None:
@@ -142,7 +143,7 @@ class Silence(Stage):
         """Is cut as well where that is less than C{server.min_send_rate}, and not where it is enough."""
         for rate, cut in ((500, True), (1500, False)):
             with self.subTest(rate=rate):
-                self.begin(timeouts=TIMEOUTS)
+                self.restart(timeouts=TIMEOUTS)
                 client = self.ask()
                 client.pause()
                 self.provider.last.send(STREAM + chunk(b"x" * 900_000))
@@ -155,18 +156,18 @@ class Silence(Stage):
 
     def test_a_provider_that_sends_a_little_now_and_then(self) -> None:
         """Is not the client's fault, be it ever so little."""
-        self.begin(timeouts={**TIMEOUTS, "stream": 0.0, "idle": 600.0})
+        self.restart(timeouts={**TIMEOUTS, "stream": 0.0, "idle": 600.0})
         client = self.ask()
         self.provider.last.send(STREAM)
         for _ in range(10):
             self.network.pass_time(300)
             self.provider.last.send(chunk(b"."))
         self.provider.last.send(b"0\r\n\r\n")
-        self.assertEqual(reply(client.take()).body, b"." * 10)
+        self.assertEqual(parse_response(client.take()).body, b"." * 10)
         self.assert_recorded("complete", 200)
 
 
-class TooLong(Stage):
+class TooLong(ProxyTestCase):
     api = {"timeouts": {**TIMEOUTS, "response_header": 100.0, "idle": 100.0}}  # noqa: RUF012
 
     def test_a_plain_answer_that_is_under_way(self) -> None:
@@ -177,14 +178,14 @@ class TooLong(Stage):
         self.network.pass_time(9.9)
         self.assertEqual(client.end, "")
         self.network.pass_time(0.1)
-        self.assertEqual((reply(client.take()).whole, bool(client.end)), (False, True))
+        self.assertEqual((parse_response(client.take()).complete, bool(client.end)), (False, True))
         self.assert_recorded("truncated", 200, "upstream_timeout")
 
     def test_a_plain_answer_that_has_not_begun(self) -> None:
         """504 when its time is up, even if the wait for a head may be longer."""
         client = self.ask()
         self.network.pass_time(40)
-        self.assert_refused(reply(client.take()), 504, "upstream_timeout")
+        self.assert_rejected(parse_response(client.take()), 504, "upstream_timeout")
 
     def test_a_stream(self) -> None:
         """Has no such limit."""
@@ -193,19 +194,19 @@ class TooLong(Stage):
         self.provider.last.send(STREAM)
         self.network.pass_time(90)
         self.provider.last.send(b"0\r\n\r\n")
-        self.assertTrue(reply(client.take()).whole)
+        self.assertTrue(parse_response(client.take()).complete)
         self.assert_recorded("complete", 200)
 
     def test_a_stream_that_is_given_one(self) -> None:
-        self.begin(timeouts={**TIMEOUTS, "stream": 20.0, "idle": 100.0})
+        self.restart(timeouts={**TIMEOUTS, "stream": 20.0, "idle": 100.0})
         client = self.ask()
         self.provider.last.send(STREAM + chunk(b"a"))
         self.network.pass_time(20)
-        self.assertEqual(reply(client.take()).whole, False)
+        self.assertEqual(parse_response(client.take()).complete, False)
         self.assert_recorded("truncated", 200, "upstream_timeout")
 
 
-class Patience(Stage):
+class Patience(ProxyTestCase):
     """Without settings: as patient as the providers' SDKs (openai and anthropic wait for 600 s)."""
 
     def test_an_answer_in_one_piece(self) -> None:
@@ -215,7 +216,7 @@ class Patience(Stage):
         self.provider.last.send(LENGTH + b"half")
         self.assertEqual(client.end, "")
         self.provider.last.send(b"the rest"[:6])
-        self.assertTrue(reply(client.take()).whole)
+        self.assertTrue(parse_response(client.take()).complete)
         self.assert_recorded("complete", 200)
 
     def test_an_answer_whose_head_came_at_once(self) -> None:
@@ -225,12 +226,12 @@ class Patience(Stage):
         self.network.pass_time(599)
         self.assertEqual(client.end, "")
         self.provider.last.send(b"0123456789")
-        self.assertTrue(reply(client.take()).whole)
+        self.assertTrue(parse_response(client.take()).complete)
 
     def test_an_answer_that_never_comes(self) -> None:
         client = self.ask()
         self.network.pass_time(600)
-        self.assert_refused(reply(client.take()), 504, "upstream_timeout")
+        self.assert_rejected(parse_response(client.take()), 504, "upstream_timeout")
 
     def test_a_stream(self) -> None:
         """Is waited for 300 s, then 120 s each time, and never comes to an end by that."""
@@ -248,15 +249,15 @@ class Patience(Stage):
     def test_a_stream_that_does_not_begin(self) -> None:
         client = self.ask(body=b'{"stream":true}')
         self.network.pass_time(300)
-        self.assert_refused(reply(client.take()), 504, "upstream_timeout")
+        self.assert_rejected(parse_response(client.take()), 504, "upstream_timeout")
 
 
-class Unreachable(Stage):
+class Unreachable(ProxyTestCase):
     api = {"timeouts": TIMEOUTS}  # noqa: RUF012
 
     def test_refused(self) -> None:
         del self.network.servers[PROVIDER]
-        self.assert_refused(reply(self.ask().take()), 502, "upstream_unreachable")
+        self.assert_rejected(parse_response(self.ask().take()), 502, "upstream_unreachable")
 
     def test_no_connection_comes_about(self) -> None:
         self.network.servers[PROVIDER] = None
@@ -264,7 +265,7 @@ class Unreachable(Stage):
         self.network.pass_time(6.9)
         self.assertEqual(client.take(), b"")
         self.network.pass_time(0.1)
-        self.assert_refused(reply(client.take()), 504, "upstream_timeout")
+        self.assert_rejected(parse_response(client.take()), 504, "upstream_timeout")
 
     def test_what_the_client_learns(self) -> None:
         """Nothing of where the provider is."""
@@ -274,7 +275,7 @@ class Unreachable(Stage):
         self.assertNotIn(Failure.__name__.encode(), answer)
 
 
-class Flushing(Stage):
+class Flushing(ProxyTestCase):
     api = {"timeouts": {"flush_interval": 0.05}}  # noqa: RUF012
 
     def test_an_interval(self) -> None:

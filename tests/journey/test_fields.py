@@ -5,17 +5,18 @@ from __future__ import annotations
 import gzip
 import zlib
 
-from tests.journey.stage import CHAT, KEY, OK, OTHER, STREAM, TOKEN, Stage, chunk, reply
+from tests.support.proxy_case import CHAT, KEY, OK, OTHER, STREAM, TOKEN, ProxyTestCase, chunk
+from tests.support.responses import parse_response
 
 OTHERS = ["User-Agent: sdk/1", "X-Stainless-Lang: python", "Accept-Encoding: gzip, br, zstd", "anthropic-beta: a"]
 
 
-class Outgoing(Stage):
+class Outgoing(ProxyTestCase):
     def sent(self, *lines: str, token: str | None = TOKEN, path: str = CHAT) -> list[str]:
-        self.begin()
-        self.provider.lines.clear()
+        self.restart()
+        self.provider.peers.clear()
         self.ask(*lines, token=token, path=path)
-        first, sent, _ = self.forwarded()
+        first, sent, _ = self.forwarded_request()
         self.first = first
         self.provider.last.send(OK)
         return sent
@@ -38,8 +39,8 @@ class Outgoing(Stage):
     def test_a_credential_in_the_query(self) -> None:
         """Counts where it may, and is taken out in any case."""
         path = f"{CHAT}?a=1&key={TOKEN}"
-        self.begin()
-        self.assertEqual(reply(self.ask(token=None, path=path).take()).status, 401)
+        self.restart()
+        self.assertEqual(parse_response(self.ask(token=None, path=path).take()).status, 401)
         self.api = {"query_key": True}
         self.sent(token=None, path=path)
         self.assertEqual(self.first, f"POST {CHAT}?a=1 HTTP/1.1")
@@ -76,8 +77,8 @@ class Outgoing(Stage):
 
     def test_two_different_tokens(self) -> None:
         """Only one can be meant, and which is not guessed."""
-        self.begin()
-        self.assert_refused(reply(self.ask(f"x-api-key: {OTHER}").take()), 401, "missing_token")
+        self.restart()
+        self.assert_rejected(parse_response(self.ask(f"x-api-key: {OTHER}").take()), 401, "missing_token")
         self.assertEqual(self.network.dialled, 0)
 
     def test_cookies(self) -> None:
@@ -139,7 +140,7 @@ class Outgoing(Stage):
         self.assertEqual(self.first, "POST /v1/models/gpt%20x?a=%2F;b&&c==d?e HTTP/1.1")
 
 
-class Incoming(Stage):
+class Incoming(ProxyTestCase):
     def got(self, *lines: str, status: str = "200 OK", **parts: object) -> list[str]:
         answer = "\r\n".join([f"HTTP/1.1 {status}", *lines, "Content-Length: 0", "", ""]).encode("latin-1")
         got = self.exchange(answer=answer, **parts)
@@ -192,7 +193,7 @@ class Incoming(Stage):
         self.got("Set-Cookie: tenant=1")
         self.provider.last.take()
         self.ask()
-        self.assertFalse([line for line in self.forwarded()[1] if line.startswith("Cookie")])
+        self.assertFalse([line for line in self.forwarded_request()[1] if line.startswith("Cookie")])
         self.provider.last.send(OK)
 
     def test_an_interim_answer(self) -> None:
@@ -201,7 +202,7 @@ class Incoming(Stage):
         self.provider.last.send(b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n")
         self.assertEqual(client.take(), b"")
         self.provider.last.send(OK)
-        self.assertEqual(reply(client.take()).status, 200)
+        self.assertEqual(parse_response(client.take()).status, 200)
 
 
 OURS = (
@@ -215,7 +216,7 @@ OURS = (
 )
 
 
-class Added(Stage):
+class Added(ProxyTestCase):
     def test_the_request_id(self) -> None:
         """The client's own if it is one, else a fresh one; on answers, refusals and records alike."""
         for given, kept in [
@@ -229,12 +230,12 @@ class Added(Stage):
             ("a b", False),
             ("", False),
         ]:
-            self.begin()
+            self.restart()
             got = self.exchange(f"X-Request-ID: {given}")
             self.assertEqual(got["X-Request-ID"] == given, kept, given)
             self.assertTrue(got["X-Request-ID"])
             self.assertEqual(self.record().request_id, got["X-Request-ID"])
-            refused = reply(self.ask(f"X-Request-ID: {given}", path="/none").take())
+            refused = parse_response(self.ask(f"X-Request-ID: {given}", path="/none").take())
             self.assertEqual(refused["X-Request-ID"] == given, kept, given)
             self.assertEqual(refused["request-id"], refused["X-Request-ID"])
 
@@ -251,14 +252,14 @@ class Added(Stage):
         client = self.ask()
         self.network.pass_time(0.25)
         self.provider.last.send(OK)
-        got = reply(client.take())
+        got = parse_response(client.take())
         self.assertEqual((got["X-Cache-Status"], got["X-Upstream-Response-Time"]), ("bypass", "250"))
         self.assertEqual(got["Server-Timing"], "auth;dur=0.0, queue;dur=0.0, upstream;dur=250.0, proxy;dur=0.0")
         self.assertEqual((self.record().upstream_time, self.record().first_byte), (0.25, 0.25))
 
     def test_no_debug_headers(self) -> None:
         self.server = {"debug_headers": False}
-        self.begin()
+        self.restart()
         got = self.exchange()
         self.assertEqual(
             [line for line in got.lines if line.startswith(("X-Cache", "X-Upstream", "Server-Timing"))], []
@@ -266,7 +267,7 @@ class Added(Stage):
         self.assertTrue(got["X-Request-ID"])
 
 
-class Masking(Stage):
+class Masking(ProxyTestCase):
     """A provider that repeats the key it was sent does not give it away."""
 
     def test_in_an_error(self) -> None:
@@ -279,8 +280,8 @@ class Masking(Stage):
             provider.send(body[cut:])
             got = client.take()
             self.assertNotIn(KEY.encode(), got)
-            self.assertEqual(reply(got).body, body.replace(KEY.encode(), b"*" * len(KEY)))
-            self.assertEqual(reply(got)["X-Key"], "*" * len(KEY))
+            self.assertEqual(parse_response(got).body, body.replace(KEY.encode(), b"*" * len(KEY)))
+            self.assertEqual(parse_response(got)["X-Key"], "*" * len(KEY))
 
     def test_in_the_reason_phrase(self) -> None:
         got = self.exchange(answer=b"HTTP/1.1 401 No %b\r\nContent-Length: 0\r\n\r\n" % KEY.encode())
@@ -295,8 +296,8 @@ class Masking(Stage):
             self.provider.last.send(head + (body if len(pieces) == 1 else b""))
             for piece in pieces if len(pieces) > 1 else []:
                 self.provider.last.send(piece)
-            got = reply(client.take())
-            self.assertEqual((got["Content-Encoding"], got.whole), ("gzip", True))
+            got = parse_response(client.take())
+            self.assertEqual((got["Content-Encoding"], got.complete), ("gzip", True))
             self.assertEqual(gzip.decompress(got.body), b'{"error": "%b"}' % (b"*" * len(KEY)))
 
     def test_in_an_error_that_cannot_be_read(self) -> None:
@@ -313,8 +314,8 @@ class Masking(Stage):
             client = self.ask(body=b'{"stream":true}')
             self.provider.last.send(STREAM + chunk(event[:at]))
             self.provider.last.send(chunk(event[at:]) + b"0\r\n\r\n")
-            got = reply(client.take())
-            self.assertEqual((got.body, got.whole), (event.replace(KEY.encode(), b"*" * len(KEY)), True))
+            got = parse_response(client.take())
+            self.assertEqual((got.body, got.complete), (event.replace(KEY.encode(), b"*" * len(KEY)), True))
 
     def test_in_an_error_event_of_a_coded_stream(self) -> None:
         """The client's answer is cut before it."""
@@ -325,8 +326,8 @@ class Masking(Stage):
         self.provider.last.send(
             chunk(made.compress(b'data: {"error": {"message": "%b"}}\n\n' % KEY.encode()) + made.flush())
         )
-        got = reply(client.take())
-        self.assertEqual((got.body, got.whole, bool(client.end)), (first, False, True))
+        got = parse_response(client.take())
+        self.assertEqual((got.body, got.complete, bool(client.end)), (first, False, True))
         self.assert_recorded("failed", 200, "upstream_error")
 
     def test_in_a_body_that_is_an_error_of_status_200(self) -> None:
@@ -336,7 +337,7 @@ class Masking(Stage):
 
     def test_the_head_of_an_error(self) -> None:
         """HEAD has no body that could be masked, and keeps its fields."""
-        self.begin(allowed_methods=["HEAD"])
+        self.restart(allowed_methods=["HEAD"])
         answer = b"HTTP/1.1 404 No\r\nContent-Encoding: compress\r\nContent-Length: 7\r\n\r\n"
         client = self.ask(method="HEAD", body=None)
         self.provider.last.send(answer)
@@ -346,4 +347,4 @@ class Masking(Stage):
         """Arrives whole."""
         body = b"no key but " + KEY[:-1].encode()
         got = self.exchange(answer=b"HTTP/1.1 500 No\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-        self.assertEqual((got.body, got.whole), (body, True))
+        self.assertEqual((got.body, got.complete), (body, True))

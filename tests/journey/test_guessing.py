@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from llmproxy import errors
 from llmproxy.auth.lockout import MAX_FAILURES
-from tests.journey.stage import TOKEN, Reply, Stage, reply, request
+from tests.support.proxy_case import TOKEN, ProxyTestCase, request
+from tests.support.responses import Response, parse_response
 
 
 def guess(number: int) -> str:
     return f"sk-lp-{number:043d}"
 
 
-class Guessing(Stage):
+class Guessing(ProxyTestCase):
     def guesses(self, count: int, *lines: str, address: str = "192.0.2.1") -> list[int]:
         return [self.guess(n, *lines, address=address).status for n in range(count)]
 
-    def guess(self, number: int, *lines: str, address: str = "192.0.2.1") -> Reply:
+    def guess(self, number: int, *lines: str, address: str = "192.0.2.1") -> Response:
         client = self.client(address)
         client.send(request(*lines, token=guess(number)))
-        return reply(client.take())
+        return parse_response(client.take())
 
     def test_twenty_are_heard(self) -> None:
         """Then the address is told when to go on; others are not, nor is who has a valid token at the same address."""
@@ -38,7 +39,7 @@ class Guessing(Stage):
         for token in near:
             client = self.client()
             client.send(request(token=token))
-            got = reply(client.take())
+            got = parse_response(client.take())
             lines = tuple(
                 line for line in got.lines if not line.lower().startswith(("date", "x-request-id", "request-id"))
             )
@@ -56,7 +57,7 @@ class Guessing(Stage):
             self.assertEqual(self.guesses(MAX_FAILURES + 5), [status] * (MAX_FAILURES + 5))
         self.tokens.failing = None
         for _ in range(MAX_FAILURES + 5):
-            self.assertEqual(reply(self.ask(token=None).take()).status, 401)
+            self.assertEqual(parse_response(self.ask(token=None).take()).status, 401)
 
 
 class BehindAProxy(Guessing):

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.journey.stage import PROVIDER, STREAM, TOKEN, Stage, chunk, request
-from tests.support.network import Party
+from tests.support.network import Peer
+from tests.support.proxy_case import PROVIDER, STREAM, TOKEN, ProxyTestCase, chunk, request
 
 CHUNKED = "Transfer-Encoding: chunked"
 
 
-class Leaving(Stage):
+class Leaving(ProxyTestCase):
     """Each test leaves in both ways: a reset, and an end in good order, which is what most clients do."""
 
     def each(self) -> Any:
-        for leave in (Party.reset, Party.close):
-            self.begin()
-            self.provider.lines.clear()
+        for leave in (Peer.reset, Peer.close):
+            self.restart()
+            self.provider.peers.clear()
             yield leave
             self.assertEqual(self.network.seconds(), 0)
             self.assertEqual(self.proxy.metrics().in_flight, 0)
@@ -27,12 +27,12 @@ class Leaving(Stage):
     def test_while_its_token_is_looked_up(self) -> None:
         """The provider is never bothered."""
         for leave in self.each():
-            grant, waiting = self.slow()
+            grant, waiting = self.delayed_grant()
             leave(self.ask())
             self.assert_cancelled(499)
             self.assertTrue(waiting.called)
             self.tokens.grants[TOKEN] = grant
-            self.assertEqual((self.provider.lines, self.tokens.counted), ([], []))
+            self.assertEqual((self.provider.peers, self.tokens.counted), ([], []))
 
     def test_while_it_is_being_connected(self) -> None:
         for leave in self.each():
@@ -41,7 +41,7 @@ class Leaving(Stage):
             self.network.servers[PROVIDER] = self.provider
             self.network.flow()
             self.assert_cancelled(499)
-            self.assertEqual(self.provider.lines, [])
+            self.assertEqual(self.provider.peers, [])
 
     def test_while_it_uploads(self) -> None:
         for leave in self.each():
@@ -53,7 +53,7 @@ class Leaving(Stage):
 
     def test_while_its_upload_is_held_back(self) -> None:
         """It cannot be read from then; the kernel is asked every tenth of a second."""
-        for leave in (Party.reset, Party.close):
+        for leave in (Peer.reset, Peer.close):
             client = self.client()
             self.network.flow()
             client.send(request(body=None)[:-2] + b"Content-Length: 1000000\r\n\r\n")

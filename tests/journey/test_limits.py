@@ -10,8 +10,9 @@ from typing import Any
 from llmproxy.budgets import NANO
 from llmproxy.metering.estimating import estimate_prompt
 from llmproxy.model import Allowance, Budget
-from tests.journey.stage import OK, STREAM, TOKEN, Reply, Stage, chunk, reply
+from tests.support.proxy_case import OK, STREAM, TOKEN, ProxyTestCase, chunk
 from tests.support.reading import read
+from tests.support.responses import Response, parse_response
 
 BODY = b'{"model": "gpt-4o", "max_tokens": 1000}'
 MOST = estimate_prompt(read(BODY), len(BODY), "openai", "gpt-4o").most
@@ -21,13 +22,13 @@ USED = (
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(USED), USED)
 
 
-class Limited(Stage):
+class Limited(ProxyTestCase):
     def limit(self, project: Allowance | None = None, **limits: Any) -> None:
         self.tokens.grants[TOKEN] = replace(
             self.tokens.grants[TOKEN], allowance=Allowance(**limits), project_allowance=project
         )
 
-    def assert_told(self, got: Reply, **told: str) -> None:
+    def assert_told(self, got: Response, **told: str) -> None:
         self.assertEqual({name: got[name.replace("_", "-")] for name in told}, told)
 
 
@@ -39,7 +40,7 @@ class Rates(Limited):
             got = self.exchange()
             self.assertEqual(got.status, 200)
             self.assert_told(got, x_ratelimit_limit_requests="2", x_ratelimit_remaining_requests=left)
-        got = reply(self.ask().take())
+        got = parse_response(self.ask().take())
         self.assertEqual((got.status, got.json["error"]["type"]), (429, "rate_limit_error"))
         self.assert_told(got, x_llmproxy_error="rate_limit_exceeded", x_ratelimit_remaining_requests="0")
         self.assertTrue(0 < int(got["Retry-After"]) <= 61)
@@ -50,7 +51,7 @@ class Rates(Limited):
         self.limit(requests_per_minute=1)
         self.exchange()
         self.network.advance(59.75)
-        got = reply(self.ask().take())
+        got = parse_response(self.ask().take())
         self.assertEqual(got["Retry-After"], "1")
         self.assertTrue(0 < int(got["Retry-After-Ms"]) <= 352, got["Retry-After-Ms"])
         self.assertEqual(got.all("X-Should-Retry"), [])
@@ -75,13 +76,13 @@ class Rates(Limited):
         self.limit(Allowance(requests_per_minute=1))
         self.exchange()
         self.tokens.grants[TOKEN] = replace(self.tokens.grants[TOKEN], token_id="another")
-        got = reply(self.ask().take())
+        got = parse_response(self.ask().take())
         self.assertEqual(got.json["error"]["message"], "This project is limited to 1 requests per minute.")
 
     def test_of_the_api_for_everybody(self) -> None:
-        self.begin(limits={"requests_per_minute": 1})
+        self.restart(limits={"requests_per_minute": 1})
         self.exchange()
-        got = reply(self.ask().take())
+        got = parse_response(self.ask().take())
         self.assertEqual((got.status, got["X-LLMProxy-Error"]), (429, "rate_limit_exceeded"))
         self.assertIn("This API is limited", got.json["error"]["message"])
 
@@ -102,10 +103,10 @@ class Concurrency(Limited):
         self.limit(concurrency=1)
         first = self.ask()
         self.provider.last.send(STREAM + chunk(b"data: 1\n\n"))
-        got = reply(self.ask().take())
+        got = parse_response(self.ask().take())
         self.assertEqual((got.status, got["X-LLMProxy-Error"], got["Retry-After"]), (429, "rate_limit_exceeded", "1"))
         self.provider.last.send(chunk(b"data: 2\n\n") + b"0\r\n\r\n")
-        self.assertTrue(reply(first.take()).whole)
+        self.assertTrue(parse_response(first.take()).complete)
         self.assertEqual(self.exchange().status, 200)
 
     def test_a_client_that_leaves(self) -> None:
@@ -134,7 +135,7 @@ class Budgets(Limited):
         self.limit(budget_usd=(Budget(NANO * 11 // 1000, "lifetime"),))
         statuses = [self.exchange(body=BODY, answer=ANSWER).status for _ in range(5)]
         self.assertEqual(statuses, [200] * 5)
-        got = reply(self.ask(body=BODY).take())
+        got = parse_response(self.ask(body=BODY).take())
         self.assertEqual((got.status, got.json["error"]["type"]), (429, "insufficient_quota"))
         self.assertEqual((got["X-LLMProxy-Error"], got["X-Should-Retry"]), ("budget_exceeded", "false"))
 
@@ -147,7 +148,7 @@ class Budgets(Limited):
     def test_tomorrow_there_is_more(self) -> None:
         self.limit(budget_tokens=(Budget(1050, "day"),))
         self.exchange(body=BODY, answer=ANSWER)
-        got = reply(self.ask(body=BODY).take())
+        got = parse_response(self.ask(body=BODY).take())
         self.assertEqual((got.status, got["X-LLMProxy-Error"]), (429, "quota_exceeded"))
         self.assertEqual((got["Retry-After"], got["X-Should-Retry"]), (str(86_400 * 12 - 1_000_000), "false"))
         self.network.advance(86_400)
@@ -155,7 +156,7 @@ class Budgets(Limited):
 
     def test_a_model_without_a_price(self) -> None:
         self.limit(budget_usd=(Budget(NANO, "day"),))
-        got = reply(self.ask(body=b'{"model": "of-our-own"}').take())
+        got = parse_response(self.ask(body=b'{"model": "of-our-own"}').take())
         self.assertEqual((got.status, got["X-LLMProxy-Error"]), (403, "price_unknown"))
 
     def test_a_body_that_comes_in_pieces(self) -> None:
@@ -166,9 +167,9 @@ class Budgets(Limited):
         client.send(f"{head}Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY[:20])
         self.assertEqual(self.network.dialled, 0)
         client.send(BODY[20:])
-        self.assertEqual(self.forwarded()[2], BODY)
+        self.assertEqual(self.forwarded_request()[2], BODY)
         self.provider.last.send(ANSWER)
-        got = reply(client.take())
+        got = parse_response(client.take())
         self.assert_told(got, x_ratelimit_remaining_tokens=str(5000 - MOST - 1000))
 
 
@@ -185,7 +186,7 @@ class Refusals(Limited):
             body = b'{"model": "gpt-4o", "max_tokens": 5000}'
             if "tokens_per_minute" in limits:  # a minute lets one alone through, whatever it claims
                 self.exchange(body=BODY, answer=ANSWER)
-            got = reply(self.ask(body=body).take())
+            got = parse_response(self.ask(body=body).take())
             self.assertEqual(got.status, 429)
             message = got.json["error"]["message"]
             wanted = (
@@ -215,10 +216,10 @@ class Refusals(Limited):
 class GivenBack(Limited):
     def test_a_provider_that_cannot_be_reached(self) -> None:
         """What never left is not counted: not as a request, not as tokens, not as money."""
-        self.begin(circuit_breaker={"failures": 2})
+        self.restart(circuit_breaker={"failures": 2})
         self.limit(requests_per_minute=1, concurrency=1, budget_tokens=(Budget(1100, "lifetime"),))
         servers, self.network.servers = self.network.servers, {}
-        codes = [reply(self.ask(body=BODY).take())["X-LLMProxy-Error"] for _ in range(4)]
+        codes = [parse_response(self.ask(body=BODY).take())["X-LLMProxy-Error"] for _ in range(4)]
         self.assertEqual(codes, ["upstream_unreachable", "upstream_unreachable", "circuit_open", "circuit_open"])
         self.network.servers = servers
         self.network.advance(31)
@@ -228,6 +229,6 @@ class GivenBack(Limited):
         self.limit(requests_per_minute=1)
         self.projects.keys["project-1"] = ""
         for _ in range(3):
-            self.assertEqual(reply(self.ask().take())["X-LLMProxy-Error"], "upstream_auth_error")
+            self.assertEqual(parse_response(self.ask().take())["X-LLMProxy-Error"], "upstream_auth_error")
         self.projects.keys["project-1"] = "sk-provider"
         self.assertEqual(self.exchange().status, 200)

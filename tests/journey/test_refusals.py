@@ -7,15 +7,16 @@ from typing import Any
 from llmproxy import errors
 from llmproxy.config.api_settings import Api
 from llmproxy.model import Grant
-from tests.journey.stage import BASE_URL, CHAT, OK, OTHER, TOKEN, Stage, reply, request
+from tests.support.proxy_case import BASE_URL, CHAT, OK, OTHER, TOKEN, ProxyTestCase, request
+from tests.support.responses import parse_response
 
 
-class Refusals(Stage):
+class Refusals(ProxyTestCase):
     def refused(self, status: int, code: str, *lines: str, **parts: Any) -> Any:
         """A request on its own stage is refused, and the provider hears nothing."""
-        self.begin()
-        got = reply(self.ask(*lines, **parts).take())
-        self.assert_refused(got, status, code)
+        self.restart()
+        got = parse_response(self.ask(*lines, **parts).take())
+        self.assert_rejected(got, status, code)
         self.assertEqual((self.network.dialled, self.tokens.counted), (0, []))
         return got
 
@@ -101,20 +102,20 @@ class Refusals(Stage):
         """Are refused before anybody looks for their API."""
         for path in ("/v1\\chat\\completions", f"{CHAT}%", f"{CHAT}%zz", f"{CHAT}#x", "v1/models"):
             client = self.ask(path=path)
-            self.assertEqual((reply(client.take()).status, client.end), (400, "closed"))
-        self.assertEqual(self.unseen, [(400, "bad_request_target")] * 5)
+            self.assertEqual((parse_response(client.take()).status, client.end), (400, "closed"))
+        self.assertEqual(self.site_errors, [(400, "bad_request_target")] * 5)
         self.assertEqual(self.network.dialled, 0)
 
     def test_no_such_api(self) -> None:
         """Where there is no C{default_api}, a path must begin with the name of one."""
         self.default = ""
-        self.begin({"other": Api(base_url=BASE_URL, allowed_endpoints=("/v1/models",))})
-        self.assert_refused(reply(self.ask(path="/v1/models").take()), 404, "not_found")
+        self.restart({"other": Api(base_url=BASE_URL, allowed_endpoints=("/v1/models",))})
+        self.assert_rejected(parse_response(self.ask(path="/v1/models").take()), 404, "not_found")
         self.assertEqual(self.exchange(path="/other/v1/models").status, 200)
 
     def test_methods(self) -> None:
         for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
-            self.begin()
+            self.restart()
             client = self.ask(method=method)
             got = client.take()
             self.assertIn(b"HTTP/1.1 405 Method Not Allowed\r\n", got)
@@ -125,9 +126,9 @@ class Refusals(Stage):
         """426 at once, with a body, and nothing used: Codex then goes on over HTTP, instead of trying seven times."""
         wanted = ["Connection: keep-alive, Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
         for token in (TOKEN, None):
-            self.begin()
-            got = reply(self.ask(*wanted, method="GET", path="/v1/responses", body=None, token=token).take())
-            self.assert_refused(got, 426, "upgrade_required")
+            self.restart()
+            got = parse_response(self.ask(*wanted, method="GET", path="/v1/responses", body=None, token=token).take())
+            self.assert_rejected(got, 426, "upgrade_required")
             self.assertEqual((got["Upgrade"], got["X-Should-Retry"]), ("HTTP/1.1", "false"))
             self.assertEqual((self.network.dialled, self.tokens.counted), (0, []))
 
@@ -139,7 +140,7 @@ class Refusals(Stage):
 
     def test_the_head_of_what_can_be_got(self) -> None:
         client = self.ask(method="HEAD", path="/v1/models", body=None)
-        self.assertTrue(self.forwarded()[0].startswith("HEAD /v1/models "))
+        self.assertTrue(self.forwarded_request()[0].startswith("HEAD /v1/models "))
         self.provider.last.send(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n")
         got = client.take()
         self.assertIn(b"\r\nContent-Length: 7\r\n", got)
@@ -148,7 +149,7 @@ class Refusals(Stage):
     def test_a_look_at_an_api(self) -> None:
         """Claude Code begins with HEAD at its base URL, without a token; that is no refusal."""
         for path in ("/", "/openai", "/openai/"):
-            self.begin()
+            self.restart()
             got = self.ask(method="HEAD", path=path, body=None, token=None).take()
             self.assertTrue(got.startswith(b"HTTP/1.1 200 OK\r\n"), got)
             self.assertTrue(got.endswith(b"\r\n\r\n"))
@@ -158,62 +159,62 @@ class Refusals(Stage):
     def test_a_body_that_is_announced_too_large(self) -> None:
         """Is refused before anything of it is read or asked for, and the connection ends."""
         self.server = {"max_request_bytes": 1000}
-        self.begin()
+        self.restart()
         client = self.client()
         client.send(request("Expect: 100-continue", body=None)[:-2] + b"Content-Length: 1001\r\n\r\n")
-        got = reply(client.take())
-        self.assert_refused(got, 413, "request_too_large")
+        got = parse_response(client.take())
+        self.assert_rejected(got, 413, "request_too_large")
         self.assertEqual((got["Connection"], got["X-Should-Retry"]), ("close", "false"))
         self.assertEqual((self.network.dialled, client.end), (0, "closed"))
 
     def test_a_body_that_becomes_too_large(self) -> None:
         """The provider's connection is torn down: half a request is none."""
         self.server = {"max_request_bytes": 1000}
-        self.begin()
+        self.restart()
         client = self.client()
         client.send(request("Transfer-Encoding: chunked", body=None) + b"3e8\r\n" + b"x" * 1000 + b"\r\n")
         self.assertEqual(client.take(), b"")
         client.send(b"1\r\nx\r\n")
-        self.assert_refused(reply(client.take()), 413, "request_too_large")
+        self.assert_rejected(parse_response(client.take()), 413, "request_too_large")
         self.assertEqual(self.provider.last.end, "reset")
 
     def test_a_body_that_is_no_body(self) -> None:
         client = self.client()
         client.send(request("Transfer-Encoding: chunked", body=None) + b"1\r\nx\r\n")
         client.send(b"zz\r\n")
-        self.assert_refused(reply(client.take()), 400, "invalid_body")
+        self.assert_rejected(parse_response(client.take()), 400, "invalid_body")
         self.assertEqual(self.provider.last.end, "reset")
 
     def test_a_body_that_does_not_come(self) -> None:
         client = self.client()
         client.send(request(body=None)[:-2] + b"Content-Length: 10\r\n\r\nfirst")
         self.network.pass_time(30)
-        self.assert_refused(reply(client.take()), 408, "request_timeout")
+        self.assert_rejected(parse_response(client.take()), 408, "request_timeout")
         self.assertEqual(self.provider.last.end, "reset")
 
     def test_a_project_without_a_key(self) -> None:
         """503 that no client repeats: only an operator can change it."""
         self.projects.keys["project-1"] = ""
-        got = reply(self.ask().take())
-        self.assert_refused(got, 503, "upstream_auth_error")
+        got = parse_response(self.ask().take())
+        self.assert_rejected(got, 503, "upstream_auth_error")
         self.assertEqual((got["X-Should-Retry"], self.network.dialled), ("false", 0))
 
     def test_a_store_that_fails_to_give_the_key(self) -> None:
         del self.projects.keys["project-1"]
-        got = reply(self.ask().take())
-        self.assert_refused(got, 503, "store_unavailable")
+        got = parse_response(self.ask().take())
+        self.assert_rejected(got, 503, "store_unavailable")
 
     def test_the_next_request_on_the_connection(self) -> None:
         """Is answered after a refusal as if nothing had been."""
         client = self.client()
         client.send(request(path="/v1/files"))
-        self.assertEqual(reply(client.take()).status, 403)
+        self.assertEqual(parse_response(client.take()).status, 403)
         client.send(request())
         self.provider.last.send(OK)
-        self.assertEqual(reply(client.take()).status, 200)
+        self.assertEqual(parse_response(client.take()).status, 200)
 
 
-class Shapes(Stage):
+class Shapes(ProxyTestCase):
     """Each API's clients are told in the shape they know."""
 
     def ask_of(self, api: str) -> Any:
@@ -221,14 +222,14 @@ class Shapes(Stage):
             "allowed_endpoints": ("/v1/x",),
             "base_url": BASE_URL,
         }
-        self.begin(
+        self.restart(
             {
                 "google": Api(provider="google", **more),
                 "anthropic": Api(provider="anthropic", **more),
                 "plain": Api(error_format="plain", **more),
             }
         )
-        return reply(self.ask(path=f"/{api}/v1/x", token=None).take())
+        return parse_response(self.ask(path=f"/{api}/v1/x", token=None).take())
 
     def test_google(self) -> None:
         got = self.ask_of("google").json
@@ -247,5 +248,5 @@ class Shapes(Stage):
     def test_a_path_that_is_refused(self) -> None:
         """Takes the shape of the API that it would have been for."""
         self.ask_of("google")
-        got = reply(self.ask(path="/google/v1/none").take()).json
+        got = parse_response(self.ask(path="/google/v1/none").take()).json
         self.assertEqual(got["error"]["status"], "PERMISSION_DENIED")

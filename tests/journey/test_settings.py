@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.journey.stage import OK, Stage, reply
 from tests.journey.test_caching import Caching, answer
+from tests.support.proxy_case import OK, ProxyTestCase
+from tests.support.responses import parse_response
 
 USAGE = {
     "prompt_tokens": 1000,
@@ -23,10 +24,10 @@ def told(model: str, usage: dict[str, Any], **more: Any) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
-class Connections(Stage):
+class Connections(ProxyTestCase):
     def test_how_long_an_unused_one_is_kept(self) -> None:
         for seconds in (90, 5):
-            self.begin(timeouts={"idle_connection": float(seconds)})
+            self.restart(timeouts={"idle_connection": float(seconds)})
             self.exchange()
             self.network.pass_time(seconds - 0.5)
             self.assertEqual(self.provider.last.end, "")
@@ -35,13 +36,13 @@ class Connections(Stage):
 
     def kept(self, **connection: int) -> int:
         """How many of three are there when nobody uses them."""
-        self.begin(connection=connection)
-        self.provider.lines.clear()
+        self.restart(connection=connection)
+        self.provider.peers.clear()
         asked = [self.ask() for _ in range(3)]
-        for party in list(self.provider.lines):
-            party.send(OK)
-        self.assertEqual([reply(client.take()).status for client in asked], [200] * 3)
-        return sum(not party.end for party in self.provider.lines)
+        for peer in list(self.provider.peers):
+            peer.send(OK)
+        self.assertEqual([parse_response(client.take()).status for client in asked], [200] * 3)
+        return sum(not peer.end for peer in self.provider.peers)
 
     def test_how_many_unused_ones_are_kept(self) -> None:
         self.assertEqual(self.kept(), 3)
@@ -50,34 +51,34 @@ class Connections(Stage):
 
     def test_how_many_there_are_at_once(self) -> None:
         """Who finds none free waits for one."""
-        self.begin(connection={"max_conns_per_host": 1, "max_open_per_project": 5})
+        self.restart(connection={"max_conns_per_host": 1, "max_open_per_project": 5})
         dialled = self.network.dialled
         first, second = self.ask(), self.ask()
         self.assertEqual(self.network.dialled, dialled + 1)
         for client in (first, second):
             self.provider.last.send(OK)
-            self.assertEqual(reply(client.take()).status, 200)
+            self.assertEqual(parse_response(client.take()).status, 200)
         self.assertEqual(self.network.dialled, dialled + 1)
 
 
-class Limits(Stage):
+class Limits(ProxyTestCase):
     def test_what_is_reckoned_where_a_request_says_no_maximum(self) -> None:
         body = b'{"model": "gpt-4o", "messages": []}'
         for default, asked in ((4096, False), (100, True)):
             with self.subTest(default=default):
-                self.begin(limits={"budget_tokens": ["2000/day"], "default_output_tokens": default})
+                self.restart(limits={"budget_tokens": ["2000/day"], "default_output_tokens": default})
                 dialled = self.network.dialled
                 client = self.ask(body=body)
                 self.assertEqual(self.network.dialled > dialled, asked)
                 if asked:
                     self.provider.last.send(OK)
-                self.assertEqual(reply(client.take()).status, 200 if asked else 429)
+                self.assertEqual(parse_response(client.take()).status, 200 if asked else 429)
 
 
-class Prices(Stage):
+class Prices(ProxyTestCase):
     def cost(self, usage: dict[str, Any], path: str = "/v1/chat/completions", **price: Any) -> float:
         self.prices = [{"model": "mine", "input": 1.0, "output": 10.0, **price}]
-        self.begin()
+        self.restart()
         self.exchange(body=b'{"model":"mine","messages":[]}', path=path, answer=told("mine", usage))
         cost = self.events.records[-1].cost_usd
         assert cost is not None
@@ -123,7 +124,7 @@ class Kept(Caching):
         """What was used least recently goes first."""
         for size, there in ((1_000_000, True), (15_000, False)):
             self.cache = {"max_bytes": size}
-            self.begin()
+            self.restart()
             for name in ("a", "b"):
                 data = answer("Cache-Control: max-age=60", body=b"[%b]" % (b"1," * 4500 + b"1"))
                 self.fill(path=f"/v1/models/{name}", data=data)
@@ -134,6 +135,6 @@ class Kept(Caching):
         data = answer("Date: Tue, 13 Jan 1970 13:46:40 GMT", "Last-Modified: Mon, 12 Jan 1970 13:46:40 GMT")
         for heuristics in (False, True):
             self.cache = {"heuristics": heuristics}
-            self.begin()
+            self.restart()
             self.fill(data=data)
             self.assertEqual(self.get() is not None, heuristics)

@@ -7,8 +7,9 @@ import json
 from typing import Any
 
 from llmproxy.metering.estimating import estimate_prompt
-from tests.journey.stage import STREAM, Stage, chunk, reply, request
+from tests.support.proxy_case import STREAM, ProxyTestCase, chunk, request
 from tests.support.reading import read
+from tests.support.responses import parse_response
 from tests.unit.metering.samples import CHAT_USAGE, events
 from tests.unit.metering.samples import chunk as told
 
@@ -23,7 +24,7 @@ def answer(body: bytes, *lines: str) -> bytes:
     return "\r\n".join(head).encode() + body
 
 
-class Used(Stage):
+class Used(ProxyTestCase):
     def assert_used(self, basis: str, given: int, made: int, outcome: str = "complete") -> None:
         record = self.record()
         used = (record.outcome, record.basis, record.input_tokens, record.output_tokens)
@@ -60,7 +61,7 @@ class Used(Stage):
 
     def test_not_measured(self) -> None:
         """An API whose answers are not to be looked at."""
-        self.begin(metering={"enabled": False})
+        self.restart(metering={"enabled": False})
         self.exchange(body=BODY, answer=answer(json.dumps({"usage": CHAT_USAGE}).encode()))
         self.assert_used("none", 0, 0)
 
@@ -81,13 +82,13 @@ class Used(Stage):
         client = self.ask(body=STREAMED)
         self.provider.last.send(STREAM + chunk(events(told(), told())))
         self.provider.last.reset()
-        self.assertFalse(reply(client.take()).whole)
+        self.assertFalse(parse_response(client.take()).complete)
         record = self.record()
         self.assertEqual((record.outcome, record.basis), ("truncated", "estimated"))
         self.assertGreater(record.output_tokens, 10)
 
 
-class Failing(Stage):
+class Failing(ProxyTestCase):
     """A 200 that is an error, or ends in one, is no success, whoever says so first."""
 
     ERROR = events({"error": {"message": "overloaded", "type": "server_error", "code": None}})
@@ -97,7 +98,7 @@ class Failing(Stage):
         client = self.ask(body=STREAMED)
         first = events(told(), told())
         self.provider.last.send(STREAM + chunk(first) + chunk(self.ERROR) + chunk(b""))
-        self.assertEqual(reply(client.take()).body, first + self.ERROR)
+        self.assertEqual(parse_response(client.take()).body, first + self.ERROR)
         self.assert_recorded("failed", 200, "server_error")
         self.assertGreater(self.record().output_tokens, 10)
 
@@ -113,7 +114,7 @@ class Failing(Stage):
         client = self.ask(body=STREAMED)
         said = {**told(), "choices": [{"index": 0, "delta": {"content": '{"error": {"code": "x"}} event: error'}}]}
         self.provider.last.send(STREAM + chunk(events(said)) + chunk(events(USAGE, done=True)) + chunk(b""))
-        self.assertTrue(reply(client.take()).whole)
+        self.assertTrue(parse_response(client.take()).complete)
         self.assert_used("exact", 100, 20)
 
     def assert_used(self, basis: str, given: int, made: int) -> None:
@@ -127,7 +128,7 @@ class Failing(Stage):
         self.assert_recorded("failed", 200, "model_overloaded")
 
 
-class Draining(Stage):
+class Draining(ProxyTestCase):
     api = {"on_client_abort": "drain", "timeouts": {"drain": "20s"}}  # noqa: RUF012
 
     def test_heard_out(self) -> None:
@@ -158,11 +159,11 @@ class Draining(Stage):
         self.assertEqual((self.provider.last.end, self.record().outcome), ("reset", "cancelled"))
 
 
-class Injecting(Stage):
+class Injecting(ProxyTestCase):
     api = {"metering": {"include_usage": "inject"}}  # noqa: RUF012
 
     def asked(self) -> tuple[list[str], Any]:
-        _, lines, body = self.forwarded()
+        _, lines, body = self.forwarded_request()
         return lines, json.loads(body)
 
     def test_asked_in_its_place(self) -> None:
@@ -173,8 +174,8 @@ class Injecting(Stage):
         self.assertEqual([line for line in lines if line.startswith("Accept-Encoding")], ["Accept-Encoding: identity"])
         first, last = events(told(usage=None)), events(USAGE, done=True)
         self.provider.last.send(STREAM + chunk(first) + chunk(last) + chunk(b""))
-        got = reply(client.take())
-        self.assertEqual((got.body, got.whole), (first + b"data: [DONE]\n\n", True))
+        got = parse_response(client.take())
+        self.assertEqual((got.body, got.complete), (first + b"data: [DONE]\n\n", True))
         record = self.record()
         self.assertEqual((record.basis, record.output_tokens), ("exact", 20))
         self.assertEqual(record.bytes_out, len(got.body))
@@ -184,7 +185,7 @@ class Injecting(Stage):
         body = events(told(), USAGE, done=True)
         whole = answer(body).replace(b"application/json", b"text/event-stream")
         got = self.exchange(body=STREAMED, answer=whole)
-        self.assertEqual((got.body, got.whole), (events(told(), done=True), True))
+        self.assertEqual((got.body, got.complete), (events(told(), done=True), True))
 
     def test_a_client_that_asked(self) -> None:
         """It gets what it asked for, and its request passes as it is."""
@@ -192,7 +193,7 @@ class Injecting(Stage):
         client = self.ask("Accept-Encoding: gzip", body=body)
         self.assertTrue(self.provider.last.take().endswith(body))
         self.provider.last.send(STREAM + chunk(events(USAGE)) + chunk(b""))
-        self.assertEqual(reply(client.take()).body, events(USAGE))
+        self.assertEqual(parse_response(client.take()).body, events(USAGE))
 
     def test_other_requests(self) -> None:
         """What is no stream passes as it is, and so does its answer."""
@@ -204,6 +205,6 @@ class Injecting(Stage):
         client = self.client()
         sent = request(body=STREAMED)
         client.send(sent[:-20])
-        self.assertEqual(self.provider.lines, [])
+        self.assertEqual(self.provider.peers, [])
         client.send(sent[-20:])
         self.assertIn("stream_options", self.asked()[1])

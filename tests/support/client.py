@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
@@ -17,6 +15,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from llmproxy.wire.server import site as wire
+from tests.support.responses import Response, parse_response
 
 Serve = Callable[[IResource], Site]
 
@@ -31,28 +30,11 @@ def ours(resource: IResource) -> Site:
     return wire.Site(resource, reactor=Clock(), peer_closed=lambda *_: False)
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What came back: an answer, or nothing yet (C{code} is 0)."""
-
-    code: int
-    fields: list[tuple[str, str]]
-    body: bytes
-
-    def __getitem__(self, name: str) -> str:
-        """The one field of this name."""
-        (value,) = [value for given, value in self.fields if given == name.lower()]
-        return value
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
 class Conversation:
     """One connection, with one request on it."""
 
     def __init__(self, resource: IResource, request: bytes, address: str = "192.0.2.1", site: Serve = stock) -> None:
+        self._method = request.partition(b" ")[0].decode()
         peer: IAddress = IPv4Address("TCP", address, 4711)
         self.transport = Transport(peer)
         self.channel = site(resource).buildProtocol(peer)
@@ -63,13 +45,10 @@ class Conversation:
         """The client goes away."""
         self.channel.connectionLost(Failure(ConnectionDone()))
 
-    def reply(self) -> Reply:
-        head, _, body = self.transport.value().partition(b"\r\n\r\n")
-        if not head:
-            return Reply(0, [], b"")
-        status, *lines = head.decode("latin-1").split("\r\n")
-        fields = [(name.lower(), value) for name, value in (line.split(": ", 1) for line in lines)]
-        return Reply(int(status.split(" ")[1]), fields, body)
+    def response(self) -> Response:
+        """What has come back; a L{Response} without a status while that is nothing."""
+        data = self.transport.value()
+        return parse_response(data, self._method) if data else Response()
 
 
 class Transport(StringTransport):
@@ -100,6 +79,6 @@ def ask(
     fields: Mapping[str, str] | None = None,
     address: str = "192.0.2.1",
     site: Serve = stock,
-) -> Reply:
+) -> Response:
     """Send one request; the answer, as far as it has come at once."""
-    return Conversation(resource, request(method, path, body, fields), address, site).reply()
+    return Conversation(resource, request(method, path, body, fields), address, site).response()

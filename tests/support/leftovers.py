@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 PROC = Path("/proc")
 MARK = "TEST_RUN_ID"  # an environment variable; children inherit it, and /proc shows with what a process was started
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 30.0  # on a busy machine a worker and its helpers take long to end
 _HELPERS = ("multiprocessing.forkserver", "multiprocessing.resource_tracker")  # end with the process that started them
 
 

@@ -17,7 +17,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from tests.support.transport import Link, Peer
+from tests.support.transport import Link, RecordingProtocol
 
 CAPACITY = 16 * 1024  # bytes that may be on their way in each direction
 
@@ -117,7 +117,7 @@ class Network(MemoryReactorClock):
         return settled
 
 
-class Party(Peer):
+class Peer(RecordingProtocol):
     """Somebody who says what the test tells, and keeps what comes."""
 
     def __init__(self, network: Network) -> None:
@@ -172,20 +172,20 @@ class Party(Peer):
         self._network.flow()
 
 
-class Parties(Factory):
-    """Makes a L{Party} of everybody who connects."""
+class PeerFactory(Factory):
+    """Makes a L{Peer} of everybody who connects."""
 
     noisy = False
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self.lines: list[Party] = []
+        self.peers: list[Peer] = []
 
-    def buildProtocol(self, addr: object) -> Party:
-        self.lines.append(Party(self._network))
-        return self.lines[-1]
+    def buildProtocol(self, addr: object) -> Peer:
+        self.peers.append(Peer(self._network))
+        return self.peers[-1]
 
     @property
-    def last(self) -> Party:
+    def last(self) -> Peer:
         """The latest of them."""
-        return self.lines[-1]
+        return self.peers[-1]

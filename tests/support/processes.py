@@ -123,7 +123,7 @@ class Daemon:
         log: Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        patience: float = 20.0,
+        patience: float = 60.0,
         through: Sequence[str] = (),
         descriptors: Sequence[int] = (),
         fresh: bool = False,

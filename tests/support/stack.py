@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.support.databases import migrated_sqlite
 from tests.support.processes import HOST, Daemon, free_port
+from tests.support.responses import Response
 
 DATABASE = "llmproxy.db"
 MANAGEMENT = "management-token-for-tests-0123456789"
@@ -145,14 +146,14 @@ class Stack:
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, **kw: Any
-    ) -> Reply:
+    ) -> Response:
         """A plain request with the token, through the daemon."""
         connection = HTTPConnection(HOST, kw.get("port", self.daemon.port), timeout=30)
         try:
             given = {"Authorization": f"Bearer {kw.get('token', self.token)}", **(headers or {})}
             connection.request(method, path, body, given)
             answer = connection.getresponse()
-            return Reply(answer.status, answer.reason, answer.getheaders(), answer.read())
+            return Response.whole(answer.status, answer.reason, answer.getheaders(), answer.read())
         finally:
             connection.close()
 
@@ -165,23 +166,6 @@ class Stack:
         return self.recorded()[-1]
 
 
-class Reply:
-    """An answer, read whole."""
-
-    def __init__(self, status: int, reason: str, headers: list[tuple[str, str]], body: bytes) -> None:
-        self.status, self.reason, self.headers, self.body = status, reason, headers, body
-
-    def header(self, name: str) -> str | None:
-        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
-
-    def all(self, name: str) -> list[str]:
-        return [value for key, value in self.headers if key.lower() == name.lower()]
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
 def eventually(said: Any, seconds: float = 5.0) -> Any:
     """Ask again until the answer is true; L{AssertionError} after so many seconds."""
     end = time.monotonic() + seconds
@@ -191,4 +175,4 @@ def eventually(said: Any, seconds: float = 5.0) -> Any:
     return answer
 
 
-__all__ = ["ENCRYPTION", "KEYS", "MANAGEMENT", "Reply", "Stack", "eventually", "urllib"]
+__all__ = ["ENCRYPTION", "KEYS", "MANAGEMENT", "Stack", "eventually", "urllib"]

@@ -200,7 +200,7 @@ class MemoryTransport:
         self.protocol.connectionLost(Failure(reason))
 
 
-class Peer(Protocol):
+class RecordingProtocol(Protocol):
     """An end that a test drives by hand.
 
     @ivar received: All bytes that have come.
@@ -225,8 +225,8 @@ class Peer(Protocol):
 
 
 @implementer(IHalfCloseableProtocol)
-class HalfPeer(Peer):
-    """A L{Peer} whose connection outlives the end of what the other side sends."""
+class HalfCloseProtocol(RecordingProtocol):
+    """A L{RecordingProtocol} whose connection outlives the end of what the other side sends."""
 
     def readConnectionLost(self) -> None:
         self.ended = True

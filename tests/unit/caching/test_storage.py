@@ -14,7 +14,7 @@ from llmproxy.caching.backends.memory import MemoryCache
 from llmproxy.caching.rules.entry import Entry
 from llmproxy.caching.storage import VARIANTS_TTL_SECONDS, CacheStorage
 from llmproxy.interfaces import ILocalCache
-from tests.unit.caching.made import Far, PluginCache
+from tests.support.caches import Far, PluginCache
 
 ENTRY = Entry(200, b"OK", b"A: b", b"body", 0.0, 60.0, etag=b'"x"')
 FRENCH = replace(ENTRY, body=b"fr", vary=(b"accept-language",))

@@ -19,8 +19,8 @@ from twisted.web.server import Site
 from llmproxy.cli import main
 from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
+from tests.support.caches import contents
 from tests.support.fakes import MemoryAudit, MemoryStore, MemoryUsage
-from tests.unit.caching.made import contents
 
 TOKEN = "management-token-for-tests"
 NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z

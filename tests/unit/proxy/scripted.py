@@ -21,7 +21,7 @@ from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.web.proxy import ProxyResource
 from llmproxy.wire.server.site import Site
-from tests.support.transport import Link, Peer, peer_closed
+from tests.support.transport import Link, RecordingProtocol, peer_closed
 
 WHERE: dict[str, Any] = {"base_url": "https://h", "allowed_endpoints": ("/x",)}
 ROUTES = Routes(
@@ -106,8 +106,8 @@ class ProxyCase(SynchronousTestCase):
         )
         self.site = Site(self.proxy, reactor=self.clock, peer_closed=peer_closed)
 
-    def ask(self, path: str = "/x", *lines: str, body: bytes = b"") -> Peer:
-        self.client = Peer()
+    def ask(self, path: str = "/x", *lines: str, body: bytes = b"") -> RecordingProtocol:
+        self.client = RecordingProtocol()
         self.link = Link(self.site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 1)), self.client)
         head = [f"POST {path} HTTP/1.1", "Host: h", f"Content-Length: {len(body)}", *lines, "", ""]
         self.link.far.write("\r\n".join(head).encode() + body)

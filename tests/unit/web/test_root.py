@@ -24,7 +24,7 @@ class Named(Resource):
 class RootTests(SynchronousTestCase):
     def goes(self, root: Root, path: str) -> tuple[int, str]:
         reply = ask(root, "GET", path)
-        return reply.code, reply.body.decode().partition(" ")[0] if reply.code == 200 else ""
+        return reply.status, reply.body.decode().partition(" ")[0] if reply.status == 200 else ""
 
     def test_parts(self) -> None:
         """Management, admin and ops have their paths; everything else is proxied, by its raw path."""
@@ -61,4 +61,4 @@ class RootTests(SynchronousTestCase):
     def test_no_proxy(self) -> None:
         """A listener for management proxies nothing; what is not there is told in JSON."""
         reply = ask(Root(manage=Named(b"manage")), "POST", "/v1/chat/completions", {"a": 1})
-        self.assertEqual((reply.code, reply.json["error"]["code"]), (404, "not_found"))
+        self.assertEqual((reply.status, reply.json["error"]["code"]), (404, "not_found"))

@@ -14,7 +14,14 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from llmproxy.wire.server.site import Request, Site
-from tests.support.transport import CAPACITY, HalfPeer, Link, Peer, peer_closed, unacknowledged_bytes
+from tests.support.transport import (
+    CAPACITY,
+    HalfCloseProtocol,
+    Link,
+    RecordingProtocol,
+    peer_closed,
+    unacknowledged_bytes,
+)
 
 GET = b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -105,7 +112,9 @@ class Serving(SynchronousTestCase):
         self, sent: bytes = b"", *, half: bool = False, capacity: int = CAPACITY, address: str = "192.0.2.1"
     ) -> Client:
         channel = self.site.buildProtocol(IPv4Address("TCP", address, 4711))
-        client = Client(Link(channel, HalfPeer() if half else Peer(), capacity=capacity, address=address))
+        client = Client(
+            Link(channel, HalfCloseProtocol() if half else RecordingProtocol(), capacity=capacity, address=address)
+        )
         client.send(sent)
         return client
 

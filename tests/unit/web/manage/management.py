@@ -11,9 +11,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy.model import AuditEntry
 from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
-from tests.support.client import Reply, ask, ours
+from tests.support.caches import contents
+from tests.support.client import ask, ours
 from tests.support.fakes import MemoryAudit, MemoryStore, MemoryUsage
-from tests.unit.caching.made import contents
+from tests.support.responses import Response
 
 TOKEN = "management-token-for-tests"
 APIS = {
@@ -60,26 +61,26 @@ class ManagementTestCase(SynchronousTestCase):
         token: str | None = TOKEN,
         address: str = "192.0.2.1",
         fields: Mapping[str, str] | None = None,
-    ) -> Reply:
+    ) -> Response:
         credential = {} if token is None else {"Authorization": f"Bearer {token}"}
         return ask(self.root, method, path, body, {**credential, **(fields or {})}, address, ours)
 
-    def refused(self, reply: Reply, code: int, *said: str) -> None:
+    def refused(self, reply: Response, code: int, *said: str) -> None:
         """C{reply} is a refusal with this status, whose message says all of these."""
-        self.assertEqual(reply.code, code, reply.body)
+        self.assertEqual(reply.status, code, reply.body)
         for word in said:
             self.assertIn(word, reply.json["error"]["message"])
 
     def project(self, **body: object) -> str:
         """A new project's id."""
         reply = self.ask("POST", "/manage/projects", {"name": "Team", **body})
-        self.assertEqual(reply.code, 201, reply.body)
+        self.assertEqual(reply.status, 201, reply.body)
         return str(reply.json["id"])
 
     def token(self, **body: object) -> str:
         """A new token's id."""
         reply = self.ask("POST", "/manage/tokens", body)
-        self.assertEqual(reply.code, 201, reply.body)
+        self.assertEqual(reply.status, 201, reply.body)
         return str(reply.json["id"])
 
     def last(self) -> AuditEntry:

@@ -15,9 +15,9 @@ class GateTests(ManagementTestCase):
 
     def test_admitted(self) -> None:
         """The management token opens; the scheme's case does not matter."""
-        self.assertEqual(self.ask("GET", "/manage/projects").code, 200)
+        self.assertEqual(self.ask("GET", "/manage/projects").status, 200)
         fields = {"Authorization": f"bEARER  {TOKEN}"}
-        self.assertEqual(self.ask("GET", "/manage/projects", token=None, fields=fields).code, 200)
+        self.assertEqual(self.ask("GET", "/manage/projects", token=None, fields=fields).status, 200)
 
     def test_missing(self) -> None:
         """Without a bearer token, or with another scheme, the client is asked for one."""
@@ -46,7 +46,7 @@ class GateTests(ManagementTestCase):
         self.refused(reply, 429)
         self.assertEqual((reply["x-llmproxy-error"], reply["retry-after"]), ("too_many_failures", "60"))
         self.assertEqual(len(self.audit.entries), MAX_FAILURES)
-        self.assertEqual(self.ask("GET", "/manage/projects").code, 200)
+        self.assertEqual(self.ask("GET", "/manage/projects").status, 200)
         self.refused(self.ask("GET", "/manage/projects", token="guess", address="192.0.2.2"), 401)
         self.clock.advance(60)
         self.refused(self.ask("GET", "/manage/projects", token="guess"), 401)

@@ -10,7 +10,7 @@ from llmproxy.caching.keys import cache_key, variant_key
 from llmproxy.caching.rules.entry import Entry, Variants
 from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.web.manage import Management
-from tests.unit.caching.made import contents
+from tests.support.caches import contents
 from tests.unit.web.manage.management import TOKEN, ManagementTestCase
 
 ENTRY = Entry(200, b"OK", b"", b"body", 0.0, 60.0)
@@ -36,7 +36,7 @@ class CacheTests(ManagementTestCase):
 
     def purge(self, **body: Any) -> int:
         reply = self.ask("POST", "/manage/cache/purge", body)
-        self.assertEqual(reply.code, 200, reply.body)
+        self.assertEqual(reply.status, 200, reply.body)
         return int(reply.json["removed"])
 
     def again(self, **told: Any) -> None:
@@ -50,7 +50,7 @@ class CacheTests(ManagementTestCase):
         """An operator sees how full it is and what it is good for."""
         self.keep()
         reply = self.ask("GET", "/manage/cache")
-        self.assertEqual((reply.code, reply.json["entries"], reply.json["scope"]), (200, 1, "project"))
+        self.assertEqual((reply.status, reply.json["entries"], reply.json["scope"]), (200, 1, "project"))
         self.assertGreater(reply.json["bytes"], 4)
 
     def test_counters(self) -> None:
@@ -184,4 +184,4 @@ class CacheTests(ManagementTestCase):
         from llmproxy.web.root import Root
 
         self.root = Root(manage=self.management())
-        self.assertEqual(self.ask("POST", "/manage/cache/purge", {"all": True}).code, 0)
+        self.assertEqual(self.ask("POST", "/manage/cache/purge", {"all": True}).status, 0)

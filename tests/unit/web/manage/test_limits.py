@@ -50,10 +50,10 @@ class LimitsTests(ManagementTestCase):
             (f"/manage/tokens/{self.token(project_id=project, **LIMITS)}", self.store.tokens),
         ):
             key = path.rpartition("/")[2]
-            self.assertEqual(self.ask("PATCH", path, {"name": "New"}).code, 200)
+            self.assertEqual(self.ask("PATCH", path, {"name": "New"}).status, 200)
             self.assertEqual(store[key].allowance, KEPT)  # type: ignore[index]
             body = {"requests_per_minute": 1, "concurrency": None, "budget_usd": "7", "budget_tokens": []}
-            self.assertEqual(self.ask("PATCH", path, body).code, 200)
+            self.assertEqual(self.ask("PATCH", path, body).status, 200)
             changed = replace(
                 KEPT,
                 requests_per_minute=1,
@@ -103,7 +103,7 @@ class LimitsTests(ManagementTestCase):
 
         self.telling(standings)
         shown = self.ask("GET", f"/manage/projects/{self.project(requests_per_minute=60)}")
-        self.assertEqual((shown.code, shown.json["requests_per_minute"], shown.json["limits"]), (200, 60, None))
+        self.assertEqual((shown.status, shown.json["requests_per_minute"], shown.json["limits"]), (200, 60, None))
 
     def test_how_they_stand(self) -> None:
         """Only where one is shown: a list would have to ask for each."""

@@ -62,14 +62,14 @@ class OpenApiTests(ManagementTestCase):
         for body in ({}, {"name": "x", "naem": "y"}, {"name": "x", "api_keys": {"openai": "a b"}}, {"name": 5}):
             with self.assertRaises(jsonschema.ValidationError):
                 jsonschema.validate(body, self.schema("ProjectCreate"))
-            self.assertEqual(self.ask("POST", "/manage/projects", body).code, 422)
+            self.assertEqual(self.ask("POST", "/manage/projects", body).status, 422)
 
     def test_open_to_all(self) -> None:
         """Is nothing, this description included."""
         for path, item in self.document["paths"].items():
             for method in item:
                 if method != "parameters":
-                    self.assertEqual(self.ask(method.upper(), path.replace("{id}", "x"), token=None).code, 401, path)
+                    self.assertEqual(self.ask(method.upper(), path.replace("{id}", "x"), token=None).status, 401, path)
 
     def test_manual(self) -> None:
         """Every path, with its methods, is in the manual."""

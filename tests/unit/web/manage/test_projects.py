@@ -14,7 +14,7 @@ class CreateTests(ManagementTestCase):
     def test_created(self) -> None:
         """A project is answered with its id and masked keys, and written down before that."""
         reply = self.ask("POST", "/manage/projects", {"name": "Team", "api_keys": {"anthropic": "sk-ant-12345"}})
-        self.assertEqual((reply.code, reply["location"]), (201, "/manage/projects/proj-1"))
+        self.assertEqual((reply.status, reply["location"]), (201, "/manage/projects/proj-1"))
         self.assertEqual(
             reply.json,
             {
@@ -97,7 +97,7 @@ class CreateTests(ManagementTestCase):
 
     def test_lone_surrogate(self) -> None:
         """What no text can hold is no name."""
-        self.assertIn(self.ask("POST", "/manage/projects", b'{"name": "\\ud800"}').code, (400, 422))
+        self.assertIn(self.ask("POST", "/manage/projects", b'{"name": "\\ud800"}').status, (400, 422))
 
     def test_too_large(self) -> None:
         """A body over 1 MiB is not looked at."""
@@ -161,7 +161,7 @@ class ListTests(ManagementTestCase):
     def test_head(self) -> None:
         """HEAD is GET without the body."""
         reply = self.ask("HEAD", "/manage/projects")
-        self.assertEqual((reply.code, reply.body), (200, b""))
+        self.assertEqual((reply.status, reply.body), (200, b""))
 
 
 class ChangeTests(ManagementTestCase):
@@ -183,7 +183,7 @@ class ChangeTests(ManagementTestCase):
         self.clock.advance(5)
         body = {"name": "New", "api_key": "sk-3", "api_keys": {"anthropic": None}}
         reply = self.ask("PATCH", f"/manage/projects/{project}", body)
-        self.assertEqual((reply.code, reply.json["name"], reply.json["active"]), (200, "New", True))
+        self.assertEqual((reply.status, reply.json["name"], reply.json["active"]), (200, "New", True))
         self.assertEqual(reply.json["updated_at"], "2026-11-18T09:06:45.000Z")
         self.assertEqual(self.store.keys[project], {"openai": "sk-3"})
         self.assertEqual(self.last().action, "project.update")
@@ -222,7 +222,7 @@ class ChangeTests(ManagementTestCase):
         first = Conversation(self.root, request("PATCH", path, {"name": "New"}, fields))
         second = Conversation(self.root, request("PATCH", path, {"active": False}, fields))
         waiting.callback(None)
-        self.assertEqual((first.reply().code, second.reply().code), (200, 200))
+        self.assertEqual((first.response().status, second.response().status), (200, 200))
         stored = self.store.projects[project]
         self.assertEqual((stored.name, stored.active), ("New", False))
 
@@ -253,4 +253,4 @@ class RevocationTests(ManagementTestCase):
     def test_get(self) -> None:
         """Nothing is revoked by looking."""
         reply = self.ask("GET", "/manage/projects/x/tokens/revoke")
-        self.assertEqual((reply.code, reply["allow"]), (405, "POST"))
+        self.assertEqual((reply.status, reply["allow"]), (405, "POST"))

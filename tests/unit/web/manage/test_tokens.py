@@ -17,7 +17,7 @@ class CreateTests(ManagementTestCase):
 
     def create(self, **body: object) -> dict[str, object]:
         reply = self.ask("POST", "/manage/tokens", {"project_id": self.team, **body})
-        self.assertEqual(reply.code, 201, reply.body)
+        self.assertEqual(reply.status, 201, reply.body)
         answer: dict[str, object] = reply.json
         return answer
 
@@ -28,7 +28,7 @@ class CreateTests(ManagementTestCase):
         """A token is shown in the answer that issues it, and nowhere else."""
         reply = self.ask("POST", "/manage/tokens", {"project_id": self.team, "name": "laptop", "max_requests": 100})
         secret = reply.json["token"]
-        self.assertEqual((reply.code, reply["location"]), (201, f"/manage/tokens/{reply.json['id']}"))
+        self.assertEqual((reply.status, reply["location"]), (201, f"/manage/tokens/{reply.json['id']}"))
         self.assertTrue(secret.startswith("sk-lp-"))
         self.assertEqual(
             {k: v for k, v in reply.json.items() if k != "token"},
@@ -168,7 +168,7 @@ class LaterTests(ManagementTestCase):
     def test_changed(self) -> None:
         """What is named is changed, the rest stays."""
         reply = self.ask("PATCH", self.path, {"name": "desk", "apis": ["openai"], "max_requests": 9})
-        self.assertEqual(reply.code, 200, reply.body)
+        self.assertEqual(reply.status, 200, reply.body)
         self.assertEqual((reply.json["name"], reply.json["apis"], reply.json["max_requests"]), ("desk", ["openai"], 9))
         self.assertEqual((reply.json["models"], reply.json["expires_at"]), (["gpt-*"], "2026-11-18T10:06:40.000Z"))
         entry = self.last()
@@ -191,10 +191,10 @@ class LaterTests(ManagementTestCase):
     def test_revoked(self) -> None:
         """A revoked token stays revoked, since the first time; revoking it again is no error."""
         reply = self.ask("DELETE", self.path)
-        self.assertEqual((reply.code, reply.body, reply["cache-control"]), (204, b"", "no-store"))
+        self.assertEqual((reply.status, reply.body, reply["cache-control"]), (204, b"", "no-store"))
         self.assertEqual((self.last().action, self.last().project_id), ("token.revoke", self.team))
         self.clock.advance(5)
-        self.assertEqual(self.ask("DELETE", self.path).code, 204)
+        self.assertEqual(self.ask("DELETE", self.path).status, 204)
         shown = self.ask("GET", self.path).json
         self.assertEqual((shown["active"], shown["deactivated_at"]), (False, "2026-11-18T09:06:40.000Z"))
         self.refused(self.ask("PATCH", self.path, {"max_requests": None}), 409, "revoked")
@@ -230,10 +230,10 @@ class EndpointRules(ManagementTestCase):
         ):
             with self.subTest(rules=rules):
                 reply = self.ask("POST", "/manage/tokens", {"project_id": "proj-1", **rules})
-                self.assertEqual(reply.code, code, reply.json)
+                self.assertEqual(reply.status, code, reply.json)
         self.assertIn("/openai/v1/models is no endpoint of any API", reply.json["error"]["message"])
         for change, code in (({"apis": ["openai"]}, 422), ({"endpoints": []}, 200), ({"apis": ["openai"]}, 200)):
-            self.assertEqual(self.ask("PATCH", "/manage/tokens/tok-1", change).code, code)
+            self.assertEqual(self.ask("PATCH", "/manage/tokens/tok-1", change).status, code)
 
 
 class UnstorableRevocationTests(ManagementTestCase):
@@ -280,7 +280,7 @@ class UnstorableRevocationTests(ManagementTestCase):
         self.ask("PATCH", path, {"active": False})
         self.assertEqual(self.doors, {("project", self.team)})
         self.store.before = lambda name: None
-        self.assertEqual(self.ask("PATCH", path, {"active": True}).code, 200)
+        self.assertEqual(self.ask("PATCH", path, {"active": True}).status, 200)
         self.assertEqual((self.doors, len(self.unwritten)), (set(), 0))
 
     def test_revoked_and_neither_stored_nor_audited(self) -> None:
@@ -288,5 +288,5 @@ class UnstorableRevocationTests(ManagementTestCase):
         self.store.before = self.down
         self.audit.failing = OSError("disk full")
         reply = self.ask("DELETE", f"/manage/tokens/{self.token_id}")
-        self.assertEqual((reply.code, reply["X-LLMProxy-Error"]), (503, "revocation_not_stored"))
+        self.assertEqual((reply.status, reply["X-LLMProxy-Error"]), (503, "revocation_not_stored"))
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)

@@ -12,15 +12,6 @@ from tests.unit.web.manage.management import ManagementTestCase
 FIGURES = {**dict.fromkeys(SUM_NAMES, 3), "cost_usd": 0.1 + 0.2}
 
 
-def unchunked(body: bytes) -> str:
-    """The text of a body in chunks."""
-    text, rest = b"", body
-    while rest:
-        size, _, rest = rest.partition(b"\r\n")
-        text, rest = text + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
-    return text.decode()
-
-
 class UsageTests(ManagementTestCase):
     def setUp(self) -> None:
         super().setUp()
@@ -32,7 +23,7 @@ class UsageTests(ManagementTestCase):
     def test_a_report(self) -> None:
         """Grouped as it was asked for, within the days that were asked for."""
         reply = self.ask("GET", "/manage/usage?group_by=project,model&from=2026-11-01&to=2026-12-01&project_id=p1")
-        self.assertEqual(reply.code, 200)
+        self.assertEqual(reply.status, 200)
         self.assertEqual(self.usage.asked, [UsageQuery(("project", "model"), "2026-11-01", "2026-12-01", "p1")])
         self.assertEqual(reply.json["total"], 2)
         first = reply.json["data"][0]
@@ -62,8 +53,8 @@ class UsageTests(ManagementTestCase):
     def test_csv(self) -> None:
         """With a line of headings; what a spreadsheet would calculate is text."""
         reply = self.ask("GET", "/manage/usage?group_by=project,model&format=csv")
-        self.assertEqual(reply.code, 200)
-        head, first, second = csv.reader(io.StringIO(unchunked(reply.body)))
+        self.assertEqual(reply.status, 200)
+        head, first, second = csv.reader(io.StringIO(reply.body.decode()))
         self.assertEqual(head, ["project_id", "model", *SUM_NAMES])
         self.assertEqual(first, ["p1", "gpt-4o", *["3"] * 9, "0.3"])
         self.assertEqual(second[1], "'=1+1")
@@ -74,7 +65,7 @@ class UsageTests(ManagementTestCase):
         self.usage.rows = [{"project": f"p{n:04d}", **FIGURES} for n in range(1001)]
         reply = self.ask("GET", "/manage/usage?format=csv")
         self.assertEqual(reply["Transfer-Encoding"], "chunked")
-        body = unchunked(reply.body)
+        body = reply.body.decode()
         rows = list(csv.reader(io.StringIO(body)))
         self.assertEqual([row[0] for row in rows], ["project_id", *(f"p{n:04d}" for n in range(1001))])
         self.assertEqual(self.usage.open, 0)
@@ -87,7 +78,7 @@ class UsageTests(ManagementTestCase):
     def test_one_project(self) -> None:
         """Its own alone; 404 for one that is not there."""
         project = self.project()
-        self.assertEqual(self.ask("GET", f"/manage/projects/{project}/usage?group_by=day").code, 200)
+        self.assertEqual(self.ask("GET", f"/manage/projects/{project}/usage?group_by=day").status, 200)
         self.assertEqual(self.usage.asked, [UsageQuery(("day",), project_id=project)])
         self.refused(self.ask("GET", "/manage/projects/nobody/usage"), 404)
 

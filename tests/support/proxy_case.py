@@ -1,10 +1,8 @@
-"""Where journeys play: a proxy as a library user has it, between a scripted client and a scripted provider."""
+"""A proxy as a library user has it, between a client and a provider that a test drives, all in memory."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -20,7 +18,8 @@ from llmproxy.model import Grant, RequestRecord
 from llmproxy.wire.parser import MessageLimits
 from llmproxy.wire.server.site import Site
 from tests.support.fakes import MemoryAudit
-from tests.support.network import Network, Parties, Party
+from tests.support.network import Network, Peer, PeerFactory
+from tests.support.responses import Response, parse_response
 from tests.support.transport import peer_closed, unacknowledged_bytes
 
 TOKEN = "sk-lp-" + "t" * 43
@@ -93,74 +92,6 @@ class Events:
         self.records.append(event)
 
 
-@dataclass
-class Reply:
-    """An answer, as far as it has come.
-
-    @ivar whole: Whether its end was there, as its framing tells it.
-    @ivar rest: What came after it.
-    """
-
-    status: int
-    phrase: str
-    lines: list[str]
-    body: bytes = b""
-    whole: bool = False
-    rest: bytes = b""
-    pieces: list[bytes] = field(default_factory=list)
-
-    def all(self, name: str) -> list[str]:
-        """The values of all fields of that name, in order."""
-        split = [line.split(": ", 1) for line in self.lines]
-        return [value for given, value in split if given.lower() == name.lower()]
-
-    def __getitem__(self, name: str) -> str:
-        (value,) = self.all(name)
-        return value
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def reply(data: bytes) -> Reply:
-    """Take apart what a client received, as a strict client would."""
-    head, end, rest = data.partition(b"\r\n\r\n")
-    if not end:
-        raise AssertionError(f"no answer: {data!r}")
-    status, *lines = head.decode("latin-1").split("\r\n")
-    version, code, phrase = status.split(" ", 2)
-    assert version == "HTTP/1.1", version
-    got = Reply(int(code), phrase, lines)
-    if got.status in (204, 304):
-        got.whole, got.rest = True, rest
-    elif got.all("Transfer-Encoding"):
-        assert not got.all("Content-Length")
-        _dechunk(got, rest)
-    else:
-        length = int(got["Content-Length"])
-        got.body, got.rest, got.whole = rest[:length], rest[length:], len(rest) >= length
-    return got
-
-
-def _dechunk(got: Reply, data: bytes) -> None:
-    while True:
-        size, end, data = data.partition(b"\r\n")
-        if not end:
-            return
-        length = int(size, 16)
-        piece = data[:length]
-        got.body += piece
-        if len(data) < length + 2:
-            return
-        assert data[length : length + 2] == b"\r\n", data
-        data = data[length + 2 :]
-        if not length:
-            got.whole, got.rest = True, data
-            return
-        got.pieces.append(piece)
-
-
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
@@ -182,11 +113,11 @@ def request(
     return "\r\n".join([*head, "", ""]).encode("latin-1") + (body or b"")
 
 
-class Stage(SynchronousTestCase):
+class ProxyTestCase(SynchronousTestCase):
     """One proxy on one network. At the end nothing may be left: no timer, no request under way, no lost record.
 
     @ivar api: Settings of its one API that a class of tests wants otherwise; C{server}, C{cache}, C{prices} likewise.
-    @ivar unseen: What the site refused by itself: status and code.
+    @ivar site_errors: What the site refused by itself: status and code.
     """
 
     default = "openai"
@@ -197,13 +128,13 @@ class Stage(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.network = Network()
-        self.provider = Parties(self.network)
+        self.provider = PeerFactory(self.network)
         self.network.servers[PROVIDER] = self.provider
         self.tokens, self.projects, self.audit = Tokens(), Projects(), MemoryAudit()
-        self.clients: list[Party] = []
+        self.clients: list[Peer] = []
         self._start()
 
-    def begin(self, apis: dict[str, Any] | None = None, **settings: Any) -> None:
+    def restart(self, apis: dict[str, Any] | None = None, **settings: Any) -> None:
         """End the present proxy and make another, with these settings of its API."""
         self._finish()
         self._start(apis, **settings)
@@ -218,7 +149,7 @@ class Stage(SynchronousTestCase):
         }
         server = Server(**self.server)
         self.events = Events()
-        self.unseen: list[tuple[int, str]] = []
+        self.site_errors: list[tuple[int, str]] = []
         self.proxy = TransparentProxy(
             Settings(
                 default_api=self.default,
@@ -242,7 +173,7 @@ class Stage(SynchronousTestCase):
             unacknowledged_bytes=unacknowledged_bytes,
             send_timeout=server.send_timeout,
             min_send_rate=server.min_send_rate,
-            on_refused=lambda status, code, remote, request_id: self.unseen.append((status, code)),
+            on_refused=lambda status, code, remote, request_id: self.site_errors.append((status, code)),
         )
 
     def validator(self) -> Any:
@@ -264,35 +195,35 @@ class Stage(SynchronousTestCase):
         self.assertEqual(self.proxy.metrics().in_flight, 0)
         self.assertEqual(self.proxy.metrics().requests, len(self.events.records))
 
-    # The parties
+    # Client and provider
 
-    def client(self, address: str = "192.0.2.1") -> Party:
+    def client(self, address: str = "192.0.2.1") -> Peer:
         """Somebody connects."""
-        party = Party(self.network)
-        self.clients.append(party)
-        self.network.join(self.site.buildProtocol(IPv4Address("TCP", address, 4711)), party, address)
+        peer = Peer(self.network)
+        self.clients.append(peer)
+        self.network.join(self.site.buildProtocol(IPv4Address("TCP", address, 4711)), peer, address)
         self.network.flow()
-        return party
+        return peer
 
-    def ask(self, *lines: str, **parts: Any) -> Party:
+    def ask(self, *lines: str, **parts: Any) -> Peer:
         """A new client sends a request."""
         client = self.client()
         client.send(request(*lines, **parts))
         return client
 
-    def exchange(self, *lines: str, answer: bytes = OK, **parts: Any) -> Reply:
+    def exchange(self, *lines: str, answer: bytes = OK, **parts: Any) -> Response:
         """A request, the provider's answer to it, and what comes of it."""
         client = self.ask(*lines, **parts)
         self.provider.last.send(answer)
-        return reply(client.take())
+        return parse_response(client.take())
 
-    def forwarded(self) -> tuple[str, list[str], bytes]:
+    def forwarded_request(self) -> tuple[str, list[str], bytes]:
         """What the provider was asked last: request line, fields, body as it came."""
         head, _, body = self.provider.last.take().partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         return first, lines, body
 
-    def slow(self) -> tuple[Any, Deferred[Any]]:
+    def delayed_grant(self) -> tuple[Any, Deferred[Any]]:
         """A grant that comes when the Deferred is fired with what the first of the two is."""
         waiting: Deferred[Any] = Deferred()
         grant, self.tokens.grants[TOKEN] = self.tokens.grants[TOKEN], waiting
@@ -310,10 +241,10 @@ class Stage(SynchronousTestCase):
         self.assertEqual((record.outcome, record.status, record.error), (outcome, status, error))
         self.assertEqual(self.proxy.metrics().in_flight, 0)
 
-    def assert_refused(self, got: Reply, status: int, code: str) -> None:
+    def assert_rejected(self, got: Response, status: int, code: str) -> None:
         """A refusal in all its parts, and nothing of it at the provider."""
         self.assertEqual((got.status, got.json["error"]["code"]), (status, code))
-        self.assertTrue(got.whole)
+        self.assertTrue(got.complete)
         self.assertEqual(got["X-LLMProxy-Error"], code)
         self.assertEqual(got["X-Request-ID"], got.json["request_id"])
         self.assertEqual(got["Content-Type"], "application/json")
