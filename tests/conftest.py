@@ -41,7 +41,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """A run that leaves processes behind has failed; the workers of pytest-xdist are gone by now."""
     if "PYTEST_XDIST_WORKER" in os.environ or session.exitstatus == pytest.ExitCode.INTERRUPTED:
         return
-    if (left := leftovers(os.environ[MARK]):
+    if left := leftovers(os.environ[MARK]):
         end_all(left)
         session.config.stash[LEFT] = left
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED

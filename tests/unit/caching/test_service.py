@@ -16,7 +16,7 @@ from llmproxy.caching.broadcast import DiscardBody, Subscriber
 from llmproxy.caching.rules import reuse
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.interfaces import ICache
-from tests.unit.caching.made import Far, PluginCache, settings
+from tests.support.caches import Far, PluginCache, settings
 
 DONE = Failure(ResponseDone())
 
