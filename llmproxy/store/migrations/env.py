@@ -1,4 +1,7 @@
-"""Run by Alembic for every upgrade, on the connection that L{llmproxy.store.migrate} holds."""
+"""Run by Alembic for every upgrade, on the connection that L{llmproxy.store.migrate} holds.
+
+The numbers of the versions only give their order: there is no 0007.
+"""
 
 from alembic import context
 
