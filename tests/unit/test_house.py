@@ -39,7 +39,7 @@ LONG_MODULES = {
     "llmproxy.ledger.sql": (420, "every statement of the ledger stands in one place"),
     "llmproxy.metering.dialects.openai": (415, "a provider's endpoints as a table"),
     "llmproxy.metering.meter": (420, "a meter for each form of a response"),
-    "llmproxy.wire.server.channel": (615, "a connection's life: its reader is to be a module of its own"),
+    "llmproxy.wire.server.channel": (560, "a connection's life: all its states and their table"),
     "llmproxy.wire.server.request": (430, "what twisted.web expects of a request is half of it"),
 }
 PARTICIPLES_LEFT = {
