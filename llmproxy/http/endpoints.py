@@ -24,7 +24,7 @@ _SLASH = b"%2F"
 _METHOD = re.compile(r"([A-Z][A-Z-]*) (?=/)")
 
 
-class Entry(NamedTuple):
+class EndpointPattern(NamedTuple):
     """A pattern as it is written, and the methods that it is for; C{None} for all."""
 
     pattern: str
@@ -39,11 +39,11 @@ class Endpoints:
     """A compiled allow-list. L{ValueError} says in a sentence which pattern is wrong, and why."""
 
     def __init__(self, patterns: Sequence[str]) -> None:
-        self._exact: dict[tuple[bytes, ...], list[Entry]] = {}
-        self._globs: list[tuple[_Glob, Entry]] = []
+        self._exact: dict[tuple[bytes, ...], list[EndpointPattern]] = {}
+        self._globs: list[tuple[_Glob, EndpointPattern]] = []
         for pattern in patterns:
             method, path = split_method(pattern)
-            entry, segments = Entry(pattern, _methods(method)), _segments(path)
+            entry, segments = EndpointPattern(pattern, _methods(method)), _segments(path)
             if b"*" in path.encode():
                 self._globs.append((_Glob(segments), entry))
             else:
@@ -57,7 +57,7 @@ class Endpoints:
         """The methods that patterns name for the path of these segments."""
         return frozenset[bytes]().union(*(entry.methods or () for entry in self._entries(segments)))
 
-    def _entries(self, segments: Sequence[bytes]) -> Iterator[Entry]:
+    def _entries(self, segments: Sequence[bytes]) -> Iterator[EndpointPattern]:
         path = tuple(_canonical(segment) for segment in segments)
         yield from self._exact.get(path, ())
         yield from (entry for glob, entry in self._globs if glob.matches(path))
