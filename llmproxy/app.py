@@ -239,6 +239,7 @@ def _proxy(base: Base, parts: Parts) -> ProxyResource:
         now=base.now,
         fresh_id=request_ids(base.random),
         trusted_proxies=base.settings.server.trusted_proxies,
+        fast_path=parts.fast_path,
     )
 
 

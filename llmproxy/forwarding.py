@@ -34,6 +34,7 @@ from llmproxy.observability.metrics import Metrics
 from llmproxy.observability.repeated_entries import RepeatedEntries
 from llmproxy.proxy.accounting import Accounting, Observer
 from llmproxy.proxy.deferred_results import DeferredResults
+from llmproxy.proxy.fast_path.service import FastPath
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.proxy.policy import Policy
 from llmproxy.upstream.provider_keys import ProviderKeys
@@ -52,6 +53,7 @@ class Parts:
 
     routes: Routes
     pipeline: Pipeline
+    fast_path: FastPath | None
     keys: ProviderKeys
     upstreams: Upstreams
     shares: InFlightLimit
@@ -64,7 +66,8 @@ class Parts:
     def members(self) -> tuple[object, ...]:
         """Those of its parts that may be services, or have something to show, in the order in which they start."""
         cache = () if self.caching is None else (self.caching.state.storage.cache, self.caching)
-        return (self.refusals, *cache, self.quota, self.shares)
+        fast_path = () if self.fast_path is None else (self.fast_path,)
+        return (self.refusals, *cache, self.quota, self.shares, *fast_path)
 
     @property
     def services(self) -> list[IService]:
@@ -137,7 +140,8 @@ def forwarding(
         server=settings.server,
         clock=clock,
     )
-    return Parts(routes, pipeline, keys, upstreams, shares, quota, tuple(agents.values()), refusals, caching)
+    fast_path = FastPath(pipeline, accounting, upstreams, agents, clock) if settings.server.fast_path else None
+    return Parts(routes, pipeline, fast_path, keys, upstreams, shares, quota, tuple(agents.values()), refusals, caching)
 
 
 def _caching(

@@ -145,6 +145,7 @@ class TransparentProxy(ProxyResource):
             now=tell_time,
             fresh_id=request_ids(os.urandom),
             trusted_proxies=settings.server.trusted_proxies,
+            fast_path=parts.fast_path,
         )
 
     def metrics(self) -> ProxyMetrics:

@@ -34,10 +34,9 @@ class Session:
 
         Return how many uses are left for the ledger to count. Fails as C{validate_token_with_tracking} does.
         """
-        if self._immediate is not None:
-            grant = self._immediate.use_now(self.key)
-            if grant is not None:
-                return 0 if grant.project_active is False else 1
+        uses = self.use_now()
+        if uses is not None:
+            return uses
         try:
             await self._validator.validate_token_with_tracking(self._token)
         except (errors.ProxyError, CancelledError):
@@ -45,6 +44,15 @@ class Session:
         except Exception as e:
             raise errors.StoreUnavailable from e
         return 0
+
+    def use_now(self) -> int | None:
+        """As L{count_use}; C{None}, and nothing counted, where that would have to wait."""
+        grant = None if self._immediate is None else self._immediate.use_now(self.key)
+        return None if grant is None else 0 if grant.project_active is False else 1
+
+    def is_current(self) -> bool:
+        """Whether the validator still knows the token, and by the very same grant."""
+        return self._immediate is not None and self._immediate.grant_now(self.key) is self.grant
 
     def undo_use(self) -> None:
         """The use was none: nothing was sent."""

@@ -72,6 +72,9 @@ class Server(Section):
     debug_headers: Flag = True
     """Whether answers carry `X-Cache-Status`, `X-Cache-Debug`, `Cache-Status`, `X-Upstream-Response-Time` and
     `Server-Timing`."""
+    fast_path: Flag = True
+    """Whether a request whose head has been seen before, but for fields that differ each time, is sent by what was
+    decided then. It changes nothing but how long that takes."""
     admin_listen: Listen = ()
     """Endpoints of their own for `/manage` and `/admin`, which then do not exist on the public ones."""
     metrics_listen: Listen = ()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
 
+from llmproxy import errors
 from llmproxy.ledger import Ledger
 from llmproxy.ledger.records import LedgerLineOpening
 from llmproxy.limits.in_flight import InFlightLimit
@@ -101,14 +102,49 @@ class Accounting:
         The usual request waits for nothing.
         """
         context.charge = charge = Charge()
-        if context.limits is not None:
-            assert context.route is not None
-            method, content = context.request.method, context.content
-            size = RequestSize(method, context.route.model or content.model, content, context.body_bytes)
-            reserved = self._limiter.reserve(context.limits, context.route, size)
+        reserved = self._reserve(context)
+        if reserved is not None:
             charge.reservation = reserved if isinstance(reserved, LimitReservation) else await reserved
             context.request.booked_first = True
         return charge
+
+    def _reserve(self, context: RequestContext) -> LimitReservation | Awaitable[LimitReservation] | None:
+        if context.limits is None:
+            return None
+        assert context.route is not None
+        method, content = context.request.method, context.content
+        size = RequestSize(method, context.route.model or content.model, content, context.body_bytes)
+        return self._limiter.reserve(context.limits, context.route, size)
+
+    def charge_now(self, context: RequestContext) -> bool:
+        """As L{open} and L{admit}; C{False} where that would have to wait, or is refused. Then L{uncharge}."""
+        context.charge = charge = Charge()
+        try:
+            reserved = self._reserve(context)
+            if reserved is not None and not isinstance(reserved, LimitReservation):
+                if isinstance(reserved, Coroutine):
+                    reserved.close()  # it has not begun
+                return False
+            charge.reservation = reserved
+            route, session = context.route, context.session
+            assert route is not None and session is not None
+            charge.slot = self._in_flight.acquire(route.api_name, session.grant.project_id)
+        except errors.ProxyError:
+            return False
+        uses = session.use_now()
+        if uses is None:
+            return False
+        context.request.booked_first = reserved is not None
+        self._enter(context, uses)
+        return True
+
+    def uncharge(self, context: RequestContext) -> None:
+        """Take back what L{charge_now} has got so far."""
+        charge, context.charge = context.charge, None
+        if charge is not None and charge.reservation is not None:
+            charge.reservation.give_back()
+        if charge is not None and charge.slot is not None:
+            charge.slot.release()
 
     async def admit(self, context: RequestContext) -> None:
         """Nothing but the provider stands in the way: take one of its project's slots, count one use of the token, and
@@ -119,7 +155,12 @@ class Accounting:
         route, session, charge = context.route, context.session, context.charge
         assert route is not None and session is not None and charge is not None
         charge.slot = self._in_flight.acquire(route.api_name, session.grant.project_id)
-        uses = await session.count_use()
+        self._enter(context, await session.count_use())
+
+    def _enter(self, context: RequestContext, uses: int) -> None:
+        """Open the request's line in the ledger."""
+        route, session, charge = context.route, context.session, context.charge
+        assert route is not None and session is not None and charge is not None
         if self._ledger is not None:
             dialect, size = context.dialect, context.body_bytes
             charge.ledger_id = self._ledger.open_line(
@@ -172,6 +213,10 @@ class Accounting:
             await context.response_reading.whole()
         if self._results is not None and context.result_collection is not None:
             await self._results.collect(context, self._clock.seconds())
+        self.finish_now(context)
+
+    def finish_now(self, context: RequestContext) -> None:
+        """As L{finish}, of a request whose response has been read, and was no result of another."""
         self._conclude(context)
         self._metrics.ended()
         charge = context.charge

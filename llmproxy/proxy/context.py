@@ -58,7 +58,7 @@ class RequestContext:
     @ivar lookup: How it deals with the cache; C{None} where it does not, and C{cache} says why.
     @ivar body: What is sent as its body.
     @ivar usage_injected: Whether its usage was asked for in the client's place.
-    @ivar provider_key: The key it is sent with.
+    @ivar provider_key: The key it is sent with; C{outgoing_lines}: the field lines, without those that frame the body.
     @ivar charge: What its call to the provider takes; C{None} where none was made.
     @ivar background: Whether the proxy makes it by itself, so that no client waits for a response.
 
@@ -68,6 +68,7 @@ class RequestContext:
     @ivar authorized_at: When it was let through; C{upstream_started}: when the call to the provider began;
         C{first_byte_at}: when the head of its response came. The clock's seconds, as C{arrived_at}.
     @ivar request_sent: Whether something of it may have reached the provider.
+    @ivar relay: Who carries the response's body; C{None} where all of it was sent with the head: C{bytes_out} of it.
     @ivar announcement: Reads its response, where that may announce a result that is to be fetched later;
         C{announced_id}: that result's id, once the response is over.
     @ivar result_collection: Reads its response, where that may be such a result, of the id C{result_id}.
@@ -86,6 +87,7 @@ class RequestContext:
     body: IBodyProducer | None = None
     usage_injected = False
     provider_key: ProviderKey | None = None
+    outgoing_lines: list[bytes] | None = None
     charge: Charge | None = None
     background = False
 
@@ -97,6 +99,7 @@ class RequestContext:
     request_sent = False
     response: Response | None = None
     relay: Relay | CachedResponse | None = None
+    bytes_out = 0
     meter: Meter | None = None
     usage = NO_USAGE
     announcement: Announcement | None = None
@@ -159,6 +162,10 @@ class RequestContext:
             self._content = read_strictly_at_once(body, self.request.lines, wanted)
         else:
             self._small, self._wanted = body, wanted
+
+    def forget_body(self) -> None:
+        """Nothing is known of it any more."""
+        self._content = self._small = None
 
     @property
     def content(self) -> RequestContent:
@@ -239,7 +246,7 @@ class RequestContext:
             model=model,
             stream=self.stream,
             bytes_in=request.upload.count,
-            bytes_out=self.relay.count if self.relay else 0,
+            bytes_out=self.relay.count if self.relay else self.bytes_out,
             first_byte=None if first is None else round(first - self.arrived_at, 6),
             upstream_time=None if first is None or started is None else round(first - started, 6),
             upstream_status=response.code if response else None,

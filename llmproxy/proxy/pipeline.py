@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from functools import partial
+from typing import Any
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from llmproxy import errors
 from llmproxy.auth.authenticator import Authenticator, Session
 from llmproxy.caching import CachedResponse, CacheRequest, DiscardBody, ResponseCache, Subscriber
 from llmproxy.config.model import Server
-from llmproxy.config.routes import Routes
+from llmproxy.config.routes import Route, Routes
 from llmproxy.http import cors, credentials, error_body, fields
 from llmproxy.http.masking import mask_lines, replace_key
+from llmproxy.model import Grant
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.own_response import as_proxy_error, refuse
 from llmproxy.proxy.policy import Policy
 from llmproxy.proxy.request_body import RequestBodies, has_cacheable_body
 from llmproxy.proxy.response_sender import ResponseSender
-from llmproxy.upstream.provider_keys import ProviderKeys
+from llmproxy.upstream.provider_keys import ProviderKey, ProviderKeys
 from llmproxy.upstream.upstreams import HeadTimeouts, Upstreams
 from llmproxy.wire.client.transport import BytesBody, Response
+from llmproxy.wire.relay import Relay
 
 
 class Pipeline:
@@ -105,6 +109,68 @@ class Pipeline:
             cache.invalidate(route, grant, request.method, lines, response)
         await self._sender.relay(context, response, key)
 
+    def start(self, context: RequestContext, serving: Coroutine[Any, Any, None]) -> None:
+        """Run this for a request whose client may leave before it is over."""
+        running = Deferred.fromCoroutine(serving)
+        if not running.called:
+            context.request.on_gone = partial(self._client_left, context, running)
+
+    def _client_left(self, context: RequestContext, running: Deferred[None]) -> None:
+        """A client that leaves ends whatever its request is waiting for, but a provider that is to be heard out."""
+        context.client_left = not self.shutting_down
+        relay = context.relay
+        if isinstance(relay, Relay) and relay.drains:
+            relay.stopProducing()
+        else:
+            running.cancel()
+
+    # Requests of the fast path
+
+    def is_current(self, grant: Grant, route: Route, key: ProviderKey) -> bool:
+        """Whether this is still the key that requests with this grant are sent with."""
+        return self._provider_keys.get_cached(grant.project_id, route.api_name) is key
+
+    def prepare_now(self, context: RequestContext, body: bytes) -> None:
+        """Read a small body, all of it, as far as somebody has to know what it says; what a policy refuses raises."""
+        self._accounting.check_buffers()
+        self._bodies.prepare_now(context, body)
+
+    def send_now(self, context: RequestContext, response: Response) -> bool:
+        """Send the client all of a response that is all there; C{False} where it has to be relayed."""
+        route, grant, request = context.route, context.grant, context.request
+        if self._cache is not None and route is not None and grant is not None:
+            context.cache = "bypass"
+            self._cache.invalidate(route, grant, request.method, request.lines, response)
+        return self._sender.send_now(context, response)
+
+    async def resume(self, context: RequestContext, error: BaseException | None) -> None:
+        """Serve the rest of a request that was sent by the fast path: as L{serve} does from the response's head on.
+
+        @param error: Why there is no response yet.
+        """
+        try:
+            response = context.response
+            if error is not None or response is None:
+                response = await self._send_again(context, error)
+            assert context.provider_key is not None
+            await self._sender.relay(context, response, context.provider_key.value)
+        except Exception as e:
+            self._refuse(context, e)
+        context.request.on_gone = None
+        await self._accounting.finish(context)
+
+    async def _send_again(self, context: RequestContext, error: BaseException | None) -> Response:
+        assert context.route is not None
+        again = isinstance(error, errors.UpstreamUnreachable) and error.nothing_sent
+        if again and self._upstreams.of(context.route.api_name).attempts > 1:
+            response = await self._send(context, tried=1)
+            self.receive(context, response, self._clock.seconds())
+            return response
+        if isinstance(error, errors.ProxyError) and nothing_sent(error):
+            self._accounting.nothing_sent(context)
+        assert error is not None
+        raise error
+
     # The steps
 
     def _respond_without_token(self, context: RequestContext) -> bool:
@@ -147,7 +213,7 @@ class Pipeline:
 
         @param lines: The field lines to be sent, without credentials.
         """
-        request, route, grant = context.request, context.route, context.grant
+        route, grant = context.route, context.grant
         assert route is not None and grant is not None
         await self._accounting.open(context)
         key = self._provider_keys.get_cached(grant.project_id, route.api_name)
@@ -157,27 +223,45 @@ class Pipeline:
         await self._accounting.admit(context)
         context.upstream_started = self._clock.seconds()
         context.request_sent = True
+        context.outgoing_lines = _outgoing_lines(context, lines, key.line)
+        response = await self._send(context)
+        self.receive(context, response, self._clock.seconds())
+        return response, key.value
+
+    async def _send(self, context: RequestContext, tried: int = 0) -> Response:
+        """Send what has been charged for.
+
+        @param tried: How often that was tried before.
+        """
+        request, route, grant = context.request, context.route, context.grant
+        assert route is not None and grant is not None and context.outgoing_lines is not None
         try:
-            context.response = response = await self._upstreams.send(
+            return await self._upstreams.send(
                 route,
                 grant.project_id,
                 request.method,
-                _outgoing_lines(context, lines, key.line),
+                context.outgoing_lines,
                 context.body,
                 request.upload,
-                partial(self._bounds, context),
+                partial(self.head_timeouts, context),
+                tried,
             )
         except errors.ProxyError as e:
             if nothing_sent(e):
                 self._accounting.nothing_sent(context)
             raise
-        context.first_byte_at = self._clock.seconds()
+
+    def receive(self, context: RequestContext, response: Response, now: float) -> None:
+        """The head of the response has come: take the provider's key out of it, and read in the body what was used."""
+        key = context.provider_key
+        assert key is not None
+        context.response = response
+        context.first_byte_at = now
         response.lines = mask_lines(response.lines, key.value)
         response.phrase = replace_key(response.phrase, key.value)
         self._accounting.watch(context, response)
-        return response, key.value
 
-    def _bounds(self, context: RequestContext) -> HeadTimeouts:
+    def head_timeouts(self, context: RequestContext) -> HeadTimeouts:
         """How long the response's head may take, going by what is known of the request so far."""
         assert context.route is not None
         timeouts, streams = context.route.api.timeouts, context.expects_stream

@@ -84,6 +84,17 @@ class RequestBodies:
         elif received or fields.has_body(context.request.lines):
             context.body = BytesBody(received)
 
+    def prepare_now(self, context: RequestContext, body: bytes) -> None:
+        """The same for all of a small body, where nothing is to be injected."""
+        route, grant, limits, operation = context.route, context.grant, context.limits, context.operation
+        assert route is not None and grant is not None
+        policed = self._policy.needs_body(grant, route, operation)
+        measured = limits is not None and limits.counts_tokens and not operation.free
+        context.observe_small_body(body, self._wanted[route.api_name], strictly=measured or policed)
+        if policed:
+            self._policy.check_body(grant, route, operation, context.content)
+        context.body = BytesBody(body)
+
     def _observe(self, context: RequestContext, upload: RequestBody, *, strictly: bool) -> None:
         """Have the body read for what is to be known of it: at once, or while it arrives."""
         assert context.route is not None

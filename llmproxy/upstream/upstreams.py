@@ -15,6 +15,7 @@ from llmproxy.config.model import Settings
 from llmproxy.config.routes import Route
 from llmproxy.http.origin import split_base_url
 from llmproxy.upstream.circuits import Circuits
+from llmproxy.wire.client.pending_request import Cancellable
 from llmproxy.wire.client.transport import Response, Transport
 from llmproxy.wire.deadline import Deadline
 
@@ -50,7 +51,7 @@ class HeadTimeouts(NamedTuple):
 _UNBOUNDED = HeadTimeouts()
 
 
-class _Upstream:
+class Upstream:
     """One API's provider, made ready."""
 
     def __init__(self, api: Api, caller: Transport) -> None:
@@ -73,8 +74,8 @@ class Upstreams:
         clock: IReactorTime,
     ) -> None:
         self._clock = clock
-        self._upstreams = {name: _Upstream(api, callers[name]) for name, api in settings.apis.items()}
-        self._patience: list[_HeadTimer] = []  # those that wait for nothing now; each has a timer, which costs
+        self._upstreams = {name: Upstream(api, callers[name]) for name, api in settings.apis.items()}
+        self._patience: list[HeadTimer] = []  # those that wait for nothing now; each has a timer, which costs
 
     @property
     def circuits(self) -> dict[str, Circuits]:
@@ -99,8 +100,11 @@ class Upstreams:
         body: IBodyProducer | None,
         progress: UploadProgress,
         bounds: Callable[[], HeadTimeouts] = lambda: _UNBOUNDED,
+        tried: int = 0,
     ) -> Response:
         """Send it and wait for the head of the answer.
+
+        @param tried: How often it has been tried already, without anything having been sent.
 
         @param lines: All fields of the outgoing request but its framing.
         @param progress: Counts the bytes of the request that were read; silence is measured from the last of them.
@@ -109,7 +113,7 @@ class Upstreams:
         upstream = self._upstreams[route.api_name]
         attempt = upstream.circuits.enter(project_id, self._clock.seconds())
         try:
-            for remaining in reversed(range(upstream.attempts)):
+            for remaining in reversed(range(max(upstream.attempts - tried, 1))):
                 sent = upstream.caller.send(method, upstream.origin, route.target, lines, body)
                 try:
                     answer = await self._head(sent, upstream, progress, bounds)
@@ -126,14 +130,14 @@ class Upstreams:
     async def _head(
         self,
         sent: Deferred[Response],
-        upstream: _Upstream,
+        upstream: Upstream,
         progress: UploadProgress,
         bounds: Callable[[], HeadTimeouts],
     ) -> Response:
         """Wait for the head: for so much silence, counted anew while the upload goes on, and until the deadline."""
         if not upstream.first_look or sent.called:
             return await sent
-        patience = self._patience.pop() if self._patience else _HeadTimer(self._clock)
+        patience = self._timer()
         patience.begin(sent, upstream.first_look, progress, bounds)
         try:
             return await sent
@@ -144,14 +148,40 @@ class Upstreams:
                 raise errors.UpstreamTimeout(f"The provider did not answer within {patience.lost:g} s.") from e
             raise
         finally:
-            patience.over()
-            if len(self._patience) < MAX_SPARE_TIMERS:
-                self._patience.append(patience)
-            else:
-                patience.stop()
+            self.unwatch_head(patience)
+
+    def watch_head(
+        self, call: Cancellable, upstream: Upstream, progress: UploadProgress, bounds: Callable[[], HeadTimeouts]
+    ) -> HeadTimer | None:
+        """Have the call cancelled when the head of its response takes longer than C{bounds} says.
+
+        @return: For L{unwatch_head}, once the head has come; C{None} where there is no limit.
+        """
+        if not upstream.first_look:
+            return None
+        timer = self._timer()
+        timer.begin(call, upstream.first_look, progress, bounds)
+        return timer
+
+    def unwatch_head(self, timer: HeadTimer | None) -> None:
+        """It has come, or will not."""
+        if timer is None:
+            return
+        timer.over()
+        if len(self._patience) < MAX_SPARE_TIMERS:
+            self._patience.append(timer)
+        else:
+            timer.stop()
+
+    def _timer(self) -> HeadTimer:
+        return self._patience.pop() if self._patience else HeadTimer(self._clock)
+
+    def of(self, api: str) -> Upstream:
+        """An API's provider."""
+        return self._upstreams[api]
 
 
-class _HeadTimer:
+class HeadTimer:
     """Cancels a Deferred when for too long neither its answer came nor the upload went on, or its time is up.
 
     Made once and used for many requests, one at a time: the usual one touches no timer.
@@ -160,7 +190,7 @@ class _HeadTimer:
     """
 
     lost = 0.0
-    _sent: Deferred[Response] | None = None
+    _sent: Cancellable | None = None
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -169,7 +199,7 @@ class _HeadTimer:
 
     def begin(
         self,
-        sent: Deferred[Response],
+        sent: Cancellable,
         first_look: float,
         progress: UploadProgress,
         bounds: Callable[[], HeadTimeouts],

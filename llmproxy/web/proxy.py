@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import count
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
@@ -14,8 +12,8 @@ from twisted.web.server import NOT_DONE_YET
 from llmproxy.http import fields
 from llmproxy.http.forwarded import client_address, networks
 from llmproxy.proxy.context import RequestContext
+from llmproxy.proxy.fast_path.service import FastPath
 from llmproxy.proxy.pipeline import Pipeline
-from llmproxy.wire.relay import Relay
 from llmproxy.wire.server.site import Request
 from llmproxy.wire.server.twisted_adapter import adapt
 
@@ -24,6 +22,7 @@ class ProxyResource(Resource):
     """Forwards every request.
 
     @param fresh_id: Makes an id for a request whose client sent none.
+    @param fast_path: Serves requests with heads that it knows, as far as it can.
     @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
     """
 
@@ -38,8 +37,11 @@ class ProxyResource(Resource):
         now: Callable[[], float],
         fresh_id: Callable[[], str],
         trusted_proxies: Sequence[str] = (),
+        fast_path: FastPath | None = None,
     ) -> None:
         Resource.__init__(self)
+        self._fast_path = fast_path
+        self.known_heads = None if fast_path is None else fast_path.table
         self._pipeline = pipeline
         self._clock = clock
         self._now = now
@@ -53,19 +55,15 @@ class ProxyResource(Resource):
         request_id = self._fresh_id() if own_id is None else own_id.decode("ascii")
         client = client_address(request.remote, request.lines, self._trusted)
         context = RequestContext(request, request_id, client, self._now(), self._clock.seconds())
-        serving = Deferred.fromCoroutine(self._pipeline.serve(context))
-        if not serving.called:
-            request.on_gone = partial(self._client_left, context, serving)
+        known = request.known_head
+        if known is None or self._fast_path is None or not self._fast_path.serve(context, *known):
+            self._pipeline.start(context, self._serve(context))
         return NOT_DONE_YET
 
-    def _client_left(self, context: RequestContext, serving: Deferred[None]) -> None:
-        """A client that leaves ends whatever its request is waiting for, but a provider that is to be heard out."""
-        context.client_left = not self._pipeline.shutting_down
-        relay = context.relay
-        if isinstance(relay, Relay) and relay.drains:
-            relay.stopProducing()
-        else:
-            serving.cancel()
+    async def _serve(self, context: RequestContext) -> None:
+        await self._pipeline.serve(context)
+        if self._fast_path is not None:
+            self._fast_path.learn(context)
 
 
 def request_ids(random: Callable[[int], bytes]) -> Callable[[], str]:

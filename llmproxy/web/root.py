@@ -59,6 +59,7 @@ class Root(Resource):
         ops: Mapping[bytes, IResource] | None = None,
     ) -> None:
         Resource.__init__(self)
+        self.known_heads = getattr(proxy, "known_heads", None)  # the channel asks before it parses one
         nothing = NotFoundResource()
         self._proxy = proxy or nothing
         self._trees = {b"manage": manage or nothing, b"admin": admin or nothing}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from llmproxy.http.field_lines import FieldLines
 
@@ -66,6 +67,7 @@ class RequestHead:
     @ivar length: Bytes of its body, or L{CHUNKED}.
     @ivar keep_alive: Whether the client lets the connection be used again.
     @ivar expect_continue: Whether the client waits for C{100 Continue}.
+    @ivar known: What L{KnownHeads} have of it; C{None} for one that is new.
     """
 
     method: bytes
@@ -75,6 +77,7 @@ class RequestHead:
     length: int
     keep_alive: bool
     expect_continue: bool
+    known: Any = None
 
 
 @dataclass(slots=True)

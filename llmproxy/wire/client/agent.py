@@ -95,10 +95,7 @@ class Agent:
         except ValueError as e:
             return fail(e)
         pending = PendingRequest(method, head, body, raw=raw)
-        pool = self._pools.get(origin)
-        if pool is None:
-            pool = self._pools[origin] = self._make_pool(origin)
-        pool.send(pending)
+        self.pool(origin).send(pending)
         return pending.responded
 
     def request(
@@ -114,6 +111,13 @@ class Agent:
         if isinstance(headers, RawHeaders):
             return self.send(origin, method, target, headers.lines, bodyProducer)
         return self.send(origin, method, target, _lines(headers, origin), bodyProducer, raw=False)
+
+    def pool(self, origin: Origin) -> Pool:
+        """The connections to an origin."""
+        pool = self._pools.get(origin)
+        if pool is None:
+            pool = self._pools[origin] = self._make_pool(origin)
+        return pool
 
     def close(self) -> Deferred[None]:
         """Close what is not in use, refuse what comes from now on; fire when no connection is left."""

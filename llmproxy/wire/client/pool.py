@@ -121,6 +121,10 @@ class Pool:
         """How many connections wait to be used."""
         return len(self._idle)
 
+    def take(self) -> Connection | None:
+        """A connection that waits to be used, for a request that is sent on it at once; C{None} where there is none."""
+        return None if self._closed is not None or self._queue else self._take()
+
     @property
     def open(self) -> int:
         """How many connections there are, those included that are being made or closed."""

@@ -97,7 +97,7 @@ class Channel(Protocol):
         self.remote = remote
         self.persistent = True
         self._state = _READING
-        self._decoder = RequestDecoder(site.limits)
+        self._decoder = RequestDecoder(site.limits, site.known_heads)
         self._deadline = Deadline(site.reactor, self._expired)
         self._request: Request | None = None
         self._producer: Any = None

@@ -66,6 +66,7 @@ class Request(server.Request):
     @ivar paced: Whether a client that takes too little of what waits for it is cut off without anybody's doing.
     @ivar stalled: Whether that has happened.
     @ivar begun: Whether the head of the answer is out.
+    @ivar known_head: What C{Site.known_heads} has of its head; C{None} where that is new.
     @ivar on_gone: Called when the client leaves before its answer is complete; costs less than C{notifyFinish}.
     """
 
@@ -90,6 +91,7 @@ class Request(server.Request):
         self.path = uri.partition(b"?")[0]
         self.minor = head.minor
         self.lines = head.lines
+        self.known_head = head.known
         self.upload = upload
         self.gone = False
         self.begun = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Protocol
 
 from llmproxy.wire.body_framing import RequestBodyReader, request_body_reader
 from llmproxy.wire.parser import BadMessage, HeadReader, MessageLimits, RequestHead, request_head
@@ -17,6 +18,16 @@ class BodyEnd(Enum):
 RequestEvent = RequestHead | bytes | BodyEnd | BadMessage
 
 
+class KnownHeads(Protocol):
+    """Knows heads again that have been parsed before."""
+
+    def find(self, head: bytes) -> RequestHead | None:
+        """The head, parsed; C{None} for one that is new.
+
+        @param head: As it came, without the empty line that ends it.
+        """
+
+
 class RequestDecoder:
     """Makes events of bytes that are L{fed<feed>} in any pieces, as they are asked for.
 
@@ -26,10 +37,11 @@ class RequestDecoder:
     @ivar buffer: Bytes that no event has taken yet.
     """
 
-    __slots__ = ("_body", "_head", "_length", "_limits", "buffer")
+    __slots__ = ("_body", "_head", "_known_heads", "_length", "_limits", "buffer")
 
-    def __init__(self, limits: MessageLimits) -> None:
+    def __init__(self, limits: MessageLimits, known_heads: KnownHeads | None = None) -> None:
         self._limits = limits
+        self._known_heads = known_heads
         self._head = HeadReader(limits, skip_empty_line=True)
         self._length: int | None = None  # of the body that is read now
         self._body: RequestBodyReader | None = None
@@ -61,7 +73,9 @@ class RequestDecoder:
             found = self._head.feed(data)
             if found is None:
                 return None
-            head = request_head(found[0], self._limits)
+            head = None if self._known_heads is None else self._known_heads.find(found[0])
+            if head is None:
+                head = request_head(found[0], self._limits)
         except BadMessage as bad:
             return bad
         self.buffer = found[1]

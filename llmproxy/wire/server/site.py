@@ -20,6 +20,7 @@ from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.parser import MessageLimits
 from llmproxy.wire.server.channel import Channel
 from llmproxy.wire.server.request import Request
+from llmproxy.wire.server.request_decoder import KnownHeads
 from llmproxy.wire.server.response_writer import ResponseWriter
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
@@ -101,6 +102,7 @@ class Site(server.Site):
         self.unacknowledged_bytes = unacknowledged_bytes
         self.descriptors = descriptors
         self.buffers = buffers
+        self.known_heads: KnownHeads | None = getattr(resource, "known_heads", None)
         self.behind: set[ResponseWriter] = set()
         self._counting: IDelayedCall | None = None
         self.send_timeout = send_timeout

@@ -21,6 +21,7 @@ class TwistedRequestAdapter:
 
     paced = False
     stalled = False
+    known_head = None
 
     def __init__(self, request: TwistedRequest) -> None:
         self._request: Any = request

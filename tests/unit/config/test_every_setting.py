@@ -75,6 +75,7 @@ SHOWN_BY = {
     "server.drain_timeout": "integration/test_daemon.py::test_stopping_cuts_what_is_still_busy_when_the_time_is_up",
     "server.trusted_proxies": "journey/test_governance.py::test_whose_request_it_is",
     "server.debug_headers": "journey/test_fields.py::test_no_debug_headers",
+    "server.fast_path": "journey/test_fast_path.py::test_usual_requests_go_the_short_way",
     "server.admin_listen": "integration/test_daemon.py::test_management_and_metrics_on_listeners_of_their_own",
     "server.metrics_listen": "integration/test_daemon.py::test_management_and_metrics_on_listeners_of_their_own",
     "server.public_metrics": "integration/test_daemon.py::test_what_was_spent_is_not_for_everybody",

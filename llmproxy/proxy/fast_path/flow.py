@@ -1,0 +1,165 @@
+"""Flows: what the pipeline decided on a head, kept for the next request with that head."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from llmproxy.auth.authenticator import Session
+from llmproxy.config.routes import Route
+from llmproxy.http.field_lines import FieldLines
+from llmproxy.limits.plan import LimitPlan
+from llmproxy.metering.dialects.operation import ProviderOperation
+from llmproxy.metering.meter import Dialect
+from llmproxy.proxy.context import RequestContext
+from llmproxy.proxy.fast_path.head_shape import HeadShape
+from llmproxy.upstream.provider_keys import ProviderKey
+from llmproxy.upstream.upstreams import Upstream
+from llmproxy.wire.client.pool import Pool
+from llmproxy.wire.parser import RequestHead
+
+MAX_FLOWS = 10_000
+MAX_SEEN = 4096  # heads that were seen once
+MAX_SHAPES = 16  # that a head is compared with
+
+
+class OutgoingHead(NamedTuple):
+    """The head that is sent to the provider: its lines, and which of them come out of the client's holes.
+
+    @ivar lines: The request line and the field lines, without the one that frames the body.
+    @ivar filled: Pairs of an index of these, and that of the hole whose line stands there.
+    """
+
+    lines: list[bytes]
+    filled: tuple[tuple[int, int], ...]
+
+    def render(self, holes: list[bytes], length: int) -> bytes:
+        """All of it, for a body of so many bytes."""
+        lines = self.lines
+        if self.filled:
+            lines = lines.copy()
+            for index, hole in self.filled:
+                lines[index] = holes[hole]
+        return b"%b\r\nContent-Length: %d\r\n\r\n" % (b"\r\n".join(lines), length)
+
+
+class Flow(NamedTuple):
+    """Decisions of the pipeline, as it left them in the context of the request that went all the way.
+
+    @ivar session: Whose requests these are. Good as long as the validator knows its token by the very same grant.
+    """
+
+    session: Session
+    route: Route
+    dialect: Dialect | None
+    operation: ProviderOperation
+    limits: LimitPlan | None
+    provider_key: ProviderKey
+    outgoing: OutgoingHead
+    pool: Pool
+    upstream: Upstream
+
+    def decide(self, context: RequestContext) -> None:
+        """Put into the context of another request what was decided."""
+        context.route, context.session, context.grant = self.route, self.session, self.session.grant
+        context.dialect, context.operation, context.limits = self.dialect, self.operation, self.limits
+        context.provider_key = self.provider_key
+        context.outgoing_lines = self.outgoing.lines[1:]
+
+
+class KnownHead:
+    """A head that has been parsed, and the flow of those that differ only in their holes.
+
+    @ivar key: What it is found by.
+    """
+
+    __slots__ = ("_method", "_names", "_target", "flow", "key", "shape")
+
+    def __init__(
+        self, key: bytes, shape: HeadShape, method: bytes, target: bytes, names: list[bytes], flow: Flow
+    ) -> None:
+        """
+        @param names: Of its field lines, in lower case.
+        """
+        self.key = key
+        self.shape = shape
+        self.flow = flow
+        self._method, self._target, self._names = method, target, names
+
+    def head(self, lines: list[bytes], length: int, holes: list[bytes]) -> RequestHead:
+        """The head of another request.
+
+        @param lines: Its field lines; C{holes}: those of them that stand in its holes.
+        """
+        fields = FieldLines(lines, self._names)
+        return RequestHead(self._method, self._target, 1, fields, length, True, False, (self, holes))
+
+
+class FlowTable:
+    """Knows heads again, whoever sends them on whichever connection.
+
+    The flow of a head that was seen once is not kept, so that ever new heads cost nothing but the look.
+    """
+
+    def __init__(self, max_flows: int = MAX_FLOWS) -> None:
+        self._max_flows = max_flows
+        self._known: dict[bytes, KnownHead] = {}
+        self._shapes: list[HeadShape] = []
+        self._seen: dict[bytes, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, head: bytes) -> RequestHead | None:
+        """The head, parsed, with its flow; C{None} for one that is not known."""
+        lines = head.split(b"\r\n")
+        for shape in self._shapes:
+            holes = shape.fill(lines)
+            if holes is None:
+                continue
+            known = self._known.get(b"\r\n".join(lines))
+            for (index, _), line in zip(shape.holes, holes, strict=True):
+                lines[index] = line
+            if known is None or known.shape is not shape:
+                continue
+            length = shape.body_length(holes)
+            if length < 0:
+                return None
+            del lines[0]
+            return known.head(lines, length, holes)
+        return None
+
+    def is_due(self, shape: HeadShape, lines: list[bytes]) -> bool:
+        """Whether a head of this shape has come before, and has no flow yet."""
+        key = _key(shape, lines)
+        if key in self._known:
+            return False
+        if key in self._seen:
+            return True
+        if len(self._seen) >= MAX_SEEN:
+            self._seen.clear()
+        self._seen[key] = None
+        return False
+
+    def put(self, shape: HeadShape, lines: list[bytes], names: list[bytes], flow: Flow) -> None:
+        """Know the head from now on. Where there are too many, all are forgotten: those in use are back in a moment."""
+        if len(self._known) >= self._max_flows or len(self._shapes) >= MAX_SHAPES:
+            self._known.clear()
+            self._shapes.clear()
+        shape = next((each for each in self._shapes if each == shape), shape)
+        if shape not in self._shapes:
+            self._shapes.append(shape)
+        method, target, _ = lines[0].split(b" ")
+        key = _key(shape, lines)
+        self._seen.pop(key, None)
+        self._known[key] = KnownHead(key, shape, method, target, names, flow)
+
+    def drop(self, known: KnownHead) -> None:
+        """Something that the flow was made from has changed."""
+        self._known.pop(known.key, None)
+
+
+def _key(shape: HeadShape, lines: list[bytes]) -> bytes:
+    left = list(lines)
+    for index, _ in shape.holes:
+        left[index] = b""
+    return b"\r\n".join(left)

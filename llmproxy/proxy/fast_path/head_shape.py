@@ -1,0 +1,104 @@
+"""The heads of messages that differ only where fields differ each time: in holes.
+
+Pure. A head that was parsed in full is cut into the lines that stay and the lines with holes; another head that has the
+same lines, and values in its holes that the parser would have let pass, means the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+# Fields whose values are made anew for each request, and which nothing here goes by but for their own value.
+_HOLES = frozenset(
+    b"content-length traceparent tracestate baggage sentry-trace b3 x-b3-traceid x-b3-spanid x-cloud-trace-context "
+    b"x-amzn-trace-id x-datadog-trace-id x-datadog-parent-id uber-trace-id idempotency-key x-idempotency-key "
+    b"x-request-id x-client-request-id x-correlation-id x-stainless-retry-count".split()
+)
+# What the parser lets pass in a value, and not yet all of it: no white space but single spaces, no bytes above 0x7e.
+_VALUE = re.compile(rb":[ \t]?[!-~]+(?: [!-~]+)*")
+_LENGTH = re.compile(rb":[ \t]?([0-9]{1,15})")
+_starts_with = bytes.startswith
+
+
+class HeadShape(NamedTuple):
+    """Where a head has its holes.
+
+    @ivar size: How many lines it has, the request line included.
+    @ivar holes: The index of each line with a hole, and the line's name as it is written.
+    @ivar length: Which of the holes is C{Content-Length}.
+    """
+
+    size: int
+    holes: tuple[tuple[int, bytes], ...]
+    length: int
+
+    def fill(self, lines: list[bytes]) -> list[bytes] | None:
+        """Take the lines with holes out of C{lines}, and return them; C{None} where the head has another shape.
+
+        Leaves C{b""} in their places. The lines that stay are for the caller to compare.
+        """
+        if len(lines) != self.size:
+            return None
+        filled = []
+        for index, name in self.holes:
+            line = lines[index]
+            if not line.startswith(name) or not _VALUE.fullmatch(line, len(name)):
+                return None
+            filled.append(line)
+        for index, _ in self.holes:
+            lines[index] = b""
+        return filled
+
+    def body_length(self, filled: Sequence[bytes]) -> int:
+        """What C{Content-Length} says; C{-1} where it says nothing that is clear."""
+        found = _LENGTH.fullmatch(filled[self.length], len(self.holes[self.length][1]))
+        return -1 if found is None else int(found[1])
+
+
+def head_shape(lines: Sequence[bytes]) -> HeadShape | None:
+    """The shape of a request's head that was parsed in full.
+
+    @param lines: The request line and the field lines.
+    @return: C{None} where it has no C{Content-Length}, or a field with a hole more than once.
+    """
+    holes: list[tuple[int, bytes]] = []
+    length, seen = -1, set()
+    for index, line in enumerate(lines):
+        name, colon, _ = line.partition(b":")
+        lower = name.lower()
+        if index and colon and lower in _HOLES:
+            if lower in seen:
+                return None
+            seen.add(lower)
+            if lower == b"content-length":
+                length = len(holes)
+            holes.append((index, name))
+    return None if length < 0 else HeadShape(len(lines), tuple(holes), length)
+
+
+class ResponseShape:
+    """The heads of responses that have the same status line, and fields of the same names in the same order.
+
+    @ivar status: The status line.
+    @ivar starts: The name of each field with its colon, as written.
+    @ivar passing: Picks the lines that pass to the client out of a head's field lines.
+    """
+
+    __slots__ = ("_count", "passing", "starts", "status")
+
+    def __init__(self, status: bytes, lines: Sequence[bytes], kept: Sequence[int]) -> None:
+        """
+        @param lines: The field lines of one such head.
+        @param kept: Indexes of those that pass; at least two.
+        """
+        self.status = status
+        self.starts = [line[: line.index(b":") + 1] for line in lines]
+        self._count = len(lines)
+        self.passing: Any = itemgetter(*kept)
+
+    def matches(self, status: bytes, lines: Sequence[bytes]) -> bool:
+        """Whether a head of these lines has this shape. What their values hold is for the caller to check."""
+        return status == self.status and len(lines) == self._count and all(map(_starts_with, lines, self.starts))

@@ -1,0 +1,194 @@
+"""Serves requests whose head has a flow, as long as nothing about them is unusual."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from llmproxy import errors
+from llmproxy.instruments import Counter, Gauge, Instrument
+from llmproxy.interfaces import IInstrumented
+from llmproxy.proxy.accounting import Accounting
+from llmproxy.proxy.context import MAX_SMALL_BODY_BYTES, RequestContext
+from llmproxy.proxy.fast_path.call import FastCall
+from llmproxy.proxy.fast_path.flow import Flow, FlowTable, KnownHead, OutgoingHead
+from llmproxy.proxy.fast_path.head_shape import head_shape
+from llmproxy.proxy.pipeline import Pipeline
+from llmproxy.upstream.upstreams import Upstreams
+from llmproxy.wire.client.agent import Agent
+from llmproxy.wire.client.request_writer import BytesBody
+from llmproxy.wire.client.response import Response
+
+# Fields of a request by which something is decided that a flow does not hold.
+_UNUSUAL = frozenset(b"connection expect origin range content-encoding transfer-encoding upgrade cache-control".split())
+
+
+@implementer(IInstrumented)
+class FastPath:
+    """Sends the requests of flows, and leaves whatever is unusual about them or their responses to the pipeline.
+
+    @ivar served: Requests that went all of their way here.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        accounting: Accounting,
+        upstreams: Upstreams,
+        agents: dict[str, Agent],
+        clock: IReactorTime,
+    ) -> None:
+        """
+        @param agents: By the name of the API whose provider they reach.
+        """
+        self.table = FlowTable()
+        self.served = 0
+        self._pipeline = pipeline
+        self._accounting = accounting
+        self._upstreams = upstreams
+        self._agents = agents
+        self._clock = clock
+
+    def instruments(self) -> Iterator[Instrument]:
+        yield Counter("fast_path_requests", "Requests that went the short way.", lambda: self.served)
+        yield Gauge("fast_path_flows", "Heads of requests that it knows.", lambda: len(self.table))
+
+    # Learning
+
+    def learn(self, context: RequestContext) -> None:
+        """A request has gone all the way through the pipeline: the next with its head may take the short one."""
+        request = context.request
+        if request.known_head is not None or not _is_usual(context):
+            return
+        lines = [b"%b %b HTTP/1.1" % (request.method, request.uri), *request.lines]
+        shape = head_shape(lines)
+        if shape is not None and self.table.is_due(shape, lines):
+            flow = self._flow(context, lines, shape.holes)
+            if flow is not None:
+                self.table.put(shape, lines, request.lines.names, flow)
+
+    def _flow(self, context: RequestContext, lines: list[bytes], holes: tuple[tuple[int, bytes], ...]) -> Flow | None:
+        route, session, key = context.route, context.session, context.provider_key
+        assert route is not None and session is not None and key is not None
+        sent = [b"%b %b HTTP/1.1" % (context.request.method, route.target), *(context.outgoing_lines or ())]
+        filled = []
+        for number, (index, _) in enumerate(holes):
+            if sent.count(lines[index]) > 1:
+                return None  # which of them is the client's own?
+            if lines[index] in sent:
+                filled.append((sent.index(lines[index]), number))
+        return Flow(
+            session,
+            route,
+            context.dialect,
+            context.operation,
+            context.limits,
+            key,
+            OutgoingHead(sent, tuple(filled)),
+            self._agents[route.api_name].pool(self._upstreams.of(route.api_name).origin),
+            self._upstreams.of(route.api_name),
+        )
+
+    # Serving
+
+    def serve(self, context: RequestContext, known: KnownHead, holes: list[bytes]) -> bool:
+        """Serve the request; C{False} where it is for the pipeline to do so, and nothing has been done."""
+        flow, body = known.flow, context.request.upload.received
+        if body is None or len(body) > MAX_SMALL_BODY_BYTES or self._pipeline.shutting_down:
+            return False
+        session = flow.session
+        if not session.is_current() or not self._pipeline.is_current(session.grant, flow.route, flow.provider_key):
+            self.table.drop(known)
+            return False
+        flow.decide(context)
+        try:
+            self._pipeline.prepare_now(context, body)
+            context.authorized_at = now = self._clock.seconds()
+            attempt = flow.upstream.circuits.enter(flow.session.grant.project_id, now)
+        except errors.ProxyError:
+            return _undecided(context)  # the pipeline says so in its own way
+        connection = flow.pool.take()
+        if connection is None or not self._accounting.charge_now(context):
+            if connection is not None:
+                flow.pool.on_idle(connection)
+            self._accounting.uncharge(context)
+            attempt.failed(CancelledError(), now)  # it is no verdict
+            return _undecided(context)
+        self._accounting.begin()
+        context.upstream_started = self._clock.seconds()
+        context.request_sent = True
+        head = flow.outgoing.render(holes, len(body))
+        call = FastCall(self, context, flow, head, BytesBody(body), attempt)
+        timeouts = partial(self._pipeline.head_timeouts, context)
+        call.timer = self._upstreams.watch_head(call, flow.upstream, context.request.upload, timeouts)
+        context.request.on_gone = partial(self._client_left, call)
+        connection.send(call)
+        return True
+
+    def responded(self, call: FastCall, response: Response) -> None:
+        """The head of the response has come, and usually all of it."""
+        context, now = call.context, self._clock.seconds()
+        self._upstreams.unwatch_head(call.timer)
+        try:
+            call.attempt.responded(response.code, now)
+            self._pipeline.receive(context, response, now)
+            if not self._pipeline.send_now(context, response):
+                self._go_on(context, None)
+                return
+        except Exception as e:  # its connection would not know what to do with it
+            self._go_on(context, e)
+            return
+        self.served += 1
+        context.request.on_gone = None
+        self._accounting.finish_now(context)
+
+    def failed(self, call: FastCall, error: BaseException) -> None:
+        """There is no response. The pipeline tries again where it would, or refuses."""
+        self._upstreams.unwatch_head(call.timer)
+        call.attempt.failed(error, self._clock.seconds())
+        self._go_on(call.context, error)
+
+    def _client_left(self, call: FastCall) -> None:
+        call.context.client_left = not self._pipeline.shutting_down
+        call.abort()
+        self.failed(call, CancelledError())
+
+    def _go_on(self, context: RequestContext, error: BaseException | None) -> None:
+        self._pipeline.start(context, self._pipeline.resume(context, error))
+
+
+def _undecided(context: RequestContext) -> bool:
+    """Nothing has been decided on this request: the pipeline begins anew."""
+    context.route = context.session = context.grant = context.dialect = context.limits = None
+    context.provider_key = context.body = context.authorized_at = None
+    context.outgoing_lines = None
+    context.forget_body()
+    return False
+
+
+def _is_usual(context: RequestContext) -> bool:
+    """Whether all that was decided on a request is what will be decided on the next one with its head."""
+    request, route, session, grant = context.request, context.route, context.session, context.grant
+    if route is None or session is None or grant is None or context.provider_key is None or context.response is None:
+        return False
+    decided_anew = (
+        context.background
+        or context.lookup is not None
+        or context.usage_injected
+        or context.operation.deferred is not None
+        or context.result_id
+        or not session.key
+        or grant.project_active is not True
+        or grant.ips
+        or route.api.allowed_origins
+        or route.api.required_headers
+        or route.api.forward_client_ip
+        or route.api.metering.include_usage == "inject"
+        or request.minor != 1
+        or request.method != b"POST"
+    )
+    return not decided_anew and context.status == 200 and _UNUSUAL.isdisjoint(request.lines.names)

@@ -1,0 +1,111 @@
+"""The short way through the started daemon: it is taken, and nothing outlives what it was made from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import HOST
+from tests.support.stack import MANAGEMENT, Stack, eventually
+
+CHAT = b'{"model":"gpt-4o","messages":[{"role":"user","content":"x"}]}'
+MANY = 6
+
+
+class Own(Stack):
+    """A stack that closes its clients."""
+
+    def __enter__(self) -> Own:
+        self.clients = ExitStack()
+        self.closing = self.clients.callback
+        super().__enter__()
+        return self
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Own]:
+    with Own(tmp_path) as stack, stack.clients:
+        yield stack
+
+
+class Client:
+    """Somebody with one connection, who sends the same head each time but for a trace id."""
+
+    def __init__(self, stack: Own, token: str) -> None:
+        self.connection = HTTPConnection(HOST, stack.daemon.port, timeout=10)
+        self.token, self.count = token, 0
+        stack.closing(self.connection.close)
+
+    def ask(self) -> tuple[int, str]:
+        self.count += 1
+        fields = {
+            "Authorization": f"Bearer {self.token}",
+            "Content-Type": "application/json",
+            "traceparent": f"00-{self.count:032x}-{self.count:016x}-01",
+        }
+        self.connection.request("POST", "/v1/chat/completions", CHAT, fields)
+        response = self.connection.getresponse()
+        response.read()
+        return response.status, response.headers.get("X-LLMProxy-Error", "")
+
+
+def short(stack: Stack) -> int:
+    """How many requests went the short way."""
+    text = stack.ask("GET", "/metrics", token=MANAGEMENT).body.decode()
+    (count,) = re.findall(r"^llmproxy_fast_path_requests_total (\d+)", text, re.MULTILINE)
+    return int(count)
+
+
+def test_it_is_taken(own: Own) -> None:
+    """From the third request with a head on; what is recorded is as ever."""
+    client = Client(own, own.token)
+    assert {client.ask() for _ in range(MANY)} == {(200, "")}
+    assert short(own) == MANY - 2
+    eventually(lambda: sum(row["requests"] for row in own.manage("GET", "/manage/usage")["data"]) == MANY)
+    assert [call["headers"] for call in own.recorded()][-1] != [call["headers"] for call in own.recorded()][-2]
+
+
+def test_a_revoked_token(own: Own) -> None:
+    """Is refused with the next request."""
+    made = own.manage("POST", "/manage/tokens", {"project_id": own.project, "name": "revoked"})
+    client = Client(own, made["token"])
+    for _ in range(MANY):
+        client.ask()
+    assert short(own) == MANY - 2
+    own.manage("DELETE", f"/manage/tokens/{made['id']}")
+    assert client.ask()[0] == 401
+
+
+def test_another_provider_key(own: Own) -> None:
+    """Is sent with the next request."""
+    client = Client(own, own.token)
+    for _ in range(MANY):
+        client.ask()
+    own.manage("PATCH", f"/manage/projects/{own.project}", {"api_keys": {"openai": "sk-sim-wrong"}})
+    assert client.ask()[0] == 401
+    own.manage("PATCH", f"/manage/projects/{own.project}", {"api_keys": {"openai": "sk-sim-openai"}})
+    assert client.ask()[0] == 200
+
+
+def test_a_limit_that_is_set_and_used_up(own: Own) -> None:
+    """It holds for what goes the short way: exactly as many as it allows."""
+    made = own.manage("POST", "/manage/tokens", {"project_id": own.project, "name": "limited"})
+    client = Client(own, made["token"])
+    for _ in range(MANY):
+        client.ask()
+    own.manage("PATCH", f"/manage/tokens/{made['id']}", {"requests_per_minute": 5})
+    assert [client.ask()[0] for _ in range(8)] == [200] * 5 + [429] * 3
+
+
+def test_an_inactive_project(own: Own) -> None:
+    """Is refused with the next request."""
+    client = Client(own, own.token)
+    for _ in range(MANY):
+        client.ask()
+    own.manage("PATCH", f"/manage/projects/{own.project}", {"active": False})
+    assert client.ask()[0] == 403

@@ -1,0 +1,185 @@
+"""What goes the short way is what would have gone the long one, byte for byte and figure for figure."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from dataclasses import asdict
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmproxy.auth.caching_validator import CachedTokenValidator
+from llmproxy.model import Allowance, Grant
+from tests.support.proxy_case import KEY, STREAM, TOKEN, ProxyTestCase, chunk, request
+from tests.unit.metering.samples import CHAT_USAGE, events
+
+USAGE = json.dumps({"model": "gpt-4o-2024-08-06", "usage": CHAT_USAGE, "choices": []}).encode()
+BODIES = (
+    b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}],"max_tokens":20}',
+    b'{"model":"gpt-4o","stream":true,"messages":[]}',
+    b'{"messages":[{"content":"\\u0041"}],"model":"gpt-4o-mini","model":"other"}',
+    b'{"model":"forbidden-model","messages":[]}',
+    b"no JSON",
+    b"",
+)
+FIELDS = (
+    (),
+    ("X-Stainless-Retry-Count: 1", "traceparent: 00-0123-45-01", "Idempotency-Key: k-1"),
+    ("X-Request-ID: mine-1", "User-Agent: OpenAI/Python 3.54.0", "Accept: application/json"),
+    ("X-Request-ID: not valid!", "Content-Type: application/json"),
+    ("Cookie: session=1", "X-Forwarded-For: 1.2.3.4", "OpenAI-Organization: org"),
+)
+OTHER_VALUES = {
+    "X-Stainless-Retry-Count: 1": "X-Stainless-Retry-Count: 2",
+    "traceparent: 00-0123-45-01": "traceparent: 00-ffff-ee-00",
+    "Idempotency-Key: k-1": "Idempotency-Key: another key",
+    "X-Request-ID: mine-1": "X-Request-ID: mine-22",
+}
+
+
+def whole(body: bytes, *lines: str, status: str = "200 OK", kind: str = "application/json") -> bytes:
+    head = [
+        f"HTTP/1.1 {status}",
+        f"Content-Type: {kind}",
+        "x-request-id: req-1",
+        *lines,
+        f"Content-Length: {len(body)}",
+    ]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+JSON = whole(USAGE, "Date: Mon, 23 Nov 2026 10:00:00 GMT", "x-ratelimit-remaining-requests: 5", "Set-Cookie: a=b")
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+# What the provider does: chunks that it sends one by one; C{None} ends the connection, a number lets time pass.
+ANSWERS: dict[str, tuple[bytes | float | None, ...]] = {
+    "whole": (JSON,),
+    "in pieces": (JSON[:50], JSON[50:200], JSON[200:]),
+    "chunked": (CHUNKED + chunk(USAGE) + b"0\r\n\r\n",),
+    "chunked in pieces": (CHUNKED + chunk(USAGE[:30]), chunk(USAGE[30:]), b"0\r\n\r\n"),
+    "gzip": (whole(gzip.compress(USAGE, mtime=0), "Content-Encoding: gzip"),),
+    "stream": (
+        STREAM + chunk(events({"choices": []})),
+        chunk(events({"choices": [], "usage": CHAT_USAGE})),
+        b"0\r\n\r\n",
+    ),
+    "stream cut": (STREAM + chunk(b"data: {}\n\n"), None),
+    "no usage": (whole(b'{"choices":[]}'),),
+    "refused": (whole(b'{"error":{"message":"no"}}', status="400 Bad Request"),),
+    "key in error": (whole(b'{"error":{"message":"%b"}}' % KEY.encode(), status="401 Unauthorized"),),
+    "key in head": (whole(USAGE, f"x-echo: {KEY}"),),
+    "error of 200": (whole(b'{"error":{"message":"overloaded","code":"overloaded_error"}}'),),
+    "unavailable": (whole(b"{}", status="503 Service Unavailable"),),
+    "throttled": (whole(b"{}", "Retry-After: 1", status="429 Too Many Requests"),),
+    "created": (whole(USAGE, status="201 Created"),),
+    "interim": (b"HTTP/1.1 100 Continue\r\n\r\n" + JSON,),
+    "late": (700.0, JSON),
+    "closes": (JSON.replace(b"Content-Type", b"Connection: close\r\nContent-Type"), None),
+    "gone": (None,),
+    "cut": (JSON[:-5], None),
+    "garbage": (b"HELLO\r\n\r\n",),
+    "too much": (JSON + b"x",),
+}
+STEP = st.tuples(
+    st.sampled_from(BODIES),
+    st.sampled_from(FIELDS),
+    st.booleans(),  # whether the fields that differ each time do
+    st.sampled_from(sorted(ANSWERS)),
+    st.sampled_from(("one read", "two reads", "leaves")),
+)
+GRANTS = {
+    "free": Grant("project-1", token_id="token-1", project_active=True),
+    "limited": Grant(
+        "project-1",
+        token_id="token-1",
+        project_active=True,
+        allowance=Allowance(requests_per_minute=6, tokens_per_minute=3000, concurrency=5),
+    ),
+    "models": Grant("project-1", token_id="token-1", project_active=True, models=("gpt-4o*",)),
+}
+_RANDOM_ID = re.compile(rb"[0-9a-f]{18}-[0-9a-f]+|\r\nDate: [^\r]* \d\d:\d\d:\d\d GMT")
+
+
+class Ways(ProxyTestCase):
+    """The same on both ways."""
+
+    way = True
+
+    def setUp(self) -> None:
+        """Each example has a stage of its own."""
+
+    def tearDown(self) -> None:
+        pass
+
+    def validator(self) -> Any:
+        tokens: Any = self.tokens
+        return CachedTokenValidator(tokens, clock=self.network, now=self.network.seconds, ttl=5.0, journaled=True)
+
+    def play(self, fast: bool, grant: str, steps: list[Any]) -> list[Any]:
+        """All that anybody notices of these requests, in the order in which it happens."""
+        self.server = {"fast_path": fast}
+        super().setUp()
+        self.tokens.grants[TOKEN] = GRANTS[grant]
+        noticed: list[Any] = []
+        client = self.client()
+        for body, lines, differ, answer, manner in steps:
+            if client.end:
+                client = self.client()
+            lines = tuple(OTHER_VALUES.get(line, line) for line in lines) if differ else lines
+            sent = request(*lines, body=body)
+            before = len(self.provider.peers)
+            if manner == "two reads":
+                client.send(sent[: len(sent) - len(body)])
+                client.send(sent[len(sent) - len(body) :])
+            else:
+                client.send(sent)
+            asked = self.provider.last.take() if self.provider.peers else b""
+            noticed.append((len(self.provider.peers) - before, asked))
+            if manner == "leaves" and not client.end:
+                client.reset()
+                client = self.client()
+            if asked:
+                self._answer(ANSWERS[answer])
+            noticed.append((_RANDOM_ID.sub(b"ID", client.take()), client.end))
+        self.network.pass_time(1000.0)
+        noticed.append(self.provider.peers and [party.take() for party in self.provider.peers])
+        noticed += [
+            record._replace(request_id=_RANDOM_ID.sub(b"ID", record.request_id.encode()).decode())
+            for record in self.events.records
+        ]
+        noticed += [asdict(self.proxy.metrics()), self.tokens.counted]
+        self.short = 0 if self.proxy._parts.fast_path is None else self.proxy._parts.fast_path.served
+        super().tearDown()
+        return noticed
+
+    def _answer(self, pieces: tuple[bytes | float | None, ...]) -> None:
+        provider = self.provider.last
+        for piece in pieces:
+            if isinstance(piece, float):
+                self.network.pass_time(piece)
+            elif provider.end:
+                return
+            elif piece is None:
+                provider.close()
+            else:
+                provider.send(piece)
+
+    def test_usual_requests_go_the_short_way(self) -> None:
+        """From the third on: the first is seen, the second remembered."""
+        step = (BODIES[0], FIELDS[1], True, "whole", "one read")
+        self.assertEqual(self.play(True, "free", [step] * 5), self.play(False, "free", [step] * 5))
+        self.play(True, "free", [step] * 5)
+        self.assertEqual(self.short, 3)
+
+    @settings(max_examples=150)
+    @given(
+        st.sampled_from(sorted(GRANTS)), st.lists(STEP, min_size=1, max_size=6), st.sampled_from((BODIES[0], BODIES[1]))
+    )
+    def test_both_ways_are_one(self, grant: str, steps: list[Any], body: bytes) -> None:
+        """Whatever clients send and providers answer: bytes both ways, records, metrics, uses."""
+        usual = [(body, lines, False, "whole", "one read") for lines in FIELDS[:3] for _ in range(2)]
+        short, long = self.play(True, grant, usual + steps), self.play(False, grant, usual + steps)
+        for number, (ours, theirs) in enumerate(zip(short, long, strict=True)):
+            self.assertEqual(ours, theirs, f"{number} of {len(short)}")

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from unittest import TestCase
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmproxy.proxy.fast_path.head_shape import ResponseShape, head_shape
+from llmproxy.wire import parser
+
+LINES = [
+    b"POST /v1/chat/completions HTTP/1.1",
+    b"Host: a",
+    b"Authorization: Bearer x",
+    b"Content-Length: 12",
+    b"traceparent: 00-ab-cd-01",
+    b"X-Request-ID: abc",
+]
+VALUES = st.one_of(
+    st.from_regex(r"[ -~]{0,20}", fullmatch=True).map(str.encode),
+    st.binary(max_size=12),
+    st.sampled_from(
+        [b" 5", b"5", b" 05", b" +5", b" 5, 5", b" 5\r\nX: y", b" a\x7f", b" a\tb", b" \xe9", b"", b"  5 "]
+    ),
+)
+
+
+def limits() -> parser.MessageLimits:
+    return parser.MessageLimits()
+
+
+class Requests(TestCase):
+    def test_holes(self) -> None:
+        """Each field that differs each time is one; what stays is left in its place."""
+        shape = head_shape(LINES)
+        assert shape is not None
+        self.assertEqual([LINES[index] for index, _ in shape.holes], LINES[3:])
+        lines = list(LINES)
+        self.assertEqual(shape.fill(lines), LINES[3:])
+        self.assertEqual(lines, [*LINES[:3], b"", b"", b""])
+        self.assertEqual(shape.body_length(LINES[3:]), 12)
+
+    def test_no_shape(self) -> None:
+        """Without a length, and with a field twice, a head is not one of many."""
+        self.assertIsNone(head_shape(LINES[:3]))
+        self.assertIsNone(head_shape([*LINES, b"Content-length: 12"]))
+        self.assertIsNone(head_shape([*LINES, b"TraceParent: 12"]))
+
+    def test_other_shapes(self) -> None:
+        """Another number or order of lines, another spelling."""
+        shape = head_shape(LINES)
+        assert shape is not None
+        for other in (LINES[:-1], [*LINES, b"X: y"], [*LINES[:3], *LINES[:2:-1]], [*LINES[:5], b"x-request-id: abc"]):
+            self.assertIsNone(shape.fill(list(other)))
+
+    @given(st.integers(0, 2), VALUES)
+    def test_what_is_taken_is_what_the_parser_takes(self, hole: int, value: bytes) -> None:
+        """No value gets in through a hole that the parser would have refused or read otherwise."""
+        shape = head_shape(LINES)
+        assert shape is not None
+        lines = list(LINES)
+        index, name = shape.holes[hole]
+        lines[index] = name + b":" + value
+        head = b"\r\n".join(lines)
+        taken = head.split(b"\r\n")
+        filled = shape.fill(taken)
+        if filled is None or shape.body_length(filled) < 0:
+            return
+        read = parser.request_head(head, limits())
+        self.assertEqual(read.length, shape.body_length(filled))
+        self.assertEqual(list(read.lines), lines[1:])
+        self.assertEqual(
+            [line for line in taken if line], [line for at, line in enumerate(LINES) if at not in (3, 4, 5)]
+        )
+
+
+class Responses(TestCase):
+    def test_matching(self) -> None:
+        """Names and their order count, values do not."""
+        lines = [b"Date: a", b"Content-Type: b", b"Content-Length: 3", b"x-id: 1"]
+        shape = ResponseShape(b"HTTP/1.1 200 OK", lines, [0, 1])
+        self.assertTrue(
+            shape.matches(b"HTTP/1.1 200 OK", [b"Date: z", b"Content-Type:c", b"Content-Length: 9", b"x-id:"])
+        )
+        self.assertFalse(shape.matches(b"HTTP/1.1 201 OK", lines))
+        self.assertFalse(shape.matches(b"HTTP/1.1 200 OK", lines[:3]))
+        self.assertFalse(shape.matches(b"HTTP/1.1 200 OK", [*lines[:3], b"x-idd: 1"]))
+        self.assertEqual(shape.passing(lines), (b"Date: a", b"Content-Type: b"))
