@@ -55,15 +55,11 @@ class ProxyResource(Resource):
         request_id = self._fresh_id() if own_id is None else own_id.decode("ascii")
         client = client_address(request.remote, request.lines, self._trusted)
         context = RequestContext(request, request_id, client, self._now(), self._clock.seconds())
-        known = request.known_head
-        if known is None or self._fast_path is None or not self._fast_path.serve(context, *known):
-            self._pipeline.start(context, self._serve(context))
+        if self._fast_path is None:
+            self._pipeline.start(context, self._pipeline.serve(context))
+        else:
+            self._fast_path.start(context)
         return NOT_DONE_YET
-
-    async def _serve(self, context: RequestContext) -> None:
-        await self._pipeline.serve(context)
-        if self._fast_path is not None:
-            self._fast_path.learn(context)
 
 
 def request_ids(random: Callable[[int], bytes]) -> Callable[[], str]:

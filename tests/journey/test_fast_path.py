@@ -119,6 +119,12 @@ class Ways(ProxyTestCase):
 
     def play(self, fast: bool, grant: str, steps: list[Any]) -> list[Any]:
         """All that anybody notices of these requests, in the order in which it happens."""
+        noticed = self.play_on(fast, grant, steps)
+        super().tearDown()
+        return noticed
+
+    def play_on(self, fast: bool, grant: str, steps: list[Any]) -> list[Any]:
+        """As L{play}, and the proxy goes on."""
         self.server = {"fast_path": fast}
         super().setUp()
         self.tokens.grants[TOKEN] = GRANTS[grant]
@@ -130,7 +136,7 @@ class Ways(ProxyTestCase):
             lines = tuple(OTHER_VALUES.get(line, line) for line in lines) if differ else lines
             sent = request(*lines, body=body)
             before = len(self.provider.peers)
-            if manner == "two reads":
+            if manner == "two reads" and answer != "late":  # how late is looked at an eighth of the time at a time
                 client.send(sent[: len(sent) - len(body)])
                 client.send(sent[len(sent) - len(body) :])
             else:
@@ -151,7 +157,6 @@ class Ways(ProxyTestCase):
         ]
         noticed += [asdict(self.proxy.metrics()), self.tokens.counted]
         self.short = 0 if self.proxy._parts.fast_path is None else self.proxy._parts.fast_path.served
-        super().tearDown()
         return noticed
 
     def _answer(self, pieces: tuple[bytes | float | None, ...]) -> None:
@@ -172,6 +177,44 @@ class Ways(ProxyTestCase):
         self.assertEqual(self.play(True, "free", [step] * 5), self.play(False, "free", [step] * 5))
         self.play(True, "free", [step] * 5)
         self.assertEqual(self.short, 3)
+
+    def test_a_body_that_comes_behind_its_head(self) -> None:
+        """It is waited for, for a moment."""
+        step = (BODIES[0], FIELDS[1], True, "whole", "two reads")
+        self.assertEqual(self.play(True, "free", [step] * 5), self.play(False, "free", [step] * 5))
+        self.play(True, "free", [step] * 5)
+        self.assertEqual(self.short, 3)
+
+    def head_alone(self) -> Any:
+        """A client of a known head that has sent no more than that."""
+        step = (BODIES[0], FIELDS[1], True, "whole", "one read")
+        self.play_on(True, "free", [step] * 4)
+        client = self.client()
+        client.send(request(*(OTHER_VALUES.get(line, line) for line in FIELDS[1]), body=BODIES[0])[: -len(BODIES[0])])
+        return client
+
+    def test_a_body_that_does_not_come(self) -> None:
+        """A moment later it is streamed as any other, and what there is of it is sent."""
+        client = self.head_alone()
+        self.assertEqual(self.provider.last.take(), b"")
+        self.network.pass_time(0.06)
+        self.assertIn(b"POST", self.provider.last.take())
+        client.send(BODIES[0])
+        self.assertEqual(self.provider.last.take(), BODIES[0])
+        self.provider.last.send(JSON)
+        self.assertIn(b"200 OK", client.take())
+        super().tearDown()
+
+    def test_a_client_that_leaves_before_its_body(self) -> None:
+        """Nobody is asked; one record says so."""
+        client = self.head_alone()
+        self.provider.last.take()
+        client.reset()
+        self.network.pass_time(1.0)
+        self.assertEqual(self.provider.last.take(), b"")
+        record = self.events.records[-1]
+        self.assertEqual((record.outcome, record.project_id, record.basis), ("cancelled", "project-1", "none"))
+        super().tearDown()
 
     @settings(max_examples=150)
     @given(

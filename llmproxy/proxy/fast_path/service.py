@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from twisted.internet.defer import CancelledError
@@ -22,6 +22,8 @@ from llmproxy.upstream.upstreams import Upstreams
 from llmproxy.wire.client.agent import Agent
 from llmproxy.wire.client.request_writer import BytesBody
 from llmproxy.wire.client.response import Response
+
+BODY_PATIENCE_SECONDS = 0.05  # for a small body that has not come with its head; then it is streamed as any other
 
 # Fields of a request by which something is decided that a flow does not hold.
 _UNUSUAL = frozenset(b"connection expect origin range content-encoding transfer-encoding upgrade cache-control".split())
@@ -59,7 +61,7 @@ class FastPath:
 
     # Learning
 
-    def learn(self, context: RequestContext) -> None:
+    def _learn(self, context: RequestContext) -> None:
         """A request has gone all the way through the pipeline: the next with its head may take the short one."""
         request = context.request
         if request.known_head is not None or not _is_usual(context):
@@ -95,7 +97,36 @@ class FastPath:
 
     # Serving
 
-    def serve(self, context: RequestContext, known: KnownHead, holes: list[bytes]) -> bool:
+    def start(self, context: RequestContext) -> None:
+        """Serve a request, whichever way that goes."""
+        known, upload = context.request.known_head, context.request.upload
+        if known is None:
+            self._serve_in_full(context)
+        elif upload.received is not None:
+            if not self._serve(context, *known):
+                self._serve_in_full(context)
+        elif isinstance(upload.length, int) and upload.length <= MAX_SMALL_BODY_BYTES:
+            _AwaitedBody(context, self._clock, self._body_came)  # clients often send head and body one after the other
+        else:
+            self._serve_in_full(context)
+
+    def _body_came(self, context: RequestContext) -> None:
+        known, holes = context.request.known_head
+        if context.request.gone:  # before it had said what it wants: nobody is asked
+            known.flow.decide(context)
+            self._accounting.begin()
+            self._go_on(context, errors.ClientGone())
+        elif not self._serve(context, known, holes):
+            self._serve_in_full(context)
+
+    def _serve_in_full(self, context: RequestContext) -> None:
+        self._pipeline.start(context, self._pipeline_then_learn(context))
+
+    async def _pipeline_then_learn(self, context: RequestContext) -> None:
+        await self._pipeline.serve(context)
+        self._learn(context)
+
+    def _serve(self, context: RequestContext, known: KnownHead, holes: list[bytes]) -> bool:
         """Serve the request; C{False} where it is for the pipeline to do so, and nothing has been done."""
         flow, body = known.flow, context.request.upload.received
         if body is None or len(body) > MAX_SMALL_BODY_BYTES or self._pipeline.shutting_down:
@@ -159,6 +190,24 @@ class FastPath:
 
     def _go_on(self, context: RequestContext, error: BaseException | None) -> None:
         self._pipeline.start(context, self._pipeline.resume(context, error))
+
+
+class _AwaitedBody:
+    """A body that comes behind its head: it is waited for, but for no longer than one that is on its way takes."""
+
+    __slots__ = ("_call", "_context", "_timer")
+
+    def __init__(self, context: RequestContext, clock: IReactorTime, call: Callable[[RequestContext], object]) -> None:
+        self._context = context
+        self._call = call
+        self._timer = clock.callLater(BODY_PATIENCE_SECONDS, self._over)
+        context.request.upload.when_over(self._over)
+
+    def _over(self) -> None:
+        self._context.request.upload.when_over(None)
+        if self._timer.active():
+            self._timer.cancel()
+        self._call(self._context)
 
 
 def _undecided(context: RequestContext) -> bool:

@@ -53,6 +53,7 @@ class RequestBody:
     _paused = False
     _stopped = False
     _behind: Callable[[], bool] | None = None
+    _when_over: Callable[[], object] | None = None
     _buffers: Buffers | None = None
     _counted = 0
 
@@ -194,6 +195,10 @@ class RequestBody:
         """Make the client wait while this says so; L{go_on} says that it does not any more."""
         self._behind = behind
 
+    def when_over(self, call: Callable[[], object] | None) -> None:
+        """Call this once all of it has arrived, or it is known that not all of it will; C{None}: nobody any more."""
+        self._when_over = call
+
     def go_on(self) -> None:
         """There may be room again."""
         self._room()
@@ -218,6 +223,7 @@ class RequestBody:
         """All of it has arrived."""
         self.done = True
         self._end()
+        self._over()
 
     def failed(self, error: ProxyError | Exception) -> None:
         """The rest will not come. What is held is dropped: half a body is of no use to anybody."""
@@ -228,6 +234,12 @@ class RequestBody:
         if self._finished is not None:
             finished, self._finished = self._finished, None
             finished.errback(error)
+        self._over()
+
+    def _over(self) -> None:
+        call, self._when_over = self._when_over, None
+        if call is not None:
+            call()
 
     def _write(self, data: bytes) -> None:
         for tap in self._taps or ():
