@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
+
+
+class SharedNames(list[bytes]):
+    """Names that many heads have in common, so that what follows from them alone is worked out once.
+
+    @ivar passing: Which lines pass to the client, by whoever asks; see L{llmproxy.http.fields.incoming}.
+    """
+
+    __slots__ = ("passing",)
+
+    def __init__(self, names: Iterable[bytes]) -> None:
+        super().__init__(names)
+        self.passing: dict[bool, tuple[Any, int]] = {}
 
 
 class FieldLines(list[bytes]):

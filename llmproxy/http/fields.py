@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from llmproxy.http.field_lines import FieldLines
+from llmproxy.http.field_lines import FieldLines, SharedNames
 from llmproxy.memo import BoundedMemo
 
 PASS, DROP, CONNECTION, REQUEST_ID, CORS = range(5)
@@ -135,6 +135,8 @@ def incoming(lines: Iterable[bytes], *, own_cors: bool = False) -> list[bytes]:
     """
     kinds = _RESPONSE
     lines = FieldLines.of(lines)
+    if isinstance(lines.names, SharedNames):
+        return _incoming_of_shape(lines, lines.names, own_cors)
     out: list[bytes] = []
     gone: set[bytes] = set()
     for line, name in zip(lines, lines.names, strict=True):
@@ -146,6 +148,26 @@ def incoming(lines: Iterable[bytes], *, own_cors: bool = False) -> list[bytes]:
         elif kind == CONNECTION:
             gone |= _named(line)
     return _without(out, gone) if gone else out
+
+
+def _incoming_of_shape(lines: FieldLines, names: SharedNames, own_cors: bool) -> list[bytes]:
+    """As L{incoming}, by what was worked out of these names before. Lines of C{Connection} are all the same there."""
+    known = names.passing.get(own_cors)
+    if known is None:
+        numbers = FieldLines([b"%b: %d" % (name, i) for i, name in enumerate(names)], list(names))
+        for index, name in enumerate(names):
+            if name == b"connection":
+                numbers[index] = lines[index]
+        kept = [int(_value(line)) for line in incoming(numbers, own_cors=own_cors)]
+        renamed = [at for at, index in enumerate(kept) if names[index] == b"x-request-id"]
+        known = names.passing[own_cors] = (kept, renamed[0] if len(renamed) == 1 else -1 if not renamed else -2)
+    kept, renamed_at = known
+    if renamed_at == -2:  # twice
+        return incoming(FieldLines(lines, list(names)), own_cors=own_cors)
+    out = [lines[index] for index in kept]
+    if renamed_at >= 0:
+        out[renamed_at] = b"X-Upstream-Request-ID: " + _value(out[renamed_at])
+    return out
 
 
 def value(lines: Iterable[bytes], name: bytes) -> bytes | None:

@@ -148,7 +148,7 @@ class HeadReader:
 def request_head(head: bytes, limits: MessageLimits) -> RequestHead:
     """Parse a request's head, given without the empty line that ends it; L{BadMessage} for anything odd."""
     _check_version(head.partition(b"\r\n")[0])
-    lines = _lines(head, limits)
+    lines = head_lines(head, limits)
     method, target, minor = _request_line(lines.pop(0), limits)
     fields = _fields(lines, _REQUEST_NAMES)
     names = fields.names
@@ -174,7 +174,7 @@ def response_head(head: bytes, limits: MessageLimits, request_method: bytes) -> 
 
     Interim responses (1xx) are returned as any other; their C{length} is 0.
     """
-    lines = _lines(head, limits)
+    lines = head_lines(head, limits)
     match = _STATUS_LINE.fullmatch(lines.pop(0))
     if match is None:
         raise _bad("The status line is not one of HTTP/1.1.")
@@ -228,7 +228,8 @@ def _check_version(line: bytes) -> None:
         raise _bad("The request line has no HTTP version.")
 
 
-def _lines(head: bytes, limits: MessageLimits) -> list[bytes]:
+def head_lines(head: bytes, limits: MessageLimits) -> list[bytes]:
+    """The lines of a head, given without the empty line that ends it; L{BadMessage} where they hold what none may."""
     lines = head.split(b"\r\n")
     ends = len(lines) - 1
     if ends > limits.fields:
@@ -377,4 +378,4 @@ def bad_message(message: str) -> BadMessage:
 
 def check_trailer_line(line: bytes, limits: MessageLimits) -> None:
     """L{BadMessage} for a trailer field that could not stand in a head."""
-    _fields(_lines(line, limits), _RESPONSE_NAMES)
+    _fields(head_lines(line, limits), _RESPONSE_NAMES)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 # Fields whose values are made anew for each request, and which nothing here goes by but for their own value.
 _HOLES = frozenset(
@@ -20,7 +19,6 @@ _HOLES = frozenset(
 # What the parser lets pass in a value, and not yet all of it: no white space but single spaces, no bytes above 0x7e.
 _VALUE = re.compile(rb":[ \t]?[!-~]+(?: [!-~]+)*")
 _LENGTH = re.compile(rb":[ \t]?([0-9]{1,15})")
-_starts_with = bytes.startswith
 
 
 class HeadShape(NamedTuple):
@@ -77,28 +75,3 @@ def head_shape(lines: Sequence[bytes]) -> HeadShape | None:
                 length = len(holes)
             holes.append((index, name))
     return None if length < 0 else HeadShape(len(lines), tuple(holes), length)
-
-
-class ResponseShape:
-    """The heads of responses that have the same status line, and fields of the same names in the same order.
-
-    @ivar status: The status line.
-    @ivar starts: The name of each field with its colon, as written.
-    @ivar passing: Picks the lines that pass to the client out of a head's field lines.
-    """
-
-    __slots__ = ("_count", "passing", "starts", "status")
-
-    def __init__(self, status: bytes, lines: Sequence[bytes], kept: Sequence[int]) -> None:
-        """
-        @param lines: The field lines of one such head.
-        @param kept: Indexes of those that pass; at least two.
-        """
-        self.status = status
-        self.starts = [line[: line.index(b":") + 1] for line in lines]
-        self._count = len(lines)
-        self.passing: Any = itemgetter(*kept)
-
-    def matches(self, status: bytes, lines: Sequence[bytes]) -> bool:
-        """Whether a head of these lines has this shape. What their values hold is for the caller to check."""
-        return status == self.status and len(lines) == self._count and all(map(_starts_with, lines, self.starts))

@@ -25,6 +25,7 @@ from llmproxy.wire.body_framing import ResponseBodyReader, UntilCloseBody, respo
 from llmproxy.wire.client.pending_request import PendingRequest
 from llmproxy.wire.client.request_writer import MAX_JOINED_BYTES, RequestWriter
 from llmproxy.wire.client.response import Response
+from llmproxy.wire.client.response_heads import ResponseHeads
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
 MAX_INTERIM_RESPONSES = 16  # answers of the 1xx kind before the real one; more are a fault
@@ -97,14 +98,17 @@ class Connection(protocol.Protocol):
         *,
         secure: bool,
         coalescer: WriteCoalescer | None = None,
+        heads: ResponseHeads | None = None,
     ) -> None:
         """
+        @param heads: What is known of the heads of this provider's responses.
         @param coalescer: Where whole requests wait for the end of the reactor's turn; without it they leave at once.
         """
         self._coalescer = coalescer
         self._home = home
         self._clock = clock
         self._limits = limits
+        self._heads = heads or ResponseHeads(limits)
         self._secure = secure
         self._reader = http1.HeadReader(limits)
         self.since = clock.seconds()
@@ -220,7 +224,7 @@ class Connection(protocol.Protocol):
                 if found is None:
                     return
                 head, data = found
-                parsed = http1.response_head(head, self._limits, self._request.method)  # type: ignore[union-attr]
+                parsed = self._heads.parse(head, self._request.method)  # type: ignore[union-attr]
                 if parsed.code >= 200:
                     break
                 self._pass_over(parsed.code)

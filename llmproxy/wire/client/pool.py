@@ -19,6 +19,7 @@ from llmproxy import errors
 from llmproxy.coroutines import within
 from llmproxy.wire.client.connection import Connection
 from llmproxy.wire.client.pending_request import PendingRequest
+from llmproxy.wire.client.response_heads import ResponseHeads
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.parser import MessageLimits
 from llmproxy.wire.write_coalescing import WriteCoalescer
@@ -102,6 +103,7 @@ class Pool:
         self._pool_limits = pool_limits
         self._idle_budget = idle_budget
         self._limits = limits
+        self._heads = ResponseHeads(limits)
         self._secure = secure
         self._coalescer = coalescer
         self._descriptors = descriptors
@@ -258,7 +260,9 @@ class Pool:
             raise unconnected(e, secure=self._secure) from e
 
     def _make(self) -> Connection:
-        connection = Connection(self, self._clock, self._limits, secure=self._secure, coalescer=self._coalescer)
+        connection = Connection(
+            self, self._clock, self._limits, secure=self._secure, coalescer=self._coalescer, heads=self._heads
+        )
         self._sockets.add(connection)
         return connection
 

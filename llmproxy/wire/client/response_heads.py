@@ -1,0 +1,90 @@
+"""Parses the heads of a provider's responses, which are nearly all alike: a memo of what their names mean.
+
+Two heads with the same status line, and fields of the same names in the same order, differ in values only. Of such a
+head only what its values may not hold is checked, and how long its body is.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from llmproxy.http.field_lines import FieldLines, SharedNames
+from llmproxy.wire.parser import CHUNKED, MessageLimits, ResponseHead, head_lines, response_head
+
+MAX_SHAPES = 64
+MAX_LENGTH_DIGITS = 18
+_starts_with = bytes.startswith
+
+
+class ResponseShape(NamedTuple):
+    """What heads have in common.
+
+    @ivar starts: Each field's name with its colon, as written; C{names}: in lower case.
+    @ivar length: The index of C{Content-Length}; C{-1} where the body is chunked.
+    @ivar fixed: Lines that are the same in all of them, by index: those that frame the message otherwise.
+    """
+
+    starts: list[bytes]
+    names: SharedNames
+    code: int
+    phrase: bytes
+    length: int
+    fixed: tuple[tuple[int, bytes], ...]
+    keep_alive: bool
+
+
+class ResponseHeads:
+    """The memo of one provider. The same as L{response_head}, for every head."""
+
+    def __init__(self, limits: MessageLimits) -> None:
+        self._limits = limits
+        self._shapes: dict[tuple[bytes, int], ResponseShape] = {}
+
+    def parse(self, head: bytes, request_method: bytes) -> ResponseHead:
+        """As L{response_head}."""
+        if request_method == b"HEAD":
+            return response_head(head, self._limits, request_method)
+        lines = head_lines(head, self._limits)
+        status = lines.pop(0)
+        shape = self._shapes.get((status, len(lines)))
+        if shape is not None and all(map(_starts_with, lines, shape.starts)):
+            length = _length(lines, shape)
+            if length is not None:
+                fields = FieldLines(lines, shape.names)
+                return ResponseHead(shape.code, shape.phrase, 1, fields, length, shape.keep_alive)
+        parsed = response_head(head, self._limits, request_method)
+        self._remember(status, parsed)
+        return parsed
+
+    def _remember(self, status: bytes, head: ResponseHead) -> None:
+        if (
+            head.minor != 1
+            or head.code < 200
+            or head.code in (204, 304)
+            or (head.length < 0 and head.length != CHUNKED)
+        ):
+            return
+        if len(self._shapes) >= MAX_SHAPES:
+            self._shapes.clear()
+        lines, names = head.lines, head.lines.names
+        fixed = [(i, lines[i]) for i, name in enumerate(names) if name in (b"connection", b"transfer-encoding")]
+        self._shapes[status, len(lines)] = ResponseShape(
+            [line[: line.index(b":") + 1] for line in lines],
+            SharedNames(names),
+            head.code,
+            head.phrase,
+            names.index(b"content-length") if head.length != CHUNKED else -1,
+            tuple(fixed),
+            head.keep_alive,
+        )
+
+
+def _length(lines: list[bytes], shape: ResponseShape) -> int | None:
+    """The length of the body; C{None} where this is not a head of that shape after all."""
+    for index, line in shape.fixed:
+        if lines[index] != line:
+            return None
+    if shape.length < 0:
+        return CHUNKED
+    value = lines[shape.length][len(shape.starts[shape.length]) :].strip(b" \t")
+    return int(value) if value.isdigit() and len(value) <= MAX_LENGTH_DIGITS else None
