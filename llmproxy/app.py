@@ -17,26 +17,26 @@ from llmproxy.auth.change_feed import ChangeFeed
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
+from llmproxy.base.coroutines import FairLock
 from llmproxy.caching import CacheAdmin
+from llmproxy.composition.forwarding import Parts, forwarding
+from llmproxy.composition.listeners import listen, make_site
+from llmproxy.composition.recording import Records, make_records
 from llmproxy.config.environ import secret
 from llmproxy.config.load import read_private
 from llmproxy.config.model import Settings
 from llmproxy.config.redis_url import parse_redis_url
-from llmproxy.coroutines import FairLock
-from llmproxy.daemon import Daemon
 from llmproxy.errors import StoreUnavailable
-from llmproxy.forwarding import Parts, forwarding
 from llmproxy.interfaces import (
     ICountersFactory,
 )
-from llmproxy.listeners import listen, make_site
 from llmproxy.observability import log_output as logs
 from llmproxy.observability.log_output import LogOutput
 from llmproxy.observability.metrics import Metrics
 from llmproxy.observability.reactor_lag import ReactorLag
 from llmproxy.observability.redaction import Redactor
+from llmproxy.process.daemon import Daemon
 from llmproxy.proxy.accounting import Observer
-from llmproxy.recording import Records, make_records
 from llmproxy.redis import connect
 from llmproxy.store.canary import refuse_new_key
 from llmproxy.store.engines import parse_store_url

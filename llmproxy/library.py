@@ -12,10 +12,10 @@ from typing import Any
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
+from llmproxy.composition.forwarding import forwarding
 from llmproxy.config.api_settings import Api, Connection, Timeouts
 from llmproxy.config.model import Cache, Redis, Server, Settings
 from llmproxy.config.types import Provider
-from llmproxy.forwarding import forwarding
 from llmproxy.interfaces import IAuditLogger, IEventBus, IProviderKeys, ITokenValidator
 from llmproxy.limits.counters.budget_store import MemoryBudgetStore
 from llmproxy.limits.counters.memory import MemoryCounters

@@ -13,14 +13,14 @@ from twisted.logger import Logger
 from twisted.python.usage import Options as TwistedOptions
 
 from llmproxy.app import build
+from llmproxy.base.monotonic import use_monotonic_clock
+from llmproxy.base.own_threads import spare_address_space
 from llmproxy.config.load import SettingsError, check_report, environment_warnings, load
-from llmproxy.last_resort import end_within
-from llmproxy.monotonic import use_monotonic_clock
 from llmproxy.observability.log_stream import QueuedStream, patient
-from llmproxy.own_threads import spare_address_space
-from llmproxy.start_failures import check_files, sentence
+from llmproxy.process.last_resort import end_within
+from llmproxy.process.start_failures import check_files, sentence
+from llmproxy.process.twistd_options import AlreadyRunning, StartReport, check_pid_file
 from llmproxy.store.errors import InvalidStoreURL
-from llmproxy.twistd_options import AlreadyRunning, StartReport, check_pid_file
 from llmproxy.wire.descriptors import raise_soft_limit
 
 _log = Logger()

@@ -18,8 +18,9 @@ from zope.interface import implementer
 from llmproxy.auth.single_flight import SingleFlight, again
 from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.auth.use_counter import UseCounter
-from llmproxy.background import Loop
-from llmproxy.coroutines import as_deferred, deferred, within
+from llmproxy.base.background import Loop
+from llmproxy.base.coroutines import as_deferred, deferred, within
+from llmproxy.base.ttl_cache import TTLCache
 from llmproxy.errors import (
     ProxyError,
     QuotaExceeded,
@@ -31,7 +32,6 @@ from llmproxy.errors import (
 )
 from llmproxy.interfaces import IImmediateValidator, ITokenStore, ITokenValidator
 from llmproxy.model import Grant
-from llmproxy.ttl_cache import TTLCache
 
 MAX_SEEN = 100_000  # valid tokens that are known to be no guesses, by their hashes
 

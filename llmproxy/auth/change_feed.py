@@ -11,8 +11,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from llmproxy.background import Loop, Task
-from llmproxy.coroutines import deferred, within
+from llmproxy.base.background import Loop, Task
+from llmproxy.base.coroutines import deferred, within
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import IInstrumented

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from llmproxy.background import Loop
+from llmproxy.base.background import Loop
 from llmproxy.errors import NotFound, RevocationNotStored, StoreUnavailable
 from llmproxy.instruments import Gauge, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from llmproxy.coroutines import FairLock, as_deferred, deferred, within
+from llmproxy.base.coroutines import FairLock, as_deferred, deferred, within
 from llmproxy.errors import StoreUnavailable
 
 TURN_SECONDS = 30.0  # for which a flush waits for the one before it

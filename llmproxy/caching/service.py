@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from llmproxy import errors
+from llmproxy.base.memo import BoundedMemo
 from llmproxy.caching.collapsing import CollapsedRequest, InFlight
 from llmproxy.caching.fill import CacheFill
 from llmproxy.caching.keys import MAX_TARGET_CHARS, cache_key, key_prefix, key_with_prefix
@@ -27,7 +28,6 @@ from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.origin import split_base_url
 from llmproxy.instruments import Gauge, Instrument
 from llmproxy.interfaces import ICache, ILocalCache
-from llmproxy.memo import BoundedMemo
 from llmproxy.model import Grant
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.response import Response

@@ -9,13 +9,13 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from llmproxy.base.coroutines import deferred
 from llmproxy.caching.collapsing import InFlight
 from llmproxy.caching.lookup import CacheLookup, CacheResult
 from llmproxy.caching.replay import CachedResponse, cached_response
 from llmproxy.caching.rules.entry import Entry
 from llmproxy.caching.rules.request import CacheRequest
 from llmproxy.caching.storage import CacheStorage
-from llmproxy.coroutines import deferred
 
 
 class CacheState:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from llmproxy import budgets
+from llmproxy.base import budgets
 from llmproxy.config import names
 from llmproxy.config.types import (
     BaseUrl,

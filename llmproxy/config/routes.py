@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from llmproxy.base.memo import BoundedMemo
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Settings
 from llmproxy.errors import BadTarget, EndpointNotAllowed, MethodNotAllowed, NotFound
@@ -11,7 +12,6 @@ from llmproxy.http import body_hints, credentials, target
 from llmproxy.http.endpoints import Endpoints
 from llmproxy.http.origin import Origin, split_base_url
 from llmproxy.http.target import RequestTarget
-from llmproxy.memo import BoundedMemo
 
 MAX_MEMO_ROUTES = 4096
 MAX_MEMO_PATH_BYTES = 512  # of a longer path the route is not remembered

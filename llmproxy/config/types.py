@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema, model_validator
 
-from llmproxy import budgets
+from llmproxy.base import budgets
 from llmproxy.config import addresses, names, values
 from llmproxy.config.units import DURATION, SIZE, duration, duration_text, size, size_text
 

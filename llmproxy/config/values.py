@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from llmproxy import budgets
+from llmproxy.base import budgets
 from llmproxy.config.external_text import ExternalText
 from llmproxy.config.problems import quoted
 from llmproxy.config.units import truncate

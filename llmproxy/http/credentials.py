@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from llmproxy.base.token_format import TOKEN_PART_PATTERN, TOKEN_PATTERN, TOKEN_PREFIX
 from llmproxy.errors import MissingToken, UpstreamAuthError
 from llmproxy.http.field_lines import FieldLines
-from llmproxy.token_format import TOKEN_PART_PATTERN, TOKEN_PATTERN, TOKEN_PREFIX
 
 # The order in which a client's credential is looked for where none is ours.
 X_LLMPROXY_TOKEN, AUTHORIZATION, X_API_KEY, API_KEY, X_GOOG_API_KEY = range(5)

@@ -22,8 +22,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
+from llmproxy.base.memo import BoundedMemo
 from llmproxy.http.field_lines import FieldLines, SharedNames
-from llmproxy.memo import BoundedMemo
 
 PASS, DROP, CONNECTION, REQUEST_ID, CORS = range(5)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
-from llmproxy.budgets import nano
+from llmproxy.base.budgets import nano
 from llmproxy.ledger.records import Deferral, HeldBudget
 from llmproxy.model import LedgerLine
 from llmproxy.store.tables import pending_results as table

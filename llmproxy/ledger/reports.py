@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.interfaces import IReactorTime
 
-from llmproxy.coroutines import deferred, within
+from llmproxy.base.coroutines import deferred, within
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.ledger.service import Ledger
 from llmproxy.ledger.sql import LedgerTable

@@ -13,8 +13,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from llmproxy.background import Task
-from llmproxy.coroutines import FairLock, deferred, within
+from llmproxy.base.background import Task
+from llmproxy.base.coroutines import FairLock, deferred, within
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.instruments import Counter, Gauge, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable

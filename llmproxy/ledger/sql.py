@@ -20,7 +20,7 @@ from sqlalchemy import (
     update,
 )
 
-from llmproxy.coroutines import deferred
+from llmproxy.base.coroutines import deferred
 from llmproxy.ledger import pending
 from llmproxy.ledger.pending import PendingResult
 from llmproxy.ledger.usage_queries import (

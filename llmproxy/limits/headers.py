@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from math import ceil
 from typing import NamedTuple
 
-from llmproxy.timestamps import rfc3339
+from llmproxy.base.timestamps import rfc3339
 
 _ANTHROPIC = (b"anthropic-ratelimit-",)
 _USUAL = (b"x-ratelimit-",)

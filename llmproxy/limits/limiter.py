@@ -10,8 +10,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from llmproxy import errors
-from llmproxy.budgets import NANO, nano
-from llmproxy.calendar_periods import Calendar
+from llmproxy.base.budgets import NANO, nano
+from llmproxy.base.calendar_periods import Calendar
+from llmproxy.base.memo import BoundedMemo
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import LimitSettings
 from llmproxy.config.routes import Route
@@ -20,7 +21,6 @@ from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import ICounters, IInstrumented
 from llmproxy.limits import headers as told
 from llmproxy.limits.plan import LimitPlan, Rule, plan, rules
-from llmproxy.memo import BoundedMemo
 from llmproxy.model import Allowance, Claim, Grant, Verdict
 
 MAX_REMEMBERED_PLANS = 4096  # plans

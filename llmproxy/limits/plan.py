@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from llmproxy.budgets import nano
-from llmproxy.calendar_periods import Calendar
+from llmproxy.base.budgets import nano
+from llmproxy.base.calendar_periods import Calendar
 from llmproxy.model import Allowance, Budget, Claim, LedgerLine
 
 UNITS_BY_LIMIT = {

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from genai_prices.data_snapshot import get_snapshot
 
+from llmproxy.base.memo import BoundedMemo
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Price, Settings
-from llmproxy.memo import BoundedMemo
 from llmproxy.metering.dialects.operation import READ_OPERATION, ProviderOperation
 from llmproxy.metering.dialects.registry import operation
 from llmproxy.metering.meter import Dialect, dialect

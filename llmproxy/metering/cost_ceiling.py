@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from genai_prices.data_snapshot import get_snapshot
 from pydantic_core import to_json
 
+from llmproxy.base.memo import BoundedMemo
 from llmproxy.http.request_reader import RequestContent
-from llmproxy.memo import BoundedMemo
 from llmproxy.metering import estimating, media
 from llmproxy.metering.catalog import Operations
 from llmproxy.metering.deferred import BATCH_FACTOR

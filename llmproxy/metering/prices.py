@@ -27,7 +27,7 @@ from genai_prices.types import (
 )
 from genai_prices.units import UnitDef, UnitRegistry
 
-from llmproxy.memo import BoundedMemo
+from llmproxy.base.memo import BoundedMemo
 from llmproxy.metering.dialects import registry
 from llmproxy.metering.dialects.operation import Units
 from llmproxy.metering.dialects.reported_usage import Terms

@@ -8,9 +8,9 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from llmproxy.background import Task
+from llmproxy.base.background import Task
+from llmproxy.base.timestamps import rfc3339
 from llmproxy.model import RequestRecord
-from llmproxy.timestamps import rfc3339
 
 
 class AccessLog(Service):

@@ -14,13 +14,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from llmproxy import errors
-from llmproxy.background import Task
-from llmproxy.coroutines import deferred
+from llmproxy.base.background import Task
+from llmproxy.base.coroutines import deferred
+from llmproxy.base.timestamps import rfc3339
 from llmproxy.instruments import HealthCheck, Instrument
 from llmproxy.interfaces import IAuditLogger, IHealthChecked, IInstrumented
 from llmproxy.model import AuditEntry
 from llmproxy.observability.append_file import AppendedFile, failure_reason
-from llmproxy.timestamps import rfc3339
 
 UNWRITTEN = "The audit log could not be written. Try again."
 

@@ -14,13 +14,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from llmproxy.background import Task
-from llmproxy.coroutines import deferred
+from llmproxy.base.background import Task
+from llmproxy.base.coroutines import deferred
+from llmproxy.base.outage_log import OutageLog
 from llmproxy.instruments import HealthCheck, Instrument
 from llmproxy.interfaces import IEventBus, IEventSink, IHealthChecked, IInstrumented
 from llmproxy.model import RequestRecord
 from llmproxy.observability.append_file import failure_reason
-from llmproxy.outage_log import OutageLog
 
 Scrub = Callable[[RequestRecord], RequestRecord]
 

@@ -9,12 +9,12 @@ from twisted.internet.defer import Deferred
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+from llmproxy.base.own_threads import OwnThreads
 from llmproxy.instruments import Instrument
 from llmproxy.interfaces import IEventSink, IEventSinkFactory, IInstrumented
 from llmproxy.model import RequestRecord
 from llmproxy.observability import jsonl
 from llmproxy.observability.append_file import AppendedFile
-from llmproxy.own_threads import OwnThreads
 
 
 @implementer(IEventSink, IInstrumented)

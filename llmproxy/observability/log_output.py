@@ -15,13 +15,13 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import safe_repr
 from zope.interface import implementer
 
+from llmproxy.base.timestamps import rfc3339
 from llmproxy.config.model import Logging
 from llmproxy.instruments import Counter, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented
 from llmproxy.observability.append_file import failure_reason
 from llmproxy.observability.jsonl import encode
 from llmproxy.observability.redaction import Redactor
-from llmproxy.timestamps import rfc3339
 
 __all__ = ["LogOutput", "Redactor", "observer"]
 

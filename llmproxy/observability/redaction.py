@@ -12,9 +12,9 @@ from threading import Lock
 from typing import Any, AnyStr
 from urllib.parse import quote
 
-from llmproxy.memo import BoundedMemo
+from llmproxy.base.memo import BoundedMemo
+from llmproxy.base.token_format import TOKEN_PART_PATTERN, TOKEN_PREFIX
 from llmproxy.model import RequestRecord
-from llmproxy.token_format import TOKEN_PART_PATTERN, TOKEN_PREFIX
 
 MASK = "[redacted]"
 MIN_SECRET_CHARACTERS = 6  # to mask a shorter one would garble everything and protect nothing

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from llmproxy.coroutines import deferred
+from llmproxy.base.coroutines import deferred
 from llmproxy.interfaces import IAuditLogger
 from llmproxy.model import AuditEntry
 

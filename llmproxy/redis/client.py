@@ -12,11 +12,11 @@ from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from llmproxy.background import Task
+from llmproxy.base.background import Task
+from llmproxy.base.outage_log import OutageLog
 from llmproxy.config import model
 from llmproxy.config.redis_url import RedisAddress, parse_redis_url
 from llmproxy.instruments import Counter, Gauge, Instrument
-from llmproxy.outage_log import OutageLog
 from llmproxy.redis.commands import Argument, RedisRefused, RedisUnavailable, Script, encode
 from llmproxy.redis.subscription import Subscription
 from llmproxy.redis.supervisor import ConnectionSupervisor, endpoint

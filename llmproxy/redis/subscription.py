@@ -9,10 +9,10 @@ from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 
-from llmproxy.background import Loop, Task
+from llmproxy.base.background import Loop, Task
+from llmproxy.base.coroutines import deferred
+from llmproxy.base.outage_log import OutageLog
 from llmproxy.config.redis_url import RedisAddress
-from llmproxy.coroutines import deferred
-from llmproxy.outage_log import OutageLog
 from llmproxy.redis.commands import RedisUnavailable, encode
 from llmproxy.redis.supervisor import GREETING_TIMEOUT, ConnectionSupervisor
 

@@ -15,11 +15,11 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from llmproxy import tls as trust
-from llmproxy.background import Task
+from llmproxy.base import tls as trust
+from llmproxy.base.background import Task
+from llmproxy.base.coroutines import deferred, within
+from llmproxy.base.outage_log import OutageLog
 from llmproxy.config.redis_url import RedisAddress
-from llmproxy.coroutines import deferred, within
-from llmproxy.outage_log import OutageLog
 from llmproxy.redis.commands import RedisUnavailable, encode
 
 if TYPE_CHECKING:

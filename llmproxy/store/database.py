@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from llmproxy.coroutines import within
+from llmproxy.base.coroutines import within
 from llmproxy.errors import StoreUnavailable
 from llmproxy.store import engines, health
 from llmproxy.store.errors import database_errors, unavailable

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Row, Select
 
-from llmproxy.coroutines import deferred
+from llmproxy.base.coroutines import deferred
 
 ROWS_PER_PART = 1000  # at once in memory
 

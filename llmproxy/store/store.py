@@ -17,7 +17,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from llmproxy.coroutines import deferred
+from llmproxy.base.coroutines import deferred
+from llmproxy.base.token_format import is_well_formed, new_token
 from llmproxy.errors import Conflict, QuotaExceeded, TokenNotFound, Unauthorized
 from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, ITokenValidator, IWatchable
 from llmproxy.model import Advance, Changes, Grant, Page, PageRequest, Project, Token
@@ -27,7 +28,6 @@ from llmproxy.store.database import Database
 from llmproxy.store.engines import parse_store_url
 from llmproxy.store.export import Export
 from llmproxy.store.sqlite_file import is_in_memory, temporary_database
-from llmproxy.token_format import is_well_formed, new_token
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, fail
 
+from llmproxy.base.own_threads import OwnThreads, StillBusy
 from llmproxy.errors import StoreUnavailable
-from llmproxy.own_threads import OwnThreads, StillBusy
 
 P = ParamSpec("P")
 T = TypeVar("T")

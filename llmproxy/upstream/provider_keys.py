@@ -9,9 +9,9 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
 from llmproxy import errors
+from llmproxy.base.ttl_cache import TTLCache
 from llmproxy.http import credentials
 from llmproxy.interfaces import IProviderKeys
-from llmproxy.ttl_cache import TTLCache
 
 
 class ProviderKey(NamedTuple):

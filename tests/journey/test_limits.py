@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from llmproxy.budgets import NANO
+from llmproxy.base.budgets import NANO
 from llmproxy.metering.estimating import estimate_prompt
 from llmproxy.model import Allowance, Budget
 from tests.support.proxy_case import OK, STREAM, TOKEN, ProxyTestCase, chunk

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from llmproxy.coroutines import deferred
+from llmproxy.base.coroutines import deferred
 from llmproxy.errors import Conflict, NotFound, UpstreamAuthError
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.ledger.sql import Report, UsageQuery

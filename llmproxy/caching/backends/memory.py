@@ -13,8 +13,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from llmproxy.background import Task
-from llmproxy.coroutines import deferred
+from llmproxy.base.background import Task
+from llmproxy.base.coroutines import deferred
 from llmproxy.instruments import Counter, Gauge, Instrument
 from llmproxy.interfaces import ICacheFactory, IInstrumented, ILocalCache
 from llmproxy.model import CacheUsage

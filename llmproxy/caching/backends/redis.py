@@ -12,9 +12,9 @@ from twisted.plugin import IPlugin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from llmproxy.background import Task
+from llmproxy.base.background import Task
+from llmproxy.base.coroutines import deferred
 from llmproxy.config.model import Settings
-from llmproxy.coroutines import deferred
 from llmproxy.instruments import Instrument
 from llmproxy.interfaces import ICache, ICacheFactory, IInstrumented
 from llmproxy.model import CacheUsage

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from zope.interface import implementer
 
-from llmproxy.coroutines import deferred
+from llmproxy.base.coroutines import deferred
 from llmproxy.interfaces import IBudgetStore
 from llmproxy.model import Advance
 

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from llmproxy.coroutines import deferred, within
+from llmproxy.base.coroutines import deferred, within
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.redis import RedisRefused, RedisUnavailable
 from llmproxy.redis.commands import encode

@@ -12,8 +12,8 @@ from twisted.logger import Logger
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from llmproxy.background import Loop
-from llmproxy.coroutines import deferred, within
+from llmproxy.base.background import Loop
+from llmproxy.base.coroutines import deferred, within
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory
 from llmproxy.limits.counters.local import LEASE_RETRY_SECONDS, LocalCounters, amount_within_limit, first_refused

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from llmproxy.coroutines import as_deferred, within
+from llmproxy.base.coroutines import as_deferred, within
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore
 from llmproxy.limits.counters.local import least_required

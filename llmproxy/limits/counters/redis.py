@@ -17,8 +17,8 @@ from twisted.plugin import IPlugin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from llmproxy.background import Loop, Task
-from llmproxy.coroutines import deferred
+from llmproxy.base.background import Loop, Task
+from llmproxy.base.coroutines import deferred
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.instruments import Instrument
 from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory, IInstrumented, IOpenable

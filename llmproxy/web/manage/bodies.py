@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from llmproxy import budgets
+from llmproxy.base import budgets
 from llmproxy.config.units import duration
 from llmproxy.errors import BodyUnreadable, Invalid
 from llmproxy.http.endpoints import Endpoints

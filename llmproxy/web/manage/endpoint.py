@@ -16,8 +16,8 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 from llmproxy.auth.unwritten_revocations import Kind, UnwrittenRevocations
+from llmproxy.base.coroutines import FairLock
 from llmproxy.caching import CacheAdmin
-from llmproxy.coroutines import FairLock
 from llmproxy.errors import (
     AuditUnavailable,
     LimitsUnavailable,

@@ -13,8 +13,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
+from llmproxy.base.coroutines import FairLock
 from llmproxy.caching import CacheAdmin
-from llmproxy.coroutines import FairLock
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.web.manage.auth import ManagementAuth

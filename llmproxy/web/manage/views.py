@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from llmproxy import budgets
+from llmproxy.base import budgets
+from llmproxy.base.timestamps import rfc3339
 from llmproxy.limits.limiter import LimitStatus
 from llmproxy.model import Allowance, Project, Token
-from llmproxy.timestamps import rfc3339
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 

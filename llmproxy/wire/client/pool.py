@@ -16,7 +16,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from llmproxy import errors
-from llmproxy.coroutines import within
+from llmproxy.base.coroutines import within
 from llmproxy.wire.client.connection import Connection
 from llmproxy.wire.client.pending_request import PendingRequest
 from llmproxy.wire.client.response_heads import ResponseHeads

@@ -8,7 +8,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
-from llmproxy import tls as trust
+from llmproxy.base import tls as trust
 
 FINISHED = b"SSL negotiation finished successfully"  # what OpenSSL calls a handshake that is over
 

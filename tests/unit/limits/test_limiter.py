@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from llmproxy import errors
-from llmproxy.budgets import NANO
+from llmproxy.base.budgets import NANO
 from llmproxy.config.api_settings import Api, ApiLimits
 from llmproxy.config.model import LimitSettings, Settings
 from llmproxy.config.routes import Route, Routes

@@ -7,7 +7,7 @@ from pathlib import Path
 from twisted.trial.unittest import TestCase
 
 from llmproxy import Project, Store, Token
-from llmproxy.coroutines import deferred
+from llmproxy.base.coroutines import deferred
 
 
 class MemoryTests(TestCase):

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from zope.interface.verify import verifyObject
 
-from llmproxy.coroutines import as_deferred
+from llmproxy.base.coroutines import as_deferred
 from llmproxy.interfaces import ICounters
 from llmproxy.model import Claim, Verdict
 

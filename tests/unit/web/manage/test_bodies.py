@@ -8,8 +8,8 @@ import unittest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmproxy.base.timestamps import rfc3339
 from llmproxy.errors import BodyUnreadable, Invalid
-from llmproxy.timestamps import rfc3339
 from llmproxy.web.manage.bodies import Body, BodyContext, ProjectChange, ProjectCreate, TokenChange, TokenCreate, read
 
 KNOWN = BodyContext(("openai", "anthropic"), "openai", 1_794_992_800.0)

@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from llmproxy.base.outage_log import OutageLog
 from llmproxy.instruments import Counter, HealthCheck, Instrument
-from llmproxy.outage_log import OutageLog
 
 MAX_PAUSE_SECONDS = 10.0  # between two attempts of a loop that fails, unless its interval is longer
 STUCK_SECONDS = 60.0  # after which a loop whose work has not come back counts as stuck
@@ -23,7 +23,7 @@ class Task:
     @ivar name: By which metrics, readiness and the log call it.
     """
 
-    _log = Logger(namespace="llmproxy.background")
+    _log = Logger(namespace="llmproxy.base.background")
 
     def __init__(self, name: str, clock: IReactorTime) -> None:
         self.name = name

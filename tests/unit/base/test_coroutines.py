@@ -4,7 +4,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.coroutines import FairLock, as_deferred, deferred, within
+from llmproxy.base.coroutines import FairLock, as_deferred, deferred, within
 
 
 class Late(Exception):

@@ -6,7 +6,7 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.timestamps import rfc3339
+from llmproxy.base.timestamps import rfc3339
 
 
 class Rfc3339Tests(TestCase):

@@ -11,12 +11,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from llmproxy.background import Task
+from llmproxy.base.background import Task
 from llmproxy.config.model import Api, Settings
-from llmproxy.daemon import BACKLOG, Daemon, with_backlog
 from llmproxy.instruments import HealthCheck
 from llmproxy.interfaces import IHealthChecked, IOpenable
 from llmproxy.observability.metrics import Metrics
+from llmproxy.process.daemon import BACKLOG, Daemon, with_backlog
 
 
 class Reachable:

@@ -7,7 +7,7 @@ import unittest
 from twisted.internet.base import ReactorBase
 from twisted.internet.task import Clock
 
-from llmproxy.monotonic import use_monotonic_clock
+from llmproxy.base.monotonic import use_monotonic_clock
 
 
 class _Reactor(ReactorBase):

@@ -20,12 +20,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from llmproxy import errors
-from llmproxy.background import BackgroundTasks
+from llmproxy.base.background import BackgroundTasks
+from llmproxy.base.coroutines import deferred, within
 from llmproxy.config.model import Settings
-from llmproxy.coroutines import deferred, within
 from llmproxy.instruments import Gauge, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable
-from llmproxy.start_failures import not_listening, sentence
+from llmproxy.process.start_failures import not_listening, sentence
 from llmproxy.store.store import Store
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.server.site import Site

@@ -9,12 +9,12 @@ import unittest
 
 HANGING = """
 import threading, time
-from llmproxy.last_resort import end_within
+from llmproxy.process.last_resort import end_within
 threading.Thread(target=time.sleep, args=(60,), name="resolver").start()
 end_within(0.3)
 """
 PROMPT = """
-from llmproxy.last_resort import end_within
+from llmproxy.process.last_resort import end_within
 end_within(60)
 """
 

@@ -9,11 +9,11 @@ from typing import Any
 from twisted.web.resource import IResource
 
 from llmproxy.config.model import Server
-from llmproxy.daemon import Daemon
 from llmproxy.http.forwarded import Network, is_within, networks
 from llmproxy.model import RequestRecord
 from llmproxy.observability.exposition import render
 from llmproxy.observability.metrics import Metrics
+from llmproxy.process.daemon import Daemon
 from llmproxy.proxy.accounting import Observer
 from llmproxy.web import ops
 from llmproxy.web.manage import Management

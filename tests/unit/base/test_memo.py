@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from unittest import TestCase
 
-from llmproxy.memo import BoundedMemo
+from llmproxy.base.memo import BoundedMemo
 
 
 class BoundedMemoTests(TestCase):

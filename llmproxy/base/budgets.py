@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from decimal import Decimal
 
-from llmproxy.calendar_periods import PERIODS
+from llmproxy.base.calendar_periods import PERIODS
 from llmproxy.model import Budget
 
 NANO = 1_000_000_000  # nano-dollars in a dollar

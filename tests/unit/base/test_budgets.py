@@ -7,7 +7,7 @@ import unittest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy import budgets
+from llmproxy.base import budgets
 from llmproxy.model import Budget
 
 

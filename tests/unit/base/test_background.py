@@ -9,8 +9,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.background import MAX_PAUSE_SECONDS, STUCK_SECONDS, BackgroundTasks, Loop, Task
-from llmproxy.outage_log import INTERVAL_SECONDS
+from llmproxy.base.background import MAX_PAUSE_SECONDS, STUCK_SECONDS, BackgroundTasks, Loop, Task
+from llmproxy.base.outage_log import INTERVAL_SECONDS
 
 
 class LoopTests(SynchronousTestCase):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmproxy import plugins
+from llmproxy.base.own_threads import OwnThreads
 from llmproxy.config.model import Settings
 from llmproxy.interfaces import IAuditLogger, IEventSink, IEventSinkFactory
 from llmproxy.ledger import Ledger
@@ -24,7 +25,6 @@ from llmproxy.observability.audit import FileAudit, NullAudit
 from llmproxy.observability.event_bus import MemoryBus
 from llmproxy.observability.log_output import LogOutput
 from llmproxy.observability.redaction import Redactor
-from llmproxy.own_threads import OwnThreads
 from llmproxy.store.store import Store
 
 

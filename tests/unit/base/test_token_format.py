@@ -1,11 +1,11 @@
-"""L{llmproxy.token_format}."""
+"""L{llmproxy.base.token_format}."""
 
 from __future__ import annotations
 
 import os
 from unittest import TestCase
 
-from llmproxy.token_format import is_well_formed, new_token
+from llmproxy.base.token_format import is_well_formed, new_token
 
 
 class TokenFormatTests(TestCase):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from llmproxy.ttl_cache import TTLCache
+from llmproxy.base.ttl_cache import TTLCache
 
 
 class TTLCacheTests(TestCase):

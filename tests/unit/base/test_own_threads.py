@@ -9,7 +9,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import TestCase
 
-from llmproxy.own_threads import OwnThreads, StillBusy
+from llmproxy.base.own_threads import OwnThreads, StillBusy
 
 
 class OwnThreadsTests(TestCase):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.calendar_periods import PERIODS, Calendar, span
+from llmproxy.base.calendar_periods import PERIODS, Calendar, span
 
 
 def at(text: str) -> float:

@@ -4,7 +4,7 @@ from unittest import TestCase
 
 from twisted.internet.task import Clock
 
-from llmproxy.outage_log import OutageLog
+from llmproxy.base.outage_log import OutageLog
 
 
 class Case(TestCase):

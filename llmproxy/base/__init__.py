@@ -1,0 +1,1 @@
+"""What everything else stands on: coroutines, memos, threads, periods. Knows nothing of proxies."""
