@@ -35,6 +35,9 @@ MAX_TURN_SECONDS = 0.005
 MAX_TYPE_BYTES = 4096  # of a Content-Type that is read
 MAX_FORM_SLICE_BYTES = 16 * 1024
 MAX_MODEL_CHARACTERS = 128  # characters of a model's name that are shown
+MAX_WHOLE_BYTES = 256 * 1024  # of a body that is read by one call
+MAX_WHOLE_VALUES = 20_000  # of such a body, so that the call is short
+MAX_UNCOUNTED_BYTES = 16 * 1024  # that hold too few values to be worth a look
 MAX_PENDING_BYTES = 4 * 1024 * 1024  # that wait to be read, beyond which the rest is not
 
 _SPACE = b" \t\r\n"
@@ -88,32 +91,38 @@ def read_at_once(body: bytes, lines: Iterable[bytes], wanted: Callable[[str], bo
 
     The usual one is read by one call in C; any other as L{RequestReader} does it.
     """
-    if body[:1] == b"{" and not _codings(lines):
-        try:
-            values = from_json(body, allow_inf_nan=False)
-        except ValueError:
-            pass
-        else:
-            members = {name: value for name, value in values.items() if wanted(name)}
-            return RequestContent("json", members, True, "", _NO, _NO, len(body))
-    return _read(body, lines, wanted)
+    return read_usual(body, lines, wanted, strictly=False) or _read(body, lines, wanted)
 
 
 def read_strictly_at_once(body: bytes, lines: Iterable[bytes], wanted: Callable[[str], bool]) -> RequestContent:
     """All that a short body says, as L{RequestReader} reads it; the usual one by one call in C."""
-    if body[:1] == b"{" and not _codings(lines):
-        try:
-            values = _STRICT.decode(body.decode("utf-8"))
-        except (ValueError, RecursionError):
-            pass  # what is wrong with it, the reader says
-        else:
-            measure = ContentMeasure()
-            measure.feed(body)
-            measure.end()
-            members = {name: value for name, value in values.items() if wanted(name)}
-            unseen = measure.remote + measure.more_media
-            return RequestContent("json", members, True, "", _NO, _NO, len(body), measure.text, measure.media, unseen)
-    return _read(body, lines, wanted)
+    return read_usual(body, lines, wanted, strictly=True) or _read(body, lines, wanted)
+
+
+def read_usual(
+    body: bytes, lines: Iterable[bytes], wanted: Callable[[str], bool], *, strictly: bool
+) -> RequestContent | None:
+    """What a body says that is a plain JSON object of no more than L{MAX_WHOLE_BYTES}; C{None} for any other, and where
+    it could take long.
+
+    @param strictly: Whether it is to be understood for certain, and measured; else it is for records alone.
+    """
+    if body[:1] != b"{" or len(body) > MAX_WHOLE_BYTES or _codings(lines):
+        return None
+    if len(body) > MAX_UNCOUNTED_BYTES and body.count(b",") + body.count(b"{") + body.count(b"[") > MAX_WHOLE_VALUES:
+        return None
+    try:
+        values = _STRICT.decode(body.decode("utf-8")) if strictly else from_json(body, allow_inf_nan=False)
+    except (ValueError, RecursionError):
+        return None  # what is wrong with it, the reader says
+    members = {name: value for name, value in values.items() if wanted(name)}
+    if not strictly:
+        return RequestContent("json", members, True, "", _NO, _NO, len(body))
+    measure = ContentMeasure()
+    measure.feed(body)
+    measure.end()
+    unseen = measure.remote + measure.more_media
+    return RequestContent("json", members, True, "", _NO, _NO, len(body), measure.text, measure.media, unseen)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -131,8 +140,8 @@ _STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
 
 
 def measure_body(body: bytes, lines: Iterable[bytes]) -> RequestContent:
-    """A short body with its measure, and without members."""
-    return _read(body, lines, lambda _: False)
+    """A body with its measure, and without members."""
+    return read_usual(body, lines, lambda _: False, strictly=True) or _read(body, lines, lambda _: False)
 
 
 def _read(body: bytes, lines: Iterable[bytes], wanted: Callable[[str], bool]) -> RequestContent:

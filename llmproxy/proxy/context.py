@@ -188,7 +188,8 @@ class RequestContext:
         """How many tokens its input probably is."""
         provider = "" if self.dialect is None else self.dialect.provider
         model = (self.route.model if self.route is not None else "") or self.content.model
-        content = self.content if self._small is None else measure_body(self._small, self.request.lines)
+        body = self._small if self.reading is None else self.reading.unmeasured_body
+        content = self.content if body is None else measure_body(body, self.request.lines)
         media = MediaTokens() if self.dialect is None else self.dialect.operation.media
         return estimate_prompt(content, self.request.upload.count, provider, model, media)
 

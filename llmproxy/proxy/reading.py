@@ -10,26 +10,49 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from llmproxy.http.request_reader import RequestContent, RequestReader
+from llmproxy.http.request_reader import MAX_WHOLE_BYTES, RequestContent, RequestReader
 from llmproxy.wire.client.transport import Response
 
 TURN_SECONDS = 0.005  # that a response is read in one turn of the reactor
+PEEK_BYTES = 4096  # of a body that are read before its end, where somebody wants to know
 MAX_WAITING_BYTES = 256 * 1024  # that came and are not read yet, beyond which the client waits
 
 
 class BodyReading:
-    """Feeds a L{RequestReader}, once in a turn, and has it go on in later turns where there is much to be read.
+    """Reads a body that passes: the usual one at its end, by one call in C; any other by a L{RequestReader} as it
+    comes, once in a turn, which goes on in later turns where there is much to be read.
 
     @ivar count: Bytes that came.
     """
 
-    def __init__(self, reader: RequestReader, clock: IReactorTime, caught_up: Callable[[], object] = bool) -> None:
+    def __init__(
+        self,
+        reader: RequestReader,
+        clock: IReactorTime,
+        caught_up: Callable[[], object] = bool,
+        *,
+        read_usual: Callable[[bytes], RequestContent | None] = lambda body: None,
+        may_hold: Callable[[int], bool] = lambda count: False,
+        peek: Callable[[], RequestReader] | None = None,
+        strictly: bool = False,
+    ) -> None:
         """
         @param caught_up: Called when it is not L{behind} any more.
+        @param read_usual: What all of a body says; C{None} where that is for the reader.
+        @param may_hold: Whether so many bytes more of the body may be held until its end.
+        @param peek: Makes a reader for its beginning; without one nothing is held.
+        @param strictly: Whether C{read_usual} measures the body, too.
         """
         self._reader = reader
         self._caught_up = caught_up
         self._clock = clock
+        self._read_usual = read_usual
+        self._may_hold = may_hold
+        self._peek = peek or (lambda: reader)
+        self._strictly = strictly
+        self._so_far: RequestContent | None = None
+        self._held: list[bytes] | None = None if peek is None else []  # C{None}: the reader has it
+        self._content: RequestContent | None = None
         self._waiting: list[Deferred[Failure | None]] = []
         self._scheduled = False
         self.count = 0
@@ -37,8 +60,41 @@ class BodyReading:
     def feed(self, data: bytes) -> None:
         """A tap on an upload."""
         self.count += len(data)
+        if self._held is not None:
+            if self.count <= MAX_WHOLE_BYTES and self._may_hold(len(data)):
+                self._held.append(data)
+                return
+            self._give_to_reader()
         self._reader.feed(data, at_once=not self._scheduled)
         self._go_on_later()
+
+    def _give_to_reader(self) -> None:
+        held, self._held = self._held, None
+        for data in held or ():
+            self._reader.feed(data, at_once=not self._scheduled)
+            self._go_on_later()
+
+    def _end(self) -> None:
+        """All of the body has come."""
+        if self._held is not None and self._content is None:
+            body = b"".join(self._held)
+            self._held = [body]
+            self._content = self._read_usual(body)
+            if self._content is None:
+                self._give_to_reader()
+
+    def _beginning(self, first: bytes) -> RequestContent:
+        """What the first bytes of a held body say, for somebody who cannot wait for its end."""
+        if self._so_far is None:
+            reader = self._peek()
+            reader.feed(first[:PEEK_BYTES])
+            self._so_far = reader.content()
+        return self._so_far
+
+    @property
+    def unmeasured_body(self) -> bytes | None:
+        """All of it, where it is held, and was read for records alone."""
+        return self._held[0] if self._content is not None and self._held and not self._strictly else None
 
     @property
     def behind(self) -> bool:
@@ -50,12 +106,21 @@ class BodyReading:
 
         @param ended: Whether all of the body has come.
         """
+        if ended:
+            self._end()
+        elif self._held:
+            return self._beginning(self._held[0])
+        if self._content is not None:
+            return self._content
         if ended and not self._reader.pending:
             self._reader.end()
         return self._reader.content()
 
     async def whole(self) -> RequestContent:
         """What all of it says, once it is read; fails as the reader does. All of it has come."""
+        self._end()
+        if self._content is not None:
+            return self._content
         while self._reader.pending:
             turn: Deferred[Failure | None] = Deferred()
             self._waiting.append(turn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import UNKNOWN_LENGTH
@@ -11,7 +12,7 @@ from llmproxy import errors
 from llmproxy.caching import CacheRequest
 from llmproxy.config.api_settings import Api
 from llmproxy.http import fields
-from llmproxy.http.request_reader import RequestReader
+from llmproxy.http.request_reader import RequestReader, read_usual
 from llmproxy.metering import injection
 from llmproxy.metering.cost_ceiling import UNKNOWN_MEMBERS
 from llmproxy.metering.dialects.registry import REQUEST_MEMBERS
@@ -102,8 +103,17 @@ class RequestBodies:
         if received is not None and len(received) <= MAX_SMALL_BODY_BYTES:
             context.observe_small_body(received, wanted, strictly=strictly)
         elif not upload.done or received:
-            reader = RequestReader(context.request.lines, wanted, self._clock.seconds)
-            context.reading = reading = BodyReading(reader, self._clock, upload.go_on)
+            lines = context.request.lines
+            make_reader = partial(RequestReader, lines, wanted, self._clock.seconds)
+            context.reading = reading = BodyReading(
+                make_reader(),
+                self._clock,
+                upload.go_on,
+                read_usual=partial(read_usual, lines=lines, wanted=wanted, strictly=strictly),
+                may_hold=upload.reserve,
+                peek=make_reader,
+                strictly=strictly,
+            )
             if received is not None:
                 reading.feed(received)
             else:

@@ -142,6 +142,10 @@ class RequestBody:
             self._counted += count
             self._buffers.hold(count)
 
+    def reserve(self, count: int) -> bool:
+        """Count so many bytes as held for it until the request is over; C{False} where memory is tight."""
+        return (self._buffers is None or not self._buffers.tight) and self._reserve(count)
+
     def _reserve(self, count: int) -> bool:
         if self._buffers is not None:
             if not self._buffers.reserve(count):
