@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-FUNCTIONS = (("llmproxy.store.changes", "since"), ("llmproxy.ledger.service", "_batch"))
+FUNCTIONS = (("llmproxy.store.changes", "since"), ("llmproxy.ledger.service", "next_batch"))
 
 
 def failing(function: Callable[..., Any], flag: str) -> Callable[..., Any]:

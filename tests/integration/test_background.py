@@ -93,7 +93,7 @@ class TestUnforeseenErrors:
 
     def test_the_ledger(self, faulty: Stack) -> None:
         """No line is lost: they are entered once it works again."""
-        flag, before = faulty.home / "_batch", eventually(lambda: lines(faulty) + 1)
+        flag, before = faulty.home / "next_batch", eventually(lambda: lines(faulty) + 1)
         flag.touch()
         for _ in range(5):
             assert faulty.ask("POST", "/v1/chat/completions", CHAT, JSON).status == 200

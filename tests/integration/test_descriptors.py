@@ -80,7 +80,7 @@ def test_more_streams_than_descriptors(stack: Stack) -> None:
         if answer is not None and answer.status != 200:
             assert (answer.status, answer.header("Retry-After")) == (503, "1")
     assert statuses.count(200) + statuses.count(503) == len(statuses)
-    assert len(answers) - len(statuses) <= 40
+    assert len(answers) - len(statuses) <= 70  # a listener accepts up to a hundred in one turn
     time.sleep(1)
     assert stack.ask("GET", "/v1/models").status == 200
     assert "Traceback" not in stack.daemon.output()

@@ -218,7 +218,7 @@ def test_endpoints_with_a_method(usual: Stack) -> None:
     with only_get:
         assert [status(only_get, method, "/v1/models", usual.token) for method in ("GET", "POST")] == [200, 405]
         rejected = usual.ask("POST", "/v1/models", CHAT, port=only_get.port)
-        assert dict(rejected.headers)["Allow"] == "GET, HEAD" and b"method_not_allowed" in rejected.body
+        assert rejected.header("Allow") == "GET, HEAD" and b"method_not_allowed" in rejected.body
         assert [status(only_get, "GET", path, reader) for path in ("/v1/models", "/v1/chat/completions")] == [200, 403]
         assert status(only_get, "POST", "/v1/embeddings", reader) == 403
     assert status(usual.daemon, "POST", "/v1/models", usual.token) != 405
