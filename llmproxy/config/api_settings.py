@@ -38,67 +38,67 @@ class Timeouts(Section):
     """How long each phase may take; 0 means no limit."""
 
     connect: Duration = 10.0
-    """For a connection to the provider, TLS included. Then 504."""
+    """To connect to the provider, TLS included. Then 504."""
     response_header: Duration = 300.0
-    """For the first byte of a stream, once the request is sent. Then 504. An answer that is not streamed has no head
-    until it is done, so only `request` bounds it."""
+    """From the sent request to the first byte of a stream. Then 504. A response that is not streamed has no head until
+    it is complete, so only `request` bounds it."""
     request: Duration = 600.0
-    """For a complete answer that is not streamed, less the time that a slow client takes. Then 504, or a cut if it has
-    begun. As long as the providers' SDKs wait."""
+    """For a complete response that is not streamed, less the time that a slow client takes. Then 504, or the response
+    is aborted if it has begun. The default is what the providers' SDKs wait."""
     stream: Duration = 0.0
     """For a complete stream."""
     idle: Duration = 120.0
-    """For silence between two pieces of a stream. Then it is cut."""
+    """Longest pause between two chunks of a stream; after it the stream is aborted."""
     idle_connection: Duration = 90.0
     """How long an unused connection to the provider is kept."""
     drain: Duration = 60.0
-    """How long an answer whose client left is still read, where `on_client_abort` is `drain`."""
+    """How long a response whose client disconnected is still read, with `on_client_abort: drain`."""
     flush_interval: Duration = 0.0
-    """Pieces of an answer are gathered for so long before they are passed on; 0: each leaves the moment it arrives."""
+    """How long chunks of a response are gathered before they are sent on; 0: each is sent the moment it arrives."""
 
 
 class Connection(Section):
     """The pool of connections to the provider."""
 
     max_idle_conns: Whole = Field(default=100, ge=0)
-    """Unused connections kept, in all."""
+    """Idle connections in the pool, in all."""
     max_idle_conns_per_host: Whole = Field(default=20, ge=0)
-    """Unused connections kept to one host."""
+    """Idle connections to one host."""
     max_conns_per_host: Whole = Field(default=1000, ge=1)
     """Connections to one host; further requests wait for one."""
     max_open_per_project: Whole = Field(default=0, ge=0)
-    """Requests of one project under way at once; beyond it 429 `too_many_open_requests`. 0: half of
-    `max_conns_per_host`, so that no project, whatever its clients do, can keep all others from the provider. For each
-    worker."""
+    """Requests of one project in flight, for each worker; beyond it 429 `too_many_open_requests`. 0: half of
+    `max_conns_per_host`, so that no project can keep all others from the provider, whatever its clients do."""
 
 
 class CircuitBreaker(Section):
     """Holds requests back while the provider is down."""
 
     failures: Whole = Field(default=5, ge=0)
-    """So many failures in a row open it; 0 switches it off."""
+    """Consecutive failures that open the breaker; 0 disables it."""
     cooldown: Duration = 30.0
-    """How long it stays open before one request may try again."""
+    """How long it stays open before a single request probes the provider."""
 
 
 class Retries(Section):
-    """Sending again, always before the first byte of an answer."""
+    """Sending a request again, always before the first byte of a response."""
 
     attempts: Whole = Field(default=1, ge=1, le=10)
-    """How often a request is sent in all; 1 means never again."""
+    """How often a request is sent at most; 1 means no retry."""
     on: Annotated[tuple[Literal["connect"], ...], Items, Field(min_length=1)] = ("connect",)
-    """After which failures: only `connect`, when nothing of the request has been sent: all else may be billed twice."""
+    """After which failures: only `connect`, where nothing of the request has been sent; anything else might be billed
+    twice."""
 
 
 class ApiCache(Section):
-    """What of an API's answers is kept, beside what HTTP lets any cache keep."""
+    """Which responses of an API are cached, beside those that HTTP lets any cache store."""
 
     post: Literal["optin", "always", "never"] = "optin"
-    """Whether the answer to a `POST` may be kept and given again to the same request: `optin`, if the request says so
+    """Whether the response to a `POST` may be stored and reused for the same request: `optin`, if the request says so
     with `Cache-Control: public, max-age=…` or `s-maxage=…`; `always`; or `never`. What the provider forbids is never
-    kept."""
+    stored."""
     ttl: Duration = 0.0
-    """With `always`, which needs it: for how long such an answer is fresh, if neither request nor provider says so."""
+    """With `always`, which needs it: how long such a response is fresh, if neither request nor provider says so."""
 
     @model_validator(mode="after")
     def _always_for_some_time(self) -> Self:
@@ -108,21 +108,21 @@ class ApiCache(Section):
 
 
 class ApiLimits(Section):
-    """What all projects together may use of this API; 0 and nothing mean no limit."""
+    """Limits of this API over all projects; 0 and empty mean no limit."""
 
     requests_per_minute: Whole = Field(default=0, ge=0)
     """Requests in any minute."""
     tokens_per_minute: Whole = Field(default=0, ge=0)
     """Tokens in any minute, input and output."""
     concurrency: Whole = Field(default=0, ge=0)
-    """Requests at once."""
+    """Requests in flight."""
     budget_usd: UsdBudgets = ()
-    """Dollars to be spent, such as `20/month`; or a list, at most one for each of `day`, `month` and `lifetime`."""
+    """Dollars, such as `20/month`; or a list, at most one for each of `day`, `month` and `lifetime`."""
     budget_tokens: TokenBudgets = ()
-    """Tokens to be used, such as `1000000/day`; likewise."""
+    """Tokens, such as `1000000/day`; likewise."""
     default_output_tokens: Whole = Field(default=4096, ge=0)
-    """How many tokens of output a request is reckoned to use at most, whoever's limit it is, where it says no
-    `max_tokens` or the like itself."""
+    """Output tokens assumed for a request that sets no `max_tokens` or the like, in all limits that it is checked
+    against."""
 
     @model_validator(mode="after")
     def _periods_differ(self) -> Self:
@@ -142,58 +142,59 @@ class ApiLimits(Section):
 
 
 class Metering(Section):
-    """What is known of the tokens that answers use."""
+    """Reading from responses what was used."""
 
     enabled: Flag = True
-    """Whether answers are measured."""
+    """Whether responses are measured."""
     include_usage: Literal["leave", "inject"] = "leave"
-    """`inject`: a streamed chat completion whose client did not ask for its usage is asked for it in its place, and the
-    event that tells it is kept from the client. Such requests and answers are no longer passed on byte for byte."""
+    """`inject`: a streamed chat completion that does not ask for its usage is made to, and the event that reports it is
+    kept from the client. Such requests and responses no longer pass byte for byte."""
 
 
 class Api(Section):
     """One provider's API."""
 
     provider: Provider = "generic"
-    """Whose API it is, which says how its key is sent and what its errors look like."""
+    """Whose API it is: decides how its key is sent, how its errors look and how its usage is read."""
     base_url: BaseUrl
-    """Where it is; its path, if it has one, goes before the client's. Without user name, query or fragment."""
+    """Base URL of the provider. Its path, if any, is prepended to the client's. Without user name, query or
+    fragment."""
     allowed_endpoints: Endpoints = Field(min_length=1)
-    """The paths that may be called, exactly these.
+    """The paths that may be called, and no others.
     `*` stands for a part of one segment, `/**` at the end for any depth. `GET /v1/models` allows that method only (one
     of `allowed_methods`; `HEAD` goes with `GET`)."""
     allowed_methods: Methods = Field(default=("GET", "POST"), min_length=1)
-    """The methods that may be used, in capitals. HEAD may be where GET may."""
+    """The methods that may be used, in capitals. HEAD is allowed where GET is."""
     auth: Annotated[str, BeforeValidator(names.auth)] = ""
-    """How the provider's key is sent: `bearer`, `x-api-key`, `api-key`, `x-goog-api-key`, or the name of a header;
+    """How the provider key is sent: `bearer`, `x-api-key`, `api-key`, `x-goog-api-key`, or the name of a header field;
     empty for the provider's own way."""
     query_key: Flag = False
-    """Whether a client may also send its token as `?key=`. Addresses end up in logs; leave it off if you can."""
+    """Whether a client may also send its token as `?key=`. URLs end up in logs: leave it off if you can."""
     forward_cookies: Flag = False
-    """Whether a client's cookies go on to the provider, all but this proxy's own. A page's session of your own domain
-    is a credential: leave it off unless the provider wants cookies."""
+    """Whether a client's cookies are forwarded to the provider, all but this proxy's own. A session cookie of your own
+    domain is a credential: leave it off unless the provider needs cookies."""
     timeouts: Timeouts = Timeouts()
     connection: Connection = Connection()
     param_whitelist: dict[Name, Patterns] = Field(default_factory=dict)
-    """Parameters of the request's body, JSON or a form, and the values (globs) each may have. Those not listed are
+    """Parameters of the request body, JSON or a form, and the values (globs) that each may have. Those not listed are
     free.
 
     Such a body is read whole before it is sent."""
     allowed_origins: Origins = ()
-    """The web pages that may call it, as browsers write them; `*` for any. Empty: not checked."""
+    """Origins of web pages that may call it, as browsers send them; `*` for any. Empty: not checked."""
     required_headers: Headers = ()
-    """Headers that a request must have."""
+    """Header fields that a request must have."""
     limits: ApiLimits = ApiLimits()
     circuit_breaker: CircuitBreaker = CircuitBreaker()
     retries: Retries = Retries()
     metering: Metering = Metering()
     on_client_abort: Literal["cancel", "drain"] = "cancel"
-    """What becomes of an answer that has begun when its client leaves: the provider is stopped (`cancel`), or heard out
-    for as long as `timeouts.drain` says, so that what it used is known exactly (`drain`)."""
+    """What happens to a response that has begun when its client disconnects: `cancel` aborts the upstream request;
+    `drain` reads it to the end, for at most `timeouts.drain`, so that its usage is known exactly."""
     error_format: ErrorFormat = "auto"
-    """The shape of this proxy's own error bodies; `auto` follows the provider."""
+    """The format of this proxy's own error bodies; `auto` follows the provider."""
     forward_client_ip: Flag = False
-    """Whether the provider is told the client's address, in `X-Forwarded-For`."""
+    """Whether the client's address is sent to the provider, in `X-Forwarded-For`."""
     cache: ApiCache = ApiCache()
     ca_file: Text = ""
     """Further certificate authorities to trust for this provider, a PEM file."""

@@ -32,7 +32,7 @@ from llmproxy.config.types import (
 
 
 class Server(Section):
-    """Where the proxy listens, and what it takes from clients."""
+    """Where the proxy listens, and what it accepts from clients."""
 
     listen: Listen = Field(default=("tcp:8080:interface=127.0.0.1",), min_length=1)
     """Twisted server endpoints, such as `tcp:8080` (all interfaces), `unix:/run/llmproxy.sock:mode=660`,
@@ -41,65 +41,65 @@ class Server(Section):
     workers: Whole = Field(default=1, ge=1, le=1)
     """Processes that share the work. Only 1 so far: start further daemons on the same store instead."""
     max_head_bytes: Size = 64 * 1024
-    """The longest head of a request. Beyond it 431."""
+    """Longest head of a request. Beyond it 431."""
     max_request_bytes: Size = 64 * 1024 * 1024
-    """The largest body of a request. Beyond it 413."""
+    """Largest body of a request. Beyond it 413."""
     max_buffered_bytes: Size = 0
-    """How much of requests and answers is held in memory at once, in all, for each worker: bodies that are read whole,
-    what clients have not taken yet, what the cache gathers. Beyond it 503 `buffers_full`. 0: a quarter of the memory
-    that the process may have, at most 512 MiB."""
+    """How much of requests and responses may be in memory, for each worker: bodies that are read whole, what clients
+    have not read yet, what the cache gathers. Beyond it 503 `buffers_full`. 0: a quarter of the memory that the process
+    may have, at most 512 MiB."""
     head_timeout: Duration = 10.0
-    """For the whole head of a request. Then 408."""
+    """For the complete head of a request. Then 408."""
     body_timeout: Duration = 30.0
-    """For silence in the body of a request. Then 408."""
+    """Longest time without progress in the body of a request. Then 408."""
     keepalive_timeout: Duration = 75.0
-    """How long an unused connection of a client is kept."""
+    """How long an idle client connection is kept open."""
     send_timeout: Duration = 60.0
-    """How long a client may take less than `min_send_rate` while something waits for it. Then it is cut. The time in
-    which a provider sends little does not count."""
+    """How long a client may read less than `min_send_rate` while data waits for it. Then its connection is aborted.
+    Time in which the provider sends little does not count."""
     min_send_rate: Size = 1024
-    """Bytes a second, on average over `send_timeout`, that a client must take of what waits for it; 0: one byte in
+    """Bytes per second, on average over `send_timeout`, that a client must read of what waits for it; 0: one byte in
     all that time is enough."""
     max_connections: Whole = Field(default=20000, ge=1)
-    """Connections of clients at once, for each worker."""
+    """Open client connections, for each worker."""
     max_connections_per_address: Whole = Field(default=5000, ge=0)
-    """Connections of one client address at once, for each worker; a further one is closed. 0: no limit but the one
-    above. Peers in `trusted_proxies` and on UNIX sockets are not counted: they bring the connections of many."""
+    """Open connections of one client address, for each worker; a further one is closed. 0: no limit but the one above.
+    Peers in `trusted_proxies` and on UNIX sockets are not counted: they carry the connections of many."""
     drain_timeout: Duration = 600.0
-    """How long requests under way may go on when the process is told to stop."""
+    """How long requests in flight may continue when the process is told to stop."""
     trusted_proxies: Networks = ()
     """Addresses and networks whose `X-Forwarded-For` is believed."""
     debug_headers: Flag = True
-    """Whether answers carry `X-Cache-Status`, `X-Cache-Debug`, `Cache-Status`, `X-Upstream-Response-Time` and
+    """Whether responses carry `X-Cache-Status`, `X-Cache-Debug`, `Cache-Status`, `X-Upstream-Response-Time` and
     `Server-Timing`."""
     fast_path: Flag = True
-    """Whether a request whose head has been seen before, but for fields that differ each time, is sent by what was
-    decided then. It changes nothing but how long that takes."""
+    """Whether a request whose head has been seen before, except for fields that differ each time, reuses the decisions
+    made then. Changes nothing but the time it takes."""
     admin_listen: Listen = ()
-    """Endpoints of their own for `/manage` and `/admin`, which then do not exist on the public ones."""
+    """Separate endpoints for `/manage` and `/admin`, which then do not exist on the public ones."""
     metrics_listen: Listen = ()
-    """Endpoints of their own for health and metrics, likewise. There, metrics need no token."""
+    """Separate endpoints for health and metrics, likewise. There, metrics need no token."""
     public_metrics: Flag = False
-    """Whether `/metrics` on the public endpoints needs no management token. It tells what was spent for which model."""
+    """Whether `/metrics` on the public endpoints needs no management token. It shows what was spent for which model."""
     enforce_project_active: Flag = True
-    """Whether the requests of an inactive project are refused."""
+    """Whether requests of an inactive project are rejected."""
 
 
 class Store(Section):
-    """Where projects and tokens are kept."""
+    """Where projects, tokens, budgets and the ledger are stored."""
 
     url: Annotated[str, BeforeValidator(addresses.store_url)] = "sqlite:///data/llmproxy.db"
     """The database: `sqlite:///path` (relative to the working directory), `postgresql+psycopg://…`. Each process
     opens up to 14 connections to PostgreSQL."""
     token_cache_ttl: Duration = 5.0
-    """How long a worker remembers a token. A change made elsewhere counts within a second; while the store does not
-    answer, what is remembered is used for 5 seconds at most."""
+    """How long a worker caches a token. A change made elsewhere takes effect within a second; while the store does not
+    reply, cached tokens are used for 5 seconds at most."""
     token_cache_size: Whole = Field(default=10_000, ge=0)
-    """How many tokens a worker remembers."""
+    """How many tokens a worker caches."""
 
 
 class Cache(Section):
-    """Answers that are kept and given again, where HTTP allows it."""
+    """Responses that are stored and reused, where HTTP allows it."""
 
     enabled: Flag = True
     """Whether anything is cached."""
@@ -108,26 +108,26 @@ class Cache(Section):
     redis_url: Annotated[str, BeforeValidator(addresses.own_redis_url)] = ""
     """With `backend: redis`, a server of its own, written as `redis.url`; empty: that one."""
     max_bytes: Size = 256 * 1024 * 1024
-    """How much is kept in memory, for each worker."""
+    """How much is stored in memory, for each worker."""
     max_object_bytes: Size = 1024 * 1024
-    """The largest answer that is kept."""
+    """The largest response that is stored."""
     default_ttl: Duration = 0.0
-    """How long an answer is fresh that does not say so itself; 0: not at all."""
+    """How long a response is fresh that does not say so itself; 0: not at all."""
     heuristics: Flag = False
-    """Whether an answer that does not say so itself, but when it was last modified, is fresh for a tenth of the time
-    since then, at most a day."""
+    """Whether a response that only says when it was last modified is fresh for a tenth of the time since then, at most
+    a day."""
     streams: Flag = False
-    """Whether complete streams are kept too."""
+    """Whether complete streams are stored too."""
     replay: Literal["instant", "timed"] = "instant"
-    """How a stream that was kept is given: all at once, or at the pace in which it came, no gap longer than 2 s."""
+    """How a stored stream is served: immediately, or at its original pace with no gap above 2 s."""
     coalesce: Flag = True
-    """Whether a request waits for the answer to the same one that is under way, if that may be kept."""
+    """Whether identical concurrent requests are collapsed into one, if its response may be stored."""
     scope: Literal["project", "token", "shared"] = "project"
-    """Who may be given an answer that was kept: the same project, the same token, or anybody."""
+    """Who is served a stored response: the same project, the same token, or anybody."""
 
 
 class Redis(Section):
-    """The Redis server, for whatever is told to use it; without that nothing is connected."""
+    """The Redis server, for whatever is set to use it; otherwise nothing connects to it."""
 
     url: Annotated[str, BeforeValidator(addresses.redis_url)] = "redis://localhost:6379/0"
     """`redis://[[user]:password@]host[:port][/database]`; `rediss://` with TLS; `unix:///path[?db=database]`."""
@@ -143,16 +143,16 @@ OnLossPolicy = Literal["local-share", "open", "closed"]
 
 
 class OnLoss(Section):
-    """While Redis cannot be asked: each process allows its part (`local-share`), all pass (`open`), none (`closed`)."""
+    """While Redis is unreachable: each process allows its share (`local-share`), all pass (`open`), none (`closed`)."""
 
     requests_per_minute: OnLossPolicy = "local-share"
     """For requests per minute."""
     tokens_per_minute: OnLossPolicy = "local-share"
     """For tokens per minute."""
     concurrency: OnLossPolicy = "local-share"
-    """For requests at once."""
+    """For concurrency."""
     budget_usd: OnLossPolicy = "closed"
-    """For budgets in dollars. They are in the store: with `local-share` they are held exactly all the same."""
+    """For budgets in dollars. They are in the store: with `local-share` they are enforced exactly all the same."""
     budget_tokens: OnLossPolicy = "closed"
     """For budgets in tokens, likewise."""
 
@@ -161,22 +161,22 @@ class OnLoss(Section):
 
 
 class LimitSettings(Section):
-    """How rate limits and budgets are counted; the limits themselves are given to tokens, projects and APIs."""
+    """How rate limits and budgets are counted; the limits themselves belong to tokens, projects and APIs."""
 
     backend: Name = "memory"
-    """Where rates and requests at once are counted: `memory` (by each process for itself), `redis` (by all together),
-    or the name of a plugin. Budgets are in the store, for all processes on it."""
+    """Where rates and concurrency are counted: `memory` (by each process for itself), `redis` (by all together), or the
+    name of a plugin. Budgets are in the store, for all processes on it."""
     redis_url: Annotated[str, BeforeValidator(addresses.own_redis_url)] = ""
     """With `backend: redis`, a server of its own, written as `redis.url`; empty: that one. All databases of a server
-    share its memory, and what it evicts for want of it."""
+    share its memory and its eviction policy."""
     allow_eviction: Flag = False
-    """Whether limits may be counted on a Redis that may evict them (`maxmemory` with a policy other than
-    `noeviction`); without it the daemon does not start there, or goes by `on_loss`."""
+    """Whether limits may be counted on a Redis that may evict them (`maxmemory` with a policy other than `noeviction`).
+    Without it the daemon does not start there, or follows `on_loss`."""
     on_loss: OnLoss = OnLoss()
     lease: Annotated[Duration, Field(ge=3)] = 30.0
-    """In Redis, how long a request counts as under way whose process has died."""
+    """In Redis, how long a request of a process that has died counts as in flight."""
     unknown_price: Literal["refuse", "allow"] = "refuse"
-    """What happens where a budget in dollars meets a model without a known price: `refuse` (403), or `allow` for
+    """What happens where a budget in dollars meets a model without a known price: `refuse` (403), or `allow`, reserving
     nothing."""
 
 
@@ -184,19 +184,19 @@ class Ledger(Section):
     """One line for every request of a known token: what it used, and what that costs."""
 
     enabled: Flag = True
-    """Whether it is kept."""
+    """Whether there is one."""
     directory: Text = ""
-    """Where its journals are, on a disk of this machine; empty: `ledger` under `state_dir`."""
+    """Directory of its journals, on a local disk; empty: `ledger` under `state_dir`."""
     segment_bytes: Size = Field(default=4 * 1024 * 1024, ge=64 * 1024, le=1024 * 1024 * 1024)
     """The size of one file of a journal; each is allocated before it is needed."""
     max_bytes: Size = Field(default=256 * 1024 * 1024, ge=128 * 1024)
-    """How large a journal may get while the store does not answer; beyond that, lines are lost and counted."""
+    """How large a journal may get while the store does not reply; beyond that, lines are lost and counted."""
     interval: Duration = Field(default=1.0, gt=0)
     """How often lines are written to the store."""
     keep_lines: Duration = 90 * 86400.0
-    """How long single lines are kept; 0: for ever. Sums are kept always."""
+    """How long single lines are stored; 0: for ever. Sums are never removed."""
     keep_days: Duration = 400 * 86400.0
-    """How long sums are kept by day; older days are folded into their months; 0: never."""
+    """How long sums are stored by day; older days are rolled up into their months; 0: never."""
 
     @model_validator(mode="after")
     def _room_for_two(self) -> Self:
@@ -211,7 +211,7 @@ class Price(Section):
     api: Pattern = "*"
     """The API, as a glob."""
     model: Pattern
-    """The model that was asked for or that answered, as a glob."""
+    """The model that was requested or that responded, as a glob."""
     input: Amount = 0.0
     """Input tokens."""
     cached: Amount | None = None
@@ -221,9 +221,9 @@ class Price(Section):
     output: Amount = 0.0
     """Output tokens, those of reasoning included."""
     input_audio: Amount | None = None
-    """Input tokens of sound; if left out, as any input."""
+    """Input tokens of audio; if left out, as any input."""
     output_audio: Amount | None = None
-    """Output tokens of sound; if left out, as any output."""
+    """Output tokens of audio; if left out, as any output."""
     per_request: Amount = 0.0
     """USD for each request, whatever it uses."""
     units: dict[str, Amount] = Field(default={})
@@ -232,7 +232,7 @@ class Price(Section):
 
 
 class Sink(BaseModel):
-    """An event sink: the name of a plugin, and whatever that plugin wants to know."""
+    """An event sink: the name of a plugin, and the settings of that plugin."""
 
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
@@ -250,36 +250,36 @@ class Sink(BaseModel):
 
 
 class Events(Section):
-    """One event for every finished request, for whoever observes them."""
+    """One event for every finished request."""
 
     bus: Literal["memory"] = "memory"
-    """What carries them."""
+    """What delivers them."""
     queue_size: Whole = Field(default=10_000, ge=1)
-    """Events that may wait; further ones are dropped and counted."""
+    """Events that may wait for a sink; further ones are dropped and counted."""
     sinks: Annotated[tuple[Sink, ...], Items] = ()
     """Where they go."""
 
 
 class Audit(Section):
-    """Acts that must not be lost."""
+    """Changes and refusals that must not be lost."""
 
     file: Text = "data/audit.jsonl"
-    """The file that gets a JSON line for each; empty for none."""
+    """File that gets a JSON line for each; empty: none."""
 
 
 class Logging(Section):
-    """What the process says about itself, on standard error."""
+    """What the process logs, on standard output."""
 
     format: Literal["json", "console"] = "json"
     """JSON lines, or text for people."""
     level: Literal["debug", "info", "warn", "error", "critical"] = "info"
-    """The least important messages that are written."""
+    """The least severe level that is written."""
     access: Flag = True
-    """Whether every request gets a line."""
+    """Whether every request is logged, in one line."""
 
 
 class Settings(Section):
-    """Everything the daemon is told."""
+    """All settings of the daemon."""
 
     default_api: Text = ""
     """The API that paths without an API's name belong to. Where there is only one API, it is that one."""
@@ -297,13 +297,13 @@ class Settings(Section):
     limits: LimitSettings = LimitSettings()
     ledger: Ledger = Ledger()
     prices: tuple[Price, ...] = ()
-    """Prices of your own: of those that fit a request, the one that names the model most closely. All others are those
-    of the providers' lists."""
+    """Prices of your own: of those that match a request, the one that names the model most closely. All others come
+    from the providers' lists."""
     events: Events = Events()
     audit: Audit = Audit()
     logging: Logging = Logging()
     state_dir: Name = "data"
-    """Where the process keeps secrets that it made itself, relative to the working directory."""
+    """Directory for secrets that the process generates and for journals, relative to the working directory."""
 
     @model_validator(mode="before")
     @classmethod
