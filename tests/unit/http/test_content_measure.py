@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from unittest import TestCase
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.http.content_measure import ContentMeasure
+from llmproxy.http.content_measure import _SCRIPTS, _TABLE, LONG_WORD, ContentMeasure, _edge
 from tests.unit.http.test_media_heads import PNG, WAV
 
 PICTURE = b64encode(PNG + bytes(5000)).decode()
@@ -72,3 +73,96 @@ class Media(TestCase):
         """What is counted hangs little on where the pieces end."""
         once, apart = measure(body).text, measure(body, piece).text
         self.assertEqual((once.digits, once.latin), (apart.digits, apart.latin))
+
+
+LETTERS = bytes(0x61 if byte in b"aA" else 0x20 for byte in range(256))
+NAMES = [b'"%b"' % name for name in b"data url image_url file_data bytes file image audio b64_json".split()]
+REMOTE = re.compile(
+    rb'"(?:image_url|fileUri|file_uri)"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}'
+    rb'(?:\{[ \t\r\n]{0,8}"url"[ \t\r\n]{0,8}:[ \t\r\n]{0,8})?'
+    rb'"(?:https?|gs|s3):|"type"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"url"'
+)
+PARTS = st.sampled_from(
+    [
+        *'{}[]"\\:,/+ \n\t\x01aA1.-=é漢Ж😀',
+        "\\n",
+        '\\"',
+        "\\t",
+        "\\u00e9",
+        "\\ud83d\\ude00",
+        "\\\\n",
+        "  ",
+        "000",
+        "word",
+        "camelCase",
+        "incomprehensible",
+        '"type": "url"',
+        '"image_url":{"url":"https://x"',
+        '\\"type\\":\\"url\\"',
+        '"file_uri" : "gs:',
+        '"data":"',
+    ]
+)
+
+
+class PlainMeasure(ContentMeasure):
+    """Counts each kind by a search of its own."""
+
+    def _text(self, data: bytes) -> None:
+        counts = self._counts
+        if b"\\" in data:
+            data = self._unescaped(data)
+        self.remote += len(REMOTE.findall(data))
+        classes = data.translate(_TABLE)
+        runs = (b" " + classes.translate(LETTERS)).split()
+        counts[0] += len(runs)
+        counts[1] += sum(max(len(run) - LONG_WORD, 0) for run in runs)
+        for index, kind in enumerate((b"aA", b"0", b"00", b"000", b".", b"..", b" ", b"  ", b"n"), 2):
+            counts[index] += classes.count(kind)
+        for index, script in _SCRIPTS:
+            counts[index] += classes.count(script)
+
+    def _unescaped(self, data: bytes) -> bytes:
+        counts = self._counts
+        if b"\\u" in data:
+
+            def found(digits: str) -> int:
+                return sum(data.count(b"\\u" + each.encode()) for each in digits.split())
+
+            latin, cyrillic, symbols = found("00 01"), found("04"), found("2")
+            other = found("02 03 05 06 07")
+            indic = found("08 09 0a 0b 0c 0d 0e 0f 0A 0B 0C 0D 0E 0F 1")
+            hangul = found("a b c A B C d0 d1 d2 d3 d4 d5 d6 d7 D0 D1 D2 D3 D4 D5 D6 D7")
+            pairs = found("d8 D8 d9 D9 da DA db DB")
+            cjk = max(data.count(b"\\u") - latin - cyrillic - other - indic - hangul - symbols - 2 * pairs, 0)
+            for index, each in enumerate((latin, cyrillic, other, indic, cjk, hangul, pairs + symbols), 11):
+                counts[index] += each
+            data = re.sub(rb"\\u[0-9a-fA-F]{4}", b"\x80", data)
+        return data.replace(b"\\n", b"\n").replace(b'\\"', b'"').replace(b"\\t", b" ")
+
+
+class Counting(TestCase):
+    """What is counted by few passes is what many simple ones count."""
+
+    def check(self, body: bytes) -> None:
+        fast, plain = ContentMeasure(), PlainMeasure()
+        for measure in (fast, plain):
+            measure.feed(body)
+            measure.end()
+        self.assertEqual((fast.text, fast.remote, fast.media), (plain.text, plain.remote, plain.media))
+
+    @given(st.lists(PARTS, max_size=80).map("".join).map(str.encode) | st.binary(max_size=200))
+    def test_the_same(self, body: bytes) -> None:
+        self.check(body)
+
+    @given(st.text(max_size=200), st.booleans())
+    def test_any_text(self, text: str, escaped: bool) -> None:
+        self.check(json.dumps({"messages": [{"content": text}]}, ensure_ascii=escaped).encode("utf-8", "replace"))
+
+    @given(st.lists(st.sampled_from(["x", " ", '"', "a:", *(name.decode() for name in NAMES)]), max_size=60))
+    def test_where_a_name_may_begin(self, parts: list[str]) -> None:
+        """The last of the names of media near the end is not cut off from what follows."""
+        data = "".join(parts).encode()
+        last = max(data.rfind(name, max(0, len(data) - 200)) for name in NAMES)
+        if last >= 0:
+            self.assertEqual(_edge(data, 0), last)
