@@ -6,28 +6,41 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from llmproxy.ledger import records
+from llmproxy.ledger.compact import OPENED, SETTLED, FindKind, decode, settlement, uses_of_opening
 from llmproxy.ledger.journal import OrphanedJournal
 from llmproxy.ledger.pending import PendingResult, pending_result
 from llmproxy.ledger.records import LedgerLineOpening, Settlement
 from llmproxy.ledger.sql import CLOSED_OFFSET, JournalBatch
 from llmproxy.model import LedgerLine
 
-MAX_BATCH_LINES = 250
+MAX_BATCH_LINES = 1000
+MAX_BATCH_RECORDS = 3 * MAX_BATCH_LINES
 
 Counts = dict[str, tuple[int, float]]
 Price = Callable[[LedgerLineOpening], float | None]
 
 
-def next_batch(read: Callable[[int], Iterator[tuple[int, bytes]]], before: int, upto: int) -> JournalBatch:
+def next_batch(
+    read: Callable[[int], Iterator[tuple[int, bytes]]], before: int, upto: int, find_kind: FindKind
+) -> JournalBatch:
     """The next lines from a place on."""
     lines: list[LedgerLine] = []
     uses: Counts = {}
     hits: Counts = {}
     pending: list[PendingResult] = []
     after = before
-    for after, record in islice(read(before), 2 * MAX_BATCH_LINES):
-        found = records.decode(record)
-        if isinstance(found, Settlement):
+    for after, record in islice(read(before), MAX_BATCH_RECORDS):
+        form = record[0]
+        if form == SETTLED:  # which most lines are
+            settled = settlement(record, find_kind)
+            if settled is not None:
+                line, kind = settled
+                lines.append(line)
+                if kind.hits:
+                    _count(hits, line.token_id, kind.hits, line.at)
+        elif form == OPENED:
+            _count(uses, *uses_of_opening(record, find_kind))
+        elif isinstance(found := decode(record, find_kind), Settlement):
             line = found.line
             lines.append(line)
             _count(uses, line.token_id, found.uses, line.at)
@@ -49,9 +62,9 @@ def _count(counts: Counts, token_id: str, more: int, at: float) -> None:
         counts[token_id] = (known + more, max(last, at if more > 0 else 0.0))
 
 
-def unsettled_batch(orphan: OrphanedJournal, place: int, price: Price) -> JournalBatch:
+def unsettled_batch(orphan: OrphanedJournal, place: int, price: Price, find_kind: FindKind) -> JournalBatch:
     """What was let go and never settled; with it the journal is closed."""
-    left = records.unsettled(record for _, record in orphan.records()).values()
+    left = records.unsettled(decode(record, find_kind) for _, record in orphan.records()).values()
     lines = [each.line(price(each), deferred=deferral is not None) for each, deferral in left]
     pending = [
         pending_result(line, deferral) for line, (_, deferral) in zip(lines, left, strict=True) if deferral is not None

@@ -108,30 +108,24 @@ class DroppedLine(NamedTuple):
 
 def encode_opening(reservation: LedgerLineOpening) -> bytes:
     """A reservation as a record."""
-    return _RESERVED + _encode(reservation)
-
-
-def encode_moved(record: bytes) -> bytes:
-    """A reservation's record for a later place, when what stands at the first has been entered."""
-    known = decode(record)
-    return encode_opening(known._replace(uses=0)) if isinstance(known, LedgerLineOpening) else record
+    return _RESERVED + to_json_values(reservation)
 
 
 def encode_settlement(line: LedgerLine, uses: int = 0, hits: int = 0, deferral: Deferral | None = None) -> bytes:
     """A settlement as a record."""
     if not uses and not hits and deferral is None:
-        return _SETTLED + _encode(line)
-    return _COUNTED + _encode((tuple(line), uses, hits, deferral))
+        return _SETTLED + to_json_values(line)
+    return _COUNTED + to_json_values((tuple(line), uses, hits, deferral))
 
 
 def encode_announcement(ledger_id: str, deferral: Deferral) -> bytes:
     """That the answer of a request under way has announced a result, as a record."""
-    return _ANNOUNCED + _encode((ledger_id, deferral))
+    return _ANNOUNCED + to_json_values((ledger_id, deferral))
 
 
 def encode_drop(ledger_id: str) -> bytes:
     """That nothing is to be entered for it, as a record."""
-    return _DROPPED + _encode((ledger_id,))
+    return _DROPPED + to_json_values((ledger_id,))
 
 
 def decode(record: bytes) -> LedgerLineOpening | Settlement | AnnouncedResult | DroppedLine | None:
@@ -219,11 +213,12 @@ def ledger_outcome(record: RequestRecord) -> str:
     return "estimated" if record.basis == "estimated" else "exact"
 
 
-def unsettled(records: Iterable[bytes]) -> dict[str, tuple[LedgerLineOpening, Deferral | None]]:
+def unsettled(
+    found_records: Iterable[LedgerLineOpening | Settlement | AnnouncedResult | DroppedLine | None],
+) -> dict[str, tuple[LedgerLineOpening, Deferral | None]]:
     """The reservations among these that were never settled, by their ids, each with what its answer announced."""
     found: dict[str, tuple[LedgerLineOpening, Deferral | None]] = {}
-    for record in records:
-        read_one = decode(record)
+    for read_one in found_records:
         if isinstance(read_one, LedgerLineOpening):
             found[read_one.id] = (read_one, None)
         elif isinstance(read_one, AnnouncedResult):
@@ -236,7 +231,8 @@ def unsettled(records: Iterable[bytes]) -> dict[str, tuple[LedgerLineOpening, De
     return found
 
 
-def _encode(values: tuple[Any, ...]) -> bytes:
+def to_json_values(values: tuple[Any, ...]) -> bytes:
+    """As JSON, which L{decode} and its like can read back, whatever the texts hold."""
     try:
         return to_json(tuple(values), inf_nan_mode="null")
     except PydanticSerializationError:  # half of a surrogate pair, which nothing here can read back

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from llmproxy.errors import StoreUnavailable
 from llmproxy.ledger.batches import Price, next_batch, unsettled_batch
+from llmproxy.ledger.compact import KindsOfJournal
 from llmproxy.ledger.journal import FIRST_OFFSET, OrphanedJournal, names, open_orphan
 from llmproxy.ledger.sql import CLOSED_OFFSET, JournalBatch
 from llmproxy.ledger.writer import JournalDamage
@@ -84,11 +85,12 @@ class JournalRecovery:
     async def _append_all(self, orphan: OrphanedJournal, name: str) -> int:
         """Append what was settled there, then what never was; how many lines it were."""
         offset, lines = await self._store.offset(name) or FIRST_OFFSET, 0
+        kinds = KindsOfJournal(orphan.records)
         while offset < CLOSED_OFFSET:
-            part = await self._append(name, partial(next_batch, orphan.records, offset, CLOSED_OFFSET))
+            part = await self._append(name, partial(next_batch, orphan.records, offset, CLOSED_OFFSET, kinds.find))
             lines += len(part.lines)
             if part.after == offset:
-                part = await self._append(name, partial(unsettled_batch, orphan, offset, self._price))
+                part = await self._append(name, partial(unsettled_batch, orphan, offset, self._price, kinds.find))
                 lines += len(part.lines)
             offset = part.after
         return lines

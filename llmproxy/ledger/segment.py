@@ -21,7 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from zlib import crc32
 
-MAGIC = b"LLMPLDG\x01"
+MAGIC = b"LLMPLDG\x02"
+OLDER_MAGIC = b"LLMPLDG\x01"  # has no short records; who knows it alone keeps the newer as damaged
 FIRST_RECORD_OFFSET = len(MAGIC)
 MAX_RECORD_BYTES = (1 << 24) - 1
 DAMAGED_SUFFIX = ".damaged"
@@ -77,7 +78,7 @@ class Segment:
             if size < FIRST_RECORD_OFFSET:  # its process ended while it was made
                 raise OSError(errno.EINVAL, "is not a segment")
             found = cls(path, number, opened, size, size, own=False)
-            if os.pread(opened, FIRST_RECORD_OFFSET, 0) != MAGIC:
+            if os.pread(opened, FIRST_RECORD_OFFSET, 0) not in (MAGIC, OLDER_MAGIC):
                 found.damaged[0] = FIRST_RECORD_OFFSET
         except OSError:
             os.close(opened)
@@ -113,18 +114,20 @@ class Segment:
         What cannot be read between two of them is passed over and kept in C{damaged}.
         """
         data, start = self._content(at), at
-        at = 0
-        while at + 8 <= len(data):
-            content = _record_at(data, at)
-            if content is None:
-                following = _next_record(data, at + 1)
-                self._note(start, data, at, following)
-                if following < 0:
-                    return
-                at = following
+        at, end = 0, len(data)
+        while at + 8 <= end:
+            length, checksum = _unpack(data, at)
+            after = at + 8 + length
+            content = data[at + 8 : after]
+            if 0 < length <= MAX_RECORD_BYTES and after <= end and crc32(content) == checksum:
+                at = after
+                yield start + at, content
                 continue
-            at += 8 + len(content)
-            yield start + at, content
+            following = _next_record(data, at + 1)
+            self._note(start, data, at, following)
+            if following < 0:
+                return
+            at = following
         if at < len(data) or (self._own and start + at < self.end):
             self._note(start, data, at, -1)
 
@@ -178,7 +181,8 @@ def _record_at(data: bytes, at: int) -> bytes | None:
 def _next_record(data: bytes, at: int) -> int:
     """Where the next record begins; C{-1} where none does.
 
-    Its head has a zero as the fourth byte, which no content has: JSON escapes it.
+    Its head has a zero as the fourth byte. JSON has none, as it escapes them; the numbers of a short record may have
+    some, and then the checksum says that no record begins there.
     """
     while (zero := data.find(b"\0", at + 3)) >= 0:
         at = zero - 3

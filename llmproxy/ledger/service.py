@@ -285,7 +285,9 @@ class Ledger(Service):
     async def _append_batch(self, end: int) -> bool:
         """Enter one batch; whether there may be more."""
         before = self._offset
-        part = await self._table.append(self._run, partial(next_batch, self._journal.records, before, end))
+        part = await self._table.append(
+            self._run, partial(next_batch, self._journal.records, before, end, self._writer.kinds.find)
+        )
         if part is None:
             self._offset = await self._table.offset(self._run) or FIRST_OFFSET
             return self._offset > before

@@ -44,6 +44,9 @@ BudgetCharges = Callable[[Sequence[str], Sequence[LedgerLine]], Mapping[str, int
 ROWS_PER_STATEMENT = (250, 50, 10, 1)  # rows; SQLite takes 32,766 values with one statement
 SHORTEST_TEXT_CHARS = 128  # characters that fit into the shortest of the columns that may hold long text
 
+_ERROR_CHARS = 64
+_TEXTS_BUT_IDS = slice(LedgerLine._fields.index("project_id"), LedgerLine._fields.index("error") + 1)
+
 _INTO_LEDGER = f"INSERT INTO {ledger.name} ({', '.join(LedgerLine._fields)})"
 _INTO_USAGE = f"INSERT INTO {usage.name} ({', '.join((*KEY_COLUMNS, *SUM_COLUMNS))})"
 _TEXTS = [(LedgerLine._fields.index(c.name), c.type.length or 0) for c in ledger.c if isinstance(c.type, String)]
@@ -172,9 +175,9 @@ def _append(
         )
         budgets.account(connection, journal, pending.held_by_budget(part.pending), now)
     if part.lines:
-        lines = [_storable(line) for line in part.lines]
-        _write(connection, _INTO_LEDGER, len(LedgerLine._fields), lines)
-        _add_sums(connection, _sums_of(lines))
+        rows, sums = _rows_and_sums(part.lines)
+        _write(connection, _INTO_LEDGER, len(LedgerLine._fields), rows)
+        _add_sums(connection, sums)
         budgets.account(connection, journal, charges(budgets.with_advance(connection, journal), part.lines), now)
     if part.after == CLOSED_OFFSET:
         budgets.close(connection, journal)
@@ -184,11 +187,11 @@ def _append(
 def _collect(connection: Connection, *, results: Sequence[PendingResult], line: LedgerLine) -> Mapping[str, int] | None:
     if not pending.remove_results(connection, results):
         return None
-    rows = [_storable(line)]
+    rows, sums = _rows_and_sums([line])
     _write(connection, _INTO_LEDGER, len(LedgerLine._fields), rows)
     known = [0] * SUM_COLUMNS.index("unpriced") + [-1] + [0] * (len(SUM_COLUMNS) - SUM_COLUMNS.index("unpriced") - 1)
     priced = [(day(r.at), r.project_id, r.token_id, r.api, r.model, *known) for r in results]
-    _add_sums(connection, _merge([*_sums_of(rows), *priced]))
+    _add_sums(connection, _merge([*sums, *priced]))
     given = pending.corrections(results, line)
     budgets.correct(connection, given)
     return given
@@ -204,21 +207,31 @@ def _write(connection: Connection, into: str, width: int, rows: Sequence[tuple[A
     done = 0
     for many in ROWS_PER_STATEMENT:
         while len(rows) - done >= many:
-            values = ",".join([f"({','.join([place] * width)})"] * many)
             flat = tuple(chain.from_iterable(rows[done : done + many]))
-            connection.exec_driver_sql(f"{into} VALUES {values} {end}", flat)
+            connection.exec_driver_sql(f"{into} VALUES {_places(place, width, many)} {end}", flat)
             done += many
+
+
+@lru_cache(32)
+def _places(place: str, width: int, many: int) -> str:
+    """The places of the values of so many rows in a statement."""
+    return ",".join([f"({','.join([place] * width)})"] * many)
 
 
 def _storable(line: LedgerLine) -> tuple[Any, ...]:
     """As every database takes it: no longer than its column, and without the character that PostgreSQL has not."""
-    told = line.request_id + line.endpoint + line.model + line.answered + line.project_id + line.api + line.error
-    if len(told) <= SHORTEST_TEXT_CHARS and told.isprintable() and len(line.error) <= 64:
+    texts = line.request_id + _long_texts(line)
+    if len(texts) <= SHORTEST_TEXT_CHARS and texts.isprintable() and len(line.error) <= _ERROR_CHARS:
         return line
     values: list[Any] = list(line)
     for at, width in _TEXTS:
         values[at] = _storable_text(values[at], width)
     return tuple(values)
+
+
+def _long_texts(line: LedgerLine) -> str:
+    """Its texts that may be long, but for the id of the request."""
+    return line.endpoint + line.model + line.answered + line.project_id + line.api + line.error
 
 
 def _storable_text(text: str, width: int) -> str:
@@ -235,28 +248,64 @@ def _day(number: int) -> str:
     return datetime.fromtimestamp(number * 86400, UTC).strftime("%Y-%m-%d")
 
 
-def _sums_of(lines: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The lines' sums: L{KEY_COLUMNS}, then L{SUM_COLUMNS}."""
+class _TextsInCommon(NamedTuple):
+    """What is known of lines of one day that have all texts but their ids in common.
+
+    @ivar total: The sum that they are added to, in the order of L{SUM_COLUMNS}.
+    @ivar id_chars: Up to how many characters of a printable request id such a line is storable as it is; C{-1}: never.
+    @ivar failed: What each adds to that sum; so have C{estimated} and, where it has no price, C{unpriced}.
+    """
+
+    total: list[Any]
+    id_chars: int
+    failed: int
+    estimated: int
+    unpriced: int
+
+
+def _rows_and_sums(lines: Sequence[LedgerLine]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """The lines as every database takes them, and their sums: L{KEY_COLUMNS}, then L{SUM_COLUMNS}."""
+    rows: list[tuple[Any, ...]] = []
     sums: dict[tuple[str, ...], list[Any]] = {}
-    for line in map(LedgerLine._make, lines):
-        key = (day(line.at), line.project_id, line.token_id, line.api, line.answered or line.model)
-        known = sums.get(key)
+    in_common: dict[tuple[Any, ...], _TextsInCommon] = {}
+    for line in lines:
+        texts = (line.at // 86400, line[_TEXTS_BUT_IDS])
+        known = in_common.get(texts)
         if known is None:
-            known = sums[key] = [0] * (len(SUM_COLUMNS) - 1) + [0.0]
-        known[0] += 1
-        known[1] += line.outcome == "failed"
-        known[2] += line.basis == "estimated"
-        known[4] += line.input_tokens
-        known[5] += line.cached_tokens
-        known[6] += line.cache_write_tokens
-        known[7] += line.output_tokens
-        known[8] += line.reasoning_tokens
-        if line.cost_usd is not None:
-            known[9] += line.cost_usd
-        elif line.basis != "none":  # it used something that costs
-            known[3] += 1
+            known = in_common[texts] = _texts_in_common(sums, line)
+        total, id_chars, failed, estimated, unpriced = known
+        request_id = line.request_id
+        rows.append(line if len(request_id) <= id_chars and request_id.isprintable() else _storable(line))
+        total[0] += 1
+        total[1] += failed
+        total[2] += estimated
+        total[4] += line.input_tokens
+        total[5] += line.cached_tokens
+        total[6] += line.cache_write_tokens
+        total[7] += line.output_tokens
+        total[8] += line.reasoning_tokens
+        if (cost := line.cost_usd) is not None:
+            total[9] += cost
+        else:
+            total[3] += unpriced
     # In one order everywhere, so that two processes that add to the same rows never wait for each other.
-    return [(*key, *values) for key, values in sorted(sums.items())]
+    return rows, [(*key, *values) for key, values in sorted(sums.items())]
+
+
+def _texts_in_common(sums: dict[tuple[str, ...], list[Any]], line: LedgerLine) -> _TextsInCommon:
+    stored = LedgerLine._make(_storable(line))
+    key = (day(stored.at), stored.project_id, stored.token_id, stored.api, stored.answered or stored.model)
+    total = sums.get(key)
+    if total is None:
+        total = sums[key] = [0] * (len(SUM_COLUMNS) - 1) + [0.0]
+    texts = _long_texts(line)
+    return _TextsInCommon(
+        total,
+        SHORTEST_TEXT_CHARS - len(texts) if texts.isprintable() and len(line.error) <= _ERROR_CHARS else -1,
+        failed=line.outcome == "failed",
+        estimated=line.basis == "estimated",
+        unpriced=line.basis != "none",  # it used something that costs
+    )
 
 
 def _add_sums(connection: Connection, sums: Sequence[tuple[Any, ...]]) -> None:

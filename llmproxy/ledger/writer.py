@@ -11,8 +11,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from llmproxy.ledger import records
+from llmproxy.ledger import compact, records
 from llmproxy.ledger.journal import Journal
+from llmproxy.ledger.kinds import JournalKinds, WrittenKind
 from llmproxy.ledger.records import Deferral, LedgerLineOpening
 from llmproxy.model import RequestRecord
 
@@ -47,11 +48,17 @@ class _OpenLine(NamedTuple):
     """A line that was opened and not settled.
 
     @ivar segment: The number of the segment that its records are in.
+    @ivar number: What its id has behind the run.
     """
 
     segment: int
-    opening: bytes
+    number: int
+    opening: LedgerLineOpening
     announcement: bytes = b""
+
+    def moved(self, ledger_id: str) -> bytes:
+        """Its opening for a later place, where the uses of the first have been counted, or will be."""
+        return records.encode_opening(self.opening._replace(id=ledger_id, uses=0))
 
 
 class JournalWriter:
@@ -61,6 +68,7 @@ class JournalWriter:
 
     @ivar lost_records: Records for which there was no room.
     @ivar problem: C{""}, C{journal_full} or C{disk_full}.
+    @ivar kinds: What lines have in common, as this journal has it.
     @ivar growing: Fires when the segment that is being made is there.
     """
 
@@ -97,6 +105,7 @@ class JournalWriter:
         self._open: dict[str, _OpenLine] = {}
         self._announced: dict[str, int] = {}
         self._segment = 1
+        self.kinds = JournalKinds(journal)
         self._preparing = False
 
     @property
@@ -109,26 +118,44 @@ class JournalWriter:
 
         @param opening: Its C{id} is made here.
         """
-        ledger_id = self._new_id()
+        number = next(self._numbers)
+        ledger_id = f"{self._run}-{number:010x}"
         request_id, model = opening.request_id, opening.model
         if (named := f"{request_id}\0{model}") is not self._redact(named):  # which most are
-            request_id, model = self._redact(request_id), self._redact(model)
-        record = records.encode_opening(opening._replace(id=ledger_id, request_id=request_id, model=model))
-        self._append(record)
-        self._open[ledger_id] = _OpenLine(self.journal.number, record)
+            opening = opening._replace(request_id=self._redact(request_id), model=self._redact(model))
+        key = compact.kind_key_of_opening(opening)
+        kind = self.kinds.get(key) or self.kinds.admit(key, lambda: compact.kind_of_opening(self._run, opening))
+        record = None if kind is None else compact.encode_opening(kind.number, number, opening)
+        if kind is None or record is None:
+            self._append(records.encode_opening(opening._replace(id=ledger_id)))
+            segment = self.journal.number
+        else:
+            segment = self._append_of_kind(kind, record)
+        self._open[ledger_id] = _OpenLine(segment, number, opening)
         return ledger_id
 
     def settle(self, ledger_id: str, record: RequestRecord, sent: bool, deferral: Deferral | None) -> None:
         """A request is over; L{Ledger.settle} has the parameters."""
+        opened = self._open.pop(ledger_id, None) if ledger_id else None
+        number = next(self._numbers) if not ledger_id else 0 if opened is None else opened.number
+        clean = self._scrub(record)
+        if number and deferral is None and (sent or not ledger_id) and self._settle_short(number, clean):
+            return
         uses = 0 if sent or not ledger_id else -1
-        if ledger_id:
-            self._open.pop(ledger_id, None)
-        else:
-            ledger_id = self._new_id()
-        line = records.line(ledger_id, self._scrub(record))
+        line = records.line(ledger_id or f"{self._run}-{number:010x}", clean)
         self._append(records.encode_settlement(line, uses, records.cache_hits(record), deferral))
         if deferral is not None:
             self._announced[deferral.result_id] = self.journal.offset
+
+    def _settle_short(self, number: int, record: RequestRecord) -> bool:
+        """Write a settlement that counts no uses and announces nothing; false where it is to be written in full."""
+        key = compact.kind_key_of_record(record)
+        kind = self.kinds.get(key) or self.kinds.admit(key, lambda: compact.kind_of_record(self._run, record))
+        short = None if kind is None else compact.encode_settlement(kind.number, number, record)
+        if kind is None or short is None:
+            return False
+        self._append_of_kind(kind, short)
+        return True
 
     def announce(self, ledger_id: str, deferral: Deferral) -> None:
         """The response to a request in flight announces a result: keep that before anybody knows of it."""
@@ -193,8 +220,8 @@ class JournalWriter:
             )
             self.journal.rotate()
             for ledger_id, line in list(self._open.items()):
-                if line.segment == segment.number and self.journal.append(moved := records.encode_moved(line.opening)):
-                    self._open[ledger_id] = line._replace(segment=self.journal.number, opening=moved)
+                if line.segment == segment.number and self.journal.append(line.moved(ledger_id)):
+                    self._open[ledger_id] = line._replace(segment=self.journal.number)
                     if line.announcement:
                         self._append(line.announcement)
 
@@ -203,22 +230,38 @@ class JournalWriter:
         for segment in self.journal.segments_before(offset):
             for ledger_id, line in list(self._open.items()):
                 if line.segment <= segment.number:
-                    moved = records.encode_moved(line.opening)
-                    if not self.journal.append(moved) or (
+                    if not self.journal.append(line.moved(ledger_id)) or (
                         line.announcement and not self.journal.append(line.announcement)
                     ):
                         return  # then it stays until there is room
-                    self._open[ledger_id] = line._replace(segment=self.journal.number, opening=moved)
+                    self._open[ledger_id] = line._replace(segment=self.journal.number)
             await self._in_thread(self.journal.release, segment)
+            self.kinds.forget_before(segment.number + 1)
 
-    def _new_id(self) -> str:
-        return f"{self._run}-{next(self._numbers):010x}"
+    def _append_of_kind(self, kind: WrittenKind, record: bytes) -> int:
+        """Append a record that refers to a kind; returns its segment, in which the kind stands too."""
+        self._append(record)
+        offset = self.journal.offset
+        segment = offset >> 32
+        if offset >= kind.due:
+            if not self.kinds.write(kind) and kind.due >> 32 != segment:
+                self._lost()
+            self._grow()
+        return segment
 
     def _append(self, record: bytes) -> None:
         journal = self.journal
         if not journal.append(record):
-            self.lost_records += 1
-            self.problem = self.problem or "journal_full"
-        elif journal.number != self._segment:  # the next must be ready long before this one is full
-            self._segment = journal.number
+            self._lost()
+        elif journal.number != self._segment:
+            self._grow()
+
+    def _lost(self) -> None:
+        self.lost_records += 1
+        self.problem = self.problem or "journal_full"
+
+    def _grow(self) -> None:
+        """Where a further segment has been begun, the next must be ready long before this one is full."""
+        if self.journal.number != self._segment:
+            self._segment = self.journal.number
             self.growing = Deferred.fromCoroutine(self.prepare()).addErrback(self._on_failure)

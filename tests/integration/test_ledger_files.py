@@ -40,7 +40,7 @@ def ready(stack: Stack) -> tuple[int, str]:
 def flip(path: Path) -> None:
     """One bit of the record in the middle."""
     raw = bytearray(path.read_bytes())
-    end = raw.rindex(b"]") + 1
+    end = len(raw.rstrip(b"\0"))
     raw[end // 2] ^= 1
     path.write_bytes(raw)
 
@@ -51,7 +51,7 @@ def no_lock(path: Path) -> None:
 
 def cut(path: Path) -> None:
     """Within the last record."""
-    os.truncate(path, path.read_bytes().rindex(b"]") - 20)
+    os.truncate(path, len(path.read_bytes().rstrip(b"\0")) - 20)
 
 
 def no_magic(path: Path) -> None:

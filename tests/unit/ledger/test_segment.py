@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.ledger.segment import FIRST_RECORD_OFFSET, Segment
+from llmproxy.ledger.segment import FIRST_RECORD_OFFSET, OLDER_MAGIC, Segment
 
 SIZE = 4096
 CONTENTS = st.lists(st.binary(min_size=1, max_size=200), max_size=12)
@@ -91,6 +91,28 @@ class SegmentTests(SynchronousTestCase):
             self.assertEqual([content for content in whole if content in read], read)
             ((start, end),) = self.damaged.items()
             self.assertTrue(start <= place < end)
+
+    def test_of_an_earlier_version(self) -> None:
+        """Its first bytes are others, and that is no damage."""
+        segment = self.segment()
+        segment.append(b"R[1]")
+        with segment.path.open("r+b") as file:
+            file.write(OLDER_MAGIC)
+        self.assertEqual((self.found(segment.path), self.damaged), ([b"R[1]"], {}))
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.lists(st.binary(min_size=1, max_size=100).map(lambda raw: b"s\0\0\0" + raw), min_size=2), st.data())
+    def test_any_byte_is_wrong_among_zeros(self, contents: list[bytes], data: st.DataObject) -> None:
+        """Short records have zeros, as heads of records do: still no more than the one that is hit is lost."""
+        segment = self.segment()
+        whole = [content for content in contents if segment.append(content)]
+        place = data.draw(st.integers(FIRST_RECORD_OFFSET, segment.end - 1))
+        raw = bytearray(segment.path.read_bytes())
+        raw[place] ^= data.draw(st.integers(1, 255))
+        segment.path.write_bytes(raw)
+        read = self.found(segment.path)
+        self.assertEqual(len(read), len(whole) - 1)
+        self.assertEqual(len(self.damaged), 1)
 
     def test_a_hole(self) -> None:
         """Blocks that were lost, and what was written behind them."""

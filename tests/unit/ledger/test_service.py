@@ -383,11 +383,10 @@ class LedgerTests(SynchronousTestCase):
         self.assertEqual(sorted(os.listdir(self.world.directory)), ["other", "run2"])
 
     def damage(self, run: str = "run1") -> None:
-        """One bit of the second record of a journal's first segment."""
+        """One bit of the record of the second request in a journal's first segment."""
         path = self.world.directory / run / "00000001.segment"
         raw = bytearray(path.read_bytes())
-        second = 16 + int.from_bytes(raw[8:12], "little")
-        raw[second + 30] ^= 1
+        raw[raw.index(b"r2") + 1] ^= 1
         path.write_bytes(raw)
 
     def test_a_bad_byte(self) -> None:
@@ -419,9 +418,9 @@ class LedgerTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual(self.written_lines(), ["r1", "r3", "r4", "r5"])
         self.assertEqual((ledger.damaged_places, ledger.files), (1, "damaged"))
-        self.asked(ledger, 20)
+        self.asked(ledger, 40)  # into the next segment
         self.clock.advance(1)
-        self.assertEqual((len(self.written_lines()), ledger.damaged_places), (24, 1))
+        self.assertEqual((len(self.written_lines()), ledger.damaged_places), (44, 1))
         self.assertTrue((self.world.directory / "run1-00000001.damaged").exists())
 
     def test_a_truncated_file(self) -> None:

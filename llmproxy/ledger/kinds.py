@@ -1,0 +1,89 @@
+"""The kinds of lines of this process, and where in its journal they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llmproxy.ledger.compact import LineKind, decode_kind, encode_kind
+from llmproxy.ledger.journal import Journal
+
+MAX_KINDS = 10_000  # beyond that, lines of a further one are written in full
+MAX_SEEN_ONCE = 4096
+SECOND_COPY_BYTES = 4096  # behind the first; another block of the disk
+COPY_INTERVAL_BYTES = 65_536  # behind the second, and so on in a segment
+
+
+class WrittenKind:
+    """A kind that stands in the journal.
+
+    @ivar number: What records call it; no other kind of this journal ever has it.
+    @ivar due: The offset from which it is to be written again; in the next segment at once.
+    """
+
+    __slots__ = ("due", "kind", "number", "record")
+
+    def __init__(self, number: int, kind: LineKind) -> None:
+        self.number = number
+        self.record = encode_kind(number, kind)
+        told = decode_kind(self.record)  # as any other process reads it
+        assert told is not None
+        self.kind = told[1]
+        self.due = 0
+
+
+class JournalKinds:
+    """The kinds in the journal of this process.
+
+    One that is seen for the first time gets no number: what clients make up anew each time must cost nothing.
+    L{find} may be called from another thread.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._kinds: dict[tuple[Any, ...], WrittenKind] = {}
+        self._numbers: dict[int, LineKind] = {}
+        self._seen_once: set[tuple[Any, ...]] = set()
+        self._last = 0
+        self.get = self._kinds.get
+
+    def find(self, number: int) -> LineKind | None:
+        """The kind of this number."""
+        return self._numbers.get(number)
+
+    def admit(self, key: tuple[Any, ...], make: Callable[[], LineKind]) -> WrittenKind | None:
+        """The kind of what has this in common, which L{get} did not find; C{None} where it is not to have a number."""
+        if key not in self._seen_once:
+            if len(self._seen_once) >= MAX_SEEN_ONCE:
+                self._seen_once.clear()
+            self._seen_once.add(key)
+            return None
+        if len(self._numbers) >= MAX_KINDS:
+            return None
+        self._seen_once.discard(key)
+        self._last += 1
+        kind = WrittenKind(self._last, make())
+        if not self.write(kind):
+            return None
+        self._numbers[kind.number] = kind.kind
+        self._kinds[key] = kind
+        return kind
+
+    def write(self, kind: WrittenKind) -> bool:
+        """Let it stand in the present segment, or once more in it; false where there is no room."""
+        journal, segment = self._journal, kind.due >> 32
+        if not journal.append(kind.record):
+            return False
+        if journal.number == segment:
+            kind.due = journal.offset + COPY_INTERVAL_BYTES
+        else:  # one bad byte must not take all that refer to it
+            if not journal.append(kind.record):
+                return False
+            kind.due = journal.offset + SECOND_COPY_BYTES
+        return True
+
+    def forget_before(self, segment: int) -> None:
+        """The segments before this one are gone: forget what stands in none that is left."""
+        gone = [key for key, kind in self._kinds.items() if kind.due >> 32 < segment]
+        for key in gone:
+            del self._numbers[self._kinds.pop(key).number]

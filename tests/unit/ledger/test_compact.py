@@ -1,0 +1,301 @@
+"""Short records say what the long ones do, and both can stand in one journal."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import maybeDeferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from llmproxy.ledger import compact, records
+from llmproxy.ledger.batches import next_batch
+from llmproxy.ledger.compact import KindsOfJournal, LineKind
+from llmproxy.ledger.journal import FIRST_OFFSET, Journal, JournalSize, open_orphan
+from llmproxy.ledger.kinds import MAX_KINDS, MAX_SEEN_ONCE, JournalKinds
+from llmproxy.ledger.records import Deferral, LedgerLineOpening, Settlement
+from llmproxy.ledger.writer import JournalDamage, JournalWriter
+from llmproxy.model import LedgerLine, RequestRecord
+from tests.unit.ledger.books import die
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(["p", "\0", "\ud800", '"'])
+COUNT = st.integers(0, 2**32 + 1) | st.integers(0, 300)
+SECONDS = st.floats(0, 2e9) | st.sampled_from([0.0, -1.0, 1e12, -0.0])
+RECORDS = st.builds(
+    RequestRecord,
+    request_id=TEXT,
+    started_at=SECONDS,
+    duration=SECONDS,
+    method=st.just("POST"),
+    path=st.just("/"),
+    status=st.sampled_from([200, 429]),
+    outcome=st.sampled_from(["complete", "failed", "cancelled", "refused"]),
+    api=TEXT,
+    endpoint=st.just("/v1/*"),
+    project_id=TEXT,
+    token_id=st.sampled_from(["", "t", "u"]),
+    model=st.sampled_from(["", "m"]),
+    stream=st.booleans(),
+    bytes_in=COUNT,
+    bytes_out=COUNT,
+    upstream_status=st.none() | st.just(200),
+    cache=st.sampled_from(["miss", "hit", "revalidated", "coalesced"]),
+    error=st.sampled_from(["", "rate_limited"]),
+    answered=TEXT,
+    basis=st.sampled_from(["", "exact", "estimated", "pending"]),
+    input_tokens=COUNT,
+    cached_tokens=COUNT,
+    cache_write_tokens=st.just(3),
+    output_tokens=COUNT,
+    reasoning_tokens=st.just(2),
+    cost_usd=st.none() | st.floats(0, 1e9) | st.sampled_from([-1.0, 1e300, float("inf"), float("nan")]),
+)
+OPENINGS = st.builds(
+    LedgerLineOpening,
+    st.just(""),
+    st.floats(0, 2e9),
+    TEXT,
+    TEXT,
+    st.sampled_from(["", "t", "u"]),
+    TEXT,
+    TEXT,
+    TEXT,
+    COUNT,
+    COUNT,
+    uses=st.integers(0, 1) | st.just(300),
+)
+
+
+def in_full(line: LedgerLine) -> Any:
+    """A line as its JSON says it."""
+    told = records.decode(records.encode_settlement(line))
+    assert isinstance(told, Settlement)
+    return told.line
+
+
+class CompactTests(SynchronousTestCase):
+    @settings(deadline=None)
+    @given(RECORDS, st.integers(1, 2**40))
+    def test_settlements(self, record: RequestRecord, number: int) -> None:
+        """The same line as in full, or none where it does not fit; and the same hits of the token."""
+        told = compact.decode_kind(compact.encode_kind(7, compact.kind_of_record("run", record)))
+        assert told is not None
+        kinds = {told[0]: told[1]}
+        short = compact.encode_settlement(7, number, record)
+        if short is None:
+            numbers = (record.bytes_in, record.bytes_out, record.input_tokens, record.cached_tokens)
+            unusual = record.cost_usd is not None and not 0 <= record.cost_usd < 1e15
+            unusual |= not (0 <= record.started_at < 1e11 and 0 <= record.duration < 1e11)
+            self.assertTrue(unusual or max(*numbers, record.output_tokens) >= 2**32 or "\ud800" in record.request_id)
+            return
+        expected = in_full(records.line(f"run-{number:010x}", record))
+        self.assertEqual(compact.decode(short, kinds.get), Settlement(expected, hits=records.cache_hits(record)))
+        self.assertIsNone(compact.decode(short, {}.get))
+        self.assertIsNone(records.decode(short))
+
+    @settings(deadline=None)
+    @given(OPENINGS, st.integers(1, 2**40))
+    def test_openings(self, opening: LedgerLineOpening, number: int) -> None:
+        """Likewise."""
+        told = compact.decode_kind(compact.encode_kind(7, compact.kind_of_opening("run", opening)))
+        assert told is not None
+        kinds = {told[0]: told[1]}
+        short = compact.encode_opening(7, number, opening)
+        if short is None:
+            numbers = (opening.bytes_in, opening.estimated_input_tokens)
+            self.assertTrue(max(numbers) >= 2**32 or opening.uses > 127 or "\ud800" in opening.request_id)
+            return
+        expected = records.decode(records.encode_opening(opening._replace(id=f"run-{number:010x}")))
+        assert isinstance(expected, LedgerLineOpening)
+        self.assertEqual(compact.decode(short, kinds.get), expected)
+        uses = (expected.token_id, expected.uses, expected.at) if expected.uses else ("", 0, 0.0)
+        self.assertEqual(compact.uses_of_opening(short, kinds.get), uses)
+        self.assertIsNone(compact.decode(short, {}.get))
+
+    @given(st.binary(max_size=100))
+    def test_anything(self, raw: bytes) -> None:
+        """What another version wrote, or nobody, is passed over."""
+        kind = LineKind("run", 0, compact.kind_of_opening("run", LedgerLineOpening(*[""] * 8, 0, 0)).common)  # type: ignore[arg-type]
+        for form in (b"", b"s", b"o", b"K"):
+            compact.decode(form + raw, lambda number: kind)
+            compact.uses_of_opening(form + raw, lambda number: kind)
+            told = compact.decode_kind(form + raw)
+            self.assertTrue(told is None or len(told[1].common) == 12)
+        for broken in (b"K", b"K1234", b"K1234[]", b'K1234["run", 0, []]', b'K1234["run", 0, 7]', b"s", b"o"):
+            self.assertIsNone(compact.decode_kind(broken))
+            self.assertIsNone(compact.decode(broken, lambda number: kind))
+
+    def test_sizes(self) -> None:
+        """What is written here is what processes of other versions read."""
+        record = RequestRecord("r", 1.0, 2.0, "POST", "/", 200, "complete")
+        short = compact.encode_settlement(7, 9, record)
+        expected = struct.pack("<cIQddIIIIIIId", b"s", 7, 9, 1.0, 2.0, *[0] * 7, -1.0) + b"r"
+        self.assertEqual(short, expected)
+        opening = LedgerLineOpening("", 1.0, "r", "p", "t", "a", "/", "m", 3, 2, 1)
+        self.assertEqual(
+            compact.encode_opening(7, 9, opening), struct.pack("<cIQdIIb", b"o", 7, 9, 1.0, 3, 2, 1) + b"r"
+        )
+
+
+class JournalKindsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp())
+        self.journal = Journal(self.directory / "run", JournalSize(1 << 20, 1 << 24))
+        self.journal.open()
+        self.addCleanup(self.journal.close)
+        self.kinds = JournalKinds(self.journal)
+
+    def admit(self, *key: object) -> Any:
+        return self.kinds.get(key) or self.kinds.admit(key, lambda: LineKind("run", 0, ("x",) * 12))
+
+    def copies(self) -> list[int]:
+        """The numbers of the segments that have kinds, once for each."""
+        return [at >> 32 for at, content in self.journal.records(FIRST_OFFSET) if content[:1] == b"K"]
+
+    def test_admitted_when_seen_again(self) -> None:
+        """What clients make up anew each time is never written; nor is more kept of it than so many."""
+        for number in range(MAX_SEEN_ONCE + 10):
+            self.assertIsNone(self.admit(number))
+        self.assertEqual(self.copies(), [])
+        self.assertLessEqual(len(self.kinds._seen_once), MAX_SEEN_ONCE)
+        self.assertIsNotNone(self.admit(MAX_SEEN_ONCE + 5))
+        self.assertEqual(self.copies(), [1, 1])
+
+    def test_no_more_than_so_many(self) -> None:
+        """Then lines of a further one are written in full, until old segments are gone."""
+        for number in range(MAX_KINDS):
+            self.journal.prepare()
+            self.admit(number)
+            self.assertIsNotNone(self.admit(number))
+        self.admit("more")
+        self.assertIsNone(self.admit("more"))
+        self.kinds.forget_before(self.journal.number)
+        self.assertLess(len(self.kinds._numbers), MAX_KINDS)
+        self.assertEqual(len(self.kinds._numbers), len(self.kinds._kinds))
+        self.assertIsNotNone(self.admit("more"))
+
+    def test_numbers_are_never_used_again(self) -> None:
+        """One that was forgotten comes back under another."""
+        self.admit("a")
+        first = self.admit("a")
+        self.journal.rotate()
+        self.kinds.forget_before(2)
+        self.assertIsNone(self.kinds.find(first.number))
+        self.admit("a")
+        self.assertGreater(self.admit("a").number, first.number)
+
+
+class MixedTests(SynchronousTestCase):
+    """Whole journals."""
+
+    def setUp(self) -> None:
+        self.runs = 0
+
+    def writer(self, segment: int = 8192) -> JournalWriter:
+        self.runs += 1
+        journal = Journal(Path(self.mktemp()) / "run", JournalSize(segment, 1 << 24))
+        journal.open()
+        self.addCleanup(journal.close)
+        return JournalWriter(
+            journal, maybeDeferred, JournalDamage(), lambda failure: None, run="run", scrub=lambda r: r, redact=str
+        )
+
+    def entered(self, writer: JournalWriter, *, dead: bool) -> tuple[list[LedgerLine], dict[str, Any], dict[str, Any]]:
+        """All lines, and the counts of tokens, as the process itself or as another enters them."""
+        read, find, orphan = writer.journal.records, writer.kinds.find, None
+        if dead:
+            path = writer.journal.path
+            die(writer.journal)
+            orphan = open_orphan(path.parent, path.name)
+            assert orphan is not None
+            read, find = orphan.records, KindsOfJournal(orphan.records).find
+        lines: list[LedgerLine] = []
+        uses: dict[str, int] = {}
+        hits: dict[str, int] = {}
+        at = FIRST_OFFSET
+        while (part := next_batch(read, at, 2**62, find)).after > at:
+            at = part.after
+            lines += part.lines
+            for counts, more in ((uses, part.uses), (hits, part.hits)):
+                counts.update({token: counts.get(token, 0) + n for token, (n, _) in more.items()})
+        if orphan is not None:
+            orphan.close()
+        return lines, uses, hits
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.lists(st.tuples(RECORDS, st.booleans(), st.booleans(), st.sampled_from([0, 0, 1, 2])), max_size=12),
+        st.booleans(),
+    )
+    def test_any_lines(self, asked: list[tuple[RequestRecord, bool, bool, int]], dead: bool) -> None:
+        """Every line is entered as it was, in whatever form it stands, and counts as often as it should."""
+        writer = self.writer()
+        expected: list[LedgerLine] = []
+        uses: dict[str, int] = {}
+        hits: dict[str, int] = {}
+        for number, (record, opened, sent, ends) in enumerate(asked * 3, 1):
+            ledger_id, token = "", record.token_id
+            if opened:
+                ledger_id = writer.open_line(
+                    LedgerLineOpening("", 1.0, record.request_id, "p", token, "a", "/", "m", record.bytes_in, 1, uses=1)
+                )
+                if token:
+                    uses[token] = uses.get(token, 0) + (1 if sent else 0)
+            deferral = Deferral(f"result{number}") if ends == 1 else None
+            writer.settle(ledger_id, record, sent, deferral)
+            if hit := records.cache_hits(record):
+                hits[token] = hits.get(token, 0) + hit
+            line = records.line(ledger_id or f"run-{number:010x}", record)
+            expected.append(in_full(line))
+            if ends == 2:
+                writer.journal.rotate()
+                writer.journal.prepare()
+        lines, counted_uses, counted_hits = self.entered(writer, dead=dead)
+        self.assertEqual(lines, expected)
+        self.assertEqual({t: n for t, n in counted_uses.items() if n}, {t: n for t, n in uses.items() if n})
+        self.assertEqual(counted_hits, hits)
+
+    def record(self, number: int) -> RequestRecord:
+        return RequestRecord(f"r{number}", 1.0, 0.5, "POST", "/", 200, "complete", token_id="t", model="m")
+
+    def test_any_byte_is_wrong(self) -> None:
+        """No place that cannot be read takes more than one line with it, be it what all have in common."""
+        for place in range(8, 700, 3):
+            writer = self.writer()
+            for number in range(8):
+                writer.settle("", self.record(number), True, None)
+            path = writer.journal.segments[0].path
+            raw = bytearray(path.read_bytes())
+            raw[place] ^= 0x41
+            path.write_bytes(raw)
+            lines, _, _ = self.entered(writer, dead=True)
+            self.assertGreaterEqual(len({line.id for line in lines}), 7, place)
+
+    def test_each_segment_says_what_its_lines_have_in_common(self) -> None:
+        """Those before it may be gone."""
+        writer = self.writer(2048)
+        for number in range(80):
+            writer.settle("", self.record(number), True, None)
+        self.assertGreater(writer.journal.number, 3)
+        for segment in writer.journal.segments_before(writer.journal.offset):
+            writer.journal.release(segment)
+        count = sum(1 for _, content in writer.journal.records(FIRST_OFFSET) if content[:1] == b"s")
+        lines, _, _ = self.entered(writer, dead=True)
+        self.assertEqual([line.request_id for line in lines], [f"r{n}" for n in range(80 - count, 80)])
+        self.assertGreater(count, 0)
+
+    def test_a_hole(self) -> None:
+        """It takes what it hits: what lines have in common stands in other blocks too."""
+        writer = self.writer(1 << 20)
+        for number in range(200):
+            writer.settle("", self.record(number), True, None)
+        path = writer.journal.segments[0].path
+        with path.open("r+b") as file:
+            file.seek(8)
+            file.write(bytes(2000))
+        lines, _, _ = self.entered(writer, dead=True)
+        self.assertGreater(len(lines), 170)
+        self.assertEqual(lines[-1].request_id, "r199")
