@@ -7,12 +7,13 @@ import socket
 import time
 from contextlib import suppress
 from itertools import pairwise
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from tests.support.processes import HOST
-from tests.support.stack import Stack, eventually
+from tests.support.stack import MANAGEMENT, Stack, eventually
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}
 
@@ -100,3 +101,33 @@ def test_each_piece_of_a_stream_arrives_when_it_was_sent(stack: Stack) -> None:
     connection.close()
     gaps = [later - earlier for earlier, later in pairwise(arrivals)]
     assert len([gap for gap in gaps if gap > 0.02]) >= 15
+
+
+REQUESTS = {
+    "live": b"GET /live HTTP/1.1\r\nHost: x\r\n",
+    "without a token": b"GET /v1/models HTTP/1.1\r\nHost: x\r\n",
+    "metrics": b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n" % MANAGEMENT.encode(),
+}
+
+
+@pytest.mark.parametrize("what", REQUESTS)
+@pytest.mark.parametrize("half", [True, False], ids=["half-closed", "open"])
+def test_more_requests_at_once_than_are_read_ahead(stack: Stack, what: str, half: bool) -> None:
+    """A client that has sent all it will send gets all its responses."""
+    request = REQUESTS[what] + b"X: " + b"a" * 1000 + b"\r\n"
+    sent = (request + b"\r\n") * 299 + request + b"Connection: close\r\n\r\n"
+    received = []
+    with socket.create_connection((HOST, stack.daemon.port), 30) as client:
+
+        def send() -> None:
+            client.sendall(sent)
+            if half:
+                client.shutdown(socket.SHUT_WR)
+
+        sender = Thread(target=send)
+        sender.start()
+        while data := client.recv(1 << 20):
+            received.append(data)
+        sender.join(30)
+    status = b"HTTP/1.1 401 " if what == "without a token" else b"HTTP/1.1 200 "
+    assert b"".join(received).count(status) == 300

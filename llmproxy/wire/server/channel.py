@@ -110,6 +110,7 @@ class Channel(Protocol):
         self._working = False
         self._reading_paused = False
         self._half_closed = False  # the client has said that it will send no more
+        self._end_seen = False  # it has said so behind bytes that were not read yet
         self._extends_flush = False  # a client that still takes what was written gets more time for it
 
     @property
@@ -159,8 +160,10 @@ class Channel(Protocol):
                 self._state = _FLUSHING
             self.transport.loseConnection()
         elif request is None:
-            if self._later is None:
+            if self._answered_all:
                 self._close()
+            else:
+                self._watch_peer()
         elif self._body is not None or not self._probe(request):
             self._leave()
         else:
@@ -287,8 +290,13 @@ class Channel(Protocol):
         if self._state in _OVER:
             return
         self._regulate()
-        if self._half_closed and self._request is None and self._later is None:
+        if self._half_closed and self._answered_all:
             self._close()
+
+    @property
+    def _answered_all(self) -> bool:
+        """Whether no request that has arrived waits: for its response, for the next turn, or for the client to read."""
+        return self._request is None and self._later is None and not self._decoder.buffer
 
     def _go_on(self) -> None:
         self._later = None
@@ -423,7 +431,7 @@ class Channel(Protocol):
     def _regulate(self) -> None:
         """Read, or do not."""
         full = len(self._decoder.buffer) > MAX_PIPELINED_BYTES or (self._body is not None and self._body.full)
-        if full == self._reading_paused or self._state in _OVER:
+        if full == self._reading_paused or self._state in _OVER or self._half_closed:
             return
         self._reading_paused = full
         if full:
@@ -494,10 +502,21 @@ class Channel(Protocol):
         self._watch = None
         if self._state in _OVER or not (self._reading_paused or self._half_closed):
             return
-        if self.site.peer_closed(self.transport, half=not self._half_closed):
+        probed = self._half_closed or self._end_seen
+        if not self.site.peer_closed(self.transport, half=not probed):
+            self._watch_peer()
+        elif probed or self.site.peer_closed(self.transport, half=False):
             self._leave()
         else:
-            self._watch_peer()
+            self._saw_end()
+
+    def _saw_end(self) -> None:
+        """The client's end stands behind what was not read yet: it may have left, or only send no more."""
+        self._end_seen = True
+        if self._request is None or self._probe(self._request):
+            self._watch_peer(PROBE_CHECK_SECONDS)
+        else:
+            self._leave()
 
     def _stop_watching(self) -> None:
         if self._watch is not None:

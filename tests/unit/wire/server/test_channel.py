@@ -334,6 +334,8 @@ class Leaving(Serving):
         self.assertFalse(client.link.near.reading)
         client.leave()
         self.clock.advance(0.1)
+        client.link.pump()
+        self.clock.advance(0.02)  # for the reset that follows what is written to a client that has left
         self.assertGone(self.request)
 
     def test_while_its_answer_is_prepared(self) -> None:
@@ -415,6 +417,58 @@ class HalfClosed(Serving):
             self.request.finish()
         self.assertIn(b"got /echo", client.received)
         self.assertTrue(client.ended)
+
+    def test_gets_the_responses_to_more_than_is_read_ahead(self) -> None:
+        padded = GET[:-2] + b"X: " + b"a" * 1000 + b"\r\n\r\n"
+        client = self.client(GET % b"wait" + padded % b"echo" * 200, half=True)
+        self.assertFalse(client.link.near.reading)
+        client.stop_sending()
+        self.clock.pump([0.1] * 10)
+        self.assertFalse(self.request.gone)
+        self.request.finish()
+        self.assertEqual(client.received.count(b"got /echo"), 200)
+        self.assertTrue(client.ended)
+
+    def test_gets_the_responses_that_wait_for_it_to_read(self) -> None:
+        client = self.client(GET % b"wait", half=True)
+        client.link.far.pauseProducing()
+        client.send(GET % b"wait" * 3)
+        client.stop_sending()
+        for _ in range(3):
+            self.request.write(b"a" * 500_000)
+            self.request.finish()
+            client.link.pump()
+        self.clock.pump([0.1] * 10)
+        client.link.far.resumeProducing()
+        client.link.pump()
+        while not self.request.finished:
+            self.request.write(b"a" * 500_000)
+            self.request.finish()
+            client.link.pump()
+        self.assertEqual(client.received.count(b"HTTP/1.1 200"), 4)
+        self.assertTrue(client.ended)
+
+    def test_gets_the_response_to_an_upload_that_was_made_to_wait(self) -> None:
+        client = self.client(post(b"", b"wait", length=200_000), half=True)
+        client.send(b"a" * 200_000)
+        self.assertFalse(client.link.near.reading)
+        client.stop_sending()
+        self.clock.pump([0.1] * 10)
+        self.assertFalse(self.request.gone)
+        reading = self.request.upload.read_all(200_000)
+        client.link.pump()
+        self.assertEqual(len(self.successResultOf(reading)), 200_000)
+        self.request.finish()
+        self.assertIn(b"HTTP/1.1 200", client.received)
+
+    def test_and_then_leaves_before_it_was_read(self) -> None:
+        client = self.client(post(b"", b"wait", length=200_000), half=True)
+        client.send(b"a" * 200_000)
+        client.stop_sending()
+        self.clock.pump([0.1] * 10)
+        client.reset()
+        self.clock.advance(0.1)
+        self.assertTrue(self.request.gone)
 
     def test_in_the_middle_of_its_body_is_gone(self) -> None:
         client = self.client(post(b"he", b"wait", length=5), half=True)
