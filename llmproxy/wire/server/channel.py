@@ -104,7 +104,7 @@ class Channel(Protocol):
         self._body: RequestBody | None = None  # the body that is arriving
         self._progress = 0  # how much of it had arrived when its time began
         self._later: IDelayedCall | None = None  # goes on with the requests that this turn had no time for
-        self._watch: IDelayedCall | None = None
+        self._watch = Deadline(site.reactor, self._look)
         self._awaits_continue = False  # the client waits for our word before it sends its body
         self._discarding = False  # the rest of the body is of no use
         self._working = False
@@ -160,14 +160,9 @@ class Channel(Protocol):
                 self._state = _FLUSHING
             self.transport.loseConnection()
         elif request is None:
-            if self._answered_all:
-                self._close()
-            else:
-                self._watch_peer()
-        elif self._body is not None or not self._probe(request):
-            self._leave()
+            self._close() if self._answered_all else self._watch_peer()
         else:
-            self._watch_peer(PROBE_CHECK_SECONDS)
+            self._find_out(self._body is None and self._probe(request))
 
     def writeConnectionLost(self) -> None:
         """We said that we will send no more."""
@@ -175,7 +170,7 @@ class Channel(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._state = _CLOSED
         self._deadline.stop()
-        self._stop_watching()
+        self._watch.stop()
         self._writer.close()
         self.site.closed(self)
         request = self._detach()
@@ -495,11 +490,9 @@ class Channel(Protocol):
         return self._writer.blocked  # it has still to take what is written
 
     def _watch_peer(self, seconds: float = PEER_CHECK_SECONDS) -> None:
-        if self._watch is None:
-            self._watch = self.site.reactor.callLater(seconds, self._look)
+        self._watch.set(seconds)
 
     def _look(self) -> None:
-        self._watch = None
         if self._state in _OVER or not (self._reading_paused or self._half_closed):
             return
         probed = self._half_closed or self._end_seen
@@ -507,21 +500,12 @@ class Channel(Protocol):
             self._watch_peer()
         elif probed or self.site.peer_closed(self.transport, half=False):
             self._leave()
-        else:
-            self._saw_end()
+        else:  # its end stands behind what was not read yet
+            self._end_seen = True
+            self._find_out(self._request is None or self._probe(self._request))
 
-    def _saw_end(self) -> None:
-        """The client's end stands behind what was not read yet: it may have left, or only send no more."""
-        self._end_seen = True
-        if self._request is None or self._probe(self._request):
-            self._watch_peer(PROBE_CHECK_SECONDS)
-        else:
-            self._leave()
-
-    def _stop_watching(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+    def _find_out(self, probed: bool) -> None:
+        self._watch_peer(PROBE_CHECK_SECONDS) if probed else self._leave()
 
     def _leave(self) -> None:
         """The client has left: whoever works for it is told now."""
@@ -567,7 +551,7 @@ class Channel(Protocol):
         self._state = state
         self._body = None
         self._decoder.discard()
-        self._stop_watching()
+        self._watch.stop()
         self._writer.stop()
         self.transport.unregisterProducer()
         self._set_deadline(seconds)

@@ -434,11 +434,11 @@ class HalfClosed(Serving):
         client.link.far.pauseProducing()
         client.send(GET % b"wait" * 3)
         client.stop_sending()
-        for _ in range(3):
-            self.request.write(b"a" * 500_000)
-            self.request.finish()
-            client.link.pump()
+        self.request.write(b"a" * 500_000)
+        self.request.finish()
+        client.link.pump()
         self.clock.pump([0.1] * 10)
+        self.assertEqual(len(self.waiting.requests), 1)
         client.link.far.resumeProducing()
         client.link.pump()
         while not self.request.finished:
