@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import time
@@ -9,9 +10,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 
 import pytest
 
+from llmproxy.wire.descriptors import FOR_FILES
 from tests.integration.test_background import metric, ready
 from tests.support.processes import HOST
 from tests.support.responses import Response
@@ -70,8 +73,16 @@ def test_more_streams_than_descriptors(stack: Stack) -> None:
         except ConnectionError:
             return None  # accepted in the same moment as many others
 
+    opened = []
     with ThreadPoolExecutor(CLIENTS) as clients:
-        answers = list(clients.map(asked, range(CLIENTS)))
+        pending = clients.map(asked, range(CLIENTS))
+        time.sleep(1)  # the streams take two seconds
+        for _ in range(11):
+            opened.append(len(os.listdir(f"/proc/{stack.daemon.pid}/fd")))
+            time.sleep(0.05)
+        answers = list(pending)
+    print("descriptors open:", opened)
+    assert 100 < median(opened) <= HARD - FOR_FILES, opened  # what is reserved for files stays free
     statuses = [answer.status for answer in answers if answer is not None]
     codes = {answer.header("X-LLMProxy-Error") for answer in answers if answer is not None and answer.status != 200}
     assert statuses.count(200) >= 60, (statuses, codes)
