@@ -39,7 +39,8 @@ def next_batch(
                 if kind.hits:
                     _count(hits, line.token_id, kind.hits, line.at)
         elif form == OPENED:
-            _count(uses, *uses_of_opening(record, find_kind))
+            token_id, more, at = uses_of_opening(record, find_kind)
+            _count(uses, token_id, more, at)
         elif isinstance(found := decode(record, find_kind), Settlement):
             line = found.line
             lines.append(line)

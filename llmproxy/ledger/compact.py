@@ -62,6 +62,11 @@ FindKind = Callable[[int], LineKind | None]
 Record = LedgerLineOpening | Settlement | AnnouncedResult | DroppedLine
 
 _COMMON = slice(LedgerLine._fields.index("project_id"), LedgerLine._fields.index("stream") + 1)
+_STATUS_TO_STREAM = slice(RequestRecord._fields.index("status"), RequestRecord._fields.index("stream") + 1)
+_STATUS_OF_PROVIDER_TO_ERROR = slice(
+    RequestRecord._fields.index("upstream_status"), RequestRecord._fields.index("error") + 1
+)
+_ANSWERED_TO_BASIS = slice(RequestRecord._fields.index("answered"), RequestRecord._fields.index("basis") + 1)
 _NOT_OF_OPENING = ("", "", "none", "", 0, None, False)  # what an opening has not of that
 _OF_OPENING = slice(LedgerLineOpening._fields.index("project_id"), LedgerLineOpening._fields.index("model") + 1)
 _COMMON_FIELDS = len(LedgerLine._fields[_COMMON])
@@ -86,21 +91,8 @@ def kind_of_opening(run: str, opening: LedgerLineOpening) -> LineKind:
 
 def kind_key_of_record(record: RequestRecord) -> tuple[Any, ...]:
     """What this has in common with others: all that L{kind_of_record} looks at."""
-    return (
-        record.project_id,
-        record.token_id,
-        record.api,
-        record.endpoint,
-        record.model,
-        record.answered,
-        record.outcome,
-        record.basis,
-        record.error,
-        record.status,
-        record.upstream_status,
-        record.stream,
-        record.cache,
-    )
+    values: tuple[Any, ...] = record
+    return values[_STATUS_TO_STREAM] + values[_STATUS_OF_PROVIDER_TO_ERROR] + values[_ANSWERED_TO_BASIS]
 
 
 def kind_of_record(run: str, record: RequestRecord) -> LineKind:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,7 +125,9 @@ class JournalWriter:
         if (named := f"{request_id}\0{model}") is not self._redact(named):  # which most are
             opening = opening._replace(request_id=self._redact(request_id), model=self._redact(model))
         key = compact.kind_key_of_opening(opening)
-        kind = self.kinds.get(key) or self.kinds.admit(key, lambda: compact.kind_of_opening(self._run, opening))
+        kind = self.kinds.get(key)
+        if kind is None:
+            kind = self.kinds.admit(key, partial(compact.kind_of_opening, self._run, opening))
         record = None if kind is None else compact.encode_opening(kind.number, number, opening)
         if kind is None or record is None:
             self._append(records.encode_opening(opening._replace(id=ledger_id)))
@@ -150,7 +153,9 @@ class JournalWriter:
     def _settle_short(self, number: int, record: RequestRecord) -> bool:
         """Write a settlement that counts no uses and announces nothing; false where it is to be written in full."""
         key = compact.kind_key_of_record(record)
-        kind = self.kinds.get(key) or self.kinds.admit(key, lambda: compact.kind_of_record(self._run, record))
+        kind = self.kinds.get(key)
+        if kind is None:
+            kind = self.kinds.admit(key, partial(compact.kind_of_record, self._run, record))
         short = None if kind is None else compact.encode_settlement(kind.number, number, record)
         if kind is None or short is None:
             return False
@@ -240,12 +245,13 @@ class JournalWriter:
 
     def _append_of_kind(self, kind: WrittenKind, record: bytes) -> int:
         """Append a record that refers to a kind; returns its segment, in which the kind stands too."""
-        self._append(record)
+        if not self.journal.append(record):
+            self._lost()
         offset = self.journal.offset
         segment = offset >> 32
-        if offset >= kind.due:
-            if not self.kinds.write(kind) and kind.due >> 32 != segment:
-                self._lost()
+        if offset >= kind.due and not self.kinds.write(kind) and kind.due >> 32 != segment:
+            self._lost()
+        if self.journal.number != self._segment:  # which the record, its kind or another has begun
             self._grow()
         return segment
 
@@ -261,7 +267,6 @@ class JournalWriter:
         self.problem = self.problem or "journal_full"
 
     def _grow(self) -> None:
-        """Where a further segment has been begun, the next must be ready long before this one is full."""
-        if self.journal.number != self._segment:
-            self._segment = self.journal.number
-            self.growing = Deferred.fromCoroutine(self.prepare()).addErrback(self._on_failure)
+        """A further segment has been begun: the next must be ready long before that is full."""
+        self._segment = self.journal.number
+        self.growing = Deferred.fromCoroutine(self.prepare()).addErrback(self._on_failure)

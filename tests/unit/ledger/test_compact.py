@@ -97,6 +97,19 @@ class CompactTests(SynchronousTestCase):
         self.assertIsNone(records.decode(short))
 
     @settings(deadline=None)
+    @given(RECORDS, RECORDS)
+    def test_the_same_in_common(self, record: RequestRecord, other: RequestRecord) -> None:
+        """Records with the same key are of the same kind, whatever else they say."""
+        for name in (*LedgerLine._fields[4:16], "cache"):
+            if name in RequestRecord._fields:
+                other = other._replace(**{name: getattr(record, name)})
+        self.assertEqual(compact.kind_key_of_record(record), compact.kind_key_of_record(other))
+        self.assertEqual(compact.kind_of_record("run", record), compact.kind_of_record("run", other))
+        for name in ("token_id", "error", "answered", "basis", "status", "upstream_status", "stream", "cache"):
+            changed = compact.kind_key_of_record(record._replace(**{name: "another"}))
+            self.assertNotEqual(changed, compact.kind_key_of_record(record))
+
+    @settings(deadline=None)
     @given(OPENINGS, st.integers(1, 2**40))
     def test_openings(self, opening: LedgerLineOpening, number: int) -> None:
         """Likewise."""
