@@ -100,7 +100,7 @@ def activate(session: CommandSession, project_id: str) -> None:
 @click.argument("project_id")
 @with_session
 def deactivate(session: CommandSession, project_id: str) -> None:
-    """Stop all use of a project's tokens, at once."""
+    """Stop all use of a project's tokens immediately."""
     _change(session, project_id, {"active": False})
 
 
