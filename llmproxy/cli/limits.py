@@ -18,7 +18,7 @@ _LISTS = ("budget_usd", "budget_tokens")
 _OPTIONS = (
     click.option("--rpm", "requests_per_minute", type=click.IntRange(min=1), help="Requests allowed in any minute."),
     click.option("--tpm", "tokens_per_minute", type=click.IntRange(min=1), help="Tokens allowed in any minute."),
-    click.option("--concurrency", type=click.IntRange(min=1), help="Requests allowed at once."),
+    click.option("--concurrency", type=click.IntRange(min=1), help="Concurrent requests allowed."),
     click.option(
         "--budget-usd",
         multiple=True,
