@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -25,7 +26,7 @@ from llmproxy.http import fields
 from llmproxy.http.content_coding import Decoder, can_decode
 from llmproxy.http.content_measure import ContentMeasure, TextMeasure
 from llmproxy.http.form_fields import MultipartFields, UrlencodedFields
-from llmproxy.http.json_members import JsonMembers
+from llmproxy.http.json_members import MAX_VALUE_BYTES, JsonMembers
 from llmproxy.http.media_heads import Medium
 
 MAX_SLICE_BYTES = 4096  # that are read at a time
@@ -36,8 +37,7 @@ MAX_TYPE_BYTES = 4096  # of a Content-Type that is read
 MAX_FORM_SLICE_BYTES = 16 * 1024
 MAX_MODEL_CHARACTERS = 128  # characters of a model's name that are shown
 MAX_WHOLE_BYTES = 256 * 1024  # of a body that is read by one call
-MAX_WHOLE_VALUES = 20_000  # of such a body, so that the call is short
-MAX_UNCOUNTED_BYTES = 16 * 1024  # that hold too few values to be worth a look
+MAX_WHOLE_VALUES = 20_000  # in such a body, where more is done than to parse it
 MAX_PENDING_BYTES = 4 * 1024 * 1024  # that wait to be read, beyond which the rest is not
 
 _SPACE = b" \t\r\n"
@@ -107,12 +107,13 @@ def read_usual(
 
     @param strictly: Whether it is to be understood for certain, and measured; else it is for records alone.
     """
-    if body[:1] != b"{" or len(body) > MAX_WHOLE_BYTES or _codings(lines):
-        return None
-    if len(body) > MAX_UNCOUNTED_BYTES and body.count(b",") + body.count(b"{") + body.count(b"[") > MAX_WHOLE_VALUES:
+    longest = MAX_VALUE_BYTES if strictly else MAX_WHOLE_BYTES  # so that no member is longer than the reader keeps
+    if body[:1] != b"{" or len(body) > longest or _codings(lines):
         return None
     try:
-        values = _STRICT.decode(body.decode("utf-8")) if strictly else from_json(body, allow_inf_nan=False)
+        values = from_json(body, allow_inf_nan=False)
+        if strictly and not _names_once(body, values):
+            values = _STRICT.decode(body.decode("utf-8"))
     except (ValueError, RecursionError):
         return None  # what is wrong with it, the reader says
     members = {name: value for name, value in values.items() if wanted(name)}
@@ -123,6 +124,33 @@ def read_usual(
     measure.end()
     unseen = measure.remote + measure.more_media
     return RequestContent("json", members, True, "", _NO, _NO, len(body), measure.text, measure.media, unseen)
+
+
+def _names_once(body: bytes, values: Mapping[str, Any]) -> bool:
+    """Whether it is certain that no object in a JSON text has a name twice, from its bytes and from what was read of
+    it, in which the second has taken the place of the first. C{ValueError} where that is too much to look at.
+
+    Each name ends with a quote and a colon, so there are at most as many names as there are of these. Some of them may
+    stand within strings: those behind a single backslash certainly do.
+    """
+    names, unread = 0, [values]
+    while unread:
+        value: Any = unread.pop()
+        if type(value) is dict:
+            names += len(value)
+            unread.extend(value.values())
+        elif type(value) is list:
+            unread.extend(value)
+        if len(unread) + names > MAX_WHOLE_VALUES:
+            raise ValueError("It holds too many values.")
+    most = len(_NAME_ENDS.findall(body))
+    if most > MAX_WHOLE_VALUES:
+        raise ValueError("It holds too many names.")
+    return names == most or names == most - len(_ESCAPED_NAME_ENDS.findall(body))
+
+
+_NAME_ENDS = re.compile(rb'"[ \t\r\n]*:')
+_ESCAPED_NAME_ENDS = re.compile(rb'"(?<=[^\\]\\")[ \t\r\n]*:')
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
