@@ -211,6 +211,11 @@ class ContentMeasure:
         return b'"'.join(b"\n".join(data.split(b"\\n")).split(b'\\"'))
 
 
+def possible_media(text: bytes) -> int:
+    """How many media there may be in a text, each of which takes some work to be measured."""
+    return len(_MEDIUM.findall(text))
+
+
 def _add_words(data: bytes, words: int, long_letters: int) -> tuple[int, int]:
     """Count the runs of letters, and the letters in each that are beyond the first L{LONG_WORD}.
 

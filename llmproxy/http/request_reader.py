@@ -24,7 +24,7 @@ from pydantic_core import from_json
 
 from llmproxy.http import fields
 from llmproxy.http.content_coding import Decoder, can_decode
-from llmproxy.http.content_measure import ContentMeasure, TextMeasure
+from llmproxy.http.content_measure import ContentMeasure, TextMeasure, possible_media
 from llmproxy.http.form_fields import MultipartFields, UrlencodedFields
 from llmproxy.http.json_members import MAX_VALUE_BYTES, JsonMembers
 from llmproxy.http.media_heads import Medium
@@ -38,6 +38,9 @@ MAX_FORM_SLICE_BYTES = 16 * 1024
 MAX_MODEL_CHARACTERS = 128  # characters of a model's name that are shown
 MAX_WHOLE_BYTES = 256 * 1024  # of a body that is read by one call
 MAX_WHOLE_VALUES = 20_000  # in such a body, where more is done than to parse it
+MAX_WHOLE_MEDIA = 400  # in such a body, where it is measured
+MAX_WHOLE_ESCAPES = 30_000  # likewise
+MAX_SHORT_BYTES = 16 * 1024  # of a body that is read by small steps in one turn
 MAX_PENDING_BYTES = 4 * 1024 * 1024  # that wait to be read, beyond which the rest is not
 
 _SPACE = b" \t\r\n"
@@ -94,18 +97,24 @@ def read_at_once(body: bytes, lines: Iterable[bytes], wanted: Callable[[str], bo
     return read_usual(body, lines, wanted, strictly=False) or _read(body, lines, wanted)
 
 
-def read_strictly_at_once(body: bytes, lines: Iterable[bytes], wanted: Callable[[str], bool]) -> RequestContent:
-    """All that a short body says, as L{RequestReader} reads it; the usual one by one call in C."""
-    return read_usual(body, lines, wanted, strictly=True) or _read(body, lines, wanted)
+def read_strictly_at_once(
+    body: bytes, lines: Iterable[bytes], wanted: Callable[[str], bool], *, measured: bool = True
+) -> RequestContent:
+    """All that a short body says, as L{RequestReader} reads it; the usual one by one call in C.
+
+    @param measured: Whether somebody needs to know what its text is made of.
+    """
+    return read_usual(body, lines, wanted, strictly=True, measured=measured) or _read(body, lines, wanted)
 
 
 def read_usual(
-    body: bytes, lines: Iterable[bytes], wanted: Callable[[str], bool], *, strictly: bool
+    body: bytes, lines: Iterable[bytes], wanted: Callable[[str], bool], *, strictly: bool, measured: bool = False
 ) -> RequestContent | None:
     """What a body says that is a plain JSON object of no more than L{MAX_WHOLE_BYTES}; C{None} for any other, and where
     it could take long.
 
-    @param strictly: Whether it is to be understood for certain, and measured; else it is for records alone.
+    @param strictly: Whether it is to be understood for certain; else it is for records alone.
+    @param measured: Whether it is to be measured, too.
     """
     longest = MAX_VALUE_BYTES if strictly else MAX_WHOLE_BYTES  # so that no member is longer than the reader keeps
     if body[:1] != b"{" or len(body) > longest or _codings(lines):
@@ -116,8 +125,10 @@ def read_usual(
             values = _STRICT.decode(body.decode("utf-8"))
     except (ValueError, RecursionError):
         return None  # what is wrong with it, the reader says
+    if measured and (possible_media(body) > MAX_WHOLE_MEDIA or body.count(b"\\") > MAX_WHOLE_ESCAPES):
+        return None
     members = {name: value for name, value in values.items() if wanted(name)}
-    if not strictly:
+    if not measured:
         return RequestContent("json", members, True, "", _NO, _NO, len(body))
     measure = ContentMeasure()
     measure.feed(body)
@@ -168,8 +179,17 @@ _STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
 
 
 def measure_body(body: bytes, lines: Iterable[bytes]) -> RequestContent:
-    """A body with its measure, and without members."""
-    return read_usual(body, lines, lambda _: False, strictly=True) or _read(body, lines, lambda _: False)
+    """A body with its measure, and without members. One that is long and would take long to be measured goes by its
+    size, as one that cannot be read."""
+    usual = read_usual(body, lines, _nothing, strictly=False, measured=True)
+    if usual is None and len(body) > MAX_SHORT_BYTES:
+        return RequestContent("unknown", _NOTHING, False, "", _NO, _NO, len(body))
+    return usual or _read(body, lines, _nothing)
+
+
+def _nothing(_: str) -> bool:
+    """No member is wanted."""
+    return False
 
 
 def _read(body: bytes, lines: Iterable[bytes], wanted: Callable[[str], bool]) -> RequestContent:

@@ -153,14 +153,17 @@ class RequestContext:
         assert route is not None
         return self.content.stream or route.stream or body_hints.expects_stream(route.query, self.request.lines)
 
-    def observe_small_body(self, body: bytes, wanted: Callable[[str], bool], *, strictly: bool = False) -> None:
+    def observe_small_body(
+        self, body: bytes, wanted: Callable[[str], bool], *, strictly: bool = False, measured: bool = False
+    ) -> None:
         """All of a small body.
 
         @param strictly: Whether somebody has to know for certain what it says before it is sent.
+        @param measured: Whether, too, what its text is made of; else it is measured later where need be.
         """
         if strictly:
-            self._content = read_strictly_at_once(body, self.request.lines, wanted)
-        else:
+            self._content = read_strictly_at_once(body, self.request.lines, wanted, measured=measured)
+        if not measured:
             self._small, self._wanted = body, wanted
 
     def forget_body(self) -> None:

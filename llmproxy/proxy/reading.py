@@ -34,14 +34,14 @@ class BodyReading:
         read_usual: Callable[[bytes], RequestContent | None] = lambda body: None,
         may_hold: Callable[[int], bool] = lambda count: False,
         peek: Callable[[], RequestReader] | None = None,
-        strictly: bool = False,
+        measured: bool = False,
     ) -> None:
         """
         @param caught_up: Called when it is not L{behind} any more.
         @param read_usual: What all of a body says; C{None} where that is for the reader.
         @param may_hold: Whether so many bytes more of the body may be held until its end.
         @param peek: Makes a reader for its beginning; without one nothing is held.
-        @param strictly: Whether C{read_usual} measures the body, too.
+        @param measured: Whether C{read_usual} measures the body, too.
         """
         self._reader = reader
         self._caught_up = caught_up
@@ -49,8 +49,9 @@ class BodyReading:
         self._read_usual = read_usual
         self._may_hold = may_hold
         self._peek = peek or (lambda: reader)
-        self._strictly = strictly
+        self._measured = measured
         self._so_far: RequestContent | None = None
+        self._asked_at = 0  # bytes that had come then
         self._held: list[bytes] | None = None if peek is None else []  # C{None}: the reader has it
         self._content: RequestContent | None = None
         self._waiting: list[Deferred[Failure | None]] = []
@@ -84,17 +85,21 @@ class BodyReading:
                 self._give_to_reader()
 
     def _beginning(self, first: bytes) -> RequestContent:
-        """What the first bytes of a held body say, for somebody who cannot wait for its end."""
+        """What the first bytes of a held body say, for somebody who cannot wait for its end; who asks again when there
+        is more of it will be told that, too."""
         if self._so_far is None:
             reader = self._peek()
             reader.feed(first[:PEEK_BYTES])
-            self._so_far = reader.content()
+            self._so_far, self._asked_at = reader.content(), self.count
+        elif self.count > self._asked_at:
+            self._give_to_reader()
+            return self._reader.content()
         return self._so_far
 
     @property
     def unmeasured_body(self) -> bytes | None:
-        """All of it, where it is held, and was read for records alone."""
-        return self._held[0] if self._content is not None and self._held and not self._strictly else None
+        """All of it, where it is held, and was not measured."""
+        return self._held[0] if self._content is not None and self._held and not self._measured else None
 
     @property
     def behind(self) -> bool:

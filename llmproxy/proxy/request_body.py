@@ -67,7 +67,7 @@ class RequestBodies:
         policed = self._policy.needs_body(grant, route, context.operation)
         measured = limits is not None and limits.counts_tokens and not context.operation.free
         injects = route.api.metering.include_usage == "inject" and route.path.endswith(b"/chat/completions")
-        self._observe(context, upload, strictly=measured or policed)
+        self._observe(context, upload, strictly=measured or policed, measured=measured)
         received = upload.received
         if received is None and (measured or policed):
             received = await upload.read_all(self._max_bytes)
@@ -91,17 +91,17 @@ class RequestBodies:
         assert route is not None and grant is not None
         policed = self._policy.needs_body(grant, route, operation)
         measured = limits is not None and limits.counts_tokens and not operation.free
-        context.observe_small_body(body, self._wanted[route.api_name], strictly=measured or policed)
+        context.observe_small_body(body, self._wanted[route.api_name], strictly=measured or policed, measured=measured)
         if policed:
             self._policy.check_body(grant, route, operation, context.content)
         context.body = BytesBody(body)
 
-    def _observe(self, context: RequestContext, upload: RequestBody, *, strictly: bool) -> None:
+    def _observe(self, context: RequestContext, upload: RequestBody, *, strictly: bool, measured: bool) -> None:
         """Have the body read for what is to be known of it: at once, or while it arrives."""
         assert context.route is not None
         received, wanted = upload.received, self._wanted[context.route.api_name]
         if received is not None and len(received) <= MAX_SMALL_BODY_BYTES:
-            context.observe_small_body(received, wanted, strictly=strictly)
+            context.observe_small_body(received, wanted, strictly=strictly, measured=measured)
         elif not upload.done or received:
             lines = context.request.lines
             make_reader = partial(RequestReader, lines, wanted, self._clock.seconds)
@@ -109,10 +109,10 @@ class RequestBodies:
                 make_reader(),
                 self._clock,
                 upload.go_on,
-                read_usual=partial(read_usual, lines=lines, wanted=wanted, strictly=strictly),
+                read_usual=partial(read_usual, lines=lines, wanted=wanted, strictly=strictly, measured=measured),
                 may_hold=upload.reserve,
                 peek=make_reader,
-                strictly=strictly,
+                measured=measured,
             )
             if received is not None:
                 reading.feed(received)
