@@ -119,6 +119,8 @@ def read_usual(
     longest = MAX_VALUE_BYTES if strictly else MAX_WHOLE_BYTES  # so that no member is longer than the reader keeps
     if body[:1] != b"{" or len(body) > longest or _codings(lines):
         return None
+    if len(body) > MAX_SHORT_BYTES and body.count(b"{") + body.count(b"[") > MAX_WHOLE_VALUES:
+        return None
     try:
         values = from_json(body, allow_inf_nan=False)
         if strictly and not _names_once(body, values):
