@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from threading import RLock
 from typing import Any, TextIO
 
-from structlog.dev import ConsoleRenderer, plain_traceback
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from twisted.python.failure import Failure
 from twisted.python.reflect import safe_repr
@@ -126,6 +125,9 @@ def as_json() -> Renderer:
 
 
 def console(stream: TextIO) -> Renderer:
+    # Imports rich and more where it is installed, which a daemon that writes JSON never needs.
+    from structlog.dev import ConsoleRenderer, plain_traceback
+
     encoding = getattr(stream, "encoding", None) or "utf-8"
     renderer = ConsoleRenderer(
         colors=stream.isatty(),

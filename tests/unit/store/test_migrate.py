@@ -15,12 +15,13 @@ from unittest import TestCase
 
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
 from llmproxy.store.engines import parse_store_url
 from llmproxy.store.errors import DatabaseTooNew, UpgradeInProgress
-from llmproxy.store.migrate import SCRIPTS, VERSION_TABLE, prepare
+from llmproxy.store.migrate import SCRIPTS, VERSION_TABLE, newest_revision, prepare
 from llmproxy.store.tables import metadata
 
 NEXT = """
@@ -66,6 +67,15 @@ class MigrateTests(TestCase):
         columns = "id, project_id, hash, prefix, name, active, request_count, apis, endpoints, models, ips, created_at"
         values = "'t', 'p', 'h', 'sk', '', 1, 0, '[]', '[]', '[]', '[]', 0"
         self.sql(f"INSERT INTO tokens ({columns}) VALUES ({values})")
+
+    def test_the_newest_revision_is_in_the_name_of_the_last_script(self) -> None:
+        """A start sees without Alembic that nothing is to be upgraded."""
+        self.assertEqual(newest_revision(SCRIPTS), ScriptDirectory(SCRIPTS).get_current_head())
+
+    def test_the_names_of_scripts_say_their_revisions(self) -> None:
+        for script in ScriptDirectory(SCRIPTS).walk_revisions():
+            with self.subTest(script.revision):
+                self.assertTrue(Path(script.path).name.startswith(f"v{script.revision}_"))
 
     def test_a_new_database(self) -> None:
         prepare(self.url, ignore)
