@@ -13,11 +13,9 @@ L{RequestReader.work} in later turns of the reactor while there is something C{p
 from __future__ import annotations
 
 import codecs
-import json
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from multipart import parse_options_header
 from pydantic_core import from_json
@@ -28,6 +26,7 @@ from llmproxy.http.content_measure import ContentMeasure, TextMeasure, possible_
 from llmproxy.http.form_fields import MultipartFields, UrlencodedFields
 from llmproxy.http.json_members import MAX_VALUE_BYTES, JsonMembers
 from llmproxy.http.media_heads import Medium
+from llmproxy.http.strict_json import MAX_VALUES, parse_strictly
 
 MAX_SLICE_BYTES = 4096  # that are read at a time
 MAX_TURN_BYTES = 64 * 1024  # that are read in one turn of the reactor
@@ -37,7 +36,6 @@ MAX_TYPE_BYTES = 4096  # of a Content-Type that is read
 MAX_FORM_SLICE_BYTES = 16 * 1024
 MAX_MODEL_CHARACTERS = 128  # characters of a model's name that are shown
 MAX_WHOLE_BYTES = 256 * 1024  # of a body that is read by one call
-MAX_WHOLE_VALUES = 20_000  # in such a body, where more is done than to parse it
 MAX_WHOLE_MEDIA = 400  # in such a body, where it is measured
 MAX_WHOLE_ESCAPES = 30_000  # likewise
 MAX_SHORT_BYTES = 16 * 1024  # of a body that is read by small steps in one turn
@@ -119,12 +117,10 @@ def read_usual(
     longest = MAX_VALUE_BYTES if strictly else MAX_WHOLE_BYTES  # so that no member is longer than the reader keeps
     if body[:1] != b"{" or len(body) > longest or _codings(lines):
         return None
-    if len(body) > MAX_SHORT_BYTES and body.count(b"{") + body.count(b"[") > MAX_WHOLE_VALUES:
+    if len(body) > MAX_SHORT_BYTES and body.count(b"{") + body.count(b"[") > MAX_VALUES:
         return None
     try:
-        values = from_json(body, allow_inf_nan=False)
-        if strictly and not _names_once(body, values):
-            values = _STRICT.decode(body.decode("utf-8"))
+        values = parse_strictly(body) if strictly else from_json(body, allow_inf_nan=False)
     except (ValueError, RecursionError):
         return None  # what is wrong with it, the reader says
     if measured and (possible_media(body) > MAX_WHOLE_MEDIA or body.count(b"\\") > MAX_WHOLE_ESCAPES):
@@ -137,47 +133,6 @@ def read_usual(
     measure.end()
     unseen = measure.remote + measure.more_media
     return RequestContent("json", members, True, "", _NO, _NO, len(body), measure.text, measure.media, unseen)
-
-
-def _names_once(body: bytes, values: Mapping[str, Any]) -> bool:
-    """Whether it is certain that no object in a JSON text has a name twice, from its bytes and from what was read of
-    it, in which the second has taken the place of the first. C{ValueError} where that is too much to look at.
-
-    Each name ends with a quote and a colon, so there are at most as many names as there are of these. Some of them may
-    stand within strings: those behind a single backslash certainly do.
-    """
-    names, unread = 0, [values]
-    while unread:
-        value: Any = unread.pop()
-        if type(value) is dict:
-            names += len(value)
-            unread.extend(value.values())
-        elif type(value) is list:
-            unread.extend(value)
-        if len(unread) + names > MAX_WHOLE_VALUES:
-            raise ValueError("It holds too many values.")
-    most = len(_NAME_ENDS.findall(body))
-    if most > MAX_WHOLE_VALUES:
-        raise ValueError("It holds too many names.")
-    return names == most or names == most - len(_ESCAPED_NAME_ENDS.findall(body))
-
-
-_NAME_ENDS = re.compile(rb'"[ \t\r\n]*:')
-_ESCAPED_NAME_ENDS = re.compile(rb'"(?<=[^\\]\\")[ \t\r\n]*:')
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("A name is there twice.")
-    return values
-
-
-def _no_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON.")
-
-
-_STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
 
 
 def measure_body(body: bytes, lines: Iterable[bytes]) -> RequestContent:

@@ -9,8 +9,9 @@ from backports import zstd
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmproxy.http.request_reader import RequestReader, _names_once, read_at_once, read_strictly_at_once
+from llmproxy.http.request_reader import RequestReader, read_at_once, read_strictly_at_once
 from tests.support.reading import everything, read
+from tests.unit.http.test_strict_json import NAMES, SCALARS, objects
 
 BODY = json.dumps({"messages": [{"role": "user", "content": "hello " * 20_000}], "model": "m", "n": 2}).encode()
 WANTED = {"model", "n", "stream"}.__contains__
@@ -21,27 +22,6 @@ FIELDS = b"".join(
     b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n' % pair
     for pair in ((b"model", b"m"), (b"n", b"2"))
 )
-
-NAMES = ['"a"', '"b"', '"\\u0061"', '"b" ', '"b"\n\t', '"a\\""', '"a\\\\"', '":"', '"\\":"', '""', '"\\\\\\":"']
-SCALARS = [
-    "1",
-    "null",
-    '"x"',
-    *(name.strip() for name in NAMES),
-    '"\\"a\\": 1"',
-    '":a"',
-    '"{\\"a\\":1,\\"a\\":2}"',
-    "[]",
-    "{}",
-]
-
-
-def objects(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """JSON texts of objects and arrays of these."""
-    members = st.lists(st.tuples(st.sampled_from(NAMES), values), max_size=4)
-    return members.map(lambda each: "{" + ",".join(f"{name}:{value}" for name, value in each) + "}") | st.lists(
-        values, max_size=3
-    ).map(lambda each: "[" + " , ".join(each) + "]")
 
 
 class Reading(TestCase):
@@ -142,19 +122,6 @@ class AtOnce(TestCase):
         for wanted in (everything, WANTED):
             once, slow = read_strictly_at_once(body, [], wanted), read(body, [], 0, wanted)
             self.assertEqual(once._replace(text=slow.text), slow)
-
-    @given(st.recursive(st.sampled_from(SCALARS), objects, max_leaves=20))
-    def test_it_is_noticed_everywhere(self, value: str) -> None:
-        """Whoever proves that no name is there twice proves nothing else."""
-        body = b'{"a":' + value.encode() + b"}"
-        twice: list[str] = []
-
-        def note(pairs: list[tuple[str, object]]) -> dict[str, object]:
-            twice.extend(["twice"] if len(dict(pairs)) < len(pairs) else [])
-            return dict(pairs)
-
-        json.loads(body, object_pairs_hook=note)
-        self.assertFalse(twice and _names_once(body, json.loads(body)))
 
     def test_long_members(self) -> None:
         """What is too long for the one is not read by the other either."""

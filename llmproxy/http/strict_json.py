@@ -1,0 +1,64 @@
+"""Parses a JSON object (RFC 8259) in which no name is there twice: parsers differ in which of the two they take.
+
+The parser in C keeps the last one and does not say so. That there was none is proved from the bytes, which takes less
+time than to have each object looked at by Python; where that proves nothing, each is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from pydantic_core import from_json
+
+MAX_VALUES = 20_000  # in a text that is parsed by one call
+
+
+def parse_strictly(body: bytes) -> dict[str, Any]:
+    """The object that a text is; C{ValueError} or C{RecursionError} where it is none, and where it has more than
+    L{MAX_VALUES} values."""
+    values: dict[str, Any] = from_json(body, allow_inf_nan=False)
+    return values if names_once(body, values) else _STRICT.decode(body.decode("utf-8"))
+
+
+def names_once(body: bytes, values: Mapping[str, Any]) -> bool:
+    """Whether it is certain that no object in a JSON text has a name twice, from its bytes and from what was read of
+    it, in which the second has taken the place of the first. C{ValueError} where that is too much to look at.
+
+    Each name ends with a quote and a colon, so there are at most as many names as there are of these. Some of them may
+    stand within strings: those behind a single backslash certainly do.
+    """
+    names, unread = 0, [values]
+    while unread:
+        value: Any = unread.pop()
+        if type(value) is dict:
+            names += len(value)
+            unread.extend(value.values())
+        elif type(value) is list:
+            unread.extend(value)
+        if len(unread) + names > MAX_VALUES:
+            raise ValueError("It holds too many values.")
+    most = len(_NAME_ENDS.findall(body))
+    if most > MAX_VALUES:
+        raise ValueError("It holds too many names.")
+    return names == most or names == most - len(_ESCAPED_NAME_ENDS.findall(body))
+
+
+_NAME_ENDS = re.compile(rb'"[ \t\r\n]*:')
+_ESCAPED_NAME_ENDS = re.compile(rb'"(?<=[^\\]\\")[ \t\r\n]*:')
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("A name is there twice.")
+    return values
+
+
+def _no_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON.")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
