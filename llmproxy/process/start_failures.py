@@ -44,7 +44,13 @@ def not_listening(endpoint: str, error: Exception) -> StartupError:
 
 
 def check_files(settings: Settings) -> None:
-    """L{StartupError} where a file of certificates that the settings name cannot be used: no call would succeed."""
+    """L{StartupError} where a file that the settings name cannot be used: certificates, without which no call would
+    succeed, and logs that must not be lost.
+    """
+    _check_appendable("audit.file", settings.audit.file)
+    for number, sink in enumerate(settings.events.sinks):
+        if sink.type == "file":
+            _check_appendable(f"events.sinks[{number}].path", str(sink.options.get("path", "")))
     for name, api in settings.apis.items():
         _check_authorities(f"apis.{name}.ca_file", api.ca_file)
     _check_authorities("redis.ca_file", settings.redis.ca_file)
@@ -53,6 +59,21 @@ def check_files(settings: Settings) -> None:
         kind, _, rest = endpoint.partition(":")
         if kind == "tls":
             _check_folder(endpoint, Path(rest.partition(":")[0]))
+
+
+def _check_appendable(setting: str, name: str) -> None:
+    """Lines can be appended to the file, or to be: nothing is made or opened, for it may be a pipe."""
+    if not name:
+        return
+    path = Path(name)
+    folder = next(parent for parent in path.absolute().parents if parent.exists() or parent == parent.parent)
+    if path.is_dir():
+        raise StartupError(f"{setting}: {name} is a directory.")
+    if not folder.is_dir():
+        raise StartupError(f"{setting}: {folder} is no directory.")
+    place = path if path.exists() else folder
+    if not os.access(place, os.W_OK):
+        raise StartupError(f"{setting}: {place} cannot be written.")
 
 
 def _check_authorities(setting: str, path: str) -> None:

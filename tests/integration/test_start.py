@@ -85,6 +85,14 @@ FAILURES = {
     "ca-file": (FREE, ", ca_file: /none.pem", "", {}, "apis.a.ca_file: /none.pem: No such file or directory."),
     "bad-ca-file": (FREE, ", ca_file: bad.pem", "", {}, "apis.a.ca_file: bad.pem holds no certificate in PEM."),
     "state": (FREE, "", "state_dir: bad.pem/x", {}, "cannot be read or made: Not a directory."),
+    "audit": (FREE, "", "audit: {file: empty}", {}, "audit.file: empty is a directory."),
+    "events": (
+        FREE,
+        "",
+        "events: {sinks: [{type: file, path: bad.pem/events.jsonl}]}",
+        {},
+        "bad.pem is no directory.",
+    ),
     "store": (FREE, "", "store: {url: 'sqlite:///bad.pem/x.db'}", {}, "cannot be opened: Not a directory."),
     "no-server": (
         FREE,
