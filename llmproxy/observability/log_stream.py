@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import threading
+import weakref
 from collections import deque
 from contextlib import suppress
 from typing import Any, TextIO
@@ -42,6 +43,8 @@ class QueuedStream:
         self._direct = False
         self._pid = 0
         self.encoding = stream.encoding
+        own = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _unlock(own()))
 
     def isatty(self) -> bool:
         return self._stream.isatty()
@@ -77,6 +80,11 @@ class QueuedStream:
         with self._changed:
             self._direct = self._changed.wait_for(lambda: not self._size, seconds)
 
+    def start_over(self) -> None:
+        """This is a process that was forked: its thread stayed behind, perhaps with the lock, and with what it took."""
+        self._changed = threading.Condition()
+        self._size = sum(map(len, self._waiting))
+
     def _run(self) -> None:
         pid = self._pid
         while pid == self._pid:
@@ -92,3 +100,8 @@ class QueuedStream:
             with self._changed:
                 self._size -= len(text)
                 self._changed.notify_all()
+
+
+def _unlock(stream: QueuedStream | None) -> None:
+    if stream is not None:
+        stream.start_over()

@@ -33,6 +33,33 @@ class PatientTests(unittest.TestCase):
             stream.flush()
             self.assertEqual([reader.readline() for _ in range(101)], [*(f"{n}\n" for n in range(100)), "last\n"])
 
+    def test_a_process_that_is_forked_while_it_writes(self) -> None:
+        """As twistd forks to go into the background: what the thread held stays behind, and the child writes."""
+        read, write = os.pipe()
+        with os.fdopen(read) as reader, os.fdopen(write, "w") as writer:
+            stream = QueuedStream(writer)
+            stream.write("parent\n")
+            self.assertEqual(reader.readline(), "parent\n")
+            held, done = threading.Event(), threading.Event()
+
+            def hold() -> None:
+                with stream._changed:  # as its own thread does at some moments
+                    held.set()
+                    done.wait(10)
+
+            holding = threading.Thread(target=hold)
+            holding.start()
+            held.wait(10)
+            child = os.fork()
+            if not child:
+                stream.write("child\n")
+                stream.drain()
+                os._exit(0)
+            done.set()
+            holding.join(10)
+            self.assertEqual(reader.readline(), "child\n")
+            self.assertEqual(os.waitpid(child, 0)[1], 0)
+
     def test_a_full_pipe(self) -> None:
         """Nobody waits; beyond the bound its writer is told so, until there is room again."""
         read, write = os.pipe()
