@@ -56,7 +56,8 @@ def test_how_many_tokens_are_remembered(usual: Stack) -> None:
     ):
         ports = (remembers.port, forgets.port)
         assert [usual.ask("GET", "/v1/models", token=token, port=port).status for port in ports] == [200, 200]
-        time.sleep(1.5)  # whatever is to be written of it is
+        time.sleep(1.5)  # whatever is to be written of it is, and whatever of it was to be forgotten
+        assert [usual.ask("GET", "/v1/models", token=token, port=port).status for port in ports] == [200, 200]
         rows(usual, f"DELETE FROM tokens WHERE prefix = '{token[:10]}'")
         assert [usual.ask("GET", "/v1/models", token=token, port=port).status for port in ports] == [200, 401]
 
