@@ -98,13 +98,10 @@ class PostgresTests(WithServer):
         project = await store.create_project(Project("", "Team"))
         _, secret = await store.create_token(Token("", project.id))
         await store.validate_token(secret)
-        self.server.pause()
-        try:
+        with self.server.stopped():
             await self.assertFailure(store.validate_token(secret), StoreUnavailable)
             await self.assertFailure(store.validate_token_with_tracking(secret), StoreUnavailable)
             await self.assertFailure(store.ping(), StoreUnavailable)
-        finally:
-            self.server.resume()
         await store.ping()
         await store.validate_token_with_tracking(secret)
 

@@ -12,6 +12,8 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -36,8 +38,7 @@ class PostgreSQL:
                 os.chown(self._home, self._user["user"], self._user["group"])
             self._bin = self._programs()
             self._run("initdb", "-D", self._data, "-U", "llmproxy", "--auth=trust", "--no-sync", "--encoding=UTF8")
-            options = f"-k {self._home} -h '' -F -c fsync=off -c max_connections=50"
-            self._control("start", "-o", options, "-l", self._home / "log")
+            self._start()
         except BaseException:
             shutil.rmtree(self._home)
             raise
@@ -71,13 +72,13 @@ class PostgreSQL:
         command = [str(self._bin / program), *map(str, arguments)]
         # Into a file: the server would keep a pipe open, and whoever reads it would wait for its end.
         with tempfile.TemporaryFile() as output:
-            done = subprocess.run(command, cwd=self._home, stdout=output, stderr=output, timeout=60, **self._user)
+            done = subprocess.run(command, cwd=self._home, stdout=output, stderr=output, timeout=120, **self._user)
             output.seek(0)
             if done.returncode:
                 raise RuntimeError(f"{program} failed: {output.read().decode(errors='replace')}")
 
     def _control(self, *arguments: object) -> None:
-        self._run("pg_ctl", "-D", self._data, "-w", "-t", "30", *arguments)
+        self._run("pg_ctl", "-D", self._data, "-w", "-t", "60", *arguments)
 
     def url(self, database: str = "", template: str = "template0") -> str:
         """Make a database, as a copy of another one; its URL. Without a name it gets one of its own."""
@@ -92,17 +93,25 @@ class PostgreSQL:
             self._has_template = True
         return self.url(template=TEMPLATE_DATABASE)
 
-    def pause(self) -> None:
-        """Stop the server; connections are cut."""
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """The server is stopped and connections are cut; it runs again afterwards, whatever happened within."""
+        self._stop()
+        try:
+            yield
+        finally:
+            self._start()
+
+    def _stop(self) -> None:
         self._control("stop", "-m", "immediate")
 
-    def resume(self) -> None:
+    def _start(self) -> None:
         options = f"-k {self._home} -h '' -F -c fsync=off -c max_connections=50"
         self._control("start", "-o", options, "-l", self._home / "log")
 
     def stop(self) -> None:
         try:
-            self.pause()
+            self._stop()
         finally:
             shutil.rmtree(self._home)
 

@@ -166,7 +166,7 @@ class Stack:
         return self.recorded()[-1]
 
 
-def eventually(said: Any, seconds: float = 5.0) -> Any:
+def eventually(said: Any, seconds: float = 20.0) -> Any:
     """Ask again until the answer is true; L{AssertionError} after so many seconds."""
     end = time.monotonic() + seconds
     while not (answer := said()):
