@@ -27,8 +27,8 @@ run: $(BIN)/.run   ## the daemon in front of the real providers of $(CONFIG)
 	$(BIN)/twistd -n llmproxy --config $(CONFIG)
 
 test: $(BIN)/.dev  ## the whole suite, real servers included; WORKERS=n processes side by side, then what measures time
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --reruns 1 -r R -m "not alone"
-	$(BIN)/python -m pytest --reruns 1 -r R -m alone
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --reruns 2 -r R -m "not alone"
+	$(BIN)/python -m pytest --reruns 2 -r R -m alone
 
 check: $(BIN)/.dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -162,7 +162,7 @@ def test_the_store_is_gone(tmp_path: Path, postgres: PostgreSQL) -> None:
     """For a few seconds tokens are still believed, however long they might be remembered; then none is."""
     env = {"LLMPROXY_STORE_URL": postgres.migrated(), "LLMPROXY_STORE_TOKEN_CACHE_TTL": "10m"}
     with Stack(tmp_path, env=env) as stack:
-        for _ in range(15):  # until the poll has seen that this token was made, which makes it forget what it knows of it
+        for _ in range(15):  # until the poll has seen that this token was made, and forgotten it once
             assert stack.ask("GET", "/v1/models").status == 200
             time.sleep(0.1)
         there = time.monotonic()
