@@ -21,6 +21,7 @@ from llmproxy.web.root import Root
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.parser import MessageLimits
+from llmproxy.wire.server.server_limits import ServerLimits
 from llmproxy.wire.server.site import Site
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
@@ -61,15 +62,17 @@ def make_site(
     return Site(
         root,
         reactor=reactor,
-        limits=MessageLimits(head=server.max_head_bytes, body=server.max_request_bytes),
-        head_timeout=server.head_timeout,
-        body_timeout=server.body_timeout,
-        keepalive_timeout=server.keepalive_timeout,
-        send_timeout=server.send_timeout,
-        min_send_rate=server.min_send_rate,
-        max_connections=server.max_connections,
-        max_connections_per_address=server.max_connections_per_address,
-        of_many=partial(_of_many, networks(tuple(server.trusted_proxies))),
+        limits=ServerLimits(
+            messages=MessageLimits(head=server.max_head_bytes, body=server.max_request_bytes),
+            head_timeout=server.head_timeout,
+            body_timeout=server.body_timeout,
+            keepalive_timeout=server.keepalive_timeout,
+            send_timeout=server.send_timeout,
+            min_send_rate=server.min_send_rate,
+            max_connections=server.max_connections,
+            max_connections_per_address=server.max_connections_per_address,
+        ),
+        is_shared=partial(_is_shared, networks(tuple(server.trusted_proxies))),
         on_refused=partial(_malformed, observers, now),
         coalescer=coalescer,
         descriptors=descriptors,
@@ -96,6 +99,6 @@ def _malformed(
         observe(record)
 
 
-def _of_many(trusted: tuple[Network, ...], remote: str) -> bool:
+def _is_shared(trusted: tuple[Network, ...], remote: str) -> bool:
     """Whether a peer brings the connections of many clients, so that they are not to be counted as one's."""
     return remote in ("", "unix") or is_within(remote, trusted)

@@ -16,6 +16,7 @@ from llmproxy.config.model import Cache, Price, Server, Settings
 from llmproxy.interfaces import IEventBus
 from llmproxy.model import Grant, RequestRecord
 from llmproxy.wire.parser import MessageLimits
+from llmproxy.wire.server.server_limits import ServerLimits
 from llmproxy.wire.server.site import Site
 from tests.support.fakes import MemoryAudit
 from tests.support.network import Network, Peer, PeerFactory
@@ -168,11 +169,13 @@ class ProxyTestCase(SynchronousTestCase):
         self.site = Site(
             self.proxy,
             reactor=self.network,
-            limits=MessageLimits(head=server.max_head_bytes, body=server.max_request_bytes),
+            limits=ServerLimits(
+                messages=MessageLimits(head=server.max_head_bytes, body=server.max_request_bytes),
+                send_timeout=server.send_timeout,
+                min_send_rate=server.min_send_rate,
+            ),
             peer_closed=peer_closed,
             unacknowledged_bytes=unacknowledged_bytes,
-            send_timeout=server.send_timeout,
-            min_send_rate=server.min_send_rate,
             on_refused=lambda status, code, remote, request_id: self.site_errors.append((status, code)),
         )
 

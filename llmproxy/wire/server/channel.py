@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import (
@@ -24,14 +24,12 @@ from llmproxy.errors import BodyTimeout, BodyUnreadable, BuffersFull, ClientGone
 from llmproxy.wire.buffers import RETRY_AFTER_SECONDS
 from llmproxy.wire.deadline import Deadline
 from llmproxy.wire.parser import CHUNKED, BadMessage, RequestHead
+from llmproxy.wire.server.connection_context import ConnectionContext
 from llmproxy.wire.server.error_response import refusal
 from llmproxy.wire.server.request import Request
 from llmproxy.wire.server.request_body import RequestBody
 from llmproxy.wire.server.request_decoder import RequestDecoder
 from llmproxy.wire.server.response_writer import ResponseWriter
-
-if TYPE_CHECKING:
-    from llmproxy.wire.server.site import Site
 
 MAX_PIPELINED_BYTES = 64 * 1024  # bytes of later requests that are kept while one is being answered
 TURN_SECONDS = 0.005  # that one client's requests may take in one turn of the reactor
@@ -92,19 +90,20 @@ class Channel(Protocol):
     transport: Any
     _writer: ResponseWriter
 
-    def __init__(self, site: Site, remote: str) -> None:
-        self.site = self.factory = site
+    def __init__(self, context: ConnectionContext, remote: str) -> None:
+        self._context = context
+        self.site = self.factory = context.site
         self.remote = remote
         self.persistent = True
         self._state = _READING
-        self._decoder = RequestDecoder(site.limits, site.known_heads)
-        self._deadline = Deadline(site.reactor, self._expired)
+        self._decoder = RequestDecoder(context.limits.messages, context.known_heads)
+        self._deadline = Deadline(context.reactor, self._expired)
         self._request: Request | None = None
         self._producer: Any = None
         self._body: RequestBody | None = None  # the body that is arriving
         self._progress = 0  # how much of it had arrived when its time began
         self._later: IDelayedCall | None = None  # goes on with the requests that this turn had no time for
-        self._watch = Deadline(site.reactor, self._look)
+        self._watch = Deadline(context.reactor, self._look)
         self._awaits_continue = False  # the client waits for our word before it sends its body
         self._discarding = False  # the rest of the body is of no use
         self._working = False
@@ -122,17 +121,17 @@ class Channel(Protocol):
     def connectionMade(self) -> None:
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
-        writer = self._writer = ResponseWriter(self.transport, self.site, self._too_slow)
+        writer = self._writer = ResponseWriter(self.transport, self._context.writing, self._too_slow)
         self.write, self.write_final = writer.write, writer.write_final
         self.transport.registerProducer(self, True)
-        self.site.opened(self)
-        descriptors = self.site.descriptors
+        self._context.connections.add(self)
+        descriptors = self._context.descriptors
         own = None if writer.socket is None else writer.socket.fileno()
         if descriptors is not None and not descriptors.taken_by_client(own):
-            self.site.on_refused(503, "descriptors_exhausted", self.remote, "")
+            self._context.on_refused(503, "descriptors_exhausted", self.remote, "")
             self._leave()
             return
-        self._wait(_READING, self.site.head_timeout)
+        self._wait(_READING, self._context.limits.head_timeout)
 
     def dataReceived(self, data: bytes) -> None:
         try:
@@ -172,7 +171,7 @@ class Channel(Protocol):
         self._deadline.stop()
         self._watch.stop()
         self._writer.close()
-        self.site.closed(self)
+        self._context.connections.remove(self)
         request = self._detach()
         if request is not None:
             request.connectionLost(reason)
@@ -216,7 +215,7 @@ class Channel(Protocol):
         elif not self.persistent:
             self._close()
         else:
-            self._wait(_IDLE, self.site.keepalive_timeout)
+            self._wait(_IDLE, self._context.limits.keepalive_timeout)
             self._proceed()
 
     def cut(self, *, visible: bool) -> None:
@@ -270,14 +269,14 @@ class Channel(Protocol):
             self._regulate()
             return
         self._working = True
-        seconds = self.site.reactor.seconds
+        seconds = self._context.reactor.seconds
         end = seconds() + TURN_SECONDS
         try:
             while (
                 self._decoder.buffer and self._request is None and not self._writer.blocked and self._state not in _OVER
             ):
                 if seconds() > end:
-                    self._later = self.site.reactor.callLater(0, self._go_on)
+                    self._later = self._context.reactor.callLater(0, self._go_on)
                     break
                 self._read_head()
         finally:
@@ -302,7 +301,7 @@ class Channel(Protocol):
         event = self._decoder.next_head()
         if event is None:
             if self._state is not _READING:
-                self._wait(_READING, self.site.head_timeout)
+                self._wait(_READING, self._context.limits.head_timeout)
         elif isinstance(event, BadMessage):
             self._refuse(event.status, event.code, event.message)
         else:
@@ -311,14 +310,14 @@ class Channel(Protocol):
     def _accept(self, head: RequestHead) -> None:
         self._state = _RESPONDING
         self._deadline.clear()
-        self.persistent = head.keep_alive and not self.site.draining
-        length, limit = head.length, self.site.limits.body
+        self.persistent = head.keep_alive and not self._context.connections.draining
+        length, limit = head.length, self._context.limits.messages.body
         complete = self._decoder.take_body() if length <= limit else None
         if complete is not None:
-            self._request = request = Request(self, head, RequestBody.of(complete, limit, self.site.buffers))
+            self._request = request = Request(self, head, RequestBody.of(complete, limit, self._context.buffers))
         else:
             body = RequestBody(
-                UNKNOWN_LENGTH if length == CHUNKED else length, limit, self._on_space, self.site.buffers
+                UNKNOWN_LENGTH if length == CHUNKED else length, limit, self._on_space, self._context.buffers
             )
             self._request = request = Request(self, head, body)
             self._body = body
@@ -330,7 +329,7 @@ class Channel(Protocol):
 
     def _dispatch(self, request: Request) -> None:
         if request.path == b"*":
-            request.begin(204, b"No Content", [self.site.allow, b"Date: " + datetimeToString()], None)
+            request.begin(204, b"No Content", [self._context.allow, b"Date: " + datetimeToString()], None)
             request.finish()
             return
         try:
@@ -357,9 +356,9 @@ class Channel(Protocol):
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Say what is wrong with a request that nobody else has seen, and be done with this client."""
-        request_id = self.site.fresh_id()
-        self.site.on_refused(status, code, self.remote, request_id)
-        self.write(refusal(status, code, message, request_id, self.site.allow))
+        request_id = self._context.fresh_id()
+        self._context.on_refused(status, code, self.remote, request_id)
+        self.write(refusal(status, code, message, request_id, self._context.allow))
         self._linger()
 
     # Bodies
@@ -402,8 +401,8 @@ class Channel(Protocol):
     def _starved(self) -> None:
         """The system has no memory for what came (C{ulimit -v}): let go of it, and say so."""
         error = BuffersFull(retry_after=RETRY_AFTER_SECONDS)
-        if self.site.buffers is not None:
-            self.site.buffers.starved()
+        if self._context.buffers is not None:
+            self._context.buffers.starved()
         if self._body is not None:
             self._give_up(error)
         elif self._request is None and self._state not in _OVER:
@@ -453,7 +452,7 @@ class Channel(Protocol):
     def _await_body(self) -> None:
         if self._body is not None and not self._awaits_continue and not self._reading_paused:
             self._progress = self._body.count
-            self._set_deadline(self.site.body_timeout)
+            self._set_deadline(self._context.limits.body_timeout)
 
     def _too_slow(self) -> None:
         """What waits for the client is hardly taken: it holds the connection, and the provider's with it."""
@@ -496,9 +495,9 @@ class Channel(Protocol):
         if self._state in _OVER or not (self._reading_paused or self._half_closed):
             return
         probed = self._half_closed or self._end_seen
-        if not self.site.peer_closed(self.transport, half=not probed):
+        if not self._context.peer_closed(self.transport, half=not probed):
             self._watch_peer()
-        elif probed or self.site.peer_closed(self.transport, half=False):
+        elif probed or self._context.peer_closed(self.transport, half=False):
             self._leave()
         else:  # its end stands behind what was not read yet
             self._end_seen = True

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from io import BytesIO
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_to_bytes
+from typing import Any, Protocol
 
 from twisted.internet.error import ConnectionAborted
 from twisted.python.failure import Failure
 from twisted.web import http, server
 from twisted.web.error import UnsupportedMethod
-from twisted.web.http_headers import Headers
 from twisted.web.resource import _IEncodingResource
 from twisted.web.server import NOT_DONE_YET
 
@@ -20,12 +17,9 @@ from llmproxy.errors import ClientGone, InternalError, MethodNotAllowed, ProxyEr
 from llmproxy.http import error_body
 from llmproxy.wire.body_framing import LAST_CHUNK, chunk
 from llmproxy.wire.parser import RequestHead
-from llmproxy.wire.server import forms
 from llmproxy.wire.server.pull_producer import PullToPush
+from llmproxy.wire.server.request_attributes import RequestAttributes
 from llmproxy.wire.server.request_body import RequestBody
-
-if TYPE_CHECKING:
-    from llmproxy.wire.server.channel import Channel
 
 # How the end of an answer's body is told.
 _NOT_BEGUN, _CHUNKS, _LENGTH, _CLOSE, _NO_BODY = range(5)
@@ -34,27 +28,33 @@ _FRAMING_FIELDS = (b"content-length", b"transfer-encoding", b"connection")
 _JOINED = 4096  # up to so many bytes, copying a piece into its chunk is cheaper than writing three pieces
 
 
-class _OnFirstUse:
-    """An attribute that is made when it is first asked for, and may be replaced."""
+class RequestChannel(Protocol):
+    """What L{Request} needs of its connection.
 
-    def __init__(self, make: Callable[[Any], Any]) -> None:
-        self._make = make
+    @ivar persistent: Whether another request may follow.
+    @ivar remote: The address of the peer.
+    """
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
+    site: server.Site
+    remote: str
+    persistent: bool
 
-    def __get__(self, request: Any, owner: type) -> Any:
-        if request is None:
-            return self
-        made = request.__dict__[self._name] = self._make(request)
-        return made
+    def write(self, *chunks: bytes) -> None: ...
+
+    def write_final(self, data: bytes, *, always_wait: bool) -> None: ...
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None: ...
+
+    def unregisterProducer(self) -> None: ...
+
+    def request_done(self) -> None:
+        """The response is complete."""
+
+    def cut(self, *, visible: bool) -> None:
+        """End the connection in the middle of a response."""
 
 
-def _on_first_use(make: Callable[[Any], Any]) -> Any:
-    return _OnFirstUse(make)
-
-
-class Request(server.Request):
+class Request(RequestAttributes):
     """A request; what a plain relay does not need of it is made on first use.
 
     @ivar lines: The raw field lines.
@@ -66,7 +66,7 @@ class Request(server.Request):
     @ivar paced: Whether a client that takes too little of what waits for it is cut off without anybody's doing.
     @ivar stalled: Whether that has happened.
     @ivar begun: Whether the head of the answer is out.
-    @ivar known_head: What C{Site.known_heads} has of its head; C{None} where that is new.
+    @ivar known_head: What the server's C{known_heads} have of its head; C{None} where that is new.
     @ivar on_gone: Called when the client leaves before its answer is complete; costs less than C{notifyFinish}.
     """
 
@@ -81,7 +81,7 @@ class Request(server.Request):
     on_gone: Callable[[], object] | None = None
     _push: Any = None
 
-    def __init__(self, channel: Channel, head: RequestHead, upload: RequestBody) -> None:
+    def __init__(self, channel: RequestChannel, head: RequestHead, upload: RequestBody) -> None:
         # Not the base's: it makes what is made on first use here.
         self.channel: Any = channel
         self.site = channel.site
@@ -272,47 +272,6 @@ class Request(server.Request):
         self.begin(error.status, phrase, [*lines, b"Date: " + http.datetimeToString()], len(body))
         self._send(body)
         self.finish()
-
-    # Made on first use
-
-    requestHeaders = _on_first_use(lambda request: request._made_headers())
-    responseHeaders = _on_first_use(lambda request: Headers())
-    args = _on_first_use(lambda request: request._made_args())
-    content = _on_first_use(lambda request: BytesIO(request.upload.received or b""))
-    received_cookies = _on_first_use(lambda request: request._made_cookies())
-    cookies = _on_first_use(lambda request: [])
-    notifications = _on_first_use(lambda request: [])
-    prepath = _on_first_use(lambda request: [])
-    postpath = _on_first_use(lambda request: request._made_segments())
-    sitepath = _on_first_use(lambda request: [])
-    clientproto = _on_first_use(lambda request: b"HTTP/1.1" if request.minor else b"HTTP/1.0")
-    client = _on_first_use(lambda request: request.channel.getPeer())
-    host = _on_first_use(lambda request: request.channel.getHost())
-    transport = _on_first_use(lambda request: request.channel.transport)
-    _adapterCache = _on_first_use(lambda request: {})
-
-    def _made_headers(self) -> Headers:
-        headers = Headers()
-        for line in self.lines:
-            name, _, value = line.partition(b":")
-            headers.addRawHeader(name, value.strip(b" \t"))
-        return headers
-
-    def _made_args(self) -> dict[bytes, list[bytes]]:
-        args: dict[bytes, list[bytes]] = http.parse_qs(self.uri.partition(b"?")[2], True)
-        if self.method == b"POST" and (kind := self.getHeader(b"Content-Type")):
-            args.update(forms.fields(kind, self.upload.received or b""))
-        return args
-
-    def _made_segments(self) -> list[bytes]:
-        segments = self.path[1:].split(b"/")
-        return [unquote_to_bytes(segment) for segment in segments] if b"%" in self.path else segments
-
-    def _made_cookies(self) -> dict[bytes, bytes]:
-        received: dict[bytes, bytes] = {}
-        self.__dict__["received_cookies"] = received
-        self.parseCookies()  # type: ignore[no-untyped-call]
-        return received
 
     # Before any answer
 

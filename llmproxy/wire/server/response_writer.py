@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from llmproxy.wire import socket_state
 from llmproxy.wire.buffers import Buffers
@@ -15,20 +16,50 @@ from llmproxy.wire.write_coalescing import WriteCoalescer
 
 READ_AHEAD_BYTES = 64 * 1024  # that wait for a client before its provider is made to wait
 TIGHT_READ_AHEAD_BYTES = 4096  # likewise where memory is tight; a transport reads as many at a time, so never none
+COUNT_INTERVAL_SECONDS = 1.0  # between two looks at what clients have not taken
 
 
-class WriterSettings(Protocol):
-    """What L{ResponseWriter} needs of the L{Site<llmproxy.wire.server.site.Site>}."""
+class Backlog:
+    """The writers whose clients have not taken all that was written: each counts again every second until they have."""
 
-    reactor: IReactorTime
-    buffers: Buffers | None
-    coalescer: WriteCoalescer | None
-    behind: set[ResponseWriter]
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._writers: set[ResponseWriter] = set()
+        self._next: IDelayedCall | None = None
+
+    def add(self, writer: ResponseWriter) -> None:
+        self._writers.add(writer)
+        if self._next is None:
+            self._next = self._clock.callLater(COUNT_INTERVAL_SECONDS, self._count)
+
+    def discard(self, writer: ResponseWriter) -> None:
+        self._writers.discard(writer)
+
+    def _count(self) -> None:
+        self._next = None
+        for writer in list(self._writers):
+            writer.count_buffered()
+        if self._writers:
+            self._next = self._clock.callLater(COUNT_INTERVAL_SECONDS, self._count)
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSettings:
+    """What all writers of a server share.
+
+    @ivar send_timeout: Seconds for which a client may take less than C{min_sent_bytes} of what waits; C{0}: no limit.
+    @ivar unacknowledged_bytes: See L{socket_state.unacknowledged_bytes}.
+    @ivar coalescer: Where complete responses wait for the end of the reactor's turn.
+    @ivar buffers: Counts what clients have not taken.
+    """
+
+    clock: IReactorTime
     send_timeout: float
-    least: int
+    min_sent_bytes: int
     unacknowledged_bytes: Callable[[Any], int]
-
-    def fell_behind(self, writer: ResponseWriter) -> None: ...
+    coalescer: WriteCoalescer | None
+    buffers: Buffers | None
+    backlog: Backlog
 
 
 class ResponseWriter:
@@ -118,9 +149,9 @@ class ResponseWriter:
         self._buffered = buffered
         buffers.hold(buffered - before)
         if not buffered:
-            self._settings.behind.discard(self)
+            self._settings.backlog.discard(self)
         elif not before:
-            self._settings.fell_behind(self)
+            self._settings.backlog.add(self)
 
     # How fast the client reads
 
@@ -130,9 +161,9 @@ class ResponseWriter:
         if guard is None:
             settings, transport = self._settings, self._transport
             guard = self._guard = SlowReaderGuard(
-                settings.reactor,
+                settings.clock,
                 settings.send_timeout,
-                settings.least,
+                settings.min_sent_bytes,
                 lambda: settings.unacknowledged_bytes(transport),
                 self._too_slow,
             )

@@ -9,6 +9,7 @@ from twisted.web.resource import Resource
 from llmproxy import errors
 from llmproxy.wire.parser import MessageLimits
 from llmproxy.wire.server.channel import ChannelState
+from llmproxy.wire.server.server_limits import ServerLimits
 from tests.unit.wire.serving import GET, Client, Consumer, Producer, Serving, failure_of, post
 
 
@@ -561,7 +562,7 @@ class SlowReaders(Serving):
         self.assertEqual((self.site.connections, self.clock.getDelayedCalls()), (0, []))
 
     def test_one_that_takes_a_little(self) -> None:
-        client = self.blocked(send_timeout=20.0, min_send_rate=1000)
+        client = self.blocked(limits=ServerLimits(send_timeout=20.0, min_send_rate=1000))
         for _ in range(3):
             self.sip(client, 3000)
             self.clock.advance(5)
@@ -594,7 +595,7 @@ class SlowReaders(Serving):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_no_limit(self) -> None:
-        self.site = self.serve(send_timeout=0.0)
+        self.site = self.serve(limits=ServerLimits(send_timeout=0.0))
         client = self.client()
         client.link.far.pauseProducing()
         client.send(GET % b"wait")
@@ -606,7 +607,7 @@ class SlowReaders(Serving):
 
 class Sites(Serving):
     def test_one_connection_too_many(self) -> None:
-        self.site = self.serve(max_connections=2)
+        self.site = self.serve(limits=ServerLimits(max_connections=2))
         kept = [self.client(), self.client()]
         late = self.client()
         self.assertTrue(late.ended)
@@ -615,7 +616,7 @@ class Sites(Serving):
         self.assertEqual(self.client(GET % b"echo").answer[1], b"got /echo")
 
     def test_one_connection_too_many_from_one_address(self) -> None:
-        self.site = self.serve(max_connections_per_address=1)
+        self.site = self.serve(limits=ServerLimits(max_connections_per_address=1))
         first = self.client()
         self.assertTrue(self.client().ended)
         self.assertFalse(self.client(address="192.0.2.2").ended)
@@ -623,10 +624,10 @@ class Sites(Serving):
         last = self.client()
         self.assertFalse(last.ended)
         last.leave()
-        self.assertEqual(list(self.site._remotes), ["192.0.2.2"])
+        self.assertEqual(self.site._connections.by_address, {"192.0.2.2": 1})
 
     def test_connections_of_a_proxy_of_ours_are_not_one_clients(self) -> None:
-        self.site = self.serve(max_connections_per_address=1, of_many="192.0.2.2".__eq__)
+        self.site = self.serve(limits=ServerLimits(max_connections_per_address=1), is_shared="192.0.2.2".__eq__)
         self.assertEqual([self.client(address="192.0.2.2").ended for _ in range(3)], [False] * 3)
         self.assertEqual([self.client(address="192.0.2.3").ended for _ in range(2)], [False, True])
 
@@ -638,7 +639,7 @@ class Sites(Serving):
         self.assertEqual(self.site.connections, 0)
 
     def test_limits_are_arguments(self) -> None:
-        self.site = self.serve(limits=MessageLimits(target=50), head_timeout=1)
+        self.site = self.serve(limits=ServerLimits(messages=MessageLimits(target=50), head_timeout=1))
         self.assertRefused(self.client(b"GET /" + b"a" * 100, half=True), 414, "uri_too_long")
 
     def test_draining_closes_idle_connections_and_lets_busy_ones_finish(self) -> None:
