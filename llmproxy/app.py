@@ -133,7 +133,7 @@ def build(
     daemon = Daemon(settings, reactor, base.output, base.store, parts.hang_up, base.descriptors)
     daemon.before_abort(parts.pipeline.shut_down)
     lag = ReactorLag(reactor, metrics.reactor_lag.observe)
-    recorders = (records.ledger, records.audit, records.bus, records.access)
+    recorders = (records.ledger, records.audit, records.bus, records.access, records.activity)
     watched = (base.descriptors, base.buffers, base.output, tokens.unknown)
     for part in (*watched, lag, *recorders, tokens.validator, counters, tokens.feed, tokens.unwritten, *parts.members):
         daemon.add(part)
@@ -253,6 +253,8 @@ def _management(base: Base, tokens: Tokens, parts: Parts, metrics: Metrics, reco
         revocations=tokens.unwritten,
         changes=tokens.changes,
         usage=records.usage,
+        activity=records.activity,
+        requests=records.requests,
         audit=records.audit,
         apis={name: api.allowed_endpoints for name, api in settings.apis.items()},
         default_api=settings.default_api,

@@ -21,9 +21,11 @@ from llmproxy.metering.catalog import own_prices, provider
 from llmproxy.metering.prices import Prices
 from llmproxy.model import RequestRecord
 from llmproxy.observability.access_log import AccessLog
+from llmproxy.observability.activity import Activity
 from llmproxy.observability.audit import FileAudit, NullAudit
 from llmproxy.observability.event_bus import MemoryBus
 from llmproxy.observability.log_output import LogOutput
+from llmproxy.observability.recent_requests import RecentRequests
 from llmproxy.observability.redaction import Redactor
 from llmproxy.store.store import Store
 
@@ -34,6 +36,7 @@ class Records:
 
     @ivar observers: Called with each request that is over.
     @ivar usage: Reports of what the ledger has.
+    @ivar activity: What went on, over time; C{requests}: the last ones of this process.
     """
 
     audit: IAuditLogger
@@ -42,6 +45,8 @@ class Records:
     observers: tuple[Callable[[RequestRecord], object], ...]
     ledger: Ledger | None
     usage: Reports
+    activity: Activity
+    requests: RecentRequests
 
 
 def make_records(
@@ -59,11 +64,13 @@ def make_records(
     """
     bus = MemoryBus(_sinks(settings, reactor), reactor, queue_size=settings.events.queue_size, scrub=redactor.record)
     access = AccessLog(output.write, reactor)
-    observers = (bus.publish, *((access.observe,) if settings.logging.access else ()))
+    activity, requests = Activity(store, reactor, now), RecentRequests()
+    lines = (access.observe,) if settings.logging.access else ()
+    observers = (bus.publish, requests.observe, activity.observe, *lines)
     books = LedgerTable(store, now, charges)
     ledger = _ledger(settings, reactor, books, now, run, redactor)
     audit = _audit(settings, reactor, redactor)
-    return Records(audit, bus, access, observers, ledger, Reports(books, ledger, reactor))
+    return Records(audit, bus, access, observers, ledger, Reports(books, ledger, reactor), activity, requests)
 
 
 def _audit(settings: Settings, reactor: Any, redactor: Redactor) -> IAuditLogger:

@@ -187,6 +187,23 @@ pending_results = (
     )
 )
 
+FIRST_BYTE_CLASSES = tuple(f"first_byte_{number:02}" for number in range(30))
+ACTIVITY_KEY = ("step", "at", "project_id", "api")
+ACTIVITY_SUMS = (
+    *("requests", "failed", "refused", "cache_hits", "input_tokens", "output_tokens", "cost_usd"),
+    *FIRST_BYTE_CLASSES,
+)
+
+activity = Table(  # what went on in stretches of time, each of so many seconds; C{at} is when one began
+    "activity",
+    metadata,
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("project_id", String(255), primary_key=True),
+    Column("api", String(255), primary_key=True),
+    *(Column(name, Double if name == "cost_usd" else BigInteger, nullable=False) for name in ACTIVITY_SUMS),
+)
+
 
 _BUDGETS = ("budget_usd", "budget_tokens")
 _NUMBERS = ("requests_per_minute", "tokens_per_minute", "concurrency")

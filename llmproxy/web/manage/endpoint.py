@@ -31,7 +31,9 @@ from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.ledger.reports import Report, ReportRows, UsageQuery
 from llmproxy.limits.limiter import LimitStatus
 from llmproxy.model import Allowance, AuditEntry
+from llmproxy.observability.activity import Activity
 from llmproxy.observability.metrics import ProxyMetrics
+from llmproxy.observability.recent_requests import RecentRequests
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.auth import InvalidManagementToken, ManagementAuth
 from llmproxy.web.manage.bodies import MAX_BODY, Body, BodyContext
@@ -65,6 +67,7 @@ class ManagementContext:
     """What the management endpoints work with.
 
     @ivar apis: The configured APIs, each with its C{allowed_endpoints}.
+    @ivar activity: What went on, over time; C{requests}: the last ones of this process.
     @ivar changes: Held by whoever reads, alters and writes back, so that no change undoes another.
     @ivar clock: For what is waited for; C{now}: seconds since the epoch, for what is written down.
     @ivar standings: Tells how the limits of a C{token} or a C{project} of that id stand.
@@ -90,6 +93,8 @@ class ManagementContext:
     counts: Callable[[], ProxyMetrics] = ProxyMetrics
     denials: IAuditLogger | None = None
     revocations: UnwrittenRevocations | None = None
+    activity: Activity | None = None
+    requests: RecentRequests = field(default_factory=RecentRequests)
 
     async def standing(self, owner: str, name: str, allowance: Allowance) -> list[LimitStatus] | None:
         """How these limits stand; C{None} while nobody can tell, which is no reason not to show the rest."""

@@ -8,7 +8,9 @@ from typing import Any
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
+from llmproxy.observability.activity import PERIODS
 from llmproxy.proxy.own_response import BufferedResponse
+from llmproxy.web.manage.activity import DEFAULT_PERIOD
 from llmproxy.web.manage.endpoint import ApiOperation, Call, Endpoint, ManagementContext, operation
 from llmproxy.web.manage.paging import DEFAULT_PAGE_SIZE, ID, MAX_PAGE_SIZE
 from llmproxy.web.respond import json_response
@@ -47,6 +49,13 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "group_by": {"type": "string", "default": "project", "examples": ["project,model,day"]},
     "from": {"type": "string", "format": "date"},
     "to": {"type": "string", "format": "date"},
+    "period": {"type": "string", "enum": list(PERIODS), "default": DEFAULT_PERIOD},
+    "api": {"type": "string"},
+    "token_id": {"type": "string"},
+    "model": {"type": "string"},
+    "status": {"type": "string", "pattern": "^([1-5]([0-9][0-9]|xx))?$", "examples": ["429", "4xx"]},
+    "outcome": {"type": "string", "examples": ["complete", "refused", "failed", "cancelled", "truncated"]},
+    "error": {"type": "string", "examples": ["rate_limit_exceeded"]},
     "format": {"type": "string", "enum": ["json", "csv"], "default": "json"},
 }
 

@@ -16,7 +16,10 @@ from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
 from llmproxy.base.coroutines import FairLock
 from llmproxy.caching import CacheAdmin
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
+from llmproxy.observability.activity import Activity
 from llmproxy.observability.metrics import ProxyMetrics
+from llmproxy.observability.recent_requests import RecentRequests
+from llmproxy.web.manage.activity import ActivityReportEndpoint, RequestCollection, RequestItem
 from llmproxy.web.manage.auth import ManagementAuth
 from llmproxy.web.manage.cache import CachePurge, CacheStatus
 from llmproxy.web.manage.endpoint import Endpoint, ManagementContext, Standings, UsageReports
@@ -28,7 +31,7 @@ from llmproxy.web.root import NotFoundResource
 
 ENDPOINTS: tuple[type[Endpoint], ...] = (
     *(ProjectCollection, ProjectItem, ProjectTokensRevocation, ProjectUsage, TokenCollection, TokenItem, UsageTotals),
-    *(CacheStatus, CachePurge),
+    *(CacheStatus, CachePurge, ActivityReportEndpoint, RequestCollection, RequestItem),
 )
 
 
@@ -42,7 +45,7 @@ class Management(Resource):
     @param standings: Tells how limits stand, where anybody counts.
     @param denials: Where wrong management tokens are written down, if not in C{audit}.
     @param revocations: Has those in force that are not stored; C{changes}: what it holds while it stores them.
-    @param usage: Tells what was used.
+    @param usage: Tells what was used; C{activity}: what went on; C{requests}: the last ones of this process.
     @ivar auth: Lets in who bears the management token, elsewhere too.
     @param clock: For what is counted by time; C{now}: seconds since the epoch, for what is written down.
     """
@@ -69,6 +72,8 @@ class Management(Resource):
         new_id: Callable[[], str] = lambda: str(uuid4()),
         cache: CacheAdmin | None = None,
         counts: Callable[[], ProxyMetrics] = ProxyMetrics,
+        activity: Activity | None = None,
+        requests: RecentRequests | None = None,
     ) -> None:
         Resource.__init__(self)
         self.auth = gate = ManagementAuth(management_token, FailedAttempts(), clock, trusted_proxies)
@@ -88,6 +93,8 @@ class Management(Resource):
             denials=denials,
             revocations=revocations,
             changes=changes or FairLock(),
+            activity=activity,
+            requests=requests or RecentRequests(),
         )
         if standings is not None:
             context = replace(context, standings=standings)

@@ -1,0 +1,166 @@
+"""C{/manage/activity} and C{/manage/requests}: what goes on, and the last requests one by one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from llmproxy.base.timestamps import rfc3339
+from llmproxy.errors import Invalid, NotFound
+from llmproxy.model import RequestRecord
+from llmproxy.observability.activity import PERIODS, ActivitySum
+from llmproxy.observability.recent_requests import RequestFilter
+from llmproxy.proxy.own_response import BufferedResponse
+from llmproxy.web.manage.endpoint import Call, Endpoint, operation
+from llmproxy.web.manage.paging import MAX_PAGE_SIZE, project, query
+from llmproxy.web.manage.views import Time
+from llmproxy.web.respond import json_response
+
+DEFAULT_PERIOD = "24h"
+FILTERS = ("token_id", "api", "model", "status", "outcome", "error")
+
+
+class ActivityPoint(BaseModel):
+    """What went on from a moment on, for as long as the report's step."""
+
+    at: Time
+    requests: int
+    failed: int = Field(description="Ended in an error or broken off; those whose client left are not among them.")
+    refused: int = Field(description="Not admitted by this proxy: credentials, policies, limits.")
+    cache_hits: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+    first_byte_p50: float | None = Field(description="Seconds to the first byte: half of the responses were as fast.")
+    first_byte_p95: float | None
+
+
+class ActivityView(BaseModel):
+    """What went on, over all processes that share the store."""
+
+    period: str
+    step_seconds: int
+    points: list[ActivityPoint] = Field(description="Without gaps, oldest first.")
+    total: ActivityPoint
+    before: ActivityPoint = Field(description="The same of the period before.")
+
+
+class RequestView(BaseModel):
+    """One finished request. Never a body; times in seconds."""
+
+    request_id: str
+    started_at: Time
+    duration: float
+    method: str
+    path: str
+    status: int
+    outcome: str
+    error: str
+    api: str
+    endpoint: str
+    project_id: str
+    token_id: str
+    model: str
+    answered: str
+    stream: bool
+    cache: str
+    first_byte: float | None = Field(description="From the request's arrival to the provider's first byte.")
+    upstream_time: float | None
+    upstream_status: int | None
+    bytes_in: int
+    bytes_out: int
+    basis: str
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    client: str
+    user_agent: str
+
+
+class RequestList(BaseModel):
+    """The last requests of the process that answers, the latest first."""
+
+    data: list[RequestView]
+
+
+class ActivityReportEndpoint(Endpoint):
+    path = "/manage/activity"
+
+    @operation(
+        "GET",
+        "Requests, errors, tokens, spend and times to the first byte over a period, and of the one before.",
+        ActivityView,
+        query=("period", "project_id", "api"),
+    )
+    async def report_activity(self, call: Call) -> BufferedResponse:
+        found = query(call.request.uri, call.operation.query)
+        period = found.get("period", DEFAULT_PERIOD)
+        if period not in PERIODS:
+            raise Invalid(f"period: must be one of {', '.join(PERIODS)}.")
+        one = project(found)
+        if self.context.activity is None:
+            raise NotFound("Nobody adds up what goes on here.")
+        report = await self.context.activity.report(period, None if one is None else (one,), found.get("api", ""))
+        return json_response(
+            {
+                "period": period,
+                "step_seconds": report.step,
+                "points": [_point(each) for each in report.points],
+                "total": _point(report.total),
+                "before": _point(report.before),
+            }
+        )
+
+
+class RequestCollection(Endpoint):
+    path = "/manage/requests"
+
+    @operation(
+        "GET",
+        "The last requests, the latest first.",
+        RequestList,
+        query=("limit", "project_id", *FILTERS),
+    )
+    async def list_requests(self, call: Call) -> BufferedResponse:
+        found = query(call.request.uri, call.operation.query)
+        limit = found.get("limit", "100")
+        if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= MAX_PAGE_SIZE:
+            raise Invalid(f"limit: must be a number from 1 to {MAX_PAGE_SIZE}.")
+        if not re.fullmatch("([1-5]([0-9][0-9]|xx))?", found.get("status", "")):
+            raise Invalid("status: must be such as 429 or 4xx.")
+        one = project(found)
+        wanted = RequestFilter(**{name: found.get(name, "") for name in FILTERS})
+        wanted = replace(wanted, projects=None if one is None else (one,))
+        return json_response({"data": [_request(each) for each in self.context.requests.search(wanted, int(limit))]})
+
+
+class RequestItem(Endpoint):
+    path = "/manage/requests/{id}"
+
+    @operation("GET", "One of the last requests.", RequestView)
+    async def get_request(self, call: Call) -> BufferedResponse:
+        record = self.context.requests.find(call.id)
+        if record is None:
+            raise NotFound("It is not among the last requests of this process.")
+        return json_response(_request(record))
+
+
+def _point(values: ActivitySum) -> dict[str, Any]:
+    return {
+        **{name: value for name, value in values._asdict().items() if name not in ("at", "p50", "p95", "cost_usd")},
+        "at": rfc3339(values.at),
+        "cost_usd": round(values.cost_usd, 12),
+        "first_byte_p50": values.p50,
+        "first_byte_p95": values.p95,
+    }
+
+
+def _request(record: RequestRecord) -> dict[str, Any]:
+    values = record._asdict()
+    return {name: values[name] for name in RequestView.model_fields if name != "started_at"} | {
+        "started_at": rfc3339(record.started_at)
+    }
