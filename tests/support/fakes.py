@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from llmproxy.base.coroutines import deferred
@@ -14,6 +16,7 @@ from llmproxy.errors import Conflict, NotFound, UpstreamAuthError
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.ledger.sql import Report, UsageQuery
 from llmproxy.model import AuditEntry, Page, PageRequest, Project, Token
+from llmproxy.observability.activity import Activity
 
 
 class MemoryUsage:
@@ -230,3 +233,18 @@ class MemoryAudit:
         if self.failing is not None:
             raise self.failing
         self.entries.append(entry)
+
+
+class NoRows:
+    """A store where nothing goes on."""
+
+    def write(self, work: object) -> Deferred[Any]:
+        return succeed(0)
+
+    def report(self, work: object) -> Deferred[Any]:
+        return succeed([])
+
+
+def idle_activity(clock: Clock) -> Activity:
+    """One that has nothing to tell."""
+    return Activity(NoRows(), clock, clock.seconds)

@@ -20,7 +20,7 @@ from llmproxy.cli import main
 from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
 from tests.support.caches import contents
-from tests.support.fakes import MemoryAudit, MemoryStore, MemoryUsage
+from tests.support.fakes import MemoryAudit, MemoryStore, MemoryUsage, idle_activity
 
 TOKEN = "management-token-for-tests"
 NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
@@ -48,6 +48,7 @@ class DaemonTestCase(TestCase):
             clock=self.clock,
             now=self.clock.seconds,
             cache=self.cache,
+            activity=idle_activity(self.clock),
             new_id=lambda: f"proj-{len(self.store.projects) + 1}",
         )
         self.url = self.serve(Root(manage=management))

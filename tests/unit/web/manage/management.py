@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.model import AuditEntry
-from llmproxy.observability.activity import Activity
 from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
 from tests.support.caches import contents
 from tests.support.client import ask, ours
-from tests.support.fakes import MemoryAudit, MemoryStore, MemoryUsage
+from tests.support.fakes import MemoryAudit, MemoryStore, MemoryUsage, idle_activity
 from tests.support.responses import Response
 
 TOKEN = "management-token-for-tests"
@@ -24,16 +22,6 @@ APIS = {
     "anthropic": ["/v1/messages"],
 }
 NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
-
-
-class NoRows:
-    """A store where nothing goes on."""
-
-    def write(self, work: object) -> Deferred[Any]:
-        return succeed(0)
-
-    def report(self, work: object) -> Deferred[Any]:
-        return succeed([])
 
 
 class ManagementTestCase(SynchronousTestCase):
@@ -61,7 +49,7 @@ class ManagementTestCase(SynchronousTestCase):
             clock=self.clock,
             now=self.clock.seconds,
             cache=self.cache,
-            activity=Activity(NoRows(), self.clock, self.clock.seconds),
+            activity=idle_activity(self.clock),
             **more,
             new_id=lambda: f"proj-{len(self.store.projects) + 1}",
         )
