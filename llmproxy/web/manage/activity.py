@@ -97,7 +97,7 @@ class ActivityReportEndpoint(Endpoint):
         query=("period", "project_id", "api"),
     )
     async def report_activity(self, call: Call) -> BufferedResponse:
-        found = query(call.request.uri, call.operation.query)
+        found = query(call.uri, call.operation.query)
         period = found.get("period", DEFAULT_PERIOD)
         if period not in PERIODS:
             raise Invalid(f"period: must be one of {', '.join(PERIODS)}.")
@@ -126,7 +126,7 @@ class RequestCollection(Endpoint):
         query=("limit", "project_id", *FILTERS),
     )
     async def list_requests(self, call: Call) -> BufferedResponse:
-        found = query(call.request.uri, call.operation.query)
+        found = query(call.uri, call.operation.query)
         limit = found.get("limit", "100")
         if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= MAX_PAGE_SIZE:
             raise Invalid(f"limit: must be a number from 1 to {MAX_PAGE_SIZE}.")

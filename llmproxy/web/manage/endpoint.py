@@ -130,10 +130,10 @@ class AuditDraft:
 class Call:
     """One request to the management API.
 
-    @ivar id: The id in its path, or C{""}.
+    @ivar uri: Its path and query, as sent; C{id}: the id in the path, or C{""}.
     """
 
-    request: Request
+    uri: bytes
     operation: ApiOperation[Any]
     id: str
     body: bytes
@@ -208,18 +208,28 @@ class Endpoint:
         run(request, self._respond(request, path_id, _body(request), request_id), request_id=request_id)
 
     async def _respond(self, request: Request, path_id: bytes, body: bytes, request_id: str) -> ApiResponse:
-        operation = self.operations.get(b"GET" if request.method == b"HEAD" else request.method)
+        client = self.context.auth.client(request)
+        call = self.call(request.method, request.uri, path_id, body, client, request_id)
+        await self._admit(call, request)
+        return await self.perform(call)
+
+    def call(self, method: bytes, uri: bytes, path_id: bytes, body: bytes, client: str, request_id: str) -> Call:
+        """A call of what this method does here; L{MethodNotAllowed} where it does nothing.
+
+        @param client: The address it comes from.
+        """
+        operation = self.operations.get(b"GET" if method == b"HEAD" else method)
         if operation is None:
             raise MethodNotAllowed(self.refusal, headers={"Allow": allow(self.operations)})
-        draft = AuditDraft(operation.action)
-        client = self.context.auth.client(request)
-        call = Call(request, operation, path_id.decode("latin-1"), body, client, request_id, draft)
-        await self._admit(call)
-        return await self._audited(call) if operation.action else await self._done(call)
+        return Call(uri, operation, path_id.decode("latin-1"), body, client, request_id, AuditDraft(operation.action))
 
-    async def _admit(self, call: Call) -> None:
+    async def perform(self, call: Call) -> ApiResponse:
+        """Do what it asks for, on behalf of somebody who may; what is changed is audited."""
+        return await self._audited(call) if call.operation.action else await self._done(call)
+
+    async def _admit(self, call: Call, request: Request) -> None:
         try:
-            self.context.auth.admit(call.request)
+            self.context.auth.admit(request)
         except InvalidManagementToken as e:
             # Who knocks on is held back by TooManyFailures, and not written down: he is not to fill the audit log.
             await self._write(call, AuditDraft("management.denied"), "unknown", e, self.context.denials)

@@ -19,7 +19,7 @@ class ProjectCollection(Endpoint):
 
     @operation("GET", "List projects, oldest first.", ProjectList, query=PAGE_PARAMETERS)
     async def list_projects(self, call: Call) -> BufferedResponse:
-        part = page(query(call.request.uri, call.operation.query))
+        part = page(query(call.uri, call.operation.query))
         return await list_response(await self.context.projects.project_page(part), project_json, self.context.clock)
 
     @operation("POST", "Create a project.", ProjectView, ProjectCreate, 201, action="project.create")

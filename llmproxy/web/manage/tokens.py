@@ -37,7 +37,7 @@ class TokenCollection(TokenResource):
 
     @operation("GET", "List tokens, oldest first.", TokenList, query=("project_id", *PAGE_PARAMETERS))
     async def list_tokens(self, call: Call) -> BufferedResponse:
-        asked = query(call.request.uri, call.operation.query)
+        asked = query(call.uri, call.operation.query)
         found = await self.context.tokens.token_page(page(asked), project(asked))
         return await list_response(found, partial(token_json, now=self.context.now()), self.context.clock)
 

@@ -15,6 +15,7 @@ from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
 from llmproxy.base.coroutines import FairLock
 from llmproxy.caching import CacheAdmin
+from llmproxy.errors import NotFound
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.observability.activity import Activity
 from llmproxy.observability.metrics import ProxyMetrics
@@ -22,7 +23,7 @@ from llmproxy.observability.recent_requests import RecentRequests
 from llmproxy.web.manage.activity import ActivityReportEndpoint, RequestCollection, RequestItem
 from llmproxy.web.manage.auth import ManagementAuth
 from llmproxy.web.manage.cache import CachePurge, CacheStatus
-from llmproxy.web.manage.endpoint import Endpoint, ManagementContext, Standings, UsageReports
+from llmproxy.web.manage.endpoint import ApiResponse, Endpoint, ManagementContext, Standings, UsageReports
 from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import ProjectCollection, ProjectItem, ProjectTokensRevocation
 from llmproxy.web.manage.tokens import TokenCollection, TokenItem
@@ -103,12 +104,32 @@ class Management(Resource):
         self._nothing = NotFoundResource()
 
     def render(self, request: Request) -> int:
+        found = self._find(request.path)
+        if found is None:
+            return self._nothing.render(request)
+        endpoint, path_id = found
+        endpoint.render(request, path_id)
+        return NOT_DONE_YET
+
+    async def perform(self, method: str, uri: str, body: bytes, client: str, request_id: str) -> ApiResponse:
+        """Do what a request for this path and query would do, for somebody in this process who may; raises as that
+        would be refused. What is changed is audited.
+
+        @param client: The address of whom it is done for.
+        """
+        raw = uri.encode("ascii")
+        found = self._find(raw.partition(b"?")[0])
+        if found is None:
+            raise NotFound
+        endpoint, path_id = found
+        return await endpoint.perform(endpoint.call(method.encode(), raw, path_id, body, client, request_id))
+
+    def _find(self, path: bytes) -> tuple[Endpoint, bytes] | None:
+        """The endpoint at a raw path, and the id in it."""
         for pattern, endpoint in self._routes:
-            match = pattern.fullmatch(request.path)
-            if match:
-                endpoint.render(request, match.groupdict().get("id", b""))
-                return NOT_DONE_YET
-        return self._nothing.render(request)
+            if match := pattern.fullmatch(path):
+                return endpoint, match.groupdict().get("id", b"")
+        return None
 
 
 def _pattern(path: str) -> re.Pattern[bytes]:

@@ -34,7 +34,7 @@ class UsageTotals(Endpoint):
         query=(*REPORT_PARAMETERS, "project_id"),
     )
     async def report_usage(self, call: Call) -> BufferedResponse | StreamedResponse:
-        found = query(call.request.uri, call.operation.query)
+        found = query(call.uri, call.operation.query)
         return await _answer(self.context.usage, found, project(found) or "")
 
 
@@ -43,7 +43,7 @@ class ProjectUsage(Endpoint):
 
     @operation("GET", "The same of one project.", UsageReport, query=REPORT_PARAMETERS)
     async def report_project_usage(self, call: Call) -> BufferedResponse | StreamedResponse:
-        found = query(call.request.uri, call.operation.query)
+        found = query(call.uri, call.operation.query)
         await self.context.projects.get_project_by_id(call.id)
         return await _answer(self.context.usage, found, call.id)
 
