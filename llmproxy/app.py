@@ -40,6 +40,7 @@ from llmproxy.proxy.accounting import Observer
 from llmproxy.redis import connect
 from llmproxy.store.canary import refuse_new_key
 from llmproxy.store.engines import parse_store_url
+from llmproxy.store.management_keys import ManagementKeyTable
 from llmproxy.store.secrets import Secret, load_or_make
 from llmproxy.store.store import Store
 from llmproxy.web.manage import Management
@@ -59,6 +60,7 @@ class Base:
     """What the rest of the daemon is made with.
 
     @ivar management: The management token.
+    @ivar keys: The management keys.
     @ivar run: A name for this process that no other ever has; C{""} without a ledger.
     """
 
@@ -71,6 +73,7 @@ class Base:
     output: LogOutput
     run: str
     store: Store
+    keys: ManagementKeyTable
     coalescer: WriteCoalescer
     descriptors: Descriptors
     buffers: Buffers
@@ -164,11 +167,25 @@ def _base(
         now=now,
         random=random,
     )
+    key_hasher = sealing.TokenHasher(sealing.derive(encryption.value, "management keys"))
+    keys = ManagementKeyTable(store, key_hasher, now, random)
     coalescer, descriptors = WriteCoalescer(reactor), Descriptors(reactor)
     buffers = Buffers(settings.server.max_buffered_bytes or derived_limit())
     buffers.keep_spare()
     return Base(
-        settings, reactor, now, random, management.value, redactor, output, run, store, coalescer, descriptors, buffers
+        settings,
+        reactor,
+        now,
+        random,
+        management.value,
+        redactor,
+        output,
+        run,
+        store,
+        keys,
+        coalescer,
+        descriptors,
+        buffers,
     )
 
 
@@ -260,6 +277,7 @@ def _management(base: Base, tokens: Tokens, parts: Parts, metrics: Metrics, reco
         default_api=settings.default_api,
         standings=parts.quota.standings,
         management_token=base.management,
+        keys=base.keys,
         trusted_proxies=settings.server.trusted_proxies,
         clock=base.reactor,
         now=base.now,

@@ -146,6 +146,13 @@ class AddressNotAllowed(Forbidden):
     message = "This token may not be used from this address."
 
 
+class RoleNotAllowed(Forbidden):
+    """Whoever manages has signed in, and may not do this."""
+
+    code = "role_not_allowed"
+    message = "The role of this management key does not allow that."
+
+
 class NotFound(ProxyError):
     status, code, retry = 404, "not_found", False
     message = "There is nothing at this path."

@@ -14,11 +14,14 @@ from zope.interface import Attribute, Interface
 
 from llmproxy.instruments import HealthCheck, Instrument
 from llmproxy.model import (
+    ALL_OF_THEM,
     Advance,
     AuditEntry,
     CacheUsage,
     Claim,
     Grant,
+    ListFilter,
+    ManagementKey,
     Page,
     PageRequest,
     Project,
@@ -120,7 +123,7 @@ class IProjectStore(IProviderKeys):
     def list_projects() -> Deferred[list[Project]]:
         """Fire with all projects, oldest first, without their keys."""
 
-    def project_page(request: PageRequest) -> Deferred[Page[Project]]:
+    def project_page(request: PageRequest, wanted: ListFilter = ALL_OF_THEM) -> Deferred[Page[Project]]:
         """Fire with one page of them, in the same order; L{errors.Invalid} where the cursor is malformed."""
 
     def create_project(project: Project) -> Deferred[Project]:
@@ -154,7 +157,7 @@ class ITokenStore(Interface):
     def list_tokens(project_id: str | None = None) -> Deferred[list[Token]]:
         """Fire with all tokens, or one project's, oldest first."""
 
-    def token_page(request: PageRequest, project_id: str | None = None) -> Deferred[Page[Token]]:
+    def token_page(request: PageRequest, wanted: ListFilter = ALL_OF_THEM) -> Deferred[Page[Token]]:
         """Fire with one page of them, in the same order; L{errors.Invalid} where the cursor is malformed."""
 
     def update_token(token: Token) -> Deferred[Token]:
@@ -171,6 +174,32 @@ class ITokenStore(Interface):
 
     def count_cache_hits(hits: Mapping[str, tuple[int, float]]) -> Deferred[None]:
         """Likewise to C{cache_hits}, of any tokens."""
+
+
+class IManagementKeys(Interface):
+    """Stores the credentials of those who manage; of the keys themselves only keyed hashes."""
+
+    def create_key(key: ManagementKey) -> Deferred[tuple[ManagementKey, str]]:
+        """Issue a key; fire with what was stored and the secret, which is never shown again.
+
+        C{id}, C{prefix} and C{created_at} are chosen by the store.
+        """
+
+    def get_key(key_id: str) -> Deferred[ManagementKey]:
+        """Fire with the key of this id; L{errors.NotFound} where there is none."""
+
+    def key_page(request: PageRequest) -> Deferred[Page[ManagementKey]]:
+        """Fire with one page of them, oldest first; L{errors.Invalid} where the cursor is malformed."""
+
+    def revoke_key(key_id: str) -> Deferred[ManagementKey]:
+        """Deactivate, and keep the time it was first done; L{errors.NotFound} where there is none."""
+
+    def validate_key(secret: str) -> Deferred[ManagementKey]:
+        """Fire with the key that this is, and write down that it was used, to the minute.
+
+        L{errors.TokenNotFound} or L{errors.TokenInactive} where it opens nothing, L{errors.StoreUnavailable} where
+        that could not be determined.
+        """
 
 
 class IBudgetStore(Interface):

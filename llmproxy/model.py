@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -138,6 +138,48 @@ class Token:
     created_at: float = 0.0
     last_used_at: float | None = None
     deactivated_at: float | None = None
+
+
+Role = Literal["viewer", "operator", "admin"]
+
+
+@dataclass(frozen=True, slots=True)
+class ManagementKey:
+    """A credential for the management API.
+
+    @ivar projects: The only ones that its bearer sees and changes; C{None} for all.
+    @ivar prefix: Its first characters, to recognise it by.
+    @ivar last_used_at: True to the minute.
+    """
+
+    id: str
+    name: str
+    role: Role
+    projects: tuple[str, ...] | None = None
+    prefix: str = ""
+    created_at: float = 0.0
+    last_used_at: float | None = None
+    deactivated_at: float | None = None
+
+    @property
+    def active(self) -> bool:
+        return self.deactivated_at is None
+
+
+class ListFilter(NamedTuple):
+    """Which of the projects, or of the tokens, a list is to have.
+
+    @ivar projects: Ids of projects; C{None} for all.
+    @ivar active: Only those that are, or only those that are not.
+    @ivar search: Only those whose name has this in it, in any case.
+    """
+
+    projects: tuple[str, ...] | None = None
+    active: bool | None = None
+    search: str = ""
+
+
+ALL_OF_THEM = ListFilter()
 
 
 class PageRequest(NamedTuple):
@@ -314,7 +356,7 @@ class AuditEntry:
     """An action that must not be lost: who did what to what, and how it ended.
 
     @ivar action: Such as C{project.create}, C{token.revoke}, C{request.refused}.
-    @ivar actor: C{management}, C{token:<id>} or C{proxy}.
+    @ivar actor: C{management} for the management token, C{key:<id>} for a management key, C{token:<id>} or C{proxy}.
     @ivar details: Plain JSON values; no secret.
     """
 

@@ -6,6 +6,7 @@ import click
 
 from llmproxy.cli.cache import cache
 from llmproxy.cli.daemon import check_config, run
+from llmproxy.cli.keys import key
 from llmproxy.cli.projects import project
 from llmproxy.cli.session import DEFAULT_URL, CommandSession, connection_options
 from llmproxy.cli.tokens import token
@@ -30,6 +31,7 @@ def main(ctx: click.Context, url: str, management_token_file: str | None, output
 
 main.add_command(project)
 main.add_command(token)
+main.add_command(key)
 main.add_command(cache)
 main.add_command(usage)
 main.add_command(check_config)

@@ -36,7 +36,7 @@ def listen(
     server = daemon.settings.server
     pages = partial(ops.pages, partial(render, metrics), daemon.readiness, daemon.degradations)
     own_admin, own_metrics = server.admin_listen, server.metrics_listen
-    public_pages = pages() if server.public_metrics else pages(manage.auth.admit)
+    public_pages = pages() if server.public_metrics else pages(manage.auth.admission("get_metrics"))
     public = Root(proxy=proxy, manage=None if own_admin else manage, ops=None if own_metrics else public_pages)
     daemon.serve(server.listen, site(public))
     if own_admin:

@@ -41,12 +41,13 @@ class UsageQuery(NamedTuple):
 
     @ivar by: Names of L{GROUP_COLUMNS}.
     @ivar since: The first day, such as C{2026-11-01}; C{until} the day behind the last; C{""} for no end.
+    @ivar projects: Only what these used; C{None} for all, and for what belongs to none.
     """
 
     by: tuple[str, ...]
     since: str = ""
     until: str = ""
-    project_id: str = ""
+    projects: tuple[str, ...] | None = None
     part: PageRequest = PageRequest()
 
 
@@ -122,6 +123,6 @@ def _conditions(question: UsageQuery) -> list[Any]:
         conditions.append(
             or_(and_(~is_month, usage.c.period < question.until), and_(is_month, first_day < question.until))
         )
-    if question.project_id:
-        conditions.append(usage.c.project_id == question.project_id)
+    if question.projects is not None:
+        conditions.append(usage.c.project_id.in_(question.projects))
     return conditions

@@ -136,14 +136,14 @@ class Database:
 
         return Export(lambda work: self.run(self.pools.lists, work, REPORT_SECONDS), connect, closed)
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[[Connection], T], threads: StoreThreads | None = None) -> T:
         """Do C{work} in one transaction, of which either everything is kept or nothing."""
 
         def write() -> T:
             with self.transaction() as connection:
                 return work(connection)
 
-        return await self.run(self.pools.uses, write)
+        return await self.run(threads or self.pools.uses, write)
 
     async def run(self, threads: StoreThreads, work: Callable[[], T], timeout: float | None = None) -> T:
         """Do what blocks in one of these threads.

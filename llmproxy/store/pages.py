@@ -7,10 +7,10 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, func, select, tuple_
 
 from llmproxy.errors import Invalid
-from llmproxy.model import PageRequest
+from llmproxy.model import ListFilter, PageRequest
 
 MAX_CURSOR_CHARACTERS = 4096  # characters
 
@@ -33,6 +33,21 @@ def decode_cursor(cursor: str, kinds: Sequence[type]) -> list[Any]:
     except (ValueError, TypeError, RecursionError):
         raise Invalid("cursor: is none that this list has given out.") from None
     return list(values)
+
+
+def conditions(wanted: ListFilter, table: Table, project_id: ColumnElement[Any]) -> list[ColumnElement[bool]]:
+    """What a row of this table, which has a name and may be active, fulfils to be wanted.
+
+    @param project_id: The column that has the project's id.
+    """
+    found: list[ColumnElement[bool]] = []
+    if wanted.projects is not None:
+        found.append(project_id.in_(wanted.projects))
+    if wanted.active is not None:
+        found.append(table.c.active.is_(wanted.active))
+    if wanted.search:
+        found.append(table.c.name.icontains(wanted.search, autoescape=True))
+    return found
 
 
 def is_after(columns: Sequence[ColumnElement[Any]], values: Sequence[Any]) -> ColumnElement[bool]:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from llmproxy.errors import NotFound, UpstreamAuthError
-from llmproxy.model import Page, PageRequest, Project
+from llmproxy.model import ListFilter, Page, PageRequest, Project
 from llmproxy.sealing import CannotOpen, Sealer, mask
 from llmproxy.store import pages, tables
 from llmproxy.store.tables import projects, provider_keys
@@ -85,11 +85,13 @@ def list_all(connection: Connection) -> list[Project]:
     return [_project(row, masked.get(row.id, {})) for row in rows]
 
 
-def page(connection: Connection, request: PageRequest) -> Page[Project]:
-    rows, cursor = pages.page(connection, select(projects), (projects.c.created_at, projects.c.id), request)
+def page(connection: Connection, request: PageRequest, wanted: ListFilter) -> Page[Project]:
+    conditions = pages.conditions(wanted, projects, projects.c.id)
+    by = (projects.c.created_at, projects.c.id)
+    rows, cursor = pages.page(connection, select(projects).where(*conditions), by, request)
     masked = _by_project(connection.execute(_MASKED.where(provider_keys.c.project_id.in_([row.id for row in rows]))))
     listed = [_project(row, masked.get(row.id, {})) for row in rows]
-    return Page(listed, pages.total(connection, select(projects.c.id), request), cursor)
+    return Page(listed, pages.total(connection, select(projects.c.id).where(*conditions), request), cursor)
 
 
 def is_active(connection: Connection, project_id: str) -> bool:

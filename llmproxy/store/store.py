@@ -21,7 +21,7 @@ from llmproxy.base.coroutines import deferred
 from llmproxy.base.token_format import is_well_formed, new_token
 from llmproxy.errors import Conflict, QuotaExceeded, TokenNotFound, Unauthorized
 from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, ITokenValidator, IWatchable
-from llmproxy.model import Advance, Changes, Grant, Page, PageRequest, Project, Token
+from llmproxy.model import ALL_OF_THEM, Advance, Changes, Grant, ListFilter, Page, PageRequest, Project, Token
 from llmproxy.sealing import RandomBytes, Sealer, TokenHasher
 from llmproxy.store import budgets, canary, changes, projects, tokens
 from llmproxy.store.database import Database
@@ -176,8 +176,8 @@ class Store:
         return await self._database.read(projects.list_all, self._pools.lists)
 
     @deferred
-    async def project_page(self, request: PageRequest) -> Page[Project]:
-        return await self._database.read(partial(projects.page, request=request), self._pools.lists)
+    async def project_page(self, request: PageRequest, wanted: ListFilter = ALL_OF_THEM) -> Page[Project]:
+        return await self._database.read(partial(projects.page, request=request, wanted=wanted), self._pools.lists)
 
     @deferred
     async def create_project(self, project: Project) -> Project:
@@ -235,10 +235,8 @@ class Store:
         return await self._database.read(partial(tokens.list_all, project_id=project_id), self._pools.lists)
 
     @deferred
-    async def token_page(self, request: PageRequest, project_id: str | None = None) -> Page[Token]:
-        return await self._database.read(
-            partial(tokens.page, request=request, project_id=project_id), self._pools.lists
-        )
+    async def token_page(self, request: PageRequest, wanted: ListFilter = ALL_OF_THEM) -> Page[Token]:
+        return await self._database.read(partial(tokens.page, request=request, wanted=wanted), self._pools.lists)
 
     @deferred
     async def update_token(self, token: Token) -> Token:
@@ -310,6 +308,11 @@ class Store:
     async def write(self, work: Callable[[Connection], T]) -> T:
         """The same in one transaction, of which either everything is kept or nothing."""
         return await self._database.write(work)
+
+    @deferred
+    async def manage(self, work: Callable[[Connection], T]) -> T:
+        """As L{write}, for operators, who wait for no request's writes."""
+        return await self._database.write(work, self._pools.management)
 
     # How a change is made
 

@@ -72,6 +72,21 @@ tokens = Table(
     Index("tokens_of_project_by_age", "project_id", "created_at", "id"),
 )
 
+management_keys = Table(
+    "management_keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("prefix", String(16), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("projects", JSON(none_as_null=True)),
+    Column("created_at", Double, nullable=False),
+    Column("last_used_at", Double),
+    Column("deactivated_at", Double),
+    Index("management_keys_by_age", "created_at", "id"),
+)
+
 epochs = Table(
     "epochs",
     metadata,

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, Select, Update, bindparam, case, func, i
 from sqlalchemy.exc import IntegrityError
 
 from llmproxy.errors import NotFound, TokenExpired, TokenInactive, TokenNotFound, Unauthorized
-from llmproxy.model import Allowance, Grant, Page, PageRequest, Token
+from llmproxy.model import Allowance, Grant, ListFilter, Page, PageRequest, Token
 from llmproxy.store import pages, projects, tables
 from llmproxy.store.tables import projects as project_table
 from llmproxy.store.tables import tokens
@@ -45,13 +45,11 @@ def list_all(connection: Connection, project_id: str | None) -> list[Token]:
     return [_token(row) for row in connection.execute(wanted)]
 
 
-def page(connection: Connection, request: PageRequest, project_id: str | None) -> Page[Token]:
-    wanted = select(*_SHOWN)
-    counted = select(tokens.c.id)
-    if project_id is not None:
-        wanted = wanted.where(tokens.c.project_id == project_id)
-        counted = counted.where(tokens.c.project_id == project_id)
-    rows, cursor = pages.page(connection, wanted, (tokens.c.created_at, tokens.c.id), request)
+def page(connection: Connection, request: PageRequest, wanted: ListFilter) -> Page[Token]:
+    conditions = pages.conditions(wanted, tokens, tokens.c.project_id)
+    counted = select(tokens.c.id).where(*conditions)
+    by = (tokens.c.created_at, tokens.c.id)
+    rows, cursor = pages.page(connection, select(*_SHOWN).where(*conditions), by, request)
     return Page([_token(row) for row in rows], pages.total(connection, counted, request), cursor)
 
 

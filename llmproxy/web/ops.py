@@ -40,7 +40,7 @@ def pages(
     render: Render,
     readiness: Readiness,
     mentioned: Callable[[], Mapping[str, str]] = dict,
-    admit: Callable[[Request], object] = lambda request: None,
+    admit: Callable[[Request], Awaitable[object]] | None = None,
 ) -> Mapping[bytes, IResource]:
     """The ops pages by their path, for L{llmproxy.web.root.Root}.
 
@@ -65,11 +65,13 @@ def pages(
         )
 
     async def metrics(request: Request) -> BufferedResponse:
-        admit(request)
+        if admit is not None:
+            await admit(request)
         return _page(*render(accepted(request)))
 
     async def prometheus(request: Request) -> BufferedResponse:
-        admit(request)
+        if admit is not None:
+            await admit(request)
         return _page(*render(TEXT))
 
     alive, prepared = OpsPage(live), OpsPage(ready)

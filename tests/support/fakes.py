@@ -12,10 +12,11 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from llmproxy.base.coroutines import deferred
-from llmproxy.errors import Conflict, NotFound, UpstreamAuthError
-from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
+from llmproxy.base.token_format import MANAGEMENT_KEY_PREFIX
+from llmproxy.errors import Conflict, NotFound, TokenInactive, TokenNotFound, UpstreamAuthError
+from llmproxy.interfaces import IAuditLogger, IManagementKeys, IProjectStore, ITokenStore
 from llmproxy.ledger.sql import Report, UsageQuery
-from llmproxy.model import AuditEntry, Page, PageRequest, Project, Token
+from llmproxy.model import ALL_OF_THEM, AuditEntry, ListFilter, ManagementKey, Page, PageRequest, Project, Token
 from llmproxy.observability.activity import Activity
 
 
@@ -89,12 +90,12 @@ class MemoryStore:
 
     def _project(self, project_id: str) -> Project:
         if project_id not in self.projects:
-            raise NotFound("There is no such project.")
+            raise NotFound(f"There is no project {project_id}.")
         return self.projects[project_id]
 
     def _token(self, token_id: str) -> Token:
         if token_id not in self.tokens:
-            raise NotFound("There is no such token.")
+            raise NotFound(f"There is no token {token_id}.")
         return self.tokens[token_id]
 
     def _keep(self, project: Project) -> Project:
@@ -124,9 +125,9 @@ class MemoryStore:
         return list(self.projects.values())
 
     @deferred
-    async def project_page(self, request: PageRequest) -> Page[Project]:
+    async def project_page(self, request: PageRequest, wanted: ListFilter = ALL_OF_THEM) -> Page[Project]:
         await self._enter("list_projects")
-        return paged(list(self.projects.values()), request)
+        return paged([each for each in self.projects.values() if _is_wanted(wanted, each, each.id)], request)
 
     @deferred
     async def create_project(self, project: Project) -> Project:
@@ -174,9 +175,9 @@ class MemoryStore:
         return [token for token in self.tokens.values() if project_id in (None, token.project_id)]
 
     @deferred
-    async def token_page(self, request: PageRequest, project_id: str | None = None) -> Page[Token]:
+    async def token_page(self, request: PageRequest, wanted: ListFilter = ALL_OF_THEM) -> Page[Token]:
         await self._enter("list_tokens")
-        return paged([t for t in self.tokens.values() if project_id in (None, t.project_id)], request)
+        return paged([each for each in self.tokens.values() if _is_wanted(wanted, each, each.project_id)], request)
 
     @deferred
     async def update_token(self, token: Token) -> Token:
@@ -215,6 +216,70 @@ class MemoryStore:
         for token_id, (count, last) in hits.items():
             token = self._token(token_id)
             self.tokens[token_id] = replace(token, cache_hits=token.cache_hits + count, last_used_at=last)
+
+
+def _is_wanted(wanted: ListFilter, each: Project | Token, project_id: str) -> bool:
+    return (
+        (wanted.projects is None or project_id in wanted.projects)
+        and wanted.active in (None, each.active)
+        and wanted.search.lower() in each.name.lower()
+    )
+
+
+@implementer(IManagementKeys)
+class MemoryKeys:
+    """Keeps management keys; forgets them with the test.
+
+    @ivar failing: Raised when a key is to be validated, while it is set; C{validated}: how often one was.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self.keys: dict[str, ManagementKey] = {}
+        self.secrets: dict[str, str] = {}
+        self.failing: Exception | None = None
+        self.validated = 0
+
+    def _key(self, key_id: str) -> ManagementKey:
+        if key_id not in self.keys:
+            raise NotFound(f"There is no management key {key_id}.")
+        return self.keys[key_id]
+
+    @deferred
+    async def create_key(self, key: ManagementKey) -> tuple[ManagementKey, str]:
+        number = len(self.keys) + 1
+        secret = f"{MANAGEMENT_KEY_PREFIX}{number:043d}"
+        kept = replace(key, id=f"key-{number}", prefix=secret[:13], created_at=self._clock.seconds())
+        self.keys[kept.id] = kept
+        self.secrets[secret] = kept.id
+        return kept, secret
+
+    @deferred
+    async def get_key(self, key_id: str) -> ManagementKey:
+        return self._key(key_id)
+
+    @deferred
+    async def key_page(self, request: PageRequest) -> Page[ManagementKey]:
+        return paged(list(self.keys.values()), request)
+
+    @deferred
+    async def revoke_key(self, key_id: str) -> ManagementKey:
+        key = self._key(key_id)
+        self.keys[key_id] = replace(key, deactivated_at=key.deactivated_at or self._clock.seconds())
+        return self.keys[key_id]
+
+    @deferred
+    async def validate_key(self, secret: str) -> ManagementKey:
+        self.validated += 1
+        if self.failing is not None:
+            raise self.failing
+        if secret not in self.secrets:
+            raise TokenNotFound
+        key = self.keys[self.secrets[secret]]
+        if not key.active:
+            raise TokenInactive
+        self.keys[key.id] = replace(key, last_used_at=self._clock.seconds())
+        return self.keys[key.id]
 
 
 @implementer(IAuditLogger)

@@ -101,10 +101,10 @@ class ActivityReportEndpoint(Endpoint):
         period = found.get("period", DEFAULT_PERIOD)
         if period not in PERIODS:
             raise Invalid(f"period: must be one of {', '.join(PERIODS)}.")
-        one = project(found)
+        projects = call.principal.narrowed(project(found))
         if self.context.activity is None:
             raise NotFound("Nobody adds up what goes on here.")
-        report = await self.context.activity.report(period, None if one is None else (one,), found.get("api", ""))
+        report = await self.context.activity.report(period, projects, found.get("api", ""))
         return json_response(
             {
                 "period": period,
@@ -132,9 +132,8 @@ class RequestCollection(Endpoint):
             raise Invalid(f"limit: must be a number from 1 to {MAX_PAGE_SIZE}.")
         if not re.fullmatch("([1-5]([0-9][0-9]|xx))?", found.get("status", "")):
             raise Invalid("status: must be such as 429 or 4xx.")
-        one = project(found)
-        wanted = RequestFilter(**{name: found.get(name, "") for name in FILTERS})
-        wanted = replace(wanted, projects=None if one is None else (one,))
+        projects = call.principal.narrowed(project(found))
+        wanted = replace(RequestFilter(**{name: found.get(name, "") for name in FILTERS}), projects=projects)
         return json_response({"data": [_request(each) for each in self.context.requests.search(wanted, int(limit))]})
 
 
@@ -144,7 +143,7 @@ class RequestItem(Endpoint):
     @operation("GET", "One of the last requests.", RequestView)
     async def get_request(self, call: Call) -> BufferedResponse:
         record = self.context.requests.find(call.id)
-        if record is None:
+        if record is None or not call.principal.sees(record.project_id):
             raise NotFound("It is not among the last requests of this process.")
         return json_response(_request(record))
 

@@ -1,34 +1,46 @@
-"""Lets the bearer of the management token in, and slows down whoever guesses at it."""
+"""Lets in who bears the management token or a management key, and slows down whoever guesses at them."""
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import Request
 
 from llmproxy.auth.lockout import FailedAttempts
-from llmproxy.errors import MissingToken, Unauthorized
+from llmproxy.base.token_format import is_management_key
+from llmproxy.errors import MissingToken, TooManyFailures, Unauthorized
 from llmproxy.http.forwarded import client_address, networks
+from llmproxy.interfaces import IManagementKeys
+from llmproxy.web.manage.roles import BOOTSTRAP, Principal
+
+MAX_REMEMBERED_KEYS = 1000
 
 
 class InvalidManagementToken(Unauthorized):
-    message = "This is not the management token."
+    message = "This is not the management token, and no management key that is valid."
 
 
 class ManagementAuth:
-    """Admits requests that carry the management token as C{Authorization: Bearer}.
+    """Signs in who carries the management token, or a management key, as C{Authorization: Bearer}.
 
-    The token is looked at first: its bearer is never hurt by what others at the same address do. A wrong one is
-    answered 401, and 429 once its address has sent too many.
+    The token is looked at first, without the store: its bearer is never hurt by what others at the same address do, nor
+    is that of a key that was valid before. A wrong one is answered 401, and 429 once its address has sent too many.
 
     @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
+    @param keys: Knows the management keys, where there are any.
     """
 
     def __init__(
-        self, token: str, failed_attempts: FailedAttempts, clock: IReactorTime, trusted_proxies: Sequence[str] = ()
+        self,
+        token: str,
+        failed_attempts: FailedAttempts,
+        clock: IReactorTime,
+        trusted_proxies: Sequence[str] = (),
+        keys: IManagementKeys | None = None,
     ) -> None:
         if not token:
             raise ValueError("The management token is empty.")
@@ -36,21 +48,64 @@ class ManagementAuth:
         self._failed_attempts = failed_attempts
         self._clock = clock
         self._trusted = networks(tuple(trusted_proxies))
+        self._keys = keys
+        self._remembered: OrderedDict[bytes, None] = OrderedDict()  # keys that were valid when they came last
 
-    def admit(self, request: Request) -> None:
-        """Return, or raise L{MissingToken}, L{InvalidManagementToken} or L{TooManyFailures<errors.TooManyFailures>}."""
+    async def admit(self, request: Request) -> Principal:
+        """Who sends this request; L{MissingToken}, or as L{sign_in} fails."""
         given = bearer(request)
         if given is None:
-            raise MissingToken("No management token. Send it as Authorization: Bearer …")
-        if hmac.compare_digest(_hash(given), self._hash):
-            return
-        self._failed_attempts.count(self.client(request), self._clock.seconds())
+            raise MissingToken("No management token. Send it, or a management key, as Authorization: Bearer …")
+        return await self.sign_in(given, self.client(request))
+
+    def admission(self, action: str) -> Callable[[Request], Awaitable[object]]:
+        """What lets those in who may do this with all projects; raises for all others."""
+
+        async def admit(request: Request) -> None:
+            (await self.admit(request)).require(action)
+
+        return admit
+
+    async def sign_in(self, secret: bytes, client: str) -> Principal:
+        """Whose the management token or key is; L{InvalidManagementToken},
+        L{TooManyFailures<errors.TooManyFailures>}, or L{StoreUnavailable<errors.StoreUnavailable>} for a key.
+
+        @param client: The address that it comes from.
+        """
+        hashed = _hash(secret)
+        if hmac.compare_digest(hashed, self._hash):
+            return BOOTSTRAP
+        wait = self._failed_attempts.wait(client, self._clock.seconds())
+        if wait and hashed not in self._remembered:
+            raise TooManyFailures(retry_after=wait)  # without asking the store
+        principal = await self._bearer_of_key(secret)
+        if principal is not None:
+            self._remember(hashed)
+            return principal
+        self._remembered.pop(hashed, None)
+        self._failed_attempts.count(client, self._clock.seconds())
         raise InvalidManagementToken
 
     def client(self, request: Request) -> str:
         """The client's address as text, as far as trusted proxies tell it; C{""} where it has none."""
         forwarded = request.requestHeaders.getRawHeaders(b"x-forwarded-for") or []
         return client_address(_peer(request), [b"x-forwarded-for: " + value for value in forwarded], self._trusted)
+
+    async def _bearer_of_key(self, secret: bytes) -> Principal | None:
+        text = secret.decode("latin-1")
+        if self._keys is None or not is_management_key(text):
+            return None
+        try:
+            key = await self._keys.validate_key(text)
+        except Unauthorized:
+            return None
+        return Principal(key.name, key.role, key.projects, f"key:{key.id}")
+
+    def _remember(self, hashed: bytes) -> None:
+        self._remembered[hashed] = None
+        self._remembered.move_to_end(hashed)
+        if len(self._remembered) > MAX_REMEMBERED_KEYS:
+            self._remembered.popitem(last=False)
 
 
 def bearer(request: Request) -> bytes | None:

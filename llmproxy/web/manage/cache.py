@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from llmproxy.caching import CacheAdmin, PurgeSelector
-from llmproxy.errors import NotFound
+from llmproxy.errors import NotFound, RoleNotAllowed
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Body, Id, known_apis, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
@@ -123,6 +123,8 @@ class CachePurge(Endpoint):
         body = read(Purge, call.body, self.context.body_context())
         call.audit.project_id, call.audit.token_id = body.project_id or "", body.token_id or ""
         call.audit.details = body.model_dump(include={"all", "api", "path", "prefix", "method"}, exclude_none=True)
+        if call.principal.projects is not None and body.project_id not in call.principal.projects:
+            raise RoleNotAllowed("Name one of your projects as project_id.")
         removed = await admin.purge(body.selector())
         call.audit.details["removed"] = removed
         return json_response({"removed": removed})

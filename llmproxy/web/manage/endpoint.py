@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from uuid import uuid4
 
@@ -26,8 +26,9 @@ from llmproxy.errors import (
     RequestTooLarge,
     RevocationNotStored,
     StoreUnavailable,
+    Unauthorized,
 )
-from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
+from llmproxy.interfaces import IAuditLogger, IManagementKeys, IProjectStore, ITokenStore
 from llmproxy.ledger.reports import Report, ReportRows, UsageQuery
 from llmproxy.limits.limiter import LimitStatus
 from llmproxy.model import Allowance, AuditEntry
@@ -38,6 +39,7 @@ from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.auth import InvalidManagementToken, ManagementAuth
 from llmproxy.web.manage.bodies import MAX_BODY, Body, BodyContext
 from llmproxy.web.manage.paging import ID
+from llmproxy.web.manage.roles import LEAST_ROLES, UNLISTED, Principal, Scope, hidden
 from llmproxy.web.respond import StreamedResponse, identify, run
 
 CHANGE_SECONDS = 20.0  # for which a change waits for those before it
@@ -75,6 +77,7 @@ class ManagementContext:
     @ivar cache: The response cache, or C{None} where there is none; C{counts}: what was counted of all requests.
     @ivar denials: Where wrong management tokens are written down, if not in C{audit}.
     @ivar revocations: Those that are in force before they are stored.
+    @ivar keys: The management keys, where there may be any.
     """
 
     projects: IProjectStore
@@ -93,6 +96,7 @@ class ManagementContext:
     counts: Callable[[], ProxyMetrics] = ProxyMetrics
     denials: IAuditLogger | None = None
     revocations: UnwrittenRevocations | None = None
+    keys: IManagementKeys | None = None
     activity: Activity | None = None
     requests: RecentRequests = field(default_factory=RecentRequests)
 
@@ -131,6 +135,7 @@ class Call:
     """One request to the management API.
 
     @ivar uri: Its path and query, as sent; C{id}: the id in the path, or C{""}.
+    @ivar signed_in: On whose behalf; C{None} until that is known.
     """
 
     uri: bytes
@@ -140,6 +145,14 @@ class Call:
     client: str
     request_id: str
     audit: AuditDraft
+    signed_in: Principal | None = None
+
+    @property
+    def principal(self) -> Principal:
+        """On whose behalf; L{Unauthorized} where nobody has signed in."""
+        if self.signed_in is None:
+            raise Unauthorized
+        return self.signed_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +223,7 @@ class Endpoint:
     async def _respond(self, request: Request, path_id: bytes, body: bytes, request_id: str) -> ApiResponse:
         client = self.context.auth.client(request)
         call = self.call(request.method, request.uri, path_id, body, client, request_id)
-        await self._admit(call, request)
-        return await self.perform(call)
+        return await self.perform(replace(call, signed_in=await self._admit(call, request)))
 
     def call(self, method: bytes, uri: bytes, path_id: bytes, body: bytes, client: str, request_id: str) -> Call:
         """A call of what this method does here; L{MethodNotAllowed} where it does nothing.
@@ -224,12 +236,12 @@ class Endpoint:
         return Call(uri, operation, path_id.decode("latin-1"), body, client, request_id, AuditDraft(operation.action))
 
     async def perform(self, call: Call) -> ApiResponse:
-        """Do what it asks for, on behalf of somebody who may; what is changed is audited."""
+        """Do what it asks for, if who has signed in may; what is changed, or was to be, is audited."""
         return await self._audited(call) if call.operation.action else await self._done(call)
 
-    async def _admit(self, call: Call, request: Request) -> None:
+    async def _admit(self, call: Call, request: Request) -> Principal:
         try:
-            self.context.auth.admit(request)
+            return await self.context.auth.admit(request)
         except InvalidManagementToken as e:
             # Who knocks on is held back by TooManyFailures, and not written down: he is not to fill the audit log.
             await self._write(call, AuditDraft("management.denied"), "unknown", e, self.context.denials)
@@ -241,12 +253,12 @@ class Endpoint:
             answer = await self._done(call)
         except RevocationNotStored as e:
             with suppress(AuditUnavailable):  # the disk that is full may be the audit log's too
-                await self._write(call, call.audit, "management", e)
+                await self._write(call, call.audit, call.principal.actor, e)
             raise
         except Exception as e:
-            await self._write(call, call.audit, "management", e)
+            await self._write(call, call.audit, call.principal.actor, e)
             raise
-        await self._write(call, call.audit, "management")
+        await self._write(call, call.audit, call.principal.actor)
         return answer
 
     async def _done(self, call: Call) -> ApiResponse:
@@ -254,7 +266,19 @@ class Endpoint:
             raise RequestTooLarge
         if call.id and not re.fullmatch(ID, call.id):
             raise NotFound  # what no id looks like is asked of no store
+        await self._authorize(call)
         return await call.operation.handler(self, call)
+
+    async def _authorize(self, call: Call) -> None:
+        """L{RoleNotAllowed<errors.RoleNotAllowed>}, or L{NotFound} for what belongs to others' projects."""
+        call.principal.require(call.operation.name)
+        scope = LEAST_ROLES.get(call.operation.name, UNLISTED).scope
+        if call.principal.projects is None:
+            return
+        if scope is Scope.PROJECT and not call.principal.sees(call.id):
+            raise hidden("project", call.id)
+        if scope is Scope.TOKEN and not call.principal.sees((await self.context.tokens.get_token(call.id)).project_id):
+            raise hidden("token", call.id)
 
     async def _write(
         self,

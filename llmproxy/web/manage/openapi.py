@@ -32,7 +32,8 @@ class Refusal(BaseModel):
 
 REFUSALS = {
     "400": "The body is no JSON object.",
-    "401": "The management token is missing or wrong.",
+    "401": "The management token or key is missing or wrong.",
+    "403": "The role of the management key does not allow this.",
     "404": "There is nothing of this id.",
     "409": "The change conflicts with what is stored.",
     "413": "The body is larger than 1 MiB.",

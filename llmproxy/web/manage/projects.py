@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import replace
 
-from llmproxy.model import Project
+from llmproxy.errors import RoleNotAllowed
+from llmproxy.model import ListFilter, Project
 from llmproxy.proxy.own_response import BufferedResponse
-from llmproxy.web.manage.bodies import ProjectChange, ProjectCreate, read
+from llmproxy.web.manage.bodies import Limits, ProjectChange, ProjectCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.manage.paging import PAGE_PARAMETERS, list_response, page, query
 from llmproxy.web.manage.views import ProjectList, ProjectView, Revoked, project_json
@@ -20,7 +21,8 @@ class ProjectCollection(Endpoint):
     @operation("GET", "List projects, oldest first.", ProjectList, query=PAGE_PARAMETERS)
     async def list_projects(self, call: Call) -> BufferedResponse:
         part = page(query(call.uri, call.operation.query))
-        return await list_response(await self.context.projects.project_page(part), project_json, self.context.clock)
+        found = await self.context.projects.project_page(part, ListFilter(call.principal.projects))
+        return await list_response(found, project_json, self.context.clock)
 
     @operation("POST", "Create a project.", ProjectView, ProjectCreate, 201, action="project.create")
     async def create_project(self, call: Call) -> BufferedResponse:
@@ -67,6 +69,8 @@ class ProjectItem(Endpoint):
         if body.active is not None:
             call.audit.action = "project.activate" if body.active else "project.deactivate"
         call.audit.details = {"changed": sorted(body.model_fields_set)}
+        if not call.principal.manages_projects and body.model_fields_set - Limits.model_fields.keys():
+            raise RoleNotAllowed("An operator of some projects may change their limits and tokens, nothing else.")
         ends = self.context.in_force("project", call.id) if body.active is False else nullcontext()
         async with ends, self.context.change():
             project = await self.context.projects.get_project_by_id(call.id)

@@ -8,11 +8,12 @@ from functools import partial
 
 from llmproxy.errors import Conflict, Invalid
 from llmproxy.http.endpoints import overlap
-from llmproxy.model import Token
+from llmproxy.model import ListFilter, Token
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Limits, TokenChange, TokenCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.manage.paging import PAGE_PARAMETERS, list_response, page, project, query
+from llmproxy.web.manage.roles import hidden
 from llmproxy.web.manage.views import TokenIssued, TokenList, TokenView, token_json
 from llmproxy.web.respond import json_response
 
@@ -38,7 +39,8 @@ class TokenCollection(TokenResource):
     @operation("GET", "List tokens, oldest first.", TokenList, query=("project_id", *PAGE_PARAMETERS))
     async def list_tokens(self, call: Call) -> BufferedResponse:
         asked = query(call.uri, call.operation.query)
-        found = await self.context.tokens.token_page(page(asked), project(asked))
+        wanted = ListFilter(call.principal.narrowed(project(asked)))
+        found = await self.context.tokens.token_page(page(asked), wanted)
         return await list_response(found, partial(token_json, now=self.context.now()), self.context.clock)
 
     @operation("POST", "Issue a token.", TokenIssued, TokenCreate, 201, action="token.create")
@@ -46,6 +48,8 @@ class TokenCollection(TokenResource):
         body = read(TokenCreate, call.body, self.context.body_context())
         call.audit.project_id = body.project_id
         call.audit.details = {"given": sorted(body.model_fields_set)}
+        if not call.principal.sees(body.project_id):
+            raise hidden("project", body.project_id)
         self._check_endpoints(body.endpoints, body.apis)
         token, secret = await self.context.tokens.create_token(
             Token(

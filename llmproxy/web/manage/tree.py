@@ -16,7 +16,7 @@ from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
 from llmproxy.base.coroutines import FairLock
 from llmproxy.caching import CacheAdmin
 from llmproxy.errors import NotFound
-from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
+from llmproxy.interfaces import IAuditLogger, IManagementKeys, IProjectStore, ITokenStore
 from llmproxy.observability.activity import Activity
 from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.observability.recent_requests import RecentRequests
@@ -24,8 +24,10 @@ from llmproxy.web.manage.activity import ActivityReportEndpoint, RequestCollecti
 from llmproxy.web.manage.auth import ManagementAuth
 from llmproxy.web.manage.cache import CachePurge, CacheStatus
 from llmproxy.web.manage.endpoint import ApiResponse, Endpoint, ManagementContext, Standings, UsageReports
+from llmproxy.web.manage.keys import KeyCollection, KeyItem
 from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import ProjectCollection, ProjectItem, ProjectTokensRevocation
+from llmproxy.web.manage.roles import Principal
 from llmproxy.web.manage.tokens import TokenCollection, TokenItem
 from llmproxy.web.manage.usage import ProjectUsage, UsageTotals
 from llmproxy.web.root import NotFoundResource
@@ -33,6 +35,7 @@ from llmproxy.web.root import NotFoundResource
 ENDPOINTS: tuple[type[Endpoint], ...] = (
     *(ProjectCollection, ProjectItem, ProjectTokensRevocation, ProjectUsage, TokenCollection, TokenItem, UsageTotals),
     *(CacheStatus, CachePurge, ActivityReportEndpoint, RequestCollection, RequestItem),
+    *(KeyCollection, KeyItem),
 )
 
 
@@ -47,7 +50,8 @@ class Management(Resource):
     @param denials: Where wrong management tokens are written down, if not in C{audit}.
     @param revocations: Has those in force that are not stored; C{changes}: what it holds while it stores them.
     @param usage: Tells what was used; C{activity}: what went on; C{requests}: the last ones of this process.
-    @ivar auth: Lets in who bears the management token, elsewhere too.
+    @param keys: The management keys, where there may be any.
+    @ivar auth: Lets in who bears the management token or a management key, elsewhere too.
     @param clock: For what is counted by time; C{now}: seconds since the epoch, for what is written down.
     """
 
@@ -75,9 +79,10 @@ class Management(Resource):
         counts: Callable[[], ProxyMetrics] = ProxyMetrics,
         activity: Activity | None = None,
         requests: RecentRequests | None = None,
+        keys: IManagementKeys | None = None,
     ) -> None:
         Resource.__init__(self)
-        self.auth = gate = ManagementAuth(management_token, FailedAttempts(), clock, trusted_proxies)
+        self.auth = gate = ManagementAuth(management_token, FailedAttempts(), clock, trusted_proxies, keys)
         context = ManagementContext(
             projects,
             tokens,
@@ -96,6 +101,7 @@ class Management(Resource):
             changes=changes or FairLock(),
             activity=activity,
             requests=requests or RecentRequests(),
+            keys=keys,
         )
         if standings is not None:
             context = replace(context, standings=standings)
@@ -111,9 +117,11 @@ class Management(Resource):
         endpoint.render(request, path_id)
         return NOT_DONE_YET
 
-    async def perform(self, method: str, uri: str, body: bytes, client: str, request_id: str) -> ApiResponse:
-        """Do what a request for this path and query would do, for somebody in this process who may; raises as that
-        would be refused. What is changed is audited.
+    async def perform(
+        self, method: str, uri: str, body: bytes, client: str, request_id: str, principal: Principal
+    ) -> ApiResponse:
+        """Do what a request of C{principal} for this path and query would do; raises as that would be refused. What is
+        changed is audited.
 
         @param client: The address of whom it is done for.
         """
@@ -122,7 +130,8 @@ class Management(Resource):
         if found is None:
             raise NotFound
         endpoint, path_id = found
-        return await endpoint.perform(endpoint.call(method.encode(), raw, path_id, body, client, request_id))
+        call = endpoint.call(method.encode(), raw, path_id, body, client, request_id)
+        return await endpoint.perform(replace(call, signed_in=principal))
 
     def _find(self, path: bytes) -> tuple[Endpoint, bytes] | None:
         """The endpoint at a raw path, and the id in it."""

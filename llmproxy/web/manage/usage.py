@@ -35,7 +35,7 @@ class UsageTotals(Endpoint):
     )
     async def report_usage(self, call: Call) -> BufferedResponse | StreamedResponse:
         found = query(call.uri, call.operation.query)
-        return await _answer(self.context.usage, found, project(found) or "")
+        return await _answer(self.context.usage, found, call.principal.narrowed(project(found)))
 
 
 class ProjectUsage(Endpoint):
@@ -45,11 +45,13 @@ class ProjectUsage(Endpoint):
     async def report_project_usage(self, call: Call) -> BufferedResponse | StreamedResponse:
         found = query(call.uri, call.operation.query)
         await self.context.projects.get_project_by_id(call.id)
-        return await _answer(self.context.usage, found, call.id)
+        return await _answer(self.context.usage, found, (call.id,))
 
 
-async def _answer(usage: UsageReports, found: dict[str, str], project_id: str) -> BufferedResponse | StreamedResponse:
-    question = UsageQuery(_groups(found), _day(found, "from"), _day(found, "to"), project_id, page(found))
+async def _answer(
+    usage: UsageReports, found: dict[str, str], projects: tuple[str, ...] | None
+) -> BufferedResponse | StreamedResponse:
+    question = UsageQuery(_groups(found), _day(found, "from"), _day(found, "to"), projects, page(found))
     shown_as = found.get("format", "json")
     if shown_as not in ("json", "csv"):
         raise Invalid("format: must be json or csv.")

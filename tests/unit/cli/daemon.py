@@ -20,7 +20,7 @@ from llmproxy.cli import main
 from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
 from tests.support.caches import contents
-from tests.support.fakes import MemoryAudit, MemoryStore, MemoryUsage, idle_activity
+from tests.support.fakes import MemoryAudit, MemoryKeys, MemoryStore, MemoryUsage, idle_activity
 
 TOKEN = "management-token-for-tests"
 NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
@@ -34,12 +34,14 @@ class DaemonTestCase(TestCase):
         self.clock = Clock()
         self.clock.advance(NOW)
         self.store = MemoryStore(self.clock)
+        self.keys = MemoryKeys(self.clock)
         self.usage = MemoryUsage()
         self.audit = MemoryAudit()
         self.cache = contents(self.clock)
         management = Management(
             projects=self.store,
             tokens=self.store,
+            keys=self.keys,
             usage=self.usage,
             audit=self.audit,
             apis={"openai": ["/v1/models"], "anthropic": ["/v1/models"]},

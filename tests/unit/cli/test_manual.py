@@ -53,6 +53,8 @@ class ExamplesTests(DaemonTestCase):
         lines = [line for block in blocks for line in block.splitlines()]
         self.assertGreater(len(lines), 10)
         for line in lines:
-            prompt, name, *arguments = shlex.split(line.replace("PROJECT_ID", "proj-1").replace("TOKEN_ID", "tok-1"))
+            prompt, name, *arguments = shlex.split(
+                line.replace("PROJECT_ID", "proj-1").replace("TOKEN_ID", "tok-1").replace("KEY_ID", "key-1")
+            )
             self.assertEqual((prompt, name), ("$", "llmproxy"))
             await self.ok(*arguments, environ={"OPENAI_API_KEY": "sk-1", "ANTHROPIC_API_KEY": "sk-2"})

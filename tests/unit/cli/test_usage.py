@@ -41,7 +41,9 @@ class ReportTests(DaemonTestCase):
         """The options reach the daemon."""
         self.usage.rows = [{"api": "openai", **ROW}]
         await self.ok("usage", "report", "--by", "api", "--from", "2026-11-01", "--to", "2026-12-01", "--project", "p1")
-        self.assertEqual(self.usage.asked, [UsageQuery(("api",), "2026-11-01", "2026-12-01", "p1", PageRequest(1000))])
+        self.assertEqual(
+            self.usage.asked, [UsageQuery(("api",), "2026-11-01", "2026-12-01", ("p1",), PageRequest(1000))]
+        )
 
     async def test_nothing_was_used(self) -> None:
         """Headings alone."""

@@ -130,7 +130,7 @@ class BooksContract:
                 ("gpt-4o-2024", "2025-11-26", 1, 10, 5, 0.5),
             ],
         )
-        self.assertEqual(await self.sums("month,api", project_id="p1"), [("2025-11", "openai", 3, 30, 15, 1.0)])
+        self.assertEqual(await self.sums("month,api", projects=("p1",)), [("2025-11", "openai", 3, 30, 15, 1.0)])
         self.assertEqual(await self.sums("day", since="2025-11-26"), [("2025-11-26", 1, 10, 5, 0.5)])
         self.assertEqual(await self.sums("day", until="2025-11-26"), [("2025-11-25", 3, 30, 15, 1.0)])
         self.assertEqual(await self.sums("token", part=PageRequest(1, 1)), [("t2", 1, 10, 5, 0.5)])

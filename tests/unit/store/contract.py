@@ -21,7 +21,7 @@ from llmproxy.errors import (
     UpstreamAuthError,
 )
 from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, ITokenValidator, IWatchable
-from llmproxy.model import UNLIMITED, Allowance, Budget, Changes, Grant, PageRequest, Project, Token
+from llmproxy.model import UNLIMITED, Allowance, Budget, Changes, Grant, ListFilter, PageRequest, Project, Token
 from llmproxy.sealing import Sealer, TokenHasher, derive
 from llmproxy.store import budgets
 from llmproxy.store.changes import MAX_CHANGES
@@ -345,11 +345,38 @@ class StoreContract(ValidatorContract):
         third = await self.store.token_page(PageRequest(4, cursor=second.next_cursor))
         self.assertEqual(third, ([late], None, ""))
         self.assertEqual(
-            await self.store.token_page(PageRequest(2, 3), project.id), ([*mine[3:]], 6, self.behind(mine[4]))
+            await self.store.token_page(PageRequest(2, 3), ListFilter((project.id,))),
+            ([*mine[3:]], 6, self.behind(mine[4])),
         )
-        self.assertEqual(await self.store.token_page(PageRequest(3, 4), project.id), ([mine[4], late], 6, ""))
+        self.assertEqual(
+            await self.store.token_page(PageRequest(3, 4), ListFilter((project.id,))), ([mine[4], late], 6, "")
+        )
         self.assertEqual(await self.store.token_page(PageRequest(3, 9)), ([], 7, ""))
-        self.assertEqual(await self.store.token_page(PageRequest(), "nobody"), ([], 0, ""))
+        self.assertEqual(await self.store.token_page(PageRequest(), ListFilter(("nobody",))), ([], 0, ""))
+
+    async def test_some_of_a_list(self) -> None:
+        """By project, by whether they are active, by a part of the name; what is counted is what is listed."""
+        one, two = await self.project(name="Alpha 50%"), await self.project(name="beta", active=False)
+        for wanted, listed in (
+            (ListFilter((one.id,)), [one]),
+            (ListFilter(()), []),
+            (ListFilter(active=False), [two]),
+            (ListFilter(search="ALPHA"), [one]),
+            (ListFilter(search="%"), [one]),
+            (ListFilter((one.id, two.id), True, "et"), []),
+        ):
+            page = await self.store.project_page(PageRequest(), wanted)
+            self.assertEqual((page.items, page.total), (listed, len(listed)), wanted)
+        await self.token(project_id=one.id, name="Laptop")
+        other, _ = await self.token(project_id=two.id, name="ci")
+        await self.store.deactivate_token(other.id)
+        for wanted, names in (
+            (ListFilter((two.id,)), ["ci"]),
+            (ListFilter(active=True), ["Laptop"]),
+            (ListFilter(search="lap"), ["Laptop"]),
+        ):
+            found = await self.store.token_page(PageRequest(), wanted)
+            self.assertEqual(([each.name for each in found.items], found.total), (names, 1), wanted)
 
     def behind(self, item: Token | Project) -> str:
         return encode_cursor([item.created_at, item.id])

@@ -24,9 +24,10 @@ from llmproxy.sealing import Sealer, derive
 from llmproxy.store.errors import InvalidStoreURL, StartupError, WrongKey
 from tests.support.databases import migrated_sqlite
 from tests.unit.store.contract import MASTER, OPENAI_KEY, Calendar, StoreContract, new_store
+from tests.unit.store.management_keys import ManagementKeyContract
 
 
-class SQLiteStoreTests(StoreContract, TestCase):
+class SQLiteStoreTests(StoreContract, ManagementKeyContract, TestCase):
     def url(self) -> str:
         return migrated_sqlite(Path(self.mktemp()).absolute() / "llmproxy.db")
 

@@ -68,7 +68,7 @@ class OpsTests(SynchronousTestCase):
     def test_metrics_that_are_not_for_everybody(self) -> None:
         """Whoever is not admitted learns nothing; the other pages are for a supervisor, who has no token."""
 
-        def admit(request: object) -> None:
+        async def admit(request: object) -> None:
             raise Unauthorized
 
         root = Root(ops=pages(render, self.readiness, admit=admit))

@@ -13,7 +13,7 @@ from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
 from tests.support.caches import contents
 from tests.support.client import ask, ours
-from tests.support.fakes import MemoryAudit, MemoryStore, MemoryUsage, idle_activity
+from tests.support.fakes import MemoryAudit, MemoryKeys, MemoryStore, MemoryUsage, idle_activity
 from tests.support.responses import Response
 
 TOKEN = "management-token-for-tests"
@@ -31,6 +31,7 @@ class ManagementTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(NOW)
         self.store = MemoryStore(self.clock)
+        self.keys = MemoryKeys(self.clock)
         self.usage = MemoryUsage()
         self.audit = MemoryAudit()
         self.cache = contents(self.clock)
@@ -40,6 +41,7 @@ class ManagementTestCase(SynchronousTestCase):
         return Management(
             projects=self.store,
             tokens=self.store,
+            keys=self.keys,
             usage=self.usage,
             audit=self.audit,
             apis=APIS,
@@ -83,6 +85,13 @@ class ManagementTestCase(SynchronousTestCase):
         reply = self.ask("POST", "/manage/tokens", body)
         self.assertEqual(reply.status, 201, reply.body)
         return str(reply.json["id"])
+
+    def key(self, role: str, *projects: str) -> str:
+        """A new management key."""
+        body = {"name": f"{role} key", "role": role, **({"projects": list(projects)} if projects else {})}
+        reply = self.ask("POST", "/manage/keys", body)
+        self.assertEqual(reply.status, 201, reply.body)
+        return str(reply.json["key"])
 
     def last(self) -> AuditEntry:
         return self.audit.entries[-1]

@@ -25,7 +25,12 @@ class ExamplesTests(DaemonTestCase):
     async def test_every_example(self) -> None:
         """Every example, run in the manual's order by a shell, is answered with success."""
         script = "\n".join(self.blocks("sh")).replace("http://127.0.0.1:8080", self.url)
-        script = script.replace("PROJECT_ID", "proj-1").replace("TOKEN_ID", "tok-1").replace("curl -sS", "curl -sS -f")
+        script = (
+            script.replace("PROJECT_ID", "proj-1")
+            .replace("TOKEN_ID", "tok-1")
+            .replace("KEY_ID", "key-1")
+            .replace("curl -sS", "curl -sS -f")
+        )
         (self.dir / "data").mkdir()
         self.file("data/management-token", TOKEN + "\n")
         done = await deferToThread(
@@ -45,6 +50,8 @@ class ExamplesTests(DaemonTestCase):
                 "project.create",
                 "project.deactivate",
                 "project.activate",
+                "key.create",
+                "key.revoke",
                 "token.create",
                 "token.update",
                 "token.update",

@@ -24,7 +24,7 @@ class UsageTests(ManagementTestCase):
         """Grouped as it was asked for, within the days that were asked for."""
         reply = self.ask("GET", "/manage/usage?group_by=project,model&from=2026-11-01&to=2026-12-01&project_id=p1")
         self.assertEqual(reply.status, 200)
-        self.assertEqual(self.usage.asked, [UsageQuery(("project", "model"), "2026-11-01", "2026-12-01", "p1")])
+        self.assertEqual(self.usage.asked, [UsageQuery(("project", "model"), "2026-11-01", "2026-12-01", ("p1",))])
         self.assertEqual(reply.json["total"], 2)
         first = reply.json["data"][0]
         self.assertEqual((first["project_id"], first["model"], first["cost_usd"]), ("p1", "gpt-4o", 0.3))
@@ -79,7 +79,7 @@ class UsageTests(ManagementTestCase):
         """Its own alone; 404 for one that is not there."""
         project = self.project()
         self.assertEqual(self.ask("GET", f"/manage/projects/{project}/usage?group_by=day").status, 200)
-        self.assertEqual(self.usage.asked, [UsageQuery(("day",), project_id=project)])
+        self.assertEqual(self.usage.asked, [UsageQuery(("day",), projects=(project,))])
         self.refused(self.ask("GET", "/manage/projects/nobody/usage"), 404)
 
     def test_what_is_no_question(self) -> None:

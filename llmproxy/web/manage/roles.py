@@ -1,0 +1,115 @@
+"""Who may do what: the roles, and the least role of every operation, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from llmproxy.errors import NotFound, RoleNotAllowed
+from llmproxy.model import Role
+
+RANKS: Mapping[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
+
+
+class Scope(Enum):
+    """How an operation relates to projects, which decides what somebody bound to some of them may do with it."""
+
+    GENERAL = "nothing of any project: whoever has the role"
+    PROJECT = "the path's id is a project's"
+    TOKEN = "the path's id is a token's"
+    FILTERED = "the operation itself keeps to the projects of its caller"
+    WHOLE = "all projects at once, or the process: nobody who is bound"
+
+
+class AccessRule(NamedTuple):
+    """The least role that an operation takes, and how it relates to projects."""
+
+    role: Role
+    scope: Scope
+
+
+LEAST_ROLES: Mapping[str, AccessRule] = {
+    "list_projects": AccessRule("viewer", Scope.FILTERED),
+    "create_project": AccessRule("operator", Scope.WHOLE),
+    "get_project": AccessRule("viewer", Scope.PROJECT),
+    "update_project": AccessRule("operator", Scope.PROJECT),
+    "revoke_project_tokens": AccessRule("operator", Scope.PROJECT),
+    "report_project_usage": AccessRule("viewer", Scope.PROJECT),
+    "list_tokens": AccessRule("viewer", Scope.FILTERED),
+    "create_token": AccessRule("operator", Scope.FILTERED),
+    "get_token": AccessRule("viewer", Scope.TOKEN),
+    "update_token": AccessRule("operator", Scope.TOKEN),
+    "revoke_token": AccessRule("operator", Scope.TOKEN),
+    "report_usage": AccessRule("viewer", Scope.FILTERED),
+    "get_cache": AccessRule("viewer", Scope.WHOLE),
+    "purge_cache": AccessRule("operator", Scope.FILTERED),
+    "report_activity": AccessRule("viewer", Scope.FILTERED),
+    "list_requests": AccessRule("viewer", Scope.FILTERED),
+    "get_request": AccessRule("viewer", Scope.FILTERED),
+    "list_keys": AccessRule("admin", Scope.WHOLE),
+    "create_key": AccessRule("admin", Scope.WHOLE),
+    "get_key": AccessRule("admin", Scope.WHOLE),
+    "revoke_key": AccessRule("admin", Scope.WHOLE),
+    "get_openapi": AccessRule("viewer", Scope.GENERAL),
+    "get_metrics": AccessRule("viewer", Scope.WHOLE),  # /metrics, where it asks for a credential
+}
+UNLISTED = AccessRule("admin", Scope.WHOLE)  # what is in no table is for those only who may do anything
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Somebody who has signed in.
+
+    @ivar name: What people call it; C{actor} is what the audit log calls it.
+    @ivar projects: The only ones that it sees and changes; C{None} for all.
+    """
+
+    name: str
+    role: Role
+    projects: tuple[str, ...] | None = None
+    actor: str = "management"
+
+    def may(self, action: str, project: str | None = None) -> bool:
+        """Whether it may do this.
+
+        @param action: An operation's name, as in L{LEAST_ROLES} and as C{operationId} in the OpenAPI document.
+        @param project: With what belongs to this project; C{None}: with anything at all.
+        """
+        rule = LEAST_ROLES.get(action, UNLISTED)
+        if RANKS[self.role] < RANKS[rule.role]:
+            return False
+        if self.projects is None or rule.scope is Scope.GENERAL:
+            return True
+        return rule.scope is not Scope.WHOLE and (project is None or project in self.projects)
+
+    def require(self, action: str) -> None:
+        """L{RoleNotAllowed} where it may do this with nothing at all."""
+        if not self.may(action):
+            least = LEAST_ROLES.get(action, UNLISTED)
+            of_all = ", of all projects" if least.scope is Scope.WHOLE else ""
+            raise RoleNotAllowed(f"This takes the role {least.role} or above{of_all}; yours is {self.role}.")
+
+    def sees(self, project: str) -> bool:
+        """Whether what belongs to this project is there for it."""
+        return self.projects is None or project in self.projects
+
+    def narrowed(self, project: str | None) -> tuple[str, ...] | None:
+        """Of which projects a list has something, where it was asked for one of them, or for all; C{None}: of all."""
+        if project is None:
+            return self.projects
+        return (project,) if self.sees(project) else ()
+
+    @property
+    def manages_projects(self) -> bool:
+        """Whether it may change more of its projects than their limits: names, provider keys, activity."""
+        return self.projects is None or self.role == "admin"
+
+
+BOOTSTRAP = Principal("management token", "admin")
+
+
+def hidden(kind: str, name: str) -> NotFound:
+    """What somebody is told of what belongs to others: the same as if it were not there."""
+    return NotFound(f"There is no {kind} {name}.")

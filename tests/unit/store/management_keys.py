@@ -1,0 +1,81 @@
+"""What the store promises of management keys, on any database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
+
+from llmproxy.errors import Invalid, NotFound, TokenInactive, TokenNotFound
+from llmproxy.interfaces import IManagementKeys
+from llmproxy.model import ManagementKey, PageRequest
+from llmproxy.sealing import TokenHasher
+from llmproxy.store.management_keys import USE_INTERVAL_SECONDS, ManagementKeyTable
+from llmproxy.store.store import Store
+from tests.unit.store.contract import Calendar
+
+
+class ManagementKeyContract:
+    """To be mixed in where C{store} is open and C{now} is its calendar."""
+
+    store: Store
+    now: Calendar
+    assertEqual: Any
+    assertFailure: Any
+    assertTrue: Any
+
+    def keys(self) -> ManagementKeyTable:
+        return ManagementKeyTable(self.store, TokenHasher(b"k" * 32), self.now, lambda size: next(_RANDOM)[:size])
+
+    async def test_management_keys(self) -> None:
+        """Issued, found by what was shown once, used to the minute, listed, revoked for good."""
+        keys = self.keys()
+        verifyObject(IManagementKeys, keys)
+        lead, secret = await keys.create_key(ManagementKey("", "Lead", "operator", ("p1", "p2")))
+        admin, other = await keys.create_key(ManagementKey("", "Admin", "admin"))
+        self.assertEqual(
+            (lead.role, lead.projects, lead.active, admin.projects), ("operator", ("p1", "p2"), True, None)
+        )
+        self.assertTrue(secret.startswith(lead.prefix) and secret != other)
+        self.assertEqual(await keys.validate_key(secret), lead)
+        used = await self.used(keys, lead.id, None)
+        await keys.validate_key(secret)
+        self.assertEqual((await keys.get_key(lead.id)).last_used_at, used)
+        self.now.now += USE_INTERVAL_SECONDS
+        await keys.validate_key(secret)
+        self.assertTrue(await self.used(keys, lead.id, used) > used)
+        first = await keys.key_page(PageRequest(1))
+        second = await keys.key_page(PageRequest(1, cursor=first.next_cursor))
+        self.assertEqual([key.id for key in first.items + second.items], [lead.id, admin.id])
+        self.assertEqual((first.total, second.next_cursor), (2, ""))
+        since = (await keys.revoke_key(lead.id)).deactivated_at
+        self.assertEqual((await keys.revoke_key(lead.id)).deactivated_at, since)
+        await self.assertFailure(keys.validate_key(secret), TokenInactive)
+        await self.assertFailure(keys.validate_key(secret[:-2] + "xy"), TokenNotFound)
+        await self.assertFailure(keys.get_key("nobody"), NotFound)
+        await self.assertFailure(keys.revoke_key("nobody"), NotFound)
+        await self.assertFailure(keys.key_page(PageRequest(cursor="x")), Invalid)
+
+    async def used(self, keys: ManagementKeyTable, key_id: str, before: float | None) -> float:
+        """When it was used last, once that is written down."""
+        from twisted.internet import reactor
+        from twisted.internet.task import deferLater
+
+        for _ in range(2000):
+            at = (await keys.get_key(key_id)).last_used_at
+            if at != before and at is not None:
+                return at
+            waited: Deferred[None] = deferLater(reactor, 0.01)  # type: ignore[arg-type]
+            await waited
+        raise AssertionError("The use was not written down.")
+
+
+def _numbers() -> Any:
+    number = 0
+    while True:
+        number += 1
+        yield number.to_bytes(32, "little")
+
+
+_RANDOM = _numbers()
