@@ -43,6 +43,8 @@ from llmproxy.store.engines import parse_store_url
 from llmproxy.store.management_keys import ManagementKeyTable
 from llmproxy.store.secrets import Secret, load_or_make
 from llmproxy.store.store import Store
+from llmproxy.web.admin import AdminPages
+from llmproxy.web.admin.sessions import Sessions
 from llmproxy.web.manage import Management
 from llmproxy.web.manage.endpoint import CHANGE_SECONDS
 from llmproxy.web.proxy import ProxyResource, request_ids
@@ -78,6 +80,11 @@ class Base:
     descriptors: Descriptors
     buffers: Buffers
 
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """Of it what is started, stopped and shown with the daemon."""
+        return (self.descriptors, self.buffers, self.output)
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -92,6 +99,11 @@ class Tokens:
     feed: ChangeFeed
     unwritten: UnwrittenRevocations
     changes: FairLock
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """Of it what is started, stopped and shown with the daemon."""
+        return (self.unknown, self.validator, self.feed, self.unwritten)
 
 
 def build(
@@ -136,13 +148,12 @@ def build(
     daemon = Daemon(settings, reactor, base.output, base.store, parts.hang_up, base.descriptors)
     daemon.before_abort(parts.pipeline.shut_down)
     lag = ReactorLag(reactor, metrics.reactor_lag.observe)
-    recorders = (records.ledger, records.audit, records.bus, records.access, records.activity)
-    watched = (base.descriptors, base.buffers, base.output, tokens.unknown)
-    for part in (*watched, lag, *recorders, tokens.validator, counters, tokens.feed, tokens.unwritten, *parts.members):
+    for part in (*base.parts, lag, *records.parts, counters, *tokens.parts, *parts.members):
         daemon.add(part)
         metrics.register(part)
     metrics.register(daemon)
-    listen(daemon, _proxy(base, parts), manage, metrics, partial(_site, base, (metrics.observe, *records.observers)))
+    site = partial(_site, base, (metrics.observe, *records.observers))
+    listen(daemon, _proxy(base, parts), manage, _admin(base, manage, records), metrics, site)
     return daemon
 
 
@@ -284,6 +295,11 @@ def _management(base: Base, tokens: Tokens, parts: Parts, metrics: Metrics, reco
         cache=None if caching is None else CacheAdmin(caching, settings.cache.backend, limit),
         counts=metrics.snapshot,
     )
+
+
+def _admin(base: Base, manage: Management, records: Records) -> AdminPages:
+    sessions = Sessions(base.store, base.now, base.random)
+    return AdminPages(perform=manage.perform, auth=manage.auth, sessions=sessions, audit=records.audit, now=base.now)
 
 
 def _site(base: Base, observers: Sequence[Observer], root: Root) -> Site:

@@ -153,6 +153,11 @@ class RoleNotAllowed(Forbidden):
     message = "The role of this management key does not allow that."
 
 
+class CrossSiteRequest(Forbidden):
+    code = "cross_site_request"
+    message = "This form was not sent by a page of this session. Load the page again, and send it from there."
+
+
 class NotFound(ProxyError):
     status, code, retry = 404, "not_found", False
     message = "There is nothing at this path."

@@ -27,7 +27,12 @@ from llmproxy.wire.write_coalescing import WriteCoalescer
 
 
 def listen(
-    daemon: Daemon, proxy: IResource, manage: Management, metrics: Metrics, site: Callable[[Root], Site]
+    daemon: Daemon,
+    proxy: IResource,
+    manage: Management,
+    admin: IResource,
+    metrics: Metrics,
+    site: Callable[[Root], Site],
 ) -> None:
     """Have the daemon serve the public listeners, and those for management and metrics where these have their own.
 
@@ -37,10 +42,15 @@ def listen(
     pages = partial(ops.pages, partial(render, metrics), daemon.readiness, daemon.degradations)
     own_admin, own_metrics = server.admin_listen, server.metrics_listen
     public_pages = pages() if server.public_metrics else pages(manage.auth.admission("get_metrics"))
-    public = Root(proxy=proxy, manage=None if own_admin else manage, ops=None if own_metrics else public_pages)
+    public = Root(
+        proxy=proxy,
+        manage=None if own_admin else manage,
+        admin=None if own_admin else admin,
+        ops=None if own_metrics else public_pages,
+    )
     daemon.serve(server.listen, site(public))
     if own_admin:
-        daemon.serve(own_admin, site(Root(manage=manage)))
+        daemon.serve(own_admin, site(Root(manage=manage, admin=admin)))
     if own_metrics:
         daemon.serve(own_metrics, site(Root(ops=pages())))
 

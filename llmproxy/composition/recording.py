@@ -48,6 +48,11 @@ class Records:
     activity: Activity
     requests: RecentRequests
 
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """What is started, stopped and shown with the daemon."""
+        return (self.ledger, self.audit, self.bus, self.access, self.activity)
+
 
 def make_records(
     settings: Settings,

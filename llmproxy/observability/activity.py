@@ -7,7 +7,6 @@ and counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from sqlalchemy import Connection
@@ -23,7 +22,14 @@ from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import IInstrumented
 from llmproxy.model import RequestRecord
 from llmproxy.observability.first_byte_times import CLASS_COUNT, percentile, time_class
-from llmproxy.store.activity import add_activity, purge_activity, read_activity
+from llmproxy.store.activity import (
+    EVERYTHING,
+    ActivityQuery,
+    add_activity,
+    purge_activity,
+    read_activity,
+    read_most_active,
+)
 
 T = TypeVar("T")
 
@@ -35,6 +41,9 @@ LAST_FLUSH_SECONDS = 3.0  # that stopping waits for the last one
 PURGE_SECONDS = 3600.0  # between two removals of what is old
 MAX_WAITING_KEYS = 20_000  # stretches that wait for the store; what comes on top is dropped
 
+GROUPS = {"project": "project_id", "api": "api", "model": "model"}  # the columns of what can be told apart
+
+_Key = tuple[int, str, str, str]
 _HITS = frozenset(("hit", "revalidated", "coalesced"))
 _SUMS = 7  # in the order of L{ACTIVITY_SUMS}, before the classes of times
 _REQUESTS, _FAILED, _REFUSED, _CACHE_HITS, _INPUT, _OUTPUT, _COST = range(_SUMS)
@@ -109,7 +118,7 @@ class Activity(Service):
         self._store = store
         self._clock = clock
         self._now = now
-        self._sums: dict[tuple[int, str, str], list[Any]] = {}
+        self._sums: dict[_Key, list[Any]] = {}
         self._writing = Loop("activity", self.flush, FLUSH_SECONDS, clock)
         self._purging = Loop("activity_purge", self._purge, PURGE_SECONDS, clock)
         self.tasks = (self._writing, self._purging)
@@ -136,7 +145,8 @@ class Activity(Service):
 
     def observe(self, record: RequestRecord) -> None:
         """Add a finished request."""
-        key = (int(record.started_at) // 300, record.project_id, record.api)
+        # Only models that a provider has answered with: names that clients make up would each have a row.
+        key = (int(record.started_at) // 300, record.project_id, record.api, record.answered)
         sums = self._sums.get(key)
         if sums is None:
             if len(self._sums) >= MAX_WAITING_KEYS:
@@ -171,7 +181,7 @@ class Activity(Service):
             for key, values in sums.items():
                 self._put_back(key, values)
 
-    def _put_back(self, key: tuple[int, str, str], values: list[Any]) -> None:
+    def _put_back(self, key: _Key, values: list[Any]) -> None:
         known = self._sums.get(key)
         if known is not None:
             self._sums[key] = _added(known, values)
@@ -196,29 +206,46 @@ class Activity(Service):
         seconds, point, step = PERIODS[period]
         until = (int(self._now()) // point + 1) * point
         middle, since = until - seconds, until - 2 * seconds
+        await self._latest()
+        query = ActivityQuery(step, since, until, projects, api)
+        rows = await self._store.report(lambda connection: read_activity(connection, query))
+        return _report(rows, since, middle, until, point)
+
+    @deferred
+    async def most_active(
+        self, by: str, period: str, limit: int, projects: Collection[str] | None = None, api: str = ""
+    ) -> list[tuple[str, ActivitySum]]:
+        """Fire with those of L{GROUPS} that most was spent on in this period, the most first; without times."""
+        seconds, point, step = PERIODS[period]
+        until = (int(self._now()) // point + 1) * point
+        step = max(step, 3600) if seconds >= DAY_SECONDS else step  # twelve times fewer rows; up to an hour more
+        await self._latest()
+        query = ActivityQuery(step, (until - seconds) // step * step, until, projects, api)
+        rows = await self._store.report(lambda connection: read_most_active(connection, query, GROUPS[by], limit))
+        return [(str(name), _sum(query.since, values)) for name, *values in rows]
+
+    async def _latest(self) -> None:
         try:
             await within(LAST_FLUSH_SECONDS, self._clock, self.flush(), StoreUnavailable())
         except StoreUnavailable:
             pass  # then without the latest seconds
-        rows = await self._store.report(
-            partial(read_activity, step=step, since=since, until=until, projects=projects, api=api)
-        )
-        return _report(rows, since, middle, until, point)
 
 
-def _rows(sums: Mapping[tuple[int, str, str], Sequence[Any]]) -> list[tuple[Any, ...]]:
+def _rows(sums: Mapping[_Key, Sequence[Any]]) -> list[tuple[Any, ...]]:
     """The rows of all steps that these belong to, each key once."""
     rows: dict[tuple[Any, ...], Sequence[Any]] = {}
-    for (number, project_id, api), values in sums.items():
+    for (number, *names), values in sums.items():
+        storable = [_storable(name, width) for name, width in zip(names, (255, 255, 128), strict=True)]
         for step in STEPS:
-            key = (step, number * 300 // step * step, _storable(project_id), _storable(api))
-            known = rows.get(key)
-            rows[key] = values if known is None else _added(known, values)
+            at = number * 300 // step * step
+            for key in ((step, at, *storable), (step, at, EVERYTHING, EVERYTHING, EVERYTHING)):
+                known = rows.get(key)
+                rows[key] = values if known is None else _added(known, values)
     return [(*key, *values) for key, values in rows.items()]
 
 
-def _storable(text: str) -> str:
-    return text.replace("\0", "").encode("utf-8", "replace").decode()[:255]
+def _storable(text: str, width: int) -> str:
+    return text.replace("\0", "").encode("utf-8", "replace").decode()[:width]
 
 
 def _added(one: Sequence[Any], other: Sequence[Any]) -> list[Any]:

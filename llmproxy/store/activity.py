@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, desc, func, literal_column, or_, select
 
-from llmproxy.store.tables import ACTIVITY_KEY, ACTIVITY_SUMS, activity
+from llmproxy.store.tables import ACTIVITY_COUNTS, ACTIVITY_KEY, ACTIVITY_SUMS, activity
 
 
 def add_activity(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -26,21 +26,50 @@ def add_activity(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> Non
         connection.exec_driver_sql(f"{into} {values} {on_conflict}", row)
 
 
-def read_activity(
-    connection: Connection, step: int, since: int, until: int, projects: Collection[str] | None = None, api: str = ""
-) -> list[tuple[Any, ...]]:
-    """The sums of every stretch of C{step} seconds from C{since} until before C{until}: when it began, then the sums.
+EVERYTHING = "*"  # the project, API and model of a row that has all of a stretch added up
 
-    @param projects: Only these; C{None} for all, and for what belongs to none.
+
+class ActivityQuery(NamedTuple):
+    """Which rows are wanted: of stretches of C{step} seconds, from C{since} until before C{until}.
+
+    @ivar projects: Only of these; C{None} for all, and for what belongs to none. Without an API that is read from the
+        rows of L{EVERYTHING}.
+    @ivar api: Only of this one; C{""} for all.
     """
-    conditions = [activity.c.step == step, activity.c.at >= since, activity.c.at < until]
-    if projects is not None:
-        conditions.append(activity.c.project_id.in_(sorted(projects)))
-    if api:
-        conditions.append(activity.c.api == api)
+
+    step: int
+    since: int
+    until: int
+    projects: Collection[str] | None = None
+    api: str = ""
+
+
+def read_activity(connection: Connection, query: ActivityQuery) -> list[tuple[Any, ...]]:
+    """The sums of every stretch: when it began, then L{ACTIVITY_SUMS}."""
     sums = [func.sum(activity.c[name]) for name in ACTIVITY_SUMS]
-    wanted = select(activity.c.at, *sums).where(*conditions).group_by(activity.c.at).order_by(activity.c.at)
+    whole = query.projects is None and not query.api
+    rows = activity.c.project_id == EVERYTHING if whole else activity.c.project_id != EVERYTHING
+    wanted = (
+        select(activity.c.at, *sums).where(*_conditions(query), rows).group_by(activity.c.at).order_by(activity.c.at)
+    )
     return [tuple(row) for row in connection.execute(wanted)]
+
+
+def read_most_active(connection: Connection, query: ActivityQuery, column: str, limit: int) -> list[tuple[Any, ...]]:
+    """The values of C{column} that most was spent on: the value, then L{ACTIVITY_COUNTS}; the most first."""
+    sums = [func.sum(activity.c[name]).label(name) for name in ACTIVITY_COUNTS]
+    wanted = select(activity.c[column], *sums).where(*_conditions(query), activity.c[column].not_in(("", EVERYTHING)))
+    order: tuple[Any, ...] = (desc(literal_column("cost_usd")), desc(literal_column("requests")), activity.c[column])
+    return [tuple(row) for row in connection.execute(wanted.group_by(activity.c[column]).order_by(*order).limit(limit))]
+
+
+def _conditions(query: ActivityQuery) -> list[ColumnElement[bool]]:
+    conditions = [activity.c.step == query.step, activity.c.at >= query.since, activity.c.at < query.until]
+    if query.projects is not None:
+        conditions.append(activity.c.project_id.in_(sorted(query.projects)))
+    if query.api:
+        conditions.append(activity.c.api == query.api)
+    return conditions
 
 
 def purge_activity(connection: Connection, before: Sequence[tuple[int, float]]) -> int:

@@ -202,12 +202,26 @@ pending_results = (
     )
 )
 
-FIRST_BYTE_CLASSES = tuple(f"first_byte_{number:02}" for number in range(30))
-ACTIVITY_KEY = ("step", "at", "project_id", "api")
-ACTIVITY_SUMS = (
-    *("requests", "failed", "refused", "cache_hits", "input_tokens", "output_tokens", "cost_usd"),
-    *FIRST_BYTE_CLASSES,
+admin_sessions = Table(  # who is signed in to the pages; C{hash} is that of what their cookie holds
+    "admin_sessions",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("previous_hash", String(64)),
+    Column("csrf_token", String(64), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("rotated_at", Double, nullable=False),
+    Column("last_seen_at", Double, nullable=False),
+    Column("client", String(64), nullable=False),
+    Column("user_agent", String(255), nullable=False),
+    Index("admin_sessions_by_previous_hash", "previous_hash"),
 )
+
+FIRST_BYTE_CLASSES = tuple(f"first_byte_{number:02}" for number in range(30))
+ACTIVITY_KEY = ("step", "at", "project_id", "api", "model")
+ACTIVITY_COUNTS = ("requests", "failed", "refused", "cache_hits", "input_tokens", "output_tokens", "cost_usd")
+ACTIVITY_SUMS = (*ACTIVITY_COUNTS, *FIRST_BYTE_CLASSES)
 
 activity = Table(  # what went on in stretches of time, each of so many seconds; C{at} is when one began
     "activity",
@@ -216,6 +230,7 @@ activity = Table(  # what went on in stretches of time, each of so many seconds;
     Column("at", BigInteger, primary_key=True, autoincrement=False),
     Column("project_id", String(255), primary_key=True),
     Column("api", String(255), primary_key=True),
+    Column("model", String(128), primary_key=True),
     *(Column(name, Double if name == "cost_usd" else BigInteger, nullable=False) for name in ACTIVITY_SUMS),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, Field
 from llmproxy.base.timestamps import rfc3339
 from llmproxy.errors import Invalid, NotFound
 from llmproxy.model import RequestRecord
-from llmproxy.observability.activity import PERIODS, ActivitySum
+from llmproxy.observability.activity import GROUPS, PERIODS, Activity, ActivitySum
 from llmproxy.observability.recent_requests import RequestFilter
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
@@ -87,6 +88,19 @@ class RequestList(BaseModel):
     data: list[RequestView]
 
 
+class ActivityGroup(ActivityPoint):
+    """What went on with one project, API or model in the whole period."""
+
+    name: str
+
+
+class ActivityGroups(BaseModel):
+    """Those that most was spent on, the most first."""
+
+    period: str
+    data: list[ActivityGroup]
+
+
 class ActivityReportEndpoint(Endpoint):
     path = "/manage/activity"
 
@@ -98,13 +112,8 @@ class ActivityReportEndpoint(Endpoint):
     )
     async def report_activity(self, call: Call) -> BufferedResponse:
         found = query(call.uri, call.operation.query)
-        period = found.get("period", DEFAULT_PERIOD)
-        if period not in PERIODS:
-            raise Invalid(f"period: must be one of {', '.join(PERIODS)}.")
-        projects = call.principal.narrowed(project(found))
-        if self.context.activity is None:
-            raise NotFound("Nobody adds up what goes on here.")
-        report = await self.context.activity.report(period, projects, found.get("api", ""))
+        period, projects = _period(found), call.principal.narrowed(project(found))
+        report = await _activity(self).report(period, projects, found.get("api", ""))
         return json_response(
             {
                 "period": period,
@@ -114,6 +123,25 @@ class ActivityReportEndpoint(Endpoint):
                 "before": _point(report.before),
             }
         )
+
+
+class MostActive(Endpoint):
+    path = "/manage/activity/top"
+
+    @operation(
+        "GET",
+        "The projects, APIs or models that most was spent on in a period.",
+        ActivityGroups,
+        query=("by", "period", "limit", "project_id", "api"),
+    )
+    async def report_most_active(self, call: Call) -> BufferedResponse:
+        found = query(call.uri, call.operation.query)
+        by = found.get("by", "model")
+        if by not in GROUPS:
+            raise Invalid(f"by: must be one of {', '.join(GROUPS)}.")
+        period, projects = _period(found), call.principal.narrowed(project(found))
+        rows = await _activity(self).most_active(by, period, _limit(found, 10), projects, found.get("api", ""))
+        return json_response({"period": period, "data": [{"name": name, **_point(values)} for name, values in rows]})
 
 
 class RequestCollection(Endpoint):
@@ -127,14 +155,12 @@ class RequestCollection(Endpoint):
     )
     async def list_requests(self, call: Call) -> BufferedResponse:
         found = query(call.uri, call.operation.query)
-        limit = found.get("limit", "100")
-        if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= MAX_PAGE_SIZE:
-            raise Invalid(f"limit: must be a number from 1 to {MAX_PAGE_SIZE}.")
+        limit = _limit(found, 100)
         if not re.fullmatch("([1-5]([0-9][0-9]|xx))?", found.get("status", "")):
             raise Invalid("status: must be such as 429 or 4xx.")
         projects = call.principal.narrowed(project(found))
         wanted = replace(RequestFilter(**{name: found.get(name, "") for name in FILTERS}), projects=projects)
-        return json_response({"data": [_request(each) for each in self.context.requests.search(wanted, int(limit))]})
+        return json_response({"data": [_request(each) for each in self.context.requests.search(wanted, limit)]})
 
 
 class RequestItem(Endpoint):
@@ -146,6 +172,26 @@ class RequestItem(Endpoint):
         if record is None or not call.principal.sees(record.project_id):
             raise NotFound("It is not among the last requests of this process.")
         return json_response(_request(record))
+
+
+def _activity(endpoint: Endpoint) -> Activity:
+    if endpoint.context.activity is None:
+        raise NotFound("Nobody adds up what goes on here.")
+    return endpoint.context.activity
+
+
+def _period(found: Mapping[str, str]) -> str:
+    period = found.get("period", DEFAULT_PERIOD)
+    if period not in PERIODS:
+        raise Invalid(f"period: must be one of {', '.join(PERIODS)}.")
+    return period
+
+
+def _limit(found: Mapping[str, str], usual: int) -> int:
+    limit = found.get("limit", str(usual))
+    if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= MAX_PAGE_SIZE:
+        raise Invalid(f"limit: must be a number from 1 to {MAX_PAGE_SIZE}.")
+    return int(limit)
 
 
 def _point(values: ActivitySum) -> dict[str, Any]:

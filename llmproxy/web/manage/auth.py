@@ -12,9 +12,10 @@ from twisted.web.http import Request
 
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.base.token_format import is_management_key
-from llmproxy.errors import MissingToken, TooManyFailures, Unauthorized
-from llmproxy.http.forwarded import client_address, networks
+from llmproxy.errors import MissingToken, NotFound, TooManyFailures, Unauthorized
+from llmproxy.http.forwarded import client_address, is_within, networks
 from llmproxy.interfaces import IManagementKeys
+from llmproxy.model import ManagementKey
 from llmproxy.web.manage.roles import BOOTSTRAP, Principal
 
 MAX_REMEMBERED_KEYS = 1000
@@ -86,10 +87,33 @@ class ManagementAuth:
         self._failed_attempts.count(client, self._clock.seconds())
         raise InvalidManagementToken
 
+    async def principal_of(self, actor: str) -> Principal | None:
+        """Who the audit log calls this, as it stands now; C{None} where its key has been revoked.
+
+        L{StoreUnavailable<errors.StoreUnavailable>} where that could not be determined.
+        """
+        if actor == BOOTSTRAP.actor:
+            return BOOTSTRAP
+        kind, _, key_id = actor.partition(":")
+        if kind != "key" or self._keys is None:
+            return None
+        try:
+            key = await self._keys.get_key(key_id)
+        except NotFound:
+            return None
+        return _principal(key) if key.active else None
+
     def client(self, request: Request) -> str:
         """The client's address as text, as far as trusted proxies tell it; C{""} where it has none."""
         forwarded = request.requestHeaders.getRawHeaders(b"x-forwarded-for") or []
         return client_address(_peer(request), [b"x-forwarded-for: " + value for value in forwarded], self._trusted)
+
+    def is_secure(self, request: Request) -> bool:
+        """Whether the client's connection is TLS, as far as trusted proxies tell it by C{X-Forwarded-Proto}."""
+        if request.isSecure():
+            return True
+        schemes = request.requestHeaders.getRawHeaders(b"x-forwarded-proto") or []
+        return len(schemes) == 1 and schemes[0].strip().lower() == b"https" and is_within(_peer(request), self._trusted)
 
     async def _bearer_of_key(self, secret: bytes) -> Principal | None:
         text = secret.decode("latin-1")
@@ -99,13 +123,17 @@ class ManagementAuth:
             key = await self._keys.validate_key(text)
         except Unauthorized:
             return None
-        return Principal(key.name, key.role, key.projects, f"key:{key.id}")
+        return _principal(key)
 
     def _remember(self, hashed: bytes) -> None:
         self._remembered[hashed] = None
         self._remembered.move_to_end(hashed)
         if len(self._remembered) > MAX_REMEMBERED_KEYS:
             self._remembered.popitem(last=False)
+
+
+def _principal(key: ManagementKey) -> Principal:
+    return Principal(key.name, key.role, key.projects, f"key:{key.id}")
 
 
 def bearer(request: Request) -> bytes | None:

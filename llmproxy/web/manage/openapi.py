@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
-from llmproxy.observability.activity import PERIODS
+from llmproxy.observability.activity import GROUPS, PERIODS
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.activity import DEFAULT_PERIOD
 from llmproxy.web.manage.endpoint import ApiOperation, Call, Endpoint, ManagementContext, operation
@@ -50,6 +50,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "group_by": {"type": "string", "default": "project", "examples": ["project,model,day"]},
     "from": {"type": "string", "format": "date"},
     "to": {"type": "string", "format": "date"},
+    "by": {"type": "string", "enum": list(GROUPS), "default": "model"},
     "period": {"type": "string", "enum": list(PERIODS), "default": DEFAULT_PERIOD},
     "api": {"type": "string"},
     "token_id": {"type": "string"},

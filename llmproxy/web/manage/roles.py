@@ -46,13 +46,17 @@ LEAST_ROLES: Mapping[str, AccessRule] = {
     "get_cache": AccessRule("viewer", Scope.WHOLE),
     "purge_cache": AccessRule("operator", Scope.FILTERED),
     "report_activity": AccessRule("viewer", Scope.FILTERED),
+    "report_most_active": AccessRule("viewer", Scope.FILTERED),
     "list_requests": AccessRule("viewer", Scope.FILTERED),
     "get_request": AccessRule("viewer", Scope.FILTERED),
     "list_keys": AccessRule("admin", Scope.WHOLE),
     "create_key": AccessRule("admin", Scope.WHOLE),
     "get_key": AccessRule("admin", Scope.WHOLE),
     "revoke_key": AccessRule("admin", Scope.WHOLE),
+    "list_apis": AccessRule("viewer", Scope.GENERAL),
     "get_openapi": AccessRule("viewer", Scope.GENERAL),
+    "list_sessions": AccessRule("admin", Scope.WHOLE),  # of the admin pages; so is the next
+    "end_session": AccessRule("admin", Scope.WHOLE),
     "get_metrics": AccessRule("viewer", Scope.WHOLE),  # /metrics, where it asks for a credential
 }
 UNLISTED = AccessRule("admin", Scope.WHOLE)  # what is in no table is for those only who may do anything

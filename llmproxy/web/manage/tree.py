@@ -20,7 +20,8 @@ from llmproxy.interfaces import IAuditLogger, IManagementKeys, IProjectStore, IT
 from llmproxy.observability.activity import Activity
 from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.observability.recent_requests import RecentRequests
-from llmproxy.web.manage.activity import ActivityReportEndpoint, RequestCollection, RequestItem
+from llmproxy.web.manage.activity import ActivityReportEndpoint, MostActive, RequestCollection, RequestItem
+from llmproxy.web.manage.apis import ApiCollection
 from llmproxy.web.manage.auth import ManagementAuth
 from llmproxy.web.manage.cache import CachePurge, CacheStatus
 from llmproxy.web.manage.endpoint import ApiResponse, Endpoint, ManagementContext, Standings, UsageReports
@@ -34,7 +35,7 @@ from llmproxy.web.root import NotFoundResource
 
 ENDPOINTS: tuple[type[Endpoint], ...] = (
     *(ProjectCollection, ProjectItem, ProjectTokensRevocation, ProjectUsage, TokenCollection, TokenItem, UsageTotals),
-    *(CacheStatus, CachePurge, ActivityReportEndpoint, RequestCollection, RequestItem),
+    *(ApiCollection, CacheStatus, CachePurge, ActivityReportEndpoint, MostActive, RequestCollection, RequestItem),
     *(KeyCollection, KeyItem),
 )
 

@@ -62,6 +62,20 @@ class ActivityContract:
         self.assertEqual((await self.activity.report("1h", ())).total.requests, 0)
         self.assertEqual((await self.activity.report("1h", api="google")).total.requests, 0)
 
+    async def test_what_most_was_spent_on(self) -> None:
+        for each in (
+            record(answered="small", cost_usd=0.5),
+            record(answered="large", cost_usd=1.5, project_id="p2"),
+            record(answered="small", cost_usd=0.25),
+            record(model="made up", status=404, outcome="failed"),
+        ):
+            self.activity.observe(each)
+        models = await self.activity.most_active("model", "1h", 10)
+        self.assertEqual([(n, s.requests, s.cost_usd) for n, s in models], [("large", 1, 1.5), ("small", 2, 0.75)])
+        projects = await self.activity.most_active("project", "24h", 1)
+        self.assertEqual([(name, total.cost_usd) for name, total in projects], [("p2", 1.5)])
+        self.assertEqual(await self.activity.most_active("api", "7d", 10, ("p3",)), [])
+
     async def test_two_processes_add_to_one_sum(self) -> None:
         other = self.another()
         for each in (self.activity, other, self.activity):
@@ -87,7 +101,9 @@ class ActivityContract:
         await self.activity._purge()
 
         def steps(connection: Connection) -> list[int]:
-            rows = connection.exec_driver_sql("SELECT step, count(*) FROM activity GROUP BY step ORDER BY step")
+            rows = connection.exec_driver_sql(
+                "SELECT step, count(*) FROM activity WHERE api = 'openai' GROUP BY step ORDER BY step"
+            )
             return [row[1] for row in rows]
 
         self.assertEqual(await self.store.read(steps), [1, 2, 3])

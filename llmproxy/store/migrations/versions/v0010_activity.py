@@ -18,6 +18,7 @@ def upgrade() -> None:
         sa.Column("at", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("project_id", sa.String(255), primary_key=True),
         sa.Column("api", sa.String(255), primary_key=True),
+        sa.Column("model", sa.String(128), primary_key=True),
         *(sa.Column(name, sa.BigInteger, nullable=False) for name in (*sums, *classes)),
         sa.Column("cost_usd", sa.Double, nullable=False),
     )

@@ -1,0 +1,113 @@
+"""How figures and times stand on the pages. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from markupsafe import Markup
+
+NOTHING = "–"
+
+
+def number(value: float | None) -> str:
+    """With thousands: C{12,345}."""
+    if value is None:
+        return NOTHING
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
+
+
+def compact(value: float | None) -> str:
+    """At most four characters and a letter: C{12.3k}, C{4.5M}; for axes and tiles."""
+    if value is None:
+        return NOTHING
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def usd(value: float | str | None) -> str:
+    """Cents where it is dollars; where it is less, three digits that say something: C{$1,234.50}, C{$0.000420}."""
+    if value is None:
+        return NOTHING
+    amount = float(value)
+    if amount == 0:
+        return "$0"
+    if abs(amount) >= 1:
+        return f"${amount:,.2f}"
+    digits = 4
+    while digits < 9 and abs(amount) < 10 ** -(digits - 2):
+        digits += 1
+    return f"${amount:.{digits}f}"
+
+
+def usd_tick(value: float) -> str:
+    """As L{usd}, as short as can be: beside an axis."""
+    text = usd(value)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def seconds(value: float | None) -> str:
+    """C{0.8 ms}, C{120 ms}, C{1.24 s}, C{2 m 05 s}."""
+    if value is None:
+        return NOTHING
+    if value < 0.01:
+        return f"{value * 1000:.1f} ms"
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 60:
+        return f"{value:.3g} s"
+    return f"{value // 60:.0f} m {value % 60:02.0f} s"
+
+
+def size(value: float | None) -> str:
+    """Bytes, as C{12 B}, C{3.4 KiB}, C{256 MiB}."""
+    if value is None:
+        return NOTHING
+    for unit in ("B", "KiB", "MiB"):
+        if abs(value) < 1024:
+            return f"{value:.3g} {unit}" if unit != "B" else f"{value:.0f} B"
+        value /= 1024
+    return f"{value:.3g} GiB"
+
+
+def percent(part: float, whole: float) -> str:
+    return NOTHING if not whole else f"{100 * part / whole:.1f} %"
+
+
+def change(now: float | None, before: float | None) -> str:
+    """How much more or less than before: C{+12 %}; C{""} where that says nothing."""
+    if now is None or not before:
+        return ""
+    return f"{100 * (now - before) / before:+.0f} %"
+
+
+def parsed(text: str) -> datetime:
+    """A time as the management API writes it."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def relative(text: str | None, now: float) -> Markup:
+    """How long ago, or in how long, with the time itself on hover."""
+    if not text:
+        return Markup(NOTHING)
+    at = parsed(text)
+    exact = at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(text, exact, _distance(at.timestamp() - now))
+
+
+def _distance(ahead: float) -> str:
+    away = abs(ahead)
+    if away < 1:
+        return "now"
+    for unit, length, limit in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 86400), ("d", 86400, 86400 * 90)):
+        if away < limit:
+            text = f"{away / length:.0f} {unit}"
+            return f"in {text}" if ahead > 0 else f"{text} ago"
+    text = f"{away / 86400 / 30.4:.0f} months"
+    return f"in {text}" if ahead > 0 else f"{text} ago"
+
+
+def label(text: str, step: float) -> str:
+    """A point of time under a plot whose points are so many seconds apart."""
+    return parsed(text).strftime("%H:%M" if step < 10_800 else "%d %b" if step >= 86_400 else "%d %b %H:00")

@@ -1,0 +1,47 @@
+"""What forms of projects and tokens have in common. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class LimitField(NamedTuple):
+    """A limit in a form; C{hint} says how it is written."""
+
+    name: str
+    label: str
+    hint: str
+    is_number: bool = True
+
+
+LIMIT_FIELDS = (
+    LimitField("requests_per_minute", "Requests per minute", "60"),
+    LimitField("tokens_per_minute", "Tokens per minute", "100000"),
+    LimitField("concurrency", "Concurrent requests", "10"),
+    LimitField("budget_usd", "Budget in dollars", "20/month, 2/day", is_number=False),
+    LimitField("budget_tokens", "Budget in tokens", "1000000/day", is_number=False),
+)
+
+
+def limit_values(form: Mapping[str, str]) -> dict[str, Any]:
+    """The limits of a form as the management API takes them: what is empty lifts one."""
+    values: dict[str, Any] = {}
+    for field in LIMIT_FIELDS:
+        if field.name in form:
+            text = form[field.name].strip()
+            values[field.name] = number(text) if field.is_number else words(text)
+    return values
+
+
+def number(text: str) -> int | str | None:
+    """A whole number; text that is none stays, for the API to say so; C{None} where there is none."""
+    text = text.strip().replace(",", "").replace("_", "")
+    if not text:
+        return None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else text
+
+
+def words(text: str) -> list[str]:
+    """What stands between commas, spaces or lines."""
+    return text.replace(",", " ").split()

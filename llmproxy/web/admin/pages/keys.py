@@ -1,0 +1,32 @@
+"""Management keys: who may manage, and what. A key's secret is on one page, once."""
+
+from __future__ import annotations
+
+from llmproxy.errors import Conflict, Invalid
+from llmproxy.web.admin.pages.forms import words
+from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit
+
+ROLES = ("viewer", "operator", "admin")
+PAGE_SIZE = 100
+
+
+async def show_all(visit: Visit, problem: str = "", status: int = 200) -> HtmlPage:
+    keys = await visit.api.get("/manage/keys", limit=PAGE_SIZE, cursor=visit.query.get("cursor", ""))
+    values = {"keys": keys, "roles": ROLES, "problem": problem, "form": visit.form}
+    return HtmlPage("keys.html", values, status)
+
+
+async def create(visit: Visit) -> Result:
+    form = visit.form
+    body = {"name": form.get("name", "").strip(), "role": form.get("role", "")}
+    projects = words(form.get("projects", ""))
+    try:
+        issued = await visit.api.send("POST", "/manage/keys", {**body, **({"projects": projects} if projects else {})})
+    except (Invalid, Conflict) as e:
+        return await show_all(visit, e.message, e.status)
+    return HtmlPage("key_issued.html", {"key": issued}, 201)
+
+
+async def revoke(visit: Visit) -> Result:
+    await visit.api.send("DELETE", f"/manage/keys/{visit.arguments[0]}")
+    return Redirect("/admin/keys", "key-revoked")

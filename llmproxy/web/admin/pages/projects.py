@@ -1,0 +1,84 @@
+"""Projects: a list, one with all that belongs to it, and its forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmproxy.errors import Conflict, Invalid
+from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, limit_values
+from llmproxy.web.admin.pages.overview import activity_plots
+from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit, segment
+
+PAGE_SIZE = 50
+
+
+async def show_all(visit: Visit, problem: str = "", status: int = 200) -> HtmlPage:
+    found = await visit.api.get("/manage/projects", limit=PAGE_SIZE, cursor=visit.query.get("cursor", ""))
+    return HtmlPage("projects.html", {"projects": found, "problem": problem, "form": visit.form}, status)
+
+
+async def create(visit: Visit) -> Result:
+    try:
+        made = await visit.api.send("POST", "/manage/projects", {"name": visit.form.get("name", "").strip()})
+    except (Invalid, Conflict) as e:
+        return await show_all(visit, e.message, e.status)
+    return Redirect(f"/admin/projects/{segment(made['id'])}", "project-created")
+
+
+async def show(visit: Visit, problem: str = "", status: int = 200, form: str = "") -> HtmlPage:
+    """
+    @param form: Which of the forms has the problem.
+    """
+    project_id = visit.arguments[0]
+    project = await visit.api.get(f"/manage/projects/{project_id}")
+    tokens = await visit.api.get(
+        "/manage/tokens", project_id=project_id, limit=PAGE_SIZE, cursor=visit.query.get("cursor", "")
+    )
+    report = await visit.api.get("/manage/activity", period="7d", project_id=project_id)
+    values: dict[str, Any] = {
+        "project": project,
+        "tokens": tokens,
+        "plots": activity_plots(report)[:2],
+        "total": report["total"],
+        "apis": await _apis(visit),
+        "limit_fields": LIMIT_FIELDS,
+        "problem": problem,
+        "problem_form": form,
+        "form": visit.form,
+    }
+    return HtmlPage("project.html", values, status)
+
+
+async def _apis(visit: Visit) -> list[str]:
+    document = await visit.api.get("/manage/apis")
+    return [each["name"] for each in document["data"]]
+
+
+async def change(visit: Visit) -> Result:
+    body = {"name": visit.form.get("name", "").strip(), **limit_values(visit.form)}
+    return await _changed(visit, body, "project-changed", "settings")
+
+
+async def change_key(visit: Visit) -> Result:
+    key = visit.form.get("key", "").strip()
+    body = {"api_keys": {visit.form.get("api", ""): key or None}}
+    return await _changed(visit, body, "project-changed", "keys")
+
+
+async def change_active(visit: Visit) -> Result:
+    active = visit.form.get("active") == "true"
+    return await _changed(visit, {"active": active}, "project-activated" if active else "project-deactivated", "")
+
+
+async def _changed(visit: Visit, body: dict[str, Any], done: str, form: str) -> Result:
+    path = f"/manage/projects/{visit.arguments[0]}"
+    try:
+        await visit.api.send("PATCH", path, body)
+    except (Invalid, Conflict) as e:
+        return await show(visit, e.message, e.status, form)
+    return Redirect(f"/admin/projects/{visit.arguments[0]}", done)
+
+
+async def revoke_tokens(visit: Visit) -> Result:
+    await visit.api.send("POST", f"/manage/projects/{visit.arguments[0]}/tokens/revoke")
+    return Redirect(f"/admin/projects/{visit.arguments[0]}", "tokens-revoked")

@@ -1,0 +1,75 @@
+"""Tokens: a list, one with its limits, and its forms. A token's secret is on one page, once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmproxy.errors import Conflict, Invalid, NotFound, ProxyError
+from llmproxy.web.admin.pages import projects
+from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, limit_values, number, words
+from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit
+
+PAGE_SIZE = 50
+LISTS = ("apis", "models", "endpoints", "ips")
+
+
+async def show_all(visit: Visit) -> HtmlPage:
+    project = visit.query.get("project_id", "")
+    found = await visit.api.get(
+        "/manage/tokens", limit=PAGE_SIZE, cursor=visit.query.get("cursor", ""), project_id=project
+    )
+    return HtmlPage("tokens.html", {"tokens": found, "project_id": project})
+
+
+async def create(visit: Visit) -> Result:
+    form = visit.form
+    body: dict[str, Any] = {"project_id": visit.arguments[0], "name": form.get("name", "").strip()}
+    if expires_in := form.get("expires_in", "").strip():
+        body["expires_in"] = expires_in
+    if requests := form.get("max_requests", "").strip():
+        body["max_requests"] = number(requests)
+    body |= {name: words(form[name]) for name in LISTS if form.get(name, "").strip()}
+    body |= {name: value for name, value in limit_values(form).items() if value}
+    try:
+        issued = await visit.api.send("POST", "/manage/tokens", body)
+    except (Invalid, Conflict, NotFound) as e:
+        return await projects.show(visit, e.message, e.status, "token")
+    return HtmlPage("token_issued.html", {"token": issued}, 201)
+
+
+async def show(visit: Visit, problem: str = "", status: int = 200) -> HtmlPage:
+    token = await visit.api.get(f"/manage/tokens/{visit.arguments[0]}")
+    try:
+        project = await visit.api.get(f"/manage/projects/{token['project_id']}")
+    except ProxyError:
+        project = {"id": token["project_id"], "name": token["project_id"], "active": False, "limits": None}
+    recent = await visit.api.get("/manage/requests", token_id=token["id"], limit=20)
+    values = {
+        "token": token,
+        "project": project,
+        "recent": recent["data"],
+        "limit_fields": LIMIT_FIELDS,
+        "lists": LISTS,
+        "problem": problem,
+        "form": visit.form,
+    }
+    return HtmlPage("token.html", values, status)
+
+
+async def change(visit: Visit) -> Result:
+    form = visit.form
+    body: dict[str, Any] = {"name": form.get("name", "").strip(), **limit_values(form)}
+    body["max_requests"] = number(form.get("max_requests", ""))
+    body |= {name: words(form[name]) for name in LISTS if name in form}
+    if expires_in := form.get("expires_in", "").strip():
+        body["expires_in"] = expires_in
+    try:
+        await visit.api.send("PATCH", f"/manage/tokens/{visit.arguments[0]}", body)
+    except (Invalid, Conflict) as e:
+        return await show(visit, e.message, e.status)
+    return Redirect(f"/admin/tokens/{visit.arguments[0]}", "token-changed")
+
+
+async def revoke(visit: Visit) -> Result:
+    await visit.api.send("DELETE", f"/manage/tokens/{visit.arguments[0]}")
+    return Redirect(f"/admin/tokens/{visit.arguments[0]}", "token-revoked")

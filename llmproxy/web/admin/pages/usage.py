@@ -1,0 +1,86 @@
+"""The usage explorer: what the ledger adds up to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from llmproxy.errors import Invalid
+from llmproxy.proxy.own_response import BufferedResponse
+from llmproxy.web.admin import formats
+from llmproxy.web.admin.pages.overview import project_names
+from llmproxy.web.admin.plots import Series, bar_plot
+from llmproxy.web.admin.visit import HtmlPage, Visit
+from llmproxy.web.respond import StreamedResponse
+
+GROUPS = ("project", "token", "api", "model", "day", "month")
+COLUMNS = {"project": "project_id", "token": "token_id"}
+PAGE_SIZE = 100
+MAX_PLOTTED = 40
+
+
+async def show(visit: Visit) -> HtmlPage:
+    wanted = _wanted(visit)
+    problem = ""
+    report: dict[str, Any] = {"data": [], "total": 0, "next_cursor": None}
+    try:
+        report = await visit.api.get("/manage/usage", limit=PAGE_SIZE, cursor=visit.query.get("cursor", ""), **wanted)
+    except Invalid as e:
+        problem = e.message
+    groups = wanted["group_by"].split(",") if wanted["group_by"] else []
+    rows = report["data"]
+    projects = [row["project_id"] for row in rows if row.get("project_id")]
+    return HtmlPage(
+        "usage.html",
+        {
+            "wanted": wanted,
+            "groups": groups,
+            "columns": [COLUMNS.get(name, name) for name in groups],
+            "all_groups": GROUPS,
+            "report": report,
+            "rows": rows,
+            "problem": problem,
+            "names": await project_names(visit, projects),
+            "picture": _picture(groups, rows),
+            "sums": _sums(rows),
+        },
+        422 if problem else 200,
+    )
+
+
+async def export(visit: Visit) -> BufferedResponse | StreamedResponse:
+    response = await visit.api.raw("/manage/usage", format="csv", **_wanted(visit))
+    name = b'Content-Disposition: attachment; filename="usage.csv"'
+    if isinstance(response, StreamedResponse):
+        return StreamedResponse(response.code, response.parts, (*response.lines, name), response.close)
+    return BufferedResponse(response.code, response.body, (*response.lines, name))
+
+
+def _wanted(visit: Visit) -> dict[str, str]:
+    today = datetime.fromtimestamp(visit.now, UTC).date()
+    query = visit.query
+    if "by" in query or "from" in query:
+        groups = ",".join(name for name in GROUPS if name in query.get("by", "").split(",") or query.get(f"by_{name}"))
+    else:
+        groups = ",".join(name for name in GROUPS if query.get(f"by_{name}")) or "model"
+    return {
+        "group_by": groups,
+        "from_": query.get("from", today.replace(day=1).isoformat()),
+        "to": query.get("to", (today + timedelta(days=1)).isoformat()),
+        "project_id": query.get("project_id", ""),
+    }
+
+
+def _picture(groups: list[str], rows: list[Mapping[str, Any]]) -> Any:
+    """Spend by day or month, where that is all it is grouped by."""
+    if groups not in (["day"], ["month"]) or not rows:
+        return None
+    shown = rows[-MAX_PLOTTED:]
+    labels = [str(row[groups[0]])[5:] or str(row[groups[0]]) for row in shown]
+    return bar_plot("Spend", labels, [Series("spend", "c1", [row["cost_usd"] for row in shown])], formats.usd_tick)
+
+
+def _sums(rows: list[Mapping[str, Any]]) -> dict[str, float]:
+    names = ("requests", "failed", "input_tokens", "cached_tokens", "output_tokens", "cost_usd")
+    return {name: sum(row[name] for row in rows) for name in names}

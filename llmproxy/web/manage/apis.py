@@ -1,0 +1,34 @@
+"""C{/manage/apis}: the configured APIs, which keys and tokens may name."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from llmproxy.proxy.own_response import BufferedResponse
+from llmproxy.web.manage.endpoint import Call, Endpoint, operation
+from llmproxy.web.respond import json_response
+
+
+class ApiView(BaseModel):
+    name: str
+    default: bool = Field(description="Whether it is served at the root too.")
+    allowed_endpoints: list[str]
+
+
+class ApiList(BaseModel):
+    """The configured APIs, in the settings' order."""
+
+    data: list[ApiView]
+
+
+class ApiCollection(Endpoint):
+    path = "/manage/apis"
+
+    @operation("GET", "The configured APIs.", ApiList)
+    async def list_apis(self, call: Call) -> BufferedResponse:
+        context = self.context
+        shown = [
+            ApiView(name=name, default=name == context.default_api, allowed_endpoints=list(endpoints))
+            for name, endpoints in context.apis.items()
+        ]
+        return json_response(ApiList(data=shown).model_dump())

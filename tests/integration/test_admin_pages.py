@@ -1,0 +1,280 @@
+"""The admin pages as an attacker and a script see them, through the started daemon."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.support.processes import HOST
+from tests.support.responses import Response
+from tests.support.stack import MANAGEMENT, Stack, eventually
+
+FORM = "application/x-www-form-urlencoded"
+EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}}"
+PAGES = ("", "projects", "tokens", "usage", "requests", "cache", "playground", "keys", "sessions")
+
+
+class Visitor:
+    """Somebody with a cookie, without a browser."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.cookie = ""
+
+    def get(self, path: str, **fields: str) -> Response:
+        return self._send("GET", path, None, fields)
+
+    def post(self, path: str, form: dict[str, str], **fields: str) -> Response:
+        return self._send("POST", path, urlencode(form).encode(), {"Content-Type": FORM, **fields})
+
+    def sign_in(self, secret: str = MANAGEMENT) -> Response:
+        reply = self.post("/admin/sign-in", {"secret": secret, "next": "/admin/"})
+        self.cookie = (reply.header("Set-Cookie") or "").partition(";")[0]
+        return reply
+
+    def csrf(self) -> str:
+        found = re.search(r'name="csrf" value="(\w+)"', self.get("/admin/").body.decode())
+        assert found
+        return found[1]
+
+    def _send(self, method: str, path: str, body: bytes | None, fields: dict[str, str]) -> Response:
+        connection = HTTPConnection(HOST, self.port, timeout=30)
+        try:
+            cookie = {"Cookie": self.cookie} if self.cookie else {}
+            connection.request(method, path, body, {**cookie, **{k.replace("_", "-"): v for k, v in fields.items()}})
+            reply = connection.getresponse()
+            return Response.whole(reply.status, reply.reason, reply.getheaders(), reply.read())
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(tmp_path_factory.mktemp("admin"), further="cache: {enabled: true}\n") as stack:
+        yield stack
+
+
+@pytest.fixture
+def visitor(stack: Stack) -> Visitor:
+    return Visitor(stack.daemon.port)
+
+
+@pytest.fixture
+def operator(visitor: Visitor) -> Visitor:
+    visitor.sign_in()
+    return visitor
+
+
+def test_nothing_is_shown_to_strangers(stack: Stack, visitor: Visitor) -> None:
+    """Not even whether a page exists."""
+    for path in (*PAGES[1:], "nothing", f"projects/{stack.project}", "usage.csv"):
+        reply = visitor.get(f"/admin/{path}")
+        assert reply.status == 401 and b"Team" not in reply.body and b"Sign in" in reply.body
+    assert visitor.get("/admin/").status == 200
+    assert visitor.post(f"/admin/projects/{stack.project}/revoke", {"csrf": "x"}).status == 401
+    visitor.cookie = "llmproxy_session=" + "A" * 43
+    assert visitor.get("/admin/projects").status == 401
+
+
+def test_signing_in_and_out(stack: Stack, visitor: Visitor) -> None:
+    wrong = visitor.sign_in("not the token")
+    assert wrong.status == 401 and b"not the management token" in wrong.body and not wrong.header("Set-Cookie")
+    right = visitor.sign_in()
+    assert (right.status, right.header("Location")) == (303, "/admin/")
+    cookie = right.header("Set-Cookie") or ""
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and "Path=/admin" in cookie
+    assert MANAGEMENT not in cookie
+    assert visitor.get("/admin/projects").status == 200
+    assert visitor.post("/admin/sign-out", {"csrf": visitor.csrf()}).status == 303
+    assert visitor.get("/admin/projects").status == 401
+    audit = [json.loads(line) for line in (stack.home / "audit.jsonl").read_text().splitlines()]
+    signed = [(e["action"], e["outcome"]) for e in audit if e["action"].startswith("admin.")]
+    assert signed[-3:] == [("admin.sign_in", "failure"), ("admin.sign_in", "success"), ("admin.sign_out", "success")]
+
+
+def test_after_signing_in_one_stays_here(visitor: Visitor) -> None:
+    for following, where in (
+        ("/admin/tokens", "/admin/tokens"),
+        ("https://evil.example/", "/admin/"),
+        ("//evil.example/admin/", "/admin/"),
+        ("/admin/\r\nSet-Cookie: x=y", "/admin/"),
+    ):
+        reply = visitor.post("/admin/sign-in", {"secret": MANAGEMENT, "next": following})
+        assert reply.header("Location") == where
+
+
+def test_every_page_is_protected(operator: Visitor) -> None:
+    for path in PAGES:
+        reply = operator.get(f"/admin/{path}")
+        assert reply.status == 200, path
+        policy = reply.header("Content-Security-Policy") or ""
+        assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
+        assert (reply.header("X-Content-Type-Options"), reply.header("Cache-Control")) == ("nosniff", "no-store")
+        page = reply.body.decode()
+        assert not re.search(r"<[^>]+\s(style|on\w+)=", page), path
+        assert not re.search(r"(src|href)=\"?(https?:)?//", page), "nothing comes from elsewhere"
+
+
+def test_static_files_may_be_kept_for_ever(operator: Visitor) -> None:
+    names = re.findall(r'(/admin/static/[\w.]+)"', operator.get("/admin/").body.decode())
+    assert len(names) == 3
+    for name in names:
+        reply = operator.get(name)
+        assert reply.status == 200 and "immutable" in (reply.header("Cache-Control") or "")
+    assert operator.get("/admin/static/../rendering.py").status == 404
+
+
+def test_a_form_of_another_site_changes_nothing(stack: Stack, operator: Visitor) -> None:
+    path, good = "/admin/projects", {"name": "forged", "csrf": operator.csrf()}
+    for form, fields in (
+        ({"name": "forged"}, {}),
+        ({**good, "csrf": "0" * 64}, {}),
+        (good, {"Origin": "https://evil.example"}),
+        (good, {"Origin": "null"}),
+        (good, {"Sec_Fetch_Site": "cross-site"}),
+        (good, {"Sec_Fetch_Site": "same-site"}),
+    ):
+        reply = operator.post(path, form, **fields)
+        assert (reply.status, b"was not sent by a page" in reply.body) == (403, True), (form, fields)
+    another = Visitor(operator.port)
+    another.sign_in()
+    assert another.post(path, good).status == 403, "a form's token is of one session"
+    assert "forged" not in json.dumps(stack.manage("GET", "/manage/projects"))
+    assert operator.post(path, good, Origin=f"http://{HOST}:{operator.port}").status == 303
+
+
+def test_what_people_write_is_only_text(stack: Stack, operator: Visitor) -> None:
+    """In every field that is shown again, also where it is refused."""
+    csrf = operator.csrf()
+    made = operator.post("/admin/projects", {"name": EVIL[:200], "csrf": csrf})
+    project = (made.header("Location") or "").partition("?")[0]
+    issued = operator.post(f"{project}/tokens", {"name": EVIL, "csrf": csrf})
+    assert issued.status == 201
+    token = re.search(r'href="(/admin/tokens/\w+)"', issued.body.decode())
+    assert token
+    fields = dict.fromkeys(("name", "models", "apis", "budget_usd", "expires_in", "max_requests", "endpoints"), EVIL)
+    pages = [
+        issued,
+        operator.get(project),
+        operator.get("/admin/projects"),
+        operator.get("/admin/tokens"),
+        operator.get(token[1]),
+        operator.post(token[1], {**fields, "csrf": csrf}),
+        operator.post(f"{project}/tokens", {**fields, "csrf": csrf}),
+        operator.post(project, {**fields, "csrf": csrf}),
+        operator.post(f"{project}/keys", {"api": EVIL, "key": EVIL, "csrf": csrf}),
+        operator.post("/admin/cache", {"api": EVIL, "path": EVIL, "csrf": csrf}),
+        operator.get("/admin/usage?" + urlencode({"from": EVIL, "project_id": EVIL, "by": EVIL})),
+        operator.get("/admin/requests?" + urlencode({"status": EVIL, "model": EVIL, "error": EVIL})),
+        operator.get("/admin/?" + urlencode({"period": EVIL, "done": EVIL})),
+        operator.get("/admin/sign-in?" + urlencode({"next": EVIL})),
+    ]
+    stack.ask(
+        "POST",
+        "/v1/chat/completions",
+        json.dumps({"model": EVIL, "messages": []}).encode(),
+        {"Content-Type": "application/json", "User-Agent": EVIL},
+    )
+    shown = eventually(lambda: (r := operator.get("/admin/requests")).body.count(b"onerror") and r)
+    pages += [
+        shown,
+        operator.get(f"/admin/requests/{stack.manage('GET', '/manage/requests')['data'][0]['request_id']}"),
+    ]
+    for page in pages:
+        body = page.body.decode()
+        assert "<script>alert" not in body and "<img src=x" not in body and "49" not in body.split("{{7*7}}")[0][-5:]
+        assert page.status in (200, 201, 404, 422), (page.status, body[-400:])
+
+
+def test_sessions_are_listed_and_can_be_ended(operator: Visitor) -> None:
+    other = Visitor(operator.port)
+    other.sign_in()
+    assert other.get("/admin/tokens").status == 200
+    page = operator.get("/admin/sessions").body.decode()
+    mine = re.search(r"this one.*?/admin/sessions/(\w+)/end", page, re.DOTALL)
+    assert mine
+    for session in set(re.findall(r"/admin/sessions/(\w+)/end", page)) - {mine[1]}:
+        assert operator.post(f"/admin/sessions/{session}/end", {"csrf": operator.csrf()}).status == 303
+    assert other.get("/admin/tokens").status == 401
+    assert operator.get("/admin/tokens").status == 200
+
+
+def test_guessing_is_slowed_down(tmp_path: Path) -> None:
+    with Stack(tmp_path) as stack:
+        guesser = Visitor(stack.daemon.port)
+        assert [guesser.sign_in(f"guess {number}").status for number in range(25)][-1] == 429
+        assert guesser.sign_in().status == 303, "whoever knows it is let in all the same"
+
+
+def test_what_is_too_large_or_unreadable(operator: Visitor) -> None:
+    assert operator.post("/admin/projects", {"name": "x" * 300_000}).status == 413
+    assert operator.get("/admin/projects?cursor=nonsense").status == 422
+    assert operator.get("/admin/requests/unknown").status == 404
+    assert operator.post("/admin/usage", {"csrf": operator.csrf()}).status == 405
+
+
+def test_roles(stack: Stack) -> None:
+    """A viewer changes nothing; whoever is bound to a project sees nothing of others; a revoked key is out."""
+    other = stack.manage("POST", "/manage/projects", {"name": "Others' project"})["id"]
+    viewer, lead = (
+        stack.manage("POST", "/manage/keys", body)
+        for body in (
+            {"name": "Vera", "role": "viewer"},
+            {"name": "Lena", "role": "operator", "projects": [stack.project]},
+        )
+    )
+    vera, lena = Visitor(stack.daemon.port), Visitor(stack.daemon.port)
+    assert (vera.sign_in(viewer["key"]).status, lena.sign_in(lead["key"]).status) == (303, 303)
+
+    page = vera.get(f"/admin/projects/{stack.project}").body.decode()
+    assert "Vera" in page and "/admin/keys" not in page and "/admin/sessions" not in page
+    assert set(re.findall(r'method="post" action="([^"]+)"', page)) == {"/admin/theme", "/admin/sign-out"}
+    for path in ("keys", "sessions"):
+        assert vera.get(f"/admin/{path}").status == 403
+    for path, form in (
+        ("projects", {"name": "mine"}),
+        (f"projects/{stack.project}", {"name": "mine"}),
+        (f"projects/{stack.project}/revoke", {}),
+        (f"projects/{stack.project}/tokens", {"name": "mine"}),
+        (f"projects/{stack.project}/keys", {"api": "openai", "key": "sk-mine"}),
+        ("keys", {"name": "mine", "role": "admin"}),
+        ("cache", {"all": "1"}),
+        ("sessions/" + "0" * 32 + "/end", {}),
+    ):
+        assert vera.post(f"/admin/{path}", {**form, "csrf": vera.csrf()}).status == 403, path
+
+    for path in ("", "projects", "tokens", "usage", "requests"):
+        shown = lena.get(f"/admin/{path}")
+        assert shown.status == 200 and "Others" not in shown.body.decode() and other not in shown.body.decode(), path
+    assert lena.get(f"/admin/projects/{other}").status == 404
+    assert lena.post(f"/admin/projects/{other}/tokens", {"name": "x", "csrf": lena.csrf()}).status in (403, 404)
+    issued = lena.post(f"/admin/projects/{stack.project}/tokens", {"name": "for the team", "csrf": lena.csrf()})
+    assert issued.status == 201
+    assert lena.post("/admin/keys", {"name": "x", "role": "admin", "csrf": lena.csrf()}).status == 403
+
+    audit = [json.loads(line) for line in (stack.home / "audit.jsonl").read_text().splitlines()]
+    created = [entry for entry in audit if entry["action"] == "token.create"][-1]
+    assert created["actor"] == f"key:{lead['id']}"
+    stack.manage("DELETE", f"/manage/keys/{lead['id']}")
+    assert lena.get("/admin/projects").status == 401
+
+
+def test_keys_are_issued_and_revoked(operator: Visitor) -> None:
+    csrf = operator.csrf()
+    issued = operator.post("/admin/keys", {"name": "Ada", "role": "viewer", "csrf": csrf})
+    secret = re.search(r'<code id="secret">([^<]+)</code>', issued.body.decode())
+    assert issued.status == 201 and secret
+    ada = Visitor(operator.port)
+    assert ada.sign_in(secret[1]).status == 303
+    page = operator.get("/admin/keys").body.decode()
+    assert "Ada" in page and secret[1] not in page
+    key = re.search(r"Ada.*?/admin/keys/(\w+)/revoke", page, re.DOTALL)
+    assert key and operator.post(f"/admin/keys/{key[1]}/revoke", {"csrf": csrf}).status == 303
+    assert ada.get("/admin/projects").status == 401
+    assert operator.post("/admin/keys", {"name": "x", "role": "owner", "csrf": csrf}).status == 422

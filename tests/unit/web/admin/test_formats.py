@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from unittest import TestCase
+
+from llmproxy.web.admin import formats
+
+
+class FormatsTests(TestCase):
+    def test_figures(self) -> None:
+        for make, value, shown in (
+            (formats.number, 1234567, "1,234,567"),
+            (formats.number, None, "–"),
+            (formats.compact, 0, "0"),
+            (formats.compact, 999, "999"),
+            (formats.compact, 12_345, "12.3k"),
+            (formats.compact, 4_500_000, "4.5M"),
+            (formats.usd, 0, "$0"),
+            (formats.usd, 1234.5, "$1,234.50"),
+            (formats.usd, 0.25, "$0.2500"),
+            (formats.usd, 0.00042, "$0.000420"),
+            (formats.usd, 0.0000000001, "$0.000000000"),
+            (formats.usd_tick, 0.25, "$0.25"),
+            (formats.usd_tick, 4.0, "$4"),
+            (formats.seconds, 0.0008, "0.8 ms"),
+            (formats.seconds, 0.12, "120 ms"),
+            (formats.seconds, 1.239, "1.24 s"),
+            (formats.seconds, 125, "2 m 05 s"),
+            (formats.size, 12, "12 B"),
+            (formats.size, 3482, "3.4 KiB"),
+            (formats.size, 256 * 1024 * 1024, "256 MiB"),
+        ):
+            self.assertEqual(make(value), shown)  # type: ignore[operator]
+
+    def test_shares_and_changes(self) -> None:
+        self.assertEqual((formats.percent(1, 3), formats.percent(1, 0)), ("33.3 %", "–"))
+        self.assertEqual((formats.change(112, 100), formats.change(1, 0), formats.change(None, 3)), ("+12 %", "", ""))
+
+    def test_times(self) -> None:
+        now = formats.parsed("2026-11-29T12:00:00Z").timestamp()
+        for at, shown in (
+            ("2026-11-29T12:00:00Z", "now"),
+            ("2026-11-29T11:59:18Z", "42 s ago"),
+            ("2026-11-29T11:15:00Z", "45 min ago"),
+            ("2026-11-29T15:00:00Z", "in 3 h"),
+            ("2026-11-20T12:00:00Z", "9 d ago"),
+            ("2026-01-29T12:00:00Z", "10 months ago"),
+        ):
+            self.assertEqual(
+                formats.relative(at, now),
+                f'<time datetime="{at}" title="{at[:10]} {at[11:19]} UTC">{shown}</time>',
+            )
+        self.assertEqual(formats.relative(None, now), "–")
