@@ -39,6 +39,7 @@ from llmproxy.process.daemon import Daemon
 from llmproxy.proxy.accounting import Observer
 from llmproxy.redis import connect
 from llmproxy.store.canary import refuse_new_key
+from llmproxy.store.creations import CreationTable
 from llmproxy.store.engines import parse_store_url
 from llmproxy.store.management_keys import ManagementKeyTable
 from llmproxy.store.secrets import Secret, load_or_make
@@ -62,7 +63,7 @@ class Base:
     """What the rest of the daemon is made with.
 
     @ivar management: The management token.
-    @ivar keys: The management keys.
+    @ivar keys: The management keys; C{creations}: what was answered to creations.
     @ivar run: A name for this process that no other ever has; C{""} without a ledger.
     """
 
@@ -76,6 +77,7 @@ class Base:
     run: str
     store: Store
     keys: ManagementKeyTable
+    creations: CreationTable
     coalescer: WriteCoalescer
     descriptors: Descriptors
     buffers: Buffers
@@ -180,6 +182,7 @@ def _base(
     )
     key_hasher = sealing.TokenHasher(sealing.derive(encryption.value, "management keys"))
     keys = ManagementKeyTable(store, key_hasher, now, random)
+    creations = CreationTable(store, sealing.Sealer(sealing.derive(encryption.value, "creations")), now)
     coalescer, descriptors = WriteCoalescer(reactor), Descriptors(reactor)
     buffers = Buffers(settings.server.max_buffered_bytes or derived_limit())
     buffers.keep_spare()
@@ -194,6 +197,7 @@ def _base(
         run,
         store,
         keys,
+        creations,
         coalescer,
         descriptors,
         buffers,
@@ -289,6 +293,7 @@ def _management(base: Base, tokens: Tokens, parts: Parts, metrics: Metrics, reco
         standings=parts.quota.standings,
         management_token=base.management,
         keys=base.keys,
+        creations=base.creations,
         trusted_proxies=settings.server.trusted_proxies,
         clock=base.reactor,
         now=base.now,

@@ -183,6 +183,22 @@ class Conflict(ProxyError):
     message = "The change conflicts with what is stored."
 
 
+class ChangedMeanwhile(Conflict):
+    """Another process changed it between reading and writing."""
+
+    message = "Another change came first. Read it again, and then change it."
+
+
+class IdempotencyInProgress(ProxyError):
+    status, code = 409, "idempotency_in_progress"
+    message = "A request with this Idempotency-Key is being answered. Try again in a moment."
+
+
+class PreconditionFailed(ProxyError):
+    status, code, retry = 412, "precondition_failed", False
+    message = "It has been changed since: If-Match does not name its ETag. Read it again, and then change it."
+
+
 class RequestTooLarge(ProxyError):
     status, code, retry = 413, "request_too_large", False
     message = "The request body is larger than this proxy accepts."
@@ -193,6 +209,11 @@ class Invalid(ProxyError):
 
     status, code, retry = 422, "invalid_request", False
     message = "The request is not valid."
+
+
+class IdempotencyKeyReused(ProxyError):
+    status, code, retry = 422, "idempotency_key_reused", False
+    message = "This Idempotency-Key was used for another request. Use a fresh one for each creation."
 
 
 class QuotaExceeded(ProxyError):

@@ -21,7 +21,6 @@ from llmproxy.model import (
     Claim,
     Grant,
     ListFilter,
-    ManagementKey,
     Page,
     PageRequest,
     Project,
@@ -135,7 +134,8 @@ class IProjectStore(IProviderKeys):
     def update_project(project: Project) -> Deferred[Project]:
         """Replace name, active and those keys that C{api_keys} names (C{""} removes one); fire with the result.
 
-        L{errors.NotFound} where there is none of that id.
+        L{errors.NotFound} where there is none of that id, L{errors.ChangedMeanwhile} where its C{revision} is not 0 and
+        another one is stored.
         """
 
     def delete_project(project_id: str) -> Deferred[None]:
@@ -161,7 +161,10 @@ class ITokenStore(Interface):
         """Fire with one page of them, in the same order; L{errors.Invalid} where the cursor is malformed."""
 
     def update_token(token: Token) -> Deferred[Token]:
-        """Replace what an operator may change: not id, project, prefix or counts. L{errors.NotFound} as above."""
+        """Replace what an operator may change: not id, project, prefix or counts.
+
+        L{errors.NotFound} as above, and L{errors.ChangedMeanwhile} as for a project.
+        """
 
     def deactivate_token(token_id: str) -> Deferred[Token]:
         """Deactivate, and keep the time it was first done; L{errors.NotFound} where there is none."""
@@ -174,32 +177,6 @@ class ITokenStore(Interface):
 
     def count_cache_hits(hits: Mapping[str, tuple[int, float]]) -> Deferred[None]:
         """Likewise to C{cache_hits}, of any tokens."""
-
-
-class IManagementKeys(Interface):
-    """Stores the credentials of those who manage; of the keys themselves only keyed hashes."""
-
-    def create_key(key: ManagementKey) -> Deferred[tuple[ManagementKey, str]]:
-        """Issue a key; fire with what was stored and the secret, which is never shown again.
-
-        C{id}, C{prefix} and C{created_at} are chosen by the store.
-        """
-
-    def get_key(key_id: str) -> Deferred[ManagementKey]:
-        """Fire with the key of this id; L{errors.NotFound} where there is none."""
-
-    def key_page(request: PageRequest) -> Deferred[Page[ManagementKey]]:
-        """Fire with one page of them, oldest first; L{errors.Invalid} where the cursor is malformed."""
-
-    def revoke_key(key_id: str) -> Deferred[ManagementKey]:
-        """Deactivate, and keep the time it was first done; L{errors.NotFound} where there is none."""
-
-    def validate_key(secret: str) -> Deferred[ManagementKey]:
-        """Fire with the key that this is, and write down that it was used, to the minute.
-
-        L{errors.TokenNotFound} or L{errors.TokenInactive} where it opens nothing, L{errors.StoreUnavailable} where
-        that could not be determined.
-        """
 
 
 class IBudgetStore(Interface):

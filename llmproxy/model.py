@@ -96,6 +96,7 @@ class Project:
     @ivar api_keys: API name to provider key, in the clear: as given when creating, never filled when listing.
     @ivar masked_keys: API name to the key's first and last characters, fit to be shown.
     @ivar created_at: Seconds since the epoch, as are all C{_at} below.
+    @ivar revision: How often it was changed, from 1; 0 where that does not matter.
     """
 
     id: str
@@ -107,6 +108,7 @@ class Project:
     created_at: float = 0.0
     updated_at: float = 0.0
     deactivated_at: float | None = None
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ class Token:
         count for no limit.
     @ivar apis: Names of the APIs it may call; empty means all. Likewise C{endpoints}, C{models} (globs) and C{ips}
         (networks).
+    @ivar revision: As of a L{Project}.
     """
 
     id: str
@@ -138,6 +141,7 @@ class Token:
     created_at: float = 0.0
     last_used_at: float | None = None
     deactivated_at: float | None = None
+    revision: int = 0
 
 
 Role = Literal["viewer", "operator", "admin"]

@@ -48,6 +48,9 @@ _LONGEST_WAIT = 60.0
 _LONGEST_OPEN = 30.0
 
 
+PROBLEM = "problem"  # RFC 9457, with the members that clients of the other shapes look for
+
+
 class ErrorFormatSettings(Protocol):
     """An API's settings, as far as they matter here."""
 
@@ -67,12 +70,13 @@ def error_format_of(api: ErrorFormatSettings) -> str:
 def render(error: ProxyError, flavour: str, request_id: str) -> tuple[list[bytes], bytes]:
     """The header lines and the JSON body of a refusal.
 
-    @param flavour: C{google} or C{plain}; any other name means the shape for all other clients.
+    @param flavour: C{google}, C{plain} or L{PROBLEM}; any other name means the shape for all other clients.
     @param request_id: C{""} where there is none.
     """
-    shape = {"google": _google, "plain": _plain}.get(flavour, _hybrid)
+    shape = {"google": _google, "plain": _plain, PROBLEM: _problem}.get(flavour, _hybrid)
     body = json.dumps(shape(error, request_id), ensure_ascii=False, separators=(",", ":"))
-    return _lines(error, request_id), body.encode("utf-8", "replace")
+    content_type = "application/problem+json" if flavour == PROBLEM else "application/json"
+    return _lines(error, request_id, content_type), body.encode("utf-8", "replace")
 
 
 def _hybrid(error: ProxyError, request_id: str) -> dict[str, Any]:
@@ -113,6 +117,12 @@ def _plain(error: ProxyError, request_id: str) -> dict[str, Any]:
     }
 
 
+def _problem(error: ProxyError, request_id: str) -> dict[str, Any]:
+    """RFC 9457, section 3.1. C{type} is an identifier, and leads nowhere: C{docs/errors.md} explains the codes."""
+    members = {"type": f"urn:llmproxy:error:{error.code}", "title": error.code.replace("_", " ").capitalize()}
+    return {**_hybrid(error, request_id), **members, "status": error.status, "detail": error.message}
+
+
 def _type(error: ProxyError) -> str:
     by_status = "api_error" if error.status >= 500 else "invalid_request_error"
     return _TYPES_BY_CODE.get(error.code) or _TYPES.get(error.status, by_status)
@@ -128,9 +138,9 @@ def _wait(error: ProxyError) -> float | None:
     return None if wait is None or not math.isfinite(wait) else max(wait, 0.0)
 
 
-def _lines(error: ProxyError, request_id: str) -> list[bytes]:
+def _lines(error: ProxyError, request_id: str, content_type: str) -> list[bytes]:
     wait = _wait(error)
-    headers = {"Content-Type": "application/json", "Cache-Control": "no-store", "X-LLMProxy-Error": error.code}
+    headers = {"Content-Type": content_type, "Cache-Control": "no-store", "X-LLMProxy-Error": error.code}
     if request_id:
         headers |= {"X-Request-ID": request_id, "request-id": request_id}
     headers |= error.headers

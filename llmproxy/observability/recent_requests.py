@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import islice
 
-from llmproxy.model import RequestRecord
+from llmproxy.errors import Invalid
+from llmproxy.model import Page, PageRequest, RequestRecord
 
 MAX_RECORDS = 2000
 
@@ -49,11 +51,29 @@ class RecentRequests:
 
     def __init__(self, size: int = MAX_RECORDS) -> None:
         self._records: deque[RequestRecord] = deque(maxlen=size)
-        self.observe = self._records.append
+        self._count = 0
+
+    def observe(self, record: RequestRecord) -> None:
+        self._count += 1
+        self._records.append(record)
 
     def search(self, wanted: RequestFilter, limit: int) -> list[RequestRecord]:
         """Those that match, the latest first."""
         return list(islice((record for record in reversed(self._records) if wanted.matches(record)), limit))
+
+    def page(self, wanted: RequestFilter, request: PageRequest) -> Page[RequestRecord]:
+        """A page of them, the latest first; L{Invalid} where the cursor is none.
+
+        A cursor is the number of the last request on its page: what has come since is not on the next one.
+        """
+        if not re.fullmatch("[0-9]{0,15}", request.cursor):
+            raise Invalid("cursor: is none that this list has given out.")
+        before = int(request.cursor or self._count + 1)
+        numbered = zip(range(self._count, 0, -1), reversed(self._records), strict=False)
+        matching = ((number, record) for number, record in numbered if number < before and wanted.matches(record))
+        found = list(islice(matching, request.offset, request.offset + request.limit + 1))
+        items = found[: request.limit]
+        return Page([record for _, record in items], None, str(items[-1][0]) if len(found) > len(items) else "")
 
     def find(self, request_id: str, projects: Collection[str] | None = None) -> RequestRecord | None:
         """The latest of that id, of one of these projects."""

@@ -10,12 +10,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 from twisted.internet.defer import Deferred
-from zope.interface import implementer
 
 from llmproxy.base.coroutines import deferred
 from llmproxy.base.token_format import new_management_key
 from llmproxy.errors import NotFound, StoreUnavailable, TokenInactive, TokenNotFound
-from llmproxy.interfaces import IManagementKeys
 from llmproxy.model import ManagementKey, Page, PageRequest
 from llmproxy.sealing import RandomBytes, TokenHasher
 from llmproxy.store import pages
@@ -28,7 +26,6 @@ PREFIX_CHARACTERS = 13
 _SHOWN = [column for column in management_keys.c if column.name != "hash"]
 
 
-@implementer(IManagementKeys)
 class ManagementKeyTable:
     """Keeps them in the store's database.
 

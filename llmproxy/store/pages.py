@@ -50,6 +50,11 @@ def conditions(wanted: ListFilter, table: Table, project_id: ColumnElement[Any])
     return found
 
 
+def unchanged(column: ColumnElement[int], revision: int) -> list[ColumnElement[bool]]:
+    """What a row fulfils that has still this revision; anything does where that is 0."""
+    return [column == revision] if revision else []
+
+
 def is_after(columns: Sequence[ColumnElement[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
     """Whether a row comes after the one with these values, in the order of these columns."""
     return tuple_(*columns) > tuple_(*values)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from llmproxy.errors import NotFound, UpstreamAuthError
+from llmproxy.errors import ChangedMeanwhile, NotFound, UpstreamAuthError
 from llmproxy.model import ListFilter, Page, PageRequest, Project
 from llmproxy.sealing import CannotOpen, Sealer, mask
 from llmproxy.store import pages, tables
@@ -33,8 +33,9 @@ def create(connection: Connection, project: Project, sealer: Sealer, now: float)
 def replace(connection: Connection, project: Project, sealer: Sealer, now: float) -> Project:
     changed = connection.execute(
         update(projects)
-        .where(projects.c.id == project.id)
+        .where(projects.c.id == project.id, *pages.unchanged(projects.c.revision, project.revision))
         .values(
+            revision=projects.c.revision + 1,
             name=project.name,
             active=project.active,
             allowance=tables.allowance_to_json(project.allowance),
@@ -43,7 +44,8 @@ def replace(connection: Connection, project: Project, sealer: Sealer, now: float
         )
     )
     if not changed.rowcount:
-        raise not_found(project.id)
+        get(connection, project.id)
+        raise ChangedMeanwhile()
     _keep_keys(connection, project, sealer)
     return get(connection, project.id)
 
@@ -52,7 +54,7 @@ def deactivate(connection: Connection, project_id: str, now: float) -> Project:
     connection.execute(
         update(projects)
         .where(projects.c.id == project_id, projects.c.active.is_(True))
-        .values(active=False, updated_at=now, deactivated_at=now)
+        .values(active=False, updated_at=now, deactivated_at=now, revision=projects.c.revision + 1)
     )
     return get(connection, project_id)
 
@@ -137,4 +139,5 @@ def _project(row: Row[Any], masked: Mapping[str, str]) -> Project:
         created_at=row.created_at,
         updated_at=row.updated_at,
         deactivated_at=row.deactivated_at,
+        revision=row.revision,
     )

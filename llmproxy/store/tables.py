@@ -35,6 +35,7 @@ projects = Table(
     Column("updated_at", Double, nullable=False),
     Column("deactivated_at", Double),
     Column("allowance", JSON(none_as_null=True)),
+    Column("revision", BigInteger, nullable=False, server_default="1"),
     Index("projects_by_age", "created_at", "id"),
 )
 
@@ -68,6 +69,7 @@ tokens = Table(
     Column("last_used_at", Double),
     Column("deactivated_at", Double),
     Column("allowance", JSON(none_as_null=True)),
+    Column("revision", BigInteger, nullable=False, server_default="1"),
     Index("tokens_by_age", "created_at", "id"),
     Index("tokens_of_project_by_age", "project_id", "created_at", "id"),
 )
@@ -85,6 +87,16 @@ management_keys = Table(
     Column("last_used_at", Double),
     Column("deactivated_at", Double),
     Index("management_keys_by_age", "created_at", "id"),
+)
+
+creations = Table(  # what was answered under an idempotency key; sealed is null while it is being made
+    "creations",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("sealed", LargeBinary),
+    Index("creations_by_time", "at"),
 )
 
 epochs = Table(

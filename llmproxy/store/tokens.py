@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, Update, bindparam, case, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from llmproxy.errors import NotFound, TokenExpired, TokenInactive, TokenNotFound, Unauthorized
+from llmproxy.errors import ChangedMeanwhile, NotFound, TokenExpired, TokenInactive, TokenNotFound, Unauthorized
 from llmproxy.model import Allowance, Grant, ListFilter, Page, PageRequest, Token
 from llmproxy.store import pages, projects, tables
 from llmproxy.store.tables import projects as project_table
@@ -22,6 +22,7 @@ def create(connection: Connection, token: Token, hashed: str) -> Token:
     row = {column.name: getattr(token, column.name) for column in _SHOWN} | {
         name: list(getattr(token, name)) for name in _LISTS
     }
+    row["revision"] = 1
     row["allowance"] = tables.allowance_to_json(token.allowance)
     try:
         connection.execute(insert(tokens).values(row | {"hash": hashed}))
@@ -54,10 +55,11 @@ def page(connection: Connection, request: PageRequest, wanted: ListFilter) -> Pa
 
 
 def replace(connection: Connection, token: Token, now: float) -> Token:
-    connection.execute(
+    changed = connection.execute(
         update(tokens)
-        .where(tokens.c.id == token.id)
+        .where(tokens.c.id == token.id, *pages.unchanged(tokens.c.revision, token.revision))
         .values(
+            revision=tokens.c.revision + 1,
             name=token.name,
             active=token.active,
             expires_at=token.expires_at,
@@ -67,6 +69,9 @@ def replace(connection: Connection, token: Token, now: float) -> Token:
             **{name: list(getattr(token, name)) for name in _LISTS},
         )
     )
+    if not changed.rowcount:
+        get(connection, token.id)
+        raise ChangedMeanwhile()
     return get(connection, token.id)
 
 
@@ -74,7 +79,7 @@ def deactivate(connection: Connection, token_id: str, now: float) -> Token:
     connection.execute(
         update(tokens)
         .where(tokens.c.id == token_id, tokens.c.active.is_(True))
-        .values(active=False, deactivated_at=now)
+        .values(active=False, deactivated_at=now, revision=tokens.c.revision + 1)
     )
     return get(connection, token_id)
 
@@ -82,7 +87,7 @@ def deactivate(connection: Connection, token_id: str, now: float) -> Token:
 def revoke(connection: Connection, project_id: str, now: float) -> int:
     projects.is_active(connection, project_id)
     active = update(tokens).where(tokens.c.project_id == project_id, tokens.c.active.is_(True))
-    return connection.execute(active.values(active=False, deactivated_at=now)).rowcount
+    return connection.execute(active.values(active=False, deactivated_at=now, revision=tokens.c.revision + 1)).rowcount
 
 
 def grant(connection: Connection, hashed: str, now: float) -> Grant:

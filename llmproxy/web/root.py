@@ -8,7 +8,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from llmproxy.errors import NotFound
-from llmproxy.proxy.own_response import refuse
+from llmproxy.proxy.own_response import HYBRID, refuse
 from llmproxy.web.respond import identify
 from llmproxy.wire.server.twisted_adapter import adapt
 
@@ -31,11 +31,12 @@ class NotFoundResource(Resource):
 
     isLeaf = True
 
-    def __init__(self) -> None:
+    def __init__(self, flavour: str = HYBRID) -> None:
         Resource.__init__(self)
+        self._flavour = flavour
 
     def render(self, request: Request) -> int:
-        refuse(adapt(request), NotFound(), request_id=identify(request))
+        refuse(adapt(request), NotFound(), self._flavour, identify(request))
         return NOT_DONE_YET
 
 

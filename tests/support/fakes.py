@@ -13,8 +13,8 @@ from zope.interface import implementer
 
 from llmproxy.base.coroutines import deferred
 from llmproxy.base.token_format import MANAGEMENT_KEY_PREFIX
-from llmproxy.errors import Conflict, NotFound, TokenInactive, TokenNotFound, UpstreamAuthError
-from llmproxy.interfaces import IAuditLogger, IManagementKeys, IProjectStore, ITokenStore
+from llmproxy.errors import ChangedMeanwhile, Conflict, NotFound, TokenInactive, TokenNotFound, UpstreamAuthError
+from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.ledger.sql import Report, UsageQuery
 from llmproxy.model import ALL_OF_THEM, AuditEntry, ListFilter, ManagementKey, Page, PageRequest, Project, Token
 from llmproxy.observability.activity import Activity
@@ -102,7 +102,11 @@ class MemoryStore:
         keys = {**self.keys.get(project.id, {}), **project.api_keys}
         self.keys[project.id] = {api: key for api, key in keys.items() if key}
         masked = {api: f"{key[:3]}…{key[-2:]}" for api, key in self.keys[project.id].items()}
-        self.projects[project.id] = replace(project, api_keys={}, masked_keys=masked)
+        before = self.projects.get(project.id)
+        if before and project.revision not in (0, before.revision):
+            raise ChangedMeanwhile
+        revision = before.revision + 1 if before else 1
+        self.projects[project.id] = replace(project, api_keys={}, masked_keys=masked, revision=revision)
         return self.projects[project.id]
 
     @deferred
@@ -160,7 +164,7 @@ class MemoryStore:
         self._project(token.project_id)
         number = len(self.tokens) + 1
         secret = f"sk-lp-{number:043d}"
-        kept = replace(token, id=f"tok-{number}", prefix=secret[:10], created_at=self._clock.seconds())
+        kept = replace(token, id=f"tok-{number}", prefix=secret[:10], created_at=self._clock.seconds(), revision=1)
         self.tokens[kept.id] = kept
         return kept, secret
 
@@ -182,16 +186,18 @@ class MemoryStore:
     @deferred
     async def update_token(self, token: Token) -> Token:
         await self._enter("update_token")
-        self._token(token.id)
-        self.tokens[token.id] = token
-        return token
+        before = self._token(token.id)
+        if token.revision not in (0, before.revision):
+            raise ChangedMeanwhile
+        self.tokens[token.id] = replace(token, revision=before.revision + 1)
+        return self.tokens[token.id]
 
     @deferred
     async def deactivate_token(self, token_id: str) -> Token:
         await self._enter("deactivate_token")
         token = self._token(token_id)
         since = token.deactivated_at or self._clock.seconds()
-        self.tokens[token_id] = replace(token, active=False, deactivated_at=since)
+        self.tokens[token_id] = replace(token, active=False, deactivated_at=since, revision=token.revision + 1)
         return self.tokens[token_id]
 
     @deferred
@@ -226,7 +232,6 @@ def _is_wanted(wanted: ListFilter, each: Project | Token, project_id: str) -> bo
     )
 
 
-@implementer(IManagementKeys)
 class MemoryKeys:
     """Keeps management keys; forgets them with the test.
 

@@ -16,7 +16,7 @@ from llmproxy.observability.activity import GROUPS, PERIODS, Activity, ActivityS
 from llmproxy.observability.recent_requests import RequestFilter
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
-from llmproxy.web.manage.paging import MAX_PAGE_SIZE, project, query
+from llmproxy.web.manage.paging import MAX_PAGE_SIZE, PAGE_PARAMETERS, list_response, page, project, query
 from llmproxy.web.manage.views import Time
 from llmproxy.web.respond import json_response
 
@@ -86,6 +86,8 @@ class RequestList(BaseModel):
     """The last requests of the process that answers, the latest first."""
 
     data: list[RequestView]
+    total: int | None = Field(description="Always null: they are not counted.")
+    next_cursor: str | None = Field(description="Where the next page begins; null where this is the last.")
 
 
 class ActivityGroup(ActivityPoint):
@@ -151,16 +153,15 @@ class RequestCollection(Endpoint):
         "GET",
         "The last requests, the latest first.",
         RequestList,
-        query=("limit", "project_id", *FILTERS),
+        query=(*PAGE_PARAMETERS, "project_id", *FILTERS),
     )
     async def list_requests(self, call: Call) -> BufferedResponse:
         found = query(call.uri, call.operation.query)
-        limit = _limit(found, 100)
         if not re.fullmatch("([1-5]([0-9][0-9]|xx))?", found.get("status", "")):
             raise Invalid("status: must be such as 429 or 4xx.")
         projects = call.principal.narrowed(project(found))
         wanted = replace(RequestFilter(**{name: found.get(name, "") for name in FILTERS}), projects=projects)
-        return json_response({"data": [_request(each) for each in self.context.requests.search(wanted, limit)]})
+        return await list_response(self.context.requests.page(wanted, page(found)), _request, self.context.clock)
 
 
 class RequestItem(Endpoint):

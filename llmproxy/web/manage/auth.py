@@ -14,9 +14,9 @@ from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.base.token_format import is_management_key
 from llmproxy.errors import MissingToken, NotFound, TooManyFailures, Unauthorized
 from llmproxy.http.forwarded import client_address, is_within, networks
-from llmproxy.interfaces import IManagementKeys
 from llmproxy.model import ManagementKey
 from llmproxy.web.manage.roles import BOOTSTRAP, Principal
+from llmproxy.web.manage.stores import ManagementKeys
 
 MAX_REMEMBERED_KEYS = 1000
 
@@ -41,7 +41,7 @@ class ManagementAuth:
         failed_attempts: FailedAttempts,
         clock: IReactorTime,
         trusted_proxies: Sequence[str] = (),
-        keys: IManagementKeys | None = None,
+        keys: ManagementKeys | None = None,
     ) -> None:
         if not token:
             raise ValueError("The management token is empty.")

@@ -20,6 +20,7 @@ from llmproxy.base.coroutines import FairLock
 from llmproxy.caching import CacheAdmin
 from llmproxy.errors import (
     AuditUnavailable,
+    ChangedMeanwhile,
     LimitsUnavailable,
     MethodNotAllowed,
     NotFound,
@@ -28,7 +29,8 @@ from llmproxy.errors import (
     StoreUnavailable,
     Unauthorized,
 )
-from llmproxy.interfaces import IAuditLogger, IManagementKeys, IProjectStore, ITokenStore
+from llmproxy.http.error_body import PROBLEM
+from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.ledger.reports import Report, ReportRows, UsageQuery
 from llmproxy.limits.limiter import LimitStatus
 from llmproxy.model import Allowance, AuditEntry
@@ -39,12 +41,16 @@ from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.auth import InvalidManagementToken, ManagementAuth
 from llmproxy.web.manage.bodies import MAX_BODY, Body, BodyContext
 from llmproxy.web.manage.paging import ID
+from llmproxy.web.manage.preconditions import NO_PRECONDITIONS, Preconditions, once, preconditions
 from llmproxy.web.manage.roles import LEAST_ROLES, UNLISTED, Principal, Scope, hidden
+from llmproxy.web.manage.stores import Creations, ManagementKeys
 from llmproxy.web.respond import StreamedResponse, identify, run
 
+MAX_ATTEMPTS = 5  # to change what other processes change at the same time
 CHANGE_SECONDS = 20.0  # for which a change waits for those before it
 
 E = TypeVar("E")
+T = TypeVar("T")
 ApiResponse = BufferedResponse | StreamedResponse
 
 Standings = Callable[[str, str, Allowance], Awaitable[list[LimitStatus]]]
@@ -78,6 +84,7 @@ class ManagementContext:
     @ivar denials: Where wrong management tokens are written down, if not in C{audit}.
     @ivar revocations: Those that are in force before they are stored.
     @ivar keys: The management keys, where there may be any.
+    @ivar creations: What was answered to creations that name a key of idempotency.
     """
 
     projects: IProjectStore
@@ -96,7 +103,8 @@ class ManagementContext:
     counts: Callable[[], ProxyMetrics] = ProxyMetrics
     denials: IAuditLogger | None = None
     revocations: UnwrittenRevocations | None = None
-    keys: IManagementKeys | None = None
+    keys: ManagementKeys | None = None
+    creations: Creations | None = None
     activity: Activity | None = None
     requests: RecentRequests = field(default_factory=RecentRequests)
 
@@ -110,6 +118,14 @@ class ManagementContext:
     def change(self) -> AbstractAsyncContextManager[None]:
         """Hold C{changes}; L{StoreUnavailable} where those who change something before take too long."""
         return self.changes.within(CHANGE_SECONDS, self.clock, StoreUnavailable())
+
+    async def altered(self, change: Callable[[], Awaitable[T]]) -> T:
+        """Read, alter and write back as C{change} does; once more where another process came between."""
+        async with self.change():
+            for _ in range(MAX_ATTEMPTS - 1):
+                with suppress(ChangedMeanwhile):
+                    return await change()
+            return await change()
 
     def in_force(self, kind: Kind, name: str) -> AbstractAsyncContextManager[None]:
         """Refuse what is being revoked in the body, stored or not."""
@@ -146,6 +162,7 @@ class Call:
     request_id: str
     audit: AuditDraft
     signed_in: Principal | None = None
+    preconditions: Preconditions = NO_PRECONDITIONS
 
     @property
     def principal(self) -> Principal:
@@ -218,12 +235,13 @@ class Endpoint:
     def render(self, request: Request, path_id: bytes) -> None:
         """Start to answer C{request}, whose path names this id, or C{b""}."""
         request_id = identify(request)
-        run(request, self._respond(request, path_id, _body(request), request_id), request_id=request_id)
+        run(request, self._respond(request, path_id, _body(request), request_id), PROBLEM, request_id)
 
     async def _respond(self, request: Request, path_id: bytes, body: bytes, request_id: str) -> ApiResponse:
         client = self.context.auth.client(request)
         call = self.call(request.method, request.uri, path_id, body, client, request_id)
-        return await self.perform(replace(call, signed_in=await self._admit(call, request)))
+        principal = await self._admit(call, request)
+        return await self.perform(replace(call, signed_in=principal, preconditions=preconditions(request)))
 
     def call(self, method: bytes, uri: bytes, path_id: bytes, body: bytes, client: str, request_id: str) -> Call:
         """A call of what this method does here; L{MethodNotAllowed} where it does nothing.
@@ -237,6 +255,14 @@ class Endpoint:
 
     async def perform(self, call: Call) -> ApiResponse:
         """Do what it asks for, if who has signed in may; what is changed, or was to be, is audited."""
+        key, creations = call.preconditions.idempotency_key, self.context.creations
+        if not key or creations is None or call.operation.status != 201:
+            return await self._performed(call)
+        await self._authorize(call)
+        what = f"{call.operation.name} {call.uri.decode('latin-1')}"
+        return await once(creations, call.principal.actor, what, key, call.body, lambda: self._performed(call))
+
+    async def _performed(self, call: Call) -> ApiResponse:
         return await self._audited(call) if call.operation.action else await self._done(call)
 
     async def _admit(self, call: Call, request: Request) -> Principal:

@@ -8,12 +8,12 @@ from pydantic import BaseModel, Field, field_validator
 
 from llmproxy.base.timestamps import rfc3339
 from llmproxy.errors import Invalid, NotFound
-from llmproxy.interfaces import IManagementKeys
 from llmproxy.model import ManagementKey, Role
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Body, Id, Name, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.manage.paging import PAGE_PARAMETERS, list_response, page, query
+from llmproxy.web.manage.stores import ManagementKeys
 from llmproxy.web.manage.views import Time
 from llmproxy.web.respond import json_response
 
@@ -65,7 +65,7 @@ class KeyResource(Endpoint):
     """What both have in common."""
 
     @property
-    def keys(self) -> IManagementKeys:
+    def keys(self) -> ManagementKeys:
         if self.context.keys is None:
             raise NotFound("There are no management keys here.")
         return self.context.keys

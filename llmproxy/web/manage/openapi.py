@@ -12,7 +12,7 @@ from llmproxy.observability.activity import GROUPS, PERIODS
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.activity import DEFAULT_PERIOD
 from llmproxy.web.manage.endpoint import ApiOperation, Call, Endpoint, ManagementContext, operation
-from llmproxy.web.manage.paging import DEFAULT_PAGE_SIZE, ID, MAX_PAGE_SIZE
+from llmproxy.web.manage.paging import DEFAULT_PAGE_SIZE, ID, MAX_PAGE_SIZE, MAX_SEARCH_CHARACTERS
 from llmproxy.web.respond import json_response
 
 REFS = "#/components/schemas/{model}"
@@ -25,8 +25,14 @@ class ErrorDetail(BaseModel):
 
 
 class Refusal(BaseModel):
-    """Why a request was refused."""
+    """Why a request was refused: a problem as RFC 9457 has it, with the members of other errors of this proxy."""
 
+    type: str = Field(description="An identifier for the code.")
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="Stable: the same as in the field X-LLMProxy-Error.")
+    request_id: str
     error: ErrorDetail
 
 
@@ -35,7 +41,9 @@ REFUSALS = {
     "401": "The management token or key is missing or wrong.",
     "403": "The role of the management key does not allow this.",
     "404": "There is nothing of this id.",
-    "409": "The change conflicts with what is stored.",
+    "405": "The method is not allowed here.",
+    "409": "The change conflicts with what is stored, or a request with this Idempotency-Key is being answered.",
+    "412": "It has been changed since: If-Match names another ETag.",
     "413": "The body is larger than 1 MiB.",
     "422": "The body or the query is not valid; the message names each field.",
     "429": "Too many wrong management tokens from this address.",
@@ -46,6 +54,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_SIZE, "default": DEFAULT_PAGE_SIZE},
     "offset": {"type": "integer", "minimum": 0, "maximum": 999_999_999, "default": 0},
     "cursor": {"type": "string", "description": "The next_cursor of the page before; without an offset."},
+    "active": {"type": "boolean"},
+    "search": {"type": "string", "maxLength": MAX_SEARCH_CHARACTERS, "description": "A part of the name, in any case."},
     "project_id": {"type": "string", "pattern": ID},
     "group_by": {"type": "string", "default": "project", "examples": ["project,model,day"]},
     "from": {"type": "string", "format": "date"},
@@ -60,6 +70,13 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "error": {"type": "string", "examples": ["rate_limit_exceeded"]},
     "format": {"type": "string", "enum": ["json", "csv"], "default": "json"},
 }
+
+
+HEADERS: dict[str, dict[str, Any]] = {
+    "Idempotency-Key": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    "If-Match": {"type": "string", "description": "The ETag of what is to be changed, or *."},
+}
+CONDITIONAL = frozenset({"update_project", "deactivate_project", "update_token", "revoke_token"})
 
 
 class OpenApi(Endpoint):
@@ -111,13 +128,20 @@ def _path(endpoint: type[Endpoint]) -> dict[str, Any]:
 
 def _operation(op: ApiOperation[Any]) -> dict[str, Any]:
     described: dict[str, Any] = {"operationId": op.name, "summary": op.summary}
-    if op.query:
-        described["parameters"] = [
-            {"name": name, "in": "query", "required": False, "schema": PARAMETERS[name]} for name in op.query
-        ]
+    parameters = [{"name": name, "in": "query", "required": False, "schema": PARAMETERS[name]} for name in op.query]
+    parameters += [{"name": name, "in": "header", "required": False, "schema": HEADERS[name]} for name in _headers(op)]
+    if parameters:
+        described["parameters"] = parameters
     if op.body:
         described["requestBody"] = {"required": True, "content": _content(op.body)}
     return described | {"responses": {str(op.status): _response(op), **_refusals()}}
+
+
+def _headers(op: ApiOperation[Any]) -> list[str]:
+    """The fields that it takes."""
+    if op.status == 201:
+        return ["Idempotency-Key"]
+    return ["If-Match"] if op.name in CONDITIONAL else []
 
 
 def _response(op: ApiOperation[Any]) -> dict[str, Any]:
@@ -130,8 +154,11 @@ def _response(op: ApiOperation[Any]) -> dict[str, Any]:
 
 
 def _refusals() -> dict[str, Any]:
-    return {code: {"description": said, "content": _content(Refusal)} for code, said in REFUSALS.items()}
+    return {
+        code: {"description": said, "content": _content(Refusal, "application/problem+json")}
+        for code, said in REFUSALS.items()
+    }
 
 
-def _content(model: type[BaseModel]) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": REFS.format(model=model.__name__)}}}
+def _content(model: type[BaseModel], media_type: str = "application/json") -> dict[str, Any]:
+    return {media_type: {"schema": {"$ref": REFS.format(model=model.__name__)}}}

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from llmproxy.errors import Invalid
-from llmproxy.model import Page, PageRequest
+from llmproxy.model import ListFilter, Page, PageRequest
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.respond import json_response
 
@@ -22,6 +22,8 @@ DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
 ITEMS_PER_TURN = 50
 PAGE_PARAMETERS = ("limit", "offset", "cursor")
+FILTER_PARAMETERS = ("active", "search")
+MAX_SEARCH_CHARACTERS = 200
 
 
 async def list_response(
@@ -68,3 +70,13 @@ def project(found: dict[str, str]) -> str | None:
     if asked is not None and not re.fullmatch(ID, asked):
         raise Invalid("project_id: is not an id.")
     return asked
+
+
+def list_filter(found: dict[str, str], projects: tuple[str, ...] | None) -> ListFilter:
+    """What of C{projects} is asked for by C{active} and C{search}; L{Invalid} where they are none."""
+    active, search = found.get("active"), found.get("search", "")
+    if active not in (None, "true", "false"):
+        raise Invalid("active: must be true or false.")
+    if len(search) > MAX_SEARCH_CHARACTERS or not search.isprintable():
+        raise Invalid(f"search: must be text of at most {MAX_SEARCH_CHARACTERS} characters.")
+    return ListFilter(projects, None if active is None else active == "true", search)

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 from llmproxy.errors import RoleNotAllowed
-from llmproxy.model import ListFilter, Project
+from llmproxy.model import Project
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Limits, ProjectChange, ProjectCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
-from llmproxy.web.manage.paging import PAGE_PARAMETERS, list_response, page, query
+from llmproxy.web.manage.paging import FILTER_PARAMETERS, PAGE_PARAMETERS, list_filter, list_response, page, query
+from llmproxy.web.manage.preconditions import etag_line
 from llmproxy.web.manage.views import ProjectList, ProjectView, Revoked, project_json
 from llmproxy.web.respond import json_response
+
+LIMITS_ONLY = "An operator of some projects may change their limits and tokens, nothing else."
 
 
 class ProjectCollection(Endpoint):
     path = "/manage/projects"
 
-    @operation("GET", "List projects, oldest first.", ProjectList, query=PAGE_PARAMETERS)
+    @operation("GET", "List projects, oldest first.", ProjectList, query=(*FILTER_PARAMETERS, *PAGE_PARAMETERS))
     async def list_projects(self, call: Call) -> BufferedResponse:
-        part = page(query(call.uri, call.operation.query))
-        found = await self.context.projects.project_page(part, ListFilter(call.principal.projects))
+        asked = query(call.uri, call.operation.query)
+        wanted = list_filter(asked, call.principal.projects)
+        found = await self.context.projects.project_page(page(asked), wanted)
         return await list_response(found, project_json, self.context.clock)
 
     @operation("POST", "Create a project.", ProjectView, ProjectCreate, 201, action="project.create")
@@ -42,19 +47,18 @@ class ProjectCollection(Endpoint):
             )
         )
         call.audit.project_id = project.id
-        return json_response(project_json(project), 201, [b"Location: /manage/projects/" + project.id.encode("ascii")])
+        location = b"Location: /manage/projects/" + project.id.encode("ascii")
+        return json_response(project_json(project), 201, [location, etag_line(project.revision)])
 
 
 class ProjectItem(Endpoint):
     path = "/manage/projects/{id}"
-    refusal = 'A project is kept, so that what it did stays known. Deactivate it: PATCH {"active": false}.'
 
     @operation("GET", "Show a project.", ProjectView)
     async def get_project(self, call: Call) -> BufferedResponse:
         project = await self.context.projects.get_project_by_id(call.id)
-        return json_response(
-            project_json(project, await self.context.standing("project", project.id, project.allowance))
-        )
+        standing = await self.context.standing("project", project.id, project.allowance)
+        return json_response(project_json(project, standing), 200, [etag_line(project.revision)])
 
     @operation(
         "PATCH",
@@ -70,14 +74,34 @@ class ProjectItem(Endpoint):
             call.audit.action = "project.activate" if body.active else "project.deactivate"
         call.audit.details = {"changed": sorted(body.model_fields_set)}
         if not call.principal.manages_projects and body.model_fields_set - Limits.model_fields.keys():
-            raise RoleNotAllowed("An operator of some projects may change their limits and tokens, nothing else.")
+            raise RoleNotAllowed(LIMITS_ONLY)
         ends = self.context.in_force("project", call.id) if body.active is False else nullcontext()
-        async with ends, self.context.change():
-            project = await self.context.projects.get_project_by_id(call.id)
-            changed = await self.context.projects.update_project(self._changed(project, body))
+        async with ends:
+            changed = await self.context.altered(partial(self._update, call, body))
         if changed.active and self.context.revocations is not None:
             self.context.revocations.withdraw("project", call.id)
-        return json_response(project_json(changed))
+        return json_response(project_json(changed), 200, [etag_line(changed.revision)])
+
+    @operation(
+        "DELETE",
+        "Deactivate a project: it is kept, so that what it did stays known.",
+        status=204,
+        action="project.deactivate",
+    )
+    async def deactivate_project(self, call: Call) -> BufferedResponse:
+        call.audit.project_id = call.id
+        if not call.principal.manages_projects:
+            raise RoleNotAllowed(LIMITS_ONLY)
+        async with self.context.in_force("project", call.id):
+            await self.context.altered(
+                partial(self._update, call, ProjectChange.model_construct({"active"}, active=False))
+            )
+        return BufferedResponse(204, lines=(b"Cache-Control: no-store",))
+
+    async def _update(self, call: Call, body: ProjectChange) -> Project:
+        project = await self.context.projects.get_project_by_id(call.id)
+        call.preconditions.check(project.revision)
+        return await self.context.projects.update_project(self._changed(project, body))
 
     def _changed(self, project: Project, body: ProjectChange) -> Project:
         now = self.context.now()

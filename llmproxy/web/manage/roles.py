@@ -35,6 +35,7 @@ LEAST_ROLES: Mapping[str, AccessRule] = {
     "create_project": AccessRule("operator", Scope.WHOLE),
     "get_project": AccessRule("viewer", Scope.PROJECT),
     "update_project": AccessRule("operator", Scope.PROJECT),
+    "deactivate_project": AccessRule("operator", Scope.PROJECT),
     "revoke_project_tokens": AccessRule("operator", Scope.PROJECT),
     "report_project_usage": AccessRule("viewer", Scope.PROJECT),
     "list_tokens": AccessRule("viewer", Scope.FILTERED),
@@ -54,6 +55,7 @@ LEAST_ROLES: Mapping[str, AccessRule] = {
     "get_key": AccessRule("admin", Scope.WHOLE),
     "revoke_key": AccessRule("admin", Scope.WHOLE),
     "list_apis": AccessRule("viewer", Scope.GENERAL),
+    "get_version": AccessRule("viewer", Scope.GENERAL),
     "get_openapi": AccessRule("viewer", Scope.GENERAL),
     "list_sessions": AccessRule("admin", Scope.WHOLE),  # of the admin pages; so is the next
     "end_session": AccessRule("admin", Scope.WHOLE),

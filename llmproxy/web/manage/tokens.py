@@ -8,11 +8,20 @@ from functools import partial
 
 from llmproxy.errors import Conflict, Invalid
 from llmproxy.http.endpoints import overlap
-from llmproxy.model import ListFilter, Token
+from llmproxy.model import Token
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Limits, TokenChange, TokenCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
-from llmproxy.web.manage.paging import PAGE_PARAMETERS, list_response, page, project, query
+from llmproxy.web.manage.paging import (
+    FILTER_PARAMETERS,
+    PAGE_PARAMETERS,
+    list_filter,
+    list_response,
+    page,
+    project,
+    query,
+)
+from llmproxy.web.manage.preconditions import etag_line
 from llmproxy.web.manage.roles import hidden
 from llmproxy.web.manage.views import TokenIssued, TokenList, TokenView, token_json
 from llmproxy.web.respond import json_response
@@ -36,10 +45,12 @@ class TokenResource(Endpoint):
 class TokenCollection(TokenResource):
     path = "/manage/tokens"
 
-    @operation("GET", "List tokens, oldest first.", TokenList, query=("project_id", *PAGE_PARAMETERS))
+    @operation(
+        "GET", "List tokens, oldest first.", TokenList, query=("project_id", *FILTER_PARAMETERS, *PAGE_PARAMETERS)
+    )
     async def list_tokens(self, call: Call) -> BufferedResponse:
         asked = query(call.uri, call.operation.query)
-        wanted = ListFilter(call.principal.narrowed(project(asked)))
+        wanted = list_filter(asked, call.principal.narrowed(project(asked)))
         found = await self.context.tokens.token_page(page(asked), wanted)
         return await list_response(found, partial(token_json, now=self.context.now()), self.context.clock)
 
@@ -67,7 +78,8 @@ class TokenCollection(TokenResource):
         )
         call.audit.token_id = token.id
         answer = token_json(token, self.context.now()) | {"token": secret}
-        return json_response(answer, 201, [b"Location: /manage/tokens/" + token.id.encode("ascii")])
+        location = b"Location: /manage/tokens/" + token.id.encode("ascii")
+        return json_response(answer, 201, [location, etag_line(token.revision)])
 
 
 class TokenItem(TokenResource):
@@ -76,33 +88,37 @@ class TokenItem(TokenResource):
     @operation("GET", "Show what is known of a token.", TokenView)
     async def get_token(self, call: Call) -> BufferedResponse:
         token = await self.context.tokens.get_token(call.id)
-        return json_response(
-            token_json(token, self.context.now(), await self.context.standing("token", token.id, token.allowance))
-        )
+        standing = await self.context.standing("token", token.id, token.allowance)
+        return json_response(token_json(token, self.context.now(), standing), 200, [etag_line(token.revision)])
 
     @operation("PATCH", "Change what a token allows.", TokenView, TokenChange, action="token.update")
     async def update_token(self, call: Call) -> BufferedResponse:
         call.audit.token_id = call.id
         body = read(TokenChange, call.body, self.context.body_context())
         call.audit.details = {"changed": sorted(body.model_fields_set)}
-        async with self.context.change():
-            token = await self.context.tokens.get_token(call.id)
-            call.audit.project_id = token.project_id
-            if not token.active:
-                raise Conflict("This token has been revoked, for good. Issue a new one.")
-            changed = self._changed(token, body)
-            if body.model_fields_set & {"endpoints", "apis"}:
-                self._check_endpoints(changed.endpoints, changed.apis)
-            changed = await self.context.tokens.update_token(changed)
-        return json_response(token_json(changed, self.context.now()))
+        changed = await self.context.altered(partial(self._update, call, body))
+        return json_response(token_json(changed, self.context.now()), 200, [etag_line(changed.revision)])
 
     @operation("DELETE", "Revoke a token, for good.", status=204, action="token.revoke")
     async def revoke_token(self, call: Call) -> BufferedResponse:
         call.audit.token_id = call.id
+        if call.preconditions.if_match:
+            call.preconditions.check((await self.context.tokens.get_token(call.id)).revision)
         async with self.context.in_force("token", call.id), self.context.change():
             token = await self.context.tokens.deactivate_token(call.id)
         call.audit.project_id = token.project_id
         return BufferedResponse(204, lines=(b"Cache-Control: no-store",))
+
+    async def _update(self, call: Call, body: TokenChange) -> Token:
+        token = await self.context.tokens.get_token(call.id)
+        call.audit.project_id = token.project_id
+        call.preconditions.check(token.revision)
+        if not token.active:
+            raise Conflict("This token has been revoked, for good. Issue a new one.")
+        changed = self._changed(token, body)
+        if body.model_fields_set & {"endpoints", "apis"}:
+            self._check_endpoints(changed.endpoints, changed.apis)
+        return await self.context.tokens.update_token(changed)
 
     def _changed(self, token: Token, body: TokenChange) -> Token:
         given = body.model_dump(include=body.model_fields_set - EXPIRY_FIELDS - Limits.model_fields.keys())

@@ -16,7 +16,8 @@ from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
 from llmproxy.base.coroutines import FairLock
 from llmproxy.caching import CacheAdmin
 from llmproxy.errors import NotFound
-from llmproxy.interfaces import IAuditLogger, IManagementKeys, IProjectStore, ITokenStore
+from llmproxy.http.error_body import PROBLEM
+from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.observability.activity import Activity
 from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.observability.recent_requests import RecentRequests
@@ -29,14 +30,16 @@ from llmproxy.web.manage.keys import KeyCollection, KeyItem
 from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import ProjectCollection, ProjectItem, ProjectTokensRevocation
 from llmproxy.web.manage.roles import Principal
+from llmproxy.web.manage.stores import Creations, ManagementKeys
 from llmproxy.web.manage.tokens import TokenCollection, TokenItem
 from llmproxy.web.manage.usage import ProjectUsage, UsageTotals
+from llmproxy.web.manage.version import Version
 from llmproxy.web.root import NotFoundResource
 
 ENDPOINTS: tuple[type[Endpoint], ...] = (
     *(ProjectCollection, ProjectItem, ProjectTokensRevocation, ProjectUsage, TokenCollection, TokenItem, UsageTotals),
     *(ApiCollection, CacheStatus, CachePurge, ActivityReportEndpoint, MostActive, RequestCollection, RequestItem),
-    *(KeyCollection, KeyItem),
+    *(KeyCollection, KeyItem, Version),
 )
 
 
@@ -51,7 +54,7 @@ class Management(Resource):
     @param denials: Where wrong management tokens are written down, if not in C{audit}.
     @param revocations: Has those in force that are not stored; C{changes}: what it holds while it stores them.
     @param usage: Tells what was used; C{activity}: what went on; C{requests}: the last ones of this process.
-    @param keys: The management keys, where there may be any.
+    @param keys: The management keys, where there may be any; C{creations}: what was answered to creations.
     @ivar auth: Lets in who bears the management token or a management key, elsewhere too.
     @param clock: For what is counted by time; C{now}: seconds since the epoch, for what is written down.
     """
@@ -80,7 +83,8 @@ class Management(Resource):
         counts: Callable[[], ProxyMetrics] = ProxyMetrics,
         activity: Activity | None = None,
         requests: RecentRequests | None = None,
-        keys: IManagementKeys | None = None,
+        keys: ManagementKeys | None = None,
+        creations: Creations | None = None,
     ) -> None:
         Resource.__init__(self)
         self.auth = gate = ManagementAuth(management_token, FailedAttempts(), clock, trusted_proxies, keys)
@@ -103,12 +107,13 @@ class Management(Resource):
             activity=activity,
             requests=requests or RecentRequests(),
             keys=keys,
+            creations=creations,
         )
         if standings is not None:
             context = replace(context, standings=standings)
         endpoints = [*(endpoint(context) for endpoint in ENDPOINTS), OpenApi(context, ENDPOINTS)]
         self._routes = [(_pattern(endpoint.path), endpoint) for endpoint in endpoints]
-        self._nothing = NotFoundResource()
+        self._nothing = NotFoundResource(PROBLEM)
 
     def render(self, request: Request) -> int:
         found = self._find(request.path)

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from zope.interface.verify import verifyObject
 
 from llmproxy.errors import (
+    ChangedMeanwhile,
     Conflict,
     Invalid,
     NotFound,
@@ -273,9 +274,9 @@ class StoreContract(ValidatorContract):
         first = await self.store.update_project(replace(project, active=False))
         self.assertTrue(first.deactivated_at)
         self.assertIs(await self.store.get_project_active(project.id), False)
-        again = await self.store.update_project(replace(project, active=False))
+        again = await self.store.update_project(replace(project, active=False, revision=0))
         self.assertEqual(again.deactivated_at, first.deactivated_at)
-        self.assertIsNone((await self.store.update_project(replace(project, active=True))).deactivated_at)
+        self.assertIsNone((await self.store.update_project(replace(project, active=True, revision=0))).deactivated_at)
 
     async def test_all_projects(self) -> None:
         one = await self.project(name="One", api_keys={"openai": OPENAI_KEY})
@@ -431,7 +432,23 @@ class StoreContract(ValidatorContract):
                 models=("a", "b"),
             )
         )
-        self.assertEqual(changed, replace(token, name="New", expires_at=5.0, max_requests=2, models=("a", "b")))
+        self.assertEqual(
+            changed, replace(token, name="New", expires_at=5.0, max_requests=2, models=("a", "b"), revision=2)
+        )
+
+    async def test_revisions(self) -> None:
+        """Each change makes a new one; who changes what he has read before is told that it has changed since."""
+        project, (token, _) = await self.project(), await self.token()
+        self.assertEqual((project.revision, token.revision), (1, 1))
+        self.assertEqual((await self.store.update_project(replace(project, name="a"))).revision, 2)
+        self.assertEqual((await self.store.update_token(replace(token, name="a"))).revision, 2)
+        await self.assertFailure(self.store.update_project(replace(project, name="b")), ChangedMeanwhile)
+        await self.assertFailure(self.store.update_token(replace(token, name="b")), ChangedMeanwhile)
+        await self.assertFailure(self.store.update_token(replace(token, id="nobody")), NotFound)
+        self.assertEqual((await self.store.update_project(replace(project, name="c", revision=0))).revision, 3)
+        self.assertEqual((await self.store.deactivate_token(token.id)).revision, 3)
+        self.assertEqual((await self.store.deactivate_token(token.id)).revision, 3)
+        self.assertEqual((await self.store.get_project_by_id(project.id)).name, "c")
 
     async def test_deactivating_twice(self) -> None:
         """The time of the first deactivation is the one that is kept."""
@@ -441,7 +458,7 @@ class StoreContract(ValidatorContract):
         self.assertTrue(first.deactivated_at)
         self.assertEqual(await self.store.deactivate_token(token.id), first)
         self.assertEqual((await self.store.update_token(replace(first, name="x"))).deactivated_at, first.deactivated_at)
-        self.assertIsNone((await self.store.update_token(replace(first, active=True))).deactivated_at)
+        self.assertIsNone((await self.store.update_token(replace(first, active=True, revision=0))).deactivated_at)
 
     async def test_revoking_a_projects_tokens(self) -> None:
         one, _ = await self.token()
@@ -494,7 +511,7 @@ class StoreContract(ValidatorContract):
         self.assertEqual((grant.allowance, grant.project_allowance), (narrow, wide))
         await self.store.update_project(replace(project, allowance=narrow))
         self.assertEqual((await self.store.get_project_by_id(project.id)).allowance, narrow)
-        await self.store.update_project(replace(project, allowance=UNLIMITED))
+        await self.store.update_project(replace(project, allowance=UNLIMITED, revision=0))
         changed = await self.store.update_token(replace(token, allowance=UNLIMITED))
         self.assertEqual(changed.allowance, UNLIMITED)
         grant = await self.granted(secret)
@@ -655,7 +672,7 @@ class StoreContract(ValidatorContract):
         for asked in (None, -1, epoch + 1, 10**12):
             self.assertEqual(await self.store.changes(asked), Changes(epoch, None))
         for _ in range(MAX_CHANGES):
-            await self.store.update_project(project)
+            await self.store.update_project(replace(project, revision=0))
         self.assertEqual(await self.store.changes(epoch), Changes(epoch + MAX_CHANGES, None))
         self.assertEqual(await self.store.changes(epoch + 1), Changes(epoch + MAX_CHANGES, (project.id,)))
 

@@ -1,16 +1,15 @@
-"""What the store promises of management keys, on any database."""
+"""What the store promises of management keys and of creations, on any database."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from zope.interface.verify import verifyObject
 
-from llmproxy.errors import Invalid, NotFound, TokenInactive, TokenNotFound
-from llmproxy.interfaces import IManagementKeys
+from llmproxy.errors import IdempotencyInProgress, IdempotencyKeyReused, Invalid, NotFound, TokenInactive, TokenNotFound
 from llmproxy.model import ManagementKey, PageRequest
-from llmproxy.sealing import TokenHasher
+from llmproxy.sealing import Sealer, TokenHasher
+from llmproxy.store.creations import KEEP_SECONDS, MAX_OPEN_SECONDS, CreationTable
 from llmproxy.store.management_keys import USE_INTERVAL_SECONDS, ManagementKeyTable
 from llmproxy.store.store import Store
 from tests.unit.store.contract import Calendar
@@ -31,7 +30,6 @@ class ManagementKeyContract:
     async def test_management_keys(self) -> None:
         """Issued, found by what was shown once, used to the minute, listed, revoked for good."""
         keys = self.keys()
-        verifyObject(IManagementKeys, keys)
         lead, secret = await keys.create_key(ManagementKey("", "Lead", "operator", ("p1", "p2")))
         admin, other = await keys.create_key(ManagementKey("", "Admin", "admin"))
         self.assertEqual(
@@ -56,6 +54,28 @@ class ManagementKeyContract:
         await self.assertFailure(keys.get_key("nobody"), NotFound)
         await self.assertFailure(keys.revoke_key("nobody"), NotFound)
         await self.assertFailure(keys.key_page(PageRequest(cursor="x")), Invalid)
+
+    def creations(self, key: bytes = b"s") -> CreationTable:
+        return CreationTable(self.store, Sealer(key * 32), self.now)
+
+    async def test_creations(self) -> None:
+        """Answered once for a day: while it is being made, with another request, after a crash, with a new key."""
+        creations, name, other = self.creations(), "n" * 64, "o" * 64
+        self.assertEqual(await creations.begin(name, "f"), None)
+        await self.assertFailure(creations.begin(name, "f"), IdempotencyInProgress)
+        await self.assertFailure(creations.begin(name, "g"), IdempotencyKeyReused)
+        await creations.finish(name, "the answer")
+        await creations.release(name)
+        self.assertEqual(await creations.begin(name, "f"), "the answer")
+        await self.assertFailure(creations.begin(name, "g"), IdempotencyKeyReused)
+        await self.assertFailure(self.creations(b"t").begin(name, "f"), IdempotencyKeyReused)
+        self.assertEqual(await creations.begin(other, "f"), None)
+        await creations.release(other)
+        self.assertEqual(await creations.begin(other, "f"), None)
+        self.now.now += MAX_OPEN_SECONDS
+        self.assertEqual(await creations.begin(other, "f"), None)
+        self.now.now += KEEP_SECONDS
+        self.assertEqual(await creations.begin(name, "g"), None)
 
     async def used(self, keys: ManagementKeyTable, key_id: str, before: float | None) -> float:
         """When it was used last, once that is written down."""

@@ -227,10 +227,15 @@ class ChangeTests(ManagementTestCase):
         self.assertEqual((stored.name, stored.active), ("New", False))
 
     def test_delete(self) -> None:
-        """A project is not deleted; the answer says what to do instead."""
-        reply = self.ask("DELETE", f"/manage/projects/{self.project()}")
-        self.refused(reply, 405, "Deactivate")
-        self.assertEqual(reply["allow"], "GET, HEAD, PATCH")
+        """A project is deactivated, and kept, so that what it did stays known; the second time is no error."""
+        project = self.project(api_key="sk-1")
+        for _ in range(2):
+            self.assertEqual(self.ask("DELETE", f"/manage/projects/{project}").status, 204)
+        self.assertEqual((self.last().action, self.last().project_id), ("project.deactivate", project))
+        shown = self.ask("GET", f"/manage/projects/{project}").json
+        self.assertEqual((shown["active"], shown["deactivated_at"]), (False, "2026-11-18T09:06:40.000Z"))
+        self.assertEqual(self.store.keys[project], {"openai": "sk-1"})
+        self.refused(self.ask("DELETE", "/manage/projects/nobody"), 404)
 
 
 class RevocationTests(ManagementTestCase):

@@ -1,0 +1,54 @@
+"""What the management API asks of stores of its own."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from llmproxy.model import ManagementKey, Page, PageRequest
+
+
+class ManagementKeys(Protocol):
+    """Stores the credentials of those who manage; of the keys themselves only keyed hashes."""
+
+    def create_key(self, key: ManagementKey) -> Deferred[tuple[ManagementKey, str]]:
+        """Issue a key; fire with what was stored and the secret, which is never shown again.
+
+        C{id}, C{prefix} and C{created_at} are chosen by the store.
+        """
+
+    def get_key(self, key_id: str) -> Deferred[ManagementKey]:
+        """Fire with the key of this id; L{errors.NotFound} where there is none."""
+
+    def key_page(self, request: PageRequest) -> Deferred[Page[ManagementKey]]:
+        """Fire with one page of them, oldest first; L{errors.Invalid} where the cursor is malformed."""
+
+    def revoke_key(self, key_id: str) -> Deferred[ManagementKey]:
+        """Deactivate, and keep the time it was first done; L{errors.NotFound} where there is none."""
+
+    def validate_key(self, secret: str) -> Deferred[ManagementKey]:
+        """Fire with the key that this is, and write down that it was used, to the minute.
+
+        L{errors.TokenNotFound} or L{errors.TokenInactive} where it opens nothing, L{errors.StoreUnavailable} where
+        that could not be determined.
+        """
+
+
+class Creations(Protocol):
+    """Remembers for a day what was answered to creations, so that a repeated one creates nothing."""
+
+    def begin(self, name: str, fingerprint: str) -> Deferred[str | None]:
+        """Fire with what was answered under this name before; with C{None} where nothing was: it is begun then.
+
+        Fail with L{errors.IdempotencyInProgress} where another is under way, with L{errors.IdempotencyKeyReused}
+        where it was another request.
+
+        @param name: 64 characters; C{fingerprint} is of the request, likewise.
+        """
+
+    def finish(self, name: str, answer: str) -> Deferred[None]:
+        """Fire when the answer, which may have secrets in it, is stored."""
+
+    def release(self, name: str) -> Deferred[None]:
+        """It came to nothing: fire when it may be begun again."""
