@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     Connection,
     String,
+    Table,
     bindparam,
     delete,
+    exists,
     func,
     insert,
     select,
@@ -25,6 +27,7 @@ from llmproxy.ledger import pending
 from llmproxy.ledger.pending import PendingResult
 from llmproxy.ledger.usage_queries import (
     KEY_COLUMNS,
+    PROJECT_KEY_COLUMNS,
     SUM_COLUMNS,
     Report,
     ReportRows,
@@ -35,7 +38,7 @@ from llmproxy.ledger.usage_queries import (
 from llmproxy.model import LedgerLine
 from llmproxy.store import budgets, tokens
 from llmproxy.store.store import Store
-from llmproxy.store.tables import journals, ledger, usage
+from llmproxy.store.tables import journals, ledger, project_usage, usage
 
 CLOSED_OFFSET = 2**62  # the place behind everything that a journal can hold
 
@@ -49,6 +52,8 @@ _TEXTS_BUT_IDS = slice(LedgerLine._fields.index("project_id"), LedgerLine._field
 
 _INTO_LEDGER = f"INSERT INTO {ledger.name} ({', '.join(LedgerLine._fields)})"
 _INTO_USAGE = f"INSERT INTO {usage.name} ({', '.join((*KEY_COLUMNS, *SUM_COLUMNS))})"
+_INTO_PROJECT_USAGE = f"INSERT INTO {project_usage.name} ({', '.join((*PROJECT_KEY_COLUMNS, *SUM_COLUMNS))})"
+_TOKEN = KEY_COLUMNS.index("token_id")
 _TEXTS = [(LedgerLine._fields.index(c.name), c.type.length or 0) for c in ledger.c if isinstance(c.type, String)]
 
 
@@ -309,13 +314,21 @@ def _texts_in_common(sums: dict[tuple[str, ...], list[Any]], line: LedgerLine) -
 
 
 def _add_sums(connection: Connection, sums: Sequence[tuple[Any, ...]]) -> None:
-    _write(connection, _INTO_USAGE, len(KEY_COLUMNS) + len(SUM_COLUMNS), sums, upsert_clause())
+    _write(connection, _INTO_USAGE, len(KEY_COLUMNS) + len(SUM_COLUMNS), sums, upsert_clause(usage))
+    of_projects = _without_tokens(sums)
+    width = len(PROJECT_KEY_COLUMNS) + len(SUM_COLUMNS)
+    _write(connection, _INTO_PROJECT_USAGE, width, of_projects, upsert_clause(project_usage))
 
 
-def upsert_clause() -> str:
+def _without_tokens(sums: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return _merge([row[:_TOKEN] + row[_TOKEN + 1 :] for row in sums], len(PROJECT_KEY_COLUMNS))
+
+
+def upsert_clause(table: Table) -> str:
     """What follows the values where they are to be added to a row that is there, for SQLite and PostgreSQL alike."""
-    added = ", ".join(f"{name} = {usage.name}.{name} + excluded.{name}" for name in SUM_COLUMNS)
-    return f"ON CONFLICT ({', '.join(KEY_COLUMNS)}) DO UPDATE SET {added}"
+    keys = ", ".join(column.name for column in table.primary_key)
+    added = ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in SUM_COLUMNS)
+    return f"ON CONFLICT ({keys}) DO UPDATE SET {added}"
 
 
 def _roll_up(
@@ -328,11 +341,13 @@ def _roll_up(
     days = select(usage).where(usage.c.period < days_before, func.length(usage.c.period) == 10).limit(limit)
     rows = [tuple(row) for row in connection.execute(days)]
     if rows:
-        _add_sums(connection, _by_month(rows))
+        months = _by_month(rows)
+        _write(connection, _INTO_USAGE, len(KEY_COLUMNS) + len(SUM_COLUMNS), months, upsert_clause(usage))
         keys = [{f"old_{name}": row[at] for at, name in enumerate(KEY_COLUMNS)} for row in rows]
         connection.execute(
             delete(usage).where(*(usage.c[name] == bindparam(f"old_{name}") for name in KEY_COLUMNS)), keys
         )
+        _fold_project_days(connection, rows)
     # The row of a journal that is gone for good; it was to be removed with it, and something came between.
     connection.execute(
         delete(journals).where(journals.c.place == CLOSED_OFFSET, journals.c.updated_at < now - 7 * 86400)
@@ -340,16 +355,36 @@ def _roll_up(
     return len(ids), len(rows)
 
 
+def _fold_project_days(connection: Connection, days: Sequence[tuple[Any, ...]]) -> None:
+    """Move what these days' rows add up to without tokens to their months.
+
+    Of a day that has more rows than are folded at once its row keeps the rest.
+    """
+    key = len(PROJECT_KEY_COLUMNS)
+    of_projects = _without_tokens(days)
+    months = _merge([(row[0][:7], *row[1:]) for row in of_projects], key)
+    folded = [(*row[:key], *(-value for value in row[key:])) for row in of_projects]
+    for rows in (months, folded):
+        _write(connection, _INTO_PROJECT_USAGE, key + len(SUM_COLUMNS), rows, upsert_clause(project_usage))
+    of_tokens = exists().where(*(usage.c[name] == project_usage.c[name] for name in PROJECT_KEY_COLUMNS))
+    gone = delete(project_usage).where(
+        *(project_usage.c[name] == bindparam(f"old_{name}") for name in PROJECT_KEY_COLUMNS), ~of_tokens
+    )
+    connection.execute(
+        gone, [{f"old_{name}": row[at] for at, name in enumerate(PROJECT_KEY_COLUMNS)} for row in folded]
+    )
+
+
 def _by_month(days: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """The sums of these by month."""
     return _merge([(row[0][:7], *row[1:]) for row in days])
 
 
-def _merge(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+def _merge(rows: Sequence[tuple[Any, ...]], keys: int = len(KEY_COLUMNS)) -> list[tuple[Any, ...]]:
     """One row for each key: PostgreSQL refuses to add to a row twice with one statement."""
     sums: dict[tuple[str, ...], list[Any]] = {}
     for row in rows:
-        known = sums.setdefault(tuple(row[: len(KEY_COLUMNS)]), [0] * len(SUM_COLUMNS))
-        for at, value in enumerate(row[len(KEY_COLUMNS) :]):
+        known = sums.setdefault(tuple(row[:keys]), [0] * len(SUM_COLUMNS))
+        for at, value in enumerate(row[keys:]):
             known[at] += value
     return [(*key, *values) for key, values in sorted(sums.items())]

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, and_, func, literal_column, or_, select
+from sqlalchemy import Connection, Select, Table, and_, func, literal_column, or_, select
 from twisted.internet.defer import Deferred
 
 from llmproxy.model import Page, PageRequest
 from llmproxy.store.export import Export
 from llmproxy.store.pages import decode_cursor, encode_cursor, is_after
-from llmproxy.store.tables import usage
+from llmproxy.store.tables import project_usage, usage
 
 KEY_COLUMNS = ("period", "project_id", "token_id", "api", "model")
+PROJECT_KEY_COLUMNS = ("period", "project_id", "api", "model")  # of the sums without tokens
 SUM_COLUMNS = (
     "requests",
     "failed",
@@ -26,13 +27,13 @@ SUM_COLUMNS = (
     "reasoning_tokens",
     "cost_usd",
 )
-GROUP_COLUMNS: Mapping[str, Any] = {
-    "project": usage.c.project_id,
-    "token": usage.c.token_id,
-    "api": usage.c.api,
-    "model": usage.c.model,
-    "day": usage.c.period,
-    "month": func.substr(usage.c.period, 1, 7),
+GROUP_COLUMNS: Mapping[str, str] = {
+    "project": "project_id",
+    "token": "token_id",
+    "api": "api",
+    "model": "model",
+    "day": "period",
+    "month": "period",
 }
 
 
@@ -69,12 +70,26 @@ class ReportRows:
         return self._export.close()
 
 
+def _table(question: UsageQuery) -> Table:
+    """The smaller one, where it tells what is asked for."""
+    return usage if "token" in question.by else project_usage
+
+
+def _group_columns(question: UsageQuery) -> list[Any]:
+    table = _table(question)
+    return [_group_column(table, name) for name in question.by]
+
+
+def _group_column(table: Table, name: str) -> Any:
+    column = table.c[GROUP_COLUMNS[name]]
+    return func.substr(column, 1, 7) if name == "month" else column
+
+
 def _sums(question: UsageQuery) -> Select[Any]:
-    groups = [GROUP_COLUMNS[name].label(name) for name in question.by]
-    summed = [func.coalesce(func.sum(usage.c[name]), 0).label(name) for name in SUM_COLUMNS]
-    return (
-        select(*groups, *summed).where(*_conditions(question)).group_by(*(GROUP_COLUMNS[name] for name in question.by))
-    )
+    table, columns = _table(question), _group_columns(question)
+    groups = [column.label(name) for column, name in zip(columns, question.by, strict=True)]
+    summed = [func.coalesce(func.sum(table.c[name]), 0).label(name) for name in SUM_COLUMNS]
+    return select(*groups, *summed).where(*_conditions(question)).group_by(*columns)
 
 
 def ordered_sums(question: UsageQuery) -> Select[Any]:
@@ -86,9 +101,7 @@ def report_page(connection: Connection, question: UsageQuery) -> Report:
     limit, offset, cursor = question.part
     wanted = ordered_sums(question)
     if cursor:
-        wanted = wanted.where(
-            is_after([GROUP_COLUMNS[name] for name in question.by], decode_cursor(cursor, [str] * len(question.by)))
-        )
+        wanted = wanted.where(is_after(_group_columns(question), decode_cursor(cursor, [str] * len(question.by))))
     found = connection.execute(wanted.limit(limit + 1).offset(offset)).mappings().all()
     rows = [_plain_row(row) for row in found[:limit]]
     if len(found) > limit:
@@ -100,7 +113,7 @@ def report_page(connection: Connection, question: UsageQuery) -> Report:
 
 
 def _groups(connection: Connection, question: UsageQuery) -> int:
-    names = select(*(GROUP_COLUMNS[name] for name in question.by)).where(*_conditions(question)).distinct()
+    names = select(*_group_columns(question)).where(*_conditions(question)).distinct()
     return int(connection.scalar(select(func.count()).select_from(names.subquery())) or 0) if question.by else 1
 
 
@@ -114,15 +127,16 @@ def _plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _conditions(question: UsageQuery) -> list[Any]:
     """A month into which days were folded belongs to a range that has its first day."""
-    first_day = usage.c.period + "-01"
+    table = _table(question)
+    first_day = table.c.period + "-01"
     conditions: list[Any] = []
-    is_month = func.length(usage.c.period) == 7
+    is_month = func.length(table.c.period) == 7
     if question.since:
-        conditions.append(or_(usage.c.period >= question.since, and_(is_month, first_day >= question.since)))
+        conditions.append(or_(table.c.period >= question.since, and_(is_month, first_day >= question.since)))
     if question.until:
         conditions.append(
-            or_(and_(~is_month, usage.c.period < question.until), and_(is_month, first_day < question.until))
+            or_(and_(~is_month, table.c.period < question.until), and_(is_month, first_day < question.until))
         )
     if question.projects is not None:
-        conditions.append(usage.c.project_id.in_(question.projects))
+        conditions.append(table.c.project_id.in_(question.projects))
     return conditions

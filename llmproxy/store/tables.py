@@ -169,23 +169,34 @@ ledger = Table(
     Index("ledger_by_time", "at"),
 )
 
-usage = Table(  # the ledger added up: one row for all that have the key in common
+_USAGE_SUMS = (
+    *("requests", "failed", "estimated", "unpriced", "input_tokens", "cached_tokens", "cache_write_tokens"),
+    *("output_tokens", "reasoning_tokens"),
+)
+
+# The ledger added up: one row for all that have the key in common. A period is a day, 2026-11-25; or a month, 2026-11,
+# once its days are folded.
+usage = Table(
     "usage_by_period",
     metadata,
-    Column("period", String(10), primary_key=True),  # a day, 2026-11-25; or a month, 2026-11, once its days are folded
+    Column("period", String(10), primary_key=True),
     Column("project_id", String(255), primary_key=True),
     Column("token_id", String(64), primary_key=True),
     Column("api", String(255), primary_key=True),
     Column("model", String(128), primary_key=True),
-    Column("requests", BigInteger, nullable=False),
-    Column("failed", BigInteger, nullable=False),
-    Column("estimated", BigInteger, nullable=False),
-    Column("unpriced", BigInteger, nullable=False),
-    Column("input_tokens", BigInteger, nullable=False),
-    Column("cached_tokens", BigInteger, nullable=False),
-    Column("cache_write_tokens", BigInteger, nullable=False),
-    Column("output_tokens", BigInteger, nullable=False),
-    Column("reasoning_tokens", BigInteger, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in _USAGE_SUMS),
+    Column("cost_usd", Double, nullable=False),
+)
+
+# The same without the tokens: of thousands of tokens one row, for all reports that do not tell them apart.
+project_usage = Table(
+    "usage_of_projects",
+    metadata,
+    Column("period", String(10), primary_key=True),
+    Column("project_id", String(255), primary_key=True),
+    Column("api", String(255), primary_key=True),
+    Column("model", String(128), primary_key=True),
+    *(Column(name, BigInteger, nullable=False) for name in _USAGE_SUMS),
     Column("cost_usd", Double, nullable=False),
 )
 

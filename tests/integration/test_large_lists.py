@@ -52,6 +52,10 @@ def fill(path: Path, project: str) -> None:
             " 1, 0, 0, 0, 10, 0, 0, 5, 0, 0.000125 FROM days, n",
             (project,),
         )
+        connection.execute(
+            "INSERT OR REPLACE INTO usage_of_projects SELECT period, project_id, api, model, sum(requests), 0, 0, 0,"
+            " sum(input_tokens), 0, 0, sum(output_tokens), 0, sum(cost_usd) FROM usage_by_period GROUP BY 1, 2, 3, 4"
+        )
 
 
 class Memory:

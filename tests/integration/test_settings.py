@@ -156,7 +156,8 @@ def test_how_long_lines_and_days_are_kept(usual: Stack, variable: str) -> None:
         else "SELECT max(length(period)) FROM usage_by_period"
     )
     if variable.endswith("DAYS"):
-        rows(usual, "UPDATE usage_by_period SET period = '2020-01-02'")
+        for table in ("usage_by_period", "usage_of_projects"):
+            rows(usual, f"UPDATE {table} SET period = '2020-01-02'")
     before = rows(usual, question)[0][0]
     time.sleep(1.1)
     with other(usual, variable, **{variable: "1s"}):

@@ -16,7 +16,7 @@ from llmproxy.limits.plan import charges
 from llmproxy.model import LedgerLine, PageRequest
 from llmproxy.store import budgets
 from llmproxy.store.store import Store
-from llmproxy.store.tables import journals, ledger
+from llmproxy.store.tables import journals, ledger, project_usage
 from tests.unit.store.contract import Calendar, new_store
 
 DAY = 86400.0
@@ -240,6 +240,29 @@ class BooksContract:
                          ["2025-12", "2026-01-04"])  # fmt: skip
         self.assertEqual([row[0] for row in await self.sums("day", until="2025-12-01")], ["2025-11"])
         self.assertEqual([row[0] for row in await self.sums("day", since="2025-12-02")], ["2026-01-04", "2026-01-14"])
+
+    async def test_sums_without_tokens_are_those_of_their_tokens(self) -> None:
+        """Also where only some of a day's tokens are folded into its month yet."""
+        used: dict[str, Any] = {"input_tokens": 1, "output_tokens": 2, "cost_usd": 0.25}
+        lines = [
+            line(n, at=AT + n % 2 * DAY, token_id=f"t{n % 5}", model=f"m{n % 3}", project_id=f"p{n % 2}", **used)
+            for n in range(40)
+        ]
+        await self.append(0, 10, *lines[:20])
+        await self.append(10, 20, *lines[20:])
+        left = 1
+        while left:
+            for by in ("project", "project,api,model", "day", "month", ""):
+                totals: dict[tuple[Any, ...], list[float]] = {}
+                tokens = f"token,{by}" if by else "token"
+                for _, *row in await self.sums(tokens):
+                    known = totals.setdefault(tuple(row[:-4]), [0, 0, 0, 0.0])
+                    totals[tuple(row[:-4])] = [a + b for a, b in zip(known, row[-4:], strict=True)]
+                expected = [(*key, *values) for key, values in sorted(totals.items())]
+                self.assertEqual(await self.sums(by), expected, by)
+            left = (await self.books.roll_up(0.0, "2026-01-01", 3))[1]
+        months = await self.store.read(lambda c: set(c.scalars(select(project_usage.c.period))))
+        self.assertEqual(months, {"2025-11"})
 
     async def test_places_that_nobody_needs(self) -> None:
         """The place of a journal that was closed long ago goes."""
