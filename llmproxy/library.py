@@ -13,7 +13,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
 from llmproxy.composition.forwarding import forwarding
-from llmproxy.config.api_settings import Api, Connection, Timeouts
+from llmproxy.config.api_settings import Api, ConnectionSettings, Timeouts
 from llmproxy.config.model import Cache, Redis, Server, Settings
 from llmproxy.config.types import Provider
 from llmproxy.interfaces import IAuditLogger, IEventBus, IProviderKeys, ITokenValidator
@@ -77,7 +77,7 @@ class ProxyConfig:
                 idle=float(self.idle_timeout),
                 flush_interval=float(self.flush_interval),
             ),
-            connection=Connection(
+            connection=ConnectionSettings(
                 max_idle_conns=self.max_idle_conns,
                 max_idle_conns_per_host=self.max_idle_conns_per_host,
                 max_conns_per_host=self.max_conns_per_host,

@@ -17,7 +17,7 @@ from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import IInstrumented
 from llmproxy.model import Changes
-from llmproxy.redis import Redis, RedisUnavailable
+from llmproxy.redis import RedisClient, RedisUnavailable
 
 POLL_INTERVAL = 0.4  # seconds between two polls
 POLL_TIMEOUT = 1.0  # seconds for a poll
@@ -52,7 +52,7 @@ class ChangeFeed(MultiService):
         store: ChangingStore,
         clock: IReactorTime,
         *,
-        redis: Redis | None = None,
+        redis: RedisClient | None = None,
         channel: str = "",
         interval: float = POLL_INTERVAL,
         silence: float = MAX_SILENCE,

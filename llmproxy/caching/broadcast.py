@@ -166,7 +166,7 @@ class Broadcast:
     def end(self) -> Failure | None:
         return self._end
 
-    def left(self, subscriber: Subscriber) -> None:
+    def unsubscribe(self, subscriber: Subscriber) -> None:
         """One of them takes no more; with the last one the provider is stopped."""
         if subscriber not in self._subscribers:
             return
@@ -218,7 +218,7 @@ class Subscriber:
     def whole(self) -> bytes | None:
         body = self._broadcast.whole
         if body is not None:
-            self._broadcast.left(self)
+            self._broadcast.unsubscribe(self)
         return body
 
     def deliverBody(self, protocol: Any) -> None:
@@ -247,7 +247,7 @@ class Subscriber:
         self._finish(Failure(SubscriberTooSlow()))
 
     def _finish(self, end: Failure) -> None:
-        self._broadcast.left(self)
+        self._broadcast.unsubscribe(self)
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
             protocol.connectionLost(end)
@@ -263,7 +263,7 @@ class Subscriber:
 
     def stopProducing(self) -> None:
         self._protocol = None
-        self._broadcast.left(self)
+        self._broadcast.unsubscribe(self)
 
 
 class DiscardBody(TwistedProtocol):

@@ -12,7 +12,7 @@ from llmproxy.caching.collapsing import CollapsedRequest
 from llmproxy.caching.lookup import CacheLookup, CacheResult, Fetch
 from llmproxy.caching.rules import reuse, streams
 from llmproxy.caching.rules.entry import Entry
-from llmproxy.caching.rules.response import PassThrough, Refreshed, ServeStale, Store, on_failure, on_response
+from llmproxy.caching.rules.response import PassThrough, Refreshed, ServeStale, StoreResponse, on_failure, on_response
 from llmproxy.caching.rules.storing import ReceivedHead
 from llmproxy.caching.rules.vary import selecting_fields
 from llmproxy.caching.state import CacheState
@@ -48,7 +48,7 @@ class CacheFill:
             length = None if response.length == UNKNOWN_LENGTH else int(response.length)
             head = ReceivedHead(response.code, response.phrase, response.lines, request_time, now, state.wall(), length)
             match on_response(self._request, stored, head, now):
-                case Store(entry):
+                case StoreResponse(entry):
                     self._share(response, entry)
                 case PassThrough(reason, invalidates):
                     self._pass_through(response, reason, invalidates=invalidates)

@@ -57,7 +57,7 @@ class Timeouts(Section):
     """How long chunks of a response are gathered before they are sent on; 0: each is sent the moment it arrives."""
 
 
-class Connection(Section):
+class ConnectionSettings(Section):
     """The pool of connections to the provider."""
 
     max_idle_conns: Whole = Field(default=100, ge=0)
@@ -174,7 +174,7 @@ class Api(Section):
     """Whether a client's cookies are forwarded to the provider, all but this proxy's own. A session cookie of your own
     domain is a credential: leave it off unless the provider needs cookies."""
     timeouts: Timeouts = Timeouts()
-    connection: Connection = Connection()
+    connection: ConnectionSettings = ConnectionSettings()
     param_whitelist: dict[Name, Patterns] = Field(default_factory=dict)
     """Parameters of the request body, JSON or a form, and the values (globs) that each may have. Those not listed are
     free.

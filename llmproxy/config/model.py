@@ -85,7 +85,7 @@ class Server(Section):
     """Whether requests of an inactive project are rejected."""
 
 
-class Store(Section):
+class StoreSettings(Section):
     """Where projects, tokens, budgets and the ledger are stored."""
 
     url: Annotated[str, BeforeValidator(addresses.store_url)] = "sqlite:///data/llmproxy.db"
@@ -180,7 +180,7 @@ class LimitSettings(Section):
     nothing."""
 
 
-class Ledger(Section):
+class LedgerSettings(Section):
     """One line for every request of a known token: what it used, and what that costs."""
 
     enabled: Flag = True
@@ -291,11 +291,11 @@ class Settings(Section):
     )
     """The APIs by name; the name is also the first segment of an API's addresses: `/openai/v1/models`."""
     server: Server = Server()
-    store: Store = Store()
+    store: StoreSettings = StoreSettings()
     cache: Cache = Cache()
     redis: Redis = Redis()
     limits: LimitSettings = LimitSettings()
-    ledger: Ledger = Ledger()
+    ledger: LedgerSettings = LedgerSettings()
     prices: tuple[Price, ...] = ()
     """Prices of your own: of those that match a request, the one that names the model most closely. All others come
     from the providers' lists."""

@@ -14,7 +14,8 @@ _PATH_MODEL = re.compile(
     rb"|/model/([^/]+)/(?:invoke|converse)[a-z-]*/?$"  # Bedrock
 )
 _STREAM_PATH = re.compile(rb":stream[A-Za-z]+$|/(?:invoke-with-response-stream|converse-stream)$")
-_STREAM_TYPES = (b"text/event-stream", b"application/vnd.amazon.eventstream", b"application/x-ndjson")
+EVENT_STREAM = b"text/event-stream"
+_STREAM_TYPES = (EVENT_STREAM, b"application/vnd.amazon.eventstream", b"application/x-ndjson")
 
 
 def model_in_path(path: bytes) -> str:
@@ -32,10 +33,19 @@ def model_in_path(path: bytes) -> str:
     return "".join(character if character.isprintable() else "\ufffd" for character in name)
 
 
+def media_type(lines: Iterable[bytes]) -> bytes:
+    """The media type of a message, in lower case and without parameters; C{b""} where it does not say."""
+    return (fields.value(lines, b"content-type") or b"").partition(b";")[0].strip().lower()
+
+
+def is_event_stream(lines: Iterable[bytes]) -> bool:
+    """Whether a body is server-sent events (HTML Standard, section 9.2)."""
+    return media_type(lines) == EVENT_STREAM
+
+
 def is_stream_response(lines: Iterable[bytes]) -> bool:
-    """Whether an answer's content type is one of a stream."""
-    kind = fields.value(lines, b"content-type")
-    return kind is not None and kind.partition(b";")[0].strip().lower() in _STREAM_TYPES
+    """Whether a response's content type is one of a stream: events, Bedrock's frames, lines of JSON."""
+    return media_type(lines) in _STREAM_TYPES
 
 
 def names_stream(path: bytes) -> bool:
@@ -48,4 +58,4 @@ def expects_stream(query: bytes | None, lines: Iterable[bytes]) -> bool:
     if query and b"alt=sse" in query.split(b"&"):
         return True
     accept = fields.value(lines, b"accept")
-    return accept is not None and b"text/event-stream" in accept.lower()
+    return accept is not None and EVENT_STREAM in accept.lower()

@@ -25,7 +25,7 @@ class Window:
         self._used = 0
         self._now = 0  # the slot of the present, as far as is known
 
-    def used(self, now: float) -> int:
+    def usage(self, now: float) -> int:
         """How much counts at C{now}, in seconds."""
         slot = int(now * SLOTS_PER_SECOND)
         if slot != self._now:
@@ -34,7 +34,7 @@ class Window:
 
     def add(self, amount: int, now: float) -> int:
         """Use so much now; gives the slot, by which L{correct} finds it again."""
-        self.used(now)
+        self.usage(now)
         slot = self._now
         self._slots[slot] = self._slots.get(slot, 0) + amount
         self._used += amount
@@ -52,7 +52,7 @@ class Window:
 
     def wait(self, amount: int, limit: int, now: float) -> float:
         """Seconds until so much more will be within the limit, if nothing else is used; 0 where it is already."""
-        excess = self.used(now) + amount - limit
+        excess = self.usage(now) + amount - limit
         for slot, used in self._slots.items():
             if excess <= 0:
                 return 0.0
@@ -63,7 +63,7 @@ class Window:
 
     def reset(self, now: float) -> float:
         """Seconds until nothing of what is used now counts any more."""
-        return until(next(reversed(self._slots)), now) if self.used(now) and self._slots else 0.0
+        return until(next(reversed(self._slots)), now) if self.usage(now) and self._slots else 0.0
 
     def _slide(self, slot: int) -> None:
         """Go on to that slot. A clock that is set back a little stands still; set back far, it starts over."""

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json, to_json
 
 from llmproxy.http import fields
+from llmproxy.http.body_hints import is_event_stream
 from llmproxy.http.content_coding import Decoder, can_decode
 from llmproxy.metering.estimating import PromptEstimate
 from llmproxy.metering.meter import Dialect, Meter
@@ -257,8 +258,7 @@ class _StoredBody:
         """
         @param seen: Told of each piece, decoded, when it has been kept.
         """
-        kind = (fields.value(lines, b"content-type") or b"").partition(b";")[0].strip().lower()
-        self._stream = kind == b"text/event-stream"
+        self._stream = is_event_stream(lines)
         self._pieces: list[bytes] = []
         self._size = 0
         self._seen = seen

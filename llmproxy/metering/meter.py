@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from llmproxy.http import fields
+from llmproxy.http.body_hints import EVENT_STREAM, media_type
 from llmproxy.http.content_coding import Decoder, can_decode
 from llmproxy.metering import estimating, frames
 from llmproxy.metering.body_readers import EventStreamReader, HeldByteCounter, JsonBodyReader, UsageReader
@@ -84,7 +85,7 @@ class Meter:
         kind, encoding = _media_type_and_coding(lines)
         self._tap: UsageReader | None = None
         operation = dialect.operation
-        if kind == b"text/event-stream":
+        if kind == EVENT_STREAM:
             self._tap = EventStreamReader(operation.mark, operation.also)
         elif kind in _LINES:
             self._tap = EventStreamReader(operation.mark, operation.also, LINE_ENDS)
@@ -245,9 +246,8 @@ def _usage(units: Units, cost: float | None, basis: str, model: str, details: Ma
 
 def _media_type_and_coding(lines: Iterable[bytes]) -> tuple[bytes, bytes]:
     """The media type of an answer, and how it is encoded; both in lower case."""
-    kind = fields.value(lines, b"content-type") or b""
     encoding = b",".join(fields.values(lines, b"content-encoding"))
-    return kind.partition(b";")[0].strip().lower(), encoding.lower()
+    return media_type(lines), encoding.lower()
 
 
 def _bedrock_header_counts(lines: Sequence[bytes]) -> Units | None:

@@ -22,14 +22,14 @@ from llmproxy.redis.subscription import Subscription
 from llmproxy.redis.supervisor import ConnectionSupervisor, endpoint
 
 if TYPE_CHECKING:
-    from llmproxy.redis.connection import Connection
+    from llmproxy.redis.connection import RedisConnection
 
 COMMAND_TIMEOUT = 0.05
 
 _log = Logger()
 
 
-class Redis(MultiService):
+class RedisClient(MultiService):
     """Sends commands, and fails within their time where no reply can be had; nobody waits for Redis to come back.
 
     Never retries: a command whose reply is missing may have been done, which only its caller can judge.
@@ -49,7 +49,7 @@ class Redis(MultiService):
         unanswered: int = 10_000,
         unanswered_bytes: int = 64 * 1024 * 1024,
         use: str = "",
-        prepare: Callable[[Connection], Deferred[None]] | None = None,
+        prepare: Callable[[RedisConnection], Deferred[None]] | None = None,
     ) -> None:
         """
         @param use: What it is used for, as the log says it.
@@ -118,7 +118,7 @@ class Redis(MultiService):
         @param timeout: 0 means the usual one, which is C{redis.timeout} in the settings.
         @param receive_timeout: Seconds that are added while the reply is arriving: a large one takes its time.
         """
-        connection: Connection | None = None
+        connection: RedisConnection | None = None
         count = size = 0
         for supervisor in self._supervisors:
             candidate = supervisor.connection
@@ -172,7 +172,7 @@ class Redis(MultiService):
             if supervisor.connection is not None:
                 supervisor.connection.abort(reason)
 
-    def _ended(self, connection: Connection) -> None:
+    def _ended(self, connection: RedisConnection) -> None:
         self._timeouts += connection.timeouts
 
     def _failed(self, failure: Failure) -> Failure:
@@ -196,8 +196,8 @@ def connect(
     url: str = "",
     connections: int = 2,
     use: str = "",
-    prepare: Callable[[Connection], Deferred[None]] | None = None,
-) -> Redis:
+    prepare: Callable[[RedisConnection], Deferred[None]] | None = None,
+) -> RedisClient:
     """One that the settings name; nothing is connected before it is started.
 
     Who uses Redis for one thing has one of his own, so that large values never hold up small ones of another kind.
@@ -207,7 +207,7 @@ def connect(
     """
     address = parse_redis_url(url or settings.url)
     where = endpoint(address, reactor, settings.ca_file)
-    return Redis(
+    return RedisClient(
         where,
         address,
         reactor,

@@ -37,7 +37,7 @@ class PendingCommand:
         self.overdue = False
 
 
-class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]
+class RedisConnection(txredisapi.RedisProtocol):  # type: ignore[misc]
     """Sends commands in a pipeline.
 
     Replies come in the order of the commands, so one that is late is still waited for, and thrown away when it comes;

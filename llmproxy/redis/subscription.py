@@ -17,7 +17,7 @@ from llmproxy.redis.commands import RedisUnavailable, encode
 from llmproxy.redis.supervisor import GREETING_TIMEOUT, ConnectionSupervisor
 
 if TYPE_CHECKING:
-    from llmproxy.redis.connection import Connection
+    from llmproxy.redis.connection import RedisConnection
 
 PING_INTERVAL = 1.0  # seconds between looks whether the server is still there, and for its answer
 
@@ -75,7 +75,7 @@ class Subscription(MultiService):
             )
 
     @deferred
-    async def _prepare(self, connection: Connection) -> None:
+    async def _prepare(self, connection: RedisConnection) -> None:
         begun: set[bytes] = set()
         while waiting := self._listeners.keys() - begun:  # more may come meanwhile
             for channel in waiting:
@@ -86,7 +86,7 @@ class Subscription(MultiService):
                 self._tell(missed)
 
     @deferred
-    async def _subscribe(self, connection: Connection, channel: bytes) -> None:
+    async def _subscribe(self, connection: RedisConnection, channel: bytes) -> None:
         reply = await connection.send(encode((b"SUBSCRIBE", channel)), GREETING_TIMEOUT)
         if not isinstance(reply, list) or reply[:2] != [b"subscribe", channel]:
             raise RedisUnavailable("it did not subscribe to what it was told")

@@ -23,7 +23,7 @@ from llmproxy.config.redis_url import RedisAddress
 from llmproxy.redis.commands import RedisUnavailable, encode
 
 if TYPE_CHECKING:
-    from llmproxy.redis.connection import Connection, Message
+    from llmproxy.redis.connection import Message, RedisConnection
 
 CONNECT_TIMEOUT = 3.0  # seconds for a connection to be made, name resolution and TLS included
 GREETING_TIMEOUT = 1.0  # seconds for the server to let us in
@@ -68,8 +68,8 @@ class ConnectionSupervisor(Service):
         *,
         random: Callable[[], float],
         messages: Message | None = None,
-        prepare: Callable[[Connection], Deferred[None]] | None = None,
-        ended: Callable[[Connection], object] = lambda connection: None,
+        prepare: Callable[[RedisConnection], Deferred[None]] | None = None,
+        ended: Callable[[RedisConnection], object] = lambda connection: None,
     ) -> None:
         """
         @param random: From 0 to 1, so that not all who lost the server come back at once.
@@ -77,7 +77,7 @@ class ConnectionSupervisor(Service):
         @param prepare: What else is to be done before the connection may be used.
         @param ended: Told of every connection that was made, when it is not used any more.
         """
-        self.connection: Connection | None = None
+        self.connection: RedisConnection | None = None
         self._where = where
         self._address = address
         self._clock = clock
@@ -87,7 +87,7 @@ class ConnectionSupervisor(Service):
         self._prepare = prepare
         self._ended = ended
         self._keeping: Deferred[None] | None = None
-        self._latest: Connection | None = None
+        self._latest: RedisConnection | None = None
         self.task = Task("redis", clock)
 
     def startService(self) -> None:
@@ -136,7 +136,7 @@ class ConnectionSupervisor(Service):
 
     async def _use(self) -> str:
         """Connect, and stay until the connection has ended; why it has, or why there was none."""
-        connection: Connection | None = None
+        connection: RedisConnection | None = None
         try:
             self._latest = connection = await self._connected()
             await self._greet(connection)
@@ -152,11 +152,11 @@ class ConnectionSupervisor(Service):
                 connection.abort("it is not used any more")
                 self._ended(connection)
 
-    async def _connected(self) -> Connection:
+    async def _connected(self) -> RedisConnection:
         # Here, not above: txredisapi takes the global reactor when it is imported, before twistd has chosen one.
-        from llmproxy.redis.connection import Connection
+        from llmproxy.redis.connection import RedisConnection
 
-        factory = Factory.forProtocol(partial(Connection, self._clock, self._messages))
+        factory = Factory.forProtocol(partial(RedisConnection, self._clock, self._messages))
         factory.noisy = False
         late = RedisUnavailable(f"no connection within {CONNECT_TIMEOUT:g} s")
         try:
@@ -167,7 +167,7 @@ class ConnectionSupervisor(Service):
             raise RedisUnavailable(f"{type(e).__name__}: {e}") from e
         return connection  # type: ignore[no-any-return]
 
-    async def _greet(self, connection: Connection) -> None:
+    async def _greet(self, connection: RedisConnection) -> None:
         """Be let in, and hear that the server is ready for work: while it loads its data it is not."""
         address = self._address
         commands: list[tuple[str | int, ...]] = []

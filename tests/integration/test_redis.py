@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from llmproxy.config import model
-from llmproxy.redis import Redis, RedisUnavailable, Script, connect
+from llmproxy.redis import RedisClient, RedisUnavailable, Script, connect
 from llmproxy.redis.connection import STALLED_SECONDS
 from tests.support.processes import HOST, free_port
 from tests.support.redis_server import RedisServer
@@ -35,7 +35,7 @@ class Case(TestCase):
         self.server.start()
         self.addCleanup(self.server.kill)
 
-    async def redis(self, url: str = "", **settings: Any) -> Redis:
+    async def redis(self, url: str = "", **settings: Any) -> RedisClient:
         """A started one."""
         redis = connect(model.Redis(url=url or self.server.url, **settings), reactor, random.random)
         redis.startService()
@@ -51,7 +51,7 @@ class Case(TestCase):
             await deferLater(reactor, 0.01)
         return float(reactor.seconds() - start)
 
-    async def fails(self, redis: Redis) -> float:
+    async def fails(self, redis: RedisClient) -> float:
         """That a command has no reply; how long that took."""
         start = reactor.seconds()
         with self.assertRaises(RedisUnavailable):
@@ -180,7 +180,7 @@ class PasswordTests(Case):
         self.assertEqual(await redis.call("SET", "llmproxy:k", "v"), b"OK")
         await self.fails_with(redis, "NOPERM")
 
-    async def fails_with(self, redis: Redis, code: str) -> None:
+    async def fails_with(self, redis: RedisClient, code: str) -> None:
         with self.assertRaises(RedisUnavailable) as caught:
             await redis.call("SET", "k", "v")
         self.assertIn(code, str(caught.exception))

@@ -18,7 +18,7 @@ from llmproxy.config.model import Settings
 from llmproxy.instruments import Instrument
 from llmproxy.interfaces import ICache, ICacheFactory, IInstrumented
 from llmproxy.model import CacheUsage
-from llmproxy.redis import Redis, RedisUnavailable, Script, connect
+from llmproxy.redis import RedisClient, RedisUnavailable, Script, connect
 
 SCAN_BATCH_KEYS = 1000  # keys that are looked at in one step
 SCAN_TIMEOUT = 2.0  # seconds for such a step
@@ -50,7 +50,7 @@ class RedisCache(MultiService):
 
     _log = Logger()
 
-    def __init__(self, redis: Redis, prefix: str) -> None:
+    def __init__(self, redis: RedisClient, prefix: str) -> None:
         """
         @param redis: Of its own: it is started and stopped with this cache.
         """

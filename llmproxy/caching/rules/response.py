@@ -14,7 +14,7 @@ from llmproxy.http.masking import content_coding
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
+class StoreResponse:
     """The response may be shared with those who wait, and is stored once its body is complete.
 
     @ivar entry: What is stored, without the body.
@@ -54,7 +54,7 @@ class ServeStale:
     entry: Entry
 
 
-Decision = Store | PassThrough | Refreshed | ServeStale
+Decision = StoreResponse | PassThrough | Refreshed | ServeStale
 
 
 def on_response(request: CacheRequest, stored: Entry | None, head: ReceivedHead, now: float) -> Decision:
@@ -70,7 +70,7 @@ def on_response(request: CacheRequest, stored: Entry | None, head: ReceivedHead,
         return stale
     entry = _storable(request, head)
     if isinstance(entry, Entry):
-        return Store(entry)
+        return StoreResponse(entry)
     return PassThrough(entry, invalidates=stored is not None and (head.code < 400 or head.code in (404, 410)))
 
 

@@ -10,6 +10,7 @@ from llmproxy.caching.rules import dates, directives
 from llmproxy.caching.rules.directives import MAX_DELTA_SECONDS, NOTHING, Directives
 from llmproxy.caching.rules.entry import Entry
 from llmproxy.http import fields
+from llmproxy.http.body_hints import is_event_stream
 from llmproxy.http.field_lines import FieldLines
 
 Scope = Literal["project", "token", "shared"]
@@ -91,7 +92,7 @@ def storable(
     """
     lines = FieldLines.of(received.lines)
     said = directives.parse(lines.values(b"cache-control"))
-    stream = _is_stream(lines)
+    stream = is_event_stream(lines)
     surrogate = _for_surrogates(lines)
     why = _refusal(received.code, said, rules, asked) or ("no-store" if b"no-store" in surrogate else "")
     if why:
@@ -236,8 +237,3 @@ def _initial_age(received: ReceivedHead, lines: FieldLines, lifetime: float, *, 
 
 def _of_one_exchange(name: bytes) -> bool:
     return name in _OF_ONE_EXCHANGE or name.startswith(_OF_ONE_EXCHANGE_BEGIN)
-
-
-def _is_stream(lines: FieldLines) -> bool:
-    kind = lines.value(b"content-type")
-    return kind is not None and kind.partition(b";")[0].strip().lower() == b"text/event-stream"

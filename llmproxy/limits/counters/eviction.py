@@ -1,4 +1,9 @@
-"""Limits are counted only on a Redis that keeps them."""
+"""Limits are counted only on a Redis that keeps them.
+
+"Key eviction" (redis.io): once C{maxmemory} is reached, every C{maxmemory-policy} but C{noeviction} drops keys, the
+C{volatile-} ones such as have a time to live; C{maxmemory 0} is no limit. All databases of a server share both. They
+are read from C{INFO memory}, which managed servers allow where they forbid C{CONFIG}.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +17,24 @@ from llmproxy.base.coroutines import deferred, within
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.redis import RedisRefused, RedisUnavailable
 from llmproxy.redis.commands import encode
-from llmproxy.redis.eviction import MEMORY, evicting_policy
 from llmproxy.store.errors import StartupError
 
 if TYPE_CHECKING:
-    from llmproxy.redis.connection import Connection
+    from llmproxy.redis.connection import RedisConnection
 
+INFO_MEMORY = (b"INFO", b"memory")  # the command whose reply L{evicting_policy} reads
 INSPECT_SECONDS = 1.0  # for the server to say how it evicts
 START_SECONDS = 1.0  # that the start waits for a server to be there; Redis is never a condition
+
+
+def evicting_policy(info: bytes) -> str:
+    """The policy by which this server evicts; C{""} where it does not, or does not say.
+
+    @param info: Its reply to L{INFO_MEMORY}.
+    """
+    fields = dict(line.split(":", 1) for line in info.decode("ascii", "replace").split() if ":" in line)
+    policy = fields.get("maxmemory_policy", "noeviction")
+    return "" if policy == "noeviction" or fields.get("maxmemory") == "0" else policy
 
 
 class EvictionGuard:
@@ -41,10 +56,10 @@ class EvictionGuard:
         self._first: Deferred[None] = Deferred()
 
     @deferred
-    async def prepare(self, connection: Connection) -> None:
+    async def prepare(self, connection: RedisConnection) -> None:
         """Ask over a new connection; L{RedisUnavailable} where it must not be used."""
         try:
-            info: bytes = await connection.send(encode(MEMORY), INSPECT_SECONDS)
+            info: bytes = await connection.send(encode(INFO_MEMORY), INSPECT_SECONDS)
         except RedisRefused as e:
             self._log.warn("Redis does not say whether it may evict limits: {error}", error=str(e))
             info = b""

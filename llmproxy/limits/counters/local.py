@@ -24,12 +24,12 @@ class LocalCounters:
     def __len__(self) -> int:
         return len(self._windows) + len(self._leases)
 
-    def left(self, claim: Claim, now: float) -> int:
+    def remaining(self, claim: Claim, now: float) -> int:
         """How much of the claim's limit is left."""
         if claim.kind == "lease":
             return claim.limit - self._leases.get(claim.key, 0)
         window = self._windows.get(claim.key)
-        return claim.limit if window is None else claim.limit - window.used(now)
+        return claim.limit if window is None else claim.limit - window.usage(now)
 
     def wait(self, claim: Claim, now: float) -> float:
         """Seconds until a claim that does not fit may fit."""
@@ -72,7 +72,7 @@ class LocalCounters:
 
     def _sweep(self, now: float) -> None:
         """Forget windows in which nothing is left; not again before there are twice as many as remain."""
-        for key in [key for key, window in self._windows.items() if not window.used(now)]:
+        for key in [key for key, window in self._windows.items() if not window.usage(now)]:
             del self._windows[key]
         self._many = max(MAX_WINDOWS_BEFORE_SWEEP, 2 * len(self._windows))
 

@@ -58,7 +58,7 @@ class MemoryCounters(Service):
         now, local, prefetch = self._clock.seconds(), self._local, self._prefetch
         left: list[int] = []
         for claim in claims:
-            room = prefetch.room(claim) if claim.kind == "budget" else local.left(claim, now)
+            room = prefetch.room(claim) if claim.kind == "budget" else local.remaining(claim, now)
             if room is None:
                 # What an earlier claim refuses need not be asked of the store.
                 early = first_refused(claims[: len(left)], left)
@@ -73,7 +73,7 @@ class MemoryCounters(Service):
             kind = claim.kind
             if kind == "budget":
                 prefetch.spend(claim)
-                left[place] = prefetch.left(claim)
+                left[place] = prefetch.remaining(claim)
                 slot = 0
             else:
                 slot = local.take(claim, now)
@@ -92,7 +92,9 @@ class MemoryCounters(Service):
         return Verdict(
             place,
             wait,
-            remaining=tuple([prefetch.left(c) if c.kind == "budget" else max(local.left(c, now), 0) for c in claims]),
+            remaining=tuple(
+                [prefetch.remaining(c) if c.kind == "budget" else max(local.remaining(c, now), 0) for c in claims]
+            ),
             resets=tuple([local.reset(c, now) if c.kind == "rate" else 0.0 for c in claims]),
         )
 
@@ -122,7 +124,7 @@ class MemoryCounters(Service):
         return [
             max(spent.get(claim.key, 0) - self._prefetch.spare(claim.key), 0)
             if claim.kind == "budget"
-            else claim.limit - self._local.left(claim, now)
+            else claim.limit - self._local.remaining(claim, now)
             for claim in claims
         ]
 

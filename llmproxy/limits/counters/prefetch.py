@@ -104,7 +104,7 @@ class BudgetPrefetch:
         full = least_required(claim) > known.room + known.left and self._clock.seconds() < known.full_until
         return max(known.room, 0) if full else None
 
-    def left(self, claim: Claim) -> int:
+    def remaining(self, claim: Claim) -> int:
         """What is left of the whole budget, as far as is known here."""
         known = self._known.get(claim.key)
         return claim.limit if known is None else max(known.left + known.room, 0)

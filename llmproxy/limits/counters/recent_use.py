@@ -20,12 +20,12 @@ class RecentUse:
     def generation(self, key: str, slot: int) -> bytes:
         """The one in which this process has used something that still counts; C{b""} where there is none."""
         known = self._windows.get(key)
-        return known[0] if known is not None and self.used(key, slot) else b""
+        return known[0] if known is not None and self.usage(key, slot) else b""
 
-    def used(self, key: str, slot: int) -> int:
+    def usage(self, key: str, slot: int) -> int:
         """How much that is which still counts."""
         known = self._windows.get(key)
-        return 0 if known is None else known[1].used(_middle(slot))
+        return 0 if known is None else known[1].usage(_middle(slot))
 
     def last_generation(self, key: str) -> bytes:
         """The one in which it has used something, whether that still counts or not."""
@@ -57,7 +57,7 @@ class RecentUse:
 
     def keys(self, slot: int) -> list[str]:
         """Those of which something still counts; the others are forgotten."""
-        for key in [key for key, (_, window) in self._windows.items() if not window.used(_middle(slot))]:
+        for key in [key for key, (_, window) in self._windows.items() if not window.usage(_middle(slot))]:
             del self._windows[key]
         return list(self._windows)
 

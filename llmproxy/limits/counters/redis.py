@@ -22,7 +22,7 @@ from llmproxy.base.coroutines import deferred
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.instruments import Instrument
 from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory, IInstrumented, IOpenable
-from llmproxy.limits.counters.eviction import EvictionGuard
+from llmproxy.limits.counters.eviction import INFO_MEMORY, EvictionGuard
 from llmproxy.limits.counters.fallback import LocalFallback
 from llmproxy.limits.counters.local import amount_within_limit
 from llmproxy.limits.counters.memory import MemoryCounters
@@ -31,8 +31,7 @@ from llmproxy.limits.counters.redis_scripts import RENEW, RESERVE, SETTLE
 from llmproxy.limits.counters.redis_verdicts import RedisTicket, RedisVerdict, combine, with_ticket
 from llmproxy.limits.window import SLOTS_PER_SECOND
 from llmproxy.model import Claim, Verdict
-from llmproxy.redis import Redis, RedisRefused, RedisUnavailable, connect
-from llmproxy.redis.eviction import MEMORY
+from llmproxy.redis import RedisClient, RedisRefused, RedisUnavailable, connect
 
 CALL_TIMEOUT_SECONDS = (
     1.0  # seconds; longer than a look into a cache may take: a reservation that comes late stays made
@@ -62,7 +61,7 @@ class RedisCounters(MultiService):
 
     def __init__(
         self,
-        redis: Redis,
+        redis: RedisClient,
         clock: IReactorTime,
         budgets: IBudgetStore,
         now: Callable[[], float],
@@ -221,7 +220,7 @@ class RedisCounters(MultiService):
 
     def _own_use(self, key: str) -> int:
         """What this process uses or holds of a limit, as far as it is counted in Redis."""
-        return self._recent.used(key, self._slot()) + len(self._holders.get(key, ()))
+        return self._recent.usage(key, self._slot()) + len(self._holders.get(key, ()))
 
     # Settling
 
@@ -314,7 +313,7 @@ class RedisCounters(MultiService):
         now = self._clock.seconds()
         if self._guard is not None and now >= self._next_look:
             self._next_look = now + EVICTION_CHECK_SECONDS
-            self.redis.call(*MEMORY, timeout=self._timeout).addCallback(self._guard.judge).addErrback(self._judged)
+            self.redis.call(*INFO_MEMORY, timeout=self._timeout).addCallback(self._guard.judge).addErrback(self._judged)
         if now - self._renewed < self._lease / 3:
             self._renew([], keys)
             return

@@ -9,7 +9,17 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
-from llmproxy.metering.dialects import anthropic, bedrock, generic, google, mistral, ollama, openai, reported_usage
+from llmproxy.metering.dialects import (
+    anthropic,
+    bedrock,
+    generic,
+    google,
+    mistral,
+    ollama,
+    openai,
+    openai_requests,
+    reported_usage,
+)
 from llmproxy.metering.dialects.operation import UNKNOWN_OPERATION, ProviderOperation
 from llmproxy.metering.dialects.reported_usage import Terms, word
 from llmproxy.metering.dialects.shapes import Shape
@@ -81,7 +91,12 @@ WRAPPERS = frozenset(name.encode() for wire in SYNTAXES for name in wire.wrapper
 
 # Units that genai-prices does not know.
 OWN_UNITS = frozenset(
-    {unit for additional_prices in openai.PRICES.values() for unit in additional_prices if not unit.endswith("_tokens")}
+    {
+        unit
+        for additional_prices in openai_requests.PRICES.values()
+        for unit in additional_prices
+        if not unit.endswith("_tokens")
+    }
     | {"image_generations", "maps_searches", "advice", "images"}
 )
 _USUAL_TIERS = frozenset(("", "default", "auto", "standard", "standard_only", "on_demand", "on-demand"))
@@ -95,7 +110,7 @@ _LEAST_BILLED = {("groq", "whisper"): {"audio_seconds": 10.0, "input_audio_secon
 def additional_prices(provider: str, model: str) -> Mapping[str, float]:
     """USD for one of each unit of a model that genai-prices has no price for."""
     found: dict[str, float] = {}
-    for glob, units in openai.PRICES.items() if provider in _OPENAI else ():
+    for glob, units in openai_requests.PRICES.items() if provider in _OPENAI else ():
         if fnmatchcase(model, glob):
             found = {**units, **found}
     return found

@@ -37,6 +37,17 @@ class Streams(TestCase):
         for lines in ([], [b"Content-Type: application/json"], [b"Content-Type: text/event-streams"]):
             self.assertFalse(body_hints.is_stream_response(lines))
 
+    def test_server_sent_events(self) -> None:
+        """Only these are events: other streams have formats of their own."""
+        for value in (b"text/event-stream", b"Text/Event-Stream; charset=utf-8", b"text/event-stream ;a=b"):
+            self.assertTrue(body_hints.is_event_stream([b"content-type: " + value]))
+        for lines in ([], [b"Content-Type: application/x-ndjson"], [b"Content-Type: text/event-streams"]):
+            self.assertFalse(body_hints.is_event_stream(lines))
+
+    def test_a_media_type(self) -> None:
+        self.assertEqual(body_hints.media_type([b"Content-Type:  Application/JSON ; a=b"]), b"application/json")
+        self.assertEqual(body_hints.media_type([b"Content-Length: 1"]), b"")
+
     def test_a_request(self) -> None:
         """By its path, query or Accept."""
         self.assertFalse(body_hints.expects_stream(None, [b"Accept: application/json"]))

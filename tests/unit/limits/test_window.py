@@ -20,7 +20,7 @@ class Log:
         self.kept = kept
         self.uses: deque[tuple[float, int]] = deque()
 
-    def used(self, now: float) -> int:
+    def usage(self, now: float) -> int:
         while self.uses and self.uses[0][0] <= now - self.kept:
             self.uses.popleft()
         return sum(amount for _, amount in self.uses)
@@ -37,8 +37,8 @@ class WindowTests(unittest.TestCase):
         window, least, most, now = Window(), Log(), Log(60.0 + 1 / SLOTS_PER_SECOND + 1e-6), 1_700_000_000.0
         for pause, amount in uses:
             now += pause
-            self.assertLessEqual(least.used(now), window.used(now))
-            self.assertLessEqual(window.used(now), most.used(now))
+            self.assertLessEqual(least.usage(now), window.usage(now))
+            self.assertLessEqual(window.usage(now), most.usage(now))
             for log in (window, least, most):
                 log.add(amount, now)
 
@@ -51,9 +51,9 @@ class WindowTests(unittest.TestCase):
             now += pause
             wait = window.wait(min(amount, limit), limit, now)
             if wait:
-                self.assertGreater(window.used(now + wait - 0.001) + min(amount, limit), limit)
+                self.assertGreater(window.usage(now + wait - 0.001) + min(amount, limit), limit)
                 now += wait + 0.001
-            self.assertLessEqual(window.used(now) + min(amount, limit), limit)
+            self.assertLessEqual(window.usage(now) + min(amount, limit), limit)
             window.add(min(amount, limit), now)
 
     def run_at(self, limit: int, rate: float, seconds: float) -> None:
@@ -65,14 +65,14 @@ class WindowTests(unittest.TestCase):
         start = 1_700_000_000.03
         for number in range(int(rate * seconds)):
             now = start + number / rate
-            if window.used(now) < limit:
+            if window.usage(now) < limit:
                 window.add(1, now)
                 log.add(1, now)
                 accepted += 1
-            if exact.used(now) < limit:
+            if exact.usage(now) < limit:
                 exact.add(1, now)
                 allowed += 1
-            self.assertLessEqual(log.used(now), limit)
+            self.assertLessEqual(log.usage(now), limit)
             self.assertLessEqual(abs(accepted - allowed), 0.02 * allowed, now - start)
 
     def test_sixty_a_minute_at_five_a_second(self) -> None:
@@ -89,28 +89,28 @@ class WindowTests(unittest.TestCase):
         window = Window()
         slot = window.add(100, 0.0)
         window.correct(slot, -90)
-        self.assertEqual(window.used(1.0), 10)
-        self.assertEqual(window.used(61.0), 0)
+        self.assertEqual(window.usage(1.0), 10)
+        self.assertEqual(window.usage(61.0), 0)
         window.correct(slot, 50)
-        self.assertEqual(window.used(61.0), 0)
+        self.assertEqual(window.usage(61.0), 0)
 
     def test_bounded(self) -> None:
         """However many requests there are, it holds a number for each tenth of a second and no more."""
         window = Window()
         for number in range(100_000):
-            window.used(number * 0.01)
+            window.usage(number * 0.01)
             window.add(1, number * 0.01)
         self.assertLessEqual(len(window._slots), WINDOW_SLOTS + 1)
-        self.assertEqual(window.used(1000.0), sum(window._slots.values()))
+        self.assertEqual(window.usage(1000.0), sum(window._slots.values()))
 
     def test_a_clock_that_is_set_back(self) -> None:
         """A little: it stands still until time has caught up. Far: it begins anew, and nobody is shut out for hours."""
         window = Window()
         window.add(60, 10_000.0)
-        self.assertEqual(window.used(9_990.0), 60)
+        self.assertEqual(window.usage(9_990.0), 60)
         window.add(1, 9_990.0)
-        self.assertEqual(window.used(10_060.0), 61)
-        self.assertEqual(window.used(1_000.0), 0)
+        self.assertEqual(window.usage(10_060.0), 61)
+        self.assertEqual(window.usage(1_000.0), 0)
 
     def test_reset(self) -> None:
         window = Window()

@@ -6,7 +6,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from llmproxy import errors
-from llmproxy.config.api_settings import Api, Connection
+from llmproxy.config.api_settings import Api, ConnectionSettings
 from llmproxy.config.model import Settings
 from llmproxy.ledger.records import Deferral, LedgerLineOpening
 from llmproxy.limits.in_flight import InFlightLimit
@@ -17,7 +17,7 @@ from llmproxy.proxy.context import RequestContext
 from llmproxy.wire.relay import Relay
 from tests.unit.proxy.scripted import ROUTES, WHERE, ProxyCase
 
-ONE = Connection(max_open_per_project=1)
+ONE = ConnectionSettings(max_open_per_project=1)
 
 
 class Outcomes(ProxyCase):

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.config import model
 from llmproxy.config.redis_url import RedisAddress
-from llmproxy.redis import Redis, RedisRefused, RedisUnavailable, Script, connect
+from llmproxy.redis import RedisClient, RedisRefused, RedisUnavailable, Script, connect
 from llmproxy.redis.supervisor import CONNECT_TIMEOUT, FIRST_DELAY, GREETING_TIMEOUT, MAX_DELAY
 
 COMMAND = re.compile(rb"\*(\d+)\r\n((?:\$\d+\r\n.*?\r\n)+?)(?=\*|$)", re.S)
@@ -100,9 +100,9 @@ class Case(SynchronousTestCase):
         if event["log_namespace"].startswith("llmproxy.redis.") and event["log_level"] >= LogLevel.warn:
             self.warnings.append(formatEvent(event))
 
-    def redis(self, address: RedisAddress | None = None, **more: Any) -> Redis:
+    def redis(self, address: RedisAddress | None = None, **more: Any) -> RedisClient:
         """A started one; what it connects to has answered."""
-        redis = Redis(self.server, address or RedisAddress(), self.clock, random=lambda: 1.0, **more)  # type: ignore[arg-type]
+        redis = RedisClient(self.server, address or RedisAddress(), self.clock, random=lambda: 1.0, **more)  # type: ignore[arg-type]
         redis.startService()
         self.addCleanup(redis.stopService)
         self.settle()

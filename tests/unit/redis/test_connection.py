@@ -13,13 +13,13 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.redis.commands import RedisRefused, RedisUnavailable, encode
-from llmproxy.redis.connection import MAX_REPLY_BYTES, STALLED_SECONDS, Connection
+from llmproxy.redis.connection import MAX_REPLY_BYTES, STALLED_SECONDS, RedisConnection
 
 
 class Transport(StringTransport):
     """Loses the connection when it is told to."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: RedisConnection) -> None:
         super().__init__()
         self._connection = connection
 
@@ -28,7 +28,7 @@ class Transport(StringTransport):
         self._connection.connectionLost()
 
 
-class Pure(Connection):
+class Pure(RedisConnection):
     """As without hiredis."""
 
     parse = txredisapi.BaseRedisProtocol.dataReceived
@@ -41,7 +41,7 @@ SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=20)
 class Behaviour:
     """What a connection does, whoever parses."""
 
-    kind: type[Connection]
+    kind: type[RedisConnection]
     assertEqual: Any
     assertIn: Any
     assertTrue: Any
@@ -55,7 +55,7 @@ class Behaviour:
         self.heard: list[tuple[bytes, bytes]] = []
         self.connection, self.transport = self.connected()
 
-    def connected(self) -> tuple[Connection, Transport]:
+    def connected(self) -> tuple[RedisConnection, Transport]:
         connection = self.kind(self.clock, lambda channel, payload: self.heard.append((channel, payload)))
         transport = Transport(connection)
         connection.makeConnection(transport)
@@ -283,7 +283,7 @@ class Behaviour:
 class UsualTests(Behaviour, SynchronousTestCase):
     """With hiredis where it is installed."""
 
-    kind = Connection
+    kind = RedisConnection
 
     @given(VALUES, SIZES)
     def test_any_split(self, values: list[bytes], sizes: list[int]) -> None:

@@ -13,7 +13,7 @@ from llmproxy.caching.rules.response import (
     PassThrough,
     Refreshed,
     ServeStale,
-    Store,
+    StoreResponse,
     on_failure,
     on_response,
 )
@@ -56,8 +56,8 @@ NO_STREAMS = request(method=b"POST", policy=replace(POLICY, streams=False), ttl=
 
 TABLE: list[tuple[CacheRequest, Entry | None, ReceivedHead, str]] = [
     # Nothing is stored.
-    (GET, None, head(200, FRESH), "Store"),
-    (GET, None, head(404, FRESH), "Store"),
+    (GET, None, head(200, FRESH), "StoreResponse"),
+    (GET, None, head(404, FRESH), "StoreResponse"),
     (GET, None, head(200), "no-freshness"),
     (GET, None, head(200, b"Cache-Control: no-store"), "no-store"),
     (GET, None, head(200, b"Cache-Control: private, max-age=60"), "private"),
@@ -65,23 +65,23 @@ TABLE: list[tuple[CacheRequest, Entry | None, ReceivedHead, str]] = [
     (GET, None, head(304, FRESH), "status"),
     (GET, None, head(200, FRESH, b"Vary: *"), "vary"),
     (HEAD, None, head(200, FRESH), "head"),
-    (OPTED_IN, None, head(200), "Store"),
+    (OPTED_IN, None, head(200), "StoreResponse"),
     (OPTED_IN, None, head(500), "no-freshness"),
     # Whether its end can be seen, and how long it is.
-    (GET, None, head(200, FRESH, length=1000), "Store"),
+    (GET, None, head(200, FRESH, length=1000), "StoreResponse"),
     (GET, None, head(200, FRESH, length=1001), "too-large"),
     (GET, None, head(200, FRESH, length=None), "no-visible-end"),
-    (GET, None, head(200, FRESH, CHUNKED, length=None), "Store"),
+    (GET, None, head(200, FRESH, CHUNKED, length=None), "StoreResponse"),
     # Streams, and errors in a coding.
-    (OPTED_IN, None, head(200, STREAM, CHUNKED, length=None), "Store"),
+    (OPTED_IN, None, head(200, STREAM, CHUNKED, length=None), "StoreResponse"),
     (NO_STREAMS, None, head(200, STREAM, CHUNKED, length=None), "stream"),
     (GET, None, head(404, FRESH, b"Content-Encoding: gzip"), "coded-error"),
-    (GET, None, head(200, FRESH, b"Content-Encoding: gzip"), "Store"),
+    (GET, None, head(200, FRESH, b"Content-Encoding: gzip"), "StoreResponse"),
     # What is stored has been validated, or not.
     (GET, STORED, head(304, FRESH), "Refreshed"),
     (GET, STORED, head(304, b"Cache-Control: no-store"), "Refreshed, forgotten"),
     (GET, BARE, head(304, FRESH), "status, invalidates"),
-    (GET, STORED, head(200, FRESH), "Store"),
+    (GET, STORED, head(200, FRESH), "StoreResponse"),
     (GET, STORED, head(200), "no-freshness, invalidates"),
     (GET, STORED, head(404), "no-freshness, invalidates"),
     (GET, STORED, head(410), "no-freshness, invalidates"),
@@ -110,7 +110,7 @@ class OnResponse(TestCase):
     def test_what_is_stored(self) -> None:
         """The head without the body, fresh from now on."""
         decision = on_response(GET, None, head(200, FRESH, b"A: b"), NOW)
-        assert isinstance(decision, Store)
+        assert isinstance(decision, StoreResponse)
         self.assertEqual((decision.entry.lines, decision.entry.body), ([FRESH, b"A: b"], b""))
         self.assertEqual((decision.entry.generated_at, decision.entry.lifetime), (NOW, 60.0))
 

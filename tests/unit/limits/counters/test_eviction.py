@@ -8,12 +8,26 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.limits.counters.eviction import START_SECONDS, EvictionGuard
+from llmproxy.limits.counters.eviction import START_SECONDS, EvictionGuard, evicting_policy
 from llmproxy.redis import RedisRefused, RedisUnavailable
 from llmproxy.store.errors import StartupError
 
 EVICTS = b"maxmemory:100\r\nmaxmemory_policy:allkeys-lru\r\n"
 KEEPS = b"maxmemory:100\r\nmaxmemory_policy:noeviction\r\n"
+INFO = b"# Memory\r\nused_memory:1000\r\nmaxmemory:%d\r\nmaxmemory_policy:%b\r\nmem_allocator:x:y\r\n"
+
+
+class PolicyTests(SynchronousTestCase):
+    def test_policies(self) -> None:
+        """All but one drop what limits count, since that has a time to live."""
+        for policy in (b"allkeys-lru", b"allkeys-random", b"volatile-lru", b"volatile-ttl", b"allkeys-lfu"):
+            self.assertEqual(evicting_policy(INFO % (1 << 20, policy)), policy.decode())
+            self.assertEqual(evicting_policy(INFO % (0, policy)), "")
+        self.assertEqual(evicting_policy(INFO % (1 << 20, b"noeviction")), "")
+
+    def test_what_does_not_say(self) -> None:
+        for info in (b"", b"# Memory\r\nused_memory:1\r\n", b"\xff\x00"):
+            self.assertEqual(evicting_policy(info), "")
 
 
 class Connection:
