@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum, auto
 from typing import Any
 
 from twisted.internet.error import ConnectionLost
@@ -24,6 +23,16 @@ from llmproxy.errors import BodyTimeout, BodyUnreadable, BuffersFull, ClientGone
 from llmproxy.wire.buffers import RETRY_AFTER_SECONDS
 from llmproxy.wire.deadline import Deadline
 from llmproxy.wire.parser import CHUNKED, BadMessage, RequestHead
+from llmproxy.wire.server.channel_state import (
+    CLOSED,
+    FLUSHING,
+    IDLE,
+    LINGERING,
+    OVER,
+    READING,
+    RESPONDING,
+    ChannelState,
+)
 from llmproxy.wire.server.connection_context import ConnectionContext
 from llmproxy.wire.server.error_response import refusal
 from llmproxy.wire.server.request import Request
@@ -42,46 +51,13 @@ PEER_CHECK_SECONDS = 0.1  # seconds between looks at a peer that cannot be read 
 PROBE_CHECK_SECONDS = 0.02  # seconds for what was written to such a peer to come back as a reset
 
 
-class ChannelState(Enum):
-    """What a channel is at: see the table in L{Channel}."""
-
-    READING = auto()
-    IDLE = auto()
-    RESPONDING = auto()
-    LINGERING = auto()
-    FLUSHING = auto()
-    CLOSED = auto()
-
-
-# By name: in Python 3.11 each look-up in the class itself would cost 0.2 µs.
-_READING, _IDLE, _RESPONDING, _LINGERING, _FLUSHING, _CLOSED = ChannelState
-_OVER = (_LINGERING, _FLUSHING, _CLOSED)
-
-
 @implementer(IPushProducer, IHalfCloseableProtocol)
 class Channel(Protocol):
     """The server's side of a connection.
 
     Reading goes on while a response is prepared, within bounds, so that a client that leaves is noticed at once.
 
-    ========== ========== =============================================================================================
-    state      next       when
-    ========== ========== =============================================================================================
-    READING    RESPONDING a head is complete. READING is where a connection begins; it lasts for C{head_timeout}
-    READING    LINGERING  the head is malformed, or a part of it did not arrive in time: it is refused
-    READING    FLUSHING   nothing arrived in time; the client sent its end; the site closes it
-    IDLE       READING    a part of the next head arrived
-    IDLE       RESPONDING all of it did
-    IDLE       LINGERING  the head is malformed
-    IDLE       FLUSHING   C{keepalive_timeout} is over; the client sent its end; the site drains or needs the descriptor
-    RESPONDING IDLE       the response is complete and the connection can be used again
-    RESPONDING LINGERING  the response is complete, but the request's body is not, or was refused
-    RESPONDING FLUSHING   the response is the last (C{persistent}), or was aborted where its end shows that
-    LINGERING  FLUSHING   the client sent its end; the site drains
-    any        CLOSED     the connection was lost or aborted: the client left, took too little, or the time was over
-    ========== ========== =============================================================================================
-
-    LINGERING: what still comes is dropped, for L{LINGER_TIMEOUT_SECONDS}. FLUSHING: what was written is sent.
+    Its states and their table: L{ChannelState}.
 
     @ivar persistent: Whether another request may follow the present one.
     @ivar remote: The address of the peer.
@@ -95,7 +71,7 @@ class Channel(Protocol):
         self.site = self.factory = context.site
         self.remote = remote
         self.persistent = True
-        self._state = _READING
+        self._state = READING
         self._decoder = RequestDecoder(context.limits.messages, context.known_heads)
         self._deadline = Deadline(context.reactor, self._expired)
         self._request: Request | None = None
@@ -131,7 +107,7 @@ class Channel(Protocol):
             self._context.on_refused(503, "descriptors_exhausted", self.remote, "")
             self._leave()
             return
-        self._wait(_READING, self._context.limits.head_timeout)
+        self._wait(READING, self._context.limits.head_timeout)
 
     def dataReceived(self, data: bytes) -> None:
         try:
@@ -140,7 +116,7 @@ class Channel(Protocol):
             self._starved()
 
     def _take(self, data: bytes) -> None:
-        if self._state in _OVER or self._discarding:
+        if self._state in OVER or self._discarding:
             return
         self._decoder.feed(data)
         if self._body is not None:
@@ -154,9 +130,9 @@ class Channel(Protocol):
         """The client will send no more. Whether it still listens is found out by writing what it may ignore."""
         self._half_closed = True
         request = self._request
-        if self._state in _OVER:
-            if self._state is _LINGERING:
-                self._state = _FLUSHING
+        if self._state in OVER:
+            if self._state is LINGERING:
+                self._state = FLUSHING
             self.transport.loseConnection()
         elif request is None:
             self._close() if self._answered_all else self._watch_peer()
@@ -167,7 +143,7 @@ class Channel(Protocol):
         """We said that we will send no more."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._state = _CLOSED
+        self._state = CLOSED
         self._deadline.stop()
         self._watch.stop()
         self._writer.close()
@@ -205,7 +181,7 @@ class Channel(Protocol):
         if self._request is not None:
             self._request.upload.release()
         self._request = self._producer = None
-        if self._state in _OVER:
+        if self._state in OVER:
             return
         if self._body is not None:
             self._body.failed(ClientGone())  # whoever still waits for the rest of the body
@@ -215,7 +191,7 @@ class Channel(Protocol):
         elif not self.persistent:
             self._close()
         else:
-            self._wait(_IDLE, self._context.limits.keepalive_timeout)
+            self._wait(IDLE, self._context.limits.keepalive_timeout)
             self._proceed()
 
     def cut(self, *, visible: bool) -> None:
@@ -228,7 +204,7 @@ class Channel(Protocol):
         if visible:
             self._close(ABORT_TIMEOUT_SECONDS)
         else:
-            self._state = _CLOSED
+            self._state = CLOSED
             self.transport.abortConnection()
 
     def getPeer(self) -> IAddress:
@@ -251,12 +227,12 @@ class Channel(Protocol):
     def drain(self) -> None:
         """Let the present request be the last; close now if there is none."""
         self.persistent = False
-        if self._state in (_IDLE, _LINGERING):
+        if self._state in (IDLE, LINGERING):
             self._close()
 
     def close_idle(self) -> None:
         """Close it if a request has been answered and none is under way, as a client must expect at any time."""
-        if self._state is _IDLE and not self._decoder.buffer:
+        if self._state is IDLE and not self._decoder.buffer:
             self._close()
 
     # Heads
@@ -273,7 +249,7 @@ class Channel(Protocol):
         end = seconds() + TURN_SECONDS
         try:
             while (
-                self._decoder.buffer and self._request is None and not self._writer.blocked and self._state not in _OVER
+                self._decoder.buffer and self._request is None and not self._writer.blocked and self._state not in OVER
             ):
                 if seconds() > end:
                     self._later = self._context.reactor.callLater(0, self._go_on)
@@ -281,7 +257,7 @@ class Channel(Protocol):
                 self._read_head()
         finally:
             self._working = False
-        if self._state in _OVER:
+        if self._state in OVER:
             return
         self._regulate()
         if self._half_closed and self._answered_all:
@@ -294,21 +270,21 @@ class Channel(Protocol):
 
     def _go_on(self) -> None:
         self._later = None
-        if self._state not in _OVER:
+        if self._state not in OVER:
             self._proceed()
 
     def _read_head(self) -> None:
         event = self._decoder.next_head()
         if event is None:
-            if self._state is not _READING:
-                self._wait(_READING, self._context.limits.head_timeout)
+            if self._state is not READING:
+                self._wait(READING, self._context.limits.head_timeout)
         elif isinstance(event, BadMessage):
             self._refuse(event.status, event.code, event.message)
         else:
             self._accept(event)
 
     def _accept(self, head: RequestHead) -> None:
-        self._state = _RESPONDING
+        self._state = RESPONDING
         self._deadline.clear()
         self.persistent = head.keep_alive and not self._context.connections.draining
         length, limit = head.length, self._context.limits.messages.body
@@ -405,7 +381,7 @@ class Channel(Protocol):
             self._context.buffers.starved()
         if self._body is not None:
             self._give_up(error)
-        elif self._request is None and self._state not in _OVER:
+        elif self._request is None and self._state not in OVER:
             self._refuse(error.status, error.code, error.message)
         else:
             self._discarding, self.persistent = True, False
@@ -413,7 +389,7 @@ class Channel(Protocol):
 
     def _on_space(self) -> None:
         """Somebody takes the body, or takes more of it."""
-        if self._state in _OVER or self._body is None:
+        if self._state in OVER or self._body is None:
             return
         if self._awaits_continue:
             self._awaits_continue = False
@@ -425,7 +401,7 @@ class Channel(Protocol):
     def _regulate(self) -> None:
         """Read, or do not."""
         full = len(self._decoder.buffer) > MAX_PIPELINED_BYTES or (self._body is not None and self._body.full)
-        if full == self._reading_paused or self._state in _OVER or self._half_closed:
+        if full == self._reading_paused or self._state in OVER or self._half_closed:
             return
         self._reading_paused = full
         if full:
@@ -461,7 +437,7 @@ class Channel(Protocol):
         self._leave()
 
     def _expired(self) -> None:
-        if self._state in _OVER:
+        if self._state in OVER:
             if self._extends_flush and self._writer.guard.goes_on():
                 self._set_deadline(CLOSE_TIMEOUT_SECONDS)
             else:
@@ -492,7 +468,7 @@ class Channel(Protocol):
         self._watch.set(seconds)
 
     def _look(self) -> None:
-        if self._state in _OVER or not (self._reading_paused or self._half_closed):
+        if self._state in OVER or not (self._reading_paused or self._half_closed):
             return
         probed = self._half_closed or self._end_seen
         if not self._context.peer_closed(self.transport, half=not probed):
@@ -510,7 +486,7 @@ class Channel(Protocol):
         """The client has left: whoever works for it is told now."""
         self._writer.drop()
         request = self._detach()
-        self._state = _CLOSED
+        self._state = CLOSED
         self.transport.abortConnection()
         if request is not None:
             request.connectionLost(Failure(ConnectionLost()))
@@ -526,9 +502,9 @@ class Channel(Protocol):
 
     def _close(self, seconds: float = CLOSE_TIMEOUT_SECONDS) -> None:
         """No more of either: what is written is sent, then the connection ends."""
-        if self._state is _CLOSED:
+        if self._state is CLOSED:
             return
-        self._shut(_FLUSHING, seconds)
+        self._shut(FLUSHING, seconds)
         self._extends_flush = seconds == CLOSE_TIMEOUT_SECONDS
         self._writer.guard.goes_on()
         self.transport.loseConnection()
@@ -538,7 +514,7 @@ class Channel(Protocol):
         if self._half_closed:
             self._close()
             return
-        self._shut(_LINGERING, LINGER_TIMEOUT_SECONDS)
+        self._shut(LINGERING, LINGER_TIMEOUT_SECONDS)
         if self._reading_paused:
             self._reading_paused = False
             self.transport.resumeProducing()

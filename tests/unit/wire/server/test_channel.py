@@ -8,7 +8,7 @@ from twisted.web.resource import Resource
 
 from llmproxy import errors
 from llmproxy.wire.parser import MessageLimits
-from llmproxy.wire.server.channel import ChannelState
+from llmproxy.wire.server.channel_state import ChannelState
 from llmproxy.wire.server.server_limits import ServerLimits
 from tests.unit.wire.serving import GET, Client, Consumer, Producer, Serving, failure_of, post
 
