@@ -73,7 +73,8 @@ class ResponseSender:
         """Send a response that is all there and that nothing has to be taken out of; C{False} for any other."""
         route, body, key = context.route, response.whole, context.provider_key
         assert route is not None and key is not None
-        if body is None or context.response_reading is not None or route.api.timeouts.flush_interval:
+        reading = context.response_reading
+        if body is None or (reading is not None and reading.pending) or route.api.timeouts.flush_interval:
             return False
         context.stream = body_hints.is_stream_response(response.lines) or (
             response.code < 400 and context.expects_stream

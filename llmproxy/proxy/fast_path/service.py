@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from llmproxy import errors
+from llmproxy.http.field_lines import FieldLines
 from llmproxy.instruments import Counter, Gauge, Instrument
 from llmproxy.interfaces import IInstrumented
 from llmproxy.proxy.accounting import Accounting
@@ -26,7 +27,7 @@ from llmproxy.wire.client.response import Response
 BODY_PATIENCE_SECONDS = 0.05  # for a small body that has not come with its head; then it is streamed as any other
 
 # Fields of a request by which something is decided that a flow does not hold.
-_UNUSUAL = frozenset(b"connection expect origin range content-encoding transfer-encoding upgrade cache-control".split())
+_UNUSUAL = frozenset(b"expect origin range content-encoding transfer-encoding upgrade cache-control".split())
 
 
 @implementer(IInstrumented)
@@ -240,4 +241,10 @@ def _is_usual(context: RequestContext) -> bool:
         or request.minor != 1
         or request.method != b"POST"
     )
-    return not decided_anew and context.status == 200 and _UNUSUAL.isdisjoint(request.lines.names)
+    return not decided_anew and context.status == 200 and _has_usual_fields(request.lines)
+
+
+def _has_usual_fields(lines: FieldLines) -> bool:
+    """Whether the head means nothing beyond what a flow holds. SDKs say that their connections are kept, as they are."""
+    kept = (value.lower() == b"keep-alive" for value in lines.values(b"connection"))
+    return _UNUSUAL.isdisjoint(lines.names) and all(kept)
