@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
+from hashlib import sha256
+from operator import add
 from typing import NamedTuple
 
 from llmproxy.http.media_heads import MAX_HEAD_BYTES, Medium, medium
@@ -57,6 +59,11 @@ _REMOTE = re.compile(
 )
 _CARRY = 512  # bytes in which what precedes a medium can stand
 
+SLICE_BYTES = 8192  # of a long text that are measured, and known again, as one
+MAX_KNOWN_SLICES = 8192
+# Between two words neither an escape, nor a run of anything, nor the name of a medium is cut in two.
+_BETWEEN_WORDS = re.compile(rb"[a-z]{2}(?= [a-z])")
+
 
 # What is counted, by its index in L{TextMeasure}: each kind, and its runs, which are only there where it is.
 _KINDS = ((3, (b"0", b"00", b"000")), (6, (b".", b"..")), (8, (b" ", b"  ")), (10, (b"n",)))
@@ -95,24 +102,46 @@ class TextMeasure(NamedTuple):
 
 
 _LATIN = TextMeasure._fields.index("latin")
+_REMOTE_MEDIA = len(TextMeasure._fields)  # the index of what is counted beside the text: media that are referred to
+
+
+class KnownSlices:
+    """Measures of the slices of long texts, by their digest: each turn of a conversation begins with all of those
+    before it. The text itself is not kept.
+    """
+
+    def __init__(self, most: int = MAX_KNOWN_SLICES) -> None:
+        self._most = most
+        self._counts: dict[bytes, list[int]] = {}
+
+    def counts(self, text: bytes) -> list[int]:
+        """As L{_text_counts}."""
+        digest = sha256(text).digest()
+        known = self._counts.get(digest)
+        if known is None:
+            if len(self._counts) >= self._most:
+                self._counts.clear()
+            known = self._counts[digest] = _text_counts(text)
+        return known
+
+
+_KNOWN_SLICES = KnownSlices()  # of the process: what a text measures depends on nothing else
 
 
 class ContentMeasure:
     """Takes a text in any pieces.
 
     @ivar media: What was found of media; C{more_media}: how many there were beyond L{MAX_MEDIA}.
-    @ivar remote: How many media are only referred to, by an address.
     """
 
     def __init__(self) -> None:
-        self._counts = [0] * len(TextMeasure._fields)
+        self._counts = [0] * (_REMOTE_MEDIA + 1)
         self._carry = b""
         self._head: bytearray | None = None  # of the medium that is passing
         self._kind = b""
         self._length = 0
         self.media: list[Medium] = []
         self.more_media = 0
-        self.remote = 0
 
     def feed(self, data: bytes) -> None:
         """The next bytes of the text."""
@@ -146,7 +175,12 @@ class ContentMeasure:
 
     @property
     def text(self) -> TextMeasure:
-        return TextMeasure(*self._counts)
+        return TextMeasure(*self._counts[:_REMOTE_MEDIA])
+
+    @property
+    def remote(self) -> int:
+        """How many media are only referred to, by an address."""
+        return self._counts[_REMOTE_MEDIA]
 
     def _pass(self, data: bytes, at: int) -> int:
         """Pass over the medium; where it ends."""
@@ -170,45 +204,57 @@ class ContentMeasure:
             self.media.append(medium(self._kind, _decoded(head), self._length * 3 // 4))
 
     def _text(self, data: bytes) -> None:
-        if not data:
-            return
-        counts = self._counts
-        if b"\\" in data:
-            data = self._unescaped(data)
-        self.remote += len(_REMOTE.findall(data))
-        classes = data.translate(_TABLE)
-        counts[0], counts[1] = _add_words(data, counts[0], counts[1])
-        counts[2] += classes.count(b"aA")
-        for index, runs in _KINDS:
-            for number, run in enumerate(runs, index):
-                found = classes.count(run)
-                if not found:
-                    break
-                counts[number] += found
-        if not data.isascii():
-            for index, script in _SCRIPTS:
-                counts[index] += classes.count(script)
+        at, end = 0, len(data)
+        while end - at >= 2 * SLICE_BYTES and (cut := _BETWEEN_WORDS.search(data, at + SLICE_BYTES)) is not None:
+            self._add(_KNOWN_SLICES.counts(data[at : cut.end()]))
+            at = cut.end()
+        if at < end:
+            self._add(_text_counts(data[at:]))
 
-    def _unescaped(self, data: bytes) -> bytes:
-        """Count what is written C{\\uXXXX}, and put the usual escapes right."""
-        counts = self._counts
-        rare = _RARE_ESCAPES.search(data) is not None
-        if rare and b"\\u" in data:
-            latin, total = data.count(b"\\u00") + data.count(b"\\u01"), data.count(b"\\u")
-            cyrillic = data.count(b"\\u04")
-            other = sum(data.count(b"\\u0%x" % digit) for digit in (2, 3, 5, 6, 7))
-            indic = sum(data.count(b"\\u" + each) for each in (b"08", b"09", *_INDIC))
-            hangul = sum(data.count(b"\\u" + each) for each in _HANGUL)
-            pairs = sum(data.count(b"\\u" + each) for each in (b"d8", b"D8", b"d9", b"D9", b"da", b"DA", b"db", b"DB"))
-            symbols = data.count(b"\\u2")
-            cjk = max(total - latin - cyrillic - other - indic - hangul - symbols - 2 * pairs, 0)
-            for number, each in enumerate((latin, cyrillic, other, indic, cjk, hangul, pairs + symbols), _LATIN):
-                counts[number] += each
-            data = _ESCAPED.sub(b"\x80", data)  # which ends a word, and is not counted
-        if rare:
-            data = data.replace(b"\\t", b" ")
-        # To split and to join takes two thirds of the time of bytes.replace, which counts first.
-        return b'"'.join(b"\n".join(data.split(b"\\n")).split(b'\\"'))
+    def _add(self, counts: list[int]) -> None:
+        self._counts = list(map(add, self._counts, counts))
+
+
+def _text_counts(data: bytes) -> list[int]:
+    """The figures of a L{TextMeasure}, and how many media a text refers to."""
+    counts = [0] * (_REMOTE_MEDIA + 1)
+    if b"\\" in data:
+        data = _unescaped(data, counts)
+    counts[_REMOTE_MEDIA] = len(_REMOTE.findall(data))
+    classes = data.translate(_TABLE)
+    counts[0], counts[1] = _add_words(data, counts[0], counts[1])
+    counts[2] += classes.count(b"aA")
+    for index, runs in _KINDS:
+        for number, run in enumerate(runs, index):
+            found = classes.count(run)
+            if not found:
+                break
+            counts[number] += found
+    if not data.isascii():
+        for index, script in _SCRIPTS:
+            counts[index] += classes.count(script)
+    return counts
+
+
+def _unescaped(data: bytes, counts: list[int]) -> bytes:
+    """Count what is written C{\\uXXXX}, and put the usual escapes right."""
+    rare = _RARE_ESCAPES.search(data) is not None
+    if rare and b"\\u" in data:
+        latin, total = data.count(b"\\u00") + data.count(b"\\u01"), data.count(b"\\u")
+        cyrillic = data.count(b"\\u04")
+        other = sum(data.count(b"\\u0%x" % digit) for digit in (2, 3, 5, 6, 7))
+        indic = sum(data.count(b"\\u" + each) for each in (b"08", b"09", *_INDIC))
+        hangul = sum(data.count(b"\\u" + each) for each in _HANGUL)
+        pairs = sum(data.count(b"\\u" + each) for each in (b"d8", b"D8", b"d9", b"D9", b"da", b"DA", b"db", b"DB"))
+        symbols = data.count(b"\\u2")
+        cjk = max(total - latin - cyrillic - other - indic - hangul - symbols - 2 * pairs, 0)
+        for number, each in enumerate((latin, cyrillic, other, indic, cjk, hangul, pairs + symbols), _LATIN):
+            counts[number] += each
+        data = _ESCAPED.sub(b"\x80", data)  # which ends a word, and is not counted
+    if rare:
+        data = data.replace(b"\\t", b" ")
+    # To split and to join takes two thirds of the time of bytes.replace, which counts first.
+    return b'"'.join(b"\n".join(data.split(b"\\n")).split(b'\\"'))
 
 
 def possible_media(text: bytes) -> int:

@@ -38,6 +38,7 @@ MAX_MODEL_CHARACTERS = 128  # characters of a model's name that are shown
 MAX_WHOLE_BYTES = 256 * 1024  # of a body that is read by one call
 MAX_WHOLE_MEDIA = 400  # in such a body, where it is measured
 MAX_WHOLE_ESCAPES = 30_000  # likewise
+FEW = 200  # of MAX_VALUES
 MAX_SHORT_BYTES = 16 * 1024  # of a body that is read by small steps in one turn
 MAX_PENDING_BYTES = 4 * 1024 * 1024  # that wait to be read, beyond which the rest is not
 
@@ -117,7 +118,7 @@ def read_usual(
     longest = MAX_VALUE_BYTES if strictly else MAX_WHOLE_BYTES  # so that no member is longer than the reader keeps
     if body[:1] != b"{" or len(body) > longest or _codings(lines):
         return None
-    if len(body) > MAX_SHORT_BYTES and body.count(b"{") + body.count(b"[") > MAX_VALUES:
+    if len(body) > MAX_SHORT_BYTES and not _is_flat(body):
         return None
     try:
         values = parse_strictly(body) if strictly else from_json(body, allow_inf_nan=False)
@@ -133,6 +134,20 @@ def read_usual(
     measure.end()
     unseen = measure.remote + measure.more_media
     return RequestContent("json", members, True, "", _NO, _NO, len(body), measure.text, measure.media, unseen)
+
+
+def _is_flat(body: bytes) -> bool:
+    """Whether a body holds no more than L{MAX_VALUES} objects and lists. Prompts are long and hold few, which are found
+    in a tenth of the time that it takes to count them."""
+    for opening in (b"{", b"["):
+        at = body.find(opening)
+        for _ in range(FEW):
+            if at < 0:
+                break
+            at = body.find(opening, at + 1)
+        if at >= 0:
+            return body.count(b"{") + body.count(b"[") <= MAX_VALUES
+    return True
 
 
 def measure_body(body: bytes, lines: Iterable[bytes]) -> RequestContent:

@@ -8,7 +8,7 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.http.content_measure import _SCRIPTS, _TABLE, LONG_WORD, ContentMeasure, _edge
+from llmproxy.http.content_measure import _SCRIPTS, _TABLE, LONG_WORD, SLICE_BYTES, ContentMeasure, KnownSlices, _edge
 from tests.unit.http.test_media_heads import PNG, WAV
 
 PICTURE = b64encode(PNG + bytes(5000)).decode()
@@ -112,7 +112,7 @@ class PlainMeasure(ContentMeasure):
         counts = self._counts
         if b"\\" in data:
             data = self._unescaped(data)
-        self.remote += len(REMOTE.findall(data))
+        counts[-1] += len(REMOTE.findall(data))
         classes = data.translate(_TABLE)
         runs = (b" " + classes.translate(LETTERS)).split()
         counts[0] += len(runs)
@@ -154,6 +154,19 @@ class Counting(TestCase):
     @given(st.lists(PARTS, max_size=80).map("".join).map(str.encode) | st.binary(max_size=200))
     def test_the_same(self, body: bytes) -> None:
         self.check(body)
+
+    @given(st.lists(PARTS | st.sampled_from([" the word ", "a b", "\\t a"]), min_size=1, max_size=40).map("".join))
+    def test_long_texts(self, text: str) -> None:
+        """They are measured in slices that are known again, the second time and where more follows them."""
+        long = text.encode() * (3 * SLICE_BYTES // len(text.encode()))
+        self.check(long)
+        self.check(long + b" and so on " + long[:SLICE_BYTES])
+
+    def test_slices_are_known_again(self) -> None:
+        """As many as there is room for."""
+        known = KnownSlices(2)
+        for text in (b"one 1", b"two 22", b"one 1", b"three 333", b"one 1"):
+            self.assertEqual(known.counts(text)[3], len(text.split()[1]))
 
     @given(st.text(max_size=200), st.booleans())
     def test_any_text(self, text: str, escaped: bool) -> None:
