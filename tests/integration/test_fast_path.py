@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import HOST
+from tests.support.proxy_case import FAST_PATH
 from tests.support.stack import MANAGEMENT, Stack, eventually
 
 CHAT = b'{"model":"gpt-4o","messages":[{"role":"user","content":"x"}]}'
@@ -29,7 +30,7 @@ class Own(Stack):
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Own]:
-    with Own(tmp_path) as stack, stack.clients:
+    with Own(tmp_path, env={FAST_PATH: "true"}) as stack, stack.clients:
         yield stack
 
 

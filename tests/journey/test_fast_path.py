@@ -30,6 +30,7 @@ FIELDS = (
     ("X-Stainless-Retry-Count: 1", "traceparent: 00-0123-45-01", "Idempotency-Key: k-1"),
     ("X-Request-ID: mine-1", "User-Agent: OpenAI/Python 3.54.0", "Accept: application/json"),
     ("X-Request-ID: not valid!", "Content-Type: application/json"),
+    ("Connection: keep-alive", "X-Stainless-Retry-Count: 1", "Accept-Encoding: gzip, deflate, br, zstd"),
     ("Cookie: session=1", "X-Forwarded-For: 1.2.3.4", "OpenAI-Organization: org"),
 )
 OTHER_VALUES = {
@@ -51,6 +52,8 @@ def whole(body: bytes, *lines: str, status: str = "200 OK", kind: str = "applica
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
+GZIPPED = gzip.compress(USAGE, mtime=0)
+LAST = b"0\r\n\r\n"
 JSON = whole(USAGE, "Date: Mon, 23 Nov 2026 10:00:00 GMT", "x-ratelimit-remaining-requests: 5", "Set-Cookie: a=b")
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 # What the provider does: chunks that it sends one by one; C{None} ends the connection, a number lets time pass.
@@ -59,7 +62,11 @@ ANSWERS: dict[str, tuple[bytes | float | None, ...]] = {
     "in pieces": (JSON[:50], JSON[50:200], JSON[200:]),
     "chunked": (CHUNKED + chunk(USAGE) + b"0\r\n\r\n",),
     "chunked in pieces": (CHUNKED + chunk(USAGE[:30]), chunk(USAGE[30:]), b"0\r\n\r\n"),
-    "gzip": (whole(gzip.compress(USAGE, mtime=0), "Content-Encoding: gzip"),),
+    "gzip": (whole(GZIPPED, "Content-Encoding: gzip"),),
+    "gzip in chunks": (
+        CHUNKED[:-2] + b"Content-Encoding: gzip\r\n\r\n" + chunk(GZIPPED[:9]) + chunk(GZIPPED[9:]) + LAST,
+    ),
+    "no gzip": (whole(USAGE, "Content-Encoding: gzip"),),
     "stream": (
         STREAM + chunk(events({"choices": []})),
         chunk(events({"choices": [], "usage": CHAT_USAGE})),
@@ -174,6 +181,13 @@ class Ways(ProxyTestCase):
     def test_usual_requests_go_the_short_way(self) -> None:
         """From the third on: the first is seen, the second remembered."""
         step = (BODIES[0], FIELDS[1], True, "whole", "one read")
+        self.assertEqual(self.play(True, "free", [step] * 5), self.play(False, "free", [step] * 5))
+        self.play(True, "free", [step] * 5)
+        self.assertEqual(self.short, 3)
+
+    def test_sdks_say_that_their_connection_is_kept(self) -> None:
+        """And take a gzip, of which the usage is read at once."""
+        step = (BODIES[0], FIELDS[4], True, "gzip in chunks", "one read")
         self.assertEqual(self.play(True, "free", [step] * 5), self.play(False, "free", [step] * 5))
         self.play(True, "free", [step] * 5)
         self.assertEqual(self.short, 3)

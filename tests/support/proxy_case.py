@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.support.network import Network, Peer, PeerFactory
 from tests.support.responses import Response, parse_response
 from tests.support.transport import peer_closed, unacknowledged_bytes
 
+FAST_PATH = "LLMPROXY_SERVER_FAST_PATH"  # the daemon's own variable: the suites run both ways by it
 TOKEN = "sk-lp-" + "t" * 43
 OTHER = "sk-lp-" + "o" * 43
 KEY = "sk-provider-0123456789abcdef"
@@ -148,7 +150,7 @@ class ProxyTestCase(SynchronousTestCase):
             **self.api,
             **settings,
         }
-        server = Server(**self.server)
+        server = Server(**{"fast_path": os.environ.get(FAST_PATH) != "false", **self.server})
         self.events = Events()
         self.site_errors: list[tuple[int, str]] = []
         self.proxy = TransparentProxy(
