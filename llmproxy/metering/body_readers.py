@@ -80,6 +80,19 @@ class JsonBodyReader:
             self._holding.hold(-self._size)
             self._holding = None
 
+    def whole(self) -> bytes | None:
+        """The body that was kept; C{None} where it was scanned as it passed. Nothing is held any more."""
+        self._give_back()
+        if self._scan is not None:
+            return None
+        if len(self._kept) != 1:
+            self._kept = [b"".join(self._kept)]
+        return self._kept[0]
+
+    def discard(self) -> None:
+        """Forget the body, since the exchange may be remembered for longer."""
+        self._kept = []
+
     def reading(self) -> ReportedUsage:
         self._give_back()
         if self._scan is None:

@@ -17,6 +17,7 @@ from llmproxy.metering.estimating import PromptEstimate
 from llmproxy.metering.extraction import count_units, units_by_model
 from llmproxy.metering.prices import Prices
 from llmproxy.metering.sse import LINE_ENDS
+from llmproxy.metering.typed_usage import TypedUsage, typed_usage
 from llmproxy.model import Usage
 
 _FIELDS = frozenset(
@@ -36,12 +37,14 @@ class Dialect(NamedTuple):
     @ivar api: The API's name in the settings; C{provider} the provider's in genai-prices, or C{""}.
     @ivar prices: What is counted costs so much.
     @ivar operation: What a request there does.
+    @ivar typed: Measures its usual JSON responses; C{None} where nothing does but the general reading.
     """
 
     api: str
     provider: str
     prices: Prices
     operation: ProviderOperation = UNKNOWN_OPERATION
+    typed: TypedUsage | None = None
 
     @property
     def takes(self) -> bool:
@@ -56,7 +59,9 @@ class Dialect(NamedTuple):
 
 def dialect(api: str, provider: str, prices: Prices, path: bytes) -> Dialect:
     """The dialect of what an API has at C{path}."""
-    return Dialect(api, provider, prices, registry.operation(provider, path))
+    operation = registry.operation(provider, path)
+    typed = None if operation.free else typed_usage(api, provider, prices, operation.name)
+    return Dialect(api, provider, prices, operation, typed)
 
 
 class Meter:
@@ -125,6 +130,11 @@ class Meter:
         """
         home = self._dialect
         tap = None if self._decoder is not None and self._decoder.failed else self._tap
+        if home.typed is not None and tap.__class__ is JsonBodyReader:
+            body = tap.whole()
+            if body is not None and (usage := home.typed.measured(body, asked, self._tier, at)) is not None:
+                tap.discard()
+                return usage
         said = NO_REPORT if tap is None else tap.reading()
         self.error = "" if tap is None else tap.error()
         complete = complete and not self.error

@@ -173,14 +173,20 @@ class Prices:
         @param answered: The model that answered; where that has no price, the one that was C{asked} for.
         @param at: Seconds since the epoch.
         """
+        own, listed = self.listed(api, provider, answered, asked, at, terms)
+        if own is not None:
+            return own.cost(units, listed)
+        return None if listed is None else listed.cost(units)
+
+    def listed(
+        self, api: str, provider: str, answered: str, asked: str, at: float, terms: Terms = USUAL_TERMS
+    ) -> tuple[OwnPrice | None, ListPrice | None]:
+        """The operator's own price, and what the list says; the parameters are as in L{cost}."""
         key = (api, provider, answered, asked, terms)
         found = self._known.get(key)
         if found is None or (found[1] is not None and not found[1].since <= at < found[1].until):
             found = self._known[key] = self._look_up(*key, at)
-        own, known = found
-        if own is not None:
-            return own.cost(units, known)
-        return None if known is None else known.cost(units)
+        return found
 
     def own(self, api: str, answered: str, asked: str) -> OwnPrice | None:
         """The operator's own price: the closest one for the name that answered or was asked for."""

@@ -1,0 +1,172 @@
+"""Measures the usual JSON responses of one endpoint: a typed decoder, and a price that is made ready.
+
+What it tells is to the bit what the general reading tells (L{body_readers}, L{extraction}, L{prices}); where it tells
+nothing, that is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from math import inf
+from typing import NamedTuple
+
+from msgspec import MsgspecError
+from pydantic_core import from_json
+
+from llmproxy.base.memo import BoundedMemo
+from llmproxy.metering.dialects.generic import CHARGES
+from llmproxy.metering.dialects.operation import Units
+from llmproxy.metering.dialects.reported_usage import MAX_WORD_CHARS, Terms, word
+from llmproxy.metering.extraction import count_units
+from llmproxy.metering.linear_price import LinearPrice, linear_price
+from llmproxy.metering.prices import Prices
+from llmproxy.metering.typed_responses import TYPED_RESPONSES, TypedCounts
+from llmproxy.model import Usage
+
+MAX_PREPARED_PRICES = 256  # of one endpoint, by models and terms
+MAX_NESTED_VALUES = 200  # lists and objects of a body: the general parser gives up on more within each other
+MAX_DIGITS = 4300  # of an integer, likewise
+
+Read = Callable[[bytes], TypedCounts | None]
+
+
+class _PreparedPrice(NamedTuple):
+    """What all responses of a model on the same terms have in common.
+
+    @ivar model: As it is shown; C{""} where only the general reading can tell.
+    @ivar linear: C{None} where only the price list can tell.
+    """
+
+    model: str
+    terms: Terms
+    linear: LinearPrice | None
+    since: float
+    until: float
+
+
+class TypedUsage:
+    """Measures the usual JSON responses of one endpoint."""
+
+    def __init__(self, api: str, provider: str, prices: Prices, read: Read) -> None:
+        self._api = api
+        self._provider = provider
+        self._prices = prices
+        self._read = read
+        self._prepared: BoundedMemo[tuple[str, str, str, str, str, bytes], _PreparedPrice] = BoundedMemo(
+            MAX_PREPARED_PRICES
+        )
+
+    def measured(self, body: bytes, asked: str, tier: bytes, at: float) -> Usage | None:
+        """What was used; C{None} where this is not a usual response.
+
+        @param asked: The model that the client asked for.
+        @param tier: What the response's head says of its tier, which holds where its body says nothing.
+        @param at: Seconds since the epoch.
+        """
+        if not is_plain(body):
+            return None
+        try:
+            counts = self._read(body)
+        except (MsgspecError, RecursionError):
+            return None
+        if counts is None:
+            return None
+        model, said_tier, speed, geo, given, read, written, made, reasoning, details = counts
+        key = model, asked, said_tier, speed, geo, tier
+        price = self._prepared.get(key)
+        if price is None or not price.since <= at < price.until:
+            price = self._prepare(key, at)
+        if not price.model:
+            return None
+        cost, linear = None, price.linear
+        if linear is not None and (not details or details.keys() <= linear.unpriced):
+            cost = linear.cost(given, read, written, made, reasoning)
+        if cost is None:
+            cost = self._listed_cost(counts, asked, price, at)
+        return Usage(given, read, written, made, reasoning, cost, "exact", price.model, details)
+
+    def _listed_cost(self, counts: TypedCounts, asked: str, price: _PreparedPrice, at: float) -> float | None:
+        return self._prices.cost(self._api, self._provider, price.model, asked, _units(counts), at, price.terms)
+
+    def _prepare(self, key: tuple[str, str, str, str, str, bytes], at: float) -> _PreparedPrice:
+        """What the general reading makes of such words, and the price for them."""
+        said_model, asked, said_tier, speed, geo, header = key
+        model = word(said_model)
+        if not model or "-search-" in model or max(map(len, (asked, said_tier, speed, geo, header))) > MAX_WORD_CHARS:
+            return _UNUSUAL  # not kept, as it may be long
+        tier = said_tier.lower() if word(said_tier) else ""
+        batch = tier == "batch"
+        tier = "" if batch else tier
+        terms = Terms(tier or header.decode("latin-1").lower(), word(speed), word(geo), batch)
+        own, listed = self._prices.listed(self._api, self._provider, model, asked, at, terms)
+        linear = linear_price(listed) if own is None and listed is not None else None
+        since, until = (-inf, inf) if linear is None else (linear.since, linear.until)
+        price = self._prepared[key] = _PreparedPrice(model, terms, linear, since, until)
+        return price
+
+
+_UNUSUAL = _PreparedPrice("", Terms(), None, -inf, inf)
+
+
+def typed_usage(api: str, provider: str, prices: Prices, operation: str) -> TypedUsage | None:
+    """For an endpoint; C{None} where its responses have no type, or where its provider counts in a way of its own."""
+    read = _reader(operation, provider)
+    return None if read is None else TypedUsage(api, provider, prices, read)
+
+
+@cache
+def _reader(operation: str, provider: str) -> Read | None:
+    typed = TYPED_RESPONSES.get(operation)
+    if typed is None or provider in CHARGES:
+        return None
+    counts = typed.read(b'{"%b": %b}' % (typed.place.encode(), typed.sample.encode()))
+    assert counts is not None
+    typed_units = _units(counts)
+    units = {unit: count for unit, count in (count_units(from_json(typed.sample), provider) or {}).items() if count}
+    if units == typed_units:
+        return typed.read
+    if units == {unit: count for unit, count in typed_units.items() if unit != "cache_write_tokens"}:
+        return partial(_read_unwritten, typed.read)  # a provider that counts no writing
+    return None
+
+
+def _read_unwritten(read: Read, body: bytes) -> TypedCounts | None:
+    counts = read(body)
+    return None if counts is None or counts.written else counts
+
+
+def _units(counts: TypedCounts) -> Units:
+    """All counts that are not zero, by unit."""
+    units: Units = {
+        "input_tokens": counts.input,
+        "cache_read_tokens": counts.read,
+        "cache_write_tokens": counts.written,
+        "output_tokens": counts.output,
+        "output_reasoning_tokens": counts.reasoning,
+        **counts.details,
+    }
+    return {unit: count for unit, count in units.items() if count}
+
+
+def is_plain(body: bytes) -> bool:
+    """Whether the general parser takes every JSON text that the typed decoder takes, as far as that looks at it.
+
+    The decoder skips strings that are no UTF-8, integers of any length, and what is nested more deeply.
+    """
+    if body.count(b"{") + body.count(b"[") > MAX_NESTED_VALUES:
+        return False
+    if len(body) > MAX_DIGITS:
+        # So many digits in a row would fill one of these places, whatever their beginning.
+        step = MAX_DIGITS // 2
+        if any(body[place : place + step // 2].isdigit() for place in range(0, len(body), step)):
+            return False
+    return body.isascii() or _is_utf8(body)
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
