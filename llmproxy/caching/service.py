@@ -70,10 +70,15 @@ class ResponseCache(Service):
             clock if options.replay == "timed" else None,
             options.scope,
         )
-        self.policies = {name: _policy(name, api, settings) for name, api in settings.apis.items()}
+        self.policies: dict[str, ApiCachePolicy] = {}
+        self.reconfigure(settings)
         self._coalesce = options.coalesce
         self._prefixes: BoundedMemo[tuple[str, tuple[str, ...], bytes], str] = BoundedMemo(MAX_REMEMBERED_TARGETS)
         self._reads: set[bytes] | None = set()
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Follow what these settings say of APIs from now on; what is stored stays."""
+        self.policies |= {name: _policy(name, api, settings) for name, api in settings.apis.items()}
 
     def instruments(self) -> Iterator[Instrument]:
         in_flight = self.state.in_flight

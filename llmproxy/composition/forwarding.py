@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, gatherResults
@@ -51,16 +53,47 @@ from llmproxy.wire.write_coalescing import WriteCoalescer
 class Parts:
     """What forwards, and those of its parts that others watch or end."""
 
-    routes: Routes
     pipeline: Pipeline
     fast_path: FastPath | None
     keys: ProviderKeys
     upstreams: Upstreams
     shares: InFlightLimit
     quota: Limiter
-    agents: tuple[Agent, ...]
+    agents: dict[str, Agent]
+    ceiling: CostCeiling
+    meters: Meters
+    operations: Operations
+    make_agent: Callable[[Api], Agent]
     refusals: RepeatedEntries
     caching: ResponseCache | None = None
+    retired: WeakSet[Agent] = field(default_factory=WeakSet)
+
+    def reconfigure(self, before: Settings, after: Settings) -> None:
+        """Forward by other settings from now on; requests under way go on by what they have begun with.
+
+        Everything that can fail comes first. Agents are kept, with their connections, where nothing of theirs is other;
+        those that are not end their connections once these have been idle for long enough.
+        """
+        routes, prices = Routes(after), Prices(own_prices(after.prices))
+        agents = {
+            name: self.agents[name]
+            if name in before.apis and _agent_settings(before.apis[name]) == _agent_settings(api) and not api.ca_file
+            else self.make_agent(api)
+            for name, api in after.apis.items()
+        }
+        self.retired.update(agent for name, agent in self.agents.items() if agents.get(name) is not agent)
+        self.agents.update(agents)
+        self.upstreams.reconfigure(after.apis, {name: Transport(agent) for name, agent in agents.items()})
+        self.shares.reconfigure(after)
+        self.operations.reconfigure(after)
+        self.ceiling.reconfigure(prices, {name: provider(api) for name, api in after.apis.items()})
+        self.quota.reconfigure(after.limits, after.apis)
+        self.meters.reconfigure(after)
+        if self.caching is not None:
+            self.caching.reconfigure(after)
+        self.pipeline.reconfigure(routes)
+        if self.fast_path is not None:
+            self.fast_path.table.clear()
 
     @property
     def members(self) -> tuple[object, ...]:
@@ -79,7 +112,9 @@ class Parts:
         if self.caching is not None:
             self.caching.cancel_background()
         self.upstreams.close()
-        return gatherResults([agent.close() for agent in self.agents]).addCallback(lambda _: None)
+        return gatherResults([agent.close() for agent in (*self.agents.values(), *self.retired)]).addCallback(
+            lambda _: None
+        )
 
 
 def forwarding(
@@ -106,7 +141,8 @@ def forwarding(
     """
     clock: IReactorTime = reactor
     routes = Routes(settings)
-    agents = {name: _agent(api, reactor, coalescer, descriptors) for name, api in settings.apis.items()}
+    make_agent = partial(_agent, reactor=reactor, coalescer=coalescer, descriptors=descriptors)
+    agents = {name: make_agent(api) for name, api in settings.apis.items()}
     upstreams = Upstreams(settings, {name: Transport(agent) for name, agent in agents.items()}, clock)
     shares = InFlightLimit(settings)
     keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
@@ -141,7 +177,21 @@ def forwarding(
         clock=clock,
     )
     fast_path = FastPath(pipeline, accounting, upstreams, agents, clock) if settings.server.fast_path else None
-    return Parts(routes, pipeline, fast_path, keys, upstreams, shares, quota, tuple(agents.values()), refusals, caching)
+    return Parts(
+        pipeline,
+        fast_path,
+        keys,
+        upstreams,
+        shares,
+        quota,
+        agents,
+        worst,
+        meters,
+        operations,
+        make_agent,
+        refusals,
+        caching,
+    )
 
 
 def _caching(
@@ -154,7 +204,12 @@ def _caching(
     return ResponseCache(cache, settings, reactor, now, buffers)
 
 
-def _agent(api: Api, reactor: Any, coalescer: WriteCoalescer | None, descriptors: Descriptors | None) -> Agent:
+def _agent_settings(api: Api) -> tuple[object, ...]:
+    """What an agent is made of."""
+    return api.base_url, api.connection, api.timeouts.connect, api.timeouts.idle_connection, api.ca_file
+
+
+def _agent(api: Api, *, reactor: Any, coalescer: WriteCoalescer | None, descriptors: Descriptors | None) -> Agent:
     connection, timeouts = api.connection, api.timeouts
     return Agent(
         reactor,

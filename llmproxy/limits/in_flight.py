@@ -19,11 +19,15 @@ class InFlightLimit:
     """Counts them: two dictionary operations for a request."""
 
     def __init__(self, settings: Settings) -> None:
-        self._most = {
-            name: api.connection.max_open_per_project or max(1, api.connection.max_conns_per_host // 2)
-            for name, api in settings.apis.items()
-        }
-        self._open: dict[str, dict[str, int]] = {name: {} for name in settings.apis}
+        self._most: dict[str, int] = {}
+        self._open: dict[str, dict[str, int]] = {}
+        self.reconfigure(settings)
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Allow what these settings allow from now on; what is under way stays counted."""
+        for name, api in settings.apis.items():
+            self._most[name] = api.connection.max_open_per_project or max(1, api.connection.max_conns_per_host // 2)
+            self._open.setdefault(name, {})
 
     def instruments(self) -> Iterator[Instrument]:
         yield Gauge("requests_at_providers", "Requests under way to a provider.", lambda: self.open, "api")

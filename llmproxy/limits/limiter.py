@@ -163,14 +163,20 @@ class Limiter:
         self._counters = counters
         self._now = now
         self._worst = worst
-        self._on_loss = settings.on_loss.by_name()
-        self._refuse_unpriced = settings.unknown_price == "refuse"
-        self._apis = {name: allowance for name, api in apis.items() if (allowance := api.limits.allowance())}
-        self._outputs = {name: api.limits.default_output_tokens for name, api in apis.items()}
         self._plans: BoundedMemo[tuple[str, str, str, Allowance | None, Allowance | None], LimitPlan] = BoundedMemo(
             MAX_REMEMBERED_PLANS
         )
         self._calendar = Calendar()
+        self._outputs: dict[str, int] = {}
+        self.reconfigure(settings, apis)
+
+    def reconfigure(self, settings: LimitSettings, apis: Mapping[str, Api]) -> None:
+        """Hold requests to the limits of these settings from now on; what is counted stays counted."""
+        self._on_loss = settings.on_loss.by_name()
+        self._refuse_unpriced = settings.unknown_price == "refuse"
+        self._apis = {name: allowance for name, api in apis.items() if (allowance := api.limits.allowance())}
+        self._outputs |= {name: api.limits.default_output_tokens for name, api in apis.items()}
+        self._plans.clear()
 
     def instruments(self) -> Iterator[Instrument]:
         counters = self._counters

@@ -32,8 +32,14 @@ class Operations:
     """Tells what the requests to each endpoint do: what bounds their output, and what they bill beside tokens."""
 
     def __init__(self, settings: Settings) -> None:
-        self._providers = {name: provider(api) for name, api in settings.apis.items()}
+        self._providers: dict[str, str] = {}
         self._known: BoundedMemo[tuple[str, bytes], ProviderOperation] = BoundedMemo(MAX_REMEMBERED_PATHS)
+        self.reconfigure(settings)
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Follow these settings from now on; APIs that are gone stay known to requests under way."""
+        self._providers |= {name: provider(api) for name, api in settings.apis.items()}
+        self._known.clear()
 
     def operation(self, method: bytes, api: str, path: bytes) -> ProviderOperation:
         """What a request does; L{UNKNOWN} where nobody knows."""
@@ -50,9 +56,14 @@ class Meters:
     """Tells how the answers of each endpoint are measured."""
 
     def __init__(self, settings: Settings) -> None:
+        self._dialects: BoundedMemo[tuple[str, bytes], Dialect | None] = BoundedMemo(MAX_REMEMBERED_PATHS)
+        self.reconfigure(settings)
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Follow these settings from now on: prices, and which APIs are metered."""
         self._prices = Prices(own_prices(settings.prices))
         self._providers = {name: provider(api) for name, api in settings.apis.items() if api.metering.enabled}
-        self._dialects: BoundedMemo[tuple[str, bytes], Dialect | None] = BoundedMemo(MAX_REMEMBERED_PATHS)
+        self._dialects.clear()
 
     def dialect(self, method: bytes, api: str, path: bytes) -> Dialect | None:
         """How answers are measured that an API gives at this path; C{None} where they are not.

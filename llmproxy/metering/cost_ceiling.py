@@ -95,13 +95,19 @@ class CostCeiling:
     """
 
     def __init__(self, prices: Prices, providers: Mapping[str, str], operations: Operations) -> None:
-        self._prices = prices
-        self._providers = providers
         self._operations = operations
         get_snapshot()  # read now, so that no request waits for it
         self._rates: BoundedMemo[tuple[str, str, Terms], tuple[float, Rates | None]] = BoundedMemo(
             MAX_REMEMBERED_MODELS
         )
+        self._providers: dict[str, str] = {}
+        self.reconfigure(prices, providers)
+
+    def reconfigure(self, prices: Prices, providers: Mapping[str, str]) -> None:
+        """Follow other prices from now on; APIs that are gone stay known to requests under way."""
+        self._prices = prices
+        self._providers |= providers
+        self._rates.clear()
 
     def bound(
         self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, size: int, output: int

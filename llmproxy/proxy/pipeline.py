@@ -59,6 +59,11 @@ class Pipeline:
         self._bodies = RequestBodies(routes.apis, policy, server.max_request_bytes, clock)
         self._sender = ResponseSender(server, clock)
 
+    def reconfigure(self, routes: Routes) -> None:
+        """Find other APIs and endpoints from now on; requests under way go on with what they have found."""
+        self._routes = routes
+        self._bodies.reconfigure(routes.apis)
+
     @property
     def shutting_down(self) -> bool:
         """Whether what is cut from now on is cut by this process, because it ends."""

@@ -51,7 +51,12 @@ class RequestBodies:
         self._policy = policy
         self._max_bytes = max_bytes
         self._clock = clock
-        self._wanted = {name: WantedMembers(api.param_whitelist) for name, api in apis.items()}
+        self._wanted: dict[str, WantedMembers] = {}
+        self.reconfigure(apis)
+
+    def reconfigure(self, apis: Mapping[str, Api]) -> None:
+        """Check by what these APIs allow from now on."""
+        self._wanted |= {name: WantedMembers(api.param_whitelist) for name, api in apis.items()}
 
     async def prepare(self, context: RequestContext, cacheable: CacheRequest | None) -> None:
         """Set the context's body: the upload itself, what was read of it, or C{None} where there is none.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
@@ -74,8 +74,20 @@ class Upstreams:
         clock: IReactorTime,
     ) -> None:
         self._clock = clock
-        self._upstreams = {name: Upstream(api, callers[name]) for name, api in settings.apis.items()}
+        self._apis: dict[str, Api] = {}
+        self._upstreams: dict[str, Upstream] = {}
+        self.reconfigure(settings.apis, callers)
         self._patience: list[HeadTimer] = []  # those that wait for nothing now; each has a timer, which costs
+
+    def reconfigure(self, apis: Mapping[str, Api], callers: Mapping[str, Transport]) -> None:
+        """Send to these providers from now on. Breakers go on where provider and breaker are the same; APIs that are
+        gone stay for requests under way."""
+        for name, api in apis.items():
+            before, known = self._apis.get(name), self._upstreams.get(name)
+            upstream = Upstream(api, callers[name])
+            if known is not None and before is not None and _same_circuits(before, api):
+                upstream.circuits = known.circuits
+            self._apis[name], self._upstreams[name] = api, upstream
 
     @property
     def circuits(self) -> dict[str, Circuits]:
@@ -179,6 +191,10 @@ class Upstreams:
     def of(self, api: str) -> Upstream:
         """An API's provider."""
         return self._upstreams[api]
+
+
+def _same_circuits(one: Api, other: Api) -> bool:
+    return (one.base_url, one.circuit_breaker) == (other.base_url, other.circuit_breaker)
 
 
 class HeadTimer:

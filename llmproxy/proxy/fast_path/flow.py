@@ -109,6 +109,12 @@ class FlowTable:
     def __len__(self) -> int:
         return len(self._known)
 
+    def clear(self) -> None:
+        """Know nothing any more."""
+        self._known.clear()
+        self._shapes.clear()
+        self._seen.clear()
+
     def find(self, head: bytes) -> RequestHead | None:
         """The head, parsed, with its flow; C{None} for one that is not known."""
         lines = head.split(b"\r\n")
