@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TextIO
@@ -22,6 +22,7 @@ from llmproxy.caching import CacheAdmin
 from llmproxy.composition.forwarding import Parts, forwarding
 from llmproxy.composition.listeners import listen, make_site
 from llmproxy.composition.recording import Records, make_records
+from llmproxy.composition.reloading import Reloader
 from llmproxy.config.environ import secret
 from llmproxy.config.load import read_private
 from llmproxy.config.model import Settings
@@ -36,7 +37,6 @@ from llmproxy.observability.metrics import Metrics
 from llmproxy.observability.reactor_lag import ReactorLag
 from llmproxy.observability.redaction import Redactor
 from llmproxy.process.daemon import Daemon
-from llmproxy.proxy.accounting import Observer
 from llmproxy.redis import connect
 from llmproxy.store.canary import refuse_new_key
 from llmproxy.store.creations import CreationTable
@@ -116,10 +116,11 @@ def build(
     now: Callable[[], float],
     random: Callable[[int], bytes] = os.urandom,
     stream: TextIO = sys.stdout,
+    reread: Callable[[], Settings] | None = None,
 ) -> Daemon:
-    """Make the daemon. Nothing listens until it is started, and no database is touched, except that one is asked
-    whether it has been used where there is no encryption key yet.
+    """Make the daemon. Nothing listens before its start; a database is at most asked whether it has a key already.
 
+    @param reread: Reads the settings again, when the daemon is told to reload them.
     @raise ValueError: where the settings name a plugin that nobody provides, or one that refuses its own settings.
     @raise llmproxy.store.errors.StartupError: where a secret's file is readable by others, or the store's URL is none.
     """
@@ -146,16 +147,16 @@ def build(
         observers=records.observers,
     )
     base.store.watch(parts.keys.forget)
-    manage = _management(base, tokens, parts, metrics, records)
     daemon = Daemon(settings, reactor, base.output, base.store, parts.hang_up, base.descriptors)
     daemon.before_abort(parts.pipeline.shut_down)
+    reloader = _reloader(base, parts, daemon, reread)
+    manage = _management(base, tokens, parts, metrics, records, reloader)
     lag = ReactorLag(reactor, metrics.reactor_lag.observe)
-    for part in (*base.parts, lag, *records.parts, counters, *tokens.parts, *parts.members):
+    for part in (*base.parts, lag, *records.parts, counters, *tokens.parts, *parts.members, reloader):
         daemon.add(part)
         metrics.register(part)
     metrics.register(daemon)
-    site = partial(_site, base, (metrics.observe, *records.observers))
-    listen(daemon, _proxy(base, parts), manage, _admin(base, manage, records), metrics, site)
+    listen(daemon, _proxy(base, parts), manage, _admin(base, manage, records), metrics, _sites(base, metrics, records))
     return daemon
 
 
@@ -264,6 +265,18 @@ def _change_feed(settings: Settings, reactor: Any, store: Store) -> ChangeFeed:
     return ChangeFeed(store, reactor, redis=redis, channel=f"{settings.redis.key_prefix}changes")
 
 
+def _reloader(base: Base, parts: Parts, daemon: Daemon, reread: Callable[[], Settings] | None) -> Reloader:
+    def follow(before: Settings, after: Settings) -> None:
+        renew = daemon.read_certificates()  # like all that can fail before anything is changed
+        parts.reconfigure(before, after)
+        renew()
+        base.output.set_level(after.logging.level)
+
+    reloader = Reloader(base.settings, reread or (lambda: base.settings), follow)
+    daemon.reload = reloader.on_signal
+    return reloader
+
+
 def _proxy(base: Base, parts: Parts) -> ProxyResource:
     return ProxyResource(
         parts.pipeline,
@@ -275,7 +288,14 @@ def _proxy(base: Base, parts: Parts) -> ProxyResource:
     )
 
 
-def _management(base: Base, tokens: Tokens, parts: Parts, metrics: Metrics, records: Records) -> Management:
+def _management(
+    base: Base,
+    tokens: Tokens,
+    parts: Parts,
+    metrics: Metrics,
+    records: Records,
+    reloader: Reloader,
+) -> Management:
     settings, caching = base.settings, parts.caching
     limit = settings.cache.max_bytes if caching is not None and caching.state.storage.local is not None else 0
     return Management(
@@ -288,7 +308,8 @@ def _management(base: Base, tokens: Tokens, parts: Parts, metrics: Metrics, reco
         activity=records.activity,
         requests=records.requests,
         audit=records.audit,
-        apis={name: api.allowed_endpoints for name, api in settings.apis.items()},
+        apis=parts.endpoints,
+        reload=reloader.reload,
         default_api=settings.default_api,
         standings=parts.quota.standings,
         management_token=base.management,
@@ -307,7 +328,19 @@ def _admin(base: Base, manage: Management, records: Records) -> AdminPages:
     return AdminPages(perform=manage.perform, auth=manage.auth, sessions=sessions, audit=records.audit, now=base.now)
 
 
-def _site(base: Base, observers: Sequence[Observer], root: Root) -> Site:
-    return make_site(
-        root, base.settings.server, base.reactor, base.coalescer, base.descriptors, base.buffers, observers, base.now
-    )
+def _sites(base: Base, metrics: Metrics, records: Records) -> Callable[[Root], Site]:
+    observers = (metrics.observe, *records.observers)
+
+    def site(root: Root) -> Site:
+        return make_site(
+            root,
+            base.settings.server,
+            base.reactor,
+            base.coalescer,
+            base.descriptors,
+            base.buffers,
+            observers,
+            base.now,
+        )
+
+    return site

@@ -16,10 +16,11 @@ from llmproxy.app import build
 from llmproxy.base.monotonic import use_monotonic_clock
 from llmproxy.base.own_threads import spare_address_space
 from llmproxy.config.load import SettingsError, check_report, environment_warnings, load
-from llmproxy.observability.log_stream import QueuedStream, patient
+from llmproxy.observability.log_stream import LogFile, QueuedStream, SyslogStream, patient
 from llmproxy.process.last_resort import end_within
+from llmproxy.process.signals import Signals
 from llmproxy.process.start_failures import check_files, sentence
-from llmproxy.process.twistd_options import AlreadyRunning, StartReport, check_pid_file
+from llmproxy.process.twistd_options import AlreadyRunning, StartReport, check_pid_file, give_to_user
 from llmproxy.store.errors import InvalidStoreURL
 from llmproxy.wire.descriptors import raise_soft_limit
 
@@ -80,6 +81,16 @@ class Options(TwistedOptions):
         return {} if self.parent is None else self.parent
 
 
+def _log_stream(twistd: MutableMapping[str, Any]) -> Any:
+    """Where the log goes: what twistd was told, else to the standard output; in the background to C{twistd.log}."""
+    if twistd.get("syslog"):
+        return SyslogStream(twistd.get("prefix") or "llmproxy")
+    name = twistd.get("logfile") or ("-" if twistd.get("nodaemon", True) else "twistd.log")
+    if name == "-":
+        return patient(sys.stdout)
+    return LogFile(os.path.abspath(os.path.join(twistd.get("rundir") or ".", name)))
+
+
 def makeService(options: Options) -> IService:
     """Twisted's entry. A settings file with anything wrong in it never starts."""
     from twisted.internet import reactor
@@ -90,8 +101,18 @@ def makeService(options: Options) -> IService:
     try:
         settings = load(options["config"], os.environ, options.overrides())
         check_files(settings)
-        output = patient(sys.stdout)
-        daemon = build(settings, reactor, os.environ, now=time, stream=output)
+        output = _log_stream(options.twistd)
+        daemon = build(
+            settings,
+            reactor,
+            os.environ,
+            now=time,
+            stream=output,
+            reread=lambda: load(options["config"], os.environ, options.overrides()),
+        )
+        reopen = getattr(output, "reopen", lambda: None)
+        Signals(reactor, reload=lambda: daemon.reload(), reopen=reopen, cut=daemon.cut).install()
+        give_to_user(options.twistd, settings.state_dir)
         if isinstance(output, QueuedStream):
             reactor.addSystemEventTrigger("after", "shutdown", output.drain)
         daemon.end_within = end_within

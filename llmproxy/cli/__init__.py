@@ -8,6 +8,7 @@ from llmproxy.cli.cache import cache
 from llmproxy.cli.daemon import check_config, run
 from llmproxy.cli.keys import key
 from llmproxy.cli.projects import project
+from llmproxy.cli.reload import reload
 from llmproxy.cli.session import DEFAULT_URL, CommandSession, connection_options
 from llmproxy.cli.tokens import token
 from llmproxy.cli.usage import usage
@@ -34,6 +35,7 @@ main.add_command(token)
 main.add_command(key)
 main.add_command(cache)
 main.add_command(usage)
+main.add_command(reload)
 main.add_command(check_config)
 main.add_command(run)
 

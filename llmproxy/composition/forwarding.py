@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -51,7 +51,11 @@ from llmproxy.wire.write_coalescing import WriteCoalescer
 
 @dataclass(frozen=True)
 class Parts:
-    """What forwards, and those of its parts that others watch or end."""
+    """What forwards, and those of its parts that others watch or end.
+
+    @ivar endpoints: The C{allowed_endpoints} of each API.
+    @ivar retired: Agents of settings that are not in force any more, as long as something uses them.
+    """
 
     pipeline: Pipeline
     fast_path: FastPath | None
@@ -64,6 +68,7 @@ class Parts:
     meters: Meters
     operations: Operations
     make_agent: Callable[[Api], Agent]
+    endpoints: dict[str, Collection[str]]
     refusals: RepeatedEntries
     caching: ResponseCache | None = None
     retired: WeakSet[Agent] = field(default_factory=WeakSet)
@@ -94,6 +99,8 @@ class Parts:
         self.pipeline.reconfigure(routes)
         if self.fast_path is not None:
             self.fast_path.table.clear()
+        self.endpoints.clear()
+        self.endpoints.update({name: api.allowed_endpoints for name, api in after.apis.items()})
 
     @property
     def members(self) -> tuple[object, ...]:
@@ -112,9 +119,8 @@ class Parts:
         if self.caching is not None:
             self.caching.cancel_background()
         self.upstreams.close()
-        return gatherResults([agent.close() for agent in (*self.agents.values(), *self.retired)]).addCallback(
-            lambda _: None
-        )
+        agents = [*self.agents.values(), *self.retired]
+        return gatherResults([agent.close() for agent in agents]).addCallback(lambda _: None)
 
 
 def forwarding(
@@ -189,6 +195,7 @@ def forwarding(
         meters,
         operations,
         make_agent,
+        {name: api.allowed_endpoints for name, api in settings.apis.items()},
         refusals,
         caching,
     )

@@ -58,6 +58,10 @@ class LogOutput:
         self.lost = 0
         self.state = "ok"
 
+    def set_level(self, name: str) -> None:
+        """Write events of this level and above from now on; access log lines have none."""
+        self._level = LogLevel.levelWithName(name)
+
     def instruments(self) -> Iterator[Instrument]:
         yield Counter("log_lines_lost", "Lines of the log that could not be written.", lambda: self.lost)
 

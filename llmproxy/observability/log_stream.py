@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import syslog
 import threading
 import weakref
 from collections import deque
 from contextlib import suppress
 from typing import Any, TextIO
+
+from llmproxy.observability.append_file import AppendedFile
 
 MAX_WAITING_CHARACTERS = 4 * 1024 * 1024  # that wait for the reader; what comes then is lost, and counted
 LAST_SECONDS = 2.0  # for what still waits when the process ends
@@ -22,6 +25,58 @@ def patient(stream: TextIO) -> TextIO:
             return stream
         return QueuedStream(stream)  # type: ignore[return-value]
     return stream
+
+
+class LogFile:
+    """As much of a text stream as the log needs, in a file that others may rotate away."""
+
+    encoding = "utf-8"
+
+    def __init__(self, path: str) -> None:
+        self._file = AppendedFile(path)
+        self._text: list[str] = []
+
+    def isatty(self) -> bool:
+        return False
+
+    def write(self, text: str) -> int:
+        self._text.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what has come since; L{OSError} where that fails, and it is lost."""
+        text, self._text = "".join(self._text), []
+        if text:
+            self._file.append(text.encode("utf-8", "replace"))
+
+    def reopen(self) -> None:
+        """Open the file anew with the next line."""
+        self._file.close()
+
+
+class SyslogStream:
+    """The same for the system's log: each line is a message of its own."""
+
+    encoding = "utf-8"
+
+    def __init__(self, name: str) -> None:
+        self._rest = ""
+        syslog.openlog(name, syslog.LOG_PID, syslog.LOG_DAEMON)
+
+    def isatty(self) -> bool:
+        return False
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            syslog.syslog(syslog.LOG_INFO, line.replace("\0", " "))
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def reopen(self) -> None:
+        """Nothing to do."""
 
 
 class QueuedStream:

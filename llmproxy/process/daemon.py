@@ -14,7 +14,9 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.tcp import Port
 from twisted.logger import ILogObserver, Logger, LogLevel
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -52,6 +54,7 @@ class Daemon(MultiService):
 
     @ivar observer: Where the process's log goes when twistd was not told otherwise.
     @ivar start_observer: Is told how its start ends, if somebody wants to know.
+    @ivar reload: Reads the settings again, and follows them.
     @ivar end_within: Called once the last request is over, with the seconds after which the process must have ended,
         whatever hangs by then. Nobody sees to that unless somebody puts a function here.
     """
@@ -78,6 +81,8 @@ class Daemon(MultiService):
         self._descriptors = descriptors
         self._sites: list[tuple[Sequence[str], Site]] = []
         self._ports: list[IListeningPort] = []
+        self._secure: list[tuple[str, Any]] = []  # the ports that use TLS, by their endpoints
+        self.reload: Callable[[], object] = lambda: None
         self._starting: Deferred[None] | None = None
         self._state = "starting"
         self._openings: list[Callable[[], Deferred[None]]] = []
@@ -109,6 +114,26 @@ class Daemon(MultiService):
             self._checks += IHealthChecked(part).health_checks()
         if IService.providedBy(part):
             IService(part).setServiceParent(self)
+
+    def read_certificates(self) -> Callable[[], None]:
+        """Read the certificates of the endpoints anew; what uses them for connections from then on.
+
+        What is wrong with one is raised: L{OSError}, or an error of OpenSSL's.
+        """
+        contexts = [(port, certificates(self._reactor, endpoint)) for endpoint, port in self._secure]
+
+        def use() -> None:
+            for port, context in contexts:
+                port.factory = TLSMemoryBIOFactory(context, False, port.factory.wrappedFactory, self._reactor)
+
+        return use
+
+    def cut(self) -> None:
+        """Wait no longer for connections that are still busy."""
+        for listener in self._before_abort:
+            listener()
+        for _, site in self._sites:
+            site.abort()
 
     def before_abort(self, listener: Callable[[], object]) -> None:
         """Call this when connections that were still busy at the end of C{drain_timeout} are about to be aborted."""
@@ -188,6 +213,8 @@ class Daemon(MultiService):
             raise
         except Exception as e:
             raise not_listening(endpoint, e) from e
+        if isinstance(port, Port) and isinstance(port.factory, TLSMemoryBIOFactory):
+            self._secure.append((endpoint, port))
         return port
 
     async def _stop(self) -> None:
@@ -202,10 +229,7 @@ class Daemon(MultiService):
             await within(self.settings.server.drain_timeout, self._reactor, drained, errors.Draining())
         except errors.Draining:
             _log.warn("Cut {count} connections that were still busy.", count=self.connections)
-            for listener in self._before_abort:
-                listener()
-            for _, site in self._sites:
-                site.abort()
+            self.cut()
         self.end_within(STOPPING_SECONDS + LAST_SECONDS)
         over: Deferred[None] = Deferred()
 
@@ -271,6 +295,11 @@ def with_backlog(endpoint: str) -> str:
     """The endpoint with a backlog for bursts, unless it has one: Twisted's 50 makes the 51st client wait a second."""
     takes_one = endpoint.partition(":")[0] in ("tcp", "tcp6", "ssl", "tls", "unix")
     return f"{endpoint}:backlog={BACKLOG}" if takes_one and ":backlog=" not in endpoint else endpoint
+
+
+def certificates(reactor: Any, endpoint: str) -> Any:
+    """What an C{ssl:} endpoint secures its connections with, read from its files now."""
+    return serverFromString(reactor, endpoint)._sslContextFactory
 
 
 async def _closed(port: IListeningPort) -> None:

@@ -58,6 +58,16 @@ def _is_daemon(pid: int) -> bool:
     return any(name in command for name in _OURS)
 
 
+def give_to_user(twistd: MutableMapping[str, Any], directory: str) -> None:
+    """Have what was made for this daemon belong to the user that twistd makes it run as (C{--uid}, C{--gid})."""
+    uid, gid = (-1 if twistd.get(name) is None else int(twistd[name]) for name in ("uid", "gid"))
+    if os.geteuid() or (uid < 0 and gid < 0):
+        return
+    for folder, _, files in os.walk(directory):
+        for path in (folder, *(os.path.join(folder, name) for name in files)):
+            os.chown(path, uid, gid, follow_symlinks=False)
+
+
 class StartReport:
     """Tells the terminal, and the process that waits for it, whether the daemon has started.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sqlite3
 import sys
 import time
@@ -115,7 +114,7 @@ class TestFilesThatHang:
             eventually(lambda: lines(stack) >= 20)
             stack.manage("POST", "/manage/projects", {"name": "audited"})
             begun = time.monotonic()
-            assert stack.daemon.stop(40) == -signal.SIGTERM
+            assert stack.daemon.stop(40) == 0
             assert time.monotonic() - begun < 12
             assert "Sink file-0 dropped 20 events" in stack.daemon.output()
 
@@ -129,7 +128,7 @@ class TestOutputThatHangs:
             for _ in range(300):  # some 150 KB of lines; a pipe holds 64 KiB
                 assert stack.ask("GET", "/v1/models").status == 200
             begun = time.monotonic()
-            assert stack.daemon.stop(40) == -signal.SIGTERM
+            assert stack.daemon.stop(40) == 0
             assert time.monotonic() - begun < 12
 
 

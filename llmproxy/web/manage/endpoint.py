@@ -70,6 +70,15 @@ class UsageReports(Protocol):
         """Fire with all its rows, to be closed; L{errors.StoreUnavailable} also where many are being exported."""
 
 
+class ReloadOutcome(Protocol):
+    """What a reload has brought: settings by their paths."""
+
+    @property
+    def changed(self) -> tuple[str, ...]: ...
+    @property
+    def pending(self) -> tuple[str, ...]: ...
+
+
 @dataclass(frozen=True)
 class ManagementContext:
     """What the management endpoints work with.
@@ -83,6 +92,7 @@ class ManagementContext:
     @ivar cache: The response cache, or C{None} where there is none; C{counts}: what was counted of all requests.
     @ivar denials: Where wrong management tokens are written down, if not in C{audit}.
     @ivar revocations: Those that are in force before they are stored.
+    @ivar reload: Reads the settings again; L{Invalid} where something is wrong with them.
     @ivar keys: The management keys, where there may be any.
     @ivar creations: What was answered to creations that name a key of idempotency.
     """
@@ -105,6 +115,7 @@ class ManagementContext:
     revocations: UnwrittenRevocations | None = None
     keys: ManagementKeys | None = None
     creations: Creations | None = None
+    reload: Callable[[], ReloadOutcome] | None = None
     activity: Activity | None = None
     requests: RecentRequests = field(default_factory=RecentRequests)
 

@@ -54,6 +54,7 @@ LEAST_ROLES: Mapping[str, AccessRule] = {
     "create_key": AccessRule("admin", Scope.WHOLE),
     "get_key": AccessRule("admin", Scope.WHOLE),
     "revoke_key": AccessRule("admin", Scope.WHOLE),
+    "reload_settings": AccessRule("admin", Scope.WHOLE),
     "list_apis": AccessRule("viewer", Scope.GENERAL),
     "get_version": AccessRule("viewer", Scope.GENERAL),
     "get_openapi": AccessRule("viewer", Scope.GENERAL),

@@ -25,10 +25,18 @@ from llmproxy.web.manage.activity import ActivityReportEndpoint, MostActive, Req
 from llmproxy.web.manage.apis import ApiCollection
 from llmproxy.web.manage.auth import ManagementAuth
 from llmproxy.web.manage.cache import CachePurge, CacheStatus
-from llmproxy.web.manage.endpoint import ApiResponse, Endpoint, ManagementContext, Standings, UsageReports
+from llmproxy.web.manage.endpoint import (
+    ApiResponse,
+    Endpoint,
+    ManagementContext,
+    ReloadOutcome,
+    Standings,
+    UsageReports,
+)
 from llmproxy.web.manage.keys import KeyCollection, KeyItem
 from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import ProjectCollection, ProjectItem, ProjectTokensRevocation
+from llmproxy.web.manage.reload import SettingsReload
 from llmproxy.web.manage.roles import Principal
 from llmproxy.web.manage.stores import Creations, ManagementKeys
 from llmproxy.web.manage.tokens import TokenCollection, TokenItem
@@ -39,7 +47,7 @@ from llmproxy.web.root import NotFoundResource
 ENDPOINTS: tuple[type[Endpoint], ...] = (
     *(ProjectCollection, ProjectItem, ProjectTokensRevocation, ProjectUsage, TokenCollection, TokenItem, UsageTotals),
     *(ApiCollection, CacheStatus, CachePurge, ActivityReportEndpoint, MostActive, RequestCollection, RequestItem),
-    *(KeyCollection, KeyItem, Version),
+    *(KeyCollection, KeyItem, SettingsReload, Version),
 )
 
 
@@ -53,6 +61,7 @@ class Management(Resource):
     @param standings: Tells how limits stand, where anybody counts.
     @param denials: Where wrong management tokens are written down, if not in C{audit}.
     @param revocations: Has those in force that are not stored; C{changes}: what it holds while it stores them.
+    @param reload: Reads the settings again.
     @param usage: Tells what was used; C{activity}: what went on; C{requests}: the last ones of this process.
     @param keys: The management keys, where there may be any; C{creations}: what was answered to creations.
     @ivar auth: Lets in who bears the management token or a management key, elsewhere too.
@@ -81,6 +90,7 @@ class Management(Resource):
         new_id: Callable[[], str] = lambda: str(uuid4()),
         cache: CacheAdmin | None = None,
         counts: Callable[[], ProxyMetrics] = ProxyMetrics,
+        reload: Callable[[], ReloadOutcome] | None = None,
         activity: Activity | None = None,
         requests: RecentRequests | None = None,
         keys: ManagementKeys | None = None,
@@ -104,6 +114,7 @@ class Management(Resource):
             denials=denials,
             revocations=revocations,
             changes=changes or FairLock(),
+            reload=reload,
             activity=activity,
             requests=requests or RecentRequests(),
             keys=keys,

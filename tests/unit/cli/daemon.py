@@ -17,6 +17,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from llmproxy.cli import main
+from llmproxy.composition.reloading import ReloadResult
 from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
 from tests.support.caches import contents
@@ -51,6 +52,7 @@ class DaemonTestCase(TestCase):
             now=self.clock.seconds,
             cache=self.cache,
             activity=idle_activity(self.clock),
+            reload=lambda: ReloadResult((), ()),
             new_id=lambda: f"proj-{len(self.store.projects) + 1}",
         )
         self.url = self.serve(Root(manage=management))

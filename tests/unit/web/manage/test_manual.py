@@ -60,6 +60,7 @@ class ExamplesTests(DaemonTestCase):
                 "project.update",
                 "cache.purge",
                 "cache.purge",
+                "settings.reload",
             ],
         )
 

@@ -1,0 +1,262 @@
+"""Settings are read again while requests go on, and signals end nothing that they should not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection, HTTPException
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.support.processes import HOST, free_port
+from tests.support.stack import MANAGEMENT, Stack, eventually
+
+CHAT = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "x"}]}).encode()
+JSON = {"Content-Type": "application/json"}
+EVENTS = 40
+
+
+def rewrite(stack: Stack, old: str, new: str) -> None:
+    path = stack.home / "llmproxy.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def reloads(stack: Stack, failed: bool = False) -> float:
+    name = f"llmproxy_settings_reload{'_failures' if failed else 's'}_total"
+    text = stack.ask("GET", "/metrics", token=MANAGEMENT).body.decode()
+    return next(float(line.split()[1]) for line in text.splitlines() if line.startswith(name))
+
+
+def hang_up(stack: Stack, failed: bool = False) -> None:
+    """SIGHUP, and wait until that has been done."""
+    before = reloads(stack, failed)
+    os.kill(stack.daemon.pid, signal.SIGHUP)
+    eventually(lambda: reloads(stack, failed) > before)
+
+
+def under_way(stack: Stack) -> int:
+    """Requests at the provider."""
+    text = stack.ask("GET", "/metrics", token=MANAGEMENT).body.decode()
+    found = re.search(r'requests_at_providers\{api="openai"\} (\d+)', text)
+    return int(found[1]) if found else 0
+
+
+def checks(stack: Stack) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(stack.ask("GET", "/ready", token=MANAGEMENT).body)["checks"]
+    return found
+
+
+class Streams:
+    """Streams under way, each read to its end in a thread of its own."""
+
+    def __init__(self, stack: Stack, count: int, gap: float = 0.05) -> None:
+        self.bodies: list[bytes] = []
+        self._stack = stack
+        self._gap = gap
+        self._threads = [threading.Thread(target=self._read) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _read(self) -> None:
+        connection = HTTPConnection(HOST, self._stack.daemon.port, timeout=60)
+        try:
+            steering = {"X-Sim-Events": str(EVENTS), "X-Sim-Delay": f"0,{self._gap}"}
+            credential = {"Authorization": f"Bearer {self._stack.token}"}
+            connection.request("POST", "/v1/chat/completions", CHAT, {**JSON, **steering, **credential})
+            self.bodies.append(connection.getresponse().read())
+        except (HTTPException, OSError):
+            self.bodies.append(b"")
+        finally:
+            connection.close()
+
+    def ended(self) -> list[bool]:
+        """Whether each came whole."""
+        for thread in self._threads:
+            thread.join(60)
+        return [body.rstrip().endswith(b"data: [DONE]") for body in self.bodies]
+
+
+def test_what_a_reload_changes(tmp_path: Path) -> None:
+    """Routes are other at once, streams under way end whole, and what needs a restart is named."""
+    with Stack(tmp_path) as stack:
+        assert stack.ask("GET", "/v1/anything").status == 403
+        for _ in range(3):  # until the head has a flow
+            assert stack.ask("POST", "/v1/chat/completions", CHAT.replace(b"true", b"false"), JSON).status == 200
+        streams = Streams(stack, 4)
+        eventually(lambda: under_way(stack) == 4)
+        rewrite(stack, "/v1/embeddings, /v1/models,", "/v1/embeddings, /v1/models, /v1/anything,")
+        hang_up(stack)
+        assert stack.ask("GET", "/v1/anything").status != 403
+        rewrite(stack, "[/v1/chat/completions, /v1/responses,", "[/v1/responses,")
+        answer = stack.manage("POST", "/manage/reload")
+        assert answer == {"changed": ["apis.openai.allowed_endpoints"], "needs_restart": []}
+        assert stack.ask("POST", "/v1/chat/completions", CHAT.replace(b"true", b"false"), JSON).status == 403
+        assert streams.ended() == [True] * 4
+
+        rewrite(stack, "default_api: openai", "default_api: openai\nlimits: {lease: 40s}\nlogging: {level: warn}")
+        answer = stack.manage("POST", "/manage/reload")
+        assert answer == {"changed": ["logging.level"], "needs_restart": ["limits.lease"]}
+        assert checks(stack)["settings"] == "needs a restart: limits.lease"
+        audit = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+        assert [e["details"] for e in audit if e["action"] == "settings.reload"][-1]["needs_restart"] == [
+            "limits.lease"
+        ]
+
+
+def test_settings_that_are_wrong_change_nothing(tmp_path: Path) -> None:
+    """And why is said in the response, the log, a metric and on the ready page."""
+    with Stack(tmp_path) as stack:
+        rewrite(stack, "[/v1/messages, ", "[/v1/messages, /v1/else, ")
+        rewrite(stack, "store: {", "stored: {")
+        hang_up(stack, failed=True)
+        assert checks(stack)["settings"].startswith("not reloaded: ") and "stored" in checks(stack)["settings"]
+        assert "llmproxy.yaml:" in stack.daemon.output() and "were not reloaded" in stack.daemon.output()
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            stack.manage("POST", "/manage/reload")
+        assert refused.value.code == 422 and b"Nothing was changed" in refused.value.read()
+        assert stack.ask("GET", "/anthropic/v1/else").status == 403
+        assert stack.ask("GET", "/v1/models").status == 200
+        rewrite(stack, "stored: {", "store: {")
+        hang_up(stack)
+        assert checks(stack)["settings"] == "ok"
+        assert stack.ask("GET", "/anthropic/v1/else").status != 403
+
+
+def test_an_api_that_goes_and_one_that_comes(tmp_path: Path) -> None:
+    with Stack(tmp_path) as stack:
+        assert stack.ask("POST", "/mistral/v1/chat/completions", CHAT, JSON).status == 200
+        text = (tmp_path / "llmproxy.yaml").read_text()
+        (tmp_path / "llmproxy.yaml").write_text(text.replace("  mistral:\n", "  other:\n"))
+        hang_up(stack)
+        assert stack.ask("POST", "/mistral/v1/chat/completions", CHAT, JSON).status == 403, "of the default API now"
+        assert stack.ask("POST", "/other/v1/chat/completions", CHAT, JSON).status == 503, "without a key"
+        assert {each["name"] for each in stack.manage("GET", "/manage/apis")["data"]} >= {"other", "openai"}
+        stack.manage("PATCH", f"/manage/projects/{stack.project}", {"api_keys": {"other": "sk-sim-mistral"}})
+        assert stack.ask("POST", "/other/v1/chat/completions", CHAT, JSON).status == 200
+
+
+def test_many_reloads_under_load(tmp_path: Path) -> None:
+    """Nobody notices."""
+    with Stack(tmp_path) as stack:
+        streams, statuses = Streams(stack, 10, 0.1), set()
+        for number in range(15):
+            idle = f"timeouts: {{idle: {60 + number}s}}\n    circuit_breaker: {{failures: 0}}\n    \n"
+            text = (tmp_path / "llmproxy.yaml").read_text()
+            head, _, rest = text.partition("    circuit_breaker: {failures: 0}\n")
+            (tmp_path / "llmproxy.yaml").write_text(head.rsplit("    timeouts:", 1)[0] + f"    {idle}" + rest.lstrip())
+            os.kill(stack.daemon.pid, signal.SIGHUP)
+            for _ in range(5):
+                statuses.add(stack.ask("POST", "/v1/chat/completions", CHAT.replace(b"true", b"false"), JSON).status)
+        assert statuses == {200} and streams.ended() == [True] * 10
+        assert reloads(stack) + reloads(stack, failed=True) > 1
+
+
+def test_signals(tmp_path: Path) -> None:
+    """SIGUSR1 and SIGHUP end nothing; SIGTERM drains, and the process ends with 0."""
+    with Stack(tmp_path) as stack:
+        streams = Streams(stack, 3)
+        for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGUSR1):
+            os.kill(stack.daemon.pid, number)
+            assert stack.ask("GET", "/v1/models").status == 200
+        os.kill(stack.daemon.pid, signal.SIGTERM)
+        assert streams.ended() == [True] * 3
+        assert stack.daemon.stop(20) == 0
+        assert "Received SIGTERM: draining." in stack.daemon.output()
+
+
+def test_a_second_sigterm_cuts(tmp_path: Path) -> None:
+    with Stack(tmp_path) as stack:
+        streams = Streams(stack, 2, gap=1.0)
+        eventually(lambda: under_way(stack) == 2)
+        os.kill(stack.daemon.pid, signal.SIGTERM)
+        eventually(lambda: "draining" in stack.daemon.output())
+        begun = time.monotonic()
+        assert stack.daemon.stop(30) == 0  # sends another
+        assert time.monotonic() - begun < 15
+        assert streams.ended() != [True] * 2
+
+
+def test_a_log_file_that_is_rotated(tmp_path: Path) -> None:
+    """twistd's C{--logfile}, in the background, moved away and opened anew."""
+    port = free_port()
+    (tmp_path / "apis.yaml").write_text(
+        "apis: {a: {base_url: 'http://127.0.0.1:9', allowed_endpoints: [/v1/x]}}\n"
+        f"server: {{listen: ['tcp:{port}:interface=127.0.0.1']}}\n"
+    )
+    twistd = str(Path(sys.executable).with_name("twistd"))
+    done = subprocess.run(
+        [twistd, "--logfile", "own.log", "--pidfile", "own.pid", "llmproxy", "--config", "apis.yaml"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    pid, log = int((tmp_path / "own.pid").read_text()), tmp_path / "own.log"
+    try:
+        eventually(lambda: "Ready: 1 APIs." in log.read_text())
+        log.rename(tmp_path / "old.log")
+        os.kill(pid, signal.SIGUSR1)
+        os.kill(pid, signal.SIGHUP)
+        eventually(lambda: log.exists() and "Reloaded the settings" in log.read_text())
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        eventually(lambda: not (tmp_path / "own.pid").exists())
+
+
+def certificate(path: Path, name: str) -> None:
+    """A key and a certificate of its own for this host, in one PEM file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(key.private_bytes(*form) + made.public_bytes(serialization.Encoding.PEM))
+
+
+def served(port: int) -> str:
+    """The name in the certificate that is served there."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection((HOST, port), 10) as plain, context.wrap_socket(plain) as secure:
+        found = x509.load_der_x509_certificate(secure.getpeercert(binary_form=True) or b"")
+    return str(found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+
+def test_a_certificate_is_renewed(tmp_path: Path) -> None:
+    """New connections see the new one; one that cannot be read changes nothing."""
+    pem, port = tmp_path / "server.pem", free_port()
+    certificate(pem, "first")
+    stack = Stack(tmp_path)
+    plain = f'"tcp:{stack.daemon.port}:interface=127.0.0.1"'
+    rewrite(stack, plain, f'{plain}, "ssl:{port}:interface=127.0.0.1:privateKey={pem}"')
+    with stack:
+        assert served(port) == "first"
+        certificate(pem, "second")
+        hang_up(stack)
+        assert served(port) == "second"
+        pem.write_text("nonsense")
+        hang_up(stack, failed=True)
+        assert served(port) == "second"
