@@ -64,7 +64,7 @@ class RequestContext:
 
     What was observed:
     @ivar response_reading: Who decodes its response to measure it, where that is encoded.
-    @ivar reading: Who reads its body; C{None} where it is small, and nobody has to know yet.
+    @ivar reading: Who reads its body; C{None} where it is there, and read at once when somebody has to know.
     @ivar authorized_at: When it was let through; C{upstream_started}: when the call to the provider began;
         C{first_byte_at}: when the head of its response came. The clock's seconds, as C{arrived_at}.
     @ivar request_sent: Whether something of it may have reached the provider.
@@ -163,6 +163,14 @@ class RequestContext:
         """
         if strictly:
             self._content = read_strictly_at_once(body, self.request.lines, wanted, measured=measured)
+        if not measured:
+            self._small, self._wanted = body, wanted
+
+    def observe_usual_body(
+        self, body: bytes, content: RequestContent, wanted: Callable[[str], bool], *, measured: bool
+    ) -> None:
+        """All of a body that has been read, and measured or not."""
+        self._content = content
         if not measured:
             self._small, self._wanted = body, wanted
 

@@ -135,10 +135,13 @@ class Pipeline:
         """Whether this is still the key that requests with this grant are sent with."""
         return self._provider_keys.get_cached(grant.project_id, route.api_name) is key
 
-    def prepare_now(self, context: RequestContext, body: bytes) -> None:
-        """Read a small body, all of it, as far as somebody has to know what it says; what a policy refuses raises."""
+    def prepare_now(self, context: RequestContext, body: bytes) -> bool:
+        """Read a body, all of it, as far as somebody has to know what it says; what a policy refuses raises.
+
+        @return: C{False} where that takes more than one call.
+        """
         self._accounting.check_buffers()
-        self._bodies.prepare_now(context, body)
+        return self._bodies.prepare_now(context, body)
 
     def send_now(self, context: RequestContext, response: Response) -> bool:
         """Send the client all of a response that is all there; C{False} where it has to be relayed."""

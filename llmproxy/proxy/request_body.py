@@ -90,16 +90,26 @@ class RequestBodies:
         elif received or fields.has_body(context.request.lines):
             context.body = BytesBody(received)
 
-    def prepare_now(self, context: RequestContext, body: bytes) -> None:
-        """The same for all of a small body, where nothing is to be injected."""
+    def prepare_now(self, context: RequestContext, body: bytes) -> bool:
+        """The same for a body that is all there, where nothing is to be injected; C{False} for a long one that cannot
+        be read by one call.
+        """
         route, grant, limits, operation = context.route, context.grant, context.limits, context.operation
         assert route is not None and grant is not None
         policed = self._policy.needs_body(grant, route, operation)
         measured = limits is not None and limits.counts_tokens and not operation.free
-        context.observe_small_body(body, self._wanted[route.api_name], strictly=measured or policed, measured=measured)
+        strictly, wanted = measured or policed, self._wanted[route.api_name]
+        if len(body) <= MAX_SMALL_BODY_BYTES:
+            context.observe_small_body(body, wanted, strictly=strictly, measured=measured)
+        else:
+            content = read_usual(body, context.request.lines, wanted, strictly=strictly, measured=measured)
+            if content is None:
+                return False
+            context.observe_usual_body(body, content, wanted, measured=measured)
         if policed:
             self._policy.check_body(grant, route, operation, context.content)
         context.body = BytesBody(body)
+        return True
 
     def _observe(self, context: RequestContext, upload: RequestBody, *, strictly: bool, measured: bool) -> None:
         """Have the body read for what is to be known of it: at once, or while it arrives."""

@@ -22,6 +22,9 @@ BODIES = (
     b'{"model":"gpt-4o","stream":true,"messages":[]}',
     b'{"messages":[{"content":"\\u0041"}],"model":"gpt-4o-mini","model":"other"}',
     b'{"model":"forbidden-model","messages":[]}',
+    b'{"messages":[{"content":"%b"}],"model":"gpt-4o","max_tokens":5}' % (b"a prompt that is long. " * 900),
+    b'{"model":"gpt-4o","messages":[{"content":"%b"}],"stream":true}' % (b"words \\n and \\u00e9 more" * 4000),
+    b'{"model":"gpt-4o","messages":[%b],"model":"gpt-4o-mini"}' % (b"0," * 20000 + b"0"),
     b"no JSON",
     b"",
 )
@@ -94,7 +97,7 @@ STEP = st.tuples(
     st.sampled_from(FIELDS),
     st.booleans(),  # whether the fields that differ each time do
     st.sampled_from(sorted(ANSWERS)),
-    st.sampled_from(("one read", "two reads", "leaves")),
+    st.sampled_from(("one read", "two reads", "many reads", "leaves")),
 )
 GRANTS = {
     "free": Grant("project-1", token_id="token-1", project_active=True),
@@ -103,6 +106,9 @@ GRANTS = {
         token_id="token-1",
         project_active=True,
         allowance=Allowance(requests_per_minute=6, tokens_per_minute=3000, concurrency=5),
+    ),
+    "roomy": Grant(
+        "project-1", token_id="token-1", project_active=True, allowance=Allowance(tokens_per_minute=1_000_000)
     ),
     "models": Grant("project-1", token_id="token-1", project_active=True, models=("gpt-4o*",)),
 }
@@ -146,6 +152,9 @@ class Ways(ProxyTestCase):
             if manner == "two reads" and answer != "late":  # how late is looked at an eighth of the time at a time
                 client.send(sent[: len(sent) - len(body)])
                 client.send(sent[len(sent) - len(body) :])
+            elif manner == "many reads" and answer != "late":
+                for at in range(0, len(sent), 30_000):
+                    client.send(sent[at : at + 30_000])
             else:
                 client.send(sent)
             asked = self.provider.last.take() if self.provider.peers else b""
@@ -204,20 +213,51 @@ class Ways(ProxyTestCase):
         step = (BODIES[0], FIELDS[1], True, "whole", "one read")
         self.play_on(True, "free", [step] * 4)
         client = self.client()
-        client.send(request(*(OTHER_VALUES.get(line, line) for line in FIELDS[1]), body=BODIES[0])[: -len(BODIES[0])])
+        sent = request(*(OTHER_VALUES.get(line, line) for line in FIELDS[1]), body=BODIES[0])
+        for _ in range(3):  # by which its token is known again, and its head
+            client.send(sent)
+            self.provider.last.send(JSON)
+        client.take()
+        client.send(sent[: -len(BODIES[0])])
         return client
 
     def test_a_body_that_does_not_come(self) -> None:
         """A moment later it is streamed as any other, and what there is of it is sent."""
         client = self.head_alone()
+        self.provider.last.take()
+        self.network.pass_time(0.04)
         self.assertEqual(self.provider.last.take(), b"")
-        self.network.pass_time(0.06)
+        self.network.pass_time(0.02)
         self.assertIn(b"POST", self.provider.last.take())
         client.send(BODIES[0])
         self.assertEqual(self.provider.last.take(), BODIES[0])
         self.provider.last.send(JSON)
         self.assertIn(b"200 OK", client.take())
         super().tearDown()
+
+    def test_a_body_that_comes_slowly(self) -> None:
+        """It is waited for as long as it goes on, and a second at most."""
+        client = self.head_alone()
+        self.provider.last.take()
+        for at in range(20):
+            self.assertEqual(self.provider.last.take(), b"", f"{at} of its bytes had come")
+            client.send(BODIES[0][at : at + 1])
+            self.network.pass_time(0.05)
+        self.assertTrue(self.provider.last.take().endswith(BODIES[0][:20]))
+        client.send(BODIES[0][20:])
+        self.assertEqual(self.provider.last.take(), BODIES[0][20:])
+        self.provider.last.send(JSON)
+        self.assertIn(b"200 OK", client.take())
+        super().tearDown()
+
+    def test_a_long_body(self) -> None:
+        """It is no different, in one read or in several."""
+        for body in BODIES[4:6]:
+            for manner in ("one read", "two reads", "many reads"):
+                step = (body, FIELDS[4], True, "whole", manner)
+                self.assertEqual(self.play(True, "roomy", [step] * 5), self.play(False, "roomy", [step] * 5))
+                self.play(True, "roomy", [step] * 5)
+                self.assertEqual(self.short, 3)
 
     def test_a_client_that_leaves_before_its_body(self) -> None:
         """Nobody is asked; one record says so."""

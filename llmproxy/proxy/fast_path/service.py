@@ -11,10 +11,11 @@ from zope.interface import implementer
 
 from llmproxy import errors
 from llmproxy.http.field_lines import FieldLines
+from llmproxy.http.request_reader import MAX_WHOLE_BYTES
 from llmproxy.instruments import Counter, Gauge, Instrument
 from llmproxy.interfaces import IInstrumented
 from llmproxy.proxy.accounting import Accounting
-from llmproxy.proxy.context import MAX_SMALL_BODY_BYTES, RequestContext
+from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.fast_path.call import FastCall
 from llmproxy.proxy.fast_path.flow import Flow, FlowTable, KnownHead, OutgoingHead
 from llmproxy.proxy.fast_path.head_shape import head_shape
@@ -23,8 +24,10 @@ from llmproxy.upstream.upstreams import Upstreams
 from llmproxy.wire.client.agent import Agent
 from llmproxy.wire.client.request_writer import BytesBody
 from llmproxy.wire.client.response import Response
+from llmproxy.wire.server.request_body import RequestBody
 
-BODY_PATIENCE_SECONDS = 0.05  # for a small body that has not come with its head; then it is streamed as any other
+BODY_PATIENCE_SECONDS = 0.05  # of silence while a body is on its way; then it is streamed as any other
+MAX_BODY_LOOKS = 20  # how often that is looked at, so that no body is waited for for longer than a second
 
 # Fields of a request by which something is decided that a flow does not hold.
 _UNUSUAL = frozenset(b"expect origin range content-encoding transfer-encoding upgrade cache-control".split())
@@ -106,7 +109,7 @@ class FastPath:
         elif upload.received is not None:
             if not self._serve(context, *known):
                 self._serve_in_full(context)
-        elif isinstance(upload.length, int) and upload.length <= MAX_SMALL_BODY_BYTES:
+        elif _may_be_awaited(upload) and known[0].flow.session.is_current():
             _AwaitedBody(context, self._clock, self._body_came)  # clients often send head and body one after the other
         else:
             self._serve_in_full(context)
@@ -130,7 +133,7 @@ class FastPath:
     def _serve(self, context: RequestContext, known: KnownHead, holes: list[bytes]) -> bool:
         """Serve the request; C{False} where it is for the pipeline to do so, and nothing has been done."""
         flow, body = known.flow, context.request.upload.received
-        if body is None or len(body) > MAX_SMALL_BODY_BYTES or self._pipeline.shutting_down:
+        if body is None or len(body) > MAX_WHOLE_BYTES or self._pipeline.shutting_down:
             return False
         session = flow.session
         if not session.is_current() or not self._pipeline.is_current(session.grant, flow.route, flow.provider_key):
@@ -138,7 +141,8 @@ class FastPath:
             return False
         flow.decide(context)
         try:
-            self._pipeline.prepare_now(context, body)
+            if not self._pipeline.prepare_now(context, body):
+                return _undecided(context)
             context.authorized_at = now = self._clock.seconds()
             attempt = flow.upstream.circuits.enter(flow.session.grant.project_id, now)
         except errors.ProxyError:
@@ -196,19 +200,36 @@ class FastPath:
 class _AwaitedBody:
     """A body that comes behind its head: it is waited for, but for no longer than one that is on its way takes."""
 
-    __slots__ = ("_call", "_context", "_timer")
+    __slots__ = ("_call", "_clock", "_context", "_count", "_looks", "_timer")
 
     def __init__(self, context: RequestContext, clock: IReactorTime, call: Callable[[RequestContext], object]) -> None:
         self._context = context
         self._call = call
-        self._timer = clock.callLater(BODY_PATIENCE_SECONDS, self._over)
+        self._clock = clock
+        self._looks = 0
+        self._count = context.request.upload.count
+        self._timer = clock.callLater(BODY_PATIENCE_SECONDS, self._look)
         context.request.upload.when_over(self._over)
+
+    def _look(self) -> None:
+        """Wait on as long as it goes on: under load the next of its bytes may just not have been read."""
+        before, self._count = self._count, self._context.request.upload.count
+        self._looks += 1
+        if self._count == before or self._looks >= MAX_BODY_LOOKS:
+            self._over()
+        else:
+            self._timer = self._clock.callLater(BODY_PATIENCE_SECONDS, self._look)
 
     def _over(self) -> None:
         self._context.request.upload.when_over(None)
         if self._timer.active():
             self._timer.cancel()
         self._call(self._context)
+
+
+def _may_be_awaited(upload: RequestBody) -> bool:
+    """Whether a body is to be had whole, and all of it may be held until then."""
+    return isinstance(upload.length, int) and upload.length <= min(MAX_WHOLE_BYTES, upload.limit) and upload.hold_all()
 
 
 def _undecided(context: RequestContext) -> bool:

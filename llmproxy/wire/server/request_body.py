@@ -46,6 +46,7 @@ class RequestBody:
     _taps: list[Tap] | None = None
     _pieces: deque[bytes] | None = None
     _size = 0
+    _most = MAX_HELD_BYTES
     _consumer: IConsumer | None = None
     _finished: Deferred[None] | None = None
     _error: BaseException | None = None
@@ -193,7 +194,15 @@ class RequestBody:
     @property
     def full(self) -> bool:
         """Whether as much is held here as may be, or whoever reads it along is behind."""
-        return self._size >= MAX_HELD_BYTES or (self._behind is not None and self._behind())
+        return self._size >= self._most or (self._behind is not None and self._behind())
+
+    def hold_all(self) -> bool:
+        """Let all of a body of a known length be held until somebody takes it; C{False} where memory is too tight."""
+        if self.length > self._most:
+            if self._buffers is not None and self._buffers.tight:
+                return False
+            self._most = self.length
+        return True
 
     def wait_for(self, behind: Callable[[], bool]) -> None:
         """Make the client wait while this says so; L{go_on} says that it does not any more."""
