@@ -212,13 +212,15 @@ class _AwaitedBody:
         context.request.upload.when_over(self._over)
 
     def _look(self) -> None:
-        """Wait on as long as it goes on: under load the next of its bytes may just not have been read."""
+        """Wait on as long as it goes on."""
         before, self._count = self._count, self._context.request.upload.count
         self._looks += 1
-        if self._count == before or self._looks >= MAX_BODY_LOOKS:
+        if self._looks >= MAX_BODY_LOOKS:
             self._over()
-        else:
+        elif self._count != before:
             self._timer = self._clock.callLater(BODY_PATIENCE_SECONDS, self._look)
+        else:  # under load it may be there, and just not have been read
+            self._timer = self._clock.callLater(0, self._over)
 
     def _over(self) -> None:
         self._context.request.upload.when_over(None)
