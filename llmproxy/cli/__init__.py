@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 
 from llmproxy.cli.cache import cache
+from llmproxy.cli.config import config
 from llmproxy.cli.daemon import check_config, run
 from llmproxy.cli.keys import key
+from llmproxy.cli.plugins import list_plugins
 from llmproxy.cli.projects import project
 from llmproxy.cli.reload import reload
 from llmproxy.cli.session import DEFAULT_URL, CommandSession, connection_options
@@ -37,6 +39,8 @@ main.add_command(cache)
 main.add_command(usage)
 main.add_command(reload)
 main.add_command(check_config)
+main.add_command(config)
+main.add_command(list_plugins)
 main.add_command(run)
 
 __all__ = ["main"]

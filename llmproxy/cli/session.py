@@ -83,3 +83,8 @@ def with_session(command: Command) -> Command:
         )
 
     return asked
+
+
+def output_format(given: str | None) -> str:
+    """What a command without a L{CommandSession} prints: as it was told after its name, or else before it."""
+    return given or (click.get_current_context().find_object(CommandSession) or CommandSession()).output

@@ -33,14 +33,7 @@ def load(path: str, environ: Mapping[str, str], overrides: Mapping[str, Any] = N
         environment's is. C{None} means that the flag was not given.
     @raise SettingsError: Something is wrong; it says what, where, and what was meant.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as e:
-        raise SettingsError([Problem(path, 0, 0, "", f"cannot be read: {getattr(e, 'strerror', None) or e}")]) from e
-    if len(data) > MAX_FILE_BYTES:
-        raise SettingsError([Problem(path, 0, 0, "", "is too large for a settings file")])
-    return parse(_text(data, path), path, environ, overrides)
+    return validate(read_document(path, environ, overrides))
 
 
 def environment_warnings(path: str, environ: Mapping[str, str]) -> list[str]:
@@ -51,6 +44,25 @@ def environment_warnings(path: str, environ: Mapping[str, str]) -> list[str]:
 
 def parse(text: str, file: str, environ: Mapping[str, str], overrides: Mapping[str, Any] = NO_OVERRIDES) -> Settings:
     """As L{load}, for a file's text; C{file} is only its name."""
+    return validate(_document(text, file, environ, overrides))
+
+
+def read_document(path: str, environ: Mapping[str, str], overrides: Mapping[str, Any] = NO_OVERRIDES) -> yaml.Document:
+    """What L{load} validates: the file with what stands above it, and where each setting was written.
+
+    @raise SettingsError: The file cannot be read, or is not YAML at all.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as e:
+        raise SettingsError([Problem(path, 0, 0, "", f"cannot be read: {getattr(e, 'strerror', None) or e}")]) from e
+    if len(data) > MAX_FILE_BYTES:
+        raise SettingsError([Problem(path, 0, 0, "", "is too large for a settings file")])
+    return _document(_text(data, path), path, environ, overrides)
+
+
+def _document(text: str, file: str, environ: Mapping[str, str], overrides: Mapping[str, Any]) -> yaml.Document:
     document = yaml.read(text, file, environ)
     if document.problems and document.tree is None:
         raise SettingsError(document.problems)
@@ -61,10 +73,14 @@ def parse(text: str, file: str, environ: Mapping[str, str], overrides: Mapping[s
             _override(
                 document, tuple(name.split(".")), ExternalText(value) if isinstance(value, str) else value, COMMAND_LINE
             )
-    return _validate(document)
+    return document
 
 
-def _validate(document: yaml.Document) -> Settings:
+def validate(document: yaml.Document) -> Settings:
+    """The settings that a document holds.
+
+    @raise SettingsError: Something is wrong; it says what, where, and what was meant.
+    """
     problems = list(document.problems)
     try:
         settings = Settings.model_validate(document.tree)
