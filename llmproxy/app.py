@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TextIO
 
 from twisted.logger import Logger
@@ -15,6 +16,7 @@ from llmproxy import plugins, sealing
 from llmproxy.auth.caching_validator import CachedTokenValidator
 from llmproxy.auth.change_feed import ChangeFeed
 from llmproxy.auth.lockout import FailedAttempts
+from llmproxy.auth.revocation_file import RevocationFile
 from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
 from llmproxy.base.coroutines import FairLock
@@ -252,6 +254,7 @@ def _tokens(base: Base) -> Tokens:
         },
         reactor,
         lambda: changes.within(CHANGE_SECONDS, reactor, StoreUnavailable()),
+        file=RevocationFile(Path(settings.state_dir), base.random(8).hex()),
     )
     store.watch(validator.forget_project)
     return Tokens(validator, failed_attempts, unknown, _change_feed(settings, reactor, store), unwritten, changes)

@@ -89,6 +89,23 @@ def test_revoking_while_the_store_is_locked(tmp_path: Path) -> None:
         assert "Traceback" not in stack.daemon.output()
 
 
+def test_a_process_that_is_killed_forgets_no_revocation(tmp_path: Path) -> None:
+    """What it could not store, the next start on its state directory does, before anything listens."""
+    with Stack(tmp_path) as stack:
+        made = stack.manage("POST", "/manage/tokens", {"project_id": stack.project})
+        assert (status(stack, made["token"]), status(stack, stack.token)) == (200, 200)
+        with locked(stack):
+            assert refusal(stack, "DELETE", f"/manage/tokens/{made['id']}")[0] == 503
+            (left,) = (tmp_path / "state").glob("revocations-*.json")
+            assert left.stat().st_mode & 0o777 == 0o600
+            stack.daemon.kill()
+        stack.daemon.start()
+        assert (status(stack, made["token"]), status(stack, stack.token)) == (401, 200)
+        assert stack.manage("GET", f"/manage/tokens/{made['id']}")["active"] is False
+        assert list((tmp_path / "state").glob("revocations-*")) == []
+        assert "1 revocations were left unwritten" in stack.daemon.output()
+
+
 def test_revoking_on_a_full_disk(tmp_path: Path) -> None:
     """The same where the disk of the database is full; once there is room it is stored, also for the next start."""
     disk = tmp_path / "disk"
