@@ -30,22 +30,27 @@ def lines(standings: Sequence[RateStatus], provider: str, now: float) -> list[by
 
     @param now: Seconds since the epoch.
     """
-    told: list[bytes] = []
+    if not standings:
+        return []
+    lines: list[str] = []
+    last, written = -1.0, ""  # rates that were touched in the same tenth of a second end together
     for unit, limit, remaining, reset in standings if len(standings) < 2 else _tightest(standings):
+        if reset != last:
+            last = reset
+            written = rfc3339(ceil(now + reset), digits=0) if provider == "anthropic" else duration(reset)
         if provider == "anthropic":
-            text = (
+            lines.append(
                 f"anthropic-ratelimit-{unit}-limit: {limit}\n"
                 f"anthropic-ratelimit-{unit}-remaining: {remaining}\n"
-                f"anthropic-ratelimit-{unit}-reset: {rfc3339(ceil(now + reset), digits=0)}"
+                f"anthropic-ratelimit-{unit}-reset: {written}"
             )
         else:
-            text = (
+            lines.append(
                 f"x-ratelimit-limit-{unit}: {limit}\n"
                 f"x-ratelimit-remaining-{unit}: {remaining}\n"
-                f"x-ratelimit-reset-{unit}: {duration(reset)}"
+                f"x-ratelimit-reset-{unit}: {written}"
             )
-        told += text.encode("ascii").split(b"\n")
-    return told
+    return "\n".join(lines).encode("ascii").split(b"\n")
 
 
 def _tightest(standings: Iterable[RateStatus]) -> Iterable[RateStatus]:

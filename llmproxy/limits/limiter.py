@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import CancelledError
@@ -71,12 +72,12 @@ class RequestMaximum(NamedTuple):
     """What a request claims at most.
 
     @ivar bound: C{None} where only requests are counted.
-    @ivar money: Nano-dollars.
+    @ivar money: Nano-dollars; C{output_nano} tells how many of them one token of output is.
     """
 
     bound: MaximumUse | None = None
     money: int = 0
-    output_nano: float = 0.0  # for one token of output
+    output_nano: Callable[[], float] = float
 
 
 class LimitReservation:
@@ -260,14 +261,19 @@ class Limiter:
             _check_readable(content)
         cost = self._worst.cost(api, model, bound, now) if model or bound.parts else None
         if cost is not None:
-            made = 0.0
-            if not bound.parts:
-                made = cost - (self._worst.cost(api, model, bound._replace(output=0), now) or 0.0)
-            each = made * NANO / bound.output if bound.output else 0.0
+            each = partial(self._output_nano, api, model, bound, cost, now)  # only a refusal tells it
             return RequestMaximum(bound, nano(cost) + 1, each)  # a nano-dollar more than rounding can take away
         if self._refuse_unpriced:
             raise errors.PriceUnknown if model else errors.PriceUnknown(_NO_MODEL)
         return RequestMaximum(bound)
+
+    def _output_nano(self, api: str, model: str, bound: Any, cost: float, now: float) -> float:
+        """What one token of output costs at most, in nano-dollars."""
+        if bound.parts or not bound.output:
+            return 0.0
+        given = self._worst.cost(api, model, bound._replace(output=0), now) or 0.0
+        nanos: float = (cost - given) * NANO / bound.output
+        return nanos
 
     def _reserved(
         self, plan: LimitPlan, route: Route, claims: Sequence[Claim], needed: RequestMaximum, verdict: Verdict
@@ -376,7 +382,7 @@ def _fitting(rule: Rule, wanted: int, left: int, needed: RequestMaximum) -> int:
     """The greatest maximum of output with which it would fit; 0 where none would."""
     bound = needed.bound
     assert bound is not None
-    each = 1.0 if rule.unit == "tokens" else needed.output_nano
+    each = 1.0 if rule.unit == "tokens" else needed.output_nano()
     return max(int((left - (wanted - bound.output * each)) / each / bound.choices), 0) if each else 0
 
 

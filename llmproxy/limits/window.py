@@ -34,7 +34,8 @@ class Window:
 
     def add(self, amount: int, now: float) -> int:
         """Use so much now; gives the slot, by which L{correct} finds it again."""
-        self.usage(now)
+        if int(now * SLOTS_PER_SECOND) != self._now:
+            self.usage(now)
         slot = self._now
         self._slots[slot] = self._slots.get(slot, 0) + amount
         self._used += amount

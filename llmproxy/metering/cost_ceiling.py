@@ -137,9 +137,7 @@ class CostCeiling:
             min(most * choices, MAX_COUNTED_TOKENS) if makes else 0,
             _beside(operation, model, content) if known else _NOTHING,
             choices,
-            next((".".join(each) for each in maxima if member(members, each) is not None), ".".join(maxima[0]))
-            if makes and maxima
-            else "",
+            _maximum(members, maxima) if makes and maxima else "",
             terms=possible_terms(provider, members),
         )
 
@@ -280,8 +278,21 @@ def _transcribed(model: str, content: RequestContent) -> Units | None:
 
 
 def _counts(members: Mapping[str, Any], paths: tuple[tuple[str, ...], ...]) -> list[int]:
-    found = [_count(member(members, path)) for path in paths]
-    return [each for each in found if each is not None]
+    found: list[int] = []
+    for path in paths:
+        # Nearly all paths are of one member; those that are absent need no further look.
+        value = members.get(path[0]) if len(path) == 1 else member(members, path)
+        if value is not None and (count := _count(value)) is not None:
+            found.append(count)
+    return found
+
+
+def _maximum(members: Mapping[str, Any], maxima: tuple[tuple[str, ...], ...]) -> str:
+    """The member that bounds the output: the first that is there, else the first that could be."""
+    for path in maxima:
+        if path[0] in members and member(members, path) is not None:
+            return ".".join(path)
+    return ".".join(maxima[0])
 
 
 def _count(value: Any) -> int | None:

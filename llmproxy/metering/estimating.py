@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import mul
 from typing import NamedTuple
 
 from genai_prices.data_snapshot import get_snapshot
@@ -115,7 +116,8 @@ def tokenizer_of(provider: str, model: str) -> Tokenizer:
 
 def text_tokens(text: TextMeasure, tokenizer: Tokenizer) -> float:
     """How many tokens a text of so many characters of each kind probably is."""
-    return max(sum(count * rate for count, rate in zip(text, tokenizer.rates, strict=True)), 0.0)
+    likely: float = sum(map(mul, text, tokenizer.rates))
+    return max(likely, 0.0)
 
 
 def tokens(size: float) -> int:

@@ -222,11 +222,16 @@ class Accounting:
         charge = context.charge
         if charge is not None and charge.slot is not None:
             charge.slot.release()
-        close = partial(self._close, context, self._clock.seconds())
+        now = self._clock.seconds()
         # What is reserved is given back at once; all else may wait a moment, and is cheaper together.
-        reserved = charge is not None and charge.reservation is not None
-        if reserved or self._coalescer is None or not self._coalescer.wait(close):
-            close()
+        if charge is not None and charge.reservation is not None:
+            record = context.record(now)
+            _settle(charge.reservation, context, record)
+            report = partial(self._report, context, record)
+        else:
+            report = partial(self._close, context, now)
+        if self._coalescer is None or not self._coalescer.wait(report):
+            report()
 
     def _conclude(self, context: RequestContext) -> None:
         """Outcome and error as they are recorded."""
@@ -237,10 +242,10 @@ class Accounting:
             context.outcome, context.error = "truncated", "shutdown"
 
     def _close(self, context: RequestContext, finished: float) -> None:
-        record = context.record(finished)
+        self._report(context, context.record(finished))
+
+    def _report(self, context: RequestContext, record: RequestRecord) -> None:
         charge = context.charge
-        if charge is not None and charge.reservation is not None:
-            _settle(charge.reservation, context, record)
         if self._ledger is not None and context.grant is not None and not context.result_recorded:
             ledger_id = "" if charge is None else charge.ledger_id
             self._ledger.settle(ledger_id, record, context.request_sent, deferral(context))

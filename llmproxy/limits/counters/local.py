@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from llmproxy.limits.window import Window
 from llmproxy.model import Claim
 
@@ -45,18 +43,18 @@ class LocalCounters:
         window = self._windows.get(claim.key)
         return 0.0 if window is None else window.reset(now)
 
-    def take(self, claim: Claim, now: float) -> int:
-        """Take it; gives what L{correct} wants to know of it."""
-        key = claim.key
-        if claim.kind == "lease":
-            self._leases[key] = self._leases.get(key, 0) + 1
-            return 0
+    def lease(self, key: str) -> None:
+        """One more at once."""
+        self._leases[key] = self._leases.get(key, 0) + 1
+
+    def take(self, key: str, amount: int, now: float) -> int:
+        """Take so much of a rate, which is L{amount_within_limit}; gives the slot, by which L{correct} finds it."""
         window = self._windows.get(key)
         if window is None:
             if len(self._windows) >= self._many:
                 self._sweep(now)
             window = self._windows[key] = Window()
-        return window.add(amount_within_limit(claim), now)
+        return window.add(amount, now)
 
     def correct(self, claim: Claim, slot: int, amount: int) -> None:
         """The request is over, and took so much."""
@@ -87,11 +85,3 @@ def least_required(claim: Claim) -> int:
     if claim.kind == "rate":
         return amount_within_limit(claim)
     return claim.amount if claim.amount > 0 or claim.kind != "budget" else 1
-
-
-def first_refused(claims: Sequence[Claim], left: Sequence[int]) -> int | None:
-    """The place of the first claim that does not fit into what is left."""
-    for place, claim in enumerate(claims):
-        if least_required(claim) > left[place]:
-            return place
-    return None

@@ -16,7 +16,7 @@ from llmproxy.base.background import Loop
 from llmproxy.base.coroutines import deferred, within
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory
-from llmproxy.limits.counters.local import LEASE_RETRY_SECONDS, LocalCounters, amount_within_limit, first_refused
+from llmproxy.limits.counters.local import LEASE_RETRY_SECONDS, LocalCounters, least_required
 from llmproxy.limits.counters.prefetch import BudgetPrefetch
 from llmproxy.limits.window import until
 from llmproxy.model import Claim, Verdict
@@ -58,28 +58,38 @@ class MemoryCounters(Service):
         now, local, prefetch = self._clock.seconds(), self._local, self._prefetch
         left: list[int] = []
         for claim in claims:
-            room = prefetch.room(claim) if claim.kind == "budget" else local.remaining(claim, now)
-            if room is None:
-                # What an earlier claim refuses need not be asked of the store.
-                early = first_refused(claims[: len(left)], left)
-                return None if early is None else self._refused(claims, early, now)
+            if claim.kind == "budget":
+                room = prefetch.room(claim)
+                if room is None:
+                    return None
+            else:
+                room = local.remaining(claim, now)
+            if least_required(claim) > room:  # so the store need not be asked for what comes later
+                return self._refused(claims, len(left), now)
             left.append(room)
-        refused = first_refused(claims, left)
-        if refused is not None:
-            return self._refused(claims, refused, now)
         slots: list[int] = []
         resets: list[float] = []
-        for place, claim in enumerate(claims):
-            kind = claim.kind
-            if kind == "budget":
+        last, reset = -1, 0.0
+        for place, (key, kind, limit, amount, _, _) in enumerate(claims):
+            if kind == "rate":
+                if amount > limit:
+                    amount = limit
+                slot = local.take(key, amount, now)
+                left[place] -= amount
+                if slot != last:
+                    last, reset = slot, until(slot, now)
+                slots.append(slot)
+                resets.append(reset)
+                continue
+            if kind == "lease":
+                local.lease(key)
+                left[place] -= amount if amount < limit else limit
+            else:
+                claim = claims[place]
                 prefetch.spend(claim)
                 left[place] = prefetch.remaining(claim)
-                slot = 0
-            else:
-                slot = local.take(claim, now)
-                left[place] -= amount_within_limit(claim)
-            slots.append(slot)
-            resets.append(until(slot, now) if kind == "rate" else 0.0)
+            slots.append(0)
+            resets.append(0.0)
         return Verdict(None, None, False, tuple(left), tuple(resets), (claims, slots))
 
     def _refused(self, claims: Sequence[Claim], place: int, now: float) -> Verdict:

@@ -132,8 +132,14 @@ def price_contexts(provider: str, terms: Terms) -> Sequence[Mapping[str, str]]:
     return [*words, {"processing": "batch"}] if tier == "flex" and provider in (*_OPENAI, "google") else words
 
 
+_TERMS_MEMBERS = frozenset(("service_tier", "serviceTier", "speed", "inference_geo"))
+_USUAL_ONLY = (Terms(),)
+
+
 def possible_terms(provider: str, members: Mapping[str, Any]) -> Sequence[Terms]:
     """The terms that a request may be answered with: the usual ones, and those that it asks for, should they differ."""
+    if _TERMS_MEMBERS.isdisjoint(members):
+        return _USUAL_ONLY
     tier = word(members.get("service_tier")) or word(members.get("serviceTier"))
     asked = Terms(tier.lower(), word(members.get("speed")), word(members.get("inference_geo")))
     if asked.tier == "flex" or not price_contexts(provider, Terms(asked.tier)):

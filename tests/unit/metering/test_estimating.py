@@ -14,7 +14,14 @@ from statistics import median
 from typing import Any
 from unittest import TestCase
 
-from llmproxy.metering.estimating import MAX_CONTEXT_TOKENS, PromptEstimate, context_window, estimate_prompt
+from llmproxy.http.content_measure import TextMeasure
+from llmproxy.metering.estimating import (
+    MAX_CONTEXT_TOKENS,
+    PromptEstimate,
+    context_window,
+    estimate_prompt,
+    tokenizer_of,
+)
 from tests.support.reading import read
 from tests.unit.http.test_media_heads import PNG
 
@@ -54,6 +61,12 @@ class Prompts(TestCase):
             once = estimate_prompt(read(body), len(body), "openai", "gpt-4o").likely
             apart = estimate_prompt(read(body, piece=997), len(body), "openai", "gpt-4o").likely
             self.assertLess(abs(once - apart), 0.03 * once + 5, each["name"])
+
+
+class Tokenizers(TestCase):
+    def test_each_has_a_rate_for_every_kind_of_text(self) -> None:
+        for provider in ("openai", "anthropic", "google", "mistral", ""):
+            self.assertEqual(len(tokenizer_of(provider, "").rates), len(TextMeasure._fields), provider)
 
 
 class Windows(TestCase):

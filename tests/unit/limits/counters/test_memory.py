@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
@@ -44,6 +46,69 @@ class Budgets(MemoryBudgetStore):
 
     def spent(self, key: str = "budget:lifetime") -> int:
         return self._spent.get(key, (0, 0.0))[0]
+
+
+class PlainCounters:
+    """Rates and leases in the plainest way: every use is kept, and added up each time."""
+
+    def __init__(self) -> None:
+        self.uses: list[tuple[Claim, int, list[int]]] = []  # a claim, the tenth of a second, and what it took
+
+    def left(self, claim: Claim, tenth: int) -> int:
+        """A use counts for sixty seconds and the tenth in which it fell; a lease until it is over."""
+        taken = [use[0] for of, at, use in self.uses if of.key == claim.key and (not of.ends or tenth - at <= 600)]
+        return claim.limit - sum(taken)
+
+    def reserve(self, claims: list[Claim], tenth: int) -> tuple[int | None, list[int]]:
+        def taken(claim: Claim) -> int:
+            return min(claim.amount, claim.limit) if claim.kind == "rate" else claim.amount
+
+        left = [self.left(claim, tenth) for claim in claims]
+        for place, claim in enumerate(claims):
+            if taken(claim) > left[place]:
+                return place, [max(each, 0) for each in left]
+        for claim in claims:
+            self.uses.append((claim, tenth, [taken(claim)]))
+        return None, [each - taken(claim) for each, claim in zip(left, claims, strict=True)]
+
+    def settle(self, begin: int, count: int, amounts: list[int]) -> None:
+        for (claim, _, use), amount in zip(self.uses[begin : begin + count], amounts, strict=True):
+            use[0] = amount if claim.kind == "rate" else 0
+
+
+CLAIMS = st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(1, 20), st.integers(1, 20), st.integers(1, 4))
+
+
+class PlainlyCountedTests(TestCase):
+    @settings(max_examples=300, deadline=None)
+    @given(st.lists(st.tuples(st.sampled_from([0, 0, 1, 7, 200, 599, 601]), CLAIMS, st.integers(0, 30)), max_size=40))
+    def test_decides_as_the_plainest_way_does(
+        self, steps: list[tuple[int, tuple[int, int, int, int, int], int]]
+    ) -> None:
+        clock = Clock()
+        clock.advance(1_700_000_000)
+        counters = MemoryCounters(MemoryBudgetStore(clock.seconds), clock, clock.seconds)
+        plain, tenth, under_way = PlainCounters(), 0, []
+        for later, (first, second, limit, other, many), used in steps:
+            tenth += later
+            clock.rightNow = 1_700_000_000.05 + tenth / 10
+            claims = [
+                Claim("many", "lease", many, 1),
+                Claim("requests", "rate", limit, min(first, 1), 1.0),
+                Claim("tokens", "rate", other, first, 1.0),
+                Claim("shared", "rate", 25, second, 1.0),
+            ]
+            begin = len(plain.uses)
+            refused, left = plain.reserve(claims, tenth)
+            verdict = counters.reserve_now(claims)
+            assert verdict is not None
+            self.assertEqual((verdict.refused, list(verdict.remaining)), (refused, left))
+            if refused is None:
+                under_way.append((begin, verdict.ticket))
+            if under_way and used > 15:
+                begin, ticket = under_way.pop(0)
+                plain.settle(begin, 4, [1, 1, used, used])
+                counters.settle(ticket, [1, 1, used, used])
 
 
 class MemoryCase(TestCase):
