@@ -65,6 +65,7 @@ class Base:
     """What the rest of the daemon is made with.
 
     @ivar management: The management token.
+    @ivar audit_key: Keys the chain of audit entries.
     @ivar keys: The management keys; C{creations}: what was answered to creations.
     @ivar run: A name for this process that no other ever has; C{""} without a ledger.
     """
@@ -77,6 +78,7 @@ class Base:
     redactor: Redactor
     output: LogOutput
     run: str
+    audit_key: bytes
     store: Store
     keys: ManagementKeyTable
     creations: CreationTable
@@ -128,7 +130,7 @@ def build(
     """
     base = _base(settings, reactor, environ, now, random, stream)
     tokens = _tokens(base)
-    records = make_records(settings, reactor, now, base.run, base.store, base.output, base.redactor)
+    records = make_records(settings, reactor, now, base.run, base.store, base.output, base.redactor, base.audit_key)
     counters = plugins.find(ICountersFactory, settings.limits.backend).counters(settings, reactor, base.store, now)
     metrics = Metrics(lambda: parts.upstreams.states(), lambda: records.bus.dropped, base.redactor.redact)
     parts = forwarding(
@@ -198,6 +200,7 @@ def _base(
         redactor,
         output,
         run,
+        sealing.audit_key(encryption.value),
         store,
         keys,
         creations,
@@ -311,6 +314,7 @@ def _management(
         activity=records.activity,
         requests=records.requests,
         audit=records.audit,
+        audit_table=records.audit_table,
         apis=parts.endpoints,
         reload=reloader.reload,
         default_api=settings.default_api,

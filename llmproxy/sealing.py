@@ -34,6 +34,11 @@ def derive(master: bytes | str, purpose: str) -> bytes:
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"llmproxy " + purpose.encode()).derive(key)
 
 
+def audit_key(master: bytes | str) -> bytes:
+    """What keys the chain of audit entries."""
+    return derive(master, "audit log")
+
+
 class Sealer:
     """Seals text with AES-256-GCM so that it opens only with the same key and in the same context.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from llmproxy.cli.audit import audit
 from llmproxy.cli.cache import cache
 from llmproxy.cli.config import config
 from llmproxy.cli.daemon import check_config, run
@@ -35,6 +36,7 @@ def main(ctx: click.Context, url: str, management_token_file: str | None, output
 main.add_command(project)
 main.add_command(token)
 main.add_command(key)
+main.add_command(audit)
 main.add_command(cache)
 main.add_command(usage)
 main.add_command(reload)

@@ -27,6 +27,8 @@ from llmproxy.observability.event_bus import MemoryBus
 from llmproxy.observability.log_output import LogOutput
 from llmproxy.observability.recent_requests import RecentRequests
 from llmproxy.observability.redaction import Redactor
+from llmproxy.observability.stored_audit import StoredAudit
+from llmproxy.store.audit_log import AuditTable
 from llmproxy.store.store import Store
 
 
@@ -34,12 +36,15 @@ from llmproxy.store.store import Store
 class Records:
     """Where requests and changes are written down.
 
+    @ivar audit_table: Where entries are in the store, if they are; C{audit_parts}: what writes them.
     @ivar observers: Called with each request that is over.
     @ivar usage: Reports of what the ledger has.
     @ivar activity: What went on, over time; C{requests}: the last ones of this process.
     """
 
     audit: IAuditLogger
+    audit_table: AuditTable | None
+    audit_parts: tuple[object, ...]
     bus: MemoryBus
     access: AccessLog
     observers: tuple[Callable[[RequestRecord], object], ...]
@@ -51,7 +56,7 @@ class Records:
     @property
     def parts(self) -> tuple[object, ...]:
         """What is started, stopped and shown with the daemon."""
-        return (self.ledger, self.audit, self.bus, self.access, self.activity)
+        return (self.ledger, *self.audit_parts, self.bus, self.access, self.activity)
 
 
 def make_records(
@@ -62,10 +67,12 @@ def make_records(
     store: Store,
     output: LogOutput,
     redactor: Redactor,
+    audit_key: bytes,
 ) -> Records:
     """The logs, sinks and ledger that the settings name; L{ValueError} where nobody provides a sink, or it refuses.
 
     @param run: A name for this process that no other ever has.
+    @param audit_key: Keys the chain of audit entries.
     """
     bus = MemoryBus(_sinks(settings, reactor), reactor, queue_size=settings.events.queue_size, scrub=redactor.record)
     access = AccessLog(output.write, reactor)
@@ -74,15 +81,25 @@ def make_records(
     observers = (bus.publish, requests.observe, activity.observe, *lines)
     books = LedgerTable(store, now, charges)
     ledger = _ledger(settings, reactor, books, now, run, redactor)
-    audit = _audit(settings, reactor, redactor)
-    return Records(audit, bus, access, observers, ledger, Reports(books, ledger, reactor), activity, requests)
+    file = _audit_file(settings, reactor, redactor, audit_key)
+    table = AuditTable(store, audit_key, now) if settings.audit.store else None
+    stored = None
+    if table is not None:
+        stored = StoredAudit(file, table, reactor, now, redact=redactor.redact, keep=settings.audit.keep)
+    audit: IAuditLogger = stored or file or NullAudit()
+    parts = tuple(part for part in (file, stored) if part is not None)
+    return Records(
+        audit, table, parts, bus, access, observers, ledger, Reports(books, ledger, reactor), activity, requests
+    )
 
 
-def _audit(settings: Settings, reactor: Any, redactor: Redactor) -> IAuditLogger:
-    if not settings.audit.file:
-        return NullAudit()
+def _audit_file(settings: Settings, reactor: Any, redactor: Redactor, key: bytes) -> FileAudit | None:
+    chosen = settings.audit
+    if not chosen.file:
+        return None
     threads = OwnThreads(reactor, "audit")
-    return FileAudit(settings.audit.file, reactor, threads.call, redact=redactor.redact)
+    sync = chosen.fsync == "always"
+    return FileAudit(chosen.file, reactor, threads.call, redact=redactor.redact, chain_key=key, sync=sync)
 
 
 def _sinks(settings: Settings, reactor: Any) -> dict[str, IEventSink]:

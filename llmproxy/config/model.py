@@ -265,6 +265,13 @@ class Audit(Section):
 
     file: Text = "data/audit.jsonl"
     """File that gets a JSON line for each; empty: none."""
+    fsync: Literal["always", "never"] = "always"
+    """Whether an entry counts as written only when it is on the disk (`always`), or when the system has it (`never`),
+    which a power failure may still lose."""
+    store: Flag = True
+    """Whether entries go to the store too, where all processes' are together, to be filtered and searched."""
+    keep: Duration = 400 * 86400.0
+    """How long the store keeps them; 0: for ever. Of the file nothing is removed."""
 
 
 class Logging(Section):

@@ -21,6 +21,7 @@ from llmproxy.instruments import HealthCheck, Instrument
 from llmproxy.interfaces import IAuditLogger, IHealthChecked, IInstrumented
 from llmproxy.model import AuditEntry
 from llmproxy.observability.append_file import AppendedFile, failure_reason
+from llmproxy.observability.chained_file import ChainedFile
 
 UNWRITTEN = "The audit log could not be written. Try again."
 
@@ -50,16 +51,22 @@ class FileAudit(Service):
         in_thread: Callable[..., Deferred[None]],
         *,
         redact: Callable[[str], str] = str,
+        chain_key: bytes | None = None,
+        sync: bool = True,
         limit: int = 1000,
         patience: float = 10.0,
     ) -> None:
         """
         @param in_thread: Calls its argument in a thread and fires with the result.
         @param redact: Masks secrets in a rendered line.
+        @param chain_key: Keys the L{chain<llmproxy.base.audit_chain>} that entries make; C{None} for none.
+        @param sync: Whether an entry counts as written only when it is on the medium.
         @param limit: How many entries wait for the disk at most.
         @param patience: Seconds an entry waits for it at most, and stopping too.
         """
         self._file = AppendedFile(path)
+        self._chain = None if chain_key is None else ChainedFile(self._file, path, chain_key)
+        self._sync = sync
         self._path = path
         self._clock = clock
         self._in_thread = in_thread
@@ -90,7 +97,7 @@ class FileAudit(Service):
             return fail(errors.StoreUnavailable(UNWRITTEN))
         written: Deferred[None] = Deferred()
         written.addTimeout(self._patience, self._clock, onTimeoutCancel=_too_late)
-        self._waiting.append((self._redact(line(entry)), written))
+        self._waiting.append((self._redact(entry_text(entry)), written))
         if not self._busy:
             self._writing = Deferred.fromCoroutine(self._write())
         return written
@@ -108,15 +115,21 @@ class FileAudit(Service):
         except (OSError, errors.StoreUnavailable) as e:
             self._log.error("The audit log could not be closed: {error}", error=str(e))
 
+    def _append(self, texts: list[str]) -> None:
+        """Blocks."""
+        if self._chain is not None:
+            self._chain.append(texts, sync=self._sync)
+        else:
+            self._file.append("".join(f"{text}\n" for text in texts).encode("utf-8", "surrogatepass"), sync=self._sync)
+
     async def _write(self) -> None:
         self._busy = True
         while self._waiting:
             entries = tuple(self._waiting)
             self._waiting.clear()
-            lines = "".join(line for line, _ in entries).encode("utf-8", "surrogatepass")
             outcome: Failure | None = None
             try:
-                await self._in_thread(self._file.append, lines, sync=True)
+                await self._in_thread(self._append, [text for text, _ in entries])
                 self._wrong = ""
                 self._task.worked()
             except Exception as e:
@@ -136,8 +149,8 @@ class FileAudit(Service):
         self._busy = False
 
 
-def line(entry: AuditEntry) -> str:
-    """The entry as one line of JSON, its time as RFC 3339 in UTC."""
+def entry_text(entry: AuditEntry) -> str:
+    """The entry as a JSON object on one line, without its end; its time as RFC 3339 in UTC."""
     fields = {
         "at": rfc3339(entry.at, digits=6),
         "action": entry.action,
@@ -149,7 +162,7 @@ def line(entry: AuditEntry) -> str:
         "client": entry.client,
         "details": dict(entry.details),
     }
-    return json.dumps(fields, separators=(",", ":"), default=str) + "\n"
+    return json.dumps(fields, separators=(",", ":"), default=str)
 
 
 def _too_late(result: object, seconds: float) -> object:

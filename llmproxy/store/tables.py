@@ -99,6 +99,24 @@ creations = Table(  # what was answered under an idempotency key; sealed is null
     Index("creations_by_time", "at"),
 )
 
+audit_log = Table(  # one row for each entry; C{line} is the entry in its chain, the other columns are for filters
+    "audit_log",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Double, nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("project_id", String(255), nullable=False),
+    Column("token_id", String(64), nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Column("client", String(64), nullable=False),
+    Column("line", Text, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index("audit_log_by_time", "at"),
+    Index("audit_log_of_project", "project_id", "seq"),
+)
+
 epochs = Table(
     "epochs",
     metadata,

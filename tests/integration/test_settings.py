@@ -181,7 +181,6 @@ def test_what_keys_in_redis_begin_with(tmp_path: Path) -> None:
         {"events": {"bus": "redis"}},
         {"apis": {"a": {"retries": {"on": []}}}},
         {"apis": {"a": {"retries": {"on": ["timeout"]}}}},
-        {"audit": {"store": True}},
     ],
 )
 def test_what_there_is_not_is_refused(wrong: dict[str, Any], tmp_path: Path) -> None:

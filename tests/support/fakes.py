@@ -18,6 +18,7 @@ from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.ledger.sql import Report, UsageQuery
 from llmproxy.model import ALL_OF_THEM, AuditEntry, ListFilter, ManagementKey, Page, PageRequest, Project, Token
 from llmproxy.observability.activity import Activity
+from llmproxy.store.audit_log import AuditFilter
 
 
 class MemoryUsage:
@@ -289,20 +290,28 @@ class MemoryKeys:
 
 @implementer(IAuditLogger)
 class MemoryAudit:
-    """Keeps what was written down.
+    """Keeps what was written down, and what was intended apart.
 
     @ivar failing: Raised instead, while it is set.
     """
 
     def __init__(self) -> None:
         self.entries: list[AuditEntry] = []
+        self.intents: list[AuditEntry] = []
         self.failing: Exception | None = None
 
     @deferred
     async def log(self, entry: AuditEntry) -> None:
         if self.failing is not None:
             raise self.failing
-        self.entries.append(entry)
+        (self.intents if entry.outcome == "intent" else self.entries).append(entry)
+
+
+class NoEntries:
+    """An audit log in a store that has none."""
+
+    def page(self, wanted: AuditFilter, request: PageRequest) -> Deferred[Page[dict[str, Any]]]:
+        return succeed(Page([], 0, ""))
 
 
 class NoRows:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.server import Request
@@ -33,17 +33,18 @@ from llmproxy.http.error_body import PROBLEM
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.ledger.reports import Report, ReportRows, UsageQuery
 from llmproxy.limits.limiter import LimitStatus
-from llmproxy.model import Allowance, AuditEntry
+from llmproxy.model import Allowance
 from llmproxy.observability.activity import Activity
 from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.observability.recent_requests import RecentRequests
 from llmproxy.proxy.own_response import BufferedResponse
+from llmproxy.web.manage.audit_trail import AuditDraft, AuditTrail
 from llmproxy.web.manage.auth import InvalidManagementToken, ManagementAuth
 from llmproxy.web.manage.bodies import MAX_BODY, Body, BodyContext
 from llmproxy.web.manage.paging import ID
 from llmproxy.web.manage.preconditions import NO_PRECONDITIONS, Preconditions, once, preconditions
 from llmproxy.web.manage.roles import LEAST_ROLES, UNLISTED, Principal, Scope, hidden
-from llmproxy.web.manage.stores import Creations, ManagementKeys
+from llmproxy.web.manage.stores import AuditEntries, Creations, ManagementKeys
 from llmproxy.web.respond import StreamedResponse, identify, run
 
 MAX_ATTEMPTS = 5  # to change what other processes change at the same time
@@ -94,6 +95,7 @@ class ManagementContext:
     @ivar revocations: Those that are in force before they are stored.
     @ivar reload: Reads the settings again; L{Invalid} where something is wrong with them.
     @ivar keys: The management keys, where there may be any.
+    @ivar audit_table: The audit log in the store, if it is there.
     @ivar creations: What was answered to creations that name a key of idempotency.
     """
 
@@ -116,6 +118,7 @@ class ManagementContext:
     keys: ManagementKeys | None = None
     creations: Creations | None = None
     reload: Callable[[], ReloadOutcome] | None = None
+    audit_table: AuditEntries | None = None
     activity: Activity | None = None
     requests: RecentRequests = field(default_factory=RecentRequests)
 
@@ -145,16 +148,6 @@ class ManagementContext:
     def body_context(self) -> BodyContext:
         """What a request's body is judged by now."""
         return BodyContext(self.apis, self.default_api, self.now())
-
-
-@dataclass
-class AuditDraft:
-    """One change, as the audit log will have it; filled while it is made."""
-
-    action: str
-    project_id: str = ""
-    token_id: str = ""
-    details: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,37 +267,58 @@ class Endpoint:
         return await once(creations, call.principal.actor, what, key, call.body, lambda: self._performed(call))
 
     async def _performed(self, call: Call) -> ApiResponse:
-        return await self._audited(call) if call.operation.action else await self._done(call)
+        if call.operation.action:
+            return await self._audited(call)
+        await self._check(call)
+        return await call.operation.handler(self, call)
 
     async def _admit(self, call: Call, request: Request) -> Principal:
         try:
             return await self.context.auth.admit(request)
         except InvalidManagementToken as e:
             # Who knocks on is held back by TooManyFailures, and not written down: he is not to fill the audit log.
-            await self._write(call, AuditDraft("management.denied"), "unknown", e, self.context.denials)
+            await self._trail(call, "unknown", self.context.denials).result(AuditDraft("management.denied"), e)
             raise
 
     async def _audited(self, call: Call) -> ApiResponse:
-        """Do it, and write into the audit log that it was done or why not; only then return or raise."""
+        """Do it, and write into the audit log before that it is to be done, and after that that it was, or why not."""
+        trail = self._trail(call, call.principal.actor)
         try:
-            answer = await self._done(call)
+            await self._check(call)
+        except Exception as e:
+            await trail.result(call.audit, e)
+            raise
+        await trail.intend(call.operation.name, self._intended(call))
+        try:
+            answer = await call.operation.handler(self, call)
         except RevocationNotStored as e:
             with suppress(AuditUnavailable):  # the disk that is full may be the audit log's too
-                await self._write(call, call.audit, call.principal.actor, e)
+                await trail.result(call.audit, e)
             raise
         except Exception as e:
-            await self._write(call, call.audit, call.principal.actor, e)
+            await trail.result(call.audit, e)
             raise
-        await self._write(call, call.audit, call.principal.actor)
+        await trail.result(call.audit)
         return answer
 
-    async def _done(self, call: Call) -> ApiResponse:
+    def _intended(self, call: Call) -> AuditDraft:
+        """What is known of a change before it is made."""
+        scope = LEAST_ROLES.get(call.operation.name, UNLISTED).scope
+        project_id, token_id = (call.id if scope is each else "" for each in (Scope.PROJECT, Scope.TOKEN))
+        path = call.uri.partition(b"?")[0].decode("latin-1")
+        return AuditDraft(
+            call.audit.action, project_id, token_id, {"method": call.operation.method.decode(), "path": path}
+        )
+
+    def _trail(self, call: Call, actor: str, audit: IAuditLogger | None = None) -> AuditTrail:
+        return AuditTrail(audit or self.context.audit, self.context.now, actor, call.client, call.request_id)
+
+    async def _check(self, call: Call) -> None:
         if len(call.body) > MAX_BODY:
             raise RequestTooLarge
         if call.id and not re.fullmatch(ID, call.id):
             raise NotFound  # what no id looks like is asked of no store
         await self._authorize(call)
-        return await call.operation.handler(self, call)
 
     async def _authorize(self, call: Call) -> None:
         """L{RoleNotAllowed<errors.RoleNotAllowed>}, or L{NotFound} for what belongs to others' projects."""
@@ -316,33 +330,6 @@ class Endpoint:
             raise hidden("project", call.id)
         if scope is Scope.TOKEN and not call.principal.sees((await self.context.tokens.get_token(call.id)).project_id):
             raise hidden("token", call.id)
-
-    async def _write(
-        self,
-        call: Call,
-        draft: AuditDraft,
-        actor: str,
-        error: Exception | None = None,
-        audit: IAuditLogger | None = None,
-    ) -> None:
-        entry = AuditEntry(
-            at=self.context.now(),
-            action=draft.action,
-            actor=actor,
-            outcome="failure" if error else "success",
-            project_id=draft.project_id,
-            token_id=draft.token_id,
-            request_id=call.request_id,
-            client=call.client,
-            details=draft.details | ({"error": getattr(error, "code", "internal_error")} if error else {}),
-        )
-        try:
-            await (audit or self.context.audit).log(entry)
-        except CancelledError:
-            raise
-        except Exception as e:
-            self._log.failure("The audit log could not be written.")
-            raise AuditUnavailable from e
 
 
 def allow(methods: Collection[bytes]) -> str:

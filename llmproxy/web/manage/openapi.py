@@ -68,6 +68,10 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "status": {"type": "string", "pattern": "^([1-5]([0-9][0-9]|xx))?$", "examples": ["429", "4xx"]},
     "outcome": {"type": "string", "examples": ["complete", "refused", "failed", "cancelled", "truncated"]},
     "error": {"type": "string", "examples": ["rate_limit_exceeded"]},
+    "action": {"type": "string", "maxLength": MAX_SEARCH_CHARACTERS, "examples": ["token.create"]},
+    "actor": {"type": "string", "maxLength": MAX_SEARCH_CHARACTERS, "examples": ["management"]},
+    "since": {"type": "string", "format": "date-time"},
+    "until": {"type": "string", "format": "date-time"},
     "format": {"type": "string", "enum": ["json", "csv"], "default": "json"},
 }
 

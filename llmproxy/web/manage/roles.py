@@ -56,6 +56,7 @@ LEAST_ROLES: Mapping[str, AccessRule] = {
     "revoke_key": AccessRule("admin", Scope.WHOLE),
     "reload_settings": AccessRule("admin", Scope.WHOLE),
     "list_apis": AccessRule("viewer", Scope.GENERAL),
+    "list_audit": AccessRule("operator", Scope.FILTERED),
     "get_version": AccessRule("viewer", Scope.GENERAL),
     "get_openapi": AccessRule("viewer", Scope.GENERAL),
     "list_sessions": AccessRule("admin", Scope.WHOLE),  # of the admin pages; so is the next

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
 from llmproxy.model import ManagementKey, Page, PageRequest
+from llmproxy.store.audit_log import AuditFilter
 
 
 class ManagementKeys(Protocol):
@@ -52,3 +53,10 @@ class Creations(Protocol):
 
     def release(self, name: str) -> Deferred[None]:
         """It came to nothing: fire when it may be begun again."""
+
+
+class AuditEntries(Protocol):
+    """The audit log in the store."""
+
+    def page(self, wanted: AuditFilter, request: PageRequest) -> Deferred[Page[dict[str, Any]]]:
+        """Fire with a page of entries, the latest first; L{errors.Invalid} where the cursor is none."""

@@ -23,6 +23,7 @@ from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.observability.recent_requests import RecentRequests
 from llmproxy.web.manage.activity import ActivityReportEndpoint, MostActive, RequestCollection, RequestItem
 from llmproxy.web.manage.apis import ApiCollection
+from llmproxy.web.manage.audit import AuditCollection
 from llmproxy.web.manage.auth import ManagementAuth
 from llmproxy.web.manage.cache import CachePurge, CacheStatus
 from llmproxy.web.manage.endpoint import (
@@ -38,7 +39,7 @@ from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import ProjectCollection, ProjectItem, ProjectTokensRevocation
 from llmproxy.web.manage.reload import SettingsReload
 from llmproxy.web.manage.roles import Principal
-from llmproxy.web.manage.stores import Creations, ManagementKeys
+from llmproxy.web.manage.stores import AuditEntries, Creations, ManagementKeys
 from llmproxy.web.manage.tokens import TokenCollection, TokenItem
 from llmproxy.web.manage.usage import ProjectUsage, UsageTotals
 from llmproxy.web.manage.version import Version
@@ -47,7 +48,7 @@ from llmproxy.web.root import NotFoundResource
 ENDPOINTS: tuple[type[Endpoint], ...] = (
     *(ProjectCollection, ProjectItem, ProjectTokensRevocation, ProjectUsage, TokenCollection, TokenItem, UsageTotals),
     *(ApiCollection, CacheStatus, CachePurge, ActivityReportEndpoint, MostActive, RequestCollection, RequestItem),
-    *(KeyCollection, KeyItem, SettingsReload, Version),
+    *(KeyCollection, KeyItem, AuditCollection, SettingsReload, Version),
 )
 
 
@@ -63,6 +64,7 @@ class Management(Resource):
     @param revocations: Has those in force that are not stored; C{changes}: what it holds while it stores them.
     @param reload: Reads the settings again.
     @param usage: Tells what was used; C{activity}: what went on; C{requests}: the last ones of this process.
+    @param audit_table: The audit log in the store, if it is there.
     @param keys: The management keys, where there may be any; C{creations}: what was answered to creations.
     @ivar auth: Lets in who bears the management token or a management key, elsewhere too.
     @param clock: For what is counted by time; C{now}: seconds since the epoch, for what is written down.
@@ -95,6 +97,7 @@ class Management(Resource):
         requests: RecentRequests | None = None,
         keys: ManagementKeys | None = None,
         creations: Creations | None = None,
+        audit_table: AuditEntries | None = None,
     ) -> None:
         Resource.__init__(self)
         self.auth = gate = ManagementAuth(management_token, FailedAttempts(), clock, trusted_proxies, keys)
@@ -119,6 +122,7 @@ class Management(Resource):
             requests=requests or RecentRequests(),
             keys=keys,
             creations=creations,
+            audit_table=audit_table,
         )
         if standings is not None:
             context = replace(context, standings=standings)

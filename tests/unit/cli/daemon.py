@@ -21,7 +21,7 @@ from llmproxy.composition.reloading import ReloadResult
 from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
 from tests.support.caches import contents
-from tests.support.fakes import MemoryAudit, MemoryKeys, MemoryStore, MemoryUsage, idle_activity
+from tests.support.fakes import MemoryAudit, MemoryKeys, MemoryStore, MemoryUsage, NoEntries, idle_activity
 
 TOKEN = "management-token-for-tests"
 NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
@@ -43,6 +43,7 @@ class DaemonTestCase(TestCase):
             projects=self.store,
             tokens=self.store,
             keys=self.keys,
+            audit_table=NoEntries(),
             usage=self.usage,
             audit=self.audit,
             apis={"openai": ["/v1/models"], "anthropic": ["/v1/models"]},

@@ -6,9 +6,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from llmproxy.base.audit_chain import ChainReport
 from llmproxy.errors import IdempotencyInProgress, IdempotencyKeyReused, Invalid, NotFound, TokenInactive, TokenNotFound
-from llmproxy.model import ManagementKey, PageRequest
+from llmproxy.model import AuditEntry, ManagementKey, PageRequest
+from llmproxy.observability.audit import entry_text
 from llmproxy.sealing import Sealer, TokenHasher
+from llmproxy.store.audit_log import AuditFilter, AuditTable, verify_table
 from llmproxy.store.creations import KEEP_SECONDS, MAX_OPEN_SECONDS, CreationTable
 from llmproxy.store.management_keys import USE_INTERVAL_SECONDS, ManagementKeyTable
 from llmproxy.store.store import Store
@@ -76,6 +79,45 @@ class ManagementKeyContract:
         self.assertEqual(await creations.begin(other, "f"), None)
         self.now.now += KEEP_SECONDS
         self.assertEqual(await creations.begin(name, "g"), None)
+
+    async def test_audit_log(self) -> None:
+        """Entries of two processes make one chain; they are filtered, searched; old ones leave it, and it says so."""
+        one, two = (AuditTable(self.store, b"a" * 32, self.now) for _ in range(2))
+        await one.append([self.entry("key.create"), self.entry("key.revoke", actor="key:1", project_id="p1")])
+        await two.append([self.entry("token.create", details={"name": "50% Laptop"}, actor="x" * 300)])
+        every = await one.page(AuditFilter(), PageRequest())
+        self.assertEqual((every.items[0]["seq"], every.items[0]["action"]), (3, "token.create"))
+        for wanted, found in (
+            (AuditFilter(action="key.create"), [1]),
+            (AuditFilter(actor="key:1"), [2]),
+            (AuditFilter(("p1", "p2")), [2]),
+            (AuditFilter(()), []),
+            (AuditFilter(search="50% lap"), [3]),
+            (AuditFilter(since=self.now.now - 1, until=self.now.now + 1), [3, 2, 1]),
+            (AuditFilter(until=self.now.now - 1), []),
+        ):
+            page = await one.page(wanted, PageRequest())
+            self.assertEqual(([each["seq"] for each in page.items], page.total), (found, len(found)), wanted)
+        first = await one.page(AuditFilter(), PageRequest(2))
+        second = await one.page(AuditFilter(), PageRequest(2, cursor=first.next_cursor))
+        self.assertEqual(([each["seq"] for each in second.items], second.total, second.next_cursor), ([1], None, ""))
+        await self.assertFailure(one.page(AuditFilter(), PageRequest(cursor="x")), Invalid)
+        again = [self.entry("key.create"), self.entry("key.list")]
+        await two.append(again, again=True)
+        await one.append(again, again=True)
+        self.assertEqual((await self.verified()).entries, 4)
+        self.now.now += 1000
+        await one.append([self.entry("late")])
+        self.assertEqual(await one.purge(self.now.now - 500), 4)
+        self.assertEqual(await two.purge(self.now.now - 500), 0)
+        report = await self.verified()
+        self.assertEqual((report.problem, report.entries, report.last.seq), ("", 2, 6))
+
+    def entry(self, action: str, **more: Any) -> tuple[float, str]:
+        return self.now.now, entry_text(AuditEntry(self.now.now, action, **{"actor": "management", **more}))
+
+    async def verified(self) -> ChainReport:
+        return await self.store.read(lambda connection: verify_table(connection, b"a" * 32))
 
     async def used(self, keys: ManagementKeyTable, key_id: str, before: float | None) -> float:
         """When it was used last, once that is written down."""

@@ -13,7 +13,7 @@ from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
 from tests.support.caches import contents
 from tests.support.client import ask, ours
-from tests.support.fakes import MemoryAudit, MemoryKeys, MemoryStore, MemoryUsage, idle_activity
+from tests.support.fakes import MemoryAudit, MemoryKeys, MemoryStore, MemoryUsage, NoEntries, idle_activity
 from tests.support.responses import Response
 
 TOKEN = "management-token-for-tests"
@@ -42,6 +42,7 @@ class ManagementTestCase(SynchronousTestCase):
             projects=self.store,
             tokens=self.store,
             keys=self.keys,
+            audit_table=NoEntries(),
             usage=self.usage,
             audit=self.audit,
             apis=APIS,

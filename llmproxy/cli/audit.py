@@ -1,0 +1,146 @@
+"""C{llmproxy audit}: the audit log, and whether it is still what was written."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlencode
+
+import click
+from sqlalchemy.exc import SQLAlchemyError
+
+from llmproxy.base.audit_chain import ChainLink, ChainReport, verify
+from llmproxy.cli.client import management_path
+from llmproxy.cli.daemon import DEFAULT_SETTINGS
+from llmproxy.cli.output import Columns
+from llmproxy.cli.session import CommandSession, with_session
+from llmproxy.config.environ import secret
+from llmproxy.config.load import load, read_private
+from llmproxy.config.model import Settings
+from llmproxy.config.problems import SettingsError
+from llmproxy.observability.chained_file import HEAD_SUFFIX, read_head
+from llmproxy.sealing import audit_key
+from llmproxy.store.audit_log import verify_table
+from llmproxy.store.engines import parse_store_url, sqlite_path, upgrade_engine
+
+CONNECT_SECONDS = 10.0
+
+COLUMNS: Columns = {
+    "AT": lambda entry: entry["at"],
+    "ACTOR": lambda entry: entry["actor"],
+    "ACTION": lambda entry: entry["action"],
+    "OUTCOME": lambda entry: entry["outcome"],
+    "PROJECT": lambda entry: entry["project_id"] or None,
+    "TOKEN": lambda entry: entry["token_id"] or None,
+    "CLIENT": lambda entry: entry["client"] or None,
+}
+
+
+@click.group()
+def audit() -> None:
+    """Read the audit log, and verify it."""
+
+
+@audit.command("list")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many, at most.")
+@click.option("--project", "project_id", metavar="ID", help="Of this project only.")
+@click.option("--actor", help="Of this actor only: management, key:ID.")
+@click.option("--action", help="This action only: token.create.")
+@click.option("--outcome", help="intent, success, failure, denied or error only.")
+@click.option("--since", metavar="TIME", help="From this time on, RFC 3339.")
+@click.option("--until", metavar="TIME", help="Before this time.")
+@click.option("--search", metavar="TEXT", help="With this text anywhere in the entry, in any case.")
+@with_session
+def list_(session: CommandSession, limit: int, **wanted: str | None) -> None:
+    """Show the latest entries, the latest first."""
+    given = {name: value for name, value in wanted.items() if value is not None}
+    path = f"{management_path('audit')}?{urlencode({'limit': limit, **given})}"
+    session.show_list(session.client().request("GET", path), COLUMNS)
+
+
+@audit.command("verify")
+@click.option("--config", default=DEFAULT_SETTINGS, show_default=True, help="The settings file.")
+@click.option(
+    "--file",
+    "files",
+    multiple=True,
+    type=click.Path(),
+    help="The log in these files instead, oldest first: rotated ones, and the last; may be given again.",
+)
+def verify_(config: str, files: tuple[str, ...]) -> None:
+    """Find the first entry that was altered, removed or reordered: in the file, and in the store.
+
+    Reads both where they are, without the daemon, with the encryption key. Ends with 0 where every entry is as it was
+    written, with 1 where one is not, with 78 where that cannot be told.
+    """
+    try:
+        settings = load(config, os.environ)
+        key = audit_key(_encryption_key(settings))
+        reports = dict(_reports(settings, files, key))
+    except (SettingsError, OSError, ValueError, SQLAlchemyError) as e:
+        click.echo(f"Error: {e}", err=True)
+        sys.exit(os.EX_CONFIG)
+    for place, report in reports.items():
+        click.echo(f"{place}: {_said(report)}")
+    sys.exit(1 if any(report.problem for report in reports.values()) else 0)
+
+
+def _reports(settings: Settings, files: tuple[str, ...], key: bytes) -> Iterator[tuple[str, ChainReport]]:
+    if files:
+        yield ", ".join(files), verify(partial(_lines, files), key)
+        return
+    path = settings.audit.file
+    if path and (os.path.exists(path) or os.path.exists(path + HEAD_SUFFIX)):
+        yield path, verify(partial(_lines, (path,)), key, head=_head(path))
+    url = parse_store_url(settings.store.url)
+    stored = sqlite_path(url)
+    if settings.audit.store and (stored is None or stored.exists()):
+        engine = upgrade_engine(url, CONNECT_SECONDS)
+        try:
+            with engine.connect() as connection:
+                yield "store", verify_table(connection, key)
+        finally:
+            engine.dispose()
+
+
+def _lines(files: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    for file in files:
+        of_file = f"{file} " if len(files) > 1 else ""
+        if not os.path.exists(file):
+            continue
+        with open(file, encoding="utf-8", errors="surrogatepass", newline="\n") as lines:
+            yield from ((f"{of_file}line {number}", line.rstrip("\n")) for number, line in enumerate(lines, 1))
+
+
+def _head(path: str) -> ChainLink | None:
+    try:
+        descriptor = os.open(path + HEAD_SUFFIX, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return read_head(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _encryption_key(settings: Settings) -> str:
+    given = secret(os.environ, "ENCRYPTION_KEY", read_private)
+    if given:
+        return given.strip()
+    path = Path(settings.state_dir) / "encryption-key"
+    mode, text = read_private(str(path))
+    if mode & 0o077:
+        raise ValueError(f"{path} is open to others than its owner. Run: chmod 600 {path}")
+    return text.strip()
+
+
+def _said(report: ChainReport) -> str:
+    more = [f"{report.unchained} older ones without a chain"] if report.unchained else []
+    more += [f"{report.unfinished} lines broken off by a crash"] if report.unfinished else []
+    of_these = f" ({', '.join(more)})" if more else ""
+    if report.problem:
+        return f"NOT as it was written: {report.problem}; {report.entries} entries before that are{of_these}"
+    return f"{report.entries} entries, each as it was written{of_these}"

@@ -1,0 +1,80 @@
+"""C{/manage/audit}: who did what, as the store has it."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from llmproxy.errors import Invalid, NotFound
+from llmproxy.proxy.own_response import BufferedResponse
+from llmproxy.store.audit_log import AuditFilter
+from llmproxy.web.manage.bodies import RFC3339
+from llmproxy.web.manage.endpoint import Call, Endpoint, operation
+from llmproxy.web.manage.paging import MAX_SEARCH_CHARACTERS, PAGE_PARAMETERS, list_response, page, project, query
+from llmproxy.web.manage.views import Time
+
+NAMES = ("action", "actor", "outcome", "token_id", "search")
+
+
+class AuditView(BaseModel):
+    """One entry of the audit log."""
+
+    seq: int = Field(description="Its number in the store's chain.")
+    at: Time
+    action: str
+    actor: str = Field(description="management, key:<id>, oidc:<subject>, token:<id>, proxy, unknown, various.")
+    outcome: str = Field(description="intent before a change is made; then success or failure. Else denied or error.")
+    project_id: str
+    token_id: str
+    request_id: str
+    client: str
+    details: dict[str, Any]
+    prev: str = Field(description="The hash of the entry before.")
+    hash: str
+
+
+class AuditList(BaseModel):
+    """One page of the audit log, the latest first."""
+
+    data: list[AuditView]
+    total: int | None = Field(description="How many there are in all; null behind a cursor.")
+    next_cursor: str | None = Field(description="Where the next page begins; null where this is the last.")
+
+
+class AuditCollection(Endpoint):
+    path = "/manage/audit"
+
+    @operation(
+        "GET",
+        "The audit log, the latest entries first.",
+        AuditList,
+        query=("project_id", *NAMES, "since", "until", *PAGE_PARAMETERS),
+    )
+    async def list_audit(self, call: Call) -> BufferedResponse:
+        found = query(call.uri, call.operation.query)
+        if self.context.audit_table is None:
+            raise NotFound("The store has no audit log: audit.store is false.")
+        if any(len(found.get(name, "")) > MAX_SEARCH_CHARACTERS for name in NAMES):
+            raise Invalid(f"{', '.join(NAMES)}: must be text of at most {MAX_SEARCH_CHARACTERS} characters.")
+        wanted = AuditFilter(
+            projects=call.principal.narrowed(project(found)),
+            since=_time(found, "since"),
+            until=_time(found, "until"),
+            **{name: found.get(name, "").replace("\0", "") for name in NAMES},
+        )
+        return await list_response(await self.context.audit_table.page(wanted, page(found)), dict, self.context.clock)
+
+
+def _time(found: dict[str, str], name: str) -> float:
+    given = found.get(name, "")
+    if not given:
+        return 0.0
+    try:
+        if re.fullmatch(RFC3339, given):
+            return datetime.fromisoformat(given.upper()).timestamp()
+    except (ValueError, OverflowError):
+        pass
+    raise Invalid(f"{name}: must be an RFC 3339 time such as 2027-01-31T12:00:00Z.")
