@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from llmproxy.base.timestamps import rfc3339
 from llmproxy.errors import Invalid, NotFound
@@ -15,6 +15,7 @@ from llmproxy.model import RequestRecord
 from llmproxy.observability.activity import GROUPS, PERIODS, Activity, ActivitySum
 from llmproxy.observability.recent_requests import RequestFilter
 from llmproxy.proxy.own_response import BufferedResponse
+from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.manage.paging import MAX_PAGE_SIZE, PAGE_PARAMETERS, list_response, page, project, query
 from llmproxy.web.manage.views import Time
@@ -24,7 +25,7 @@ DEFAULT_PERIOD = "24h"
 FILTERS = ("token_id", "api", "model", "status", "outcome", "error")
 
 
-class ActivityPoint(BaseModel):
+class ActivityPoint(DeferredModel):
     """What went on from a moment on, for as long as the report's step."""
 
     at: Time
@@ -39,7 +40,7 @@ class ActivityPoint(BaseModel):
     first_byte_p95: float | None
 
 
-class ActivityView(BaseModel):
+class ActivityView(DeferredModel):
     """What went on, over all processes that share the store."""
 
     period: str
@@ -49,7 +50,7 @@ class ActivityView(BaseModel):
     before: ActivityPoint = Field(description="The same of the period before.")
 
 
-class RequestView(BaseModel):
+class RequestView(DeferredModel):
     """One finished request. Never a body; times in seconds."""
 
     request_id: str
@@ -82,7 +83,7 @@ class RequestView(BaseModel):
     user_agent: str
 
 
-class RequestList(BaseModel):
+class RequestList(DeferredModel):
     """The last requests of the process that answers, the latest first."""
 
     data: list[RequestView]
@@ -96,7 +97,7 @@ class ActivityGroup(ActivityPoint):
     name: str
 
 
-class ActivityGroups(BaseModel):
+class ActivityGroups(DeferredModel):
     """Those that most was spent on, the most first."""
 
     period: str

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from llmproxy.proxy.own_response import BufferedResponse
+from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.respond import json_response
 
 
-class ApiView(BaseModel):
+class ApiView(DeferredModel):
     name: str
     default: bool = Field(description="Whether it is served at the root too.")
     allowed_endpoints: list[str]
 
 
-class ApiList(BaseModel):
+class ApiList(DeferredModel):
     """The configured APIs, in the settings' order."""
 
     data: list[ApiView]

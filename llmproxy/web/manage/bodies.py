@@ -13,7 +13,6 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -29,6 +28,7 @@ from llmproxy.config.units import duration
 from llmproxy.errors import BodyUnreadable, Invalid
 from llmproxy.http.endpoints import Endpoints
 from llmproxy.model import UNLIMITED, Allowance
+from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.paging import ID
 
 B = TypeVar("B", bound="Body")
@@ -128,7 +128,7 @@ TokenBudgets = Annotated[
 ]
 
 
-class Body(BaseModel):
+class Body(DeferredModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from llmproxy.caching import CacheAdmin, PurgeSelector
 from llmproxy.errors import NotFound, RoleNotAllowed
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Body, Id, known_apis, read
+from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.respond import json_response
 
 Target = Annotated[str, StringConstraints(pattern=r"^/[\x21-\x7e]{0,8191}$")]
 
 
-class CacheView(BaseModel):
+class CacheView(DeferredModel):
     """What the cache holds, and what it has done since the start of this process."""
 
     backend: str
@@ -32,7 +33,7 @@ class CacheView(BaseModel):
     in_flight: int = Field(description="Calls to providers that further requests could join now.")
 
 
-class Purged(BaseModel):
+class Purged(DeferredModel):
     """How many entries were removed."""
 
     removed: int

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
 from llmproxy.base.timestamps import rfc3339
 from llmproxy.errors import Invalid, NotFound
 from llmproxy.model import ManagementKey, Role
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Body, Id, Name, read
+from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.manage.paging import PAGE_PARAMETERS, list_response, page, query
 from llmproxy.web.manage.stores import ManagementKeys
@@ -33,7 +34,7 @@ class KeyCreate(Body):
         return tuple(given) if isinstance(given, list) else given
 
 
-class KeyView(BaseModel):
+class KeyView(DeferredModel):
     """What is known of a management key."""
 
     id: str
@@ -53,7 +54,7 @@ class KeyIssued(KeyView):
     key: str = Field(description="The key itself. Shown this once, and nowhere kept.")
 
 
-class KeyList(BaseModel):
+class KeyList(DeferredModel):
     """One page of the management keys, oldest first."""
 
     data: list[KeyView]

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from llmproxy.observability.activity import GROUPS, PERIODS
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.activity import DEFAULT_PERIOD
+from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import ApiOperation, Call, Endpoint, ManagementContext, operation
 from llmproxy.web.manage.paging import DEFAULT_PAGE_SIZE, ID, MAX_PAGE_SIZE, MAX_SEARCH_CHARACTERS
 from llmproxy.web.respond import json_response
@@ -18,13 +19,13 @@ from llmproxy.web.respond import json_response
 REFS = "#/components/schemas/{model}"
 
 
-class ErrorDetail(BaseModel):
+class ErrorDetail(DeferredModel):
     message: str
     type: str
     code: str | None = Field(description="Stable: the same as in the field X-LLMProxy-Error.")
 
 
-class Refusal(BaseModel):
+class Refusal(DeferredModel):
     """Why a request was refused: a problem as RFC 9457 has it, with the members of other errors of this proxy."""
 
     type: str = Field(description="An identifier for the code.")

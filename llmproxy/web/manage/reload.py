@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from llmproxy.errors import NotFound
 from llmproxy.proxy.own_response import BufferedResponse
+from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.respond import json_response
 
 
-class Reloaded(BaseModel):
+class Reloaded(DeferredModel):
     """What has come of it."""
 
     changed: list[str] = Field(description="Settings that are other, and in force now.")

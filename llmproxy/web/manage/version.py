@@ -5,16 +5,17 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from llmproxy.proxy.own_response import BufferedResponse
+from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, ManagementContext, operation
 from llmproxy.web.respond import json_response
 
 API_VERSION = "1"
 
 
-class VersionView(BaseModel):
+class VersionView(DeferredModel):
     """What runs here."""
 
     version: str = Field(description="Of llmproxy.")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from llmproxy.base import budgets
 from llmproxy.base.timestamps import rfc3339
 from llmproxy.limits.limiter import LimitStatus
 from llmproxy.model import Allowance, Project, Token
+from llmproxy.web.manage.deferred_model import DeferredModel
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
@@ -17,7 +18,7 @@ Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 TokenState = Literal["active", "expired", "used_up", "revoked"]
 
 
-class LimitView(BaseModel):
+class LimitView(DeferredModel):
     """How one limit stands. Dollars are a decimal number; what requests under way may use counts as used."""
 
     limit: str = Field(description="Its name, such as requests_per_minute.")
@@ -28,7 +29,7 @@ class LimitView(BaseModel):
     ends_at: Time | None = Field(description="When a budget's period ends.")
 
 
-class LimitsView(BaseModel):
+class LimitsView(DeferredModel):
     """The limits of a token or a project; null, or an empty list, where there are none."""
 
     requests_per_minute: int | None
@@ -39,7 +40,7 @@ class LimitsView(BaseModel):
     limits: list[LimitView] | None = Field(description="How they stand. Only where one token or project is shown.")
 
 
-class ProjectFacts(BaseModel):
+class ProjectFacts(DeferredModel):
     id: str
     name: str
     active: bool
@@ -53,7 +54,7 @@ class ProjectView(LimitsView, ProjectFacts):
     """A project, with its provider keys masked."""
 
 
-class ProjectList(BaseModel):
+class ProjectList(DeferredModel):
     """One page of the projects, oldest first."""
 
     data: list[ProjectView]
@@ -61,7 +62,7 @@ class ProjectList(BaseModel):
     next_cursor: str | None = Field(description="Where the next page begins; null where this is the last.")
 
 
-class TokenFacts(BaseModel):
+class TokenFacts(DeferredModel):
     id: str
     project_id: str
     name: str
@@ -91,7 +92,7 @@ class TokenIssued(TokenView):
     token: str = Field(description="The token itself. Shown this once, and nowhere kept.")
 
 
-class TokenList(BaseModel):
+class TokenList(DeferredModel):
     """One page of the tokens, oldest first."""
 
     data: list[TokenView]
@@ -99,13 +100,13 @@ class TokenList(BaseModel):
     next_cursor: str | None = Field(description="Where the next page begins; null where this is the last.")
 
 
-class Revoked(BaseModel):
+class Revoked(DeferredModel):
     """How many tokens were active until now."""
 
     revoked: int
 
 
-class UsageRow(BaseModel):
+class UsageRow(DeferredModel):
     """What one group used. Of the groups' own members those are there that were asked for."""
 
     project_id: str | None = None
@@ -126,7 +127,7 @@ class UsageRow(BaseModel):
     cost_usd: float
 
 
-class UsageReport(BaseModel):
+class UsageReport(DeferredModel):
     """One page of a report."""
 
     data: list[UsageRow]
