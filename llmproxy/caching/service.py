@@ -15,6 +15,7 @@ from llmproxy.caching.collapsing import CollapsedRequest, InFlight
 from llmproxy.caching.fill import CacheFill
 from llmproxy.caching.keys import MAX_TARGET_CHARS, cache_key, key_prefix, key_with_prefix
 from llmproxy.caching.lookup import CacheLookup, CacheOutcome, CacheResult, Fetch
+from llmproxy.caching.replay import MAX_ONE_WRITE_BYTES
 from llmproxy.caching.rules import invalidation, reuse
 from llmproxy.caching.rules.entry import Entry
 from llmproxy.caching.rules.request import ApiCachePolicy, CacheRequest, cacheable
@@ -116,6 +117,19 @@ class ResponseCache(Service):
             entry = await storage.get(request.key, request.lines)
         return CacheLookup(request) if entry is None else self._evaluated(request, entry)
 
+    def hit_now(self, request: CacheRequest) -> CacheLookup | None:
+        """The lookup with a hit that is sent in one write, where the cache is local, has one, and nothing is to be
+        done about it; C{None} otherwise, and then nothing was done."""
+        storage, now = self.state.storage, self.state.now()
+        entry = None if storage.local is None else storage.get_local(request.key, request.lines)
+        if entry is None or len(entry.body) > MAX_ONE_WRITE_BYTES or (entry.chunk_timings and self.state.pace):
+            return None
+        lookup, (verdict, _) = CacheLookup(request), self._verdict(request, entry, now)
+        if verdict in ("validate", "refresh"):
+            return None
+        lookup.hit = CacheResult(self.state.serve(lookup, entry, "hit", verdict))
+        return lookup
+
     async def collapse(self, lookup: CacheLookup, fetch: Fetch) -> CacheResult:
         """What the provider responds, to this request or to an equal one that is in flight.
 
@@ -173,10 +187,7 @@ class ResponseCache(Service):
 
     def _evaluated(self, request: CacheRequest, entry: Entry) -> CacheLookup:
         """The lookup, with a hit where the entry will do."""
-        now = self.state.now()
-        verdict, age = reuse.verdict(entry, request.directives, now), entry.age(now)
-        if request.explicit_ttl is not None and age > request.explicit_ttl:
-            verdict = "validate"
+        verdict, age = self._verdict(request, entry, self.state.now())
         if verdict == "validate":
             forward = "request" if age < entry.lifetime and not entry.no_cache else "stale"
             return CacheLookup(request, entry, CacheOutcome(forward=forward))
@@ -185,6 +196,13 @@ class ResponseCache(Service):
             lookup.refresh = CacheLookup(request, entry, CacheOutcome(forward="stale"))
         lookup.hit = CacheResult(self.state.serve(lookup, entry, "hit", verdict))
         return lookup
+
+    def _verdict(self, request: CacheRequest, entry: Entry, now: float) -> tuple[str, float]:
+        """What is to be done with the entry, and its age."""
+        verdict, age = reuse.verdict(entry, request.directives, now), entry.age(now)
+        if request.explicit_ttl is not None and age > request.explicit_ttl:
+            verdict = "validate"
+        return verdict, age
 
     def _may_refresh(self, request: CacheRequest) -> bool:
         return not (request.key in self.state.in_flight or request.method == b"HEAD" or request.only_if_cached)

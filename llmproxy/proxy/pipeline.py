@@ -151,6 +151,19 @@ class Pipeline:
             self._cache.invalidate(route, grant, request.method, request.lines, response)
         return self._sender.send_now(context, response)
 
+    def send_cached_now(self, context: RequestContext, request: CacheRequest, body: bytes) -> bool:
+        """Send the response that the cache has, where it will do as it is; C{False}: nothing was done."""
+        route, session, cache = context.route, context.session, self._cache
+        assert route is not None and session is not None
+        lookup = None if cache is None else cache.hit_now(cache.with_key(request, route.target, body))
+        if lookup is None or lookup.hit is None or not isinstance(lookup.hit.response, CachedResponse):
+            return False
+        self._accounting.begin()
+        context.cache, context.lookup = "miss", lookup
+        session.count_cache_hit()
+        self._sender.send_cached(context, lookup.hit.response)
+        return True
+
     async def resume(self, context: RequestContext, error: BaseException | None) -> None:
         """Serve the rest of a request that was sent by the fast path: as L{serve} does from the response's head on.
 

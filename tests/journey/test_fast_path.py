@@ -34,6 +34,8 @@ FIELDS = (
     ("X-Request-ID: mine-1", "User-Agent: OpenAI/Python 3.54.0", "Accept: application/json"),
     ("X-Request-ID: not valid!", "Content-Type: application/json"),
     ("Connection: keep-alive", "X-Stainless-Retry-Count: 1", "Accept-Encoding: gzip, deflate, br, zstd"),
+    ("Cache-Control: public, max-age=60", "traceparent: 00-0123-45-01", "X-Request-ID: mine-1"),
+    ("Cache-Control: no-store", "traceparent: 00-0123-45-01"),
     ("Cookie: session=1", "X-Forwarded-For: 1.2.3.4", "OpenAI-Organization: org"),
 )
 OTHER_VALUES = {
@@ -56,6 +58,7 @@ def whole(body: bytes, *lines: str, status: str = "200 OK", kind: str = "applica
 
 
 GZIPPED = gzip.compress(USAGE, mtime=0)
+FOR_A_MINUTE = "Cache-Control: public, max-age=60"
 LAST = b"0\r\n\r\n"
 JSON = whole(USAGE, "Date: Mon, 23 Nov 2026 10:00:00 GMT", "x-ratelimit-remaining-requests: 5", "Set-Cookie: a=b")
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -76,6 +79,14 @@ ANSWERS: dict[str, tuple[bytes | float | None, ...]] = {
         b"0\r\n\r\n",
     ),
     "stream cut": (STREAM + chunk(b"data: {}\n\n"), None),
+    "to keep": (whole(USAGE, FOR_A_MINUTE, 'ETag: "x"'),),
+    "varies": (whole(USAGE, FOR_A_MINUTE, "Vary: traceparent"),),
+    "soon stale": (whole(USAGE, "Cache-Control: public, max-age=0, stale-while-revalidate=5"),),
+    "stream to keep": (
+        STREAM[:-2] + FOR_A_MINUTE.encode() + b"\r\n\r\n",
+        chunk(events({"choices": [], "usage": CHAT_USAGE}) + b"data: [DONE]\n\n") + LAST,
+    ),
+    "not modified": (b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\n\r\n',),
     "no usage": (whole(b'{"choices":[]}'),),
     "refused": (whole(b'{"error":{"message":"no"}}', status="400 Bad Request"),),
     "key in error": (whole(b'{"error":{"message":"%b"}}' % KEY.encode(), status="401 Unauthorized"),),
@@ -119,6 +130,7 @@ class Ways(ProxyTestCase):
     """The same on both ways."""
 
     way = True
+    cache = {"streams": True}  # noqa: RUF012
 
     def setUp(self) -> None:
         """Each example has a stage of its own."""
@@ -158,6 +170,7 @@ class Ways(ProxyTestCase):
             else:
                 client.send(sent)
             asked = self.provider.last.take() if self.provider.peers else b""
+            self.network.pass_time(0.25)  # so that what is kept grows old
             noticed.append((len(self.provider.peers) - before, asked))
             if manner == "leaves" and not client.end:
                 client.reset()
@@ -200,6 +213,21 @@ class Ways(ProxyTestCase):
         self.assertEqual(self.play(True, "free", [step] * 5), self.play(False, "free", [step] * 5))
         self.play(True, "free", [step] * 5)
         self.assertEqual(self.short, 3)
+
+    def test_what_the_cache_has(self) -> None:
+        """Goes the short way from the third hit on; streams likewise."""
+        for body, answer in zip(BODIES, ("to keep", "stream to keep"), strict=False):
+            step = (body, FIELDS[5], True, answer, "one read")
+            self.assertEqual(self.play(True, "limited", [step] * 6), self.play(False, "limited", [step] * 6))
+            self.play(True, "limited", [step] * 6)
+            self.assertEqual((self.short, len(self.provider.peers)), (3, 1))
+
+    def test_what_the_cache_has_for_some(self) -> None:
+        """A field of the request selects among responses, and differs each time."""
+        steps = [(BODIES[0], FIELDS[5], differ, "varies", "one read") for differ in (False, True) * 6]
+        self.assertEqual(self.play(True, "free", steps), self.play(False, "free", steps))
+        self.play(True, "free", steps)
+        self.assertGreater(self.short, 3)
 
     def test_a_body_that_comes_behind_its_head(self) -> None:
         """It is waited for, for a moment."""
@@ -272,11 +300,14 @@ class Ways(ProxyTestCase):
 
     @settings(max_examples=150)
     @given(
-        st.sampled_from(sorted(GRANTS)), st.lists(STEP, min_size=1, max_size=6), st.sampled_from((BODIES[0], BODIES[1]))
+        st.sampled_from(sorted(GRANTS)),
+        st.lists(STEP, min_size=1, max_size=6),
+        st.sampled_from((BODIES[0], BODIES[1])),
+        st.sampled_from(("whole", "to keep", "varies", "soon stale", "stream to keep")),
     )
-    def test_both_ways_are_one(self, grant: str, steps: list[Any], body: bytes) -> None:
+    def test_both_ways_are_one(self, grant: str, steps: list[Any], body: bytes, kept: str) -> None:
         """Whatever clients send and providers answer: bytes both ways, records, metrics, uses."""
-        usual = [(body, lines, False, "whole", "one read") for lines in FIELDS[:3] for _ in range(2)]
+        usual = [(body, lines, False, kept, "one read") for lines in FIELDS[:6] for _ in range(3)]
         short, long = self.play(True, grant, usual + steps), self.play(False, grant, usual + steps)
         for number, (ours, theirs) in enumerate(zip(short, long, strict=True)):
             self.assertEqual(ours, theirs, f"{number} of {len(short)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from llmproxy.auth.authenticator import Session
+from llmproxy.caching import CacheRequest
 from llmproxy.config.routes import Route
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.limits.plan import LimitPlan
@@ -42,10 +43,36 @@ class OutgoingHead(NamedTuple):
         return b"%b\r\nContent-Length: %d\r\n\r\n" % (b"\r\n".join(lines), length)
 
 
+class Sending(NamedTuple):
+    """How requests go to their provider."""
+
+    provider_key: ProviderKey
+    outgoing: OutgoingHead
+    pool: Pool
+    upstream: Upstream
+
+
+class CacheableHead(NamedTuple):
+    """A head as the cache sees it, and which of its lines come out of the client's holes, as in L{OutgoingHead}."""
+
+    request: CacheRequest
+    filled: tuple[tuple[int, int], ...]
+
+    def fill(self, holes: list[bytes]) -> CacheRequest:
+        """The request with these lines in its holes."""
+        if not self.filled:
+            return self.request
+        lines = FieldLines(self.request.lines, self.request.lines.names)
+        for index, hole in self.filled:
+            lines[index] = holes[hole]
+        return self.request._replace(lines=lines)
+
+
 class Flow(NamedTuple):
     """Decisions of the pipeline, as it left them in the context of the request that went all the way.
 
     @ivar session: Whose requests these are. Good as long as the validator knows its token by the very same grant.
+    @ivar way: Where its requests go: to their provider, or to the cache, which may have their responses.
     """
 
     session: Session
@@ -53,17 +80,15 @@ class Flow(NamedTuple):
     dialect: Dialect | None
     operation: ProviderOperation
     limits: LimitPlan | None
-    provider_key: ProviderKey
-    outgoing: OutgoingHead
-    pool: Pool
-    upstream: Upstream
+    way: Sending | CacheableHead
 
     def decide(self, context: RequestContext) -> None:
         """Put into the context of another request what was decided."""
         context.route, context.session, context.grant = self.route, self.session, self.session.grant
         context.dialect, context.operation, context.limits = self.dialect, self.operation, self.limits
-        context.provider_key = self.provider_key
-        context.outgoing_lines = self.outgoing.lines[1:]
+        if isinstance(self.way, Sending):
+            context.provider_key = self.way.provider_key
+            context.outgoing_lines = self.way.outgoing.lines[1:]
 
 
 class KnownHead:
@@ -162,6 +187,24 @@ class FlowTable:
     def drop(self, known: KnownHead) -> None:
         """Something that the flow was made from has changed."""
         self._known.pop(known.key, None)
+
+
+def holes_in(
+    sent: list[bytes], lines: list[bytes], holes: tuple[tuple[int, bytes], ...]
+) -> tuple[tuple[int, int], ...] | None:
+    """Which of the lines that were sent come out of holes: pairs of their index and the hole's number. C{None} where
+    that cannot be told.
+
+    @param lines: The client's; C{holes}: those of a L{HeadShape}.
+    """
+    filled = []
+    for number, (index, _) in enumerate(holes):
+        found = sent.count(lines[index])
+        if found > 1:
+            return None  # which of them is the client's own?
+        if found:
+            filled.append((sent.index(lines[index]), number))
+    return tuple(filled)
 
 
 def _key(shape: HeadShape, lines: list[bytes]) -> bytes:

@@ -17,7 +17,7 @@ from llmproxy.interfaces import IInstrumented
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.fast_path.call import FastCall
-from llmproxy.proxy.fast_path.flow import Flow, FlowTable, KnownHead, OutgoingHead
+from llmproxy.proxy.fast_path.flow import CacheableHead, Flow, FlowTable, KnownHead, OutgoingHead, Sending, holes_in
 from llmproxy.proxy.fast_path.head_shape import head_shape
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.upstream.upstreams import Upstreams
@@ -30,7 +30,7 @@ BODY_PATIENCE_SECONDS = 0.05  # of silence while a body is on its way; then it i
 MAX_BODY_LOOKS = 20  # how often that is looked at, so that no body is waited for for longer than a second
 
 # Fields of a request by which something is decided that a flow does not hold.
-_UNUSUAL = frozenset(b"expect origin range content-encoding transfer-encoding upgrade cache-control".split())
+_UNUSUAL = frozenset(b"expect origin range content-encoding transfer-encoding upgrade".split())
 
 
 @implementer(IInstrumented)
@@ -78,26 +78,21 @@ class FastPath:
                 self.table.put(shape, lines, request.lines.names, flow)
 
     def _flow(self, context: RequestContext, lines: list[bytes], holes: tuple[tuple[int, bytes], ...]) -> Flow | None:
-        route, session, key = context.route, context.session, context.provider_key
-        assert route is not None and session is not None and key is not None
-        sent = [b"%b %b HTTP/1.1" % (context.request.method, route.target), *(context.outgoing_lines or ())]
-        filled = []
-        for number, (index, _) in enumerate(holes):
-            if sent.count(lines[index]) > 1:
-                return None  # which of them is the client's own?
-            if lines[index] in sent:
-                filled.append((sent.index(lines[index]), number))
-        return Flow(
-            session,
-            route,
-            context.dialect,
-            context.operation,
-            context.limits,
-            key,
-            OutgoingHead(sent, tuple(filled)),
-            self._agents[route.api_name].pool(self._upstreams.of(route.api_name).origin),
-            self._upstreams.of(route.api_name),
-        )
+        route, session, lookup = context.route, context.session, context.lookup
+        assert route is not None and session is not None
+        way: Sending | CacheableHead
+        if lookup is not None:
+            filled = holes_in(lookup.request.lines, lines, holes)
+            way = CacheableHead(lookup.request, filled or ())
+        else:
+            assert context.provider_key is not None
+            sent = [b"%b %b HTTP/1.1" % (context.request.method, route.target), *(context.outgoing_lines or ())]
+            filled, upstream = holes_in(sent, lines, holes), self._upstreams.of(route.api_name)
+            pool = self._agents[route.api_name].pool(upstream.origin)
+            way = Sending(context.provider_key, OutgoingHead(sent, filled or ()), pool, upstream)
+        if filled is None:
+            return None
+        return Flow(session, route, context.dialect, context.operation, context.limits, way)
 
     # Serving
 
@@ -135,32 +130,45 @@ class FastPath:
         flow, body = known.flow, context.request.upload.received
         if body is None or len(body) > MAX_WHOLE_BYTES or self._pipeline.shutting_down:
             return False
-        session = flow.session
-        if not session.is_current() or not self._pipeline.is_current(session.grant, flow.route, flow.provider_key):
+        if not flow.session.is_current():
             self.table.drop(known)
             return False
         flow.decide(context)
         try:
             if not self._pipeline.prepare_now(context, body):
                 return _undecided(context)
-            context.authorized_at = now = self._clock.seconds()
-            attempt = flow.upstream.circuits.enter(flow.session.grant.project_id, now)
+            context.authorized_at = self._clock.seconds()
+            if isinstance(flow.way, Sending):
+                return self._send(context, known, flow.way, body, holes)
+            if not self._pipeline.send_cached_now(context, flow.way.fill(holes), body):
+                return _undecided(context)
         except errors.ProxyError:
             return _undecided(context)  # the pipeline says so in its own way
-        connection = flow.pool.take()
+        self.served += 1
+        self._accounting.finish_now(context)
+        return True
+
+    def _send(self, context: RequestContext, known: KnownHead, way: Sending, body: bytes, holes: list[bytes]) -> bool:
+        """Send the request to its provider; C{False} and errors as in L{_serve}."""
+        flow, now = known.flow, self._clock.seconds()
+        project = flow.session.grant.project_id
+        if not self._pipeline.is_current(flow.session.grant, flow.route, way.provider_key):
+            self.table.drop(known)
+            return _undecided(context)
+        attempt = way.upstream.circuits.enter(project, now)
+        connection = way.pool.take()
         if connection is None or not self._accounting.charge_now(context):
             if connection is not None:
-                flow.pool.on_idle(connection)
+                way.pool.on_idle(connection)
             self._accounting.uncharge(context)
             attempt.failed(CancelledError(), now)  # it is no verdict
             return _undecided(context)
         self._accounting.begin()
         context.upstream_started = self._clock.seconds()
         context.request_sent = True
-        head = flow.outgoing.render(holes, len(body))
-        call = FastCall(self, context, flow, head, BytesBody(body), attempt)
+        call = FastCall(self, context, flow, way.outgoing.render(holes, len(body)), BytesBody(body), attempt)
         timeouts = partial(self._pipeline.head_timeouts, context)
-        call.timer = self._upstreams.watch_head(call, flow.upstream, context.request.upload, timeouts)
+        call.timer = self._upstreams.watch_head(call, way.upstream, context.request.upload, timeouts)
         context.request.on_gone = partial(self._client_left, call)
         connection.send(call)
         return True
@@ -237,7 +245,7 @@ def _may_be_awaited(upload: RequestBody) -> bool:
 def _undecided(context: RequestContext) -> bool:
     """Nothing has been decided on this request: the pipeline begins anew."""
     context.route = context.session = context.grant = context.dialect = context.limits = None
-    context.provider_key = context.body = context.authorized_at = None
+    context.provider_key = context.body = context.authorized_at = context.lookup = None
     context.outgoing_lines = None
     context.forget_body()
     return False
@@ -246,11 +254,15 @@ def _undecided(context: RequestContext) -> bool:
 def _is_usual(context: RequestContext) -> bool:
     """Whether all that was decided on a request is what will be decided on the next one with its head."""
     request, route, session, grant = context.request, context.route, context.session, context.grant
-    if route is None or session is None or grant is None or context.provider_key is None or context.response is None:
+    if route is None or session is None or grant is None:
         return False
+    answered = context.response is not None and context.provider_key is not None
+    if context.lookup is None and not answered:
+        return False
+    if context.lookup is not None and context.lookup.outcome.status != "hit":
+        return False  # a head whose responses are never there would be looked up twice
     decided_anew = (
         context.background
-        or context.lookup is not None
         or context.usage_injected
         or context.operation.deferred is not None
         or context.result_id
