@@ -143,8 +143,11 @@ class ContentMeasure:
         self.media: list[Medium] = []
         self.more_media = 0
 
-    def feed(self, data: bytes) -> None:
-        """The next bytes of the text."""
+    def feed(self, data: bytes, *, last: bool = False) -> None:
+        """The next bytes of the text.
+
+        @param last: Whether no more follow, but the end.
+        """
         if self._carry:
             data, self._carry = self._carry + data, b""
         at = 0
@@ -162,7 +165,7 @@ class ContentMeasure:
             at = self._pass(data, found.end())
             if self._head is not None:
                 return
-        edge = _edge(data, at)
+        edge = len(data) if last else _edge(data, at)
         self._text(data[at:edge])
         self._carry = data[edge:]
 

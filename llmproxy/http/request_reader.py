@@ -130,7 +130,7 @@ def read_usual(
     if not measured:
         return RequestContent("json", members, True, "", _NO, _NO, len(body))
     measure = ContentMeasure()
-    measure.feed(body)
+    measure.feed(body, last=True)
     measure.end()
     unseen = measure.remote + measure.more_media
     return RequestContent("json", members, True, "", _NO, _NO, len(body), measure.text, measure.media, unseen)

@@ -11,6 +11,8 @@ from functools import lru_cache
 
 from llmproxy.wire.parser import CHUNKED, BadMessage, MessageLimits, bad_message, check_trailer_line
 
+MAX_SIZE_DIGITS = 16  # of a chunk that is not looked at closely
+MANY_BYTES = 4096  # of a chunk that is taken for one of many
 LAST_CHUNK = b"0\r\n\r\n"
 
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
@@ -27,6 +29,17 @@ def _chunk_size(line: bytes) -> int:
     """What this line says, or -1 where it says none."""
     match = _CHUNK_LINE.fullmatch(line)
     return -1 if match is None else int(match[1], 16)
+
+
+def _whole_chunks(data: bytes) -> list[bytes]:
+    """The pieces of a body that comes as whole chunks, in which there is no CR LF: many events of a stream at once. No
+    pieces where it may be anything else.
+    """
+    lines = data.split(b"\r\n")
+    sizes, pieces = lines[:-1:2], lines[1::2]
+    if lines[-1] or len(sizes) != len(pieces) or max(map(len, sizes)) > MAX_SIZE_DIGITS:
+        return []
+    return pieces if list(map(len, pieces)) == list(map(_chunk_size, sizes)) and all(pieces) else []
 
 
 class FixedLengthBody:
@@ -102,6 +115,12 @@ class ChunkedBody:
                 size = _chunk_size(data[: start - 2])
                 if size > 0 and len(data) == start + size + 2:
                     return [data[start:-2]]
+                if 0 < size < MANY_BYTES:
+                    ends = data.endswith(b"\r\n" + LAST_CHUNK)
+                    events = _whole_chunks(data[: -len(LAST_CHUNK)] if ends else data)
+                    if events:
+                        self._state, self.done = (_DONE, True) if ends else (_SIZE, False)
+                        return events
         if self._buffer:
             data, self._buffer = self._buffer + data, b""
         pieces: list[bytes] = []
