@@ -317,6 +317,8 @@ def _management(
         audit_table=records.audit_table,
         apis=parts.endpoints,
         reload=reloader.reload,
+        upstreams=parts,
+        log=base.output,
         default_api=settings.default_api,
         standings=parts.quota.standings,
         management_token=base.management,

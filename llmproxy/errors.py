@@ -336,7 +336,7 @@ class RevocationNotStored(StoreUnavailable):
     code = "revocation_not_stored"
     message = (
         "In force here, not stored: this process refuses it from now on, and tries to store that until it can. Until "
-        "then other processes, and this one once it is started again, do not know of it."
+        "then other processes do not know of it."
     )
 
     def __init__(self, message: str = "", *, reason: str = "no answer") -> None:
@@ -360,6 +360,11 @@ class UpstreamAuthError(ProxyError):
 
     status, code, retry = 503, "upstream_auth_error", False
     message = "The project has no usable key for this API."
+
+
+class UpstreamDisabled(ProxyError):
+    status, code = 503, "upstream_disabled"
+    message = "An operator has taken the provider out of service here. Try again later."
 
 
 class CircuitOpen(ProxyError):

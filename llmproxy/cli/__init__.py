@@ -14,6 +14,7 @@ from llmproxy.cli.projects import project
 from llmproxy.cli.reload import reload
 from llmproxy.cli.session import DEFAULT_URL, CommandSession, connection_options
 from llmproxy.cli.tokens import token
+from llmproxy.cli.upstreams import upstream
 from llmproxy.cli.usage import usage
 
 
@@ -40,6 +41,7 @@ main.add_command(audit)
 main.add_command(cache)
 main.add_command(usage)
 main.add_command(reload)
+main.add_command(upstream)
 main.add_command(check_config)
 main.add_command(config)
 main.add_command(list_plugins)

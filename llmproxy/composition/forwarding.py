@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -40,7 +40,7 @@ from llmproxy.proxy.fast_path.service import FastPath
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.proxy.policy import Policy
 from llmproxy.upstream.provider_keys import ProviderKeys
-from llmproxy.upstream.upstreams import Upstreams
+from llmproxy.upstream.upstreams import Upstream, Upstreams, UpstreamState
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.agent import Agent
 from llmproxy.wire.client.tls import TrustPolicy
@@ -101,6 +101,20 @@ class Parts:
             self.fast_path.table.clear()
         self.endpoints.clear()
         self.endpoints.update({name: api.allowed_endpoints for name, api in after.apis.items()})
+
+    def listed(self) -> list[tuple[str, Upstream]]:
+        """The provider of each API."""
+        return self.upstreams.listed()
+
+    def set_state(self, api: str, state: UpstreamState) -> None:
+        """Take an API's provider out of service, or back into it."""
+        self.upstreams.set_state(api, state)
+        if self.fast_path is not None:
+            self.fast_path.table.clear()
+
+    def in_flight(self) -> Mapping[str, int]:
+        """Requests under way, by API."""
+        return self.shares.open
 
     @property
     def members(self) -> tuple[object, ...]:

@@ -58,6 +58,11 @@ class LogOutput:
         self.lost = 0
         self.state = "ok"
 
+    @property
+    def level(self) -> str:
+        """The level of the events that are written, and of those above it."""
+        return str(self._level.name)
+
     def set_level(self, name: str) -> None:
         """Write events of this level and above from now on; access log lines have none."""
         self._level = LogLevel.levelWithName(name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llmproxy import errors
 from llmproxy.config.api_settings import Api
-from llmproxy.upstream.breaker import Breaker
+from llmproxy.upstream.breaker import Breaker, State
 
 # By which a provider says that it is not working; 529 says "later".
 FAILURE_STATUSES = frozenset((500, 502, 503, 504))
@@ -50,7 +50,7 @@ class Circuits:
         return Attempt(self.all, shared_ticket, mine, ticket)
 
     @property
-    def state(self) -> str:
+    def state(self) -> State:
         """C{closed}, C{open} or C{half-open}: of the breaker that counts for everybody."""
         return self.all.state
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -51,17 +51,31 @@ class HeadTimeouts(NamedTuple):
 _UNBOUNDED = HeadTimeouts()
 
 
+UpstreamState = Literal["enabled", "draining", "disabled"]
+
+
 class Upstream:
-    """One API's provider, made ready."""
+    """One API's provider, made ready.
+
+    @ivar state: Whether requests are sent there. While it is C{draining}, or C{disabled}, those under way go on, and
+        new ones are refused.
+    """
 
     def __init__(self, api: Api, caller: Transport) -> None:
         timeouts = api.timeouts
         self.caller = caller
         self.origin, _ = split_base_url(api.base_url)
         self.circuits = Circuits(api)
+        self.base_url = api.base_url
+        self.state: UpstreamState = "enabled"
         self.attempts = api.retries.attempts
         limits = (timeouts.response_header / CHECKS_PER_TIMEOUT, timeouts.request, timeouts.stream)
         self.first_look = min((seconds for seconds in limits if seconds), default=0.0)
+
+    @property
+    def breaker(self) -> Literal["closed", "open", "half-open"]:
+        """The state of the breaker that counts for everybody."""
+        return self.circuits.state
 
 
 class Upstreams:
@@ -76,6 +90,7 @@ class Upstreams:
         self._clock = clock
         self._apis: dict[str, Api] = {}
         self._upstreams: dict[str, Upstream] = {}
+        self._listed: tuple[str, ...] = ()
         self.reconfigure(settings.apis, callers)
         self._patience: list[HeadTimer] = []  # those that wait for nothing now; each has a timer, which costs
 
@@ -87,7 +102,10 @@ class Upstreams:
             upstream = Upstream(api, callers[name])
             if known is not None and before is not None and _same_circuits(before, api):
                 upstream.circuits = known.circuits
+            if known is not None and known.base_url == upstream.base_url:
+                upstream.state = known.state
             self._apis[name], self._upstreams[name] = api, upstream
+        self._listed = tuple(apis)
 
     @property
     def circuits(self) -> dict[str, Circuits]:
@@ -123,6 +141,8 @@ class Upstreams:
         @param bounds: Tells how long that may take, as far as is known when it is called.
         """
         upstream = self._upstreams[route.api_name]
+        if upstream.state != "enabled":
+            raise errors.UpstreamDisabled()
         attempt = upstream.circuits.enter(project_id, self._clock.seconds())
         try:
             for remaining in reversed(range(max(upstream.attempts - tried, 1))):
@@ -187,6 +207,14 @@ class Upstreams:
 
     def _timer(self) -> HeadTimer:
         return self._patience.pop() if self._patience else HeadTimer(self._clock)
+
+    def set_state(self, api: str, state: UpstreamState) -> None:
+        """Take an API's provider out of service in this process, or back into it."""
+        self._upstreams[api].state = state
+
+    def listed(self) -> list[tuple[str, Upstream]]:
+        """The provider of each API of the settings in force, by the API's name."""
+        return [(name, self._upstreams[name]) for name in self._listed]
 
     def of(self, api: str) -> Upstream:
         """An API's provider."""

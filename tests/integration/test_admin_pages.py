@@ -17,7 +17,7 @@ from tests.support.stack import MANAGEMENT, Stack, eventually
 
 FORM = "application/x-www-form-urlencoded"
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}}"
-PAGES = ("", "projects", "tokens", "usage", "requests", "cache", "playground", "keys", "sessions")
+PAGES = ("", "projects", "tokens", "usage", "requests", "upstreams", "cache", "playground", "keys", "sessions")
 
 
 class Visitor:

@@ -16,6 +16,7 @@ from markupsafe import Markup
 WIDTH, HEIGHT = 640, 200
 LEFT, RIGHT, TOP, BOTTOM = 62, 8, 10, 24
 TICK_CHARS = 6  # of a label fit below the axis; the rest is said when hovered
+SMALLEST = 1e-12  # what is less than that is nothing
 TICKS = 4  # lines across, at most one more
 
 
@@ -34,7 +35,7 @@ class Series:
 
 def nice_step(largest: float, ticks: int = TICKS) -> float:
     """The distance of lines across: 1, 2, 2.5 or 5 times a power of ten, so that about C{ticks} reach C{largest}."""
-    if largest <= 0:
+    if largest < SMALLEST:
         return 1.0
     raw = largest / ticks
     power = 10.0 ** floor(log10(raw))

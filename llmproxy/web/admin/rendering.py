@@ -25,6 +25,7 @@ MENU = (
     ("/admin/tokens", "Tokens", "list_tokens"),
     ("/admin/usage", "Usage", "report_usage"),
     ("/admin/requests", "Requests", "list_requests"),
+    ("/admin/upstreams", "Upstreams", "list_upstreams"),
     ("/admin/cache", "Cache", "get_cache"),
     ("/admin/playground", "Playground", "list_apis"),
     ("/admin/keys", "Keys", "list_keys"),
@@ -40,6 +41,7 @@ DONE: Mapping[str, str] = {
     "token-changed": "The token was changed.",
     "token-revoked": "The token was revoked: it is refused from now on.",
     "cache-purged": "The stored responses were removed.",
+    "upstream-changed": "The provider's state was changed.",
     "key-revoked": "The key was revoked, and its sessions are over.",
     "session-ended": "The session was ended.",
 }

@@ -41,6 +41,7 @@ from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.audit_trail import AuditDraft, AuditTrail
 from llmproxy.web.manage.auth import InvalidManagementToken, ManagementAuth
 from llmproxy.web.manage.bodies import MAX_BODY, Body, BodyContext
+from llmproxy.web.manage.controls import LogLevels, ReloadOutcome, UpstreamControl
 from llmproxy.web.manage.paging import ID
 from llmproxy.web.manage.preconditions import NO_PRECONDITIONS, Preconditions, once, preconditions
 from llmproxy.web.manage.roles import LEAST_ROLES, UNLISTED, Principal, Scope, hidden
@@ -71,15 +72,6 @@ class UsageReports(Protocol):
         """Fire with all its rows, to be closed; L{errors.StoreUnavailable} also where many are being exported."""
 
 
-class ReloadOutcome(Protocol):
-    """What a reload has brought: settings by their paths."""
-
-    @property
-    def changed(self) -> tuple[str, ...]: ...
-    @property
-    def pending(self) -> tuple[str, ...]: ...
-
-
 @dataclass(frozen=True)
 class ManagementContext:
     """What the management endpoints work with.
@@ -94,6 +86,7 @@ class ManagementContext:
     @ivar denials: Where wrong management tokens are written down, if not in C{audit}.
     @ivar revocations: Those that are in force before they are stored.
     @ivar reload: Reads the settings again; L{Invalid} where something is wrong with them.
+    @ivar upstreams: The providers; C{log}: how much is logged.
     @ivar keys: The management keys, where there may be any.
     @ivar audit_table: The audit log in the store, if it is there.
     @ivar creations: What was answered to creations that name a key of idempotency.
@@ -119,6 +112,8 @@ class ManagementContext:
     creations: Creations | None = None
     reload: Callable[[], ReloadOutcome] | None = None
     audit_table: AuditEntries | None = None
+    upstreams: UpstreamControl | None = None
+    log: LogLevels | None = None
     activity: Activity | None = None
     requests: RecentRequests = field(default_factory=RecentRequests)
 

@@ -26,21 +26,23 @@ from llmproxy.web.manage.apis import ApiCollection
 from llmproxy.web.manage.audit import AuditCollection
 from llmproxy.web.manage.auth import ManagementAuth
 from llmproxy.web.manage.cache import CachePurge, CacheStatus
+from llmproxy.web.manage.controls import LogLevels, ReloadOutcome, UpstreamControl
 from llmproxy.web.manage.endpoint import (
     ApiResponse,
     Endpoint,
     ManagementContext,
-    ReloadOutcome,
     Standings,
     UsageReports,
 )
 from llmproxy.web.manage.keys import KeyCollection, KeyItem
+from llmproxy.web.manage.logging import LoggingItem
 from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import ProjectCollection, ProjectItem, ProjectTokensRevocation
 from llmproxy.web.manage.reload import SettingsReload
 from llmproxy.web.manage.roles import Principal
 from llmproxy.web.manage.stores import AuditEntries, Creations, ManagementKeys
 from llmproxy.web.manage.tokens import TokenCollection, TokenItem
+from llmproxy.web.manage.upstreams import UpstreamCollection, UpstreamItem
 from llmproxy.web.manage.usage import ProjectUsage, UsageTotals
 from llmproxy.web.manage.version import Version
 from llmproxy.web.root import NotFoundResource
@@ -48,7 +50,7 @@ from llmproxy.web.root import NotFoundResource
 ENDPOINTS: tuple[type[Endpoint], ...] = (
     *(ProjectCollection, ProjectItem, ProjectTokensRevocation, ProjectUsage, TokenCollection, TokenItem, UsageTotals),
     *(ApiCollection, CacheStatus, CachePurge, ActivityReportEndpoint, MostActive, RequestCollection, RequestItem),
-    *(KeyCollection, KeyItem, AuditCollection, SettingsReload, Version),
+    *(KeyCollection, KeyItem, AuditCollection, SettingsReload, LoggingItem, UpstreamCollection, UpstreamItem, Version),
 )
 
 
@@ -62,7 +64,7 @@ class Management(Resource):
     @param standings: Tells how limits stand, where anybody counts.
     @param denials: Where wrong management tokens are written down, if not in C{audit}.
     @param revocations: Has those in force that are not stored; C{changes}: what it holds while it stores them.
-    @param reload: Reads the settings again.
+    @param reload: Reads the settings again; C{upstreams}: the providers; C{log}: how much is logged.
     @param usage: Tells what was used; C{activity}: what went on; C{requests}: the last ones of this process.
     @param audit_table: The audit log in the store, if it is there.
     @param keys: The management keys, where there may be any; C{creations}: what was answered to creations.
@@ -93,6 +95,8 @@ class Management(Resource):
         cache: CacheAdmin | None = None,
         counts: Callable[[], ProxyMetrics] = ProxyMetrics,
         reload: Callable[[], ReloadOutcome] | None = None,
+        upstreams: UpstreamControl | None = None,
+        log: LogLevels | None = None,
         activity: Activity | None = None,
         requests: RecentRequests | None = None,
         keys: ManagementKeys | None = None,
@@ -118,6 +122,8 @@ class Management(Resource):
             revocations=revocations,
             changes=changes or FairLock(),
             reload=reload,
+            upstreams=upstreams,
+            log=log,
             activity=activity,
             requests=requests or RecentRequests(),
             keys=keys,

@@ -28,6 +28,37 @@ NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
 Ports = list[IListeningPort]
 
 
+class FakeLog:
+    """Has a level."""
+
+    level = "info"
+
+    def set_level(self, name: str) -> None:
+        self.level = name
+
+
+class FakeUpstream:
+    """One that works."""
+
+    base_url, breaker, state = "https://api.openai.com", "closed", "enabled"
+
+
+class FakeUpstreams:
+    """Has one provider."""
+
+    def __init__(self) -> None:
+        self.openai = FakeUpstream()
+
+    def listed(self) -> Any:
+        return [("openai", self.openai)]
+
+    def set_state(self, api: str, state: str) -> None:
+        self.openai.state = state
+
+    def in_flight(self) -> dict[str, int]:
+        return {}
+
+
 class DaemonTestCase(TestCase):
     """Runs commands in a thread, in front of a management API in this one."""
 
@@ -54,6 +85,8 @@ class DaemonTestCase(TestCase):
             cache=self.cache,
             activity=idle_activity(self.clock),
             reload=lambda: ReloadResult((), ()),
+            upstreams=FakeUpstreams(),
+            log=FakeLog(),
             new_id=lambda: f"proj-{len(self.store.projects) + 1}",
         )
         self.url = self.serve(Root(manage=management))

@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from llmproxy.web.admin.pages import cache, keys, overview, playground, projects, requests, sessions, tokens, usage
+from llmproxy.web.admin.pages import (
+    cache,
+    keys,
+    overview,
+    playground,
+    projects,
+    requests,
+    sessions,
+    tokens,
+    upstreams,
+    usage,
+)
 from llmproxy.web.admin.visit import Handler
 
 _ID = "([A-Za-z0-9._:%-]{1,200})"
@@ -31,6 +42,8 @@ ROUTES = _routes(
         "/admin/usage.csv": {"GET": usage.export},
         "/admin/requests": {"GET": requests.show_all},
         "/admin/requests/{id}": {"GET": requests.show},
+        "/admin/upstreams": {"GET": upstreams.show_all},
+        "/admin/upstreams/{id}": {"POST": upstreams.change},
         "/admin/cache": {"GET": cache.show, "POST": cache.purge},
         "/admin/playground": {"GET": playground.show},
         "/admin/keys": {"GET": keys.show_all, "POST": keys.create},

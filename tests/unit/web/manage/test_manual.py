@@ -60,6 +60,10 @@ class ExamplesTests(DaemonTestCase):
                 "project.update",
                 "cache.purge",
                 "cache.purge",
+                "upstream.update",
+                "upstream.update",
+                "logging.update",
+                "logging.update",
                 "settings.reload",
             ],
         )

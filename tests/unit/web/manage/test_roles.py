@@ -18,6 +18,8 @@ BODIES = {
     "update_token": {"name": "changed"},
     "purge_cache": {"project_id": "{project}"},
     "create_key": {"name": "another", "role": "viewer"},
+    "update_upstream": {"state": "draining"},
+    "update_logging": {"level": "warn"},
 }
 GENERATED = "/manage/openapi.json"
 

@@ -1,0 +1,43 @@
+"""What the management API has of the running process: its settings, its providers, its log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
+
+State = Literal["enabled", "draining", "disabled"]
+
+
+class UpstreamStatus(Protocol):
+    """As much of an upstream as is shown."""
+
+    base_url: str
+    state: State
+
+    @property
+    def breaker(self) -> Literal["closed", "open", "half-open"]: ...
+
+
+class UpstreamControl(Protocol):
+    """Knows the upstreams."""
+
+    def listed(self) -> Sequence[tuple[str, UpstreamStatus]]: ...
+    def set_state(self, api: str, state: State) -> None: ...
+    def in_flight(self) -> Mapping[str, int]: ...
+
+
+class ReloadOutcome(Protocol):
+    """What a reload has brought: settings by their paths."""
+
+    @property
+    def changed(self) -> tuple[str, ...]: ...
+    @property
+    def pending(self) -> tuple[str, ...]: ...
+
+
+class LogLevels(Protocol):
+    """Knows what is logged."""
+
+    @property
+    def level(self) -> str: ...
+    def set_level(self, name: str) -> None: ...

@@ -1,0 +1,47 @@
+"""Providers that are taken out of service, and a log that is told to say more."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+from tests.support.stack import Stack, eventually
+
+CHAT = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}).encode()
+JSON = {"Content-Type": "application/json"}
+
+
+def test_a_provider_is_drained_and_enabled(tmp_path: Path) -> None:
+    """Requests under way go on, new ones get 503, also with a head that has a flow; other APIs are not touched."""
+    with Stack(tmp_path) as stack:
+        for _ in range(4):
+            assert stack.ask("POST", "/v1/chat/completions", CHAT, JSON).status == 200
+        statuses: list[int] = []
+
+        def slow() -> None:
+            statuses.append(stack.ask("POST", "/v1/chat/completions", CHAT, {**JSON, "X-Sim-Delay": "1.5"}).status)
+
+        thread = threading.Thread(target=slow)
+        thread.start()
+        listed = eventually(lambda: (u := stack.manage("GET", "/manage/upstreams")["data"][0])["in_flight"] and u)
+        assert (listed["api"], listed["state"], listed["breaker"]) == ("openai", "enabled", "closed")
+        assert stack.manage("POST", "/manage/upstreams/openai/0", {"state": "draining"})["state"] == "draining"
+        refused = stack.ask("POST", "/v1/chat/completions", CHAT, JSON)
+        assert (refused.status, refused.header("X-LLMProxy-Error")) == (503, "upstream_disabled")
+        assert stack.ask("POST", "/mistral/v1/chat/completions", CHAT, JSON).status == 200
+        thread.join(30)
+        assert statuses == [200]
+        stack.manage("POST", "/manage/reload")
+        assert stack.ask("POST", "/v1/chat/completions", CHAT, JSON).status == 503
+        stack.manage("POST", "/manage/upstreams/openai/0", {"state": "enabled"})
+        assert stack.ask("POST", "/v1/chat/completions", CHAT, JSON).status == 200
+
+
+def test_the_log_says_more(tmp_path: Path) -> None:
+    with Stack(tmp_path) as stack:
+        assert stack.manage("GET", "/manage/logging") == {"level": "info"}
+        assert stack.manage("PATCH", "/manage/logging", {"level": "error"}) == {"level": "error"}
+        stack.manage("POST", "/manage/reload")
+        assert "Reloaded the settings" in stack.daemon.output(), "those of the settings are in force again"
+        assert stack.manage("GET", "/manage/logging") == {"level": "info"}
