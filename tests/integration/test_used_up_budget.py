@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from http.client import HTTPResponse
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -158,3 +159,29 @@ def test_the_shapes_are_served_where_there_is_a_budget(spender: Spender) -> None
     statuses = {name: spender.send(token, shape(), 0.005) for name, shape in SHAPES.items()}
     served = {name for name, status in statuses.items() if status == 200}
     assert {"honest", "many spaces", "late model", "multipart", "escapes in names", "decoy members"} <= served, statuses
+
+
+def test_a_thousand_by_a_hundred_connections(spender: Spender) -> None:
+    """A budget for some 480 requests, and 1,000 whose head the fast path knows: none is served beyond it."""
+    made = spender.manage("POST", "/manage/tokens", {"project_id": spender.project, "budget_usd": "0.5/day"})
+    token, body, rounds = str(made["token"]), honest(), 10
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+    sent = f"{head}X-Sim-Use: input=20, output=100\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+    def status(peer: socket.socket) -> int:
+        response = HTTPResponse(peer, method="POST")
+        response.begin()
+        response.read()
+        return response.status
+
+    statuses: Counter[int] = Counter()
+    with ExitStack() as opened:
+        peers = [opened.enter_context(socket.create_connection((HOST, spender.daemon.port), 30)) for _ in range(100)]
+        for _ in range(rounds):
+            for peer in peers:
+                peer.sendall(sent)
+            statuses.update(map(status, peers))
+    served, cost = statuses[200], 20 * 2.5e-6 + 100 * 10e-6
+    assert statuses.keys() == {200, 429}, statuses
+    assert 0.4 / cost < served <= 0.5 / cost, statuses
+    eventually(lambda: spender._used(made["id"]) == pytest.approx(served * cost))
