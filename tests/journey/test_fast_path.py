@@ -36,6 +36,7 @@ FIELDS = (
     ("Connection: keep-alive", "X-Stainless-Retry-Count: 1", "Accept-Encoding: gzip, deflate, br, zstd"),
     ("Cache-Control: public, max-age=60", "traceparent: 00-0123-45-01", "X-Request-ID: mine-1"),
     ("Cache-Control: no-store", "traceparent: 00-0123-45-01"),
+    ("Connection: close", "traceparent: 00-0123-45-01"),
     ("Cookie: session=1", "X-Forwarded-For: 1.2.3.4", "OpenAI-Organization: org"),
 )
 OTHER_VALUES = {
@@ -214,6 +215,15 @@ class Ways(ProxyTestCase):
         self.play(True, "free", [step] * 5)
         self.assertEqual(self.short, 3)
 
+    def test_a_connection_for_each_request(self) -> None:
+        """It is closed as the client says."""
+        step = (BODIES[0], FIELDS[7], True, "whole", "one read")
+        noticed = self.play(True, "free", [step] * 5)
+        self.assertEqual(noticed, self.play(False, "free", [step] * 5))
+        self.assertTrue(noticed[9][1])
+        self.play(True, "free", [step] * 5)
+        self.assertEqual(self.short, 3)
+
     def test_what_the_cache_has(self) -> None:
         """Goes the short way from the third hit on; streams likewise."""
         for body, answer in zip(BODIES, ("to keep", "stream to keep"), strict=False):
@@ -307,7 +317,7 @@ class Ways(ProxyTestCase):
     )
     def test_both_ways_are_one(self, grant: str, steps: list[Any], body: bytes, kept: str) -> None:
         """Whatever clients send and providers answer: bytes both ways, records, metrics, uses."""
-        usual = [(body, lines, False, kept, "one read") for lines in FIELDS[:6] for _ in range(3)]
+        usual = [(body, lines, False, kept, "one read") for lines in FIELDS[:8] for _ in range(3)]
         short, long = self.play(True, grant, usual + steps), self.play(False, grant, usual + steps)
         for number, (ours, theirs) in enumerate(zip(short, long, strict=True)):
             self.assertEqual(ours, theirs, f"{number} of {len(short)}")

@@ -97,18 +97,15 @@ class KnownHead:
     @ivar key: What it is found by.
     """
 
-    __slots__ = ("_method", "_names", "_target", "flow", "key", "shape")
+    __slots__ = ("_keep_alive", "_method", "_names", "_target", "flow", "key", "shape")
 
-    def __init__(
-        self, key: bytes, shape: HeadShape, method: bytes, target: bytes, names: list[bytes], flow: Flow
-    ) -> None:
-        """
-        @param names: Of its field lines, in lower case.
-        """
+    def __init__(self, key: bytes, shape: HeadShape, request_line: bytes, fields: FieldLines, flow: Flow) -> None:
         self.key = key
         self.shape = shape
         self.flow = flow
-        self._method, self._target, self._names = method, target, names
+        self._method, self._target, _ = request_line.split(b" ")
+        self._names = fields.names
+        self._keep_alive = b"close" not in (value.lower() for value in fields.values(b"connection"))
 
     def head(self, lines: list[bytes], length: int, holes: list[bytes]) -> RequestHead:
         """The head of another request.
@@ -116,7 +113,7 @@ class KnownHead:
         @param lines: Its field lines; C{holes}: those of them that stand in its holes.
         """
         fields = FieldLines(lines, self._names)
-        return RequestHead(self._method, self._target, 1, fields, length, True, False, (self, holes))
+        return RequestHead(self._method, self._target, 1, fields, length, self._keep_alive, False, (self, holes))
 
 
 class FlowTable:
@@ -179,10 +176,9 @@ class FlowTable:
         shape = next((each for each in self._shapes if each == shape), shape)
         if shape not in self._shapes:
             self._shapes.append(shape)
-        method, target, _ = lines[0].split(b" ")
         key = _key(shape, lines)
         self._seen.pop(key, None)
-        self._known[key] = KnownHead(key, shape, method, target, names, flow)
+        self._known[key] = KnownHead(key, shape, lines[0], FieldLines(lines[1:], names), flow)
 
     def drop(self, known: KnownHead) -> None:
         """Something that the flow was made from has changed."""

@@ -280,8 +280,6 @@ def _is_usual(context: RequestContext) -> bool:
 
 
 def _has_usual_fields(lines: FieldLines) -> bool:
-    """Whether the head means nothing beyond what a flow holds. SDKs say that their connections are kept, as they are
-    anyway.
-    """
-    kept = (value.lower() == b"keep-alive" for value in lines.values(b"connection"))
-    return _UNUSUAL.isdisjoint(lines.names) and all(kept)
+    """Whether a head means nothing beyond what a flow holds: its connection is kept, as many say anyway, or closed."""
+    options = (value.lower() for value in lines.values(b"connection"))
+    return _UNUSUAL.isdisjoint(lines.names) and all(option in (b"keep-alive", b"close") for option in options)
