@@ -8,6 +8,7 @@ from llmproxy.cli.audit import audit
 from llmproxy.cli.cache import cache
 from llmproxy.cli.config import config
 from llmproxy.cli.daemon import check_config, run
+from llmproxy.cli.doctor import doctor
 from llmproxy.cli.keys import key
 from llmproxy.cli.plugins import list_plugins
 from llmproxy.cli.projects import project
@@ -45,6 +46,7 @@ main.add_command(upstream)
 main.add_command(check_config)
 main.add_command(config)
 main.add_command(list_plugins)
+main.add_command(doctor)
 main.add_command(run)
 
 __all__ = ["main"]

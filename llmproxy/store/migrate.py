@@ -61,12 +61,12 @@ def _connected(url: URL, timeout: float) -> Iterator[Connection]:
 
 
 def _bring_to_head(connection: Connection, file: Path | None, scripts: Path) -> None:
-    stored = _stored_revisions(connection)
+    stored = stored_revisions(connection)
     if stored != (newest_revision(scripts),):
         _upgrade(connection, file, scripts, stored)
 
 
-def _stored_revisions(connection: Connection) -> tuple[str, ...]:
+def stored_revisions(connection: Connection) -> tuple[str, ...]:
     """What Alembic has noted in the database, read without it."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return ()

@@ -44,7 +44,7 @@ def load_or_make(
     path = Path(state_dir).absolute() / name
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = _load(path)
+        found = read_secret(path)
         if found is None:
             before(path)
             found = _make(path, random)
@@ -53,7 +53,8 @@ def load_or_make(
         raise UnsafeSecret(f"The secret {path} cannot be read or made: {e.strerror}.") from e
 
 
-def _load(path: Path) -> Secret | None:
+def read_secret(path: Path) -> Secret | None:
+    """What the file holds, C{None} where it is not there; L{UnsafeSecret} as L{load_or_make}."""
     try:
         opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -85,7 +86,7 @@ def _make(path: Path, random: Callable[[int], bytes]) -> Secret:
     try:
         os.link(draft, path)
     except FileExistsError:
-        found = _load(path)
+        found = read_secret(path)
         if found is None:
             raise UnsafeSecret(f"The secret {path} came and went while it was being read.") from None
         return found

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.stack import MANAGEMENT, Stack
+from tests.support.processes import free_port
+from tests.support.redis_server import RedisServer
+from tests.support.stack import ENCRYPTION, KEYS, MANAGEMENT, Stack
 
 
 def llmproxy(
@@ -40,3 +42,59 @@ def test_settings_and_plugins(tmp_path: Path) -> None:
         plugins = llmproxy("plugins", cwd=tmp_path)
         assert plugins.returncode == 0
         assert rows["cache.backend"]["value"] in {row.split()[1] for row in plugins.stdout.splitlines()}
+
+
+def findings(cwd: Path, env: dict[str, str], code: int) -> dict[str, dict[str, str]]:
+    """What `doctor` says of the settings there, by subject."""
+    done = llmproxy("doctor", "llmproxy.yaml", "--output", "json", cwd=cwd, env=env)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert not any(secret in done.stdout + done.stderr for secret in (MANAGEMENT, ENCRYPTION, *KEYS.values()))
+    return {each["subject"]: each for each in json.loads(done.stdout)["data"]}
+
+
+def test_doctor(tmp_path: Path) -> None:
+    """A set-up that works passes; of one that is broken in many ways it says each, what to do, and ends with 1."""
+    with Stack(tmp_path) as stack:
+        without = {"api_keys": {"azure": None}}  # whose list of models the simulator does not have
+        stack.manage("PATCH", f"/manage/projects/{stack.project}", without)
+        found = findings(tmp_path, stack.env, 0)
+        assert {each["state"] for each in found.values()} <= {"ok", "warning"}, found
+        for subject in ("store", "provider keys", "apis.openai", "apis.openai key", "clock"):
+            assert found[subject]["state"] == "ok", found[subject]
+        stack.manage("PATCH", f"/manage/projects/{stack.project}", {"api_keys": {"openai": "sk-wrong"}})
+        stack.manage("POST", "/manage/projects", {"name": "Two", "api_keys": {"anthropic": KEYS["anthropic"]}})
+        refused = findings(tmp_path, stack.env, 1)["apis.openai key"]
+        assert refused["state"] == "failed"
+        assert f"llmproxy project update {stack.project} --api-key openai=prompt" in refused["advice"]
+        said = llmproxy("doctor", "llmproxy.yaml", cwd=tmp_path, env=stack.env)
+        assert "\x1b" not in said.stdout  # colours are for terminals
+    wrong = {
+        **stack.env,
+        "LLMPROXY_ENCRYPTION_KEY": "another encryption key, long enough",
+        "LLMPROXY_AUDIT_FILE": str(tmp_path),
+        "LLMPROXY_LIMITS_BACKEND": "redis",
+        "LLMPROXY_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0",
+    }
+    found = findings(tmp_path, wrong, 1)
+    for subject, advice in (
+        ("files", "Correct the setting"),
+        ("provider keys", "encryption key"),
+        ("redis for limits", "Is it running"),
+        ("apis.openai", "Is it running"),  # the simulator has ended
+    ):
+        assert found[subject]["state"] == "failed", found[subject]
+        assert advice in found[subject]["advice"]
+    done = llmproxy("doctor", "none.yaml", cwd=tmp_path)
+    assert done.returncode == 78
+
+
+def test_doctor_and_redis(tmp_path: Path) -> None:
+    """A Redis that may evict limits is no place for them, unless that is allowed."""
+    evicting = ("--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru")
+    with Stack(tmp_path) as stack, RedisServer(tmp_path, *evicting) as redis:
+        stack.manage("PATCH", f"/manage/projects/{stack.project}", {"api_keys": {"azure": None}})
+        env = {**stack.env, "LLMPROXY_LIMITS_BACKEND": "redis", "LLMPROXY_REDIS_URL": redis.url}
+        assert "noeviction" in findings(tmp_path, env, 1)["redis for limits"]["advice"]
+        env["LLMPROXY_LIMITS_ALLOW_EVICTION"] = "true"
+        assert findings(tmp_path, env, 0)["redis for limits"]["state"] == "ok"

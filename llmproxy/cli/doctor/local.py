@@ -1,0 +1,220 @@
+"""What can be seen without a provider: files and their permissions, secrets, descriptors, and the store."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import resource
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from llmproxy import sealing
+from llmproxy.cli.doctor.findings import FAILED, OK, WARNING, Finding
+from llmproxy.config.environ import secret
+from llmproxy.config.load import read_private
+from llmproxy.config.model import Settings
+from llmproxy.config.problems import SettingsError
+from llmproxy.process.start_failures import check_files
+from llmproxy.sealing import CannotOpen, Sealer, TokenHasher
+from llmproxy.store.canary import check_key, refuse_new_key
+from llmproxy.store.engines import parse_store_url, sqlite_path, upgrade_engine
+from llmproxy.store.errors import StartupError, failure_reason
+from llmproxy.store.health import touch
+from llmproxy.store.migrate import SCRIPTS, newest_revision, stored_revisions
+from llmproxy.store.secrets import read_secret
+from llmproxy.store.tables import projects, provider_keys
+
+CONNECT_SECONDS = 5.0
+MAX_SKEW_SECONDS = 5.0
+MIN_DESCRIPTORS = 256  # below it the daemon holds clients off for want of descriptors with a few dozen of them
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A provider key of an active project."""
+
+    project: str
+    key: str
+
+
+Keys = dict[str, list[StoredKey]]  # by the API's name
+
+
+def local_findings(
+    settings: Settings, environ: Mapping[str, str], now: Callable[[], float]
+) -> tuple[list[Finding], Keys]:
+    """What was found, and the provider keys that the store holds. Blocks for the store, within its timeouts."""
+    keys: Keys = defaultdict(list)
+    found = [_files(settings), _state_dir(settings)]
+    encryption, finding = _secret(settings, environ, "ENCRYPTION_KEY", "encryption-key")
+    found += [finding, _secret(settings, environ, "MANAGEMENT_TOKEN", "management-token")[1]]
+    found += [_descriptors(settings), *_store(settings, encryption, keys, now)]
+    return found, keys
+
+
+def _files(settings: Settings) -> Finding:
+    try:
+        check_files(settings)
+    except StartupError as e:
+        return Finding("files", FAILED, str(e), f"Correct the setting, or let {_user()} use the file.")
+    return Finding("files", OK, f"The files that the settings name can be used by {_user()}.")
+
+
+def _state_dir(settings: Settings) -> Finding:
+    path = Path(settings.state_dir).absolute()
+    if not path.exists():
+        parent = next(each for each in path.parents if each.exists())
+        if os.access(parent, os.W_OK | os.X_OK):
+            return Finding("state_dir", OK, f"{path} will be made by the first start.")
+        return Finding("state_dir", FAILED, f"{path} is not there, and {_user()} cannot make it.", _chown(parent))
+    if not path.is_dir():
+        return Finding("state_dir", FAILED, f"{path} is no directory.", "Name another, or move the file away.")
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        return Finding("state_dir", FAILED, f"{path} cannot be written by {_user()}.", _chown(path))
+    if path.stat().st_mode & 0o022:
+        return Finding("state_dir", WARNING, f"{path} can be written by other users.", f"Run: chmod go-w {path}")
+    return Finding("state_dir", OK, f"{path} can be written by {_user()}.")
+
+
+def _secret(settings: Settings, environ: Mapping[str, str], name: str, file: str) -> tuple[str, Finding]:
+    """The secret, C{""} where there is none."""
+    subject = name.lower().replace("_", " ")
+    try:
+        value = secret(environ, name, read_private)
+        if value:
+            return value.strip(), Finding(subject, OK, "It is given by the environment.")
+        path = Path(settings.state_dir).absolute() / file
+        kept = read_secret(path)
+        if kept is not None:
+            return kept.value, Finding(subject, OK, f"It is in {path}, readable by its owner only.")
+        if name == "ENCRYPTION_KEY":
+            refuse_new_key(path, settings.store.url)
+        return "", Finding(subject, OK, f"The first start will make one, in {path}.")
+    except (SettingsError, StartupError) as e:
+        return "", Finding(subject, FAILED, str(e), "Give the daemon its secret, readable by its user only.")
+    except OSError as e:
+        return "", Finding(subject, FAILED, f"{e.filename}: {e.strerror}.", f"Let {_user()} read it.")
+
+
+def _descriptors(settings: Settings) -> Finding:
+    """The daemon raises its soft limit to the hard one by itself."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = settings.server.max_connections
+    if hard == resource.RLIM_INFINITY:
+        return Finding("descriptors", OK, "There is no limit.")
+    advice = f"Raise the hard limit (LimitNOFILE= in systemd, ulimit -Hn), or lower server.max_connections ({most})."
+    if hard < MIN_DESCRIPTORS:
+        return Finding("descriptors", FAILED, f"This user may have {hard} only.", advice)
+    if hard * 3 // 4 < most:  # a quarter is not for clients
+        return Finding("descriptors", WARNING, f"{hard} are too few for {most} clients; more will wait.", advice)
+    return Finding("descriptors", OK, f"{hard} are enough for {most} clients.")
+
+
+def _store(settings: Settings, encryption: str, keys: Keys, now: Callable[[], float]) -> Iterator[Finding]:
+    try:
+        url = parse_store_url(settings.store.url)
+        file = sqlite_path(url)
+        if file is not None and not file.exists():
+            yield _new_file(file)
+            return
+        if file is not None and not os.access(file, os.R_OK | os.W_OK):
+            yield Finding("store", FAILED, f"{file} cannot be read and written by {_user()}.", _chown(file))
+            return
+        engine = upgrade_engine(url, CONNECT_SECONDS)
+    except StartupError as e:
+        yield Finding("store", FAILED, str(e), "Correct store.url, or install what it needs.")
+        return
+    try:
+        with engine.connect() as connection, connection.begin() as transaction:
+            yield from _database(connection, encryption, keys, now)
+            transaction.rollback()
+    except SQLAlchemyError as e:
+        reason = failure_reason(getattr(e, "orig", None))
+        yield Finding("store", FAILED, f"It cannot be used: {reason}.", _database_advice(file, reason))
+    finally:
+        engine.dispose()
+
+
+def _new_file(file: Path) -> Finding:
+    parent = next(each for each in file.parents if each.exists())
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return Finding("store", FAILED, f"{file} is not there, and {_user()} cannot make it.", _chown(parent))
+    return Finding("store", OK, f"{file} will be made by the first start.")
+
+
+def _database(connection: Connection, encryption: str, keys: Keys, now: Callable[[], float]) -> Iterator[Finding]:
+    """Within a transaction that is rolled back."""
+    if connection.dialect.name == "postgresql":
+        yield _database_clock(connection, now)
+    stored, newest = stored_revisions(connection), newest_revision(SCRIPTS)
+    if not stored:
+        yield Finding("store", OK, "It can be reached; the first start will make its tables.")
+        return
+    if max(stored) > newest:
+        detail = f"A newer llmproxy has upgraded it to {max(stored)}; this one knows up to {newest}."
+        yield Finding("store", FAILED, detail, "Run the newer llmproxy, or restore the copy made before the upgrade.")
+        return
+    touch(connection)
+    if stored != (newest,):
+        yield Finding("store", WARNING, f"The next start will upgrade it from {stored[0]} to {newest}.", "Back it up.")
+    else:
+        yield Finding("store", OK, f"It takes writes, and is at revision {newest}.")
+    if encryption and inspect(connection).has_table(provider_keys.name):
+        yield _unsealed(connection, encryption, keys)
+
+
+def _unsealed(connection: Connection, encryption: str, keys: Keys) -> Finding:
+    sealer = Sealer(sealing.derive(encryption, "provider keys"))
+    rows = connection.execute(
+        select(provider_keys.c.project_id, provider_keys.c.api, provider_keys.c.sealed)
+        .join(projects, projects.c.id == provider_keys.c.project_id)
+        .where(projects.c.active)
+        .order_by(projects.c.created_at)
+    ).all()
+    try:
+        check_key(connection, sealer, TokenHasher(sealing.derive(encryption, "tokens")))
+        for row in rows:
+            keys[row.api].append(StoredKey(row.project_id, sealer.open(bytes(row.sealed), row.project_id, row.api)))
+    except (StartupError, CannotOpen) as e:
+        keys.clear()
+        return Finding("provider keys", FAILED, str(e) or "A key does not open.", "Give the daemon its encryption key.")
+    if not rows:
+        advice = "Create a project: llmproxy project create --name NAME --api-key API=prompt"
+        return Finding("provider keys", WARNING, "No active project has one.", advice)
+    return Finding("provider keys", OK, f"The encryption key opens all {len(rows)}.")
+
+
+def _database_clock(connection: Connection, now: Callable[[], float]) -> Finding:
+    skew = float(connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) or 0.0) - now()
+    return clock_finding("clock of the store", skew)
+
+
+def clock_finding(subject: str, skew: float) -> Finding:
+    """@param skew: Seconds by which the other clock is ahead of this machine's."""
+    if abs(skew) <= MAX_SKEW_SECONDS:
+        return Finding(subject, OK, f"It agrees with this machine's within {MAX_SKEW_SECONDS:g} s.")
+    way = "behind" if skew > 0 else "ahead"
+    detail = f"This machine's clock is {abs(skew):.0f} s {way} of it: tokens expire and budgets renew at wrong times."
+    return Finding(subject, FAILED, detail, "Synchronize the clocks (systemd-timesyncd, chrony).")
+
+
+def _database_advice(file: Path | None, reason: str) -> str:
+    if file is not None:
+        return f"Look at {file}: is it llmproxy's database, is the disk full, does another process hold it?"
+    return "Is the server running, and are host, user, password and database in store.url right?"
+
+
+def _chown(path: Path) -> str:
+    return f"Run: chown {_user()} {path}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.geteuid())

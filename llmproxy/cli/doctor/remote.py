@@ -1,0 +1,212 @@
+"""What is asked over the network, all at once: Redis, and each provider by TLS and with the keys that are known."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from OpenSSL import SSL
+from service_identity import VerificationError
+from twisted.internet import error
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.protocol import Protocol
+from twisted.web.client import Agent, ResponseFailed
+from twisted.web.http_headers import Headers
+
+from llmproxy.base.coroutines import within
+from llmproxy.base.outage_log import OutageLog
+from llmproxy.cli.doctor.findings import FAILED, OK, WARNING, Finding
+from llmproxy.cli.doctor.local import Keys, StoredKey, clock_finding
+from llmproxy.config.api_settings import Api
+from llmproxy.config.model import Settings
+from llmproxy.config.redis_url import parse_redis_url
+from llmproxy.errors import ProxyError
+from llmproxy.http.credentials import inject, scheme
+from llmproxy.limits.counters.eviction import INFO_MEMORY, evicting_policy
+from llmproxy.redis import RedisRefused, RedisUnavailable
+from llmproxy.redis.commands import encode
+from llmproxy.redis.supervisor import ConnectionSupervisor, endpoint
+from llmproxy.wire.client.tls import TrustPolicy
+
+RESPONSE_SECONDS = 15.0
+REDIS_SECONDS = 5.0
+MAX_KEYS = 10  # of one API that are tried
+# A request that every key may make and that costs nothing.
+_MODELS = {"google": "/v1beta/models", "azure": "/openai/models?api-version=2024-10-21"}
+_FURTHER = {"anthropic": {"anthropic-version": ["2023-06-01"]}}
+_REFUSED = {"google": (400, 401, 403)}
+
+
+class NoResponse(Exception):
+    """A provider did not respond in time."""
+
+
+async def remote_findings(settings: Settings, keys: Keys, reactor: Any, now: Callable[[], float]) -> list[Finding]:
+    """What was found; C{keys} are those to try."""
+    clocks: list[float] = []
+    checks = [_redis(settings, url, uses, reactor) for url, uses in _redis_uses(settings).items()]
+    checks += [_api(name, api, keys.get(name, []), reactor, now, clocks) for name, api in settings.apis.items()]
+    found: list[list[Finding]] = await gatherResults([Deferred.fromCoroutine(check) for check in checks])
+    return [finding for findings in found for finding in findings] + [_clock(clocks)]
+
+
+def _clock(skews: list[float]) -> Finding:
+    if not skews:
+        return Finding("clock", WARNING, "No provider has said what time it is.", "Compare it yourself: date -u")
+    return clock_finding("clock", sorted(skews)[len(skews) // 2])
+
+
+def _redis_uses(settings: Settings) -> dict[str, list[str]]:
+    uses: dict[str, list[str]] = {}
+    for section, wanted, url in (
+        ("limits", settings.limits.backend == "redis", settings.limits.redis_url),
+        ("cache", settings.cache.enabled and settings.cache.backend == "redis", settings.cache.redis_url),
+    ):
+        if wanted:
+            uses.setdefault(url or settings.redis.url, []).append(section)
+    return uses
+
+
+async def _redis(settings: Settings, url: str, uses: list[str], reactor: Any) -> list[Finding]:
+    subject, failures = f"redis for {' and '.join(uses)}", Deferred[str]()
+    address = parse_redis_url(url)
+
+    def report(reason: str, count: int) -> None:
+        if not failures.called:
+            failures.callback(reason)
+
+    async def prepared(connection: Any) -> None:
+        info = await connection.send(encode(INFO_MEMORY), REDIS_SECONDS)
+        policy = evicting_policy(info) if isinstance(info, bytes) else ""
+        # Not from in here: whoever waits for it stops the supervisor, which waits for this to end.
+        reactor.callLater(0, report, f"policy {policy}" if policy else "", 0)
+
+    try:
+        where = endpoint(address, reactor, settings.redis.ca_file)
+    except (ValueError, OSError) as e:
+        return [Finding(subject, FAILED, str(e), "Correct redis.ca_file.")]
+    supervisor = ConnectionSupervisor(
+        where, address, reactor, OutageLog(reactor, report), random=random.random,
+        prepare=lambda connection: Deferred.fromCoroutine(prepared(connection)),
+    )  # fmt: skip
+    supervisor.startService()
+    try:
+        reason = await within(REDIS_SECONDS, reactor, failures, RedisUnavailable("no reply in time"))
+    except (RedisUnavailable, RedisRefused) as e:
+        reason = str(e)
+    finally:
+        await supervisor.stopService()
+    return [_redis_finding(subject, str(address), reason, settings, uses)]
+
+
+def _redis_finding(subject: str, where: str, reason: str, settings: Settings, uses: list[str]) -> Finding:
+    if not reason:
+        return Finding(subject, OK, f"{where} answers.")
+    policy = reason.removeprefix("policy ")
+    if policy == reason:
+        advice = "Is it running, and are host, port and password of the URL right? Try: redis-cli -u URL ping"
+        return Finding(subject, FAILED, f"{where} cannot be used: {reason.rstrip('.')}.", advice)
+    if "limits" in uses and not settings.limits.allow_eviction:
+        advice = "Set maxmemory-policy noeviction, give limits a server of their own, or set limits.allow_eviction."
+        return Finding(subject, FAILED, f"{where} answers, but may evict limits (maxmemory-policy {policy}).", advice)
+    return Finding(subject, OK, f"{where} answers, and evicts by {policy}.")
+
+
+async def _api(
+    name: str, api: Api, keys: list[StoredKey], reactor: Any, now: Callable[[], float], clocks: list[float]
+) -> list[Finding]:
+    subject = f"apis.{name}"
+    connect = api.timeouts.connect or RESPONSE_SECONDS
+    agent = Agent(reactor, contextFactory=TrustPolicy(api.ca_file), connectTimeout=connect)
+    try:
+        await _status(agent, api, None, reactor, now, clocks)
+    except Exception as e:  # as many kinds as there are ways to fail
+        why, advice = _explained(e, api)
+        return [Finding(subject, FAILED, f"{api.base_url} cannot be reached: {why}.", advice)]
+    tls = "by TLS, its certificate verified" if api.base_url.lower().startswith("https") else "without TLS"
+    found = [Finding(subject, OK, f"{api.base_url} answers {tls}.")]
+    distinct = list({stored.key: stored for stored in keys}.values())
+    for stored in distinct[:MAX_KEYS]:  # one after the other: a provider counts
+        finding = await _key(f"{subject} key", api, stored, agent, reactor, now, clocks)
+        found.append(finding)
+    if len(distinct) > MAX_KEYS:
+        found.append(Finding(f"{subject} key", OK, f"{len(distinct) - MAX_KEYS} further keys were not tried."))
+    return found
+
+
+async def _key(
+    subject: str, api: Api, stored: StoredKey, agent: Agent, reactor: Any, now: Callable[[], float], clocks: list[float]
+) -> Finding:
+    try:
+        status = await _status(agent, api, stored.key, reactor, now, clocks)
+    except ProxyError as e:
+        return Finding(subject, FAILED, f"That of project {stored.project}: {e}", _new_key(subject, stored))
+    except Exception as e:
+        why, advice = _explained(e, api)
+        return Finding(subject, FAILED, f"That of project {stored.project} could not be tried: {why}.", advice)
+    if status in _REFUSED.get(api.provider, (401, 403)):
+        detail = f"The provider refuses that of project {stored.project} ({status})."
+        return Finding(subject, FAILED, detail, _new_key(subject, stored))
+    if 200 <= status < 300:
+        return Finding(subject, OK, f"The provider accepts that of project {stored.project}.")
+    detail = f"That of project {stored.project} could not be judged: the list of models is answered with {status}."
+    return Finding(subject, WARNING, detail, "Make a usual request with a token of that project.")
+
+
+def _new_key(subject: str, stored: StoredKey) -> str:
+    api = subject.removeprefix("apis.").removesuffix(" key")
+    return f"Run: llmproxy project update {stored.project} --api-key {api}=prompt"
+
+
+async def _status(
+    agent: Agent, api: Api, key: str | None, reactor: Any, now: Callable[[], float], clocks: list[float]
+) -> int:
+    """The status of one request; without a key it only shows that somebody is there."""
+    headers = Headers({"user-agent": ["llmproxy-doctor"], **_FURTHER.get(api.provider, {})})
+    if key is not None:
+        field, _, value = inject(scheme(api.provider, api.auth), key).partition(b":")
+        headers.setRawHeaders(field, [value.strip()])
+    path = _MODELS.get(api.provider, "/v1/models") if key is not None else ""
+    url = api.base_url.rstrip("/") + (path or ("" if urlsplit(api.base_url).path.strip("/") else "/"))
+    late = NoResponse(f"no response within {RESPONSE_SECONDS:g} s")
+    before = now()
+    response: Any = await within(RESPONSE_SECONDS, reactor, agent.request(b"GET", url.encode("ascii"), headers), late)
+    clocks += _skew(response.headers, before, now())
+    response.deliverBody(Protocol())  # which drops it
+    return int(response.code)
+
+
+def _skew(headers: Headers, before: float, after: float) -> Iterator[float]:
+    """By how many seconds the other clock is ahead; C{Date} (RFC 9110, 6.6.1) is of some moment between these two."""
+    for value in (headers.getRawHeaders("date") or [])[:1]:
+        try:
+            stated = parsedate_to_datetime(value).timestamp()
+        except (ValueError, TypeError, OverflowError):
+            return
+        yield min(0.0, stated + 1 - before) + max(0.0, stated - after)
+
+
+def _explained(e: Exception, api: Api) -> tuple[str, str]:
+    """Why there was no response, and what to do."""
+    causes = [failure.value for failure in getattr(e, "reasons", ())] if isinstance(e, ResponseFailed) else [e]
+    for cause in causes:
+        if isinstance(cause, VerificationError):
+            return (
+                "its certificate is for another name",
+                "Correct base_url, or have its certificate changed.",
+            )
+        if isinstance(cause, SSL.Error):
+            said = "; ".join(str(part[-1]) for part in cause.args[0]) if cause.args and cause.args[0] else "TLS failed"
+            return said, "Name the authority that signed its certificate in ca_file, or correct base_url."
+    if isinstance(e, error.DNSLookupError):
+        return "its name is not known", "Correct base_url, or look at DNS on this machine (getent hosts NAME)."
+    if isinstance(e, error.TimeoutError | NoResponse):
+        return "no answer in time", "Does a firewall let this machine out? A proxy of the environment's is not used."
+    if isinstance(e, error.ConnectError):
+        why = os.strerror(e.osError) if isinstance(e.osError, int) else str(e).rstrip(".")
+        return why, "Is it running there, and does a firewall let this machine connect?"
+    return " ".join(f"{type(cause).__name__}: {cause}" for cause in causes), "Look whether base_url is right."

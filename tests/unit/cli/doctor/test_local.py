@@ -1,0 +1,75 @@
+"""What C{llmproxy doctor} sees on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+import unittest
+from collections.abc import Mapping
+from pathlib import Path
+
+from llmproxy.cli.doctor.findings import Finding
+from llmproxy.cli.doctor.local import clock_finding, local_findings
+from llmproxy.config.load import parse
+from tests.support.databases import migrated_sqlite
+
+SETTINGS = """\
+apis: {{openai: {{base_url: "http://127.0.0.1:1", allowed_endpoints: [/v1/models]}}}}
+state_dir: {home}/state
+store: {{url: "sqlite:///{home}/llmproxy.db"}}
+audit: {{file: {home}/audit.jsonl}}
+"""
+KEY = {"LLMPROXY_ENCRYPTION_KEY": "an encryption key, long enough"}
+
+
+class LocalTests(unittest.TestCase):
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.home = Path(folder.name)
+
+    def look(self, environ: Mapping[str, str] = KEY, further: str = "") -> dict[str, Finding]:
+        settings = parse(SETTINGS.format(home=self.home) + further, "a.yaml", environ)
+        return {each.subject: each for each in local_findings(settings, environ, lambda: 0.0)[0]}
+
+    def test_nothing_is_made(self) -> None:
+        """Before the first start all is well, and stays as it is."""
+        found = self.look({})
+        self.assertEqual({each.state for each in found.values()} - {"warning"}, {"ok"})
+        self.assertEqual(list(self.home.iterdir()), [])
+        self.assertIn("will be made", found["store"].detail)
+
+    def test_database(self) -> None:
+        """One that is there is written to, and nothing of it is left."""
+        migrated_sqlite(self.home / "llmproxy.db")
+        self.assertIn("It takes writes", self.look()["store"].detail)
+
+    def test_not_a_database(self) -> None:
+        (self.home / "llmproxy.db").write_text("This is no database at all, but a letter to somebody." * 100)
+        found = self.look()["store"]
+        self.assertEqual(found.state, "failed")
+        self.assertIn("llmproxy.db", found.advice)
+
+    def test_secrets(self) -> None:
+        """A file that others may read is none; a lost key is not replaced where a database needs it."""
+        (self.home / "state").mkdir()
+        (self.home / "state" / "management-token").write_text("a-token")
+        (self.home / "state" / "management-token").chmod(0o644)
+        found = self.look()["management token"]
+        self.assertEqual(found.state, "failed")
+        self.assertIn("chmod 600", found.detail)
+        self.assertNotIn("a-token", repr(found))
+
+    def test_files(self) -> None:
+        found = self.look(further="redis: {ca_file: /nowhere/ca.pem}")["files"]
+        self.assertEqual(found.state, "failed")
+        self.assertIn("redis.ca_file", found.detail)
+
+    def test_descriptors(self) -> None:
+        """More clients than this user may have descriptors for."""
+        found = self.look(further="server: {max_connections: 2000000000}")["descriptors"]
+        self.assertIn(found.state, ("warning", "ok" if found.detail == "There is no limit." else "warning"))
+
+    def test_clock(self) -> None:
+        self.assertEqual(clock_finding("clock", 4.0).state, "ok")
+        self.assertIn("60 s behind", clock_finding("clock", 60.0).detail)
+        self.assertIn("60 s ahead", clock_finding("clock", -60.0).detail)

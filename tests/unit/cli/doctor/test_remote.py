@@ -1,0 +1,72 @@
+"""What C{llmproxy doctor} asks providers, over real sockets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from OpenSSL import SSL
+from twisted.internet import reactor
+from twisted.trial.unittest import TestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from llmproxy.cli.doctor.findings import Finding
+from llmproxy.cli.doctor.local import StoredKey
+from llmproxy.cli.doctor.remote import remote_findings
+from llmproxy.config.load import parse
+from tests.unit.wire.authority import Authority
+
+
+class ModelList(Resource):
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes:
+        if request.path == b"/v1/models" and request.getHeader("authorization") != "Bearer sk-good":
+            request.setResponseCode(401)
+        request.setHeader(b"date", b"Wed, 18 Nov 2026 09:06:40 GMT")
+        return b"{}"
+
+
+class RemoteTests(TestCase):
+    def setUp(self) -> None:
+        folder = Path(self.mktemp())
+        folder.mkdir(parents=True)
+        self.authority = Authority(folder)
+        listening: Any = reactor
+        site = Site(ModelList())
+        context = self.authority.server("127.0.0.1", SSL.TLS1_3_VERSION)
+        port = listening.listenSSL(0, site, context, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.url = f"https://127.0.0.1:{port.getHost().port}"
+
+    async def look(self, url: str, ca_file: str = "", key: str = "sk-good") -> dict[str, Finding]:
+        text = f'apis: {{openai: {{base_url: "{url}", ca_file: "{ca_file}", allowed_endpoints: [/v1/models]}}}}'
+        keys = {"openai": [StoredKey("proj-1", key)]}
+        found = await remote_findings(parse(text, "a.yaml", {}), keys, reactor, lambda: 1_794_992_800.0)
+        return {each.subject: each for each in found}
+
+    async def test_good(self) -> None:
+        """Certificate, key and clock are right."""
+        found = await self.look(self.url, self.authority.ca_file)
+        self.assertEqual([each.state for each in found.values()], ["ok", "ok", "ok"], found)
+        self.assertIn("its certificate verified", found["apis.openai"].detail)
+
+    async def test_untrusted(self) -> None:
+        """No authority that is trusted has signed it."""
+        found = (await self.look(self.url))["apis.openai"]
+        self.assertEqual(found.state, "failed")
+        self.assertIn("ca_file", found.advice)
+
+    async def test_refused_key(self) -> None:
+        found = (await self.look(self.url, self.authority.ca_file, key="sk-bad"))["apis.openai key"]
+        self.assertEqual(found.state, "failed")
+        self.assertIn("project update proj-1", found.advice)
+        self.assertNotIn("sk-bad", repr(found))
+
+    async def test_nobody(self) -> None:
+        """Nothing listens; then no clock can be compared either."""
+        found = await self.look("http://127.0.0.1:1")
+        self.assertEqual(found["apis.openai"].state, "failed")
+        self.assertIn("Connection refused", found["apis.openai"].detail)
+        self.assertEqual(found["clock"].state, "warning")
