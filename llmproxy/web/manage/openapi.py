@@ -14,6 +14,8 @@ from llmproxy.web.manage.activity import DEFAULT_PERIOD
 from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import ApiOperation, Call, Endpoint, ManagementContext, operation
 from llmproxy.web.manage.paging import DEFAULT_PAGE_SIZE, ID, MAX_PAGE_SIZE, MAX_SEARCH_CHARACTERS
+from llmproxy.web.manage.roles import LEAST_ROLES, UNLISTED, Scope
+from llmproxy.web.manage.version import API_VERSION
 from llmproxy.web.respond import json_response
 
 REFS = "#/components/schemas/{model}"
@@ -37,6 +39,16 @@ class Refusal(DeferredModel):
     error: ErrorDetail
 
 
+class MalformedRequest(BaseModel):
+    """Why a request was refused whose head or framing is no HTTP, or too large: before anybody knows what it is for."""
+
+    type: str
+    error: ErrorDetail
+    code: str
+    request_id: str
+
+
+REFUSED_UNREAD = ("400", "413")  # also by the server, in the shape of its other errors
 REFUSALS = {
     "400": "The body is no JSON object.",
     "401": "The management token or key is missing or wrong.",
@@ -103,7 +115,7 @@ def document(endpoints: Iterable[type[Endpoint]]) -> dict[str, Any]:
     listed = list(endpoints)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "llmproxy management API", "version": "1"},
+        "info": {"title": "llmproxy management API", "version": API_VERSION},
         "security": [{"managementToken": []}],
         "paths": {endpoint.path: _path(endpoint) for endpoint in listed},
         "components": {
@@ -117,7 +129,7 @@ def _schemas(endpoints: list[type[Endpoint]]) -> dict[str, Any]:
     operations = [each for endpoint in endpoints for each in endpoint.operations.values()]
     bodies = [(each.body, "validation") for each in operations if each.body]
     responses = [(each.response, "serialization") for each in operations if each.response]
-    models: Any = dict.fromkeys([*bodies, *responses, (Refusal, "serialization")])
+    models: Any = dict.fromkeys([*bodies, *responses, (Refusal, "serialization"), (MalformedRequest, "serialization")])
     _, schemas = models_json_schema(list(models), ref_template=REFS)
     found: dict[str, Any] = schemas["$defs"]
     return found
@@ -132,7 +144,9 @@ def _path(endpoint: type[Endpoint]) -> dict[str, Any]:
 
 
 def _operation(op: ApiOperation[Any]) -> dict[str, Any]:
+    rule = LEAST_ROLES.get(op.name, UNLISTED)
     described: dict[str, Any] = {"operationId": op.name, "summary": op.summary}
+    described |= {"x-least-role": rule.role, "x-bound-keys": rule.scope is not Scope.WHOLE}
     parameters = [{"name": name, "in": "query", "required": False, "schema": PARAMETERS[name]} for name in op.query]
     parameters += [{"name": name, "in": "header", "required": False, "schema": HEADERS[name]} for name in _headers(op)]
     if parameters:
@@ -153,16 +167,21 @@ def _response(op: ApiOperation[Any]) -> dict[str, Any]:
     described: dict[str, Any] = {"description": op.summary}
     if op.response:
         described["content"] = _content(op.response)
+        if "format" in op.query:
+            described["content"]["text/csv"] = {"schema": {"type": "string"}}
     elif op.status != 204:
         described["content"] = {"application/json": {"schema": {"type": "object"}}}
     return described
 
 
 def _refusals() -> dict[str, Any]:
-    return {
+    described: dict[str, Any] = {
         code: {"description": said, "content": _content(Refusal, "application/problem+json")}
         for code, said in REFUSALS.items()
     }
+    for code in REFUSED_UNREAD:
+        described[code]["content"] |= _content(MalformedRequest)
+    return described
 
 
 def _content(model: type[BaseModel], media_type: str = "application/json") -> dict[str, Any]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest import skipUnless
 
 import jsonschema
 
 from llmproxy.web.manage.openapi import OpenApi
+from llmproxy.web.manage.roles import LEAST_ROLES, Scope
 from llmproxy.web.manage.tree import ENDPOINTS
 from tests.unit.web.manage.management import ManagementTestCase
 
@@ -35,6 +39,23 @@ class OpenApiTests(ManagementTestCase):
         }
         self.assertEqual(described, served)
         self.assertEqual(self.document["openapi"], "3.1.0")
+
+    @skipUnless(find_spec("openapi_spec_validator"), "needs openapi-spec-validator, of the test extra")
+    def test_valid(self) -> None:
+        """It is an OpenAPI 3.1 document, to the letter of the specification."""
+        validator = import_module("openapi_spec_validator").OpenAPIV31SpecValidator
+        self.assertEqual([str(error.message) for error in validator(self.document).iter_errors()], [])
+        self.document["paths"]["/manage/version"]["get"]["responses"] = {"200": {}}
+        self.assertNotEqual(list(validator(self.document).iter_errors()), [])
+
+    def test_every_operation_says_who_may(self) -> None:
+        """The least role, as the table has it."""
+        for item in self.document["paths"].values():
+            for method, described in item.items():
+                if method != "parameters":
+                    rule = LEAST_ROLES[described["operationId"]]
+                    self.assertEqual(described["x-least-role"], rule.role)
+                    self.assertEqual(described["x-bound-keys"], rule.scope is not Scope.WHOLE)
 
     def test_every_reference_leads_somewhere(self) -> None:
         """A client generator finds all it is pointed to."""
