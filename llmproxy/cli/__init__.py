@@ -6,6 +6,7 @@ import click
 
 from llmproxy.cli.audit import audit
 from llmproxy.cli.cache import cache
+from llmproxy.cli.chat import chat
 from llmproxy.cli.config import config
 from llmproxy.cli.daemon import check_config, run
 from llmproxy.cli.doctor import doctor
@@ -47,6 +48,7 @@ main.add_command(check_config)
 main.add_command(config)
 main.add_command(list_plugins)
 main.add_command(doctor)
+main.add_command(chat)
 main.add_command(run)
 
 __all__ = ["main"]

@@ -31,7 +31,7 @@ class ManagementClient:
         self._url = url.rstrip("/")
         self._token = token
         self._timeout = timeout
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect())
 
     def request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
         """The answer's JSON, C{None} where it has none.
@@ -100,7 +100,7 @@ class ManagementClient:
         return NotAuthorized(said) if status in (401, 403) else RequestRejected(said)
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
+class NoRedirect(urllib.request.HTTPRedirectHandler):
     """Follows no redirect."""
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:

@@ -35,6 +35,15 @@ def management_token(given: str | None, environ: Mapping[str, str]) -> str:
     return _token(_owned(kept))
 
 
+def client_token(given: str | None, environ: Mapping[str, str]) -> str:
+    """The token that clients present: from the file that is given, else from C{LLMPROXY_TOKEN}."""
+    if given is not None:
+        return _token(_owned(Path(given)), "token")
+    if not environ.get("LLMPROXY_TOKEN"):
+        raise NotAuthorized("No token: set LLMPROXY_TOKEN or --token-file (llmproxy token create makes one).")
+    return _token(environ["LLMPROXY_TOKEN"], "token")
+
+
 def provider_keys(
     given: Iterable[str], environ: Mapping[str, str], stdin: TextIO, prompt: Callable[[str], str]
 ) -> dict[str, str]:
@@ -79,10 +88,10 @@ def _key(api: str, text: str) -> str:
     return key
 
 
-def _token(text: str) -> str:
+def _token(text: str, what: str = "management token") -> str:
     token = text.strip()
     if not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise Misconfigured("The management token is empty, or holds something other than visible ASCII.")
+        raise Misconfigured(f"The {what} is empty, or holds something other than visible ASCII.")
     return token
 
 

@@ -98,3 +98,21 @@ def test_doctor_and_redis(tmp_path: Path) -> None:
         assert "noeviction" in findings(tmp_path, env, 1)["redis for limits"]["advice"]
         env["LLMPROXY_LIMITS_ALLOW_EVICTION"] = "true"
         assert findings(tmp_path, env, 0)["redis for limits"]["state"] == "ok"
+
+
+def test_chat(tmp_path: Path) -> None:
+    """A conversation through the daemon, in both formats, with the token's limits; one that is revoked ends it."""
+    with Stack(tmp_path) as stack:
+        token = stack.new_token(requests_per_minute=60)
+        env = {"LLMPROXY_URL": stack.url, "LLMPROXY_TOKEN": token}
+        for arguments in (
+            ("--model", "gpt-4o-mini"),
+            ("--model", "claude-sonnet-4-5", "--api", "anthropic", "--format", "anthropic"),
+        ):
+            done = llmproxy("chat", *arguments, cwd=tmp_path, stdin="Hello\nAnd again\n", env=env)
+            assert done.returncode == 0, done.stderr
+            assert len(done.stdout.strip().splitlines()) >= 2
+            assert done.stderr.count("output tokens") == 2
+            assert "of 60 requests left this minute" in done.stderr
+        env["LLMPROXY_TOKEN"] = token + "x"
+        assert llmproxy("chat", "--model", "gpt-4o-mini", cwd=tmp_path, stdin="Hello\n", env=env).returncode == 77
