@@ -30,15 +30,16 @@ from llmproxy.config.load import read_private
 from llmproxy.config.model import Settings
 from llmproxy.config.redis_url import parse_redis_url
 from llmproxy.errors import StoreUnavailable
-from llmproxy.interfaces import (
-    ICountersFactory,
-)
+from llmproxy.interfaces import ICounters, ICountersFactory
+from llmproxy.limits.counters.supervised import SupervisedCounters
 from llmproxy.observability import log_output as logs
 from llmproxy.observability.log_output import LogOutput
 from llmproxy.observability.metrics import Metrics
 from llmproxy.observability.reactor_lag import ReactorLag
 from llmproxy.observability.redaction import Redactor
 from llmproxy.process.daemon import Daemon
+from llmproxy.process.supervisor import worker_count
+from llmproxy.process.worker import Worker
 from llmproxy.redis import connect
 from llmproxy.store.canary import refuse_new_key
 from llmproxy.store.creations import CreationTable
@@ -121,6 +122,7 @@ def build(
     random: Callable[[int], bytes] = os.urandom,
     stream: TextIO = sys.stdout,
     reread: Callable[[], Settings] | None = None,
+    worker: Worker | None = None,
 ) -> Daemon:
     """Make the daemon. Nothing listens before its start; a database is at most asked whether it has a key already.
 
@@ -131,7 +133,7 @@ def build(
     base = _base(settings, reactor, environ, now, random, stream)
     tokens = _tokens(base)
     records = make_records(settings, reactor, now, base.run, base.store, base.output, base.redactor, base.audit_key)
-    counters = plugins.find(ICountersFactory, settings.limits.backend).counters(settings, reactor, base.store, now)
+    counters = _counters(base, worker)
     metrics = Metrics(lambda: parts.upstreams.states(), lambda: records.bus.dropped, base.redactor.redact)
     parts = forwarding(
         settings,
@@ -150,9 +152,8 @@ def build(
         metrics=metrics,
         observers=records.observers,
     )
-    base.store.watch(parts.keys.forget)
     daemon = Daemon(settings, reactor, base.output, base.store, parts.hang_up, base.descriptors)
-    daemon.before_abort(parts.pipeline.shut_down)
+    _connect(base, daemon, parts, worker)
     reloader = _reloader(base, parts, daemon, reread)
     manage = _management(base, tokens, parts, metrics, records, reloader)
     lag = ReactorLag(reactor, metrics.reactor_lag.observe)
@@ -162,6 +163,25 @@ def build(
     metrics.register(daemon)
     listen(daemon, _proxy(base, parts), manage, _admin(base, manage, records), metrics, _sites(base, metrics, records))
     return daemon
+
+
+def _connect(base: Base, daemon: Daemon, parts: Parts, worker: Worker | None) -> None:
+    """Have those told who see to changes of keys, to the end of the process and to its sockets."""
+    base.store.watch(parts.keys.forget)
+    daemon.before_abort(parts.pipeline.shut_down)
+    if worker is not None:
+        daemon.sockets = worker.sockets
+        worker.drain, worker.cut = base.reactor.stop, daemon.cut
+
+
+def _counters(base: Base, worker: Worker | None) -> ICounters:
+    settings = base.settings
+    if worker is not None and settings.limits.backend == "memory":
+        processes = worker_count(settings.server.workers)
+        return SupervisedCounters(worker.exchange, base.reactor, base.store, base.now, processes=processes)
+    factory = plugins.find(ICountersFactory, settings.limits.backend)
+    counters: ICounters = factory.counters(settings, base.reactor, base.store, base.now)
+    return counters
 
 
 def _base(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from time import time
 from typing import Any, ClassVar
 
@@ -15,12 +15,18 @@ from twisted.python.usage import Options as TwistedOptions
 from llmproxy.app import build
 from llmproxy.base.monotonic import use_monotonic_clock
 from llmproxy.base.own_threads import spare_address_space
+from llmproxy.composition.supervision import make_supervisor
 from llmproxy.config.load import SettingsError, check_report, environment_warnings, load
+from llmproxy.config.model import Settings
+from llmproxy.observability import log_output
 from llmproxy.observability.log_stream import LogFile, QueuedStream, SyslogStream, patient
+from llmproxy.observability.redaction import Redactor
 from llmproxy.process.last_resort import end_within
 from llmproxy.process.signals import Signals
 from llmproxy.process.start_failures import check_files, sentence
-from llmproxy.process.twistd_options import AlreadyRunning, StartReport, check_pid_file, give_to_user
+from llmproxy.process.supervisor import Supervisor, worker_count
+from llmproxy.process.twistd_options import AlreadyRunning, StartReport, check_pid_file, foreground, give_to_user
+from llmproxy.process.worker import appointed
 from llmproxy.store.errors import InvalidStoreURL
 from llmproxy.wire.descriptors import raise_soft_limit
 
@@ -76,6 +82,12 @@ class Options(TwistedOptions):
             raise SystemExit(1) from None
 
     @property
+    def arguments(self) -> list[str]:
+        """The arguments of C{twistd} that start a process with these options in the foreground."""
+        given = [f"--{flag}={endpoint}" for flag in self.lists for endpoint in self[flag]]
+        return [*foreground(self.twistd), "llmproxy", "--config", os.path.abspath(self["config"]), *given]
+
+    @property
     def twistd(self) -> MutableMapping[str, Any]:
         """twistd's own options; none where something else runs this."""
         return {} if self.parent is None else self.parent
@@ -95,6 +107,7 @@ def makeService(options: Options) -> IService:
     """Twisted's entry. A settings file with anything wrong in it never starts."""
     from twisted.internet import reactor
 
+    worker = appointed(reactor, os.environ)
     use_monotonic_clock(reactor)  # first of all: whatever waits is to wait by it
     raise_soft_limit()
     spare_address_space()
@@ -102,6 +115,14 @@ def makeService(options: Options) -> IService:
         settings = load(options["config"], os.environ, options.overrides())
         check_files(settings)
         output = _log_stream(options.twistd)
+        reopen = getattr(output, "reopen", lambda: None)
+        if isinstance(output, QueuedStream):
+            reactor.addSystemEventTrigger("after", "shutdown", output.drain)
+        if worker is None:
+            for warning in environment_warnings(options["config"], os.environ):
+                _log.warn("{warning}", warning=warning)
+            if worker_count(settings.server.workers) > 1:
+                return _supervisor(settings, options, reactor, output, reopen)
         daemon = build(
             settings,
             reactor,
@@ -109,16 +130,12 @@ def makeService(options: Options) -> IService:
             now=time,
             stream=output,
             reread=lambda: load(options["config"], os.environ, options.overrides()),
+            worker=worker,
         )
-        reopen = getattr(output, "reopen", lambda: None)
         Signals(reactor, reload=lambda: daemon.reload(), reopen=reopen, cut=daemon.cut).install()
         give_to_user(options.twistd, settings.state_dir)
-        if isinstance(output, QueuedStream):
-            reactor.addSystemEventTrigger("after", "shutdown", output.drain)
         daemon.end_within = end_within
-        daemon.start_observer = StartReport(options.twistd)
-        for warning in environment_warnings(options["config"], os.environ):
-            _log.warn("{warning}", warning=warning)
+        daemon.start_observer = worker or StartReport(options.twistd)
         return daemon
     except SettingsError as e:
         print(e, file=sys.stderr)
@@ -129,3 +146,18 @@ def makeService(options: Options) -> IService:
     except Exception as e:  # whatever it is, it is said in a sentence
         print(f"llmproxy cannot start: {sentence(e)}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _supervisor(
+    settings: Settings, options: Options, reactor: Any, output: Any, reopen: Callable[[], object]
+) -> Supervisor:
+    log = log_output.observer(settings.logging, output, Redactor([]))
+    supervisor = make_supervisor(settings, reactor, options.arguments, os.environ, log)
+
+    def reopen_all() -> None:
+        reopen()
+        supervisor.forward("USR1")
+
+    Signals(reactor, reload=lambda: supervisor.forward("HUP"), reopen=reopen_all, cut=supervisor.cut).install()
+    supervisor.start_observer = StartReport(options.twistd)
+    return supervisor

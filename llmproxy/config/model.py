@@ -28,6 +28,7 @@ from llmproxy.config.types import (
     Size,
     Text,
     Whole,
+    Workers,
 )
 
 
@@ -38,8 +39,9 @@ class Server(Section):
     """Twisted server endpoints, such as `tcp:8080` (all interfaces), `unix:/run/llmproxy.sock:mode=660`,
     `ssl:8443:privateKey=…:certKey=…`, `tls:/etc/llmproxy/certificates:8443` (a folder of PEM files, one for each name),
     `systemd:domain=INET:index=0`."""
-    workers: Whole = Field(default=1, ge=1, le=1)
-    """Processes that share the work. Only 1 so far: start further daemons on the same store instead."""
+    workers: Workers = 1
+    """Processes that share the work, at most 256; `auto`: one for each processor that the daemon may use. With more
+    than one, a further process supervises them (docs/workers.md)."""
     max_head_bytes: Size = 64 * 1024
     """Longest head of a request. Beyond it 431."""
     max_request_bytes: Size = 64 * 1024 * 1024

@@ -52,6 +52,16 @@ def whole(value: Any) -> int:
     return given
 
 
+def workers(value: Any) -> int | str:
+    """How many processes share the work."""
+    if value == "auto":
+        return "auto"
+    try:
+        return whole(value)
+    except ValueError:
+        raise ValueError(f"{quoted(value)} is not a whole number, nor auto") from None
+
+
 def amount(value: Any) -> float:
     """A number that is not below zero, such as a price."""
     given = value.meaning if isinstance(value, ExternalText) else value

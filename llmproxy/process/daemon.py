@@ -6,7 +6,7 @@ import atexit
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from twisted.application.service import IService, MultiService, Service
@@ -27,12 +27,12 @@ from llmproxy.base.coroutines import deferred, within
 from llmproxy.config.model import Settings
 from llmproxy.instruments import Gauge, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable
+from llmproxy.process.listening_sockets import adopt, with_backlog
 from llmproxy.process.start_failures import not_listening, sentence
 from llmproxy.store.store import Store
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.server.site import Site
 
-BACKLOG = 4096  # the kernel has a bound of its own, net.core.somaxconn
 CLOSING_SECONDS = 5.0  # for connections to providers to end, once nobody uses them
 STOPPING_SECONDS = 15.0  # for all that is left to do once the requests are over
 LAST_SECONDS = 5.0  # for the process to end after that
@@ -57,6 +57,7 @@ class Daemon(MultiService):
     @ivar reload: Reads the settings again, and follows them.
     @ivar end_within: Called once the last request is over, with the seconds after which the process must have ended,
         whatever hangs by then. Nobody sees to that unless somebody puts a function here.
+    @ivar sockets: Descriptors that listen already, by the endpoint; they are taken over.
     """
 
     def __init__(
@@ -94,6 +95,8 @@ class Daemon(MultiService):
         self.end_within: Callable[[float], object] = lambda seconds: None
         self.start_observer: StartObserver | None = None
         self._before_abort: list[Callable[[], object]] = []
+        self.sockets: MutableMapping[str, int] = {}
+        self._was_cut = False
 
     @property
     def connections(self) -> int:
@@ -130,6 +133,7 @@ class Daemon(MultiService):
 
     def cut(self) -> None:
         """Wait no longer for connections that are still busy."""
+        self._was_cut = True
         for listener in self._before_abort:
             listener()
         for _, site in self._sites:
@@ -197,18 +201,15 @@ class Daemon(MultiService):
         if self._state == "draining":
             return  # it was told to stop before it had started
         self._state = "failed"
-        reason = sentence(failure.value)
-        _log.critical("Cannot start: {reason}", reason=reason)
-        _log.failure("That came so:", failure, level=LogLevel.debug)
-        if self.start_observer is not None:
-            self.start_observer.failed(reason)
-        # twistd would end as if all had been well.
-        atexit.register(os._exit, 1)
-        self._reactor.callWhenRunning(self._reactor.stop)
+        cannot_start(self._reactor, sentence(failure.value), failure, self.start_observer)
 
     async def _listen(self, endpoint: str, site: Site) -> IListeningPort:
         try:
-            port: IListeningPort = await serverFromString(self._reactor, with_backlog(endpoint)).listen(site)
+            port: IListeningPort
+            if endpoint in self.sockets:
+                port = await adopt(self._reactor, endpoint, self.sockets.pop(endpoint), site)
+            else:
+                port = await serverFromString(self._reactor, with_backlog(endpoint)).listen(site)
         except CancelledError:
             raise
         except Exception as e:
@@ -225,6 +226,8 @@ class Daemon(MultiService):
             self._starting.cancel()
         await gatherResults([Deferred.fromCoroutine(_closed(port)) for port in self._ports])
         drained = gatherResults([site.drain() for _, site in self._sites])
+        if self._was_cut:
+            self.cut()  # what has come since
         try:
             await within(self.settings.server.drain_timeout, self._reactor, drained, errors.Draining())
         except errors.Draining:
@@ -291,10 +294,15 @@ class Daemon(MultiService):
         return Deferred.fromCoroutine(self._stop())
 
 
-def with_backlog(endpoint: str) -> str:
-    """The endpoint with a backlog for bursts, unless it has one: Twisted's 50 makes the 51st client wait a second."""
-    takes_one = endpoint.partition(":")[0] in ("tcp", "tcp6", "ssl", "tls", "unix")
-    return f"{endpoint}:backlog={BACKLOG}" if takes_one and ":backlog=" not in endpoint else endpoint
+def cannot_start(reactor: Any, reason: str, failure: Failure, observer: StartObserver | None) -> None:
+    """Say why, and end the process with status 1."""
+    _log.critical("Cannot start: {reason}", reason=reason)
+    _log.failure("That came so:", failure, level=LogLevel.debug)
+    if observer is not None:
+        observer.failed(reason)
+    # twistd would end as if all had been well.
+    atexit.register(os._exit, 1)
+    reactor.callWhenRunning(reactor.stop)
 
 
 def certificates(reactor: Any, endpoint: str) -> Any:

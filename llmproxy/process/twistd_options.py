@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,15 @@ def give_to_user(twistd: MutableMapping[str, Any], directory: str) -> None:
     for folder, _, files in os.walk(directory):
         for path in (folder, *(os.path.join(folder, name) for name in files)):
             os.chown(path, uid, gid, follow_symlinks=False)
+
+
+def foreground(twistd: Mapping[str, Any]) -> list[str]:
+    """twistd's own arguments for a process in the foreground that logs to where this one does, and has no pid file."""
+    given = [f"--{name}={twistd[name]}" for name in ("prefix", "reactor") if twistd.get(name)]
+    log = twistd.get("logfile") or ("-" if twistd.get("nodaemon", True) else "twistd.log")  # as it would itself
+    if log != "-":
+        given.append(f"--logfile={os.path.abspath(os.path.join(twistd.get('rundir') or '.', log))}")
+    return ["--nodaemon", "--pidfile=", *given, *(["--syslog"] if twistd.get("syslog") else [])]
 
 
 class StartReport:

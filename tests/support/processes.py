@@ -159,6 +159,11 @@ class Daemon:
         assert self._process is not None, "the daemon has not been started"
         return self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        """Whether its process has ended."""
+        return self._process is not None and self._process.poll() is not None
+
     def start(self) -> None:
         """Start it and wait until its port is open; raise with its log if it ends before or takes too long."""
         self._process = self._spawned() if self._fresh else _Forked(self.args, self.log, self._env, self._cwd)

@@ -38,6 +38,7 @@ PARTICIPLES_LEFT = {
     "llmproxy.interfaces:ICounters.used": "a promise that plugins fill",
     "llmproxy.limits.counters.memory:MemoryCounters.used": "of ICounters",
     "llmproxy.limits.counters.redis:RedisCounters.used": "of ICounters",
+    "llmproxy.limits.counters.supervised:SupervisedCounters.used": "of ICounters",
 }
 
 

@@ -16,7 +16,8 @@ from llmproxy.config.model import Api, Settings
 from llmproxy.instruments import HealthCheck
 from llmproxy.interfaces import IHealthChecked, IOpenable
 from llmproxy.observability.metrics import Metrics
-from llmproxy.process.daemon import BACKLOG, Daemon, with_backlog
+from llmproxy.process.daemon import Daemon
+from llmproxy.process.listening_sockets import BACKLOG, with_backlog
 
 
 class Reachable:

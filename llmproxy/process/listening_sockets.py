@@ -1,0 +1,121 @@
+"""Listening sockets that are opened once, and served by one process after another, or by several at once."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from twisted.internet import tcp, unix
+from twisted.internet.defer import CancelledError
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.protocol import Factory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from llmproxy.process.start_failures import not_listening
+
+BACKLOG = 4096  # the kernel has a bound of its own, net.core.somaxconn
+
+
+def with_backlog(endpoint: str) -> str:
+    """The endpoint with a backlog for bursts, unless it has one: Twisted's 50 makes the 51st client wait a second."""
+    takes_one = endpoint.partition(":")[0] in ("tcp", "tcp6", "ssl", "tls", "unix")
+    return f"{endpoint}:backlog={BACKLOG}" if takes_one and ":backlog=" not in endpoint else endpoint
+
+
+class ListeningSockets:
+    """Has them open and accepts nothing: others do, who get the descriptors.
+
+    Clients wait in the listen queue while there is nobody.
+    """
+
+    def __init__(self, reactor: Any, ports: Mapping[str, Any] | None = None) -> None:
+        """
+        @param ports: Those that are open already, by their endpoint.
+        """
+        self._reactor = reactor
+        self._ports: dict[str, Any] = dict(ports or {})
+
+    @property
+    def descriptors(self) -> dict[str, int]:
+        """By the endpoint."""
+        return {endpoint: port.fileno() for endpoint, port in self._ports.items()}
+
+    async def open(self, endpoints: Iterable[str]) -> None:
+        """L{StartupError<llmproxy.store.errors.StartupError>} where one cannot be."""
+        for endpoint in endpoints:
+            if endpoint in self._ports:
+                continue
+            try:
+                listening = serverFromString(self._reactor, with_backlog(endpoint)).listen(Factory())
+                port: Any = await listening
+            except CancelledError:
+                raise
+            except Exception as e:
+                raise not_listening(endpoint, e) from e
+            self._ports[endpoint] = port
+            port.stopReading()
+
+    async def close(self) -> None:
+        ports, self._ports = self._ports, {}
+        for port in ports.values():
+            stopping = port.stopListening()
+            if stopping is not None:
+                await stopping
+
+
+class _SharedUnixPort(unix.Port):
+    """Its path belongs to whoever made it."""
+
+    def connectionLost(self, reason: Any) -> None:
+        tcp.Port.connectionLost(self, reason)
+
+
+class _Adopting:
+    """A reactor to which listening means to take over a socket that listens already; all else is the reactor's."""
+
+    def __init__(self, reactor: Any, descriptor: int) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def listenTCP(self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = "") -> Any:
+        return self._adopt(factory)
+
+    def listenSSL(self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = "") -> Any:
+        return self._adopt(TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor))
+
+    def listenUNIX(self, address: str, factory: IProtocolFactory, *more: Any, **others: Any) -> Any:
+        return self._adopt(factory)
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory) -> Any:
+        return self._adopt(factory)
+
+    def _adopt(self, factory: IProtocolFactory) -> Any:
+        family = _family(self._descriptor)
+        if family == socket.AF_UNIX:
+            shared: Any = _SharedUnixPort
+            port = shared._fromListeningDescriptor(self._reactor, self._descriptor, factory)
+            port.startListening()
+        else:
+            port = self._reactor.adoptStreamPort(self._descriptor, family, factory)
+        os.close(self._descriptor)  # Twisted has a copy
+        return port
+
+
+def _family(descriptor: int) -> int:
+    with socket.socket(fileno=os.dup(descriptor)) as copy:
+        return copy.family
+
+
+async def adopt(reactor: Any, endpoint: str, descriptor: int, factory: IProtocolFactory) -> IListeningPort:
+    """Listen as the endpoint says, TLS and all, on a socket that listens already; it is taken over."""
+    adopting = _Adopting(reactor, descriptor)
+    if endpoint.partition(":")[0] == "systemd":
+        return adopting.listenTCP(0, factory)  # type: ignore[no-any-return]
+    port: IListeningPort = await serverFromString(adopting, endpoint).listen(factory)
+    return port

@@ -1,0 +1,188 @@
+"""Several workers behind one supervisor, as real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from tests.support.stack import Stack, eventually
+from tests.support.workers import WorkerStack, answering, is_running, workers_of
+
+CHAT = "/v1/chat/completions"
+BODY = json.dumps({"model": "gpt-4o", "max_tokens": 400, "messages": [{"role": "user", "content": "x" * 200}]}).encode()
+STREAM = json.dumps(
+    {"model": "gpt-4o", "max_tokens": 400, "stream": True, "messages": [{"role": "user", "content": "x"}]}
+).encode()
+PATIENCE = 60.0
+
+
+def limited(stack: Stack, **limits: Any) -> tuple[str, str]:
+    made = stack.manage("POST", "/manage/tokens", {"project_id": stack.project, **limits})
+    return str(made["token"]), str(made["id"])
+
+
+def at_once(stack: Stack, token: str, count: int, clients: int = 16) -> list[int]:
+    """The statuses of so many requests, each on a connection of its own."""
+    with ThreadPoolExecutor(clients) as pool:
+        return list(pool.map(lambda _: stack.ask("POST", CHAT, BODY, token=token).status, range(count)))
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerStack]:
+    with WorkerStack(tmp_path_factory.mktemp("four"), 4) as stack:
+        yield stack
+
+
+class TestLimitsOfFourWorkersWithoutRedis:
+    def test_a_rate(self, four: WorkerStack) -> None:
+        token, _ = limited(four, requests_per_minute=40)
+        statuses = at_once(four, token, 120)
+        assert (statuses.count(200), statuses.count(429)) == (40, 80)
+
+    def test_requests_at_once(self, four: WorkerStack) -> None:
+        """Ten streams are let in, wherever they arrive; when they are over there is room again."""
+        token, token_id = limited(four, concurrency=10)
+
+        def stream(_: int) -> int:
+            return four.ask("POST", CHAT, STREAM, {"X-Sim-Delay": "0,0.1", "X-Sim-Events": "50"}, token=token).status
+
+        with ThreadPoolExecutor(40) as pool:
+            statuses = list(pool.map(stream, range(40)))
+        assert (statuses.count(200), statuses.count(429)) == (10, 30)
+
+        def free() -> bool:
+            shown = four.manage("GET", f"/manage/tokens/{token_id}")["limits"]
+            return next(each["used"] for each in shown if each["limit"] == "concurrency") == 0
+
+        eventually(free, PATIENCE)
+        assert four.ask("POST", CHAT, BODY, token=token).status == 200
+
+    def test_a_budget(self, four: WorkerStack) -> None:
+        token, _ = limited(four, budget_usd="0.02/day")
+        with ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda _: four.ask("POST", CHAT, BODY, token=token), range(120)))
+        used = [answer.json["usage"] for answer in answers if answer.status == 200]
+        spent = sum(usage["prompt_tokens"] * 2.5 + usage["completion_tokens"] * 10 for usage in used) / 1e6
+        assert {answer.status for answer in answers} <= {200, 429}
+        assert 0 < spent <= 0.02
+
+    def test_a_killed_worker_leaves_what_it_held(self, four: WorkerStack) -> None:
+        """Its streams break; what they held of the concurrency is free, and another worker takes its place."""
+        token, _ = limited(four, concurrency=8)
+
+        def stream() -> None:
+            try:
+                four.ask("POST", CHAT, STREAM, {"X-Sim-Delay": "0,0.5", "X-Sim-Events": "200"}, token=token)
+            except Exception:  # its worker is killed
+                return
+
+        before = len(four.recorded())
+        for _ in range(8):
+            Thread(target=stream, daemon=True).start()
+        eventually(lambda: len(four.recorded()) == before + 8, PATIENCE)
+        assert four.ask("POST", CHAT, BODY, token=token).status == 429
+        killed = workers_of(four.daemon.pid)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: len(set(workers_of(four.daemon.pid)) - set(killed)) == 4, PATIENCE)
+        eventually(lambda: four.ask("POST", CHAT, BODY, token=token).status == 200, PATIENCE)
+
+
+class TestASupervisor:
+    def test_replaces_a_worker_that_was_killed(self, tmp_path: Path) -> None:
+        """Meanwhile the other one serves, and no line of the ledger is lost."""
+        with WorkerStack(tmp_path, 2) as stack:
+            answered = [stack.ask("POST", CHAT, BODY).status for _ in range(20)]
+            first, second = workers_of(stack.daemon.pid)
+            os.kill(first, signal.SIGKILL)
+            answered += [stack.ask("POST", CHAT, BODY).status for _ in range(20)]
+            eventually(lambda: len(workers_of(stack.daemon.pid)) == 2, PATIENCE)
+            assert second in workers_of(stack.daemon.pid)
+            assert answered == [200] * 40
+
+            def lines() -> bool:
+                rows = stack.manage("GET", f"/manage/usage?group_by=project&project_id={stack.project}")["data"]
+                return sum(row["requests"] for row in rows) == 40
+
+            eventually(lines, PATIENCE)
+
+    def test_lets_streams_finish_and_exits_with_0(self, tmp_path: Path) -> None:
+        with ThreadPoolExecutor(8) as pool, WorkerStack(tmp_path, 2) as stack:
+            before = len(stack.recorded())
+            streams = [
+                pool.submit(stack.ask, "POST", CHAT, STREAM, {"X-Sim-Delay": "0,0.1", "X-Sim-Events": "30"})
+                for _ in range(8)
+            ]
+            eventually(lambda: len(stack.recorded()) == before + 8, PATIENCE)
+            pids = workers_of(stack.daemon.pid)
+            assert stack.daemon.stop(PATIENCE) == 0
+            assert all(b"[DONE]" in each.result().body for each in streams)
+            assert not any(map(is_running, pids))
+
+    def test_that_is_told_twice_cuts(self, tmp_path: Path) -> None:
+        with ThreadPoolExecutor(1) as pool, WorkerStack(tmp_path, 2) as stack:
+            before = len(stack.recorded())
+            stream = pool.submit(stack.ask, "POST", CHAT, STREAM, {"X-Sim-Delay": "0,1", "X-Sim-Events": "600"})
+            eventually(lambda: len(stack.recorded()) == before + 1, PATIENCE)
+            os.kill(stack.daemon.pid, signal.SIGTERM)
+            eventually(lambda: not answering(stack.daemon.port), PATIENCE)
+            assert not stream.done()
+            assert stack.daemon.stop(PATIENCE) == 0
+            assert stream.exception(PATIENCE) is not None
+
+    def test_that_is_killed_takes_its_workers_along(self, tmp_path: Path) -> None:
+        """Once their requests are over: nobody is cut."""
+        with ThreadPoolExecutor(1) as pool, WorkerStack(tmp_path, 2) as stack:
+            before = len(stack.recorded())
+            stream = pool.submit(stack.ask, "POST", CHAT, STREAM, {"X-Sim-Delay": "0,0.1", "X-Sim-Events": "30"})
+            eventually(lambda: len(stack.recorded()) == before + 1, PATIENCE)
+            pids = workers_of(stack.daemon.pid)
+            stack.daemon.kill()
+            assert b"[DONE]" in stream.result(PATIENCE).body
+            eventually(lambda: not any(map(is_running, pids)), PATIENCE)
+
+    def test_whose_workers_cannot_start_says_why(self, tmp_path: Path) -> None:
+        stack = WorkerStack(tmp_path, 2, env={"LLMPROXY_STORE_URL": f"sqlite:///{tmp_path}/llmproxy.yaml/x.db"})
+        with pytest.raises(AssertionError, match="llmproxy cannot start: "), stack:
+            pass
+
+    def test_rolls_its_workers(self, tmp_path: Path) -> None:
+        """Fresh processes serve, the supervisor's id stays, streams on the old ones finish and no request fails."""
+        with ThreadPoolExecutor(5) as pool, WorkerStack(tmp_path, 2) as stack:
+            before, old = len(stack.recorded()), workers_of(stack.daemon.pid)
+            streams = [
+                pool.submit(stack.ask, "POST", CHAT, STREAM, {"X-Sim-Delay": "0,0.2", "X-Sim-Events": "40"})
+                for _ in range(4)
+            ]
+            eventually(lambda: len(stack.recorded()) == before + 4, PATIENCE)
+            os.kill(stack.daemon.pid, signal.SIGUSR2)
+            statuses: list[int] = []
+
+            def rolled() -> bool:
+                statuses.append(stack.ask("POST", CHAT, BODY).status)
+                return "Rolled 2 workers" in stack.daemon.output()
+
+            eventually(rolled, PATIENCE)
+            assert set(statuses) == {200}
+            assert all(each.result(PATIENCE).body.rstrip().endswith(b"[DONE]") for each in streams)
+            eventually(lambda: not set(old) & set(workers_of(stack.daemon.pid)), PATIENCE)
+            assert len(workers_of(stack.daemon.pid)) == 2
+
+    def test_goes_on_with_its_workers_where_new_ones_cannot_start(self, tmp_path: Path) -> None:
+        with WorkerStack(tmp_path, 2) as stack:
+            old = workers_of(stack.daemon.pid)
+            settings = tmp_path / "llmproxy.yaml"
+            right = settings.read_text()
+            settings.write_text(right + "no_such_setting: 1\n")
+            os.kill(stack.daemon.pid, signal.SIGUSR2)
+            eventually(lambda: "Not rolled" in stack.daemon.output(), PATIENCE)
+            assert workers_of(stack.daemon.pid) == old
+            assert stack.ask("POST", CHAT, BODY).status == 200
