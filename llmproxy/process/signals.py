@@ -15,7 +15,8 @@ class Signals:
     """Takes the process's signals, once the reactor runs, and acts on them in the reactor's turn.
 
     C{SIGHUP} reloads the settings, C{SIGUSR1} opens log files anew, C{SIGTERM} and C{SIGINT} drain, and cut what is
-    left when they come a second time. After a drain the process ends with status 0.
+    left when they come a second time. After a drain the process ends with status 0. C{SIGUSR2} asks for new code, which
+    one process cannot roll to by itself: it is told in the log, since the kernel's default would end the process.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Signals:
         self._reactor.callWhenRunning(self._install)
 
     def _install(self) -> None:
-        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._received)
 
     def _received(self, number: int, frame: object) -> None:
@@ -45,6 +46,8 @@ class Signals:
         if action is not None:
             _log.info("Received {signal}.", signal=number.name)
             action()
+        elif number == signal.SIGUSR2:
+            _log.warn("Received {signal}: nothing is done. New code needs a restart.", signal=number.name)
         elif self._stopping:
             _log.warn("Received {signal} again: cutting what is still open.", signal=number.name)
             self._cut()

@@ -171,11 +171,12 @@ def test_many_reloads_under_load(tmp_path: Path) -> None:
 
 
 def test_signals(tmp_path: Path) -> None:
-    """SIGUSR1 and SIGHUP end nothing; SIGTERM drains, and the process ends with 0."""
+    """SIGUSR1, SIGUSR2 and SIGHUP end nothing; SIGTERM drains, and the process ends with 0."""
     with Stack(tmp_path) as stack:
         streams = Streams(stack, 3)
-        for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGUSR1):
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, signal.SIGUSR1):
             os.kill(stack.daemon.pid, number)
+            eventually(lambda name=number.name: f"Received {name}" in stack.daemon.output())
             assert stack.ask("GET", "/v1/models").status == 200
         os.kill(stack.daemon.pid, signal.SIGTERM)
         assert streams.ended() == [True] * 3
