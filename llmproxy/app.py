@@ -29,6 +29,7 @@ from llmproxy.config.environ import secret
 from llmproxy.config.load import read_private
 from llmproxy.config.model import Settings
 from llmproxy.config.redis_url import parse_redis_url
+from llmproxy.config.settings_file import SettingsFile
 from llmproxy.errors import StoreUnavailable
 from llmproxy.interfaces import ICounters, ICountersFactory
 from llmproxy.limits.counters.supervised import SupervisedCounters
@@ -121,12 +122,12 @@ def build(
     now: Callable[[], float],
     random: Callable[[int], bytes] = os.urandom,
     stream: TextIO = sys.stdout,
-    reread: Callable[[], Settings] | None = None,
+    source: SettingsFile | None = None,
     worker: Worker | None = None,
 ) -> Daemon:
     """Make the daemon. Nothing listens before its start; a database is at most asked whether it has a key already.
 
-    @param reread: Reads the settings again, when the daemon is told to reload them.
+    @param source: Where the settings are from, to be read again when the daemon is told to reload them.
     @raise ValueError: where the settings name a plugin that nobody provides, or one that refuses its own settings.
     @raise llmproxy.store.errors.StartupError: where a secret's file is readable by others, or the store's URL is none.
     """
@@ -154,7 +155,7 @@ def build(
     )
     daemon = Daemon(settings, reactor, base.output, base.store, parts.hang_up, base.descriptors)
     _connect(base, daemon, parts, worker)
-    reloader = _reloader(base, parts, daemon, reread)
+    reloader = _reloader(base, parts, daemon, source)
     manage = _management(base, tokens, parts, metrics, records, reloader)
     lag = ReactorLag(reactor, metrics.reactor_lag.observe)
     for part in (*base.parts, lag, *records.parts, counters, *tokens.parts, *parts.members, reloader):
@@ -291,14 +292,14 @@ def _change_feed(settings: Settings, reactor: Any, store: Store) -> ChangeFeed:
     return ChangeFeed(store, reactor, redis=redis, channel=f"{settings.redis.key_prefix}changes")
 
 
-def _reloader(base: Base, parts: Parts, daemon: Daemon, reread: Callable[[], Settings] | None) -> Reloader:
+def _reloader(base: Base, parts: Parts, daemon: Daemon, source: SettingsFile | None) -> Reloader:
     def follow(before: Settings, after: Settings) -> None:
         renew = daemon.read_certificates()  # like all that can fail before anything is changed
         parts.reconfigure(before, after)
         renew()
         base.output.set_level(after.logging.level)
 
-    reloader = Reloader(base.settings, reread or (lambda: base.settings), follow)
+    reloader = Reloader(base.settings, source, follow)
     daemon.reload = reloader.on_signal
     return reloader
 
@@ -337,6 +338,7 @@ def _management(
         audit_table=records.audit_table,
         apis=parts.endpoints,
         reload=reloader.reload,
+        effective=reloader.effective,
         upstreams=parts,
         log=base.output,
         default_api=settings.default_api,

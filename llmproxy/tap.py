@@ -16,8 +16,9 @@ from llmproxy.app import build
 from llmproxy.base.monotonic import use_monotonic_clock
 from llmproxy.base.own_threads import spare_address_space
 from llmproxy.composition.supervision import make_supervisor
-from llmproxy.config.load import SettingsError, check_report, environment_warnings, load
+from llmproxy.config.load import SettingsError, check_report, environment_warnings
 from llmproxy.config.model import Settings
+from llmproxy.config.settings_file import SettingsFile
 from llmproxy.observability import log_output
 from llmproxy.observability.log_stream import LogFile, QueuedStream, SyslogStream, patient
 from llmproxy.observability.redaction import Redactor
@@ -112,7 +113,8 @@ def makeService(options: Options) -> IService:
     raise_soft_limit()
     spare_address_space()
     try:
-        settings = load(options["config"], os.environ, options.overrides())
+        source = SettingsFile(options["config"], os.environ, options.overrides())
+        settings = source.load()
         check_files(settings)
         output = _log_stream(options.twistd)
         reopen = getattr(output, "reopen", lambda: None)
@@ -129,7 +131,7 @@ def makeService(options: Options) -> IService:
             os.environ,
             now=time,
             stream=output,
-            reread=lambda: load(options["config"], os.environ, options.overrides()),
+            source=source,
             worker=worker,
         )
         Signals(reactor, reload=lambda: daemon.reload(), reopen=reopen, cut=daemon.cut).install()

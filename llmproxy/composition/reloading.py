@@ -9,8 +9,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from llmproxy.config.changes import changes, combined
+from llmproxy.config.effective import EffectiveSetting
 from llmproxy.config.load import SettingsError
 from llmproxy.config.model import Settings
+from llmproxy.config.settings_file import SettingsFile
 from llmproxy.errors import Invalid
 from llmproxy.instruments import Counter, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented
@@ -40,17 +42,17 @@ class Reloader:
     """
 
     def __init__(
-        self, settings: Settings, load: Callable[[], Settings], follow: Callable[[Settings, Settings], object]
+        self, settings: Settings, source: SettingsFile | None, follow: Callable[[Settings, Settings], object]
     ) -> None:
         """
-        @param load: Reads the settings; L{SettingsError} where something is wrong with them.
+        @param source: Where the settings are from; C{None}: they stay as they are.
         @param follow: Has this process go on with the second settings instead of the first; it takes all of them, or
             raises and takes none.
         """
         self.settings = settings
         self.reloads = 0
         self.failures = 0
-        self._load = load
+        self._source = source
         self._follow = follow
         self._problem = ""
         self._pending: tuple[str, ...] = ()
@@ -73,7 +75,7 @@ class Reloader:
     def reload(self) -> ReloadResult:
         """Read the settings, and follow them; L{Invalid} says what is wrong where nothing has changed."""
         try:
-            wanted = self._load()
+            wanted = self.settings if self._source is None else self._source.load()
             found = changes(self.settings, wanted)
             following = combined(self.settings, wanted)
             self._follow(self.settings, following)
@@ -89,6 +91,13 @@ class Reloader:
             pending=", ".join(found.pending) or "none",
         )
         return ReloadResult(found.followed, found.pending)
+
+    def effective(self) -> list[EffectiveSetting]:
+        """What file, environment and command line say now, with the sources; L{Invalid} where that is wrong."""
+        try:
+            return [] if self._source is None else self._source.effective()
+        except (SettingsError, OSError) as e:
+            raise Invalid(str(e)) from e
 
     def on_signal(self) -> None:
         """As L{reload}; what is wrong is in the log and on the ready page."""

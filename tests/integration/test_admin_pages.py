@@ -17,7 +17,10 @@ from tests.support.stack import MANAGEMENT, Stack, eventually
 
 FORM = "application/x-www-form-urlencoded"
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}}"
-PAGES = ("", "projects", "tokens", "usage", "requests", "upstreams", "cache", "playground", "keys", "sessions")
+PAGES = (
+    *("", "projects", "tokens", "usage", "requests", "upstreams", "cache", "audit", "settings", "playground"),
+    *("keys", "sessions"),
+)
 
 
 class Visitor:
@@ -278,3 +281,25 @@ def test_keys_are_issued_and_revoked(operator: Visitor) -> None:
     assert key and operator.post(f"/admin/keys/{key[1]}/revoke", {"csrf": csrf}).status == 303
     assert ada.get("/admin/projects").status == 401
     assert operator.post("/admin/keys", {"name": "x", "role": "owner", "csrf": csrf}).status == 422
+
+
+def test_the_audit_log_is_shown_and_verified(stack: Stack, operator: Visitor) -> None:
+    operator.post("/admin/projects", {"name": "Audited", "csrf": operator.csrf()})
+    page = operator.get("/admin/audit?action=project.create&outcome=success&verify=1").body.decode()
+    assert "project.create" in page and "are as they were written" in page and "<code>token.create</code>" not in page
+
+
+def test_settings_are_shown_with_their_source_and_reloaded(stack: Stack, operator: Visitor) -> None:
+    page = operator.get("/admin/settings?all=1").body.decode()
+    assert "apis.openai.base_url" in page and "llmproxy.yaml:" in page and "default" in page
+    done = operator.post("/admin/settings", {"csrf": operator.csrf()})
+    assert (done.status, b"Reloaded." in done.body) == (200, True)
+    config = stack.home / "llmproxy.yaml"
+    before = config.read_text()
+    config.write_text(before.replace("store: {", "stored: {"))
+    try:
+        wrong = operator.post("/admin/settings", {"csrf": operator.csrf()})
+        assert (wrong.status, b"Nothing was changed" in wrong.body) == (422, True)
+    finally:
+        config.write_text(before)
+    assert operator.post("/admin/settings", {"csrf": operator.csrf()}).status == 200

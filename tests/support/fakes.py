@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
+from llmproxy.base.audit_chain import ChainLink, ChainReport
 from llmproxy.base.coroutines import deferred
 from llmproxy.base.token_format import MANAGEMENT_KEY_PREFIX
 from llmproxy.errors import ChangedMeanwhile, Conflict, NotFound, TokenInactive, TokenNotFound, UpstreamAuthError
@@ -312,6 +313,9 @@ class NoEntries:
 
     def page(self, wanted: AuditFilter, request: PageRequest) -> Deferred[Page[dict[str, Any]]]:
         return succeed(Page([], 0, ""))
+
+    def verify(self) -> Deferred[ChainReport]:
+        return succeed(ChainReport(0, ChainLink(0, ""), 0, 0, ""))
 
 
 class NoRows:

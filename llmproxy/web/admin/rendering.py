@@ -28,6 +28,8 @@ MENU = (
     ("/admin/upstreams", "Upstreams", "list_upstreams"),
     ("/admin/cache", "Cache", "get_cache"),
     ("/admin/playground", "Playground", "list_apis"),
+    ("/admin/audit", "Audit", "list_audit"),
+    ("/admin/settings", "Settings", "list_settings"),
     ("/admin/keys", "Keys", "list_keys"),
     ("/admin/sessions", "Sessions", "list_sessions"),
 )

@@ -6,20 +6,22 @@ import re
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from llmproxy.errors import Invalid, NotFound
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.store.audit_log import AuditFilter
 from llmproxy.web.manage.bodies import RFC3339
+from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.manage.paging import MAX_SEARCH_CHARACTERS, PAGE_PARAMETERS, list_response, page, project, query
 from llmproxy.web.manage.views import Time
+from llmproxy.web.respond import json_response
 
 NAMES = ("action", "actor", "outcome", "token_id", "search")
 
 
-class AuditView(BaseModel):
+class AuditView(DeferredModel):
     """One entry of the audit log."""
 
     seq: int = Field(description="Its number in the store's chain.")
@@ -36,7 +38,7 @@ class AuditView(BaseModel):
     hash: str
 
 
-class AuditList(BaseModel):
+class AuditList(DeferredModel):
     """One page of the audit log, the latest first."""
 
     data: list[AuditView]
@@ -66,6 +68,24 @@ class AuditCollection(Endpoint):
             **{name: found.get(name, "").replace("\0", "") for name in NAMES},
         )
         return await list_response(await self.context.audit_table.page(wanted, page(found)), dict, self.context.clock)
+
+
+class AuditVerdict(DeferredModel):
+    """What the audit log in the store is found to be."""
+
+    entries: int = Field(description="How many are in the chain.")
+    problem: str = Field(description="The first that is wrong; empty where nothing is.")
+
+
+class AuditVerification(Endpoint):
+    path = "/manage/audit/verify"
+
+    @operation("GET", "Whether an entry was altered, removed or put elsewhere since it was written.", AuditVerdict)
+    async def verify_audit(self, call: Call) -> BufferedResponse:
+        if self.context.audit_table is None:
+            raise NotFound("The store has no audit log: audit.store is false.")
+        report = await self.context.audit_table.verify()
+        return json_response({"entries": report.entries, "problem": report.problem})
 
 
 def _time(found: dict[str, str], name: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 State = Literal["enabled", "draining", "disabled"]
 
@@ -24,6 +24,17 @@ class UpstreamControl(Protocol):
     def listed(self) -> Sequence[tuple[str, UpstreamStatus]]: ...
     def set_state(self, api: str, state: State) -> None: ...
     def in_flight(self) -> Mapping[str, int]: ...
+
+
+class SettingSource(Protocol):
+    """A setting in force when the settings are read now, and where it was set."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def value(self) -> Any: ...
+    @property
+    def source(self) -> str: ...
 
 
 class ReloadOutcome(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -41,7 +41,7 @@ from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.audit_trail import AuditDraft, AuditTrail
 from llmproxy.web.manage.auth import InvalidManagementToken, ManagementAuth
 from llmproxy.web.manage.bodies import MAX_BODY, Body, BodyContext
-from llmproxy.web.manage.controls import LogLevels, ReloadOutcome, UpstreamControl
+from llmproxy.web.manage.controls import LogLevels, ReloadOutcome, SettingSource, UpstreamControl
 from llmproxy.web.manage.paging import ID
 from llmproxy.web.manage.preconditions import NO_PRECONDITIONS, Preconditions, once, preconditions
 from llmproxy.web.manage.roles import LEAST_ROLES, UNLISTED, Principal, Scope, hidden
@@ -86,6 +86,7 @@ class ManagementContext:
     @ivar denials: Where wrong management tokens are written down, if not in C{audit}.
     @ivar revocations: Those that are in force before they are stored.
     @ivar reload: Reads the settings again; L{Invalid} where something is wrong with them.
+    @ivar effective: The settings with their sources; L{Invalid} likewise.
     @ivar upstreams: The providers; C{log}: how much is logged.
     @ivar keys: The management keys, where there may be any.
     @ivar audit_table: The audit log in the store, if it is there.
@@ -112,6 +113,7 @@ class ManagementContext:
     creations: Creations | None = None
     reload: Callable[[], ReloadOutcome] | None = None
     audit_table: AuditEntries | None = None
+    effective: Callable[[], Sequence[SettingSource]] | None = None
     upstreams: UpstreamControl | None = None
     log: LogLevels | None = None
     activity: Activity | None = None

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel
-
 from llmproxy.errors import NotFound
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Body, read
 from llmproxy.web.manage.controls import LogLevels
+from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.respond import json_response
 
 Level = Literal["debug", "info", "warn", "error", "critical"]
 
 
-class LoggingView(BaseModel):
+class LoggingView(DeferredModel):
     """What the process that responds logs."""
 
     level: Level

@@ -1,6 +1,8 @@
-"""C{/manage/reload}: the settings, read again."""
+"""C{/manage/settings} and C{/manage/reload}: the settings with their sources, and how they are read again."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from pydantic import Field
 
@@ -31,3 +33,28 @@ class SettingsReload(Endpoint):
         result = self.context.reload()
         call.audit.details = {"changed": list(result.changed), "needs_restart": list(result.pending)}
         return json_response({"changed": list(result.changed), "needs_restart": list(result.pending)})
+
+
+class SettingView(DeferredModel):
+    """One setting."""
+
+    setting: str = Field(description="Its path, such as apis.openai.timeouts.request.")
+    value: Any = Field(description="Passwords and what a plugin calls a secret are ***.")
+    source: str = Field(description="File and line, the variable, or default.")
+
+
+class SettingList(DeferredModel):
+    """The settings as they are written now; what a reload could not take up is among them."""
+
+    data: list[SettingView]
+
+
+class SettingsList(Endpoint):
+    path = "/manage/settings"
+
+    @operation("GET", "All settings, with where each comes from.", SettingList)
+    async def list_settings(self, call: Call) -> BufferedResponse:
+        found = [] if self.context.effective is None else self.context.effective()
+        return json_response(
+            {"data": [{"setting": each.path, "value": each.value, "source": each.source} for each in found]}
+        )

@@ -58,6 +58,8 @@ LEAST_ROLES: Mapping[str, AccessRule] = {
     "update_upstream": AccessRule("operator", Scope.WHOLE),
     "get_logging": AccessRule("viewer", Scope.WHOLE),
     "update_logging": AccessRule("admin", Scope.WHOLE),
+    "list_settings": AccessRule("admin", Scope.WHOLE),
+    "verify_audit": AccessRule("operator", Scope.WHOLE),
     "reload_settings": AccessRule("admin", Scope.WHOLE),
     "list_apis": AccessRule("viewer", Scope.GENERAL),
     "list_audit": AccessRule("operator", Scope.FILTERED),

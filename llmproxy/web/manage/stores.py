@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
+from llmproxy.base.audit_chain import ChainReport
 from llmproxy.model import ManagementKey, Page, PageRequest
 from llmproxy.store.audit_log import AuditFilter
 
@@ -57,6 +58,9 @@ class Creations(Protocol):
 
 class AuditEntries(Protocol):
     """The audit log in the store."""
+
+    def verify(self) -> Deferred[ChainReport]:
+        """Fire with what all of it is found to be."""
 
     def page(self, wanted: AuditFilter, request: PageRequest) -> Deferred[Page[dict[str, Any]]]:
         """Fire with a page of entries, the latest first; L{errors.Invalid} where the cursor is none."""

@@ -23,10 +23,10 @@ from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.observability.recent_requests import RecentRequests
 from llmproxy.web.manage.activity import ActivityReportEndpoint, MostActive, RequestCollection, RequestItem
 from llmproxy.web.manage.apis import ApiCollection
-from llmproxy.web.manage.audit import AuditCollection
+from llmproxy.web.manage.audit import AuditCollection, AuditVerification
 from llmproxy.web.manage.auth import ManagementAuth
 from llmproxy.web.manage.cache import CachePurge, CacheStatus
-from llmproxy.web.manage.controls import LogLevels, ReloadOutcome, UpstreamControl
+from llmproxy.web.manage.controls import LogLevels, ReloadOutcome, SettingSource, UpstreamControl
 from llmproxy.web.manage.endpoint import (
     ApiResponse,
     Endpoint,
@@ -38,7 +38,7 @@ from llmproxy.web.manage.keys import KeyCollection, KeyItem
 from llmproxy.web.manage.logging import LoggingItem
 from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import ProjectCollection, ProjectItem, ProjectTokensRevocation
-from llmproxy.web.manage.reload import SettingsReload
+from llmproxy.web.manage.reload import SettingsList, SettingsReload
 from llmproxy.web.manage.roles import Principal
 from llmproxy.web.manage.stores import AuditEntries, Creations, ManagementKeys
 from llmproxy.web.manage.tokens import TokenCollection, TokenItem
@@ -50,7 +50,18 @@ from llmproxy.web.root import NotFoundResource
 ENDPOINTS: tuple[type[Endpoint], ...] = (
     *(ProjectCollection, ProjectItem, ProjectTokensRevocation, ProjectUsage, TokenCollection, TokenItem, UsageTotals),
     *(ApiCollection, CacheStatus, CachePurge, ActivityReportEndpoint, MostActive, RequestCollection, RequestItem),
-    *(KeyCollection, KeyItem, AuditCollection, SettingsReload, LoggingItem, UpstreamCollection, UpstreamItem, Version),
+    *(
+        KeyCollection,
+        KeyItem,
+        AuditCollection,
+        AuditVerification,
+        SettingsReload,
+        SettingsList,
+        LoggingItem,
+        UpstreamCollection,
+        UpstreamItem,
+        Version,
+    ),
 )
 
 
@@ -64,7 +75,8 @@ class Management(Resource):
     @param standings: Tells how limits stand, where anybody counts.
     @param denials: Where wrong management tokens are written down, if not in C{audit}.
     @param revocations: Has those in force that are not stored; C{changes}: what it holds while it stores them.
-    @param reload: Reads the settings again; C{upstreams}: the providers; C{log}: how much is logged.
+    @param reload: Reads the settings again; C{effective}: has their sources; C{upstreams}: the providers; C{log}: how
+        much is logged.
     @param usage: Tells what was used; C{activity}: what went on; C{requests}: the last ones of this process.
     @param audit_table: The audit log in the store, if it is there.
     @param keys: The management keys, where there may be any; C{creations}: what was answered to creations.
@@ -95,6 +107,7 @@ class Management(Resource):
         cache: CacheAdmin | None = None,
         counts: Callable[[], ProxyMetrics] = ProxyMetrics,
         reload: Callable[[], ReloadOutcome] | None = None,
+        effective: Callable[[], Sequence[SettingSource]] | None = None,
         upstreams: UpstreamControl | None = None,
         log: LogLevels | None = None,
         activity: Activity | None = None,
@@ -122,6 +135,7 @@ class Management(Resource):
             revocations=revocations,
             changes=changes or FairLock(),
             reload=reload,
+            effective=effective,
             upstreams=upstreams,
             log=log,
             activity=activity,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from llmproxy.errors import NotFound
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Body, read
 from llmproxy.web.manage.controls import State
+from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.respond import json_response
 
 
-class UpstreamView(BaseModel):
+class UpstreamView(DeferredModel):
     """One provider, as the process that responds sees it."""
 
     api: str
@@ -25,7 +26,7 @@ class UpstreamView(BaseModel):
     in_flight: int = Field(description="Requests under way there.")
 
 
-class UpstreamList(BaseModel):
+class UpstreamList(DeferredModel):
     """The providers of all APIs."""
 
     data: list[UpstreamView]

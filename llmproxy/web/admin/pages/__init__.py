@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from llmproxy.web.admin.pages import (
+    audit,
     cache,
     keys,
     overview,
@@ -13,6 +14,7 @@ from llmproxy.web.admin.pages import (
     projects,
     requests,
     sessions,
+    settings,
     tokens,
     upstreams,
     usage,
@@ -48,6 +50,8 @@ ROUTES = _routes(
         "/admin/playground": {"GET": playground.show},
         "/admin/keys": {"GET": keys.show_all, "POST": keys.create},
         "/admin/keys/{id}/revoke": {"POST": keys.revoke},
+        "/admin/audit": {"GET": audit.show},
+        "/admin/settings": {"GET": settings.show, "POST": settings.reload},
         "/admin/sessions": {"GET": sessions.show_all},
         "/admin/sessions/{id}/end": {"POST": sessions.end},
     }
