@@ -7,6 +7,7 @@ import click
 from llmproxy.cli.audit import audit
 from llmproxy.cli.cache import cache
 from llmproxy.cli.chat import chat
+from llmproxy.cli.completion import completion
 from llmproxy.cli.config import config
 from llmproxy.cli.daemon import check_config, run
 from llmproxy.cli.doctor import doctor
@@ -49,6 +50,7 @@ main.add_command(config)
 main.add_command(list_plugins)
 main.add_command(doctor)
 main.add_command(chat)
+main.add_command(completion)
 main.add_command(run)
 
 __all__ = ["main"]

@@ -116,3 +116,18 @@ def test_chat(tmp_path: Path) -> None:
             assert "of 60 requests left this minute" in done.stderr
         env["LLMPROXY_TOKEN"] = token + "x"
         assert llmproxy("chat", "--model", "gpt-4o-mini", cwd=tmp_path, stdin="Hello\n", env=env).returncode == 77
+
+
+def test_completion(tmp_path: Path) -> None:
+    """A real bash completes a command with the script."""
+    script = tmp_path / "llmproxy.bash"
+    script.write_text(llmproxy("completion", "bash", cwd=tmp_path).stdout)
+    program = tmp_path / "llmproxy"
+    program.write_text(f"#!{sys.executable}\nfrom llmproxy.cli import main\nmain(prog_name='llmproxy')\n")
+    program.chmod(0o755)
+    commands = (
+        f'PATH="{tmp_path}:$PATH"; source {script}; COMP_WORDS=(llmproxy proje); COMP_CWORD=1; '
+        '_llmproxy_completion llmproxy; echo "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", commands], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.stdout.split() == ["project"], done.stderr
