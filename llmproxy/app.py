@@ -20,6 +20,7 @@ from llmproxy.auth.revocation_file import RevocationFile
 from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
 from llmproxy.base.coroutines import FairLock
+from llmproxy.base.peers import Peers
 from llmproxy.caching import CacheAdmin
 from llmproxy.composition.forwarding import Parts, forwarding
 from llmproxy.composition.listeners import listen, make_site
@@ -87,6 +88,7 @@ class Base:
     coalescer: WriteCoalescer
     descriptors: Descriptors
     buffers: Buffers
+    peers: Peers
 
     @property
     def parts(self) -> tuple[object, ...]:
@@ -131,7 +133,7 @@ def build(
     @raise ValueError: where the settings name a plugin that nobody provides, or one that refuses its own settings.
     @raise llmproxy.store.errors.StartupError: where a secret's file is readable by others, or the store's URL is none.
     """
-    base = _base(settings, reactor, environ, now, random, stream)
+    base = _base(settings, reactor, environ, now, random, stream, worker)
     tokens = _tokens(base)
     records = make_records(settings, reactor, now, base.run, base.store, base.output, base.redactor, base.audit_key)
     counters = _counters(base, worker)
@@ -169,6 +171,8 @@ def build(
 def _connect(base: Base, daemon: Daemon, parts: Parts, worker: Worker | None) -> None:
     """Have those told who see to changes of keys, to the end of the process and to its sockets."""
     base.store.watch(parts.keys.forget)
+    base.store.on_commit(partial(base.peers.tell, "changed"))  # other workers need not wait until they ask the store
+    base.peers.register("changed", base.store.announce)
     daemon.before_abort(parts.pipeline.shut_down)
     if worker is not None:
         daemon.sockets = worker.sockets
@@ -192,6 +196,7 @@ def _base(
     now: Callable[[], float],
     random: Callable[[int], bytes],
     stream: TextIO,
+    worker: Worker | None,
 ) -> Base:
     encryption, management = _secrets(settings, environ, random)
     redactor = Redactor([encryption.value, management.value, *_passwords(settings)])
@@ -228,6 +233,7 @@ def _base(
         coalescer,
         descriptors,
         buffers,
+        Peers() if worker is None else worker.peers,
     )
 
 
@@ -349,7 +355,7 @@ def _management(
         trusted_proxies=settings.server.trusted_proxies,
         clock=base.reactor,
         now=base.now,
-        cache=None if caching is None else CacheAdmin(caching, settings.cache.backend, limit),
+        cache=None if caching is None else CacheAdmin(caching, settings.cache.backend, limit, base.peers),
         counts=metrics.snapshot,
     )
 

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llmproxy import errors
+from llmproxy.base.peers import Peers
 from llmproxy.caching.keys import cache_key, key_prefix
 from llmproxy.caching.service import ResponseCache
 from llmproxy.model import CacheUsage
+
+PURGE = "cache.purge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +36,16 @@ class PurgeSelector:
 class CacheAdmin:
     """A L{ResponseCache} and its counters, for those who manage it."""
 
-    def __init__(self, caching: ResponseCache, backend: str, limit: int) -> None:
+    def __init__(self, caching: ResponseCache, backend: str, limit: int, peers: Peers | None = None) -> None:
         """
+        @param peers: Other workers, which are to remove from their caches what is removed here.
         @param limit: Bytes that the backend may hold; C{0} where that is not for this process to say.
         """
         self.caching = caching
         self.backend = backend
         self.limit = limit
+        self._peers = peers or Peers()
+        self._peers.register(PURGE, caching.purge)
 
     async def usage(self) -> CacheUsage:
         return await self.caching.state.storage.cache.usage()
@@ -50,9 +56,13 @@ class CacheAdmin:
         L{errors.Invalid} where the choice cannot be made: a path without a project, a project in a shared cache.
         """
         if not (selector.api or selector.project_id):
-            return await self.caching.purge("")
+            return await self._purge("")
         apis = [selector.api] if selector.api else self.caching.policies
-        return sum([await self.caching.purge(self._prefix(selector, api)) for api in apis])
+        return sum([await self._purge(self._prefix(selector, api)) for api in apis])
+
+    async def _purge(self, prefix: str) -> int:
+        elsewhere: list[int] = await self._peers.ask(PURGE, prefix)
+        return await self.caching.purge(prefix) + sum(elsewhere)
 
     def _prefix(self, selector: PurgeSelector, api: str) -> str:
         tenant = self._tenant(selector)

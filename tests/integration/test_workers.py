@@ -96,6 +96,26 @@ class TestLimitsOfFourWorkersWithoutRedis:
         eventually(lambda: four.ask("POST", CHAT, BODY, token=token).status == 200, PATIENCE)
 
 
+class TestWhatIsSaidToOneWorker:
+    def test_a_purge_is_for_all(self, tmp_path: Path) -> None:
+        """What two workers have stored is removed with one call, whoever gets it."""
+        with WorkerStack(tmp_path, 2, further="cache: {default_ttl: 1h}\n") as stack:
+
+            def status() -> str:
+                return str(stack.ask("GET", "/v1/models").header("X-Cache-Status"))
+
+            hits: list[bool] = []
+
+            def everywhere() -> bool:
+                hits.append(status() == "hit")
+                return hits[-30:] == [True] * 30
+
+            eventually(everywhere, PATIENCE)
+            stored = hits.count(False)
+            removed = stack.manage("POST", "/manage/cache/purge", {"all": True})["removed"]
+            assert removed == stored, hits
+
+
 class TestASupervisor:
     def test_replaces_a_worker_that_was_killed(self, tmp_path: Path) -> None:
         """Meanwhile the other one serves, and no line of the ledger is lost."""
