@@ -35,8 +35,10 @@ class Signals:
         self._reactor.callWhenRunning(self._install)
 
     def _install(self) -> None:
-        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._received)
+        if signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL:  # a supervisor has taken it to roll its workers
+            signal.signal(signal.SIGUSR2, self._received)
 
     def _received(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self._act, signal.Signals(number))
