@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.processes import free_port
+from tests.support.processes import Daemon, free_port
 from tests.support.redis_server import RedisServer
 from tests.support.stack import ENCRYPTION, KEYS, MANAGEMENT, Stack
 
@@ -131,3 +132,43 @@ def test_completion(tmp_path: Path) -> None:
     )
     done = subprocess.run(["bash", "-c", commands], capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.stdout.split() == ["project"], done.stderr
+
+
+LITELLM = """\
+model_list:
+  - model_name: gpt
+    litellm_params: {{model: openai/gpt-4o-mini, api_key: os.environ/OPENAI_API_KEY, api_base: "{url}/v1"}}
+"""
+
+
+def test_import_litellm(tmp_path: Path) -> None:
+    """A daemon runs with what was imported, serves the model that was listed, and no other."""
+    with Stack(tmp_path) as stack:
+        (tmp_path / "config.yaml").write_text(LITELLM.format(url=f"http://127.0.0.1:{stack.simulator.port}"))
+        keys = {"keys": [{"key_alias": "team", "rpm_limit": 2}]}
+        (tmp_path / "keys.json").write_text(json.dumps(keys))
+        done = llmproxy("import", "litellm", "config.yaml", "--keys", "keys.json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        commands = [line.removeprefix("#   ") for line in done.stdout.splitlines() if line.startswith("#   ")]
+        port = free_port()
+        (tmp_path / "imported.yaml").write_text(
+            done.stdout + f"\nserver: {{listen: ['tcp:{port}:interface=127.0.0.1']}}\n"
+        )
+        home = tmp_path / "imported"
+        home.mkdir()
+        arguments = ("llmproxy", "--config", str(tmp_path / "imported.yaml"))
+        env = {**stack.env, "LLMPROXY_STATE_DIR": str(home / "state"), "LLMPROXY_AUDIT_FILE": "",
+               "LLMPROXY_STORE_URL": f"sqlite:///{home}/llmproxy.db"}  # fmt: skip
+        with Daemon(*arguments, port=port, log=home / "log", env=env) as daemon:
+            cli_env = {**env, "LLMPROXY_URL": daemon.url, "OPENAI_API_KEY": KEYS["openai"]}
+            made = llmproxy(*shlex.split(commands[0])[1:], "--output", "json", cwd=home, env=cli_env)
+            assert made.returncode == 0, made.stderr
+            line = commands[1].replace("PROJECT_ID", json.loads(made.stdout)["id"])
+            token = json.loads(llmproxy(*shlex.split(line)[1:], "--output", "json", cwd=home, env=cli_env).stdout)[
+                "token"
+            ]
+            talk = {"LLMPROXY_URL": daemon.url, "LLMPROXY_TOKEN": token}
+            name = llmproxy("chat", "--model", "gpt-4o-mini", cwd=home, stdin="Hello\n", env=talk)
+            assert name.returncode == 0, name.stderr
+            assert "of 2 requests left" in name.stderr
+            assert llmproxy("chat", "--model", "o3", cwd=home, stdin="Hello\n", env=talk).returncode != 0
