@@ -160,6 +160,13 @@ def _supervisor(
         reopen()
         supervisor.forward("USR1")
 
-    Signals(reactor, reload=lambda: supervisor.forward("HUP"), reopen=reopen_all, cut=supervisor.cut).install()
+    signals = Signals(
+        reactor,
+        reload=lambda: supervisor.forward("HUP"),
+        reopen=reopen_all,
+        cut=supervisor.cut,
+        roll=supervisor.roll,
+    )
+    signals.install()
     supervisor.start_observer = StartReport(options.twistd)
     return supervisor

@@ -20,13 +20,22 @@ class Signals:
     """
 
     def __init__(
-        self, reactor: Any, *, reload: Callable[[], object], reopen: Callable[[], object], cut: Callable[[], object]
+        self,
+        reactor: Any,
+        *,
+        reload: Callable[[], object],
+        reopen: Callable[[], object],
+        cut: Callable[[], object],
+        roll: Callable[[], object] | None = None,
     ) -> None:
         """
+        @param roll: Replaces processes by fresh ones, where that can be done.
         @param cut: Ends what a drain is waiting for.
         """
         self._reactor = reactor
         self._actions = {signal.SIGHUP: reload, signal.SIGUSR1: reopen}
+        if roll is not None:
+            self._actions[signal.SIGUSR2] = roll
         self._cut = cut
         self._stopping = False
 

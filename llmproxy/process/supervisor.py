@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -94,8 +92,6 @@ class Supervisor(MultiService):
         if self.start_observer is not None:
             self.start_observer.begin()
         MultiService.startService(self)
-        with suppress(ValueError):  # not the main thread: nobody sends signals there
-            signal.signal(signal.SIGUSR2, lambda *_: self._reactor.callFromThread(self.roll))
         self._starting = Deferred.fromCoroutine(self._start())
         self._starting.addErrback(self._cannot_start)
 
