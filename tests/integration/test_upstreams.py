@@ -38,6 +38,27 @@ def test_a_provider_is_drained_and_enabled(tmp_path: Path) -> None:
         assert stack.ask("POST", "/v1/chat/completions", CHAT, JSON).status == 200
 
 
+def test_a_full_provider_says_when_to_come_back(tmp_path: Path) -> None:
+    """One connection, taken: who waits in vain for it is told for how long to stay away."""
+    with Stack(
+        tmp_path, more="timeouts: {connect: 1s}\n    connection: {max_conns_per_host: 1, max_open_per_project: 10}"
+    ) as stack:
+        assert stack.ask("POST", "/v1/chat/completions", CHAT, JSON).status == 200
+        statuses: list[int] = []
+
+        def slow() -> None:
+            statuses.append(stack.ask("POST", "/v1/chat/completions", CHAT, {**JSON, "X-Sim-Delay": "8"}).status)
+
+        thread = threading.Thread(target=slow)
+        thread.start()
+        eventually(lambda: stack.manage("GET", "/manage/upstreams")["data"][0]["in_flight"])
+        refused = stack.ask("POST", "/v1/chat/completions", CHAT, JSON)
+        assert (refused.status, refused.header("X-LLMProxy-Error")) == (503, "upstream_busy")
+        assert refused.header("Retry-After") == "1"
+        thread.join(30)
+        assert statuses == [200]
+
+
 def test_the_log_says_more(tmp_path: Path) -> None:
     with Stack(tmp_path) as stack:
         assert stack.manage("GET", "/manage/logging") == {"level": "info"}

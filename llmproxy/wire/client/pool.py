@@ -24,6 +24,8 @@ from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.parser import MessageLimits
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
+BUSY_RETRY_AFTER = 1.0  # seconds; when a connection becomes free is not known, and clients add their own backoff
+
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
@@ -144,7 +146,7 @@ class Pool:
         elif len(self._queue) < self._pool_limits.waiting:
             self._enqueue(request)
         else:
-            request.fail(errors.UpstreamBusy())
+            request.fail(errors.UpstreamBusy(retry_after=BUSY_RETRY_AFTER))
 
     def close(self) -> Deferred[None]:
         """Close what is not in use at once, the rest after its answer; fire when no connection is left."""
@@ -291,7 +293,9 @@ class Pool:
         queued = request.holder
         assert isinstance(queued, QueuedRequest)
         self.withdraw(queued)
-        request.fail(errors.UpstreamBusy("No connection to the provider became free in time."))
+        request.fail(
+            errors.UpstreamBusy("No connection to the provider became free in time.", retry_after=BUSY_RETRY_AFTER)
+        )
 
     def withdraw(self, queued: QueuedRequest) -> None:
         """The request in this place gives up waiting."""

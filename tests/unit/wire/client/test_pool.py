@@ -281,6 +281,7 @@ class BoundsTests(PoolCase):
         refused = self.ask()
         failure = self.failureResultOf(refused.responded, errors.UpstreamBusy)
         self.assertTrue(failure.value.nothing_sent)
+        self.assertEqual(failure.value.retry_after, 1.0)
 
     def test_waiting_has_an_end(self) -> None:
         self.make(conns=1, connect=10.0)
@@ -290,6 +291,7 @@ class BoundsTests(PoolCase):
         self.clock.advance(10)
         failure = self.failureResultOf(late.responded, errors.UpstreamBusy)
         self.assertTrue(failure.value.nothing_sent)
+        self.assertEqual(failure.value.retry_after, 1.0)
         wire.answer()
         self.assertEqual(self.pool.idle, 1)
 
