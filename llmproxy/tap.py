@@ -23,6 +23,7 @@ from llmproxy.observability import log_output
 from llmproxy.observability.log_stream import LogFile, QueuedStream, SyslogStream, patient
 from llmproxy.observability.redaction import Redactor
 from llmproxy.process.last_resort import end_within
+from llmproxy.process.service_manager import notifying
 from llmproxy.process.signals import Signals
 from llmproxy.process.start_failures import check_files, sentence
 from llmproxy.process.supervisor import Supervisor, worker_count
@@ -137,7 +138,7 @@ def makeService(options: Options) -> IService:
         Signals(reactor, reload=lambda: daemon.reload(), reopen=reopen, cut=daemon.cut).install()
         give_to_user(options.twistd, settings.state_dir)
         daemon.end_within = end_within
-        daemon.start_observer = worker or StartReport(options.twistd)
+        daemon.start_observer = worker or notifying(StartReport(options.twistd), reactor)
         return daemon
     except SettingsError as e:
         print(e, file=sys.stderr)
@@ -168,5 +169,5 @@ def _supervisor(
         roll=supervisor.roll,
     )
     signals.install()
-    supervisor.start_observer = StartReport(options.twistd)
+    supervisor.start_observer = notifying(StartReport(options.twistd), reactor)
     return supervisor

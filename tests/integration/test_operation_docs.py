@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 import sqlite3
-from configparser import RawConfigParser
 from pathlib import Path
 
 import pytest
@@ -59,17 +57,6 @@ def test_a_backup_is_restored(tmp_path: Path) -> None:
             assert stack.ask("GET", "/v1/models", token=later).status == 401
             eventually(lambda: stack.lines() >= 2)
             assert sorted(stack.manage("GET", f"/manage/projects/{stack.project}")["api_keys"]) == sorted(KEYS)
-
-
-def test_the_unit_starts_what_there_is() -> None:
-    """The command of the systemd unit is twistd's, with options that it has."""
-    (text,) = re.findall(r"```ini\n(.*?)```", PAGE, re.DOTALL)
-    unit = RawConfigParser()
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read_string(text)
-    command = shlex.split(unit["Service"]["ExecStart"])
-    assert [Path(command[0]).name, *command[1:4]] == ["twistd", "-n", "--pidfile=", "llmproxy"]
-    assert int(unit["Service"]["TimeoutStopSec"]) > Server().drain_timeout
 
 
 @pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
