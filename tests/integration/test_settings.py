@@ -177,7 +177,7 @@ def test_what_keys_in_redis_begin_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"server": {"workers": 2}},
+        {"server": {"workers": 0}},
         {"events": {"bus": "redis"}},
         {"apis": {"a": {"retries": {"on": []}}}},
         {"apis": {"a": {"retries": {"on": ["timeout"]}}}},
