@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,25 +15,39 @@ from selenium.webdriver.chrome.service import Service
 
 PACKAGES = ("chromium", "chromium-driver")
 WAIT_SECONDS = 20.0
+INSTALL_SECONDS = 200.0  # within the time after which a test that hangs is ended
 
 
 def chromium() -> tuple[str, str]:
-    """The browser and its driver; installed by apt where they are missing. Skips where that is not allowed."""
+    """The browser and its driver; installed by apt where they are missing. Skips, and says why, where that fails."""
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
         if os.geteuid() or not shutil.which("apt-get"):
             pytest.skip("There is no Chromium here, and only root can install Debian's.")
-        for arguments in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
-            subprocess.run(
-                ["apt-get", "-q", *arguments],
-                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                timeout=200,
-                check=arguments[0] == "install",
-            )
+        end = time.monotonic() + INSTALL_SECONDS
+        _apt("update", end=end)
+        installed = _apt("install", "-y", "--no-install-recommends", *PACKAGES, end=end)
+        if installed:
+            pytest.skip(f"There is no Chromium here, and apt does not install it: {installed}")
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     assert browser and driver
     return browser, driver
+
+
+def _apt(*arguments: str, end: float) -> str:
+    """What went wrong; C{""} where nothing did."""
+    try:
+        done = subprocess.run(
+            ["apt-get", "-q", *arguments],
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=max(1.0, end - time.monotonic()),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"not within {INSTALL_SECONDS:g} s"
+    return (done.stderr.strip() or f"status {done.returncode}")[-500:] if done.returncode else ""
 
 
 @contextmanager
