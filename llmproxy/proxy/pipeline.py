@@ -64,6 +64,10 @@ class Pipeline:
         self._routes = routes
         self._bodies.reconfigure(routes.apis)
 
+    def is_followed(self, route: Route) -> bool:
+        """Whether this route belongs to the settings in force: a reload makes every API anew."""
+        return self._routes.apis.get(route.api_name) is route.api
+
     @property
     def shutting_down(self) -> bool:
         """Whether what is cut from now on is cut by this process, because it ends."""

@@ -68,7 +68,7 @@ class FastPath:
     def _learn(self, context: RequestContext) -> None:
         """A request has gone all the way through the pipeline: the next with its head may take the short one."""
         request = context.request
-        if request.known_head is not None or not _is_usual(context):
+        if request.known_head is not None or not _is_usual(context) or not self._is_current(context):
             return
         lines = [b"%b %b HTTP/1.1" % (request.method, request.uri), *request.lines]
         shape = head_shape(lines)
@@ -76,6 +76,16 @@ class FastPath:
             flow = self._flow(context, lines, shape.holes)
             if flow is not None:
                 self.table.put(shape, lines, request.lines.names, flow)
+
+    def _is_current(self, context: RequestContext) -> bool:
+        """Whether what the request found is still what the next one finds: its settings may have been reloaded, or its
+        provider taken out of service, while it was under way."""
+        route = context.route
+        return (
+            route is not None
+            and self._pipeline.is_followed(route)
+            and self._upstreams.of(route.api_name).state == "enabled"
+        )
 
     def _flow(self, context: RequestContext, lines: list[bytes], holes: tuple[tuple[int, bytes], ...]) -> Flow | None:
         route, session, lookup = context.route, context.session, context.lookup
