@@ -86,13 +86,13 @@ class Loop(Task):
         stuck = self._begun is not None and self._clock.seconds() - self._begun >= STUCK_SECONDS
         return "stuck" if stuck else super().state
 
-    def start(self, *, now: bool = False) -> None:
-        """Begin, at once or after the first interval."""
+    def start(self, *, now: bool = False, after: float | None = None) -> None:
+        """Begin at once, C{after} so many seconds, or after the first interval."""
         self.running = True
         if now:
             self._turn()
         else:
-            self._later(self._interval)
+            self._later(self._interval if after is None else after)
 
     def stop(self) -> None:
         """Begin nothing more; what is under way goes on."""

@@ -39,6 +39,7 @@ STEPS = {300: 2 * DAY_SECONDS, 3600: 40 * DAY_SECONDS, DAY_SECONDS: 800 * DAY_SE
 FLUSH_SECONDS = 3.0  # between two writes
 LAST_FLUSH_SECONDS = 3.0  # that stopping waits for the last one
 PURGE_SECONDS = 3600.0  # between two removals of what is old
+FIRST_PURGE_SECONDS = 5.0  # after the start: a process may never get an hour old
 MAX_WAITING_KEYS = 20_000  # stretches that wait for the store; what comes on top is dropped
 
 GROUPS = {"project": "project_id", "api": "api", "model": "model"}  # the columns of what can be told apart
@@ -130,7 +131,7 @@ class Activity(Service):
     def startService(self) -> None:
         Service.startService(self)
         self._writing.start()
-        self._purging.start()
+        self._purging.start(after=FIRST_PURGE_SECONDS)
 
     @deferred
     async def stopService(self) -> None:

@@ -23,6 +23,7 @@ MAX_WAITING_ENTRIES = 10_000
 RETRY_SECONDS = 2.0
 PATIENCE_SECONDS = 1.0  # that an entry that is in the file waits for the store: a revocation must not wait long
 PURGE_SECONDS = 3600.0
+FIRST_PURGE_SECONDS = 5.0  # after the start: a process may never get an hour old
 LAST_FLUSH_SECONDS = 5.0
 ENTRIES_AT_ONCE = 200
 
@@ -92,7 +93,7 @@ class StoredAudit(Service):
         Service.startService(self)
         self._flushing.start()
         if self._keep:
-            self._purging.start()
+            self._purging.start(after=FIRST_PURGE_SECONDS)
 
     @deferred
     async def stopService(self) -> None:

@@ -84,6 +84,10 @@ def _twistd(args: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path | 
     sys.argv = ["twistd", "-n", "--pidfile=", *args]
     from twisted.scripts.twistd import run
 
+    from tests.support.ignored_setting import ignore_as_told
+
+    ignore_as_told()
+
     end_with_parent()
     atexit._clear()  # what the server was to do at its own end
     try:

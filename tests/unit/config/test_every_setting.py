@@ -1,4 +1,7 @@
-"""No setting without an effect: for each of them, the test that shows what it changes in what is started or served."""
+"""No setting without an effect: for each of them, the test that shows through a started daemon what it changes.
+
+Whether these tests would notice if the setting changed nothing: C{python -m tests.effects}.
+"""
 
 from __future__ import annotations
 
@@ -6,98 +9,99 @@ import ast
 import re
 from functools import cache
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 from unittest import TestCase
 
 from llmproxy.config.fields import leaves
 
 TESTS = Path(__file__).parents[2]
-J, D = "journey/test_settings.py::", "integration/test_settings.py::"
+D = "integration/test_settings.py::"
 REFUSED = D + "test_what_there_is_not_is_refused"  # there is only one value
-ENDS, LIMITS, CACHED = "journey/test_ends.py::", "journey/test_limits.py::", "journey/test_caching.py::"
-PRICE = J + "test_whose_price_it_is"
+APIS, PATIENCE = "integration/settings/test_apis.py::", "integration/settings/test_patience.py::"
+PRICES, SECTIONS = "integration/settings/test_prices.py::", "integration/settings/test_sections.py::"
 LOST = D + "test_limits_while_redis_is_lost"
 SLOW = "integration/test_slow_readers.py::"
 
 SHOWN_BY = {
-    "default_api": "journey/test_refusals.py::test_no_such_api",
-    "apis.<name>.provider": "journey/test_fields.py::test_each_providers_way",
-    "apis.<name>.base_url": "journey/test_refusals.py::test_no_such_api",
-    "apis.<name>.allowed_endpoints": "journey/test_refusals.py::test_no_such_api",
-    "apis.<name>.allowed_methods": "journey/test_fields.py::test_the_head_of_an_error",
-    "apis.<name>.auth": "journey/test_fields.py::test_each_providers_way",
-    "apis.<name>.query_key": "journey/test_fields.py::test_a_credential_in_the_query",
-    "apis.<name>.forward_cookies": "journey/test_fields.py::test_cookies",
-    "apis.<name>.timeouts.connect": ENDS + "test_no_connection_comes_about",
-    "apis.<name>.timeouts.response_header": ENDS + "test_before_the_head",
-    "apis.<name>.timeouts.request": ENDS + "test_a_plain_answer_that_has_not_begun",
-    "apis.<name>.timeouts.stream": ENDS + "test_a_stream_that_is_given_one",
-    "apis.<name>.timeouts.idle": ENDS + "test_in_the_middle",
-    "apis.<name>.timeouts.idle_connection": J + "test_how_long_an_unused_one_is_kept",
-    "apis.<name>.timeouts.drain": "journey/test_usage.py::test_not_for_ever",
-    "apis.<name>.timeouts.flush_interval": ENDS + "test_an_interval",
-    "apis.<name>.connection.max_idle_conns": J + "test_how_many_unused_ones_are_kept",
-    "apis.<name>.connection.max_idle_conns_per_host": J + "test_how_many_unused_ones_are_kept",
-    "apis.<name>.connection.max_conns_per_host": J + "test_how_many_there_are_at_once",
-    "apis.<name>.connection.max_open_per_project": SLOW + "test_one_client_with_many_slow_uploads",
-    "apis.<name>.param_whitelist": "journey/test_governance.py::test_not_allowed",
-    "apis.<name>.allowed_origins": "journey/test_governance.py::test_a_page_that_may_not",
-    "apis.<name>.required_headers": "journey/test_governance.py::test_required_headers",
-    "apis.<name>.limits.requests_per_minute": LIMITS + "test_of_the_api_for_everybody",
-    "apis.<name>.limits.tokens_per_minute": LIMITS + "test_what_was_wanted_what_is_left_and_what_would_fit",
-    "apis.<name>.limits.concurrency": LIMITS + "test_a_provider_that_cannot_be_reached",
-    "apis.<name>.limits.budget_usd": LIMITS + "test_what_was_wanted_what_is_left_and_what_would_fit",
-    "apis.<name>.limits.budget_tokens": J + "test_what_is_reckoned_where_a_request_says_no_maximum",
-    "apis.<name>.limits.default_output_tokens": J + "test_what_is_reckoned_where_a_request_says_no_maximum",
-    "apis.<name>.circuit_breaker.failures": "journey/test_circuits.py::test_switched_off",
-    "apis.<name>.circuit_breaker.cooldown": "journey/test_circuits.py::test_one_probe_at_a_time",
-    "apis.<name>.retries.attempts": "journey/test_circuits.py::test_a_connection_that_does_not_come_about",
+    "default_api": APIS + "test_default_api_and_base_url",
+    "apis.<name>.provider": APIS + "test_provider_and_auth",
+    "apis.<name>.base_url": APIS + "test_default_api_and_base_url",
+    "apis.<name>.allowed_endpoints": APIS + "test_allowed_endpoints",
+    "apis.<name>.allowed_methods": APIS + "test_allowed_methods",
+    "apis.<name>.auth": APIS + "test_provider_and_auth",
+    "apis.<name>.query_key": APIS + "test_query_key",
+    "apis.<name>.forward_cookies": APIS + "test_forward_cookies",
+    "apis.<name>.timeouts.connect": PATIENCE + "test_until_it_responds",
+    "apis.<name>.timeouts.response_header": PATIENCE + "test_until_it_responds",
+    "apis.<name>.timeouts.request": PATIENCE + "test_until_it_responds",
+    "apis.<name>.timeouts.stream": PATIENCE + "test_until_it_ends",
+    "apis.<name>.timeouts.idle": PATIENCE + "test_until_it_ends",
+    "apis.<name>.timeouts.idle_connection": PATIENCE + "test_unused_connection",
+    "apis.<name>.timeouts.drain": PATIENCE + "test_drain",
+    "apis.<name>.timeouts.flush_interval": PATIENCE + "test_gathered",
+    "apis.<name>.connection.max_idle_conns": PATIENCE + "test_kept_connections",
+    "apis.<name>.connection.max_idle_conns_per_host": PATIENCE + "test_kept_connections",
+    "apis.<name>.connection.max_conns_per_host": PATIENCE + "test_connections_at_once",
+    "apis.<name>.connection.max_open_per_project": PATIENCE + "test_requests_of_a_project_at_once",
+    "apis.<name>.param_whitelist": APIS + "test_param_whitelist",
+    "apis.<name>.allowed_origins": APIS + "test_allowed_origins",
+    "apis.<name>.required_headers": APIS + "test_required_headers",
+    "apis.<name>.limits.requests_per_minute": APIS + "test_requests_per_minute",
+    "apis.<name>.limits.tokens_per_minute": APIS + "test_tokens_per_minute",
+    "apis.<name>.limits.concurrency": APIS + "test_concurrency",
+    "apis.<name>.limits.budget_usd": APIS + "test_budgets",
+    "apis.<name>.limits.budget_tokens": APIS + "test_budgets",
+    "apis.<name>.limits.default_output_tokens": APIS + "test_default_output_tokens",
+    "apis.<name>.circuit_breaker.failures": APIS + "test_failures",
+    "apis.<name>.circuit_breaker.cooldown": APIS + "test_cooldown",
+    "apis.<name>.retries.attempts": APIS + "test_attempts",
     "apis.<name>.retries.on": REFUSED,
-    "apis.<name>.metering.enabled": "journey/test_usage.py::test_not_measured",
-    "apis.<name>.metering.include_usage": "journey/test_usage.py::test_asked_in_its_place",
-    "apis.<name>.on_client_abort": "journey/test_usage.py::test_heard_out",
-    "apis.<name>.error_format": "journey/test_refusals.py::test_plain",
-    "apis.<name>.forward_client_ip": "journey/test_fields.py::test_a_clients_address_where_it_is_wanted",
-    "apis.<name>.cache.post": CACHED + "test_never",
-    "apis.<name>.cache.ttl": CACHED + "test_always",
-    "apis.<name>.ca_file": "integration/test_endpoints.py::test_tls",
-    "server.listen": "integration/test_endpoints.py::test_tcp",
-    "server.workers": REFUSED,
+    "apis.<name>.metering.enabled": APIS + "test_metering",
+    "apis.<name>.metering.include_usage": APIS + "test_include_usage",
+    "apis.<name>.on_client_abort": PATIENCE + "test_client_leaves",
+    "apis.<name>.error_format": APIS + "test_error_format",
+    "apis.<name>.forward_client_ip": APIS + "test_forward_client_ip",
+    "apis.<name>.cache.post": APIS + "test_cached_posts",
+    "apis.<name>.cache.ttl": APIS + "test_cached_posts",
+    "apis.<name>.ca_file": APIS + "test_ca_file",
+    "server.listen": SECTIONS + "test_where_it_listens_and_stores",
+    "server.workers": SECTIONS + "test_workers",
     "server.max_head_bytes": D + "test_the_longest_head",
-    "server.max_request_bytes": "journey/test_refusals.py::test_a_body_that_is_announced_too_large",
+    "server.max_request_bytes": SECTIONS + "test_max_request_bytes",
     "server.max_buffered_bytes": "integration/test_buffers.py::test_many_who_do_not_read",
     "server.head_timeout": "integration/test_malformed.py::test_a_head_that_takes_for_ever",
     "server.body_timeout": "integration/test_malformed.py::test_a_body_that_takes_for_ever",
     "server.keepalive_timeout": "integration/test_malformed.py::test_a_connection_that_is_not_used_again",
     "server.send_timeout": SLOW + "test_one_that_hardly_reads",
-    "server.min_send_rate": ENDS + "test_a_client_that_reads_a_little_now_and_then",
+    "server.min_send_rate": SLOW + "test_one_that_hardly_reads",
     "server.max_connections": "integration/test_malformed.py::test_one_connection_too_many",
     "server.max_connections_per_address": SLOW + "test_more_connections_than_one_address_may_have",
     "server.drain_timeout": "integration/test_daemon.py::test_stopping_cuts_what_is_still_busy_when_the_time_is_up",
-    "server.trusted_proxies": "journey/test_governance.py::test_whose_request_it_is",
-    "server.debug_headers": "journey/test_fields.py::test_no_debug_headers",
-    "server.fast_path": "journey/test_fast_path.py::test_usual_requests_go_the_short_way",
+    "server.trusted_proxies": SECTIONS + "test_trusted_proxies",
+    "server.debug_headers": SECTIONS + "test_debug_headers",
+    "server.fast_path": SECTIONS + "test_fast_path",
     "server.admin_listen": "integration/test_daemon.py::test_management_and_metrics_on_listeners_of_their_own",
     "server.metrics_listen": "integration/test_daemon.py::test_management_and_metrics_on_listeners_of_their_own",
     "server.public_metrics": "integration/test_daemon.py::test_what_was_spent_is_not_for_everybody",
-    "server.enforce_project_active": "journey/test_governance.py::test_not_enforced",
-    "store.url": "integration/test_revocation.py::test_the_store_is_gone",
-    "store.token_cache_ttl": "integration/test_revocation.py::test_the_store_is_gone",
+    "server.enforce_project_active": SECTIONS + "test_enforce_project_active",
+    "store.url": SECTIONS + "test_where_it_listens_and_stores",
+    "store.token_cache_ttl": SECTIONS + "test_token_cache_ttl",
     "store.token_cache_size": D + "test_how_many_tokens_are_remembered",
-    "cache.enabled": CACHED + "test_switched_off",
+    "cache.enabled": "integration/test_caching.py::test_without_a_cache_nothing_is_kept",
     "cache.backend": D + "test_what_keys_in_redis_begin_with",
     "cache.redis_url": "integration/test_eviction.py::test_another_one_for_the_cache",
-    "cache.max_bytes": J + "test_how_much_is_kept",
-    "cache.max_object_bytes": "journey/test_coalescing.py::test_too_large",
-    "cache.default_ttl": CACHED + "test_kept_by_default",
-    "cache.heuristics": J + "test_what_says_only_when_it_was_changed",
-    "cache.streams": "journey/test_coalescing.py::test_not_unless_the_operator_says_so",
-    "cache.replay": "journey/test_coalescing.py::test_at_its_own_pace",
-    "cache.coalesce": "journey/test_coalescing.py::test_switched_off",
-    "cache.scope": CACHED + "test_everybody_where_the_operator_says_so",
+    "cache.max_bytes": SECTIONS + "test_max_bytes",
+    "cache.max_object_bytes": "integration/test_caching.py::test_what_is_too_large_is_never_kept",
+    "cache.default_ttl": SECTIONS + "test_default_ttl",
+    "cache.heuristics": SECTIONS + "test_heuristics",
+    "cache.streams": SECTIONS + "test_streams_and_replay",
+    "cache.replay": SECTIONS + "test_streams_and_replay",
+    "cache.coalesce": SECTIONS + "test_coalesce",
+    "cache.scope": SECTIONS + "test_scope",
     "redis.url": D + "test_what_keys_in_redis_begin_with",
     "redis.key_prefix": D + "test_what_keys_in_redis_begin_with",
     "redis.timeout": D + "test_how_long_redis_is_waited_for",
-    "redis.ca_file": "integration/test_redis.py::test_verified",
+    "redis.ca_file": SECTIONS + "test_redis_ca_file",
     "limits.backend": "integration/test_limits.py::test_four_daemons_share_a_rate",
     "limits.redis_url": "integration/test_eviction.py::test_another_one_for_the_cache",
     "limits.allow_eviction": "integration/test_eviction.py::test_it_is_allowed",
@@ -112,31 +116,40 @@ SHOWN_BY = {
     "ledger.directory": D + "test_the_size_of_a_journal_and_of_its_files",
     "ledger.segment_bytes": D + "test_the_size_of_a_journal_and_of_its_files",
     "ledger.max_bytes": D + "test_the_size_of_a_journal_and_of_its_files",
-    "ledger.interval": "integration/test_ledger_files.py::test_a_journal_that_was_left_behind",
+    "ledger.interval": SECTIONS + "test_ledger_interval",
     "ledger.keep_lines": D + "test_how_long_lines_and_days_are_kept",
     "ledger.keep_days": D + "test_how_long_lines_and_days_are_kept",
-    "prices.0.api": PRICE,
-    "prices.0.model": PRICE,
-    "prices.0.input": PRICE,
-    "prices.0.output": PRICE,
-    "prices.0.cached": J + "test_what_comes_from_the_providers_cache",
-    "prices.0.cache_write": J + "test_what_is_written_to_the_providers_cache",
-    "prices.0.input_audio": J + "test_sound_and_requests",
-    "prices.0.output_audio": J + "test_sound_and_requests",
-    "prices.0.per_request": J + "test_sound_and_requests",
-    "prices.0.units": J + "test_what_is_billed_beside_tokens",
+    "prices.0.api": PRICES + "test_whose_price_it_is",
+    "prices.0.model": PRICES + "test_whose_price_it_is",
+    "prices.0.input": PRICES + "test_input_and_output",
+    "prices.0.output": PRICES + "test_input_and_output",
+    "prices.0.cached": PRICES + "test_cached_input",
+    "prices.0.cache_write": PRICES + "test_written_input",
+    "prices.0.input_audio": PRICES + "test_sound",
+    "prices.0.output_audio": PRICES + "test_sound",
+    "prices.0.per_request": PRICES + "test_each_request",
+    "prices.0.units": PRICES + "test_units",
     "events.bus": REFUSED,
     "events.queue_size": D + "test_events_that_may_wait",
-    "events.sinks.0.type": "integration/test_library.py::test_a_plugin_of_ones_own",
+    "events.sinks.0.type": SECTIONS + "test_where_it_listens_and_stores",
     "audit.file": D + "test_where_acts_are_written",
-    "audit.fsync": "integration/test_audit.py::test_settings",
+    "audit.fsync": SECTIONS + "test_audit_fsync",
     "audit.store": "integration/test_audit.py::test_settings",
-    "audit.keep": "unit/observability/test_stored_audit.py::test_retention",
+    "audit.keep": SECTIONS + "test_audit_keep",
     "logging.format": D + "test_how_it_is_logged",
     "logging.level": D + "test_what_is_logged",
     "logging.access": D + "test_how_it_is_logged",
     "state_dir": D + "test_where_secrets_are_made",
 }
+
+
+def has_one_value(setting: str) -> bool:
+    """Whether nothing but its default may stand there: a C{Literal} of one word, or a list of them."""
+    (info,) = (leaf.info for leaf in leaves() if ".".join(map(str, leaf.path)) == setting)
+    kind = info.annotation
+    if get_origin(kind) is tuple:
+        kind = get_args(kind)[0]
+    return get_origin(kind) is Literal and len(get_args(kind)) == 1
 
 
 @cache
@@ -156,6 +169,7 @@ class EverySetting(TestCase):
         """And the files that they are in set what they are to show."""
         for setting, test in SHOWN_BY.items():
             with self.subTest(setting):
+                self.assertTrue(test.startswith("integration/"), "what a user sees is seen through the daemon")
                 file, _, name = test.partition("::")
                 text, tests = source(file)
                 self.assertIn(name, tests)

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy.errors import StoreUnavailable
 from llmproxy.model import AuditEntry
 from llmproxy.observability.stored_audit import (
+    FIRST_PURGE_SECONDS,
     MAX_WAITING_ENTRIES,
     PATIENCE_SECONDS,
     PURGE_SECONDS,
@@ -120,6 +121,8 @@ class StoredAuditTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_retention(self) -> None:
+        """Soon after the start, and then each hour."""
         self.audit(self.file, keep=100.0)
+        self.clock.advance(FIRST_PURGE_SECONDS)
         self.clock.advance(PURGE_SECONDS)
-        self.assertEqual(self.rows.purged, [PURGE_SECONDS - 100.0])
+        self.assertEqual(self.rows.purged, [FIRST_PURGE_SECONDS - 100.0, FIRST_PURGE_SECONDS + PURGE_SECONDS - 100.0])
