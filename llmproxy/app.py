@@ -25,7 +25,8 @@ from llmproxy.caching import CacheAdmin
 from llmproxy.composition.forwarding import Parts, forwarding
 from llmproxy.composition.listeners import listen, make_site
 from llmproxy.composition.recording import Records, make_records
-from llmproxy.composition.reloading import Reloader
+from llmproxy.composition.reloading import Reloader, WorkersReloader
+from llmproxy.composition.workers import WorkerViews
 from llmproxy.config.environ import secret
 from llmproxy.config.load import read_private
 from llmproxy.config.model import Settings
@@ -135,8 +136,7 @@ def build(
     """
     base = _base(settings, reactor, environ, now, random, stream, worker)
     tokens = _tokens(base)
-    records = make_records(settings, reactor, now, base.run, base.store, base.output, base.redactor, base.audit_key)
-    counters = _counters(base, worker)
+    records, counters = _records(base), _counters(base, worker)
     metrics = Metrics(lambda: parts.upstreams.states(), lambda: records.bus.dropped, base.redactor.redact)
     parts = forwarding(
         settings,
@@ -157,15 +157,21 @@ def build(
     )
     daemon = Daemon(settings, reactor, base.output, base.store, parts.hang_up, base.descriptors)
     _connect(base, daemon, parts, worker)
+    views = WorkerViews(metrics, base.peers, daemon.checks)
     reloader = _reloader(base, parts, daemon, source)
-    manage = _management(base, tokens, parts, metrics, records, reloader)
+    manage = _management(base, tokens, parts, views, records, reloader)
     lag = ReactorLag(reactor, metrics.reactor_lag.observe)
-    for part in (*base.parts, lag, *records.parts, counters, *tokens.parts, *parts.members, reloader):
+    for part in (*base.parts, lag, *records.parts, counters, *tokens.parts, *parts.members, reloader.own, views):
         daemon.add(part)
         metrics.register(part)
     metrics.register(daemon)
-    listen(daemon, _proxy(base, parts), manage, _admin(base, manage, records), metrics, _sites(base, metrics, records))
+    listen(daemon, _proxy(base, parts), manage, _admin(base, manage, records), views, _sites(base, metrics, records))
     return daemon
+
+
+def _records(base: Base) -> Records:
+    made = (base.settings, base.reactor, base.now, base.run, base.store, base.output, base.redactor)
+    return make_records(*made, base.audit_key, base.peers)
 
 
 def _connect(base: Base, daemon: Daemon, parts: Parts, worker: Worker | None) -> None:
@@ -176,7 +182,8 @@ def _connect(base: Base, daemon: Daemon, parts: Parts, worker: Worker | None) ->
     daemon.before_abort(parts.pipeline.shut_down)
     if worker is not None:
         daemon.sockets = worker.sockets
-        worker.drain, worker.cut = base.reactor.stop, daemon.cut
+        worker.drain, worker.cut, worker.retire = base.reactor.stop, daemon.cut, daemon.retire
+        daemon.drain_delay = 0.0  # the supervisor sees to that
 
 
 def _counters(base: Base, worker: Worker | None) -> ICounters:
@@ -298,14 +305,18 @@ def _change_feed(settings: Settings, reactor: Any, store: Store) -> ChangeFeed:
     return ChangeFeed(store, reactor, redis=redis, channel=f"{settings.redis.key_prefix}changes")
 
 
-def _reloader(base: Base, parts: Parts, daemon: Daemon, source: SettingsFile | None) -> Reloader:
-    def follow(before: Settings, after: Settings) -> None:
-        renew = daemon.read_certificates()  # like all that can fail before anything is changed
-        parts.reconfigure(before, after)
-        renew()
-        base.output.set_level(after.logging.level)
+def _reloader(base: Base, parts: Parts, daemon: Daemon, source: SettingsFile | None) -> WorkersReloader:
+    def prepare(before: Settings, after: Settings) -> Callable[[], None]:
+        renew, reconfigure = daemon.read_certificates(), parts.prepare(before, after)
 
-    reloader = Reloader(base.settings, source, follow)
+        def follow() -> None:
+            reconfigure()
+            renew()
+            base.output.set_level(after.logging.level)
+
+        return follow
+
+    reloader = WorkersReloader(Reloader(base.settings, source, prepare), base.peers)
     daemon.reload = reloader.on_signal
     return reloader
 
@@ -325,9 +336,9 @@ def _management(
     base: Base,
     tokens: Tokens,
     parts: Parts,
-    metrics: Metrics,
+    views: WorkerViews,
     records: Records,
-    reloader: Reloader,
+    reloader: WorkersReloader,
 ) -> Management:
     settings, caching = base.settings, parts.caching
     limit = settings.cache.max_bytes if caching is not None and caching.state.storage.local is not None else 0
@@ -344,7 +355,7 @@ def _management(
         audit_table=records.audit_table,
         apis=parts.endpoints,
         reload=reloader.reload,
-        effective=reloader.effective,
+        effective=reloader.own.effective,
         upstreams=parts,
         log=base.output,
         default_api=settings.default_api,
@@ -356,7 +367,8 @@ def _management(
         clock=base.reactor,
         now=base.now,
         cache=None if caching is None else CacheAdmin(caching, settings.cache.backend, limit, base.peers),
-        counts=metrics.snapshot,
+        counts=views.counts,
+        peers=base.peers,
     )
 
 

@@ -17,6 +17,7 @@ class Instrument:
     @ivar help: What it is, in one sentence.
     @ivar read: The figure now; where there is a C{label}, one for each of its values.
     @ivar label: By what figures of this name are told apart, such as C{api}; C{""} where there is only one.
+    @ivar across: What it is for several workers together: C{sum} of all, C{max} or C{min}.
     """
 
     kind: ClassVar[str]
@@ -25,6 +26,7 @@ class Instrument:
     help: str
     read: Callable[[], Reading]
     label: str = ""
+    across: str = "sum"
 
     def labelled(self, value: str) -> Self:
         """The same for one value of its label; what it reads was one figure until now."""

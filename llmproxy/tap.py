@@ -125,7 +125,7 @@ def makeService(options: Options) -> IService:
             for warning in environment_warnings(options["config"], os.environ):
                 _log.warn("{warning}", warning=warning)
             if worker_count(settings.server.workers) > 1:
-                return _supervisor(settings, options, reactor, output, reopen)
+                return _supervisor(settings, source, options, reactor, output, reopen)
         daemon = build(
             settings,
             reactor,
@@ -152,10 +152,15 @@ def makeService(options: Options) -> IService:
 
 
 def _supervisor(
-    settings: Settings, options: Options, reactor: Any, output: Any, reopen: Callable[[], object]
+    settings: Settings,
+    source: SettingsFile,
+    options: Options,
+    reactor: Any,
+    output: Any,
+    reopen: Callable[[], object],
 ) -> Supervisor:
     log = log_output.observer(settings.logging, output, Redactor([]))
-    supervisor = make_supervisor(settings, reactor, options.arguments, os.environ, log)
+    supervisor, reload = make_supervisor(source.load, reactor, options.arguments, os.environ, log)
 
     def reopen_all() -> None:
         reopen()
@@ -163,7 +168,7 @@ def _supervisor(
 
     signals = Signals(
         reactor,
-        reload=lambda: supervisor.forward("HUP"),
+        reload=reload.reload,
         reopen=reopen_all,
         cut=supervisor.cut,
         roll=supervisor.roll,

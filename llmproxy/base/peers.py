@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 
 Answer = Callable[[Any], Any]
+
+
+class NoSupervisor(Exception):
+    """Nobody is there who could be asked for it."""
+
+
+class PeerAnswer(NamedTuple):
+    """What came of asking one worker.
+
+    @ivar worker: Its place, from 1.
+    @ivar problem: Why there is no answer, in a few words; C{""} where there is one.
+    """
+
+    worker: int
+    answer: Any = None
+    problem: str = ""
 
 
 class Peers:
     """The other workers of this machine, of which there are none unless a supervisor says otherwise.
 
     What passes is what JSON can say.
+
+    @ivar number: The place of this process among them, from 1; C{0} where it is the only one.
     """
+
+    number = 0
 
     def __init__(self) -> None:
         self._answers: dict[str, Answer] = {}
@@ -28,11 +48,25 @@ class Peers:
         return maybeDeferred(lambda: self._answers[name](body))
 
     def ask(self, name: str, body: Any = None) -> Deferred[list[Any]]:
-        """Fire with what the other workers answer; one that does not within seconds is left out."""
+        """Fire with what the other workers answer, those that drain too; who does not within seconds is left out."""
         return succeed([])
 
     def tell(self, name: str, body: Any = None) -> None:
         """Have the other workers do it; nobody waits for that."""
+
+    def announce(self, name: str, body: Any = None) -> None:
+        """Have the supervisor know; nobody waits for that."""
+
+    def order(self, name: str, body: Any, key: str = "") -> Deferred[list[PeerAnswer]]:
+        """Have the other workers do it, and those that start later.
+
+        @param key: What it is about; a later order of the same name and key takes its place.
+        """
+        return succeed([])
+
+    def supervisor(self, name: str, body: Any = None, seconds: float = 5.0) -> Deferred[Any]:
+        """Ask the supervisor for this; L{NoSupervisor} where none answers."""
+        return fail(NoSupervisor("There is none."))
 
     @property
     def alone(self) -> bool:

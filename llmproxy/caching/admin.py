@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from llmproxy import errors
 from llmproxy.base.peers import Peers
 from llmproxy.caching.keys import cache_key, key_prefix
 from llmproxy.caching.service import ResponseCache
-from llmproxy.model import CacheUsage
 
 PURGE = "cache.purge"
+STANDING = "cache.standing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,21 @@ class PurgeSelector:
     body: str | None = None
 
 
+class CacheStanding(NamedTuple):
+    """What the cache holds, and what it does.
+
+    @ivar size: Bytes that it holds, of C{limit}; C{evicted}: entries that had to go for want of room.
+    @ivar stores: Responses that were put there; C{in_flight}: calls to providers that further requests can join.
+    """
+
+    entries: int
+    size: int
+    evicted: int
+    limit: int
+    stores: int
+    in_flight: int
+
+
 class CacheAdmin:
     """A L{ResponseCache} and its counters, for those who manage it."""
 
@@ -46,9 +62,26 @@ class CacheAdmin:
         self.limit = limit
         self._peers = peers or Peers()
         self._peers.register(PURGE, caching.purge)
+        self._peers.register(STANDING, lambda body: self._standing())
 
-    async def usage(self) -> CacheUsage:
-        return await self.caching.state.storage.cache.usage()
+    async def usage(self) -> CacheStanding:
+        """What all workers hold and have done."""
+        total = await self._standing()
+        for other in await self._peers.ask(STANDING):
+            values = [a + b for a, b in zip(total, other, strict=True)]
+            total = CacheStanding(*values) if self._is_local else CacheStanding(*total[:4], *values[4:])
+        return total
+
+    async def _standing(self) -> CacheStanding:
+        state = self.caching.state
+        usage = await state.storage.cache.usage()
+        limit = self.limit
+        return CacheStanding(usage.entries, usage.size, usage.evicted, limit, state.stores, len(state.in_flight))
+
+    @property
+    def _is_local(self) -> bool:
+        """Whether each process has one of its own."""
+        return self.caching.state.storage.local is not None
 
     async def purge(self, selector: PurgeSelector) -> int:
         """Forget it, and say how many entries that were.

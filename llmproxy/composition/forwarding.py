@@ -73,11 +73,11 @@ class Parts:
     caching: ResponseCache | None = None
     retired: WeakSet[Agent] = field(default_factory=WeakSet)
 
-    def reconfigure(self, before: Settings, after: Settings) -> None:
-        """Forward by other settings from now on; requests under way go on by what they have begun with.
+    def prepare(self, before: Settings, after: Settings) -> Callable[[], None]:
+        """Make what it takes to forward by other settings, which may fail; what it gives does so from then on.
 
-        Everything that can fail comes first. Agents are kept, with their connections, where nothing of theirs is other;
-        those that are not end their connections once these have been idle for long enough.
+        Requests under way go on by what they have begun with. Agents are kept, with their connections, where nothing of
+        theirs is other; those that are not end their connections once these have been idle for long enough.
         """
         routes, prices = Routes(after), Prices(own_prices(after.prices))
         agents = {
@@ -86,6 +86,9 @@ class Parts:
             else self.make_agent(api)
             for name, api in after.apis.items()
         }
+        return partial(self._reconfigure, after, agents, routes, prices)
+
+    def _reconfigure(self, after: Settings, agents: dict[str, Agent], routes: Routes, prices: Prices) -> None:
         self.retired.update(agent for name, agent in self.agents.items() if agents.get(name) is not agent)
         self.agents.update(agents)
         self.upstreams.reconfigure(after.apis, {name: Transport(agent) for name, agent in agents.items()})

@@ -8,11 +8,10 @@ from typing import Any
 
 from twisted.web.resource import IResource
 
+from llmproxy.composition.workers import WorkerViews
 from llmproxy.config.model import Server
 from llmproxy.http.forwarded import Network, is_within, networks
 from llmproxy.model import RequestRecord
-from llmproxy.observability.exposition import render
-from llmproxy.observability.metrics import Metrics
 from llmproxy.process.daemon import Daemon
 from llmproxy.proxy.accounting import Observer
 from llmproxy.web import ops
@@ -31,7 +30,7 @@ def listen(
     proxy: IResource,
     manage: Management,
     admin: IResource,
-    metrics: Metrics,
+    views: WorkerViews,
     site: Callable[[Root], Site],
 ) -> None:
     """Have the daemon serve the public listeners, and those for management and metrics where these have their own.
@@ -39,9 +38,9 @@ def listen(
     @param site: Makes the site of a tree of resources.
     """
     server = daemon.settings.server
-    pages = partial(ops.pages, partial(render, metrics), daemon.readiness, daemon.degradations)
+    pages = partial(ops.pages, views.render, views.checks)
     own_admin, own_metrics = server.admin_listen, server.metrics_listen
-    public_pages = pages() if server.public_metrics else pages(manage.auth.admission("get_metrics"))
+    public_pages = pages() if server.public_metrics else pages(admit=manage.auth.admission("get_metrics"))
     public = Root(
         proxy=proxy,
         manage=None if own_admin else manage,

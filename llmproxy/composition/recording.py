@@ -9,6 +9,7 @@ from typing import Any
 
 from llmproxy import plugins
 from llmproxy.base.own_threads import OwnThreads
+from llmproxy.base.peers import Peers
 from llmproxy.config.model import Settings
 from llmproxy.interfaces import IAuditLogger, IEventSink, IEventSinkFactory
 from llmproxy.ledger import Ledger
@@ -68,6 +69,7 @@ def make_records(
     output: LogOutput,
     redactor: Redactor,
     audit_key: bytes,
+    peers: Peers,
 ) -> Records:
     """The logs, sinks and ledger that the settings name; L{ValueError} where nobody provides a sink, or it refuses.
 
@@ -76,7 +78,7 @@ def make_records(
     """
     bus = MemoryBus(_sinks(settings, reactor), reactor, queue_size=settings.events.queue_size, scrub=redactor.record)
     access = AccessLog(output.write, reactor)
-    activity, requests = Activity(store, reactor, now), RecentRequests()
+    activity, requests = Activity(store, reactor, now, peers), RecentRequests()
     lines = (access.observe,) if settings.logging.access else ()
     observers = (bus.publish, requests.observe, activity.observe, *lines)
     books = LedgerTable(store, now, charges)

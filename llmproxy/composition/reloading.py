@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from hashlib import sha256
+from typing import Any, NamedTuple
 
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from llmproxy.base.coroutines import deferred
+from llmproxy.base.peers import NoSupervisor, Peers
 from llmproxy.config.changes import changes, combined
 from llmproxy.config.effective import EffectiveSetting
 from llmproxy.config.load import SettingsError
 from llmproxy.config.model import Settings
 from llmproxy.config.settings_file import SettingsFile
-from llmproxy.errors import Invalid
+from llmproxy.errors import Draining, Invalid, ProxyError
 from llmproxy.instruments import Counter, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented
 
 _log = Logger()
 
+RELOAD_SECONDS = 60.0  # for the supervisor to have all workers reload
 MAX_REASON_CHARACTERS = 300  # of what is wrong, on the ready page
 
 
@@ -26,11 +30,27 @@ class ReloadResult(NamedTuple):
     """What a reload has brought.
 
     @ivar changed: The settings that are other and in force now, by their paths; C{pending}: those that are other and
-        need a restart.
+        need a restart; C{rolling}: those for which the workers are being replaced.
+    @ivar workers: With several: their places, and what each has done.
     """
 
     changed: tuple[str, ...]
     pending: tuple[str, ...]
+    rolling: tuple[str, ...] = ()
+    workers: tuple[tuple[int, str], ...] = ()
+
+
+class PreparedReload(NamedTuple):
+    """One that can be made now.
+
+    @ivar settings: Those that will be in force; C{digest}: tells apart what was read.
+    @ivar follow: Has the process go on with them.
+    """
+
+    settings: Settings
+    result: ReloadResult
+    digest: str
+    follow: Callable[[], object]
 
 
 @implementer(IHealthChecked, IInstrumented)
@@ -42,18 +62,21 @@ class Reloader:
     """
 
     def __init__(
-        self, settings: Settings, source: SettingsFile | None, follow: Callable[[Settings, Settings], object]
+        self,
+        settings: Settings,
+        source: SettingsFile | None,
+        prepare: Callable[[Settings, Settings], Callable[[], object]],
     ) -> None:
         """
         @param source: Where the settings are from; C{None}: they stay as they are.
-        @param follow: Has this process go on with the second settings instead of the first; it takes all of them, or
-            raises and takes none.
+        @param prepare: Makes what it takes to go on with the second settings instead of the first, and raises where
+            that cannot be made; what it gives does go on with them.
         """
         self.settings = settings
         self.reloads = 0
         self.failures = 0
         self._source = source
-        self._follow = follow
+        self._prepare = prepare
         self._problem = ""
         self._pending: tuple[str, ...] = ()
 
@@ -74,23 +97,34 @@ class Reloader:
 
     def reload(self) -> ReloadResult:
         """Read the settings, and follow them; L{Invalid} says what is wrong where nothing has changed."""
+        return self.commit(self.prepare())
+
+    def prepare(self) -> PreparedReload:
+        """Read the settings, and make all that can fail; L{Invalid} says what is wrong. Nothing changes yet."""
         try:
             wanted = self.settings if self._source is None else self._source.load()
             found = changes(self.settings, wanted)
             following = combined(self.settings, wanted)
-            self._follow(self.settings, following)
+            follow = self._prepare(self.settings, following)
         except Exception as e:
-            self._failed(e)
+            self.failed(e)
             raise Invalid(f"Nothing was changed. {e}") from e
-        self.settings = following
+        digest = sha256(repr(wanted).encode()).hexdigest()
+        return PreparedReload(following, ReloadResult(found.followed, found.pending), digest, follow)
+
+    def commit(self, prepared: PreparedReload) -> ReloadResult:
+        """Follow them."""
+        found = prepared.result
+        prepared.follow()
+        self.settings = prepared.settings
         self.reloads += 1
         self._problem, self._pending = "", found.pending
         _log.info(
             "Reloaded the settings: {changed} changed, {pending} need a restart.",
-            changed=", ".join(found.followed) or "nothing",
+            changed=", ".join(found.changed) or "nothing",
             pending=", ".join(found.pending) or "none",
         )
-        return ReloadResult(found.followed, found.pending)
+        return found
 
     def effective(self) -> list[EffectiveSetting]:
         """What file, environment and command line say now, with the sources; L{Invalid} where that is wrong."""
@@ -99,17 +133,73 @@ class Reloader:
         except (SettingsError, OSError) as e:
             raise Invalid(str(e)) from e
 
-    def on_signal(self) -> None:
-        """As L{reload}; what is wrong is in the log and on the ready page."""
-        try:
-            self.reload()
-        except Invalid:
-            pass
-
-    def _failed(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
+        """Say why they are not in force: in the log, on the ready page, and in a figure."""
         self.failures += 1
         self._problem = " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
         if isinstance(error, SettingsError | ValueError | OSError):
             _log.error("The settings were not reloaded, nothing has changed: {reason}", reason=str(error))
         else:
             _log.failure("The settings were not reloaded, nothing has changed.")
+
+
+class WorkersReloader:
+    """Has all workers read their settings again, where there are several: all of them, or none.
+
+    @ivar own: What this process follows its settings by.
+    """
+
+    def __init__(self, reloader: Reloader, peers: Peers) -> None:
+        self.own = reloader
+        self._peers = peers
+        self._prepared: PreparedReload | None = None
+        peers.register("reload.prepare", lambda body: self._prepare())
+        peers.register("reload.commit", lambda body: self._commit())
+        peers.register("reload.abandon", self._abandon)
+
+    @deferred
+    async def reload(self) -> ReloadResult:
+        """Have it done; L{Invalid} says what is wrong where nothing has changed."""
+        if self._peers.alone:
+            return self.own.reload()
+        try:
+            found = await self._peers.supervisor("reload", None, RELOAD_SECONDS)
+        except NoSupervisor as e:
+            raise Draining(f"The supervisor does not answer: {e}") from e
+        if found["problem"]:
+            raise Invalid(found["problem"])
+        workers = tuple((each["worker"], each["result"]) for each in found["workers"])
+        return ReloadResult(tuple(found["changed"]), (), tuple(found["rolling"]), workers)
+
+    @deferred
+    async def on_signal(self) -> None:
+        """As L{reload}; what is wrong is in the log and on the ready page."""
+        try:
+            await self.reload()
+        except ProxyError:
+            pass
+
+    def _prepare(self) -> dict[str, Any]:
+        self._prepared = None
+        try:
+            self._prepared = prepared = self.own.prepare()
+        except Invalid as e:
+            return {"problem": str(e)}
+        return {"problem": "", "digest": prepared.digest, **prepared.result._asdict()}
+
+    def _commit(self) -> str:
+        prepared, self._prepared = self._prepared, None
+        if prepared is None:
+            return "nothing was prepared"
+        try:
+            self.own.commit(prepared)
+        except Exception as e:
+            self.own.failed(e)
+            return f"failed: {e}"
+        return "reloaded"
+
+    def _abandon(self, reason: str) -> None:
+        """Another one cannot follow the settings."""
+        if self._prepared is not None:
+            self._prepared = None
+            self.own.failed(Invalid(reason))

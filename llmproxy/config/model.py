@@ -69,6 +69,9 @@ class Server(Section):
     Peers in `trusted_proxies` and on UNIX sockets are not counted: they carry the connections of many."""
     drain_timeout: Duration = 600.0
     """How long requests in flight may continue when the process is told to stop."""
+    drain_delay: Annotated[Duration, Field(le=3600)] = 0.0
+    """How long the listeners stay open when the process is told to stop, while `/ready` responds with 503 already: so
+    that load balancers have noticed before connections are refused."""
     trusted_proxies: Networks = ()
     """Addresses and networks whose `X-Forwarded-For` is believed."""
     debug_headers: Flag = True

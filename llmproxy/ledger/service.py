@@ -121,6 +121,7 @@ class Ledger(Service):
             "ledger_pending_results",
             "Results that were announced and not fetched yet.",
             lambda: self.pending_results,
+            across="max",  # each process counts those of the whole store
         )
         yield Gauge("ledger_journal_bytes", "The journal's size on the disk.", lambda: self.journal_bytes)
 

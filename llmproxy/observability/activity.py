@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from llmproxy.base.background import Loop
 from llmproxy.base.coroutines import deferred, within
+from llmproxy.base.peers import Peers
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import IInstrumented
@@ -115,7 +116,14 @@ class Activity(Service):
 
     name = "activity"
 
-    def __init__(self, store: ActivityStore, clock: IReactorTime, now: Callable[[], float]) -> None:
+    def __init__(
+        self, store: ActivityStore, clock: IReactorTime, now: Callable[[], float], peers: Peers | None = None
+    ) -> None:
+        """
+        @param peers: Other workers, which add to the same sums.
+        """
+        self._peers = peers or Peers()
+        self._peers.register("activity.flush", lambda body: self.flush())
         self._store = store
         self._clock = clock
         self._now = now
@@ -226,10 +234,12 @@ class Activity(Service):
         return [(str(name), _sum(query.since, values)) for name, *values in rows]
 
     async def _latest(self) -> None:
+        elsewhere = self._peers.ask("activity.flush")
         try:
             await within(LAST_FLUSH_SECONDS, self._clock, self.flush(), StoreUnavailable())
         except StoreUnavailable:
             pass  # then without the latest seconds
+        await elsewhere
 
 
 def _rows(sums: Mapping[_Key, Sequence[Any]]) -> list[tuple[Any, ...]]:

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from llmproxy.instruments import Gauge
 from llmproxy.observability.metrics import HITS, MISSES, ApiTotals, Histogram, Metrics, ModelTotals, RequestKind, sums
+from llmproxy.observability.metrics_of_workers import TotalMetrics
 
 PREFIX = "llmproxy_"
 STATES = ("closed", "open", "half-open")
@@ -98,7 +99,9 @@ class _Families(Collector):
         yield HistogramMetricFamily(PREFIX + LAG[0], LAG[1], buckets=lag.buckets, sum_value=lag.sum)
         yield GaugeMetricFamily(PREFIX + IN_FLIGHT[0], IN_FLIGHT[1], value=self._metrics.in_flight)
         yield CounterMetricFamily(PREFIX + DROPPED[0], DROPPED[1], value=self._metrics.events_dropped())
-        states = {(api, s): float(s == state) for api, state in self._metrics.breakers().items() for s in STATES}
+        breakers = self._metrics.breaker_counts()
+        apis = dict.fromkeys(api for api, _ in breakers)
+        states = {(api, state): breakers.get((api, state), 0.0) for api in apis for state in STATES}
         yield _family(GaugeMetricFamily(PREFIX + BREAKERS[0], BREAKERS[1], labels=("api", "state")), states)
         yield from self._registered()
 
@@ -151,9 +154,31 @@ def registry(metrics: Metrics) -> CollectorRegistry:
     """Everything there is to scrape: our own figures, the process and the interpreter."""
     made = CollectorRegistry()
     made.register(_Families(metrics))
+    if isinstance(metrics, TotalMetrics):
+        made.register(_Processes(metrics))
+        PlatformCollector(registry=made)
+        return made
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=made)
     return made
+
+
+def process_families() -> list[Metric]:
+    """What is known of this process and its interpreter."""
+    made = CollectorRegistry()
+    for collector in (ProcessCollector, GCCollector):
+        collector(registry=made)
+    return list(made.collect())
+
+
+class _Processes(Collector):
+    """What is known of several processes."""
+
+    def __init__(self, metrics: TotalMetrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._metrics.process
 
 
 def _preferred(accept: str) -> str:

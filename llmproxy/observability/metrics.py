@@ -210,9 +210,10 @@ class Metrics:
         """
         if IInstrumented.providedBy(part):
             for instrument in IInstrumented(part).instruments():
-                self._add(instrument)
+                self.add(instrument)
 
-    def _add(self, instrument: Instrument) -> None:
+    def add(self, instrument: Instrument) -> None:
+        """Show this figure too; see L{register}."""
         before = self.instruments.get(instrument.name)
         if before is not None:
             if not before.label or (before.label, type(before)) != (instrument.label, type(instrument)):
@@ -227,6 +228,10 @@ class Metrics:
                 yield instrument, instrument.read()
             except Exception:
                 self._log.failure("Metric {name} could not be read.", name=instrument.name)
+
+    def breaker_counts(self) -> Mapping[tuple[str, str], float]:
+        """By API and state: in how many processes the API's circuit breaker is in that state."""
+        return dict.fromkeys(self.breakers().items(), 1.0)
 
     def snapshot(self) -> ProxyMetrics:
         """What was counted so far."""

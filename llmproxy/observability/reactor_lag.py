@@ -34,7 +34,9 @@ class ReactorLag(Service):
         self.longest = 0.0
 
     def instruments(self) -> Iterator[Instrument]:
-        yield Gauge("reactor_lag_longest_seconds", "The latest that the reactor ever was.", lambda: self.longest)
+        yield Gauge(
+            "reactor_lag_longest_seconds", "The latest that the reactor ever was.", lambda: self.longest, across="max"
+        )
 
     def startService(self) -> None:
         Service.startService(self)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import islice
+from os import urandom
 
 from llmproxy.errors import Invalid
 from llmproxy.model import Page, PageRequest, RequestRecord
@@ -49,7 +50,11 @@ def _is_status(status: int, wanted: str) -> bool:
 class RecentRequests:
     """Keeps the records of the last finished requests; never a body."""
 
-    def __init__(self, size: int = MAX_RECORDS) -> None:
+    def __init__(self, size: int = MAX_RECORDS, name: str = "") -> None:
+        """
+        @param name: Of this process, as no other has it: sixteen hexadecimal digits.
+        """
+        self.name = name or urandom(8).hex()
         self._records: deque[RequestRecord] = deque(maxlen=size)
         self._count = 0
 
@@ -69,11 +74,19 @@ class RecentRequests:
         if not re.fullmatch("[0-9]{0,15}", request.cursor):
             raise Invalid("cursor: is none that this list has given out.")
         before = int(request.cursor or self._count + 1)
-        numbered = zip(range(self._count, 0, -1), reversed(self._records), strict=False)
-        matching = ((number, record) for number, record in numbered if number < before and wanted.matches(record))
-        found = list(islice(matching, request.offset, request.offset + request.limit + 1))
+        found = self.numbered(wanted, before, request.offset + request.limit + 1)[request.offset :]
         items = found[: request.limit]
         return Page([record for _, record in items], None, str(items[-1][0]) if len(found) > len(items) else "")
+
+    def numbered(self, wanted: RequestFilter, before: int | None, limit: int) -> list[tuple[int, RequestRecord]]:
+        """Those that match with their numbers, the latest first: of those before this number, or of all."""
+        numbered = zip(range(self._count, 0, -1), reversed(self._records), strict=False)
+        matching = (
+            (number, record)
+            for number, record in numbered
+            if (before is None or number < before) and wanted.matches(record)
+        )
+        return list(islice(matching, limit))
 
     def find(self, request_id: str, projects: Collection[str] | None = None) -> RequestRecord | None:
         """The latest of that id, of one of these projects."""

@@ -28,6 +28,7 @@ from llmproxy.config.model import Settings
 from llmproxy.instruments import Gauge, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable
 from llmproxy.process.listening_sockets import adopt, with_backlog
+from llmproxy.process.readiness import Checks
 from llmproxy.process.start_failures import not_listening, sentence
 from llmproxy.store.store import Store
 from llmproxy.wire.descriptors import Descriptors
@@ -58,6 +59,7 @@ class Daemon(MultiService):
     @ivar end_within: Called once the last request is over, with the seconds after which the process must have ended,
         whatever hangs by then. Nobody sees to that unless somebody puts a function here.
     @ivar sockets: Descriptors that listen already, by the endpoint; they are taken over.
+    @ivar drain_delay: Seconds for which it goes on accepting once it was told to end.
     """
 
     def __init__(
@@ -97,6 +99,8 @@ class Daemon(MultiService):
         self._before_abort: list[Callable[[], object]] = []
         self.sockets: MutableMapping[str, int] = {}
         self._was_cut = False
+        self.drain_delay = settings.server.drain_delay
+        self._delay: Deferred[None] | None = None
 
     @property
     def connections(self) -> int:
@@ -134,6 +138,8 @@ class Daemon(MultiService):
     def cut(self) -> None:
         """Wait no longer for connections that are still busy."""
         self._was_cut = True
+        if self._delay is not None and not self._delay.called:
+            self._delay.callback(None)
         for listener in self._before_abort:
             listener()
         for _, site in self._sites:
@@ -146,6 +152,15 @@ class Daemon(MultiService):
     def instruments(self) -> Iterator[Instrument]:
         yield Gauge("client_connections", "Client connections that are open.", lambda: self.connections)
         yield from self._background.instruments()
+
+    async def checks(self) -> Checks:
+        """How it is, for the ready page."""
+        return Checks(await self.readiness(), self.degradations())
+
+    def retire(self) -> None:
+        """Say on the ready page that it is about to end, while it goes on as ever."""
+        if self._state == "running":
+            self._state = "draining"
 
     def degradations(self) -> dict[str, str]:
         """What is no reason to send no requests here, each C{ok} or what is wrong with it."""
@@ -218,12 +233,24 @@ class Daemon(MultiService):
             self._secure.append((endpoint, port))
         return port
 
+    async def _delayed(self) -> None:
+        """Go on accepting for a while, so that load balancers see on the ready page that it is about to end."""
+        if not self.drain_delay or not self._ports or self._was_cut:
+            return
+        self._delay = Deferred()
+        _log.info("Listening for {seconds:g} s more, while /ready says that it is draining.", seconds=self.drain_delay)
+        try:
+            await within(self.drain_delay, self._reactor, self._delay, errors.Draining())
+        except errors.Draining:
+            pass
+
     async def _stop(self) -> None:
         self._state = "draining"
-        if self._descriptors is not None:
-            self._descriptors.close()
         if self._starting is not None:
             self._starting.cancel()
+        await self._delayed()
+        if self._descriptors is not None:
+            self._descriptors.close()
         await gatherResults([Deferred.fromCoroutine(_closed(port)) for port in self._ports])
         drained = gatherResults([site.drain() for _, site in self._sites])
         if self._was_cut:

@@ -38,10 +38,9 @@ class ListeningSockets:
         self._reactor = reactor
         self._ports: dict[str, Any] = dict(ports or {})
 
-    @property
-    def descriptors(self) -> dict[str, int]:
-        """By the endpoint."""
-        return {endpoint: port.fileno() for endpoint, port in self._ports.items()}
+    def of(self, endpoints: Iterable[str]) -> dict[str, int]:
+        """The descriptors of these, by the endpoint."""
+        return {endpoint: self._ports[endpoint].fileno() for endpoint in endpoints if endpoint in self._ports}
 
     async def open(self, endpoints: Iterable[str]) -> None:
         """L{StartupError<llmproxy.store.errors.StartupError>} where one cannot be."""
@@ -59,9 +58,14 @@ class ListeningSockets:
             port.stopReading()
 
     async def close(self) -> None:
-        ports, self._ports = self._ports, {}
-        for port in ports.values():
-            stopping = port.stopListening()
+        """Listen on none of them any more."""
+        await self.keep(())
+
+    async def keep(self, endpoints: Iterable[str]) -> None:
+        """Listen only on these any more."""
+        kept = set(endpoints)
+        for endpoint in [each for each in self._ports if each not in kept]:
+            stopping = self._ports.pop(endpoint).stopListening()
             if stopping is not None:
                 await stopping
 

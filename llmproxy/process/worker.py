@@ -13,7 +13,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from llmproxy.base.coroutines import deferred
-from llmproxy.base.peers import Peers
+from llmproxy.base.peers import NoSupervisor, PeerAnswer, Peers
 from llmproxy.process.link import Link, LinkLost, connect
 
 VARIABLE = "LLMPROXY_WORKER"  # of the environment in which a worker starts: what it was given, as JSON
@@ -25,8 +25,9 @@ COUNTING_SECONDS = 2.0  # for the supervisor to say how limits stand
 class PeersOverLink(Peers):
     """The other workers, asked through the supervisor."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, number: int) -> None:
         Peers.__init__(self)
+        self.number = number
         self._link = link
 
     @deferred
@@ -40,6 +41,24 @@ class PeersOverLink(Peers):
     def tell(self, name: str, body: Any = None) -> None:
         self._link.tell("peers", {"name": name, "body": body})
 
+    def announce(self, name: str, body: Any = None) -> None:
+        self._link.tell(name, body)
+
+    @deferred
+    async def order(self, name: str, body: Any, key: str = "") -> list[PeerAnswer]:
+        try:
+            answers = await self._link.ask("order", {"name": name, "body": body, "key": key}, PEERS_SECONDS)
+        except LinkLost:
+            return []
+        return [PeerAnswer(*each) for each in answers]
+
+    @deferred
+    async def supervisor(self, name: str, body: Any = None, seconds: float = 5.0) -> Any:
+        try:
+            return await self._link.ask(name, body, seconds)
+        except LinkLost as e:
+            raise NoSupervisor(str(e)) from e
+
     @property
     def alone(self) -> bool:
         return False
@@ -50,7 +69,8 @@ class Worker:
 
     @ivar number: Its place among them, from 1.
     @ivar sockets: The descriptors it listens on, by their endpoint.
-    @ivar drain: Called to end once the requests under way are over, C{cut}: to end without them.
+    @ivar drain: Called to end once the requests under way are over, C{cut}: to end without them, C{retire}: to say
+        that it is about to end.
     """
 
     _log = Logger()
@@ -63,8 +83,9 @@ class Worker:
         self.sockets = sockets
         self.drain: Callable[[], object] = lambda: None
         self.cut: Callable[[], object] = lambda: None
+        self.retire: Callable[[], object] = lambda: None
         self.link = Link(reactor, self._perform, self._orphaned)
-        self.peers = PeersOverLink(self.link)
+        self.peers = PeersOverLink(self.link, number)
         self._reactor = reactor
         self._descriptor = descriptor
         self._draining = False
@@ -83,6 +104,9 @@ class Worker:
     def _perform(self, name: str, body: Any) -> Any:
         if name == "drain":
             self._end()
+            return None
+        if name == "retire":
+            self.retire()
             return None
         if name == "cut":
             self._end()

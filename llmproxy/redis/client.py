@@ -103,7 +103,7 @@ class RedisClient(MultiService):
         @param use: The value of their label C{use}.
         """
         yield Gauge(
-            "redis_available", "1 while commands are sent to Redis.", lambda: {use: float(self.available)}, "use"
+            "redis_available", "1 while commands are sent to Redis.", lambda: {use: float(self.available)}, "use", "min"
         )
         yield Counter("redis_errors", "Commands and connections that failed.", lambda: {use: self.errors}, "use")
         yield Counter("redis_timeouts", "Commands whose reply was late.", lambda: {use: self.timeouts}, "use")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
@@ -11,10 +12,25 @@ from llmproxy.errors import MethodNotAllowed
 from llmproxy.proxy.own_response import NOSNIFF, BufferedResponse
 from llmproxy.web.respond import NO_STORE, identify, json_response, run
 
-Readiness = Callable[[], Awaitable[dict[str, str]]]
-Render = Callable[[str], tuple[str, bytes]]
+Render = Callable[[str], Awaitable[tuple[str, bytes]]]
 
 TEXT = "text/plain"
+
+
+class ReadyChecks(Protocol):
+    """States by their names, each C{ok} or what is wrong.
+
+    @ivar required: Without these no request is to be sent here: 503; C{lesser}: those that are only mentioned, as
+        C{degraded}, with 200.
+    """
+
+    @property
+    def required(self) -> Mapping[str, str]: ...
+    @property
+    def lesser(self) -> Mapping[str, str]: ...
+
+
+Readiness = Callable[[], Awaitable[ReadyChecks]]
 
 
 class OpsPage(Resource):
@@ -39,14 +55,12 @@ class OpsPage(Resource):
 def pages(
     render: Render,
     readiness: Readiness,
-    mentioned: Callable[[], Mapping[str, str]] = dict,
     admit: Callable[[Request], Awaitable[object]] | None = None,
 ) -> Mapping[bytes, IResource]:
     """The ops pages by their path, for L{llmproxy.web.root.Root}.
 
     @param render: Makes the metrics page: from the request's C{Accept} to content type and body.
-    @param readiness: Fires with what was checked and how that is: C{"ok"}, or what is wrong with it.
-    @param mentioned: Likewise, what does not keep requests from being served: C{degraded}, with 200, is said of it.
+    @param readiness: Gives what was checked, and how that is.
     @param admit: Raises where a request may not see the metrics: what was spent for which model is not for everybody.
     """
 
@@ -54,8 +68,8 @@ def pages(
         return json_response({"status": "ok", "checks": {}})
 
     async def ready(request: Request) -> BufferedResponse:
-        checks = await readiness()
-        lesser = mentioned()
+        found = await readiness()
+        checks, lesser = found.required, found.lesser
         if any(state != "ok" for state in checks.values()):
             status = "unavailable"
         else:
@@ -67,12 +81,12 @@ def pages(
     async def metrics(request: Request) -> BufferedResponse:
         if admit is not None:
             await admit(request)
-        return _page(*render(accepted(request)))
+        return _page(*await render(accepted(request)))
 
     async def prometheus(request: Request) -> BufferedResponse:
         if admit is not None:
             await admit(request)
-        return _page(*render(TEXT))
+        return _page(*await render(TEXT))
 
     alive, prepared = OpsPage(live), OpsPage(ready)
     return {

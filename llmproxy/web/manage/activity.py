@@ -84,7 +84,7 @@ class RequestView(DeferredModel):
 
 
 class RequestList(DeferredModel):
-    """The last requests of the process that answers, the latest first."""
+    """The last requests, the latest first."""
 
     data: list[RequestView]
     total: int | None = Field(description="Always null: they are not counted.")
@@ -162,7 +162,7 @@ class RequestCollection(Endpoint):
             raise Invalid("status: must be such as 429 or 4xx.")
         projects = call.principal.narrowed(project(found))
         wanted = replace(RequestFilter(**{name: found.get(name, "") for name in FILTERS}), projects=projects)
-        return await list_response(self.context.requests.page(wanted, page(found)), _request, self.context.clock)
+        return await list_response(await self.context.requests.page(wanted, page(found)), _request, self.context.clock)
 
 
 class RequestItem(Endpoint):
@@ -170,9 +170,9 @@ class RequestItem(Endpoint):
 
     @operation("GET", "One of the last requests.", RequestView)
     async def get_request(self, call: Call) -> BufferedResponse:
-        record = self.context.requests.find(call.id)
+        record = await self.context.requests.find(call.id)
         if record is None or not call.principal.sees(record.project_id):
-            raise NotFound("It is not among the last requests of this process.")
+            raise NotFound("It is not among the last requests.")
         return json_response(_request(record))
 
 

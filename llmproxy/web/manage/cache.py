@@ -18,7 +18,7 @@ Target = Annotated[str, StringConstraints(pattern=r"^/[\x21-\x7e]{0,8191}$")]
 
 
 class CacheView(DeferredModel):
-    """What the cache holds, and what it has done since the start of this process."""
+    """What the cache holds, and what it has done since the start."""
 
     backend: str
     scope: str = Field(description="Who may be given an answer: project, token, shared.")
@@ -98,19 +98,19 @@ class CacheStatus(Endpoint):
     @operation("GET", "Show what the cache holds and has done.", CacheView)
     async def get_cache(self, call: Call) -> BufferedResponse:
         admin = _admin(self)
-        usage, counts = await admin.usage(), self.context.counts()
+        usage, counts = await admin.usage(), await self.context.counts()
         view = CacheView(
             backend=admin.backend,
             scope=admin.caching.state.scope,
             entries=usage.entries,
             bytes=usage.size,
-            max_bytes=admin.limit,
+            max_bytes=usage.limit,
             evicted=usage.evicted,
             hits=counts.cache_hits,
             misses=counts.cache_misses,
             bypass=counts.cache_bypass,
-            stores=admin.caching.state.stores,
-            in_flight=len(admin.caching.state.in_flight),
+            stores=usage.stores,
+            in_flight=usage.in_flight,
         )
         return json_response(view.model_dump())
 

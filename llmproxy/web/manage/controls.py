@@ -38,12 +38,16 @@ class SettingSource(Protocol):
 
 
 class ReloadOutcome(Protocol):
-    """What a reload has brought: settings by their paths."""
+    """What a reload has brought: settings by their paths, and the places of workers with what they have done."""
 
     @property
     def changed(self) -> tuple[str, ...]: ...
     @property
     def pending(self) -> tuple[str, ...]: ...
+    @property
+    def rolling(self) -> tuple[str, ...]: ...
+    @property
+    def workers(self) -> tuple[tuple[int, str], ...]: ...
 
 
 class LogLevels(Protocol):

@@ -17,6 +17,7 @@ from twisted.web.server import Request
 
 from llmproxy.auth.unwritten_revocations import Kind, UnwrittenRevocations
 from llmproxy.base.coroutines import FairLock
+from llmproxy.base.peers import Peers
 from llmproxy.caching import CacheAdmin
 from llmproxy.errors import (
     AuditUnavailable,
@@ -36,7 +37,7 @@ from llmproxy.limits.limiter import LimitStatus
 from llmproxy.model import Allowance
 from llmproxy.observability.activity import Activity
 from llmproxy.observability.metrics import ProxyMetrics
-from llmproxy.observability.recent_requests import RecentRequests
+from llmproxy.observability.requests_of_workers import RequestsOfWorkers
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.audit_trail import AuditDraft, AuditTrail
 from llmproxy.web.manage.auth import InvalidManagementToken, ManagementAuth
@@ -58,6 +59,10 @@ ApiResponse = BufferedResponse | StreamedResponse
 Standings = Callable[[str, str, Allowance], Awaitable[list[LimitStatus]]]
 
 
+async def _nothing() -> ProxyMetrics:
+    return ProxyMetrics()
+
+
 async def _untold(owner: str, name: str, allowance: Allowance) -> list[LimitStatus]:
     return []
 
@@ -77,7 +82,8 @@ class ManagementContext:
     """What the management endpoints work with.
 
     @ivar apis: The configured APIs, each with its C{allowed_endpoints}.
-    @ivar activity: What went on, over time; C{requests}: the last ones of this process.
+    @ivar activity: What went on, over time; C{requests}: the last ones.
+    @ivar peers: The other workers, of which there may be none.
     @ivar changes: Held by whoever reads, alters and writes back, so that no change undoes another.
     @ivar clock: For what is waited for; C{now}: seconds since the epoch, for what is written down.
     @ivar standings: Tells how the limits of a C{token} or a C{project} of that id stand.
@@ -106,18 +112,19 @@ class ManagementContext:
     new_id: Callable[[], str] = lambda: str(uuid4())
     changes: FairLock = field(default_factory=FairLock)
     cache: CacheAdmin | None = None
-    counts: Callable[[], ProxyMetrics] = ProxyMetrics
+    counts: Callable[[], Awaitable[ProxyMetrics]] = _nothing
     denials: IAuditLogger | None = None
     revocations: UnwrittenRevocations | None = None
     keys: ManagementKeys | None = None
     creations: Creations | None = None
-    reload: Callable[[], ReloadOutcome] | None = None
+    reload: Callable[[], Awaitable[ReloadOutcome]] | None = None
     audit_table: AuditEntries | None = None
     effective: Callable[[], Sequence[SettingSource]] | None = None
     upstreams: UpstreamControl | None = None
     log: LogLevels | None = None
     activity: Activity | None = None
-    requests: RecentRequests = field(default_factory=RecentRequests)
+    requests: RequestsOfWorkers = field(default_factory=RequestsOfWorkers)
+    peers: Peers = field(default_factory=Peers)
 
     async def standing(self, owner: str, name: str, allowance: Allowance) -> list[LimitStatus] | None:
         """How these limits stand; C{None} while nobody can tell, which is no reason not to show the rest."""

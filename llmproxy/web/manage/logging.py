@@ -9,14 +9,14 @@ from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Body, read
 from llmproxy.web.manage.controls import LogLevels
 from llmproxy.web.manage.deferred_model import DeferredModel
-from llmproxy.web.manage.endpoint import Call, Endpoint, operation
+from llmproxy.web.manage.endpoint import Call, Endpoint, ManagementContext, operation
 from llmproxy.web.respond import json_response
 
 Level = Literal["debug", "info", "warn", "error", "critical"]
 
 
 class LoggingView(DeferredModel):
-    """What the process that responds logs."""
+    """What is logged."""
 
     level: Level
 
@@ -30,6 +30,10 @@ class LoggingChange(Body):
 class LoggingItem(Endpoint):
     path = "/manage/logging"
 
+    def __init__(self, context: ManagementContext) -> None:
+        Endpoint.__init__(self, context)
+        context.peers.register("logging", lambda level: self._levels().set_level(level))
+
     @operation("GET", "What is logged.", LoggingView)
     async def get_logging(self, call: Call) -> BufferedResponse:
         return json_response({"level": self._levels().level})
@@ -40,6 +44,7 @@ class LoggingItem(Endpoint):
         levels = self._levels()
         call.audit.details = {"from": levels.level, "to": body.level}
         levels.set_level(body.level)
+        await self.context.peers.order("logging", body.level)
         return json_response({"level": levels.level})
 
     def _levels(self) -> LogLevels:

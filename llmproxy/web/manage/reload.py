@@ -13,11 +13,20 @@ from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.respond import json_response
 
 
+class WorkerReload(DeferredModel):
+    """One worker's part in it."""
+
+    worker: int = Field(description="Its place, from 1.")
+    result: str = Field(description="reloaded, or why not.")
+
+
 class Reloaded(DeferredModel):
     """What has come of it."""
 
     changed: list[str] = Field(description="Settings that are other, and in force now.")
     needs_restart: list[str] = Field(description="Settings that are other, and taken up only when a process starts.")
+    rolling: list[str] = Field(description="Such settings for which the workers are being replaced, one by one.")
+    workers: list[WorkerReload] = Field(description="What each of several workers has done; empty where there is one.")
 
 
 class SettingsReload(Endpoint):
@@ -30,9 +39,15 @@ class SettingsReload(Endpoint):
     async def reload_settings(self, call: Call) -> BufferedResponse:
         if self.context.reload is None:
             raise NotFound("There are no settings that could be read again.")
-        result = self.context.reload()
-        call.audit.details = {"changed": list(result.changed), "needs_restart": list(result.pending)}
-        return json_response({"changed": list(result.changed), "needs_restart": list(result.pending)})
+        result = await self.context.reload()
+        found = {
+            "changed": list(result.changed),
+            "needs_restart": list(result.pending),
+            "rolling": list(result.rolling),
+        }
+        call.audit.details = dict(found)
+        workers = [{"worker": worker, "result": what} for worker, what in result.workers]
+        return json_response({**found, "workers": workers})
 
 
 class SettingView(DeferredModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from uuid import uuid4
 
@@ -14,6 +14,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
 from llmproxy.base.coroutines import FairLock
+from llmproxy.base.peers import Peers
 from llmproxy.caching import CacheAdmin
 from llmproxy.errors import NotFound
 from llmproxy.http.error_body import PROBLEM
@@ -21,6 +22,7 @@ from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.observability.activity import Activity
 from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.observability.recent_requests import RecentRequests
+from llmproxy.observability.requests_of_workers import RequestsOfWorkers
 from llmproxy.web.manage.activity import ActivityReportEndpoint, MostActive, RequestCollection, RequestItem
 from llmproxy.web.manage.apis import ApiCollection
 from llmproxy.web.manage.audit import AuditCollection, AuditVerification
@@ -78,6 +80,7 @@ class Management(Resource):
     @param reload: Reads the settings again; C{effective}: has their sources; C{upstreams}: the providers; C{log}: how
         much is logged.
     @param usage: Tells what was used; C{activity}: what went on; C{requests}: the last ones of this process.
+    @param peers: The other workers, of which there may be none.
     @param audit_table: The audit log in the store, if it is there.
     @param keys: The management keys, where there may be any; C{creations}: what was answered to creations.
     @ivar auth: Lets in who bears the management token or a management key, elsewhere too.
@@ -105,13 +108,14 @@ class Management(Resource):
         standings: Standings | None = None,
         new_id: Callable[[], str] = lambda: str(uuid4()),
         cache: CacheAdmin | None = None,
-        counts: Callable[[], ProxyMetrics] = ProxyMetrics,
-        reload: Callable[[], ReloadOutcome] | None = None,
+        counts: Callable[[], Awaitable[ProxyMetrics]] | None = None,
+        reload: Callable[[], Awaitable[ReloadOutcome]] | None = None,
         effective: Callable[[], Sequence[SettingSource]] | None = None,
         upstreams: UpstreamControl | None = None,
         log: LogLevels | None = None,
         activity: Activity | None = None,
         requests: RecentRequests | None = None,
+        peers: Peers | None = None,
         keys: ManagementKeys | None = None,
         creations: Creations | None = None,
         audit_table: AuditEntries | None = None,
@@ -130,7 +134,6 @@ class Management(Resource):
             default_api,
             new_id=new_id,
             cache=cache,
-            counts=counts,
             denials=denials,
             revocations=revocations,
             changes=changes or FairLock(),
@@ -139,13 +142,16 @@ class Management(Resource):
             upstreams=upstreams,
             log=log,
             activity=activity,
-            requests=requests or RecentRequests(),
+            requests=RequestsOfWorkers(requests, peers),
+            peers=peers or Peers(),
             keys=keys,
             creations=creations,
             audit_table=audit_table,
         )
         if standings is not None:
             context = replace(context, standings=standings)
+        if counts is not None:
+            context = replace(context, counts=counts)
         endpoints = [*(endpoint(context) for endpoint in ENDPOINTS), OpenApi(context, ENDPOINTS)]
         self._routes = [(_pattern(endpoint.path), endpoint) for endpoint in endpoints]
         self._nothing = NotFoundResource(PROBLEM)

@@ -9,6 +9,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 from twisted.internet import reactor
+from twisted.internet.defer import succeed
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
@@ -84,7 +85,7 @@ class DaemonTestCase(TestCase):
             now=self.clock.seconds,
             cache=self.cache,
             activity=idle_activity(self.clock),
-            reload=lambda: ReloadResult((), ()),
+            reload=lambda: succeed(ReloadResult((), ())),
             upstreams=FakeUpstreams(),
             log=FakeLog(),
             new_id=lambda: f"proj-{len(self.store.projects) + 1}",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.errors import StoreUnavailable, Unauthorized
+from llmproxy.process.readiness import Checks
 from llmproxy.web.ops import pages
 from llmproxy.web.root import OPS, Root
 from tests.support.client import ask
 from tests.support.responses import Response
 
 
-def render(accept: str) -> tuple[str, bytes]:
+async def render(accept: str) -> tuple[str, bytes]:
     if "json" in accept:
         return "application/json", b"{}"
     return "text/plain; version=0.0.4", b"requests_total 1\n"
@@ -21,8 +22,8 @@ class OpsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.checks = {"store": "ok", "config": "ok"}
 
-    async def readiness(self) -> dict[str, str]:
-        return self.checks
+    async def readiness(self) -> Checks:
+        return Checks(self.checks, {})
 
     def ask(self, path: str, method: str = "GET", accept: str = "*/*") -> Response:
         return ask(Root(ops=pages(render, self.readiness)), method, path, fields={"Accept": accept})
@@ -50,7 +51,7 @@ class OpsTests(SynchronousTestCase):
     def test_check_raises(self) -> None:
         """A check that cannot be made is no readiness."""
 
-        async def readiness() -> dict[str, str]:
+        async def readiness() -> Checks:
             raise StoreUnavailable
 
         self.assertEqual(ask(Root(ops=pages(render, readiness)), "GET", "/ready").status, 503)

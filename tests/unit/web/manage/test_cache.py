@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from llmproxy.caching.keys import cache_key, variant_key
 from llmproxy.caching.rules.entry import Entry, Variants
@@ -66,7 +66,7 @@ class CacheTests(ManagementTestCase):
                 clock=self.clock,
                 now=self.clock.seconds,
                 cache=self.cache,
-                counts=lambda: ProxyMetrics(cache_hits=3, cache_misses=2, cache_bypass=1),
+                counts=lambda: succeed(ProxyMetrics(cache_hits=3, cache_misses=2, cache_bypass=1)),
             )
         )
         said = self.ask("GET", "/manage/cache").json

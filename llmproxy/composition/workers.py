@@ -1,0 +1,91 @@
+"""What this process shows of itself, and of all workers where it is one of several."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.application.service import Service
+from zope.interface import implementer
+
+from llmproxy.base.coroutines import deferred
+from llmproxy.base.peers import NoSupervisor, PeerAnswer, Peers
+from llmproxy.interfaces import IOpenable
+from llmproxy.observability.exposition import process_families, render
+from llmproxy.observability.metrics import Metrics, ProxyMetrics
+from llmproxy.observability.metrics_of_workers import TotalMetrics, merged, state_of
+from llmproxy.process.readiness import Checks, of_workers
+
+
+@implementer(IOpenable)
+class WorkerViews(Service):
+    """Metrics, readiness and orders, whichever worker is asked for them."""
+
+    name: Any = "views"
+
+    def __init__(self, metrics: Metrics, peers: Peers, checks: Callable[[], Awaitable[Checks]]) -> None:
+        """
+        @param checks: How this process is.
+        """
+        self._metrics = metrics
+        self._peers = peers
+        self._checks = checks
+        peers.register("metrics", lambda body: self._state())
+        peers.register("ready", lambda body: self._own_checks())
+
+    @deferred
+    async def open(self) -> None:
+        """Do what the other workers have been told before this one started."""
+        if self._peers.alone:
+            return
+        for name, body in await self._peers.supervisor("orders"):
+            await self._peers.perform(name, body)
+
+    def stopService(self) -> None:
+        """The requests are over: what was counted stays counted."""
+        if not self._peers.alone:
+            self._peers.announce("counted", self._state())
+
+    # Metrics
+
+    async def metrics(self) -> Metrics:
+        """What was counted, here and elsewhere."""
+        if self._peers.alone:
+            return self._metrics
+        own = self._state()
+        try:
+            others = await self._peers.supervisor("metrics", own)
+        except NoSupervisor:
+            others = merged(())
+        return TotalMetrics(merged((own, others)))
+
+    async def render(self, accept: str) -> tuple[str, bytes]:
+        """The page of metrics for this C{Accept} field: its content type, and itself."""
+        return render(await self.metrics(), accept)
+
+    async def counts(self) -> ProxyMetrics:
+        return (await self.metrics()).snapshot()
+
+    def _state(self) -> dict[str, Any]:
+        return state_of(self._metrics, process_families(), self._peers.number)
+
+    # Readiness
+
+    async def checks(self) -> Checks:
+        """How this process is, or all workers."""
+        if self._peers.alone:
+            return await self._checks()
+        own = PeerAnswer(self._peers.number, await self._own_checks())
+        try:
+            found = await self._peers.supervisor("readiness")
+        except NoSupervisor as e:
+            return of_workers([own, PeerAnswer(0, None, f"the supervisor does not answer: {e}")])
+        others = [PeerAnswer(*each) for each in found["workers"]]
+        # It drains where another one has its place: that one counts.
+        mine = [] if own.worker in (each.worker for each in others) and not found["stopping"] else [own]
+        return of_workers(sorted([*mine, *others], key=lambda each: each.worker), found["problem"])
+
+    @deferred
+    async def _own_checks(self) -> list[dict[str, str]]:
+        required, lesser = await self._checks()
+        return [dict(required), dict(lesser)]

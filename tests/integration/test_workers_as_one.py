@@ -1,0 +1,263 @@
+"""What is asked of one of several workers, answered for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.support.stack import MANAGEMENT, SETTINGS, Stack, eventually
+from tests.support.workers import WorkerStack, answering, workers_of
+
+PATIENCE = 60.0
+CHAT = "/v1/chat/completions"
+STREAM = json.dumps(
+    {"model": "gpt-4o", "max_tokens": 400, "stream": True, "messages": [{"role": "user", "content": "x"}]}
+).encode()
+ASKED = 12  # times, each over a connection of its own: by then every worker has been
+
+
+def page(stack: Stack, path: str, accept: str = "application/json") -> tuple[int, str]:
+    given = {"Authorization": f"Bearer {MANAGEMENT}", "Accept": accept}
+    request = urllib.request.Request(stack.url + path, headers=given)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as e:
+        return e.code, e.read().decode()
+
+
+def counted(stack: Stack) -> int:
+    return int(json.loads(page(stack, "/metrics")[1])["requests"])
+
+
+def ready(stack: Stack) -> tuple[int, dict[str, str]]:
+    status, text = page(stack, "/ready")
+    return status, json.loads(text)["checks"]
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerStack]:
+    with WorkerStack(tmp_path_factory.mktemp("three"), 3) as stack:
+        yield stack
+
+
+class TestOneAnswer:
+    def test_metrics(self, three: WorkerStack) -> None:
+        """Whoever is scraped has counted all requests; what is known of a process stands under its place."""
+        before = counted(three)
+        for _ in range(ASKED):
+            assert three.ask("GET", "/v1/models").status == 200
+        assert [counted(three) for _ in range(ASKED)] == [before + ASKED] * ASKED
+        text = page(three, "/metrics", "text/plain")[1]
+        assert "llmproxy_workers 3.0" in text
+        for worker in (1, 2, 3):
+            assert f'process_resident_memory_bytes{{worker="{worker}"}}' in text
+
+    def test_last_requests(self, three: WorkerStack) -> None:
+        """All are on the pages, and each is found by its id, whoever served it."""
+        names = [f"listed-{number}" for number in range(ASKED)]
+        for name in names:
+            three.ask("GET", "/v1/models", headers={"X-Request-ID": name})
+        found: list[str] = []
+        cursor = ""
+        while True:
+            answer = three.manage("GET", f"/manage/requests?limit=5&cursor={cursor}")
+            found += [each["request_id"] for each in answer["data"] if each["request_id"].startswith("listed-")]
+            cursor = answer["next_cursor"]
+            if not cursor:
+                break
+        assert found == names[::-1]
+        for name in names:
+            assert three.manage("GET", f"/manage/requests/{name}")["request_id"] == name
+
+    def test_activity(self, three: WorkerStack) -> None:
+        """What workers have not written yet is in it."""
+        before = three.manage("GET", "/manage/activity?period=1h")["total"]["requests"]
+        for _ in range(ASKED):
+            three.ask("GET", "/v1/models")
+        assert three.manage("GET", "/manage/activity?period=1h")["total"]["requests"] == before + ASKED
+
+    def test_an_upstream_out_of_service(self, three: WorkerStack) -> None:
+        """It is so in all workers, and in one that is started afterwards."""
+        shown = three.manage("POST", "/manage/upstreams/openai/0", {"state": "disabled"})
+        assert shown["state"] == "disabled"
+        assert {three.ask("GET", "/v1/models").status for _ in range(ASKED)} == {503}
+        old = workers_of(three.daemon.pid)
+        for pid in old:
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: len(set(workers_of(three.daemon.pid)) - set(old)) == 3, PATIENCE)
+        eventually(lambda: ready(three)[0] == 200, PATIENCE)
+        assert {three.ask("GET", "/v1/models").status for _ in range(ASKED)} == {503}
+        three.manage("POST", "/manage/upstreams/openai/0", {"state": "enabled"})
+        assert {three.ask("GET", "/v1/models").status for _ in range(ASKED)} == {200}
+
+    def test_requests_under_way(self, three: WorkerStack) -> None:
+        before = len(three.recorded())
+        with ThreadPoolExecutor(6) as pool:
+            waiting = [
+                pool.submit(three.ask, "POST", CHAT, STREAM, {"X-Sim-Delay": "0,0.2", "X-Sim-Events": "50"})
+                for _ in range(6)
+            ]
+            eventually(lambda: len(three.recorded()) == before + 6, PATIENCE)
+            shown = three.manage("GET", "/manage/upstreams")["data"]
+            assert next(each["in_flight"] for each in shown if each["api"] == "openai") == 6
+            assert all(b"[DONE]" in each.result(PATIENCE).body for each in waiting)
+
+    def test_the_log(self, three: WorkerStack) -> None:
+        three.manage("PATCH", "/manage/logging", {"level": "warn"})
+        assert {three.manage("GET", "/manage/logging")["level"] for _ in range(ASKED)} == {"warn"}
+        three.manage("PATCH", "/manage/logging", {"level": "info"})
+
+    def test_a_worker_that_hangs(self, three: WorkerStack) -> None:
+        """The ready page says which one; what it had counted is still counted."""
+        before = counted(three)
+        workers = workers_of(three.daemon.pid)
+        os.kill(workers[0], signal.SIGSTOP)
+        try:
+            status, checks = 200, {}
+            for _ in range(20):  # those that it has accepted get no answer
+                try:
+                    status, checks = ready(three)
+                    break
+                except OSError:
+                    continue
+            assert status == 503
+            assert checks["workers"].startswith("worker ")
+            assert checks["store"] == "ok"
+        finally:
+            os.kill(workers[0], signal.SIGCONT)
+        eventually(lambda: ready(three)[0] == 200, PATIENCE)
+        assert counted(three) >= before
+
+
+class TestCountersNeverFall:
+    def test_when_workers_are_rolled(self, tmp_path: Path) -> None:
+        with WorkerStack(tmp_path, 2) as stack:
+            for _ in range(ASKED):
+                stack.ask("GET", "/v1/models")
+            old = workers_of(stack.daemon.pid)
+            os.kill(stack.daemon.pid, signal.SIGUSR2)
+            seen = [counted(stack)]
+
+            def replaced() -> bool:
+                seen.append(counted(stack))
+                return not set(old) & set(workers_of(stack.daemon.pid))
+
+            eventually(replaced, PATIENCE)
+            seen.append(counted(stack))
+            assert seen == [ASKED] * len(seen)
+
+    def test_when_one_is_killed(self, tmp_path: Path) -> None:
+        with WorkerStack(tmp_path, 2) as stack:
+            for _ in range(ASKED):
+                stack.ask("GET", "/v1/models")
+            assert counted(stack) == ASKED
+            old = workers_of(stack.daemon.pid)
+            os.kill(old[0], signal.SIGKILL)
+            eventually(lambda: len(set(workers_of(stack.daemon.pid)) | set(old)) == 3, PATIENCE)
+            assert counted(stack) == ASKED
+            assert json.loads(page(stack, "/metrics")[1])["gauges"]["worker_restarts"] == 1
+
+
+class AsTheFileSays(WorkerStack):
+    """One whose number of workers stands in the settings file."""
+
+    settings = SETTINGS.replace("server: {{", "server: {{workers: 2, ")
+
+    def __init__(self, home: Path, workers: int) -> None:
+        super().__init__(home, workers)
+        self.env.pop("LLMPROXY_SERVER_WORKERS")
+        self.daemon = self.another()
+
+
+class TestReload:
+    def test_all_follow_or_none(self, tmp_path: Path) -> None:
+        """The answer names each; a file that is wrong changes nothing anywhere, and says why in all places."""
+        with WorkerStack(tmp_path, 2) as stack:
+            settings = tmp_path / "llmproxy.yaml"
+            right = settings.read_text()
+            fewer = right.replace("/v1/responses, /v1/embeddings, /v1/models,", "/v1/responses, /v1/embeddings,")
+            settings.write_text(fewer)
+            answer = stack.manage("POST", "/manage/reload")
+            assert answer == {
+                "changed": ["apis.openai.allowed_endpoints"], "needs_restart": [], "rolling": [],
+                "workers": [{"worker": 1, "result": "reloaded"}, {"worker": 2, "result": "reloaded"}],
+            }  # fmt: skip
+            assert {stack.ask("GET", "/v1/models").status for _ in range(ASKED)} == {403}
+            settings.write_text(right + "no_such_setting: 1\n")
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                stack.manage("POST", "/manage/reload")
+            assert refused.value.code == 422
+            assert "no_such_setting" in refused.value.read().decode()
+            assert {stack.ask("GET", "/v1/models").status for _ in range(ASKED)} == {403}
+            status, checks = ready(stack)
+            assert status == 200
+            assert "no_such_setting" in checks["settings"]
+            assert "no_such_setting" in stack.daemon.output()
+            settings.write_text(right)
+            os.kill(stack.daemon.pid, signal.SIGHUP)
+            eventually(lambda: stack.ask("GET", "/v1/models").status == 200, PATIENCE)
+            eventually(lambda: ready(stack)[1]["settings"] == "ok", PATIENCE)
+            assert {stack.ask("GET", "/v1/models").status for _ in range(ASKED)} == {200}
+
+    def test_a_signal_to_a_worker(self, tmp_path: Path) -> None:
+        """It is as one to the supervisor."""
+        with WorkerStack(tmp_path, 2) as stack:
+            settings = tmp_path / "llmproxy.yaml"
+            settings.write_text(settings.read_text().replace("/v1/embeddings, /v1/models,", "/v1/embeddings,"))
+            os.kill(workers_of(stack.daemon.pid)[0], signal.SIGHUP)
+            eventually(lambda: stack.ask("GET", "/v1/models").status == 403, PATIENCE)
+            eventually(lambda: "Reloaded the settings in 2 workers" in stack.daemon.output(), PATIENCE)
+            assert {stack.ask("GET", "/v1/models").status for _ in range(ASKED)} == {403}
+
+    def test_that_needs_new_processes(self, tmp_path: Path) -> None:
+        """They are rolled: another number of workers, another listener, and no request is lost."""
+        with AsTheFileSays(tmp_path, 2) as stack:
+            settings, old = tmp_path / "llmproxy.yaml", workers_of(stack.daemon.pid)
+            socket = tmp_path / "llmproxy.sock"
+            changed = settings.read_text().replace("workers: 2", "workers: 3, max_connections: 777")
+            settings.write_text(changed.replace('interface=127.0.0.1"]', f'interface=127.0.0.1", "unix:{socket}"]'))
+            answer = stack.manage("POST", "/manage/reload")
+            assert answer["rolling"] == ["server.listen", "server.max_connections", "server.workers"]
+            statuses: list[int] = []
+
+            def rolled() -> bool:
+                statuses.append(stack.ask("GET", "/v1/models").status)
+                return "Rolled 3 workers" in stack.daemon.output()
+
+            eventually(rolled, PATIENCE)
+            assert set(statuses) == {200}
+            eventually(lambda: not set(old) & set(workers_of(stack.daemon.pid)), PATIENCE)
+            assert len(workers_of(stack.daemon.pid)) == 3
+            assert socket.is_socket()
+            assert ready(stack)[0] == 200
+
+
+class TestDrainDelay:
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_clients_are_served_on(self, tmp_path: Path, workers: int) -> None:
+        """Ready says so at once, everything goes on, and a second signal waits no longer."""
+        delay = {"LLMPROXY_SERVER_DRAIN_DELAY": "3600s"}
+        with Stack(tmp_path, env=delay) if workers == 1 else WorkerStack(tmp_path, workers, env=delay) as stack:
+            assert ready(stack)[0] == 200
+            os.kill(stack.daemon.pid, signal.SIGTERM)
+            eventually(lambda: ready(stack)[0] == 503, PATIENCE)
+            assert ready(stack)[1]["state"] == "draining"
+            assert {stack.ask("GET", "/v1/models").status for _ in range(ASKED)} == {200}
+            assert stack.daemon.stop(PATIENCE) == 0
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_then_it_ends(self, tmp_path: Path, workers: int) -> None:
+        delay = {"LLMPROXY_SERVER_DRAIN_DELAY": "1s"}
+        with Stack(tmp_path, env=delay) if workers == 1 else WorkerStack(tmp_path, workers, env=delay) as stack:
+            os.kill(stack.daemon.pid, signal.SIGTERM)
+            eventually(lambda: not answering(stack.daemon.port), PATIENCE)
+            eventually(lambda: stack.daemon.ended, PATIENCE)
