@@ -123,6 +123,8 @@ class Supervisor(MultiService):
         self.running = True
         for number in range(2, self.terms.workers + 1):
             self._restart(number)
+        # One of these that cannot start is started again and again; nobody waits for that.
+        await DeferredList([self._within_start(each) for each in self.workers], consumeErrors=True)
         if self.start_observer is not None:
             self.start_observer.succeeded()
 

@@ -25,8 +25,10 @@ class Reloaded(DeferredModel):
 
     changed: list[str] = Field(description="Settings that are other, and in force now.")
     needs_restart: list[str] = Field(description="Settings that are other, and taken up only when a process starts.")
-    rolling: list[str] = Field(description="Such settings for which the workers are being replaced, one by one.")
-    workers: list[WorkerReload] = Field(description="What each of several workers has done; empty where there is one.")
+    rolling: list[str] = Field(
+        default=[], description="With several workers: settings for which they are being replaced, one by one."
+    )
+    workers: list[WorkerReload] = Field(default=[], description="What each of several workers has done.")
 
 
 class SettingsReload(Endpoint):
@@ -40,14 +42,13 @@ class SettingsReload(Endpoint):
         if self.context.reload is None:
             raise NotFound("There are no settings that could be read again.")
         result = await self.context.reload()
-        found = {
-            "changed": list(result.changed),
-            "needs_restart": list(result.pending),
-            "rolling": list(result.rolling),
-        }
+        found: dict[str, Any] = {"changed": list(result.changed), "needs_restart": list(result.pending)}
+        if result.workers:
+            found["rolling"] = list(result.rolling)
         call.audit.details = dict(found)
-        workers = [{"worker": worker, "result": what} for worker, what in result.workers]
-        return json_response({**found, "workers": workers})
+        if result.workers:
+            found["workers"] = [{"worker": worker, "result": what} for worker, what in result.workers]
+        return json_response(found)
 
 
 class SettingView(DeferredModel):
