@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= etc/apis.yaml
-WORKERS ?= 2
+WORKERS ?= 4
 
 .PHONY: help demo run test check bench endurance ground-truth crash-test cache-tests cache-memory fuzz-management fuzz-http format schema clean
 

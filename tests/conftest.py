@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,10 @@ for name, examples in EXAMPLES.items():
         name, max_examples=examples or 1, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
 settings.load_profile("fuzz" if EXAMPLES["fuzz"] else "ci" if os.environ.get("CI") else "dev")
+
+# What is started often is compiled once, also where the environment says otherwise.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 mark_run()
 

@@ -173,17 +173,25 @@ def calls(
 
 
 def test_four_daemons_never_spend_more_than_a_budget(four: Four) -> None:
-    """Eight hundred calls, two hundred to each daemon: what the provider charged stays within the budget."""
+    """Four hundred calls, a hundred at once, until nothing fits any more: what the provider charged stays within the
+    budget, and no more of it is left than one call may need."""
     stack, daemons, _ = four
-    token, token_id = limited(stack, budget_usd="0.05/day")
-    answers = [answer for answers in calls(stack, daemons, token, 200, 25, patience=20) for answer in answers]
+    token, token_id = limited(stack, budget_usd="0.025/day")
+    answers = [answer for answers in calls(stack, daemons, token, 100, 25, patience=2) for answer in answers]
+
+    def used_up() -> bool:
+        """One more call to each daemon: what they have in advance comes back by and by."""
+        answers.extend(stack.ask("POST", CHAT, BODY, token=token, port=daemon.port) for daemon in daemons)
+        return cost(answers) > 0.025 - 0.0048
+
+    eventually(used_up, 60)
     statuses = [answer.status for answer in answers]
     spent = cost(answers)
-    told = f"{spent:.6f} of 0.05 USD by {statuses.count(200)} answers; {statuses.count(429)} refusals"
+    told = f"{spent:.6f} of 0.025 USD by {statuses.count(200)} answers; {statuses.count(429)} refusals"
     print(told)
     assert set(statuses) == {200, 429}
     # What one request may cost at most no longer fits in what is left, and nothing but that was left.
-    assert 0.05 - 0.0048 < spent <= 0.05, told
+    assert 0.025 - 0.0048 < spent <= 0.025, told
     # What a daemon has in advance counts as used until it is given back.
     eventually(lambda: standing(stack, token_id, "budget_usd")["used"] == pytest.approx(spent, abs=1e-9), 15)
     assert all(a.header("X-LLMProxy-Error") == "budget_exceeded" for a in answers if a.status == 429)
@@ -230,10 +238,10 @@ def test_a_daemon_that_is_killed_leaves_its_leases(four: Four) -> None:
         time.sleep(0.3)
     victim.kill()
     killed = time.monotonic()
-    eventually(lambda: status() == 200, LEASE + 2)
+    eventually(lambda: status() == 200, LEASE + 10)
     took = time.monotonic() - killed
     print(f"leases of a killed process were free after {took:.1f} s (lease time {LEASE:g} s)")
-    assert took <= LEASE + 1.0
+    assert took <= LEASE + 3.0
     victim.start()
 
 

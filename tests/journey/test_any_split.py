@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.proxy_case import STREAM, ProxyTestCase, chunk, request
 from tests.support.responses import parse_response
 
@@ -20,7 +21,7 @@ def cut(data: bytes, at: list[int]) -> list[bytes]:
 
 
 class Splits(ProxyTestCase):
-    @settings(max_examples=60, deadline=None)
+    @examples(60)
     @given(BODIES, CUTS, BODIES, CUTS)
     def test_any(self, upload: list[bytes], cuts: list[int], answer: list[bytes], answer_cuts: list[int]) -> None:
         """Request and answer, both in chunks."""

@@ -8,11 +8,12 @@ import re
 from dataclasses import asdict
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy.auth.caching_validator import CachedTokenValidator
 from llmproxy.model import Allowance, Grant
+from tests.support.examples import examples
 from tests.support.proxy_case import KEY, STREAM, TOKEN, ProxyTestCase, chunk, request
 from tests.unit.metering.samples import CHAT_USAGE, events
 
@@ -308,7 +309,7 @@ class Ways(ProxyTestCase):
         self.assertEqual((record.outcome, record.project_id, record.basis), ("cancelled", "project-1", "none"))
         super().tearDown()
 
-    @settings(max_examples=150)
+    @examples(150)
     @given(
         st.sampled_from(sorted(GRANTS)),
         st.lists(STEP, min_size=1, max_size=6),

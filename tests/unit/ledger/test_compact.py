@@ -19,6 +19,7 @@ from llmproxy.ledger.kinds import MAX_KINDS, MAX_SEEN_ONCE, JournalKinds
 from llmproxy.ledger.records import Deferral, LedgerLineOpening, Settlement
 from llmproxy.ledger.writer import JournalDamage, JournalWriter
 from llmproxy.model import LedgerLine, RequestRecord
+from tests.support.examples import examples
 from tests.unit.ledger.books import die
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(["p", "\0", "\ud800", '"'])
@@ -238,7 +239,7 @@ class MixedTests(SynchronousTestCase):
             orphan.close()
         return lines, uses, hits
 
-    @settings(max_examples=100, deadline=None)
+    @examples(100)
     @given(
         st.lists(st.tuples(RECORDS, st.booleans(), st.booleans(), st.sampled_from([0, 0, 1, 2])), max_size=12),
         st.booleans(),

@@ -6,11 +6,12 @@ import os
 import struct
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.ledger.segment import FIRST_RECORD_OFFSET, OLDER_MAGIC, Segment
+from tests.support.examples import examples
 
 SIZE = 4096
 CONTENTS = st.lists(st.binary(min_size=1, max_size=200), max_size=12)
@@ -40,7 +41,7 @@ class SegmentTests(SynchronousTestCase):
         self.damaged = dict(segment.damaged)
         return read
 
-    @settings(max_examples=60, deadline=None)
+    @examples(60)
     @given(CONTENTS)
     def test_another_finds_what_was_written(self, contents: list[bytes]) -> None:
         """All that was taken, in order, without anybody having closed or flushed anything."""
@@ -48,7 +49,7 @@ class SegmentTests(SynchronousTestCase):
         taken = [content for content in contents if segment.append(content)]
         self.assertEqual(self.found(segment.path), taken)
 
-    @settings(max_examples=100, deadline=None)
+    @examples(100)
     @given(CONTENTS.filter(bool), st.data())
     def test_a_record_that_is_not_whole(self, contents: list[bytes], data: st.DataObject) -> None:
         """Where the last record was being written, the ones before it are there, and it is not."""
@@ -63,7 +64,7 @@ class SegmentTests(SynchronousTestCase):
         segment.path.write_bytes(raw)
         self.assertEqual(self.found(segment.path), whole[:-1])
 
-    @settings(max_examples=100, deadline=None)
+    @examples(100)
     @given(st.binary(max_size=300))
     def test_any_file(self, raw: bytes) -> None:
         """What is no segment holds nothing, and breaks nothing."""
@@ -72,7 +73,7 @@ class SegmentTests(SynchronousTestCase):
         path.write_bytes(raw.ljust(FIRST_RECORD_OFFSET, b"\0"))
         self.assertEqual(self.found(path), [])
 
-    @settings(max_examples=150, deadline=None)
+    @examples(150)
     @given(CONTENTS.filter(bool), st.data())
     def test_any_byte_is_wrong(self, contents: list[bytes], data: st.DataObject) -> None:
         """At most the record that has it is lost, and the place is known."""
@@ -100,7 +101,7 @@ class SegmentTests(SynchronousTestCase):
             file.write(OLDER_MAGIC)
         self.assertEqual((self.found(segment.path), self.damaged), ([b"R[1]"], {}))
 
-    @settings(max_examples=150, deadline=None)
+    @examples(150)
     @given(st.lists(st.binary(min_size=1, max_size=100).map(lambda raw: b"s\0\0\0" + raw), min_size=2), st.data())
     def test_any_byte_is_wrong_among_zeros(self, contents: list[bytes], data: st.DataObject) -> None:
         """Short records have zeros, as heads of records do: still no more than the one that is hit is lost."""

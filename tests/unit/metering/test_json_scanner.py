@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.metering.json_scanner import MAX_VALUE_BYTES, JsonMemberScanner
+from tests.support.examples import examples
 
 WANTED = frozenset({b"usage", b"model"})
 NAMES = st.sampled_from(["usage", "model", "content", 'us"age', "\\", "a" * 70, ""]) | st.text(max_size=5)
@@ -31,7 +32,7 @@ def scanned(text: bytes, cuts: list[int]) -> JsonMemberScanner:
 class ScanTests(SynchronousTestCase):
     """What is found is what a JSON reader finds, and nothing of it lies deeper."""
 
-    @settings(max_examples=400, deadline=None)
+    @examples(400)
     @given(OBJECTS, st.sampled_from([None, 1]), st.booleans(), st.lists(st.integers(0, 10_000)))
     def test_objects(self, told: dict[str, object], indent: int | None, ascii_only: bool, cuts: list[int]) -> None:
         """Members called the same further down, or in a string, are not taken for those at the top."""
@@ -42,7 +43,7 @@ class ScanTests(SynchronousTestCase):
             self.assertEqual(found, {name: told[name] for name in ("usage", "model") if name in told})
             self.assertFalse(scan.is_list)
 
-    @settings(max_examples=100, deadline=None)
+    @examples(100)
     @given(st.lists(OBJECTS, max_size=4), st.lists(st.integers(0, 10_000)))
     def test_lists(self, told: list[dict[str, object]], cuts: list[int]) -> None:
         """Of a list of objects, the last that has it."""
@@ -51,7 +52,7 @@ class ScanTests(SynchronousTestCase):
         self.assertEqual(found, {k: v for each in told for k, v in each.items() if k in ("usage", "model")})
         self.assertEqual(scan.is_list, True)
 
-    @settings(max_examples=200, deadline=None)
+    @examples(200)
     @given(st.lists(st.sampled_from([b'"', b"{", b"}", b"[", b"]", b"\\", b":", b",", b"usage", b" ", b"\n"])))
     def test_anything(self, parts: list[bytes]) -> None:
         """What is no JSON is no harm."""

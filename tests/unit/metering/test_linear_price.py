@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import cache
 
 from genai_prices.data_snapshot import get_snapshot
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.metering.dialects.reported_usage import Terms
 from llmproxy.metering.linear_price import linear_price
 from llmproxy.metering.prices import ListPrice, Prices
+from tests.support.examples import examples
 
 NOW = 1_790_000_000.0
 PRICES = Prices()
@@ -37,7 +38,7 @@ def listed(provider: str, model: str, terms: Terms, at: float = NOW) -> ListPric
 
 
 class LinearPriceTests(SynchronousTestCase):
-    @settings(max_examples=1500, deadline=None)
+    @examples(1500)
     @given(st.sampled_from(models()), TERMS, st.tuples(*[COUNTS] * 5), FURTHER, COUNTS)
     def test_costs_what_the_list_says(
         self, named: tuple[str, str], terms: Terms, counts: tuple[int, int, int, int, int], more: str, count: int

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -20,6 +20,7 @@ from llmproxy.metering.estimating import PromptEstimate
 from llmproxy.metering.meter import Meter, dialect
 from llmproxy.metering.prices import OwnPrice, Prices
 from llmproxy.model import Usage
+from tests.support.examples import examples
 from tests.unit.metering.samples import (
     CHAT_USAGE,
     CLAUDE,
@@ -124,7 +125,7 @@ class MeasuringTests(SynchronousTestCase):
                 sample.name,
             )
 
-    @settings(max_examples=150, deadline=None)
+    @examples(150)
     @given(st.sampled_from(SAMPLES), st.sampled_from(sorted(ENCODINGS)), st.data())
     def test_any_pieces(self, sample: Sample, encoding: bytes, data: st.DataObject) -> None:
         """Pieces may end anywhere: in a character, between CR and LF, within a compressed block."""
@@ -136,7 +137,7 @@ class MeasuringTests(SynchronousTestCase):
         )
         self.assertEqual(usage, of(sample))
 
-    @settings(max_examples=200, deadline=None)
+    @examples(200)
     @given(
         st.sampled_from([JSON, SSE, b"audio/mpeg", b""]),
         st.sampled_from([b"", b"gzip", b"deflate", b"br"]),
@@ -157,7 +158,7 @@ class MeasuringTests(SynchronousTestCase):
         usage = metered(body, kind=kind, encoding=encoding, cuts=cuts, provider=provider, complete=False)
         self.assertIn(usage.basis, ("exact", "estimated", "none"))
 
-    @settings(max_examples=200, deadline=None)
+    @examples(200)
     @given(ANY_JSON, st.sampled_from(["openai", "google", "anthropic", "aws"]))
     def test_any_json(self, said: object, provider: str) -> None:
         """Members of any type where numbers, objects and lists are expected: believed where they can be, else not."""

@@ -8,11 +8,12 @@ import genai_prices
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import ModelPrice
 from genai_prices.types import Usage as Counts
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.metering.prices import OwnPrice, Prices, Terms, list_price
+from tests.support.examples import examples
 
 SOLD = [
     (provider, model)
@@ -30,7 +31,7 @@ class CostTests(SynchronousTestCase):
 
     prices = Prices()
 
-    @settings(max_examples=400, deadline=None)
+    @examples(400)
     @given(
         st.sampled_from(range(len(SOLD))),
         st.dictionaries(st.sampled_from(UNITS), st.integers(0, 2_000_000), max_size=5),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import from_json
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,6 +18,7 @@ from llmproxy.metering.prices import OwnPrice, Prices
 from llmproxy.metering.typed_responses import TYPED_RESPONSES
 from llmproxy.metering.typed_usage import MAX_DIGITS, MAX_NESTED_VALUES, is_plain
 from llmproxy.model import Usage
+from tests.support.examples import examples
 from tests.unit.metering.samples import CHAT_USAGE, CLAUDE, GEMINI, JSON, MESSAGE, RESPONSE
 
 NOW = 1_790_000_000.0
@@ -140,7 +141,7 @@ class TypedUsageTests(SynchronousTestCase):
             typed = measured(home, body, **how)
             self.assertEqual(repr(typed), repr(general), body)
 
-    @settings(max_examples=3000, deadline=None)
+    @examples(3000)
     @given(
         bodies(),
         st.sampled_from(PROVIDERS),
@@ -156,7 +157,7 @@ class TypedUsageTests(SynchronousTestCase):
             home = dialect("api", name, PRICES, PATHS[kind])
             self.both(home, body, asked=asked, tier=tier, complete=complete)
 
-    @settings(max_examples=1500, deadline=None)
+    @examples(1500)
     @given(
         bodies(),
         st.integers(0, 4000),
@@ -188,7 +189,7 @@ class TypedUsageTests(SynchronousTestCase):
         home = dialect("api", HOMES[kind], PRICES, PATHS[kind])
         self.both(home, body, asked="gpt-4o")
 
-    @settings(max_examples=300, deadline=None)
+    @examples(300)
     @given(st.sampled_from(sorted(BODIES)), st.lists(st.integers(0, 400_000), min_size=12, max_size=12), st.booleans())
     def test_measures_the_usual_responses_itself(self, kind: str, counts: list[int], own: bool) -> None:
         left = iter(counts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
@@ -18,6 +18,7 @@ from llmproxy.limits.counters.budget_store import MemoryBudgetStore
 from llmproxy.limits.counters.memory import MemoryCounters
 from llmproxy.limits.counters.prefetch import REQUESTS_AHEAD
 from llmproxy.model import Advance, Claim, Verdict
+from tests.support.examples import examples
 from tests.unit.limits.counters.contract import CountersContract, budget, lease, rate
 
 
@@ -80,7 +81,7 @@ CLAIMS = st.tuples(st.integers(0, 12), st.integers(0, 12), st.integers(1, 20), s
 
 
 class PlainlyCountedTests(TestCase):
-    @settings(max_examples=300, deadline=None)
+    @examples(300)
     @given(st.lists(st.tuples(st.sampled_from([0, 0, 1, 7, 200, 599, 601]), CLAIMS, st.integers(0, 30)), max_size=40))
     def test_decides_as_the_plainest_way_does(
         self, steps: list[tuple[int, tuple[int, int, int, int, int], int]]

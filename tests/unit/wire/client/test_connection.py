@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
@@ -28,6 +28,7 @@ from llmproxy.wire.client.pending_request import PendingRequest
 from llmproxy.wire.client.raw_headers import RawHeaders
 from llmproxy.wire.client.request_writer import BytesBody, framing
 from llmproxy.wire.client.response import Response
+from tests.support.examples import examples
 
 HEAD = b"POST /v1/x HTTP/1.1\r\nHost: h\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -208,7 +209,7 @@ class AnswerTests(ConnectionCase):
         st.sampled_from(["length", "chunked", "close"]),
         st.lists(st.integers(1, 30), min_size=1, max_size=40),
     )
-    @settings(max_examples=200, deadline=None)
+    @examples(200)
     def test_split_anywhere(self, parts: list[bytes], kind: str, steps: list[int]) -> None:
         """However the bytes are cut into reads, the body is the same."""
         self.open()
@@ -452,7 +453,7 @@ class FaultTests(ConnectionCase):
         self.assertFalse(self.connection.quiet())
 
     @given(st.binary(max_size=300), st.integers(0, 20))
-    @settings(max_examples=300, deadline=None)
+    @examples(300)
     def test_never_anything_else(self, data: bytes, cut: int) -> None:
         """Whatever comes in, the exchange ends one of the ways it may end."""
         self.open()
