@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -95,9 +96,18 @@ def test_gathered(stack: SettingsStack) -> None:
 
 
 def test_unused_connection(stack: SettingsStack) -> None:
-    before = stack.provider_connections()
-    assert stack.ask("GET", "/unused/v1/models").status == 200
-    eventually(lambda: stack.provider_connections() <= before)
+    """Who comes a second later gets another one; elsewhere the same."""
+
+    def same(api: str) -> bool:
+        connections = []
+        for pause in (0.0, 1.0):
+            time.sleep(pause)
+            assert stack.ask("GET", f"/{api}/v1/models").status == 200
+            connections.append(stack.last()["connection"])
+        return connections[0] == connections[1]
+
+    eventually(lambda: not same("unused"))
+    eventually(lambda: same(PLAIN))
 
 
 def test_client_leaves(stack: SettingsStack) -> None:

@@ -13,6 +13,7 @@ from typing import Literal, get_args, get_origin
 from unittest import TestCase
 
 from llmproxy.config.fields import leaves
+from tests.support.setting_variables import settable, value
 
 TESTS = Path(__file__).parents[2]
 D = "integration/test_settings.py::"
@@ -176,3 +177,9 @@ class EverySetting(TestCase):
                 self.assertIn(name, tests)
                 key = re.escape(setting.rpartition(".")[2]).replace("_", "[_-]")
                 self.assertRegex(text.lower(), rf"(?<![a-z]){key}(?![a-z])")
+
+    def test_each_variable_has_a_value(self) -> None:
+        """With which a daemon of C{integration/settings/test_environment.py} starts; a text needs one in C{VALUES}."""
+        for name, leaf in settable():
+            with self.subTest(name):
+                self.assertIsNotNone(value(name, leaf), "tests/support/setting_variables.py does not know one")
