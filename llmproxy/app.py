@@ -369,6 +369,7 @@ def _management(
         cache=None if caching is None else CacheAdmin(caching, settings.cache.backend, limit, base.peers),
         counts=views.counts,
         peers=base.peers,
+        attributions=lambda: reloader.own.settings.attribution,
     )
 
 

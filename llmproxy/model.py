@@ -89,12 +89,16 @@ class Advance(NamedTuple):
     elsewhere: int = 0
 
 
+Metadata = tuple[tuple[str, str], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Project:
     """Owns provider keys, one per API, and the tokens made for it.
 
     @ivar api_keys: API name to provider key, in the clear: as given when creating, never filled when listing.
     @ivar masked_keys: API name to the key's first and last characters, fit to be shown.
+    @ivar metadata: Free texts by free names, in the order of the names; C{labels}: words to find it by.
     @ivar created_at: Seconds since the epoch, as are all C{_at} below.
     @ivar revision: How often it was changed, from 1; 0 where that does not matter.
     """
@@ -105,6 +109,8 @@ class Project:
     api_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     masked_keys: Mapping[str, str] = field(default_factory=dict)
     allowance: Allowance = UNLIMITED
+    labels: tuple[str, ...] = ()
+    metadata: Metadata = ()
     created_at: float = 0.0
     updated_at: float = 0.0
     deactivated_at: float | None = None
@@ -121,7 +127,7 @@ class Token:
         count for no limit.
     @ivar apis: Names of the APIs it may call; empty means all. Likewise C{endpoints}, C{models} (globs) and C{ips}
         (networks).
-    @ivar revision: As of a L{Project}.
+    @ivar labels: As of a L{Project}, like C{metadata} and C{revision}.
     """
 
     id: str
@@ -138,6 +144,8 @@ class Token:
     models: tuple[str, ...] = ()
     ips: tuple[str, ...] = ()
     allowance: Allowance = UNLIMITED
+    labels: tuple[str, ...] = ()
+    metadata: Metadata = ()
     created_at: float = 0.0
     last_used_at: float | None = None
     deactivated_at: float | None = None
@@ -227,6 +235,7 @@ class Grant:
 
     @ivar project_active: C{None} where the validator does not know; then L{IProviderKeys} is asked.
     @ivar allowance: The token's limits, and C{project_allowance} those of its project; C{None} where it has none.
+    @ivar metadata: The token's.
     """
 
     project_id: str
@@ -240,6 +249,7 @@ class Grant:
     ips: tuple[str, ...] = ()
     allowance: Allowance | None = None
     project_allowance: Allowance | None = None
+    metadata: Metadata = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +292,7 @@ class RequestRecord(NamedTuple):
     @ivar error: The code of the error response, or of the error that the provider's 200 was or ended in; C{""}.
     @ivar answered: The model that responded, as the provider calls it.
     @ivar basis: Where the tokens come from; they and the cost are as in L{Usage}.
+    @ivar attribution: Whom it is attributed to, as L{llmproxy.base.attribution} writes it; C{""} where nothing is.
     """
 
     request_id: str
@@ -315,6 +326,7 @@ class RequestRecord(NamedTuple):
     output_tokens: int = 0
     reasoning_tokens: int = 0
     cost_usd: float | None = None
+    attribution: str = ""
 
 
 class LedgerLine(NamedTuple):
@@ -327,6 +339,7 @@ class LedgerLine(NamedTuple):
         response broke off), C{failed} (an error response), C{cached}, C{pending} (a result that is reported later).
     @ivar basis: Where the counts come from; see L{Usage}.
     @ivar upstream_status: The status of the provider's response, or C{None} where there was none.
+    @ivar attribution: As of a L{RequestRecord}.
     """
 
     id: str
@@ -353,6 +366,7 @@ class LedgerLine(NamedTuple):
     cost_usd: float | None = None
     bytes_in: int = 0
     bytes_out: int = 0
+    attribution: str = ""
 
 
 @dataclass(frozen=True, slots=True)

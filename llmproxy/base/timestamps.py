@@ -7,6 +7,16 @@ from math import floor
 from time import gmtime, strftime
 
 
+def utc_day(at: float) -> str:
+    """The UTC day of a time in seconds since the epoch: C{2026-11-25}."""
+    return _day(int(at // 86400))
+
+
+@lru_cache(64)
+def _day(number: int) -> str:
+    return strftime("%Y-%m-%d", gmtime(number * 86400))
+
+
 def rfc3339(at: float, digits: int = 3) -> str:
     """C{2026-11-23T10:00:00.000Z}: seconds since the epoch in UTC, as RFC 3339, section 5.6, has it.
 

@@ -11,6 +11,7 @@ import click
 
 from llmproxy.cli.client import management_path
 from llmproxy.cli.limits import limit_options, limit_values, remove_limit_option
+from llmproxy.cli.notes import LABEL, METADATA, notes
 from llmproxy.cli.output import Columns
 from llmproxy.cli.secret import KEY_SOURCES, provider_keys
 from llmproxy.cli.session import CommandSession, with_session
@@ -39,11 +40,13 @@ def project() -> None:
 @project.command()
 @click.option("--name", required=True, help="What to call it.")
 @KEY
+@LABEL
+@METADATA
 @limit_options
 @with_session
 def create(session: CommandSession, name: str, api_keys: tuple[str, ...], **options: Any) -> None:
     """Create a project."""
-    body = {"name": name, **_keys(api_keys), **limit_values(options)}
+    body = {"name": name, **_keys(api_keys), **limit_values(options), **notes(options)}
     session.show(session.client().request("POST", management_path("projects"), body))
 
 
@@ -67,6 +70,8 @@ def show(session: CommandSession, project_id: str) -> None:
 @click.option("--name", help="What to call it from now on.")
 @KEY
 @click.option("--remove-api-key", "removed", multiple=True, metavar="API", help="Forget the provider key for this API.")
+@LABEL
+@METADATA
 @limit_options
 @remove_limit_option
 @with_session
@@ -80,7 +85,7 @@ def update(
     **options: Any,
 ) -> None:
     """Rename a project, or change its provider keys or its limits."""
-    body: dict[str, Any] = {**_keys(api_keys), **limit_values(options, lifted)}
+    body: dict[str, Any] = {**_keys(api_keys), **limit_values(options, lifted), **notes(options)}
     if removed:
         body["api_keys"] = body.get("api_keys", {}) | dict.fromkeys(removed)
     if name is not None:

@@ -9,6 +9,7 @@ import click
 
 from llmproxy.cli.client import management_path
 from llmproxy.cli.limits import LIMIT_NAMES, limit_options, limit_values, remove_limit_option
+from llmproxy.cli.notes import LABEL, METADATA, notes
 from llmproxy.cli.output import Columns
 from llmproxy.cli.session import CommandSession, with_session
 
@@ -40,6 +41,8 @@ _RULES = (
     click.option("--endpoint", "endpoints", multiple=True, help="Allow this endpoint only; may be given again."),
     click.option("--model", "models", multiple=True, help="Allow models like this glob only; may be given again."),
     click.option("--ip", "ips", multiple=True, help="Allow this address or network only; may be given again."),
+    LABEL,
+    METADATA,
 )
 # What lifts each of them, in the management API's words.
 _LIFTED: Mapping[str, tuple[str, Any]] = {
@@ -49,6 +52,8 @@ _LIFTED: Mapping[str, tuple[str, Any]] = {
     "endpoints": ("endpoints", []),
     "models": ("models", []),
     "ips": ("ips", []),
+    "labels": ("labels", []),
+    "metadata": ("metadata", {}),
 }
 
 
@@ -71,7 +76,7 @@ def token() -> None:
 @with_session
 def create(session: CommandSession, **options: Any) -> None:
     """Issue a token. It is shown this once."""
-    body = {name: value for name, value in options.items() if value not in (None, ())}
+    body = {name: value for name, value in options.items() if value not in (None, ())} | notes(options)
     session.show(session.client().request("POST", management_path("tokens"), body))
     click.echo("Keep the token now: it is not shown again.", err=True)
 
@@ -96,7 +101,7 @@ def update(
     body = dict(_LIFTED[name] for name in unruled) | limit_values(options, lifted)
     body |= {
         name: value for name, value in options.items() if name not in LIMIT_NAMES.values() and value not in (None, ())
-    }
+    } | notes(options)
     if not body:
         raise click.UsageError("Name what is to change.")
     session.show(session.client().request("PATCH", management_path("tokens", token_id), body))

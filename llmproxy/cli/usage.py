@@ -42,7 +42,12 @@ def usage() -> None:
 
 @usage.command()
 @click.option(
-    "--by", "groups", multiple=True, type=click.Choice(GROUPS), help="Add up by this; may be given again.  [project]"
+    "--by",
+    "groups",
+    multiple=True,
+    metavar="GROUP",
+    shell_complete=lambda context, parameter, begun: [name for name in GROUPS if name.startswith(begun)],
+    help=f"Add up by {', '.join(GROUPS)}, or an attribution of the settings; may be given again.  [project]",
 )
 @click.option("--from", "since", metavar="DAY", help="From this day on, in UTC: 2026-11-01.")
 @click.option("--to", "until", metavar="DAY", help="Up to the day before this one.")
@@ -64,7 +69,15 @@ def report(
         management_path("usage"), **{name: value for name, value in given.items() if value}
     )
     if csv:
-        names = [*(NAMES.get(name, name) for name in by), *(found["data"][0] if found["data"] else ())]
+        told_apart = [
+            column for name in by for column in ((NAMES.get(name, name),) if name in GROUPS else (name, "claimed"))
+        ]
+        names = [*told_apart, *(found["data"][0] if found["data"] else ())]
         click.echo(as_csv(list(dict.fromkeys(names)), found["data"]), nl=False)
     else:
-        session.show_list(found, {**{name.upper(): _shown(NAMES.get(name, name)) for name in by}, **FIGURES})
+        columns: dict[str, Callable[[Mapping[str, Any]], object]] = {}
+        for name in by:
+            columns[name.upper()] = _shown(NAMES.get(name, name))
+            if name not in GROUPS:
+                columns["CLAIMED"] = _shown("claimed")
+        session.show_list(found, {**columns, **FIGURES})

@@ -35,6 +35,7 @@ from llmproxy.metering.prices import Prices
 from llmproxy.observability.metrics import Metrics
 from llmproxy.observability.repeated_entries import RepeatedEntries
 from llmproxy.proxy.accounting import Accounting, Observer
+from llmproxy.proxy.attribution import AttributionFields
 from llmproxy.proxy.deferred_results import DeferredResults
 from llmproxy.proxy.fast_path.service import FastPath
 from llmproxy.proxy.pipeline import Pipeline
@@ -61,6 +62,7 @@ class Parts:
     fast_path: FastPath | None
     keys: ProviderKeys
     upstreams: Upstreams
+    accounting: Accounting
     shares: InFlightLimit
     quota: Limiter
     agents: dict[str, Agent]
@@ -100,8 +102,10 @@ class Parts:
         if self.caching is not None:
             self.caching.reconfigure(after)
         self.pipeline.reconfigure(routes)
+        attribution = AttributionFields(after.attribution)
+        self.accounting.reconfigure(attribution)
         if self.fast_path is not None:
-            self.fast_path.table.clear()
+            self.fast_path.reconfigure(attribution.field_names)
         self.endpoints.clear()
         self.endpoints.update({name: api.allowed_endpoints for name, api in after.apis.items()})
 
@@ -175,6 +179,7 @@ def forwarding(
     worst = CostCeiling(Prices(own_prices(settings.prices)), providers, operations)
     quota = Limiter(counters, settings.limits, settings.apis, now, worst)
     meters = Meters(settings)
+    attribution = AttributionFields(settings.attribution)
     accounting = Accounting(
         limiter=quota,
         in_flight=shares,
@@ -187,6 +192,7 @@ def forwarding(
         results=None if ledger is None else DeferredResults(ledger, meters, counters, now),
         buffers=buffers,
         coalescer=None if coalescer is None else WriteCoalescer(reactor, most=64),
+        attribution=attribution,
     )
     pipeline = Pipeline(
         routes=routes,
@@ -199,12 +205,15 @@ def forwarding(
         server=settings.server,
         clock=clock,
     )
-    fast_path = FastPath(pipeline, accounting, upstreams, agents, clock) if settings.server.fast_path else None
+    fast_path = None
+    if settings.server.fast_path:
+        fast_path = FastPath(pipeline, accounting, upstreams, agents, clock, attribution.field_names)
     return Parts(
         pipeline,
         fast_path,
         keys,
         upstreams,
+        accounting,
         shares,
         quota,
         agents,

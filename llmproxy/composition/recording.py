@@ -39,7 +39,7 @@ class Records:
 
     @ivar audit_table: Where entries are in the store, if they are; C{audit_parts}: what writes them.
     @ivar observers: Called with each request that is over.
-    @ivar usage: Reports of what the ledger has.
+    @ivar books: The ledger in the store; C{usage}: reports of what it has.
     @ivar activity: What went on, over time; C{requests}: the last ones of this process.
     """
 
@@ -50,6 +50,7 @@ class Records:
     access: AccessLog
     observers: tuple[Callable[[RequestRecord], object], ...]
     ledger: Ledger | None
+    books: LedgerTable
     usage: Reports
     activity: Activity
     requests: RecentRequests
@@ -57,7 +58,7 @@ class Records:
     @property
     def parts(self) -> tuple[object, ...]:
         """What is started, stopped and shown with the daemon."""
-        return (self.ledger, *self.audit_parts, self.bus, self.access, self.activity)
+        return (self.ledger, self.books, *self.audit_parts, self.bus, self.access, self.activity)
 
 
 def make_records(
@@ -81,7 +82,7 @@ def make_records(
     activity, requests = Activity(store, reactor, now, peers), RecentRequests()
     lines = (access.observe,) if settings.logging.access else ()
     observers = (bus.publish, requests.observe, activity.observe, *lines)
-    books = LedgerTable(store, now, charges)
+    books = LedgerTable(store, now, charges, attribution_values=settings.ledger.attribution_values)
     ledger = _ledger(settings, reactor, books, now, run, redactor)
     file = _audit_file(settings, reactor, redactor, audit_key)
     table = AuditTable(store, audit_key, now) if settings.audit.store else None
@@ -90,9 +91,8 @@ def make_records(
         stored = StoredAudit(file, table, reactor, now, redact=redactor.redact, keep=settings.audit.keep)
     audit: IAuditLogger = stored or file or NullAudit()
     parts = tuple(part for part in (file, stored) if part is not None)
-    return Records(
-        audit, table, parts, bus, access, observers, ledger, Reports(books, ledger, reactor), activity, requests
-    )
+    reports = Reports(books, ledger, reactor)
+    return Records(audit, table, parts, bus, access, observers, ledger, books, reports, activity, requests)
 
 
 def _audit_file(settings: Settings, reactor: Any, redactor: Redactor, key: bytes) -> FileAudit | None:

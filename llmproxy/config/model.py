@@ -17,6 +17,8 @@ from llmproxy.config.problems import did_you_mean, quoted
 from llmproxy.config.types import (
     Amount,
     ApiName,
+    AttributionHeader,
+    AttributionName,
     Duration,
     Flag,
     Items,
@@ -200,6 +202,9 @@ class LedgerSettings(Section):
     """How often lines are written to the store."""
     keep_lines: Duration = 90 * 86400.0
     """How long single lines are stored; 0: for ever. Sums are never removed."""
+    attribution_values: Whole = Field(default=1000, ge=1, le=100_000)
+    """How many values that clients claim of one attribution are added up by themselves, for each project and day;
+    further ones are added up as `(other)`, and counted. What tokens fix is always added up by itself."""
     keep_days: Duration = 400 * 86400.0
     """How long sums are stored by day; older days are rolled up into their months; 0: never."""
 
@@ -311,6 +316,13 @@ class Settings(Section):
     prices: tuple[Price, ...] = ()
     """Prices of your own: of those that match a request, the one that names the model most closely. All others come
     from the providers' lists."""
+    attribution: dict[AttributionName, AttributionHeader] = Field(
+        default={},
+        max_length=8,
+        json_schema_extra={"propertyNames": {"pattern": f"^{names.ATTRIBUTION_NAME}$"}},
+    )
+    """Header fields by which requests are attributed, by names of your own: `{user: X-User}`. Their values are in the
+    ledger, in events and in usage reports, as claimed by the client unless its token's metadata has the name."""
     events: Events = Events()
     audit: Audit = Audit()
     logging: Logging = Logging()

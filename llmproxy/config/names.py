@@ -59,6 +59,42 @@ def header(value: Any) -> str:
     return str(value)
 
 
+ATTRIBUTION_NAME = r"[a-z][a-z0-9_]{0,31}"
+# What a usage report calls something else.
+_USAGE_NAMES = frozenset(
+    (
+        *("project", "token", "api", "model", "day", "month", "group", "period", "claimed", "total"),
+        *("project_id", "token_id", "group_id", "requests", "failed", "estimated", "unpriced", "cost_usd"),
+        *("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens"),
+        *("attribution_value", "attribution_source"),
+    )
+)
+# Fields that hold credentials, or by which something is decided.
+_NOT_FOR_ATTRIBUTION = re.compile(
+    "host|connection|keep-alive|te|trailer|transfer-encoding|upgrade|expect|range|origin|cookie|authorization|api-key"
+    "|x-api-key|x-goog-api-key|ocp-apim-subscription-key|x-amz-security-token|cache-control|pragma|vary|date|forwarded"
+    "|x-http-method.*|x-method-override|accept.*|access-control-.*|content-.*|if-.*|proxy-.*|sec-.*|x-forwarded-.*"
+    "|x-llmproxy-.*|x-request-id",
+    re.IGNORECASE,
+)
+
+
+def attribution_name(value: Any) -> str:
+    """What a request is attributed by, as usage reports call it."""
+    if not re.fullmatch(ATTRIBUTION_NAME, text(value)):
+        raise ValueError("is not a name for an attribution: a-z, 0-9 and _, first a letter, at most 32 characters")
+    if value in _USAGE_NAMES:
+        raise ValueError("this name has another meaning in usage reports")
+    return str(value)
+
+
+def attribution_header(value: Any) -> str:
+    """A header field from which an attribution may be read."""
+    if _NOT_FOR_ATTRIBUTION.fullmatch(header(value)):
+        raise ValueError(f"{quoted(value)} holds credentials or has a meaning of its own; nothing is attributed by it")
+    return str(value)
+
+
 def auth(value: Any) -> str:
     """How the provider wants its key; empty for its own way."""
     try:

@@ -65,6 +65,8 @@ Patterns = Annotated[tuple[Pattern, ...], Items, Field(min_length=1)]
 BaseUrl = Annotated[
     str, BeforeValidator(addresses.base_url), WithJsonSchema({"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"})
 ]
+AttributionName = Annotated[str, BeforeValidator(names.attribution_name)]
+AttributionHeader = Annotated[str, BeforeValidator(names.attribution_header)]
 ApiName = Annotated[str, BeforeValidator(names.api_name)]
 Provider = Literal["openai", "anthropic", "google", "mistral", "azure", "bedrock-bearer", "generic"]
 ErrorFormat = Literal["auto", "openai", "anthropic", "google", "plain"]

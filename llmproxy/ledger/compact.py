@@ -7,6 +7,7 @@ once, so that a place that cannot be read takes no other lines with it. Its numb
     opening     := "o", kind, 4; line, 8; at, 8; bytes in, 4; estimated input tokens, 4; uses, 1; request id
     settlement  := "s", kind, 4; line, 8; at, 8; duration, 8; bytes in and out, 8; tokens, 20; cost, 8; request id
 
+Behind the request id stands the attribution, where there is one, with a zero byte between them: it differs by request.
 All are little-endian; times and costs are doubles, and a cost below 0 is none; C{line} is what follows the run in the
 id of the line. What does not fit is written as L{records<llmproxy.ledger.records>} has it.
 """
@@ -122,8 +123,12 @@ def decode_kind(record: bytes) -> tuple[int, LineKind] | None:
 
 def encode_opening(kind: int, number: int, opening: LedgerLineOpening) -> bytes | None:
     """An opening as a record; C{None} where it does not fit."""
-    _, at, request_id, _, _, _, _, _, bytes_in, estimated, uses = opening
+    _, at, request_id, _, _, _, _, _, bytes_in, estimated, uses, attribution = opening
     if not 0.0 <= at < _MAX_SECONDS:
+        return None
+    if attribution:
+        request_id = f"{request_id}\0{attribution}"
+    elif "\0" in request_id:
         return None
     try:
         return _pack_opening(OPENED, kind, number, at, bytes_in, estimated, uses) + request_id.encode()
@@ -139,6 +144,11 @@ def encode_settlement(kind: int, number: int, record: RequestRecord) -> bytes | 
     elif not 0.0 <= cost < _MAX_COST:
         return None
     if not (0.0 <= at < _MAX_SECONDS and 0.0 <= duration < _MAX_SECONDS):
+        return None
+    request_id = record.request_id
+    if record.attribution:
+        request_id = f"{request_id}\0{record.attribution}"
+    elif "\0" in request_id:
         return None
     try:
         return (
@@ -157,7 +167,7 @@ def encode_settlement(kind: int, number: int, record: RequestRecord) -> bytes | 
                 record.reasoning_tokens,
                 cost,
             )
-            + record.request_id.encode()
+            + request_id.encode()
         )
     except (StructError, UnicodeEncodeError):
         return None
@@ -190,6 +200,9 @@ def settlement(record: bytes, find: FindKind) -> tuple[LedgerLine, LineKind] | N
         request_id = record[_SETTLEMENT.size :].decode()
     except (StructError, UnicodeDecodeError):
         return None
+    attribution = ""
+    if "\0" in request_id:
+        request_id, _, attribution = request_id.rpartition("\0")
     values = (
         f"{kind.run}-{line:010x}",
         at,
@@ -204,6 +217,7 @@ def settlement(record: bytes, find: FindKind) -> tuple[LedgerLine, LineKind] | N
         None if cost < 0 else cost,
         bytes_in,
         bytes_out,
+        attribution,
     )
     return _new_line(LedgerLine, values), kind
 
@@ -224,11 +238,13 @@ def _opening(record: bytes, find: FindKind) -> LedgerLineOpening | None:
         kind = find(number)
         if kind is None:
             return None
-        request_id = record[_OPENING.size :].decode()
+        request_id, attribution = record[_OPENING.size :].decode(), ""
+        if "\0" in request_id:
+            request_id, _, attribution = request_id.rpartition("\0")
     except (StructError, UnicodeDecodeError):
         return None
     common = kind.common[:_OPENING_FIELDS]
-    values = (kind.line_id(line), at, request_id, *common, bytes_in, estimated, uses)
+    values = (kind.line_id(line), at, request_id, *common, bytes_in, estimated, uses, attribution)
     return LedgerLineOpening._make(values)
 
 

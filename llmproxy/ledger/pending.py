@@ -27,6 +27,7 @@ class PendingResult(NamedTuple):
     @ivar result_id: What the provider calls it.
     @ivar model: The one that was asked for, as its line has it.
     @ivar held: As L{HeldBudget} each.
+    @ivar attribution: That of the request that asked for it.
     """
 
     ledger_id: str
@@ -37,12 +38,33 @@ class PendingResult(NamedTuple):
     api: str
     model: str
     held: tuple[HeldBudget, ...] = ()
+    attribution: str = ""
+
+    def line(self) -> LedgerLine:
+        """As much of the line of the request that asked for it as its sums go by."""
+        return LedgerLine(
+            self.ledger_id,
+            self.at,
+            project_id=self.project_id,
+            token_id=self.token_id,
+            api=self.api,
+            model=self.model,
+            attribution=self.attribution,
+        )
 
 
 def pending_result(line: LedgerLine, deferral: Deferral) -> PendingResult:
     """What the answer of a request has announced that has this line."""
     return PendingResult(
-        line.id, deferral.result_id, line.at, line.project_id, line.token_id, line.api, line.model, deferral.held
+        line.id,
+        deferral.result_id,
+        line.at,
+        line.project_id,
+        line.token_id,
+        line.api,
+        line.model,
+        deferral.held,
+        line.attribution,
     )
 
 

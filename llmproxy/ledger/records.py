@@ -20,6 +20,7 @@ class LedgerLineOpening(NamedTuple):
     @ivar id: That of its line; C{""} until the ledger has made one.
     @ivar estimated_input_tokens: The input tokens that its size makes likely; C{0} where it is no text.
     @ivar uses: Uses of its token that nobody has counted yet: whoever enters this record does.
+    @ivar attribution: As of a L{RequestRecord}.
     """
 
     id: str
@@ -33,6 +34,7 @@ class LedgerLineOpening(NamedTuple):
     bytes_in: int
     estimated_input_tokens: int
     uses: int = 0
+    attribution: str = ""
 
     def line(self, cost: float | None, *, deferred: bool = False) -> LedgerLine:
         """What is known of it where its end was never told: the process ended first, and the answer with it.
@@ -56,6 +58,7 @@ class LedgerLineOpening(NamedTuple):
             input_tokens=given,
             cost_usd=cost if given else None,
             bytes_in=self.bytes_in,
+            attribution=self.attribution,
         )
 
 
@@ -197,6 +200,7 @@ def line(ledger_id: str, record: RequestRecord) -> LedgerLine:
         cost_usd=record.cost_usd,
         bytes_in=record.bytes_in,
         bytes_out=record.bytes_out,
+        attribution=record.attribution,
     )
 
 

@@ -177,7 +177,8 @@ class Ledger(Service):
         """
         first = results[0]
         line = records.line(f"{first.ledger_id}-result", self._scrub(record))
-        returned = await self._table.collect(results, line._replace(token_id=first.token_id, model=first.model))
+        line = line._replace(token_id=first.token_id, model=first.model, attribution=first.attribution)
+        returned = await self._table.collect(results, line)
         if returned is not None:
             self._writer.drop(ledger_id)
             self._own_lines += 1

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache, partial
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Connection,
     String,
-    Table,
-    bindparam,
     delete,
-    exists,
-    func,
     insert,
     select,
     update,
 )
+from zope.interface import implementer
 
 from llmproxy.base.coroutines import deferred
+from llmproxy.base.timestamps import utc_day as day
+from llmproxy.instruments import Counter, Instrument
+from llmproxy.interfaces import IInstrumented
 from llmproxy.ledger import pending
+from llmproxy.ledger.attributed_usage import AttributedSums
 from llmproxy.ledger.pending import PendingResult
+from llmproxy.ledger.roll_up import CLOSED_OFFSET, roll_up
+from llmproxy.ledger.sum_rows import add_attributed, add_sums, merge, write
 from llmproxy.ledger.usage_queries import (
-    KEY_COLUMNS,
-    PROJECT_KEY_COLUMNS,
     SUM_COLUMNS,
     Report,
     ReportRows,
@@ -38,22 +37,16 @@ from llmproxy.ledger.usage_queries import (
 from llmproxy.model import LedgerLine
 from llmproxy.store import budgets, tokens
 from llmproxy.store.store import Store
-from llmproxy.store.tables import journals, ledger, project_usage, usage
-
-CLOSED_OFFSET = 2**62  # the place behind everything that a journal can hold
+from llmproxy.store.tables import journals, ledger
 
 BudgetCharges = Callable[[Sequence[str], Sequence[LedgerLine]], Mapping[str, int]]
 
-ROWS_PER_STATEMENT = (250, 50, 10, 1)  # rows; SQLite takes 32,766 values with one statement
 SHORTEST_TEXT_CHARS = 128  # characters that fit into the shortest of the columns that may hold long text
 
 _ERROR_CHARS = 64
 _TEXTS_BUT_IDS = slice(LedgerLine._fields.index("project_id"), LedgerLine._fields.index("error") + 1)
 
 _INTO_LEDGER = f"INSERT INTO {ledger.name} ({', '.join(LedgerLine._fields)})"
-_INTO_USAGE = f"INSERT INTO {usage.name} ({', '.join((*KEY_COLUMNS, *SUM_COLUMNS))})"
-_INTO_PROJECT_USAGE = f"INSERT INTO {project_usage.name} ({', '.join((*PROJECT_KEY_COLUMNS, *SUM_COLUMNS))})"
-_TOKEN = KEY_COLUMNS.index("token_id")
 _TEXTS = [(LedgerLine._fields.index(c.name), c.type.length or 0) for c in ledger.c if isinstance(c.type, String)]
 
 
@@ -64,6 +57,7 @@ class JournalBatch(NamedTuple):
     @ivar uses: What it adds to the counts of tokens: token id to (how many, time of the last); C{hits} likewise to
         those of answers from the cache.
     @ivar pending: The results that its lines' answers announced.
+    @ivar overflow: How often a line's attribution was added up as one of too many, once it is entered.
     """
 
     before: int
@@ -72,20 +66,38 @@ class JournalBatch(NamedTuple):
     uses: Mapping[str, tuple[int, float]] = MappingProxyType({})
     hits: Mapping[str, tuple[int, float]] = MappingProxyType({})
     pending: Sequence[PendingResult] = ()
+    overflow: int = 0
 
 
+@implementer(IInstrumented)
 class LedgerTable:
-    """The ledger in the store."""
+    """The ledger in the store.
+
+    @ivar overflow: How often a claimed attribution was added up as one of too many.
+    """
 
     def __init__(
-        self, store: Store, now: Callable[[], float], charges: BudgetCharges = lambda budgets, lines: {}
+        self,
+        store: Store,
+        now: Callable[[], float],
+        charges: BudgetCharges = lambda budgets, lines: {},
+        *,
+        attribution_values: int = 1000,
     ) -> None:
         """
         @param charges: What lines charge to those of the budgets that they are held to.
+        @param attribution_values: As L{AttributedSums} has it.
         """
+        self.overflow = 0
         self._store = store
         self._now = now
         self._charges = charges
+        self._attributed = AttributedSums(attribution_values)
+
+    def instruments(self) -> Iterator[Instrument]:
+        yield Counter(
+            "attribution_overflow", "Claimed attributions that were added up as (other).", lambda: self.overflow
+        )
 
     @deferred
     async def offset(self, journal: str) -> int | None:
@@ -98,9 +110,19 @@ class LedgerTable:
 
         Fire with C{None}, and enter nothing, where the journal has not been entered exactly up to where it begins.
         """
-        return await self._store.write(
-            partial(_append, journal=journal, batch=batch, now=self._now(), charges=self._charges)
+        part = await self._store.write(
+            partial(
+                _append,
+                journal=journal,
+                batch=batch,
+                now=self._now(),
+                charges=self._charges,
+                attributed=self._attributed,
+            )
         )
+        if part is not None:
+            self.overflow += part.overflow
+        return part
 
     @deferred
     async def forget(self, journal: str) -> None:
@@ -120,7 +142,7 @@ class LedgerTable:
 
         Fire with how much less than was held each budget was charged; with C{None} where another has done it.
         """
-        return await self._store.write(partial(_collect, results=results, line=line))
+        return await self._store.write(partial(_collect, results=results, line=line, attributed=self._attributed))
 
     @deferred
     async def rename(self, results: Sequence[PendingResult], result_id: str) -> None:
@@ -149,7 +171,7 @@ class LedgerTable:
         Fire with how many lines were removed, and how many sums were folded.
         """
         return await self._store.write(
-            partial(_roll_up, lines_before=lines_before, days_before=days_before, limit=limit, now=self._now())
+            partial(roll_up, lines_before=lines_before, days_before=days_before, limit=limit, now=self._now())
         )
 
 
@@ -159,7 +181,13 @@ def _offset(connection: Connection, journal: str) -> int | None:
 
 
 def _append(
-    connection: Connection, *, journal: str, batch: Callable[[], JournalBatch], now: float, charges: BudgetCharges
+    connection: Connection,
+    *,
+    journal: str,
+    batch: Callable[[], JournalBatch],
+    now: float,
+    charges: BudgetCharges,
+    attributed: AttributedSums,
 ) -> JournalBatch | None:
     """The journal's place moves first: whoever else enters the same part waits for this, and then finds it moved."""
     part = batch()
@@ -181,46 +209,31 @@ def _append(
         budgets.account(connection, journal, pending.held_by_budget(part.pending), now)
     if part.lines:
         rows, sums = _rows_and_sums(part.lines)
-        _write(connection, _INTO_LEDGER, len(LedgerLine._fields), rows)
-        _add_sums(connection, sums)
+        write(connection, _INTO_LEDGER, len(LedgerLine._fields), rows)
+        add_sums(connection, sums)
+        added, overflow = attributed.rows(connection, part.lines)
+        add_attributed(connection, added)
+        part = part._replace(overflow=overflow)
         budgets.account(connection, journal, charges(budgets.with_advance(connection, journal), part.lines), now)
     if part.after == CLOSED_OFFSET:
         budgets.close(connection, journal)
     return part
 
 
-def _collect(connection: Connection, *, results: Sequence[PendingResult], line: LedgerLine) -> Mapping[str, int] | None:
+def _collect(
+    connection: Connection, *, results: Sequence[PendingResult], line: LedgerLine, attributed: AttributedSums
+) -> Mapping[str, int] | None:
     if not pending.remove_results(connection, results):
         return None
     rows, sums = _rows_and_sums([line])
-    _write(connection, _INTO_LEDGER, len(LedgerLine._fields), rows)
+    write(connection, _INTO_LEDGER, len(LedgerLine._fields), rows)
     known = [0] * SUM_COLUMNS.index("unpriced") + [-1] + [0] * (len(SUM_COLUMNS) - SUM_COLUMNS.index("unpriced") - 1)
     priced = [(day(r.at), r.project_id, r.token_id, r.api, r.model, *known) for r in results]
-    _add_sums(connection, _merge([*sums, *priced]))
+    add_sums(connection, merge([*sums, *priced]))
+    add_attributed(connection, attributed.rows(connection, [line], [each.line() for each in results])[0])
     given = pending.corrections(results, line)
     budgets.correct(connection, given)
     return given
-
-
-def _write(connection: Connection, into: str, width: int, rows: Sequence[tuple[Any, ...]], end: str = "") -> None:
-    """Insert rows, many with one statement.
-
-    A statement for each would let go of the interpreter and wait for it again as often, which under load takes longer
-    than all else; and these few statements are always the same, so that a driver need not read them again.
-    """
-    place = "?" if connection.dialect.paramstyle == "qmark" else "%s"
-    done = 0
-    for many in ROWS_PER_STATEMENT:
-        while len(rows) - done >= many:
-            flat = tuple(chain.from_iterable(rows[done : done + many]))
-            connection.exec_driver_sql(f"{into} VALUES {_places(place, width, many)} {end}", flat)
-            done += many
-
-
-@lru_cache(32)
-def _places(place: str, width: int, many: int) -> str:
-    """The places of the values of so many rows in a statement."""
-    return ",".join([f"({','.join([place] * width)})"] * many)
 
 
 def _storable(line: LedgerLine) -> tuple[Any, ...]:
@@ -241,16 +254,6 @@ def _long_texts(line: LedgerLine) -> str:
 
 def _storable_text(text: str, width: int) -> str:
     return text.replace("\0", "").encode("utf-8", "replace").decode()[:width]
-
-
-def day(at: float) -> str:
-    """The UTC day of a time."""
-    return _day(int(at // 86400))
-
-
-@lru_cache(64)
-def _day(number: int) -> str:
-    return datetime.fromtimestamp(number * 86400, UTC).strftime("%Y-%m-%d")
 
 
 class _TextsInCommon(NamedTuple):
@@ -313,78 +316,4 @@ def _texts_in_common(sums: dict[tuple[str, ...], list[Any]], line: LedgerLine) -
     )
 
 
-def _add_sums(connection: Connection, sums: Sequence[tuple[Any, ...]]) -> None:
-    _write(connection, _INTO_USAGE, len(KEY_COLUMNS) + len(SUM_COLUMNS), sums, upsert_clause(usage))
-    of_projects = _without_tokens(sums)
-    width = len(PROJECT_KEY_COLUMNS) + len(SUM_COLUMNS)
-    _write(connection, _INTO_PROJECT_USAGE, width, of_projects, upsert_clause(project_usage))
-
-
-def _without_tokens(sums: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    return _merge([row[:_TOKEN] + row[_TOKEN + 1 :] for row in sums], len(PROJECT_KEY_COLUMNS))
-
-
-def upsert_clause(table: Table) -> str:
-    """What follows the values where they are to be added to a row that is there, for SQLite and PostgreSQL alike."""
-    keys = ", ".join(column.name for column in table.primary_key)
-    added = ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in SUM_COLUMNS)
-    return f"ON CONFLICT ({keys}) DO UPDATE SET {added}"
-
-
-def _roll_up(
-    connection: Connection, *, lines_before: float, days_before: str, limit: int, now: float
-) -> tuple[int, int]:
-    oldest = select(ledger.c.id).where(ledger.c.at < lines_before).order_by(ledger.c.at).limit(limit)
-    ids = list(connection.scalars(oldest))
-    if ids:
-        connection.execute(delete(ledger).where(ledger.c.id == bindparam("old")), [{"old": each} for each in ids])
-    days = select(usage).where(usage.c.period < days_before, func.length(usage.c.period) == 10).limit(limit)
-    rows = [tuple(row) for row in connection.execute(days)]
-    if rows:
-        months = _by_month(rows)
-        _write(connection, _INTO_USAGE, len(KEY_COLUMNS) + len(SUM_COLUMNS), months, upsert_clause(usage))
-        keys = [{f"old_{name}": row[at] for at, name in enumerate(KEY_COLUMNS)} for row in rows]
-        connection.execute(
-            delete(usage).where(*(usage.c[name] == bindparam(f"old_{name}") for name in KEY_COLUMNS)), keys
-        )
-        _fold_project_days(connection, rows)
-    # The row of a journal that is gone for good; it was to be removed with it, and something came between.
-    connection.execute(
-        delete(journals).where(journals.c.place == CLOSED_OFFSET, journals.c.updated_at < now - 7 * 86400)
-    )
-    return len(ids), len(rows)
-
-
-def _fold_project_days(connection: Connection, days: Sequence[tuple[Any, ...]]) -> None:
-    """Move what these days' rows add up to without tokens to their months.
-
-    Of a day that has more rows than are folded at once its row keeps the rest.
-    """
-    key = len(PROJECT_KEY_COLUMNS)
-    of_projects = _without_tokens(days)
-    months = _merge([(row[0][:7], *row[1:]) for row in of_projects], key)
-    folded = [(*row[:key], *(-value for value in row[key:])) for row in of_projects]
-    for rows in (months, folded):
-        _write(connection, _INTO_PROJECT_USAGE, key + len(SUM_COLUMNS), rows, upsert_clause(project_usage))
-    of_tokens = exists().where(*(usage.c[name] == project_usage.c[name] for name in PROJECT_KEY_COLUMNS))
-    gone = delete(project_usage).where(
-        *(project_usage.c[name] == bindparam(f"old_{name}") for name in PROJECT_KEY_COLUMNS), ~of_tokens
-    )
-    connection.execute(
-        gone, [{f"old_{name}": row[at] for at, name in enumerate(PROJECT_KEY_COLUMNS)} for row in folded]
-    )
-
-
-def _by_month(days: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The sums of these by month."""
-    return _merge([(row[0][:7], *row[1:]) for row in days])
-
-
-def _merge(rows: Sequence[tuple[Any, ...]], keys: int = len(KEY_COLUMNS)) -> list[tuple[Any, ...]]:
-    """One row for each key: PostgreSQL refuses to add to a row twice with one statement."""
-    sums: dict[tuple[str, ...], list[Any]] = {}
-    for row in rows:
-        known = sums.setdefault(tuple(row[:keys]), [0] * len(SUM_COLUMNS))
-        for at, value in enumerate(row[keys:]):
-            known[at] += value
-    return [(*key, *values) for key, values in sorted(sums.items())]
+__all__ = ["CLOSED_OFFSET", "JournalBatch", "LedgerTable", "Report", "ReportRows", "UsageQuery", "day"]

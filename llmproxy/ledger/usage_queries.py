@@ -11,10 +11,11 @@ from twisted.internet.defer import Deferred
 from llmproxy.model import Page, PageRequest
 from llmproxy.store.export import Export
 from llmproxy.store.pages import decode_cursor, encode_cursor, is_after
-from llmproxy.store.tables import project_usage, usage
+from llmproxy.store.tables import attributed_usage, project_usage, usage
 
 KEY_COLUMNS = ("period", "project_id", "token_id", "api", "model")
 PROJECT_KEY_COLUMNS = ("period", "project_id", "api", "model")  # of the sums without tokens
+ATTRIBUTED_KEY_COLUMNS = ("period", "project_id", "name", "source", "value", "api", "model")
 SUM_COLUMNS = (
     "requests",
     "failed",
@@ -34,13 +35,18 @@ GROUP_COLUMNS: Mapping[str, str] = {
     "model": "model",
     "day": "period",
     "month": "period",
+    "attribution_value": "value",
+    "attribution_source": "source",
 }
+ATTRIBUTED = ("attribution_value", "attribution_source")
 
 
 class UsageQuery(NamedTuple):
     """What a report is asked for.
 
-    @ivar by: Names of L{GROUP_COLUMNS}.
+    @ivar by: Names of L{GROUP_COLUMNS}, and C{attribution}.
+    @ivar attribution: The name of one, where the report tells its values apart; C{""} where not. Its tokens are then
+        not to be told apart.
     @ivar since: The first day, such as C{2026-11-01}; C{until} the day behind the last; C{""} for no end.
     @ivar projects: Only what these used; C{None} for all, and for what belongs to none.
     """
@@ -50,6 +56,12 @@ class UsageQuery(NamedTuple):
     until: str = ""
     projects: tuple[str, ...] | None = None
     part: PageRequest = PageRequest()
+    attribution: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What the rows are told apart by, in order: an attribution's values are told apart by their source too."""
+        return tuple(column for name in self.by for column in (ATTRIBUTED if name == self.attribution else (name,)))
 
 
 Report = Page[dict[str, Any]]
@@ -72,12 +84,14 @@ class ReportRows:
 
 def _table(question: UsageQuery) -> Table:
     """The smaller one, where it tells what is asked for."""
+    if question.attribution:
+        return attributed_usage
     return usage if "token" in question.by else project_usage
 
 
 def _group_columns(question: UsageQuery) -> list[Any]:
     table = _table(question)
-    return [_group_column(table, name) for name in question.by]
+    return [_group_column(table, name) for name in question.columns]
 
 
 def _group_column(table: Table, name: str) -> Any:
@@ -87,13 +101,13 @@ def _group_column(table: Table, name: str) -> Any:
 
 def _sums(question: UsageQuery) -> Select[Any]:
     table, columns = _table(question), _group_columns(question)
-    groups = [column.label(name) for column, name in zip(columns, question.by, strict=True)]
+    groups = [column.label(name) for column, name in zip(columns, question.columns, strict=True)]
     summed = [func.coalesce(func.sum(table.c[name]), 0).label(name) for name in SUM_COLUMNS]
     return select(*groups, *summed).where(*_conditions(question)).group_by(*columns)
 
 
 def ordered_sums(question: UsageQuery) -> Select[Any]:
-    return _sums(question).order_by(*(literal_column(name) for name in question.by))
+    return _sums(question).order_by(*(literal_column(name) for name in question.columns))
 
 
 def report_page(connection: Connection, question: UsageQuery) -> Report:
@@ -101,11 +115,11 @@ def report_page(connection: Connection, question: UsageQuery) -> Report:
     limit, offset, cursor = question.part
     wanted = ordered_sums(question)
     if cursor:
-        wanted = wanted.where(is_after(_group_columns(question), decode_cursor(cursor, [str] * len(question.by))))
+        wanted = wanted.where(is_after(_group_columns(question), decode_cursor(cursor, [str] * len(question.columns))))
     found = connection.execute(wanted.limit(limit + 1).offset(offset)).mappings().all()
     rows = [_plain_row(row) for row in found[:limit]]
     if len(found) > limit:
-        following = encode_cursor([rows[-1][name] for name in question.by])
+        following = encode_cursor([rows[-1][name] for name in question.columns])
         return Page(rows, None if cursor else _groups(connection, question), following)
     if cursor:
         return Page(rows)
@@ -137,6 +151,8 @@ def _conditions(question: UsageQuery) -> list[Any]:
         conditions.append(
             or_(and_(~is_month, table.c.period < question.until), and_(is_month, first_day < question.until))
         )
+    if question.attribution:
+        conditions.append(table.c.name == question.attribution)
     if question.projects is not None:
         conditions.append(table.c.project_id.in_(question.projects))
     return conditions

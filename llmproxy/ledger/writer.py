@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from llmproxy.base.attribution import redacted
 from llmproxy.ledger import compact, records
 from llmproxy.ledger.journal import Journal
 from llmproxy.ledger.kinds import JournalKinds, WrittenKind
@@ -121,9 +122,13 @@ class JournalWriter:
         """
         number = next(self._numbers)
         ledger_id = f"{self._run}-{number:010x}"
-        request_id, model = opening.request_id, opening.model
-        if (named := f"{request_id}\0{model}") is not self._redact(named):  # which most are
-            opening = opening._replace(request_id=self._redact(request_id), model=self._redact(model))
+        request_id, model, attribution = opening.request_id, opening.model, opening.attribution
+        if (named := f"{request_id}\0{model}\0{attribution}") is not self._redact(named):  # which most are
+            opening = opening._replace(
+                request_id=self._redact(request_id),
+                model=self._redact(model),
+                attribution=redacted(attribution, self._redact),
+            )
         key = compact.kind_key_of_opening(opening)
         kind = self.kinds.get(key)
         if kind is None:

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from llmproxy.base.attribution import as_shown
 from llmproxy.base.background import Task
 from llmproxy.base.timestamps import rfc3339
 from llmproxy.model import RequestRecord
@@ -89,4 +90,6 @@ def line(record: RequestRecord) -> dict[str, Any]:
     known = zip(RequestRecord._fields, record, strict=True)
     shown.update({name: value for name, value in known if value or value == 0})  # neither None nor empty
     del shown["started_at"]
+    if record.attribution:
+        shown["attribution"] = as_shown(record.attribution)
     return shown

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+from llmproxy.base.attribution import as_shown
 from llmproxy.base.own_threads import OwnThreads
 from llmproxy.instruments import Instrument
 from llmproxy.interfaces import IEventSink, IEventSinkFactory, IInstrumented
@@ -34,7 +35,7 @@ class FileSink:
 
     def write(self, events: Sequence[RequestRecord]) -> Deferred[None]:
         # Put together here: two threads that both have something to compute only hold each other up.
-        lines = [jsonl.line(event._asdict()) + b"\n" for event in events]
+        lines = [jsonl.line(_fields(event)) + b"\n" for event in events]
         return self._in_thread(self._append, b"".join(lines))
 
     def _append(self, lines: bytes) -> None:
@@ -45,6 +46,15 @@ class FileSink:
 
     def close(self) -> Deferred[None]:
         return self._in_thread(self._file.close)
+
+
+def _fields(event: RequestRecord) -> dict[str, Any]:
+    fields = event._asdict()
+    if event.attribution:
+        fields["attribution"] = as_shown(event.attribution)
+    else:
+        del fields["attribution"]
+    return fields
 
 
 @implementer(IPlugin, IEventSinkFactory)

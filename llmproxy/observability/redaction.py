@@ -12,6 +12,7 @@ from threading import Lock
 from typing import Any, AnyStr
 from urllib.parse import quote
 
+from llmproxy.base.attribution import redacted
 from llmproxy.base.memo import BoundedMemo
 from llmproxy.base.token_format import TOKEN_PART_PATTERN, TOKEN_PREFIX
 from llmproxy.model import RequestRecord
@@ -31,7 +32,7 @@ PATTERNS = (
 )
 MAX_MEMO_CLEAN = 1024
 # Of a record: what a client may choose, and what a provider may repeat of that.
-FREE_TEXT = ("request_id", "method", "path", "model", "client", "user_agent", "answered")
+FREE_TEXT = ("request_id", "method", "path", "model", "client", "user_agent", "answered", "attribution")
 
 _free_text = attrgetter(*FREE_TEXT)
 
@@ -97,6 +98,7 @@ class Redactor:
             clean[rest] = None
             return record
         masked: dict[str, Any] = {name: self._masked(value) for name, value in zip(FREE_TEXT, values, strict=True)}
+        masked["attribution"] = redacted(record.attribution, self._masked)
         return record._replace(**masked)
 
     def _count(self, forms: tuple[str, ...], by: int) -> None:

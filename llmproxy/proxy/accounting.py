@@ -18,6 +18,7 @@ from llmproxy.metering.estimating import tokens
 from llmproxy.metering.meter import Meter
 from llmproxy.model import RequestRecord
 from llmproxy.observability.metrics import Metrics
+from llmproxy.proxy.attribution import AttributionFields
 from llmproxy.proxy.context import Charge, RequestContext
 from llmproxy.proxy.deferred_results import DeferredResults, deferral
 from llmproxy.proxy.reading import ResponseReading
@@ -58,6 +59,7 @@ class Accounting:
         results: DeferredResults | None = None,
         buffers: Buffers | None = None,
         coalescer: WriteCoalescer | None = None,
+        attribution: AttributionFields | None = None,
     ) -> None:
         """
         @param observers: Called with the record of every request, once it is over; they must not raise.
@@ -65,6 +67,7 @@ class Accounting:
         @param results: Settles what is reported later than the response, where there is a ledger to keep it.
         @param buffers: Counts what is kept of responses until they are measured, and says when that is too much.
         @param coalescer: Where, under load, a request's report waits for the end of the reactor's turn.
+        @param attribution: Tells whom a request is attributed to, where anything is.
         """
         self.shutting_down = False
         self._limiter = limiter
@@ -78,6 +81,11 @@ class Accounting:
         self._metrics = metrics
         self._observers = observers
         self._coalescer = coalescer
+        self._attribution = attribution or None
+
+    def reconfigure(self, attribution: AttributionFields) -> None:
+        """Attribute requests by these fields from now on."""
+        self._attribution = attribution or None
 
     def begin(self) -> None:
         """A request has come, or the proxy makes one of its own; L{finish} must follow."""
@@ -162,6 +170,8 @@ class Accounting:
         route, session, charge = context.route, context.session, context.charge
         assert route is not None and session is not None and charge is not None
         if self._ledger is not None:
+            if self._attribution is not None:
+                context.attribution = self._attribution.of(context.request.lines, session.grant)
             dialect, size = context.dialect, context.body_bytes
             charge.ledger_id = self._ledger.open_line(
                 LedgerLineOpening(
@@ -176,6 +186,7 @@ class Accounting:
                     bytes_in=size,
                     estimated_input_tokens=tokens(size) if dialect is not None and dialect.takes else 0,
                     uses=uses,
+                    attribution=context.attribution,
                 )
             )
 
@@ -219,6 +230,8 @@ class Accounting:
         """As L{finish}, of a request whose response has been read, and was no result of another."""
         self._conclude(context)
         self._metrics.ended()
+        if self._attribution is not None and context.grant is not None and not context.attribution:
+            context.attribution = self._attribution.of(context.request.lines, context.grant)
         charge = context.charge
         if charge is not None and charge.slot is not None:
             charge.slot.release()

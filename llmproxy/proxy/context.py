@@ -73,6 +73,7 @@ class RequestContext:
         C{announced_id}: that result's id, once the response is over.
     @ivar result_collection: Reads its response, where that may be such a result, of the id C{result_id}.
         C{result_usage}: what that used; C{result_recorded}: whether it is in the ledger.
+    @ivar attribution: As of a L{RequestRecord}; C{""} as long as nobody has looked.
     @ivar client_left: Whether its client left while its provider was still to be heard out.
     """
 
@@ -110,6 +111,7 @@ class RequestContext:
     result_recorded = False
     client_left = False
     status = 499
+    attribution = ""
     stream = False
     outcome = ""
     error = ""
@@ -275,6 +277,7 @@ class RequestContext:
             output_tokens=usage.output_tokens,
             reasoning_tokens=usage.reasoning_tokens,
             cost_usd=usage.cost_usd,
+            attribution=self.attribution,
         )
 
 

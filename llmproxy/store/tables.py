@@ -21,7 +21,7 @@ from sqlalchemy import (
     Text,
 )
 
-from llmproxy.model import UNLIMITED, Allowance, Budget
+from llmproxy.model import UNLIMITED, Allowance, Budget, Metadata
 
 metadata = MetaData()
 
@@ -36,6 +36,8 @@ projects = Table(
     Column("deactivated_at", Double),
     Column("allowance", JSON(none_as_null=True)),
     Column("revision", BigInteger, nullable=False, server_default="1"),
+    Column("labels", JSON(none_as_null=True)),
+    Column("metadata", JSON(none_as_null=True)),
     Index("projects_by_age", "created_at", "id"),
 )
 
@@ -70,6 +72,8 @@ tokens = Table(
     Column("deactivated_at", Double),
     Column("allowance", JSON(none_as_null=True)),
     Column("revision", BigInteger, nullable=False, server_default="1"),
+    Column("labels", JSON(none_as_null=True)),
+    Column("metadata", JSON(none_as_null=True)),
     Index("tokens_by_age", "created_at", "id"),
     Index("tokens_of_project_by_age", "project_id", "created_at", "id"),
 )
@@ -184,6 +188,7 @@ ledger = Table(
     Column("cost_usd", Double),
     Column("bytes_in", BigInteger, nullable=False),
     Column("bytes_out", BigInteger, nullable=False),
+    Column("attribution", String(4000), nullable=False, server_default=""),
     Index("ledger_by_time", "at"),
 )
 
@@ -218,6 +223,21 @@ project_usage = Table(
     Column("cost_usd", Double, nullable=False),
 )
 
+# The same by what requests are attributed to; of each attribution of its own. C{source} is empty where there was none.
+attributed_usage = Table(
+    "usage_by_attribution",
+    metadata,
+    Column("period", String(10), primary_key=True),
+    Column("project_id", String(255), primary_key=True),
+    Column("name", String(32), primary_key=True),
+    Column("source", String(8), primary_key=True),
+    Column("value", String(128), primary_key=True),
+    Column("api", String(255), primary_key=True),
+    Column("model", String(128), primary_key=True),
+    *(Column(name, BigInteger, nullable=False) for name in _USAGE_SUMS),
+    Column("cost_usd", Double, nullable=False),
+)
+
 journals = Table(  # how far each process's journal has been entered; in one transaction with what was entered
     "ledger_journals",
     metadata,
@@ -238,6 +258,7 @@ pending_results = (
         Column("api", String(255), nullable=False),
         Column("model", String(128), nullable=False),
         Column("held", JSON, nullable=False),
+        Column("attribution", String(4000), nullable=False, server_default=""),
         Index("pending_results_by_result", "result_id"),
         Index("pending_results_by_time", "at"),
     )
@@ -287,6 +308,18 @@ def allowance_to_json(allowance: Allowance) -> dict[str, Any] | None:
         if budgets := getattr(allowance, name):
             set_[name] = [[budget.amount, budget.period] for budget in budgets]
     return set_ or None
+
+
+def labels_to_json(labels: tuple[str, ...]) -> list[str] | None:
+    return list(labels) or None
+
+
+def metadata_to_json(texts: Metadata) -> dict[str, str] | None:
+    return dict(texts) or None
+
+
+def metadata_from_json(stored: Mapping[str, str] | None) -> Metadata:
+    return tuple(sorted(stored.items())) if stored else ()
 
 
 def allowance_from_json(stored: Mapping[str, Any] | None) -> Allowance:

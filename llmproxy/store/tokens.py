@@ -24,6 +24,7 @@ def create(connection: Connection, token: Token, hashed: str) -> Token:
     }
     row["revision"] = 1
     row["allowance"] = tables.allowance_to_json(token.allowance)
+    row["labels"], row["metadata"] = tables.labels_to_json(token.labels), tables.metadata_to_json(token.metadata)
     try:
         connection.execute(insert(tokens).values(row | {"hash": hashed}))
     except IntegrityError as e:
@@ -65,6 +66,8 @@ def replace(connection: Connection, token: Token, now: float) -> Token:
             expires_at=token.expires_at,
             max_requests=token.max_requests,
             allowance=tables.allowance_to_json(token.allowance),
+            labels=tables.labels_to_json(token.labels),
+            metadata=tables.metadata_to_json(token.metadata),
             deactivated_at=None if token.active else func.coalesce(tokens.c.deactivated_at, now),
             **{name: list(getattr(token, name)) for name in _LISTS},
         )
@@ -117,6 +120,7 @@ def _grant(row: Row[Any], now: float) -> Grant | Unauthorized:
         max_requests=row.max_requests,
         allowance=_limits(row.allowance),
         project_allowance=_limits(row.project_allowance),
+        metadata=tables.metadata_from_json(row.metadata),
         **_lists(row),
     )
 
@@ -142,7 +146,15 @@ def _add(connection: Connection, statement: Update, counts: Mapping[str, tuple[i
 
 
 def _token(row: Row[Any]) -> Token:
-    return Token(**{**row._mapping, **_lists(row), "allowance": tables.allowance_from_json(row.allowance)})
+    return Token(
+        **{
+            **row._mapping,
+            **_lists(row),
+            "allowance": tables.allowance_from_json(row.allowance),
+            "labels": tuple(row.labels or ()),
+            "metadata": tables.metadata_from_json(row.metadata),
+        }
+    )
 
 
 def _limits(stored: Mapping[str, Any] | None) -> Allowance | None:
@@ -162,6 +174,7 @@ _OF_A_GRANT: Select[Any] = select(
     tokens.c.max_requests,
     *(tokens.c[name] for name in _LISTS),
     tokens.c.allowance,
+    tokens.c["metadata"],
     project_table.c.active.label("project_active"),
     project_table.c.allowance.label("project_allowance"),
 ).join(project_table)

@@ -56,10 +56,11 @@ class HeadShape(NamedTuple):
         return -1 if found is None else int(found[1])
 
 
-def head_shape(lines: Sequence[bytes]) -> HeadShape | None:
+def head_shape(lines: Sequence[bytes], further: frozenset[bytes] = frozenset()) -> HeadShape | None:
     """The shape of a request's head that was parsed in full.
 
     @param lines: The request line and the field lines.
+    @param further: Names of further fields that have holes, in lower case.
     @return: C{None} where it has no C{Content-Length}, or a field with a hole more than once.
     """
     holes: list[tuple[int, bytes]] = []
@@ -67,7 +68,7 @@ def head_shape(lines: Sequence[bytes]) -> HeadShape | None:
     for index, line in enumerate(lines):
         name, colon, _ = line.partition(b":")
         lower = name.lower()
-        if index and colon and lower in _HOLES:
+        if index and colon and (lower in _HOLES or lower in further):
             if lower in seen:
                 return None
             seen.add(lower)

@@ -47,9 +47,12 @@ class FastPath:
         upstreams: Upstreams,
         agents: dict[str, Agent],
         clock: IReactorTime,
+        holes: frozenset[bytes] = frozenset(),
     ) -> None:
         """
         @param agents: By the name of the API whose provider they reach.
+        @param holes: Names of fields that differ by request and change nothing but what is recorded of it, in lower
+            case.
         """
         self.table = FlowTable()
         self.served = 0
@@ -58,6 +61,12 @@ class FastPath:
         self._upstreams = upstreams
         self._agents = agents
         self._clock = clock
+        self._holes = holes
+
+    def reconfigure(self, holes: frozenset[bytes]) -> None:
+        """Forget all flows, and look for these holes from now on."""
+        self._holes = holes
+        self.table.clear()
 
     def instruments(self) -> Iterator[Instrument]:
         yield Counter("fast_path_requests", "Requests that went the short way.", lambda: self.served)
@@ -71,7 +80,7 @@ class FastPath:
         if request.known_head is not None or not _is_usual(context) or not self._is_current(context):
             return
         lines = [b"%b %b HTTP/1.1" % (request.method, request.uri), *request.lines]
-        shape = head_shape(lines)
+        shape = head_shape(lines, self._holes)
         if shape is not None and self.table.is_due(shape, lines):
             flow = self._flow(context, lines, shape.holes)
             if flow is not None:

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from llmproxy.base.timestamps import rfc3339
 from llmproxy.proxy.own_response import NOSNIFF, BufferedResponse
 from llmproxy.web.admin import formats
-from llmproxy.web.admin.pages.forms import LIMIT_FIELDS
+from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, metadata_text
 from llmproxy.web.admin.visit import HtmlPage
 from llmproxy.web.respond import NO_STORE
 
@@ -90,6 +90,7 @@ class Renderer:
         self._environment.filters.update({name: getattr(formats, name) for name in names})
         self._environment.globals["static"] = self._names.__getitem__
         self._environment.globals["menu"] = MENU
+        self._environment.globals["metadata_text"] = metadata_text
         self._environment.globals["percent"] = formats.percent
         self._environment.globals["limit_names"] = {field.name: field.label for field in LIMIT_FIELDS}
 

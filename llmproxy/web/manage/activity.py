@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
+from llmproxy.base.attribution import as_shown
 from llmproxy.base.timestamps import rfc3339
 from llmproxy.errors import Invalid, NotFound
 from llmproxy.model import RequestRecord
@@ -50,6 +51,13 @@ class ActivityView(DeferredModel):
     before: ActivityPoint = Field(description="The same of the period before.")
 
 
+class AttributedValue(DeferredModel):
+    """One value that a request is attributed to."""
+
+    value: str
+    claimed: bool = Field(description="Whether the client claims it; else its token's metadata fixes it.")
+
+
 class RequestView(DeferredModel):
     """One finished request. Never a body; times in seconds."""
 
@@ -81,6 +89,7 @@ class RequestView(DeferredModel):
     cost_usd: float | None
     client: str
     user_agent: str
+    attribution: dict[str, AttributedValue] = Field(description="By the names of the settings, where there is any.")
 
 
 class RequestList(DeferredModel):
@@ -209,5 +218,6 @@ def _point(values: ActivitySum) -> dict[str, Any]:
 def _request(record: RequestRecord) -> dict[str, Any]:
     values = record._asdict()
     return {name: values[name] for name in RequestView.model_fields if name != "started_at"} | {
-        "started_at": rfc3339(record.started_at)
+        "started_at": rfc3339(record.started_at),
+        "attribution": as_shown(record.attribution),
     }

@@ -20,6 +20,7 @@ class ApiList(DeferredModel):
     """The configured APIs, in the settings' order."""
 
     data: list[ApiView]
+    attributions: list[str] = Field(description="The names of what requests are attributed to.")
 
 
 class ApiCollection(Endpoint):
@@ -32,4 +33,4 @@ class ApiCollection(Endpoint):
             ApiView(name=name, default=name == context.default_api, allowed_endpoints=list(endpoints))
             for name, endpoints in context.apis.items()
         ]
-        return json_response(ApiList(data=shown).model_dump())
+        return json_response(ApiList(data=shown, attributions=list(context.attributions())).model_dump())

@@ -101,6 +101,12 @@ MaxRequests = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Minutes = Annotated[int, Field(ge=1, le=int(MAX_SPAN_SECONDS // 60))]
 
 
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")]
+MetadataName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+MetadataText = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_printable)]
+MAX_LABELS = MAX_METADATA = 16
+
+
 Rate = Annotated[int, Field(ge=1, le=10**12)]
 
 
@@ -186,14 +192,40 @@ class Limits(Body):
         return replace(before, **given)
 
 
-class ProjectCreate(Keys, Limits):
+class Notes(Body):
+    """What its owners write on a project or a token; what is given replaces all that was there."""
+
+    labels: tuple[Label, ...] = Field((), max_length=MAX_LABELS, description="Words to find it by.")
+    metadata: dict[MetadataName, MetadataText] = Field(
+        default_factory=dict,
+        max_length=MAX_METADATA,
+        description="Free texts by free names. Of a token, one that is named as an attribution in the settings fixes "
+        "that for its requests, whatever their header fields claim.",
+    )
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _listed(cls, given: object) -> object:
+        return tuple(given) if isinstance(given, list) else given
+
+    def notes(self) -> dict[str, Any]:
+        """What of it is given, as L{Token} and L{Project} have it."""
+        notes: dict[str, Any] = {}
+        if "labels" in self.model_fields_set:
+            notes["labels"] = tuple(dict.fromkeys(self.labels))
+        if "metadata" in self.model_fields_set:
+            notes["metadata"] = tuple(sorted(self.metadata.items()))
+        return notes
+
+
+class ProjectCreate(Keys, Limits, Notes):
     """A new project: its name, the provider keys it owns, and its limits."""
 
     name: Name
     active: bool = True
 
 
-class ProjectChange(Keys, Limits):
+class ProjectChange(Keys, Limits, Notes):
     """What is to change of a project; what is left out stays. A key that is null is removed."""
 
     name: Name | None = None
@@ -204,7 +236,7 @@ class ProjectChange(Keys, Limits):
         return _no_null(self, "name", "active")
 
 
-class TokenRules(Limits):
+class TokenRules(Limits, Notes):
     """What the bearer of a token may do; an empty list allows all."""
 
     expires_in: Span | None = Field(None, description="How long it is valid from now: 24h, 30d, 1h30m.")

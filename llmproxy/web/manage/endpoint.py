@@ -97,6 +97,7 @@ class ManagementContext:
     @ivar keys: The management keys, where there may be any.
     @ivar audit_table: The audit log in the store, if it is there.
     @ivar creations: What was answered to creations that name a key of idempotency.
+    @ivar attributions: The names of what requests are attributed to.
     """
 
     projects: IProjectStore
@@ -125,6 +126,7 @@ class ManagementContext:
     activity: Activity | None = None
     requests: RequestsOfWorkers = field(default_factory=RequestsOfWorkers)
     peers: Peers = field(default_factory=Peers)
+    attributions: Callable[[], Collection[str]] = tuple
 
     async def standing(self, owner: str, name: str, allowance: Allowance) -> list[LimitStatus] | None:
         """How these limits stand; C{None} while nobody can tell, which is no reason not to show the rest."""

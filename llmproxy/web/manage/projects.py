@@ -44,6 +44,7 @@ class ProjectCollection(Endpoint):
                 created_at=now,
                 updated_at=now,
                 deactivated_at=None if body.active else now,
+                **body.notes(),
             )
         )
         call.audit.project_id = project.id
@@ -114,6 +115,7 @@ class ProjectItem(Endpoint):
             allowance=body.limits(project.allowance),
             updated_at=now,
             deactivated_at=None if active else project.deactivated_at or now,
+            **body.notes(),
         )
 
 

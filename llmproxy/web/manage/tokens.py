@@ -10,7 +10,7 @@ from llmproxy.errors import Conflict, Invalid
 from llmproxy.http.endpoints import overlap
 from llmproxy.model import Token
 from llmproxy.proxy.own_response import BufferedResponse
-from llmproxy.web.manage.bodies import Limits, TokenChange, TokenCreate, read
+from llmproxy.web.manage.bodies import Limits, Notes, TokenChange, TokenCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.manage.paging import (
     FILTER_PARAMETERS,
@@ -74,6 +74,7 @@ class TokenCollection(TokenResource):
                 models=body.models,
                 ips=body.ips,
                 allowance=body.limits(),
+                **body.notes(),
             )
         )
         call.audit.token_id = token.id
@@ -121,7 +122,8 @@ class TokenItem(TokenResource):
         return await self.context.tokens.update_token(changed)
 
     def _changed(self, token: Token, body: TokenChange) -> Token:
-        given = body.model_dump(include=body.model_fields_set - EXPIRY_FIELDS - Limits.model_fields.keys())
+        elsewhere = EXPIRY_FIELDS | Limits.model_fields.keys() | Notes.model_fields.keys()
+        given = body.model_dump(include=body.model_fields_set - elsewhere) | body.notes()
         given["allowance"] = body.limits(token.allowance)
         if "name" in given:
             given["name"] = given["name"] or ""

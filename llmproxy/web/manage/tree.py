@@ -83,6 +83,7 @@ class Management(Resource):
     @param peers: The other workers, of which there may be none.
     @param audit_table: The audit log in the store, if it is there.
     @param keys: The management keys, where there may be any; C{creations}: what was answered to creations.
+    @param attributions: The names of what requests are attributed to.
     @ivar auth: Lets in who bears the management token or a management key, elsewhere too.
     @param clock: For what is counted by time; C{now}: seconds since the epoch, for what is written down.
     """
@@ -119,6 +120,7 @@ class Management(Resource):
         keys: ManagementKeys | None = None,
         creations: Creations | None = None,
         audit_table: AuditEntries | None = None,
+        attributions: Callable[[], Collection[str]] = tuple,
     ) -> None:
         Resource.__init__(self)
         self.auth = gate = ManagementAuth(management_token, FailedAttempts(), clock, trusted_proxies, keys)
@@ -147,6 +149,7 @@ class Management(Resource):
             keys=keys,
             creations=creations,
             audit_table=audit_table,
+            attributions=attributions,
         )
         if standings is not None:
             context = replace(context, standings=standings)

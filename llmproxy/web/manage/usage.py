@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import date
 from functools import partial
 from typing import Any
 
+from llmproxy.base.attribution import CLAIMED
 from llmproxy.errors import Invalid
-from llmproxy.ledger.reports import GROUP_NAMES, SUM_NAMES, ReportRows, UsageQuery
+from llmproxy.ledger.reports import ATTRIBUTED, GROUP_NAMES, SUM_NAMES, ReportRows, UsageQuery
 from llmproxy.proxy.own_response import NOSNIFF, BufferedResponse
-from llmproxy.web.manage.endpoint import Call, Endpoint, UsageReports, operation
+from llmproxy.web.manage.endpoint import Call, Endpoint, ManagementContext, operation
 from llmproxy.web.manage.paging import PAGE_PARAMETERS, page, project, query
 from llmproxy.web.manage.views import UsageReport
 from llmproxy.web.respond import NO_STORE, StreamedResponse, json_response
@@ -29,13 +30,13 @@ class UsageTotals(Endpoint):
 
     @operation(
         "GET",
-        "Tokens and cost, added up by project, token, API, model, day or month; in JSON or CSV.",
+        "Tokens and cost, added up by project, token, API, model, day, month or an attribution; in JSON or CSV.",
         UsageReport,
         query=(*REPORT_PARAMETERS, "project_id"),
     )
     async def report_usage(self, call: Call) -> BufferedResponse | StreamedResponse:
         found = query(call.uri, call.operation.query)
-        return await _answer(self.context.usage, found, call.principal.narrowed(project(found)))
+        return await _answer(self.context, found, call.principal.narrowed(project(found)))
 
 
 class ProjectUsage(Endpoint):
@@ -45,34 +46,47 @@ class ProjectUsage(Endpoint):
     async def report_project_usage(self, call: Call) -> BufferedResponse | StreamedResponse:
         found = query(call.uri, call.operation.query)
         await self.context.projects.get_project_by_id(call.id)
-        return await _answer(self.context.usage, found, (call.id,))
+        return await _answer(self.context, found, (call.id,))
 
 
 async def _answer(
-    usage: UsageReports, found: dict[str, str], projects: tuple[str, ...] | None
+    context: ManagementContext, found: dict[str, str], projects: tuple[str, ...] | None
 ) -> BufferedResponse | StreamedResponse:
-    question = UsageQuery(_groups(found), _day(found, "from"), _day(found, "to"), projects, page(found))
+    usage = context.usage
+    by, attribution = _groups(found, context.attributions())
+    question = UsageQuery(by, _day(found, "from"), _day(found, "to"), projects, page(found), attribution)
     shown_as = found.get("format", "json")
     if shown_as not in ("json", "csv"):
         raise Invalid("format: must be json or csv.")
     if shown_as == "csv" and not found.keys() & set(PAGE_PARAMETERS):
-        return await _whole(question.by, await usage.export(question))
+        return await _whole(question, await usage.export(question))
     answer = await usage.report(question)
     if shown_as == "csv":
         lines = (b"X-Next-Cursor: " + answer.next_cursor.encode(),) if answer.next_cursor else ()
-        return BufferedResponse(200, as_csv(question.by, answer.items, heading=True), (_CSV, NO_STORE, NOSNIFF, *lines))
-    shown = [{COLUMN_NAMES.get(name, name): value for name, value in row.items()} for row in answer.items]
+        return BufferedResponse(200, as_csv(question, answer.items, heading=True), (_CSV, NO_STORE, NOSNIFF, *lines))
+    shown = [{column_name(question, name): _shown(name, value) for name, value in row.items()} for row in answer.items]
     for row in shown:
         row["cost_usd"] = round(row["cost_usd"], 12)
     return json_response({"data": shown, "total": answer.total, "next_cursor": answer.next_cursor or None})
 
 
-async def _whole(by: Sequence[str], rows: ReportRows) -> StreamedResponse:
+def column_name(question: UsageQuery, column: str) -> str:
+    """What the report calls one of the ledger's columns."""
+    if column in ATTRIBUTED:
+        return question.attribution if column == ATTRIBUTED[0] else "claimed"
+    return COLUMN_NAMES.get(column, column)
+
+
+def _shown(column: str, value: Any) -> Any:
+    return value == CLAIMED if column == ATTRIBUTED[1] else value
+
+
+async def _whole(question: UsageQuery, rows: ReportRows) -> StreamedResponse:
     """All of a report; once its first rows are there."""
-    render = partial(as_csv, by)
+    render = partial(as_csv, question)
 
     async def parts(part: bytes) -> AsyncIterator[bytes]:
-        yield as_csv(by, (), heading=True)
+        yield as_csv(question, (), heading=True)
         while part:
             yield part
             part = await rows.part(render)
@@ -85,14 +99,17 @@ async def _whole(by: Sequence[str], rows: ReportRows) -> StreamedResponse:
     return StreamedResponse(200, parts(first), (_CSV, NO_STORE, NOSNIFF), rows.close)
 
 
-def _groups(found: Mapping[str, str]) -> tuple[str, ...]:
+def _groups(found: Mapping[str, str], attributions: Collection[str]) -> tuple[tuple[str, ...], str]:
+    """What is to be told apart, and which of that is an attribution; C{""} where none is."""
     asked = found.get("group_by", "project")
     names = tuple(name for name in asked.split(",") if name) if asked else ()
-    if len(set(names)) < len(names) or not set(names) <= set(GROUP_NAMES) or {"day", "month"} <= set(names):
-        raise Invalid(
-            f"group_by: must be some of {', '.join(GROUP_NAMES)}, with commas between; not both day and month."
-        )
-    return names
+    known = (*GROUP_NAMES, *attributions)
+    if len(set(names)) < len(names) or not set(names) <= set(known) or {"day", "month"} <= set(names):
+        raise Invalid(f"group_by: must be some of {', '.join(known)}, with commas between; not both day and month.")
+    of_requests = [name for name in names if name in attributions]
+    if len(of_requests) > 1 or (of_requests and "token" in names):
+        raise Invalid("group_by: tells the values of one attribution apart at a time, and not its tokens.")
+    return names, "".join(of_requests)
 
 
 def _day(found: Mapping[str, str], name: str) -> str:
@@ -105,17 +122,19 @@ def _day(found: Mapping[str, str], name: str) -> str:
     raise Invalid(f"{name}: must be a day such as 2026-11-25, in UTC.")
 
 
-def as_csv(by: Sequence[str], rows: Sequence[Mapping[str, Any]], *, heading: bool = False) -> bytes:
+def as_csv(question: UsageQuery, rows: Sequence[Mapping[str, Any]], *, heading: bool = False) -> bytes:
     """As RFC 4180 has it; text that a spreadsheet would take for a formula has a quote before it."""
     text = io.StringIO()
     writer = csv.writer(text)
     if heading:
-        writer.writerow([*(COLUMN_NAMES.get(name, name) for name in by), *SUM_NAMES])
-    writer.writerows([_cell(row[name]) for name in (*by, *SUM_NAMES)] for row in rows)
+        writer.writerow([*(column_name(question, name) for name in question.columns), *SUM_NAMES])
+    writer.writerows([_cell(_shown(name, row[name])) for name in (*question.columns, *SUM_NAMES)] for row in rows)
     return text.getvalue().encode("utf-8", "replace")
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, float):
         return f"{value:.12f}".rstrip("0").rstrip(".")
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else str(value)

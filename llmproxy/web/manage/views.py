@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from llmproxy.base import budgets
 from llmproxy.base.timestamps import rfc3339
@@ -45,6 +45,8 @@ class ProjectFacts(DeferredModel):
     name: str
     active: bool
     api_keys: dict[str, str] = Field(description="By API name, first and last characters only.")
+    labels: list[str]
+    metadata: dict[str, str]
     created_at: Time
     updated_at: Time
     deactivated_at: Time | None
@@ -77,6 +79,8 @@ class TokenFacts(DeferredModel):
     endpoints: list[str]
     models: list[str]
     ips: list[str]
+    labels: list[str]
+    metadata: dict[str, str]
     created_at: Time
     last_used_at: Time | None
     deactivated_at: Time | None
@@ -107,7 +111,10 @@ class Revoked(DeferredModel):
 
 
 class UsageRow(DeferredModel):
-    """What one group used. Of the groups' own members those are there that were asked for."""
+    """What one group used. Of the groups' own members those are there that were asked for; by an attribution also one
+    of its name."""
+
+    model_config = ConfigDict(extra="allow")
 
     project_id: str | None = None
     token_id: str | None = None
@@ -115,6 +122,9 @@ class UsageRow(DeferredModel):
     model: str | None = Field(None, description="The model that answered; where that is not known, that was asked for.")
     day: str | None = Field(None, description="In UTC: 2026-11-25. Old days are folded into their month: 2026-11.")
     month: str | None = Field(None, description="In UTC: 2026-11.")
+    claimed: bool | None = Field(
+        None, description="Whether the client claims the attribution's value; else its token's metadata fixes it."
+    )
     requests: int
     failed: int = Field(description="Of these, without an answer but an error.")
     estimated: int = Field(description="Of these, those whose tokens are estimated.")
@@ -142,6 +152,8 @@ def project_json(project: Project, standings: list[LimitStatus] | None = None) -
         name=project.name,
         active=project.active,
         api_keys=dict(sorted(project.masked_keys.items())),
+        labels=list(project.labels),
+        metadata=dict(project.metadata),
         created_at=rfc3339(project.created_at),
         updated_at=rfc3339(project.updated_at),
         deactivated_at=_time(project.deactivated_at),
@@ -166,6 +178,8 @@ def token_json(token: Token, now: float, standings: list[LimitStatus] | None = N
         endpoints=list(token.endpoints),
         models=list(token.models),
         ips=list(token.ips),
+        labels=list(token.labels),
+        metadata=dict(token.metadata),
         created_at=rfc3339(token.created_at),
         last_used_at=_time(token.last_used_at),
         deactivated_at=_time(token.deactivated_at),

@@ -52,5 +52,5 @@ class ReportTests(DaemonTestCase):
         self.assertTrue((await self.ok("usage", "report")).startswith("PROJECT"))
 
     async def test_no_such_group(self) -> None:
-        """A group that there is not is wrong usage."""
-        self.assertEqual((await self.run_cli("usage", "report", "--by", "colour")).exit_code, 2)
+        """A group that there is not is refused by the daemon, who knows what requests are attributed to."""
+        self.assertEqual((await self.run_cli("usage", "report", "--by", "colour")).exit_code, 1)

@@ -24,6 +24,8 @@ LOST = D + "test_limits_while_redis_is_lost"
 SLOW = "integration/test_slow_readers.py::"
 
 SHOWN_BY = {
+    "attribution": "integration/test_attribution.py::test_claimed_and_fixed",
+    "ledger.attribution_values": "integration/test_attribution.py::test_more_values_than_are_told_apart",
     "default_api": APIS + "test_default_api_and_base_url",
     "apis.<name>.provider": APIS + "test_provider_and_auth",
     "apis.<name>.base_url": APIS + "test_default_api_and_base_url",

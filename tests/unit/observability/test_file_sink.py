@@ -13,6 +13,7 @@ from twisted.plugin import IPlugin
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
+from llmproxy.base.attribution import CLAIMED, NO_VALUE, OF_TOKEN, encode
 from llmproxy.interfaces import IEventSink, IEventSinkFactory
 from llmproxy.model import RequestRecord
 from llmproxy.observability.file_sink import FileSink, FileSinkFactory
@@ -38,8 +39,18 @@ class FileSinkTests(SynchronousTestCase):
         events = [event("a", user_agent="x\ny\ud800é"), event("b", first_byte=0.25)]
         self.successResultOf(self.sink.write(events))
         self.successResultOf(self.sink.write([event("c")]))
-        self.assertEqual(self.lines(), [e._asdict() for e in [*events, event("c")]])
+        expected = [e._asdict() for e in [*events, event("c")]]
+        for fields in expected:
+            del fields["attribution"]  # which is there where there is one
+        self.assertEqual(self.lines(), expected)
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
+
+    def test_attribution(self) -> None:
+        """Whom a request is attributed to, and whether the client merely says so."""
+        written = encode([("user", ("ada", OF_TOKEN)), ("session", ("s-1", CLAIMED)), ("team", NO_VALUE)])
+        self.successResultOf(self.sink.write([event("a", attribution=written)]))
+        shown = {"user": {"value": "ada", "claimed": False}, "session": {"value": "s-1", "claimed": True}}
+        self.assertEqual(self.lines()[0]["attribution"], shown)
 
     def test_failure(self) -> None:
         """Where the file cannot be written, the bus is told."""

@@ -158,7 +158,7 @@ class Charges(ProxyCase):
         self.called()
         self.assertEqual((self.in_flight.open["main"], self.session.left), (1, 0))
         self.assertTrue(self.context.request.booked_first)
-        self.assertEqual(self.ledger.calls, [("open", "fresh", "p", "t", "main", "/x", "", 0, 0, 1)])
+        self.assertEqual(self.ledger.calls, [("open", "fresh", "p", "t", "main", "/x", "", 0, 0, 1, "")])
         self.context.status = 500
         self.done(self.accounting.finish(self.context))
         self.assertEqual((self.in_flight.open["main"], self.session.left), (0, 0))

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from twisted.internet.defer import Deferred, gatherResults
 
+from llmproxy.base.attribution import CLAIMED, NO_VALUE, OF_TOKEN, encode
 from llmproxy.errors import Invalid, StoreUnavailable
 from llmproxy.ledger.pending import PendingResult, pending_result
 from llmproxy.ledger.records import Deferral, HeldBudget
@@ -263,6 +264,76 @@ class BooksContract:
             left = (await self.books.roll_up(0.0, "2026-01-01", 3))[1]
         months = await self.store.read(lambda c: set(c.scalars(select(project_usage.c.period))))
         self.assertEqual(months, {"2025-11"})
+
+    async def attributed(self, by: str = "user", **more: Any) -> list[tuple[Any, ...]]:
+        """Values with their sources and requests, by one attribution."""
+        groups = tuple("user" if name == "user" else name for name in by.split(","))
+        report = await self.books.report(UsageQuery(groups, attribution="user", **more))
+        return [(row["attribution_value"], row["attribution_source"], row["requests"]) for row in report.items]
+
+    async def test_sums_by_attribution(self) -> None:
+        """What is claimed and what is fixed are two things; what has no value is there too."""
+        values = [("ada", CLAIMED), ("ada", OF_TOKEN), ("ada", CLAIMED), NO_VALUE]
+        lines = [
+            line(n, attribution=encode([("user", each), ("team", ("x", CLAIMED))])) for n, each in enumerate(values)
+        ]
+        await self.append(0, 10, *lines, line(9))
+        expected = [("", "", 1), ("ada", CLAIMED, 2), ("ada", OF_TOKEN, 1)]
+        self.assertEqual(await self.attributed(), expected)
+        self.assertEqual(await self.attributed("day,user,model"), expected)
+        self.assertEqual(await self.attributed(projects=("p2",)), [])
+        first = await self.books.report(UsageQuery(("user",), part=PageRequest(2), attribution="user"))
+        rest = await self.books.report(
+            UsageQuery(("user",), part=PageRequest(2, 0, first.next_cursor), attribution="user")
+        )
+        self.assertEqual([row["attribution_source"] for row in (*first.items, *rest.items)], ["", CLAIMED, OF_TOKEN])
+        (row,) = await self.store.read(
+            lambda c: list(c.scalars(select(ledger.c.attribution).where(ledger.c.id == "run-1")))
+        )
+        self.assertEqual(row, lines[1].attribution)
+
+    async def test_claims_without_end(self) -> None:
+        """Beyond as many as are told apart they are added up together and counted, what tokens fix never is; each day,
+        project and attribution has its own."""
+        self.books = LedgerTable(self.store, lambda: AT, attribution_values=2)
+        claims = [encode([("user", (f"u{n % 4}", CLAIMED))]) for n in range(8)]
+        await self.append(0, 10, *(line(n, attribution=each) for n, each in enumerate(claims)))
+        self.assertEqual((await self.attributed(), self.books.overflow),
+                         ([("(other)", CLAIMED, 4), ("u0", CLAIMED, 2), ("u1", CLAIMED, 2)], 4))  # fmt: skip
+        fixed = [line(20 + n, attribution=encode([("user", (f"t{n}", OF_TOKEN))])) for n in range(3)]
+        elsewhere = line(30, attribution=claims[3], project_id="p2"), line(31, attribution=claims[3], at=AT + DAY)
+        await self.append(10, 20, *fixed, *elsewhere, line(32, attribution=claims[1]))
+        found = await self.attributed()
+        self.assertEqual([row for row in found if row[0].startswith("t")], [(f"t{n}", OF_TOKEN, 1) for n in range(3)])
+        self.assertIn(("u3", CLAIMED, 2), found)
+        self.assertIn(("u1", CLAIMED, 3), found)
+        self.assertEqual(self.books.overflow, 4)
+        self.books = LedgerTable(self.store, lambda: AT, attribution_values=2)  # of a process that knows nothing yet
+        await self.append(20, 30, line(40, attribution=claims[0]), line(41, attribution=claims[2]))
+        self.assertIn(("u0", CLAIMED, 3), await self.attributed())
+        self.assertIn(("(other)", CLAIMED, 5), await self.attributed())
+
+    async def test_old_days_of_attributions_become_months(self) -> None:
+        """No sum changes by it."""
+        text = encode([("user", ("ada", CLAIMED))])
+        await self.append(0, 10, *(line(n, at=AT + n * 2 * DAY, attribution=text) for n in range(6)))
+        for left in (2, 2, 2, 0):
+            await self.books.roll_up(0.0, "2025-12-01", 2)
+            self.assertEqual(sum(row[2] for row in await self.attributed()), 6, left)
+        days = (await self.books.report(UsageQuery(("day", "user"), attribution="user"))).items
+        self.assertEqual([row["day"] for row in days], ["2025-11", "2025-12-01", "2025-12-03", "2025-12-05"])
+
+    async def test_results_belong_to_those_who_asked(self) -> None:
+        """What is told later is not unpriced any more, for whom it was made."""
+        text = encode([("user", ("ada", CLAIMED))])
+        asked = line(1, basis="pending", outcome="pending", attribution=text)
+        results = [pending_result(asked, Deferral("resp", ()))]
+        await self.books.append("run", lambda: JournalBatch(0, 10, [asked], pending=results))
+        (kept,) = await self.found("resp")
+        self.assertEqual(kept.attribution, text)
+        await self.books.collect([kept], line(9, cost_usd=0.5, basis="exact", attribution=text))
+        (row,) = (await self.books.report(UsageQuery(("user",), attribution="user"))).items
+        self.assertEqual((row["requests"], row["unpriced"], row["cost_usd"]), (2, 0, 0.5))
 
     async def test_places_that_nobody_needs(self) -> None:
         """The place of a journal that was closed long ago goes."""

@@ -63,7 +63,7 @@ class MigrateTests(TestCase):
 
     def old_database(self) -> None:
         prepare(self.url, ignore)
-        self.sql("INSERT INTO projects VALUES ('p', 'Team', 1, 0, 0, NULL, NULL, 1)")
+        self.sql("INSERT INTO projects (id, name, active, created_at, updated_at) VALUES ('p', 'Team', 1, 0, 0)")
         columns = "id, project_id, hash, prefix, name, active, request_count, apis, endpoints, models, ips, created_at"
         values = "'t', 'p', 'h', 'sk', '', 1, 0, '[]', '[]', '[]', '[]', 0"
         self.sql(f"INSERT INTO tokens ({columns}) VALUES ({values})")
@@ -105,7 +105,7 @@ class MigrateTests(TestCase):
         prepare(self.url, ignore, scripts=self.newer('op.add_column("projects", sa.Column("colour", sa.Text))'))
         self.sql("UPDATE projects SET colour = 'red'")
         kept = self.path.with_name("llmproxy.db.before-9999")
-        self.assertEqual(self.sql("SELECT * FROM projects", kept), [("p", "Team", 1, 0, 0, None, None, 1)])
+        self.assertEqual(self.sql("SELECT id, name, active FROM projects", kept), [("p", "Team", 1)])
         self.assertEqual(stat.S_IMODE(kept.stat().st_mode), 0o600)
         self.assertEqual(list(self.path.parent.glob("*.part")), [])
 

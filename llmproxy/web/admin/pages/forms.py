@@ -45,3 +45,19 @@ def number(text: str) -> int | str | None:
 def words(text: str) -> list[str]:
     """What stands between commas, spaces or lines."""
     return text.replace(",", " ").split()
+
+
+def note_values(form: Mapping[str, str]) -> dict[str, Any]:
+    """Labels and metadata of a form as the management API takes them."""
+    values: dict[str, Any] = {}
+    if "labels" in form:
+        values["labels"] = words(form["labels"])
+    if "metadata" in form:
+        lines = [line.partition("=") for line in form["metadata"].splitlines() if line.strip()]
+        values["metadata"] = {name.strip(): text.strip() for name, _, text in lines}
+    return values
+
+
+def metadata_text(metadata: Mapping[str, str]) -> str:
+    """As L{note_values} reads it."""
+    return "\n".join(f"{name}={text}" for name, text in metadata.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmproxy.errors import Conflict, Invalid
-from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, limit_values
+from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, limit_values, note_values
 from llmproxy.web.admin.pages.overview import activity_plots
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit, segment
 
@@ -55,7 +55,7 @@ async def _apis(visit: Visit) -> list[str]:
 
 
 async def change(visit: Visit) -> Result:
-    body = {"name": visit.form.get("name", "").strip(), **limit_values(visit.form)}
+    body = {"name": visit.form.get("name", "").strip(), **limit_values(visit.form), **note_values(visit.form)}
     return await _changed(visit, body, "project-changed", "settings")
 
 

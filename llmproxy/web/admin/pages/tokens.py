@@ -6,7 +6,7 @@ from typing import Any
 
 from llmproxy.errors import Conflict, Invalid, NotFound, ProxyError
 from llmproxy.web.admin.pages import projects
-from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, limit_values, number, words
+from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, limit_values, note_values, number, words
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit
 
 PAGE_SIZE = 50
@@ -58,7 +58,7 @@ async def show(visit: Visit, problem: str = "", status: int = 200) -> HtmlPage:
 
 async def change(visit: Visit) -> Result:
     form = visit.form
-    body: dict[str, Any] = {"name": form.get("name", "").strip(), **limit_values(form)}
+    body: dict[str, Any] = {"name": form.get("name", "").strip(), **limit_values(form), **note_values(form)}
     body["max_requests"] = number(form.get("max_requests", ""))
     body |= {name: words(form[name]) for name in LISTS if name in form}
     if expires_in := form.get("expires_in", "").strip():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +21,9 @@ MAX_PLOTTED = 40
 
 
 async def show(visit: Visit) -> HtmlPage:
-    wanted = _wanted(visit)
+    attributions = await _attributions(visit)
+    all_groups = (*GROUPS, *attributions)
+    wanted = _wanted(visit, all_groups)
     problem = ""
     report: dict[str, Any] = {"data": [], "total": 0, "next_cursor": None}
     try:
@@ -37,7 +39,8 @@ async def show(visit: Visit) -> HtmlPage:
             "wanted": wanted,
             "groups": groups,
             "columns": [COLUMNS.get(name, name) for name in groups],
-            "all_groups": GROUPS,
+            "attributions": attributions,
+            "all_groups": all_groups,
             "report": report,
             "rows": rows,
             "problem": problem,
@@ -50,20 +53,26 @@ async def show(visit: Visit) -> HtmlPage:
 
 
 async def export(visit: Visit) -> BufferedResponse | StreamedResponse:
-    response = await visit.api.raw("/manage/usage", format="csv", **_wanted(visit))
+    wanted = _wanted(visit, (*GROUPS, *await _attributions(visit)))
+    response = await visit.api.raw("/manage/usage", format="csv", **wanted)
     name = b'Content-Disposition: attachment; filename="usage.csv"'
     if isinstance(response, StreamedResponse):
         return StreamedResponse(response.code, response.parts, (*response.lines, name), response.close)
     return BufferedResponse(response.code, response.body, (*response.lines, name))
 
 
-def _wanted(visit: Visit) -> dict[str, str]:
+async def _attributions(visit: Visit) -> list[str]:
+    document = await visit.api.get("/manage/apis")
+    return list(document["attributions"])
+
+
+def _wanted(visit: Visit, known: Sequence[str]) -> dict[str, str]:
     today = datetime.fromtimestamp(visit.now, UTC).date()
     query = visit.query
     if "by" in query or "from" in query:
-        groups = ",".join(name for name in GROUPS if name in query.get("by", "").split(",") or query.get(f"by_{name}"))
+        groups = ",".join(name for name in known if name in query.get("by", "").split(",") or query.get(f"by_{name}"))
     else:
-        groups = ",".join(name for name in GROUPS if query.get(f"by_{name}")) or "model"
+        groups = ",".join(name for name in known if query.get(f"by_{name}")) or "model"
     return {
         "group_by": groups,
         "from_": query.get("from", today.replace(day=1).isoformat()),

@@ -22,6 +22,8 @@ class CreateTests(ManagementTestCase):
                 "name": "Team",
                 "active": True,
                 "api_keys": {"anthropic": "sk-…45"},
+                "labels": [],
+                "metadata": {},
                 "created_at": "2026-11-18T09:06:40.000Z",
                 "updated_at": "2026-11-18T09:06:40.000Z",
                 "deactivated_at": None,

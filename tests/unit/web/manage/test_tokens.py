@@ -47,6 +47,8 @@ class CreateTests(ManagementTestCase):
                 "endpoints": [],
                 "models": [],
                 "ips": [],
+                "labels": [],
+                "metadata": {},
                 "created_at": "2026-11-18T09:06:40.000Z",
                 "last_used_at": None,
                 "deactivated_at": None,
