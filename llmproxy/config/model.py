@@ -244,7 +244,7 @@ class Price(Section):
 class Sink(BaseModel):
     """An event sink: the name of a plugin, and the settings of that plugin."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     type: Name
     """The name of the plugin: `file` (with `path`), or one of your own. All other keys are the plugin's."""

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
-from llmproxy.config.model import Settings
+from pydantic import BaseModel
+
+from llmproxy.config.docstrings import attribute_docstrings
+from llmproxy.config.model import Settings, Sink
+from llmproxy.config.types import Section
 
 _VARIABLE = {"type": "string", "pattern": r"\$\{.+\}", "description": "A variable: ${NAME} or ${NAME:-default}"}
 _ABOUT = ("description", "default")
@@ -16,13 +21,30 @@ def schema() -> dict[str, Any]:
     """The schema of what L{load} accepts, but for what only a program can check."""
     # Serialization mode writes defaults as the file does: "30s".
     made = Settings.model_json_schema(mode="serialization")
-    defs = {name: _open(section) for name, section in made.pop("$defs").items()}
+    sections: list[type[BaseModel]] = [Sink, *_subclasses(Section)]
+    classes = {cls.__name__: cls for cls in sections}
+    defs = {name: _open(_described(section, classes[name])) for name, section in made.pop("$defs").items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Settings of llmproxy",
-        **_open(made),
+        **_open(_described(made, Settings)),
         "$defs": {**defs, "Variable": _VARIABLE},
     }
+
+
+def _subclasses(cls: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for each in cls.__subclasses__():
+        yield each
+        yield from _subclasses(each)
+
+
+def _described(section: dict[str, Any], cls: type[BaseModel]) -> dict[str, Any]:
+    """The schema of this class, with what its source says about its attributes."""
+    texts = attribute_docstrings(cls)
+    for name, field in section["properties"].items():
+        if name in texts:
+            field.setdefault("description", texts[name])
+    return section
 
 
 def schema_text() -> str:

@@ -75,7 +75,7 @@ ErrorFormat = Literal["auto", "openai", "anthropic", "google", "plain"]
 class Section(BaseModel):
     """A mapping of known keys. A key without a value is as good as none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
