@@ -26,6 +26,7 @@ from llmproxy.composition.forwarding import Parts, forwarding
 from llmproxy.composition.listeners import listen, make_site
 from llmproxy.composition.recording import Records, make_records
 from llmproxy.composition.reloading import Reloader, WorkersReloader
+from llmproxy.composition.secret_stores import secret_references
 from llmproxy.composition.workers import WorkerViews
 from llmproxy.config.environ import secret
 from llmproxy.config.load import read_private
@@ -50,6 +51,7 @@ from llmproxy.store.engines import parse_store_url
 from llmproxy.store.management_keys import ManagementKeyTable
 from llmproxy.store.secrets import Secret, load_or_make
 from llmproxy.store.store import Store
+from llmproxy.upstream.secret_references import SecretReferences
 from llmproxy.web.admin import AdminPages
 from llmproxy.web.admin.sessions import Sessions
 from llmproxy.web.manage import Management
@@ -83,6 +85,7 @@ class Base:
     output: LogOutput
     run: str
     audit_key: bytes
+    secrets: SecretReferences
     store: Store
     keys: ManagementKeyTable
     creations: CreationTable
@@ -94,7 +97,7 @@ class Base:
     @property
     def parts(self) -> tuple[object, ...]:
         """Of it what is started, stopped and shown with the daemon."""
-        return (self.descriptors, self.buffers, self.output)
+        return (self.descriptors, self.buffers, self.output, self.secrets)
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,8 @@ def _records(base: Base) -> Records:
 def _connect(base: Base, daemon: Daemon, parts: Parts, worker: Worker | None) -> None:
     """Have those told who see to changes of keys, to the end of the process and to its sockets."""
     base.store.watch(parts.keys.forget)
+    base.store.watch(lambda _: base.secrets.recheck())
+    base.secrets.attach(base.store.secret_references, partial(parts.keys.forget, ""))
     base.store.on_commit(partial(base.peers.tell, "changed"))  # other workers need not wait until they ask the store
     base.peers.register("changed", base.store.announce)
     daemon.before_abort(parts.pipeline.shut_down)
@@ -209,6 +214,8 @@ def _base(
     redactor = Redactor([encryption.value, management.value, *_passwords(settings)])
     output = logs.observer(settings.logging, stream, redactor)
     run = random(8).hex() if settings.ledger.enabled else ""
+    own = (encryption.value, management.value)
+    references = secret_references(settings, environ, reactor, is_own=own.__contains__, learn=redactor.add)
     store = Store(
         settings.store.url,
         reactor,
@@ -217,6 +224,7 @@ def _base(
         hasher=sealing.TokenHasher(sealing.derive(encryption.value, "tokens")),
         now=now,
         random=random,
+        resolve=references.resolve,
     )
     key_hasher = sealing.TokenHasher(sealing.derive(encryption.value, "management keys"))
     keys = ManagementKeyTable(store, key_hasher, now, random)
@@ -234,6 +242,7 @@ def _base(
         output,
         run,
         sealing.audit_key(encryption.value),
+        references,
         store,
         keys,
         creations,
@@ -363,6 +372,7 @@ def _management(
         management_token=base.management,
         keys=base.keys,
         creations=base.creations,
+        references=base.secrets.rules.reference,
         trusted_proxies=settings.server.trusted_proxies,
         clock=base.reactor,
         now=base.now,

@@ -249,6 +249,28 @@ class ICountersFactory(Interface):
         """
 
 
+class ISecretSource(Interface):
+    """Keeps secrets outside of this proxy: a vault, a cloud's secret manager."""
+
+    def read(name: str) -> Deferred[str]:
+        """Fire with the secret of that name: of C{vault:team-a/openai}, C{team-a/openai}.
+
+        Any failure says why there is none, in words fit to be logged; requests that need it get 503.
+        """
+
+
+class ISecretSourceFactory(Interface):
+    """A twistd plugin that makes sources of secrets: C{secrets: {stores: [{type: <name>, …}]}}."""
+
+    name = Attribute("The C{type} in the settings, and what references to it begin with (str).")
+
+    def source(settings: Mapping[str, Any], reactor: Any) -> ISecretSource:
+        """Make one from its entry in the settings, without C{type}; L{ValueError} says what is wrong with it.
+
+        The service tree starts it if it is an IService.
+        """
+
+
 class IWatchable(Interface):
     """Notifies of changes to projects and tokens, for whoever caches what it read of them."""
 

@@ -96,8 +96,8 @@ Metadata = tuple[tuple[str, str], ...]
 class Project:
     """Owns provider keys, one per API, and the tokens made for it.
 
-    @ivar api_keys: API name to provider key, in the clear: as given when creating, never filled when listing.
-    @ivar masked_keys: API name to the key's first and last characters, fit to be shown.
+    @ivar api_keys: API name to provider key, in the clear, or to a L{SecretReference}: never filled when listing.
+    @ivar masked_keys: API name to the key's first and last characters, or to the whole reference, fit to be shown.
     @ivar metadata: Free texts by free names, in the order of the names; C{labels}: words to find it by.
     @ivar created_at: Seconds since the epoch, as are all C{_at} below.
     @ivar revision: How often it was changed, from 1; 0 where that does not matter.

@@ -11,13 +11,14 @@ from zope.interface import Interface
 
 from llmproxy.cli.output import Columns, as_json, table
 from llmproxy.cli.session import output_format
-from llmproxy.interfaces import ICacheFactory, ICountersFactory, IEventSinkFactory
+from llmproxy.interfaces import ICacheFactory, ICountersFactory, IEventSinkFactory, ISecretSourceFactory
 
 # The settings that name a plugin, with what it must provide.
 SEAMS: Mapping[str, type[Interface]] = {
     "cache.backend": ICacheFactory,
     "limits.backend": ICountersFactory,
     "events.sinks[].type": IEventSinkFactory,
+    "secrets.stores[].type": ISecretSourceFactory,
 }
 COLUMNS: Columns = {
     "SETTING": lambda row: row["setting"],

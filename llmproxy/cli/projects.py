@@ -13,7 +13,7 @@ from llmproxy.cli.client import management_path
 from llmproxy.cli.limits import limit_options, limit_values, remove_limit_option
 from llmproxy.cli.notes import LABEL, METADATA, notes
 from llmproxy.cli.output import Columns
-from llmproxy.cli.secret import KEY_SOURCES, provider_keys
+from llmproxy.cli.secret import KEY_SOURCES, key_reference, provider_keys
 from llmproxy.cli.session import CommandSession, with_session
 
 COLUMNS: Columns = {
@@ -30,6 +30,13 @@ KEY = click.option(
     metavar="[API=]SOURCE",
     help=f"A provider key; without API, for the default API. SOURCE is {KEY_SOURCES}.",
 )
+REFERENCE = click.option(
+    "--api-key-ref",
+    "references",
+    multiple=True,
+    metavar="[API=]REFERENCE",
+    help="Where the daemon finds a provider key: env:NAME, file:/path, or a plugin's. Nothing but that is stored.",
+)
 
 
 @click.group()
@@ -40,13 +47,16 @@ def project() -> None:
 @project.command()
 @click.option("--name", required=True, help="What to call it.")
 @KEY
+@REFERENCE
 @LABEL
 @METADATA
 @limit_options
 @with_session
-def create(session: CommandSession, name: str, api_keys: tuple[str, ...], **options: Any) -> None:
+def create(
+    session: CommandSession, name: str, api_keys: tuple[str, ...], references: tuple[str, ...], **options: Any
+) -> None:
     """Create a project."""
-    body = {"name": name, **_keys(api_keys), **limit_values(options), **notes(options)}
+    body = {"name": name, **_keys(api_keys, references), **limit_values(options), **notes(options)}
     session.show(session.client().request("POST", management_path("projects"), body))
 
 
@@ -69,6 +79,7 @@ def show(session: CommandSession, project_id: str) -> None:
 @click.argument("project_id")
 @click.option("--name", help="What to call it from now on.")
 @KEY
+@REFERENCE
 @click.option("--remove-api-key", "removed", multiple=True, metavar="API", help="Forget the provider key for this API.")
 @LABEL
 @METADATA
@@ -80,12 +91,13 @@ def update(
     project_id: str,
     name: str | None,
     api_keys: tuple[str, ...],
+    references: tuple[str, ...],
     removed: tuple[str, ...],
     lifted: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Rename a project, or change its provider keys or its limits."""
-    body: dict[str, Any] = {**_keys(api_keys), **limit_values(options, lifted), **notes(options)}
+    body: dict[str, Any] = {**_keys(api_keys, references), **limit_values(options, lifted), **notes(options)}
     if removed:
         body["api_keys"] = body.get("api_keys", {}) | dict.fromkeys(removed)
     if name is not None:
@@ -113,8 +125,12 @@ def _change(session: CommandSession, project_id: str, body: Mapping[str, object]
     session.show(session.client().request("PATCH", management_path("projects", project_id), body))
 
 
-def _keys(given: tuple[str, ...]) -> dict[str, Any]:
+def _keys(given: tuple[str, ...], references: tuple[str, ...]) -> dict[str, Any]:
     keys = provider_keys(given, os.environ, sys.stdin, _prompt)
+    for api, reference in map(key_reference, references):
+        if api in keys:
+            raise click.UsageError(f"{api or 'The default API'} is given two keys.")
+        keys[api] = reference
     default = {"api_key": keys.pop("")} if "" in keys else {}
     return {**default, "api_keys": keys} if keys else default
 

@@ -60,6 +60,14 @@ def provider_keys(
     return keys
 
 
+def key_reference(text: str) -> tuple[str, str]:
+    """The API's name (C{""} for the default API) and the reference in C{[API=]REFERENCE}; it goes as it is."""
+    match = re.fullmatch(r"(?:([a-z0-9][a-z0-9_-]*)=)?([a-z][a-z0-9_-]*:[\x21-\x7e]+)", text)
+    if match is None:
+        raise click.UsageError("--api-key-ref takes [API=]REFERENCE: env:NAME, file:/path, or <plugin>:<name>.")
+    return match[1] or "", match[2]
+
+
 def _parts(text: str) -> tuple[str, str]:
     match = re.fullmatch(r"(?:([a-z0-9][a-z0-9_-]*)=)?(@.+|-|env:[A-Za-z_][A-Za-z0-9_]*|prompt)", text, re.DOTALL)
     if match is None:

@@ -19,6 +19,9 @@ _SECRET_NAME = re.compile(r"(?i)pass(word|wd|phrase)?$|secret|token|credential|a
 _QUERY_VALUE = re.compile(r"(?<=[?&])([^=&#]+)=([^&#]*)")
 
 
+PLUGIN_SETTINGS = (("events", "sinks"), ("secrets", "stores"))
+
+
 @dataclass(frozen=True, slots=True)
 class EffectiveSetting:
     """One setting.
@@ -91,7 +94,7 @@ def _masked(path: Path, value: Any, written: Any) -> Any:
     What stands in a plugin's settings is not known here: there whatever is named like a secret is masked, and what came
     by C{${NAME}} is shown as that.
     """
-    if path[:2] == ("events", "sinks") and path[-1] != "type":
+    if path[:2] in PLUGIN_SETTINGS and path[-1] != "type":
         if _SECRET_NAME.search(str(path[-1])):
             return MASK if value not in (None, "") else value
         return _plugin_value(value, written)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from llmproxy.config import addresses, names, values
 from llmproxy.config.api_settings import Api
-from llmproxy.config.external_text import ExternalText
+from llmproxy.config.plugin_settings import PluginSettings
 from llmproxy.config.problems import did_you_mean, quoted
 from llmproxy.config.types import (
     Amount,
@@ -241,22 +241,33 @@ class Price(Section):
     is left out costs what the provider's list says, and is unknown where that says nothing."""
 
 
-class Sink(BaseModel):
+class Sink(PluginSettings):
     """An event sink: the name of a plugin, and the settings of that plugin."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     type: Name
     """The name of the plugin: `file` (with `path`), or one of your own. All other keys are the plugin's."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _plain(cls, given: Any) -> Any:
-        return _plain(given) if isinstance(given, Mapping) else given
 
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
+class SecretStore(PluginSettings):
+    """Where secrets are kept outside: the name of a plugin, and the settings of that plugin."""
+
+    type: Name
+    """The name of the plugin; a reference to it begins with that name: `vault:team-a/openai`. All other keys are the
+    plugin's."""
+
+
+class Secrets(Section):
+    """What provider keys may refer to, instead of being stored: `env:NAME`, `file:/path`, or `<plugin>:<name>`."""
+
+    environment: Annotated[tuple[Pattern, ...], Items] = ("*_API_KEY",)
+    """Globs of the environment variables that `env:NAME` may name; `[]`: none. Those of llmproxy itself never can."""
+    directories: Annotated[tuple[Annotated[str, BeforeValidator(values.directory)], ...], Items] = ("/run/secrets",)
+    """Directories, with all below them, whose files `file:/path` may name; `[]`: none. Links are followed first."""
+    refresh: Duration = Field(default=60.0, ge=1)
+    """How often all references are checked for the ready page, and how long the value of a plugin is used. A file that
+    changes is read again within two seconds."""
+    stores: Annotated[tuple[SecretStore, ...], Items] = ()
+    """The plugins that references may name."""
 
 
 class Events(Section):
@@ -313,6 +324,7 @@ class Settings(Section):
     redis: Redis = Redis()
     limits: LimitSettings = LimitSettings()
     ledger: LedgerSettings = LedgerSettings()
+    secrets: Secrets = Secrets()
     prices: tuple[Price, ...] = ()
     """Prices of your own: of those that match a request, the one that names the model most closely. All others come
     from the providers' lists."""
@@ -350,12 +362,3 @@ def default_api_problem(default: Any, apis: Mapping[str, Any]) -> str:
     if not isinstance(default, str) or not default or default in apis:
         return ""
     return f"there is no API named {quoted(default)}{did_you_mean(default, [str(name) for name in apis])}"
-
-
-def _plain(value: Any) -> Any:
-    """Text from outside as the types that it would have had in the file: a plugin's settings have no others."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value.meaning if isinstance(value, ExternalText) else value

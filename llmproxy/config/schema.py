@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from llmproxy.config.docstrings import attribute_docstrings
-from llmproxy.config.model import Settings, Sink
+from llmproxy.config.model import Settings
+from llmproxy.config.plugin_settings import PluginSettings
 from llmproxy.config.types import Section
 
 _VARIABLE = {"type": "string", "pattern": r"\$\{.+\}", "description": "A variable: ${NAME} or ${NAME:-default}"}
@@ -21,7 +22,7 @@ def schema() -> dict[str, Any]:
     """The schema of what L{load} accepts, but for what only a program can check."""
     # Serialization mode writes defaults as the file does: "30s".
     made = Settings.model_json_schema(mode="serialization")
-    sections: list[type[BaseModel]] = [Sink, *_subclasses(Section)]
+    sections: list[type[BaseModel]] = [*_subclasses(PluginSettings), *_subclasses(Section)]
     classes = {cls.__name__: cls for cls in sections}
     defs = {name: _open(_described(section, classes[name])) for name, section in made.pop("$defs").items()}
     return {

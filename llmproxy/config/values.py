@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -111,6 +112,14 @@ def pattern(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, float) else str(whole(value)) if isinstance(value, int) else text(value)
+
+
+def directory(value: Any) -> str:
+    """A directory, by its absolute path; not the root, which has everything in it."""
+    path = os.path.normpath(name(value))
+    if not path.startswith("/") or not path.strip("/"):
+        raise ValueError(f"{quoted(value)} is not the absolute path of a directory (try /run/secrets)")
+    return path
 
 
 def cache_backend(value: Any) -> str:

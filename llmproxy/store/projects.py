@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
+from llmproxy.base.secret_reference import SecretReference
 from llmproxy.errors import ChangedMeanwhile, NotFound, UpstreamAuthError
 from llmproxy.model import ListFilter, Page, PageRequest, Project
 from llmproxy.sealing import CannotOpen, Sealer, mask
@@ -67,7 +68,11 @@ def _keep_keys(connection: Connection, project: Project, sealer: Sealer) -> None
     for api, key in project.api_keys.items():
         row = {"project_id": project.id, "api": api}
         connection.execute(delete(provider_keys).filter_by(**row))
-        if key:
+        if isinstance(key, SecretReference):
+            # Sealed as well, so that who can write into the database cannot have another secret read.
+            sealed = sealer.seal(key, project.id, api, _REFERENCE)
+            connection.execute(insert(provider_keys).values(**row, sealed=sealed, masked="", reference=str(key)))
+        elif key:
             sealed = sealer.seal(key, project.id, api)
             connection.execute(insert(provider_keys).values(**row, sealed=sealed, masked=mask(key)))
 
@@ -108,22 +113,39 @@ def is_active(connection: Connection, project_id: str) -> bool:
 
 
 def key(connection: Connection, project_id: str, api: str, sealer: Sealer) -> str:
-    """The provider's key for that API, or for the only one there is where C{api} is empty."""
-    wanted = select(provider_keys.c.api, provider_keys.c.sealed).where(provider_keys.c.project_id == project_id)
+    """The provider's key for that API, or for the only one there is where C{api} is empty; or a L{SecretReference}."""
+    wanted = select(provider_keys.c.api, provider_keys.c.sealed, provider_keys.c.reference)
+    wanted = wanted.where(provider_keys.c.project_id == project_id)
     rows = connection.execute(wanted.where(provider_keys.c.api == api) if api else wanted.limit(2)).all()
     if len(rows) != 1:
         raise UpstreamAuthError()
+    is_reference = rows[0].reference is not None
+    context = (project_id, rows[0].api, _REFERENCE) if is_reference else (project_id, rows[0].api)
     try:
-        return sealer.open(bytes(rows[0].sealed), project_id, rows[0].api)
+        opened = sealer.open(bytes(rows[0].sealed), *context)
+        return SecretReference(opened) if is_reference else opened
     except CannotOpen as e:
         raise UpstreamAuthError() from e
+
+
+def references(connection: Connection) -> list[str]:
+    """What keys of active projects refer to, each once."""
+    wanted = select(provider_keys.c.reference).join(projects, projects.c.id == provider_keys.c.project_id)
+    return list(
+        connection.scalars(wanted.where(provider_keys.c.reference.is_not(None), projects.c.active.is_(True)).distinct())
+    )
 
 
 def not_found(project_id: str) -> NotFound:
     return NotFound(f"There is no project {project_id}.")
 
 
-_MASKED = select(provider_keys.c.project_id, provider_keys.c.api, provider_keys.c.masked).order_by(provider_keys.c.api)
+_REFERENCE = "reference"  # context in which a reference is sealed
+_MASKED = select(
+    provider_keys.c.project_id,
+    provider_keys.c.api,
+    func.coalesce(provider_keys.c.reference, provider_keys.c.masked).label("masked"),
+).order_by(provider_keys.c.api)
 
 
 def _by_project(rows: Iterable[Row[Any]]) -> dict[str, dict[str, str]]:

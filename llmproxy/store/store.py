@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from shutil import rmtree
@@ -18,8 +18,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from llmproxy.base.coroutines import deferred
+from llmproxy.base.secret_reference import SecretReference
 from llmproxy.base.token_format import is_well_formed, new_token
-from llmproxy.errors import Conflict, QuotaExceeded, TokenNotFound, Unauthorized
+from llmproxy.errors import Conflict, QuotaExceeded, TokenNotFound, Unauthorized, UpstreamAuthError
 from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, ITokenValidator, IWatchable
 from llmproxy.model import ALL_OF_THEM, Advance, Changes, Grant, ListFilter, Page, PageRequest, Project, Token
 from llmproxy.sealing import RandomBytes, Sealer, TokenHasher
@@ -45,6 +46,7 @@ class Store:
     @param now: Seconds since the epoch.
     @param run: The name of this process's journal, by which what it has of budgets in advance is known; C{""} where it
         has none.
+    @param resolve: Makes the provider key of what is stored in its place; L{UpstreamAuthError} where there is none.
     @param timeout: Seconds after which a call fails with L{StoreUnavailable}.
     @param threads: How many look-ups run at once; L{ThreadPools} has what else does.
     @param waiting: How many calls may wait for a thread, of each kind, before further ones fail at once.
@@ -60,6 +62,7 @@ class Store:
         random: RandomBytes = os.urandom,
         now: Callable[[], float] = time,
         run: str = "",
+        resolve: Callable[[SecretReference], Awaitable[str]] | None = None,
         timeout: float = 5.0,
         threads: int = 4,
         waiting: int = 1000,
@@ -80,6 +83,7 @@ class Store:
         self._random = random
         self._now = now
         self._run = run
+        self._resolve = resolve or _unresolved
         self._listeners: list[Callable[[str], None]] = []
         self._commit_listeners: list[Callable[[str], None]] = []
 
@@ -165,7 +169,14 @@ class Store:
 
     @deferred
     async def get_api_key_for_project(self, project_id: str, api: str = "") -> str:
-        return await self._database.read(partial(projects.key, project_id=project_id, api=api, sealer=self._sealer))
+        read = partial(projects.key, project_id=project_id, api=api, sealer=self._sealer)
+        key = await self._database.read(read)
+        return await self._resolve(key) if isinstance(key, SecretReference) else key
+
+    @deferred
+    async def secret_references(self) -> list[str]:
+        """Fire with what the provider keys of active projects refer to, each once."""
+        return await self._database.read(projects.references, self._pools.lists)
 
     @deferred
     async def get_project_active(self, project_id: str) -> bool:
@@ -334,6 +345,10 @@ class Store:
     def _changed(self, project_id: str) -> None:
         _notify(self._listeners, project_id)
         _notify(self._commit_listeners, project_id)
+
+
+async def _unresolved(reference: SecretReference) -> str:
+    raise UpstreamAuthError
 
 
 def _notify(listeners: Iterable[Callable[[str], None]], project_id: str) -> None:

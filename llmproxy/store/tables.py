@@ -48,6 +48,7 @@ provider_keys = Table(
     Column("api", String(255), primary_key=True),
     Column("sealed", LargeBinary, nullable=False),
     Column("masked", String(32), nullable=False),
+    Column("reference", Text),  # of what is sealed, where that is one and no key
 )
 
 tokens = Table(

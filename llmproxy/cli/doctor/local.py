@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy import Connection, inspect, null, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from llmproxy import sealing
@@ -165,20 +165,23 @@ def _database(connection: Connection, encryption: str, keys: Keys, now: Callable
     else:
         yield Finding("store", OK, f"It takes writes, and is at revision {newest}.")
     if encryption and inspect(connection).has_table(provider_keys.name):
-        yield _unsealed(connection, encryption, keys)
+        yield _unsealed(connection, encryption, keys, stored[0] >= "0017")
 
 
-def _unsealed(connection: Connection, encryption: str, keys: Keys) -> Finding:
+_KEY_COLUMNS = (provider_keys.c.project_id, provider_keys.c.api, provider_keys.c.sealed)
+
+
+def _unsealed(connection: Connection, encryption: str, keys: Keys, has_references: bool) -> Finding:
     sealer = Sealer(sealing.derive(encryption, "provider keys"))
     rows = connection.execute(
-        select(provider_keys.c.project_id, provider_keys.c.api, provider_keys.c.sealed)
+        select(*_KEY_COLUMNS, provider_keys.c.reference if has_references else null().label("reference"))
         .join(projects, projects.c.id == provider_keys.c.project_id)
         .where(projects.c.active)
         .order_by(projects.c.created_at)
     ).all()
     try:
         check_key(connection, sealer, TokenHasher(sealing.derive(encryption, "tokens")))
-        for row in rows:
+        for row in (row for row in rows if row.reference is None):
             keys[row.api].append(StoredKey(row.project_id, sealer.open(bytes(row.sealed), row.project_id, row.api)))
     except (StartupError, CannotOpen) as e:
         keys.clear()
@@ -186,7 +189,9 @@ def _unsealed(connection: Connection, encryption: str, keys: Keys) -> Finding:
     if not rows:
         advice = "Create a project: llmproxy project create --name NAME --api-key API=prompt"
         return Finding("provider keys", WARNING, "No active project has one.", advice)
-    return Finding("provider keys", OK, f"The encryption key opens all {len(rows)}.")
+    elsewhere = sum(row.reference is not None for row in rows)
+    more = f" {elsewhere} more are kept elsewhere; /ready says which of them are missing." if elsewhere else ""
+    return Finding("provider keys", OK, f"The encryption key opens all {len(rows) - elsewhere}.{more}")
 
 
 def _database_clock(connection: Connection, now: Callable[[], float]) -> Finding:

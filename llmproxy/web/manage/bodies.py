@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import ip_network
@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from llmproxy.base import budgets
+from llmproxy.base.secret_reference import SecretReference
 from llmproxy.config.units import duration
 from llmproxy.errors import BodyUnreadable, Invalid
 from llmproxy.http.endpoints import Endpoints
@@ -42,11 +43,15 @@ MAX_LISTED_ERRORS = 20  # errors that one response names
 
 @dataclass(frozen=True, slots=True)
 class BodyContext:
-    """What a body is judged by: the configured APIs, the one that C{api_key} alone means, and the time."""
+    """What a body is judged by: the configured APIs, the one that C{api_key} alone means, and the time.
+
+    @ivar reference: Reads a text as a reference to a secret; C{None} where it is none, L{ValueError} if not allowed.
+    """
 
     apis: Collection[str]
     default_api: str
     now: float
+    reference: Callable[[str], SecretReference | None] = lambda text: None
 
 
 def _printable(text: str) -> str:
@@ -88,8 +93,12 @@ def _span(text: str) -> str:
     return text
 
 
+def _key_or_reference(text: str, info: ValidationInfo) -> str:
+    return _known(info).reference(text) or text
+
+
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
-Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,4096}$")]
+Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,4096}$"), AfterValidator(_key_or_reference)]
 Id = Annotated[str, StringConstraints(pattern=ID)]
 Span = Annotated[str, StringConstraints(max_length=64), AfterValidator(_span)]
 Time = Annotated[datetime, BeforeValidator(_time)]
@@ -141,8 +150,12 @@ class Body(DeferredModel):
 class Keys(Body):
     """Provider keys, by API name or for the default API alone."""
 
-    api_key: Key | None = Field(None, repr=False, description="The provider key for the default API.")
-    api_keys: dict[str, Key | None] = Field(default_factory=dict, repr=False, description="Provider keys by API name.")
+    api_key: Key | None = Field(
+        None, repr=False, description="The provider key for the default API, or a reference: env:NAME, file:/path."
+    )
+    api_keys: dict[str, Key | None] = Field(
+        default_factory=dict, repr=False, description="Provider keys, or references to them, by API name."
+    )
 
     @field_validator("api_keys")
     @classmethod

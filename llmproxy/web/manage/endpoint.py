@@ -18,6 +18,7 @@ from twisted.web.server import Request
 from llmproxy.auth.unwritten_revocations import Kind, UnwrittenRevocations
 from llmproxy.base.coroutines import FairLock
 from llmproxy.base.peers import Peers
+from llmproxy.base.secret_reference import SecretReference
 from llmproxy.caching import CacheAdmin
 from llmproxy.errors import (
     AuditUnavailable,
@@ -98,6 +99,7 @@ class ManagementContext:
     @ivar audit_table: The audit log in the store, if it is there.
     @ivar creations: What was answered to creations that name a key of idempotency.
     @ivar attributions: The names of what requests are attributed to.
+    @ivar references: Reads a provider key as a reference; C{None} where it is none, L{ValueError} if not allowed.
     """
 
     projects: IProjectStore
@@ -118,6 +120,7 @@ class ManagementContext:
     revocations: UnwrittenRevocations | None = None
     keys: ManagementKeys | None = None
     creations: Creations | None = None
+    references: Callable[[str], SecretReference | None] = lambda text: None
     reload: Callable[[], Awaitable[ReloadOutcome]] | None = None
     audit_table: AuditEntries | None = None
     effective: Callable[[], Sequence[SettingSource]] | None = None
@@ -153,7 +156,7 @@ class ManagementContext:
 
     def body_context(self) -> BodyContext:
         """What a request's body is judged by now."""
-        return BodyContext(self.apis, self.default_api, self.now())
+        return BodyContext(self.apis, self.default_api, self.now(), self.references)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
+from llmproxy.base.secret_reference import SecretReference
 from llmproxy.errors import RoleNotAllowed
 from llmproxy.model import Project
 from llmproxy.proxy.own_response import BufferedResponse
@@ -17,6 +19,7 @@ from llmproxy.web.manage.views import ProjectList, ProjectView, Revoked, project
 from llmproxy.web.respond import json_response
 
 LIMITS_ONLY = "An operator of some projects may change their limits and tokens, nothing else."
+ADMINS_ONLY = "A provider key that refers to a variable, a file or a plugin of the server is set by an admin only."
 
 
 class ProjectCollection(Endpoint):
@@ -33,7 +36,12 @@ class ProjectCollection(Endpoint):
     async def create_project(self, call: Call) -> BufferedResponse:
         body = read(ProjectCreate, call.body, self.context.body_context())
         now, keys = self.context.now(), body.provider_keys(self.context.default_api)
-        call.audit.details = {"name": body.name, "active": body.active, "api_keys": sorted(keys)}
+        call.audit.details = {
+            "name": body.name,
+            "active": body.active,
+            "api_keys": sorted(keys),
+            **_references(call, keys),
+        }
         project = await self.context.projects.create_project(
             Project(
                 id=self.context.new_id(),
@@ -73,7 +81,8 @@ class ProjectItem(Endpoint):
         body = read(ProjectChange, call.body, self.context.body_context())
         if body.active is not None:
             call.audit.action = "project.activate" if body.active else "project.deactivate"
-        call.audit.details = {"changed": sorted(body.model_fields_set)}
+        references = _references(call, body.provider_keys(self.context.default_api))
+        call.audit.details = {"changed": sorted(body.model_fields_set), **references}
         if not call.principal.manages_projects and body.model_fields_set - Limits.model_fields.keys():
             raise RoleNotAllowed(LIMITS_ONLY)
         ends = self.context.in_force("project", call.id) if body.active is False else nullcontext()
@@ -129,3 +138,11 @@ class ProjectTokensRevocation(Endpoint):
             revoked = await self.context.tokens.revoke_project_tokens(call.id)
         call.audit.details = {"revoked": revoked}
         return json_response({"revoked": revoked})
+
+
+def _references(call: Call, keys: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """What the audit log is told of references among these; L{RoleNotAllowed} for whoever may not set any."""
+    found = {api: str(key) for api, key in keys.items() if isinstance(key, SecretReference)}
+    if found and call.principal.role != "admin":
+        raise RoleNotAllowed(ADMINS_ONLY)
+    return {"references": found} if found else {}

@@ -15,6 +15,7 @@ from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
 from llmproxy.base.coroutines import FairLock
 from llmproxy.base.peers import Peers
+from llmproxy.base.secret_reference import SecretReference
 from llmproxy.caching import CacheAdmin
 from llmproxy.errors import NotFound
 from llmproxy.http.error_body import PROBLEM
@@ -84,6 +85,7 @@ class Management(Resource):
     @param audit_table: The audit log in the store, if it is there.
     @param keys: The management keys, where there may be any; C{creations}: what was answered to creations.
     @param attributions: The names of what requests are attributed to.
+    @param references: Reads a provider key as a reference; C{None} where it is none.
     @ivar auth: Lets in who bears the management token or a management key, elsewhere too.
     @param clock: For what is counted by time; C{now}: seconds since the epoch, for what is written down.
     """
@@ -119,6 +121,7 @@ class Management(Resource):
         peers: Peers | None = None,
         keys: ManagementKeys | None = None,
         creations: Creations | None = None,
+        references: Callable[[str], SecretReference | None] = lambda text: None,
         audit_table: AuditEntries | None = None,
         attributions: Callable[[], Collection[str]] = tuple,
     ) -> None:
@@ -148,6 +151,7 @@ class Management(Resource):
             peers=peers or Peers(),
             keys=keys,
             creations=creations,
+            references=references,
             audit_table=audit_table,
             attributions=attributions,
         )

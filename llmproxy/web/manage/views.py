@@ -44,7 +44,7 @@ class ProjectFacts(DeferredModel):
     id: str
     name: str
     active: bool
-    api_keys: dict[str, str] = Field(description="By API name, first and last characters only.")
+    api_keys: dict[str, str] = Field(description="By API name, first and last characters only; or the whole reference.")
     labels: list[str]
     metadata: dict[str, str]
     created_at: Time

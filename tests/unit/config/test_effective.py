@@ -30,8 +30,11 @@ events:
       headers: {authorization: "Bearer whsec-2", x-team: a}
       channel: ${CHANNEL}
       backups: ["https://b:p4ss@example.com"]
+secrets:
+  stores:
+    - {type: vault, token: vault-token, role: "${CHANNEL}"}
 """
-SECRETS = ("r3d1s", "hook1", "whsec-1", "whsec-2", "p4ss", "chan-secret", "dbpw")
+SECRETS = ("r3d1s", "hook1", "whsec-1", "whsec-2", "p4ss", "chan-secret", "dbpw", "vault-token")
 
 
 class EffectiveTests(unittest.TestCase):

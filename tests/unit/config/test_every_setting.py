@@ -20,6 +20,7 @@ D = "integration/test_settings.py::"
 REFUSED = D + "test_what_there_is_not_is_refused"  # there is only one value
 APIS, PATIENCE = "integration/settings/test_apis.py::", "integration/settings/test_patience.py::"
 PRICES, SECTIONS = "integration/settings/test_prices.py::", "integration/settings/test_sections.py::"
+REFERENCES = "integration/test_secret_references.py::"
 LOST = D + "test_limits_while_redis_is_lost"
 SLOW = "integration/test_slow_readers.py::"
 
@@ -135,6 +136,10 @@ SHOWN_BY = {
     "prices.0.units": PRICES + "test_units",
     "events.bus": REFUSED,
     "events.queue_size": D + "test_events_that_may_wait",
+    "secrets.environment": REFERENCES + "test_what_may_not_be_referred_to",
+    "secrets.directories": REFERENCES + "test_what_may_not_be_referred_to",
+    "secrets.refresh": REFERENCES + "test_plugin",
+    "secrets.stores.0.type": REFERENCES + "test_plugin",
     "events.sinks.0.type": SECTIONS + "test_where_it_listens_and_stores",
     "audit.file": D + "test_where_acts_are_written",
     "audit.fsync": SECTIONS + "test_audit_fsync",

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from zope.interface.verify import verifyObject
 
+from llmproxy.base.secret_reference import SecretReference
 from llmproxy.errors import (
     ChangedMeanwhile,
     Conflict,
@@ -250,6 +251,16 @@ class StoreContract(ValidatorContract):
         project = await self.project(api_keys={"openai": OPENAI_KEY})
         await self.assertFailure(self.store.get_api_key_for_project(project.id, "google"), UpstreamAuthError)
         await self.assertFailure(self.store.get_api_key_for_project("nobody", "openai"), UpstreamAuthError)
+
+    async def test_a_reference_instead_of_a_key(self) -> None:
+        """It is shown as it is; without anybody who resolves it, there is no key."""
+        project = await self.project(api_keys={"openai": SecretReference("env:A"), "mistral": "b"})
+        self.assertEqual(project.masked_keys, {"openai": "env:A", "mistral": "…"})
+        await self.assertFailure(self.store.get_api_key_for_project(project.id, "openai"), UpstreamAuthError)
+        self.assertEqual(await self.store.secret_references(), ["env:A"])
+        await self.store.update_project(replace(project, api_keys={"openai": OPENAI_KEY}))
+        self.assertEqual(await self.store.secret_references(), [])
+        self.assertEqual(await self.store.get_api_key_for_project(project.id, "openai"), OPENAI_KEY)
 
     async def test_a_chosen_id(self) -> None:
         self.assertEqual((await self.project(id="team-1")).id, "team-1")
