@@ -24,14 +24,12 @@ from llmproxy.base.peers import Peers
 from llmproxy.caching import CacheAdmin
 from llmproxy.composition.forwarding import Parts, forwarding
 from llmproxy.composition.listeners import listen, make_site
+from llmproxy.composition.own_secrets import own_secrets, passwords
 from llmproxy.composition.recording import Records, make_records
 from llmproxy.composition.reloading import Reloader, WorkersReloader
 from llmproxy.composition.secret_stores import secret_references
 from llmproxy.composition.workers import WorkerViews
-from llmproxy.config.environ import secret
-from llmproxy.config.load import read_private
 from llmproxy.config.model import Settings
-from llmproxy.config.redis_url import parse_redis_url
 from llmproxy.config.settings_file import SettingsFile
 from llmproxy.errors import StoreUnavailable
 from llmproxy.interfaces import ICounters, ICountersFactory
@@ -45,11 +43,8 @@ from llmproxy.process.daemon import Daemon
 from llmproxy.process.supervisor import worker_count
 from llmproxy.process.worker import Worker
 from llmproxy.redis import connect
-from llmproxy.store.canary import refuse_new_key
 from llmproxy.store.creations import CreationTable
-from llmproxy.store.engines import parse_store_url
 from llmproxy.store.management_keys import ManagementKeyTable
-from llmproxy.store.secrets import Secret, load_or_make
 from llmproxy.store.store import Store
 from llmproxy.upstream.secret_references import SecretReferences
 from llmproxy.web.admin import AdminPages
@@ -210,8 +205,8 @@ def _base(
     stream: TextIO,
     worker: Worker | None,
 ) -> Base:
-    encryption, management = _secrets(settings, environ, random)
-    redactor = Redactor([encryption.value, management.value, *_passwords(settings)])
+    encryption, management = own_secrets(settings, environ, random)
+    redactor = Redactor([encryption.value, management.value, *passwords(settings)])
     output = logs.observer(settings.logging, stream, redactor)
     run = random(8).hex() if settings.ledger.enabled else ""
     own = (encryption.value, management.value)
@@ -251,30 +246,6 @@ def _base(
         buffers,
         Peers() if worker is None else worker.peers,
     )
-
-
-def _secrets(settings: Settings, environ: Mapping[str, str], random: Callable[[int], bytes]) -> tuple[Secret, Secret]:
-    """The encryption key and the management token: from the environment, their files, or made now."""
-    encryption = load_or_make(
-        settings.state_dir,
-        secret(environ, "ENCRYPTION_KEY", read_private),
-        "encryption-key",
-        random,
-        partial(refuse_new_key, url=settings.store.url),  # a database that needs a key which is lost gets no new one
-    )
-    management = load_or_make(
-        settings.state_dir, secret(environ, "MANAGEMENT_TOKEN", read_private), "management-token", random
-    )
-    for each in (encryption, management):
-        if each.made:
-            _log.info("Made {path}; keep it safe.", path=str(each.path))
-    return encryption, management
-
-
-def _passwords(settings: Settings) -> list[str]:
-    """Those of the servers that the settings name."""
-    servers = [url for url in (settings.redis.url, settings.cache.redis_url, settings.limits.redis_url) if url]
-    return [*(parse_redis_url(url).password for url in servers), parse_store_url(settings.store.url).password or ""]
 
 
 def _tokens(base: Base) -> Tokens:

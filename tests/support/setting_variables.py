@@ -33,6 +33,8 @@ VALUES: Mapping[str, str] = {
     "LLMPROXY_LEDGER_SEGMENT_BYTES": "1MiB",
     "LLMPROXY_LEDGER_MAX_BYTES": "64MiB",
     "LLMPROXY_AUDIT_FILE": "{home}/other-audit.jsonl",
+    "LLMPROXY_SECRETS_ENVIRONMENT": "TEAM_*,OTHER_KEY",
+    "LLMPROXY_SECRETS_DIRECTORIES": "{home}/secrets",
     "LLMPROXY_STATE_DIR": "{home}/other-state",
 }
 
