@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from pydantic_core import from_json
@@ -20,6 +20,9 @@ MAX_BODY_BYTES = 256 << 10  # bytes of a JSON body that are kept and read at onc
 
 MAX_TIGHT_BODY_BYTES = 64 << 10  # likewise where memory is tight
 MAX_BODY_CHUNKS = 2048  # of such a body
+MAX_MERGED_EVENTS = 500  # events or answers that are read for what they say together: the first of them, and the last
+MAX_FIRST_EVENTS = 50  # of these
+MAX_CALLS = 300  # billed calls that are told apart in one body
 
 _MODEL = re.compile(rb'"model(?:Version)?"\s*:\s*"([^"\\]{1,128})"')
 
@@ -28,6 +31,13 @@ class UsageReader(Protocol):
     """What reads a body: takes its bytes, tells what they say of usage, and how much text there is in them."""
 
     def feed(self, data: bytes) -> object: ...
+    @property
+    def behind(self) -> bool:
+        """Whether some of what came waits to be read by L{work}."""
+
+    def work(self) -> None:
+        """Read some more of it: a few milliseconds."""
+
     def reading(self) -> ReportedUsage: ...
     def text(self) -> float: ...
     def error(self) -> str:
@@ -100,13 +110,21 @@ class JsonBodyReader:
             said, self._kept = _parse(whole), [whole]
             if isinstance(said, dict | list):
                 self._kept = []  # the exchange may be remembered for longer
-                self._error = body_error(said)
-                return extract(said, True) if isinstance(said, dict) else _merge_all(said)
+                self._error = body_error(said if isinstance(said, dict) else _first_and_last(said))
+                return extract(said, True) if isinstance(said, dict) else _merge_bounded(said)
             if b"\n{" in whole:  # one object a line, under another name
                 self._kept = []
-                return _merge_all(_parse(line) for line in whole.splitlines())
+                return _merge_bounded([line for line in whole.splitlines() if line], _parse)
             self._scan_on()
         return self._scanned()
+
+    @property
+    def behind(self) -> bool:
+        return self._scan is not None and self._scan.behind
+
+    def work(self) -> None:
+        if self._scan is not None:
+            self._scan.feed(b"")
 
     def text(self) -> float:
         return float(self._size)
@@ -117,25 +135,29 @@ class JsonBodyReader:
     def _scan_on(self) -> None:
         self._give_back()
         self._scan = JsonMemberScanner(RESPONSE_MEMBERS, WRAPPERS)
-        kept, self._kept = self._kept, []
-        for piece in kept:
-            self._scan.feed(piece)
-            self._notice(piece)
+        whole, self._kept = b"".join(self._kept), []
+        self._scan.feed(whole)
+        self._notice(whole)
 
     def _notice(self, piece: bytes) -> None:
         """Count the calls of tools in an answer that is not parsed; text in it has its quotation marks escaped."""
         piece = self._seam + piece
-        for found in registry.CALL_PATTERN.finditer(piece):
+        for found in registry.CALL_PATTERN.finditer(piece) if len(self._calls) < MAX_CALLS else ():
             self._calls.add((registry.UNITS_BY_CALL[found[1].decode()], str(self._place + found.start())))
+            if len(self._calls) == MAX_CALLS:
+                break
         self._seam = piece[-64:]
         self._place += len(piece) - len(self._seam)
 
     def _scanned(self) -> ReportedUsage:
         """What stands at the top; where that is a list, its answers were made one after the other."""
         assert self._scan is not None
+        self.work()
         found = {name.decode(): _parse(raw) for name, raw in self._scan.values.items()}
         self._error = body_error(found)
         said = extract(found, not self._scan.is_list)
+        if self._scan.failed or self._scan.behind or len(self._calls) == MAX_CALLS:
+            said = said._replace(final=False)  # something else may stand in what was not read
         return said._replace(calls=said.calls | self._calls) if self._calls else said
 
 
@@ -150,12 +172,21 @@ class EventStreamReader(SseScanner):
 
     def on_other_event(self, piece: bytes) -> None:
         for data in self.event_data(piece):
+            if len(self._calls) >= MAX_CALLS:
+                return
             if b'_call"' in data or b"webSearchQueries" in data:
                 self._calls |= extract(_parse(data)).calls
 
+    @property
+    def behind(self) -> bool:
+        return False
+
+    def work(self) -> None:
+        """Of an event that is too long to be kept and too dense to be read as it comes, nothing is read later."""
+
     def reading(self) -> ReportedUsage:
         self.end()
-        found = _merge_all(_parse(data) for data in self.usage_events())
+        found = _merge_all(map(_parse, _first_and_last(list(self.usage_events()))))
         if calls := self._calls:
             if any(unit == "web_search_previews" for unit, _ in found.calls):
                 calls = frozenset(call for call in calls if call[0] != "web_searches")
@@ -175,6 +206,18 @@ def _merge_all(said: Iterable[Any]) -> ReportedUsage:
     for each in said:
         found = merge(found, extract(each))
     return found
+
+
+def _merge_bounded(items: Sequence[Any], parse: Callable[[Any], Any] = lambda item: item) -> ReportedUsage:
+    """As L{_merge_all}; not final where they are too many to be read."""
+    found = _merge_all(map(parse, _first_and_last(items)))
+    return found if len(items) <= MAX_MERGED_EVENTS else found._replace(final=False)
+
+
+def _first_and_last(items: Sequence[Any]) -> Sequence[Any]:
+    if len(items) <= MAX_MERGED_EVENTS:
+        return items
+    return [*items[:MAX_FIRST_EVENTS], *items[MAX_FIRST_EVENTS - MAX_MERGED_EVENTS :]]
 
 
 def _parse(raw: bytes) -> Any:

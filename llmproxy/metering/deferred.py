@@ -301,9 +301,21 @@ class _ResultLines:
         self._part = bytearray()
         self._sum: Usage | None = None
         self._broken = False
-        self.feed, self.steps = _decoded(lines, self._split)
+        self._came: list[bytes] = []
+        self._feed, self._decode = _decoded(lines, self._came.append)
 
-    def _split(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:
+        for _ in self.steps(data):
+            pass
+
+    def steps(self, data: bytes) -> Iterator[None]:
+        """A line at a time, each of which may be long."""
+        for _ in self._decode(data) if self._decode is not None else [self._feed(data)]:
+            came = b"".join(self._came)
+            self._came.clear()
+            yield from self._split(came)
+
+    def _split(self, data: bytes) -> Iterator[None]:
         part = self._part
         if self._broken:
             return
@@ -314,6 +326,7 @@ class _ResultLines:
             del part[: end + 1]
             for line in whole.split(b"\n"):
                 self._line(line)
+                yield
         if len(part) > MAX_STORED_BYTES or bytes(part[:1]) not in (b"{", b""):
             self._broken = True
             part.clear()

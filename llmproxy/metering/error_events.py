@@ -18,6 +18,9 @@ from pydantic_core import from_json
 
 UNNAMED_ERROR_CODE = "upstream_error"  # the code of an error that has none of its own
 
+MAX_LAST_EVENTS = 1000  # of a stream that are looked at for it
+MAX_LAST_BYTES = 16 * 1024  # of a piece of a stream that are looked through for the error that it ended in
+
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\n\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
@@ -33,11 +36,16 @@ def may_hold_error(piece: bytes) -> bool:
 
 def stream_error(pieces: Iterable[bytes]) -> str:
     """The code of the last error event in these pieces of a stream; C{""} where there is none."""
-    found = ""
-    for piece in pieces:
-        for event in _BLANK.split(piece):
-            found = _event_error(event) or found
-    return found
+    left = MAX_LAST_EVENTS
+    for piece in reversed(list(pieces)):
+        events = _BLANK.split(piece[-MAX_LAST_BYTES:])
+        for event in reversed(events[-left:] if len(events) > 1 else [piece]):
+            if code := _event_error(event):
+                return code
+        left -= len(events)
+        if left <= 0:
+            break
+    return ""
 
 
 def body_error(said: Any) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Collection
 MAX_DEPTH_LEVELS = 512
 MAX_VALUE_BYTES = 64 * 1024  # bytes of a value that is kept
 MAX_NAME_BYTES = 64  # bytes of the longest member name that is looked at, with the white space behind it
+MAX_FEED_STEPS = 1200  # tokens that are taken one by one in one call: a few milliseconds
+MAX_BEHIND_BYTES = 512 * 1024  # that came and are not read yet, beyond which nothing more is read
 
 _TOKEN = re.compile(rb'["{}\[\]]')
 _TOKEN_OR_COMMA = re.compile(rb'["{}\[\],]')
@@ -28,9 +30,12 @@ class JsonMemberScanner:
 
     Those of an object that stands there under a name of C{entered} are looked for as well.
 
-    The text need not be well-formed, and may come in any pieces.
+    The text need not be well-formed, and may come in any pieces. A call takes L{MAX_FEED_STEPS} at most, whatever it is
+    given; what is left waits for the next.
 
     @ivar values: The raw value of each member that was found; the last, where there are several.
+    @ivar behind: Whether some of what came waits to be read.
+    @ivar failed: Whether too much of it did, so that the rest of the text is not read at all.
     """
 
     def __init__(self, wanted: Collection[bytes], entered: Collection[bytes] = ()) -> None:
@@ -47,6 +52,8 @@ class JsonMemberScanner:
         self._value: bytearray | None = None
         self._base = 0
         self.values: dict[bytes, bytes] = {}
+        self.behind = False
+        self.failed = False
 
     @property
     def is_list(self) -> bool:
@@ -54,11 +61,18 @@ class JsonMemberScanner:
         return self._top > 1
 
     def feed(self, data: bytes) -> None:
-        """The next bytes of the text."""
+        """The next bytes of the text; C{b""}: go on with what waits."""
+        if self.failed:
+            return
         if self._carry:
             data, self._carry = self._carry + data, b""
-        at, size = 0, len(data)
+        self.behind = False
+        at, size, steps = 0, len(data), MAX_FEED_STEPS
         while at < size:
+            if not steps:
+                self._wait(data[at:])
+                return
+            steps -= 1
             if self._in_string:
                 at = self._string(data, at)
                 continue
@@ -70,6 +84,11 @@ class JsonMemberScanner:
             if at < 0:
                 self._carry = data[-at - 2 :]
                 return
+
+    def _wait(self, rest: bytes) -> None:
+        self.failed = len(rest) > MAX_BEHIND_BYTES
+        self.behind = not self.failed
+        self._carry = rest if self.behind else b""
 
     def _token(self, data: bytes, at: int) -> int:
         """Go on behind the next token; C{-2 - n}: it starts at C{n}, and more is needed to know what it is."""

@@ -108,6 +108,16 @@ class Meter:
             else:
                 self._tap, self.feed = None, self._count
 
+    @property
+    def behind(self) -> bool:
+        """Whether some of the body waits to be read by L{work}, before it is measured."""
+        return self._tap is not None and self._tap.behind
+
+    def work(self) -> None:
+        """Read some more of what waits: a few milliseconds."""
+        if self._tap is not None:
+            self._tap.work()
+
     def _count(self, data: bytes) -> None:
         self._size += len(data)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 
 from llmproxy.metering.dialects.registry import RESPONSE_MEMBERS, WRAPPERS
 from llmproxy.metering.error_events import may_hold_error, stream_error
@@ -17,6 +18,9 @@ from llmproxy.metering.json_scanner import JsonMemberScanner
 EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 LINE_ENDS = (b"\n",)
 MAX_EVENT_BYTES = 1024 * 1024  # bytes of an event that is kept whole
+MAX_READ_EVENTS = 1500  # of those that are kept: the last of them
+MAX_FIRST_EVENTS = 50  # and so many at the beginning
+MAX_LINES = 1000  # of an event that are read as such
 SAMPLE_BYTES = 1024  # bytes of the stream's beginning, and of its end
 LAST_CHUNKS = 6  # pieces
 ERROR_CHUNKS = 4  # pieces that may hold an error event: one ends a stream, so the last are enough
@@ -81,14 +85,30 @@ class SseScanner:
 
     def usage_events(self) -> Iterator[bytes]:
         """The data of the events that may tell of usage: the first of all, and the last ones, in order."""
-        for piece in ([] if self._first is None else [self._first]) + list(self._kept):
-            for data in self.event_data(piece):
-                if self._mark in data:
-                    yield data
+        if self._first is None:
+            return
+        first = self._events(self._first)
+        left, last = MAX_READ_EVENTS, [first]
+        for piece in reversed(self._kept):
+            last.insert(1, self._events(piece)[-left:])
+            left -= len(last[1])
+            if left <= 0:
+                break
+        if len(first) > MAX_FIRST_EVENTS + left:
+            last[0] = first[:MAX_FIRST_EVENTS] + first[len(first) - max(left, 0) :]
+        for event in chain.from_iterable(last):
+            if self._mark in event:
+                yield from self._data(event)
 
     def event_data(self, piece: bytes) -> Iterator[bytes]:
-        """The data of each event in C{piece}, or its lines."""
-        return event_data(piece) if self._ends is EVENT_ENDS else (line for line in _LINE.split(piece) if line)
+        """The data of each event in C{piece}, or its lines; of very many, of the last."""
+        return chain.from_iterable(map(self._data, self._events(piece)[-MAX_READ_EVENTS:]))
+
+    def _events(self, piece: bytes) -> list[bytes]:
+        return (_BLANK if self._ends is EVENT_ENDS else _LINE).split(piece)
+
+    def _data(self, event: bytes) -> list[bytes]:
+        return _data_of_event(event) if self._ends is EVENT_ENDS else [event] if event else []
 
     def _pass(self, piece: bytes) -> None:
         """One or more whole events."""
@@ -137,6 +157,8 @@ class SseScanner:
         scan, self._scan = self._scan, None
         assert scan is not None
         scan.feed(rest)
+        if scan.failed or scan.behind:
+            return b""  # its last members, which hold, were not read
         members = (b'"%b":%b' % (name, value.strip()) for name, value in scan.values.items() if value.strip())
         event = b"{" + b",".join(members).replace(b"\n", b" ").replace(b"\r", b" ") + b"}"
         return b"data: " + event + b"\n\n" if self._ends is EVENT_ENDS else event
@@ -145,9 +167,16 @@ class SseScanner:
 def event_data(piece: bytes) -> Iterator[bytes]:
     """The data of each event in C{piece}."""
     for event in _BLANK.split(piece):
-        lines = [line for line in _LINE.split(event) if line.startswith(b"data")]
-        found = [line[5:].removeprefix(b" ") for line in lines if line[4:5] == b":"]
-        if found:
-            yield b"\n".join(found)
-        elif event and not event.startswith((b":", b"event:", b"id:", b"retry:")):
-            yield event  # an answer of another kind than its type says
+        yield from _data_of_event(event)
+
+
+def _data_of_event(event: bytes) -> list[bytes]:
+    """Its data, in a list of one; empty where it has none."""
+    if not event:
+        return []
+    lines = [line for line in _LINE.split(event, MAX_LINES) if line.startswith(b"data")]
+    found = [line[5:].removeprefix(b" ") for line in lines if line[4:5] == b":"]
+    if found:
+        return [b"\n".join(found)]
+    # Else, but for what is said of an event, an answer of another kind than its type says.
+    return [] if event.startswith((b":", b"event:", b"id:", b"retry:")) else [event]

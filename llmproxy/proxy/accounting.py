@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
 from llmproxy import errors
 from llmproxy.ledger import Ledger
@@ -222,6 +223,9 @@ class Accounting:
         """A request is over, however it ended: settle it, and report it to everybody. Never raises."""
         if context.response_reading is not None and context.response_reading.pending:
             await context.response_reading.whole()
+        while context.meter is not None and context.meter.behind:
+            await deferLater(self._clock, 0)
+            context.meter.work()
         if self._results is not None and context.result_collection is not None:
             await self._results.collect(context, self._clock.seconds())
         self.finish_now(context)

@@ -6,22 +6,30 @@ import gzip
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
+from zlib import crc32
 
 import pytest
 
+from tests.integration.test_ledger import entered
 from tests.support.processes import HOST
 from tests.support.scripted_provider import CLOSE, ScriptedProvider
 from tests.support.stack import MANAGEMENT, SETTINGS, Stack
 
 MILLION = 1_000_000
-BOUND_MS = 50.0  # it is to be 20: on a busy machine the same work takes twice the time of the processor
+BOUND_MS = 20.0  # of the processor's time in one turn, on a machine that does L{calibration} in CALIBRATION_MS
+CALIBRATION_MS = 20.0
+MAX_SLOWNESS = 4.0  # beyond, a machine tells nothing
 TURNS = str(Path(__file__).parent.parent / "turns")
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=b"}
 GZIP = {"Content-Encoding": "gzip"}
+CALL = b'{"type":"web_search_call","id":"ws_1"},'
+USED = b'0],"usage":{"input_tokens":1,"output_tokens":1}}'
+SAMPLE = json.dumps({str(number): {"a": [number, "text", None]} for number in range(400)})
 PART = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n'
 
 BOMBS: dict[str, tuple[bytes, dict[str, str]]] = {
@@ -77,7 +85,55 @@ RESPONSES = {
     "50 MB of numbers": (b'{"data":[' + b"0.0123456789," * 3_800_000 + b'0],"usage":{"prompt_tokens":1}}', b""),
     "gzip of objects": (gzip.compress(b'{"a":[' + b"{}," * 33 * MILLION + b"0]}"), b"gzip"),
     "gzip of nothing": (gzip.compress(bytes(100 * MILLION)), b"gzip"),
+    "250 KB of objects with calls": (b'{"output":[' + CALL * 6_000 + USED, b""),
+    "10 MB of objects with calls": (b'{"output":[' + CALL * 260_000 + USED, b""),
+    "250 KB of usage objects": (b"[" + b'{"usage":{"prompt_tokens":1}},' * 8_000 + b"0]", b""),
+    "250 KB of errors": (b"[" + b'{"error":{}},' * 19_000 + b"0]", b""),
+    "250 KB of short lines": (b"{}\n" * 85_000, b""),
+    "20 MB of members": (b"{" + b'"":"",' * 3_300_000 + b'"a":0}', b""),
+    "20 MB of wrapped members": (b'{"response":{' + b'"a":1,' * 3_000_000 + b'"a":0}}', b""),
+    "20 MB of counts": (b"{" + b'"usage":{,,,,},' * 1_300_000 + b'"a":0}', b""),
+    "gzip of members": (gzip.compress(b"{" + b'"":"",' * 3_300_000 + b'"a":0}'), b"gzip"),
 }
+LINES = {
+    "lines of usage": b'{"usage":{"prompt_tokens":1}}\n' * 33_000,
+    "short lines": b'"_tokens"\n' * 100_000,
+}
+EVENTS = {
+    "events of usage": b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n' * 40_000,
+    "events of errors": b'data: {"error":{"code":1}}\n\n' * 40_000,
+    "error events without data": b"event: error\n\n" * 60_000,
+    "blank lines": (b"\n" * 65_000 + b'data: {"_tokens":1}\n\n') * 20,
+    "an event of lines": b'data: "_tokens"\n' * 60_000 + b"\n",
+    "an event of 20 MB": b'data: {"usage":{' + b'"a":{},' * 2_500_000 + b'"b":1}}\n\n',
+}
+
+
+def frame(payload: bytes) -> bytes:
+    """One of Amazon's event streams, without headers."""
+    head = (16 + len(payload)).to_bytes(4) + bytes(4)
+    whole = head + crc32(head).to_bytes(4) + payload
+    return whole + crc32(whole).to_bytes(4)
+
+
+FRAMES = {
+    "frames of usage": frame(b'{"usage":{"inputTokens":1}}') * 100_000,
+    "empty frames": frame(b"{}") * 300_000,
+}
+PROVIDED: dict[str, tuple[bytes, bytes, bytes]] = {  # media type, coding, body
+    **{name: (b"application/json", coding, body) for name, (body, coding) in RESPONSES.items()},
+    **{name: (b"application/x-ndjson", b"", body) for name, body in LINES.items()},
+    **{name: (b"text/event-stream", b"", body) for name, body in EVENTS.items()},
+    **{name: (b"application/vnd.amazon.eventstream", b"", body) for name, body in FRAMES.items()},
+}
+
+
+def calibration() -> float:
+    """How much slower than usual this machine is now: the processor's time for work in the interpreter."""
+    began = time.thread_time()
+    for _ in range(40):
+        json.dumps(json.loads(SAMPLE))
+    return (time.thread_time() - began) * 1000 / CALIBRATION_MS
 
 
 class Turns:
@@ -86,6 +142,7 @@ class Turns:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read = 0
+        self._slowness: list[float] = []
         self.longest: dict[str, float] = {}
 
     def note(self, name: str) -> None:
@@ -95,11 +152,26 @@ class Turns:
         new, self._read = text[self._read :], len(text)
         took = max((float(line.split()[0]) for line in new.splitlines()), default=0.0)
         self.longest[name] = max(self.longest.get(name, 0.0), took)
+        self._slowness.append(calibration())
+
+    @property
+    def bound(self) -> float:
+        """Milliseconds; by the machine's speed all the while, which changes with what its others do."""
+        return BOUND_MS * min(max(1.0, median(self._slowness)), MAX_SLOWNESS)
+
+    def again(self, attempt: Callable[[str], None]) -> None:
+        """Try what took too long twice more: what holds the reactor does so every time."""
+        for name in [name for name, took in self.longest.items() if took >= self.bound] * 2:
+            if (before := self.longest[name]) >= self.bound:
+                self.longest[name] = 0.0
+                attempt(name)
+                self.longest[name] = min(before, self.longest[name])
 
     def check(self) -> None:
         worst = sorted(self.longest.items(), key=lambda each: -each[1])[:8]
         print("\nlongest turns in ms:", json.dumps(dict(worst)))
-        assert worst[0][1] < BOUND_MS, worst
+        print(f"bound: {self.bound:.1f}")
+        assert worst[0][1] < self.bound, (self.bound, worst)
 
 
 @pytest.fixture(scope="module")
@@ -212,14 +284,37 @@ def test_responses(tmp_path: Path) -> None:
             turns = Turns(tmp_path / "turns")
             turns.note("the start")
             turns.longest.clear()
-            for name, (body, coding) in RESPONSES.items():
+
+            def attempt(name: str) -> None:
+                kind, coding, body = PROVIDED[name]
                 encoded = b"Content-Encoding: " + coding + b"\r\n" if coding else b""
-                head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%bContent-Length: %d\r\n\r\n"
-                provider.scripts["completions"] = [head % (encoded, len(body)), body, CLOSE]
+                head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n%bContent-Length: %d\r\n\r\n"
+                provider.scripts["completions"] = [head % (kind, encoded, len(body)), body, CLOSE]
                 reply = stack.ask("POST", "/v1/chat/completions", b'{"model":"gpt-4o"}')
                 assert (reply.status, len(reply.body)) == (200, len(body)), name
                 turns.note(name)
+
+            for name in PROVIDED:
+                attempt(name)
+            turns.again(attempt)
             turns.check()
+
+
+def test_what_is_read_late_is_measured(tmp_path: Path) -> None:
+    """A response of many small members that comes at once, with its usage at the end, is read after it was sent."""
+    usage = b'"usage":{"prompt_tokens":7,"completion_tokens":3,"total_tokens":10}'
+    body = b"{" + b'"":"",' * 60_000 + usage + b"}"
+    with ScriptedProvider({}) as provider:
+
+        class Behind(Stack):
+            settings = SETTINGS.replace("{provider}", f"http://{HOST}:{provider.port}")
+
+        with Behind(tmp_path) as stack:
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+            provider.scripts["completions"] = [head, body, CLOSE]
+            assert stack.ask("POST", "/v1/chat/completions", b'{"model":"gpt-4o"}').body == body
+            (line,) = entered(stack, 1)
+            assert (line["basis"], line["input_tokens"], line["output_tokens"]) == ("exact", 7, 3), line
 
 
 def test_others_are_served_meanwhile(stack: Stack) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.metering.json_scanner import MAX_VALUE_BYTES, JsonMemberScanner
+from llmproxy.metering.json_scanner import MAX_BEHIND_BYTES, MAX_FEED_STEPS, MAX_VALUE_BYTES, JsonMemberScanner
 from tests.support.examples import examples
 
 WANTED = frozenset({b"usage", b"model"})
@@ -26,6 +26,8 @@ def scanned(text: bytes, cuts: list[int]) -> JsonMemberScanner:
     scan = JsonMemberScanner(WANTED)
     for start, end in pairwise(sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})):
         scan.feed(text[start:end])
+    while scan.behind:
+        scan.feed(b"")
     return scan
 
 
@@ -62,6 +64,26 @@ class ScanTests(SynchronousTestCase):
         """A value that is longer than any usage object is dropped, and what follows is found."""
         text = json.dumps({"usage": "x" * (MAX_VALUE_BYTES + 1), "model": "m"}).encode()
         self.assertEqual(scanned(text, [*range(0, len(text), 5000)]).values, {b"model": b' "m"'})
+
+    def test_many_small_members(self) -> None:
+        """A call does a bounded part of the work, the next ones the rest of it, and what is last is found."""
+        text = b'{"usage":1,' + b'"":"",' * 10_000 + b'"model":"m"}'
+        scan = JsonMemberScanner(WANTED)
+        scan.feed(text)
+        self.assertEqual((scan.behind, scan.values), (True, {b"usage": b"1"}))
+        calls = 0
+        while scan.behind:
+            scan.feed(b"")
+            calls += 1
+        self.assertEqual(scan.values, {b"usage": b"1", b"model": b'"m"'})
+        self.assertGreater(calls, 10_000 // MAX_FEED_STEPS)
+
+    def test_more_waits_than_may(self) -> None:
+        """Then the rest is not read at all, and that is said."""
+        scan = JsonMemberScanner(WANTED)
+        scan.feed(b'{"usage":1,' + b'"":"",' * (MAX_BEHIND_BYTES // 6 + MAX_FEED_STEPS))
+        scan.feed(b'"model":"m"}')
+        self.assertEqual((scan.failed, scan.behind, scan.values), (True, False, {b"usage": b"1"}))
 
     def test_too_deep(self) -> None:
         """Brackets without end cost next to nothing."""

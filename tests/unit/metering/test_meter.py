@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.http.content_coding import encode
-from llmproxy.metering.body_readers import MAX_BODY_BYTES
+from llmproxy.metering.body_readers import MAX_BODY_BYTES, MAX_CALLS, MAX_MERGED_EVENTS
 from llmproxy.metering.estimating import PromptEstimate
 from llmproxy.metering.meter import Meter, dialect
 from llmproxy.metering.prices import OwnPrice, Prices
@@ -374,3 +374,52 @@ class HoldingTests(SynchronousTestCase):
         """Hardly anything is kept, and the same is found."""
         most, held, tokens = self.kept(200_000, tight=True)
         self.assertEqual((most <= 3 * 32768, held, tokens), (True, 0, 5))
+
+
+class BoundedEffortTests(SynchronousTestCase):
+    """What a provider sends in very many small parts is read in part, and said to be estimated."""
+
+    def measured(self, kind: bytes, body: bytes, path: bytes = CHAT) -> Usage:
+        meter = Meter(dialect("openai", "openai", PRICES, path), [b"Content-Type: " + kind])
+        for at in range(0, len(body), 65_536):
+            meter.feed(body[at : at + 65_536])
+        while meter.behind:
+            meter.work()
+        return meter.measured(asked="gpt-4o", given=lambda: PromptEstimate(1, 1), complete=True, at=NOW)
+
+    def test_what_waits_is_read_before_it_is_measured(self) -> None:
+        """A long body of small members, whose usage is last, is exact all the same."""
+        body = b"{" + b'"":"",' * (MAX_BODY_BYTES // 6 + 1000) + b'"usage":' + json.dumps(CHAT_USAGE).encode() + b"}"
+        usage = self.measured(b"application/json", body)
+        self.assertEqual((usage.basis, usage.input_tokens > 1), ("exact", True))
+
+    def test_more_waits_than_may(self) -> None:
+        """What was not read may hold other counts."""
+        body = b'{"usage":{"prompt_tokens":7,"completion_tokens":1},' + b'"":"",' * 1_000_000 + b'"a":0}'
+        usage = self.measured(b"application/json", body)
+        self.assertEqual((usage.basis, usage.input_tokens), ("estimated", 7))
+
+    def test_lists_and_lines(self) -> None:
+        """Up to the bound they are exact; beyond, the first and the last are read."""
+        answer = b'{"usage":{"prompt_tokens":%d,"completion_tokens":1}}'
+        for count, basis in ((MAX_MERGED_EVENTS, "exact"), (MAX_MERGED_EVENTS + 1, "estimated")):
+            answers = [answer % number for number in range(1, count + 1)]
+            for body in (b"[" + b",".join(answers) + b"]", b"\n".join(answers)):
+                usage = self.measured(b"application/json", body)
+                self.assertEqual((usage.basis, usage.input_tokens), (basis, count))
+
+    def test_events(self) -> None:
+        """Of a stream of very many, the last one counts."""
+        answers = [
+            b'data: {"choices":[],"usage":{"prompt_tokens":%d,"completion_tokens":1}}\n\n' % n for n in range(9000)
+        ]
+        usage = self.measured(b"text/event-stream", b"".join(answers))
+        self.assertEqual((usage.basis, usage.input_tokens), ("exact", 8999))
+
+    def test_calls(self) -> None:
+        """Of calls without end in a body that is not kept, as many are told apart as may be."""
+        body = b'{"output":[' + b'{"type":"web_search_call","id":"ws_1"},' * 20_000
+        body += b'0],"usage":{"input_tokens":7,"output_tokens":1}}'
+        usage = self.measured(b"application/json", body, b"/v1/responses")
+        self.assertEqual((usage.basis, usage.input_tokens), ("estimated", 7))
+        self.assertEqual(usage.details["web_searches"], MAX_CALLS)
