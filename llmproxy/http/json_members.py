@@ -1,9 +1,9 @@
 """Reads the top-level members of a JSON object of any size as its bytes pass, and checks that it is JSON (RFC 8259).
 
 The text is checked strictly, so that no provider's parser can read another value in it: nothing behind the object, no
-C{NaN}, no comments, no control characters in strings, no comma too many. Only wanted members are kept. The work for a
-slice of bytes is bounded: whole runs of shallow values are matched in C, and a text that needs too many steps beside
-that is given up.
+C{NaN}, no comments, no control characters in strings, no comma too many. Only wanted members are kept. The work of a
+call is bounded: whole runs of shallow values are matched in C, and what needs too many steps beside that waits for the
+next call, or is given up.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ MAX_NAME_BYTES = 1024  # of a member's name, as written; none that is wanted is 
 MAX_VALUE_BYTES = 128 * 1024  # of a value that is kept
 MAX_UNIQUE_BYTES = 16 * 1024  # of a value in which names are looked at for one that is there twice
 MAX_STEPS = 200_000  # tokens that are taken one by one
+MAX_FEED_STEPS = 400  # of these in one call: two or three milliseconds
 MAX_ATOM_BYTES = 1024  # of a number
 
 _SPACE = rb"[ \t\r\n]*"
@@ -59,6 +60,7 @@ class JsonMembers:
     @ivar is_object: Whether the text is an object.
     @ivar problem: Why it is not JSON, a sentence; C{""} so far.
     @ivar steps: Tokens taken one by one so far, a measure of the work.
+    @ivar behind: Whether some of what came waits to be read: then C{feed(b"")} goes on.
     """
 
     def __init__(self, wanted: Callable[[str], bool]) -> None:
@@ -77,15 +79,18 @@ class JsonMembers:
         self.is_object = False
         self.problem = ""
         self.steps = 0
+        self.behind = False
 
     def feed(self, data: bytes) -> None:
-        """The next bytes of the text."""
+        """The next bytes of the text, as much of it as one call may read."""
+        self.behind = False
         if self.problem:
             return
         if self._carry:
             data, self._carry = self._carry + data, b""
+        size, most = len(data), self.steps + MAX_FEED_STEPS
         at = self._from = 0
-        while 0 <= at < len(data) and not self.problem:
+        while 0 <= at < size and self.steps < most and not self.problem:
             at = self._string(data, at) if self._in_string else self._step(data, at)
         taken = ~at if at < 0 else at
         if self.problem:
@@ -93,7 +98,8 @@ class JsonMembers:
         if self._kept is not None:
             self._keep(data[self._from : taken])
         self._carry = data[taken:]
-        if len(self._carry) > MAX_ATOM_BYTES:
+        self.behind = 0 <= at < size
+        if not self.behind and len(self._carry) > MAX_ATOM_BYTES:
             self.problem = "The request body holds a number that is too long."
 
     def plain(self, data: bytes, at: int) -> int:
@@ -104,6 +110,8 @@ class JsonMembers:
 
     def end(self) -> None:
         """There is no more."""
+        while self.behind:
+            self.feed(b"")
         if self._carry and not self._in_string and not self.problem:
             self.feed(b" ")  # a number at the very end
         if not self.problem and (self._containers or self._expected != _AFTER):

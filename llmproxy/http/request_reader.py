@@ -33,7 +33,7 @@ MAX_TURN_BYTES = 64 * 1024  # that are read in one turn of the reactor
 MAX_TURN_STEPS = 1000  # tokens of JSON that are taken one by one in one turn
 MAX_TURN_SECONDS = 0.005
 MAX_TYPE_BYTES = 4096  # of a Content-Type that is read
-MAX_FORM_SLICE_BYTES = 16 * 1024
+MAX_FORM_SLICE_BYTES = {"multipart": 16 * 1024, "urlencoded": 1024}  # in the latter, each byte may be a field
 MAX_MODEL_CHARACTERS = 128  # characters of a model's name that are shown
 MAX_WHOLE_BYTES = 256 * 1024  # of a body that is read by one call
 MAX_WHOLE_MEDIA = 400  # in such a body, where it is measured
@@ -200,13 +200,13 @@ class RequestReader:
         self._measure = ContentMeasure()
         self._size = 0
         self._ended = False
+        self._decoded: deque[bytes] = deque()
         self._decoder: Decoder | None = None
         codings = _codings(lines)
         if len(codings) > 1 or (codings and not can_decode(codings[0])):
             self._give_up("The request body has a content coding that cannot be read here.")
         elif codings:
-            self._decoder = Decoder(codings[0], self._pieces)
-        self._decoded: deque[bytes] = deque()
+            self._decoder = Decoder(codings[0], self._decoded.append)
 
     @property
     def queued(self) -> int:
@@ -294,19 +294,19 @@ class RequestReader:
                     self._give_up("The request body is not encoded as it says.")
             self._queued = max(self._queued - len(data), 0)
 
-    def _pieces(self, data: bytes) -> None:
-        self._decoded.append(data)
-
     def _slices(self, data: bytes) -> Iterator[None]:
         self._size += len(data)
         at = 0
         while at < len(data) and self._form != "unknown":
-            end = at + (MAX_FORM_SLICE_BYTES if self._form == "multipart" else MAX_SLICE_BYTES)
+            end = at + MAX_FORM_SLICE_BYTES.get(self._form, MAX_SLICE_BYTES)
             if isinstance(self._body, JsonMembers):
                 end = max(end, self._body.plain(data, at))
             self._read(data[at:end])
             at = end
             yield
+            while isinstance(self._body, JsonMembers) and self._body.behind:
+                self._body.feed(b"")
+                yield
 
     def _read(self, data: bytes) -> None:
         if self._body is None:

@@ -14,7 +14,7 @@ from llmproxy.metering.dialects.registry import RESPONSE_MEMBERS, WRAPPERS, extr
 from llmproxy.metering.dialects.reported_usage import NO_REPORT, Call, ReportedUsage, merge
 from llmproxy.metering.error_events import body_error
 from llmproxy.metering.json_scanner import JsonMemberScanner
-from llmproxy.metering.sse import EVENT_ENDS, SAMPLE_BYTES, SseScanner
+from llmproxy.metering.sse import EVENT_ENDS, SAMPLE_BYTES, HeldByteCounter, SseScanner
 
 MAX_BODY_BYTES = 256 << 10  # bytes of a JSON body that are kept and read at once; a longer one is scanned as it passes
 
@@ -38,32 +38,27 @@ class UsageReader(Protocol):
     def work(self) -> None:
         """Read some more of it: a few milliseconds."""
 
-    def reading(self) -> ReportedUsage: ...
+    def reading(self) -> ReportedUsage:
+        """What the body tells. Nothing is counted as held any more."""
+
+    def discard(self) -> None:
+        """Forget the body, of which nothing more is asked."""
+
     def text(self) -> float: ...
     def error(self) -> str:
         """The code of the error that it is or ends in, once it was read; C{""} where there is none."""
 
 
-class HeldByteCounter(Protocol):
-    """Counts what is held in memory by everybody together (L{llmproxy.wire.buffers.Buffers} is it).
-
-    @ivar tight: Whether little more should be.
-    """
-
-    @property
-    def tight(self) -> bool: ...
-    def hold(self, count: int) -> object: ...
-
-
 class JsonBodyReader:
     """A JSON body: kept while it is short, scanned beyond, and sooner where memory is tight."""
 
-    __slots__ = ("_calls", "_error", "_holding", "_kept", "_place", "_scan", "_seam", "_size")
+    __slots__ = ("_calls", "_error", "_held", "_holding", "_kept", "_place", "_scan", "_seam", "_size")
 
     def __init__(self, holding: HeldByteCounter | None = None) -> None:
         self._calls: set[Call] = set()
         self._error = ""
         self._holding = holding
+        self._held = 0  # bytes of it that are counted there
         self._seam = b""
         self._place = 0
         self._kept: list[bytes] = []
@@ -75,26 +70,32 @@ class JsonBodyReader:
         if self._scan is not None:
             self._scan.feed(data)
             self._notice(data)
+            self._count_held(self._scan.waiting)
         else:
             self._kept.append(data)
             tight = False
             if self._holding is not None:
                 self._holding.hold(len(data))
+                self._held = self._size
                 tight = self._size > MAX_TIGHT_BODY_BYTES and self._holding.tight
             if tight or self._size > MAX_BODY_BYTES or len(self._kept) > MAX_BODY_CHUNKS:
                 self._scan_on()
 
+    def _count_held(self, count: int) -> None:
+        if self._holding is not None and count != self._held:
+            self._holding.hold(count - self._held)
+            self._held = count
+
     def _give_back(self) -> None:
-        """What was kept is not kept any more, or only until this turn is over."""
-        if self._holding is not None and self._scan is None:
-            self._holding.hold(-self._size)
-            self._holding = None
+        """What is kept is not counted any more, nor what may still come."""
+        self._count_held(0)
+        self._holding = None
 
     def whole(self) -> bytes | None:
-        """The body that was kept; C{None} where it was scanned as it passed. Nothing is held any more."""
-        self._give_back()
+        """The body that was kept, which is not counted any more; C{None} where it was scanned as it passed."""
         if self._scan is not None:
             return None
+        self._give_back()
         if len(self._kept) != 1:
             self._kept = [b"".join(self._kept)]
         return self._kept[0]
@@ -102,6 +103,7 @@ class JsonBodyReader:
     def discard(self) -> None:
         """Forget the body, since the exchange may be remembered for longer."""
         self._kept = []
+        self._give_back()
 
     def reading(self) -> ReportedUsage:
         self._give_back()
@@ -125,6 +127,7 @@ class JsonBodyReader:
     def work(self) -> None:
         if self._scan is not None:
             self._scan.feed(b"")
+            self._count_held(self._scan.waiting)
 
     def text(self) -> float:
         return float(self._size)
@@ -133,11 +136,11 @@ class JsonBodyReader:
         return self._error
 
     def _scan_on(self) -> None:
-        self._give_back()
         self._scan = JsonMemberScanner(RESPONSE_MEMBERS, WRAPPERS)
         whole, self._kept = b"".join(self._kept), []
         self._scan.feed(whole)
         self._notice(whole)
+        self._count_held(self._scan.waiting)
 
     def _notice(self, piece: bytes) -> None:
         """Count the calls of tools in an answer that is not parsed; text in it has its quotation marks escaped."""
@@ -152,7 +155,8 @@ class JsonBodyReader:
     def _scanned(self) -> ReportedUsage:
         """What stands at the top; where that is a list, its answers were made one after the other."""
         assert self._scan is not None
-        self.work()
+        self._scan.feed(b"")
+        self._give_back()
         found = {name.decode(): _parse(raw) for name, raw in self._scan.values.items()}
         self._error = body_error(found)
         said = extract(found, not self._scan.is_list)
@@ -166,8 +170,10 @@ class EventStreamReader(SseScanner):
 
     __slots__ = ("_calls",)
 
-    def __init__(self, mark: bytes, also: bytes, ends: tuple[bytes, ...] = EVENT_ENDS) -> None:
-        super().__init__(mark, also, ends)
+    def __init__(
+        self, mark: bytes, also: bytes, ends: tuple[bytes, ...] = EVENT_ENDS, holding: HeldByteCounter | None = None
+    ) -> None:
+        super().__init__(mark, also, ends, holding)
         self._calls: frozenset[Call] = frozenset()
 
     def on_other_event(self, piece: bytes) -> None:
@@ -186,6 +192,7 @@ class EventStreamReader(SseScanner):
 
     def reading(self) -> ReportedUsage:
         self.end()
+        self.give_back()
         found = _merge_all(map(_parse, _first_and_last(list(self.usage_events()))))
         if calls := self._calls:
             if any(unit == "web_search_previews" for unit, _ in found.calls):

@@ -60,6 +60,11 @@ class JsonMemberScanner:
         """Whether the text is an array."""
         return self._top > 1
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that came and wait to be read."""
+        return len(self._carry) if self.behind else 0
+
     def feed(self, data: bytes) -> None:
         """The next bytes of the text; C{b""}: go on with what waits."""
         if self.failed:

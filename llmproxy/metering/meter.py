@@ -9,14 +9,14 @@ from llmproxy.http import fields
 from llmproxy.http.body_hints import EVENT_STREAM, media_type
 from llmproxy.http.content_coding import Decoder, can_decode
 from llmproxy.metering import estimating, frames
-from llmproxy.metering.body_readers import EventStreamReader, HeldByteCounter, JsonBodyReader, UsageReader
+from llmproxy.metering.body_readers import EventStreamReader, JsonBodyReader, UsageReader
 from llmproxy.metering.dialects import registry
 from llmproxy.metering.dialects.operation import UNKNOWN_OPERATION, Members, ProviderOperation, Units
 from llmproxy.metering.dialects.reported_usage import NO_REPORT, ReportedUsage
 from llmproxy.metering.estimating import PromptEstimate
 from llmproxy.metering.extraction import count_units, units_by_model
 from llmproxy.metering.prices import Prices
-from llmproxy.metering.sse import LINE_ENDS
+from llmproxy.metering.sse import LINE_ENDS, HeldByteCounter
 from llmproxy.metering.typed_usage import TypedUsage, typed_usage
 from llmproxy.model import Usage
 
@@ -91,11 +91,11 @@ class Meter:
         self._tap: UsageReader | None = None
         operation = dialect.operation
         if kind == EVENT_STREAM:
-            self._tap = EventStreamReader(operation.mark, operation.also)
+            self._tap = EventStreamReader(operation.mark, operation.also, holding=holding)
         elif kind in _LINES:
-            self._tap = EventStreamReader(operation.mark, operation.also, LINE_ENDS)
+            self._tap = EventStreamReader(operation.mark, operation.also, LINE_ENDS, holding)
         elif kind == frames.MEDIA_TYPE:
-            self._tap = EventStreamReader(operation.mark, operation.also)
+            self._tap = EventStreamReader(operation.mark, operation.also, holding=holding)
         elif kind.endswith(b"json"):
             self._tap = JsonBodyReader(holding)
         self.feed = self._count if self._tap is None else self._tap.feed
@@ -118,6 +118,11 @@ class Meter:
         if self._tap is not None:
             self._tap.work()
 
+    def discard(self) -> None:
+        """Nobody asks what was used."""
+        if self._tap is not None:
+            self._tap.discard()
+
     def _count(self, data: bytes) -> None:
         self._size += len(data)
 
@@ -139,7 +144,10 @@ class Meter:
         @param members: The request's own top-level members, as far as they are known.
         """
         home = self._dialect
-        tap = None if self._decoder is not None and self._decoder.failed else self._tap
+        tap = self._tap
+        if tap is not None and self._decoder is not None and self._decoder.failed:
+            tap.discard()
+            tap = None
         if home.typed is not None and tap.__class__ is JsonBodyReader:
             body = tap.whole()
             if body is not None and (usage := home.typed.measured(body, asked, self._tier, at)) is not None:

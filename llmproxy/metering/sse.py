@@ -10,6 +10,7 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from itertools import chain
+from typing import Protocol
 
 from llmproxy.metering.dialects.registry import RESPONSE_MEMBERS, WRAPPERS
 from llmproxy.metering.error_events import may_hold_error, stream_error
@@ -18,6 +19,8 @@ from llmproxy.metering.json_scanner import JsonMemberScanner
 EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 LINE_ENDS = (b"\n",)
 MAX_EVENT_BYTES = 1024 * 1024  # bytes of an event that is kept whole
+MAX_TIGHT_EVENT_BYTES = 64 * 1024  # likewise where memory is tight
+SMALL_BYTES = 1024  # of a part of a stream: fewer are not worth counting
 MAX_READ_EVENTS = 1500  # of those that are kept: the last of them
 MAX_FIRST_EVENTS = 50  # and so many at the beginning
 MAX_LINES = 1000  # of an event that are read as such
@@ -29,20 +32,52 @@ _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\n\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
 
 
+class HeldByteCounter(Protocol):
+    """Counts what is held in memory by everybody together (L{llmproxy.wire.buffers.Buffers} is it).
+
+    @ivar tight: Whether little more should be.
+    """
+
+    @property
+    def tight(self) -> bool: ...
+    def hold(self, count: int) -> object: ...
+
+
 class SseScanner:
     """Takes a stream as it passes.
 
     @ivar size: Bytes that came.
-    @ivar sample: The stream's beginning; C{last}: the piece that came last.
+    @ivar sample: The stream's beginning; C{last}: the end of what came last.
     """
 
-    __slots__ = ("_also", "_ends", "_first", "_kept", "_mark", "_part", "_scan", "_suspects", "last", "sample", "size")
+    __slots__ = (
+        "_also",
+        "_ends",
+        "_first",
+        "_held",
+        "_holding",
+        "_kept",
+        "_mark",
+        "_part",
+        "_scan",
+        "_suspects",
+        "last",
+        "sample",
+        "size",
+    )
 
-    def __init__(self, mark: bytes, also: bytes = b"", ends: tuple[bytes, ...] = EVENT_ENDS) -> None:
+    def __init__(
+        self,
+        mark: bytes,
+        also: bytes = b"",
+        ends: tuple[bytes, ...] = EVENT_ENDS,
+        holding: HeldByteCounter | None = None,
+    ) -> None:
         """
         @param mark: What stands in every event that tells of usage, and in few others.
         @param also: What stands in other events that L{on_other_event} wants to see.
         @param ends: What ends an event.
+        @param holding: Told what is kept of it.
         """
         self._mark = mark
         self._also = also
@@ -52,6 +87,8 @@ class SseScanner:
         self._first: bytes | None = None
         self._kept: deque[bytes] = deque(maxlen=LAST_CHUNKS)
         self._suspects: deque[bytes] = deque(maxlen=ERROR_CHUNKS)
+        self._holding = holding
+        self._held = 0  # bytes of it that are counted there
         self.size = 0
         self.sample = b""
         self.last = b""
@@ -59,7 +96,7 @@ class SseScanner:
     def feed(self, data: bytes) -> None:
         """The next bytes of the stream."""
         self.size += len(data)
-        self.last = data
+        self.last = data if len(data) <= SAMPLE_BYTES else data[-SAMPLE_BYTES:]
         if len(self.sample) < SAMPLE_BYTES:
             self.sample += data[: SAMPLE_BYTES - len(self.sample)]
         if self._part or not data.endswith(self._ends):
@@ -121,6 +158,34 @@ class SseScanner:
             self.on_other_event(piece)
         if b"error" in piece and may_hold_error(piece):
             self._suspects.append(piece)
+        if len(piece) > SMALL_BYTES or self._held:
+            self._count_kept()
+
+    def _count_kept(self) -> None:
+        """Count what is kept; what is kept twice is one object in most cases, and counts once."""
+        if self._holding is None:
+            return
+        pieces = {id(piece): len(piece) for piece in (*self._kept, *self._suspects)}
+        first = 0 if self._first is None else len(self._first)
+        waiting = 0 if self._scan is None else self._scan.waiting
+        self._count_held(sum(pieces.values()) + first + len(self._part) + waiting)
+
+    def _count_held(self, count: int) -> None:
+        if self._holding is not None and count != self._held:
+            self._holding.hold(count - self._held)
+            self._held = count
+
+    def give_back(self) -> None:
+        """What is kept is not counted any more, nor what may still come."""
+        self._count_held(0)
+        self._holding = None
+
+    def discard(self) -> None:
+        """Forget what was kept."""
+        self._first, self._part = None, bytearray()
+        self._kept.clear()
+        self._suspects.clear()
+        self.give_back()
 
     def _gather(self, data: bytes) -> None:
         """Put events together that come in pieces; only what is new is looked at."""
@@ -141,8 +206,13 @@ class SseScanner:
             whole = bytes(part[:end])
             del part[:end]
             self._pass(whole)
-        if len(part) > MAX_EVENT_BYTES:
+        size = len(part)
+        if size > MAX_TIGHT_EVENT_BYTES and (
+            size > MAX_EVENT_BYTES or (self._holding is not None and self._holding.tight)
+        ):
             self._overflow()
+        elif size > SMALL_BYTES or self._held:
+            self._count_kept()
 
     def _overflow(self) -> None:
         """The event is too long to be kept."""
@@ -151,6 +221,7 @@ class SseScanner:
             self._scan = JsonMemberScanner(RESPONSE_MEMBERS, WRAPPERS)
         self._scan.feed(bytes(part[:-3]))
         del part[:-3]
+        self._count_kept()
 
     def _scanned(self, rest: bytes) -> bytes:
         """What was of use in an event that was too long, as a shorter one."""

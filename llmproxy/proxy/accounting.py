@@ -216,7 +216,8 @@ class Accounting:
             response.watch(tap.feed)
             return
         if context.response_reading is None:
-            context.response_reading = ResponseReading(response, self._clock)
+            hold = bool if self._buffers is None else self._buffers.hold
+            context.response_reading = ResponseReading(response, self._clock, hold)
         context.response_reading.watch(tap.steps)
 
     async def finish(self, context: RequestContext) -> None:

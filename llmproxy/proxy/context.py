@@ -216,6 +216,8 @@ class RequestContext:
     def _measured_usage(self, model: str) -> Usage:
         """What its response reports, and where that reports nothing or there was none, what is likely."""
         if self.result_usage is not None:
+            if self.meter is not None:
+                self.meter.discard()
             return self.result_usage
         if self.meter is not None:
             usage = self.meter.measured(

@@ -33,6 +33,7 @@ class BodyReading:
         *,
         read_usual: Callable[[bytes], RequestContent | None] = lambda body: None,
         may_hold: Callable[[int], bool] = lambda count: False,
+        hold: Callable[[int], object] = bool,
         peek: Callable[[], RequestReader] | None = None,
         measured: bool = False,
     ) -> None:
@@ -40,6 +41,7 @@ class BodyReading:
         @param caught_up: Called when it is not L{behind} any more.
         @param read_usual: What all of a body says; C{None} where that is for the reader.
         @param may_hold: Whether so many bytes more of the body may be held until its end.
+        @param hold: Told how many bytes more, or less, wait to be read.
         @param peek: Makes a reader for its beginning; without one nothing is held.
         @param measured: Whether C{read_usual} measures the body, too.
         """
@@ -48,6 +50,8 @@ class BodyReading:
         self._clock = clock
         self._read_usual = read_usual
         self._may_hold = may_hold
+        self._hold = hold
+        self._queued = 0  # bytes that wait to be read, as C{hold} was told
         self._peek = peek or (lambda: reader)
         self._measured = measured
         self._so_far: RequestContent | None = None
@@ -134,6 +138,7 @@ class BodyReading:
         return self._reader.content()
 
     def _go_on_later(self) -> None:
+        self._count_queued()
         if self._reader.pending and not self._scheduled:
             self._scheduled = True
             self._clock.callLater(0, self._go_on)
@@ -145,12 +150,18 @@ class BodyReading:
             self._reader.work()
         except Exception:  # nobody else would tell those who wait
             self._tell(Failure())
+            self._hold(-self._queued)
             return
         self._go_on_later()
         if behind and not self.behind:
             self._caught_up()
         if not self._reader.pending:
             self._tell(None)
+
+    def _count_queued(self) -> None:
+        if (queued := self._reader.queued) != self._queued:
+            self._hold(queued - self._queued)
+            self._queued = queued
 
     def _tell(self, outcome: Failure | None) -> None:
         waiting, self._waiting = self._waiting, []
@@ -164,8 +175,12 @@ class ResponseReading:
     While too much of it waits to be read the provider does.
     """
 
-    def __init__(self, answer: Response, clock: IReactorTime) -> None:
+    def __init__(self, answer: Response, clock: IReactorTime, hold: Callable[[int], object] = bool) -> None:
+        """
+        @param hold: Told how many bytes more, or less, wait to be read.
+        """
         self._answer = answer
+        self._hold = hold
         self._clock = clock
         self._queue: deque[tuple[Iterator[None], int]] = deque()
         self._queued = 0
@@ -194,6 +209,7 @@ class ResponseReading:
     def _feed(self, steps: Callable[[bytes], Iterator[None]], data: bytes) -> None:
         self._queue.append((steps(data), len(data)))
         self._queued += len(data)
+        self._hold(len(data))
         if not self._scheduled:
             self._work()
         if self._queued > MAX_WAITING_BYTES:
@@ -210,6 +226,7 @@ class ResponseReading:
                     return
             self._queue.popleft()
             self._queued -= size
+            self._hold(-size)
 
     def _go_on(self) -> None:
         self._scheduled = False

@@ -126,6 +126,7 @@ class RequestBodies:
                 upload.go_on,
                 read_usual=partial(read_usual, lines=lines, wanted=wanted, strictly=strictly, measured=measured),
                 may_hold=upload.reserve,
+                hold=upload.count_beside,
                 peek=make_reader,
                 measured=measured,
             )

@@ -20,7 +20,7 @@ from tests.support.scripted_provider import CLOSE, ScriptedProvider
 from tests.support.stack import MANAGEMENT, SETTINGS, Stack
 
 MILLION = 1_000_000
-BOUND_MS = 20.0  # of the processor's time in one turn, on a machine that does L{calibration} in CALIBRATION_MS
+BOUND_MS = 25.0  # of the processor's time in one turn, on a machine that does L{calibration} in CALIBRATION_MS
 CALIBRATION_MS = 20.0
 MAX_SLOWNESS = 4.0  # beyond, a machine tells nothing
 TURNS = str(Path(__file__).parent.parent / "turns")
@@ -220,7 +220,9 @@ def test_bodies(stack: Stack, turns: Turns) -> None:
         stack.new_token(tokens_per_minute=10_000),
         stack.token,
     ]
-    for name, (body, headers) in BOMBS.items():
+
+    def attempt(name: str) -> None:
+        body, headers = BOMBS[name]
         for token in tokens:
             if token == stack.token and headers == MULTIPART and len(body) > 4 * MILLION:
                 continue  # the simulator reads a form's parts as Twisted does, which takes it half a minute
@@ -228,6 +230,10 @@ def test_bodies(stack: Stack, turns: Turns) -> None:
             with suppress(ConnectionError):  # refused before it was sent
                 assert stack.ask("POST", path, body, headers, token=token).status < 600, name
             turns.note(name)
+
+    for name in BOMBS:
+        attempt(name)
+    turns.again(attempt)
     turns.check()
 
 

@@ -139,7 +139,7 @@ def test_ulimit_from_the_start(tmp_path: Path) -> None:
     stack.daemon._fresh = True
 
     def sent(_: int) -> tuple[int, str | None]:
-        answer = stack.ask("POST", "/v1/chat/completions", BODY, {"Content-Type": "application/json"})
+        answer = stack.ask("POST", "/v1/chat/completions", BODY, {"Content-Type": "application/json"}, timeout=120)
         return answer.status, answer.header("X-LLMProxy-Error")
 
     with stack, ThreadPoolExecutor(100) as clients:

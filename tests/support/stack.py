@@ -148,7 +148,7 @@ class Stack:
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, **kw: Any
     ) -> Response:
         """A plain request with the token, through the daemon."""
-        connection = HTTPConnection(HOST, kw.get("port", self.daemon.port), timeout=30)
+        connection = HTTPConnection(HOST, kw.get("port", self.daemon.port), timeout=kw.get("timeout", 30))
         try:
             given = {"Authorization": f"Bearer {kw.get('token', self.token)}", **(headers or {})}
             connection.request(method, path, body, given)

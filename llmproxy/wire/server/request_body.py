@@ -147,6 +147,11 @@ class RequestBody:
         """Count so many bytes as held for it until the request is over; C{False} where memory is tight."""
         return (self._buffers is None or not self._buffers.tight) and self._reserve(count)
 
+    def count_beside(self, count: int) -> None:
+        """So many bytes more, or less, are held by whoever reads it along; they may outlive the request."""
+        if self._buffers is not None:
+            self._buffers.hold(count)
+
     def _reserve(self, count: int) -> bool:
         if self._buffers is not None:
             if not self._buffers.reserve(count):

@@ -7,7 +7,7 @@ from unittest import TestCase
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmproxy.http.json_members import MAX_STEPS, JsonMembers
+from llmproxy.http.json_members import MAX_FEED_STEPS, MAX_STEPS, JsonMembers
 from tests.support.reading import everything
 
 values: Any = st.recursive(
@@ -58,13 +58,33 @@ class Members(TestCase):
         self.assertLessEqual(found.steps, MAX_STEPS + 1)
 
     def test_what_a_piece_costs_is_bounded(self) -> None:
-        """No more steps than bytes, whatever they are."""
+        """A call takes so many steps, whatever it is given, and the next ones go on."""
         for piece in (b"[[[[0]]]],", b'"":"",', b'{"":', b"[[[],[]],[[],[]]],", b"]", b"1e9,"):
             found = JsonMembers(everything)
             found.feed(b'{"a":[')
             before = found.steps
             found.feed(piece * (4096 // len(piece)))
-            self.assertLess(found.steps - before, 4200)
+            self.assertLessEqual(found.steps - before, MAX_FEED_STEPS)
+            while found.behind:
+                before = found.steps
+                found.feed(b"")
+                self.assertLessEqual(found.steps - before, MAX_FEED_STEPS)
+
+    def test_read_in_several_calls(self) -> None:
+        """What waits is read as if it had come later, and more may come meanwhile."""
+        value = {"a": "b" * 90, "model": "m", **{f"n{number}": number for number in range(500)}, "x": [1]}
+        body = json.dumps(value).encode()
+        for patient in (True, False):
+            found = JsonMembers(everything)
+            behind = 0
+            for at in range(0, len(body), 3000):
+                found.feed(body[at : at + 3000])
+                while found.behind and patient:
+                    found.feed(b"")
+                    behind += 1
+            found.end()
+            self.assertEqual((found.members, found.problem, found.repeated), (value, "", set()))
+            self.assertEqual(behind > 0, patient)
 
     @given(st.dictionaries(st.text(max_size=5), values, max_size=5), st.booleans(), st.integers(1, 40))
     def test_any_object_is_read_as_it_is(self, value: dict[str, Any], ascii_only: bool, piece: int) -> None:

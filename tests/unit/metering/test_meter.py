@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -374,6 +375,39 @@ class HoldingTests(SynchronousTestCase):
         """Hardly anything is kept, and the same is found."""
         most, held, tokens = self.kept(200_000, tight=True)
         self.assertEqual((most <= 3 * 32768, held, tokens), (True, 0, 5))
+
+    def held(self, kind: bytes, pieces: list[bytes], coding: bytes = b"") -> tuple[int, int]:
+        """The most that was held, and what was in the end, although more comes then."""
+        account = Account(False)
+        lines = [b"Content-Type: " + kind, b"Content-Encoding: " + coding]
+        meter = Meter(dialect("api", "openai", PRICES, CHAT), lines, account)
+        for piece in pieces:
+            meter.feed(piece)
+        most = account.most
+        meter.measured(asked="gpt-4o", given=lambda: PromptEstimate(1, 0), complete=True, at=NOW)
+        meter.feed(pieces[-1])
+        return most, account.held
+
+    def test_streams(self) -> None:
+        """The long events of a stream are counted, whether they are whole yet or not; short ones are not worth it."""
+        usage = b'data: {"usage":{"prompt_tokens":1}}\n\n'
+        self.assertEqual(self.held(b"text/event-stream", [usage] * 20), (0, 0))
+        long = b'data: {"usage":{"prompt_tokens":1},"a":"' + b"x" * 50_000 + b'"}\n\n'
+        most, left = self.held(b"text/event-stream", [bytes(bytearray(long)) for _ in range(20)])
+        self.assertEqual((most > 7 * 50_000, most < 8 * 50_100, left), (True, True, 0))
+        most, left = self.held(b"text/event-stream", [long[:-4]])
+        self.assertEqual((most, left), (len(long) - 4, 0))
+
+    def test_what_waits_to_be_read(self) -> None:
+        """What a turn had no time for is held, too."""
+        most, left = self.held(JSON, [b"{" + b'"":"",' * 100_000])
+        self.assertEqual((most > 500_000, left), (True, 0))
+
+    def test_what_cannot_be_decoded(self) -> None:
+        """A response whose coding ends in nonsense is not held for ever."""
+        encoded = gzip.compress(b'{"a":"' + random.Random(1).randbytes(100_000).hex().encode() + b'"}')
+        most, left = self.held(JSON, [encoded[:60_000], b"nonsense" * 100], b"gzip")
+        self.assertEqual((most > 50_000, left), (True, 0))
 
 
 class BoundedEffortTests(SynchronousTestCase):
