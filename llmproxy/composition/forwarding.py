@@ -16,6 +16,7 @@ from llmproxy import plugins
 from llmproxy.auth.authenticator import Authenticator
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.caching import ResponseCache
+from llmproxy.composition.provider_connections import ProviderConnections
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Settings
 from llmproxy.config.routes import Routes
@@ -128,7 +129,7 @@ class Parts:
         """Those of its parts that may be services, or have something to show, in the order in which they start."""
         cache = () if self.caching is None else (self.caching.state.storage.cache, self.caching)
         fast_path = () if self.fast_path is None else (self.fast_path,)
-        return (self.refusals, *cache, self.quota, self.shares, *fast_path)
+        return (self.refusals, *cache, self.quota, self.shares, ProviderConnections(self.agents), *fast_path)
 
     @property
     def services(self) -> list[IService]:

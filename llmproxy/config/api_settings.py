@@ -50,7 +50,7 @@ class Timeouts(Section):
     idle: Duration = 120.0
     """Longest pause between two chunks of a stream; after it the stream is aborted."""
     idle_connection: Duration = 90.0
-    """How long an unused connection to the provider is kept."""
+    """How long an unused connection to the provider is kept; for less where the provider is seen to close it sooner."""
     drain: Duration = 60.0
     """How long a response whose client disconnected is still read, with `on_client_abort: drain`."""
     flush_interval: Duration = 0.0

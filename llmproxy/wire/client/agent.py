@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
@@ -118,6 +119,16 @@ class Agent:
         if pool is None:
             pool = self._pools[origin] = self._make_pool(origin)
         return pool
+
+    @property
+    def repeated(self) -> int:
+        """Requests that were sent again on a fresh connection, as the provider had closed theirs."""
+        return sum(pool.repeated for pool in self._pools.values())
+
+    @property
+    def idle_lifetime(self) -> float:
+        """For how many seconds an unused connection is used again, where that is shortest; C{inf}: for ever."""
+        return min((pool.lifetime.limit for pool in self._pools.values()), default=self._pool_limits.idle or inf)
 
     def close(self) -> Deferred[None]:
         """Close what is not in use, refuse what comes from now on; fire when no connection is left."""

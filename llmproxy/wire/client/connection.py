@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import select
 import socket
-from enum import Enum, auto
 from typing import Any, Protocol
 
 from twisted.internet import protocol
@@ -22,26 +21,19 @@ from zope.interface import implementer
 from llmproxy import errors
 from llmproxy.wire import parser as http1
 from llmproxy.wire.body_framing import ResponseBodyReader, UntilCloseBody, response_body_reader
+from llmproxy.wire.client.connection_state import ConnectionState
 from llmproxy.wire.client.pending_request import PendingRequest
+from llmproxy.wire.client.receipt import none_received, sent_bytes
 from llmproxy.wire.client.request_writer import MAX_JOINED_BYTES, RequestWriter
 from llmproxy.wire.client.response import Response
 from llmproxy.wire.client.response_heads import ResponseHeads
+from llmproxy.wire.socket_state import before_close, tcp_transport
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
 MAX_INTERIM_RESPONSES = 16  # answers of the 1xx kind before the real one; more are a fault
 CLOSE_TIMEOUT_SECONDS = 5.0  # seconds a connection that we close has to go away by itself
 
 _STATUS_LINE = b"HTTP/1."
-
-
-class ConnectionState(Enum):
-    """What a connection is at: see the table in L{Connection}."""
-
-    OPENING = auto()
-    IDLE = auto()
-    HEAD = auto()
-    BODY = auto()
-    CLOSED = auto()
 
 
 # By name: in Python 3.11 each look-up in the class itself would cost 0.2 µs.
@@ -60,6 +52,9 @@ class ConnectionOwner(Protocol):
     def on_closed(self, connection: Connection) -> None:
         """It is closed."""
 
+    def on_given_up(self, connection: Connection) -> None:
+        """The provider has closed it while it was unused, or before anything of the next request had come there."""
+
     def repeat(self, request: PendingRequest) -> None:
         """Send this on a fresh connection: the one it was on had been closed by the provider."""
 
@@ -69,7 +64,8 @@ class Connection(protocol.Protocol):
     """One connection, which carries one request at a time.
 
     @ivar opened: Fires with the connection when it can carry the first, after the TLS handshake where there is one.
-    @ivar since: The clock's time when it was opened; C{good_until}: until when it may be used, once it is put aside.
+    @ivar since: The clock's time when it was opened; C{good_until}: until when it may be used, once it is put aside,
+        and C{idle_since}: since when it is.
     """
 
     transport: Any = None
@@ -88,7 +84,9 @@ class Connection(protocol.Protocol):
     _matched = 0
     _interim = 0
     _used = 0
+    _sent_before: int | None = None
     good_until = 0.0
+    idle_since = -1.0
 
     def __init__(
         self,
@@ -127,6 +125,7 @@ class Connection(protocol.Protocol):
         if isinstance(handle, socket.socket):
             self._socket = handle
             transport.protocol = self  # an endpoint puts a protocol of its own between, which has done its part by now
+        before_close(tcp_transport(transport), self._before_close)
         if not self._secure:
             self._open()
 
@@ -159,6 +158,7 @@ class Connection(protocol.Protocol):
             if self._socket is None or self._coalescer is None or not self._coalescer.wait(self._part):
                 self._part()
             return
+        self._sent_before = sent_bytes(self.transport)
         outgoing = RequestWriter(request.head, request.body, self._write, self.transport, self._unsendable)
         self._outgoing = outgoing
         outgoing.start()
@@ -335,7 +335,17 @@ class Connection(protocol.Protocol):
         self._home.on_unusable(self)
         return True
 
+    def _before_close(self, reason: Failure) -> None:
+        """The kernel can still be asked what the provider has got of the request under way."""
+        request = self._request
+        if request is not None and not self._heard and reason.check(ConnectionDone):
+            size, in_pieces = len(request.head) + len(request.whole or b""), self._outgoing is not None
+            if none_received(self.transport, size, self._sent_before, in_pieces=in_pieces):
+                request.sent = False
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._state is _IDLE:
+            self._home.on_given_up(self)
         in_body = self._state is _BODY
         self._state = _CLOSED
         request, self._request = self._request, None
@@ -367,6 +377,8 @@ class Connection(protocol.Protocol):
         if self._heard:
             error = errors.UpstreamBroken("The provider broke off before the end of its answer's head.")
         elif self._used > 1 and request.may_repeat():
+            if not request.sent:
+                self._home.on_given_up(self)
             request.repeat()
             self._home.repeat(request)
             return

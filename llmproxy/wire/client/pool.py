@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from llmproxy import errors
 from llmproxy.base.coroutines import within
 from llmproxy.wire.client.connection import Connection
+from llmproxy.wire.client.idle_lifetime import IdleLifetime
 from llmproxy.wire.client.pending_request import PendingRequest
 from llmproxy.wire.client.response_heads import ResponseHeads
 from llmproxy.wire.descriptors import Descriptors
@@ -32,7 +33,7 @@ class PoolLimits:
     """What a pool may hold, and for how long. Seconds; C{0} means no limit there.
 
     @ivar connect: For a connection to be there, name look-up and TLS included; and for a place in the queue.
-    @ivar idle: How long an unused connection is kept.
+    @ivar idle: How long an unused connection is kept at most, see L{IdleLifetime}.
     @ivar age: How old a connection may be and still be used again.
     @ivar conns: Connections at a time; C{waiting}: requests that wait while all of them are busy.
     @ivar kept: Unused connections that are kept.
@@ -81,7 +82,11 @@ class QueuedRequest:
 
 
 class Pool:
-    """Sends requests over as few connections as it can, first come, first served."""
+    """Sends requests over as few connections as it can, first come, first served.
+
+    @ivar lifetime: For how long its unused connections are used again.
+    @ivar repeated: Requests that were sent again on a fresh connection, as the provider had closed theirs.
+    """
 
     def __init__(
         self,
@@ -105,13 +110,16 @@ class Pool:
         self._pool_limits = pool_limits
         self._idle_budget = idle_budget
         self._limits = limits
-        self._heads = ResponseHeads(limits)
+        self.lifetime = IdleLifetime(pool_limits.idle)
+        self.repeated = 0
+        self._heads = ResponseHeads(limits, self.lifetime.on_stated)
         self._secure = secure
         self._coalescer = coalescer
         self._descriptors = descriptors
         self._factory = Factory.forProtocol(self._make)
         self._factory.noisy = False
         self._idle: list[Connection] = []  # the longest unused first
+        self._witness: Connection | None = None  # past its lifetime, kept to see when the provider closes it
         self._usable: set[Connection] = set()
         self._sockets: set[Connection] = set()  # those on their way out included
         self._queue: deque[QueuedRequest] = deque()
@@ -123,7 +131,7 @@ class Pool:
     @property
     def idle(self) -> int:
         """How many connections wait to be used."""
-        return len(self._idle)
+        return len(self._idle) + (self._witness is not None)
 
     def take(self) -> Connection | None:
         """A connection that waits to be used, for a request that is sent on it at once; C{None} where there is none."""
@@ -154,7 +162,7 @@ class Pool:
             self._closed = Deferred()
             while self._queue:
                 self._queue.popleft().leave().fail(errors.Draining())
-            for connection in list(self._idle):
+            for connection in [*self._idle, *self._witnesses]:
                 connection.close()
             self._stop_sweeping()
             self._check_closed()
@@ -175,7 +183,8 @@ class Pool:
             else:
                 connection.close()
         elif len(self._idle) < self._pool_limits.kept and self._idle_budget.take():
-            connection.good_until = min(old, now + self._pool_limits.idle) if self._pool_limits.idle else old
+            connection.idle_since = now
+            connection.good_until = min(old, now + self.lifetime.limit)
             self._idle.append(connection)
             if self._sweeping is None:
                 self._sweep_later(now)
@@ -188,13 +197,21 @@ class Pool:
             if connection in self._idle:
                 self._idle.remove(connection)
                 self._idle_budget.give_back()
+            elif connection is self._witness:
+                self._witness = None
+                self._idle_budget.give_back()
             self._serve()
 
     def on_closed(self, connection: Connection) -> None:
         self._sockets.discard(connection)
         self._check_closed()
 
+    def on_given_up(self, connection: Connection) -> None:
+        if connection.idle_since >= 0:
+            self.lifetime.on_closed(connection.idle_since, self._clock.seconds())
+
     def repeat(self, request: PendingRequest) -> None:
+        self.repeated += 1
         self._dial(request)
 
     # Connections at hand
@@ -205,23 +222,43 @@ class Pool:
         while self._idle:
             connection = self._idle.pop()
             self._idle_budget.give_back()
-            if now >= connection.good_until or not connection.quiet():
-                connection.close()
-            else:
-                return connection
+            if now < connection.good_until:
+                if connection.quiet():
+                    return connection
+                self.on_given_up(connection)
+            connection.close()
         return None
 
     def _sweep_later(self, now: float) -> None:
         """One timer for all: a request touches none."""
-        if self._idle and (first := min(c.good_until for c in self._idle)) < inf:
+        unused = [*self._idle, *self._witnesses]
+        if unused and (first := min(c.good_until for c in unused)) < inf:
             self._sweeping = self._clock.callLater(max(first - now, 0.0), self._sweep)
 
     def _sweep(self) -> None:
         self._sweeping = None
         now = self._clock.seconds()
-        for connection in [c for c in self._idle if now >= c.good_until]:
+        for connection in [c for c in [*self._witnesses, *self._idle] if now >= c.good_until]:
+            if connection is self._witness:
+                self.lifetime.refute()
+            elif self._keeps_as_witness(connection, now):
+                continue
             connection.close()
         self._sweep_later(now)
+
+    def _keeps_as_witness(self, connection: Connection, now: float) -> bool:
+        """One connection that is not used any more stays, where the provider's patience was learned: its close confirms
+        what was learned, and its staying refutes it."""
+        until = connection.idle_since + self.lifetime.refuted_after
+        if self._witness is not None or until == inf or now >= until or connection not in self._idle:
+            return False
+        self._idle.remove(connection)
+        self._witness, connection.good_until = connection, until
+        return True
+
+    @property
+    def _witnesses(self) -> tuple[Connection, ...]:
+        return () if self._witness is None else (self._witness,)
 
     def _stop_sweeping(self) -> None:
         if self._sweeping is not None:

@@ -6,6 +6,7 @@ head only what its values may not hold is checked, and how long its body is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from llmproxy.http.field_lines import FieldLines, SharedNames
@@ -36,8 +37,12 @@ class ResponseShape(NamedTuple):
 class ResponseHeads:
     """The memo of one provider. The same as L{response_head}, for every head."""
 
-    def __init__(self, limits: MessageLimits) -> None:
+    def __init__(self, limits: MessageLimits, on_keep_alive: Callable[[bytes], object] | None = None) -> None:
+        """
+        @param on_keep_alive: Called with the value of C{Keep-Alive} where it is in a head unlike those before.
+        """
         self._limits = limits
+        self._on_keep_alive = on_keep_alive
         self._shapes: dict[tuple[bytes, int], ResponseShape] = {}
 
     def parse(self, head: bytes, request_method: bytes) -> ResponseHead:
@@ -67,6 +72,8 @@ class ResponseHeads:
         if len(self._shapes) >= MAX_SHAPES:
             self._shapes.clear()
         lines, names = head.lines, head.lines.names
+        if self._on_keep_alive is not None and b"keep-alive" in names:
+            self._on_keep_alive(lines[names.index(b"keep-alive")].partition(b":")[2])
         fixed = [(i, lines[i]) for i, name in enumerate(names) if name in (b"connection", b"transfer-encoding")]
         self._shapes[status, len(lines)] = ResponseShape(
             [line[: line.index(b":") + 1] for line in lines],

@@ -50,6 +50,9 @@ class ConnectionOwner:
     def on_unusable(self, connection: Connection) -> None:
         self.is_left = True
 
+    def on_given_up(self, connection: Connection) -> None:
+        self.given_up = True
+
     def on_closed(self, connection: Connection) -> None:
         self.is_lost = True
 
