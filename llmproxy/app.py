@@ -7,19 +7,11 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TextIO
 
 from twisted.logger import Logger
 
 from llmproxy import plugins, sealing
-from llmproxy.auth.caching_validator import CachedTokenValidator
-from llmproxy.auth.change_feed import ChangeFeed
-from llmproxy.auth.lockout import FailedAttempts
-from llmproxy.auth.revocation_file import RevocationFile
-from llmproxy.auth.unknown_tokens import UnknownTokens
-from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
-from llmproxy.base.coroutines import FairLock
 from llmproxy.base.peers import Peers
 from llmproxy.caching import CacheAdmin
 from llmproxy.composition.forwarding import Parts, forwarding
@@ -28,10 +20,10 @@ from llmproxy.composition.own_secrets import own_secrets, passwords
 from llmproxy.composition.recording import Records, make_records
 from llmproxy.composition.reloading import Reloader, WorkersReloader
 from llmproxy.composition.secret_stores import secret_references
+from llmproxy.composition.tokens import Tokens, make_tokens
 from llmproxy.composition.workers import WorkerViews
 from llmproxy.config.model import Settings
 from llmproxy.config.settings_file import SettingsFile
-from llmproxy.errors import StoreUnavailable
 from llmproxy.interfaces import ICounters, ICountersFactory
 from llmproxy.limits.counters.supervised import SupervisedCounters
 from llmproxy.observability import log_output as logs
@@ -42,7 +34,6 @@ from llmproxy.observability.redaction import Redactor
 from llmproxy.process.daemon import Daemon
 from llmproxy.process.supervisor import worker_count
 from llmproxy.process.worker import Worker
-from llmproxy.redis import connect
 from llmproxy.store.creations import CreationTable
 from llmproxy.store.management_keys import ManagementKeyTable
 from llmproxy.store.store import Store
@@ -50,7 +41,6 @@ from llmproxy.upstream.secret_references import SecretReferences
 from llmproxy.web.admin import AdminPages
 from llmproxy.web.admin.sessions import Sessions
 from llmproxy.web.manage import Management
-from llmproxy.web.manage.endpoint import CHANGE_SECONDS
 from llmproxy.web.proxy import ProxyResource, request_ids
 from llmproxy.web.root import Root
 from llmproxy.wire.buffers import Buffers, derived_limit
@@ -95,26 +85,6 @@ class Base:
         return (self.descriptors, self.buffers, self.output, self.secrets)
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """How tokens are validated and revoked.
-
-    @ivar changes: Held by whoever changes projects or tokens, so that no change undoes another.
-    """
-
-    validator: CachedTokenValidator
-    failed_attempts: FailedAttempts
-    unknown: UnknownTokens
-    feed: ChangeFeed
-    unwritten: UnwrittenRevocations
-    changes: FairLock
-
-    @property
-    def parts(self) -> tuple[object, ...]:
-        """Of it what is started, stopped and shown with the daemon."""
-        return (self.unknown, self.validator, self.feed, self.unwritten)
-
-
 def build(
     settings: Settings,
     reactor: Any,
@@ -133,7 +103,7 @@ def build(
     @raise llmproxy.store.errors.StartupError: where a secret's file is readable by others, or the store's URL is none.
     """
     base = _base(settings, reactor, environ, now, random, stream, worker)
-    tokens = _tokens(base)
+    tokens = make_tokens(settings, reactor, base.store, now, random)
     records, counters = _records(base), _counters(base, worker)
     metrics = Metrics(lambda: parts.upstreams.states(), lambda: records.bus.dropped, base.redactor.redact)
     parts = forwarding(
@@ -248,41 +218,6 @@ def _base(
     )
 
 
-def _tokens(base: Base) -> Tokens:
-    settings, reactor, store = base.settings, base.reactor, base.store
-    failed_attempts, changes = FailedAttempts(), FairLock()
-    unknown = UnknownTokens(store.validate_tokens, failed_attempts, reactor)
-    validator = CachedTokenValidator(
-        store,
-        unknown=unknown,
-        clock=reactor,
-        now=base.now,
-        ttl=settings.store.token_cache_ttl,
-        size=settings.store.token_cache_size,
-        uses=None if settings.ledger.enabled else store,
-        journaled=settings.ledger.enabled,
-    )
-    unwritten = UnwrittenRevocations(
-        validator,
-        {
-            "token": store.deactivate_token,
-            "tokens of project": store.revoke_project_tokens,
-            "project": store.deactivate_project,
-        },
-        reactor,
-        lambda: changes.within(CHANGE_SECONDS, reactor, StoreUnavailable()),
-        file=RevocationFile(Path(settings.state_dir), base.random(8).hex()),
-    )
-    store.watch(validator.forget_project)
-    return Tokens(validator, failed_attempts, unknown, _change_feed(settings, reactor, store), unwritten, changes)
-
-
-def _change_feed(settings: Settings, reactor: Any, store: Store) -> ChangeFeed:
-    """Through Redis too where it is used anyhow."""
-    limits, cache = settings.limits.backend == "redis", settings.cache.enabled and settings.cache.backend == "redis"
-    url = settings.limits.redis_url if limits else settings.cache.redis_url
-    redis = connect(settings.redis, reactor, url=url, connections=1, use="revocation") if limits or cache else None
-    return ChangeFeed(store, reactor, redis=redis, channel=f"{settings.redis.key_prefix}changes")
 
 
 def _reloader(base: Base, parts: Parts, daemon: Daemon, source: SettingsFile | None) -> WorkersReloader:

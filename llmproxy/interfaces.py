@@ -73,6 +73,24 @@ class ITokenValidator(Interface):
         """
 
 
+class ITokenValidatorFactory(Interface):
+    """A twistd plugin that makes validators of tokens that this proxy has not issued.
+
+    The settings name it: C{auth: {validators: [{type: <name>, …}]}}. What it makes fails with L{errors.TokenNotFound}
+    where a token is none of its own: then the next is asked. Grants are cached for C{store.token_cache_ttl}, and
+    dropped when their project changes, when they expire, and, of an L{IWatchable}, when that says so. One that is an
+    C{IService} is started and stopped with the daemon.
+    """
+
+    name = Attribute("The C{type} in the settings (str).")
+
+    def validator(settings: Mapping[str, Any], reactor: Any, now: Callable[[], float]) -> ITokenValidator:
+        """Make one from its entry in the settings, without C{type} and C{apis}; L{ValueError} says what is wrong.
+
+        C{now} tells seconds since the epoch.
+        """
+
+
 class IImmediateValidator(ITokenValidator):
     """A validator that keeps grants in memory, so that the usual request waits for nothing.
 

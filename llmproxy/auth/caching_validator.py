@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
@@ -16,12 +16,12 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from llmproxy.auth.single_flight import SingleFlight, again
-from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.auth.use_counter import UseCounter
 from llmproxy.base.background import Loop
 from llmproxy.base.coroutines import as_deferred, deferred, within
 from llmproxy.base.ttl_cache import TTLCache
 from llmproxy.errors import (
+    Forbidden,
     ProxyError,
     QuotaExceeded,
     StoreUnavailable,
@@ -36,6 +36,13 @@ from llmproxy.model import Grant
 MAX_SEEN = 100_000  # valid tokens that are known to be no guesses, by their hashes
 
 Validate = Callable[[str], Deferred[Any]]
+
+
+class UnknownTokenLookUp(Protocol):
+    """Looks up tokens that were never seen."""
+
+    def validate(self, token: str, address: str) -> Deferred[Any]:
+        """As C{validate_token}, of a token that comes from this address; may raise as well as fail."""
 
 
 @implementer(IImmediateValidator)
@@ -71,7 +78,7 @@ class CachedTokenValidator(Service):
         ttl: float = 5.0,
         negative_ttl: float = 1.0,
         size: int = 10_000,
-        unknown: UnknownTokens | None = None,
+        unknown: UnknownTokenLookUp | None = None,
         uses: ITokenStore | None = None,
         journaled: bool = False,
         timeout: float = 10.0,
@@ -82,7 +89,7 @@ class CachedTokenValidator(Service):
         self._now = now
         self._timeout = timeout
         self._grants: TTLCache[bytes, Grant] = TTLCache(clock, ttl, size)
-        self._rejections: TTLCache[bytes, Unauthorized] = TTLCache(clock, min(ttl, negative_ttl), size)
+        self._rejections: TTLCache[bytes, Unauthorized | Forbidden] = TTLCache(clock, min(ttl, negative_ttl), size)
         self._exhausted: TTLCache[bytes, QuotaExceeded] = TTLCache(clock, min(ttl, negative_ttl), size)
         self._unknown = unknown
         self._blocked: set[tuple[str, str]] = set()
@@ -249,7 +256,7 @@ class CachedTokenValidator(Service):
         except Exception as e:  # cancelled or not, those who wait must hear of it, and nobody else wants to know
             if isinstance(e, TokenNotFound):
                 self._seen.pop(key, None)
-            if self._unregister(look_up, key) and isinstance(e, Unauthorized):
+            if self._unregister(look_up, key) and isinstance(e, Unauthorized | Forbidden):
                 self._rejections.put(key, again(e), asked_at)
             look_up.fail(e)
         else:
@@ -278,7 +285,7 @@ class CachedTokenValidator(Service):
         changes, asked_at = self._changes, self._clock.seconds()
         try:
             grant = await self._ask(self._validator.validate_token_with_tracking, token)
-        except (Unauthorized, QuotaExceeded) as e:
+        except (Unauthorized, Forbidden, QuotaExceeded) as e:
             if changes == self._changes:
                 self._cache_rejection(key, e, asked_at)
             raise
@@ -286,7 +293,7 @@ class CachedTokenValidator(Service):
             self._grants.put(key, grant, asked_at, grant.project_id)
         return grant
 
-    def _cache_rejection(self, key: bytes, error: Unauthorized | QuotaExceeded, asked_at: float) -> None:
+    def _cache_rejection(self, key: bytes, error: Unauthorized | Forbidden | QuotaExceeded, asked_at: float) -> None:
         if isinstance(error, QuotaExceeded):
             self._exhausted.put(key, again(error), asked_at)
         else:

@@ -11,7 +11,13 @@ from zope.interface import Interface
 
 from llmproxy.cli.output import Columns, as_json, table
 from llmproxy.cli.session import output_format
-from llmproxy.interfaces import ICacheFactory, ICountersFactory, IEventSinkFactory, ISecretSourceFactory
+from llmproxy.interfaces import (
+    ICacheFactory,
+    ICountersFactory,
+    IEventSinkFactory,
+    ISecretSourceFactory,
+    ITokenValidatorFactory,
+)
 
 # The settings that name a plugin, with what it must provide.
 SEAMS: Mapping[str, type[Interface]] = {
@@ -19,6 +25,7 @@ SEAMS: Mapping[str, type[Interface]] = {
     "limits.backend": ICountersFactory,
     "events.sinks[].type": IEventSinkFactory,
     "secrets.stores[].type": ISecretSourceFactory,
+    "auth.validators[].type": ITokenValidatorFactory,
 }
 COLUMNS: Columns = {
     "SETTING": lambda row: row["setting"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -27,6 +27,38 @@ def base_url(value: Any) -> str:
         raise ValueError(f"{quoted(value)} is not a base URL: {bad} (try https://api.openai.com)")
     parts = urlsplit(value)
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.removesuffix('/')}"
+
+
+def issuer(value: Any) -> str:
+    """An OpenID Connect issuer, as it is written in C{iss}: nothing of it is changed. C{""} for none."""
+    return _plain_url(value, "an issuer", "https://id.example.com") if value != "" else ""
+
+
+def endpoint_url(value: Any) -> str:
+    """The address of one thing, with no fragment; C{""} for none."""
+    return _plain_url(value, "a URL", "https://id.example.com/keys") if value != "" else ""
+
+
+def _plain_url(value: Any, kind: str, example: str) -> str:
+    url = str(text(value))
+    bad = _bad_url(url.partition("?")[0]) or ("it must not have a fragment" if "#" in url else "")
+    if not bad and "?" in url and kind == "an issuer":
+        bad = "it must not have a query"
+    if bad:
+        raise ValueError(f"{quoted(value)} is not {kind}: {bad} (try {example})")
+    return url
+
+
+def is_secure_or_local(url: str) -> bool:
+    """Whether nobody but the two ends can change what goes over a connection to there."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme.lower() == "https" or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _bad_url(url: str) -> str:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from llmproxy.config import addresses, names, values
 from llmproxy.config.api_settings import Api
+from llmproxy.config.auth_settings import AuthSettings, unknown_apis
 from llmproxy.config.plugin_settings import PluginSettings
 from llmproxy.config.problems import did_you_mean, quoted
 from llmproxy.config.types import (
@@ -319,6 +320,7 @@ class Settings(Section):
     )
     """The APIs by name; the name is also the first segment of an API's addresses: `/openai/v1/models`."""
     server: Server = Server()
+    auth: AuthSettings = AuthSettings()
     store: StoreSettings = StoreSettings()
     cache: Cache = Cache()
     redis: Redis = Redis()
@@ -354,6 +356,12 @@ class Settings(Section):
         wrong = default_api_problem(self.default_api, self.apis)
         if wrong:
             raise ValueError(wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _apis_exist(self) -> Self:
+        for where, name in unknown_apis(self.auth, self.apis):
+            raise ValueError(f"{where}: there is no API named {quoted(name)}{did_you_mean(name, list(self.apis))}")
         return self
 
 

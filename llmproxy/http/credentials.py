@@ -30,7 +30,7 @@ _QUERY_CARRIERS = frozenset((b"key", b"access_token", b"api-key", b"subscription
 _ISSUED = re.compile(TOKEN_PATTERN.encode())
 _PREFIX = TOKEN_PREFIX.encode()
 _LIKE_OURS = re.compile(TOKEN_PART_PATTERN.encode())
-_VISIBLE = re.compile(rb"[!-~]{1,4096}")
+_VISIBLE = re.compile(rb"[!-~]{1,16384}")
 _KEY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _NAME = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")
 _MIN_UNIQUE_BYTES = 12  # a token this long does not stand in another field by chance
@@ -67,7 +67,7 @@ def strip(
     It is looked for in C{X-LLMProxy-Token}, C{Authorization: Bearer}, C{x-api-key}, C{api-key}, C{x-goog-api-key} and,
     if C{query_key}, C{?key=}. One of ours (C{sk-lp-…}) counts wherever it stands, whatever stands beside it; where
     there is none, as with a library user's own tokens, the first place that is there decides, and counts only if it
-    holds one credential of 1-4096 visible ASCII characters.
+    holds one credential of 1-16384 visible ASCII characters.
 
     All places are emptied, and so are C{Proxy-Authorization}, cookies (only ours, if C{forward_cookies}), the query
     parameters in which providers take a credential, and any other field or parameter that holds the token or anything

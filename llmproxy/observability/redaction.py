@@ -26,8 +26,10 @@ MAX_HEADS_IN_PATTERN = 64
 
 SCHEME = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr](?:[ \t+:]|%20|\\t)+")
 # Every alternative begins with a plain letter, for which the expression can look ahead quickly.
+JWT_HEAD = "eyJ"  # how every JWT begins: {" in base64url
 PATTERNS = (
     TOKEN_PART_PATTERN,
+    JWT_HEAD + r"[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
     *(first + SCHEME.pattern[4:] + r"[A-Za-z0-9._~+/=-]{16,}" for first in "Bb"),
 )
 MAX_MEMO_CLEAN = 1024
@@ -40,7 +42,8 @@ _free_text = attrgetter(*FREE_TEXT)
 class Redactor:
     """Knows secrets by value and masks them wherever they stand, also as JSON or a URL would write them.
 
-    Besides those it was told of, it masks everything that looks like a token of this proxy or follows C{Bearer}.
+    Besides those it was told of, it masks everything that looks like a token of this proxy or a JWT, or follows
+    C{Bearer}.
     """
 
     def __init__(self, secrets: Iterable[str] = (), limit: int = 10_000) -> None:
@@ -154,7 +157,7 @@ class Redactor:
     def _compiled(self) -> re.Pattern[str]:
         with self._lock:
             self._pattern = pattern = _pattern(self._heads)
-            self._needles = (TOKEN_PREFIX, *self._heads)
+            self._needles = (TOKEN_PREFIX, JWT_HEAD, *self._heads)
         return pattern
 
     def _may_hold(self, text: str) -> bool:

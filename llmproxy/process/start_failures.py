@@ -54,6 +54,10 @@ def check_files(settings: Settings) -> None:
     for name, api in settings.apis.items():
         _check_authorities(f"apis.{name}.ca_file", api.ca_file)
     _check_authorities("redis.ca_file", settings.redis.ca_file)
+    _check_authorities("auth.oidc.ca_file", settings.auth.oidc.ca_file)
+    for number, entry in enumerate(settings.auth.validators):
+        if entry.type == "oidc":
+            _check_authorities(f"auth.validators[{number}].ca_file", str(entry.options.get("ca_file", "")))
     server = settings.server
     for endpoint in (*server.listen, *server.admin_listen, *server.metrics_listen):
         kind, _, rest = endpoint.partition(":")

@@ -21,6 +21,7 @@ from tests.support.stack import Stack, eventually
 PAGE = Path(__file__).parents[2] / "docs" / "library.md"
 EXAMPLES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGE.read_text(), re.DOTALL))
 BASIC, SERVING = EXAMPLES["basic"].split("proxy = TransparentProxy(config, OneToken(), OneKey())\n")
+JSON = {"Content-Type": "application/json"}
 QUESTION = b'{"model":"gpt-4o","messages":[{"role":"user","content":"x"}]}'
 
 
@@ -163,3 +164,51 @@ def test_a_plugin_of_ones_own(stack: Stack, tmp_path: Path) -> None:
         request = urllib.request.Request(f"{daemon.url}/a/v1/x", headers={"X-Request-ID": "seen-by-the-plugin"})
         assert answers(request)  # type: ignore[arg-type]
         eventually(lambda: daemon.output().count("seen-by-the-plugin") >= 2)  # the access log's line, and the plugin's
+
+
+def test_a_token_validator_of_ones_own(tmp_path: Path) -> None:
+    """Its tokens are served beside ours, as far as its grants and the settings allow, and are in the ledger."""
+    plugins = tmp_path / "twisted" / "plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "listed_plugin.py").write_text(EXAMPLES["validator"])
+    [settings] = re.findall(r"```yaml\n(auth:\n  validators:.*?)```", PAGE.read_text(), re.DOTALL)
+    with Stack(tmp_path) as first:
+        project = first.project
+    env = {"PYTHONPATH": str(tmp_path)}
+    with Stack(tmp_path, further=settings.replace("proj-1", project), env=env) as stack:
+        for token, status in (("partner-token", 200), (stack.token, 200), ("partner-tokens", 401)):
+            for _ in range(3):
+                assert ask(stack.url, token)[0] == status
+        other = QUESTION.replace(b"gpt-4o", b"o3")
+        refused = stack.ask("POST", "/v1/chat/completions", other, JSON, token="partner-token")
+        assert (refused.status, refused.header("x-llmproxy-error")) == (403, "model_not_allowed")
+        refused = stack.ask("POST", "/mistral/v1/chat/completions", QUESTION, JSON, token="partner-token")
+        assert (refused.status, refused.header("x-llmproxy-error")) == (403, "api_not_allowed")
+
+        def counted() -> bool:
+            rows = stack.manage("GET", "/manage/usage?group_by=token")["data"]
+            return any(row["token_id"] == "partner" and row["requests"] >= 3 for row in rows)
+
+        eventually(counted)
+        stack.manage("PATCH", f"/manage/projects/{project}", {"active": False})
+        refused = stack.ask("POST", "/v1/chat/completions", QUESTION, JSON, token="partner-token")
+        assert (refused.status, refused.header("x-llmproxy-error")) == (403, "project_inactive")
+
+
+def test_a_token_validator_that_refuses_its_settings(tmp_path: Path) -> None:
+    """The daemon does not start, and says which setting is wrong."""
+    for wrong, said in (
+        ("{type: nobody}", "No plugin provides ITokenValidatorFactory as 'nobody'"),
+        ("{type: oidc, issuer: 'https://id.example.com'}", "auth.validators[0]: "),
+        ("{type: oidc, issuer: 'http://id.example.com', audience: [x]}", "issuer must begin with https://"),
+        ("{type: oidc, issuer: 'https://id.example.com', audiense: [x]}", "audiense: is not a setting"),
+    ):
+        settings = tmp_path / "apis.yaml"
+        settings.write_text(
+            "apis: {a: {base_url: http://127.0.0.1:9, allowed_endpoints: [/x]}}\n"
+            f"state_dir: {tmp_path}\naudit: {{file: {tmp_path}/audit.jsonl}}\nauth: {{validators: [{wrong}]}}\n"
+        )
+        command = [sys.executable, "-m", "twisted", "-n", "llmproxy", "--config", str(settings)]
+        command[1:3] = ["-c", "from twisted.scripts.twistd import run; run()"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False)
+        assert done.returncode == 78 and said in done.stderr, done.stderr

@@ -35,7 +35,7 @@ class LibraryPageTests(TestCase):
         names: dict[str, Any] = {}
         shown = {
             (made.__name__, interface.__name__)
-            for name in ("basic", "observers", "plugin")
+            for name in ("basic", "observers", "plugin", "validator")
             for made in classes(EXAMPLES[name], names)
             for interface in implementedBy(made)
             if interface is not Interface and verifyObject(interface, made())

@@ -1,7 +1,10 @@
-"""What twistd finds: the proxy, the simulator, the built-in caches and event sinks, and where limits are counted."""
+"""What twistd finds: the proxy, the simulator, the built-in caches, event sinks and token validators, and where limits
+are counted.
+"""
 
 from twisted.application.service import ServiceMaker
 
+from llmproxy.auth.oidc.factory import OidcValidatorFactory
 from llmproxy.caching.backends.memory import MemoryCacheFactory
 from llmproxy.caching.backends.redis import RedisCacheFactory
 from llmproxy.limits.counters.memory import MemoryCountersFactory
@@ -28,3 +31,4 @@ memory_cache = MemoryCacheFactory()
 redis_cache = RedisCacheFactory()
 memory_counters = MemoryCountersFactory()
 redis_counters = RedisCountersFactory()
+oidc_validator = OidcValidatorFactory()

@@ -1,15 +1,17 @@
-"""What is asked over the network, all at once: Redis, and each provider by TLS and with the keys that are known."""
+"""What is asked over the network, all at once: Redis, identity providers, each provider by TLS and with its keys."""
 
 from __future__ import annotations
 
 import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from OpenSSL import SSL
+from pydantic import ValidationError
 from service_identity import VerificationError
 from twisted.internet import error
 from twisted.internet.defer import Deferred, gatherResults
@@ -17,11 +19,14 @@ from twisted.internet.protocol import Protocol
 from twisted.web.client import Agent, ResponseFailed
 from twisted.web.http_headers import Headers
 
+from llmproxy.auth.oidc.factory import require_joserfc
+from llmproxy.auth.oidc.issuer_client import DISCOVERY_PATH, IssuerClient, IssuerError
 from llmproxy.base.coroutines import within
 from llmproxy.base.outage_log import OutageLog
 from llmproxy.cli.doctor.findings import FAILED, OK, WARNING, Finding
 from llmproxy.cli.doctor.local import Keys, StoredKey, clock_finding
 from llmproxy.config.api_settings import Api
+from llmproxy.config.auth_settings import IdentityProviderSettings, OidcSettings
 from llmproxy.config.model import Settings
 from llmproxy.config.redis_url import parse_redis_url
 from llmproxy.errors import ProxyError
@@ -50,6 +55,7 @@ async def remote_findings(settings: Settings, keys: Keys, reactor: Any, now: Cal
     clocks: list[float] = []
     checks = [_redis(settings, url, uses, reactor) for url, uses in _redis_uses(settings).items()]
     checks += [_api(name, api, keys.get(name, []), reactor, now, clocks) for name, api in settings.apis.items()]
+    checks += [_issuer(where, issuer, reactor) for where, issuer in _issuers(settings).items()]
     found: list[list[Finding]] = await gatherResults([Deferred.fromCoroutine(check) for check in checks])
     return [finding for findings in found for finding in findings] + [_clock(clocks)]
 
@@ -114,6 +120,35 @@ def _redis_finding(subject: str, where: str, reason: str, settings: Settings, us
         advice = "Set maxmemory-policy noeviction, give limits a server of their own, or set limits.allow_eviction."
         return Finding(subject, FAILED, f"{where} answers, but may evict limits (maxmemory-policy {policy}).", advice)
     return Finding(subject, OK, f"{where} answers, and evicts by {policy}.")
+
+
+def _issuers(settings: Settings) -> dict[str, IdentityProviderSettings]:
+    """The OpenID Connect providers, by the setting that names them."""
+    named: dict[str, IdentityProviderSettings] = {"auth.oidc": settings.auth.oidc}
+    for number, entry in enumerate(settings.auth.validators):
+        if entry.type == "oidc":
+            with suppress(ValidationError):  # which the start reports
+                named[f"auth.validators[{number}]"] = OidcSettings.model_validate(entry.options)
+    return {where: issuer for where, issuer in named.items() if issuer.issuer}
+
+
+async def _issuer(subject: str, settings: IdentityProviderSettings, reactor: Any) -> list[Finding]:
+    try:
+        require_joserfc()
+    except ValueError as e:
+        return [Finding(subject, FAILED, f"{e}.", "Install it for the daemon's Python.")]
+    from llmproxy.auth.oidc.signing_keys import usable_keys
+
+    try:
+        client = IssuerClient(settings, reactor)
+        keys = list(usable_keys(await client.get(settings.jwks_url or (await client.metadata()).jwks_uri)))
+    except (IssuerError, OSError) as e:
+        advice = f"Is issuer right, and can this machine reach it? Try: curl {settings.issuer}{DISCOVERY_PATH}"
+        return [Finding(subject, FAILED, f"The keys of {settings.issuer} cannot be had: {e}", advice)]
+    if not keys:
+        detail = f"{settings.issuer} publishes no key that can be used."
+        return [Finding(subject, FAILED, detail, "It must have RSA, EC or Ed25519 keys for signatures.")]
+    return [Finding(subject, OK, f"{settings.issuer} publishes {len(keys)} usable keys.")]
 
 
 async def _api(

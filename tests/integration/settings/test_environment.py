@@ -59,6 +59,7 @@ def test_every_variable(stack: SettingsStack) -> None:
     in_file = {
         "server": {"workers": 2, "admin_listen": [f"unix:{home}/plain.sock"]},
         "limits": {"backend": "redis"},
+        "auth": {"oidc": {"profiles": {"small": {}}}},
     }
     told = {**values(home, port), "LLMPROXY_MANAGEMENT_TOKEN": MANAGEMENT, "LLMPROXY_ENCRYPTION_KEY": ENCRYPTION}
     with started(stack.another("told", **in_file), told, port=port) as daemon:

@@ -18,6 +18,9 @@ apis:
     allowed_endpoints: [/v1/models]
     timeouts: {connect: 5s}
     auth:
+auth:
+  oidc: {profiles: {openai: {concurrency: 2}}}
+  validators: [{type: mine, shared_secret: whsec-3}]
 redis:
   url: rediss://worker:r3d1s@cache.example.com/0
 prices:
@@ -34,7 +37,7 @@ secrets:
   stores:
     - {type: vault, token: vault-token, role: "${CHANNEL}"}
 """
-SECRETS = ("r3d1s", "hook1", "whsec-1", "whsec-2", "p4ss", "chan-secret", "dbpw", "vault-token")
+SECRETS = ("r3d1s", "hook1", "whsec-1", "whsec-2", "whsec-3", "p4ss", "chan-secret", "dbpw", "vault-token")
 
 
 class EffectiveTests(unittest.TestCase):
@@ -56,8 +59,8 @@ class EffectiveTests(unittest.TestCase):
             ("server.max_head_bytes", "32KiB", "LLMPROXY_SERVER_MAX_HEAD_BYTES"),
             ("cache.enabled", False, "HTTP_CACHE_ENABLED"),
             ("default_api", "openai", "default"),
-            ("prices[0].input", 1.5, f"{self.file}:10"),
-            ("events.sinks[0].type", "webhook", f"{self.file}:13"),
+            ("prices[0].input", 1.5, f"{self.file}:13"),
+            ("events.sinks[0].type", "webhook", f"{self.file}:16"),
         ):
             with self.subTest(path):
                 self.assertEqual((found[path].value, found[path].source), (value, source))

@@ -24,6 +24,8 @@ REFERENCES = "integration/test_secret_references.py::"
 LOST = D + "test_limits_while_redis_is_lost"
 SLOW = "integration/test_slow_readers.py::"
 
+OIDC, BY_JWT = "integration/settings/test_oidc.py::", "integration/test_oidc.py::"
+
 SHOWN_BY = {
     "attribution": "integration/test_attribution.py::test_claimed_and_fixed",
     "ledger.attribution_values": "integration/test_attribution.py::test_more_values_than_are_told_apart",
@@ -149,6 +151,37 @@ SHOWN_BY = {
     "logging.level": D + "test_what_is_logged",
     "logging.access": D + "test_how_it_is_logged",
     "state_dir": D + "test_where_secrets_are_made",
+    "auth.oidc.issuer": BY_JWT + "test_a_jwt_in_place_of_a_token",
+    "auth.oidc.jwks_url": OIDC + "test_jwks_url",
+    "auth.oidc.algorithms": OIDC + "test_algorithms",
+    "auth.oidc.clock_skew": OIDC + "test_clock_skew",
+    "auth.oidc.jwks_refresh": OIDC + "test_jwks_refresh",
+    "auth.oidc.jwks_cooldown": BY_JWT + "test_keys_that_are_rotated",
+    "auth.oidc.jwks_max_stale": OIDC + "test_jwks_max_stale",
+    "auth.oidc.timeout": OIDC + "test_timeout",
+    "auth.oidc.ca_file": OIDC + "test_ca_file",
+    "auth.oidc.allow_http": OIDC + "test_allow_http",
+    "auth.oidc.audience": BY_JWT + "test_claims_that_are_refused",
+    "auth.oidc.apis": BY_JWT + "test_what_claims_allow",
+    "auth.oidc.claims.project": BY_JWT + "test_claims_that_allow_nothing",
+    "auth.oidc.claims.profile": OIDC + "test_profiles",
+    "auth.oidc.claims.models": OIDC + "test_claims",
+    "auth.oidc.claims.apis": OIDC + "test_claims",
+    "auth.oidc.require": BY_JWT + "test_claims_that_allow_nothing",
+    "auth.oidc.projects": BY_JWT + "test_claims_that_allow_nothing",
+    "auth.oidc.default_project": OIDC + "test_defaults",
+    "auth.oidc.default_profile": OIDC + "test_defaults",
+    "auth.oidc.profiles.<name>.apis": OIDC + "test_profiles",
+    "auth.oidc.profiles.<name>.endpoints": OIDC + "test_profiles",
+    "auth.oidc.profiles.<name>.models": OIDC + "test_profiles",
+    "auth.oidc.profiles.<name>.ips": OIDC + "test_profiles",
+    "auth.oidc.profiles.<name>.requests_per_minute": OIDC + "test_profiles",
+    "auth.oidc.profiles.<name>.tokens_per_minute": OIDC + "test_profiles",
+    "auth.oidc.profiles.<name>.concurrency": OIDC + "test_profiles",
+    "auth.oidc.profiles.<name>.budget_usd": OIDC + "test_profiles",
+    "auth.oidc.profiles.<name>.budget_tokens": OIDC + "test_profiles",
+    "auth.validators.0.type": "integration/test_library.py::test_a_token_validator_of_ones_own",
+    "auth.validators.0.apis": "integration/test_library.py::test_a_token_validator_of_ones_own",
 }
 
 
