@@ -20,7 +20,7 @@ from llmproxy.config.types import (
     Items,
     Name,
     Networks,
-    Patterns,
+    Pattern,
     Section,
     Text,
     TokenBudgets,
@@ -102,7 +102,7 @@ class Profile(Section):
     """The APIs that may be called."""
     endpoints: Endpoints = ()
     """The endpoints, written as in `allowed_endpoints`."""
-    models: Annotated[Patterns, Field(min_length=0)] = ()
+    models: Annotated[tuple[Pattern, ...], Items] = ()
     """The models, as globs."""
     ips: Networks = ()
     """The addresses and networks to call from."""

@@ -19,7 +19,7 @@ _SECRET_NAME = re.compile(r"(?i)pass(word|wd|phrase)?$|secret|token|credential|a
 _QUERY_VALUE = re.compile(r"(?<=[?&])([^=&#]+)=([^&#]*)")
 
 
-PLUGIN_SETTINGS = (("events", "sinks"), ("secrets", "stores"))
+PLUGIN_SETTINGS = (("events", "sinks"), ("secrets", "stores"), ("auth", "validators"))
 
 
 @dataclass(frozen=True, slots=True)
