@@ -218,8 +218,6 @@ def _base(
     )
 
 
-
-
 def _reloader(base: Base, parts: Parts, daemon: Daemon, source: SettingsFile | None) -> WorkersReloader:
     def prepare(before: Settings, after: Settings) -> Callable[[], None]:
         renew, reconfigure = daemon.read_certificates(), parts.prepare(before, after)

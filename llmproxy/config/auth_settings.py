@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from llmproxy.base import budgets
 from llmproxy.config import addresses
-from llmproxy.config.plugin_entry import PluginEntry
+from llmproxy.config.plugin_settings import PluginSettings
 from llmproxy.config.types import (
     Duration,
     Endpoints,
@@ -162,7 +162,7 @@ class OidcSettings(IdentityProviderSettings):
         return self
 
 
-class TokenValidatorEntry(PluginEntry):
+class TokenValidatorEntry(PluginSettings):
     """A validator of tokens that this proxy has not issued: the name of a plugin, and the settings of that plugin."""
 
     type: Name

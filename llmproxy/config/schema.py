@@ -40,8 +40,9 @@ def _subclasses(cls: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 
 def _described(section: dict[str, Any], cls: type[BaseModel]) -> dict[str, Any]:
-    """The schema of this class, with what its source says about its attributes."""
-    texts = attribute_docstrings(cls)
+    """The schema of this class, with what its source, and that of its bases, says about its attributes."""
+    bases = [each for each in reversed(cls.__mro__) if issubclass(each, Section | PluginSettings)]
+    texts = {name: text for each in bases for name, text in attribute_docstrings(each).items()}
     for name, field in section["properties"].items():
         if name in texts:
             field.setdefault("description", texts[name])
