@@ -25,9 +25,9 @@ from llmproxy.observability.redaction import Redactor
 from llmproxy.process.last_resort import end_within
 from llmproxy.process.service_manager import notifying
 from llmproxy.process.signals import Signals
-from llmproxy.process.start_failures import check_files, sentence
+from llmproxy.process.start_failures import check_files, prepare_files, sentence
 from llmproxy.process.supervisor import Supervisor, worker_count
-from llmproxy.process.twistd_options import AlreadyRunning, StartReport, check_pid_file, foreground, give_to_user
+from llmproxy.process.twistd_options import AlreadyRunning, StartReport, User, check_pid_file, foreground
 from llmproxy.process.worker import appointed
 from llmproxy.store.errors import InvalidStoreURL
 from llmproxy.wire.descriptors import raise_soft_limit
@@ -98,11 +98,20 @@ class Options(TwistedOptions):
 def _log_stream(twistd: MutableMapping[str, Any]) -> Any:
     """Where the log goes: what twistd was told, else to the standard output; in the background to C{twistd.log}."""
     if twistd.get("syslog"):
-        return SyslogStream(twistd.get("prefix") or "llmproxy")
+        return QueuedStream(SyslogStream(twistd.get("prefix") or "llmproxy"))
     name = twistd.get("logfile") or ("-" if twistd.get("nodaemon", True) else "twistd.log")
     if name == "-":
         return patient(sys.stdout)
-    return LogFile(os.path.abspath(os.path.join(twistd.get("rundir") or ".", name)))
+    return LogFile(os.path.abspath(name))
+
+
+def enter_run_directory(options: Options) -> None:
+    """Go where twistd is told to run (C{--rundir}), which it would do only when secrets and logs are made elsewhere."""
+    directory = options.twistd.get("rundir") or "."
+    if directory != ".":
+        options["config"] = os.path.abspath(options["config"])
+        os.chdir(directory)
+        options.twistd["rundir"] = "."
 
 
 def makeService(options: Options) -> IService:
@@ -114,10 +123,14 @@ def makeService(options: Options) -> IService:
     raise_soft_limit()
     spare_address_space()
     try:
+        enter_run_directory(options)
         source = SettingsFile(options["config"], os.environ, options.overrides())
         settings = source.load()
+        user = User.of(options.twistd)
         check_files(settings)
         output = _log_stream(options.twistd)
+        if user is not None:
+            prepare_files(settings, user, *([output.path] if isinstance(output, LogFile) else []))
         reopen = getattr(output, "reopen", lambda: None)
         if isinstance(output, QueuedStream):
             reactor.addSystemEventTrigger("after", "shutdown", output.drain)
@@ -125,7 +138,9 @@ def makeService(options: Options) -> IService:
             for warning in environment_warnings(options["config"], os.environ):
                 _log.warn("{warning}", warning=warning)
             if worker_count(settings.server.workers) > 1:
-                return _supervisor(settings, source, options, reactor, output, reopen)
+                supervisor = _supervisor(settings, source, options, reactor, output, reopen)
+                supervisor.listens_early = user is not None
+                return supervisor
         daemon = build(
             settings,
             reactor,
@@ -136,7 +151,9 @@ def makeService(options: Options) -> IService:
             worker=worker,
         )
         Signals(reactor, reload=lambda: daemon.reload(), reopen=reopen, cut=daemon.cut).install()
-        give_to_user(options.twistd, settings.state_dir)
+        if user is not None:
+            user.own_tree(settings.state_dir)
+            daemon.listens_early = True
         daemon.end_within = end_within
         daemon.start_observer = worker or notifying(StartReport(options.twistd), reactor)
         return daemon

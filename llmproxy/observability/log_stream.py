@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections import deque
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from llmproxy.observability.append_file import AppendedFile
 
@@ -33,6 +33,7 @@ class LogFile:
     encoding = "utf-8"
 
     def __init__(self, path: str) -> None:
+        self.path = path
         self._file = AppendedFile(path)
         self._text: list[str] = []
 
@@ -55,7 +56,7 @@ class LogFile:
 
 
 class SyslogStream:
-    """The same for the system's log: each line is a message of its own."""
+    """The same for the system's log: each line is a message of its own, and whoever writes it waits for the reader."""
 
     encoding = "utf-8"
 
@@ -75,8 +76,15 @@ class SyslogStream:
     def flush(self) -> None:
         """Nothing waits."""
 
-    def reopen(self) -> None:
-        """Nothing to do."""
+
+class _Stream(Protocol):
+    """As much of a C{TextIO} as is needed here."""
+
+    @property
+    def encoding(self) -> str: ...
+    def isatty(self) -> bool: ...
+    def write(self, text: str, /) -> int: ...
+    def flush(self) -> None: ...
 
 
 class QueuedStream:
@@ -85,7 +93,7 @@ class QueuedStream:
     An error there is raised by a later L{flush}, so that its writer can tell.
     """
 
-    def __init__(self, stream: TextIO, limit: int = MAX_WAITING_CHARACTERS) -> None:
+    def __init__(self, stream: _Stream, limit: int = MAX_WAITING_CHARACTERS) -> None:
         """
         @param limit: How many characters may wait; beyond it L{write} fails with C{EAGAIN}.
         """
@@ -103,9 +111,6 @@ class QueuedStream:
 
     def isatty(self) -> bool:
         return self._stream.isatty()
-
-    def fileno(self) -> int:
-        return self._stream.fileno()
 
     def write(self, text: str) -> int:
         with self._changed:

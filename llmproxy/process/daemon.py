@@ -58,6 +58,7 @@ class Daemon(MultiService):
     @ivar reload: Reads the settings again, and follows them.
     @ivar end_within: Called once the last request is over, with the seconds after which the process must have ended,
         whatever hangs by then. Nobody sees to that unless somebody puts a function here.
+    @ivar listens_early: Whether it opens its sockets before twistd changes the user, who might not be allowed to.
     @ivar sockets: Descriptors that listen already, by the endpoint; they are taken over.
     @ivar drain_delay: Seconds for which it goes on accepting once it was told to end.
     """
@@ -98,6 +99,8 @@ class Daemon(MultiService):
         self.start_observer: StartObserver | None = None
         self._before_abort: list[Callable[[], object]] = []
         self.sockets: MutableMapping[str, int] = {}
+        self.listens_early = False
+        self._listening: Deferred[None] | None = None
         self._was_cut = False
         self.drain_delay = settings.server.drain_delay
         self._delay: Deferred[None] | None = None
@@ -184,6 +187,16 @@ class Daemon(MultiService):
             parent.setComponent(ILogObserver, self._observer)
         MultiService.setServiceParent(self, parent)
 
+    def privilegedStartService(self) -> None:
+        """What twistd calls before it changes the user: sockets are opened, and their clients kept waiting.
+
+        UNIX sockets are not: whoever made one must be allowed to remove it.
+        """
+        MultiService.privilegedStartService(self)
+        if self.listens_early:
+            self._listening = Deferred.fromCoroutine(self._listen_on(lambda endpoint: not endpoint.startswith("unix:")))
+            self._pause_ports()
+
     def startService(self) -> None:
         if self.start_observer is not None:
             self.start_observer.begin()
@@ -199,10 +212,10 @@ class Daemon(MultiService):
         await self._store.open()
         for opening in self._openings:
             await opening()
-        for endpoints, site in self._sites:
-            for endpoint in endpoints:
-                self._ports.append(await self._listen(endpoint, site))
-                _log.info("Listening on {address}.", address=endpoint)
+        if self._listening is not None:
+            await self._listening
+            self._resume_accepting()
+        await self._listen_on(lambda endpoint: self._listening is None or endpoint.startswith("unix:"))
         self._state = "running"
         if self.start_observer is not None:
             self.start_observer.succeeded()
@@ -217,6 +230,12 @@ class Daemon(MultiService):
             return  # it was told to stop before it had started
         self._state = "failed"
         cannot_start(self._reactor, sentence(failure.value), failure, self.start_observer)
+
+    async def _listen_on(self, chosen: Callable[[str], bool]) -> None:
+        for endpoints, site in self._sites:
+            for endpoint in filter(chosen, endpoints):
+                self._ports.append(await self._listen(endpoint, site))
+                _log.info("Listening on {address}.", address=endpoint)
 
     async def _listen(self, endpoint: str, site: Site) -> IListeningPort:
         try:
@@ -306,11 +325,14 @@ class Daemon(MultiService):
 
     def _pause_accepting(self) -> None:
         """Clients wait in the listen queue; those that wait for nothing give their descriptors back."""
+        self._pause_ports()
+        for _, site in self._sites:
+            site.close_idle()
+
+    def _pause_ports(self) -> None:
         for port in self._ports:
             if isinstance(port, FileDescriptor):
                 port.stopReading()  # type: ignore[no-untyped-call]
-        for _, site in self._sites:
-            site.close_idle()
 
     def _resume_accepting(self) -> None:
         for port in self._ports:

@@ -10,6 +10,8 @@ from twisted.internet.error import CannotListenError
 
 from llmproxy.config.model import Settings
 from llmproxy.errors import ProxyError
+from llmproxy.process.twistd_options import User
+from llmproxy.store.engines import parse_store_url, sqlite_path
 from llmproxy.store.errors import StartupError
 
 _OPENSSL = (SSL.Error, crypto.Error)
@@ -65,18 +67,43 @@ def check_files(settings: Settings) -> None:
             _check_folder(endpoint, Path(rest.partition(":")[0]))
 
 
+def prepare_files(settings: Settings, user: User, *logs: str) -> None:
+    """Have what is written from the start on belong to the user that the daemon will run as; L{StartupError} where that
+    user may not write it.
+    """
+    database = sqlite_path(parse_store_url(settings.store.url))
+    folders = [settings.state_dir, settings.ledger.directory, *([str(database.parent)] if database else [])]
+    sinks = [str(sink.options.get("path", "")) for sink in settings.events.sinks if sink.type == "file"]
+    for folder in filter(None, folders):
+        user.own_folder(folder)
+    user.own_tree(settings.state_dir)
+    for file in filter(None, [settings.audit.file, *sinks, *logs]):
+        user.own_file(file)
+    for end in ("", "-wal", "-shm") if database else ():
+        if os.path.exists(f"{database}{end}"):
+            user.own_file(f"{database}{end}")
+    with user.acting():
+        check_files(settings)
+
+
 def _check_appendable(setting: str, name: str) -> None:
     """Lines can be appended to the file, or to be: nothing is made or opened, for it may be a pipe."""
     if not name:
         return
-    path = Path(name)
+    try:
+        _appendable(setting, Path(name))
+    except OSError as e:
+        raise StartupError(f"{setting}: {name}: {_os_error(e)}.") from e
+
+
+def _appendable(setting: str, path: Path) -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists() or parent == parent.parent)
     if path.is_dir():
-        raise StartupError(f"{setting}: {name} is a directory.")
+        raise StartupError(f"{setting}: {path} is a directory.")
     if not folder.is_dir():
         raise StartupError(f"{setting}: {folder} is no directory.")
     place = path if path.exists() else folder
-    if not os.access(place, os.W_OK):
+    if not os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise StartupError(f"{setting}: {place} cannot be written.")
 
 

@@ -86,6 +86,8 @@ class Supervisor(MultiService):
         self.restarts = 0
         self.running = False
         self.stopping = False
+        self.listens_early = False  # before twistd changes the user
+        self._listening: Deferred[None] | None = None
         self._reactor = reactor
         self._read_terms = terms
         self._arguments = arguments
@@ -110,6 +112,16 @@ class Supervisor(MultiService):
             parent.setComponent(ILogObserver, self._observer)
         MultiService.setServiceParent(self, parent)
 
+    def privilegedStartService(self) -> None:
+        """What twistd calls before it changes the user, who might not be allowed to listen everywhere.
+
+        UNIX sockets are for later: whoever made one must be allowed to remove it.
+        """
+        MultiService.privilegedStartService(self)
+        if self.listens_early:
+            early = [endpoint for endpoint in self.terms.endpoints if not endpoint.startswith("unix:")]
+            self._listening = Deferred.fromCoroutine(self._sockets.open(early))
+
     def startService(self) -> None:
         if self.start_observer is not None:
             self.start_observer.begin()
@@ -118,6 +130,8 @@ class Supervisor(MultiService):
         self._starting.addErrback(self._cannot_start)
 
     async def _start(self) -> None:
+        if self._listening is not None:
+            await self._listening
         await self._sockets.open(self.terms.endpoints)
         await self._within_start(self._begin(1))  # it makes what all of them need, such as keys and tables
         self.running = True

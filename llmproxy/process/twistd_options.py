@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pwd
+import stat
 import sys
-from collections.abc import Mapping, MutableMapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +60,65 @@ def _is_daemon(pid: int) -> bool:
     return any(name in command for name in _OURS)
 
 
-def give_to_user(twistd: MutableMapping[str, Any], directory: str) -> None:
-    """Have what was made for this daemon belong to the user that twistd makes it run as (C{--uid}, C{--gid})."""
-    uid, gid = (-1 if twistd.get(name) is None else int(twistd[name]) for name in ("uid", "gid"))
-    if os.geteuid() or (uid < 0 and gid < 0):
-        return
-    for folder, _, files in os.walk(directory):
-        for path in (folder, *(os.path.join(folder, name) for name in files)):
-            os.chown(path, uid, gid, follow_symlinks=False)
+class User:
+    """Whom twistd makes the daemon run as once it has started (C{--uid}, C{--gid}), where root starts it."""
+
+    def __init__(self, uid: int, gid: int) -> None:
+        self.uid = uid
+        self.gid = gid
+
+    @classmethod
+    def of(cls, twistd: Mapping[str, Any]) -> User | None:
+        """As twistd reads its options; C{None} where whoever starts it stays."""
+        uid, gid = twistd.get("uid"), twistd.get("gid")
+        if os.geteuid() or (uid is None and gid is None):
+            return None
+        user = os.getuid() if uid is None else int(uid)
+        return cls(user, pwd.getpwuid(user).pw_gid if gid is None else int(gid))
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """Have the block's work done, or refused, with this user's permissions."""
+        groups, gid = os.getgroups(), os.getegid()
+        os.setgroups([self.gid])
+        os.setegid(self.gid)
+        os.seteuid(self.uid)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+            os.setegid(gid)
+            os.setgroups(groups)
+
+    def own_folder(self, folder: str) -> None:
+        """Make what is missing of it, for this user."""
+        missing = []
+        path = os.path.abspath(folder)
+        while not os.path.lexists(path):
+            missing.append(path)
+            path = os.path.dirname(path)
+        for path in reversed(missing):
+            os.mkdir(path, 0o700)
+            self._give(path)
+
+    def own_file(self, name: str) -> None:
+        """Make it if it is missing; what is there and is root's becomes this user's. A symbolic link stays as it is."""
+        self.own_folder(os.path.dirname(os.path.abspath(name)))
+        with suppress(FileExistsError):
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        self._give(name)
+
+    def own_tree(self, directory: str) -> None:
+        """All in it that is root's becomes this user's."""
+        for folder, _, files in os.walk(directory):
+            for path in (folder, *(os.path.join(folder, name) for name in files)):
+                self._give(path)
+
+    def _give(self, path: str) -> None:
+        found = os.lstat(path)
+        # Not what has further names: the user may have put it there to be given a file of root's.
+        if not found.st_uid and (stat.S_ISDIR(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink == 1)):
+            os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
 
 def foreground(twistd: Mapping[str, Any]) -> list[str]:

@@ -74,7 +74,8 @@ def _refuse_unsafe(path: Path, found: os.stat_result) -> None:
         raise UnsafeSecret(f"The secret {path} is not a plain file.")
     if found.st_mode & 0o077:
         raise UnsafeSecret(f"The secret {path} can be read or changed by other users. Run: chmod 600 {path}")
-    if found.st_uid not in (os.geteuid(), 0):
+    # Root may start it for another user (twistd --uid), whose folder that is: he could put any file there.
+    if found.st_uid not in (os.geteuid(), 0, path.parent.stat().st_uid):
         raise UnsafeSecret(f"The secret {path} belongs to another user. Run: chown {os.geteuid()} {path}")
 
 
