@@ -9,12 +9,16 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from llmproxy.ledger.segment import DAMAGED_SUFFIX, FIRST_RECORD_OFFSET, Segment, damaged_path
 
 FIRST_OFFSET = (1 << 32) + FIRST_RECORD_OFFSET  # the place where every journal begins
+
+MAX_DAMAGED_FILES = 64  # that are kept for somebody to look at
+MAX_DAMAGED_BYTES = 256 * 1024 * 1024  # of all of them, on the disk
 
 _LOCK = "lock"
 _SEGMENT = "{:08d}.segment"
@@ -235,9 +239,31 @@ def names(directory: Path) -> list[str]:
         return []
 
 
-def damaged_files(directory: Path) -> list[Path]:
-    """What could not be read of journals and is kept for somebody to look at."""
-    return sorted(directory.glob(f"*{DAMAGED_SUFFIX}"))
+def trim_damaged_files(directory: Path) -> tuple[int, list[Path]]:
+    """Keep what could not be read of journals, for somebody to look at: no more than L{MAX_DAMAGED_FILES} of
+    L{MAX_DAMAGED_BYTES}, and the newest in any case. Returns how many there are, and the older ones that were removed.
+    """
+    found = sorted(_modified_files(directory), reverse=True)  # the newest first
+    kept = size = 0
+    removed = []
+    for _, blocks, path in found:
+        size += blocks
+        if not kept or (kept < MAX_DAMAGED_FILES and size <= MAX_DAMAGED_BYTES):
+            kept += 1
+            continue
+        size = MAX_DAMAGED_BYTES + 1  # what is older goes too
+        with suppress(FileNotFoundError):  # another process had the same thought
+            path.unlink()
+            removed.append(path)
+    return kept, removed
+
+
+def _modified_files(directory: Path) -> Iterator[tuple[float, int, Path]]:
+    """When each damaged file was written last, the bytes that it takes, and where it is."""
+    for path in directory.glob(f"*{DAMAGED_SUFFIX}"):
+        with suppress(FileNotFoundError):
+            found = path.stat()
+            yield found.st_mtime, found.st_blocks * 512, path
 
 
 def _new_damage(segments: list[Segment]) -> dict[Path, int]:

@@ -20,7 +20,7 @@ from llmproxy.instruments import Counter, Gauge, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable
 from llmproxy.ledger import records
 from llmproxy.ledger.batches import Price, next_batch
-from llmproxy.ledger.journal import FIRST_OFFSET, Journal, JournalSize, damaged_files
+from llmproxy.ledger.journal import FIRST_OFFSET, Journal, JournalSize, trim_damaged_files
 from llmproxy.ledger.pending import MAX_PENDING_SECONDS, PendingResult
 from llmproxy.ledger.records import Deferral, LedgerLineOpening
 from llmproxy.ledger.recovery import JournalRecovery, JournalStore
@@ -116,6 +116,9 @@ class Ledger(Service):
         yield Counter("ledger_recovered", "Of these, lines that dead processes had left.", lambda: self.recovered_lines)
         yield Counter("ledger_lost", "Records that the ledger's journal had no room for.", lambda: self.lost_records)
         yield Counter("ledger_damaged", "Places of journals that could not be read.", lambda: self.damaged_places)
+        yield Counter(
+            "ledger_damaged_files_removed", "Damaged files that were too many to be kept.", lambda: self._damage.removed
+        )
         yield Gauge("ledger_open", "Requests that were let go and are not settled.", lambda: self.open_lines)
         yield Gauge(
             "ledger_pending_results",
@@ -329,7 +332,8 @@ class Ledger(Service):
         now = self._clock.seconds()
         if now >= self._next_recovery:
             self._next_recovery = now + RECOVERY_INTERVAL_SECONDS
-            kept = await self._in_thread(damaged_files, self._directory)
+            kept, removed = await self._in_thread(trim_damaged_files, self._directory)
+            self._damage.report_removed(removed)
             self._damage.files = "damaged" if kept or any(each.damaged for each in self._journal.segments) else "ok"
             await self._recovery.recover_all()
             self.pending_results = await self._table.pending_count(self._now() - MAX_PENDING_SECONDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -23,7 +23,7 @@ from llmproxy.model import RequestRecord
 class JournalDamage:
     """Counts and reports the places of journals that could not be read.
 
-    @ivar places: How many, since this process began.
+    @ivar places: How many, since this process began; C{removed}: files with some that were too many to be kept.
     @ivar files: C{damaged} where files are kept that could not be read whole, until somebody removes them; else C{ok}.
     """
 
@@ -31,6 +31,7 @@ class JournalDamage:
 
     def __init__(self) -> None:
         self.places = 0
+        self.removed = 0
         self.files = "ok"
 
     def report(self, files: Mapping[Path, int]) -> None:
@@ -44,6 +45,12 @@ class JournalDamage:
                 places=places,
                 path=str(path),
             )
+
+    def report_removed(self, files: Sequence[Path]) -> None:
+        """The oldest of the files that were kept are gone, since there were too many."""
+        self.removed += len(files)
+        for path in files:
+            self._log.warn("{path} was removed: newer damaged files of the ledger take its place.", path=str(path))
 
 
 class _OpenLine(NamedTuple):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from llmproxy.ledger.journal import MAX_DAMAGED_FILES
 from tests.integration.test_ledger import entered, lines, own
 from tests.support.stack import MANAGEMENT, Stack, eventually
 
@@ -98,3 +99,38 @@ def test_the_live_file(own: Stack, damage: Callable[[Path], None]) -> None:
     eventually(lambda: len(lines(own)) == 9, 10)
     assert own.daemon.stop() == 0
     assert len(lines(own)) == 9
+
+
+def test_lines_that_were_not_entered_yet(tmp_path: Path) -> None:
+    """Are lost with the live file, which is counted and said; no other is, and none is entered twice."""
+    with Stack(tmp_path, further="ledger: {interval: 8s}\n") as stack:
+        ask(stack, 3)
+        entered(stack, 3)
+        ask(stack, 2)  # within an interval
+        waiting = 5 - len(lines(stack))
+        os.truncate(segment(stack), 9)
+        eventually(lambda: "goes on in another file" in stack.daemon.output(), 30)
+        ask(stack, 3)
+        assert metric(stack, "ledger_damaged_total") >= 1
+        assert ready(stack) == (200, "damaged")
+        assert stack.daemon.stop() == 0
+        written = lines(stack)
+        assert 8 - waiting <= len(written) <= 8
+        assert len({line["request_id"] for line in written}) == len({line["id"] for line in written}) == len(written)
+        assert waiting == 0 or "cannot be read" in stack.daemon.output()
+
+
+def test_more_damaged_files_than_are_kept(tmp_path: Path) -> None:
+    """The oldest are removed, counted and logged; the others are for the operator."""
+    folder = tmp_path / "state" / "ledger"
+    folder.mkdir(parents=True)
+    for number in range(MAX_DAMAGED_FILES + 2):
+        path = folder / f"{number:03}-00000001.damaged"
+        path.write_bytes(b"x" * 5000)
+        os.utime(path, (number, number))
+    with Stack(tmp_path) as stack:
+        eventually(lambda: metric(stack, "ledger_damaged_files_removed_total") == 2, 20)
+        left = sorted(path.name for path in folder.glob("*.damaged"))
+        assert left == [f"{number:03}-00000001.damaged" for number in range(2, MAX_DAMAGED_FILES + 2)]
+        assert "000-00000001.damaged was removed" in stack.daemon.output()
+        assert ready(stack) == (200, "damaged")

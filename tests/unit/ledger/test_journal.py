@@ -7,7 +7,16 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.ledger.journal import FIRST_OFFSET, Journal, JournalSize, damaged_files, names, open_orphan
+from llmproxy.ledger.journal import (
+    FIRST_OFFSET,
+    MAX_DAMAGED_BYTES,
+    MAX_DAMAGED_FILES,
+    Journal,
+    JournalSize,
+    names,
+    open_orphan,
+    trim_damaged_files,
+)
 from tests.unit.ledger.books import die
 
 
@@ -110,8 +119,30 @@ class JournalTests(SynchronousTestCase):
         kept = self.directory / "run-00000001.damaged"
         self.assertEqual((found.new_damage(), found.new_damage()), ({kept: 1}, {}))
         found.remove()
-        self.assertEqual((damaged_files(self.directory), kept.read_bytes()), ([kept], bytes(raw)))
+        self.assertEqual((trim_damaged_files(self.directory), kept.read_bytes()), ((1, []), bytes(raw)))
         self.assertEqual(names(self.directory), [])
+
+    def test_too_many_damaged(self) -> None:
+        """The oldest go; what lies beside them stays."""
+        files = [self.directory / f"{number}-00000001.damaged" for number in range(MAX_DAMAGED_FILES + 3)]
+        for number, path in enumerate(files):
+            path.write_bytes(b"x")
+            os.utime(path, (number, number))
+        (self.directory / "other").write_bytes(b"x")
+        kept, removed = trim_damaged_files(self.directory)
+        self.assertEqual((kept, sorted(removed)), (MAX_DAMAGED_FILES, sorted(files[:3])))
+        self.assertEqual(sorted(self.directory.glob("*.damaged")), sorted(files[3:]))
+        self.assertTrue((self.directory / "other").exists())
+
+    def test_too_large_damaged(self) -> None:
+        """They take so much of the disk together, and the newest is kept in any case."""
+        files = [self.directory / f"{number}-00000001.damaged" for number in range(3)]
+        for number, path in enumerate(files):
+            with path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, MAX_DAMAGED_BYTES // 2 + (4096 if number else 0))
+            os.utime(path, (number, number))
+        kept, removed = trim_damaged_files(self.directory)
+        self.assertEqual((kept, sorted(removed)), (1, files[:2]))
 
     def test_broken_files(self) -> None:
         """A file that was truncated, removed or replaced is noticed, and another goes on."""
