@@ -157,7 +157,7 @@ def test_how_long_lines_and_days_are_kept(usual: Stack, variable: str) -> None:
     )
     if variable.endswith("DAYS"):
         for table in ("usage_by_period", "usage_of_projects"):
-            rows(usual, f"UPDATE {table} SET period = '2020-01-02'")
+            rows(usual, f"UPDATE {table} SET period = date('now', '-10 days')")
     before = rows(usual, question)[0][0]
     time.sleep(1.1)
     with other(usual, variable, **{variable: "1s"}):

@@ -58,3 +58,10 @@ def _replace(tree: Any, steps: list[str], path: str) -> None:
         tree.pop(step, None)
         if path in INSTEAD:
             tree[step] = INSTEAD[path]
+
+
+if __name__ == "__main__":  # in the place of twistd
+    from twisted.scripts.twistd import run
+
+    ignore_as_told()
+    run()

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
+from tests.support.ignored_setting import VARIABLE, ignore_as_told
+
 HOST = "127.0.0.1"
 _READ_AT_START = frozenset(("LD_PRELOAD", "PYTHONPATH"))  # variables that a process that runs already does not see
 _PR_SET_PDEATHSIG = 1
@@ -83,8 +85,6 @@ def _twistd(args: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path | 
         os.chdir(cwd)
     sys.argv = ["twistd", "-n", "--pidfile=", *args]
     from twisted.scripts.twistd import run
-
-    from tests.support.ignored_setting import ignore_as_told
 
     ignore_as_told()
 
@@ -178,8 +178,10 @@ class Daemon:
             raise
 
     def _spawned(self) -> _Process:
-        twistd = Path(sys.executable).with_name("twistd")
-        command = [*self._through, str(twistd), "-n", "--pidfile=", *self.args]
+        twistd = [str(Path(sys.executable).with_name("twistd"))]
+        if self._env.get(VARIABLE):
+            twistd = [sys.executable, str(Path(__file__).with_name("ignored_setting.py"))]
+        command = [*self._through, *twistd, "-n", "--pidfile=", *self.args]
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self._env, cwd=self._cwd,

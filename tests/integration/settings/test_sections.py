@@ -218,14 +218,24 @@ def test_scope(stack: SettingsStack, others: dict[str, Daemon]) -> None:
 
 
 def test_ledger_interval(stack: SettingsStack) -> None:
-    """Lines that are written every hour are not there when those of others, which came later, are."""
-    project = stack.manage("POST", "/manage/projects", {"name": "Books", "api_keys": dict(stack.keys)})["id"]
-    token = stack.manage("POST", "/manage/tokens", {"project_id": project, "name": "books"})["token"]
-    lines = f"SELECT count(*) FROM ledger WHERE project_id = '{project}'"
+    """Lines that are written every hour are not there when those of others are, which came later, and later again."""
+
+    def lines(project: str) -> int:
+        (row,) = rows(stack, f"SELECT count(*) FROM ledger WHERE project_id = '{project}'")
+        return int(row[0])
+
+    made = []
+    for name in ("hourly", "usual"):
+        project = stack.manage("POST", "/manage/projects", {"name": name, "api_keys": dict(stack.keys)})["id"]
+        made.append((project, stack.manage("POST", "/manage/tokens", {"project_id": project, "name": name})["token"]))
+    (late, late_token), (soon, soon_token) = made
     with stack.another("hourly", ledger={"interval": "1h"}) as hourly:
-        assert models(stack, hourly, token=token).status == 200
-        assert models(stack, stack.daemon, token=token).status == 200
-        eventually(lambda: rows(stack, lines) == [(1,)])
+        assert models(stack, hourly, token=late_token).status == 200
+        for number in (1, 2, 3):
+            assert models(stack, stack.daemon, token=soon_token).status == 200
+            eventually(lambda number=number: lines(soon) == number)
+        assert lines(late) == 0
+    eventually(lambda: lines(late) == 1)
 
 
 def test_audit_keep(stack: SettingsStack) -> None:
