@@ -7,16 +7,16 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TextIO
+from typing import Any, SupportsBytes, TextIO
 
 from twisted.logger import Logger
 
-from llmproxy import plugins, sealing
+from llmproxy import plugins
 from llmproxy.base.peers import Peers
 from llmproxy.caching import CacheAdmin
 from llmproxy.composition.forwarding import Parts, forwarding
 from llmproxy.composition.listeners import listen, make_site
-from llmproxy.composition.own_secrets import own_secrets, passwords
+from llmproxy.composition.own_secrets import encryption_key_file, keyring, own_secrets, passwords
 from llmproxy.composition.recording import Records, make_records
 from llmproxy.composition.reloading import Reloader, WorkersReloader
 from llmproxy.composition.secret_stores import secret_references
@@ -25,6 +25,7 @@ from llmproxy.composition.workers import WorkerViews
 from llmproxy.config.model import Settings
 from llmproxy.config.settings_file import SettingsFile
 from llmproxy.interfaces import ICounters, ICountersFactory
+from llmproxy.keyring import AUDIT_LOG, CREATIONS, MANAGEMENT_KEYS, PROVIDER_KEYS, TOKENS, parse_keys
 from llmproxy.limits.counters.supervised import SupervisedCounters
 from llmproxy.observability import log_output as logs
 from llmproxy.observability.log_output import LogOutput
@@ -34,7 +35,9 @@ from llmproxy.observability.redaction import Redactor
 from llmproxy.process.daemon import Daemon
 from llmproxy.process.supervisor import worker_count
 from llmproxy.process.worker import Worker
+from llmproxy.sealing import TokenHasher
 from llmproxy.store.creations import CreationTable
+from llmproxy.store.data_keys import unlock
 from llmproxy.store.management_keys import ManagementKeyTable
 from llmproxy.store.store import Store
 from llmproxy.upstream.secret_references import SecretReferences
@@ -69,7 +72,7 @@ class Base:
     redactor: Redactor
     output: LogOutput
     run: str
-    audit_key: bytes
+    audit_key: SupportsBytes
     secrets: SecretReferences
     store: Store
     keys: ManagementKeyTable
@@ -176,24 +179,27 @@ def _base(
     worker: Worker | None,
 ) -> Base:
     encryption, management = own_secrets(settings, environ, random)
-    redactor = Redactor([encryption.value, management.value, *passwords(settings)])
+    redactor = Redactor([*parse_keys(encryption.value), management.value, *passwords(settings)])
+    ring = keyring(encryption, encryption_key_file(settings, environ), redactor.add)
     output = logs.observer(settings.logging, stream, redactor)
     run = random(8).hex() if settings.ledger.enabled else ""
-    own = (encryption.value, management.value)
-    references = secret_references(settings, environ, reactor, is_own=own.__contains__, learn=redactor.add)
+    references = secret_references(
+        settings, environ, reactor, is_own=lambda text: text in (*ring.keys, management.value), learn=redactor.add
+    )
     store = Store(
         settings.store.url,
         reactor,
         run=run,
-        sealer=sealing.Sealer(sealing.derive(encryption.value, "provider keys")),
-        hasher=sealing.TokenHasher(sealing.derive(encryption.value, "tokens")),
+        sealer=ring.sealer(PROVIDER_KEYS),
+        hasher=TokenHasher(ring.data_keys[TOKENS]),
         now=now,
         random=random,
+        unlock=partial(unlock, keyring=ring),
         resolve=references.resolve,
     )
-    key_hasher = sealing.TokenHasher(sealing.derive(encryption.value, "management keys"))
+    key_hasher = TokenHasher(ring.data_keys[MANAGEMENT_KEYS])
     keys = ManagementKeyTable(store, key_hasher, now, random)
-    creations = CreationTable(store, sealing.Sealer(sealing.derive(encryption.value, "creations")), now)
+    creations = CreationTable(store, ring.sealer(CREATIONS), now)
     coalescer, descriptors = WriteCoalescer(reactor), Descriptors(reactor)
     buffers = Buffers(settings.server.max_buffered_bytes or derived_limit())
     buffers.keep_spare()
@@ -206,7 +212,7 @@ def _base(
         redactor,
         output,
         run,
-        sealing.audit_key(encryption.value),
+        ring.data_keys[AUDIT_LOG],
         references,
         store,
         keys,

@@ -6,6 +6,7 @@ import hmac
 import os
 from collections.abc import Callable
 from hashlib import sha256
+from typing import SupportsBytes
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -32,11 +33,6 @@ def derive(master: bytes | str, purpose: str) -> bytes:
     if not key:
         raise ValueError("The encryption key is empty.")
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=b"llmproxy " + purpose.encode()).derive(key)
-
-
-def audit_key(master: bytes | str) -> bytes:
-    """What keys the chain of audit entries."""
-    return derive(master, "audit log")
 
 
 class Sealer:
@@ -76,14 +72,14 @@ def _bound(context: tuple[str, ...]) -> bytes:
 class TokenHasher:
     """Hashes tokens with a key, so that a copied database is no list of tokens and can check no guess."""
 
-    def __init__(self, key: bytes) -> None:
-        if len(key) != 32:
+    def __init__(self, key: SupportsBytes) -> None:
+        if len(bytes(key)) != 32:
             raise ValueError("A hashing key has 32 bytes.")
         self._key = key
 
     def hash(self, token: str) -> str:
         """HMAC-SHA-256 of the token, 64 hexadecimal digits."""
-        return hmac.new(self._key, token.encode(), sha256).hexdigest()
+        return hmac.new(bytes(self._key), token.encode(), sha256).hexdigest()
 
 
 def mask(key: str) -> str:

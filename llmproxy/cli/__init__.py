@@ -11,6 +11,7 @@ from llmproxy.cli.completion import completion
 from llmproxy.cli.config import config
 from llmproxy.cli.daemon import check_config, run
 from llmproxy.cli.doctor import doctor
+from llmproxy.cli.encryption import rotate_key
 from llmproxy.cli.imports import import_group
 from llmproxy.cli.keys import key
 from llmproxy.cli.plugins import list_plugins
@@ -53,6 +54,7 @@ main.add_command(doctor)
 main.add_command(chat)
 main.add_command(completion)
 main.add_command(import_group)
+main.add_command(rotate_key)
 main.add_command(run)
 
 __all__ = ["main"]

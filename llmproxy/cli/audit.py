@@ -6,24 +6,26 @@ import os
 import sys
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from urllib.parse import urlencode
 
 import click
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from llmproxy.base.audit_chain import ChainLink, ChainReport, verify
 from llmproxy.cli.client import management_path
 from llmproxy.cli.daemon import DEFAULT_SETTINGS
+from llmproxy.cli.encryption import encryption_keys
 from llmproxy.cli.output import Columns
 from llmproxy.cli.session import CommandSession, with_session
-from llmproxy.config.environ import secret
-from llmproxy.config.load import load, read_private
+from llmproxy.config.load import load
 from llmproxy.config.model import Settings
 from llmproxy.config.problems import SettingsError
+from llmproxy.keyring import AUDIT_LOG, Keyring, parse_keys
 from llmproxy.observability.chained_file import HEAD_SUFFIX, read_head
-from llmproxy.sealing import audit_key
+from llmproxy.sealing import CannotOpen
 from llmproxy.store.audit_log import verify_table
+from llmproxy.store.data_keys import data_key
 from llmproxy.store.engines import parse_store_url, sqlite_path, upgrade_engine
 
 CONNECT_SECONDS = 10.0
@@ -78,8 +80,7 @@ def verify_(config: str, files: tuple[str, ...]) -> None:
     """
     try:
         settings = load(config, os.environ)
-        key = audit_key(_encryption_key(settings))
-        reports = dict(_reports(settings, files, key))
+        reports = dict(_reports(settings, files, Keyring(parse_keys(encryption_keys(settings, os.environ)))))
     except (SettingsError, OSError, ValueError, SQLAlchemyError) as e:
         click.echo(f"Error: {e}", err=True)
         sys.exit(os.EX_CONFIG)
@@ -88,22 +89,32 @@ def verify_(config: str, files: tuple[str, ...]) -> None:
     sys.exit(1 if any(report.problem for report in reports.values()) else 0)
 
 
-def _reports(settings: Settings, files: tuple[str, ...], key: bytes) -> Iterator[tuple[str, ChainReport]]:
-    if files:
-        yield ", ".join(files), verify(partial(_lines, files), key)
-        return
-    path = settings.audit.file
-    if path and (os.path.exists(path) or os.path.exists(path + HEAD_SUFFIX)):
-        yield path, verify(partial(_lines, (path,)), key, head=_head(path))
+def _reports(settings: Settings, files: tuple[str, ...], keyring: Keyring) -> Iterator[tuple[str, ChainReport]]:
     url = parse_store_url(settings.store.url)
     stored = sqlite_path(url)
-    if settings.audit.store and (stored is None or stored.exists()):
+    key = bytes(keyring.data_keys[AUDIT_LOG])
+    if stored is None or stored.exists():
         engine = upgrade_engine(url, CONNECT_SECONDS)
         try:
             with engine.connect() as connection:
-                yield "store", verify_table(connection, key)
+                key = _chain_key(connection, keyring)
+                if settings.audit.store and not files:
+                    yield "store", verify_table(connection, key)
         finally:
             engine.dispose()
+    path = settings.audit.file
+    if files:
+        yield ", ".join(files), verify(partial(_lines, files), key)
+    elif path and (os.path.exists(path) or os.path.exists(path + HEAD_SUFFIX)):
+        yield path, verify(partial(_lines, (path,)), key, head=_head(path))
+
+
+def _chain_key(connection: Connection, keyring: Keyring) -> bytes:
+    """What keys the chain, also where another encryption key seals it now; with none of its keys, all looks altered."""
+    try:
+        return data_key(connection, keyring, AUDIT_LOG)
+    except CannotOpen:
+        return bytes(keyring.data_keys[AUDIT_LOG])
 
 
 def _lines(files: tuple[str, ...]) -> Iterator[tuple[str, str]]:
@@ -124,17 +135,6 @@ def _head(path: str) -> ChainLink | None:
         return read_head(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _encryption_key(settings: Settings) -> str:
-    given = secret(os.environ, "ENCRYPTION_KEY", read_private)
-    if given:
-        return given.strip()
-    path = Path(settings.state_dir) / "encryption-key"
-    mode, text = read_private(str(path))
-    if mode & 0o077:
-        raise ValueError(f"{path} is open to others than its owner. Run: chmod 600 {path}")
-    return text.strip()
 
 
 def _said(report: ChainReport) -> str:

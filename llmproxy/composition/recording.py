@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsBytes
 
 from llmproxy import plugins
 from llmproxy.base.own_threads import OwnThreads
@@ -69,7 +69,7 @@ def make_records(
     store: Store,
     output: LogOutput,
     redactor: Redactor,
-    audit_key: bytes,
+    audit_key: SupportsBytes,
     peers: Peers,
 ) -> Records:
     """The logs, sinks and ledger that the settings name; L{ValueError} where nobody provides a sink, or it refuses.
@@ -95,7 +95,7 @@ def make_records(
     return Records(audit, table, parts, bus, access, observers, ledger, books, reports, activity, requests)
 
 
-def _audit_file(settings: Settings, reactor: Any, redactor: Redactor, key: bytes) -> FileAudit | None:
+def _audit_file(settings: Settings, reactor: Any, redactor: Redactor, key: SupportsBytes) -> FileAudit | None:
     chosen = settings.audit
     if not chosen.file:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import SupportsBytes
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, succeed
@@ -51,7 +52,7 @@ class FileAudit(Service):
         in_thread: Callable[..., Deferred[None]],
         *,
         redact: Callable[[str], str] = str,
-        chain_key: bytes | None = None,
+        chain_key: SupportsBytes | None = None,
         sync: bool = True,
         limit: int = 1000,
         patience: float = 10.0,

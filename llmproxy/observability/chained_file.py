@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import SupportsBytes
 
 from llmproxy.base.audit_chain import ChainLink, chained, parse_chained
 from llmproxy.observability.append_file import AppendedFile
@@ -24,7 +25,7 @@ class ChainedFile:
     of the last one, by which a new file goes on where a rotated one ended, and an end that was cut off is missed.
     """
 
-    def __init__(self, file: AppendedFile, path: str, key: bytes) -> None:
+    def __init__(self, file: AppendedFile, path: str, key: SupportsBytes) -> None:
         self._file = file
         self._path = path
         self._key = key
@@ -39,7 +40,7 @@ class ChainedFile:
         with self._locked() as head:
             last, lines = self._end(head), []
             for text in texts:
-                line, last = chained(text, last, self._key)
+                line, last = chained(text, last, bytes(self._key))
                 lines.append(line + "\n")
             self._file.append("".join(lines).encode("utf-8", "surrogatepass"), sync=sync)
             self._remember(last, head)

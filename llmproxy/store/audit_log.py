@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsBytes
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 from twisted.internet.defer import Deferred
@@ -47,7 +47,7 @@ class AuditTable:
     @param key: Keys the chain; C{now}: seconds since the epoch.
     """
 
-    def __init__(self, store: Store, key: bytes, now: Callable[[], float]) -> None:
+    def __init__(self, store: Store, key: SupportsBytes, now: Callable[[], float]) -> None:
         self._store = store
         self._key = key
         self._now = now
@@ -59,7 +59,7 @@ class AuditTable:
 
         @param again: They may be stored already, by an attempt that was given up before its end: once is enough.
         """
-        return self._store.write(partial(_append_all, entries=list(entries), key=self._key, again=again))
+        return self._store.write(partial(_append_all, entries=list(entries), key=bytes(self._key), again=again))
 
     def page(self, wanted: AuditFilter, request: PageRequest) -> Deferred[Page[dict[str, Any]]]:
         """Fire with a page of entries, the latest first; L{Invalid} where the cursor is none."""
@@ -67,11 +67,11 @@ class AuditTable:
 
     def verify(self) -> Deferred[ChainReport]:
         """Fire with what all of it is found to be; that takes a second for some ten thousand entries."""
-        return self._store.report(partial(verify_table, key=self._key))
+        return self._store.report(partial(verify_table, key=bytes(self._key)))
 
     def purge(self, before: float) -> Deferred[int]:
         """Remove what is older, and write down that it was; fire with how many entries that were."""
-        return self._store.manage(partial(_purge, before=before, now=self._now(), key=self._key))
+        return self._store.manage(partial(_purge, before=before, now=self._now(), key=bytes(self._key)))
 
 
 def verify_table(connection: Connection, key: bytes) -> ChainReport:

@@ -114,18 +114,20 @@ def is_active(connection: Connection, project_id: str) -> bool:
 
 def key(connection: Connection, project_id: str, api: str, sealer: Sealer) -> str:
     """The provider's key for that API, or for the only one there is where C{api} is empty; or a L{SecretReference}."""
-    wanted = select(provider_keys.c.api, provider_keys.c.sealed, provider_keys.c.reference)
-    wanted = wanted.where(provider_keys.c.project_id == project_id)
+    wanted = select(provider_keys).where(provider_keys.c.project_id == project_id)
     rows = connection.execute(wanted.where(provider_keys.c.api == api) if api else wanted.limit(2)).all()
     if len(rows) != 1:
         raise UpstreamAuthError()
-    is_reference = rows[0].reference is not None
-    context = (project_id, rows[0].api, _REFERENCE) if is_reference else (project_id, rows[0].api)
     try:
-        opened = sealer.open(bytes(rows[0].sealed), *context)
-        return SecretReference(opened) if is_reference else opened
+        opened = sealer.open(bytes(rows[0].sealed), *sealing_context(rows[0]))
+        return opened if rows[0].reference is None else SecretReference(opened)
     except CannotOpen as e:
         raise UpstreamAuthError() from e
+
+
+def sealing_context(row: Row[Any]) -> tuple[str, ...]:
+    """What the sealed bytes in a row of provider keys were sealed for."""
+    return (row.project_id, row.api) if row.reference is None else (row.project_id, row.api, _REFERENCE)
 
 
 def references(connection: Connection) -> list[str]:

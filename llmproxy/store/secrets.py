@@ -97,6 +97,21 @@ def _make(path: Path, random: Callable[[int], bytes]) -> Secret:
     return Secret(value, path, True)
 
 
+def replace_secret(path: Path, value: str) -> None:
+    """Put this in the place of what the file holds, at once and durably; whoever reads has one or the other."""
+    draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    status = path.stat()
+    _write(draft, value)
+    try:
+        if os.geteuid() == 0:
+            os.chown(draft, status.st_uid, status.st_gid)
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink()
+        raise
+    _sync_directory(path.parent)
+
+
 def _write(path: Path, value: str) -> None:
     opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(opened, "w", encoding="utf-8") as file:

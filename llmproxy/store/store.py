@@ -46,6 +46,7 @@ class Store:
     @param now: Seconds since the epoch.
     @param run: The name of this process's journal, by which what it has of budgets in advance is known; C{""} where it
         has none.
+    @param unlock: Called with the database when it is opened, before our keys are tried on what it holds.
     @param resolve: Makes the provider key of what is stored in its place; L{UpstreamAuthError} where there is none.
     @param timeout: Seconds after which a call fails with L{StoreUnavailable}.
     @param threads: How many look-ups run at once; L{ThreadPools} has what else does.
@@ -62,6 +63,7 @@ class Store:
         random: RandomBytes = os.urandom,
         now: Callable[[], float] = time,
         run: str = "",
+        unlock: Callable[[Connection], object] = str,
         resolve: Callable[[SecretReference], Awaitable[str]] | None = None,
         timeout: float = 5.0,
         threads: int = 4,
@@ -83,6 +85,7 @@ class Store:
         self._random = random
         self._now = now
         self._run = run
+        self._unlock = unlock
         self._resolve = resolve or _unresolved
         self._listeners: list[Callable[[str], None]] = []
         self._commit_listeners: list[Callable[[str], None]] = []
@@ -94,10 +97,14 @@ class Store:
         Fail with L{errors.StartupError} where it must not be used, with L{StoreUnavailable} where it does not answer.
         """
         try:
-            await self._database.open(partial(canary.check_key, sealer=self._sealer, hasher=self._hasher))
+            await self._database.open(self._check)
         except Exception:
             self._forget()
             raise
+
+    def _check(self, connection: Connection) -> None:
+        self._unlock(connection)
+        canary.check_key(connection, self._sealer, self._hasher)
 
     @deferred
     async def close(self) -> None:

@@ -13,15 +13,16 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, null, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from llmproxy import sealing
 from llmproxy.cli.doctor.findings import FAILED, OK, WARNING, Finding
 from llmproxy.config.environ import secret
 from llmproxy.config.load import read_private
 from llmproxy.config.model import Settings
 from llmproxy.config.problems import SettingsError
+from llmproxy.keyring import PROVIDER_KEYS, TOKENS, Keyring, parse_keys
 from llmproxy.process.start_failures import check_files
-from llmproxy.sealing import CannotOpen, Sealer, TokenHasher
+from llmproxy.sealing import CannotOpen, TokenHasher
 from llmproxy.store.canary import check_key, refuse_new_key
+from llmproxy.store.data_keys import data_key
 from llmproxy.store.engines import parse_store_url, sqlite_path, upgrade_engine
 from llmproxy.store.errors import StartupError, failure_reason
 from llmproxy.store.health import touch
@@ -172,7 +173,8 @@ _KEY_COLUMNS = (provider_keys.c.project_id, provider_keys.c.api, provider_keys.c
 
 
 def _unsealed(connection: Connection, encryption: str, keys: Keys, has_references: bool) -> Finding:
-    sealer = Sealer(sealing.derive(encryption, "provider keys"))
+    keyring = Keyring(parse_keys(encryption))
+    sealer = keyring.sealer(PROVIDER_KEYS)
     rows = connection.execute(
         select(*_KEY_COLUMNS, provider_keys.c.reference if has_references else null().label("reference"))
         .join(projects, projects.c.id == provider_keys.c.project_id)
@@ -180,7 +182,7 @@ def _unsealed(connection: Connection, encryption: str, keys: Keys, has_reference
         .order_by(projects.c.created_at)
     ).all()
     try:
-        check_key(connection, sealer, TokenHasher(sealing.derive(encryption, "tokens")))
+        check_key(connection, sealer, TokenHasher(data_key(connection, keyring, TOKENS)))
         for row in (row for row in rows if row.reference is None):
             keys[row.api].append(StoredKey(row.project_id, sealer.open(bytes(row.sealed), row.project_id, row.api)))
     except (StartupError, CannotOpen) as e:
