@@ -252,6 +252,7 @@ def _agent(api: Api, *, reactor: Any, coalescer: WriteCoalescer | None, descript
         max_conns_per_host=connection.max_conns_per_host,
         max_idle_per_host=connection.max_idle_conns_per_host,
         max_idle=connection.max_idle_conns,
+        dns_ttl=connection.dns_ttl,
         context_factory=TrustPolicy(api.ca_file),
         coalescer=coalescer,
         descriptors=descriptors,

@@ -66,6 +66,9 @@ class ConnectionSettings(Section):
     """Idle connections to one host."""
     max_conns_per_host: Whole = Field(default=1000, ge=1)
     """Connections to one host; further requests wait for one."""
+    dns_ttl: Duration = 30.0
+    """For how long the addresses of the provider's name are used before it is looked up again. Connections to an
+    address that it does not stand for any more are closed within that time. 0: it is looked up for each connection."""
     max_open_per_project: Whole = Field(default=0, ge=0)
     """Requests of one project in flight, for each worker; beyond it 429 `too_many_open_requests`. 0: half of
     `max_conns_per_host`, so that no project can keep all others from the provider, whatever its clients do."""

@@ -22,6 +22,11 @@ class ProviderHandler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         self.timeout = self.server.idle
         super().setup()
+        self.server.open.add(self.client_address)
+
+    def finish(self) -> None:
+        super().finish()
+        self.server.open.discard(self.client_address)
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -41,21 +46,25 @@ class ProviderHandler(BaseHTTPRequestHandler):
 class WebProvider:
     """For the time of a C{with} block.
 
-    @ivar received: The numbers of the requests that have come; C{peers}: on which connection each of them.
+    @ivar received: The numbers of the requests that have come; C{peers}: on which connection each of them;
+        C{open}: the connections that there are.
     """
 
-    def __init__(self, idle: float = 30.0, fields: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, idle: float = 30.0, fields: Mapping[str, str] | None = None, host: str = HOST, port: int = 0
+    ) -> None:
         """
         @param idle: For how many seconds an unused connection is kept; C{fields}: header fields of each response.
         """
-        server: Any = ThreadingHTTPServer((HOST, 0), ProviderHandler)
+        server: Any = ThreadingHTTPServer((host, port), ProviderHandler)
         server.daemon_threads, server.block_on_close = True, False
-        server.idle, server.fields, server.received, server.peers = idle, dict(fields or {}), [], []
+        server.idle, server.fields, server.received, server.peers, server.open = idle, dict(fields or {}), [], [], set()
         self._server = server
         self.received: list[str] = server.received
         self.peers: list[tuple[str, int]] = server.peers
+        self.open: set[tuple[str, int]] = server.open
         self.port: int = server.server_address[1]
-        self.url = f"http://{HOST}:{self.port}"
+        self.url = f"http://{host}:{self.port}"
 
     def __enter__(self) -> WebProvider:
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})

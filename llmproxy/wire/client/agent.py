@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, fail, gatherResults
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.client import URI
 from twisted.web.error import SchemeNotSupported
@@ -17,6 +17,8 @@ from zope.interface import implementer
 
 from llmproxy import errors
 from llmproxy.http.origin import DEFAULT_PORTS, Origin
+from llmproxy.wire.client.host_addresses import HostAddresses
+from llmproxy.wire.client.host_endpoint import HostEndpoint
 from llmproxy.wire.client.pending_request import PendingRequest
 from llmproxy.wire.client.pool import IdleBudget, Pool, PoolLimits
 from llmproxy.wire.client.raw_headers import RawHeaders
@@ -46,6 +48,7 @@ class Agent:
         max_idle: int = 100,
         max_age: float = 3600.0,
         max_waiting: int = 1000,
+        dns_ttl: float = 30.0,
         ca_file: str = "",
         context_factory: IPolicyForHTTPS | None = None,
         limits: MessageLimits | None = None,
@@ -57,6 +60,7 @@ class Agent:
         @param max_conns_per_host: Connections to one origin; further requests wait in order, at most C{max_waiting}.
         @param max_idle_per_host: Unused connections kept for one origin, for C{idle_timeout} seconds; C{max_idle}: for
             all. A connection older than C{max_age} seconds is not used again.
+        @param dns_ttl: For how many seconds the addresses of a name are used; connections to others are then closed.
         @param ca_file: PEM file of certificate authorities to trust over TLS besides the platform's.
         @param context_factory: Whom to trust instead; by default L{TrustPolicy}.
         @param coalescer: Where whole requests wait for the end of the reactor's turn; without it they leave at once.
@@ -66,6 +70,8 @@ class Agent:
             connect_timeout, idle_timeout, max_age, max_conns_per_host, max_idle_per_host, max_waiting
         )
         self._idle_budget = IdleBudget(max_idle)
+        self._dns_ttl = dns_ttl
+        self._addresses: list[HostAddresses] = []
         self._trust = context_factory or TrustPolicy(ca_file)
         self._limits = limits or MessageLimits()
         self._pools: dict[Origin, Pool] = {}
@@ -133,11 +139,14 @@ class Agent:
     def close(self) -> Deferred[None]:
         """Close what is not in use, refuse what comes from now on; fire when no connection is left."""
         self._closed = True
+        for addresses in self._addresses:
+            addresses.close()
         return gatherResults([pool.close() for pool in self._pools.values()]).addCallback(lambda _: None)
 
     def _make_pool(self, origin: Origin) -> Pool:
-        return Pool(
-            self._endpoint(origin),
+        endpoint, addresses = self._endpoint(origin)
+        pool = Pool(
+            endpoint,
             self._reactor,
             self._pool_limits,
             self._idle_budget,
@@ -146,21 +155,27 @@ class Agent:
             coalescer=self._coalescer,
             descriptors=self._descriptors,
         )
+        if addresses is not None:
+            addresses.in_use, addresses.on_change = lambda: pool.open > 0, pool.keep_only
+            self._addresses.append(addresses)
+        return pool
 
-    def _endpoint(self, origin: Origin) -> IStreamClientEndpoint:
+    def _endpoint(self, origin: Origin) -> tuple[IStreamClientEndpoint, HostAddresses | None]:
         where = (self._reactor, origin.host, origin.port)
         timeout: Any = self._pool_limits.connect or None
         endpoint: IStreamClientEndpoint
+        addresses = None
         if isIPAddress(origin.host):
             endpoint = TCP4ClientEndpoint(*where, timeout)
         elif isIPv6Address(origin.host):
             endpoint = TCP6ClientEndpoint(*where, timeout)
         else:
-            endpoint = HostnameEndpoint(*where, timeout)
+            addresses = HostAddresses(*where, self._dns_ttl)
+            endpoint = HostEndpoint(self._reactor, addresses, timeout)
         if origin.scheme == "https":
             creator = self._trust.creatorForNetloc(origin.host.encode("ascii"), origin.port)
             endpoint = wrapClientTLS(creator, endpoint, self._reactor)
-        return endpoint
+        return endpoint, addresses
 
 
 def request_head(method: bytes, target: bytes, lines: list[bytes], framed: bytes) -> bytes:

@@ -214,6 +214,13 @@ class Pool:
         self.repeated += 1
         self._dial(request)
 
+    def keep_only(self, hosts: frozenset[str]) -> None:
+        """Connections to other addresses than these are not used again: closed now, or after their response."""
+        for connection in [c for c in self._usable if getattr(c.transport.getPeer(), "host", "") not in hosts]:
+            connection.since = -inf
+            if connection in self._idle or connection is self._witness:
+                connection.close()
+
     # Connections at hand
 
     def _take(self) -> Connection | None:

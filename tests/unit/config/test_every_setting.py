@@ -47,6 +47,7 @@ SHOWN_BY = {
     "apis.<name>.timeouts.flush_interval": PATIENCE + "test_gathered",
     "apis.<name>.connection.max_idle_conns": PATIENCE + "test_kept_connections",
     "apis.<name>.connection.max_idle_conns_per_host": PATIENCE + "test_kept_connections",
+    "apis.<name>.connection.dns_ttl": "integration/test_names.py::test_a_changed_address_is_used",
     "apis.<name>.connection.max_conns_per_host": PATIENCE + "test_connections_at_once",
     "apis.<name>.connection.max_open_per_project": PATIENCE + "test_requests_of_a_project_at_once",
     "apis.<name>.param_whitelist": APIS + "test_param_whitelist",
