@@ -17,6 +17,7 @@ from llmproxy.base.token_format import MANAGEMENT_KEY_PREFIX
 from llmproxy.errors import ChangedMeanwhile, Conflict, NotFound, TokenInactive, TokenNotFound, UpstreamAuthError
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.ledger.sql import Report, UsageQuery
+from llmproxy.ledger.usage_queries import SUM_COLUMNS
 from llmproxy.model import ALL_OF_THEM, AuditEntry, ListFilter, ManagementKey, Page, PageRequest, Project, Token
 from llmproxy.observability.activity import Activity
 from llmproxy.store.audit_log import AuditFilter
@@ -42,19 +43,20 @@ class MemoryUsage:
     async def export(self, question: UsageQuery) -> Any:
         self.asked.append(question)
         self.open += 1
-        return MemoryRows(self)
+        return MemoryRows(self, question)
 
 
 class MemoryRows:
     """All rows, two at once."""
 
-    def __init__(self, usage: MemoryUsage) -> None:
+    def __init__(self, usage: MemoryUsage, question: UsageQuery) -> None:
         self._usage = usage
+        self._names = (*question.columns, *SUM_COLUMNS)
         self._at = 0
 
     @deferred
-    async def part(self, render: Callable[[list[dict[str, Any]]], bytes]) -> bytes:
-        rows = self._usage.rows[self._at : self._at + 2]
+    async def part(self, render: Callable[[list[tuple[Any, ...]]], bytes]) -> bytes:
+        rows = [tuple(row[name] for name in self._names) for row in self._usage.rows[self._at : self._at + 2]]
         self._at += 2
         return render(rows) if rows else b""
 

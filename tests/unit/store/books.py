@@ -174,8 +174,8 @@ class BooksContract:
         await self.append(9, 10, line(9999, token_id="t9999"))
         while await exports[0].part(keep):
             pass
-        self.assertEqual([row["token"] for row in rows], [f"t{n:04d}" for n in range(2500)])
-        self.assertEqual(rows[699]["input_tokens"], 699)
+        self.assertEqual([row[0] for row in rows], [f"t{n:04d}" for n in range(2500)])
+        self.assertEqual(rows[699].input_tokens, 699)
         for each in exports:
             await each.close()
         self.assertEqual(await exports[0].part(keep), b"")

@@ -60,6 +60,14 @@ class UsageTests(ManagementTestCase):
         self.assertEqual(second[1], "'=1+1")
         self.assertEqual(reply["Content-Type"], "text/csv; charset=utf-8; header=present")
 
+    def test_all_of_a_csv_reads_as_a_page(self) -> None:
+        """The rows that come at once are written as those of a page: formulas, costs and all."""
+        self.usage.rows.append({"project": "@p3", "model": 'a,"b"', **FIGURES, "cost_usd": 1.25e-07})
+        whole = self.ask("GET", "/manage/usage?group_by=project,model&format=csv").body
+        paged = self.ask("GET", "/manage/usage?group_by=project,model&format=csv&limit=10").body
+        self.assertEqual(whole, paged)
+        self.assertIn(b"0.000000125\r\n", whole)
+
     def test_all_of_a_csv(self) -> None:
         """It ends with the last row, however many there are; a page of it is as long as was asked for."""
         self.usage.rows = [{"project": f"p{n:04d}", **FIGURES} for n in range(1001)]
