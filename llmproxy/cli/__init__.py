@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from llmproxy.cli.archive import backup, migrate, restore
 from llmproxy.cli.audit import audit
 from llmproxy.cli.cache import cache
 from llmproxy.cli.chat import chat
@@ -55,6 +56,9 @@ main.add_command(chat)
 main.add_command(completion)
 main.add_command(import_group)
 main.add_command(rotate_key)
+main.add_command(backup)
+main.add_command(restore)
+main.add_command(migrate)
 main.add_command(run)
 
 __all__ = ["main"]
