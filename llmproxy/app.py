@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, SupportsBytes, TextIO
+from typing import TYPE_CHECKING, Any, SupportsBytes, TextIO
 
 from twisted.logger import Logger
 
@@ -15,6 +15,7 @@ from llmproxy import plugins
 from llmproxy.base.peers import Peers
 from llmproxy.caching import CacheAdmin
 from llmproxy.composition.forwarding import Parts, forwarding
+from llmproxy.composition.identity import identity_sign_in
 from llmproxy.composition.listeners import listen, make_site
 from llmproxy.composition.own_secrets import encryption_key_file, keyring, own_secrets, passwords
 from llmproxy.composition.recording import Records, make_records
@@ -25,7 +26,7 @@ from llmproxy.composition.workers import WorkerViews
 from llmproxy.config.model import Settings
 from llmproxy.config.settings_file import SettingsFile
 from llmproxy.interfaces import ICounters, ICountersFactory
-from llmproxy.keyring import AUDIT_LOG, CREATIONS, MANAGEMENT_KEYS, PROVIDER_KEYS, TOKENS, parse_keys
+from llmproxy.keyring import AUDIT_LOG, CREATIONS, MANAGEMENT_KEYS, PROVIDER_KEYS, SIGN_INS, TOKENS, parse_keys
 from llmproxy.limits.counters.supervised import SupervisedCounters
 from llmproxy.observability import log_output as logs
 from llmproxy.observability.log_output import LogOutput
@@ -50,6 +51,9 @@ from llmproxy.wire.buffers import Buffers, derived_limit
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.server.site import Site
 from llmproxy.wire.write_coalescing import WriteCoalescer
+
+if TYPE_CHECKING:
+    from llmproxy.web.admin.identity import IdentitySignIn
 
 _log = Logger()
 
@@ -81,11 +85,13 @@ class Base:
     descriptors: Descriptors
     buffers: Buffers
     peers: Peers
+    identity: IdentitySignIn | None
 
     @property
     def parts(self) -> tuple[object, ...]:
         """Of it what is started, stopped and shown with the daemon."""
-        return (self.descriptors, self.buffers, self.output, self.secrets)
+        identity = () if self.identity is None else (self.identity,)
+        return (self.descriptors, self.buffers, self.output, self.secrets, *identity)
 
 
 def build(
@@ -136,7 +142,8 @@ def build(
         daemon.add(part)
         metrics.register(part)
     metrics.register(daemon)
-    listen(daemon, _proxy(base, parts), manage, _admin(base, manage, records), views, _sites(base, metrics, records))
+    admin = _admin(base, manage, records, parts)
+    listen(daemon, _proxy(base, parts), manage, admin, views, _sites(base, metrics, records))
     return daemon
 
 
@@ -221,6 +228,7 @@ def _base(
         descriptors,
         buffers,
         Peers() if worker is None else worker.peers,
+        identity_sign_in(settings, environ, ring.sealer(SIGN_INS, random), reactor, now, random, redactor.add),
     )
 
 
@@ -293,9 +301,16 @@ def _management(
     )
 
 
-def _admin(base: Base, manage: Management, records: Records) -> AdminPages:
-    sessions = Sessions(base.store, base.now, base.random)
-    return AdminPages(perform=manage.perform, auth=manage.auth, sessions=sessions, audit=records.audit, now=base.now)
+def _admin(base: Base, manage: Management, records: Records, parts: Parts) -> AdminPages:
+    return AdminPages(
+        perform=manage.perform,
+        auth=manage.auth,
+        sessions=Sessions(base.store, base.now, base.random),
+        audit=records.audit,
+        now=base.now,
+        identity=base.identity,
+        denials=parts.refusals,
+    )
 
 
 def _sites(base: Base, metrics: Metrics, records: Records) -> Callable[[Root], Site]:

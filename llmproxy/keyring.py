@@ -14,6 +14,7 @@ AUDIT_LOG: Final = "audit log"
 DATA_KEYS: Final = (TOKENS, MANAGEMENT_KEYS, AUDIT_LOG)
 PROVIDER_KEYS: Final = "provider keys"
 CREATIONS: Final = "creations"
+SIGN_INS: Final = "sign-ins"
 
 
 def parse_keys(text: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ ALIASES: Mapping[str, Path] = {
     "REDIS_CACHE_URL": ("redis", "url"),
     "REDIS_CACHE_KEY_PREFIX": ("redis", "key_prefix"),
 }
-SECRETS = ("MANAGEMENT_TOKEN", "ENCRYPTION_KEY")
+SECRETS = ("MANAGEMENT_TOKEN", "ENCRYPTION_KEY", "OIDC_CLIENT_SECRET")
 _ELSEWHERE = ("LLMPROXY_URL", "LLMPROXY_TOKEN")  # of the command line, and of clients as the manual has them
 
 

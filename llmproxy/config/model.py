@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from llmproxy.config import addresses, names, values
 from llmproxy.config.api_settings import Api
 from llmproxy.config.auth_settings import AuthSettings, unknown_apis
+from llmproxy.config.management_settings import ManagementSettings
 from llmproxy.config.plugin_settings import PluginSettings
 from llmproxy.config.problems import did_you_mean, quoted
 from llmproxy.config.types import (
@@ -321,6 +322,7 @@ class Settings(Section):
     """The APIs by name; the name is also the first segment of an API's addresses: `/openai/v1/models`."""
     server: Server = Server()
     auth: AuthSettings = AuthSettings()
+    management: ManagementSettings = ManagementSettings()
     store: StoreSettings = StoreSettings()
     cache: Cache = Cache()
     redis: Redis = Redis()

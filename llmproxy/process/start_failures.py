@@ -56,6 +56,7 @@ def check_files(settings: Settings) -> None:
     for name, api in settings.apis.items():
         _check_authorities(f"apis.{name}.ca_file", api.ca_file)
     _check_authorities("redis.ca_file", settings.redis.ca_file)
+    _check_authorities("management.oidc.ca_file", settings.management.oidc.ca_file)
     _check_authorities("auth.oidc.ca_file", settings.auth.oidc.ca_file)
     for number, entry in enumerate(settings.auth.validators):
         if entry.type == "oidc":

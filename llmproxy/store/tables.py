@@ -278,6 +278,7 @@ admin_sessions = Table(  # who is signed in to the pages; C{hash} is that of wha
     Column("last_seen_at", Double, nullable=False),
     Column("client", String(64), nullable=False),
     Column("user_agent", String(255), nullable=False),
+    Column("principal", Text),  # JSON: name, role and projects, where the subject is no key
     Index("admin_sessions_by_previous_hash", "previous_hash"),
 )
 

@@ -25,7 +25,12 @@ def subject_id(claims: Mapping[str, Any]) -> str:
         raise TokenInvalid("This JWT has no subject (sub).")
     if not _PLAIN.fullmatch(subject) or subject.startswith(_HASHED):
         subject = _HASHED + sha256(subject.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    return f"oidc:{sha256(issuer.encode()).hexdigest()[:8]}:{subject}"
+    return issuer_prefix(issuer) + subject
+
+
+def issuer_prefix(issuer: str) -> str:
+    """What the names of all its subjects begin with."""
+    return f"oidc:{sha256(issuer.encode()).hexdigest()[:8]}:"
 
 
 def claim(claims: Mapping[str, Any], name: str) -> Any:

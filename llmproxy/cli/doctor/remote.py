@@ -125,6 +125,8 @@ def _redis_finding(subject: str, where: str, reason: str, settings: Settings, us
 def _issuers(settings: Settings) -> dict[str, IdentityProviderSettings]:
     """The OpenID Connect providers, by the setting that names them."""
     named: dict[str, IdentityProviderSettings] = {"auth.oidc": settings.auth.oidc}
+    if settings.management.oidc.issuer:
+        named["management.oidc"] = settings.management.oidc.provider()
     for number, entry in enumerate(settings.auth.validators):
         if entry.type == "oidc":
             with suppress(ValidationError):  # which the start reports

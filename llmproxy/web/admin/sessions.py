@@ -53,8 +53,11 @@ class Sessions:
         self._now = now
         self._random = random
 
-    async def begin(self, subject: str, client: str, user_agent: str) -> ActiveSession:
-        """A new session of whoever has just proven to be this subject."""
+    async def begin(self, subject: str, client: str, user_agent: str, principal: str | None = None) -> ActiveSession:
+        """A new session of whoever has just proven to be this subject.
+
+        @param principal: As of an L{AdminSession}.
+        """
         secret, now = self._new_secret(), self._now()
         session = AdminSession(
             id=self._random(16).hex(),
@@ -67,6 +70,7 @@ class Sessions:
             last_seen_at=now,
             client=client[:64],
             user_agent=user_agent[:255],
+            principal=principal,
         )
         await self._store.write(partial(_begin, session=session, now=now))
         return ActiveSession(session, secret, renewed=True)

@@ -15,6 +15,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from llmproxy.errors import (
     BadRequest,
     CrossSiteRequest,
+    Forbidden,
     MethodNotAllowed,
     NotFound,
     ProxyError,
@@ -31,12 +32,14 @@ from llmproxy.web.manage.roles import Principal
 from llmproxy.web.respond import NO_STORE, StreamedResponse, identify, run
 
 if TYPE_CHECKING:
+    from llmproxy.web.admin.identity import IdentitySignIn
     from llmproxy.web.admin.rendering import Renderer
 
 MAX_FORM_BYTES = 256 * 1024
 THEMES = ("auto", "light", "dark")
 _COOKIE = "llmproxy_session"
 _THEME_COOKIE = "llmproxy_theme"
+_STATE_COOKIE = "llmproxy_sign_in"
 
 
 class AdminPages(Resource):
@@ -56,8 +59,16 @@ class AdminPages(Resource):
         sessions: Sessions,
         audit: IAuditLogger,
         now: Callable[[], float],
+        identity: IdentitySignIn | None = None,
+        denials: IAuditLogger | None = None,
     ) -> None:
+        """
+        @param identity: By whom people may sign in too; C{denials}: where it is written that they were refused, if not in
+            C{audit}.
+        """
         Resource.__init__(self)
+        self._identity = identity
+        self._denials = denials or audit
         self._perform = perform
         self._auth = auth
         self._sessions = sessions
@@ -91,7 +102,7 @@ class AdminPages(Resource):
             if request.method == b"POST":
                 _check_origin(request)
             active = await self._session(request)
-            principal = None if active is None else await self._auth.principal_of(active.session.subject)
+            principal = None if active is None else await self._principal(active)
             active = None if principal is None else active  # a key that has been revoked ends its sessions
             result = await self._result(request, path, body, active, principal, request_id)
         except Exception as e:
@@ -116,6 +127,8 @@ class AdminPages(Resource):
             return _theme(request, fields)
         if path == "/admin/sign-in" and request.method == b"POST":
             return await self._sign_in(request, fields, request_id)
+        if path.startswith("/admin/oidc/") and request.method == b"GET" and self._identity is not None:
+            return await self._by_identity(request, path, request_id, self._identity)
         if active is None or principal is None:
             return HtmlPage(
                 "sign_in.html", {"problem": "", "next": _next_path(request)}, 401 if path != "/admin/" else 200
@@ -180,14 +193,55 @@ class AdminPages(Resource):
             return HtmlPage("sign_in.html", values, 401)
         active = await self._sessions.begin(principal.actor, self._auth.client(request), _field(request, b"user-agent"))
         await self._write(request, "admin.sign_in", principal.actor, request_id, active.session.id)
-        where = following if re.fullmatch(r"/admin/[\x21-\x7e]*", following) else "/admin/"
+        where = _safe_path(following)
         cookie = _session_cookie(active, self._auth.is_secure(request))
         return BufferedResponse(303, b"", (b"Location: " + where.encode(), NO_STORE, cookie))
 
+    async def _principal(self, active: ActiveSession) -> Principal | None:
+        """Whose session it is; C{None} where that one may sign in no more."""
+        if active.session.principal is None:
+            return await self._auth.principal_of(active.session.subject)
+        return None if self._identity is None else self._identity.principal(active.session)
+
+    async def _by_identity(self, request: Request, path: str, request_id: str, identity: IdentitySignIn) -> Result:
+        """To the identity provider, and back from it."""
+        if path == "/admin/oidc/sign-in":
+            departure = await identity.depart(_safe_path(_query(request).get("next", "")))
+            cookie = _state_cookie(departure.cookie, 600, identity.is_secure)
+            return BufferedResponse(303, b"", (b"Location: " + departure.url.encode("ascii"), NO_STORE, cookie))
+        if path != "/admin/oidc/callback":
+            raise NotFound("There is no such page.")
+        try:
+            arrival = await identity.arrive(_query(request), _cookie(request, _STATE_COOKIE))
+        except (Unauthorized, Forbidden) as e:
+            await self._write(request, "admin.sign_in", "unknown", request_id, failed=True, code=e.code)
+            values = {"problem": e.message, "next": "/admin/"}
+            return HtmlPage("sign_in.html", values, 401, (_state_cookie("", 0, identity.is_secure),))
+        principal = arrival.principal
+        active = await self._sessions.begin(
+            principal.actor,
+            self._auth.client(request),
+            _field(request, b"user-agent"),
+            principal.as_json(),
+        )
+        await self._write(request, "admin.sign_in", principal.actor, request_id, active.session.id)
+        # A redirect would still count as coming from the provider's site: a strict cookie would not go along.
+        secure = identity.is_secure or self._auth.is_secure(request)
+        cookies = (_session_cookie(active, secure), _state_cookie("", 0, secure))
+        return HtmlPage("signed_in.html", {"name": principal.name, "next": arrival.following}, 200, cookies)
+
     async def _write(
-        self, request: Request, action: str, actor: str, request_id: str, session_id: str = "", failed: bool = False
+        self,
+        request: Request,
+        action: str,
+        actor: str,
+        request_id: str,
+        session_id: str = "",
+        failed: bool = False,
+        code: str = "",
     ) -> None:
-        await self._audit.log(
+        details: dict[str, object] = {"session": session_id[:8]} if session_id else {}
+        await (self._denials if code else self._audit).log(
             AuditEntry(
                 at=self._now(),
                 action=action,
@@ -195,7 +249,7 @@ class AdminPages(Resource):
                 outcome="failure" if failed else "success",
                 request_id=request_id,
                 client=self._auth.client(request),
-                details={"session": session_id[:8]} if session_id else {},
+                details={**details, "by": "oidc", "code": code} if code else details,
             )
         )
 
@@ -226,6 +280,7 @@ class AdminPages(Resource):
             return result
         theme = _cookie(request, _THEME_COOKIE)
         common: dict[str, Any] = {
+            "identity": self._identity is not None,
             "session": active.session if active is not None else None,
             "principal": principal,
             "may": principal.may if principal is not None else lambda action, project=None: False,
@@ -234,7 +289,7 @@ class AdminPages(Resource):
             "done": _query(request).get("done", ""),
         }
         response = self._renderer.html(result, self._now(), **common)
-        return BufferedResponse(response.code, response.body, (*response.lines, *renewed))
+        return BufferedResponse(response.code, response.body, (*response.lines, *renewed, *result.lines))
 
 
 def _error_page(error: ProxyError, signed_in: bool) -> HtmlPage:
@@ -292,6 +347,19 @@ def _session_cookie(active: ActiveSession, is_secure: bool) -> bytes:
         f"Set-Cookie: {_COOKIE}={active.secret}; Path=/admin; Max-Age={LONGEST_SECONDS:.0f}; HttpOnly; "
         f"SameSite=Strict{secure}"
     ).encode()
+
+
+def _state_cookie(value: str, seconds: int, is_secure: bool) -> bytes:
+    """Lax, not strict: it has to come along when the provider sends the browser back."""
+    secure = "; Secure" if is_secure else ""
+    return (
+        f"Set-Cookie: {_STATE_COOKIE}={value}; Path=/admin/oidc; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
+    ).encode()
+
+
+def _safe_path(path: str) -> str:
+    """The path of a page, whoever has written it."""
+    return path if re.fullmatch(r"/admin/[\x21-\x7e]*", path) else "/admin/"
 
 
 def _without_session(to: Redirect) -> BufferedResponse:

@@ -92,11 +92,12 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class HtmlPage:
-    """A template with its values."""
+    """A template with its values; C{lines}: further field lines, such as cookies."""
 
     template: str
     values: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
+    lines: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

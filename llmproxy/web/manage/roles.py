@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -119,6 +120,17 @@ class Principal:
     def manages_projects(self) -> bool:
         """Whether it may change more of its projects than their limits: names, provider keys, activity."""
         return self.projects is None or self.role == "admin"
+
+    def as_json(self) -> str:
+        """What remains of it where nobody but an identity provider knows it: L{principal_from_json} reads that."""
+        return json.dumps({"name": self.name, "role": self.role, "projects": self.projects})
+
+
+def principal_from_json(text: str, actor: str) -> Principal:
+    """The one that was written so."""
+    stored = json.loads(text)
+    projects = stored["projects"]
+    return Principal(stored["name"], stored["role"], None if projects is None else tuple(projects), actor)
 
 
 BOOTSTRAP = Principal("management token", "admin")

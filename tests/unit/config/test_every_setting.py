@@ -24,6 +24,7 @@ REFERENCES = "integration/test_secret_references.py::"
 LOST = D + "test_limits_while_redis_is_lost"
 SLOW = "integration/test_slow_readers.py::"
 
+SIGN_IN = "integration/test_oidc_sign_in.py::"
 OIDC, BY_JWT = "integration/settings/test_oidc.py::", "integration/test_oidc.py::"
 
 SHOWN_BY = {
@@ -183,6 +184,18 @@ SHOWN_BY = {
     "auth.oidc.profiles.<name>.budget_tokens": OIDC + "test_profiles",
     "auth.validators.0.type": "integration/test_library.py::test_a_token_validator_of_ones_own",
     "auth.validators.0.apis": "integration/test_library.py::test_a_token_validator_of_ones_own",
+    "management.oidc.issuer": SIGN_IN + "test_a_person_signs_in",
+    "management.oidc.client_id": SIGN_IN + "test_a_person_signs_in",
+    "management.oidc.redirect_uri": SIGN_IN + "test_settings_that_are_refused",
+    "management.oidc.scopes": SIGN_IN + "test_where_a_browser_is_sent",
+    "management.oidc.claims.name": SIGN_IN + "test_a_person_signs_in",
+    "management.oidc.claims.role": SIGN_IN + "test_a_person_signs_in",
+    "management.oidc.claims.projects": SIGN_IN + "test_roles",
+    "management.oidc.roles.admin": SIGN_IN + "test_a_person_signs_in",
+    "management.oidc.roles.operator": SIGN_IN + "test_roles",
+    "management.oidc.roles.viewer": SIGN_IN + "test_roles",
+    "management.oidc.ca_file": SIGN_IN + "test_by_tls",
+    "management.oidc.allow_http": SIGN_IN + "test_settings_that_are_refused",
 }
 
 
