@@ -137,12 +137,11 @@ def build(
     views = WorkerViews(metrics, base.peers, daemon.checks)
     reloader = _reloader(base, parts, daemon, source)
     manage = _management(base, tokens, parts, views, records, reloader)
-    lag = ReactorLag(reactor, metrics.reactor_lag.observe)
+    lag, admin = ReactorLag(reactor, metrics.reactor_lag.observe), _admin(base, manage, records, parts)
     for part in (*base.parts, lag, *records.parts, counters, *tokens.parts, *parts.members, reloader.own, views):
         daemon.add(part)
         metrics.register(part)
     metrics.register(daemon)
-    admin = _admin(base, manage, records, parts)
     listen(daemon, _proxy(base, parts), manage, admin, views, _sites(base, metrics, records))
     return daemon
 

@@ -17,7 +17,7 @@ class AdminSession(NamedTuple):
     @ivar hash: Of the secret that the cookie holds; C{previous_hash}: of the one before, for requests under way.
     @ivar csrf_token: What every form of it carries; it stays when the secret changes.
     @ivar subject: Who that is, as the audit log calls them.
-    @ivar principal: What the subject may do, as JSON, where an identity provider has said so; C{None}: a key, or the token.
+    @ivar principal: What the subject may do, as JSON, where an identity provider has said so; C{None} for a key.
     @ivar rotated_at: When the cookie got its present secret.
     """
 

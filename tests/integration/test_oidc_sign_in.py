@@ -194,7 +194,7 @@ def test_what_is_refused(stack: SignInStack, provider: OidcServer) -> None:
     back = visitor.at_provider()
     kept = dict(visitor.cookies)
     assert visitor.get(back).status == 200
-    visitor.cookies = kept
+    visitor.cookies = dict(kept)
     assert visitor.get(back).status == 401
     failed = [entry for entry in audited(stack) if entry["outcome"] == "failure"]
     assert failed and len(failed) <= 5  # of a kind, once in a minute

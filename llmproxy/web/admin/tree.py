@@ -63,8 +63,8 @@ class AdminPages(Resource):
         denials: IAuditLogger | None = None,
     ) -> None:
         """
-        @param identity: By whom people may sign in too; C{denials}: where it is written that they were refused, if not in
-            C{audit}.
+        @param identity: By whom people may sign in too.
+        @param denials: Where it is written that they were refused, if not in C{audit}.
         """
         Resource.__init__(self)
         self._identity = identity
