@@ -18,7 +18,7 @@ from llmproxy.observability.metrics import Metrics, ProxyMetrics
 
 PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
 SOURCES = PAGE.parents[1] / "llmproxy"
-ACTION = r'"((?:admin|project|token|management|request)(?:\.(?!html")[a-z_]+)+)"'
+ACTION = r'"((?:admin|project|token|management(?!\.oidc)|request)(?:\.(?!html")[a-z_]+)+)"'
 INSTRUMENT = r'\b(Gauge|Counter)\(\s*"([a-z_]+)"'
 RECORD = RequestRecord("r1", 0.0, 0.1, "GET", "/v1/models", 200, "complete")
 
