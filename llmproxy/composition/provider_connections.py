@@ -25,5 +25,7 @@ class ProviderConnections:
         agents = self._agents
         yield Counter("upstream_requests_repeated", "Requests sent again as their connection had been closed.",
                       lambda: {name: agent.repeated for name, agent in agents.items()}, "api")  # fmt: skip
+        yield Gauge("upstream_requests_waiting", "Requests that wait for a connection to their provider.",
+                    lambda: {name: agent.waiting for name, agent in agents.items()}, "api")  # fmt: skip
         yield Gauge("upstream_idle_lifetime_seconds", "How long an unused connection is used again.",
                     lambda: {name: agent.idle_lifetime for name, agent in agents.items()}, "api")  # fmt: skip

@@ -65,7 +65,7 @@ class ConnectionSettings(Section):
     max_idle_conns_per_host: Whole = Field(default=20, ge=0)
     """Idle connections to one host."""
     max_conns_per_host: Whole = Field(default=1000, ge=1)
-    """Connections to one host; further requests wait for one."""
+    """Connections to one host; further requests wait for one, for at most `timeouts.connect`, the projects in turn."""
     dns_ttl: Duration = 30.0
     """For how long the addresses of the provider's name are used before it is looked up again. Connections to an
     address that it does not stand for any more are closed within that time. 0: it is looked up for each connection."""

@@ -146,7 +146,7 @@ class Upstreams:
         attempt = upstream.circuits.enter(project_id, self._clock.seconds())
         try:
             for remaining in reversed(range(max(upstream.attempts - tried, 1))):
-                sent = upstream.caller.send(method, upstream.origin, route.target, lines, body)
+                sent = upstream.caller.send(method, upstream.origin, route.target, lines, body, project_id)
                 try:
                     answer = await self._head(sent, upstream, progress, bounds)
                     break

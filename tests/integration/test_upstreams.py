@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from pathlib import Path
 
-from tests.support.stack import Stack, eventually
+from tests.support.stack import MANAGEMENT, Stack, eventually
 
 CHAT = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}).encode()
 JSON = {"Content-Type": "application/json"}
@@ -66,3 +67,39 @@ def test_the_log_says_more(tmp_path: Path) -> None:
         stack.manage("POST", "/manage/reload")
         assert "Reloaded the settings" in stack.daemon.output(), "those of the settings are in force again"
         assert stack.manage("GET", "/manage/logging") == {"level": "info"}
+
+
+def test_projects_take_turns(tmp_path: Path) -> None:
+    """One connection, and a project that has many requests waiting: another's one is served after the next of these."""
+    with Stack(
+        tmp_path, more="timeouts: {connect: 25s}\n    connection: {max_conns_per_host: 1, max_open_per_project: 50}"
+    ) as stack:
+        other = stack.manage("POST", "/manage/projects", {"name": "Other", "api_keys": dict(stack.keys)})["id"]
+        tokens = {"many": stack.token, "one": stack.new_token(project_id=other)}
+        done: list[tuple[str, int]] = []
+
+        def ask(who: str, delay: str) -> threading.Thread:
+            def run() -> None:
+                headers = {**JSON, "X-Sim-Delay": delay}
+                answer = stack.ask("POST", "/v1/chat/completions", CHAT, headers, token=tokens[who])
+                done.append((who, answer.status))
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            return thread
+
+        def waiting() -> float:
+            text = stack.ask("GET", "/metrics", token=MANAGEMENT).body.decode()
+            found = re.search(r'^llmproxy_upstream_requests_waiting{api="openai"} (\S+)$', text, re.MULTILINE)
+            assert found is not None
+            return float(found[1])
+
+        threads = [ask("many", "4")]
+        eventually(lambda: stack.manage("GET", "/manage/upstreams")["data"][0]["in_flight"])
+        threads += [ask("many", "0.3") for _ in range(8)]
+        eventually(lambda: waiting() == 8)
+        threads.append(ask("one", "0.3"))
+        for thread in threads:
+            thread.join(40)
+        assert sorted(done) == [("many", 200)] * 9 + [("one", 200)]
+        assert done.index(("one", 200)) <= 3, done

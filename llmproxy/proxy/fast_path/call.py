@@ -44,6 +44,7 @@ class FastCall(PendingRequest):
         self.head = head
         self.body = body
         self.raw = True
+        self.project = ""
         self.whole: bytes | None = body.received
         self.holder = None
         self.started = self.sent = self.repeated = self.gone = False

@@ -57,7 +57,8 @@ class Agent:
     ) -> None:
         """
         @param connect_timeout: Seconds for making a connection, TLS included; also for waiting until one is free.
-        @param max_conns_per_host: Connections to one origin; further requests wait in order, at most C{max_waiting}.
+        @param max_conns_per_host: Connections to one origin; further requests wait, at most C{max_waiting}: projects
+            take turns.
         @param max_idle_per_host: Unused connections kept for one origin, for C{idle_timeout} seconds; C{max_idle}: for
             all. A connection older than C{max_age} seconds is not used again.
         @param dns_ttl: For how many seconds the addresses of a name are used; connections to others are then closed.
@@ -88,11 +89,13 @@ class Agent:
         body: IBodyProducer | None,
         *,
         raw: bool = True,
+        project: str = "",
     ) -> Deferred[Any]:
         """Send a request; fire with its L{Response} at the end of the response's head.
 
         @param target: The raw path and query.
         @param lines: The final field lines: with C{Host}, without those that frame the body.
+        @param project: See L{PendingRequest}.
         @param raw: Whether the response's C{headers} are to be L{RawHeaders}.
         """
         if self._closed:
@@ -101,7 +104,7 @@ class Agent:
             head = request_head(method, target, lines, framing(method, body))
         except ValueError as e:
             return fail(e)
-        pending = PendingRequest(method, head, body, raw=raw)
+        pending = PendingRequest(method, head, body, raw=raw, project=project)
         self.pool(origin).send(pending)
         return pending.responded
 
@@ -125,6 +128,11 @@ class Agent:
         if pool is None:
             pool = self._pools[origin] = self._make_pool(origin)
         return pool
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a connection."""
+        return sum(pool.waiting for pool in self._pools.values())
 
     @property
     def repeated(self) -> int:

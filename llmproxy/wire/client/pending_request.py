@@ -25,6 +25,7 @@ class PendingRequest:
     """One request, until the head of its answer.
 
     @ivar head: The request's head as it goes out.
+    @ivar project: With whose requests it takes turns where all connections are busy.
     @ivar raw: Whether the answer's C{headers} are to be left as they came.
     @ivar responded: Fires with the L{Response}. Cancelled, it aborts whatever is under way.
     @ivar holder: Who has it in hand now.
@@ -33,13 +34,27 @@ class PendingRequest:
     @ivar sent: Whether one byte or more of the request may have left.
     """
 
-    __slots__ = ("body", "gone", "head", "holder", "method", "raw", "repeated", "responded", "sent", "started", "whole")
+    __slots__ = (
+        "body",
+        "gone",
+        "head",
+        "holder",
+        "method",
+        "project",
+        "raw",
+        "repeated",
+        "responded",
+        "sent",
+        "started",
+        "whole",
+    )
 
-    def __init__(self, method: bytes, head: bytes, body: IBodyProducer | None, *, raw: bool) -> None:
+    def __init__(self, method: bytes, head: bytes, body: IBodyProducer | None, *, raw: bool, project: str = "") -> None:
         self.method = method
         self.head = head
         self.body = body
         self.raw = raw
+        self.project = project
         self.whole: bytes | None = getattr(body, "received", None)
         self.holder: Cancellable | None = None
         self.started = self.sent = self.repeated = self.gone = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -18,6 +17,7 @@ from twisted.python.failure import Failure
 from llmproxy import errors
 from llmproxy.base.coroutines import within
 from llmproxy.wire.client.connection import Connection
+from llmproxy.wire.client.fair_queue import FairQueue
 from llmproxy.wire.client.idle_lifetime import IdleLifetime
 from llmproxy.wire.client.pending_request import PendingRequest
 from llmproxy.wire.client.response_heads import ResponseHeads
@@ -71,6 +71,7 @@ class QueuedRequest:
         self._pool = pool
         self._timer = timer
         self.request = request
+        self.project = request.project
 
     def leave(self) -> PendingRequest:
         if self._timer is not None and self._timer.active():
@@ -82,7 +83,7 @@ class QueuedRequest:
 
 
 class Pool:
-    """Sends requests over as few connections as it can, first come, first served.
+    """Sends requests over as few connections as it can; where all are busy, projects take turns.
 
     @ivar lifetime: For how long its unused connections are used again.
     @ivar repeated: Requests that were sent again on a fresh connection, as the provider had closed theirs.
@@ -122,7 +123,7 @@ class Pool:
         self._witness: Connection | None = None  # past its lifetime, kept to see when the provider closes it
         self._usable: set[Connection] = set()
         self._sockets: set[Connection] = set()  # those on their way out included
-        self._queue: deque[QueuedRequest] = deque()
+        self._queue: FairQueue[QueuedRequest] = FairQueue()
         self._dialing = 0
         self._serving = False
         self._sweeping: IDelayedCall | None = None
@@ -135,7 +136,12 @@ class Pool:
 
     def take(self) -> Connection | None:
         """A connection that waits to be used, for a request that is sent on it at once; C{None} where there is none."""
-        return None if self._closed is not None or self._queue else self._take()
+        return None if self._closed is not None or self._queue.projects else self._take()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a connection."""
+        return len(self._queue)
 
     @property
     def open(self) -> int:
@@ -151,7 +157,7 @@ class Pool:
             request.fail(errors.Draining())
         elif self._has_room():
             self._dial(request)
-        elif len(self._queue) < self._pool_limits.waiting:
+        elif len(self._queue) < self._pool_limits.waiting or self._make_room(request):
             self._enqueue(request)
         else:
             request.fail(errors.UpstreamBusy(retry_after=BUSY_RETRY_AFTER))
@@ -160,8 +166,8 @@ class Pool:
         """Close what is not in use at once, the rest after its answer; fire when no connection is left."""
         if self._closed is None:
             self._closed = Deferred()
-            while self._queue:
-                self._queue.popleft().leave().fail(errors.Draining())
+            while self._queue.projects:
+                self._queue.pop().leave().fail(errors.Draining())
             for connection in [*self._idle, *self._witnesses]:
                 connection.close()
             self._stop_sweeping()
@@ -177,9 +183,9 @@ class Pool:
         old = connection.since + self._pool_limits.age if self._pool_limits.age else inf
         if self._closed is not None or now >= old:
             connection.close()
-        elif self._queue:
+        elif self._queue.projects:
             if connection.quiet():
-                connection.send(self._queue.popleft().leave())
+                connection.send(self._queue.pop().leave())
             else:
                 connection.close()
         elif len(self._idle) < self._pool_limits.kept and self._idle_budget.take():
@@ -331,7 +337,16 @@ class Pool:
             timer = self._clock.callLater(self._pool_limits.connect, self._too_late, request)
         queued = QueuedRequest(self, request, timer)
         request.holder = queued
-        self._queue.append(queued)
+        self._queue.push(queued)
+
+    def _make_room(self, request: PendingRequest) -> bool:
+        """Where the queue is full, the project that has most in it gives way to those that have less."""
+        queued = self._queue.newest_of_the_longest(request.project) if self._pool_limits.waiting else None
+        if queued is None:
+            return False
+        self.withdraw(queued)
+        queued.request.fail(errors.UpstreamBusy(retry_after=BUSY_RETRY_AFTER))
+        return True
 
     def _too_late(self, request: PendingRequest) -> None:
         queued = request.holder
@@ -352,8 +367,8 @@ class Pool:
             return
         self._serving = True
         try:
-            while self._queue and self._has_room():
-                self._dial(self._queue.popleft().leave())
+            while self._queue.projects and self._has_room():
+                self._dial(self._queue.pop().leave())
         finally:
             self._serving = False
 

@@ -30,12 +30,18 @@ class TransparentTreqClient(HTTPClient):
         return self._agent.request(method, url, headers, data)
 
     def send(
-        self, origin: Origin, method: bytes, target: bytes, lines: list[bytes], body: IBodyProducer | None
+        self,
+        origin: Origin,
+        method: bytes,
+        target: bytes,
+        lines: list[bytes],
+        body: IBodyProducer | None,
+        project: str = "",
     ) -> Deferred[Any]:
         """As L{Agent.send}, through whichever C{IAgent} there is; our own needs no URL put together and taken apart."""
         agent = self._agent
         if isinstance(agent, Agent):
-            return agent.send(origin, method, target, lines, body)
+            return agent.send(origin, method, target, lines, body, project=project)
         return self.request(method, origin.url + target, headers=RawHeaders(lines), data=body)
 
 
@@ -46,7 +52,13 @@ class Transport:
         self._client = TransparentTreqClient(agent)
 
     def send(
-        self, method: bytes, origin: Origin, target: bytes, lines: list[bytes], body: IBodyProducer | None
+        self,
+        method: bytes,
+        origin: Origin,
+        target: bytes,
+        lines: list[bytes],
+        body: IBodyProducer | None,
+        project: str = "",
     ) -> Deferred[Response]:
         """Send a request; fire with its L{Response} at the end of the answer's head.
 
@@ -55,8 +67,9 @@ class Transport:
 
         @param target: The raw path and query.
         @param lines: The final header lines: with C{Host}, without those that frame the body.
+        @param project: Whose request it is: where all connections are busy, projects take turns.
         """
-        return self._client.send(origin, method, target, lines, body)
+        return self._client.send(origin, method, target, lines, body, project)
 
 
 __all__ = ["BytesBody", "Origin", "RawHeaders", "Response", "TransparentTreqClient", "Transport"]

@@ -101,7 +101,7 @@ class Sending(SynchronousTestCase):
     def test_what_is_sent(self) -> None:
         answer = Answer()
         self.assertIs(self.successResultOf(self.send(answer)), answer)
-        self.assertEqual(self.caller.sent, [(b"POST", Origin("http", "h", 81), b"/b/x?y", [b"A: b"], None)])
+        self.assertEqual(self.caller.sent, [(b"POST", Origin("http", "h", 81), b"/b/x?y", [b"A: b"], None, "p")])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_silence(self) -> None:

@@ -83,8 +83,8 @@ class PoolCase(SynchronousTestCase):
         self.room = IdleBudget(room)
         self.pool = Pool(self.endpoint, self.clock, PoolLimits(**bounds), self.room, MessageLimits(), secure=secure)
 
-    def ask(self, method: bytes = b"GET", body: Any = None) -> PendingRequest:
-        exchange = PendingRequest(method, b"head\r\n\r\n", body, raw=True)
+    def ask(self, method: bytes = b"GET", body: Any = None, project: str = "") -> PendingRequest:
+        exchange = PendingRequest(method, b"head\r\n\r\n", body, raw=True, project=project)
         self.pool.send(exchange)
         return exchange
 
@@ -282,6 +282,25 @@ class BoundsTests(PoolCase):
         failure = self.failureResultOf(refused.responded, errors.UpstreamBusy)
         self.assertTrue(failure.value.nothing_sent)
         self.assertEqual(failure.value.retry_after, 1.0)
+
+    def test_a_full_queue_has_room_for_others(self) -> None:
+        """The project that has most waiting gives up its newest; what is left is served in turns."""
+        self.make(conns=1, waiting=3)
+        self.ask()
+        many = [self.ask(project="many") for _ in range(3)]
+        one = self.ask(project="one")
+        failure = self.failureResultOf(many[2].responded, errors.UpstreamBusy)
+        self.assertTrue(failure.value.nothing_sent)
+        self.failureResultOf(self.ask(project="many").responded, errors.UpstreamBusy)
+        self.assertEqual(self.pool.waiting, 3)
+        wire = self.endpoint.accept()
+        wire.answer()  # what has the connection
+        wire.answer()
+        self.assertEqual(self.done(many[0]), 200)
+        self.assertNoResult(one.responded)
+        wire.answer()
+        self.assertEqual(self.done(one), 200)
+        self.assertNoResult(many[1].responded)
 
     def test_waiting_has_an_end(self) -> None:
         self.make(conns=1, connect=10.0)
