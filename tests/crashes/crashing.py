@@ -69,7 +69,7 @@ class Crashes:
             for _ in range(AT_ONCE):
                 many.submit(self._spend, daemon.port, over)
             try:
-                eventually(lambda: self._received() >= before + requests, 20)
+                eventually(lambda: self._received() >= before + requests, 60)
             finally:
                 daemon.kill()
                 over.set()

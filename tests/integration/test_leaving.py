@@ -7,13 +7,15 @@ import socket
 import time
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
 
 from tests.support.processes import HOST
-from tests.support.stack import MANAGEMENT, Stack, eventually
+from tests.support.scripted_provider import CLOSE, ScriptedProvider
+from tests.support.stack import MANAGEMENT, SETTINGS, Stack, eventually
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}
 
@@ -131,3 +133,54 @@ def test_more_requests_at_once_than_are_read_ahead(stack: Stack, what: str, half
         sender.join(30)
     status = b"HTTP/1.1 401 " if what == "without a token" else b"HTTP/1.1 200 "
     assert b"".join(received).count(status) == 300
+
+
+def rest(connection: socket.socket) -> bytes:
+    """What still comes until the connection ends, however it does."""
+    got = b""
+    with suppress(ConnectionResetError):
+        while more := connection.recv(65536):
+            got += more
+    return got
+
+
+@pytest.mark.parametrize(
+    ("framing", "pieces", "seconds"),
+    [
+        (b"Content-Length: 10", (b"first", b"second"[1:]), 15.0),
+        (b"Transfer-Encoding: chunked", (b"5\r\nfirst\r\n", b"6\r\nsecond\r\n0\r\n\r\n"), 1.0),
+    ],
+    ids=["with a length", "chunked"],
+)
+def test_half_closed_in_the_middle_of_a_response(
+    tmp_path: Path, framing: bytes, pieces: tuple[bytes, bytes], seconds: float
+) -> None:
+    """With a length the client counts as gone, long before its provider goes on; chunked it gets the rest."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n" + framing + b"\r\n\r\n"
+    with ScriptedProvider({"completions": [head + pieces[0], seconds, pieces[1], CLOSE]}) as provider:
+
+        class Behind(Stack):
+            settings = SETTINGS.replace("{provider}", f"http://{HOST}:{provider.port}")
+
+        with Behind(tmp_path) as stack, opened(stack, body(), "Connection: close") as client:
+            client.settimeout(30)
+            got = b""
+            while b"first" not in got:
+                got += client.recv(65536)
+            client.shutdown(socket.SHUT_WR)
+            chunked = b"chunked" in framing
+            assert (b"second" in rest(client)) == chunked
+
+            def outcomes() -> list[str]:
+                file = stack.home / "events.jsonl"
+                return [json.loads(line)["outcome"] for line in file.read_text().splitlines()] if file.exists() else []
+
+            eventually(lambda: outcomes()[-1:] == ["complete" if chunked else "cancelled"], 20)
+
+
+def test_half_closed_in_the_middle_of_an_upload(stack: Stack) -> None:
+    """Nothing more of it will come: the client is let go, without a response."""
+    with opened(stack, b"{", length=1000) as client:
+        client.settimeout(30)
+        client.shutdown(socket.SHUT_WR)
+        assert b"HTTP/1.1 200" not in rest(client)
