@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.test_library import EXAMPLES
 from tests.support.responses import Response
-from tests.support.stack import ENCRYPTION, MANAGEMENT, Stack, eventually
+from tests.support.stack import ENCRYPTION, KEYS, MANAGEMENT, Stack, eventually
 
 CHAT = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}).encode()
 JSON = {"Content-Type": "application/json"}
@@ -43,8 +43,8 @@ def secrets(stack: Stack) -> str:
 def stack(tmp_path: Path) -> Any:
     kept = tmp_path / "secrets"
     kept.mkdir()
-    env = {"TEAM_API_KEY": FIRST, "OTHER_VARIABLE": SECOND}
-    further = f"secrets: {{environment: ['*_API_KEY'], directories: [{kept}], refresh: 1s}}\n"
+    env = {"TEAM_API_KEY": FIRST, "OTHER_VARIABLE": SECOND, "OTHER_API_KEY": SECOND}
+    further = f"secrets: {{environment: ['TEAM_*'], directories: [{kept}], refresh: 1s}}\n"
     with Stack(tmp_path, further=further, env=env) as running:
         yield running
 
@@ -105,11 +105,11 @@ def test_missing(stack: Stack) -> None:
 
 def test_known_before_it_is_needed(stack: Stack) -> None:
     """A daemon that starts says what is missing before a request needs it."""
-    refer(stack, "env:NOT_SET_API_KEY")
+    refer(stack, "env:TEAM_UNSET_API_KEY")
     second = stack.another("second")
     with second:
         ready = json.loads(stack.ask("GET", "/ready", port=second.port).body)
-        assert ready["checks"]["secrets"] == "missing: env:NOT_SET_API_KEY: the variable is not set"
+        assert ready["checks"]["secrets"] == "missing: env:TEAM_UNSET_API_KEY: the variable is not set"
 
 
 def test_what_may_not_be_referred_to(stack: Stack) -> None:
@@ -121,6 +121,7 @@ def test_what_may_not_be_referred_to(stack: Stack) -> None:
     (kept / "token").write_text(MANAGEMENT)
     for reference in (
         "env:OTHER_VARIABLE",
+        "env:OTHER_API_KEY",
         "env:LLMPROXY_ENCRYPTION_KEY",
         "env:LLMPROXY_MANAGEMENT_TOKEN",
         "env:",
@@ -162,7 +163,7 @@ def test_altered_in_the_database(stack: Stack) -> None:
     """Who can write into the database alone cannot have another variable read."""
     refer(stack, "env:TEAM_API_KEY")
     with sqlite3.connect(stack.home / "llmproxy.db", timeout=20) as database:
-        database.execute("update provider_keys set reference = 'env:SECOND_API_KEY' where reference is not null")
+        database.execute("update provider_keys set reference = 'env:TEAM_SECOND_KEY' where reference is not null")
     second = stack.another("second")
     with second:
         stack.ask("POST", "/openai/v1/chat/completions", CHAT, JSON, port=second.port)
@@ -175,18 +176,19 @@ def test_plugin(tmp_path: Path) -> None:
     plugins.mkdir(parents=True)
     (plugins / "shelf_plugin.py").write_text(EXAMPLES["secrets"])
     further = f"secrets: {{refresh: 1s, stores: [{{type: shelf, path: {tmp_path}/shelf.json}}]}}\n"
-    (tmp_path / "shelf.json").write_text(json.dumps({"team/openai": FIRST}))
+    (tmp_path / "shelf.json").write_text(json.dumps({"team/openai": KEYS["openai"]}))
     with Stack(tmp_path, further=further, env={"PYTHONPATH": str(tmp_path / "plugins")}) as stack:
         refer(stack, "shelf:team/openai")
         ask(stack)
-        assert sent(stack) == FIRST
-        (tmp_path / "shelf.json").write_text(json.dumps({"team/openai": SECOND}))
+        assert sent(stack) == KEYS["openai"]
+        for key in (SECOND, FIRST):  # the first may be read by the check that follows a start
+            (tmp_path / "shelf.json").write_text(json.dumps({"team/openai": key}))
 
-        def followed() -> bool:
-            ask(stack)
-            return sent(stack) == SECOND
+            def followed(key: str = key) -> bool:
+                ask(stack)
+                return sent(stack) == key
 
-        eventually(followed, 30)
+            eventually(followed, 30)
         refer(stack, "shelf:nothing")
         assert ask(stack).status == 503
         assert "shelf:nothing: nothing is not on the shelf" in secrets(stack)

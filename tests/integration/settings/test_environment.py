@@ -95,12 +95,14 @@ def test_secrets(stack: SettingsStack, prefix: str, end: str, tmp_path: Path) ->
 
 
 def test_names_of_other_proxies(stack: SettingsStack, tmp_path: Path) -> None:
-    """C{HTTP_CACHE_ENABLED} and its like."""
+    """C{HTTP_CACHE_ENABLED} and its like; a name that is nobody's is said to set nothing."""
     fresh = {"X-Sim-Header": "Cache-Control: public, max-age=600"}
     other = stack.another("other-names")
     secrets = {"MANAGEMENT_TOKEN": MANAGEMENT, "ENCRYPTION_KEY": ENCRYPTION}
-    with started(other, {**secrets, "HTTP_CACHE_ENABLED": "false"}) as daemon:
+    misspelt = {"LLMPROXY_CACHE_ENABELD": "true"}
+    with started(other, {**secrets, **misspelt, "HTTP_CACHE_ENABLED": "false"}) as daemon:
         assert stack.ask("GET", "/v1/models", headers=fresh, port=daemon.port).header("X-Cache-Status") == "disabled"
+        eventually(lambda: "The variable LLMPROXY_CACHE_ENABELD sets nothing" in daemon.output())
     with RedisServer(tmp_path) as redis:
         told = {
             "HTTP_CACHE_BACKEND": "redis",

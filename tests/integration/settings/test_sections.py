@@ -268,17 +268,17 @@ def test_redis_ca_file(stack: SettingsStack, tmp_path: Path) -> None:
     queries = itertools.count()
     with RedisServer(tmp_path) as redis, TLSInFront(pem, redis.port) as port:
 
-        def is_used(daemon: Daemon) -> bool:
+        def is_used(daemon: Daemon, prefix: str) -> bool:
             assert models(stack, daemon, f"in-redis-{next(queries)}").status == 200
-            return b"cache:" in redis.command("KEYS", "*")
+            return prefix.encode() in redis.command("KEYS", "*")
 
-        url = {"url": f"rediss://localhost:{port}", "timeout": "5s"}
-        for ca_file, expected in ((authority.ca_file, True), ("", False)):
-            settings = {"redis": {**url, "ca_file": ca_file}, "cache": {"backend": "redis", "default_ttl": "60s"}}
-            with stack.another(f"redis-{expected}", **settings) as daemon:
-                if expected:
-                    eventually(lambda daemon=daemon: is_used(daemon))
-                    redis.command("FLUSHALL")
+        settings = {"url": f"rediss://localhost:{port}", "timeout": "5s"}
+        caching = {"backend": "redis", "default_ttl": "60s"}
+        for prefix, ca_file in (("trusted:", authority.ca_file), ("strange:", "")):
+            own = {**settings, "key_prefix": prefix, "ca_file": ca_file}
+            with stack.another(prefix[:-1], redis=own, cache=caching) as daemon:
+                if ca_file:
+                    eventually(lambda daemon=daemon, prefix=prefix: is_used(daemon, prefix))
                 else:
                     eventually(lambda daemon=daemon: "certificate" in daemon.output().lower())
-                    assert not is_used(daemon)
+                    assert not is_used(daemon, prefix)
