@@ -52,6 +52,9 @@ def _replace(tree: Any, steps: list[str], path: str) -> None:
             tree.clear()
         for each in tree if isinstance(tree, list) else ():
             _replace(each, rest, path)
+    elif isinstance(tree, list):  # where one or several may stand
+        for each in tree:
+            _replace(each, steps, path)
     elif isinstance(tree, dict) and rest:
         _replace(tree.get(step), rest, path)
     elif isinstance(tree, dict):
