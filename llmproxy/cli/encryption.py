@@ -22,7 +22,7 @@ from llmproxy.config.problems import SettingsError
 from llmproxy.keyring import Keyring, parse_keys
 from llmproxy.sealing import CannotOpen
 from llmproxy.store.data_keys import drop_unreadable_creations, old_rows, seal_anew
-from llmproxy.store.engines import parse_store_url, upgrade_engine
+from llmproxy.store.engines import parse_store_url, sqlite_path, upgrade_engine
 from llmproxy.store.secrets import replace_secret
 
 CONNECT_SECONDS = 10.0
@@ -56,7 +56,10 @@ def rotate_key(config: str) -> None:
         settings = load(config, os.environ)
         keys = parse_keys(encryption_keys(settings, os.environ))
         file = encryption_key_file(settings, os.environ)
-        engine = upgrade_engine(parse_store_url(settings.store.url), CONNECT_SECONDS)
+        url = parse_store_url(settings.store.url)
+        if (database := sqlite_path(url)) is not None and not database.exists():
+            raise ValueError(f"There is no database {database}.")
+        engine = upgrade_engine(url, CONNECT_SECONDS)
         try:
             _check(engine, keys)
             if len(keys) == 1:

@@ -165,6 +165,14 @@ def started(stack: Stack, env: dict[str, str]) -> Iterator[int]:
         yield daemon.port
 
 
+def test_no_database(tmp_path: Path) -> None:
+    """None is made, and the key stays."""
+    file = key_file(tmp_path)
+    refused = cli(Stack(tmp_path, env=with_file(tmp_path)), "rotate-key")
+    assert (refused.returncode, file.read_text()) == (78, OLD + "\n")
+    assert not (tmp_path / "llmproxy.db").exists()
+
+
 def test_a_lost_key(tmp_path: Path) -> None:
     """Is not replaced by a new one that opens nothing: the start is refused, and nothing is written before."""
     file = key_file(tmp_path)
