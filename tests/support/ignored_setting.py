@@ -30,7 +30,8 @@ def ignore(paths: Sequence[str]) -> None:
     def model_validate(tree: Any, *args: Any, **kw: Any) -> Settings:
         for path in paths:
             place = path.rpartition(".")[0] if path in LIST_WITHOUT_DEFAULT else path
-            _replace(tree, place.split("."), path)
+            for each in (place, place.replace("auth.oidc.", "auth.validators.0.")):  # the same, as one of several
+                _replace(tree, each.split("."), path)
         return original(tree, *args, **kw)
 
     Settings.model_validate = model_validate  # type: ignore[method-assign, assignment]
