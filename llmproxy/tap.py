@@ -23,6 +23,7 @@ from llmproxy.observability import log_output
 from llmproxy.observability.log_stream import LogFile, QueuedStream, SyslogStream, patient
 from llmproxy.observability.redaction import Redactor
 from llmproxy.process.last_resort import end_within
+from llmproxy.process.orphans import reap_orphans
 from llmproxy.process.service_manager import notifying
 from llmproxy.process.signals import Signals
 from llmproxy.process.start_failures import check_files, prepare_files, sentence
@@ -120,6 +121,8 @@ def makeService(options: Options) -> IService:
 
     worker = appointed(reactor, os.environ)
     use_monotonic_clock(reactor)  # first of all: whatever waits is to wait by it
+    if os.getpid() == 1:  # of a container
+        reap_orphans(reactor)
     raise_soft_limit()
     spare_address_space()
     try:

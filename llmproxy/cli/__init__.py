@@ -13,6 +13,7 @@ from llmproxy.cli.config import config
 from llmproxy.cli.daemon import check_config, run
 from llmproxy.cli.doctor import doctor
 from llmproxy.cli.encryption import rotate_key
+from llmproxy.cli.health import health
 from llmproxy.cli.imports import import_group
 from llmproxy.cli.keys import key
 from llmproxy.cli.plugins import list_plugins
@@ -46,6 +47,7 @@ main.add_command(key)
 main.add_command(audit)
 main.add_command(cache)
 main.add_command(usage)
+main.add_command(health)
 main.add_command(reload)
 main.add_command(upstream)
 main.add_command(check_config)
