@@ -28,9 +28,10 @@ from llmproxy.limits.counters.local import amount_within_limit
 from llmproxy.limits.counters.memory import MemoryCounters
 from llmproxy.limits.counters.recent_use import RecentUse
 from llmproxy.limits.counters.redis_scripts import RENEW, RESERVE, SETTLE
-from llmproxy.limits.counters.redis_verdicts import RedisTicket, RedisVerdict, combine, with_ticket
+from llmproxy.limits.counters.redis_verdicts import RedisTicket, RedisVerdict
+from llmproxy.limits.counters.remote import RemoteCounters
 from llmproxy.limits.window import SLOTS_PER_SECOND
-from llmproxy.model import Claim, Verdict
+from llmproxy.model import Claim
 from llmproxy.redis import RedisClient, RedisRefused, RedisUnavailable, connect
 
 CALL_TIMEOUT_SECONDS = (
@@ -45,7 +46,7 @@ _KINDS = {"rate": "r", "lease": "l"}
 
 
 @implementer(ICounters, IInstrumented, IOpenable)
-class RedisCounters(MultiService):
+class RedisCounters(RemoteCounters):
     """Rates and requests at once in Redis: one call to reserve, one to settle, and one now and then that renews all
     leases of this process. Budgets are in the store, as with L{MemoryCounters}, whatever happens to Redis.
 
@@ -57,6 +58,7 @@ class RedisCounters(MultiService):
     """
 
     name: Any = "counters"
+    silences = (RedisUnavailable, RedisRefused)
     _log = Logger()
 
     def __init__(
@@ -106,74 +108,19 @@ class RedisCounters(MultiService):
 
     # ICounters
 
-    def reserve_now(self, claims: Sequence[Claim]) -> Verdict | None:
-        if not self.redis.available:
-            return self._fallback.reserve_now(claims)
-        if any(claim.kind != "budget" for claim in claims):
-            return None
-        return with_ticket(self.local.reserve_now(claims), tuple(range(len(claims))))
+    @property
+    def is_available(self) -> bool:
+        return self.redis.available
 
-    def reserve(self, claims: Sequence[Claim]) -> Deferred[Verdict]:
-        """Whoever gives up waiting does not stop what is under way: what is then reserved is given back."""
-        answer: Deferred[Verdict] = Deferred()
+    def _new_holder(self) -> str:
+        return f"{self._process}:{next(self._numbers)}"
 
-        def decided(verdict: Verdict) -> None:
-            if not answer.called:
-                answer.callback(verdict)
-            elif verdict.ticket is not None:
-                self.settle(verdict.ticket, [0] * len(claims))
-
-        def failed(failure: Failure) -> None:
-            if not answer.called:
-                answer.errback(failure)
-
-        Deferred.fromCoroutine(self._reserve(claims)).addCallbacks(decided, failed)
-        return answer
-
-    async def _reserve(self, claims: Sequence[Claim]) -> Verdict:
-        if not self.redis.available:
-            return await self._fallback.reserve(claims)
-        budgets = tuple([place for place, claim in enumerate(claims) if claim.kind == "budget"])
-        shared = tuple([place for place, claim in enumerate(claims) if claim.kind != "budget"])
-        held = await self.local.reserve([claims[place] for place in budgets]) if budgets else Verdict()
-        if not shared:
-            return with_ticket(held, budgets) or held
-        # Where a budget refuses it is only asked whether a limit before it does too, and how the others stand.
-        holder = f"{self._process}:{next(self._numbers)}" if held.refused is None else ""
-        asked = tuple([claims[place] for place in shared])
-        try:
-            answer = await self._ask(holder, asked)
-        except (RedisUnavailable, RedisRefused, LimitsUnavailable) as e:
-            self._let_go(held, len(budgets))
-            if isinstance(e, LimitsUnavailable):
-                raise
-            return await self._fallback.reserve(claims)
-        if holder and answer.refused is None:
-            ticket = self._taken(holder, asked, shared, answer, held, budgets)
-        else:
-            self._let_go(held, len(budgets))
-            ticket = None
-        return combine(claims, held, budgets, answer, shared, ticket)
-
-    def _let_go(self, held: Verdict, budgets: int) -> None:
-        if held.ticket is not None:
-            self.local.settle(held.ticket, [0] * budgets)
-
-    def _taken(
-        self,
-        holder: str,
-        claims: tuple[Claim, ...],
-        places: tuple[int, ...],
-        answer: RedisVerdict,
-        held: Verdict,
-        budgets: tuple[int, ...],
-    ) -> RedisTicket:
-        for claim, generation in zip(claims, answer.generations, strict=True):
+    def _taken(self, ticket: RedisTicket, answer: RedisVerdict) -> None:
+        for claim, generation in zip(ticket.claims, answer.generations, strict=True):
             if claim.kind == "lease":
-                self._holders[claim.key][holder] = None
+                self._holders[claim.key][ticket.holder] = None
             else:
                 self._recent.add(claim.key, generation, answer.slot, amount_within_limit(claim))
-        return RedisTicket(held.ticket, budgets, holder, answer.slot, claims, places)
 
     # Asking Redis
 

@@ -18,9 +18,10 @@ from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore, ICounters
 from llmproxy.limits.counters.fallback import LocalFallback
 from llmproxy.limits.counters.memory import MemoryCounters
-from llmproxy.limits.counters.redis_verdicts import RedisTicket, RedisVerdict, combine, with_ticket
+from llmproxy.limits.counters.redis_verdicts import RedisVerdict
+from llmproxy.limits.counters.remote import NOBODY, RemoteCounters
 from llmproxy.limits.counters.shared import LOOK
-from llmproxy.model import Claim, Verdict
+from llmproxy.model import Claim
 
 Exchange = Callable[[list[Any], list[Any]], Deferred[list[Any]]]
 MAX_WAITING = 100_000  # reservations whose answer is awaited
@@ -31,7 +32,7 @@ class SupervisorSilent(Exception):
 
 
 @implementer(ICounters)
-class SupervisedCounters(MultiService):
+class SupervisedCounters(RemoteCounters):
     """Asks the supervisor once in a turn of the reactor for all requests that came in it, and tells it what is settled.
 
     While it does not answer each claim goes by its C{on_loss}; a worker without a supervisor is about to end.
@@ -39,6 +40,7 @@ class SupervisedCounters(MultiService):
 
     name: Any = "counters"
     unsettled = 0
+    silences = (SupervisorSilent,)
     _log = Logger()
 
     def __init__(
@@ -74,56 +76,13 @@ class SupervisedCounters(MultiService):
 
     # ICounters
 
-    def reserve_now(self, claims: Sequence[Claim]) -> Verdict | None:
-        if any(claim.kind != "budget" for claim in claims):
-            return None
-        return with_ticket(self.local.reserve_now(claims), tuple(range(len(claims))))
+    def _new_holder(self) -> str:
+        self._number += 1
+        return str(self._number)
 
-    def reserve(self, claims: Sequence[Claim]) -> Deferred[Verdict]:
-        """Whoever gives up waiting does not stop what is under way: what is then reserved is given back."""
-        answer: Deferred[Verdict] = Deferred()
-
-        def decided(verdict: Verdict) -> None:
-            if not answer.called:
-                answer.callback(verdict)
-            elif verdict.ticket is not None:
-                self.settle(verdict.ticket, [0] * len(claims))
-
-        def failed(failure: Failure) -> None:
-            if not answer.called:
-                answer.errback(failure)
-
-        Deferred.fromCoroutine(self._reserve(claims)).addCallbacks(decided, failed)
-        return answer
-
-    async def _reserve(self, claims: Sequence[Claim]) -> Verdict:
-        budgets = tuple([place for place, claim in enumerate(claims) if claim.kind == "budget"])
-        shared = tuple([place for place, claim in enumerate(claims) if claim.kind != "budget"])
-        held = await self.local.reserve([claims[place] for place in budgets]) if budgets else Verdict()
-        if not shared:
-            return with_ticket(held, budgets) or held
-        wanted = tuple([claims[place] for place in shared])
-        # Where a budget refuses it is only asked whether a limit before it does too, and how the others stand.
-        number = LOOK
-        if held.refused is None:
-            self._number = number = self._number + 1
-        try:
-            answer = await self._ask(number, wanted)
-        except SupervisorSilent:
-            self._let_go(held, len(budgets))
-            if number != LOOK:  # it may yet be made
-                self._settle(number, [0] * len(wanted))
-            return await self._fallback.reserve(claims)
-        if number != LOOK and answer.refused is None:
-            ticket = RedisTicket(held.ticket, budgets, str(number), 0, wanted, shared)
-        else:
-            self._let_go(held, len(budgets))
-            ticket = None
-        return combine(claims, held, budgets, answer, shared, ticket)
-
-    def _let_go(self, held: Verdict, budgets: int) -> None:
-        if held.ticket is not None:
-            self.local.settle(held.ticket, [0] * budgets)
+    def _unanswered(self, holder: str, claims: Sequence[Claim]) -> None:
+        if holder:  # it may yet be made
+            self._settle(int(holder), [0] * len(claims))
 
     def settle(self, ticket: Any, amounts: Sequence[int], *, measured: bool = True) -> None:
         if ticket.local is not None:
@@ -143,7 +102,7 @@ class SupervisedCounters(MultiService):
             counted.update(zip(budgets, await self.local.used([claims[p] for p in budgets]), strict=True))
         if shared:
             try:
-                answer = await self._ask(LOOK, [claims[place] for place in shared])
+                answer = await self._ask(NOBODY, [claims[place] for place in shared])
             except SupervisorSilent as e:
                 raise LimitsUnavailable from e
             counted.update(zip(shared, answer.used, strict=True))
@@ -151,7 +110,8 @@ class SupervisedCounters(MultiService):
 
     # The supervisor
 
-    async def _ask(self, number: int, claims: Sequence[Claim]) -> RedisVerdict:
+    async def _ask(self, holder: str, claims: Sequence[Claim]) -> RedisVerdict:
+        number = int(holder or LOOK)
         if len(self._wanted) >= MAX_WAITING:
             raise LimitsUnavailable
         answer: Deferred[list[Any]] = Deferred()
