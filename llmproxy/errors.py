@@ -268,9 +268,11 @@ class UpstreamFailure(ProxyError):
 
     @ivar nothing_sent: Whether not one byte of the request has left, and its body can still be sent: then sending it
         again is sending it once.
+    @ivar reused: Whether that is because a connection that was kept for it turned out to be closed.
     """
 
     nothing_sent = False
+    reused = False
 
 
 class UpstreamBusy(UpstreamFailure):

@@ -134,6 +134,13 @@ class IProviderKeys(Interface):
         """Fire with whether the project may be used; L{errors.NotFound} where there is no such project."""
 
 
+class IProviderKeyLists(IProviderKeys):
+    """Knows providers' keys, of which a project may have several for one API."""
+
+    def get_api_keys_for_project(project_id: str, api: str = "") -> Deferred[Sequence[str]]:
+        """As C{get_api_key_for_project}, with all of the project's keys for the API, in their order."""
+
+
 class IProjectStore(IProviderKeys):
     """Stores projects and the provider keys they own."""
 

@@ -98,6 +98,8 @@ class Project:
 
     @ivar api_keys: API name to provider key, in the clear, or to a L{SecretReference}: never filled when listing.
     @ivar masked_keys: API name to the key's first and last characters, or to the whole reference, fit to be shown.
+    @ivar further_keys: API name to the keys that it has beside the one in C{api_keys}; only for APIs named there, whose
+        further keys are all replaced. C{masked_further_keys} likewise.
     @ivar metadata: Free texts by free names, in the order of the names; C{labels}: words to find it by.
     @ivar created_at: Seconds since the epoch, as are all C{_at} below.
     @ivar revision: How often it was changed, from 1; 0 where that does not matter.
@@ -108,6 +110,8 @@ class Project:
     active: bool = True
     api_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
     masked_keys: Mapping[str, str] = field(default_factory=dict)
+    further_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    masked_further_keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     allowance: Allowance = UNLIMITED
     labels: tuple[str, ...] = ()
     metadata: Metadata = ()
@@ -290,6 +294,8 @@ class RequestRecord(NamedTuple):
         left) or C{truncated} (the provider broke off, or this process was stopped).
     @ivar first_byte: From the request's arrival to the provider's first byte, or C{None} if there was none.
     @ivar error: The code of the error response, or of the error that the provider's 200 was or ended in; C{""}.
+    @ivar attempts: How often it was sent to a provider; C{attempted}: where there was more than one, what came of each:
+        C{0/1:429 1/0:200} for the numbers of upstream and key, and a status or a word.
     @ivar answered: The model that responded, as the provider calls it.
     @ivar basis: Where the tokens come from; they and the cost are as in L{Usage}.
     @ivar attribution: Whom it is attributed to, as L{llmproxy.base.attribution} writes it; C{""} where nothing is.
@@ -318,6 +324,8 @@ class RequestRecord(NamedTuple):
     client: str = ""
     user_agent: str = ""
     sdk_retry: int = 0
+    attempts: int = 0
+    attempted: str = ""
     answered: str = ""
     basis: str = ""
     input_tokens: int = 0

@@ -28,7 +28,7 @@ KEY = click.option(
     "api_keys",
     multiple=True,
     metavar="[API=]SOURCE",
-    help=f"A provider key; without API, for the default API. SOURCE is {KEY_SOURCES}.",
+    help=f"A provider key; without API, for the default API; several times for several keys. SOURCE is {KEY_SOURCES}.",
 )
 REFERENCE = click.option(
     "--api-key-ref",

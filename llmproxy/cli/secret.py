@@ -46,18 +46,17 @@ def client_token(given: str | None, environ: Mapping[str, str]) -> str:
 
 def provider_keys(
     given: Iterable[str], environ: Mapping[str, str], stdin: TextIO, prompt: Callable[[str], str]
-) -> dict[str, str]:
-    """Provider keys by API name (C{""} for the default API), each from where C{[API=]SOURCE} says.
+) -> dict[str, str | list[str]]:
+    """Provider keys by API name (C{""} for the default API), each from where C{[API=]SOURCE} says. An API that is named
+    several times has them in this order.
 
     What is neither is refused without being shown: it may be the key.
     """
-    keys: dict[str, str] = {}
+    keys: dict[str, list[str]] = {}
     for text in given:
         api, source = _parts(text)
-        if api in keys:
-            raise click.UsageError(f"--api-key names {api or 'the default API'} twice.")
-        keys[api] = _key(api, _read(api, source, environ, stdin, prompt))
-    return keys
+        keys.setdefault(api, []).append(_key(api, _read(api, source, environ, stdin, prompt)))
+    return {api: several if len(several) > 1 else several[0] for api, several in keys.items()}
 
 
 def key_reference(text: str) -> tuple[str, str]:

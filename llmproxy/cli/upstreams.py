@@ -13,28 +13,33 @@ def upstream() -> None:
     """Show providers, and take them out of service."""
 
 
+NUMBER = click.argument("number", type=click.IntRange(min=0), default=0)
+
+
 @upstream.command("list")
 @with_session
 def list_all(session: CommandSession) -> None:
-    """Show each API's provider: its state, its breaker, requests under way."""
+    """Show each API's upstreams: state, breaker, requests under way, keys that are passed over."""
     session.show(session.client().request("GET", management_path("upstreams")))
 
 
 @upstream.command()
 @click.argument("api")
+@NUMBER
 @with_session
-def drain(session: CommandSession, api: str) -> None:
-    """Send no new requests there; those under way go on."""
-    _set(session, api, "draining")
+def drain(session: CommandSession, api: str, number: int) -> None:
+    """Send no new requests there; those under way go on. NUMBER is its place in the API's list, from 0."""
+    _set(session, api, number, "draining")
 
 
 @upstream.command()
 @click.argument("api")
+@NUMBER
 @with_session
-def enable(session: CommandSession, api: str) -> None:
-    """Send requests there again."""
-    _set(session, api, "enabled")
+def enable(session: CommandSession, api: str, number: int) -> None:
+    """Send requests there again, with all keys. NUMBER is its place in the API's list, from 0."""
+    _set(session, api, number, "enabled")
 
 
-def _set(session: CommandSession, api: str, state: str) -> None:
-    session.show(session.client().request("POST", management_path("upstreams", api, "0"), {"state": state}))
+def _set(session: CommandSession, api: str, number: int, state: str) -> None:
+    session.show(session.client().request("POST", management_path("upstreams", api, str(number)), {"state": state}))

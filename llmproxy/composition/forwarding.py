@@ -20,6 +20,7 @@ from llmproxy.composition.provider_connections import ProviderConnections
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Settings
 from llmproxy.config.routes import Routes
+from llmproxy.config.upstream_settings import UpstreamServer
 from llmproxy.interfaces import (
     IAuditLogger,
     ICacheFactory,
@@ -41,6 +42,7 @@ from llmproxy.proxy.deferred_results import DeferredResults
 from llmproxy.proxy.fast_path.service import FastPath
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.proxy.policy import Policy
+from llmproxy.upstream.key_states import KeyState
 from llmproxy.upstream.provider_keys import ProviderKeys
 from llmproxy.upstream.upstreams import Upstream, Upstreams, UpstreamState
 from llmproxy.wire.buffers import Buffers
@@ -66,13 +68,14 @@ class Parts:
     accounting: Accounting
     shares: InFlightLimit
     quota: Limiter
-    agents: dict[str, Agent]
+    agents: dict[str, tuple[Agent, ...]]
     ceiling: CostCeiling
     meters: Meters
     operations: Operations
-    make_agent: Callable[[Api], Agent]
+    make_agent: Callable[[Api, UpstreamServer], Agent]
     endpoints: dict[str, Collection[str]]
     refusals: RepeatedEntries
+    clock: IReactorTime
     caching: ResponseCache | None = None
     retired: WeakSet[Agent] = field(default_factory=WeakSet)
 
@@ -83,18 +86,16 @@ class Parts:
         theirs is other; those that are not end their connections once these have been idle for long enough.
         """
         routes, prices = Routes(after), Prices(own_prices(after.prices))
-        agents = {
-            name: self.agents[name]
-            if name in before.apis and _agent_settings(before.apis[name]) == _agent_settings(api) and not api.ca_file
-            else self.make_agent(api)
-            for name, api in after.apis.items()
-        }
+        agents = {name: self._agents(before.apis.get(name), api, name) for name, api in after.apis.items()}
         return partial(self._reconfigure, after, agents, routes, prices)
 
-    def _reconfigure(self, after: Settings, agents: dict[str, Agent], routes: Routes, prices: Prices) -> None:
-        self.retired.update(agent for name, agent in self.agents.items() if agents.get(name) is not agent)
+    def _reconfigure(
+        self, after: Settings, agents: dict[str, tuple[Agent, ...]], routes: Routes, prices: Prices
+    ) -> None:
+        kept = {id(agent) for several in agents.values() for agent in several}
+        self.retired.update(agent for agent in _flat(self.agents) if id(agent) not in kept)
         self.agents.update(agents)
-        self.upstreams.reconfigure(after.apis, {name: Transport(agent) for name, agent in agents.items()})
+        self.upstreams.reconfigure(after.apis, _transports(agents))
         self.shares.reconfigure(after)
         self.operations.reconfigure(after)
         self.ceiling.reconfigure(prices, {name: provider(api) for name, api in after.apis.items()})
@@ -110,13 +111,30 @@ class Parts:
         self.endpoints.clear()
         self.endpoints.update({name: api.allowed_endpoints for name, api in after.apis.items()})
 
-    def listed(self) -> list[tuple[str, Upstream]]:
-        """The provider of each API."""
-        return self.upstreams.listed()
+    def _agents(self, before: Api | None, api: Api, name: str) -> tuple[Agent, ...]:
+        """An API's agents: those that there are, where nothing of theirs is other."""
+        known = {} if before is None else dict(zip(map(_agent_settings, _each(before)), self.agents[name], strict=True))
+        made = []
+        for each in _each(api):
+            agent = None if each[1].ca_file or api.ca_file else known.get(_agent_settings(each))
+            made.append(agent or self.make_agent(*each))
+        return tuple(made)
 
-    def set_state(self, api: str, state: UpstreamState) -> None:
-        """Take an API's provider out of service, or back into it."""
-        self.upstreams.set_state(api, state)
+    def listed(self) -> list[tuple[str, list[Upstream]]]:
+        """The upstreams of each API."""
+        return [(group.name, group.members) for group in self.upstreams.listed()]
+
+    def keys_out(self, api: str, number: int) -> list[tuple[KeyState, float]]:
+        """The keys that are passed over at an upstream, each with the seconds for which it will be."""
+        now, upstream = self.clock.seconds(), self.upstreams.of(api).members[number]
+        return [(each, each.out_until - now) for each in self.upstreams.keys.out(api, upstream.base_url, now)]
+
+    def set_state(self, api: str, number: int, state: UpstreamState) -> None:
+        """Take an upstream out of service, or back into it."""
+        upstream = self.upstreams.of(api).members[number]
+        upstream.state = state
+        if state == "enabled":
+            self.upstreams.keys.forgive(api, upstream.base_url)
         if self.fast_path is not None:
             self.fast_path.table.clear()
 
@@ -129,7 +147,8 @@ class Parts:
         """Those of its parts that may be services, or have something to show, in the order in which they start."""
         cache = () if self.caching is None else (self.caching.state.storage.cache, self.caching)
         fast_path = () if self.fast_path is None else (self.fast_path,)
-        return (self.refusals, *cache, self.quota, self.shares, ProviderConnections(self.agents), *fast_path)
+        connections = ProviderConnections(self.agents)
+        return (self.refusals, *cache, self.quota, self.shares, connections, self.upstreams, *fast_path)
 
     @property
     def services(self) -> list[IService]:
@@ -141,7 +160,7 @@ class Parts:
         if self.caching is not None:
             self.caching.cancel_background()
         self.upstreams.close()
-        agents = [*self.agents.values(), *self.retired]
+        agents = [*_flat(self.agents), *self.retired]
         return gatherResults([agent.close() for agent in agents]).addCallback(lambda _: None)
 
 
@@ -170,8 +189,8 @@ def forwarding(
     clock: IReactorTime = reactor
     routes = Routes(settings)
     make_agent = partial(_agent, reactor=reactor, coalescer=coalescer, descriptors=descriptors)
-    agents = {name: make_agent(api) for name, api in settings.apis.items()}
-    upstreams = Upstreams(settings, {name: Transport(agent) for name, agent in agents.items()}, clock)
+    agents = {name: tuple(make_agent(*each) for each in _each(api)) for name, api in settings.apis.items()}
+    upstreams = Upstreams(settings, _transports(agents), clock)
     shares = InFlightLimit(settings)
     keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
     caching = _caching(settings, reactor, now, buffers)
@@ -224,6 +243,7 @@ def forwarding(
         make_agent,
         {name: api.allowed_endpoints for name, api in settings.apis.items()},
         refusals,
+        clock,
         caching,
     )
 
@@ -238,12 +258,29 @@ def _caching(
     return ResponseCache(cache, settings, reactor, now, buffers)
 
 
-def _agent_settings(api: Api) -> tuple[object, ...]:
+def _each(api: Api) -> list[tuple[Api, UpstreamServer]]:
+    """Each of an API's upstreams, with what they have in common."""
+    return [(api, server) for server in api.servers]
+
+
+def _flat(agents: Mapping[str, Sequence[Agent]]) -> list[Agent]:
+    return [agent for several in agents.values() for agent in several]
+
+
+def _transports(agents: Mapping[str, Sequence[Agent]]) -> dict[str, list[Transport]]:
+    return {name: [Transport(agent) for agent in several] for name, several in agents.items()}
+
+
+def _agent_settings(of: tuple[Api, UpstreamServer]) -> tuple[object, ...]:
     """What an agent is made of."""
-    return api.base_url, api.connection, api.timeouts.connect, api.timeouts.idle_connection, api.ca_file
+    api, server = of
+    own = server.base_url, server.ca_file
+    return *own, api.connection, api.timeouts.connect, api.timeouts.idle_connection, api.ca_file
 
 
-def _agent(api: Api, *, reactor: Any, coalescer: WriteCoalescer | None, descriptors: Descriptors | None) -> Agent:
+def _agent(
+    api: Api, server: UpstreamServer, *, reactor: Any, coalescer: WriteCoalescer | None, descriptors: Descriptors | None
+) -> Agent:
     connection, timeouts = api.connection, api.timeouts
     return Agent(
         reactor,
@@ -253,7 +290,7 @@ def _agent(api: Api, *, reactor: Any, coalescer: WriteCoalescer | None, descript
         max_idle_per_host=connection.max_idle_conns_per_host,
         max_idle=connection.max_idle_conns,
         dns_ttl=connection.dns_ttl,
-        context_factory=TrustPolicy(api.ca_file),
+        context_factory=TrustPolicy(server.ca_file or api.ca_file),
         coalescer=coalescer,
         descriptors=descriptors,
     )

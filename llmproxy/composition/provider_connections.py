@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from zope.interface import implementer
 
@@ -15,7 +15,7 @@ from llmproxy.wire.client.agent import Agent
 class ProviderConnections:
     """The figures of all agents, by API."""
 
-    def __init__(self, agents: Mapping[str, Agent]) -> None:
+    def __init__(self, agents: Mapping[str, Sequence[Agent]]) -> None:
         """
         @param agents: Those of the settings in force, by the name of the API whose provider they reach.
         """
@@ -24,8 +24,11 @@ class ProviderConnections:
     def instruments(self) -> Iterator[Instrument]:
         agents = self._agents
         yield Counter("upstream_requests_repeated", "Requests sent again as their connection had been closed.",
-                      lambda: {name: agent.repeated for name, agent in agents.items()}, "api")  # fmt: skip
+                      lambda: {api: sum(a.repeated for a in several) for api, several in agents.items()},
+                      "api")  # fmt: skip
         yield Gauge("upstream_requests_waiting", "Requests that wait for a connection to their provider.",
-                    lambda: {name: agent.waiting for name, agent in agents.items()}, "api")  # fmt: skip
+                    lambda: {api: sum(a.waiting for a in several) for api, several in agents.items()},
+                    "api")  # fmt: skip
         yield Gauge("upstream_idle_lifetime_seconds", "How long an unused connection is used again.",
-                    lambda: {name: agent.idle_lifetime for name, agent in agents.items()}, "api")  # fmt: skip
+                    lambda: {api: min(a.idle_lifetime for a in several) for api, several in agents.items()},
+                    "api")  # fmt: skip

@@ -30,6 +30,7 @@ from llmproxy.config.types import (
     UsdBudgets,
     Whole,
 )
+from llmproxy.config.upstream_settings import Affinity, Balance, CircuitBreaker, Retries, UpstreamServer
 from llmproxy.http.endpoints import split_method
 from llmproxy.model import UNLIMITED, Allowance
 
@@ -72,25 +73,6 @@ class ConnectionSettings(Section):
     max_open_per_project: Whole = Field(default=0, ge=0)
     """Requests of one project in flight, for each worker; beyond it 429 `too_many_open_requests`. 0: half of
     `max_conns_per_host`, so that no project can keep all others from the provider, whatever its clients do."""
-
-
-class CircuitBreaker(Section):
-    """Holds requests back while the provider is down."""
-
-    failures: Whole = Field(default=5, ge=0)
-    """Consecutive failures that open the breaker; 0 disables it."""
-    cooldown: Duration = 30.0
-    """How long it stays open before a single request probes the provider."""
-
-
-class Retries(Section):
-    """Sending a request again, always before the first byte of a response."""
-
-    attempts: Whole = Field(default=1, ge=1, le=10)
-    """How often a request is sent at most; 1 means no retry."""
-    on: Annotated[tuple[Literal["connect"], ...], Items, Field(min_length=1)] = ("connect",)
-    """After which failures: only `connect`, where nothing of the request has been sent; anything else might be billed
-    twice."""
 
 
 class ApiCache(Section):
@@ -159,9 +141,19 @@ class Api(Section):
 
     provider: Provider = "generic"
     """Whose API it is: decides how its key is sent, how its errors look and how its usage is read."""
-    base_url: BaseUrl
+    base_url: BaseUrl = ""
     """Base URL of the provider. Its path, if any, is prepended to the client's. Without user name, query or
-    fragment."""
+    fragment. Required, unless `upstreams` has them."""
+    upstreams: Annotated[tuple[UpstreamServer, ...], Items, Field(max_length=64)] = ()
+    """Instead of `base_url`: several servers of the same API, among which `balance` chooses."""
+    balance: Balance = "least_busy"
+    """How one of several upstreams, and of several keys of a project, is chosen for each request: `least_busy`, the one
+    with the fewest requests in flight for its weight; `round_robin`, in turn; `failover`, the first in the list that
+    works; `affinity`, requests of one session, or that begin alike, go to the same one with the same key."""
+    affinity: Affinity = Affinity()
+    key_cooldown: Duration = 60.0
+    """How long one of several keys is passed over once the provider has answered 401, 402 or 403 to it, unless the
+    project gets another key before. After 429 and 529 it is passed over for as long as `Retry-After` says, or 5 s."""
     allowed_endpoints: Endpoints = Field(min_length=1)
     """The paths that may be called, and no others.
     `*` stands for a part of one segment, `/**` at the end for any depth. `GET /v1/models` allows that method only (one
@@ -201,6 +193,23 @@ class Api(Section):
     cache: ApiCache = ApiCache()
     ca_file: Text = ""
     """Further certificate authorities to trust for this provider, a PEM file."""
+
+    @property
+    def servers(self) -> tuple[UpstreamServer, ...]:
+        """Its upstreams: `base_url` is a list of one."""
+        return self.upstreams or (UpstreamServer(base_url=self.base_url),)
+
+    @model_validator(mode="after")
+    def _servers_are_named(self) -> Self:
+        if self.upstreams and self.base_url and self.base_url != self.upstreams[0].base_url:
+            raise ValueError("base_url: the upstreams have their own; leave it out")
+        if len({server.base_url for server in self.upstreams}) < len(self.upstreams):
+            raise ValueError("upstreams: two of them have the same base_url")
+        if not self.upstreams and not self.base_url:
+            raise ValueError("base_url: is required, or a list of upstreams")
+        if not self.base_url:
+            self.__dict__["base_url"] = self.upstreams[0].base_url  # what else is known of the API goes by the first
+        return self
 
     @model_validator(mode="after")
     def _methods_are_allowed(self) -> Self:

@@ -20,6 +20,8 @@ METHODS = (
     *("MKCALENDAR", "MKCOL", "MKREDIRECTREF", "MKWORKSPACE", "MOVE", "ORDERPATCH", "PROPFIND", "PROPPATCH", "REBIND"),
     *("REPORT", "SEARCH", "UNBIND", "UNCHECKOUT", "UNLINK", "UNLOCK", "UPDATE", "UPDATEREDIRECTREF", "VERSION-CONTROL"),
 )
+RETRY_STATUSES = ("429", "502", "503", "504", "529")
+RETRY_CAUSES = ("connect", "reused", "reset")
 _BY_LOWER = {method.lower(): method for method in METHODS}
 _HEADER = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, without the underscore, which is refused
 
@@ -93,6 +95,20 @@ def attribution_header(value: Any) -> str:
     if _NOT_FOR_ATTRIBUTION.fullmatch(header(value)):
         raise ValueError(f"{quoted(value)} holds credentials or has a meaning of its own; nothing is attributed by it")
     return str(value)
+
+
+def session_header(value: Any) -> str:
+    """The name of a header field that names a session, in lower case; Codex's has an underscore."""
+    header(text(value).replace("_", "-"))
+    return str(value).lower()
+
+
+def retry_cause(value: Any) -> str:
+    """After what a request may be sent again: a word, or a status, which may be written as a number."""
+    cause = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if cause not in RETRY_CAUSES and cause not in RETRY_STATUSES:
+        raise ValueError(f"{quoted(value)} is not one of {', '.join((*RETRY_CAUSES, *RETRY_STATUSES))}")
+    return str(cause)
 
 
 def auth(value: Any) -> str:

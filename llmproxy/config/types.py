@@ -12,7 +12,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from llmproxy.base import budgets
 from llmproxy.config import addresses, names, values
-from llmproxy.config.units import DURATION, SIZE, duration, duration_text, size, size_text
+from llmproxy.config.units import (
+    DURATION,
+    PERCENT,
+    SIZE,
+    duration,
+    duration_text,
+    percent,
+    percent_text,
+    size,
+    size_text,
+)
 
 Text = Annotated[str, BeforeValidator(values.text)]
 Name = Annotated[str, BeforeValidator(values.name)]
@@ -35,6 +45,12 @@ Size = Annotated[
     BeforeValidator(size),
     PlainSerializer(size_text, when_used="json"),
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^(?:{SIZE})$"}, {"type": "integer", "minimum": 0}]}),
+]
+Percent = Annotated[
+    float,
+    BeforeValidator(percent),
+    PlainSerializer(percent_text, when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^(?:{PERCENT})$"}, {"const": 0}]}),
 ]
 Items = BeforeValidator(values.items)
 
@@ -59,6 +75,7 @@ Method = Annotated[str, BeforeValidator(names.method), WithJsonSchema({"enum": [
 Methods = Annotated[tuple[Method, ...], Items]
 Origins = Annotated[tuple[Annotated[str, BeforeValidator(addresses.origin)], ...], Items]
 Headers = Annotated[tuple[Annotated[str, BeforeValidator(names.header)], ...], Items]
+SessionHeaders = Annotated[tuple[Annotated[str, BeforeValidator(names.session_header)], ...], Items]
 Pattern = Annotated[str, BeforeValidator(values.pattern), WithJsonSchema({"type": ["string", "number", "boolean"]})]
 Patterns = Annotated[tuple[Pattern, ...], Items, Field(min_length=1)]
 
@@ -68,6 +85,11 @@ BaseUrl = Annotated[
 AttributionName = Annotated[str, BeforeValidator(names.attribution_name)]
 AttributionHeader = Annotated[str, BeforeValidator(names.attribution_header)]
 ApiName = Annotated[str, BeforeValidator(names.api_name)]
+RetryCause = Annotated[
+    str,
+    BeforeValidator(names.retry_cause),
+    WithJsonSchema({"enum": [*names.RETRY_CAUSES, *map(int, names.RETRY_STATUSES), *names.RETRY_STATUSES]}),
+]
 Provider = Literal["openai", "anthropic", "google", "mistral", "azure", "bedrock-bearer", "generic"]
 ErrorFormat = Literal["auto", "openai", "anthropic", "google", "plain"]
 

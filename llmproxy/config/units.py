@@ -13,6 +13,8 @@ from llmproxy.config.problems import quoted
 DURATION = r"(?:[0-9]+(?:\.[0-9]+)?(?:ns|us|µs|ms|s|m|h|d|w))+|0"
 SIZE = r"[0-9]{1,15}\s*(?:[Bb]|[KkMmGg][Ii]?[Bb])?"
 
+PERCENT = r"[0-9]{1,3}(?:\.[0-9]{1,3})?\s*%|0"
+
 MAX_DURATION_SECONDS = 36525 * 86400.0  # a hundred years
 _SIZES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -57,6 +59,27 @@ def truncate(value: str | int) -> str | int:
     if isinstance(value, int):
         return value if abs(value) < 10**30 else "?"
     return str(value)[:100]
+
+
+def percent(value: Any) -> float:
+    """The share that C{20%} is: C{0.2}. Raises L{ValueError} with what was meant.
+
+    A L{float} is a share already: that is how a program gives one.
+    """
+    share = value if isinstance(value, float) else _share(value)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{quoted(value)} is not a percentage (try 20%)")
+    return round(share, 6)
+
+
+def _share(value: Any) -> float:
+    text = "" if isinstance(value, bool) or not isinstance(value, str | int) else str(truncate(value))
+    return float(text.rstrip("%").rstrip()) / 100 if re.fullmatch(PERCENT, text) else -1.0
+
+
+def percent_text(share: float) -> str:
+    """Write a share so that L{percent} reads the same one: C{20%}."""
+    return f"{share * 100:.3f}".rstrip("0").rstrip(".") + "%"
 
 
 def duration_text(seconds: float) -> str:

@@ -235,6 +235,8 @@ class Accounting:
         """As L{finish}, of a request whose response has been read, and was no result of another."""
         self._conclude(context)
         self._metrics.ended()
+        if context.delivery is not None:
+            context.delivery.release()
         if self._attribution is not None and context.grant is not None and not context.attribution:
             context.attribution = self._attribution.of(context.request.lines, context.grant)
         charge = context.charge

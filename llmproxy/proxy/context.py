@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.web.iweb import IBodyProducer
@@ -21,6 +21,7 @@ from llmproxy.metering.estimating import PromptEstimate, estimate_prompt
 from llmproxy.metering.meter import NO_USAGE, Dialect, Meter, usage_without_response
 from llmproxy.model import Grant, RequestRecord, Usage
 from llmproxy.proxy.reading import BodyReading, ResponseReading
+from llmproxy.upstream.delivery import Delivery
 from llmproxy.upstream.provider_keys import ProviderKey
 from llmproxy.wire.client.transport import Response
 from llmproxy.wire.relay import Relay
@@ -58,7 +59,10 @@ class RequestContext:
     @ivar lookup: How it deals with the cache; C{None} where it does not, and C{cache} says why.
     @ivar body: What is sent as its body.
     @ivar usage_injected: Whether its usage was asked for in the client's place.
-    @ivar provider_key: The key it is sent with; C{outgoing_lines}: the field lines, without those that frame the body.
+    @ivar provider_keys: Those that its project has for the API; C{provider_key}: the one that it is sent with.
+    @ivar lines: Its field lines without credentials; C{outgoing_lines}: as they are sent, without those that frame the
+        body.
+    @ivar delivery: How it is sent; C{None} where nothing has been done about it yet, or a flow did.
     @ivar charge: What its call to the provider takes; C{None} where none was made.
     @ivar background: Whether the proxy makes it by itself, so that no client waits for a response.
 
@@ -88,7 +92,10 @@ class RequestContext:
     body: IBodyProducer | None = None
     usage_injected = False
     provider_key: ProviderKey | None = None
+    provider_keys: Sequence[ProviderKey] | None = None
+    lines: list[bytes] | None = None
     outgoing_lines: list[bytes] | None = None
+    delivery: Delivery | None = None
     charge: Charge | None = None
     background = False
 
@@ -271,6 +278,8 @@ class RequestContext:
             client=self.client,
             user_agent=_text(lines.value(b"user-agent")),
             sdk_retry=_number(lines.value(b"x-stainless-retry-count")),
+            attempts=int(started is not None) if self.delivery is None else len(self.delivery.attempts),
+            attempted="" if self.delivery is None else self.delivery.summary,
             answered=usage.model,
             basis=usage.basis,
             input_tokens=usage.input_tokens,

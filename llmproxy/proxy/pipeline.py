@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,12 +21,15 @@ from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.own_response import as_proxy_error, refuse
 from llmproxy.proxy.policy import Policy
-from llmproxy.proxy.request_body import RequestBodies, has_cacheable_body
+from llmproxy.proxy.request_body import RequestBodies, affinity_hint, has_cacheable_body
 from llmproxy.proxy.response_sender import ResponseSender
+from llmproxy.upstream.delivery import Delivery, OutgoingRequest
 from llmproxy.upstream.provider_keys import ProviderKey, ProviderKeys
-from llmproxy.upstream.upstreams import HeadTimeouts, Upstreams
+from llmproxy.upstream.upstreams import HeadTimeouts, Upstream, Upstreams
 from llmproxy.wire.client.transport import BytesBody, Response
 from llmproxy.wire.relay import Relay
+
+FirstAttempt = tuple[Response | errors.UpstreamFailure, Upstream]
 
 
 class Pipeline:
@@ -97,7 +100,7 @@ class Pipeline:
         if self._respond_without_token(context):
             return
         context.route = route = self._routes.match(request.method, request.uri)
-        taken = credentials.strip(lines, route.query, route.api.query_key, route.api.forward_cookies)
+        taken = self._strip(context)
         context.session = session = await self._authenticate(context, taken.token)
         context.grant = grant = session.grant
         await self._policy.check(grant, route, lines, context.client, context.request_id)
@@ -135,9 +138,9 @@ class Pipeline:
 
     # Requests of the fast path
 
-    def is_current(self, grant: Grant, route: Route, key: ProviderKey) -> bool:
-        """Whether this is still the key that requests with this grant are sent with."""
-        return self._provider_keys.get_cached(grant.project_id, route.api_name) is key
+    def is_current(self, grant: Grant, route: Route, keys: Sequence[ProviderKey]) -> bool:
+        """Whether these are still the keys that requests with this grant are sent with."""
+        return self._provider_keys.get_cached(grant.project_id, route.api_name) is keys
 
     def prepare_now(self, context: RequestContext, body: bytes) -> bool:
         """Read a body, all of it, as far as somebody has to know what it says; what a policy refuses raises.
@@ -168,33 +171,27 @@ class Pipeline:
         self._sender.send_cached(context, lookup.hit.response)
         return True
 
-    async def resume(self, context: RequestContext, error: BaseException | None) -> None:
+    async def resume(
+        self, context: RequestContext, outcome: Response | BaseException | None, at: Upstream | None
+    ) -> None:
         """Serve the rest of a request that was sent by the fast path: as L{serve} does from the response's head on.
 
-        @param error: Why there is no response yet.
+        @param outcome: What came of it, where somebody has to judge that first: a response of which nothing has been
+            read yet, or why there is none.
+        @param at: Where it was sent; C{None} where it was not.
         """
         try:
-            response = context.response
-            if error is not None or response is None:
-                response = await self._send_again(context, error)
-            assert context.provider_key is not None
-            await self._sender.relay(context, response, context.provider_key.value)
+            if outcome is not None:
+                if at is None or not isinstance(outcome, Response | errors.UpstreamFailure):
+                    raise outcome if isinstance(outcome, BaseException) else errors.InternalError()
+                self._strip(context)
+                self.receive(context, await self._send(context, (outcome, at)), self._clock.seconds())
+            assert context.response is not None and context.provider_key is not None
+            await self._sender.relay(context, context.response, context.provider_key.value)
         except Exception as e:
             self._refuse(context, e)
         context.request.on_gone = None
         await self._accounting.finish(context)
-
-    async def _send_again(self, context: RequestContext, error: BaseException | None) -> Response:
-        assert context.route is not None
-        again = isinstance(error, errors.UpstreamUnreachable) and error.nothing_sent
-        if again and self._upstreams.of(context.route.api_name).attempts > 1:
-            response = await self._send(context, tried=1)
-            self.receive(context, response, self._clock.seconds())
-            return response
-        if isinstance(error, errors.ProxyError) and nothing_sent(error):
-            self._accounting.nothing_sent(context)
-        assert error is not None
-        raise error
 
     # The steps
 
@@ -241,40 +238,64 @@ class Pipeline:
         route, grant = context.route, context.grant
         assert route is not None and grant is not None
         await self._accounting.open(context)
-        key = self._provider_keys.get_cached(grant.project_id, route.api_name)
-        if key is None:
-            key = await self._provider_keys.look_up(grant.project_id, route.api_name, route.auth)
-        context.provider_key = key
+        keys = self._provider_keys.get_cached(grant.project_id, route.api_name)
+        if keys is None:
+            keys = await self._provider_keys.look_up(grant.project_id, route.api_name, route.auth)
+        context.provider_keys, context.lines = keys, lines  # the cache may have changed them
+        if context.body is context.request.upload and self._upstreams.of(route.api_name).may_replay(keys):
+            await self._bodies.hold(context)
         await self._accounting.admit(context)
-        context.upstream_started = self._clock.seconds()
         context.request_sent = True
-        context.outgoing_lines = _outgoing_lines(context, lines, key.line)
         response = await self._send(context)
         self.receive(context, response, self._clock.seconds())
-        return response, key.value
+        assert context.provider_key is not None
+        return response, context.provider_key.value
 
-    async def _send(self, context: RequestContext, tried: int = 0) -> Response:
+    def _strip(self, context: RequestContext) -> credentials.StrippedHead:
+        """Take the client's credentials out of the head; whatever is left is sent."""
+        route, request = context.route, context.request
+        assert route is not None
+        taken = credentials.strip(request.lines, route.query, route.api.query_key, route.api.forward_cookies)
+        context.lines = taken.lines
+        return taken
+
+    async def _send(self, context: RequestContext, first: FirstAttempt | None = None) -> Response:
         """Send what has been charged for.
 
-        @param tried: How often that was tried before.
+        @param first: What came of the first attempt, where that has been made already, and at which upstream.
         """
-        request, route, grant = context.request, context.route, context.grant
-        assert route is not None and grant is not None and context.outgoing_lines is not None
+        route, grant, keys = context.route, context.grant, context.provider_keys
+        assert route is not None and grant is not None and keys is not None
+        group = self._upstreams.of(route.api_name)
+        request = OutgoingRequest(
+            route,
+            grant.project_id,
+            context.request.method,
+            keys,
+            partial(self._outgoing_lines, context),
+            context.body,
+            context.request.upload,
+            partial(self.head_timeouts, context),
+            affinity_hint(context) if route.api.balance == "affinity" else b"",
+        )
+        context.delivery = delivery = Delivery(self._upstreams, group, self._clock, request)
         try:
-            return await self._upstreams.send(
-                route,
-                grant.project_id,
-                request.method,
-                context.outgoing_lines,
-                context.body,
-                request.upload,
-                partial(self.head_timeouts, context),
-                tried,
-            )
+            if first is None:
+                return await delivery.send()
+            assert context.provider_key is not None
+            return await delivery.resume(*first, context.provider_key)
         except errors.ProxyError as e:
-            if nothing_sent(e):
+            if nothing_sent(e) and not delivery.reached:
                 self._accounting.nothing_sent(context)
             raise
+
+    def _outgoing_lines(self, context: RequestContext, upstream: Upstream, key: ProviderKey) -> list[bytes]:
+        """The field lines of an attempt, which begins."""
+        context.provider_key = key
+        context.upstream_started = self._clock.seconds()
+        assert context.lines is not None
+        context.outgoing_lines = _outgoing_lines(context, context.lines, upstream, key.line)
+        return context.outgoing_lines
 
     def receive(self, context: RequestContext, response: Response, now: float) -> None:
         """The head of the response has come: take the provider's key out of it, and read in the body what was used."""
@@ -352,7 +373,7 @@ def _cors_lines(context: RequestContext) -> list[bytes]:
     return cors.response_lines(context.request.lines, context.route.api.allowed_origins)
 
 
-def _outgoing_lines(context: RequestContext, lines: list[bytes], credential: bytes) -> list[bytes]:
+def _outgoing_lines(context: RequestContext, lines: list[bytes], upstream: Upstream, credential: bytes) -> list[bytes]:
     """The field lines as they are sent to the provider."""
     route = context.route
     assert route is not None
@@ -360,7 +381,7 @@ def _outgoing_lines(context: RequestContext, lines: list[bytes], credential: byt
         lines = [*(line for line in lines if line[:16].lower() != b"accept-encoding:"), b"Accept-Encoding: identity"]
     return fields.outgoing(
         lines,
-        host=route.origin.host_header,
+        host=upstream.origin.host_header,
         credential=credential,
         client=context.client if route.api.forward_client_ip else "",
     )
@@ -368,5 +389,5 @@ def _outgoing_lines(context: RequestContext, lines: list[bytes], credential: byt
 
 def nothing_sent(error: errors.ProxyError) -> bool:
     """Whether not one byte of the request has reached the provider."""
-    held_back = isinstance(error, errors.CircuitOpen | errors.UpstreamBusy)
+    held_back = isinstance(error, errors.CircuitOpen | errors.UpstreamBusy | errors.UpstreamDisabled)
     return held_back or (isinstance(error, errors.UpstreamFailure) and error.nothing_sent)

@@ -22,7 +22,8 @@ from llmproxy.proxy.reading import BodyReading
 from llmproxy.wire.client.transport import BytesBody
 from llmproxy.wire.server.request_body import RequestBody
 
-MAX_BUFFERED_BODY_BYTES = 4 * 1024 * 1024  # of a body that is read whole for the cache, or to be changed
+MAX_BUFFERED_BODY_BYTES = 4 * 1024 * 1024  # of a body that is read whole for the cache, to be changed or sent again
+HINT_BYTES = 1024  # of a body by which requests are told apart, where they name no session
 
 
 class WantedMembers:
@@ -111,6 +112,14 @@ class RequestBodies:
         context.body = BytesBody(body)
         return True
 
+    async def hold(self, context: RequestContext) -> None:
+        """Read all of a body that is still on its way, where it is not too long, so that it can be sent again."""
+        upload = context.request.upload
+        if upload.started or not isinstance(upload.length, int) or upload.length > MAX_BUFFERED_BODY_BYTES:
+            return
+        if upload.received is not None or upload.reserve(0):
+            context.body = BytesBody(await upload.read_all(self._max_bytes))
+
     def _observe(self, context: RequestContext, upload: RequestBody, *, strictly: bool, measured: bool) -> None:
         """Have the body read for what is to be known of it: at once, or while it arrives."""
         assert context.route is not None
@@ -149,3 +158,15 @@ def _wanted_by_cache(upload: RequestBody, cacheable: CacheRequest | None) -> boo
     """Whether the cache would like to have the body before it is sent on."""
     fits = upload.length is not UNKNOWN_LENGTH and int(upload.length) <= MAX_BUFFERED_BODY_BYTES
     return fits and cacheable is not None and cacheable.needs_body
+
+
+def affinity_hint(context: RequestContext) -> bytes:
+    """What the request has in common with others of its session: the session's name, or how its body begins; C{b""}
+    where neither is known."""
+    assert context.route is not None and context.grant is not None
+    project, lines = context.grant.project_id.encode(), context.request.lines
+    for name in context.route.api.affinity.headers:
+        if value := lines.value(name.encode("ascii")):
+            return b"\n".join((project, name.encode("ascii"), value))
+    body = context.body
+    return b"\n".join((project, body.received[:HINT_BYTES])) if isinstance(body, BytesBody) and body.received else b""

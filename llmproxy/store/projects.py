@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, true, update
 
 from llmproxy.base.secret_reference import SecretReference
 from llmproxy.errors import ChangedMeanwhile, NotFound, UpstreamAuthError
 from llmproxy.model import ListFilter, Page, PageRequest, Project
 from llmproxy.sealing import CannotOpen, Sealer, mask
 from llmproxy.store import pages, tables
-from llmproxy.store.tables import projects, provider_keys
+from llmproxy.store.tables import further_keys, projects, provider_keys
 
 
 def create(connection: Connection, project: Project, sealer: Sealer, now: float) -> Project:
@@ -68,6 +68,7 @@ def _keep_keys(connection: Connection, project: Project, sealer: Sealer) -> None
     for api, key in project.api_keys.items():
         row = {"project_id": project.id, "api": api}
         connection.execute(delete(provider_keys).filter_by(**row))
+        connection.execute(delete(further_keys).filter_by(**row))
         if isinstance(key, SecretReference):
             # Sealed as well, so that who can write into the database cannot have another secret read.
             sealed = sealer.seal(key, project.id, api, _REFERENCE)
@@ -75,6 +76,10 @@ def _keep_keys(connection: Connection, project: Project, sealer: Sealer) -> None
         elif key:
             sealed = sealer.seal(key, project.id, api)
             connection.execute(insert(provider_keys).values(**row, sealed=sealed, masked=mask(key)))
+        for position, further in enumerate(project.further_keys.get(api, ()), 1):
+            sealed = sealer.seal(further, project.id, api, str(position))
+            values = {**row, "position": position, "sealed": sealed, "masked": mask(further)}
+            connection.execute(insert(further_keys).values(**values))
 
 
 def remove(connection: Connection, project_id: str) -> None:
@@ -87,13 +92,14 @@ def get(connection: Connection, project_id: str) -> Project:
     if row is None:
         raise not_found(project_id)
     masked = connection.execute(_MASKED.where(provider_keys.c.project_id == project_id))
-    return _project(row, {found.api: found.masked for found in masked})
+    further = _further_by_project(connection, further_keys.c.project_id == project_id)
+    return _project(row, {found.api: found.masked for found in masked}, further.get(project_id, {}))
 
 
 def list_all(connection: Connection) -> list[Project]:
     rows = connection.execute(select(projects).order_by(projects.c.created_at, projects.c.id)).all()
-    masked = _by_project(connection.execute(_MASKED))
-    return [_project(row, masked.get(row.id, {})) for row in rows]
+    masked, further = _by_project(connection.execute(_MASKED)), _further_by_project(connection, true())
+    return [_project(row, masked.get(row.id, {}), further.get(row.id, {})) for row in rows]
 
 
 def page(connection: Connection, request: PageRequest, wanted: ListFilter) -> Page[Project]:
@@ -101,7 +107,8 @@ def page(connection: Connection, request: PageRequest, wanted: ListFilter) -> Pa
     by = (projects.c.created_at, projects.c.id)
     rows, cursor = pages.page(connection, select(projects).where(*conditions), by, request)
     masked = _by_project(connection.execute(_MASKED.where(provider_keys.c.project_id.in_([row.id for row in rows]))))
-    listed = [_project(row, masked.get(row.id, {})) for row in rows]
+    further = _further_by_project(connection, further_keys.c.project_id.in_([row.id for row in rows]))
+    listed = [_project(row, masked.get(row.id, {}), further.get(row.id, {})) for row in rows]
     return Page(listed, pages.total(connection, select(projects.c.id).where(*conditions), request), cursor)
 
 
@@ -138,6 +145,16 @@ def references(connection: Connection) -> list[str]:
     )
 
 
+def further(connection: Connection, project_id: str, api: str, sealer: Sealer) -> list[str]:
+    """The keys that the project has for the API beside the one that L{key} gives."""
+    wanted = select(further_keys.c.position, further_keys.c.sealed).filter_by(project_id=project_id, api=api)
+    rows = connection.execute(wanted.order_by(further_keys.c.position))
+    try:
+        return [sealer.open(bytes(row.sealed), project_id, api, str(row.position)) for row in rows]
+    except CannotOpen as e:
+        raise UpstreamAuthError() from e
+
+
 def not_found(project_id: str) -> NotFound:
     return NotFound(f"There is no project {project_id}.")
 
@@ -157,12 +174,25 @@ def _by_project(rows: Iterable[Row[Any]]) -> dict[str, dict[str, str]]:
     return masked
 
 
-def _project(row: Row[Any], masked: Mapping[str, str]) -> Project:
+def _further_by_project(
+    connection: Connection, condition: ColumnElement[bool]
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    columns = (further_keys.c.project_id, further_keys.c.api, further_keys.c.masked)
+    order = (further_keys.c.project_id, further_keys.c.api, further_keys.c.position)
+    masked: dict[str, dict[str, tuple[str, ...]]] = {}
+    for row in connection.execute(select(*columns).where(condition).order_by(*order)):
+        of_project = masked.setdefault(row.project_id, {})
+        of_project[row.api] = (*of_project.get(row.api, ()), row.masked)
+    return masked
+
+
+def _project(row: Row[Any], masked: Mapping[str, str], further: Mapping[str, tuple[str, ...]]) -> Project:
     return Project(
         id=row.id,
         name=row.name,
         active=row.active,
         masked_keys=masked,
+        masked_further_keys=further,
         allowance=tables.allowance_from_json(row.allowance),
         labels=tuple(row.labels or ()),
         metadata=tables.metadata_from_json(row.metadata),

@@ -21,7 +21,7 @@ from llmproxy.base.coroutines import deferred
 from llmproxy.base.secret_reference import SecretReference
 from llmproxy.base.token_format import is_well_formed, new_token
 from llmproxy.errors import Conflict, QuotaExceeded, TokenNotFound, Unauthorized, UpstreamAuthError
-from llmproxy.interfaces import IBudgetStore, IProjectStore, ITokenStore, ITokenValidator, IWatchable
+from llmproxy.interfaces import IBudgetStore, IProjectStore, IProviderKeyLists, ITokenStore, ITokenValidator, IWatchable
 from llmproxy.model import ALL_OF_THEM, Advance, Changes, Grant, ListFilter, Page, PageRequest, Project, Token
 from llmproxy.sealing import RandomBytes, Sealer, TokenHasher
 from llmproxy.store import budgets, canary, changes, projects, tokens
@@ -35,7 +35,7 @@ T = TypeVar("T")
 _log = Logger()
 
 
-@implementer(IProjectStore, ITokenStore, ITokenValidator, IBudgetStore, IWatchable)
+@implementer(IProjectStore, IProviderKeyLists, ITokenStore, ITokenValidator, IBudgetStore, IWatchable)
 class Store:
     """Keeps projects and tokens in SQLite, or in a database server.
 
@@ -184,6 +184,12 @@ class Store:
     async def secret_references(self) -> list[str]:
         """Fire with what the provider keys of active projects refer to, each once."""
         return await self._database.read(projects.references, self._pools.lists)
+
+    @deferred
+    async def get_api_keys_for_project(self, project_id: str, api: str = "") -> Sequence[str]:
+        first = await self.get_api_key_for_project(project_id, api)
+        read = partial(projects.further, project_id=project_id, api=api, sealer=self._sealer)
+        return (first, *await self._database.read(read))
 
     @deferred
     async def get_project_active(self, project_id: str) -> bool:

@@ -51,6 +51,16 @@ provider_keys = Table(
     Column("reference", Text),  # of what is sealed, where that is one and no key
 )
 
+further_keys = Table(  # those that a project has for an API beside the one in provider_keys
+    "further_provider_keys",
+    metadata,
+    Column("project_id", ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),
+    Column("api", String(255), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("masked", String(32), nullable=False),
+)
+
 tokens = Table(
     "tokens",
     metadata,

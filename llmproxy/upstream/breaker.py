@@ -5,21 +5,54 @@ from __future__ import annotations
 from typing import Literal
 
 State = Literal["closed", "open", "half-open"]
+BUCKETS = 10  # in which a window is counted
+
+
+class ErrorRatio:
+    """Which share of the verdicts within a window were failures."""
+
+    def __init__(self, limit: float, window: float, least: int) -> None:
+        """
+        @param window: Seconds; C{least}: verdicts that there must be for the share to say something.
+        """
+        self._limit = limit
+        self._width = window / BUCKETS
+        self._least = least
+        self._at = 0
+        self._counts = [[0, 0] for _ in range(BUCKETS)]
+
+    def add(self, now: float, *, failed: bool) -> bool:
+        """Count a verdict; whether the share has reached the limit."""
+        at = int(now / self._width)
+        for each in range(max(self._at + 1, at - BUCKETS + 1), at + 1):
+            self._counts[each % BUCKETS] = [0, 0]
+        self._at = max(self._at, at)
+        self._counts[self._at % BUCKETS][failed] += 1
+        failures = sum(count[1] for count in self._counts)
+        total = failures + sum(count[0] for count in self._counts)
+        return total >= self._least and failures >= self._limit * total
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._counts = [[0, 0] for _ in range(BUCKETS)]
 
 
 class Breaker:
-    """Opens after C{failures} in a row; after C{cooldown} seconds lets one request through to see.
+    """Opens after C{failures} in a row, or when too many failed lately; after C{cooldown} seconds lets one request
+    through to see.
 
     Whoever was allowed reports exactly one verdict: L{succeeded}, L{failed}, or L{released} where it learnt nothing of
     the provider. A verdict that comes with its ticket counts only if nothing has changed since the ticket was given, so
     that a request from before the breaker opened cannot be taken for the probe.
     """
 
-    def __init__(self, failures: int, cooldown: float) -> None:
+    def __init__(self, failures: int, cooldown: float, ratio: ErrorRatio | None = None) -> None:
         """
         @param failures: How many in a row open it; C{0} means never.
         @param cooldown: Seconds.
+        @param ratio: Opens it too, where there is one.
         """
+        self._ratio = ratio
         self._limit = failures
         self._cooldown = cooldown
         self._failures = 0
@@ -42,6 +75,10 @@ class Breaker:
         self._probing = True
         return self._become("half-open")
 
+    def ready(self, now: float) -> bool:
+        """Whether L{allow} would let a request through."""
+        return self._state == "closed" or (not self._probing and self.retry_after(now) <= 0.0)
+
     def retry_after(self, now: float) -> float:
         """Seconds until it is worth asking again; C{0.0} where it is now."""
         if self._state == "closed":
@@ -56,23 +93,31 @@ class Breaker:
         self._failures = 0
         if self._state == "half-open":
             self._probing = False
+            if self._ratio is not None:
+                self._ratio.clear()
             self._become("closed")
+        elif self._ratio is not None and self._ratio.add(now, failed=False):
+            self._open(now)
 
     def failed(self, now: float, ticket: int = 0) -> None:
         """The provider does not work."""
         if self._late(ticket):
             return
         self._failures += 1
-        if self._state == "half-open" or 0 < self._limit <= self._failures:
-            self._probing = False
-            self._opened = now
-            self._become("open")
+        too_many = self._ratio is not None and self._ratio.add(now, failed=True)
+        if self._state == "half-open" or 0 < self._limit <= self._failures or too_many:
+            self._open(now)
 
     def released(self, ticket: int = 0) -> None:
         """Nothing was learnt: the client left, or the fault was ours. The next one is the probe."""
         if not self._late(ticket) and self._state == "half-open":
             self._probing = False
             self._become("open")
+
+    def _open(self, now: float) -> None:
+        self._probing = False
+        self._opened = now
+        self._become("open")
 
     def _late(self, ticket: int) -> bool:
         """While it is open nobody is out who could know anything new."""

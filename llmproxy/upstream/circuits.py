@@ -1,4 +1,4 @@
-"""The circuit breakers of each API: whether to try at all."""
+"""The circuit breakers of each upstream: whether to try at all."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from llmproxy import errors
-from llmproxy.config.api_settings import Api
-from llmproxy.upstream.breaker import Breaker, State
+from llmproxy.config.upstream_settings import CircuitBreaker
+from llmproxy.upstream.breaker import Breaker, ErrorRatio, State
 
 # By which a provider says that it is not working; 529 says "later".
 FAILURE_STATUSES = frozenset((500, 502, 503, 504))
 
 
 class Circuits:
-    """The breakers of one API.
+    """The breakers of one upstream.
 
     What no tenant can bring about (no connection to the provider) counts for everybody; answers that say failure and
     answers that do not come count only for the project that asked, so that one tenant cannot shut out another.
     """
 
-    def __init__(self, api: Api, *, size: int = 10_000) -> None:
-        self._failures = api.circuit_breaker.failures
-        self._cooldown = api.circuit_breaker.cooldown
+    def __init__(self, settings: CircuitBreaker, *, size: int = 10_000) -> None:
+        self.settings = settings
         self._size = size
-        self.all = Breaker(self._failures, self._cooldown)
+        self.all = self._breaker()
         self._projects: OrderedDict[str, Breaker] = OrderedDict()
 
     def breaker_of(self, project_id: str) -> Breaker:
@@ -32,10 +31,25 @@ class Circuits:
         if breaker is not None:
             self._projects.move_to_end(project_id)
         else:
-            breaker = self._projects[project_id] = Breaker(self._failures, self._cooldown)
+            breaker = self._projects[project_id] = self._breaker()
             while len(self._projects) > self._size:
                 self._projects.popitem(last=False)
         return breaker
+
+    def _breaker(self) -> Breaker:
+        own = self.settings
+        ratio = ErrorRatio(own.error_ratio, own.window, own.min_requests) if own.error_ratio else None
+        return Breaker(own.failures, own.cooldown, ratio)
+
+    def ready(self, project_id: str, now: float) -> bool:
+        """Whether L{enter} would let a request through."""
+        mine = self._projects.get(project_id)
+        return self.all.ready(now) and (mine is None or mine.ready(now))
+
+    def retry_after(self, project_id: str, now: float) -> float:
+        """Seconds until it is worth asking again."""
+        mine = self._projects.get(project_id)
+        return max(self.all.retry_after(now), 0.0 if mine is None else mine.retry_after(now))
 
     def enter(self, project_id: str, now: float) -> Attempt:
         """Begin an attempt; L{errors.CircuitOpen} where none may be made now."""
@@ -72,7 +86,7 @@ class Attempt:
             self.project.succeeded(now, self.ticket)
 
     def failed(self, error: BaseException, now: float) -> None:
-        if isinstance(error, errors.UpstreamUnreachable) and error.nothing_sent:
+        if isinstance(error, errors.UpstreamUnreachable | errors.UpstreamTimeout) and error.nothing_sent:
             self.shared.failed(now, self.shared_ticket)
             self.project.released(self.ticket)
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from twisted.internet.defer import CancelledError
@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from llmproxy import errors
 from llmproxy.base.ttl_cache import TTLCache
 from llmproxy.http import credentials
-from llmproxy.interfaces import IProviderKeys
+from llmproxy.interfaces import IProviderKeyLists, IProviderKeys
 
 
 class ProviderKey(NamedTuple):
@@ -43,14 +43,14 @@ class ProviderKeys:
         self._learn = learn
         self._store = store
         self._clock = clock
-        self._cached: TTLCache[tuple[str, str], ProviderKey] = TTLCache(clock, ttl, size)
+        self._cached: TTLCache[tuple[str, str], tuple[ProviderKey, ...]] = TTLCache(clock, ttl, size)
         self._changes = 0
 
-    def get_cached(self, project_id: str, api: str) -> ProviderKey | None:
-        """The key, if it is cached."""
+    def get_cached(self, project_id: str, api: str) -> tuple[ProviderKey, ...] | None:
+        """The keys, of which there is one at least, if they are cached."""
         return self._cached.get((project_id, api))
 
-    async def look_up(self, project_id: str, api: str, scheme: str) -> ProviderKey:
+    async def look_up(self, project_id: str, api: str, scheme: str) -> tuple[ProviderKey, ...]:
         """Ask the store.
 
         L{errors.UpstreamAuthError}: there is no key, or it is none; L{errors.StoreUnavailable}: the store is down.
@@ -59,19 +59,26 @@ class ProviderKeys:
         """
         changes = self._changes
         try:
-            value = await self._store.get_api_key_for_project(project_id, api)
+            values = await self._ask(project_id, api)
         except (errors.ProxyError, CancelledError):
             raise
         except Exception as e:
             raise errors.StoreUnavailable("The provider's key could not be looked up. Try again.") from e
-        if not value:
+        if not values or not all(values):
             raise errors.UpstreamAuthError
-        self._learn(value)
-        line = credentials.inject(scheme, value)
-        key = ProviderKey(value.encode("ascii"), line)
+        for value in values:
+            self._learn(value)
+        lines = [credentials.inject(scheme, value) for value in values]
+        keys = tuple(ProviderKey(value.encode("ascii"), line) for value, line in zip(values, lines, strict=True))
         if changes == self._changes:  # nothing was changed while we asked
-            self._cached.put((project_id, api), key, self._clock.seconds(), project_id)
-        return key
+            self._cached.put((project_id, api), keys, self._clock.seconds(), project_id)
+        return keys
+
+    async def _ask(self, project_id: str, api: str) -> Sequence[str]:
+        if IProviderKeyLists.providedBy(self._store):
+            keys: Sequence[str] = await IProviderKeyLists(self._store).get_api_keys_for_project(project_id, api)
+            return keys
+        return (await self._store.get_api_key_for_project(project_id, api),)
 
     def forget(self, project_id: str) -> None:
         """The project (C{""}: any) has changed: whatever is cached of it may be wrong."""

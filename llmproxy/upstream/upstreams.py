@@ -1,20 +1,26 @@
-"""Sends requests to providers, and waits for the heads of their responses."""
+"""The servers of each API, and how long the heads of their responses are waited for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
 
 from llmproxy import errors
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Settings
 from llmproxy.config.routes import Route
 from llmproxy.http.origin import split_base_url
+from llmproxy.instruments import Counter, Gauge, Instrument
+from llmproxy.interfaces import IInstrumented
+from llmproxy.upstream import balancing
 from llmproxy.upstream.circuits import Circuits
+from llmproxy.upstream.key_states import KeyStates
+from llmproxy.upstream.provider_keys import ProviderKey
+from llmproxy.upstream.retrying import RetryBudget
 from llmproxy.wire.client.pending_request import Cancellable
 from llmproxy.wire.client.transport import Response, Transport
 from llmproxy.wire.deadline import Deadline
@@ -48,27 +54,39 @@ class HeadTimeouts(NamedTuple):
     deadline: float | None = None
 
 
-_UNBOUNDED = HeadTimeouts()
-
-
 UpstreamState = Literal["enabled", "draining", "disabled"]
 
 
 class Upstream:
-    """One API's provider, made ready.
+    """One server of an API, made ready; also one of those that L{balancing.choose} chooses from.
 
     @ivar state: Whether requests are sent there. While it is C{draining}, or C{disabled}, those under way go on, and
-        new ones are refused.
+        new ones go elsewhere.
+    @ivar number: Its place in the API's list, from 0.
+    @ivar in_flight: Its requests under way, where the API has several upstreams.
     """
 
-    def __init__(self, api: Api, caller: Transport) -> None:
-        timeouts = api.timeouts
+    state: UpstreamState = "enabled"
+    in_flight = 0
+    turn = 0.0
+    circuits: Circuits
+
+    def __init__(self, api: Api, number: int, caller: Transport) -> None:
+        server = api.servers[number]
+        self.base_url = server.base_url
+        self.identity = balancing.identity(server.base_url.encode())
+        self.origin, self._base = split_base_url(server.base_url)
+        self.circuits = Circuits(api.circuit_breaker)
+        self.configure(api, number, caller)
+
+    def configure(self, api: Api, number: int, caller: Transport) -> None:
+        """Go by these settings from now on; what was observed stays."""
+        server, timeouts = api.servers[number], api.timeouts
         self.caller = caller
-        self.origin, _ = split_base_url(api.base_url)
-        self.circuits = Circuits(api)
-        self.base_url = api.base_url
-        self.state: UpstreamState = "enabled"
-        self.attempts = api.retries.attempts
+        self.number = number
+        self.weight, self.priority = server.weight, server.priority
+        if self.circuits.settings != api.circuit_breaker:
+            self.circuits = Circuits(api.circuit_breaker)
         limits = (timeouts.response_header / CHECKS_PER_TIMEOUT, timeouts.request, timeouts.stream)
         self.first_look = min((seconds for seconds in limits if seconds), default=0.0)
 
@@ -77,96 +95,153 @@ class Upstream:
         """The state of the breaker that counts for everybody."""
         return self.circuits.state
 
+    def target(self, route: Route) -> bytes:
+        """What is asked of it: its own path, and the request's."""
+        target = self._base + route.path
+        return target if route.query is None else target + b"?" + route.query
 
+
+class UpstreamGroup:
+    """The upstreams of one API, and how requests are spread over them.
+
+    @ivar sole: The only one that there is; C{None} where there are several.
+    @ivar moves: Requests that went on to another upstream or key, which the first had not been able to serve;
+        C{retries}: that were sent again because of C{retries} in the settings.
+    """
+
+    def __init__(self, name: str, api: Api, callers: Sequence[Transport]) -> None:
+        self.name = name
+        self.moves = self.retries = 0
+        self.budget = RetryBudget(api.retries.budget)
+        self.members: list[Upstream] = []
+        self.configure(api, callers)
+
+    def configure(self, api: Api, callers: Sequence[Transport]) -> None:
+        """Go by these settings from now on. An upstream with the same address is the same."""
+        before = {each.base_url: each for each in self.members}
+        self.members = []
+        for number, (server, caller) in enumerate(zip(api.servers, callers, strict=True)):
+            upstream = before.get(server.base_url)
+            if upstream is None:
+                upstream = Upstream(api, number, caller)
+            else:
+                upstream.configure(api, number, caller)
+            self.members.append(upstream)
+        self.api = api
+        self.causes = frozenset(api.retries.on) if api.retries.attempts > 1 else frozenset[str]()
+        self.budget.share = api.retries.budget
+
+    @property
+    def sole(self) -> Upstream | None:
+        return self.members[0] if len(self.members) == 1 else None
+
+    @property
+    def repeats_responses(self) -> bool:
+        """Whether a request may be sent again after a response, whatever keys it has."""
+        return len(self.members) > 1 or any(cause.isdigit() for cause in self.causes)
+
+    def may_replay(self, keys: Sequence[ProviderKey]) -> bool:
+        """Whether a request may be sent again after something of it has been sent, so that its body is to be held."""
+        return len(keys) > 1 or self.repeats_responses or "reset" in self.causes
+
+    @property
+    def breaker(self) -> Literal["closed", "open", "half-open"]:
+        """The best state among its upstreams' breakers."""
+        states = [each.breaker for each in self.members]
+        return "closed" if "closed" in states else "half-open" if "half-open" in states else "open"
+
+
+@implementer(IInstrumented)
 class Upstreams:
-    """Sends requests to providers."""
+    """The upstreams of all APIs.
+
+    @ivar keys: Which keys they take at present.
+    """
 
     def __init__(
         self,
         settings: Settings,
-        callers: dict[str, Transport],
+        callers: Mapping[str, Sequence[Transport]],
         clock: IReactorTime,
     ) -> None:
         self._clock = clock
-        self._apis: dict[str, Api] = {}
-        self._upstreams: dict[str, Upstream] = {}
+        self._groups: dict[str, UpstreamGroup] = {}
         self._listed: tuple[str, ...] = ()
+        self.keys = KeyStates()
         self.reconfigure(settings.apis, callers)
         self._patience: list[HeadTimer] = []  # those that wait for nothing now; each has a timer, which costs
 
-    def reconfigure(self, apis: Mapping[str, Api], callers: Mapping[str, Transport]) -> None:
+    def reconfigure(self, apis: Mapping[str, Api], callers: Mapping[str, Sequence[Transport]]) -> None:
         """Send to these providers from now on. Breakers go on where provider and breaker are the same; APIs that are
         gone stay for requests under way."""
         for name, api in apis.items():
-            before, known = self._apis.get(name), self._upstreams.get(name)
-            upstream = Upstream(api, callers[name])
-            if known is not None and before is not None and _same_circuits(before, api):
-                upstream.circuits = known.circuits
-            if known is not None and known.base_url == upstream.base_url:
-                upstream.state = known.state
-            self._apis[name], self._upstreams[name] = api, upstream
+            group = self._groups.get(name)
+            if group is None:
+                self._groups[name] = UpstreamGroup(name, api, callers[name])
+            else:
+                group.configure(api, callers[name])
         self._listed = tuple(apis)
 
-    @property
-    def circuits(self) -> dict[str, Circuits]:
-        """The breakers of each API."""
-        return {name: upstream.circuits for name, upstream in self._upstreams.items()}
-
     def states(self) -> dict[str, str]:
-        """The state of each API's breaker that counts for everybody: C{closed}, C{open} or C{half-open}."""
-        return {name: upstream.circuits.state for name, upstream in self._upstreams.items()}
+        """The state of each API's breaker that counts for everybody: C{closed}, C{open} or C{half-open}; of several
+        upstreams' the best."""
+        return {name: group.breaker for name, group in self._groups.items()}
+
+    def instruments(self) -> Iterator[Instrument]:
+        yield Gauge(
+            "upstream_available",
+            "1 for an upstream that is enabled and whose breaker is not open, 0 for others.",
+            lambda: self._each(lambda each: float(each.state == "enabled" and each.breaker != "open")),
+            label="upstream",
+        )
+        yield Gauge(
+            "upstream_in_flight",
+            "Requests under way at an upstream of several.",
+            lambda: self._each(lambda each: each.in_flight),
+            label="upstream",
+        )
+        yield Gauge("upstream_keys_out", "Keys that are passed over at present.", self._keys_out, label="upstream")
+        yield Counter(
+            "upstream_moves",
+            "Requests that went on to another upstream or key.",
+            lambda: {group.name: group.moves for group in self.listed()},
+            label="api",
+        )
+        yield Counter(
+            "upstream_retries",
+            "Requests that were sent again as the settings say.",
+            lambda: {group.name: group.retries for group in self.listed()},
+            label="api",
+        )
+        yield Counter(
+            "retry_budget_exhausted",
+            "Requests that were not sent again, to spare the provider.",
+            lambda: {group.name: group.budget.exhausted for group in self.listed()},
+            label="api",
+        )
+
+    def _each(self, figure: Callable[[Upstream], float]) -> dict[str, float]:
+        return {f"{group.name}/{each.number}": figure(each) for group in self.listed() for each in group.members}
+
+    def _keys_out(self) -> dict[str, float]:
+        now = self._clock.seconds()
+        counts = {(group.name, each.base_url): f"{group.name}/{each.number}" for group in self.listed()
+                  for each in group.members}  # fmt: skip
+        return {label: sum(1 for _ in self.keys.out(*place, now)) for place, label in counts.items()}
 
     def close(self) -> None:
         """Leave no timer behind."""
         while self._patience:
             self._patience.pop().stop()
 
-    async def send(
-        self,
-        route: Route,
-        project_id: str,
-        method: bytes,
-        lines: list[bytes],
-        body: IBodyProducer | None,
-        progress: UploadProgress,
-        bounds: Callable[[], HeadTimeouts] = lambda: _UNBOUNDED,
-        tried: int = 0,
-    ) -> Response:
-        """Send it and wait for the head of the answer.
-
-        @param tried: How often it has been tried already, without anything having been sent.
-
-        @param lines: All fields of the outgoing request but its framing.
-        @param progress: Counts the bytes of the request that were read; silence is measured from the last of them.
-        @param bounds: Tells how long that may take, as far as is known when it is called.
-        """
-        upstream = self._upstreams[route.api_name]
-        if upstream.state != "enabled":
-            raise errors.UpstreamDisabled()
-        attempt = upstream.circuits.enter(project_id, self._clock.seconds())
-        try:
-            for remaining in reversed(range(max(upstream.attempts - tried, 1))):
-                sent = upstream.caller.send(method, upstream.origin, route.target, lines, body, project_id)
-                try:
-                    answer = await self._head(sent, upstream, progress, bounds)
-                    break
-                except errors.UpstreamUnreachable as e:
-                    if not (remaining and e.nothing_sent):
-                        raise
-        except BaseException as e:
-            attempt.failed(e, self._clock.seconds())
-            raise
-        attempt.responded(answer.code, self._clock.seconds())
-        return answer
-
-    async def _head(
+    async def head(
         self,
         sent: Deferred[Response],
         upstream: Upstream,
         progress: UploadProgress,
         bounds: Callable[[], HeadTimeouts],
     ) -> Response:
-        """Wait for the head: for so much silence, counted anew while the upload goes on, and until the deadline."""
+        """Wait for a response's head: for so much silence, counted anew while the upload goes on, and for its time."""
         if not upstream.first_look or sent.called:
             return await sent
         patience = self._timer()
@@ -208,21 +283,13 @@ class Upstreams:
     def _timer(self) -> HeadTimer:
         return self._patience.pop() if self._patience else HeadTimer(self._clock)
 
-    def set_state(self, api: str, state: UpstreamState) -> None:
-        """Take an API's provider out of service in this process, or back into it."""
-        self._upstreams[api].state = state
+    def listed(self) -> list[UpstreamGroup]:
+        """The upstreams of each API of the settings in force."""
+        return [self._groups[name] for name in self._listed]
 
-    def listed(self) -> list[tuple[str, Upstream]]:
-        """The provider of each API of the settings in force, by the API's name."""
-        return [(name, self._upstreams[name]) for name in self._listed]
-
-    def of(self, api: str) -> Upstream:
-        """An API's provider."""
-        return self._upstreams[api]
-
-
-def _same_circuits(one: Api, other: Api) -> bool:
-    return (one.base_url, one.circuit_breaker) == (other.base_url, other.circuit_breaker)
+    def of(self, api: str) -> UpstreamGroup:
+        """An API's upstreams."""
+        return self._groups[api]
 
 
 class HeadTimer:

@@ -15,7 +15,7 @@ from llmproxy.base.audit_chain import ChainLink, ChainReport
 from llmproxy.base.coroutines import deferred
 from llmproxy.base.token_format import MANAGEMENT_KEY_PREFIX
 from llmproxy.errors import ChangedMeanwhile, Conflict, NotFound, TokenInactive, TokenNotFound, UpstreamAuthError
-from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
+from llmproxy.interfaces import IAuditLogger, IProjectStore, IProviderKeyLists, ITokenStore
 from llmproxy.ledger.sql import Report, UsageQuery
 from llmproxy.ledger.usage_queries import SUM_COLUMNS
 from llmproxy.model import ALL_OF_THEM, AuditEntry, ListFilter, ManagementKey, Page, PageRequest, Project, Token
@@ -72,7 +72,7 @@ def paged(items: list[Any], request: PageRequest) -> Page[Any]:
     return Page(items[begin : begin + request.limit], None if request.cursor else len(items), following)
 
 
-@implementer(IProjectStore, ITokenStore)
+@implementer(IProjectStore, IProviderKeyLists, ITokenStore)
 class MemoryStore:
     """Keeps projects and tokens; forgets them with the test.
 
@@ -85,6 +85,7 @@ class MemoryStore:
         self.projects: dict[str, Project] = {}
         self.tokens: dict[str, Token] = {}
         self.keys: dict[str, dict[str, str]] = {}
+        self.further: dict[str, dict[str, tuple[str, ...]]] = {}
         self.before: Callable[[str], Any] = lambda name: None
 
     async def _enter(self, name: str) -> None:
@@ -105,12 +106,19 @@ class MemoryStore:
     def _keep(self, project: Project) -> Project:
         keys = {**self.keys.get(project.id, {}), **project.api_keys}
         self.keys[project.id] = {api: key for api, key in keys.items() if key}
-        masked = {api: f"{key[:3]}…{key[-2:]}" for api, key in self.keys[project.id].items()}
+        masked = {api: _masked(key) for api, key in self.keys[project.id].items()}
+        self.further[project.id] = {
+            **{api: keys for api, keys in self.further.get(project.id, {}).items() if api not in project.api_keys},
+            **{api: keys for api, keys in project.further_keys.items() if keys},
+        }
+        further = {api: tuple(map(_masked, keys)) for api, keys in self.further[project.id].items()}
         before = self.projects.get(project.id)
         if before and project.revision not in (0, before.revision):
             raise ChangedMeanwhile
         revision = before.revision + 1 if before else 1
-        self.projects[project.id] = replace(project, api_keys={}, masked_keys=masked, revision=revision)
+        self.projects[project.id] = replace(
+            project, api_keys={}, masked_keys=masked, revision=revision, further_keys={}, masked_further_keys=further
+        )
         return self.projects[project.id]
 
     @deferred
@@ -121,6 +129,10 @@ class MemoryStore:
         if key is None:
             raise UpstreamAuthError
         return key
+
+    @deferred
+    async def get_api_keys_for_project(self, project_id: str, api: str = "") -> list[str]:
+        return [await self.get_api_key_for_project(project_id, api), *self.further.get(project_id, {}).get(api, ())]
 
     @deferred
     async def get_project_active(self, project_id: str) -> bool:
@@ -226,6 +238,10 @@ class MemoryStore:
         for token_id, (count, last) in hits.items():
             token = self._token(token_id)
             self.tokens[token_id] = replace(token, cache_hits=token.cache_hits + count, last_used_at=last)
+
+
+def _masked(key: str) -> str:
+    return f"{key[:3]}…{key[-2:]}"
 
 
 def _is_wanted(wanted: ListFilter, each: Project | Token, project_id: str) -> bool:

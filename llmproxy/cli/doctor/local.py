@@ -27,8 +27,9 @@ from llmproxy.store.engines import parse_store_url, sqlite_path, upgrade_engine
 from llmproxy.store.errors import StartupError, failure_reason
 from llmproxy.store.health import touch
 from llmproxy.store.migrate import SCRIPTS, newest_revision, stored_revisions
+from llmproxy.store.projects import further
 from llmproxy.store.secrets import read_secret
-from llmproxy.store.tables import projects, provider_keys
+from llmproxy.store.tables import further_keys, projects, provider_keys
 
 CONNECT_SECONDS = 5.0
 MAX_SKEW_SECONDS = 5.0
@@ -175,6 +176,7 @@ _KEY_COLUMNS = (provider_keys.c.project_id, provider_keys.c.api, provider_keys.c
 def _unsealed(connection: Connection, encryption: str, keys: Keys, has_references: bool) -> Finding:
     keyring = Keyring(parse_keys(encryption))
     sealer = keyring.sealer(PROVIDER_KEYS)
+    several = inspect(connection).has_table(further_keys.name)  # not before the store is upgraded
     rows = connection.execute(
         select(*_KEY_COLUMNS, provider_keys.c.reference if has_references else null().label("reference"))
         .join(projects, projects.c.id == provider_keys.c.project_id)
@@ -185,6 +187,9 @@ def _unsealed(connection: Connection, encryption: str, keys: Keys, has_reference
         check_key(connection, sealer, TokenHasher(data_key(connection, keyring, TOKENS)))
         for row in (row for row in rows if row.reference is None):
             keys[row.api].append(StoredKey(row.project_id, sealer.open(bytes(row.sealed), row.project_id, row.api)))
+            if several:
+                others = further(connection, row.project_id, row.api, sealer)
+                keys[row.api] += [StoredKey(row.project_id, each) for each in others]
     except (StartupError, CannotOpen) as e:
         keys.clear()
         return Finding("provider keys", FAILED, str(e) or "A key does not open.", "Give the daemon its encryption key.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from llmproxy.auth.authenticator import Session
@@ -14,7 +15,7 @@ from llmproxy.metering.meter import Dialect
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.fast_path.head_shape import HeadShape
 from llmproxy.upstream.provider_keys import ProviderKey
-from llmproxy.upstream.upstreams import Upstream
+from llmproxy.upstream.upstreams import Upstream, UpstreamGroup
 from llmproxy.wire.client.pool import Pool
 from llmproxy.wire.parser import RequestHead
 
@@ -46,10 +47,11 @@ class OutgoingHead(NamedTuple):
 class Sending(NamedTuple):
     """How requests go to their provider."""
 
-    provider_key: ProviderKey
+    provider_keys: Sequence[ProviderKey]
     outgoing: OutgoingHead
     pool: Pool
     upstream: Upstream
+    group: UpstreamGroup
 
 
 class CacheableHead(NamedTuple):
@@ -87,8 +89,8 @@ class Flow(NamedTuple):
         context.route, context.session, context.grant = self.route, self.session, self.session.grant
         context.dialect, context.operation, context.limits = self.dialect, self.operation, self.limits
         if isinstance(self.way, Sending):
-            context.provider_key = self.way.provider_key
-            context.outgoing_lines = self.way.outgoing.lines[1:]
+            context.provider_keys = keys = self.way.provider_keys
+            context.provider_key = keys[0]
 
 
 class KnownHead:

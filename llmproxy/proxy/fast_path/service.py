@@ -45,12 +45,12 @@ class FastPath:
         pipeline: Pipeline,
         accounting: Accounting,
         upstreams: Upstreams,
-        agents: dict[str, Agent],
+        agents: dict[str, tuple[Agent, ...]],
         clock: IReactorTime,
         holes: frozenset[bytes] = frozenset(),
     ) -> None:
         """
-        @param agents: By the name of the API whose provider they reach.
+        @param agents: By the name of the API whose upstreams they reach.
         @param holes: Names of fields that differ by request and change nothing but what is recorded of it, in lower
             case.
         """
@@ -93,7 +93,7 @@ class FastPath:
         return (
             route is not None
             and self._pipeline.is_followed(route)
-            and self._upstreams.of(route.api_name).state == "enabled"
+            and all(each.state == "enabled" for each in self._upstreams.of(route.api_name).members)
         )
 
     def _flow(self, context: RequestContext, lines: list[bytes], holes: tuple[tuple[int, bytes], ...]) -> Flow | None:
@@ -104,11 +104,14 @@ class FastPath:
             filled = holes_in(lookup.request.lines, lines, holes)
             way = CacheableHead(lookup.request, filled or ())
         else:
-            assert context.provider_key is not None
+            group = self._upstreams.of(route.api_name)
+            keys, upstream = context.provider_keys, group.sole
+            if keys is None or len(keys) > 1 or upstream is None:
+                return None  # each request has a choice to make
             sent = [b"%b %b HTTP/1.1" % (context.request.method, route.target), *(context.outgoing_lines or ())]
-            filled, upstream = holes_in(sent, lines, holes), self._upstreams.of(route.api_name)
-            pool = self._agents[route.api_name].pool(upstream.origin)
-            way = Sending(context.provider_key, OutgoingHead(sent, filled or ()), pool, upstream)
+            filled = holes_in(sent, lines, holes)
+            pool = self._agents[route.api_name][0].pool(upstream.origin)
+            way = Sending(keys, OutgoingHead(sent, filled or ()), pool, upstream, group)
         if filled is None:
             return None
         return Flow(session, route, context.dialect, context.operation, context.limits, way)
@@ -133,7 +136,7 @@ class FastPath:
         if context.request.gone:  # before it had said what it wants: nobody is asked
             known.flow.decide(context)
             self._accounting.begin()
-            self._go_on(context, errors.ClientGone())
+            self._pipeline.start(context, self._pipeline.resume(context, errors.ClientGone(), None))
         elif not self._serve(context, known, holes):
             self._serve_in_full(context)
 
@@ -171,7 +174,7 @@ class FastPath:
         """Send the request to its provider; C{False} and errors as in L{_serve}."""
         flow, now = known.flow, self._clock.seconds()
         project = flow.session.grant.project_id
-        if not self._pipeline.is_current(flow.session.grant, flow.route, way.provider_key):
+        if not self._pipeline.is_current(flow.session.grant, flow.route, way.provider_keys):
             self.table.drop(known)
             return _undecided(context)
         attempt = way.upstream.circuits.enter(project, now)
@@ -183,6 +186,8 @@ class FastPath:
             attempt.failed(CancelledError(), now)  # it is no verdict
             return _undecided(context)
         self._accounting.begin()
+        if way.group.causes:
+            way.group.budget.deposit(now)
         context.upstream_started = self._clock.seconds()
         context.request_sent = True
         call = FastCall(self, context, flow, way.outgoing.render(holes, len(body)), BytesBody(body), attempt)
@@ -198,12 +203,15 @@ class FastPath:
         self._upstreams.unwatch_head(call.timer)
         try:
             call.attempt.responded(response.code, now)
+            if response.code >= 400:
+                self._go_on(call, response)  # which may be sent again, and says something of the key
+                return
             self._pipeline.receive(context, response, now)
             if not self._pipeline.send_now(context, response):
-                self._go_on(context, None)
+                self._go_on(call, None)
                 return
         except Exception as e:  # its connection would not know what to do with it
-            self._go_on(context, e)
+            self._go_on(call, e)
             return
         self.served += 1
         context.request.on_gone = None
@@ -213,15 +221,17 @@ class FastPath:
         """There is no response. The pipeline tries again where it would, or refuses."""
         self._upstreams.unwatch_head(call.timer)
         call.attempt.failed(error, self._clock.seconds())
-        self._go_on(call.context, error)
+        self._go_on(call, error)
 
     def _client_left(self, call: FastCall) -> None:
         call.context.client_left = not self._pipeline.shutting_down
         call.abort()
         self.failed(call, CancelledError())
 
-    def _go_on(self, context: RequestContext, error: BaseException | None) -> None:
-        self._pipeline.start(context, self._pipeline.resume(context, error))
+    def _go_on(self, call: FastCall, outcome: Response | BaseException | None) -> None:
+        way = call.flow.way
+        assert isinstance(way, Sending)
+        self._pipeline.start(call.context, self._pipeline.resume(call.context, outcome, way.upstream))
 
 
 class _AwaitedBody:
@@ -264,7 +274,7 @@ def _may_be_awaited(upload: RequestBody) -> bool:
 def _undecided(context: RequestContext) -> bool:
     """Nothing has been decided on this request: the pipeline begins anew."""
     context.route = context.session = context.grant = context.dialect = context.limits = None
-    context.provider_key = context.body = context.authorized_at = context.lookup = None
+    context.provider_key = context.provider_keys = context.body = context.authorized_at = context.lookup = None
     context.outgoing_lines = None
     context.forget_body()
     return False

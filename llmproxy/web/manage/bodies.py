@@ -19,6 +19,7 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -38,6 +39,7 @@ MAX_BODY = 1024 * 1024
 MAX_VALUES = 4000  # in a body, and more than all its lists may have; to read many more would hold the reactor
 MAX_SPAN_SECONDS = 3650 * 86400.0
 RFC3339 = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)"
+MAX_KEYS = 32  # of a project for one API
 MAX_LISTED_ERRORS = 20  # errors that one response names
 
 
@@ -97,8 +99,24 @@ def _key_or_reference(text: str, info: ValidationInfo) -> str:
     return _known(info).reference(text) or text
 
 
+def _different(keys: list[str]) -> list[str]:
+    if len(set(keys)) < len(keys):
+        raise ValueError("two of the keys are the same")
+    if len(keys) > 1 and any(isinstance(key, SecretReference) for key in keys):
+        raise ValueError("a reference stands alone: of several keys none is kept elsewhere")
+    return keys
+
+
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
 Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,4096}$"), AfterValidator(_key_or_reference)]
+_KEY = {"type": "string", "pattern": r"^[\x21-\x7e]{1,4096}$"}
+KeyList = Annotated[
+    list[Key],
+    BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
+    Field(min_length=1, max_length=MAX_KEYS),
+    AfterValidator(_different),
+    WithJsonSchema({"anyOf": [_KEY, {"type": "array", "items": _KEY, "minItems": 1, "maxItems": MAX_KEYS}]}),
+]
 Id = Annotated[str, StringConstraints(pattern=ID)]
 Span = Annotated[str, StringConstraints(max_length=64), AfterValidator(_span)]
 Time = Annotated[datetime, BeforeValidator(_time)]
@@ -150,11 +168,13 @@ class Body(DeferredModel):
 class Keys(Body):
     """Provider keys, by API name or for the default API alone."""
 
-    api_key: Key | None = Field(
-        None, repr=False, description="The provider key for the default API, or a reference: env:NAME, file:/path."
+    api_key: KeyList | None = Field(
+        None,
+        repr=False,
+        description="The provider key for the default API, a list of several, or a reference.",
     )
-    api_keys: dict[str, Key | None] = Field(
-        default_factory=dict, repr=False, description="Provider keys, or references to them, by API name."
+    api_keys: dict[str, KeyList | None] = Field(
+        default_factory=dict, repr=False, description="By API name: a provider key, a list of several, or a reference."
     )
 
     @field_validator("api_keys")
@@ -175,8 +195,17 @@ class Keys(Body):
 
     def provider_keys(self, default_api: str) -> dict[str, str]:
         """Provider keys by API name; C{""} for those to be removed."""
-        keys = {api: key or "" for api, key in self.api_keys.items()}
-        return keys | ({default_api: self.api_key or ""} if "api_key" in self.model_fields_set else {})
+        keys = {api: _key_list(key)[0] for api, key in self.api_keys.items()}
+        return keys | ({default_api: _key_list(self.api_key)[0]} if "api_key" in self.model_fields_set else {})
+
+    def further_keys(self, default_api: str) -> dict[str, tuple[str, ...]]:
+        """The keys beside these, of APIs that are to have several."""
+        given = {**self.api_keys, **({default_api: self.api_key} if "api_key" in self.model_fields_set else {})}
+        return {api: tuple(_key_list(keys)[1:]) for api, keys in given.items()}
+
+
+def _key_list(given: list[str] | None) -> list[str]:
+    return given or [""]
 
 
 _READ = {"budget_usd": budgets.usd, "budget_tokens": budgets.tokens}

@@ -8,22 +8,39 @@ from typing import Any, Literal, Protocol
 State = Literal["enabled", "draining", "disabled"]
 
 
+class KeyStatus(Protocol):
+    """A project's key that is passed over, and the status of the response why."""
+
+    project_id: str
+    masked: str
+    status: int
+
+
 class UpstreamStatus(Protocol):
     """As much of an upstream as is shown."""
 
+    number: int
     base_url: str
+    weight: int
+    priority: int
     state: State
+    in_flight: int
 
     @property
     def breaker(self) -> Literal["closed", "open", "half-open"]: ...
 
 
 class UpstreamControl(Protocol):
-    """Knows the upstreams."""
+    """Knows the upstreams.
 
-    def listed(self) -> Sequence[tuple[str, UpstreamStatus]]: ...
-    def set_state(self, api: str, state: State) -> None: ...
+    C{in_flight} counts by API; an API's only upstream does not count itself. C{keys_out} also tells for how many
+    seconds each key will be passed over.
+    """
+
+    def listed(self) -> Sequence[tuple[str, Sequence[UpstreamStatus]]]: ...
+    def set_state(self, api: str, number: int, state: State) -> None: ...
     def in_flight(self) -> Mapping[str, int]: ...
+    def keys_out(self, api: str, number: int) -> Sequence[tuple[KeyStatus, float]]: ...
 
 
 class SettingSource(Protocol):

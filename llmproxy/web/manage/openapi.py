@@ -139,8 +139,13 @@ def _path(endpoint: type[Endpoint]) -> dict[str, Any]:
     methods = {method.decode("ascii").lower(): _operation(op) for method, op in endpoint.operations.items()}
     if "{id}" not in endpoint.path:
         return methods
-    schema = {"type": "string", "pattern": ID}
-    return {"parameters": [{"name": "id", "in": "path", "required": True, "schema": schema}], **methods}
+    named = {"id": {"type": "string", "pattern": ID}, "number": {"type": "integer", "minimum": 0, "maximum": 9999}}
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": schema}
+        for name, schema in named.items()
+        if f"{{{name}}}" in endpoint.path
+    ]
+    return {"parameters": parameters, **methods}
 
 
 def _operation(op: ApiOperation[Any]) -> dict[str, Any]:

@@ -196,4 +196,5 @@ class Management(Resource):
 
 
 def _pattern(path: str) -> re.Pattern[bytes]:
-    return re.compile(re.escape(path).replace(r"\{id\}", "(?P<id>[^/]+)").encode("ascii"))
+    escaped = re.escape(path).replace(r"\{id\}", "(?P<id>[^/]+)").replace(r"\{number\}", "[0-9]{1,4}")
+    return re.compile(escaped.encode("ascii"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -16,23 +16,36 @@ from llmproxy.web.manage.endpoint import Call, Endpoint, ManagementContext, oper
 from llmproxy.web.respond import json_response
 
 WORST_BREAKERS = ("open", "half-open", "closed")
+MAX_KEYS = 1000  # that are shown of one upstream
+
+
+class KeyCooldown(DeferredModel):
+    """A project's key that is passed over for now."""
+
+    project_id: str
+    key: str = Field(description="Its first and last characters.")
+    status: int = Field(description="Of the response why.")
+    cooldown: float = Field(description="Seconds from now.")
 
 
 class UpstreamView(DeferredModel):
-    """One provider, as all workers together see it."""
+    """One upstream, as all workers together see it."""
 
     api: str
     number: int = Field(description="Its place in the API's list, from 0.")
     base_url: str
+    weight: int
+    priority: int
     state: State
     breaker: Literal["closed", "open", "half-open"] = Field(
         description="Of failures to connect, for all projects; of several workers the one that is furthest from closed."
     )
     in_flight: int = Field(description="Requests under way there.")
+    keys: list[KeyCooldown] = Field(description="Keys that are passed over for now; at most 1000.")
 
 
 class UpstreamList(DeferredModel):
-    """The providers of all APIs."""
+    """The upstreams of all APIs."""
 
     data: list[UpstreamView]
 
@@ -40,7 +53,9 @@ class UpstreamList(DeferredModel):
 class UpstreamChange(Body):
     """What is to become of it."""
 
-    state: State = Field(description="draining and disabled: requests under way go on, new ones get 503.")
+    state: State = Field(
+        description="draining and disabled: requests under way go on, new ones go elsewhere, or get 503."
+    )
 
 
 class UpstreamResource(Endpoint):
@@ -51,15 +66,19 @@ class UpstreamResource(Endpoint):
         context.peers.register("upstreams", lambda body: [each.model_dump() for each in self.views()])
         context.peers.register("upstreams.state", lambda body: self.set_state(*body))
 
-    def set_state(self, api: str, state: State) -> None:
-        """Have this process do so; nothing where it does not know the API."""
+    def set_state(self, api: str, number: int, state: State) -> None:
+        """Have this process do so; nothing where it does not know the upstream."""
         control = self.context.upstreams
-        if control is not None and api in (each.api for each in self.views()):
-            control.set_state(api, state)
+        if control is not None and (api, number) in ((each.api, each.number) for each in self.views()):
+            control.set_state(api, number, state)
 
-    async def all_views(self) -> list[dict[str, Any]]:
-        """As all workers see them."""
-        return together([[each.model_dump() for each in self.views()], *await self.context.peers.ask("upstreams")])
+    async def all_views(self, call: Call) -> list[dict[str, Any]]:
+        """As all workers see them; keys of such projects only as the caller may see."""
+        own = [each.model_dump() for each in self.views()]
+        views = together([own, *await self.context.peers.ask("upstreams")])
+        for each in views:
+            each["keys"] = [key for key in each["keys"] if call.principal.sees(key["project_id"])]
+        return views
 
     def views(self) -> list[UpstreamView]:
         control = self.context.upstreams
@@ -68,43 +87,51 @@ class UpstreamResource(Endpoint):
         busy = control.in_flight()
         return [
             UpstreamView(
-                api=name,
-                number=0,
+                api=api,
+                number=each.number,
                 base_url=each.base_url,
+                weight=each.weight,
+                priority=each.priority,
                 state=each.state,
                 breaker=each.breaker,
-                in_flight=busy.get(name, 0),
+                in_flight=each.in_flight if len(members) > 1 else busy.get(api, 0),
+                keys=[
+                    KeyCooldown(project_id=key.project_id, key=key.masked, status=key.status, cooldown=round(left, 3))
+                    for key, left in control.keys_out(api, each.number)[:MAX_KEYS]
+                ],
             )
-            for name, each in control.listed()
+            for api, members in control.listed()
+            for each in members
         ]
 
 
 class UpstreamCollection(UpstreamResource):
     path = "/manage/upstreams"
 
-    @operation("GET", "The providers, and how they do.", UpstreamList)
+    @operation("GET", "The upstreams, and how they do.", UpstreamList)
     async def list_upstreams(self, call: Call) -> BufferedResponse:
-        return json_response({"data": await self.all_views()})
+        return json_response({"data": await self.all_views(call)})
 
 
 class UpstreamItem(UpstreamResource):
-    path = "/manage/upstreams/{id}/0"
+    path = "/manage/upstreams/{id}/{number}"
 
-    @operation("POST", "Take a provider out of service, or back into it.", UpstreamView, UpstreamChange,
+    @operation("POST", "Take an upstream out of service, or back into it.", UpstreamView, UpstreamChange,
                action="upstream.update")  # fmt: skip
     async def update_upstream(self, call: Call) -> BufferedResponse:
         body = read(UpstreamChange, call.body, self.context.body_context())
-        call.audit.details = {"api": call.id, "state": body.state}
-        control = self.context.upstreams
-        if control is None or call.id not in (each.api for each in self.views()):
-            raise NotFound(f"There is no API {call.id}.")
-        control.set_state(call.id, body.state)
-        await self.context.peers.order("upstreams.state", [call.id, body.state], call.id)
-        return json_response(next(each for each in await self.all_views() if each["api"] == call.id))
+        number = int(call.uri.partition(b"?")[0].rpartition(b"/")[2])
+        call.audit.details = {"api": call.id, "number": number, "state": body.state}
+        control, place = self.context.upstreams, (call.id, number)
+        if control is None or place not in ((each.api, each.number) for each in self.views()):
+            raise NotFound(f"There is no upstream {number} of an API {call.id}.")
+        control.set_state(call.id, number, body.state)
+        await self.context.peers.order("upstreams.state", [call.id, number, body.state], f"{call.id}/{number}")
+        return json_response(next(e for e in await self.all_views(call) if (e["api"], e["number"]) == place))
 
 
 def together(seen: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """What several processes see of the same providers, as one; the first says which there are. Pure."""
+    """What several processes see of the same upstreams, as one; the first says which there are. Pure."""
     found = {(each["api"], each["number"]): dict(each) for each in seen[0]}
     for other in seen[1:]:
         for each in other:
@@ -112,4 +139,15 @@ def together(seen: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
             if total is not None:
                 total["in_flight"] += each["in_flight"]
                 total["breaker"] = min(total["breaker"], each["breaker"], key=WORST_BREAKERS.index)
+                total["keys"] = _longest([*total["keys"], *each["keys"]])
+    return list(found.values())
+
+
+def _longest(keys: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each key once, with the longest of its cool-downs."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for key in keys:
+        place = (key["project_id"], key["key"])
+        if place not in found or found[place]["cooldown"] < key["cooldown"]:
+            found[place] = key
     return list(found.values())

@@ -44,7 +44,9 @@ class ProjectFacts(DeferredModel):
     id: str
     name: str
     active: bool
-    api_keys: dict[str, str] = Field(description="By API name, first and last characters only; or the whole reference.")
+    api_keys: dict[str, str | list[str]] = Field(
+        description="By API name, first and last characters only, or the whole reference; or a list."
+    )
     labels: list[str]
     metadata: dict[str, str]
     created_at: Time
@@ -151,7 +153,10 @@ def project_json(project: Project, standings: list[LimitStatus] | None = None) -
         id=project.id,
         name=project.name,
         active=project.active,
-        api_keys=dict(sorted(project.masked_keys.items())),
+        api_keys={
+            api: [masked, *further] if (further := project.masked_further_keys.get(api)) else masked
+            for api, masked in sorted(project.masked_keys.items())
+        },
         labels=list(project.labels),
         metadata=dict(project.metadata),
         created_at=rfc3339(project.created_at),

@@ -42,6 +42,7 @@ class FakeUpstream:
     """One that works."""
 
     base_url, breaker, state = "https://api.openai.com", "closed", "enabled"
+    number, weight, priority, in_flight = 0, 1, 0, 0
 
 
 class FakeUpstreams:
@@ -51,9 +52,12 @@ class FakeUpstreams:
         self.openai = FakeUpstream()
 
     def listed(self) -> Any:
-        return [("openai", self.openai)]
+        return [("openai", [self.openai])]
 
-    def set_state(self, api: str, state: str) -> None:
+    def keys_out(self, api: str, number: int) -> list[Any]:
+        return []
+
+    def set_state(self, api: str, number: int, state: str) -> None:
         self.openai.state = state
 
     def in_flight(self) -> dict[str, int]:

@@ -79,6 +79,8 @@ class ProviderKeyTests(DaemonTestCase):
         self.assertIn("chmod 600", said)
 
     async def test_twice(self) -> None:
-        """One API has one key."""
+        """An API that is named several times has several keys, in this order."""
         keys = ("--api-key", "openai=env:PATH", "--api-key", "openai=-")
-        self.assertIn("twice", await self.fails(2, "project", "create", "--name", "x", *keys, stdin="k"))
+        await self.ok("project", "create", "--name", "x", *keys, stdin="sk-second")
+        (project,) = self.store.keys
+        self.assertEqual(self.store.further[project], {"openai": ("sk-second",)})

@@ -17,7 +17,7 @@ apis:
     base_url: https://api.openai.com
     allowed_endpoints: [/v1/models]
     timeouts: {connect: 5s}
-    auth:
+    upstreams: [{base_url: "https://api.openai.com"}]
 auth:
   oidc: {profiles: {openai: {concurrency: 2}}}
   validators: [{type: mine, shared_secret: whsec-3}]

@@ -22,6 +22,7 @@ APIS, PATIENCE = "integration/settings/test_apis.py::", "integration/settings/te
 PRICES, SECTIONS = "integration/settings/test_prices.py::", "integration/settings/test_sections.py::"
 REFERENCES = "integration/test_secret_references.py::"
 LOST = D + "test_limits_while_redis_is_lost"
+SEVERAL = "integration/test_several_upstreams.py::"
 SLOW = "integration/test_slow_readers.py::"
 
 SIGN_IN = "integration/test_oidc_sign_in.py::"
@@ -63,7 +64,19 @@ SHOWN_BY = {
     "apis.<name>.circuit_breaker.failures": APIS + "test_failures",
     "apis.<name>.circuit_breaker.cooldown": APIS + "test_cooldown",
     "apis.<name>.retries.attempts": APIS + "test_attempts",
-    "apis.<name>.retries.on": REFUSED,
+    "apis.<name>.circuit_breaker.error_ratio": SEVERAL + "test_error_ratio",
+    "apis.<name>.circuit_breaker.window": SEVERAL + "test_error_ratio_over_a_window",
+    "apis.<name>.circuit_breaker.min_requests": SEVERAL + "test_error_ratio",
+    "apis.<name>.retries.on": SEVERAL + "test_again_with_the_same",
+    "apis.<name>.retries.budget": SEVERAL + "test_an_outage",
+    "apis.<name>.retries.backoff": SEVERAL + "test_backoff",
+    "apis.<name>.upstreams.0.base_url": SEVERAL + "test_weight_and_round_robin",
+    "apis.<name>.upstreams.0.weight": SEVERAL + "test_weight_and_round_robin",
+    "apis.<name>.upstreams.0.priority": SEVERAL + "test_priority_and_failover",
+    "apis.<name>.upstreams.0.ca_file": SEVERAL + "test_authorities_of_its_own",
+    "apis.<name>.balance": SEVERAL + "test_weight_and_round_robin",
+    "apis.<name>.affinity.headers": SEVERAL + "test_affinity",
+    "apis.<name>.key_cooldown": SEVERAL + "test_three_keys",
     "apis.<name>.metering.enabled": APIS + "test_metering",
     "apis.<name>.metering.include_usage": APIS + "test_include_usage",
     "apis.<name>.on_client_abort": PATIENCE + "test_client_leaves",

@@ -252,7 +252,8 @@ listen: tcp:1
                 " (try bearer, x-api-key, or the name of a header)",
                 f'{at}:15:23: apis.openai.circuit_breaker.failures: "-1" is too small (at least 0)',
                 f'{at}:16:15: apis.openai.retries.attempts: "11" is too large (at most 10)',
-                f'{at}:16:34: apis.openai.retries.on[0]: "always" is not one of connect',
+                f'{at}:16:34: apis.openai.retries.on[0]: "always" is not one of '
+                "connect, reused, reset, 429, 502, 503, 504, 529",
                 f"{at}:17:5: apis.openai.request: is not a setting here (did you mean apis.<name>.timeouts.request?)",
                 f"{at}:18:3: apis.Other: is not a name for an API: a-z, 0-9, _ and -, and first a letter or digit",
                 f'{at}:19:25: apis.Other.allowed_endpoints[0]: "v1/models" is not an endpoint'

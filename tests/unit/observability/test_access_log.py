@@ -53,6 +53,7 @@ class LineTests(SynchronousTestCase):
                 "first_byte": 0.123457,
                 "cache": "disabled",
                 "sdk_retry": 0,
+                "attempts": 0,
                 "input_tokens": 0,
                 "cached_tokens": 0,
                 "cache_write_tokens": 0,

@@ -4,7 +4,7 @@ from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy import errors
-from llmproxy.config.api_settings import Api, CircuitBreaker
+from llmproxy.config.upstream_settings import CircuitBreaker
 from llmproxy.upstream.circuits import Circuits
 
 
@@ -18,10 +18,7 @@ class Breakers(SynchronousTestCase):
     """What counts for everybody, what for one project, and what for nobody."""
 
     def setUp(self) -> None:
-        api = Api(
-            base_url="http://h", allowed_endpoints=("/x",), circuit_breaker=CircuitBreaker(failures=2, cooldown=10.0)
-        )
-        self.circuits = Circuits(api, size=3)
+        self.circuits = Circuits(CircuitBreaker(failures=2, cooldown=10.0), size=3)
 
     def responded(self, status: int, project: str = "p") -> None:
         self.circuits.enter(project, 0.0).responded(status, 0.0)

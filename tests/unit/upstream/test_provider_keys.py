@@ -25,16 +25,16 @@ class Keys(SynchronousTestCase):
 
     def look_up(self, project: str = "p", api: str = "main") -> Deferred[bytes]:
         looking = Deferred.fromCoroutine(self.keys.look_up(project, api, "x-api-key"))
-        return looking.addCallback(lambda key: key.value)
+        return looking.addCallback(lambda keys: keys[0].value)
 
     def get_cached(self, project: str, api: str = "main") -> bytes | None:
-        key = self.keys.get_cached(project, api)
-        return None if key is None else key.value
+        keys = self.keys.get_cached(project, api)
+        return None if keys is None else keys[0].value
 
     def test_remembered_for_a_while(self) -> None:
         self.assertIsNone(self.get_cached("p"))
         self.assertEqual(self.successResultOf(self.look_up()), b"key of p")
-        self.assertEqual(self.keys.get_cached("p", "main"), (b"key of p", b"x-api-key: key of p"))
+        self.assertEqual(self.keys.get_cached("p", "main"), ((b"key of p", b"x-api-key: key of p"),))
         self.assertEqual(self.learnt, ["key of p"])
         self.clock.advance(4.9)
         self.assertEqual(self.get_cached("p"), b"key of p")

@@ -8,10 +8,13 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy import errors
-from llmproxy.config.api_settings import Api, Retries, Timeouts
+from llmproxy.config.api_settings import Api, Timeouts
 from llmproxy.config.model import Settings
-from llmproxy.config.routes import Routes
+from llmproxy.config.routes import Route, Routes
+from llmproxy.config.upstream_settings import Retries
 from llmproxy.http.origin import Origin
+from llmproxy.upstream.delivery import Delivery, OutgoingRequest
+from llmproxy.upstream.provider_keys import ProviderKey
 from llmproxy.upstream.upstreams import HeadTimeouts, Upstreams
 
 
@@ -33,7 +36,15 @@ class Caller:
 
 
 class Answer:
-    code = 200
+    """A response that is all there."""
+
+    whole = b""
+
+    def __init__(self, code: int = 200, *lines: bytes) -> None:
+        self.code, self.lines = code, list(lines)
+
+
+KEYS = (ProviderKey(b"sk-1", b"x-api-key: sk-1"),)
 
 
 class Upload:
@@ -69,18 +80,22 @@ class Sending(SynchronousTestCase):
         )
         settings = Settings(default_api="main", apis={"main": api})
         self.caller = Caller(*answers)
-        self.upstreams = Upstreams(settings, {"main": self.caller}, self.clock)  # type: ignore[dict-item]
+        self.upstreams = Upstreams(settings, {"main": [self.caller]}, self.clock)  # type: ignore[dict-item]
         self.route = route = Routes(settings).match(b"POST", b"/x?y")
         self.bounds = lambda: HeadTimeouts(api.timeouts.response_header, deadline())
-        return Deferred.fromCoroutine(
-            self.upstreams.send(route, "p", b"POST", [b"A: b"], None, self.upload, self.bounds)
-        )
+        return self.deliver(route)
 
     def again(self, answer: Any) -> Deferred[Any]:
         """The next request of the same kind."""
         self.caller.answers.append(answer)
-        sent = self.upstreams.send(self.route, "p", b"POST", [b"A: b"], None, self.upload, self.bounds)
-        return Deferred.fromCoroutine(sent)
+        return self.deliver(self.route)
+
+    def deliver(self, route: Route) -> Deferred[Any]:
+        request = OutgoingRequest(
+            route, "p", b"POST", KEYS, lambda upstream, key: [b"A: b"], None, self.upload, self.bounds
+        )
+        delivery = Delivery(self.upstreams, self.upstreams.of("main"), self.clock, request)
+        return Deferred.fromCoroutine(delivery.send())
 
     def assert_nothing_left(self) -> None:
         self.upstreams.close()
@@ -186,7 +201,7 @@ class Sending(SynchronousTestCase):
         self.upload.count = 5  # held here, and of no concern to the provider
         sent = self.send(unreachable(), unreachable(), attempts=2)
         self.failureResultOf(sent, errors.UpstreamUnreachable)
-        self.assertEqual(self.upstreams.circuits["main"].all._failures, 1)
+        self.assertEqual(self.upstreams.of("main").members[0].circuits.all._failures, 2)
 
     def test_not_tried_again(self) -> None:
         """What may have been sent, what was not understood, what took too long."""
@@ -198,10 +213,9 @@ class Sending(SynchronousTestCase):
         """Nothing is sent at all."""
         self.successResultOf(self.send(Answer()))
         for _ in range(5):
-            self.upstreams.circuits["main"].enter("p", 0.0).failed(unreachable(), 0.0)
+            self.upstreams.of("main").members[0].circuits.enter("p", 0.0).failed(unreachable(), 0.0)
         route = Routes(
             Settings(default_api="main", apis={"main": Api(base_url="http://h", allowed_endpoints=("/x",))})
         ).match(b"POST", b"/x")
-        sent = Deferred.fromCoroutine(self.upstreams.send(route, "p", b"POST", [], None, self.upload))
-        self.failureResultOf(sent, errors.CircuitOpen)
+        self.failureResultOf(self.deliver(route), errors.CircuitOpen)
         self.assertEqual(len(self.caller.sent), 1)

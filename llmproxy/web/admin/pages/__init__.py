@@ -45,7 +45,7 @@ ROUTES = _routes(
         "/admin/requests": {"GET": requests.show_all},
         "/admin/requests/{id}": {"GET": requests.show},
         "/admin/upstreams": {"GET": upstreams.show_all},
-        "/admin/upstreams/{id}": {"POST": upstreams.change},
+        "/admin/upstreams/{id}/{id}": {"POST": upstreams.change},
         "/admin/cache": {"GET": cache.show, "POST": cache.purge},
         "/admin/playground": {"GET": playground.show},
         "/admin/keys": {"GET": keys.show_all, "POST": keys.create},

@@ -60,8 +60,8 @@ async def change(visit: Visit) -> Result:
 
 
 async def change_key(visit: Visit) -> Result:
-    key = visit.form.get("key", "").strip()
-    body = {"api_keys": {visit.form.get("api", ""): key or None}}
+    keys = visit.form.get("key", "").split()
+    body = {"api_keys": {visit.form.get("api", ""): keys if len(keys) > 1 else keys[0] if keys else None}}
     return await _changed(visit, body, "project-changed", "keys")
 
 

@@ -11,6 +11,6 @@ async def show_all(visit: Visit) -> HtmlPage:
 
 
 async def change(visit: Visit) -> Result:
-    path = f"/manage/upstreams/{segment(visit.arguments[0])}/0"
+    path = f"/manage/upstreams/{segment(visit.arguments[0])}/{segment(visit.arguments[1])}"
     await visit.api.send("POST", path, {"state": visit.form.get("state", "")})
     return Redirect("/admin/upstreams", "upstream-changed")

@@ -69,7 +69,7 @@ class CreateTests(ManagementTestCase):
         """Every field that is wrong is named at once, and what stood there is not repeated."""
         body = {"naem": "x", "api_keys": {"openai": "sk secret"}, "active": "yes"}
         reply = self.ask("POST", "/manage/projects", body)
-        self.refused(reply, 422, "name: ", "naem: unknown key", "api_keys.openai: ", "active: ")
+        self.refused(reply, 422, "name: ", "naem: unknown key", "api_keys.openai", "active: ")
         self.assertNotIn(b"secret", reply.body)
         self.assertEqual((self.last().outcome, self.last().details["error"]), ("failure", "invalid_request"))
 

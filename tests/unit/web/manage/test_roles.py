@@ -53,7 +53,8 @@ class RolesTestCase(ManagementTestCase):
         body = BODIES.get(route.name)
         given = None if body is None else {name: named.get(str(value), value) for name, value in body.items()}
         path = route.path.replace("/tokens/{id}", f"/tokens/{self.tokens[project]}")
-        return self.ask(route.method, path.replace("{id}", self.path_id(route, project)), given, token=secret)
+        path = path.replace("{id}", self.path_id(route, project)).replace("{number}", "0")
+        return self.ask(route.method, path, given, token=secret)
 
     def path_id(self, route: Route, project: str) -> str:
         return project if route.path.startswith("/manage/projects/") else "key-1" if "keys" in route.path else "nobody"

@@ -1,0 +1,70 @@
+"""The settings of how an API's requests are spread over its upstreams, held back from them, and sent again.
+
+The texts under the fields are what C{docs/settings.md} and C{etc/apis.schema.json} say.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from llmproxy.config.types import BaseUrl, Duration, Items, Percent, RetryCause, Section, SessionHeaders, Text, Whole
+
+Balance = Literal["least_busy", "round_robin", "failover", "affinity"]
+
+
+class UpstreamServer(Section):
+    """One of the servers of an API."""
+
+    base_url: BaseUrl
+    """Its base URL, as the API's own."""
+    weight: Whole = Field(default=1, ge=1, le=1000)
+    """How much of the requests it gets, compared with the others of its priority."""
+    priority: Whole = Field(default=0, ge=0, le=1000)
+    """Those with a higher number get requests only while none with a lower one can take them."""
+    ca_file: Text = ""
+    """Further certificate authorities to trust for it, a PEM file; the API's, where there is none."""
+
+
+class Affinity(Section):
+    """What keeps requests together with `balance: affinity`, so that a provider's prompt cache is warm."""
+
+    headers: SessionHeaders = ("x-claude-code-session-id", "session_id", "session-id")
+    """Header fields that name a session; the first one that a request has counts. A request without any goes by the
+    first KiB of its body."""
+
+
+class CircuitBreaker(Section):
+    """Holds requests back while an upstream is down."""
+
+    failures: Whole = Field(default=5, ge=0)
+    """Consecutive failures that open the breaker; 0 disables that."""
+    cooldown: Duration = 30.0
+    """How long it stays open before a single request probes the provider."""
+    error_ratio: Percent = 0.0
+    """Share of requests within `window` that must have failed for the breaker to open too, such as `50%`; 0 disables
+    that."""
+    window: Duration = Field(default=30.0, ge=1.0)
+    """The time over which `error_ratio` is taken."""
+    min_requests: Whole = Field(default=20, ge=1)
+    """Requests that there must be within `window` for `error_ratio` to count."""
+
+
+class Retries(Section):
+    """Sending a request again, always before the first byte of a response."""
+
+    attempts: Whole = Field(default=1, ge=1, le=10)
+    """How often a request is sent at most; 1 means no retry. Another upstream or key, where there is one that can take
+    a request which the first did not, is tried once in any case."""
+    on: Annotated[tuple[RetryCause, ...], Items, Field(min_length=1)] = ("connect",)
+    """After what: `connect`, no connection came about, so that nothing was sent; `reused`, a connection that had been
+    used before turned out to be closed, and nothing was taken of it; `reset`, the connection was closed after something
+    was sent and before an answer, which may be billed twice; or one of the statuses 429, 502, 503, 504 and 529."""
+    budget: Percent = 0.2
+    """How many more requests the API's providers may get by that, over the last ten seconds, as a share of the
+    requests that came; three in any case."""
+    backoff: Duration = 0.25
+    """The longest pause before the first repetition to the same upstream with the same key; doubled for each further
+    one, up to 5 s. The pause is random between 0 and that, and never shorter than `Retry-After` says. Where that asks
+    for more than 10 s, the response is the client's."""
