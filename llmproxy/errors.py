@@ -268,7 +268,7 @@ class UpstreamFailure(ProxyError):
 
     @ivar nothing_sent: Whether not one byte of the request has left, and its body can still be sent: then sending it
         again is sending it once.
-    @ivar reused: Whether that is because a connection that was kept for it turned out to be closed.
+    @ivar reused: Whether a connection that had carried other requests was closed before the first byte of a response.
     """
 
     nothing_sent = False

@@ -58,9 +58,11 @@ class Retries(Section):
     """How often a request is sent at most; 1 means no retry. Another upstream or key, where there is one that can take
     a request which the first did not, is tried once in any case."""
     on: Annotated[tuple[RetryCause, ...], Items, Field(min_length=1)] = ("connect",)
-    """After what: `connect`, no connection came about, so that nothing was sent; `reused`, a connection that had been
-    used before turned out to be closed, and nothing was taken of it; `reset`, the connection was closed after something
-    was sent and before an answer, which may be billed twice; or one of the statuses 429, 502, 503, 504 and 529."""
+    """After what: `connect`, no connection came about, so that nothing was sent; `reused`, a connection that had
+    carried requests before was closed before the first byte of a response, most probably as one that had been unused
+    for too long (where the provider provably took nothing of the request it is sent again in any case); `reset`, any
+    connection was closed like that. After both what was sent may be billed twice. Or one of the statuses 429, 502, 503,
+    504 and 529."""
     budget: Percent = 0.2
     """How many more requests the API's providers may get by that, over the last ten seconds, as a share of the
     requests that came; three in any case."""

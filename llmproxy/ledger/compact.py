@@ -126,10 +126,10 @@ def encode_opening(kind: int, number: int, opening: LedgerLineOpening) -> bytes 
     _, at, request_id, _, _, _, _, _, bytes_in, estimated, uses, attribution = opening
     if not 0.0 <= at < _MAX_SECONDS:
         return None
+    if "\0" in request_id:
+        return None
     if attribution:
         request_id = f"{request_id}\0{attribution}"
-    elif "\0" in request_id:
-        return None
     try:
         return _pack_opening(OPENED, kind, number, at, bytes_in, estimated, uses) + request_id.encode()
     except (StructError, UnicodeEncodeError):
@@ -146,10 +146,10 @@ def encode_settlement(kind: int, number: int, record: RequestRecord) -> bytes | 
     if not (0.0 <= at < _MAX_SECONDS and 0.0 <= duration < _MAX_SECONDS):
         return None
     request_id = record.request_id
+    if "\0" in request_id:
+        return None
     if record.attribution:
         request_id = f"{request_id}\0{record.attribution}"
-    elif "\0" in request_id:
-        return None
     try:
         return (
             _pack_settlement(

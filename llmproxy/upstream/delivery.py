@@ -218,7 +218,8 @@ class Delivery:
     def _retry(self, outcome: Outcome, cause: str, fresh: Destination | None) -> tuple[Destination, float] | None:
         """By the settings of C{retries}."""
         group = self._group
-        if cause not in group.causes or len(self.attempts) >= group.api.retries.attempts:
+        covered = cause in group.causes or (cause == "reused" and "reset" in group.causes)
+        if not covered or len(self.attempts) >= group.api.retries.attempts:
             return None
         destination, pause, now = fresh, 0.0, self._clock.seconds()
         if destination is None:

@@ -58,8 +58,8 @@ def cause_of(outcome: errors.UpstreamFailure | int) -> str:
     if not isinstance(outcome, errors.UpstreamUnreachable):
         return ""  # also where a connection took too long: the client has waited for that already
     if outcome.nothing_sent:
-        return "reused" if outcome.reused else "connect"
-    return "reset"
+        return "connect"
+    return "reused" if outcome.reused else "reset"
 
 
 def pause_before(repetition: int, backoff: float, retry_after: float | None, jitter: float) -> float | None:

@@ -348,8 +348,7 @@ class Connection(protocol.Protocol):
             self._home.on_given_up(self)
         in_body = self._state is _BODY
         self._state = _CLOSED
-        request, self._request = self._request, None
-        response, self._response = self._response, None
+        request, response, self._request, self._response = self._request, self._response, None, None
         self._socket = self._poll = None
         if self._outgoing is not None:
             self._outgoing.stopProducing()
@@ -384,6 +383,7 @@ class Connection(protocol.Protocol):
             return
         else:
             error = errors.UpstreamUnreachable("The provider closed the connection before it answered.")
+            error.reused = self._used > 1
         error.__cause__ = reason.value
         request.fail(error)
 

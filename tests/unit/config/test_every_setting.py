@@ -67,7 +67,7 @@ SHOWN_BY = {
     "apis.<name>.circuit_breaker.error_ratio": SEVERAL + "test_error_ratio",
     "apis.<name>.circuit_breaker.window": SEVERAL + "test_error_ratio_over_a_window",
     "apis.<name>.circuit_breaker.min_requests": SEVERAL + "test_error_ratio",
-    "apis.<name>.retries.on": SEVERAL + "test_again_with_the_same",
+    "apis.<name>.retries.on": "integration/test_lost_requests.py::test_a_connection_that_ends_after_the_request",
     "apis.<name>.retries.budget": SEVERAL + "test_an_outage",
     "apis.<name>.retries.backoff": SEVERAL + "test_backoff",
     "apis.<name>.upstreams.0.base_url": SEVERAL + "test_weight_and_round_robin",

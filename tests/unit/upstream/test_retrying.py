@@ -62,8 +62,9 @@ class Rules(TestCase):
         for outcome, cause in (
             (failure(errors.UpstreamUnreachable(), nothing_sent=True), "connect"),
             (failure(errors.UpstreamTimeout(), nothing_sent=True), ""),
-            (failure(errors.UpstreamUnreachable(), nothing_sent=True, reused=True), "reused"),
+            (failure(errors.UpstreamUnreachable(), nothing_sent=True, reused=True), "connect"),
             (failure(errors.UpstreamUnreachable()), "reset"),
+            (failure(errors.UpstreamUnreachable(), reused=True), "reused"),
             (failure(errors.UpstreamBroken()), ""),
             (failure(errors.UpstreamTimeout()), ""),
             (failure(errors.UpstreamBusy(), nothing_sent=True), ""),
