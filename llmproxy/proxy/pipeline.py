@@ -116,9 +116,7 @@ class Pipeline:
             return
 
         response, key = await self._call_upstream(context, lines)
-        if cache is not None:
-            context.cache = "bypass"
-            cache.invalidate(route, grant, request.method, lines, response)
+        self._pass_cache(context, response)
         await self._sender.relay(context, response, key)
 
     def start(self, context: RequestContext, serving: Coroutine[Any, Any, None]) -> None:
@@ -152,11 +150,15 @@ class Pipeline:
 
     def send_now(self, context: RequestContext, response: Response) -> bool:
         """Send the client all of a response that is all there; C{False} where it has to be relayed."""
+        self._pass_cache(context, response)
+        return self._sender.send_now(context, response)
+
+    def _pass_cache(self, context: RequestContext, response: Response) -> None:
+        """A response that is none for the cache may end the use of others."""
         route, grant, request = context.route, context.grant, context.request
         if self._cache is not None and route is not None and grant is not None:
             context.cache = "bypass"
             self._cache.invalidate(route, grant, request.method, request.lines, response)
-        return self._sender.send_now(context, response)
 
     def send_cached_now(self, context: RequestContext, request: CacheRequest, body: bytes) -> bool:
         """Send the response that the cache has, where it will do as it is; C{False}: nothing was done."""
@@ -185,7 +187,9 @@ class Pipeline:
                 if at is None or not isinstance(outcome, Response | errors.UpstreamFailure):
                     raise outcome if isinstance(outcome, BaseException) else errors.InternalError()
                 self._strip(context)
-                self.receive(context, await self._send(context, (outcome, at)), self._clock.seconds())
+                response = await self._send(context, (outcome, at))
+                self.receive(context, response, self._clock.seconds())
+                self._pass_cache(context, response)
             assert context.response is not None and context.provider_key is not None
             await self._sender.relay(context, context.response, context.provider_key.value)
         except Exception as e:
