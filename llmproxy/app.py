@@ -39,6 +39,7 @@ from llmproxy.process.worker import Worker
 from llmproxy.sealing import TokenHasher
 from llmproxy.store.creations import CreationTable
 from llmproxy.store.data_keys import unlock
+from llmproxy.store.groups import GroupTable
 from llmproxy.store.management_keys import ManagementKeyTable
 from llmproxy.store.store import Store
 from llmproxy.upstream.secret_references import SecretReferences
@@ -296,6 +297,7 @@ def _management(
         cache=None if caching is None else CacheAdmin(caching, settings.cache.backend, limit, base.peers),
         counts=views.counts,
         peers=base.peers,
+        groups=GroupTable(base.store, base.now),
         attributions=lambda: reloader.own.settings.attribution,
     )
 

@@ -93,6 +93,33 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """A group of projects, such as an organisation, a team in it, or a purpose.
+
+    @ivar parent_id: The group that it belongs to; C{""} for none.
+    @ivar allowance: Limits for all projects in it and below it together.
+    @ivar projects: How many projects are in it, those further below not counted.
+    """
+
+    id: str
+    name: str
+    parent_id: str = ""
+    allowance: Allowance = UNLIMITED
+    projects: int = 0
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    revision: int = 0
+
+
+class GroupLimits(NamedTuple):
+    """The limits of a group above a project."""
+
+    id: str
+    name: str
+    allowance: Allowance
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """Owns provider keys, one per API, and the tokens made for it.
 
@@ -101,6 +128,7 @@ class Project:
     @ivar further_keys: API name to the keys that it has beside the one in C{api_keys}; only for APIs named there, whose
         further keys are all replaced. C{masked_further_keys} likewise.
     @ivar metadata: Free texts by free names, in the order of the names; C{labels}: words to find it by.
+    @ivar group_id: The L{Group} that it is in; C{""} for none.
     @ivar created_at: Seconds since the epoch, as are all C{_at} below.
     @ivar revision: How often it was changed, from 1; 0 where that does not matter.
     """
@@ -115,6 +143,7 @@ class Project:
     allowance: Allowance = UNLIMITED
     labels: tuple[str, ...] = ()
     metadata: Metadata = ()
+    group_id: str = ""
     created_at: float = 0.0
     updated_at: float = 0.0
     deactivated_at: float | None = None
@@ -240,6 +269,7 @@ class Grant:
     @ivar project_active: C{None} where the validator does not know; then L{IProviderKeys} is asked.
     @ivar allowance: The token's limits, and C{project_allowance} those of its project; C{None} where it has none.
     @ivar metadata: The token's.
+    @ivar groups: The groups above its project that have limits, the nearest first.
     """
 
     project_id: str
@@ -254,6 +284,7 @@ class Grant:
     allowance: Allowance | None = None
     project_allowance: Allowance | None = None
     metadata: Metadata = ()
+    groups: tuple[GroupLimits, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from llmproxy.redis import RedisClient, RedisUnavailable
 POLL_INTERVAL = 0.4  # seconds between two polls
 POLL_TIMEOUT = 1.0  # seconds for a poll
 MAX_SILENCE = 5.0  # seconds without a successful poll after which nothing that is cached of tokens is used
+ALL_PROJECTS = "*"  # what Redis is told where any project may have changed
 MAX_PROJECT_ID_CHARS = 255
 
 
@@ -123,9 +124,11 @@ class ChangeFeed(MultiService):
     def _publish(self, project_id: str) -> None:
         """Notify the others; those who miss it will see it in the store."""
         if self.redis is not None:
-            self.redis.publish(self._channel, project_id).addErrback(lambda f: f.trap(RedisUnavailable) and None)
+            self.redis.publish(self._channel, project_id or ALL_PROJECTS).addErrback(
+                lambda f: f.trap(RedisUnavailable) and None
+            )
 
     def _on_message(self, payload: bytes) -> None:
         project_id = payload.decode("utf-8", "replace")
         if 0 < len(project_id) <= MAX_PROJECT_ID_CHARS:
-            self._store.announce(project_id)
+            self._store.announce("" if project_id == ALL_PROJECTS else project_id)

@@ -13,6 +13,7 @@ from llmproxy.cli.config import config
 from llmproxy.cli.daemon import check_config, run
 from llmproxy.cli.doctor import doctor
 from llmproxy.cli.encryption import rotate_key
+from llmproxy.cli.groups import group
 from llmproxy.cli.health import health
 from llmproxy.cli.imports import import_group
 from llmproxy.cli.keys import key
@@ -42,6 +43,7 @@ def main(ctx: click.Context, url: str, management_token_file: str | None, output
 
 
 main.add_command(project)
+main.add_command(group)
 main.add_command(token)
 main.add_command(key)
 main.add_command(audit)

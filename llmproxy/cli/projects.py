@@ -48,15 +48,23 @@ def project() -> None:
 @click.option("--name", required=True, help="What to call it.")
 @KEY
 @REFERENCE
+@click.option("--group", "group_id", metavar="ID", help="The group that it belongs to.")
 @LABEL
 @METADATA
 @limit_options
 @with_session
 def create(
-    session: CommandSession, name: str, api_keys: tuple[str, ...], references: tuple[str, ...], **options: Any
+    session: CommandSession,
+    name: str,
+    api_keys: tuple[str, ...],
+    references: tuple[str, ...],
+    group_id: str | None,
+    **options: Any,
 ) -> None:
     """Create a project."""
     body = {"name": name, **_keys(api_keys, references), **limit_values(options), **notes(options)}
+    if group_id is not None:
+        body["group_id"] = group_id
     session.show(session.client().request("POST", management_path("projects"), body))
 
 
@@ -81,6 +89,8 @@ def show(session: CommandSession, project_id: str) -> None:
 @KEY
 @REFERENCE
 @click.option("--remove-api-key", "removed", multiple=True, metavar="API", help="Forget the provider key for this API.")
+@click.option("--group", "group_id", metavar="ID", help="The group that it belongs to from now on.")
+@click.option("--no-group", is_flag=True, help="Let it belong to none.")
 @LABEL
 @METADATA
 @limit_options
@@ -93,6 +103,8 @@ def update(
     api_keys: tuple[str, ...],
     references: tuple[str, ...],
     removed: tuple[str, ...],
+    group_id: str | None,
+    no_group: bool,
     lifted: tuple[str, ...],
     **options: Any,
 ) -> None:
@@ -102,6 +114,8 @@ def update(
         body["api_keys"] = body.get("api_keys", {}) | dict.fromkeys(removed)
     if name is not None:
         body["name"] = name
+    if group_id is not None or no_group:
+        body["group_id"] = None if no_group else group_id
     _change(session, project_id, body)
 
 

@@ -11,8 +11,8 @@ from llmproxy.cli.client import management_path
 from llmproxy.cli.output import Columns, as_csv
 from llmproxy.cli.session import CommandSession, with_session
 
-GROUPS = ("project", "token", "api", "model", "day", "month")
-NAMES = {"project": "project_id", "token": "token_id"}
+GROUPS = ("project", "group", "token", "api", "model", "day", "month")
+NAMES = {"project": "project_id", "group": "group_id", "token": "token_id"}
 
 
 def _shown(name: str) -> Callable[[Mapping[str, Any]], object]:

@@ -36,10 +36,11 @@ from llmproxy.ledger.usage_queries import (
 )
 from llmproxy.model import LedgerLine
 from llmproxy.store import budgets, tokens
+from llmproxy.store.group_tree import groups_of_projects
 from llmproxy.store.store import Store
 from llmproxy.store.tables import journals, ledger
 
-BudgetCharges = Callable[[Sequence[str], Sequence[LedgerLine]], Mapping[str, int]]
+BudgetCharges = Callable[[Sequence[str], Sequence[LedgerLine], Mapping[str, Sequence[str]]], Mapping[str, int]]
 
 SHORTEST_TEXT_CHARS = 128  # characters that fit into the shortest of the columns that may hold long text
 
@@ -80,12 +81,13 @@ class LedgerTable:
         self,
         store: Store,
         now: Callable[[], float],
-        charges: BudgetCharges = lambda budgets, lines: {},
+        charges: BudgetCharges = lambda budgets, lines, groups: {},
         *,
         attribution_values: int = 1000,
     ) -> None:
         """
-        @param charges: What lines charge to those of the budgets that they are held to.
+        @param charges: What lines charge to those of the budgets that they are held to, where their projects are in
+            these groups.
         @param attribution_values: As L{AttributedSums} has it.
         """
         self.overflow = 0
@@ -214,7 +216,11 @@ def _append(
         added, overflow = attributed.rows(connection, part.lines)
         add_attributed(connection, added)
         part = part._replace(overflow=overflow)
-        budgets.account(connection, journal, charges(budgets.with_advance(connection, journal), part.lines), now)
+        held = budgets.with_advance(connection, journal)
+        groups = {}
+        if any(key.startswith("group:") for key in held):
+            groups = groups_of_projects(connection, {line.project_id for line in part.lines})
+        budgets.account(connection, journal, charges(held, part.lines, groups), now)
     if part.after == CLOSED_OFFSET:
         budgets.close(connection, journal)
     return part

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from llmproxy.model import Page, PageRequest
 from llmproxy.store.export import Export
 from llmproxy.store.pages import decode_cursor, encode_cursor, is_after
-from llmproxy.store.tables import attributed_usage, project_usage, usage
+from llmproxy.store.tables import attributed_usage, project_usage, projects, usage
 
 KEY_COLUMNS = ("period", "project_id", "token_id", "api", "model")
 PROJECT_KEY_COLUMNS = ("period", "project_id", "api", "model")  # of the sums without tokens
@@ -35,6 +35,7 @@ GROUP_COLUMNS: Mapping[str, str] = {
     "model": "model",
     "day": "period",
     "month": "period",
+    "group": "group_id",
     "attribution_value": "value",
     "attribution_source": "source",
 }
@@ -61,7 +62,11 @@ class UsageQuery(NamedTuple):
     @property
     def columns(self) -> tuple[str, ...]:
         """What the rows are told apart by, in order: an attribution's values are told apart by their source too."""
-        return tuple(column for name in self.by for column in (ATTRIBUTED if name == self.attribution else (name,)))
+        return tuple(
+            column
+            for name in self.by
+            for column in (ATTRIBUTED if name == self.attribution else ("group_id",) if name == "group" else (name,))
+        )
 
 
 Report = Page[dict[str, Any]]
@@ -99,6 +104,8 @@ def _group_columns(question: UsageQuery) -> list[Any]:
 
 
 def _group_column(table: Table, name: str) -> Any:
+    if name == "group_id":  # that of the project now
+        return func.coalesce(projects.c.group_id, "")
     column = table.c[GROUP_COLUMNS[name]]
     return func.substr(column, 1, 7) if name == "month" else column
 
@@ -107,7 +114,12 @@ def _sums(question: UsageQuery) -> Select[Any]:
     table, columns = _table(question), _group_columns(question)
     groups = [column.label(name) for column, name in zip(columns, question.columns, strict=True)]
     summed = [func.coalesce(func.sum(table.c[name]), 0).label(name) for name in SUM_COLUMNS]
-    return select(*groups, *summed).where(*_conditions(question)).group_by(*columns)
+    return select(*groups, *summed).select_from(_source(question)).where(*_conditions(question)).group_by(*columns)
+
+
+def _source(question: UsageQuery) -> Any:
+    table = _table(question)
+    return table.outerjoin(projects, table.c.project_id == projects.c.id) if "group" in question.by else table
 
 
 def ordered_sums(question: UsageQuery) -> Select[Any]:
@@ -131,7 +143,8 @@ def report_page(connection: Connection, question: UsageQuery) -> Report:
 
 
 def _groups(connection: Connection, question: UsageQuery) -> int:
-    names = select(*_group_columns(question)).where(*_conditions(question)).distinct()
+    columns = _group_columns(question)
+    names = select(*columns).select_from(_source(question)).where(*_conditions(question)).distinct()
     return int(connection.scalar(select(func.count()).select_from(names.subquery())) or 0) if question.by else 1
 
 

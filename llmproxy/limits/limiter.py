@@ -164,9 +164,8 @@ class Limiter:
         self._counters = counters
         self._now = now
         self._worst = worst
-        self._plans: BoundedMemo[tuple[str, str, str, Allowance | None, Allowance | None], LimitPlan] = BoundedMemo(
-            MAX_REMEMBERED_PLANS
-        )
+        self._plans: BoundedMemo[tuple[object, ...], LimitPlan] = BoundedMemo(MAX_REMEMBERED_PLANS)
+        self._refusals: dict[str, int] = dict.fromkeys(("token", "project", "group", "api"), 0)
         self._calendar = Calendar()
         self._outputs: dict[str, int] = {}
         self.reconfigure(settings, apis)
@@ -182,22 +181,22 @@ class Limiter:
     def instruments(self) -> Iterator[Instrument]:
         counters = self._counters
         yield Counter("limits_unsettled", "Reservations that could not be settled.", lambda: counters.unsettled)
+        yield Counter("limits_refused", "Requests that a limit refused.", lambda: self._refusals, "level")
 
     def plan(self, grant: Grant, route: Route) -> LimitPlan | None:
         """The limits that the request must keep; C{None} where there are none."""
         own, shared, api = grant.allowance, grant.project_allowance, self._apis.get(route.api_name)
-        if own is None and shared is None and api is None:
+        if own is shared is api is None and not grant.groups:
             return None
-        # What has no token's id is counted for its project, so that nobody shares a limit with strangers.
-        key = (grant.token_id, grant.project_id, route.api_name, own, shared)
-        known = self._plans.get(key)
-        if known is None:
+        key = (grant.token_id, grant.project_id, route.api_name, own, shared, grant.groups)
+        if (known := self._plans.get(key)) is None:
+            # What has no token's id is counted for its project, so that nobody shares a limit with strangers.
             owned = (
                 ("token", grant.token_id or grant.project_id, own),
                 ("project", grant.project_id, shared),
                 ("API", route.api_name, api),
             )
-            known = self._plans[key] = plan(owned, self._on_loss)
+            known = self._plans[key] = plan(owned, self._on_loss, grant.groups)
         return known if known.rules else None
 
     def reserve(
@@ -289,6 +288,7 @@ class Limiter:
             return LimitReservation(self._counters, plan, claims, verdict.ticket, lines)
         fields = dict(line.decode("ascii").split(": ", 1) for line in lines)
         rule, claim = plan.rules[verdict.refused], claims[verdict.refused]
+        self._refusals[rule.owner.lower()] += 1
         raise _refusal(rule, claim, verdict, needed, fields, now)
 
     async def standings(self, owner: str, name: str, allowance: Allowance) -> list[LimitStatus]:
@@ -345,20 +345,24 @@ def _refusal(
     left = verdict.remaining[verdict.refused] if verdict.refused is not None and verdict.remaining else 0
     if rule.kind != "budget":
         named = _NAMED[rule.name].format(limit=rule.limit)
-        said = f"This {rule.owner} is limited to {named}."
+        said = f"T{_whose(rule)[1:]} is limited to {named}."
         if rule.unit == "tokens":
             said = f"{said} {_wanted(rule, claim, left, needed)}"
         return errors.RateLimited(said, retry_after=verdict.wait, headers=fields)
     wait = verdict.wait if verdict.wait is not None else claim.ends - now if claim.ends else None
     amount = f"${rule.limit / NANO:,.2f}" if rule.unit == "usd" else f"{rule.limit:,} tokens"
     error = _ERRORS[rule.name](
-        f"What is left of this {rule.owner}'s budget of {amount} {_PERIODS[rule.period]} does not cover what this "
+        f"What is left of {_whose(rule)}'s budget of {amount} {_PERIODS[rule.period]} does not cover what this "
         f"request may use at most. {_wanted(rule, claim, left, needed)}",
         retry_after=wait,
         headers=fields,
     )
     error.retry = wait is not None
     return error
+
+
+def _whose(rule: Rule) -> str:
+    return f'the {rule.owner} "{rule.label}"' if rule.label else f"this {rule.owner}"
 
 
 def _wanted(rule: Rule, claim: Claim, left: int, needed: RequestMaximum) -> str:

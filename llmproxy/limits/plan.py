@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from llmproxy.base.budgets import nano
 from llmproxy.base.calendar_periods import Calendar
-from llmproxy.model import Allowance, Budget, Claim, LedgerLine
+from llmproxy.model import Allowance, Budget, Claim, GroupLimits, LedgerLine
 
 UNITS_BY_LIMIT = {
     "requests_per_minute": "requests",
@@ -31,7 +32,8 @@ class Rule(NamedTuple):
     """One limit.
 
     @ivar name: What it is called in the settings; C{kind} is that of L{Claim}, C{unit} what is counted.
-    @ivar owner: Whose it is: C{token}, C{project} or C{API}.
+    @ivar owner: Whose it is: C{token}, C{project}, C{group} or C{API}.
+    @ivar label: What people call that owner, where a request has several of its kind; C{""} where it has one.
     @ivar key: Names it among all limits; a budget's period is still to be added.
     @ivar limit: In the unit; dollars as nano-dollars.
     """
@@ -44,6 +46,7 @@ class Rule(NamedTuple):
     limit: int
     period: str
     on_loss: str
+    label: str = ""
 
 
 class LimitPlan(NamedTuple):
@@ -59,10 +62,10 @@ class LimitPlan(NamedTuple):
     counts_money: bool
 
 
-def rules(owner: str, name: str, allowance: Allowance, on_loss: Mapping[str, str]) -> list[Rule]:
+def rules(owner: str, name: str, allowance: Allowance, on_loss: Mapping[str, str], label: str = "") -> list[Rule]:
     """The limits of one owner.
 
-    @param name: Its id, or the API's name.
+    @param name: Its id, or the API's name; C{label} as of a L{Rule}.
     @param on_loss: By the names of limits.
     """
     found: list[Rule] = []
@@ -72,13 +75,19 @@ def rules(owner: str, name: str, allowance: Allowance, on_loss: Mapping[str, str
         for budget in budgets:
             key = f"{owner.lower()}:{name}:{limit}"
             told = on_loss.get(limit, "closed")
-            found.append(Rule(limit, kind, UNITS_BY_LIMIT[limit], owner, key, budget.amount, budget.period, told))
+            unit = UNITS_BY_LIMIT[limit]
+            found.append(Rule(limit, kind, unit, owner, key, budget.amount, budget.period, told, label))
     return found
 
 
-def plan(owned: Iterable[tuple[str, str, Allowance | None]], on_loss: Mapping[str, str]) -> LimitPlan:
-    """The plan of a request that all of these owners (what, its name, its limits) must allow."""
+def plan(
+    owned: Iterable[tuple[str, str, Allowance | None]],
+    on_loss: Mapping[str, str],
+    groups: Iterable[GroupLimits] = (),
+) -> LimitPlan:
+    """The plan of a request that all of these owners (what, its name, its limits) and groups must allow."""
     found = [rule for what, name, allowance in owned if allowance for rule in rules(what, name, allowance, on_loss)]
+    found += [rule for each in groups for rule in rules("group", each.id, each.allowance, on_loss, each.name)]
     order = list(KINDS_BY_LIMIT)
     found.sort(key=lambda rule: order.index(rule.name) if rule.kind != "lease" else -1)
     return LimitPlan(
@@ -96,12 +105,16 @@ def _always(rule: Rule) -> Claim | None:
 
 # Keys as L{rules} and L{limits.limiter} make them.
 _BUDGET_KEY = re.compile(
-    r"(token|project|api):(.*):(budget_usd|budget_tokens):(lifetime|(?:day|month):[0-9-]+)", re.DOTALL
+    r"(token|project|group|api):(.*):(budget_usd|budget_tokens):(lifetime|(?:day|month):[0-9-]+)", re.DOTALL
 )
 
 
-def charges(budgets: Iterable[str], lines: Sequence[LedgerLine]) -> Mapping[str, int]:
+def charges(
+    budgets: Iterable[str], lines: Sequence[LedgerLine], groups: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> Mapping[str, int]:
     """What these lines charge to those of the budgets that hold for them, in nano-dollars or tokens, by key.
+
+    @param groups: The ids of the groups above each project.
 
     A line is charged to the period in which its request arrived; one without a price costs nothing.
     """
@@ -114,7 +127,8 @@ def charges(budgets: Iterable[str], lines: Sequence[LedgerLine]) -> Mapping[str,
         return sums
     calendar = Calendar()
     for line in lines:
-        owners = ("token", line.token_id or line.project_id), ("project", line.project_id), ("api", line.api)
+        owners = [("token", line.token_id or line.project_id), ("project", line.project_id), ("api", line.api)]
+        owners += [("group", group_id) for group_id in groups.get(line.project_id, ())]
         for owner in owners:
             for key, unit, label in of_owner.get(owner, ()):
                 if calendar.span(label.partition(":")[0], line.at).label == label:

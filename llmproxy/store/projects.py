@@ -24,6 +24,7 @@ def create(connection: Connection, project: Project, sealer: Sealer, now: float)
             allowance=tables.allowance_to_json(project.allowance),
             labels=tables.labels_to_json(project.labels),
             metadata=tables.metadata_to_json(project.metadata),
+            group_id=project.group_id or None,
             created_at=now,
             updated_at=now,
             deactivated_at=None if project.active else now,
@@ -44,6 +45,7 @@ def replace(connection: Connection, project: Project, sealer: Sealer, now: float
             allowance=tables.allowance_to_json(project.allowance),
             labels=tables.labels_to_json(project.labels),
             metadata=tables.metadata_to_json(project.metadata),
+            group_id=project.group_id or None,
             updated_at=now,
             deactivated_at=None if project.active else func.coalesce(projects.c.deactivated_at, now),
         )
@@ -196,6 +198,7 @@ def _project(row: Row[Any], masked: Mapping[str, str], further: Mapping[str, tup
         allowance=tables.allowance_from_json(row.allowance),
         labels=tuple(row.labels or ()),
         metadata=tables.metadata_from_json(row.metadata),
+        group_id=row.group_id or "",
         created_at=row.created_at,
         updated_at=row.updated_at,
         deactivated_at=row.deactivated_at,

@@ -338,6 +338,11 @@ class Store:
         """As L{write}, for operators, who wait for no request's writes."""
         return await self._database.write(work, self._pools.management)
 
+    @deferred
+    async def change_all(self, work: Callable[[Connection], T]) -> T:
+        """As L{manage}, for what any project may hang on: everybody who watches is told that all may have changed."""
+        return await self._change(work, lambda _: "")
+
     # How a change is made
 
     def _new_id(self) -> str:

@@ -25,6 +25,20 @@ from llmproxy.model import UNLIMITED, Allowance, Budget, Metadata
 
 metadata = MetaData()
 
+project_groups = Table(
+    "project_groups",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("parent_id", String(64)),  # no reference: the tree is changed under a lock, and restored in any order
+    Column("allowance", JSON(none_as_null=True)),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("revision", BigInteger, nullable=False, server_default="1"),
+    Index("project_groups_by_age", "created_at", "id"),
+    Index("project_groups_by_parent", "parent_id"),
+)
+
 projects = Table(
     "projects",
     metadata,
@@ -38,7 +52,9 @@ projects = Table(
     Column("revision", BigInteger, nullable=False, server_default="1"),
     Column("labels", JSON(none_as_null=True)),
     Column("metadata", JSON(none_as_null=True)),
+    Column("group_id", ForeignKey("project_groups.id")),
     Index("projects_by_age", "created_at", "id"),
+    Index("projects_of_group", "group_id"),
 )
 
 provider_keys = Table(

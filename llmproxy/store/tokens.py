@@ -9,7 +9,8 @@ from sqlalchemy import Connection, Row, Select, Update, bindparam, case, func, i
 from sqlalchemy.exc import IntegrityError
 
 from llmproxy.errors import ChangedMeanwhile, NotFound, TokenExpired, TokenInactive, TokenNotFound, Unauthorized
-from llmproxy.model import Allowance, Grant, ListFilter, Page, PageRequest, Token
+from llmproxy.model import Allowance, Grant, GroupLimits, ListFilter, Page, PageRequest, Token
+from llmproxy.store import group_tree as groups
 from llmproxy.store import pages, projects, tables
 from llmproxy.store.tables import projects as project_table
 from llmproxy.store.tables import tokens
@@ -96,7 +97,7 @@ def revoke(connection: Connection, project_id: str, now: float) -> int:
 def grant(connection: Connection, hashed: str, now: float) -> Grant:
     """What the token of this hash allows, in one statement; L{errors.Unauthorized}'s kinds where nothing."""
     row = connection.execute(_GRANT, {"wanted": hashed}).first()
-    answer = TokenNotFound() if row is None else _grant(row, now)
+    answer = TokenNotFound() if row is None else _grant(row, now, _groups_above(connection, [row]))
     if isinstance(answer, Grant):
         return answer
     raise answer
@@ -104,10 +105,18 @@ def grant(connection: Connection, hashed: str, now: float) -> Grant:
 
 def grants(connection: Connection, hashed: Sequence[str], now: float) -> dict[str, Grant | Unauthorized]:
     """The same of many, in one statement, by their hashes; without those that nobody has issued."""
-    return {row.hash: _grant(row, now) for row in connection.execute(_GRANTS, {"wanted": list(hashed)})}
+    rows = connection.execute(_GRANTS, {"wanted": list(hashed)}).all()
+    above = _groups_above(connection, rows)
+    return {row.hash: _grant(row, now, above) for row in rows}
 
 
-def _grant(row: Row[Any], now: float) -> Grant | Unauthorized:
+def _groups_above(connection: Connection, rows: Sequence[Row[Any]]) -> Mapping[str, tuple[GroupLimits, ...]]:
+    """The limits of the groups above the projects of these, by the ids of the groups that they are in."""
+    group_ids = {row.group_id for row in rows if row.group_id}
+    return groups.limits_above(connection, group_ids) if group_ids else {}
+
+
+def _grant(row: Row[Any], now: float, above: Mapping[str, tuple[GroupLimits, ...]]) -> Grant | Unauthorized:
     if not row.active:
         return TokenInactive(token_id=row.id, project_id=row.project_id)
     if row.expires_at is not None and row.expires_at <= now:
@@ -121,6 +130,7 @@ def _grant(row: Row[Any], now: float) -> Grant | Unauthorized:
         allowance=_limits(row.allowance),
         project_allowance=_limits(row.project_allowance),
         metadata=tables.metadata_from_json(row.metadata),
+        groups=above.get(row.group_id or "", ()),
         **_lists(row),
     )
 
@@ -177,6 +187,7 @@ _OF_A_GRANT: Select[Any] = select(
     tokens.c["metadata"],
     project_table.c.active.label("project_active"),
     project_table.c.allowance.label("project_allowance"),
+    project_table.c.group_id,
 ).join(project_table)
 _GRANT = _OF_A_GRANT.where(tokens.c.hash == bindparam("wanted"))
 _GRANTS = _OF_A_GRANT.where(tokens.c.hash.in_(bindparam("wanted", expanding=True)))

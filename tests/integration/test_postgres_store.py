@@ -18,6 +18,7 @@ from llmproxy.store.migrate import VERSION_TABLE, prepare, server_lock
 from tests.support.postgres import PostgreSQL
 from tests.support.spending import spend_in_processes
 from tests.unit.store.contract import Calendar, StoreContract, new_store
+from tests.unit.store.groups import GroupContract
 from tests.unit.store.management_keys import ManagementKeyContract
 
 
@@ -34,7 +35,7 @@ class WithServer(TestCase):
         return self.server.migrated()
 
 
-class PostgresStoreTests(StoreContract, ManagementKeyContract, WithServer):
+class PostgresStoreTests(StoreContract, ManagementKeyContract, GroupContract, WithServer):
     pass
 
 

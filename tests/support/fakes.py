@@ -18,7 +18,7 @@ from llmproxy.errors import ChangedMeanwhile, Conflict, NotFound, TokenInactive,
 from llmproxy.interfaces import IAuditLogger, IProjectStore, IProviderKeyLists, ITokenStore
 from llmproxy.ledger.sql import Report, UsageQuery
 from llmproxy.ledger.usage_queries import SUM_COLUMNS
-from llmproxy.model import ALL_OF_THEM, AuditEntry, ListFilter, ManagementKey, Page, PageRequest, Project, Token
+from llmproxy.model import ALL_OF_THEM, AuditEntry, Group, ListFilter, ManagementKey, Page, PageRequest, Project, Token
 from llmproxy.observability.activity import Activity
 from llmproxy.store.audit_log import AuditFilter
 
@@ -305,6 +305,41 @@ class MemoryKeys:
             raise TokenInactive
         self.keys[key.id] = replace(key, last_used_at=self._clock.seconds())
         return self.keys[key.id]
+
+
+class MemoryGroups:
+    """Keeps groups of projects; forgets them with the test. Knows nothing of trees: the real one is in the store's."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self.groups: dict[str, Group] = {}
+
+    @deferred
+    async def create_group(self, group: Group) -> Group:
+        now = self._clock.seconds()
+        kept = replace(group, id=f"group-{len(self.groups) + 1}", created_at=now, updated_at=now, revision=1)
+        self.groups[kept.id] = kept
+        return kept
+
+    @deferred
+    async def get_group(self, group_id: str) -> Group:
+        if group_id not in self.groups:
+            raise NotFound(f"There is no group {group_id}.")
+        return self.groups[group_id]
+
+    @deferred
+    async def group_page(self, request: PageRequest) -> Page[Group]:
+        return paged(list(self.groups.values()), request)
+
+    @deferred
+    async def update_group(self, group: Group) -> Group:
+        self.groups[group.id] = replace(group, revision=group.revision + 1)
+        return self.groups[group.id]
+
+    @deferred
+    async def delete_group(self, group_id: str, revision: int = 0) -> None:
+        await self.get_group(group_id)
+        del self.groups[group_id]
 
 
 @implementer(IAuditLogger)

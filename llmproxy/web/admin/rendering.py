@@ -22,6 +22,7 @@ HERE = Path(__file__).parent
 MENU = (
     ("/admin/", "Overview", "report_activity"),
     ("/admin/projects", "Projects", "list_projects"),
+    ("/admin/groups", "Groups", "list_groups"),
     ("/admin/tokens", "Tokens", "list_tokens"),
     ("/admin/usage", "Usage", "report_usage"),
     ("/admin/requests", "Requests", "list_requests"),
@@ -39,6 +40,9 @@ DONE: Mapping[str, str] = {
     "project-changed": "The project was changed.",
     "project-deactivated": "The project was deactivated: all its tokens are refused from now on.",
     "project-activated": "The project is active again.",
+    "group-created": "The group was created.",
+    "group-changed": "The group was changed.",
+    "group-deleted": "The group was removed.",
     "tokens-revoked": "All tokens of the project were revoked.",
     "token-changed": "The token was changed.",
     "token-revoked": "The token was revoked: it is refused from now on.",

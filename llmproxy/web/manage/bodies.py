@@ -132,8 +132,6 @@ Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{
 MetadataName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 MetadataText = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_printable)]
 MAX_LABELS = MAX_METADATA = 16
-
-
 Rate = Annotated[int, Field(ge=1, le=10**12)]
 
 
@@ -260,11 +258,15 @@ class Notes(Body):
         return notes
 
 
+GROUP_TEXT = "The group that it belongs to, whose limits hold for it too; null: none."
+
+
 class ProjectCreate(Keys, Limits, Notes):
     """A new project: its name, the provider keys it owns, and its limits."""
 
     name: Name
     active: bool = True
+    group_id: Id | None = Field(None, description=GROUP_TEXT)
 
 
 class ProjectChange(Keys, Limits, Notes):
@@ -272,10 +274,11 @@ class ProjectChange(Keys, Limits, Notes):
 
     name: Name | None = None
     active: bool | None = None
+    group_id: Id | None = Field(None, description=GROUP_TEXT)
 
     @model_validator(mode="after")
     def _not_null(self) -> Self:
-        return _no_null(self, "name", "active")
+        return no_null(self, "name", "active")
 
 
 class TokenRules(Limits, Notes):
@@ -372,7 +375,7 @@ def known_apis(names: Iterable[str], info: ValidationInfo) -> None:
         raise ValueError(f"names an API that is not configured (known: {', '.join(sorted(apis))})")
 
 
-def _no_null(body: B, *names: str) -> B:
+def no_null(body: B, *names: str) -> B:
     for name in names:
         if name in body.model_fields_set and getattr(body, name) is None:
             raise ValueError(f"{name}: must not be null")

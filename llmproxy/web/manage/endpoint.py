@@ -47,7 +47,7 @@ from llmproxy.web.manage.controls import LogLevels, ReloadOutcome, SettingSource
 from llmproxy.web.manage.paging import ID
 from llmproxy.web.manage.preconditions import NO_PRECONDITIONS, Preconditions, once, preconditions
 from llmproxy.web.manage.roles import LEAST_ROLES, UNLISTED, Principal, Scope, hidden
-from llmproxy.web.manage.stores import AuditEntries, Creations, ManagementKeys
+from llmproxy.web.manage.stores import AuditEntries, Creations, Groups, ManagementKeys
 from llmproxy.web.respond import StreamedResponse, identify, run
 
 MAX_ATTEMPTS = 5  # to change what other processes change at the same time
@@ -100,6 +100,7 @@ class ManagementContext:
     @ivar creations: What was answered to creations that name a key of idempotency.
     @ivar attributions: The names of what requests are attributed to.
     @ivar references: Reads a provider key as a reference; C{None} where it is none, L{ValueError} if not allowed.
+    @ivar groups: The groups of projects, where there may be any.
     """
 
     projects: IProjectStore
@@ -130,6 +131,7 @@ class ManagementContext:
     requests: RequestsOfWorkers = field(default_factory=RequestsOfWorkers)
     peers: Peers = field(default_factory=Peers)
     attributions: Callable[[], Collection[str]] = tuple
+    groups: Groups | None = None
 
     async def standing(self, owner: str, name: str, allowance: Allowance) -> list[LimitStatus] | None:
         """How these limits stand; C{None} while nobody can tell, which is no reason not to show the rest."""

@@ -93,7 +93,9 @@ HEADERS: dict[str, dict[str, Any]] = {
     "Idempotency-Key": {"type": "string", "pattern": "^[!-~]{1,255}$"},
     "If-Match": {"type": "string", "description": "The ETag of what is to be changed, or *."},
 }
-CONDITIONAL = frozenset({"update_project", "deactivate_project", "update_token", "revoke_token"})
+CONDITIONAL = frozenset(
+    {"update_group", "delete_group", "update_project", "deactivate_project", "update_token", "revoke_token"}
+)
 
 
 class OpenApi(Endpoint):

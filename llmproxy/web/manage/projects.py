@@ -13,6 +13,7 @@ from llmproxy.model import Project
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Limits, ProjectChange, ProjectCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
+from llmproxy.web.manage.groups import check_group
 from llmproxy.web.manage.paging import FILTER_PARAMETERS, PAGE_PARAMETERS, list_filter, list_response, page, query
 from llmproxy.web.manage.preconditions import etag_line
 from llmproxy.web.manage.views import ProjectList, ProjectView, Revoked, project_json
@@ -42,6 +43,7 @@ class ProjectCollection(Endpoint):
             "api_keys": sorted(keys),
             **_references(call, keys),
         }
+        await check_group(self.context, body.group_id)
         project = await self.context.projects.create_project(
             Project(
                 id=self.context.new_id(),
@@ -53,6 +55,7 @@ class ProjectCollection(Endpoint):
                 created_at=now,
                 updated_at=now,
                 deactivated_at=None if body.active else now,
+                group_id=body.group_id or "",
                 **body.notes(),
             )
         )
@@ -86,6 +89,10 @@ class ProjectItem(Endpoint):
         call.audit.details = {"changed": sorted(body.model_fields_set), **references}
         if not call.principal.manages_projects and body.model_fields_set - Limits.model_fields.keys():
             raise RoleNotAllowed(LIMITS_ONLY)
+        if "group_id" in body.model_fields_set:
+            if call.principal.projects is not None:
+                raise RoleNotAllowed("Who is bound to some projects may not move them to other groups.")
+            await check_group(self.context, body.group_id)
         ends = self.context.in_force("project", call.id) if body.active is False else nullcontext()
         async with ends:
             changed = await self.context.altered(partial(self._update, call, body))
@@ -126,6 +133,7 @@ class ProjectItem(Endpoint):
             allowance=body.limits(project.allowance),
             updated_at=now,
             deactivated_at=None if active else project.deactivated_at or now,
+            group_id=(body.group_id or "") if "group_id" in body.model_fields_set else project.group_id,
             **body.notes(),
         )
 

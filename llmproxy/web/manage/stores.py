@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from llmproxy.base.audit_chain import ChainReport
-from llmproxy.model import ManagementKey, Page, PageRequest
+from llmproxy.model import Group, ManagementKey, Page, PageRequest
 from llmproxy.store.audit_log import AuditFilter
 
 
@@ -35,6 +35,26 @@ class ManagementKeys(Protocol):
         L{errors.TokenNotFound} or L{errors.TokenInactive} where it opens nothing, L{errors.StoreUnavailable} where
         that could not be determined.
         """
+
+
+class Groups(Protocol):
+    """Stores the groups that projects are in: a tree."""
+
+    def create_group(self, group: Group) -> Deferred[Group]:
+        """Fire with what was stored; L{errors.Invalid} where there is no such parent, or too many above it."""
+
+    def get_group(self, group_id: str) -> Deferred[Group]:
+        """Fire with the group of this id; L{errors.NotFound} where there is none."""
+
+    def group_page(self, request: PageRequest) -> Deferred[Page[Group]]:
+        """Fire with one page of them, oldest first; L{errors.Invalid} where the cursor is malformed."""
+
+    def update_group(self, group: Group) -> Deferred[Group]:
+        """Store it as it is now; L{errors.ChangedMeanwhile} where it has another revision, L{errors.Invalid} where it
+        would be below itself."""
+
+    def delete_group(self, group_id: str, revision: int = 0) -> Deferred[None]:
+        """Remove it; L{errors.Conflict} where it has projects or groups."""
 
 
 class Creations(Protocol):

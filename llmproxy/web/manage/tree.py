@@ -37,13 +37,14 @@ from llmproxy.web.manage.endpoint import (
     Standings,
     UsageReports,
 )
+from llmproxy.web.manage.groups import GroupCollection, GroupItem
 from llmproxy.web.manage.keys import KeyCollection, KeyItem
 from llmproxy.web.manage.logging import LoggingItem
 from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import ProjectCollection, ProjectItem, ProjectTokensRevocation
 from llmproxy.web.manage.reload import SettingsList, SettingsReload
 from llmproxy.web.manage.roles import Principal
-from llmproxy.web.manage.stores import AuditEntries, Creations, ManagementKeys
+from llmproxy.web.manage.stores import AuditEntries, Creations, Groups, ManagementKeys
 from llmproxy.web.manage.tokens import TokenCollection, TokenItem
 from llmproxy.web.manage.upstreams import UpstreamCollection, UpstreamItem
 from llmproxy.web.manage.usage import ProjectUsage, UsageTotals
@@ -54,6 +55,8 @@ ENDPOINTS: tuple[type[Endpoint], ...] = (
     *(ProjectCollection, ProjectItem, ProjectTokensRevocation, ProjectUsage, TokenCollection, TokenItem, UsageTotals),
     *(ApiCollection, CacheStatus, CachePurge, ActivityReportEndpoint, MostActive, RequestCollection, RequestItem),
     *(
+        GroupCollection,
+        GroupItem,
         KeyCollection,
         KeyItem,
         AuditCollection,
@@ -84,7 +87,7 @@ class Management(Resource):
     @param peers: The other workers, of which there may be none.
     @param audit_table: The audit log in the store, if it is there.
     @param keys: The management keys, where there may be any; C{creations}: what was answered to creations.
-    @param attributions: The names of what requests are attributed to.
+    @param attributions: The names of what requests are attributed to; C{groups}: the groups of projects.
     @param references: Reads a provider key as a reference; C{None} where it is none.
     @ivar auth: Lets in who bears the management token or a management key, elsewhere too.
     @param clock: For what is counted by time; C{now}: seconds since the epoch, for what is written down.
@@ -124,6 +127,7 @@ class Management(Resource):
         references: Callable[[str], SecretReference | None] = lambda text: None,
         audit_table: AuditEntries | None = None,
         attributions: Callable[[], Collection[str]] = tuple,
+        groups: Groups | None = None,
     ) -> None:
         Resource.__init__(self)
         self.auth = gate = ManagementAuth(management_token, FailedAttempts(), clock, trusted_proxies, keys)
@@ -154,6 +158,7 @@ class Management(Resource):
             references=references,
             audit_table=audit_table,
             attributions=attributions,
+            groups=groups,
         )
         if standings is not None:
             context = replace(context, standings=standings)

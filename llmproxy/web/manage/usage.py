@@ -30,7 +30,7 @@ class UsageTotals(Endpoint):
 
     @operation(
         "GET",
-        "Tokens and cost, added up by project, token, API, model, day, month or an attribution; in JSON or CSV.",
+        "Tokens and cost, added up by project, group, token, API, model, day, month or an attribution; in JSON or CSV.",
         UsageReport,
         query=(*REPORT_PARAMETERS, "project_id"),
     )

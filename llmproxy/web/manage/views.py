@@ -49,6 +49,7 @@ class ProjectFacts(DeferredModel):
     )
     labels: list[str]
     metadata: dict[str, str]
+    group_id: str | None
     created_at: Time
     updated_at: Time
     deactivated_at: Time | None
@@ -119,6 +120,7 @@ class UsageRow(DeferredModel):
     model_config = ConfigDict(extra="allow")
 
     project_id: str | None = None
+    group_id: str | None = Field(None, description="The group that the project is in now; empty where it is in none.")
     token_id: str | None = None
     api: str | None = None
     model: str | None = Field(None, description="The model that answered; where that is not known, that was asked for.")
@@ -159,10 +161,11 @@ def project_json(project: Project, standings: list[LimitStatus] | None = None) -
         },
         labels=list(project.labels),
         metadata=dict(project.metadata),
+        group_id=project.group_id or None,
         created_at=rfc3339(project.created_at),
         updated_at=rfc3339(project.updated_at),
         deactivated_at=_time(project.deactivated_at),
-        **_limits(project.allowance, standings),
+        **limits_json(project.allowance, standings),
     ).model_dump()
 
 
@@ -188,7 +191,7 @@ def token_json(token: Token, now: float, standings: list[LimitStatus] | None = N
         created_at=rfc3339(token.created_at),
         last_used_at=_time(token.last_used_at),
         deactivated_at=_time(token.deactivated_at),
-        **_limits(token.allowance, standings),
+        **limits_json(token.allowance, standings),
     ).model_dump()
 
 
@@ -201,7 +204,8 @@ def _state(token: Token, now: float) -> TokenState:
     return "used_up" if used_up else "active"
 
 
-def _limits(allowance: Allowance, standings: list[LimitStatus] | None) -> dict[str, Any]:
+def limits_json(allowance: Allowance, standings: list[LimitStatus] | None) -> dict[str, Any]:
+    """The fields of L{LimitsView}."""
     return {
         "requests_per_minute": allowance.requests_per_minute,
         "tokens_per_minute": allowance.tokens_per_minute,

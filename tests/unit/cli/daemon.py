@@ -22,7 +22,15 @@ from llmproxy.composition.reloading import ReloadResult
 from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
 from tests.support.caches import contents
-from tests.support.fakes import MemoryAudit, MemoryKeys, MemoryStore, MemoryUsage, NoEntries, idle_activity
+from tests.support.fakes import (
+    MemoryAudit,
+    MemoryGroups,
+    MemoryKeys,
+    MemoryStore,
+    MemoryUsage,
+    NoEntries,
+    idle_activity,
+)
 
 TOKEN = "management-token-for-tests"
 NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
@@ -79,6 +87,7 @@ class DaemonTestCase(TestCase):
             projects=self.store,
             tokens=self.store,
             keys=self.keys,
+            groups=MemoryGroups(self.clock),
             audit_table=NoEntries(),
             usage=self.usage,
             audit=self.audit,

@@ -24,10 +24,11 @@ from llmproxy.sealing import Sealer, derive
 from llmproxy.store.errors import InvalidStoreURL, StartupError, WrongKey
 from tests.support.databases import migrated_sqlite
 from tests.unit.store.contract import MASTER, OPENAI_KEY, Calendar, StoreContract, new_store
+from tests.unit.store.groups import GroupContract
 from tests.unit.store.management_keys import ManagementKeyContract
 
 
-class SQLiteStoreTests(StoreContract, ManagementKeyContract, TestCase):
+class SQLiteStoreTests(StoreContract, ManagementKeyContract, GroupContract, TestCase):
     def url(self) -> str:
         return migrated_sqlite(Path(self.mktemp()).absolute() / "llmproxy.db")
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from llmproxy.web.admin.pages import (
     audit,
     cache,
+    groups,
     keys,
     overview,
     playground,
@@ -37,6 +38,9 @@ ROUTES = _routes(
         "/admin/projects/{id}/active": {"POST": projects.change_active},
         "/admin/projects/{id}/revoke": {"POST": projects.revoke_tokens},
         "/admin/projects/{id}/tokens": {"POST": tokens.create},
+        "/admin/groups": {"GET": groups.show_all, "POST": groups.create},
+        "/admin/groups/{id}": {"GET": groups.show, "POST": groups.change},
+        "/admin/groups/{id}/delete": {"POST": groups.delete},
         "/admin/tokens": {"GET": tokens.show_all},
         "/admin/tokens/{id}": {"GET": tokens.show, "POST": tokens.change},
         "/admin/tokens/{id}/revoke": {"POST": tokens.revoke},

@@ -6,6 +6,7 @@ from typing import Any
 
 from llmproxy.errors import Conflict, Invalid
 from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, limit_values, note_values
+from llmproxy.web.admin.pages.groups import all_groups
 from llmproxy.web.admin.pages.overview import activity_plots
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit, segment
 
@@ -41,6 +42,7 @@ async def show(visit: Visit, problem: str = "", status: int = 200, form: str = "
         "plots": activity_plots(report)[:2],
         "total": report["total"],
         "apis": await _apis(visit),
+        "groups": await all_groups(visit),
         "limit_fields": LIMIT_FIELDS,
         "problem": problem,
         "problem_form": form,
@@ -56,6 +58,8 @@ async def _apis(visit: Visit) -> list[str]:
 
 async def change(visit: Visit) -> Result:
     body = {"name": visit.form.get("name", "").strip(), **limit_values(visit.form), **note_values(visit.form)}
+    if "group_id" in visit.form:
+        body["group_id"] = visit.form["group_id"] or None
     return await _changed(visit, body, "project-changed", "settings")
 
 

@@ -9,13 +9,14 @@ from typing import Any
 from llmproxy.errors import Invalid
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.admin import formats
+from llmproxy.web.admin.pages.groups import all_groups as listed_groups
 from llmproxy.web.admin.pages.overview import project_names
 from llmproxy.web.admin.plots import Series, bar_plot
 from llmproxy.web.admin.visit import HtmlPage, Visit
 from llmproxy.web.respond import StreamedResponse
 
-GROUPS = ("project", "token", "api", "model", "day", "month")
-COLUMNS = {"project": "project_id", "token": "token_id"}
+GROUPS = ("project", "group", "token", "api", "model", "day", "month")
+COLUMNS = {"project": "project_id", "group": "group_id", "token": "token_id"}
 PAGE_SIZE = 100
 MAX_PLOTTED = 40
 
@@ -45,6 +46,7 @@ async def show(visit: Visit) -> HtmlPage:
             "rows": rows,
             "problem": problem,
             "names": await project_names(visit, projects),
+            "group_names": {g["id"]: g["name"] for g in await listed_groups(visit)} if "group" in groups else {},
             "picture": _picture(groups, rows),
             "sums": _sums(rows),
         },

@@ -13,7 +13,15 @@ from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
 from tests.support.caches import contents
 from tests.support.client import ask, ours
-from tests.support.fakes import MemoryAudit, MemoryKeys, MemoryStore, MemoryUsage, NoEntries, idle_activity
+from tests.support.fakes import (
+    MemoryAudit,
+    MemoryGroups,
+    MemoryKeys,
+    MemoryStore,
+    MemoryUsage,
+    NoEntries,
+    idle_activity,
+)
 from tests.support.responses import Response
 
 TOKEN = "management-token-for-tests"
@@ -32,6 +40,7 @@ class ManagementTestCase(SynchronousTestCase):
         self.clock.advance(NOW)
         self.store = MemoryStore(self.clock)
         self.keys = MemoryKeys(self.clock)
+        self.groups = MemoryGroups(self.clock)
         self.usage = MemoryUsage()
         self.audit = MemoryAudit()
         self.cache = contents(self.clock)
@@ -42,6 +51,7 @@ class ManagementTestCase(SynchronousTestCase):
             projects=self.store,
             tokens=self.store,
             keys=self.keys,
+            groups=self.groups,
             audit_table=NoEntries(),
             usage=self.usage,
             audit=self.audit,

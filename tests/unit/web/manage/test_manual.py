@@ -57,6 +57,7 @@ class ExamplesTests(DaemonTestCase):
                 "token.update",
                 "token.revoke",
                 "project.tokens.revoke",
+                "group.create",
                 "project.update",
                 "cache.purge",
                 "cache.purge",

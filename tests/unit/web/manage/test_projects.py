@@ -24,6 +24,7 @@ class CreateTests(ManagementTestCase):
                 "api_keys": {"anthropic": "sk-…45"},
                 "labels": [],
                 "metadata": {},
+                "group_id": None,
                 "created_at": "2026-11-18T09:06:40.000Z",
                 "updated_at": "2026-11-18T09:06:40.000Z",
                 "deactivated_at": None,

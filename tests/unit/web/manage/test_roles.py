@@ -17,6 +17,8 @@ BODIES = {
     "create_token": {"project_id": "{project}"},
     "update_token": {"name": "changed"},
     "purge_cache": {"project_id": "{project}"},
+    "create_group": {"name": "New"},
+    "update_group": {"concurrency": 3},
     "create_key": {"name": "another", "role": "viewer"},
     "update_upstream": {"state": "draining"},
     "update_logging": {"level": "warn"},

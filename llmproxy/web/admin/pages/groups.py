@@ -1,0 +1,80 @@
+"""Groups of projects: the tree, and one with how its limits stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmproxy.errors import Conflict, Invalid
+from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, limit_values
+from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit, segment
+
+MAX_SHOWN = 1000
+
+
+async def all_groups(visit: Visit) -> list[dict[str, Any]]:
+    """All groups, each behind the one that it belongs to, with how deep it is; none for who may not see them."""
+    if not visit.principal.may("list_groups"):
+        return []
+    found = await visit.api.get("/manage/groups", limit=MAX_SHOWN)
+    return as_tree(found["data"])
+
+
+def as_tree(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same groups, each behind the one that it belongs to, with its C{depth}."""
+    known = {group["id"] for group in groups}
+    below: dict[str, list[Mapping[str, Any]]] = {}
+    for group in groups:
+        parent = group["parent_id"] or ""
+        below.setdefault(parent if parent in known else "", []).append(group)
+    listed: list[dict[str, Any]] = []
+    waiting = [(group, 0) for group in reversed(below.get("", []))]
+    while waiting:
+        group, depth = waiting.pop()
+        listed.append({**group, "depth": depth})
+        waiting += [(each, depth + 1) for each in reversed(below.get(group["id"], []))]
+    return listed
+
+
+async def show_all(visit: Visit, problem: str = "", status: int = 200) -> HtmlPage:
+    groups = await all_groups(visit)
+    return HtmlPage("groups.html", {"groups": groups, "problem": problem, "form": visit.form}, status)
+
+
+async def create(visit: Visit) -> Result:
+    body = {"name": visit.form.get("name", "").strip(), "parent_id": visit.form.get("parent_id") or None}
+    limits = {name: value for name, value in limit_values(visit.form).items() if value}
+    try:
+        made = await visit.api.send("POST", "/manage/groups", {**body, **limits})
+    except (Invalid, Conflict) as e:
+        return await show_all(visit, e.message, e.status)
+    return Redirect(f"/admin/groups/{segment(made['id'])}", "group-created")
+
+
+async def show(visit: Visit, problem: str = "", status: int = 200) -> HtmlPage:
+    group = await visit.api.get(f"/manage/groups/{visit.arguments[0]}")
+    values = {
+        "group": group,
+        "groups": await all_groups(visit),
+        "limit_fields": LIMIT_FIELDS,
+        "problem": problem,
+        "form": visit.form,
+    }
+    return HtmlPage("group.html", values, status)
+
+
+async def change(visit: Visit) -> Result:
+    body = {"name": visit.form.get("name", "").strip(), "parent_id": visit.form.get("parent_id") or None}
+    try:
+        await visit.api.send("PATCH", f"/manage/groups/{visit.arguments[0]}", {**body, **limit_values(visit.form)})
+    except (Invalid, Conflict) as e:
+        return await show(visit, e.message, e.status)
+    return Redirect(f"/admin/groups/{visit.arguments[0]}", "group-changed")
+
+
+async def delete(visit: Visit) -> Result:
+    try:
+        await visit.api.send("DELETE", f"/manage/groups/{visit.arguments[0]}")
+    except Conflict as e:
+        return await show(visit, e.message, e.status)
+    return Redirect("/admin/groups", "group-deleted")
