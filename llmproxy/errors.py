@@ -11,7 +11,7 @@ from collections.abc import Mapping
 class ProxyError(Exception):
     """A refusal: what went wrong, and what to do about it, in a sentence that holds no secret.
 
-    @cvar status: The HTTP status of the answer.
+    @cvar status: The HTTP status of the response.
     @cvar code: The stable, machine-readable name: C{X-LLMProxy-Error} and the body's C{code}.
     @cvar retry: C{False} where the same request cannot succeed later (sends C{X-Should-Retry: false}).
     @ivar retry_after: Seconds after which a retry may succeed, or C{None}.
@@ -169,7 +169,7 @@ class MethodNotAllowed(ProxyError):
 
 
 class UpgradeRequired(ProxyError):
-    """The client wants a WebSocket. C{Upgrade} in the answer says what there is (RFC 9110, section 15.5.22)."""
+    """The client wants a WebSocket. C{Upgrade} in the response says what there is (RFC 9110, section 15.5.22)."""
 
     status, code, retry = 426, "upgrade_required", False
     message = 'This proxy carries no WebSocket. Ask over HTTP: a stream with "stream": true in a POST.'
@@ -264,7 +264,7 @@ class InternalError(ProxyError):
 
 
 class UpstreamFailure(ProxyError):
-    """The provider gave no answer.
+    """The provider gave no response.
 
     @ivar nothing_sent: Whether not one byte of the request has left, and its body can still be sent: then sending it
         again is sending it once.
@@ -300,7 +300,7 @@ class UpstreamBroken(UpstreamFailure):
 
 
 class UpstreamErrorWithheld(ProxyError):
-    """Stands in the provider's own error answer, whose status it keeps."""
+    """Stands in the provider's own error response, whose status it keeps."""
 
     status, code, retry = 502, "upstream_error_withheld", False
     message = (
@@ -394,4 +394,4 @@ class UpstreamTimeout(UpstreamFailure):
 
 
 class ClientGone(Exception):
-    """The client left before its answer was complete. Never becomes HTTP: nobody is there to read it."""
+    """The client left before its response was complete. Never becomes HTTP: nobody is there to read it."""

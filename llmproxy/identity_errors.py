@@ -30,7 +30,7 @@ class ProjectUnknown(Forbidden):
 
 
 class IdentityProviderUnavailable(ProxyError):
-    """The keys to verify a JWT with, or the answer to a sign-in, could not be had."""
+    """The keys to verify a JWT with, or the response to a sign-in, could not be had."""
 
     status, code = 503, "identity_provider_unavailable"
     message = "The identity provider could not be asked. Try again."

@@ -34,7 +34,7 @@ class ProxyConfig:
     @ivar allowed_endpoints: Patterns as in the settings: exact paths, C{*} for one segment, a trailing C{/**} for any
         depth, and perhaps a method before it: C{GET /v1/models}.
     @ivar provider: Whose way of sending the key and of telling errors it is; see C{apis.<name>.provider}.
-    @ivar request_timeout: For a whole answer that is not streamed, as long as the providers' SDKs wait.
+    @ivar request_timeout: For a whole response that is not streamed, as long as the providers' SDKs wait.
     @ivar response_header_timeout: For the first byte of a stream; C{idle_timeout}: for silence within it.
     @ivar max_conns_per_host: Connections to the provider at most; further requests wait for one.
     @ivar max_open_per_project: Requests of one project under way at once; 0: half of C{max_conns_per_host}.

@@ -40,7 +40,7 @@ class ChangeFeed(MultiService):
 
     With Redis, processes also notify each other at once; the store is polled all the same, so that nothing depends on
     Redis. Where the store does not answer, what is cached of tokens is used for C{silence} seconds more; then it is
-    forgotten until the store answers again.
+    forgotten until the store responses again.
 
     @ivar failures: How often the store did not answer.
     @ivar redis: Through which processes notify each other, if at all.

@@ -18,7 +18,7 @@ class PeerAnswer(NamedTuple):
     """What came of asking one worker.
 
     @ivar worker: Its place, from 1.
-    @ivar problem: Why there is no answer, in a few words; C{""} where there is one.
+    @ivar problem: Why there is no response, in a few words; C{""} where there is one.
     """
 
     worker: int

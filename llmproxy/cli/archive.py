@@ -301,7 +301,7 @@ def migrate() -> None:
 def status(config: str) -> None:
     """Show the revision of the database, and that of this llmproxy.
 
-    Ends with 0 where they are the same, with 1 where the next start would upgrade it, with 78 where it cannot be told.
+    Ends with 0 where they are the same, with 1 where the next start would upgrade it, with 78 where it is unknown.
     """
     with _errors():
         url = parse_store_url(load(config, os.environ).store.url)

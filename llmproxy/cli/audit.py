@@ -76,7 +76,7 @@ def verify_(config: str, files: tuple[str, ...]) -> None:
     """Find the first entry that was altered, removed or reordered: in the file, and in the store.
 
     Reads both where they are, without the daemon, with the encryption key. Ends with 0 where every entry is as it was
-    written, with 1 where one is not, with 78 where that cannot be told.
+    written, with 1 where one is not, with 78 where that is unknown.
     """
     try:
         settings = load(config, os.environ)

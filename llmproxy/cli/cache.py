@@ -1,4 +1,4 @@
-"""C{llmproxy cache}: what is kept of providers' answers."""
+"""C{llmproxy cache}: what is kept of providers' responses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def stats(session: CommandSession) -> None:
 @click.option("--method", help="With --path: answers to this method only.")
 @with_session
 def purge(session: CommandSession, everything: bool, target: str | None, **chosen: str | None) -> None:
-    """Remove answers from the cache, and say how many."""
+    """Remove responses from the cache, and say how many."""
     given = {"all": everything or None, "path": target, **chosen}
     names = {"project": "project_id", "token": "token_id"}
     body = {names.get(name, name): value for name, value in given.items() if value is not None}

@@ -34,7 +34,7 @@ class ManagementClient:
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect())
 
     def request(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
-        """The answer's JSON, C{None} where it has none.
+        """The response's JSON, C{None} where it has none.
 
         @raise NotAuthorized: The management token is wrong.
         @raise RequestRejected: The daemon rejects this.

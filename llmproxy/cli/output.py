@@ -1,4 +1,4 @@
-"""How answers look: a table for people, JSON for scripts."""
+"""How responses look: a table for people, JSON for scripts."""
 
 from __future__ import annotations
 

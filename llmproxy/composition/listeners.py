@@ -66,7 +66,7 @@ def make_site(
 ) -> Site:
     """The site of a tree of resources, with the limits that the settings name.
 
-    @param observers: Told of requests that the wire refuses, as of all others.
+    @param observers: Called with requests that the wire refuses, as of all others.
     """
     return Site(
         root,

@@ -53,7 +53,7 @@ def encryption_key_file(settings: Settings, environ: Mapping[str, str]) -> Path 
 def keyring(encryption: Secret, file: Path | None, learn: Callable[[str], object]) -> Keyring:
     """The encryption keys, looked for again in their file where something has been sealed with one that is not known.
 
-    @param learn: Told every key that is found later, so that logs can leave it out.
+    @param learn: Called with every key that is found later, so that logs can leave it out.
     """
     stamp: tuple[int, int, int] | None = None
 

@@ -1,4 +1,4 @@
-"""Facts about a request or an answer that its head tells."""
+"""Facts about a request or a response, out of its head."""
 
 from __future__ import annotations
 

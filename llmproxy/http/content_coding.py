@@ -33,7 +33,7 @@ class _Codec(Protocol):
 
 
 class Decoder:
-    """Hands what is encoded to C{take}, piece by piece.
+    """Hands what is encoded to C{take}, chunk by chunk.
 
     @ivar failed: Whether it gave up: on what is not so encoded, or on too much of it.
     @ivar received: Bytes that came, as they were encoded.

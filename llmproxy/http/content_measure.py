@@ -129,7 +129,7 @@ _KNOWN_SLICES = KnownSlices()  # of the process: what a text measures depends on
 
 
 class ContentMeasure:
-    """Takes a text in any pieces.
+    """Takes a text in any chunks.
 
     @ivar media: What was found of media; C{more_media}: how many there were beyond L{MAX_MEDIA}.
     """

@@ -15,7 +15,7 @@ from llmproxy.http import fields
 _VARY = b"Vary: Origin"
 _NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
 _MAX_NAMES = 2048
-_MAX_AGE = 600  # seconds for which a browser may remember a preflight's answer
+_MAX_AGE = 600  # seconds for which a browser may remember a preflight's response
 
 
 def check(lines: Sequence[bytes], allowed_origins: Sequence[str], required_headers: Sequence[str]) -> None:
@@ -33,7 +33,7 @@ def check(lines: Sequence[bytes], allowed_origins: Sequence[str], required_heade
 
 
 def preflight(lines: Sequence[bytes], allowed_origins: Sequence[str], allowed_methods: Sequence[str]) -> list[bytes]:
-    """The answer's lines to a preflight; L{OriginRequired} or L{OriginNotAllowed} where its origin may not ask."""
+    """The response's lines to a preflight; L{OriginRequired} or L{OriginNotAllowed} where its origin may not ask."""
     origin = _allowed(lines, allowed_origins)
     if origin is None:
         raise OriginRequired
@@ -50,7 +50,7 @@ def preflight(lines: Sequence[bytes], allowed_origins: Sequence[str], allowed_me
 
 
 def response_lines(lines: Sequence[bytes], allowed_origins: Sequence[str]) -> list[bytes]:
-    """The lines that let the request's origin read the answer, be it the provider's or a refusal.
+    """The lines that let the request's origin read the response, be it the provider's or a refusal.
 
     @param allowed_origins: Not empty.
     """

@@ -9,7 +9,7 @@ Lines stay as they came, in order, with duplicates and the case of their names. 
   C{Expect}. C{Via} passes: nothing here believes it, and it names no client.
 - Coming back: C{Alt-Svc}, which would lead the client around this proxy; fields that this proxy itself adds
   (C{X-Cache-Status}, C{X-Cache-Debug}, C{X-Upstream-Response-Time}, C{X-LLMProxy-…}); C{Access-Control-…} where the
-  proxy answers for origins itself. C{x-request-id} becomes C{X-Upstream-Request-ID}. C{Cache-Status} and
+  proxy responses for origins itself. C{x-request-id} becomes C{X-Upstream-Request-ID}. C{Cache-Status} and
   C{Server-Timing} are lists to which every hop adds, and pass.
 
 A field that C{Connection} names is only taken out if a client might as well not have sent it: C{Content-…},

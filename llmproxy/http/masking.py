@@ -1,4 +1,4 @@
-"""Keeps a provider's key from coming back: hides it in an answer, wherever it stands and however the bytes are cut."""
+"""Keeps a provider's key from coming back: hides it in a response, wherever it stands and however the bytes are cut."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmproxy.http.field_lines import FieldLines
 MAX_HELD_BYTES = 256 * 1024  # of a coded error, and of what has been seen of the key in a coded stream
 MAX_DECODED_BYTES = 1024 * 1024
 MAX_SHAPE_BYTES = 8 * 1024  # before a key within an error, in which it says that it is one
-MIN_KEY_BYTES = 12  # a shorter key is none that anybody must not read, and may stand in an answer by chance
+MIN_KEY_BYTES = 12  # a shorter key is none that anybody must not read, and may stand in a response by chance
 _BODILESS = (204, 304)
 # As OpenAI, Anthropic, Google, Azure and their like have it; "error": null is none. The text of a model is escaped.
 _ERROR = re.compile(rb'"errors?"\s*:\s*["{\[]|"type"\s*:\s*"error"')
@@ -21,7 +21,7 @@ _TEXT = re.compile(rb"json|event-?stream|^text/", re.IGNORECASE)
 
 
 class KeyFound(Exception):
-    """The answer is about to give the key away, where it can no longer be hidden: it must be cut."""
+    """The response is about to give the key away, where it can no longer be hidden: it must be cut."""
 
 
 class KeyFilter(Protocol):
@@ -36,7 +36,7 @@ class KeyFilter(Protocol):
 class Mask:
     """Replaces every occurrence of C{secret} by as many asterisks, so that no length changes.
 
-    Bytes at the end of a piece that may be the beginning of the secret are held until the next piece, or L{end}.
+    Bytes at the end of a chunk that may be the beginning of the secret are held until the next chunk, or L{end}.
     """
 
     keeps_length = True
@@ -47,7 +47,7 @@ class Mask:
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Give the next piece; get what may be shown so far."""
+        """Give the next chunk; get what may be shown so far."""
         if self._held:
             data = self._held + data
         if self._secret in data:
@@ -57,7 +57,7 @@ class Mask:
         return data[: len(data) - held]
 
     def end(self) -> bytes:
-        """Get what was held back: the secret's beginning alone tells little, and the answer must stay whole."""
+        """Get what was held back: the secret's beginning alone tells little, and the response must stay whole."""
         held, self._held = self._held, b""
         return held
 
@@ -81,7 +81,7 @@ class CodedMask:
         self._lost = False
 
     def feed(self, data: bytes) -> bytes:
-        """The next piece; nothing of it passes yet."""
+        """The next chunk; nothing of it passes yet."""
         if not self._lost:
             self._held += data
             self._lost = len(self._held) > MAX_HELD_BYTES
@@ -103,7 +103,7 @@ class CodedMask:
 
 
 class ErrorMask:
-    """Replaces the secret where an answer of status 200 repeats it in an error: an event of a stream, or a body.
+    """Replaces the secret where a response of status 200 repeats it in an error: an event of a stream, or a body.
 
     Elsewhere it passes: keys of servers of one's own may be words such as C{ollama}, and a model may say them.
     """
@@ -128,7 +128,7 @@ class ErrorMask:
         return _ERROR.search(self._before) is not None
 
     def feed(self, data: bytes) -> bytes:
-        """Give the next piece; get what may be shown so far."""
+        """Give the next chunk; get what may be shown so far."""
         if self._held:
             data = self._held + data
         if self._secret in data:
@@ -158,9 +158,9 @@ class ErrorMask:
 
 
 class CodedWatch:
-    """Lets a coded answer of status 200 pass to the byte, unless it repeats C{secret} in an error; see L{ErrorMask}.
+    """Lets a coded response of status 200 pass to the byte, unless it repeats C{secret} in an error; see L{ErrorMask}.
 
-    Of what is no stream, only the beginning is looked at; of what cannot be decoded, nothing. A piece after which the
+    Of what is no stream, only the beginning is looked at; of what cannot be decoded, nothing. A chunk after which the
     secret may go on is held until the next one.
     """
 
@@ -174,7 +174,7 @@ class CodedWatch:
         self._over = False
 
     def feed(self, data: bytes) -> bytes:
-        """The next piece; what of it may pass. L{KeyFound} where it would say the secret."""
+        """The next chunk; what of it may pass. L{KeyFound} where it would say the secret."""
         if not self._over:
             for _ in self._decoder.decode_in_steps(data):
                 if self._over or self._said.found:
@@ -232,7 +232,7 @@ class FilterChain:
 
 
 class MaskingPlan(NamedTuple):
-    """How an answer is to pass."""
+    """How a response is to pass."""
 
     lines: list[bytes]
     filter: KeyFilter | None
@@ -241,7 +241,7 @@ class MaskingPlan(NamedTuple):
 def mask_plan(
     code: int, lines: list[bytes], secret: bytes, notice: Callable[[], bytes], *, stream: bool, whole: bytes | None
 ) -> MaskingPlan:
-    """How an answer's body is to pass so that it does not say C{secret}. Its head is masked already.
+    """How a response's body is to pass so that it does not say C{secret}. Its head is masked already.
 
     Anything of status 400 or more is masked: in its coding, where that can be read, and replaced where not. Below that,
     only an error is; see L{ErrorMask}. One in a coding is cut, if it is not all there before its head is sent.
@@ -281,7 +281,7 @@ def _refused(lines: list[bytes], secret: bytes, encoding: bytes, notice: Callabl
 
 
 def _is_text(lines: list[bytes]) -> bool:
-    """Whether an answer may have the shape of an error: JSON, events or text, and no picture or sound."""
+    """Whether a response may have the shape of an error: JSON, events or text, and no picture or sound."""
     kind = fields.value(lines, b"content-type")
     return kind is None or _TEXT.search(kind) is not None
 

@@ -1,4 +1,4 @@
-"""Results that are told later, in SQL: kept from the request that asked for one until somebody fetches it.
+"""Results that are reported later, in SQL: kept from the request that asked for one until somebody fetches it.
 
 A row is entered in the transaction that enters the line of the request, so it is there if that is, whatever ends the
 process; and it is removed in the one that enters what the result used, so that nothing is ever charged twice.
@@ -21,7 +21,7 @@ MAX_PENDING_SECONDS = 35 * 86400.0  # for which a result may be fetched; provide
 
 
 class PendingResult(NamedTuple):
-    """A result that an answer has announced.
+    """A result that a response has announced.
 
     @ivar ledger_id: The id of the line of the request that asked for it.
     @ivar result_id: What the provider calls it.
@@ -54,7 +54,7 @@ class PendingResult(NamedTuple):
 
 
 def pending_result(line: LedgerLine, deferral: Deferral) -> PendingResult:
-    """What the answer of a request has announced that has this line."""
+    """What the response of a request has announced that has this line."""
     return PendingResult(
         line.id,
         deferral.result_id,

@@ -37,10 +37,10 @@ class LedgerLineOpening(NamedTuple):
     attribution: str = ""
 
     def line(self, cost: float | None, *, deferred: bool = False) -> LedgerLine:
-        """What is known of it where its end was never told: the process ended first, and the answer with it.
+        """What is known of it where its end was never recorded: the process ended first, and the response with it.
 
         @param cost: USD for its input, where a price is known.
-        @param deferred: Whether its answer had announced a result, which will tell.
+        @param deferred: Whether its response had announced a result, which will tell.
         """
         given = 0 if deferred else self.estimated_input_tokens
         return LedgerLine(
@@ -76,7 +76,7 @@ class HeldBudget(NamedTuple):
 
 
 class Deferral(NamedTuple):
-    """A result that is told later: what the provider calls it, and what is held for it until then."""
+    """A result that is reported later: what the provider calls it, and what is held for it until then."""
 
     result_id: str
     held: tuple[HeldBudget, ...] = ()
@@ -86,8 +86,8 @@ class Settlement(NamedTuple):
     """A request that is over.
 
     @ivar uses: Uses of its token to be counted with its line: one less where it was let go and then not sent.
-    @ivar hits: Likewise answers from the cache.
-    @ivar deferral: The result that its answer announced.
+    @ivar hits: Likewise responses from the cache.
+    @ivar deferral: The result that its response announced.
     """
 
     line: LedgerLine
@@ -122,7 +122,7 @@ def encode_settlement(line: LedgerLine, uses: int = 0, hits: int = 0, deferral: 
 
 
 def encode_announcement(ledger_id: str, deferral: Deferral) -> bytes:
-    """That the answer of a request under way has announced a result, as a record."""
+    """That the response of a request under way has announced a result, as a record."""
     return _ANNOUNCED + to_json_values((ledger_id, deferral))
 
 
@@ -220,7 +220,7 @@ def ledger_outcome(record: RequestRecord) -> str:
 def unsettled(
     found_records: Iterable[LedgerLineOpening | Settlement | AnnouncedResult | DroppedLine | None],
 ) -> dict[str, tuple[LedgerLineOpening, Deferral | None]]:
-    """The reservations among these that were never settled, by their ids, each with what its answer announced."""
+    """The reservations among these that were never settled, by their ids, each with what its response announced."""
     found: dict[str, tuple[LedgerLineOpening, Deferral | None]] = {}
     for read_one in found_records:
         if isinstance(read_one, LedgerLineOpening):

@@ -56,8 +56,8 @@ class JournalBatch(NamedTuple):
 
     @ivar before: The place where it begins; C{after}, where it ends.
     @ivar uses: What it adds to the counts of tokens: token id to (how many, time of the last); C{hits} likewise to
-        those of answers from the cache.
-    @ivar pending: The results that its lines' answers announced.
+        those of responses from the cache.
+    @ivar pending: The results that its lines' responses announced.
     @ivar overflow: How often a line's attribution was added up as one of too many, once it is entered.
     """
 
@@ -148,7 +148,7 @@ class LedgerTable:
 
     @deferred
     async def rename(self, results: Sequence[PendingResult], result_id: str) -> None:
-        """Another object tells what they used."""
+        """Another object reports what they used."""
         await self._store.write(partial(pending.rename_results, results=results, result_id=result_id))
 
     @deferred

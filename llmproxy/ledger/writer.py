@@ -96,7 +96,7 @@ class JournalWriter:
     ) -> None:
         """
         @param in_thread: Calls its argument in a thread and fires with the result.
-        @param on_failure: Told why a segment could not be made, where that was not to be expected.
+        @param on_failure: Called with why a segment could not be made, where that was not to be expected.
         @param run: A name for this process that no other ever has; the ids of lines begin with it.
         @param scrub: Masks secrets in a record; C{redact} in a text.
         """

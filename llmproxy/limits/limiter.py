@@ -47,7 +47,7 @@ class MaximumUse(Protocol):
 
 
 class MaximumUseEstimator(Protocol):
-    """Tells what a request can use and cost at most; L{metering.cost_ceiling} has the meanings."""
+    """Says what a request can use and cost at most; L{metering.cost_ceiling} has the meanings."""
 
     def bound(
         self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, size: int, output: int
@@ -110,7 +110,7 @@ class LimitReservation:
     def keep(self, *, recorded: bool = False) -> None:
         """Nobody knows what it used: it counts as what it could have used at most.
 
-        @param recorded: Whether the ledger keeps what is held, until a later answer tells.
+        @param recorded: Whether the ledger keeps what is held, until a later response tells.
         """
         self._settle([claim.amount for claim in self.claims], measured=recorded)
 
@@ -205,7 +205,7 @@ class Limiter:
         """Hold all that the request may use at most, or nothing. Waits only where the counters must.
 
         L{errors.RateLimited}, L{errors.QuotaExceeded} and L{errors.BudgetExceeded} say which limit refuses, and until
-        when; L{errors.PriceUnknown} and L{errors.LimitsUnavailable} why it cannot be told.
+        when; L{errors.PriceUnknown} and L{errors.LimitsUnavailable} why it is unknown.
         """
         now = self._now()
         needed = self._needed(plan, route, asked, now)

@@ -1,1 +1,1 @@
-"""Metering: what an answer used and what that costs, read from its bytes as they pass. Pure."""
+"""Metering: what a response used and what that costs, read from its bytes as they pass. Pure."""

@@ -20,7 +20,7 @@ MAX_BODY_BYTES = 256 << 10  # bytes of a JSON body that are kept and read at onc
 
 MAX_TIGHT_BODY_BYTES = 64 << 10  # likewise where memory is tight
 MAX_BODY_CHUNKS = 2048  # of such a body
-MAX_MERGED_EVENTS = 500  # events or answers that are read for what they say together: the first of them, and the last
+MAX_MERGED_EVENTS = 500  # events or responses that are read for what they say together: the first of them, and the last
 MAX_FIRST_EVENTS = 50  # of these
 MAX_CALLS = 300  # billed calls that are told apart in one body
 
@@ -143,7 +143,7 @@ class JsonBodyReader:
         self._count_held(self._scan.waiting)
 
     def _notice(self, piece: bytes) -> None:
-        """Count the calls of tools in an answer that is not parsed; text in it has its quotation marks escaped."""
+        """Count the calls of tools in a response that is not parsed; text in it has its quotation marks escaped."""
         piece = self._seam + piece
         for found in registry.CALL_PATTERN.finditer(piece) if len(self._calls) < MAX_CALLS else ():
             self._calls.add((registry.UNITS_BY_CALL[found[1].decode()], str(self._place + found.start())))
@@ -153,7 +153,7 @@ class JsonBodyReader:
         self._place += len(piece) - len(self._seam)
 
     def _scanned(self) -> ReportedUsage:
-        """What stands at the top; where that is a list, its answers were made one after the other."""
+        """What stands at the top; where that is a list, its responses were made one after the other."""
         assert self._scan is not None
         self._scan.feed(b"")
         self._give_back()

@@ -29,7 +29,7 @@ _PROVIDERS = {
 
 
 class Operations:
-    """Tells what the requests to each endpoint do: what bounds their output, and what they bill beside tokens."""
+    """Says what the requests to each endpoint do: what bounds their output, and what they bill beside tokens."""
 
     def __init__(self, settings: Settings) -> None:
         self._providers: dict[str, str] = {}
@@ -53,7 +53,7 @@ class Operations:
 
 
 class Meters:
-    """Tells how the answers of each endpoint are measured."""
+    """Says how the answers of each endpoint are measured."""
 
     def __init__(self, settings: Settings) -> None:
         self._dialects: BoundedMemo[tuple[str, bytes], Dialect | None] = BoundedMemo(MAX_REMEMBERED_PATHS)
@@ -66,7 +66,7 @@ class Meters:
         self._dialects.clear()
 
     def dialect(self, method: bytes, api: str, path: bytes) -> Dialect | None:
-        """How answers are measured that an API gives at this path; C{None} where they are not.
+        """How responses are measured that an API gives at this path; C{None} where they are not.
 
         Only POST uses anything: what else shows a usage, shows that of an earlier request once more.
         """

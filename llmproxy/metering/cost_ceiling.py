@@ -56,7 +56,7 @@ class UsageCeiling(NamedTuple):
     """What one request can use at most.
 
     @ivar input: Tokens of input; C{output}: of output, of all C{choices} together.
-    @ivar units: What it is billed beside, or instead, by unit; C{None} where that cannot be told.
+    @ivar units: What it is billed beside, or instead, by unit; C{None} where that is unknown.
     @ivar maximum: The member that bounds the output of one choice; C{""} where there is none.
     @ivar free: Whether nothing is billed, whatever it says.
     @ivar terms: The terms that it may be answered with.
@@ -182,7 +182,7 @@ class CostCeiling:
         return total
 
     def cost(self, api: str, model: str, bound: UsageCeiling, at: float) -> float | None:
-        """USD at most; C{None} where that cannot be told."""
+        """USD at most; C{None} where that is unknown."""
         if bound.free:
             return 0.0
         if bound.parts:

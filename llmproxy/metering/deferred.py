@@ -1,4 +1,4 @@
-"""Results that are told later: which answer announces one, which request fetches it, and what it then used.
+"""Results that are reported later: which response announces one, which request fetches it, and what it then used.
 
 | announced by | fetched with | final by | told by |
 |---|---|---|---|
@@ -8,7 +8,7 @@
 | POST C{models/M:batchGenerateContent} (Gemini) | GET C{/batches/ID} | C{done} | the answers' C{usageMetadata} |
 | POST C{/batch/jobs} (Mistral) | its output file | being there | the lines' C{usage} |
 
-Which answer announces what is told by its operation (C{dialects}). What is one of a batch has the price of batches,
+Which response announces what follows from its operation (C{dialects}). What is one of a batch has the price of batches,
 half of the usual one with all of them. Sources, as of November 2026: OpenAI "Background mode", "Batch API" and the API
 reference's batch object (C{usage} is there for batches made after September 7, 2025); Anthropic "Batch processing" and
 "Retrieve Message Batch results"; Gemini "Batch API"; Mistral "Batch inference".
@@ -34,10 +34,10 @@ from llmproxy.model import Usage
 BATCH_FACTOR = 0.5  # of the usual price: OpenAI's, Anthropic's, Google's and Mistral's price pages alike
 MAX_STORED_BYTES = (
     2 * 1024 * 1024
-)  # of an answer that announces something, of one that is fetched, of a line of results
+)  # of a response that announces something, of one that is fetched, of a line of results
 MAX_ID_CHARS = 250
 MAX_FIRST_BYTES = 256 * 1024  # of the first event of a stream
-MAX_EARLY_PARSES = 8  # at an answer that has not ended, whether it announces something
+MAX_EARLY_PARSES = 8  # at a response that has not ended, whether it announces something
 
 _RESPONSE = re.compile(rb"/responses/([^/]+)(/cancel)?/?$")
 _RESULTS = re.compile(rb"/messages/batches/([^/]+)/results/?$")
@@ -53,7 +53,7 @@ _JSON = [b"Content-Type: application/json"]
 class ResultOutcome(NamedTuple):
     """What has become of a result.
 
-    @ivar usage: What it used; C{None} where another object tells, or where nobody can tell.
+    @ivar usage: What it used; C{None} where another object reports it, or where nobody can tell.
     @ivar elsewhere: The id of the file that tells what it used; C{""} for none.
     """
 
@@ -62,7 +62,7 @@ class ResultOutcome(NamedTuple):
 
 
 class Announcement:
-    """Reads an answer that may announce a result; it is fed with the body as it is on the wire."""
+    """Reads a response that may announce a result; it is fed with the body as it is on the wire."""
 
     def __init__(
         self,
@@ -71,10 +71,10 @@ class Announcement:
         on_result: Callable[[str], object] = len,
     ) -> None:
         """
-        @param lines: The field lines of the answer.
+        @param lines: The field lines of the response.
         @param deferred: As the operation has it whose answer it is.
-        @param on_result: Told the result's id with the bytes that announce it, before anybody else has them; not where
-            they are many.
+        @param on_result: Called with the result's id with the bytes that announce it, before anybody else has them; not
+            where they are many.
         """
         self._kept = _StoredBody(lines, self._look)
         self._deferred = deferred
@@ -84,7 +84,7 @@ class Announcement:
         self.feed, self.steps = self._kept.feed, self._kept.steps
 
     def _look(self, data: bytes) -> None:
-        """Look early, but not often: answers that announce something are short."""
+        """Look early, but not often: responses that announce something are short."""
         if self._id or self._looks >= MAX_EARLY_PARSES or not data.rstrip().endswith(b"}"):
             return
         self._looks += 1
@@ -93,7 +93,7 @@ class Announcement:
             self._on_result(self._id)
 
     def result_id(self) -> str:
-        """What the provider calls the result that it announces; C{""} where the answer itself is all."""
+        """What the provider calls the result that it announces; C{""} where the response itself is all."""
         return self._id or self._found()
 
     def _found(self) -> str:
@@ -115,14 +115,14 @@ def fetched_id(method: bytes, path: bytes) -> str:
 
 
 class Collection:
-    """Reads an answer that may tell what a result used; it is fed with the body as it is on the wire."""
+    """Reads a response that may tell what a result used; it is fed with the body as it is on the wire."""
 
     def __init__(
         self, path: bytes, lines: Sequence[bytes], dialect: Callable[[bytes], Dialect | None], now: float
     ) -> None:
         """
         @param path: Of the request that fetches it.
-        @param dialect: How answers to a POST to a path are measured.
+        @param dialect: How responses to a POST to a path are measured.
         @param now: Seconds since the epoch.
         """
         self._dialect = dialect
@@ -137,9 +137,9 @@ class Collection:
     def outcome(self, model: str, at: float, *, complete: bool) -> ResultOutcome | None:
         """What the result used; C{None} where it is not final, or this does not tell.
 
-        @param model: The one that was asked for, where the answer names none.
+        @param model: The one that was asked for, where the response names none.
         @param at: When it was asked for, in seconds since the epoch.
-        @param complete: Whether the answer came to its end.
+        @param complete: Whether the response came to its end.
         """
         if isinstance(self._tap, _ResultLines):
             usage = self._tap.usage() if complete else None
@@ -222,7 +222,7 @@ class Collection:
 
 
 def sum_usages(parts: Sequence[Usage]) -> Usage:
-    """What several answers used together. Its cost is known if all of them are."""
+    """What several responses used together. Its cost is known if all of them are."""
     costs = [part.cost_usd for part in parts if part.cost_usd is not None]
     models = {part.model for part in parts if part.model}
     return Usage(
@@ -252,11 +252,11 @@ def _without_tier(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class _StoredBody:
-    """An answer of JSON or a stream of events, kept as long as it is short: of a stream its beginning and its end."""
+    """A response of JSON or a stream of events, kept as long as it is short: of a stream its beginning and its end."""
 
     def __init__(self, lines: Sequence[bytes], seen: Callable[[bytes], object] = len) -> None:
         """
-        @param seen: Told of each piece, decoded, when it has been kept.
+        @param seen: Called with each chunk, decoded, when it has been kept.
         """
         self._stream = is_event_stream(lines)
         self._pieces: list[bytes] = []
@@ -295,7 +295,7 @@ class _ResultLines:
 
     def __init__(self, lines: Sequence[bytes], measured: Callable[[bytes, Mapping[str, Any]], Usage]) -> None:
         """
-        @param measured: What an answer used, by the path at which one like it is made.
+        @param measured: What a response used, by the path at which one like it is made.
         """
         self._measured = measured
         self._part = bytearray()

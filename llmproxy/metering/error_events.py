@@ -1,4 +1,4 @@
-"""Tells an answer of 200 that is an error, or ends in one, from an answer, and names the provider's code for it.
+"""Tells a response of 200 that is an error, or ends in one, from a response, and names the provider's code for it.
 
 The shapes: OpenAI and those like it C{{"error": {"message", "type", "code"}}} as a body or as an event's data (API
 reference, "Error codes"; OpenRouter's "Errors and debugging" for one in mid-stream); OpenAI's responses
@@ -19,7 +19,7 @@ from pydantic_core import from_json
 UNNAMED_ERROR_CODE = "upstream_error"  # the code of an error that has none of its own
 
 MAX_LAST_EVENTS = 1000  # of a stream that are looked at for it
-MAX_LAST_BYTES = 16 * 1024  # of a piece of a stream that are looked through for the error that it ended in
+MAX_LAST_BYTES = 16 * 1024  # of a chunk of a stream that are looked through for the error that it ended in
 
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\n\r")
@@ -35,7 +35,7 @@ def may_hold_error(piece: bytes) -> bool:
 
 
 def stream_error(pieces: Iterable[bytes]) -> str:
-    """The code of the last error event in these pieces of a stream; C{""} where there is none."""
+    """The code of the last error event in these chunks of a stream; C{""} where there is none."""
     left = MAX_LAST_EVENTS
     for piece in reversed(list(pieces)):
         events = _BLANK.split(piece[-MAX_LAST_BYTES:])

@@ -1,9 +1,9 @@
-"""What was probably used where the provider told nothing, and what a request can use at most, by what it holds.
+"""What was probably used where the provider reported nothing, and what a request can use at most, by what it holds.
 
 Text: so many tokens for each of its words and signs, by their script; the weights were fitted to what real tokenizers
 make of real-shaped prompts (C{docs/limits.md} has the figures). Media: as the providers' pages say, in L{media}.
-Output, where there is no better: the size of the answer at four bytes a token; of a stream, the text in its events, as
-much of all of them as of a sample.
+Output, where there is no better: the size of the response at four bytes a token; of a stream, the text in its events,
+as much of all of them as of a sample.
 """
 
 from __future__ import annotations

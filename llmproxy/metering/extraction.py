@@ -53,7 +53,7 @@ def count_units(usage: Mapping[str, Any], provider: str = "") -> Units | None:
 
 
 def units_by_model(usage: Mapping[str, Any], provider: str = "") -> list[tuple[str, Units]]:
-    """The counts of each model that worked for an answer, with its name (C{""}: the one that answered).
+    """The counts of each model that worked for a response, with its name (C{""}: the one that answered).
 
     Empty where all that was used stands in the usage object itself.
     """

@@ -1,6 +1,6 @@
-"""Asks for the usage of a streamed chat completion in its client's place, and keeps the answer to that from the client.
+"""Asks for the usage of a streamed chat completion in its client's place, and keeps that from the client.
 
-OpenAI tells the usage of a stream only to who asks for it, in an event of its own at the end, whose C{choices} are
+OpenAI reports the usage of a stream only to who asks for it, in an event of its own at the end, whose C{choices} are
 empty: clients that did not ask may not expect it.
 """
 
@@ -46,7 +46,7 @@ def request_usage(body: bytes, content: RequestContent) -> bytes | None:
 
 
 class UsageEventFilter:
-    """Takes the event that tells the usage out of a stream; all others pass as they are, once they are whole."""
+    """Takes the event that reports the usage out of a stream; all others pass as they are, once they are whole."""
 
     keeps_length = False
 

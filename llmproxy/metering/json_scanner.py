@@ -30,7 +30,7 @@ class JsonMemberScanner:
 
     Those of an object that stands there under a name of C{entered} are looked for as well.
 
-    The text need not be well-formed, and may come in any pieces. A call takes L{MAX_FEED_STEPS} at most, whatever it is
+    The text need not be well-formed, and may come in any chunks. A call takes L{MAX_FEED_STEPS} at most, whatever it is
     given; what is left waits for the next.
 
     @ivar values: The raw value of each member that was found; the last, where there are several.
@@ -83,7 +83,7 @@ class JsonMemberScanner:
                 continue
             if self._depth > self._level > 0 and self._value is None:
                 if self._depth > MAX_DEPTH_LEVELS:
-                    return  # no answer is like that
+                    return  # no response is like that
                 at = _SKIPPED.match(data, at).end()  # type: ignore[union-attr]
             at = self._token(data, at)
             if at < 0:

@@ -1,4 +1,4 @@
-"""The meter of one answer: fed with its bytes as they pass, it tells what was used."""
+"""The meter of one response: fed with its bytes as they pass, it tells what was used."""
 
 from __future__ import annotations
 
@@ -65,19 +65,19 @@ def dialect(api: str, provider: str, prices: Prices, path: bytes) -> Dialect:
 
 
 class Meter:
-    """Measures one answer.
+    """Measures one response.
 
     @ivar feed: Takes the next bytes of the body, as they are on the wire; never raises.
     @ivar steps: Likewise, where they are encoded: to be iterated, a little work at a time; C{None} where they are not.
-    @ivar error: Once it is measured, the provider's code for the error that the answer is or ended in; else C{""}.
+    @ivar error: Once it is measured, the provider's code for the error that the response is or ended in; else C{""}.
     """
 
     __slots__ = ("_decoder", "_dialect", "_invocation", "_size", "_tap", "_tier", "error", "feed", "steps")
 
     def __init__(self, dialect: Dialect, lines: Sequence[bytes] = (), holding: HeldByteCounter | None = None) -> None:
         """
-        @param lines: The field lines of the answer.
-        @param holding: Told what is kept of it. It is given back when the answer is measured.
+        @param lines: The field lines of the response.
+        @param holding: Called with what is kept of it. It is given back when the response is measured.
         """
         self._dialect = dialect
         self._decoder: Decoder | None = None
@@ -138,8 +138,8 @@ class Meter:
         """What was used; never raises. To be called once.
 
         @param asked: The model that the client asked for.
-        @param given: Tells how many tokens the request probably was.
-        @param complete: Whether the answer came to its end.
+        @param given: Gives how many tokens the request probably was.
+        @param complete: Whether the response came to its end.
         @param at: Seconds since the epoch.
         @param members: The request's own top-level members, as far as they are known.
         """
@@ -232,7 +232,7 @@ class Meter:
 
 
 def _sum_units(parts: Iterable[Units]) -> Units:
-    """The sum of what several models used for one answer."""
+    """The sum of what several models used for one response."""
     units: Units = {}
     for part in parts:
         for unit, size in part.items():
@@ -241,7 +241,7 @@ def _sum_units(parts: Iterable[Units]) -> Units:
 
 
 def usage_without_response(dialect: Dialect, *, asked: str, given: Callable[[], PromptEstimate], at: float) -> Usage:
-    """What was probably used of a request that got no answer, although its provider may have begun with it.
+    """What was probably used of a request that got no response, although its provider may have begun with it.
 
     The parameters are as in L{Meter.measured}.
     """
@@ -273,13 +273,13 @@ def _usage(units: Units, cost: float | None, basis: str, model: str, details: Ma
 
 
 def _media_type_and_coding(lines: Iterable[bytes]) -> tuple[bytes, bytes]:
-    """The media type of an answer, and how it is encoded; both in lower case."""
+    """The media type of a response, and how it is encoded; both in lower case."""
     encoding = b",".join(fields.values(lines, b"content-encoding"))
     return media_type(lines), encoding.lower()
 
 
 def _bedrock_header_counts(lines: Sequence[bytes]) -> Units | None:
-    """What Bedrock tells in the head of an answer."""
+    """What Bedrock tells in the head of a response."""
     given, made = (fields.value(lines, b"x-amzn-bedrock-" + name + b"-token-count") for name in (b"input", b"output"))
     if given is None or made is None or not (given.isdigit() and made.isdigit()) or len(given + made) > 30:
         return None

@@ -1,6 +1,6 @@
-"""Server-sent events, of which a few are kept: those that may tell of usage, and what an estimate needs.
+"""Server-sent events, of which a few are kept: those that may report usage, and what an estimate needs.
 
-An event that passes whole costs one look for a word. Lines may end with LF, CR or CRLF; pieces may end anywhere. Of an
+An event that passes whole costs one look for a word. Lines may end with LF, CR or CRLF; chunks may end anywhere. Of an
 event that is too long to be kept, the members that may be of use are picked out as it passes.
 """
 
@@ -25,8 +25,8 @@ MAX_READ_EVENTS = 1500  # of those that are kept: the last of them
 MAX_FIRST_EVENTS = 50  # and so many at the beginning
 MAX_LINES = 1000  # of an event that are read as such
 SAMPLE_BYTES = 1024  # bytes of the stream's beginning, and of its end
-LAST_CHUNKS = 6  # pieces
-ERROR_CHUNKS = 4  # pieces that may hold an error event: one ends a stream, so the last are enough
+LAST_CHUNKS = 6  # chunks
+ERROR_CHUNKS = 4  # chunks that may hold an error event: one ends a stream, so the last are enough
 
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\n\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
@@ -74,10 +74,10 @@ class SseScanner:
         holding: HeldByteCounter | None = None,
     ) -> None:
         """
-        @param mark: What stands in every event that tells of usage, and in few others.
+        @param mark: What stands in every event that reports usage, and in few others.
         @param also: What stands in other events that L{on_other_event} wants to see.
         @param ends: What ends an event.
-        @param holding: Told what is kept of it.
+        @param holding: Called with what is kept of it.
         """
         self._mark = mark
         self._also = also
@@ -118,10 +118,10 @@ class SseScanner:
         return stream_error(b"data: " + line for piece in self._suspects for line in self.event_data(piece))
 
     def on_other_event(self, piece: bytes) -> None:
-        """A piece that C{also} stands in."""
+        """A chunk that C{also} stands in."""
 
     def usage_events(self) -> Iterator[bytes]:
-        """The data of the events that may tell of usage: the first of all, and the last ones, in order."""
+        """The data of the events that may report usage: the first of all, and the last ones, in order."""
         if self._first is None:
             return
         first = self._events(self._first)
@@ -188,7 +188,7 @@ class SseScanner:
         self.give_back()
 
     def _gather(self, data: bytes) -> None:
-        """Put events together that come in pieces; only what is new is looked at."""
+        """Put events together that come in chunks; only what is new is looked at."""
         part = self._part
         seen = max(len(part) - 3, 0)
         part += data
@@ -249,5 +249,5 @@ def _data_of_event(event: bytes) -> list[bytes]:
     found = [line[5:].removeprefix(b" ") for line in lines if line[4:5] == b":"]
     if found:
         return [b"\n".join(found)]
-    # Else, but for what is said of an event, an answer of another kind than its type says.
+    # Else, but for what is said of an event, a response of another kind than its type says.
     return [] if event.startswith((b":", b"event:", b"id:", b"retry:")) else [event]

@@ -137,8 +137,8 @@ class Metrics:
         redact: Callable[[str], str] = str,
     ) -> None:
         """
-        @param breakers: Tells the state of each API's circuit breaker.
-        @param events_dropped: Tells how many events were dropped.
+        @param breakers: Gives the state of each API's circuit breaker.
+        @param events_dropped: Gives how many events were dropped.
         @param redact: Masks secrets in a model's name.
         """
         self.breakers = breakers

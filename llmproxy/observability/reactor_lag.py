@@ -26,7 +26,7 @@ class ReactorLag(Service):
 
     def __init__(self, clock: IReactorTime, observe: Callable[[float], object]) -> None:
         """
-        @param observe: Is told how many seconds late a call came.
+        @param observe: Called with how many seconds late a call came.
         """
         self._clock = clock
         self._observe = observe

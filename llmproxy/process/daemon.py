@@ -54,7 +54,7 @@ class Daemon(MultiService):
     """Everything that runs in one process.
 
     @ivar observer: Where the process's log goes when twistd was not told otherwise.
-    @ivar start_observer: Is told how its start ends, if somebody wants to know.
+    @ivar start_observer: Called with how its start ends, if somebody wants to know.
     @ivar reload: Reads the settings again, and follows them.
     @ivar end_within: Called once the last request is over, with the seconds after which the process must have ended,
         whatever hangs by then. Nobody sees to that unless somebody puts a function here.

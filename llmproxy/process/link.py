@@ -23,7 +23,7 @@ class LinkLost(Exception):
 
 
 class Link(Int32StringReceiver):
-    """One end of it. Questions are answered in any order; what is only told has no answer.
+    """One end of it. Questions are answered in any order; what is only told has no response.
 
     @ivar connected_to_peer: Whether the other side is still there, as far as is known.
     """
@@ -38,7 +38,7 @@ class Link(Int32StringReceiver):
         on_lost: Callable[[], object] = lambda: None,
     ) -> None:
         """
-        @param perform: Called with a name and a body; what it returns, or its Deferred fires with, is the answer.
+        @param perform: Called with a name and a body; what it returns, or its Deferred fires with, is the response.
         @param on_lost: Called once the other side has gone.
         """
         self.connected_to_peer = False
@@ -54,7 +54,7 @@ class Link(Int32StringReceiver):
             self._send({"do": name, "with": body})
 
     def ask(self, name: str, body: Any = None, seconds: float = ANSWER_SECONDS) -> Deferred[Any]:
-        """Fire with the answer; L{LinkLost} where none comes."""
+        """Fire with the response; L{LinkLost} where none comes."""
         if not self.connected_to_peer:
             return fail(LinkLost("There is no connection."))
         self._number = number = self._number + 1

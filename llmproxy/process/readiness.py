@@ -23,7 +23,7 @@ class Checks(NamedTuple):
 def of_workers(answers: Iterable[PeerAnswer], problem: str = "") -> Checks:
     """The checks of all places together.
 
-    @param answers: C{[required, lesser]} of each place.
+    @param responses: C{[required, lesser]} of each place.
     @param problem: What the supervisor has to say.
     """
     required: dict[str, dict[int, str]] = {}

@@ -42,7 +42,7 @@ class DeferredResults:
         self._paths: dict[tuple[bytes, bytes], str] = {}
 
     def watch(self, context: RequestContext, route: Route, answer: Response) -> Announcement | Collection | None:
-        """An answer has begun: what its body is to be shown to, if anything."""
+        """A response has begun: what its body is to be shown to, if anything."""
         dialect = context.dialect
         if dialect is not None:
             if (deferred := dialect.operation.deferred) is not None:

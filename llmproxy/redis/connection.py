@@ -52,7 +52,7 @@ class RedisConnection(txredisapi.RedisProtocol):  # type: ignore[misc]
 
     def __init__(self, clock: IReactorTime, messages: Message | None = None) -> None:
         """
-        @param messages: Told of the channel and the payload of what is published, where channels are subscribed to.
+        @param messages: Called with the channel and the payload of what is published, where channels are subscribed to.
         """
         super().__init__(charset=None, convertNumbers=False)
         self.callLater = clock.callLater  # txredisapi's is the global reactor's

@@ -19,7 +19,7 @@ from llmproxy.redis.supervisor import GREETING_TIMEOUT, ConnectionSupervisor
 if TYPE_CHECKING:
     from llmproxy.redis.connection import RedisConnection
 
-PING_INTERVAL = 1.0  # seconds between looks whether the server is still there, and for its answer
+PING_INTERVAL = 1.0  # seconds between looks whether the server is still there, and for its response
 
 
 class Subscription(MultiService):

@@ -73,9 +73,9 @@ class ConnectionSupervisor(Service):
     ) -> None:
         """
         @param random: From 0 to 1, so that not all who lost the server come back at once.
-        @param messages: Told of what is published, where channels are subscribed to.
+        @param messages: Called with what is published, where channels are subscribed to.
         @param prepare: What else is to be done before the connection may be used.
-        @param ended: Told of every connection that was made, when it is not used any more.
+        @param ended: Called with every connection that was made, when it is not used any more.
         """
         self.connection: RedisConnection | None = None
         self._where = where

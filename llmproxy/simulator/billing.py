@@ -1,4 +1,4 @@
-"""The bill of each answer, and the invoice over all of them, as the providers' price pages say."""
+"""The bill of each response, and the invoice over all of them, as the providers' price pages say."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PER_CALL = ("searches", "preview_searches", "file_searches", "grounded")
 
 @dataclass(frozen=True)
 class Bill:
-    """What one answer costs.
+    """What one response costs.
 
     @ivar tier: C{standard}, or the kind of work that has a price of its own: C{flex}, C{priority}, C{batch}, C{fast}.
     @ivar region: C{us} where that costs more.

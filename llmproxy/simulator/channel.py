@@ -1,4 +1,4 @@
-"""Twisted's HTTP server, made to show requests exactly as they came and to send answers exactly as they are meant."""
+"""Twisted's HTTP server, made to show requests exactly as they came and to send responses exactly as they are meant."""
 
 # mypy: disable-error-code="no-untyped-call"
 
@@ -49,7 +49,7 @@ class Valve:
 
 
 class Request(server.Request):
-    """A request with its raw C{lines}; its answer is written raw too.
+    """A request with its raw C{lines}; its response is written raw too.
 
     @ivar entry: What the journal keeps of it; C{None} for a look at the journal itself.
     """
@@ -102,12 +102,12 @@ class Request(server.Request):
         self.channel.transport.write(data)
 
     def sent(self, data: bytes) -> None:
-        """Note an event of the answer."""
+        """Note an event of the response."""
         if self.entry is not None:
             self.entry.sent(data)
 
     def end(self) -> None:
-        """The answer is complete; the connection stays or goes as the request asked."""
+        """The response is complete; the connection stays or goes as the request asked."""
         self.over()
         if self.producer is not None:
             self.unregisterProducer()
@@ -133,7 +133,7 @@ class Channel(http.HTTPChannel):
     """A connection that keeps the header lines as they came.
 
     @ivar doomed: Close as soon as the next request begins.
-    @ivar early: The answer has begun while the request's body is still on its way; what comes of it is thrown away.
+    @ivar early: The response has begun while the request's body is still on its way; what comes of it is thrown away.
     """
 
     totalHeadersSize = 1024 * 1024
@@ -189,7 +189,7 @@ class Channel(http.HTTPChannel):
         if not self.early:
             super().loseConnection()
             return
-        # Closing while the client still writes would reset the connection and destroy the answer on its way.
+        # Closing while the client still writes would reset the connection and destroy the response on its way.
         self._lingering = True
         self.unregisterProducer()
         self._networkProducer.unregisterProducer()

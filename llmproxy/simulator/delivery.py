@@ -1,4 +1,4 @@
-"""Puts an answer on the wire: paced, one event a write, and as wrong as the request wanted it."""
+"""Puts a response on the wire: paced, one event a write, and as wrong as the request wanted it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SLOW = 0.1
 
 
 class Delivery:
-    """One answer on its way. Cancel what C{run} is waiting for when the client is gone."""
+    """One response on its way. Cancel what C{run} is waiting for when the client is gone."""
 
     def __init__(
         self, request: Request, reply: Reply, steering: Steering, clock: IReactorTime, event: bytes = b""
@@ -162,7 +162,7 @@ def framed(data: bytes) -> bytes:
 
 
 def compressed(reply: Reply) -> Reply:
-    """The same answer with C{Content-Encoding: gzip}, each event flushed by itself; the same bytes every time."""
+    """The same response with C{Content-Encoding: gzip}, each event flushed by itself; the same bytes every time."""
     lines = (*reply.lines, b"Content-Encoding: gzip", b"Vary: Accept-Encoding")
     if reply.body is not None:
         return replace(reply, body=gzip.compress(reply.body, 6, mtime=0), lines=lines)

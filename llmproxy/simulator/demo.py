@@ -1,4 +1,4 @@
-"""C{make demo}: a simulated provider, a daemon in front of it, a project, a token, and one answer streamed through.
+"""C{make demo}: a simulated provider, a daemon in front of it, a project, a token, and one response streamed through.
 
 Everything is started as a user would start it, as processes of their own, on loopback; state goes to C{.demo/}.
 """

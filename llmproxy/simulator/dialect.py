@@ -15,7 +15,7 @@ from llmproxy.simulator.use import Use
 JSON = "application/json"
 SSE = "text/event-stream; charset=utf-8"
 CREATED = 1_764_000_000
-"""The C{created} of every answer: the same request gets the same answer."""
+"""The C{created} of every response: the same request gets the same response."""
 
 
 class Refused(Exception):
@@ -34,9 +34,9 @@ class Call:
     @ivar fields: The first value of each header field, by lower-case name.
     @ivar body: The JSON object that was sent; empty where none was.
     @ivar digest: SHA-256 of the request body, in hex: where ids and texts come from.
-    @ivar counts: What the answer is to have consumed, by the names of L{Use}; the rest is words.
+    @ivar counts: What the response is to have consumed, by the names of L{Use}; the rest is words.
     @ivar tier: The kind of work that it is to be answered with, or C{None}: as the request says.
-    @ivar style: Whose way of telling usage; C{""} for the format's own.
+    @ivar style: Whose way of reporting usage; C{""} for the format's own.
     """
 
     method: str
@@ -69,7 +69,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer: complete in C{body}, or made piece by piece, each of which is one event and one write.
+    """One response: complete in C{body}, or made piece by piece, each of which is one event and one write.
 
     @ivar length: Bytes of all pieces together, or C{None} where that is not known before.
     @ivar bill: What it costs; C{None} for what providers give away.
@@ -106,7 +106,7 @@ class Dialect(Protocol):
         """What a stream says when the provider fails in the middle of it."""
 
     def lines(self, request_id: str) -> list[bytes]:
-        """The header lines that this provider adds to every answer."""
+        """The header lines that this provider adds to every response."""
 
 
 def encode(value: Any) -> bytes:
@@ -114,7 +114,7 @@ def encode(value: Any) -> bytes:
 
 
 def whole(value: Any, status: int = 200) -> Reply:
-    """A JSON answer."""
+    """A JSON response."""
     return Reply(status, JSON, encode(value))
 
 

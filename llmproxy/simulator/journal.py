@@ -16,11 +16,11 @@ KEPT_BODY = 64 * 1024
 
 
 class Entry:
-    """One request, from the end of its head to the end of its answer. Times are seconds since the epoch.
+    """One request, from the end of its head to the end of its response. Times are seconds since the epoch.
 
     @ivar lines: The header lines as they came: order, case, white space, duplicates.
-    @ivar left_at: When the client left before its answer was complete.
-    @ivar bill: What it costs, whole, from when its answer begins.
+    @ivar left_at: When the client left before its response was complete.
+    @ivar bill: What it costs, whole, from when its response begins.
     """
 
     def __init__(self, number: int, clock: IReactorTime, connection: int, request_line: bytes) -> None:
@@ -78,7 +78,7 @@ class Entry:
         self.events_sent += 1
 
     def finished(self) -> None:
-        """The answer is complete, or as broken as it was meant to be."""
+        """The response is complete, or as broken as it was meant to be."""
         self.finished_at = self._clock.seconds()
 
     def left(self) -> None:

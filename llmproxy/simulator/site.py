@@ -187,7 +187,7 @@ class Api(Resource):
 
 
 def apply(reply: Reply, steered: Steering) -> Reply:
-    """The answer with the status and the lines it was steered to."""
+    """The response with the status and the lines it was steered to."""
     status = reply.status if steered.status is None else steered.status
     empty = status < 200 or status in (204, 304)
     return replace(
@@ -212,7 +212,7 @@ def masked(key: str) -> str:
 
 
 def _start(request: Request, reply: Reply, steered: Steering, clock: IReactorTime, event: bytes = b"") -> int:
-    """Send the answer until it is complete or the client is gone."""
+    """Send the response until it is complete or the client is gone."""
     if request.entry is not None and reply.status < 400:
         request.entry.bill = reply.bill
     running = Deferred.fromCoroutine(Delivery(request, reply, steered, clock, event).run())

@@ -15,15 +15,15 @@ T = TypeVar("T")
 BEFORE_HEAD = frozenset({"reset-head", "stall-head", "stall-upload", "garbage"})
 """Instead of a head."""
 ODD_HEAD = frozenset({"slow-head", "bad-length", "double-length"})
-"""In the head; the answer goes on as if nothing were wrong."""
+"""In the head; the response goes on as if nothing were wrong."""
 MID_BODY = frozenset({"reset", "truncate", "stall", "error-event"})
-"""After some events of the answer."""
+"""After some events of the response."""
 AT_END = frozenset({"no-terminal-chunk", "close-idle", "close-next"})
-"""When the whole answer has been sent."""
+"""When the whole response has been sent."""
 AT_UPLOAD = frozenset({"early", "stall-upload"})
 """While the request body has not been read."""
 STYLES = frozenset({"xai", "groq", "moonshot", "total", "zeros", "bare"})
-"""Ways of telling usage that differ from the provider's usual one."""
+"""Ways of reporting usage that differ from the provider's usual one."""
 FAULTS = BEFORE_HEAD | ODD_HEAD | MID_BODY | AT_END | AT_UPLOAD
 
 
@@ -31,14 +31,14 @@ FAULTS = BEFORE_HEAD | ODD_HEAD | MID_BODY | AT_END | AT_UPLOAD
 class Steering:
     """How one request wants to be answered.
 
-    @ivar events: Pieces of text in a streamed answer (and the words of any answer that has no C{size}).
+    @ivar events: Pieces of text in a streamed response (and the words of any response that has no C{size}).
     @ivar paced: Whether the number of events was asked for, so that an echo is cut into as many.
     @ivar first: Seconds before the first byte; C{gap}: seconds between one event and the next.
     @ivar after: Events sent before a fault in the middle of the body.
-    @ivar size: Bytes of text in the answer.
+    @ivar size: Bytes of text in the response.
     @ivar split: Seed for where the body is cut into pieces of any size; C{None} leaves one event a piece.
     @ivar lines: Header lines to be added as they stand.
-    @ivar counts: What the answer is said to have consumed; C{tier}: the kind of work; C{style}: whose words tell it.
+    @ivar counts: What the response is said to have consumed; C{tier}: the kind of work; C{style}: whose words tell it.
     """
 
     events: int = 8

@@ -32,7 +32,7 @@ def count(value: Any) -> int:
 
 
 class Text:
-    """An answer's text, cut into pieces that are made only when asked for.
+    """A response's text, cut into pieces that are made only when asked for.
 
     @ivar pieces: How many pieces: one word each, unless a size is given.
     @ivar size: How many bytes in all (it is ASCII).

@@ -1,4 +1,4 @@
-"""What one simulated answer consumed: its usage object tells it in the provider's words, its bill charges for it."""
+"""What one simulated response consumed: its usage object tells it in the provider's words, its bill charges for it."""
 
 from __future__ import annotations
 

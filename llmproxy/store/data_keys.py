@@ -107,7 +107,7 @@ def seal_anew(engine: Engine, rows: list[SealedRow]) -> Iterator[int]:
 
 
 def drop_unreadable_creations(engine: Engine, rows: list[SealedRow]) -> list[SealedRow]:
-    """Remove answers to creations that no key opens any more: they are kept for a day, and another key was here since.
+    """Remove responses to creations that no key opens any more: kept for a day, and another key was here since.
 
     Returns the other rows.
     """

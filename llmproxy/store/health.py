@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from llmproxy.errors import Conflict, ProxyError
 from llmproxy.store.tables import epochs
 
-REUSE_SECONDS = 1.0  # for which a good answer is given again without another write
+REUSE_SECONDS = 1.0  # for which a good response is given again without another write
 WRITE_SECONDS = 3.0  # for one write
 LOCK_WAIT_SECONDS = 2.0  # of these, for which another process may be writing
 

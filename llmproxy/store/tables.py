@@ -274,7 +274,7 @@ journals = Table(  # how far each process's journal has been entered; in one tra
 )
 
 pending_results = (
-    Table(  # what answers have announced and nobody has fetched yet; its budgets hold the worst until then
+    Table(  # what responses have announced and nobody has fetched yet; its budgets hold the worst until then
         "pending_results",
         metadata,
         Column("ledger_id", String(64), primary_key=True),

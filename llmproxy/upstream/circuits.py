@@ -16,8 +16,8 @@ FAILURE_STATUSES = frozenset((500, 502, 503, 504))
 class Circuits:
     """The breakers of one upstream.
 
-    What no tenant can bring about (no connection to the provider) counts for everybody; answers that say failure and
-    answers that do not come count only for the project that asked, so that one tenant cannot shut out another.
+    What no tenant can bring about (no connection to the provider) counts for everybody; responses that say failure and
+    responses that do not come count only for the project that asked, so that one tenant cannot shut out another.
     """
 
     def __init__(self, settings: CircuitBreaker, *, size: int = 10_000) -> None:

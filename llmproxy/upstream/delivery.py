@@ -45,7 +45,7 @@ class OutgoingRequest(NamedTuple):
     @ivar lines: All fields of it but its framing, as they go to this upstream with this key.
     @ivar body: Read anew for each attempt, if it is a L{BytesBody}.
     @ivar progress: Counts the bytes of the request that were read; silence is measured from the last of them.
-    @ivar bounds: Tells how long the response's head may take, as far as is known when it is called.
+    @ivar bounds: Gives how long the response's head may take, as far as is known when it is called.
     @ivar hint: What it has in common with those that are to go to the same place; C{b""} where that does not matter.
     """
 

@@ -38,7 +38,7 @@ class ProviderKeys:
     ) -> None:
         """
         @param ttl: Seconds for which a key is cached.
-        @param learn: Told every key, so that logs can leave it out.
+        @param learn: Called with every key, so that logs can leave it out.
         """
         self._learn = learn
         self._store = store

@@ -65,7 +65,7 @@ class SecretReferences(MultiService):
         @param sources: The plugins by the name that references begin with.
         @param refresh: Seconds for which a plugin's secret is used, and between two looks at all references.
         @param is_own: Whether this is a secret of this process itself, which goes to no provider.
-        @param learn: Told every secret, so that logs can leave it out.
+        @param learn: Called with every secret, so that logs can leave it out.
         """
         MultiService.__init__(self)
         self.rules = rules

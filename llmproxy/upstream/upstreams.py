@@ -43,11 +43,11 @@ class UploadProgress(Protocol):
 
 
 class HeadTimeouts(NamedTuple):
-    """How long the head of an answer is waited for.
+    """How long the head of a response is waited for.
 
-    @ivar silence: Seconds for which the provider may be silent once the request is sent; C{0}: no limit. An answer that
-        is not streamed has no head until it is done, so only a stream has such a limit.
-    @ivar deadline: The clock's time by which the whole answer is due, or C{None}.
+    @ivar silence: Seconds for which the provider may be silent once the request is sent; C{0}: no limit. A response
+        that is not streamed has no head until it is done, so only a stream has such a limit.
+    @ivar deadline: The clock's time by which the whole response is due, or C{None}.
     """
 
     silence: float = 0.0
@@ -293,7 +293,7 @@ class Upstreams:
 
 
 class HeadTimer:
-    """Cancels a Deferred when for too long neither its answer came nor the upload went on, or its time is up.
+    """Cancels a Deferred when for too long neither its response came nor the upload went on, or its time is up.
 
     Made once and used for many requests, one at a time: the usual one touches no timer.
 

@@ -1,4 +1,4 @@
-"""How many bytes of requests and answers are held in memory, by everybody together, and how many may be."""
+"""How many bytes of requests and responses are held in memory, by everybody together, and how many may be."""
 
 from __future__ import annotations
 

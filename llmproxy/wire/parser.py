@@ -47,7 +47,7 @@ class MessageLimits:
 class BadMessage(Exception):
     """The peer sent what is not, or not unambiguously, HTTP.
 
-    @ivar status: The answer that tells a client: 400, 405, 408, 413, 414, 417, 431, 501 or 505.
+    @ivar status: The response that tells a client: 400, 405, 408, 413, 414, 417, 431, 501 or 505.
     @ivar code: The stable name that goes with it.
     @ivar message: One sentence; never holds anything that the peer sent.
     """
@@ -93,7 +93,7 @@ class ResponseHead:
 
 
 class HeadReader:
-    """Finds the end of a head in bytes that come in any pieces.
+    """Finds the end of a head in bytes that come in any chunks.
 
     @ivar partial: Whether some, but not all, of a head has arrived.
     """
@@ -131,7 +131,7 @@ class HeadReader:
         return data[start:end], data[end + 4 :]
 
     def _check(self, data: bytes, start: int, end: int) -> None:
-        """Whichever comes first in the bytes is what is wrong with them, in however many pieces they came."""
+        """Whichever comes first in the bytes is what is wrong with them, in however many chunks they came."""
         line = self._limits.target + 32  # beside its target, a request line is a method and a version
         first = data.find(b"\r\n", start, start + line + 2)
         if first >= 0 and self._skip:

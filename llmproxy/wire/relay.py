@@ -1,4 +1,4 @@
-"""Carries one answer from the provider to the client, each piece in the turn in which it was read."""
+"""Carries one response from the provider to the client, each chunk in the turn in which it was read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Downstream(Protocol):
 
 
 class RelayedResponse(Protocol):
-    """What a relay needs of an answer (L{llmproxy.wire.client.response.Response} has it)."""
+    """What a relay needs of a response (L{llmproxy.wire.client.response.Response} has it)."""
 
     code: int
     phrase: bytes
@@ -56,14 +56,14 @@ class BodyFilter(Protocol):
     keeps_length: bool
 
     def feed(self, data: bytes) -> bytes:
-        """L{KeyFound}: nothing more may pass, and the answer is to be cut."""
+        """L{KeyFound}: nothing more may pass, and the response is to be cut."""
 
     def end(self) -> bytes: ...
 
 
 @implementer(IPushProducer)
 class Relay(protocol.Protocol):
-    """Let it L{carry} an answer; L{done} fires with how that ended.
+    """Let it L{carry} a response; L{done} fires with how that ended.
 
     C{complete}: all of it was written and the response finished. C{truncated}: the provider broke off and the client's
     connection was cut. C{idle_timeout}: the provider, C{deadline_exceeded}: the whole response, took too long; cut as
@@ -74,7 +74,7 @@ class Relay(protocol.Protocol):
     @ivar stalled: Likewise for a client that takes nothing.
     @ivar deadline: The clock's time by which all must have come, or C{None}. It moves on while the client holds the
         provider: that is no time that the provider takes.
-    @ivar flush_interval: C{0}: every piece leaves at once. Otherwise pieces are gathered for so many seconds.
+    @ivar flush_interval: C{0}: every chunk leaves at once. Otherwise chunks are gathered for so many seconds.
     @ivar drain: Seconds for which the provider is heard out when the client leaves; C{0}: it is stopped at once.
     @ivar taps: See what the client is sent, and what it would have been.
     """
@@ -128,7 +128,7 @@ class Relay(protocol.Protocol):
         return self._done
 
     def carry(self, answer: RelayedResponse, lines: Sequence[bytes]) -> None:
-        """Begin the client's answer with these field lines, and carry the body."""
+        """Begin the client's response with these field lines, and carry the body."""
         length = answer.length if isinstance(answer.length, int) else None
         if self._rewriting is not None and not self._rewriting.keeps_length:
             length = None
@@ -140,7 +140,7 @@ class Relay(protocol.Protocol):
         request.begin(answer.code, answer.phrase, lines, length, hold=True)
         answer.deliverBody(self)
         request.flush()
-        if not self._over:  # most answers are complete by then, and never need a timer
+        if not self._over:  # most responses are complete by then, and never need a timer
             self._watch()
 
     def _carry_whole(self, answer: RelayedResponse, lines: Sequence[bytes], length: int | None, body: bytes) -> None:
@@ -247,7 +247,7 @@ class Relay(protocol.Protocol):
     # Time
 
     def _watch(self) -> None:
-        """One timer, set again when it fires: no timer is touched for a piece that passes."""
+        """One timer, set again when it fires: no timer is touched for a chunk that passes."""
         now = self._clock.seconds()
         limit = self._stalled if self._paused else self._idle
         ends = [(self._last + limit, "client_stalled" if self._paused else "idle_timeout")] if limit else []
@@ -266,7 +266,7 @@ class Relay(protocol.Protocol):
         self._check = self._clock.callLater(wait, self._watch)
 
     def _cut(self, outcome: str, reason: Failure | None = None) -> None:
-        """Leave the client with a visibly incomplete answer: what came is written, its end is not."""
+        """Leave the client with a visibly incomplete response: what came is written, its end is not."""
         self._write_gathered()
         self._end()
         if reason is None:

@@ -17,7 +17,7 @@ class WriteCoalescer:
     """Under load, sending at once makes the kernel wake the other end for each message, and the other end go back to
     sleep after each; sent together, they wake it once. That is a sixth of a small request's time.
 
-    A message that follows none waits for nothing, and neither does a piece of a stream: it is no whole message.
+    A message that follows none waits for nothing, and neither does a chunk of a stream: it is no whole message.
     """
 
     def __init__(self, clock: IReactorTime, most: int = MAX_WAITING_MESSAGES) -> None:

@@ -12,12 +12,12 @@ from llmproxy.http.field_lines import FieldLines
 _TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _TAGS = re.compile(rb"[ \t]*(?:,[ \t]*)*(?:%b[ \t]*(?:,[ \t]*|$))*" % _TAG.pattern)
 _CONDITIONS = frozenset((b"if-none-match", b"if-modified-since"))
-# What a 304 tells of the answer that the client has (RFC 9110, section 15.4.5).
+# What a 304 tells of the response that the client has (RFC 9110, section 15.4.5).
 _TOLD = frozenset(b"cache-control content-location date etag expires vary last-modified".split())
 
 
 def not_modified(entry: Entry, lines: Iterable[bytes], now: float) -> bool:
-    """Whether the client has this answer already, so that a 304 will do."""
+    """Whether the client has this response already, so that a 304 will do."""
     lines = FieldLines.of(lines)
     if entry.code != 200 or _CONDITIONS.isdisjoint(lines.names):
         return False

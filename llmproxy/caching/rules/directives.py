@@ -1,4 +1,4 @@
-"""C{Cache-Control} taken apart (RFC 9111, section 5.2), for requests and for answers."""
+"""C{Cache-Control} taken apart (RFC 9111, section 5.2), for requests and for responses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Directives(dict[bytes, list[bytes | None]]):
     def seconds(self, name: bytes) -> int | None:
         """How many seconds a directive says; C{None} where it is not there.
 
-        Of several the least counts. What is no number of seconds is 0: an answer whose freshness cannot be understood
+        Of several the least counts. What is no number of seconds is 0: a response whose freshness cannot be understood
         is stale (RFC 9111, section 4.2.1).
         """
         given = self.get(name)

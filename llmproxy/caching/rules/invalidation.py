@@ -11,7 +11,7 @@ SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY", b"PROPFIND", 
 
 
 def invalidated_targets(target: bytes, host: bytes, code: int, lines: Iterable[bytes]) -> list[bytes]:
-    """The targets, path and query, whose kept answers may no longer be true after this answer to an unsafe method.
+    """The targets, path and query, whose kept responses may no longer be true after this response to an unsafe method.
 
     @param host: The provider's, as it stands in C{Host}: C{Location} and C{Content-Location} of others say nothing.
     """

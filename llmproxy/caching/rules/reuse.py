@@ -14,9 +14,9 @@ from llmproxy.http.field_lines import FieldLines
 
 Verdict = Literal["fresh", "stale", "refresh", "validate"]
 
-# What makes a request one that no kept answer may stand in for: parts, and conditions on what a provider has now.
+# What makes a request one that no kept response may stand in for: parts, and conditions on what a provider has now.
 BYPASSING_FIELDS = frozenset((b"range", b"if-range", b"if-match", b"if-unmodified-since"))
-# Statuses that a kept answer may stand in for (RFC 5861, section 4).
+# Statuses that a kept response may stand in for (RFC 5861, section 4).
 STALE_IF_ERROR_STATUSES = frozenset((500, 502, 503, 504))
 VALIDATABLE_RETENTION_SECONDS = 3600.0  # seconds for which an entry that can be revalidated is kept beyond all that
 STALE_RETENTION_SECONDS = 60.0  # likewise one that cannot: a client may take it stale (max-stale)
@@ -37,7 +37,7 @@ def request_directives(lines: Iterable[bytes]) -> Directives:
 
 
 def explicit_ttl(said: Directives) -> float | None:
-    """For how long a request that opts in (C{public, max-age=N} or C{s-maxage=N}) lets its answer be kept."""
+    """For how long a request that opts in (C{public, max-age=N} or C{s-maxage=N}) lets its response be kept."""
     if b"no-store" in said or b"no-cache" in said:
         return None
     seconds = said.seconds(b"s-maxage")
@@ -121,5 +121,5 @@ def _wants_fresher(said: Directives, age: float, left: float) -> bool:
 
 
 def _takes(said: Directives, stale_for: float) -> bool:
-    """Whether the client takes an answer that has been stale for so long; C{max-stale} alone: however long."""
+    """Whether the client takes a response that has been stale for so long; C{max-stale} alone: however long."""
     return said[b"max-stale"] == [None] or stale_for <= (said.seconds(b"max-stale") or 0)

@@ -39,9 +39,9 @@ class StoringRules:
     """What the settings say about storing responses.
 
     @ivar scope: Who may be served a response. Within C{project} and C{token} this is, for the provider, a cache of its
-        key's owner alone, so that C{Authorization} is no obstacle (RFC 9111, section 3.5); C{private} answers are kept
-        only where C{token} separates one client from the other.
-    @ivar default_ttl: For how long an answer is fresh that does not say so, where it may be kept by guess.
+        key's owner alone, so that C{Authorization} is no obstacle (RFC 9111, section 3.5); C{private} responses are
+        kept only where C{token} separates one client from the other.
+    @ivar default_ttl: For how long a response is fresh that does not say so, where it may be kept by guess.
     @ivar heuristics: Whether one that says when it was modified last is fresh for a tenth of the time since then, at
         most L{MAX_HEURISTIC_SECONDS} (RFC 9111, section 4.2.2).
     @ivar own_cors: C{Access-Control-…} is the proxy's own affair; see L{fields.incoming}.
@@ -168,7 +168,8 @@ def _refusal(code: int, said: Directives, rules: StoringRules, asked: Directives
 def _for_surrogates(lines: FieldLines) -> Directives:
     """What C{Surrogate-Control} says to any cache in front of the provider; not what is meant for one by name.
 
-    It may say how long an answer is fresh, or that it is not to be kept. What C{Cache-Control} forbids stays forbidden.
+    It may say how long a response is fresh, or that it is not to be kept. What C{Cache-Control} forbids
+    stays forbidden.
     """
     if b"surrogate-control" not in lines.names:
         return NOTHING
@@ -221,7 +222,7 @@ def _guess(received: ReceivedHead, lines: FieldLines) -> float:
 def _initial_age(received: ReceivedHead, lines: FieldLines, lifetime: float, *, slow: bool) -> float:
     """The corrected initial age (RFC 9111, section 4.2.3); past all freshness where C{Age} is not one number.
 
-    @param slow: Whether the time that the answer took may have been spent on its way, in some other cache.
+    @param slow: Whether the time that the response took may have been spent on its way, in some other cache.
     """
     date = dates.parse(lines.value(b"date") or b"", received.date)
     apparent = 0.0 if date is None else max(0.0, received.date - date)

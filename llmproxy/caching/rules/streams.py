@@ -20,7 +20,7 @@ _ANY = frozenset((DONE, ANTHROPIC, RESPONSES))
 COMMENTS = 16
 
 _LINE = re.compile(rb"\r\n|\r|\n")
-# An error in mid-stream: what follows it is not the answer, however well it ends. Text in JSON has no line breaks, so
+# An error in mid-stream: what follows it is not the response, however well it ends. Text in JSON has no line breaks, so
 # these can only be the stream's own lines.
 _ERROR = re.compile(rb'(?:^|[\r\n])(?:event: ?error[\r\n]|data: ?\{[ \t]{0,8}"error"[ \t]{0,8}:[ \t]{0,8}[^n \t])')
 _TYPE = re.compile(rb'\A\{[ \t]{0,8}"type"[ \t]{0,8}:[ \t]{0,8}"([a-z_.]{1,64})"')

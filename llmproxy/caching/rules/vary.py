@@ -1,4 +1,4 @@
-"""What tells the variants of an answer apart: the request fields that its C{Vary} names (RFC 9111, section 4.1)."""
+"""What tells the variants of a response apart: the request fields that its C{Vary} names (RFC 9111, section 4.1)."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ SYNTAX = UsageSyntax(("usage",), ("message",), final=final)
 
 
 def deferred_result_id(answer: Counts) -> str:
-    """The id of a batch that an answer announces; its results are fetched by it. C{""} where it announces none."""
+    """The id of a batch that a response announces; its results are fetched by it. C{""} where it announces none."""
     name = answer.get("id")
     return name if answer.get("type") == "message_batch" and isinstance(name, str) else ""
 

@@ -14,7 +14,7 @@ from llmproxy.metering.dialects.shapes import Shape, has_any, number
 
 
 def other_usage_object(answer: Counts) -> Counts | None:
-    """Cohere tells the usage in C{meta}, and at the end of a stream in C{delta}."""
+    """Cohere reports the usage in C{meta}, and at the end of a stream in C{delta}."""
     for place, name in (("delta", "usage"), ("meta", "billed_units")):
         inner = answer.get(place)
         found = inner.get(name) if isinstance(inner, dict) else None

@@ -42,7 +42,7 @@ _NONE: frozenset[Call] = frozenset()
 
 
 def calls(said: Counts, answer: Counts) -> frozenset[Call]:
-    """Searches that grounded an answer: C{groundingMetadata} of its candidates.
+    """Searches that grounded a response: C{groundingMetadata} of its candidates.
 
     Billed for each query with Gemini 3 and later, once for a prompt before. Price page, "Grounding with Google Search";
     what a project has free each month is not taken off.
@@ -102,7 +102,7 @@ TIERS = {
 
 
 def deferred_result_id(answer: Counts) -> str:
-    """The id of a batch that an answer announces: C{name} without C{batches/}. Guide "Batch API"."""
+    """The id of a batch that a response announces: C{name} without C{batches/}. Guide "Batch API"."""
     name = answer.get("name")
     return name.removeprefix("batches/") if isinstance(name, str) and name.startswith("batches/") else ""
 

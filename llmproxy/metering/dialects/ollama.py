@@ -13,7 +13,7 @@ _COUNTS = ("prompt_eval_count", "eval_count")  # the input's is missing where al
 
 
 def other_usage_object(answer: Counts) -> Counts | None:
-    """The counts stand among the members of the last object of a stream, and of an answer."""
+    """The counts stand among the members of the last object of a stream, and of a response."""
     return answer if any(name in answer for name in _COUNTS) else None
 
 

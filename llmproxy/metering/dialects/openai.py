@@ -24,14 +24,14 @@ from llmproxy.metering.dialects.shapes import Shape, has_any, number
 UNITS_BY_CALL = {
     "web_search_call": "web_searches",
     "file_search_call": "storage_searches",
-    "code_interpreter_call": "code_executions",  # by the minute of its container, which no answer tells
+    "code_interpreter_call": "code_executions",  # by the minute of its container, which no response tells
     "shell_call": "code_executions",
 }
 # Answers
 
 
 def other_usage_object(answer: Counts) -> Counts | None:
-    """Moonshot tells a stream's usage in the first of the choices, Groq in an object of its own name."""
+    """Moonshot reports a stream's usage in the first of the choices, Groq in an object of its own name."""
     choices = answer.get("choices")
     if isinstance(choices, list) and len(choices) < 256:
         for choice in choices:
@@ -123,7 +123,8 @@ def final(said: Counts) -> bool | None:
 
 
 def with_reasoning(units: Units, usage: Counts) -> Units:
-    """Some servers tell reasoning beside C{completion_tokens}, or in C{total_tokens} alone; what is missing was output.
+    """Some servers report reasoning beside C{completion_tokens}, or in C{total_tokens} alone; what is missing was
+    output.
 
     xAI's chat completions and Google's OpenAI-compatible endpoint do. Where the total is prompt and completion,
     reasoning is within. What was cached is likewise told by Moonshot and DeepSeek in members of their own.
@@ -197,13 +198,13 @@ SHAPES = (
 SYNTAX = UsageSyntax(("usage",), ("response",), other_usage_object, calls, counted_tool_calls, other_models, final)
 
 
-# What is told later
+# What is reported later
 
 
 def deferred_result_id(answer: Counts) -> str:
-    """The id under which what an answer announces can be fetched: a response in the background, or a batch.
+    """The id under which what a response announces can be fetched: a response in the background, or a batch.
 
-    A response that is streamed says so in its first event. C{""} where the answer tells all there is to tell.
+    A response that is streamed says so in its first event. C{""} where the response tells all there is to tell.
     """
     events = ("response.created", "response.queued", "response.in_progress")
     inner = answer.get("response") if answer.get("type") in events else answer

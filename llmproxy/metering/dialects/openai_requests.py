@@ -74,7 +74,7 @@ def speech_units(model: str, members: Members) -> Units | None:
 
 
 def image_units(model: str, members: Members) -> Units | None:
-    """DALL-E bills each picture by size and quality; all others bill tokens, which their answers tell."""
+    """DALL-E bills each picture by size and quality; all others bill tokens, which their responses report."""
     count = whole_number(members.get("n", 1))
     if not model.startswith("dall-e") or count is None:
         return None

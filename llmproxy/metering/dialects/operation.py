@@ -46,7 +46,7 @@ class ProviderOperation(NamedTuple):
     @ivar maxima: Members that bound the tokens of output of one choice; the greatest of those that are there holds.
     @ivar choices: Members that say how many choices are made.
     @ivar takes_model: Whether a request there names a model, be it in its body or its path.
-    @ivar billed_by_request: What it bills instead of tokens, where its answer tells no usage, told by the model and the
+    @ivar billed_by_request: What it bills instead of tokens, where its response reports no usage, by the model and the
         request's own top-level members: units by name (L{prices} has what they cost), C{{}} for nothing, and C{None}
         where the request does not tell it.
     @ivar at_most: What it can bill beside, or instead of, the tokens of its text at most, told likewise: the calls of
@@ -54,10 +54,10 @@ class ProviderOperation(NamedTuple):
         it is C{billed_by_request}.
     @ivar requests: Those of a batch, told by its own members: the model of each and its members. C{None} where they
         stand elsewhere, as in a file.
-    @ivar deferred: The id under which what an answer announces can be fetched later, and its usage with it; C{""} where
-        the answer tells all.
-    @ivar also: What stands in events that tell of calls billed by themselves, beside those that tell of usage.
-    @ivar mark: What stands in every event that tells of usage.
+    @ivar deferred: The id under which what a response announces can be fetched later, and its usage with it; C{""}
+        where the response tells all.
+    @ivar also: What stands in events that report calls billed by themselves, beside those that report usage.
+    @ivar mark: What stands in every event that reports usage.
     @ivar free: Whether nothing there is ever billed.
     @ivar media: What pictures, sound and films count for in its input.
     """

@@ -56,7 +56,7 @@ SYNTAXES = (
     ollama.SYNTAX,
     generic.SYNTAX,
 )
-# Members of an answer that are looked for in one that is too long to be kept, and those that hold an answer.
+# Members of a response that are looked for in one that is too long to be kept, and those that hold a response.
 RESPONSE_MEMBERS = frozenset(
     b"model modelVersion service_tier x_groq tool_usage tools prompt_eval_count eval_count done duration task language "
     b"error delta meta".split()
@@ -65,7 +65,7 @@ UNITS_BY_CALL = openai.UNITS_BY_CALL
 CALL_PATTERN = re.compile(
     rb'"type"[ \n]{0,4}:[ \n]{0,4}"(' + b"|".join(name.encode() for name in UNITS_BY_CALL) + rb')"'
 )
-# Members of a request that tell what it uses or is billed, or what its answer will be.
+# Members of a request that tell what it uses or is billed, or what its response will be.
 REQUEST_MEMBERS = frozenset(
     path[0] for operations in DIALECTS.values() for each in operations for path in (*each.maxima, *each.choices)
 ) | frozenset(

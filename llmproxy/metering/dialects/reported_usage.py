@@ -1,4 +1,4 @@
-"""What an answer, or one event of a stream, says of its usage, whatever its shape; and what several say together."""
+"""What a response, or one event of a stream, says of its usage, whatever its shape; and what several say together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Call = tuple[str, str]
 
 
 class Terms(NamedTuple):
-    """What a price hangs on beside the model; all as it was answered, C{""} where the answer does not say.
+    """What a price hangs on beside the model; all as it was answered, C{""} where the response does not say.
 
     @ivar tier: The service tier; C{speed}: C{fast} or C{standard}; C{geo}: where the model ran.
     @ivar batch: Whether it was one of a batch.
@@ -31,10 +31,10 @@ class ReportedUsage(NamedTuple):
     """What was read, in the provider's own words.
 
     @ivar usage: The usage object, or C{None}.
-    @ivar final: Whether the counts can no longer change; C{None}: if the answer came to its end.
+    @ivar final: Whether the counts can no longer change; C{None}: if the response came to its end.
     @ivar calls: Calls that are billed beside tokens.
     @ivar counted_calls: How many of them there were by the provider's own count, by unit; holds where it is told.
-    @ivar others: Usage objects of other models that worked for the same answer, with the models' names.
+    @ivar others: Usage objects of other models that worked for the same response, with the models' names.
     """
 
     usage: Counts | None = None
@@ -62,15 +62,15 @@ _NONE: Mapping[str, int] = {}
 
 
 class UsageSyntax(NamedTuple):
-    """How one provider's answers are read.
+    """How one provider's responses are read.
 
-    @ivar places: Members of an answer that hold a usage object.
-    @ivar wrappers: Members of an event that hold the answer it tells of.
+    @ivar places: Members of a response that hold a usage object.
+    @ivar wrappers: Members of an event that hold the response it tells of.
     @ivar elsewhere: Finds a usage object that stands in none of these places.
-    @ivar calls: Finds calls that are billed by themselves, in an answer or an event.
-    @ivar counted_calls: What an answer says of how many there were.
+    @ivar calls: Finds calls that are billed by themselves, in a response or an event.
+    @ivar counted_calls: What a response says of how many there were.
     @ivar others: Finds usage objects of other models.
-    @ivar final: Whether an answer or event with a usage object has the last of it; C{None} where it cannot tell.
+    @ivar final: Whether a response or event with a usage object has the last of it; C{None} where it cannot tell.
     """
 
     places: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class UsageSyntax(NamedTuple):
 
 
 class UsageExtractorChain:
-    """Reads answers and events of any of these kinds."""
+    """Reads responses and events of any of these kinds."""
 
     def __init__(self, wires: Sequence[UsageSyntax]) -> None:
         self._places = tuple({place: None for wire in wires for place in wire.places})
@@ -97,7 +97,7 @@ class UsageExtractorChain:
     def read(self, said: Any, whole: bool = False) -> ReportedUsage:
         """What C{said} tells, which is parsed JSON of any shape.
 
-        @param whole: Whether it is an answer, and not one of several that follow one another.
+        @param whole: Whether it is a response, and not one of several that follow one another.
         """
         if not isinstance(said, dict):
             return NO_REPORT
@@ -119,7 +119,7 @@ class UsageExtractorChain:
         return ReportedUsage(usage, model, _terms(answer, usage), final, calls, counted_calls, others)
 
     def _found(self, said: Counts) -> tuple[Counts, Counts | None]:
-        """The answer that is told of, and its usage object."""
+        """The response that is told of, and its usage object."""
         usage = self._placed(said)
         if usage is not None:
             return said, usage

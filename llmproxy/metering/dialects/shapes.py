@@ -30,7 +30,7 @@ class Shape(NamedTuple):
         for the provider of the request.
     @ivar members: How it is read where genai-prices does not know, or beside what it knows.
     @ivar correct: The counts as they are billed, where that is not what the members say at once.
-    @ivar parts: The usage objects of the models that worked for the answer, with their names (C{""}: the one that
+    @ivar parts: The usage objects of the models that worked for the response, with their names (C{""}: the one that
         answered), where the members tell of one alone; empty where they tell all.
     """
 

@@ -191,7 +191,7 @@ def holes_in(
     sent: list[bytes], lines: list[bytes], holes: tuple[tuple[int, bytes], ...]
 ) -> tuple[tuple[int, int], ...] | None:
     """Which of the lines that were sent come out of holes: pairs of their index and the hole's number. C{None} where
-    that cannot be told.
+    that is unknown.
 
     @param lines: The client's; C{holes}: those of a L{HeadShape}.
     """

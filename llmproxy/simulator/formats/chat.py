@@ -13,7 +13,7 @@ from llmproxy.simulator.use import Use
 DONE = b"data: [DONE]\n\n"
 _SELLERS = ("xai", "groq", "moonshot")
 _UNASKED = ("xai", "total")
-"""Those whose last chunk tells usage without being asked."""
+"""Those whose last chunk reports usage without being asked."""
 
 
 def chat(call: Call, seller: str = "openai") -> Reply:
@@ -32,7 +32,7 @@ def chat(call: Call, seller: str = "openai") -> Reply:
 
 
 def answered_tier(call: Call, seller: str) -> str:
-    """The service tier of the answer: as it was steered, else as it was asked for where the provider sells that."""
+    """The service tier of the response: as it was steered, else as it was asked for where the provider sells that."""
     asked = str(call.body.get("service_tier") or "default")
     return call.tier or (asked if offered(seller, str(call.body["model"]), asked) else "default")
 
@@ -40,8 +40,8 @@ def answered_tier(call: Call, seller: str) -> str:
 def usage(use: Use, style: str = "") -> dict[str, Any]:
     """The usage object; the sources are OpenAI's, xAI's, Groq's and Moonshot's API references.
 
-    xAI tells reasoning beside the completion, Google's compatible endpoint (C{total}) only in the total; C{bare} has no
-    details, as many who serve open models.
+    xAI reports reasoning beside the completion, Google's compatible endpoint (C{total}) only in the total; C{bare} has
+    no details, as many who serve open models.
     """
     beside = use.reasoning if style in ("xai", "total") else 0
     told: dict[str, Any] = {

@@ -107,7 +107,7 @@ def _details(**modalities: int) -> list[dict[str, Any]]:
 
 
 class Answer:
-    """One answer of generateContent, whole or in pieces."""
+    """One response of generateContent, whole or in pieces."""
 
     def __init__(self, call: Call, model: str) -> None:
         self._call, self._model = call, model
@@ -117,7 +117,7 @@ class Answer:
         self.bill = bill("google", model, self._use, self._tier)
 
     def chunk(self, text: str, last: bool) -> dict[str, Any]:
-        """One event, or the whole answer; the last alone has the whole usage."""
+        """One event, or the whole response; the last alone has the whole usage."""
         candidate: dict[str, Any] = {"content": {"parts": [{"text": text}], "role": "model"}, "index": 0}
         if last:
             candidate["finishReason"] = "STOP"

@@ -14,7 +14,7 @@ _BLOCK = b"\x00" * 512
 
 
 def images(call: Call) -> Reply:
-    """GPT Image tells tokens and is billed by them; DALL-E tells nothing and is billed by the picture."""
+    """GPT Image reports tokens and is billed by them; DALL-E reports nothing and is billed by the picture."""
     call.need("prompt")
     model, many = str(call.body.get("model") or "dall-e-2"), int(call.body.get("n") or 1)
     data = [{"b64_json": "iVBORw0KGgo="}] * many

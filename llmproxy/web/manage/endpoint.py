@@ -69,7 +69,7 @@ async def _untold(owner: str, name: str, allowance: Allowance) -> list[LimitStat
 
 
 class UsageReports(Protocol):
-    """Tells what was used."""
+    """Says what was used."""
 
     def report(self, question: UsageQuery) -> Deferred[Report]:
         """Fire with it; L{errors.StoreUnavailable} where the store does not answer."""
@@ -87,7 +87,7 @@ class ManagementContext:
     @ivar peers: The other workers, of which there may be none.
     @ivar changes: Held by whoever reads, alters and writes back, so that no change undoes another.
     @ivar clock: For what is waited for; C{now}: seconds since the epoch, for what is written down.
-    @ivar standings: Tells how the limits of a C{token} or a C{project} of that id stand.
+    @ivar standings: Gives how the limits of a C{token} or a C{project} of that id stand.
     @ivar new_id: Makes a project's id.
     @ivar cache: The response cache, or C{None} where there is none; C{counts}: what was counted of all requests.
     @ivar denials: Where wrong management tokens are written down, if not in C{audit}.

@@ -29,7 +29,7 @@ MAX_SEARCH_CHARACTERS = 200
 async def list_response(
     page: Page[T], shown: Callable[[T], dict[str, object]], clock: IReactorTime
 ) -> BufferedResponse:
-    """The answer with this page; the reactor is let go after so many items."""
+    """The response with this page; the reactor is let go after so many items."""
     data: list[dict[str, object]] = []
     for item in page.items:
         if data and len(data) % ITEMS_PER_TURN == 0:

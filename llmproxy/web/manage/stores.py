@@ -70,7 +70,7 @@ class Creations(Protocol):
         """
 
     def finish(self, name: str, answer: str) -> Deferred[None]:
-        """Fire when the answer, which may have secrets in it, is stored."""
+        """Fire when the response, which may have secrets in it, is stored."""
 
     def release(self, name: str) -> Deferred[None]:
         """It came to nothing: fire when it may be begun again."""

@@ -77,13 +77,13 @@ class Management(Resource):
     @param apis: The configured APIs, those that keys and tokens may name, each with its C{allowed_endpoints}.
     @param default_api: The API whose key C{api_key} alone is; C{""} if there is none.
     @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
-    @param cache: The response cache, if there is one; C{counts}: tells what was counted of all requests.
-    @param standings: Tells how limits stand, where anybody counts.
+    @param cache: The response cache, if there is one; C{counts}: gives what was counted of all requests.
+    @param standings: Gives how limits stand, where anybody counts.
     @param denials: Where wrong management tokens are written down, if not in C{audit}.
     @param revocations: Has those in force that are not stored; C{changes}: what it holds while it stores them.
     @param reload: Reads the settings again; C{effective}: has their sources; C{upstreams}: the providers; C{log}: how
         much is logged.
-    @param usage: Tells what was used; C{activity}: what went on; C{requests}: the last ones of this process.
+    @param usage: Gives what was used; C{activity}: what went on; C{requests}: the last ones of this process.
     @param peers: The other workers, of which there may be none.
     @param audit_table: The audit log in the store, if it is there.
     @param keys: The management keys, where there may be any; C{creations}: what was answered to creations.

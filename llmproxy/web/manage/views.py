@@ -1,4 +1,4 @@
-"""What the management API answers with. Never a provider key, and a token only in the answer that issues it."""
+"""What the management API answers with. Never a provider key, and a token only in the response that issues it."""
 
 from __future__ import annotations
 

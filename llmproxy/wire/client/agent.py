@@ -31,7 +31,7 @@ from llmproxy.wire.write_coalescing import WriteCoalescer
 
 @implementer(IAgent)
 class Agent:
-    """Sends each request once, as it is given, and passes on the answer as it comes.
+    """Sends each request once, as it is given, and passes on the response as it comes.
 
     Given L{RawHeaders}, it sends their lines and only adds the one that frames the body. Given ordinary C{Headers}, it
     also adds C{Host} where there is none.

@@ -30,7 +30,7 @@ from llmproxy.wire.client.response_heads import ResponseHeads
 from llmproxy.wire.socket_state import before_close, tcp_transport
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
-MAX_INTERIM_RESPONSES = 16  # answers of the 1xx kind before the real one; more are a fault
+MAX_INTERIM_RESPONSES = 16  # responses of the 1xx kind before the real one; more are a fault
 CLOSE_TIMEOUT_SECONDS = 5.0  # seconds a connection that we close has to go away by itself
 
 _STATUS_LINE = b"HTTP/1."

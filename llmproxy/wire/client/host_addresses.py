@@ -1,6 +1,6 @@
 """The addresses that a provider's name stands for, looked up again before they are old.
 
-Twisted's name resolver calls the system's, in threads; neither tells for how long an answer holds. So each is used for
+Twisted's name resolver calls the system's, in threads; neither tells for how long a response holds. So each is used for
 C{ttl} seconds, and while there are connections to the name it is looked up several times in that time.
 """
 
@@ -87,7 +87,7 @@ class HostAddresses:
             self._next.cancel()
 
     def _left(self, reason: Any, waiting: Deferred[list[Any]]) -> Any:
-        if waiting in self._waiting:  # cancelled: others go on waiting for the same answer
+        if waiting in self._waiting:  # cancelled: others go on waiting for the same response
             self._waiting.remove(waiting)
         return reason
 

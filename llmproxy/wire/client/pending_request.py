@@ -1,4 +1,4 @@
-"""One request on its way to an answer, and whether it may be sent again."""
+"""One request on its way to a response, and whether it may be sent again."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Cancellable(Protocol):
 
 
 class PendingRequest:
-    """One request, until the head of its answer.
+    """One request, until the head of its response.
 
     @ivar head: The request's head as it goes out.
     @ivar project: With whose requests it takes turns where all connections are busy.
-    @ivar raw: Whether the answer's C{headers} are to be left as they came.
+    @ivar raw: Whether the response's C{headers} are to be left as they came.
     @ivar responded: Fires with the L{Response}. Cancelled, it aborts whatever is under way.
     @ivar holder: Who has it in hand now.
     @ivar gone: Whether the one who asked has left.
@@ -90,7 +90,7 @@ class PendingRequest:
         self.responded.callback(answer)
 
     def fail(self, error: BaseException | Failure) -> None:
-        """There will be no answer."""
+        """There will be no response."""
         self.holder = None
         if isinstance(error, errors.UpstreamFailure):
             error.nothing_sent = self.untouched

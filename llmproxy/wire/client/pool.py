@@ -163,7 +163,7 @@ class Pool:
             request.fail(errors.UpstreamBusy(retry_after=BUSY_RETRY_AFTER))
 
     def close(self) -> Deferred[None]:
-        """Close what is not in use at once, the rest after its answer; fire when no connection is left."""
+        """Close what is not in use at once, the rest after its response; fire when no connection is left."""
         if self._closed is None:
             self._closed = Deferred()
             while self._queue.projects:

@@ -22,7 +22,7 @@ MAX_JOINED_BYTES = 65536  # more than this is not copied only to leave in one pa
 class BytesBody:
     """A body that is all there, and can be sent as often as need be.
 
-    A long one leaves in pieces, as the provider takes them: written at once it would be in memory twice.
+    A long one leaves in chunks, as the provider takes them: written at once it would be in memory twice.
     """
 
     _sending: Deferred[None] | None = None

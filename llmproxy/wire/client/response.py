@@ -1,4 +1,4 @@
-"""A provider's answer: its head, and its body for whoever takes it."""
+"""A provider's response: its head, and its body for whoever takes it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Response:
         return self._waiting if self._end is _DONE and not self.begun else None
 
     def watch(self, tap: Callable[[bytes], object]) -> None:
-        """Show every piece of the body to C{tap} too, as it comes; to be called before the body is taken."""
+        """Show every chunk of the body to C{tap} too, as it comes; to be called before the body is taken."""
         self._tap = tap if self._tap is None else partial(_both, self._tap, tap)
         if self._waiting:
             tap(self._waiting)

@@ -60,7 +60,7 @@ class Transport:
         body: IBodyProducer | None,
         project: str = "",
     ) -> Deferred[Response]:
-        """Send a request; fire with its L{Response} at the end of the answer's head.
+        """Send a request; fire with its L{Response} at the end of the response's head.
 
         Fail with L{errors.UpstreamUnreachable}, L{errors.UpstreamBroken} or L{errors.UpstreamTimeout}, or with
         whatever the body's producer failed with. Cancelled, the request is aborted at once.

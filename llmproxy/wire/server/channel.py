@@ -1,4 +1,4 @@
-"""One client's connection: requests in, answers out, in order, with bounded buffers and an end to every wait."""
+"""One client's connection: requests in, responses out, in order, with bounded buffers and an end to every wait."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ TURN_SECONDS = 0.005  # that one client's requests may take in one turn of the r
 MAX_COLLECTED_BYTES = 1024 * 1024  # bytes of a body that are read for a resource that wants it whole
 MIN_PROGRESS_BYTES = 1024  # bytes of a body that must arrive within every body timeout
 CLOSE_TIMEOUT_SECONDS = 60.0  # seconds for what is written to be read, before the connection is torn down
-ABORT_TIMEOUT_SECONDS = 5.0  # likewise where the answer was cut
-LINGER_TIMEOUT_SECONDS = 10.0  # seconds for a client to see an answer that came before it had sent everything
+ABORT_TIMEOUT_SECONDS = 5.0  # likewise where the response was cut
+LINGER_TIMEOUT_SECONDS = 10.0  # seconds for a client to see a response that came before it had sent everything
 PEER_CHECK_SECONDS = 0.1  # seconds between looks at a peer that cannot be read from
 PROBE_CHECK_SECONDS = 0.02  # seconds for what was written to such a peer to come back as a reset
 
@@ -177,7 +177,7 @@ class Channel(Protocol):
         self._producer = None
 
     def request_done(self) -> None:
-        """The answer is out: on to the next request, or to the end."""
+        """The response is out: on to the next request, or to the end."""
         if self._request is not None:
             self._request.upload.release()
         self._request = self._producer = None
@@ -195,7 +195,7 @@ class Channel(Protocol):
             self._proceed()
 
     def cut(self, *, visible: bool) -> None:
-        """End it in the middle of an answer.
+        """End it in the middle of a response.
 
         @param visible: Whether the end of the connection alone tells that it is the middle; otherwise it is reset.
         """
@@ -238,7 +238,7 @@ class Channel(Protocol):
     # Heads
 
     def _proceed(self) -> None:
-        """Take requests as long as there are any and nobody is in the way; a loop, for answers may come at once."""
+        """Take requests as long as there are any and nobody is in the way; a loop, for responses may come at once."""
         if self._working:
             return
         if self._later is not None:
@@ -510,7 +510,7 @@ class Channel(Protocol):
         self.transport.loseConnection()
 
     def _linger(self) -> None:
-        """Say that no more will be sent, and let what still comes run off: a reset could overtake the answer."""
+        """Say that no more will be sent, and let what still comes run off: a reset could overtake the response."""
         if self._half_closed:
             self._close()
             return

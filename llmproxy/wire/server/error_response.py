@@ -1,4 +1,4 @@
-"""The answer to what is no request: written by the channel, for no resource ever sees it."""
+"""The response to what is no request: written by the channel, for no resource ever sees it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Refused(ProxyError):
 
 
 def refusal(status: int, code: str, message: str, request_id: str, allow: bytes) -> bytes:
-    """The bytes of a whole answer, after which the connection ends.
+    """The bytes of a whole response, after which the connection ends.
 
     @param allow: The line that a 405 must carry.
     """

@@ -21,7 +21,7 @@ from llmproxy.wire.server.pull_producer import PullToPush
 from llmproxy.wire.server.request_attributes import RequestAttributes
 from llmproxy.wire.server.request_body import RequestBody
 
-# How the end of an answer's body is told.
+# How the end of a response's body is told.
 _NOT_BEGUN, _CHUNKS, _LENGTH, _CLOSE, _NO_BODY = range(5)
 
 _FRAMING_FIELDS = (b"content-length", b"transfer-encoding", b"connection")
@@ -62,12 +62,12 @@ class Request(RequestAttributes):
     @ivar upload: The body.
     @ivar remote: The address of the peer.
     @ivar gone: Whether the client has left (or was cut off), so that nothing can be written.
-    @ivar booked_first: Whether what it cost is to be in the books before the end of its answer leaves.
+    @ivar booked_first: Whether what it cost is to be in the books before the end of its response leaves.
     @ivar paced: Whether a client that takes too little of what waits for it is cut off without anybody's doing.
     @ivar stalled: Whether that has happened.
-    @ivar begun: Whether the head of the answer is out.
+    @ivar begun: Whether the head of the response is out.
     @ivar known_head: What the server's C{known_heads} have of its head; C{None} where that is new.
-    @ivar on_gone: Called when the client leaves before its answer is complete; costs less than C{notifyFinish}.
+    @ivar on_gone: Called when the client leaves before its response is complete; costs less than C{notifyFinish}.
     """
 
     queued = False
@@ -96,10 +96,10 @@ class Request(RequestAttributes):
         self.gone = False
         self.begun = False
 
-    # The answer, as the proxy gives it
+    # The response, as the proxy gives it
 
     def begin(self, code: int, phrase: bytes, lines: Sequence[bytes], length: int | None, hold: bool = False) -> None:
-        """Write the head of the answer.
+        """Write the head of the response.
 
         @param hold: Leave it for the first bytes of the body to take along; C{flush} sends it if there are none yet.
         @param lines: Its field lines, without those that frame the message or speak of the connection.
@@ -180,7 +180,7 @@ class Request(RequestAttributes):
         self._end()
 
     def abort(self) -> None:
-        """Cut the answer off where it is, so that the client can tell; nothing where it has left or has all of it."""
+        """Cut the response off where it is, so that the client can tell; nothing where it has left or has all of it."""
         if self.gone or self.finished:
             return
         self.flush()
@@ -273,7 +273,7 @@ class Request(RequestAttributes):
         self._send(body)
         self.finish()
 
-    # Before any answer
+    # Before any response
 
     def _default_type(self) -> None:
         headers = self.responseHeaders
@@ -343,7 +343,7 @@ class Request(RequestAttributes):
         out.append(b"\r\n")
         return b"\r\n".join(out)
 
-    # The answer's bytes
+    # The response's bytes
 
     def _send(self, data: bytes, head: bytes = b"") -> None:
         framing = self._framing

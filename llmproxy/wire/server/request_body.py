@@ -35,7 +35,7 @@ class RequestBody:
     @ivar length: Bytes that are announced, or C{UNKNOWN_LENGTH}.
     @ivar count: Bytes that have arrived.
     @ivar limit: Bytes beyond which it fails.
-    @ivar taps: See every piece as it passes to the consumer, or the whole when that is taken.
+    @ivar taps: See every chunk as it passes to the consumer, or the whole when that is taken.
     @ivar started: Whether a consumer has asked for it.
     @ivar done: Whether all of it has arrived.
     """
@@ -91,7 +91,7 @@ class RequestBody:
 
     @property
     def received(self) -> bytes | None:
-        """The whole body, if all of it has arrived and no consumer was given it piece by piece."""
+        """The whole body, if all of it has arrived and no consumer was given it chunk by chunk."""
         if self._whole is None and self.done and not self.started and self._error is None:
             self._whole = b"".join(self._pieces or ())
             self._pieces = None
@@ -124,7 +124,7 @@ class RequestBody:
         return self.startProducing(kept).addCallback(joined)
 
     def _fits(self, data: bytes) -> bool:
-        """Whether there is room for a further piece of a body whose length nobody knows."""
+        """Whether there is room for a further chunk of a body whose length nobody knows."""
         fits = self._reserve(len(data))
         if not fits:
             self.failed(BuffersFull(retry_after=RETRY_AFTER_SECONDS))

@@ -29,7 +29,7 @@ class KnownHeads(Protocol):
 
 
 class RequestDecoder:
-    """Makes events of bytes that are L{fed<feed>} in any pieces, as they are asked for.
+    """Makes events of bytes that are L{fed<feed>} in any chunks, as they are asked for.
 
     For each request, in order: a L{RequestHead}; its body as C{bytes}, never empty, in as many events as it came; and
     L{BodyEnd}. A L{BadMessage} is the last event. C{None}: nothing more without further bytes.

@@ -89,7 +89,7 @@ class ResponseWriter:
     def write(self, *pieces: bytes) -> None:
         """Send at once where nothing waits to be sent; that spares a turn of the reactor and two system calls.
 
-        Without any pieces, send what was left for the end of the turn.
+        Without any chunks, send what was left for the end of the turn.
 
         The transport keeps what it could not send, and finds out by itself what is wrong with a connection.
         """

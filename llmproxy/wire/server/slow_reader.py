@@ -40,7 +40,7 @@ class SlowReaderGuard:
     ) -> None:
         """
         @param seconds: C{0}: no limit.
-        @param unacknowledged_bytes: Tells how many bytes wait now.
+        @param unacknowledged_bytes: Gives how many bytes wait now.
         """
         self._clock = clock
         self._seconds = seconds

@@ -1,4 +1,4 @@
-"""Results that are told later than the answer to their request: background responses, batches."""
+"""Results that are reported later than the response to their request: background responses, batches."""
 
 from __future__ import annotations
 
