@@ -142,7 +142,7 @@ class UpstreamGroup:
 
     def may_replay(self, keys: Sequence[ProviderKey]) -> bool:
         """Whether a request may be sent again after something of it has been sent, so that its body is to be held."""
-        return len(keys) > 1 or self.repeats_responses or "reset" in self.causes
+        return len(keys) > 1 or self.repeats_responses or not self.causes.isdisjoint(("reset", "reused"))
 
     @property
     def breaker(self) -> Literal["closed", "open", "half-open"]:

@@ -45,3 +45,20 @@ def test_a_connection_that_ends_after_the_request(tmp_path: Path, on: str, unuse
             assert stack.ask("POST", "/v1/chat/completions", CHAT).status == 200
             assert stack.ask("POST", "/v1/chat/completions", CHAT).status == used
             assert provider.seen["completions"] == 3 + (unused == 200) + (used == 200)
+
+
+@pytest.mark.parametrize("cause", ["reused", "reset"])
+def test_a_long_body_is_held_for_that(tmp_path: Path, cause: str) -> None:
+    """One that would else have been passed on as it came."""
+    long = CHAT[:-1] + b', "user": "' + b"x" * 400_000 + b'"}'
+    with ScriptedProvider({}) as provider:
+
+        class Behind(Stack):
+            settings = SETTINGS.replace("{provider}", f"http://{HOST}:{provider.port}")
+
+        with Behind(tmp_path, f"retries: {{attempts: 2, on: [{cause}]}}") as stack:
+            provider.scripts["completions"] = InTurn([OK], [CLOSE], [OK, CLOSE])
+            assert stack.ask("POST", "/v1/chat/completions", long).status == 200
+            assert stack.ask("POST", "/v1/chat/completions", long).status == 200
+            assert provider.seen["completions"] == 3
+            assert provider.bodies["completions"] == len(long)
