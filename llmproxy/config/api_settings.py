@@ -9,8 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from llmproxy.base import budgets
 from llmproxy.config import names
+from llmproxy.config.allowance_settings import AllowanceSettings
 from llmproxy.config.types import (
     BaseUrl,
     Duration,
@@ -26,13 +26,10 @@ from llmproxy.config.types import (
     Provider,
     Section,
     Text,
-    TokenBudgets,
-    UsdBudgets,
     Whole,
 )
 from llmproxy.config.upstream_settings import Affinity, Balance, CircuitBreaker, Retries, UpstreamServer
 from llmproxy.http.endpoints import split_method
-from llmproxy.model import UNLIMITED, Allowance
 
 
 class Timeouts(Section):
@@ -92,38 +89,12 @@ class ApiCache(Section):
         return self
 
 
-class ApiLimits(Section):
+class ApiLimits(AllowanceSettings):
     """Limits of this API over all projects; 0 and empty mean no limit."""
 
-    requests_per_minute: Whole = Field(default=0, ge=0)
-    """Requests in any minute."""
-    tokens_per_minute: Whole = Field(default=0, ge=0)
-    """Tokens in any minute, input and output."""
-    concurrency: Whole = Field(default=0, ge=0)
-    """Requests in flight."""
-    budget_usd: UsdBudgets = ()
-    """Dollars, such as `20/month`; or a list, at most one for each of `day`, `month` and `lifetime`."""
-    budget_tokens: TokenBudgets = ()
-    """Tokens, such as `1000000/day`; likewise."""
     default_output_tokens: Whole = Field(default=4096, ge=0)
     """Output tokens assumed for a request that sets no `max_tokens` or the like, in all limits that it is checked
     against."""
-
-    @model_validator(mode="after")
-    def _periods_differ(self) -> Self:
-        self.allowance()
-        return self
-
-    def allowance(self) -> Allowance | None:
-        """These limits as the value that travels; C{None} where there are none."""
-        made = Allowance(
-            requests_per_minute=self.requests_per_minute or None,
-            tokens_per_minute=self.tokens_per_minute or None,
-            concurrency=self.concurrency or None,
-            budget_usd=budgets.each_once(map(budgets.usd, self.budget_usd)),
-            budget_tokens=budgets.each_once(map(budgets.tokens, self.budget_tokens)),
-        )
-        return None if made == UNLIMITED else made
 
 
 class Metering(Section):

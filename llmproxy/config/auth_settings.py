@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from llmproxy.base import budgets
 from llmproxy.config import addresses
+from llmproxy.config.allowance_settings import AllowanceSettings
 from llmproxy.config.plugin_settings import PluginSettings
 from llmproxy.config.types import (
     Duration,
@@ -23,11 +23,7 @@ from llmproxy.config.types import (
     Pattern,
     Section,
     Text,
-    TokenBudgets,
-    UsdBudgets,
-    Whole,
 )
-from llmproxy.model import UNLIMITED, Allowance
 
 MAX_SKEW_SECONDS = 300.0
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"]
@@ -95,7 +91,7 @@ class GrantClaims(Section):
     """The APIs that may be called, likewise."""
 
 
-class Profile(Section):
+class Profile(AllowanceSettings):
     """What the bearer of a JWT may do, and the limits of each subject; 0 and empty mean no limit."""
 
     apis: Names = ()
@@ -106,32 +102,6 @@ class Profile(Section):
     """The models, as globs."""
     ips: Networks = ()
     """The addresses and networks to call from."""
-    requests_per_minute: Whole = Field(default=0, ge=0)
-    """Requests in any minute."""
-    tokens_per_minute: Whole = Field(default=0, ge=0)
-    """Tokens in any minute, input and output."""
-    concurrency: Whole = Field(default=0, ge=0)
-    """Requests in flight."""
-    budget_usd: UsdBudgets = ()
-    """Dollars, such as `20/month`; or a list, at most one for each of `day`, `month` and `lifetime`."""
-    budget_tokens: TokenBudgets = ()
-    """Tokens, such as `1000000/day`; likewise."""
-
-    @model_validator(mode="after")
-    def _periods_differ(self) -> Self:
-        self.allowance()
-        return self
-
-    def allowance(self) -> Allowance | None:
-        """Its limits as the value that travels; C{None} where there are none."""
-        made = Allowance(
-            requests_per_minute=self.requests_per_minute or None,
-            tokens_per_minute=self.tokens_per_minute or None,
-            concurrency=self.concurrency or None,
-            budget_usd=budgets.each_once(map(budgets.usd, self.budget_usd)),
-            budget_tokens=budgets.each_once(map(budgets.tokens, self.budget_tokens)),
-        )
-        return None if made == UNLIMITED else made
 
 
 class OidcSettings(IdentityProviderSettings):
