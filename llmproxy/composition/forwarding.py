@@ -229,22 +229,22 @@ def forwarding(
     if settings.server.fast_path:
         fast_path = FastPath(pipeline, accounting, upstreams, agents, clock, attribution.field_names)
     return Parts(
-        pipeline,
-        fast_path,
-        keys,
-        upstreams,
-        accounting,
-        shares,
-        quota,
-        agents,
-        worst,
-        meters,
-        operations,
-        make_agent,
-        {name: api.allowed_endpoints for name, api in settings.apis.items()},
-        refusals,
-        clock,
-        caching,
+        pipeline=pipeline,
+        fast_path=fast_path,
+        keys=keys,
+        upstreams=upstreams,
+        accounting=accounting,
+        shares=shares,
+        quota=quota,
+        agents=agents,
+        ceiling=worst,
+        meters=meters,
+        operations=operations,
+        make_agent=make_agent,
+        endpoints={name: api.allowed_endpoints for name, api in settings.apis.items()},
+        refusals=refusals,
+        clock=clock,
+        caching=caching,
     )
 
 
