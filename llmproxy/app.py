@@ -250,7 +250,7 @@ def _reloader(base: Base, parts: Parts, daemon: Daemon, source: SettingsFile | N
 
 def _proxy(base: Base, parts: Parts) -> ProxyResource:
     return ProxyResource(
-        parts.pipeline,
+        parts.scheduler,
         clock=base.reactor,
         now=base.now,
         fresh_id=request_ids(base.random),

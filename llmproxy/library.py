@@ -140,7 +140,7 @@ class TransparentProxy(ProxyResource):
         )
         self._parts = parts
         super().__init__(
-            parts.pipeline,
+            parts.scheduler,
             clock=reactor,
             now=tell_time,
             fresh_id=request_ids(os.urandom),

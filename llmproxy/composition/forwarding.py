@@ -42,6 +42,7 @@ from llmproxy.proxy.deferred_results import DeferredResults
 from llmproxy.proxy.fast_path.service import FastPath
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.proxy.policy import Policy
+from llmproxy.proxy.request_scheduler import RequestScheduler
 from llmproxy.upstream.key_states import KeyState
 from llmproxy.upstream.provider_keys import ProviderKeys
 from llmproxy.upstream.upstreams import Upstream, Upstreams, UpstreamState
@@ -62,6 +63,7 @@ class Parts:
     """
 
     pipeline: Pipeline
+    scheduler: RequestScheduler
     fast_path: FastPath | None
     keys: ProviderKeys
     upstreams: Upstreams
@@ -148,7 +150,7 @@ class Parts:
         cache = () if self.caching is None else (self.caching.state.storage.cache, self.caching)
         fast_path = () if self.fast_path is None else (self.fast_path,)
         connections = ProviderConnections(self.agents)
-        return (self.refusals, *cache, self.quota, self.shares, connections, self.upstreams, *fast_path)
+        return (self.refusals, *cache, self.quota, self.shares, connections, self.upstreams, self.scheduler, *fast_path)
 
     @property
     def services(self) -> list[IService]:
@@ -225,11 +227,13 @@ def forwarding(
         server=settings.server,
         clock=clock,
     )
+    scheduler = RequestScheduler(pipeline, accounting, clock)
     fast_path = None
     if settings.server.fast_path:
-        fast_path = FastPath(pipeline, accounting, upstreams, agents, clock, attribution.field_names)
+        fast_path = FastPath(pipeline, scheduler, accounting, upstreams, agents, clock, attribution.field_names)
     return Parts(
         pipeline=pipeline,
+        scheduler=scheduler,
         fast_path=fast_path,
         keys=keys,
         upstreams=upstreams,

@@ -127,6 +127,11 @@ def _split(lines: FieldLines, forward_cookies: bool) -> tuple[list[bytes], list[
     return kept, names, found
 
 
+def carried(lines: FieldLines) -> bytes:
+    """All that a head carries where credentials are looked for: the same for requests with the same credential."""
+    return b"\n".join(line for line, name in zip(lines, lines.names, strict=True) if name in _CARRIERS)
+
+
 def scheme(provider: str, auth: str = "") -> str:
     """How a provider wants its key: C{auth} of the settings, or the provider's own way where that is empty.
 

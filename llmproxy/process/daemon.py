@@ -221,7 +221,7 @@ class Daemon(MultiService):
             self.start_observer.succeeded()
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look at it again
-        gc.set_threshold(20_000, 20, 50)  # a request makes hundreds of objects and hardly ever a cycle
+        gc.set_threshold(5_000, 5, 400)  # hardly a request makes a cycle, and a collection is not to hold the loop
         sys.setswitchinterval(0.0002)  # a thread of the store that computes is not to hold up the reactor for 5 ms
         _log.info("Ready: {count} APIs.", count=len(self.settings.apis))
 

@@ -1,4 +1,4 @@
-"""The Resource for everything that is proxied: hands each request to the pipeline, and notices clients that leave."""
+"""The Resource for everything that is proxied: hands each request on to be served, and notices clients that leave."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmproxy.http import fields
 from llmproxy.http.forwarded import client_address, networks
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.fast_path.service import FastPath
-from llmproxy.proxy.pipeline import Pipeline
+from llmproxy.proxy.request_scheduler import RequestScheduler
 from llmproxy.wire.server.site import Request
 from llmproxy.wire.server.twisted_adapter import adapt
 
@@ -31,7 +31,7 @@ class ProxyResource(Resource):
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        scheduler: RequestScheduler,
         *,
         clock: IReactorTime,
         now: Callable[[], float],
@@ -42,7 +42,7 @@ class ProxyResource(Resource):
         Resource.__init__(self)
         self._fast_path = fast_path
         self.known_heads = None if fast_path is None else fast_path.table
-        self._pipeline = pipeline
+        self._scheduler = scheduler
         self._clock = clock
         self._now = now
         self._fresh_id = fresh_id
@@ -56,7 +56,7 @@ class ProxyResource(Resource):
         client = client_address(request.remote, request.lines, self._trusted)
         context = RequestContext(request, request_id, client, self._now(), self._clock.seconds())
         if self._fast_path is None:
-            self._pipeline.start(context, self._pipeline.serve(context))
+            self._scheduler.begin(context)
         else:
             self._fast_path.start(context)
         return NOT_DONE_YET

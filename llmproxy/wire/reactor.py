@@ -18,6 +18,7 @@ from twisted.internet.main import installReactor
 from twisted.python import log
 
 MAX_READ_BYTES = 65536
+MAX_EVENTS = 32  # of one turn; timers and those that wait for the next turn come in between, whatever the crowd
 
 
 class _ShortRead:
@@ -60,7 +61,7 @@ class LeanEPollReactor(EPollReactor):
     def doPoll(self, timeout: float | None) -> None:
         selectables = self._selectables
         try:
-            events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
+            events = self._poller.poll(-1 if timeout is None else timeout, MAX_EVENTS)
         except OSError as e:
             if e.errno == errno.EINTR:
                 return

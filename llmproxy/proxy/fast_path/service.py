@@ -20,6 +20,7 @@ from llmproxy.proxy.fast_path.call import FastCall
 from llmproxy.proxy.fast_path.flow import CacheableHead, Flow, FlowTable, KnownHead, OutgoingHead, Sending, holes_in
 from llmproxy.proxy.fast_path.head_shape import head_shape
 from llmproxy.proxy.pipeline import Pipeline
+from llmproxy.proxy.request_scheduler import RequestScheduler
 from llmproxy.upstream.upstreams import Upstreams
 from llmproxy.wire.client.agent import Agent
 from llmproxy.wire.client.request_writer import BytesBody
@@ -43,6 +44,7 @@ class FastPath:
     def __init__(
         self,
         pipeline: Pipeline,
+        scheduler: RequestScheduler,
         accounting: Accounting,
         upstreams: Upstreams,
         agents: dict[str, tuple[Agent, ...]],
@@ -57,6 +59,7 @@ class FastPath:
         self.table = FlowTable()
         self.served = 0
         self._pipeline = pipeline
+        self._scheduler = scheduler
         self._accounting = accounting
         self._upstreams = upstreams
         self._agents = agents
@@ -141,7 +144,7 @@ class FastPath:
             self._serve_in_full(context)
 
     def _serve_in_full(self, context: RequestContext) -> None:
-        self._pipeline.start(context, self._pipeline_then_learn(context))
+        self._scheduler.begin(context, self._pipeline_then_learn)
 
     async def _pipeline_then_learn(self, context: RequestContext) -> None:
         await self._pipeline.serve(context)

@@ -16,8 +16,8 @@ from twisted.python.failure import Failure
 
 from llmproxy import errors
 from llmproxy.base.coroutines import within
+from llmproxy.base.fair_queue import FairQueue
 from llmproxy.wire.client.connection import Connection
-from llmproxy.wire.client.fair_queue import FairQueue
 from llmproxy.wire.client.idle_lifetime import IdleLifetime
 from llmproxy.wire.client.pending_request import PendingRequest
 from llmproxy.wire.client.response_heads import ResponseHeads
@@ -71,7 +71,6 @@ class QueuedRequest:
         self._pool = pool
         self._timer = timer
         self.request = request
-        self.project = request.project
 
     def leave(self) -> PendingRequest:
         if self._timer is not None and self._timer.active():
@@ -123,7 +122,7 @@ class Pool:
         self._witness: Connection | None = None  # past its lifetime, kept to see when the provider closes it
         self._usable: set[Connection] = set()
         self._sockets: set[Connection] = set()  # those on their way out included
-        self._queue: FairQueue[QueuedRequest] = FairQueue()
+        self._queue: FairQueue[str, QueuedRequest] = FairQueue()
         self._dialing = 0
         self._serving = False
         self._sweeping: IDelayedCall | None = None
@@ -136,7 +135,7 @@ class Pool:
 
     def take(self) -> Connection | None:
         """A connection that waits to be used, for a request that is sent on it at once; C{None} where there is none."""
-        return None if self._closed is not None or self._queue.projects else self._take()
+        return None if self._closed is not None or self._queue.owners else self._take()
 
     @property
     def waiting(self) -> int:
@@ -166,7 +165,7 @@ class Pool:
         """Close what is not in use at once, the rest after its response; fire when no connection is left."""
         if self._closed is None:
             self._closed = Deferred()
-            while self._queue.projects:
+            while self._queue.owners:
                 self._queue.pop().leave().fail(errors.Draining())
             for connection in [*self._idle, *self._witnesses]:
                 connection.close()
@@ -183,7 +182,7 @@ class Pool:
         old = connection.since + self._pool_limits.age if self._pool_limits.age else inf
         if self._closed is not None or now >= old:
             connection.close()
-        elif self._queue.projects:
+        elif self._queue.owners:
             if connection.quiet():
                 connection.send(self._queue.pop().leave())
             else:
@@ -337,7 +336,7 @@ class Pool:
             timer = self._clock.callLater(self._pool_limits.connect, self._too_late, request)
         queued = QueuedRequest(self, request, timer)
         request.holder = queued
-        self._queue.push(queued)
+        self._queue.push(request.project, queued)
 
     def _make_room(self, request: PendingRequest) -> bool:
         """Where the queue is full, the project that has most in it gives way to those that have less."""
@@ -359,7 +358,7 @@ class Pool:
     def withdraw(self, queued: QueuedRequest) -> None:
         """The request in this place gives up waiting."""
         queued.leave()
-        self._queue.remove(queued)
+        self._queue.remove(queued.request.project, queued)
 
     def _serve(self) -> None:
         """Dial for those who wait. Flat: an endpoint that fails at once calls this from within."""
@@ -367,7 +366,7 @@ class Pool:
             return
         self._serving = True
         try:
-            while self._queue.projects and self._has_room():
+            while self._queue.owners and self._has_room():
                 self._dial(self._queue.pop().leave())
         finally:
             self._serving = False

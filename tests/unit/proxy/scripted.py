@@ -19,6 +19,7 @@ from llmproxy.observability.metrics import Metrics
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.pipeline import Pipeline
+from llmproxy.proxy.request_scheduler import RequestScheduler
 from llmproxy.web.proxy import ProxyResource
 from llmproxy.wire.server.site import Site
 from tests.support.transport import Link, RecordingProtocol, peer_closed
@@ -99,7 +100,7 @@ class ProxyCase(SynchronousTestCase):
         )
         self.pipeline = ScriptedPipeline(accounting, self.clock, self.cache)
         self.proxy = ProxyResource(
-            self.pipeline,
+            RequestScheduler(self.pipeline, accounting, self.clock),
             clock=self.clock,
             now=lambda: 1_000.0 + self.clock.seconds(),
             fresh_id=lambda: "fresh",

@@ -8,7 +8,7 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.wire.client.fair_queue import FairQueue
+from llmproxy.base.fair_queue import FairQueue
 
 
 class Item(NamedTuple):
@@ -18,17 +18,17 @@ class Item(NamedTuple):
 
 class FairQueueTests(TestCase):
     def setUp(self) -> None:
-        self.queue: FairQueue[Item] = FairQueue()
+        self.queue: FairQueue[str, Item] = FairQueue()
 
     def push(self, projects: str) -> list[Item]:
         items = [Item(project, number) for number, project in enumerate(projects)]
         for item in items:
-            self.queue.push(item)
+            self.queue.push(item.project, item)
         return items
 
     def all(self) -> str:
         popped = [self.queue.pop() for _ in range(len(self.queue))]
-        self.assertFalse(self.queue.projects)
+        self.assertFalse(self.queue.owners)
         for project in {item.project for item in popped}:
             own = [item.number for item in popped if item.project == project]
             self.assertEqual(own, sorted(own))
@@ -41,13 +41,13 @@ class FairQueueTests(TestCase):
     def test_a_project_that_comes_back_is_last(self) -> None:
         self.push("ab")
         self.queue.pop()
-        self.queue.push(Item("a", 9))
+        self.queue.push("a", Item("a", 9))
         self.assertEqual(self.all(), "ba")
 
     def test_removed(self) -> None:
         items = self.push("aab")
-        self.queue.remove(items[0])
-        self.queue.remove(items[2])
+        self.queue.remove(items[0].project, items[0])
+        self.queue.remove(items[2].project, items[2])
         self.assertEqual(len(self.queue), 1)
         self.assertEqual(self.all(), "a")
 
@@ -57,7 +57,7 @@ class FairQueueTests(TestCase):
         self.assertEqual(self.queue.newest_of_the_longest("b"), items[2])
         self.assertEqual(self.queue.newest_of_the_longest("c"), items[2])
         self.assertIsNone(self.queue.newest_of_the_longest("a"))
-        self.queue.remove(items[2])
+        self.queue.remove(items[2].project, items[2])
         self.assertIsNone(self.queue.newest_of_the_longest("b"), "two and two afterwards is no better")
 
     @given(st.lists(st.sampled_from("abc")))
