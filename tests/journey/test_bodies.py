@@ -67,6 +67,7 @@ class Plain(ProxyTestCase):
         for _ in range(3):
             client.send(request())
             self.provider.last.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            self.network.advance(0)
             timers.append(len(self.network.getDelayedCalls()))
         self.assertEqual(timers, [3, 3, 3])
 

@@ -196,6 +196,7 @@ class ProxyTestCase(SynchronousTestCase):
         closed = Deferred.fromCoroutine(self.proxy.close())
         self.network.flow()
         self.successResultOf(closed)
+        self.network.advance(0)  # a turn ends
         self.assertEqual([str(call) for call in self.network.getDelayedCalls()], [])
         self.assertEqual(self.proxy.metrics().in_flight, 0)
         self.assertEqual(self.proxy.metrics().requests, len(self.events.records))
