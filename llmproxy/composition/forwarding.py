@@ -211,7 +211,7 @@ def forwarding(
         observers=observers,
         clock=clock,
         ledger=ledger,
-        results=None if ledger is None else DeferredResults(ledger, meters, counters, now),
+        results=None if ledger is None else DeferredResults(ledger, meters, counters, now, buffers),
         buffers=buffers,
         coalescer=None if coalescer is None else WriteCoalescer(reactor, most=64),
         attribution=attribution,

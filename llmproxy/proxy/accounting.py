@@ -269,6 +269,8 @@ class Accounting:
         if self._ledger is not None and context.grant is not None and not context.result_recorded:
             ledger_id = "" if charge is None else charge.ledger_id
             self._ledger.settle(ledger_id, record, context.request_sent, deferral(context))
+        if context.announcement is not None:
+            context.announcement.close()
         self._metrics.observe(record)
         for observe in self._observers:
             observe(record)

@@ -21,6 +21,7 @@ from llmproxy.ledger.records import Deferral, HeldBudget
 from llmproxy.metering.catalog import Meters
 from llmproxy.metering.deferred import Announcement, Collection, ResultOutcome, fetched_id
 from llmproxy.proxy.context import RequestContext
+from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.transport import Response
 
 MAX_MEMOIZED_PATHS = 4096  # of which it is remembered what they fetch
@@ -31,14 +32,23 @@ class DeferredResults:
 
     _log = Logger()
 
-    def __init__(self, ledger: Ledger, meters: Meters, counters: ICounters, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        meters: Meters,
+        counters: ICounters,
+        now: Callable[[], float],
+        buffers: Buffers | None = None,
+    ) -> None:
         """
+        @param buffers: Counts what is kept of responses until they are over.
         @param now: Seconds since the epoch.
         """
         self._ledger = ledger
         self._meters = meters
         self._counters = counters
         self._now = now
+        self._buffers = buffers
         self._paths: dict[tuple[bytes, bytes], str] = {}
 
     def watch(self, context: RequestContext, route: Route, answer: Response) -> Announcement | Collection | None:
@@ -46,14 +56,16 @@ class DeferredResults:
         dialect = context.dialect
         if dialect is not None:
             if (deferred := dialect.operation.deferred) is not None:
-                context.announcement = Announcement(answer.lines, deferred, partial(self._announced, context))
+                context.announcement = Announcement(
+                    answer.lines, deferred, partial(self._announced, context), self._buffers
+                )
                 return context.announcement
             return None
         result_id = self._fetched(context.request.method, route.path)
         if result_id and self._meters.dialect(b"POST", route.api_name, b"/v1/responses") is not None:
             measuring = partial(self._meters.dialect, b"POST", route.api_name)
             context.result_id = result_id
-            context.result_collection = Collection(route.path, answer.lines, measuring, self._now())
+            context.result_collection = Collection(route.path, answer.lines, measuring, self._now(), self._buffers)
             return context.result_collection
         return None
 
@@ -74,9 +86,11 @@ class DeferredResults:
     async def collect(self, context: RequestContext, finished: float) -> None:
         """A request is over that may have fetched one: enter what that used, unless it has been. Never raises."""
         collection, complete = context.result_collection, context.outcome == "complete"
-        if collection is None or context.grant is None or context.route is None:
+        if collection is None:
             return
         try:
+            if context.grant is None or context.route is None:
+                return
             if collection.outcome("", self._now(), complete=complete) is None:
                 return
             found = await self._ledger.pending(context.grant.project_id, context.route.api_name, context.result_id)
@@ -89,8 +103,10 @@ class DeferredResults:
             self._log.warn("A result could not be settled yet; it stays charged at its most: {error}", error=str(e))
         except Exception:
             self._log.failure("A result could not be settled; it stays charged at its most.")
-        if not context.result_recorded:
-            context.result_usage = None
+        finally:
+            collection.close()
+            if not context.result_recorded:
+                context.result_usage = None
 
     async def _settle(
         self, context: RequestContext, finished: float, found: Sequence[PendingResult], outcome: ResultOutcome

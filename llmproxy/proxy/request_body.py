@@ -86,6 +86,8 @@ class RequestBodies:
         if injects and received is not None:
             changed = injection.request_usage(received, context.content)
             received, context.usage_injected = changed or received, changed is not None
+            if changed is not None:
+                upload.hold(len(changed))  # beside what came
         if received is None:
             context.body = upload
         elif received or fields.has_body(context.request.lines):

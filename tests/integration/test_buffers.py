@@ -148,3 +148,18 @@ def test_ulimit_from_the_start(tmp_path: Path) -> None:
         assert answers.count((200, None)) >= 10
         assert stack.ask("GET", "/v1/models").status == 200
         assert "MemoryError" not in stack.daemon.output()
+
+
+def test_what_is_written_anew_counts(tmp_path: Path) -> None:
+    """A stream's request to which the question for its usage is added is held twice, until it is over."""
+    prompt = [{"role": "user", "content": "x" * 200_000}]
+    body = json.dumps({"model": "gpt-4o", "stream": True, "messages": prompt}).encode()
+    with Stack(tmp_path, more="metering: {include_usage: inject}") as stack:
+        connection = HTTPConnection(HOST, stack.daemon.port, timeout=30)
+        headers = {"Authorization": f"Bearer {stack.token}", "X-Sim-Events": "20", "X-Sim-Delay": "0.2"}
+        connection.request("POST", "/v1/chat/completions", body, {**headers, "Content-Type": "application/json"})
+        response = connection.getresponse()
+        assert metric(stack, HELD) >= 2 * len(body)
+        assert b"[DONE]" in response.read()
+        eventually(lambda: metric(stack, HELD) == 0)
+        connection.close()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.test_background import metric
 from tests.integration.test_ledger import entered, lines
 from tests.support.responses import Response
 from tests.support.stack import Stack, eventually
@@ -127,6 +128,7 @@ def test_batches(own: Stack) -> None:
     (row,) = own.manage("GET", "/manage/usage?group_by=project")["data"]
     assert (row["unpriced"], row["cost_usd"]) == (0, pytest.approx(sum(costs)))
     assert lines(own) and pending(own) == 0
+    eventually(lambda: metric(own, "llmproxy_buffered_bytes") == 0)
 
 
 def test_batches_under_a_budget(own: Stack) -> None:

@@ -75,7 +75,7 @@ class RequestBody:
         """One that is all there."""
         upload = cls(len(body), limit, _nobody, buffers)
         if buffers is not None and len(body) > SMALL_BYTES:
-            upload._hold(len(body))
+            upload.hold(len(body))
         upload.count = len(body)
         upload._whole = body
         upload.done = True
@@ -138,7 +138,8 @@ class RequestBody:
         if counted and self._buffers is not None:
             self._buffers.hold(-counted)
 
-    def _hold(self, count: int) -> None:
+    def hold(self, count: int) -> None:
+        """So many bytes more, or less, are held for it until the request is over."""
         if self._buffers is not None:
             self._counted += count
             self._buffers.hold(count)
@@ -161,7 +162,7 @@ class RequestBody:
 
     def _passed(self, count: int) -> None:
         if self._counted:
-            self._hold(-min(count, self._counted))
+            self.hold(-min(count, self._counted))
 
     # What a consumer asks
 
@@ -233,7 +234,7 @@ class RequestBody:
                 self._pieces = deque()
             self._pieces.append(data)
             self._size += len(data)
-            self._hold(len(data))
+            self.hold(len(data))
         else:
             self._write(data)
 

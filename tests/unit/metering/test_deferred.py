@@ -15,8 +15,10 @@ from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Settings
 from llmproxy.metering.catalog import Meters
 from llmproxy.metering.deferred import Announcement, Collection, ResultOutcome, fetched_id
+from llmproxy.metering.deferred_bodies import MAX_STORED_BYTES
 from llmproxy.metering.dialects import anthropic, google, openai, registry
 from llmproxy.model import Usage
+from llmproxy.wire.buffers import Buffers
 
 AT = 1_764_000_000.0
 JSON = [b"Content-Type: application/json"]
@@ -79,6 +81,25 @@ class AnnouncementTests(SynchronousTestCase):
         announcement = Announcement(STREAM, openai.deferred_result_id, told.append)
         announcement.feed(event({"type": "response.created", "response": RESPONSE}))
         self.assertEqual(told, ["resp_1", "resp_1"])
+
+    def test_what_is_kept_is_counted(self) -> None:
+        held = Buffers(10**9)
+        announcement = Announcement(JSON, openai.deferred_result_id, holding=held)
+        announcement.feed(json.dumps(RESPONSE).encode())
+        self.assertEqual(held.held, len(json.dumps(RESPONSE)))
+        self.assertEqual(announcement.result_id(), "resp_1")
+        announcement.close()
+        self.assertEqual((held.held, announcement.result_id()), (0, "resp_1"))
+        announcement.feed(b"  ")
+        self.assertEqual(held.held, 0)
+        for path, text in ((b"/v1/responses/resp_1", b"{"), (b"/v1/files/f/content", b'{"custom_id":1}\n{"custom')):
+            collection = Collection(path, JSON, lambda path: None, AT, held)
+            collection.feed(text)
+            self.assertEqual(held.held, len(text.rpartition(b"\n")[2]))
+            collection.feed(b"x" * (MAX_STORED_BYTES + 1))
+            self.assertEqual(held.held, 0, "what is too long is not kept")
+            collection.close()
+            self.assertEqual(held.held, 0)
 
     def test_streamed(self) -> None:
         """A stream that runs in the background says so in its first event."""
