@@ -378,7 +378,7 @@ class LedgerLine(NamedTuple):
         response broke off), C{failed} (an error response), C{cached}, C{pending} (a result that is reported later).
     @ivar basis: Where the counts come from; see L{Usage}.
     @ivar upstream_status: The status of the provider's response, or C{None} where there was none.
-    @ivar attribution: As of a L{RequestRecord}.
+    @ivar attribution: As of a L{RequestRecord}, like C{attempts} and C{attempted}.
     """
 
     id: str
@@ -406,6 +406,8 @@ class LedgerLine(NamedTuple):
     bytes_in: int = 0
     bytes_out: int = 0
     attribution: str = ""
+    attempts: int = 0
+    attempted: str = ""
 
 
 @dataclass(frozen=True, slots=True)

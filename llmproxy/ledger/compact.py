@@ -8,6 +8,7 @@ once, so that a place that cannot be read takes no other lines with it. Its numb
     settlement  := "s", kind, 4; line, 8; at, 8; duration, 8; bytes in and out, 8; tokens, 20; cost, 8; request id
 
 Behind the request id stands the attribution, where there is one, with a zero byte between them: it differs by request.
+A settlement has been sent once where its kind has a status of the provider, else never; another number is not usual.
 All are little-endian; times and costs are doubles, and a cost below 0 is none; C{line} is what follows the run in the
 id of the line. What does not fit is written as L{records<llmproxy.ledger.records>} has it.
 """
@@ -72,6 +73,7 @@ _NOT_OF_OPENING = ("", "", "none", "", 0, None, False)  # what an opening has no
 _OF_OPENING = slice(LedgerLineOpening._fields.index("project_id"), LedgerLineOpening._fields.index("model") + 1)
 _COMMON_FIELDS = len(LedgerLine._fields[_COMMON])
 _OPENING_FIELDS = len(LedgerLineOpening._fields[_OF_OPENING])
+_UPSTREAM_STATUS = LedgerLine._fields[_COMMON].index("upstream_status")
 _TOKEN = LedgerLine._fields[_COMMON].index("token_id")
 if len(_NOT_OF_OPENING) != _COMMON_FIELDS - _OPENING_FIELDS:
     raise ImportError("What openings have not in common is not what lines have besides.")
@@ -146,7 +148,7 @@ def encode_settlement(kind: int, number: int, record: RequestRecord) -> bytes | 
     if not (0.0 <= at < _MAX_SECONDS and 0.0 <= duration < _MAX_SECONDS):
         return None
     request_id = record.request_id
-    if "\0" in request_id:
+    if "\0" in request_id or record.attempted or record.attempts != (record.upstream_status is not None):
         return None
     if record.attribution:
         request_id = f"{request_id}\0{record.attribution}"
@@ -218,6 +220,8 @@ def settlement(record: bytes, find: FindKind) -> tuple[LedgerLine, LineKind] | N
         bytes_in,
         bytes_out,
         attribution,
+        0 if kind.common[_UPSTREAM_STATUS] is None else 1,
+        "",
     )
     return _new_line(LedgerLine, values), kind
 

@@ -201,6 +201,8 @@ def line(ledger_id: str, record: RequestRecord) -> LedgerLine:
         bytes_in=record.bytes_in,
         bytes_out=record.bytes_out,
         attribution=record.attribution,
+        attempts=record.attempts,
+        attempted=record.attempted,
     )
 
 

@@ -216,6 +216,8 @@ ledger = Table(
     Column("bytes_in", BigInteger, nullable=False),
     Column("bytes_out", BigInteger, nullable=False),
     Column("attribution", String(4000), nullable=False, server_default=""),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("attempted", String(512), nullable=False, server_default=""),
     Index("ledger_by_time", "at"),
 )
 

@@ -25,6 +25,7 @@ from llmproxy.wire.client.transport import BytesBody, Response
 
 MAX_DISCARDED_BYTES = 64 * 1024  # of a body that is read only for the sake of its connection
 DISCARD_SECONDS = 5.0
+MAX_TOLD_ATTEMPTS = 20  # in the summary of a request that was sent more often
 _OF_KEYS = frozenset(map(str, KEY_STATUSES))
 
 Outcome = Response | errors.UpstreamFailure
@@ -106,8 +107,11 @@ class Delivery:
 
     @property
     def summary(self) -> str:
-        """What came of each attempt, where there were several."""
-        return " ".join(self.attempts) if len(self.attempts) > 1 else ""
+        """What came of each attempt, where there were several; of very many, of the first and the last."""
+        attempts = self.attempts
+        if len(attempts) > MAX_TOLD_ATTEMPTS:
+            attempts = [*attempts[: MAX_TOLD_ATTEMPTS - 1], "...", attempts[-1]]
+        return " ".join(attempts) if len(attempts) > 1 else ""
 
     def release(self) -> None:
         """Nothing of it is under way any more."""

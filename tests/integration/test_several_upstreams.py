@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -52,6 +53,13 @@ class Pool:
         request = Request(f"{self.stack.url}/metrics", headers={"Authorization": f"Bearer {MANAGEMENT}"})
         with urlopen(request, timeout=10) as answer:
             return str(answer.read().decode())
+
+    def ledger_lines(self) -> dict[str, tuple[int, str]]:
+        """Attempts by the id of the request."""
+        with closing(sqlite3.connect(self.stack.home / "llmproxy.db")) as database:
+            lines = database.execute("SELECT request_id, attempts, attempted FROM ledger WHERE api = 'pool'").fetchall()
+        assert len(lines) == len({line[0] for line in lines}), "one line for each request"
+        return {line[0]: line[1:] for line in lines}
 
     def events(self) -> list[dict[str, Any]]:
         path = self.stack.home / "events.jsonl"
@@ -101,6 +109,28 @@ def test_one_is_dead(tmp_path: Path) -> None:
         assert [each["breaker"] for each in p.listed()] == ["open", "closed"]
         moved = [event["attempted"] for event in eventually(lambda: len(p.events()) >= 20 and p.events())]
         assert Counter(moved) == {"0/0:connect 1/0:200": 3, "": 17}
+
+
+def test_attempts_in_the_books(tmp_path: Path) -> None:
+    """Event, list of requests and the ledger's one line all tell of each attempt, and of which key and upstream."""
+    with pool(
+        tmp_path, keys=["k1", "k2"], balance="failover", retries={"attempts": 3, "on": [503], "backoff": "0s"}
+    ) as p:
+        p.a.says = {"k1": (401, {}), "k2": (503, {})}
+        assert p.ask(X_Request_ID="tried").status == 200
+        p.a.says[""] = p.b.says[""] = (503, {})
+        p.b.says = {"k1": (503, {}), "k2": (503, {})}
+        assert p.ask(X_Request_ID="failed").status == 503
+        p.b.says.clear()
+        p.stack.manage("POST", "/manage/upstreams/pool/0", {"state": "disabled"})
+        assert p.ask(X_Request_ID="usual").status == 200
+        expected = {"tried": (3, "0/0:401 0/1:503 1/0:200"), "failed": (3, "0/1:503 1/0:503 1/0:503"), "usual": (1, "")}
+        events = eventually(lambda: len(p.events()) >= 3 and p.events())
+        assert {each["request_id"]: (each["attempts"], each["attempted"]) for each in events} == expected
+        for request_id, attempts in expected.items():
+            shown = p.stack.manage("GET", f"/manage/requests/{request_id}")
+            assert (shown["attempts"], shown["attempted"]) == attempts
+        assert eventually(lambda: len(p.ledger_lines()) >= 3 and p.ledger_lines()) == expected
 
 
 def test_weight_and_round_robin(tmp_path: Path) -> None:

@@ -80,6 +80,8 @@ class RequestView(DeferredModel):
     first_byte: float | None = Field(description="From the request's arrival to the provider's first byte.")
     upstream_time: float | None
     upstream_status: int | None
+    attempts: int = Field(description="How often it was sent to a provider.")
+    attempted: str = Field(description="Where that was several times, what came of each: 0/1:429 1/0:200.")
     bytes_in: int
     bytes_out: int
     basis: str

@@ -45,6 +45,8 @@ RECORDS = st.builds(
     upstream_status=st.none() | st.just(200),
     cache=st.sampled_from(["miss", "hit", "revalidated", "coalesced"]),
     error=st.sampled_from(["", "rate_limited"]),
+    attempts=st.integers(0, 2),
+    attempted=st.sampled_from(["", "0/0:429 0/1:200"]),
     answered=TEXT,
     basis=st.sampled_from(["", "exact", "estimated", "pending"]),
     input_tokens=COUNT,
@@ -89,6 +91,7 @@ class CompactTests(SynchronousTestCase):
         if short is None:
             numbers = (record.bytes_in, record.bytes_out, record.input_tokens, record.cached_tokens)
             unusual = record.cost_usd is not None and not 0 <= record.cost_usd < 1e15
+            unusual |= bool(record.attempted) or record.attempts != (record.upstream_status is not None)
             unusual |= not (0 <= record.started_at < 1e11 and 0 <= record.duration < 1e11)
             self.assertTrue(
                 unusual or max(*numbers, record.output_tokens) >= 2**32 or set(record.request_id) & {"\ud800", "\0"}
