@@ -26,13 +26,13 @@ from llmproxy.ledger.attributed_usage import AttributedSums
 from llmproxy.ledger.pending import PendingResult
 from llmproxy.ledger.roll_up import CLOSED_OFFSET, roll_up
 from llmproxy.ledger.sum_rows import add_attributed, add_sums, merge, write
+from llmproxy.ledger.usage_pages import report_page
 from llmproxy.ledger.usage_queries import (
     SUM_COLUMNS,
     Report,
     ReportRows,
     UsageQuery,
     ordered_sums,
-    report_page,
 )
 from llmproxy.model import LedgerLine
 from llmproxy.store import budgets, tokens

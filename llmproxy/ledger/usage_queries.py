@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, Table, and_, func, literal_column, or_, select
+from sqlalchemy import Select, Table, and_, func, literal_column, or_, select
 from twisted.internet.defer import Deferred
 
 from llmproxy.model import Page, PageRequest
 from llmproxy.store.export import Export
-from llmproxy.store.pages import decode_cursor, encode_cursor, is_after
 from llmproxy.store.tables import attributed_usage, project_usage, projects, usage
 
 KEY_COLUMNS = ("period", "project_id", "token_id", "api", "model")
@@ -91,19 +90,20 @@ class ReportRows:
         return self._export.close()
 
 
-def _table(question: UsageQuery) -> Table:
+def sums_table(question: UsageQuery) -> Table:
     """The smaller one, where it tells what is asked for."""
     if question.attribution:
         return attributed_usage
     return usage if "token" in question.by else project_usage
 
 
-def _group_columns(question: UsageQuery) -> list[Any]:
-    table = _table(question)
-    return [_group_column(table, name) for name in question.columns]
+def group_columns(question: UsageQuery) -> list[Any]:
+    """What its rows are told apart by, in its order."""
+    table = sums_table(question)
+    return [group_column(table, name) for name in question.columns]
 
 
-def _group_column(table: Table, name: str) -> Any:
+def group_column(table: Table, name: str) -> Any:
     if name == "group_id":  # that of the project now
         return func.coalesce(projects.c.group_id, "")
     column = table.c[GROUP_COLUMNS[name]]
@@ -111,14 +111,15 @@ def _group_column(table: Table, name: str) -> Any:
 
 
 def _sums(question: UsageQuery) -> Select[Any]:
-    table, columns = _table(question), _group_columns(question)
+    table, columns = sums_table(question), group_columns(question)
     groups = [column.label(name) for column, name in zip(columns, question.columns, strict=True)]
     summed = [func.coalesce(func.sum(table.c[name]), 0).label(name) for name in SUM_COLUMNS]
-    return select(*groups, *summed).select_from(_source(question)).where(*_conditions(question)).group_by(*columns)
+    return select(*groups, *summed).select_from(source(question)).where(*conditions(question)).group_by(*columns)
 
 
-def _source(question: UsageQuery) -> Any:
-    table = _table(question)
+def source(question: UsageQuery) -> Any:
+    """What its rows are read from."""
+    table = sums_table(question)
     return table.outerjoin(projects, table.c.project_id == projects.c.id) if "group" in question.by else table
 
 
@@ -126,39 +127,12 @@ def ordered_sums(question: UsageQuery) -> Select[Any]:
     return _sums(question).order_by(*(literal_column(name) for name in question.columns))
 
 
-def report_page(connection: Connection, question: UsageQuery) -> Report:
-    """A page; the groups are counted only where the first page does not show it: that adds everything up again."""
-    limit, offset, cursor = question.part
-    wanted = ordered_sums(question)
-    if cursor:
-        wanted = wanted.where(is_after(_group_columns(question), decode_cursor(cursor, [str] * len(question.columns))))
-    found = connection.execute(wanted.limit(limit + 1).offset(offset)).mappings().all()
-    rows = [_plain_row(row) for row in found[:limit]]
-    if len(found) > limit:
-        following = encode_cursor([rows[-1][name] for name in question.columns])
-        return Page(rows, None if cursor else _groups(connection, question), following)
-    if cursor:
-        return Page(rows)
-    return Page(rows, offset + len(rows) if rows or not offset else _groups(connection, question))
+def conditions(question: UsageQuery) -> list[Any]:
+    """What a sum fulfils that is asked for.
 
-
-def _groups(connection: Connection, question: UsageQuery) -> int:
-    columns = _group_columns(question)
-    names = select(*columns).select_from(_source(question)).where(*_conditions(question)).distinct()
-    return int(connection.scalar(select(func.count()).select_from(names.subquery())) or 0) if question.by else 1
-
-
-def _plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """PostgreSQL sums up integers as decimals."""
-    return {
-        name: value if isinstance(value, str) else float(value) if name == "cost_usd" else int(value)
-        for name, value in row.items()
-    }
-
-
-def _conditions(question: UsageQuery) -> list[Any]:
-    """A month into which days were folded belongs to a range that has its first day."""
-    table = _table(question)
+    A month into which days were folded belongs to a range that has its first day.
+    """
+    table = sums_table(question)
     first_day = table.c.period + "-01"
     conditions: list[Any] = []
     is_month = func.length(table.c.period) == 7

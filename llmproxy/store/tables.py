@@ -238,6 +238,7 @@ usage = Table(
     Column("model", String(128), primary_key=True),
     *(Column(name, BigInteger, nullable=False) for name in _USAGE_SUMS),
     Column("cost_usd", Double, nullable=False),
+    Index("usage_by_token", "token_id", "period"),
 )
 
 # The same without the tokens: of thousands of tokens one row, for all reports that do not tell them apart.

@@ -1,0 +1,91 @@
+"""Pages of reports that tell tokens apart have, one after the other, all that the report as a whole has."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Any
+from unittest import TestCase
+
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import create_engine, insert
+
+from llmproxy.ledger.usage_pages import report_page
+from llmproxy.ledger.usage_queries import SUM_COLUMNS, UsageQuery, ordered_sums
+from llmproxy.model import PageRequest
+from llmproxy.store.tables import metadata, project_groups, project_usage, projects, usage
+
+PROJECTS = ["p1", "p2", "p3", ""]
+PERIODS = ["2026-10", "2026-11-01", "2026-11-02", "2026-12-01"]
+NAMES = ("token", "day", "project", "group", "model", "month", "api")
+QUESTIONS = [by for count in (1, 2, 3) for by in permutations(NAMES, count) if "token" in by]
+
+KEYS = st.tuples(
+    st.sampled_from(PERIODS),
+    st.sampled_from(PROJECTS),
+    st.sampled_from(["t1", "t2", "t3", "t4", ""]),
+    st.sampled_from(["openai", "anthropic"]),
+    st.sampled_from(["a", "b"]),
+)
+
+
+class UsagePagesTests(TestCase):
+    def setUp(self) -> None:
+        engine = create_engine("sqlite://")
+        self.connection = engine.connect()
+        self.addCleanup(engine.dispose)
+        self.addCleanup(self.connection.close)
+        metadata.create_all(self.connection, tables=[project_groups, projects, usage, project_usage])
+        plain: dict[str, Any] = {"active": True, "created_at": 1.0, "updated_at": 1.0, "revision": 1}
+        for number, name in enumerate(("p1", "p2")):
+            row = {"id": name, "name": name, "group_id": ("g", None)[number], **plain}
+            named = {column.name: row[column.name] for column in projects.c if column.name in row}
+            self.connection.execute(insert(projects).values(named))
+
+    def fill(self, keys: set[tuple[str, ...]]) -> None:
+        for table in (usage, project_usage):
+            self.connection.execute(table.delete())
+        without: dict[tuple[str, ...], int] = {}
+        for number, (period, project, token, api, model) in enumerate(sorted(keys)):
+            sums = dict.fromkeys(SUM_COLUMNS, number + 1)
+            row = {"period": period, "project_id": project, "token_id": token, "api": api, "model": model, **sums}
+            self.connection.execute(insert(usage).values(row))
+            key = (period, project, api, model)
+            without[key] = without.get(key, 0) + number + 1
+        for key, count in without.items():
+            row = dict(zip(("period", "project_id", "api", "model"), key, strict=True))
+            self.connection.execute(insert(project_usage).values({**row, **dict.fromkeys(SUM_COLUMNS, count)}))
+
+    @given(
+        st.sets(KEYS, max_size=40),
+        st.sampled_from(QUESTIONS),
+        st.integers(1, 7),
+        st.sampled_from(["", "2026-10-01", "2026-11-01", "2026-11-02"]),
+        st.sampled_from(["", "2026-11-02", "2026-12-01"]),
+        st.sampled_from([None, ("p1",), ("p2", "p3"), ()]),
+    )
+    def test_all_of_it(
+        self,
+        keys: set[tuple[str, ...]],
+        by: tuple[str, ...],
+        limit: int,
+        since: str,
+        until: str,
+        only: tuple[str, ...] | None,
+    ) -> None:
+        self.fill(keys)
+        question = UsageQuery(by, since, until, only)
+        whole = [dict(row) for row in self.connection.execute(ordered_sums(question)).mappings()]
+        rows: list[dict[str, Any]] = []
+        cursor, pages = "", 0
+        while True:
+            page = report_page(self.connection, question._replace(part=PageRequest(limit=limit, cursor=cursor)))
+            self.assertLessEqual(len(page.items), limit)
+            if page.total is not None:
+                self.assertEqual(page.total, len(whole))
+            rows += page.items
+            cursor, pages = page.next_cursor, pages + 1
+            if not cursor:
+                break
+        self.assertEqual(rows, whole)
+        self.assertEqual(pages, max(1, -(-len(whole) // limit)), "every page but the last is full")
