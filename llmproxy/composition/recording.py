@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsBytes
@@ -28,6 +28,7 @@ from llmproxy.observability.event_bus import MemoryBus
 from llmproxy.observability.log_output import LogOutput
 from llmproxy.observability.recent_requests import RecentRequests
 from llmproxy.observability.redaction import Redactor
+from llmproxy.observability.request_lines import RequestLines, access_fields
 from llmproxy.observability.stored_audit import StoredAudit
 from llmproxy.store.audit_log import AuditTable
 from llmproxy.store.store import Store
@@ -77,11 +78,14 @@ def make_records(
     @param run: A name for this process that no other ever has.
     @param audit_key: Keys the chain of audit entries.
     """
-    bus = MemoryBus(_sinks(settings, reactor), reactor, queue_size=settings.events.queue_size, scrub=redactor.record)
-    access = AccessLog(output.write, reactor)
+    lines, queue_size = RequestLines(redactor), settings.events.queue_size
+    bus = MemoryBus(
+        _sinks(settings, reactor), reactor, queue_size=queue_size, scrub=redactor.record, lines=lines.events
+    )
+    access = AccessLog(_access_lines(output, lines), reactor)
     activity, requests = Activity(store, reactor, now, peers), RecentRequests()
-    lines = (access.observe,) if settings.logging.access else ()
-    observers = (bus.publish, requests.observe, activity.observe, *lines)
+    logged = (access.observe,) if settings.logging.access else ()
+    observers = (bus.publish, requests.observe, activity.observe, *logged)
     books = LedgerTable(store, now, charges, attribution_values=settings.ledger.attribution_values)
     ledger = _ledger(settings, reactor, books, now, run, redactor)
     file = _audit_file(settings, reactor, redactor, audit_key)
@@ -93,6 +97,13 @@ def make_records(
     parts = tuple(part for part in (file, stored) if part is not None)
     reports = Reports(books, ledger, reactor)
     return Records(audit, table, parts, bus, access, observers, ledger, books, reports, activity, requests)
+
+
+def _access_lines(output: LogOutput, lines: RequestLines) -> Callable[[Sequence[RequestRecord]], None]:
+    """Writes records among the logs, in the form that those have."""
+    if output.is_json:
+        return lambda records: output.write_masked(lines.access_lines(records), len(records))
+    return lambda records: output.write(map(access_fields, records))
 
 
 def _audit_file(settings: Settings, reactor: Any, redactor: Redactor, key: SupportsBytes) -> FileAudit | None:

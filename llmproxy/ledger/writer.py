@@ -130,11 +130,15 @@ class JournalWriter:
         number = next(self._numbers)
         ledger_id = f"{self._run}-{number:010x}"
         request_id, model, attribution = opening.request_id, opening.model, opening.attribution
-        if (named := f"{request_id}\0{model}\0{attribution}") is not self._redact(named):  # which most are
+        redact = self._redact
+        clean_id, clean_model = redact(request_id), redact(model)
+        if (
+            clean_id is not request_id
+            or clean_model is not model
+            or (attribution and redact(attribution) is not attribution)
+        ):
             opening = opening._replace(
-                request_id=self._redact(request_id),
-                model=self._redact(model),
-                attribution=redacted(attribution, self._redact),
+                request_id=clean_id, model=clean_model, attribution=redacted(attribution, redact)
             )
         key = compact.kind_key_of_opening(opening)
         kind = self.kinds.get(key)

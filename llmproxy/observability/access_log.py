@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from llmproxy.base.attribution import as_shown
 from llmproxy.base.background import Task
-from llmproxy.base.timestamps import rfc3339
 from llmproxy.model import RequestRecord
 
 
@@ -24,14 +21,14 @@ class AccessLog(Service):
 
     def __init__(
         self,
-        write: Callable[[Sequence[dict[str, Any]]], object],
+        write: Callable[[Sequence[RequestRecord]], object],
         clock: IReactorTime,
         *,
         interval: float = 0.2,
         batch: int = 512,
     ) -> None:
         """
-        @param write: Where the lines go: C{LogOutput.write}, the output that the logs have too.
+        @param write: Writes a line for each of these, or raises before it has written any.
         @param interval: Seconds a line waits for company at most.
         @param batch: How many lines are written at once at most.
         """
@@ -63,11 +60,20 @@ class AccessLog(Service):
         if not waiting:
             return
         try:
-            self._write([line(record) for record in waiting])
+            self._write(waiting)
             self.lines += len(waiting)
             self._task.worked()
         except Exception:
-            self._task.failed()
+            self._write_each(waiting)
+
+    def _write_each(self, waiting: Sequence[RequestRecord]) -> None:
+        """One of them has no line, it seems, which takes none of the others."""
+        for record in waiting:
+            try:
+                self._write([record])
+                self.lines += 1
+            except Exception:
+                self._task.failed()
 
     def startService(self) -> None:
         self._stopped = False
@@ -77,19 +83,3 @@ class AccessLog(Service):
         Service.stopService(self)
         self._stopped = True  # a request that ends while the process shuts down has its line all the same
         self.flush()
-
-
-def line(record: RequestRecord) -> dict[str, Any]:
-    """The fields of one line: when the request ended, and everything known of it; nothing that is empty."""
-    shown: dict[str, Any] = {
-        "ts": rfc3339(record.started_at + record.duration),
-        "level": "info",
-        "logger": "access",
-        "msg": "request",
-    }
-    known = zip(RequestRecord._fields, record, strict=True)
-    shown.update({name: value for name, value in known if value or value == 0})  # neither None nor empty
-    del shown["started_at"]
-    if record.attribution:
-        shown["attribution"] = as_shown(record.attribution)
-    return shown

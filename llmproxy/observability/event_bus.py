@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from twisted.application.service import Service
@@ -23,6 +23,14 @@ from llmproxy.model import RequestRecord
 from llmproxy.observability.append_file import failure_reason
 
 Scrub = Callable[[RequestRecord], RequestRecord]
+Batch = Sequence[RequestRecord]
+
+
+class IEventLineSink(IEventSink):
+    """One to which events go as lines of JSON, as the built-in file has them: those need not be made by each sink."""
+
+    def write_lines(lines: bytes) -> Deferred[None]:
+        """As C{write}; each line has its end."""
 
 
 @implementer(IEventBus, IHealthChecked, IInstrumented)
@@ -43,6 +51,7 @@ class MemoryBus(Service):
         retries: tuple[float, ...] = (1.0, 5.0, 15.0),
         flush: float = 3.0,
         scrub: Scrub = lambda event: event,
+        lines: Callable[[Batch], bytes] | None = None,
     ) -> None:
         """
         @param sinks: By a name that tells them apart in the logs.
@@ -52,12 +61,13 @@ class MemoryBus(Service):
         @param retries: Seconds to wait before each further attempt at a batch; after the last it is dropped.
         @param flush: Seconds that stopping may take for what is still queued, and again for closing.
         @param scrub: Masks secrets in an event before a sink sees it.
+        @param lines: Events as lines of JSON, secrets masked, for sinks that take lines.
         """
         self._clock = clock
         self._flush = flush
         self._sinks = sinks
         self._queues = [
-            _Queue(name, sink, clock, queue_size, batch, linger, patience, retries, scrub)
+            _Queue(name, sink, clock, queue_size, batch, linger, patience, retries, _writer(sink, scrub, lines))
             for name, sink in sinks.items()
         ]
 
@@ -110,7 +120,7 @@ class _Queue:
         linger: float,
         patience: float,
         retries: tuple[float, ...],
-        scrub: Scrub,
+        write: Callable[[Batch], Deferred[None]],
     ) -> None:
         self.name = name
         self._sink = sink
@@ -120,7 +130,7 @@ class _Queue:
         self._linger = linger
         self._patience = patience
         self._retries = retries
-        self._scrub = scrub
+        self._write = write
         self._events: deque[RequestRecord] = deque()
         self._timer: IDelayedCall | None = None
         self._delivery: Deferred[None] | None = None
@@ -204,7 +214,7 @@ class _Queue:
         for pause in (*self._retries, None):
             if self._expired:
                 return TimeoutError("there was no time left while stopping")
-            error = await self._settled(lambda: self._sink.write(tuple(map(self._scrub, batch))), self._patience)
+            error = await self._settled(lambda: self._write(batch), self._patience)
             if error is None or pause is None or self._closing:
                 return error
             self._log.warn(
@@ -240,6 +250,16 @@ class _Queue:
 
     def _report_loss(self, reason: str, count: int) -> None:
         self._log.warn("Sink {name} dropped {count} events: {reason}", name=self.name, count=count, reason=reason)
+
+
+def _writer(
+    sink: IEventSink, scrub: Scrub, lines: Callable[[Batch], bytes] | None
+) -> Callable[[Batch], Deferred[None]]:
+    """Writes a batch to the sink, without secrets: what it takes is made when it is to be written."""
+    if lines is not None and IEventLineSink.providedBy(sink):
+        render, write_lines = lines, IEventLineSink(sink).write_lines
+        return lambda batch: write_lines(render(batch))
+    return lambda batch: sink.write(tuple(map(scrub, batch)))
 
 
 def _exception(failure: Failure) -> Exception:

@@ -9,16 +9,16 @@ from twisted.internet.defer import Deferred
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from llmproxy.base.attribution import as_shown
 from llmproxy.base.own_threads import OwnThreads
 from llmproxy.instruments import Instrument
-from llmproxy.interfaces import IEventSink, IEventSinkFactory, IInstrumented
+from llmproxy.interfaces import IEventSinkFactory, IInstrumented
 from llmproxy.model import RequestRecord
-from llmproxy.observability import jsonl
 from llmproxy.observability.append_file import AppendedFile
+from llmproxy.observability.event_bus import IEventLineSink
+from llmproxy.observability.request_lines import event_line
 
 
-@implementer(IEventSink, IInstrumented)
+@implementer(IEventLineSink, IInstrumented)
 class FileSink:
     """Writes in a thread, so that a slow disk holds up nobody."""
 
@@ -35,8 +35,10 @@ class FileSink:
 
     def write(self, events: Sequence[RequestRecord]) -> Deferred[None]:
         # Put together here: two threads that both have something to compute only hold each other up.
-        lines = [jsonl.line(_fields(event)) + b"\n" for event in events]
-        return self._in_thread(self._append, b"".join(lines))
+        return self.write_lines(b"".join(map(event_line, events)))
+
+    def write_lines(self, lines: bytes) -> Deferred[None]:
+        return self._in_thread(self._append, lines)
 
     def _append(self, lines: bytes) -> None:
         try:
@@ -46,15 +48,6 @@ class FileSink:
 
     def close(self) -> Deferred[None]:
         return self._in_thread(self._file.close)
-
-
-def _fields(event: RequestRecord) -> dict[str, Any]:
-    fields = event._asdict()
-    if event.attribution:
-        fields["attribution"] = as_shown(event.attribution)
-    else:
-        del fields["attribution"]
-    return fields
 
 
 @implementer(IPlugin, IEventSinkFactory)

@@ -37,23 +37,28 @@ UNPRINTABLE_IN_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u20
 
 def observer(settings: Logging, stream: TextIO, redactor: Redactor) -> LogOutput:
     """The observer that the settings ask for, writing to C{stream}."""
-    renderer = console(stream) if settings.format == "console" else as_json()
-    return LogOutput(stream, renderer, redactor, LogLevel.levelWithName(settings.level))
+    is_json = settings.format != "console"
+    renderer = as_json() if is_json else console(stream)
+    return LogOutput(stream, renderer, redactor, LogLevel.levelWithName(settings.level), is_json=is_json)
 
 
 @implementer(ILogObserver, IHealthChecked, IInstrumented)
 class LogOutput:
     """Writes log events and access log lines to one stream, each as one line, secrets masked as the last step.
 
+    @ivar is_json: Whether lines are JSON, as L{as_json} makes it.
     @ivar lost: How many lines could not be written because the stream failed.
     @ivar state: C{ok}, or why the last lines could not be written.
     """
 
-    def __init__(self, stream: TextIO, render: Renderer, redactor: Redactor, level: Any = LogLevel.info) -> None:
+    def __init__(
+        self, stream: TextIO, render: Renderer, redactor: Redactor, level: Any = LogLevel.info, *, is_json: bool = False
+    ) -> None:
         self._stream = stream
         self._render = render
         self._redactor = redactor
         self._level = level
+        self.is_json = is_json
         self._lock = RLock()  # log events come from any thread
         self.lost = 0
         self.state = "ok"
@@ -80,14 +85,20 @@ class LogOutput:
     def write(self, entries: Iterable[Entry]) -> None:
         """Write these at once, whatever their level; never raises because of the stream."""
         lines = [self._render(entry) + "\n" for entry in entries]
-        text = self._redactor.redact("".join(lines))
+        self.write_masked(self._redactor.redact("".join(lines)), len(lines))
+
+    def write_masked(self, text: str, lines: int) -> None:
+        """Write so many lines, each with its end, in which no secret is left, as L{write} does.
+
+        They are as the renderer makes them.
+        """
         with self._lock:
             try:
                 self._stream.write(text)
                 self._stream.flush()
                 self.state = "ok"
             except (OSError, ValueError) as e:  # said elsewhere: the disk is full, the reader gone, the stream closed
-                self.lost += len(lines)
+                self.lost += lines
                 self.state = failure_reason(e)
 
 

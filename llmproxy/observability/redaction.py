@@ -33,6 +33,8 @@ PATTERNS = (
     *(first + SCHEME.pattern[4:] + r"[A-Za-z0-9._~+/=-]{16,}" for first in "Bb"),
 )
 MAX_MEMO_CLEAN = 1024
+MAX_MEMO_TEXTS = 4096
+MAX_MEMO_CHARACTERS = 128  # of a text that is remembered; as many as the id of a request has at most
 # Of a record: what a client may choose, and what a provider may repeat of that.
 FREE_TEXT = ("request_id", "method", "path", "model", "client", "user_agent", "answered", "attribution")
 
@@ -44,6 +46,8 @@ class Redactor:
 
     Besides those it was told of, it masks everything that looks like a token of this proxy or a JWT, or follows
     C{Bearer}.
+
+    @ivar version: Another number after each secret that is added.
     """
 
     def __init__(self, secrets: Iterable[str] = (), limit: int = 10_000) -> None:
@@ -60,8 +64,10 @@ class Redactor:
         self._heads: Counter[str] = Counter()
         self._pattern: re.Pattern[str] | None = None
         self._needles: tuple[str, ...] = ()
-        # Free text that holds none of the secrets known so far.
+        self.version = 0
+        # Free texts of records, and short texts, that hold none of the secrets known so far.
         self._clean: BoundedMemo[tuple[str, ...], None] = BoundedMemo(MAX_MEMO_CLEAN)
+        self._clean_texts: BoundedMemo[str, None] = BoundedMemo(MAX_MEMO_TEXTS)
         self._lock = Lock()  # keys come from the store's threads too
         for secret in self._own:
             self._count(_forms(secret), 1)
@@ -74,19 +80,28 @@ class Redactor:
             if secret in self._secrets:
                 self._secrets.move_to_end(secret)
                 return
-            self._clean = BoundedMemo(MAX_MEMO_CLEAN)
             self._secrets[secret] = forms = _forms(secret)
             if not all(_head(form) in self._heads for form in forms):
                 self._pattern = None
             self._count(forms, 1)
             if len(self._secrets) > self._limit:
                 self._count(self._secrets.popitem(last=False)[1], -1)
+            # At last: what another thread still finds clean without this secret goes into memos that nobody reads.
+            self._clean = BoundedMemo(MAX_MEMO_CLEAN)
+            self._clean_texts = BoundedMemo(MAX_MEMO_TEXTS)
+            self.version += 1
 
     def redact(self, text: AnyStr) -> AnyStr:
         """The same text, with every secret in it masked."""
+        clean = self._clean_texts
+        if text in clean:  # a request's id comes by several times
+            return text
         if isinstance(text, bytes):
             return self._masked(text.decode("latin-1")).encode("latin-1")
-        return self._masked(text)
+        masked = self._masked(text)
+        if masked is text and len(text) <= MAX_MEMO_CHARACTERS:
+            clean[text] = None
+        return masked
 
     def record(self, record: RequestRecord) -> RequestRecord:
         """The same record, with every secret masked that a client may have put into it."""
@@ -94,7 +109,7 @@ class Redactor:
         # All but the request's id are the same for most requests of a client.
         request_id, rest = values[0], values[1:]
         clean = self._clean  # another thread that adds a secret begins a new one
-        if rest in clean and self._masked(request_id) is request_id:
+        if rest in clean and self.redact(request_id) is request_id:
             return record
         text = "\0".join(values)
         if self._masked(text) is text:
@@ -118,7 +133,7 @@ class Redactor:
 
     def _masked(self, text: str) -> str:
         pattern = self._pattern or self._compiled()
-        if len(self._needles) <= MAX_NEEDLES_IN_TURN and not self._may_hold(text):
+        if not self._may_hold(text, pattern):
             return text
         out: list[str] = []
         done = 0
@@ -160,12 +175,18 @@ class Redactor:
             self._needles = (TOKEN_PREFIX, JWT_HEAD, *self._heads)
         return pattern
 
-    def _may_hold(self, text: str) -> bool:
-        """While there are few things to look for, looking for each is much faster than one expression for all."""
-        for needle in self._needles:
-            if needle in text:
-                return True
-        return "bearer" in text.lower()
+    def _may_hold(self, text: str, pattern: re.Pattern[str]) -> bool:
+        """Whether it is worth looking for secrets; C{False} for most texts."""
+        needles = self._needles
+        if len(needles) <= MAX_NEEDLES_IN_TURN:  # then looking for each is much faster than one expression for all
+            for needle in needles:
+                if needle in text:
+                    return True
+            return "bearer" in text.lower()
+        if len(needles) <= MAX_HEADS_IN_PATTERN or len(text) > MAX_MEMO_CHARACTERS:
+            return True
+        heads = [text[at : at + HEAD_CHARACTERS] for at in range(len(text) - HEAD_CHARACTERS + 1)]
+        return not self._heads.keys().isdisjoint(heads) or pattern.search(text) is not None
 
     def _secret(self, text: str, match: re.Match[str]) -> tuple[int, int]:
         """Where the secret at this match starts and ends, or zeros where it only looked like one."""

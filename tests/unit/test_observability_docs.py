@@ -11,10 +11,10 @@ from typing import Any
 
 from llmproxy.config.model import Logging
 from llmproxy.model import AuditEntry, RequestRecord
-from llmproxy.observability.access_log import line
 from llmproxy.observability.exposition import registry, to_json
 from llmproxy.observability.log_output import entry
 from llmproxy.observability.metrics import Metrics, ProxyMetrics
+from llmproxy.observability.request_lines import access_fields
 
 PAGE = Path(__file__).parents[2] / "docs" / "observability.md"
 SOURCES = PAGE.parents[1] / "llmproxy"
@@ -59,7 +59,7 @@ class ObservabilityPageTests(unittest.TestCase):
     def test_events_and_access_log(self) -> None:
         """Every field of a record is explained, and so are those that only the access log has."""
         self.assertDocumented(set(RequestRecord._fields))
-        self.assertDocumented(set(line(RECORD)))
+        self.assertDocumented(set(access_fields(RECORD)))
 
     def test_audit(self) -> None:
         """Every field of an audit entry is explained."""

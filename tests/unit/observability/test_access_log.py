@@ -12,8 +12,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.config.model import Logging
 from llmproxy.model import RequestRecord
-from llmproxy.observability.access_log import AccessLog, line
+from llmproxy.observability.access_log import AccessLog
 from llmproxy.observability.log_output import Redactor, observer
+from llmproxy.observability.request_lines import RequestLines
 
 
 def record(**changes: Any) -> RequestRecord:
@@ -29,47 +30,6 @@ def record(**changes: Any) -> RequestRecord:
     return RequestRecord(**values | changes)
 
 
-class LineTests(SynchronousTestCase):
-    def test_fields(self) -> None:
-        """The line says when the request ended and all that is known of it, but nothing that is empty."""
-        shown = line(record(api="openai", first_byte=0.123457, stream=True))
-        self.assertEqual(
-            shown,
-            {
-                "ts": "2023-11-14T22:13:20.250Z",
-                "level": "info",
-                "logger": "access",
-                "msg": "request",
-                "request_id": "r1",
-                "duration": 0.25,
-                "method": "POST",
-                "path": "/v1/chat/completions",
-                "status": 200,
-                "outcome": "complete",
-                "api": "openai",
-                "stream": True,
-                "bytes_in": 0,
-                "bytes_out": 0,
-                "first_byte": 0.123457,
-                "cache": "disabled",
-                "sdk_retry": 0,
-                "attempts": 0,
-                "input_tokens": 0,
-                "cached_tokens": 0,
-                "cache_write_tokens": 0,
-                "output_tokens": 0,
-                "reasoning_tokens": 0,
-            },
-        )
-
-    def test_every_field(self) -> None:
-        """Nothing of a record is left out where it has a value."""
-        full = RequestRecord(
-            **{name: 1.0 if name in ("started_at", "duration") else "x" for name in RequestRecord._fields}
-        )
-        self.assertEqual(set(RequestRecord._fields) - set(line(full)), {"started_at"})
-
-
 class AccessLogTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
@@ -77,8 +37,8 @@ class AccessLogTests(SynchronousTestCase):
         self.access = AccessLog(self.write, self.clock, interval=0.2, batch=3)
         self.access.startService()
 
-    def write(self, lines: Sequence[dict[str, Any]]) -> None:
-        self.written.append([one["request_id"] for one in lines])
+    def write(self, records: Sequence[RequestRecord]) -> None:
+        self.written.append([one.request_id for one in records])
 
     def observe(self, *ids: str) -> None:
         for request_id in ids:
@@ -110,11 +70,28 @@ class AccessLogTests(SynchronousTestCase):
         self.assertEqual(self.written, [["a"], ["b"]])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_a_line_that_fails(self) -> None:
+        """It takes none of the others with it, and is counted."""
+
+        def write(records: Sequence[RequestRecord]) -> None:
+            if any(one.request_id == "bad" for one in records):
+                raise ValueError("no line")
+            self.write(records)
+
+        access = AccessLog(write, self.clock)
+        for request_id in ("a", "bad", "b"):
+            access.observe(record(request_id=request_id))
+        access.flush()
+        self.assertEqual((self.written, access.lines), ([["a"], ["b"]], 2))
+        self.assertEqual(access.tasks[0].failures, 1)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
     def test_output(self) -> None:
         """The lines stand among the logs, on one line each, without secrets."""
         stream = StringIO()
-        output = observer(Logging(level="error"), stream, Redactor())
-        access = AccessLog(output.write, self.clock)
+        redactor = Redactor()
+        output, lines = observer(Logging(level="error"), stream, redactor), RequestLines(redactor)
+        access = AccessLog(lambda waiting: output.write_masked(lines.access_lines(waiting), len(waiting)), self.clock)
         access.observe(record(user_agent="evil\r\nts=1", path="/sk-lp-" + "x" * 43))
         access.stopService()
         (written,) = stream.getvalue().splitlines()

@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import IEventBus, IEventSink, IInstrumented
 from llmproxy.model import RequestRecord
-from llmproxy.observability.event_bus import MemoryBus
+from llmproxy.observability.event_bus import IEventLineSink, MemoryBus
 
 
 def event(request_id: str) -> RequestRecord:
@@ -193,6 +193,32 @@ class BusTests(SynchronousTestCase):
         self.publish(bus, "a")
         self.clock.pump([0.1, 10.0, 1.0])
         self.assertEqual(place.batches, [["a"], ["a"]])
+        self.assertEqual(bus.dropped, 0)
+
+    def test_lines(self) -> None:
+        """A sink that takes lines is given those, made when its batch is written; others are given events."""
+
+        @implementer(IEventLineSink)
+        class Lines(Place):
+            def write_lines(self, lines: bytes) -> Deferred[None]:
+                self.batches.append(lines.decode().split())
+                answer = self.answers.pop(0) if self.answers else succeed(None)
+                return fail(answer) if isinstance(answer, Exception) else succeed(None)
+
+        def render(events: Sequence[RequestRecord]) -> bytes:
+            rendered.append(len(events))
+            return "".join(f"{each.request_id}\n" for each in events).encode()
+
+        rendered: list[int] = []
+        taking, place = Lines(OSError("full")), Place()
+        bus = self.bus(taking, place, scrub=lambda e: e._replace(request_id="masked"), lines=render)
+        self.publish(bus, "abc")
+        self.assertEqual(rendered, [])
+        self.clock.advance(0.1)
+        self.assertEqual(taking.batches, [["a", "b"]])
+        self.clock.advance(1.0)
+        self.assertEqual(taking.batches, [["a", "b"], ["a", "b"], ["c"]])
+        self.assertEqual(place.batches, [["masked", "masked"], ["masked"]])
         self.assertEqual(bus.dropped, 0)
 
     def test_scrubbed(self) -> None:

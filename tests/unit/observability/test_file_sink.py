@@ -14,8 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from llmproxy.base.attribution import CLAIMED, NO_VALUE, OF_TOKEN, encode
-from llmproxy.interfaces import IEventSink, IEventSinkFactory
+from llmproxy.interfaces import IEventSinkFactory
 from llmproxy.model import RequestRecord
+from llmproxy.observability.event_bus import IEventLineSink
 from llmproxy.observability.file_sink import FileSink, FileSinkFactory
 
 
@@ -32,7 +33,7 @@ class FileSinkTests(SynchronousTestCase):
         return [json.loads(line) for line in self.path.read_text().splitlines()]
 
     def test_promise(self) -> None:
-        self.assertTrue(verifyObject(IEventSink, self.sink))
+        self.assertTrue(verifyObject(IEventLineSink, self.sink))
 
     def test_events(self) -> None:
         """Each event is a line with every field of the record."""

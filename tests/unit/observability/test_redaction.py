@@ -52,6 +52,17 @@ class RedactorTests(unittest.TestCase):
         """Where one key begins like another, the longer is masked whole."""
         self.assertEqual(Redactor(["sk-abcdef", "sk-abcdefghi"]).redact("sk-abcdefghi"), MASK)
 
+    def test_what_was_clean_before(self) -> None:
+        """Text that came by without a mask is looked at again once another secret is known, with few and with many."""
+        redactor = Redactor()
+        for number in range(200):
+            text, version = f"id-{number}-secret", redactor.version
+            for _ in range(3):
+                self.assertIs(redactor.redact(text), text)
+            redactor.add(text[1:])
+            self.assertEqual(redactor.redact(text), f"i{MASK}")
+            self.assertGreater(redactor.version, version)
+
     def test_too_short(self) -> None:
         """A value so short that it would garble every line is not masked."""
         redactor = Redactor(["info", ""])
