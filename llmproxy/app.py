@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, SupportsBytes, TextIO
@@ -105,10 +105,12 @@ def build(
     stream: TextIO = sys.stdout,
     source: SettingsFile | None = None,
     worker: Worker | None = None,
+    further: Sequence[object] = (),
 ) -> Daemon:
     """Make the daemon. Nothing listens before its start; a database is at most asked whether it has a key already.
 
     @param source: Where the settings are from, to be read again when the daemon is told to reload them.
+    @param further: More parts of the process, to be started, stopped and shown with it.
     @raise ValueError: where the settings name a plugin that nobody provides, or one that refuses its own settings.
     @raise llmproxy.store.errors.StartupError: where a secret's file is readable by others, or the store's URL is none.
     """
@@ -139,12 +141,18 @@ def build(
     reloader = _reloader(base, parts, daemon, source)
     manage = _management(base, tokens, parts, views, records, reloader)
     lag, admin = ReactorLag(reactor, metrics.reactor_lag.observe), _admin(base, manage, records, parts)
-    for part in (*base.parts, lag, *records.parts, counters, *tokens.parts, *parts.members, reloader.own, views):
+    own = (*base.parts, lag, *records.parts, counters, *tokens.parts, *parts.members, reloader.own, views)
+    _add(daemon, metrics, *own, *further)
+    listen(daemon, _proxy(base, parts), manage, admin, views, _sites(base, metrics, records))
+    return daemon
+
+
+def _add(daemon: Daemon, metrics: Metrics, *parts: object) -> None:
+    """Have all of them take part in the process's life, and their figures and the daemon's shown."""
+    for part in parts:
         daemon.add(part)
         metrics.register(part)
     metrics.register(daemon)
-    listen(daemon, _proxy(base, parts), manage, admin, views, _sites(base, metrics, records))
-    return daemon
 
 
 def _records(base: Base) -> Records:
@@ -163,6 +171,7 @@ def _connect(base: Base, daemon: Daemon, parts: Parts, worker: Worker | None) ->
     if worker is not None:
         daemon.sockets = worker.sockets
         worker.drain, worker.cut, worker.retire = base.reactor.stop, daemon.cut, daemon.retire
+        worker.leave_sockets = daemon.leave_sockets
         daemon.drain_delay = 0.0  # the supervisor sees to that
 
 

@@ -22,13 +22,15 @@ from llmproxy.config.settings_file import SettingsFile
 from llmproxy.observability import log_output
 from llmproxy.observability.log_stream import LogFile, QueuedStream, SyslogStream, patient
 from llmproxy.observability.redaction import Redactor
+from llmproxy.process.hot_restart import HotRestart, succeed
 from llmproxy.process.last_resort import end_within
 from llmproxy.process.orphans import reap_orphans
-from llmproxy.process.service_manager import notifying
+from llmproxy.process.service_manager import ServiceManager, notifying
 from llmproxy.process.signals import Signals
 from llmproxy.process.start_failures import check_files, prepare_files, sentence
+from llmproxy.process.successor import predecessor
 from llmproxy.process.supervisor import Supervisor, worker_count
-from llmproxy.process.twistd_options import AlreadyRunning, StartReport, User, check_pid_file, foreground
+from llmproxy.process.twistd_options import AlreadyRunning, PidFile, StartReport, User, check_pid_file, foreground
 from llmproxy.process.worker import appointed
 from llmproxy.store.errors import InvalidStoreURL
 from llmproxy.wire.descriptors import raise_soft_limit
@@ -120,6 +122,7 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     worker = appointed(reactor, os.environ)
+    before = predecessor(reactor, os.environ)
     use_monotonic_clock(reactor)  # first of all: whatever waits is to wait by it
     if os.getpid() == 1:  # of a container
         reap_orphans(reactor)
@@ -144,6 +147,9 @@ def makeService(options: Options) -> IService:
                 supervisor = _supervisor(settings, source, options, reactor, output, reopen)
                 supervisor.listens_early = user is not None
                 return supervisor
+        manager = notifying(StartReport(options.twistd), reactor)
+        pid_file = PidFile(options.twistd, user)
+        restart = None if worker else _hot_restart(source, options, reactor, pid_file, manager)
         daemon = build(
             settings,
             reactor,
@@ -152,23 +158,56 @@ def makeService(options: Options) -> IService:
             stream=output,
             source=source,
             worker=worker,
+            further=() if restart is None else (pid_file, restart),
         )
-        Signals(reactor, reload=lambda: daemon.reload(), reopen=reopen, cut=daemon.cut).install()
+        if restart is not None:
+            restart.attach(daemon)
+        if before is not None:
+            daemon.sockets, before.end = before.sockets, reactor.stop
+            succeed(before, daemon, pid_file, manager)
+        roll = None if restart is None else restart.roll
+        Signals(reactor, reload=lambda: daemon.reload(), reopen=reopen, cut=daemon.cut, roll=roll).install()
         if user is not None:
             user.own_tree(settings.state_dir)
             daemon.listens_early = True
         daemon.end_within = end_within
-        daemon.start_observer = worker or notifying(StartReport(options.twistd), reactor)
+        daemon.start_observer = worker or before or manager
         return daemon
     except SettingsError as e:
         print(e, file=sys.stderr)
-        raise SystemExit(os.EX_CONFIG) from None
+        status, why = os.EX_CONFIG, str(e)
     except (InvalidStoreURL, ValueError) as e:
-        print(f"llmproxy cannot start: {sentence(e) if isinstance(e, InvalidStoreURL) else e}", file=sys.stderr)
-        raise SystemExit(os.EX_CONFIG) from None
+        status, why = os.EX_CONFIG, sentence(e) if isinstance(e, InvalidStoreURL) else str(e)
+        print(f"llmproxy cannot start: {why}", file=sys.stderr)
     except Exception as e:  # whatever it is, it is said in a sentence
-        print(f"llmproxy cannot start: {sentence(e)}", file=sys.stderr)
-        raise SystemExit(1) from None
+        status, why = 1, sentence(e)
+        print(f"llmproxy cannot start: {why}", file=sys.stderr)
+    if worker is not None:
+        worker.refuse(why)
+    if before is not None:
+        before.refuse(why)
+    raise SystemExit(status)
+
+
+def _hot_restart(
+    source: SettingsFile, options: Options, reactor: Any, pid_file: PidFile, manager: ServiceManager
+) -> HotRestart:
+    """What puts a fresh process in the place of this one."""
+
+    def load() -> str:
+        workers = worker_count(source.load().server.workers)
+        return "" if workers == 1 else f"server.workers is {workers} now: from one process to several takes a restart."
+
+    return HotRestart(
+        reactor,
+        load=load,
+        arguments=options.arguments,
+        environ=os.environ,
+        pid_file=pid_file,
+        manager=manager,
+        pid=os.getpid,
+        stop=reactor.stop,
+    )
 
 
 def _supervisor(

@@ -39,8 +39,10 @@ class WorkerMetrics:
         for instrument in (
             Gauge("workers", "Workers that are ready.", lambda: supervisor.serving),
             Gauge("workers_configured", "Workers that there are to be.", lambda: supervisor.terms.workers),
+            Counter("roll_failures", "Times that new workers were asked for, and could not take over.",
+                    lambda: supervisor.roll_failures),
             Counter("worker_restarts", "Workers that ended without being told to.", lambda: supervisor.restarts),
-        ):
+        ):  # fmt: skip
             own.add(instrument)
         self._own = own
 

@@ -27,7 +27,7 @@ from llmproxy.base.coroutines import deferred, within
 from llmproxy.config.model import Settings
 from llmproxy.instruments import Gauge, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable
-from llmproxy.process.listening_sockets import adopt, with_backlog
+from llmproxy.process.listening_sockets import adopt, leave_socket, own_path, with_backlog
 from llmproxy.process.readiness import Checks
 from llmproxy.process.start_failures import not_listening, sentence
 from llmproxy.store.store import Store
@@ -37,6 +37,7 @@ from llmproxy.wire.server.site import Site
 CLOSING_SECONDS = 5.0  # for connections to providers to end, once nobody uses them
 STOPPING_SECONDS = 15.0  # for all that is left to do once the requests are over
 LAST_SECONDS = 5.0  # for the process to end after that
+IDLE_SECONDS = 5.0  # for idle clients to ask once more, where another process goes on
 
 _log = Logger()
 
@@ -84,7 +85,8 @@ class Daemon(MultiService):
         self._hang_up = hang_up
         self._descriptors = descriptors
         self._sites: list[tuple[Sequence[str], Site]] = []
-        self._ports: list[IListeningPort] = []
+        self._ports: list[tuple[str, IListeningPort]] = []  # with their endpoints
+        self._idle_patience = 0.0
         self._secure: list[tuple[str, Any]] = []  # the ports that use TLS, by their endpoints
         self.reload: Callable[[], object] = lambda: None
         self._starting: Deferred[None] | None = None
@@ -104,6 +106,30 @@ class Daemon(MultiService):
         self._was_cut = False
         self.drain_delay = settings.server.drain_delay
         self._delay: Deferred[None] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it serves, and has not been told to end."""
+        return self._state == "running"
+
+    @property
+    def descriptors_of_ports(self) -> dict[str, int]:
+        """What it listens on, by the endpoint."""
+        ports: list[tuple[str, Any]] = [each for each in self._ports if isinstance(each[1], FileDescriptor)]
+        return {endpoint: port.fileno() for endpoint, port in ports}
+
+    def leave_sockets(self) -> None:
+        """Another process goes on listening where this one does: the sockets remain, and nobody need see its end."""
+        self.drain_delay, self._idle_patience = 0.0, IDLE_SECONDS
+        for _, port in self._ports:
+            leave_socket(port)
+
+    def own_sockets(self) -> None:
+        """The process from which the sockets are has left them to this one; those that nobody wants any more go."""
+        while self.sockets:
+            os.close(self.sockets.popitem()[1])
+        for _, port in self._ports:
+            own_path(port)
 
     @property
     def connections(self) -> int:
@@ -234,7 +260,7 @@ class Daemon(MultiService):
     async def _listen_on(self, chosen: Callable[[str], bool]) -> None:
         for endpoints, site in self._sites:
             for endpoint in filter(chosen, endpoints):
-                self._ports.append(await self._listen(endpoint, site))
+                self._ports.append((endpoint, await self._listen(endpoint, site)))
                 _log.info("Listening on {address}.", address=endpoint)
 
     async def _listen(self, endpoint: str, site: Site) -> IListeningPort:
@@ -270,8 +296,8 @@ class Daemon(MultiService):
         await self._delayed()
         if self._descriptors is not None:
             self._descriptors.close()
-        await gatherResults([Deferred.fromCoroutine(_closed(port)) for port in self._ports])
-        drained = gatherResults([site.drain() for _, site in self._sites])
+        await gatherResults([Deferred.fromCoroutine(_closed(port)) for _, port in self._ports])
+        drained = gatherResults([site.drain(self._idle_patience) for _, site in self._sites])
         if self._was_cut:
             self.cut()  # what has come since
         try:
@@ -330,12 +356,12 @@ class Daemon(MultiService):
             site.close_idle()
 
     def _pause_ports(self) -> None:
-        for port in self._ports:
+        for _, port in self._ports:
             if isinstance(port, FileDescriptor):
                 port.stopReading()  # type: ignore[no-untyped-call]
 
     def _resume_accepting(self) -> None:
-        for port in self._ports:
+        for _, port in self._ports:
             if isinstance(port, FileDescriptor) and port.connected:
                 port.startReading()  # type: ignore[no-untyped-call]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
@@ -125,6 +127,13 @@ class Link(Int32StringReceiver):
         for question in questions.values():
             question.errback(LinkLost("The other process has gone."))
         self._on_lost()
+
+
+def tell_at_once(descriptor: int, name: str, body: Any) -> None:
+    """Say this over a socket that no L{Link} has yet, such as why this process ends before its reactor runs."""
+    text = json.dumps({"do": name, "with": body}, separators=(",", ":")).encode()
+    with suppress(OSError):
+        os.write(descriptor, len(text).to_bytes(4, "big") + text)
 
 
 def connect(reactor: Any, descriptor: int, link: Link) -> None:

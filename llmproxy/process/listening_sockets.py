@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -71,10 +73,51 @@ class ListeningSockets:
 
 
 class _SharedUnixPort(unix.Port):
-    """Its path belongs to whoever made it."""
+    """Its path, with its permissions, belongs to whoever made it, unless it has been taken over.
+
+    @ivar owner: Whether the path is removed with it.
+    """
+
+    owner = False
+    _shouldShutdown = False  # for others listen on it
+
+    def startListening(self) -> None:
+        """As a TCP port does with such a socket: Twisted's UNIX port would change permissions and backlog."""
+        listening: Any = self._preexistingSocket
+        factory: Any = self.factory
+        factory.doStart()
+        self.socket, self.fileno, self._preexistingSocket = listening, listening.fileno, None  # type: ignore[method-assign]
+        self.connected = True
+        self.numberAccepts = 100
+        self.startReading()  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Any) -> None:
+        if self.owner and not self._bindPath.startswith(b"\0"):
+            for name in (self._bindPath, self._bindPath + b".lock"):
+                with suppress(FileNotFoundError):
+                    os.unlink(name)
         tcp.Port.connectionLost(self, reason)
+
+
+def leave_socket(port: Any) -> None:
+    """Have the port end here without an end for those who listen on the same socket: open, and with its path."""
+    port._shouldShutdown = False
+    if isinstance(port, _SharedUnixPort):
+        port.owner = False
+    elif isinstance(port, unix.Port):
+        port.connectionLost = partial(tcp.Port.connectionLost, port)  # type: ignore[method-assign]
+
+
+def own_path(port: Any) -> None:
+    """Have the path of a port that was adopted end with it, as whoever made it does no more."""
+    if not isinstance(port, _SharedUnixPort):
+        return
+    port.owner = True
+    lock = port._bindPath + b".lock"  # Twisted's: a symbolic link to the number of the process that has it
+    if os.path.lexists(lock):
+        with suppress(OSError):
+            os.symlink(str(os.getpid()), lock + b".new")
+            os.replace(lock + b".new", lock)
 
 
 class _Adopting:

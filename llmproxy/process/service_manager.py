@@ -45,6 +45,13 @@ class ServiceManager:
             if self._interval:
                 self._alive.start(self._interval)
 
+    def hand_over(self, pid: int) -> None:
+        """From now on this process is the one to be watched; what ends here is no end of the service."""
+        self.notify(f"MAINPID={pid}\nSTATUS=Serving.")
+        self._address = ""
+        if self._alive.running:
+            self._alive.stop()
+
     def failed(self, sentence: str) -> None:
         self._reporter.failed(sentence)
         self.notify(f"STATUS={' '.join(sentence.split())}\nERRNO=1")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 _log = Logger()
@@ -15,8 +17,8 @@ class Signals:
     """Takes the process's signals, once the reactor runs, and acts on them in the reactor's turn.
 
     C{SIGHUP} reloads the settings, C{SIGUSR1} opens log files anew, C{SIGTERM} and C{SIGINT} drain, and cut what is
-    left when they come a second time. After a drain the process ends with status 0. C{SIGUSR2} asks for new code, which
-    one process cannot roll to by itself: it is told in the log, since the kernel's default would end the process.
+    left when they come a second time. After a drain the process ends with status 0. C{SIGUSR2} asks for new code; a
+    worker, which cannot have it without its supervisor, says so in the log: the kernel's default would end the process.
     """
 
     def __init__(
@@ -44,10 +46,8 @@ class Signals:
         self._reactor.callWhenRunning(self._install)
 
     def _install(self) -> None:
-        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._received)
-        if signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL:  # a supervisor has taken it to roll its workers
-            signal.signal(signal.SIGUSR2, self._received)
 
     def _received(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self._act, signal.Signals(number))
@@ -58,11 +58,12 @@ class Signals:
             _log.info("Received {signal}.", signal=number.name)
             action()
         elif number == signal.SIGUSR2:
-            _log.warn("Received {signal}: nothing is done. New code needs a restart.", signal=number.name)
+            _log.warn("Received {signal}: nothing is done. It is for the supervisor.", signal=number.name)
         elif self._stopping:
             _log.warn("Received {signal} again: cutting what is still open.", signal=number.name)
             self._cut()
         else:
             _log.info("Received {signal}: draining.", signal=number.name)
             self._stopping = True
-            self._reactor.stop()
+            with suppress(ReactorNotRunning):  # it drains already, since another process has taken its place
+                self._reactor.stop()

@@ -83,6 +83,7 @@ class Supervisor(MultiService):
         self.terms = terms()
         self.orders = StandingOrders()
         self.problem = ""  # why the last roll did not replace all workers
+        self.roll_failures = 0
         self.restarts = 0
         self.running = False
         self.stopping = False
@@ -302,7 +303,7 @@ class Supervisor(MultiService):
                     return False
             for each in self.workers:
                 if each.number > terms.workers:
-                    each.drain()
+                    each.drain(replaced=True)
             await self._sockets.keep(terms.endpoints)
             self._log.info("Rolled {count} workers.", count=terms.workers)
             return True
@@ -317,9 +318,10 @@ class Supervisor(MultiService):
             worker.signal("KILL")
             raise
         for each in before:
-            each.drain()
+            each.drain(replaced=True)
 
     def _not_rolled(self, what: str, reason: str) -> bool:
+        self.roll_failures += 1
         self.problem = " ".join(f"not rolled: {what} ({reason})".split())[:MAX_REASON_CHARACTERS]
         self._log.error("Not rolled: {what} ({reason}); the old ones go on.", what=what, reason=reason)
         return False

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from twisted.application.service import Service
+
 DEFAULT_PID_FILE = "twistd.pid"
 _OURS = (b"twistd", b"llmproxy")
 
@@ -58,6 +60,53 @@ def _is_daemon(pid: int) -> bool:
     except OSError:
         return not Path("/proc/self/cmdline").exists()
     return any(name in command for name in _OURS)
+
+
+class PidFile(Service):
+    """twistd's file with the number of the process, also where one process takes the place of another.
+
+    @ivar path: Absolute; C{""} where there is none.
+    """
+
+    name: Any = "pid file"
+
+    def __init__(self, twistd: MutableMapping[str, Any], user: User | None = None) -> None:
+        """
+        @param user: Who is to be able to write it, once twistd has changed the user.
+        """
+        self._twistd = twistd
+        self._user = user
+        name = twistd.get("pidfile") or ""
+        self.path = os.path.abspath(name) if name else ""
+
+    def privilegedStartService(self) -> None:
+        """What twistd calls when it has written the file, and is still root."""
+        if self.path and self._user is not None:
+            self._user.own_file(self.path)
+
+    @property
+    def problem(self) -> str:
+        """Why it cannot be made to name another process; C{""} if it can."""
+        if not self.path or os.access(self.path, os.W_OK):
+            return ""
+        return f"The pid file {self.path} cannot be written, and would go on naming this process."
+
+    def leave(self) -> None:
+        """It is another process's: twistd is not to remove it when this one ends."""
+        self._twistd["pidfile"] = ""
+
+    def take(self, path: str) -> None:
+        """Have it name this process, and have twistd remove it in the end."""
+        if not path:
+            return
+        self.path = self._twistd["pidfile"] = path
+        text = str(os.getpid())
+        try:
+            new = f"{path}.new"
+            Path(new).write_text(text)
+            os.replace(new, path)
+        except OSError:  # the folder is not this user's, the file is
+            Path(path).write_text(text)
 
 
 class User:

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from llmproxy.base.coroutines import deferred
 from llmproxy.base.peers import NoSupervisor, PeerAnswer, Peers
-from llmproxy.process.link import Link, LinkLost, connect
+from llmproxy.process.link import Link, LinkLost, connect, tell_at_once
 
 VARIABLE = "LLMPROXY_WORKER"  # of the environment in which a worker starts: what it was given, as JSON
 PEERS_SECONDS = 4.0  # for the answers of all other workers
@@ -70,7 +70,7 @@ class Worker:
     @ivar number: Its place among them, from 1.
     @ivar sockets: The descriptors it listens on, by their endpoint.
     @ivar drain: Called to end once the requests under way are over, C{cut}: to end without them, C{retire}: to say
-        that it is about to end.
+        that it is about to end, C{leave_sockets}: before the end where others go on listening.
     """
 
     _log = Logger()
@@ -84,6 +84,7 @@ class Worker:
         self.drain: Callable[[], object] = lambda: None
         self.cut: Callable[[], object] = lambda: None
         self.retire: Callable[[], object] = lambda: None
+        self.leave_sockets: Callable[[], object] = lambda: None
         self.link = Link(reactor, self._perform, self._orphaned)
         self.peers = PeersOverLink(self.link, number)
         self._reactor = reactor
@@ -94,6 +95,10 @@ class Worker:
         """Begin to hear the supervisor."""
         connect(self._reactor, self._descriptor, self.link)
 
+    def refuse(self, sentence: str) -> None:
+        """Say why this process does not even begin to start."""
+        tell_at_once(self._descriptor, "failed", sentence)
+
     def exchange(self, settled: list[Any], wanted: list[Any]) -> Deferred[list[Any]]:
         """Have the supervisor count, as L{SharedCounters<llmproxy.limits.counters.shared.SharedCounters>} does."""
         if wanted:
@@ -103,6 +108,8 @@ class Worker:
 
     def _perform(self, name: str, body: Any) -> Any:
         if name == "drain":
+            if body:
+                self.leave_sockets()
             self._end()
             return None
         if name == "retire":

@@ -87,11 +87,14 @@ class WorkerProcess(ProcessProtocol):
         """Fire when the process has ended."""
         return _of(self._ended, "" if self.state == "ended" else None)
 
-    def drain(self) -> None:
-        """Let it end once its requests are over."""
+    def drain(self, *, replaced: bool = False) -> None:
+        """Let it end once its requests are over.
+
+        @param replaced: Whether others go on listening where it does.
+        """
         if self.state == "ready":
             self.state = "draining"
-            self.link.tell("drain")
+            self.link.tell("drain", replaced)
         elif self.state == "starting":
             self.state = "draining"
             self.signal("TERM")  # it may not hear the link yet

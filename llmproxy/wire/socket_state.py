@@ -33,6 +33,19 @@ def peer_closed(transport: Any, *, half: bool) -> bool:
     return bool(poll.poll(0))
 
 
+def has_arrived(transport: Any) -> bool:
+    """Whether bytes of the other side wait in the system's socket; C{False} where it cannot be known."""
+    fileno = getattr(transport, "fileno", None)
+    descriptor = fileno() if fileno is not None else -1
+    if descriptor < 0:
+        return False
+    try:
+        waiting = fcntl.ioctl(descriptor, termios.FIONREAD, struct.pack("@i", 0))
+    except OSError:
+        return False
+    return bool(struct.unpack("@i", waiting)[0])
+
+
 def unacknowledged_bytes(transport: Any) -> int:
     """Bytes that were written and that the other side has not taken: ours, and those in the system's socket.
 

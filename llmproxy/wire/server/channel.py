@@ -39,6 +39,7 @@ from llmproxy.wire.server.request import Request
 from llmproxy.wire.server.request_body import RequestBody
 from llmproxy.wire.server.request_decoder import RequestDecoder
 from llmproxy.wire.server.response_writer import ResponseWriter
+from llmproxy.wire.socket_state import has_arrived
 
 MAX_PIPELINED_BYTES = 64 * 1024  # bytes of later requests that are kept while one is being answered
 TURN_SECONDS = 0.005  # that one client's requests may take in one turn of the reactor
@@ -224,10 +225,9 @@ class Channel(Protocol):
 
     # What the site says
 
-    def drain(self) -> None:
-        """Let the present request be the last; close now if there is none."""
+    def drain(self, *, spare_idle: bool = False) -> None:
         self.persistent = False
-        if self._state in (IDLE, LINGERING):
+        if self._state is LINGERING or (self._state is IDLE and not spare_idle and not has_arrived(self.transport)):
             self._close()
 
     def close_idle(self) -> None:

@@ -17,8 +17,11 @@ class ClientConnection(Protocol):
 
     remote: str
 
-    def drain(self) -> None:
-        """Let the present request be the last; close now if there is none."""
+    def drain(self, *, spare_idle: bool = False) -> None:
+        """Let the present request be the last; close now if there is none, and none has just arrived.
+
+        @param spare_idle: Whether it may wait for one more request instead.
+        """
 
     def close_idle(self) -> None:
         """Close if no request is in flight."""
@@ -77,11 +80,14 @@ class ConnectionRegistry:
             for d in emptied:
                 d.callback(None)
 
-    def drain(self) -> Deferred[None]:
-        """Close idle connections, let busy ones finish; fire when there are none."""
+    def drain(self, *, spare_idle: bool = False) -> Deferred[None]:
+        """Close idle connections, let busy ones finish; fire when there are none.
+
+        @param spare_idle: Whether idle ones may stay for one more request, whose response says that it is the last.
+        """
         self.draining = True
         for connection in list(self._connections):
-            connection.drain()
+            connection.drain(spare_idle=spare_idle)
         if not self._connections:
             return succeed(None)
         emptied: Deferred[None] = Deferred()

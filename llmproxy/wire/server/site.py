@@ -105,9 +105,17 @@ class Site(server.Site):
         """How many are open."""
         return len(self._connections)
 
-    def drain(self) -> Deferred[None]:
-        """Close idle connections, let busy ones finish; fire when there are none. New ones are the port's part."""
-        return self._connections.drain()
+    def drain(self, patience: float = 0.0) -> Deferred[None]:
+        """Close idle connections, let busy ones finish; fire when there are none. New ones are the port's part.
+
+        @param patience: Seconds for which idle ones stay for one more request: a client that sends one in the moment in
+            which its connection is closed would have to guess whether it may send it again.
+        """
+        drained = self._connections.drain(spare_idle=patience > 0)
+        if patience and not drained.called:
+            timer = self._context.reactor.callLater(patience, self._connections.drain)
+            drained.addBoth(lambda result: timer.cancel() if timer.active() else None)
+        return drained
 
     def close_idle(self) -> None:
         """Close connections on which no request is in flight: their descriptors are needed."""

@@ -658,6 +658,21 @@ class Sites(Serving):
         self.successResultOf(drained)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_draining_with_patience(self) -> None:
+        """Idle clients may ask once more, for they cannot know; those that do not are let go in the end."""
+        asking, silent = self.client(GET % b"echo"), self.client(GET % b"echo")
+        drained = self.site.drain(5.0)
+        self.assertEqual((asking.ended, silent.ended), (False, False))
+        asking.send(GET % b"echo")
+        self.assertIn(b"Connection: close", asking.received)
+        self.assertTrue(asking.ended)
+        self.clock.advance(4.9)
+        self.assertNoResult(drained)
+        self.clock.advance(0.2)
+        self.assertTrue(silent.ended)
+        self.successResultOf(drained)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_draining_without_connections(self) -> None:
         self.successResultOf(self.site.drain())
 

@@ -17,8 +17,9 @@ class Connection:
         self.aborted = False
         registry.add(self)
 
-    def drain(self) -> None:
-        self.close_idle()
+    def drain(self, *, spare_idle: bool = False) -> None:
+        if not spare_idle:
+            self.close_idle()
 
     def close_idle(self) -> None:
         if self.idle:
