@@ -308,6 +308,7 @@ def _management(
         peers=base.peers,
         groups=GroupTable(base.store, base.now),
         attributions=lambda: reloader.own.settings.attribution,
+        providers=lambda: {name: api.provider for name, api in reloader.own.settings.apis.items()},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from ipaddress import ip_address
 from typing import Any
@@ -17,6 +17,7 @@ from llmproxy.cli.errors import NotAuthorized, RequestRejected, Unreachable
 
 TIMEOUT_SECONDS = 30.0
 PAGE_SIZE = 1000
+PART_BYTES = 64 * 1024  # of a long response, at once
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 
 
@@ -41,10 +42,7 @@ class ManagementClient:
         @raise Unreachable: Nothing answers, or nothing that is llmproxy.
         """
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._url + path, data=data, method=method)
-        request.add_header("Accept", "application/json")
-        request.add_header("User-Agent", "llmproxy-cli")
-        request.add_unredirected_header("Authorization", f"Bearer {self._token}")
+        request = self._call(method, path, data)
         if data is not None:
             request.add_header("Content-Type", "application/json")
         status, answer = self._send(request)
@@ -52,15 +50,42 @@ class ManagementClient:
             return self._read(answer) if answer else None
         raise self._rejected(status, answer)
 
+    def parts(self, path: str, **query: str) -> Iterator[bytes]:
+        """A long response that is no JSON, part by part as it comes; it raises as L{request} does.
+
+        @raise Unreachable: It broke off, too.
+        """
+        request = self._call("GET", f"{path}?{urlencode(query)}")
+        try:
+            with self._opener.open(request, timeout=self._timeout) as answer:
+                while part := answer.read1(PART_BYTES):
+                    yield bytes(part)
+        except urllib.error.HTTPError as e:
+            with e:
+                raise self._rejected(e.code, self._rest(e)) from e
+        except (OSError, HTTPException) as e:
+            raise self._unreachable(e) from e
+
+    def _call(self, method: str, path: str, data: bytes | None = None) -> urllib.request.Request:
+        request = urllib.request.Request(self._url + path, data=data, method=method)
+        request.add_header("Accept", "application/json")
+        request.add_header("User-Agent", "llmproxy-cli")
+        request.add_unredirected_header("Authorization", f"Bearer {self._token}")
+        return request
+
     def list_all(self, path: str, **query: str) -> dict[str, Any]:
         """Every page of a list, as one."""
-        found: list[Any] = []
+        found = [row for rows in self.pages(path, **query) for row in rows]
+        return {"data": found, "total": len(found)}
+
+    def pages(self, path: str, **query: str) -> Iterator[list[Any]]:
+        """The rows of a list, page by page."""
         following: dict[str, str] = {}
         while True:
             page = self.request("GET", f"{path}?{urlencode({**query, **following, 'limit': PAGE_SIZE})}")
-            found += page["data"]
+            yield page["data"]
             if not page.get("next_cursor"):
-                return {"data": found, "total": len(found)}
+                return
             following = {"cursor": page["next_cursor"]}
 
     def _send(self, request: urllib.request.Request) -> tuple[int, bytes]:

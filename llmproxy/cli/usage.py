@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import click
 
 from llmproxy.cli.client import management_path
+from llmproxy.cli.export import in_place, json_array, with_progress
 from llmproxy.cli.output import Columns, as_csv
 from llmproxy.cli.session import CommandSession, with_session
 
@@ -35,6 +39,11 @@ FIGURES: Columns = {
 }
 
 
+SINCE = click.option("--from", "since", metavar="DAY", help="From this day on, in UTC: 2026-11-01.")
+UNTIL = click.option("--to", "until", metavar="DAY", help="Up to the day before this one.")
+PROJECT = click.option("--project", "project_id", metavar="ID", help="This project's only.")
+
+
 @click.group()
 def usage() -> None:
     """Show what was used, and what that cost."""
@@ -49,9 +58,9 @@ def usage() -> None:
     shell_complete=lambda context, parameter, begun: [name for name in GROUPS if name.startswith(begun)],
     help=f"Add up by {', '.join(GROUPS)}, or an attribution of the settings; may be given again.  [project]",
 )
-@click.option("--from", "since", metavar="DAY", help="From this day on, in UTC: 2026-11-01.")
-@click.option("--to", "until", metavar="DAY", help="Up to the day before this one.")
-@click.option("--project", "project_id", metavar="ID", help="This project's only.")
+@SINCE
+@UNTIL
+@PROJECT
 @click.option("--csv", "csv", is_flag=True, help="Print comma-separated values, with a line of headings.")
 @with_session
 def report(
@@ -81,3 +90,49 @@ def report(
             if name not in GROUPS:
                 columns["CLAIMED"] = _shown("claimed")
         session.show_list(found, {**columns, **FIGURES})
+
+
+@usage.command()
+@click.option(
+    "--format",
+    "shape",
+    type=click.Choice(["focus", "csv", "json"]),
+    default="csv",
+    show_default=True,
+    help="How: FOCUS 1.2, which tools for costs read; comma-separated values; an array of JSON.",
+)
+@click.option("--by", "groups", multiple=True, metavar="GROUP", help="As for report; FOCUS has rows of its own.")
+@SINCE
+@UNTIL
+@PROJECT
+@click.option("--file", "file", type=click.Path(path_type=Path), help="Write it there, not to standard output.")
+@with_session
+def export(
+    session: CommandSession,
+    shape: str,
+    groups: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    project_id: str | None,
+    file: Path | None,
+) -> None:
+    """All of what was used, however much it is, for other programs."""
+    if groups and shape == "focus":
+        raise click.UsageError("FOCUS has rows of its own: leave --by out.")
+    client, path = session.client(), management_path("usage")
+    by = ",".join(("day", "project", "api", "model") if shape == "focus" else dict.fromkeys(groups or ("project",)))
+    span = {name: value for name, value in (("from", since), ("to", until), ("project_id", project_id)) if value}
+    total = None
+    if file is not None and sys.stderr.isatty():  # only a bar needs it, and only where nothing is printed besides
+        total = client.request("GET", f"{path}?{urlencode({**span, 'group_by': by, 'limit': 1})}")["total"]
+    if shape == "json":
+        parts = json_array(client.pages(path, **span, group_by=by))
+    elif shape == "csv":
+        parts = client.parts(path, **span, group_by=by, format="csv")
+    else:
+        parts = client.parts(path, **span, format="focus")
+    if file is None:
+        for part in parts:
+            click.get_binary_stream("stdout").write(part)
+    else:
+        in_place(file, with_progress(parts, total))

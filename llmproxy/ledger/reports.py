@@ -8,11 +8,20 @@ from llmproxy.base.coroutines import deferred, within
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.ledger.service import Ledger
 from llmproxy.ledger.sql import LedgerTable
-from llmproxy.ledger.usage_queries import ATTRIBUTED, GROUP_COLUMNS, SUM_COLUMNS, Report, ReportRows, UsageQuery
+from llmproxy.ledger.usage_queries import (
+    ATTRIBUTED,
+    GROUP_COLUMNS,
+    OF_PROJECTS,
+    SUM_COLUMNS,
+    Report,
+    ReportRows,
+    UsageQuery,
+)
 
 __all__ = ["ATTRIBUTED", "GROUP_NAMES", "SUM_NAMES", "Report", "ReportRows", "Reports", "UsageQuery"]
 
-GROUP_NAMES = tuple(name for name in GROUP_COLUMNS if name not in ATTRIBUTED)  # by what a report may add up
+# By what a report may add up.
+GROUP_NAMES = tuple(name for name in GROUP_COLUMNS if name not in (*ATTRIBUTED, *OF_PROJECTS))
 SUM_NAMES = SUM_COLUMNS  # what it adds up, the columns of its rows
 FLUSH_TIMEOUT_SECONDS = 2.0  # seconds that a report waits for the latest lines
 

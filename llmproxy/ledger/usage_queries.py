@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, Table, and_, func, literal_column, or_, select
+from sqlalchemy import Select, Table, Text, and_, cast, func, literal_column, or_, select
 from twisted.internet.defer import Deferred
 
 from llmproxy.model import Page, PageRequest
@@ -37,7 +37,11 @@ GROUP_COLUMNS: Mapping[str, str] = {
     "group": "group_id",
     "attribution_value": "value",
     "attribution_source": "source",
+    "project_name": "name",
+    "project_labels": "labels",
+    "project_metadata": "metadata",
 }
+OF_PROJECTS = ("project_name", "project_labels", "project_metadata")  # what is shown of a row's project beside its id
 ATTRIBUTED = ("attribution_value", "attribution_source")
 
 
@@ -106,6 +110,8 @@ def group_columns(question: UsageQuery) -> list[Any]:
 def group_column(table: Table, name: str) -> Any:
     if name == "group_id":  # that of the project now
         return func.coalesce(projects.c.group_id, "")
+    if name in OF_PROJECTS:  # as they are now; labels and metadata are JSON
+        return func.coalesce(cast(projects.c[GROUP_COLUMNS[name]], Text), "")
     column = table.c[GROUP_COLUMNS[name]]
     return func.substr(column, 1, 7) if name == "month" else column
 
@@ -120,7 +126,8 @@ def _sums(question: UsageQuery) -> Select[Any]:
 def source(question: UsageQuery) -> Any:
     """What its rows are read from."""
     table = sums_table(question)
-    return table.outerjoin(projects, table.c.project_id == projects.c.id) if "group" in question.by else table
+    wanted = {"group", *OF_PROJECTS} & set(question.by)
+    return table.outerjoin(projects, table.c.project_id == projects.c.id) if wanted else table
 
 
 def ordered_sums(question: UsageQuery) -> Select[Any]:

@@ -98,7 +98,7 @@ class ManagementContext:
     @ivar keys: The management keys, where there may be any.
     @ivar audit_table: The audit log in the store, if it is there.
     @ivar creations: What was answered to creations that name a key of idempotency.
-    @ivar attributions: The names of what requests are attributed to.
+    @ivar attributions: The names of what requests are attributed to; C{providers}: the provider of each API.
     @ivar references: Reads a provider key as a reference; C{None} where it is none, L{ValueError} if not allowed.
     @ivar groups: The groups of projects, where there may be any.
     """
@@ -131,6 +131,7 @@ class ManagementContext:
     requests: RequestsOfWorkers = field(default_factory=RequestsOfWorkers)
     peers: Peers = field(default_factory=Peers)
     attributions: Callable[[], Collection[str]] = tuple
+    providers: Callable[[], Mapping[str, str]] = dict
     groups: Groups | None = None
 
     async def standing(self, owner: str, name: str, allowance: Allowance) -> list[LimitStatus] | None:

@@ -85,7 +85,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "actor": {"type": "string", "maxLength": MAX_SEARCH_CHARACTERS, "examples": ["management"]},
     "since": {"type": "string", "format": "date-time"},
     "until": {"type": "string", "format": "date-time"},
-    "format": {"type": "string", "enum": ["json", "csv"], "default": "json"},
+    "format": {"type": "string", "enum": ["json", "csv", "focus"], "default": "json"},
 }
 
 

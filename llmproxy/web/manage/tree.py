@@ -88,6 +88,7 @@ class Management(Resource):
     @param audit_table: The audit log in the store, if it is there.
     @param keys: The management keys, where there may be any; C{creations}: what was answered to creations.
     @param attributions: The names of what requests are attributed to; C{groups}: the groups of projects.
+    @param providers: The provider of each API, by the API's name.
     @param references: Reads a provider key as a reference; C{None} where it is none.
     @ivar auth: Lets in who bears the management token or a management key, elsewhere too.
     @param clock: For what is counted by time; C{now}: seconds since the epoch, for what is written down.
@@ -127,6 +128,7 @@ class Management(Resource):
         references: Callable[[str], SecretReference | None] = lambda text: None,
         audit_table: AuditEntries | None = None,
         attributions: Callable[[], Collection[str]] = tuple,
+        providers: Callable[[], Mapping[str, str]] = dict,
         groups: Groups | None = None,
     ) -> None:
         Resource.__init__(self)
@@ -158,6 +160,7 @@ class Management(Resource):
             references=references,
             audit_table=audit_table,
             attributions=attributions,
+            providers=providers,
             groups=groups,
         )
         if standings is not None:

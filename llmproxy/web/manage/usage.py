@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from llmproxy.errors import Invalid
 from llmproxy.ledger.reports import ATTRIBUTED, GROUP_NAMES, SUM_NAMES, ReportRows, UsageQuery
 from llmproxy.proxy.own_response import NOSNIFF, BufferedResponse
 from llmproxy.web.manage.endpoint import Call, Endpoint, ManagementContext, operation
+from llmproxy.web.manage.focus import FOCUS_GROUPS, FocusRows
 from llmproxy.web.manage.paging import PAGE_PARAMETERS, page, project, query
 from llmproxy.web.manage.views import UsageReport
 from llmproxy.web.respond import NO_STORE, StreamedResponse, json_response
@@ -30,7 +31,7 @@ class UsageTotals(Endpoint):
 
     @operation(
         "GET",
-        "Tokens and cost, added up by project, group, token, API, model, day, month or an attribution; in JSON or CSV.",
+        "Tokens and cost, added up by project, group, token, API, model, day, month or an attribution; JSON, CSV or FOCUS.",
         UsageReport,
         query=(*REPORT_PARAMETERS, "project_id"),
     )
@@ -52,14 +53,22 @@ class ProjectUsage(Endpoint):
 async def _answer(
     context: ManagementContext, found: dict[str, str], projects: tuple[str, ...] | None
 ) -> BufferedResponse | StreamedResponse:
-    usage = context.usage
+    usage, shown_as = context.usage, found.get("format", "json")
+    if shown_as == "focus":
+        if clashing := found.keys() & {"group_by", *PAGE_PARAMETERS}:
+            raise Invalid(f"{min(clashing)}: is not for focus, which has rows of its own, and all of them.")
+        focus, charges = (
+            FocusRows(context.providers()),
+            UsageQuery(FOCUS_GROUPS, _day(found, "from"), _day(found, "to"), projects),
+        )
+        return await _whole(focus.heading(), focus.render, await usage.export(charges))
     by, attribution = _groups(found, context.attributions())
     question = UsageQuery(by, _day(found, "from"), _day(found, "to"), projects, page(found), attribution)
-    shown_as = found.get("format", "json")
     if shown_as not in ("json", "csv"):
-        raise Invalid("format: must be json or csv.")
+        raise Invalid("format: must be json, csv or focus.")
     if shown_as == "csv" and not found.keys() & set(PAGE_PARAMETERS):
-        return await _whole(question, await usage.export(question))
+        heading, render = as_csv(question, (), heading=True), partial(raw_as_csv, question)
+        return await _whole(heading, render, await usage.export(question))
     answer = await usage.report(question)
     if shown_as == "csv":
         lines = (b"X-Next-Cursor: " + answer.next_cursor.encode(),) if answer.next_cursor else ()
@@ -81,12 +90,13 @@ def _shown(column: str, value: Any) -> Any:
     return value == CLAIMED if column == ATTRIBUTED[1] else value
 
 
-async def _whole(question: UsageQuery, rows: ReportRows) -> StreamedResponse:
+async def _whole(
+    heading: bytes, render: Callable[[Sequence[Sequence[Any]]], bytes], rows: ReportRows
+) -> StreamedResponse:
     """All of a report; once its first rows are there."""
-    render = partial(raw_as_csv, question)
 
     async def parts(part: bytes) -> AsyncIterator[bytes]:
-        yield as_csv(question, (), heading=True)
+        yield heading
         while part:
             yield part
             part = await rows.part(render)
