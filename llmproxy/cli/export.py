@@ -36,7 +36,9 @@ def with_progress(parts: Iterable[bytes], total: int | None) -> Iterator[bytes]:
         with click.progressbar(parts, label="Exporting", file=sys.stderr, show_pos=True) as bar:
             yield from bar
     else:
-        with click.progressbar(length=total, label="Exporting", file=sys.stderr, show_pos=True) as rows:
+        with click.progressbar(
+            length=total, label="Exporting", file=sys.stderr, show_pos=True, show_percent=True
+        ) as rows:
             for part in parts:
                 yield part
                 rows.update(min(part.count(b"\n"), max(0, total - rows.pos)))

@@ -133,6 +133,6 @@ def export(
         parts = client.parts(path, **span, format="focus")
     if file is None:
         for part in parts:
-            click.get_binary_stream("stdout").write(part)
+            click.echo(part, nl=False)
     else:
         in_place(file, with_progress(parts, total))

@@ -23,6 +23,7 @@ from tests.support.focus import breaches, read
 from tests.support.stack import KEYS, MANAGEMENT, Stack, eventually
 
 CHAT, MESSAGES = "/v1/chat/completions", "/anthropic/v1/messages"
+VERSION = {"anthropic-version": "2023-06-01"}
 FURTHER = """
 ledger: {interval: 0.2s}
 """
@@ -40,7 +41,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         token = stack.manage("POST", "/manage/tokens", {"project_id": other})["token"]
         for _ in range(3):
             assert stack.ask("POST", CHAT, chat("gpt-4o-mini")).status == 200
-        assert stack.ask("POST", MESSAGES, chat("claude-sonnet-4-5"), token=token).status == 200
+        assert stack.ask("POST", MESSAGES, chat("claude-sonnet-4-5"), VERSION, token=token).status == 200
         assert stack.ask("POST", CHAT, chat("gpt-unheard-of"), token=token).status == 200
         assert stack.ask("GET", "/v1/models", token=token).status == 200
         eventually(lambda: sum(row["requests"] for row in usage(stack)) == 6)
@@ -101,7 +102,8 @@ def test_focus_of_some(shared: Stack) -> None:
     for query in ("group_by=api", "limit=1"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             get(shared, f"/manage/usage?format=focus&{query}")
-        assert refused.value.code == 422
+        with refused.value:
+            assert refused.value.code == 422
 
 
 def test_the_checker_finds_faults(shared: Stack) -> None:

@@ -31,7 +31,7 @@ class UsageTotals(Endpoint):
 
     @operation(
         "GET",
-        "Tokens and cost, added up by project, group, token, API, model, day, month or an attribution; JSON, CSV or FOCUS.",
+        "Tokens and cost by project, group, token, API, model, day, month or an attribution, as JSON, CSV or FOCUS.",
         UsageReport,
         query=(*REPORT_PARAMETERS, "project_id"),
     )
