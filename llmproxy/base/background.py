@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from llmproxy.base.outage_log import OutageLog
+from llmproxy.errors import ProxyError
 from llmproxy.instruments import Counter, HealthCheck, Instrument
 
 MAX_PAUSE_SECONDS = 10.0  # between two attempts of a loop that fails, unless its interval is longer
@@ -47,9 +48,18 @@ class Task:
         self._outages.failed(failure)
 
     def _report(self, failure: Failure | None, count: int) -> None:
+        failure = failure or Failure()
+        if failure.check(ProxyError):  # such as a store that does not answer: where it happened says nothing
+            self._log.warn(
+                "{task} failed, and is tried again ({failures} failures so far): {error}",
+                task=self.name,
+                failures=self.failures,
+                error=failure.getErrorMessage(),
+            )
+            return
         self._log.failure(
             "{task} failed, and is tried again ({failures} failures so far).",
-            failure or Failure(),
+            failure,
             task=self.name,
             failures=self.failures,
         )

@@ -381,11 +381,12 @@ class CommandTests(unittest.TestCase):
             keys.write_text("# ours\nopenai=sk-ours\n")
             listen = [f"--listen=tcp:{port}:interface={HOST}" for port in (first, second)]
             args = ("llmproxy-simulator", *listen, "--keys", str(keys))
-            with Daemon(*args, port=first, log=Path(folder, "log")):
-                request = urllib.request.Request(f"http://{HOST}:{second}/v1/models")
-                request.add_header("Authorization", "Bearer sk-ours")
-                with urllib.request.urlopen(request, timeout=5) as answer:
-                    self.assertEqual(answer.status, 200)
+            with Daemon(*args, port=second, log=Path(folder, "log")):  # it listens in this order
+                for port in (first, second):
+                    request = urllib.request.Request(f"http://{HOST}:{port}/v1/models")
+                    request.add_header("Authorization", "Bearer sk-ours")
+                    with urllib.request.urlopen(request, timeout=5) as answer:
+                        self.assertEqual(answer.status, 200)
 
     def test_a_mistake_on_the_command_line_ends_it_with_the_reason(self) -> None:
         with TemporaryDirectory() as folder:

@@ -6,11 +6,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.base.background import MAX_PAUSE_SECONDS, STUCK_SECONDS, BackgroundTasks, Loop, Task
 from llmproxy.base.outage_log import INTERVAL_SECONDS
+from llmproxy.errors import StoreUnavailable
 
 
 class LoopTests(SynchronousTestCase):
@@ -104,6 +106,18 @@ class TaskTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
         task.worked()
         self.assertEqual((task.failures, task.state), (1, "ok"))
+
+    def test_what_was_foreseen_has_no_traceback(self) -> None:
+        """A store that does not answer is no fault of the program: one sentence, and counted like any other."""
+        said: list[Any] = []
+        globalLogPublisher.addObserver(said.append)
+        self.addCleanup(globalLogPublisher.removeObserver, said.append)
+        task = Task("secrets", Clock())
+        task.failed(Failure(StoreUnavailable()))
+        self.assertEqual((task.failures, task.state), (1, "failing"))
+        (event,) = (event for event in said if event.get("task") == "secrets")
+        self.assertNotIn("log_failure", event)
+        self.assertIn(str(StoreUnavailable()), formatEvent(event))
 
 
 class BackgroundTasksTests(SynchronousTestCase):
