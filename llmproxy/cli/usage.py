@@ -13,6 +13,7 @@ import click
 from llmproxy.cli.client import management_path
 from llmproxy.cli.export import in_place, json_array, with_progress
 from llmproxy.cli.output import Columns, as_csv
+from llmproxy.cli.reconcile import reconcile
 from llmproxy.cli.session import CommandSession, with_session
 
 GROUPS = ("project", "group", "token", "api", "model", "day", "month")
@@ -136,3 +137,6 @@ def export(
             click.echo(part, nl=False)
     else:
         in_place(file, with_progress(parts, total))
+
+
+usage.add_command(reconcile)

@@ -14,6 +14,7 @@ class ApiView(DeferredModel):
     name: str
     default: bool = Field(description="Whether it is served at the root too.")
     allowed_endpoints: list[str]
+    provider: str = Field(description="Whose it is, as the settings say.")
 
 
 class ApiList(DeferredModel):
@@ -28,9 +29,14 @@ class ApiCollection(Endpoint):
 
     @operation("GET", "The configured APIs.", ApiList)
     async def list_apis(self, call: Call) -> BufferedResponse:
-        context = self.context
+        context, providers = self.context, self.context.providers()
         shown = [
-            ApiView(name=name, default=name == context.default_api, allowed_endpoints=list(endpoints))
+            ApiView(
+                name=name,
+                default=name == context.default_api,
+                allowed_endpoints=list(endpoints),
+                provider=providers.get(name, ""),
+            )
             for name, endpoints in context.apis.items()
         ]
         return json_response(ApiList(data=shown, attributions=list(context.attributions())).model_dump())
