@@ -19,7 +19,7 @@ from llmproxy.web.manage import Management
 from llmproxy.web.root import Root
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.descriptors import Descriptors
-from llmproxy.wire.parser import MessageLimits
+from llmproxy.wire.parser import FieldNames, MessageLimits
 from llmproxy.wire.server.server_limits import ServerLimits
 from llmproxy.wire.server.site import Site
 from llmproxy.wire.write_coalescing import WriteCoalescer
@@ -72,7 +72,11 @@ def make_site(
         root,
         reactor=reactor,
         limits=ServerLimits(
-            messages=MessageLimits(head=server.max_head_bytes, body=server.max_request_bytes),
+            messages=MessageLimits(
+                head=server.max_head_bytes,
+                body=server.max_request_bytes,
+                names=FieldNames(frozenset(name.encode() for name in server.underscores_in_headers)),
+            ),
             head_timeout=server.head_timeout,
             body_timeout=server.body_timeout,
             keepalive_timeout=server.keepalive_timeout,

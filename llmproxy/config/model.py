@@ -76,6 +76,13 @@ class Server(Section):
     drain_delay: Annotated[Duration, Field(le=3600)] = 0.0
     """How long the listeners stay open when the process is told to stop, while `/ready` responds with 503 already: so
     that load balancers have noticed before connections are refused."""
+    underscores_in_headers: Annotated[tuple[Annotated[str, BeforeValidator(names.underscored_header)], ...], Items] = (
+        "session_id",
+        "conversation_id",
+        "thread_id",
+    )
+    """Names of header fields with an underscore that requests may have, such as those by which Codex names its session.
+    A request with any other gets 400: gateways that make variables of fields take `X_Y` for `X-Y`."""
     trusted_proxies: Networks = ()
     """Addresses and networks whose `X-Forwarded-For` is believed."""
     debug_headers: Flag = True
@@ -358,6 +365,15 @@ class Settings(Section):
         wrong = default_api_problem(self.default_api, self.apis)
         if wrong:
             raise ValueError(wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _sessions_are_let_in(self) -> Self:
+        for api, settings in self.apis.items():
+            for name in settings.affinity.headers if "headers" in settings.affinity.model_fields_set else ():
+                if "_" in name and name not in self.server.underscores_in_headers:
+                    where = f"apis.{api}.affinity.headers"
+                    raise ValueError(f"{where}: {quoted(name)} must be in server.underscores_in_headers as well")
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmproxy.config.problems import did_you_mean, quoted
 from llmproxy.config.values import text
-from llmproxy.http import credentials
+from llmproxy.http import credentials, fields
 from llmproxy.http.endpoints import Endpoints, split_method
 
 RESERVED_NAMES = ("manage", "admin", "health", "ready", "live", "healthz", "readyz", "livez", "metrics")
@@ -101,6 +101,17 @@ def session_header(value: Any) -> str:
     """The name of a header field that names a session, in lower case; Codex's has an underscore."""
     header(text(value).replace("_", "-"))
     return str(value).lower()
+
+
+def underscored_header(value: Any) -> str:
+    """The name of a header field with an underscore, in lower case, that means nothing with hyphens in its place."""
+    name = text(value)
+    if "_" not in name:
+        raise ValueError(f"{quoted(name)} has no underscore: it may be sent in any case")
+    alike = header(name.replace("_", "-")).lower()
+    if _NOT_FOR_ATTRIBUTION.fullmatch(alike) or not fields.passes(alike.encode()):
+        raise ValueError(f"{quoted(name)} could pass for a field that has a meaning of its own")
+    return name.lower()
 
 
 def retry_cause(value: Any) -> str:

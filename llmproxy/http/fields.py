@@ -94,6 +94,11 @@ _REQUEST = FieldNameMemo(_of_request)
 _RESPONSE = FieldNameMemo(_of_response)
 
 
+def passes(name: bytes) -> bool:
+    """Whether a request's fields of this name, in lower case, go to the provider whatever they say."""
+    return _REQUEST[name] == PASS
+
+
 def outgoing(
     lines: Iterable[bytes], *, host: bytes, credential: bytes, request_id: bytes | None = None, client: str = ""
 ) -> list[bytes]:

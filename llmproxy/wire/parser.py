@@ -7,8 +7,9 @@ message are looked at. What a recipient could read in two ways is L{BadMessage},
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Any
 
 from llmproxy.http.field_lines import FieldLines
@@ -22,6 +23,34 @@ UNTIL_CLOSE = -2
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 
 
+class FieldNames(dict[bytes, bytes]):
+    """The lower-case name of every spelling that was seen before, if it may stand in a head.
+
+    A memo of a pure function. Bounded both ways: long names are not kept, and a peer that sends ever new ones starts
+    it over.
+    """
+
+    def __init__(self, underscored: Collection[bytes] | None = None) -> None:
+        """
+        @param underscored: Names, in lower case, that may stand there though they hold an underscore; C{None}: any may.
+        """
+        super().__init__()
+        self._underscored = underscored
+
+    def __missing__(self, name: bytes) -> bytes:
+        if not name or len(name) > 256 or not _TOKEN.issuperset(name):
+            raise _bad("A field's name is not a token.")
+        lower = name.lower()
+        # Behind CGI-like gateways X_Y and X-Y are one field, so that one could pass for the other.
+        if b"_" in name and self._underscored is not None and lower not in self._underscored:
+            raise _bad("A field's name holds an underscore.")
+        if len(name) <= 64:
+            if len(self) >= 4096:
+                self.clear()
+            self[name] = lower
+        return lower
+
+
 @dataclass(frozen=True, slots=True)
 class MessageLimits:
     """How much of what a peer may send.
@@ -33,6 +62,7 @@ class MessageLimits:
     @ivar chunk_line: Bytes of a chunk's size with its extensions.
     @ivar trailer: Bytes of all trailer fields.
     @ivar methods: The methods that are served; others are answered 405 or 501.
+    @ivar names: Those that a request's fields may have.
     """
 
     head: int = 65536
@@ -42,6 +72,7 @@ class MessageLimits:
     chunk_line: int = 256
     trailer: int = 8192
     methods: frozenset[bytes] = METHODS
+    names: FieldNames = field(default_factory=partial(FieldNames, ()), compare=False)
 
 
 class BadMessage(Exception):
@@ -150,7 +181,7 @@ def request_head(head: bytes, limits: MessageLimits) -> RequestHead:
     _check_version(head.partition(b"\r\n")[0])
     lines = head_lines(head, limits)
     method, target, minor = _request_line(lines.pop(0), limits)
-    fields = _fields(lines, _REQUEST_NAMES)
+    fields = _fields(lines, limits.names)
     names = fields.names
     host = _host(fields, minor)
     if target[:1] != b"/":
@@ -293,36 +324,10 @@ def _is_authority(value: bytes) -> bool:
     return match is not None and int(match[1] or 0) <= 65535
 
 
-class _Names(dict[bytes, bytes]):
-    """The lower-case name of every spelling that was seen before, if it may stand in a head.
-
-    A memo of a pure function. Bounded both ways: long names are not kept, and a peer that sends ever new ones starts
-    it over.
-    """
-
-    def __init__(self, *, underscore: bool) -> None:
-        super().__init__()
-        self._underscore = underscore
-
-    def __missing__(self, name: bytes) -> bytes:
-        if not name or len(name) > 256 or not _TOKEN.issuperset(name):
-            raise _bad("A field's name is not a token.")
-        # Behind CGI-like gateways X_Y and X-Y are one field, so that one could pass for the other.
-        if b"_" in name and not self._underscore:
-            raise _bad("A field's name holds an underscore.")
-        lower = name.lower()
-        if len(name) <= 64:
-            if len(self) >= 4096:
-                self.clear()
-            self[name] = lower
-        return lower
+_RESPONSE_NAMES = FieldNames()
 
 
-_REQUEST_NAMES = _Names(underscore=False)
-_RESPONSE_NAMES = _Names(underscore=True)
-
-
-def _fields(lines: list[bytes], known: _Names) -> FieldLines:
+def _fields(lines: list[bytes], known: FieldNames) -> FieldLines:
     names = []
     for line in lines:
         name, colon, _ = line.partition(b":")

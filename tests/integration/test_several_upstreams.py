@@ -231,6 +231,20 @@ def test_affinity(tmp_path: Path) -> None:
         assert len(p.a.asked) + len(p.b.asked) > 2, "not all the same"
 
 
+def test_codex(tmp_path: Path) -> None:
+    """Its sessions have a field with an underscore, which goes on as it is and is what its requests are kept together
+    by; what would be framing with hyphens is refused as ever."""
+    with pool(tmp_path, keys=["k1", "k2", "k3"], balance="affinity") as p:
+        for session in map(str, range(8)):
+            for name in ("session_id", "Session_Id"):
+                sent = {**JSON, name: session, "conversation_id": "c", "thread_id": "t"}
+                assert p.stack.ask("POST", "/pool/v1/chat/completions", CHAT, sent).status == 200
+            assert sum(len(each.sessions.get(session, ())) for each in (p.a, p.b)) == 1
+        assert len(p.a.asked) + len(p.b.asked) > 2, "not all the same"
+        for name in ("Content_Length", "X_Forwarded_For", "other_id"):
+            assert p.stack.ask("POST", "/pool/v1/chat/completions", CHAT, {**JSON, name: "5"}).status == 400
+
+
 def test_an_outage(tmp_path: Path) -> None:
     """However often each request might be sent again, providers get a fifth more."""
     retries = {"attempts": 5, "on": ["connect", 503], "budget": "20%", "backoff": "1ms"}

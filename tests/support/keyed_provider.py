@@ -17,7 +17,7 @@ class KeyedProvider:
     """Listens on loopback for the time of a C{with} block; answers 200 unless it is told otherwise.
 
     @ivar says: A status and fields, by key; C{""} for all keys.
-    @ivar asked: How often, by key; C{sessions}: the keys that came with each C{X-Session}.
+    @ivar asked: How often, by key; C{sessions}: the keys that came with each C{X-Session}, or C{session_id}.
     @ivar held: Requests wait until it is set.
     """
 
@@ -59,7 +59,7 @@ class KeyedProvider:
         key = headers.get("Authorization", "").removeprefix("Bearer ")
         with self._lock:
             self.asked[key] += 1
-            self.sessions.setdefault(headers.get("X-Session", ""), set()).add(key)
+            self.sessions.setdefault(headers.get("X-Session") or headers.get("session_id", ""), set()).add(key)
             return self.says.get(key) or self.says.get("") or (200, {})
 
     @property

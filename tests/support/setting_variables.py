@@ -18,6 +18,7 @@ VALUES: Mapping[str, str] = {
     "LLMPROXY_DEFAULT_API": "other",
     "LLMPROXY_SERVER_LISTEN": "tcp:{port}:interface=127.0.0.1",
     "LLMPROXY_SERVER_WORKERS": "1",  # where the file says 2
+    "LLMPROXY_SERVER_UNDERSCORES_IN_HEADERS": "my_field",
     "LLMPROXY_SERVER_TRUSTED_PROXIES": "192.0.2.0/24",
     "LLMPROXY_SERVER_ADMIN_LISTEN": "unix:{home}/admin.sock",
     "LLMPROXY_SERVER_METRICS_LISTEN": "unix:{home}/metrics.sock",

@@ -28,7 +28,10 @@ PUBLIC = {"Cache-Control": "public, max-age=600", "Content-Type": "application/j
 OTHERS: dict[str, dict[str, Any]] = {
     "bare": {"server": {"debug_headers": False, "fast_path": False, "enforce_project_active": False}},
     "small": {"server": {"max_request_bytes": "1KiB"}, "cache": {"max_bytes": "50KiB"}},
-    "trusting": {"server": {"trusted_proxies": ["127.0.0.1"]}, "cache": {"default_ttl": "600s"}},
+    "trusting": {
+        "server": {"trusted_proxies": ["127.0.0.1"], "underscores_in_headers": ["My_Field"]},
+        "cache": {"default_ttl": "600s"},
+    },
     "sharing": {"cache": {"coalesce": False, "scope": "shared"}},
     "guessing": {"cache": {"heuristics": True, "streams": True, "replay": "timed", "scope": "token"}},
 }
@@ -104,6 +107,13 @@ def test_enforce_project_active(stack: SettingsStack, others: dict[str, Daemon])
 def test_max_request_bytes(stack: SettingsStack, others: dict[str, Daemon]) -> None:
     asked = [chat(stack, daemon, "x" * 5000).status for daemon in (others["small"], stack.daemon)]
     assert asked == [413, 200]
+
+
+def test_underscores_in_headers(stack: SettingsStack, others: dict[str, Daemon]) -> None:
+    """Which fields with an underscore a request may have."""
+    for name, usual, trusting in (("my_field", 400, 200), ("session_id", 200, 400), ("Content_Length", 400, 400)):
+        assert models(stack, stack.daemon, headers={name: "5"}).status == usual
+        assert models(stack, others["trusting"], headers={name: "5"}).status == trusting
 
 
 def test_trusted_proxies(stack: SettingsStack, others: dict[str, Daemon]) -> None:

@@ -99,6 +99,7 @@ SHOWN_BY = {
     "server.max_connections_per_address": SLOW + "test_more_connections_than_one_address_may_have",
     "server.drain_delay": "integration/test_workers_as_one.py::test_clients_are_served_on",
     "server.drain_timeout": "integration/test_daemon.py::test_stopping_cuts_what_is_still_busy_when_the_time_is_up",
+    "server.underscores_in_headers": SECTIONS + "test_underscores_in_headers",
     "server.trusted_proxies": SECTIONS + "test_trusted_proxies",
     "server.debug_headers": SECTIONS + "test_debug_headers",
     "server.fast_path": SECTIONS + "test_fast_path",

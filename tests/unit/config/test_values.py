@@ -98,6 +98,15 @@ class Names(Checked):
         self.assertEqual(names.header("X-Team"), "X-Team")
         self.refused(names.header, "", "a b", "a:", "x_team", "ä", "a\r\n", 1)
 
+    def test_names_with_an_underscore(self) -> None:
+        """Those that mean nothing with hyphens in place of the underscores."""
+        self.assertEqual(names.underscored_header("Session_ID"), "session_id")
+        self.told(names.underscored_header, "session-id", '"session-id" has no underscore: it may be sent in any case')
+        for bad in ("Content_Length", "transfer_encoding", "x_forwarded-for", "X_Real_IP", "x_api_key", "x_request_id"):
+            told = f'"{bad}" could pass for a field that has a meaning of its own'
+            self.told(names.underscored_header, bad, told)
+        self.refused(names.underscored_header, "", "a _b", "_ä", 1)
+
     def test_ways_to_send_a_key(self) -> None:
         """A known one, or a header that can carry one."""
         for good in ("", "bearer", "x-api-key", "X-Own"):
