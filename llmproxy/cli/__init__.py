@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from llmproxy.cli.apply import apply
 from llmproxy.cli.archive import backup, migrate, restore
 from llmproxy.cli.audit import audit
 from llmproxy.cli.cache import cache
@@ -46,6 +47,7 @@ main.add_command(project)
 main.add_command(group)
 main.add_command(token)
 main.add_command(key)
+main.add_command(apply)
 main.add_command(audit)
 main.add_command(cache)
 main.add_command(usage)
