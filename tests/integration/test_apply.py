@@ -85,7 +85,7 @@ def test_changes(shared: Stack) -> None:
     assert not Applied(shared, text).plan
     made = all_of(shared, "projects")["Changing"]
     found = Applied(shared, "projects: [{name: Changing, requests_per_minute: 7, budget_usd: 3}]")
-    assert found.plan == ["~ update project Changing  requests_per_minute: 5 -> 7, budget_usd: none -> 3"]
+    assert found.plan == ['~ update project Changing  requests_per_minute: 5 -> 7, budget_usd: none -> ["3"]']
     now = all_of(shared, "projects")["Changing"]
     assert (now["id"], now["requests_per_minute"], now["labels"]) == (made["id"], 7, ["a"])
     assert not Applied(shared, "projects: [{name: Changing, budget_usd: [3/lifetime]}]").plan
