@@ -154,6 +154,10 @@ class Api(Section):
     circuit_breaker: CircuitBreaker = CircuitBreaker()
     retries: Retries = Retries()
     metering: Metering = Metering()
+    heartbeat: Duration = 0.0
+    """How long a stream of events (`text/event-stream`, without a content coding) may be silent until its client is
+    sent a comment, `: heartbeat`, so that no load balancer takes it for dead; again after each further such time. Only
+    between whole events. Such responses no longer pass byte for byte. 0: never."""
     on_client_abort: Literal["cancel", "drain"] = "cancel"
     """What happens to a response that has begun when its client disconnects: `cancel` aborts the upstream request;
     `drain` reads it to the end, for at most `timeouts.drain`, so that its usage is known exactly."""

@@ -61,6 +61,7 @@ class ResponseSender:
             stalled=0.0 if request.paced else CLIENT_STALL_TIMEOUT,
             deadline=context.arrived_at + total if total else None,
             flush_interval=timeouts.flush_interval,
+            heartbeat=route.api.heartbeat if route.api.heartbeat and _takes_comments(context, response.lines) else 0.0,
             drain=timeouts.drain if route.api.on_client_abort == "drain" else 0.0,
             body_filter=body_filter,
         )
@@ -121,6 +122,12 @@ class ResponseSender:
                 (started - arrived) * 1000,
             ),
         ]
+
+
+def _takes_comments(context: RequestContext, lines: list[bytes]) -> bool:
+    """Whether a response is a stream of events into which something can be put."""
+    coding = fields.values(lines, b"content-encoding")
+    return context.request.method != b"HEAD" and body_hints.is_event_stream(lines) and coding in ([], [b"identity"])
 
 
 def _filtered(

@@ -14,6 +14,7 @@ from twisted.web.client import ResponseDone
 from zope.interface import implementer
 
 from llmproxy.http.masking import KeyFound
+from llmproxy.wire.heartbeat import Heartbeat
 
 Tap = Callable[[bytes], object]
 
@@ -75,6 +76,8 @@ class Relay(protocol.Protocol):
     @ivar deadline: The clock's time by which all must have come, or C{None}. It moves on while the client holds the
         provider: that is no time that the provider takes.
     @ivar flush_interval: C{0}: every chunk leaves at once. Otherwise chunks are gathered for so many seconds.
+    @ivar heartbeat: Seconds of silence after which the client is sent a comment, in a response that is a stream of
+        events and whose length is not known; C{0}: never. Neither C{taps} nor C{count} know of it.
     @ivar drain: Seconds for which the provider is heard out when the client leaves; C{0}: it is stopped at once.
     @ivar taps: See what the client is sent, and what it would have been.
     """
@@ -82,6 +85,7 @@ class Relay(protocol.Protocol):
     _left = False
     _check: IDelayedCall | None = None
     _flush: IDelayedCall | None = None
+    _heartbeat: Heartbeat | None = None
     _outcome = ""
     _done: Deferred[str] | None = None
 
@@ -94,6 +98,7 @@ class Relay(protocol.Protocol):
         stalled: float = 0.0,
         deadline: float | None = None,
         flush_interval: float = 0.0,
+        heartbeat: float = 0.0,
         drain: float = 0.0,
         taps: Sequence[Tap] = (),
         body_filter: BodyFilter | None = None,
@@ -104,6 +109,8 @@ class Relay(protocol.Protocol):
         self._stalled = stalled
         self._deadline = deadline
         self._flush_interval = flush_interval
+        if heartbeat:
+            self._heartbeat = Heartbeat(clock, heartbeat, self._write_comment)
         self._drain = drain
         self._taps = taps
         self._rewriting = body_filter
@@ -142,6 +149,8 @@ class Relay(protocol.Protocol):
         request.flush()
         if not self._over:  # most responses are complete by then, and never need a timer
             self._watch()
+            if self._heartbeat is not None and length is None:
+                self._heartbeat.start()
 
     def _carry_whole(self, answer: RelayedResponse, lines: Sequence[bytes], length: int | None, body: bytes) -> None:
         """The provider has nothing to add: nobody need be held or watched."""
@@ -172,6 +181,8 @@ class Relay(protocol.Protocol):
                 return
         if not self._left:
             self.count += len(data)
+            if self._heartbeat is not None and data:
+                self._heartbeat.observe(data)
             if self._flush_interval:
                 self._gather(data)
             elif data:
@@ -290,9 +301,17 @@ class Relay(protocol.Protocol):
 
     def _end(self) -> None:
         self._over = True
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
         for timer in (self._check, self._flush):
             if timer is not None and timer.active():
                 timer.cancel()
+
+    def _write_comment(self, comment: bytes) -> bool:
+        if self._over or self._left or self._paused or self._gathered or self._request.gone:
+            return False
+        self._request.write(comment)
+        return True
 
     def _gather(self, data: bytes) -> None:
         self._gathered.append(data)

@@ -39,6 +39,7 @@ SHOWN_BY = {
     "apis.<name>.auth": APIS + "test_provider_and_auth",
     "apis.<name>.query_key": APIS + "test_query_key",
     "apis.<name>.forward_cookies": APIS + "test_forward_cookies",
+    "apis.<name>.heartbeat": "integration/test_heartbeat.py::test_a_silent_stream",
     "apis.<name>.timeouts.connect": PATIENCE + "test_until_it_responds",
     "apis.<name>.timeouts.response_header": PATIENCE + "test_until_it_responds",
     "apis.<name>.timeouts.request": PATIENCE + "test_until_it_responds",

@@ -118,6 +118,37 @@ class RelayCase(SynchronousTestCase):
         self.assertEqual((self.client.pieces, self.provider.told), before)
 
 
+class Heartbeats(RelayCase):
+    def test_silence(self) -> None:
+        """A comment, which neither counts nor is seen by taps, and does not make the provider less silent."""
+        relay = self.relay(heartbeat=2, idle=5)
+        relay.dataReceived(b"data: 1\n\n")
+        self.clock.advance(2)
+        self.assertEqual(self.client.pieces, [b"data: 1\n\n", b": heartbeat\n\n"])
+        self.assertEqual((relay.count, self.seen), (9, [b"data: 1\n\n"]))
+        self.clock.advance(2)
+        self.clock.advance(1)
+        self.assert_over(relay, "idle_timeout", "cut")
+
+    def test_whoever_takes_nothing_gets_none(self) -> None:
+        """Nor does a response whose length was said."""
+        relay = self.relay(heartbeat=2)
+        relay.pauseProducing()
+        self.clock.advance(2)
+        self.assertEqual(self.client.pieces, [])
+        relay.resumeProducing()
+        self.clock.advance(2)
+        self.assertEqual(len(self.client.pieces), 1)
+        relay.connectionLost(DONE)
+        self.assert_over(relay, "complete", "finished")
+
+    def test_a_known_length(self) -> None:
+        self.provider.length = 20
+        self.relay(heartbeat=2)
+        self.clock.advance(2)
+        self.assertEqual(self.client.pieces, [])
+
+
 class Ends(RelayCase):
     def test_interface(self) -> None:
         verifyObject(IPushProducer, self.relay())
