@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CONFIG ?= etc/apis.yaml
 WORKERS ?= 4
 
-.PHONY: help demo run test check bench endurance ground-truth crash-test cache-tests cache-memory fuzz-management fuzz-http format schema clean
+.PHONY: help demo run test check bench endurance ground-truth roll-test crash-test cache-tests cache-memory fuzz-management fuzz-http format schema clean
 
 help:           ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -50,6 +50,9 @@ fuzz-http: $(BIN)/.dev ## 50,000 examples for every property of the HTTP parser;
 
 ground-truth: $(BIN)/.dev ## 2,000 calls of all dialects: the ledger against the simulator's invoice, in cents; ARGS='CALLS SEED'
 	@$(BIN)/python -m tests.groundtruth $(ARGS)
+
+roll-test: $(BIN)/.dev ## 200 streams and 100 requests a second through 40 reloads and 5 rolls; ARGS='rolls | kills | single …'
+	@$(BIN)/python bench/workers.py $(or $(ARGS),rolls)
 
 crash-test: $(BIN)/.dev ## twenty times kill -9 under load: counts and budgets against the ledger; ARGS='TIMES SECONDS'
 	@$(BIN)/python -m tests.crashes $(ARGS)

@@ -15,6 +15,7 @@ from twisted.python.usage import UsageError
 from llmproxy.simulator import keys
 from llmproxy.simulator.site import make_site
 
+BACKLOG = 4096  # the kernel has a bound of its own, net.core.somaxconn
 DEFAULT = "tcp:9100:interface=127.0.0.1"
 
 
@@ -63,6 +64,12 @@ class Options(TwistedOptions):
         return found if isinstance(found, list) else [found]
 
 
+def _with_backlog(endpoint: str) -> str:
+    """Room for clients that connect while it is busy: beyond Twisted's 50, the kernel keeps them out for seconds."""
+    takes_one = endpoint.partition(":")[0] in ("tcp", "tcp6", "ssl", "unix")
+    return f"{endpoint}:backlog={BACKLOG}" if takes_one and ":backlog=" not in endpoint else endpoint
+
+
 def makeService(options: Options) -> IService:
     """One journal, as many listening ports as were asked for."""
     from twisted.internet import reactor
@@ -70,5 +77,5 @@ def makeService(options: Options) -> IService:
     site = make_site(keys.Keys(options.known), reactor)
     service = MultiService()
     for endpoint in options.endpoints:
-        strports.service(endpoint, site).setServiceParent(service)
+        strports.service(_with_backlog(endpoint), site).setServiceParent(service)
     return service

@@ -17,9 +17,11 @@ from tests.support.stack import Stack, eventually
 class WorkerStack(Stack):
     """As L{Stack}, with so many workers; it is waited for until one of them serves."""
 
-    def __init__(self, home: Path, workers: int, further: str = "", env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, home: Path, workers: int, further: str = "", env: Mapping[str, str] | None = None, more: str = ""
+    ) -> None:
         self.workers = workers
-        super().__init__(home, further=further, env={"LLMPROXY_SERVER_WORKERS": str(workers), **(env or {})})
+        super().__init__(home, more, further, env={"LLMPROXY_SERVER_WORKERS": str(workers), **(env or {})})
 
     def __enter__(self) -> WorkerStack:
         super().__enter__()
