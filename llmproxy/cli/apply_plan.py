@@ -82,7 +82,7 @@ def _change(wanted: Declared, there: Thing | None, groups: Mapping[str, str]) ->
             if keys:
                 fields[name], before[name] = keys, {api: there["api_keys"].get(api) for api in keys}
         elif name not in ONCE and not same(name, value, there.get(name)):
-            fields[name], before[name] = value, there.get(name)
+            fields[name], before[name] = _nothing(there.get(name)) if value is None else value, there.get(name)
     if wanted.kind == "project" and "active" not in wanted.fields and not there["active"]:
         fields["active"], before["active"] = True, False
     owner = None
@@ -142,6 +142,11 @@ def same(name: str, wanted: Any, there: Any) -> bool:
     if isinstance(wanted, list) and len(wanted) == 1 and isinstance(there, str):
         return bool(wanted[0] == there)  # one key
     return bool(wanted == there)
+
+
+def _nothing(there: Any) -> Any:
+    """How the API has it that a field of this kind is lifted."""
+    return type(there)() if isinstance(there, list | dict) else None
 
 
 def _budgets(given: Any, read: Callable[[str], Budget]) -> tuple[Budget, ...]:
