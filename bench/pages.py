@@ -46,14 +46,14 @@ MODELS = ("gpt-4o", "gpt-4o-mini")
 LIMIT_MS = 100.0
 
 
-def copied(connection: Connection, table: Table, source: str, **columns: str) -> None:
+def copied(connection: Connection, table: Table, query: str, **columns: str) -> None:
     """A row for each of the source's; of the columns that are not named, those that must not be null are empty."""
     values = dict(columns)
     for column in table.columns:
         if column.name not in values and not column.nullable and column.server_default is None:
             values[column.name] = _empty(column.type)
     names, shown = ", ".join(values), ", ".join(values.values())
-    connection.execute(text(f"INSERT INTO {table.name} ({names}) {source.replace('VALUES_OF', shown)}"))
+    connection.execute(text(f"INSERT INTO {table.name} ({names}) {query.replace('VALUES_OF', shown)}"))
 
 
 def _empty(kind: object) -> str:

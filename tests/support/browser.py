@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
 
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
@@ -36,3 +38,25 @@ def opened() -> Iterator[Chrome]:
         yield chrome
     finally:
         chrome.quit()
+
+
+def violations(chrome: Chrome) -> list[str]:
+    """What axe-core finds wrong with the page that is shown: rule, its help, and where; its good practices too."""
+    chrome.execute_script(_axe())
+    found = chrome.execute_async_script(
+        "const done = arguments[arguments.length - 1];"
+        "axe.run(document, {resultTypes: ['violations']}).then((r) => done(r), (e) => done({error: String(e)}));"
+    )
+    assert "error" not in found, found
+    assert len(found["passes"]) > 5, "it has looked at the page"
+    return [
+        f"{each['id']}: {each['help']}: {node['html'][:160]} {node['failureSummary'][:300]}"
+        for each in found["violations"]
+        for node in each["nodes"][:5]
+    ]
+
+
+@cache
+def _axe() -> str:
+    """The script, from the package that brings it: a machine without npm, or without a network, has it too."""
+    return (files("selenium_axe_python") / "axe-core" / "axe.min.js").read_text()
