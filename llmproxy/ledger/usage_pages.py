@@ -18,52 +18,64 @@ from llmproxy.ledger.usage_queries import (
 )
 from llmproxy.model import Page
 from llmproxy.store.pages import decode_cursor, encode_cursor, is_after
-from llmproxy.store.tables import usage
+from llmproxy.store.tables import attributed_usage, usage
 
 Rows = list[Mapping[Any, Any]]
 
-MAX_COUNTED_SUMS = 50_000  # of tokens, of which it is still counted how many groups they make
+MAX_COUNTED_SUMS = 50_000  # of tokens or values, of which it is still counted how many groups they make
 MAX_LISTED_PERIODS = 400  # days that are named one by one: more than a year's, and fewer than a statement may have
 MAX_LISTED_PROJECTS = 20  # those that have more have many tokens, which are found as fast in the order of all
+MAX_LEADS = 1000  # of which each is looked for by itself
 
 
 def report_page(connection: Connection, question: UsageQuery) -> Report:
     """A page of a report.
 
     The groups are counted only where the first page does not show it, for that reads everything again; and not at all
-    where tokens are told apart and there are more than L{MAX_COUNTED_SUMS}.
+    where tokens or an attribution's values are told apart and there are more than L{MAX_COUNTED_SUMS}.
     """
     limit, offset, cursor = question.part
     after = decode_cursor(cursor, [str] * len(question.columns)) if cursor else None
-    if "token" in question.by and not offset:
-        found = _token_rows(connection, question, after)
-    else:
-        wanted = ordered_sums(question)
+    where = [*conditions(question), *_own_periods(connection, question)]
+    members = None if offset else _members(question)
+    found = None if members is None else _rows_of_members(connection, question, members, after, where)
+    if found is None:
+        wanted = ordered_sums(question).where(*where)
         if after is not None:
             wanted = wanted.where(is_after(group_columns(question), after))
         found = list(connection.execute(wanted.limit(limit + 1).offset(offset)).mappings())
     rows = [_plain_row(row) for row in found[:limit]]
     if len(found) > limit:
         following = encode_cursor([rows[-1][name] for name in question.columns])
-        return Page(
-            rows, None if cursor or _is_long(connection, question) else _groups(connection, question), following
-        )
+        uncounted = cursor or _is_long(connection, question, where)
+        return Page(rows, None if uncounted else _groups(connection, question, where), following)
     if cursor:
         return Page(rows)
-    return Page(rows, offset + len(rows) if rows or not offset else _groups(connection, question))
+    return Page(rows, offset + len(rows) if rows or not offset else _groups(connection, question, where))
 
 
-def _is_long(connection: Connection, question: UsageQuery) -> bool:
+def _is_long(connection: Connection, question: UsageQuery, where: Sequence[Any]) -> bool:
     """Whether it would take long to count the groups."""
-    if "token" not in question.by:
+    if _members(question) is None:
         return False
-    sums = select(literal(1)).select_from(source(question)).where(*conditions(question)).limit(MAX_COUNTED_SUMS + 1)
+    sums = select(literal(1)).select_from(source(question)).where(*where).limit(MAX_COUNTED_SUMS + 1)
     return (connection.scalar(select(func.count()).select_from(sums.subquery())) or 0) > MAX_COUNTED_SUMS
 
 
-def _groups(connection: Connection, question: UsageQuery) -> int:
-    names = select(*group_columns(question)).select_from(source(question)).where(*conditions(question)).distinct()
+def _groups(connection: Connection, question: UsageQuery, where: Sequence[Any]) -> int:
+    names = select(*group_columns(question)).select_from(source(question)).where(*where).distinct()
     return int(connection.scalar(select(func.count()).select_from(names.subquery())) or 0) if question.by else 1
+
+
+def _own_periods(connection: Connection, question: UsageQuery) -> Iterator[Any]:
+    """The periods in which a few projects used anything, where it is asked for these.
+
+    The key of the sums begins with the period and the project: so the rows of all others need not be read.
+    """
+    asked = question.projects
+    if asked is not None and len(asked) <= MAX_LISTED_PROJECTS and "token" in question.by:
+        plain = question._replace(by=("project",), attribution="")
+        yield from _listed(connection, plain, sums_table(question), (), ("period", MAX_LISTED_PERIODS))
 
 
 def _plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -74,11 +86,22 @@ def _plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     }
 
 
-# Where tokens are told apart
+# Where tokens, or the values of an attribution, are told apart
+
+
+class _Members(NamedTuple):
+    """What there may be thousands of: the tokens, or an attribution's values.
+
+    @ivar name: As the question has it; C{place}: of its column among the question's.
+    """
+
+    name: str
+    place: int
+    column: Any
 
 
 class _Lead(NamedTuple):
-    """What rows have in common that stands before the token.
+    """What rows have in common that stands before the member.
 
     @ivar values: Of the columns before it.
     @ivar where: What its sums fulfil.
@@ -88,26 +111,42 @@ class _Lead(NamedTuple):
     where: Sequence[Any]
 
 
-def _token_rows(connection: Connection, question: UsageQuery, after: Sequence[str] | None) -> Rows:
-    """As many rows as a page has and one more, behind these values.
+def _members(question: UsageQuery) -> _Members | None:
+    if question.attribution:
+        place = question.columns.index("attribution_value")
+        return _Members(question.attribution, place, attributed_usage.c.value)
+    return _Members("token", question.columns.index("token"), usage.c.token_id) if "token" in question.by else None
 
-    For each lead, in order, the tokens that its rows are about are looked for first, which are no more than there are
+
+def _rows_of_members(
+    connection: Connection,
+    question: UsageQuery,
+    members: _Members,
+    after: Sequence[str] | None,
+    where: Sequence[Any],
+) -> Rows | None:
+    """As many rows as a page has and one more, behind these values; C{None} where there are many leads.
+
+    For each lead, in order, the members that its rows are about are looked for first, which are no more than there are
     rows; the sums of these are all that is added up.
     """
-    limit, place = question.part.limit, question.columns.index("token")
+    limit, place = question.part.limit, members.place
+    leads = list(_leads(connection, question, members, after))
+    if len(leads) > MAX_LEADS:
+        return None
     found: Rows = []
-    for lead in _leads(connection, question, place, after):
+    for lead in leads:
         wanted = limit + 1 - len(found)
-        here = list(lead.where)
+        here = [*where, *lead.where, *_narrowed(connection, question, members, lead.values)]
         begun = after if after is not None and list(lead.values) == list(after[:place]) else None
         if begun is not None:
-            here.append(usage.c.token_id >= begun[place])
+            here.append(members.column >= begun[place])
         # One more than rows: all of the first one may be shown already.
-        tokens = select(usage.c.token_id).select_from(source(question)).where(*here).distinct()
-        some = connection.scalars(tokens.order_by(usage.c.token_id).limit(wanted + 1)).all()
+        names = select(members.column).select_from(source(question)).where(*here).distinct()
+        some = connection.scalars(names.order_by(members.column).limit(wanted + 1)).all()
         if not some:
             continue
-        rows = ordered_sums(question).where(*here, usage.c.token_id.between(some[0], some[-1]))
+        rows = ordered_sums(question).where(*here, members.column.between(some[0], some[-1]))
         if begun is not None:
             rows = rows.where(is_after(group_columns(question), begun))
         found += connection.execute(rows.limit(wanted)).mappings()
@@ -116,31 +155,49 @@ def _token_rows(connection: Connection, question: UsageQuery, after: Sequence[st
     return found
 
 
-def _leads(connection: Connection, question: UsageQuery, place: int, after: Sequence[str] | None) -> Iterator[_Lead]:
-    """From the one on in which a page begins. They are found in the sums without tokens, which are few."""
-    plain = conditions(question)
-    if not place:
-        yield _Lead((), plain)
+def _before(question: UsageQuery, members: _Members) -> UsageQuery:
+    """The question as far as it stands before the members: the sums of projects, which are few, answer that."""
+    return question._replace(by=question.by[: question.by.index(members.name)], attribution="")
+
+
+def _leads(
+    connection: Connection, question: UsageQuery, members: _Members, after: Sequence[str] | None
+) -> Iterator[_Lead]:
+    """From the one on in which a page begins; one more than L{MAX_LEADS} at most."""
+    if not members.place:
+        yield _Lead((), ())
         return
-    before = question._replace(by=question.by[: question.by.index("token")])
+    before = _before(question, members)
     columns = group_columns(before)
     values = select(*columns).select_from(source(before)).where(*conditions(before)).distinct().order_by(*columns)
     if after is not None:
-        values = values.where(tuple_(*columns) >= tuple_(*after[:place]))
-    for lead in connection.execute(values).all():
-        own = [column == value for column, value in zip(group_columns(question), lead, strict=False)]
-        theirs = [column == value for column, value in zip(columns, lead, strict=True)]
-        yield _Lead(tuple(lead), [*plain, *own, *_narrowed(connection, before, theirs)])
+        values = values.where(tuple_(*columns) >= tuple_(*after[: members.place]))
+    for lead in connection.execute(values.limit(MAX_LEADS + 1)).all():
+        yield _Lead(tuple(lead), [c == value for c, value in zip(group_columns(question), lead, strict=False)])
 
 
-def _narrowed(connection: Connection, before: UsageQuery, where: Sequence[Any]) -> Iterator[Any]:
-    """The projects and the periods of a lead, as the key of the sums begins with them; none where they are no help."""
+def _narrowed(connection: Connection, question: UsageQuery, members: _Members, values: Sequence[str]) -> Iterator[Any]:
+    """The projects and the periods of a lead, as the key of the sums begins with them; none where they are no help.
+
+    There is an index of the values of each project, which needs no periods.
+    """
+    before = _before(question, members)
     if "day" in before.by or not {"project", "group"} & set(before.by):
         return
-    table = sums_table(before)
-    for name, most in (("project_id", MAX_LISTED_PROJECTS), ("period", MAX_LISTED_PERIODS)):
-        wanted = select(table.c[name]).select_from(source(before)).where(*conditions(before), *where).distinct()
-        listed = connection.scalars(wanted.limit(most + 1)).all()
-        if len(listed) > most:
+    where = [column == value for column, value in zip(group_columns(before), values, strict=True)]
+    table = sums_table(question)
+    most = [("project_id", MAX_LISTED_PROJECTS), ("period", MAX_LISTED_PERIODS)]
+    yield from _listed(connection, before, table, where, *(most[:1] if question.attribution else most))
+
+
+def _listed(
+    connection: Connection, plain: UsageQuery, table: Any, where: Sequence[Any], *most: tuple[str, int]
+) -> Iterator[Any]:
+    """Which values these columns of C{table} have, by the sums without tokens; nothing where they are more."""
+    sums = sums_table(plain)
+    for name, limit in most:
+        wanted = select(sums.c[name]).select_from(source(plain)).where(*conditions(plain), *where).distinct()
+        listed = connection.scalars(wanted.limit(limit + 1)).all()
+        if len(listed) > limit:
             return
-        yield usage.c[name].in_(listed)
+        yield table.c[name].in_(listed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, desc, func, literal_column, or_, select
@@ -26,6 +26,8 @@ def add_activity(connection: Connection, rows: Sequence[tuple[Any, ...]]) -> Non
         connection.exec_driver_sql(f"{into} {values} {on_conflict}", row)
 
 
+MAX_SOUGHT_PROJECTS = 20  # whose rows are looked for one by one
+DAY_SECONDS = 86400  # of the longest stretches
 EVERYTHING = "*"  # the project, API and model of a row that has all of a stretch added up
 
 
@@ -49,27 +51,43 @@ def read_activity(connection: Connection, query: ActivityQuery) -> list[tuple[An
     sums = [func.sum(activity.c[name]) for name in ACTIVITY_SUMS]
     whole = query.projects is None and not query.api
     rows = activity.c.project_id == EVERYTHING if whole else activity.c.project_id != EVERYTHING
-    wanted = (
-        select(activity.c.at, *sums).where(*_conditions(query), rows).group_by(activity.c.at).order_by(activity.c.at)
-    )
+    within = _in_steps(query.step, query.since, query.until)
+    if whole or len(query.projects or ()) <= MAX_SOUGHT_PROJECTS:
+        # Each stretch by name: the key has the project behind the time, and all others' rows would be read in between.
+        stretches = range(-(-query.since // query.step) * query.step, query.until, query.step)
+        within = and_(activity.c.step == query.step, activity.c.at.in_(stretches))
+    wanted = select(activity.c.at, *sums).where(within, *_narrowed(query), rows)
+    wanted = wanted.group_by(activity.c.at).order_by(activity.c.at)
     return [tuple(row) for row in connection.execute(wanted)]
 
 
 def read_most_active(connection: Connection, query: ActivityQuery, column: str, limit: int) -> list[tuple[Any, ...]]:
     """The values of C{column} that most was spent on: the value, then L{ACTIVITY_COUNTS}; the most first."""
     sums = [func.sum(activity.c[name]).label(name) for name in ACTIVITY_COUNTS]
-    wanted = select(activity.c[column], *sums).where(*_conditions(query), activity.c[column].not_in(("", EVERYTHING)))
+    named = activity.c[column].not_in(("", EVERYTHING))
+    wanted = select(activity.c[column], *sums).where(_within(query), *_narrowed(query), named)
     order: tuple[Any, ...] = (desc(literal_column("cost_usd")), desc(literal_column("requests")), activity.c[column])
     return [tuple(row) for row in connection.execute(wanted.group_by(activity.c[column]).order_by(*order).limit(limit))]
 
 
-def _conditions(query: ActivityQuery) -> list[ColumnElement[bool]]:
-    conditions = [activity.c.step == query.step, activity.c.at >= query.since, activity.c.at < query.until]
+def _narrowed(query: ActivityQuery) -> Iterator[ColumnElement[bool]]:
     if query.projects is not None:
-        conditions.append(activity.c.project_id.in_(sorted(query.projects)))
+        yield activity.c.project_id.in_(sorted(query.projects))
     if query.api:
-        conditions.append(activity.c.api == query.api)
-    return conditions
+        yield activity.c.api == query.api
+
+
+def _within(query: ActivityQuery) -> ColumnElement[bool]:
+    """The same time with fewer rows: whole days within it by their own sums, the rest by shorter stretches."""
+    first, last = -(-query.since // DAY_SECONDS) * DAY_SECONDS, query.until // DAY_SECONDS * DAY_SECONDS
+    if query.step >= DAY_SECONDS or first >= last:
+        return _in_steps(query.step, query.since, query.until)
+    parts = ((query.step, query.since, first), (DAY_SECONDS, first, last), (query.step, last, query.until))
+    return or_(*(_in_steps(step, since, until) for step, since, until in parts if since < until))
+
+
+def _in_steps(step: int, since: int, until: int) -> ColumnElement[bool]:
+    return and_(activity.c.step == step, activity.c.at >= since, activity.c.at < until)
 
 
 def purge_activity(connection: Connection, before: Sequence[tuple[int, float]]) -> int:

@@ -266,6 +266,8 @@ attributed_usage = Table(
     Column("model", String(128), primary_key=True),
     *(Column(name, BigInteger, nullable=False) for name in _USAGE_SUMS),
     Column("cost_usd", Double, nullable=False),
+    Index("usage_by_attribution_value", "name", "value", "period"),
+    Index("usage_by_attribution_of_project", "project_id", "name", "value", "period"),
 )
 
 journals = Table(  # how far each process's journal has been entered; in one transaction with what was entered

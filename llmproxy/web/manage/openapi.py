@@ -68,6 +68,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "offset": {"type": "integer", "minimum": 0, "maximum": 999_999_999, "default": 0},
     "cursor": {"type": "string", "description": "The next_cursor of the page before; without an offset."},
     "active": {"type": "boolean"},
+    "id": {"type": "string", "description": "Only those of these ids, with commas between."},
     "search": {"type": "string", "maxLength": MAX_SEARCH_CHARACTERS, "description": "A part of the name, in any case."},
     "project_id": {"type": "string", "pattern": ID},
     "group_by": {"type": "string", "default": "project", "examples": ["project,model,day"]},

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
 from llmproxy.base.secret_reference import SecretReference
-from llmproxy.errors import RoleNotAllowed
+from llmproxy.errors import Invalid, RoleNotAllowed
 from llmproxy.model import Project
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Limits, ProjectChange, ProjectCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.manage.groups import check_group
-from llmproxy.web.manage.paging import FILTER_PARAMETERS, PAGE_PARAMETERS, list_filter, list_response, page, query
+from llmproxy.web.manage.paging import (
+    FILTER_PARAMETERS,
+    ID,
+    MAX_PAGE_SIZE,
+    PAGE_PARAMETERS,
+    list_filter,
+    list_response,
+    page,
+    query,
+)
 from llmproxy.web.manage.preconditions import etag_line
+from llmproxy.web.manage.roles import Principal
 from llmproxy.web.manage.views import ProjectList, ProjectView, Revoked, project_json
 from llmproxy.web.respond import json_response
 
@@ -26,10 +37,10 @@ ADMINS_ONLY = "A provider key that refers to a variable, a file or a plugin of t
 class ProjectCollection(Endpoint):
     path = "/manage/projects"
 
-    @operation("GET", "List projects, oldest first.", ProjectList, query=(*FILTER_PARAMETERS, *PAGE_PARAMETERS))
+    @operation("GET", "List projects, oldest first.", ProjectList, query=("id", *FILTER_PARAMETERS, *PAGE_PARAMETERS))
     async def list_projects(self, call: Call) -> BufferedResponse:
         asked = query(call.uri, call.operation.query)
-        wanted = list_filter(asked, call.principal.projects)
+        wanted = list_filter(asked, _among(call.principal, asked.get("id", "")))
         found = await self.context.projects.project_page(page(asked), wanted)
         return await list_response(found, project_json, self.context.clock)
 
@@ -62,6 +73,16 @@ class ProjectCollection(Endpoint):
         call.audit.project_id = project.id
         location = b"Location: /manage/projects/" + project.id.encode("ascii")
         return json_response(project_json(project), 201, [location, etag_line(project.revision)])
+
+
+def _among(principal: Principal, ids: str) -> tuple[str, ...] | None:
+    """Of which projects the list is to be: those of these ids, with commas between, that the caller sees."""
+    if not ids:
+        return principal.projects
+    asked = tuple(dict.fromkeys(ids.split(",")))
+    if len(asked) > MAX_PAGE_SIZE or not all(re.fullmatch(ID, each) for each in asked):
+        raise Invalid(f"id: must be at most {MAX_PAGE_SIZE} ids, with commas between.")
+    return tuple(each for each in asked if principal.sees(each))
 
 
 class ProjectItem(Endpoint):

@@ -1,4 +1,4 @@
-"""Pages of reports that tell tokens apart have, one after the other, all that the report as a whole has."""
+"""Pages of reports that tell tokens or values apart have, one after the other, all that the report as a whole has."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, insert
 
+from llmproxy.base.attribution import CLAIMED
 from llmproxy.ledger.usage_pages import report_page
 from llmproxy.ledger.usage_queries import SUM_COLUMNS, UsageQuery, ordered_sums
 from llmproxy.model import PageRequest
-from llmproxy.store.tables import metadata, project_groups, project_usage, projects, usage
+from llmproxy.store.tables import attributed_usage, metadata, project_groups, project_usage, projects, usage
 
 PROJECTS = ["p1", "p2", "p3", ""]
 PERIODS = ["2026-10", "2026-11-01", "2026-11-02", "2026-12-01"]
 NAMES = ("token", "day", "project", "group", "model", "month", "api")
 QUESTIONS = [by for count in (1, 2, 3) for by in permutations(NAMES, count) if "token" in by]
+QUESTIONS += [tuple("user" if name == "token" else name for name in by) for by in QUESTIONS]  # of an attribution
 
 KEYS = st.tuples(
     st.sampled_from(PERIODS),
@@ -35,7 +37,7 @@ class UsagePagesTests(TestCase):
         self.connection = engine.connect()
         self.addCleanup(engine.dispose)
         self.addCleanup(self.connection.close)
-        metadata.create_all(self.connection, tables=[project_groups, projects, usage, project_usage])
+        metadata.create_all(self.connection, tables=[project_groups, projects, usage, project_usage, attributed_usage])
         plain: dict[str, Any] = {"active": True, "created_at": 1.0, "updated_at": 1.0, "revision": 1}
         for number, name in enumerate(("p1", "p2")):
             row = {"id": name, "name": name, "group_id": ("g", None)[number], **plain}
@@ -43,13 +45,18 @@ class UsagePagesTests(TestCase):
             self.connection.execute(insert(projects).values(named))
 
     def fill(self, keys: set[tuple[str, ...]]) -> None:
-        for table in (usage, project_usage):
+        for table in (usage, project_usage, attributed_usage):
             self.connection.execute(table.delete())
         without: dict[tuple[str, ...], int] = {}
         for number, (period, project, token, api, model) in enumerate(sorted(keys)):
             sums = dict.fromkeys(SUM_COLUMNS, number + 1)
             row = {"period": period, "project_id": project, "token_id": token, "api": api, "model": model, **sums}
             self.connection.execute(insert(usage).values(row))
+            # The values of one attribution, as its tokens; one that clients claim is another one than that of a token.
+            named = {"name": "user", "value": "t1" if token == "t2" else token, "source": CLAIMED * (token == "t1")}
+            row = {"period": period, "project_id": project, "api": api, "model": model, **named, **sums}
+            self.connection.execute(insert(attributed_usage).values(row))
+            self.connection.execute(insert(attributed_usage).values({**row, "name": "another"}))
             key = (period, project, api, model)
             without[key] = without.get(key, 0) + number + 1
         for key, count in without.items():
@@ -74,7 +81,7 @@ class UsagePagesTests(TestCase):
         only: tuple[str, ...] | None,
     ) -> None:
         self.fill(keys)
-        question = UsageQuery(by, since, until, only)
+        question = UsageQuery(by, since, until, only, attribution="user" if "user" in by else "")
         whole = [dict(row) for row in self.connection.execute(ordered_sums(question)).mappings()]
         rows: list[dict[str, Any]] = []
         cursor, pages = "", 0

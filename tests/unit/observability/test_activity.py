@@ -76,6 +76,22 @@ class ActivityContract:
         self.assertEqual([(name, total.cost_usd) for name, total in projects], [("p2", 1.5)])
         self.assertEqual(await self.activity.most_active("api", "7d", 10, ("p3",)), [])
 
+    async def test_days_within_a_period_are_whole(self) -> None:
+        """Sums of days stand for their hours, and of the days at both ends only the hours within it count."""
+        days = 86400
+        for back in (-3600, -1, 0, 600, 11 * 3600, 13 * 3600, 2 * days, 6 * days, 7 * days - 7201, 7 * days + 10801):
+            for project in ("p1", "p2"):
+                self.activity.observe(record(at=AT - back, project_id=project, answered="m"))
+        for period in ("24h", "7d", "30d"):
+            report = await self.activity.report(period)
+            every = (await self.activity.most_active("model", period, 10))[0][1].requests
+            self.assertEqual(every, report.total.requests, period)
+            one = (await self.activity.most_active("model", period, 10, ("p1",)))[0][1].requests
+            self.assertEqual(one, (await self.activity.report(period, ("p1",))).total.requests)
+            self.assertEqual(2 * one, every)
+            many = [f"p{number}" for number in range(1, 40)]
+            self.assertEqual((await self.activity.report(period, many)).total.requests, every)
+
     async def test_two_processes_add_to_one_sum(self) -> None:
         other = self.another()
         for each in (self.activity, other, self.activity):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+NOTHING_FOUND: Mapping[str, Any] = {"data": [], "total": 0, "next_cursor": None}  # a list that was not read
+
 
 class LimitField(NamedTuple):
     """A limit in a form; C{hint} says how it is written."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmproxy.errors import ProxyError
 from llmproxy.observability.activity import PERIODS
 from llmproxy.web.admin import formats
 from llmproxy.web.admin.plots import Series, bar_plot, line_plot
 from llmproxy.web.admin.visit import HtmlPage, Visit
+from llmproxy.web.manage.paging import ID
 
 MAX_TOP = 6  # rows of the short lists
 
@@ -79,11 +80,9 @@ def _plot(title: str, draw: Any, labels: Sequence[str], series: Sequence[Series]
 
 async def project_names(visit: Visit, ids: Sequence[str]) -> dict[str, str]:
     """The names of these projects; the id of one that is not there any more."""
-    names: dict[str, str] = {}
-    for each in dict.fromkeys(ids):
-        if each:
-            try:
-                names[each] = (await visit.api.get(f"/manage/projects/{each}"))["name"]
-            except ProxyError:
-                names[each] = each
+    wanted = [each for each in dict.fromkeys(ids) if re.fullmatch(ID, each)]
+    names = {each: each for each in ids if each}
+    if wanted:
+        found = await visit.api.get("/manage/projects", id=",".join(wanted), limit=len(wanted))
+        names.update((each["id"], each["name"]) for each in found["data"])
     return names

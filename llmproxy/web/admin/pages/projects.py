@@ -5,17 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from llmproxy.errors import Conflict, Invalid
-from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, limit_values, note_values
+from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, NOTHING_FOUND, limit_values, note_values
 from llmproxy.web.admin.pages.groups import all_groups
 from llmproxy.web.admin.pages.overview import activity_plots
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit, segment
 
 PAGE_SIZE = 50
+FILTERS = ("search", "active")
 
 
 async def show_all(visit: Visit, problem: str = "", status: int = 200) -> HtmlPage:
-    found = await visit.api.get("/manage/projects", limit=PAGE_SIZE, cursor=visit.query.get("cursor", ""))
-    return HtmlPage("projects.html", {"projects": found, "problem": problem, "form": visit.form}, status)
+    wanted = {name: visit.query.get(name, "").strip() for name in FILTERS}
+    found = NOTHING_FOUND
+    try:
+        found = await visit.api.get("/manage/projects", limit=PAGE_SIZE, cursor=visit.query.get("cursor", ""), **wanted)
+    except Invalid as e:
+        problem, status = problem or e.message, max(status, 422)
+    groups = {each["id"]: each["name"] for each in await all_groups(visit)}
+    values = {"projects": found, "wanted": wanted, "groups": groups, "problem": problem, "form": visit.form}
+    return HtmlPage("projects.html", values, status)
 
 
 async def create(visit: Visit) -> Result:

@@ -6,19 +6,25 @@ from typing import Any
 
 from llmproxy.errors import Conflict, Invalid, NotFound, ProxyError
 from llmproxy.web.admin.pages import projects
-from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, limit_values, note_values, number, words
+from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, NOTHING_FOUND, limit_values, note_values, number, words
+from llmproxy.web.admin.pages.overview import project_names
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit
 
 PAGE_SIZE = 50
+FILTERS = ("search", "active", "project_id")
 LISTS = ("apis", "models", "endpoints", "ips")
 
 
 async def show_all(visit: Visit) -> HtmlPage:
-    project = visit.query.get("project_id", "")
-    found = await visit.api.get(
-        "/manage/tokens", limit=PAGE_SIZE, cursor=visit.query.get("cursor", ""), project_id=project
-    )
-    return HtmlPage("tokens.html", {"tokens": found, "project_id": project})
+    wanted = {name: visit.query.get(name, "").strip() for name in FILTERS}
+    problem, found = "", NOTHING_FOUND
+    try:
+        found = await visit.api.get("/manage/tokens", limit=PAGE_SIZE, cursor=visit.query.get("cursor", ""), **wanted)
+    except Invalid as e:
+        problem = e.message
+    names = await project_names(visit, [each["project_id"] for each in found["data"]])
+    values = {"tokens": found, "wanted": wanted, "names": names, "problem": problem}
+    return HtmlPage("tokens.html", values, 422 if problem else 200)
 
 
 async def create(visit: Visit) -> Result:
