@@ -32,6 +32,7 @@ from llmproxy.interfaces import ICache, ILocalCache
 from llmproxy.model import Grant
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.response import Response
+from llmproxy.wire.client.response_heads import WholeResponse
 
 MAX_REMEMBERED_TARGETS = 4096  # that somebody has asked for with GET; beyond these every target may be one
 
@@ -152,7 +153,9 @@ class ResponseCache(Service):
             in_flight.register(call)
         return await call.lead(CacheFill(lookup, call, self.state).run(fetch))
 
-    def invalidate(self, route: Route, grant: Grant, method: bytes, lines: FieldLines, response: Response) -> None:
+    def invalidate(
+        self, route: Route, grant: Grant, method: bytes, lines: FieldLines, response: Response | WholeResponse
+    ) -> None:
         """A request that has nothing to do with the cache was responded to: forget what may not be true any more."""
         policy, local = self.policies[route.api_name], self.state.storage.local is not None
         nobody_reads = self._reads is not None and not self._reads and local

@@ -162,6 +162,8 @@ class Parts:
         if self.caching is not None:
             self.caching.cancel_background()
         self.upstreams.close()
+        if self.fast_path is not None:
+            self.fast_path.close()
         agents = [*_flat(self.agents), *self.retired]
         return gatherResults([agent.close() for agent in agents]).addCallback(lambda _: None)
 

@@ -9,15 +9,19 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from llmproxy import errors
+from llmproxy.auth.authenticator import Session
+from llmproxy.config.routes import Route
+from llmproxy.http.field_lines import FieldLines
 from llmproxy.ledger import Ledger
 from llmproxy.ledger.records import LedgerLineOpening
-from llmproxy.limits.in_flight import InFlightLimit
+from llmproxy.limits.in_flight import InFlightLimit, Slot
 from llmproxy.limits.limiter import Limiter, LimitReservation, RequestSize
+from llmproxy.limits.plan import LimitPlan
 from llmproxy.metering.catalog import Meters, Operations
 from llmproxy.metering.deferred import Announcement, Collection
 from llmproxy.metering.estimating import tokens
 from llmproxy.metering.meter import Meter
-from llmproxy.model import RequestRecord
+from llmproxy.model import Grant, RequestRecord
 from llmproxy.observability.metrics import Metrics
 from llmproxy.proxy.attribution import AttributionFields
 from llmproxy.proxy.context import Charge, RequestContext
@@ -43,6 +47,7 @@ _ENDS = {
 class Accounting:
     """Accounts for each request from its first byte to its last record.
 
+    @ivar buffers: As given.
     @ivar shutting_down: Whether what is cut from now on is cut by this process, because it ends.
     """
 
@@ -75,7 +80,7 @@ class Accounting:
         self._in_flight = in_flight
         self._ledger = ledger
         self._results = results
-        self._buffers = buffers
+        self.buffers = buffers
         self._clock = clock
         self._meters = meters
         self._operations = operations
@@ -94,8 +99,8 @@ class Accounting:
 
     def check_buffers(self) -> None:
         """L{errors.BuffersFull} where too much is held for a further request."""
-        if self._buffers is not None:
-            self._buffers.check()
+        if self.buffers is not None:
+            self.buffers.check()
 
     def classify(self, context: RequestContext) -> None:
         """Tell the context what its request does, how its response is measured, and which limits hold for it."""
@@ -146,6 +151,61 @@ class Accounting:
         context.request.booked_first = reserved is not None
         self._enter(context, uses)
         return True
+
+    def hold_now(
+        self, session: Session, route: Route, limits: LimitPlan | None, size: RequestSize
+    ) -> tuple[LimitReservation | None, Slot] | None:
+        """What a direct request takes of limits and of its project's slots; C{None}, and nothing held, where that would
+        have to wait. Raises where it is refused."""
+        reservation = None
+        if limits is not None:
+            reserved = self._limiter.reserve(limits, route, size)
+            if not isinstance(reserved, LimitReservation):
+                if isinstance(reserved, Coroutine):
+                    reserved.close()  # it has not begun
+                return None
+            reservation = reserved
+        try:
+            return reservation, self._in_flight.acquire(route.api_name, session.grant.project_id)
+        except errors.ProxyError:
+            if reservation is not None:
+                reservation.give_back()
+            raise
+
+    def give_back(self, reservation: LimitReservation | None, slot: Slot) -> None:
+        """Take back what L{hold_now} has got: nothing was sent."""
+        if reservation is not None:
+            reservation.give_back()
+        slot.release()
+
+    def attribution_of(self, lines: FieldLines, grant: Grant) -> str:
+        """Whom a request with these lines is attributed to."""
+        return "" if self._attribution is None else self._attribution.of(lines, grant)
+
+    def open_line(self, opening: LedgerLineOpening) -> str:
+        """Open a direct request's line in the ledger; C{""} where there is none."""
+        return "" if self._ledger is None else self._ledger.open_line(opening)
+
+    def conclude(
+        self, record: RequestRecord, ledger_id: str, slot: Slot | None, reservation: LimitReservation | None
+    ) -> None:
+        """A direct request has been answered: as L{finish_now}."""
+        self._metrics.ended()
+        if slot is not None:
+            slot.release()
+        if reservation is not None:
+            unused = record.basis == "none"
+            reservation.settle(record.input_tokens + record.output_tokens, 0.0 if unused else record.cost_usd)
+        report = partial(self._report_direct, record, ledger_id)
+        if self._coalescer is None or not self._coalescer.wait(report):
+            report()
+
+    def _report_direct(self, record: RequestRecord, ledger_id: str) -> None:
+        if self._ledger is not None:
+            self._ledger.settle(ledger_id, record, True, None)
+        self._metrics.observe(record)
+        for observe in self._observers:
+            observe(record)
 
     def uncharge(self, context: RequestContext) -> None:
         """Take back what L{charge_now} has got so far."""
@@ -202,7 +262,7 @@ class Accounting:
         if response.code >= 300:
             return
         if context.dialect is not None:
-            context.meter = meter = Meter(context.dialect, response.lines, self._buffers)
+            context.meter = meter = Meter(context.dialect, response.lines, self.buffers)
             if not context.usage_injected:
                 self._read(context, response, meter)
         if self._results is not None:
@@ -216,7 +276,7 @@ class Accounting:
             response.watch(tap.feed)
             return
         if context.response_reading is None:
-            hold = bool if self._buffers is None else self._buffers.hold
+            hold = bool if self.buffers is None else self.buffers.hold
             context.response_reading = ResponseReading(response, self._clock, hold)
         context.response_reading.watch(tap.steps)
 

@@ -276,8 +276,8 @@ class RequestContext:
             cache=self.cache if self.lookup is None else self.lookup.outcome.status,
             error=self.error,
             client=self.client,
-            user_agent=_text(lines.value(b"user-agent")),
-            sdk_retry=_number(lines.value(b"x-stainless-retry-count")),
+            user_agent=header_text(lines.value(b"user-agent")),
+            sdk_retry=header_number(lines.value(b"x-stainless-retry-count")),
             attempts=int(started is not None) if self.delivery is None else len(self.delivery.attempts),
             attempted="" if self.delivery is None else self.delivery.summary,
             answered=usage.model,
@@ -292,9 +292,11 @@ class RequestContext:
         )
 
 
-def _text(value: bytes | None) -> str:
+def header_text(value: bytes | None) -> str:
+    """A field's value, as far as it is recorded."""
     return (value or b"").decode("ascii", "backslashreplace")[:256]
 
 
-def _number(value: bytes | None) -> int:
+def header_number(value: bytes | None) -> int:
+    """A field's value of at most three digits; C{0} for any other."""
     return int(value) if value is not None and value.isdigit() and len(value) < 4 else 0

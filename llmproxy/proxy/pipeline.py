@@ -33,7 +33,10 @@ FirstAttempt = tuple[Response | errors.UpstreamFailure, Upstream]
 
 
 class Pipeline:
-    """Takes a request to its provider and the response back."""
+    """Takes a request to its provider and the response back.
+
+    @ivar cache: What may respond instead of a provider; C{None} where nothing is cached.
+    """
 
     def __init__(
         self,
@@ -53,19 +56,19 @@ class Pipeline:
         """
         self._routes = routes
         self._authenticator = authenticator
-        self._policy = policy
-        self._cache = cache
+        self.policy = policy
+        self.cache = cache
         self._accounting = accounting
         self._provider_keys = provider_keys
         self._upstreams = upstreams
         self._clock = clock
-        self._bodies = RequestBodies(routes.apis, policy, server.max_request_bytes, clock)
-        self._sender = ResponseSender(server, clock)
+        self.bodies = RequestBodies(routes.apis, policy, server.max_request_bytes, clock)
+        self.sender = ResponseSender(server, clock)
 
     def reconfigure(self, routes: Routes) -> None:
         """Find other APIs and endpoints from now on; requests under way go on with what they have found."""
         self._routes = routes
-        self._bodies.reconfigure(routes.apis)
+        self.bodies.reconfigure(routes.apis)
 
     def is_followed(self, route: Route) -> bool:
         """Whether this route belongs to the settings in force: a reload makes every API anew."""
@@ -103,13 +106,13 @@ class Pipeline:
         taken = self._strip(context)
         context.session = session = await self._authenticate(context, taken.token)
         context.grant = grant = session.grant
-        await self._policy.check(grant, route, lines, context.client, context.request_id)
+        await self.policy.check(grant, route, lines, context.client, context.request_id)
         context.route = route = route.with_query(taken.query)
         self._accounting.classify(context)
 
-        cache, lines = self._cache, taken.lines
+        cache, lines = self.cache, taken.lines
         cacheable = None if cache is None else cache.request_for(route, grant, request.method, lines)
-        await self._bodies.prepare(context, cacheable)
+        await self.bodies.prepare(context, cacheable)
         context.authorized_at = self._clock.seconds()
         if cache is not None and cacheable is not None and has_cacheable_body(context):
             await self._through_cache(context, cache, cacheable)
@@ -117,7 +120,7 @@ class Pipeline:
 
         response, key = await self._call_upstream(context, lines)
         self._pass_cache(context, response)
-        await self._sender.relay(context, response, key)
+        await self.sender.relay(context, response, key)
 
     def start(self, context: RequestContext, serving: Coroutine[Any, Any, None]) -> None:
         """Run this for a request whose client may leave before it is over."""
@@ -146,23 +149,23 @@ class Pipeline:
         @return: C{False} where that takes more than one call.
         """
         self._accounting.check_buffers()
-        return self._bodies.prepare_now(context, body)
+        return self.bodies.prepare_now(context, body)
 
     def send_now(self, context: RequestContext, response: Response) -> bool:
         """Send the client all of a response that is all there; C{False} where it has to be relayed."""
         self._pass_cache(context, response)
-        return self._sender.send_now(context, response)
+        return self.sender.send_now(context, response)
 
     def _pass_cache(self, context: RequestContext, response: Response) -> None:
         """A response that is none for the cache may end the use of others."""
         route, grant, request = context.route, context.grant, context.request
-        if self._cache is not None and route is not None and grant is not None:
+        if self.cache is not None and route is not None and grant is not None:
             context.cache = "bypass"
-            self._cache.invalidate(route, grant, request.method, request.lines, response)
+            self.cache.invalidate(route, grant, request.method, request.lines, response)
 
     def send_cached_now(self, context: RequestContext, request: CacheRequest, body: bytes) -> bool:
         """Send the response that the cache has, where it will do as it is; C{False}: nothing was done."""
-        route, session, cache = context.route, context.session, self._cache
+        route, session, cache = context.route, context.session, self.cache
         assert route is not None and session is not None
         lookup = None if cache is None else cache.hit_now(cache.with_key(request, route.target, body))
         if lookup is None or lookup.hit is None or not isinstance(lookup.hit.response, CachedResponse):
@@ -170,7 +173,7 @@ class Pipeline:
         self._accounting.begin()
         context.cache, context.lookup = "miss", lookup
         session.count_cache_hit()
-        self._sender.send_cached(context, lookup.hit.response)
+        self.sender.send_cached(context, lookup.hit.response)
         return True
 
     async def resume(
@@ -191,7 +194,7 @@ class Pipeline:
                 self.receive(context, response, self._clock.seconds())
                 self._pass_cache(context, response)
             assert context.response is not None and context.provider_key is not None
-            await self._sender.relay(context, context.response, context.provider_key.value)
+            await self.sender.relay(context, context.response, context.provider_key.value)
         except Exception as e:
             self._refuse(context, e)
         context.request.on_gone = None
@@ -231,7 +234,7 @@ class Pipeline:
         try:
             return await self._authenticator.authenticate(token, context.client)
         except errors.TokenInactive as e:
-            await self._policy.audit_revoked(e, context.client, context.request_id)
+            await self.policy.audit_revoked(e, context.client, context.request_id)
             raise
 
     async def _call_upstream(self, context: RequestContext, lines: list[bytes]) -> tuple[Response, bytes]:
@@ -247,7 +250,7 @@ class Pipeline:
             keys = await self._provider_keys.look_up(grant.project_id, route.api_name, route.auth)
         context.provider_keys, context.lines = keys, lines  # the cache may have changed them
         if context.body is context.request.upload and self._upstreams.of(route.api_name).may_replay(keys):
-            await self._bodies.hold(context)
+            await self.bodies.hold(context)
         await self._accounting.admit(context)
         context.request_sent = True
         response = await self._send(context)
@@ -330,15 +333,15 @@ class Pipeline:
         if lookup.outcome.saves_a_call:
             context.session.count_cache_hit()
         if isinstance(response, CachedResponse) and response.fits_one_write:
-            self._sender.send_cached(context, response)
+            self.sender.send_cached(context, response)
             return
-        await self._sender.relay(context, response, key)
+        await self.sender.relay(context, response, key)
         await lookup.wait_closed()
 
     async def _refetch(self, context: RequestContext) -> None:
         """What L{handle} is to a client's request: nobody waits for the response but the cache."""
-        assert self._cache is not None and context.lookup is not None
-        response = (await self._cache.collapse(context.lookup, partial(self._call_upstream, context))).response
+        assert self.cache is not None and context.lookup is not None
+        response = (await self.cache.collapse(context.lookup, partial(self._call_upstream, context))).response
         context.status, context.outcome = response.code, "complete"
         if isinstance(response, Response):
             response.stopProducing()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import UNKNOWN_LENGTH
@@ -11,11 +12,15 @@ from twisted.web.iweb import UNKNOWN_LENGTH
 from llmproxy import errors
 from llmproxy.caching import CacheRequest
 from llmproxy.config.api_settings import Api
+from llmproxy.config.routes import Route
 from llmproxy.http import fields
-from llmproxy.http.request_reader import RequestReader, read_usual
+from llmproxy.http.request_reader import RequestContent, RequestReader, read_usual
+from llmproxy.limits.plan import LimitPlan
 from llmproxy.metering import injection
 from llmproxy.metering.cost_ceiling import UNKNOWN_MEMBERS
+from llmproxy.metering.dialects.operation import ProviderOperation
 from llmproxy.metering.dialects.registry import REQUEST_MEMBERS
+from llmproxy.model import Grant
 from llmproxy.proxy.context import MAX_SMALL_BODY_BYTES, RequestContext
 from llmproxy.proxy.policy import Policy
 from llmproxy.proxy.reading import BodyReading
@@ -24,6 +29,18 @@ from llmproxy.wire.server.request_body import RequestBody
 
 MAX_BUFFERED_BODY_BYTES = 4 * 1024 * 1024  # of a body that is read whole for the cache, to be changed or sent again
 HINT_BYTES = 1024  # of a body by which requests are told apart, where they name no session
+
+
+class BodyNeeds(NamedTuple):
+    """What must be known of a body before it is sent.
+
+    @ivar policed: Whether a policy checks it; C{measured}: whether it counts how long its text is.
+    @ivar wanted: Which members somebody wants to know.
+    """
+
+    policed: bool
+    measured: bool
+    wanted: WantedMembers
 
 
 class WantedMembers:
@@ -99,9 +116,8 @@ class RequestBodies:
         """
         route, grant, limits, operation = context.route, context.grant, context.limits, context.operation
         assert route is not None and grant is not None
-        policed = self._policy.needs_body(grant, route, operation)
-        measured = limits is not None and limits.counts_tokens and not operation.free
-        strictly, wanted = measured or policed, self._wanted[route.api_name]
+        policed, measured, wanted = self.needs(grant, route, operation, limits)
+        strictly = measured or policed
         if len(body) <= MAX_SMALL_BODY_BYTES:
             context.observe_small_body(body, wanted, strictly=strictly, measured=measured)
         else:
@@ -113,6 +129,19 @@ class RequestBodies:
             self._policy.check_body(grant, route, operation, context.content)
         context.body = BytesBody(body)
         return True
+
+    def observe_read(self, context: RequestContext, body: bytes, content: RequestContent) -> None:
+        """As L{prepare_now}, of a body that a direct request has had read."""
+        route, grant = context.route, context.grant
+        assert route is not None and grant is not None
+        _, measured, wanted = self.needs(grant, route, context.operation, context.limits)
+        context.observe_usual_body(body, content, wanted, measured=measured)
+
+    def needs(self, grant: Grant, route: Route, operation: ProviderOperation, limits: LimitPlan | None) -> BodyNeeds:
+        """What must be known of bodies before they are sent, where nothing is to be injected."""
+        policed = self._policy.needs_body(grant, route, operation)
+        measured = limits is not None and limits.counts_tokens and not operation.free
+        return BodyNeeds(policed, measured, self._wanted[route.api_name])
 
     async def hold(self, context: RequestContext) -> None:
         """Read all of a body that is still on its way, where it is not too long, so that it can be sent again."""

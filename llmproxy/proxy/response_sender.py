@@ -112,16 +112,35 @@ class ResponseSender:
         if started is None or first is None:
             spent = (self._clock.seconds() - authorized) * 1000
             return [b"Server-Timing: auth;dur=%.1f, proxy;dur=%.1f" % ((authorized - arrived) * 1000, spent)]
-        return [
-            b"X-Upstream-Response-Time: %d" % round((first - started) * 1000),
-            b"Server-Timing: auth;dur=%.1f, queue;dur=%.1f, upstream;dur=%.1f, proxy;dur=%.1f"
-            % (
-                (authorized - arrived) * 1000,
-                (started - authorized) * 1000,
-                (first - started) * 1000,
-                (started - arrived) * 1000,
-            ),
-        ]
+        return [timing_lines(arrived, authorized, started, first)]
+
+    def direct_lines(
+        self, lines: list[bytes], request_id: str, cache: str, times: tuple[float, float, float, float]
+    ) -> None:
+        """Add to a direct response's lines this proxy's own, as L{_add_own_headers} does.
+
+        @param times: When its request arrived, was let through and was sent, and when the response came.
+        """
+        lines.append(b"X-Request-ID: " + request_id.encode())
+        if self._debug_headers:
+            lines += _CACHE_LINES[cache]
+            lines.append(timing_lines(*times))
+
+
+def timing_lines(arrived: float, authorized: float, started: float, first: float) -> bytes:
+    """The fields that tell where the time went: two, in one line's place. All by one clock's seconds."""
+    upstream = (first - started) * 1000
+    return (
+        b"X-Upstream-Response-Time: %d\r\n"
+        b"Server-Timing: auth;dur=%.1f, queue;dur=%.1f, upstream;dur=%.1f, proxy;dur=%.1f"
+        % (
+            round(upstream),
+            (authorized - arrived) * 1000,
+            (started - authorized) * 1000,
+            upstream,
+            (started - arrived) * 1000,
+        )
+    )
 
 
 def _takes_comments(context: RequestContext, lines: list[bytes]) -> bool:

@@ -44,6 +44,9 @@ class Breaker:
     Whoever was allowed reports exactly one verdict: L{succeeded}, L{failed}, or L{released} where it learnt nothing of
     the provider. A verdict that comes with its ticket counts only if nothing has changed since the ticket was given, so
     that a request from before the breaker opened cannot be taken for the probe.
+
+    @ivar state: C{closed}, C{open} (also when the next request will be the probe) or C{half-open} (the probe is out).
+    @ivar ticket: That of requests that are made in this state.
     """
 
     def __init__(self, failures: int, cooldown: float, ratio: ErrorRatio | None = None) -> None:
@@ -57,19 +60,14 @@ class Breaker:
         self._cooldown = cooldown
         self._failures = 0
         self._opened = 0.0
-        self._ticket = 1
+        self.ticket = 1
         self._probing = False
-        self._state: State = "closed"
-
-    @property
-    def state(self) -> State:
-        """C{closed}, C{open} (also when the next request will be the probe) or C{half-open} (the probe is out)."""
-        return self._state
+        self.state: State = "closed"
 
     def allow(self, now: float) -> int:
         """The ticket of a request that may be made now, or C{0} where none may."""
-        if self._state == "closed":
-            return self._ticket
+        if self.state == "closed":
+            return self.ticket
         if self.retry_after(now) > 0.0 or self._probing:
             return 0
         self._probing = True
@@ -77,21 +75,23 @@ class Breaker:
 
     def ready(self, now: float) -> bool:
         """Whether L{allow} would let a request through."""
-        return self._state == "closed" or (not self._probing and self.retry_after(now) <= 0.0)
+        return self.state == "closed" or (not self._probing and self.retry_after(now) <= 0.0)
 
     def retry_after(self, now: float) -> float:
         """Seconds until it is worth asking again; C{0.0} where it is now."""
-        if self._state == "closed":
+        if self.state == "closed":
             return 0.0
         self._opened = min(self._opened, now)  # a clock that was set back must not hold requests back for longer
         return max(self._opened + self._cooldown - now, 0.0)
 
     def succeeded(self, now: float, ticket: int = 0) -> None:
         """The provider works."""
+        if not self._failures and self._ratio is None and self.state == "closed":
+            return  # as ever
         if self._late(ticket):
             return
         self._failures = 0
-        if self._state == "half-open":
+        if self.state == "half-open":
             self._probing = False
             if self._ratio is not None:
                 self._ratio.clear()
@@ -105,12 +105,12 @@ class Breaker:
             return
         self._failures += 1
         too_many = self._ratio is not None and self._ratio.add(now, failed=True)
-        if self._state == "half-open" or 0 < self._limit <= self._failures or too_many:
+        if self.state == "half-open" or 0 < self._limit <= self._failures or too_many:
             self._open(now)
 
     def released(self, ticket: int = 0) -> None:
         """Nothing was learnt: the client left, or the fault was ours. The next one is the probe."""
-        if not self._late(ticket) and self._state == "half-open":
+        if not self._late(ticket) and self.state == "half-open":
             self._probing = False
             self._become("open")
 
@@ -121,9 +121,9 @@ class Breaker:
 
     def _late(self, ticket: int) -> bool:
         """While it is open nobody is out who could know anything new."""
-        return self._state == "open" or (ticket != 0 and ticket != self._ticket)
+        return self.state == "open" or (ticket != 0 and ticket != self.ticket)
 
     def _become(self, state: State) -> int:
-        self._state = state
-        self._ticket += 1
-        return self._ticket
+        self.state = state
+        self.ticket += 1
+        return self.ticket

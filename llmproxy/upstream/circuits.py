@@ -63,6 +63,13 @@ class Circuits:
             raise errors.CircuitOpen(retry_after=mine.retry_after(now))
         return Attempt(self.all, shared_ticket, mine, ticket)
 
+    def enter_closed(self, project_id: str) -> Attempt | None:
+        """As L{enter} while both breakers are closed; C{None} while one is not, and then nothing was done."""
+        shared, mine = self.all, self.breaker_of(project_id)
+        if shared.state != "closed" or mine.state != "closed":
+            return None
+        return Attempt(shared, shared.ticket, mine, mine.ticket)
+
     @property
     def state(self) -> State:
         """C{closed}, C{open} or C{half-open}: of the breaker that counts for everybody."""

@@ -10,6 +10,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from llmproxy.http import fields
+from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.forwarded import client_address, networks
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.fast_path.service import FastPath
@@ -44,17 +45,21 @@ class ProxyResource(Resource):
         self.known_heads = None if fast_path is None else fast_path.table
         self._scheduler = scheduler
         self._clock = clock
-        self._now = now
-        self._fresh_id = fresh_id
         self._trusted = networks(tuple(trusted_proxies))
+        self.now, self.fresh_id = now, fresh_id
+        self.direct = None if fast_path is None else fast_path.serve_directly(self)
+
+    def client(self, remote: str, lines: FieldLines) -> str:
+        """The address of the client whose request has these lines."""
+        return client_address(remote, lines, self._trusted)
 
     def render(self, request: Request) -> int:
         """Twisted's entry: every method and every path comes here."""
         request = adapt(request)
         own_id = fields.request_id(request.lines)
-        request_id = self._fresh_id() if own_id is None else own_id.decode("ascii")
-        client = client_address(request.remote, request.lines, self._trusted)
-        context = RequestContext(request, request_id, client, self._now(), self._clock.seconds())
+        request_id = self.fresh_id() if own_id is None else own_id.decode("ascii")
+        client = self.client(request.remote, request.lines)
+        context = RequestContext(request, request_id, client, self.now(), self._clock.seconds())
         if self._fast_path is None:
             self._scheduler.begin(context)
         else:

@@ -61,6 +61,7 @@ class Root(Resource):
     ) -> None:
         Resource.__init__(self)
         self.known_heads = getattr(proxy, "known_heads", None)  # the channel asks before it parses one
+        self.direct = getattr(proxy, "direct", None)
         nothing = NotFoundResource()
         self._proxy = proxy or nothing
         self._trees = {b"manage": manage or nothing, b"admin": admin or nothing}

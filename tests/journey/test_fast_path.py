@@ -187,7 +187,9 @@ class Ways(ProxyTestCase):
             for record in self.events.records
         ]
         noticed += [asdict(self.proxy.metrics()), self.tokens.counted]
-        self.short = 0 if self.proxy._parts.fast_path is None else self.proxy._parts.fast_path.served
+        fast_path = self.proxy._parts.fast_path
+        self.short = 0 if fast_path is None else fast_path.all_served
+        self.direct = 0 if fast_path is None or fast_path.direct is None else fast_path.direct.served
         return noticed
 
     def _answer(self, pieces: tuple[bytes | float | None, ...]) -> None:
@@ -208,6 +210,14 @@ class Ways(ProxyTestCase):
         self.assertEqual(self.play(True, "free", [step] * 5), self.play(False, "free", [step] * 5))
         self.play(True, "free", [step] * 5)
         self.assertEqual(self.short, 3)
+
+    def test_most_need_no_objects(self) -> None:
+        """Of whole bodies and whole responses in JSON, whatever limits and policies there are."""
+        for fields, grant, answer in ((0, "free", "whole"), (1, "roomy", "chunked"), (7, "models", "whole")):
+            step = (BODIES[0], FIELDS[fields], True, answer, "one read")
+            self.assertEqual(self.play(True, grant, [step] * 6), self.play(False, grant, [step] * 6))
+            self.play(True, grant, [step] * 6)
+            self.assertEqual(self.direct, 4, grant)
 
     def test_sdks_say_that_their_connection_is_kept(self) -> None:
         """And take a gzip, of which the usage is read at once."""

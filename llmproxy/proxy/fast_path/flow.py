@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from llmproxy.auth.authenticator import Session
@@ -12,6 +12,7 @@ from llmproxy.http.field_lines import FieldLines
 from llmproxy.limits.plan import LimitPlan
 from llmproxy.metering.dialects.operation import ProviderOperation
 from llmproxy.metering.meter import Dialect
+from llmproxy.metering.typed_usage import TypedUsage
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.fast_path.head_shape import HeadShape
 from llmproxy.upstream.provider_keys import ProviderKey
@@ -70,6 +71,38 @@ class CacheableHead(NamedTuple):
         return self.request._replace(lines=lines)
 
 
+class PreparedFlow(NamedTuple):
+    """What direct requests of one flow have in common.
+
+    @ivar outgoing: The head that is sent up to the body's length; C{b""} where it has holes.
+    @ivar typed: Measures its responses; C{has_tier}: whether their head tells a tier.
+    @ivar is_policed: Whether its body is checked; C{is_measured}: measured; C{wanted}: which members are.
+    @ivar estimates_input: Whether it is text that counts as input.
+    @ivar total: Seconds that the whole response may take; C{0}: for ever.
+    @ivar facts: What is recorded of its head; C{None} where that differs.
+    """
+
+    way: Sending
+    outgoing: bytes
+    typed: TypedUsage
+    has_tier: bool
+    is_policed: bool
+    is_measured: bool
+    wanted: Callable[[str], bool]
+    estimates_input: bool
+    total: float
+    path: str
+    facts: RequestFacts | None
+
+
+class RequestFacts(NamedTuple):
+    """What is recorded of a head, beside its flow."""
+
+    user_agent: str
+    sdk_retry: int
+    attribution: str
+
+
 class Flow(NamedTuple):
     """Decisions of the pipeline, as it left them in the context of the request that went all the way.
 
@@ -84,6 +117,12 @@ class Flow(NamedTuple):
     limits: LimitPlan | None
     way: Sending | CacheableHead
 
+    @property
+    def key(self) -> bytes:
+        """The provider's, which no response may say."""
+        assert isinstance(self.way, Sending)
+        return self.way.provider_keys[0].value
+
     def decide(self, context: RequestContext) -> None:
         """Put into the context of another request what was decided."""
         context.route, context.session, context.grant = self.route, self.session, self.session.grant
@@ -97,25 +136,44 @@ class KnownHead:
     """A head that has been parsed, and the flow of those that differ only in their holes.
 
     @ivar key: What it is found by.
+    @ivar fields: Its field lines, as they were when it was parsed.
+    @ivar ends: What stands before and behind the length of the body, where that is its only hole, and its connection is
+        kept.
+    @ivar current: Whether nothing that its flow was made from has changed.
+    @ivar prepared: Its flow, made ready for direct requests; C{None} as long as there was none.
     """
 
-    __slots__ = ("_keep_alive", "_method", "_names", "_target", "flow", "key", "shape")
+    __slots__ = ("_keep_alive", "current", "ends", "fields", "flow", "key", "method", "prepared", "shape", "target")
 
     def __init__(self, key: bytes, shape: HeadShape, request_line: bytes, fields: FieldLines, flow: Flow) -> None:
         self.key = key
         self.shape = shape
         self.flow = flow
-        self._method, self._target, _ = request_line.split(b" ")
-        self._names = fields.names
+        self.fields = fields
+        self.current = True
+        self.prepared: PreparedFlow | None = None
+        self.method, self.target, _ = request_line.split(b" ")
         self._keep_alive = b"close" not in (value.lower() for value in fields.values(b"connection"))
+        self.ends = _ends(request_line, fields, shape) if self._keep_alive and len(shape.holes) == 1 else None
+
+    def parse(self, length: bytes) -> RequestHead:
+        """The head that has this length between its L{ends}, and no other hole."""
+        assert self.ends is not None
+        lines = b"%b%b%b" % (self.ends[0], length, self.ends[1][:-4])
+        listed = lines.split(b"\r\n")
+        return self.head(listed[1:], int(length), [listed[self.shape.holes[0][0]]])
+
+    def holes(self, lines: list[bytes]) -> list[bytes]:
+        """Those of a head's field lines that stand in its holes."""
+        return [lines[index - 1] for index, _ in self.shape.holes]
 
     def head(self, lines: list[bytes], length: int, holes: list[bytes]) -> RequestHead:
         """The head of another request.
 
         @param lines: Its field lines; C{holes}: those of them that stand in its holes.
         """
-        fields = FieldLines(lines, self._names)
-        return RequestHead(self._method, self._target, 1, fields, length, self._keep_alive, False, (self, holes))
+        fields = FieldLines(lines, self.fields.names)
+        return RequestHead(self.method, self.target, 1, fields, length, self._keep_alive, False, (self, holes))
 
 
 class FlowTable:
@@ -135,9 +193,14 @@ class FlowTable:
 
     def clear(self) -> None:
         """Know nothing any more."""
+        self._forget()
+        self._seen.clear()
+
+    def _forget(self) -> None:
+        for known in self._known.values():
+            known.current = False
         self._known.clear()
         self._shapes.clear()
-        self._seen.clear()
 
     def find(self, head: bytes) -> RequestHead | None:
         """The head, parsed, with its flow; C{None} for one that is not known."""
@@ -173,8 +236,7 @@ class FlowTable:
     def put(self, shape: HeadShape, lines: list[bytes], names: list[bytes], flow: Flow) -> None:
         """Know the head from now on. Where there are too many, all are forgotten: those in use are back in a moment."""
         if len(self._known) >= self._max_flows or len(self._shapes) >= MAX_SHAPES:
-            self._known.clear()
-            self._shapes.clear()
+            self._forget()
         shape = next((each for each in self._shapes if each == shape), shape)
         if shape not in self._shapes:
             self._shapes.append(shape)
@@ -184,6 +246,7 @@ class FlowTable:
 
     def drop(self, known: KnownHead) -> None:
         """Something that the flow was made from has changed."""
+        known.current = False
         self._known.pop(known.key, None)
 
 
@@ -203,6 +266,16 @@ def holes_in(
         if found:
             filled.append((sent.index(lines[index]), number))
     return tuple(filled)
+
+
+def _ends(request_line: bytes, fields: FieldLines, shape: HeadShape) -> tuple[bytes, bytes] | None:
+    """What stands before and behind the length of the body, the empty line at the end included."""
+    at, name = shape.holes[0]
+    value = fields[at - 1][len(name) + 1 :]
+    start = len(name) + 1 + (not value[:1].isdigit())
+    before = b"\r\n".join([request_line, *fields[: at - 1], fields[at - 1][:start]])
+    behind = b"\r\n".join([b"", *fields[at:], b"", b""])
+    return (before, behind) if fields[at - 1][start:].isdigit() else None
 
 
 def _key(shape: HeadShape, lines: list[bytes]) -> bytes:

@@ -7,6 +7,7 @@ from functools import partial
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from llmproxy import errors
@@ -15,8 +16,10 @@ from llmproxy.http.request_reader import MAX_WHOLE_BYTES
 from llmproxy.instruments import Counter, Gauge, Instrument
 from llmproxy.interfaces import IInstrumented
 from llmproxy.proxy.accounting import Accounting
-from llmproxy.proxy.context import RequestContext
+from llmproxy.proxy.context import Charge, RequestContext
 from llmproxy.proxy.fast_path.call import FastCall
+from llmproxy.proxy.fast_path.direct import DirectPath, RequestIdentity
+from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.flow import CacheableHead, Flow, FlowTable, KnownHead, OutgoingHead, Sending, holes_in
 from llmproxy.proxy.fast_path.head_shape import head_shape
 from llmproxy.proxy.pipeline import Pipeline
@@ -25,6 +28,7 @@ from llmproxy.upstream.upstreams import Upstreams
 from llmproxy.wire.client.agent import Agent
 from llmproxy.wire.client.request_writer import BytesBody
 from llmproxy.wire.client.response import Response
+from llmproxy.wire.server.request import Request
 from llmproxy.wire.server.request_body import RequestBody
 
 BODY_PATIENCE_SECONDS = 0.05  # of silence while a body is on its way; then it is streamed as any other
@@ -39,6 +43,7 @@ class FastPath:
     """Sends the requests of flows, and leaves whatever is unusual about them or their responses to the pipeline.
 
     @ivar served: Requests that went all of their way here.
+    @ivar direct: Serves what needs no context.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class FastPath:
         """
         self.table = FlowTable()
         self.served = 0
+        self.direct: DirectPath | None = None
         self._pipeline = pipeline
         self._scheduler = scheduler
         self._accounting = accounting
@@ -72,8 +78,23 @@ class FastPath:
         self.table.clear()
 
     def instruments(self) -> Iterator[Instrument]:
-        yield Counter("fast_path_requests", "Requests that went the short way.", lambda: self.served)
+        yield Counter("fast_path_requests", "Requests that went the short way.", lambda: self.all_served)
         yield Gauge("fast_path_flows", "Heads of requests that it knows.", lambda: len(self.table))
+
+    @property
+    def all_served(self) -> int:
+        """Likewise, with those that were served directly."""
+        return self.served + (0 if self.direct is None else self.direct.served)
+
+    def serve_directly(self, identity: RequestIdentity) -> DirectPath:
+        """Serve those directly that allow it, under the names that C{identity} gives them."""
+        self.direct = DirectPath(self.table, self._pipeline, self._accounting, self, self._clock, identity)
+        return self.direct
+
+    def close(self) -> None:
+        """Leave no timer behind."""
+        if self.direct is not None:
+            self.direct.close()
 
     # Learning
 
@@ -225,6 +246,45 @@ class FastPath:
         self._upstreams.unwatch_head(call.timer)
         call.attempt.failed(error, self._clock.seconds())
         self._go_on(call, error)
+
+    # Direct requests that turn out to be unusual
+
+    def take_response(self, request: DirectRequest, response: Response) -> None:
+        self.responded(self._call(request), response)
+
+    def take_failure(self, request: DirectRequest, error: BaseException) -> None:
+        self.failed(self._call(request), error)
+
+    def take_leaving(self, request: DirectRequest, reason: Failure) -> None:
+        self._call(request, gone=True).context.request.connectionLost(reason)
+
+    def _call(self, direct: DirectRequest, *, gone: bool = False) -> FastCall:
+        """The call that it would have been.
+
+        @param gone: Whether its client has left, so that its connection knows it no more.
+        """
+        known, channel = direct.known, direct.channel
+        flow, body = known.flow, BytesBody(direct.whole)
+        direct.release()
+        head = direct.parsed or known.parse(b"%d" % len(direct.whole))
+        upload = RequestBody.of(direct.whole, channel.limits.messages.body, direct.buffers)
+        request = Request(channel, head, upload)
+        request.stalled, request.booked_first = direct.stalled, direct.reservation is not None
+        if not gone:
+            channel.hand_over(request)
+        context = RequestContext(request, direct.request_id, direct.client, direct.started_at, direct.arrived_at)
+        flow.decide(context)
+        self._pipeline.bodies.observe_read(context, direct.whole, direct.content)
+        context.body, context.charge = body, Charge()
+        charge = context.charge
+        charge.reservation, charge.slot, charge.ledger_id = direct.reservation, direct.slot, direct.ledger_id
+        context.authorized_at, context.upstream_started, context.request_sent = direct.arrived_at, direct.sent_at, True
+        context.attribution = direct.facts.attribution
+        call = FastCall(self, context, flow, direct.head, body, direct.attempt)
+        call.holder, call.gone = direct.holder, direct.gone
+        call.started, call.sent, call.repeated = direct.started, direct.sent, direct.repeated
+        request.on_gone = partial(self._client_left, call)
+        return call
 
     def _client_left(self, call: FastCall) -> None:
         call.context.client_left = not self._pipeline.shutting_down

@@ -11,6 +11,7 @@ from twisted.web.iweb import IBodyProducer
 from llmproxy import errors
 from llmproxy.wire.client.request_writer import BytesBody
 from llmproxy.wire.client.response import Response
+from llmproxy.wire.client.response_heads import WholeResponse
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"))
 
@@ -32,8 +33,10 @@ class PendingRequest:
     @ivar gone: Whether the one who asked has left.
     @ivar started: Whether the body's producer has been asked for anything.
     @ivar sent: Whether one byte or more of the request may have left.
+    @ivar takes_whole: Whether a response that is all in one read goes to L{accepts} and L{complete}.
     """
 
+    takes_whole = False
     __slots__ = (
         "body",
         "gone",
@@ -84,6 +87,13 @@ class PendingRequest:
         self.repeated, self.sent, self.started = True, False, False
         if self.whole is not None:
             self.body = BytesBody(self.whole)
+
+    def accepts(self, response: WholeResponse) -> bool:
+        """Whether this response is to come to L{complete}; else it comes to L{succeed}, as any other."""
+        return False
+
+    def complete(self) -> None:
+        """The connection belongs to others now."""
 
     def succeed(self, answer: Response) -> None:
         self.holder = None

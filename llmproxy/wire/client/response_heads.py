@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from llmproxy.http.field_lines import FieldLines, SharedNames
-from llmproxy.wire.parser import CHUNKED, MessageLimits, ResponseHead, head_lines, response_head
+from llmproxy.wire.body_framing import ChunkedResponseBody
+from llmproxy.wire.parser import CHUNKED, BadMessage, MessageLimits, ResponseHead, head_lines, response_head
 
 MAX_SHAPES = 64
 MAX_LENGTH_DIGITS = 18
@@ -32,6 +33,21 @@ class ResponseShape(NamedTuple):
     length: int
     fixed: tuple[tuple[int, bytes], ...]
     keep_alive: bool
+
+
+class WholeResponse(NamedTuple):
+    """A response that was all in one read, and after which its connection can be used again.
+
+    @ivar data: All of it, as it came.
+    @ivar chunked: Whether its body had no length.
+    """
+
+    code: int
+    phrase: bytes
+    lines: FieldLines
+    body: bytes
+    data: bytes
+    chunked: bool
 
 
 class ResponseHeads:
@@ -60,6 +76,29 @@ class ResponseHeads:
         parsed = response_head(head, self._limits, request_method)
         self._remember(status, parsed)
         return parsed
+
+    def whole(self, data: bytes) -> WholeResponse | None:
+        """The response that these bytes are, no more and no less, to a request other than HEAD; C{None} where they are
+        anything else, or its head is unlike those before."""
+        end = data.find(b"\r\n\r\n", 0, self._limits.target)
+        if end < 0:
+            return None
+        try:
+            lines = head_lines(data[:end], self._limits)
+        except BadMessage:
+            return None
+        shape = self._shapes.get((lines.pop(0), len(lines)))
+        if shape is None or not shape.keep_alive or not all(map(_starts_with, lines, shape.starts)):
+            return None
+        length, body = _length(lines, shape), data[end + 4 :]
+        if length == CHUNKED:
+            reader = ChunkedResponseBody(self._limits)
+            body = b"".join(reader.feed(body))
+            if not reader.done or reader.rest or reader.fault is not None:
+                return None
+        elif length != len(body):
+            return None
+        return WholeResponse(shape.code, shape.phrase, FieldLines(lines, shape.names), body, data, length == CHUNKED)
 
     def _remember(self, status: bytes, head: ResponseHead) -> None:
         if (

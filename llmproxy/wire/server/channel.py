@@ -34,6 +34,7 @@ from llmproxy.wire.server.channel_state import (
     ChannelState,
 )
 from llmproxy.wire.server.connection_context import ConnectionContext
+from llmproxy.wire.server.direct import ChannelRequest
 from llmproxy.wire.server.error_response import refusal
 from llmproxy.wire.server.request import Request
 from llmproxy.wire.server.request_body import RequestBody
@@ -62,20 +63,24 @@ class Channel(Protocol):
 
     @ivar persistent: Whether another request may follow the present one.
     @ivar remote: The address of the peer.
+    @ivar flow: See L{DirectChannel<llmproxy.wire.server.direct.DirectChannel>}.
     """
 
     transport: Any
+    flow: Any = None
     _writer: ResponseWriter
 
     def __init__(self, context: ConnectionContext, remote: str) -> None:
         self._context = context
+        self._direct = context.direct
+        self.limits = context.limits
         self.site = self.factory = context.site
         self.remote = remote
         self.persistent = True
         self._state = READING
         self._decoder = RequestDecoder(context.limits.messages, context.known_heads)
         self._deadline = Deadline(context.reactor, self._expired)
-        self._request: Request | None = None
+        self._request: ChannelRequest | None = None
         self._producer: Any = None
         self._body: RequestBody | None = None  # the body that is arriving
         self._progress = 0  # how much of it had arrived when its time began
@@ -117,7 +122,15 @@ class Channel(Protocol):
             self._starved()
 
     def _take(self, data: bytes) -> None:
-        if self._state in OVER or self._discarding:
+        state = self._state
+        if (
+            state is IDLE
+            and self.flow is not None
+            and not (self._decoder.buffer or self._later or self._writer.blocked)
+        ):
+            if self._direct is not None and self._direct.take(self, data):
+                return
+        elif state in OVER or self._discarding:
             return
         self._decoder.feed(data)
         if self._body is not None:
@@ -193,7 +206,23 @@ class Channel(Protocol):
             self._close()
         else:
             self._wait(IDLE, self._context.limits.keepalive_timeout)
-            self._proceed()
+            if self._decoder.buffer or self._reading_paused or self._half_closed:
+                self._proceed()
+
+    def begin_direct(self, request: ChannelRequest) -> None:
+        """It is under way from now on, and needs no L{Request}."""
+        self._state = RESPONDING
+        self._deadline.clear()
+        self._request = request
+
+    def hand_over(self, request: Request) -> None:
+        """What is under way goes on as this."""
+        self._request = request
+
+    @property
+    def draining(self) -> bool:
+        """Whether this request is to be the last."""
+        return self._context.connections.draining
 
     def cut(self, *, visible: bool) -> None:
         """End it in the middle of a response.
@@ -290,6 +319,8 @@ class Channel(Protocol):
         length, limit = head.length, self._context.limits.messages.body
         complete = self._decoder.take_body() if length <= limit else None
         if complete is not None:
+            if head.known is not None and self._direct is not None and self._direct.serve(self, head, complete):
+                return
             self._request = request = Request(self, head, RequestBody.of(complete, limit, self._context.buffers))
         else:
             body = RequestBody(
@@ -454,7 +485,7 @@ class Channel(Protocol):
 
     # A client that may have left
 
-    def _probe(self, request: Request) -> bool:
+    def _probe(self, request: ChannelRequest) -> bool:
         """Write what a client that listens ignores, and what makes one that has left say so."""
         if not request.begun and request.minor:
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -493,7 +524,7 @@ class Channel(Protocol):
 
     # The end
 
-    def _detach(self) -> Request | None:
+    def _detach(self) -> ChannelRequest | None:
         request = self._request
         if request is not None:
             request.upload.release()

@@ -11,6 +11,7 @@ from twisted.web import server
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.server.connection_registry import ConnectionRegistry
+from llmproxy.wire.server.direct import DirectRequests
 from llmproxy.wire.server.request_decoder import KnownHeads
 from llmproxy.wire.server.response_writer import WriterSettings
 from llmproxy.wire.server.server_limits import ServerLimits
@@ -28,6 +29,7 @@ class ConnectionContext:
     @ivar fresh_id: Makes the request id of what is rejected before a resource sees it.
     @ivar peer_closed: See L{socket_state.peer_closed<llmproxy.wire.socket_state.peer_closed>}.
     @ivar known_heads: Heads that need not be parsed again.
+    @ivar direct: Serves requests that need no C{Request}.
     @ivar descriptors: Notes which descriptor each client has got.
     @ivar buffers: Counts what is held of requests.
     @ivar allow: The field line that names the methods that are served.
@@ -42,6 +44,7 @@ class ConnectionContext:
     fresh_id: Callable[[], str]
     peer_closed: Callable[..., bool]
     known_heads: KnownHeads | None
+    direct: DirectRequests | None
     descriptors: Descriptors | None
     buffers: Buffers | None
     allow: bytes

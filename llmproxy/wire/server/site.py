@@ -95,6 +95,7 @@ class Site(server.Site):
             fresh_id=fresh_id,
             peer_closed=peer_closed,
             known_heads=getattr(resource, "known_heads", None),
+            direct=getattr(resource, "direct", None),
             descriptors=descriptors,
             buffers=buffers,
             allow=b"Allow: " + b", ".join(sorted(limits.messages.methods)),

@@ -1,0 +1,392 @@
+"""Serves requests with a flow straight from their connection to their provider's and back: no L{Request}, no context,
+no coroutine. Whatever is unusual about one, or about its response, goes on as any other from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from llmproxy import errors
+from llmproxy.http import body_hints, fields
+from llmproxy.http.field_lines import FieldLines
+from llmproxy.http.request_reader import RequestContent, read_usual
+from llmproxy.ledger.records import LedgerLineOpening
+from llmproxy.limits.headers import replace_rate_limits
+from llmproxy.limits.limiter import RequestSize
+from llmproxy.metering.estimating import tokens
+from llmproxy.model import RequestRecord
+from llmproxy.proxy.accounting import Accounting
+from llmproxy.proxy.context import MAX_PATH_BYTES, header_number, header_text
+from llmproxy.proxy.fast_path.direct_request import DirectRequest
+from llmproxy.proxy.fast_path.flow import FlowTable, KnownHead, PreparedFlow, RequestFacts, Sending
+from llmproxy.proxy.pipeline import Pipeline
+from llmproxy.wire.body_framing import LAST_CHUNK, chunk
+from llmproxy.wire.client.request_writer import MAX_JOINED_BYTES, BytesBody
+from llmproxy.wire.client.response import Response
+from llmproxy.wire.client.response_heads import WholeResponse
+from llmproxy.wire.parser import RequestHead
+from llmproxy.wire.server.direct import DirectChannel
+from llmproxy.wire.server.request_body import SMALL_BYTES
+
+_JOINED = BytesBody(b"")  # stands for the body that is sent together with its head
+_JSON = b"application/json"
+_log = Logger()
+
+
+class DirectFallback(Protocol):
+    """Where a direct request goes on that turns out to be unusual."""
+
+    def take_response(self, request: DirectRequest, response: Response) -> None: ...
+    def take_failure(self, request: DirectRequest, error: BaseException) -> None: ...
+    def take_leaving(self, request: DirectRequest, reason: Failure) -> None: ...
+
+
+class RequestIdentity(Protocol):
+    """Tells whose a request is, and names it.
+
+    @ivar now: Seconds since the epoch.
+    """
+
+    now: Callable[[], float]
+    fresh_id: Callable[[], str]
+
+    def client(self, remote: str, lines: FieldLines) -> str: ...
+
+
+class DirectPath:
+    """Serves requests of flows directly.
+
+    @ivar served: Requests that went all of their way here.
+    """
+
+    def __init__(
+        self,
+        table: FlowTable,
+        pipeline: Pipeline,
+        accounting: Accounting,
+        fallback: DirectFallback,
+        clock: IReactorTime,
+        identity: RequestIdentity,
+    ) -> None:
+        self.served = 0
+        self._table = table
+        self._pipeline = pipeline
+        self._accounting = accounting
+        self._fallback = fallback
+        self._clock = clock
+        self._identity = identity
+        self._under_way: dict[DirectRequest, None] = {}
+        self._timer: IDelayedCall | None = None
+        self._next_due = 0.0
+
+    # What channels ask
+
+    def take(self, channel: DirectChannel, data: bytes) -> bool:
+        known: KnownHead = channel.flow
+        if not known.current:
+            channel.flow = None
+            return False
+        assert known.ends is not None
+        before, behind = known.ends
+        if not data.startswith(before):
+            return False
+        start = len(before)
+        stop = data.find(b"\r", start, start + 16)
+        if stop < 0 or not data.startswith(behind, stop):
+            return False
+        length, body = data[start:stop], data[stop + len(behind) :]
+        if not length.isdigit() or int(length) != len(body) or len(body) > channel.limits.messages.body:
+            return False
+        return not channel.draining and self._serve(channel, known, None, body)
+
+    def serve(self, channel: DirectChannel, head: RequestHead, body: bytes) -> bool:
+        known: KnownHead = head.known[0]
+        if not self._serve(channel, known, head, body):
+            return False
+        if known.ends is not None:
+            channel.flow = known
+        return True
+
+    def _serve(self, channel: DirectChannel, known: KnownHead, head: RequestHead | None, body: bytes) -> bool:
+        prepared = known.prepared
+        if prepared is None:
+            prepared = known.prepared = self._prepare(known)
+        if prepared is None or not body or self._pipeline.shutting_down:
+            return False
+        buffers = self._accounting.buffers
+        if (buffers is not None and buffers.held >= buffers.limit) or not known.flow.session.is_current():
+            return False
+        lines = known.fields if head is None else head.lines
+        try:
+            content = read_usual(
+                body,
+                lines,
+                prepared.wanted,
+                strictly=prepared.is_policed or prepared.is_measured,
+                measured=prepared.is_measured,
+            )
+            if content is None or content.stream:
+                return False
+            if prepared.is_policed:
+                self._pipeline.policy.check_body(
+                    known.flow.session.grant, known.flow.route, known.flow.operation, content
+                )
+            return self._send(channel, known, prepared, head, lines, body, content)
+        except errors.ProxyError:
+            return False  # the pipeline says so in its own way
+
+    def _send(
+        self,
+        channel: DirectChannel,
+        known: KnownHead,
+        prepared: PreparedFlow,
+        head: RequestHead | None,
+        lines: FieldLines,
+        body: bytes,
+        content: RequestContent,
+    ) -> bool:
+        flow, way, now = known.flow, prepared.way, self._clock.seconds()
+        session, route = flow.session, flow.route
+        grant = session.grant
+        if not self._pipeline.is_current(grant, route, way.provider_keys):
+            self._table.drop(known)
+            return False
+        accounting, size = self._accounting, len(body)
+        model = route.model or content.model
+        attempt = way.upstream.circuits.enter_closed(grant.project_id)
+        connection = None if attempt is None else way.pool.take()
+        if attempt is None or connection is None:
+            return False
+        held = None
+        try:
+            held = accounting.hold_now(session, route, flow.limits, RequestSize(known.method, model, content, size))
+            uses = None if held is None else session.use_now()
+        finally:
+            if held is None:
+                way.pool.on_idle(connection)
+        if held is None:
+            return False
+        if uses is None:
+            accounting.give_back(*held)
+            way.pool.on_idle(connection)
+            return False
+        request = DirectRequest()
+        request.owner, request.channel, request.known, request.parsed = self, channel, known, head
+        request.content, request.whole, request.attempt = content, body, attempt
+        request.reservation, request.slot = held
+        identity = self._identity
+        request.request_id = identity.fresh_id() if head is None else self._request_id(lines)
+        request.client = identity.client(channel.remote, lines)
+        request.started_at, request.arrived_at, request.sent_at = identity.now(), now, now
+        request.facts = facts = prepared.facts or self._facts(lines, known)
+        request.stalled, request.held, request.buffers = False, 0, accounting.buffers
+        if size > SMALL_BYTES and request.buffers is not None:
+            request.held = size
+            request.buffers.hold(size)
+        accounting.begin()
+        request.ledger_id = accounting.open_line(
+            LedgerLineOpening(
+                "",
+                request.started_at,
+                request.request_id,
+                grant.project_id,
+                grant.token_id,
+                route.api_name,
+                route.endpoint,
+                model,
+                size,
+                prepared.estimates_input and tokens(size),
+                uses,
+                attribution=facts.attribution,
+            )
+        )
+        if way.group.causes:
+            way.group.budget.deposit(now)
+        request.body = _JOINED if size < MAX_JOINED_BYTES else BytesBody(body)
+        if prepared.outgoing:
+            request.head = b"%b%d\r\n\r\n" % (prepared.outgoing, size)
+        else:
+            request.head = way.outgoing.render(known.holes(lines), size)
+        channel.begin_direct(request)
+        self._watch(request, now + prepared.total if prepared.total else 0.0)
+        connection.send(request)
+        return True
+
+    def _request_id(self, lines: FieldLines) -> str:
+        own = fields.request_id(lines)
+        return self._identity.fresh_id() if own is None else own.decode("ascii")
+
+    # What is prepared
+
+    def _prepare(self, known: KnownHead) -> PreparedFlow | None:
+        """C{None} where none of its requests goes directly."""
+        flow = known.flow
+        way, route, dialect = flow.way, flow.route, flow.dialect
+        expected = route.stream or body_hints.expects_stream(route.query, known.fields)
+        if not isinstance(way, Sending) or dialect is None or dialect.typed is None:
+            return None
+        if expected or dialect.operation.free or route.api.timeouts.flush_interval:
+            return None
+        needs = self._pipeline.bodies.needs(flow.session.grant, route, flow.operation, flow.limits)
+        outgoing = b"" if way.outgoing.filled else b"\r\n".join([*way.outgoing.lines, b"Content-Length: "])
+        return PreparedFlow(
+            way,
+            outgoing,
+            dialect.typed,
+            dialect.provider == "google",
+            needs.policed,
+            needs.measured,
+            needs.wanted,
+            dialect.takes,
+            route.api.timeouts.request,
+            known.target.partition(b"?")[0][:MAX_PATH_BYTES].decode("ascii", "backslashreplace"),
+            self._facts(known.fields, known) if len(known.shape.holes) == 1 else None,
+        )
+
+    def _facts(self, lines: FieldLines, known: KnownHead) -> RequestFacts:
+        return RequestFacts(
+            header_text(lines.value(b"user-agent")),
+            header_number(lines.value(b"x-stainless-retry-count")),
+            self._accounting.attribution_of(lines, known.flow.session.grant),
+        )
+
+    # What requests say
+
+    def accepts(self, request: DirectRequest, response: WholeResponse) -> bool:
+        """Whether a response is usual: then it is measured, and all that the client gets is ready."""
+        known, prepared, lines = request.known, request.known.prepared, response.lines
+        assert prepared is not None
+        if response.code != 200 or b"content-encoding" in lines.names:
+            return False
+        if body_hints.media_type(lines) != _JSON or known.flow.key in response.data:
+            return False
+        route, session = known.flow.route, known.flow.session
+        tier = (lines.value(b"x-gemini-service-tier") or b"") if prepared.has_tier else b""
+        body, model = response.body, route.model or request.content.model
+        usage = prepared.typed.measured(body, model, tier, request.started_at)
+        if usage is None:
+            return False
+        request.usage = usage
+        request.response_bytes = len(body)
+        request.first_byte_at = first = self._clock.seconds()
+        request.cache = cache = "disabled"
+        if self._pipeline.cache is not None:
+            request.cache = cache = "bypass"
+            self._pipeline.cache.invalidate(route, session.grant, known.method, known.fields, response)
+        out = fields.incoming(lines)
+        if request.reservation is not None:
+            out = replace_rate_limits(out, request.reservation.header_lines, route.api.provider)
+        sent, arrived = request.sent_at, request.arrived_at
+        self._pipeline.sender.direct_lines(out, request.request_id, cache, (arrived, arrived, sent, first))
+        out.append(b"Transfer-Encoding: chunked" if response.chunked else b"Content-Length: %d" % len(body))
+        if not request.channel.persistent:
+            out.append(b"Connection: close")
+        framed = body if not response.chunked else b"%b%b" % (chunk(body), LAST_CHUNK) if body else LAST_CHUNK
+        request.reply = b"HTTP/1.1 200 %b\r\n%b\r\n\r\n%b" % (response.phrase, b"\r\n".join(out), framed)
+        return True
+
+    def complete(self, request: DirectRequest) -> None:
+        """Send what was accepted, and account for it."""
+        now, channel = self._clock.seconds(), request.channel
+        self._under_way.pop(request, None)
+        try:
+            request.attempt.responded(200, now)
+            channel.write_final(request.reply, always_wait=request.reservation is not None)
+            channel.request_done()
+        except Exception:  # its connection would not know what to do with it
+            _log.failure("A response could not be sent.")
+        self.served += 1
+        record = self._record(request, now)
+        self._accounting.conclude(record, request.ledger_id, request.slot, request.reservation)
+
+    def _record(self, request: DirectRequest, now: float) -> RequestRecord:
+        flow, prepared, facts, usage = request.known.flow, request.known.prepared, request.facts, request.usage
+        assert prepared is not None
+        route, grant, arrived, first = flow.route, flow.session.grant, request.arrived_at, request.first_byte_at
+        return RequestRecord(
+            request.request_id,
+            request.started_at,
+            round(now - arrived, 6),
+            "POST",
+            prepared.path,
+            200,
+            "complete",
+            route.api_name,
+            route.endpoint,
+            grant.project_id,
+            grant.token_id,
+            route.model or request.content.model,
+            False,
+            len(request.whole),
+            request.response_bytes,
+            round(first - arrived, 6),
+            round(first - request.sent_at, 6),
+            200,
+            request.cache,
+            "",
+            request.client,
+            facts.user_agent,
+            facts.sdk_retry,
+            1,
+            "",
+            usage.model,
+            usage.basis,
+            usage.input_tokens,
+            usage.cached_tokens,
+            usage.cache_write_tokens,
+            usage.output_tokens,
+            usage.reasoning_tokens,
+            usage.cost_usd,
+            facts.attribution,
+        )
+
+    def responded(self, request: DirectRequest, response: Response) -> None:
+        """A response that is not usual."""
+        self._under_way.pop(request, None)
+        self._fallback.take_response(request, response)
+
+    def failed(self, request: DirectRequest, error: BaseException) -> None:
+        """There is no response."""
+        self._under_way.pop(request, None)
+        self._fallback.take_failure(request, error)
+
+    def client_left(self, request: DirectRequest, reason: Failure) -> None:
+        self._under_way.pop(request, None)
+        request.gone = True
+        self._fallback.take_leaving(request, reason)
+
+    # Time: one timer for all
+
+    def _watch(self, request: DirectRequest, due: float) -> None:
+        request.due = due
+        self._under_way[request] = None
+        if due and (self._timer is None or due < self._next_due):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._look_at(due)
+
+    def _look_at(self, due: float) -> None:
+        self._next_due = due
+        self._timer = self._clock.callLater(max(due - self._clock.seconds(), 0.0), self._look)
+
+    def _look(self) -> None:
+        """Give up those whose time is over."""
+        self._timer, now = None, self._clock.seconds()
+        for request in [each for each in self._under_way if each.due and each.due <= now]:
+            request.give_up()
+            lost = now - request.sent_at
+            self.failed(request, errors.UpstreamTimeout(f"The provider did not answer within {lost:g} s."))
+        due = min((each.due for each in self._under_way if each.due), default=0.0)
+        if due and self._timer is None:
+            self._look_at(due)
+
+    def close(self) -> None:
+        """Leave no timer behind, unless somebody still waits for it."""
+        if self._timer is not None and not self._under_way:
+            self._timer.cancel()
+            self._timer = None

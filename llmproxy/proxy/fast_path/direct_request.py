@@ -1,0 +1,157 @@
+"""One request of a flow that needs no objects but itself: to its connection it is what is asked, to its channel what is
+answered."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from twisted.python.failure import Failure
+
+from llmproxy import errors
+from llmproxy.http.request_reader import RequestContent
+from llmproxy.limits.in_flight import Slot
+from llmproxy.limits.limiter import LimitReservation
+from llmproxy.model import Usage
+from llmproxy.proxy.fast_path.flow import KnownHead, RequestFacts
+from llmproxy.upstream.circuits import Attempt
+from llmproxy.wire.buffers import Buffers
+from llmproxy.wire.client.pending_request import PendingRequest
+from llmproxy.wire.client.response import Response
+from llmproxy.wire.client.response_heads import WholeResponse
+from llmproxy.wire.parser import RequestHead
+from llmproxy.wire.server.direct import DirectChannel
+
+
+class DirectRequestOwner(Protocol):
+    """Whoever made the request, and is told of what becomes of it."""
+
+    def accepts(self, request: DirectRequest, response: WholeResponse) -> bool: ...
+    def complete(self, request: DirectRequest) -> None: ...
+    def responded(self, request: DirectRequest, response: Response) -> None: ...
+    def failed(self, request: DirectRequest, error: BaseException) -> None: ...
+    def client_left(self, request: DirectRequest, reason: Failure) -> None: ...
+
+
+class DirectRequest(PendingRequest):
+    """As L{PendingRequest}, without a Deferred: all that happens to it is told to its owner.
+
+    @ivar held: Bytes of its body that are counted as held.
+    @ivar reply: All that is to be sent to the client, once the response has been accepted; C{usage}: what it used.
+    """
+
+    __slots__ = (
+        "arrived_at",
+        "attempt",
+        "buffers",
+        "cache",
+        "channel",
+        "client",
+        "content",
+        "due",
+        "facts",
+        "first_byte_at",
+        "held",
+        "known",
+        "ledger_id",
+        "owner",
+        "parsed",
+        "reply",
+        "request_id",
+        "reservation",
+        "response_bytes",
+        "sent_at",
+        "slot",
+        "stalled",
+        "started_at",
+        "usage",
+    )
+    # What its channel asks
+    begun = False
+    chunked = 0
+    minor = 1
+    # What its connection asks
+    takes_whole = True
+    method = b"POST"
+    raw = True
+    project = ""
+
+    arrived_at: float
+    attempt: Attempt
+    buffers: Buffers | None
+    cache: str
+    channel: DirectChannel
+    client: str
+    content: RequestContent
+    due: float
+    facts: RequestFacts
+    first_byte_at: float
+    held: int
+    known: KnownHead
+    ledger_id: str
+    owner: DirectRequestOwner
+    parsed: RequestHead | None
+    reply: bytes
+    request_id: str
+    reservation: LimitReservation | None
+    response_bytes: int
+    sent_at: float
+    slot: Slot
+    stalled: bool
+    started_at: float
+    usage: Usage
+    whole: bytes
+
+    def __init__(self) -> None:
+        # Not the base's: there is no Deferred, and its owner sets the rest.
+        self.holder: Any = None
+        self.started = self.sent = self.repeated = self.gone = False
+
+    # What its connection says
+
+    def accepts(self, response: WholeResponse) -> bool:
+        return self.owner.accepts(self, response)
+
+    def complete(self) -> None:
+        self.holder = None
+        self.owner.complete(self)
+
+    def succeed(self, response: Response) -> None:
+        self.holder = None
+        self.owner.responded(self, response)
+
+    def fail(self, error: BaseException | Failure) -> None:
+        self.holder = None
+        if isinstance(error, Failure):
+            error = error.value or error
+        if isinstance(error, errors.UpstreamFailure):
+            error.nothing_sent = self.untouched
+            error.retry = error.retry or self.untouched
+        if not self.gone:
+            self.gone = True
+            self.owner.failed(self, error)
+
+    def give_up(self) -> None:
+        """Let go of its connection, wherever that is. Nobody is told."""
+        self.gone = True
+        holder, self.holder = self.holder, None
+        if holder is not None:
+            holder.cancel()
+
+    # What its channel says
+
+    @property
+    def upload(self) -> DirectRequest:
+        """What is held of its body is held by itself."""
+        return self
+
+    def release(self) -> None:
+        """Nothing of its body is held any more."""
+        held, self.held = self.held, 0
+        if held and self.buffers is not None:
+            self.buffers.hold(-held)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.owner.client_left(self, reason)
+
+    def abort(self) -> None:
+        """Only a response that has begun is cut."""

@@ -1,0 +1,69 @@
+"""How requests are served that need no L{Request<llmproxy.wire.server.request.Request>}: whoever knows their heads
+takes them off their connection, and answers with bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from twisted.python.failure import Failure
+
+from llmproxy.wire.parser import RequestHead
+from llmproxy.wire.server.request import Request, RequestChannel
+from llmproxy.wire.server.server_limits import ServerLimits
+
+
+class HeldUpload(Protocol):
+    """What is held of a request's body."""
+
+    def release(self) -> None: ...
+
+
+class ChannelRequest(Protocol):
+    """A request under way, as its connection knows it; L{Request} is one.
+
+    @ivar begun: Whether its response has begun; C{chunked}: in chunks. C{minor}: of its version.
+    @ivar stalled: Whether its client was cut off because it took too little.
+    """
+
+    minor: int
+    stalled: bool
+
+    @property
+    def begun(self) -> bool: ...
+    @property
+    def chunked(self) -> Any: ...
+    @property
+    def upload(self) -> HeldUpload: ...
+
+    def connectionLost(self, reason: Failure) -> None: ...
+    def abort(self) -> None: ...
+
+
+class DirectChannel(RequestChannel, Protocol):
+    """What such a request needs of its connection.
+
+    @ivar flow: Whatever the one who serves requests keeps of the last; C{None} where nothing is.
+    """
+
+    flow: Any
+    limits: ServerLimits
+
+    @property
+    def draining(self) -> bool: ...
+
+    def begin_direct(self, request: ChannelRequest) -> None:
+        """It is under way from now on."""
+
+    def hand_over(self, request: Request) -> None:
+        """It goes on as this."""
+
+
+class DirectRequests(Protocol):
+    """Serves requests directly, where nothing about them is unusual; each call says whether it has."""
+
+    def take(self, channel: DirectChannel, data: bytes) -> bool:
+        """What was read on a connection on which nothing is under way."""
+
+    def serve(self, channel: DirectChannel, head: RequestHead, body: bytes) -> bool:
+        """A request whose head is known."""
