@@ -4,14 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
+from struct import error as StructError
+from typing import NamedTuple
 
 from llmproxy.ledger import records
-from llmproxy.ledger.compact import OPENED, SETTLED, FindKind, decode, settlement, uses_of_opening
+from llmproxy.ledger.compact import (
+    OPENED,
+    SETTLED,
+    SETTLEMENT_BYTES,
+    TOKEN,
+    FindKind,
+    LineKind,
+    decode,
+    settlement,
+    unpack_settlement,
+    uses_of_opening,
+)
 from llmproxy.ledger.journal import OrphanedJournal
+from llmproxy.ledger.line_rows import (
+    MAX_LINE_NUMBER,
+    REQUEST_ID_CHARS,
+    KindOfDay,
+    LineRows,
+)
 from llmproxy.ledger.pending import PendingResult, pending_result
 from llmproxy.ledger.records import LedgerLineOpening, Settlement
 from llmproxy.ledger.sql import CLOSED_OFFSET, JournalBatch
-from llmproxy.model import LedgerLine
 
 MAX_BATCH_LINES = 1000
 MAX_BATCH_RECORDS = 3 * MAX_BATCH_LINES
@@ -24,37 +42,115 @@ def next_batch(
     read: Callable[[int], Iterator[tuple[int, bytes]]], before: int, upto: int, find_kind: FindKind
 ) -> JournalBatch:
     """The next lines from a place on."""
-    lines: list[LedgerLine] = []
     uses: Counts = {}
     hits: Counts = {}
     pending: list[PendingResult] = []
-    after = before
+    settlements = _Settlements(find_kind, hits)
+    rows, add_settlement = settlements.rows.rows, settlements.add
+    after, unreadable = before, 0
     for after, record in islice(read(before), MAX_BATCH_RECORDS):
         form = record[0]
         if form == SETTLED:  # which most lines are
-            settled = settlement(record, find_kind)
-            if settled is not None:
-                line, kind = settled
-                lines.append(line)
-                if kind.hits:
-                    _count(hits, line.token_id, kind.hits, line.at)
+            add_settlement(record)
         elif form == OPENED:
             token_id, more, at = uses_of_opening(record, find_kind)
             _count(uses, token_id, more, at)
         elif isinstance(found := decode(record, find_kind), Settlement):
             line = found.line
-            lines.append(line)
+            try:
+                settlements.rows.add(line)
+            except Exception:  # which is none as they are written here; it takes none of the others with it
+                unreadable += 1
+                continue
             _count(uses, line.token_id, found.uses, line.at)
             _count(hits, line.token_id, found.hits, line.at)
             if found.deferral is not None:
                 pending.append(pending_result(line, found.deferral))
         elif isinstance(found, LedgerLineOpening):
             _count(uses, found.token_id, found.uses, found.at)
-        if len(lines) >= MAX_BATCH_LINES or after >= upto:
+        if len(rows) >= MAX_BATCH_LINES or after >= upto:
             break
     if after == before and upto < CLOSED_OFFSET:
         after = upto  # nothing that can be read is left before it
-    return JournalBatch(before, after, lines, uses, hits, pending)
+    return JournalBatch(before, after, (), uses, hits, pending, rows=settlements.rows, unreadable=unreadable)
+
+
+class _Kind(NamedTuple):
+    """What is known of short settlements of one kind and day."""
+
+    kind: LineKind
+    run_id: int
+    of_day: KindOfDay
+
+
+class _Settlements:
+    """Short settlements, as the store takes them: nothing is made of each that its kind tells.
+
+    @ivar rows: Those that were added.
+    """
+
+    def __init__(self, find_kind: FindKind, hits: Counts) -> None:
+        self.rows = LineRows()
+        self._find_kind = find_kind
+        self._hits = hits
+        self._kinds: dict[int, _Kind] = {}
+        self._append = self.rows.rows.append
+
+    def add(self, record: bytes) -> None:
+        """Nothing is added where the record cannot be read."""
+        try:
+            # fmt: off
+            (
+                _, kind_number, number, at, duration, bytes_in, bytes_out, given, cached, written, told, reasoning, cost
+            ) = unpack_settlement(record)
+            # fmt: on
+            request_id = record[SETTLEMENT_BYTES:].decode()
+        except (StructError, UnicodeDecodeError):
+            return
+        known = self._kinds.get(kind_number)
+        if (known is None or known[2][0] != at // 86400) and (known := self._kind(kind_number, at)) is None:
+            return
+        kind, run_id, of_day = known
+        if not request_id.isprintable() or len(request_id) > REQUEST_ID_CHARS or number > MAX_LINE_NUMBER:
+            self._add_unusual(record)
+            return
+        if kind.hits:
+            _count(self._hits, kind.common[TOKEN], kind.hits, at)
+        _, total, kind_id, failed, estimated, unpriced, attempts = of_day
+        total[0] += 1
+        total[1] += failed
+        total[2] += estimated
+        total[4] += given
+        total[5] += cached
+        total[6] += written
+        total[7] += told
+        total[8] += reasoning
+        if cost < 0:
+            cost = None
+            total[3] += unpriced
+        else:
+            total[9] += cost
+        # fmt: off
+        self._append((
+            run_id, number, kind_id, at, duration, request_id, given, cached, written, told, reasoning, cost,
+            bytes_in, bytes_out, "", attempts, "",
+        ))
+        # fmt: on
+
+    def _kind(self, number: int, at: float) -> _Kind | None:
+        kind = self._find_kind(number)
+        if kind is None:
+            return None
+        known = self._kinds[number] = _Kind(kind, self.rows.run_id(kind.run), self.rows.kind_of_day(kind.common, at))
+        return known
+
+    def _add_unusual(self, record: bytes) -> None:
+        """One that is attributed to somebody, or has an odd request id."""
+        settled = settlement(record, self._find_kind)
+        if settled is not None:
+            line, kind = settled
+            self.rows.add(line)
+            _count(self._hits, line.token_id, kind.hits, line.at)
 
 
 def _count(counts: Counts, token_id: str, more: int, at: float) -> None:

@@ -37,7 +37,8 @@ _SETTLEMENT = Struct("<BIQddIIIIIIId")
 if (_KIND_HEAD.size, _OPENING.size, _SETTLEMENT.size) != (5, 30, 65):
     raise ImportError("The ledger's records would not be what other processes read.")
 
-_unpack_settlement = _SETTLEMENT.unpack_from
+SETTLEMENT_BYTES = _SETTLEMENT.size  # before the request id
+unpack_settlement = _SETTLEMENT.unpack_from
 _new_line = tuple.__new__  # as C{LedgerLine._make} does it, without a call more
 _pack_opening = _OPENING.pack
 _pack_settlement = _SETTLEMENT.pack
@@ -74,7 +75,7 @@ _OF_OPENING = slice(LedgerLineOpening._fields.index("project_id"), LedgerLineOpe
 _COMMON_FIELDS = len(LedgerLine._fields[_COMMON])
 _OPENING_FIELDS = len(LedgerLineOpening._fields[_OF_OPENING])
 _UPSTREAM_STATUS = LedgerLine._fields[_COMMON].index("upstream_status")
-_TOKEN = LedgerLine._fields[_COMMON].index("token_id")
+TOKEN = LedgerLine._fields[_COMMON].index("token_id")
 if len(_NOT_OF_OPENING) != _COMMON_FIELDS - _OPENING_FIELDS:
     raise ImportError("What openings have not in common is not what lines have besides.")
 if LedgerLine._fields[_COMMON][:_OPENING_FIELDS] != LedgerLineOpening._fields[_OF_OPENING]:
@@ -194,7 +195,7 @@ def settlement(record: bytes, find: FindKind) -> tuple[LedgerLine, LineKind] | N
         # fmt: off
         (
             _, number, line, at, duration, bytes_in, bytes_out, given, cached, written, told, reasoning, cost
-        ) = _unpack_settlement(record)
+        ) = unpack_settlement(record)
         # fmt: on
         kind = find(number)
         if kind is None:
@@ -233,7 +234,7 @@ def uses_of_opening(record: bytes, find: FindKind) -> tuple[str, int, float]:
     except StructError:
         return "", 0, 0.0
     kind = find(number) if uses else None
-    return ("", 0, 0.0) if kind is None else (kind.common[_TOKEN], uses, at)
+    return ("", 0, 0.0) if kind is None else (kind.common[TOKEN], uses, at)
 
 
 def _opening(record: bytes, find: FindKind) -> LedgerLineOpening | None:

@@ -275,8 +275,7 @@ def _records(segments: list[Segment], place: int) -> Iterator[tuple[int, bytes]]
     for segment in segments:
         if segment.number < number:
             continue
-        for after, content in segment.records(at if segment.number == number else FIRST_RECORD_OFFSET):
-            yield (segment.number << 32) + after, content
+        yield from segment.records(at if segment.number == number else FIRST_RECORD_OFFSET, segment.number << 32)
 
 
 def _remove(path: Path, segments: list[Segment], lock: int) -> None:

@@ -88,10 +88,10 @@ class JournalRecovery:
         kinds = KindsOfJournal(orphan.records)
         while offset < CLOSED_OFFSET:
             part = await self._append(name, partial(next_batch, orphan.records, offset, CLOSED_OFFSET, kinds.find))
-            lines += len(part.lines)
+            lines += part.line_count
             if part.after == offset:
                 part = await self._append(name, partial(unsettled_batch, orphan, offset, self._price, kinds.find))
-                lines += len(part.lines)
+                lines += part.line_count
             offset = part.after
         return lines
 
@@ -99,4 +99,5 @@ class JournalRecovery:
         part = await self._store.append(name, batch)
         if part is None:
             raise StoreUnavailable("Another process entered this journal.")
+        self._damage.report_unreadable(part.unreadable)
         return part

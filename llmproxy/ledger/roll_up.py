@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, exists, func, select
 
 from llmproxy.ledger import attributed_usage
+from llmproxy.ledger.line_rows import delete_unused
 from llmproxy.ledger.sum_rows import (
     INTO_PROJECT_USAGE,
     INTO_USAGE,
@@ -18,7 +19,7 @@ from llmproxy.ledger.sum_rows import (
     write,
 )
 from llmproxy.ledger.usage_queries import KEY_COLUMNS, PROJECT_KEY_COLUMNS, SUM_COLUMNS
-from llmproxy.store.tables import journals, ledger, project_usage, usage
+from llmproxy.store.tables import journals, ledger_lines, project_usage, usage
 
 CLOSED_OFFSET = 2**62  # the place behind everything that a journal can hold
 
@@ -26,10 +27,7 @@ CLOSED_OFFSET = 2**62  # the place behind everything that a journal can hold
 def roll_up(
     connection: Connection, *, lines_before: float, days_before: str, limit: int, now: float
 ) -> tuple[int, int]:
-    oldest = select(ledger.c.id).where(ledger.c.at < lines_before).order_by(ledger.c.at).limit(limit)
-    ids = list(connection.scalars(oldest))
-    if ids:
-        connection.execute(delete(ledger).where(ledger.c.id == bindparam("old")), [{"old": each} for each in ids])
+    gone = _remove_lines(connection, lines_before, limit)
     days = select(usage).where(usage.c.period < days_before, func.length(usage.c.period) == 10).limit(limit)
     rows = [tuple(row) for row in connection.execute(days)]
     if rows:
@@ -45,7 +43,20 @@ def roll_up(
     connection.execute(
         delete(journals).where(journals.c.place == CLOSED_OFFSET, journals.c.updated_at < now - 7 * 86400)
     )
-    return len(ids), len(rows)
+    return gone, len(rows)
+
+
+def _remove_lines(connection: Connection, before: float, limit: int) -> int:
+    """Remove so many of the lines from before this time; with the last of them, what no line refers to any more."""
+    table = ledger_lines
+    oldest = select(table.c.run_id, table.c.number).where(table.c.at < before).order_by(table.c.at).limit(limit)
+    keys = [{"old_run": run_id, "old_number": number} for run_id, number in connection.execute(oldest)]
+    if keys:
+        old = delete(table).where(table.c.run_id == bindparam("old_run"), table.c.number == bindparam("old_number"))
+        connection.execute(old, keys)
+    if len(keys) < limit and before > 0:
+        delete_unused(connection, int(before // 86400) - 1)
+    return len(keys)
 
 
 def _fold_project_days(connection: Connection, days: Sequence[tuple[Any, ...]]) -> None:

@@ -108,12 +108,13 @@ class Segment:
             return False
         return found.st_size >= self.size and os.path.samestat(named, found)
 
-    def records(self, at: int) -> Iterator[tuple[int, bytes]]:
-        """The records from there on, each with where the next one is.
+    def records(self, at: int, base: int = 0) -> Iterator[tuple[int, bytes]]:
+        """The records from there on, each with where the next one is; C{base} is added to that.
 
         What cannot be read between two of them is passed over and kept in C{damaged}.
         """
         data, start = self._content(at), at
+        base += start
         at, end = 0, len(data)
         while at + 8 <= end:
             length, checksum = _unpack(data, at)
@@ -121,7 +122,7 @@ class Segment:
             content = data[at + 8 : after]
             if 0 < length <= MAX_RECORD_BYTES and after <= end and crc32(content) == checksum:
                 at = after
-                yield start + at, content
+                yield base + at, content
                 continue
             following = _next_record(data, at + 1)
             self._note(start, data, at, following)

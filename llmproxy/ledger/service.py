@@ -297,7 +297,8 @@ class Ledger(Service):
             self._offset = await self._table.offset(self._run) or FIRST_OFFSET
             return self._offset > before
         self._offset = part.after
-        self._own_lines += len(part.lines)
+        self._own_lines += part.line_count
+        self._damage.report_unreadable(part.unreadable)
         self._writer.stored(part.after)
         return before < part.after < end  # under load there is more by now; to go on with that would never end
 

@@ -5,27 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import (
-    Connection,
-    String,
-    delete,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import Connection, delete, insert, select, update
 from zope.interface import implementer
 
 from llmproxy.base.coroutines import deferred
+from llmproxy.base.memo import BoundedMemo
 from llmproxy.base.timestamps import utc_day as day
 from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import IInstrumented
 from llmproxy.ledger import pending
 from llmproxy.ledger.attributed_usage import AttributedSums
+from llmproxy.ledger.line_rows import LineRows, storable_text
 from llmproxy.ledger.pending import PendingResult
 from llmproxy.ledger.roll_up import CLOSED_OFFSET, roll_up
-from llmproxy.ledger.sum_rows import add_attributed, add_sums, merge, write
+from llmproxy.ledger.sum_rows import add_attributed, add_sums, merge
 from llmproxy.ledger.usage_pages import report_page
 from llmproxy.ledger.usage_queries import (
     SUM_COLUMNS,
@@ -38,17 +33,12 @@ from llmproxy.model import LedgerLine
 from llmproxy.store import budgets, tokens
 from llmproxy.store.group_tree import groups_of_projects
 from llmproxy.store.store import Store
-from llmproxy.store.tables import journals, ledger
+from llmproxy.store.tables import journals
 
 BudgetCharges = Callable[[Sequence[str], Sequence[LedgerLine], Mapping[str, Sequence[str]]], Mapping[str, int]]
 
-SHORTEST_TEXT_CHARS = 128  # characters that fit into the shortest of the columns that may hold long text
-
-_ERROR_CHARS = 64
-_TEXTS_BUT_IDS = slice(LedgerLine._fields.index("project_id"), LedgerLine._fields.index("error") + 1)
-
-_INTO_LEDGER = f"INSERT INTO {ledger.name} ({', '.join(LedgerLine._fields)})"
-_TEXTS = [(LedgerLine._fields.index(c.name), c.type.length or 0) for c in ledger.c if isinstance(c.type, String)]
+MAX_NOTED = 50_000  # kinds and runs of lines that are known to be in the store
+MODEL_CHARS = 128
 
 
 class JournalBatch(NamedTuple):
@@ -59,6 +49,7 @@ class JournalBatch(NamedTuple):
         those of responses from the cache.
     @ivar pending: The results that its lines' responses announced.
     @ivar overflow: How often a line's attribution was added up as one of too many, once it is entered.
+    @ivar rows: Further lines, as the store takes them; C{unreadable}: how many there are that it does not take.
     """
 
     before: int
@@ -68,6 +59,17 @@ class JournalBatch(NamedTuple):
     hits: Mapping[str, tuple[int, float]] = MappingProxyType({})
     pending: Sequence[PendingResult] = ()
     overflow: int = 0
+    rows: LineRows | None = None
+    unreadable: int = 0
+
+    @property
+    def line_count(self) -> int:
+        """How many lines there are."""
+        return len(self.lines) + (0 if self.rows is None else len(self.rows))
+
+    def all_lines(self) -> list[LedgerLine]:
+        """All lines, whatever form they have here."""
+        return [*(() if self.rows is None else self.rows.lines()), *self.lines]
 
 
 @implementer(IInstrumented)
@@ -95,6 +97,7 @@ class LedgerTable:
         self._now = now
         self._charges = charges
         self._attributed = AttributedSums(attribution_values)
+        self._used: BoundedMemo[int, int] = BoundedMemo(MAX_NOTED)
 
     def instruments(self) -> Iterator[Instrument]:
         yield Counter(
@@ -112,18 +115,26 @@ class LedgerTable:
 
         Fire with C{None}, and enter nothing, where the journal has not been entered exactly up to where it begins.
         """
+        now = self._now()
         part = await self._store.write(
             partial(
                 _append,
                 journal=journal,
                 batch=batch,
-                now=self._now(),
+                now=now,
                 charges=self._charges,
                 attributed=self._attributed,
+                used=self._used,
             )
         )
-        if part is not None:
-            self.overflow += part.overflow
+        if part is None:
+            self._used.clear()  # who knows what else has changed
+            return None
+        self.overflow += part.overflow
+        if part.rows is not None:
+            used_on = part.rows.used_on(now)
+            for noted in (*part.rows.kinds, *part.rows.runs):
+                self._used[noted] = used_on
         return part
 
     @deferred
@@ -144,7 +155,9 @@ class LedgerTable:
 
         Fire with how much less than was held each budget was charged; with C{None} where another has done it.
         """
-        return await self._store.write(partial(_collect, results=results, line=line, attributed=self._attributed))
+        return await self._store.write(
+            partial(_collect, results=results, line=line, attributed=self._attributed, now=self._now())
+        )
 
     @deferred
     async def rename(self, results: Sequence[PendingResult], result_id: str) -> None:
@@ -190,6 +203,7 @@ def _append(
     now: float,
     charges: BudgetCharges,
     attributed: AttributedSums,
+    used: Mapping[int, int],
 ) -> JournalBatch | None:
     """The journal's place moves first: whoever else enters the same part waits for this, and then finds it moved."""
     part = batch()
@@ -206,120 +220,57 @@ def _append(
     tokens.add_cache_hits(connection, part.hits)
     if part.pending:
         pending.insert_results(
-            connection, [each._replace(model=_storable_text(each.model, SHORTEST_TEXT_CHARS)) for each in part.pending]
+            connection, [each._replace(model=storable_text(each.model, MODEL_CHARS)) for each in part.pending]
         )
         budgets.account(connection, journal, pending.held_by_budget(part.pending), now)
-    if part.lines:
-        rows, sums = _rows_and_sums(part.lines)
-        write(connection, _INTO_LEDGER, len(LedgerLine._fields), rows)
-        add_sums(connection, sums)
-        added, overflow = attributed.rows(connection, part.lines)
+    if part.line_count:
+        rows = (LineRows() if part.rows is None else part.rows).with_lines(part.lines)
+        rows.insert(connection, now, used)
+        add_sums(connection, rows.sums())
+        added, overflow = attributed.rows(connection, rows.attributed)
         add_attributed(connection, added)
         part = part._replace(overflow=overflow)
-        held = budgets.with_advance(connection, journal)
-        groups = {}
-        if any(key.startswith("group:") for key in held):
-            groups = groups_of_projects(connection, {line.project_id for line in part.lines})
-        budgets.account(connection, journal, charges(held, part.lines, groups), now)
+        if held := budgets.with_advance(connection, journal):
+            _account(connection, journal, charges, held, list(rows.lines()), now)
     if part.after == CLOSED_OFFSET:
         budgets.close(connection, journal)
     return part
 
 
+def _account(
+    connection: Connection,
+    journal: str,
+    charges: BudgetCharges,
+    held: Sequence[str],
+    lines: Sequence[LedgerLine],
+    now: float,
+) -> None:
+    """Charge these lines to the budgets that their process has something of."""
+    groups: Mapping[str, Sequence[str]] = {}
+    if any(key.startswith("group:") for key in held):
+        groups = groups_of_projects(connection, {line.project_id for line in lines})
+    budgets.account(connection, journal, charges(held, lines, groups), now)
+
+
 def _collect(
-    connection: Connection, *, results: Sequence[PendingResult], line: LedgerLine, attributed: AttributedSums
+    connection: Connection,
+    *,
+    results: Sequence[PendingResult],
+    line: LedgerLine,
+    attributed: AttributedSums,
+    now: float,
 ) -> Mapping[str, int] | None:
     if not pending.remove_results(connection, results):
         return None
-    rows, sums = _rows_and_sums([line])
-    write(connection, _INTO_LEDGER, len(LedgerLine._fields), rows)
+    rows = LineRows().with_lines([line])
+    rows.insert(connection, now, {})
     known = [0] * SUM_COLUMNS.index("unpriced") + [-1] + [0] * (len(SUM_COLUMNS) - SUM_COLUMNS.index("unpriced") - 1)
     priced = [(day(r.at), r.project_id, r.token_id, r.api, r.model, *known) for r in results]
-    add_sums(connection, merge([*sums, *priced]))
+    add_sums(connection, merge([*rows.sums(), *priced]))
     add_attributed(connection, attributed.rows(connection, [line], [each.line() for each in results])[0])
     given = pending.corrections(results, line)
     budgets.correct(connection, given)
     return given
-
-
-def _storable(line: LedgerLine) -> tuple[Any, ...]:
-    """As every database takes it: no longer than its column, and without the character that PostgreSQL has not."""
-    texts = line.request_id + _long_texts(line)
-    if len(texts) <= SHORTEST_TEXT_CHARS and texts.isprintable() and len(line.error) <= _ERROR_CHARS:
-        return line
-    values: list[Any] = list(line)
-    for at, width in _TEXTS:
-        values[at] = _storable_text(values[at], width)
-    return tuple(values)
-
-
-def _long_texts(line: LedgerLine) -> str:
-    """Its texts that may be long, but for the id of the request."""
-    return line.endpoint + line.model + line.answered + line.project_id + line.api + line.error
-
-
-def _storable_text(text: str, width: int) -> str:
-    return text.replace("\0", "").encode("utf-8", "replace").decode()[:width]
-
-
-class _TextsInCommon(NamedTuple):
-    """What is known of lines of one day that have all texts but their ids in common.
-
-    @ivar total: The sum that they are added to, in the order of L{SUM_COLUMNS}.
-    @ivar id_chars: Up to how many characters of a printable request id such a line is storable as it is; C{-1}: never.
-    @ivar failed: What each adds to that sum; so have C{estimated} and, where it has no price, C{unpriced}.
-    """
-
-    total: list[Any]
-    id_chars: int
-    failed: int
-    estimated: int
-    unpriced: int
-
-
-def _rows_and_sums(lines: Sequence[LedgerLine]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-    """The lines as every database takes them, and their sums: L{KEY_COLUMNS}, then L{SUM_COLUMNS}."""
-    rows: list[tuple[Any, ...]] = []
-    sums: dict[tuple[str, ...], list[Any]] = {}
-    in_common: dict[tuple[Any, ...], _TextsInCommon] = {}
-    for line in lines:
-        texts = (line.at // 86400, line[_TEXTS_BUT_IDS])
-        known = in_common.get(texts)
-        if known is None:
-            known = in_common[texts] = _texts_in_common(sums, line)
-        total, id_chars, failed, estimated, unpriced = known
-        request_id = line.request_id
-        rows.append(line if len(request_id) <= id_chars and request_id.isprintable() else _storable(line))
-        total[0] += 1
-        total[1] += failed
-        total[2] += estimated
-        total[4] += line.input_tokens
-        total[5] += line.cached_tokens
-        total[6] += line.cache_write_tokens
-        total[7] += line.output_tokens
-        total[8] += line.reasoning_tokens
-        if (cost := line.cost_usd) is not None:
-            total[9] += cost
-        else:
-            total[3] += unpriced
-    # In one order everywhere, so that two processes that add to the same rows never wait for each other.
-    return rows, [(*key, *values) for key, values in sorted(sums.items())]
-
-
-def _texts_in_common(sums: dict[tuple[str, ...], list[Any]], line: LedgerLine) -> _TextsInCommon:
-    stored = LedgerLine._make(_storable(line))
-    key = (day(stored.at), stored.project_id, stored.token_id, stored.api, stored.answered or stored.model)
-    total = sums.get(key)
-    if total is None:
-        total = sums[key] = [0] * (len(SUM_COLUMNS) - 1) + [0.0]
-    texts = _long_texts(line)
-    return _TextsInCommon(
-        total,
-        SHORTEST_TEXT_CHARS - len(texts) if texts.isprintable() and len(line.error) <= _ERROR_CHARS else -1,
-        failed=line.outcome == "failed",
-        estimated=line.basis == "estimated",
-        unpriced=line.basis != "none",  # it used something that costs
-    )
 
 
 __all__ = ["CLOSED_OFFSET", "JournalBatch", "LedgerTable", "Report", "ReportRows", "UsageQuery", "day"]

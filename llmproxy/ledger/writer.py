@@ -46,6 +46,12 @@ class JournalDamage:
                 path=str(path),
             )
 
+    def report_unreadable(self, count: int) -> None:
+        """So many lines of a journal are none that the store takes."""
+        if count:
+            self.places += count
+            self._log.error("{count} lines of the ledger's journal are none, and are lost.", count=count)
+
     def report_removed(self, files: Sequence[Path]) -> None:
         """The oldest of the files that were kept are gone, since there were too many."""
         self.removed += len(files)

@@ -98,7 +98,7 @@ def table_sum(connection: Connection, table: Table) -> TableSum:
 
 def is_empty(connection: Connection) -> bool:
     """Whether nobody has used this database yet."""
-    ours = ("projects", "tokens", "management_keys", "ledger", "usage_by_period", "audit_log")
+    ours = ("projects", "tokens", "management_keys", "ledger_lines", "usage_by_period", "audit_log")
     return not any(connection.execute(select(TABLES[name]).limit(1)).first() for name in ours)
 
 

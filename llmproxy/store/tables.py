@@ -188,13 +188,8 @@ canaries = Table(
     Column("sealed", LargeBinary, nullable=False),
 )
 
-ledger = Table(
-    "ledger",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("at", Double, nullable=False),
-    Column("duration", Double, nullable=False),
-    Column("request_id", String(128), nullable=False),
+# What many lines of the ledger have in common, once; C{used_on} is the last day, since the epoch, that one was entered.
+_OF_KIND = (
     Column("project_id", String(255), nullable=False),
     Column("token_id", String(64), nullable=False),
     Column("api", String(255), nullable=False),
@@ -207,6 +202,13 @@ ledger = Table(
     Column("status", Integer, nullable=False),
     Column("upstream_status", Integer),
     Column("stream", Boolean, nullable=False),
+)
+_AT_FIRST = (
+    Column("at", Double, nullable=False),
+    Column("duration", Double, nullable=False),
+    Column("request_id", String(128), nullable=False),
+)
+_AT_LAST = (
     Column("input_tokens", BigInteger, nullable=False),
     Column("cached_tokens", BigInteger, nullable=False),
     Column("cache_write_tokens", BigInteger, nullable=False),
@@ -215,10 +217,44 @@ ledger = Table(
     Column("cost_usd", Double),
     Column("bytes_in", BigInteger, nullable=False),
     Column("bytes_out", BigInteger, nullable=False),
-    Column("attribution", String(4000), nullable=False, server_default=""),
-    Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("attempted", String(512), nullable=False, server_default=""),
-    Index("ledger_by_time", "at"),
+    Column("attribution", String(4000), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("attempted", String(512), nullable=False),
+)
+
+ledger_kinds = Table(
+    "ledger_kinds",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("used_on", Integer, nullable=False),
+    *_OF_KIND,
+)
+
+ledger_runs = Table(  # what the ids of lines begin with
+    "ledger_runs",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("used_on", Integer, nullable=False),
+    Column("name", String(64), nullable=False),
+)
+
+ledger_lines = Table(
+    "ledger_lines",
+    metadata,
+    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),  # -1: the run's name is all of the id
+    Column("kind_id", BigInteger, nullable=False),
+    *_AT_FIRST,
+    *_AT_LAST,
+    Index("ledger_lines_by_time", "at"),
+    sqlite_with_rowid=False,
+)
+
+ledger = Table(  # a view of all three, for people
+    "ledger",
+    MetaData(),
+    Column("id", String(64)),
+    *(Column(column.name, column.type) for column in (*_AT_FIRST, *_OF_KIND, *_AT_LAST)),
 )
 
 _USAGE_SUMS = (

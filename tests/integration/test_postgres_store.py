@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from llmproxy.store.errors import DatabaseTooNew, UpgradeInProgress, WrongKey
 from llmproxy.store.migrate import VERSION_TABLE, prepare, server_lock
 from tests.support.postgres import PostgreSQL
 from tests.support.spending import spend_in_processes
+from tests.support.wide_ledger import make_wide, viewed, wide_lines
 from tests.unit.store.contract import Calendar, StoreContract, new_store
 from tests.unit.store.groups import GroupContract
 from tests.unit.store.management_keys import ManagementKeyContract
@@ -55,6 +58,14 @@ class PostgresTests(WithServer):
         project = await store.create_project(Project("", "Team"))
         _, secret = await store.create_token(Token("", project.id, max_requests=100))
         self.assertEqual(sum(await deferToThread(spend_in_processes, self.address, secret, 2, 80)), 100)
+
+    def test_lines_become_narrow(self) -> None:
+        """Each is in the view as it was in the table."""
+        url, lines = parse_store_url(self.address), wide_lines(5020)
+        with TemporaryDirectory() as scratch:
+            make_wide(url, lines, Path(scratch))
+        prepare(url, lambda connection: None)
+        self.assertEqual(viewed(url), sorted(tuple(line) for line in lines))
 
     async def test_many_first_starts_at_once(self) -> None:
         """They take turns; one makes the tables, the others find them."""

@@ -40,7 +40,7 @@ class MemoryBooks:
         if self.places.get(journal, part.before) != part.before:
             return succeed(None)
         self.places[journal] = part.after
-        self.lines += part.lines
+        self.lines += part.all_lines()
         self.results += part.pending
         self.uses.update({token_id: more for token_id, (more, _) in part.uses.items()})
         self.hits.update({token_id: more for token_id, (more, _) in part.hits.items()})

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from twisted.internet.defer import Deferred, gatherResults
 
 from llmproxy.base.attribution import CLAIMED, NO_VALUE, OF_TOKEN, encode
 from llmproxy.errors import Invalid, StoreUnavailable
+from llmproxy.ledger.line_rows import LineRows
 from llmproxy.ledger.pending import PendingResult, pending_result
 from llmproxy.ledger.records import Deferral, HeldBudget
 from llmproxy.ledger.sql import CLOSED_OFFSET, JournalBatch, LedgerTable, UsageQuery
@@ -17,7 +18,7 @@ from llmproxy.limits.plan import charges
 from llmproxy.model import LedgerLine, PageRequest
 from llmproxy.store import budgets
 from llmproxy.store.store import Store
-from llmproxy.store.tables import journals, ledger, project_usage
+from llmproxy.store.tables import journals, ledger, ledger_kinds, ledger_lines, ledger_runs, project_usage
 from tests.unit.store.contract import Calendar, new_store
 
 DAY = 86400.0
@@ -226,6 +227,43 @@ class BooksContract:
         self.assertEqual(await self.ids(), ["run-2", "run-3", "run-4"])
         self.assertEqual(await self.books.roll_up(AT + 3 * DAY, "", 2), (1, 0))
         self.assertEqual((await self.ids(), (await self.sums(""))[0][1]), (["run-3", "run-4"], 5))
+
+    async def stored(self) -> tuple[int, int, int]:
+        """How many lines, kinds and runs there are."""
+        tables = ledger_lines, ledger_kinds, ledger_runs
+        counts = [select(func.count()).select_from(table) for table in tables]
+        lines, kinds, runs = await self.store.read(lambda c: [int(c.scalar(each) or 0) for each in counts])
+        return lines, kinds, runs
+
+    async def test_what_lines_have_in_common_is_there_once(self) -> None:
+        """Whichever process enters them; it goes some days after the last of them has gone, and comes again."""
+        now = AT
+        books, other = (LedgerTable(self.store, lambda: now) for _ in range(2))
+        places = {"run": 0, "other": 0}
+
+        async def enter(table: LedgerTable, journal: str, *lines: LedgerLine) -> None:
+            before, places[journal] = places[journal], places[journal] + 10
+            rows = LineRows().with_lines(lines)
+            part = await table.append(journal, lambda: JournalBatch(before, before + 10, (), rows=rows))
+            assert part is not None
+            self.assertEqual(part.line_count, len(lines))
+
+        lines = [line(n)._replace(id=f"run-{n:010x}") for n in range(6)]
+        await enter(books, "run", *lines[:2])
+        await enter(books, "run", *lines[2:4], line(7, model="old"))
+        await enter(other, "other", *lines[4:])
+        self.assertEqual(await self.stored(), (7, 2, 2))
+        now = AT + 5 * DAY
+        await enter(other, "other", line(8, at=now))
+        self.assertEqual(await self.ids(), [*(each.id for each in lines), "run-7", "run-8"])
+        await books.roll_up(AT + DAY, "", 7)
+        self.assertEqual(await self.stored(), (1, 2, 3))
+        await books.roll_up(AT + 3 * DAY, "", 7)
+        self.assertEqual(await self.stored(), (1, 1, 1))
+        await enter(books, "run", line(9, at=now, model="old"))  # which this process has made before
+        self.assertEqual(await self.stored(), (2, 2, 2))
+        found = await self.store.read(lambda c: [tuple(row) for row in c.execute(select(ledger.c.id, ledger.c.model))])
+        self.assertEqual(sorted(found), [("run-8", "gpt-4o"), ("run-9", "old")])
 
     async def test_old_days_become_months(self) -> None:
         """No sum changes by it, and a month belongs to a range that has its first day."""

@@ -9,20 +9,25 @@ import stat
 import tempfile
 import threading
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest import TestCase
+from unittest.mock import patch
 
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
+from twisted.logger import LogEvent, globalLogPublisher
 
+from llmproxy.ledger.line_rows import LineRows
 from llmproxy.store.engines import parse_store_url
 from llmproxy.store.errors import DatabaseTooNew, UpgradeInProgress
 from llmproxy.store.migrate import SCRIPTS, VERSION_TABLE, newest_revision, prepare
 from llmproxy.store.tables import metadata
+from tests.support.wide_ledger import make_wide, viewed, wide_lines
 
 NEXT = """
 import sqlalchemy as sa
@@ -116,6 +121,23 @@ class MigrateTests(TestCase):
         prepare(self.url, ignore, scripts=self.newer(steps))
         self.assertEqual(self.sql("SELECT id FROM tokens"), [("t",)])
         self.assertEqual(self.sql("SELECT title FROM projects"), [("Team",)])
+
+    def test_lines_become_narrow(self) -> None:
+        """Each is in the view as it was in the table, and those of the next start too; the log says how far it is."""
+        lines = wide_lines(5020)  # more than one slice
+        make_wide(self.url, lines, self.home)
+        logged: list[LogEvent] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        with patch("time.monotonic", side_effect=count(0.0, 6.0)):
+            prepare(self.url, ignore)
+        self.assertEqual(viewed(self.url), sorted(tuple(line) for line in lines))
+        self.assertEqual(self.sql("SELECT count(*) FROM ledger_runs"), [(5,)])
+        self.assertLess(self.sql("SELECT count(*) FROM ledger_kinds")[0][0], 30)
+        self.assertEqual([(e["moved"], e["total"]) for e in logged if "moved" in e], [(5000, 5022), (5022, 5022)])
+        rows = LineRows().with_lines([line._replace(id=f"next-{n:010x}") for n, line in enumerate(lines[:100])])
+        known = {each for (each,) in self.sql("SELECT id FROM ledger_kinds")}
+        self.assertLessEqual(set(rows.kinds), known)  # whoever entered the first has the same numbers
 
     def test_a_failed_upgrade_changes_nothing(self) -> None:
         self.old_database()
