@@ -127,6 +127,7 @@ def build(
         now=now,
         counters=counters,
         learn=base.redactor.add,
+        environ=environ,
         coalescer=base.coalescer,
         descriptors=base.descriptors,
         buffers=base.buffers,
@@ -137,8 +138,7 @@ def build(
     )
     daemon = Daemon(settings, reactor, base.output, base.store, parts.hang_up, base.descriptors)
     _connect(base, daemon, parts, worker)
-    views = WorkerViews(metrics, base.peers, daemon.checks)
-    reloader = _reloader(base, parts, daemon, source)
+    views, reloader = WorkerViews(metrics, base.peers, daemon.checks), _reloader(base, parts, daemon, source)
     manage = _management(base, tokens, parts, views, records, reloader)
     lag, admin = ReactorLag(reactor, metrics.reactor_lag.observe), _admin(base, manage, records, parts)
     own = (*base.parts, lag, *records.parts, counters, *tokens.parts, *parts.members, reloader.own, views)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakSet
 
@@ -16,11 +17,10 @@ from llmproxy import plugins
 from llmproxy.auth.authenticator import Authenticator
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.caching import ResponseCache
+from llmproxy.composition.provider_agents import ProviderAgents
 from llmproxy.composition.provider_connections import ProviderConnections
-from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Settings
 from llmproxy.config.routes import Routes
-from llmproxy.config.upstream_settings import UpstreamServer
 from llmproxy.interfaces import (
     IAuditLogger,
     ICacheFactory,
@@ -48,7 +48,6 @@ from llmproxy.upstream.provider_keys import ProviderKeys
 from llmproxy.upstream.upstreams import Upstream, Upstreams, UpstreamState
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.agent import Agent
-from llmproxy.wire.client.tls import TrustPolicy
 from llmproxy.wire.client.transport import Transport
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.write_coalescing import WriteCoalescer
@@ -74,7 +73,7 @@ class Parts:
     ceiling: CostCeiling
     meters: Meters
     operations: Operations
-    make_agent: Callable[[Api, UpstreamServer], Agent]
+    make_agents: ProviderAgents
     endpoints: dict[str, Collection[str]]
     refusals: RepeatedEntries
     clock: IReactorTime
@@ -88,7 +87,10 @@ class Parts:
         theirs is other; those that are not end their connections once these have been idle for long enough.
         """
         routes, prices = Routes(after), Prices(own_prices(after.prices))
-        agents = {name: self._agents(before.apis.get(name), api, name) for name, api in after.apis.items()}
+        agents = {
+            name: self.make_agents.of(name, api, self.agents[name] if name in before.apis else ())
+            for name, api in after.apis.items()
+        }
         return partial(self._reconfigure, after, agents, routes, prices)
 
     def _reconfigure(
@@ -112,15 +114,6 @@ class Parts:
             self.fast_path.reconfigure(attribution.field_names)
         self.endpoints.clear()
         self.endpoints.update({name: api.allowed_endpoints for name, api in after.apis.items()})
-
-    def _agents(self, before: Api | None, api: Api, name: str) -> tuple[Agent, ...]:
-        """An API's agents: those that there are, where nothing of theirs is other."""
-        known = {} if before is None else dict(zip(map(_agent_settings, _each(before)), self.agents[name], strict=True))
-        made = []
-        for each in _each(api):
-            agent = None if each[1].ca_file or api.ca_file else known.get(_agent_settings(each))
-            made.append(agent or self.make_agent(*each))
-        return tuple(made)
 
     def listed(self) -> list[tuple[str, list[Upstream]]]:
         """The upstreams of each API."""
@@ -178,6 +171,7 @@ def forwarding(
     now: Callable[[], float],
     counters: ICounters,
     learn: Callable[[str], object] = lambda key: None,
+    environ: Mapping[str, str] = MappingProxyType({}),
     coalescer: WriteCoalescer | None = None,
     descriptors: Descriptors | None = None,
     buffers: Buffers | None = None,
@@ -188,12 +182,13 @@ def forwarding(
 ) -> Parts:
     """Make what forwards, for the daemon and for the library alike.
 
-    @raise ValueError: where the settings name a cache that nobody provides.
+    @raise ValueError: where the settings name a cache that nobody provides; L{StartupError} where they name a file that
+        cannot be used.
     """
     clock: IReactorTime = reactor
     routes = Routes(settings)
-    make_agent = partial(_agent, reactor=reactor, coalescer=coalescer, descriptors=descriptors)
-    agents = {name: tuple(make_agent(*each) for each in _each(api)) for name, api in settings.apis.items()}
+    make_agents = ProviderAgents(reactor, coalescer, descriptors, environ, learn)
+    agents = {name: make_agents.of(name, api) for name, api in settings.apis.items()}
     upstreams = Upstreams(settings, _transports(agents), clock)
     shares = InFlightLimit(settings)
     keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
@@ -246,7 +241,7 @@ def forwarding(
         ceiling=worst,
         meters=meters,
         operations=operations,
-        make_agent=make_agent,
+        make_agents=make_agents,
         endpoints={name: api.allowed_endpoints for name, api in settings.apis.items()},
         refusals=refusals,
         clock=clock,
@@ -264,39 +259,9 @@ def _caching(
     return ResponseCache(cache, settings, reactor, now, buffers)
 
 
-def _each(api: Api) -> list[tuple[Api, UpstreamServer]]:
-    """Each of an API's upstreams, with what they have in common."""
-    return [(api, server) for server in api.servers]
-
-
 def _flat(agents: Mapping[str, Sequence[Agent]]) -> list[Agent]:
     return [agent for several in agents.values() for agent in several]
 
 
 def _transports(agents: Mapping[str, Sequence[Agent]]) -> dict[str, list[Transport]]:
     return {name: [Transport(agent) for agent in several] for name, several in agents.items()}
-
-
-def _agent_settings(of: tuple[Api, UpstreamServer]) -> tuple[object, ...]:
-    """What an agent is made of."""
-    api, server = of
-    own = server.base_url, server.ca_file
-    return *own, api.connection, api.timeouts.connect, api.timeouts.idle_connection, api.ca_file
-
-
-def _agent(
-    api: Api, server: UpstreamServer, *, reactor: Any, coalescer: WriteCoalescer | None, descriptors: Descriptors | None
-) -> Agent:
-    connection, timeouts = api.connection, api.timeouts
-    return Agent(
-        reactor,
-        connect_timeout=timeouts.connect,
-        idle_timeout=timeouts.idle_connection,
-        max_conns_per_host=connection.max_conns_per_host,
-        max_idle_per_host=connection.max_idle_conns_per_host,
-        max_idle=connection.max_idle_conns,
-        dns_ttl=connection.dns_ttl,
-        context_factory=TrustPolicy(server.ca_file or api.ca_file),
-        coalescer=coalescer,
-        descriptors=descriptors,
-    )

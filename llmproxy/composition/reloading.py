@@ -19,6 +19,7 @@ from llmproxy.config.settings_file import SettingsFile
 from llmproxy.errors import Draining, Invalid, ProxyError
 from llmproxy.instruments import Counter, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented
+from llmproxy.store.errors import StartupError
 
 _log = Logger()
 
@@ -137,7 +138,7 @@ class Reloader:
         """Say why they are not in force: in the log, on the ready page, and in a figure."""
         self.failures += 1
         self._problem = " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
-        if isinstance(error, SettingsError | ValueError | OSError):
+        if isinstance(error, SettingsError | StartupError | ValueError | OSError):
             _log.error("The settings were not reloaded, nothing has changed: {reason}", reason=str(error))
         else:
             _log.failure("The settings were not reloaded, nothing has changed.")

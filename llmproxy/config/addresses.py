@@ -29,6 +29,34 @@ def base_url(value: Any) -> str:
     return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.removesuffix('/')}"
 
 
+def proxy_url(value: Any) -> str:
+    """The address of an HTTP proxy: C{http://host[:port]}; C{""} for none."""
+    url = str(text(value))
+    if not url:
+        return url
+    try:
+        parts = urlsplit(url)
+        user, port = "@" in parts.netloc, parts.port
+    except ValueError as e:
+        raise ValueError("is not the address of a proxy (try http://proxy.example.com:3128)") from e
+    if user:  # what it is must not be repeated
+        raise ValueError("must have no user and no password: keep them elsewhere, and say where in proxy_credentials")
+    if parts.scheme != "http" or not parts.hostname or port == 0 or parts.path.strip("/") or "?" in url or "#" in url:
+        raise ValueError(f"{quoted(url)} is not the address of an HTTP proxy (try http://proxy.example.com:3128)")
+    return f"http://{parts.netloc.lower()}"
+
+
+def credentials_reference(value: Any) -> str:
+    """Where C{user:password} is kept: C{env:NAME} or C{file:/path}; C{""} for nowhere."""
+    reference = str(text(value))
+    kind, _, name = reference.partition(":")
+    if not reference or (kind == "env" and re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name)):
+        return reference
+    if kind != "file" or not name.startswith("/"):  # it may be the credentials themselves
+        raise ValueError("must say where they are kept: env:NAME, or file:/path")
+    return reference
+
+
 def issuer(value: Any) -> str:
     """An OpenID Connect issuer, as it is written in C{iss}: nothing of it is changed. C{""} for none."""
     return _plain_url(value, "an issuer", "https://id.example.com") if value != "" else ""

@@ -24,11 +24,20 @@ from llmproxy.config.types import (
     Origins,
     Patterns,
     Provider,
+    ProxyCredentials,
+    ProxyUrl,
     Section,
     Text,
     Whole,
 )
-from llmproxy.config.upstream_settings import Affinity, Balance, CircuitBreaker, Retries, UpstreamServer
+from llmproxy.config.upstream_settings import (
+    Affinity,
+    Balance,
+    CircuitBreaker,
+    Retries,
+    UpstreamServer,
+    with_their_whole,
+)
 from llmproxy.http.endpoints import split_method
 
 
@@ -168,6 +177,16 @@ class Api(Section):
     cache: ApiCache = ApiCache()
     ca_file: Text = ""
     """Further certificate authorities to trust for this provider, a PEM file."""
+    proxy_url: ProxyUrl = ""
+    """An HTTP proxy through which the provider is reached, such as `http://proxy.example.com:3128`: it is asked for a
+    tunnel (`CONNECT`), in which TLS is spoken with the provider itself. Without user and password."""
+    proxy_credentials: ProxyCredentials = ""
+    """Where the proxy's `user:password` is kept: `env:NAME`, or `file:/path`. Read at the start and at each reload."""
+    client_cert_file: Text = ""
+    """A certificate, PEM, to show to a provider that demands one; behind it those of intermediate authorities. Read
+    anew at each reload."""
+    client_key_file: Text = ""
+    """Its private key, PEM, without a passphrase; empty: in the same file."""
 
     @property
     def servers(self) -> tuple[UpstreamServer, ...]:
@@ -185,6 +204,10 @@ class Api(Section):
         if not self.base_url:
             self.__dict__["base_url"] = self.upstreams[0].base_url  # what else is known of the API goes by the first
         return self
+
+    @model_validator(mode="after")
+    def _parts_need_their_whole(self) -> Self:
+        return with_their_whole(self)
 
     @model_validator(mode="after")
     def _methods_are_allowed(self) -> Self:

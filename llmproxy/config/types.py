@@ -82,6 +82,8 @@ Patterns = Annotated[tuple[Pattern, ...], Items, Field(min_length=1)]
 BaseUrl = Annotated[
     str, BeforeValidator(addresses.base_url), WithJsonSchema({"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"})
 ]
+ProxyUrl = Annotated[str, BeforeValidator(addresses.proxy_url)]
+ProxyCredentials = Annotated[str, BeforeValidator(addresses.credentials_reference)]
 AttributionName = Annotated[str, BeforeValidator(names.attribution_name)]
 AttributionHeader = Annotated[str, BeforeValidator(names.attribution_header)]
 ApiName = Annotated[str, BeforeValidator(names.api_name)]

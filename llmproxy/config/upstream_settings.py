@@ -5,13 +5,48 @@ The texts under the fields are what C{docs/settings.md} and C{etc/apis.schema.js
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from llmproxy.config.types import BaseUrl, Duration, Items, Percent, RetryCause, Section, SessionHeaders, Text, Whole
+from llmproxy.config.types import (
+    BaseUrl,
+    Duration,
+    Items,
+    Percent,
+    ProxyCredentials,
+    ProxyUrl,
+    RetryCause,
+    Section,
+    SessionHeaders,
+    Text,
+    Whole,
+)
 
 Balance = Literal["least_busy", "round_robin", "failover", "affinity"]
+
+
+class _Reached(Protocol):
+    @property
+    def proxy_url(self) -> str: ...
+    @property
+    def proxy_credentials(self) -> str: ...
+    @property
+    def client_cert_file(self) -> str: ...
+    @property
+    def client_key_file(self) -> str: ...
+
+
+R = TypeVar("R", bound=_Reached)
+
+
+def with_their_whole(settings: R) -> R:
+    """L{ValueError} where a part is set of something that is not."""
+    if settings.proxy_credentials and not settings.proxy_url:
+        raise ValueError("proxy_credentials: are of no use without a proxy_url beside them")
+    if settings.client_key_file and not settings.client_cert_file:
+        raise ValueError("client_key_file: is of no use without a client_cert_file beside it")
+    return settings
 
 
 class UpstreamServer(Section):
@@ -25,6 +60,18 @@ class UpstreamServer(Section):
     """Those with a higher number get requests only while none with a lower one can take them."""
     ca_file: Text = ""
     """Further certificate authorities to trust for it, a PEM file; the API's, where there is none."""
+    proxy_url: ProxyUrl = ""
+    """An HTTP proxy through which it is reached; the API's, where there is none."""
+    proxy_credentials: ProxyCredentials = ""
+    """The credentials of its own `proxy_url`."""
+    client_cert_file: Text = ""
+    """A certificate to show to it; the API's, where there is none."""
+    client_key_file: Text = ""
+    """Its private key; empty: in the same file."""
+
+    @model_validator(mode="after")
+    def _parts_need_their_whole(self) -> Self:
+        return with_their_whole(self)
 
 
 class Affinity(Section):

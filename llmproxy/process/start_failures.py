@@ -8,6 +8,7 @@ from pathlib import Path
 from OpenSSL import SSL, crypto
 from twisted.internet.error import CannotListenError
 
+from llmproxy.base.tls import load_own_certificate
 from llmproxy.config.model import Settings
 from llmproxy.errors import ProxyError
 from llmproxy.process.twistd_options import User
@@ -55,6 +56,11 @@ def check_files(settings: Settings) -> None:
             _check_appendable(f"events.sinks[{number}].path", str(sink.options.get("path", "")))
     for name, api in settings.apis.items():
         _check_authorities(f"apis.{name}.ca_file", api.ca_file)
+        _check_certificate(f"apis.{name}", api.client_cert_file, api.client_key_file)
+        for number, upstream in enumerate(api.upstreams):
+            at = f"apis.{name}.upstreams[{number}]"
+            _check_authorities(f"{at}.ca_file", upstream.ca_file)
+            _check_certificate(at, upstream.client_cert_file, upstream.client_key_file)
     _check_authorities("redis.ca_file", settings.redis.ca_file)
     _check_authorities("management.oidc.ca_file", settings.management.oidc.ca_file)
     _check_authorities("auth.oidc.ca_file", settings.auth.oidc.ca_file)
@@ -118,6 +124,15 @@ def _check_authorities(setting: str, path: str) -> None:
         raise StartupError(f"{setting}: {_os_error(e)}.") from e
     except SSL.Error as e:
         raise StartupError(f"{setting}: {path} holds no certificate in PEM.") from e
+
+
+def _check_certificate(setting: str, cert_file: str, key_file: str) -> None:
+    if not cert_file:
+        return
+    try:
+        load_own_certificate(cert_file, key_file)
+    except ValueError as e:
+        raise StartupError(f"{setting}.client_cert_file: {e}.") from e
 
 
 def _check_folder(endpoint: str, folder: Path) -> None:

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from llmproxy import errors
 from llmproxy.http.origin import DEFAULT_PORTS, Origin
+from llmproxy.wire.client.connect_endpoint import ConnectEndpoint, HTTPProxy
 from llmproxy.wire.client.host_addresses import HostAddresses
 from llmproxy.wire.client.host_endpoint import HostEndpoint
 from llmproxy.wire.client.pending_request import PendingRequest
@@ -50,6 +51,8 @@ class Agent:
         max_waiting: int = 1000,
         dns_ttl: float = 30.0,
         ca_file: str = "",
+        proxy: HTTPProxy | None = None,
+        identity: object = None,
         context_factory: IPolicyForHTTPS | None = None,
         limits: MessageLimits | None = None,
         coalescer: WriteCoalescer | None = None,
@@ -63,6 +66,8 @@ class Agent:
             all. A connection older than C{max_age} seconds is not used again.
         @param dns_ttl: For how many seconds the addresses of a name are used; connections to others are then closed.
         @param ca_file: PEM file of certificate authorities to trust over TLS besides the platform's.
+        @param proxy: Through which all connections are made.
+        @param identity: What all this comes from, for whoever asks whether it would come out the same again.
         @param context_factory: Whom to trust instead; by default L{TrustPolicy}.
         @param coalescer: Where whole requests wait for the end of the reactor's turn; without it they leave at once.
         """
@@ -72,6 +77,8 @@ class Agent:
         )
         self._idle_budget = IdleBudget(max_idle)
         self._dns_ttl = dns_ttl
+        self._proxy = proxy
+        self.identity = identity
         self._addresses: list[HostAddresses] = []
         self._trust = context_factory or TrustPolicy(ca_file)
         self._limits = limits or MessageLimits()
@@ -169,20 +176,29 @@ class Agent:
         return pool
 
     def _endpoint(self, origin: Origin) -> tuple[IStreamClientEndpoint, HostAddresses | None]:
-        where = (self._reactor, origin.host, origin.port)
+        proxy = self._proxy
+        where = origin if proxy is None else proxy
+        endpoint, addresses = self._tcp_endpoint(where.host, where.port)
+        if proxy is not None:
+            host = f"[{origin.host}]" if ":" in origin.host else origin.host
+            endpoint = ConnectEndpoint(endpoint, proxy, f"{host}:{origin.port}")
+        if origin.scheme == "https":
+            creator = self._trust.creatorForNetloc(origin.host.encode("ascii"), origin.port)
+            endpoint = wrapClientTLS(creator, endpoint, self._reactor)
+        return endpoint, addresses
+
+    def _tcp_endpoint(self, host: str, port: int) -> tuple[IStreamClientEndpoint, HostAddresses | None]:
+        where = (self._reactor, host, port)
         timeout: Any = self._pool_limits.connect or None
         endpoint: IStreamClientEndpoint
         addresses = None
-        if isIPAddress(origin.host):
+        if isIPAddress(host):
             endpoint = TCP4ClientEndpoint(*where, timeout)
-        elif isIPv6Address(origin.host):
+        elif isIPv6Address(host):
             endpoint = TCP6ClientEndpoint(*where, timeout)
         else:
             addresses = HostAddresses(*where, self._dns_ttl)
             endpoint = HostEndpoint(self._reactor, addresses, timeout)
-        if origin.scheme == "https":
-            creator = self._trust.creatorForNetloc(origin.host.encode("ascii"), origin.port)
-            endpoint = wrapClientTLS(creator, endpoint, self._reactor)
         return endpoint, addresses
 
 

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from llmproxy import errors
 from llmproxy.base.coroutines import within
 from llmproxy.base.fair_queue import FairQueue
+from llmproxy.wire.client.connect_endpoint import ProxyFailed
 from llmproxy.wire.client.connection import Connection
 from llmproxy.wire.client.idle_lifetime import IdleLifetime
 from llmproxy.wire.client.pending_request import PendingRequest
@@ -378,6 +379,8 @@ class Pool:
 
 def unconnected(error: BaseException, *, secure: bool) -> errors.UpstreamFailure:
     """Say why there is no connection."""
+    if isinstance(error, ProxyFailed):
+        return errors.UpstreamUnreachable(str(error))
     if isinstance(error, ConnectTimeout | TCPTimedOutError):
         return errors.UpstreamTimeout("No connection to the provider could be made in time.")
     if isinstance(error, DNSLookupError):

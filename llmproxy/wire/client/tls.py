@@ -41,11 +41,13 @@ class SessionResumption:
 class TrustPolicy:
     """Verifies chain and name, sends the name, asks for HTTP/1.1, and accepts nothing below TLS 1.2."""
 
-    def __init__(self, ca_file: str = "") -> None:
+    def __init__(self, ca_file: str = "", own: trust.OwnCertificate | None = None) -> None:
         """
         @param ca_file: Further certificate authorities, PEM; C{""}: the platform's alone.
+        @param own: Shown to servers that demand one.
         """
         self._roots = trust.trust_roots(ca_file)
+        self._own = own
 
     def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
-        return SessionResumption(trust.verify_provider(hostname.decode("ascii"), self._roots, [b"http/1.1"]))
+        return SessionResumption(trust.verify_provider(hostname.decode("ascii"), self._roots, [b"http/1.1"], self._own))

@@ -23,6 +23,7 @@ PRICES, SECTIONS = "integration/settings/test_prices.py::", "integration/setting
 REFERENCES = "integration/test_secret_references.py::"
 LOST = D + "test_limits_while_redis_is_lost"
 SEVERAL = "integration/test_several_upstreams.py::"
+EGRESS = "integration/test_egress.py::"
 SLOW = "integration/test_slow_readers.py::"
 
 SIGN_IN = "integration/test_oidc_sign_in.py::"
@@ -74,6 +75,13 @@ SHOWN_BY = {
     "apis.<name>.upstreams.0.base_url": SEVERAL + "test_weight_and_round_robin",
     "apis.<name>.upstreams.0.weight": SEVERAL + "test_weight_and_round_robin",
     "apis.<name>.upstreams.0.priority": SEVERAL + "test_priority_and_failover",
+    **dict.fromkeys(("apis.<name>.proxy_url", "apis.<name>.proxy_credentials"), EGRESS + "test_through_a_proxy"),
+    "apis.<name>.upstreams.0.proxy_url": EGRESS + "test_a_proxy_of_its_own",
+    "apis.<name>.upstreams.0.proxy_credentials": EGRESS + "test_a_proxy_of_its_own",
+    "apis.<name>.client_cert_file": EGRESS + "test_client_certificate",
+    "apis.<name>.client_key_file": EGRESS + "test_client_certificate",
+    "apis.<name>.upstreams.0.client_cert_file": EGRESS + "test_a_certificate_of_its_own",
+    "apis.<name>.upstreams.0.client_key_file": EGRESS + "test_a_certificate_of_its_own",
     "apis.<name>.upstreams.0.ca_file": SEVERAL + "test_authorities_of_its_own",
     "apis.<name>.balance": SEVERAL + "test_weight_and_round_robin",
     "apis.<name>.affinity.headers": SEVERAL + "test_affinity",
