@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from llmproxy import plugins
 from llmproxy.base.peers import Peers
 from llmproxy.caching import CacheAdmin
+from llmproxy.composition.alerts import Alerting, alerting
 from llmproxy.composition.forwarding import Parts, forwarding
 from llmproxy.composition.identity import identity_sign_in
 from llmproxy.composition.listeners import listen, make_site
@@ -117,14 +118,38 @@ def build(
     base = _base(settings, reactor, environ, now, random, stream, worker)
     tokens = make_tokens(settings, reactor, base.store, now, random)
     records, counters = _records(base), _counters(base, worker)
+    alerts = _alerts(base, environ, records, counters)
     metrics = Metrics(lambda: parts.upstreams.states(), lambda: records.bus.dropped, base.redactor.redact)
-    parts = forwarding(
-        settings,
-        reactor,
+    parts = _forwarding(base, environ, tokens, records, counters, metrics, alerts)
+    daemon = Daemon(settings, reactor, base.output, base.store, parts.hang_up, base.descriptors)
+    _connect(base, daemon, parts, worker)
+    views = WorkerViews(metrics, base.peers, daemon.checks)
+    reloader = _reloader(base, parts, daemon, source)
+    manage = _management(base, tokens, parts, views, records, reloader, alerts)
+    lag, admin = ReactorLag(reactor, metrics.reactor_lag.observe), _admin(base, manage, records, parts)
+    written = (*records.parts, *alerts.parts)
+    own = (*base.parts, lag, *written, counters, *tokens.parts, *parts.members, reloader.own, views)
+    _add(daemon, metrics, *own, *further)
+    listen(daemon, _proxy(base, parts), manage, admin, views, _sites(base, metrics, records))
+    return daemon
+
+
+def _forwarding(
+    base: Base,
+    environ: Mapping[str, str],
+    tokens: Tokens,
+    records: Records,
+    counters: ICounters,
+    metrics: Metrics,
+    alerts: Alerting,
+) -> Parts:
+    return forwarding(
+        base.settings,
+        base.reactor,
         validator=tokens.validator,
         projects=base.store,
         audit=records.audit,
-        now=now,
+        now=base.now,
         counters=counters,
         learn=base.redactor.add,
         environ=environ,
@@ -135,16 +160,8 @@ def build(
         failed_attempts=tokens.failed_attempts,
         metrics=metrics,
         observers=records.observers,
+        budgets=alerts.budgets,
     )
-    daemon = Daemon(settings, reactor, base.output, base.store, parts.hang_up, base.descriptors)
-    _connect(base, daemon, parts, worker)
-    views, reloader = WorkerViews(metrics, base.peers, daemon.checks), _reloader(base, parts, daemon, source)
-    manage = _management(base, tokens, parts, views, records, reloader)
-    lag, admin = ReactorLag(reactor, metrics.reactor_lag.observe), _admin(base, manage, records, parts)
-    own = (*base.parts, lag, *records.parts, counters, *tokens.parts, *parts.members, reloader.own, views)
-    _add(daemon, metrics, *own, *further)
-    listen(daemon, _proxy(base, parts), manage, admin, views, _sites(base, metrics, records))
-    return daemon
 
 
 def _add(daemon: Daemon, metrics: Metrics, *parts: object) -> None:
@@ -158,6 +175,22 @@ def _add(daemon: Daemon, metrics: Metrics, *parts: object) -> None:
 def _records(base: Base) -> Records:
     made = (base.settings, base.reactor, base.now, base.run, base.store, base.output, base.redactor)
     return make_records(*made, base.audit_key, base.peers)
+
+
+def _alerts(base: Base, environ: Mapping[str, str], records: Records, counters: ICounters) -> Alerting:
+    return alerting(
+        base.settings,
+        base.reactor,
+        environ,
+        store=base.store,
+        counters=counters,
+        audit=records.audit,
+        bus=records.bus,
+        now=base.now,
+        new_id=lambda: base.random(16).hex(),
+        redactor=base.redactor,
+        redelivers=lambda: base.peers.number in (0, 1),
+    )
 
 
 def _connect(base: Base, daemon: Daemon, parts: Parts, worker: Worker | None) -> None:
@@ -275,6 +308,7 @@ def _management(
     views: WorkerViews,
     records: Records,
     reloader: WorkersReloader,
+    alerts: Alerting,
 ) -> Management:
     settings, caching = base.settings, parts.caching
     limit = settings.cache.max_bytes if caching is not None and caching.state.storage.local is not None else 0
@@ -289,6 +323,7 @@ def _management(
         requests=records.requests,
         audit=records.audit,
         audit_table=records.audit_table,
+        alerts=alerts.table,
         apis=parts.endpoints,
         reload=reloader.reload,
         effective=reloader.own.effective,

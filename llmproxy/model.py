@@ -28,6 +28,7 @@ class Allowance:
     @ivar requests_per_minute: In any minute, not only in those of the clock. Likewise C{tokens_per_minute}.
     @ivar concurrency: Requests at once.
     @ivar budget_usd: At most one budget for each period; likewise C{budget_tokens}.
+    @ivar soft_budget_usd: Those that only warn: they refuse nothing. Likewise C{soft_budget_tokens}.
     """
 
     requests_per_minute: int | None = None
@@ -35,6 +36,8 @@ class Allowance:
     concurrency: int | None = None
     budget_usd: tuple[Budget, ...] = ()
     budget_tokens: tuple[Budget, ...] = ()
+    soft_budget_usd: tuple[Budget, ...] = ()
+    soft_budget_tokens: tuple[Budget, ...] = ()
 
 
 UNLIMITED = Allowance()
@@ -428,6 +431,39 @@ class AuditEntry:
     request_id: str = ""
     client: str = ""
     details: Mapping[str, object] = field(default_factory=dict)
+
+
+class BudgetAlert(NamedTuple):
+    """A part of a budget has been spent of which somebody is to know.
+
+    @ivar id: Unique; C{at}: seconds since the epoch.
+    @ivar kind: C{threshold}, or C{refusal}: a request was refused because too little was left.
+    @ivar threshold: In percent of the budget; 0 for a refusal.
+    @ivar soft: Whether the budget only warns.
+    @ivar owner: C{token}, C{project}, C{group} or C{api}, with its id, and its name where that is known.
+    @ivar project_id: C{""} where it is none's.
+    @ivar budget: Names the budget and its period among all; C{period}: C{day}, C{month} or C{lifetime}.
+    @ivar unit: C{usd}, then C{limit} and C{spent} are in nano-dollars, or C{tokens}.
+    @ivar ends: When the period ends, in seconds since the epoch; C{0.0} for never.
+    @ivar delivered_at: When the webhook's receiver had it; C{None} where it has not.
+    """
+
+    id: str
+    at: float
+    kind: str
+    threshold: int
+    soft: bool
+    owner: str
+    owner_id: str
+    budget: str
+    unit: str
+    period: str
+    limit: int
+    spent: int
+    ends: float
+    name: str = ""
+    project_id: str = ""
+    delivered_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from llmproxy.cli.alerts import alert
 from llmproxy.cli.apply import apply
 from llmproxy.cli.archive import backup, migrate, restore
 from llmproxy.cli.audit import audit
@@ -48,6 +49,7 @@ main.add_command(group)
 main.add_command(token)
 main.add_command(key)
 main.add_command(apply)
+main.add_command(alert)
 main.add_command(audit)
 main.add_command(cache)
 main.add_command(usage)

@@ -127,9 +127,9 @@ def same(name: str, wanted: Any, there: Any) -> bool:
     if wanted is None or wanted in ([], {}, ""):
         return not there
     try:
-        if name == "budget_usd":
+        if name in ("budget_usd", "soft_budget_usd"):
             return _budgets(wanted, budgets.usd) == _budgets(there or [], budgets.usd)
-        if name == "budget_tokens":
+        if name in ("budget_tokens", "soft_budget_tokens"):
             return _budgets(wanted, budgets.tokens) == _budgets(there or [], budgets.tokens)
         if name == "ips":
             return [ip_network(each) for each in wanted] == [ip_network(each) for each in there or ()]

@@ -13,8 +13,10 @@ LIMIT_NAMES = {
     "concurrency": "concurrency",
     "budget-usd": "budget_usd",
     "budget-tokens": "budget_tokens",
+    "soft-budget-usd": "soft_budget_usd",
+    "soft-budget-tokens": "soft_budget_tokens",
 }
-_LISTS = ("budget_usd", "budget_tokens")
+_LISTS = ("budget_usd", "budget_tokens", "soft_budget_usd", "soft_budget_tokens")
 _OPTIONS = (
     click.option("--rpm", "requests_per_minute", type=click.IntRange(min=1), help="Requests allowed in any minute."),
     click.option("--tpm", "tokens_per_minute", type=click.IntRange(min=1), help="Tokens allowed in any minute."),
@@ -30,6 +32,12 @@ _OPTIONS = (
         multiple=True,
         metavar="N[/PERIOD]",
         help="Tokens to be used: 1000000/day; may be given again for another period.",
+    ),
+    click.option(
+        "--soft-budget-usd", multiple=True, metavar="USD[/PERIOD]", help="Dollars to warn at; nothing is refused."
+    ),
+    click.option(
+        "--soft-budget-tokens", multiple=True, metavar="N[/PERIOD]", help="Tokens to warn at; nothing is refused."
     ),
 )
 

@@ -30,7 +30,7 @@ from llmproxy.interfaces import (
 )
 from llmproxy.ledger import Ledger
 from llmproxy.limits.in_flight import InFlightLimit
-from llmproxy.limits.limiter import Limiter
+from llmproxy.limits.limiter import BudgetObserver, Limiter
 from llmproxy.metering.catalog import Meters, Operations, own_prices, provider
 from llmproxy.metering.cost_ceiling import CostCeiling
 from llmproxy.metering.prices import Prices
@@ -179,9 +179,11 @@ def forwarding(
     failed_attempts: FailedAttempts | None = None,
     metrics: Metrics,
     observers: Sequence[Observer],
+    budgets: BudgetObserver | None = None,
 ) -> Parts:
     """Make what forwards, for the daemon and for the library alike.
 
+    @param budgets: Told what happens to budgets.
     @raise ValueError: where the settings name a cache that nobody provides; L{StartupError} where they name a file that
         cannot be used.
     """
@@ -196,7 +198,7 @@ def forwarding(
     refusals = RepeatedEntries(audit, clock)
     providers, operations = {name: provider(api) for name, api in settings.apis.items()}, Operations(settings)
     worst = CostCeiling(Prices(own_prices(settings.prices)), providers, operations)
-    quota = Limiter(counters, settings.limits, settings.apis, now, worst)
+    quota = Limiter(counters, settings.limits, settings.apis, now, worst, budgets)
     meters = Meters(settings)
     attribution = AttributionFields(settings.attribution)
     accounting = Accounting(

@@ -27,6 +27,10 @@ class AllowanceSettings(Section):
     """Dollars, such as `20/month`; or a list, at most one for each of `day`, `month` and `lifetime`."""
     budget_tokens: TokenBudgets = ()
     """Tokens, such as `1000000/day`; likewise."""
+    soft_budget_usd: UsdBudgets = ()
+    """Dollars, written as `budget_usd`, at which only an alert is given (docs/limits.md); nothing is refused."""
+    soft_budget_tokens: TokenBudgets = ()
+    """Tokens, likewise."""
 
     @model_validator(mode="after")
     def _periods_differ(self) -> Self:
@@ -41,5 +45,7 @@ class AllowanceSettings(Section):
             concurrency=self.concurrency or None,
             budget_usd=budgets.each_once(map(budgets.usd, self.budget_usd)),
             budget_tokens=budgets.each_once(map(budgets.tokens, self.budget_tokens)),
+            soft_budget_usd=budgets.each_once(map(budgets.usd, self.soft_budget_usd)),
+            soft_budget_tokens=budgets.each_once(map(budgets.tokens, self.soft_budget_tokens)),
         )
         return None if made == UNLIMITED else made

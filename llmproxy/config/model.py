@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from llmproxy.config import addresses, names, values
+from llmproxy.config.alert_settings import AlertSettings
 from llmproxy.config.api_settings import Api
 from llmproxy.config.auth_settings import AuthSettings, unknown_apis
 from llmproxy.config.management_settings import ManagementSettings
@@ -334,6 +335,7 @@ class Settings(Section):
     cache: Cache = Cache()
     redis: Redis = Redis()
     limits: LimitSettings = LimitSettings()
+    alerts: AlertSettings = AlertSettings()
     ledger: LedgerSettings = LedgerSettings()
     secrets: Secrets = Secrets()
     prices: tuple[Price, ...] = ()

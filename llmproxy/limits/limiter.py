@@ -21,38 +21,12 @@ from llmproxy.http.request_reader import NO_CONTENT, RequestContent
 from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import ICounters, IInstrumented
 from llmproxy.limits import headers as told
-from llmproxy.limits.plan import LimitPlan, Rule, plan, rules
+from llmproxy.limits.maximum_use import MaximumUseEstimator, RequestMaximum
+from llmproxy.limits.plan import UNENFORCED, LimitPlan, Rule, plan, rules
+from llmproxy.limits.refusals import refusal
 from llmproxy.model import Allowance, Claim, Grant, Verdict
 
 MAX_REMEMBERED_PLANS = 4096  # plans
-
-
-class MaximumUse(Protocol):
-    """What a request can use at most; L{metering.cost_ceiling} has the meanings."""
-
-    @property
-    def input(self) -> int: ...
-    @property
-    def output(self) -> int: ...
-    @property
-    def choices(self) -> int: ...
-    @property
-    def maximum(self) -> str: ...
-    @property
-    def free(self) -> bool: ...
-    @property
-    def parts(self) -> Sequence[Any]: ...
-    @property
-    def tokens(self) -> int: ...
-
-
-class MaximumUseEstimator(Protocol):
-    """Says what a request can use and cost at most; L{metering.cost_ceiling} has the meanings."""
-
-    def bound(
-        self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, size: int, output: int
-    ) -> Any: ...
-    def cost(self, api: str, model: str, bound: Any, at: float) -> float | None: ...
 
 
 class RequestSize(NamedTuple):
@@ -68,16 +42,14 @@ class RequestSize(NamedTuple):
     size: int = 0
 
 
-class RequestMaximum(NamedTuple):
-    """What a request claims at most.
+class BudgetObserver(Protocol):
+    """Is told what happens to budgets; neither may wait for anything."""
 
-    @ivar bound: C{None} where only requests are counted.
-    @ivar money: Nano-dollars; C{output_nano} tells how many of them one token of output is.
-    """
+    def spent(self, plan: LimitPlan, claims: Sequence[Claim]) -> None:
+        """A request is over that had claimed these, a claim for each rule of the plan."""
 
-    bound: MaximumUse | None = None
-    money: int = 0
-    output_nano: Callable[[], float] = float
+    def refused(self, rule: Rule, claim: Claim) -> None:
+        """Too little of this budget was left for a request, and none is held by requests under way."""
 
 
 class LimitReservation:
@@ -86,13 +58,20 @@ class LimitReservation:
     @ivar header_lines: Header lines that tell the client how its limits stand.
     """
 
-    __slots__ = ("_counters", "_ticket", "claims", "header_lines", "plan")
+    __slots__ = ("_budgets", "_counters", "_ticket", "claims", "header_lines", "plan")
 
     def __init__(
-        self, counters: ICounters, plan: LimitPlan, claims: Sequence[Claim], ticket: Any, told: Sequence[bytes]
+        self,
+        counters: ICounters,
+        plan: LimitPlan,
+        claims: Sequence[Claim],
+        ticket: Any,
+        told: Sequence[bytes],
+        budgets: BudgetObserver | None = None,
     ):
         self._counters = counters
         self._ticket = ticket
+        self._budgets = budgets
         self.plan = plan
         self.claims = claims
         self.header_lines = told
@@ -137,6 +116,8 @@ class LimitReservation:
         if self._ticket is not None:
             ticket, self._ticket = self._ticket, None
             self._counters.settle(ticket, amounts, measured=measured)
+            if self._budgets is not None:
+                self._budgets.spent(self.plan, self.claims)
 
 
 class LimitStatus(NamedTuple):
@@ -160,8 +141,10 @@ class Limiter:
         apis: Mapping[str, Api],
         now: Callable[[], float],
         worst: MaximumUseEstimator,
+        budgets: BudgetObserver | None = None,
     ) -> None:
         self._counters = counters
+        self._budgets = budgets
         self._now = now
         self._worst = worst
         self._plans: BoundedMemo[tuple[object, ...], LimitPlan] = BoundedMemo(MAX_REMEMBERED_PLANS)
@@ -256,13 +239,14 @@ class Limiter:
         )
         if bound.free or not plan.counts_money:
             return RequestMaximum(bound)
-        if self._refuse_unpriced:
+        refuses = self._refuse_unpriced and plan.needs_price
+        if refuses:
             _check_readable(content)
         cost = self._worst.cost(api, model, bound, now) if model or bound.parts else None
         if cost is not None:
             each = partial(self._output_nano, api, model, bound, cost, now)  # only a refusal tells it
             return RequestMaximum(bound, nano(cost) + 1, each)  # a nano-dollar more than rounding can take away
-        if self._refuse_unpriced:
+        if refuses:
             raise errors.PriceUnknown if model else errors.PriceUnknown(_NO_MODEL)
         return RequestMaximum(bound)
 
@@ -285,11 +269,14 @@ class Limiter:
         ]
         lines = told.lines(standings, route.api.provider, now) if standings else []
         if verdict.refused is None:
-            return LimitReservation(self._counters, plan, claims, verdict.ticket, lines)
+            observer = self._budgets if plan.has_budgets else None
+            return LimitReservation(self._counters, plan, claims, verdict.ticket, lines, observer)
         fields = dict(line.decode("ascii").split(": ", 1) for line in lines)
         rule, claim = plan.rules[verdict.refused], claims[verdict.refused]
         self._refusals[rule.owner.lower()] += 1
-        raise _refusal(rule, claim, verdict, needed, fields, now)
+        if self._budgets is not None and rule.kind == "budget" and verdict.wait is None:
+            self._budgets.refused(rule, claim)
+        raise refusal(rule, claim, verdict, needed, fields, now)
 
     async def standings(self, owner: str, name: str, allowance: Allowance) -> list[LimitStatus]:
         """How the limits of a token or a project stand."""
@@ -304,7 +291,16 @@ class Limiter:
         if not claims:
             return []
         used = await self._counters.used(claims)
-        return [LimitStatus(*each) for each in zip(found, used, (claim.ends for claim in claims), strict=True)]
+        shown = zip(found, used, (claim.ends for claim in claims), strict=True)
+        return [LimitStatus(each, spent, ends) for rule, spent, ends in shown for each in _shown(rule)]
+
+
+def _shown(rule: Rule) -> Iterator[Rule]:
+    """What refuses and what warns are two limits to those who look."""
+    if rule.limit < UNENFORCED:
+        yield rule
+    if rule.soft:
+        yield rule._replace(name=f"soft_{rule.name}", limit=rule.soft)
 
 
 _NOTHING = RequestMaximum()
@@ -322,79 +318,6 @@ def _check_readable(content: RequestContent) -> None:
         raise errors.BodyUnreadable(f'The request body has the member "{twice}" twice; what it costs is not certain.')
     if "model" in content.oversize:
         raise errors.BodyUnreadable("The request body names a model of a length beyond all use.")
-
-
-_NAMED = {
-    "requests_per_minute": "{limit:,} requests per minute",
-    "tokens_per_minute": "{limit:,} tokens per minute",
-    "concurrency": "{limit:,} requests at once",
-}
-_PERIODS = {"day": "for today (UTC)", "month": "for this month (UTC)", "lifetime": "for its lifetime"}
-_ERRORS: dict[str, type[errors.ProxyError]] = {
-    "budget_usd": errors.BudgetExceeded,
-    "budget_tokens": errors.QuotaExceeded,
-}
-
-
-def _refusal(
-    rule: Rule, claim: Claim, verdict: Verdict, needed: RequestMaximum, fields: Mapping[str, str], now: float
-) -> errors.ProxyError:
-    """Which limit, whose, what was wanted and what is left of it, and when to try again."""
-    if verdict.lost:
-        return errors.LimitsUnavailable(retry_after=verdict.wait)
-    left = verdict.remaining[verdict.refused] if verdict.refused is not None and verdict.remaining else 0
-    if rule.kind != "budget":
-        named = _NAMED[rule.name].format(limit=rule.limit)
-        said = f"T{_whose(rule)[1:]} is limited to {named}."
-        if rule.unit == "tokens":
-            said = f"{said} {_wanted(rule, claim, left, needed)}"
-        return errors.RateLimited(said, retry_after=verdict.wait, headers=fields)
-    wait = verdict.wait if verdict.wait is not None else claim.ends - now if claim.ends else None
-    amount = f"${rule.limit / NANO:,.2f}" if rule.unit == "usd" else f"{rule.limit:,} tokens"
-    error = _ERRORS[rule.name](
-        f"What is left of {_whose(rule)}'s budget of {amount} {_PERIODS[rule.period]} does not cover what this "
-        f"request may use at most. {_wanted(rule, claim, left, needed)}",
-        retry_after=wait,
-        headers=fields,
-    )
-    error.retry = wait is not None
-    return error
-
-
-def _whose(rule: Rule) -> str:
-    return f'the {rule.owner} "{rule.label}"' if rule.label else f"this {rule.owner}"
-
-
-def _wanted(rule: Rule, claim: Claim, left: int, needed: RequestMaximum) -> str:
-    """What it may use, what is left, and what would fit."""
-    left = max(left, 0)
-    bound = needed.bound
-    rest = f"{_amount(rule, left)} {'is' if rule.unit == 'usd' else 'are'} left."
-    told = f"It may use {_amount(rule, claim.amount)}, and {rest}"
-    if bound is None or not bound.maximum or not bound.output:
-        return told
-    parts = f" ({bound.input:,} tokens of input and {bound.output:,} of output)"
-    told = f"It may use {_amount(rule, claim.amount)}{parts}, and {rest}"
-    # Of what is claimed, as much is for output as its tokens are worth: those of the tokens, or of the money for them.
-    fits = _fitting(rule, claim.amount, left, needed)
-    if fits > 0:
-        return f"{told} It would fit with {bound.maximum} up to {fits:,}."
-    return f"{told} Its input alone does not fit."
-
-
-def _fitting(rule: Rule, wanted: int, left: int, needed: RequestMaximum) -> int:
-    """The greatest maximum of output with which it would fit; 0 where none would."""
-    bound = needed.bound
-    assert bound is not None
-    each = 1.0 if rule.unit == "tokens" else needed.output_nano()
-    return max(int((left - (wanted - bound.output * each)) / each / bound.choices), 0) if each else 0
-
-
-def _amount(rule: Rule, amount: int) -> str:
-    if rule.unit != "usd":
-        return f"{amount:,} tokens"
-    dollars = amount / NANO
-    return f"${dollars:,.2f}" if dollars >= 1 else f"${dollars:.6f}".rstrip("0").rstrip(".")
 
 
 __all__ = ["LimitReservation", "LimitStatus", "Limiter", "RequestSize"]

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from llmproxy.base.budgets import nano
-from llmproxy.base.calendar_periods import Calendar
+from llmproxy.base.calendar_periods import PERIODS, Calendar
 from llmproxy.model import Allowance, Budget, Claim, GroupLimits, LedgerLine
 
 UNITS_BY_LIMIT = {
@@ -26,6 +26,7 @@ KINDS_BY_LIMIT = {
     "budget_usd": "budget",
     "budget_tokens": "budget",
 }
+UNENFORCED = 2**60  # nano-dollars or tokens: the limit of a budget that only warns, which nobody reaches
 
 
 class Rule(NamedTuple):
@@ -35,7 +36,8 @@ class Rule(NamedTuple):
     @ivar owner: Whose it is: C{token}, C{project}, C{group} or C{API}.
     @ivar label: What people call that owner, where a request has several of its kind; C{""} where it has one.
     @ivar key: Names it among all limits; a budget's period is still to be added.
-    @ivar limit: In the unit; dollars as nano-dollars.
+    @ivar limit: In the unit; dollars as nano-dollars. L{UNENFORCED} where a budget only warns.
+    @ivar soft: The amount at which a budget warns that has one beside its limit, or only that; 0 where there is none.
     """
 
     name: str
@@ -47,19 +49,29 @@ class Rule(NamedTuple):
     period: str
     on_loss: str
     label: str = ""
+    soft: int = 0
+
+    @property
+    def owner_id(self) -> str:
+        """The token's, the project's or the group's id, or the API's name."""
+        return self.key[len(self.owner) + 1 : -len(self.name) - 1]
 
 
 class LimitPlan(NamedTuple):
     """All limits of a request, those first that end by themselves.
 
     @ivar claims: What every request claims of each, or C{None} where that hangs on the request or on the day.
-    @ivar counts_tokens: Whether the request's tokens or money must be known beforehand.
+    @ivar counts_tokens: Whether the request's tokens or money are to be known beforehand.
+    @ivar needs_price: Whether what it costs must be, as a budget in money may refuse it.
+    @ivar has_budgets: Whether there is any budget, be it in money or tokens.
     """
 
     rules: tuple[Rule, ...]
     claims: tuple[Claim | None, ...]
     counts_tokens: bool
     counts_money: bool
+    needs_price: bool = False
+    has_budgets: bool = False
 
 
 def rules(owner: str, name: str, allowance: Allowance, on_loss: Mapping[str, str], label: str = "") -> list[Rule]:
@@ -70,14 +82,34 @@ def rules(owner: str, name: str, allowance: Allowance, on_loss: Mapping[str, str
     """
     found: list[Rule] = []
     for limit, kind in KINDS_BY_LIMIT.items():
-        value = getattr(allowance, limit)
-        budgets: Iterable[Budget] = value if kind == "budget" else [Budget(value, "")] if value is not None else []
-        for budget in budgets:
-            key = f"{owner.lower()}:{name}:{limit}"
-            told = on_loss.get(limit, "closed")
-            unit = UNITS_BY_LIMIT[limit]
-            found.append(Rule(limit, kind, unit, owner, key, budget.amount, budget.period, told, label))
+        value, unit, key = getattr(allowance, limit), UNITS_BY_LIMIT[limit], f"{owner.lower()}:{name}:{limit}"
+        told = on_loss.get(limit, "closed")
+        if kind == "budget":
+            found += _budgets(limit, unit, owner, key, value, getattr(allowance, f"soft_{limit}"), told, label)
+        elif value is not None:
+            found.append(Rule(limit, kind, unit, owner, key, value, "", told, label))
     return found
+
+
+def _budgets(
+    limit: str,
+    unit: str,
+    owner: str,
+    key: str,
+    hard: Iterable[Budget],
+    soft: Iterable[Budget],
+    on_loss: str,
+    label: str,
+) -> Iterable[Rule]:
+    """One rule for each period: what warns and what refuses are the same sum."""
+    refusing = {budget.period: budget.amount for budget in hard}
+    warning = {budget.period: budget.amount for budget in soft}
+    for period in PERIODS:
+        if period in refusing:
+            amount, warned = refusing[period], warning.get(period, 0)
+            yield Rule(limit, "budget", unit, owner, key, amount, period, on_loss, label, warned)
+        elif period in warning:
+            yield Rule(limit, "budget", unit, owner, key, UNENFORCED, period, "open", label, warning[period])
 
 
 def plan(
@@ -95,6 +127,8 @@ def plan(
         tuple([_always(rule) for rule in found]),
         counts_tokens=any(rule.unit != "requests" for rule in found),
         counts_money=any(rule.unit == "usd" for rule in found),
+        needs_price=any(rule.unit == "usd" and rule.limit < UNENFORCED for rule in found),
+        has_budgets=any(rule.kind == "budget" for rule in found),
     )
 
 

@@ -24,6 +24,7 @@ from llmproxy.observability.append_file import failure_reason
 
 Scrub = Callable[[RequestRecord], RequestRecord]
 Batch = Sequence[RequestRecord]
+Event = RequestRecord | bytes  # a line of JSON is for sinks that take lines; the others never see it
 
 
 class IEventLineSink(IEventSink):
@@ -70,6 +71,9 @@ class MemoryBus(Service):
             _Queue(name, sink, clock, queue_size, batch, linger, patience, retries, _writer(sink, scrub, lines))
             for name, sink in sinks.items()
         ]
+        self._queues_of_lines = [
+            queue for queue in self._queues if lines is not None and IEventLineSink.providedBy(sinks[queue.name])
+        ]
 
     @property
     def dropped(self) -> int:
@@ -98,6 +102,11 @@ class MemoryBus(Service):
         for queue in self._queues:
             queue.put(event)
 
+    def publish_line(self, line: bytes) -> None:
+        """What is no request: a line of JSON, with its end, for sinks that take lines."""
+        for queue in self._queues_of_lines:
+            queue.put(line)
+
     @deferred
     async def stopService(self) -> None:
         """Deliver what is queued, within a bounded time; then close the sinks."""
@@ -120,7 +129,7 @@ class _Queue:
         linger: float,
         patience: float,
         retries: tuple[float, ...],
-        write: Callable[[Batch], Deferred[None]],
+        write: Callable[[Sequence[Event]], Deferred[None]],
     ) -> None:
         self.name = name
         self._sink = sink
@@ -131,7 +140,7 @@ class _Queue:
         self._patience = patience
         self._retries = retries
         self._write = write
-        self._events: deque[RequestRecord] = deque()
+        self._events: deque[Event] = deque()
         self._timer: IDelayedCall | None = None
         self._delivery: Deferred[None] | None = None
         self._busy = False
@@ -146,7 +155,7 @@ class _Queue:
     def dropped(self) -> int:
         return self._losses.failures
 
-    def put(self, event: RequestRecord) -> None:
+    def put(self, event: Event) -> None:
         if self._closing or len(self._events) >= self._limit:
             self._drop(1, "the bus has stopped" if self._closing else "its queue is full")
             return
@@ -208,7 +217,7 @@ class _Queue:
             if error is not None:
                 self._drop(len(batch), _said(error))
 
-    async def _sent(self, batch: tuple[RequestRecord, ...]) -> Exception | None:
+    async def _sent(self, batch: tuple[Event, ...]) -> Exception | None:
         """Deliver one batch; what it failed with, if it did in the end."""
         error: Exception | None = None
         for pause in (*self._retries, None):
@@ -254,12 +263,18 @@ class _Queue:
 
 def _writer(
     sink: IEventSink, scrub: Scrub, lines: Callable[[Batch], bytes] | None
-) -> Callable[[Batch], Deferred[None]]:
+) -> Callable[[Sequence[Event]], Deferred[None]]:
     """Writes a batch to the sink, without secrets: what it takes is made when it is to be written."""
-    if lines is not None and IEventLineSink.providedBy(sink):
-        render, write_lines = lines, IEventLineSink(sink).write_lines
-        return lambda batch: write_lines(render(batch))
-    return lambda batch: sink.write(tuple(map(scrub, batch)))
+    if lines is None or not IEventLineSink.providedBy(sink):
+        return lambda batch: sink.write(tuple([scrub(event) for event in batch if isinstance(event, RequestRecord)]))
+    render, write_lines = lines, IEventLineSink(sink).write_lines
+
+    def write(batch: Sequence[Event]) -> Deferred[None]:
+        records = tuple([event for event in batch if isinstance(event, RequestRecord)])
+        further = b"".join([event for event in batch if isinstance(event, bytes)])
+        return write_lines((render(records) if records else b"") + further)
+
+    return write
 
 
 def _exception(failure: Failure) -> Exception:

@@ -102,6 +102,13 @@ def amounts_spent(connection: Connection, keys: Iterable[str]) -> dict[str, int]
     return {row.id: row.amount for row in connection.execute(wanted)}
 
 
+def amounts_charged(connection: Connection, keys: Iterable[str]) -> dict[str, int]:
+    """As L{amounts_spent}, without what processes have in advance: what lines of the ledger account for."""
+    named, ahead = list(keys), select(advances.c.budget, func.sum(advances.c.amount)).group_by(advances.c.budget)
+    in_advance = {row[0]: int(row[1]) for row in connection.execute(ahead.where(advances.c.budget.in_(named)))}
+    return {key: spent - in_advance.get(key, 0) for key, spent in amounts_spent(connection, named).items()}
+
+
 def delete_ended(connection: Connection, before: float) -> int:
     connection.execute(delete(advances).where(advances.c.ends > 0, advances.c.ends < before))
     return connection.execute(delete(spending).where(spending.c.ends > 0, spending.c.ends < before)).rowcount

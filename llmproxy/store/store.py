@@ -309,6 +309,11 @@ class Store:
         return await self._database.read(partial(budgets.amounts_spent, keys=list(keys)))
 
     @deferred
+    async def budgets_charged(self, keys: Sequence[str]) -> dict[str, int]:
+        """As C{budgets_spent}, without what processes have in advance; what the ledger accounts for."""
+        return await self._database.read(partial(budgets.amounts_charged, keys=list(keys)))
+
+    @deferred
     async def forget_budgets(self, before: float) -> int:
         return await self._database.write(partial(budgets.delete_ended, before=before))
 

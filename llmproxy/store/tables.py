@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
 )
 
 from llmproxy.model import UNLIMITED, Allowance, Budget, Metadata
@@ -349,6 +350,29 @@ admin_sessions = Table(  # who is signed in to the pages; C{hash} is that of wha
     Index("admin_sessions_by_previous_hash", "previous_hash"),
 )
 
+budget_alerts = Table(  # what was alerted: once for each budget and period, its amount, and a threshold of it
+    "budget_alerts",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("threshold", Integer, nullable=False),
+    Column("soft", Boolean, nullable=False),
+    Column("owner", String(16), nullable=False),
+    Column("owner_id", String(255), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("project_id", String(255), nullable=False),
+    Column("budget", String(400), nullable=False),
+    Column("unit", String(8), nullable=False),
+    Column("period", String(16), nullable=False),
+    Column("limit", BigInteger, nullable=False),
+    Column("spent", BigInteger, nullable=False),
+    Column("ends", Double, nullable=False),
+    Column("delivered_at", Double),
+    UniqueConstraint("budget", "limit", "soft", "threshold", name="budget_alerts_once"),
+    Index("budget_alerts_by_time", "at", "id"),
+)
+
 FIRST_BYTE_CLASSES = tuple(f"first_byte_{number:02}" for number in range(30))
 ACTIVITY_KEY = ("step", "at", "project_id", "api", "model")
 ACTIVITY_COUNTS = ("requests", "failed", "refused", "cache_hits", "input_tokens", "output_tokens", "cost_usd")
@@ -366,7 +390,7 @@ activity = Table(  # what went on in stretches of time, each of so many seconds;
 )
 
 
-_BUDGETS = ("budget_usd", "budget_tokens")
+_BUDGETS = ("budget_usd", "budget_tokens", "soft_budget_usd", "soft_budget_tokens")
 _NUMBERS = ("requests_per_minute", "tokens_per_minute", "concurrency")
 
 

@@ -18,9 +18,21 @@ from llmproxy.errors import ChangedMeanwhile, Conflict, NotFound, TokenInactive,
 from llmproxy.interfaces import IAuditLogger, IProjectStore, IProviderKeyLists, ITokenStore
 from llmproxy.ledger.sql import Report, UsageQuery
 from llmproxy.ledger.usage_queries import SUM_COLUMNS
-from llmproxy.model import ALL_OF_THEM, AuditEntry, Group, ListFilter, ManagementKey, Page, PageRequest, Project, Token
+from llmproxy.model import (
+    ALL_OF_THEM,
+    AuditEntry,
+    BudgetAlert,
+    Group,
+    ListFilter,
+    ManagementKey,
+    Page,
+    PageRequest,
+    Project,
+    Token,
+)
 from llmproxy.observability.activity import Activity
 from llmproxy.store.audit_log import AuditFilter
+from llmproxy.store.budget_alerts import AlertFilter
 
 
 class MemoryUsage:
@@ -362,13 +374,16 @@ class MemoryAudit:
 
 
 class NoEntries:
-    """An audit log in a store that has none."""
+    """An audit log, and what was alerted, in a store that has none of them."""
 
     def page(self, wanted: AuditFilter, request: PageRequest) -> Deferred[Page[dict[str, Any]]]:
         return succeed(Page([], 0, ""))
 
     def verify(self) -> Deferred[ChainReport]:
         return succeed(ChainReport(0, ChainLink(0, ""), 0, 0, ""))
+
+    def alert_page(self, wanted: AlertFilter, request: PageRequest) -> Deferred[Page[BudgetAlert]]:
+        return succeed(Page([], 0, ""))
 
 
 class NoRows:

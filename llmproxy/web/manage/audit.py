@@ -11,7 +11,7 @@ from pydantic import Field
 from llmproxy.errors import Invalid, NotFound
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.store.audit_log import AuditFilter
-from llmproxy.web.manage.bodies import RFC3339
+from llmproxy.web.manage.body_types import RFC3339
 from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.manage.paging import MAX_SEARCH_CHARACTERS, PAGE_PARAMETERS, list_response, page, project, query

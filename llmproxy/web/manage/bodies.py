@@ -4,163 +4,47 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
 from datetime import datetime
-from ipaddress import ip_network
-from typing import Annotated, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
-from llmproxy.base import budgets
-from llmproxy.base.secret_reference import SecretReference
-from llmproxy.config.units import duration
 from llmproxy.errors import BodyUnreadable, Invalid
-from llmproxy.http.endpoints import Endpoints
-from llmproxy.model import UNLIMITED, Allowance
-from llmproxy.web.manage.deferred_model import DeferredModel
-from llmproxy.web.manage.paging import ID
+from llmproxy.web.manage.body_types import (
+    MAX_LABELS,
+    MAX_METADATA,
+    MAX_SPAN_SECONDS,
+    Body,
+    BodyContext,
+    Endpoint,
+    Id,
+    KeyList,
+    Label,
+    MaxRequests,
+    MetadataName,
+    MetadataText,
+    Minutes,
+    Model,
+    Name,
+    Network,
+    Span,
+    Time,
+    context_of,
+    span_seconds,
+)
+from llmproxy.web.manage.limit_bodies import Limits
 
-B = TypeVar("B", bound="Body")
+B = TypeVar("B", bound=Body)
 
-MAX_BODY = 1024 * 1024
 MAX_VALUES = 4000  # in a body, and more than all its lists may have; to read many more would hold the reactor
-MAX_SPAN_SECONDS = 3650 * 86400.0
-RFC3339 = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)"
-MAX_KEYS = 32  # of a project for one API
 MAX_LISTED_ERRORS = 20  # errors that one response names
-
-
-@dataclass(frozen=True, slots=True)
-class BodyContext:
-    """What a body is judged by: the configured APIs, the one that C{api_key} alone means, and the time.
-
-    @ivar reference: Reads a text as a reference to a secret; C{None} where it is none, L{ValueError} if not allowed.
-    """
-
-    apis: Collection[str]
-    default_api: str
-    now: float
-    reference: Callable[[str], SecretReference | None] = lambda text: None
-
-
-def _printable(text: str) -> str:
-    if not text.strip() or any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
-        raise ValueError("must be text without control characters")
-    return text
-
-
-def _network(text: str) -> str:
-    try:
-        if "%" in text:
-            raise ValueError
-        return str(ip_network(text))
-    except ValueError:
-        raise ValueError("must be an address or a network such as 10.0.0.0/8, with no host bits set") from None
-
-
-def _endpoint(text: str) -> str:
-    Endpoints((text,))
-    return text
-
-
-def _time(given: object) -> datetime:
-    if not isinstance(given, str) or not re.fullmatch(RFC3339, given):
-        raise ValueError("must be an RFC 3339 time such as 2027-01-31T12:00:00Z")
-    return datetime.fromisoformat(given.upper())
-
-
-def _span_seconds(text: str) -> float:
-    """Seconds in C{24h}, C{30d}, C{1h30m}; L{ValueError} for none, nothing, or more than 10 years."""
-    seconds = duration(text)
-    if not 0 < seconds <= MAX_SPAN_SECONDS:
-        raise ValueError("must be longer than nothing and at most 10 years (try 24h, 30d)")
-    return seconds
-
-
-def _span(text: str) -> str:
-    _span_seconds(text)
-    return text
-
-
-def _key_or_reference(text: str, info: ValidationInfo) -> str:
-    return _known(info).reference(text) or text
-
-
-def _different(keys: list[str]) -> list[str]:
-    if len(set(keys)) < len(keys):
-        raise ValueError("two of the keys are the same")
-    if len(keys) > 1 and any(isinstance(key, SecretReference) for key in keys):
-        raise ValueError("a reference stands alone: of several keys none is kept elsewhere")
-    return keys
-
-
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
-Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,4096}$"), AfterValidator(_key_or_reference)]
-_KEY = {"type": "string", "pattern": r"^[\x21-\x7e]{1,4096}$"}
-KeyList = Annotated[
-    list[Key],
-    BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
-    Field(min_length=1, max_length=MAX_KEYS),
-    AfterValidator(_different),
-    WithJsonSchema({"anyOf": [_KEY, {"type": "array", "items": _KEY, "minItems": 1, "maxItems": MAX_KEYS}]}),
-]
-Id = Annotated[str, StringConstraints(pattern=ID)]
-Span = Annotated[str, StringConstraints(max_length=64), AfterValidator(_span)]
-Time = Annotated[datetime, BeforeValidator(_time)]
-_ENDPOINT = r"^([A-Z][A-Z-]{0,31} )?/[\x21-\x7e]{0,511}$"
-Endpoint = Annotated[str, StringConstraints(pattern=_ENDPOINT), AfterValidator(_endpoint)]
-Model = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,256}$")]
-Network = Annotated[str, StringConstraints(max_length=64), AfterValidator(_network)]
-MaxRequests = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Minutes = Annotated[int, Field(ge=1, le=int(MAX_SPAN_SECONDS // 60))]
-
-
-Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")]
-MetadataName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-MetadataText = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_printable)]
-MAX_LABELS = MAX_METADATA = 16
-Rate = Annotated[int, Field(ge=1, le=10**12)]
-
-
-def _usd(text: str) -> str:
-    return budgets.usd_text(budgets.usd(text))
-
-
-def _token_budget(text: str) -> str:
-    return budgets.tokens_text(budgets.tokens(text))
-
-
-def _listed(given: object) -> object:
-    return (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list) else given
-
-
-UsdBudgets = Annotated[
-    tuple[Annotated[str, StringConstraints(pattern=budgets.USD), AfterValidator(_usd)], ...],
-    BeforeValidator(_listed),
-    Field(max_length=3),
-]
-TokenBudgets = Annotated[
-    tuple[Annotated[str, StringConstraints(pattern=budgets.TOKENS), AfterValidator(_token_budget)], ...],
-    BeforeValidator(_listed),
-    Field(max_length=3),
-]
-
-
-class Body(DeferredModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 class Keys(Body):
@@ -183,7 +67,7 @@ class Keys(Body):
 
     @model_validator(mode="after")
     def _one_default(self, info: ValidationInfo) -> Self:
-        default = _known(info).default_api
+        default = context_of(info).default_api
         if "api_key" in self.model_fields_set:
             if not default:
                 raise ValueError("api_key: there is no default API; name the API in api_keys")
@@ -204,32 +88,6 @@ class Keys(Body):
 
 def _key_list(given: list[str] | None) -> list[str]:
     return given or [""]
-
-
-_READ = {"budget_usd": budgets.usd, "budget_tokens": budgets.tokens}
-
-
-class Limits(Body):
-    """What may be used; null, or an empty list, for no limit."""
-
-    requests_per_minute: Rate | None = Field(None, description="Requests in any minute.")
-    tokens_per_minute: Rate | None = Field(None, description="Tokens in any minute, input and output.")
-    concurrency: Rate | None = Field(None, description="Requests at once.")
-    budget_usd: UsdBudgets = Field((), description='Dollars: "20/month", one for each of day, month and lifetime.')
-    budget_tokens: TokenBudgets = Field((), description='Tokens: "1000000/day", likewise.')
-
-    @field_validator("budget_usd", "budget_tokens")
-    @classmethod
-    def _periods_differ(cls, given: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        budgets.each_once(map(_READ[info.field_name or ""], given))
-        return given
-
-    def limits(self, before: Allowance = UNLIMITED) -> Allowance:
-        """These limits; those that are not given as they were before."""
-        given = {name: getattr(self, name) for name in Limits.model_fields if name in self.model_fields_set}
-        for name in _READ.keys() & given.keys():
-            given[name] = budgets.each_once(map(_READ[name], given[name]))
-        return replace(before, **given)
 
 
 class Notes(Body):
@@ -297,7 +155,7 @@ class TokenRules(Limits, Notes):
     @classmethod
     def _ahead(cls, at: datetime | None, info: ValidationInfo) -> datetime | None:
         try:
-            ahead = 0 < at.timestamp() - _known(info).now <= MAX_SPAN_SECONDS if at else True
+            ahead = 0 < at.timestamp() - context_of(info).now <= MAX_SPAN_SECONDS if at else True
         except OverflowError:
             ahead = False
         if not ahead:
@@ -319,7 +177,7 @@ class TokenRules(Limits, Notes):
     def expiry(self, now: float) -> float | None:
         """When the token expires, in seconds since the epoch; C{None} for never."""
         if self.expires_in is not None:
-            return now + _span_seconds(self.expires_in)
+            return now + span_seconds(self.expires_in)
         if self.duration_minutes is not None:
             return now + self.duration_minutes * 60
         return self.expires_at.timestamp() if self.expires_at else None
@@ -361,16 +219,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _known(info: ValidationInfo) -> BodyContext:
-    known = info.context
-    assert isinstance(known, BodyContext)
-    return known
-
-
 def known_apis(names: Iterable[str], info: ValidationInfo) -> None:
     """L{ValueError} where one of them is not configured."""
     # The name is not repeated: whoever swaps name and key has put a key there.
-    apis = _known(info).apis
+    apis = context_of(info).apis
     if not all(name in apis for name in names):
         raise ValueError(f"names an API that is not configured (known: {', '.join(sorted(apis))})")
 

@@ -13,9 +13,11 @@ from llmproxy.errors import Invalid, NotFound
 from llmproxy.limits.limiter import LimitStatus
 from llmproxy.model import Group
 from llmproxy.proxy.own_response import BufferedResponse
-from llmproxy.web.manage.bodies import GROUP_TEXT, Id, Limits, Name, no_null, read
+from llmproxy.web.manage.bodies import GROUP_TEXT, no_null, read
+from llmproxy.web.manage.body_types import Id, Name
 from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, ManagementContext, operation
+from llmproxy.web.manage.limit_bodies import Limits
 from llmproxy.web.manage.paging import PAGE_PARAMETERS, list_response, page, query
 from llmproxy.web.manage.preconditions import etag_line
 from llmproxy.web.manage.stores import Groups

@@ -10,7 +10,8 @@ from llmproxy.base.timestamps import rfc3339
 from llmproxy.errors import Invalid, NotFound
 from llmproxy.model import ManagementKey, Role
 from llmproxy.proxy.own_response import BufferedResponse
-from llmproxy.web.manage.bodies import Body, Id, Name, read
+from llmproxy.web.manage.bodies import read
+from llmproxy.web.manage.body_types import Body, Id, Name
 from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.manage.paging import PAGE_PARAMETERS, list_response, page, query

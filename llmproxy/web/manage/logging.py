@@ -6,7 +6,8 @@ from typing import Literal
 
 from llmproxy.errors import NotFound
 from llmproxy.proxy.own_response import BufferedResponse
-from llmproxy.web.manage.bodies import Body, read
+from llmproxy.web.manage.bodies import read
+from llmproxy.web.manage.body_types import Body
 from llmproxy.web.manage.controls import LogLevels
 from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, ManagementContext, operation

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from llmproxy.observability.activity import GROUPS, PERIODS
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.activity import DEFAULT_PERIOD
+from llmproxy.web.manage.alerts import OWNERS
 from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import ApiOperation, Call, Endpoint, ManagementContext, operation
 from llmproxy.web.manage.paging import DEFAULT_PAGE_SIZE, ID, MAX_PAGE_SIZE, MAX_SEARCH_CHARACTERS
@@ -77,6 +78,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "by": {"type": "string", "enum": list(GROUPS), "default": "model"},
     "period": {"type": "string", "enum": list(PERIODS), "default": DEFAULT_PERIOD},
     "api": {"type": "string"},
+    "owner": {"type": "string", "enum": ["", *OWNERS]},
+    "owner_id": {"type": "string", "pattern": "^$|" + ID},
     "token_id": {"type": "string"},
     "model": {"type": "string"},
     "status": {"type": "string", "pattern": "^([1-5]([0-9][0-9]|xx))?$", "examples": ["429", "4xx"]},

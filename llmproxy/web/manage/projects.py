@@ -12,9 +12,10 @@ from llmproxy.base.secret_reference import SecretReference
 from llmproxy.errors import Invalid, RoleNotAllowed
 from llmproxy.model import Project
 from llmproxy.proxy.own_response import BufferedResponse
-from llmproxy.web.manage.bodies import Limits, ProjectChange, ProjectCreate, read
+from llmproxy.web.manage.bodies import ProjectChange, ProjectCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.manage.groups import check_group
+from llmproxy.web.manage.limit_bodies import Limits
 from llmproxy.web.manage.paging import (
     FILTER_PARAMETERS,
     ID,

@@ -68,6 +68,7 @@ LEAST_ROLES: Mapping[str, AccessRule] = {
     "verify_audit": AccessRule("operator", Scope.WHOLE),
     "reload_settings": AccessRule("admin", Scope.WHOLE),
     "list_apis": AccessRule("viewer", Scope.GENERAL),
+    "list_alerts": AccessRule("viewer", Scope.FILTERED),
     "list_audit": AccessRule("operator", Scope.FILTERED),
     "get_version": AccessRule("viewer", Scope.GENERAL),
     "get_openapi": AccessRule("viewer", Scope.GENERAL),

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from llmproxy.base.audit_chain import ChainReport
-from llmproxy.model import Group, ManagementKey, Page, PageRequest
+from llmproxy.model import BudgetAlert, Group, ManagementKey, Page, PageRequest
 from llmproxy.store.audit_log import AuditFilter
+from llmproxy.store.budget_alerts import AlertFilter
 
 
 class ManagementKeys(Protocol):
@@ -74,6 +75,13 @@ class Creations(Protocol):
 
     def release(self, name: str) -> Deferred[None]:
         """It came to nothing: fire when it may be begun again."""
+
+
+class AlertEntries(Protocol):
+    """What was alerted of budgets."""
+
+    def alert_page(self, wanted: AlertFilter, request: PageRequest) -> Deferred[Page[BudgetAlert]]:
+        """Fire with a page of alerts, the latest first; L{errors.Invalid} where the cursor is none."""
 
 
 class AuditEntries(Protocol):

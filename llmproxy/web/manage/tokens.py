@@ -10,8 +10,9 @@ from llmproxy.errors import Conflict, Invalid
 from llmproxy.http.endpoints import overlap
 from llmproxy.model import Token
 from llmproxy.proxy.own_response import BufferedResponse
-from llmproxy.web.manage.bodies import Limits, Notes, TokenChange, TokenCreate, read
+from llmproxy.web.manage.bodies import Notes, TokenChange, TokenCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
+from llmproxy.web.manage.limit_bodies import Limits
 from llmproxy.web.manage.paging import (
     FILTER_PARAMETERS,
     PAGE_PARAMETERS,

@@ -25,6 +25,7 @@ from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.observability.recent_requests import RecentRequests
 from llmproxy.observability.requests_of_workers import RequestsOfWorkers
 from llmproxy.web.manage.activity import ActivityReportEndpoint, MostActive, RequestCollection, RequestItem
+from llmproxy.web.manage.alerts import AlertCollection
 from llmproxy.web.manage.apis import ApiCollection
 from llmproxy.web.manage.audit import AuditCollection, AuditVerification
 from llmproxy.web.manage.auth import ManagementAuth
@@ -44,7 +45,7 @@ from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import ProjectCollection, ProjectItem, ProjectTokensRevocation
 from llmproxy.web.manage.reload import SettingsList, SettingsReload
 from llmproxy.web.manage.roles import Principal
-from llmproxy.web.manage.stores import AuditEntries, Creations, Groups, ManagementKeys
+from llmproxy.web.manage.stores import AlertEntries, AuditEntries, Creations, Groups, ManagementKeys
 from llmproxy.web.manage.tokens import TokenCollection, TokenItem
 from llmproxy.web.manage.upstreams import UpstreamCollection, UpstreamItem
 from llmproxy.web.manage.usage import ProjectUsage, UsageTotals
@@ -59,6 +60,7 @@ ENDPOINTS: tuple[type[Endpoint], ...] = (
         GroupItem,
         KeyCollection,
         KeyItem,
+        AlertCollection,
         AuditCollection,
         AuditVerification,
         SettingsReload,
@@ -85,7 +87,7 @@ class Management(Resource):
         much is logged.
     @param usage: Gives what was used; C{activity}: what went on; C{requests}: the last ones of this process.
     @param peers: The other workers, of which there may be none.
-    @param audit_table: The audit log in the store, if it is there.
+    @param audit_table: The audit log in the store, if it is there; C{alerts}: what was alerted of budgets.
     @param keys: The management keys, where there may be any; C{creations}: what was answered to creations.
     @param attributions: The names of what requests are attributed to; C{groups}: the groups of projects.
     @param providers: The provider of each API, by the API's name.
@@ -127,6 +129,7 @@ class Management(Resource):
         creations: Creations | None = None,
         references: Callable[[str], SecretReference | None] = lambda text: None,
         audit_table: AuditEntries | None = None,
+        alerts: AlertEntries | None = None,
         attributions: Callable[[], Collection[str]] = tuple,
         providers: Callable[[], Mapping[str, str]] = dict,
         groups: Groups | None = None,
@@ -159,6 +162,7 @@ class Management(Resource):
             creations=creations,
             references=references,
             audit_table=audit_table,
+            alerts=alerts,
             attributions=attributions,
             providers=providers,
             groups=groups,

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from llmproxy.errors import NotFound
 from llmproxy.proxy.own_response import BufferedResponse
-from llmproxy.web.manage.bodies import Body, read
+from llmproxy.web.manage.bodies import read
+from llmproxy.web.manage.body_types import Body
 from llmproxy.web.manage.controls import State
 from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, ManagementContext, operation

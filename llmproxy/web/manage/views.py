@@ -37,6 +37,8 @@ class LimitsView(DeferredModel):
     concurrency: int | None
     budget_usd: list[str]
     budget_tokens: list[str]
+    soft_budget_usd: list[str]
+    soft_budget_tokens: list[str]
     limits: list[LimitView] | None = Field(description="How they stand. Only where one token or project is shown.")
 
 
@@ -212,6 +214,8 @@ def limits_json(allowance: Allowance, standings: list[LimitStatus] | None) -> di
         "concurrency": allowance.concurrency,
         "budget_usd": [budgets.usd_text(budget) for budget in allowance.budget_usd],
         "budget_tokens": [budgets.tokens_text(budget) for budget in allowance.budget_tokens],
+        "soft_budget_usd": [budgets.usd_text(budget) for budget in allowance.soft_budget_usd],
+        "soft_budget_tokens": [budgets.tokens_text(budget) for budget in allowance.soft_budget_tokens],
         "limits": None if standings is None else [_standing(standing) for standing in standings],
     }
 

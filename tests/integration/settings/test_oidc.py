@@ -32,6 +32,7 @@ PROFILES = {
     "concurrency": {"concurrency": 1},
     "usd": {"budget_usd": "0.000001/day"},
     "budget": {"budget_tokens": "1/day"},
+    "warned": {"soft_budget_usd": "0.000001/day", "soft_budget_tokens": "1/day"},
 }
 
 
@@ -144,6 +145,18 @@ def test_profiles(issuers: Issuers) -> None:
     with Asked(issuers.stack, "POST", CHAT, body, lines, token=concurrent) as held:
         eventually(lambda: held.status() == 200)
         assert issuers.code(concurrent) == (429, "rate_limit_exceeded")
+
+
+def test_soft_budgets_of_a_profile(issuers: Issuers) -> None:
+    """Refuse nothing, and alert."""
+    token = issuers.main.token(sub="warned", kind="warned")
+    assert [issuers.ask(token).status for _ in range(2)] == [200, 200]
+
+    def budgets() -> set[str]:
+        found = issuers.stack.manage("GET", "/manage/alerts?owner=token")["data"]
+        return {each["budget"] for each in found if each["soft"] and each["threshold"] == 100}
+
+    eventually(lambda: budgets() == {"soft_budget_usd", "soft_budget_tokens"}, 60.0)
 
 
 def test_jwks_refresh(issuers: Issuers) -> None:

@@ -89,6 +89,7 @@ class DaemonTestCase(TestCase):
             keys=self.keys,
             groups=MemoryGroups(self.clock),
             audit_table=NoEntries(),
+            alerts=NoEntries(),
             usage=self.usage,
             audit=self.audit,
             apis={"openai": ["/v1/models"], "anthropic": ["/v1/models"]},

@@ -28,8 +28,21 @@ SLOW = "integration/test_slow_readers.py::"
 
 SIGN_IN = "integration/test_oidc_sign_in.py::"
 OIDC, BY_JWT = "integration/settings/test_oidc.py::", "integration/test_oidc.py::"
+ALERTS = "integration/test_budget_alerts.py::"
 
 SHOWN_BY = {
+    "alerts.thresholds": ALERTS + "test_no_thresholds",
+    "alerts.webhook.url": ALERTS + "test_everybody_is_told_once",
+    "alerts.webhook.secret": ALERTS + "test_everybody_is_told_once",
+    "alerts.webhook.timeout": ALERTS + "test_a_receiver_that_never_answers",
+    "alerts.webhook.queue_size": ALERTS + "test_a_receiver_that_never_answers",
+    "alerts.webhook.attempts": ALERTS + "test_a_receiver_that_fails",
+    "alerts.webhook.ca_file": ALERTS + "test_whose_certificate_is_not_trusted",
+    "alerts.webhook.allow_http": ALERTS + "test_what_the_settings_refuse",
+    "auth.oidc.profiles.<name>.soft_budget_usd": OIDC + "test_soft_budgets_of_a_profile",
+    "auth.oidc.profiles.<name>.soft_budget_tokens": OIDC + "test_soft_budgets_of_a_profile",
+    "apis.<name>.limits.soft_budget_usd": ALERTS + "test_an_api_that_warns",
+    "apis.<name>.limits.soft_budget_tokens": ALERTS + "test_an_api_that_warns",
     "attribution": "integration/test_attribution.py::test_claimed_and_fixed",
     "ledger.attribution_values": "integration/test_attribution.py::test_more_values_than_are_told_apart",
     "default_api": APIS + "test_default_api_and_base_url",

@@ -6,7 +6,7 @@ import unittest
 from typing import Any
 
 from llmproxy.config.model import LimitSettings
-from llmproxy.limits.plan import charges, plan, rules
+from llmproxy.limits.plan import LimitPlan, charges, plan, rules
 from llmproxy.model import Allowance, Budget, LedgerLine
 
 ON_LOSS = {"requests_per_minute": "open"}
@@ -15,7 +15,7 @@ ON_LOSS = {"requests_per_minute": "open"}
 class PlanTests(unittest.TestCase):
     def test_none(self) -> None:
         found = plan([("token", "t", None), ("project", "p", Allowance())], ON_LOSS)
-        self.assertEqual(found, ((), (), False, False))
+        self.assertEqual(found, LimitPlan((), (), counts_tokens=False, counts_money=False))
 
     def test_of_all_owners(self) -> None:
         """Leases first, which cost nothing to take back; budgets last, for which somebody may have to be asked."""

@@ -23,6 +23,8 @@ LIMIT_FIELDS = (
     LimitField("concurrency", "Concurrent requests", "10"),
     LimitField("budget_usd", "Budget in dollars", "20/month, 2/day", is_number=False),
     LimitField("budget_tokens", "Budget in tokens", "1000000/day", is_number=False),
+    LimitField("soft_budget_usd", "Warn at dollars", "15/month", is_number=False),
+    LimitField("soft_budget_tokens", "Warn at tokens", "800000/day", is_number=False),
 )
 
 

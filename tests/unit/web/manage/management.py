@@ -53,6 +53,7 @@ class ManagementTestCase(SynchronousTestCase):
             keys=self.keys,
             groups=self.groups,
             audit_table=NoEntries(),
+            alerts=NoEntries(),
             usage=self.usage,
             audit=self.audit,
             apis=APIS,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from llmproxy.base.timestamps import rfc3339
 from llmproxy.errors import BodyUnreadable, Invalid
-from llmproxy.web.manage.bodies import Body, BodyContext, ProjectChange, ProjectCreate, TokenChange, TokenCreate, read
+from llmproxy.web.manage.bodies import ProjectChange, ProjectCreate, TokenChange, TokenCreate, read
+from llmproxy.web.manage.body_types import Body, BodyContext
 
 KNOWN = BodyContext(("openai", "anthropic"), "openai", 1_794_992_800.0)
 KINDS: list[type[Body]] = [ProjectCreate, ProjectChange, TokenCreate, TokenChange]

@@ -57,6 +57,8 @@ class CreateTests(ManagementTestCase):
                 "concurrency": None,
                 "budget_usd": [],
                 "budget_tokens": [],
+                "soft_budget_usd": [],
+                "soft_budget_tokens": [],
                 "limits": None,
             },
         )

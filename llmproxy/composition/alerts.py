@@ -1,0 +1,171 @@
+"""Alerts of budgets, put together: who notices, where it is recorded, and who is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.web.client import Agent
+
+from llmproxy.config.alert_settings import WebhookSettings
+from llmproxy.config.load import read_private
+from llmproxy.config.model import Settings
+from llmproxy.errors import AuditUnavailable, StoreUnavailable
+from llmproxy.interfaces import IAuditLogger, ICounters
+from llmproxy.limits.budget_alerts import BudgetAlerts
+from llmproxy.model import AuditEntry, BudgetAlert, Claim
+from llmproxy.observability.alert_texts import alert_json, alert_text
+from llmproxy.observability.event_bus import MemoryBus
+from llmproxy.observability.redaction import Redactor
+from llmproxy.observability.webhook import Webhook, message
+from llmproxy.store.budget_alerts import AlertTable
+from llmproxy.store.store import Store
+from llmproxy.wire.client.tls import TrustPolicy
+
+_log = Logger()
+
+
+@dataclass(frozen=True)
+class Alerting:
+    """What alerts.
+
+    @ivar budgets: Notices; C{None} where the settings have no threshold.
+    @ivar table: What was alerted.
+    """
+
+    budgets: BudgetAlerts | None
+    table: AlertTable
+    parts: tuple[object, ...]
+
+
+def alerting(
+    settings: Settings,
+    reactor: Any,
+    environ: Mapping[str, str],
+    *,
+    store: Store,
+    counters: ICounters,
+    audit: IAuditLogger,
+    bus: MemoryBus,
+    now: Callable[[], float],
+    new_id: Callable[[], str],
+    redactor: Redactor,
+    redelivers: Callable[[], bool],
+) -> Alerting:
+    """L{ValueError} where the webhook's secret is not there.
+
+    @param redactor: Masks the secret, and others where they should not be.
+    @param redelivers: Whether this is the process that sends again, after a restart, what no receiver has got.
+    """
+    table, chosen = AlertTable(store, now), settings.alerts
+    if not chosen.thresholds:
+        return Alerting(None, table, ())
+    webhook = _webhook(chosen.webhook, environ, reactor, now, table, redactor.add) if chosen.webhook.url else None
+    charged = store.budgets_charged if settings.ledger.enabled else None
+    budgets = BudgetAlerts(
+        chosen.thresholds,
+        partial(_spent, counters) if charged is None else lambda claims: charged([claim.key for claim in claims]),
+        table.record,
+        partial(_report, audit, bus, redactor, webhook),
+        partial(_redeliver, table, webhook, redelivers),
+        table.purge,
+        reactor,
+        now,
+        new_id,
+    )
+    return Alerting(budgets, table, (budgets,) if webhook is None else (budgets, webhook))
+
+
+async def _redeliver(table: AlertTable, webhook: Webhook | None, redelivers: Callable[[], bool]) -> None:
+    """Send again what was alerted before this process began and nobody has got."""
+    if webhook is not None and redelivers():
+        for alert in await table.undelivered():
+            _send(webhook, alert)
+
+
+def _send(webhook: Webhook, alert: BudgetAlert) -> None:
+    shown = alert_json(alert)
+    webhook.put(message(alert.id, shown["type"], shown["at"], shown))
+
+
+async def _report(
+    audit: IAuditLogger, bus: MemoryBus, redactor: Redactor, webhook: Webhook | None, alert: BudgetAlert
+) -> None:
+    """To all who are to know; one that fails keeps it from nobody else."""
+    shown = alert_json(alert)
+    _log.warn("{text}", text=alert_text(alert), alert=alert.id)
+    bus.publish_line(redactor.redact(json.dumps(shown, separators=(",", ":"))).encode() + b"\n")
+    if webhook is not None:
+        _send(webhook, alert)
+    token = alert.owner_id if alert.owner == "token" else ""
+    entry = AuditEntry(
+        alert.at, "budget.alert", "proxy", project_id=alert.project_id, token_id=token, details=_details(shown)
+    )
+    try:
+        await audit.log(entry)
+    except AuditUnavailable:
+        _log.failure("An alert could not be written into the audit log.")
+
+
+def _details(shown: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in shown.items() if name not in ("at", "project_id", "text")}
+
+
+async def _spent(counters: ICounters, claims: Sequence[Claim]) -> dict[str, int]:
+    """Without a ledger nobody knows it better; what processes have in advance is in it."""
+    used = await counters.used(claims)
+    return {claim.key: amount for claim, amount in zip(claims, used, strict=True)}
+
+
+def _webhook(
+    chosen: WebhookSettings,
+    environ: Mapping[str, str],
+    reactor: Any,
+    now: Callable[[], float],
+    table: AlertTable,
+    learn: Callable[[str], object],
+) -> Webhook:
+    secret = partial(_secret, chosen.secret, environ)
+    try:
+        learn(secret())
+    except (ValueError, OSError) as e:
+        raise ValueError(f"alerts.webhook.secret: {e}") from e
+    agent = Agent(reactor, contextFactory=TrustPolicy(chosen.ca_file), connectTimeout=chosen.timeout)
+
+    async def delivered(alert_id: str) -> None:
+        try:
+            await table.mark_delivered(alert_id)
+        except StoreUnavailable:
+            _log.warn("That the alert {id} was delivered could not be stored.", id=alert_id)
+
+    return Webhook(
+        chosen.url,
+        secret,
+        agent,
+        reactor,
+        now,
+        delivered,
+        timeout=chosen.timeout,
+        attempts=chosen.attempts,
+        queue_size=chosen.queue_size,
+    )
+
+
+def _secret(reference: str, environ: Mapping[str, str]) -> str:
+    """What it refers to; L{ValueError} where that is empty, or open to others."""
+    scheme, _, name = reference.partition(":")
+    if scheme == "env":
+        found = environ.get(name, "").strip()
+        if not found:
+            raise ValueError(f"the variable {name} is not set")
+        return found
+    mode, text = read_private(name)
+    if mode & 0o077:
+        raise ValueError(f"{name} is open to others than its owner (chmod 600 {name})")
+    if not text.strip():
+        raise ValueError(f"{name} is empty")
+    return text.strip()
