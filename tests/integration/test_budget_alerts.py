@@ -257,7 +257,7 @@ def test_what_the_settings_refuse(tmp_path: Path) -> None:
 
     def checked(further: str) -> tuple[int, str]:
         config.write_text(api + further)
-        command = [sys.executable, "-m", "llmproxy", "check-config", str(config)]
+        command = [sys.executable, "-c", "from llmproxy.cli import main; main()", "check-config", str(config)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
         return done.returncode, done.stdout + done.stderr
 
