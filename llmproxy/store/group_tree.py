@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 
 from llmproxy.errors import ChangedMeanwhile, Conflict, Invalid, NotFound
 from llmproxy.model import Allowance, Group, GroupLimits, Page, PageRequest
-from llmproxy.store import pages, tables
+from llmproxy.store import json_columns, pages, tables
 from llmproxy.store.tables import project_groups, projects
 
 MAX_LEVELS = 8  # of groups above a project
@@ -69,7 +69,7 @@ def create(connection: Connection, group: Group, now: float) -> Group:
             id=group.id,
             name=group.name,
             parent_id=group.parent_id or None,
-            allowance=tables.allowance_to_json(group.allowance),
+            allowance=json_columns.allowance_to_json(group.allowance),
             created_at=now,
             updated_at=now,
         )
@@ -87,7 +87,7 @@ def replace(connection: Connection, group: Group, now: float) -> Group:
             revision=project_groups.c.revision + 1,
             name=group.name,
             parent_id=group.parent_id or None,
-            allowance=tables.allowance_to_json(group.allowance),
+            allowance=json_columns.allowance_to_json(group.allowance),
             updated_at=now,
         )
     )
@@ -160,7 +160,7 @@ def page(connection: Connection, request: PageRequest) -> Page[Group]:
 
 
 def _allowance(row: Row[Any]) -> Allowance:
-    return tables.allowance_from_json(row.allowance)
+    return json_columns.allowance_from_json(row.allowance)
 
 
 def _group(row: Row[Any]) -> Group:

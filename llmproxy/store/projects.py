@@ -11,7 +11,7 @@ from llmproxy.base.secret_reference import SecretReference
 from llmproxy.errors import ChangedMeanwhile, NotFound, UpstreamAuthError
 from llmproxy.model import ListFilter, Page, PageRequest, Project
 from llmproxy.sealing import CannotOpen, Sealer, mask
-from llmproxy.store import pages, tables
+from llmproxy.store import json_columns, pages
 from llmproxy.store.tables import further_keys, projects, provider_keys
 
 
@@ -21,9 +21,9 @@ def create(connection: Connection, project: Project, sealer: Sealer, now: float)
             id=project.id,
             name=project.name,
             active=project.active,
-            allowance=tables.allowance_to_json(project.allowance),
-            labels=tables.labels_to_json(project.labels),
-            metadata=tables.metadata_to_json(project.metadata),
+            allowance=json_columns.allowance_to_json(project.allowance),
+            labels=json_columns.labels_to_json(project.labels),
+            metadata=json_columns.metadata_to_json(project.metadata),
             group_id=project.group_id or None,
             created_at=now,
             updated_at=now,
@@ -42,9 +42,9 @@ def replace(connection: Connection, project: Project, sealer: Sealer, now: float
             revision=projects.c.revision + 1,
             name=project.name,
             active=project.active,
-            allowance=tables.allowance_to_json(project.allowance),
-            labels=tables.labels_to_json(project.labels),
-            metadata=tables.metadata_to_json(project.metadata),
+            allowance=json_columns.allowance_to_json(project.allowance),
+            labels=json_columns.labels_to_json(project.labels),
+            metadata=json_columns.metadata_to_json(project.metadata),
             group_id=project.group_id or None,
             updated_at=now,
             deactivated_at=None if project.active else func.coalesce(projects.c.deactivated_at, now),
@@ -195,9 +195,9 @@ def _project(row: Row[Any], masked: Mapping[str, str], further: Mapping[str, tup
         active=row.active,
         masked_keys=masked,
         masked_further_keys=further,
-        allowance=tables.allowance_from_json(row.allowance),
+        allowance=json_columns.allowance_from_json(row.allowance),
         labels=tuple(row.labels or ()),
-        metadata=tables.metadata_from_json(row.metadata),
+        metadata=json_columns.metadata_from_json(row.metadata),
         group_id=row.group_id or "",
         created_at=row.created_at,
         updated_at=row.updated_at,

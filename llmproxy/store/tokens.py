@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from llmproxy.errors import ChangedMeanwhile, NotFound, TokenExpired, TokenInactive, TokenNotFound, Unauthorized
 from llmproxy.model import Allowance, Grant, GroupLimits, ListFilter, Page, PageRequest, Token
 from llmproxy.store import group_tree as groups
-from llmproxy.store import pages, projects, tables
+from llmproxy.store import json_columns, pages, projects
 from llmproxy.store.tables import projects as project_table
 from llmproxy.store.tables import tokens
 
@@ -24,8 +24,11 @@ def create(connection: Connection, token: Token, hashed: str) -> Token:
         name: list(getattr(token, name)) for name in _LISTS
     }
     row["revision"] = 1
-    row["allowance"] = tables.allowance_to_json(token.allowance)
-    row["labels"], row["metadata"] = tables.labels_to_json(token.labels), tables.metadata_to_json(token.metadata)
+    row["allowance"] = json_columns.allowance_to_json(token.allowance)
+    row["labels"], row["metadata"] = (
+        json_columns.labels_to_json(token.labels),
+        json_columns.metadata_to_json(token.metadata),
+    )
     try:
         connection.execute(insert(tokens).values(row | {"hash": hashed}))
     except IntegrityError as e:
@@ -66,9 +69,9 @@ def replace(connection: Connection, token: Token, now: float) -> Token:
             active=token.active,
             expires_at=token.expires_at,
             max_requests=token.max_requests,
-            allowance=tables.allowance_to_json(token.allowance),
-            labels=tables.labels_to_json(token.labels),
-            metadata=tables.metadata_to_json(token.metadata),
+            allowance=json_columns.allowance_to_json(token.allowance),
+            labels=json_columns.labels_to_json(token.labels),
+            metadata=json_columns.metadata_to_json(token.metadata),
             deactivated_at=None if token.active else func.coalesce(tokens.c.deactivated_at, now),
             **{name: list(getattr(token, name)) for name in _LISTS},
         )
@@ -129,7 +132,7 @@ def _grant(row: Row[Any], now: float, above: Mapping[str, tuple[GroupLimits, ...
         max_requests=row.max_requests,
         allowance=_limits(row.allowance),
         project_allowance=_limits(row.project_allowance),
-        metadata=tables.metadata_from_json(row.metadata),
+        metadata=json_columns.metadata_from_json(row.metadata),
         groups=above.get(row.group_id or "", ()),
         **_lists(row),
     )
@@ -160,15 +163,15 @@ def _token(row: Row[Any]) -> Token:
         **{
             **row._mapping,
             **_lists(row),
-            "allowance": tables.allowance_from_json(row.allowance),
+            "allowance": json_columns.allowance_from_json(row.allowance),
             "labels": tuple(row.labels or ()),
-            "metadata": tables.metadata_from_json(row.metadata),
+            "metadata": json_columns.metadata_from_json(row.metadata),
         }
     )
 
 
 def _limits(stored: Mapping[str, Any] | None) -> Allowance | None:
-    return tables.allowance_from_json(stored) if stored else None
+    return json_columns.allowance_from_json(stored) if stored else None
 
 
 def _lists(row: Row[Any]) -> dict[str, Any]:
