@@ -143,7 +143,8 @@ class Parts:
         cache = () if self.caching is None else (self.caching.state.storage.cache, self.caching)
         fast_path = () if self.fast_path is None else (self.fast_path,)
         connections = ProviderConnections(self.agents)
-        return (self.refusals, *cache, self.quota, self.shares, connections, self.upstreams, self.scheduler, *fast_path)
+        serving = (self.scheduler, *fast_path, self.accounting)
+        return (self.refusals, *cache, self.quota, self.shares, connections, self.upstreams, *serving)
 
     @property
     def services(self) -> list[IService]:

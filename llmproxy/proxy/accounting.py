@@ -10,6 +10,7 @@ from twisted.internet.task import deferLater
 
 from llmproxy import errors
 from llmproxy.auth.authenticator import Session
+from llmproxy.base.background import Task
 from llmproxy.config.routes import Route
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.ledger import Ledger
@@ -68,7 +69,7 @@ class Accounting:
         attribution: AttributionFields | None = None,
     ) -> None:
         """
-        @param observers: Called with the record of every request, once it is over; they must not raise.
+        @param observers: Called with the record of every request, once it is over; where one raises, it is counted.
         @param ledger: Has a line for every request with a valid token.
         @param results: Settles what is reported later than the response, where there is a ledger to keep it.
         @param buffers: Counts what is kept of responses until they are measured, and says when that is too much.
@@ -85,7 +86,9 @@ class Accounting:
         self._meters = meters
         self._operations = operations
         self._metrics = metrics
-        self._observers = observers
+        self._observers = (metrics.observe, *observers)
+        self._reporting = Task("reports", clock)
+        self.tasks = (self._reporting,)
         self._coalescer = coalescer
         self._attribution = attribution or None
 
@@ -325,15 +328,25 @@ class Accounting:
         self._report(context, context.record(finished))
 
     def _report(self, context: RequestContext, record: RequestRecord) -> None:
-        charge = context.charge
-        if self._ledger is not None and context.grant is not None and not context.result_recorded:
-            ledger_id = "" if charge is None else charge.ledger_id
-            self._ledger.settle(ledger_id, record, context.request_sent, deferral(context))
-        if context.announcement is not None:
-            context.announcement.close()
-        self._metrics.observe(record)
+        """To everybody, whatever becomes of it with one of them."""
+        charge, whole = context.charge, True
+        try:
+            if self._ledger is not None and context.grant is not None and not context.result_recorded:
+                ledger_id = "" if charge is None else charge.ledger_id
+                self._ledger.settle(ledger_id, record, context.request_sent, deferral(context))
+            if context.announcement is not None:
+                context.announcement.close()
+        except Exception:
+            whole = False
+            self._reporting.failed()
         for observe in self._observers:
-            observe(record)
+            try:
+                observe(record)
+            except Exception:
+                whole = False
+                self._reporting.failed()
+        if whole:
+            self._reporting.worked()
 
 
 def _settle(reservation: LimitReservation, context: RequestContext, record: RequestRecord) -> None:

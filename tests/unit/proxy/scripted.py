@@ -98,6 +98,7 @@ class ProxyCase(SynchronousTestCase):
             observers=[self.records.append, self.again.append],
             clock=self.clock,
         )
+        self.accounting = accounting
         self.pipeline = ScriptedPipeline(accounting, self.clock, self.cache)
         self.proxy = ProxyResource(
             RequestScheduler(self.pipeline, accounting, self.clock),

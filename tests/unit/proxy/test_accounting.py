@@ -117,6 +117,28 @@ class Uses:
         self.left += 1
 
 
+class Reports(ProxyCase):
+    """What is told of a request once it is over."""
+
+    def test_one_that_fails(self) -> None:
+        """Whoever does not take it, all others do, and it is counted; the next request is told as ever."""
+
+        def fail(record: RequestRecord) -> None:
+            if record.path == "/bad":
+                raise ZeroDivisionError
+
+        accounting = self.accounting
+        accounting._observers = (fail, *accounting._observers, fail, *accounting._observers)
+        (task,) = accounting.tasks
+        self.ask("/bad")
+        self.assertEqual((task.failures, task.state), (2, "failing"))
+        self.assertEqual([record.path for record in (*self.records, *self.again)], ["/bad"] * 4)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)  # once a minute
+        self.ask("/good")
+        self.assertEqual((task.failures, task.state), (2, "ok"))
+        self.assertEqual([record.path for record in self.records[2:]], ["/good"] * 2)
+
+
 class Charges(ProxyCase):
     """What a call to a provider takes, and what becomes of it."""
 
