@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.defer import Deferred, DeferredList, fail, gatherResults
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
@@ -342,7 +342,8 @@ class Supervisor(MultiService):
         await self._sockets.close()
         for worker in self.workers:
             worker.drain()
-        ended = DeferredList([worker.when_ended() for worker in self.workers])
+        # No DeferredList: to one that is cancelled it is no failure, and those that hang would be left alone.
+        ended = gatherResults([worker.when_ended() for worker in self.workers], consumeErrors=True)
         try:
             await within(self.terms.drain_timeout + CUT_SECONDS, self._reactor, ended, StillRunning())
         except StillRunning:
