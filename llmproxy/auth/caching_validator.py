@@ -159,7 +159,7 @@ class CachedTokenValidator(Service):
 
     def _fresh(self, key: bytes) -> Grant | None:
         grant = self._grants.get(key)
-        return None if grant is None or self._expired(grant) else grant
+        return None if grant is None or (grant.expires_at is not None and self._expired(grant)) else grant
 
     def _expired(self, grant: Grant) -> bool:
         return grant.expires_at is not None and grant.expires_at <= self._now()

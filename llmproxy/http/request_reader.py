@@ -381,7 +381,7 @@ _NOTHING: Mapping[str, Any] = {}
 
 
 def _codings(lines: Iterable[bytes]) -> list[bytes]:
-    each = b",".join(fields.values(lines, b"content-encoding")).lower().split(b",")
+    each = b",".join(found).lower().split(b",") if (found := fields.values(lines, b"content-encoding")) else ()
     return [coding for part in each if (coding := part.strip()) not in (b"", b"identity")]
 
 

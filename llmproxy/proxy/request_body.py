@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -29,6 +29,8 @@ from llmproxy.wire.server.request_body import RequestBody
 
 MAX_BUFFERED_BODY_BYTES = 4 * 1024 * 1024  # of a body that is read whole for the cache, to be changed or sent again
 HINT_BYTES = 1024  # of a body by which requests are told apart, where they name no session
+MAX_REMEMBERED_NAMES = 256  # of members, by API
+MAX_REMEMBERED_NAME_CHARACTERS = 64
 
 
 class BodyNeeds(NamedTuple):
@@ -40,19 +42,23 @@ class BodyNeeds(NamedTuple):
 
     policed: bool
     measured: bool
-    wanted: WantedMembers
+    wanted: Callable[[str], bool]
 
 
-class WantedMembers:
+class WantedMembers(dict[str, bool]):
     """Whether somebody wants to know a member of a request, by its name: spelled in any case, since servers may not
-    mind that either.
+    mind that either. A memo of the names that were asked for, within bounds.
     """
 
     def __init__(self, params: Iterable[str]) -> None:
+        super().__init__()
         self._names = frozenset(name.casefold() for name in (*params, *UNKNOWN_MEMBERS, *REQUEST_MEMBERS))
 
-    def __call__(self, name: str) -> bool:
-        return name.casefold() in self._names
+    def __missing__(self, name: str) -> bool:
+        wanted = name.casefold() in self._names
+        if len(self) < MAX_REMEMBERED_NAMES and len(name) <= MAX_REMEMBERED_NAME_CHARACTERS:
+            self[name] = wanted
+        return wanted
 
 
 class RequestBodies:
@@ -69,12 +75,12 @@ class RequestBodies:
         self._policy = policy
         self._max_bytes = max_bytes
         self._clock = clock
-        self._wanted: dict[str, WantedMembers] = {}
+        self._wanted: dict[str, Callable[[str], bool]] = {}
         self.reconfigure(apis)
 
     def reconfigure(self, apis: Mapping[str, Api]) -> None:
         """Check by what these APIs allow from now on."""
-        self._wanted |= {name: WantedMembers(api.param_whitelist) for name, api in apis.items()}
+        self._wanted |= {name: WantedMembers(api.param_whitelist).__getitem__ for name, api in apis.items()}
 
     async def prepare(self, context: RequestContext, cacheable: CacheRequest | None) -> None:
         """Set the context's body: the upload itself, what was read of it, or C{None} where there is none.

@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from llmproxy import errors
 from llmproxy.caching import CachedResponse, Subscriber
+from llmproxy.caching.lookup import CacheOutcome
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Route
 from llmproxy.http import body_hints, cors, error_body, fields
@@ -110,8 +111,7 @@ class ResponseSender:
         started, first = context.upstream_started, context.first_byte_at
         assert authorized is not None
         if started is None or first is None:
-            spent = (self._clock.seconds() - authorized) * 1000
-            return [b"Server-Timing: auth;dur=%.1f, proxy;dur=%.1f" % ((authorized - arrived) * 1000, spent)]
+            return [self._hit_timing(arrived, authorized)]
         return [timing_lines(arrived, authorized, started, first)]
 
     def direct_lines(
@@ -125,6 +125,23 @@ class ResponseSender:
         if self._debug_headers:
             lines += _CACHE_LINES[cache]
             lines.append(timing_lines(*times))
+
+    def hit_lines(
+        self, cached: CachedResponse, request_id: str, outcome: CacheOutcome, arrived: float, authorized: float
+    ) -> list[bytes]:
+        """The lines of a direct response that the cache has, with this proxy's own."""
+        lines = cached.lines
+        lines.append(b"X-Request-ID: " + request_id.encode())
+        if cached.entry.stream:
+            lines.append(b"X-Accel-Buffering: no")
+        if self._debug_headers:
+            lines += outcome.debug_headers()
+            lines.append(self._hit_timing(arrived, authorized))
+        return lines
+
+    def _hit_timing(self, arrived: float, authorized: float) -> bytes:
+        spent = (self._clock.seconds() - authorized) * 1000
+        return b"Server-Timing: auth;dur=%.1f, proxy;dur=%.1f" % ((authorized - arrived) * 1000, spent)
 
 
 def timing_lines(arrived: float, authorized: float, started: float, first: float) -> bytes:

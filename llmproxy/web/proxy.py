@@ -51,7 +51,7 @@ class ProxyResource(Resource):
 
     def client(self, remote: str, lines: FieldLines) -> str:
         """The address of the client whose request has these lines."""
-        return client_address(remote, lines, self._trusted)
+        return client_address(remote, lines, self._trusted) if self._trusted else remote
 
     def render(self, request: Request) -> int:
         """Twisted's entry: every method and every path comes here."""

@@ -241,7 +241,7 @@ class Ways(ProxyTestCase):
             step = (body, FIELDS[5], True, answer, "one read")
             self.assertEqual(self.play(True, "limited", [step] * 6), self.play(False, "limited", [step] * 6))
             self.play(True, "limited", [step] * 6)
-            self.assertEqual((self.short, len(self.provider.peers)), (3, 1))
+            self.assertEqual((self.short, self.direct, len(self.provider.peers)), (3, 3, 1))
 
     def test_what_the_cache_has_for_some(self) -> None:
         """A field of the request selects among responses, and differs each time."""

@@ -19,11 +19,11 @@ from llmproxy.ledger.records import LedgerLineOpening
 from llmproxy.limits.headers import replace_rate_limits
 from llmproxy.limits.limiter import RequestSize
 from llmproxy.metering.estimating import tokens
-from llmproxy.model import RequestRecord
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import MAX_PATH_BYTES, header_number, header_text
+from llmproxy.proxy.fast_path.direct_hits import DirectHits, HitRequest
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
-from llmproxy.proxy.fast_path.flow import FlowTable, KnownHead, PreparedFlow, RequestFacts, Sending
+from llmproxy.proxy.fast_path.flow import CacheableHead, FlowTable, KnownHead, PreparedFlow, RequestFacts, Sending
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.wire.body_framing import LAST_CHUNK, chunk
 from llmproxy.wire.client.request_writer import MAX_JOINED_BYTES, BytesBody
@@ -80,6 +80,7 @@ class DirectPath:
         self._fallback = fallback
         self._clock = clock
         self._identity = identity
+        self._hits = DirectHits(pipeline, accounting, clock)
         self._under_way: dict[DirectRequest, None] = {}
         self._timer: IDelayedCall | None = None
         self._next_due = 0.0
@@ -130,13 +131,16 @@ class DirectPath:
                 strictly=prepared.is_policed or prepared.is_measured,
                 measured=prepared.is_measured,
             )
-            if content is None or content.stream:
+            if content is None:
                 return False
             if prepared.is_policed:
                 self._pipeline.policy.check_body(
                     known.flow.session.grant, known.flow.route, known.flow.operation, content
                 )
-            return self._send(channel, known, prepared, head, lines, body, content)
+            way = known.flow.way
+            if isinstance(way, Sending):
+                return not content.stream and self._send(channel, known, prepared, way, head, lines, body, content)
+            return self._serve_hit(channel, known, prepared, way, head, lines, body, content)
         except errors.ProxyError:
             return False  # the pipeline says so in its own way
 
@@ -145,12 +149,13 @@ class DirectPath:
         channel: DirectChannel,
         known: KnownHead,
         prepared: PreparedFlow,
+        way: Sending,
         head: RequestHead | None,
         lines: FieldLines,
         body: bytes,
         content: RequestContent,
     ) -> bool:
-        flow, way, now = known.flow, prepared.way, self._clock.seconds()
+        flow, now = known.flow, self._clock.seconds()
         session, route = flow.session, flow.route
         grant = session.grant
         if not self._pipeline.is_current(grant, route, way.provider_keys):
@@ -177,7 +182,7 @@ class DirectPath:
             return False
         request = DirectRequest()
         request.owner, request.channel, request.known, request.parsed = self, channel, known, head
-        request.content, request.whole, request.attempt = content, body, attempt
+        request.content, request.model, request.whole, request.attempt = content, model, body, attempt
         request.reservation, request.slot = held
         identity = self._identity
         request.request_id = identity.fresh_id() if head is None else self._request_id(lines)
@@ -217,6 +222,34 @@ class DirectPath:
         connection.send(request)
         return True
 
+    def _serve_hit(
+        self,
+        channel: DirectChannel,
+        known: KnownHead,
+        prepared: PreparedFlow,
+        way: CacheableHead,
+        head: RequestHead | None,
+        lines: FieldLines,
+        body: bytes,
+        content: RequestContent,
+    ) -> bool:
+        identity = self._identity
+        request = HitRequest(
+            known,
+            lines,
+            body,
+            known.flow.route.model or content.model,
+            identity.fresh_id() if head is None else self._request_id(lines),
+            identity.client(channel.remote, lines),
+            identity.now(),
+            self._clock.seconds(),
+            prepared.path,
+            prepared.facts or self._facts(lines, known),
+        )
+        served = self._hits.serve(channel, way, request)
+        self.served += served
+        return served
+
     def _request_id(self, lines: FieldLines) -> str:
         own = fields.request_id(lines)
         return self._identity.fresh_id() if own is None else own.decode("ascii")
@@ -227,22 +260,28 @@ class DirectPath:
         """C{None} where none of its requests goes directly."""
         flow = known.flow
         way, route, dialect = flow.way, flow.route, flow.dialect
-        expected = route.stream or body_hints.expects_stream(route.query, known.fields)
-        if not isinstance(way, Sending) or dialect is None or dialect.typed is None:
-            return None
-        if expected or dialect.operation.free or route.api.timeouts.flush_interval:
-            return None
+        typed, has_tier = None, False
+        if isinstance(way, Sending):
+            if dialect is None or dialect.typed is None or dialect.operation.free or route.api.timeouts.flush_interval:
+                return None
+            if route.stream or body_hints.expects_stream(route.query, known.fields):
+                return None
+            typed, has_tier = dialect.typed, dialect.provider == "google"
         needs = self._pipeline.bodies.needs(flow.session.grant, route, flow.operation, flow.limits)
-        outgoing = b"" if way.outgoing.filled else b"\r\n".join([*way.outgoing.lines, b"Content-Length: "])
+        outgoing = key = b""
+        if isinstance(way, Sending):
+            key = way.provider_keys[0].value
+        if isinstance(way, Sending) and not way.outgoing.filled:
+            outgoing = b"\r\n".join([*way.outgoing.lines, b"Content-Length: "])
         return PreparedFlow(
-            way,
             outgoing,
-            dialect.typed,
-            dialect.provider == "google",
+            key,
+            typed,
+            has_tier,
             needs.policed,
             needs.measured,
             needs.wanted,
-            dialect.takes,
+            dialect is not None and dialect.takes,
             route.api.timeouts.request,
             known.target.partition(b"?")[0][:MAX_PATH_BYTES].decode("ascii", "backslashreplace"),
             self._facts(known.fields, known) if len(known.shape.holes) == 1 else None,
@@ -260,15 +299,17 @@ class DirectPath:
     def accepts(self, request: DirectRequest, response: WholeResponse) -> bool:
         """Whether a response is usual: then it is measured, and all that the client gets is ready."""
         known, prepared, lines = request.known, request.known.prepared, response.lines
-        assert prepared is not None
+        assert prepared is not None and prepared.typed is not None
         if response.code != 200 or b"content-encoding" in lines.names:
             return False
-        if body_hints.media_type(lines) != _JSON or known.flow.key in response.data:
+        if lines.value(b"content-type") != _JSON and body_hints.media_type(lines) != _JSON:
+            return False
+        if prepared.key in response.data:
             return False
         route, session = known.flow.route, known.flow.session
         tier = (lines.value(b"x-gemini-service-tier") or b"") if prepared.has_tier else b""
-        body, model = response.body, route.model or request.content.model
-        usage = prepared.typed.measured(body, model, tier, request.started_at)
+        body = response.body
+        usage = prepared.typed.measured(body, request.model, tier, request.started_at)
         if usage is None:
             return False
         request.usage = usage
@@ -301,49 +342,7 @@ class DirectPath:
         except Exception:  # its connection would not know what to do with it
             _log.failure("A response could not be sent.")
         self.served += 1
-        record = self._record(request, now)
-        self._accounting.conclude(record, request.ledger_id, request.slot, request.reservation)
-
-    def _record(self, request: DirectRequest, now: float) -> RequestRecord:
-        flow, prepared, facts, usage = request.known.flow, request.known.prepared, request.facts, request.usage
-        assert prepared is not None
-        route, grant, arrived, first = flow.route, flow.session.grant, request.arrived_at, request.first_byte_at
-        return RequestRecord(
-            request.request_id,
-            request.started_at,
-            round(now - arrived, 6),
-            "POST",
-            prepared.path,
-            200,
-            "complete",
-            route.api_name,
-            route.endpoint,
-            grant.project_id,
-            grant.token_id,
-            route.model or request.content.model,
-            False,
-            len(request.whole),
-            request.response_bytes,
-            round(first - arrived, 6),
-            round(first - request.sent_at, 6),
-            200,
-            request.cache,
-            "",
-            request.client,
-            facts.user_agent,
-            facts.sdk_retry,
-            1,
-            "",
-            usage.model,
-            usage.basis,
-            usage.input_tokens,
-            usage.cached_tokens,
-            usage.cache_write_tokens,
-            usage.output_tokens,
-            usage.reasoning_tokens,
-            usage.cost_usd,
-            facts.attribution,
-        )
+        self._accounting.conclude(request.record(now), request.ledger_id, request.slot, request.reservation)
 
     def responded(self, request: DirectRequest, response: Response) -> None:
         """A response that is not usual."""

@@ -11,7 +11,7 @@ from llmproxy import errors
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.limits.in_flight import Slot
 from llmproxy.limits.limiter import LimitReservation
-from llmproxy.model import Usage
+from llmproxy.model import RequestRecord, Usage
 from llmproxy.proxy.fast_path.flow import KnownHead, RequestFacts
 from llmproxy.upstream.circuits import Attempt
 from llmproxy.wire.buffers import Buffers
@@ -53,6 +53,7 @@ class DirectRequest(PendingRequest):
         "held",
         "known",
         "ledger_id",
+        "model",
         "owner",
         "parsed",
         "reply",
@@ -88,6 +89,7 @@ class DirectRequest(PendingRequest):
     held: int
     known: KnownHead
     ledger_id: str
+    model: str
     owner: DirectRequestOwner
     parsed: RequestHead | None
     reply: bytes
@@ -155,3 +157,47 @@ class DirectRequest(PendingRequest):
 
     def abort(self) -> None:
         """Only a response that has begun is cut."""
+
+    # When it is over
+
+    def record(self, now: float) -> RequestRecord:
+        """What remains of it, now that it has been answered."""
+        flow, prepared, facts, usage = self.known.flow, self.known.prepared, self.facts, self.usage
+        assert prepared is not None
+        route, grant, arrived, first = flow.route, flow.session.grant, self.arrived_at, self.first_byte_at
+        return RequestRecord(
+            self.request_id,
+            self.started_at,
+            round(now - arrived, 6),
+            "POST",
+            prepared.path,
+            200,
+            "complete",
+            route.api_name,
+            route.endpoint,
+            grant.project_id,
+            grant.token_id,
+            self.model,
+            False,
+            len(self.whole),
+            self.response_bytes,
+            round(first - arrived, 6),
+            round(first - self.sent_at, 6),
+            200,
+            self.cache,
+            "",
+            self.client,
+            facts.user_agent,
+            facts.sdk_retry,
+            1,
+            "",
+            usage.model,
+            usage.basis,
+            usage.input_tokens,
+            usage.cached_tokens,
+            usage.cache_write_tokens,
+            usage.output_tokens,
+            usage.reasoning_tokens,
+            usage.cost_usd,
+            facts.attribution,
+        )

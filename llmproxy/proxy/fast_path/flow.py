@@ -75,16 +75,17 @@ class PreparedFlow(NamedTuple):
     """What direct requests of one flow have in common.
 
     @ivar outgoing: The head that is sent up to the body's length; C{b""} where it has holes.
-    @ivar typed: Measures its responses; C{has_tier}: whether their head tells a tier.
+    @ivar key: The provider's, which no response may say.
+    @ivar typed: Measures its responses, where they are the provider's; C{has_tier}: whether their head tells a tier.
     @ivar is_policed: Whether its body is checked; C{is_measured}: measured; C{wanted}: which members are.
     @ivar estimates_input: Whether it is text that counts as input.
     @ivar total: Seconds that the whole response may take; C{0}: for ever.
     @ivar facts: What is recorded of its head; C{None} where that differs.
     """
 
-    way: Sending
     outgoing: bytes
-    typed: TypedUsage
+    key: bytes
+    typed: TypedUsage | None
     has_tier: bool
     is_policed: bool
     is_measured: bool
@@ -116,12 +117,6 @@ class Flow(NamedTuple):
     operation: ProviderOperation
     limits: LimitPlan | None
     way: Sending | CacheableHead
-
-    @property
-    def key(self) -> bytes:
-        """The provider's, which no response may say."""
-        assert isinstance(self.way, Sending)
-        return self.way.provider_keys[0].value
 
     def decide(self, context: RequestContext) -> None:
         """Put into the context of another request what was decided."""
