@@ -18,6 +18,7 @@ from llmproxy.cli.encryption import rotate_key
 from llmproxy.cli.groups import group
 from llmproxy.cli.health import health
 from llmproxy.cli.imports import import_group
+from llmproxy.cli.init import init
 from llmproxy.cli.keys import key
 from llmproxy.cli.plugins import list_plugins
 from llmproxy.cli.projects import project
@@ -67,6 +68,7 @@ main.add_command(rotate_key)
 main.add_command(backup)
 main.add_command(restore)
 main.add_command(migrate)
+main.add_command(init)
 main.add_command(run)
 
 __all__ = ["main"]

@@ -27,8 +27,25 @@ def check_config(path: str) -> None:
 @click.option("--config", default=DEFAULT_SETTINGS, show_default=True, help="The settings file.")
 @click.argument("twistd_args", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF twistd llmproxy]")
 def run(config: str, twistd_args: tuple[str, ...]) -> None:
-    """Run the daemon in the foreground, as twistd -n llmproxy does."""
+    """Run the daemon in the foreground, as twistd -n llmproxy does.
+
+    Where there is no settings file, it offers to write one, on a terminal.
+    """
+    if not os.path.exists(config) and not {"--help", "--version"} & set(twistd_args):
+        _set_up(config)
     os.execv(sys.executable, twistd_command(config, twistd_args))
+
+
+def _set_up(config: str) -> None:
+    """Write the settings that are not there, if somebody is there who wants that; else say how, and end with 1."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        click.echo(f"There is no settings file {config}. Make one with: llmproxy init --config {config}", err=True)
+        sys.exit(1)
+    click.confirm(f"There is no settings file {config}. Write one now?", default=True, abort=True, err=True)
+    context = click.get_current_context()
+    parent = context.find_root().command
+    assert isinstance(parent, click.Group)
+    context.invoke(parent.commands["init"], config=config)
 
 
 def twistd_command(config: str, further: Sequence[str]) -> list[str]:
