@@ -14,7 +14,7 @@ from llmproxy.base.background import Task
 from llmproxy.config.routes import Route
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.ledger import Ledger
-from llmproxy.ledger.records import LedgerLineOpening
+from llmproxy.ledger.records import Deferral, LedgerLineOpening
 from llmproxy.limits.in_flight import InFlightLimit, Slot
 from llmproxy.limits.limiter import Limiter, LimitReservation, RequestSize
 from llmproxy.limits.plan import LimitPlan
@@ -199,16 +199,9 @@ class Accounting:
         if reservation is not None:
             unused = record.basis == "none"
             reservation.settle(record.input_tokens + record.output_tokens, 0.0 if unused else record.cost_usd)
-        report = partial(self._report_direct, record, ledger_id)
+        report = partial(self._report_to_all, record, ledger_id, True, None)
         if self._coalescer is None or not self._coalescer.wait(report):
             report()
-
-    def _report_direct(self, record: RequestRecord, ledger_id: str) -> None:
-        if self._ledger is not None:
-            self._ledger.settle(ledger_id, record, True, None)
-        self._metrics.observe(record)
-        for observe in self._observers:
-            observe(record)
 
     def uncharge(self, context: RequestContext) -> None:
         """Take back what L{charge_now} has got so far."""
@@ -328,14 +321,21 @@ class Accounting:
         self._report(context, context.record(finished))
 
     def _report(self, context: RequestContext, record: RequestRecord) -> None:
-        """To everybody, whatever becomes of it with one of them."""
-        charge, whole = context.charge, True
+        charge, ledger_id = context.charge, None
+        if context.grant is not None and not context.result_recorded:
+            ledger_id = "" if charge is None else charge.ledger_id
+        self._report_to_all(record, ledger_id, context.request_sent, deferral(context))
+        if context.announcement is not None:
+            context.announcement.close()
+
+    def _report_to_all(
+        self, record: RequestRecord, ledger_id: str | None, sent: bool, announced: Deferral | None
+    ) -> None:
+        """Whatever becomes of it with one of them; to the ledger, unless C{ledger_id} is C{None}, as it settles."""
+        whole = True
         try:
-            if self._ledger is not None and context.grant is not None and not context.result_recorded:
-                ledger_id = "" if charge is None else charge.ledger_id
-                self._ledger.settle(ledger_id, record, context.request_sent, deferral(context))
-            if context.announcement is not None:
-                context.announcement.close()
+            if self._ledger is not None and ledger_id is not None:
+                self._ledger.settle(ledger_id, record, sent, announced)
         except Exception:
             whole = False
             self._reporting.failed()

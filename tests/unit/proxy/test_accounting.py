@@ -175,6 +175,19 @@ class Charges(ProxyCase):
         self.done(self.accounting.admit(self.context))
         self.context.request_sent = True
 
+    def test_a_direct_request(self) -> None:
+        """It is told to everybody once, and to metrics no more often."""
+        told: list[RequestRecord] = []
+        record = RequestRecord("r", 0.0, 0.1, "POST", "/x", 200, "complete")
+        self.accounting._observers = tuple(
+            told.append if observe == self.metrics.observe else observe for observe in self.accounting._observers
+        )
+        self.metrics.observe = told.append  # type: ignore[method-assign]
+        self.accounting.begin()
+        self.accounting.conclude(record, "line-1", None, None)
+        self.assertEqual(told, [record])
+        self.assertEqual(self.ledger.calls, [("settle", "line-1", "complete", True, None)])
+
     def test_settled(self) -> None:
         """Reserved, used and on the books before it leaves; in the end no slot is taken, and the line is closed."""
         self.called()
