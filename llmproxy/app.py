@@ -324,6 +324,7 @@ def _management(
         audit=records.audit,
         audit_table=records.audit_table,
         alerts=alerts.table,
+        rotation=base.store,
         apis=parts.endpoints,
         reload=reloader.reload,
         effective=reloader.own.effective,

@@ -107,6 +107,16 @@ def update(
     session.show(session.client().request("PATCH", management_path("tokens", token_id), body))
 
 
+@token.command()
+@click.argument("token_id")
+@click.option("--grace", default="24h", show_default=True, metavar="SPAN", help="How long the old secret stays valid.")
+@with_session
+def rotate(session: CommandSession, token_id: str, grace: str) -> None:
+    """Give a token another secret, shown this once; both are valid for a while."""
+    session.show(session.client().request("POST", management_path("tokens", token_id, "rotate"), {"grace": grace}))
+    click.echo("Keep the token now: it is not shown again.", err=True)
+
+
 @token.command("list")
 @click.option("--project", "project_id", metavar="ID", help="This project's only.")
 @with_session

@@ -251,6 +251,18 @@ class Store:
         return stored, secret
 
     @deferred
+    async def rotate_token(self, token_id: str, grace: float, revision: int = 0) -> tuple[Token, str, float]:
+        """Issue another secret for a token; fire with the token, the secret, and until when the one before is valid.
+
+        L{Conflict} where the token is revoked, L{ChangedMeanwhile} where it has another revision.
+        """
+        secret, until = new_token(self._random), self._now() + grace
+        rotate = partial(tokens.rotate, token_id=token_id, hashed=self._hasher.hash(secret), prefix=secret[:10],
+                         until=until, revision=revision)  # fmt: skip
+        rotated = await self._change(rotate, lambda token: token.project_id)
+        return rotated, secret, until
+
+    @deferred
     async def get_token(self, token_id: str) -> Token:
         return await self._database.read(partial(tokens.get, token_id=token_id), self._pools.lists)
 

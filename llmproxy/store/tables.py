@@ -97,6 +97,9 @@ tokens = Table(
     Column("revision", BigInteger, nullable=False, server_default="1"),
     Column("labels", JSON(none_as_null=True)),
     Column("metadata", JSON(none_as_null=True)),
+    Column("previous_hash", String(64)),  # of the secret before a rotation
+    Column("previous_expires_at", Double),
+    Index("tokens_by_previous_hash", "previous_hash"),
     Index("tokens_by_age", "created_at", "id"),
     Index("tokens_of_project_by_age", "project_id", "created_at", "id"),
 )

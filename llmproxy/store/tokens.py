@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Update, bindparam, case, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, Update, and_, bindparam, case, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from llmproxy.errors import ChangedMeanwhile, NotFound, TokenExpired, TokenInactive, TokenNotFound, Unauthorized
+from llmproxy.errors import (
+    ChangedMeanwhile,
+    Conflict,
+    NotFound,
+    TokenExpired,
+    TokenInactive,
+    TokenNotFound,
+    Unauthorized,
+)
 from llmproxy.model import Allowance, Grant, GroupLimits, ListFilter, Page, PageRequest, Token
 from llmproxy.store import group_tree as groups
 from llmproxy.store import json_columns, pages, projects
 from llmproxy.store.tables import projects as project_table
 from llmproxy.store.tables import tokens
 
-_SHOWN = [column for column in tokens.c if column.name != "hash"]
+_UNSHOWN = ("hash", "previous_hash", "previous_expires_at")
+_SHOWN = [column for column in tokens.c if column.name not in _UNSHOWN]
 _LISTS = ("apis", "endpoints", "models", "ips")
 
 
@@ -82,6 +91,26 @@ def replace(connection: Connection, token: Token, now: float) -> Token:
     return get(connection, token.id)
 
 
+def rotate(connection: Connection, token_id: str, hashed: str, prefix: str, until: float, revision: int) -> Token:
+    """Put another secret in the place of a token's own, which is valid until then; one that was before it no more."""
+    changed = connection.execute(
+        update(tokens)
+        .where(tokens.c.id == token_id, tokens.c.active.is_(True), *pages.unchanged(tokens.c.revision, revision))
+        .values(
+            previous_hash=tokens.c.hash,
+            previous_expires_at=until,
+            hash=hashed,
+            prefix=prefix,
+            revision=tokens.c.revision + 1,
+        )
+    )
+    if not changed.rowcount:
+        if not get(connection, token_id).active:
+            raise Conflict("This token has been revoked, for good. Issue a new one.")
+        raise ChangedMeanwhile()
+    return get(connection, token_id)
+
+
 def deactivate(connection: Connection, token_id: str, now: float) -> Token:
     connection.execute(
         update(tokens)
@@ -100,7 +129,7 @@ def revoke(connection: Connection, project_id: str, now: float) -> int:
 def grant(connection: Connection, hashed: str, now: float) -> Grant:
     """What the token of this hash allows, in one statement; L{errors.Unauthorized}'s kinds where nothing."""
     row = connection.execute(_GRANT, {"wanted": hashed}).first()
-    answer = TokenNotFound() if row is None else _grant(row, now, _groups_above(connection, [row]))
+    answer = TokenNotFound() if row is None else _grant(row, hashed, now, _groups_above(connection, [row]))
     if isinstance(answer, Grant):
         return answer
     raise answer
@@ -110,7 +139,10 @@ def grants(connection: Connection, hashed: Sequence[str], now: float) -> dict[st
     """The same of many, in one statement, by their hashes; without those that nobody has issued."""
     rows = connection.execute(_GRANTS, {"wanted": list(hashed)}).all()
     above = _groups_above(connection, rows)
-    return {row.hash: _grant(row, now, above) for row in rows}
+    wanted = set(hashed)
+    return {
+        each: _grant(row, each, now, above) for row in rows for each in (row.hash, row.previous_hash) if each in wanted
+    }
 
 
 def _groups_above(connection: Connection, rows: Sequence[Row[Any]]) -> Mapping[str, tuple[GroupLimits, ...]]:
@@ -119,16 +151,20 @@ def _groups_above(connection: Connection, rows: Sequence[Row[Any]]) -> Mapping[s
     return groups.limits_above(connection, group_ids) if group_ids else {}
 
 
-def _grant(row: Row[Any], now: float, above: Mapping[str, tuple[GroupLimits, ...]]) -> Grant | Unauthorized:
+def _grant(
+    row: Row[Any], hashed: str, now: float, above: Mapping[str, tuple[GroupLimits, ...]]
+) -> Grant | Unauthorized:
     if not row.active:
         return TokenInactive(token_id=row.id, project_id=row.project_id)
-    if row.expires_at is not None and row.expires_at <= now:
+    ends = [row.expires_at, row.previous_expires_at if hashed != row.hash else None]
+    expires_at = min((end for end in ends if end is not None), default=None)
+    if expires_at is not None and expires_at <= now:
         return TokenExpired()
     return Grant(
         project_id=row.project_id,
         token_id=row.id,
         project_active=bool(row.project_active),
-        expires_at=row.expires_at,
+        expires_at=expires_at,
         max_requests=row.max_requests,
         allowance=_limits(row.allowance),
         project_allowance=_limits(row.project_allowance),
@@ -180,6 +216,8 @@ def _lists(row: Row[Any]) -> dict[str, Any]:
 
 _OF_A_GRANT: Select[Any] = select(
     tokens.c.hash,
+    tokens.c.previous_hash,
+    tokens.c.previous_expires_at,
     tokens.c.id,
     tokens.c.project_id,
     tokens.c.active,
@@ -192,12 +230,17 @@ _OF_A_GRANT: Select[Any] = select(
     project_table.c.allowance.label("project_allowance"),
     project_table.c.group_id,
 ).join(project_table)
-_GRANT = _OF_A_GRANT.where(tokens.c.hash == bindparam("wanted"))
-_GRANTS = _OF_A_GRANT.where(tokens.c.hash.in_(bindparam("wanted", expanding=True)))
+_IS_SECRET = or_(tokens.c.hash == bindparam("wanted"), tokens.c.previous_hash == bindparam("wanted"))
+_ARE_SECRETS = [column.in_(bindparam("wanted", expanding=True)) for column in (tokens.c.hash, tokens.c.previous_hash)]
+_GRANT = _OF_A_GRANT.where(_IS_SECRET)
+_GRANTS = _OF_A_GRANT.where(or_(*_ARE_SECRETS))
 _SPEND = (
     update(tokens)
     .where(
-        tokens.c.hash == bindparam("wanted"),
+        or_(
+            tokens.c.hash == bindparam("wanted"),
+            and_(tokens.c.previous_hash == bindparam("wanted"), tokens.c.previous_expires_at > bindparam("now")),
+        ),
         tokens.c.active.is_(True),
         or_(tokens.c.expires_at.is_(None), tokens.c.expires_at > bindparam("now")),
         or_(tokens.c.max_requests.is_(None), tokens.c.request_count < tokens.c.max_requests),

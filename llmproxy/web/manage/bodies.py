@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from llmproxy.config.units import duration
 from llmproxy.errors import BodyUnreadable, Invalid
 from llmproxy.web.manage.body_types import (
     MAX_LABELS,
@@ -24,6 +25,7 @@ from llmproxy.web.manage.body_types import (
     Body,
     BodyContext,
     Endpoint,
+    Grace,
     Id,
     KeyList,
     Label,
@@ -194,6 +196,16 @@ class TokenChange(TokenRules):
     """What is to change of a token; what is left out stays. C{null} lifts an expiry or a limit."""
 
     name: Name | None = None
+
+
+class TokenRotate(Body):
+    """How a token gets another secret."""
+
+    grace: Grace = Field("24h", description="How long the secret before stays valid: 24h, 30m; 0s: not at all.")
+
+    @property
+    def grace_seconds(self) -> float:
+        return float(duration(self.grace))
 
 
 def read(kind: type[B], data: bytes, known: BodyContext) -> B:

@@ -28,6 +28,7 @@ from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.paging import ID
 
 MAX_BODY = 1024 * 1024
+MAX_GRACE_SECONDS = 90 * 86400.0
 MAX_SPAN_SECONDS = 3650 * 86400.0
 RFC3339 = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)"
 MAX_KEYS = 32  # of a project for one API
@@ -85,6 +86,12 @@ def _span(text: str) -> str:
     return text
 
 
+def _grace(text: str) -> str:
+    if duration(text) > MAX_GRACE_SECONDS:
+        raise ValueError("must be at most 90 days (try 24h, 30m)")
+    return text
+
+
 def _key_or_reference(text: str, info: ValidationInfo) -> str:
     return context_of(info).reference(text) or text
 
@@ -108,6 +115,7 @@ KeyList = Annotated[
     WithJsonSchema({"anyOf": [_KEY, {"type": "array", "items": _KEY, "minItems": 1, "maxItems": MAX_KEYS}]}),
 ]
 Id = Annotated[str, StringConstraints(pattern=ID)]
+Grace = Annotated[str, StringConstraints(max_length=64), AfterValidator(_grace)]
 Span = Annotated[str, StringConstraints(max_length=64), AfterValidator(_span)]
 Time = Annotated[datetime, BeforeValidator(_time)]
 _ENDPOINT = r"^([A-Z][A-Z-]{0,31} )?/[\x21-\x7e]{0,511}$"

@@ -47,7 +47,7 @@ from llmproxy.web.manage.controls import LogLevels, ReloadOutcome, SettingSource
 from llmproxy.web.manage.paging import ID
 from llmproxy.web.manage.preconditions import NO_PRECONDITIONS, Preconditions, once, preconditions
 from llmproxy.web.manage.roles import LEAST_ROLES, UNLISTED, Principal, Scope, hidden
-from llmproxy.web.manage.stores import AlertEntries, AuditEntries, Creations, Groups, ManagementKeys
+from llmproxy.web.manage.stores import AlertEntries, AuditEntries, Creations, Groups, ManagementKeys, TokenRotation
 from llmproxy.web.respond import StreamedResponse, identify, run
 
 MAX_ATTEMPTS = 5  # to change what other processes change at the same time
@@ -96,7 +96,8 @@ class ManagementContext:
     @ivar effective: The settings with their sources; L{Invalid} likewise.
     @ivar upstreams: The providers; C{log}: how much is logged.
     @ivar keys: The management keys, where there may be any.
-    @ivar audit_table: The audit log in the store, if it is there; C{alerts}: what was alerted of budgets.
+    @ivar audit_table: The audit log in the store, if it is there; C{alerts}: what was alerted of budgets;
+        C{rotation}: gives tokens other secrets.
     @ivar creations: What was answered to creations that name a key of idempotency.
     @ivar attributions: The names of what requests are attributed to; C{providers}: the provider of each API.
     @ivar references: Reads a provider key as a reference; C{None} where it is none, L{ValueError} if not allowed.
@@ -125,6 +126,7 @@ class ManagementContext:
     reload: Callable[[], Awaitable[ReloadOutcome]] | None = None
     audit_table: AuditEntries | None = None
     alerts: AlertEntries | None = None
+    rotation: TokenRotation | None = None
     effective: Callable[[], Sequence[SettingSource]] | None = None
     upstreams: UpstreamControl | None = None
     log: LogLevels | None = None

@@ -44,6 +44,7 @@ LEAST_ROLES: Mapping[str, AccessRule] = {
     "get_token": AccessRule("viewer", Scope.TOKEN),
     "update_token": AccessRule("operator", Scope.TOKEN),
     "revoke_token": AccessRule("operator", Scope.TOKEN),
+    "rotate_token": AccessRule("operator", Scope.TOKEN),
     "report_usage": AccessRule("viewer", Scope.FILTERED),
     "get_cache": AccessRule("viewer", Scope.WHOLE),
     "purge_cache": AccessRule("operator", Scope.FILTERED),

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from llmproxy.base.audit_chain import ChainReport
-from llmproxy.model import BudgetAlert, Group, ManagementKey, Page, PageRequest
+from llmproxy.model import BudgetAlert, Group, ManagementKey, Page, PageRequest, Token
 from llmproxy.store.audit_log import AuditFilter
 from llmproxy.store.budget_alerts import AlertFilter
 
@@ -75,6 +75,19 @@ class Creations(Protocol):
 
     def release(self, name: str) -> Deferred[None]:
         """It came to nothing: fire when it may be begun again."""
+
+
+class TokenRotation(Protocol):
+    """Gives tokens other secrets."""
+
+    def rotate_token(self, token_id: str, grace: float, revision: int = 0) -> Deferred[tuple[Token, str, float]]:
+        """Fire with the token, its new secret, and until when the one before is valid, in seconds since the epoch.
+
+        L{errors.NotFound} where there is none, L{errors.Conflict} where it is revoked, L{errors.ChangedMeanwhile} where
+        it has another revision.
+
+        @param grace: Seconds for which the secret before stays valid; one from before that is not valid any more.
+        """
 
 
 class AlertEntries(Protocol):

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
-from llmproxy.errors import Conflict, Invalid
+from llmproxy.base.timestamps import rfc3339
+from llmproxy.errors import Conflict, Invalid, NotFound
 from llmproxy.http.endpoints import overlap
 from llmproxy.model import Token
 from llmproxy.proxy.own_response import BufferedResponse
-from llmproxy.web.manage.bodies import Notes, TokenChange, TokenCreate, read
+from llmproxy.web.manage.bodies import Notes, TokenChange, TokenCreate, TokenRotate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.manage.limit_bodies import Limits
 from llmproxy.web.manage.paging import (
@@ -24,7 +25,7 @@ from llmproxy.web.manage.paging import (
 )
 from llmproxy.web.manage.preconditions import etag_line
 from llmproxy.web.manage.roles import hidden
-from llmproxy.web.manage.views import TokenIssued, TokenList, TokenView, token_json
+from llmproxy.web.manage.views import TokenIssued, TokenList, TokenRotated, TokenView, token_json
 from llmproxy.web.respond import json_response
 
 EXPIRY_FIELDS = frozenset({"expires_in", "duration_minutes", "expires_at"})
@@ -131,3 +132,24 @@ class TokenItem(TokenResource):
         if body.model_fields_set & EXPIRY_FIELDS:
             given["expires_at"] = body.expiry(self.context.now())
         return replace(token, **given)
+
+
+class TokenSecretRotation(TokenResource):
+    path = "/manage/tokens/{id}/rotate"
+
+    @operation(
+        "POST", "Give a token another secret; both are valid for a while.", TokenRotated, TokenRotate, 201,
+        action="token.rotate",
+    )  # fmt: skip
+    async def rotate_token(self, call: Call) -> BufferedResponse:
+        call.audit.token_id = call.id
+        body = read(TokenRotate, call.body or b"{}", self.context.body_context())
+        if self.context.rotation is None:
+            raise NotFound("Tokens cannot be rotated here.")
+        token = await self.context.tokens.get_token(call.id)
+        call.audit.project_id = token.project_id
+        async with self.context.change():
+            rotated, secret, until = await self.context.rotation.rotate_token(call.id, body.grace_seconds)
+        call.audit.details = {"grace": body.grace, "previous_expires_at": rfc3339(until)}
+        answer = token_json(rotated, self.context.now()) | {"token": secret, "previous_expires_at": rfc3339(until)}
+        return json_response(answer, 201, [etag_line(rotated.revision)])

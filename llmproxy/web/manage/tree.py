@@ -45,8 +45,8 @@ from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import ProjectCollection, ProjectItem, ProjectTokensRevocation
 from llmproxy.web.manage.reload import SettingsList, SettingsReload
 from llmproxy.web.manage.roles import Principal
-from llmproxy.web.manage.stores import AlertEntries, AuditEntries, Creations, Groups, ManagementKeys
-from llmproxy.web.manage.tokens import TokenCollection, TokenItem
+from llmproxy.web.manage.stores import AlertEntries, AuditEntries, Creations, Groups, ManagementKeys, TokenRotation
+from llmproxy.web.manage.tokens import TokenCollection, TokenItem, TokenSecretRotation
 from llmproxy.web.manage.upstreams import UpstreamCollection, UpstreamItem
 from llmproxy.web.manage.usage import ProjectUsage, UsageTotals
 from llmproxy.web.manage.version import Version
@@ -61,6 +61,7 @@ ENDPOINTS: tuple[type[Endpoint], ...] = (
         KeyCollection,
         KeyItem,
         AlertCollection,
+        TokenSecretRotation,
         AuditCollection,
         AuditVerification,
         SettingsReload,
@@ -87,7 +88,8 @@ class Management(Resource):
         much is logged.
     @param usage: Gives what was used; C{activity}: what went on; C{requests}: the last ones of this process.
     @param peers: The other workers, of which there may be none.
-    @param audit_table: The audit log in the store, if it is there; C{alerts}: what was alerted of budgets.
+    @param audit_table: The audit log in the store, if it is there; C{alerts}: what was alerted of budgets;
+        C{rotation}: gives tokens other secrets.
     @param keys: The management keys, where there may be any; C{creations}: what was answered to creations.
     @param attributions: The names of what requests are attributed to; C{groups}: the groups of projects.
     @param providers: The provider of each API, by the API's name.
@@ -130,6 +132,7 @@ class Management(Resource):
         references: Callable[[str], SecretReference | None] = lambda text: None,
         audit_table: AuditEntries | None = None,
         alerts: AlertEntries | None = None,
+        rotation: TokenRotation | None = None,
         attributions: Callable[[], Collection[str]] = tuple,
         providers: Callable[[], Mapping[str, str]] = dict,
         groups: Groups | None = None,
@@ -163,6 +166,7 @@ class Management(Resource):
             references=references,
             audit_table=audit_table,
             alerts=alerts,
+            rotation=rotation,
             attributions=attributions,
             providers=providers,
             groups=groups,

@@ -101,6 +101,12 @@ class TokenIssued(TokenView):
     token: str = Field(description="The token itself. Shown this once, and nowhere kept.")
 
 
+class TokenRotated(TokenIssued):
+    """A token with its new secret."""
+
+    previous_expires_at: Time = Field(description="Until when the secret before is valid.")
+
+
 class TokenList(DeferredModel):
     """One page of the tokens, oldest first."""
 
