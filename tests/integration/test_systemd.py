@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,11 +32,15 @@ def settings(home: Path, listen: str, more: str = "") -> None:
 
 @contextmanager
 def service(
-    home: Path, name: bytes | str, descriptors: tuple[int, ...] = (), **env: str
+    home: Path,
+    name: bytes | str,
+    descriptors: tuple[int, ...] = (),
+    options: Sequence[str] = ("--pidfile=",),
+    **env: str,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The daemon as the unit starts it; what it is given as descriptors it has from 3 on."""
     places = "".join(f" {number + 3}<&{descriptor}" for number, descriptor in enumerate(descriptors))
-    shell = f'LISTEN_PID=$$ exec "{TWISTD}" -n --pidfile= llmproxy --config apis.yaml{places}'
+    shell = f'LISTEN_PID=$$ exec "{TWISTD}" -n {" ".join(options)} llmproxy --config apis.yaml{places}'
     with (home / "log").open("ab") as log:
         process = subprocess.Popen(
             ["bash", "-c", shell], cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=descriptors,
