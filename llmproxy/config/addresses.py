@@ -199,9 +199,14 @@ def network(value: Any) -> str:
 
 
 def store_url(value: Any) -> str:
-    """A database, as SQLAlchemy names it."""
-    if not re.match(r"[A-Za-z]\w*(?:\+\w+)?://", text(value)):
+    """A database, as SQLAlchemy names it; of those that there are, SQLite or PostgreSQL."""
+    scheme = re.match(r"([A-Za-z]\w*(?:\+\w+)?)://", text(value))
+    if scheme is None:
         raise ValueError(f"{quoted(value)} is not a database URL (try sqlite:///data/llmproxy.db)")
+    if scheme[1].partition("+")[0] not in ("sqlite", "postgresql", "postgres"):  # its password is not repeated
+        raise ValueError(
+            f"{scheme[1]} is not supported: the store is SQLite or PostgreSQL (try postgresql+psycopg://…)"
+        )
     return str(value)
 
 

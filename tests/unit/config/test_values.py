@@ -221,5 +221,11 @@ class Addresses(Checked):
         """A scheme at least; the rest is the driver's."""
         self.assertEqual(addresses.store_url("postgresql+psycopg://h/d"), "postgresql+psycopg://h/d")
         self.refused(addresses.store_url, "", "data/x.db", "sqlite:x", 1)
+        for url in ("mysql+pymysql://u:secret@h/d", "mysql://u:secret@h/d", "mariadb://u:secret@h/d"):
+            with self.assertRaisesRegex(
+                ValueError, "^m[a-z+]+ is not supported: the store is SQLite or PostgreSQL"
+            ) as e:
+                addresses.store_url(url)
+            self.assertNotIn("secret", str(e.exception))
         self.assertEqual(addresses.redis_url("rediss://:pw@h:1/2"), "rediss://:pw@h:1/2")
         self.refused(addresses.redis_url, "", "localhost:6379", "http://h", "redis://", "redis://h:x", "redis://a b")
