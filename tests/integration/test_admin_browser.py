@@ -11,6 +11,7 @@ import pytest
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from tests.support import browser
@@ -185,6 +186,79 @@ def test_every_field_has_a_label(stack: Stack, chrome: Chrome) -> None:
     for path in ("", "projects", f"projects/{stack.project}", "usage", "requests", "cache", "playground", "sessions"):
         chrome.get(f"{stack.url}/admin/{path}")
         assert chrome.execute_script(NAMELESS) == [], path
+
+
+@pytest.fixture(scope="module")
+def paths(stack: Stack) -> list[str]:
+    """Of every page that can be asked for, with something on it."""
+    group = stack.manage("POST", "/manage/groups", {"name": "Research", "budget_usd": "100/month"})["id"]
+    stack.manage("PATCH", f"/manage/projects/{stack.project}", {"group_id": group, "requests_per_minute": 600})
+    stack.manage("POST", "/manage/keys", {"name": "Vera", "role": "viewer", "projects": [stack.project]})
+    stack.ask("POST", "/v1/chat/completions", json.dumps({"model": "gpt-4o", "messages": []}).encode(),
+              {"Content-Type": "application/json"})  # fmt: skip
+    token = stack.manage("GET", f"/manage/tokens?project_id={stack.project}")["data"][0]["id"]
+    latest = eventually(lambda: stack.manage("GET", "/manage/requests")["data"], SECONDS)[0]["request_id"]
+    return ["", "projects", "projects?search=nothing-like-it", f"projects/{stack.project}", "groups",
+            f"groups/{group}", "tokens", f"tokens/{token}", "usage?by_project=1&by_token=1", "usage?by_day=1",
+            "requests", f"requests/{latest}", "upstreams", "cache", "playground", "audit?verify=1", "settings",
+            "keys", "sessions", "nothing"]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", SIZES[:2])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_what_axe_core_finds(stack: Stack, chrome: Chrome, paths: list[str], theme: str, size: tuple[int, int]) -> None:
+    """Nothing, on every page, in both themes, on a phone and on a desk."""
+    chrome.add_cookie({"name": "llmproxy_theme", "value": theme, "path": "/admin"})
+    chrome.set_window_size(*size)
+    found = []
+    for path in paths:
+        chrome.get(f"{stack.url}/admin/{path}")
+        found += [f"/admin/{path}: {each}" for each in browser.violations(chrome)]
+    assert found == []
+
+
+def test_what_axe_core_finds_where_secrets_are_shown(stack: Stack, chrome: Chrome) -> None:
+    """Nothing either; nor where one signs in. It does find what is wrong."""
+    issue_and_sign_out(stack, chrome)
+    assert browser.violations(chrome) == [], "the page to sign in"
+    chrome.execute_script("document.querySelector('main').append(document.createElement('img'))")
+    assert "image-alt" in str(browser.violations(chrome))
+
+
+def issue_and_sign_out(stack: Stack, chrome: Chrome) -> None:
+    """Past the pages that are shown once, with a token and with a key."""
+    chrome.get(f"{stack.url}/admin/projects/{stack.project}")
+    chrome.find_element(By.XPATH, "//summary[normalize-space()='Issue a token']").click()
+    write(chrome, "/tokens", name="for axe")
+    press(chrome, "Issue token")
+    eventually(lambda: chrome.find_elements(By.ID, "python"), SECONDS)
+    assert browser.violations(chrome) == [], "a token's secret"
+    chrome.get(f"{stack.url}/admin/keys")
+    write(chrome, "/keys", name="for axe")
+    press(chrome, "Issue key")
+    eventually(lambda: chrome.find_elements(By.ID, "secret"), SECONDS)
+    assert browser.violations(chrome) == [], "a key's secret"
+    press(chrome, "Sign out")
+    eventually(lambda: shows(chrome, "Management token or key"), SECONDS)
+
+
+def test_a_search(stack: Stack, chrome: Chrome) -> None:
+    """A slash goes to the field; what is found, and what to do where nothing is."""
+    for name in ("Red one", "Blue one"):
+        stack.manage("POST", "/manage/projects", {"name": name})
+    chrome.get(f"{stack.url}/admin/projects")
+    chrome.find_element(By.TAG_NAME, "body").send_keys("/")
+    field = chrome.switch_to.active_element
+    assert field.get_attribute("name") == "search"
+    field.send_keys("BLUE", Keys.ENTER)
+    eventually(lambda: shows(chrome, "1 found", "Blue one") and not shows(chrome, "Red one"), SECONDS)
+    write(chrome, "/admin/projects", search="nothing like it")
+    press(chrome, "Search")
+    eventually(lambda: shows(chrome, "No such projects"), SECONDS)
+    chrome.find_element(By.LINK_TEXT, "show all projects").click()
+    eventually(lambda: shows(chrome, "Red one", "Blue one"), SECONDS)
+    chrome.get(f"{stack.url}/admin/tokens?search=test&active=true&project_id={stack.project}")
+    assert shows(chrome, "found", "test", "Team")
 
 
 def test_live(stack: Stack, chrome: Chrome) -> None:

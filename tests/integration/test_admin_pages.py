@@ -19,7 +19,7 @@ FORM = "application/x-www-form-urlencoded"
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}}"
 PAGES = (
     *("", "projects", "tokens", "usage", "requests", "upstreams", "cache", "audit", "settings", "playground"),
-    *("keys", "sessions"),
+    *("keys", "sessions", "groups"),
 )
 
 
@@ -173,6 +173,17 @@ def test_what_people_write_is_only_text(stack: Stack, operator: Visitor) -> None
         operator.post(project, {**fields, "csrf": csrf}),
         operator.post(f"{project}/keys", {"api": EVIL, "key": EVIL, "csrf": csrf}),
         operator.post("/admin/cache", {"api": EVIL, "path": EVIL, "csrf": csrf}),
+        operator.get("/admin/projects?" + urlencode({"search": EVIL, "active": EVIL})),
+        operator.get("/admin/projects?" + urlencode({"search": EVIL})),
+        operator.get("/admin/tokens?" + urlencode({"search": EVIL, "project_id": EVIL})),
+        operator.post("/admin/groups", {"name": "", "parent_id": EVIL, "budget_usd": EVIL, "csrf": csrf}),
+        operator.get(operator.post("/admin/groups", {"name": EVIL, "csrf": csrf}).header("Location") or ""),
+        operator.get("/admin/groups"),
+        operator.post("/admin/keys", {"name": EVIL, "role": EVIL, "projects": EVIL, "csrf": csrf}),
+        operator.post("/admin/keys", {"name": EVIL, "role": "viewer", "csrf": csrf}),
+        operator.get("/admin/keys"),
+        operator.post("/admin/upstreams/openai/0", {"state": EVIL, "csrf": csrf}),
+        operator.get("/admin/audit?" + urlencode({"search": EVIL, "action": EVIL})),
         operator.get("/admin/usage?" + urlencode({"from": EVIL, "project_id": EVIL, "by": EVIL})),
         operator.get("/admin/requests?" + urlencode({"status": EVIL, "model": EVIL, "error": EVIL})),
         operator.get("/admin/?" + urlencode({"period": EVIL, "done": EVIL})),
@@ -225,6 +236,7 @@ def test_what_is_too_large_or_unreadable(operator: Visitor) -> None:
 def test_roles(stack: Stack) -> None:
     """A viewer changes nothing; whoever is bound to a project sees nothing of others; a revoked key is out."""
     other = stack.manage("POST", "/manage/projects", {"name": "Others' project"})["id"]
+    group = stack.manage("POST", "/manage/groups", {"name": "Others' group"})["id"]
     viewer, lead = (
         stack.manage("POST", "/manage/keys", body)
         for body in (
@@ -247,6 +259,10 @@ def test_roles(stack: Stack) -> None:
         (f"projects/{stack.project}/tokens", {"name": "mine"}),
         (f"projects/{stack.project}/keys", {"api": "openai", "key": "sk-mine"}),
         ("keys", {"name": "mine", "role": "admin"}),
+        ("groups", {"name": "mine"}),
+        (f"groups/{group}", {"name": "mine"}),
+        (f"groups/{group}/delete", {}),
+        ("upstreams/openai/0", {"state": "disabled"}),
         ("cache", {"all": "1"}),
         ("sessions/" + "0" * 32 + "/end", {}),
     ):
@@ -266,6 +282,47 @@ def test_roles(stack: Stack) -> None:
     assert created["actor"] == f"key:{lead['id']}"
     stack.manage("DELETE", f"/manage/keys/{lead['id']}")
     assert lena.get("/admin/projects").status == 401
+
+
+def test_upstreams_are_drained_disabled_and_enabled(stack: Stack, operator: Visitor) -> None:
+    """Each by itself; the others serve on. One that does not exist, or a state that does not, changes nothing."""
+    csrf = operator.csrf()
+
+    def states() -> dict[str, str]:
+        return {each["api"]: each["state"] for each in stack.manage("GET", "/manage/upstreams")["data"]}
+
+    for state, offered in (("draining", "Enable openai"), ("disabled", "Drain openai"), ("enabled", "Disable openai")):
+        assert operator.post("/admin/upstreams/openai/0", {"state": state, "csrf": csrf}).status == 303
+        page = operator.get("/admin/upstreams").body.decode()
+        assert f'<span class="state {state}">' in page and f'aria-label="{offered}"' in page
+        assert states() == {**states(), "openai": state, "anthropic": "enabled"}
+        assert stack.ask("GET", "/v1/models").status == (200 if state == "enabled" else 503)
+    for path, sent in (("openai/7", "disabled"), ("nobody/0", "disabled"), ("openai/0", "gone")):
+        assert operator.post(f"/admin/upstreams/{path}", {"state": sent, "csrf": csrf}).status in (404, 422)
+    for form in ({"state": "disabled"}, {"state": "disabled", "csrf": "0" * 64}):
+        assert operator.post("/admin/upstreams/openai/0", form).status == 403
+    assert set(states().values()) == {"enabled"}
+
+
+def test_forms_of_the_newest_pages_are_those_of_ones_own_session(stack: Stack, operator: Visitor) -> None:
+    """Groups, keys and signing out, sent by another site or with another session's secret."""
+    other = Visitor(operator.port)
+    other.sign_in()
+    group = stack.manage("POST", "/manage/groups", {"name": "Kept"})["id"]
+    forms = (
+        ("groups", {"name": "forged"}),
+        (f"groups/{group}", {"name": "forged"}),
+        (f"groups/{group}/delete", {}),
+        ("keys", {"name": "forged", "role": "admin"}),
+        ("settings", {}),
+        ("sign-out", {}),
+    )
+    for path, form in forms:
+        for csrf, fields in (("", {}), (other.csrf(), {}), (operator.csrf(), {"Origin": "https://evil.example"})):
+            assert operator.post(f"/admin/{path}", {**form, "csrf": csrf}, **fields).status == 403, (path, csrf, fields)
+    assert stack.manage("GET", f"/manage/groups/{group}")["name"] == "Kept"
+    assert "forged" not in json.dumps(stack.manage("GET", "/manage/keys"))
+    assert operator.get("/admin/groups").status == 200, "it is signed in still"
 
 
 def test_keys_are_issued_and_revoked(operator: Visitor) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 
+import pytest
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
@@ -17,8 +19,13 @@ WAIT_SECONDS = 20.0
 
 
 def chromium() -> tuple[str, str]:
-    """The browser and its driver; skips, and says why, where there are none."""
-    return program("chromium", *PACKAGES), program("chromedriver", *PACKAGES)
+    """The browser and its driver; skips, and says why, where there are none, but fails where C{CI} is set."""
+    try:
+        return program("chromium", *PACKAGES), program("chromedriver", *PACKAGES)
+    except pytest.skip.Exception as e:
+        if os.environ.get("CI"):
+            pytest.fail(f"The pages are looked at in a browser wherever CI is set. {e}")
+        raise
 
 
 @contextmanager

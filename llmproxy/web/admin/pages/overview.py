@@ -10,7 +10,7 @@ from llmproxy.observability.activity import PERIODS
 from llmproxy.web.admin import formats
 from llmproxy.web.admin.plots import Series, bar_plot, line_plot
 from llmproxy.web.admin.visit import HtmlPage, Visit
-from llmproxy.web.manage.paging import ID
+from llmproxy.web.manage.paging import ID, MAX_PAGE_SIZE
 
 MAX_TOP = 6  # rows of the short lists
 
@@ -80,7 +80,7 @@ def _plot(title: str, draw: Any, labels: Sequence[str], series: Sequence[Series]
 
 async def project_names(visit: Visit, ids: Sequence[str]) -> dict[str, str]:
     """The names of these projects; the id of one that is not there any more."""
-    wanted = [each for each in dict.fromkeys(ids) if re.fullmatch(ID, each)]
+    wanted = [each for each in dict.fromkeys(ids) if re.fullmatch(ID, each)][:MAX_PAGE_SIZE]
     names = {each: each for each in ids if each}
     if wanted:
         found = await visit.api.get("/manage/projects", id=",".join(wanted), limit=len(wanted))

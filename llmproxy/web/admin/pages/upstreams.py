@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from llmproxy.web.admin.pages.overview import project_names
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit, segment
 
 
 async def show_all(visit: Visit) -> HtmlPage:
     found = await visit.api.get("/manage/upstreams")
-    return HtmlPage("upstreams.html", {"upstreams": found["data"]})
+    keys = [{**key, "api": each["api"], "number": each["number"]} for each in found["data"] for key in each["keys"]]
+    names = await project_names(visit, [key["project_id"] for key in keys])
+    return HtmlPage("upstreams.html", {"upstreams": found["data"], "keys_out": keys, "names": names})
 
 
 async def change(visit: Visit) -> Result:

@@ -5,6 +5,17 @@ document.documentElement.classList.add("scripted");
 for (const select of document.querySelectorAll("select[data-submit]"))
   select.addEventListener("change", () => select.form.requestSubmit());
 
+// A table that is wider than its place can be scrolled by the keyboard too.
+const reachable = new ResizeObserver((entries) => {
+  for (const { target } of entries)
+    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+    else target.removeAttribute("tabindex");
+});
+for (const place of document.querySelectorAll(".scroll")) {
+  if (place.scrollWidth > place.clientWidth) place.tabIndex = 0;
+  reachable.observe(place);
+}
+
 // As on many sites: a slash goes to the search field.
 document.addEventListener("keydown", (event) => {
   const field = document.querySelector("[data-search]");
