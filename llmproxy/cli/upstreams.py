@@ -36,6 +36,15 @@ def drain(session: CommandSession, api: str, number: int) -> None:
 @click.argument("api")
 @NUMBER
 @with_session
+def disable(session: CommandSession, api: str, number: int) -> None:
+    """Send no requests there: it is out of service. NUMBER is its place in the API's list, from 0."""
+    _set(session, api, number, "disabled")
+
+
+@upstream.command()
+@click.argument("api")
+@NUMBER
+@with_session
 def enable(session: CommandSession, api: str, number: int) -> None:
     """Send requests there again, with all keys. NUMBER is its place in the API's list, from 0."""
     _set(session, api, number, "enabled")

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, Table, delete, insert, select, update
 
 from llmproxy.keyring import CREATIONS, PROVIDER_KEYS, Keyring, KeyringSealer
 from llmproxy.sealing import CannotOpen, Sealer, derive
-from llmproxy.store.projects import sealing_context
+from llmproxy.store.projects import further_sealing_context, sealing_context
 from llmproxy.store.tables import canaries, creations, further_keys, provider_keys
 
 BATCH_ROWS = 500
@@ -85,7 +85,7 @@ def _rows(connection: Connection, keyring: Keyring) -> Iterator[SealedRow]:
         yield SealedRow(provider_keys, where, bytes(row.sealed), sealer, sealing_context(row))
     for row in connection.execute(select(further_keys)):
         where = {"project_id": row.project_id, "api": row.api, "position": row.position}
-        yield SealedRow(further_keys, where, bytes(row.sealed), sealer, (row.project_id, row.api, str(row.position)))
+        yield SealedRow(further_keys, where, bytes(row.sealed), sealer, further_sealing_context(row))
     for row in connection.execute(select(creations).where(creations.c.sealed.is_not(None))):
         yield SealedRow(creations, {"name": row.name}, bytes(row.sealed), of_creations, ("creation", row.name))
 

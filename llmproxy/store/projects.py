@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, select, true, update
@@ -79,9 +79,18 @@ def _keep_keys(connection: Connection, project: Project, sealer: Sealer) -> None
             sealed = sealer.seal(key, project.id, api)
             connection.execute(insert(provider_keys).values(**row, sealed=sealed, masked=mask(key)))
         for position, further in enumerate(project.further_keys.get(api, ()), 1):
-            sealed = sealer.seal(further, project.id, api, str(position))
-            values = {**row, "position": position, "sealed": sealed, "masked": mask(further)}
-            connection.execute(insert(further_keys).values(**values))
+            _keep_further_key(connection, (project.id, api, position), further, sealer)
+
+
+def _keep_further_key(connection: Connection, at: tuple[str, str, int], key: str, sealer: Sealer) -> None:
+    project_id, api, position = at
+    row = {"project_id": project_id, "api": api, "position": position}
+    if isinstance(key, SecretReference):
+        sealed = sealer.seal(key, project_id, api, str(position), _REFERENCE)
+        connection.execute(insert(further_keys).values(**row, sealed=sealed, masked="", reference=str(key)))
+    else:
+        sealed = sealer.seal(key, project_id, api, str(position))
+        connection.execute(insert(further_keys).values(**row, sealed=sealed, masked=mask(key)))
 
 
 def remove(connection: Connection, project_id: str) -> None:
@@ -141,20 +150,47 @@ def sealing_context(row: Row[Any]) -> tuple[str, ...]:
 
 def references(connection: Connection) -> list[str]:
     """What keys of active projects refer to, each once."""
-    wanted = select(provider_keys.c.reference).join(projects, projects.c.id == provider_keys.c.project_id)
-    return list(
-        connection.scalars(wanted.where(provider_keys.c.reference.is_not(None), projects.c.active.is_(True)).distinct())
-    )
+    found: set[str] = set()
+    for table in (provider_keys, further_keys):
+        wanted = select(table.c.reference).join(projects, projects.c.id == table.c.project_id)
+        found.update(connection.scalars(wanted.where(table.c.reference.is_not(None), projects.c.active.is_(True))))
+    return sorted(found)
 
 
 def further(connection: Connection, project_id: str, api: str, sealer: Sealer) -> list[str]:
-    """The keys that the project has for the API beside the one that L{key} gives."""
-    wanted = select(further_keys.c.position, further_keys.c.sealed).filter_by(project_id=project_id, api=api)
-    rows = connection.execute(wanted.order_by(further_keys.c.position))
+    """The keys that the project has for the API beside the one that L{key} gives, or L{SecretReference}s."""
+    wanted = select(further_keys).filter_by(project_id=project_id, api=api)
+    found = []
     try:
-        return [sealer.open(bytes(row.sealed), project_id, api, str(row.position)) for row in rows]
+        for row in connection.execute(wanted.order_by(further_keys.c.position)):
+            opened = sealer.open(bytes(row.sealed), *further_sealing_context(row))
+            found.append(opened if row.reference is None else SecretReference(opened))
     except CannotOpen as e:
         raise UpstreamAuthError() from e
+    return found
+
+
+def further_sealing_context(row: Row[Any]) -> tuple[str, ...]:
+    """As L{sealing_context}, of a row of further keys."""
+    context = (row.project_id, row.api, str(row.position))
+    return context if row.reference is None else (*context, _REFERENCE)
+
+
+async def without_missing(stored: Sequence[str], resolve: Callable[[str], Awaitable[str]]) -> list[str]:
+    """The keys that are stored, with what references stand for; L{UpstreamAuthError} where none of them is there.
+
+    One that is kept elsewhere and is missing there is left out as long as there are others.
+    """
+    found: list[str] = []
+    problem: UpstreamAuthError | None = None
+    for key in stored:
+        try:
+            found.append(await resolve(key))
+        except UpstreamAuthError as e:
+            problem = e
+    if problem is not None and not found:
+        raise problem
+    return found
 
 
 def not_found(project_id: str) -> NotFound:
@@ -179,7 +215,8 @@ def _by_project(rows: Iterable[Row[Any]]) -> dict[str, dict[str, str]]:
 def _further_by_project(
     connection: Connection, condition: ColumnElement[bool]
 ) -> dict[str, dict[str, tuple[str, ...]]]:
-    columns = (further_keys.c.project_id, further_keys.c.api, further_keys.c.masked)
+    shown = func.coalesce(further_keys.c.reference, further_keys.c.masked).label("masked")
+    columns = (further_keys.c.project_id, further_keys.c.api, shown)
     order = (further_keys.c.project_id, further_keys.c.api, further_keys.c.position)
     masked: dict[str, dict[str, tuple[str, ...]]] = {}
     for row in connection.execute(select(*columns).where(condition).order_by(*order)):

@@ -177,8 +177,7 @@ class Store:
     @deferred
     async def get_api_key_for_project(self, project_id: str, api: str = "") -> str:
         read = partial(projects.key, project_id=project_id, api=api, sealer=self._sealer)
-        key = await self._database.read(read)
-        return await self._resolve(key) if isinstance(key, SecretReference) else key
+        return await self._key(await self._database.read(read))
 
     @deferred
     async def secret_references(self) -> list[str]:
@@ -187,9 +186,13 @@ class Store:
 
     @deferred
     async def get_api_keys_for_project(self, project_id: str, api: str = "") -> Sequence[str]:
-        first = await self.get_api_key_for_project(project_id, api)
-        read = partial(projects.further, project_id=project_id, api=api, sealer=self._sealer)
-        return (first, *await self._database.read(read))
+        first = partial(projects.key, project_id=project_id, api=api, sealer=self._sealer)
+        others = partial(projects.further, project_id=project_id, api=api, sealer=self._sealer)
+        stored = [await self._database.read(first), *await self._database.read(others)]
+        return await projects.without_missing(stored, self._key)
+
+    async def _key(self, key: str) -> str:
+        return await self._resolve(key) if isinstance(key, SecretReference) else key
 
     @deferred
     async def get_project_active(self, project_id: str) -> bool:

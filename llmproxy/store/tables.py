@@ -71,6 +71,7 @@ further_keys = Table(  # those that a project has for an API beside the one in p
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("sealed", LargeBinary, nullable=False),
     Column("masked", String(32), nullable=False),
+    Column("reference", Text),
 )
 
 tokens = Table(
@@ -181,10 +182,7 @@ advances = Table(  # what each process took of a budget that no line of its ledg
 )
 
 canaries = Table(
-    "canaries",
-    metadata,
-    Column("name", String(32), primary_key=True),
-    Column("sealed", LargeBinary, nullable=False),
+    "canaries", metadata, Column("name", String(32), primary_key=True), Column("sealed", LargeBinary, nullable=False)
 )
 
 # What many lines of the ledger have in common, once; C{used_on} is the last day, since the epoch, that one was entered.

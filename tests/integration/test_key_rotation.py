@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.processes import HOST
-from tests.support.stack import MANAGEMENT, Stack, eventually
+from tests.support.stack import KEYS, MANAGEMENT, Stack, eventually
 
 CHAT = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}).encode()
 JSON = {"Content-Type": "application/json"}
@@ -87,6 +87,7 @@ def sealed(stack: Stack) -> list[tuple[Any, ...]]:
         return [
             *database.execute("select name, sealed from canaries order by name"),
             *database.execute("select project_id, api, sealed from provider_keys order by 1, 2"),
+            *database.execute("select position, reference, sealed from further_provider_keys order by 1"),
         ]
 
 
@@ -96,7 +97,10 @@ def test_under_load(tmp_path: Path) -> None:
     with Stack(tmp_path, env=with_file(tmp_path), further="") as stack:
         manager = stack.manage("POST", "/manage/keys", {"name": "ops", "role": "admin"})["key"]
         other = stack.manage("POST", "/manage/projects", {"name": "Idle", "api_keys": {"openai": "sk-sim-openai"}})
+        keys = [KEYS["openai"], "env:OPENAI_API_KEY", "sk-sim-third"]
+        stack.manage("PATCH", f"/manage/projects/{stack.project}", {"api_keys": {"openai": keys}})
         before = sealed(stack)
+        assert [row[:2] for row in before[-2:]] == [(1, "env:OPENAI_API_KEY"), (2, None)]
         with Load(stack) as load:
             eventually(lambda: load.done > 50, 30)
             changing = threading.Thread(target=change, args=(stack, other["id"], load))

@@ -82,6 +82,31 @@ def test_file_that_changes(stack: Stack) -> None:
     eventually(followed, 30)
 
 
+def test_several(stack: Stack) -> None:
+    """Any of several keys may be kept elsewhere. One that is missing is left out, and one that changes is used."""
+    file = stack.home / "secrets" / "openai"
+    file.write_text(FIRST)
+    keys = [f"file:{file}", "sk-sim-openai-in-the-store", "env:TEAM_API_KEY_2", "env:TEAM_API_KEY"]
+    shown = stack.manage("PATCH", f"/manage/projects/{stack.project}", {"api_keys": {"openai": keys}})
+    assert shown["api_keys"]["openai"][::2] == keys[::2]
+    assert "in-the-store" not in json.dumps(shown)
+    entry = json.loads((stack.home / "audit.jsonl").read_text().splitlines()[-1])
+    assert f"file:{file}, env:TEAM_API_KEY_2, env:TEAM_API_KEY" in json.dumps(entry)
+    assert FIRST not in json.dumps(entry)
+
+    def used() -> set[str]:
+        found = set()
+        for _ in range(6):
+            ask(stack)
+            found.add(sent(stack))
+        return found
+
+    assert used() == {FIRST, "sk-sim-openai-in-the-store"}
+    assert "env:TEAM_API_KEY_2" in eventually(lambda: (said := secrets(stack)) != "ok" and said)
+    file.write_text(SECOND)
+    eventually(lambda: used() == {SECOND, "sk-sim-openai-in-the-store", FIRST})
+
+
 def test_missing(stack: Stack) -> None:
     """503 and its code, a word on the ready page and in the log; all is well again once the file is there."""
     file = stack.home / "secrets" / "openai"

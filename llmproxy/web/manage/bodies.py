@@ -55,10 +55,12 @@ class Keys(Body):
     api_key: KeyList | None = Field(
         None,
         repr=False,
-        description="The provider key for the default API, a list of several, or a reference.",
+        description="The provider key for the default API, a reference, or a list of several of these.",
     )
     api_keys: dict[str, KeyList | None] = Field(
-        default_factory=dict, repr=False, description="By API name: a provider key, a list of several, or a reference."
+        default_factory=dict,
+        repr=False,
+        description="By API name: a provider key, a reference, or a list of several of these.",
     )
 
     @field_validator("api_keys")

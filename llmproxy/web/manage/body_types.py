@@ -99,8 +99,6 @@ def _key_or_reference(text: str, info: ValidationInfo) -> str:
 def _different(keys: list[str]) -> list[str]:
     if len(set(keys)) < len(keys):
         raise ValueError("two of the keys are the same")
-    if len(keys) > 1 and any(isinstance(key, SecretReference) for key in keys):
-        raise ValueError("a reference stands alone: of several keys none is kept elsewhere")
     return keys
 
 

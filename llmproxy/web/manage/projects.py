@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -12,7 +11,7 @@ from llmproxy.base.secret_reference import SecretReference
 from llmproxy.errors import Invalid, RoleNotAllowed
 from llmproxy.model import Project
 from llmproxy.proxy.own_response import BufferedResponse
-from llmproxy.web.manage.bodies import ProjectChange, ProjectCreate, read
+from llmproxy.web.manage.bodies import Keys, ProjectChange, ProjectCreate, read
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.manage.groups import check_group
 from llmproxy.web.manage.limit_bodies import Limits
@@ -53,7 +52,7 @@ class ProjectCollection(Endpoint):
             "name": body.name,
             "active": body.active,
             "api_keys": sorted(keys),
-            **_references(call, keys),
+            **_references(call, body, self.context.default_api),
         }
         await check_group(self.context, body.group_id)
         project = await self.context.projects.create_project(
@@ -107,7 +106,7 @@ class ProjectItem(Endpoint):
         body = read(ProjectChange, call.body, self.context.body_context())
         if body.active is not None:
             call.audit.action = "project.activate" if body.active else "project.deactivate"
-        references = _references(call, body.provider_keys(self.context.default_api))
+        references = _references(call, body, self.context.default_api)
         call.audit.details = {"changed": sorted(body.model_fields_set), **references}
         if not call.principal.manages_projects and body.model_fields_set - Limits.model_fields.keys():
             raise RoleNotAllowed(LIMITS_ONLY)
@@ -172,9 +171,14 @@ class ProjectTokensRevocation(Endpoint):
         return json_response({"revoked": revoked})
 
 
-def _references(call: Call, keys: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """What the audit log is told of references among these; L{RoleNotAllowed} for whoever may not set any."""
-    found = {api: str(key) for api, key in keys.items() if isinstance(key, SecretReference)}
+def _references(call: Call, body: Keys, default_api: str) -> dict[str, dict[str, str]]:
+    """What the audit log is told of references among a body's keys; L{RoleNotAllowed} for whoever may not set any."""
+    further = body.further_keys(default_api)
+    found = {}
+    for api, key in body.provider_keys(default_api).items():
+        references = [str(each) for each in (key, *further[api]) if isinstance(each, SecretReference)]
+        if references:
+            found[api] = ", ".join(references)
     if found and call.principal.role != "admin":
         raise RoleNotAllowed(ADMINS_ONLY)
     return {"references": found} if found else {}

@@ -252,6 +252,26 @@ class StoreContract(ValidatorContract):
         await self.assertFailure(self.store.get_api_key_for_project(project.id, "google"), UpstreamAuthError)
         await self.assertFailure(self.store.get_api_key_for_project("nobody", "openai"), UpstreamAuthError)
 
+    async def test_several_keys(self) -> None:
+        """In their order, shown masked, replaced together; of those that are kept elsewhere none is found here."""
+        further = {"openai": ("second-of-its-keys", SecretReference("env:B"), "fourth-of-its-keys")}
+        project = await self.project(api_keys={"openai": OPENAI_KEY, "mistral": "m"}, further_keys=further)
+        shown = (await self.store.get_project_by_id(project.id)).masked_further_keys
+        self.assertEqual(shown["openai"][1], "env:B")
+        self.assertNotIn("second-of-its-keys", repr(shown))
+        found = await self.store.get_api_keys_for_project(project.id, "openai")
+        self.assertEqual(list(found), [OPENAI_KEY, "second-of-its-keys", "fourth-of-its-keys"])
+        self.assertEqual(list(await self.store.get_api_keys_for_project(project.id, "mistral")), ["m"])
+        self.assertEqual(await self.store.secret_references(), ["env:B"])
+        keys = {
+            "api_keys": {"openai": SecretReference("env:A")},
+            "further_keys": {"openai": (SecretReference("env:C"),)},
+        }
+        await self.store.update_project(replace(project, **keys))
+        self.assertEqual(await self.store.secret_references(), ["env:A", "env:C"])
+        await self.assertFailure(self.store.get_api_keys_for_project(project.id, "openai"), UpstreamAuthError)
+        self.assertEqual(list(await self.store.get_api_keys_for_project(project.id, "mistral")), ["m"])
+
     async def test_a_reference_instead_of_a_key(self) -> None:
         """It is shown as it is; without anybody who resolves it, there is no key."""
         project = await self.project(api_keys={"openai": SecretReference("env:A"), "mistral": "b"})
