@@ -6,17 +6,20 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, SupportsBytes, TextIO
 
 from twisted.logger import Logger
 
 from llmproxy import plugins
+from llmproxy.auth.lockout import FailedAttempts
+from llmproxy.base.late_imports import LateImports
 from llmproxy.base.peers import Peers
 from llmproxy.caching import CacheAdmin
 from llmproxy.composition.alerts import Alerting, alerting
 from llmproxy.composition.forwarding import Parts, forwarding
 from llmproxy.composition.identity import identity_sign_in
+from llmproxy.composition.late_pages import late_pages
 from llmproxy.composition.listeners import listen, make_site
 from llmproxy.composition.own_secrets import encryption_key_file, keyring, own_secrets, passwords
 from llmproxy.composition.recording import Records, make_records
@@ -44,9 +47,8 @@ from llmproxy.store.groups import GroupTable
 from llmproxy.store.management_keys import ManagementKeyTable
 from llmproxy.store.store import Store
 from llmproxy.upstream.secret_references import SecretReferences
-from llmproxy.web.admin import AdminPages
-from llmproxy.web.admin.sessions import Sessions
-from llmproxy.web.manage import Management
+from llmproxy.web.late import LateResource
+from llmproxy.web.manage.auth import ManagementAuth
 from llmproxy.web.proxy import ProxyResource, request_ids
 from llmproxy.web.root import Root
 from llmproxy.wire.buffers import Buffers, derived_limit
@@ -56,6 +58,8 @@ from llmproxy.wire.write_coalescing import WriteCoalescer
 
 if TYPE_CHECKING:
     from llmproxy.web.admin.identity import IdentitySignIn
+    from llmproxy.web.admin.tree import AdminPages
+    from llmproxy.web.manage.tree import Management
 
 _log = Logger()
 
@@ -123,14 +127,15 @@ def build(
     parts = _forwarding(base, environ, tokens, records, counters, metrics, alerts)
     daemon = Daemon(settings, reactor, base.output, base.store, parts.hang_up, base.descriptors)
     _connect(base, daemon, parts, worker)
-    views = WorkerViews(metrics, base.peers, daemon.checks)
-    reloader = _reloader(base, parts, daemon, source)
-    manage = _management(base, tokens, parts, views, records, reloader, alerts)
-    lag, admin = ReactorLag(reactor, metrics.reactor_lag.observe), _admin(base, manage, records, parts)
+    views, reloader = WorkerViews(metrics, base.peers, daemon.checks), _reloader(base, parts, daemon, source)
+    auth = ManagementAuth(base.management, FailedAttempts(), reactor, settings.server.trusted_proxies, base.keys)
+    lag = ReactorLag(reactor, metrics.reactor_lag.observe)
+    making = partial(_management, base, auth, tokens, parts, views, records, reloader, alerts)
+    manage, admin = _management_trees(base, auth, making, records, parts)
     written = (*records.parts, *alerts.parts)
     own = (*base.parts, lag, *written, counters, *tokens.parts, *parts.members, reloader.own, views)
     _add(daemon, metrics, *own, *further)
-    listen(daemon, _proxy(base, parts), manage, admin, views, _sites(base, metrics, records))
+    listen(daemon, _proxy(base, parts), auth, manage, admin, views, _sites(base, metrics, records))
     return daemon
 
 
@@ -301,15 +306,29 @@ def _proxy(base: Base, parts: Parts) -> ProxyResource:
     )
 
 
+def _management_trees(
+    base: Base, auth: ManagementAuth, making: Callable[[LateImports], Management], records: Records, parts: Parts
+) -> tuple[LateResource, LateResource]:
+    imports = LateImports(base.reactor)
+    manage = cache(partial(making, imports))
+    if not base.peers.alone:
+        manage()  # it does what other workers are asked for, too
+    return late_pages(imports, manage, lambda: _admin(base, manage(), auth, records, parts))
+
+
 def _management(
     base: Base,
+    auth: ManagementAuth,
     tokens: Tokens,
     parts: Parts,
     views: WorkerViews,
     records: Records,
     reloader: WorkersReloader,
     alerts: Alerting,
+    imports: LateImports,
 ) -> Management:
+    from llmproxy.web.manage.tree import Management
+
     settings, caching = base.settings, parts.caching
     limit = settings.cache.max_bytes if caching is not None and caching.state.storage.local is not None else 0
     return Management(
@@ -332,13 +351,13 @@ def _management(
         log=base.output,
         default_api=settings.default_api,
         standings=parts.quota.standings,
-        management_token=base.management,
+        auth=auth,
         keys=base.keys,
         creations=base.creations,
         references=base.secrets.rules.reference,
-        trusted_proxies=settings.server.trusted_proxies,
         clock=base.reactor,
         now=base.now,
+        in_thread=imports.in_thread,
         cache=None if caching is None else CacheAdmin(caching, settings.cache.backend, limit, base.peers),
         counts=views.counts,
         peers=base.peers,
@@ -348,10 +367,13 @@ def _management(
     )
 
 
-def _admin(base: Base, manage: Management, records: Records, parts: Parts) -> AdminPages:
+def _admin(base: Base, manage: Management, auth: ManagementAuth, records: Records, parts: Parts) -> AdminPages:
+    from llmproxy.web.admin.sessions import Sessions
+    from llmproxy.web.admin.tree import AdminPages
+
     return AdminPages(
         perform=manage.perform,
-        auth=manage.auth,
+        auth=auth,
         sessions=Sessions(base.store, base.now, base.random),
         audit=records.audit,
         now=base.now,

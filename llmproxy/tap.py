@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from time import time
 from typing import Any, ClassVar
 
@@ -12,7 +14,6 @@ from twisted.application.service import IService
 from twisted.logger import Logger
 from twisted.python.usage import Options as TwistedOptions
 
-from llmproxy.app import build
 from llmproxy.base.monotonic import use_monotonic_clock
 from llmproxy.base.own_threads import spare_address_space
 from llmproxy.composition.supervision import make_supervisor
@@ -108,6 +109,18 @@ def _log_stream(twistd: MutableMapping[str, Any]) -> Any:
     return LogFile(os.path.abspath(name))
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Let the collector rest: what is imported stays, and to look at it again and again takes a tenth of the start."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def enter_run_directory(options: Options) -> None:
     """Go where twistd is told to run (C{--rundir}), which it would do only when secrets and logs are made elsewhere."""
     directory = options.twistd.get("rundir") or "."
@@ -150,16 +163,19 @@ def makeService(options: Options) -> IService:
         manager = notifying(StartReport(options.twistd), reactor)
         pid_file = PidFile(options.twistd, user)
         restart = None if worker else _hot_restart(source, options, reactor, pid_file, manager)
-        daemon = build(
-            settings,
-            reactor,
-            os.environ,
-            now=time,
-            stream=output,
-            source=source,
-            worker=worker,
-            further=() if restart is None else (pid_file, restart),
-        )
+        with uncollected():
+            from llmproxy.app import build  # not before: neither a supervisor nor a check of the settings needs it
+
+            daemon = build(
+                settings,
+                reactor,
+                os.environ,
+                now=time,
+                stream=output,
+                source=source,
+                worker=worker,
+                further=() if restart is None else (pid_file, restart),
+            )
         if restart is not None:
             restart.attach(daemon)
         if before is not None:

@@ -20,6 +20,7 @@ from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable
 
 INTERVAL_SECONDS = 1.0
 MAX_UNWRITTEN = 10_000
+CHANGE_SECONDS = 20.0  # for which a change of projects or tokens waits for those before it
 
 IN_FORCE = "The revocation of {kind} {id} is in force here, and could not be stored: {why}."
 

@@ -4,32 +4,77 @@ from __future__ import annotations
 
 import click
 
-from llmproxy.cli.alerts import alert
-from llmproxy.cli.apply import apply
-from llmproxy.cli.archive import backup, migrate, restore
-from llmproxy.cli.audit import audit
-from llmproxy.cli.cache import cache
-from llmproxy.cli.chat import chat
-from llmproxy.cli.completion import completion
-from llmproxy.cli.config import config
-from llmproxy.cli.daemon import check_config, run
-from llmproxy.cli.doctor import doctor
-from llmproxy.cli.encryption import rotate_key
-from llmproxy.cli.groups import group
-from llmproxy.cli.health import health
-from llmproxy.cli.imports import import_group
-from llmproxy.cli.init import init
-from llmproxy.cli.keys import key
-from llmproxy.cli.plugins import list_plugins
-from llmproxy.cli.projects import project
-from llmproxy.cli.reload import reload
+from llmproxy.cli.late_group import CommandPlace, LateGroup
 from llmproxy.cli.session import DEFAULT_URL, CommandSession, connection_options
-from llmproxy.cli.tokens import token
-from llmproxy.cli.upstreams import upstream
-from llmproxy.cli.usage import usage
+
+PLACES = {
+    "project": CommandPlace("llmproxy.cli.projects", "project", "Create, show and change projects."),
+    "group": CommandPlace("llmproxy.cli.groups", "group", "Create, show and change groups of projects."),
+    "token": CommandPlace("llmproxy.cli.tokens", "token", "Issue, show and revoke tokens."),
+    "key": CommandPlace("llmproxy.cli.keys", "key", "Issue, list and revoke management keys."),
+    "apply": CommandPlace(
+        "llmproxy.cli.apply", "apply", "Make groups, projects and tokens be as a file declares them."
+    ),
+    "audit": CommandPlace("llmproxy.cli.audit", "audit", "Read the audit log, and verify it."),
+    "cache": CommandPlace("llmproxy.cli.cache", "cache", "Show and empty the response cache."),
+    "usage": CommandPlace("llmproxy.cli.usage", "usage", "Show what was used, and what that cost."),
+    "health": CommandPlace("llmproxy.cli.health", "health", "Say whether the daemon is ready; it takes no token."),
+    "reload": CommandPlace(
+        "llmproxy.cli.reload", "reload", "Have the daemon read its settings again, and say what has changed."
+    ),
+    "upstream": CommandPlace("llmproxy.cli.upstreams", "upstream", "Show providers, and take them out of service."),
+    "check-config": CommandPlace(
+        "llmproxy.cli.daemon", "check_config", "Check a settings file, and report all that is wrong with it."
+    ),
+    "config": CommandPlace("llmproxy.cli.config", "config", "Show the settings."),
+    "plugins": CommandPlace(
+        "llmproxy.cli.plugins",
+        "list_plugins",
+        "List the plugins that are installed here, by the setting that names them.",
+    ),
+    "doctor": CommandPlace(
+        "llmproxy.cli.doctor",
+        "doctor",
+        "Check all that the daemon needs: settings, files, store, Redis, providers and their keys, clock, descriptors.",
+    ),
+    "chat": CommandPlace(
+        "llmproxy.cli.chat",
+        "chat",
+        "Chat through the proxy. Each line of input is a message; an empty line or Ctrl-D ends it.",
+    ),
+    "completion": CommandPlace(
+        "llmproxy.cli.completion",
+        "completion",
+        "Print the script that completes llmproxy's commands and options in a shell.",
+    ),
+    "import": CommandPlace("llmproxy.cli.imports", "import_group", "Take over what another proxy was set to."),
+    "rotate-key": CommandPlace(
+        "llmproxy.cli.encryption",
+        "rotate_key",
+        "Seal everything in the database with a new encryption key. Daemons need not stop.",
+    ),
+    "backup": CommandPlace(
+        "llmproxy.cli.archive",
+        "backup",
+        "Write all that is stored into one file: the database as it is at one moment, and the journals.",
+    ),
+    "restore": CommandPlace(
+        "llmproxy.cli.archive",
+        "restore",
+        "Bring back what backup has written, into the database that the settings name: SQLite or PostgreSQL.",
+    ),
+    "migrate": CommandPlace("llmproxy.cli.archive", "migrate", "Show and upgrade the schema of the database."),
+    "alert": CommandPlace("llmproxy.cli.alerts", "alert", "What was alerted of budgets."),
+    "init": CommandPlace(
+        "llmproxy.cli.init",
+        "init",
+        "Set up llmproxy for the first time: settings, state directory, keys, and a first project with a token.",
+    ),
+    "run": CommandPlace("llmproxy.cli.daemon", "run", "Run the daemon in the foreground, as twistd -n llmproxy does."),
+}
 
 
-@click.group()
+@click.group(cls=LateGroup, places=PLACES)
 @connection_options(url=DEFAULT_URL, output="table", environment=True)
 @click.version_option(package_name="llmproxy", prog_name="llmproxy")
 @click.pass_context
@@ -44,31 +89,5 @@ def main(ctx: click.Context, url: str, management_token_file: str | None, output
     """
     ctx.obj = CommandSession(url, management_token_file, output)
 
-
-main.add_command(project)
-main.add_command(group)
-main.add_command(token)
-main.add_command(key)
-main.add_command(apply)
-main.add_command(alert)
-main.add_command(audit)
-main.add_command(cache)
-main.add_command(usage)
-main.add_command(health)
-main.add_command(reload)
-main.add_command(upstream)
-main.add_command(check_config)
-main.add_command(config)
-main.add_command(list_plugins)
-main.add_command(doctor)
-main.add_command(chat)
-main.add_command(completion)
-main.add_command(import_group)
-main.add_command(rotate_key)
-main.add_command(backup)
-main.add_command(restore)
-main.add_command(migrate)
-main.add_command(init)
-main.add_command(run)
 
 __all__ = ["main"]

@@ -15,10 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from llmproxy.cli.daemon import DEFAULT_SETTINGS
 from llmproxy.composition.own_secrets import encryption_key_file
-from llmproxy.config.environ import secret
 from llmproxy.config.load import load, read_private
 from llmproxy.config.model import Settings
 from llmproxy.config.problems import SettingsError
+from llmproxy.config.secret_variables import secret
 from llmproxy.keyring import Keyring, parse_keys
 from llmproxy.sealing import CannotOpen
 from llmproxy.store.data_keys import drop_unreadable_creations, old_rows, seal_anew

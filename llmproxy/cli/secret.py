@@ -11,8 +11,8 @@ from typing import TextIO
 import click
 
 from llmproxy.cli.errors import Misconfigured, NotAuthorized
-from llmproxy.config.environ import secret
 from llmproxy.config.problems import SettingsError
+from llmproxy.config.secret_variables import secret
 
 KEY_SOURCES = "@FILE, - (standard input), env:VARIABLE, or prompt"
 

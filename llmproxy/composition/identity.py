@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmproxy.auth.oidc.factory import require_joserfc
-from llmproxy.config.environ import secret
 from llmproxy.config.load import read_private
 from llmproxy.config.model import Settings
+from llmproxy.config.secret_variables import secret
 from llmproxy.sealing import Sealer
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from llmproxy.model import RequestRecord
 from llmproxy.process.daemon import Daemon
 from llmproxy.proxy.accounting import Observer
 from llmproxy.web import ops
-from llmproxy.web.manage import Management
+from llmproxy.web.manage.auth import ManagementAuth
 from llmproxy.web.root import Root
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.descriptors import Descriptors
@@ -28,19 +28,21 @@ from llmproxy.wire.write_coalescing import WriteCoalescer
 def listen(
     daemon: Daemon,
     proxy: IResource,
-    manage: Management,
+    auth: ManagementAuth,
+    manage: IResource,
     admin: IResource,
     views: WorkerViews,
     site: Callable[[Root], Site],
 ) -> None:
     """Have the daemon serve the public listeners, and those for management and metrics where these have their own.
 
+    @param auth: Lets in who may manage.
     @param site: Makes the site of a tree of resources.
     """
     server = daemon.settings.server
     pages = partial(ops.pages, views.render, views.checks)
     own_admin, own_metrics = server.admin_listen, server.metrics_listen
-    public_pages = pages() if server.public_metrics else pages(admit=manage.auth.admission("get_metrics"))
+    public_pages = pages() if server.public_metrics else pages(admit=auth.admission("get_metrics"))
     public = Root(
         proxy=proxy,
         manage=None if own_admin else manage,

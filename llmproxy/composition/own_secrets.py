@@ -8,10 +8,10 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
-from llmproxy.config.environ import PREFIX, secret
 from llmproxy.config.load import read_private
 from llmproxy.config.model import Settings
 from llmproxy.config.redis_url import parse_redis_url
+from llmproxy.config.secret_variables import PREFIX, secret
 from llmproxy.keyring import Keyring, parse_keys
 from llmproxy.store.canary import refuse_new_key
 from llmproxy.store.engines import parse_store_url

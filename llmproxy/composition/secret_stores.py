@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from llmproxy import plugins
-from llmproxy.config.environ import PREFIX, SECRETS
 from llmproxy.config.model import Secrets, Settings
+from llmproxy.config.secret_variables import PREFIX, SECRETS
 from llmproxy.interfaces import ISecretSource, ISecretSourceFactory
 from llmproxy.upstream.secret_references import SecretReferences
 from llmproxy.upstream.secret_rules import SecretRules

@@ -16,7 +16,7 @@ from llmproxy.auth.change_feed import ChangeFeed
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.revocation_file import RevocationFile
 from llmproxy.auth.unknown_tokens import UnknownTokens
-from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
+from llmproxy.auth.unwritten_revocations import CHANGE_SECONDS, UnwrittenRevocations
 from llmproxy.auth.validator_chain import ForeignValidator, ValidatorChain
 from llmproxy.base.coroutines import FairLock
 from llmproxy.config.model import Settings
@@ -26,7 +26,6 @@ from llmproxy.model import Project
 from llmproxy.redis import connect
 from llmproxy.store import projects
 from llmproxy.store.store import Store
-from llmproxy.web.manage.endpoint import CHANGE_SECONDS
 
 
 @dataclass(frozen=True)

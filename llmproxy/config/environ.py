@@ -1,15 +1,15 @@
-"""The environment: settings that stand above the file, and secrets that stand in no file of settings."""
+"""The environment: settings that stand above the file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import get_origin
 
 from llmproxy.config.external_text import ExternalText
 from llmproxy.config.fields import Leaf, leaves
-from llmproxy.config.problems import Location, Path, Problem, SettingsError, did_you_mean
+from llmproxy.config.problems import Location, Path, did_you_mean
+from llmproxy.config.secret_variables import PREFIX, SECRETS
 
-PREFIX = "LLMPROXY_"
 # Names that other proxies of this kind use; ours stand above them.
 ALIASES: Mapping[str, Path] = {
     "HTTP_CACHE_ENABLED": ("cache", "enabled"),
@@ -17,7 +17,6 @@ ALIASES: Mapping[str, Path] = {
     "REDIS_CACHE_URL": ("redis", "url"),
     "REDIS_CACHE_KEY_PREFIX": ("redis", "key_prefix"),
 }
-SECRETS = ("MANAGEMENT_TOKEN", "ENCRYPTION_KEY", "OIDC_CLIENT_SECRET")
 _ELSEWHERE = ("LLMPROXY_URL", "LLMPROXY_TOKEN")  # of the command line, and of clients as the manual has them
 
 
@@ -48,38 +47,3 @@ def unknown_variables(environ: Mapping[str, str], mentioned: str = "") -> list[s
         for name in sorted(environ)
         if name.startswith(PREFIX) and name not in known and f"${{{name}" not in mentioned
     ]
-
-
-def secret(environ: Mapping[str, str], name: str, read: Callable[[str], tuple[int, str]]) -> str | None:
-    """The secret of that name, or C{None} where it is not set.
-
-    The first that is set counts: C{LLMPROXY_<name>}, C{LLMPROXY_<name>_FILE}, C{<name>}, C{<name>_FILE}.
-
-    @param read: Takes a path, returns the file's mode and its text; raises L{OSError} or L{UnicodeDecodeError}.
-    @raise SettingsError: The file cannot be read, is empty, or is open to others than its owner.
-    """
-    for variable in (PREFIX + name, name):
-        if environ.get(variable):
-            return environ[variable]
-        path = environ.get(f"{variable}_FILE")
-        if path:
-            return _from_file(f"{variable}_FILE", path, read)
-    return None
-
-
-def _from_file(variable: str, path: str, read: Callable[[str], tuple[int, str]]) -> str:
-    try:
-        mode, text = read(path)
-    except OSError as e:
-        raise _error(variable, f"{path} cannot be read: {e.strerror or e}") from e
-    except UnicodeDecodeError as e:
-        raise _error(variable, f"{path} is not text in UTF-8") from e
-    if mode & 0o077:
-        raise _error(variable, f"{path} is open to others than its owner, mode {mode & 0o777:04o} (chmod 600 {path})")
-    if not text.strip():
-        raise _error(variable, f"{path} is empty")
-    return text.strip()
-
-
-def _error(variable: str, message: str) -> SettingsError:
-    return SettingsError([Problem.at(Location(variable), (), message)])

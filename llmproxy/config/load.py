@@ -130,7 +130,7 @@ def _text(data: bytes, path: str) -> str:
 
 
 def read_private(path: str) -> tuple[int, str]:
-    """A file's mode and text, of one and the same file: what L{environment.secret} wants."""
+    """A file's mode and text, of one and the same file: what L{secret_variables.secret} wants."""
     with open(path, "rb") as file:
         return os.fstat(file.fileno()).st_mode, file.read(64 * 1024).decode("utf-8")
 

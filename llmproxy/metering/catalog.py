@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from genai_prices.data_snapshot import get_snapshot
-
 from llmproxy.base.memo import BoundedMemo
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Price, Settings
 from llmproxy.metering.dialects.operation import READ_OPERATION, ProviderOperation
 from llmproxy.metering.dialects.registry import operation
 from llmproxy.metering.meter import Dialect, dialect
+from llmproxy.metering.price_list import get_snapshot
 from llmproxy.metering.prices import OwnPrice, Prices
 
 MAX_REMEMBERED_PATHS = 4096  # paths

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from genai_prices.data_snapshot import get_snapshot
 from pydantic_core import to_json
 
 from llmproxy.base.memo import BoundedMemo
@@ -24,6 +23,7 @@ from llmproxy.metering.dialects.operation import (
 )
 from llmproxy.metering.dialects.registry import possible_terms
 from llmproxy.metering.dialects.reported_usage import Terms
+from llmproxy.metering.price_list import get_snapshot
 from llmproxy.metering.prices import USUAL_TERMS, Prices
 
 MAX_REMEMBERED_MODELS = 4096  # models

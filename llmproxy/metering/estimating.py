@@ -14,12 +14,11 @@ from functools import lru_cache
 from operator import mul
 from typing import NamedTuple
 
-from genai_prices.data_snapshot import get_snapshot
-
 from llmproxy.http.content_measure import TextMeasure
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.metering import media
 from llmproxy.metering.dialects.operation import MediaTokens
+from llmproxy.metering.price_list import get_snapshot
 
 BYTES_PER_TOKEN = 4
 MAX_CONTEXT_TOKENS = 2_000_000  # tokens of input where a model's context window is not known

@@ -10,12 +10,10 @@ from functools import cache
 from itertools import groupby
 from typing import Any
 
-from genai_prices.data_snapshot import get_snapshot
-from genai_prices.types import ArrayMatch, UsageExtractor
-
 from llmproxy.metering.dialects.operation import Units
 from llmproxy.metering.dialects.registry import SHAPES
 from llmproxy.metering.dialects.shapes import Shape, number
+from llmproxy.metering.price_list import ArrayMatch, UsageExtractor, get_snapshot
 
 _SHAPES = {shape.name: shape for shape in SHAPES}
 

@@ -14,9 +14,11 @@ from fnmatch import fnmatchcase
 from math import inf
 from typing import Any, NamedTuple
 
-from genai_prices.data_snapshot import get_snapshot
-from genai_prices.data_units import unit_data
-from genai_prices.types import (
+from llmproxy.base.memo import BoundedMemo
+from llmproxy.metering.dialects import registry
+from llmproxy.metering.dialects.operation import Units
+from llmproxy.metering.dialects.reported_usage import Terms
+from llmproxy.metering.price_list import (
     ModelInfo,
     ModelPrice,
     PriceVariant,
@@ -24,13 +26,11 @@ from genai_prices.types import (
     StartDateConstraint,
     TieredPrices,
     TimeOfDateConstraint,
+    UnitDef,
+    UnitRegistry,
+    get_snapshot,
+    unit_data,
 )
-from genai_prices.units import UnitDef, UnitRegistry
-
-from llmproxy.base.memo import BoundedMemo
-from llmproxy.metering.dialects import registry
-from llmproxy.metering.dialects.operation import Units
-from llmproxy.metering.dialects.reported_usage import Terms
 
 MAX_REMEMBERED_MODELS = 4096  # models
 USUAL_TERMS = Terms()

@@ -14,10 +14,10 @@ from sqlalchemy import Connection, inspect, null, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from llmproxy.cli.doctor.findings import FAILED, OK, WARNING, Finding
-from llmproxy.config.environ import secret
 from llmproxy.config.load import read_private
 from llmproxy.config.model import Settings
 from llmproxy.config.problems import SettingsError
+from llmproxy.config.secret_variables import secret
 from llmproxy.keyring import PROVIDER_KEYS, TOKENS, Keyring, parse_keys
 from llmproxy.process.start_failures import check_files
 from llmproxy.sealing import CannotOpen, TokenHasher

@@ -1,5 +1,1 @@
-"""The admin pages."""
-
-from llmproxy.web.admin.tree import AdminPages
-
-__all__ = ["AdminPages"]
+"""The admin pages. L{tree} has them as a resource."""

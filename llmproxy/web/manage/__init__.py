@@ -1,5 +1,1 @@
-"""The management API: projects, tokens, and what they may do."""
-
-from llmproxy.web.manage.tree import Management
-
-__all__ = ["Management"]
+"""The management API: projects, tokens, and what they may do. L{tree} has it as a resource."""

@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.server import Request
 
-from llmproxy.auth.unwritten_revocations import Kind, UnwrittenRevocations
+from llmproxy.auth.unwritten_revocations import CHANGE_SECONDS, Kind, UnwrittenRevocations
 from llmproxy.base.coroutines import FairLock
 from llmproxy.base.peers import Peers
 from llmproxy.base.secret_reference import SecretReference
@@ -51,13 +51,23 @@ from llmproxy.web.manage.stores import AlertEntries, AuditEntries, Creations, Gr
 from llmproxy.web.respond import StreamedResponse, identify, run
 
 MAX_ATTEMPTS = 5  # to change what other processes change at the same time
-CHANGE_SECONDS = 20.0  # for which a change waits for those before it
 
 E = TypeVar("E")
 T = TypeVar("T")
 ApiResponse = BufferedResponse | StreamedResponse
 
 Standings = Callable[[str, str, Allowance], Awaitable[list[LimitStatus]]]
+
+
+class InThread(Protocol):
+    """Does work without holding up others."""
+
+    async def __call__(self, work: Callable[[], T]) -> T: ...
+
+
+async def at_once(work: Callable[[], T]) -> T:
+    """Do it here and now."""
+    return work()
 
 
 async def _nothing() -> ProxyMetrics:
@@ -102,6 +112,7 @@ class ManagementContext:
     @ivar attributions: The names of what requests are attributed to; C{providers}: the provider of each API.
     @ivar references: Reads a provider key as a reference; C{None} where it is none, L{ValueError} if not allowed.
     @ivar groups: The groups of projects, where there may be any.
+    @ivar in_thread: Does what computes for long.
     """
 
     projects: IProjectStore
@@ -136,6 +147,7 @@ class ManagementContext:
     attributions: Callable[[], Collection[str]] = tuple
     providers: Callable[[], Mapping[str, str]] = dict
     groups: Groups | None = None
+    in_thread: InThread = at_once
 
     async def standing(self, owner: str, name: str, allowance: Allowance) -> list[LimitStatus] | None:
         """How these limits stand; C{None} while nobody can tell, which is no reason not to show the rest."""

@@ -11,7 +11,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
 from llmproxy.base.coroutines import FairLock
 from llmproxy.base.peers import Peers
@@ -34,9 +33,11 @@ from llmproxy.web.manage.controls import LogLevels, ReloadOutcome, SettingSource
 from llmproxy.web.manage.endpoint import (
     ApiResponse,
     Endpoint,
+    InThread,
     ManagementContext,
     Standings,
     UsageReports,
+    at_once,
 )
 from llmproxy.web.manage.groups import GroupCollection, GroupItem
 from llmproxy.web.manage.keys import KeyCollection, KeyItem
@@ -79,7 +80,6 @@ class Management(Resource):
 
     @param apis: The configured APIs, those that keys and tokens may name, each with its C{allowed_endpoints}.
     @param default_api: The API whose key C{api_key} alone is; C{""} if there is none.
-    @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
     @param cache: The response cache, if there is one; C{counts}: gives what was counted of all requests.
     @param standings: Gives how limits stand, where anybody counts.
     @param denials: Where wrong management tokens are written down, if not in C{audit}.
@@ -94,7 +94,8 @@ class Management(Resource):
     @param attributions: The names of what requests are attributed to; C{groups}: the groups of projects.
     @param providers: The provider of each API, by the API's name.
     @param references: Reads a provider key as a reference; C{None} where it is none.
-    @ivar auth: Lets in who bears the management token or a management key, elsewhere too.
+    @param auth: Lets in who bears the management token or a management key.
+    @param in_thread: Does what computes for long.
     @param clock: For what is counted by time; C{now}: seconds since the epoch, for what is written down.
     """
 
@@ -112,10 +113,9 @@ class Management(Resource):
         revocations: UnwrittenRevocations | None = None,
         changes: FairLock | None = None,
         default_api: str = "",
-        management_token: str,
+        auth: ManagementAuth,
         clock: IReactorTime,
         now: Callable[[], float],
-        trusted_proxies: Sequence[str] = (),
         standings: Standings | None = None,
         new_id: Callable[[], str] = lambda: str(uuid4()),
         cache: CacheAdmin | None = None,
@@ -136,15 +136,15 @@ class Management(Resource):
         attributions: Callable[[], Collection[str]] = tuple,
         providers: Callable[[], Mapping[str, str]] = dict,
         groups: Groups | None = None,
+        in_thread: InThread = at_once,
     ) -> None:
         Resource.__init__(self)
-        self.auth = gate = ManagementAuth(management_token, FailedAttempts(), clock, trusted_proxies, keys)
         context = ManagementContext(
             projects,
             tokens,
             usage,
             audit,
-            gate,
+            auth,
             clock,
             now,
             apis,
@@ -170,6 +170,7 @@ class Management(Resource):
             attributions=attributions,
             providers=providers,
             groups=groups,
+            in_thread=in_thread,
         )
         if standings is not None:
             context = replace(context, standings=standings)

@@ -17,9 +17,11 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
+from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.cli import main
 from llmproxy.composition.reloading import ReloadResult
-from llmproxy.web.manage import Management
+from llmproxy.web.manage.auth import ManagementAuth
+from llmproxy.web.manage.tree import Management
 from llmproxy.web.root import Root
 from tests.support.caches import contents
 from tests.support.fakes import (
@@ -94,7 +96,7 @@ class DaemonTestCase(TestCase):
             audit=self.audit,
             apis={"openai": ["/v1/models"], "anthropic": ["/v1/models"]},
             default_api="openai",
-            management_token=TOKEN,
+            auth=ManagementAuth(TOKEN, FailedAttempts(), self.clock, keys=self.keys),
             clock=self.clock,
             now=self.clock.seconds,
             cache=self.cache,

@@ -6,10 +6,11 @@ from pathlib import Path
 from unittest import TestCase
 
 from llmproxy.config.docstrings import attribute_docstrings
-from llmproxy.config.environ import ALIASES, SECRETS, variable
+from llmproxy.config.environ import ALIASES, variable
 from llmproxy.config.fields import leaves
 from llmproxy.config.problems import dotted
 from llmproxy.config.reference import GENERATED_MARK, with_tables
+from llmproxy.config.secret_variables import SECRETS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "settings.md").read_text("utf-8")
 

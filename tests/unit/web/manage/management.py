@@ -8,8 +8,10 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.model import AuditEntry
-from llmproxy.web.manage import Management
+from llmproxy.web.manage.auth import ManagementAuth
+from llmproxy.web.manage.tree import Management
 from llmproxy.web.root import Root
 from tests.support.caches import contents
 from tests.support.client import ask, ours
@@ -58,8 +60,7 @@ class ManagementTestCase(SynchronousTestCase):
             audit=self.audit,
             apis=APIS,
             default_api=default_api,
-            management_token=TOKEN,
-            trusted_proxies=["198.51.100.0/24"],
+            auth=ManagementAuth(TOKEN, FailedAttempts(), self.clock, ["198.51.100.0/24"], self.keys),
             clock=self.clock,
             now=self.clock.seconds,
             cache=self.cache,

@@ -6,10 +6,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
+from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.caching.keys import cache_key, variant_key
 from llmproxy.caching.rules.entry import Entry, Variants
 from llmproxy.observability.metrics import ProxyMetrics
-from llmproxy.web.manage import Management
+from llmproxy.web.manage.auth import ManagementAuth
+from llmproxy.web.manage.tree import Management
 from tests.support.caches import contents
 from tests.unit.web.manage.management import TOKEN, ManagementTestCase
 
@@ -62,7 +64,7 @@ class CacheTests(ManagementTestCase):
                 usage=self.usage,
                 audit=self.audit,
                 apis={"openai": ["/v1/models"]},
-                management_token=TOKEN,
+                auth=ManagementAuth(TOKEN, FailedAttempts(), self.clock),
                 clock=self.clock,
                 now=self.clock.seconds,
                 cache=self.cache,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.limits.limiter import LimitStatus
 from llmproxy.limits.plan import rules
 from llmproxy.model import Allowance, Budget
-from llmproxy.web.manage import Management
+from llmproxy.web.manage.auth import ManagementAuth
 from llmproxy.web.manage.endpoint import Standings
+from llmproxy.web.manage.tree import Management
 from llmproxy.web.root import Root
 from tests.unit.web.manage.management import NOW, TOKEN, ManagementTestCase
 
@@ -87,7 +89,7 @@ class LimitsTests(ManagementTestCase):
                 usage=self.usage,
                 audit=self.audit,
                 apis={"openai": ["/v1/models"]},
-                management_token=TOKEN,
+                auth=ManagementAuth(TOKEN, FailedAttempts(), self.clock),
                 clock=self.clock,
                 now=self.clock.seconds,
                 standings=standings,
