@@ -116,13 +116,16 @@ def fill(connection: Connection, tokens: int, projects: int, lines: int) -> None
         project_id=project, name="'user'", source="'claimed'", value=name_of("user", "i"), api="'openai'", model="m",
         **SUMS,
     )  # fmt: skip
+    copied(connection, tables.ledger_runs, "SELECT VALUES_OF", id="1", name="'bench'")
     copied(
-        connection, tables.ledger,
-        f"{numbers(lines)} SELECT VALUES_OF FROM n", id=name_of("l", "i"),
-        at=f"{now} - i * {DAYS * 86400 / lines}", request_id=name_of("r", "i"), project_id=project,
-        token_id=name_of("t", f"(i % {tokens})"), api="'openai'", endpoint="'/v1/chat/completions'",
-        model="'gpt-4o'", outcome="'complete'", basis="'reported'", status="200", input_tokens="10",
-        output_tokens="5", cost_usd="0.000125",
+        connection, tables.ledger_kinds, f"{numbers(tokens)} SELECT VALUES_OF FROM n", id="i", project_id=project,
+        token_id=token, api="'openai'", endpoint="'/v1/chat/completions'", model="'gpt-4o'", outcome="'complete'",
+        basis="'exact'", status="200",
+    )  # fmt: skip
+    copied(
+        connection, tables.ledger_lines, f"{numbers(lines)} SELECT VALUES_OF FROM n", run_id="1", number="i",
+        kind_id=f"i % {tokens}", at=f"{now} - i * {DAYS * 86400 / lines}", request_id=name_of("r", "i"),
+        input_tokens="10", output_tokens="5", cost_usd="0.000125",
     )  # fmt: skip
     for step, count in ((300, 576), (3600, 28 * 24), (86400, DAYS)):
         at = f"{int(now) // step * step} - {step} * k"
