@@ -68,9 +68,21 @@ def fill(connection: Connection, tokens: int, lines: int) -> None:
             for n in some
         ]  # fmt: skip
         connection.execute(insert(tables.tokens), rows)
-    dice = random.Random(7)
+    dice, kinds = random.Random(7), dict[tuple[int, str, str, bool], int]()
     for some in _parts(range(lines)):
-        connection.execute(insert(tables.ledger), [_line(n, tokens, dice) for n in some])
+        connection.execute(insert(tables.ledger_lines), [_line(n, tokens, dice, kinds) for n in some])
+    today = int(BEGIN // 86400) + DAYS
+    connection.execute(insert(tables.ledger_runs), {"id": 1, "used_on": today, "name": "bench"})
+    facts = {"outcome": "exact", "basis": "exact", "error": "", "status": 200, "upstream_status": 200}
+    for some in _parts(range(len(kinds))):
+        wanted = list(kinds)[some.start : some.stop]
+        rows = [
+            {"id": kinds[token, api, model, stream], "used_on": today, "project_id": f"p{token % PROJECTS}",
+             "token_id": f"t{token}", "api": api, "endpoint": "/v1/chat/completions", "model": model,
+             "answered": model, "stream": stream, **facts}
+            for token, api, model, stream in wanted
+        ]  # fmt: skip
+        connection.execute(insert(tables.ledger_kinds), rows)
     day = func.substr(func.datetime(tables.ledger.c.at, "unixepoch"), 1, 10)
     keys = [day, tables.ledger.c.project_id, tables.ledger.c.token_id, tables.ledger.c.api, tables.ledger.c.model]
     counted = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens")
@@ -84,18 +96,17 @@ def fill(connection: Connection, tokens: int, lines: int) -> None:
         connection.execute(table.insert().from_select(list(table.c.keys()), select(*by, *sums).group_by(*by)))
 
 
-def _line(n: int, tokens: int, dice: random.Random) -> dict[str, Any]:
-    token = dice.randrange(tokens)
+def _line(n: int, tokens: int, dice: random.Random, kinds: dict[tuple[int, str, str, bool], int]) -> dict[str, Any]:
+    """A line; what many have in common is numbered in C{kinds}."""
     api, model = MODELS[dice.randrange(len(MODELS))]
+    kind = kinds.setdefault((dice.randrange(tokens), api, model, bool(n % 2)), len(kinds) + 1)
     input_tokens, output_tokens = dice.randrange(20, 4000), dice.randrange(1, 800)
     return {
-        "id": f"{n:032x}", "at": BEGIN + dice.random() * DAYS * 86400, "duration": dice.random() * 9,
-        "request_id": f"{n:08x}-0000-4000-8000-000000000000", "project_id": f"p{token % PROJECTS}",
-        "token_id": f"t{token}", "api": api, "endpoint": "/v1/chat/completions", "model": model, "answered": model,
-        "outcome": "exact", "basis": "exact", "error": "", "status": 200, "upstream_status": 200, "stream": bool(n % 2),
+        "run_id": 1, "number": n, "kind_id": kind, "at": BEGIN + dice.random() * DAYS * 86400,
+        "duration": dice.random() * 9, "request_id": f"{n:08x}-0000-4000-8000-000000000000",
         "input_tokens": input_tokens, "cached_tokens": 0, "cache_write_tokens": 0, "output_tokens": output_tokens,
         "reasoning_tokens": 0, "cost_usd": (input_tokens * 0.15 + output_tokens * 0.6) / 1e6, "bytes_in": 900,
-        "bytes_out": 2000, "attempts": 1,
+        "bytes_out": 2000, "attribution": "", "attempts": 1, "attempted": "",
     }  # fmt: skip
 
 
