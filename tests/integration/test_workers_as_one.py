@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -63,27 +64,37 @@ class TestOneAnswer:
 
     def test_last_requests(self, three: WorkerStack) -> None:
         """All are on the pages, and each is found by its id, whoever served it."""
-        names = [f"listed-{number}" for number in range(ASKED)]
+        asked = uuid4().hex
+        names = [f"{asked}-{number}" for number in range(ASKED)]
         for name in names:
             three.ask("GET", "/v1/models", headers={"X-Request-ID": name})
-        found: list[str] = []
-        cursor = ""
-        while True:
-            answer = three.manage("GET", f"/manage/requests?limit=5&cursor={cursor}")
-            found += [each["request_id"] for each in answer["data"] if each["request_id"].startswith("listed-")]
-            cursor = answer["next_cursor"]
-            if not cursor:
-                break
-        assert found == names[::-1]
+
+        def listed() -> list[str]:
+            found: list[str] = []
+            cursor = ""
+            while True:
+                answer = three.manage("GET", f"/manage/requests?limit=5&cursor={cursor}")
+                found += [each["request_id"] for each in answer["data"] if each["request_id"].startswith(asked)]
+                cursor = answer["next_cursor"]
+                if not cursor:
+                    return found
+
+        eventually(lambda: len(listed()) >= ASKED, PATIENCE)  # a request is reported once its response has left
+        assert listed() == names[::-1]
         for name in names:
             assert three.manage("GET", f"/manage/requests/{name}")["request_id"] == name
 
     def test_activity(self, three: WorkerStack) -> None:
         """What workers have not written yet is in it."""
-        before = three.manage("GET", "/manage/activity?period=1h")["total"]["requests"]
+
+        def requests() -> int:
+            return int(three.manage("GET", "/manage/activity?period=1h")["total"]["requests"])
+
+        before = requests()
         for _ in range(ASKED):
             three.ask("GET", "/v1/models")
-        assert three.manage("GET", "/manage/activity?period=1h")["total"]["requests"] == before + ASKED
+        eventually(lambda: requests() >= before + ASKED, PATIENCE)
+        assert requests() == before + ASKED
 
     def test_an_upstream_out_of_service(self, three: WorkerStack) -> None:
         """It is so in all workers, and in one that is started afterwards."""
