@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from twisted.python.failure import Failure
-
 from llmproxy import errors
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.fast_path.flow import Flow
 from llmproxy.upstream.circuits import Attempt
 from llmproxy.upstream.upstreams import HeadTimer
-from llmproxy.wire.client.pending_request import PendingRequest
+from llmproxy.wire.client.pending_request import OwnedRequest
 from llmproxy.wire.client.request_writer import BytesBody
 from llmproxy.wire.client.response import Response
 
@@ -23,13 +21,13 @@ class CallOwner(Protocol):
     def failed(self, call: FastCall, error: BaseException) -> None: ...
 
 
-class FastCall(PendingRequest):
-    """As L{PendingRequest}, without a Deferred: its end is told to its owner.
+class FastCall(OwnedRequest):
+    """One that has a context.
 
     @ivar timer: Cancels it when its response's head takes too long.
     """
 
-    __slots__ = ("attempt", "context", "flow", "owner", "timer")
+    __slots__ = ("attempt", "context", "flow", "timer")
 
     def __init__(
         self, owner: CallOwner, context: RequestContext, flow: Flow, head: bytes, body: BytesBody, attempt: Attempt
@@ -49,28 +47,6 @@ class FastCall(PendingRequest):
         self.holder = None
         self.started = self.sent = self.repeated = self.gone = False
 
-    def succeed(self, response: Response) -> None:
-        self.holder = None
-        self.owner.responded(self, response)
-
-    def fail(self, error: BaseException | Failure) -> None:
-        self.holder = None
-        if isinstance(error, Failure):
-            error = error.value or error
-        if isinstance(error, errors.UpstreamFailure):
-            error.nothing_sent = self.untouched
-            error.retry = error.retry or self.untouched
-        if not self.gone:
-            self.gone = True
-            self.owner.failed(self, error)
-
-    def abort(self) -> None:
-        """Give it up, wherever it is. Nobody is told."""
-        self.gone = True
-        holder, self.holder = self.holder, None
-        if holder is not None:
-            holder.cancel()
-
     # What its timer calls
 
     called = False
@@ -79,5 +55,5 @@ class FastCall(PendingRequest):
         """The head took too long."""
         timer = self.timer
         lost = 0.0 if timer is None else timer.lost
-        self.abort()
+        self.give_up()
         self.owner.failed(self, errors.UpstreamTimeout(f"The provider did not answer within {lost:g} s."))

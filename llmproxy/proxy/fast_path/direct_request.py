@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from twisted.python.failure import Failure
 
-from llmproxy import errors
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.limits.in_flight import Slot
 from llmproxy.limits.limiter import LimitReservation
@@ -15,7 +14,7 @@ from llmproxy.model import RequestRecord, Usage
 from llmproxy.proxy.fast_path.flow import KnownHead, RequestFacts
 from llmproxy.upstream.circuits import Attempt
 from llmproxy.wire.buffers import Buffers
-from llmproxy.wire.client.pending_request import PendingRequest
+from llmproxy.wire.client.pending_request import OwnedRequest
 from llmproxy.wire.client.response import Response
 from llmproxy.wire.client.response_heads import WholeResponse
 from llmproxy.wire.parser import RequestHead
@@ -32,8 +31,8 @@ class DirectRequestOwner(Protocol):
     def client_left(self, request: DirectRequest, reason: Failure) -> None: ...
 
 
-class DirectRequest(PendingRequest):
-    """As L{PendingRequest}, without a Deferred: all that happens to it is told to its owner.
+class DirectRequest(OwnedRequest):
+    """One that is its own channel's request as well.
 
     @ivar held: Bytes of its body that are counted as held.
     @ivar reply: All that is to be sent to the client, once the response has been accepted; C{usage}: what it used.
@@ -54,7 +53,6 @@ class DirectRequest(PendingRequest):
         "known",
         "ledger_id",
         "model",
-        "owner",
         "parsed",
         "reply",
         "request_id",
@@ -116,28 +114,6 @@ class DirectRequest(PendingRequest):
     def complete(self) -> None:
         self.holder = None
         self.owner.complete(self)
-
-    def succeed(self, response: Response) -> None:
-        self.holder = None
-        self.owner.responded(self, response)
-
-    def fail(self, error: BaseException | Failure) -> None:
-        self.holder = None
-        if isinstance(error, Failure):
-            error = error.value or error
-        if isinstance(error, errors.UpstreamFailure):
-            error.nothing_sent = self.untouched
-            error.retry = error.retry or self.untouched
-        if not self.gone:
-            self.gone = True
-            self.owner.failed(self, error)
-
-    def give_up(self) -> None:
-        """Let go of its connection, wherever that is. Nobody is told."""
-        self.gone = True
-        holder, self.holder = self.holder, None
-        if holder is not None:
-            holder.cancel()
 
     # What its channel says
 

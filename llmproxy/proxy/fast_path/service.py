@@ -288,7 +288,7 @@ class FastPath:
 
     def _client_left(self, call: FastCall) -> None:
         call.context.client_left = not self._pipeline.shutting_down
-        call.abort()
+        call.give_up()
         self.failed(call, CancelledError())
 
     def _go_on(self, call: FastCall, outcome: Response | BaseException | None) -> None:

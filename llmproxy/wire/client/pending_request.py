@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -107,3 +107,36 @@ class PendingRequest:
             error.retry = error.retry or self.untouched
         if not self.gone:
             self.responded.errback(error)
+
+
+class OwnedRequest(PendingRequest):
+    """As L{PendingRequest}, without a Deferred: what becomes of it is told to its owner.
+
+    @ivar owner: Has C{responded(request, response)} and C{failed(request, error)}.
+    """
+
+    __slots__ = ("owner",)
+
+    owner: Any
+
+    def succeed(self, response: Response) -> None:
+        self.holder = None
+        self.owner.responded(self, response)
+
+    def fail(self, error: BaseException | Failure) -> None:
+        self.holder = None
+        if isinstance(error, Failure):
+            error = error.value or error
+        if isinstance(error, errors.UpstreamFailure):
+            error.nothing_sent = self.untouched
+            error.retry = error.retry or self.untouched
+        if not self.gone:
+            self.gone = True
+            self.owner.failed(self, error)
+
+    def give_up(self) -> None:
+        """Let go of its connection, wherever that is. Nobody is told."""
+        self.gone = True
+        holder, self.holder = self.holder, None
+        if holder is not None:
+            holder.cancel()
