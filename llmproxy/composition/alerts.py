@@ -129,9 +129,14 @@ def _webhook(
     table: AlertTable,
     learn: Callable[[str], object],
 ) -> Webhook:
-    secret = partial(_secret, chosen.secret, environ)
+
+    def secret() -> str:
+        value = _secret(chosen.secret, environ)
+        learn(value)  # a file may have another by now
+        return value
+
     try:
-        learn(secret())
+        secret()
     except (ValueError, OSError) as e:
         raise ValueError(f"alerts.webhook.secret: {e}") from e
     agent = Agent(reactor, contextFactory=TrustPolicy(chosen.ca_file), connectTimeout=chosen.timeout)

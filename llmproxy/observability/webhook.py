@@ -103,7 +103,7 @@ class Webhook(Service):
         self._agent = agent
         self._clock = clock
         self._now = now
-        self._told = delivered
+        self._on_delivered = delivered
         self._timeout = timeout
         self._attempts = attempts
         self._limit = queue_size
@@ -181,7 +181,7 @@ class Webhook(Service):
                 await self._wait(pause)
             else:
                 self._delivered += 1
-                await self._told(sent.id)
+                await self._on_delivered(sent.id)
                 return
 
     async def _attempt(self, sent: WebhookMessage) -> None:
