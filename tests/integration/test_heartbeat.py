@@ -69,8 +69,8 @@ def test_a_silent_stream(stack: SettingsStack) -> None:
     first, *comments, rest = body.split(COMMENT)
     assert (first, set(comments) <= {b""}, rest) == (FIRST, True, SECOND + THIRD)
     assert ask(stack, "silent", "events").body == EVENTS
-    found = eventually(lambda: {e["request_id"]: e["bytes_out"] for e in stack.events()}.keys()
-                       >= {"beating-events", "silent-events"} and stack.events())  # fmt: skip
+    found = eventually(lambda: {e["request_id"]: e["bytes_out"] for e in stack.request_events()}.keys()
+                       >= {"beating-events", "silent-events"} and stack.request_events())  # fmt: skip
     assert {e["bytes_out"] for e in found if e["request_id"].endswith("-events")} == {len(EVENTS)}
 
 

@@ -79,9 +79,11 @@ class SettingsStack(Stack):
             return value
         return value.replace("PROVIDER", self.provider).replace("SPARE", f"{HOST}:{self.spare}")
 
-    def events(self) -> list[dict[str, Any]]:
+    def request_events(self) -> list[dict[str, Any]]:
+        """Events of requests whose lines are written whole, oldest first; those of budgets' alerts are left out."""
         file = self.home / "events.jsonl"
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        written = file.read_text().rpartition("\n")[0].splitlines() if file.exists() else []
+        return [event for event in map(json.loads, written) if "request_id" in event]
 
     def seen_at(self, path: str) -> list[dict[str, Any]]:
         """What the provider received at this address, oldest first."""

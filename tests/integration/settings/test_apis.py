@@ -185,7 +185,7 @@ def test_metering(stack: SettingsStack) -> None:
         assert chat(stack, api, {"X-Request-ID": f"measured-{api}"}).status == 200
     for api, expected in (("unmeasured", False), (PLAIN, True)):
         (event,) = eventually(
-            lambda api=api: [each for each in stack.events() if each["request_id"] == f"measured-{api}"]
+            lambda api=api: [each for each in stack.request_events() if each["request_id"] == f"measured-{api}"]
         )
         assert bool(event.get("output_tokens")) is expected, event
 

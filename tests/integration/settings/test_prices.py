@@ -50,7 +50,7 @@ def cost(stack: SettingsStack, model: str, api: str = PLAIN, **use: int) -> floa
         "X-Sim-Use": ", ".join(f"{unit}={count}" for unit, count in consumed.items()),
     }
     assert stack.ask("POST", path, json.dumps(body).encode(), steered).status == 200
-    (event,) = eventually(lambda: [each for each in stack.events() if each["request_id"] == number])
+    (event,) = eventually(lambda: [each for each in stack.request_events() if each["request_id"] == number])
     found = event["cost_usd"]
     return None if found is None else float(found)
 

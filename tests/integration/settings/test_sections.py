@@ -122,7 +122,9 @@ def test_trusted_proxies(stack: SettingsStack, others: dict[str, Daemon]) -> Non
         number = f"from-{daemon.port}"
         headers = {"X-Forwarded-For": "192.0.2.7", "X-Request-ID": number}
         assert models(stack, daemon, headers=headers).status == 200
-        (event,) = eventually(lambda number=number: [each for each in stack.events() if each["request_id"] == number])
+        (event,) = eventually(
+            lambda number=number: [each for each in stack.request_events() if each["request_id"] == number]
+        )
         assert event["client"] == expected
 
 
@@ -138,7 +140,7 @@ def test_where_it_listens_and_stores(stack: SettingsStack) -> None:
     that C{type}."""
     assert (stack.project,) in rows(stack, "SELECT id FROM projects")
     assert models(stack, stack.daemon).status == 200
-    eventually(lambda: stack.events())
+    eventually(lambda: stack.request_events())
 
 
 def test_token_cache_ttl(stack: SettingsStack) -> None:
