@@ -15,7 +15,7 @@ _PATH_MODEL = re.compile(
 )
 _STREAM_PATH = re.compile(rb":stream[A-Za-z]+$|/(?:invoke-with-response-stream|converse-stream)$")
 EVENT_STREAM = b"text/event-stream"
-_STREAM_TYPES = (EVENT_STREAM, b"application/vnd.amazon.eventstream", b"application/x-ndjson")
+STREAM_TYPES = (EVENT_STREAM, b"application/vnd.amazon.eventstream", b"application/x-ndjson")
 
 
 def model_in_path(path: bytes) -> str:
@@ -45,7 +45,7 @@ def is_event_stream(lines: Iterable[bytes]) -> bool:
 
 def is_stream_response(lines: Iterable[bytes]) -> bool:
     """Whether a response's content type is one of a stream: events, Bedrock's frames, lines of JSON."""
-    return media_type(lines) in _STREAM_TYPES
+    return media_type(lines) in STREAM_TYPES
 
 
 def names_stream(path: bytes) -> bool:

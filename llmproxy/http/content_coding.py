@@ -97,6 +97,19 @@ class Decoder:
                 return
 
 
+def decode_whole(encoding: bytes, body: bytes, most: int) -> bytes | None:
+    """What all of a short body decodes to; C{None} where that is not all there, or more than C{most} bytes."""
+    if not can_decode(encoding):
+        return None
+    pieces: list[bytes] = []
+    decoder = Decoder(encoding, pieces.append)
+    for _ in decoder.decode_in_steps(body):
+        if len(pieces) * MAX_DECODED_CHUNK_BYTES > most + MAX_DECODED_CHUNK_BYTES:
+            return None
+    decoded = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    return decoded if decoder.complete and len(decoded) <= most else None
+
+
 def can_decode(encoding: bytes) -> bool:
     """Whether a content coding can be decoded here; lower case."""
     if encoding in _ALWAYS:

@@ -74,10 +74,18 @@ class Meter:
 
     __slots__ = ("_decoder", "_dialect", "_invocation", "_size", "_tap", "_tier", "error", "feed", "steps")
 
-    def __init__(self, dialect: Dialect, lines: Sequence[bytes] = (), holding: HeldByteCounter | None = None) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        lines: Sequence[bytes] = (),
+        holding: HeldByteCounter | None = None,
+        *,
+        decoded: bool = False,
+    ) -> None:
         """
         @param lines: The field lines of the response.
         @param holding: Called with what is kept of it. It is given back when the response is measured.
+        @param decoded: Whether it is fed with the body as it is without the coding that the lines tell of.
         """
         self._dialect = dialect
         self._decoder: Decoder | None = None
@@ -101,7 +109,7 @@ class Meter:
         self.feed = self._count if self._tap is None else self._tap.feed
         if kind == frames.MEDIA_TYPE:
             self.feed = frames.EventStreamDecoder(self.feed).feed
-        if self._tap is not None and encoding not in (b"", b"identity"):
+        if self._tap is not None and encoding not in (b"", b"identity") and not decoded:
             if can_decode(encoding):
                 self._decoder = Decoder(encoding, self.feed)
                 self.feed, self.steps = self._decoder.feed, self._decoder.decode_in_steps

@@ -190,15 +190,23 @@ class Accounting:
         return "" if self._ledger is None else self._ledger.open_line(opening)
 
     def conclude(
-        self, record: RequestRecord, ledger_id: str, slot: Slot | None, reservation: LimitReservation | None
+        self,
+        record: RequestRecord,
+        ledger_id: str,
+        slot: Slot | None,
+        reservation: LimitReservation | None,
+        *,
+        measured: bool = True,
     ) -> None:
-        """A direct request has been answered: as L{finish_now}."""
+        """A direct request has been answered: as L{finish_now}.
+
+        @param measured: Whether anybody has measured what it used.
+        """
         self._metrics.ended()
         if slot is not None:
             slot.release()
         if reservation is not None:
-            unused = record.basis == "none"
-            reservation.settle(record.input_tokens + record.output_tokens, 0.0 if unused else record.cost_usd)
+            _settle_measured(reservation, record) if measured else reservation.keep()
         report = partial(self._report_to_all, record, ledger_id, True, None)
         if self._coalescer is None or not self._coalescer.wait(report):
             report()
@@ -360,5 +368,9 @@ def _settle(reservation: LimitReservation, context: RequestContext, record: Requ
     elif context.dialect is None and record.status < 400:
         reservation.keep()  # nobody has measured it
     else:
-        unused = record.basis == "none"
-        reservation.settle(record.input_tokens + record.output_tokens, 0.0 if unused else record.cost_usd)
+        _settle_measured(reservation, record)
+
+
+def _settle_measured(reservation: LimitReservation, record: RequestRecord) -> None:
+    unused = record.basis == "none"
+    reservation.settle(record.input_tokens + record.output_tokens, 0.0 if unused else record.cost_usd)

@@ -206,19 +206,9 @@ class RequestContext:
 
     def prompt(self) -> PromptEstimate:
         """How many tokens its input probably is."""
-        provider = "" if self.dialect is None else self.dialect.provider
         model = (self.route.model if self.route is not None else "") or self.content.model
         body = self._small if self.reading is None else self.reading.unmeasured_body
-        content = self.content if body is None else measure_body(body, self.request.lines)
-        media = MediaTokens() if self.dialect is None else self.dialect.operation.media
-        return estimate_prompt(content, self.request.upload.count, provider, model, media)
-
-    def _members(self) -> Mapping[str, Any]:
-        """What the request says itself, where that is what is billed."""
-        operation = None if self.dialect is None else self.dialect.operation
-        if operation is None or operation.takes_text or operation.free:
-            return {}
-        return self.content.members
+        return prompt_estimate(self.content, body, self.request.lines, self.request.upload.count, self.dialect, model)
 
     def _measured_usage(self, model: str) -> Usage:
         """What its response reports, and where that reports nothing or there was none, what is likely."""
@@ -232,7 +222,7 @@ class RequestContext:
                 given=self.prompt,
                 complete=self.outcome == "complete",
                 at=self.started_at,
-                members=self._members(),
+                members=billed_members(self.dialect, self.content),
             )
             if usage.basis == "exact" or self.meter.error or self.announcement is None:
                 return usage
@@ -290,6 +280,25 @@ class RequestContext:
             cost_usd=usage.cost_usd,
             attribution=self.attribution,
         )
+
+
+def prompt_estimate(
+    content: RequestContent, body: bytes | None, lines: list[bytes], size: int, dialect: Dialect | None, model: str
+) -> PromptEstimate:
+    """How many tokens a request's input probably is.
+
+    @param content: What its body says; C{body}: the body, where it is still to be measured, of C{size} bytes.
+    """
+    if body is not None:
+        content = measure_body(body, lines)
+    provider, media = ("", MediaTokens()) if dialect is None else (dialect.provider, dialect.operation.media)
+    return estimate_prompt(content, size, provider, model, media)
+
+
+def billed_members(dialect: Dialect | None, content: RequestContent) -> Mapping[str, Any]:
+    """What a request says itself, where that is what is billed."""
+    operation = None if dialect is None else dialect.operation
+    return {} if operation is None or operation.takes_text or operation.free else content.members
 
 
 def header_text(value: bytes | None) -> str:

@@ -115,13 +115,21 @@ class ResponseSender:
         return [timing_lines(arrived, authorized, started, first)]
 
     def direct_lines(
-        self, lines: list[bytes], request_id: str, cache: str, times: tuple[float, float, float, float]
+        self,
+        lines: list[bytes],
+        request_id: str,
+        cache: str,
+        times: tuple[float, float, float, float],
+        *,
+        stream: bool,
     ) -> None:
         """Add to a direct response's lines this proxy's own, as L{_add_own_headers} does.
 
         @param times: When its request arrived, was let through and was sent, and when the response came.
         """
         lines.append(b"X-Request-ID: " + request_id.encode())
+        if stream:
+            lines.append(b"X-Accel-Buffering: no")
         if self._debug_headers:
             lines += _CACHE_LINES[cache]
             lines.append(timing_lines(*times))

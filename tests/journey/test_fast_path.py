@@ -60,6 +60,7 @@ def whole(body: bytes, *lines: str, status: str = "200 OK", kind: str = "applica
 
 
 GZIPPED = gzip.compress(USAGE, mtime=0)
+SAID = events({"choices": [{"delta": {"content": "Hello to the world"}}]})
 FOR_A_MINUTE = "Cache-Control: public, max-age=60"
 LAST = b"0\r\n\r\n"
 JSON = whole(USAGE, "Date: Mon, 23 Nov 2026 10:00:00 GMT", "x-ratelimit-remaining-requests: 5", "Set-Cookie: a=b")
@@ -80,6 +81,21 @@ ANSWERS: dict[str, tuple[bytes | float | None, ...]] = {
         chunk(events({"choices": [], "usage": CHAT_USAGE})),
         b"0\r\n\r\n",
     ),
+    "stream at once": (STREAM + chunk(SAID) + chunk(events({"choices": [], "usage": CHAT_USAGE})) + LAST,),
+    "stream at once, no usage": (STREAM + chunk(SAID + SAID + b"data: [DONE]\n\n") + LAST,),
+    "stream at once, an error": (
+        STREAM + chunk(SAID + b'data: {"error":{"message":"overloaded","code":"overloaded_error"}}\n\n') + LAST,
+    ),
+    "gzip stream at once": (
+        STREAM[:-2] + b"Content-Encoding: gzip\r\n\r\n" + chunk(gzip.compress(SAID + SAID, mtime=0)) + LAST,
+    ),
+    "gzip stream": (
+        STREAM[:-2] + b"Content-Encoding: gzip\r\n\r\n" + chunk(gzip.compress(SAID, mtime=0)[:20]),
+        chunk(gzip.compress(SAID, mtime=0)[20:]) + LAST,
+    ),
+    "key in stream": (STREAM + chunk(SAID + b'data: {"error":"not %b"}\n\n' % KEY.encode()) + LAST,),
+    "key in gzip": (whole(gzip.compress(b'{"error":"not %b"}' % KEY.encode(), mtime=0), "Content-Encoding: gzip"),),
+    "text": (whole(b"hello", kind="text/plain"),),
     "stream cut": (STREAM + chunk(b"data: {}\n\n"), None),
     "to keep": (whole(USAGE, FOR_A_MINUTE, 'ETag: "x"'),),
     "varies": (whole(USAGE, FOR_A_MINUTE, "Vary: traceparent"),),
@@ -212,9 +228,20 @@ class Ways(ProxyTestCase):
         self.assertEqual(self.short, 3)
 
     def test_most_need_no_objects(self) -> None:
-        """Of whole bodies and whole responses in JSON, whatever limits and policies there are."""
-        for fields, grant, answer in ((0, "free", "whole"), (1, "roomy", "chunked"), (7, "models", "whole")):
-            step = (BODIES[0], FIELDS[fields], True, answer, "one read")
+        """Of whole bodies and whole responses, whatever limits and policies there are."""
+        for body, fields, grant, answer in (
+            (0, 0, "free", "whole"),
+            (0, 1, "roomy", "chunked"),
+            (0, 7, "models", "whole"),
+            (0, 4, "roomy", "gzip in chunks"),
+            (0, 4, "free", "gzip"),
+            (1, 4, "roomy", "stream at once"),
+            (1, 0, "free", "stream at once, no usage"),
+            (1, 0, "roomy", "stream at once, an error"),
+            (1, 1, "free", "gzip stream at once"),
+            (0, 1, "free", "no usage"),
+        ):
+            step = (BODIES[body], FIELDS[fields], True, answer, "one read")
             self.assertEqual(self.play(True, grant, [step] * 6), self.play(False, grant, [step] * 6))
             self.play(True, grant, [step] * 6)
             self.assertEqual(self.direct, 4, grant)

@@ -16,16 +16,15 @@ from llmproxy.http import body_hints, fields
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.request_reader import RequestContent, read_usual
 from llmproxy.ledger.records import LedgerLineOpening
-from llmproxy.limits.headers import replace_rate_limits
 from llmproxy.limits.limiter import RequestSize
 from llmproxy.metering.estimating import tokens
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import MAX_PATH_BYTES, header_number, header_text
 from llmproxy.proxy.fast_path.direct_hits import DirectHits, HitRequest
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
+from llmproxy.proxy.fast_path.direct_responses import DirectResponses
 from llmproxy.proxy.fast_path.flow import CacheableHead, FlowTable, KnownHead, PreparedFlow, RequestFacts, Sending
 from llmproxy.proxy.pipeline import Pipeline
-from llmproxy.wire.body_framing import LAST_CHUNK, chunk
 from llmproxy.wire.client.request_writer import MAX_JOINED_BYTES, BytesBody
 from llmproxy.wire.client.response import Response
 from llmproxy.wire.client.response_heads import WholeResponse
@@ -81,6 +80,7 @@ class DirectPath:
         self._clock = clock
         self._identity = identity
         self._hits = DirectHits(pipeline, accounting, clock)
+        self._responses = DirectResponses(pipeline, accounting, clock)
         self._under_way: dict[DirectRequest, None] = {}
         self._timer: IDelayedCall | None = None
         self._next_due = 0.0
@@ -139,7 +139,7 @@ class DirectPath:
                 )
             way = known.flow.way
             if isinstance(way, Sending):
-                return not content.stream and self._send(channel, known, prepared, way, head, lines, body, content)
+                return self._send(channel, known, prepared, way, head, lines, body, content)
             return self._serve_hit(channel, known, prepared, way, head, lines, body, content)
         except errors.ProxyError:
             return False  # the pipeline says so in its own way
@@ -189,7 +189,8 @@ class DirectPath:
         request.client = identity.client(channel.remote, lines)
         request.started_at, request.arrived_at, request.sent_at = identity.now(), now, now
         request.facts = facts = prepared.facts or self._facts(lines, known)
-        request.stalled, request.held, request.buffers = False, 0, accounting.buffers
+        request.expects_stream = streams = content.stream or prepared.streams
+        request.buffers = accounting.buffers
         if size > SMALL_BYTES and request.buffers is not None:
             request.held = size
             request.buffers.hold(size)
@@ -218,7 +219,7 @@ class DirectPath:
         else:
             request.head = way.outgoing.render(known.holes(lines), size)
         channel.begin_direct(request)
-        self._watch(request, now + prepared.total if prepared.total else 0.0)
+        self._watch(request, prepared.due(now, streams=streams))
         connection.send(request)
         return True
 
@@ -260,29 +261,26 @@ class DirectPath:
         """C{None} where none of its requests goes directly."""
         flow = known.flow
         way, route, dialect = flow.way, flow.route, flow.dialect
-        typed, has_tier = None, False
-        if isinstance(way, Sending):
-            if dialect is None or dialect.typed is None or dialect.operation.free or route.api.timeouts.flush_interval:
-                return None
-            if route.stream or body_hints.expects_stream(route.query, known.fields):
-                return None
-            typed, has_tier = dialect.typed, dialect.provider == "google"
         needs = self._pipeline.bodies.needs(flow.session.grant, route, flow.operation, flow.limits)
         outgoing = key = b""
         if isinstance(way, Sending):
             key = way.provider_keys[0].value
         if isinstance(way, Sending) and not way.outgoing.filled:
             outgoing = b"\r\n".join([*way.outgoing.lines, b"Content-Length: "])
+        timeouts = route.api.timeouts
         return PreparedFlow(
             outgoing,
             key,
-            typed,
-            has_tier,
+            None if dialect is None else dialect.typed,
+            dialect is not None and dialect.provider == "google",
             needs.policed,
             needs.measured,
             needs.wanted,
             dialect is not None and dialect.takes,
-            route.api.timeouts.request,
+            route.stream or body_hints.expects_stream(route.query, known.fields),
+            timeouts.request,
+            timeouts.stream,
+            timeouts.response_header,
             known.target.partition(b"?")[0][:MAX_PATH_BYTES].decode("ascii", "backslashreplace"),
             self._facts(known.fields, known) if len(known.shape.holes) == 1 else None,
         )
@@ -297,52 +295,14 @@ class DirectPath:
     # What requests say
 
     def accepts(self, request: DirectRequest, response: WholeResponse) -> bool:
-        """Whether a response is usual: then it is measured, and all that the client gets is ready."""
-        known, prepared, lines = request.known, request.known.prepared, response.lines
-        assert prepared is not None and prepared.typed is not None
-        if response.code != 200 or b"content-encoding" in lines.names:
-            return False
-        if lines.value(b"content-type") != _JSON and body_hints.media_type(lines) != _JSON:
-            return False
-        if prepared.key in response.data:
-            return False
-        route, session = known.flow.route, known.flow.session
-        tier = (lines.value(b"x-gemini-service-tier") or b"") if prepared.has_tier else b""
-        body = response.body
-        usage = prepared.typed.measured(body, request.model, tier, request.started_at)
-        if usage is None:
-            return False
-        request.usage = usage
-        request.response_bytes = len(body)
-        request.first_byte_at = first = self._clock.seconds()
-        request.cache = cache = "disabled"
-        if self._pipeline.cache is not None:
-            request.cache = cache = "bypass"
-            self._pipeline.cache.invalidate(route, session.grant, known.method, known.fields, response)
-        out = fields.incoming(lines)
-        if request.reservation is not None:
-            out = replace_rate_limits(out, request.reservation.header_lines, route.api.provider)
-        sent, arrived = request.sent_at, request.arrived_at
-        self._pipeline.sender.direct_lines(out, request.request_id, cache, (arrived, arrived, sent, first))
-        out.append(b"Transfer-Encoding: chunked" if response.chunked else b"Content-Length: %d" % len(body))
-        if not request.channel.persistent:
-            out.append(b"Connection: close")
-        framed = body if not response.chunked else b"%b%b" % (chunk(body), LAST_CHUNK) if body else LAST_CHUNK
-        request.reply = b"HTTP/1.1 200 %b\r\n%b\r\n\r\n%b" % (response.phrase, b"\r\n".join(out), framed)
-        return True
+        """Whether a response is usual, and can be sent as it is."""
+        return self._responses.accepts(request, response)
 
     def complete(self, request: DirectRequest) -> None:
         """Send what was accepted, and account for it."""
-        now, channel = self._clock.seconds(), request.channel
         self._under_way.pop(request, None)
-        try:
-            request.attempt.responded(200, now)
-            channel.write_final(request.reply, always_wait=request.reservation is not None)
-            channel.request_done()
-        except Exception:  # its connection would not know what to do with it
-            _log.failure("A response could not be sent.")
         self.served += 1
-        self._accounting.conclude(request.record(now), request.ledger_id, request.slot, request.reservation)
+        self._responses.complete(request)
 
     def responded(self, request: DirectRequest, response: Response) -> None:
         """A response that is not usual."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from twisted.python.failure import Failure
 
+from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.limits.in_flight import Slot
 from llmproxy.limits.limiter import LimitReservation
@@ -35,7 +36,9 @@ class DirectRequest(OwnedRequest):
     """One that is its own channel's request as well.
 
     @ivar held: Bytes of its body that are counted as held.
+    @ivar expects_stream: Whether it asks for a stream; C{stream}: whether its response is one.
     @ivar reply: All that is to be sent to the client, once the response has been accepted; C{usage}: what it used.
+    @ivar response_text: The response's body, without any coding.
     """
 
     __slots__ = (
@@ -47,21 +50,28 @@ class DirectRequest(OwnedRequest):
         "client",
         "content",
         "due",
+        "error",
+        "expects_stream",
         "facts",
         "first_byte_at",
         "held",
         "known",
         "ledger_id",
         "model",
+        "outcome",
         "parsed",
         "reply",
         "request_id",
         "reservation",
         "response_bytes",
+        "response_lines",
+        "response_text",
+        "response_type",
         "sent_at",
         "slot",
         "stalled",
         "started_at",
+        "stream",
         "usage",
     )
     # What its channel asks
@@ -82,6 +92,7 @@ class DirectRequest(OwnedRequest):
     client: str
     content: RequestContent
     due: float
+    expects_stream: bool
     facts: RequestFacts
     first_byte_at: float
     held: int
@@ -94,17 +105,27 @@ class DirectRequest(OwnedRequest):
     request_id: str
     reservation: LimitReservation | None
     response_bytes: int
+    response_lines: FieldLines
+    response_text: bytes
+    response_type: bytes
     sent_at: float
     slot: Slot
-    stalled: bool
     started_at: float
+    stream: bool
     usage: Usage
     whole: bytes
 
     def __init__(self) -> None:
         # Not the base's: there is no Deferred, and its owner sets the rest.
         self.holder: Any = None
-        self.started = self.sent = self.repeated = self.gone = False
+        self.started = self.sent = self.repeated = self.gone = self.stalled = False
+        self.held = 0
+        self.outcome, self.error = "complete", ""
+
+    @property
+    def lines(self) -> FieldLines:
+        """Its field lines; those of another that differs in the length of its body alone."""
+        return self.known.fields if self.parsed is None else self.parsed.lines
 
     # What its connection says
 
@@ -148,20 +169,20 @@ class DirectRequest(OwnedRequest):
             "POST",
             prepared.path,
             200,
-            "complete",
+            self.outcome,
             route.api_name,
             route.endpoint,
             grant.project_id,
             grant.token_id,
             self.model,
-            False,
+            self.stream,
             len(self.whole),
             self.response_bytes,
             round(first - arrived, 6),
             round(first - self.sent_at, 6),
             200,
             self.cache,
-            "",
+            self.error,
             self.client,
             facts.user_agent,
             facts.sdk_retry,

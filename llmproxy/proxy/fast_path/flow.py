@@ -79,7 +79,9 @@ class PreparedFlow(NamedTuple):
     @ivar typed: Measures its responses, where they are the provider's; C{has_tier}: whether their head tells a tier.
     @ivar is_policed: Whether its body is checked; C{is_measured}: measured; C{wanted}: which members are.
     @ivar estimates_input: Whether it is text that counts as input.
-    @ivar total: Seconds that the whole response may take; C{0}: for ever.
+    @ivar streams: Whether its head asks for a stream.
+    @ivar total: Seconds that the whole response may take, C{stream_total} where it is a stream, C{header_timeout} until
+        such a stream begins; C{0}: for ever.
     @ivar facts: What is recorded of its head; C{None} where that differs.
     """
 
@@ -91,9 +93,19 @@ class PreparedFlow(NamedTuple):
     is_measured: bool
     wanted: Callable[[str], bool]
     estimates_input: bool
+    streams: bool
     total: float
+    stream_total: float
+    header_timeout: float
     path: str
     facts: RequestFacts | None
+
+    def due(self, now: float, *, streams: bool) -> float:
+        """When the head of the response to a request of this moment must have come; C{0}: never."""
+        if not streams:
+            return now + self.total if self.total else 0.0
+        ends = [seconds for seconds in (self.header_timeout, self.stream_total) if seconds]
+        return now + min(ends) if ends else 0.0
 
 
 class RequestFacts(NamedTuple):

@@ -8,7 +8,7 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.http.content_coding import Decoder, can_decode
+from llmproxy.http.content_coding import Decoder, can_decode, decode_whole
 
 ENCODERS = {b"gzip": gzip.compress, b"deflate": zlib.compress, b"zstd": zstd.compress}
 
@@ -53,3 +53,14 @@ class Decoding(TestCase):
 
     def test_what_is_readable(self) -> None:
         self.assertEqual([can_decode(each) for each in (b"gzip", b"zstd", b"x-other")], [True, True, False])
+
+    def test_all_of_a_short_body(self) -> None:
+        """Nothing of one that is cut, longer than wanted, coded otherwise, or a bomb."""
+        for coding, encode in ENCODERS.items():
+            body = encode(b"hello" * 100)
+            self.assertEqual(decode_whole(coding, body, 500), b"hello" * 100, coding)
+            self.assertIsNone(decode_whole(coding, body, 499), coding)
+            self.assertIsNone(decode_whole(coding, body[:-4], 500), coding)
+            self.assertIsNone(decode_whole(coding, b"what is this? " * 9, 500), coding)
+            self.assertIsNone(decode_whole(coding, encode(bytes(50_000_000)), 200_000), coding)
+        self.assertIsNone(decode_whole(b"x-other", b"", 500))

@@ -1,0 +1,129 @@
+"""Responses to direct requests that are all there: JSON or events, in chunks, in a coding, or neither."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from llmproxy.http import body_hints, fields
+from llmproxy.http.content_coding import decode_whole
+from llmproxy.http.masking import content_coding
+from llmproxy.limits.headers import replace_rate_limits
+from llmproxy.metering.body_readers import MAX_BODY_BYTES
+from llmproxy.metering.estimating import PromptEstimate
+from llmproxy.metering.meter import NO_USAGE, Meter
+from llmproxy.model import Usage
+from llmproxy.proxy.accounting import Accounting
+from llmproxy.proxy.context import billed_members, prompt_estimate
+from llmproxy.proxy.fast_path.direct_request import DirectRequest
+from llmproxy.proxy.pipeline import Pipeline
+from llmproxy.wire.body_framing import LAST_CHUNK, chunk
+from llmproxy.wire.client.response_heads import WholeResponse
+
+_JSON = b"application/json"
+_READ = (_JSON, body_hints.EVENT_STREAM)  # types that are measured where they are in a coding
+_log = Logger()
+
+
+class DirectResponses:
+    """Sends them, and accounts for them."""
+
+    def __init__(self, pipeline: Pipeline, accounting: Accounting, clock: IReactorTime) -> None:
+        self._pipeline = pipeline
+        self._accounting = accounting
+        self._clock = clock
+
+    def accepts(self, request: DirectRequest, response: WholeResponse) -> bool:
+        """Whether a response is usual: then all that the client gets is ready."""
+        known, prepared, lines, text = request.known, request.known.prepared, response.lines, response.body
+        assert prepared is not None
+        if response.code != 200 or prepared.key in response.data:
+            return False
+        kind = lines.value(b"content-type")
+        kind = kind if kind == _JSON else body_hints.media_type(lines)
+        if b"content-encoding" in lines.names and (coding := content_coding(lines)):
+            decoded = decode_whole(coding, text, MAX_BODY_BYTES) if kind in _READ else None
+            if decoded is None or prepared.key in decoded:
+                return False  # what is to be said then takes longer
+            text = decoded
+        request.response_lines, request.response_text, request.response_type = lines, text, kind
+        request.stream = kind in body_hints.STREAM_TYPES or request.expects_stream
+        request.response_bytes = len(response.body)
+        request.first_byte_at = first = self._clock.seconds()
+        request.cache = cache = "disabled"
+        route, session = known.flow.route, known.flow.session
+        if self._pipeline.cache is not None:
+            request.cache = cache = "bypass"
+            self._pipeline.cache.invalidate(route, session.grant, known.method, known.fields, response)
+        out = fields.incoming(lines)
+        if request.reservation is not None:
+            out = replace_rate_limits(out, request.reservation.header_lines, route.api.provider)
+        sent, arrived = request.sent_at, request.arrived_at
+        self._pipeline.sender.direct_lines(
+            out, request.request_id, cache, (arrived, arrived, sent, first), stream=request.stream
+        )
+        request.reply = _reply(response, out, persistent=request.channel.persistent)
+        return True
+
+    def complete(self, request: DirectRequest) -> None:
+        """Send what was accepted, and account for it."""
+        now, channel = self._clock.seconds(), request.channel
+        try:
+            request.attempt.responded(200, now)
+            channel.write_final(request.reply, always_wait=request.reservation is not None)
+            channel.request_done()
+        except Exception:  # its connection would not know what to do with it
+            _log.failure("A response could not be sent.")
+        request.usage = self._usage(request)
+        measured = request.known.flow.dialect is not None
+        self._accounting.conclude(
+            request.record(now), request.ledger_id, request.slot, request.reservation, measured=measured
+        )
+
+    def _usage(self, request: DirectRequest) -> Usage:
+        """What the request used."""
+        flow, prepared = request.known.flow, request.known.prepared
+        assert prepared is not None
+        dialect, lines, text = flow.dialect, request.response_lines, request.response_text
+        if dialect is None:
+            return NO_USAGE
+        if prepared.typed is not None and request.response_type == _JSON:
+            tier = (lines.value(b"x-gemini-service-tier") or b"") if prepared.has_tier else b""
+            usage = prepared.typed.measured(text, request.model, tier, request.started_at)
+            if usage is not None:
+                return usage
+        meter = Meter(dialect, lines, self._accounting.buffers, decoded=True)
+        meter.feed(text)
+        usage = meter.measured(
+            asked=request.model,
+            given=partial(_prompt, request),
+            complete=True,
+            at=request.started_at,
+            members=billed_members(dialect, request.content),
+        )
+        if meter.error:
+            request.outcome, request.error = "failed", meter.error
+        return usage
+
+
+def _prompt(request: DirectRequest) -> PromptEstimate:
+    flow, prepared = request.known.flow, request.known.prepared
+    assert prepared is not None
+    unmeasured = None if prepared.is_measured else request.whole
+    return prompt_estimate(request.content, unmeasured, request.lines, len(request.whole), flow.dialect, request.model)
+
+
+def _reply(response: WholeResponse, lines: list[bytes], *, persistent: bool) -> bytes:
+    """All that the client gets.
+
+    @param lines: The field lines, without those that frame the message.
+    """
+    body = response.body
+    lines.append(b"Transfer-Encoding: chunked" if response.chunked else b"Content-Length: %d" % len(body))
+    if not persistent:
+        lines.append(b"Connection: close")
+    if response.chunked:
+        body = b"%b%b" % (chunk(body), LAST_CHUNK) if body else LAST_CHUNK
+    return b"HTTP/1.1 200 %b\r\n%b\r\n\r\n%b" % (response.phrase, b"\r\n".join(lines), body)
