@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,13 @@ mark_run()
 
 QUIET = QuietMachine(idle_part)
 LEFT = pytest.StashKey[list[Leftover]]()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """For C{-m alone}, files without that mark are not read: to import all of them takes longer than some tests."""
+    if config.option.markexpr != "alone" or collection_path.suffix != ".py":
+        return None
+    return True if b"mark.alone" not in collection_path.read_bytes() else None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

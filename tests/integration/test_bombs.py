@@ -32,39 +32,41 @@ USED = b'0],"usage":{"input_tokens":1,"output_tokens":1}}'
 SAMPLE = json.dumps({str(number): {"a": [number, "text", None]} for number in range(400)})
 PART = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n'
 
-BOMBS: dict[str, tuple[bytes, dict[str, str]]] = {
-    "escape and 1.4 million objects": (b'{"a":"\\u0041","b":[' + b"{}," * 1_400_000 + b"0]}", {}),
-    "270,000 floats": (b'{"a":[' + b"0.12345678901," * 270_000 + b"0]}", {}),
-    "250,000 small objects": (b'{"a":[' + b'{"b":1},' * 250_000 + b"0]}", {}),
-    "nested lists": (b'{"a":[' + b"[[[[1]]]]," * 300_000 + b"0]}", {}),
-    "branching lists": (b'{"a":[' + b"[[[],[]],[[],[]]]," * 200_000 + b"0]}", {}),
-    "a million members": (b"{" + b'"":"",' * MILLION + b'"a":0}', {}),
-    "deep": (b'{"a":' * MILLION, {}),
-    "deep lists": (b"[" * 4 * MILLION, {}),
-    "escapes": (b'{"a":"' + b'\\"\\n' * MILLION + b'"}', {}),
-    "unicode escapes": (b'{"a":"' + b"\\u00e9" * 700_000 + b'"}', {}),
-    "digits": (b'{"a":' + b"9" * 4 * MILLION + b"}", {}),
-    "quotes": (b'"' * 4 * MILLION, {}),
-    "white space": (b" " * 4 * MILLION + b"{}", {}),
-    "beginnings of media": (b'{"data":"' + b'","data":"' * 400_000 + b'"}', {}),
-    "short words": (b'{"a":"' + b"a b " * MILLION + b'"}', {}),
-    "members within what is kept": (b'{"generationConfig":{' + b'"a":{},' * 30_000 + b'"b":1}}', {}),
-    "tools": (b'{"tools":[' + b"{}," * 80_000 + b"0]}", {}),
-    "ampersands": (b"&" * 4 * MILLION, FORM),
-    "fields": (b"a=%61&" * 700_000, FORM),
-    "parts": (PART * 2_000, MULTIPART),
-    "boundaries": (b"\r\n--" * 20_000, MULTIPART),
-    "gzip of brackets": (gzip.compress(b"[" * 100 * MILLION), GZIP),
-    "gzip of lists": (gzip.compress(b'{"a":[' + b"[[[[1]]]]," * 2 * MILLION), GZIP),
-    "60 MB of text": (b'{"model":"gpt-4o","a":"' + b"a word of it " * 4_600_000 + b'"}', {}),
-    "names of what is kept": (b"{" + b'"MODEL":1,"Model":2,' * 100_000 + b'"a":0}', {}),
-    "escaped names": (b"{" + b'"\\u0061\\u0062":1,' * 150_000 + b'"a":0}', {}),
-    "two bytes a character": (('{"a":[' + "{}," * 300_000 + "0]}").encode("utf-16"), {}),
-    "100,000 parts": (PART * 100_000 + b"--b--", MULTIPART),
-    "gzip of a form": (gzip.compress(b"a=%61&" * 10 * MILLION), {**FORM, **GZIP}),
-    "members of gzip": (gzip.compress(b"{}") * 100_000, GZIP),
-    "a type of 60 kB": (b"{}--", {"Content-Type": "multipart/form-data; " + 'a="b"; ' * 8000}),
-    "gzip of nothing": (gzip.compress(bytes(100 * MILLION)), GZIP),
+Body = Callable[[], bytes]  # made when it is wanted: together they are half a gigabyte
+
+BOMBS: dict[str, tuple[Body, dict[str, str]]] = {
+    "escape and 1.4 million objects": (lambda: b'{"a":"\\u0041","b":[' + b"{}," * 1_400_000 + b"0]}", {}),
+    "270,000 floats": (lambda: b'{"a":[' + b"0.12345678901," * 270_000 + b"0]}", {}),
+    "250,000 small objects": (lambda: b'{"a":[' + b'{"b":1},' * 250_000 + b"0]}", {}),
+    "nested lists": (lambda: b'{"a":[' + b"[[[[1]]]]," * 300_000 + b"0]}", {}),
+    "branching lists": (lambda: b'{"a":[' + b"[[[],[]],[[],[]]]," * 200_000 + b"0]}", {}),
+    "a million members": (lambda: b"{" + b'"":"",' * MILLION + b'"a":0}', {}),
+    "deep": (lambda: b'{"a":' * MILLION, {}),
+    "deep lists": (lambda: b"[" * 4 * MILLION, {}),
+    "escapes": (lambda: b'{"a":"' + b'\\"\\n' * MILLION + b'"}', {}),
+    "unicode escapes": (lambda: b'{"a":"' + b"\\u00e9" * 700_000 + b'"}', {}),
+    "digits": (lambda: b'{"a":' + b"9" * 4 * MILLION + b"}", {}),
+    "quotes": (lambda: b'"' * 4 * MILLION, {}),
+    "white space": (lambda: b" " * 4 * MILLION + b"{}", {}),
+    "beginnings of media": (lambda: b'{"data":"' + b'","data":"' * 400_000 + b'"}', {}),
+    "short words": (lambda: b'{"a":"' + b"a b " * MILLION + b'"}', {}),
+    "members within what is kept": (lambda: b'{"generationConfig":{' + b'"a":{},' * 30_000 + b'"b":1}}', {}),
+    "tools": (lambda: b'{"tools":[' + b"{}," * 80_000 + b"0]}", {}),
+    "ampersands": (lambda: b"&" * 4 * MILLION, FORM),
+    "fields": (lambda: b"a=%61&" * 700_000, FORM),
+    "parts": (lambda: PART * 2_000, MULTIPART),
+    "boundaries": (lambda: b"\r\n--" * 20_000, MULTIPART),
+    "gzip of brackets": (lambda: gzip.compress(b"[" * 100 * MILLION), GZIP),
+    "gzip of lists": (lambda: gzip.compress(b'{"a":[' + b"[[[[1]]]]," * 2 * MILLION), GZIP),
+    "60 MB of text": (lambda: b'{"model":"gpt-4o","a":"' + b"a word of it " * 4_600_000 + b'"}', {}),
+    "names of what is kept": (lambda: b"{" + b'"MODEL":1,"Model":2,' * 100_000 + b'"a":0}', {}),
+    "escaped names": (lambda: b"{" + b'"\\u0061\\u0062":1,' * 150_000 + b'"a":0}', {}),
+    "two bytes a character": (lambda: ('{"a":[' + "{}," * 300_000 + "0]}").encode("utf-16"), {}),
+    "100,000 parts": (lambda: PART * 100_000 + b"--b--", MULTIPART),
+    "gzip of a form": (lambda: gzip.compress(b"a=%61&" * 10 * MILLION), {**FORM, **GZIP}),
+    "members of gzip": (lambda: gzip.compress(b"{}") * 100_000, GZIP),
+    "a type of 60 kB": (lambda: b"{}--", {"Content-Type": "multipart/form-data; " + 'a="b"; ' * 8000}),
+    "gzip of nothing": (lambda: gzip.compress(bytes(100 * MILLION)), GZIP),
 }
 
 
@@ -80,32 +82,35 @@ MANAGED = {
     "brackets": b"[" * MILLION,
     "escapes": b'{"name":"' + b"\\u0061" * 170_000 + b'"}',
 }
-RESPONSES = {
-    "50 MB of text": (b'{"choices":[{"text":"' + b"a b " * 12_500_000 + b'"}],"usage":{"prompt_tokens":1}}', b""),
-    "50 MB of numbers": (b'{"data":[' + b"0.0123456789," * 3_800_000 + b'0],"usage":{"prompt_tokens":1}}', b""),
-    "gzip of objects": (gzip.compress(b'{"a":[' + b"{}," * 33 * MILLION + b"0]}"), b"gzip"),
-    "gzip of nothing": (gzip.compress(bytes(100 * MILLION)), b"gzip"),
-    "250 KB of objects with calls": (b'{"output":[' + CALL * 6_000 + USED, b""),
-    "10 MB of objects with calls": (b'{"output":[' + CALL * 260_000 + USED, b""),
-    "250 KB of usage objects": (b"[" + b'{"usage":{"prompt_tokens":1}},' * 8_000 + b"0]", b""),
-    "250 KB of errors": (b"[" + b'{"error":{}},' * 19_000 + b"0]", b""),
-    "250 KB of short lines": (b"{}\n" * 85_000, b""),
-    "20 MB of members": (b"{" + b'"":"",' * 3_300_000 + b'"a":0}', b""),
-    "20 MB of wrapped members": (b'{"response":{' + b'"a":1,' * 3_000_000 + b'"a":0}}', b""),
-    "20 MB of counts": (b"{" + b'"usage":{,,,,},' * 1_300_000 + b'"a":0}', b""),
-    "gzip of members": (gzip.compress(b"{" + b'"":"",' * 3_300_000 + b'"a":0}'), b"gzip"),
+RESPONSES: dict[str, tuple[Body, bytes]] = {
+    "50 MB of text": (
+        lambda: b'{"choices":[{"text":"' + b"a b " * 12_500_000 + b'"}],"usage":{"prompt_tokens":1}}',
+        b"",
+    ),
+    "50 MB of numbers": (lambda: b'{"data":[' + b"0.0123456789," * 3_800_000 + b'0],"usage":{"prompt_tokens":1}}', b""),
+    "gzip of objects": (lambda: gzip.compress(b'{"a":[' + b"{}," * 33 * MILLION + b"0]}"), b"gzip"),
+    "gzip of nothing": (lambda: gzip.compress(bytes(100 * MILLION)), b"gzip"),
+    "250 KB of objects with calls": (lambda: b'{"output":[' + CALL * 6_000 + USED, b""),
+    "10 MB of objects with calls": (lambda: b'{"output":[' + CALL * 260_000 + USED, b""),
+    "250 KB of usage objects": (lambda: b"[" + b'{"usage":{"prompt_tokens":1}},' * 8_000 + b"0]", b""),
+    "250 KB of errors": (lambda: b"[" + b'{"error":{}},' * 19_000 + b"0]", b""),
+    "250 KB of short lines": (lambda: b"{}\n" * 85_000, b""),
+    "20 MB of members": (lambda: b"{" + b'"":"",' * 3_300_000 + b'"a":0}', b""),
+    "20 MB of wrapped members": (lambda: b'{"response":{' + b'"a":1,' * 3_000_000 + b'"a":0}}', b""),
+    "20 MB of counts": (lambda: b"{" + b'"usage":{,,,,},' * 1_300_000 + b'"a":0}', b""),
+    "gzip of members": (lambda: gzip.compress(b"{" + b'"":"",' * 3_300_000 + b'"a":0}'), b"gzip"),
 }
-LINES = {
-    "lines of usage": b'{"usage":{"prompt_tokens":1}}\n' * 33_000,
-    "short lines": b'"_tokens"\n' * 100_000,
+LINES: dict[str, Body] = {
+    "lines of usage": lambda: b'{"usage":{"prompt_tokens":1}}\n' * 33_000,
+    "short lines": lambda: b'"_tokens"\n' * 100_000,
 }
-EVENTS = {
-    "events of usage": b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n' * 40_000,
-    "events of errors": b'data: {"error":{"code":1}}\n\n' * 40_000,
-    "error events without data": b"event: error\n\n" * 60_000,
-    "blank lines": (b"\n" * 65_000 + b'data: {"_tokens":1}\n\n') * 20,
-    "an event of lines": b'data: "_tokens"\n' * 60_000 + b"\n",
-    "an event of 20 MB": b'data: {"usage":{' + b'"a":{},' * 2_500_000 + b'"b":1}}\n\n',
+EVENTS: dict[str, Body] = {
+    "events of usage": lambda: b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":1}}\n\n' * 40_000,
+    "events of errors": lambda: b'data: {"error":{"code":1}}\n\n' * 40_000,
+    "error events without data": lambda: b"event: error\n\n" * 60_000,
+    "blank lines": lambda: (b"\n" * 65_000 + b'data: {"_tokens":1}\n\n') * 20,
+    "an event of lines": lambda: b'data: "_tokens"\n' * 60_000 + b"\n",
+    "an event of 20 MB": lambda: b'data: {"usage":{' + b'"a":{},' * 2_500_000 + b'"b":1}}\n\n',
 }
 
 
@@ -116,11 +121,11 @@ def frame(payload: bytes) -> bytes:
     return whole + crc32(whole).to_bytes(4)
 
 
-FRAMES = {
-    "frames of usage": frame(b'{"usage":{"inputTokens":1}}') * 100_000,
-    "empty frames": frame(b"{}") * 300_000,
+FRAMES: dict[str, Body] = {
+    "frames of usage": lambda: frame(b'{"usage":{"inputTokens":1}}') * 100_000,
+    "empty frames": lambda: frame(b"{}") * 300_000,
 }
-PROVIDED: dict[str, tuple[bytes, bytes, bytes]] = {  # media type, coding, body
+PROVIDED: dict[str, tuple[bytes, bytes, Body]] = {  # media type, coding, body
     **{name: (b"application/json", coding, body) for name, (body, coding) in RESPONSES.items()},
     **{name: (b"application/x-ndjson", b"", body) for name, body in LINES.items()},
     **{name: (b"text/event-stream", b"", body) for name, body in EVENTS.items()},
@@ -222,7 +227,8 @@ def test_bodies(stack: Stack, turns: Turns) -> None:
     ]
 
     def attempt(name: str) -> None:
-        body, headers = BOMBS[name]
+        make, headers = BOMBS[name]
+        body = make()
         for token in tokens:
             if token == stack.token and headers == MULTIPART and len(body) > 4 * MILLION:
                 continue  # the simulator reads a form's parts as Twisted does, which takes it half a minute
@@ -292,7 +298,8 @@ def test_responses(tmp_path: Path) -> None:
             turns.longest.clear()
 
             def attempt(name: str) -> None:
-                kind, coding, body = PROVIDED[name]
+                kind, coding, make = PROVIDED[name]
+                body = make()
                 encoded = b"Content-Encoding: " + coding + b"\r\n" if coding else b""
                 head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n%bContent-Length: %d\r\n\r\n"
                 provider.scripts["completions"] = [head % (kind, encoded, len(body)), body, CLOSE]
@@ -324,7 +331,7 @@ def test_what_is_read_late_is_measured(tmp_path: Path) -> None:
 
 
 def test_others_are_served_meanwhile(stack: Stack) -> None:
-    body, _ = BOMBS["gzip of lists"]
+    body = BOMBS["gzip of lists"][0]()
     with socket.create_connection(("127.0.0.1", stack.daemon.port), 10) as peer:
         peer.sendall(
             b"POST /openai/v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\n"

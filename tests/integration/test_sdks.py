@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
-import anthropic
-import openai
 import pytest
-from google import genai
-from google.genai import errors as genai_errors
 
 from tests.support.stack import KEYS, Stack
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from mistralai.client import Mistral
-    from mistralai.client.errors import SDKError
-
+# Each is imported by the tests that use it: together that takes seconds, in every process that collects this file.
 HELLO: Any = [{"role": "user", "content": "Say hello, please."}]
 NO_TOKEN = "sk-lp-" + "x" * 43
 
@@ -31,6 +22,8 @@ def seen(stack: Stack, key: str) -> None:
 
 
 def test_openai(stack: Stack) -> None:
+    import openai
+
     with openai.OpenAI(base_url=f"{stack.url}/v1", api_key=stack.token) as client:
         answer = client.chat.completions.create(model="gpt-4o", messages=HELLO)
         assert answer.choices[0].message.content
@@ -45,6 +38,8 @@ def test_openai(stack: Stack) -> None:
 
 
 def test_openai_refused(stack: Stack) -> None:
+    import openai
+
     with openai.OpenAI(base_url=f"{stack.url}/v1", api_key=NO_TOKEN) as client:
         with pytest.raises(openai.AuthenticationError, match="token is not known") as caught:
             client.chat.completions.create(model="gpt-4o", messages=HELLO)
@@ -55,6 +50,8 @@ def test_openai_refused(stack: Stack) -> None:
 
 
 def test_the_providers_own_error_arrives_as_it_is(stack: Stack) -> None:
+    import openai
+
     with openai.OpenAI(base_url=f"{stack.url}/v1", api_key=stack.token, max_retries=0) as client:
         with pytest.raises(openai.RateLimitError) as caught:
             client.chat.completions.create(model="gpt-4o", messages=HELLO, extra_headers={"X-Sim-Status": "429"})
@@ -62,6 +59,8 @@ def test_the_providers_own_error_arrives_as_it_is(stack: Stack) -> None:
 
 
 def test_anthropic(stack: Stack) -> None:
+    import anthropic
+
     with anthropic.Anthropic(base_url=f"{stack.url}/anthropic", api_key=stack.token) as client:
         message = client.messages.create(model="claude-sonnet-5-5", max_tokens=64, messages=HELLO)
         assert message.content[0].type == "text" and message.usage.output_tokens > 0
@@ -71,6 +70,8 @@ def test_anthropic(stack: Stack) -> None:
 
 
 def test_anthropic_refused(stack: Stack) -> None:
+    import anthropic
+
     with (
         anthropic.Anthropic(base_url=f"{stack.url}/anthropic", api_key=NO_TOKEN) as client,
         pytest.raises(anthropic.AuthenticationError, match="token is not known") as caught,
@@ -87,6 +88,8 @@ def test_anthropic_overloaded_keeps_status_and_reason(stack: Stack) -> None:
 
 
 def test_gemini(stack: Stack) -> None:
+    from google import genai
+
     with genai.Client(api_key=stack.token, http_options={"base_url": f"{stack.url}/google"}) as client:
         answer = client.models.generate_content(model="gemini-2.5-flash", contents="Say hello.")
         assert answer.text
@@ -96,6 +99,9 @@ def test_gemini(stack: Stack) -> None:
 
 
 def test_gemini_refused(stack: Stack) -> None:
+    from google import genai
+    from google.genai import errors as genai_errors
+
     with (
         genai.Client(api_key=NO_TOKEN, http_options={"base_url": f"{stack.url}/google"}) as client,
         pytest.raises(genai_errors.ClientError, match="token is not known") as caught,
@@ -104,7 +110,10 @@ def test_gemini_refused(stack: Stack) -> None:
     assert (caught.value.code, caught.value.status) == (401, "UNAUTHENTICATED")
 
 
+@pytest.mark.filterwarnings("ignore")  # of the import, none of ours to mend
 def test_mistral(stack: Stack) -> None:
+    from mistralai.client import Mistral
+
     with Mistral(api_key=stack.token, server_url=f"{stack.url}/mistral") as client:
         answer = client.chat.complete(model="mistral-small-latest", messages=HELLO)
         assert answer.choices[0].message and answer.choices[0].message.content
@@ -113,7 +122,11 @@ def test_mistral(stack: Stack) -> None:
             assert len(list(events)) > 3
 
 
+@pytest.mark.filterwarnings("ignore")  # of the import, none of ours to mend
 def test_mistral_refused(stack: Stack) -> None:
+    from mistralai.client import Mistral
+    from mistralai.client.errors import SDKError
+
     with (
         Mistral(api_key=NO_TOKEN, server_url=f"{stack.url}/mistral") as client,
         pytest.raises(SDKError, match="token is not known"),
@@ -122,6 +135,8 @@ def test_mistral_refused(stack: Stack) -> None:
 
 
 def test_azure(stack: Stack) -> None:
+    import openai
+
     with openai.AzureOpenAI(
         azure_endpoint=f"{stack.url}/azure", api_key=stack.token, api_version="2025-01-01-preview"
     ) as client:

@@ -12,17 +12,15 @@ import unittest
 import urllib.request
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import anthropic
-import openai
 import pytest
-from google import genai
-from google.genai.errors import APIError
-from mistralai.client import Mistral
-from mistralai.client.errors import SDKError
 
 from tests.support.processes import HOST, Daemon, free_port
+
+# Each SDK is imported by the tests that use it: together that takes seconds, in every process that collects this file.
+if TYPE_CHECKING:
+    from google import genai
 
 PROMPT = "one two three"
 pytestmark = [
@@ -75,6 +73,8 @@ class SimulatorCase(unittest.TestCase):
 
 class OpenAITests(SimulatorCase):
     def setUp(self) -> None:
+        import openai
+
         super().setUp()
         self.client = openai.OpenAI(base_url=f"{self.daemon.url}/v1", api_key="sk-sim-openai", max_retries=0)
         self.addCleanup(self.client.close)
@@ -131,6 +131,8 @@ class OpenAITests(SimulatorCase):
         self.assertEqual(packed.usage.prompt_tokens, 4)
 
     def test_models(self) -> None:
+        import openai
+
         self.assertIn("gpt-4o", [model.id for model in self.client.models.list()])
         self.assertEqual(self.client.models.retrieve("gpt-4o").owned_by, "openai")
         with self.assertRaises(openai.NotFoundError):
@@ -140,6 +142,8 @@ class OpenAITests(SimulatorCase):
         self.assertGreater(self.client.files.create(file=b"abc", purpose="user_data").bytes, 3)
 
     def test_a_wrong_key_raises_the_typed_exception(self) -> None:
+        import openai
+
         client = self.client.with_options(api_key="sk-wrong")
         with self.assertRaises(openai.AuthenticationError) as caught:
             client.models.list()
@@ -147,6 +151,8 @@ class OpenAITests(SimulatorCase):
         self.assertTrue((caught.exception.request_id or "").startswith("req_sim_"))
 
     def test_a_stream_that_fails_raises(self) -> None:
+        import openai
+
         chunks = self.client.chat.completions.create(
             model="gpt-4o", messages=self.messages, stream=True, extra_headers={"X-Sim-Fault": "error-event"}
         )
@@ -155,6 +161,8 @@ class OpenAITests(SimulatorCase):
         self.assertEqual(caught.exception.code, "server_error")
 
     def test_azure(self) -> None:
+        import openai
+
         client = openai.AzureOpenAI(
             azure_endpoint=self.daemon.url, api_key="sk-sim-azure", api_version="2024-10-21", max_retries=0
         )
@@ -171,6 +179,8 @@ class OpenAITests(SimulatorCase):
 
 class AnthropicTests(SimulatorCase):
     def setUp(self) -> None:
+        import anthropic
+
         super().setUp()
         self.client = anthropic.Anthropic(base_url=self.daemon.url, api_key="sk-sim-anthropic", max_retries=0)
         self.addCleanup(self.client.close)
@@ -202,16 +212,22 @@ class AnthropicTests(SimulatorCase):
         self.assertIn("claude-sonnet-4-5", [model.id for model in self.client.models.list()])
 
     def test_overload_raises_the_typed_exception(self) -> None:
+        import anthropic
+
         with self.assertRaises(anthropic.APIStatusError) as caught:
             self.client.messages.create(**self.call, extra_headers={"X-Sim-Status": "529 Overloaded"})
         self.assertEqual(caught.exception.status_code, 529)
         self.assertTrue((caught.exception.request_id or "").startswith("req_sim_"))
 
     def test_a_wrong_key_raises_the_typed_exception(self) -> None:
+        import anthropic
+
         with self.assertRaises(anthropic.AuthenticationError):
             self.client.with_options(api_key="sk-wrong").messages.create(**self.call)
 
     def test_a_stream_that_fails_raises(self) -> None:
+        import anthropic
+
         with (
             self.assertRaises(anthropic.APIStatusError),
             self.client.messages.stream(**self.call, extra_headers={"X-Sim-Fault": "error-event"}) as events,
@@ -225,6 +241,8 @@ class GoogleTests(SimulatorCase):
         self.client = self.open("sk-sim-google")
 
     def open(self, key: str, **headers: str) -> genai.Client:
+        from google import genai
+
         client = genai.Client(api_key=key, http_options={"base_url": self.daemon.url, "headers": headers})
         self.addCleanup(client.close)
         return client
@@ -256,6 +274,8 @@ class GoogleTests(SimulatorCase):
         self.assertIn("models/gemini-2.5-flash", [model.name for model in self.client.models.list()])
 
     def test_a_wrong_key_raises_the_typed_exception(self) -> None:
+        from google.genai.errors import APIError
+
         with self.assertRaises(APIError) as caught:
             self.open("sk-wrong").models.generate_content(model="gemini-2.5-flash", contents=PROMPT)
         self.assertEqual((caught.exception.code, caught.exception.status), (401, "UNAUTHENTICATED"))
@@ -263,6 +283,8 @@ class GoogleTests(SimulatorCase):
 
 class MistralTests(SimulatorCase):
     def setUp(self) -> None:
+        from mistralai.client import Mistral
+
         super().setUp()
         self.client = Mistral(server_url=self.daemon.url, api_key="sk-sim-mistral")
         self.messages: Any = [{"role": "user", "content": PROMPT}]
@@ -287,6 +309,9 @@ class MistralTests(SimulatorCase):
         self.assertIn("mistral-small-latest", [getattr(model, "id", None) for model in models])
 
     def test_a_wrong_key_under_the_prefix_raises_the_typed_exception(self) -> None:
+        from mistralai.client import Mistral
+        from mistralai.client.errors import SDKError
+
         client = Mistral(server_url=f"{self.daemon.url}/mistral", api_key="sk-wrong")
         with self.assertRaises(SDKError) as caught:
             client.chat.complete(model="mistral-small-latest", messages=self.messages)
