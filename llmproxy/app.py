@@ -26,6 +26,7 @@ from llmproxy.composition.recording import Records, make_records
 from llmproxy.composition.reloading import Reloader, WorkersReloader
 from llmproxy.composition.secret_stores import secret_references
 from llmproxy.composition.tokens import Tokens, make_tokens
+from llmproxy.composition.upstream_health import share_health
 from llmproxy.composition.workers import WorkerViews
 from llmproxy.config.model import Settings
 from llmproxy.config.settings_file import SettingsFile
@@ -127,6 +128,7 @@ def build(
     parts = _forwarding(base, environ, tokens, records, counters, metrics, alerts)
     daemon = Daemon(settings, reactor, base.output, base.store, parts.hang_up, base.descriptors)
     _connect(base, daemon, parts, worker)
+    share_health(parts.probes, base.peers, records.bus, base.now, lambda: daemon.is_running)
     views, reloader = WorkerViews(metrics, base.peers, daemon.checks), _reloader(base, parts, daemon, source)
     auth = ManagementAuth(base.management, FailedAttempts(), reactor, settings.server.trusted_proxies, base.keys)
     lag = ReactorLag(reactor, metrics.reactor_lag.observe)
@@ -384,17 +386,5 @@ def _admin(base: Base, manage: Management, auth: ManagementAuth, records: Record
 
 def _sites(base: Base, metrics: Metrics, records: Records) -> Callable[[Root], Site]:
     observers = (metrics.observe, *records.observers)
-
-    def site(root: Root) -> Site:
-        return make_site(
-            root,
-            base.settings.server,
-            base.reactor,
-            base.coalescer,
-            base.descriptors,
-            base.buffers,
-            observers,
-            base.now,
-        )
-
-    return site
+    made = (base.settings.server, base.reactor, base.coalescer, base.descriptors, base.buffers, observers, base.now)
+    return lambda root: make_site(root, *made)

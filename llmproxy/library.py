@@ -139,6 +139,7 @@ class TransparentProxy(ProxyResource):
             observers=observers,
         )
         self._parts = parts
+        parts.probes.startService()
         super().__init__(
             parts.scheduler,
             clock=reactor,

@@ -44,6 +44,7 @@ from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.proxy.policy import Policy
 from llmproxy.proxy.request_scheduler import RequestScheduler
 from llmproxy.upstream.key_states import KeyState
+from llmproxy.upstream.probing import Probes
 from llmproxy.upstream.provider_keys import ProviderKeys
 from llmproxy.upstream.upstreams import Upstream, Upstreams, UpstreamState
 from llmproxy.wire.buffers import Buffers
@@ -66,6 +67,7 @@ class Parts:
     fast_path: FastPath | None
     keys: ProviderKeys
     upstreams: Upstreams
+    probes: Probes
     accounting: Accounting
     shares: InFlightLimit
     quota: Limiter
@@ -100,6 +102,7 @@ class Parts:
         self.retired.update(agent for agent in _flat(self.agents) if id(agent) not in kept)
         self.agents.update(agents)
         self.upstreams.reconfigure(after.apis, _transports(agents))
+        self.probes.reconfigure()
         self.shares.reconfigure(after)
         self.operations.reconfigure(after)
         self.ceiling.reconfigure(prices, {name: provider(api) for name, api in after.apis.items()})
@@ -124,6 +127,10 @@ class Parts:
         now, upstream = self.clock.seconds(), self.upstreams.of(api).members[number]
         return [(each, each.out_until - now) for each in self.upstreams.keys.out(api, upstream.base_url, now)]
 
+    def last_probe(self, api: str, number: int) -> str:
+        """What the last probe of an upstream brought in this process; C{""} where there was none."""
+        return self.probes.last_result(api, self.upstreams.of(api).members[number].base_url)
+
     def set_state(self, api: str, number: int, state: UpstreamState) -> None:
         """Take an upstream out of service, or back into it."""
         upstream = self.upstreams.of(api).members[number]
@@ -144,7 +151,7 @@ class Parts:
         fast_path = () if self.fast_path is None else (self.fast_path,)
         connections = ProviderConnections(self.agents)
         serving = (self.scheduler, *fast_path, self.accounting)
-        return (self.refusals, *cache, self.quota, self.shares, connections, self.upstreams, *serving)
+        return (self.refusals, *cache, self.quota, self.shares, connections, self.upstreams, self.probes, *serving)
 
     @property
     def services(self) -> list[IService]:
@@ -237,6 +244,7 @@ def forwarding(
         fast_path=fast_path,
         keys=keys,
         upstreams=upstreams,
+        probes=Probes(upstreams, keys, clock),
         accounting=accounting,
         shares=shares,
         quota=quota,

@@ -34,6 +34,7 @@ from llmproxy.config.upstream_settings import (
     Affinity,
     Balance,
     CircuitBreaker,
+    Probe,
     Retries,
     UpstreamServer,
     with_their_whole,
@@ -161,6 +162,7 @@ class Api(Section):
     """Header fields that a request must have."""
     limits: ApiLimits = ApiLimits()
     circuit_breaker: CircuitBreaker = CircuitBreaker()
+    probe: Probe = Probe()
     retries: Retries = Retries()
     metering: Metering = Metering()
     heartbeat: Duration = 0.0

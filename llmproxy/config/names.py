@@ -122,6 +122,26 @@ def retry_cause(value: Any) -> str:
     return str(cause)
 
 
+PROBE_PATH = r"^(?:/[!$%&'()*+,./0-9:;=?@A-Z_a-z~-]*)?$"  # RFC 3986: path and query; no fragment, no space
+PROBE_STATUS = r"^[1-5][0-9]{2}(?:-[1-5][0-9]{2})?$"
+
+
+def probe_path(value: Any) -> str:
+    """What a probe asks for: a path, and a query if need be; empty for no probe."""
+    if not re.fullmatch(PROBE_PATH, text(value)):
+        raise ValueError(f"{quoted(value)} is not a path that begins with / (try /health)")
+    return str(value)
+
+
+def probe_status(value: Any) -> str:
+    """A status, which may be written as a number, or a range of them."""
+    status = str(value) if isinstance(value, int) and not isinstance(value, bool) else text(value)
+    first, _, last = status.partition("-")
+    if not re.fullmatch(PROBE_STATUS, status) or (last and int(last) < int(first)):
+        raise ValueError(f"{quoted(value)} is neither a status nor a range of them (try 200 or 200-399)")
+    return status
+
+
 def auth(value: Any) -> str:
     """How the provider wants its key; empty for its own way."""
     try:

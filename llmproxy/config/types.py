@@ -92,6 +92,21 @@ RetryCause = Annotated[
     BeforeValidator(names.retry_cause),
     WithJsonSchema({"enum": [*names.RETRY_CAUSES, *map(int, names.RETRY_STATUSES), *names.RETRY_STATUSES]}),
 ]
+ProbePath = Annotated[
+    str, BeforeValidator(names.probe_path), WithJsonSchema({"type": "string", "pattern": names.PROBE_PATH})
+]
+ProbeStatus = Annotated[
+    str,
+    BeforeValidator(names.probe_status),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 100, "maximum": 599},
+                {"type": "string", "pattern": names.PROBE_STATUS},
+            ]
+        }
+    ),
+]
 Provider = Literal["openai", "anthropic", "google", "mistral", "azure", "bedrock-bearer", "generic"]
 ErrorFormat = Literal["auto", "openai", "anthropic", "google", "plain"]
 

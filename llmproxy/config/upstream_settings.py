@@ -14,6 +14,8 @@ from llmproxy.config.types import (
     Duration,
     Items,
     Percent,
+    ProbePath,
+    ProbeStatus,
     ProxyCredentials,
     ProxyUrl,
     RetryCause,
@@ -96,6 +98,27 @@ class CircuitBreaker(Section):
     """The time over which `error_ratio` is taken."""
     min_requests: Whole = Field(default=20, ge=1)
     """Requests that there must be within `window` for `error_ratio` to count."""
+
+
+class Probe(Section):
+    """Asking each upstream now and then whether it works, beside the requests that go there."""
+
+    path: ProbePath = ""
+    """What is asked for, with `GET`, such as `/health` or `/v1/models`; the path of the upstream's `base_url` goes
+    before it. Empty: upstreams are not probed."""
+    interval: Duration = Field(default=10.0, ge=0.1)
+    """From the beginning of one probe to that of the next; at random up to a tenth less or more."""
+    timeout: Duration = Field(default=5.0, ge=0.01)
+    """For the head of the response, the time for a connection included. One that comes later has failed."""
+    healthy: Whole = Field(default=2, ge=1, le=100)
+    """Consecutive good probes that bring an unhealthy upstream back. At the start one is enough."""
+    unhealthy: Whole = Field(default=3, ge=1, le=100)
+    """Consecutive failed probes after which an upstream gets no requests."""
+    status: Annotated[tuple[ProbeStatus, ...], Items] = ()
+    """The statuses of good probes: `200`, or a range such as `200-399`. Empty: all below 500, so that a provider which
+    demands a key need not get one."""
+    project: Text = ""
+    """The id of a project whose key for this API is sent along; empty: none is."""
 
 
 class Retries(Section):

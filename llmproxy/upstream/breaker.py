@@ -62,13 +62,14 @@ class Breaker:
         self._opened = 0.0
         self.ticket = 1
         self._probing = False
+        self._held = 0.0
         self.state: State = "closed"
 
     def allow(self, now: float) -> int:
         """The ticket of a request that may be made now, or C{0} where none may."""
         if self.state == "closed":
             return self.ticket
-        if self.retry_after(now) > 0.0 or self._probing:
+        if not self.ready(now):
             return 0
         self._probing = True
         return self._become("half-open")
@@ -81,6 +82,8 @@ class Breaker:
         """Seconds until it is worth asking again; C{0.0} where it is now."""
         if self.state == "closed":
             return 0.0
+        if self._held:
+            return self._held
         self._opened = min(self._opened, now)  # a clock that was set back must not hold requests back for longer
         return max(self._opened + self._cooldown - now, 0.0)
 
@@ -113,6 +116,21 @@ class Breaker:
         if not self._late(ticket) and self.state == "half-open":
             self._probing = False
             self._become("open")
+
+    def hold(self, retry_after: float) -> None:
+        """Be open until L{restore}, whatever requests bring: somebody else has found that the provider does not work.
+
+        @param retry_after: Seconds after which it is worth asking again, as far as is known; more than 0.
+        """
+        self._held, self._probing = retry_after, False
+        self._become("open")
+
+    def restore(self) -> None:
+        """Be closed: somebody else has found that the provider works."""
+        self._held, self._probing, self._failures = 0.0, False, 0
+        if self._ratio is not None:
+            self._ratio.clear()
+        self._become("closed")
 
     def _open(self, now: float) -> None:
         self._probing = False

@@ -7,10 +7,8 @@ from random import random
 from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer
 
 from llmproxy import errors
@@ -20,11 +18,10 @@ from llmproxy.upstream.circuits import Attempt
 from llmproxy.upstream.key_states import KEY_STATUSES, KeyState
 from llmproxy.upstream.provider_keys import ProviderKey
 from llmproxy.upstream.retrying import cause_of, pause_before, retry_after
+from llmproxy.upstream.unread_body import discard
 from llmproxy.upstream.upstreams import HeadTimeouts, UploadProgress, Upstream, UpstreamGroup, Upstreams
 from llmproxy.wire.client.transport import BytesBody, Response
 
-MAX_DISCARDED_BYTES = 64 * 1024  # of a body that is read only for the sake of its connection
-DISCARD_SECONDS = 5.0
 MAX_TOLD_ATTEMPTS = 20  # in the summary of a request that was sent more often
 _OF_KEYS = frozenset(map(str, KEY_STATUSES))
 
@@ -126,7 +123,7 @@ class Delivery:
         while (following := self._following(outcome)) is not None:
             destination, pause = following
             if not isinstance(outcome, errors.UpstreamFailure):
-                _discard(outcome, self._clock)
+                discard(outcome, self._clock)
             self.release()
             if pause:
                 await deferLater(self._clock, pause)
@@ -165,7 +162,7 @@ class Delivery:
         lines, body = request.lines(upstream, destination.key), request.body
         if isinstance(body, BytesBody) and self.attempts:
             body = BytesBody(body.received)  # the one before may not have been read to its end
-        target = upstream.target(request.route)
+        target = upstream.target(request.route.path, request.route.query)
         sent = upstream.caller.send(request.method, upstream.origin, target, lines, body, request.project_id)
         return Deferred.fromCoroutine(self._upstreams.head(sent, upstream, request.progress, request.bounds))
 
@@ -300,23 +297,3 @@ class Delivery:
     def _destination(self, upstream: Upstream, key: ProviderKey) -> Destination:
         project, api = self._request.project_id, self._group.name
         return Destination(upstream, key, self._upstreams.keys.of(api, upstream.base_url, project, key.value))
-
-
-class _UnreadBody(Protocol):
-    """Takes the body of a response that no client gets, so that its connection can be used again."""
-
-    def __init__(self, too_late: IDelayedCall) -> None:
-        self._too_late = too_late
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._too_late.active():
-            self._too_late.cancel()
-
-
-def _discard(response: Response, clock: IReactorTime) -> None:
-    if response.whole is not None:
-        return
-    if isinstance(response.length, int) and response.length <= MAX_DISCARDED_BYTES:
-        response.deliverBody(_UnreadBody(clock.callLater(DISCARD_SECONDS, response.stopProducing)))
-    else:
-        response.stopProducing()

@@ -12,7 +12,6 @@ from zope.interface import implementer
 from llmproxy import errors
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Settings
-from llmproxy.config.routes import Route
 from llmproxy.http.origin import split_base_url
 from llmproxy.instruments import Counter, Gauge, Instrument
 from llmproxy.interfaces import IInstrumented
@@ -55,6 +54,7 @@ class HeadTimeouts(NamedTuple):
 
 
 UpstreamState = Literal["enabled", "draining", "disabled"]
+Health = Literal["unknown", "healthy", "unhealthy"]
 
 
 class Upstream:
@@ -64,9 +64,11 @@ class Upstream:
         new ones go elsewhere.
     @ivar number: Its place in the API's list, from 0.
     @ivar in_flight: Its requests under way, where the API has several upstreams.
+    @ivar health: What probes have found.
     """
 
     state: UpstreamState = "enabled"
+    health: Health = "unknown"
     in_flight = 0
     turn = 0.0
     circuits: Circuits
@@ -85,8 +87,10 @@ class Upstream:
         self.caller = caller
         self.number = number
         self.weight, self.priority = server.weight, server.priority
+        self._probe_interval = api.probe.interval
         if self.circuits.settings != api.circuit_breaker:
             self.circuits = Circuits(api.circuit_breaker)
+        self.set_health(self.health if api.probe.path else "unknown")
         limits = (timeouts.response_header / CHECKS_PER_TIMEOUT, timeouts.request, timeouts.stream)
         self.first_look = min((seconds for seconds in limits if seconds), default=0.0)
 
@@ -95,10 +99,18 @@ class Upstream:
         """The state of the breaker that counts for everybody."""
         return self.circuits.state
 
-    def target(self, route: Route) -> bytes:
+    def set_health(self, health: Health) -> None:
+        """What probes have found: while it is unhealthy its breaker is open, for everybody."""
+        before, self.health = self.health, health
+        if health == "unhealthy":
+            self.circuits.all.hold(self._probe_interval)
+        elif before == "unhealthy":
+            self.circuits.all.restore()
+
+    def target(self, path: bytes, query: bytes | None = None) -> bytes:
         """What is asked of it: its own path, and the request's."""
-        target = self._base + route.path
-        return target if route.query is None else target + b"?" + route.query
+        target = self._base + path
+        return target if query is None else target + b"?" + query
 
 
 class UpstreamGroup:

@@ -18,6 +18,7 @@ class KeyedProvider:
 
     @ivar says: A status and fields, by key; C{""} for all keys.
     @ivar asked: How often, by key; C{sessions}: the keys that came with each C{X-Session}, or C{session_id}.
+    @ivar targets: What was asked for, by method and target.
     @ivar held: Requests wait until it is set.
     """
 
@@ -25,6 +26,7 @@ class KeyedProvider:
         self.says: dict[str, Said] = {}
         self.asked: Counter[str] = Counter()
         self.sessions: dict[str, set[str]] = {}
+        self.targets: Counter[str] = Counter()
         self.held = threading.Event()
         self.held.set()
         self._lock = threading.Lock()
@@ -35,6 +37,7 @@ class KeyedProvider:
 
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                provider.targets[f"{self.command} {self.path}"] += 1
                 status, fields = provider.take(self.headers)
                 provider.held.wait(30)
                 body = b'{"id": "x", "object": "chat.completion", "choices": []}' if status == 200 else b'{"error": {}}'

@@ -25,6 +25,7 @@ class UpstreamStatus(Protocol):
     priority: int
     state: State
     in_flight: int
+    health: Literal["unknown", "healthy", "unhealthy"]
 
     @property
     def breaker(self) -> Literal["closed", "open", "half-open"]: ...
@@ -34,13 +35,14 @@ class UpstreamControl(Protocol):
     """Knows the upstreams.
 
     C{in_flight} counts by API; an API's only upstream does not count itself. C{keys_out} also tells for how many
-    seconds each key will be passed over.
+    seconds each key will be passed over; C{last_probe}: a status or a word, C{""} where there was none.
     """
 
     def listed(self) -> Sequence[tuple[str, Sequence[UpstreamStatus]]]: ...
     def set_state(self, api: str, number: int, state: State) -> None: ...
     def in_flight(self) -> Mapping[str, int]: ...
     def keys_out(self, api: str, number: int) -> Sequence[tuple[KeyStatus, float]]: ...
+    def last_probe(self, api: str, number: int) -> str: ...
 
 
 class SettingSource(Protocol):

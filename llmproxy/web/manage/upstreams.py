@@ -17,6 +17,7 @@ from llmproxy.web.manage.endpoint import Call, Endpoint, ManagementContext, oper
 from llmproxy.web.respond import json_response
 
 WORST_BREAKERS = ("open", "half-open", "closed")
+WORST_HEALTH = ("unhealthy", "healthy", "unknown")
 MAX_KEYS = 1000  # that are shown of one upstream
 
 
@@ -41,6 +42,10 @@ class UpstreamView(DeferredModel):
     breaker: Literal["closed", "open", "half-open"] = Field(
         description="Of failures to connect, for all projects; of several workers the one that is furthest from closed."
     )
+    health: Literal["unknown", "healthy", "unhealthy"] = Field(
+        description="What probes say; unknown where there are none. While it is unhealthy its breaker is open."
+    )
+    probe: str = Field(description="What the last probe brought: a status, or what went wrong; empty without one.")
     in_flight: int = Field(description="Requests under way there.")
     keys: list[KeyCooldown] = Field(description="Keys that are passed over for now; at most 1000.")
 
@@ -95,6 +100,8 @@ class UpstreamResource(Endpoint):
                 priority=each.priority,
                 state=each.state,
                 breaker=each.breaker,
+                health=each.health,
+                probe=control.last_probe(api, each.number),
                 in_flight=each.in_flight if len(members) > 1 else busy.get(api, 0),
                 keys=[
                     KeyCooldown(project_id=key.project_id, key=key.masked, status=key.status, cooldown=round(left, 3))
@@ -140,6 +147,8 @@ def together(seen: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
             if total is not None:
                 total["in_flight"] += each["in_flight"]
                 total["breaker"] = min(total["breaker"], each["breaker"], key=WORST_BREAKERS.index)
+                total["health"] = min(total["health"], each["health"], key=WORST_HEALTH.index)
+                total["probe"] = total["probe"] or each["probe"]  # one process probes for all
                 total["keys"] = _longest([*total["keys"], *each["keys"]])
     return list(found.values())
 

@@ -51,7 +51,7 @@ class FakeLog:
 class FakeUpstream:
     """One that works."""
 
-    base_url, breaker, state = "https://api.openai.com", "closed", "enabled"
+    base_url, breaker, state, health = "https://api.openai.com", "closed", "enabled", "unknown"
     number, weight, priority, in_flight = 0, 1, 0, 0
 
 
@@ -66,6 +66,9 @@ class FakeUpstreams:
 
     def keys_out(self, api: str, number: int) -> list[Any]:
         return []
+
+    def last_probe(self, api: str, number: int) -> str:
+        return ""
 
     def set_state(self, api: str, number: int, state: str) -> None:
         self.openai.state = state

@@ -24,6 +24,7 @@ REFERENCES = "integration/test_secret_references.py::"
 LOST = D + "test_limits_while_redis_is_lost"
 SEVERAL = "integration/test_several_upstreams.py::"
 EGRESS = "integration/test_egress.py::"
+PROBES = "integration/test_probes.py::"
 SLOW = "integration/test_slow_readers.py::"
 
 SIGN_IN = "integration/test_oidc_sign_in.py::"
@@ -82,6 +83,13 @@ SHOWN_BY = {
     "apis.<name>.circuit_breaker.error_ratio": SEVERAL + "test_error_ratio",
     "apis.<name>.circuit_breaker.window": SEVERAL + "test_error_ratio_over_a_window",
     "apis.<name>.circuit_breaker.min_requests": SEVERAL + "test_error_ratio",
+    "apis.<name>.probe.path": PROBES + "test_ejected_and_restored",
+    "apis.<name>.probe.interval": PROBES + "test_how_many_in_a_row",
+    "apis.<name>.probe.timeout": PROBES + "test_one_that_does_not_answer_in_time",
+    "apis.<name>.probe.healthy": PROBES + "test_how_many_in_a_row",
+    "apis.<name>.probe.unhealthy": PROBES + "test_how_many_in_a_row",
+    "apis.<name>.probe.status": PROBES + "test_statuses",
+    "apis.<name>.probe.project": PROBES + "test_with_a_projects_key",
     "apis.<name>.retries.on": "integration/test_lost_requests.py::test_a_connection_that_ends_after_the_request",
     "apis.<name>.retries.budget": SEVERAL + "test_an_outage",
     "apis.<name>.retries.backoff": SEVERAL + "test_backoff",

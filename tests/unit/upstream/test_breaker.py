@@ -7,7 +7,7 @@ import unittest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from llmproxy.upstream.breaker import Breaker
+from llmproxy.upstream.breaker import Breaker, ErrorRatio
 
 
 class BreakerTests(unittest.TestCase):
@@ -95,6 +95,35 @@ class BreakerTests(unittest.TestCase):
         breaker.failed(5000.0)
         self.assertEqual(breaker.retry_after(0.0), 30.0)
         self.assertTrue(breaker.allow(30.0))
+
+    def test_held(self) -> None:
+        """Whatever requests bring, and however long it takes, it stays open until it is restored."""
+        breaker = Breaker(1, 30.0)
+        straggler = breaker.allow(0.0)
+        breaker.hold(10.0)
+        breaker.succeeded(1.0, straggler)
+        breaker.succeeded(1.0)
+        breaker.released()
+        for now in (2.0, 31.0, 1e6):
+            self.assertEqual((breaker.state, breaker.ready(now), breaker.allow(now)), ("open", False, 0))
+            self.assertEqual(breaker.retry_after(now), 10.0)
+        breaker.restore()
+        self.assertEqual((breaker.state, breaker.retry_after(1e6)), ("closed", 0.0))
+        self.assertTrue(breaker.allow(1e6))
+
+    def test_held_while_a_request_probes(self) -> None:
+        """What that brings comes too late, and the breaker opens anew only after as many failures as ever."""
+        breaker = Breaker(2, 30.0, ErrorRatio(0.5, 10.0, 4))
+        breaker.failed(0.0)
+        breaker.failed(0.0)
+        ticket = breaker.allow(30.0)
+        breaker.hold(5.0)
+        breaker.failed(31.0, ticket)
+        breaker.restore()
+        breaker.failed(32.0)
+        self.assertEqual(breaker.state, "closed")
+        breaker.failed(32.0)
+        self.assertEqual(breaker.state, "open")
 
 
 class BreakerMachine(RuleBasedStateMachine):
