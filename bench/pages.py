@@ -173,10 +173,10 @@ class Browser:
 def pages(stack: Stack) -> list[str]:
     latest = stack.manage("GET", "/manage/requests")["data"][0]["request_id"]
     one = [f"projects/{stack.project}", "projects/p1000003", "groups/g1000003", "tokens/t1000042", f"requests/{latest}"]
-    listed = ["tokens?project_id=p1000003", "tokens?search=1000", "projects?search=10001", "audit?search=project"]
+    listed = ["tokens?project_id=p1000003", "tokens?search=1000", "projects?search=10001", "groups?search=100001", "audit?search=project"]
     periods = [f"?period={period}" for period in ("1h", "7d", "30d", "90d", "365d")]
-    names = ("", *periods, "projects", "groups", "tokens", "usage", "requests", "upstreams", "cache", "playground",
-             "audit", "keys", "settings", "sessions", *one, *listed)  # fmt: skip
+    names = ("", *periods, "projects", "groups", "tokens", "usage", "requests", "alerts", "upstreams", "cache",
+             "playground", "audit", "keys", "settings", "sessions", *one, *listed)  # fmt: skip
     return [f"/admin/{name}" for name in names]
 
 

@@ -164,6 +164,7 @@ class Token:
     @ivar apis: Names of the APIs it may call; empty means all. Likewise C{endpoints}, C{models} (globs) and C{ips}
         (networks).
     @ivar labels: As of a L{Project}, like C{metadata} and C{revision}.
+    @ivar previous_expires_at: Until when the secret before the last rotation is valid; C{None} where there was none.
     """
 
     id: str
@@ -186,6 +187,7 @@ class Token:
     last_used_at: float | None = None
     deactivated_at: float | None = None
     revision: int = 0
+    previous_expires_at: float | None = None
 
 
 Role = Literal["viewer", "operator", "admin"]

@@ -153,10 +153,16 @@ def get(connection: Connection, group_id: str) -> Group:
     return _group(row)
 
 
-def page(connection: Connection, request: PageRequest) -> Page[Group]:
-    by = (project_groups.c.created_at, project_groups.c.id)
-    rows, cursor = pages.page(connection, _SHOWN, by, request)
-    return Page([_group(row) for row in rows], pages.total(connection, select(project_groups.c.id), request), cursor)
+def page(connection: Connection, request: PageRequest, search: str = "") -> Page[Group]:
+    """
+    @param search: Only those whose name has this in it, in any case.
+    """
+    by, shown, counted = (project_groups.c.created_at, project_groups.c.id), _SHOWN, select(project_groups.c.id)
+    if search:
+        named = project_groups.c.name.icontains(search, autoescape=True)
+        shown, counted = shown.where(named), counted.where(named)
+    rows, cursor = pages.page(connection, shown, by, request)
+    return Page([_group(row) for row in rows], pages.total(connection, counted, request), cursor)
 
 
 def _allowance(row: Row[Any]) -> Allowance:

@@ -30,8 +30,8 @@ class GroupTable:
         return await self._store.report(partial(group_tree.get, group_id=group_id))
 
     @deferred
-    async def group_page(self, request: PageRequest) -> Page[Group]:
-        return await self._store.report(partial(group_tree.page, request=request))
+    async def group_page(self, request: PageRequest, search: str = "") -> Page[Group]:
+        return await self._store.report(partial(group_tree.page, request=request, search=search))
 
     @deferred
     async def update_group(self, group: Group) -> Group:

@@ -23,7 +23,7 @@ from llmproxy.store import json_columns, pages, projects
 from llmproxy.store.tables import projects as project_table
 from llmproxy.store.tables import tokens
 
-_UNSHOWN = ("hash", "previous_hash", "previous_expires_at")
+_UNSHOWN = ("hash", "previous_hash")
 _SHOWN = [column for column in tokens.c if column.name not in _UNSHOWN]
 _LISTS = ("apis", "endpoints", "models", "ips")
 

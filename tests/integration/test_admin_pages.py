@@ -19,7 +19,7 @@ FORM = "application/x-www-form-urlencoded"
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}}"
 PAGES = (
     *("", "projects", "tokens", "usage", "requests", "upstreams", "cache", "audit", "settings", "playground"),
-    *("keys", "sessions", "groups"),
+    *("keys", "sessions", "groups", "alerts"),
 )
 
 
@@ -179,6 +179,11 @@ def test_what_people_write_is_only_text(stack: Stack, operator: Visitor) -> None
         operator.post("/admin/groups", {"name": "", "parent_id": EVIL, "budget_usd": EVIL, "csrf": csrf}),
         operator.get(operator.post("/admin/groups", {"name": EVIL, "csrf": csrf}).header("Location") or ""),
         operator.get("/admin/groups"),
+        operator.get("/admin/groups?" + urlencode({"search": EVIL})),
+        operator.get("/admin/groups?" + urlencode({"search": "script"})),
+        operator.get("/admin/alerts?" + urlencode({"owner": EVIL, "owner_id": EVIL})),
+        operator.post(f"{token[1]}/rotate", {"grace": EVIL, "csrf": csrf}),
+        operator.post(f"{token[1]}/rotate", {"grace": "1h", "csrf": csrf}),
         operator.post("/admin/keys", {"name": EVIL, "role": EVIL, "projects": EVIL, "csrf": csrf}),
         operator.post("/admin/keys", {"name": EVIL, "role": "viewer", "csrf": csrf}),
         operator.get("/admin/keys"),
@@ -258,6 +263,7 @@ def test_roles(stack: Stack) -> None:
         (f"projects/{stack.project}/revoke", {}),
         (f"projects/{stack.project}/tokens", {"name": "mine"}),
         (f"projects/{stack.project}/keys", {"api": "openai", "key": "sk-mine"}),
+        (f"tokens/{stack.manage('GET', '/manage/tokens')['data'][0]['id']}/rotate", {"grace": "1h"}),
         ("keys", {"name": "mine", "role": "admin"}),
         ("groups", {"name": "mine"}),
         (f"groups/{group}", {"name": "mine"}),
@@ -344,6 +350,103 @@ def test_the_audit_log_is_shown_and_verified(stack: Stack, operator: Visitor) ->
     operator.post("/admin/projects", {"name": "Audited", "csrf": operator.csrf()})
     page = operator.get("/admin/audit?action=project.create&outcome=success&verify=1").body.decode()
     assert "project.create" in page and "are as they were written" in page and "<code>token.create</code>" not in page
+
+
+def test_a_token_gets_another_secret(stack: Stack, operator: Visitor) -> None:
+    """It is shown once, with what ends when; both open until then, the one before the last opens nothing more."""
+    csrf = operator.csrf()
+    made = stack.manage("POST", "/manage/tokens", {"project_id": stack.project, "name": "rotated"})
+    page = f"/admin/tokens/{made['id']}"
+    secrets = [made["token"]]
+
+    def opens(secret: str) -> int:
+        return stack.ask("GET", "/v1/models", token=secret).status
+
+    for grace, told in (("24h", "valid until"), ("7d", "valid until"), ("0s", "refused from now on")):
+        reply = operator.post(f"{page}/rotate", {"grace": grace, "csrf": csrf})
+        body = reply.body.decode()
+        secret = re.search(r'<code id="secret">(sk-lp-[^<]+)</code>', body)
+        assert reply.status == 201 and secret and secret[1] not in secrets
+        before = re.search(r"<dt>The secret before</dt><dd>([^<]*)", body)
+        assert before and told in before[1], body
+        secrets.append(secret[1])
+        shown = operator.get(page).body.decode()
+        assert secret[1] not in shown and secret[1][:10] in shown
+        assert ("It was rotated: the secret before is valid too" in shown) is (grace != "0s")
+        expected = [401] * (len(secrets) - 2) + [401 if grace == "0s" else 200, 200]
+        eventually(lambda expected=expected: [opens(each) for each in secrets] == expected, 30.0)
+    for wrong in ("soon", "-1h", "91d"):
+        refused = operator.post(f"{page}/rotate", {"grace": wrong, "csrf": csrf})
+        assert refused.status == 422 and b'role="alert"' in refused.body and wrong.encode() in refused.body
+    assert operator.post(f"{page}/rotate", {"grace": "24h"}).status == 403
+    assert opens(secrets[-1]) == 200, "what was refused changed nothing"
+    assert operator.post(f"{page}/revoke", {"csrf": csrf}).status == 303
+    assert operator.post(f"{page}/rotate", {"grace": "24h", "csrf": csrf}).status == 409
+    assert "Rotate token" not in operator.get(page).body.decode()
+
+
+def test_alerts_are_shown_where_they_belong(stack: Stack, operator: Visitor) -> None:
+    """On their own page, on the overview, and on that of the project, the token and the group; not those of others."""
+    group = stack.manage("POST", "/manage/groups", {"name": "Spending group", "soft_budget_tokens": "1/day"})["id"]
+    project = stack.manage(
+        "POST", "/manage/projects", {"name": "Spending", "api_keys": dict(stack.keys), "group_id": group}
+    )["id"]
+    made = stack.manage(
+        "POST", "/manage/tokens", {"project_id": project, "name": "spender", "soft_budget_tokens": "1/month"}
+    )
+    body = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}).encode()
+    fields = {"Content-Type": "application/json"}
+    assert stack.ask("POST", "/v1/chat/completions", body, fields, token=made["token"]).status == 200
+    stack.manage("PATCH", f"/manage/projects/{project}", {"budget_usd": "0.000000001/day"})
+    eventually(lambda: stack.ask("POST", "/v1/chat/completions", body, fields, token=made["token"]).status == 429, 30.0)
+
+    def page(path: str) -> str:
+        return operator.get(f"/admin/{path}").body.decode()
+
+    def shows(path: str, *texts: str) -> bool:
+        found = page(path)
+        return "Budget alerts" in found and all(text in found for text in texts)
+
+    eventually(lambda: shows(f"tokens/{made['id']}", "100 % reached", "soft", "Spending", "request refused"), 30.0)
+    eventually(lambda: shows(f"projects/{project}", "request refused", "spender"), 30.0)
+    eventually(lambda: shows(f"groups/{group}", "100 % reached"), 30.0)
+    eventually(lambda: shows("", "request refused"), 30.0)
+    assert "request refused" in page("projects?search=Spending")
+    listed = page(f"alerts?owner_id={made['id']}")
+    assert listed.count("% reached</span>") == 3 and "spender" in listed and "Spending group" not in listed
+    stack.manage("PATCH", f"/manage/projects/{project}", {"budget_usd": "5/day"})
+    assert "request refused" not in page(f"projects/{project}"), "it is another budget now"
+    key = stack.manage("POST", "/manage/keys", {"name": "x", "role": "viewer", "projects": [stack.project]})["key"]
+    other = Visitor(operator.port)
+    other.sign_in(key)
+    assert "Spending" not in other.get("/admin/").body.decode() + other.get("/admin/alerts").body.decode()
+
+
+def test_alerts_before_there_are_any(stack: Stack, visitor: Visitor) -> None:
+    """The page says how to have one."""
+    quiet = stack.manage("POST", "/manage/projects", {"name": "Quiet"})["id"]
+    key = stack.manage("POST", "/manage/keys", {"name": "x", "role": "viewer", "projects": [quiet]})["key"]
+    visitor.sign_in(key)
+    page = visitor.get("/admin/alerts").body.decode()
+    assert "No alerts yet" in page and "alerts.thresholds" in page and "Warn at dollars" in page
+    assert "Budget alerts" not in visitor.get("/admin/").body.decode()
+
+
+def test_groups_are_searched(stack: Stack, operator: Visitor) -> None:
+    """By part of the name, with where in the tree each is; a page that is not the last leads to the next."""
+    top = stack.manage("POST", "/manage/groups", {"name": "Quarry"})["id"]
+    below = stack.manage("POST", "/manage/groups", {"name": "Marble of the quarry", "parent_id": top})["id"]
+    stack.manage("POST", "/manage/groups", {"name": "Elsewhere"})
+    found = operator.get("/admin/groups?search=MARBLE").body.decode()
+    assert f"/admin/groups/{below}" in found and f'href="/admin/groups/{top}"><bdi>Quarry' in found
+    assert "1 found" in found and "<bdi>Elsewhere" not in found
+    assert "No such groups" in operator.get("/admin/groups?search=nothing-like-it").body.decode()
+    for number in range(51):
+        stack.manage("POST", "/manage/groups", {"name": f"Pebble {number}"})
+    first = operator.get("/admin/groups?search=pebble").body.decode()
+    following = re.search(r'href="(/admin/groups\?cursor=[^"]+)">Next page', first)
+    assert "51 found" in first and following
+    assert "Pebble 50" in operator.get(following[1].replace("&amp;", "&")).body.decode()
 
 
 def test_settings_are_shown_with_their_source_and_reloaded(stack: Stack, operator: Visitor) -> None:

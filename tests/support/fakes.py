@@ -340,8 +340,8 @@ class MemoryGroups:
         return self.groups[group_id]
 
     @deferred
-    async def group_page(self, request: PageRequest) -> Page[Group]:
-        return paged(list(self.groups.values()), request)
+    async def group_page(self, request: PageRequest, search: str = "") -> Page[Group]:
+        return paged([each for each in self.groups.values() if search.lower() in each.name.lower()], request)
 
     @deferred
     async def update_group(self, group: Group) -> Group:

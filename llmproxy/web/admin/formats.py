@@ -72,7 +72,32 @@ def size(value: float | None) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    return NOTHING if not whole else f"{100 * part / whole:.1f} %"
+    return NOTHING if not whole else share(100 * part / whole)
+
+
+def share(value: float) -> str:
+    """C{0 %}, C{0.3 %}, C{86.7 %}, C{250 %}."""
+    return f"{value:,.0f} %" if value >= 100 or not value else f"{value:.1f} %"
+
+
+def budget(text: str) -> str:
+    """A budget in dollars, as the management API writes it: C{$1,234.50 per month}, C{$20 in all}."""
+    amount, _, period = text.partition("/")
+    dollars = usd(amount).removesuffix(".00") if float(amount) >= 1 else usd_tick(float(amount))
+    return f"{dollars} in all" if period == "lifetime" else f"{dollars} per {period}" if period else dollars
+
+
+def setting(value: object) -> str:
+    """The value of a setting, or a detail of an audit entry, as it is written in YAML."""
+    if value is None or value == "" or value == []:
+        return NOTHING
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(setting, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {setting(each)}" for name, each in value.items())
+    return str(value)
 
 
 def change(now: float | None, before: float | None) -> str:
@@ -94,6 +119,13 @@ def relative(text: str | None, now: float) -> Markup:
     at = parsed(text)
     exact = at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return Markup('<time datetime="{}" title="{}">{}</time>').format(text, exact, _distance(at.timestamp() - now))
+
+
+def exact(text: str, now: float) -> Markup:
+    """The time itself, and in how long that is."""
+    at = parsed(text)
+    shown = at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return Markup('<time datetime="{}">{}</time> ({})').format(text, shown, _distance(at.timestamp() - now))
 
 
 def _distance(ahead: float) -> str:

@@ -122,11 +122,9 @@ def _axes(frame: _Frame, labels: Sequence[str], shown: Callable[[float], str]) -
         parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">'
                      f"{escape(shown(number * frame.step))}</text>")  # fmt: skip
     every = max(1, ceil(len(labels) / 6))
-    below = f'y="{HEIGHT - 6}" text-anchor="middle"'
-    parts += [
-        f'<text class="tick" x="{frame.x(at):.1f}" {below}>{escape(labels[at][:TICK_CHARS].strip())}</text>'
-        for at in range(0, len(labels), every)
-    ]
+    for at in range(0, len(labels), every):  # the first stands beside the axis, clear of its lowest label
+        place = f'x="{frame.x(at):.1f}" text-anchor="middle"' if at else f'x="{LEFT}"'
+        parts.append(f'<text class="tick" {place} y="{HEIGHT - 6}">{escape(labels[at][:TICK_CHARS].strip())}</text>')
     return parts
 
 

@@ -26,6 +26,7 @@ MENU = (
     ("/admin/tokens", "Tokens", "list_tokens"),
     ("/admin/usage", "Usage", "report_usage"),
     ("/admin/requests", "Requests", "list_requests"),
+    ("/admin/alerts", "Alerts", "list_alerts"),
     ("/admin/upstreams", "Upstreams", "list_upstreams"),
     ("/admin/cache", "Cache", "get_cache"),
     ("/admin/playground", "Playground", "list_apis"),
@@ -90,7 +91,7 @@ class Renderer:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        names = ("number", "compact", "usd", "seconds", "size", "percent", "change")
+        names = ("number", "compact", "usd", "seconds", "size", "percent", "change", "share", "budget", "setting")
         self._environment.filters.update({name: getattr(formats, name) for name in names})
         self._environment.globals["static"] = self._names.__getitem__
         self._environment.globals["menu"] = MENU
@@ -110,6 +111,7 @@ class Renderer:
         template = self._environment.get_template(page.template)
         shown: dict[str, Any] = {
             "ago": partial(formats.relative, now=now),
+            "until": partial(formats.exact, now=now),
             "ago_at": lambda at: formats.relative(rfc3339(at), now),
             "done_text": DONE.get(common.pop("done", ""), ""),
         }

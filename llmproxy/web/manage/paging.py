@@ -74,9 +74,15 @@ def project(found: dict[str, str]) -> str | None:
 
 def list_filter(found: dict[str, str], projects: tuple[str, ...] | None) -> ListFilter:
     """What of C{projects} is asked for by C{active} and C{search}; L{Invalid} where they are none."""
-    active, search = found.get("active"), found.get("search", "")
+    active = found.get("active")
     if active not in (None, "true", "false"):
         raise Invalid("active: must be true or false.")
+    return ListFilter(projects, None if active is None else active == "true", search_text(found))
+
+
+def search_text(found: dict[str, str]) -> str:
+    """What C{search} asks for; L{Invalid} where that is no text to be searched for."""
+    search = found.get("search", "")
     if len(search) > MAX_SEARCH_CHARACTERS or not search.isprintable():
         raise Invalid(f"search: must be text of at most {MAX_SEARCH_CHARACTERS} characters.")
-    return ListFilter(projects, None if active is None else active == "true", search)
+    return search

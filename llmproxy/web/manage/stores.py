@@ -47,8 +47,11 @@ class Groups(Protocol):
     def get_group(self, group_id: str) -> Deferred[Group]:
         """Fire with the group of this id; L{errors.NotFound} where there is none."""
 
-    def group_page(self, request: PageRequest) -> Deferred[Page[Group]]:
-        """Fire with one page of them, oldest first; L{errors.Invalid} where the cursor is malformed."""
+    def group_page(self, request: PageRequest, search: str = "") -> Deferred[Page[Group]]:
+        """Fire with one page of them, oldest first; L{errors.Invalid} where the cursor is malformed.
+
+        @param search: Only those whose name has this in it, in any case; C{""} for all.
+        """
 
     def update_group(self, group: Group) -> Deferred[Group]:
         """Store it as it is now; L{errors.ChangedMeanwhile} where it has another revision, L{errors.Invalid} where it

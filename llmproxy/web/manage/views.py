@@ -89,6 +89,9 @@ class TokenFacts(DeferredModel):
     created_at: Time
     last_used_at: Time | None
     deactivated_at: Time | None
+    previous_expires_at: Time | None = Field(
+        description="Until when the secret before the last rotation is valid; null where none is."
+    )
 
 
 class TokenView(LimitsView, TokenFacts):
@@ -104,7 +107,7 @@ class TokenIssued(TokenView):
 class TokenRotated(TokenIssued):
     """A token with its new secret."""
 
-    previous_expires_at: Time = Field(description="Until when the secret before is valid.")
+    previous_expires_at: Time
 
 
 class TokenList(DeferredModel):
@@ -199,8 +202,16 @@ def token_json(token: Token, now: float, standings: list[LimitStatus] | None = N
         created_at=rfc3339(token.created_at),
         last_used_at=_time(token.last_used_at),
         deactivated_at=_time(token.deactivated_at),
+        previous_expires_at=_time(_previous_end(token, now)),
         **limits_json(token.allowance, standings),
     ).model_dump()
+
+
+def _previous_end(token: Token, now: float) -> float | None:
+    """Until when the secret before the last rotation is valid; C{None} where it is not."""
+    ends = [end for end in (token.previous_expires_at, token.expires_at) if end is not None]
+    valid = token.active and token.previous_expires_at is not None and min(ends) > now
+    return min(ends) if valid else None
 
 
 def _state(token: Token, now: float) -> TokenState:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from llmproxy.web.admin.pages import (
+    alerts,
     audit,
     cache,
     groups,
@@ -44,6 +45,8 @@ ROUTES = _routes(
         "/admin/tokens": {"GET": tokens.show_all},
         "/admin/tokens/{id}": {"GET": tokens.show, "POST": tokens.change},
         "/admin/tokens/{id}/revoke": {"POST": tokens.revoke},
+        "/admin/tokens/{id}/rotate": {"POST": tokens.rotate},
+        "/admin/alerts": {"GET": alerts.show_all},
         "/admin/usage": {"GET": usage.show},
         "/admin/usage.csv": {"GET": usage.export},
         "/admin/requests": {"GET": requests.show_all},

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmproxy.errors import Conflict, Invalid
-from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, limit_values
+from llmproxy.web.admin.pages.alerts import current_alerts, in_force
+from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, NOTHING_FOUND, limit_values
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit, segment
 
-MAX_SHOWN = 1000
+MAX_SHOWN = 1000  # groups of the tree
+PAGE_SIZE = 50  # groups that a search has found
 
 
 async def all_groups(visit: Visit) -> list[dict[str, Any]]:
@@ -37,8 +39,39 @@ def as_tree(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 async def show_all(visit: Visit, problem: str = "", status: int = 200) -> HtmlPage:
-    groups = await all_groups(visit)
-    return HtmlPage("groups.html", {"groups": groups, "problem": problem, "form": visit.form}, status)
+    """The tree; of a search, what it found, each with where in the tree it is."""
+    search = visit.query.get("search", "").strip()
+    tree, found = await all_groups(visit), NOTHING_FOUND
+    if search:
+        cursor = visit.query.get("cursor", "")
+        try:
+            found = await visit.api.get("/manage/groups", search=search, limit=PAGE_SIZE, cursor=cursor)
+        except Invalid as e:
+            problem, status = problem or e.message, max(status, e.status)
+    values = {
+        "groups": tree,
+        "wanted": {"search": search},
+        "found": found,
+        "paths": paths(tree),
+        "alerts": await current_alerts(visit, owner="group"),
+        "most": MAX_SHOWN,
+        "problem": problem,
+        "form": visit.form,
+    }
+    return HtmlPage("groups.html", values, status)
+
+
+def paths(tree: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Of each group by its id, those that it belongs to, the uppermost first.
+
+    @param tree: As of L{as_tree}.
+    """
+    above: dict[str, list[Mapping[str, Any]]] = {}
+    known = {group["id"]: group for group in tree}
+    for group in tree:
+        parent = known.get(group["parent_id"] or "")
+        above[group["id"]] = [] if parent is None else [*above.get(parent["id"], []), parent]
+    return above
 
 
 async def create(visit: Visit) -> Result:
@@ -53,9 +86,13 @@ async def create(visit: Visit) -> Result:
 
 async def show(visit: Visit, problem: str = "", status: int = 200) -> HtmlPage:
     group = await visit.api.get(f"/manage/groups/{visit.arguments[0]}")
+    tree = await all_groups(visit)
+    alerts = await current_alerts(visit, owner="group", owner_id=group["id"])
     values = {
         "group": group,
-        "groups": await all_groups(visit),
+        "above": paths(tree).get(group["id"], []),
+        "alerts": in_force(alerts, group["id"], group["limits"]),
+        "groups": tree,
         "limit_fields": LIMIT_FIELDS,
         "problem": problem,
         "form": visit.form,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llmproxy.errors import Conflict, Invalid
 from llmproxy.web.admin.pages.forms import words
+from llmproxy.web.admin.pages.names import project_names
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit
 
 ROLES = ("viewer", "operator", "admin")
@@ -12,7 +13,8 @@ PAGE_SIZE = 100
 
 async def show_all(visit: Visit, problem: str = "", status: int = 200) -> HtmlPage:
     keys = await visit.api.get("/manage/keys", limit=PAGE_SIZE, cursor=visit.query.get("cursor", ""))
-    values = {"keys": keys, "roles": ROLES, "problem": problem, "form": visit.form}
+    names = await project_names(visit, [each for key in keys["data"] for each in key["projects"] or ()])
+    values = {"keys": keys, "names": names, "roles": ROLES, "problem": problem, "form": visit.form}
     return HtmlPage("keys.html", values, status)
 
 

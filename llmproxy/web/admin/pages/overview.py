@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmproxy.observability.activity import PERIODS
 from llmproxy.web.admin import formats
+from llmproxy.web.admin.pages.alerts import current_alerts
+from llmproxy.web.admin.pages.names import project_names
 from llmproxy.web.admin.plots import Series, bar_plot, line_plot
 from llmproxy.web.admin.visit import HtmlPage, Visit
-from llmproxy.web.manage.paging import ID, MAX_PAGE_SIZE
 
 MAX_TOP = 6  # rows of the short lists
+MAX_ALERTS = 3
 
 
 async def show(visit: Visit) -> HtmlPage:
@@ -22,9 +23,12 @@ async def show(visit: Visit) -> HtmlPage:
     report = await visit.api.get("/manage/activity", period=period, project_id=project)
     wanted: dict[str, str | int] = {"period": period, "project_id": project, "limit": MAX_TOP}
     top = {by: (await visit.api.get("/manage/activity/top", by=by, **wanted))["data"] for by in ("model", "project")}
+    alerts = await current_alerts(visit, **({"project_id": project} if project else {}))
+    projects = [row["name"] for row in top["project"]] + [each["project_id"] for each in alerts[:MAX_ALERTS]]
     return HtmlPage(
         "overview.html",
         {
+            "alerts": alerts,
             "period": period,
             "periods": tuple(PERIODS),
             "project_id": project,
@@ -33,7 +37,7 @@ async def show(visit: Visit) -> HtmlPage:
             "before": report["before"],
             "plots": activity_plots(report),
             "top": top,
-            "names": await project_names(visit, [row["name"] for row in top["project"]]),
+            "names": await project_names(visit, projects),
         },
     )
 
@@ -76,13 +80,3 @@ def _plot(title: str, draw: Any, labels: Sequence[str], series: Sequence[Series]
         "rows": rows,
         "empty": not rows,
     }
-
-
-async def project_names(visit: Visit, ids: Sequence[str]) -> dict[str, str]:
-    """The names of these projects; the id of one that is not there any more."""
-    wanted = [each for each in dict.fromkeys(ids) if re.fullmatch(ID, each)][:MAX_PAGE_SIZE]
-    names = {each: each for each in ids if each}
-    if wanted:
-        found = await visit.api.get("/manage/projects", id=",".join(wanted), limit=len(wanted))
-        names.update((each["id"], each["name"]) for each in found["data"])
-    return names

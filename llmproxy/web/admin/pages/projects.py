@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmproxy.errors import Conflict, Invalid
+from llmproxy.web.admin.pages.alerts import current_alerts, in_force
 from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, NOTHING_FOUND, limit_values, note_values
 from llmproxy.web.admin.pages.groups import all_groups
 from llmproxy.web.admin.pages.overview import activity_plots
@@ -21,8 +22,14 @@ async def show_all(visit: Visit, problem: str = "", status: int = 200) -> HtmlPa
         found = await visit.api.get("/manage/projects", limit=PAGE_SIZE, cursor=visit.query.get("cursor", ""), **wanted)
     except Invalid as e:
         problem, status = problem or e.message, max(status, 422)
-    groups = {each["id"]: each["name"] for each in await all_groups(visit)}
-    values = {"projects": found, "wanted": wanted, "groups": groups, "problem": problem, "form": visit.form}
+    values = {
+        "projects": found,
+        "wanted": wanted,
+        "groups": {each["id"]: each["name"] for each in await all_groups(visit)},
+        "alerts": await current_alerts(visit, owner="project"),
+        "problem": problem,
+        "form": visit.form,
+    }
     return HtmlPage("projects.html", values, status)
 
 
@@ -51,6 +58,7 @@ async def show(visit: Visit, problem: str = "", status: int = 200, form: str = "
         "total": report["total"],
         "apis": await _apis(visit),
         "groups": await all_groups(visit),
+        "alerts": in_force(await current_alerts(visit, project_id=project["id"]), project["id"], project["limits"]),
         "limit_fields": LIMIT_FIELDS,
         "problem": problem,
         "problem_form": form,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmproxy.errors import Invalid
-from llmproxy.web.admin.pages.overview import project_names
+from llmproxy.web.admin.pages.names import project_names
 from llmproxy.web.admin.visit import HtmlPage, Visit
 
 LIMIT = 100

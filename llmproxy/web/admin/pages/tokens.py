@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from llmproxy.errors import Conflict, Invalid, NotFound, ProxyError
+from llmproxy.web.admin import formats
 from llmproxy.web.admin.pages import projects
+from llmproxy.web.admin.pages.alerts import current_alerts, in_force
 from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, NOTHING_FOUND, limit_values, note_values, number, words
-from llmproxy.web.admin.pages.overview import project_names
+from llmproxy.web.admin.pages.names import project_names
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit
 
 PAGE_SIZE = 50
@@ -23,7 +25,8 @@ async def show_all(visit: Visit) -> HtmlPage:
     except Invalid as e:
         problem = e.message
     names = await project_names(visit, [each["project_id"] for each in found["data"]])
-    values = {"tokens": found, "wanted": wanted, "names": names, "problem": problem}
+    alerts = await current_alerts(visit, owner="token")
+    values = {"tokens": found, "wanted": wanted, "names": names, "alerts": alerts, "problem": problem}
     return HtmlPage("tokens.html", values, 422 if problem else 200)
 
 
@@ -40,23 +43,33 @@ async def create(visit: Visit) -> Result:
         issued = await visit.api.send("POST", "/manage/tokens", body)
     except (Invalid, Conflict, NotFound) as e:
         return await projects.show(visit, e.message, e.status, "token")
-    return HtmlPage("token_issued.html", {"token": issued}, 201)
+    return HtmlPage("token_issued.html", {"token": issued, "rotated": False}, 201)
 
 
-async def show(visit: Visit, problem: str = "", status: int = 200) -> HtmlPage:
+async def show(visit: Visit, problem: str = "", status: int = 200, form: str = "") -> HtmlPage:
+    """
+    @param form: Which of the forms has the problem.
+    """
     token = await visit.api.get(f"/manage/tokens/{visit.arguments[0]}")
     try:
         project = await visit.api.get(f"/manage/projects/{token['project_id']}")
     except ProxyError:
         project = {"id": token["project_id"], "name": token["project_id"], "active": False, "limits": None}
     recent = await visit.api.get("/manage/requests", token_id=token["id"], limit=20)
+    own = await current_alerts(visit, owner="token", owner_id=token["id"])
+    above = await current_alerts(visit, owner="project", owner_id=project["id"])
     values = {
+        "alerts": [
+            *in_force(own, token["id"], token["limits"]),
+            *in_force(above, project["id"], project["limits"]),
+        ],
         "token": token,
         "project": project,
         "recent": recent["data"],
         "limit_fields": LIMIT_FIELDS,
         "lists": LISTS,
         "problem": problem,
+        "problem_form": form,
         "form": visit.form,
     }
     return HtmlPage("token.html", values, status)
@@ -72,8 +85,24 @@ async def change(visit: Visit) -> Result:
     try:
         await visit.api.send("PATCH", f"/manage/tokens/{visit.arguments[0]}", body)
     except (Invalid, Conflict) as e:
-        return await show(visit, e.message, e.status)
+        return await show(visit, e.message, e.status, "settings")
     return Redirect(f"/admin/tokens/{visit.arguments[0]}", "token-changed")
+
+
+async def rotate(visit: Visit) -> Result:
+    """Give it another secret, which is on the page that follows, once."""
+    grace = visit.form.get("grace", "").strip()
+    try:
+        path = f"/manage/tokens/{visit.arguments[0]}/rotate"
+        rotated = await visit.api.send("POST", path, {"grace": grace} if grace else {})
+    except (Invalid, Conflict) as e:
+        return await show(visit, e.message, e.status, "rotate")
+    # What was valid until now may be valid no more: without a grace that moment is this one.
+    ends_at = rotated["previous_expires_at"]
+    lasts = formats.parsed(ends_at).timestamp() > visit.now + 1
+    return HtmlPage(
+        "token_issued.html", {"token": rotated, "rotated": True, "previous": ends_at if lasts else None}, 201
+    )
 
 
 async def revoke(visit: Visit) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmproxy.web.admin.pages.overview import project_names
+from llmproxy.web.admin.pages.names import project_names
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit, segment
 
 

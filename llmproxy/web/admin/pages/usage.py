@@ -10,7 +10,7 @@ from llmproxy.errors import Invalid
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.admin import formats
 from llmproxy.web.admin.pages.groups import all_groups as listed_groups
-from llmproxy.web.admin.pages.overview import project_names
+from llmproxy.web.admin.pages.names import project_names
 from llmproxy.web.admin.plots import Series, bar_plot
 from llmproxy.web.admin.visit import HtmlPage, Visit
 from llmproxy.web.respond import StreamedResponse

@@ -5,6 +5,10 @@ document.documentElement.classList.add("scripted");
 for (const select of document.querySelectorAll("select[data-submit]"))
   select.addEventListener("change", () => select.form.requestSubmit());
 
+// On a phone the pages are one line: the present one is to be seen.
+const here = document.querySelector(".top nav [aria-current]"), pages = here && here.parentElement;
+if (pages) pages.scrollLeft = here.offsetLeft - (pages.clientWidth - here.offsetWidth) / 2;
+
 // A table that is wider than its place can be scrolled by the keyboard too.
 const reachable = new ResizeObserver((entries) => {
   for (const { target } of entries)

@@ -33,7 +33,27 @@ class FormatsTests(TestCase):
 
     def test_shares_and_changes(self) -> None:
         self.assertEqual((formats.percent(1, 3), formats.percent(1, 0)), ("33.3 %", "–"))
+        self.assertEqual(
+            [formats.share(each) for each in (0, 0.04, 99.96, 2500.0)], ["0 %", "0.0 %", "100.0 %", "2,500 %"]
+        )
         self.assertEqual((formats.change(112, 100), formats.change(1, 0), formats.change(None, 3)), ("+12 %", "", ""))
+
+    def test_budgets_and_settings(self) -> None:
+        for text, shown in (
+            ("20/month", "$20 per month"),
+            ("1234.5/day", "$1,234.50 per day"),
+            ("0.5/lifetime", "$0.5 in all"),
+            ("0.0001/day", "$0.0001 per day"),
+        ):
+            self.assertEqual(formats.budget(text), shown)
+        for value, shown in (
+            (True, "true"),
+            (None, "–"),
+            ([1, "a", False], "1, a, false"),
+            ({"changed": ["name"], "of": {}}, "changed: name, of: "),
+            (0, "0"),
+        ):
+            self.assertEqual(formats.setting(value), shown)
 
     def test_times(self) -> None:
         now = formats.parsed("2026-11-29T12:00:00Z").timestamp()

@@ -52,6 +52,7 @@ class CreateTests(ManagementTestCase):
                 "created_at": "2026-11-18T09:06:40.000Z",
                 "last_used_at": None,
                 "deactivated_at": None,
+                "previous_expires_at": None,
                 "requests_per_minute": None,
                 "tokens_per_minute": None,
                 "concurrency": None,

@@ -1,0 +1,19 @@
+"""What projects are called that a page knows by their ids."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from llmproxy.web.admin.visit import Visit
+from llmproxy.web.manage.paging import ID, MAX_PAGE_SIZE
+
+
+async def project_names(visit: Visit, ids: Sequence[str]) -> dict[str, str]:
+    """The names of these projects; the id of one that is not there any more."""
+    wanted = [each for each in dict.fromkeys(ids) if re.fullmatch(ID, each)][:MAX_PAGE_SIZE]
+    names = {each: each for each in ids if each}
+    if wanted:
+        found = await visit.api.get("/manage/projects", id=",".join(wanted), limit=len(wanted))
+        names.update((each["id"], each["name"]) for each in found["data"])
+    return names
