@@ -2,7 +2,7 @@
 
     .venv/bin/python bench/moving.py [--tokens 10000] [--lines 1000000]
 
-Makes the store, moves it by `llmproxy backup` and `llmproxy restore`, compares every table of both by count and
+Makes the store, moves it by `llmproxy export` and `llmproxy import`, compares every table of both by count and
 checksum, and times a month's usage report on each. PostgreSQL is the one that the extra `test` brings. Everything is in
 a temporary directory, and ends by itself.
 """
@@ -170,10 +170,10 @@ def main() -> None:
             for source, target in (("SQLite", "PostgreSQL"), ("PostgreSQL", "back")):
                 archive = home / f"{source}.tar.gz"
                 there = ("--config", str(files[source]))
-                timed(f"backup of {source}", lambda a=archive, t=there: llmproxy("backup", str(a), *t))
+                timed(f"export from {source}", lambda a=archive, t=there: llmproxy("export", str(a), *t))
                 print(f"{'its file':<44} {archive.stat().st_size / 1e6:8.1f} MB")
                 there = ("--config", str(files[target]))
-                timed(f"restore into {target}", lambda a=archive, t=there: llmproxy("restore", str(a), *t))
+                timed(f"import into {target}", lambda a=archive, t=there: llmproxy("import", str(a), *t))
             wanted = sums(engines["SQLite"])
             for name in ("PostgreSQL", "back"):
                 assert sums(engines[name]) == wanted, f"{name} has other rows"

@@ -47,7 +47,11 @@ PLACES = {
         "completion",
         "Print the script that completes llmproxy's commands and options in a shell.",
     ),
-    "import": CommandPlace("llmproxy.cli.imports", "import_group", "Take over what another proxy was set to."),
+    "import": CommandPlace(
+        "llmproxy.cli.imports",
+        "import_group",
+        "Enter what export has written into another database, or take over what another proxy was set to.",
+    ),
     "rotate-key": CommandPlace(
         "llmproxy.cli.encryption",
         "rotate_key",
@@ -63,7 +67,10 @@ PLACES = {
         "restore",
         "Bring back what backup has written, into the database that the settings name: SQLite or PostgreSQL.",
     ),
-    "migrate": CommandPlace("llmproxy.cli.archive", "migrate", "Show and upgrade the schema of the database."),
+    "export": CommandPlace(
+        "llmproxy.cli.archive", "export", "Write all that is stored into one file, to import it into another database."
+    ),
+    "migrate": CommandPlace("llmproxy.cli.migrate", "migrate", "Show and upgrade the schema of the database."),
     "alert": CommandPlace("llmproxy.cli.alerts", "alert", "What was alerted of budgets."),
     "init": CommandPlace(
         "llmproxy.cli.init",

@@ -1,264 +1,211 @@
-"""C{llmproxy backup} and C{llmproxy restore}: all that is stored, in one file, from and into any database."""
+"""C{llmproxy backup}, C{restore}, C{export} and C{import}: all that is stored in one file, and back into any database.
+
+Export and import are for a move: they name the database, which must be empty, and never touch the encryption key.
+"""
 
 from __future__ import annotations
 
-import io
-import json
 import os
-import re
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import IO, Any
 
 import click
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from llmproxy.cli.archive_file import (
+    KEY_NAME,
+    DatabaseInUse,
+    Manifest,
+    put_file,
+    restored_journals,
+    restored_tables,
+    unpack,
+    write_archive,
+)
 from llmproxy.cli.daemon import DEFAULT_SETTINGS
 from llmproxy.cli.encryption import CONNECT_SECONDS, encryption_keys
+from llmproxy.cli.output import Columns, as_json, table
+from llmproxy.cli.progress import Progress
+from llmproxy.cli.session import output_format
 from llmproxy.config.load import load
 from llmproxy.config.model import Settings
 from llmproxy.config.problems import SettingsError
 from llmproxy.keyring import TOKENS, Keyring, parse_keys
 from llmproxy.sealing import CannotOpen
-from llmproxy.store.archive import (
-    TABLES,
-    NotAsArchived,
-    TableSum,
-    count,
-    is_empty,
-    lines,
-    replace_all,
-    snapshot,
-    table_sum,
-)
+from llmproxy.store.archive import NotAsArchived
 from llmproxy.store.data_keys import data_key
 from llmproxy.store.engines import parse_store_url, sqlite_path, upgrade_engine
 from llmproxy.store.errors import StartupError
-from llmproxy.store.migrate import SCRIPTS, newest_revision, prepare, stored_revisions
+from llmproxy.store.migrate import prepare
 
-MANIFEST, KEY_NAME = "manifest.json", "encryption-key"
-_TABLE = re.compile(r"tables/([a-z_]+)\.jsonl")
-_JOURNAL = re.compile(r"journals/([A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*)")
+FILE = click.argument("file", type=click.Path(path_type=Path))
+THERE = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 CONFIG = click.option("--config", default=DEFAULT_SETTINGS, show_default=True, help="The settings file.")
+OUTPUT = click.option(
+    "--output", type=click.Choice(["table", "json"]), default=None, help="How to print what was done."
+)
+STORE = click.option("--store", metavar="URL", help="The database, in the place of the one that the settings name.")
+KEY_IS_BESIDES = "The encryption key belongs with it, and is not in it: keep a copy in another place."
+KEY_IS_MISSING = "The encryption key that belongs to this backup is not here: put it back before a start."
+COLUMNS: Columns = {"TABLE": lambda row: row["table"], "ROWS": lambda row: row["rows"], "SUM": lambda row: row["sum"]}
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def store_errors() -> Iterator[None]:
     """End with 78, and say why, where it cannot be done."""
     try:
         yield
+    except DBAPIError as e:
+        _end(f"The database has refused: {' '.join(str(e.orig).split())}")
     except (
-        SettingsError, StartupError, NotAsArchived, OSError, ValueError, KeyError, SQLAlchemyError, tarfile.TarError
+        SettingsError, StartupError, NotAsArchived, OSError, ValueError, KeyError, SQLAlchemyError, tarfile.TarError,
+        EOFError,
     ) as e:  # fmt: skip
-        click.echo(f"Error: {e}", err=True)
-        sys.exit(os.EX_CONFIG)
+        _end(str(e))
+
+
+def _end(message: str) -> None:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(os.EX_CONFIG)
 
 
 @click.command("backup")
-@click.argument("file", type=click.Path(path_type=Path))
+@FILE
 @CONFIG
 @click.option("--with-key", is_flag=True, help="Put the encryption key in too: who has the file then has every secret.")
 @click.option("--force", is_flag=True, help="Put it in the place of a file that is there.")
-def backup(file: Path, config: str, with_key: bool, force: bool) -> None:
+@OUTPUT
+def backup(file: Path, config: str, with_key: bool, force: bool, output: str | None) -> None:
     """Write all that is stored into one file: the database as it is at one moment, and the journals.
 
     Daemons go on meanwhile. The file has mode 0600. Without --with-key, the encryption key is to be kept besides, in
     another place: nothing can be restored without it.
     """
-    with _errors():
-        if file.exists() and not force:
-            raise ValueError(f"{file} is there already. Name another file, or use --force.")
+    with store_errors():
         settings = load(config, os.environ)
-        url = parse_store_url(settings.store.url)
-        stored = sqlite_path(url)
-        if stored is not None and not stored.exists():
-            raise ValueError(f"There is no database {stored}.")
-        engine = upgrade_engine(url, CONNECT_SECONDS)
-        try:
-            sums = _written(file, settings, engine, with_key)
-        finally:
-            engine.dispose()
-        click.echo(f"{file}: {sum(each.rows for each in sums.values())} rows of {len(sums)} tables.")
-        if not with_key:
-            click.echo("The encryption key belongs with it, and is not in it: keep a copy in another place.", err=True)
+        _write(file, settings, parse_store_url(settings.store.url), output_format(output), force, with_key)
 
 
-def _written(file: Path, settings: Settings, engine: Engine, with_key: bool) -> dict[str, TableSum]:
-    draft = file.with_name(file.name + ".part")
-    draft.unlink(missing_ok=True)
-    opened = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+@click.command("export")
+@FILE
+@CONFIG
+@STORE
+@click.option("--force", is_flag=True, help="Put it in the place of a file that is there.")
+@OUTPUT
+def export(file: Path, config: str, store: str | None, force: bool, output: str | None) -> None:
+    """Write all that is stored into one file, to import it into another database.
+
+    It is the file that backup writes. Secrets stay encrypted; the encryption key is not in it. Stop the daemons before
+    a move: what they store after this is not in the file.
+    """
+    with store_errors():
+        settings = load(config, os.environ)
+        _write(file, settings, parse_store_url(store or settings.store.url), output_format(output), force, False)
+
+
+def _write(file: Path, settings: Settings, url: URL, shown: str, force: bool, with_key: bool) -> None:
+    if file.exists() and not force:
+        raise ValueError(f"{file} is there already. Name another file, or use --force.")
+    stored = sqlite_path(url)
+    if stored is not None and not stored.exists():
+        raise ValueError(f"There is no database {stored}.")
+    begun, engine = time.monotonic(), upgrade_engine(url, CONNECT_SECONDS)
     try:
-        with open(opened, "wb") as raw, tarfile.open(fileobj=raw, mode="w:gz", compresslevel=1) as archive:
-            # Journals first: of what they have, the database knows by its place what has been entered.
-            _add_journals(archive, _journals(settings))
-            with snapshot(engine) as connection:
-                revision = _revision(connection)
-                sums = _add_tables(archive, connection, file.absolute().parent)
-            if with_key:
-                _add(archive, KEY_NAME, (encryption_keys(settings, os.environ) + "\n").encode())
-            tables = {name: {"rows": each.rows, "digest": each.digest} for name, each in sums.items()}
-            _add(archive, MANIFEST, json.dumps({"revision": revision, "tables": tables}, indent=1).encode())
-            archive.close()
-            raw.flush()
-            os.fsync(opened)
-        os.replace(draft, file)
+        key = encryption_keys(settings, os.environ) if with_key else ""
+        manifest = write_archive(file, engine, _journals(settings), key, Progress(shown == "json"))
     finally:
-        draft.unlink(missing_ok=True)
-    return sums
+        engine.dispose()
+    notes = [] if with_key else [KEY_IS_BESIDES]
+    _show(shown, file, manifest, begun, "are in it", notes)
 
 
-def _revision(connection: Connection) -> str:
-    """The schema's, which must be ours."""
-    (revision,) = stored_revisions(connection) or ("",)
-    if revision != newest_revision(SCRIPTS):
-        raise ValueError(
-            f"The database is at revision {revision or 'none'}, this llmproxy at {newest_revision(SCRIPTS)}. "
-            "Run llmproxy migrate upgrade first."
-        )
-    return revision
-
-
-def _add_tables(archive: tarfile.TarFile, connection: Connection, directory: Path) -> dict[str, TableSum]:
-    sums: dict[str, TableSum] = {}
-    total = sum(count(connection, table) for table in TABLES.values())
-    with click.progressbar(length=total, label="Reading", file=sys.stderr) as progress:
-        for name, table in TABLES.items():
-            sums[name] = found = TableSum()
-            with tempfile.TemporaryFile(dir=directory) as rows:
-                for line in lines(connection, table):
-                    found.add(line)
-                    rows.write(line + b"\n")
-                    if not found.rows % 1000:
-                        progress.update(1000)
-                progress.update(found.rows % 1000)
-                _add_file(archive, f"tables/{name}.jsonl", rows)
-    return sums
-
-
-def _add_journals(archive: tarfile.TarFile, directory: Path) -> None:
-    for path in sorted(directory.rglob("*")) if directory.is_dir() else ():
-        if path.name == "lock" or path.is_symlink() or not path.is_file():
-            continue
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            continue  # entered into the database meanwhile
-        _add(archive, f"journals/{path.relative_to(directory)}", content)
+def _show(shown: str, file: Path, manifest: Manifest, begun: float, done: str, notes: list[str]) -> None:
+    tables = [{"table": name, "rows": each["rows"], "sum": each["digest"]} for name, each in manifest["tables"].items()]
+    rows, seconds = sum(each["rows"] for each in tables), time.monotonic() - begun
+    if shown == "json":
+        said = {"file": str(file), "revision": manifest["revision"], "rows": rows, "seconds": round(seconds, 1)}
+        click.echo(as_json({**said, "tables": tables, "notes": notes}))
+        return
+    filled = [{**each, "sum": each["sum"][:16]} for each in tables if each["rows"]]
+    click.echo(table(filled, COLUMNS))
+    click.echo(f"{file}: {rows:,} rows of {len(tables)} tables {done}, {seconds:.1f} s.")
+    for note in notes:
+        click.echo(note, err=True)
 
 
 def _journals(settings: Settings) -> Path:
     return Path(settings.ledger.directory or Path(settings.state_dir) / "ledger")
 
 
-def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = len(content), 0o600
-    archive.addfile(member, io.BytesIO(content))
-
-
-def _add_file(archive: tarfile.TarFile, name: str, file: IO[bytes]) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = file.tell(), 0o600
-    file.seek(0)
-    archive.addfile(member, file)
-
-
 @click.command("restore")
-@click.argument("file", type=click.Path(path_type=Path, exists=True))
+@THERE
 @CONFIG
 @click.option("--force", is_flag=True, help="Replace what is in the database, and the encryption key.")
-def restore(file: Path, config: str, force: bool) -> None:
+@OUTPUT
+def restore(file: Path, config: str, force: bool, output: str | None) -> None:
     """Bring back what backup has written, into the database that the settings name: SQLite or PostgreSQL.
 
     Stop the daemons first. All of it is there in the end, checked row by row, or nothing has changed.
     """
-    with _errors():
+    with store_errors():
         settings = load(config, os.environ)
-        with tempfile.TemporaryDirectory(dir=Path(file).absolute().parent) as folder:
-            found = _unpacked(file, Path(folder))
-            _restore(settings, found, Path(folder), force)
-        rows = sum(each["rows"] for each in found["tables"].values())
-        click.echo(f"{rows} rows of {len(found['tables'])} tables, each as it was.")
+        try:
+            _read(file, settings, parse_store_url(settings.store.url), output_format(output), force, True)
+        except DatabaseInUse as e:
+            raise ValueError(f"{e}: use --force to replace all that it holds.") from e
 
 
-def _unpacked(file: Path, folder: Path) -> dict[str, Any]:
-    """What the manifest says; the members are in the folder. Anything but what backup writes is refused."""
-    with tarfile.open(file, "r:gz") as archive:
-        for member in archive:
-            name = member.name
-            table = _TABLE.fullmatch(name)
-            known = name in (MANIFEST, KEY_NAME) or (table and table[1] in TABLES) or _JOURNAL.fullmatch(name)
-            if not known or not member.isreg() or ".." in name.split("/"):
-                raise NotAsArchived(f"{file} has {name} in it, which no backup has.")
-            source = archive.extractfile(member)
-            path = folder / name
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
-                while source is not None and (chunk := source.read(1024 * 1024)):
-                    copy.write(chunk)
-    if not (folder / MANIFEST).exists():
-        raise NotAsArchived(f"{file} is no backup, or not all of one.")
-    found: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
-    if found["revision"] != newest_revision(SCRIPTS):
-        raise NotAsArchived(
-            f"The backup is of revision {found['revision']}, this llmproxy is at {newest_revision(SCRIPTS)}: restore "
-            "it with the llmproxy that wrote it, then upgrade."
-        )
-    if set(found["tables"]) != set(TABLES):
-        raise NotAsArchived(f"{file} does not have the tables that this llmproxy has.")
-    return found
+@click.command("file")
+@THERE
+@CONFIG
+@STORE
+@OUTPUT
+def import_file(file: Path, config: str, store: str | None, output: str | None) -> None:
+    """Enter what export has written into another database, which must be empty: SQLite or PostgreSQL.
+
+    Its tables are made. All of it is there in the end, checked row by row, or nothing: it may be run again.
+    """
+    with store_errors():
+        settings = load(config, os.environ)
+        try:
+            _read(file, settings, parse_store_url(store or settings.store.url), output_format(output), False, False)
+        except DatabaseInUse as e:
+            raise ValueError(f"{e}: import needs an empty one.") from e
 
 
-def _restore(settings: Settings, found: Mapping[str, Any], folder: Path, force: bool) -> None:
-    kept, directory = folder / "journals", _journals(settings)
-    journals = {path: directory / path.relative_to(kept) for path in _files(kept)}
-    url = parse_store_url(settings.store.url)
-    prepare(url, lambda connection: None, timeout=CONNECT_SECONDS)
-    engine = upgrade_engine(url, CONNECT_SECONDS)
-    try:
-        with engine.begin() as connection:
-            if not force and not is_empty(connection):
-                raise ValueError("The database is in use already. Use --force to replace all that it holds.")
-            _fill(connection, found, folder)
-            _check_key(connection, settings, folder)
-    finally:
-        engine.dispose()
-    for path, to in journals.items():
-        if to.exists():
-            continue  # it has what the copy has, and perhaps more
-        to.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _put(path, to)
-    key = Path(settings.state_dir) / KEY_NAME
-    if (folder / KEY_NAME).exists() and (force or not key.exists()):
-        key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _put(folder / KEY_NAME, key)
-        click.echo(f"The encryption key is in {key}.", err=True)
+def _read(file: Path, settings: Settings, url: URL, shown: str, force: bool, with_key: bool) -> None:
+    begun, progress, notes = time.monotonic(), Progress(shown == "json"), list[str]()
+    with tempfile.TemporaryDirectory(prefix=".llmproxy-", dir=file.absolute().parent) as unpacked:
+        folder = Path(unpacked)
+        manifest = unpack(file, folder)
+        prepare(url, lambda connection: None, timeout=CONNECT_SECONDS)
+        engine = upgrade_engine(url, CONNECT_SECONDS)
+        try:
+            with (
+                restored_journals(folder, _journals(settings)),
+                restored_tables(engine, manifest, folder, force, progress) as connection,
+            ):
+                if not _has_key(connection, settings, folder):
+                    notes.append(KEY_IS_MISSING)
+        finally:
+            engine.dispose()
+        key = Path(settings.state_dir) / KEY_NAME
+        if with_key and (folder / KEY_NAME).exists() and (force or not key.exists()):
+            key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            put_file(folder / KEY_NAME, key)
+            notes.append(f"The encryption key is in {key}.")
+    _show(shown, file, manifest, begun, "are there, each as it was", notes)
 
 
-def _fill(connection: Connection, found: Mapping[str, Any], folder: Path) -> None:
-    total = sum(each["rows"] for each in found["tables"].values())
-    sources: dict[str, Callable[[], Iterator[bytes]]] = {
-        name: partial(_lines, folder / "tables" / f"{name}.jsonl") for name in TABLES
-    }
-    with click.progressbar(length=total, label="Writing", file=sys.stderr) as progress:
-        replace_all(connection, sources, progress.update)
-    with click.progressbar(TABLES.items(), label="Checking", file=sys.stderr) as tables:
-        for name, table in tables:
-            there, wanted = table_sum(connection, table), found["tables"][name]
-            if (there.rows, there.digest) != (wanted["rows"], wanted["digest"]):
-                raise NotAsArchived(
-                    f"{name}: {there.rows} rows of {wanted['rows']} are there, or others. Nothing was changed."
-                )
-
-
-def _check_key(connection: Connection, settings: Settings, folder: Path) -> None:
-    """Say it now where the next start would refuse."""
+def _has_key(connection: Connection, settings: Settings, folder: Path) -> bool:
+    """Whether the next start would take it: to be said now."""
     try:
         text = encryption_keys(settings, os.environ)
     except (OSError, ValueError):
@@ -268,61 +215,5 @@ def _check_key(connection: Connection, settings: Settings, folder: Path) -> None
     try:
         data_key(connection, Keyring(keys), TOKENS)
     except (CannotOpen, ValueError):
-        click.echo("The encryption key that belongs to this backup is not here: put it back before a start.", err=True)
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        for line in file:
-            yield line.rstrip(b"\n")
-
-
-def _files(directory: Path) -> list[Path]:
-    return [path for path in sorted(directory.rglob("*")) if path.is_file()] if directory.is_dir() else []
-
-
-def _put(path: Path, to: Path) -> None:
-    draft = to.with_name(to.name + ".part")
-    draft.unlink(missing_ok=True)
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy:
-        copy.write(path.read_bytes())
-        copy.flush()
-        os.fsync(copy.fileno())
-    os.replace(draft, to)
-
-
-@click.group()
-def migrate() -> None:
-    """Show and upgrade the schema of the database."""
-
-
-@migrate.command("status")
-@CONFIG
-def status(config: str) -> None:
-    """Show the revision of the database, and that of this llmproxy.
-
-    Ends with 0 where they are the same, with 1 where the next start would upgrade it, with 78 where it is unknown.
-    """
-    with _errors():
-        url = parse_store_url(load(config, os.environ).store.url)
-        file = sqlite_path(url)
-        stored: tuple[str, ...] = ()
-        if file is None or file.exists():
-            engine = upgrade_engine(url, CONNECT_SECONDS)
-            try:
-                with engine.connect() as connection:
-                    stored = stored_revisions(connection)
-            finally:
-                engine.dispose()
-        newest = newest_revision(SCRIPTS)
-        click.echo(f"database: {', '.join(stored) or 'new'}\nllmproxy: {newest}")
-    sys.exit(0 if stored == (newest,) else 1)
-
-
-@migrate.command("upgrade")
-@CONFIG
-def upgrade(config: str) -> None:
-    """Upgrade the database to the revision of this llmproxy, as a start does; a SQLite file is copied first."""
-    with _errors():
-        prepare(parse_store_url(load(config, os.environ).store.url), lambda connection: None, timeout=CONNECT_SECONDS)
-        click.echo(f"The database is at revision {newest_revision(SCRIPTS)}.")
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""C{llmproxy import}: take over what another proxy was set to."""
+"""C{llmproxy import}: an export of llmproxy's own store, or what another proxy was set to."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import click
 import yaml
 
+from llmproxy.cli.archive import import_file
 from llmproxy.cli.errors import Misconfigured, RequestRejected
 from llmproxy.cli.litellm import ImportedApi, LiteLLMImport, read_config, read_keys
 from llmproxy.cli.output import Columns, as_json, table
@@ -28,9 +29,27 @@ COLUMNS: Columns = {
 _MODEL_IN_BODY = ("openai", "anthropic", "mistral", "generic")
 
 
-@click.group("import")
+class FileOrCommand(click.Group):
+    """C{import FILE} is short for C{import file FILE}."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["file", *args]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return ["FILE | COMMAND [ARGS]..."]
+
+
+@click.group("import", cls=FileOrCommand)
 def import_group() -> None:
-    """Take over what another proxy was set to."""
+    """Enter what export has written into another database, or take over what another proxy was set to.
+
+    `llmproxy import FILE` is short for `llmproxy import file FILE`.
+    """
+
+
+import_group.add_command(import_file)
 
 
 @import_group.command()

@@ -8,11 +8,15 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
+from llmproxy.store.engines import parse_store_url
 from tests.integration.test_key_rotation import CHAT, JSON, Load
+from tests.support.databases import migrated_sqlite
 from tests.support.postgres import PostgreSQL
 from tests.support.stack import Stack, eventually
 
@@ -61,33 +65,6 @@ def test_while_it_runs(tmp_path: Path) -> None:
         assert stack.ask("POST", "/v1/chat/completions", CHAT, JSON, port=daemon.port).status == 200
 
 
-def test_into_postgres_and_back(tmp_path: Path, postgres: PostgreSQL) -> None:
-    """Counts and checksums are the same in each of them."""
-    with Stack(tmp_path) as stack:
-        for number in range(20):
-            stack.new_token(name=f"Nº {number} 😀", max_requests=10**6)
-            stack.ask("POST", "/v1/chat/completions", CHAT, JSON)
-        eventually(lambda: rows(stack)["ledger"] >= 20, 30)
-    before = rows(stack)
-    assert cli(stack, "backup", str(tmp_path / "one.tgz"), "--with-key").returncode == 0
-    server = postgres.url()
-    moved = cli(stack, "restore", str(tmp_path / "one.tgz"), store=server)
-    assert moved.returncode == 0, moved.stderr
-    assert cli(stack, "migrate", "status", store=server).returncode == 0
-    assert cli(stack, "backup", str(tmp_path / "two.tgz"), store=server).returncode == 0
-    assert manifest(tmp_path / "one.tgz") == manifest(tmp_path / "two.tgz")
-    back = f"sqlite:///{tmp_path}/back.db"
-    assert cli(stack, "restore", str(tmp_path / "two.tgz"), store=back).returncode == 0
-    assert rows(stack, "back.db") == before
-
-
-def manifest(file: Path) -> object:
-    with tarfile.open(file) as archive:
-        source = archive.extractfile("manifest.json")
-        assert source is not None
-        return json.load(source)
-
-
 def test_altered(tmp_path: Path) -> None:
     """A row that is not what was archived: nothing is changed."""
     stack = Stack(tmp_path)
@@ -96,7 +73,7 @@ def test_altered(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "good.tgz") as archive:
         archive.extractall(tmp_path / "inside", filter="data")
     epochs = tmp_path / "inside" / "tables" / "epochs.jsonl"
-    epochs.write_text(epochs.read_text().replace('"number":0', '"number":7'))
+    epochs.write_text(epochs.read_text().replace(",0]", ",7]"))
     with tarfile.open(tmp_path / "bad.tgz", "w:gz") as archive:
         for path in sorted((tmp_path / "inside").rglob("*")):
             if path.is_file():
@@ -106,6 +83,117 @@ def test_altered(tmp_path: Path) -> None:
     assert "Nothing was changed" in refused.stderr
     with sqlite3.connect(tmp_path / "llmproxy.db") as connection:
         assert 7 not in [number for (number,) in connection.execute("select number from epochs")]
+
+
+def make_lines(stack: Stack, lines: int) -> None:
+    """A database with a project, and a ledger of so many lines."""
+    migrated_sqlite(stack.home / "llmproxy.db")
+    numbers = f"WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {lines - 1})"
+    values = "1, i, 1, 1.5e9 + i, 0.25, 'request ' || i, 10, 0, 0, 5, 0, 0.0001 * i, 900, 2000, '', 1, ''"
+    with sqlite3.connect(stack.home / "llmproxy.db") as connection:
+        connection.execute("INSERT INTO projects (id, name, active, created_at, updated_at) VALUES ('p', 'x', 1, 1, 1)")
+        connection.execute(f"INSERT INTO ledger_lines {numbers} SELECT {values} FROM n")
+
+
+def stored(url: str, table: str) -> int:
+    engine = create_engine(parse_store_url(url))
+    try:
+        with engine.connect() as connection:
+            return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
+    finally:
+        engine.dispose()
+
+
+def test_move(tmp_path: Path, postgres: PostgreSQL) -> None:
+    """Into PostgreSQL and back, by scripts: counts and checksums of each table, and how far it is, as JSON."""
+    file, server = tmp_path / "move.tgz", postgres.url()
+    with Stack(tmp_path) as stack:
+        stack.new_token(name="Nº 1 😀", max_requests=10**6)
+        assert stack.ask("POST", "/v1/chat/completions", CHAT, JSON).status == 200
+        eventually(lambda: rows(stack)["ledger"] >= 1, 30)
+    exported = cli(stack, "export", str(file), "--output", "json")
+    assert exported.returncode == 0, exported.stderr
+    assert file.stat().st_mode & 0o777 == 0o600
+    imported = cli(stack, "import", str(file), "--store", server, "--output", "json")
+    assert imported.returncode == 0, imported.stderr
+    first, second = json.loads(exported.stdout), json.loads(imported.stdout)
+    assert first["tables"] == second["tables"]
+    assert {each["table"]: each["rows"] for each in first["tables"]}["tokens"] == stored(server, "tokens") == 2
+    steps = [json.loads(line) for line in imported.stderr.splitlines()]
+    assert [each["step"] for each in steps if each["rows"] == each["total"] == first["rows"]] == ["writing", "checking"]
+    again = cli(stack, "import", str(file), "--store", server)
+    assert again.returncode == 78
+    assert again.stderr == "Error: The database is in use already (projects has rows): import needs an empty one.\n"
+    back = f"sqlite:///{tmp_path}/back.db"
+    assert cli(stack, "export", str(tmp_path / "back.tgz"), "--store", server).returncode == 0
+    returned = cli(stack, "import", "--store", back, str(tmp_path / "back.tgz"))
+    assert returned.returncode == 0, returned.stderr
+    assert "Checking: " in returned.stderr
+    assert dump(tmp_path / "back.db") == dump(tmp_path / "llmproxy.db")
+
+
+def test_served_from_the_new_store(tmp_path: Path, postgres: PostgreSQL) -> None:
+    """The same tokens and provider keys, which stayed encrypted all the way."""
+    with Stack(tmp_path) as stack:
+        assert stack.ask("POST", "/v1/chat/completions", CHAT, JSON).status == 200
+    server = postgres.url()
+    assert cli(stack, "export", str(tmp_path / "move.tgz")).returncode == 0
+    with tarfile.open(tmp_path / "move.tgz") as archive:
+        parts = [archive.extractfile(member) for member in archive.getmembers()]
+        content = b"".join(part.read() for part in parts if part is not None)
+    assert b'"tokens"' in content
+    assert stack.token[8:].encode() not in content
+    assert b"sk-sim-openai" not in content
+    assert cli(stack, "import", str(tmp_path / "move.tgz"), store=server).returncode == 0
+    stack.env["LLMPROXY_STORE_URL"] = server
+    with stack.simulator, stack.another("another") as daemon:
+        assert stack.ask("POST", "/v1/chat/completions", CHAT, JSON, port=daemon.port).status == 200
+
+
+def dump(database: Path) -> list[object]:
+    with sqlite3.connect(database) as connection:
+        return [
+            connection.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall()
+            for name in ("ledger", "tokens", "provider_keys")
+        ]
+
+
+def test_an_import_that_is_killed(tmp_path: Path, postgres: PostgreSQL) -> None:
+    """In the midst of the lines: nothing of them is there, and it can be run again."""
+    stack, file, server = Stack(tmp_path), tmp_path / "move.tgz", postgres.migrated()
+    make_lines(stack, 60_000)
+    assert cli(stack, "export", str(file)).returncode == 0
+    command = [LLMPROXY, "import", str(file), "--config", str(stack.home / "llmproxy.yaml"), "--store", server]
+    engine = create_engine(parse_store_url(server), isolation_level="AUTOCOMMIT")
+    copying = text("SELECT count(*) FROM pg_stat_progress_copy WHERE relid = 'ledger_lines'::regclass")
+    with subprocess.Popen(command, env={**os.environ, **stack.env}, stderr=subprocess.DEVNULL) as importing:
+        try:
+            with engine.connect() as connection:
+                end = time.monotonic() + 60
+                while not connection.execute(copying).scalar_one() and importing.poll() is None:
+                    assert time.monotonic() < end
+                    time.sleep(0.001)
+        finally:
+            importing.kill()
+    assert importing.returncode == -9
+    engine.dispose()
+    assert (stored(server, "projects"), stored(server, "ledger_lines")) == (0, 0)
+    again = cli(stack, "import", str(file), store=server)
+    assert again.returncode == 0, again.stderr
+    assert stored(server, "ledger_lines") == 60_000
+
+
+def test_of_another_revision(tmp_path: Path) -> None:
+    """Refused in one sentence, and the database is not made."""
+    stack, file = Stack(tmp_path), tmp_path / "move.tgz"
+    (tmp_path / "manifest.json").write_text('{"format": 2, "revision": "0001", "tables": {}}')
+    with tarfile.open(file, "w:gz") as archive:
+        archive.add(tmp_path / "manifest.json", "manifest.json")
+    refused = cli(stack, "import", str(file))
+    assert refused.returncode == 78
+    assert "is of revision 0001, this llmproxy is at" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert not (tmp_path / "llmproxy.db").exists()
 
 
 @pytest.mark.parametrize("name", ["../evil", "tables/other.jsonl", "journals/../../evil", "else"])
