@@ -12,38 +12,38 @@ class RecentUse:
     """
 
     def __init__(self) -> None:
-        self._windows: dict[str, tuple[bytes, Window]] = {}
+        self._windows: dict[str, tuple[str, Window]] = {}
 
     def __len__(self) -> int:
         return len(self._windows)
 
-    def generation(self, key: str, slot: int) -> bytes:
-        """The one in which this process has used something that still counts; C{b""} where there is none."""
+    def generation(self, key: str, slot: int) -> str:
+        """The one in which this process has used something that still counts; C{""} where there is none."""
         known = self._windows.get(key)
-        return known[0] if known is not None and self.usage(key, slot) else b""
+        return known[0] if known is not None and self.usage(key, slot) else ""
 
     def usage(self, key: str, slot: int) -> int:
         """How much that is which still counts."""
         known = self._windows.get(key)
         return 0 if known is None else known[1].usage(_middle(slot))
 
-    def last_generation(self, key: str) -> bytes:
+    def last_generation(self, key: str) -> str:
         """The one in which it has used something, whether that still counts or not."""
         known = self._windows.get(key)
-        return b"" if known is None else known[0]
+        return "" if known is None else known[0]
 
     def slots(self, key: str) -> str:
         """What was used by slot, as C{slot:amount,…}."""
         known = self._windows.get(key)
         return "" if known is None else ",".join([f"{slot}:{amount}" for slot, amount in known[1].items()])
 
-    def add(self, key: str, generation: bytes, slot: int, amount: int) -> None:
+    def add(self, key: str, generation: str, slot: int, amount: int) -> None:
         known = self._windows.get(key)
         window = Window() if known is None else known[1]
         window.add(amount, _middle(slot))
         self._windows[key] = (generation, window)
 
-    def set_generation(self, key: str, generation: bytes) -> None:
+    def set_generation(self, key: str, generation: str) -> None:
         """What it has of the key is in this generation now."""
         known = self._windows.get(key)
         if known is not None:

@@ -27,7 +27,8 @@ from llmproxy.limits.counters.fallback import LocalFallback
 from llmproxy.limits.counters.local import amount_within_limit
 from llmproxy.limits.counters.memory import MemoryCounters
 from llmproxy.limits.counters.recent_use import RecentUse
-from llmproxy.limits.counters.redis_scripts import RENEW, RESERVE, SETTLE
+from llmproxy.limits.counters.redis_batches import RateSettlement, RedisAnswer, RedisBatches, Row
+from llmproxy.limits.counters.redis_scripts import RENEW
 from llmproxy.limits.counters.redis_verdicts import RedisTicket, RedisVerdict
 from llmproxy.limits.counters.remote import RemoteCounters
 from llmproxy.limits.window import SLOTS_PER_SECOND
@@ -40,15 +41,15 @@ CALL_TIMEOUT_SECONDS = (
 RENEWAL_INTERVAL_SECONDS = 1.0  # seconds between two looks at what is to be renewed or told
 EVICTION_CHECK_SECONDS = 30.0  # between two looks whether the server evicts
 BATCH_ENTRIES = 200  # leases renewed, requests settled, or rates put back, at once
+MAX_LIMIT = 2**53  # that Lua counts up to exactly; nobody reaches a larger one
 MAX_UNSENT_SETTLEMENTS = 10_000  # settlements that may wait for Redis to come back
-
-_KINDS = {"rate": "r", "lease": "l"}
 
 
 @implementer(ICounters, IInstrumented, IOpenable)
 class RedisCounters(RemoteCounters):
-    """Rates and requests at once in Redis: one call to reserve, one to settle, and one now and then that renews all
-    leases of this process. Budgets are in the store, as with L{MemoryCounters}, whatever happens to Redis.
+    """Rates and requests at once in Redis: in a turn of the reactor one call for all that is reserved, and one for all
+    that is settled; now and then one that renews all leases of this process. Budgets are in the store, as with
+    L{MemoryCounters}, whatever happens to Redis.
 
     While Redis cannot be asked each claim goes by its C{on_loss}. A reservation whose reply did not come in time may
     have been made: its lease ends by itself. What Redis has lost, a key or all of them, every process puts back as far
@@ -93,6 +94,9 @@ class RedisCounters(RemoteCounters):
         self._process = process
         self._timeout = timeout
         self._numbers = count(1)
+        self._batches = RedisBatches(
+            redis, clock, lease=lease, process=process, timeout=timeout, unsettled=self._unsettled
+        )
         self._recent = RecentUse()
         self._holders: dict[str, dict[str, None]] = defaultdict(dict)  # of leases, by key
         self._fallback = LocalFallback(self.local, self._own_use)
@@ -126,14 +130,13 @@ class RedisCounters(RemoteCounters):
 
     async def _ask(self, holder: str, claims: Sequence[Claim]) -> RedisVerdict:
         """Reserve, or look; what Redis has lost is put back first."""
-        reply = await self._script(holder, claims, put_back=False)
-        if reply[0] < 0:
-            reply = await self._script(holder, claims, put_back=True)
-        if reply[0] < 0:
+        answer = await self._question(holder, claims, put_back=False)
+        if answer.refused < 0:
+            answer = await self._question(holder, claims, put_back=True)
+        refused, wait, slot, used, resets, generations = answer
+        if refused < 0 or len(generations) != len(claims):
             raise LimitsUnavailable  # it loses keys faster than they are put back
-        refused, wait, slot, *rest = reply
         self._slots_ahead = slot - self._clock.seconds() * SLOTS_PER_SECOND
-        generations: list[bytes] = rest[2::3]
         for claim, generation in zip(claims, generations, strict=True):
             if generation:
                 self._recent.set_generation(claim.key, generation)
@@ -141,25 +144,24 @@ class RedisCounters(RemoteCounters):
             refused - 1 if refused else None,
             None if wait < 0 else wait / 1000,
             slot,
-            rest[::3],
-            [milliseconds / 1000 for milliseconds in rest[1::3]],
+            used,
+            [milliseconds / 1000 for milliseconds in resets],
             generations,
         )
 
-    def _script(self, holder: str, claims: Sequence[Claim], *, put_back: bool) -> Deferred[list[Any]]:
-        arguments: list[str | int | bytes] = [holder, int(self._lease * 1000), self._process]
+    def _question(self, holder: str, claims: Sequence[Claim], *, put_back: bool) -> Deferred[RedisAnswer]:
+        rows: list[Row] = []
         slot = self._slot()
         for claim in claims:
-            arguments += (_KINDS[claim.kind], claim.limit)
+            limit = min(claim.limit, MAX_LIMIT)
             if claim.kind == "lease":
                 holders = self._holders.get(claim.key, {})
-                arguments += (claim.amount, len(holders), ",".join(holders) if put_back else "")
+                rows.append(["l", limit, claim.amount, len(holders), ",".join(holders) if put_back else ""])
             else:
                 generation = self._recent.generation(claim.key, slot)
                 slots = self._recent.slots(claim.key) if put_back and generation else ""
-                arguments += (amount_within_limit(claim), generation, slots)
-        keys = [self._prefix + claim.key for claim in claims]
-        return self.redis.script(RESERVE, keys, arguments, self._timeout)
+                rows.append(["r", limit, amount_within_limit(claim), generation, slots])
+        return self._batches.reserve([self._prefix + claim.key for claim in claims], holder, rows)
 
     def _slot(self) -> int:
         """Redis's present slot, as far as is known."""
@@ -184,7 +186,7 @@ class RedisCounters(RemoteCounters):
             else:
                 self._release(claim.key, ticket.holder)
         if self.redis.available:
-            self._tell(ticket, more)
+            self._batches.settle(self._settlement(ticket, more))
         elif len(self.owed) < MAX_UNSENT_SETTLEMENTS:
             self.owed.append((ticket, more))
         else:
@@ -197,18 +199,17 @@ class RedisCounters(RemoteCounters):
             if not holders:
                 del self._holders[key]
 
-    def _tell(self, ticket: RedisTicket, more: Sequence[int]) -> None:
-        arguments: list[str | int | bytes] = [ticket.holder, ticket.slot]
-        for claim, amount in zip(ticket.claims, more, strict=True):
-            arguments += (_KINDS[claim.kind], amount, self._recent.last_generation(claim.key))
-        # One whose reply does not come may have been done, and would be wrong if it were done twice.
-        keys = [self._prefix + claim.key for claim in ticket.claims]
-        self.redis.script(SETTLE, keys, arguments, self._timeout).addErrback(self._untold)
+    def _settlement(self, ticket: RedisTicket, more: Sequence[int]) -> RateSettlement:
+        rows: list[Row] = [
+            ["l", 0, ""] if claim.kind == "lease" else ["r", amount, self._recent.last_generation(claim.key)]
+            for claim, amount in zip(ticket.claims, more, strict=True)
+        ]
+        return RateSettlement([self._prefix + claim.key for claim in ticket.claims], ticket.holder, ticket.slot, rows)
 
-    def _untold(self, failure: Failure) -> None:
-        self.unsettled += 1
+    def _unsettled(self, failure: Failure, count: int) -> None:
+        self.unsettled += count
         if not failure.check(RedisUnavailable, RedisRefused):
-            self._log.failure("A request could not be settled.", failure)
+            self._log.failure("Requests could not be settled.", failure)
 
     def corrected(self, amounts: Mapping[str, tuple[int, float]]) -> None:
         self.local.corrected(amounts)
@@ -246,6 +247,7 @@ class RedisCounters(RemoteCounters):
     @deferred
     async def stopService(self) -> None:
         self._beating.stop()
+        self._batches.flush()
         stopped = MultiService.stopService(self)
         if stopped is not None:
             await stopped
@@ -256,7 +258,7 @@ class RedisCounters(RemoteCounters):
         if not self.redis.available:
             return
         for _ in range(min(len(self.owed), BATCH_ENTRIES)):
-            self._tell(*self.owed.popleft())
+            self._batches.settle(self._settlement(*self.owed.popleft()))
         now = self._clock.seconds()
         if self._guard is not None and now >= self._next_look:
             self._next_look = now + EVICTION_CHECK_SECONDS

@@ -12,19 +12,21 @@ from __future__ import annotations
 
 from llmproxy.redis import Script
 
-# KEYS: one for each claim. ARGV: holder, lease in ms, process; then for each claim its kind (r, l), limit, amount, what
-# this process knows of the key (r: the generation, or nothing; l: how many it holds), and what to put back where Redis
-# has lost it (r: slot:amount,…; l: holder,…; or nothing). Without a holder it only looks.
-# Gives: place of the claim that refuses, 0, or -1 where something is to be put back first; ms to wait or -1, slot; then
-# for each claim: used, ms until it is whole, generation.
+# What goes in and comes out is MessagePack. KEYS: those of all requests, one after the other. ARGV: lease in ms,
+# process, and for each request its holder and for each of its keys the kind (r, l), the limit, the amount, what this
+# process knows of the key (r: the generation, or nothing; l: how many it holds), and what to put back where Redis has
+# lost it (r: slot:amount,…; l: holder,…; or nothing). Without a holder it only looks.
+# Gives for each request: place of the claim that refuses, 0, or -1 where something is to be put back first; ms to wait
+# or -1, slot; then for each claim: used; ms until it is whole; generation.
 RESERVE = Script("""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local slot = math.floor(now / 100)
 local first = slot - 600
-local looking = ARGV[1] == ''
-local mine = 'b:' .. ARGV[3]
-local used, resets, generations = {}, {}, {}
+local asked = cmsgpack.unpack(ARGV[1])
+local lease, mine = asked[1], 'b:' .. asked[2]
+
+local function whole(number) return string.format('%.0f', number) end
 
 local function put_back_rate(key, amounts)
   local known = redis.call('HMGET', key, 's', 'o', 'n')
@@ -41,38 +43,37 @@ local function put_back_rate(key, amounts)
   redis.call('PEXPIRE', key, 61000)
 end
 
-for i, key in ipairs(KEYS) do
-  local kind, known, back = ARGV[i * 5 - 1], ARGV[i * 5 + 2], ARGV[i * 5 + 3]
+-- False where the key is lost, and nothing is there that could be put back.
+local function restore(key, kind, known, back)
   local lost
   if kind == 'l' then
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
-    lost = redis.call('ZCARD', key) < tonumber(known)
+    lost = redis.call('ZCARD', key) < known
   else
     local has = redis.call('HMGET', key, 'g', mine)
     lost = known ~= '' and has[1] ~= known and has[2] ~= known
   end
-  if lost and back == '' then return {-1, -1, slot} end
-  if lost and kind == 'l' then
-    for holder in string.gmatch(back, '[^,]+') do redis.call('ZADD', key, now + ARGV[2], holder) end
-    redis.call('PEXPIRE', key, ARGV[2] + 1000)
-  elseif lost then
+  if not lost then return true end
+  if back == '' then return false end
+  if kind == 'l' then
+    for holder in string.gmatch(back, '[^,]+') do redis.call('ZADD', key, now + lease, holder) end
+    redis.call('PEXPIRE', key, lease + 1000)
+  else
     put_back_rate(key, back)
     redis.call('HSET', key, mine, known)
   end
+  return true
 end
 
-local function look(i, key, kind)
-  resets[i], generations[i] = 0, ''
-  if kind == 'l' then
-    used[i] = redis.call('ZCARD', key)
-    return
-  end
+-- What is used, ms until it is whole, generation.
+local function look(key, kind)
+  if kind == 'l' then return redis.call('ZCARD', key), 0, '' end
   local known = redis.call('HMGET', key, 's', 'o', 'n', 'g')
   local sum, oldest, newest = tonumber(known[1] or 0), tonumber(known[2] or slot), tonumber(known[3] or slot)
-  generations[i] = known[4] or ''
+  local generation = known[4] or ''
   if newest < first then
     if known[1] then redis.call('DEL', key) end
-    sum, generations[i] = 0, ''
+    sum, generation = 0, ''
   elseif oldest < first then
     local gone = {}
     for s = oldest, first - 1 do gone[#gone + 1] = s end
@@ -80,15 +81,13 @@ local function look(i, key, kind)
     redis.call('HDEL', key, unpack(gone))
     redis.call('HSET', key, 's', sum, 'o', first)
   end
-  used[i] = sum
-  if sum > 0 then resets[i] = math.max((newest + 601) * 100 - now, 0) end
+  return sum, sum > 0 and math.max((newest + 601) * 100 - now, 0) or 0, generation
 end
 
-local function wait(i, key, kind, limit, amount)
+local function wait(key, kind, excess)
   if kind == 'l' then return 1000 end
   local slots = {}
   for s = math.max(tonumber(redis.call('HGET', key, 'o') or slot), first), slot do slots[#slots + 1] = s end
-  local excess = used[i] + amount - limit
   for place, found in ipairs(redis.call('HMGET', key, unpack(slots))) do
     excess = excess - tonumber(found or 0)
     if excess <= 0 then return (slots[place] + 601) * 100 - now end
@@ -96,55 +95,72 @@ local function wait(i, key, kind, limit, amount)
   return 60000
 end
 
-local refused, waits = 0, -1
-for i, key in ipairs(KEYS) do
-  local kind, limit, amount = ARGV[i * 5 - 1], tonumber(ARGV[i * 5]), tonumber(ARGV[i * 5 + 1])
-  look(i, key, kind)
-  if refused == 0 and used[i] + amount > limit then
-    refused, waits = i, wait(i, key, kind, limit, amount)
+local function take(key, kind, amount, generation, holder)
+  if kind == 'l' then
+    redis.call('ZADD', key, now + lease, holder)
+    redis.call('PEXPIRE', key, lease + 1000)
+    return 0, ''
   end
+  redis.call('HINCRBY', key, slot, whole(amount))
+  redis.call('HINCRBY', key, 's', whole(amount))
+  redis.call('HSETNX', key, 'o', slot)
+  redis.call('HSET', key, 'n', slot)
+  if generation == '' then
+    generation = time[1] .. '.' .. time[2]
+    redis.call('HSET', key, 'g', generation)
+  end
+  redis.call('PEXPIRE', key, 61000)
+  return 60100, generation
 end
-if refused == 0 and not looking then
-  for i, key in ipairs(KEYS) do
-    local kind, amount = ARGV[i * 5 - 1], ARGV[i * 5 + 1]
-    used[i] = used[i] + tonumber(amount)
-    if kind == 'l' then
-      redis.call('ZADD', key, now + ARGV[2], ARGV[1])
-      redis.call('PEXPIRE', key, ARGV[2] + 1000)
-    else
-      redis.call('HINCRBY', key, slot, amount)
-      redis.call('HINCRBY', key, 's', amount)
-      redis.call('HSETNX', key, 'o', slot)
-      redis.call('HSET', key, 'n', slot)
-      if generations[i] == '' then
-        generations[i] = time[1] .. '.' .. time[2]
-        redis.call('HSET', key, 'g', generations[i])
-      end
-      redis.call('PEXPIRE', key, 61000)
-      resets[i] = 60100
+
+local function decide(holder, claims, before)
+  for i, claim in ipairs(claims) do
+    if not restore(KEYS[before + i], claim[1], claim[4], claim[5]) then return {-1, -1, slot, {}, {}, {}} end
+  end
+  local used, resets, generations = {}, {}, {}
+  local refused, waits = 0, -1
+  for i, claim in ipairs(claims) do
+    local key, kind, limit, amount = KEYS[before + i], claim[1], claim[2], claim[3]
+    used[i], resets[i], generations[i] = look(key, kind)
+    if refused == 0 and used[i] + amount > limit then
+      refused, waits = i, wait(key, kind, used[i] + amount - limit)
     end
   end
+  if refused == 0 and holder ~= '' then
+    for i, claim in ipairs(claims) do
+      used[i] = used[i] + claim[3]
+      resets[i], generations[i] = take(KEYS[before + i], claim[1], claim[3], generations[i], holder)
+    end
+  end
+  return {refused, waits, slot, used, resets, generations}
 end
-local answer = {refused, waits, slot}
-for i = 1, #KEYS do
-  answer[#answer + 1] = used[i]
-  answer[#answer + 1] = resets[i]
-  answer[#answer + 1] = generations[i]
+
+local answers, before = {}, 0
+for n, request in ipairs(asked[3]) do
+  answers[n] = decide(request[1], request[2], before)
+  before = before + #request[2]
 end
-return answer
+return cmsgpack.pack(answers)
 """)
 
-# KEYS: one for each claim. ARGV: holder, slot; then for each claim its kind, how much more was taken than claimed, and
-# the generation of the key in which that is; where Redis has lost it, it will be put back as it is.
+# MessagePack, too. KEYS: those of all requests, one after the other. ARGV: for each request its holder, its slot, and
+# for each of its keys the kind, how much more was taken than claimed, and the generation of the key in which that is;
+# where Redis has lost it, it will be put back as it is.
 SETTLE = Script("""
-for i, key in ipairs(KEYS) do
-  local kind, more, generation = ARGV[i * 3], ARGV[i * 3 + 1], ARGV[i * 3 + 2]
-  if kind == 'l' then
-    redis.call('ZREM', key, ARGV[1])
-  elseif more ~= '0' and redis.call('HGET', key, 'g') == generation and redis.call('HEXISTS', key, ARGV[2]) == 1 then
-    redis.call('HINCRBY', key, ARGV[2], more)
-    redis.call('HINCRBY', key, 's', more)
+local before = 0
+for _, request in ipairs(cmsgpack.unpack(ARGV[1])) do
+  local holder, slot, rows = request[1], request[2], request[3]
+  for i, row in ipairs(rows) do
+    local key, kind, more, generation = KEYS[before + i], row[1], row[2], row[3]
+    if kind == 'l' then
+      redis.call('ZREM', key, holder)
+    elseif more ~= 0 and redis.call('HGET', key, 'g') == generation and redis.call('HEXISTS', key, slot) == 1 then
+      local amount = string.format('%.0f', more)
+      redis.call('HINCRBY', key, slot, amount)
+      redis.call('HINCRBY', key, 's', amount)
+    end
   end
+  before = before + #rows
 end
 """)
 

@@ -32,7 +32,7 @@ class RedisVerdict(NamedTuple):
     slot: int
     used: list[int]
     resets: list[float]
-    generations: list[bytes]
+    generations: list[str]
 
 
 def with_ticket(verdict: Verdict | None, places: tuple[int, ...]) -> Verdict | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from random import random
@@ -50,7 +51,7 @@ class RedisCase(TestCase):
         self.budgets = MemoryBudgetStore(reactor.seconds)  # type: ignore[attr-defined]
         self.made = await self.counters()
 
-    async def counters(self, lease: float = 30.0, beat: float = 1.0) -> RedisCounters:
+    async def counters(self, lease: float = 30.0, beat: float = 1.0, timeout: float = 5.0) -> RedisCounters:
         redis = connect(RedisSettings(url=self.server.url), reactor, random)
         process = os.urandom(4).hex()
         made = RedisCounters(
@@ -61,7 +62,7 @@ class RedisCase(TestCase):
             prefix=self.prefix,
             lease=lease,
             process=process,
-            timeout=5.0,
+            timeout=timeout,
             beat=beat,
         )
         made.startService()
@@ -89,6 +90,35 @@ class SharedTests(RedisCase):
         for claim in (rate(10), lease(10), budget(100, 10)):
             taken = [await self.granted(counters, claim) for counters in [self.made, other] * 8]
             self.assertEqual(taken.count(True), 10)
+
+    async def scripts_run(self) -> int:
+        """How many calls of scripts the server has had."""
+        stats = (await self.made.redis.call("INFO", "commandstats")).decode()
+        return sum(int(count) for count in re.findall(r"cmdstat_eval(?:sha)?:calls=(\d+)", stats))
+
+    async def test_one_call_for_a_turn(self) -> None:
+        """All that comes in a turn of the reactor is decided by one call, in its order, and settled by one."""
+        await self.granted(self.made, rate(1, key="loads the script"))
+        claims = [[rate(200), lease(150)] for _ in range(90)] + [[rate(200, 40)] for _ in range(5)]
+        before = await self.scripts_run()
+        verdicts = await gatherResults([self.made.reserve(each) for each in claims])
+        self.assertEqual(await self.scripts_run() - before, 1)
+        self.assertEqual([verdict.refused for verdict in verdicts], [None] * 92 + [0] * 3)
+        for verdict, each in zip(verdicts, claims, strict=True):
+            if verdict.ticket is not None:
+                self.made.settle(verdict.ticket, [1] * len(each))
+        await soon(0.05)
+        self.assertEqual(await self.made.used([rate(200), lease(150)]), [92, 0])
+
+    async def test_many_in_a_turn(self) -> None:
+        """So many that one call would hold Redis for long are several."""
+        verdicts = await gatherResults([self.made.reserve([rate(333)]) for _ in range(500)])
+        self.assertEqual([verdict.refused for verdict in verdicts].count(None), 333)
+
+    async def test_limits_beyond_all_use(self) -> None:
+        verdict = await self.made.reserve([rate(10**30, 10**9), lease(10**30)])
+        self.assertIsNone(verdict.refused)
+        self.assertEqual(await self.made.used([rate(10**30)]), [10**9])
 
     async def test_a_lease_is_renewed_while_its_process_lives(self) -> None:
         """It outlives its time by being renewed, and ends by itself when its process is gone."""
@@ -295,10 +325,10 @@ class LossTests(RedisCase):
 
     async def test_a_server_that_hangs(self) -> None:
         """A request waits for its time and no longer, and then goes by the limits' own word."""
-        self.made._timeout = 0.1
+        hurried = await self.counters(timeout=0.1)
         self.server.freeze()
         try:
-            verdict = await self.made.reserve([rate(5, on_loss="open")])
+            verdict = await hurried.reserve([rate(5, on_loss="open")])
         finally:
             self.server.thaw()
         self.assertIsNone(verdict.refused)
