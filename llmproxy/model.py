@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from llmproxy.access_policy import ALL_ALLOWED, AccessPolicy
 
 T = TypeVar("T")
 
@@ -131,6 +133,7 @@ class Project:
     @ivar further_keys: API name to the keys that it has beside the one in C{api_keys}; only for APIs named there, whose
         further keys are all replaced. C{masked_further_keys} likewise.
     @ivar metadata: Free texts by free names, in the order of the names; C{labels}: words to find it by.
+    @ivar policy: Which requests its tokens may make.
     @ivar group_id: The L{Group} that it is in; C{""} for none.
     @ivar created_at: Seconds since the epoch, as are all C{_at} below.
     @ivar revision: How often it was changed, from 1; 0 where that does not matter.
@@ -146,6 +149,7 @@ class Project:
     allowance: Allowance = UNLIMITED
     labels: tuple[str, ...] = ()
     metadata: Metadata = ()
+    policy: AccessPolicy = ALL_ALLOWED
     group_id: str = ""
     created_at: float = 0.0
     updated_at: float = 0.0
@@ -163,6 +167,7 @@ class Token:
         count for no limit.
     @ivar apis: Names of the APIs it may call; empty means all. Likewise C{endpoints}, C{models} (globs) and C{ips}
         (networks).
+    @ivar policy: What else its requests must keep to; of these lists it has none itself.
     @ivar labels: As of a L{Project}, like C{metadata} and C{revision}.
     @ivar previous_expires_at: Until when the secret before the last rotation is valid; C{None} where there was none.
     """
@@ -180,6 +185,7 @@ class Token:
     endpoints: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     ips: tuple[str, ...] = ()
+    policy: AccessPolicy = ALL_ALLOWED
     allowance: Allowance = UNLIMITED
     labels: tuple[str, ...] = ()
     metadata: Metadata = ()
@@ -190,43 +196,19 @@ class Token:
     previous_expires_at: float | None = None
 
 
-Role = Literal["viewer", "operator", "admin"]
-
-
-@dataclass(frozen=True, slots=True)
-class ManagementKey:
-    """A credential for the management API.
-
-    @ivar projects: The only ones that its bearer sees and changes; C{None} for all.
-    @ivar prefix: Its first characters, to recognise it by.
-    @ivar last_used_at: True to the minute.
-    """
-
-    id: str
-    name: str
-    role: Role
-    projects: tuple[str, ...] | None = None
-    prefix: str = ""
-    created_at: float = 0.0
-    last_used_at: float | None = None
-    deactivated_at: float | None = None
-
-    @property
-    def active(self) -> bool:
-        return self.deactivated_at is None
-
-
 class ListFilter(NamedTuple):
     """Which of the projects, or of the tokens, a list is to have.
 
     @ivar projects: Ids of projects; C{None} for all.
     @ivar active: Only those that are, or only those that are not.
     @ivar search: Only those whose name has this in it, in any case.
+    @ivar labels: Only those that have all of these: labels, or C{name=text} of their metadata.
     """
 
     projects: tuple[str, ...] | None = None
     active: bool | None = None
     search: str = ""
+    labels: tuple[str, ...] = ()
 
 
 ALL_OF_THEM = ListFilter()
@@ -273,6 +255,7 @@ class Grant:
 
     @ivar project_active: C{None} where the validator does not know; then L{IProviderKeys} is asked.
     @ivar allowance: The token's limits, and C{project_allowance} those of its project; C{None} where it has none.
+    @ivar policy: What else the token allows, and C{project_policy} what its project does; C{None}: everything.
     @ivar metadata: The token's.
     @ivar groups: The groups above its project that have limits, the nearest first.
     """
@@ -288,6 +271,8 @@ class Grant:
     ips: tuple[str, ...] = ()
     allowance: Allowance | None = None
     project_allowance: Allowance | None = None
+    policy: AccessPolicy | None = None
+    project_policy: AccessPolicy | None = None
     metadata: Metadata = ()
     groups: tuple[GroupLimits, ...] = ()
 

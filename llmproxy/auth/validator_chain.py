@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from llmproxy.access_policy import ALL_ALLOWED
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.base.coroutines import as_deferred, deferred
@@ -118,7 +119,13 @@ class ValidatorChain:
             raise ProjectUnknown from None
         active = project.active and grant.project_active is not False
         shared = None if project.allowance == UNLIMITED else project.allowance
-        return replace(grant, project_active=active, project_allowance=grant.project_allowance or shared)
+        policy = None if project.policy == ALL_ALLOWED else project.policy
+        return replace(
+            grant,
+            project_active=active,
+            project_allowance=grant.project_allowance or shared,
+            project_policy=grant.project_policy or policy,
+        )
 
 
 def _is_ours(token: str) -> bool:

@@ -5,10 +5,12 @@ The texts under the fields are what C{docs/settings.md} and C{etc/apis.schema.js
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from llmproxy.access_policy import ALL_ALLOWED, AccessPolicy
 from llmproxy.config import names
 from llmproxy.config.allowance_settings import AllowanceSettings
 from llmproxy.config.types import (
@@ -18,6 +20,7 @@ from llmproxy.config.types import (
     ErrorFormat,
     Flag,
     Headers,
+    HeaderValues,
     Items,
     Methods,
     Name,
@@ -26,6 +29,7 @@ from llmproxy.config.types import (
     Provider,
     ProxyCredentials,
     ProxyUrl,
+    RequiredParams,
     Section,
     Text,
     Whole,
@@ -160,6 +164,15 @@ class Api(Section):
     """Origins of web pages that may call it, as browsers send them; `*` for any. Empty: not checked."""
     required_headers: Headers = ()
     """Header fields that a request must have."""
+    header_values: HeaderValues = Field(default_factory=dict)
+    """Header fields and the values (globs) that each may have, where it is there. What stands between commas is a list,
+    of which each element must be allowed."""
+    required_params: RequiredParams = ()
+    """Parameters of the request body that must be there: `user`; or one of several: `max_tokens|max_completion_tokens`.
+    Of requests that the provider bills."""
+    max_output_tokens: Whole = Field(default=0, ge=0)
+    """Tokens of output that a request may ask for, by `max_tokens` or however its endpoint calls that, for all its
+    choices (`n`) together; 0: any number. A request that asks for more is refused."""
     limits: ApiLimits = ApiLimits()
     circuit_breaker: CircuitBreaker = CircuitBreaker()
     probe: Probe = Probe()
@@ -194,6 +207,18 @@ class Api(Section):
     def servers(self) -> tuple[UpstreamServer, ...]:
         """Its upstreams: `base_url` is a list of one."""
         return self.upstreams or (UpstreamServer(base_url=self.base_url),)
+
+    @cached_property
+    def policy(self) -> AccessPolicy | None:
+        """What it allows of requests beside methods and endpoints, which its routes know; C{None} where that is all."""
+        made = AccessPolicy(
+            max_output_tokens=self.max_output_tokens or None,
+            param_whitelist=tuple(self.param_whitelist.items()),
+            required_params=self.required_params,
+            required_headers=self.required_headers,
+            header_values=tuple(self.header_values.items()),
+        )
+        return None if made == ALL_ALLOWED else made
 
     @model_validator(mode="after")
     def _servers_are_named(self) -> Self:

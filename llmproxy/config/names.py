@@ -61,6 +61,20 @@ def header(value: Any) -> str:
     return str(value)
 
 
+def policy_header(value: Any) -> str:
+    """The name of a header field whose value may be written down."""
+    if credentials.carries_credentials(header(value)):
+        raise ValueError(f"{quoted(value)} carries credentials, which have no place in a list of values")
+    return str(value)
+
+
+def required_param(value: Any) -> str:
+    """The name of a member of a body, or several with C{|} between."""
+    if not all(each.strip() for each in text(value).split("|")):
+        raise ValueError(f"{quoted(value)} is not the name of a parameter (try user, or max_tokens|max_output_tokens)")
+    return str(value)
+
+
 ATTRIBUTION_NAME = r"[a-z][a-z0-9_]{0,31}"
 # What a usage report calls something else.
 _USAGE_NAMES = frozenset(

@@ -78,6 +78,9 @@ Headers = Annotated[tuple[Annotated[str, BeforeValidator(names.header)], ...], I
 SessionHeaders = Annotated[tuple[Annotated[str, BeforeValidator(names.session_header)], ...], Items]
 Pattern = Annotated[str, BeforeValidator(values.pattern), WithJsonSchema({"type": ["string", "number", "boolean"]})]
 Patterns = Annotated[tuple[Pattern, ...], Items, Field(min_length=1)]
+PolicyHeader = Annotated[str, BeforeValidator(names.policy_header)]
+HeaderValues = dict[PolicyHeader, Patterns]
+RequiredParams = Annotated[tuple[Annotated[str, BeforeValidator(names.required_param)], ...], Items]
 
 BaseUrl = Annotated[
     str, BeforeValidator(addresses.base_url), WithJsonSchema({"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"})

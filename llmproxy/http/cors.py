@@ -1,4 +1,4 @@
-"""Origins: which web pages may call an API (Fetch standard, section 3.2), and the headers it requires.
+"""Origins: which web pages may call an API (Fetch standard, section 3.2).
 
 Without C{allowed_origins} nothing is checked and the provider's own C{Access-Control-…} pass. With it, an origin
 must stand in the list as it is sent, or the list holds C{*}; one that does not is refused and never reflected.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from llmproxy.errors import HeaderRequired, OriginNotAllowed, OriginRequired
+from llmproxy.errors import OriginNotAllowed, OriginRequired
 from llmproxy.http import fields
 
 _VARY = b"Vary: Origin"
@@ -18,18 +18,10 @@ _MAX_NAMES = 2048
 _MAX_AGE = 600  # seconds for which a browser may remember a preflight's response
 
 
-def check(lines: Sequence[bytes], allowed_origins: Sequence[str], required_headers: Sequence[str]) -> None:
-    """Refuse a request whose origin is not allowed, or that lacks a required header or has it empty.
-
-    Raises L{OriginNotAllowed}, L{OriginRequired} or L{HeaderRequired}.
-    """
+def check(lines: Sequence[bytes], allowed_origins: Sequence[str]) -> None:
+    """Refuse a request whose origin is not allowed: L{OriginNotAllowed}."""
     if allowed_origins:
         _allowed(lines, allowed_origins)
-    for name in required_headers:
-        if not fields.value(lines, name.encode()):
-            if name.lower() == "origin":
-                raise OriginRequired
-            raise HeaderRequired(f"This API requires the header {name}.")
 
 
 def preflight(lines: Sequence[bytes], allowed_origins: Sequence[str], allowed_methods: Sequence[str]) -> list[bytes]:

@@ -48,6 +48,11 @@ _NOT_FOR_KEYS = re.compile(
 )
 
 
+def carries_credentials(name: str) -> bool:
+    """Whether a header field of this name is one in which clients send credentials."""
+    return name.lower().encode("latin-1", "replace") in _CARRIERS
+
+
 class StrippedHead(NamedTuple):
     """What is left of a request's head once every client credential is out.
 

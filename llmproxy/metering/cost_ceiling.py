@@ -34,7 +34,7 @@ TRANSCRIPT_TOKENS_PER_SECOND = 6  # for a second of speech, at most
 MAX_TOKENS_PER_PICTURE = 6500  # that one picture is read as, at most, to make another of it
 
 # Where an endpoint is not known, whatever bounds the output of any.
-_MAXIMA: tuple[tuple[str, ...], ...] = (
+UNKNOWN_MAXIMA: tuple[tuple[str, ...], ...] = (
     ("max_tokens",),
     ("max_completion_tokens",),
     ("max_output_tokens",),
@@ -48,8 +48,8 @@ _MAXIMA: tuple[tuple[str, ...], ...] = (
     ("parameters", "max_new_tokens"),
     ("completion_args", "max_tokens"),
 )
-_CHOICES = (("n",), ("best_of",), ("generationConfig", "candidateCount"))
-UNKNOWN_MEMBERS = frozenset(path[0] for path in (*_MAXIMA, *_CHOICES))
+UNKNOWN_CHOICES = (("n",), ("best_of",), ("generationConfig", "candidateCount"))
+UNKNOWN_MEMBERS = frozenset(path[0] for path in (*UNKNOWN_MAXIMA, *UNKNOWN_CHOICES))
 
 
 class UsageCeiling(NamedTuple):
@@ -125,8 +125,8 @@ class CostCeiling:
             return self._bound_of_batch(operation, api, content, size, output)
         provider, members = self._providers[api], content.members
         known = operation is not UNKNOWN_OPERATION
-        choices = max(1, *(_counts(members, operation.choices if known else _CHOICES) or (1,)))
-        maxima = operation.maxima if known else _MAXIMA
+        choices = max(1, *(_counts(members, operation.choices if known else UNKNOWN_CHOICES) or (1,)))
+        maxima = operation.maxima if known else UNKNOWN_MAXIMA
         most = max(_counts(members, maxima), default=output)
         makes = operation.makes_text or not known
         given = 0

@@ -62,13 +62,12 @@ class Pipeline:
         self._provider_keys = provider_keys
         self._upstreams = upstreams
         self._clock = clock
-        self.bodies = RequestBodies(routes.apis, policy, server.max_request_bytes, clock)
+        self.bodies = RequestBodies(policy, server.max_request_bytes, clock)
         self.sender = ResponseSender(server, clock)
 
     def reconfigure(self, routes: Routes) -> None:
         """Find other APIs and endpoints from now on; requests under way go on with what they have found."""
         self._routes = routes
-        self.bodies.reconfigure(routes.apis)
 
     def is_followed(self, route: Route) -> bool:
         """Whether this route belongs to the settings in force: a reload makes every API anew."""

@@ -1,22 +1,20 @@
-"""What a validated token's bearer may do with one API: project, address, endpoint, origin, headers, parameters."""
+"""What a validated token's bearer may do with one API: is its project active, is its origin allowed, and what the
+L{access_rules} say."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
-from functools import lru_cache
+from collections.abc import Callable, Collection, Sequence
 
 from twisted.internet.defer import CancelledError
 
 from llmproxy import errors
 from llmproxy.config.routes import Route
-from llmproxy.http import body_hints, body_params, cors, target
-from llmproxy.http.endpoints import Endpoints
-from llmproxy.http.forwarded import is_within, networks
+from llmproxy.http import cors
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.interfaces import IAuditLogger, IProviderKeys
-from llmproxy.metering.dialects.operation import ProviderOperation, is_storage
+from llmproxy.metering.dialects.operation import ProviderOperation
 from llmproxy.model import AuditEntry, Grant
+from llmproxy.proxy.access_rules import rules_of
 
 
 class Policy:
@@ -37,47 +35,40 @@ class Policy:
         """Everything that can be decided on the head alone. The usual request waits for nothing."""
         if self._enforce and grant.project_active is not True:
             await self._check_project(grant, client, request_id)
-        if grant.apis and route.api_name not in grant.apis:
-            raise errors.ApiNotAllowed
-        if grant.endpoints and not _compiled(grant.endpoints).match(target.parse(route.path).segments, route.method):
-            raise errors.EndpointNotAllowed("This token may not use this endpoint.")
-        if grant.ips and not is_within(client, networks(grant.ips)):
-            raise errors.AddressNotAllowed
-        api = route.api
-        if api.allowed_origins or api.required_headers:
-            cors.check(lines, api.allowed_origins, api.required_headers)
+        rules = rules_of(grant, route.api)
+        if rules is not None:
+            rules.check_access(route, client)
+        if route.api.allowed_origins:
+            cors.check(lines, route.api.allowed_origins)
+        if rules is not None:
+            rules.check_headers(lines)
 
     def needs_body(self, grant: Grant, route: Route, operation: ProviderOperation) -> bool:
         """Whether the request's whole body must be read before it can be allowed."""
-        return bool(route.api.param_whitelist or (grant.models and not is_storage(operation)))
+        rules = rules_of(grant, route.api)
+        return rules is not None and rules.needs_body(operation)
 
     def check_body(self, grant: Grant, route: Route, operation: ProviderOperation, content: RequestContent) -> None:
-        """Parameters and model: in the body, or in the path where a provider names the model there.
+        """Parameters, output and model: in the body, or in the path where a provider names the model there.
 
         @param operation: What the request does.
         """
-        whitelist = route.api.param_whitelist
-        named = body_hints.model_in_path(route.path)
-        if named and "model" in whitelist:
-            body_params.check_param("model", named, whitelist["model"])
-        models = {named}
-        if content.form != "none":
-            members = body_params.checked_members(content, ["model", *whitelist])
-            body_params.check_params(members, whitelist)
-            models.add(body_params.model_of(members))
-        if not grant.models:
-            return
-        if operation.requests is not None:
-            requests = operation.requests(content.members)
-            if not requests:
-                raise errors.ModelNotAllowed(
-                    "This token may use some models only, and the batch does not tell its own."
-                )
-            models |= {model for model, _ in requests}
-        if not any(models) and operation.takes_model and not operation.free:
-            raise errors.ModelNotAllowed("This token may use some models only, and the request names none.")
-        if not all(_among(model, grant.models) for model in models if model):
-            raise errors.ModelNotAllowed
+        rules = rules_of(grant, route.api)
+        if rules is not None:
+            rules.check_body(route, operation, content)
+
+    def params(self, grant: Grant, route: Route) -> frozenset[str]:
+        """The members of a body that are looked at, beside those that all requests are asked for."""
+        rules = rules_of(grant, route.api)
+        return _NONE if rules is None else rules.params
+
+    def varies_with(self, fields: Collection[bytes], grant: Grant, route: Route) -> bool:
+        """Whether requests with one head may differ in what they are allowed, where these fields (names in lower case)
+        and the client's address differ."""
+        if route.api.allowed_origins:
+            return True
+        rules = rules_of(grant, route.api)
+        return rules is not None and rules.varies_with(fields)
 
     async def _check_project(self, grant: Grant, client: str, request_id: str) -> None:
         """The project guard: 403 if inactive, 503 if that cannot be known, and an audit entry on both."""
@@ -126,10 +117,4 @@ class Policy:
             raise errors.AuditUnavailable("The request was refused, and that could not be written down.") from e
 
 
-@lru_cache(1024)
-def _compiled(patterns: tuple[str, ...]) -> Endpoints:
-    return Endpoints(patterns)
-
-
-def _among(model: str, allowed: Sequence[str]) -> bool:
-    return any(fnmatchcase(model, pattern) for pattern in allowed)
+_NONE: frozenset[str] = frozenset()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import UNKNOWN_LENGTH
 
 from llmproxy import errors
+from llmproxy.base.memo import BoundedMemo
 from llmproxy.caching import CacheRequest
-from llmproxy.config.api_settings import Api
 from llmproxy.config.routes import Route
 from llmproxy.http import fields
 from llmproxy.http.request_reader import RequestContent, RequestReader, read_usual
@@ -29,7 +29,8 @@ from llmproxy.wire.server.request_body import RequestBody
 
 MAX_BUFFERED_BODY_BYTES = 4 * 1024 * 1024  # of a body that is read whole for the cache, to be changed or sent again
 HINT_BYTES = 1024  # of a body by which requests are told apart, where they name no session
-MAX_REMEMBERED_NAMES = 256  # of members, by API
+MAX_REMEMBERED_NAMES = 256  # of members, by what policies name
+MAX_REMEMBERED_POLICIES = 1024  # that name members
 MAX_REMEMBERED_NAME_CHARACTERS = 64
 
 
@@ -68,19 +69,15 @@ class RequestBodies:
     do without one that is too long to be read.
     """
 
-    def __init__(self, apis: Mapping[str, Api], policy: Policy, max_bytes: int, clock: IReactorTime) -> None:
+    def __init__(self, policy: Policy, max_bytes: int, clock: IReactorTime) -> None:
         """
         @param max_bytes: A longer body is refused.
         """
         self._policy = policy
         self._max_bytes = max_bytes
         self._clock = clock
-        self._wanted: dict[str, Callable[[str], bool]] = {}
-        self.reconfigure(apis)
-
-    def reconfigure(self, apis: Mapping[str, Api]) -> None:
-        """Check by what these APIs allow from now on."""
-        self._wanted |= {name: WantedMembers(api.param_whitelist).__getitem__ for name, api in apis.items()}
+        self._usual: Callable[[str], bool] = WantedMembers(()).__getitem__
+        self._wanted: BoundedMemo[frozenset[str], Callable[[str], bool]] = BoundedMemo(MAX_REMEMBERED_POLICIES)
 
     async def prepare(self, context: RequestContext, cacheable: CacheRequest | None) -> None:
         """Set the context's body: the upload itself, what was read of it, or C{None} where there is none.
@@ -96,7 +93,8 @@ class RequestBodies:
         policed = self._policy.needs_body(grant, route, context.operation)
         measured = limits is not None and limits.counts_tokens and not context.operation.free
         injects = route.api.metering.include_usage == "inject" and route.path.endswith(b"/chat/completions")
-        self._observe(context, upload, strictly=measured or policed, measured=measured)
+        wanted = self._wanted_members(grant, route)
+        self._observe(context, upload, wanted, strictly=measured or policed, measured=measured)
         received = upload.received
         if received is None and (measured or policed):
             received = await upload.read_all(self._max_bytes)
@@ -147,7 +145,17 @@ class RequestBodies:
         """What must be known of bodies before they are sent, where nothing is to be injected."""
         policed = self._policy.needs_body(grant, route, operation)
         measured = limits is not None and limits.counts_tokens and not operation.free
-        return BodyNeeds(policed, measured, self._wanted[route.api_name])
+        return BodyNeeds(policed, measured, self._wanted_members(grant, route))
+
+    def _wanted_members(self, grant: Grant, route: Route) -> Callable[[str], bool]:
+        """Which members somebody wants to know: those that all requests are asked for, and those that policies name."""
+        params = self._policy.params(grant, route)
+        if not params:
+            return self._usual
+        found = self._wanted.get(params)
+        if found is None:
+            found = self._wanted[params] = WantedMembers(params).__getitem__
+        return found
 
     async def hold(self, context: RequestContext) -> None:
         """Read all of a body that is still on its way, where it is not too long, so that it can be sent again."""
@@ -157,10 +165,17 @@ class RequestBodies:
         if upload.received is not None or upload.reserve(0):
             context.body = BytesBody(await upload.read_all(self._max_bytes))
 
-    def _observe(self, context: RequestContext, upload: RequestBody, *, strictly: bool, measured: bool) -> None:
+    def _observe(
+        self,
+        context: RequestContext,
+        upload: RequestBody,
+        wanted: Callable[[str], bool],
+        *,
+        strictly: bool,
+        measured: bool,
+    ) -> None:
         """Have the body read for what is to be known of it: at once, or while it arrives."""
-        assert context.route is not None
-        received, wanted = upload.received, self._wanted[context.route.api_name]
+        received = upload.received
         if received is not None and len(received) <= MAX_SMALL_BODY_BYTES:
             context.observe_small_body(received, wanted, strictly=strictly, measured=measured)
         elif not upload.done or received:

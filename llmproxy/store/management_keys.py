@@ -14,7 +14,8 @@ from twisted.internet.defer import Deferred
 from llmproxy.base.coroutines import deferred
 from llmproxy.base.token_format import new_management_key
 from llmproxy.errors import NotFound, StoreUnavailable, TokenInactive, TokenNotFound
-from llmproxy.model import ManagementKey, Page, PageRequest
+from llmproxy.management_key import ManagementKey
+from llmproxy.model import Page, PageRequest
 from llmproxy.sealing import RandomBytes, TokenHasher
 from llmproxy.store import pages
 from llmproxy.store.store import Store

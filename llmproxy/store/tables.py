@@ -48,6 +48,7 @@ projects = Table(
     Column("revision", BigInteger, nullable=False, server_default="1"),
     Column("labels", JSON(none_as_null=True)),
     Column("metadata", JSON(none_as_null=True)),
+    Column("policy", JSON(none_as_null=True)),
     Column("group_id", ForeignKey("project_groups.id")),
     Index("projects_by_age", "created_at", "id"),
     Index("projects_of_group", "group_id"),
@@ -98,6 +99,7 @@ tokens = Table(
     Column("revision", BigInteger, nullable=False, server_default="1"),
     Column("labels", JSON(none_as_null=True)),
     Column("metadata", JSON(none_as_null=True)),
+    Column("policy", JSON(none_as_null=True)),
     Column("previous_hash", String(64)),  # of the secret before a rotation
     Column("previous_expires_at", Double),
     Index("tokens_by_previous_hash", "previous_hash"),

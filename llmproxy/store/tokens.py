@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, Update, and_, bindparam, case, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from llmproxy.access_policy import AccessPolicy
 from llmproxy.errors import (
     ChangedMeanwhile,
     Conflict,
@@ -34,6 +35,7 @@ def create(connection: Connection, token: Token, hashed: str) -> Token:
     }
     row["revision"] = 1
     row["allowance"] = json_columns.allowance_to_json(token.allowance)
+    row["policy"] = json_columns.policy_to_json(token.policy)
     row["labels"], row["metadata"] = (
         json_columns.labels_to_json(token.labels),
         json_columns.metadata_to_json(token.metadata),
@@ -81,6 +83,7 @@ def replace(connection: Connection, token: Token, now: float) -> Token:
             allowance=json_columns.allowance_to_json(token.allowance),
             labels=json_columns.labels_to_json(token.labels),
             metadata=json_columns.metadata_to_json(token.metadata),
+            policy=json_columns.policy_to_json(token.policy),
             deactivated_at=None if token.active else func.coalesce(tokens.c.deactivated_at, now),
             **{name: list(getattr(token, name)) for name in _LISTS},
         )
@@ -168,6 +171,8 @@ def _grant(
         max_requests=row.max_requests,
         allowance=_limits(row.allowance),
         project_allowance=_limits(row.project_allowance),
+        policy=_policy(row.policy),
+        project_policy=_policy(row.project_policy),
         metadata=json_columns.metadata_from_json(row.metadata),
         groups=above.get(row.group_id or "", ()),
         **_lists(row),
@@ -202,12 +207,17 @@ def _token(row: Row[Any]) -> Token:
             "allowance": json_columns.allowance_from_json(row.allowance),
             "labels": tuple(row.labels or ()),
             "metadata": json_columns.metadata_from_json(row.metadata),
+            "policy": json_columns.policy_from_json(row.policy),
         }
     )
 
 
 def _limits(stored: Mapping[str, Any] | None) -> Allowance | None:
     return json_columns.allowance_from_json(stored) if stored else None
+
+
+def _policy(stored: Mapping[str, Any] | None) -> AccessPolicy | None:
+    return json_columns.policy_from_json(stored) if stored else None
 
 
 def _lists(row: Row[Any]) -> dict[str, Any]:
@@ -226,8 +236,10 @@ _OF_A_GRANT: Select[Any] = select(
     *(tokens.c[name] for name in _LISTS),
     tokens.c.allowance,
     tokens.c["metadata"],
+    tokens.c.policy,
     project_table.c.active.label("project_active"),
     project_table.c.allowance.label("project_allowance"),
+    project_table.c.policy.label("project_policy"),
     project_table.c.group_id,
 ).join(project_table)
 _IS_SECRET = or_(tokens.c.hash == bindparam("wanted"), tokens.c.previous_hash == bindparam("wanted"))

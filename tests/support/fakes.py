@@ -18,13 +18,13 @@ from llmproxy.errors import ChangedMeanwhile, Conflict, NotFound, TokenInactive,
 from llmproxy.interfaces import IAuditLogger, IProjectStore, IProviderKeyLists, ITokenStore
 from llmproxy.ledger.sql import Report, UsageQuery
 from llmproxy.ledger.usage_queries import SUM_COLUMNS
+from llmproxy.management_key import ManagementKey
 from llmproxy.model import (
     ALL_OF_THEM,
     AuditEntry,
     BudgetAlert,
     Group,
     ListFilter,
-    ManagementKey,
     Page,
     PageRequest,
     Project,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 # Fields whose values are made anew for each request, and which nothing here goes by but for their own value.
-_HOLES = frozenset(
+HOLES = frozenset(
     b"content-length traceparent tracestate baggage sentry-trace b3 x-b3-traceid x-b3-spanid x-cloud-trace-context "
     b"x-amzn-trace-id x-datadog-trace-id x-datadog-parent-id uber-trace-id idempotency-key x-idempotency-key "
     b"x-request-id x-client-request-id x-correlation-id x-stainless-retry-count".split()
@@ -68,7 +68,7 @@ def head_shape(lines: Sequence[bytes], further: frozenset[bytes] = frozenset()) 
     for index, line in enumerate(lines):
         name, colon, _ = line.partition(b":")
         lower = name.lower()
-        if index and colon and (lower in _HOLES or lower in further):
+        if index and colon and (lower in HOLES or lower in further):
             if lower in seen:
                 return None
             seen.add(lower)

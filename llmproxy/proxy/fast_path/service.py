@@ -21,7 +21,7 @@ from llmproxy.proxy.fast_path.call import FastCall
 from llmproxy.proxy.fast_path.direct import DirectPath, RequestIdentity
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.flow import CacheableHead, Flow, FlowTable, KnownHead, OutgoingHead, Sending, holes_in
-from llmproxy.proxy.fast_path.head_shape import head_shape
+from llmproxy.proxy.fast_path.head_shape import HOLES, head_shape
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.proxy.request_scheduler import RequestScheduler
 from llmproxy.upstream.upstreams import Upstreams
@@ -70,11 +70,11 @@ class FastPath:
         self._upstreams = upstreams
         self._agents = agents
         self._clock = clock
-        self._holes = holes
+        self.reconfigure(holes)
 
     def reconfigure(self, holes: frozenset[bytes]) -> None:
         """Forget all flows, and look for these holes from now on."""
-        self._holes = holes
+        self._holes, self._varying = holes, HOLES | holes
         self.table.clear()
 
     def instruments(self) -> Iterator[Instrument]:
@@ -102,6 +102,9 @@ class FastPath:
         """A request has gone all the way through the pipeline: the next with its head may take the short one."""
         request = context.request
         if request.known_head is not None or not _is_usual(context) or not self._is_current(context):
+            return
+        assert context.grant is not None and context.route is not None
+        if self._pipeline.policy.varies_with(self._varying, context.grant, context.route):
             return
         lines = [b"%b %b HTTP/1.1" % (request.method, request.uri), *request.lines]
         shape = head_shape(lines, self._holes)
@@ -360,9 +363,6 @@ def _is_usual(context: RequestContext) -> bool:
         or context.result_id
         or not session.key
         or grant.project_active is not True
-        or grant.ips
-        or route.api.allowed_origins
-        or route.api.required_headers
         or route.api.forward_client_ip
         or route.api.metering.include_usage == "inject"
         or request.minor != 1

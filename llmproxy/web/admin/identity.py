@@ -27,7 +27,7 @@ from llmproxy.errors import TooManyFailures
 from llmproxy.identity_errors import ClaimsNotAllowed, IdentityProviderUnavailable, TokenInvalid
 from llmproxy.instruments import HealthCheck
 from llmproxy.interfaces import IHealthChecked
-from llmproxy.model import Role
+from llmproxy.management_key import Role
 from llmproxy.sealing import CannotOpen, Sealer
 from llmproxy.store.admin_sessions import AdminSession
 from llmproxy.web.manage.roles import Principal, principal_from_json

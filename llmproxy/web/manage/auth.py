@@ -14,7 +14,7 @@ from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.base.token_format import is_management_key
 from llmproxy.errors import MissingToken, NotFound, TooManyFailures, Unauthorized
 from llmproxy.http.forwarded import client_address, is_within, networks
-from llmproxy.model import ManagementKey
+from llmproxy.management_key import ManagementKey
 from llmproxy.web.manage.roles import BOOTSTRAP, Principal
 from llmproxy.web.manage.stores import ManagementKeys
 

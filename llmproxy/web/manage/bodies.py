@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
@@ -24,7 +23,6 @@ from llmproxy.web.manage.body_types import (
     MAX_SPAN_SECONDS,
     Body,
     BodyContext,
-    Endpoint,
     Grace,
     Id,
     KeyList,
@@ -33,15 +31,15 @@ from llmproxy.web.manage.body_types import (
     MetadataName,
     MetadataText,
     Minutes,
-    Model,
     Name,
-    Network,
     Span,
     Time,
     context_of,
+    known_apis,
     span_seconds,
 )
 from llmproxy.web.manage.limit_bodies import Limits
+from llmproxy.web.manage.policy_bodies import Policies
 
 B = TypeVar("B", bound=Body)
 
@@ -123,15 +121,15 @@ class Notes(Body):
 GROUP_TEXT = "The group that it belongs to, whose limits hold for it too; null: none."
 
 
-class ProjectCreate(Keys, Limits, Notes):
-    """A new project: its name, the provider keys it owns, and its limits."""
+class ProjectCreate(Keys, Limits, Policies, Notes):
+    """A new project: its name, the provider keys it owns, its limits, and which requests its tokens may make."""
 
     name: Name
     active: bool = True
     group_id: Id | None = Field(None, description=GROUP_TEXT)
 
 
-class ProjectChange(Keys, Limits, Notes):
+class ProjectChange(Keys, Limits, Policies, Notes):
     """What is to change of a project; what is left out stays. A key that is null is removed."""
 
     name: Name | None = None
@@ -143,17 +141,13 @@ class ProjectChange(Keys, Limits, Notes):
         return no_null(self, "name", "active")
 
 
-class TokenRules(Limits, Notes):
+class TokenRules(Limits, Policies, Notes):
     """What the bearer of a token may do; an empty list allows all."""
 
     expires_in: Span | None = Field(None, description="How long it is valid from now: 24h, 30d, 1h30m.")
     duration_minutes: Minutes | None = Field(None, description="The same in minutes.")
     expires_at: Time | None = Field(None, description="When it expires, RFC 3339 with an offset.")
     max_requests: MaxRequests | None = Field(None, description="Requests allowed in its lifetime; null: no limit.")
-    apis: tuple[str, ...] = Field((), max_length=256, description="Names of the APIs it may call.")
-    endpoints: tuple[Endpoint, ...] = Field((), max_length=256, description="As they stand in allowed_endpoints.")
-    models: tuple[Model, ...] = Field((), max_length=256, description="Globs of model names.")
-    ips: tuple[Network, ...] = Field((), max_length=256, description="Networks it may be used from.")
 
     @field_validator("expires_at")
     @classmethod
@@ -165,12 +159,6 @@ class TokenRules(Limits, Notes):
         if not ahead:
             raise ValueError("must lie in the future, by at most 10 years")
         return at
-
-    @field_validator("apis")
-    @classmethod
-    def _configured(cls, apis: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        known_apis(apis, info)
-        return apis
 
     @model_validator(mode="after")
     def _one_expiry(self) -> Self:
@@ -231,14 +219,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise ValueError
     return found
-
-
-def known_apis(names: Iterable[str], info: ValidationInfo) -> None:
-    """L{ValueError} where one of them is not configured."""
-    # The name is not repeated: whoever swaps name and key has put a key there.
-    apis = context_of(info).apis
-    if not all(name in apis for name in names):
-        raise ValueError(f"names an API that is not configured (known: {', '.join(sorted(apis))})")
 
 
 def no_null(body: B, *names: str) -> B:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_network
@@ -164,3 +164,11 @@ def context_of(info: ValidationInfo) -> BodyContext:
     known = info.context
     assert isinstance(known, BodyContext)
     return known
+
+
+def known_apis(names: Iterable[str], info: ValidationInfo) -> None:
+    """L{ValueError} where one of them is not configured."""
+    # The name is not repeated: whoever swaps name and key has put a key there.
+    apis = context_of(info).apis
+    if not all(name in apis for name in names):
+        raise ValueError(f"names an API that is not configured (known: {', '.join(sorted(apis))})")

@@ -9,8 +9,8 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator, 
 from llmproxy.caching import CacheAdmin, PurgeSelector
 from llmproxy.errors import NotFound, RoleNotAllowed
 from llmproxy.proxy.own_response import BufferedResponse
-from llmproxy.web.manage.bodies import known_apis, read
-from llmproxy.web.manage.body_types import Body, Id
+from llmproxy.web.manage.bodies import read
+from llmproxy.web.manage.body_types import Body, Id, known_apis
 from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.respond import json_response

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from llmproxy.base.timestamps import rfc3339
 from llmproxy.errors import Invalid, NotFound
-from llmproxy.model import ManagementKey, Role
+from llmproxy.management_key import ManagementKey, Role
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import read
 from llmproxy.web.manage.body_types import Body, Id, Name

@@ -25,9 +25,10 @@ from llmproxy.web.manage.paging import (
     page,
     query,
 )
+from llmproxy.web.manage.policy_bodies import check_endpoints
 from llmproxy.web.manage.preconditions import etag_line
 from llmproxy.web.manage.roles import Principal
-from llmproxy.web.manage.views import ProjectList, ProjectView, Revoked, project_json
+from llmproxy.web.manage.views import ProjectList, ProjectView, Revoked, changes_between, project_json
 from llmproxy.web.respond import json_response
 
 LIMITS_ONLY = "An operator of some projects may change their limits and tokens, nothing else."
@@ -55,6 +56,8 @@ class ProjectCollection(Endpoint):
             **_references(call, body, self.context.default_api),
         }
         await check_group(self.context, body.group_id)
+        policy = body.policy()
+        check_endpoints(policy.endpoints, policy.apis, self.context.apis)
         project = await self.context.projects.create_project(
             Project(
                 id=self.context.new_id(),
@@ -63,6 +66,7 @@ class ProjectCollection(Endpoint):
                 api_keys={api: key for api, key in keys.items() if key},
                 further_keys=body.further_keys(self.context.default_api),
                 allowance=body.limits(),
+                policy=policy,
                 created_at=now,
                 updated_at=now,
                 deactivated_at=None if body.active else now,
@@ -96,7 +100,7 @@ class ProjectItem(Endpoint):
 
     @operation(
         "PATCH",
-        "Rename, activate or deactivate a project, or change its provider keys or limits.",
+        "Rename, activate or deactivate a project, or change its provider keys, its limits or what it allows.",
         ProjectView,
         ProjectChange,
         action="project.update",
@@ -140,7 +144,12 @@ class ProjectItem(Endpoint):
     async def _update(self, call: Call, body: ProjectChange) -> Project:
         project = await self.context.projects.get_project_by_id(call.id)
         call.preconditions.check(project.revision)
-        return await self.context.projects.update_project(self._changed(project, body))
+        changed = self._changed(project, body)
+        if body.model_fields_set & {"endpoints", "apis"}:
+            check_endpoints(changed.policy.endpoints, changed.policy.apis, self.context.apis)
+        stored = await self.context.projects.update_project(changed)
+        call.audit.details["changes"] = changes_between(project_json(project), project_json(stored))
+        return stored
 
     def _changed(self, project: Project, body: ProjectChange) -> Project:
         now = self.context.now()
@@ -152,6 +161,7 @@ class ProjectItem(Endpoint):
             api_keys=body.provider_keys(self.context.default_api),
             further_keys=body.further_keys(self.context.default_api),
             allowance=body.limits(project.allowance),
+            policy=body.policy(project.policy),
             updated_at=now,
             deactivated_at=None if active else project.deactivated_at or now,
             group_id=(body.group_id or "") if "group_id" in body.model_fields_set else project.group_id,

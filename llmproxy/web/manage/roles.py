@@ -9,7 +9,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from llmproxy.errors import NotFound, RoleNotAllowed
-from llmproxy.model import Role
+from llmproxy.management_key import Role
 
 RANKS: Mapping[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
 

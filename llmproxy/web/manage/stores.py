@@ -7,7 +7,8 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from llmproxy.base.audit_chain import ChainReport
-from llmproxy.model import BudgetAlert, Group, ManagementKey, Page, PageRequest, Token
+from llmproxy.management_key import ManagementKey
+from llmproxy.model import BudgetAlert, Group, Page, PageRequest, Token
 from llmproxy.store.audit_log import AuditFilter
 from llmproxy.store.budget_alerts import AlertFilter
 

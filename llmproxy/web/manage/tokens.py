@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
 from llmproxy.base.timestamps import rfc3339
-from llmproxy.errors import Conflict, Invalid, NotFound
-from llmproxy.http.endpoints import overlap
+from llmproxy.errors import Conflict, NotFound
 from llmproxy.model import Token
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Notes, TokenChange, TokenCreate, TokenRotate, read
@@ -23,28 +21,17 @@ from llmproxy.web.manage.paging import (
     project,
     query,
 )
+from llmproxy.web.manage.policy_bodies import Policies, check_endpoints
 from llmproxy.web.manage.preconditions import etag_line
 from llmproxy.web.manage.roles import hidden
-from llmproxy.web.manage.views import TokenIssued, TokenList, TokenRotated, TokenView, token_json
+from llmproxy.web.manage.views import TokenIssued, TokenList, TokenRotated, TokenView, changes_between, token_json
 from llmproxy.web.respond import json_response
 
+OWN_LISTS = frozenset({"apis", "endpoints", "models", "ips"})  # of a token, beside its policy
 EXPIRY_FIELDS = frozenset({"expires_in", "duration_minutes", "expires_at"})
 
 
-class TokenResource(Endpoint):
-    """What both have in common."""
-
-    def _check_endpoints(self, endpoints: Iterable[str], apis: Iterable[str]) -> None:
-        """L{Invalid} where one of them is no endpoint of any API that the token may call: it could never be used."""
-        known = self.context.apis
-        there = [pattern for api in (apis or known) for pattern in known.get(api, ())]
-        for endpoint in endpoints:
-            if not any(overlap(endpoint, pattern) for pattern in there):
-                of = " or ".join(apis) or "any API"
-                raise Invalid(f"endpoints: {endpoint} is no endpoint of {of}; see allowed_endpoints in the settings.")
-
-
-class TokenCollection(TokenResource):
+class TokenCollection(Endpoint):
     path = "/manage/tokens"
 
     @operation(
@@ -63,7 +50,7 @@ class TokenCollection(TokenResource):
         call.audit.details = {"given": sorted(body.model_fields_set)}
         if not call.principal.sees(body.project_id):
             raise hidden("project", body.project_id)
-        self._check_endpoints(body.endpoints, body.apis)
+        check_endpoints(body.endpoints, body.apis, self.context.apis)
         token, secret = await self.context.tokens.create_token(
             Token(
                 id="",
@@ -75,6 +62,7 @@ class TokenCollection(TokenResource):
                 endpoints=body.endpoints,
                 models=body.models,
                 ips=body.ips,
+                policy=body.policy(beside=OWN_LISTS),
                 allowance=body.limits(),
                 **body.notes(),
             )
@@ -85,7 +73,7 @@ class TokenCollection(TokenResource):
         return json_response(answer, 201, [location, etag_line(token.revision)])
 
 
-class TokenItem(TokenResource):
+class TokenItem(Endpoint):
     path = "/manage/tokens/{id}"
 
     @operation("GET", "Show what is known of a token.", TokenView)
@@ -120,13 +108,22 @@ class TokenItem(TokenResource):
             raise Conflict("This token has been revoked, for good. Issue a new one.")
         changed = self._changed(token, body)
         if body.model_fields_set & {"endpoints", "apis"}:
-            self._check_endpoints(changed.endpoints, changed.apis)
-        return await self.context.tokens.update_token(changed)
+            check_endpoints(changed.endpoints, changed.apis, self.context.apis)
+        stored = await self.context.tokens.update_token(changed)
+        now = self.context.now()
+        call.audit.details["changes"] = changes_between(token_json(token, now), token_json(stored, now))
+        return stored
 
     def _changed(self, token: Token, body: TokenChange) -> Token:
-        elsewhere = EXPIRY_FIELDS | Limits.model_fields.keys() | Notes.model_fields.keys()
+        elsewhere = (
+            EXPIRY_FIELDS
+            | Limits.model_fields.keys()
+            | Notes.model_fields.keys()
+            | (Policies.model_fields.keys() - OWN_LISTS)
+        )
         given = body.model_dump(include=body.model_fields_set - elsewhere) | body.notes()
         given["allowance"] = body.limits(token.allowance)
+        given["policy"] = body.policy(token.policy, beside=OWN_LISTS)
         if "name" in given:
             given["name"] = given["name"] or ""
         if body.model_fields_set & EXPIRY_FIELDS:
@@ -134,7 +131,7 @@ class TokenItem(TokenResource):
         return replace(token, **given)
 
 
-class TokenSecretRotation(TokenResource):
+class TokenSecretRotation(Endpoint):
     path = "/manage/tokens/{id}/rotate"
 
     @operation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -11,6 +12,7 @@ from llmproxy.base.timestamps import rfc3339
 from llmproxy.limits.limiter import LimitStatus
 from llmproxy.model import Allowance, Project, Token
 from llmproxy.web.manage.deferred_model import DeferredModel
+from llmproxy.web.manage.policy_bodies import FurtherPolicyView, PolicyView, policy_json
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
@@ -57,7 +59,7 @@ class ProjectFacts(DeferredModel):
     deactivated_at: Time | None
 
 
-class ProjectView(LimitsView, ProjectFacts):
+class ProjectView(LimitsView, PolicyView, ProjectFacts):
     """A project, with its provider keys masked."""
 
 
@@ -94,7 +96,7 @@ class TokenFacts(DeferredModel):
     )
 
 
-class TokenView(LimitsView, TokenFacts):
+class TokenView(LimitsView, FurtherPolicyView, TokenFacts):
     """What is known of a token."""
 
 
@@ -176,6 +178,7 @@ def project_json(project: Project, standings: list[LimitStatus] | None = None) -
         created_at=rfc3339(project.created_at),
         updated_at=rfc3339(project.updated_at),
         deactivated_at=_time(project.deactivated_at),
+        **policy_json(project.policy),
         **limits_json(project.allowance, standings),
     ).model_dump()
 
@@ -203,6 +206,7 @@ def token_json(token: Token, now: float, standings: list[LimitStatus] | None = N
         last_used_at=_time(token.last_used_at),
         deactivated_at=_time(token.deactivated_at),
         previous_expires_at=_time(_previous_end(token, now)),
+        **policy_json(token.policy, FurtherPolicyView),
         **limits_json(token.allowance, standings),
     ).model_dump()
 
@@ -212,6 +216,21 @@ def _previous_end(token: Token, now: float) -> float | None:
     ends = [end for end in (token.previous_expires_at, token.expires_at) if end is not None]
     valid = token.active and token.previous_expires_at is not None and min(ends) > now
     return min(ends) if valid else None
+
+
+# What changes with use, or says no more than other members do.
+_NOT_CHANGES = frozenset(
+    ("api_keys", "updated_at", "deactivated_at", "limits", "state", "request_count", "cache_hits", "last_used_at")
+)
+
+
+def changes_between(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, object]:
+    """What a change has made of a project or a token, as the audit log has it: C{before} and C{after}, by member."""
+    return {
+        name: {"before": before[name], "after": value}
+        for name, value in after.items()
+        if name not in _NOT_CHANGES and before[name] != value
+    }
 
 
 def _state(token: Token, now: float) -> TokenState:

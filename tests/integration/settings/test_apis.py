@@ -28,6 +28,9 @@ APIS: dict[str, dict[str, Any]] = {
     "parameters": {"param_whitelist": {"model": ["gpt-4*"]}},
     "pages": {"allowed_origins": ["https://app.example.com"]},
     "headers": {"required_headers": ["x-team"]},
+    "betas": {"header_values": {"X-Beta": ["tools-*"]}},
+    "named": {"required_params": ["user|metadata"]},
+    "short": {"max_output_tokens": 100},
     "rate": {"limits": {"requests_per_minute": 1}},
     "tokens": {"limits": {"tokens_per_minute": 60, **LIMIT}},
     "together": {"limits": {"concurrency": 1}},
@@ -146,6 +149,43 @@ def test_allowed_origins(stack: SettingsStack) -> None:
 def test_required_headers(stack: SettingsStack) -> None:
     asked = [models(stack, "headers").status, models(stack, "headers", X_Team="a").status, models(stack, PLAIN).status]
     assert asked == [400, 200, 200]
+
+
+def test_header_values(stack: SettingsStack) -> None:
+    asked = [
+        outcome(models(stack, api, **headers))
+        for api, headers in (
+            ("betas", {}),
+            ("betas", {"X_Beta": "tools-1, tools-2"}),
+            ("betas", {"X_Beta": "tools-1, other"}),
+            (PLAIN, {"X_Beta": "other"}),
+        )
+    ]
+    assert asked == [(200, None), (200, None), (400, "header_not_allowed"), (200, None)]
+
+
+def test_required_params(stack: SettingsStack) -> None:
+    asked = [
+        outcome(chat(stack, api, **more))
+        for api, more in (("named", {}), ("named", {"user": "a"}), ("named", {"metadata": {}}), (PLAIN, {}))
+    ]
+    assert asked == [(400, "param_required"), (200, None), (200, None), (200, None)]
+
+
+def test_max_output_tokens(stack: SettingsStack) -> None:
+    """What asks for more is refused, and told by which member, and what the maximum is."""
+    asked = [
+        outcome(chat(stack, api, **more))
+        for api, more in (
+            ("short", {}),
+            ("short", {"max_tokens": 100}),
+            ("short", {"max_tokens": 60, "n": 2}),
+            (PLAIN, {"max_tokens": 101}),
+        )
+    ]
+    assert asked == [(200, None), (200, None), (400, "param_not_allowed"), (200, None)]
+    message = chat(stack, "short", max_completion_tokens=101).json["error"]["message"]
+    assert '"max_completion_tokens"' in message and "at most 100" in message
 
 
 def test_requests_per_minute(stack: SettingsStack) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from unittest import TestCase
 
-from llmproxy.errors import HeaderRequired, OriginNotAllowed, OriginRequired
+from llmproxy.errors import OriginNotAllowed, OriginRequired
 from llmproxy.http import cors, fields
 
 APP = "https://app.example.com"
@@ -13,10 +13,10 @@ FROM_EVIL = [b"Origin: https://evil.example"]
 class Checking(TestCase):
     def test_an_allowed_origin(self) -> None:
         """As it is in the list, or any with a star, or none at all."""
-        cors.check(FROM_APP, [APP], [])
-        cors.check(FROM_EVIL, ["*"], [])
-        cors.check([], [APP], [])
-        cors.check(FROM_EVIL, [], [])
+        cors.check(FROM_APP, [APP])
+        cors.check(FROM_EVIL, ["*"])
+        cors.check([], [APP])
+        cors.check(FROM_EVIL, [])
 
     def test_a_refused_origin(self) -> None:
         """Anything that only looks like one of the list, and two at once."""
@@ -29,20 +29,10 @@ class Checking(TestCase):
             b"\xff",
         ):
             with self.subTest(origin=origin), self.assertRaises(OriginNotAllowed) as caught:
-                cors.check([b"Origin: " + origin], [APP], [])
+                cors.check([b"Origin: " + origin], [APP])
             self.assertNotIn("evil", str(caught.exception))
         with self.assertRaises(OriginNotAllowed):
-            cors.check([*FROM_APP, *FROM_EVIL], [APP], [])
-
-    def test_required_headers(self) -> None:
-        """There, and not empty."""
-        cors.check([b"X-Team: a", *FROM_APP], [], ["x-team", "Origin"])
-        for lines in ([], [b"X-Team: "]):
-            with self.assertRaises(HeaderRequired) as caught:
-                cors.check(lines, [], ["x-team"])
-            self.assertIn("x-team", str(caught.exception))
-        with self.assertRaises(OriginRequired):
-            cors.check([], [APP], ["origin"])
+            cors.check([*FROM_APP, *FROM_EVIL], [APP])
 
 
 class Preflight(TestCase):

@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from zope.interface.verify import verifyObject
 
+from llmproxy.access_policy import ALL_ALLOWED, AccessPolicy
 from llmproxy.base.secret_reference import SecretReference
 from llmproxy.errors import (
     ChangedMeanwhile,
@@ -551,6 +552,31 @@ class StoreContract(ValidatorContract):
     async def take(self, key: str, least: int, most: int, limit: int, store: Store | None = None) -> tuple[int, int]:
         advance = await (store or self.store).take_budget(key, least, most, limit, 0.0)
         return advance.amount, advance.spent
+
+    async def test_policies_are_kept(self) -> None:
+        """Of both, as they were stored, and in the grant; where there is none, the grant says so by None."""
+        policy = AccessPolicy(
+            methods=("POST",),
+            max_output_tokens=100,
+            param_whitelist=(("model", ("gpt-*", "o3")), ("user", ("a",))),
+            required_params=("user", "max_tokens|max_completion_tokens"),
+            required_headers=("x-team",),
+            header_values=(("x-team", ("core", "data-*")),),
+        )
+        shared = AccessPolicy(apis=("openai",), endpoints=("/v1/**",), models=("gpt-*",), ips=("10.0.0.0/8",))
+        project = await self.project(policy=shared)
+        token, secret = await self.token(project_id=project.id, policy=policy)
+        self.assertEqual((await self.store.get_project_by_id(project.id)).policy, shared)
+        self.assertEqual((await self.store.get_token(token.id)).policy, policy)
+        grant = await self.granted(secret)
+        self.assertEqual((grant.policy, grant.project_policy), (policy, shared))
+        await self.store.update_token(replace(token, policy=replace(policy, max_output_tokens=5)))
+        self.assertEqual((await self.granted(secret)).policy, replace(policy, max_output_tokens=5))
+        await self.store.update_token(replace(token, policy=ALL_ALLOWED, revision=0))
+        await self.store.update_project(replace(project, policy=ALL_ALLOWED))
+        grant = await self.granted(secret)
+        self.assertEqual((grant.policy, grant.project_policy), (None, None))
+        self.assertEqual((await self.store.get_token(token.id)).policy, ALL_ALLOWED)
 
     async def test_a_budget_is_taken_in_parts(self) -> None:
         """As much as is wanted, then what is left if that is enough, then nothing."""

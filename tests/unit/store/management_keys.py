@@ -8,7 +8,8 @@ from twisted.internet.defer import Deferred
 
 from llmproxy.base.audit_chain import ChainReport
 from llmproxy.errors import IdempotencyInProgress, IdempotencyKeyReused, Invalid, NotFound, TokenInactive, TokenNotFound
-from llmproxy.model import AuditEntry, ManagementKey, PageRequest
+from llmproxy.management_key import ManagementKey
+from llmproxy.model import AuditEntry, PageRequest
 from llmproxy.observability.audit import entry_text
 from llmproxy.sealing import Sealer, TokenHasher
 from llmproxy.store.audit_log import AuditFilter, AuditTable, verify_table

@@ -35,6 +35,16 @@ class CreateTests(ManagementTestCase):
                 "budget_tokens": [],
                 "soft_budget_usd": [],
                 "soft_budget_tokens": [],
+                "apis": [],
+                "methods": [],
+                "endpoints": [],
+                "models": [],
+                "ips": [],
+                "max_output_tokens": None,
+                "param_whitelist": {},
+                "required_params": [],
+                "required_headers": [],
+                "header_values": {},
                 "limits": None,
             },
         )
@@ -192,7 +202,8 @@ class ChangeTests(ManagementTestCase):
         self.assertEqual(reply.json["updated_at"], "2026-11-18T09:06:45.000Z")
         self.assertEqual(self.store.keys[project], {"openai": "sk-3"})
         self.assertEqual(self.last().action, "project.update")
-        self.assertEqual(self.last().details, {"changed": ["api_key", "api_keys", "name"]})
+        changes = {"name": {"before": "Team", "after": "New"}}
+        self.assertEqual(self.last().details, {"changed": ["api_key", "api_keys", "name"], "changes": changes})
         self.ask("PATCH", f"/manage/projects/{project}", {})
         self.assertEqual(self.store.projects[project].name, "New")
         self.assertEqual(self.store.keys[project], {"openai": "sk-3"})

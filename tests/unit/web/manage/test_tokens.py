@@ -60,6 +60,12 @@ class CreateTests(ManagementTestCase):
                 "budget_tokens": [],
                 "soft_budget_usd": [],
                 "soft_budget_tokens": [],
+                "methods": [],
+                "max_output_tokens": None,
+                "param_whitelist": {},
+                "required_params": [],
+                "required_headers": [],
+                "header_values": {},
                 "limits": None,
             },
         )
@@ -178,7 +184,15 @@ class LaterTests(ManagementTestCase):
         self.assertEqual((reply.json["models"], reply.json["expires_at"]), (["gpt-*"], "2026-11-18T10:06:40.000Z"))
         entry = self.last()
         self.assertEqual((entry.action, entry.token_id, entry.project_id), ("token.update", self.id, self.team))
-        self.assertEqual(entry.details, {"changed": ["apis", "max_requests", "name"]})
+        self.assertEqual(entry.details["changed"], ["apis", "max_requests", "name"])
+        self.assertEqual(
+            entry.details["changes"],
+            {
+                "name": {"before": "laptop", "after": "desk"},
+                "apis": {"before": [], "after": ["openai"]},
+                "max_requests": {"before": 5, "after": 9},
+            },
+        )
 
     def test_lifted(self) -> None:
         """Null lifts an expiry or a limit, an empty list a rule; a new expiry takes the old one's place."""
