@@ -19,7 +19,7 @@ from llmproxy.wire.client.tls import TrustPolicy
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
-DEFAULT_PROXY_PORT = 80
+DEFAULT_PROXY_PORTS = {"http": 80, "https": 443}
 
 
 class ProviderAgents:
@@ -77,6 +77,7 @@ class ProviderAgents:
             dns_ttl=connection.dns_ttl,
             context_factory=TrustPolicy(ca_file, own),
             proxy=proxy,
+            proxy_trust=TrustPolicy(ca_file) if proxy is not None and proxy.secure else None,
             identity=identity,
             coalescer=self._coalescer,
             descriptors=self._descriptors,
@@ -89,7 +90,8 @@ class ProviderAgents:
         credentials = ""
         if settings.proxy_credentials:
             credentials = self._credentials(f"{at}.proxy_credentials", settings.proxy_credentials)
-        return HTTPProxy(parts.hostname or "", parts.port or DEFAULT_PROXY_PORT, credentials)
+        port = parts.port or DEFAULT_PROXY_PORTS[parts.scheme]
+        return HTTPProxy(parts.hostname or "", port, credentials, secure=parts.scheme == "https")
 
     def _credentials(self, at: str, reference: str) -> str:
         kind, _, name = reference.partition(":")

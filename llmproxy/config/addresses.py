@@ -30,7 +30,7 @@ def base_url(value: Any) -> str:
 
 
 def proxy_url(value: Any) -> str:
-    """The address of an HTTP proxy: C{http://host[:port]}; C{""} for none."""
+    """The address of an HTTP proxy: C{http://host[:port]} or C{https://host[:port]}; C{""} for none."""
     url = str(text(value))
     if not url:
         return url
@@ -41,9 +41,10 @@ def proxy_url(value: Any) -> str:
         raise ValueError("is not the address of a proxy (try http://proxy.example.com:3128)") from e
     if user:  # what it is must not be repeated
         raise ValueError("must have no user and no password: keep them elsewhere, and say where in proxy_credentials")
-    if parts.scheme != "http" or not parts.hostname or port == 0 or parts.path.strip("/") or "?" in url or "#" in url:
+    further = parts.path.strip("/") or "?" in url or "#" in url
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or further:
         raise ValueError(f"{quoted(url)} is not the address of an HTTP proxy (try http://proxy.example.com:3128)")
-    return f"http://{parts.netloc.lower()}"
+    return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
 def credentials_reference(value: Any) -> str:

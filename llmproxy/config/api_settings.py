@@ -194,7 +194,8 @@ class Api(Section):
     """Further certificate authorities to trust for this provider, a PEM file."""
     proxy_url: ProxyUrl = ""
     """An HTTP proxy through which the provider is reached, such as `http://proxy.example.com:3128`: it is asked for a
-    tunnel (`CONNECT`), in which TLS is spoken with the provider itself. Without user and password."""
+    tunnel (`CONNECT`), in which TLS is spoken with the provider itself. With `https://` TLS is spoken with the proxy
+    too, which is trusted as the provider is. Without user and password."""
     proxy_credentials: ProxyCredentials = ""
     """Where the proxy's `user:password` is kept: `env:NAME`, or `file:/path`. Read at the start and at each reload."""
     client_cert_file: Text = ""

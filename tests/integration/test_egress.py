@@ -11,7 +11,8 @@ from urllib.error import HTTPError
 
 import pytest
 
-from tests.integration.test_several_upstreams import Pool, _PoolStack
+from tests.integration.test_cli_commands import llmproxy
+from tests.integration.test_several_upstreams import CHAT, Pool, _PoolStack
 from tests.support.connect_proxy import ConnectProxy
 from tests.support.keyed_provider import KeyedProvider
 from tests.support.processes import free_port
@@ -81,6 +82,47 @@ def test_through_a_proxy(tmp_path: Path) -> None:
             assert f"file:{secret} does not hold user:password." in refused.value.read().decode()
             assert p.ask().status == 200
         assert PASSWORD not in written(tmp_path)
+
+
+def test_a_proxy_behind_tls(tmp_path: Path) -> None:
+    """TLS with the proxy, and in its tunnel TLS with the provider, or plain HTTP; one whose certificate is for nobody
+    who is trusted hears neither where requests go nor the credentials. `doctor` says the same of all of them."""
+    (strangers := tmp_path / "strangers").mkdir()
+    Authority(strangers).server("127.0.0.1")
+    with ExitStack() as ends:
+        provider = Provider(ends, tmp_path)
+        proxy = ends.enter_context(ConnectProxy(CREDENTIALS, tmp_path / "server.pem"))
+        stranger = ends.enter_context(ConnectProxy(CREDENTIALS, strangers / "server.pem"))
+        (secret := tmp_path / "credentials").write_text(CREDENTIALS)
+        api = {**provider.settings, "proxy_url": proxy.url, "proxy_credentials": f"file:{secret}"}
+        with daemon(tmp_path, provider.plain, **api) as p:
+            assert p.statuses(5) == {200: 5}
+            assert (proxy.targets, len(proxy.asked)) == ({provider.authority.encode()}, 1)
+            long = CHAT[:-1] + b', "x": "' + b"y" * 3_000_000 + b'"}'
+            sent = p.stack.ask("POST", "/pool/v1/chat/completions", long, {"Content-Type": "application/json"})
+            assert sent.status == 200
+            assert_doctor(p, "ok", f"through {proxy.url}")
+            p.stack.change(base_url=provider.plain.url)  # type: ignore[attr-defined]
+            p.stack.manage("POST", "/manage/reload")
+            assert p.statuses(2) == {200: 2}
+            assert provider.plain.url.removeprefix("http://").encode() in proxy.targets
+            p.stack.change(proxy_url=stranger.url)  # type: ignore[attr-defined]
+            p.stack.manage("POST", "/manage/reload")
+            got = p.ask()
+            assert (got.status, got.header("X-LLMProxy-Error")) == (502, "upstream_unreachable")
+            assert "No trusted TLS connection to the proxy of proxy_url" in got.body.decode()
+            assert not stranger.asked
+            assert_doctor(p, "failed", "No trusted TLS connection to the proxy of proxy_url could be made: ")
+        assert PASSWORD not in written(tmp_path)
+
+
+def assert_doctor(p: Pool, state: str, detail: str, subject: str = "apis.pool") -> None:
+    """What C{llmproxy doctor} finds of the API, and of nothing else in secret."""
+    done = llmproxy("doctor", "llmproxy.yaml", "--output", "json", cwd=p.stack.home, env=p.stack.env)
+    assert PASSWORD not in done.stdout + done.stderr
+    found = {each["subject"]: each for each in json.loads(done.stdout)["data"]}
+    assert found[subject]["state"] == state, found[subject]
+    assert detail in found[subject]["detail"], found[subject]
 
 
 def test_a_proxy_of_its_own(tmp_path: Path) -> None:
@@ -193,6 +235,8 @@ def test_a_certificate_of_its_own(tmp_path: Path) -> None:
                     client_cert_file=f"{folders[3]}/server.pem") as p:  # fmt: skip
             assert p.statuses(4) == {200: 4}
             assert (one.plain.total, two.plain.total) == (2, 2)
+            for number, provider in enumerate((one, two)):  # neither of which answers anybody without its certificate
+                assert_doctor(p, "ok", f"{provider.authority} answers by TLS", f"apis.pool.upstreams.{number}")
 
 
 def test_what_is_wrong_stops_the_start(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from base64 import b64encode
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 
 from tests.support.processes import HOST
@@ -19,13 +21,20 @@ class ConnectProxy:
     @ivar asked: The heads of the requests that have come.
     """
 
-    def __init__(self, credentials: str = "") -> None:
+    def __init__(self, credentials: str = "", pem: Path | None = None) -> None:
+        """
+        @param pem: Certificate and key with which it speaks TLS with its clients.
+        """
         self.credentials = credentials
+        self._context = None
+        if pem is not None:
+            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._context.load_cert_chain(pem)
         self.says: bytes | None = None
         self.asked: list[bytes] = []
         self._listening = socket.create_server((HOST, 0))
         self.port: int = self._listening.getsockname()[1]
-        self.url = f"http://{HOST}:{self.port}"
+        self.url = f"http{'s' if pem else ''}://{HOST}:{self.port}"
         self._open: list[socket.socket] = [self._listening]
 
     def __enter__(self) -> ConnectProxy:
@@ -51,6 +60,10 @@ class ConnectProxy:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
+        if self._context is not None:
+            with suppress(OSError):
+                client = self._context.wrap_socket(client, server_side=True)
+                self._open.append(client)
         with suppress(OSError), client:
             head = b""
             while b"\r\n\r\n" not in head:

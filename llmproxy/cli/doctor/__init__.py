@@ -56,7 +56,7 @@ def _run(settings: Any, findings: list[Finding]) -> None:
     findings += local
 
     async def examine(reactor: Any) -> None:
-        findings.extend(await remote_findings(settings, keys, reactor, time.time))
+        findings.extend(await remote_findings(settings, keys, reactor, time.time, os.environ))
 
     try:
         react(examine)

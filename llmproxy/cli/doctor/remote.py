@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -16,7 +16,6 @@ from service_identity import VerificationError
 from twisted.internet import error
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Protocol
-from twisted.web.client import Agent, ResponseFailed
 from twisted.web.http_headers import Headers
 
 from llmproxy.auth.oidc.factory import require_joserfc
@@ -25,24 +24,30 @@ from llmproxy.base.coroutines import within
 from llmproxy.base.outage_log import OutageLog
 from llmproxy.cli.doctor.findings import FAILED, OK, WARNING, Finding
 from llmproxy.cli.doctor.local import Keys, StoredKey, clock_finding
+from llmproxy.composition.provider_agents import ProviderAgents
 from llmproxy.config.api_settings import Api
 from llmproxy.config.auth_settings import IdentityProviderSettings, OidcSettings
 from llmproxy.config.model import Settings
 from llmproxy.config.redis_url import parse_redis_url
-from llmproxy.errors import ProxyError
+from llmproxy.config.upstream_settings import UpstreamServer
+from llmproxy.errors import UpstreamAuthError, UpstreamTimeout
 from llmproxy.http.credentials import inject, scheme
 from llmproxy.limits.counters.eviction import INFO_MEMORY, evicting_policy
 from llmproxy.redis import RedisRefused, RedisUnavailable
 from llmproxy.redis.commands import encode
 from llmproxy.redis.supervisor import ConnectionSupervisor, endpoint
-from llmproxy.wire.client.tls import TrustPolicy
+from llmproxy.store.errors import StartupError
+from llmproxy.wire.client.agent import Agent
+from llmproxy.wire.client.connect_endpoint import ProxyFailed
 
 RESPONSE_SECONDS = 15.0
+CLOSING_SECONDS = 5.0
 REDIS_SECONDS = 5.0
 MAX_KEYS = 10  # of one API that are tried
 # A request that every key may make and that costs nothing.
 _MODELS = {"google": "/v1beta/models", "azure": "/openai/models?api-version=2024-10-21"}
 _FURTHER = {"anthropic": {"anthropic-version": ["2023-06-01"]}}
+_OTHER_NAME = "its certificate is for another name"
 _REFUSED = {"google": (400, 401, 403)}
 
 
@@ -50,11 +55,15 @@ class NoResponse(Exception):
     """A provider did not respond in time."""
 
 
-async def remote_findings(settings: Settings, keys: Keys, reactor: Any, now: Callable[[], float]) -> list[Finding]:
+async def remote_findings(
+    settings: Settings, keys: Keys, reactor: Any, now: Callable[[], float], environ: Mapping[str, str]
+) -> list[Finding]:
     """What was found; C{keys} are those to try."""
     clocks: list[float] = []
+    agents = ProviderAgents(reactor, None, None, environ, learn=lambda secret: None)
     checks = [_redis(settings, url, uses, reactor) for url, uses in _redis_uses(settings).items()]
-    checks += [_api(name, api, keys.get(name, []), reactor, now, clocks) for name, api in settings.apis.items()]
+    for name, api in settings.apis.items():
+        checks.append(ApiCheck(name, api, keys.get(name, []), reactor, now, clocks).findings(agents))
     checks += [_issuer(where, issuer, reactor) for where, issuer in _issuers(settings).items()]
     found: list[list[Finding]] = await gatherResults([Deferred.fromCoroutine(check) for check in checks])
     return [finding for findings in found for finding in findings] + [_clock(clocks)]
@@ -153,68 +162,85 @@ async def _issuer(subject: str, settings: IdentityProviderSettings, reactor: Any
     return [Finding(subject, OK, f"{settings.issuer} publishes {len(keys)} usable keys.")]
 
 
-async def _api(
-    name: str, api: Api, keys: list[StoredKey], reactor: Any, now: Callable[[], float], clocks: list[float]
-) -> list[Finding]:
-    subject = f"apis.{name}"
-    connect = api.timeouts.connect or RESPONSE_SECONDS
-    agent = Agent(reactor, contextFactory=TrustPolicy(api.ca_file), connectTimeout=connect)
-    try:
-        await _status(agent, api, None, reactor, now, clocks)
-    except Exception as e:  # as many kinds as there are ways to fail
-        why, advice = _explained(e, api)
-        return [Finding(subject, FAILED, f"{api.base_url} cannot be reached: {why}.", advice)]
-    tls = "by TLS, its certificate verified" if api.base_url.lower().startswith("https") else "without TLS"
-    found = [Finding(subject, OK, f"{api.base_url} answers {tls}.")]
-    distinct = list({stored.key: stored for stored in keys}.values())
-    for stored in distinct[:MAX_KEYS]:  # one after the other: a provider counts
-        finding = await _key(f"{subject} key", api, stored, agent, reactor, now, clocks)
-        found.append(finding)
-    if len(distinct) > MAX_KEYS:
-        found.append(Finding(f"{subject} key", OK, f"{len(distinct) - MAX_KEYS} further keys were not tried."))
-    return found
+class ApiCheck:
+    """Looks whether one API's upstreams can be reached, as the daemon would: through its proxy, with its certificate
+    and authorities.
+    """
 
+    def __init__(
+        self, name: str, api: Api, keys: list[StoredKey], reactor: Any, now: Callable[[], float], clocks: list[float]
+    ) -> None:
+        """
+        @param clocks: By how many seconds providers' clocks are ahead; what is found is added.
+        """
+        self._name = name
+        self._api = api
+        self._keys = list({stored.key: stored for stored in keys}.values())
+        self._reactor = reactor
+        self._now = now
+        self._clocks = clocks
 
-async def _key(
-    subject: str, api: Api, stored: StoredKey, agent: Agent, reactor: Any, now: Callable[[], float], clocks: list[float]
-) -> Finding:
-    try:
-        status = await _status(agent, api, stored.key, reactor, now, clocks)
-    except ProxyError as e:
-        return Finding(subject, FAILED, f"That of project {stored.project}: {e}", _new_key(subject, stored))
-    except Exception as e:
-        why, advice = _explained(e, api)
-        return Finding(subject, FAILED, f"That of project {stored.project} could not be tried: {why}.", advice)
-    if status in _REFUSED.get(api.provider, (401, 403)):
-        detail = f"The provider refuses that of project {stored.project} ({status})."
-        return Finding(subject, FAILED, detail, _new_key(subject, stored))
-    if 200 <= status < 300:
-        return Finding(subject, OK, f"The provider accepts that of project {stored.project}.")
-    detail = f"That of project {stored.project} could not be judged: the list of models is answered with {status}."
-    return Finding(subject, WARNING, detail, "Make a usual request with a token of that project.")
+    async def findings(self, agents: ProviderAgents) -> list[Finding]:
+        subject, servers = f"apis.{self._name}", self._api.servers
+        try:
+            several = agents.of(self._name, self._api)
+        except (StartupError, OSError) as e:
+            return [Finding(subject, FAILED, str(e), "Correct the setting, or the file or variable that it names.")]
+        found: list[Finding] = []
+        for number, (server, agent) in enumerate(zip(servers, several, strict=True)):
+            at = f"{subject}.upstreams.{number}" if len(servers) > 1 else subject
+            found += await self._upstream(at, server, agent)
+            with suppress(NoResponse):
+                await within(CLOSING_SECONDS, self._reactor, agent.close(), NoResponse())
+        return found
 
+    async def _upstream(self, at: str, server: UpstreamServer, agent: Agent) -> list[Finding]:
+        try:
+            await self._status(server, agent, None)
+        except Exception as e:  # as many kinds as there are ways to fail
+            why, advice = _explained(e)
+            return [Finding(at, FAILED, f"{server.base_url} cannot be reached: {why}.", advice)]
+        tls = "by TLS, its certificate verified" if server.base_url.lower().startswith("https") else "without TLS"
+        proxy = server.proxy_url or self._api.proxy_url
+        found = [Finding(at, OK, f"{server.base_url} answers {tls}{f', through {proxy}' if proxy else ''}.")]
+        for stored in self._keys[:MAX_KEYS]:  # one after the other: a provider counts
+            finding = await self._key(f"{at} key", server, agent, stored)
+            found.append(finding)
+        if len(self._keys) > MAX_KEYS:
+            found.append(Finding(f"{at} key", OK, f"{len(self._keys) - MAX_KEYS} further keys were not tried."))
+        return found
 
-def _new_key(subject: str, stored: StoredKey) -> str:
-    api = subject.removeprefix("apis.").removesuffix(" key")
-    return f"Run: llmproxy project update {stored.project} --api-key {api}=prompt"
+    async def _key(self, at: str, server: UpstreamServer, agent: Agent, stored: StoredKey) -> Finding:
+        advice = f"Run: llmproxy project update {stored.project} --api-key {self._name}=prompt"
+        try:
+            status = await self._status(server, agent, stored.key)
+        except UpstreamAuthError as e:  # it cannot be sent
+            return Finding(at, FAILED, f"That of project {stored.project}: {e}", advice)
+        except Exception as e:
+            why, advice = _explained(e)
+            return Finding(at, FAILED, f"That of project {stored.project} could not be tried: {why}.", advice)
+        if status in _REFUSED.get(self._api.provider, (401, 403)):
+            return Finding(at, FAILED, f"The provider refuses that of project {stored.project} ({status}).", advice)
+        if 200 <= status < 300:
+            return Finding(at, OK, f"The provider accepts that of project {stored.project}.")
+        detail = f"That of project {stored.project} could not be judged: the list of models is answered with {status}."
+        return Finding(at, WARNING, detail, "Make a usual request with a token of that project.")
 
-
-async def _status(
-    agent: Agent, api: Api, key: str | None, reactor: Any, now: Callable[[], float], clocks: list[float]
-) -> int:
-    """The status of one request; without a key it only shows that somebody is there."""
-    headers = Headers({"user-agent": ["llmproxy-doctor"], **_FURTHER.get(api.provider, {})})
-    if key is not None:
-        field, _, value = inject(scheme(api.provider, api.auth), key).partition(b":")
-        headers.setRawHeaders(field, [value.strip()])
-    path = _MODELS.get(api.provider, "/v1/models") if key is not None else ""
-    url = api.base_url.rstrip("/") + (path or ("" if urlsplit(api.base_url).path.strip("/") else "/"))
-    late = NoResponse(f"no response within {RESPONSE_SECONDS:g} s")
-    before = now()
-    response: Any = await within(RESPONSE_SECONDS, reactor, agent.request(b"GET", url.encode("ascii"), headers), late)
-    clocks += _skew(response.headers, before, now())
-    response.deliverBody(Protocol())  # which drops it
-    return int(response.code)
+    async def _status(self, server: UpstreamServer, agent: Agent, key: str | None) -> int:
+        """The status of one request; without a key it only shows that somebody is there."""
+        api = self._api
+        headers = Headers({"user-agent": ["llmproxy-doctor"], **_FURTHER.get(api.provider, {})})
+        if key is not None:
+            field, _, value = inject(scheme(api.provider, api.auth), key).partition(b":")
+            headers.setRawHeaders(field, [value.strip()])
+        path = _MODELS.get(api.provider, "/v1/models") if key is not None else ""
+        url = server.base_url.rstrip("/") + (path or ("" if urlsplit(server.base_url).path.strip("/") else "/"))
+        late = NoResponse(f"no response within {RESPONSE_SECONDS:g} s")
+        before, asked = self._now(), agent.request(b"GET", url.encode("ascii"), headers)
+        response: Any = await within(RESPONSE_SECONDS, self._reactor, asked, late)
+        self._clocks += _skew(response.headers, before, self._now())
+        response.deliverBody(Protocol())  # which drops it
+        return int(response.code)
 
 
 def _skew(headers: Headers, before: float, after: float) -> Iterator[float]:
@@ -227,23 +253,30 @@ def _skew(headers: Headers, before: float, after: float) -> Iterator[float]:
         yield min(0.0, stated + 1 - before) + max(0.0, stated - after)
 
 
-def _explained(e: Exception, api: Api) -> tuple[str, str]:
+def _explained(e: BaseException) -> tuple[str, str]:
     """Why there was no response, and what to do."""
-    causes = [failure.value for failure in getattr(e, "reasons", ())] if isinstance(e, ResponseFailed) else [e]
+    causes = [e]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    proxy = next((str(cause).rstrip(".") for cause in causes if isinstance(cause, ProxyFailed)), "")
     for cause in causes:
         if isinstance(cause, VerificationError):
-            return (
-                "its certificate is for another name",
-                "Correct base_url, or have its certificate changed.",
-            )
+            advice = f"Correct {'proxy_url' if proxy else 'base_url'}, or have its certificate changed."
+            return f"{proxy}: its certificate is for another name" if proxy else _OTHER_NAME, advice
         if isinstance(cause, SSL.Error):
             said = "; ".join(str(part[-1]) for part in cause.args[0]) if cause.args and cause.args[0] else "TLS failed"
-            return said, "Name the authority that signed its certificate in ca_file, or correct base_url."
-    if isinstance(e, error.DNSLookupError):
-        return "its name is not known", "Correct base_url, or look at DNS on this machine (getent hosts NAME)."
-    if isinstance(e, error.TimeoutError | NoResponse):
-        return "no answer in time", "Does a firewall let this machine out? A proxy of the environment's is not used."
-    if isinstance(e, error.ConnectError):
-        why = os.strerror(e.osError) if isinstance(e.osError, int) else str(e).rstrip(".")
-        return why, "Is it running there, and does a firewall let this machine connect?"
-    return " ".join(f"{type(cause).__name__}: {cause}" for cause in causes), "Look whether base_url is right."
+            wrong = "proxy_url" if proxy else "base_url"
+            advice = f"Name the authority that signed its certificate in ca_file, or correct {wrong}."
+            return f"{proxy}: {said}" if proxy else said, advice
+    if proxy:
+        return proxy, "Look at proxy_url and proxy_credentials, and at what the proxy allows."
+    for cause in causes:
+        if isinstance(cause, error.DNSLookupError):
+            return "its name is not known", "Correct base_url, or look at DNS on this machine (getent hosts NAME)."
+        if isinstance(cause, error.TimeoutError | NoResponse | UpstreamTimeout):
+            advice = "Does a firewall let this machine out? HTTPS_PROXY is not used: name a proxy in proxy_url."
+            return "no answer in time", advice
+        if isinstance(cause, error.ConnectError):
+            why = os.strerror(cause.osError) if isinstance(cause.osError, int) else str(cause).rstrip(".")
+            return why, "Is it running there, and does a firewall let this machine connect?"
+    return str(e).rstrip(".") or type(e).__name__, "Look whether base_url is right."

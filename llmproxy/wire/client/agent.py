@@ -52,6 +52,7 @@ class Agent:
         dns_ttl: float = 30.0,
         ca_file: str = "",
         proxy: HTTPProxy | None = None,
+        proxy_trust: IPolicyForHTTPS | None = None,
         identity: object = None,
         context_factory: IPolicyForHTTPS | None = None,
         limits: MessageLimits | None = None,
@@ -66,7 +67,8 @@ class Agent:
             all. A connection older than C{max_age} seconds is not used again.
         @param dns_ttl: For how many seconds the addresses of a name are used; connections to others are then closed.
         @param ca_file: PEM file of certificate authorities to trust over TLS besides the platform's.
-        @param proxy: Through which all connections are made.
+        @param proxy: Through which all connections are made; C{proxy_trust}: whom to trust over TLS to itself, by
+            default L{TrustPolicy}.
         @param identity: What all this comes from, for whoever asks whether it would come out the same again.
         @param context_factory: Whom to trust instead; by default L{TrustPolicy}.
         @param coalescer: Where whole requests wait for the end of the reactor's turn; without it they leave at once.
@@ -80,6 +82,7 @@ class Agent:
         self._proxy = proxy
         self.identity = identity
         self._addresses: list[HostAddresses] = []
+        self._proxy_trust = proxy_trust
         self._trust = context_factory or TrustPolicy(ca_file)
         self._limits = limits or MessageLimits()
         self._pools: dict[Origin, Pool] = {}
@@ -180,12 +183,18 @@ class Agent:
         where = origin if proxy is None else proxy
         endpoint, addresses = self._tcp_endpoint(where.host, where.port)
         if proxy is not None:
+            if proxy.secure:
+                endpoint = self._with_tls(self._proxy_trust or TrustPolicy(), endpoint, proxy)
             host = f"[{origin.host}]" if ":" in origin.host else origin.host
             endpoint = ConnectEndpoint(endpoint, proxy, f"{host}:{origin.port}")
         if origin.scheme == "https":
-            creator = self._trust.creatorForNetloc(origin.host.encode("ascii"), origin.port)
-            endpoint = wrapClientTLS(creator, endpoint, self._reactor)
+            endpoint = self._with_tls(self._trust, endpoint, origin)
         return endpoint, addresses
+
+    def _with_tls(
+        self, trust: IPolicyForHTTPS, endpoint: IStreamClientEndpoint, peer: Origin | HTTPProxy
+    ) -> IStreamClientEndpoint:
+        return wrapClientTLS(trust.creatorForNetloc(peer.host.encode("ascii"), peer.port), endpoint, self._reactor)
 
     def _tcp_endpoint(self, host: str, port: int) -> tuple[IStreamClientEndpoint, HostAddresses | None]:
         where = (self._reactor, host, port)

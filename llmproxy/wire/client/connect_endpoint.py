@@ -7,12 +7,15 @@ from base64 import b64encode
 from dataclasses import dataclass, field
 from functools import partial
 
+from OpenSSL.SSL import Error as TLSFailed
+from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -24,16 +27,18 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\r\n]*)?")
 class HTTPProxy:
     """A proxy through which providers are reached.
 
+    @ivar secure: Whether TLS is spoken with the proxy itself.
     @ivar credentials: C{user:password}; C{""} for none.
     """
 
     host: str
     port: int
     credentials: str = field(default="", repr=False)
+    secure: bool = False
 
     def __str__(self) -> str:
         """Fit for a log: without the credentials."""
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        return f"http{'s' if self.secure else ''}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 class ProxyFailed(Exception):
@@ -48,7 +53,7 @@ class ConnectEndpoint:
 
     def __init__(self, endpoint: IStreamClientEndpoint, proxy: HTTPProxy, authority: str) -> None:
         """
-        @param endpoint: Connects to the proxy.
+        @param endpoint: Connects to the proxy, over TLS where it is to be.
         @param authority: Host and port of the provider.
         """
         self._endpoint = endpoint
@@ -137,7 +142,10 @@ class _Tunnel(Protocol):
             self._fail(f"The proxy of proxy_url refused the tunnel to the provider ({status}).")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._fail("The proxy of proxy_url closed the connection.")
+        if isinstance(reason.value, TLSFailed | VerificationError):
+            self._fail("No trusted TLS connection to the proxy of proxy_url could be made.", reason.value)
+        else:
+            self._fail("The proxy of proxy_url closed the connection.")
 
     def hand_over(self, factory: IProtocolFactory) -> IProtocol:
         """From now on the connection belongs to a protocol of this factory's."""
@@ -146,15 +154,20 @@ class _Tunnel(Protocol):
         if protocol is None:
             self._abort()
             raise ProxyFailed("Nobody wants this connection any more.")
-        transport.protocol = protocol  # type: ignore[union-attr]
+        if isinstance(transport, TLSMemoryBIOProtocol):
+            transport.wrappedProtocol = protocol
+        else:
+            transport.protocol = protocol  # type: ignore[union-attr]
         protocol.makeConnection(transport)  # type: ignore[arg-type]
         if self._rest:
             protocol.dataReceived(self._rest)
         return protocol
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, message: str, cause: BaseException | None = None) -> None:
         if not self.opened.called:
-            self.opened.errback(ProxyFailed(message))
+            failed = ProxyFailed(message)
+            failed.__cause__ = cause
+            self.opened.errback(failed)
             self._abort()
 
     def _abort(self) -> None:

@@ -28,6 +28,14 @@ class ModelList(Resource):
         return b"{}"
 
 
+class Refusing(Resource):
+    isLeaf = True
+
+    def render(self, request: Request) -> bytes:
+        request.setResponseCode(407)
+        return b""
+
+
 class RemoteTests(TestCase):
     def setUp(self) -> None:
         folder = Path(self.mktemp())
@@ -43,7 +51,7 @@ class RemoteTests(TestCase):
     async def look(self, url: str, ca_file: str = "", key: str = "sk-good") -> dict[str, Finding]:
         text = f'apis: {{openai: {{base_url: "{url}", ca_file: "{ca_file}", allowed_endpoints: [/v1/models]}}}}'
         keys = {"openai": [StoredKey("proj-1", key)]}
-        found = await remote_findings(parse(text, "a.yaml", {}), keys, reactor, lambda: 1_794_992_800.0)
+        found = await remote_findings(parse(text, "a.yaml", {}), keys, reactor, lambda: 1_794_992_800.0, {})
         return {each.subject: each for each in found}
 
     async def test_good(self) -> None:
@@ -57,6 +65,22 @@ class RemoteTests(TestCase):
         found = (await self.look(self.url))["apis.openai"]
         self.assertEqual(found.state, "failed")
         self.assertIn("ca_file", found.advice)
+
+    async def test_a_proxy(self) -> None:
+        """Where it makes no tunnel, that is said, with what to look at."""
+        listening: Any = reactor
+        proxy = listening.listenTCP(0, Site(Refusing()), interface="127.0.0.1")
+        self.addCleanup(proxy.stopListening)
+        text = (
+            f'apis: {{openai: {{base_url: "{self.url}", allowed_endpoints: [/v1/models], '
+            f'proxy_url: "http://127.0.0.1:{proxy.getHost().port}", proxy_credentials: env:PROXY}}}}'
+        )
+        settings = parse(text, "a.yaml", {})
+        for environ, detail in (({"PROXY": "a:b"}, "(407)"), ({}, "does not hold user:password")):
+            (found, _) = await remote_findings(settings, {}, reactor, lambda: 0.0, environ)
+            self.assertEqual(found.state, "failed")
+            self.assertIn(detail, found.detail)
+        self.assertNotIn("a:b", repr(found))
 
     async def test_refused_key(self) -> None:
         found = (await self.look(self.url, self.authority.ca_file, key="sk-bad"))["apis.openai key"]
