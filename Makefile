@@ -67,8 +67,9 @@ format: $(BIN)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-schema: $(BIN)/.dev ## write etc/apis.schema.json anew
+schema: $(BIN)/.dev ## write etc/apis.schema.json anew, and the script that makes a new SQLite database
 	$(BIN)/python -m llmproxy.config.schema > etc/apis.schema.json
+	$(BIN)/python -m llmproxy.store.baseline
 
 clean:
 	rm -rf $(VENV) .demo build dist *.egg-info

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, SupportsBytes, TextIO
 
 from twisted.logger import Logger
 
-from llmproxy import plugins
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.base.late_imports import LateImports
 from llmproxy.base.peers import Peers
 from llmproxy.caching import CacheAdmin
 from llmproxy.composition.alerts import Alerting, alerting
+from llmproxy.composition.counters import make_counters
 from llmproxy.composition.forwarding import Parts, forwarding
 from llmproxy.composition.identity import identity_sign_in
 from llmproxy.composition.late_pages import late_pages
@@ -30,16 +30,14 @@ from llmproxy.composition.upstream_health import share_health
 from llmproxy.composition.workers import WorkerViews
 from llmproxy.config.model import Settings
 from llmproxy.config.settings_file import SettingsFile
-from llmproxy.interfaces import ICounters, ICountersFactory
+from llmproxy.interfaces import ICounters
 from llmproxy.keyring import AUDIT_LOG, CREATIONS, MANAGEMENT_KEYS, PROVIDER_KEYS, SIGN_INS, TOKENS, parse_keys
-from llmproxy.limits.counters.supervised import SupervisedCounters
 from llmproxy.observability import log_output as logs
 from llmproxy.observability.log_output import LogOutput
 from llmproxy.observability.metrics import Metrics
 from llmproxy.observability.reactor_lag import ReactorLag
 from llmproxy.observability.redaction import Redactor
 from llmproxy.process.daemon import Daemon
-from llmproxy.process.supervisor import worker_count
 from llmproxy.process.worker import Worker
 from llmproxy.sealing import TokenHasher
 from llmproxy.store.creations import CreationTable
@@ -122,14 +120,15 @@ def build(
     """
     base = _base(settings, reactor, environ, now, random, stream, worker)
     tokens = make_tokens(settings, reactor, base.store, now, random)
-    records, counters = _records(base), _counters(base, worker)
+    records, counters = _records(base), make_counters(settings, reactor, base.store, now, worker)
     alerts = _alerts(base, environ, records, counters)
     metrics = Metrics(lambda: parts.upstreams.states(), lambda: records.bus.dropped, base.redactor.redact)
     parts = _forwarding(base, environ, tokens, records, counters, metrics, alerts)
     daemon = Daemon(settings, reactor, base.output, base.store, parts.hang_up, base.descriptors)
     _connect(base, daemon, parts, worker)
     share_health(parts.probes, base.peers, records.bus, base.now, lambda: daemon.is_running)
-    views, reloader = WorkerViews(metrics, base.peers, daemon.checks), _reloader(base, parts, daemon, source)
+    views = WorkerViews(metrics, base.peers, daemon.checks, LateImports(base.reactor))
+    reloader = _reloader(base, parts, daemon, source)
     auth = ManagementAuth(base.management, FailedAttempts(), reactor, settings.server.trusted_proxies, base.keys)
     lag = ReactorLag(reactor, metrics.reactor_lag.observe)
     making = partial(_management, base, auth, tokens, parts, views, records, reloader, alerts)
@@ -213,16 +212,6 @@ def _connect(base: Base, daemon: Daemon, parts: Parts, worker: Worker | None) ->
         worker.drain, worker.cut, worker.retire = base.reactor.stop, daemon.cut, daemon.retire
         worker.leave_sockets = daemon.leave_sockets
         daemon.drain_delay = 0.0  # the supervisor sees to that
-
-
-def _counters(base: Base, worker: Worker | None) -> ICounters:
-    settings = base.settings
-    if worker is not None and settings.limits.backend == "memory":
-        processes = worker_count(settings.server.workers)
-        return SupervisedCounters(worker.exchange, base.reactor, base.store, base.now, processes=processes)
-    factory = plugins.find(ICountersFactory, settings.limits.backend)
-    counters: ICounters = factory.counters(settings, base.reactor, base.store, base.now)
-    return counters
 
 
 def _base(

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from time import time
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.application.service import IService
 from twisted.logger import Logger
@@ -16,7 +16,6 @@ from twisted.python.usage import Options as TwistedOptions
 
 from llmproxy.base.monotonic import use_monotonic_clock
 from llmproxy.base.own_threads import spare_address_space
-from llmproxy.composition.supervision import make_supervisor
 from llmproxy.config.load import SettingsError, check_report, environment_warnings
 from llmproxy.config.model import Settings
 from llmproxy.config.settings_file import SettingsFile
@@ -30,11 +29,13 @@ from llmproxy.process.service_manager import ServiceManager, notifying
 from llmproxy.process.signals import Signals
 from llmproxy.process.start_failures import check_files, prepare_files, sentence
 from llmproxy.process.successor import predecessor
-from llmproxy.process.supervisor import Supervisor, worker_count
 from llmproxy.process.twistd_options import AlreadyRunning, PidFile, StartReport, User, check_pid_file, foreground
-from llmproxy.process.worker import appointed
+from llmproxy.process.worker import appointed, worker_count
 from llmproxy.store.errors import InvalidStoreURL
 from llmproxy.wire.descriptors import raise_soft_limit
+
+if TYPE_CHECKING:
+    from llmproxy.process.supervisor import Supervisor
 
 _log = Logger()
 
@@ -234,6 +235,8 @@ def _supervisor(
     output: Any,
     reopen: Callable[[], object],
 ) -> Supervisor:
+    from llmproxy.composition.supervision import make_supervisor  # a process that serves has no workers
+
     log = log_output.observer(settings.logging, output, Redactor([]))
     supervisor, reload = make_supervisor(source.load, reactor, options.arguments, os.environ, log)
 

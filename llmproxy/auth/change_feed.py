@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
@@ -17,7 +17,9 @@ from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import IInstrumented
 from llmproxy.model import Changes
-from llmproxy.redis import RedisClient, RedisUnavailable
+
+if TYPE_CHECKING:
+    from llmproxy.redis import RedisClient
 
 POLL_INTERVAL = 0.4  # seconds between two polls
 POLL_TIMEOUT = 1.0  # seconds for a poll
@@ -124,6 +126,8 @@ class ChangeFeed(MultiService):
     def _publish(self, project_id: str) -> None:
         """Notify the others; those who miss it will see it in the store."""
         if self.redis is not None:
+            from llmproxy.redis import RedisUnavailable
+
             self.redis.publish(self._channel, project_id or ALL_PROJECTS).addErrback(
                 lambda f: f.trap(RedisUnavailable) and None
             )

@@ -19,10 +19,14 @@ class LateImports:
         @param reactor: Provides C{IReactorFromThreads}.
         """
         self._reactor = reactor
+        self._imported: set[str] = set()
 
     async def load(self, modules: Sequence[str]) -> None:
         """Return when all of them are imported; whatever one of them raises is raised."""
-        await self.in_thread(lambda: [import_module(name) for name in modules])
+        missing = [name for name in modules if name not in self._imported]
+        if missing:
+            await self.in_thread(lambda: [import_module(name) for name in missing])
+            self._imported.update(missing)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """What C{work} returns, which runs in a thread of its own that ends with it."""

@@ -12,7 +12,8 @@ from llmproxy.observability.log_output import LogOutput
 from llmproxy.observability.metrics import Metrics
 from llmproxy.observability.metrics_of_workers import State, lasting, merged, state_of
 from llmproxy.process.coordinated_reload import CoordinatedReload
-from llmproxy.process.supervisor import Supervisor, SupervisorTerms, worker_count
+from llmproxy.process.supervisor import Supervisor, SupervisorTerms
+from llmproxy.process.worker import worker_count
 from llmproxy.process.worker_process import WorkerProcess
 
 

@@ -23,7 +23,6 @@ from llmproxy.config.model import Settings
 from llmproxy.errors import StoreUnavailable
 from llmproxy.interfaces import ITokenValidatorFactory, IWatchable
 from llmproxy.model import Project
-from llmproxy.redis import connect
 from llmproxy.store import projects
 from llmproxy.store.store import Store
 
@@ -116,5 +115,9 @@ def _change_feed(settings: Settings, reactor: Any, store: Store) -> ChangeFeed:
     """Through Redis too where it is used anyhow."""
     limits, cache = settings.limits.backend == "redis", settings.cache.enabled and settings.cache.backend == "redis"
     url = settings.limits.redis_url if limits else settings.cache.redis_url
-    redis = connect(settings.redis, reactor, url=url, connections=1, use="revocation") if limits or cache else None
+    redis = None
+    if limits or cache:
+        from llmproxy.redis import connect  # not before: most daemons have no Redis
+
+        redis = connect(settings.redis, reactor, url=url, connections=1, use="revocation")
     return ChangeFeed(store, reactor, redis=redis, channel=f"{settings.redis.key_prefix}changes")

@@ -9,27 +9,34 @@ from twisted.application.service import Service
 from zope.interface import implementer
 
 from llmproxy.base.coroutines import deferred
+from llmproxy.base.late_imports import LateImports
 from llmproxy.base.peers import NoSupervisor, PeerAnswer, Peers
 from llmproxy.interfaces import IOpenable
-from llmproxy.observability.exposition import process_families, render
 from llmproxy.observability.metrics import Metrics, ProxyMetrics
-from llmproxy.observability.metrics_of_workers import TotalMetrics, merged, state_of
 from llmproxy.process.readiness import Checks, of_workers
+
+_EXPOSITION = "llmproxy.observability.exposition"
 
 
 @implementer(IOpenable)
 class WorkerViews(Service):
-    """Metrics, readiness and orders, whichever worker is asked for them."""
+    """Metrics, readiness and orders, whichever worker is asked for them.
+
+    What shows metrics is imported when somebody asks for them: it takes 2 MB.
+    """
 
     name: Any = "views"
 
-    def __init__(self, metrics: Metrics, peers: Peers, checks: Callable[[], Awaitable[Checks]]) -> None:
+    def __init__(
+        self, metrics: Metrics, peers: Peers, checks: Callable[[], Awaitable[Checks]], imports: LateImports
+    ) -> None:
         """
         @param checks: How this process is.
         """
         self._metrics = metrics
         self._peers = peers
         self._checks = checks
+        self._imports = imports
         peers.register("metrics", lambda body: self._state())
         peers.register("ready", lambda body: self._own_checks())
 
@@ -52,6 +59,8 @@ class WorkerViews(Service):
         """What was counted, here and elsewhere."""
         if self._peers.alone:
             return self._metrics
+        from llmproxy.observability.metrics_of_workers import TotalMetrics, merged
+
         own = self._state()
         try:
             others = await self._peers.supervisor("metrics", own)
@@ -61,12 +70,18 @@ class WorkerViews(Service):
 
     async def render(self, accept: str) -> tuple[str, bytes]:
         """The page of metrics for this C{Accept} field: its content type, and itself."""
+        await self._imports.load((_EXPOSITION,))
+        from llmproxy.observability.exposition import render
+
         return render(await self.metrics(), accept)
 
     async def counts(self) -> ProxyMetrics:
         return (await self.metrics()).snapshot()
 
     def _state(self) -> dict[str, Any]:
+        from llmproxy.observability.exposition import process_families
+        from llmproxy.observability.metrics_of_workers import state_of
+
         return state_of(self._metrics, process_families(), self._peers.number)
 
     # Readiness

@@ -23,7 +23,6 @@ from llmproxy.metering.dialects.operation import (
 )
 from llmproxy.metering.dialects.registry import possible_terms
 from llmproxy.metering.dialects.reported_usage import Terms
-from llmproxy.metering.price_list import get_snapshot
 from llmproxy.metering.prices import USUAL_TERMS, Prices
 
 MAX_REMEMBERED_MODELS = 4096  # models
@@ -96,7 +95,6 @@ class CostCeiling:
 
     def __init__(self, prices: Prices, providers: Mapping[str, str], operations: Operations) -> None:
         self._operations = operations
-        get_snapshot()  # read now, so that no request waits for it
         self._rates: BoundedMemo[tuple[str, str, Terms], tuple[float, Rates | None]] = BoundedMemo(
             MAX_REMEMBERED_MODELS
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,7 +21,6 @@ from llmproxy.process.standing_orders import StandingOrders
 from llmproxy.process.start_failures import sentence
 from llmproxy.process.worker_process import WorkerFailed, WorkerProcess
 
-AUTO = "auto"
 START_SECONDS = 120.0  # for a worker to be ready: it may have to wait for its database
 LONG_ENOUGH_SECONDS = 10.0  # a worker that lived so long is replaced at once
 MAX_PAUSE_SECONDS = 30.0  # between two starts of one that ends as soon as it has begun
@@ -31,11 +29,6 @@ MAX_REASON_CHARACTERS = 300  # of why workers were not replaced, on the ready pa
 CUT_SECONDS = 25.0  # for a worker to end when it need not wait for requests any more
 
 Service = Callable[[WorkerProcess, Any], Any]
-
-
-def worker_count(setting: int | str) -> int:
-    """How many workers C{server.workers} means."""
-    return len(os.sched_getaffinity(0)) if setting == AUTO else int(setting)
 
 
 class SupervisorTerms(NamedTuple):

@@ -16,10 +16,16 @@ from llmproxy.base.coroutines import deferred
 from llmproxy.base.peers import NoSupervisor, PeerAnswer, Peers
 from llmproxy.process.link import Link, LinkLost, connect, tell_at_once
 
+AUTO = "auto"
 VARIABLE = "LLMPROXY_WORKER"  # of the environment in which a worker starts: what it was given, as JSON
 PEERS_SECONDS = 4.0  # for the answers of all other workers
 
 COUNTING_SECONDS = 2.0  # for the supervisor to say how limits stand
+
+
+def worker_count(setting: int | str) -> int:
+    """How many workers C{server.workers} means."""
+    return len(os.sched_getaffinity(0)) if setting == AUTO else int(setting)
 
 
 class PeersOverLink(Peers):

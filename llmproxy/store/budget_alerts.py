@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Insert, delete, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from twisted.internet.defer import Deferred
 
 from llmproxy.model import BudgetAlert, Page, PageRequest
@@ -78,6 +78,8 @@ def _insert(connection: Connection, alert: BudgetAlert) -> Insert:
     values: dict[Any, Any] = dict(zip(BudgetAlert._fields, alert, strict=True))
     if connection.dialect.name == "sqlite":
         return sqlite.insert(budget_alerts).values(values).on_conflict_do_nothing()
+    from sqlalchemy.dialects import postgresql  # 2 MB that a daemon on SQLite does not need
+
     return postgresql.insert(budget_alerts).values(values).on_conflict_do_nothing()
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, column, inspect, select, table, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
+from llmproxy.store import baseline
 from llmproxy.store.engines import sqlite_path, upgrade_engine
 from llmproxy.store.errors import DatabaseTooNew, InvalidStoreURL, UpgradeInProgress
 from llmproxy.store.sqlite_file import create_file, mark_as_ours
@@ -62,8 +63,12 @@ def _connected(url: URL, timeout: float) -> Iterator[Connection]:
 
 def _bring_to_head(connection: Connection, file: Path | None, scripts: Path) -> None:
     stored = stored_revisions(connection)
+    kept = file if stored else None
+    if file is not None and (scripts / baseline.NAME).exists() and baseline.is_empty(connection):
+        baseline.create(connection, scripts)
+        stored = stored_revisions(connection)
     if stored != (newest_revision(scripts),):
-        _upgrade(connection, file, scripts, stored)
+        _upgrade(connection, kept, scripts, stored)
 
 
 def stored_revisions(connection: Connection) -> tuple[str, ...]:
@@ -78,7 +83,8 @@ def newest_revision(scripts: Path) -> str:
     return max((path.name[1:].partition("_")[0] for path in (scripts / "versions").glob("v*_*.py")), default="")
 
 
-def _upgrade(connection: Connection, file: Path | None, scripts: Path, stored: tuple[str, ...]) -> None:
+def _upgrade(connection: Connection, kept: Path | None, scripts: Path, stored: tuple[str, ...]) -> None:
+    """Run what is missing; C{kept} is a SQLite file that is copied before."""
     # Alembic takes 10 MB and a seventh of the time to start, and most starts find nothing to upgrade.
     from alembic import command
     from alembic.config import Config
@@ -96,12 +102,13 @@ def _upgrade(connection: Connection, file: Path | None, scripts: Path, stored: t
         )
     if stored == (head,):
         return
-    if file is not None and stored:
-        _copy_before_upgrade(file, head)
+    if kept is not None:
+        _copy_before_upgrade(kept, head)
     with _one_alembic:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-    if file is not None and connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+    on_sqlite = connection.dialect.name == "sqlite"
+    if on_sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
         raise RuntimeError(f"The upgrade to {head} left rows that refer to nothing; nothing was changed.")
 
 

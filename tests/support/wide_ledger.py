@@ -12,6 +12,7 @@ from sqlalchemy import Connection, column, insert, select, table
 from sqlalchemy.engine import URL
 
 from llmproxy.model import LedgerLine
+from llmproxy.store import baseline
 from llmproxy.store.engines import upgrade_engine
 from llmproxy.store.migrate import SCRIPTS, prepare
 
@@ -39,7 +40,7 @@ def wide_lines(count: int) -> list[LedgerLine]:
 def make_wide(url: URL, lines: list[LedgerLine], scratch: Path) -> None:
     """A database at the revision of before, with these lines."""
     scripts = scratch / "older"
-    shutil.copytree(SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__", baseline.NAME))
     for script in (scripts / "versions").glob("v*_*.py"):
         if script.name[1:5] > BEFORE:
             script.unlink()

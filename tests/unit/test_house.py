@@ -17,6 +17,8 @@ from unittest import TestCase
 import llmproxy
 from llmproxy.app import build
 from llmproxy.proxy.pipeline import Pipeline
+from llmproxy.store import baseline
+from llmproxy.store.migrate import SCRIPTS, VERSION_TABLE, newest_revision
 
 PACKAGE = Path(llmproxy.__file__).parent
 MAX_LINES = 400
@@ -170,6 +172,11 @@ class ShapeTests(TestCase):
 
     def test_the_composition_is_one_page(self) -> None:
         self.assertLessEqual(len(inspect.getsource(build).splitlines()), 50)
+
+    def test_new_databases_are_of_the_newest_revision(self) -> None:
+        """C{make schema} has been run after the last upgrade was written."""
+        script = (SCRIPTS / baseline.NAME).read_text()
+        self.assertIn(f"""INSERT INTO "{VERSION_TABLE}" VALUES ('{newest_revision(SCRIPTS)}')""", script)
 
     def test_the_pipeline_needs_nine_things(self) -> None:
         self.assertLessEqual(len(inspect.signature(Pipeline).parameters), 9)

@@ -8,17 +8,15 @@ from typing import Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.plugin import IPlugin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from llmproxy.base.background import Task
 from llmproxy.base.coroutines import deferred
-from llmproxy.config.model import Settings
 from llmproxy.instruments import Instrument
-from llmproxy.interfaces import ICache, ICacheFactory, IInstrumented
+from llmproxy.interfaces import ICache, IInstrumented
 from llmproxy.model import CacheUsage
-from llmproxy.redis import RedisClient, RedisUnavailable, Script, connect
+from llmproxy.redis import RedisClient, RedisUnavailable, Script
 
 SCAN_BATCH_KEYS = 1000  # keys that are looked at in one step
 SCAN_TIMEOUT = 2.0  # seconds for such a step
@@ -148,17 +146,6 @@ class RedisCache(MultiService):
             self._evicted_before = count
         self._evicted_before = min(self._evicted_before, count)
         return count - self._evicted_before
-
-
-@implementer(IPlugin, ICacheFactory)
-class RedisCacheFactory:
-    """C{cache: {backend: redis}}"""
-
-    name = "redis"
-
-    def cache(self, settings: Settings, reactor: Any) -> RedisCache:
-        redis = connect(settings.redis, reactor, url=settings.cache.redis_url, use="the cache")
-        return RedisCache(redis, settings.redis.key_prefix)
 
 
 def _unknown(failure: Failure) -> None:

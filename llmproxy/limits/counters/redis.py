@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
-from os import urandom
-from random import random
 from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.plugin import IPlugin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -21,7 +18,7 @@ from llmproxy.base.background import Loop, Task
 from llmproxy.base.coroutines import deferred
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.instruments import Instrument
-from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory, IInstrumented, IOpenable
+from llmproxy.interfaces import IBudgetStore, ICounters, IInstrumented, IOpenable
 from llmproxy.limits.counters.eviction import INFO_MEMORY, EvictionGuard
 from llmproxy.limits.counters.fallback import LocalFallback
 from llmproxy.limits.counters.local import amount_within_limit
@@ -33,7 +30,7 @@ from llmproxy.limits.counters.redis_verdicts import RedisTicket, RedisVerdict
 from llmproxy.limits.counters.remote import RemoteCounters
 from llmproxy.limits.window import SLOTS_PER_SECOND
 from llmproxy.model import Claim
-from llmproxy.redis import RedisClient, RedisRefused, RedisUnavailable, connect
+from llmproxy.redis import RedisClient, RedisRefused, RedisUnavailable
 
 CALL_TIMEOUT_SECONDS = (
     1.0  # seconds; longer than a look into a cache may take: a reservation that comes late stays made
@@ -299,24 +296,3 @@ class RedisCounters(RemoteCounters):
                 Deferred.fromCoroutine(self._ask("", claims)).addErrback(
                     lambda failure: failure.trap(RedisUnavailable, RedisRefused, LimitsUnavailable) and None
                 )
-
-
-@implementer(IPlugin, ICountersFactory)
-class RedisCountersFactory:
-    """C{limits: {backend: redis}}."""
-
-    name = "redis"
-
-    def counters(self, settings: Any, reactor: Any, budgets: IBudgetStore, now: Callable[[], float]) -> ICounters:
-        guard = EvictionGuard(reactor, allowed=settings.limits.allow_eviction)
-        url = settings.limits.redis_url
-        return RedisCounters(
-            connect(settings.redis, reactor, random, url=url, use="limits", prepare=guard.prepare),
-            reactor,
-            budgets,
-            now,
-            prefix=settings.redis.key_prefix,
-            lease=settings.limits.lease,
-            process=urandom(9).hex(),
-            guard=guard,
-        )

@@ -23,6 +23,7 @@ from sqlalchemy.exc import OperationalError
 from twisted.logger import LogEvent, globalLogPublisher
 
 from llmproxy.ledger.line_rows import LineRows
+from llmproxy.store import baseline
 from llmproxy.store.engines import parse_store_url
 from llmproxy.store.errors import DatabaseTooNew, UpgradeInProgress
 from llmproxy.store.migrate import SCRIPTS, VERSION_TABLE, newest_revision, prepare
@@ -66,6 +67,15 @@ class MigrateTests(TestCase):
         (scripts / "versions" / "v9999_next.py").write_text(NEXT.format(before=before, steps=steps))
         return scripts
 
+    def steps(self, last: str = "9999") -> Path:
+        """The scripts up to this revision, without their outcome."""
+        scripts = self.home / "steps"
+        shutil.copytree(SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__", baseline.NAME))
+        for each in (scripts / "versions").glob("v*_*.py"):
+            if each.name[1:5] > last:
+                each.unlink()
+        return scripts
+
     def old_database(self) -> None:
         prepare(self.url, ignore)
         self.sql("INSERT INTO projects (id, name, active, created_at, updated_at) VALUES ('p', 'Team', 1, 0, 0)")
@@ -89,7 +99,7 @@ class MigrateTests(TestCase):
 
     def test_the_steps_lead_to_the_tables(self) -> None:
         """What the upgrades make is what the code expects, column by column."""
-        prepare(self.url, ignore)
+        prepare(self.url, ignore, scripts=self.steps())
         engine = create_engine(self.url)
         self.addCleanup(engine.dispose)
         with engine.connect() as connection:
@@ -97,6 +107,31 @@ class MigrateTests(TestCase):
                 connection, opts={"compare_type": True, "version_table": VERSION_TABLE}
             )
             self.assertEqual(compare_metadata(context, metadata), [])
+
+    def test_a_new_database_is_what_the_steps_lead_to(self) -> None:
+        """To the letter, rows included: C{make schema} writes the script that makes it."""
+        prepare(self.url, ignore)
+        self.assertEqual(baseline.script(self.path), (SCRIPTS / baseline.NAME).read_text())
+        (revision,) = self.sql(f"SELECT version_num FROM {VERSION_TABLE}")[0]
+        other = self.home / "steps.db"
+        prepare(parse_store_url(f"sqlite:///{other}"), ignore, scripts=self.steps(revision))
+        self.assertEqual(baseline.script(other), baseline.script(self.path))
+
+    def test_a_new_database_where_there_are_further_steps(self) -> None:
+        """They are taken from there, and there is nothing to keep a copy of."""
+        self.old_database()
+        scripts = self.newer('op.add_column("projects", sa.Column("colour", sa.Text))')
+        other = self.home / "other" / "new.db"
+        prepare(parse_store_url(f"sqlite:///{other}"), ignore, scripts=scripts)
+        self.assertEqual(self.sql("SELECT colour FROM projects", other), [])
+        self.assertEqual([each.name for each in other.parent.glob("*before*")], [])
+
+    def test_tables_of_our_own_without_a_revision(self) -> None:
+        """A database that somebody has begun to make by hand is no new one."""
+        prepare(self.url, ignore)
+        self.sql(f"DROP TABLE {VERSION_TABLE}")
+        with self.assertRaisesRegex(OperationalError, "already exists"):
+            prepare(self.url, ignore)
 
     def test_again(self) -> None:
         """A second start changes nothing and copies nothing."""

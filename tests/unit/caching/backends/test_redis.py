@@ -13,7 +13,8 @@ from twisted.plugin import IPlugin
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from llmproxy.caching.backends.redis import RedisCache, RedisCacheFactory, escape_glob
+from llmproxy.caching.backends.redis import RedisCache, escape_glob
+from llmproxy.caching.backends.redis_factory import RedisCacheFactory
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Redis as RedisSettings
 from llmproxy.config.model import Settings
