@@ -9,7 +9,7 @@ CREATE TABLE projects (
 	active BOOLEAN NOT NULL, 
 	created_at DOUBLE NOT NULL, 
 	updated_at DOUBLE NOT NULL, 
-	deactivated_at DOUBLE, allowance JSON, revision BIGINT DEFAULT '1' NOT NULL, labels JSON, metadata JSON, group_id VARCHAR(64) REFERENCES project_groups (id), 
+	deactivated_at DOUBLE, allowance JSON, revision BIGINT DEFAULT '1' NOT NULL, labels JSON, metadata JSON, group_id VARCHAR(64) REFERENCES project_groups (id), policy JSON, 
 	PRIMARY KEY (id)
 );
 
@@ -38,7 +38,7 @@ CREATE TABLE tokens (
 	ips JSON NOT NULL, 
 	created_at DOUBLE NOT NULL, 
 	last_used_at DOUBLE, 
-	deactivated_at DOUBLE, allowance JSON, cache_hits BIGINT DEFAULT '0' NOT NULL, revision BIGINT DEFAULT '1' NOT NULL, labels JSON, metadata JSON, previous_hash VARCHAR(64), previous_expires_at DOUBLE, 
+	deactivated_at DOUBLE, allowance JSON, cache_hits BIGINT DEFAULT '0' NOT NULL, revision BIGINT DEFAULT '1' NOT NULL, labels JSON, metadata JSON, previous_hash VARCHAR(64), previous_expires_at DOUBLE, policy JSON, 
 	PRIMARY KEY (id), 
 	FOREIGN KEY(project_id) REFERENCES projects (id) ON DELETE CASCADE, 
 	UNIQUE (hash)
@@ -386,7 +386,7 @@ CREATE INDEX budget_alerts_by_time ON budget_alerts (at, id);
 
 CREATE INDEX tokens_by_previous_hash ON tokens (previous_hash);
 
-INSERT INTO "llmproxy_schema" VALUES ('0027');
+INSERT INTO "llmproxy_schema" VALUES ('0028');
 
 INSERT INTO "epochs" VALUES ('audit', 0);
 
