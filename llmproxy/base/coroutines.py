@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,6 +59,28 @@ def as_deferred(value: Awaitable[T]) -> Deferred[T]:
         return await value
 
     return value if isinstance(value, Deferred) else Deferred.fromCoroutine(wait())
+
+
+class Pause:
+    """Lets time pass, unless somebody ends that."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._passing: Deferred[None] | None = None
+
+    async def wait(self, seconds: float) -> None:
+        """Come back after so many seconds, or when L{end} is called. For one at a time."""
+        self._passing = deferLater(self._clock, seconds)
+        try:
+            await self._passing
+        except CancelledError:
+            pass
+        self._passing = None
+
+    def end(self) -> None:
+        """Whoever waits goes on at once."""
+        if self._passing is not None:
+            self._passing.cancel()
 
 
 class FairLock:

@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from llmproxy.base.background import Task
-from llmproxy.base.coroutines import deferred
+from llmproxy.base.coroutines import Pause, deferred
 from llmproxy.base.outage_log import OutageLog
 from llmproxy.instruments import HealthCheck, Instrument
 from llmproxy.interfaces import IEventBus, IEventSink, IHealthChecked, IInstrumented
@@ -145,7 +144,7 @@ class _Queue:
         self._delivery: Deferred[None] | None = None
         self._busy = False
         self._sending: Deferred[None] | None = None
-        self._pause: Deferred[None] | None = None
+        self._pause = Pause(clock)
         self._closing = self._expired = False
         self._losses: OutageLog[str] = OutageLog(clock, self._report_loss, summarize=True)
         self.wrong = ""
@@ -170,8 +169,7 @@ class _Queue:
             self._timer.cancel()
             self._start()
         end = self._clock.callLater(seconds, self._expire)
-        if self._pause is not None:
-            self._pause.cancel()
+        self._pause.end()
         if self._delivery is not None:
             await self._delivery
         if end.active():
@@ -232,7 +230,7 @@ class _Queue:
                 pause=pause,
                 error=_said(error),
             )
-            await self._wait(pause)
+            await self._pause.wait(pause)
         return error
 
     async def _settled(self, act: Callable[[], Deferred[None]], seconds: float) -> Exception | None:
@@ -244,15 +242,6 @@ class _Queue:
         self._sending = None
         self.wrong = "" if error is None else failure_reason(error)
         return error
-
-    async def _wait(self, seconds: float) -> None:
-        """Let time pass, but not while the bus stops."""
-        self._pause = deferLater(self._clock, seconds)
-        try:
-            await self._pause
-        except CancelledError:
-            pass
-        self._pause = None
 
     def _drop(self, count: int, reason: str) -> None:
         self._losses.failed(reason, count)

@@ -19,7 +19,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.client import URI
 from twisted.web.http_headers import Headers
@@ -27,7 +26,7 @@ from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
 from llmproxy.base.background import Task
-from llmproxy.base.coroutines import deferred, within
+from llmproxy.base.coroutines import Pause, deferred, within
 from llmproxy.instruments import Counter, Gauge, Instrument
 from llmproxy.interfaces import IInstrumented
 from llmproxy.wire.client.request_writer import BytesBody
@@ -109,7 +108,7 @@ class Webhook(Service):
         self._limit = queue_size
         self._queue: deque[WebhookMessage] = deque()
         self._work: Deferred[None] | None = None
-        self._pause: Deferred[None] | None = None
+        self._pause = Pause(clock)
         self._stopping = False
         self._delivered = self._failures = self._dropped = 0
         self._task = Task("webhook", clock)
@@ -136,8 +135,7 @@ class Webhook(Service):
         """Try once more what is queued, within a bounded time."""
         Service.stopService(self)
         self._stopping = True
-        if self._pause is not None:
-            self._pause.cancel()
+        self._pause.end()
         if self._work is not None:
             late = DeliveryFailed("There was no time left.")
             try:
@@ -178,7 +176,7 @@ class Webhook(Service):
                     pause=pause,
                     reason=str(e),
                 )
-                await self._wait(pause)
+                await self._pause.wait(pause)
             else:
                 self._delivered += 1
                 await self._on_delivered(sent.id)
@@ -208,15 +206,6 @@ class Webhook(Service):
         if not 200 <= response.code < 300:
             final = response.code < 500 and response.code not in RETRIED_STATUSES
             raise DeliveryFailed(f"it answered {response.code}", final=final)
-
-    async def _wait(self, seconds: float) -> None:
-        """Let time pass, but not while the process ends."""
-        self._pause = deferLater(self._clock, seconds)
-        try:
-            await self._pause
-        except CancelledError:
-            pass
-        self._pause = None
 
     def _drop(self, sent: WebhookMessage, reason: str) -> None:
         self._dropped += 1

@@ -4,7 +4,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.base.coroutines import FairLock, as_deferred, deferred, within
+from llmproxy.base.coroutines import FairLock, Pause, as_deferred, deferred, within
 
 
 class Late(Exception):
@@ -117,6 +117,27 @@ class Soon(SynchronousTestCase):
             return 3
 
         self.assertEqual(self.successResultOf(as_deferred(three())), 3)
+
+
+class Pauses(SynchronousTestCase):
+    def test_time_passes(self) -> None:
+        clock = Clock()
+        waiting = Deferred.fromCoroutine(Pause(clock).wait(2.0))
+        clock.advance(1.9)
+        self.assertNoResult(waiting)
+        clock.advance(0.1)
+        self.successResultOf(waiting)
+
+    def test_it_is_ended(self) -> None:
+        """Then nothing is left behind, and it can be used again; nobody has to be waiting."""
+        clock = Clock()
+        pause = Pause(clock)
+        pause.end()
+        for _ in range(2):
+            waiting = Deferred.fromCoroutine(pause.wait(2.0))
+            pause.end()
+            self.successResultOf(waiting)
+            self.assertEqual(clock.getDelayedCalls(), [])
 
 
 class Locks(SynchronousTestCase):
