@@ -133,28 +133,6 @@ class Accounting:
         size = RequestSize(method, context.route.model or content.model, content, context.body_bytes)
         return self._limiter.reserve(context.limits, context.route, size)
 
-    def charge_now(self, context: RequestContext) -> bool:
-        """As L{open} and L{admit}; C{False} where that would have to wait, or is refused. Then L{uncharge}."""
-        context.charge = charge = Charge()
-        try:
-            reserved = self._reserve(context)
-            if reserved is not None and not isinstance(reserved, LimitReservation):
-                if isinstance(reserved, Coroutine):
-                    reserved.close()  # it has not begun
-                return False
-            charge.reservation = reserved
-            route, session = context.route, context.session
-            assert route is not None and session is not None
-            charge.slot = self._in_flight.acquire(route.api_name, session.grant.project_id)
-        except errors.ProxyError:
-            return False
-        uses = session.use_now()
-        if uses is None:
-            return False
-        context.request.booked_first = reserved is not None
-        self._enter(context, uses)
-        return True
-
     def hold_now(
         self, session: Session, route: Route, limits: LimitPlan | None, size: RequestSize
     ) -> tuple[LimitReservation | None, Slot] | None:
@@ -210,14 +188,6 @@ class Accounting:
         report = partial(self._report_to_all, record, ledger_id, True, None)
         if self._coalescer is None or not self._coalescer.wait(report):
             report()
-
-    def uncharge(self, context: RequestContext) -> None:
-        """Take back what L{charge_now} has got so far."""
-        charge, context.charge = context.charge, None
-        if charge is not None and charge.reservation is not None:
-            charge.reservation.give_back()
-        if charge is not None and charge.slot is not None:
-            charge.slot.release()
 
     async def admit(self, context: RequestContext) -> None:
         """Nothing but the provider stands in the way: take one of its project's slots, count one use of the token, and

@@ -183,10 +183,6 @@ class RequestContext:
         if not measured:
             self._small, self._wanted = body, wanted
 
-    def forget_body(self) -> None:
-        """Nothing is known of it any more."""
-        self._content = self._small = None
-
     @property
     def content(self) -> RequestContent:
         """What its body says, as far as it has come."""

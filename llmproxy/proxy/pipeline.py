@@ -142,38 +142,12 @@ class Pipeline:
         """Whether these are still the keys that requests with this grant are sent with."""
         return self._provider_keys.get_cached(grant.project_id, route.api_name) is keys
 
-    def prepare_now(self, context: RequestContext, body: bytes) -> bool:
-        """Read a body, all of it, as far as somebody has to know what it says; what a policy refuses raises.
-
-        @return: C{False} where that takes more than one call.
-        """
-        self._accounting.check_buffers()
-        return self.bodies.prepare_now(context, body)
-
-    def send_now(self, context: RequestContext, response: Response) -> bool:
-        """Send the client all of a response that is all there; C{False} where it has to be relayed."""
-        self._pass_cache(context, response)
-        return self.sender.send_now(context, response)
-
     def _pass_cache(self, context: RequestContext, response: Response) -> None:
         """A response that is none for the cache may end the use of others."""
         route, grant, request = context.route, context.grant, context.request
         if self.cache is not None and route is not None and grant is not None:
             context.cache = "bypass"
             self.cache.invalidate(route, grant, request.method, request.lines, response)
-
-    def send_cached_now(self, context: RequestContext, request: CacheRequest, body: bytes) -> bool:
-        """Send the response that the cache has, where it will do as it is; C{False}: nothing was done."""
-        route, session, cache = context.route, context.session, self.cache
-        assert route is not None and session is not None
-        lookup = None if cache is None else cache.hit_now(cache.with_key(request, route.target, body))
-        if lookup is None or lookup.hit is None or not isinstance(lookup.hit.response, CachedResponse):
-            return False
-        self._accounting.begin()
-        context.cache, context.lookup = "miss", lookup
-        session.count_cache_hit()
-        self.sender.send_cached(context, lookup.hit.response)
-        return True
 
     async def resume(
         self, context: RequestContext, outcome: Response | BaseException | None, at: Upstream | None
@@ -191,8 +165,8 @@ class Pipeline:
                 self._strip(context)
                 response = await self._send(context, (outcome, at))
                 self.receive(context, response, self._clock.seconds())
-                self._pass_cache(context, response)
             assert context.response is not None and context.provider_key is not None
+            self._pass_cache(context, context.response)
             await self.sender.relay(context, context.response, context.provider_key.value)
         except Exception as e:
             self._refuse(context, e)

@@ -114,28 +114,8 @@ class RequestBodies:
         elif received or fields.has_body(context.request.lines):
             context.body = BytesBody(received)
 
-    def prepare_now(self, context: RequestContext, body: bytes) -> bool:
-        """The same for a body that is all there, where nothing is to be injected; C{False} for a long one that cannot
-        be read by one call.
-        """
-        route, grant, limits, operation = context.route, context.grant, context.limits, context.operation
-        assert route is not None and grant is not None
-        policed, measured, wanted = self.needs(grant, route, operation, limits)
-        strictly = measured or policed
-        if len(body) <= MAX_SMALL_BODY_BYTES:
-            context.observe_small_body(body, wanted, strictly=strictly, measured=measured)
-        else:
-            content = read_usual(body, context.request.lines, wanted, strictly=strictly, measured=measured)
-            if content is None:
-                return False
-            context.observe_usual_body(body, content, wanted, measured=measured)
-        if policed:
-            self._policy.check_body(grant, route, operation, context.content)
-        context.body = BytesBody(body)
-        return True
-
     def observe_read(self, context: RequestContext, body: bytes, content: RequestContent) -> None:
-        """As L{prepare_now}, of a body that a direct request has had read."""
+        """As L{prepare}, of a body that a direct request has had read and checked."""
         route, grant = context.route, context.grant
         assert route is not None and grant is not None
         _, measured, wanted = self.needs(grant, route, context.operation, context.limits)

@@ -71,25 +71,6 @@ class ResponseSender:
         relay.carry(response, self._add_own_headers(context, lines))
         context.outcome = relay.outcome or await relay.done
 
-    def send_now(self, context: RequestContext, response: Response) -> bool:
-        """Send a response that is all there and that nothing has to be taken out of; C{False} for any other."""
-        route, body, key = context.route, response.whole, context.provider_key
-        assert route is not None and key is not None
-        reading = context.response_reading
-        if body is None or (reading is not None and reading.pending) or route.api.timeouts.flush_interval:
-            return False
-        context.stream = body_hints.is_stream_response(response.lines) or (
-            response.code < 400 and context.expects_stream
-        )
-        lines, body_filter = _filtered(context, route, response, key.value)
-        if body_filter is not None:
-            return False
-        context.status, context.outcome, context.bytes_out = response.code, "complete", len(body)
-        lines = self._add_own_headers(context, fields.incoming(lines, own_cors=bool(route.api.allowed_origins)))
-        length = response.length if isinstance(response.length, int) else None
-        context.request.respond(response.code, response.phrase, lines, length, body)
-        return True
-
     def _add_own_headers(self, context: RequestContext, lines: list[bytes]) -> list[bytes]:
         """The fields that pass, and this proxy's own."""
         route, charge = context.route, context.charge

@@ -267,25 +267,10 @@ class Upstreams:
                 raise errors.UpstreamTimeout(f"The provider did not answer within {patience.lost:g} s.") from e
             raise
         finally:
-            self.unwatch_head(patience)
+            self._keep(patience)
 
-    def watch_head(
-        self, call: Cancellable, upstream: Upstream, progress: UploadProgress, bounds: Callable[[], HeadTimeouts]
-    ) -> HeadTimer | None:
-        """Have the call cancelled when the head of its response takes longer than C{bounds} says.
-
-        @return: For L{unwatch_head}, once the head has come; C{None} where there is no limit.
-        """
-        if not upstream.first_look:
-            return None
-        timer = self._timer()
-        timer.begin(call, upstream.first_look, progress, bounds)
-        return timer
-
-    def unwatch_head(self, timer: HeadTimer | None) -> None:
-        """It has come, or will not."""
-        if timer is None:
-            return
+    def _keep(self, timer: HeadTimer) -> None:
+        """Its head has come, or will not: let it be used again."""
         timer.over()
         if len(self._patience) < MAX_SPARE_TIMERS:
             self._patience.append(timer)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -20,17 +20,19 @@ from llmproxy.limits.limiter import RequestSize
 from llmproxy.metering.estimating import tokens
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import MAX_PATH_BYTES, header_number, header_text
+from llmproxy.proxy.fast_path.arriving import ArrivingBodies, ArrivingRequest
 from llmproxy.proxy.fast_path.direct_hits import DirectHits, HitRequest
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.direct_responses import DirectResponses
 from llmproxy.proxy.fast_path.flow import CacheableHead, FlowTable, KnownHead, PreparedFlow, RequestFacts, Sending
+from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.wire.client.request_writer import MAX_JOINED_BYTES, BytesBody
 from llmproxy.wire.client.response import Response
 from llmproxy.wire.client.response_heads import WholeResponse
 from llmproxy.wire.parser import RequestHead
 from llmproxy.wire.server.direct import DirectChannel
-from llmproxy.wire.server.request_body import SMALL_BYTES
+from llmproxy.wire.server.request_body import SMALL_BYTES, RequestBody
 
 _JOINED = BytesBody(b"")  # stands for the body that is sent together with its head
 _JSON = b"application/json"
@@ -43,6 +45,8 @@ class DirectFallback(Protocol):
     def take_response(self, request: DirectRequest, response: Response) -> None: ...
     def take_failure(self, request: DirectRequest, error: BaseException) -> None: ...
     def take_leaving(self, request: DirectRequest, reason: Failure) -> None: ...
+    def take_unread(self, request: ArrivingRequest, request_id: str, client: str) -> None: ...
+    def take_abandoned(self, request: ArrivingRequest, request_id: str, client: str, reason: Failure) -> None: ...
 
 
 class RequestIdentity(Protocol):
@@ -81,9 +85,8 @@ class DirectPath:
         self._identity = identity
         self._hits = DirectHits(pipeline, accounting, clock)
         self._responses = DirectResponses(pipeline, accounting, clock)
-        self._under_way: dict[DirectRequest, None] = {}
-        self._timer: IDelayedCall | None = None
-        self._next_due = 0.0
+        self._arriving = ArrivingBodies(clock, self)
+        self._deadlines = HeadDeadlines(clock, self.failed)
 
     # What channels ask
 
@@ -100,10 +103,10 @@ class DirectPath:
         stop = data.find(b"\r", start, start + 16)
         if stop < 0 or not data.startswith(behind, stop):
             return False
-        length, body = data[start:stop], data[stop + len(behind) :]
-        if not length.isdigit() or int(length) != len(body) or len(body) > channel.limits.messages.body:
+        length, body_start = data[start:stop], stop + len(behind)
+        if not length.isdigit() or not int(length) == len(data) - body_start <= channel.limits.messages.body:
             return False
-        return not channel.draining and self._serve(channel, known, None, body)
+        return not channel.draining and self._serve(channel, known, None, data[body_start:])
 
     def serve(self, channel: DirectChannel, head: RequestHead, body: bytes) -> bool:
         known: KnownHead = head.known[0]
@@ -113,14 +116,57 @@ class DirectPath:
             channel.flow = known
         return True
 
-    def _serve(self, channel: DirectChannel, known: KnownHead, head: RequestHead | None, body: bytes) -> bool:
+    def wait(self, channel: DirectChannel, head: RequestHead, upload: RequestBody) -> bool:
+        return self._is_current(head.known[0]) and self._arriving.wait(channel, head, upload, self._identity.now())
+
+    def _is_current(self, known: KnownHead) -> bool:
+        """Whether its token is still what it was."""
+        if known.flow.session.is_current():
+            return True
+        self._table.drop(known)
+        return False
+
+    # What arriving bodies say
+
+    def arrived(self, request: ArrivingRequest) -> None:
+        channel, upload, known = request.channel, request.upload, request.known
+        body = upload.received
+        if body is not None:
+            upload.release()  # a direct request counts what is held of its body by itself
+            if self._serve(channel, known, request.head, body, (request.started_at, request.arrived_at)):
+                if known.ends is not None:
+                    channel.flow = known
+                return
+            upload.hold(len(body))
+        self._fallback.take_unread(request, *self._names(request))
+
+    def abandoned(self, request: ArrivingRequest, reason: Failure) -> None:
+        self._fallback.take_abandoned(request, *self._names(request), reason)
+
+    def _names(self, request: ArrivingRequest) -> tuple[str, str]:
+        lines = request.head.lines
+        return self._request_id(lines), self._identity.client(request.channel.remote, lines)
+
+    def _serve(
+        self,
+        channel: DirectChannel,
+        known: KnownHead,
+        head: RequestHead | None,
+        body: bytes,
+        since: tuple[float, float] | None = None,
+    ) -> bool:
+        """
+        @param since: When its head came, in seconds since the epoch and by the clock, if that was before.
+        """
         prepared = known.prepared
         if prepared is None:
             prepared = known.prepared = self._prepare(known)
         if prepared is None or not body or self._pipeline.shutting_down:
             return False
+        if not self._is_current(known):
+            return False
         buffers = self._accounting.buffers
-        if (buffers is not None and buffers.held >= buffers.limit) or not known.flow.session.is_current():
+        if buffers is not None and buffers.held >= buffers.limit:
             return False
         lines = known.fields if head is None else head.lines
         try:
@@ -139,8 +185,8 @@ class DirectPath:
                 )
             way = known.flow.way
             if isinstance(way, Sending):
-                return self._send(channel, known, prepared, way, head, lines, body, content)
-            return self._serve_hit(channel, known, prepared, way, head, lines, body, content)
+                return self._send(channel, known, prepared, way, head, lines, body, content, since)
+            return self._serve_hit(channel, known, prepared, way, head, lines, body, content, since)
         except errors.ProxyError:
             return False  # the pipeline says so in its own way
 
@@ -154,6 +200,7 @@ class DirectPath:
         lines: FieldLines,
         body: bytes,
         content: RequestContent,
+        since: tuple[float, float] | None,
     ) -> bool:
         flow, now = known.flow, self._clock.seconds()
         session, route = flow.session, flow.route
@@ -187,7 +234,8 @@ class DirectPath:
         identity = self._identity
         request.request_id = identity.fresh_id() if head is None else self._request_id(lines)
         request.client = identity.client(channel.remote, lines)
-        request.started_at, request.arrived_at, request.sent_at = identity.now(), now, now
+        request.started_at, request.arrived_at = since or (identity.now(), now)
+        request.sent_at = now
         request.facts = facts = prepared.facts or self._facts(lines, known)
         request.expects_stream = streams = content.stream or prepared.streams
         request.buffers = accounting.buffers
@@ -219,7 +267,7 @@ class DirectPath:
         else:
             request.head = way.outgoing.render(known.holes(lines), size)
         channel.begin_direct(request)
-        self._watch(request, prepared.due(now, streams=streams))
+        self._deadlines.watch(request, prepared.due(request.arrived_at, now, streams=streams))
         connection.send(request)
         return True
 
@@ -233,6 +281,7 @@ class DirectPath:
         lines: FieldLines,
         body: bytes,
         content: RequestContent,
+        since: tuple[float, float] | None,
     ) -> bool:
         identity = self._identity
         request = HitRequest(
@@ -242,8 +291,7 @@ class DirectPath:
             known.flow.route.model or content.model,
             identity.fresh_id() if head is None else self._request_id(lines),
             identity.client(channel.remote, lines),
-            identity.now(),
-            self._clock.seconds(),
+            *(since or (identity.now(), self._clock.seconds())),
             prepared.path,
             prepared.facts or self._facts(lines, known),
         )
@@ -300,52 +348,26 @@ class DirectPath:
 
     def complete(self, request: DirectRequest) -> None:
         """Send what was accepted, and account for it."""
-        self._under_way.pop(request, None)
+        self._deadlines.forget(request)
         self.served += 1
         self._responses.complete(request)
 
     def responded(self, request: DirectRequest, response: Response) -> None:
         """A response that is not usual."""
-        self._under_way.pop(request, None)
+        self._deadlines.forget(request)
         self._fallback.take_response(request, response)
 
     def failed(self, request: DirectRequest, error: BaseException) -> None:
         """There is no response."""
-        self._under_way.pop(request, None)
+        self._deadlines.forget(request)
         self._fallback.take_failure(request, error)
 
     def client_left(self, request: DirectRequest, reason: Failure) -> None:
-        self._under_way.pop(request, None)
+        self._deadlines.forget(request)
         request.gone = True
         self._fallback.take_leaving(request, reason)
 
-    # Time: one timer for all
-
-    def _watch(self, request: DirectRequest, due: float) -> None:
-        request.due = due
-        self._under_way[request] = None
-        if due and (self._timer is None or due < self._next_due):
-            if self._timer is not None:
-                self._timer.cancel()
-            self._look_at(due)
-
-    def _look_at(self, due: float) -> None:
-        self._next_due = due
-        self._timer = self._clock.callLater(max(due - self._clock.seconds(), 0.0), self._look)
-
-    def _look(self) -> None:
-        """Give up those whose time is over."""
-        self._timer, now = None, self._clock.seconds()
-        for request in [each for each in self._under_way if each.due and each.due <= now]:
-            request.give_up()
-            lost = now - request.sent_at
-            self.failed(request, errors.UpstreamTimeout(f"The provider did not answer within {lost:g} s."))
-        due = min((each.due for each in self._under_way if each.due), default=0.0)
-        if due and self._timer is None:
-            self._look_at(due)
-
     def close(self) -> None:
         """Leave no timer behind, unless somebody still waits for it."""
-        if self._timer is not None and not self._under_way:
-            self._timer.cancel()
-            self._timer = None
+        self._arriving.close()
+        self._deadlines.close()

@@ -62,7 +62,7 @@ class DirectResponses:
             out = replace_rate_limits(out, request.reservation.header_lines, route.api.provider)
         sent, arrived = request.sent_at, request.arrived_at
         self._pipeline.sender.direct_lines(
-            out, request.request_id, cache, (arrived, arrived, sent, first), stream=request.stream
+            out, request.request_id, cache, (arrived, sent, sent, first), stream=request.stream
         )
         request.reply = _reply(response, out, persistent=request.channel.persistent)
         return True

@@ -100,12 +100,13 @@ class PreparedFlow(NamedTuple):
     path: str
     facts: RequestFacts | None
 
-    def due(self, now: float, *, streams: bool) -> float:
-        """When the head of the response to a request of this moment must have come; C{0}: never."""
-        if not streams:
-            return now + self.total if self.total else 0.0
-        ends = [seconds for seconds in (self.header_timeout, self.stream_total) if seconds]
-        return now + min(ends) if ends else 0.0
+    def due(self, arrived: float, sent: float, *, streams: bool) -> float:
+        """When the head of a response must have come; C{0}: never."""
+        total = self.stream_total if streams else self.total
+        ends = [arrived + total] if total else []
+        if streams and self.header_timeout:
+            ends.append(sent + self.header_timeout)
+        return min(ends, default=0.0)
 
 
 class RequestFacts(NamedTuple):

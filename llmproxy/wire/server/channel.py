@@ -215,7 +215,7 @@ class Channel(Protocol):
         self._deadline.clear()
         self._request = request
 
-    def hand_over(self, request: Request) -> None:
+    def hand_over(self, request: ChannelRequest) -> None:
         """What is under way goes on as this."""
         self._request = request
 
@@ -317,21 +317,23 @@ class Channel(Protocol):
         self._deadline.clear()
         self.persistent = head.keep_alive and not self._context.connections.draining
         length, limit = head.length, self._context.limits.messages.body
+        direct = None if head.known is None else self._direct
         complete = self._decoder.take_body() if length <= limit else None
         if complete is not None:
-            if head.known is not None and self._direct is not None and self._direct.serve(self, head, complete):
+            if direct is not None and direct.serve(self, head, complete):
                 return
-            self._request = request = Request(self, head, RequestBody.of(complete, limit, self._context.buffers))
+            body = RequestBody.of(complete, limit, self._context.buffers)
         else:
-            body = RequestBody(
+            body = self._body = RequestBody(
                 UNKNOWN_LENGTH if length == CHUNKED else length, limit, self._on_space, self._context.buffers
             )
-            self._request = request = Request(self, head, body)
-            self._body = body
             self._awaits_continue = head.expect_continue
             if self._decoder.buffer:
                 self._read_body()
             self._await_body()
+            if direct is not None and direct.wait(self, head, body):
+                return
+        self._request = request = Request(self, head, body)
         self._dispatch(request)
 
     def _dispatch(self, request: Request) -> None:

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from twisted.python.failure import Failure
 
 from llmproxy.wire.parser import RequestHead
-from llmproxy.wire.server.request import Request, RequestChannel
+from llmproxy.wire.server.request import RequestChannel
+from llmproxy.wire.server.request_body import RequestBody
 from llmproxy.wire.server.server_limits import ServerLimits
 
 
@@ -55,7 +56,7 @@ class DirectChannel(RequestChannel, Protocol):
     def begin_direct(self, request: ChannelRequest) -> None:
         """It is under way from now on."""
 
-    def hand_over(self, request: Request) -> None:
+    def hand_over(self, request: ChannelRequest) -> None:
         """It goes on as this."""
 
 
@@ -67,3 +68,6 @@ class DirectRequests(Protocol):
 
     def serve(self, channel: DirectChannel, head: RequestHead, body: bytes) -> bool:
         """A request whose head is known."""
+
+    def wait(self, channel: DirectChannel, head: RequestHead, upload: RequestBody) -> bool:
+        """Likewise, while its body is on its way: go on with it once that is there, or has failed."""
