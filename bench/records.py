@@ -47,7 +47,8 @@ def records(number: int, now: float) -> Iterator[RequestRecord]:
         yield RequestRecord(
             f"{run}-{each:x}", now + each * 0.0005, 0.812345, "POST", "/v1/chat/completions", 200, "complete", "openai",
             "/v1/chat/completions", f"project-{each % TOKENS % 3}", f"tok_{each % TOKENS:022}", "gpt-4o-mini", False, 312 + each % 97,
-            780 + each % 31, 0.412345, 0.401234, 200, "disabled", "", "127.0.0.1", "OpenAI/Python 1.109.1", 0, 1, "",
+            780 + each % 31, 0.412345, 0.401234, 0.0, 0.0, 200, "disabled", "", "127.0.0.1", "OpenAI/Python 1.109.1",
+            0, 1, "",
             "gpt-4o-mini-2024-07-18", "exact", 40 + each % 31, 0, 0, 19 + each % 7, 0, 1.74e-05 + each % 13 * 1e-7,
         )  # fmt: skip
 

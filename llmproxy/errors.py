@@ -269,10 +269,12 @@ class UpstreamFailure(ProxyError):
     @ivar nothing_sent: Whether not one byte of the request has left, and its body can still be sent: then sending it
         again is sending it once.
     @ivar reused: Whether a connection that had carried other requests was closed before the first byte of a response.
+    @ivar queue_time: Seconds for which it waited for a connection, all of them being busy.
     """
 
     nothing_sent = False
     reused = False
+    queue_time = 0.0
 
 
 class UpstreamBusy(UpstreamFailure):

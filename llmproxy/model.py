@@ -314,12 +314,15 @@ class RequestRecord(NamedTuple):
     @ivar outcome: C{complete}, C{refused}, C{failed} (also a 200 that is or ends in an error), C{cancelled} (the client
         left) or C{truncated} (the provider broke off, or this process was stopped).
     @ivar first_byte: From the request's arrival to the provider's first byte, or C{None} if there was none.
+    @ivar auth_time: What its credential, the policies and its body took, as far as that must be known before it is let
+        through; C{queue_time}: for how long it waited: to be begun, at its limits, for a connection to its provider.
     @ivar error: The code of the error response, or of the error that the provider's 200 was or ended in; C{""}.
     @ivar attempts: How often it was sent to a provider; C{attempted}: where there was more than one, what came of each:
         C{0/1:429 1/0:200} for the numbers of upstream and key, and a status or a word.
     @ivar answered: The model that responded, as the provider calls it.
     @ivar basis: Where the tokens come from; they and the cost are as in L{Usage}.
     @ivar attribution: Whom it is attributed to, as L{llmproxy.base.attribution} writes it; C{""} where nothing is.
+    @ivar steps: Its way, as L{llmproxy.base.request_steps} writes it; C{""} where the times say all.
     """
 
     request_id: str
@@ -339,6 +342,8 @@ class RequestRecord(NamedTuple):
     bytes_out: int = 0
     first_byte: float | None = None
     upstream_time: float | None = None
+    auth_time: float = 0.0
+    queue_time: float = 0.0
     upstream_status: int | None = None
     cache: str = "disabled"
     error: str = ""
@@ -356,6 +361,7 @@ class RequestRecord(NamedTuple):
     reasoning_tokens: int = 0
     cost_usd: float | None = None
     attribution: str = ""
+    steps: str = ""
 
 
 class LedgerLine(NamedTuple):

@@ -24,7 +24,7 @@ MAX_TEMPLATES = 1024
 MAX_SEEN_ONCE = 4096
 MAX_MADE_LINES = 1024  # of which the half that both lines of a request share is kept for the second
 
-_FIELDS = RequestRecord._fields
+_FIELDS = RequestRecord._fields[:-1]  # the last, its steps, differ by each request, and are for whoever looks at one
 _BEFORE_BYTES = slice(_FIELDS.index("method"), _FIELDS.index("stream") + 1)
 _BEFORE_TOKENS = slice(_FIELDS.index("upstream_status"), _FIELDS.index("basis") + 1)
 _ATTRIBUTION = _FIELDS.index("attribution")
@@ -40,7 +40,7 @@ _ORDER = (  # of the fields in both lines: what differs by request comes last
     *_FIELDS[_BEFORE_TOKENS],
     *("attribution", *_NUMBERS),
 )
-if _FIELDS[: _BEFORE_BYTES.start] != _AT_FIRST or _FIELDS[-1] != "attribution":
+if _FIELDS[: _BEFORE_BYTES.start] != _AT_FIRST or RequestRecord._fields[-2:] != ("attribution", "steps"):
     raise ImportError("The fields of a record are not in the order in which they are taken here.")
 _OF_ACCESS_LOG = {"level": "info", "logger": "access", "msg": "request"}
 _in_order = itemgetter(*map(_FIELDS.index, _ORDER))

@@ -119,10 +119,13 @@ class Accounting:
         The usual request waits for nothing.
         """
         context.charge = charge = Charge()
+        if context.lookup is not None:
+            context.mark("cache", self._clock.seconds())
         reserved = self._reserve(context)
         if reserved is not None:
             charge.reservation = reserved if isinstance(reserved, LimitReservation) else await reserved
             context.request.booked_first = True
+        context.mark("limits", self._clock.seconds())
         return charge
 
     def _reserve(self, context: RequestContext) -> LimitReservation | Awaitable[LimitReservation] | None:
@@ -199,6 +202,7 @@ class Accounting:
         assert route is not None and session is not None and charge is not None
         charge.slot = self._in_flight.acquire(route.api_name, session.grant.project_id)
         self._enter(context, await session.count_use())
+        context.mark("admission", self._clock.seconds())
 
     def _enter(self, context: RequestContext, uses: int) -> None:
         """Open the request's line in the ledger."""

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.web.iweb import IBodyProducer
 
 from llmproxy.auth.authenticator import Session
+from llmproxy.base import request_steps
 from llmproxy.caching import CachedResponse, CacheLookup
 from llmproxy.config.routes import Route
 from llmproxy.http import body_hints
@@ -71,6 +72,7 @@ class RequestContext:
     @ivar reading: Who reads its body; C{None} where it is there, and read at once when somebody has to know.
     @ivar authorized_at: When it was let through; C{upstream_started}: when the call to the provider began;
         C{first_byte_at}: when the head of its response came. The clock's seconds, as C{arrived_at}.
+    @ivar marks: Which of L{PROXY_STEPS<llmproxy.base.request_steps.PROXY_STEPS>} are over, and when each was.
     @ivar request_sent: Whether something of it may have reached the provider.
     @ivar relay: Who carries the response's body; C{None} where all of it was sent with the head: C{bytes_out} of it.
     @ivar announcement: Reads its response, where that may announce a result that is to be fetched later;
@@ -104,6 +106,7 @@ class RequestContext:
     authorized_at: float | None = None
     upstream_started: float | None = None
     first_byte_at: float | None = None
+    marks: Sequence[tuple[str, float]] = ()
     request_sent = False
     response: Response | None = None
     relay: Relay | CachedResponse | None = None
@@ -148,6 +151,28 @@ class RequestContext:
         if self._small is not None:
             own._wanted = self._wanted
         return own
+
+    def mark(self, step: str, now: float) -> None:
+        """A step of its way is over."""
+        self.marks = [*self.marks, (step, now)]
+
+    def _times(self, finished: float) -> tuple[float, float, str]:
+        """What letting it through took, for how long it waited, and its steps."""
+        marks, arrived, authorized = self.marks, self.arrived_at, self.authorized_at
+        attempts = () if self.delivery is None else self.delivery.times
+        through_cache = self.lookup is not None
+        if not marks and not attempts:  # by a flow, or refused before all else
+            return round((finished if authorized is None else authorized) - arrived, 6), 0.0, ""
+        if not attempts and self.first_byte_at is None and (through_cache or self.outcome != "complete"):
+            marks = [*marks, (request_steps.stopped_in(marks, through_cache=through_cache), finished)]
+        spent, begun = dict[str, float](), arrived
+        for step, end in marks:
+            spent[step], begun = spent.get(step, 0.0) + end - begun, end
+        let_through = spent.get("auth", 0.0) + spent.get("body", 0.0)
+        if "auth" not in spent and authorized is not None:  # by a flow
+            let_through = authorized - arrived
+        waited = spent.get("scheduler", 0.0) + spent.get("limits", 0.0) + sum(each.queued for each in attempts)
+        return round(let_through, 6), round(waited, 6), request_steps.encode(arrived, marks, attempts)
 
     @property
     def body_bytes(self) -> int:
@@ -236,6 +261,7 @@ class RequestContext:
         path = request.uri.partition(b"?")[0]
         named = body_hints.model_in_path(path) if route is None else route.model
         first, started, lines = self.first_byte_at, self.upstream_started, request.lines
+        auth_time, queue_time, steps = self._times(finished)
         model = named or self.content.model
         self.usage = usage = self._measured_usage(model)
         if self.meter is not None and self.meter.error:  # whoever left after that, it was no response
@@ -258,6 +284,8 @@ class RequestContext:
             bytes_out=self.relay.count if self.relay else self.bytes_out,
             first_byte=None if first is None else round(first - self.arrived_at, 6),
             upstream_time=None if first is None or started is None else round(first - started, 6),
+            auth_time=auth_time,
+            queue_time=queue_time,
             upstream_status=response.code if response else None,
             cache=self.cache if self.lookup is None else self.lookup.outcome.status,
             error=self.error,
@@ -275,6 +303,7 @@ class RequestContext:
             reasoning_tokens=usage.reasoning_tokens,
             cost_usd=usage.cost_usd,
             attribution=self.attribution,
+            steps=steps,
         )
 
 

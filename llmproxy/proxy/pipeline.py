@@ -263,7 +263,7 @@ class Pipeline:
             if first is None:
                 return await delivery.send()
             assert context.provider_key is not None
-            return await delivery.resume(*first, context.provider_key)
+            return await delivery.resume(*first, context.provider_key, context.upstream_started or context.arrived_at)
         except errors.ProxyError as e:
             if nothing_sent(e) and not delivery.reached:
                 self._accounting.nothing_sent(context)

@@ -86,6 +86,7 @@ class RequestBodies:
         """
         upload, route, grant, limits = context.request.upload, context.route, context.grant, context.limits
         assert route is not None and grant is not None
+        context.mark("auth", self._clock.seconds())
         if upload.length is not UNKNOWN_LENGTH and upload.length > self._max_bytes:
             raise errors.RequestTooLarge(
                 f"The request body is larger than the {self._max_bytes} bytes that this proxy accepts."
@@ -113,6 +114,7 @@ class RequestBodies:
             context.body = upload
         elif received or fields.has_body(context.request.lines):
             context.body = BytesBody(received)
+        context.mark("body", self._clock.seconds())
 
     def observe_read(self, context: RequestContext, body: bytes, content: RequestContent) -> None:
         """As L{prepare}, of a body that a direct request has had read and checked."""

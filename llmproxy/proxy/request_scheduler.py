@@ -76,6 +76,7 @@ class RequestScheduler:
         self._clock.callLater(0, self._next_turn)
         while self._waiting.owners and self._clock.seconds() <= self._turn_ends:
             context, serve = self._waiting.pop()
+            context.mark("scheduler", self._clock.seconds())
             context.request.on_gone = None
             try:
                 self._pipeline.start(context, serve(context))
@@ -85,6 +86,7 @@ class RequestScheduler:
     def _client_left(self, client: Client, waiting: tuple[RequestContext, Serving]) -> None:
         self._waiting.remove(client, waiting)
         context, _ = waiting
+        context.mark("scheduler", self._clock.seconds())
         context.client_left = not self._pipeline.shutting_down
         self._accounting.begin()
         self._pipeline.start(context, self._pipeline.resume(context, errors.ClientGone(), None))

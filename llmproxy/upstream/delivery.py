@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.web.iweb import IBodyProducer
 
 from llmproxy import errors
+from llmproxy.base.request_steps import AttemptTimes
 from llmproxy.config.routes import Route
 from llmproxy.upstream import balancing
 from llmproxy.upstream.circuits import Attempt
@@ -65,6 +66,7 @@ class Delivery:
     been tried, where there is one. What else may be done again, C{retries} in the settings says.
 
     @ivar attempts: What came of each: the upstream's number, the key's, and a status or a word.
+        C{times}: when that was.
     @ivar reached: Whether something of the request may have reached a provider.
     """
 
@@ -77,6 +79,8 @@ class Delivery:
         jitter: Callable[[], float] = random,
     ) -> None:
         self.attempts: list[str] = []
+        self.times: list[AttemptTimes] = []
+        self._begun = 0.0
         self.reached = False
         self._upstreams = upstreams
         self._group = group
@@ -96,8 +100,12 @@ class Delivery:
         self._group.budget.deposit(self._clock.seconds())
         return await self._conclude(await self._attempt(self._first()))
 
-    async def resume(self, outcome: Outcome, upstream: Upstream, key: ProviderKey) -> Response:
-        """The same, where the first attempt has been made already."""
+    async def resume(self, outcome: Outcome, upstream: Upstream, key: ProviderKey, begun: float) -> Response:
+        """The same, where the first attempt has been made already.
+
+        @param begun: When that was, by the clock.
+        """
+        self._begun = begun
         self._set_out(self._destination(upstream, key))
         self._note(outcome)
         return await self._conclude(outcome)
@@ -140,7 +148,8 @@ class Delivery:
         upstream, request = destination.upstream, self._request
         if upstream.state != "enabled":
             raise errors.UpstreamDisabled()
-        entered = upstream.circuits.enter(request.project_id, self._clock.seconds())
+        self._begun = self._clock.seconds()
+        entered = upstream.circuits.enter(request.project_id, self._begun)
         self._set_out(destination)
         try:
             response = await self._sent(destination)
@@ -152,7 +161,7 @@ class Delivery:
             entered.failed(e, self._clock.seconds())
             self.release()
             self.reached = True
-            self._record(destination, "cancelled")
+            self._record(destination, "cancelled", 0.0)
             raise
         self._respond(entered, response)
         return response
@@ -182,11 +191,13 @@ class Delivery:
             what = str(outcome.code)
             if outcome.code >= 400 or at.state.status:
                 self._note_key(at, outcome)
-        self._record(at, what)
+        self._record(at, what, outcome.queue_time)
         self._tried.add((at.upstream.identity, at.state.identity))
 
-    def _record(self, at: Destination, what: str) -> None:
-        self.attempts.append(f"{at.upstream.number}/{self._request.keys.index(at.key)}:{what}")
+    def _record(self, at: Destination, what: str, queued: float) -> None:
+        told = f"{at.upstream.number}/{self._request.keys.index(at.key)}:{what}"
+        self.attempts.append(told)
+        self.times.append(AttemptTimes(told, self._begun, self._clock.seconds(), queued))
 
     def _note_key(self, at: Destination, response: Response) -> None:
         cooldown, now = self._group.api.key_cooldown, self._clock.seconds()

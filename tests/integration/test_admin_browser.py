@@ -127,7 +127,14 @@ def test_the_first_hour(stack: Stack, chrome: Chrome) -> None:
     chrome.get(page)
     eventually(lambda: chrome.refresh() or shows(chrome, "gpt-4o", "200", "$0.0"), SECONDS)
     chrome.find_element(By.CSS_SELECTOR, "table[data-live] tbody a").click()
-    assert shows(chrome, "waiting for the provider's first byte", "POST /openai/v1/chat/completions", "Search team")
+    assert shows(
+        chrome,
+        "upstream 0, key 0",
+        "first byte",
+        "credential and policies",
+        "POST /openai/v1/chat/completions",
+        "Search team",
+    )
 
     chrome.get(home)
     write(chrome, project[1], budget_usd="0.000000001/month")

@@ -127,9 +127,17 @@ def test_attempts_in_the_books(tmp_path: Path) -> None:
         expected = {"tried": (3, "0/0:401 0/1:503 1/0:200"), "failed": (3, "0/1:503 1/0:503 1/0:503"), "usual": (1, "")}
         events = eventually(lambda: len(p.events()) >= 3 and p.events())
         assert {each["request_id"]: (each["attempts"], each["attempted"]) for each in events} == expected
+        assert all(each["auth_time"] >= 0 and each["queue_time"] >= 0 and "steps" not in each for each in events)
         for request_id, attempts in expected.items():
             shown = p.stack.manage("GET", f"/manage/requests/{request_id}")
             assert (shown["attempts"], shown["attempted"]) == attempts
+            told = [(s["upstream"], s["key"], s["result"]) for s in shown["timeline"] if s["step"] == "attempt"]
+            assert " ".join(f"{upstream}/{key}:{result}" for upstream, key, result in told) == attempts[1] or (
+                attempts[1] == "" and told == [(1, 0, "200")]
+            )
+            assert shown["timeline"][-1]["step"] == "response" and shown["timeline"][0]["step"] == "auth"
+            ends = [each["at"] + each["seconds"] for each in shown["timeline"]]
+            assert ends == sorted(ends) and abs(ends[-1] - shown["duration"]) < 0.001, shown
         assert eventually(lambda: len(p.ledger_lines()) >= 3 and p.ledger_lines()) == expected
 
 

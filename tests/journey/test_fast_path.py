@@ -203,7 +203,8 @@ class Ways(ProxyTestCase):
         self.network.pass_time(1000.0)
         noticed.append(self.provider.peers and [party.take() for party in self.provider.peers])
         noticed += [
-            record._replace(request_id=_RANDOM_ID.sub(b"ID", record.request_id.encode()).decode())
+            # The short way has no steps: the times say all.
+            record._replace(request_id=_RANDOM_ID.sub(b"ID", record.request_id.encode()).decode(), steps="")
             for record in self.events.records
         ]
         noticed += [asdict(self.proxy.metrics()), self.tokens.counted]

@@ -180,6 +180,8 @@ class DirectRequest(OwnedRequest):
             self.response_bytes,
             round(first - arrived, 6),
             round(first - self.sent_at, 6),
+            0.0,
+            0.0,
             200,
             self.cache,
             self.error,

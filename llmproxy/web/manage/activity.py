@@ -19,6 +19,7 @@ from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
 from llmproxy.web.manage.paging import MAX_PAGE_SIZE, PAGE_PARAMETERS, list_response, page, project, query
+from llmproxy.web.manage.request_timeline import TimelineStep, timeline
 from llmproxy.web.manage.views import Time
 from llmproxy.web.respond import json_response
 
@@ -79,6 +80,8 @@ class RequestView(DeferredModel):
     cache: str
     first_byte: float | None = Field(description="From the request's arrival to the provider's first byte.")
     upstream_time: float | None
+    auth_time: float = Field(description="For its credential, the policies, and its body as far as that must be known.")
+    queue_time: float = Field(description="For which it waited: to be begun, at its limits, for a connection.")
     upstream_status: int | None
     attempts: int = Field(description="How often it was sent to a provider.")
     attempted: str = Field(description="Where that was several times, what came of each: 0/1:429 1/0:200.")
@@ -92,6 +95,12 @@ class RequestView(DeferredModel):
     client: str
     user_agent: str
     attribution: dict[str, AttributedValue] = Field(description="By the names of the settings, where there is any.")
+
+
+class RequestDetail(RequestView):
+    """One finished request, with what its time went into."""
+
+    timeline: list[TimelineStep] = Field(description="In their order; the last is from the first byte to the end.")
 
 
 class RequestList(DeferredModel):
@@ -179,12 +188,12 @@ class RequestCollection(Endpoint):
 class RequestItem(Endpoint):
     path = "/manage/requests/{id}"
 
-    @operation("GET", "One of the last requests.", RequestView)
+    @operation("GET", "One of the last requests, with what its time went into.", RequestDetail)
     async def get_request(self, call: Call) -> BufferedResponse:
         record = await self.context.requests.find(call.id)
         if record is None or not call.principal.sees(record.project_id):
             raise NotFound("It is not among the last requests.")
-        return json_response(_request(record))
+        return json_response(_request(record) | {"timeline": timeline(record)})
 
 
 def _activity(endpoint: Endpoint) -> Activity:

@@ -33,6 +33,7 @@ class PendingRequest:
     @ivar gone: Whether the one who asked has left.
     @ivar started: Whether the body's producer has been asked for anything.
     @ivar sent: Whether one byte or more of the request may have left.
+    @ivar queue_time: Seconds for which it has waited for a connection, all of them being busy.
     @ivar takes_whole: Whether a response that is all in one read goes to L{accepts} and L{complete}.
     """
 
@@ -44,6 +45,7 @@ class PendingRequest:
         "holder",
         "method",
         "project",
+        "queue_time",
         "raw",
         "repeated",
         "responded",
@@ -58,6 +60,7 @@ class PendingRequest:
         self.body = body
         self.raw = raw
         self.project = project
+        self.queue_time = 0.0
         self.whole: bytes | None = getattr(body, "received", None)
         self.holder: Cancellable | None = None
         self.started = self.sent = self.repeated = self.gone = False
@@ -97,6 +100,8 @@ class PendingRequest:
 
     def succeed(self, answer: Response) -> None:
         self.holder = None
+        if self.queue_time:
+            answer.queue_time = self.queue_time
         self.responded.callback(answer)
 
     def fail(self, error: BaseException | Failure) -> None:
@@ -105,6 +110,7 @@ class PendingRequest:
         if isinstance(error, errors.UpstreamFailure):
             error.nothing_sent = self.untouched
             error.retry = error.retry or self.untouched
+            error.queue_time = self.queue_time
         if not self.gone:
             self.responded.errback(error)
 

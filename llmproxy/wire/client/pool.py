@@ -66,14 +66,19 @@ class IdleBudget:
 
 
 class QueuedRequest:
-    """A request's place in the queue."""
+    """A request's place in the queue.
 
-    def __init__(self, pool: Pool, request: PendingRequest, timer: IDelayedCall | None) -> None:
+    @param now: When it took it.
+    """
+
+    def __init__(self, pool: Pool, request: PendingRequest, timer: IDelayedCall | None, now: float) -> None:
         self._pool = pool
         self._timer = timer
+        self._since = now
         self.request = request
 
-    def leave(self) -> PendingRequest:
+    def leave(self, now: float) -> PendingRequest:
+        self.request.queue_time = now - self._since
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         return self.request
@@ -167,7 +172,7 @@ class Pool:
         if self._closed is None:
             self._closed = Deferred()
             while self._queue.owners:
-                self._queue.pop().leave().fail(errors.Draining())
+                self._queue.pop().leave(self._clock.seconds()).fail(errors.Draining())
             for connection in [*self._idle, *self._witnesses]:
                 connection.close()
             self._stop_sweeping()
@@ -185,7 +190,7 @@ class Pool:
             connection.close()
         elif self._queue.owners:
             if connection.quiet():
-                connection.send(self._queue.pop().leave())
+                connection.send(self._queue.pop().leave(now))
             else:
                 connection.close()
         elif len(self._idle) < self._pool_limits.kept and self._idle_budget.take():
@@ -335,7 +340,7 @@ class Pool:
         timer = None
         if self._pool_limits.connect:
             timer = self._clock.callLater(self._pool_limits.connect, self._too_late, request)
-        queued = QueuedRequest(self, request, timer)
+        queued = QueuedRequest(self, request, timer, self._clock.seconds())
         request.holder = queued
         self._queue.push(request.project, queued)
 
@@ -358,7 +363,7 @@ class Pool:
 
     def withdraw(self, queued: QueuedRequest) -> None:
         """The request in this place gives up waiting."""
-        queued.leave()
+        queued.leave(self._clock.seconds())
         self._queue.remove(queued.request.project, queued)
 
     def _serve(self) -> None:
@@ -368,7 +373,7 @@ class Pool:
         self._serving = True
         try:
             while self._queue.owners and self._has_room():
-                self._dial(self._queue.pop().leave())
+                self._dial(self._queue.pop().leave(self._clock.seconds()))
         finally:
             self._serving = False
 

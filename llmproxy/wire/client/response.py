@@ -37,6 +37,7 @@ class Response:
     @ivar lines: The field lines as they came, those that frame the message included.
     @ivar length: Bytes of the body, or C{UNKNOWN_LENGTH}; for HEAD and 304 what C{Content-Length} says of the body that
         was left out.
+    @ivar queue_time: Seconds for which its request waited for a connection, all of them being busy.
     @ivar begun: Whether somebody takes the body.
     @ivar held: Whether the one who does has asked for a pause; C{waits}: whether one who watches has (L{wait}).
     """
@@ -44,6 +45,7 @@ class Response:
     request = None
     previousResponse: IResponse | None = None
     begun = False
+    queue_time = 0.0
     held = False
     waits = False
 

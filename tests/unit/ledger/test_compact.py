@@ -70,6 +70,7 @@ OPENINGS = st.builds(
     COUNT,
     COUNT,
     uses=st.integers(0, 1) | st.just(300),
+    attribution=st.sampled_from(["", '{"user":["\\u0000","claimed"]}']),  # JSON: no control character stands in it
 )
 
 

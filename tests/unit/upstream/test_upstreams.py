@@ -39,6 +39,7 @@ class Answer:
     """A response that is all there."""
 
     whole = b""
+    queue_time = 0.0
 
     def __init__(self, code: int = 200, *lines: bytes) -> None:
         self.code, self.lines = code, list(lines)

@@ -9,6 +9,23 @@ from llmproxy.web.admin.pages.names import project_names
 from llmproxy.web.admin.visit import HtmlPage, Visit
 
 LIMIT = 100
+STEP_NAMES = {
+    "scheduler": "waiting to be begun",
+    "auth": "credential and policies",
+    "body": "its body, as far as that must be known",
+    "cache": "the cache",
+    "limits": "waiting for the limits",
+    "admission": "the provider's key and a slot",
+    "connection": "waiting for a connection to upstream {upstream}",
+    "attempt": "upstream {upstream}, key {key}",
+    "pause": "pause before the next attempt",
+    "response": "receiving and forwarding",
+}
+STEP_KINDS = {
+    **dict.fromkeys(("scheduler", "limits", "connection", "pause"), "c3"),  # it waits
+    "attempt": "c1",
+    "response": "c2",
+}
 FILTERS = ("project_id", "token_id", "api", "model", "status", "outcome", "error")
 
 
@@ -32,19 +49,26 @@ async def show_all(visit: Visit) -> HtmlPage:
 async def show(visit: Visit) -> HtmlPage:
     found = await visit.api.get(f"/manage/requests/{visit.arguments[0]}")
     names = await project_names(visit, [found["project_id"]])
-    return HtmlPage("request.html", {"request": found, "steps": timeline(found), "names": names})
+    return HtmlPage("request.html", {"request": found, "rows": timeline_rows(found), "names": names})
 
 
-def timeline(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """What its time went into, in seconds from its arrival: where each step began, and how long it took."""
-    whole, first, upstream = request["duration"], request["first_byte"], request["upstream_time"]
-    if first is None:
-        return [{"name": "in this proxy", "begin": 0.0, "length": whole, "kind": "c3"}]
-    waited = min(first, upstream) if upstream is not None else first
-    steps = [
-        {"name": "in this proxy: credentials, limits, waiting for a connection", "begin": 0.0,
-         "length": max(0.0, first - waited), "kind": "c3"},
-        {"name": "waiting for the provider's first byte", "begin": first - waited, "length": waited, "kind": "c1"},
-        {"name": "receiving and forwarding", "begin": first, "length": max(0.0, whole - first), "kind": "c2"},
-    ]  # fmt: skip
-    return steps
+def timeline_rows(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """What its time went into, as it is shown, with the moments of its first byte and its end.
+
+    C{kind} is the colour; C{left} and C{width} say where it stands in its whole time, in percent.
+    """
+    whole = request["duration"] or 1.0
+    rows = []
+    for step in request["timeline"]:
+        if step["step"] == "response":
+            rows.append(_moment("first byte", step["at"], whole))
+        name = STEP_NAMES[step["step"]].format(**step)
+        left = min(100 * step["at"] / whole, 99.6)
+        width = max(min(100 * step["seconds"] / whole, 100 - left), 0.4)
+        rows.append({**step, "name": name, "kind": STEP_KINDS.get(step["step"], "c0"), "left": left, "width": width})
+    return [*rows, _moment("end", request["duration"], whole)]
+
+
+def _moment(name: str, at: float, whole: float) -> dict[str, Any]:
+    left = min(100 * at / whole, 99.6)
+    return {"name": name, "at": at, "seconds": None, "kind": "moment", "left": left, "width": 0.4, "result": None}
