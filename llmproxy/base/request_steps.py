@@ -12,8 +12,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 # What comes after what, where a request stops in it: it waits to be begun; its credential and the policies; its body,
-# as far as that must be known; the cache; its limits; the provider's key, a slot, and one use of its token.
+# as far as that must be known; the cache; its limits; the provider's key, a slot, and one use of its token. Instead of
+# its limits it is its turn at them, where it had to wait for that.
 PROXY_STEPS = ("scheduler", "auth", "body", "cache", "limits", "admission")
+TURN = "turn"
 MAX_ATTEMPTS = 20  # of which the text tells; of more, the first and the last
 
 _PART = re.compile(
@@ -38,8 +40,8 @@ class AttemptTimes(NamedTuple):
 class Step(NamedTuple):
     """A stretch of a request's time.
 
-    @ivar name: One of L{PROXY_STEPS}, C{connection} (waiting for one), C{attempt}, C{pause} (before the next attempt)
-        or C{response} (from the first byte to the end).
+    @ivar name: One of L{PROXY_STEPS}, L{TURN}, C{connection} (waiting for one), C{attempt}, C{pause} (before the next
+        attempt) or C{response} (from the first byte to the end).
     @ivar at: When it began, in seconds from the request's arrival; C{seconds}: how long it took.
     @ivar upstream: The number of where it was sent; C{key}: that of the key; C{result}: a status or a word.
     """
@@ -87,7 +89,7 @@ def decode(text: str) -> list[Step]:
 
 def stopped_in(marks: Sequence[tuple[str, float]], *, through_cache: bool) -> str:
     """The step in which a request ended that has these behind it."""
-    last = marks[-1][0] if marks else "scheduler"
+    last = marks[-1][0].replace(TURN, "limits") if marks else "scheduler"
     following = PROXY_STEPS[min(PROXY_STEPS.index(last) + 1, len(PROXY_STEPS) - 1)]
     return "limits" if following == "cache" and not through_cache else following
 

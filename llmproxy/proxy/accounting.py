@@ -122,10 +122,13 @@ class Accounting:
         if context.lookup is not None:
             context.mark("cache", self._clock.seconds())
         reserved = self._reserve(context)
+        if reserved is not None and not isinstance(reserved, LimitReservation):
+            context.under_way = "turn"
+            reserved = await reserved
         if reserved is not None:
-            charge.reservation = reserved if isinstance(reserved, LimitReservation) else await reserved
+            charge.reservation = reserved
             context.request.booked_first = True
-        context.mark("limits", self._clock.seconds())
+        context.mark(context.under_way or "limits", self._clock.seconds())
         return charge
 
     def _reserve(self, context: RequestContext) -> LimitReservation | Awaitable[LimitReservation] | None:

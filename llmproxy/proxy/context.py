@@ -72,6 +72,7 @@ class RequestContext:
     @ivar reading: Who reads its body; C{None} where it is there, and read at once when somebody has to know.
     @ivar authorized_at: When it was let through; C{upstream_started}: when the call to the provider began;
         C{first_byte_at}: when the head of its response came. The clock's seconds, as C{arrived_at}.
+    @ivar under_way: The step that it is in, where that is none of the usual.
     @ivar marks: Which of L{PROXY_STEPS<llmproxy.base.request_steps.PROXY_STEPS>} are over, and when each was.
     @ivar request_sent: Whether something of it may have reached the provider.
     @ivar relay: Who carries the response's body; C{None} where all of it was sent with the head: C{bytes_out} of it.
@@ -107,6 +108,7 @@ class RequestContext:
     upstream_started: float | None = None
     first_byte_at: float | None = None
     marks: Sequence[tuple[str, float]] = ()
+    under_way = ""
     request_sent = False
     response: Response | None = None
     relay: Relay | CachedResponse | None = None
@@ -154,7 +156,7 @@ class RequestContext:
 
     def mark(self, step: str, now: float) -> None:
         """A step of its way is over."""
-        self.marks = [*self.marks, (step, now)]
+        self.marks, self.under_way = [*self.marks, (step, now)], ""
 
     def _times(self, finished: float) -> tuple[float, float, str]:
         """What letting it through took, for how long it waited, and its steps."""
@@ -164,14 +166,15 @@ class RequestContext:
         if not marks and not attempts:  # by a flow, or refused before all else
             return round((finished if authorized is None else authorized) - arrived, 6), 0.0, ""
         if not attempts and self.first_byte_at is None and (through_cache or self.outcome != "complete"):
-            marks = [*marks, (request_steps.stopped_in(marks, through_cache=through_cache), finished)]
+            within = self.under_way or request_steps.stopped_in(marks, through_cache=through_cache)
+            marks = [*marks, (within, finished)]
         spent, begun = dict[str, float](), arrived
         for step, end in marks:
             spent[step], begun = spent.get(step, 0.0) + end - begun, end
         let_through = spent.get("auth", 0.0) + spent.get("body", 0.0)
         if "auth" not in spent and authorized is not None:  # by a flow
             let_through = authorized - arrived
-        waited = spent.get("scheduler", 0.0) + spent.get("limits", 0.0) + sum(each.queued for each in attempts)
+        waited = spent.get("scheduler", 0.0) + spent.get("turn", 0.0) + sum(each.queued for each in attempts)
         return round(let_through, 6), round(waited, 6), request_steps.encode(arrived, marks, attempts)
 
     @property

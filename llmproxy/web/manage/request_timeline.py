@@ -18,7 +18,17 @@ class TimelineStep(DeferredModel):
     """One stretch of a request's time."""
 
     step: Literal[
-        "scheduler", "auth", "body", "cache", "limits", "admission", "connection", "attempt", "pause", "response"
+        "scheduler",
+        "auth",
+        "body",
+        "cache",
+        "limits",
+        "turn",
+        "admission",
+        "connection",
+        "attempt",
+        "pause",
+        "response",
     ] = Field(description="What it went into.")
     at: float = Field(description="When it began, in seconds from the request's arrival.")
     seconds: float

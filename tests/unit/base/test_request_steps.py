@@ -60,6 +60,7 @@ class RequestStepsTests(TestCase):
             ("body", False, "limits"),
             ("cache", True, "limits"),
             ("limits", False, "admission"),
+            ("turn", False, "admission"),
             ("admission", False, "admission"),
         ):
             marks = [] if last is None else [(last, 1.0)]

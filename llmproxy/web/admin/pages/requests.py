@@ -14,7 +14,8 @@ STEP_NAMES = {
     "auth": "credential and policies",
     "body": "its body, as far as that must be known",
     "cache": "the cache",
-    "limits": "waiting for the limits",
+    "limits": "its limits",
+    "turn": "waiting for its turn at the limits",
     "admission": "the provider's key and a slot",
     "connection": "waiting for a connection to upstream {upstream}",
     "attempt": "upstream {upstream}, key {key}",
@@ -22,7 +23,7 @@ STEP_NAMES = {
     "response": "receiving and forwarding",
 }
 STEP_KINDS = {
-    **dict.fromkeys(("scheduler", "limits", "connection", "pause"), "c3"),  # it waits
+    **dict.fromkeys(("scheduler", "turn", "connection", "pause"), "c3"),  # it waits
     "attempt": "c1",
     "response": "c2",
 }
