@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPException
 from ipaddress import ip_address
 from typing import Any
@@ -73,16 +73,16 @@ class ManagementClient:
         request.add_unredirected_header("Authorization", f"Bearer {self._token}")
         return request
 
-    def list_all(self, path: str, **query: str) -> dict[str, Any]:
+    def list_all(self, path: str, **query: str | Sequence[str]) -> dict[str, Any]:
         """Every page of a list, as one."""
         found = [row for rows in self.pages(path, **query) for row in rows]
         return {"data": found, "total": len(found)}
 
-    def pages(self, path: str, **query: str) -> Iterator[list[Any]]:
+    def pages(self, path: str, **query: str | Sequence[str]) -> Iterator[list[Any]]:
         """The rows of a list, page by page."""
         following: dict[str, str] = {}
         while True:
-            page = self.request("GET", f"{path}?{urlencode({**query, **following, 'limit': PAGE_SIZE})}")
+            page = self.request("GET", f"{path}?{urlencode({**query, **following, 'limit': PAGE_SIZE}, doseq=True)}")
             yield page["data"]
             if not page.get("next_cursor"):
                 return

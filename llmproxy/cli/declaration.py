@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -142,10 +143,18 @@ def _is_reference(key: Any) -> bool:
 
 
 def _written(name: str, value: Any) -> Any:
-    """A budget as text, as the management API has it: C{3} is a number to YAML."""
-    if not name.startswith("budget_") or value is None:
+    """A budget and what a policy compares as text, as the management API has it: C{3} is a number to YAML."""
+    if name in ("param_whitelist", "header_values") and isinstance(value, dict):
+        return {each: [_glob(glob) for glob in globs] if isinstance(globs, list) else globs
+                for each, globs in value.items()}  # fmt: skip
+    if not name.startswith(("budget_", "soft_budget_")) or value is None:
         return value
     return [str(each) for each in (value if isinstance(value, list) else [value])]
+
+
+def _glob(value: Any) -> Any:
+    """What a parameter's value is compared with: as JSON writes it."""
+    return json.dumps(value) if isinstance(value, bool | int | float) else value
 
 
 def _plain(value: Any) -> bool:

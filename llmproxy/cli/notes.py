@@ -12,6 +12,14 @@ METADATA = click.option(
     "--metadata", multiple=True, metavar="NAME=TEXT", help="A free text by a free name; may be given again."
 )
 
+WITH_LABEL = click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="LABEL",
+    help="Those with this label only, or with NAME=TEXT in their metadata; may be given again: all must fit.",
+)
+
 
 def notes(options: Mapping[str, Any]) -> dict[str, Any]:
     """What of these options the management API is to be sent."""

@@ -11,8 +11,9 @@ import click
 
 from llmproxy.cli.client import management_path
 from llmproxy.cli.limits import limit_options, limit_values, remove_limit_option
-from llmproxy.cli.notes import LABEL, METADATA, notes
+from llmproxy.cli.notes import LABEL, METADATA, WITH_LABEL, notes
 from llmproxy.cli.output import Columns
+from llmproxy.cli.policies import LIFTED_POLICIES, policy_options, policy_values, remove_rule_option
 from llmproxy.cli.secret import KEY_SOURCES, key_reference, provider_keys
 from llmproxy.cli.session import CommandSession, with_session
 
@@ -39,6 +40,10 @@ REFERENCE = click.option(
 )
 
 
+# What lifts each rule, in the management API's words.
+_LIFTED: Mapping[str, tuple[str, Any]] = {**LIFTED_POLICIES, "labels": ("labels", []), "metadata": ("metadata", {})}
+
+
 @click.group()
 def project() -> None:
     """Create, show and change projects."""
@@ -49,6 +54,7 @@ def project() -> None:
 @KEY
 @REFERENCE
 @click.option("--group", "group_id", metavar="ID", help="The group that it belongs to.")
+@policy_options
 @LABEL
 @METADATA
 @limit_options
@@ -62,17 +68,24 @@ def create(
     **options: Any,
 ) -> None:
     """Create a project."""
-    body = {"name": name, **_keys(api_keys, references), **limit_values(options), **notes(options)}
+    body = {
+        "name": name,
+        **_keys(api_keys, references),
+        **limit_values(options),
+        **policy_values(options),
+        **notes(options),
+    }
     if group_id is not None:
         body["group_id"] = group_id
     session.show(session.client().request("POST", management_path("projects"), body))
 
 
 @project.command("list")
+@WITH_LABEL
 @with_session
-def list_(session: CommandSession) -> None:
-    """List all projects."""
-    session.show_list(session.client().list_all(management_path("projects")), COLUMNS)
+def list_(session: CommandSession, labels: tuple[str, ...]) -> None:
+    """List all projects, or those with a label."""
+    session.show_list(session.client().list_all(management_path("projects"), label=labels), COLUMNS)
 
 
 @project.command()
@@ -91,10 +104,12 @@ def show(session: CommandSession, project_id: str) -> None:
 @click.option("--remove-api-key", "removed", multiple=True, metavar="API", help="Forget the provider key for this API.")
 @click.option("--group", "group_id", metavar="ID", help="The group that it belongs to from now on.")
 @click.option("--no-group", is_flag=True, help="Let it belong to none.")
+@policy_options
 @LABEL
 @METADATA
 @limit_options
 @remove_limit_option
+@remove_rule_option(list(_LIFTED))
 @with_session
 def update(
     session: CommandSession,
@@ -106,10 +121,12 @@ def update(
     group_id: str | None,
     no_group: bool,
     lifted: tuple[str, ...],
+    unruled: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Rename a project, or change its provider keys or its limits."""
-    body: dict[str, Any] = {**_keys(api_keys, references), **limit_values(options, lifted), **notes(options)}
+    """Rename a project, or change its provider keys, its limits or which requests it allows."""
+    body: dict[str, Any] = dict(_LIFTED[name] for name in unruled)
+    body |= _keys(api_keys, references) | limit_values(options, lifted) | policy_values(options) | notes(options)
     if removed:
         body["api_keys"] = body.get("api_keys", {}) | dict.fromkeys(removed)
     if name is not None:

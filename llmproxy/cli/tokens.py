@@ -9,8 +9,15 @@ import click
 
 from llmproxy.cli.client import management_path
 from llmproxy.cli.limits import LIMIT_NAMES, limit_options, limit_values, remove_limit_option
-from llmproxy.cli.notes import LABEL, METADATA, notes
+from llmproxy.cli.notes import LABEL, METADATA, WITH_LABEL, notes
 from llmproxy.cli.output import Columns
+from llmproxy.cli.policies import (
+    LIFTED_POLICIES,
+    POLICY_FIELDS,
+    policy_options,
+    policy_values,
+    remove_rule_option,
+)
 from llmproxy.cli.session import CommandSession, with_session
 
 
@@ -37,10 +44,6 @@ _RULES = (
         "--expires-in", metavar="SPAN", help="How long it is valid: 24h, 30d, 1h30m. Left out: until revoked."
     ),
     click.option("--max-requests", type=click.IntRange(min=1), help="Requests allowed in its lifetime."),
-    click.option("--api", "apis", multiple=True, help="Allow this API only; may be given again."),
-    click.option("--endpoint", "endpoints", multiple=True, help="Allow this endpoint only; may be given again."),
-    click.option("--model", "models", multiple=True, help="Allow models like this glob only; may be given again."),
-    click.option("--ip", "ips", multiple=True, help="Allow this address or network only; may be given again."),
     LABEL,
     METADATA,
 )
@@ -48,10 +51,7 @@ _RULES = (
 _LIFTED: Mapping[str, tuple[str, Any]] = {
     "expiry": ("expires_at", None),
     "max-requests": ("max_requests", None),
-    "apis": ("apis", []),
-    "endpoints": ("endpoints", []),
-    "models": ("models", []),
-    "ips": ("ips", []),
+    **LIFTED_POLICIES,
     "labels": ("labels", []),
     "metadata": ("metadata", {}),
 }
@@ -59,6 +59,7 @@ _LIFTED: Mapping[str, tuple[str, Any]] = {
 
 def rule_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say what a token allows."""
+    command = policy_options(command)
     for option in reversed(_RULES):
         command = option(command)
     return command
@@ -76,7 +77,7 @@ def token() -> None:
 @with_session
 def create(session: CommandSession, **options: Any) -> None:
     """Issue a token. It is shown this once."""
-    body = {name: value for name, value in options.items() if value not in (None, ())} | notes(options)
+    body = _given(options) | limit_values(options) | policy_values(options) | notes(options)
     session.show(session.client().request("POST", management_path("tokens"), body))
     click.echo("Keep the token now: it is not shown again.", err=True)
 
@@ -84,13 +85,7 @@ def create(session: CommandSession, **options: Any) -> None:
 @token.command()
 @click.argument("token_id")
 @rule_options
-@click.option(
-    "--remove-rule",
-    "unruled",
-    multiple=True,
-    type=click.Choice(list(_LIFTED)),
-    help="Lift this rule; may be given again.",
-)
+@remove_rule_option(list(_LIFTED))
 @limit_options
 @remove_limit_option
 @with_session
@@ -99,12 +94,16 @@ def update(
 ) -> None:
     """Change what a token allows; what is not named stays."""
     body = dict(_LIFTED[name] for name in unruled) | limit_values(options, lifted)
-    body |= {
-        name: value for name, value in options.items() if name not in LIMIT_NAMES.values() and value not in (None, ())
-    } | notes(options)
+    body |= _given(options) | policy_values(options) | notes(options)
     if not body:
         raise click.UsageError("Name what is to change.")
     session.show(session.client().request("PATCH", management_path("tokens", token_id), body))
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What else of the options is given."""
+    elsewhere = (*LIMIT_NAMES.values(), *POLICY_FIELDS, "labels", "metadata")
+    return {name: value for name, value in options.items() if name not in elsewhere and value is not None}
 
 
 @token.command()
@@ -119,11 +118,12 @@ def rotate(session: CommandSession, token_id: str, grace: str) -> None:
 
 @token.command("list")
 @click.option("--project", "project_id", metavar="ID", help="This project's only.")
+@WITH_LABEL
 @with_session
-def list_(session: CommandSession, project_id: str | None) -> None:
-    """List all tokens, or one project's."""
+def list_(session: CommandSession, project_id: str | None, labels: tuple[str, ...]) -> None:
+    """List all tokens, or one project's, or those with a label."""
     query = {} if project_id is None else {"project_id": project_id}
-    session.show_list(session.client().list_all(management_path("tokens"), **query), COLUMNS)
+    session.show_list(session.client().list_all(management_path("tokens"), **query, label=labels), COLUMNS)
 
 
 @token.command()

@@ -7,7 +7,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, Text, cast, false, func, or_, select, tuple_
 
 from llmproxy.errors import Invalid
 from llmproxy.model import ListFilter, PageRequest
@@ -47,7 +47,20 @@ def conditions(wanted: ListFilter, table: Table, project_id: ColumnElement[Any])
         found.append(table.c.active.is_(wanted.active))
     if wanted.search:
         found.append(table.c.name.icontains(wanted.search, autoescape=True))
+    found += [_is_labelled(table, label) for label in wanted.labels]
     return found
+
+
+def _is_labelled(table: Table, label: str) -> ColumnElement[bool]:
+    """Whether a row has this label, or, of C{name=text}, this text in its metadata.
+
+    As text, since databases look into JSON in different ways: a label has neither quotes nor backslashes, so that it
+    stands in a list between quotes, and nowhere else. Not by LIKE, for which case may not matter.
+    """
+    listed = cast(table.c.labels, Text)
+    has_label = func.replace(listed, f'"{label}"', "") != listed if '"' not in label else false()
+    name, equals, text = label.partition("=")
+    return or_(has_label, table.c["metadata"][name].as_string() == text) if equals else has_label
 
 
 def unchanged(column: ColumnElement[int], revision: int) -> list[ColumnElement[bool]]:

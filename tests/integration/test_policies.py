@@ -4,19 +4,26 @@ short way holds them too."""
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
+import subprocess
 from base64 import b64decode
 from collections.abc import Iterator
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
 import pytest
 
+from tests.integration.test_cli_commands import llmproxy
 from tests.support.client import Response
 from tests.support.processes import HOST
 from tests.support.proxy_case import FAST_PATH
 from tests.support.stack import MANAGEMENT, Stack, eventually
 
+PAGE = (Path(__file__).parents[2] / "docs" / "policies.md").read_text("utf-8")
 CHAT = "/v1/chat/completions"
 SAID: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}
 JSON = {"Content-Type": "application/json"}
@@ -256,3 +263,128 @@ def test_what_cannot_be_a_policy(stack: Stack, kind: str) -> None:
             assert (answer.code, problem["code"]) == (422, "invalid_request"), (field, value, problem)
             assert field in problem["detail"], problem
     assert client.code() is None
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def run(stack: Stack, *arguments: str, code: int = 0) -> str:
+    done = llmproxy("--url", stack.url, *arguments, cwd=stack.home, env=stack.env)
+    assert done.returncode == code, (arguments, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+def run_curl(stack: Stack, script: str) -> None:
+    (stack.home / "management.header").write_text(f"Authorization: Bearer {MANAGEMENT}\n")
+    script = script.replace("http://127.0.0.1:8080", stack.url).replace("curl -sS", "curl -sS -f")
+    done = subprocess.run(
+        ["bash", "-e", "-c", script], cwd=stack.home, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_page(stack: Stack) -> None:
+    """Its commands, its call, its file and its response are what they say."""
+    client = Client(stack)
+
+    def named(text: str) -> str:
+        return text.replace("PROJECT_ID", client.project).replace("TOKEN_ID", client.token["id"])
+
+    (commands,) = blocks("console")
+    for line in named(commands).splitlines():
+        run(stack, *shlex.split(line.removeprefix("$ llmproxy ")))
+    project = stack.manage("GET", f"/manage/projects/{client.project}")
+    assert (project["models"], project["max_output_tokens"], project["required_params"]) == (
+        ["gpt-4o*"],
+        4096,
+        ["user"],
+    )
+    token = stack.manage("GET", f"/manage/tokens/{client.token['id']}")
+    assert (token["required_headers"], token["header_values"]) == ([], {})
+    tokens = stack.manage("GET", f"/manage/tokens?project_id={client.project}&search=batch")["data"]
+    assert [(each["methods"], each["max_output_tokens"], each["param_whitelist"]) for each in tokens] == [
+        (["POST"], 500, {"temperature": ["0", "0.5"]})
+    ]
+    if shutil.which("curl") and shutil.which("bash"):
+        (script,) = blocks("sh")
+        run_curl(stack, named(script))
+    else:
+        client.allow("project", max_output_tokens=1000, required_params=["user"])
+    (shown,) = blocks("json")
+    answer = client.ask(user="ada", max_tokens=1001).json
+    assert answer | {"request_id": "…"} == json.loads(shown)
+    assert client.code(user="ada", max_tokens=1000) is None
+
+    (declared,) = blocks("yaml")
+    (stack.home / "policies.yaml").write_text(declared)
+    plan = run(stack, "apply", "-f", "policies.yaml")
+    assert "+ create project Search" in plan and "max_output_tokens: 4096" in plan
+    assert run(stack, "apply", "-f", "policies.yaml") == ""
+    (stack.home / "policies.yaml").write_text(declared.replace("[0, 0.5]", "[0, 1]").replace("4096", "null"))
+    plan = run(stack, "apply", "-f", "policies.yaml")
+    assert plan.splitlines() == [
+        "~ update project Search  max_output_tokens: 4096 -> none",
+        '~ update token batch  param_whitelist: {"temperature": ["0", "0.5"]} -> {"temperature": ["0", "1"]}',
+    ]
+
+
+def test_on_the_command_line(stack: Stack) -> None:
+    """A project is made with a policy, shown, changed, and rid of it; what is no NAME=GLOB is told."""
+    given = ["--api", "openai", "--method", "POST", "--endpoint", CHAT, "--model", "gpt-*", "--ip", "127.0.0.1"]
+    given += ["--allow-header", "X-Team=core", "--allow-header", "X-Team=data", "--require-header", "X-Team"]
+    made = json.loads(run(stack, "project", "create", "--name", "Ruled", *given, "--output", "json"))
+    shown = json.loads(run(stack, "project", "show", made["id"], "--output", "json"))
+    assert {name: shown[name] for name in ("apis", "methods", "endpoints", "models", "ips", "required_headers")} == {
+        "apis": ["openai"],
+        "methods": ["POST"],
+        "endpoints": [CHAT],
+        "models": ["gpt-*"],
+        "ips": ["127.0.0.1/32"],
+        "required_headers": ["X-Team"],
+    }
+    assert shown["header_values"] == {"X-Team": ["core", "data"]}
+    assert "X-Team" in run(stack, "project", "show", made["id"])
+    rules = ("apis", "methods", "endpoints", "models", "ips", "headers", "required-headers")
+    lifted = [word for rule in rules for word in ("--remove-rule", rule)]
+    bare = json.loads(run(stack, "project", "update", made["id"], *lifted, "--output", "json"))
+    assert not any(bare[name] for name in ("apis", "methods", "endpoints", "models", "ips", "header_values"))
+    for wrong in ("temperature", "=1", "temperature="):
+        assert "NAME=GLOB" in run(stack, "project", "update", made["id"], "--allow-param", wrong, code=2)
+
+
+def test_labels_filter_lists(stack: Stack) -> None:
+    """Page by page, in the API and on the command line; what is no label is refused."""
+    notes = {"labels": ["batch", "tier=1"], "metadata": {"team": "core"}}
+    made = [
+        stack.manage("POST", "/manage/projects", {"name": f"L{number}", **(notes if number % 2 else {"labels": ["x"]})})
+        for number in range(7)
+    ]
+    wanted = [each["id"] for each in made[1::2]]
+    for query in (
+        "label=team=core",
+        "label=team%3Dcore&label=batch",
+        "label=tier=1&label=tier=1",
+        "label=batch&label=",
+    ):
+        found = stack.manage("GET", f"/manage/projects?{query}")
+        assert ([each["id"] for each in found["data"]], found["total"]) == (wanted, 3), query
+    first = stack.manage("GET", "/manage/projects?label=batch&limit=2")
+    rest = stack.manage("GET", f"/manage/projects?label=batch&limit=2&cursor={first['next_cursor']}")
+    assert [each["id"] for page in (first, rest) for each in page["data"]] == wanted
+    assert stack.manage("GET", "/manage/projects?label=team=Core")["data"] == []
+    token = stack.manage("POST", "/manage/tokens", {"project_id": wanted[0], "metadata": {"team": "core"}})
+    stack.manage("POST", "/manage/tokens", {"project_id": wanted[0]})
+    found = stack.manage("GET", f"/manage/tokens?project_id={wanted[0]}&label=team=core")
+    assert [each["id"] for each in found["data"]] == [token["id"]]
+    for query in ("label=%00", "label=a b", "label=" + "x" * 400, "&".join(f"label=a{number}" for number in range(17))):
+        with pytest.raises(HTTPError) as raised:
+            stack.manage("GET", f"/manage/projects?{query.replace(' ', '%20')}")
+        with raised.value as answer:
+            assert answer.code == 422 and "label" in json.loads(answer.read())["detail"]
+    listed = json.loads(run(stack, "project", "list", "--label", "batch", "--label", "team=core", "--output", "json"))
+    assert [each["id"] for each in listed["data"]] == wanted
+    listed = json.loads(run(stack, "token", "list", "--label", "team=core", "--output", "json"))
+    assert token["id"] in [each["id"] for each in listed["data"]]
+    assert all(each["metadata"].get("team") == "core" for each in listed["data"])

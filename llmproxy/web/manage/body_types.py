@@ -124,7 +124,7 @@ MaxRequests = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Minutes = Annotated[int, Field(ge=1, le=int(MAX_SPAN_SECONDS // 60))]
 
 
-Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")]
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/=-]{0,63}$")]
 MetadataName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 MetadataText = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_printable)]
 MAX_LABELS = MAX_METADATA = 16

@@ -15,7 +15,14 @@ from llmproxy.web.manage.activity import DEFAULT_PERIOD
 from llmproxy.web.manage.alerts import OWNERS
 from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import ApiOperation, Call, Endpoint, ManagementContext, operation
-from llmproxy.web.manage.paging import DEFAULT_PAGE_SIZE, ID, MAX_PAGE_SIZE, MAX_SEARCH_CHARACTERS
+from llmproxy.web.manage.paging import (
+    DEFAULT_PAGE_SIZE,
+    ID,
+    LABEL,
+    MAX_LABELS,
+    MAX_PAGE_SIZE,
+    MAX_SEARCH_CHARACTERS,
+)
 from llmproxy.web.manage.roles import LEAST_ROLES, UNLISTED, Scope
 from llmproxy.web.manage.version import API_VERSION
 from llmproxy.web.respond import json_response
@@ -72,6 +79,12 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "active": {"type": "boolean"},
     "id": {"type": "string", "description": "Only those of these ids, with commas between."},
     "search": {"type": "string", "maxLength": MAX_SEARCH_CHARACTERS, "description": "A part of the name, in any case."},
+    "label": {
+        "type": "array",
+        "items": {"type": "string", "pattern": f"^(?:{LABEL})?$"},
+        "maxItems": MAX_LABELS,
+        "description": "Only those that have this label, or name=text in their metadata; given several times: all.",
+    },
     "project_id": {"type": "string", "pattern": ID},
     "group_by": {"type": "string", "default": "project", "examples": ["project,model,day"]},
     "from": {"type": "string", "format": "date"},

@@ -22,7 +22,10 @@ DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
 ITEMS_PER_TURN = 50
 PAGE_PARAMETERS = ("limit", "offset", "cursor")
-FILTER_PARAMETERS = ("active", "search")
+FILTER_PARAMETERS = ("active", "search", "label")
+REPEATED_PARAMETERS = frozenset({"label"})
+MAX_LABELS = 16  # that a list is asked for
+LABEL = r"[A-Za-z0-9_.-]{1,64}=[^\x00-\x1f\x7f]{1,256}|[A-Za-z0-9][A-Za-z0-9._:/=-]{0,63}"
 MAX_SEARCH_CHARACTERS = 200
 
 
@@ -39,16 +42,26 @@ async def list_response(
 
 
 def query(uri: bytes, allowed: Collection[str]) -> dict[str, str]:
-    """The query's parameters; L{Invalid} for one that is unknown or given twice."""
-    _, _, raw = uri.partition(b"?")
-    try:
-        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, max_num_fields=20, errors="strict")
-    except ValueError:
-        raise Invalid("The query is not readable.") from None
+    """The query's parameters, of L{REPEATED_PARAMETERS} the last; L{Invalid} for one that is unknown or given twice."""
+    pairs = _pairs(uri)
+    once = [name for name, _ in pairs if name not in REPEATED_PARAMETERS]
     found = dict(pairs)
-    if len(found) < len(pairs) or not found.keys() <= set(allowed):
+    if len({*once}) < len(once) or not found.keys() <= set(allowed):
         raise Invalid(f"The query may have each of these once: {', '.join(sorted(allowed)) or 'nothing'}.")
     return found
+
+
+def repeated(uri: bytes, name: str) -> tuple[str, ...]:
+    """The values of a parameter that may be given several times, each once."""
+    return tuple(dict.fromkeys(value for each, value in _pairs(uri) if each == name))
+
+
+def _pairs(uri: bytes) -> list[tuple[str, str]]:
+    _, _, raw = uri.partition(b"?")
+    try:
+        return parse_qsl(raw.decode("ascii"), keep_blank_values=True, max_num_fields=40, errors="strict")
+    except ValueError:
+        raise Invalid("The query is not readable.") from None
 
 
 def page(found: dict[str, str]) -> PageRequest:
@@ -72,12 +85,15 @@ def project(found: dict[str, str]) -> str | None:
     return asked
 
 
-def list_filter(found: dict[str, str], projects: tuple[str, ...] | None) -> ListFilter:
-    """What of C{projects} is asked for by C{active} and C{search}; L{Invalid} where they are none."""
+def list_filter(uri: bytes, found: dict[str, str], projects: tuple[str, ...] | None) -> ListFilter:
+    """What of C{projects} is asked for by C{active}, C{search} and C{label}; L{Invalid} where they are none."""
     active = found.get("active")
     if active not in (None, "true", "false"):
         raise Invalid("active: must be true or false.")
-    return ListFilter(projects, None if active is None else active == "true", search_text(found))
+    labels = tuple(label for label in repeated(uri, "label") if label)
+    if len(labels) > MAX_LABELS or not all(re.fullmatch(LABEL, label) for label in labels):
+        raise Invalid(f"label: must be a label or name=text of metadata, at most {MAX_LABELS} of them.")
+    return ListFilter(projects, None if active is None else active == "true", search_text(found), labels)
 
 
 def search_text(found: dict[str, str]) -> str:

@@ -41,7 +41,7 @@ class ProjectCollection(Endpoint):
     @operation("GET", "List projects, oldest first.", ProjectList, query=("id", *FILTER_PARAMETERS, *PAGE_PARAMETERS))
     async def list_projects(self, call: Call) -> BufferedResponse:
         asked = query(call.uri, call.operation.query)
-        wanted = list_filter(asked, _among(call.principal, asked.get("id", "")))
+        wanted = list_filter(call.uri, asked, _among(call.principal, asked.get("id", "")))
         found = await self.context.projects.project_page(page(asked), wanted)
         return await list_response(found, project_json, self.context.clock)
 

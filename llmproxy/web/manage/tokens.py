@@ -39,7 +39,7 @@ class TokenCollection(Endpoint):
     )
     async def list_tokens(self, call: Call) -> BufferedResponse:
         asked = query(call.uri, call.operation.query)
-        wanted = list_filter(asked, call.principal.narrowed(project(asked)))
+        wanted = list_filter(call.uri, asked, call.principal.narrowed(project(asked)))
         found = await self.context.tokens.token_page(page(asked), wanted)
         return await list_response(found, partial(token_json, now=self.context.now()), self.context.clock)
 

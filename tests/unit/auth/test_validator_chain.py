@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from llmproxy.access_policy import AccessPolicy
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.auth.validator_chain import MAX_WAITING, MAX_WAITING_HELD_BACK, ForeignValidator, ValidatorChain
@@ -19,6 +20,9 @@ from llmproxy.interfaces import ITokenValidator
 from llmproxy.model import Allowance, Grant, Project
 
 OURS = "sk-lp-" + "x" * 43
+
+
+POLICY = AccessPolicy(models=("gpt-*",), max_output_tokens=5)
 
 
 @implementer(ITokenValidator)
@@ -43,7 +47,10 @@ class ChainTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.failed = FailedAttempts()
-        self.projects = {"p": Project("p", "P", allowance=Allowance(concurrency=3)), "off": Project("off", "O", False)}
+        self.projects = {
+            "p": Project("p", "P", allowance=Allowance(concurrency=3), policy=POLICY),
+            "off": Project("off", "O", False),
+        }
         self.issued = Knows(OURS, Grant("p", "t"))
 
     def chain(self, *foreign: ForeignValidator) -> ValidatorChain:
@@ -83,8 +90,9 @@ class ChainTests(SynchronousTestCase):
         chain = self.chain(*(ForeignValidator(Knows(name, name)) for name in ("p", "off", "gone")))
         grant = self.successResultOf(chain.validate_token("p"))
         self.assertEqual((grant.project_active, grant.project_allowance), (True, Allowance(concurrency=3)))
+        self.assertEqual(grant.project_policy, POLICY)
         grant = self.successResultOf(chain.validate_token("off"))
-        self.assertEqual((grant.project_active, grant.project_allowance), (False, None))
+        self.assertEqual((grant.project_active, grant.project_allowance, grant.project_policy), (False, None, None))
         self.failureResultOf(chain.validate_token("gone"), ProjectUnknown)
 
     def test_apis(self) -> None:

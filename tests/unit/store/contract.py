@@ -411,6 +411,37 @@ class StoreContract(ValidatorContract):
             found = await self.store.token_page(PageRequest(), wanted)
             self.assertEqual(([each.name for each in found.items], found.total), (names, 1), wanted)
 
+    async def test_those_with_a_label(self) -> None:
+        """By whole labels, in their own case, and by texts of the metadata; page by page as all lists."""
+        core = await self.project(labels=("core", "team=core"), metadata=(("team", "core"), ("note", 'a"team": "x')))
+        other = await self.project(labels=("Core", "core-2"), metadata=(("a.b", 'Zoë, "q"'),))
+        for labels, listed in (
+            (("core",), [core]),
+            (("Core",), [other]),
+            (("cor",), []),
+            (("core", "team=core"), [core]),
+            (("core", "Core"), []),
+            (("team=core",), [core]),
+            (("team=Core",), []),
+            (("team=x",), []),
+            (('a.b=Zoë, "q"',), [other]),
+            (('Core", "core-2',), []),
+            (('x=Core", "core-2',), []),
+        ):
+            page = await self.store.project_page(PageRequest(), ListFilter(labels=labels))
+            self.assertEqual((page.items, page.total), (listed, len(listed)), labels)
+        made = [
+            (await self.token(project_id=core.id, labels=("ci",) if number % 2 else ("dev",), metadata=(("n", "1"),)))[
+                0
+            ]
+            for number in range(7)
+        ]
+        wanted = ListFilter((core.id,), labels=("ci", "n=1"))
+        first = await self.store.token_page(PageRequest(2), wanted)
+        self.assertEqual((first.items, first.total), ([made[1], made[3]], 3))
+        rest = await self.store.token_page(PageRequest(2, cursor=first.next_cursor), wanted)
+        self.assertEqual((rest.items, rest.next_cursor), ([made[5]], ""))
+
     def behind(self, item: Token | Project) -> str:
         return encode_cursor([item.created_at, item.id])
 
