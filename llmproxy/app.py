@@ -18,7 +18,7 @@ from llmproxy.caching import CacheAdmin
 from llmproxy.composition.alerts import Alerting, alerting
 from llmproxy.composition.counters import make_counters
 from llmproxy.composition.forwarding import Parts, forwarding
-from llmproxy.composition.identity import identity_sign_in
+from llmproxy.composition.identity import Identities, identities, issuers
 from llmproxy.composition.late_pages import late_pages
 from llmproxy.composition.listeners import listen, make_site
 from llmproxy.composition.own_secrets import encryption_key_file, keyring, own_secrets, passwords
@@ -44,6 +44,7 @@ from llmproxy.store.creations import CreationTable
 from llmproxy.store.data_keys import unlock
 from llmproxy.store.groups import GroupTable
 from llmproxy.store.management_keys import ManagementKeyTable
+from llmproxy.store.revoked_subjects import RevokedSubjectTable
 from llmproxy.store.store import Store
 from llmproxy.upstream.secret_references import SecretReferences
 from llmproxy.web.late import LateResource
@@ -56,7 +57,6 @@ from llmproxy.wire.server.site import Site
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
 if TYPE_CHECKING:
-    from llmproxy.web.admin.identity import IdentitySignIn
     from llmproxy.web.admin.tree import AdminPages
     from llmproxy.web.manage.tree import Management
 
@@ -90,13 +90,12 @@ class Base:
     descriptors: Descriptors
     buffers: Buffers
     peers: Peers
-    identity: IdentitySignIn | None
+    identity: Identities
 
     @property
     def parts(self) -> tuple[object, ...]:
         """Of it what is started, stopped and shown with the daemon."""
-        identity = () if self.identity is None else (self.identity,)
-        return (self.descriptors, self.buffers, self.output, self.secrets, *identity)
+        return (self.descriptors, self.buffers, self.output, self.secrets, *self.identity.parts)
 
 
 def build(
@@ -129,7 +128,8 @@ def build(
     share_health(parts.probes, base.peers, records.bus, base.now, lambda: daemon.is_running)
     views = WorkerViews(metrics, base.peers, daemon.checks, LateImports(base.reactor))
     reloader = _reloader(base, parts, daemon, source)
-    auth = ManagementAuth(base.management, FailedAttempts(), reactor, settings.server.trusted_proxies, base.keys)
+    known = (settings.server.trusted_proxies, base.keys, base.identity.bearers)
+    auth = ManagementAuth(base.management, FailedAttempts(), reactor, *known)
     lag = ReactorLag(reactor, metrics.reactor_lag.observe)
     making = partial(_management, base, auth, tokens, parts, views, records, reloader, alerts)
     manage, admin = _management_trees(base, auth, making, records, parts)
@@ -248,6 +248,7 @@ def _base(
     coalescer, descriptors = WriteCoalescer(reactor), Descriptors(reactor)
     buffers = Buffers(settings.server.max_buffered_bytes or derived_limit())
     buffers.keep_spare()
+    sealer, check = ring.sealer(SIGN_INS, random), RevokedSubjectTable(store, now).check
     return Base(
         settings=settings,
         reactor=reactor,
@@ -266,7 +267,7 @@ def _base(
         descriptors=descriptors,
         buffers=buffers,
         peers=Peers() if worker is None else worker.peers,
-        identity=identity_sign_in(settings, environ, ring.sealer(SIGN_INS, random), reactor, now, random, redactor.add),
+        identity=identities(settings, environ, sealer, reactor, now, random, redactor.add, check),
     )
 
 
@@ -335,6 +336,8 @@ def _management(
         audit_table=records.audit_table,
         alerts=alerts.table,
         rotation=base.store,
+        subjects=tokens.subjects,
+        issuers=tuple(issuers(settings)),
         apis=parts.endpoints,
         reload=reloader.reload,
         effective=reloader.own.effective,
@@ -368,7 +371,7 @@ def _admin(base: Base, manage: Management, auth: ManagementAuth, records: Record
         sessions=Sessions(base.store, base.now, base.random),
         audit=records.audit,
         now=base.now,
-        identity=base.identity,
+        identity=base.identity.sign_in,
         denials=parts.refusals,
     )
 

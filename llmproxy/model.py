@@ -256,7 +256,7 @@ class Grant:
     @ivar project_active: C{None} where the validator does not know; then L{IProviderKeys} is asked.
     @ivar allowance: The token's limits, and C{project_allowance} those of its project; C{None} where it has none.
     @ivar policy: What else the token allows, and C{project_policy} what its project does; C{None}: everything.
-    @ivar metadata: The token's.
+    @ivar metadata: The token's; C{issued_at}: when another issuer made it, in seconds since the epoch.
     @ivar groups: The groups above its project that have limits, the nearest first.
     """
 
@@ -275,6 +275,7 @@ class Grant:
     project_policy: AccessPolicy | None = None
     metadata: Metadata = ()
     groups: tuple[GroupLimits, ...] = ()
+    issued_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

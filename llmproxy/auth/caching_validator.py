@@ -193,7 +193,8 @@ class CachedTokenValidator(Service):
     # Blocking
 
     def block(self, kind: str, name: str) -> None:
-        """Reject this from now on, whatever the store says: a C{token}, the C{tokens of project}, or a C{project}.
+        """Reject this from now on, whatever the store says: a C{token}, a C{subject}, the C{tokens of project}, or a
+        C{project}.
 
         What is cached of it is forgotten: to look at it anew costs a look-up, to check it each time would cost all.
         """
@@ -208,7 +209,8 @@ class CachedTokenValidator(Service):
 
     def _as_allowed(self, grant: Grant) -> Grant:
         """The grant as far as it is not blocked; L{TokenInactive} where it is."""
-        if ("token", grant.token_id) in self._blocked or ("tokens of project", grant.project_id) in self._blocked:
+        token, project = grant.token_id, grant.project_id
+        if self._blocked & {("token", token), ("subject", token), ("tokens of project", project)}:
             raise TokenInactive(token_id=grant.token_id, project_id=grant.project_id)
         return replace(grant, project_active=False) if ("project", grant.project_id) in self._blocked else grant
 

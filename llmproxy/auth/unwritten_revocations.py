@@ -27,11 +27,11 @@ IN_FORCE = "The revocation of {kind} {id} is in force here, and could not be sto
 UNSAVED = "The revocation of {kind} {id} was never stored: revoke it again."
 SAVED = "The revocation of {kind} {id} is not stored yet: the next start on this state directory takes it up."
 
-Kind = Literal["token", "tokens of project", "project"]
+Kind = Literal["token", "tokens of project", "project", "subject"]
 
 
 class RevocationTarget(NamedTuple):
-    """What is revoked: one token, all tokens of a project, or a project, by its id."""
+    """What is revoked: one token, all tokens of a project, a project, or a subject of another issuer, by its id."""
 
     kind: Kind
     id: str

@@ -49,13 +49,14 @@ class ValidatorChain:
         issued: ITokenValidator,
         unknown: UnknownTokens,
         foreign: Sequence[ForeignValidator],
-        project: Callable[[str], Awaitable[Project]],
+        project: Callable[[Grant], Awaitable[Project]],
         failed: FailedAttempts,
         clock: IReactorTime,
     ) -> None:
         """
         @param issued: Knows the tokens that this proxy has issued; C{unknown} looks up those that were never seen.
-        @param project: Looks up a project by its id; L{NotFound} where there is none.
+        @param project: Looks up whose project that is; L{NotFound} where there is none, L{TokenInactive
+            <errors.TokenInactive>} where the subject of the grant was revoked here.
         @param failed: Knows the addresses; wrong tokens are counted there by whoever rejects them.
         """
         self.foreign = tuple(foreign)
@@ -114,7 +115,7 @@ class ValidatorChain:
 
     async def _with_project(self, grant: Grant) -> Grant:
         try:
-            project = await self._project(grant.project_id)
+            project = await self._project(grant)
         except NotFound:
             raise ProjectUnknown from None
         active = project.active and grant.project_active is not False

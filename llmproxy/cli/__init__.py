@@ -12,6 +12,9 @@ PLACES = {
     "group": CommandPlace("llmproxy.cli.groups", "group", "Create, show and change groups of projects."),
     "token": CommandPlace("llmproxy.cli.tokens", "token", "Issue, show and revoke tokens."),
     "key": CommandPlace("llmproxy.cli.keys", "key", "Issue, list and revoke management keys."),
+    "subject": CommandPlace(
+        "llmproxy.cli.subjects", "subject", "Refuse the JWTs of somebody whom an identity provider knows."
+    ),
     "apply": CommandPlace(
         "llmproxy.cli.apply", "apply", "Make groups, projects and tokens be as a file declares them."
     ),

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
 from twisted.internet.defer import Deferred
 
 from llmproxy import plugins
@@ -22,8 +23,9 @@ from llmproxy.base.coroutines import FairLock
 from llmproxy.config.model import Settings
 from llmproxy.errors import StoreUnavailable
 from llmproxy.interfaces import ITokenValidatorFactory, IWatchable
-from llmproxy.model import Project
-from llmproxy.store import projects
+from llmproxy.model import Grant, Project
+from llmproxy.store import projects, revoked_subjects
+from llmproxy.store.revoked_subjects import RevokedSubjectTable
 from llmproxy.store.store import Store
 
 
@@ -33,6 +35,7 @@ class Tokens:
 
     @ivar chain: Who validates tokens that this proxy has not issued, where the settings name anybody.
     @ivar changes: Held by whoever changes projects or tokens, so that no change undoes another.
+    @ivar subjects: Those of other issuers whose tokens are refused.
     """
 
     validator: CachedTokenValidator
@@ -42,6 +45,7 @@ class Tokens:
     unwritten: UnwrittenRevocations
     changes: FairLock
     chain: ValidatorChain | None
+    subjects: RevokedSubjectTable
 
     @property
     def parts(self) -> tuple[object, ...]:
@@ -58,10 +62,10 @@ def make_tokens(
     @raise ValueError: where the settings name a validator that nobody provides, or one that refuses its own settings.
     """
 
-    def project(project_id: str) -> Deferred[Project]:
-        return store.read(partial(projects.get, project_id=project_id))  # not where management's lists wait
+    def project(grant: Grant) -> Deferred[Project]:
+        return store.read(partial(_project_of, grant=grant))  # not where management's lists wait
 
-    failed_attempts, changes = FailedAttempts(), FairLock()
+    failed_attempts, changes, subjects = FailedAttempts(), FairLock(), RevokedSubjectTable(store, now)
     unknown = UnknownTokens(store.validate_tokens, failed_attempts, reactor)
     foreign = list(_foreign_validators(settings, reactor, now))
     chain = ValidatorChain(store, unknown, foreign, project, failed_attempts, reactor) if foreign else None
@@ -81,6 +85,7 @@ def make_tokens(
             "token": store.deactivate_token,
             "tokens of project": store.revoke_project_tokens,
             "project": store.deactivate_project,
+            "subject": subjects.revoke_all_of,
         },
         reactor,
         lambda: changes.within(CHANGE_SECONDS, reactor, StoreUnavailable()),
@@ -91,8 +96,15 @@ def make_tokens(
         if IWatchable.providedBy(each.validator):
             IWatchable(each.validator).watch(validator.forget_project)
     return Tokens(
-        validator, failed_attempts, unknown, _change_feed(settings, reactor, store), unwritten, changes, chain
+        validator, failed_attempts, unknown, _change_feed(settings, reactor, store), unwritten, changes, chain, subjects
     )
+
+
+def _project_of(connection: Connection, grant: Grant) -> Project:
+    """With one question to the store, so that no revocation comes between."""
+    if grant.token_id:
+        revoked_subjects.check(connection, grant.token_id, grant.issued_at)
+    return projects.get(connection, grant.project_id)
 
 
 def _foreign_validators(settings: Settings, reactor: Any, now: Callable[[], float]) -> Iterator[ForeignValidator]:

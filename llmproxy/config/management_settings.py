@@ -1,4 +1,4 @@
-"""Who manages: people who sign in by OpenID Connect.
+"""Who manages: people who sign in by OpenID Connect, and whoever bears a JWT of their provider.
 
 The texts under the fields are what C{docs/settings.md} and C{etc/apis.schema.json} say.
 """
@@ -37,7 +37,7 @@ class RoleValues(Section):
 
 
 class SignInSettings(Section):
-    """People sign in to `/admin/` by an OpenID Connect provider (docs/oidc.md).
+    """People sign in to `/admin/` by an OpenID Connect provider, and its JWTs are good for `/manage` (docs/oidc.md).
 
     The client's secret is in `LLMPROXY_OIDC_CLIENT_SECRET` or a file that `…_FILE` names; a public client has none.
     """
@@ -47,7 +47,11 @@ class SignInSettings(Section):
     client_id: Text = ""
     """This proxy's id as a client of the provider."""
     redirect_uri: Url = ""
-    """The address of `/admin/oidc/callback` as browsers and the provider know it, exactly."""
+    """The address of `/admin/oidc/callback` as browsers and the provider know it, exactly. Empty, with an `audience`:
+    nobody signs in to the pages so, and only JWTs are taken."""
+    audience: Names = ()
+    """What `aud` of a JWT must name that comes as `Authorization: Bearer` to `/manage`, exactly: one of these. Empty:
+    the `client_id`, which ID tokens name."""
     scopes: Annotated[tuple[Name, ...], Items] = ("openid", "profile", "email")
     """What is asked of the provider."""
     claims: PersonClaims = PersonClaims()
@@ -62,16 +66,22 @@ class SignInSettings(Section):
         if not self.issuer:
             return self
         self.provider()
-        for name in ("client_id", "redirect_uri"):
-            if not getattr(self, name):
-                raise ValueError(f"{name} is missing")
-        if not self.redirect_uri.endswith("/admin/oidc/callback"):
-            raise ValueError("redirect_uri must end with /admin/oidc/callback")
+        if self.redirect_uri or not self.audience:
+            for name in ("client_id", "redirect_uri"):
+                if not getattr(self, name):
+                    raise ValueError(f"{name} is missing")
+            if not self.redirect_uri.endswith("/admin/oidc/callback"):
+                raise ValueError("redirect_uri must end with /admin/oidc/callback")
         if "openid" not in self.scopes:
             raise ValueError("scopes must have openid")
         if not (self.roles.admin or self.roles.operator or self.roles.viewer):
             raise ValueError("roles is empty: nobody could sign in")
         return self
+
+    @property
+    def accepted_audience(self) -> tuple[str, ...]:
+        """What C{aud} of a JWT must name, one of these, to manage by it."""
+        return self.audience or (self.client_id,)
 
     def provider(self) -> IdentityProviderSettings:
         """How it is reached, and its JWTs are verified."""

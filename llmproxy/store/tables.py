@@ -371,6 +371,16 @@ budget_alerts = Table(  # what was alerted: once for each budget and period, its
     Index("budget_alerts_by_time", "at", "id"),
 )
 
+revoked_subjects = Table(  # whose tokens of other issuers are refused; C{issued_before}: only those, all if null
+    "revoked_subjects",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    Column("issued_before", Double),
+    Column("revoked_at", Double, nullable=False),
+    Column("reason", String(200), nullable=False),
+    Index("revoked_subjects_by_time", "revoked_at", "id"),
+)
+
 FIRST_BYTE_CLASSES = tuple(f"first_byte_{number:02}" for number in range(30))
 ACTIVITY_KEY = ("step", "at", "project_id", "api", "model")
 ACTIVITY_COUNTS = ("requests", "failed", "refused", "cache_hits", "input_tokens", "output_tokens", "cost_usd")

@@ -203,6 +203,70 @@ def test_what_is_refused(stack: SignInStack, provider: OidcServer) -> None:
     assert CLIENT_SECRET not in log and kept["llmproxy_sign_in"] not in log
 
 
+@pytest.mark.parametrize("algorithm", ["none", "HS256"])
+def test_id_tokens_that_anybody_can_make(stack: SignInStack, provider: OidcServer, algorithm: str) -> None:
+    """Without a signature, or with the provider's public key as a shared secret: nobody is signed in."""
+    provider.person(sub="eve", realm={"roles": ["llm-admin"]})
+    provider.forge(algorithm)
+    try:
+        visitor = Visitor(stack)
+        assert visitor.get(visitor.at_provider()).status == 401
+        assert "llmproxy_session" not in visitor.cookies
+    finally:
+        provider.forge("")
+    assert visitor.get(visitor.at_provider()).status == 200
+
+
+def test_a_session_that_somebody_else_has_chosen(stack: SignInStack, provider: OidcServer) -> None:
+    """Session fixation: whatever cookie a browser comes with, a sign-in gives it a fresh one, and one that is made up
+    opens nothing; an answer that somebody else began with their own cookie signs nobody in."""
+    provider.person(sub="ada", realm={"roles": ["llm-admin"]})
+    attacker = Visitor(stack)
+    assert attacker.get(attacker.at_provider()).status == 200
+    planted = attacker.cookies["llmproxy_session"]
+    assert attacker.get("/admin/sessions").status == 200
+    victim = Visitor(stack)
+    victim.cookies["llmproxy_session"] = planted
+    assert victim.get(victim.at_provider()).status == 200
+    assert victim.cookies["llmproxy_session"] != planted
+    chosen = Visitor(stack)
+    chosen.cookies["llmproxy_session"] = "A" * 43
+    assert chosen.get(chosen.at_provider()).status == 200
+    assert chosen.cookies["llmproxy_session"] != "A" * 43
+    stranger = Visitor(stack)
+    stranger.cookies["llmproxy_session"] = "A" * 43
+    assert stranger.get("/admin/keys").status == 401
+    answer = Visitor(stack).at_provider()  # of a flow that the attacker began: login CSRF
+    assert Visitor(stack).get(answer).status == 401
+
+
+def test_a_code_that_comes_twice(stack: SignInStack, provider: OidcServer) -> None:
+    """Neither again in the same browser, nor in another one with its own flow under way."""
+    provider.person(sub="ada", realm={"roles": ["llm-admin"]})
+    visitor = Visitor(stack)
+    back = visitor.at_provider()
+    assert visitor.get(back).status == 200
+    other = Visitor(stack)
+    own = other.at_provider()
+    code = re.findall(r"code=\w+", back)[0]
+    assert other.get(re.sub(r"code=\w+", code, own)).status == 401
+    assert "llmproxy_session" not in other.cookies
+
+
+def test_a_subject_that_is_revoked(stack: SignInStack, provider: OidcServer) -> None:
+    """Its sessions end, in whatever browser, and it cannot begin another."""
+    provider.person(sub="mallory", realm={"roles": ["llm-admin"]})
+    visitor = Visitor(stack)
+    assert visitor.get(visitor.at_provider()).status == 200
+    assert visitor.get("/admin/keys").status == 200
+    stack.manage("POST", "/manage/subjects/revoke", {"issuer": provider.issuer, "sub": "mallory"})
+    assert visitor.get("/admin/keys").status == 401
+    again = Visitor(stack)
+    refused = again.get(again.at_provider())
+    assert refused.status == 401 and b"revoked" in refused.body
+    assert "llmproxy_session" not in again.cookies
+
+
 def test_next_is_a_page_of_ours(stack: SignInStack, provider: OidcServer) -> None:
     provider.person(sub="ada", realm={"roles": ["llm-admin"]})
     for following in ("https://evil.example/", "//evil.example", "/admin/\\evil", "javascript:alert(1)"):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 from zope.interface import implementer
@@ -33,6 +33,7 @@ from llmproxy.model import (
 from llmproxy.observability.activity import Activity
 from llmproxy.store.audit_log import AuditFilter
 from llmproxy.store.budget_alerts import AlertFilter
+from llmproxy.store.revoked_subjects import SubjectRevocation
 
 
 class MemoryUsage:
@@ -372,6 +373,23 @@ class MemoryAudit:
         if self.failing is not None:
             raise self.failing
         (self.intents if entry.outcome == "intent" else self.entries).append(entry)
+
+
+class MemorySubjects:
+    """Subjects that are refused, in memory."""
+
+    def __init__(self) -> None:
+        self.revoked: dict[str, SubjectRevocation] = {}
+
+    def revoke(self, revocation: SubjectRevocation) -> Deferred[SubjectRevocation]:
+        self.revoked[revocation.id] = revocation
+        return succeed(revocation)
+
+    def restore(self, subject: str) -> Deferred[SubjectRevocation]:
+        return succeed(self.revoked.pop(subject)) if subject in self.revoked else fail(NotFound())
+
+    def page(self, request: PageRequest) -> Deferred[Page[SubjectRevocation]]:
+        return succeed(Page(list(self.revoked.values()), len(self.revoked), ""))
 
 
 class NoEntries:

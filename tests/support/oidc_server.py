@@ -6,6 +6,7 @@ token endpoint that checks client, code, redirect URI and PKCE. What it is told 
 
 from __future__ import annotations
 
+import hmac
 import html
 import json
 import secrets
@@ -99,6 +100,10 @@ class OidcServer:
         """Who signs in from now on; what they claim goes into the ID token, above all else that is in there."""
         self._control("person", claims)
 
+    def forge(self, algorithm: str) -> None:
+        """Sign ID tokens so from now on, as L{forged} does; C{""}: properly."""
+        self._control("forge", algorithm)
+
     def claims(self, **more: Any) -> dict[str, Any]:
         """Those of a good access token; C{None} takes one away."""
         now = int(time.time())
@@ -116,6 +121,16 @@ class OidcServer:
             key,
             algorithms=[algorithm],
         )
+
+
+def forged(algorithm: str, key: Key, claims: dict[str, Any]) -> str:
+    """A JWT without a signature (C{none}), or with one that anybody can make who knows the public key (C{HS256})."""
+    head = {"alg": algorithm, "kid": key.kid}
+    said = ".".join(urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in (head, claims))
+    if algorithm == "none":
+        return f"{said}."
+    signature = hmac.digest(key.as_pem(private=False), said.encode(), "sha256")
+    return f"{said}.{urlsafe_b64encode(signature).rstrip(b'=').decode()}"
 
 
 def _fresh_keys() -> list[Key]:
@@ -142,6 +157,7 @@ def serve(port: int, control: int, pem: str = "") -> None:
             self.available = True
             self.delay = 0.0
             self.person: dict[str, Any] = {"sub": "ada"}
+            self.forgery = ""
             self.codes: dict[str, dict[str, str]] = {}
             self.counts: dict[str, int] = {}
 
@@ -180,6 +196,8 @@ def serve(port: int, control: int, pem: str = "") -> None:
                 self.delay = value
             elif what == "person":
                 self.person = value
+            elif what == "forge":
+                self.forgery = value
             elif what == "keys":
                 return [key.as_dict(private=True) for key in self.keys]
             return self.counts
@@ -219,8 +237,9 @@ def serve(port: int, control: int, pem: str = "") -> None:
                 return {"error": "invalid_grant"}, 400
             now = int(time.time())
             claims = {"iss": issuer, "aud": CLIENT_ID, "iat": now, "exp": now + 300, "nonce": asked["nonce"]}
-            key = self.keys[0]
-            token = jwt.encode({"alg": "RS256", "kid": key.kid}, {**claims, **self.person}, key)
+            key, signed = self.keys[0], {**claims, **self.person}
+            good = jwt.encode({"alg": "RS256", "kid": key.kid}, signed, key)
+            token = forged(self.forgery, key, signed) if self.forgery else good
             return {"access_token": "opaque", "token_type": "Bearer", "id_token": token}, 200
 
     running: Any = reactor

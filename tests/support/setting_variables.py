@@ -37,6 +37,7 @@ VALUES: Mapping[str, str] = {
     "LLMPROXY_MANAGEMENT_OIDC_ISSUER": "http://127.0.0.1:1",
     "LLMPROXY_MANAGEMENT_OIDC_CLIENT_ID": "llmproxy",
     "LLMPROXY_MANAGEMENT_OIDC_REDIRECT_URI": "http://127.0.0.1:1/admin/oidc/callback",
+    "LLMPROXY_MANAGEMENT_OIDC_AUDIENCE": "llmproxy-management",
     "LLMPROXY_MANAGEMENT_OIDC_SCOPES": "openid,groups",
     "LLMPROXY_MANAGEMENT_OIDC_CA_FILE": "{home}/ca.pem",
     "LLMPROXY_MANAGEMENT_OIDC_CLAIMS_NAME": "name",

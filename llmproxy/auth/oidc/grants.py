@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from llmproxy.auth.oidc.jwt import Claims, expiry
+from llmproxy.auth.oidc.jwt import Claims, expiry, issued_at
 from llmproxy.auth.oidc.subjects import subject_id, texts
 from llmproxy.config.auth_settings import OidcSettings, Profile
 from llmproxy.errors import ApiNotAllowed, ModelNotAllowed
@@ -34,6 +34,7 @@ def grant_of(claims: Claims, settings: OidcSettings) -> Grant:
         project_id=_project(claims, settings),
         token_id=subject_id(claims),
         expires_at=expiry(claims, settings),
+        issued_at=issued_at(claims),
         apis=apis,
         endpoints=profile.endpoints,
         models=models,

@@ -111,6 +111,11 @@ def expiry(claims: Claims, settings: IdentityProviderSettings) -> float:
     return float(claims["exp"]) + settings.clock_skew
 
 
+def issued_at(claims: Claims) -> float | None:
+    """When verified claims were made, in seconds since the epoch; C{None} where they do not say."""
+    return None if claims.get("iat") is None else float(claims["iat"])
+
+
 def is_jwt(token: str) -> bool:
     """Whether it looks like one at all."""
     return token.startswith("eyJ") and len(token) <= MAX_JWT_BYTES and _PARTS.fullmatch(token) is not None

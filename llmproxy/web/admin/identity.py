@@ -9,33 +9,29 @@ import hmac
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from twisted.application.service import Service
-from zope.interface import implementer
+from twisted.internet.interfaces import IReactorTime
 
-from llmproxy.auth.oidc.issuer_client import IssuerClient, IssuerRefusal, ProviderMetadata
-from llmproxy.auth.oidc.jwt import Claims, JwtVerifier
-from llmproxy.auth.oidc.signing_keys import SigningKeys
-from llmproxy.auth.oidc.subjects import issuer_prefix, subject_id, texts
+from llmproxy.auth.oidc.identity_provider import IdentityProvider
+from llmproxy.auth.oidc.issuer_client import IssuerRefusal, ProviderMetadata
+from llmproxy.auth.oidc.jwt import Claims, issued_at
+from llmproxy.auth.oidc.subjects import issuer_prefix
 from llmproxy.config.management_settings import SignInSettings
 from llmproxy.errors import TooManyFailures
 from llmproxy.identity_errors import ClaimsNotAllowed, IdentityProviderUnavailable, TokenInvalid
-from llmproxy.instruments import HealthCheck
-from llmproxy.interfaces import IHealthChecked
-from llmproxy.management_key import Role
 from llmproxy.sealing import CannotOpen, Sealer
 from llmproxy.store.admin_sessions import AdminSession
+from llmproxy.web.manage.person_claims import principal_of_claims
 from llmproxy.web.manage.roles import Principal, principal_from_json
 
 SIGN_IN_SECONDS = 600.0  # from the link until one is back
 METADATA_SECONDS = 300.0  # for which the provider's endpoints are remembered
 MAX_SIGN_INS = 32  # that wait for the provider at once
-MAX_NAME_CHARACTERS = 100
 _CONTEXT = "sign-in"
 
 
@@ -59,52 +55,39 @@ class Arrival(NamedTuple):
     following: str
 
 
-@implementer(IHealthChecked)
-class IdentitySignIn(Service):
+class IdentitySignIn:
     """Sends browsers to the provider, and learns from it who they were. What has to be remembered meanwhile is in the
     browser's cookie, sealed: so that any process may be the one that they come back to.
     """
 
-    name: Any = None
-
     def __init__(
         self,
         settings: SignInSettings,
+        provider: IdentityProvider,
         secret: str,
         sealer: Sealer,
-        reactor: Any,
+        clock: IReactorTime,
         now: Callable[[], float],
         random: Callable[[int], bytes],
+        check: Callable[[str, float | None], Awaitable[None]],
     ) -> None:
         """
         @param secret: The client's; C{""} for a public client.
         @param now: Seconds since the epoch.
+        @param check: Raises where the tokens of this subject, issued then, were revoked here.
         """
-        provider = settings.provider()
         self._settings = settings
         self._secret = secret
         self._sealer = sealer
-        self._clock = reactor
+        self._clock = clock
         self._now = now
         self._random = random
-        self._client = IssuerClient(provider, reactor)
-        self._keys = SigningKeys(provider, self._client, reactor)
-        self._verifier = JwtVerifier(provider, (settings.client_id,), self._keys, now)
+        self._check = check
+        self._client = provider.client
+        self._verifier = provider.verifier((settings.client_id,))
         self._metadata: tuple[float, ProviderMetadata] | None = None
         self._waiting = 0
         self.is_secure = settings.redirect_uri.startswith("https:")
-        self.tasks = (self._keys.renewal,)
-
-    def startService(self) -> None:
-        Service.startService(self)
-        self._keys.start()
-
-    def stopService(self) -> None:
-        Service.stopService(self)
-        self._keys.stop()
-
-    def health_checks(self) -> Iterator[HealthCheck]:
-        yield HealthCheck("oidc sign-in", lambda: self._keys.state)
 
     async def depart(self, following: str) -> Departure:
         """Begin; L{IdentityProviderUnavailable} where the provider does not say where to go.
@@ -132,7 +115,8 @@ class IdentitySignIn(Service):
     async def arrive(self, query: Mapping[str, str], cookie: str) -> Arrival:
         """Who has come back with this query and this cookie.
 
-        L{SignInRefused}, L{ClaimsNotAllowed}, L{TokenInvalid} and its like, L{IdentityProviderUnavailable}.
+        L{SignInRefused}, L{ClaimsNotAllowed}, L{TokenInvalid} and its like, L{IdentityProviderUnavailable}; what the
+        check raises.
         """
         told = self._opened(cookie)
         if not hmac.compare_digest(query.get("state", "").encode(), str(told["state"]).encode()):
@@ -143,7 +127,9 @@ class IdentitySignIn(Service):
             raise SignInRefused("The provider has refused the sign-in.")
         with self._place():
             claims = await self._claims(query["code"], told)
-        return Arrival(self._principal(claims), str(told["next"]))
+        principal = principal_of_claims(claims, self._settings)
+        await self._check(principal.actor, issued_at(claims))
+        return Arrival(principal, str(told["next"]))
 
     def principal(self, session: AdminSession) -> Principal | None:
         """Whose session that is, as it was when it began; C{None} where it is of another issuer."""
@@ -203,23 +189,6 @@ class IdentitySignIn(Service):
         ):
             raise TokenInvalid("The ID token was made for another client.")
         return claims
-
-    def _principal(self, claims: Claims) -> Principal:
-        names, subject = self._settings.claims, subject_id(claims)
-        values = {*(texts(claims, names.role) or ()), *(texts(claims, names.role, split=True) or ())}
-        wanted: tuple[tuple[Role, tuple[str, ...]], ...] = (
-            ("admin", self._settings.roles.admin),
-            ("operator", self._settings.roles.operator),
-            ("viewer", self._settings.roles.viewer),
-        )
-        role = next((role for role, allowed in wanted if values & {*allowed}), None)
-        if role is None:
-            raise SignInRefused("You have no role here. Whoever manages this proxy can give you one at the provider.")
-        projects = None
-        if names.projects and role != "admin":
-            projects = texts(claims, names.projects, split=True) or ()
-        name = (texts(claims, names.name) or (str(claims["sub"]),))[:1]
-        return Principal("".join(name)[:MAX_NAME_CHARACTERS] or subject, role, projects, subject)
 
 
 def _text(data: bytes) -> str:

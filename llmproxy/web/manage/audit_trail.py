@@ -14,7 +14,10 @@ from llmproxy.model import AuditEntry
 
 # What takes something away from somebody is done though it cannot be written down: a full disk keeps no token valid.
 URGENT_OPERATIONS = frozenset(
-    {"revoke_token", "revoke_project_tokens", "deactivate_project", "update_project", "revoke_key", "end_session"}
+    {
+        *("revoke_token", "revoke_project_tokens", "deactivate_project", "update_project", "revoke_key"),
+        *("revoke_subject", "end_session"),
+    }
 )
 
 

@@ -1,4 +1,4 @@
-"""Lets in who bears the management token or a management key, and slows down whoever guesses at them."""
+"""Lets in who bears the management token, a management key or a JWT, and slows down whoever guesses at them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hmac
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
+from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import Request
@@ -14,25 +15,66 @@ from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.base.token_format import is_management_key
 from llmproxy.errors import MissingToken, NotFound, TooManyFailures, Unauthorized
 from llmproxy.http.forwarded import client_address, is_within, networks
+from llmproxy.identity_errors import ClaimsNotAllowed
 from llmproxy.management_key import ManagementKey
-from llmproxy.web.manage.roles import BOOTSTRAP, Principal
+from llmproxy.web.manage.roles import BOOTSTRAP, INSUFFICIENT_SCOPE, Principal
 from llmproxy.web.manage.stores import ManagementKeys
 
 MAX_REMEMBERED_KEYS = 1000
 
 
+_INVALID = {"WWW-Authenticate": 'Bearer error="invalid_token"'}  # RFC 6750, section 3.1
+
+
 class InvalidManagementToken(Unauthorized):
+    """
+    @ivar reason: What exactly is wrong, for the audit log only.
+    """
+
     message = "This is not the management token, and no management key that is valid."
+
+    def __init__(self, message: str = "", *, reason: str = "") -> None:
+        super().__init__(message, headers=_INVALID)
+        self.reason = reason
+
+
+class InvalidManagementJwt(InvalidManagementToken):
+    """A JWT that is not good. Whoever sends it learns whether its time is over, and nothing of what was expected."""
+
+    def __init__(self, why: Unauthorized) -> None:
+        super().__init__(type(why).message, reason=why.message)
+        self.code = why.code
+
+
+class JwtWithoutAccess(ClaimsNotAllowed):
+    """A JWT that is good, of somebody who manages nothing here.
+
+    @ivar actor: Who that is, as the audit log calls them.
+    """
+
+    def __init__(self, actor: str, message: str) -> None:
+        super().__init__(message, headers=INSUFFICIENT_SCOPE)
+        self.actor = actor
+
+
+class IdentityBearers(Protocol):
+    """Knows those who manage by a JWT."""
+
+    def is_of_issuer(self, token: str) -> bool:
+        """Whether it says to be a JWT that this can verify."""
+
+    def principal(self, token: str) -> Awaitable[Principal]:
+        """Whose it is, and what it may do; L{Unauthorized}, L{JwtWithoutAccess}."""
 
 
 class ManagementAuth:
-    """Signs in who carries the management token, or a management key, as C{Authorization: Bearer}.
+    """Signs in who carries the management token, a management key or a JWT, as C{Authorization: Bearer}.
 
     The token is looked at first, without the store: its bearer is never hurt by what others at the same address do, nor
     is that of a key that was valid before. A wrong one is answered 401, and 429 once its address has sent too many.
 
     @param trusted_proxies: Addresses and networks whose C{X-Forwarded-For} is believed.
-    @param keys: Knows the management keys, where there are any.
+    @param keys: Knows the management keys, where there are any; C{identity}: the JWTs.
     """
 
     def __init__(
@@ -42,6 +84,7 @@ class ManagementAuth:
         clock: IReactorTime,
         trusted_proxies: Sequence[str] = (),
         keys: ManagementKeys | None = None,
+        identity: IdentityBearers | None = None,
     ) -> None:
         if not token:
             raise ValueError("The management token is empty.")
@@ -50,13 +93,16 @@ class ManagementAuth:
         self._clock = clock
         self._trusted = networks(tuple(trusted_proxies))
         self._keys = keys
+        self._identity = identity
         self._remembered: OrderedDict[bytes, None] = OrderedDict()  # keys that were valid when they came last
 
     async def admit(self, request: Request) -> Principal:
-        """Who sends this request; L{MissingToken}, or as L{sign_in} fails."""
+        """Who sends this request; L{MissingToken}, or as L{sign_in} fails; L{JwtWithoutAccess}."""
         given = bearer(request)
         if given is None:
             raise MissingToken("No management token. Send it, or a management key, as Authorization: Bearer …")
+        if self._identity is not None and self._identity.is_of_issuer(given.decode("latin-1")):
+            return await self._bearer_of_jwt(self._identity, given.decode("latin-1"), self.client(request))
         return await self.sign_in(given, self.client(request))
 
     def admission(self, action: str) -> Callable[[Request], Awaitable[object]]:
@@ -114,6 +160,16 @@ class ManagementAuth:
             return True
         schemes = request.requestHeaders.getRawHeaders(b"x-forwarded-proto") or []
         return len(schemes) == 1 and schemes[0].strip().lower() == b"https" and is_within(_peer(request), self._trusted)
+
+    async def _bearer_of_jwt(self, identity: IdentityBearers, token: str, client: str) -> Principal:
+        """Nobody guesses a signature: a good one is let in from wherever it comes."""
+        try:
+            return await identity.principal(token)
+        except Unauthorized as e:
+            if wait := self._failed_attempts.wait(client, self._clock.seconds()):
+                raise TooManyFailures(retry_after=wait) from None
+            self._failed_attempts.count(client, self._clock.seconds())
+            raise InvalidManagementJwt(e) from e
 
     async def _bearer_of_key(self, secret: bytes) -> Principal | None:
         text = secret.decode("latin-1")

@@ -47,7 +47,8 @@ class BodyContext:
     reference: Callable[[str], SecretReference | None] = lambda text: None
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The text; L{ValueError} where it is blank or has control characters."""
     if not text.strip() or any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
         raise ValueError("must be text without control characters")
     return text
@@ -102,7 +103,7 @@ def _different(keys: list[str]) -> list[str]:
     return keys
 
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(printable)]
 Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,4096}$"), AfterValidator(_key_or_reference)]
 _KEY = {"type": "string", "pattern": r"^[\x21-\x7e]{1,4096}$"}
 KeyList = Annotated[
@@ -126,7 +127,7 @@ Minutes = Annotated[int, Field(ge=1, le=int(MAX_SPAN_SECONDS // 60))]
 
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/=-]{0,63}$")]
 MetadataName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-MetadataText = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_printable)]
+MetadataText = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(printable)]
 MAX_LABELS = MAX_METADATA = 16
 Rate = Annotated[int, Field(ge=1, le=10**12)]
 

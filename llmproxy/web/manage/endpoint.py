@@ -41,13 +41,21 @@ from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.observability.requests_of_workers import RequestsOfWorkers
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.audit_trail import AuditDraft, AuditTrail
-from llmproxy.web.manage.auth import InvalidManagementToken, ManagementAuth
+from llmproxy.web.manage.auth import InvalidManagementToken, JwtWithoutAccess, ManagementAuth
 from llmproxy.web.manage.body_types import MAX_BODY, Body, BodyContext
 from llmproxy.web.manage.controls import LogLevels, ReloadOutcome, SettingSource, UpstreamControl
 from llmproxy.web.manage.paging import ID
 from llmproxy.web.manage.preconditions import NO_PRECONDITIONS, Preconditions, once, preconditions
 from llmproxy.web.manage.roles import LEAST_ROLES, UNLISTED, Principal, Scope, hidden
-from llmproxy.web.manage.stores import AlertEntries, AuditEntries, Creations, Groups, ManagementKeys, TokenRotation
+from llmproxy.web.manage.stores import (
+    AlertEntries,
+    AuditEntries,
+    Creations,
+    Groups,
+    ManagementKeys,
+    RevokedSubjects,
+    TokenRotation,
+)
 from llmproxy.web.respond import StreamedResponse, identify, run
 
 MAX_ATTEMPTS = 5  # to change what other processes change at the same time
@@ -107,7 +115,7 @@ class ManagementContext:
     @ivar upstreams: The providers; C{log}: how much is logged.
     @ivar keys: The management keys, where there may be any.
     @ivar audit_table: The audit log in the store, if it is there; C{alerts}: what was alerted of budgets;
-        C{rotation}: gives tokens other secrets.
+        C{rotation}: gives tokens other secrets; C{subjects}: those of the C{issuers} that are refused.
     @ivar creations: What was answered to creations that name a key of idempotency.
     @ivar attributions: The names of what requests are attributed to; C{providers}: the provider of each API.
     @ivar references: Reads a provider key as a reference; C{None} where it is none, L{ValueError} if not allowed.
@@ -138,6 +146,8 @@ class ManagementContext:
     audit_table: AuditEntries | None = None
     alerts: AlertEntries | None = None
     rotation: TokenRotation | None = None
+    subjects: RevokedSubjects | None = None
+    issuers: Collection[str] = ()
     effective: Callable[[], Sequence[SettingSource]] | None = None
     upstreams: UpstreamControl | None = None
     log: LogLevels | None = None
@@ -304,8 +314,15 @@ class Endpoint:
             return await self.context.auth.admit(request)
         except InvalidManagementToken as e:
             # Who knocks on is held back by TooManyFailures, and not written down: he is not to fill the audit log.
-            await self._trail(call, "unknown", self.context.denials).result(AuditDraft("management.denied"), e)
+            await self._denied(call, "unknown", e, {"reason": e.reason} if e.reason else {})
             raise
+        except JwtWithoutAccess as e:
+            await self._denied(call, e.actor, e, {})
+            raise
+
+    async def _denied(self, call: Call, actor: str, error: Exception, details: dict[str, object]) -> None:
+        trail = self._trail(call, actor, self.context.denials)
+        await trail.result(AuditDraft("management.denied", details=details), error)
 
     async def _audited(self, call: Call) -> ApiResponse:
         """Do it, and write into the audit log before that it is to be done, and after that that it was, or why not."""

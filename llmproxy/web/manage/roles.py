@@ -11,6 +11,7 @@ from typing import NamedTuple
 from llmproxy.errors import NotFound, RoleNotAllowed
 from llmproxy.management_key import Role
 
+INSUFFICIENT_SCOPE = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}  # RFC 6750, section 3.1
 RANKS: Mapping[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
 
 
@@ -61,6 +62,9 @@ LEAST_ROLES: Mapping[str, AccessRule] = {
     "create_key": AccessRule("admin", Scope.WHOLE),
     "get_key": AccessRule("admin", Scope.WHOLE),
     "revoke_key": AccessRule("admin", Scope.WHOLE),
+    "list_subjects": AccessRule("viewer", Scope.WHOLE),
+    "revoke_subject": AccessRule("operator", Scope.WHOLE),
+    "restore_subject": AccessRule("operator", Scope.WHOLE),
     "list_upstreams": AccessRule("viewer", Scope.WHOLE),
     "update_upstream": AccessRule("operator", Scope.WHOLE),
     "get_logging": AccessRule("viewer", Scope.WHOLE),
@@ -111,7 +115,8 @@ class Principal:
         if not self.may(action):
             least = LEAST_ROLES.get(action, UNLISTED)
             of_all = ", of all projects" if least.scope is Scope.WHOLE else ""
-            raise RoleNotAllowed(f"This takes the role {least.role} or above{of_all}; yours is {self.role}.")
+            said = f"This takes the role {least.role} or above{of_all}; yours is {self.role}."
+            raise RoleNotAllowed(said, headers=INSUFFICIENT_SCOPE)
 
     def sees(self, project: str) -> bool:
         """Whether what belongs to this project is there for it."""

@@ -11,6 +11,7 @@ from llmproxy.management_key import ManagementKey
 from llmproxy.model import BudgetAlert, Group, Page, PageRequest, Token
 from llmproxy.store.audit_log import AuditFilter
 from llmproxy.store.budget_alerts import AlertFilter
+from llmproxy.store.revoked_subjects import SubjectRevocation
 
 
 class ManagementKeys(Protocol):
@@ -92,6 +93,22 @@ class TokenRotation(Protocol):
 
         @param grace: Seconds for which the secret before stays valid; one from before that is not valid any more.
         """
+
+
+class RevokedSubjects(Protocol):
+    """Stores the subjects of other issuers whose tokens are refused."""
+
+    def revoke(self, revocation: SubjectRevocation) -> Deferred[SubjectRevocation]:
+        """Fire with what was stored, in place of what was revoked of the same subject before.
+
+        C{revoked_at} is chosen by the store.
+        """
+
+    def restore(self, subject: str) -> Deferred[SubjectRevocation]:
+        """Fire with what is not revoked any more; L{errors.NotFound} where nothing was of this subject."""
+
+    def page(self, request: PageRequest) -> Deferred[Page[SubjectRevocation]]:
+        """Fire with one page of them, oldest first; L{errors.Invalid} where the cursor is malformed."""
 
 
 class AlertEntries(Protocol):

@@ -46,7 +46,16 @@ from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.projects import ProjectCollection, ProjectItem, ProjectTokensRevocation
 from llmproxy.web.manage.reload import SettingsList, SettingsReload
 from llmproxy.web.manage.roles import Principal
-from llmproxy.web.manage.stores import AlertEntries, AuditEntries, Creations, Groups, ManagementKeys, TokenRotation
+from llmproxy.web.manage.stores import (
+    AlertEntries,
+    AuditEntries,
+    Creations,
+    Groups,
+    ManagementKeys,
+    RevokedSubjects,
+    TokenRotation,
+)
+from llmproxy.web.manage.subjects import SubjectCollection, SubjectRestoration, SubjectRevocationEndpoint
 from llmproxy.web.manage.tokens import TokenCollection, TokenItem, TokenSecretRotation
 from llmproxy.web.manage.upstreams import UpstreamCollection, UpstreamItem
 from llmproxy.web.manage.usage import ProjectUsage, UsageTotals
@@ -61,6 +70,9 @@ ENDPOINTS: tuple[type[Endpoint], ...] = (
         GroupItem,
         KeyCollection,
         KeyItem,
+        SubjectCollection,
+        SubjectRevocationEndpoint,
+        SubjectRestoration,
         AlertCollection,
         TokenSecretRotation,
         AuditCollection,
@@ -89,7 +101,8 @@ class Management(Resource):
     @param usage: Gives what was used; C{activity}: what went on; C{requests}: the last ones of this process.
     @param peers: The other workers, of which there may be none.
     @param audit_table: The audit log in the store, if it is there; C{alerts}: what was alerted of budgets;
-        C{rotation}: gives tokens other secrets.
+        C{rotation}: gives tokens other secrets; C{subjects}: those of the C{issuers}, whose JWTs are taken, that
+        are refused.
     @param keys: The management keys, where there may be any; C{creations}: what was answered to creations.
     @param attributions: The names of what requests are attributed to; C{groups}: the groups of projects.
     @param providers: The provider of each API, by the API's name.
@@ -133,6 +146,8 @@ class Management(Resource):
         audit_table: AuditEntries | None = None,
         alerts: AlertEntries | None = None,
         rotation: TokenRotation | None = None,
+        subjects: RevokedSubjects | None = None,
+        issuers: Collection[str] = (),
         attributions: Callable[[], Collection[str]] = tuple,
         providers: Callable[[], Mapping[str, str]] = dict,
         groups: Groups | None = None,
@@ -167,6 +182,8 @@ class Management(Resource):
             audit_table=audit_table,
             alerts=alerts,
             rotation=rotation,
+            subjects=subjects,
+            issuers=issuers,
             attributions=attributions,
             providers=providers,
             groups=groups,

@@ -62,7 +62,8 @@ class ChainTests(SynchronousTestCase):
         verifyObject(ITokenValidator, chain)
         return chain
 
-    def project(self, name: str) -> Deferred[Project]:
+    def project(self, grant: Grant) -> Deferred[Project]:
+        name = grant.project_id
         return succeed(self.projects[name]) if name in self.projects else fail(NotFound())
 
     def test_ours_are_the_stores(self) -> None:

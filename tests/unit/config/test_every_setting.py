@@ -234,6 +234,7 @@ SHOWN_BY = {
     "management.oidc.issuer": SIGN_IN + "test_a_person_signs_in",
     "management.oidc.client_id": SIGN_IN + "test_a_person_signs_in",
     "management.oidc.redirect_uri": SIGN_IN + "test_settings_that_are_refused",
+    "management.oidc.audience": "integration/test_management_jwts.py::test_what_is_refused",
     "management.oidc.scopes": SIGN_IN + "test_where_a_browser_is_sent",
     "management.oidc.claims.name": SIGN_IN + "test_a_person_signs_in",
     "management.oidc.claims.role": SIGN_IN + "test_a_person_signs_in",

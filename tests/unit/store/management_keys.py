@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -12,9 +13,11 @@ from llmproxy.management_key import ManagementKey
 from llmproxy.model import AuditEntry, PageRequest
 from llmproxy.observability.audit import entry_text
 from llmproxy.sealing import Sealer, TokenHasher
+from llmproxy.store.admin_sessions import AdminSession, add_session, list_sessions
 from llmproxy.store.audit_log import AuditFilter, AuditTable, verify_table
 from llmproxy.store.creations import KEEP_SECONDS, MAX_OPEN_SECONDS, CreationTable
 from llmproxy.store.management_keys import USE_INTERVAL_SECONDS, ManagementKeyTable
+from llmproxy.store.revoked_subjects import RevokedSubjectTable, SubjectRevocation
 from llmproxy.store.store import Store
 from tests.unit.store.contract import Calendar
 
@@ -30,6 +33,33 @@ class ManagementKeyContract:
 
     def keys(self) -> ManagementKeyTable:
         return ManagementKeyTable(self.store, TokenHasher(b"k" * 32), self.now, lambda size: next(_RANDOM)[:size])
+
+    async def test_revoked_subjects(self) -> None:
+        """Refused are all tokens, or those from before an instant; the last one counts; sessions end with it."""
+        subjects, heard = RevokedSubjectTable(self.store, self.now), []
+        self.store.watch(heard.append)
+        for name, principal in (("oidc:1:ada", "{}"), ("oidc:1:bob", "{}"), ("key:1", None)):
+            session = AdminSession(name, name, None, "", name, 50.0, 50.0, 50.0, "", "", principal)
+            await self.store.write(partial(add_session, session=session))
+        await subjects.check("oidc:1:ada", None)
+        await subjects.revoke(SubjectRevocation("oidc:1:ada", 40.0))
+        await subjects.check("oidc:1:ada", 40.0)
+        for issued in (39.9, None):
+            await self.assertFailure(subjects.check("oidc:1:ada", issued), TokenInactive)
+        self.assertEqual(len(await self.store.read(list_sessions)), 3)  # it began later
+        revoked = await subjects.revoke(SubjectRevocation("oidc:1:ada", reason="left"))
+        await self.assertFailure(subjects.check("oidc:1:ada", 1e10), TokenInactive)
+        await subjects.check("oidc:1:bob", 1.0)
+        await subjects.revoke_all_of("key:1")
+        self.assertEqual({each.id for each in await self.store.read(list_sessions)}, {"oidc:1:bob", "key:1"})
+        self.assertEqual(heard, ["", "", ""])
+        page = await subjects.page(PageRequest(1, 0, ""))
+        self.assertEqual((page.items, page.total), ([revoked], 2))
+        rest = await subjects.page(PageRequest(1, 0, page.next_cursor))
+        self.assertEqual([each.id for each in rest.items], ["key:1"])
+        self.assertEqual(await subjects.restore("oidc:1:ada"), revoked)
+        await subjects.check("oidc:1:ada", 1.0)
+        await self.assertFailure(subjects.restore("oidc:1:ada"), NotFound)
 
     async def test_management_keys(self) -> None:
         """Issued, found by what was shown once, used to the minute, listed, revoked for good."""

@@ -20,6 +20,7 @@ from tests.support.fakes import (
     MemoryGroups,
     MemoryKeys,
     MemoryStore,
+    MemorySubjects,
     MemoryUsage,
     NoEntries,
     idle_activity,
@@ -48,7 +49,7 @@ class ManagementTestCase(SynchronousTestCase):
         self.cache = contents(self.clock)
         self.root = Root(manage=self.management())
 
-    def management(self, default_api: str = "openai", **more: Any) -> Management:
+    def management(self, default_api: str = "openai", identity: Any = None, **more: Any) -> Management:
         return Management(
             projects=self.store,
             tokens=self.store,
@@ -56,11 +57,13 @@ class ManagementTestCase(SynchronousTestCase):
             groups=self.groups,
             audit_table=NoEntries(),
             alerts=NoEntries(),
+            subjects=MemorySubjects(),
+            issuers=["https://id.example.com"],
             usage=self.usage,
             audit=self.audit,
             apis=APIS,
             default_api=default_api,
-            auth=ManagementAuth(TOKEN, FailedAttempts(), self.clock, ["198.51.100.0/24"], self.keys),
+            auth=ManagementAuth(TOKEN, FailedAttempts(), self.clock, ["198.51.100.0/24"], self.keys, identity),
             clock=self.clock,
             now=self.clock.seconds,
             cache=self.cache,

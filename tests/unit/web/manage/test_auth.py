@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from llmproxy.auth.lockout import MAX_FAILURES, FailedAttempts
-from llmproxy.web.manage.auth import ManagementAuth
+from llmproxy.identity_errors import TokenInvalid
+from llmproxy.web.manage.auth import JwtWithoutAccess, ManagementAuth
+from llmproxy.web.manage.roles import Principal
+from llmproxy.web.root import Root
 from tests.unit.web.manage.management import TOKEN, ManagementTestCase
+
+
+class Bearers:
+    """Knows one JWT, and one of somebody who manages nothing."""
+
+    def is_of_issuer(self, token: str) -> bool:
+        return token.startswith("jwt-")
+
+    async def principal(self, token: str) -> Principal:
+        if token == "jwt-nobody":
+            raise JwtWithoutAccess("oidc:0:bob", "No role.")
+        if token != "jwt-good":
+            raise TokenInvalid("Its hat.")
+        return Principal("Ada", "admin", None, "oidc:0:ada")
 
 
 class GateTests(ManagementTestCase):
@@ -50,6 +67,21 @@ class GateTests(ManagementTestCase):
         self.refused(self.ask("GET", "/manage/projects", token="guess", address="192.0.2.2"), 401)
         self.clock.advance(60)
         self.refused(self.ask("GET", "/manage/projects", token="guess"), 401)
+
+    def test_a_jwt_that_is_good_from_where_others_guess(self) -> None:
+        """Nobody guesses a signature: it is never held back. Wrong ones count like wrong tokens."""
+        self.root = Root(manage=self.management(identity=Bearers()))
+        for _ in range(MAX_FAILURES):
+            reply = self.ask("GET", "/manage/projects", token="jwt-bad")
+            self.refused(reply, 401, "This JWT is not valid here.")
+            self.assertEqual((reply["x-llmproxy-error"], self.last().details["reason"]), ("token_invalid", "Its hat."))
+        for wrong in ("jwt-bad", "guess"):
+            self.refused(self.ask("GET", "/manage/projects", token=wrong), 429)
+        self.assertEqual(len(self.audit.entries), MAX_FAILURES)
+        self.assertEqual(self.ask("GET", "/manage/projects", token="jwt-good").status, 200)
+        reply = self.ask("GET", "/manage/projects", token="jwt-nobody")
+        self.refused(reply, 403, "No role.")
+        self.assertEqual((self.last().actor, self.last().action), ("oidc:0:bob", "management.denied"))
 
     def test_behind_a_proxy(self) -> None:
         """Each client of a trusted proxy counts for itself, and is named in the audit log; others are not believed."""

@@ -52,6 +52,8 @@ class ExamplesTests(DaemonTestCase):
                 "project.activate",
                 "key.create",
                 "key.revoke",
+                "subject.revoke",
+                "subject.restore",
                 "token.create",
                 "token.update",
                 "token.update",

@@ -19,6 +19,8 @@ BODIES = {
     "purge_cache": {"project_id": "{project}"},
     "create_group": {"name": "New"},
     "update_group": {"concurrency": 3},
+    "revoke_subject": {"id": "plugin:ada"},
+    "restore_subject": {"id": "plugin:ada"},
     "create_key": {"name": "another", "role": "viewer"},
     "update_upstream": {"state": "draining"},
     "update_logging": {"level": "warn"},
