@@ -386,7 +386,17 @@ CREATE INDEX budget_alerts_by_time ON budget_alerts (at, id);
 
 CREATE INDEX tokens_by_previous_hash ON tokens (previous_hash);
 
-INSERT INTO "llmproxy_schema" VALUES ('0028');
+CREATE TABLE revoked_subjects (
+	id VARCHAR(255) NOT NULL, 
+	issued_before DOUBLE, 
+	revoked_at DOUBLE NOT NULL, 
+	reason VARCHAR(200) NOT NULL, 
+	PRIMARY KEY (id)
+);
+
+CREATE INDEX revoked_subjects_by_time ON revoked_subjects (revoked_at, id);
+
+INSERT INTO "llmproxy_schema" VALUES ('0029');
 
 INSERT INTO "epochs" VALUES ('audit', 0);
 
