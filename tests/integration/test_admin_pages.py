@@ -162,6 +162,7 @@ def test_what_people_write_is_only_text(stack: Stack, operator: Visitor) -> None
     token = re.search(r'href="(/admin/tokens/\w+)"', issued.body.decode())
     assert token
     fields = dict.fromkeys(("name", "models", "apis", "budget_usd", "expires_in", "max_requests", "endpoints"), EVIL)
+    fields |= dict.fromkeys(("max_output_tokens", "param_whitelist", "required_params", "header_values"), EVIL)
     pages = [
         issued,
         operator.get(project),
@@ -383,6 +384,50 @@ def test_a_token_gets_another_secret(stack: Stack, operator: Visitor) -> None:
     assert operator.post(f"{page}/revoke", {"csrf": csrf}).status == 303
     assert operator.post(f"{page}/rotate", {"grace": "24h", "csrf": csrf}).status == 409
     assert "Rotate token" not in operator.get(page).body.decode()
+
+
+def test_policies_are_set_and_shown(stack: Stack, operator: Visitor) -> None:
+    """Of a project and of a token; what is refused stays in the form; a new token takes the most output."""
+    csrf = operator.csrf()
+    project = stack.manage("POST", "/manage/projects", {"name": "Ruled"})["id"]
+    rules = {
+        "models": "gpt-4o*",
+        "endpoints": "GET /v1/models, /v1/chat/completions",
+        "max_output_tokens": "4096",
+        "param_whitelist": "temperature=0\ntemperature=0.5",
+        "required_params": "user",
+        "required_headers": "X-Team",
+        "header_values": "X-Team=core-*",
+        "methods": "POST, GET",
+    }
+    stored = {
+        "models": ["gpt-4o*"],
+        "endpoints": ["GET /v1/models", "/v1/chat/completions"],
+        "max_output_tokens": 4096,
+        "param_whitelist": {"temperature": ["0", "0.5"]},
+        "required_params": ["user"],
+        "required_headers": ["X-Team"],
+        "header_values": {"X-Team": ["core-*"]},
+        "methods": ["POST", "GET"],
+    }
+    token = stack.manage("POST", "/manage/tokens", {"project_id": project, "name": "ruled"})["id"]
+    for page, path in (
+        (f"/admin/projects/{project}", f"projects/{project}"),
+        (f"/admin/tokens/{token}", f"tokens/{token}"),
+    ):
+        assert operator.post(page, {"name": "Ruled", **rules, "csrf": csrf}).status == 303
+        found = stack.manage("GET", f"/manage/{path}")
+        assert {name: found[name] for name in stored} == stored
+        shown = operator.get(page).body.decode()
+        assert "X-Team=core-*" in shown and 'value="GET /v1/models, /v1/chat/completions"' in shown
+        refused = operator.post(page, {"name": "Ruled", "max_output_tokens": "many", "csrf": csrf})
+        assert refused.status == 422 and 'value="many"' in refused.body.decode()
+        assert operator.post(page, {"name": "Ruled", **dict.fromkeys(rules, ""), "csrf": csrf}).status == 303
+        assert not any(stack.manage("GET", f"/manage/{path}")[name] for name in stored)
+    issued = operator.post(f"/admin/projects/{project}/tokens", {"name": "n", "max_output_tokens": "7", "csrf": csrf})
+    assert issued.status == 201
+    tokens = stack.manage("GET", f"/manage/tokens?project_id={project}")["data"]
+    assert [each["max_output_tokens"] for each in tokens] == [None, 7]
 
 
 def test_alerts_are_shown_where_they_belong(stack: Stack, operator: Visitor) -> None:

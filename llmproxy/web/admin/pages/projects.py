@@ -9,6 +9,7 @@ from llmproxy.web.admin.pages.alerts import current_alerts, in_force
 from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, NOTHING_FOUND, limit_values, note_values
 from llmproxy.web.admin.pages.groups import all_groups
 from llmproxy.web.admin.pages.overview import activity_plots
+from llmproxy.web.admin.pages.policies import policy_facts, policy_inputs, policy_values
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit, segment
 
 PAGE_SIZE = 50
@@ -60,6 +61,8 @@ async def show(visit: Visit, problem: str = "", status: int = 200, form: str = "
         "groups": await all_groups(visit),
         "alerts": in_force(await current_alerts(visit, project_id=project["id"]), project["id"], project["limits"]),
         "limit_fields": LIMIT_FIELDS,
+        "facts": policy_facts(project),
+        "policy": policy_inputs(project, visit.form if form == "settings" else {}),
         "problem": problem,
         "problem_form": form,
         "form": visit.form,
@@ -73,9 +76,10 @@ async def _apis(visit: Visit) -> list[str]:
 
 
 async def change(visit: Visit) -> Result:
-    body = {"name": visit.form.get("name", "").strip(), **limit_values(visit.form), **note_values(visit.form)}
-    if "group_id" in visit.form:
-        body["group_id"] = visit.form["group_id"] or None
+    form = visit.form
+    body = {"name": form.get("name", "").strip(), **limit_values(form), **policy_values(form), **note_values(form)}
+    if "group_id" in form:
+        body["group_id"] = form["group_id"] or None
     return await _changed(visit, body, "project-changed", "settings")
 
 

@@ -8,13 +8,14 @@ from llmproxy.errors import Conflict, Invalid, NotFound, ProxyError
 from llmproxy.web.admin import formats
 from llmproxy.web.admin.pages import projects
 from llmproxy.web.admin.pages.alerts import current_alerts, in_force
-from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, NOTHING_FOUND, limit_values, note_values, number, words
+from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, NOTHING_FOUND, limit_values, note_values, number
 from llmproxy.web.admin.pages.names import project_names
+from llmproxy.web.admin.pages.policies import policy_facts, policy_inputs, policy_values
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit
 
 PAGE_SIZE = 50
 FILTERS = ("search", "active", "project_id")
-LISTS = ("apis", "models", "endpoints", "ips")
+ALWAYS_TOLD = ("apis", "models", "endpoints", "ips")
 
 
 async def show_all(visit: Visit) -> HtmlPage:
@@ -37,8 +38,7 @@ async def create(visit: Visit) -> Result:
         body["expires_in"] = expires_in
     if requests := form.get("max_requests", "").strip():
         body["max_requests"] = number(requests)
-    body |= {name: words(form[name]) for name in LISTS if form.get(name, "").strip()}
-    body |= {name: value for name, value in limit_values(form).items() if value}
+    body |= {name: value for name, value in (limit_values(form) | policy_values(form)).items() if value}
     try:
         issued = await visit.api.send("POST", "/manage/tokens", body)
     except (Invalid, Conflict, NotFound) as e:
@@ -67,7 +67,9 @@ async def show(visit: Visit, problem: str = "", status: int = 200, form: str = "
         "project": project,
         "recent": recent["data"],
         "limit_fields": LIMIT_FIELDS,
-        "lists": LISTS,
+        "facts": policy_facts(token, ALWAYS_TOLD),
+        "project_facts": policy_facts(project),
+        "policy": policy_inputs(token, visit.form),
         "problem": problem,
         "problem_form": form,
         "form": visit.form,
@@ -79,7 +81,7 @@ async def change(visit: Visit) -> Result:
     form = visit.form
     body: dict[str, Any] = {"name": form.get("name", "").strip(), **limit_values(form), **note_values(form)}
     body["max_requests"] = number(form.get("max_requests", ""))
-    body |= {name: words(form[name]) for name in LISTS if name in form}
+    body |= policy_values(form)
     if expires_in := form.get("expires_in", "").strip():
         body["expires_in"] = expires_in
     try:
