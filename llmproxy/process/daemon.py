@@ -33,6 +33,7 @@ from llmproxy.process.start_failures import not_listening, sentence
 from llmproxy.store.store import Store
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.server.site import Site
+from llmproxy.wire.tls_transport import send_directly
 
 CLOSING_SECONDS = 5.0  # for connections to providers to end, once nobody uses them
 STOPPING_SECONDS = 15.0  # for all that is left to do once the requests are over
@@ -160,7 +161,8 @@ class Daemon(MultiService):
 
         def use() -> None:
             for port, context in contexts:
-                port.factory = TLSMemoryBIOFactory(context, False, port.factory.wrappedFactory, self._reactor)
+                made = TLSMemoryBIOFactory(context, False, port.factory.wrappedFactory, self._reactor)
+                port.factory = send_directly(made)
 
         return use
 
@@ -275,6 +277,7 @@ class Daemon(MultiService):
         except Exception as e:
             raise not_listening(endpoint, e) from e
         if isinstance(port, Port) and isinstance(port.factory, TLSMemoryBIOFactory):
+            send_directly(port.factory)
             self._secure.append((endpoint, port))
         return port
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, fail, gatherResults
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.client import URI
 from twisted.web.error import SchemeNotSupported
@@ -27,6 +27,7 @@ from llmproxy.wire.client.request_writer import framing
 from llmproxy.wire.client.tls import TrustPolicy
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.parser import MessageLimits
+from llmproxy.wire.tls_transport import DirectTLSEndpoint
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
 
@@ -194,7 +195,7 @@ class Agent:
     def _with_tls(
         self, trust: IPolicyForHTTPS, endpoint: IStreamClientEndpoint, peer: Origin | HTTPProxy
     ) -> IStreamClientEndpoint:
-        return wrapClientTLS(trust.creatorForNetloc(peer.host.encode("ascii"), peer.port), endpoint, self._reactor)
+        return DirectTLSEndpoint(trust.creatorForNetloc(peer.host.encode("ascii"), peer.port), endpoint, self._reactor)
 
     def _tcp_endpoint(self, host: str, port: int) -> tuple[IStreamClientEndpoint, HostAddresses | None]:
         where = (self._reactor, host, port)

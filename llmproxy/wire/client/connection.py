@@ -29,6 +29,7 @@ from llmproxy.wire.client.request_writer import MAX_JOINED_BYTES, RequestWriter
 from llmproxy.wire.client.response import Response
 from llmproxy.wire.client.response_heads import ResponseHeads
 from llmproxy.wire.socket_state import before_close, tcp_transport
+from llmproxy.wire.tls_transport import DirectTLS
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
 MAX_INTERIM_RESPONSES = 16  # responses of the 1xx kind before the real one; more are a fault
@@ -55,6 +56,7 @@ class Connection(protocol.Protocol):
     _outgoing: RequestWriter | None = None
     _response: Response | None = None
     _socket: socket.socket | None = None
+    _at_once = False  # whether what is written leaves in the same turn
     _poll: select.poll | None = None
     _body: ResponseBodyReader | None = None
     _closing: IDelayedCall | None = None
@@ -62,9 +64,7 @@ class Connection(protocol.Protocol):
     _keep = False
     _heard = False
     _paused = False
-    _matched = 0
-    _interim = 0
-    _used = 0
+    _matched = _interim = _used = 0
     _sent_before: int | None = None
     good_until = 0.0
     idle_since = -1.0
@@ -106,6 +106,7 @@ class Connection(protocol.Protocol):
         if isinstance(handle, socket.socket):
             self._socket = handle
             transport.protocol = self  # an endpoint puts a protocol of its own between, which has done its part by now
+        self._at_once = self._socket is not None or isinstance(transport, DirectTLS)
         before_close(tcp_transport(transport), self._before_close)
         if not self._secure:
             self._open()
@@ -136,7 +137,7 @@ class Connection(protocol.Protocol):
         whole = request.whole
         if whole is not None and len(whole) < MAX_JOINED_BYTES:
             self._parting = request.head + whole
-            if self._socket is None or self._coalescer is None or not self._coalescer.wait(self._part):
+            if not self._at_once or self._coalescer is None or not self._coalescer.wait(self._part):
                 self._part()
             return
         self._sent_before = sent_bytes(self.transport)

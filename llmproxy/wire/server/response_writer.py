@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from llmproxy.wire import socket_state
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.server.slow_reader import SlowReaderGuard
+from llmproxy.wire.tls_transport import DirectTLS
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
 READ_AHEAD_BYTES = 64 * 1024  # that wait for a client before its provider is made to wait
@@ -69,7 +70,17 @@ class ResponseWriter:
     @ivar blocked: Whether the client does not read.
     """
 
-    __slots__ = ("_buffered", "_guard", "_parting", "_settings", "_too_slow", "_transport", "blocked", "socket")
+    __slots__ = (
+        "_at_once",
+        "_buffered",
+        "_guard",
+        "_parting",
+        "_settings",
+        "_too_slow",
+        "_transport",
+        "blocked",
+        "socket",
+    )
 
     def __init__(self, transport: Any, settings: WriterSettings, too_slow: Callable[[], None]) -> None:
         """
@@ -85,6 +96,7 @@ class ResponseWriter:
         handle = transport.getHandle() if hasattr(transport, "getHandle") else None
         direct = isinstance(handle, socket.socket) and hasattr(transport, "_tempDataLen")
         self.socket: socket.socket | None = handle if direct else None
+        self._at_once = direct or isinstance(transport, DirectTLS)  # whether what is written leaves in this turn
 
     def write(self, *pieces: bytes) -> None:
         """Send at once where nothing waits to be sent; that spares a turn of the reactor and two system calls.
@@ -122,7 +134,7 @@ class ResponseWriter:
         @param always_wait: Whether it waits for the end of the turn also where there is no load.
         """
         coalescer = self._settings.coalescer
-        if coalescer is None or self.socket is None:
+        if coalescer is None or not self._at_once:
             self.write(data)
             return
         self._parting += data  # first: one too many makes all leave that wait, itself among them
