@@ -6,18 +6,21 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from selenium.common.exceptions import StaleElementReferenceException
-from selenium.webdriver import Chrome
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
+from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from tests.support import browser
+from tests.support.admin_visitor import Visitor
 from tests.support.stack import KEYS, MANAGEMENT, Stack, eventually
 
 SECONDS = 30.0
+PARTS = 3
 SIZES = ((360, 740), (1280, 900), (2560, 1400))
 
 
@@ -28,31 +31,63 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
 
 
-@pytest.fixture
-def chrome(stack: Stack) -> Iterator[Chrome]:
-    """One that is signed in."""
+@pytest.fixture(scope="module")
+def window(stack: Stack) -> Iterator[Chrome]:
+    """The one browser of this module: to start one takes as long as ten pages."""
     with browser.opened() as chrome:
-        chrome.get(f"{stack.url}/admin/")
-        chrome.find_element(By.NAME, "secret").send_keys(MANAGEMENT)
-        press(chrome, "Sign in")
-        assert chrome.find_element(By.TAG_NAME, "h1").text == "Overview"
         yield chrome
-        wrong = [each for each in chrome.get_log("browser") if each["level"] in ("SEVERE", "WARNING")]
-        # A response with an error status is one of the proxy's own; everything else, such as a style that the policy
-        # forbids, is a fault of the page.
-        assert not [each for each in wrong if "Failed to load resource" not in each["message"]], wrong
+
+
+@pytest.fixture
+def nobody(stack: Stack, window: Chrome) -> Iterator[Chrome]:
+    """The browser of somebody who is not signed in."""
+    window.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    window.execute_cdp_cmd("Network.clearBrowserCookies", {})
+    window.set_window_size(*SIZES[1])
+    window.get_log("browser")
+    yield window
+    wrong = [each for each in window.get_log("browser") if each["level"] in ("SEVERE", "WARNING")]
+    # A response with an error status is one of the proxy's own; everything else, such as a style that the policy
+    # forbids, is a fault of the page.
+    assert not [each for each in wrong if "Failed to load resource" not in each["message"]], wrong
+
+
+@pytest.fixture
+def chrome(stack: Stack, nobody: Chrome) -> Chrome:
+    """One that is signed in."""
+    visitor = Visitor(stack.daemon.port)
+    visitor.sign_in()
+    name, _, value = visitor.cookie.partition("=")
+    nobody.execute_cdp_cmd(
+        "Network.setCookie",
+        {"name": name, "value": value, "url": stack.url, "path": "/admin", "httpOnly": True, "sameSite": "Strict"},
+    )
+    return nobody
+
+
+def choose_theme(chrome: Chrome, stack: Stack, theme: str) -> None:
+    chrome.execute_cdp_cmd(
+        "Network.setCookie", {"name": "llmproxy_theme", "value": theme, "url": stack.url, "path": "/admin"}
+    )
 
 
 def patiently(act: Callable[[], object]) -> None:
     """Do it again where the page was just being replaced: then nothing was done to either."""
-    for _ in range(20):
+    for _ in range(50):
         try:
             act()
-        except StaleElementReferenceException:
+        except WebDriverException as e:
+            if not is_replaced(e):
+                raise
             time.sleep(0.1)
         else:
             return
     act()
+
+
+def is_replaced(error: WebDriverException) -> bool:
+    """Whether the element belonged to a page that is no more."""
+    return isinstance(error, StaleElementReferenceException) or "does not belong to the document" in str(error)
 
 
 def press(chrome: Chrome, text: str) -> None:
@@ -74,7 +109,9 @@ def _write(chrome: Chrome, selector: str, value: str) -> None:
 def shows(chrome: Chrome, *texts: str) -> bool:
     try:
         page = chrome.find_element(By.TAG_NAME, "main").text
-    except StaleElementReferenceException:  # it is just being replaced
+    except WebDriverException as e:
+        if not is_replaced(e):
+            raise
         return False
     return all(text in page for text in texts)
 
@@ -160,68 +197,62 @@ def test_the_first_hour(stack: Stack, chrome: Chrome) -> None:
     assert not shows(chrome, "Playground"), "nothing is shown from the browser's own memory"
 
 
-def test_no_page_is_wider_than_the_window(stack: Stack, chrome: Chrome) -> None:
-    """From a phone to 4K; tables that are wider scroll by themselves. Every page in both themes, without a fault."""
-    stack.ask("POST", "/v1/chat/completions", json.dumps({"model": "gpt-4o", "messages": []}).encode(),
-              {"Content-Type": "application/json"})  # fmt: skip
-    token = stack.manage("GET", "/manage/tokens")["data"][0]["id"]
-    latest = eventually(lambda: stack.manage("GET", "/manage/requests")["data"])[0]["request_id"]
-    paths = ["", "projects", f"projects/{stack.project}", "tokens", f"tokens/{token}", "usage?by_project=1&by_token=1",
-             "requests", f"requests/{latest}", "cache", "playground", "sessions"]  # fmt: skip
-    for theme in ("light", "dark"):
-        chrome.add_cookie({"name": "llmproxy_theme", "value": theme, "path": "/admin"})
-        for path in paths:
-            chrome.get(f"{stack.url}/admin/{path}")
-            for size in SIZES:
-                chrome.set_window_size(*size)
-                wide, window = chrome.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
-                assert wide <= window, (theme, path, size, wide)
-            assert chrome.execute_script("return document.documentElement.dataset.theme") == theme
-
-
-def test_texts_stand_out_from_their_background(stack: Stack, chrome: Chrome) -> None:
-    """WCAG 2.2, 1.4.3 (AA): 4.5 to 1, for every text of every page in both themes."""
-    for theme in ("light", "dark"):
-        chrome.add_cookie({"name": "llmproxy_theme", "value": theme, "path": "/admin"})
-        for path in ("", "projects", f"projects/{stack.project}", "tokens", "usage", "requests", "cache", "sessions"):
-            chrome.get(f"{stack.url}/admin/{path}")
-            assert chrome.execute_script(CONTRAST) == [], (theme, path)
-
-
-def test_every_field_has_a_label(stack: Stack, chrome: Chrome) -> None:
-    """And every button a name, every picture a title, every page one heading of the first order."""
-    for path in ("", "projects", f"projects/{stack.project}", "usage", "requests", "cache", "playground", "sessions"):
-        chrome.get(f"{stack.url}/admin/{path}")
-        assert chrome.execute_script(NAMELESS) == [], path
-
-
 @pytest.fixture(scope="module")
 def paths(stack: Stack) -> list[str]:
-    """Of every page that can be asked for, with something on it."""
-    group = stack.manage("POST", "/manage/groups", {"name": "Research", "budget_usd": "100/month"})["id"]
-    stack.manage("PATCH", f"/manage/projects/{stack.project}", {"group_id": group, "requests_per_minute": 600})
-    stack.manage("POST", "/manage/keys", {"name": "Vera", "role": "viewer", "projects": [stack.project]})
-    stack.ask("POST", "/v1/chat/completions", json.dumps({"model": "gpt-4o", "messages": []}).encode(),
-              {"Content-Type": "application/json"})  # fmt: skip
-    token = stack.manage("GET", f"/manage/tokens?project_id={stack.project}")["data"][0]["id"]
-    latest = eventually(lambda: stack.manage("GET", "/manage/requests")["data"], SECONDS)[0]["request_id"]
-    return ["", "projects", "projects?search=nothing-like-it", f"projects/{stack.project}", "groups",
-            f"groups/{group}", "tokens", f"tokens/{token}", "usage?by_project=1&by_token=1", "usage?by_day=1",
-            "requests", f"requests/{latest}", "upstreams", "cache", "playground", "audit?verify=1", "settings",
-            "keys", "sessions", "nothing"]  # fmt: skip
+    """Of every page that can be asked for, with something on it: long names, and such as are written in other ways."""
+    names = ("x" * 200, "A team with a name that says what it is for and for whom it is", "فريق البحث", "🦊 & <b>")
+    groups = [
+        stack.manage("POST", "/manage/groups", {"name": name, "budget_usd": "1000/month"})["id"] for name in names
+    ]
+    stack.manage("PATCH", f"/manage/groups/{groups[2]}", {"parent_id": groups[0]})
+    projects = [
+        stack.manage("POST", "/manage/projects", {"name": name, "group_id": group, "api_keys": dict(stack.keys),
+                     "budget_usd": "999999.99/month", "soft_budget_tokens": "1/day", "labels": ["batch"]})["id"]
+        for name, group in zip(names, groups, strict=True)
+    ]  # fmt: skip
+    stack.manage("POST", "/manage/keys", {"name": names[0][:120], "role": "viewer", "projects": projects})
+    made = [
+        stack.manage("POST", "/manage/tokens", {"project_id": project, "name": name, "requests_per_minute": 600})
+        for project, name in zip(projects, names, strict=True)
+    ]
+    body = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}).encode()
+    for token in made:
+        stack.ask("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"}, token=token["token"])
+    stack.manage("POST", f"/manage/tokens/{made[0]['id']}/rotate", {"grace": "24h"})
+    eventually(lambda: stack.manage("GET", f"/manage/alerts?project_id={projects[0]}")["data"], SECONDS)
+    latest = stack.manage("GET", f"/manage/requests?project_id={projects[0]}")["data"][0]["request_id"]
+    return ["", "projects", "projects?search=nothing-like-it", f"projects/{projects[0]}", "groups", "groups?search=x",
+            f"groups/{groups[2]}", "tokens", f"tokens/{made[0]['id']}", "usage?by_project=1&by_token=1",
+            "usage?by_day=1", "requests", f"requests/{latest}", "alerts", "alerts?owner=api", "upstreams", "cache",
+            "playground", "audit?verify=1", "settings", "keys", "sessions", "nothing"]  # fmt: skip
 
 
-@pytest.mark.parametrize("size", SIZES[:2])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_what_axe_core_finds(stack: Stack, chrome: Chrome, paths: list[str], theme: str, size: tuple[int, int]) -> None:
-    """Nothing, on every page, in both themes, on a phone and on a desk."""
-    chrome.add_cookie({"name": "llmproxy_theme", "value": theme, "path": "/admin"})
+# Each theme once on a phone and once on a desk; a part of the pages at a time, so that no test takes long.
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize(("theme", "size"), [("light", SIZES[0]), ("dark", SIZES[1])])
+def test_how_every_page_looks(
+    stack: Stack, chrome: Chrome, paths: list[str], theme: str, size: tuple[int, int], part: int
+) -> None:
+    """axe-core finds nothing; texts stand out from what is behind them by 4.5 to 1 (WCAG 2.2, 1.4.3); whatever can be
+    written in or pressed has a name."""
+    choose_theme(chrome, stack, theme)
     chrome.set_window_size(*size)
-    found = []
-    for path in paths:
+    for path in paths[part::PARTS]:
         chrome.get(f"{stack.url}/admin/{path}")
-        found += [f"/admin/{path}: {each}" for each in browser.violations(chrome)]
-    assert found == []
+        assert chrome.execute_script("return document.documentElement.dataset.theme") == theme
+        assert chrome.execute_script(CONTRAST) == [], (theme, path)
+        assert chrome.execute_script(NAMELESS) == [], path
+        assert [f"/admin/{path}: {each}" for each in browser.violations(chrome)] == []
+
+
+def test_no_page_is_wider_than_the_window(stack: Stack, chrome: Chrome, paths: list[str]) -> None:
+    """From a phone to 4K; tables that are wider scroll by themselves."""
+    for width, height in SIZES:
+        chrome.set_window_size(width, height)
+        for path in paths:
+            chrome.get(f"{stack.url}/admin/{path}")
+            wide, window = chrome.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+            assert wide <= window, (path, width, wide)
 
 
 def test_what_axe_core_finds_where_secrets_are_shown(stack: Stack, chrome: Chrome) -> None:
@@ -277,23 +308,164 @@ def test_live(stack: Stack, chrome: Chrome) -> None:
     eventually(lambda: "/admin/requests/live-" in chrome.page_source, SECONDS)
 
 
-def test_without_a_script(stack: Stack) -> None:
+def test_keyboard_only(stack: Stack, nobody: Chrome) -> None:
+    """Sign in, create a project and a token, rotate and revoke it; what has the focus is always seen."""
+    chrome = nobody
+    chrome.get(f"{stack.url}/admin/")
+    keys(chrome, MANAGEMENT, Keys.ENTER)  # the field has the focus
+    eventually(lambda: shows(chrome, "Overview"), SECONDS)
+    tab_to(chrome, text="Projects", tag="a")
+    keys(chrome, Keys.ENTER)
+    eventually(lambda: shows(chrome, "New project"), SECONDS)
+    skip_to_content(chrome)
+    tab_to(chrome, name="name")
+    keys(chrome, "Keys and no mouse", Keys.ENTER)
+    eventually(lambda: shows(chrome, "The project was created."), SECONDS)
+    skip_to_content(chrome)
+    tab_to(chrome, name="name", action="/tokens")  # where there is no token yet the form is open already
+    keys(chrome, "by keyboard", Keys.ENTER)
+    first = eventually(lambda: chrome.find_element(By.ID, "secret").text, SECONDS)
+    skip_to_content(chrome)
+    tab_to(chrome, text="To the token", tag="a")
+    keys(chrome, Keys.ENTER)
+    eventually(lambda: shows(chrome, "Its last requests"), SECONDS)
+    skip_to_content(chrome)
+    tab_to(chrome, name="grace")
+    ActionChains(chrome, duration=0).key_down(Keys.CONTROL).send_keys("a").key_up(Keys.CONTROL).perform()
+    keys(chrome, "1h", Keys.ENTER)
+    chrome.switch_to.alert.accept()  # which the browser's own keys do as well
+    eventually(lambda: shows(chrome, "What ends when"), SECONDS)
+    assert chrome.find_element(By.ID, "secret").text != first
+    skip_to_content(chrome)
+    tab_to(chrome, text="To the token", tag="a")
+    keys(chrome, Keys.ENTER)
+    eventually(lambda: shows(chrome, "It was rotated"), SECONDS)
+    keys(chrome, Keys.SHIFT, Keys.TAB)  # from the end of the page
+    tab_to(chrome, text="Revoke token", tag="button", backwards=True)
+    keys(chrome, Keys.SPACE)
+    chrome.switch_to.alert.accept()
+    eventually(lambda: shows(chrome, "The token was revoked"), SECONDS)
+    tab_to(chrome, text="Sign out", tag="button")
+    keys(chrome, Keys.ENTER)
+    eventually(lambda: shows(chrome, "Management token or key"), SECONDS)
+
+
+def keys(chrome: Chrome, *pressed: str) -> None:
+    """Whatever has the focus gets them."""
+    ActionChains(chrome, duration=0).send_keys(*pressed).perform()
+
+
+def focused(chrome: Chrome) -> dict[str, Any]:
+    found: dict[str, Any] = chrome.execute_script(FOCUSED)
+    return found
+
+
+def skip_to_content(chrome: Chrome) -> None:
+    """By the link that every page begins with, which is seen only then."""
+    keys(chrome, Keys.TAB)
+    now = focused(chrome)
+    assert now["text"] == "To the content" and now["ring"], now
+    keys(chrome, Keys.ENTER)
+
+
+def tab_to(
+    chrome: Chrome, *, text: str = "", tag: str = "", name: str = "", action: str = "", backwards: bool = False
+) -> None:
+    """Press the key until what is so called has the focus: in the order of the page, and never in the dark."""
+    for _ in range(80):
+        keys(chrome, *((Keys.SHIFT, Keys.TAB) if backwards else (Keys.TAB,)))
+        now = focused(chrome)
+        assert now["tag"] in ("body", "html") or now["ring"], f"it is not seen that this has the focus: {now}"
+        if (
+            (not text or now["text"] == text)
+            and (not tag or now["tag"] == tag)
+            and (not name or now["name"] == name)
+            and now["action"].endswith(action)
+        ):
+            return
+    raise AssertionError(f"nothing of that name can be reached: {text or name}")
+
+
+@pytest.fixture
+def scriptless(stack: Stack, chrome: Chrome) -> Chrome:
+    """A browser that is signed in, and runs no script."""
+    chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    return chrome
+
+
+def done(chrome: Chrome, button: str, *texts: str) -> None:
+    press(chrome, button)
+    eventually(lambda: shows(chrome, *texts), SECONDS)
+
+
+def test_projects_and_tokens_without_a_script(stack: Stack, scriptless: Chrome) -> None:
     """All that changes something works without one."""
-    with browser.opened() as chrome:
-        chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-        chrome.get(f"{stack.url}/admin/projects")
-        chrome.find_element(By.NAME, "secret").send_keys(MANAGEMENT)
-        press(chrome, "Sign in")
-        write(chrome, "/admin/projects", name="No scripts")
-        press(chrome, "Create project")
-        eventually(lambda: shows(chrome, "The project was created."), SECONDS)
-        press(chrome, "Deactivate project")
-        eventually(lambda: shows(chrome, "The project was deactivated"), SECONDS)
-        patiently(lambda: Select(chrome.find_element(By.ID, "theme")).select_by_visible_text("dark"))
-        press(chrome, "Set")
-        eventually(lambda: '<html lang="en" data-theme="dark">' in chrome.page_source, SECONDS)
+    chrome = scriptless
+    chrome.get(f"{stack.url}/admin/projects")
+    write(chrome, "/admin/projects", name="No scripts")
+    done(chrome, "Create project", "The project was created.")
+    project = chrome.current_url.partition("?")[0]
+    write(chrome, "/keys", key="sk-of-a-provider-0123456789")
+    done(chrome, "Store key", "The project was changed.", "sk")
+    write(chrome, project.rpartition("/")[2], requests_per_minute="60")
+    done(chrome, "Save", "The project was changed.", "0 of 60")
+    write(chrome, "/tokens", name="for a script")
+    done(chrome, "Issue token", "The token was issued.")
+    chrome.find_element(By.LINK_TEXT, "To the token").click()
+    write(chrome, chrome.current_url.rpartition("/")[2], max_requests="5")
+    done(chrome, "Save", "The token was changed.", "0 of 5")
+    done(chrome, "Rotate token", "The token has another secret.", "What ends when")
+    chrome.find_element(By.LINK_TEXT, "To the token").click()
+    done(chrome, "Revoke token", "The token was revoked")
+    chrome.get(project)
+    done(chrome, "Remove", "The project was changed.", "None yet: without a provider's key")
+    done(chrome, "Revoke all tokens", "All tokens of the project were revoked.")
+    done(chrome, "Deactivate project", "The project was deactivated")
+    done(chrome, "Activate project", "The project is active again.")
 
 
+def test_all_else_without_a_script(stack: Stack, scriptless: Chrome) -> None:
+    """Groups, upstreams, the cache, keys, settings, colours and sessions."""
+    chrome = scriptless
+    chrome.get(f"{stack.url}/admin/playground")
+    assert shows(chrome, "The playground needs JavaScript"), "which is the only one"
+    chrome.get(f"{stack.url}/admin/groups")
+    write(chrome, "/admin/groups", name="Without scripts")
+    done(chrome, "Create group", "The group was created.")
+    write(chrome, chrome.current_url.partition("?")[0].rpartition("/")[2], budget_usd="5/month")
+    done(chrome, "Save", "The group was changed.", "$5.00")
+    done(chrome, "Remove group", "The group was removed.")
+    chrome.get(f"{stack.url}/admin/upstreams")
+    for name, state in (("Drain", "draining"), ("Enable", "enabled")):
+        patiently(lambda name=name: chrome.find_element(By.CSS_SELECTOR, f"[aria-label='{name} mistral']").click())
+        eventually(lambda state=state: shows(chrome, "The provider's state was changed.", state), SECONDS)
+    chrome.get(f"{stack.url}/admin/cache")
+    write(chrome, "/admin/cache", api="openai")
+    done(chrome, "Remove these", "The stored responses were removed.")
+    chrome.get(f"{stack.url}/admin/keys")
+    write(chrome, "/admin/keys", name="no scripts")
+    done(chrome, "Issue key", "The key was issued.")
+    chrome.find_element(By.LINK_TEXT, "To the keys").click()
+    patiently(lambda: chrome.find_element(By.XPATH, "//tr[td[normalize-space()='no scripts']]//button").click())
+    eventually(lambda: shows(chrome, "The key was revoked"), SECONDS)
+    chrome.get(f"{stack.url}/admin/settings")
+    done(chrome, "Reload the settings", "Reloaded.")
+    patiently(lambda: Select(chrome.find_element(By.ID, "theme")).select_by_visible_text("dark"))
+    press(chrome, "Set")
+    eventually(lambda: '<html lang="en" data-theme="dark">' in chrome.page_source, SECONDS)
+    chrome.get(f"{stack.url}/admin/sessions")
+    patiently(lambda: chrome.find_element(By.XPATH, "//tr[contains(., 'this one')]//button").click())
+    eventually(lambda: shows(chrome, "Management token or key"), SECONDS)
+
+
+FOCUSED = """
+const now = document.activeElement, style = getComputedStyle(now);
+return {
+  tag: now.tagName.toLowerCase(), text: now.textContent.trim(), name: now.getAttribute("name") || "",
+  action: (now.form && now.form.getAttribute("action")) || "",
+  ring: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2,
+};
+"""
 CONTRAST = """
 const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
 const rgba = (text) => {

@@ -5,56 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
+from tests.support.admin_visitor import Visitor
 from tests.support.processes import HOST
-from tests.support.responses import Response
 from tests.support.stack import MANAGEMENT, Stack, eventually
 
-FORM = "application/x-www-form-urlencoded"
 EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}}"
 PAGES = (
     *("", "projects", "tokens", "usage", "requests", "upstreams", "cache", "audit", "settings", "playground"),
     *("keys", "sessions", "groups", "alerts"),
 )
-
-
-class Visitor:
-    """Somebody with a cookie, without a browser."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.cookie = ""
-
-    def get(self, path: str, **fields: str) -> Response:
-        return self._send("GET", path, None, fields)
-
-    def post(self, path: str, form: dict[str, str], **fields: str) -> Response:
-        return self._send("POST", path, urlencode(form).encode(), {"Content-Type": FORM, **fields})
-
-    def sign_in(self, secret: str = MANAGEMENT) -> Response:
-        reply = self.post("/admin/sign-in", {"secret": secret, "next": "/admin/"})
-        self.cookie = (reply.header("Set-Cookie") or "").partition(";")[0]
-        return reply
-
-    def csrf(self) -> str:
-        found = re.search(r'name="csrf" value="(\w+)"', self.get("/admin/").body.decode())
-        assert found
-        return found[1]
-
-    def _send(self, method: str, path: str, body: bytes | None, fields: dict[str, str]) -> Response:
-        connection = HTTPConnection(HOST, self.port, timeout=30)
-        try:
-            cookie = {"Cookie": self.cookie} if self.cookie else {}
-            connection.request(method, path, body, {**cookie, **{k.replace("_", "-"): v for k, v in fields.items()}})
-            reply = connection.getresponse()
-            return Response.whole(reply.status, reply.reason, reply.getheaders(), reply.read())
-        finally:
-            connection.close()
 
 
 @pytest.fixture(scope="module")
