@@ -24,6 +24,7 @@ from llmproxy.http import fields
 from llmproxy.http.content_coding import Decoder, can_decode
 from llmproxy.http.content_measure import ContentMeasure, TextMeasure, possible_media
 from llmproxy.http.form_fields import MultipartFields, UrlencodedFields
+from llmproxy.http.json_encoding import json_encoding
 from llmproxy.http.json_members import MAX_VALUE_BYTES, JsonMembers
 from llmproxy.http.media_heads import Medium
 from llmproxy.http.strict_json import MAX_VALUES, parse_strictly
@@ -43,7 +44,6 @@ MAX_SHORT_BYTES = 16 * 1024  # of a body that is read by small steps in one turn
 MAX_PENDING_BYTES = 4 * 1024 * 1024  # that wait to be read, beyond which the rest is not
 
 _SPACE = b" \t\r\n"
-_UTF8_MARK = codecs.BOM_UTF8
 _NOT_UTF8 = "The request body is not plain UTF-8."
 
 
@@ -124,11 +124,14 @@ def read_usual(
         values = parse_strictly(body) if strictly else from_json(body, allow_inf_nan=False)
     except (ValueError, RecursionError):
         return None  # what is wrong with it, the reader says
-    if measured and (possible_media(body) > MAX_WHOLE_MEDIA or body.count(b"\\") > MAX_WHOLE_ESCAPES):
-        return None
     members = {name: value for name, value in values.items() if wanted(name)}
-    if not measured:
-        return RequestContent("json", members, True, "", _NO, _NO, len(body))
+    return _measured(body, members) if measured else RequestContent("json", members, True, "", _NO, _NO, len(body))
+
+
+def _measured(body: bytes, members: Mapping[str, Any]) -> RequestContent | None:
+    """What a plain JSON object says, with its measure; C{None} where that could take long."""
+    if possible_media(body) > MAX_WHOLE_MEDIA or body.count(b"\\") > MAX_WHOLE_ESCAPES:
+        return None
     measure = ContentMeasure()
     measure.feed(body, last=True)
     measure.end()
@@ -153,7 +156,15 @@ def _is_flat(body: bytes) -> bool:
 def measure_body(body: bytes, lines: Iterable[bytes]) -> RequestContent:
     """A body with its measure, and without members. One that is long and would take long to be measured goes by its
     size, as one that cannot be read."""
-    usual = read_usual(body, lines, _nothing, strictly=False, measured=True)
+    return _by_size_or_measured(body, lines, read_usual(body, lines, _nothing, strictly=False, measured=True))
+
+
+def measure_usual_body(body: bytes, lines: Iterable[bytes]) -> RequestContent:
+    """As L{measure_body}, of one that L{read_usual} has read."""
+    return _by_size_or_measured(body, lines, _measured(body, _NOTHING))
+
+
+def _by_size_or_measured(body: bytes, lines: Iterable[bytes], usual: RequestContent | None) -> RequestContent:
     if usual is None and len(body) > MAX_SHORT_BYTES:
         return RequestContent("unknown", _NOTHING, False, "", _NO, _NO, len(body))
     return usual or _read(body, lines, _nothing)
@@ -335,7 +346,7 @@ class RequestReader:
         if not data:
             return
         kind, options = parse_options_header(self._type.decode("latin-1"))
-        coding = _unicode(data)
+        coding = json_encoding(data)
         if data[:1] in (b"{", b"[") or coding:
             self._form = "json"
             self._body = JsonMembers(self._wanted)
@@ -383,18 +394,3 @@ _NOTHING: Mapping[str, Any] = {}
 def _codings(lines: Iterable[bytes]) -> list[bytes]:
     each = b",".join(found).lower().split(b",") if (found := fields.values(lines, b"content-encoding")) else ()
     return [coding for part in each if (coding := part.strip()) not in (b"", b"identity")]
-
-
-def _unicode(data: bytes) -> str:
-    """The encoding of a JSON text that is not plain UTF-8, as L{json.detect_encoding} finds it; C{""} where it is."""
-    if data.startswith(_UTF8_MARK):
-        return "utf-8-sig"
-    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        return "utf-32"
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    return _ENCODINGS.get(data[:4].translate(_ZEROS), "")
-
-
-_ZEROS = b"0" + b"x" * 255
-_ENCODINGS = {b"000x": "utf-32-be", b"x000": "utf-32-le", b"0x0x": "utf-16-be", b"x0x0": "utf-16-le"}

@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from llmproxy.http import body_hints, fields
 from llmproxy.http.content_coding import decode_whole
 from llmproxy.http.masking import content_coding
+from llmproxy.http.request_reader import measure_usual_body
 from llmproxy.limits.headers import replace_rate_limits
 from llmproxy.metering.body_readers import MAX_BODY_BYTES
 from llmproxy.metering.estimating import PromptEstimate
@@ -111,8 +112,10 @@ class DirectResponses:
 def _prompt(request: DirectRequest) -> PromptEstimate:
     flow, prepared = request.known.flow, request.known.prepared
     assert prepared is not None
-    unmeasured = None if prepared.is_measured else request.whole
-    return prompt_estimate(request.content, unmeasured, request.lines, len(request.whole), flow.dialect, request.model)
+    content, body, lines = request.content, request.whole, request.lines
+    if not prepared.is_measured:
+        content = measure_usual_body(body, lines)
+    return prompt_estimate(content, None, lines, len(body), flow.dialect, request.model)
 
 
 def _reply(response: WholeResponse, lines: list[bytes], *, persistent: bool) -> bytes:

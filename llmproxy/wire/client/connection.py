@@ -24,7 +24,7 @@ from llmproxy.wire.body_framing import ResponseBodyReader, UntilCloseBody, respo
 from llmproxy.wire.client.connection_owner import ConnectionOwner
 from llmproxy.wire.client.connection_state import ConnectionState
 from llmproxy.wire.client.pending_request import PendingRequest
-from llmproxy.wire.client.receipt import none_received, sent_bytes
+from llmproxy.wire.client.receipt import none_received
 from llmproxy.wire.client.request_writer import MAX_JOINED_BYTES, RequestWriter
 from llmproxy.wire.client.response import Response
 from llmproxy.wire.client.response_heads import ResponseHeads
@@ -61,11 +61,8 @@ class Connection(protocol.Protocol):
     _body: ResponseBodyReader | None = None
     _closing: IDelayedCall | None = None
     _parting = b""
-    _keep = False
-    _heard = False
-    _paused = False
+    _keep = _heard = _paused = False
     _matched = _interim = _used = 0
-    _sent_before: int | None = None
     good_until = 0.0
     idle_since = -1.0
 
@@ -140,8 +137,10 @@ class Connection(protocol.Protocol):
             if not self._at_once or self._coalescer is None or not self._coalescer.wait(self._part):
                 self._part()
             return
-        self._sent_before = sent_bytes(self.transport)
         outgoing = RequestWriter(request.head, request.body, self._write, self.transport, self._unsendable)
+        if self._socket is not None and outgoing.send_at_once(self._socket):
+            request.sent = True
+            return
         self._outgoing = outgoing
         outgoing.start()
         request.started = outgoing.started
@@ -339,8 +338,9 @@ class Connection(protocol.Protocol):
         """The kernel can still be asked what the provider has got of the request under way."""
         request = self._request
         if request is not None and not self._heard and reason.check(ConnectionDone):
-            size, in_pieces = len(request.head) + len(request.whole or b""), self._outgoing is not None
-            if none_received(self.transport, size, self._sent_before, in_pieces=in_pieces):
+            outgoing, size = self._outgoing, len(request.head) + len(request.whole or b"")
+            before = None if outgoing is None else outgoing.sent_before
+            if none_received(self.transport, size, before, in_pieces=outgoing is not None):
                 request.sent = False
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from zope.interface import implementer
 
 from llmproxy import errors
 from llmproxy.wire.body_framing import LAST_CHUNK, chunk
+from llmproxy.wire.client.receipt import sent_bytes
 
 LONG_BYTES = 256 * 1024  # of a body that leaves at once
 MAX_JOINED_BYTES = 65536  # more than this is not copied only to leave in one packet with the head
@@ -79,7 +81,11 @@ class RequestWriter:
 
     @ivar started: Whether the body's producer was asked for anything.
     @ivar done: Whether all of it was written.
+    @ivar sent_before: All that was written on the connection before it (L{receipt.sent_bytes}).
     """
+
+    sent_before: int | None = None
+    _at_once = 0
 
     def __init__(
         self,
@@ -109,7 +115,29 @@ class RequestWriter:
         """Whether all of it was written, and the transport holds no more of it than it likes to."""
         return self.done and not self._held
 
+    def send_at_once(self, connection: socket.socket) -> bool:
+        """Send head and body together, uncopied, where the body is all there and not long; C{False}: L{start} sends
+        what has not left.
+
+        @param connection: Nothing waits to be written to it.
+        """
+        whole: bytes | None = getattr(self._body, "received", None)
+        if whole is None or len(whole) > LONG_BYTES:
+            return False
+        try:
+            self._at_once = connection.sendmsg((self._head, whole))
+        except OSError:
+            return False
+        if self._at_once == len(self._head) + len(whole):
+            return True
+        if self._at_once:
+            rest = (self._head + whole)[self._at_once :]
+            self._head, self._body, self._left = b"", BytesBody(rest), len(rest)
+        return False
+
     def start(self) -> None:
+        before = sent_bytes(self._transport)
+        self.sent_before = None if before is None else before - self._at_once
         self._transport.registerProducer(self, True)
         if self._over:
             return
