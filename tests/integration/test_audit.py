@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.processes import run_command
 from tests.support.stack import ENCRYPTION, MANAGEMENT, Stack, eventually
 
 CREATIONS = 12
@@ -23,12 +24,9 @@ LLMPROXY = str(Path(sys.executable).with_name("llmproxy"))
 
 
 def verify(home: Path, *arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [LLMPROXY, "audit", "verify", "--config", str(home / "llmproxy.yaml"), *arguments],
+    done = run_command(
+        ["llmproxy", "audit", "verify", "--config", home / "llmproxy.yaml", *arguments],
         env={**os.environ, "LLMPROXY_ENCRYPTION_KEY": ENCRYPTION},
-        capture_output=True,
-        text=True,
-        timeout=120,
     )
     return done.returncode, done.stdout + done.stderr
 

@@ -18,6 +18,7 @@ from llmproxy.store.engines import parse_store_url
 from tests.integration.test_key_rotation import CHAT, JSON, Load
 from tests.support.databases import migrated_sqlite
 from tests.support.postgres import PostgreSQL
+from tests.support.processes import run_command
 from tests.support.stack import Stack, eventually
 
 LLMPROXY = str(Path(sys.executable).with_name("llmproxy"))
@@ -25,8 +26,7 @@ LLMPROXY = str(Path(sys.executable).with_name("llmproxy"))
 
 def cli(stack: Stack, *arguments: str, store: str = "") -> subprocess.CompletedProcess[str]:
     env = {**os.environ, **stack.env, **({"LLMPROXY_STORE_URL": store} if store else {})}
-    command = [LLMPROXY, *arguments, "--config", str(stack.home / "llmproxy.yaml")]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=180)
+    return run_command(["llmproxy", *arguments, "--config", stack.home / "llmproxy.yaml"], env=env, timeout=180)
 
 
 def rows(stack: Stack, database: str = "llmproxy.db") -> dict[str, int]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import HOST
+from tests.support.processes import HOST, run_command
 from tests.support.redis_server import RedisServer
 from tests.support.stack import MANAGEMENT, Stack, eventually
 from tests.support.tls import TLSInFront
@@ -257,8 +255,7 @@ def test_what_the_settings_refuse(tmp_path: Path) -> None:
 
     def checked(further: str) -> tuple[int, str]:
         config.write_text(api + further)
-        command = [sys.executable, "-c", "from llmproxy.cli import main; main()", "check-config", str(config)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        done = run_command(["llmproxy", "check-config", config], cwd=tmp_path)
         return done.returncode, done.stdout + done.stderr
 
     network = "http://receiver.example.com/alerts"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.processes import Daemon, free_port
+from tests.support.processes import Daemon, free_port, run_command
 from tests.support.redis_server import RedisServer
 from tests.support.stack import ENCRYPTION, KEYS, MANAGEMENT, Stack
 
@@ -19,10 +19,7 @@ def llmproxy(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     clean = {name: value for name, value in os.environ.items() if "LLMPROXY" not in name}
-    command = [sys.executable, "-c", "from llmproxy.cli import main; main(prog_name='llmproxy')", *arguments]
-    return subprocess.run(
-        command, cwd=cwd, input=stdin, env={**clean, **(env or {})}, capture_output=True, text=True, timeout=120
-    )
+    return run_command(["llmproxy", *arguments], stdin=stdin or "", env={**clean, **(env or {})}, cwd=cwd)
 
 
 def test_settings_and_plugins(tmp_path: Path) -> None:

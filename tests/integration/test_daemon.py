@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import HOST, Daemon, free_port
+from tests.support.processes import HOST, Daemon, free_port, run_command
 from tests.support.stack import ENCRYPTION, KEYS, MANAGEMENT, Stack, eventually
 
 TWISTD = Path(sys.executable).with_name("twistd")
@@ -39,10 +39,7 @@ apis:
 def check(text: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     config = tmp_path / "apis.yaml"
     config.write_text(text)
-    return subprocess.run(
-        [str(TWISTD), "-n", "--pidfile=", "llmproxy", "--config", str(config), "--check"],
-        capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
-    )  # fmt: skip
+    return run_command([TWISTD, "-n", "--pidfile=", "llmproxy", "--config", config, "--check"], cwd=tmp_path)
 
 
 def test_check_tells_everything_that_is_wrong_at_once(tmp_path: Path) -> None:
@@ -55,10 +52,7 @@ def test_check_tells_everything_that_is_wrong_at_once(tmp_path: Path) -> None:
 def test_a_broken_file_never_starts(tmp_path: Path) -> None:
     config = tmp_path / "apis.yaml"
     config.write_text(BROKEN)
-    done = subprocess.run(
-        [str(TWISTD), "-n", "--pidfile=", "llmproxy", "--config", str(config)],
-        capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
-    )  # fmt: skip
+    done = run_command([TWISTD, "-n", "--pidfile=", "llmproxy", "--config", config], cwd=tmp_path)
     assert done.returncode == 78
     assert "is not a duration (try 120s)" in done.stderr
 
@@ -117,10 +111,7 @@ def test_a_plugin_that_nobody_provides_stops_the_start(tmp_path: Path) -> None:
         "apis: {a: {base_url: 'http://127.0.0.1:9', allowed_endpoints: [/v1/x]}}\n"
         "events: {sinks: [{type: carrier-pigeon}]}\n"
     )
-    done = subprocess.run(
-        [str(TWISTD), "-n", "--pidfile=", "llmproxy", "--config", str(config)],
-        capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
-    )  # fmt: skip
+    done = run_command([TWISTD, "-n", "--pidfile=", "llmproxy", "--config", config], cwd=tmp_path)
     assert done.returncode != 0 and "carrier-pigeon" in done.stderr and "file" in done.stderr
 
 

@@ -15,7 +15,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from tests.support.processes import HOST
+from tests.support.processes import HOST, run_command
 from tests.support.stack import KEYS, MANAGEMENT, Stack, eventually
 
 CHAT = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}).encode()
@@ -25,12 +25,9 @@ OLD = "the key that there was, long enough"
 
 def cli(stack: Stack, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if "ENCRYPTION" not in name}
-    return subprocess.run(
-        [str(Path(sys.executable).with_name("llmproxy")), *arguments, "--config", str(stack.home / "llmproxy.yaml")],
+    return run_command(
+        ["llmproxy", *arguments, "--config", stack.home / "llmproxy.yaml"],
         env={**clean, **(env if env is not None else with_file(stack.home))},
-        capture_output=True,
-        text=True,
-        timeout=120,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -17,7 +16,7 @@ from selenium.webdriver.common.by import By
 
 from tests.support import browser
 from tests.support.oidc_server import CLIENT_ID, CLIENT_SECRET, OidcServer
-from tests.support.processes import HOST, free_port
+from tests.support.processes import HOST, free_port, run_command
 from tests.support.responses import Response
 from tests.support.stack import Stack, eventually
 from tests.unit.wire.authority import Authority
@@ -323,7 +322,7 @@ def test_settings_that_are_refused(tmp_path: Path) -> None:
         }
         settings.write_text(json.dumps(document))
         command = [str(twistd), "-n", "llmproxy", "--config", str(settings), "--check"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = run_command(command)
         assert (done.returncode == 0) is (not said) and said in done.stdout + done.stderr, (wrong, done)
 
 

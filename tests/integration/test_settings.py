@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
 import sys
 import time
 import urllib.error
@@ -16,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import HOST, Daemon, free_port
+from tests.support.processes import HOST, Daemon, free_port, run_command
 from tests.support.redis_server import RedisServer
 from tests.support.stack import MANAGEMENT, Stack, eventually
 
@@ -187,10 +186,7 @@ def test_what_there_is_not_is_refused(wrong: dict[str, Any], tmp_path: Path) -> 
     """A setting has an effect, or no other value than the one that is true."""
     api = {"base_url": "http://127.0.0.1:1", "allowed_endpoints": ["/v1/models"], **wrong.pop("apis", {}).get("a", {})}
     (tmp_path / "apis.yaml").write_text(json.dumps({"apis": {"a": api}, **wrong}))
-    done = subprocess.run(
-        [str(TWISTD), "-n", "llmproxy", "--config", "apis.yaml"],
-        capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False,
-    )  # fmt: skip
+    done = run_command([TWISTD, "-n", "llmproxy", "--config", "apis.yaml"], cwd=tmp_path)
     assert done.returncode == 78 and "apis.yaml:1:" in done.stderr
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import HOST, free_port
+from tests.support.processes import HOST, free_port, run_command
 
 TWISTD = Path(sys.executable).with_name("twistd")
 HERE = f"tcp:{{port}}:interface={HOST}"
@@ -35,7 +35,10 @@ def environment(**more: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("LLMPROXY_")} | more
 
 
-def run(home: Path, *twistd: str, **env: str) -> subprocess.CompletedProcess[str]:
+def run(home: Path, *twistd: str, fresh: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+    """@param fresh: Whether it is to be a process of its own from the first instruction."""
+    if not fresh:
+        return run_command([TWISTD, *twistd, "llmproxy", "--config", "apis.yaml"], env=environment(**env), cwd=home)
     return subprocess.run(
         [str(TWISTD), *twistd, "llmproxy", "--config", "apis.yaml"],
         capture_output=True, text=True, timeout=60, cwd=home, env=environment(**env), check=False,
@@ -122,7 +125,7 @@ def test_a_failure_is_one_sentence(name: str, tmp_path: Path) -> None:
     with closing(socket.create_server((HOST, 0))) as busy:
         places = {"port": busy.getsockname()[1], "free": free_port()}
         settings(tmp_path, listen.format(**places), api, further)
-        done = run(tmp_path, "-n", **env)
+        done = run(tmp_path, "-n", fresh=name == "port" or "PYTHONPATH" in env, **env)
     assert done.returncode == 1, done.stdout + done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("llmproxy cannot start: ")]
     assert said.format(**places) in line

@@ -8,6 +8,8 @@ import pytest  # noqa: F401  # multiprocessing imports the main module anew in e
 import sqlalchemy.dialects.sqlite  # noqa: F401
 
 import llmproxy.app
+import llmproxy.cli
+import llmproxy.cli.daemon
 import llmproxy.simulator.tap
 import llmproxy.store.migrate
 import llmproxy.tap

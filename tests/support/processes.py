@@ -1,7 +1,8 @@
 """Real daemons for tests, waited for, and ended by their process id.
 
 Most are forked from a server that has read their modules already (L{tests.support.preload}): a start then takes a tenth
-of the processor's time. What is about the command itself is started as its users start it: C{Daemon(…, fresh=True)}.
+of the processor's time. What is about the command itself is started as its users start it: C{Daemon(…, fresh=True)},
+C{subprocess.run}.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -43,10 +45,14 @@ class _Process(Protocol):
 
 
 class _Forked:
-    """A C{twistd} that was forked where its modules are loaded already."""
+    """A command that was forked where its modules are loaded already."""
 
-    def __init__(self, args: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path | None) -> None:
-        self._process = _FORKS.Process(target=_twistd, args=(args, log, dict(env), cwd), daemon=True)
+    def __init__(
+        self, argv: Sequence[str], stdin: Path, stdout: Path, stderr: Path, env: Mapping[str, str], cwd: Path | None
+    ) -> None:
+        self._process = _FORKS.Process(
+            target=_command, args=(list(argv), stdin, stdout, stderr, dict(env), cwd), daemon=True
+        )
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -67,33 +73,71 @@ class _Forked:
     def wait(self, timeout: float | None = None) -> int:
         self._process.join(timeout)
         if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired("twistd", timeout or 0.0)
+            raise subprocess.TimeoutExpired("a forked command", timeout or 0.0)
         return self._process.exitcode
 
 
-def _twistd(args: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path | None) -> None:
-    """What a forked process does: as the command, with the same environment and outputs."""
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for descriptor, source in enumerate((nothing, output, output)):
-        os.dup2(source, descriptor)
-    os.close(output)
-    os.close(nothing)
+def _command(
+    argv: list[str], stdin: Path, stdout: Path, stderr: Path, env: Mapping[str, str], cwd: Path | None
+) -> None:
+    """What a forked process does: as the command, with the same arguments, environment and files."""
+    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    for descriptor, (file, flags) in enumerate(((stdin, os.O_RDONLY), (stdout, append), (stderr, append))):
+        opened = os.open(file, flags)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115  # multiprocessing gives its children none
     os.environ.clear()
     os.environ.update(env)
     if cwd is not None:
         os.chdir(cwd)
-    sys.argv = ["twistd", "-n", "--pidfile=", *args]
-    from twisted.scripts.twistd import run
-
-    ignore_as_told()
-
+    sys.argv = argv
     end_with_parent()
     atexit._clear()  # what the server was to do at its own end
     try:
-        run()
+        sys.exit(_main(Path(argv[0]).name)())
     finally:
         atexit._run_exitfuncs()  # multiprocessing ends its children without that, and a failed start exits by it
+
+
+def _main(program: str) -> Callable[[], object]:
+    """What the program of this name calls."""
+    if program == "llmproxy":
+        from llmproxy.cli import main
+
+        return main
+    from twisted.scripts.twistd import run
+
+    ignore_as_told()
+    return run
+
+
+def run_command(
+    argv: Sequence[str | Path],
+    stdin: str = "",
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float = 120.0,
+) -> subprocess.CompletedProcess[str]:
+    """As C{subprocess.run} with all output captured, for C{llmproxy} and C{twistd}, whose modules are loaded already.
+
+    @param argv: The program, with or without its folder, and its arguments.
+    @param env: All variables; those of this process where there are none.
+    """
+    command = [str(word) for word in argv]
+    env = os.environ if env is None else env
+    if not _READ_AT_START.isdisjoint(name for name, value in env.items() if os.environ.get(name) != value):
+        raise ValueError("These variables are read by an interpreter that starts: call subprocess.run.")
+    with tempfile.TemporaryDirectory(prefix="llmproxy-command-") as folder:
+        given, out, err = (Path(folder, name) for name in ("stdin", "stdout", "stderr"))
+        given.write_text(stdin)
+        process = _Forked(command, given, out, err, env, cwd)
+        try:
+            status = process.wait(timeout)
+        except BaseException:
+            process.kill()
+            raise
+        return subprocess.CompletedProcess(command, status, *(each.read_text(errors="replace") for each in (out, err)))
 
 
 def end_with_parent() -> None:
@@ -170,12 +214,16 @@ class Daemon:
 
     def start(self) -> None:
         """Start it and wait until its port is open; raise with its log if it ends before or takes too long."""
-        self._process = self._spawned() if self._fresh else _Forked(self.args, self.log, self._env, self._cwd)
+        self._process = self._spawned() if self._fresh else self._forked()
         try:
             self._wait_for_port(self._process)
         except BaseException:
             self.stop()
             raise
+
+    def _forked(self) -> _Process:
+        command = ["twistd", "-n", "--pidfile=", *self.args]
+        return _Forked(command, Path(os.devnull), self.log, self.log, self._env, self._cwd)
 
     def _spawned(self) -> _Process:
         twistd = [str(Path(sys.executable).with_name("twistd"))]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import HOST, Daemon, free_port
+from tests.support.processes import HOST, Daemon, free_port, run_command
 from tests.support.redis_server import RedisServer
 from tests.support.responses import parse_response
 from tests.support.setting_variables import settable, values
@@ -137,7 +137,7 @@ def test_config_and_check(tmp_path: Path) -> None:
 
     def check(*flags: str) -> subprocess.CompletedProcess[str]:
         command = [str(TWISTD), "-n", "--pidfile=", "llmproxy", *flags, "--check"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False)
+        return run_command(command, cwd=tmp_path)
 
     done = [check(), check("--config", "other.yaml"), check("-c", "other.yaml")]
     assert [each.returncode for each in done] == [0, 78, 78]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from tests.support.oidc_server import OidcServer
+from tests.support.processes import run_command
 from tests.support.responses import Response
 from tests.support.settings_stack import Asked, SettingsStack
 from tests.support.stack import eventually
@@ -202,5 +202,5 @@ def test_allow_http(tmp_path: Path) -> None:
         )
         twistd = Path(sys.executable).with_name("twistd")
         command = [str(twistd), "-n", "llmproxy", "--config", str(settings), "--check"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = run_command(command)
         assert done.returncode == status, done.stdout + done.stderr
