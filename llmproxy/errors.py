@@ -5,7 +5,20 @@ Raise one where the fact is known; L{llmproxy.proxy.own_response.refuse} is the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Self
+
+
+class FieldProblem(NamedTuple):
+    """What is wrong with one part of a request (RFC 9457, section 3).
+
+    @ivar place: C{pointer}, C{parameter} or C{header}; C{name}: a JSON pointer into the body, as a URI's fragment, or
+        the name of the other; both C{""} where the fault lies nowhere in the request.
+    """
+
+    detail: str
+    place: str = ""
+    name: str = ""
 
 
 class ProxyError(Exception):
@@ -16,12 +29,14 @@ class ProxyError(Exception):
     @cvar retry: C{False} where the same request cannot succeed later (sends C{X-Should-Retry: false}).
     @ivar retry_after: Seconds after which a retry may succeed, or C{None}.
     @ivar headers: Further response fields, such as C{Allow}.
+    @cvar problems: What exactly is wrong with a management request.
     """
 
     status = 500
     code = "internal_error"
     retry = True
     message = "The proxy failed to handle this request."
+    problems: Sequence[FieldProblem] = ()
 
     def __init__(
         self,
@@ -146,18 +161,6 @@ class AddressNotAllowed(Forbidden):
     message = "This token may not be used from this address."
 
 
-class RoleNotAllowed(Forbidden):
-    """Whoever manages has signed in, and may not do this."""
-
-    code = "role_not_allowed"
-    message = "The role of this management key does not allow that."
-
-
-class CrossSiteRequest(Forbidden):
-    code = "cross_site_request"
-    message = "This form was not sent by a page of this session. Load the page again, and send it from there."
-
-
 class NotFound(ProxyError):
     status, code, retry = 404, "not_found", False
     message = "There is nothing at this path."
@@ -189,16 +192,6 @@ class ChangedMeanwhile(Conflict):
     message = "Another change came first. Read it again, and then change it."
 
 
-class IdempotencyInProgress(ProxyError):
-    status, code = 409, "idempotency_in_progress"
-    message = "A request with this Idempotency-Key is being answered. Try again in a moment."
-
-
-class PreconditionFailed(ProxyError):
-    status, code, retry = 412, "precondition_failed", False
-    message = "It has been changed since: If-Match does not name its ETag. Read it again, and then change it."
-
-
 class RequestTooLarge(ProxyError):
     status, code, retry = 413, "request_too_large", False
     message = "The request body is larger than this proxy accepts."
@@ -210,10 +203,14 @@ class Invalid(ProxyError):
     status, code, retry = 422, "invalid_request", False
     message = "The request is not valid."
 
+    def __init__(self, message: str = "", problems: Sequence[FieldProblem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
 
-class IdempotencyKeyReused(ProxyError):
-    status, code, retry = 422, "idempotency_key_reused", False
-    message = "This Idempotency-Key was used for another request. Use a fresh one for each creation."
+    @classmethod
+    def part(cls, place: str, name: str, detail: str) -> Self:
+        """Where one part is wrong: a C{parameter}, a C{header}, or a C{pointer} to a member of the body."""
+        return cls(f"{name}: {detail}", [FieldProblem(detail, place, f"#/{name}" if place == "pointer" else name)])
 
 
 class QuotaExceeded(ProxyError):

@@ -10,7 +10,7 @@ import json
 import math
 from typing import Any, Protocol
 
-from llmproxy.errors import ProxyError
+from llmproxy.errors import FieldProblem, ProxyError
 
 _TYPES = {
     400: "invalid_request_error",
@@ -120,7 +120,14 @@ def _plain(error: ProxyError, request_id: str) -> dict[str, Any]:
 def _problem(error: ProxyError, request_id: str) -> dict[str, Any]:
     """RFC 9457, section 3.1. C{type} is an identifier, and leads nowhere: C{docs/errors.md} explains the codes."""
     members = {"type": f"urn:llmproxy:error:{error.code}", "title": error.code.replace("_", " ").capitalize()}
-    return {**_hybrid(error, request_id), **members, "status": error.status, "detail": error.message}
+    shown = {**_hybrid(error, request_id), **members, "status": error.status, "detail": error.message}
+    whole = {400: FieldProblem(error.message, "pointer", "#"), 422: FieldProblem(error.message)}.get(error.status)
+    problems = error.problems or ((whole,) if whole else ())
+    return {**shown, "errors": [_part(each) for each in problems]} if problems else shown
+
+
+def _part(problem: FieldProblem) -> dict[str, str]:
+    return {"detail": problem.detail, **({problem.place: problem.name} if problem.place else {})}
 
 
 def _type(error: ProxyError) -> str:

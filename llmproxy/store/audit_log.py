@@ -141,7 +141,7 @@ def _stored(name: str, value: str) -> str:
 
 def _page(connection: Connection, wanted: AuditFilter, request: PageRequest) -> Page[dict[str, Any]]:
     if request.cursor and not (request.cursor.isascii() and request.cursor.isdigit() and len(request.cursor) < 19):
-        raise Invalid("cursor: is none that this list has given out.")
+        raise Invalid.part("parameter", "cursor", "is none that this list has given out.")
     conditions = _conditions(wanted)
     chosen = select(audit_log.c.seq, audit_log.c.line).where(*conditions)
     if request.cursor:

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, delete, insert, select, update
 from twisted.internet.defer import Deferred
 
 from llmproxy.base.coroutines import deferred
-from llmproxy.errors import Conflict, IdempotencyInProgress, IdempotencyKeyReused
+from llmproxy.errors import Conflict
+from llmproxy.management_errors import IdempotencyInProgress, IdempotencyKeyReused
 from llmproxy.sealing import CannotOpen, Sealer
 from llmproxy.store.store import Store
 from llmproxy.store.tables import creations

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
-from llmproxy.errors import Conflict, Invalid, StoreUnavailable
+from llmproxy.errors import Conflict, FieldProblem, Invalid, StoreUnavailable
 
 _NOT_STORABLE = "A value is too long, too large, or holds characters that the store cannot keep."
+_NOT_STORABLE_BODY = (FieldProblem(_NOT_STORABLE, "pointer", "#"),)
 
 
 class StartupError(Exception):
@@ -53,13 +54,13 @@ def database_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except (DataError, UnicodeError, OverflowError) as e:
-        raise Invalid(_NOT_STORABLE) from e
+        raise Invalid(_NOT_STORABLE, _NOT_STORABLE_BODY) from e
     except IntegrityError as e:
         raise Conflict() from e
     except StatementError as e:
         if isinstance(e, DBAPIError):
             raise unavailable(doing, failure_reason(e.orig)) from e
-        raise Invalid(_NOT_STORABLE) from e
+        raise Invalid(_NOT_STORABLE, _NOT_STORABLE_BODY) from e
     except SQLAlchemyError as e:
         raise unavailable(doing, "no answer") from e
 

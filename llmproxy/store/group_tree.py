@@ -110,12 +110,12 @@ def _check_parent(connection: Connection, group: Group) -> None:
     else:
         rows = _rows_above(connection, [group.parent_id])
         if group.parent_id not in rows:
-            raise Invalid(f"parent_id: There is no group {group.parent_id}.")
+            raise Invalid.part("pointer", "parent_id", f"There is no group {group.parent_id}.")
         above = [row.id for row in _path(rows, group.parent_id)]
         if group.id in above:
-            raise Invalid("parent_id: a group cannot be below itself.")
+            raise Invalid.part("pointer", "parent_id", "a group cannot be below itself.")
     if len(above) + _height(connection, group.id) > MAX_LEVELS:
-        raise Invalid(f"parent_id: there are at most {MAX_LEVELS} groups above each other.")
+        raise Invalid.part("pointer", "parent_id", f"there are at most {MAX_LEVELS} groups above each other.")
 
 
 def _height(connection: Connection, group_id: str) -> int:

@@ -31,7 +31,7 @@ def decode_cursor(cursor: str, kinds: Sequence[type]) -> list[Any]:
             raise ValueError
         "".join(value for value in values if isinstance(value, str)).encode()
     except (ValueError, TypeError, RecursionError):
-        raise Invalid("cursor: is none that this list has given out.") from None
+        raise Invalid.part("parameter", "cursor", "is none that this list has given out.") from None
     return list(values)
 
 

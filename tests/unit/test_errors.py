@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import TestCase
 
-from llmproxy import errors, identity_errors, policy_errors
+from llmproxy import errors, identity_errors, management_errors, policy_errors
 
+MODULES = {module.__name__ for module in (errors, identity_errors, policy_errors, management_errors)}
 PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
 
 
 def kinds(kind: type[errors.ProxyError] = errors.ProxyError) -> Iterator[type[errors.ProxyError]]:
     yield kind
     for each in kind.__subclasses__():
-        if each.__module__ in (errors.__name__, identity_errors.__name__, policy_errors.__name__):
+        if each.__module__ in MODULES:
             yield from kinds(each)
 
 

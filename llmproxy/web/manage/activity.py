@@ -161,7 +161,7 @@ class MostActive(Endpoint):
         found = query(call.uri, call.operation.query)
         by = found.get("by", "model")
         if by not in GROUPS:
-            raise Invalid(f"by: must be one of {', '.join(GROUPS)}.")
+            raise Invalid.part("parameter", "by", f"must be one of {', '.join(GROUPS)}.")
         period, projects = _period(found), call.principal.narrowed(project(found))
         rows = await _activity(self).most_active(by, period, _limit(found, 10), projects, found.get("api", ""))
         return json_response({"period": period, "data": [{"name": name, **_point(values)} for name, values in rows]})
@@ -179,7 +179,7 @@ class RequestCollection(Endpoint):
     async def list_requests(self, call: Call) -> BufferedResponse:
         found = query(call.uri, call.operation.query)
         if not re.fullmatch("([1-5]([0-9][0-9]|xx))?", found.get("status", "")):
-            raise Invalid("status: must be such as 429 or 4xx.")
+            raise Invalid.part("parameter", "status", "must be such as 429 or 4xx.")
         projects = call.principal.narrowed(project(found))
         wanted = replace(RequestFilter(**{name: found.get(name, "") for name in FILTERS}), projects=projects)
         return await list_response(await self.context.requests.page(wanted, page(found)), _request, self.context.clock)
@@ -205,14 +205,14 @@ def _activity(endpoint: Endpoint) -> Activity:
 def _period(found: Mapping[str, str]) -> str:
     period = found.get("period", DEFAULT_PERIOD)
     if period not in PERIODS:
-        raise Invalid(f"period: must be one of {', '.join(PERIODS)}.")
+        raise Invalid.part("parameter", "period", f"must be one of {', '.join(PERIODS)}.")
     return period
 
 
 def _limit(found: Mapping[str, str], usual: int) -> int:
     limit = found.get("limit", str(usual))
     if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= MAX_PAGE_SIZE:
-        raise Invalid(f"limit: must be a number from 1 to {MAX_PAGE_SIZE}.")
+        raise Invalid.part("parameter", "limit", f"must be a number from 1 to {MAX_PAGE_SIZE}.")
     return int(limit)
 
 

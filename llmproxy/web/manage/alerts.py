@@ -66,9 +66,9 @@ class AlertCollection(Endpoint):
             raise NotFound("There are no alerts here.")
         owner, owner_id = found.get("owner", ""), found.get("owner_id", "")
         if owner and owner not in OWNERS:
-            raise Invalid(f"owner: must be one of {', '.join(OWNERS)}.")
+            raise Invalid.part("parameter", "owner", f"must be one of {', '.join(OWNERS)}.")
         if owner_id and not re.fullmatch(ID, owner_id):
-            raise Invalid("owner_id: is not an id.")
+            raise Invalid.part("parameter", "owner_id", "is not an id.")
         wanted = AlertFilter(call.principal.narrowed(project(found)), owner, owner_id)
         alerts = await self.context.alerts.alert_page(wanted, page(found))
         return await list_response(alerts, _shown, self.context.clock)

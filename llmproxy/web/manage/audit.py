@@ -59,8 +59,9 @@ class AuditCollection(Endpoint):
         found = query(call.uri, call.operation.query)
         if self.context.audit_table is None:
             raise NotFound("The store has no audit log: audit.store is false.")
-        if any(len(found.get(name, "")) > MAX_SEARCH_CHARACTERS for name in NAMES):
-            raise Invalid(f"{', '.join(NAMES)}: must be text of at most {MAX_SEARCH_CHARACTERS} characters.")
+        for name in NAMES:
+            if len(found.get(name, "")) > MAX_SEARCH_CHARACTERS:
+                raise Invalid.part("parameter", name, f"must be text of at most {MAX_SEARCH_CHARACTERS} characters.")
         wanted = AuditFilter(
             projects=call.principal.narrowed(project(found)),
             since=_time(found, "since"),
@@ -97,4 +98,4 @@ def _time(found: dict[str, str], name: str) -> float:
             return datetime.fromisoformat(given.upper()).timestamp()
     except (ValueError, OverflowError):
         pass
-    raise Invalid(f"{name}: must be an RFC 3339 time such as 2027-01-31T12:00:00Z.")
+    raise Invalid.part("parameter", name, "must be an RFC 3339 time such as 2027-01-31T12:00:00Z.")

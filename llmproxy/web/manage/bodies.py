@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
@@ -16,7 +15,8 @@ from pydantic import (
 )
 
 from llmproxy.config.units import duration
-from llmproxy.errors import BodyUnreadable, Invalid
+from llmproxy.errors import BodyUnreadable, FieldProblem, Invalid
+from llmproxy.web.manage.body_problems import invalid
 from llmproxy.web.manage.body_types import (
     MAX_LABELS,
     MAX_METADATA,
@@ -44,7 +44,6 @@ from llmproxy.web.manage.policy_bodies import Policies
 B = TypeVar("B", bound=Body)
 
 MAX_VALUES = 4000  # in a body, and more than all its lists may have; to read many more would hold the reactor
-MAX_LISTED_ERRORS = 20  # errors that one response names
 
 
 class Keys(Body):
@@ -207,11 +206,12 @@ def read(kind: type[B], data: bytes, known: BodyContext) -> B:
     except (ValueError, RecursionError):
         raise BodyUnreadable("The body must be a JSON object in UTF-8 that names no key twice.") from None
     if not isinstance(value, dict):
-        raise Invalid("The body must be a JSON object.")
+        said = "The body must be a JSON object."
+        raise Invalid(said, [FieldProblem(said, "pointer", "#")])
     try:
         return kind.model_validate_json(data, context=known)
     except ValidationError as e:
-        raise Invalid(_said(e, known)) from None
+        raise invalid(e, value, kind.model_fields, known) from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -226,21 +226,3 @@ def no_null(body: B, *names: str) -> B:
         if name in body.model_fields_set and getattr(body, name) is None:
             raise ValueError(f"{name}: must not be null")
     return body
-
-
-def _said(error: ValidationError, known: BodyContext) -> str:
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    said = [_line(e["loc"], e["type"], e["msg"], known) for e in found[:MAX_LISTED_ERRORS]]
-    more = [f"and {len(found) - MAX_LISTED_ERRORS} more"] if len(found) > MAX_LISTED_ERRORS else []
-    return "The body is not valid: " + "; ".join(said + more) + "."
-
-
-def _line(path: tuple[int | str, ...], kind: str, said: str, known: BodyContext) -> str:
-    what = "unknown key" if kind == "extra_forbidden" else said.removeprefix("Value error, ")
-    return ": ".join(filter(None, (".".join(_step(step, known) for step in path), what)))
-
-
-def _step(step: int | str, known: BodyContext) -> str:
-    """A step of a field's path, unless it may be a secret or worse in the wrong place."""
-    plain = isinstance(step, int) or step in known.apis or re.fullmatch("[A-Za-z_]{1,32}", step)
-    return str(step) if plain else "…"

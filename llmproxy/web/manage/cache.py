@@ -7,7 +7,8 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from llmproxy.caching import CacheAdmin, PurgeSelector
-from llmproxy.errors import NotFound, RoleNotAllowed
+from llmproxy.errors import NotFound
+from llmproxy.management_errors import RoleNotAllowed
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import read
 from llmproxy.web.manage.body_types import Body, Id, known_apis

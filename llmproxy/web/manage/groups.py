@@ -146,7 +146,7 @@ async def check_group(context: ManagementContext, group_id: str | None) -> None:
         try:
             await groups_of(context).get_group(group_id)
         except NotFound as e:
-            raise Invalid(f"group_id: {e.message}") from e
+            raise Invalid.part("pointer", "group_id", e.message) from e
 
 
 def group_json(group: Group, standings: list[LimitStatus] | None = None) -> dict[str, object]:

@@ -99,7 +99,7 @@ class KeyCollection(KeyResource):
             try:
                 await self.context.projects.get_project_active(project)
             except NotFound as e:
-                raise Invalid(f"projects: {e.message}") from e
+                raise Invalid.part("pointer", "projects", e.message) from e
 
 
 class KeyItem(KeyResource):

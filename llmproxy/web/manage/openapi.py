@@ -48,6 +48,21 @@ class Refusal(DeferredModel):
     error: ErrorDetail
 
 
+class RequestFault(DeferredModel):
+    """What is wrong with one part of a request; of the last three it has one, or none."""
+
+    detail: str
+    pointer: str = Field("", description="A JSON pointer into the body, as a URI's fragment: #/limits/0.")
+    parameter: str = Field("", description="The name of a query parameter.")
+    header: str = Field("", description="The name of a header field.")
+
+
+class InvalidRequest(Refusal):
+    """Why a request was refused that is wrong itself, with each part that is (RFC 9457, section 3)."""
+
+    errors: list[RequestFault]
+
+
 class MalformedRequest(BaseModel):
     """Why a request was refused whose head or framing is no HTTP, or too large: before anybody knows what it is for."""
 
@@ -57,6 +72,7 @@ class MalformedRequest(BaseModel):
     request_id: str
 
 
+FAULTS = ("400", "422")  # with the parts that are wrong
 REFUSED_UNREAD = ("400", "413")  # also by the server, in the shape of its other errors
 REFUSALS = {
     "400": "The body is no JSON object.",
@@ -67,7 +83,7 @@ REFUSALS = {
     "409": "The change conflicts with what is stored, or a request with this Idempotency-Key is being answered.",
     "412": "It has been changed since: If-Match names another ETag.",
     "413": "The body is larger than 1 MiB.",
-    "422": "The body or the query is not valid; the message names each field.",
+    "422": "The body, the query or a header field is not valid; errors names each part.",
     "429": "Too many wrong management tokens from this address.",
     "503": "The store or the audit log does not answer.",
 }
@@ -152,7 +168,8 @@ def _schemas(endpoints: list[type[Endpoint]]) -> dict[str, Any]:
     operations = [each for endpoint in endpoints for each in endpoint.operations.values()]
     bodies = [(each.body, "validation") for each in operations if each.body]
     responses = [(each.response, "serialization") for each in operations if each.response]
-    models: Any = dict.fromkeys([*bodies, *responses, (Refusal, "serialization"), (MalformedRequest, "serialization")])
+    refusals = [(each, "serialization") for each in (Refusal, InvalidRequest, MalformedRequest)]
+    models: Any = dict.fromkeys([*bodies, *responses, *refusals])
     _, schemas = models_json_schema(list(models), ref_template=REFS)
     found: dict[str, Any] = schemas["$defs"]
     return found
@@ -204,7 +221,10 @@ def _response(op: ApiOperation[Any]) -> dict[str, Any]:
 
 def _refusals() -> dict[str, Any]:
     described: dict[str, Any] = {
-        code: {"description": said, "content": _content(Refusal, "application/problem+json")}
+        code: {
+            "description": said,
+            "content": _content(InvalidRequest if code in FAULTS else Refusal, "application/problem+json"),
+        }
         for code, said in REFUSALS.items()
     }
     for code in REFUSED_UNREAD:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -10,7 +11,7 @@ from urllib.parse import parse_qsl
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from llmproxy.errors import Invalid
+from llmproxy.errors import FieldProblem, Invalid
 from llmproxy.model import ListFilter, Page, PageRequest
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.respond import json_response
@@ -44,10 +45,15 @@ async def list_response(
 def query(uri: bytes, allowed: Collection[str]) -> dict[str, str]:
     """The query's parameters, of L{REPEATED_PARAMETERS} the last; L{Invalid} for one that is unknown or given twice."""
     pairs = _pairs(uri)
-    once = [name for name, _ in pairs if name not in REPEATED_PARAMETERS]
+    once = Counter(name for name, _ in pairs if name not in REPEATED_PARAMETERS)
     found = dict(pairs)
-    if len({*once}) < len(once) or not found.keys() <= set(allowed):
-        raise Invalid(f"The query may have each of these once: {', '.join(sorted(allowed)) or 'nothing'}.")
+    unknown, repeated_ones = found.keys() - set(allowed), {name for name, times in once.items() if times > 1}
+    if unknown or repeated_ones:
+        problems = [
+            FieldProblem("is unknown here" if name in unknown else "is given twice", "parameter", name)
+            for name in sorted(unknown | repeated_ones)
+        ]
+        raise Invalid(f"The query may have each of these once: {', '.join(sorted(allowed)) or 'nothing'}.", problems)
     return found
 
 
@@ -61,19 +67,20 @@ def _pairs(uri: bytes) -> list[tuple[str, str]]:
     try:
         return parse_qsl(raw.decode("ascii"), keep_blank_values=True, max_num_fields=40, errors="strict")
     except ValueError:
-        raise Invalid("The query is not readable.") from None
+        said = "The query is not readable."
+        raise Invalid(said, [FieldProblem(said)]) from None
 
 
 def page(found: dict[str, str]) -> PageRequest:
     """The part that C{limit}, C{cursor} and C{offset} ask for; L{Invalid} where they are none."""
     limit, offset = found.get("limit", str(DEFAULT_PAGE_SIZE)), found.get("offset", "0")
     if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= MAX_PAGE_SIZE:
-        raise Invalid(f"limit: must be a number from 1 to {MAX_PAGE_SIZE}.")
+        raise Invalid.part("parameter", "limit", f"must be a number from 1 to {MAX_PAGE_SIZE}.")
     if not re.fullmatch("[0-9]{1,9}", offset):
-        raise Invalid("offset: must be a number from 0.")
+        raise Invalid.part("parameter", "offset", "must be a number from 0.")
     cursor = found.get("cursor", "")
     if cursor and int(offset):
-        raise Invalid("offset: is for lists without a cursor.")
+        raise Invalid.part("parameter", "offset", "is for lists without a cursor.")
     return PageRequest(int(limit), int(offset), cursor)
 
 
@@ -81,7 +88,7 @@ def project(found: dict[str, str]) -> str | None:
     """The C{project_id} that is asked for, or C{None}; L{Invalid} where it looks like none."""
     asked = found.get("project_id")
     if asked is not None and not re.fullmatch(ID, asked):
-        raise Invalid("project_id: is not an id.")
+        raise Invalid.part("parameter", "project_id", "is not an id.")
     return asked
 
 
@@ -89,10 +96,12 @@ def list_filter(uri: bytes, found: dict[str, str], projects: tuple[str, ...] | N
     """What of C{projects} is asked for by C{active}, C{search} and C{label}; L{Invalid} where they are none."""
     active = found.get("active")
     if active not in (None, "true", "false"):
-        raise Invalid("active: must be true or false.")
+        raise Invalid.part("parameter", "active", "must be true or false.")
     labels = tuple(label for label in repeated(uri, "label") if label)
     if len(labels) > MAX_LABELS or not all(re.fullmatch(LABEL, label) for label in labels):
-        raise Invalid(f"label: must be a label or name=text of metadata, at most {MAX_LABELS} of them.")
+        raise Invalid.part(
+            "parameter", "label", f"must be a label or name=text of metadata, at most {MAX_LABELS} of them."
+        )
     return ListFilter(projects, None if active is None else active == "true", search_text(found), labels)
 
 
@@ -100,5 +109,5 @@ def search_text(found: dict[str, str]) -> str:
     """What C{search} asks for; L{Invalid} where that is no text to be searched for."""
     search = found.get("search", "")
     if len(search) > MAX_SEARCH_CHARACTERS or not search.isprintable():
-        raise Invalid(f"search: must be text of at most {MAX_SEARCH_CHARACTERS} characters.")
+        raise Invalid.part("parameter", "search", f"must be text of at most {MAX_SEARCH_CHARACTERS} characters.")
     return search

@@ -123,4 +123,6 @@ def check_endpoints(endpoints: Iterable[str], apis: Iterable[str], known: Mappin
     for endpoint in endpoints:
         if not any(overlap(endpoint, pattern) for pattern in there):
             of = " or ".join(apis) or "any API"
-            raise Invalid(f"endpoints: {endpoint} is no endpoint of {of}; see allowed_endpoints in the settings.")
+            raise Invalid.part(
+                "pointer", "endpoints", f"{endpoint} is no endpoint of {of}; see allowed_endpoints in the settings."
+            )

@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from twisted.web.http import Request
 
-from llmproxy.errors import Invalid, PreconditionFailed, StoreUnavailable
+from llmproxy.errors import Invalid, StoreUnavailable
+from llmproxy.management_errors import PreconditionFailed
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.stores import Creations
 
@@ -39,7 +40,7 @@ class Preconditions:
             return
         tags = _TAG.findall(self.if_match)
         if not tags or _TAG.sub("", self.if_match).strip(" \t,"):
-            raise Invalid('If-Match: must be the ETag of a response, such as "3", or *.')
+            raise Invalid.part("header", "If-Match", 'must be the ETag of a response, such as "3", or *.')
         if etag(revision) not in tags:
             raise PreconditionFailed(headers={"ETag": etag(revision)})
 
@@ -69,7 +70,7 @@ async def once(
     What is refused, or fails, is not kept: it may be tried again with the same key.
     """
     if not _KEY.fullmatch(key):
-        raise Invalid("Idempotency-Key: must be 1 to 255 visible ASCII characters.")
+        raise Invalid.part("header", "Idempotency-Key", "must be 1 to 255 visible ASCII characters.")
     name = sha256("\0".join((who, what, key)).encode()).hexdigest()
     before = await creations.begin(name, sha256(body).hexdigest())
     if before is not None:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from functools import partial
 
 from llmproxy.base.secret_reference import SecretReference
-from llmproxy.errors import Invalid, RoleNotAllowed
+from llmproxy.errors import Invalid
+from llmproxy.management_errors import RoleNotAllowed
 from llmproxy.model import Project
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Keys, ProjectChange, ProjectCreate, read
@@ -85,7 +86,7 @@ def _among(principal: Principal, ids: str) -> tuple[str, ...] | None:
         return principal.projects
     asked = tuple(dict.fromkeys(ids.split(",")))
     if len(asked) > MAX_PAGE_SIZE or not all(re.fullmatch(ID, each) for each in asked):
-        raise Invalid(f"id: must be at most {MAX_PAGE_SIZE} ids, with commas between.")
+        raise Invalid.part("parameter", "id", f"must be at most {MAX_PAGE_SIZE} ids, with commas between.")
     return tuple(each for each in asked if principal.sees(each))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from datetime import datetime
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
@@ -21,7 +22,18 @@ from llmproxy.web.manage.stores import RevokedSubjects
 from llmproxy.web.manage.views import Time as ShownTime
 from llmproxy.web.respond import json_response
 
+LAST_SECOND = 2.0**37  # since the epoch: no clock of an issuer shows so much
 _SUBJECT = Annotated[str, StringConstraints(min_length=1, max_length=MAX_SUBJECT_CHARACTERS), AfterValidator(printable)]
+
+
+def _instant(at: datetime) -> datetime:
+    try:
+        sensible = 0 <= at.timestamp() < LAST_SECOND
+    except OverflowError:
+        sensible = False
+    if not sensible:
+        raise ValueError("must be a time from 1970 on")
+    return at
 
 
 class SubjectName(Body):
@@ -45,7 +57,7 @@ class SubjectName(Body):
 class SubjectRevoke(SubjectName):
     """Whose JWTs are to be refused from now on, and which of them."""
 
-    issued_before: Time | None = Field(
+    issued_before: Annotated[Time, AfterValidator(_instant)] | None = Field(
         None, description="Only JWTs that were issued before this, and those that do not say when; null: all."
     )
     reason: Annotated[str, StringConstraints(max_length=200), AfterValidator(printable)] | None = Field(
@@ -86,11 +98,15 @@ class SubjectEndpoint(Endpoint):
         issuers = self.context.issuers
         if name.issuer is not None:
             if name.issuer not in issuers:
-                raise Invalid(f"issuer: is not one whose JWTs are taken here ({', '.join(sorted(issuers)) or 'none'}).")
+                raise Invalid.part(
+                    "pointer",
+                    "issuer",
+                    f"is not one whose JWTs are taken here ({', '.join(sorted(issuers)) or 'none'}).",
+                )
             return subject_id({"iss": name.issuer, "sub": name.sub})
         known = str(name.id)
         if known.startswith("oidc:") and not known.startswith(tuple(map(issuer_prefix, issuers))):
-            raise Invalid("id: its issuer is not one whose JWTs are taken here.")
+            raise Invalid.part("pointer", "id", "its issuer is not one whose JWTs are taken here.")
         return known
 
 

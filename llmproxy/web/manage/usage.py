@@ -56,7 +56,8 @@ async def _answer(
     usage, shown_as = context.usage, found.get("format", "json")
     if shown_as == "focus":
         if clashing := found.keys() & {"group_by", *PAGE_PARAMETERS}:
-            raise Invalid(f"{min(clashing)}: is not for focus, which has rows of its own, and all of them.")
+            said = "is not for focus, which has rows of its own, and all of them."
+            raise Invalid.part("parameter", min(clashing), said)
         focus, charges = (
             FocusRows(context.providers()),
             UsageQuery(FOCUS_GROUPS, _day(found, "from"), _day(found, "to"), projects),
@@ -65,7 +66,7 @@ async def _answer(
     by, attribution = _groups(found, context.attributions())
     question = UsageQuery(by, _day(found, "from"), _day(found, "to"), projects, page(found), attribution)
     if shown_as not in ("json", "csv"):
-        raise Invalid("format: must be json, csv or focus.")
+        raise Invalid.part("parameter", "format", "must be json, csv or focus.")
     if shown_as == "csv" and not found.keys() & set(PAGE_PARAMETERS):
         heading, render = as_csv(question, (), heading=True), partial(raw_as_csv, question)
         return await _whole(heading, render, await usage.export(question))
@@ -115,10 +116,14 @@ def _groups(found: Mapping[str, str], attributions: Collection[str]) -> tuple[tu
     names = tuple(name for name in asked.split(",") if name) if asked else ()
     known = (*GROUP_NAMES, *attributions)
     if len(set(names)) < len(names) or not set(names) <= set(known) or {"day", "month"} <= set(names):
-        raise Invalid(f"group_by: must be some of {', '.join(known)}, with commas between; not both day and month.")
+        raise Invalid.part(
+            "parameter", "group_by", f"must be some of {', '.join(known)}, with commas between; not both day and month."
+        )
     of_requests = [name for name in names if name in attributions]
     if len(of_requests) > 1 or (of_requests and "token" in names):
-        raise Invalid("group_by: tells the values of one attribution apart at a time, and not its tokens.")
+        raise Invalid.part(
+            "parameter", "group_by", "tells the values of one attribution apart at a time, and not its tokens."
+        )
     return names, "".join(of_requests)
 
 
@@ -129,7 +134,7 @@ def _day(found: Mapping[str, str], name: str) -> str:
             return given
     except ValueError:
         pass
-    raise Invalid(f"{name}: must be a day such as 2026-11-25, in UTC.")
+    raise Invalid.part("parameter", name, "must be a day such as 2026-11-25, in UTC.")
 
 
 def raw_as_csv(question: UsageQuery, rows: Sequence[Sequence[Any]]) -> bytes:

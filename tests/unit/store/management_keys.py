@@ -8,7 +8,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from llmproxy.base.audit_chain import ChainReport
-from llmproxy.errors import IdempotencyInProgress, IdempotencyKeyReused, Invalid, NotFound, TokenInactive, TokenNotFound
+from llmproxy.errors import Invalid, NotFound, TokenInactive, TokenNotFound
+from llmproxy.management_errors import IdempotencyInProgress, IdempotencyKeyReused
 from llmproxy.management_key import ManagementKey
 from llmproxy.model import AuditEntry, PageRequest
 from llmproxy.observability.audit import entry_text

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from llmproxy.base.coroutines import deferred
-from llmproxy.errors import ChangedMeanwhile, IdempotencyInProgress, IdempotencyKeyReused, StoreUnavailable
+from llmproxy.errors import ChangedMeanwhile, StoreUnavailable
 from llmproxy.http.error_body import PROBLEM
+from llmproxy.management_errors import IdempotencyInProgress, IdempotencyKeyReused
 from llmproxy.model import RequestRecord
 from llmproxy.observability.recent_requests import RecentRequests
 from llmproxy.web.manage.endpoint import MAX_ATTEMPTS

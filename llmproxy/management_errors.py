@@ -1,0 +1,33 @@
+"""Refusals of those who manage; as all L{llmproxy.errors}."""
+
+from __future__ import annotations
+
+from llmproxy.errors import FieldProblem, Forbidden, ProxyError
+
+
+class RoleNotAllowed(Forbidden):
+    """Whoever manages has signed in, and may not do this."""
+
+    code = "role_not_allowed"
+    message = "The role of this management key does not allow that."
+
+
+class CrossSiteRequest(Forbidden):
+    code = "cross_site_request"
+    message = "This form was not sent by a page of this session. Load the page again, and send it from there."
+
+
+class IdempotencyInProgress(ProxyError):
+    status, code = 409, "idempotency_in_progress"
+    message = "A request with this Idempotency-Key is being answered. Try again in a moment."
+
+
+class IdempotencyKeyReused(ProxyError):
+    status, code, retry = 422, "idempotency_key_reused", False
+    message = "This Idempotency-Key was used for another request. Use a fresh one for each creation."
+    problems = (FieldProblem(message, "header", "Idempotency-Key"),)
+
+
+class PreconditionFailed(ProxyError):
+    status, code, retry = 412, "precondition_failed", False
+    message = "It has been changed since: If-Match does not name its ETag. Read it again, and then change it."
