@@ -235,6 +235,7 @@ ledger_runs = Table(  # what the ids of lines begin with
     Column("id", BigInteger, primary_key=True, autoincrement=False),
     Column("used_on", Integer, nullable=False),
     Column("name", String(64), nullable=False),
+    Index("ledger_runs_by_name", "name"),
 )
 
 ledger_lines = Table(
@@ -254,6 +255,8 @@ ledger = Table(  # a view of all three, for people
     MetaData(),
     Column("id", String(64)),
     *(Column(column.name, column.type) for column in (*_AT_FIRST, *_OF_KIND, *_AT_LAST)),
+    Column("run", String(64)),  # with the number what a line is found by
+    Column("number", BigInteger),
 )
 
 _USAGE_SUMS = (
@@ -274,6 +277,7 @@ usage = Table(
     *(Column(name, BigInteger, nullable=False) for name in _USAGE_SUMS),
     Column("cost_usd", Double, nullable=False),
     Index("usage_by_token", "token_id", "period"),
+    Index("usage_of_project_by_token", "project_id", "token_id", "period"),
 )
 
 # The same without the tokens: of thousands of tokens one row, for all reports that do not tell them apart.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.integration.test_postgres_store import WithServer
 from tests.unit.store.archives import ArchiveContract
 from tests.unit.store.books import BooksContract
+from tests.unit.store.upgrades import UpgradeContract
 
 
 class PostgresBooksTests(BooksContract, WithServer):
@@ -13,3 +14,8 @@ class PostgresBooksTests(BooksContract, WithServer):
 
 class PostgresArchiveTests(ArchiveContract, WithServer):
     pass
+
+
+class PostgresUpgradeTests(UpgradeContract, WithServer):
+    def empty_url(self) -> str:
+        return self.server.url()

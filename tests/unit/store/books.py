@@ -18,10 +18,11 @@ from llmproxy.limits.plan import charges
 from llmproxy.model import LedgerLine, PageRequest
 from llmproxy.store import budgets
 from llmproxy.store.store import Store
-from llmproxy.store.tables import journals, ledger, ledger_kinds, ledger_lines, ledger_runs, project_usage
+from llmproxy.store.tables import journals, ledger, ledger_kinds, ledger_lines, ledger_runs, project_usage, usage
 from tests.unit.store.contract import Calendar, new_store
 
 DAY = 86400.0
+LINES = select(*(ledger.c[name] for name in LedgerLine._fields))
 AT = 1_764_072_000.0  # 2025-11-25T12:00:00Z
 
 
@@ -37,6 +38,8 @@ class BooksContract:
     assertIsNone: Any
     assertTrue: Any
     assertRaises: Any
+    assertIn: Any
+    assertNotRegex: Any
     assertFailure: Any
     addCleanup: Any
     store: Store
@@ -54,6 +57,37 @@ class BooksContract:
     ) -> Deferred[JournalBatch | None]:
         return self.books.append(journal, lambda: JournalBatch(before, after, lines))
 
+    async def plan(self, statement: Any) -> str:
+        """How the database would read this if its tables were long."""
+
+        def explain(connection: Any) -> str:
+            text = str(statement.compile(connection, compile_kwargs={"literal_binds": True}))
+            if connection.dialect.name == "sqlite":
+                return "\n".join(str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}"))
+            connection.exec_driver_sql("SET enable_seqscan = off")
+            try:
+                return "\n".join(str(row[0]) for row in connection.exec_driver_sql(f"EXPLAIN {text}"))
+            finally:
+                connection.exec_driver_sql("RESET enable_seqscan")
+
+        return str(await self.store.read(explain))
+
+    async def test_one_line_is_found_by_index(self) -> None:
+        """By its run and its number, of which its id is made."""
+        await self.append(0, 10, *(LedgerLine(f"run-{n:010x}", AT, project_id="p1") for n in range(300)))
+        wanted = select(ledger.c.id).where(ledger.c.run == "run", ledger.c.number == 0xAB)
+        self.assertEqual(await self.store.read(lambda c: list(c.scalars(wanted))), ["run-00000000ab"])
+        plan = await self.plan(wanted)
+        self.assertNotRegex(plan, "SCAN|Seq Scan")
+        self.assertIn("ledger_runs_by_name", plan)
+
+    async def test_tokens_of_a_project_are_found_by_index(self) -> None:
+        """In their order, however many other tokens there are."""
+        wanted = select(usage.c.token_id).where(usage.c.project_id == "p1").distinct().order_by(usage.c.token_id)
+        plan = await self.plan(wanted)
+        self.assertIn("usage_of_project_by_token", plan)
+        self.assertNotRegex(plan, "TEMP B-TREE|Sort")
+
     async def sums(self, by: str, **more: Any) -> list[tuple[Any, ...]]:
         report = await self.books.report(UsageQuery(tuple(by.split(",")) if by else (), **more))
         names = [*(by.split(",") if by else ()), "requests", "input_tokens", "output_tokens", "cost_usd"]
@@ -70,13 +104,13 @@ class BooksContract:
             200, 201, True, 2**40, 1, 2, 3, 4, 0.000125, 5, 6,
         )  # fmt: skip
         await self.append(0, 10, told)
-        (row,) = await self.store.read(lambda c: [tuple(row) for row in c.execute(select(ledger))])
+        (row,) = await self.store.read(lambda c: [tuple(row) for row in c.execute(LINES)])
         self.assertEqual(row, tuple(told))
 
     async def test_any_text(self) -> None:
         """What is too long for its column, and what a database cannot keep, is shortened and not refused."""
         await self.append(0, 10, line(1, endpoint="x" * 1000, request_id="a\0b\ud800c", error="é" * 100))
-        (row,) = await self.store.read(lambda c: [row._mapping for row in c.execute(select(ledger))])
+        (row,) = await self.store.read(lambda c: [row._mapping for row in c.execute(LINES)])
         self.assertEqual((row["endpoint"], row["request_id"], row["error"]), ("x" * 255, "ab?c", "é" * 64))
 
     async def test_only_from_where_it_was(self) -> None:

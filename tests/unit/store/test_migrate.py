@@ -29,6 +29,7 @@ from llmproxy.store.errors import DatabaseTooNew, UpgradeInProgress
 from llmproxy.store.migrate import SCRIPTS, VERSION_TABLE, newest_revision, prepare
 from llmproxy.store.tables import metadata
 from tests.support.wide_ledger import make_wide, viewed, wide_lines
+from tests.unit.store.upgrades import UpgradeContract
 
 NEXT = """
 import sqlalchemy as sa
@@ -230,3 +231,10 @@ class MigrateTests(TestCase):
             thread.join()
         self.assertEqual(failures, [])
         self.assertEqual(len(self.sql(f"SELECT * FROM {VERSION_TABLE}")), 1)
+
+
+class SQLiteUpgradeTests(UpgradeContract, TestCase):
+    def empty_url(self) -> str:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        return f"sqlite:///{directory.name}/llmproxy.db"
