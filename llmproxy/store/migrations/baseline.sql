@@ -359,8 +359,6 @@ CREATE TABLE ledger_lines (
 
 CREATE INDEX ledger_lines_by_time ON ledger_lines (at);
 
-CREATE VIEW ledger AS SELECT CASE WHEN l.number < 0 THEN r.name ELSE r.name || '-' || printf('%010x', l.number) END AS id, l.at, l.duration, l.request_id, k.project_id, k.token_id, k.api, k.endpoint, k.model, k.answered, k.outcome, k.basis, k.error, k.status, k.upstream_status, k.stream, l.input_tokens, l.cached_tokens, l.cache_write_tokens, l.output_tokens, l.reasoning_tokens, l.cost_usd, l.bytes_in, l.bytes_out, l.attribution, l.attempts, l.attempted FROM ledger_lines l LEFT JOIN ledger_kinds k ON k.id = l.kind_id LEFT JOIN ledger_runs r ON r.id = l.run_id;
-
 CREATE TABLE budget_alerts (
 	id VARCHAR(32) NOT NULL, 
 	at DOUBLE NOT NULL, 
@@ -396,7 +394,13 @@ CREATE TABLE revoked_subjects (
 
 CREATE INDEX revoked_subjects_by_time ON revoked_subjects (revoked_at, id);
 
-INSERT INTO "llmproxy_schema" VALUES ('0029');
+CREATE INDEX usage_of_project_by_token ON usage_by_period (project_id, token_id, period);
+
+CREATE INDEX ledger_runs_by_name ON ledger_runs (name);
+
+CREATE VIEW ledger AS SELECT CASE WHEN l.number < 0 THEN r.name ELSE r.name || '-' || printf('%010x', l.number) END AS id, l.at, l.duration, l.request_id, k.project_id, k.token_id, k.api, k.endpoint, k.model, k.answered, k.outcome, k.basis, k.error, k.status, k.upstream_status, k.stream, l.input_tokens, l.cached_tokens, l.cache_write_tokens, l.output_tokens, l.reasoning_tokens, l.cost_usd, l.bytes_in, l.bytes_out, l.attribution, l.attempts, l.attempted, r.name AS run, l.number FROM ledger_lines l LEFT JOIN ledger_kinds k ON k.id = l.kind_id LEFT JOIN ledger_runs r ON r.id = l.run_id;
+
+INSERT INTO "llmproxy_schema" VALUES ('0030');
 
 INSERT INTO "epochs" VALUES ('audit', 0);
 
