@@ -37,14 +37,19 @@ def wide_lines(count: int) -> list[LedgerLine]:
     ]  # fmt: skip
 
 
-def make_wide(url: URL, lines: list[LedgerLine], scratch: Path) -> None:
-    """A database at the revision of before, with these lines."""
+def older_scripts(revision: str, scratch: Path) -> Path:
+    """The upgrades up to this one, as an older version has them."""
     scripts = scratch / "older"
     shutil.copytree(SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__", baseline.NAME))
     for script in (scripts / "versions").glob("v*_*.py"):
-        if script.name[1:5] > BEFORE:
+        if script.name[1:5] > revision:
             script.unlink()
-    prepare(url, lambda connection: None, scripts=scripts)
+    return scripts
+
+
+def make_wide(url: URL, lines: list[LedgerLine], scratch: Path) -> None:
+    """A database at the revision of before, with these lines."""
+    prepare(url, lambda connection: None, scripts=older_scripts(BEFORE, scratch))
     with _connection(url) as connection:
         into = table("ledger", *map(column, LedgerLine._fields))
         connection.execute(insert(into), [line._asdict() for line in lines])

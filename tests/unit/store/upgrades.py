@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,22 +12,13 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Engine, MetaData, Table, insert, select
 
 from llmproxy.store.engines import parse_store_url, upgrade_engine
-from llmproxy.store.migrate import SCRIPTS, VERSION_TABLE, prepare
+from llmproxy.store.migrate import VERSION_TABLE, prepare
 from llmproxy.store.tables import metadata
+from tests.support.wide_ledger import older_scripts
 from tests.unit.store.archives import ROWS, value_of
 
 OLD = "0020"
 MOVED = ("ledger",)  # into other tables; its own tests look at every value
-
-
-def scripts_until(revision: str, folder: Path) -> Path:
-    """The scripts of an older version."""
-    scripts = folder / "older"
-    shutil.copytree(SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    for script in (scripts / "versions").glob("v*_*.py"):
-        if script.name[1:5] > revision:
-            script.unlink()
-    return scripts
 
 
 def reflected(connection: Connection) -> dict[str, Table]:
@@ -67,7 +57,7 @@ class UpgradeContract:
     def test_with_rows_in_every_table(self) -> None:
         """They are all there, and the tables are those that the code expects."""
         with TemporaryDirectory() as folder:
-            prepare(self.address, lambda connection: None, scripts=scripts_until(OLD, Path(folder)))
+            prepare(self.address, lambda connection: None, scripts=older_scripts(OLD, Path(folder)))
         engine, before = self.engine(), {}
         with engine.begin() as connection:
             old = reflected(connection)
