@@ -317,22 +317,21 @@ journals = Table(  # how far each process's journal has been entered; in one tra
     Column("updated_at", Double, nullable=False),
 )
 
-pending_results = (
-    Table(  # what responses have announced and nobody has fetched yet; its budgets hold the worst until then
-        "pending_results",
-        metadata,
-        Column("ledger_id", String(64), primary_key=True),
-        Column("result_id", String(255), nullable=False),
-        Column("at", Double, nullable=False),
-        Column("project_id", String(255), nullable=False),
-        Column("token_id", String(64), nullable=False),
-        Column("api", String(255), nullable=False),
-        Column("model", String(128), nullable=False),
-        Column("held", JSON, nullable=False),
-        Column("attribution", String(4000), nullable=False, server_default=""),
-        Index("pending_results_by_result", "result_id"),
-        Index("pending_results_by_time", "at"),
-    )
+# What responses have announced and nobody has fetched yet; its budgets hold the worst until then.
+pending_results = Table(
+    "pending_results",
+    metadata,
+    Column("ledger_id", String(64), primary_key=True),
+    Column("result_id", String(255), nullable=False),
+    Column("at", Double, nullable=False),
+    Column("project_id", String(255), nullable=False),
+    Column("token_id", String(64), nullable=False),
+    Column("api", String(255), nullable=False),
+    Column("model", String(128), nullable=False),
+    Column("held", JSON, nullable=False),
+    Column("attribution", String(4000), nullable=False, server_default=""),
+    Index("pending_results_by_result", "result_id"),
+    Index("pending_results_by_time", "at"),
 )
 
 admin_sessions = Table(  # who is signed in to the pages; C{hash} is that of what their cookie holds
