@@ -253,10 +253,8 @@ ledger_lines = Table(
 ledger = Table(  # a view of all three, for people
     "ledger",
     MetaData(),
-    Column("id", String(64)),
-    *(Column(column.name, column.type) for column in (*_AT_FIRST, *_OF_KIND, *_AT_LAST)),
-    Column("run", String(64)),  # with the number what a line is found by
-    Column("number", BigInteger),
+    *(Column(name, String(64)) for name in ("id", "run")),  # a line is found by its run and its number
+    *(Column(column.name, column.type) for column in (ledger_lines.c.number, *_AT_FIRST, *_OF_KIND, *_AT_LAST)),
 )
 
 _USAGE_SUMS = (
