@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from llmproxy import errors
 from llmproxy.auth.authenticator import Session
 from llmproxy.base.background import Task
 from llmproxy.config.routes import Route
@@ -139,31 +138,23 @@ class Accounting:
         size = RequestSize(method, context.route.model or content.model, content, context.body_bytes)
         return self._limiter.reserve(context.limits, context.route, size)
 
-    def hold_now(
-        self, session: Session, route: Route, limits: LimitPlan | None, size: RequestSize
-    ) -> tuple[LimitReservation | None, Slot] | None:
-        """What a direct request takes of limits and of its project's slots; C{None}, and nothing held, where that would
-        have to wait. Raises where it is refused."""
-        reservation = None
-        if limits is not None:
-            reserved = self._limiter.reserve(limits, route, size)
-            if not isinstance(reserved, LimitReservation):
-                if isinstance(reserved, Coroutine):
-                    reserved.close()  # it has not begun
-                return None
-            reservation = reserved
-        try:
-            return reservation, self._in_flight.acquire(route.api_name, session.grant.project_id)
-        except errors.ProxyError:
-            if reservation is not None:
-                reservation.give_back()
-            raise
+    def reserve(
+        self, limits: LimitPlan, route: Route, size: RequestSize
+    ) -> LimitReservation | Awaitable[LimitReservation]:
+        """Hold what a direct request may use at most; L{Limiter.reserve} has the errors."""
+        return self._limiter.reserve(limits, route, size)
 
-    def give_back(self, reservation: LimitReservation | None, slot: Slot) -> None:
-        """Take back what L{hold_now} has got: nothing was sent."""
-        if reservation is not None:
-            reservation.give_back()
-        slot.release()
+    def admit_now(self, session: Session, route: Route) -> tuple[Slot, int] | None:
+        """As L{admit}: one of its project's slots, and how many uses its line in the ledger counts.
+
+        C{None}, and nothing is taken, where that has to wait; L{errors.TooManyOpen}.
+        """
+        slot = self._in_flight.acquire(route.api_name, session.grant.project_id)
+        uses = session.use_now()
+        if uses is None:
+            slot.release()
+            return None
+        return slot, uses
 
     def attribution_of(self, lines: FieldLines, grant: Grant) -> str:
         """Whom a request with these lines is attributed to."""

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.processes import HOST
 from tests.support.proxy_case import FAST_PATH
+from tests.support.redis_server import RedisServer
 from tests.support.stack import MANAGEMENT, Stack, eventually
 
 CHAT = b'{"model":"gpt-4o","messages":[{"role":"user","content":"x"}]}'
@@ -108,6 +109,24 @@ def test_a_limit_that_is_set_and_used_up(own: Own) -> None:
         client.ask()
     own.manage("PATCH", f"/manage/tokens/{made['id']}", {"requests_per_minute": 5})
     assert [client.ask()[0] for _ in range(8)] == [200] * 5 + [429] * 3
+
+
+@pytest.mark.parametrize("counted", ["by Redis", "by the supervisor"])
+def test_limits_that_are_counted_elsewhere(tmp_path: Path, counted: str) -> None:
+    """The short way waits for them: exactly as many requests as they allow, and each is told how its limits stand."""
+    with ExitStack() as running:
+        env, further = {FAST_PATH: "true", "LLMPROXY_SERVER_WORKERS": "2"}, ""
+        if counted == "by Redis":
+            redis = running.enter_context(RedisServer(tmp_path / "redis"))
+            env, further = {FAST_PATH: "true"}, f"limits: {{backend: redis}}\nredis: {{url: {redis.url}}}\n"
+        own = running.enter_context(Own(tmp_path, further=further, env=env))
+        running.enter_context(own.clients)
+        limits = {"requests_per_minute": 40, "concurrency": 5}
+        made = own.manage("POST", "/manage/tokens", {"project_id": own.project, "name": "limited", **limits})
+        client = Client(own, made["token"])
+        answers = [client.ask()[0] for _ in range(43)]
+        assert answers == [200] * 40 + [429] * 3
+        eventually(lambda: short(own) >= MANY)
 
 
 def test_an_inactive_project(own: Own) -> None:

@@ -10,9 +10,13 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, fail
+from zope.interface import implementer
 
 from llmproxy.auth.caching_validator import CachedTokenValidator
-from llmproxy.model import Allowance, Grant
+from llmproxy.errors import LimitsUnavailable
+from llmproxy.interfaces import ICounters
+from llmproxy.model import Allowance, Grant, Verdict
 from tests.support.examples import examples
 from tests.support.proxy_case import KEY, STREAM, TOKEN, ProxyTestCase, chunk, request
 from tests.unit.metering.samples import CHAT_USAGE, events
@@ -146,10 +150,13 @@ GRANTS = {
 _RANDOM_ID = re.compile(rb"[0-9a-f]{18}-[0-9a-f]+|\r\nDate: [^\r]* \d\d:\d\d:\d\d GMT")
 
 
-class Ways(ProxyTestCase):
-    """The same on both ways."""
+class WaysCase(ProxyTestCase):
+    """Plays the same on both ways.
 
-    way = True
+    @ivar limits_take: Seconds that pass before anybody knows whether limits admit a request.
+    """
+
+    limits_take = 0.0
     cache = {"streams": True}  # noqa: RUF012
 
     def setUp(self) -> None:
@@ -160,7 +167,10 @@ class Ways(ProxyTestCase):
 
     def validator(self) -> Any:
         tokens: Any = self.tokens
-        return CachedTokenValidator(tokens, clock=self.network, now=self.network.seconds, ttl=5.0, journaled=True)
+        self.caching = CachedTokenValidator(
+            tokens, clock=self.network, now=self.network.seconds, ttl=5.0, journaled=True
+        )
+        return self.caching
 
     def play(self, fast: bool, grant: str, steps: list[Any]) -> list[Any]:
         """All that anybody notices of these requests, in the order in which it happens."""
@@ -191,6 +201,10 @@ class Ways(ProxyTestCase):
                     client.send(sent[at : at + ONE_READ_BYTES])
             else:
                 client.send(sent)
+            if manner == "leaves early":
+                client.reset()
+                client = self.client()
+            self.network.pass_time(self.limits_take)
             asked = self.provider.last.take() if self.provider.peers else b""
             self.network.pass_time(0.25)  # so that what is kept grows old
             noticed.append((len(self.provider.peers) - before, asked))
@@ -224,6 +238,10 @@ class Ways(ProxyTestCase):
                 provider.close()
             else:
                 provider.send(piece)
+
+
+class Ways(WaysCase):
+    """The same on both ways."""
 
     def test_usual_requests_go_the_short_way(self) -> None:
         """From the third on: the first is seen, the second remembered."""
@@ -364,3 +382,114 @@ class Ways(ProxyTestCase):
         short, long = self.play(True, grant, usual + steps), self.play(False, grant, usual + steps)
         for number, (ours, theirs) in enumerate(zip(short, long, strict=True)):
             self.assertEqual(ours, theirs, f"{number} of {len(short)}")
+
+
+@implementer(ICounters)
+class SlowCounters:
+    """Counts as others do, and says so later."""
+
+    unsettled = 0
+
+    def __init__(self, counters: Any, clock: Any, seconds: float) -> None:
+        self._counters = counters
+        self._clock = clock
+        self._seconds = seconds
+        self.broken = False
+
+    def reserve_now(self, claims: Any) -> None:
+        return None
+
+    def reserve(self, claims: Any) -> Deferred[Verdict]:
+        answer: Deferred[Verdict] = Deferred()
+
+        def decide() -> None:
+            verdict = self._counters.reserve_now(claims)
+            if not answer.called:
+                answer.callback(verdict)
+            elif verdict.ticket is not None:
+                self.settle(verdict.ticket, [0] * len(claims))
+
+        self._clock.callLater(self._seconds, decide)
+        return fail(LimitsUnavailable()) if self.broken else answer
+
+    def settle(self, ticket: Any, amounts: Any, *, measured: bool = True) -> None:
+        self._counters.settle(ticket, amounts, measured=measured)
+
+    def used(self, claims: Any) -> Any:
+        return self._counters.used(claims)
+
+
+class LimitsElsewhere(WaysCase):
+    """Limits that are counted in Redis, or by the supervisor of several workers: a request waits for the verdict."""
+
+    limits_take = 0.01
+
+    def _start(self, *args: Any, **settings: Any) -> None:
+        super()._start(*args, **settings)
+        limiter = self.proxy._parts.quota
+        limiter._counters = self.counters = SlowCounters(limiter._counters, self.network, self.limits_take)
+
+    def test_they_are_waited_for_without_objects(self) -> None:
+        """As long as they admit the request; what a client waited is told."""
+        step = (BODIES[0], FIELDS[1], True, "whole", "one read")
+        self.assertEqual(self.play(True, "roomy", [step] * 6), self.play(False, "roomy", [step] * 6))
+        self.play(True, "roomy", [step] * 6)
+        self.assertEqual(self.short, 4)
+        self.assertEqual([record.queue_time for record in self.events.records], [0.01] * 6)
+
+    def test_they_refuse(self) -> None:
+        """The fifth of six requests a minute, and all after it; then the minute is over."""
+        step = (BODIES[0], FIELDS[1], True, "whole", "one read")
+        self.assertEqual(self.play(True, "limited", [step] * 9), self.play(False, "limited", [step] * 9))
+        refused = [record.error for record in self.events.records]
+        self.assertEqual(refused, [""] * 6 + ["rate_limit_exceeded"] * 3)
+
+    def test_a_client_that_leaves_meanwhile(self) -> None:
+        """What is reserved for it all the same is given back, and nobody is asked."""
+        step = (BODIES[0], FIELDS[1], True, "whole", "one read")
+        leaves = (*step[:4], "leaves early")
+        steps = [step] * 4 + [leaves] * 12 + [step]
+        self.assertEqual(self.play(True, "limited", steps), self.play(False, "limited", steps))
+        outcomes = [record.outcome for record in self.events.records]
+        self.assertEqual(outcomes, ["complete"] * 4 + ["cancelled"] * 12 + ["complete"])
+
+    def test_they_cannot_be_counted(self) -> None:
+        """Then the request is refused, as on the long way."""
+        got = []
+        for fast in (True, False):
+            step = (BODIES[0], FIELDS[1], True, "whole", "one read")
+            self.play_on(fast, "roomy", [step] * 4)
+            self.counters.broken = True
+            client = self.client()
+            client.send(request(*FIELDS[1], body=BODIES[0]))
+            self.network.pass_time(1.0)
+            got.append((_RANDOM_ID.sub(b"ID", client.take()), self.events.records[-1].error))
+            super().tearDown()
+        self.assertEqual(got[0], got[1])
+        self.assertEqual(got[0][1], "limits_unavailable")
+
+    def test_a_token_that_is_changed_meanwhile(self) -> None:
+        """The request is let through, or not, by what holds when it is sent."""
+        step = (BODIES[0], FIELDS[1], True, "whole", "one read")
+        self.play_on(True, "roomy", [step] * 4)
+        client = self.client()
+        client.send(request(*FIELDS[1], body=BODIES[0]))
+        self.provider.last.take()
+        self.tokens.grants.clear()
+        self.caching.forget_project("")
+        self.network.pass_time(1.0)
+        self.assertEqual(self.provider.last.take(), b"")
+        self.assertIn(b"401 ", client.take())
+        super().tearDown()
+
+    @examples(60)
+    @given(st.sampled_from(sorted(GRANTS)), st.lists(STEP, min_size=1, max_size=6), st.sampled_from(BODIES[:2]))
+    def test_both_ways_are_one(self, grant: str, steps: list[Any], body: bytes) -> None:
+        """Whatever clients send and providers answer."""
+        usual = [(body, lines, False, "whole", "one read") for lines in FIELDS[:3] for _ in range(2)]
+        early = [(*step[:4], "leaves early") for step in steps[:1]]
+        played = usual + early + steps
+        for number, (ours, theirs) in enumerate(
+            zip(self.play(True, grant, played), self.play(False, grant, played), strict=True)
+        ):
+            self.assertEqual(ours, theirs, number)

@@ -9,6 +9,7 @@ from typing import Protocol
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.request_reader import MAX_WHOLE_BYTES
 from llmproxy.proxy.fast_path.flow import KnownHead
 from llmproxy.wire.parser import RequestHead
@@ -60,6 +61,11 @@ class ArrivingRequest:
         self.stalled = False
         self.looks = 0
         self.seen = _NEW
+
+    @property
+    def lines(self) -> FieldLines:
+        """Its field lines."""
+        return self.head.lines
 
     def connectionLost(self, reason: Failure) -> None:
         self.on_lost(self, reason)

@@ -14,16 +14,19 @@ from twisted.python.failure import Failure
 from llmproxy import errors
 from llmproxy.http import body_hints, fields
 from llmproxy.http.field_lines import FieldLines
-from llmproxy.http.request_reader import RequestContent, read_usual
+from llmproxy.http.request_reader import read_usual
 from llmproxy.ledger.records import LedgerLineOpening
-from llmproxy.limits.limiter import RequestSize
+from llmproxy.limits.in_flight import Slot
+from llmproxy.limits.limiter import LimitReservation, RequestSize
 from llmproxy.metering.estimating import tokens
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import MAX_PATH_BYTES, header_number, header_text
 from llmproxy.proxy.fast_path.arriving import ArrivingBodies, ArrivingRequest
+from llmproxy.proxy.fast_path.awaiting_limits import AwaitedLimits, LimitedRequest, ReadRequest
 from llmproxy.proxy.fast_path.direct_hits import DirectHits, HitRequest
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.direct_responses import DirectResponses
+from llmproxy.proxy.fast_path.fallback import DirectFallback
 from llmproxy.proxy.fast_path.flow import CacheableHead, FlowTable, KnownHead, PreparedFlow, RequestFacts, Sending
 from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
 from llmproxy.proxy.pipeline import Pipeline
@@ -37,16 +40,6 @@ from llmproxy.wire.server.request_body import SMALL_BYTES, RequestBody
 _JOINED = BytesBody(b"")  # stands for the body that is sent together with its head
 _JSON = b"application/json"
 _log = Logger()
-
-
-class DirectFallback(Protocol):
-    """Where a direct request goes on that turns out to be unusual."""
-
-    def take_response(self, request: DirectRequest, response: Response) -> None: ...
-    def take_failure(self, request: DirectRequest, error: BaseException) -> None: ...
-    def take_leaving(self, request: DirectRequest, reason: Failure) -> None: ...
-    def take_unread(self, request: ArrivingRequest, request_id: str, client: str) -> None: ...
-    def take_abandoned(self, request: ArrivingRequest, request_id: str, client: str, reason: Failure) -> None: ...
 
 
 class RequestIdentity(Protocol):
@@ -86,6 +79,7 @@ class DirectPath:
         self._hits = DirectHits(pipeline, accounting, clock)
         self._responses = DirectResponses(pipeline, accounting, clock)
         self._arriving = ArrivingBodies(clock, self)
+        self._limits = AwaitedLimits(self)
         self._deadlines = HeadDeadlines(clock, self.failed)
 
     # What channels ask
@@ -143,9 +137,33 @@ class DirectPath:
     def abandoned(self, request: ArrivingRequest, reason: Failure) -> None:
         self._fallback.take_abandoned(request, *self._names(request), reason)
 
-    def _names(self, request: ArrivingRequest) -> tuple[str, str]:
-        lines = request.head.lines
+    def _names(self, request: ArrivingRequest | ReadRequest) -> tuple[str, str]:
+        lines = request.lines
         return self._request_id(lines), self._identity.client(request.channel.remote, lines)
+
+    # What limits say
+
+    def admit(self, request: LimitedRequest, reservation: LimitReservation) -> None:
+        read = request.read
+        prepared, way = read.known.prepared, read.known.flow.way
+        assert prepared is not None and isinstance(way, Sending)
+        try:
+            if not self._pipeline.shutting_down and self._is_current(read.known):
+                if self._send(read, prepared, way, reservation, request.let_through_at):
+                    return
+            else:
+                reservation.give_back()
+        except errors.ProxyError:
+            pass  # the pipeline says so in its own way
+        self._fallback.take_undecided(request, *self._names(read))
+
+    def refuse(self, request: LimitedRequest, error: BaseException) -> None:
+        self._fallback.take_refused(request, *self._names(request.read), error)
+
+    def abandon(self, request: LimitedRequest, reason: Failure) -> None:
+        self._fallback.take_left(request, *self._names(request.read), reason)
+
+    # The way
 
     def _serve(
         self,
@@ -169,6 +187,7 @@ class DirectPath:
         if buffers is not None and buffers.held >= buffers.limit:
             return False
         lines = known.fields if head is None else head.lines
+        started_at, arrived_at = since or (self._identity.now(), self._clock.seconds())
         try:
             content = read_usual(
                 body,
@@ -184,69 +203,90 @@ class DirectPath:
                     known.flow.session.grant, known.flow.route, known.flow.operation, content
                 )
             way = known.flow.way
+            read = ReadRequest(channel, known, head, lines, body, content, started_at, arrived_at)
             if isinstance(way, Sending):
-                return self._send(channel, known, prepared, way, head, lines, body, content, since)
-            return self._serve_hit(channel, known, prepared, way, head, lines, body, content, since)
+                return self._send(read, prepared, way)
+            return self._serve_hit(read, prepared, way)
         except errors.ProxyError:
             return False  # the pipeline says so in its own way
 
     def _send(
         self,
-        channel: DirectChannel,
-        known: KnownHead,
+        read: ReadRequest,
         prepared: PreparedFlow,
         way: Sending,
-        head: RequestHead | None,
-        lines: FieldLines,
-        body: bytes,
-        content: RequestContent,
-        since: tuple[float, float] | None,
+        reservation: LimitReservation | None = None,
+        let_through_at: float = 0.0,
     ) -> bool:
-        flow, now = known.flow, self._clock.seconds()
+        """
+        @param reservation: What it has waited for from C{let_through_at} on; given back where it is not sent.
+        """
+        flow, now, accounting = read.known.flow, self._clock.seconds(), self._accounting
         session, route = flow.session, flow.route
-        grant = session.grant
-        if not self._pipeline.is_current(grant, route, way.provider_keys):
-            self._table.drop(known)
-            return False
-        accounting, size = self._accounting, len(body)
-        model = route.model or content.model
-        attempt = way.upstream.circuits.enter_closed(grant.project_id)
-        connection = None if attempt is None else way.pool.take()
-        if attempt is None or connection is None:
-            return False
-        held = None
+        attempt = connection = admitted = None
+        if self._pipeline.is_current(session.grant, route, way.provider_keys):
+            attempt = way.upstream.circuits.enter_closed(session.grant.project_id)
+            connection = None if attempt is None else way.pool.take()
+        else:
+            self._table.drop(read.known)
         try:
-            held = accounting.hold_now(session, route, flow.limits, RequestSize(known.method, model, content, size))
-            uses = None if held is None else session.use_now()
+            if connection is not None:
+                if reservation is None and flow.limits is not None:
+                    model, size = route.model or read.content.model, len(read.body)
+                    reserved = accounting.reserve(
+                        flow.limits, route, RequestSize(read.known.method, model, read.content, size)
+                    )
+                    if not isinstance(reserved, LimitReservation):
+                        self._limits.wait(read, reserved, now, accounting.buffers)
+                        return True
+                    reservation = reserved
+                admitted = accounting.admit_now(session, route)
         finally:
-            if held is None:
-                way.pool.on_idle(connection)
-        if held is None:
+            if admitted is None:
+                if connection is not None:
+                    way.pool.on_idle(connection)
+                if reservation is not None:
+                    reservation.give_back()
+        if attempt is None or connection is None or admitted is None:
             return False
-        if uses is None:
-            accounting.give_back(*held)
-            way.pool.on_idle(connection)
-            return False
+        request = self._made(read, prepared, admitted)
+        request.attempt, request.reservation = attempt, reservation
+        request.authorized_at, request.sent_at = let_through_at or now, now
+        if way.group.causes:
+            way.group.budget.deposit(now)
+        if prepared.outgoing:
+            request.head = b"%b%d\r\n\r\n" % (prepared.outgoing, len(read.body))
+        else:
+            request.head = way.outgoing.render(read.known.holes(read.lines), len(read.body))
+        read.channel.begin_direct(request)
+        self._deadlines.watch(request, prepared.due(read.arrived_at, now, streams=request.expects_stream))
+        connection.send(request)
+        return True
+
+    def _made(self, read: ReadRequest, prepared: PreparedFlow, admitted: tuple[Slot, int]) -> DirectRequest:
+        """The request that is sent, with its line in the ledger."""
+        channel, known, head, lines, body, content, started_at, arrived_at = read
+        accounting, identity, size = self._accounting, self._identity, len(body)
+        route, grant = known.flow.route, known.flow.session.grant
         request = DirectRequest()
         request.owner, request.channel, request.known, request.parsed = self, channel, known, head
-        request.content, request.model, request.whole, request.attempt = content, model, body, attempt
-        request.reservation, request.slot = held
-        identity = self._identity
+        request.content, request.whole, request.started_at, request.arrived_at = content, body, started_at, arrived_at
+        request.model = model = route.model or content.model
         request.request_id = identity.fresh_id() if head is None else self._request_id(lines)
         request.client = identity.client(channel.remote, lines)
-        request.started_at, request.arrived_at = since or (identity.now(), now)
-        request.sent_at = now
         request.facts = facts = prepared.facts or self._facts(lines, known)
-        request.expects_stream = streams = content.stream or prepared.streams
+        request.expects_stream = content.stream or prepared.streams
+        request.body = _JOINED if size < MAX_JOINED_BYTES else BytesBody(body)
         request.buffers = accounting.buffers
         if size > SMALL_BYTES and request.buffers is not None:
             request.held = size
             request.buffers.hold(size)
         accounting.begin()
+        request.slot, uses = admitted
         request.ledger_id = accounting.open_line(
             LedgerLineOpening(
                 "",
-                request.started_at,
+                started_at,
                 request.request_id,
                 grant.project_id,
                 grant.token_id,
@@ -259,30 +299,10 @@ class DirectPath:
                 attribution=facts.attribution,
             )
         )
-        if way.group.causes:
-            way.group.budget.deposit(now)
-        request.body = _JOINED if size < MAX_JOINED_BYTES else BytesBody(body)
-        if prepared.outgoing:
-            request.head = b"%b%d\r\n\r\n" % (prepared.outgoing, size)
-        else:
-            request.head = way.outgoing.render(known.holes(lines), size)
-        channel.begin_direct(request)
-        self._deadlines.watch(request, prepared.due(request.arrived_at, now, streams=streams))
-        connection.send(request)
-        return True
+        return request
 
-    def _serve_hit(
-        self,
-        channel: DirectChannel,
-        known: KnownHead,
-        prepared: PreparedFlow,
-        way: CacheableHead,
-        head: RequestHead | None,
-        lines: FieldLines,
-        body: bytes,
-        content: RequestContent,
-        since: tuple[float, float] | None,
-    ) -> bool:
+    def _serve_hit(self, read: ReadRequest, prepared: PreparedFlow, way: CacheableHead) -> bool:
+        channel, known, head, lines, body, content, started_at, arrived_at = read
         identity = self._identity
         request = HitRequest(
             known,
@@ -291,7 +311,8 @@ class DirectPath:
             known.flow.route.model or content.model,
             identity.fresh_id() if head is None else self._request_id(lines),
             identity.client(channel.remote, lines),
-            *(since or (identity.now(), self._clock.seconds())),
+            started_at,
+            arrived_at,
             prepared.path,
             prepared.facts or self._facts(lines, known),
         )

@@ -44,6 +44,7 @@ class DirectRequest(OwnedRequest):
     __slots__ = (
         "arrived_at",
         "attempt",
+        "authorized_at",
         "buffers",
         "cache",
         "channel",
@@ -86,6 +87,7 @@ class DirectRequest(OwnedRequest):
 
     arrived_at: float
     attempt: Attempt
+    authorized_at: float
     buffers: Buffers | None
     cache: str
     channel: DirectChannel
@@ -162,6 +164,7 @@ class DirectRequest(OwnedRequest):
         flow, prepared, facts, usage = self.known.flow, self.known.prepared, self.facts, self.usage
         assert prepared is not None
         route, grant, arrived, first = flow.route, flow.session.grant, self.arrived_at, self.first_byte_at
+        authorized, sent = self.authorized_at, self.sent_at
         return RequestRecord(
             self.request_id,
             self.started_at,
@@ -179,9 +182,9 @@ class DirectRequest(OwnedRequest):
             len(self.whole),
             self.response_bytes,
             round(first - arrived, 6),
-            round(first - self.sent_at, 6),
-            0.0,
-            0.0,
+            round(first - sent, 6),
+            0.0 if authorized == arrived else round(authorized - arrived, 6),
+            0.0 if authorized == sent else round(sent - authorized, 6),
             200,
             self.cache,
             self.error,

@@ -61,10 +61,8 @@ class DirectResponses:
         out = fields.incoming(lines)
         if request.reservation is not None:
             out = replace_rate_limits(out, request.reservation.header_lines, route.api.provider)
-        sent, arrived = request.sent_at, request.arrived_at
-        self._pipeline.sender.direct_lines(
-            out, request.request_id, cache, (arrived, sent, sent, first), stream=request.stream
-        )
+        times = (request.arrived_at, request.authorized_at, request.sent_at, first)
+        self._pipeline.sender.direct_lines(out, request.request_id, cache, times, stream=request.stream)
         request.reply = _reply(response, out, persistent=request.channel.persistent)
         return True
 

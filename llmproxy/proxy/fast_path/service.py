@@ -16,6 +16,7 @@ from llmproxy.interfaces import IInstrumented
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import Charge, RequestContext
 from llmproxy.proxy.fast_path.arriving import ArrivingRequest
+from llmproxy.proxy.fast_path.awaiting_limits import LimitedRequest, ReadRequest
 from llmproxy.proxy.fast_path.direct import DirectPath, RequestIdentity
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.flow import CacheableHead, Flow, FlowTable, OutgoingHead, Sending, holes_in
@@ -175,17 +176,51 @@ class FastPath:
 
     def take_unread(self, request: ArrivingRequest, request_id: str, client: str) -> None:
         """One whose body did not come, or is not usual."""
-        context = self._new_context(request, request.head, request.upload, request_id, client)
+        context = self._new_context(request, request.head, request.upload, request_id, client, stalled=request.stalled)
         request.channel.hand_over(context.request)
         self.start(context)
 
     def take_abandoned(self, request: ArrivingRequest, request_id: str, client: str, reason: Failure) -> None:
         """Before it had said what it wants: nobody is asked."""
-        context = self._new_context(request, request.head, request.upload, request_id, client)
+        context = self._new_context(request, request.head, request.upload, request_id, client, stalled=request.stalled)
         request.known.flow.decide(context)
         self._accounting.begin()
         context.request.connectionLost(reason)
         self._pipeline.start(context, self._pipeline.resume(context, errors.ClientGone(), None))
+
+    def take_undecided(self, request: LimitedRequest, request_id: str, client: str) -> None:
+        """One that cannot be sent at once, now that its limits admit it: they are asked again."""
+        context = self._limited(request, request_id, client)
+        request.read.channel.hand_over(context.request)
+        self.start(context)
+
+    def take_refused(self, request: LimitedRequest, request_id: str, client: str, error: BaseException) -> None:
+        """One that its limits do not admit."""
+        context = self._limited(request, request_id, client)
+        request.read.channel.hand_over(context.request)
+        self._end(context, request, error)
+
+    def take_left(self, request: LimitedRequest, request_id: str, client: str, reason: Failure) -> None:
+        """One whose client has not waited for its limits."""
+        context = self._limited(request, request_id, client)
+        context.request.connectionLost(reason)
+        self._end(context, request, errors.ClientGone())
+
+    def _limited(self, request: LimitedRequest, request_id: str, client: str) -> RequestContext:
+        read, limit = request.read, request.read.channel.limits.messages.body
+        upload = RequestBody.of(read.body, limit, self._accounting.buffers)
+        return self._new_context(read, read.parsed, upload, request_id, client, stalled=request.stalled)
+
+    def _end(self, context: RequestContext, request: LimitedRequest, error: BaseException) -> None:
+        """End one that has waited for its limits."""
+        read, since = request.read, request.let_through_at
+        read.known.flow.decide(context)
+        self._pipeline.bodies.observe_read(context, read.body, read.content)
+        context.body, context.charge, context.authorized_at = BytesBody(read.body), Charge(), since
+        context.mark("auth", since)
+        context.under_way = "turn"
+        self._accounting.begin()
+        self._pipeline.start(context, self._pipeline.resume(context, error, None))
 
     def _context(self, direct: DirectRequest, *, gone: bool = False) -> RequestContext:
         """What the pipeline would know of it.
@@ -196,7 +231,7 @@ class FastPath:
         direct.release()
         head = direct.parsed or known.parse(b"%d" % len(direct.whole))
         upload = RequestBody.of(direct.whole, channel.limits.messages.body, direct.buffers)
-        context = self._new_context(direct, head, upload, direct.request_id, direct.client)
+        context = self._new_context(direct, head, upload, direct.request_id, direct.client, stalled=direct.stalled)
         request = context.request
         request.booked_first = direct.reservation is not None
         if not gone:
@@ -206,20 +241,25 @@ class FastPath:
         context.body, context.charge = BytesBody(direct.whole), Charge()
         charge = context.charge
         charge.reservation, charge.slot, charge.ledger_id = direct.reservation, direct.slot, direct.ledger_id
-        context.authorized_at = context.upstream_started = direct.sent_at
+        context.authorized_at, context.upstream_started = direct.authorized_at, direct.sent_at
         context.request_sent, context.attribution = True, direct.facts.attribution
+        if direct.sent_at > direct.authorized_at:
+            context.mark("auth", direct.authorized_at)
+            context.mark("turn", direct.sent_at)
         return context
 
     def _new_context(
         self,
-        before: DirectRequest | ArrivingRequest,
+        before: DirectRequest | ArrivingRequest | ReadRequest,
         head: RequestHead,
         upload: RequestBody,
         request_id: str,
         client: str,
+        *,
+        stalled: bool,
     ) -> RequestContext:
         request = Request(before.channel, head, upload)
-        request.stalled = before.stalled
+        request.stalled = stalled
         return RequestContext(request, request_id, client, before.started_at, before.arrived_at)
 
     def _fail(self, context: RequestContext, request: DirectRequest, error: BaseException) -> None:

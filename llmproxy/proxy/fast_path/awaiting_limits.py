@@ -1,0 +1,134 @@
+"""Direct requests whose limits are counted elsewhere, in Redis or by the supervisor of several workers: they wait until
+it is known whether they are admitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import NamedTuple, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from llmproxy import errors
+from llmproxy.base.coroutines import as_deferred
+from llmproxy.http.field_lines import FieldLines
+from llmproxy.http.request_reader import RequestContent
+from llmproxy.limits.limiter import LimitReservation
+from llmproxy.proxy.fast_path.flow import KnownHead
+from llmproxy.wire.buffers import Buffers
+from llmproxy.wire.parser import RequestHead
+from llmproxy.wire.server.direct import DirectChannel
+from llmproxy.wire.server.request_body import SMALL_BYTES
+
+_log = Logger()
+
+
+class ReadRequest(NamedTuple):
+    """A request whose head is known, and whose body has been read.
+
+    @ivar head: C{None} where it differs from the known one in the length of its body alone; C{lines}: its field lines.
+    @ivar started_at: When its head came, in seconds since the epoch; C{arrived_at}: by the clock.
+    """
+
+    channel: DirectChannel
+    known: KnownHead
+    head: RequestHead | None
+    lines: FieldLines
+    body: bytes
+    content: RequestContent
+    started_at: float
+    arrived_at: float
+
+    @property
+    def parsed(self) -> RequestHead:
+        """Its head in any case."""
+        return self.head or self.known.parse(b"%d" % len(self.body))
+
+
+class LimitedRequest:
+    """One that waits, as its channel knows it; L{ChannelRequest<llmproxy.wire.server.direct.ChannelRequest>}.
+
+    @ivar let_through_at: When it began to wait.
+    """
+
+    __slots__ = ("_buffers", "_held", "let_through_at", "owner", "read", "stalled", "waiting")
+
+    begun = False
+    chunked = 0
+    minor = 1
+
+    def __init__(self, read: ReadRequest, owner: AwaitedLimits, now: float, buffers: Buffers | None) -> None:
+        self.read = read
+        self.owner = owner
+        self.let_through_at = now
+        self.stalled = False
+        self.waiting: Deferred[LimitReservation] | None = None
+        self._buffers = buffers
+        self._held = 0
+        if buffers is not None and len(read.body) > SMALL_BYTES:
+            self._held = len(read.body)
+            buffers.hold(self._held)
+
+    @property
+    def upload(self) -> LimitedRequest:
+        """What is held of its body is held by itself."""
+        return self
+
+    def release(self) -> None:
+        """Nothing of its body is held any more."""
+        held, self._held = self._held, 0
+        if held and self._buffers is not None:
+            self._buffers.hold(-held)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.owner.lost(self, reason)
+
+    def abort(self) -> None:
+        """Only a response that has begun is cut."""
+
+
+class LimitsOwner(Protocol):
+    """Goes on with those requests, each of which is told of once."""
+
+    def admit(self, request: LimitedRequest, reservation: LimitReservation) -> None: ...
+    def refuse(self, request: LimitedRequest, error: BaseException) -> None: ...
+    def abandon(self, request: LimitedRequest, reason: Failure) -> None: ...
+
+
+class AwaitedLimits:
+    """Has them wait."""
+
+    def __init__(self, owner: LimitsOwner) -> None:
+        self._owner = owner
+
+    def wait(
+        self, read: ReadRequest, reserving: Awaitable[LimitReservation], now: float, buffers: Buffers | None
+    ) -> None:
+        """Have it wait until it is known whether its limits admit it."""
+        request = LimitedRequest(read, self, now, buffers)
+        read.channel.begin_direct(request)
+        request.waiting = waiting = as_deferred(reserving)
+        waiting.addCallbacks(self._reserved, self._failed, callbackArgs=(request,), errbackArgs=(request,))
+        waiting.addErrback(lambda failure: _log.failure("A request that waited for its limits was lost.", failure))
+
+    def lost(self, request: LimitedRequest, reason: Failure) -> None:
+        """Its client has left. What is reserved for it all the same is given back by who counts."""
+        waiting, request.waiting = request.waiting, None
+        if waiting is not None:
+            waiting.cancel()
+        request.release()
+        self._owner.abandon(request, reason)
+
+    def _reserved(self, reservation: LimitReservation, request: LimitedRequest) -> None:
+        request.waiting = None
+        request.release()
+        self._owner.admit(request, reservation)
+
+    def _failed(self, failure: Failure, request: LimitedRequest) -> None:
+        if request.waiting is None and failure.check(CancelledError):
+            return  # its client has left
+        request.waiting = None
+        request.release()
+        self._owner.refuse(request, failure.value or errors.InternalError())
