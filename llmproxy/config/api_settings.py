@@ -10,9 +10,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from llmproxy.access_policy import ALL_ALLOWED, AccessPolicy
+from llmproxy.access_policy import AccessPolicy
 from llmproxy.config import names
 from llmproxy.config.allowance_settings import AllowanceSettings
+from llmproxy.config.policy_settings import access_policy
 from llmproxy.config.types import (
     BaseUrl,
     Duration,
@@ -212,14 +213,7 @@ class Api(Section):
     @cached_property
     def policy(self) -> AccessPolicy | None:
         """What it allows of requests beside methods and endpoints, which its routes know; C{None} where that is all."""
-        made = AccessPolicy(
-            max_output_tokens=self.max_output_tokens or None,
-            param_whitelist=tuple(self.param_whitelist.items()),
-            required_params=self.required_params,
-            required_headers=self.required_headers,
-            header_values=tuple(self.header_values.items()),
-        )
-        return None if made == ALL_ALLOWED else made
+        return access_policy(self)
 
     @model_validator(mode="after")
     def _servers_are_named(self) -> Self:

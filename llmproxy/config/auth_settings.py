@@ -10,19 +10,27 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from llmproxy.access_policy import AccessPolicy
 from llmproxy.config import addresses
 from llmproxy.config.allowance_settings import AllowanceSettings
 from llmproxy.config.plugin_settings import PluginSettings
+from llmproxy.config.policy_settings import access_policy
 from llmproxy.config.types import (
     Duration,
     Endpoints,
     Flag,
+    Headers,
+    HeaderValues,
     Items,
+    Methods,
     Name,
     Networks,
     Pattern,
+    Patterns,
+    RequiredParams,
     Section,
     Text,
+    Whole,
 )
 
 MAX_SKEW_SECONDS = 300.0
@@ -102,6 +110,22 @@ class Profile(AllowanceSettings):
     """The models, as globs."""
     ips: Networks = ()
     """The addresses and networks to call from."""
+    methods: Methods = ()
+    """The methods that may be used."""
+    max_output_tokens: Whole = Field(default=0, ge=0)
+    """Tokens of output that a request may ask for, as of an API; 0: any number."""
+    param_whitelist: dict[Name, Patterns] = Field(default_factory=dict)
+    """Parameters of the request body and the values (globs) that each may have, as of an API."""
+    required_params: RequiredParams = ()
+    """Parameters of the request body that must be there, as of an API."""
+    required_headers: Headers = ()
+    """Header fields that a request must have."""
+    header_values: HeaderValues = Field(default_factory=dict)
+    """Header fields and the values (globs) that each may have, as of an API."""
+
+    def policy(self) -> AccessPolicy | None:
+        """Which requests are allowed, beside those lists; C{None}: all."""
+        return access_policy(self, self.methods)
 
 
 class OidcSettings(IdentityProviderSettings):

@@ -40,6 +40,7 @@ def grant_of(claims: Claims, settings: OidcSettings) -> Grant:
         models=models,
         ips=profile.ips,
         allowance=profile.allowance(),
+        policy=profile.policy(),
     )
 
 

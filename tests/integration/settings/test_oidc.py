@@ -32,6 +32,12 @@ PROFILES = {
     "concurrency": {"concurrency": 1},
     "usd": {"budget_usd": "0.000001/day"},
     "budget": {"budget_tokens": "1/day"},
+    "methods": {"methods": ["GET"]},
+    "short": {"max_output_tokens": 4},
+    "params": {"param_whitelist": {"max_tokens": [1, 2]}},
+    "named": {"required_params": ["user"]},
+    "team": {"required_headers": ["X-Team"]},
+    "beta": {"header_values": {"X-Team": ["core"]}},
     "warned": {"soft_budget_usd": "0.000001/day", "soft_budget_tokens": "1/day"},
 }
 
@@ -123,6 +129,22 @@ def test_claims(issuers: Issuers) -> None:
     assert issuers.code(token, model="o3") == (403, "api_not_allowed")
     assert issuers.ask(token, model="o3", path=f"/other{CHAT}").status == 200
     assert issuers.code(token, path=f"/other{CHAT}") == (403, "model_not_allowed")
+
+
+def test_policies_of_profiles(issuers: Issuers) -> None:
+    """They hold as those of issued tokens do."""
+    for kind, code in (
+        ("methods", (405, "method_not_allowed")),
+        ("short", (400, "param_not_allowed")),
+        ("params", (400, "param_not_allowed")),
+        ("named", (400, "param_required")),
+        ("team", (400, "header_required")),
+    ):
+        assert issuers.code(issuers.main.token(kind=kind)) == code, kind
+    assert issuers.ask(issuers.main.token(kind="team"), **{"X-Team": "a"}).status == 200
+    token = issuers.main.token(kind="beta")
+    assert issuers.ask(token, **{"X-Team": "core"}).status == 200
+    assert issuers.ask(token, **{"X-Team": "a"}).header("x-llmproxy-error") == "header_not_allowed"
 
 
 def test_profiles(issuers: Issuers) -> None:

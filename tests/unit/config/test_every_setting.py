@@ -224,6 +224,16 @@ SHOWN_BY = {
     "auth.oidc.profiles.<name>.endpoints": OIDC + "test_profiles",
     "auth.oidc.profiles.<name>.models": OIDC + "test_profiles",
     "auth.oidc.profiles.<name>.ips": OIDC + "test_profiles",
+    **dict.fromkeys(
+        (
+            f"auth.oidc.profiles.<name>.{name}"
+            for name in (
+                *("methods", "max_output_tokens", "param_whitelist", "required_params"),
+                *("required_headers", "header_values"),
+            )
+        ),
+        OIDC + "test_policies_of_profiles",
+    ),
     "auth.oidc.profiles.<name>.requests_per_minute": OIDC + "test_profiles",
     "auth.oidc.profiles.<name>.tokens_per_minute": OIDC + "test_profiles",
     "auth.oidc.profiles.<name>.concurrency": OIDC + "test_profiles",
