@@ -22,7 +22,7 @@ from llmproxy.upstream.provider_keys import ProviderKey
 from llmproxy.upstream.retrying import RetryBudget
 from llmproxy.wire.client.pending_request import Cancellable
 from llmproxy.wire.client.transport import Response, Transport
-from llmproxy.wire.deadline import Deadline
+from llmproxy.wire.deadline import Deadline, Deadlines
 
 CHECKS_PER_TIMEOUT = 8  # how often, in the time that a provider may be silent, it is looked whether the upload goes on
 MAX_SPARE_TIMERS = 1000  # timers that are kept for the next request
@@ -302,7 +302,7 @@ class HeadTimer:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._next = Deadline(clock, self._look)
+        self._next = Deadline(Deadlines(clock), self._look)
         self.stop = self._next.stop
 
     def begin(

@@ -1,36 +1,112 @@
-"""A point in time that moves with every message, without a timer being touched each time."""
+"""Points in time that move with every message, without a timer being touched each time: many share one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from itertools import count
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+MAX_STALE_ENTRIES = 64  # that are kept whatever else there is; beyond, half of all may be stale
+
+_log = Logger()
+
+
+class Deadlines:
+    """Those that share a timer of the reactor: one of Twisted's for each of many idle connections takes 450 bytes each.
+
+    Exact: each is called when its time has come, and there is no timer where there is nothing to wait for.
+    """
+
+    __slots__ = ("_clock", "_due", "_heap", "_live", "_number", "_timer")
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._heap: list[tuple[float, int, Deadline]] = []  # stale where the deadline is due at another time, or never
+        self._number = count()
+        self._live = 0
+        self._timer: IDelayedCall | None = None
+        self._due = 0.0
+
+    def seconds(self) -> float:
+        return self._clock.seconds()
+
+    def add(self, at: float, deadline: Deadline, *, anew: bool) -> None:
+        """It is due then.
+
+        @param anew: Whether it was not due at all until now.
+        """
+        self._live += anew
+        heappush(self._heap, (at, next(self._number), deadline))
+        self._tidy()
+        if self._timer is None or at < self._due:
+            self._wait(at)
+
+    def discard(self) -> None:
+        """One of them is due no more."""
+        self._live -= 1
+        self._tidy()
+        if not self._live and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tidy(self) -> None:
+        heap = self._heap
+        if not self._live:
+            heap.clear()
+        elif len(heap) > MAX_STALE_ENTRIES + 2 * self._live:
+            heap[:] = [entry for entry in heap if entry[2].due == entry[0]]
+            heapify(heap)
+
+    def _wait(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()  # not reset(): for that Twisted looks through all timers there are
+        self._due = at
+        self._timer = self._clock.callLater(max(at - self._clock.seconds(), 0.0), self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        heap, now = self._heap, self._clock.seconds()
+        while heap and heap[0][0] <= now:
+            at, _, deadline = heappop(heap)
+            if deadline.due != at:
+                continue
+            self._live -= 1
+            try:
+                deadline.fire(now)
+            except Exception:  # the fault of one is none of the others'
+                _log.failure("What was to be done in time failed.")
+        self._tidy()
+        if heap and (self._timer is None or heap[0][0] < self._due):
+            self._wait(heap[0][0])
 
 
 class Deadline:
     """Calls C{expired} once the time that was last set has come.
 
-    A timer that fires early finds a later time, or none, and is set again or left: one timer a minute for a busy
-    connection instead of one for every request.
+    Where it comes to be due early it finds a later time, or none: one look a minute for a busy connection instead of a
+    timer for every request.
+
+    @ivar due: When it is looked at next; C{None}: it is not.
     """
 
-    __slots__ = ("_at", "_clock", "_expired", "_timer")
+    __slots__ = ("_at", "_deadlines", "_expired", "due")
 
-    def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
-        self._clock = clock
+    def __init__(self, deadlines: Deadlines, expired: Callable[[], None]) -> None:
+        self._deadlines = deadlines
         self._expired = expired
         self._at: float | None = None
-        self._timer: IDelayedCall | None = None
+        self.due: float | None = None
 
     def set(self, seconds: float) -> None:
         """So many seconds from now, whatever was set before."""
-        self._at = at = self._clock.seconds() + seconds
-        if self._timer is None:
-            self._timer = self._clock.callLater(seconds, self._fire)
-        elif self._timer.getTime() > at:
-            # Not reset(): for that Twisted looks through all timers there are.
-            self._timer.cancel()
-            self._timer = self._clock.callLater(seconds, self._fire)
+        self._at = at = self._deadlines.seconds() + seconds
+        due = self.due
+        if due is None or due > at:
+            self.due = at
+            self._deadlines.add(at, self, anew=due is None)
 
     def clear(self) -> None:
         """Never, until it is set again."""
@@ -39,17 +115,18 @@ class Deadline:
     def stop(self) -> None:
         """Never, and leave no timer behind."""
         self._at = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.due is not None:
+            self.due = None
+            self._deadlines.discard()
 
-    def _fire(self) -> None:
-        self._timer = None
-        if self._at is None:
+    def fire(self, now: float) -> None:
+        """It is due."""
+        self.due, at = None, self._at
+        if at is None:
             return
-        left = self._at - self._clock.seconds()
-        if left > 0:
-            self._timer = self._clock.callLater(left, self._fire)
+        if at > now:
+            self.due = at
+            self._deadlines.add(at, self, anew=True)
             return
         self._at = None
         self._expired()

@@ -79,13 +79,13 @@ class Channel(Protocol):
         self.persistent = True
         self._state = READING
         self._decoder = RequestDecoder(context.limits.messages, context.known_heads)
-        self._deadline = Deadline(context.reactor, self._expired)
+        self._deadline = Deadline(context.deadlines, self._expired)
         self._request: ChannelRequest | None = None
         self._producer: Any = None
         self._body: RequestBody | None = None  # the body that is arriving
         self._progress = 0  # how much of it had arrived when its time began
         self._later: IDelayedCall | None = None  # goes on with the requests that this turn had no time for
-        self._watch = Deadline(context.reactor, self._look)
+        self._watch: Deadline | None = None  # looks whether the peer is there, once that is in doubt
         self._awaits_continue = False  # the client waits for our word before it sends its body
         self._discarding = False  # the rest of the body is of no use
         self._working = False
@@ -158,8 +158,8 @@ class Channel(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._state = CLOSED
-        self._deadline.stop()
-        self._watch.stop()
+        for deadline in filter(None, (self._deadline, self._watch)):
+            deadline.stop()
         self._writer.close()
         self._context.connections.remove(self)
         request = self._detach()
@@ -498,7 +498,8 @@ class Channel(Protocol):
         return self._writer.blocked  # it has still to take what is written
 
     def _watch_peer(self, seconds: float = PEER_CHECK_SECONDS) -> None:
-        self._watch.set(seconds)
+        self._watch = watch = self._watch or Deadline(self._context.deadlines, self._look)
+        watch.set(seconds)
 
     def _look(self) -> None:
         if self._state in OVER or not (self._reading_paused or self._half_closed):
@@ -559,7 +560,6 @@ class Channel(Protocol):
         self._state = state
         self._body = None
         self._decoder.discard()
-        self._watch.stop()
         self._writer.stop()
         self.transport.unregisterProducer()
         self._set_deadline(seconds)

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.web import server
 
 from llmproxy.wire.buffers import Buffers
+from llmproxy.wire.deadline import Deadlines
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.server.connection_registry import ConnectionRegistry
 from llmproxy.wire.server.direct import DirectRequests
@@ -25,6 +26,7 @@ class ConnectionContext:
     """Made once by a L{Site<llmproxy.wire.server.site.Site>}, and given to each of its channels.
 
     @ivar site: Finds the resource for a request.
+    @ivar deadlines: Of all of them, under one timer.
     @ivar writing: How responses are written.
     @ivar fresh_id: Makes the request id of what is rejected before a resource sees it.
     @ivar peer_closed: See L{socket_state.peer_closed<llmproxy.wire.socket_state.peer_closed>}.
@@ -37,6 +39,7 @@ class ConnectionContext:
 
     site: server.Site
     reactor: Any
+    deadlines: Deadlines
     limits: ServerLimits
     connections: ConnectionRegistry
     writing: WriterSettings

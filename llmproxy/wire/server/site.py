@@ -15,6 +15,7 @@ from twisted.web.resource import getChildForRequest
 
 from llmproxy.wire import socket_state
 from llmproxy.wire.buffers import Buffers
+from llmproxy.wire.deadline import Deadlines
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.server.channel import Channel
 from llmproxy.wire.server.connection_context import ConnectionContext, OnRefused
@@ -80,6 +81,7 @@ class Site(server.Site):
         self._context = ConnectionContext(
             site=self,
             reactor=reactor,
+            deadlines=Deadlines(reactor),
             limits=limits,
             connections=self._connections,
             writing=WriterSettings(

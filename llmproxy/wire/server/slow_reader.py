@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 
-from llmproxy.wire.deadline import Deadline
+from llmproxy.wire.deadline import Deadline, Deadlines
 
 
 class SlowReaderGuard:
@@ -47,7 +47,7 @@ class SlowReaderGuard:
         self._least = least
         self._untaken = unacknowledged_bytes
         self._too_slow = too_slow
-        self._deadline = Deadline(clock, self._look)
+        self._deadline = Deadline(Deadlines(clock), self._look)
         self._before = self._taken = 0
         self._since = self._waited = 0.0
 

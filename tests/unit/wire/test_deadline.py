@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from unittest import TestCase
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 
-from llmproxy.wire.deadline import Deadline
+from llmproxy.wire.deadline import MAX_STALE_ENTRIES, Deadline, Deadlines
 
 
-class Deadlines(TestCase):
+class DeadlineTests(TestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.expired: list[float] = []
-        self.deadline = Deadline(self.clock, lambda: self.expired.append(self.clock.seconds()))
+        self.deadlines = Deadlines(self.clock)
+        self.deadline = Deadline(self.deadlines, lambda: self.expired.append(self.clock.seconds()))
 
     def test_it_expires_once(self) -> None:
         self.deadline.set(5)
@@ -57,3 +61,77 @@ class Deadlines(TestCase):
         self.deadline.set(5)
         self.deadline.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+ACT = st.tuples(st.sampled_from(("set", "clear", "stop", "pass")), st.integers(0, 4), st.integers(0, 30))
+
+
+class DeadlinesTests(TestCase):
+    """Several under one timer."""
+
+    @given(st.lists(ACT, max_size=40))
+    def test_each_is_exact(self, acts: list[tuple[str, int, int]]) -> None:
+        """Whatever is set, cleared and stopped: each expires when the last time that was set has come, and only then;
+        there is at most one timer, and none where all are stopped."""
+        clock, expired, wanted = Clock(), list[tuple[int, float]](), dict[int, float]()
+        deadlines = Deadlines(clock)
+        each = [Deadline(deadlines, lambda n=n: expired.append((n, clock.seconds()))) for n in range(5)]
+        expected = list[tuple[int, float]]()
+        for act, number, seconds in [*acts, ("pass", 0, 100)]:
+            if act == "set":
+                each[number].set(seconds)
+                wanted[number] = clock.seconds() + seconds
+            elif act == "clear":
+                each[number].clear()
+                wanted.pop(number, None)
+            elif act == "stop":
+                each[number].stop()
+                wanted.pop(number, None)
+            else:
+                for _ in range(seconds):
+                    clock.advance(1)
+                    over = sorted(n for n, at in wanted.items() if at <= clock.seconds())
+                    expected += [(n, clock.seconds()) for n in over]
+                    for n in over:
+                        del wanted[n]
+            self.assertLessEqual(len(clock.getDelayedCalls()), 1)
+        self.assertEqual(sorted(expired), sorted(expected))
+        for deadline in each:
+            deadline.stop()
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_those_that_are_gone_are_forgotten(self) -> None:
+        """Connections that come and go leave nothing behind while others stay."""
+        deadlines = Deadlines(Clock())
+        Deadline(deadlines, lambda: None).set(75)
+        for _ in range(10_000):
+            gone = Deadline(deadlines, lambda: None)
+            gone.set(75)
+            gone.stop()
+        self.assertLess(len(deadlines._heap), 2 * MAX_STALE_ENTRIES)
+
+    def test_one_that_fails(self) -> None:
+        """Is logged; the others come in time."""
+        clock, expired, logged = Clock(), list[str](), list[dict[str, object]]()
+        deadlines = Deadlines(clock)
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        Deadline(deadlines, lambda: 1 // 0 and None).set(5)
+        Deadline(deadlines, lambda: expired.append("other")).set(5)
+        clock.advance(5)
+        self.assertEqual(expired, ["other"])
+        self.assertTrue(any("log_failure" in event for event in logged))
+
+    def test_set_where_it_expires(self) -> None:
+        """It may be set again there."""
+        clock, expired = Clock(), list[float]()
+        deadlines = Deadlines(clock)
+
+        def again() -> None:
+            expired.append(clock.seconds())
+            deadline.set(5)
+
+        deadline = Deadline(deadlines, again)
+        deadline.set(5)
+        clock.pump([1] * 12)
+        self.assertEqual(expired, [5, 10])
