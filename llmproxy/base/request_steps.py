@@ -16,6 +16,7 @@ from typing import NamedTuple
 # its limits it is its turn at them, where it had to wait for that.
 PROXY_STEPS = ("scheduler", "auth", "body", "cache", "limits", "admission")
 TURN = "turn"
+LEAST_PAUSE_SECONDS = 0.001  # between two attempts; less is no pause
 MAX_ATTEMPTS = 20  # of which the text tells; of more, the first and the last
 
 _PART = re.compile(
@@ -78,7 +79,7 @@ def decode(text: str) -> list[Step]:
             end = max(float(ended), end)
             continue
         start, seconds, waited = float(begun), float(took), float(queued or 0.0)
-        if steps and steps[-1].name == "attempt" and start > end:
+        if steps and steps[-1].name == "attempt" and start - end >= LEAST_PAUSE_SECONDS:
             steps.append(Step("pause", end, start - end))
         if waited:
             steps.append(Step("connection", start, waited, int(upstream), int(key)))

@@ -223,8 +223,9 @@ def paths(stack: Stack) -> list[str]:
     latest = stack.manage("GET", f"/manage/requests?project_id={projects[0]}")["data"][0]["request_id"]
     return ["", "projects", "projects?search=nothing-like-it", f"projects/{projects[0]}", "groups", "groups?search=x",
             f"groups/{groups[2]}", "tokens", f"tokens/{made[0]['id']}", "usage?by_project=1&by_token=1",
-            "usage?by_day=1", "requests", f"requests/{latest}", "alerts", "alerts?owner=api", "upstreams", "cache",
-            "playground", "audit?verify=1", "settings", "keys", "sessions", "nothing"]  # fmt: skip
+            "usage?by_day=1", "requests?status=2xx", f"requests/{latest}", "alerts", "alerts?owner=api", "upstreams",
+            "cache", "playground", "audit?verify=1&action=key.create", "settings", "keys", "sessions",
+            "nothing"]  # fmt: skip
 
 
 # Each theme once on a phone and once on a desk; a part of the pages at a time, so that no test takes long.

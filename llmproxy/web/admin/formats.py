@@ -48,9 +48,11 @@ def usd_tick(value: float) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """C{0.8 ms}, C{120 ms}, C{1.24 s}, C{2 m 05 s}."""
+    """C{0 ms}, C{0.8 ms}, C{120 ms}, C{1.24 s}, C{2 m 05 s}."""
     if value is None:
         return NOTHING
+    if value < 0.00005:
+        return "< 0.1 ms" if value else "0 ms"
     if value < 0.01:
         return f"{value * 1000:.1f} ms"
     if value < 1:
@@ -101,10 +103,11 @@ def setting(value: object) -> str:
 
 
 def change(now: float | None, before: float | None) -> str:
-    """How much more or less than before: C{+12 %}; C{""} where that says nothing."""
+    """How much more or less than before: C{+12 %}, C{±0 %}; C{""} where that says nothing."""
     if now is None or not before:
         return ""
-    return f"{100 * (now - before) / before:+.0f} %"
+    percent = round(100 * (now - before) / before)
+    return f"{percent:+,} %".replace("-", "\N{MINUS SIGN}") if percent else "±0 %"
 
 
 def parsed(text: str) -> datetime:

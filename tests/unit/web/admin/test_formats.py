@@ -21,6 +21,8 @@ class FormatsTests(TestCase):
             (formats.usd, 0.0000000001, "$0.000000000"),
             (formats.usd_tick, 0.25, "$0.25"),
             (formats.usd_tick, 4.0, "$4"),
+            (formats.seconds, 0.0, "0 ms"),
+            (formats.seconds, 0.00004, "< 0.1 ms"),
             (formats.seconds, 0.0008, "0.8 ms"),
             (formats.seconds, 0.12, "120 ms"),
             (formats.seconds, 1.239, "1.24 s"),
@@ -36,6 +38,7 @@ class FormatsTests(TestCase):
         self.assertEqual(
             [formats.share(each) for each in (0, 0.04, 99.96, 2500.0)], ["0 %", "0.0 %", "100.0 %", "2,500 %"]
         )
+        self.assertEqual((formats.change(100.2, 100), formats.change(10, 100)), ("±0 %", "\N{MINUS SIGN}90 %"))
         self.assertEqual((formats.change(112, 100), formats.change(1, 0), formats.change(None, 3)), ("+12 %", "", ""))
 
     def test_budgets_and_settings(self) -> None:
