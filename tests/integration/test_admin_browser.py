@@ -248,12 +248,16 @@ def test_how_every_page_looks(
 
 def test_no_page_is_wider_than_the_window(stack: Stack, chrome: Chrome, paths: list[str]) -> None:
     """From a phone to 4K; tables that are wider scroll by themselves."""
-    for width, height in SIZES:
-        chrome.set_window_size(width, height)
+    try:
         for path in paths:
             chrome.get(f"{stack.url}/admin/{path}")
-            wide, window = chrome.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
-            assert wide <= window, (path, width, wide)
+            for width, height in SIZES:
+                screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+                chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+                wide, window = chrome.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+                assert (wide <= window, window) == (True, width), (path, width, wide)
+    finally:
+        chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_what_axe_core_finds_where_secrets_are_shown(stack: Stack, chrome: Chrome) -> None:
