@@ -127,7 +127,7 @@ def build(
     _connect(base, daemon, parts, worker)
     share_health(parts.probes, base.peers, records.bus, base.now, lambda: daemon.is_running)
     views = WorkerViews(metrics, base.peers, daemon.checks, LateImports(base.reactor))
-    reloader = _reloader(base, parts, daemon, source)
+    reloader = _reloader(base, parts, alerts, daemon, source)
     known = (settings.server.trusted_proxies, base.keys, base.identity.bearers)
     auth = ManagementAuth(base.management, FailedAttempts(), reactor, *known)
     lag = ReactorLag(reactor, metrics.reactor_lag.observe)
@@ -271,13 +271,17 @@ def _base(
     )
 
 
-def _reloader(base: Base, parts: Parts, daemon: Daemon, source: SettingsFile | None) -> WorkersReloader:
+def _reloader(
+    base: Base, parts: Parts, alerts: Alerting, daemon: Daemon, source: SettingsFile | None
+) -> WorkersReloader:
     def prepare(before: Settings, after: Settings) -> Callable[[], None]:
         renew, reconfigure = daemon.read_certificates(), parts.prepare(before, after)
+        alert = alerts.prepare(before, after)
 
         def follow() -> None:
             reconfigure()
             renew()
+            alert()
             base.output.set_level(after.logging.level)
 
         return follow

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.web.client import Agent
 
-from llmproxy.config.alert_settings import WebhookSettings
+from llmproxy.config.alert_settings import AlertSettings
 from llmproxy.config.load import read_private
 from llmproxy.config.model import Settings
 from llmproxy.errors import AuditUnavailable, StoreUnavailable
@@ -21,7 +21,7 @@ from llmproxy.model import AuditEntry, BudgetAlert, Claim
 from llmproxy.observability.alert_texts import alert_json, alert_text
 from llmproxy.observability.event_bus import MemoryBus
 from llmproxy.observability.redaction import Redactor
-from llmproxy.observability.webhook import Webhook, message
+from llmproxy.observability.webhook import Webhook, WebhookTarget, message
 from llmproxy.store.budget_alerts import AlertTable
 from llmproxy.store.store import Store
 from llmproxy.wire.client.tls import TrustPolicy
@@ -33,13 +33,37 @@ _log = Logger()
 class Alerting:
     """What alerts.
 
-    @ivar budgets: Notices; C{None} where the settings have no threshold.
+    @ivar budgets: Notices; C{webhook}: tells a receiver.
     @ivar table: What was alerted.
+    @ivar target: Makes what the settings say of the receiver; L{ValueError} where its secret is not there, L{OSError}
+        where its authorities cannot be read.
     """
 
-    budgets: BudgetAlerts | None
+    budgets: BudgetAlerts
+    webhook: Webhook
     table: AlertTable
-    parts: tuple[object, ...]
+    target: Callable[[AlertSettings], WebhookTarget | None]
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """Of it what is started, stopped and shown with the daemon."""
+        return (self.budgets, self.webhook)
+
+    def prepare(self, before: Settings, after: Settings) -> Callable[[], None]:
+        """What goes on with the second settings; raises as C{target}."""
+        if after.alerts == before.alerts:
+            return _stay
+        target = self.target(after.alerts)
+
+        def follow() -> None:
+            self.webhook.follow(target)
+            self.budgets.follow(after.alerts.thresholds)
+
+        return follow
+
+
+def _stay() -> None:
+    """Nothing is other."""
 
 
 def alerting(
@@ -62,9 +86,8 @@ def alerting(
     @param redelivers: Whether this is the process that sends again, after a restart, what no receiver has got.
     """
     table, chosen = AlertTable(store, now), settings.alerts
-    if not chosen.thresholds:
-        return Alerting(None, table, ())
-    webhook = _webhook(chosen.webhook, environ, reactor, now, table, redactor.add) if chosen.webhook.url else None
+    target = partial(_target, environ, reactor, redactor.add)
+    webhook = Webhook(target(chosen), reactor, now, partial(_delivered, table))
     charged = store.budgets_charged if settings.ledger.enabled else None
     budgets = BudgetAlerts(
         chosen.thresholds,
@@ -77,12 +100,12 @@ def alerting(
         now,
         new_id,
     )
-    return Alerting(budgets, table, (budgets,) if webhook is None else (budgets, webhook))
+    return Alerting(budgets, webhook, table, target)
 
 
-async def _redeliver(table: AlertTable, webhook: Webhook | None, redelivers: Callable[[], bool]) -> None:
+async def _redeliver(table: AlertTable, webhook: Webhook, redelivers: Callable[[], bool]) -> None:
     """Send again what was alerted before this process began and nobody has got."""
-    if webhook is not None and redelivers():
+    if webhook.has_target and redelivers():
         for alert in await table.undelivered():
             _send(webhook, alert)
 
@@ -93,14 +116,13 @@ def _send(webhook: Webhook, alert: BudgetAlert) -> None:
 
 
 async def _report(
-    audit: IAuditLogger, bus: MemoryBus, redactor: Redactor, webhook: Webhook | None, alert: BudgetAlert
+    audit: IAuditLogger, bus: MemoryBus, redactor: Redactor, webhook: Webhook, alert: BudgetAlert
 ) -> None:
     """To all who are to know; one that fails keeps it from nobody else."""
     shown = alert_json(alert)
     _log.warn("{text}", text=alert_text(alert), alert=alert.id)
     bus.publish_line(redactor.redact(json.dumps(shown, separators=(",", ":"))).encode() + b"\n")
-    if webhook is not None:
-        _send(webhook, alert)
+    _send(webhook, alert)
     token = alert.owner_id if alert.owner == "token" else ""
     entry = AuditEntry(
         alert.at, "budget.alert", "proxy", project_id=alert.project_id, token_id=token, details=_details(shown)
@@ -121,14 +143,12 @@ async def _spent(counters: ICounters, claims: Sequence[Claim]) -> dict[str, int]
     return {claim.key: amount for claim, amount in zip(claims, used, strict=True)}
 
 
-def _webhook(
-    chosen: WebhookSettings,
-    environ: Mapping[str, str],
-    reactor: Any,
-    now: Callable[[], float],
-    table: AlertTable,
-    learn: Callable[[str], object],
-) -> Webhook:
+def _target(
+    environ: Mapping[str, str], reactor: Any, learn: Callable[[str], object], alerts: AlertSettings
+) -> WebhookTarget | None:
+    chosen = alerts.webhook
+    if not alerts.thresholds or not chosen.url:
+        return None
 
     def secret() -> str:
         value = _secret(chosen.secret, environ)
@@ -140,24 +160,14 @@ def _webhook(
     except (ValueError, OSError) as e:
         raise ValueError(f"alerts.webhook.secret: {e}") from e
     agent = Agent(reactor, contextFactory=TrustPolicy(chosen.ca_file), connectTimeout=chosen.timeout)
+    return WebhookTarget(chosen.url, secret, agent, chosen.timeout, chosen.attempts, chosen.queue_size)
 
-    async def delivered(alert_id: str) -> None:
-        try:
-            await table.mark_delivered(alert_id)
-        except StoreUnavailable:
-            _log.warn("That the alert {id} was delivered could not be stored.", id=alert_id)
 
-    return Webhook(
-        chosen.url,
-        secret,
-        agent,
-        reactor,
-        now,
-        delivered,
-        timeout=chosen.timeout,
-        attempts=chosen.attempts,
-        queue_size=chosen.queue_size,
-    )
+async def _delivered(table: AlertTable, alert_id: str) -> None:
+    try:
+        await table.mark_delivered(alert_id)
+    except StoreUnavailable:
+        _log.warn("That the alert {id} was delivered could not be stored.", id=alert_id)
 
 
 def _secret(reference: str, environ: Mapping[str, str]) -> str:

@@ -13,7 +13,8 @@ from llmproxy.config.problems import dotted
 
 # What a running process can follow; all else is taken up when it starts.
 _FOLLOWED = re.compile(
-    r"default_api|apis(\..*)?|prices|attribution|limits\.(on_loss(\..*)?|unknown_price)|logging\.level", re.ASCII
+    r"default_api|(apis|alerts)(\..*)?|prices|attribution|limits\.(on_loss(\..*)?|unknown_price)|logging\.level",
+    re.ASCII,
 )
 
 
@@ -44,6 +45,7 @@ def combined(running: Settings, after: Settings) -> Settings:
             "apis": after.apis,
             "prices": after.prices,
             "attribution": after.attribution,
+            "alerts": after.alerts,
             "limits": limits.model_copy(
                 update={"on_loss": after.limits.on_loss, "unknown_price": after.limits.unknown_price}
             ),

@@ -63,23 +63,24 @@ class BudgetAlerts(Service):
         new_id: Callable[[], str],
     ) -> None:
         """
-        @param thresholds: In percent.
+        @param thresholds: In percent; without any, nothing is alerted.
         @param charged: Gives what is spent of each of these budgets, by key.
         @param record: Gives those alerts that nobody has recorded before; C{report}: tells people of one of these.
-        @param resume: Goes on with what another process has left; called once. C{purge}: forgets what is long over.
+        @param resume: Goes on with what another process has left; called once, and when the settings have
+            changed. C{purge}: forgets what is long over.
         @param now: Seconds since the epoch.
         """
-        self._thresholds = sorted(set(thresholds))
+        self._thresholds: list[int] = []
         self._charged = charged
         self._record = record
         self._report = report
         self._resume = resume
-        self._resumed = False
         self._purge = purge
         self._clock = clock
         self._now = now
         self._new_id = new_id
         self._in_use: dict[str, BudgetInUse] = {}
+        self.follow(thresholds)
         self._known: BoundedMemo[tuple[str, int, bool, int], bool] = BoundedMemo(MAX_REMEMBERED_ALERTS)
         self._alerts = {"threshold": 0, "refusal": 0}
         self._overlooked = 0
@@ -101,16 +102,26 @@ class BudgetAlerts(Service):
         Service.stopService(self)
         self._looking.stop()
 
+    def follow(self, thresholds: Sequence[int]) -> None:
+        """Go by these from now on; what was alerted before is not alerted again, but what nobody has got is sent."""
+        self._thresholds = sorted(set(thresholds))
+        self._resumed = False
+        if not self._thresholds:
+            self._in_use.clear()
+
     # BudgetObserver
 
     def spent(self, plan: LimitPlan, claims: Sequence[Claim]) -> None:
+        if not self._thresholds:
+            return
         until = self._clock.seconds() + IN_USE_SECONDS
         for rule, claim in zip(plan.rules, claims, strict=True):
             if rule.kind == "budget":
                 self._use(BudgetInUse(rule, claim, until))
 
     def refused(self, rule: Rule, claim: Claim) -> None:
-        self._use(BudgetInUse(rule, claim, self._clock.seconds() + IN_USE_SECONDS, refused=True))
+        if self._thresholds:
+            self._use(BudgetInUse(rule, claim, self._clock.seconds() + IN_USE_SECONDS, refused=True))
 
     def _use(self, budget: BudgetInUse) -> None:
         before = self._in_use.get(budget.claim.key)

@@ -71,11 +71,31 @@ def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
     return "v1," + b64encode(hmac.new(key, signed, sha256).digest()).decode()
 
 
+class WebhookTarget(NamedTuple):
+    """Where messages go, and how patiently they are delivered.
+
+    @ivar secret: Gives the secret when it is needed; L{ValueError} or L{OSError} where it cannot.
+    @ivar timeout: Seconds for each attempt; C{queue_size}: how many messages may wait.
+    """
+
+    url: str
+    secret: Callable[[], str]
+    agent: IAgent
+    timeout: float
+    attempts: int
+    queue_size: int
+
+    @property
+    def host(self) -> str:
+        """What is said of it in the log."""
+        return str(URI.fromBytes(self.url.encode("ascii")).host, "ascii")
+
+
 @implementer(IInstrumented)
 class Webhook(Service):
     """Delivers one message after the other, from a bounded queue; nobody waits for it.
 
-    @param secret: Gives the secret when it is needed; L{ValueError} or L{OSError} where it cannot.
+    @param target: Where to; C{None}: nowhere.
     @param delivered: Called with the id of what the receiver has got.
     @param now: Seconds since the epoch.
     """
@@ -85,27 +105,15 @@ class Webhook(Service):
 
     def __init__(
         self,
-        url: str,
-        secret: Callable[[], str],
-        agent: IAgent,
+        target: WebhookTarget | None,
         clock: IReactorTime,
         now: Callable[[], float],
         delivered: Callable[[str], Awaitable[object]],
-        *,
-        timeout: float,
-        attempts: int,
-        queue_size: int,
     ) -> None:
-        self._url = url.encode("ascii")
-        self._host = URI.fromBytes(self._url).host.decode("ascii")
-        self._secret = secret
-        self._agent = agent
+        self._target = target
         self._clock = clock
         self._now = now
         self._on_delivered = delivered
-        self._timeout = timeout
-        self._attempts = attempts
-        self._limit = queue_size
         self._queue: deque[WebhookMessage] = deque()
         self._work: Deferred[None] | None = None
         self._pause = Pause(clock)
@@ -121,9 +129,21 @@ class Webhook(Service):
                       lambda: self._dropped)  # fmt: skip
         yield Gauge("webhook_queue", "Alerts that wait to be delivered.", lambda: float(len(self._queue)))
 
+    @property
+    def has_target(self) -> bool:
+        """Whether messages go anywhere."""
+        return self._target is not None
+
+    def follow(self, target: WebhookTarget | None) -> None:
+        """Deliver to this one from now on, at once what waits for another attempt."""
+        self._target = target
+        self._pause.end()
+
     def put(self, sent: WebhookMessage) -> None:
-        """Deliver it when it is its turn."""
-        if self._stopping or len(self._queue) >= self._limit:
+        """Deliver it when it is its turn; not at all where there is no target, or where it waits already."""
+        if self._target is None or any(sent.id == each.id for each in self._queue):
+            return
+        if self._stopping or len(self._queue) >= self._target.queue_size:
             self._drop(sent, "too many wait" if not self._stopping else "the process ends")
             return
         self._queue.append(sent)
@@ -160,19 +180,26 @@ class Webhook(Service):
             self._work = None
 
     async def _deliver(self, sent: WebhookMessage) -> None:
-        for attempt in range(self._attempts):
+        attempt, tried = 0, self._target
+        while True:
+            target = self._target
+            if target is None:
+                self._drop(sent, "the settings name no webhook any more")
+                return
+            attempt, tried = (attempt if target is tried else 0) + 1, target
             try:
-                await self._attempt(sent)
+                await self._attempt(sent, target)
             except DeliveryFailed as e:
                 self._failures += 1
-                last = attempt + 1 == self._attempts
-                if e.final or last or self._stopping:
+                if self._stopping or (self._target is target and (e.final or attempt >= target.attempts)):
                     self._drop(sent, str(e))
                     return
-                pause = PAUSES_SECONDS[min(attempt, len(PAUSES_SECONDS) - 1)]
+                if self._target is not target:
+                    continue
+                pause = PAUSES_SECONDS[min(attempt - 1, len(PAUSES_SECONDS) - 1)]
                 self._log.warn(
                     "The webhook at {host} failed and is tried again in {pause} s: {reason}",
-                    host=self._host,
+                    host=target.host,
                     pause=pause,
                     reason=str(e),
                 )
@@ -182,10 +209,10 @@ class Webhook(Service):
                 await self._on_delivered(sent.id)
                 return
 
-    async def _attempt(self, sent: WebhookMessage) -> None:
+    async def _attempt(self, sent: WebhookMessage, target: WebhookTarget) -> None:
         timestamp = int(self._now())
         try:
-            signed = signature(self._secret(), sent.id, timestamp, sent.body)
+            signed = signature(target.secret(), sent.id, timestamp, sent.body)
         except (ValueError, OSError) as e:
             raise DeliveryFailed(f"its secret cannot be had: {e}") from e
         fields = {
@@ -195,9 +222,11 @@ class Webhook(Service):
             "webhook-timestamp": [str(timestamp)],
             "webhook-signature": [signed],
         }
-        asked = self._agent.request(b"POST", self._url, Headers(fields), BytesBody(sent.body))
+        url = target.url.encode("ascii")
+        asked = target.agent.request(b"POST", url, Headers(fields), BytesBody(sent.body))
         try:
-            response: Any = await within(self._timeout, self._clock, asked, DeliveryFailed("it did not answer in time"))
+            late = DeliveryFailed("it did not answer in time")
+            response: Any = await within(target.timeout, self._clock, asked, late)
         except (DeliveryFailed, CancelledError):
             raise
         except Exception as e:  # as many kinds as there are ways to fail

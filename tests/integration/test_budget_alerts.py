@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import HOST, run_command
+from tests.support.processes import HOST, free_port, run_command
 from tests.support.redis_server import RedisServer
 from tests.support.stack import MANAGEMENT, Stack, eventually
 from tests.support.tls import TLSInFront
@@ -113,6 +113,41 @@ def test_everybody_is_told_once(shared: Stack, receiver: WebhookReceiver) -> Non
     assert found[0]["text"] in shared.daemon.output().replace('\\"', '"')
     assert SECRET not in shared.daemon.output()
     assert metric(shared, "webhook_deliveries_total") >= len(found)
+
+
+def test_a_reload(tmp_path: Path, receiver: WebhookReceiver) -> None:
+    """Other thresholds count from then on; what a receiver that is away has not got goes to the new one; one whose
+    secret is not there changes nothing."""
+    away = f"http://{HOST}:{free_port()}/"
+    with Stack(tmp_path, further=alerts(away), env=ENV) as stack:
+        settings = tmp_path / "llmproxy.yaml"
+        before = settings.read_text()
+
+        def reload(further: str) -> int:
+            settings.write_text(before.replace(alerts(away), further))
+            answer = stack.ask("POST", "/manage/reload", b"", token=MANAGEMENT)
+            assert answer.status != 200 or not answer.json["needs_restart"], answer.body
+            return answer.status
+
+        each = ask(stack)
+        token_id, token = issued(stack, budget_tokens=f"{each * 40}/month")
+        for _ in range(33):
+            ask(stack, token)
+        eventually(lambda: thresholds(listed(stack, token_id)) == [80], PATIENCE)
+        eventually(lambda: metric(stack, "webhook_failures_total"), PATIENCE)
+        assert reload(alerts(receiver.url, secret="env:NOT_SET")) == 422
+        assert reload(alerts(receiver.url).replace("{", '{"thresholds": [40, 80], ', 1)) == 200
+        ask(stack, token)
+        eventually(lambda: thresholds(listed(stack, token_id)) == [40, 80], PATIENCE)
+        eventually(lambda: len(of(receiver, token_id)) >= 2, PATIENCE)
+        assert {delivery.content["threshold"] for delivery in of(receiver, token_id)} == {40, 80}
+        assert reload("\nalerts: {thresholds: []}\n") == 200
+        while ask(stack, token):
+            pass
+        assert thresholds(listed(stack, token_id)) == [40, 80]  # nothing is alerted meanwhile
+        assert reload(alerts(receiver.url)) == 200
+        assert not ask(stack, token)
+        eventually(lambda: None in thresholds(listed(stack, token_id)), PATIENCE)
 
 
 def test_a_soft_budget_only_warns(shared: Stack, receiver: WebhookReceiver) -> None:
