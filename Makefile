@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CONFIG ?= etc/apis.yaml
 WORKERS ?= 4
 
-.PHONY: help demo run test check bench endurance ground-truth roll-test crash-test cache-tests cache-memory fuzz-management fuzz-http format schema clean
+.PHONY: help demo run test check bench endurance ground-truth roll-test crash-test cache-tests cache-memory fuzz fuzz-management fuzz-http format schema clean
 
 help:           ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -44,6 +44,9 @@ endurance: $(BIN)/.run ## what wears daemons down, twelve minutes; ARGS='stalled
 
 fuzz-management: $(BIN)/.dev ## schemathesis (not in any extra: pip install it) over the management API
 	@$(BIN)/python bench/management.py $(ARGS)
+
+fuzz: $(BIN)/.dev  ## every property of the suite on all its examples, 100 at least; EXAMPLES=n for more
+	HYPOTHESIS_EXAMPLES=$(or $(EXAMPLES),100) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m hypothesis
 
 fuzz-http: $(BIN)/.dev ## 50,000 examples for every property of the HTTP parser; EXAMPLES=n for more or less
 	HYPOTHESIS_EXAMPLES=$(or $(EXAMPLES),50000) $(BIN)/python -m pytest tests/unit/wire/test_parser.py tests/unit/wire/test_body_framing.py tests/unit/wire/server/test_request_decoder.py tests/unit/wire/test_parser_elsewhere.py --hypothesis-show-statistics

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,18 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support.examples import EXAMPLES_VARIABLE
 from tests.support.leftovers import MARK, Leftover, end_all, leftovers, mark_run
 from tests.support.quiet import QuietMachine, idle_part
 
-# No example is judged by the clock: machines are noisy. `make fuzz-http` sets the number of examples.
-EXAMPLES = {"dev": 25, "ci": 100, "fuzz": int(os.environ.get("HYPOTHESIS_EXAMPLES", "0"))}
-for name, examples in EXAMPLES.items():
-    settings.register_profile(
-        name, max_examples=examples or 1, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-    )
-settings.load_profile("fuzz" if EXAMPLES["fuzz"] else "ci" if os.environ.get("CI") else "dev")
-
-# What is started often is compiled once, also where the environment says otherwise.
-sys.dont_write_bytecode = False
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# No example is judged by the clock: machines are noisy. `make fuzz` and `make fuzz-http` set the number of examples.
+settings.register_profile(
+    "suite",
+    max_examples=int(os.environ.get(EXAMPLES_VARIABLE, "0")) or 25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("suite")
 
 mark_run()
 
@@ -41,6 +39,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.option.markexpr != "alone" or collection_path.suffix != ".py":
         return None
     return True if b"mark.alone" not in collection_path.read_bytes() else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected stays until the end of the run: no garbage collection looks for its end, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
