@@ -102,6 +102,8 @@ ANSWERS: dict[str, tuple[bytes | float | None, ...]] = {
     "key in stream": (STREAM + chunk(SAID + b'data: {"error":"not %b"}\n\n' % KEY.encode()) + LAST,),
     "key in gzip": (whole(gzip.compress(b'{"error":"not %b"}' % KEY.encode(), mtime=0), "Content-Encoding: gzip"),),
     "text": (whole(b"hello", kind="text/plain"),),
+    "long stream": (STREAM, *[chunk(SAID * 80)] * 40, LAST),
+    "silent stream": (STREAM + chunk(SAID), 60.0, chunk(SAID), 200.0, LAST),
     "stream cut": (STREAM + chunk(b"data: {}\n\n"), None),
     "to keep": (whole(USAGE, FOR_A_MINUTE, 'ETag: "x"'),),
     "varies": (whole(USAGE, FOR_A_MINUTE, "Vary: traceparent"),),
@@ -132,7 +134,13 @@ STEP = st.tuples(
     st.sampled_from(FIELDS),
     st.booleans(),  # whether the fields that differ each time do
     st.sampled_from(sorted(ANSWERS)),
-    st.sampled_from(("one read", "two reads", "many reads", "leaves")),
+    st.sampled_from(("one read", "two reads", "many reads", "leaves", "leaves within", "reads nothing for a while")),
+)
+APIS: tuple[dict[str, Any], ...] = (
+    {},
+    {"heartbeat": 15.0, "on_client_abort": "drain"},
+    {"timeouts": {"flush_interval": 0.1, "idle": 30.0, "stream": 100.0}},
+    {"metering": {"enabled": False}},
 )
 GRANTS = {
     "free": Grant("project-1", token_id="token-1", project_active=True),
@@ -211,8 +219,21 @@ class WaysCase(ProxyTestCase):
             if manner == "leaves" and not client.end:
                 client.reset()
                 client = self.client()
+            if manner == "reads nothing for a while":
+                client.pause()
             if asked:
-                self._answer(ANSWERS[answer])
+                first, *rest = ANSWERS[answer]
+                self._answer((first,))
+                if manner == "leaves within" and not client.end:
+                    noticed.append(_RANDOM_ID.sub(b"ID", client.take()))
+                    client.reset()
+                    client = self.client()
+                self._answer(tuple(rest))
+            if manner == "reads nothing for a while":
+                noticed.append([party.unsent for party in self.provider.peers])  # what it cannot get rid of
+                self.network.pass_time(5.0)
+                if not client.end:
+                    client.resume()
             noticed.append((_RANDOM_ID.sub(b"ID", client.take()), client.end))
         self.network.pass_time(1000.0)
         noticed.append(self.provider.peers and [party.take() for party in self.provider.peers])
@@ -358,6 +379,39 @@ class Ways(WaysCase):
                 self.play(True, "roomy", [step] * 5)
                 self.assertEqual(self.short, 3)
 
+    def each_answer(self, body: bytes, usual: str) -> None:
+        """Each of them twice: the heads of responses, too, are known from the second on."""
+        for answer in ANSWERS:
+            steps = [(body, FIELDS[0], False, each, "one read") for each in (usual, usual, answer, answer)]
+            self.assertEqual(self.play(True, "roomy", steps), self.play(False, "roomy", steps), answer)
+
+    def test_every_answer(self) -> None:
+        """To who asked for no stream."""
+        self.each_answer(BODIES[0], "whole")
+
+    def test_every_answer_to_who_wants_a_stream(self) -> None:
+        """Some of them are none."""
+        self.each_answer(BODIES[1], "stream at once")
+
+    def test_streams_that_take_long(self) -> None:
+        """A client that does not read holds its provider; one that is left waiting hears a comment; one that leaves
+        ends it, or lets it be heard out."""
+        for api, answer, manner in (
+            (APIS[0], "long stream", "reads nothing for a while"),
+            (APIS[1], "silent stream", "one read"),
+            (APIS[0], "long stream", "leaves within"),
+            (APIS[1], "silent stream", "leaves within"),
+        ):
+            self.api = api
+            steps = [(BODIES[1], FIELDS[1], True, "stream at once", "one read")] * 4
+            steps.append((BODIES[1], FIELDS[1], True, answer, manner))
+            short, long = self.play(True, "roomy", steps), self.play(False, "roomy", steps)
+            self.assertEqual(short, long)
+            if manner == "reads nothing for a while":
+                self.assertGreater(sum(next(each for each in short if isinstance(each, list))), 100_000)
+            elif manner == "one read":
+                self.assertIn(b"\r\n: heartbeat", short[9][0])
+
     def test_a_client_that_leaves_before_its_body(self) -> None:
         """Nobody is asked; one record says so."""
         client = self.head_alone()
@@ -374,11 +428,14 @@ class Ways(WaysCase):
         st.sampled_from(sorted(GRANTS)),
         st.lists(STEP, min_size=1, max_size=6),
         st.sampled_from((BODIES[0], BODIES[1])),
-        st.sampled_from(("whole", "to keep", "varies", "soon stale", "stream to keep")),
+        st.sampled_from(("whole", "to keep", "varies", "soon stale", "stream to keep", "stream at once")),
+        st.sampled_from(APIS),
     )
-    def test_both_ways_are_one(self, grant: str, steps: list[Any], body: bytes, kept: str) -> None:
+    def test_both_ways_are_one(self, grant: str, steps: list[Any], body: bytes, kept: str, api: dict[str, Any]) -> None:
         """Whatever clients send and providers answer: bytes both ways, records, metrics, uses."""
-        usual = [(body, lines, False, kept, "one read") for lines in FIELDS[:8] for _ in range(3)]
+        self.api = api
+        heads = dict.fromkeys(lines for _, lines, *_ in steps)
+        usual = [(body, lines, False, kept, "one read") for lines in heads for _ in range(3)]
         short, long = self.play(True, grant, usual + steps), self.play(False, grant, usual + steps)
         for number, (ours, theirs) in enumerate(zip(short, long, strict=True)):
             self.assertEqual(ours, theirs, f"{number} of {len(short)}")
