@@ -198,7 +198,7 @@ def _operation(op: ApiOperation[Any]) -> dict[str, Any]:
         described["parameters"] = parameters
     if op.body:
         described["requestBody"] = {"required": True, "content": _content(op.body)}
-    return described | {"responses": {str(op.status): _response(op), **_refusals()}}
+    return described | {"responses": {str(op.status): _response(op), **_refusals(op)}}
 
 
 def _headers(op: ApiOperation[Any]) -> list[str]:
@@ -219,13 +219,29 @@ def _response(op: ApiOperation[Any]) -> dict[str, Any]:
     return described
 
 
-def _refusals() -> dict[str, Any]:
+def _never(op: ApiOperation[Any]) -> set[str]:
+    """Statuses that it never responds with."""
+    never = set()
+    if op.method == b"GET":
+        never.add("409")
+    if op.name not in CONDITIONAL:
+        never.add("412")
+    if op.name in ("list_projects", "list_tokens", "create_project"):
+        never.add("404")
+    if op.name in ("get_project", "get_token"):
+        never.add("422")
+    return never
+
+
+def _refusals(op: ApiOperation[Any]) -> dict[str, Any]:
+    never = _never(op)
     described: dict[str, Any] = {
         code: {
             "description": said,
             "content": _content(InvalidRequest if code in FAULTS else Refusal, "application/problem+json"),
         }
         for code, said in REFUSALS.items()
+        if code not in never
     }
     for code in REFUSED_UNREAD:
         described[code]["content"] |= _content(MalformedRequest)
