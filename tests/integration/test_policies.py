@@ -388,3 +388,26 @@ def test_labels_filter_lists(stack: Stack) -> None:
     listed = json.loads(run(stack, "token", "list", "--label", "team=core", "--output", "json"))
     assert token["id"] in [each["id"] for each in listed["data"]]
     assert all(each["metadata"].get("team") == "core" for each in listed["data"])
+
+
+def test_hits_of_the_cache(tmp_path: Path) -> None:
+    """What the cache has is for those who may ask for it, the short way too."""
+    cached = {"more": "cache: {post: always, ttl: 1000s}", "further": "cache: {enabled: true}\n"}
+    with Stack(tmp_path, env={FAST_PATH: "true"}, **cached) as stack:
+        client = Client(stack, required_params=["max_tokens"])
+        steady = Steady(stack, client.token["token"])
+        try:
+            for _ in range(100):
+                assert steady.ask(max_tokens=50) == "200"
+                if short(stack) >= 5:
+                    break
+            assert short(stack) >= 5
+            assert len(stack.recorded()) == 1
+            assert steady.ask() == "param_required"
+            client.allow("token", max_output_tokens=49)
+            assert steady.ask(max_tokens=50) == "param_not_allowed"
+            client.allow("token", max_output_tokens=50)
+            assert steady.ask(max_tokens=50) == "200"
+            assert len(stack.recorded()) == 1
+        finally:
+            steady.connection.close()
