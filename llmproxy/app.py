@@ -33,6 +33,7 @@ from llmproxy.config.settings_file import SettingsFile
 from llmproxy.interfaces import ICounters
 from llmproxy.keyring import AUDIT_LOG, CREATIONS, MANAGEMENT_KEYS, PROVIDER_KEYS, SIGN_INS, TOKENS, parse_keys
 from llmproxy.observability import log_output as logs
+from llmproxy.observability.clock_steps import ClockSteps
 from llmproxy.observability.log_output import LogOutput
 from llmproxy.observability.metrics import Metrics
 from llmproxy.observability.reactor_lag import ReactorLag
@@ -131,10 +132,11 @@ def build(
     known = (settings.server.trusted_proxies, base.keys, base.identity.bearers)
     auth = ManagementAuth(base.management, FailedAttempts(), reactor, *known)
     lag = ReactorLag(reactor, metrics.reactor_lag.observe)
+    steps = ClockSteps(reactor, now, logs=base.peers.number in (0, 1))
     making = partial(_management, base, auth, tokens, parts, views, records, reloader, alerts)
     manage, admin = _management_trees(base, auth, making, records, parts)
     written = (*records.parts, *alerts.parts)
-    own = (*base.parts, lag, *written, counters, *tokens.parts, *parts.members, reloader.own, views)
+    own = (*base.parts, lag, steps, *written, counters, *tokens.parts, *parts.members, reloader.own, views)
     _add(daemon, metrics, *own, *further)
     listen(daemon, _proxy(base, parts), auth, manage, admin, views, _sites(base, metrics, records))
     return daemon

@@ -14,9 +14,10 @@ from zope.interface import implementer
 from llmproxy.base.background import Loop, Task
 from llmproxy.base.coroutines import deferred, within
 from llmproxy.errors import ProxyError, StoreUnavailable
-from llmproxy.instruments import Counter, Instrument
-from llmproxy.interfaces import IInstrumented
+from llmproxy.instruments import Counter, HealthCheck, Instrument
+from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable
 from llmproxy.model import Changes
+from llmproxy.wire.deadline import Deadline
 
 if TYPE_CHECKING:
     from llmproxy.redis import RedisClient
@@ -36,7 +37,7 @@ class ChangingStore(Protocol):
     def on_commit(self, tell: Any) -> None: ...
 
 
-@implementer(IInstrumented)
+@implementer(IHealthChecked, IInstrumented, IOpenable)
 class ChangeFeed(MultiService):
     """Polls the store for changes, several times a second, and announces each as if it had been made here.
 
@@ -71,7 +72,8 @@ class ChangeFeed(MultiService):
         self._channel = channel
         self._silence = silence
         self._epoch: int | None = None
-        self._heard = clock.seconds()
+        self._is_silent = False
+        self._patience = Deadline(clock, self._fall_silent)
         self._polling = Loop("revocation", self.poll, interval, clock)
         if redis is not None:
             child: Any = redis
@@ -84,13 +86,23 @@ class ChangeFeed(MultiService):
         if self.redis is not None:
             yield from self.redis.instruments("revocation")
 
-    def startService(self) -> None:
-        MultiService.startService(self)
-        # Not at once: the store is opened meanwhile.
+    def health_checks(self) -> Iterator[HealthCheck]:
+        yield HealthCheck("revocation_feed", lambda: self.state)
+
+    @property
+    def state(self) -> str:
+        """C{ok}, or C{silent} where nobody can say what has changed elsewhere."""
+        return "silent" if self._is_silent else "ok"
+
+    @deferred
+    async def open(self) -> None:
+        """Begin, now that the store is open."""
+        self._heard_now(self._clock.seconds())
         self._polling.start()
 
     def stopService(self) -> Any:
         self._polling.stop()
+        self._patience.stop()
         return MultiService.stopService(self)
 
     @deferred
@@ -105,7 +117,7 @@ class ChangeFeed(MultiService):
         except Exception:
             self._poll_failed()
             raise
-        self._heard = asked_at
+        self._heard_now(asked_at)
         self._epoch = changes.epoch
         for project_id in ("",) if changes.projects is None else changes.projects:
             self._store.announce(project_id)
@@ -113,8 +125,27 @@ class ChangeFeed(MultiService):
     def _poll_failed(self) -> None:
         """Have all that is cached forgotten once this has been so for too long, whatever the reason is."""
         self.failures += 1
-        if self._clock.seconds() - self._heard >= self._silence:
+        if self._is_silent:
             self._store.announce("")
+
+    def _heard_now(self, asked_at: float) -> None:
+        """The store has said what there was at that time."""
+        self._patience.set(max(asked_at + self._silence - self._clock.seconds(), 0.0))
+        if self._is_silent:
+            self._is_silent = False
+            self._log.info("The store says again what has changed: what is cached of tokens is used again.")
+
+    def _fall_silent(self) -> None:
+        """For too long; again after as long, since a poll that fails for want of a reason is not made again at once."""
+        if not self._is_silent:
+            self._is_silent = True
+            self._log.error(
+                "The store has not said for {seconds:g} s what has changed: nothing that is cached of tokens is used "
+                "for longer than that, since it may have been revoked elsewhere.",
+                seconds=self._silence,
+            )
+        self._patience.set(self._silence)
+        self._store.announce("")
 
     @property
     def tasks(self) -> list[Task]:

@@ -117,6 +117,15 @@ class Journal:
         return self._spare is None and self._now is not None
 
     @property
+    def has_room_on_disk(self) -> bool:
+        """Whether the disk has room for one more segment. Blocks."""
+        try:
+            disk = os.statvfs(self.path)
+        except OSError:
+            return True  # that is another fault
+        return disk.f_bavail * disk.f_frsize >= self._room.segment
+
+    @property
     def is_full(self) -> bool:
         """Whether it has as many segments as it may."""
         return (len(self._segments) + 1) * self._room.segment > self._room.most
@@ -235,7 +244,7 @@ def names(directory: Path) -> list[str]:
     """The journals in a directory."""
     try:
         return sorted(entry.name for entry in os.scandir(directory) if entry.is_dir())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

@@ -104,7 +104,7 @@ class Segment:
         found = os.fstat(self._descriptor)
         try:
             named = os.stat(self.path)
-        except FileNotFoundError:
+        except OSError:  # it, or the directory that it is in, is gone, or is another
             return False
         return found.st_size >= self.size and os.path.samestat(named, found)
 
@@ -161,7 +161,8 @@ class Segment:
         if self.damaged:
             with suppress(FileNotFoundError):
                 os.replace(self.path, damaged_path(self.path))
-        self.path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, NotADirectoryError):  # somebody else has removed it, or its directory
+            self.path.unlink()
 
 
 def damaged_path(path: Path) -> Path:

@@ -131,6 +131,7 @@ class Ledger(Service):
     def health_checks(self) -> Iterator[HealthCheck]:
         yield HealthCheck("ledger", lambda: self.state, required=True)
         yield HealthCheck("ledger_files", lambda: self.files)
+        yield HealthCheck("ledger_disk", lambda: "ok" if self._writer.has_room_on_disk else "disk_full")
 
     # What the pipeline calls
 
@@ -196,7 +197,8 @@ class Ledger(Service):
 
     @property
     def state(self) -> str:
-        """C{ok}, or what is wrong: C{journal_full} (the store has not answered for too long), C{disk_full}."""
+        """C{ok}, or what is wrong: C{journal_full} (the store has not answered for too long), C{disk_full} or
+        C{journal_gone} (its files were removed, and cannot be made anew)."""
         return self._writer.problem or "ok"
 
     @property

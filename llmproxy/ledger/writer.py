@@ -82,7 +82,9 @@ class JournalWriter:
     What the journal cannot take is lost, counted, and said in L{problem}.
 
     @ivar lost_records: Records for which there was no room.
-    @ivar problem: C{""}, C{journal_full} or C{disk_full}.
+    @ivar problem: C{""}, C{journal_full}, C{disk_full}, or C{journal_gone} while its files were removed and cannot be
+        made anew.
+    @ivar has_room_on_disk: Whether the disk has room for the segment after the next, which is there already.
     @ivar kinds: What lines have in common, as this journal has it.
     @ivar growing: Fires when the segment that is being made is there.
     """
@@ -109,6 +111,8 @@ class JournalWriter:
         self.journal = journal
         self.lost_records = 0
         self.problem = ""
+        self.has_room_on_disk = True
+        self._lost_files = ""  # why they cannot be made anew
         self.growing: Deferred[None] | None = None
         self._in_thread = in_thread
         self._damage = damage
@@ -211,9 +215,9 @@ class JournalWriter:
         if self._preparing:
             return
         self._preparing = True
-        problem = ""
+        problem = "journal_gone" if self._lost_files else ""
         try:
-            if self.journal.needs_spare:
+            if self.journal.needs_spare and not problem:
                 await self._in_thread(self.journal.prepare)
                 problem = "journal_full" if self.journal.needs_spare else ""
         except OSError as e:
@@ -222,20 +226,33 @@ class JournalWriter:
                 self._log.error("The ledger's journal cannot grow: {reason}", reason=e.strerror)
         finally:
             self._preparing = False
-        if problem and problem != self.problem:
+        if problem and problem != self.problem and not self._lost_files:  # of which it was said why
             self._log.error("The ledger may lose lines: {what}.", what=problem)
+        elif self.problem and not problem:
+            self._log.info("The ledger's journal can be written again.")
         self.problem = problem
 
     async def inspect(self) -> None:
         """Go on in another file where the present one was removed, replaced or truncated."""
         broken = await self._in_thread(self.journal.broken_segments)
+        self._note_disk(await self._in_thread(lambda: self.journal.has_room_on_disk))
         if not broken:
+            self._lost_files = ""
             return
         try:
             await self._in_thread(self.journal.replace_spare)
         except OSError as e:
-            self._log.error("The ledger's journal cannot be made anew: {reason}", reason=e.strerror)
+            reason = e.strerror or type(e).__name__
+            if reason != self._lost_files:
+                self._log.error(
+                    "The ledger's journal {path} is gone and cannot be made anew: {reason}. What is not in the store "
+                    "yet is lost if this process is killed.",
+                    path=str(self.journal.path),
+                    reason=reason,
+                )
+            self._lost_files = reason
             return
+        self._lost_files = ""
         present = self.journal.segments[-1]
         for segment in broken:
             if segment is not present:
@@ -251,6 +268,17 @@ class JournalWriter:
                     self._open[ledger_id] = line._replace(segment=self.journal.number)
                     if line.announcement:
                         self._append(line.announcement)
+
+    def _note_disk(self, has_room: bool) -> None:
+        if has_room != self.has_room_on_disk:
+            if has_room:
+                self._log.info("The disk of the ledger's journal has room again.")
+            else:
+                self._log.warn(
+                    "The disk of the ledger's journal {path} is full: what is written now still has its place there.",
+                    path=str(self.journal.path),
+                )
+        self.has_room_on_disk = has_room
 
     async def release(self, offset: int) -> None:
         """Remove the segments before this offset, oldest first; what is in flight in one of them is written again."""

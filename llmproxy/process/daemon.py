@@ -22,11 +22,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from llmproxy import errors
-from llmproxy.base.background import BackgroundTasks
 from llmproxy.base.coroutines import deferred, within
 from llmproxy.config.model import Settings
-from llmproxy.instruments import Gauge, HealthCheck, Instrument
-from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable
+from llmproxy.instruments import Gauge, Instrument
+from llmproxy.interfaces import IInstrumented, IOpenable
+from llmproxy.process.health import ProcessHealth
 from llmproxy.process.listening_sockets import adopt, leave_socket, own_path, with_backlog
 from llmproxy.process.readiness import Checks
 from llmproxy.process.start_failures import not_listening, sentence
@@ -93,8 +93,7 @@ class Daemon(MultiService):
         self._starting: Deferred[None] | None = None
         self._state = "starting"
         self._openings: list[Callable[[], Deferred[None]]] = []
-        self._checks: list[HealthCheck] = []
-        self._background = BackgroundTasks()
+        self._health = ProcessHealth(store)
         if descriptors is not None:
             descriptors.pause, descriptors.resume = self._pause_accepting, self._resume_accepting
         self._unfinished: list[str] = []
@@ -144,11 +143,9 @@ class Daemon(MultiService):
     def add(self, part: object) -> None:
         """Let this part of the process take part in its life, as far as it is an L{IService}, an L{IOpenable} or an
         L{IHealthChecked}, and watch its C{tasks}. Services that are added last are stopped first."""
-        self._background.add(part)
+        self._health.add(part)
         if IOpenable.providedBy(part):
             self._openings.append(IOpenable(part).open)
-        if IHealthChecked.providedBy(part):
-            self._checks += IHealthChecked(part).health_checks()
         if IService.providedBy(part):
             IService(part).setServiceParent(self)
 
@@ -182,33 +179,16 @@ class Daemon(MultiService):
 
     def instruments(self) -> Iterator[Instrument]:
         yield Gauge("client_connections", "Client connections that are open.", lambda: self.connections)
-        yield from self._background.instruments()
+        yield from self._health.instruments()
 
     async def checks(self) -> Checks:
         """How it is, for the ready page."""
-        return Checks(await self.readiness(), self.degradations())
+        return await self._health.checks(self._state)
 
     def retire(self) -> None:
         """Say on the ready page that it is about to end, while it goes on as ever."""
         if self._state == "running":
             self._state = "draining"
-
-    def degradations(self) -> dict[str, str]:
-        """What is no reason to send no requests here, each C{ok} or what is wrong with it."""
-        checks = [*self._checks, *self._background.health_checks()]
-        return {check.name: check.read() for check in checks if not check.required}
-
-    async def readiness(self) -> dict[str, str]:
-        """What a load balancer wants to know, each C{ok} or what is wrong with it."""
-        try:
-            await self._store.ping()
-            store = "ok"
-        except errors.StoreUnavailable as e:
-            store = e.reason.replace(" ", "_").replace("-", "_")
-        except errors.ProxyError as e:
-            store = e.code
-        checks = {check.name: check.read() for check in self._checks if check.required}
-        return {"config": "ok", "store": store, **checks, "state": "ok" if self._state == "running" else self._state}
 
     def setServiceParent(self, parent: Any) -> None:
         if isinstance(parent, Componentized) and parent.getComponent(ILogObserver, None) is None:

@@ -99,10 +99,6 @@ class SecretReferences(MultiService):
         """References were set or removed: look at all of them soon."""
         self._next_check = 0.0
 
-    def startService(self) -> None:
-        MultiService.startService(self)
-        self._loop.start()
-
     @deferred
     async def stopService(self) -> None:
         self._loop.stop()
@@ -113,6 +109,7 @@ class SecretReferences(MultiService):
     async def open(self) -> None:
         """Look at all references before the first request needs one."""
         await self._check_all()
+        self._loop.start()
 
     # What it shows
 

@@ -16,6 +16,7 @@ from llmproxy.interfaces import IHealthChecked, IInstrumented
 
 PAUSE_SECONDS = 0.5  # between two looks whether there are enough again
 LOG_INTERVAL_SECONDS = 60.0
+SHOWN_SECONDS = 5.0  # for which the ready page tells of a shortage that is over
 MAX_SOFT_LIMIT = 1 << 20  # a container's hard limit may be a thousand times that, which some libraries count through
 FOR_FILES = 24  # descriptors for the store, logs, journals and Redis, which neither clients nor providers may take
 _NONE = 1 << 30
@@ -79,12 +80,13 @@ class Descriptors:
         self._for_clients = self._limit - max(self._files, self._limit // 4)
         self._last = self._limit - self._files
         self._timer: IDelayedCall | None = None
-        self._next_word = float("-inf")
+        self._next_word = self._shown_until = float("-inf")
 
     @property
     def state(self) -> str:
-        """C{ok}, or C{short} while nobody is accepted."""
-        return "ok" if self._timer is None else "short"
+        """C{ok}, or C{short} while nobody is accepted, and for some seconds more: meanwhile nobody can ask."""
+        is_short = self._timer is not None or self._clock.seconds() < self._shown_until
+        return "short" if is_short else "ok"
 
     def instruments(self) -> Iterator[Instrument]:
         yield Counter("descriptor_shortages", "Times that descriptors ran short.", lambda: self.shortages)
@@ -138,6 +140,7 @@ class Descriptors:
     def _look(self) -> None:
         if self._next_one() < self._for_clients:
             self._timer = None
+            self._shown_until = self._clock.seconds() + SHOWN_SECONDS
             self.resume()
         else:
             self._timer = self._clock.callLater(PAUSE_SECONDS, self._look)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.test_background import metric, ready
 from tests.integration.test_limits import limited, standing
 from tests.support.processes import HOST, Daemon
 from tests.support.stack import Stack, eventually
@@ -81,6 +82,21 @@ def test_the_clock_is_one_that_can_be_set(stepped: Stepped, step: float) -> None
     stepped.clock.set(step)
     made = stepped.stack.manage("POST", "/manage/projects", {"name": "dated"})
     assert abs(datetime.fromisoformat(made["created_at"]).timestamp() - time.time() - step) < 5
+
+
+def test_it_is_said(stepped: Stepped, step: float) -> None:
+    """By the ready page, which goes on saying that requests may come, by metrics, and once by the log."""
+    text, log = f"set {'forward' if step > 0 else 'back'} by {abs(step):.0f} s", stepped.stack.daemon.output
+    logged = f'"msg":"The clock of this machine was {text}:'
+    eventually(lambda: metric(stepped.stack, "llmproxy_clock_step_seconds") == 0)  # it has seen that it is right again
+    said, before = log().count(logged), metric(stepped.stack, "llmproxy_clock_steps_total")
+    stepped.clock.set(step)
+    eventually(lambda: ready(stepped.stack)[1]["checks"]["clock"] == text)
+    assert ready(stepped.stack)[0] == 200
+    assert ready(stepped.stack)[1]["status"] == "degraded"
+    assert metric(stepped.stack, "llmproxy_clock_steps_total") == before + 1
+    assert metric(stepped.stack, 'llmproxy_check_ok{check="clock"}') == 0
+    assert log().count(logged) == said + 1
 
 
 def test_revocations_from_elsewhere(stepped: Stepped, step: float) -> None:

@@ -63,6 +63,19 @@ def test_idle_connections_make_room(stack: Stack) -> None:
     eventually(lambda: ready(stack)[1]["checks"]["descriptors"] == "ok")
 
 
+def test_readiness_after_a_shortage(stack: Stack) -> None:
+    """While there are none nobody is accepted who could ask; who does after it is told for some seconds."""
+    with ExitStack() as opened:
+        for _ in range(HARD):  # each is in the middle of a request, so that it is not closed to make room
+            client = opened.enter_context(socket.create_connection((HOST, stack.daemon.port), 10))
+            client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n")
+        eventually(lambda: len(os.listdir(f"/proc/{stack.daemon.pid}/fd")) > HARD // 2)
+    assert eventually(lambda: ready(stack)[1]["checks"]["descriptors"]) == "short"
+    assert metric(stack, 'llmproxy_check_ok{check="descriptors"}') == 0
+    eventually(lambda: ready(stack)[1]["checks"]["descriptors"] == "ok")
+    assert metric(stack, 'llmproxy_check_ok{check="descriptors"}') == 1
+
+
 def test_more_streams_than_descriptors(stack: Stack) -> None:
     """Those that come first are served, others wait, or are told that it is the proxy that has none: no provider is
     blamed, no breaker opens, and the ledger goes on."""

@@ -43,6 +43,7 @@ class Case(SynchronousTestCase):
     def started(self, **more: Any) -> ChangeFeed:
         feed = ChangeFeed(self.store, self.clock, **more)
         feed.startService()
+        feed.open()
         self.clock.advance(POLL_INTERVAL)
         self.addCleanup(feed.stopService)
         return feed

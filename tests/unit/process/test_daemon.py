@@ -59,9 +59,9 @@ class Parts(SynchronousTestCase):
 
     def test_states(self) -> None:
         """Those that keep requests away stand apart from those that do not."""
-        readiness = self.successResultOf(Deferred.fromCoroutine(self.daemon.readiness()))
-        self.assertEqual(readiness, {"config": "ok", "store": "ok", "ledger": "disk_full", "state": "starting"})
-        self.assertEqual(self.daemon.degradations(), {"ledger_files": "damaged", "background": "ok"})
+        required, lesser = self.successResultOf(Deferred.fromCoroutine(self.daemon.checks()))
+        self.assertEqual(required, {"config": "ok", "store": "ok", "ledger": "disk_full", "state": "starting"})
+        self.assertEqual(lesser, {"ledger_files": "damaged", "background": "ok"})
 
     def test_tasks(self) -> None:
         """What fails in the background is counted, and said."""
@@ -69,9 +69,11 @@ class Parts(SynchronousTestCase):
         metrics.register(self.daemon)
         self.part.tasks[0].failed(Failure(KeyError("x")))
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
-        self.assertEqual(self.daemon.degradations()["background"], "sweep failing")
+        _, lesser = self.successResultOf(Deferred.fromCoroutine(self.daemon.checks()))
+        self.assertEqual(lesser["background"], "sweep failing")
         figures = {instrument.name: reading for instrument, reading in metrics.readings()}
-        self.assertEqual(figures, {"client_connections": 0, "background_failures": {"sweep": 1}})
+        checks = {"ledger": 0, "ledger_files": 0, "background": 0, "store": 1}
+        self.assertEqual(figures, {"client_connections": 0, "background_failures": {"sweep": 1}, "check_ok": checks})
 
     def test_services(self) -> None:
         """Are started and stopped with it; not opened before it starts."""

@@ -10,7 +10,7 @@ import sys
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.wire.descriptors import FOR_FILES, PAUSE_SECONDS, Descriptors, lowest_free
+from llmproxy.wire.descriptors import FOR_FILES, PAUSE_SECONDS, SHOWN_SECONDS, Descriptors, lowest_free
 
 RAISED = """
 import resource
@@ -63,7 +63,9 @@ class DescriptorsTests(SynchronousTestCase):
         self.assertEqual(self.told, ["pause"])
         self.next_one = 299
         self.clock.advance(PAUSE_SECONDS)
-        self.assertEqual((self.told, self.descriptors.state, self.clock.calls), (["pause", "resume"], "ok", []))
+        self.assertEqual((self.told, self.descriptors.state, self.clock.calls), (["pause", "resume"], "short", []))
+        self.clock.advance(SHOWN_SECONDS)
+        self.assertEqual(self.descriptors.state, "ok")
 
     def test_what_files_need_is_for_files(self) -> None:
         """Neither clients nor providers get it."""
