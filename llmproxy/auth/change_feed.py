@@ -17,7 +17,7 @@ from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.instruments import Counter, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable
 from llmproxy.model import Changes
-from llmproxy.wire.deadline import Deadline
+from llmproxy.wire.deadline import Deadline, Deadlines
 
 if TYPE_CHECKING:
     from llmproxy.redis import RedisClient
@@ -73,7 +73,7 @@ class ChangeFeed(MultiService):
         self._silence = silence
         self._epoch: int | None = None
         self._is_silent = False
-        self._patience = Deadline(clock, self._fall_silent)
+        self._patience = Deadline(Deadlines(clock), self._fall_silent)
         self._polling = Loop("revocation", self.poll, interval, clock)
         if redis is not None:
             child: Any = redis
