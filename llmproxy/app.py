@@ -325,11 +325,13 @@ def _management(
     alerts: Alerting,
     imports: LateImports,
 ) -> Management:
+    from llmproxy.observability.requests_of_workers import RequestsOfWorkers
+    from llmproxy.web.manage.endpoint import ManagementContext
     from llmproxy.web.manage.tree import Management
 
     settings, caching = base.settings, parts.caching
     limit = settings.cache.max_bytes if caching is not None and caching.state.storage.local is not None else 0
-    return Management(
+    context = ManagementContext(
         projects=base.store,
         tokens=base.store,
         denials=parts.refusals,
@@ -337,7 +339,7 @@ def _management(
         changes=tokens.changes,
         usage=records.usage,
         activity=records.activity,
-        requests=records.requests,
+        requests=RequestsOfWorkers(records.requests, base.peers),
         audit=records.audit,
         audit_table=records.audit_table,
         alerts=alerts.table,
@@ -365,6 +367,7 @@ def _management(
         attributions=lambda: reloader.own.settings.attribution,
         providers=lambda: {name: api.provider for name, api in reloader.own.settings.apis.items()},
     )
+    return Management(context)
 
 
 def _admin(base: Base, manage: Management, auth: ManagementAuth, records: Records, parts: Parts) -> AdminPages:

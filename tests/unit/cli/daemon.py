@@ -21,6 +21,7 @@ from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.cli import main
 from llmproxy.composition.reloading import ReloadResult
 from llmproxy.web.manage.auth import ManagementAuth
+from llmproxy.web.manage.endpoint import ManagementContext
 from llmproxy.web.manage.tree import Management
 from llmproxy.web.root import Root
 from tests.support.caches import contents
@@ -90,27 +91,29 @@ class DaemonTestCase(TestCase):
         self.audit = MemoryAudit()
         self.cache = contents(self.clock)
         management = Management(
-            projects=self.store,
-            tokens=self.store,
-            keys=self.keys,
-            groups=MemoryGroups(self.clock),
-            audit_table=NoEntries(),
-            alerts=NoEntries(),
-            subjects=MemorySubjects(),
-            issuers=["https://id.example.com"],
-            usage=self.usage,
-            audit=self.audit,
-            apis={"openai": ["/v1/models"], "anthropic": ["/v1/models"]},
-            default_api="openai",
-            auth=ManagementAuth(TOKEN, FailedAttempts(), self.clock, keys=self.keys),
-            clock=self.clock,
-            now=self.clock.seconds,
-            cache=self.cache,
-            activity=idle_activity(self.clock),
-            reload=lambda: succeed(ReloadResult((), ())),
-            upstreams=FakeUpstreams(),
-            log=FakeLog(),
-            new_id=lambda: f"proj-{len(self.store.projects) + 1}",
+            ManagementContext(
+                projects=self.store,
+                tokens=self.store,
+                keys=self.keys,
+                groups=MemoryGroups(self.clock),
+                audit_table=NoEntries(),
+                alerts=NoEntries(),
+                subjects=MemorySubjects(),
+                issuers=["https://id.example.com"],
+                usage=self.usage,
+                audit=self.audit,
+                apis={"openai": ["/v1/models"], "anthropic": ["/v1/models"]},
+                default_api="openai",
+                auth=ManagementAuth(TOKEN, FailedAttempts(), self.clock, keys=self.keys),
+                clock=self.clock,
+                now=self.clock.seconds,
+                cache=self.cache,
+                activity=idle_activity(self.clock),
+                reload=lambda: succeed(ReloadResult((), ())),
+                upstreams=FakeUpstreams(),
+                log=FakeLog(),
+                new_id=lambda: f"proj-{len(self.store.projects) + 1}",
+            )
         )
         self.url = self.serve(Root(manage=management))
         self.dir = Path(self.mktemp()).absolute()

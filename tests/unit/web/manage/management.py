@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.model import AuditEntry
 from llmproxy.web.manage.auth import ManagementAuth
+from llmproxy.web.manage.endpoint import ManagementContext
 from llmproxy.web.manage.tree import Management
 from llmproxy.web.root import Root
 from tests.support.caches import contents
@@ -51,25 +52,27 @@ class ManagementTestCase(SynchronousTestCase):
 
     def management(self, default_api: str = "openai", identity: Any = None, **more: Any) -> Management:
         return Management(
-            projects=self.store,
-            tokens=self.store,
-            keys=self.keys,
-            groups=self.groups,
-            audit_table=NoEntries(),
-            alerts=NoEntries(),
-            subjects=MemorySubjects(),
-            issuers=["https://id.example.com"],
-            usage=self.usage,
-            audit=self.audit,
-            apis=APIS,
-            default_api=default_api,
-            auth=ManagementAuth(TOKEN, FailedAttempts(), self.clock, ["198.51.100.0/24"], self.keys, identity),
-            clock=self.clock,
-            now=self.clock.seconds,
-            cache=self.cache,
-            activity=idle_activity(self.clock),
-            **more,
-            new_id=lambda: f"proj-{len(self.store.projects) + 1}",
+            ManagementContext(
+                projects=self.store,
+                tokens=self.store,
+                keys=self.keys,
+                groups=self.groups,
+                audit_table=NoEntries(),
+                alerts=NoEntries(),
+                subjects=MemorySubjects(),
+                issuers=["https://id.example.com"],
+                usage=self.usage,
+                audit=self.audit,
+                apis=APIS,
+                default_api=default_api,
+                auth=ManagementAuth(TOKEN, FailedAttempts(), self.clock, ["198.51.100.0/24"], self.keys, identity),
+                clock=self.clock,
+                now=self.clock.seconds,
+                cache=self.cache,
+                activity=idle_activity(self.clock),
+                **more,
+                new_id=lambda: f"proj-{len(self.store.projects) + 1}",
+            )
         )
 
     def ask(

@@ -11,6 +11,7 @@ from llmproxy.caching.keys import cache_key, variant_key
 from llmproxy.caching.rules.entry import Entry, Variants
 from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.web.manage.auth import ManagementAuth
+from llmproxy.web.manage.endpoint import ManagementContext
 from llmproxy.web.manage.tree import Management
 from tests.support.caches import contents
 from tests.unit.web.manage.management import TOKEN, ManagementTestCase
@@ -59,16 +60,18 @@ class CacheTests(ManagementTestCase):
         """They are those of the metrics."""
         self.root = self.root.__class__(
             manage=Management(
-                projects=self.store,
-                tokens=self.store,
-                usage=self.usage,
-                audit=self.audit,
-                apis={"openai": ["/v1/models"]},
-                auth=ManagementAuth(TOKEN, FailedAttempts(), self.clock),
-                clock=self.clock,
-                now=self.clock.seconds,
-                cache=self.cache,
-                counts=lambda: succeed(ProxyMetrics(cache_hits=3, cache_misses=2, cache_bypass=1)),
+                ManagementContext(
+                    projects=self.store,
+                    tokens=self.store,
+                    usage=self.usage,
+                    audit=self.audit,
+                    apis={"openai": ["/v1/models"]},
+                    auth=ManagementAuth(TOKEN, FailedAttempts(), self.clock),
+                    clock=self.clock,
+                    now=self.clock.seconds,
+                    cache=self.cache,
+                    counts=lambda: succeed(ProxyMetrics(cache_hits=3, cache_misses=2, cache_bypass=1)),
+                )
             )
         )
         said = self.ask("GET", "/manage/cache").json

@@ -10,7 +10,7 @@ from llmproxy.limits.limiter import LimitStatus
 from llmproxy.limits.plan import rules
 from llmproxy.model import Allowance, Budget
 from llmproxy.web.manage.auth import ManagementAuth
-from llmproxy.web.manage.endpoint import Standings
+from llmproxy.web.manage.endpoint import ManagementContext, Standings
 from llmproxy.web.manage.tree import Management
 from llmproxy.web.root import Root
 from tests.unit.web.manage.management import NOW, TOKEN, ManagementTestCase
@@ -84,16 +84,18 @@ class LimitsTests(ManagementTestCase):
         """Let this tell how limits stand."""
         self.root = Root(
             manage=Management(
-                projects=self.store,
-                tokens=self.store,
-                usage=self.usage,
-                audit=self.audit,
-                apis={"openai": ["/v1/models"]},
-                auth=ManagementAuth(TOKEN, FailedAttempts(), self.clock),
-                clock=self.clock,
-                now=self.clock.seconds,
-                standings=standings,
-                new_id=lambda: "proj-1",
+                ManagementContext(
+                    projects=self.store,
+                    tokens=self.store,
+                    usage=self.usage,
+                    audit=self.audit,
+                    apis={"openai": ["/v1/models"]},
+                    auth=ManagementAuth(TOKEN, FailedAttempts(), self.clock),
+                    clock=self.clock,
+                    now=self.clock.seconds,
+                    standings=standings,
+                    new_id=lambda: "proj-1",
+                )
             )
         )
 

@@ -8,6 +8,7 @@ from llmproxy.http.error_body import PROBLEM
 from llmproxy.management_errors import IdempotencyInProgress, IdempotencyKeyReused
 from llmproxy.model import RequestRecord
 from llmproxy.observability.recent_requests import RecentRequests
+from llmproxy.observability.requests_of_workers import RequestsOfWorkers
 from llmproxy.web.manage.endpoint import MAX_ATTEMPTS
 from llmproxy.web.root import Root
 from tests.unit.web.manage.management import ManagementTestCase
@@ -178,7 +179,7 @@ class ConventionTests(ManagementTestCase):
     def test_pages_of_requests(self) -> None:
         """What has come since is not on the next page, and nothing is shown twice."""
         requests = RecentRequests(5)
-        self.root = Root(manage=self.management(requests=requests))
+        self.root = Root(manage=self.management(requests=RequestsOfWorkers(requests)))
         record = RequestRecord("r0", 0.0, 0.1, "POST", "/v1/chat/completions", 200, "complete", project_id="p1")
         for number in range(6):
             requests.observe(record._replace(request_id=f"r{number}"))
