@@ -69,7 +69,8 @@ def _record(connection: Connection, alerts: Sequence[BudgetAlert]) -> list[Budge
     kept = []
     for alert in sorted(alerts, key=lambda each: (each.budget, each.threshold)):  # in one order, or they might deadlock
         complete = _with_owner(connection, alert)
-        if connection.execute(_insert(connection, complete)).rowcount == 1:
+        # PostgreSQL's driver does not say how many rows an INSERT has made.
+        if connection.scalar(_insert(connection, complete).returning(budget_alerts.c.id)) is not None:
             kept.append(complete)
     return kept
 

@@ -106,7 +106,7 @@ class PostgreSQL:
         self._control("stop", "-m", "immediate")
 
     def _start(self) -> None:
-        options = f"-k {self._home} -h '' -F -c fsync=off -c max_connections=50"
+        options = f"-k {self._home} -h '' -F -c fsync=off -c max_connections=100"
         self._control("start", "-o", options, "-l", self._home / "log")
 
     def stop(self) -> None:
