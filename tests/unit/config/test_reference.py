@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from unittest import TestCase
 
@@ -23,8 +24,9 @@ class Reference(TestCase):
 
     def test_every_setting_says_what_it_is_for(self) -> None:
         """A text under the field in the model."""
+        docstrings = cache(attribute_docstrings)  # of a model, for each of its settings
         for leaf in leaves():
-            self.assertTrue(attribute_docstrings(leaf.model).get(str(leaf.path[-1])), dotted(leaf.path))
+            self.assertTrue(docstrings(leaf.model).get(str(leaf.path[-1])), dotted(leaf.path))
             self.assertTrue(leaf.model.__doc__, leaf.model)
 
     def test_every_variable_is_on_the_page(self) -> None:
