@@ -75,7 +75,7 @@ def _usual(record: RequestRecord, at: float) -> Iterator[Step]:
         yield Step("auth", 0.0, record.auth_time)
         at = record.auth_time
     if sent - at > LEAST_SECONDS:
-        yield Step("admission", at, sent - at)
+        yield Step("turn" if record.queue_time else "admission", at, sent - at)
     if upstream is not None:
         status = None if record.upstream_status is None else str(record.upstream_status)
         yield Step("attempt", sent, first - sent, 0, 0, status)

@@ -32,6 +32,17 @@ class TimelineTests(TestCase):
             [("auth", 0.0, 0.0, None), ("attempt", 0.0, 0.25, "200"), ("response", 0.25, 0.75, None)],
         )
 
+    def test_one_that_waited_for_its_limits(self) -> None:
+        self.assertEqual(
+            shown(first_byte=0.5, upstream_time=0.25, auth_time=0.05, queue_time=0.2, upstream_status=200),
+            [
+                ("auth", 0.0, 0.05, None),
+                ("turn", 0.05, 0.2, None),
+                ("attempt", 0.25, 0.25, "200"),
+                ("response", 0.5, 0.5, None),
+            ],
+        )
+
     def test_what_is_written_down(self) -> None:
         self.assertEqual(
             shown(steps="auth:0.1 limits:0.4 0/0:429@0.4+0.1 0/1:200@0.5+0.25", first_byte=0.75, upstream_time=0.25),
