@@ -1,0 +1,322 @@
+"""Whatever requests and providers do, nobody notices which way a request went: through real sockets and two daemons,
+one of them without the short way."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import socket
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.processes import HOST
+from tests.support.proxy_case import FAST_PATH
+from tests.support.scripted_provider import received
+from tests.support.stack import KEYS, MANAGEMENT, Stack, eventually
+
+SETTINGS = """\
+state_dir: {home}/state
+default_api: openai
+apis:
+  openai:
+    provider: openai
+    base_url: %s
+    allowed_endpoints: [/v1/chat/completions]
+    circuit_breaker: {{failures: 0}}
+server: {{listen: ["tcp:{port}:interface=127.0.0.1"]}}
+store: {{url: "sqlite:///{home}/llmproxy.db"}}
+events: {{sinks: [{{type: file, path: {home}/events.jsonl}}]}}
+"""
+USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+DONE = json.dumps({"model": "gpt-4o-2024-08-06", "usage": USAGE, "choices": []}).encode()
+EVENTS = b'data: {"choices":[{"delta":{"content":"Hello"}}]}\n\n' + b"data: %b\n\ndata: [DONE]\n\n" % DONE
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n"
+CLOSE, SILENT = None, ...
+
+
+def whole(body: bytes, *lines: bytes, status: bytes = b"200 OK") -> bytes:
+    head = [b"HTTP/1.1 " + status, b"Content-Type: application/json", b"x-request-id: req-1", *lines]
+    return b"\r\n".join([*head, b"Content-Length: %d" % len(body), b"", b""]) + body
+
+
+def chunks(*pieces: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+STREAM = CHUNKED % b"text/event-stream"
+SCRIPTS: dict[str, tuple[Any, ...]] = {
+    "whole": (whole(DONE, b"Set-Cookie: a=b", b"x-ratelimit-remaining-requests: 5"),),
+    "in pieces": (whole(DONE)[:40], whole(DONE)[40:]),
+    "chunked": (CHUNKED % b"application/json" + chunks(DONE[:10], DONE[10:]),),
+    "gzip": (whole(gzip.compress(DONE, mtime=0), b"Content-Encoding: gzip"),),
+    "stream": (STREAM + chunks(EVENTS),),
+    "stream in pieces": (STREAM, chunks(EVENTS)[:30], chunks(EVENTS)[30:]),
+    "large": (whole(DONE + b" " * 300_000),),
+    "no usage": (whole(b'{"choices":[]}'),),
+    "refused": (whole(b'{"error":{"message":"no"}}', status=b"400 Bad Request"),),
+    "throttled": (whole(b"{}", b"Retry-After: 1", status=b"429 Too Many Requests"),),
+    "closes": (whole(DONE, b"Connection: close"), CLOSE),
+    "cut": (whole(DONE)[:-5], CLOSE),
+    "stream cut": (STREAM + b"8\r\ndata: {}\r\n", CLOSE),
+    "no answer": (CLOSE,),
+    "garbage": (b"HELLO\r\n\r\n", CLOSE),
+    "silent": (SILENT,),
+}
+BODIES = {
+    "usual": b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}],"max_tokens":20}',
+    "a stream": b'{"model":"gpt-4o","stream":true,"messages":[]}',
+    "long": b'{"model":"gpt-4o","messages":[{"content":"%b"}]}' % (b"a prompt that is long. " * 5000),
+    "two models": b'{"messages":[{"content":"\\u0041"}],"model":"gpt-4o-mini","model":"other"}',
+    "no JSON": b"no JSON",
+}
+FIELDS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("Content-Type: application/json", "traceparent: 00-{n}-45-01", "X-Stainless-Retry-Count: 1"),
+    ("Accept-Encoding: gzip, deflate", "Idempotency-Key: key-{n}", "Connection: keep-alive"),
+    ("Cookie: session=1", "X-Forwarded-For: 1.2.3.4", "OpenAI-Organization: org"),
+    ("Connection: close",),
+)
+STEP = st.tuples(
+    st.sampled_from(sorted(BODIES)),
+    st.sampled_from(FIELDS),
+    st.one_of(st.sampled_from(("whole", "stream")), st.sampled_from(sorted(SCRIPTS))),
+    st.sampled_from(("one read", "two reads", "many reads")),
+)
+VARYING = re.compile(
+    rb"^((?:Date|Server-Timing|X-Upstream-Response-Time|x-ratelimit-(?:remaining|reset)-[a-z]+|Retry-After): )[^\r]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+class Provider:
+    """Plays the script that a request names in C{X-Script}, and keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.requests: list[bytes] = []
+        self._listening = socket.create_server((HOST, 0), backlog=64)
+        self.url = f"http://{HOST}:{self._listening.getsockname()[1]}"
+        self._open: set[socket.socket] = set()
+
+    def __enter__(self) -> Provider:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
+        for each in (self._listening, *list(self._open)):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listening.accept()
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._open.add(connection)
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        data = b""
+        with suppress(OSError), connection:
+            while True:
+                head, end, data = data.partition(b"\r\n\r\n")
+                if not end:
+                    piece = received(connection)
+                    if not piece:
+                        return
+                    data = head + piece
+                    continue
+                length = int((re.search(rb"(?i)\r\ncontent-length: (\d+)", head) or [b"", b"0"])[1])
+                while len(data) < length:
+                    data += connection.recv(65536) or b"?" * length
+                self.requests.append(head + end + data[:length])
+                data = data[length:]
+                name = (re.search(rb"\r\nX-Script: ([^\r]*)", head) or [b"", b"silent"])[1].decode()
+                for act in SCRIPTS[name]:
+                    if act is CLOSE:
+                        return
+                    if act is SILENT:
+                        connection.recv(1)
+                        return
+                    connection.sendall(act)
+
+
+class Way(Stack):
+    """A daemon, and one client of it."""
+
+    keys = {"openai": KEYS["openai"]}  # noqa: RUF012
+
+    def __init__(self, home: Path, provider: Provider, fast: bool) -> None:
+        home.mkdir()
+        self.settings = SETTINGS % provider.url
+        super().__init__(home, env={FAST_PATH: "true" if fast else "false"})
+        self.provider = provider
+        self.connection: socket.socket | None = None
+
+    def play(self, steps: list[Any], ids: list[str]) -> list[Any]:
+        """What client and provider see of these requests."""
+        self.provider.requests.clear()
+        noticed = [self._ask(*step, request_id=each) for step, each in zip(steps, ids, strict=True)]
+        self.hang_up()
+        return [noticed, list(self.provider.requests)]
+
+    def _ask(self, kind: str, fields: tuple[str, ...], script: str, manner: str, *, request_id: str) -> Any:
+        body = BODIES[kind]
+        if self.connection is None:
+            self.connection = socket.create_connection((HOST, self.daemon.port), 30)
+            self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        lines = ["POST /v1/chat/completions HTTP/1.1", "Host: proxy.test", f"Authorization: Bearer {self.token}"]
+        lines += [f"X-Script: {script}", f"X-Request-ID: {request_id}", *(f.format(n=request_id) for f in fields)]
+        sent = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
+        cut = {"one read": len(sent), "two reads": len(sent) - len(body), "many reads": 30_000}[manner]
+        before = len(self.provider.requests)
+        for at in range(0, len(sent), max(cut, 1)):
+            self.connection.sendall(sent[at : at + max(cut, 1)])
+        if script == "silent":  # the client leaves once the provider has the request
+            eventually(lambda: len(self.provider.requests) > before)
+            self.hang_up()
+            return "left"
+        response, ended = whole_response(self.connection)
+        if ended:
+            self.hang_up()
+        return VARYING.sub(rb"\1-", joined(response)), ended
+
+    def hang_up(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.close()
+
+    # What is recorded
+
+    def events(self) -> dict[str, Any]:
+        return by_id(self.home / "events.jsonl")
+
+    def access_lines(self) -> dict[str, Any]:
+        return by_id(self.home / "llmproxy.log")
+
+    def ledger(self) -> dict[str, Any]:
+        with sqlite3.connect(f"file:{self.home}/llmproxy.db?mode=ro", uri=True, timeout=10) as opened:
+            opened.row_factory = sqlite3.Row
+            return {row["request_id"]: same(dict(row)) for row in opened.execute("SELECT * FROM ledger")}
+
+    def token_uses(self) -> list[int]:
+        """How often each token was used."""
+        return sorted(each["request_count"] for each in self.manage("GET", "/manage/tokens")["data"])
+
+    def direct(self) -> int:
+        """How many requests went the short way."""
+        text = self.ask("GET", "/metrics", token=MANAGEMENT).body.decode()
+        return sum(map(int, re.findall(r"^llmproxy_fast_path_requests_total (\d+)", text, re.MULTILINE)))
+
+    def figures(self) -> dict[str, Any]:
+        """What was counted, without times and without which way it went."""
+        text = self.ask("GET", "/metrics", token=MANAGEMENT).body.decode()
+        names = (
+            "requests|errors|refusals|streams|request_bytes|response_bytes|upstream_errors|input_tokens|output_tokens"
+        )
+        wanted = rf"^(llmproxy_(?:{names}|cost_usd|usage_estimated|sdk_retries)_total\{{.*\}}) (.*)$"
+        return {name: round(float(value), 9) for name, value in re.findall(wanted, text, re.MULTILINE)}
+
+
+def whole_response(connection: socket.socket) -> tuple[bytes, bool]:
+    """One response, and whether the connection ended with it."""
+    data = b""
+    while True:
+        head, end, body = data.partition(b"\r\n\r\n")
+        if end:
+            length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+            closes = re.search(rb"(?i)\r\nconnection: close", head) is not None
+            if not closes and (body.endswith(b"0\r\n\r\n") if length is None else len(body) >= int(length[1])):
+                return data, False
+        try:
+            piece = connection.recv(65536)
+        except ConnectionResetError:
+            piece = b""
+        if not piece:
+            return data, True
+        data += piece
+
+
+def joined(response: bytes) -> bytes:
+    """With its chunks as one: how they are cut depends on how the provider's bytes arrived."""
+    head, end, body = response.partition(b"\r\n\r\n")
+    if not re.search(rb"(?i)\r\ntransfer-encoding: chunked", head):
+        return response
+    pieces = [head, end]
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        count = int(size, 16)
+        pieces.append(body[:count] if count else b" (all of it)")
+        body = body[count + 2 :]
+    return b"".join(pieces)
+
+
+def by_id(path: Path) -> dict[str, Any]:
+    """The records of requests in a file of JSON lines."""
+    found = {}
+    for line in path.read_text().splitlines():
+        with suppress(ValueError):
+            record = json.loads(line)
+            if str(record.get("request_id", "")).startswith("way-"):
+                found[record["request_id"]] = same(record)
+    return found
+
+
+def same(record: dict[str, Any]) -> dict[str, Any]:
+    """Of a record, what does not depend on when it was made, by whom, or which way it went."""
+    own = ("id", "ts", "at", "run", "project_id", "token_id", "steps", "project", "token", "client")
+    kept = {k: v for k, v in record.items() if k not in own and (k == "cost_usd" or not isinstance(v, float))}
+    return {k: v for k, v in kept.items() if not k.endswith(("_ms", "_at", "_seconds", "duration"))}
+
+
+def unlike(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Where two records differ."""
+    return {key: (one.get(key), other.get(key)) for key in one | other if one.get(key) != other.get(key)}
+
+
+@pytest.fixture(scope="module")
+def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Way, Way]]:
+    home = tmp_path_factory.mktemp("ways")
+    with (
+        Provider() as provider,
+        Way(home / "short", provider, True) as short,
+        Way(home / "long", provider, False) as long,
+    ):
+        for way in (short, long):
+            way.token = way.new_token(requests_per_minute=1_000_000, tokens_per_minute=10**9)
+        yield short, long
+
+
+def test_nobody_notices(ways: tuple[Way, Way]) -> None:
+    """The same bytes to provider and client, the same events, access lines, ledger lines, figures, and uses."""
+    short, long = ways
+    ids, number = set[str](), count()
+
+    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(STEP, min_size=1, max_size=5), st.booleans())
+    def compare(steps: list[Any], again: bool) -> None:
+        steps = [step for step in steps for _ in range(4 if again else 1)]  # a head is known from the third time on
+        names = [f"way-{next(number):06}" for _ in steps]
+        ids.update(names)
+        assert short.play(steps, names) == long.play(steps, names)
+
+    compare()
+    for what in (Way.events, Way.access_lines, Way.ledger):
+        for way in ways:
+            eventually(lambda what=what, way=way: ids <= what(way).keys(), 30)  # type: ignore[misc]
+        one, other = what(short), what(long)
+        assert [(each, unlike(one[each], other[each])) for each in sorted(ids) if one[each] != other[each]][:3] == []
+    assert short.figures() == long.figures()
+    assert short.token_uses() == long.token_uses()
+    assert short.direct() > 0 and not long.direct()
