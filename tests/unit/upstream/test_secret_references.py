@@ -118,6 +118,24 @@ class References(SynchronousTestCase):
         self.assertEqual((self.changes, gauge.read()), (1, 0.0))
         self.assertEqual(self.successResultOf(self.resolve("vault:x")), "sk-2")
 
+    def test_not_before_the_store_is_open(self) -> None:
+        """However long that takes, it is not asked before."""
+        asked: list[None] = []
+
+        async def listed() -> list[str]:
+            asked.append(None)
+            return []
+
+        self.references.attach(listed, lambda: None)
+        self.references.startService()
+        self.addCleanup(lambda: self.successResultOf(self.references.stopService()))
+        self.clock.pump([1.0] * 120)
+        self.assertEqual(asked, [])
+        self.successResultOf(self.references.open())
+        self.assertEqual(len(asked), 1)
+        self.clock.pump([1.0] * 120)
+        self.assertGreater(len(asked), 1)
+
     def test_looked_at_when_one_was_set(self) -> None:
         self.successResultOf(self.references.open())
         self.references.startService()
