@@ -118,34 +118,38 @@ def test_everybody_is_told_once(shared: Stack, receiver: WebhookReceiver) -> Non
 def test_a_reload(tmp_path: Path, receiver: WebhookReceiver) -> None:
     """Other thresholds count from then on; what a receiver that is away has not got goes to the new one; one whose
     secret is not there changes nothing."""
-    away = f"http://{HOST}:{free_port()}/"
-    with Stack(tmp_path, further=alerts(away), env=ENV) as stack:
+
+    def chosen(url: str, thresholds: str, **more: object) -> str:
+        return alerts(url, **more).replace("{", f'{{"thresholds": {thresholds}, ', 1)
+
+    first = chosen(f"http://{HOST}:{free_port()}/", "[50]")  # where nobody listens
+    with Stack(tmp_path, further=first, env=ENV) as stack:
         settings = tmp_path / "llmproxy.yaml"
         before = settings.read_text()
 
         def reload(further: str) -> int:
-            settings.write_text(before.replace(alerts(away), further))
+            settings.write_text(before.replace(first, further))
             answer = stack.ask("POST", "/manage/reload", b"", token=MANAGEMENT)
             assert answer.status != 200 or not answer.json["needs_restart"], answer.body
             return answer.status
 
         each = ask(stack)
-        token_id, token = issued(stack, budget_tokens=f"{each * 40}/month")
-        for _ in range(33):
+        token_id, token = issued(stack, budget_tokens=f"{each * 30}/month")
+        for _ in range(18):
             ask(stack, token)
-        eventually(lambda: thresholds(listed(stack, token_id)) == [80], PATIENCE)
+        eventually(lambda: thresholds(listed(stack, token_id)) == [50], PATIENCE)
         eventually(lambda: metric(stack, "webhook_failures_total"), PATIENCE)
-        assert reload(alerts(receiver.url, secret="env:NOT_SET")) == 422
-        assert reload(alerts(receiver.url).replace("{", '{"thresholds": [40, 80], ', 1)) == 200
+        assert reload(chosen(receiver.url, "[50]", secret="env:NOT_SET")) == 422
+        assert reload(chosen(receiver.url, "[20, 50]")) == 200
         ask(stack, token)
-        eventually(lambda: thresholds(listed(stack, token_id)) == [40, 80], PATIENCE)
+        eventually(lambda: thresholds(listed(stack, token_id)) == [20, 50], PATIENCE)
         eventually(lambda: len(of(receiver, token_id)) >= 2, PATIENCE)
-        assert {delivery.content["threshold"] for delivery in of(receiver, token_id)} == {40, 80}
+        assert {delivery.content["threshold"] for delivery in of(receiver, token_id)} == {20, 50}
         assert reload("\nalerts: {thresholds: []}\n") == 200
         while ask(stack, token):
             pass
-        assert thresholds(listed(stack, token_id)) == [40, 80]  # nothing is alerted meanwhile
-        assert reload(alerts(receiver.url)) == 200
+        assert thresholds(listed(stack, token_id)) == [20, 50]  # nothing is alerted meanwhile
+        assert reload(chosen(receiver.url, "[20, 50]")) == 200
         assert not ask(stack, token)
         eventually(lambda: None in thresholds(listed(stack, token_id)), PATIENCE)
 
