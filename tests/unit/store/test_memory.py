@@ -8,6 +8,10 @@ from twisted.trial.unittest import TestCase
 
 from llmproxy import Project, Store, Token
 from llmproxy.base.coroutines import deferred
+from tests.unit.store.books import BooksContract
+from tests.unit.store.contract import StoreContract
+from tests.unit.store.groups import GroupContract
+from tests.unit.store.management_keys import ManagementKeyContract
 
 
 class MemoryTests(TestCase):
@@ -39,3 +43,19 @@ class MemoryTests(TestCase):
     def test_what_outlasts_it_needs_keys(self) -> None:
         with self.assertRaisesRegex(ValueError, "sealer"):
             Store("sqlite:///x.db")
+
+
+class MemoryStoreTests(StoreContract, ManagementKeyContract, GroupContract, TestCase):
+    """It does what every store does; further ones of the contract open the same database."""
+
+    async def setUp(self) -> None:
+        await super().setUp()
+        self.address = f"sqlite:///{self.store._database.url.database}"
+
+    def url(self) -> str:
+        return ":memory:"
+
+
+class MemoryBooksTests(BooksContract, TestCase):
+    def url(self) -> str:
+        return ":memory:"
