@@ -75,7 +75,7 @@ class RequestContext:
     @ivar under_way: The step that it is in, where that is none of the usual.
     @ivar marks: Which of L{PROXY_STEPS<llmproxy.base.request_steps.PROXY_STEPS>} are over, and when each was.
     @ivar request_sent: Whether something of it may have reached the provider.
-    @ivar relay: Who carries the response's body; C{None} where all of it was sent with the head: C{bytes_out} of it.
+    @ivar relay: Who carries the response's body; C{None} where there is none.
     @ivar announcement: Reads its response, where that may announce a result that is to be fetched later;
         C{announced_id}: that result's id, once the response is over.
     @ivar result_collection: Reads its response, where that may be such a result, of the id C{result_id}.
@@ -112,7 +112,6 @@ class RequestContext:
     request_sent = False
     response: Response | None = None
     relay: Relay | CachedResponse | None = None
-    bytes_out = 0
     meter: Meter | None = None
     usage = NO_USAGE
     announcement: Announcement | None = None
@@ -284,7 +283,7 @@ class RequestContext:
             model=model,
             stream=self.stream,
             bytes_in=request.upload.count,
-            bytes_out=self.relay.count if self.relay else self.bytes_out,
+            bytes_out=self.relay.count if self.relay else 0,
             first_byte=None if first is None else round(first - self.arrived_at, 6),
             upstream_time=None if first is None or started is None else round(first - started, 6),
             auth_time=auth_time,
