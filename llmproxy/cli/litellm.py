@@ -120,6 +120,9 @@ def _model(entry: Any, apis: dict[str, ImportedApi]) -> Iterator[tuple[Path, boo
         return
     kind, slash, model = str(parameters["model"]).partition("/")
     kind, model = (kind, model) if slash else ("openai", kind)
+    if not model.strip():
+        yield ("litellm_params", "model"), False, "it names no model"
+        return
     known = _PROVIDERS.get(kind)
     if known is None:
         yield ("litellm_params", "model"), False, f"{kind} is no provider that llmproxy passes requests to unchanged"

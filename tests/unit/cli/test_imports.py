@@ -109,6 +109,14 @@ class ImportTests(unittest.TestCase):
         ):
             self.assertIn(wanted, found)
 
+    def test_a_provider_without_a_model(self) -> None:
+        """Is not taken for a model without a name."""
+        for model in ("azure/", '"openai/ "', '""'):
+            config = CONFIG.replace("model: openai/llama", f"model: {model}")
+            result = self.take("--output", "json", config=config)
+            found = {(note["line"], note["taken"], note["detail"]) for note in json.loads(result.stdout)["data"]}
+            self.assertIn((14, False, "it names no model"), found, found)
+
     def test_wrong(self) -> None:
         """What is no such file is said to be none."""
         self.assertEqual(self.take(config="a: [").exit_code, 78)
