@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -20,13 +25,28 @@ def program(name: str, *packages: str) -> str:
         if os.geteuid() or not shutil.which("apt-get"):
             pytest.skip(f"There is no {name} here, and only root can install Debian's.")
         end = time.monotonic() + INSTALL_SECONDS
-        apt("update", end=end)
-        failure = apt("install", "-y", "--no-install-recommends", *packages, end=end)
+        with one_at_a_time(end):
+            apt("update", end=end)
+            failure = apt("install", "-y", "--no-install-recommends", *packages, end=end)
         if failure:
             pytest.skip(f"There is no {name} here, and apt does not install it: {failure}")
         found = shutil.which(name, path=path)
     assert found
     return found
+
+
+@contextmanager
+def one_at_a_time(end: float) -> Iterator[None]:
+    """Wait until then at most for other processes that install something: apt does not wait by itself."""
+    with (Path(tempfile.gettempdir()) / "llmproxy-tests-apt.lock").open("w") as lock:
+        while time.monotonic() < end:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.2)
+            else:
+                break
+        yield
 
 
 def apt(*arguments: str, end: float) -> str:
