@@ -72,7 +72,7 @@ format: $(BIN)/.dev
 
 schema: $(BIN)/.dev ## write etc/apis.schema.json anew, and the script that makes a new SQLite database
 	$(BIN)/python -m llmproxy.config.schema > etc/apis.schema.json
-	$(BIN)/python -m llmproxy.store.baseline
+	$(BIN)/python -m llmproxy.store.write_baseline
 
 clean:
 	rm -rf $(VENV) .demo build dist *.egg-info

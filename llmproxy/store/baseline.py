@@ -1,8 +1,8 @@
 """What the upgrades make of an empty SQLite file, as one script: a new database is there at once, without Alembic,
 which takes 16 MB and a third of a second for that.
 
-C{python -m llmproxy.store.baseline} writes the script anew, out of the upgrades. Where it is older than they are, a new
-database begins with it and is upgraded from there.
+C{python -m llmproxy.store.write_baseline} writes the script anew, out of the upgrades. Where it is older than they are,
+a new database begins with it and is upgraded from there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sqlalchemy import Connection, text
 
@@ -49,18 +48,3 @@ def _statements(opened: sqlite3.Connection) -> Iterator[str]:
         quoted = " || ', ' || ".join(f'quote("{column}")' for column in columns)
         for (values,) in opened.execute(f'SELECT {quoted} FROM "{name}" ORDER BY 1'):
             yield f'INSERT INTO "{name}" VALUES ({values})'
-
-
-def _write(scripts: Path) -> None:
-    from llmproxy.store.engines import parse_store_url
-    from llmproxy.store.migrate import prepare
-
-    (scripts / NAME).unlink(missing_ok=True)
-    with TemporaryDirectory() as folder:
-        database = Path(folder) / "new.db"
-        prepare(parse_store_url(f"sqlite:///{database}"), lambda _: None, scripts=scripts)
-        (scripts / NAME).write_text(script(database))
-
-
-if __name__ == "__main__":
-    _write(Path(__file__).parent / "migrations")

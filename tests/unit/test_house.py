@@ -63,9 +63,9 @@ def tree(module: str) -> ast.Module:
 
 
 def imported(module: str) -> set[str]:
-    """Our modules that this one imports when it is loaded or only for its types; not what a function imports."""
+    """Our modules that this one imports: when it is loaded, only for its types, or within a function."""
     found: set[str] = set()
-    for node in _outside_functions(tree(module)):
+    for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -73,13 +73,6 @@ def imported(module: str) -> set[str]:
                 inner = f"{node.module}.{alias.name}"
                 found.add(inner if inner in modules() else node.module)
     return (found & modules().keys()) - {"llmproxy", module}
-
-
-def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
-    for child in ast.iter_child_nodes(node):
-        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield child
-            yield from _outside_functions(child)
 
 
 def public_names(module: str) -> Iterator[str]:
