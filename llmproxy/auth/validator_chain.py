@@ -16,7 +16,7 @@ from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.base.coroutines import as_deferred, deferred
 from llmproxy.base.token_format import TOKEN_PREFIX
 from llmproxy.errors import ApiNotAllowed, NotFound, StoreUnavailable, TokenNotFound, TooManyFailures
-from llmproxy.identity_errors import ProjectUnknown
+from llmproxy.errors.identity import ProjectUnknown
 from llmproxy.instruments import Counter, Gauge, Instrument
 from llmproxy.interfaces import IInstrumented, ITokenValidator
 from llmproxy.model import UNLIMITED, Grant, Project

@@ -12,8 +12,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from llmproxy.errors import BodyUnreadable, ParamNotAllowed
+from llmproxy.errors.policy import ParamRequired
 from llmproxy.http.request_reader import RequestContent
-from llmproxy.policy_errors import ParamRequired
 
 MAX_VALUE_CHARACTERS = 1024  # characters of a value that a pattern is tried on
 

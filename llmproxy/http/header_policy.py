@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from llmproxy.errors import HeaderRequired, OriginRequired
+from llmproxy.errors.policy import HeaderNotAllowed
 from llmproxy.http import fields
-from llmproxy.policy_errors import HeaderNotAllowed
 
 MAX_VALUE_CHARACTERS = 1024  # characters of a value that a pattern is tried on
 

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from llmproxy.base.coroutines import deferred
 from llmproxy.errors import Conflict
-from llmproxy.management_errors import IdempotencyInProgress, IdempotencyKeyReused
+from llmproxy.errors.management import IdempotencyInProgress, IdempotencyKeyReused
 from llmproxy.sealing import CannotOpen, Sealer
 from llmproxy.store.store import Store
 from llmproxy.store.tables import creations

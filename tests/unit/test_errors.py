@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import TestCase
 
-from llmproxy import errors, identity_errors, management_errors, policy_errors
+from llmproxy import errors
+from llmproxy.errors import identity, management, policy
 
-MODULES = {module.__name__ for module in (errors, identity_errors, policy_errors, management_errors)}
+MODULES = {module.__name__ for module in (errors, identity, policy, management)}
 PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text(encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ from llmproxy.auth.oidc.jwt import Claims, expiry, issued_at
 from llmproxy.auth.oidc.subjects import subject_id, texts
 from llmproxy.config.auth_settings import OidcSettings, Profile
 from llmproxy.errors import ApiNotAllowed, ModelNotAllowed
-from llmproxy.identity_errors import ClaimsNotAllowed
+from llmproxy.errors.identity import ClaimsNotAllowed
 from llmproxy.model import Grant
 
 _NOTHING_FURTHER = Profile()

@@ -19,7 +19,7 @@ from twisted.web.iweb import IAgent
 from llmproxy.base.coroutines import CancelledError, within
 from llmproxy.config import addresses
 from llmproxy.config.auth_settings import IdentityProviderSettings
-from llmproxy.identity_errors import IdentityProviderUnavailable
+from llmproxy.errors.identity import IdentityProviderUnavailable
 from llmproxy.wire.client.request_writer import BytesBody
 from llmproxy.wire.client.tls import TrustPolicy
 

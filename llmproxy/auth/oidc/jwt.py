@@ -15,7 +15,7 @@ from joserfc.jws import JWSRegistry, deserialize_compact
 from llmproxy.auth.oidc.signing_keys import SigningKeys
 from llmproxy.config.auth_settings import IdentityProviderSettings
 from llmproxy.errors import TokenExpired
-from llmproxy.identity_errors import TokenInvalid, TokenNotYetValid
+from llmproxy.errors.identity import TokenInvalid, TokenNotYetValid
 
 MAX_JWT_BYTES = 16 * 1024
 MAX_HEADER_CHARACTERS = 4096  # some carry their certificate, which is not looked at

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from llmproxy.auth.oidc.issuer_client import IssuerClient, IssuerError
 from llmproxy.base.background import Loop
 from llmproxy.config.auth_settings import IdentityProviderSettings
-from llmproxy.identity_errors import IdentityProviderUnavailable, TokenInvalid
+from llmproxy.errors.identity import IdentityProviderUnavailable, TokenInvalid
 
 MAX_KEYS = 100  # of one issuer; further ones are not looked at
 MIN_RSA_BITS = 2048  # RFC 7518, section 3.3

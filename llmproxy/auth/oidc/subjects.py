@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from llmproxy.identity_errors import ClaimsNotAllowed, TokenInvalid
+from llmproxy.errors.identity import ClaimsNotAllowed, TokenInvalid
 
 MAX_SUBJECT_CHARACTERS = 255  # OpenID Connect Core 1.0, section 2
 MAX_VALUES = 200  # of one claim that are looked at

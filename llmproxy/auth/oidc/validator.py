@@ -15,7 +15,7 @@ from llmproxy.auth.oidc.signing_keys import SigningKeys
 from llmproxy.base.coroutines import deferred
 from llmproxy.config.auth_settings import OidcSettings
 from llmproxy.errors import ProxyError, TokenNotFound
-from llmproxy.identity_errors import TokenInvalid
+from llmproxy.errors.identity import TokenInvalid
 from llmproxy.instruments import Counter, Gauge, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented, ITokenValidator, IWatchable
 from llmproxy.model import Grant

@@ -23,7 +23,7 @@ from llmproxy.auth.oidc.jwt import Claims, issued_at
 from llmproxy.auth.oidc.subjects import issuer_prefix
 from llmproxy.config.management_settings import SignInSettings
 from llmproxy.errors import TooManyFailures
-from llmproxy.identity_errors import ClaimsNotAllowed, IdentityProviderUnavailable, TokenInvalid
+from llmproxy.errors.identity import ClaimsNotAllowed, IdentityProviderUnavailable, TokenInvalid
 from llmproxy.sealing import CannotOpen, Sealer
 from llmproxy.store.admin_sessions import AdminSession
 from llmproxy.web.manage.person_claims import principal_of_claims

@@ -13,8 +13,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from llmproxy.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, ProxyError, RequestTooLarge, Unauthorized
+from llmproxy.errors.management import CrossSiteRequest
 from llmproxy.interfaces import IAuditLogger
-from llmproxy.management_errors import CrossSiteRequest
 from llmproxy.model import AuditEntry
 from llmproxy.proxy.own_response import BufferedResponse, as_proxy_error
 from llmproxy.web.admin.sessions import LONGEST_SECONDS, ActiveSession, Sessions

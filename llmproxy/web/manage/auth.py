@@ -14,8 +14,8 @@ from twisted.web.http import Request
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.base.token_format import is_management_key
 from llmproxy.errors import MissingToken, NotFound, TooManyFailures, Unauthorized
+from llmproxy.errors.identity import ClaimsNotAllowed
 from llmproxy.http.forwarded import client_address, is_within, networks
-from llmproxy.identity_errors import ClaimsNotAllowed
 from llmproxy.management_key import ManagementKey
 from llmproxy.web.manage.roles import BOOTSTRAP, INSUFFICIENT_SCOPE, Principal
 from llmproxy.web.manage.stores import ManagementKeys

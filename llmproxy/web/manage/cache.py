@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, ValidationInfo, field_validator, 
 
 from llmproxy.caching import CacheAdmin, PurgeSelector
 from llmproxy.errors import NotFound
-from llmproxy.management_errors import RoleNotAllowed
+from llmproxy.errors.management import RoleNotAllowed
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import read
 from llmproxy.web.manage.body_types import Body, Id, known_apis

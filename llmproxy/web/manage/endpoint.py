@@ -365,7 +365,7 @@ class Endpoint:
         await self._authorize(call)
 
     async def _authorize(self, call: Call) -> None:
-        """L{RoleNotAllowed<management_errors.RoleNotAllowed>}, or L{NotFound} for what belongs to others' projects."""
+        """L{errors.management.RoleNotAllowed}, or L{NotFound} for what belongs to others' projects."""
         call.principal.require(call.operation.name)
         scope = LEAST_ROLES.get(call.operation.name, UNLISTED).scope
         if call.principal.projects is None:

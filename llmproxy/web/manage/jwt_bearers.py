@@ -11,7 +11,7 @@ from llmproxy.auth.oidc.jwt import Claims, is_jwt, issued_at, unverified
 from llmproxy.auth.oidc.subjects import subject_id
 from llmproxy.config.management_settings import SignInSettings
 from llmproxy.errors import Unauthorized
-from llmproxy.identity_errors import ClaimsNotAllowed, TokenInvalid
+from llmproxy.errors.identity import ClaimsNotAllowed, TokenInvalid
 from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import IInstrumented
 from llmproxy.web.manage.auth import JwtWithoutAccess
@@ -56,7 +56,7 @@ class JwtBearers:
         """Whoever this JWT is about, and may manage.
 
         L{TokenInvalid} and its like; L{JwtWithoutAccess}; L{IdentityProviderUnavailable
-        <llmproxy.identity_errors.IdentityProviderUnavailable>} while there is no key, and L{StoreUnavailable
+        <llmproxy.errors.identity.IdentityProviderUnavailable>} while there is no key, and L{StoreUnavailable
         <errors.StoreUnavailable>} where it cannot be known what was revoked.
         """
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmproxy.auth.oidc.subjects import subject_id, texts
 from llmproxy.config.management_settings import SignInSettings
-from llmproxy.identity_errors import ClaimsNotAllowed
+from llmproxy.errors.identity import ClaimsNotAllowed
 from llmproxy.management_key import Role
 from llmproxy.web.manage.roles import Principal
 

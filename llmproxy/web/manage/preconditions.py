@@ -13,7 +13,7 @@ from typing import TypeVar
 from twisted.web.http import Request
 
 from llmproxy.errors import Invalid, StoreUnavailable
-from llmproxy.management_errors import PreconditionFailed
+from llmproxy.errors.management import PreconditionFailed
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.stores import Creations
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from llmproxy.base.secret_reference import SecretReference
 from llmproxy.errors import Invalid
-from llmproxy.management_errors import RoleNotAllowed
+from llmproxy.errors.management import RoleNotAllowed
 from llmproxy.model import Project
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.bodies import Keys, ProjectChange, ProjectCreate, read

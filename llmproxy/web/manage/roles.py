@@ -9,7 +9,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from llmproxy.errors import NotFound
-from llmproxy.management_errors import RoleNotAllowed
+from llmproxy.errors.management import RoleNotAllowed
 from llmproxy.management_key import Role
 
 INSUFFICIENT_SCOPE = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}  # RFC 6750, section 3.1

@@ -69,8 +69,8 @@ class Creations(Protocol):
     def begin(self, name: str, fingerprint: str) -> Deferred[str | None]:
         """Fire with what was answered under this name before; with C{None} where nothing was: it is begun then.
 
-        Fail with L{management_errors.IdempotencyInProgress} where another is under way, with
-        L{management_errors.IdempotencyKeyReused} where it was another request.
+        Fail with L{errors.management.IdempotencyInProgress} where another is under way, with
+        L{errors.management.IdempotencyKeyReused} where it was another request.
 
         @param name: 64 characters; C{fingerprint} is of the request, likewise.
         """

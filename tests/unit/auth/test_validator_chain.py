@@ -15,7 +15,7 @@ from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.auth.validator_chain import MAX_WAITING, MAX_WAITING_HELD_BACK, ForeignValidator, ValidatorChain
 from llmproxy.errors import ApiNotAllowed, NotFound, StoreUnavailable, TokenExpired, TokenNotFound, TooManyFailures
-from llmproxy.identity_errors import ProjectUnknown
+from llmproxy.errors.identity import ProjectUnknown
 from llmproxy.interfaces import ITokenValidator
 from llmproxy.model import Allowance, Grant, Project
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 from unittest import TestCase
 
 from llmproxy.errors import HeaderRequired, OriginRequired
+from llmproxy.errors.policy import HeaderNotAllowed
 from llmproxy.http.header_policy import check_required, check_values
-from llmproxy.policy_errors import HeaderNotAllowed
 
 
 class Required(TestCase):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 from unittest import TestCase
 
-from llmproxy import errors, policy_errors
+from llmproxy import errors
 from llmproxy.access_policy import AccessPolicy
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Settings
 from llmproxy.config.routes import Route, Routes
+from llmproxy.errors.policy import HeaderNotAllowed, ParamRequired
 from llmproxy.metering.dialects.operation import READ_OPERATION
 from llmproxy.metering.dialects.registry import operation
 from llmproxy.model import Grant
@@ -125,7 +126,7 @@ class Headers(RulesCase):
             rules.check_headers([b"x-team: data-1"])
             with self.assertRaisesRegex(errors.HeaderRequired, whose):
                 rules.check_headers([])
-            with self.assertRaisesRegex(policy_errors.HeaderNotAllowed, whose):
+            with self.assertRaisesRegex(HeaderNotAllowed, whose):
                 rules.check_headers([b"x-team: other"])
 
     def test_with_the_apis_own(self) -> None:
@@ -213,9 +214,9 @@ class Bodies(RulesCase):
             rules.check_body(at, does, read(b'{"requests":[%b]}' % one))
             with self.assertRaises(errors.ParamNotAllowed):
                 rules.check_body(at, does, read(b'{"requests":[%b]}' % one.replace(b"c-1", b"d")))
-            with self.assertRaises(policy_errors.ParamRequired):
+            with self.assertRaises(ParamRequired):
                 rules.check_body(at, does, read(b'{"requests":[%b,{"params":{"model":"c-1"}}]}' % one))
-            with self.assertRaises(policy_errors.ParamRequired):
+            with self.assertRaises(ParamRequired):
                 rules.check_body(route(b"/v1/batches"), operation("openai", b"/v1/batches"), read(b"{}"))
 
     def test_what_is_read(self) -> None:

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from llmproxy.base.audit_chain import ChainReport
 from llmproxy.errors import Invalid, NotFound, TokenInactive, TokenNotFound
-from llmproxy.management_errors import IdempotencyInProgress, IdempotencyKeyReused
+from llmproxy.errors.management import IdempotencyInProgress, IdempotencyKeyReused
 from llmproxy.management_key import ManagementKey
 from llmproxy.model import AuditEntry, PageRequest
 from llmproxy.observability.audit import entry_text

@@ -15,7 +15,7 @@ from llmproxy.auth.oidc.issuer_client import IssuerClient
 from llmproxy.auth.oidc.validator import OidcValidator
 from llmproxy.config.auth_settings import OidcSettings
 from llmproxy.errors import TokenExpired, TokenNotFound
-from llmproxy.identity_errors import ClaimsNotAllowed, IdentityProviderUnavailable, TokenInvalid, TokenNotYetValid
+from llmproxy.errors.identity import ClaimsNotAllowed, IdentityProviderUnavailable, TokenInvalid, TokenNotYetValid
 from llmproxy.interfaces import IHealthChecked, IInstrumented, ITokenValidator, ITokenValidatorFactory, IWatchable
 from llmproxy.model import Grant
 from tests.unit.auth.oidc.issuer import EC, ISSUER, NOW, RSA, MemoryIssuer, token

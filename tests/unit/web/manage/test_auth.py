@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmproxy.auth.lockout import MAX_FAILURES, FailedAttempts
-from llmproxy.identity_errors import TokenInvalid
+from llmproxy.errors.identity import TokenInvalid
 from llmproxy.web.manage.auth import JwtWithoutAccess, ManagementAuth
 from llmproxy.web.manage.roles import Principal
 from llmproxy.web.root import Root

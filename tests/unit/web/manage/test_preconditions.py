@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from llmproxy.base.coroutines import deferred
 from llmproxy.errors import ChangedMeanwhile, StoreUnavailable
+from llmproxy.errors.management import IdempotencyInProgress, IdempotencyKeyReused
 from llmproxy.http.error_body import PROBLEM
-from llmproxy.management_errors import IdempotencyInProgress, IdempotencyKeyReused
 from llmproxy.model import RequestRecord
 from llmproxy.observability.recent_requests import RecentRequests
 from llmproxy.observability.requests_of_workers import RequestsOfWorkers
