@@ -51,7 +51,7 @@ _MEDIUM = re.compile(
     rb"(?:data:([^\"\\,]{0,128}),)?(?=[A-Za-z0-9+/_-]{64})"
 )
 _NAME = re.compile(rb'"(?=(?:data|url|image_url|file_data|bytes|file|image|audio|b64_json)")')
-_BASE64 = re.compile(rb"(?:[A-Za-z0-9+/_=-]|\\/)*")
+_BASE64 = re.compile(rb"(?:[A-Za-z0-9+/_=-]+|\\/)*")
 _REMOTE = re.compile(
     rb'"(?:image_url|fileUri|file_uri)"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}'
     rb'(?:\{[ \t\r\n]{0,8}"url"[ \t\r\n]{0,8}:[ \t\r\n]{0,8})?'
@@ -61,8 +61,11 @@ _CARRY = 512  # bytes in which what precedes a medium can stand
 
 SLICE_BYTES = 8192  # of a long text that are measured, and known again, as one
 MAX_KNOWN_SLICES = 8192
-# Between two words neither an escape, nor a run of anything, nor the name of a medium is cut in two.
-_BETWEEN_WORDS = re.compile(rb"[a-z]{2}(?= [a-z])")
+# Between two words neither an escape, nor a run of anything, nor the name of a medium is cut in two. That a space is
+# looked for, and what is before it afterwards, passes a run of letters a hundred times as fast.
+_BEFORE_WORD = re.compile(rb" (?=[a-z])")
+_END_OF_WORD = re.compile(rb"[a-z]{2}")
+MAX_CUTS_TRIED = 50
 
 
 # What is counted, by its index in L{TextMeasure}: each kind, and its runs, which are only there where it is.
@@ -208,14 +211,27 @@ class ContentMeasure:
 
     def _text(self, data: bytes) -> None:
         at, end = 0, len(data)
-        while end - at >= 2 * SLICE_BYTES and (cut := _BETWEEN_WORDS.search(data, at + SLICE_BYTES)) is not None:
-            self._add(_KNOWN_SLICES.counts(data[at : cut.end()]))
-            at = cut.end()
+        while end - at >= 2 * SLICE_BYTES and (cut := _between_words(data, at + SLICE_BYTES)) >= 0:
+            self._add(_KNOWN_SLICES.counts(data[at:cut]))
+            at = cut
         if at < end:
             self._add(_text_counts(data[at:]))
 
     def _add(self, counts: list[int]) -> None:
         self._counts = list(map(add, self._counts, counts))
+
+
+def _between_words(data: bytes, start: int) -> int:
+    """Where the next word ends that another follows; C{-1} where none does, or it is not found soon."""
+    for _ in range(MAX_CUTS_TRIED):
+        found = _BEFORE_WORD.search(data, start)
+        if found is None:
+            return -1
+        start = found.start()
+        if _END_OF_WORD.match(data, max(start - 2, 0), start):
+            return start
+        start += 1
+    return -1
 
 
 def _text_counts(data: bytes) -> list[int]:
