@@ -15,14 +15,14 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support.examples import EXAMPLES_VARIABLE
+from tests.support.examples import PROFILE_EXAMPLES
 from tests.support.leftovers import MARK, Leftover, end_all, leftovers, mark_run
 from tests.support.quiet import QuietMachine, idle_part
 
 # No example is judged by the clock: machines are noisy. `make fuzz` and `make fuzz-http` set the number of examples.
 settings.register_profile(
     "suite",
-    max_examples=int(os.environ.get(EXAMPLES_VARIABLE, "0")) or 25,
+    max_examples=PROFILE_EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

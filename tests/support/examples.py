@@ -1,4 +1,4 @@
-"""How many examples a property is tried on: a part of them in the suite, all of them by C{make fuzz}."""
+"""How many examples a property is tried on: all of them in CI and by C{make fuzz}, a part of them at a desk."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import os
 
 from hypothesis import settings
 
-EXAMPLES_VARIABLE = "HYPOTHESIS_EXAMPLES"  # for each property at least
-# A run of the suite is to be short, also in CI.
-SUITE_PART = 5
+WANTED = int(os.environ.get("HYPOTHESIS_EXAMPLES", "0"))  # for each property at least
+PROFILE_EXAMPLES = WANTED or (100 if os.environ.get("CI") else 25)  # for one that asks for no more
+# A run at a desk is to be short; what it leaves out is tried by every CI run.
+DESK_PART = 5
 LEAST = 50
 
 
 def examples(count: int) -> settings:
-    """For a property that needs more examples than others: so many by C{make fuzz}, a fifth of them in the suite."""
-    wanted = int(os.environ.get(EXAMPLES_VARIABLE, "0"))
-    in_suite = max(min(count, LEAST), count // SUITE_PART)
-    return settings(max_examples=max(count, wanted) if wanted else in_suite, deadline=None)
+    """For a property that needs more examples than the profile has: so many in CI, a fifth of them elsewhere."""
+    at_desk = max(min(count, LEAST), count // DESK_PART)
+    chosen = count if os.environ.get("CI") else at_desk
+    return settings(max_examples=max(count, WANTED) if WANTED else chosen, deadline=None)

@@ -118,26 +118,26 @@ class Requests(Serving):
     def test_a_client_that_sends_requests_and_reads_no_answers_is_made_to_wait(self) -> None:
         client = self.client()
         client.link.far.pauseProducing()
-        client.send(GET % b"echo" * 15_000)
+        client.send(GET % b"echo" * 50_000)
         self.assertLess(len(client.link.near.unsent), 300_000)
         self.assertFalse(client.link.near.reading)
         client.link.far.resumeProducing()
-        self.assertEqual(client.received.count(b"got /echo"), 15_000)
+        self.assertEqual(client.received.count(b"got /echo"), 50_000)
 
     def test_a_client_that_never_reads_is_closed_in_the_end(self) -> None:
         client = self.client()
         client.link.far.pauseProducing()
-        client.send(GET % b"echo" * 15_000)
+        client.send(GET % b"echo" * 50_000)
         self.clock.advance(75)
         self.clock.advance(60)
         self.assertTrue(client.link.near.aborted)
 
     def test_what_comes_while_an_answer_is_prepared_is_held_within_bounds(self) -> None:
         client = self.client(GET % b"wait")
-        client.send(GET % b"echo" * 15_000)
+        client.send(GET % b"echo" * 50_000)
         self.assertFalse(client.link.near.reading)
         self.request.finish()
-        self.assertEqual(client.received.count(b"got /echo"), 15_000)
+        self.assertEqual(client.received.count(b"got /echo"), 50_000)
 
     def test_connection_close_among_others(self) -> None:
         client = self.client(b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n")
