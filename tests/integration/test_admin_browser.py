@@ -228,9 +228,10 @@ def paths(stack: Stack) -> list[str]:
             "nothing"]  # fmt: skip
 
 
-# Each theme once on a phone and once on a desk; a part of the pages at a time, so that no test takes long.
+# Each theme on a phone and on a desk; a part of the pages at a time, so that no test takes long.
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize(("theme", "size"), [("light", SIZES[0]), ("dark", SIZES[1])])
+@pytest.mark.parametrize("size", SIZES[:2])
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_how_every_page_looks(
     stack: Stack, chrome: Chrome, paths: list[str], theme: str, size: tuple[int, int], part: int
 ) -> None:
