@@ -8,12 +8,10 @@ import json
 import re
 import socket
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pytest
@@ -22,8 +20,8 @@ from hypothesis import strategies as st
 
 from tests.support.processes import HOST
 from tests.support.proxy_case import FAST_PATH
-from tests.support.scripted_provider import received
 from tests.support.stack import KEYS, MANAGEMENT, Stack, eventually
+from tests.support.threaded_server import ThreadedServer, received
 
 SETTINGS = """\
 state_dir: {home}/state
@@ -99,57 +97,37 @@ VARYING = re.compile(
 )
 
 
-class Provider:
+class Provider(ThreadedServer):
     """Plays the script that a request names in C{X-Script}, and keeps what it was sent."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.requests: list[bytes] = []
-        self._listening = socket.create_server((HOST, 0), backlog=64)
-        self.url = f"http://{HOST}:{self._listening.getsockname()[1]}"
-        self._open: set[socket.socket] = set()
+        self.url = f"http://{HOST}:{self.port}"
 
-    def __enter__(self) -> Provider:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
-        for each in (self._listening, *list(self._open)):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listening.accept()
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._open.add(connection)
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
         data = b""
-        with suppress(OSError), connection:
-            while True:
-                head, end, data = data.partition(b"\r\n\r\n")
-                if not end:
-                    piece = received(connection)
-                    if not piece:
-                        return
-                    data = head + piece
-                    continue
-                length = int((re.search(rb"(?i)\r\ncontent-length: (\d+)", head) or [b"", b"0"])[1])
-                while len(data) < length:
-                    data += connection.recv(65536) or b"?" * length
-                self.requests.append(head + end + data[:length])
-                data = data[length:]
-                name = (re.search(rb"\r\nX-Script: ([^\r]*)", head) or [b"", b"silent"])[1].decode()
-                for act in SCRIPTS[name]:
-                    if act is CLOSE:
-                        return
-                    if act is SILENT:
-                        connection.recv(1)
-                        return
-                    connection.sendall(act)
+        while True:
+            head, end, data = data.partition(b"\r\n\r\n")
+            if not end:
+                piece = received(connection)
+                if not piece:
+                    return
+                data = head + piece
+                continue
+            length = int((re.search(rb"(?i)\r\ncontent-length: (\d+)", head) or [b"", b"0"])[1])
+            while len(data) < length:
+                data += connection.recv(65536) or b"?" * length
+            self.requests.append(head + end + data[:length])
+            data = data[length:]
+            name = (re.search(rb"\r\nX-Script: ([^\r]*)", head) or [b"", b"silent"])[1].decode()
+            for act in SCRIPTS[name]:
+                if act is CLOSE:
+                    return
+                if act is SILENT:
+                    connection.recv(1)
+                    return
+                connection.sendall(act)
 
 
 class Way(Stack):

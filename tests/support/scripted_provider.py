@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import socket
 import struct
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
-from types import TracebackType
 
-from tests.support.processes import HOST
+from tests.support.threaded_server import ThreadedServer, received
 
 Act = bytes | float | str
 
@@ -20,7 +17,7 @@ RESET = "reset"
 NEXT = "next"  # wait for the next request's head, and leave it unanswered
 
 
-class ScriptedProvider:
+class ScriptedProvider(ThreadedServer):
     """Listens on loopback for the time of a C{with} block; the last segment of a path names the script.
 
     A script is a sequence of bytes to send, seconds to wait, and L{CLOSE}, L{RESET} or L{NEXT}. Without an end of its
@@ -33,49 +30,28 @@ class ScriptedProvider:
     """
 
     def __init__(self, scripts: dict[str, Sequence[Act]]) -> None:
+        super().__init__()
         self.scripts = scripts
         self.seen: Counter[str] = Counter()
         self.bodies: dict[str, int] = {}
         self.ended: Counter[str] = Counter()
-        self._listening = socket.create_server((HOST, 0), backlog=512)
-        self.port: int = self._listening.getsockname()[1]
-        self._open: set[socket.socket] = set()
 
-    def __enter__(self) -> ScriptedProvider:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
-        for connection in (self._listening, *self._open):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._listening.accept()
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._open.add(connection)
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
         name, rest = "", b""
-        with suppress(OSError), connection:
-            while True:
-                while b"\r\n\r\n" not in rest:
-                    if not (piece := received(connection)):
-                        self.ended[name] += 1
-                        return
-                    rest += piece
-                head, _, rest = rest.partition(b"\r\n\r\n")
-                name = head.split(b" ")[1].partition(b"?")[0].rpartition(b"/")[2].decode()
-                self.seen[name] += 1
-                script = self.scripts[name]
-                if "early" not in name:
-                    rest = self._body(connection, name, head, rest)
-                if not self._play(connection, script):
+        while True:
+            while b"\r\n\r\n" not in rest:
+                if not (piece := received(connection)):
+                    self.ended[name] += 1
                     return
+                rest += piece
+            head, _, rest = rest.partition(b"\r\n\r\n")
+            name = head.split(b" ")[1].partition(b"?")[0].rpartition(b"/")[2].decode()
+            self.seen[name] += 1
+            script = self.scripts[name]
+            if "early" not in name:
+                rest = self._body(connection, name, head, rest)
+            if not self._play(connection, script):
+                return
         self._open.discard(connection)
 
     def _body(self, connection: socket.socket, name: str, head: bytes, rest: bytes) -> bytes:
@@ -100,10 +76,3 @@ class ScriptedProvider:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 return False
         return True
-
-
-def received(connection: socket.socket) -> bytes:
-    """What comes next; nothing, however the other side has ended it."""
-    with suppress(ConnectionResetError):
-        return connection.recv(65536)
-    return b""
