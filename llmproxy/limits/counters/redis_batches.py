@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import MsgspecError, msgpack
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from llmproxy.limits.counters.redis_scripts import RESERVE, SETTLE
-from llmproxy.redis import RedisClient, RedisRefused
+from llmproxy.redis import RedisClient, RedisRefused, Script
 
 MAX_BATCH = 100  # requests in one call: others wait for Redis while it decides them
 
@@ -113,13 +113,16 @@ class RedisBatches:
     def _ask(self, questions: list[_Question]) -> None:
         keys = [key for question in questions for key in question.keys]
         asked = [self._lease, self._process, [[question.holder, question.rows] for question in questions]]
-        asking = self._redis.script(RESERVE, keys, [_pack(asked)], self._timeout).addCallback(_answers, len(questions))
+        asking = maybeDeferred(self._call, RESERVE, keys, asked).addCallback(_answers, len(questions))
         asking.addCallbacks(_answered, _failed, callbackArgs=(questions,), errbackArgs=(questions,))
 
     def _settle(self, settlements: list[RateSettlement]) -> None:
         keys = [key for each in settlements for key in each.keys]
-        told = _pack([[each.holder, each.slot, each.rows] for each in settlements])
-        self._redis.script(SETTLE, keys, [told], self._timeout).addErrback(self._unsettled, len(settlements))
+        told = [[each.holder, each.slot, each.rows] for each in settlements]
+        maybeDeferred(self._call, SETTLE, keys, told).addErrback(self._unsettled, len(settlements))
+
+    def _call(self, script: Script, keys: Sequence[str], argument: list[Any]) -> Deferred[Any]:
+        return self._redis.script(script, keys, [_pack(argument)], self._timeout)
 
 
 def _answers(reply: Any, count: int) -> list[RedisAnswer]:

@@ -21,6 +21,7 @@ from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import ICountersFactory
 from llmproxy.limits.counters.budget_store import MemoryBudgetStore
 from llmproxy.limits.counters.redis import RedisCounters
+from llmproxy.limits.counters.redis_batches import RateSettlement
 from llmproxy.model import Claim
 from llmproxy.redis import connect
 from tests.support.redis_server import RedisServer
@@ -114,6 +115,17 @@ class SharedTests(RedisCase):
         """So many that one call would hold Redis for long are several."""
         verdicts = await gatherResults([self.made.reserve([rate(333)]) for _ in range(500)])
         self.assertEqual([verdict.refused for verdict in verdicts].count(None), 333)
+
+    async def test_what_cannot_be_said(self) -> None:
+        """Whoever asked is told so; what is asked next is answered."""
+        batches = self.made._batches
+        asked = batches.reserve(["key"], "holder", [["r", 2**70, 1, "", ""]])
+        batches.settle(RateSettlement(["key"], "holder", 1, [["r", 2**70, ""]]))
+        with self.assertRaises(OverflowError):
+            await asked
+        self.assertEqual(self.made.unsettled, 1)
+        self.flushLoggedErrors(OverflowError)
+        self.assertTrue(await self.granted(self.made, rate(5)))
 
     async def test_limits_beyond_all_use(self) -> None:
         verdict = await self.made.reserve([rate(10**30, 10**9), lease(10**30)])
