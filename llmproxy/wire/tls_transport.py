@@ -76,8 +76,7 @@ class DirectTLS(TLSMemoryBIOProtocol):
         if (
             data[0] != APPLICATION_DATA
             or len(data) != RECORD_HEAD_BYTES + int.from_bytes(data[3:RECORD_HEAD_BYTES], "big")
-            or boundaries._missing
-            or boundaries._head
+            or not boundaries.at_end
             or not self._handshakeDone
             or self._lostTLSConnection
             or self._appSendBuffer
