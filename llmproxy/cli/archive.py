@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 from sqlalchemy import Connection
@@ -127,7 +128,9 @@ def _write(file: Path, settings: Settings, url: URL, shown: str, force: bool, wi
 
 
 def _show(shown: str, file: Path, manifest: Manifest, begun: float, done: str, notes: list[str]) -> None:
-    tables = [{"table": name, "rows": each["rows"], "sum": each["digest"]} for name, each in manifest["tables"].items()]
+    tables: list[dict[str, Any]] = [
+        {"table": name, "rows": each["rows"], "sum": each["digest"]} for name, each in manifest["tables"].items()
+    ]
     rows, seconds = sum(each["rows"] for each in tables), time.monotonic() - begun
     if shown == "json":
         said = {"file": str(file), "revision": manifest["revision"], "rows": rows, "seconds": round(seconds, 1)}

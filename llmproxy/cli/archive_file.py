@@ -11,12 +11,13 @@ import os
 import re
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TypedDict
 
+import msgspec
 from sqlalchemy import Connection, Engine
 
 from llmproxy.cli.progress import Progress
@@ -39,7 +40,31 @@ LOCK_SECONDS = 30.0
 _TABLE = re.compile(r"tables/([a-z_]+)\.jsonl")
 _JOURNAL = re.compile(r"journals/([A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*)")
 
-Manifest = Mapping[str, Any]
+
+class ArchivedTable(TypedDict):
+    """What a manifest says of a table: how many rows, the sum of their hashes, and its columns in order."""
+
+    rows: int
+    digest: str
+    columns: list[str]
+
+
+class Manifest(TypedDict):
+    """What must be in the file.
+
+    @ivar revision: Of the schema.
+    """
+
+    format: int
+    revision: str
+    tables: dict[str, ArchivedTable]
+
+
+class _WrittenBy(msgspec.Struct):
+    """By which llmproxy."""
+
+    revision: str
+    format: int = 1
 
 
 class DatabaseInUse(ValueError):
@@ -63,11 +88,11 @@ def write_archive(file: Path, engine: Engine, journals: Path, key: str, progress
                 sums = _add_tables(archive, connection, file.absolute().parent, progress)
             if key:
                 _add(archive, KEY_NAME, (key + "\n").encode())
-            tables = {
+            tables: dict[str, ArchivedTable] = {
                 name: {"rows": each.rows, "digest": each.digest, "columns": list(TABLES[name].columns.keys())}
                 for name, each in sums.items()
             }
-            manifest = {"format": FORMAT, "revision": revision, "tables": tables}
+            manifest: Manifest = {"format": FORMAT, "revision": revision, "tables": tables}
             _add(archive, MANIFEST, json.dumps(manifest, indent=1).encode())
             archive.close()
             raw.flush()
@@ -146,12 +171,22 @@ def unpack(file: Path, folder: Path) -> Manifest:
                     copy.write(chunk)
     if not (folder / MANIFEST).exists():
         raise NotAsArchived(f"{file} is no backup, or not all of one.")
-    manifest: Manifest = json.loads((folder / MANIFEST).read_bytes())
-    if manifest["revision"] != newest_revision(SCRIPTS) or manifest.get("format") != FORMAT:
-        raise NotAsArchived(
-            f"{file} is of revision {manifest['revision']}, this llmproxy is at {newest_revision(SCRIPTS)}: restore "
-            "it with the llmproxy that wrote it, then upgrade."
-        )
+    return _manifest(file, (folder / MANIFEST).read_bytes())
+
+
+def _manifest(file: Path, content: bytes) -> Manifest:
+    """What a manifest says, where this llmproxy can enter what it describes."""
+    try:
+        written = msgspec.json.decode(content, type=_WrittenBy)
+        newest = newest_revision(SCRIPTS)
+        if (written.revision, written.format) != (newest, FORMAT):
+            raise NotAsArchived(
+                f"{file} is of revision {written.revision}, this llmproxy is at {newest}: restore it with the llmproxy "
+                "that wrote it, then upgrade."
+            )
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except msgspec.MsgspecError as e:
+        raise NotAsArchived(f"{file} is no backup: its {MANIFEST} cannot be read ({e}).") from e
     columns = {name: list(table.columns.keys()) for name, table in TABLES.items()}
     if {name: each["columns"] for name, each in manifest["tables"].items()} != columns:
         raise NotAsArchived(f"{file} does not have the tables that this llmproxy has.")

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from llmproxy.store.engines import parse_store_url
+from llmproxy.store.migrate import SCRIPTS, newest_revision
 from tests.integration.test_key_rotation import CHAT, JSON, Load
 from tests.support.databases import migrated_sqlite
 from tests.support.postgres import PostgreSQL
@@ -205,6 +206,32 @@ def test_no_backup(tmp_path: Path, name: str) -> None:
         archive.add(tmp_path / "x", name)
     refused = cli(stack, "restore", str(tmp_path / "bad.tgz"))
     assert refused.returncode == 78
+    assert not (tmp_path / "llmproxy.db").exists()
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        "no JSON",
+        "[]",
+        "{}",
+        '{"revision": 30}',
+        '{"format": 2, "revision": "HEAD"}',
+        '{"format": 2, "revision": "HEAD", "tables": {"projects": {}}}',
+        '{"format": 2, "revision": "HEAD", "tables": {"projects": {"rows": "1", "digest": "", "columns": []}}}',
+        '{"format": 2, "revision": "HEAD", "tables": {}}',
+    ],
+)
+def test_a_manifest_that_is_none(tmp_path: Path, manifest: str) -> None:
+    """One sentence says so, and nothing is written."""
+    stack, file = Stack(tmp_path), tmp_path / "bad.tgz"
+    (tmp_path / "manifest.json").write_text(manifest.replace("HEAD", newest_revision(SCRIPTS)))
+    with tarfile.open(file, "w:gz") as archive:
+        archive.add(tmp_path / "manifest.json", "manifest.json")
+    refused = cli(stack, "import", str(file))
+    assert refused.returncode == 78
+    (line,) = refused.stderr.splitlines()
+    assert "is no backup" in line or "does not have the tables" in line
     assert not (tmp_path / "llmproxy.db").exists()
 
 
