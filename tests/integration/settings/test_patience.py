@@ -45,7 +45,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SettingsStack]:
         address = f"https://{HOST}:{mute.getsockname()[1]}"
         connecting = {
             "connecting": {"base_url": address, "timeouts": {"connect": "0.3s"}},
-            "connecting-longer": {"base_url": address},
+            "connecting-longer": {
+                "base_url": address,
+                "timeouts": {"connect": "60s"},
+            },  # the usual 10 s pass on busy machines
         }
         with SettingsStack(tmp_path_factory.mktemp("patience"), {**APIS, **connecting}) as running:
             yield running
