@@ -50,6 +50,16 @@ class Session:
         grant = None if self._immediate is None else self._immediate.use_now(self.key)
         return None if grant is None else 0 if grant.project_active is False else 1
 
+    def use_known(self) -> int | None:
+        """As L{use_now}; C{None} also where L{is_current} says no."""
+        immediate = self._immediate
+        grant = None if immediate is None else immediate.use_now(self.key)
+        if grant is not self.grant:
+            if grant is not None:
+                immediate.undo_use(self.key, grant)  # type: ignore[union-attr]
+            return None
+        return 0 if grant.project_active is False else 1
+
     def is_current(self) -> bool:
         """Whether the validator still knows the token, and by the very same grant."""
         return self._immediate is not None and self._immediate.grant_now(self.key) is self.grant

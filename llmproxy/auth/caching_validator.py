@@ -140,10 +140,12 @@ class CachedTokenValidator(Service):
 
     def use_now(self, key: bytes) -> Grant | None:
         """As L{grant_now}, and count one use; C{None} (nothing counted) where only the validator can do that."""
-        grant = self._fresh(key)
-        if grant is not None and self._journaled and grant.max_requests is None and grant.token_id:
+        grant = self._grants.get(key)
+        if grant is None or (grant.expires_at is not None and self._expired(grant)):
+            return None
+        if self._journaled and grant.max_requests is None and grant.token_id:
             return grant
-        return grant if grant is not None and self._counted(grant) else None
+        return grant if self._counted(grant) else None
 
     def count_cache_hit(self, token_id: str) -> None:
         """Count one request that was served from the cache."""

@@ -16,7 +16,7 @@ class TTLCache(Generic[K, V]):
     """Keeps values for a while, each in a group; forgets the least recently used one beyond C{size}."""
 
     def __init__(self, clock: IReactorTime, ttl: float, size: int) -> None:
-        self._clock = clock
+        self._seconds = clock.seconds
         self._ttl = ttl
         self._size = size
         self._entries: OrderedDict[K, tuple[float, V, str]] = OrderedDict()
@@ -29,7 +29,7 @@ class TTLCache(Generic[K, V]):
         entry = self._entries.get(key)
         if entry is None:
             return None
-        if entry[0] <= self._clock.seconds():
+        if entry[0] <= self._seconds():
             self.drop(key)
             return None
         self._entries.move_to_end(key)

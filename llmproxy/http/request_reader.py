@@ -115,17 +115,25 @@ def read_usual(
     @param strictly: Whether it is to be understood for certain; else it is for records alone.
     @param measured: Whether it is to be measured, too.
     """
+    return None if _codings(lines) else read_uncoded(body, wanted, strictly=strictly, measured=measured)
+
+
+def read_uncoded(
+    body: bytes, wanted: Callable[[str], bool], *, strictly: bool, measured: bool = False
+) -> RequestContent | None:
+    """As L{read_usual}, of a body without a content coding."""
+    size = len(body)
     longest = MAX_VALUE_BYTES if strictly else MAX_WHOLE_BYTES  # so that no member is longer than the reader keeps
-    if body[:1] != b"{" or len(body) > longest or _codings(lines):
+    if body[:1] != b"{" or size > longest:
         return None
-    if len(body) > MAX_SHORT_BYTES and not _is_flat(body):
+    if size > MAX_SHORT_BYTES and not _is_flat(body):
         return None
     try:
         values = parse_strictly(body) if strictly else from_json(body, allow_inf_nan=False)
     except (ValueError, RecursionError):
         return None  # what is wrong with it, the reader says
     members = {name: value for name, value in values.items() if wanted(name)}
-    return _measured(body, members) if measured else RequestContent("json", members, True, "", _NO, _NO, len(body))
+    return _measured(body, members) if measured else RequestContent("json", members, True, "", _NO, _NO, size)
 
 
 def _measured(body: bytes, members: Mapping[str, Any]) -> RequestContent | None:

@@ -150,7 +150,7 @@ class Accounting:
         C{None}, and nothing is taken, where that has to wait; L{errors.TooManyOpen}.
         """
         slot = self._in_flight.acquire(route.api_name, session.grant.project_id)
-        uses = session.use_now()
+        uses = session.use_known()
         if uses is None:
             slot.release()
             return None

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from llmproxy import errors
 from llmproxy.http import body_hints, fields
 from llmproxy.http.field_lines import FieldLines
-from llmproxy.http.request_reader import read_usual
+from llmproxy.http.request_reader import read_uncoded
 from llmproxy.ledger.records import LedgerLineOpening
 from llmproxy.limits.in_flight import Slot
 from llmproxy.limits.limiter import LimitReservation, RequestSize
@@ -32,7 +32,6 @@ from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.wire.client.request_writer import MAX_JOINED_BYTES, BytesBody
 from llmproxy.wire.client.response import Response
-from llmproxy.wire.client.response_heads import WholeResponse
 from llmproxy.wire.parser import RequestHead
 from llmproxy.wire.server.direct import DirectChannel
 from llmproxy.wire.server.request_body import SMALL_BYTES, RequestBody
@@ -55,10 +54,7 @@ class RequestIdentity(Protocol):
 
 
 class DirectPath:
-    """Serves requests of flows directly.
-
-    @ivar served: Requests that went all of their way here.
-    """
+    """Serves requests of flows directly."""
 
     def __init__(
         self,
@@ -69,7 +65,6 @@ class DirectPath:
         clock: IReactorTime,
         identity: RequestIdentity,
     ) -> None:
-        self.served = 0
         self._table = table
         self._pipeline = pipeline
         self._accounting = accounting
@@ -77,10 +72,16 @@ class DirectPath:
         self._clock = clock
         self._identity = identity
         self._hits = DirectHits(pipeline, accounting, clock)
-        self._responses = DirectResponses(pipeline, accounting, clock)
+        self._deadlines = HeadDeadlines(clock, self.failed)
+        self._responses = DirectResponses(pipeline, accounting, clock, self._deadlines)
         self._arriving = ArrivingBodies(clock, self)
         self._limits = AwaitedLimits(self)
-        self._deadlines = HeadDeadlines(clock, self.failed)
+        self.accepts, self.complete = self._responses.accepts, self._responses.complete
+
+    @property
+    def served(self) -> int:
+        """Requests that went all of their way here."""
+        return self._responses.served + self._hits.served
 
     # What channels ask
 
@@ -100,7 +101,7 @@ class DirectPath:
         length, body_start = data[start:stop], stop + len(behind)
         if not length.isdigit() or not int(length) == len(data) - body_start <= channel.limits.messages.body:
             return False
-        return not channel.draining and self._serve(channel, known, None, data[body_start:])
+        return channel.persistent and self._serve(channel, known, None, data[body_start:])
 
     def serve(self, channel: DirectChannel, head: RequestHead, body: bytes) -> bool:
         known: KnownHead = head.known[0]
@@ -148,7 +149,7 @@ class DirectPath:
         prepared, way = read.known.prepared, read.known.flow.way
         assert prepared is not None and isinstance(way, Sending)
         try:
-            if not self._pipeline.shutting_down and self._is_current(read.known):
+            if not self._accounting.shutting_down and self._is_current(read.known):
                 if self._send(read, prepared, way, reservation, request.let_through_at):
                     return
             else:
@@ -179,9 +180,7 @@ class DirectPath:
         prepared = known.prepared
         if prepared is None:
             prepared = known.prepared = self._prepare(known)
-        if prepared is None or not body or self._pipeline.shutting_down:
-            return False
-        if not self._is_current(known):
+        if prepared is None or prepared.is_coded or not body or self._accounting.shutting_down:
             return False
         buffers = self._accounting.buffers
         if buffers is not None and buffers.held >= buffers.limit:
@@ -189,16 +188,11 @@ class DirectPath:
         lines = known.fields if head is None else head.lines
         started_at, arrived_at = since or (self._identity.now(), self._clock.seconds())
         try:
-            content = read_usual(
-                body,
-                lines,
-                prepared.wanted,
-                strictly=prepared.is_policed or prepared.is_measured,
-                measured=prepared.is_measured,
-            )
+            is_policed, is_measured = prepared.is_policed, prepared.is_measured
+            content = read_uncoded(body, prepared.wanted, strictly=is_policed or is_measured, measured=is_measured)
             if content is None:
                 return False
-            if prepared.is_policed:
+            if is_policed:
                 self._pipeline.policy.check_body(
                     known.flow.session.grant, known.flow.route, known.flow.operation, content
                 )
@@ -206,7 +200,7 @@ class DirectPath:
             read = ReadRequest(channel, known, head, lines, body, content, started_at, arrived_at)
             if isinstance(way, Sending):
                 return self._send(read, prepared, way)
-            return self._serve_hit(read, prepared, way)
+            return self._is_current(known) and self._serve_hit(read, prepared, way)
         except errors.ProxyError:
             return False  # the pipeline says so in its own way
 
@@ -247,6 +241,7 @@ class DirectPath:
                     way.pool.on_idle(connection)
                 if reservation is not None:
                     reservation.give_back()
+                self._is_current(read.known)  # else it is known no more
         if attempt is None or connection is None or admitted is None:
             return False
         request = self._made(read, prepared, admitted)
@@ -316,9 +311,7 @@ class DirectPath:
             prepared.path,
             prepared.facts or self._facts(lines, known),
         )
-        served = self._hits.serve(channel, way, request)
-        self.served += served
-        return served
+        return self._hits.serve(channel, way, request)
 
     def _request_id(self, lines: FieldLines) -> str:
         own = fields.request_id(lines)
@@ -342,6 +335,7 @@ class DirectPath:
             key,
             None if dialect is None else dialect.typed,
             dialect is not None and dialect.provider == "google",
+            b"content-encoding" in known.fields.names,
             needs.policed,
             needs.measured,
             needs.wanted,
@@ -362,16 +356,6 @@ class DirectPath:
         )
 
     # What requests say
-
-    def accepts(self, request: DirectRequest, response: WholeResponse) -> bool:
-        """Whether a response is usual, and can be sent as it is."""
-        return self._responses.accepts(request, response)
-
-    def complete(self, request: DirectRequest) -> None:
-        """Send what was accepted, and account for it."""
-        self._deadlines.forget(request)
-        self.served += 1
-        self._responses.complete(request)
 
     def responded(self, request: DirectRequest, response: Response) -> None:
         """A response that is not usual."""

@@ -36,9 +36,13 @@ class HitRequest(NamedTuple):
 
 
 class DirectHits:
-    """Sends what the cache has, where it will do as it is."""
+    """Sends what the cache has, where it will do as it is.
+
+    @ivar served: How often it did.
+    """
 
     def __init__(self, pipeline: Pipeline, accounting: Accounting, clock: IReactorTime) -> None:
+        self.served = 0
         self._pipeline = pipeline
         self._accounting = accounting
         self._clock = clock
@@ -69,6 +73,7 @@ class DirectHits:
         reply = b"HTTP/1.1 200 %b\r\n%b\r\n\r\n%b" % (cached.phrase, b"\r\n".join(out), body)
         channel.write_final(reply, always_wait=False)
         channel.request_done()
+        self.served += 1
         self._accounting.conclude(self._record(request, cached, outcome.status), "", None, None)
         return True
 

@@ -19,6 +19,7 @@ from llmproxy.model import Usage
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import billed_members, prompt_estimate
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
+from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.wire.body_framing import LAST_CHUNK, chunk
 from llmproxy.wire.client.response_heads import WholeResponse
@@ -29,9 +30,16 @@ _log = Logger()
 
 
 class DirectResponses:
-    """Sends them, and accounts for them."""
+    """Sends them, and accounts for them.
 
-    def __init__(self, pipeline: Pipeline, accounting: Accounting, clock: IReactorTime) -> None:
+    @ivar served: How many.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, accounting: Accounting, clock: IReactorTime, deadlines: HeadDeadlines
+    ) -> None:
+        self.served = 0
+        self._deadlines = deadlines
         self._pipeline = pipeline
         self._accounting = accounting
         self._clock = clock
@@ -68,6 +76,8 @@ class DirectResponses:
 
     def complete(self, request: DirectRequest) -> None:
         """Send what was accepted, and account for it."""
+        self._deadlines.forget(request)
+        self.served += 1
         now, channel = self._clock.seconds(), request.channel
         try:
             request.attempt.responded(200, now)

@@ -77,6 +77,7 @@ class PreparedFlow(NamedTuple):
     @ivar outgoing: The head that is sent up to the body's length; C{b""} where it has holes.
     @ivar key: The provider's, which no response may say.
     @ivar typed: Measures its responses, where they are the provider's; C{has_tier}: whether their head tells a tier.
+    @ivar is_coded: Whether its body may have a content coding.
     @ivar is_policed: Whether its body is checked; C{is_measured}: measured; C{wanted}: which members are.
     @ivar estimates_input: Whether it is text that counts as input.
     @ivar streams: Whether its head asks for a stream.
@@ -89,6 +90,7 @@ class PreparedFlow(NamedTuple):
     key: bytes
     typed: TypedUsage | None
     has_tier: bool
+    is_coded: bool
     is_policed: bool
     is_measured: bool
     wanted: Callable[[str], bool]
@@ -102,9 +104,10 @@ class PreparedFlow(NamedTuple):
 
     def due(self, arrived: float, sent: float, *, streams: bool) -> float:
         """When the head of a response must have come; C{0}: never."""
-        total = self.stream_total if streams else self.total
-        ends = [arrived + total] if total else []
-        if streams and self.header_timeout:
+        if not streams:
+            return arrived + self.total if self.total else 0.0
+        ends = [arrived + self.stream_total] if self.stream_total else []
+        if self.header_timeout:
             ends.append(sent + self.header_timeout)
         return min(ends, default=0.0)
 

@@ -141,7 +141,9 @@ class Pool:
 
     def take(self) -> Connection | None:
         """A connection that waits to be used, for a request that is sent on it at once; C{None} where there is none."""
-        return None if self._closed is not None or self._queue.owners else self._take()
+        if self._closed is not None or self._queue.owners:
+            return None
+        return self._take()
 
     @property
     def waiting(self) -> int:

@@ -219,11 +219,6 @@ class Channel(Protocol):
         """What is under way goes on as this."""
         self._request = request
 
-    @property
-    def draining(self) -> bool:
-        """Whether this request is to be the last."""
-        return self._context.connections.draining
-
     def cut(self, *, visible: bool) -> None:
         """End it in the middle of a response.
 

@@ -50,9 +50,6 @@ class DirectChannel(RequestChannel, Protocol):
     flow: Any
     limits: ServerLimits
 
-    @property
-    def draining(self) -> bool: ...
-
     def begin_direct(self, request: ChannelRequest) -> None:
         """It is under way from now on."""
 
