@@ -44,6 +44,7 @@ MAX_SHORT_BYTES = 16 * 1024  # of a body that is read by small steps in one turn
 MAX_PENDING_BYTES = 4 * 1024 * 1024  # that wait to be read, beyond which the rest is not
 
 _SPACE = b" \t\r\n"
+_Wanted = Callable[[str], bool]
 _NOT_UTF8 = "The request body is not plain UTF-8."
 
 
@@ -88,7 +89,7 @@ class RequestContent(NamedTuple):
 NO_CONTENT = RequestContent("none", {}, True, "", frozenset(), frozenset(), 0)
 
 
-def read_at_once(body: bytes, lines: Iterable[bytes], wanted: Callable[[str], bool]) -> RequestContent:
+def read_at_once(body: bytes, lines: Iterable[bytes], wanted: _Wanted) -> RequestContent:
     """What a short body says, for records: of a name that is there twice, nobody is told.
 
     The usual one is read by one call in C; any other as L{RequestReader} does it.
@@ -97,7 +98,7 @@ def read_at_once(body: bytes, lines: Iterable[bytes], wanted: Callable[[str], bo
 
 
 def read_strictly_at_once(
-    body: bytes, lines: Iterable[bytes], wanted: Callable[[str], bool], *, measured: bool = True
+    body: bytes, lines: Iterable[bytes], wanted: _Wanted, *, measured: bool = True
 ) -> RequestContent:
     """All that a short body says, as L{RequestReader} reads it; the usual one by one call in C.
 
@@ -107,7 +108,7 @@ def read_strictly_at_once(
 
 
 def read_usual(
-    body: bytes, lines: Iterable[bytes], wanted: Callable[[str], bool], *, strictly: bool, measured: bool = False
+    body: bytes, lines: Iterable[bytes], wanted: _Wanted, *, strictly: bool, measured: bool = False
 ) -> RequestContent | None:
     """What a body says that is a plain JSON object of no more than L{MAX_WHOLE_BYTES}; C{None} for any other, and where
     it could take long.
@@ -118,9 +119,7 @@ def read_usual(
     return None if _codings(lines) else read_uncoded(body, wanted, strictly=strictly, measured=measured)
 
 
-def read_uncoded(
-    body: bytes, wanted: Callable[[str], bool], *, strictly: bool, measured: bool = False
-) -> RequestContent | None:
+def read_uncoded(body: bytes, wanted: _Wanted, *, strictly: bool, measured: bool = False) -> RequestContent | None:
     """As L{read_usual}, of a body without a content coding."""
     size = len(body)
     longest = MAX_VALUE_BYTES if strictly else MAX_WHOLE_BYTES  # so that no member is longer than the reader keeps
@@ -179,11 +178,10 @@ def _by_size_or_measured(body: bytes, lines: Iterable[bytes], usual: RequestCont
 
 
 def _nothing(_: str) -> bool:
-    """No member is wanted."""
     return False
 
 
-def _read(body: bytes, lines: Iterable[bytes], wanted: Callable[[str], bool]) -> RequestContent:
+def _read(body: bytes, lines: Iterable[bytes], wanted: _Wanted) -> RequestContent:
     reader = RequestReader(lines, wanted)
     reader.feed(body)
     while reader.pending:
@@ -195,9 +193,7 @@ def _read(body: bytes, lines: Iterable[bytes], wanted: Callable[[str], bool]) ->
 class RequestReader:
     """Reads one body."""
 
-    def __init__(
-        self, lines: Iterable[bytes], wanted: Callable[[str], bool], seconds: Callable[[], float] = float
-    ) -> None:
+    def __init__(self, lines: Iterable[bytes], wanted: _Wanted, seconds: Callable[[], float] = float) -> None:
         """
         @param lines: The request's header lines.
         @param wanted: Whether the value of a top-level member of that name is to be kept.

@@ -1,11 +1,11 @@
-"""A list price that is a sum of four products, as that of nearly all requests is: made ready once, equal to the bit."""
+"""A price that is a sum of four products, as that of nearly all requests is: made ready once, equal to the bit."""
 
 from __future__ import annotations
 
 from math import inf
 from typing import NamedTuple
 
-from llmproxy.metering.prices import MAIN_UNITS, ListPrice
+from llmproxy.metering.prices import MAIN_UNITS, ListPrice, OwnPrice
 
 _CACHED = ("cache_read_tokens", "cache_write_tokens")
 _NONE: frozenset[str] = frozenset()
@@ -47,6 +47,37 @@ class LinearPrice(NamedTuple):
             return None
         # In the order of ListPrice's steps, since sums of binary fractions hang on it.
         return read * self.cache_read + written * self.cache_write + fresh * self.input + output * self.output
+
+
+class OwnLinearPrice(NamedTuple):
+    """As L{LinearPrice}, of an operator's own price: in USD for a million tokens, and for a request."""
+
+    input: float
+    cached: float
+    cache_write: float
+    output: float
+    per_request: float
+    unpriced: frozenset[str] = _NONE
+    since: float = -inf
+    until: float = inf
+
+    def cost(self, count: int, read: int, written: int, output: int, reasoning: int) -> float:
+        """What L{OwnPrice.cost} says of these, whatever share of the output was C{reasoning}."""
+        fresh = max(count - read - written, 0)
+        tokens = fresh * self.input + read * self.cached + written * self.cache_write + output * self.output
+        return tokens / 1e6 + self.per_request
+
+
+def own_linear_price(own: OwnPrice) -> OwnLinearPrice:
+    """For requests that used nothing but text."""
+    cached, written = own.cached, own.cache_write
+    return OwnLinearPrice(
+        own.input,
+        own.input if cached is None else cached,
+        own.input if written is None else written,
+        own.output,
+        own.per_request,
+    )
 
 
 def linear_price(listed: ListPrice) -> LinearPrice | None:

@@ -19,7 +19,7 @@ from llmproxy.metering.dialects.generic import CHARGES
 from llmproxy.metering.dialects.operation import Units
 from llmproxy.metering.dialects.reported_usage import MAX_WORD_CHARS, Terms, word
 from llmproxy.metering.extraction import count_units
-from llmproxy.metering.linear_price import LinearPrice, linear_price
+from llmproxy.metering.linear_price import LinearPrice, OwnLinearPrice, linear_price, own_linear_price
 from llmproxy.metering.prices import Prices
 from llmproxy.metering.typed_responses import TYPED_RESPONSES, TypedCounts
 from llmproxy.model import Usage
@@ -40,7 +40,7 @@ class _PreparedPrice(NamedTuple):
 
     model: str
     terms: Terms
-    linear: LinearPrice | None
+    linear: LinearPrice | OwnLinearPrice | None
     since: float
     until: float
 
@@ -100,7 +100,11 @@ class TypedUsage:
         tier = "" if batch else tier
         terms = Terms(tier or header.decode("latin-1").lower(), word(speed), word(geo), batch)
         own, listed = self._prices.listed(self._api, self._provider, model, asked, at, terms)
-        linear = linear_price(listed) if own is None and listed is not None else None
+        linear: LinearPrice | OwnLinearPrice | None = None
+        if own is not None:
+            linear = own_linear_price(own)
+        elif listed is not None:
+            linear = linear_price(listed)
         since, until = (-inf, inf) if linear is None else (linear.since, linear.until)
         price = self._prepared[key] = _PreparedPrice(model, terms, linear, since, until)
         return price

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.metering.dialects.reported_usage import Terms
-from llmproxy.metering.linear_price import linear_price
-from llmproxy.metering.prices import ListPrice, Prices
+from llmproxy.metering.linear_price import linear_price, own_linear_price
+from llmproxy.metering.prices import ListPrice, OwnPrice, Prices
 from tests.support.examples import examples
 
 NOW = 1_790_000_000.0
@@ -37,7 +37,37 @@ def listed(provider: str, model: str, terms: Terms, at: float = NOW) -> ListPric
     return PRICES.listed("api", provider, model, "", at, terms)[1]
 
 
+USD = st.floats(0, 200)
+
+
 class LinearPriceTests(SynchronousTestCase):
+    @examples(300)
+    @given(
+        st.builds(
+            OwnPrice,
+            st.just("*"),
+            st.just("*"),
+            input=USD,
+            output=USD,
+            cached=st.none() | USD,
+            cache_write=st.none() | USD,
+            input_audio=st.none() | USD,
+            output_audio=st.none() | USD,
+            per_request=USD,
+        ),
+        st.tuples(*[COUNTS] * 5),
+    )
+    def test_costs_what_the_operator_says(self, own: OwnPrice, counts: tuple[int, int, int, int, int]) -> None:
+        given, read, written, made, reasoning = counts
+        units: dict[str, int | float] = {
+            "input_tokens": given,
+            "cache_read_tokens": read,
+            "cache_write_tokens": written,
+            "output_tokens": made,
+            "output_reasoning_tokens": reasoning,
+        }
+        self.assertEqual(own_linear_price(own).cost(given, read, written, made, reasoning), own.cost(units))
+
     @examples(1500)
     @given(st.sampled_from(models()), TERMS, st.tuples(*[COUNTS] * 5), FURTHER, COUNTS)
     def test_costs_what_the_list_says(
