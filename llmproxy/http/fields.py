@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import TypeVar
 
 from llmproxy.base.memo import BoundedMemo
@@ -90,6 +91,7 @@ def _of_response(name: bytes) -> int:
     return REQUEST_ID if name == b"x-request-id" else _either_way(name)
 
 
+_REQUEST_ID_START = len(b"x-request-id:")
 _REQUEST = FieldNameMemo(_of_request)
 _RESPONSE = FieldNameMemo(_of_response)
 
@@ -141,7 +143,7 @@ def incoming(lines: Iterable[bytes], *, own_cors: bool = False) -> list[bytes]:
     kinds = _RESPONSE
     lines = FieldLines.of(lines)
     if isinstance(lines.names, SharedNames):
-        return _incoming_of_shape(lines, lines.names, own_cors)
+        return incoming_of_shape(lines, lines.names, own_cors=own_cors)
     out: list[bytes] = []
     gone: set[bytes] = set()
     for line, name in zip(lines, lines.names, strict=True):
@@ -155,7 +157,7 @@ def incoming(lines: Iterable[bytes], *, own_cors: bool = False) -> list[bytes]:
     return _without(out, gone) if gone else out
 
 
-def _incoming_of_shape(lines: FieldLines, names: SharedNames, own_cors: bool) -> list[bytes]:
+def incoming_of_shape(lines: FieldLines, names: SharedNames, *, own_cors: bool = False) -> list[bytes]:
     """As L{incoming}, by what was worked out of these names before. Lines of C{Connection} are all the same there."""
     known = names.passing.get(own_cors)
     if known is None:
@@ -165,13 +167,14 @@ def _incoming_of_shape(lines: FieldLines, names: SharedNames, own_cors: bool) ->
                 numbers[index] = lines[index]
         kept = [int(_value(line)) for line in incoming(numbers, own_cors=own_cors)]
         renamed = [at for at, index in enumerate(kept) if names[index] == b"x-request-id"]
-        known = names.passing[own_cors] = (kept, renamed[0] if len(renamed) == 1 else -1 if not renamed else -2)
-    kept, renamed_at = known
-    if renamed_at == -2:  # twice
+        pick = itemgetter(*kept) if len(kept) > 1 else None
+        known = names.passing[own_cors] = (pick, renamed[0] if len(renamed) == 1 else -1 if not renamed else -2)
+    pick, renamed_at = known
+    if pick is None or renamed_at == -2:  # fewer than two, or two ids
         return incoming(FieldLines(lines, list(names)), own_cors=own_cors)
-    out = [lines[index] for index in kept]
+    out = list(pick(lines))
     if renamed_at >= 0:
-        out[renamed_at] = b"X-Upstream-Request-ID: " + _value(out[renamed_at])
+        out[renamed_at] = b"X-Upstream-Request-ID: " + out[renamed_at][_REQUEST_ID_START:].strip(b" \t")
     return out
 
 

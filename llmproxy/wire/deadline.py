@@ -20,18 +20,16 @@ class Deadlines:
     Exact: each is called when its time has come, and there is no timer where there is nothing to wait for.
     """
 
-    __slots__ = ("_clock", "_due", "_heap", "_live", "_number", "_timer")
+    __slots__ = ("_clock", "_due", "_heap", "_live", "_number", "_timer", "seconds")
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
+        self.seconds = clock.seconds
         self._heap: list[tuple[float, int, Deadline]] = []  # stale where the deadline is due at another time, or never
         self._number = count()
         self._live = 0
         self._timer: IDelayedCall | None = None
         self._due = 0.0
-
-    def seconds(self) -> float:
-        return self._clock.seconds()
 
     def add(self, at: float, deadline: Deadline, *, anew: bool) -> None:
         """It is due then.

@@ -221,7 +221,7 @@ def response_head(head: bytes, limits: MessageLimits, request_method: bytes) -> 
 # What stands in a head
 
 _TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-_CONTROLS = bytes(c for c in range(0x20) if c not in b"\t\r\n") + b"\x7f"
+CONTROLS = bytes(c for c in range(0x20) if c not in b"\t\r\n") + b"\x7f"
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\r\n]*))?")
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _AUTHORITY = re.compile(
@@ -267,7 +267,7 @@ def head_lines(head: bytes, limits: MessageLimits) -> list[bytes]:
         raise BadMessage(431, "request_header_fields_too_large", "The head has more fields than this proxy accepts.")
     if head.count(b"\n") != ends or head.count(b"\r") != ends:
         raise _bad("A line of the head does not end in CR LF.")
-    if len(head.translate(None, _CONTROLS)) != len(head):
+    if len(head.translate(None, CONTROLS)) != len(head):
         raise _bad("The head holds a control character.")
     return lines
 

@@ -15,20 +15,14 @@ from llmproxy.model import RequestRecord, Usage
 from llmproxy.proxy.fast_path.flow import KnownHead, RequestFacts
 from llmproxy.upstream.circuits import Attempt
 from llmproxy.wire.buffers import Buffers
-from llmproxy.wire.client.pending_request import OwnedRequest
-from llmproxy.wire.client.response import Response
-from llmproxy.wire.client.response_heads import WholeResponse
+from llmproxy.wire.client.pending_request import OwnedRequest, RequestOwner
 from llmproxy.wire.parser import RequestHead
 from llmproxy.wire.server.direct import DirectChannel
 
 
-class DirectRequestOwner(Protocol):
-    """Whoever made the request, and is told of what becomes of it."""
+class DirectRequestOwner(RequestOwner, Protocol):
+    """Is told of its client, too."""
 
-    def accepts(self, request: DirectRequest, response: WholeResponse) -> bool: ...
-    def complete(self, request: DirectRequest) -> None: ...
-    def responded(self, request: DirectRequest, response: Response) -> None: ...
-    def failed(self, request: DirectRequest, error: BaseException) -> None: ...
     def client_left(self, request: DirectRequest, reason: Failure) -> None: ...
 
 
@@ -80,7 +74,6 @@ class DirectRequest(OwnedRequest):
     chunked = 0
     minor = 1
     # What its connection asks
-    takes_whole = True
     method = b"POST"
     raw = True
     project = ""
@@ -128,15 +121,6 @@ class DirectRequest(OwnedRequest):
     def lines(self) -> FieldLines:
         """Its field lines; those of another that differs in the length of its body alone."""
         return self.known.fields if self.parsed is None else self.parsed.lines
-
-    # What its connection says
-
-    def accepts(self, response: WholeResponse) -> bool:
-        return self.owner.accepts(self, response)
-
-    def complete(self) -> None:
-        self.holder = None
-        self.owner.complete(self)
 
     # What its channel says
 

@@ -66,7 +66,7 @@ class DirectResponses:
         if self._pipeline.cache is not None:
             request.cache = cache = "bypass"
             self._pipeline.cache.invalidate(route, session.grant, known.method, known.fields, response)
-        out = fields.incoming(lines)
+        out = fields.incoming_of_shape(lines, response.names)
         if request.reservation is not None:
             out = replace_rate_limits(out, request.reservation.header_lines, route.api.provider)
         times = (request.arrived_at, request.authorized_at, request.sent_at, first)

@@ -198,19 +198,20 @@ class Connection(protocol.Protocol):
 
     def _take_whole(self, data: bytes) -> bool:
         """Pass on a response that is all in this read to a request that takes it so; C{False}: nothing was done."""
-        request = self._request
+        request, outgoing = self._request, self._outgoing
         assert request is not None
-        if not request.takes_whole or self._heard or not (self._outgoing is None or self._outgoing.finished):
+        owner = request.owner
+        if owner is None or self._heard or not (outgoing is None or outgoing.finished):
             return False
         response = self._heads.whole(data)
-        if response is None or not request.accepts(response):
+        if response is None or not owner.accepts(request, response):
             return False
         self._request, self._state, self._heard = None, _IDLE, True
-        outgoing, self._outgoing = self._outgoing, None
         if outgoing is not None:
-            outgoing.stop()
+            self._stop_sending()
         self._home.on_idle(self)
-        request.complete()
+        request.holder = None
+        owner.complete(request)
         return True
 
     def _read_head(self, data: bytes) -> None:
@@ -252,11 +253,8 @@ class Connection(protocol.Protocol):
     def _begin(self, head: http1.ResponseHead, data: bytes) -> None:
         request, self._request = self._request, None
         assert request is not None
-        self._keep = head.keep_alive
-        if self._outgoing is not None:
-            self._keep = self._keep and self._outgoing.finished
-            self._outgoing.stop()
-            self._outgoing = None
+        self._keep = head.keep_alive and (self._outgoing is None or self._outgoing.finished)
+        self._stop_sending()
         response = self._response = Response(head, self, method=request.method, raw=request.raw)
         if head.length == 0:
             self._end(b"", data)
@@ -296,8 +294,7 @@ class Connection(protocol.Protocol):
         response.finished(last)
 
     def _broken(self, error: http1.BadMessage) -> None:
-        request, self._request = self._request, None
-        response, self._response = self._response, None
+        request, response, self._request, self._response = self._request, self._response, None, None
         self.abort()
         if request is not None:
             broken = errors.UpstreamBroken()
@@ -328,11 +325,14 @@ class Connection(protocol.Protocol):
         if self._state is _CLOSED:
             return False
         self._state = _CLOSED
-        if self._outgoing is not None:
-            self._outgoing.stop()
-            self._outgoing = None
+        self._stop_sending()
         self._home.on_unusable(self)
         return True
+
+    def _stop_sending(self) -> None:
+        outgoing, self._outgoing = self._outgoing, None
+        if outgoing is not None:
+            outgoing.stop()
 
     def _before_close(self, reason: Failure) -> None:
         """The kernel can still be asked what the provider has got of the request under way."""

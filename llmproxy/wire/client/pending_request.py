@@ -22,6 +22,23 @@ class Cancellable(Protocol):
     def cancel(self) -> object: ...
 
 
+class RequestOwner(Protocol):
+    """Whoever made a request, and is told of what becomes of it."""
+
+    def accepts(self, request: Any, response: WholeResponse) -> bool:
+        """Whether this response, which was all in one read, is to come to L{complete}; else it comes to L{responded},
+        as any other."""
+
+    def complete(self, request: Any) -> None:
+        """The response that was accepted is over, and the connection belongs to others now."""
+
+    def responded(self, request: Any, response: Response) -> None:
+        """The head of its response has come."""
+
+    def failed(self, request: Any, error: BaseException) -> None:
+        """There will be no response."""
+
+
 class PendingRequest:
     """One request, until the head of its response.
 
@@ -34,10 +51,10 @@ class PendingRequest:
     @ivar started: Whether the body's producer has been asked for anything.
     @ivar sent: Whether one byte or more of the request may have left.
     @ivar queue_time: Seconds for which it has waited for a connection, all of them being busy.
-    @ivar takes_whole: Whether a response that is all in one read goes to L{accepts} and L{complete}.
+    @ivar owner: Who takes what becomes of it; C{None}: C{responded} tells.
     """
 
-    takes_whole = False
+    owner: RequestOwner | None = None
     __slots__ = (
         "body",
         "gone",
@@ -91,13 +108,6 @@ class PendingRequest:
         if self.whole is not None:
             self.body = BytesBody(self.whole)
 
-    def accepts(self, response: WholeResponse) -> bool:
-        """Whether this response is to come to L{complete}; else it comes to L{succeed}, as any other."""
-        return False
-
-    def complete(self) -> None:
-        """The connection belongs to others now."""
-
     def succeed(self, answer: Response) -> None:
         self.holder = None
         if self.queue_time:
@@ -116,14 +126,11 @@ class PendingRequest:
 
 
 class OwnedRequest(PendingRequest):
-    """As L{PendingRequest}, without a Deferred: what becomes of it is told to its owner.
-
-    @ivar owner: Has C{responded(request, response)} and C{failed(request, error)}.
-    """
+    """As L{PendingRequest}, without a Deferred: what becomes of it is told to its owner."""
 
     __slots__ = ("owner",)
 
-    owner: Any
+    owner: RequestOwner
 
     def succeed(self, response: Response) -> None:
         self.holder = None

@@ -238,10 +238,10 @@ class Pool:
 
     def _take(self) -> Connection | None:
         """One that waits to be used and is provably clean: the last one put aside, it is the likeliest to live."""
-        now = self._clock.seconds()
-        while self._idle:
-            connection = self._idle.pop()
-            self._idle_budget.give_back()
+        now, idle = self._clock.seconds(), self._idle
+        while idle:
+            connection = idle.pop()
+            self._idle_budget.taken -= 1
             if now < connection.good_until:
                 if connection.quiet():
                     return connection

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from llmproxy.http.field_lines import FieldLines, SharedNames
 from llmproxy.wire.body_framing import ChunkedResponseBody
-from llmproxy.wire.parser import CHUNKED, BadMessage, MessageLimits, ResponseHead, head_lines, response_head
+from llmproxy.wire.parser import CHUNKED, CONTROLS, MessageLimits, ResponseHead, head_lines, response_head
 
 MAX_SHAPES = 64
 MAX_LENGTH_DIGITS = 18
@@ -38,6 +38,7 @@ class ResponseShape(NamedTuple):
 class WholeResponse(NamedTuple):
     """A response that was all in one read, and after which its connection can be used again.
 
+    @ivar names: Those of C{lines}.
     @ivar data: All of it, as it came.
     @ivar chunked: Whether its body had no length.
     """
@@ -45,6 +46,7 @@ class WholeResponse(NamedTuple):
     code: int
     phrase: bytes
     lines: FieldLines
+    names: SharedNames
     body: bytes
     data: bytes
     chunked: bool
@@ -83,11 +85,12 @@ class ResponseHeads:
         end = data.find(b"\r\n\r\n", 0, self._limits.target)
         if end < 0:
             return None
-        try:
-            lines = head_lines(data[:end], self._limits)
-        except BadMessage:
+        head = data[:end]
+        lines = head.split(b"\r\n")
+        ends = len(lines) - 1
+        if head.count(b"\n") != ends or head.count(b"\r") != ends or len(head.translate(None, CONTROLS)) != end:
             return None
-        shape = self._shapes.get((lines.pop(0), len(lines)))
+        shape = self._shapes.get((lines.pop(0), ends))
         if shape is None or not shape.keep_alive or not all(map(_starts_with, lines, shape.starts)):
             return None
         length, body = _length(lines, shape), data[end + 4 :]
@@ -98,7 +101,8 @@ class ResponseHeads:
                 return None
         elif length != len(body):
             return None
-        return WholeResponse(shape.code, shape.phrase, FieldLines(lines, shape.names), body, data, length == CHUNKED)
+        names = shape.names
+        return WholeResponse(shape.code, shape.phrase, FieldLines(lines, names), names, body, data, length == CHUNKED)
 
     def _remember(self, status: bytes, head: ResponseHead) -> None:
         if (

@@ -205,7 +205,8 @@ class Channel(Protocol):
         elif not self.persistent:
             self._close()
         else:
-            self._wait(IDLE, self._context.limits.keepalive_timeout)
+            self._state = IDLE
+            self._set_deadline(self._context.limits.keepalive_timeout)
             if self._decoder.buffer or self._reading_paused or self._half_closed:
                 self._proceed()
 

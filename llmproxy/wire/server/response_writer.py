@@ -144,7 +144,8 @@ class ResponseWriter:
     def flush(self) -> None:
         """Send what was left for the end of the turn."""
         if self._parting:
-            self.write()
+            data, self._parting = self._parting, b""
+            self.write(data)
 
     def drop(self) -> None:
         """Forget what was left for the end of the turn."""
