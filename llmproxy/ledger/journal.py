@@ -98,6 +98,10 @@ class Journal:
         """The segments whose files are no longer what they were: removed, replaced or truncated. Blocks."""
         return [each for each in (*self._segments, *([self._spare] if self._spare else ())) if not each.is_whole]
 
+    def is_written(self, segment: Segment) -> bool:
+        """Whether it is the one that is written now, or the one that is next: not one of the older ones."""
+        return segment is self._now or segment is self._spare
+
     def replace_spare(self) -> None:
         """Have another spare segment than the present one; L{OSError} where the disk is full."""
         spare, self._spare = self._spare, None

@@ -113,6 +113,7 @@ class JournalWriter:
         self.problem = ""
         self.has_room_on_disk = True
         self._lost_files = ""  # why they cannot be made anew
+        self._broken: set[int] = set()  # the segments of which that was said
         self.growing: Deferred[None] | None = None
         self._in_thread = in_thread
         self._damage = damage
@@ -233,12 +234,34 @@ class JournalWriter:
         self.problem = problem
 
     async def inspect(self) -> None:
-        """Go on in another file where the present one was removed, replaced or truncated."""
+        """Go on in another file where the present one was removed, replaced or truncated; say so of older ones."""
         broken = await self._in_thread(self.journal.broken_segments)
         self._note_disk(await self._in_thread(lambda: self.journal.has_room_on_disk))
-        if not broken:
-            self._lost_files = ""
+        # An older one stays as it is until its lines are in the store: nothing can be made anew for it.
+        if any(self.journal.is_written(each) for each in broken) and not await self._replace_spare():
             return
+        self._lost_files = ""
+        broken_before, self._broken = self._broken, {each.number for each in broken}
+        for segment in broken:
+            if segment.number in broken_before or segment not in self.journal.segments:  # the spare one has no records
+                continue
+            self._damage.places += 1
+            if segment.number == self.journal.number:
+                self._log.error(
+                    "The ledger's journal {path} was removed, replaced or truncated; it goes on in another file.",
+                    path=str(segment.path),
+                )
+                self.journal.rotate()
+            else:
+                self._log.error(
+                    "The ledger's journal {path}, which the store does not have yet, was removed, replaced or "
+                    "truncated. What the process still has of it is entered; it is lost if that is killed before.",
+                    path=str(segment.path),
+                )
+            self._write_again(segment.number)
+
+    async def _replace_spare(self) -> bool:
+        """Have a file to go on in; false where there can be none."""
         try:
             await self._in_thread(self.journal.replace_spare)
         except OSError as e:
@@ -251,23 +274,16 @@ class JournalWriter:
                     reason=reason,
                 )
             self._lost_files = reason
-            return
-        self._lost_files = ""
-        present = self.journal.segments[-1]
-        for segment in broken:
-            if segment is not present:
-                continue
-            self._damage.places += 1
-            self._log.error(
-                "The ledger's journal {path} was removed, replaced or truncated; it goes on in another file.",
-                path=str(segment.path),
-            )
-            self.journal.rotate()
-            for ledger_id, line in list(self._open.items()):
-                if line.segment == segment.number and self.journal.append(line.moved(ledger_id)):
-                    self._open[ledger_id] = line._replace(segment=self.journal.number)
-                    if line.announcement:
-                        self._append(line.announcement)
+            return False
+        return True
+
+    def _write_again(self, segment: int) -> None:
+        """What is in flight and stands in this segment, whose file is no more, stands in the present one too."""
+        for ledger_id, line in list(self._open.items()):
+            if line.segment == segment and self.journal.append(line.moved(ledger_id)):
+                self._open[ledger_id] = line._replace(segment=self.journal.number)
+                if line.announcement:
+                    self._append(line.announcement)
 
     def _note_disk(self, has_room: bool) -> None:
         if has_room != self.has_room_on_disk:

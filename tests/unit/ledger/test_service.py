@@ -455,6 +455,48 @@ class LedgerTests(SynchronousTestCase):
         self.assertEqual(self.written_lines(), ["r1", "r2", "r3", "r4"])
         self.assertTrue(list((self.world.directory / "run1").glob("*.segment")))
 
+    def test_older_files_are_removed_while_the_store_is_away(self) -> None:
+        """That is said once of each and counted; no further file is made for it. What they had is entered all the same,
+        and what was in flight in them is known to whoever comes after a kill."""
+        ledger = self.started()
+        self.books.down = True
+        held, _ = self.reserve(ledger)
+        while len(ledger._journal.segments) < 3:
+            self.asked(ledger)
+            self.clock.advance(1)
+        directory = self.world.directory / "run1"
+        before, damaged = {path.name: path.stat().st_ino for path in directory.glob("*.segment")}, ledger.damaged_places
+        for name in ("00000001.segment", "00000002.segment"):
+            (directory / name).unlink()
+            del before[name]
+        self.clock.pump([1] * 5)
+        self.assertEqual({path.name: path.stat().st_ino for path in directory.glob("*.segment")}, before)
+        self.assertEqual((ledger.damaged_places - damaged, ledger.state), (2, "ok"))
+        self.books.down = False
+        self.clock.advance(1)
+        self.assertEqual(self.written_lines(), [f"r{number}" for number in range(2, self.number + 1)])
+        self.world.kill(ledger)
+        self.started()
+        self.clock.advance(1)
+        self.assertEqual([line.error for line in self.books.lines if line.id == held], ["process_ended"])
+
+    def test_the_live_file_is_removed_while_the_store_is_away(self) -> None:
+        """It goes on in another one, and in no further ones while the lines of the first wait for the store."""
+        ledger = self.started()
+        self.books.down = True
+        self.asked(ledger)
+        directory = self.world.directory / "run1"
+        (directory / "00000001.segment").unlink()
+        self.clock.advance(1)
+        self.asked(ledger)
+        before = {path.name: path.stat().st_ino for path in directory.glob("*.segment")}
+        self.clock.pump([1] * 5)
+        self.assertEqual({path.name: path.stat().st_ino for path in directory.glob("*.segment")}, before)
+        self.assertEqual(ledger.damaged_places, 1)
+        self.books.down = False
+        self.clock.advance(1)
+        self.assertEqual(self.written_lines(), ["r1", "r2"])
+
     def test_old_lines_and_sums(self) -> None:
         """They are put away once an hour, in parts, until there are none."""
         self.started(keep_lines=86400.0, keep_days=10 * 86400.0)
