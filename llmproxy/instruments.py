@@ -67,6 +67,11 @@ class HealthCheck:
     required: bool = False
 
 
+def check_gauge(read: Callable[[], Mapping[str, float]]) -> Gauge:
+    """What says of checks by their names whether they are C{ok}: 1, or else 0."""
+    return Gauge("check_ok", "1 for a check of the ready page that is ok, 0 for others.", read, "check", "min")
+
+
 def _figure(reading: Reading) -> float:
     if isinstance(reading, Mapping):
         raise TypeError("It has its label's values already.")

@@ -10,7 +10,7 @@ from llmproxy.instruments import Counter, Gauge
 from llmproxy.limits.counters.shared import SharedCounters
 from llmproxy.observability.log_output import LogOutput
 from llmproxy.observability.metrics import Metrics
-from llmproxy.observability.metrics_of_workers import State, lasting, merged, state_of
+from llmproxy.observability.metrics_of_workers import State, lasting, merged, state_of, state_of_checks
 from llmproxy.process.coordinated_reload import CoordinatedReload
 from llmproxy.process.supervisor import Supervisor, SupervisorTerms
 from llmproxy.process.worker import worker_count
@@ -50,10 +50,15 @@ class WorkerMetrics:
     async def others(self, worker: WorkerProcess, state: State) -> State:
         """What all but this one have counted; it has counted C{state}."""
         self._last[worker.name] = state
-        for other, answer in await self._supervisor.ask_processes("metrics", but=worker):
+        supervisor, responding = self._supervisor, {worker}
+        for other, answer in await supervisor.ask_processes("metrics", but=worker):
             self._last[other.name] = answer
+            responding.add(other)
         known = [last for name, last in self._last.items() if name != worker.name]
-        return merged([self._ended, state_of(self._own), *known])
+        places = {each.number for each in responding if each.state == "ready"}
+        complete = places.issuperset(range(1, supervisor.terms.workers + 1))
+        checks = state_of_checks({"workers": complete, "roll": not supervisor.problem})
+        return merged([self._ended, state_of(self._own), checks, *known])
 
     def note(self, worker: WorkerProcess, state: State) -> None:
         """It is about to end, and has counted this."""

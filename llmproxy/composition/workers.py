@@ -59,13 +59,13 @@ class WorkerViews(Service):
         """What was counted, here and elsewhere."""
         if self._peers.alone:
             return self._metrics
-        from llmproxy.observability.metrics_of_workers import TotalMetrics, merged
+        from llmproxy.observability.metrics_of_workers import TotalMetrics, merged, state_of_checks
 
         own = self._state()
         try:
             others = await self._peers.supervisor("metrics", own)
         except NoSupervisor:
-            others = merged(())
+            others = state_of_checks({"workers": False})
         return TotalMetrics(merged((own, others)))
 
     async def render(self, accept: str) -> tuple[str, bytes]:

@@ -13,7 +13,7 @@ from typing import Any
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
-from llmproxy.instruments import Counter, Gauge, Instrument, Reading
+from llmproxy.instruments import Counter, Gauge, Instrument, Reading, check_gauge
 from llmproxy.observability.metrics import (
     DURATION_BOUNDS,
     ApiTotals,
@@ -46,6 +46,13 @@ def state_of(metrics: Metrics, process: Iterable[Metric] = (), worker: int = 0) 
         ],
         "process": [_family(family, worker) for family in process],
     }
+
+
+def state_of_checks(checks: Mapping[str, bool]) -> State:
+    """Of what is no worker itself, whether these checks of the ready page are ok."""
+    metrics = Metrics()
+    metrics.add(check_gauge(lambda: {name: float(ok) for name, ok in checks.items()}))
+    return state_of(metrics)
 
 
 def lasting(state: State) -> State:

@@ -91,9 +91,8 @@ class Daemon(MultiService):
         self._secure: list[tuple[str, Any]] = []  # the ports that use TLS, by their endpoints
         self.reload: Callable[[], object] = lambda: None
         self._starting: Deferred[None] | None = None
-        self._state = "starting"
         self._openings: list[Callable[[], Deferred[None]]] = []
-        self._health = ProcessHealth(store)
+        self._health = ProcessHealth(store, reactor)
         if descriptors is not None:
             descriptors.pause, descriptors.resume = self._pause_accepting, self._resume_accepting
         self._unfinished: list[str] = []
@@ -110,7 +109,7 @@ class Daemon(MultiService):
     @property
     def is_running(self) -> bool:
         """Whether it serves, and has not been told to end."""
-        return self._state == "running"
+        return self._health.state == "running"
 
     @property
     def descriptors_of_ports(self) -> dict[str, int]:
@@ -121,6 +120,7 @@ class Daemon(MultiService):
     def leave_sockets(self) -> None:
         """Another process goes on listening where this one does: the sockets remain, and nobody need see its end."""
         self.drain_delay, self._idle_patience = 0.0, IDLE_SECONDS
+        self._health.replaced = True
         for _, port in self._ports:
             leave_socket(port)
 
@@ -183,12 +183,12 @@ class Daemon(MultiService):
 
     async def checks(self) -> Checks:
         """How it is, for the ready page."""
-        return await self._health.checks(self._state)
+        return await self._health.checks()
 
     def retire(self) -> None:
         """Say on the ready page that it is about to end, while it goes on as ever."""
-        if self._state == "running":
-            self._state = "draining"
+        if self._health.state == "running":
+            self._health.state = "draining"
 
     def setServiceParent(self, parent: Any) -> None:
         if isinstance(parent, Componentized) and parent.getComponent(ILogObserver, None) is None:
@@ -224,7 +224,8 @@ class Daemon(MultiService):
             await self._listening
             self._resume_accepting()
         await self._listen_on(lambda endpoint: self._listening is None or endpoint.startswith("unix:"))
-        self._state = "running"
+        self._health.state = "running"
+        self._health.start()
         if self.start_observer is not None:
             self.start_observer.succeeded()
         gc.collect()
@@ -234,9 +235,9 @@ class Daemon(MultiService):
         _log.info("Ready: {count} APIs.", count=len(self.settings.apis))
 
     def _cannot_start(self, failure: Any) -> None:
-        if self._state == "draining":
+        if self._health.state == "draining":
             return  # it was told to stop before it had started
-        self._state = "failed"
+        self._health.state = "failed"
         cannot_start(self._reactor, sentence(failure.value), failure, self.start_observer)
 
     async def _listen_on(self, chosen: Callable[[str], bool]) -> None:
@@ -273,7 +274,7 @@ class Daemon(MultiService):
             pass
 
     async def _stop(self) -> None:
-        self._state = "draining"
+        self._health.state = "draining"
         if self._starting is not None:
             self._starting.cancel()
         await self._delayed()
@@ -305,11 +306,12 @@ class Daemon(MultiService):
                 seconds=STOPPING_SECONDS,
                 what=", ".join(self._unfinished),
             )
-        self._state = "stopped"
+        self._health.state = "stopped"
 
     async def _end(self) -> None:
         """Let go of providers, stop all services together, close the store; what fails is said and left."""
         await self._finished("connections to providers", self._hung_up)
+        self._health.stop()
         Service.stopService(self)
         services = [IService(service) for service in self]
         await gatherResults([self._finished(str(each.name), each.stopService) for each in reversed(services)])

@@ -161,7 +161,8 @@ class Database:
             return await within(timeout or self._timeout, self._reactor, threads.call(attempt), late)
         except StoreUnavailable as e:
             error = unavailable(doing, "locked") if e is late and self._waits_for_lock(threads) else e
-            self._log_seldom(error)
+            if threads is not self.pools.health:  # whoever looks how the store is says it once
+                self._log_seldom(error)
             raise error from e.__cause__
 
     def _waits_for_lock(self, threads: StoreThreads) -> bool:

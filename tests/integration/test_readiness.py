@@ -53,7 +53,7 @@ def written(stack: Stack, text: str) -> int:
 def test_every_check_is_a_metric(stack: Stack) -> None:
     status, page = ready(stack)
     assert (status, page["status"]) == (200, "ok")
-    for name in page["checks"].keys() - {"config", "state"}:
+    for name in page["checks"]:
         assert figure(stack, name) == 1, name
 
 
@@ -105,6 +105,22 @@ def test_a_revocation_feed_that_is_silent(stack: Stack) -> None:
     assert figure(stack, "revocation_feed") == 1
     assert written(stack, "The store has not said for 5 s what has changed") == 1
     assert written(stack, "The store says again what has changed") == 1
+
+
+def test_a_store_that_takes_no_writes(stack: Stack) -> None:
+    """Seen and said while nobody asks for it; the metric is at once what the ready page says, and the log says it once,
+    however often somebody asks."""
+    ended = written(stack, "The store takes writes again.")
+    with locked(stack):
+        eventually(lambda: written(stack, "The store takes no writes: locked.") == 1)
+        assert figure(stack, "store") == 0
+        assert check(stack, "store") == (503, "locked")
+        assert figure(stack, "store") == 0
+    eventually(lambda: written(stack, "The store takes writes again.") == ended + 1)
+    assert figure(stack, "store") == 1
+    assert check(stack, "store") == (200, "ok")
+    assert written(stack, "The store takes no writes") == 1
+    assert written(stack, "Nothing can be stored") == 0
 
 
 def test_a_full_disk_under_the_journal(tmp_path: Path) -> None:

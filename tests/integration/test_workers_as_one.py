@@ -7,7 +7,7 @@ import os
 import signal
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import pairwise
@@ -42,9 +42,24 @@ def counted(stack: Stack) -> int:
     return int(json.loads(page(stack, "/metrics")[1])["requests"])
 
 
+def figure(stack: Stack, check: str) -> str:
+    """What the metrics say of a check of the ready page: C{1.0} or C{0.0}; C{""} where they say nothing."""
+    start = f'llmproxy_check_ok{{check="{check}"}} '
+    lines = page(stack, "/metrics", "text/plain")[1].splitlines()
+    return next((line.removeprefix(start) for line in lines if line.startswith(start)), "")
+
+
 def ready(stack: Stack) -> tuple[int, dict[str, str]]:
     status, text = page(stack, "/ready")
     return status, json.loads(text)["checks"]
+
+
+def answered(ask: Callable[[], Any]) -> Any:
+    """What it brings; C{None} where the worker that accepted it does not answer."""
+    try:
+        return ask()
+    except OSError:
+        return None
 
 
 @pytest.fixture(scope="module")
@@ -140,19 +155,15 @@ class TestOneAnswer:
         workers = workers_of(three.daemon.pid)
         os.kill(workers[0], signal.SIGSTOP)
         try:
-            status, checks = 200, {}
-            for _ in range(20):  # those that it has accepted get no answer
-                try:
-                    status, checks = ready(three)
-                    break
-                except OSError:
-                    continue
+            status, checks = eventually(lambda: answered(lambda: ready(three)), PATIENCE)
             assert status == 503
             assert checks["workers"].startswith("worker ")
             assert checks["store"] == "ok"
+            assert eventually(lambda: answered(lambda: figure(three, "workers"))) == "0.0"
         finally:
             os.kill(workers[0], signal.SIGCONT)
         eventually(lambda: ready(three)[0] == 200, PATIENCE)
+        assert {figure(three, name) for name in ready(three)[1]} == {"1.0"}
         assert counted(three) >= before
 
 
@@ -167,6 +178,7 @@ class TestCountersNeverFall:
 
             def replaced() -> bool:
                 seen.append(counted(stack))
+                assert figure(stack, "state") == "1.0"  # those that drain are no places any more
                 return not set(old) & set(workers_of(stack.daemon.pid))
 
             eventually(replaced, PATIENCE)

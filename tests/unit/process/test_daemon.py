@@ -72,8 +72,16 @@ class Parts(SynchronousTestCase):
         _, lesser = self.successResultOf(Deferred.fromCoroutine(self.daemon.checks()))
         self.assertEqual(lesser["background"], "sweep failing")
         figures = {instrument.name: reading for instrument, reading in metrics.readings()}
-        checks = {"ledger": 0, "ledger_files": 0, "background": 0, "store": 1}
-        self.assertEqual(figures, {"client_connections": 0, "background_failures": {"sweep": 1}, "check_ok": checks})
+        checks = {"config": 1, "state": 0, "ledger": 0, "ledger_files": 0, "background": 0, "store": 1}
+        failures = {"health": 0, "sweep": 1}
+        self.assertEqual(figures, {"client_connections": 0, "background_failures": failures, "check_ok": checks})
+
+    def test_replaced(self) -> None:
+        """Another process has its place: what is asked for all of them is answered without its checks."""
+        metrics = Metrics()
+        metrics.register(self.daemon)
+        self.daemon.leave_sockets()
+        self.assertEqual({each.name: reading for each, reading in metrics.readings()}["check_ok"], {})
 
     def test_services(self) -> None:
         """Are started and stopped with it; not opened before it starts."""
