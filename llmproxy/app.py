@@ -132,7 +132,7 @@ def build(
     known = (settings.server.trusted_proxies, base.keys, base.identity.bearers)
     auth = ManagementAuth(base.management, FailedAttempts(), reactor, *known)
     lag = ReactorLag(reactor, metrics.reactor_lag.observe)
-    steps = ClockSteps(reactor, now, logs=base.peers.number in (0, 1))
+    steps = ClockSteps(reactor, now, lambda: base.peers.leads)
     making = partial(_management, base, auth, tokens, parts, views, records, reloader, alerts)
     manage, admin = _management_trees(base, auth, making, records, parts)
     written = (*records.parts, *alerts.parts)

@@ -32,9 +32,11 @@ class Peers:
     What passes is what JSON can say.
 
     @ivar number: The place of this process among them, from 1; C{0} where it is the only one.
+    @ivar leads: Whether it is the one that does what one does for all; another one does where this one ends.
     """
 
     number = 0
+    leads = True
 
     def __init__(self) -> None:
         self._answers: dict[str, Answer] = {}

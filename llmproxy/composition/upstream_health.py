@@ -26,7 +26,7 @@ def share_health(
     @param is_running: Whether this process serves, and is not about to end.
     """
     peers.register(ORDER, lambda body: probes.follow(*body))
-    probes.leads = lambda: peers.number in (0, 1) and is_running()
+    probes.leads = lambda: peers.leads and is_running()
     probes.announce = partial(_announce, peers, bus, now)
 
 

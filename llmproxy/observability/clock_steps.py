@@ -30,7 +30,7 @@ class ClockSteps(Service):
     name: Any = "clock steps"
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, now: Callable[[], float], *, logs: bool = True) -> None:
+    def __init__(self, clock: IReactorTime, now: Callable[[], float], logs: Callable[[], bool] = lambda: True) -> None:
         """
         @param clock: Monotonic.
         @param now: Seconds since the epoch.
@@ -63,7 +63,7 @@ class ClockSteps(Service):
         self._steps += 1
         self._last, self._total = step, self._total + step
         self._shown_until = self._clock.seconds() + SHOWN_SECONDS
-        if self._logs:
+        if self._logs():
             self._log.warn(
                 "The clock of this machine was {step}: tokens expire, and budgets and limits by day, week and month "
                 "begin anew, by what it says now. Nothing that waits has noticed.",

@@ -96,6 +96,7 @@ class Supervisor(MultiService):
         self._pauses: dict[int, float] = {}
         self._timers: dict[int, IDelayedCall] = {}
         self._rolling = FairLock()
+        self._leader: WorkerProcess | None = None
 
     def provide(self, name: str, service: Service) -> None:
         """Let workers ask for this."""
@@ -171,7 +172,20 @@ class Supervisor(MultiService):
         )
         return worker
 
+    def _appoint_leader(self) -> None:
+        """Have one that serves do what one does for all of them: that of the first place, and there the latest."""
+        serving = [worker for worker in reversed(self.workers) if worker.state == "ready"]
+        leader = min(serving, key=lambda worker: worker.number, default=None)
+        before, self._leader = self._leader, leader
+        if leader is before:
+            return
+        if before is not None:
+            before.link.tell("lead", False)
+        if leader is not None:
+            leader.link.tell("lead", True)
+
     def _ready(self, worker: WorkerProcess) -> None:
+        self._appoint_leader()
         self._log.info(
             "Worker {name} is ready: {serving} of {count} workers.",
             name=worker.name,
@@ -182,6 +196,7 @@ class Supervisor(MultiService):
 
     def _ended(self, worker: WorkerProcess) -> None:
         self.workers.remove(worker)
+        self._appoint_leader()
         self._when_ended(worker)
         if worker.expected or self.stopping or not self.running:
             self._log.info("Worker {name} ended {how}.", name=worker.name, how=worker.status, pid=worker.pid)

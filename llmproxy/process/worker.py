@@ -34,6 +34,7 @@ class PeersOverLink(Peers):
     def __init__(self, link: Link, number: int) -> None:
         Peers.__init__(self)
         self.number = number
+        self.leads = False  # until the supervisor says so
         self._link = link
 
     @deferred
@@ -120,6 +121,9 @@ class Worker:
             return None
         if name == "retire":
             self.retire()
+            return None
+        if name == "lead":
+            self.peers.leads = bool(body)
             return None
         if name == "cut":
             self._end()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -196,3 +198,45 @@ def test_the_only_upstream_of_two_workers(tmp_path: Path) -> None:
         del provider.says[NO_KEY]
         eventually(lambda: shown()["health"] == "healthy")
         eventually(lambda: {ask() for _ in range(8)} == {200})
+
+
+def worker_pid(stack: WorkerStack, place: int) -> int:
+    """The process of the worker that was ready there last."""
+    lines = [json.loads(line) for line in stack.daemon.output().splitlines() if line.startswith("{")]
+    return int([each["pid"] for each in lines if f"Worker {place}." in str(each) and "is ready" in str(each)][-1])
+
+
+def missing(stack: WorkerStack) -> str:
+    """What the ready page says of workers that are not there."""
+    return str(json.loads(stack.ask("GET", "/ready").body)["checks"]["workers"])
+
+
+def test_the_worker_that_probes_dies(tmp_path: Path) -> None:
+    """Another one probes for all from then on, with no probe left out for long, and knows what was found before; when a
+    worker has its place again, that one does, and none is asked twice as often."""
+    with KeyedProvider() as provider, _Workers(tmp_path, provider) as stack:
+        provider.says["sk-sim-openai"] = (200, {})
+
+        def shown() -> dict[str, Any]:
+            return next(e for e in stack.manage("GET", "/manage/upstreams")["data"] if e["api"] == "openai")
+
+        eventually(lambda: shown()["health"] == "healthy")
+        settings = tmp_path / "llmproxy.yaml"
+        good = settings.read_text()
+        settings.write_text(good + "nonsense: true\n")  # no worker can start meanwhile
+        os.kill(worker_pid(stack, 1), signal.SIGKILL)
+        eventually(lambda: "Worker 1.1 ended by SIGKILL" in stack.daemon.output())
+        asked = provider.asked[NO_KEY]
+        eventually(lambda: provider.asked[NO_KEY] >= asked + 5)
+        assert missing(stack).startswith("worker 1: ")
+        provider.says[NO_KEY] = (500, {})
+        eventually(lambda: shown()["health"] == "unhealthy")
+        settings.write_text(good)
+        eventually(lambda: missing(stack) == "ok", 60)
+        assert shown()["health"] == "unhealthy"  # whichever is asked
+        provider.says[NO_KEY] = (200, {})
+        eventually(lambda: shown()["health"] == "healthy")
+        os.kill(worker_pid(stack, 2), signal.SIGKILL)
+        asked = provider.asked[NO_KEY]
+        eventually(lambda: provider.asked[NO_KEY] >= asked + 5)  # the first one does it again
+        assert stack.daemon.output().count("gets no requests") == 1

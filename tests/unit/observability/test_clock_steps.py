@@ -12,7 +12,7 @@ class Steps(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.ahead = 1_700_000_000.0
-        self.steps = ClockSteps(self.clock, lambda: self.clock.seconds() + self.ahead, logs=False)
+        self.steps = ClockSteps(self.clock, lambda: self.clock.seconds() + self.ahead, lambda: False)
         self.steps.startService()
         self.addCleanup(self.steps.stopService)
 

@@ -240,6 +240,51 @@ class RollTests(SupervisorCase):
         self.assertTrue(self.successResultOf(second))
 
 
+class LeaderTests(SupervisorCase):
+    """One worker does what one does for all, such as probes."""
+
+    workers = 3
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.told: dict[str, list[bool]] = {}
+        self.begin()
+
+    def leaders(self) -> list[str]:
+        """Those that have been told to, and not yet that another one does."""
+        for worker in self.supervisor.workers:
+            orders = [each["with"] for each in heard(worker) if each["do"] == "lead"]
+            self.told.setdefault(worker.name, []).extend(orders)
+        there = {worker.name for worker in self.supervisor.workers}
+        return [name for name, orders in self.told.items() if orders and orders[-1] and name in there]
+
+    def test_the_first(self) -> None:
+        self.assertEqual(self.leaders(), ["1.1"])
+
+    def test_one_that_dies(self) -> None:
+        """The next one leads at once, and the first place again once somebody is ready there."""
+        ends(self.supervisor.workers[0], None, 9)
+        self.assertEqual(self.leaders(), ["2.2"])
+        self.reactor.advance(0.25)
+        self.assertEqual(self.leaders(), ["2.2"])
+        self.ready_all()
+        self.assertEqual(self.leaders(), ["1.4"])
+
+    def test_another_one_that_dies(self) -> None:
+        ends(self.supervisor.workers[1], None, 9)
+        self.reactor.advance(0.25)
+        self.ready_all()
+        self.assertEqual((self.leaders(), self.told["1.1"]), (["1.1"], [True]))
+
+    def test_all_are_replaced(self) -> None:
+        self.supervisor.roll()
+        self.ready_all()
+        self.assertEqual(self.leaders(), ["1.4"])
+        ends(self.supervisor.workers[0])
+        self.ready_all()
+        self.assertEqual((self.leaders(), self.told["1.4"]), (["1.4"], [True]))
+
+
 class EndTests(SupervisorCase):
     def test_a_drain(self) -> None:
         self.begin()
