@@ -1,7 +1,8 @@
 """Measures what a request's body holds, as it passes: text by the kinds of its characters, and media by their headers.
 
-A measure is no count of tokens, but what one can be estimated from. The text is measured as JSON writes it. Media are
-base64 where the APIs have them: data URLs (OpenAI), C{source.data} (Anthropic), C{inlineData.data} (Gemini),
+A measure is no count of tokens, but what one can be estimated from. The text is measured as JSON writes it; of a long
+one, what follows its beginning by samples, at places that nobody knows before. Media are base64 where the APIs have
+them: data URLs (OpenAI), C{source.data} (Anthropic), C{inlineData.data} (Gemini),
 C{input_audio.data}, C{bytes} (Bedrock).
 """
 
@@ -11,6 +12,7 @@ import re
 from base64 import b64decode
 from hashlib import sha256
 from operator import add
+from random import randrange
 from typing import NamedTuple
 
 from llmproxy.http.media_heads import MAX_HEAD_BYTES, Medium, medium
@@ -52,6 +54,7 @@ _MEDIUM = re.compile(
 )
 _NAME = re.compile(rb'"(?=(?:data|url|image_url|file_data|bytes|file|image|audio|b64_json)")')
 _BASE64 = re.compile(rb"(?:[A-Za-z0-9+/_=-]+|\\/)*")
+_BASE64_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_=-"
 _REMOTE = re.compile(
     rb'"(?:image_url|fileUri|file_uri)"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}'
     rb'(?:\{[ \t\r\n]{0,8}"url"[ \t\r\n]{0,8}:[ \t\r\n]{0,8})?'
@@ -61,6 +64,7 @@ _CARRY = 512  # bytes in which what precedes a medium can stand
 
 SLICE_BYTES = 8192  # of a long text that are measured, and known again, as one
 MAX_KNOWN_SLICES = 8192
+SAMPLE_BYTES = 512
 # Between two words neither an escape, nor a run of anything, nor the name of a medium is cut in two. That a space is
 # looked for, and what is before it afterwards, passes a run of letters a hundred times as fast.
 _BEFORE_WORD = re.compile(rb" (?=[a-z])")
@@ -71,6 +75,21 @@ MAX_CUTS_TRIED = 50
 # What is counted, by its index in L{TextMeasure}: each kind, and its runs, which are only there where it is.
 _KINDS = ((3, (b"0", b"00", b"000")), (6, (b".", b"..")), (8, (b" ", b"  ")), (10, (b"n",)))
 _SCRIPTS = tuple(enumerate((b"l", b"d", b"g", b"e", b"c", b"k", b"f"), 11))  # none of them in ASCII
+
+
+class Effort(NamedTuple):
+    """How closely a text is looked at.
+
+    @ivar exact_bytes: Of its beginning, which are measured, all of them.
+    @ivar part_bytes: Of what follows, of which L{SAMPLE_BYTES} are.
+    """
+
+    exact_bytes: int
+    part_bytes: int
+
+
+CLOSELY = Effort(128 * 1024, 8 * SAMPLE_BYTES)  # for whoever goes by what a request may use
+ROUGHLY = Effort(16 * 1024, 32 * SAMPLE_BYTES)  # for the rare response that does not tell what was used
 
 
 class TextMeasure(NamedTuple):
@@ -137,12 +156,14 @@ class ContentMeasure:
     @ivar media: What was found of media; C{more_media}: how many there were beyond L{MAX_MEDIA}.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, effort: Effort = CLOSELY) -> None:
         self._counts = [0] * (_REMOTE_MEDIA + 1)
         self._carry = b""
         self._head: bytearray | None = None  # of the medium that is passing
         self._kind = b""
         self._length = 0
+        self._exact = effort.exact_bytes  # that are left
+        self._samples = TextSamples(effort.part_bytes)  # of what follows
         self.media: list[Medium] = []
         self.more_media = 0
 
@@ -158,7 +179,7 @@ class ContentMeasure:
             at = self._pass(data, 0)
             if at == len(data):
                 return
-        while (found := _MEDIUM.search(data, at)) is not None:
+        while (quote := data.find(b'"', at)) >= 0 and (found := _MEDIUM.search(data, quote)) is not None:
             if len(data) - found.end() < MIN_MEDIUM_BYTES and len(data) - found.start() < _CARRY:
                 self._text(data[at : found.start()])
                 self._carry = data[found.start() :]
@@ -181,7 +202,8 @@ class ContentMeasure:
 
     @property
     def text(self) -> TextMeasure:
-        return TextMeasure(*self._counts[:_REMOTE_MEDIA])
+        counts = map(add, self._counts[:_REMOTE_MEDIA], self._samples.counts())
+        return TextMeasure(*counts)
 
     @property
     def remote(self) -> int:
@@ -190,7 +212,10 @@ class ContentMeasure:
 
     def _pass(self, data: bytes, at: int) -> int:
         """Pass over the medium; where it ends."""
-        end = _BASE64.match(data, at).end()  # type: ignore[union-attr]
+        end = data.find(b'"', at)
+        end = end if end >= 0 else len(data)
+        if data[at:end].translate(None, _BASE64_BYTES):
+            end = _BASE64.match(data, at).end()  # type: ignore[union-attr]
         head = self._head
         assert head is not None
         if len(head) < MAX_HEAD_BYTES:
@@ -211,6 +236,11 @@ class ContentMeasure:
 
     def _text(self, data: bytes) -> None:
         at, end = 0, len(data)
+        self._exact -= end
+        if self._exact < 0 and data:
+            self._samples.feed(data)
+            self._counts[_REMOTE_MEDIA] += len(_REMOTE.findall(data)) if b'"' in data else 0
+            return
         while end - at >= 2 * SLICE_BYTES and (cut := _between_words(data, at + SLICE_BYTES)) >= 0:
             self._add(_KNOWN_SLICES.counts(data[at:cut]))
             at = cut
@@ -219,6 +249,40 @@ class ContentMeasure:
 
     def _add(self, counts: list[int]) -> None:
         self._counts = list(map(add, self._counts, counts))
+
+
+class TextSamples:
+    """Measures samples of a text: one of each part of it, at a place in it that the writer of the text cannot know."""
+
+    def __init__(self, part_bytes: int) -> None:
+        self._part_bytes = part_bytes
+        self._counts = [0] * (_REMOTE_MEDIA + 1)
+        self._size = 0  # bytes of the text
+        self._sampled = 0  # bytes of the samples
+        self._part = 0  # where the part begins
+        self._next = 0  # where its sample does
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes of the text."""
+        start, self._size = self._size, self._size + len(data)
+        samples = []
+        while self._next < self._size:
+            end = self._next + SAMPLE_BYTES
+            samples.append(data[max(self._next - start, 0) : end - start])
+            if end > self._size:
+                break  # the rest of it is yet to come
+            self._part += self._part_bytes
+            self._next = self._part + randrange(self._part_bytes - SAMPLE_BYTES)
+        if samples:
+            text = b" ".join(samples)
+            self._sampled += len(text)
+            self._counts = list(map(add, self._counts, _text_counts(text)))
+
+    def counts(self) -> list[int]:
+        """As L{_text_counts}, of the whole text."""
+        if self._size <= self._sampled:
+            return self._counts
+        return [round(count * self._size / self._sampled) for count in self._counts]
 
 
 def _between_words(data: bytes, start: int) -> int:
@@ -298,7 +362,7 @@ def _edge(data: bytes, at: int) -> int:
     """Where what may be the beginning of a medium's member, or the middle of a word, begins at the end of C{data}."""
     names = [found.start() for found in _NAME.finditer(data, max(at, len(data) - 200))]
     if names:
-        return names[-1]
+        return next((name for name in names[-2:] if data.startswith(b'"image_url"', name)), names[-1])
     back = data.rfind(b'"', max(at, len(data) - 12))
     space = data.rfind(b" ", max(at, len(data) - 40))
     return max(back, space) if max(back, space) >= 0 else len(data)

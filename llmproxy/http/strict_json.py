@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from pydantic_core import from_json
 
 MAX_VALUES = 20_000  # in a text that is parsed by one call
+FEW = 200  # of these
 
 
 def parse_strictly(body: bytes) -> dict[str, Any]:
@@ -62,3 +63,17 @@ def _no_constant(constant: str) -> NoReturn:
 
 
 _STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
+
+
+def is_flat(body: bytes) -> bool:
+    """Whether a body holds no more than L{MAX_VALUES} objects and lists. Prompts are long and hold few, which are found
+    in a tenth of the time that it takes to count them."""
+    for opening in (b"{", b"["):
+        at = body.find(opening)
+        for _ in range(FEW):
+            if at < 0:
+                break
+            at = body.find(opening, at + 1)
+        if at >= 0:
+            return body.count(b"{") + body.count(b"[") <= MAX_VALUES
+    return True

@@ -145,7 +145,9 @@ class JsonBodyReader:
     def _notice(self, piece: bytes) -> None:
         """Count the calls of tools in a response that is not parsed; text in it has its quotation marks escaped."""
         piece = self._seam + piece
-        for found in registry.CALL_PATTERN.finditer(piece) if len(self._calls) < MAX_CALLS else ():
+        first = piece.find(b'"')  # there is none in most pieces of a long text
+        nothing = first < 0 or len(self._calls) >= MAX_CALLS
+        for found in () if nothing else registry.CALL_PATTERN.finditer(piece, first):
             self._calls.add((registry.UNITS_BY_CALL[found[1].decode()], str(self._place + found.start())))
             if len(self._calls) == MAX_CALLS:
                 break

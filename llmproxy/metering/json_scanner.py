@@ -9,6 +9,7 @@ MAX_DEPTH_LEVELS = 512
 MAX_VALUE_BYTES = 64 * 1024  # bytes of a value that is kept
 MAX_NAME_BYTES = 64  # bytes of the longest member name that is looked at, with the white space behind it
 MAX_FEED_STEPS = 1200  # tokens that are taken one by one in one call: a few milliseconds
+MAX_SKIPPED_BYTES = 8 * 1024  # that are skipped at a time; of a longer string the end is looked for
 MAX_BEHIND_BYTES = 512 * 1024  # that came and are not read yet, beyond which nothing more is read
 
 _TOKEN = re.compile(rb'["{}\[\]]')
@@ -84,7 +85,7 @@ class JsonMemberScanner:
             if self._depth > self._level > 0 and self._value is None:
                 if self._depth > MAX_DEPTH_LEVELS:
                     return  # no response is like that
-                at = _SKIPPED.match(data, at).end()  # type: ignore[union-attr]
+                at = _SKIPPED.match(data, at, at + MAX_SKIPPED_BYTES).end()  # type: ignore[union-attr]
             at = self._token(data, at)
             if at < 0:
                 self._carry = data[-at - 2 :]

@@ -14,6 +14,7 @@ from llmproxy.base.memo import BoundedMemo
 from llmproxy.caching import CacheRequest
 from llmproxy.config.routes import Route
 from llmproxy.http import fields
+from llmproxy.http.content_measure import CLOSELY, ROUGHLY
 from llmproxy.http.request_reader import RequestContent, RequestReader, read_usual
 from llmproxy.limits.plan import LimitPlan
 from llmproxy.metering import injection
@@ -162,7 +163,8 @@ class RequestBodies:
             context.observe_small_body(received, wanted, strictly=strictly, measured=measured)
         elif not upload.done or received:
             lines = context.request.lines
-            make_reader = partial(RequestReader, lines, wanted, self._clock.seconds)
+            effort = CLOSELY if measured else ROUGHLY
+            make_reader = partial(RequestReader, lines, wanted, self._clock.seconds, effort=effort)
             context.reading = reading = BodyReading(
                 make_reader(),
                 self._clock,

@@ -3,20 +3,33 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
+from itertools import pairwise
 from unittest import TestCase
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.http.content_measure import _SCRIPTS, _TABLE, LONG_WORD, SLICE_BYTES, ContentMeasure, KnownSlices, _edge
+from llmproxy.http.content_measure import (
+    _SCRIPTS,
+    _TABLE,
+    CLOSELY,
+    LONG_WORD,
+    ROUGHLY,
+    SLICE_BYTES,
+    ContentMeasure,
+    Effort,
+    KnownSlices,
+    TextMeasure,
+    _edge,
+)
 from tests.unit.http.test_media_heads import PNG, WAV
 
 PICTURE = b64encode(PNG + bytes(5000)).decode()
 SOUND = b64encode(WAV + bytes(6000)).decode()
 
 
-def measure(body: bytes, piece: int = 0) -> ContentMeasure:
-    found = ContentMeasure()
+def measure(body: bytes, piece: int = 0, effort: Effort = CLOSELY) -> ContentMeasure:
+    found = ContentMeasure(effort)
     piece = piece or max(len(body), 1)
     for at in range(0, len(body), piece):
         found.feed(body[at : at + piece])
@@ -37,6 +50,44 @@ class Texts(TestCase):
 
     def test_long_words(self) -> None:
         self.assertEqual(measure(b"a" * 100 + b" bbb").text.long_letters, 92)
+
+
+PARAGRAPHS = (
+    "Explain in two sentences what it is.\\n",
+    "if (x > 10) { return 0x7f; }\\n",
+    "Что это такое? ",
+    "这是什么? ",
+)
+
+
+class LongTexts(TestCase):
+    """Beyond their beginning, they are measured by samples."""
+
+    def check(self, text: TextMeasure, exact: TextMeasure, part: float) -> None:
+        for name, found, true in zip(exact._fields, text, exact, strict=True):
+            if true > 20_000:
+                self.assertLess(abs(found - true), part * true, name)
+
+    def test_close_to_all_of_it(self) -> None:
+        for first, second in pairwise(PARAGRAPHS):
+            body = json.dumps({"content": first * 10_000 + second * 10_000}, ensure_ascii=False).encode()
+            exact = measure(body, effort=Effort(len(body), 0)).text
+            for piece in (1000, 4096, 65536):
+                self.check(measure(body, piece).text, exact, 0.15)
+                self.check(measure(body, piece, ROUGHLY).text, exact, 0.4)
+
+    def test_the_beginning_is_measured_all_of_it(self) -> None:
+        body = json.dumps({"content": "a b 1 " * (CLOSELY.exact_bytes // 6 - 10)}).encode()
+        self.assertEqual(measure(body, 4096).text, measure(body, 4096, Effort(len(body), 0)).text)
+
+    def test_what_is_no_text_is_seen_wherever_it_stands(self) -> None:
+        """Media, whether they are there or referred to."""
+        parts = [{"text": "words " * 60_000}, {"image_url": {"url": "https://x/y.png"}}]
+        body = json.dumps({"content": [*parts, {"image_url": {"url": f"data:image/png;base64,{PICTURE}"}}, *parts]})
+        for effort in (CLOSELY, ROUGHLY):
+            for piece in (4096, 65536):
+                found = measure(body.encode(), piece, effort)
+                self.assertEqual((len(found.media), found.remote), (1, 2))
 
 
 class Media(TestCase):
@@ -174,8 +225,11 @@ class Counting(TestCase):
 
     @given(st.lists(st.sampled_from(["x", " ", '"', "a:", *(name.decode() for name in NAMES)]), max_size=60))
     def test_where_a_name_may_begin(self, parts: list[str]) -> None:
-        """The last of the names of media near the end is not cut off from what follows."""
+        """The last of the names of media near the end is not cut off from what follows, nor from C{image_url}."""
         data = "".join(parts).encode()
-        last = max(data.rfind(name, max(0, len(data) - 200)) for name in NAMES)
-        if last >= 0:
-            self.assertEqual(_edge(data, 0), last)
+        names = sorted(
+            found.start() for found in re.finditer(b"|".join(NAMES), data) if found.start() >= len(data) - 200
+        )
+        if names:
+            before = len(names) > 1 and data.startswith(b'"image_url"', names[-2])
+            self.assertEqual(_edge(data, 0), names[-2 if before else -1])

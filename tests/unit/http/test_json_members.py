@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 from typing import Any
 from unittest import TestCase
+from unittest.mock import patch
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from llmproxy.http import json_members
 from llmproxy.http.json_members import MAX_FEED_STEPS, MAX_STEPS, JsonMembers
 from tests.support.reading import everything
 
@@ -118,3 +120,55 @@ class Members(TestCase):
         self.assertTrue(found.complete, body)
         if isinstance(value, dict):
             self.assertEqual(found.members, value)
+
+
+class Strings(TestCase):
+    """Runs of a string that are parsed at once are read as byte by byte."""
+
+    @given(
+        st.lists(
+            st.sampled_from(
+                [
+                    "word " * 4,
+                    "\\n",
+                    '\\"',
+                    "\\\\",
+                    "\\u00e9",
+                    "\\ud83d\\ude00",
+                    "\\ud83d",
+                    "é",
+                    "漢",
+                    "😀",
+                    '"',
+                    '","',
+                    "\\",
+                    "\\x",
+                    "\n",
+                    "\x7f",
+                    "\x80",
+                    "{",
+                ]
+            ).map(str.encode)
+            | st.sampled_from([b"\xff", b"\xc3", b"\xa9", b"\xf0\x9f", b"\x00", b"\xed\xa0\x80"])
+            | st.binary(max_size=3),
+            max_size=30,
+        ).map(b"".join),
+        st.integers(1, 60),
+        st.booleans(),
+    )
+    def test_the_same(self, text: bytes, piece: int, kept: bool) -> None:
+        body = b'{"a":"%b","b":["%b"],"c":1}' % (text, text)
+        wanted = everything if kept else "c".__eq__
+        with patch.object(json_members, "_behind_run", lambda data, at: at):
+            plain = members(body, piece, wanted)
+        with patch.object(json_members, "MIN_RUN_BYTES", 4):
+            fast = members(body, piece, wanted)
+        for name in ("members", "repeated", "oversize", "problem", "complete"):
+            self.assertEqual(getattr(fast, name), getattr(plain, name), name)
+
+    def test_every_byte(self) -> None:
+        """Control characters are no part of a string, wherever they stand in it."""
+        for byte in range(256):
+            body = b'{"a":"%b%c%b"}' % (b"x" * 600, byte, b"y" * 600)
+            wrong = byte < 0x20 or byte in b'"\\'
+            self.assertEqual(bool(members(body).problem), wrong, byte)
