@@ -2,7 +2,7 @@
 
 from llmproxy.caching.admin import CacheAdmin, PurgeSelector
 from llmproxy.caching.broadcast import DiscardBody, Subscriber
-from llmproxy.caching.lookup import CacheLookup
+from llmproxy.caching.lookup import CacheLookup, LocalHit
 from llmproxy.caching.replay import CachedResponse
 from llmproxy.caching.rules.request import CacheRequest
 from llmproxy.caching.service import ResponseCache
@@ -13,6 +13,7 @@ __all__ = [
     "CacheRequest",
     "CachedResponse",
     "DiscardBody",
+    "LocalHit",
     "PurgeSelector",
     "ResponseCache",
     "Subscriber",

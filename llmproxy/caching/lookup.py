@@ -68,6 +68,17 @@ class CacheOutcome(NamedTuple):
 MISS = CacheOutcome()
 
 
+class LocalHit(NamedTuple):
+    """An entry that a request is served with as it is.
+
+    @ivar age: In seconds.
+    """
+
+    entry: Entry
+    age: float
+    outcome: CacheOutcome
+
+
 class CacheLookup:
     """A request, and what is stored for it.
 

@@ -14,9 +14,9 @@ from llmproxy.base.memo import BoundedMemo
 from llmproxy.caching.collapsing import CollapsedRequest, InFlight
 from llmproxy.caching.fill import CacheFill
 from llmproxy.caching.keys import MAX_TARGET_CHARS, cache_key, key_prefix, key_with_prefix
-from llmproxy.caching.lookup import CacheLookup, CacheOutcome, CacheResult, Fetch
+from llmproxy.caching.lookup import MISS, CacheLookup, CacheOutcome, CacheResult, Fetch, LocalHit
 from llmproxy.caching.replay import MAX_ONE_WRITE_BYTES
-from llmproxy.caching.rules import invalidation, reuse
+from llmproxy.caching.rules import conditional, invalidation, reuse
 from llmproxy.caching.rules.entry import Entry
 from llmproxy.caching.rules.request import ApiCachePolicy, CacheRequest, cacheable
 from llmproxy.caching.rules.storing import StoringRules
@@ -118,18 +118,23 @@ class ResponseCache(Service):
             entry = await storage.get(request.key, request.lines)
         return CacheLookup(request) if entry is None else self._evaluated(request, entry)
 
-    def hit_now(self, request: CacheRequest) -> CacheLookup | None:
-        """The lookup with a hit that is sent in one write, where the cache is local, has one, and nothing is to be
-        done about it; C{None} otherwise, and then nothing was done."""
-        storage, now = self.state.storage, self.state.now()
-        entry = None if storage.local is None else storage.get_local(request.key, request.lines)
-        if entry is None or len(entry.body) > MAX_ONE_WRITE_BYTES or (entry.chunk_timings and self.state.pace):
+    def hit_now(self, request: CacheRequest) -> LocalHit | None:
+        """The hit of a C{POST}: with status 200, sent in one write, and nothing is to be done about it.
+
+        C{None} where the cache is not local or has none, and then nothing was done.
+        """
+        state, lines = self.state, request.lines
+        entry = None if state.storage.local is None else state.storage.get_local(request.key, lines)
+        if entry is None or entry.code != 200 or len(entry.body) > MAX_ONE_WRITE_BYTES:
             return None
-        lookup, (verdict, _) = CacheLookup(request), self._verdict(request, entry, now)
-        if verdict in ("validate", "refresh"):
+        now = state.now()
+        verdict, age = self._verdict(request, entry, now)
+        if verdict in ("validate", "refresh") or conditional.not_modified(entry, lines, now):
             return None
-        lookup.hit = CacheResult(self.state.serve(lookup, entry, "hit", verdict))
-        return lookup
+        if entry.chunk_timings and state.pace:
+            return None
+        state.hits += 1
+        return LocalHit(entry, age, CacheOutcome("hit", verdict, MISS.forward, entry.lifetime - age))
 
     async def collapse(self, lookup: CacheLookup, fetch: Fetch) -> CacheResult:
         """What the provider responds, to this request or to an equal one that is in flight.

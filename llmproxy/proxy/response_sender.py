@@ -7,8 +7,7 @@ from functools import partial
 from twisted.internet.interfaces import IReactorTime
 
 from llmproxy import errors
-from llmproxy.caching import CachedResponse, Subscriber
-from llmproxy.caching.lookup import CacheOutcome
+from llmproxy.caching import CachedResponse, LocalHit, Subscriber
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Route
 from llmproxy.http import body_hints, cors, error_body, fields
@@ -115,16 +114,15 @@ class ResponseSender:
             lines += _CACHE_LINES[cache]
             lines.append(timing_lines(*times))
 
-    def hit_lines(
-        self, cached: CachedResponse, request_id: str, outcome: CacheOutcome, arrived: float, authorized: float
-    ) -> list[bytes]:
-        """The lines of a direct response that the cache has, with this proxy's own."""
-        lines = cached.lines
-        lines.append(b"X-Request-ID: " + request_id.encode())
-        if cached.entry.stream:
+    def hit_lines(self, hit: LocalHit, request_id: str, arrived: float, authorized: float) -> list[bytes]:
+        """The lines of a direct response that the cache has, with this proxy's own; several in one line's place."""
+        entry = hit.entry
+        lines = [entry.head] if entry.head else []
+        lines.append(b"Age: %d\r\nX-Request-ID: %b" % (hit.age, request_id.encode()))
+        if entry.stream:
             lines.append(b"X-Accel-Buffering: no")
         if self._debug_headers:
-            lines += outcome.debug_headers()
+            lines += hit.outcome.debug_headers()
             lines.append(self._hit_timing(arrived, authorized))
         return lines
 

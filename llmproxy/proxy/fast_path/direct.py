@@ -12,9 +12,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from llmproxy import errors
+from llmproxy.caching import LocalHit
 from llmproxy.http import body_hints, fields
 from llmproxy.http.field_lines import FieldLines
-from llmproxy.http.request_reader import read_uncoded
+from llmproxy.http.request_reader import NO_CONTENT, read_uncoded
 from llmproxy.ledger.records import LedgerLineOpening
 from llmproxy.limits.in_flight import Slot
 from llmproxy.limits.limiter import LimitReservation, RequestSize
@@ -71,7 +72,7 @@ class DirectPath:
         self._fallback = fallback
         self._clock = clock
         self._identity = identity
-        self._hits = DirectHits(pipeline, accounting, clock)
+        self._hits = DirectHits(table, pipeline, accounting, clock)
         self._deadlines = HeadDeadlines(clock, self.failed)
         self._responses = DirectResponses(pipeline, accounting, clock, self._deadlines)
         self._arriving = ArrivingBodies(clock, self)
@@ -187,6 +188,16 @@ class DirectPath:
             return False
         lines = known.fields if head is None else head.lines
         started_at, arrived_at = since or (self._identity.now(), self._clock.seconds())
+        way = known.flow.way
+        if isinstance(way, CacheableHead):
+            if not self._is_current(known):
+                return False
+            found = self._hits.find_again(known, body)
+            if found is not None:
+                self._serve_hit(
+                    ReadRequest(channel, known, head, lines, body, NO_CONTENT, started_at, arrived_at), *found
+                )
+                return True
         try:
             is_policed, is_measured = prepared.is_policed, prepared.is_measured
             content = read_uncoded(body, prepared.wanted, strictly=is_policed or is_measured, measured=is_measured)
@@ -196,11 +207,15 @@ class DirectPath:
                 self._pipeline.policy.check_body(
                     known.flow.session.grant, known.flow.route, known.flow.operation, content
                 )
-            way = known.flow.way
             read = ReadRequest(channel, known, head, lines, body, content, started_at, arrived_at)
             if isinstance(way, Sending):
                 return self._send(read, prepared, way)
-            return self._is_current(known) and self._serve_hit(read, prepared, way)
+            model = known.flow.route.model or content.model
+            hit = self._hits.find(known, way, lines, body, model)
+            if hit is None:
+                return False
+            self._serve_hit(read, hit, model)
+            return True
         except errors.ProxyError:
             return False  # the pipeline says so in its own way
 
@@ -296,14 +311,14 @@ class DirectPath:
         )
         return request
 
-    def _serve_hit(self, read: ReadRequest, prepared: PreparedFlow, way: CacheableHead) -> bool:
-        channel, known, head, lines, body, content, started_at, arrived_at = read
-        identity = self._identity
+    def _serve_hit(self, read: ReadRequest, hit: LocalHit, model: str) -> None:
+        channel, known, head, lines, body, _, started_at, arrived_at = read
+        prepared, identity = known.prepared, self._identity
+        assert prepared is not None
         request = HitRequest(
             known,
-            lines,
-            body,
-            known.flow.route.model or content.model,
+            len(body),
+            model,
             identity.fresh_id() if head is None else self._request_id(lines),
             identity.client(channel.remote, lines),
             started_at,
@@ -311,7 +326,7 @@ class DirectPath:
             prepared.path,
             prepared.facts or self._facts(lines, known),
         )
-        return self._hits.serve(channel, way, request)
+        self._hits.send(channel, hit, request)
 
     def _request_id(self, lines: FieldLines) -> str:
         own = fields.request_id(lines)

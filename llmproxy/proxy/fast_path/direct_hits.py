@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
-from llmproxy.caching import CachedResponse
+from llmproxy.caching import LocalHit
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.metering.meter import NO_USAGE
 from llmproxy.model import RequestRecord
 from llmproxy.proxy.accounting import Accounting
-from llmproxy.proxy.fast_path.flow import CacheableHead, KnownHead, RequestFacts
+from llmproxy.proxy.fast_path.flow import CacheableHead, FlowTable, KnownHead, RequestFacts
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.wire.body_framing import LAST_CHUNK, chunk
 from llmproxy.wire.server.direct import DirectChannel
 
 
 class HitRequest(NamedTuple):
-    """A direct request that the cache may respond to.
+    """A direct request that the cache responds to.
 
-    @ivar lines: Its field lines; C{model}: the one that it asks for; C{arrived}: when, by the clock.
+    @ivar size: Bytes of its body; C{model}: the one that it asks for; C{arrived}: when, by the clock.
     """
 
     known: KnownHead
-    lines: FieldLines
-    body: bytes
+    size: int
     model: str
     request_id: str
     client: str
@@ -41,63 +41,79 @@ class DirectHits:
     @ivar served: How often it did.
     """
 
-    def __init__(self, pipeline: Pipeline, accounting: Accounting, clock: IReactorTime) -> None:
+    def __init__(self, table: FlowTable, pipeline: Pipeline, accounting: Accounting, clock: IReactorTime) -> None:
         self.served = 0
+        self._table = table
         self._pipeline = pipeline
         self._accounting = accounting
         self._clock = clock
 
-    def serve(self, channel: DirectChannel, way: CacheableHead, request: HitRequest) -> bool:
-        """Send it; C{False}: nothing was done."""
-        cache, known, authorized = self._pipeline.cache, request.known, self._clock.seconds()
+    def find_again(self, known: KnownHead, body: bytes) -> tuple[LocalHit, str] | None:
+        """What the cache has for a body that has come with this head before, and the model that it asks for."""
+        cache = self._pipeline.cache
+        answered = self._table.answered.get((known, sha256(body).digest())) if known.varies_in_length_alone else None
+        if answered is None or cache is None:
+            return None
+        request, model = answered
+        hit = cache.hit_now(request)
+        return None if hit is None else (hit, model)
+
+    def find(self, known: KnownHead, way: CacheableHead, lines: FieldLines, body: bytes, model: str) -> LocalHit | None:
+        """What the cache has for a body that has been read, and checked.
+
+        @param model: The one that it asks for.
+        """
+        cache = self._pipeline.cache
         if cache is None:
-            return False
-        asked = way.fill(known.holes(request.lines)) if way.filled else way.request
-        lookup = cache.hit_now(cache.with_key(asked, known.flow.route.target, request.body))
-        if lookup is None or lookup.hit is None or not isinstance(lookup.hit.response, CachedResponse):
-            return False
-        cached, outcome = lookup.hit.response, lookup.outcome
-        length, body = cached.length, cached.body
-        if cached.code != 200 or length not in (None, cached.count):
-            return False
+            return None
+        request = way.fill(known.holes(lines)) if way.filled else way.request
+        request = cache.with_key(request, known.flow.route.target, body)
+        hit = cache.hit_now(request)
+        if hit is not None and known.varies_in_length_alone:
+            self._table.answered[known, sha256(body).digest()] = request, model
+        return hit
+
+    def send(self, channel: DirectChannel, hit: LocalHit, request: HitRequest) -> None:
+        """Send it, and account for it."""
         self._accounting.begin()
-        known.flow.session.count_cache_hit()
-        out = self._pipeline.sender.hit_lines(cached, request.request_id, outcome, request.arrived, authorized)
-        if length is None:
+        request.known.flow.session.count_cache_hit()
+        entry, body, arrived = hit.entry, hit.entry.body, request.arrived
+        out = self._pipeline.sender.hit_lines(hit, request.request_id, arrived, self._clock.seconds())
+        if entry.stream:
             out.append(b"Transfer-Encoding: chunked")
             body = b"%b%b" % (chunk(body), LAST_CHUNK) if body else LAST_CHUNK
         else:
-            out.append(b"Content-Length: %d" % length)
+            out.append(b"Content-Length: %d" % len(body))
         if not channel.persistent:
             out.append(b"Connection: close")
-        reply = b"HTTP/1.1 200 %b\r\n%b\r\n\r\n%b" % (cached.phrase, b"\r\n".join(out), body)
-        channel.write_final(reply, always_wait=False)
+        channel.write_final(
+            b"HTTP/1.1 200 %b\r\n%b\r\n\r\n%b" % (entry.phrase, b"\r\n".join(out), body), always_wait=False
+        )
         channel.request_done()
         self.served += 1
-        self._accounting.conclude(self._record(request, cached, outcome.status), "", None, None)
-        return True
+        self._accounting.conclude(self._record(request, hit), "", None, None)
 
-    def _record(self, request: HitRequest, cached: CachedResponse, status: str) -> RequestRecord:
-        known, facts = request.known, request.facts
+    def _record(self, request: HitRequest, hit: LocalHit) -> RequestRecord:
+        known, size, model, request_id, client, started_at, arrived, path, facts = request
         route, grant = known.flow.route, known.flow.session.grant
         return RequestRecord(
-            request_id=request.request_id,
-            started_at=request.started_at,
-            duration=round(self._clock.seconds() - request.arrived, 6),
+            request_id=request_id,
+            started_at=started_at,
+            duration=round(self._clock.seconds() - arrived, 6),
             method="POST",
-            path=request.path,
+            path=path,
             status=200,
             outcome="complete",
             api=route.api_name,
             endpoint=route.endpoint,
             project_id=grant.project_id,
             token_id=grant.token_id,
-            model=request.model,
-            stream=cached.entry.stream,
-            bytes_in=len(request.body),
-            bytes_out=cached.count,
-            cache=status,
-            client=request.client,
+            model=model,
+            stream=hit.entry.stream,
+            bytes_in=size,
+            bytes_out=len(hit.entry.body),
+            cache=hit.outcome.status,
+            client=client,
             user_agent=facts.user_agent,
             sdk_retry=facts.sdk_retry,
             basis=NO_USAGE.basis,

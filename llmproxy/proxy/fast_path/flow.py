@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from llmproxy.auth.authenticator import Session
+from llmproxy.base.memo import BoundedMemo
 from llmproxy.caching import CacheRequest
 from llmproxy.config.routes import Route
 from llmproxy.http.field_lines import FieldLines
@@ -22,6 +23,7 @@ from llmproxy.wire.parser import RequestHead
 
 MAX_FLOWS = 10_000
 MAX_SEEN = 4096  # heads that were seen once
+MAX_ANSWERED = 4096  # bodies
 MAX_SHAPES = 16  # that a head is compared with
 
 
@@ -150,11 +152,24 @@ class KnownHead:
     @ivar fields: Its field lines, as they were when it was parsed.
     @ivar ends: What stands before and behind the length of the body, where that is its only hole, and its connection is
         kept.
+    @ivar varies_in_length_alone: Whether the length of the body is its only hole.
     @ivar current: Whether nothing that its flow was made from has changed.
     @ivar prepared: Its flow, made ready for direct requests; C{None} as long as there was none.
     """
 
-    __slots__ = ("_keep_alive", "current", "ends", "fields", "flow", "key", "method", "prepared", "shape", "target")
+    __slots__ = (
+        "_keep_alive",
+        "current",
+        "ends",
+        "fields",
+        "flow",
+        "key",
+        "method",
+        "prepared",
+        "shape",
+        "target",
+        "varies_in_length_alone",
+    )
 
     def __init__(self, key: bytes, shape: HeadShape, request_line: bytes, fields: FieldLines, flow: Flow) -> None:
         self.key = key
@@ -165,7 +180,8 @@ class KnownHead:
         self.prepared: PreparedFlow | None = None
         self.method, self.target, _ = request_line.split(b" ")
         self._keep_alive = b"close" not in (value.lower() for value in fields.values(b"connection"))
-        self.ends = _ends(request_line, fields, shape) if self._keep_alive and len(shape.holes) == 1 else None
+        self.varies_in_length_alone = alone = len(shape.holes) == 1
+        self.ends = _ends(request_line, fields, shape) if self._keep_alive and alone else None
 
     def parse(self, length: bytes) -> RequestHead:
         """The head that has this length between its L{ends}, and no other hole."""
@@ -191,6 +207,9 @@ class FlowTable:
     """Knows heads again, whoever sends them on whichever connection.
 
     The flow of a head that was seen once is not kept, so that ever new heads cost nothing but the look.
+
+    @ivar answered: Requests that the cache has responded to, and the model that was asked for: by head, and by the
+        SHA-256 of the body that came with it.
     """
 
     def __init__(self, max_flows: int = MAX_FLOWS) -> None:
@@ -198,6 +217,7 @@ class FlowTable:
         self._known: dict[bytes, KnownHead] = {}
         self._shapes: list[HeadShape] = []
         self._seen: dict[bytes, None] = {}
+        self.answered: BoundedMemo[tuple[KnownHead, bytes], tuple[CacheRequest, str]] = BoundedMemo(MAX_ANSWERED)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -212,6 +232,7 @@ class FlowTable:
             known.current = False
         self._known.clear()
         self._shapes.clear()
+        self.answered.clear()
 
     def find(self, head: bytes) -> RequestHead | None:
         """The head, parsed, with its flow; C{None} for one that is not known."""
