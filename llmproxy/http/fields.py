@@ -157,7 +157,7 @@ def incoming(lines: Iterable[bytes], *, own_cors: bool = False) -> list[bytes]:
     return _without(out, gone) if gone else out
 
 
-def incoming_of_shape(lines: FieldLines, names: SharedNames, *, own_cors: bool = False) -> list[bytes]:
+def incoming_of_shape(lines: list[bytes], names: SharedNames, *, own_cors: bool = False) -> list[bytes]:
     """As L{incoming}, by what was worked out of these names before. Lines of C{Connection} are all the same there."""
     known = names.passing.get(own_cors)
     if known is None:

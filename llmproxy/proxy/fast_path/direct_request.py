@@ -16,6 +16,7 @@ from llmproxy.proxy.fast_path.flow import KnownHead, RequestFacts
 from llmproxy.upstream.circuits import Attempt
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.pending_request import OwnedRequest, RequestOwner
+from llmproxy.wire.client.response_heads import WholeResponse
 from llmproxy.wire.parser import RequestHead
 from llmproxy.wire.server.direct import DirectChannel
 
@@ -58,8 +59,8 @@ class DirectRequest(OwnedRequest):
         "reply",
         "request_id",
         "reservation",
+        "response",
         "response_bytes",
-        "response_lines",
         "response_text",
         "response_type",
         "sent_at",
@@ -99,8 +100,8 @@ class DirectRequest(OwnedRequest):
     reply: bytes
     request_id: str
     reservation: LimitReservation | None
+    response: WholeResponse
     response_bytes: int
-    response_lines: FieldLines
     response_text: bytes
     response_type: bytes
     sent_at: float

@@ -25,6 +25,7 @@ from llmproxy.wire.body_framing import LAST_CHUNK, chunk
 from llmproxy.wire.client.response_heads import WholeResponse
 
 _JSON = b"application/json"
+_JSON_LINES = (b"Content-Type: application/json", b"content-type: application/json")
 _READ = (_JSON, body_hints.EVENT_STREAM)  # types that are measured where they are in a coding
 _log = Logger()
 
@@ -46,18 +47,18 @@ class DirectResponses:
 
     def accepts(self, request: DirectRequest, response: WholeResponse) -> bool:
         """Whether a response is usual: then all that the client gets is ready."""
-        known, prepared, lines, text = request.known, request.known.prepared, response.lines, response.body
+        known, prepared = request.known, request.known.prepared
+        shape, values, text, data = response
         assert prepared is not None
-        if response.code != 200 or prepared.key in response.data:
+        if shape.code != 200 or prepared.key in data:
             return False
-        kind = lines.value(b"content-type")
-        kind = kind if kind == _JSON else body_hints.media_type(lines)
-        if b"content-encoding" in lines.names and (coding := content_coding(lines)):
+        kind = _JSON if shape.kind >= 0 and values[shape.kind] in _JSON_LINES else body_hints.media_type(response.lines)
+        if b"content-encoding" in shape.names and (coding := content_coding(response.lines)):
             decoded = decode_whole(coding, text, MAX_BODY_BYTES) if kind in _READ else None
             if decoded is None or prepared.key in decoded:
                 return False  # what is to be said then takes longer
             text = decoded
-        request.response_lines, request.response_text, request.response_type = lines, text, kind
+        request.response, request.response_text, request.response_type = response, text, kind
         request.stream = kind in body_hints.STREAM_TYPES or request.expects_stream
         request.response_bytes = len(response.body)
         request.first_byte_at = first = self._clock.seconds()
@@ -66,7 +67,7 @@ class DirectResponses:
         if self._pipeline.cache is not None:
             request.cache = cache = "bypass"
             self._pipeline.cache.invalidate(route, session.grant, known.method, known.fields, response)
-        out = fields.incoming_of_shape(lines, response.names)
+        out = fields.incoming_of_shape(values, shape.names)
         if request.reservation is not None:
             out = replace_rate_limits(out, request.reservation.header_lines, route.api.provider)
         times = (request.arrived_at, request.authorized_at, request.sent_at, first)
@@ -95,15 +96,17 @@ class DirectResponses:
         """What the request used."""
         flow, prepared = request.known.flow, request.known.prepared
         assert prepared is not None
-        dialect, lines, text = flow.dialect, request.response_lines, request.response_text
+        dialect, text = flow.dialect, request.response_text
         if dialect is None:
             return NO_USAGE
         if prepared.typed is not None and request.response_type == _JSON:
-            tier = (lines.value(b"x-gemini-service-tier") or b"") if prepared.has_tier else b""
+            tier = b""
+            if prepared.has_tier:
+                tier = request.response.lines.value(b"x-gemini-service-tier") or b""
             usage = prepared.typed.measured(text, request.model, tier, request.started_at)
             if usage is not None:
                 return usage
-        meter = Meter(dialect, lines, self._accounting.buffers, decoded=True)
+        meter = Meter(dialect, request.response.lines, self._accounting.buffers, decoded=True)
         meter.feed(text)
         usage = meter.measured(
             asked=request.model,
@@ -131,10 +134,11 @@ def _reply(response: WholeResponse, lines: list[bytes], *, persistent: bool) -> 
 
     @param lines: The field lines, without those that frame the message.
     """
-    body = response.body
-    lines.append(b"Transfer-Encoding: chunked" if response.chunked else b"Content-Length: %d" % len(body))
+    shape, body = response.shape, response.body
+    chunked = shape.length < 0
+    lines.append(b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body))
     if not persistent:
         lines.append(b"Connection: close")
-    if response.chunked:
+    if chunked:
         body = b"%b%b" % (chunk(body), LAST_CHUNK) if body else LAST_CHUNK
-    return b"HTTP/1.1 200 %b\r\n%b\r\n\r\n%b" % (response.phrase, b"\r\n".join(lines), body)
+    return b"HTTP/1.1 200 %b\r\n%b\r\n\r\n%b" % (shape.phrase, b"\r\n".join(lines), body)

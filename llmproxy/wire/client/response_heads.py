@@ -23,6 +23,7 @@ class ResponseShape(NamedTuple):
 
     @ivar starts: Each field's name with its colon, as written; C{names}: in lower case.
     @ivar length: The index of C{Content-Length}; C{-1} where the body is chunked.
+    @ivar kind: The index of C{Content-Type}; C{-1} where there is not just one.
     @ivar fixed: Lines that are the same in all of them, by index: those that frame the message otherwise.
     """
 
@@ -31,6 +32,7 @@ class ResponseShape(NamedTuple):
     code: int
     phrase: bytes
     length: int
+    kind: int
     fixed: tuple[tuple[int, bytes], ...]
     keep_alive: bool
 
@@ -38,18 +40,23 @@ class ResponseShape(NamedTuple):
 class WholeResponse(NamedTuple):
     """A response that was all in one read, and after which its connection can be used again.
 
-    @ivar names: Those of C{lines}.
+    @ivar values: The field lines, without their names.
     @ivar data: All of it, as it came.
-    @ivar chunked: Whether its body had no length.
     """
 
-    code: int
-    phrase: bytes
-    lines: FieldLines
-    names: SharedNames
+    shape: ResponseShape
+    values: list[bytes]
     body: bytes
     data: bytes
-    chunked: bool
+
+    @property
+    def code(self) -> int:
+        return self.shape.code
+
+    @property
+    def lines(self) -> FieldLines:
+        """The field lines, with their names: made anew each time."""
+        return FieldLines(self.values, self.shape.names)
 
 
 class ResponseHeads:
@@ -101,8 +108,7 @@ class ResponseHeads:
                 return None
         elif length != len(body):
             return None
-        names = shape.names
-        return WholeResponse(shape.code, shape.phrase, FieldLines(lines, names), names, body, data, length == CHUNKED)
+        return WholeResponse(shape, lines, body, data)
 
     def _remember(self, status: bytes, head: ResponseHead) -> None:
         if (
@@ -124,6 +130,7 @@ class ResponseHeads:
             head.code,
             head.phrase,
             names.index(b"content-length") if head.length != CHUNKED else -1,
+            names.index(b"content-type") if names.count(b"content-type") == 1 else -1,
             tuple(fixed),
             head.keep_alive,
         )

@@ -117,20 +117,16 @@ class Channel(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         try:
+            if self.flow is not None and self._state is IDLE and self._direct is not None:
+                busy = self._decoder.buffer or self._later or self._writer.blocked
+                if not busy and self._direct.take(self, data):
+                    return
             self._take(data)
         except MemoryError:
             self._starved()
 
     def _take(self, data: bytes) -> None:
-        state = self._state
-        if (
-            state is IDLE
-            and self.flow is not None
-            and not (self._decoder.buffer or self._later or self._writer.blocked)
-        ):
-            if self._direct is not None and self._direct.take(self, data):
-                return
-        elif state in OVER or self._discarding:
+        if self._state in OVER or self._discarding:
             return
         self._decoder.feed(data)
         if self._body is not None:
