@@ -14,6 +14,7 @@ from llmproxy.base.memo import BoundedMemo
 from llmproxy.errors import StoreUnavailable
 from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import IInstrumented
+from llmproxy.limits.counted import CountedLimits
 from llmproxy.limits.plan import UNENFORCED, LimitPlan, Rule
 from llmproxy.model import BudgetAlert, Claim
 
@@ -111,12 +112,14 @@ class BudgetAlerts(Service):
 
     # BudgetObserver
 
-    def spent(self, plan: LimitPlan, claims: Sequence[Claim]) -> None:
+    def spent(self, plan: LimitPlan, limits: CountedLimits) -> None:
         if not self._thresholds:
             return
         until = self._clock.seconds() + IN_USE_SECONDS
-        for rule, claim in zip(plan.rules, claims, strict=True):
-            if rule.kind == "budget":
+        for rule, (_, key, _) in zip(plan.budgets, limits.budgets, strict=True):
+            known = self._in_use.get(key)
+            if known is None or known.rule != rule or known.until < until - LOOK_SECONDS:
+                claim = next(claim for claim in limits.claims if claim.key == key)
                 self._use(BudgetInUse(rule, claim, until))
 
     def refused(self, rule: Rule, claim: Claim) -> None:

@@ -20,13 +20,18 @@ from llmproxy.config.routes import Route
 from llmproxy.http.request_reader import NO_CONTENT, RequestContent
 from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import ICounters, IInstrumented
-from llmproxy.limits import headers as told
+from llmproxy.limits.counted import CountedLimits, ILocalCounters, TakenLimits
 from llmproxy.limits.maximum_use import MaximumUseEstimator, RequestMaximum
 from llmproxy.limits.plan import UNENFORCED, LimitPlan, Rule, plan, rules
 from llmproxy.limits.refusals import refusal
+from llmproxy.limits.window import until
 from llmproxy.model import Allowance, Claim, Grant, Verdict
 
 MAX_REMEMBERED_PLANS = 4096  # plans
+
+Amounts = tuple[int, int, int]
+"""Requests, tokens, and nano-dollars."""
+_ONE_REQUEST: Amounts = (1, 0, 0)
 
 
 class RequestSize(NamedTuple):
@@ -45,8 +50,8 @@ class RequestSize(NamedTuple):
 class BudgetObserver(Protocol):
     """Is told what happens to budgets; neither may wait for anything."""
 
-    def spent(self, plan: LimitPlan, claims: Sequence[Claim]) -> None:
-        """A request is over that had claimed these, a claim for each rule of the plan."""
+    def spent(self, plan: LimitPlan, limits: CountedLimits) -> None:
+        """A request is over that was held to these limits of the plan, those of its period."""
 
     def refused(self, rule: Rule, claim: Claim) -> None:
         """Too little of this budget was left for a request, and none is held by requests under way."""
@@ -55,26 +60,41 @@ class BudgetObserver(Protocol):
 class LimitReservation:
     """What is held for one request until it is settled.
 
+    @ivar limits: Those of its plan, in the period in which it came.
     @ivar header_lines: Header lines that tell the client how its limits stand.
     """
 
-    __slots__ = ("_budgets", "_counters", "_ticket", "claims", "header_lines", "plan")
+    __slots__ = ("_amounts", "_budgets", "_by_unit", "_counters", "_ticket", "header_lines", "limits", "plan")
 
     def __init__(
         self,
         counters: ICounters,
         plan: LimitPlan,
-        claims: Sequence[Claim],
+        limits: CountedLimits,
+        amounts: Amounts,
         ticket: Any,
         told: Sequence[bytes],
-        budgets: BudgetObserver | None = None,
+        budgets: BudgetObserver | None,
+        *,
+        by_unit: bool = False,
     ):
+        """
+        @param amounts: What it may use at most.
+        @param by_unit: Whether C{counters} settle the amount of each unit, and not that of each claim.
+        """
         self._counters = counters
         self._ticket = ticket
         self._budgets = budgets
+        self._amounts = amounts
+        self._by_unit = by_unit
         self.plan = plan
-        self.claims = claims
+        self.limits = limits
         self.header_lines = told
+
+    @property
+    def claims(self) -> list[Claim]:
+        """What is held of each limit."""
+        return self.plan.claims(self.limits, self._amounts)
 
     @property
     def budgets(self) -> list[tuple[str, str, int, float]]:
@@ -84,40 +104,29 @@ class LimitReservation:
 
     def give_back(self) -> None:
         """Nothing was sent: it counts as not made."""
-        self._settle([0] * len(self.claims))
+        self._settle((0, 0, 0))
 
     def keep(self, *, recorded: bool = False) -> None:
         """Nobody knows what it used: it counts as what it could have used at most.
 
         @param recorded: Whether the ledger keeps what is held, until a later response tells.
         """
-        self._settle([claim.amount for claim in self.claims], measured=recorded)
+        self._settle(self._amounts, measured=recorded)
 
     def settle(self, tokens: int, cost: float | None) -> None:
         """It used so many tokens, and so many dollars; what has no known price is charged at the worst.
 
         @param cost: C{None} where nobody knows.
         """
-        spent = None if cost is None else nano(cost)
-        self._settle(
-            [
-                1
-                if (unit := rule.unit) == "requests"
-                else tokens
-                if unit == "tokens"
-                else claim.amount
-                if spent is None
-                else spent
-                for rule, claim in zip(self.plan.rules, self.claims, strict=True)
-            ]
-        )
+        self._settle((1, tokens, self._amounts[2] if cost is None else nano(cost)))
 
-    def _settle(self, amounts: Sequence[int], *, measured: bool = True) -> None:
+    def _settle(self, amounts: Amounts, *, measured: bool = True) -> None:
         if self._ticket is not None:
             ticket, self._ticket = self._ticket, None
-            self._counters.settle(ticket, amounts, measured=measured)
+            by_claim = amounts if self._by_unit else [amounts[unit] for unit in self.plan.units]
+            self._counters.settle(ticket, by_claim, measured=measured)
             if self._budgets is not None:
-                self._budgets.spent(self.plan, self.claims)
+                self._budgets.spent(self.plan, self.limits)
 
 
 class LimitStatus(NamedTuple):
@@ -144,6 +153,7 @@ class Limiter:
         budgets: BudgetObserver | None = None,
     ) -> None:
         self._counters = counters
+        self._local: Any = counters if ILocalCounters.providedBy(counters) else None
         self._budgets = budgets
         self._now = now
         self._worst = worst
@@ -190,16 +200,35 @@ class Limiter:
         L{errors.RateLimited}, L{errors.QuotaExceeded} and L{errors.BudgetExceeded} say which limit refuses, and until
         when; L{errors.PriceUnknown} and L{errors.LimitsUnavailable} why it is unknown.
         """
-        now = self._now()
-        needed = self._needed(plan, route, asked, now)
-        claims = self._claims(plan, needed, now)
+        now, limits, amounts, needed = self._now(), plan.limits, _ONE_REQUEST, None
+        if not limits.begins <= now < limits.ends:
+            limits = plan.follow(self._calendar, now)
+        if plan.counts_tokens:
+            usual = self._usual(plan, route, asked, now)
+            if usual is None:
+                needed = self._needed(plan, route, asked, now)
+                usual = (1, 0 if needed.bound is None else needed.bound.tokens, needed.money)
+            amounts = usual
+        if self._local is not None:
+            taken = self._local.take(limits, amounts)
+            if taken is not None:
+                return self._taken(plan, route, taken, now)
+        claims = plan.claims(limits, amounts)
         verdict = self._counters.reserve_now(claims)
         if verdict is None:
-            return self._later(plan, route, claims, needed)
-        return self._reserved(plan, route, claims, needed, verdict)
+            return self._later(plan, route, asked, claims, limits, amounts)
+        if verdict.refused is not None:
+            raise self._refusal(plan, route, asked, claims, verdict)
+        return self._reserved(plan, route, limits, amounts, verdict)
 
     async def _later(
-        self, plan: LimitPlan, route: Route, claims: Sequence[Claim], needed: RequestMaximum
+        self,
+        plan: LimitPlan,
+        route: Route,
+        asked: RequestSize,
+        claims: Sequence[Claim],
+        limits: CountedLimits,
+        amounts: Amounts,
     ) -> LimitReservation:
         try:
             verdict = await self._counters.reserve(claims)
@@ -208,22 +237,20 @@ class Limiter:
         except Exception as e:
             self._log.failure("Limits could not be counted.")
             raise errors.LimitsUnavailable from e
-        return self._reserved(plan, route, claims, needed, verdict)
+        if verdict.refused is not None:
+            raise self._refusal(plan, route, asked, claims, verdict)
+        return self._reserved(plan, route, limits, amounts, verdict)
 
-    def _claims(self, plan: LimitPlan, needed: RequestMaximum, now: float) -> list[Claim]:
-        tokens = 0 if needed.bound is None else needed.bound.tokens
-        claims: list[Claim] = []
-        for rule, always in zip(plan.rules, plan.claims, strict=True):
-            if always is not None:
-                claims.append(always)
-                continue
-            amount = needed.money if rule.unit == "usd" else tokens
-            if rule.kind == "budget":
-                span = self._calendar.span(rule.period, now)
-                claims.append(Claim(f"{rule.key}:{span.label}", "budget", rule.limit, amount, span.ends, rule.on_loss))
-            else:
-                claims.append(Claim(rule.key, rule.kind, rule.limit, amount, 0.0, rule.on_loss))
-        return claims
+    def _usual(self, plan: LimitPlan, route: Route, asked: RequestSize, now: float) -> Amounts | None:
+        """What a request claims at most that is as most are; C{None} for any other."""
+        api = route.api_name
+        most = self._worst.usual(asked.method, api, route.path, asked.model, asked.content, self._outputs[api], now)
+        if most is None:
+            return None
+        tokens, cost = most
+        if not plan.counts_money:
+            return 1, tokens, 0
+        return None if cost is None else (1, tokens, nano(cost) + 1)  # more than rounding can take away
 
     def _needed(self, plan: LimitPlan, route: Route, asked: RequestSize, now: float) -> RequestMaximum:
         """What it claims at most.
@@ -258,25 +285,44 @@ class Limiter:
         nanos: float = (cost - given) * NANO / bound.output
         return nanos
 
+    def _taken(self, plan: LimitPlan, route: Route, taken: TakenLimits, now: float) -> LimitReservation:
+        """One whose limits were taken at once."""
+        lines: list[bytes] = []
+        if rates := taken.rates:
+            resets = [until(slot, taken.at) for _, slot, _, _ in rates]
+            left = [each[3] for each in rates]
+            lines = plan.rate_lines(route.api.provider).lines(left, resets, now)
+        budgets = self._budgets if plan.budgets else None
+        return LimitReservation(self._counters, plan, taken.limits, taken.amounts, taken, lines, budgets, by_unit=True)
+
     def _reserved(
-        self, plan: LimitPlan, route: Route, claims: Sequence[Claim], needed: RequestMaximum, verdict: Verdict
+        self, plan: LimitPlan, route: Route, limits: CountedLimits, amounts: Amounts, verdict: Verdict
     ) -> LimitReservation:
+        lines = self._rate_lines(plan, route, verdict)
+        budgets = self._budgets if plan.budgets else None
+        return LimitReservation(self._counters, plan, limits, amounts, verdict.ticket, lines, budgets)
+
+    def _rate_lines(self, plan: LimitPlan, route: Route, verdict: Verdict) -> list[bytes]:
+        rates = [place for place, rule in enumerate(plan.rules) if rule.kind == "rate"]
+        if not rates or not verdict.remaining:
+            return []
+        remaining, resets = verdict.remaining, verdict.resets
+        return plan.rate_lines(route.api.provider).lines(
+            [remaining[place] for place in rates], [resets[place] for place in rates], self._now()
+        )
+
+    def _refusal(
+        self, plan: LimitPlan, route: Route, asked: RequestSize, claims: Sequence[Claim], verdict: Verdict
+    ) -> errors.ProxyError:
+        assert verdict.refused is not None
         now = self._now()
-        standings = [
-            told.RateStatus(rule.unit, rule.limit, left, reset)
-            for rule, left, reset in zip(plan.rules, verdict.remaining, verdict.resets, strict=False)
-            if rule.kind == "rate"
-        ]
-        lines = told.lines(standings, route.api.provider, now) if standings else []
-        if verdict.refused is None:
-            observer = self._budgets if plan.has_budgets else None
-            return LimitReservation(self._counters, plan, claims, verdict.ticket, lines, observer)
+        lines = self._rate_lines(plan, route, verdict)
         fields = dict(line.decode("ascii").split(": ", 1) for line in lines)
         rule, claim = plan.rules[verdict.refused], claims[verdict.refused]
         self._refusals[rule.owner.lower()] += 1
         if self._budgets is not None and rule.kind == "budget" and verdict.wait is None:
             self._budgets.refused(rule, claim)
-        raise refusal(rule, claim, verdict, needed, fields, now)
+        return refusal(rule, claim, verdict, self._needed(plan, route, asked, now), fields, now)
 
     async def standings(self, owner: str, name: str, allowance: Allowance) -> list[LimitStatus]:
         """How the limits of a token or a project stand."""

@@ -30,6 +30,9 @@ class MaximumUse(Protocol):
 class MaximumUseEstimator(Protocol):
     """Says what a request can use and cost at most; L{metering.cost_ceiling} has the meanings."""
 
+    def usual(
+        self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, output: int, at: float
+    ) -> tuple[int, float | None] | None: ...
     def bound(
         self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, size: int, output: int
     ) -> Any: ...

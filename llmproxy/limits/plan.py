@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from types import MappingProxyType
 from typing import NamedTuple
 
 from llmproxy.base.budgets import nano
-from llmproxy.base.calendar_periods import PERIODS, Calendar
+from llmproxy.base.calendar_periods import PERIODS, Calendar, Span
+from llmproxy.limits.counted import NO_LIMITS, CountedLimits
+from llmproxy.limits.headers import RateLines
 from llmproxy.model import Allowance, Budget, Claim, GroupLimits, LedgerLine
 
 UNITS_BY_LIMIT = {
@@ -19,6 +22,7 @@ UNITS_BY_LIMIT = {
     "budget_usd": "usd",
     "budget_tokens": "tokens",
 }
+UNITS = ("requests", "tokens", "usd")  # the order of the amounts that a request takes
 KINDS_BY_LIMIT = {
     "requests_per_minute": "rate",
     "tokens_per_minute": "rate",
@@ -57,21 +61,56 @@ class Rule(NamedTuple):
         return self.key[len(self.owner) + 1 : -len(self.name) - 1]
 
 
-class LimitPlan(NamedTuple):
-    """All limits of a request, those first that end by themselves.
+class LimitPlan:
+    """All limits of a request, those first that end by themselves, made ready for requests.
 
-    @ivar claims: What every request claims of each, or C{None} where that hangs on the request or on the day.
     @ivar counts_tokens: Whether the request's tokens or money are to be known beforehand.
-    @ivar needs_price: Whether what it costs must be, as a budget in money may refuse it.
-    @ivar has_budgets: Whether there is any budget, be it in money or tokens.
+    @ivar counts_money: Likewise its money; C{needs_price}: whether that must be known, as a budget may refuse it.
+    @ivar budgets: The rules of budgets, be they in money or tokens.
+    @ivar limits: What counters take from, in the period L{follow} was last called for.
     """
 
-    rules: tuple[Rule, ...]
-    claims: tuple[Claim | None, ...]
-    counts_tokens: bool
-    counts_money: bool
-    needs_price: bool = False
-    has_budgets: bool = False
+    __slots__ = ("_rate_lines", "budgets", "counts_money", "counts_tokens", "limits", "needs_price", "rules", "units")
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rules = tuple(rules)
+        self.units = tuple([UNITS.index(rule.unit) for rule in rules])
+        self.budgets = tuple([rule for rule in rules if rule.kind == "budget"])
+        self.counts_tokens = any(rule.unit != "requests" for rule in rules)
+        self.counts_money = any(rule.unit == "usd" for rule in rules)
+        self.needs_price = any(rule.unit == "usd" and rule.limit < UNENFORCED for rule in rules)
+        self.limits = NO_LIMITS
+        self._rate_lines: dict[str, RateLines] = {}
+
+    def follow(self, calendar: Calendar, now: float) -> CountedLimits:
+        """The limits in the present periods, as L{limits} is from now on.
+
+        @param now: Seconds since the epoch.
+        """
+        spans = [calendar.span(rule.period, now) for rule in self.budgets]
+        begins = max([span.begins for span in spans], default=0.0)
+        ends = min([span.ends for span in spans if span.ends], default=inf)
+        left = iter(spans)
+        claims = [_claim(rule, next(left) if rule.kind == "budget" else None) for rule in self.rules]
+        self.limits = CountedLimits.of(claims, self.units, begins, ends)
+        return self.limits
+
+    def claims(self, limits: CountedLimits, amounts: Sequence[int]) -> list[Claim]:
+        """What a request claims of each.
+
+        @param limits: Those of the period in which it came; C{amounts}: by the order of L{UNITS}.
+        """
+        return [
+            claim if claim.amount else claim._replace(amount=amounts[unit])
+            for claim, unit in zip(limits.claims, self.units, strict=True)
+        ]
+
+    def rate_lines(self, provider: str) -> RateLines:
+        """Writes how its rates stand, as clients of this provider read it."""
+        if (known := self._rate_lines.get(provider)) is None:
+            rates = [(rule.unit, rule.limit) for rule in self.rules if rule.kind == "rate"]
+            known = self._rate_lines[provider] = RateLines(rates, provider)
+        return known
 
 
 def rules(owner: str, name: str, allowance: Allowance, on_loss: Mapping[str, str], label: str = "") -> list[Rule]:
@@ -122,19 +161,14 @@ def plan(
     found += [rule for each in groups for rule in rules("group", each.id, each.allowance, on_loss, each.name)]
     order = list(KINDS_BY_LIMIT)
     found.sort(key=lambda rule: order.index(rule.name) if rule.kind != "lease" else -1)
-    return LimitPlan(
-        tuple(found),
-        tuple([_always(rule) for rule in found]),
-        counts_tokens=any(rule.unit != "requests" for rule in found),
-        counts_money=any(rule.unit == "usd" for rule in found),
-        needs_price=any(rule.unit == "usd" and rule.limit < UNENFORCED for rule in found),
-        has_budgets=any(rule.kind == "budget" for rule in found),
-    )
+    return LimitPlan(found)
 
 
-def _always(rule: Rule) -> Claim | None:
-    fixed = rule.kind != "budget" and rule.unit == "requests"
-    return Claim(rule.key, rule.kind, rule.limit, 1, 0.0, rule.on_loss) if fixed else None
+def _claim(rule: Rule, span: Span | None) -> Claim:
+    """What every request claims of a limit: its own part is still to be added, but where that is one request."""
+    if span is not None:
+        return Claim(f"{rule.key}:{span.label}", "budget", rule.limit, 0, span.ends, rule.on_loss)
+    return Claim(rule.key, rule.kind, rule.limit, 1 if rule.unit == "requests" else 0, 0.0, rule.on_loss)
 
 
 # Keys as L{rules} and L{limits.limiter} make them.

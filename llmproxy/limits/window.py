@@ -16,45 +16,49 @@ WINDOW_SLOTS = 600
 
 
 class Window:
-    """What was used of one limit in the last minute. At most L{WINDOW_SLOTS} + 1 numbers, however much that is."""
+    """What was used of one limit in the last minute. At most L{WINDOW_SLOTS} + 1 numbers, however much that is.
 
-    __slots__ = ("_now", "_slots", "_used")
+    @ivar slot: The slot of the present, as far as is known; L{slide} goes on to another.
+    @ivar slots: What was used in each, the oldest first; C{used}: their sum.
+    """
+
+    __slots__ = ("slot", "slots", "used")
 
     def __init__(self) -> None:
-        self._slots: OrderedDict[int, int] = OrderedDict()
-        self._used = 0
-        self._now = 0  # the slot of the present, as far as is known
+        self.slots: OrderedDict[int, int] = OrderedDict()
+        self.used = 0
+        self.slot = 0
 
     def usage(self, now: float) -> int:
         """How much counts at C{now}, in seconds."""
         slot = int(now * SLOTS_PER_SECOND)
-        if slot != self._now:
-            self._slide(slot)
-        return self._used
+        if slot != self.slot:
+            self.slide(slot)
+        return self.used
 
     def add(self, amount: int, now: float) -> int:
         """Use so much now; gives the slot, by which L{correct} finds it again."""
-        if int(now * SLOTS_PER_SECOND) != self._now:
+        if int(now * SLOTS_PER_SECOND) != self.slot:
             self.usage(now)
-        slot = self._now
-        self._slots[slot] = self._slots.get(slot, 0) + amount
-        self._used += amount
+        slot = self.slot
+        self.slots[slot] = self.slots.get(slot, 0) + amount
+        self.used += amount
         return slot
 
     def correct(self, slot: int, more: int) -> None:
         """What was used in that slot was so much more (or less); of no interest once the slot has left the window."""
-        if slot in self._slots:
-            self._slots[slot] += more
-            self._used += more
+        if slot in self.slots:
+            self.slots[slot] += more
+            self.used += more
 
     def items(self) -> Iterable[tuple[int, int]]:
         """What was used, by slot, the oldest first."""
-        return self._slots.items()
+        return self.slots.items()
 
     def wait(self, amount: int, limit: int, now: float) -> float:
         """Seconds until so much more will be within the limit, if nothing else is used; 0 where it is already."""
         excess = self.usage(now) + amount - limit
-        for slot, used in self._slots.items():
+        for slot, used in self.slots.items():
             if excess <= 0:
                 return 0.0
             excess -= used
@@ -64,19 +68,19 @@ class Window:
 
     def reset(self, now: float) -> float:
         """Seconds until nothing of what is used now counts any more."""
-        return until(next(reversed(self._slots)), now) if self.usage(now) and self._slots else 0.0
+        return until(next(reversed(self.slots)), now) if self.usage(now) and self.slots else 0.0
 
-    def _slide(self, slot: int) -> None:
+    def slide(self, slot: int) -> None:
         """Go on to that slot. A clock that is set back a little stands still; set back far, it starts over."""
-        if slot < self._now:
-            if self._now - slot <= WINDOW_SLOTS:
+        if slot < self.slot:
+            if self.slot - slot <= WINDOW_SLOTS:
                 return
-            self._slots.clear()
-            self._used = 0
-        self._now = slot
-        slots, oldest = self._slots, slot - WINDOW_SLOTS
+            self.slots.clear()
+            self.used = 0
+        self.slot = slot
+        slots, oldest = self.slots, slot - WINDOW_SLOTS
         while slots and (first := next(iter(slots))) < oldest:
-            self._used -= slots.pop(first)
+            self.used -= slots.pop(first)
 
 
 def until(slot: int, now: float) -> float:

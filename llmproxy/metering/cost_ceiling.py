@@ -26,6 +26,8 @@ from llmproxy.metering.dialects.reported_usage import Terms
 from llmproxy.metering.prices import USUAL_TERMS, Prices
 
 MAX_REMEMBERED_MODELS = 4096  # models
+MAX_REMEMBERED_CEILINGS = 1024  # of requests that say the same of themselves
+MAX_KEY_BYTES = 1024  # of what such say of themselves, beside their text
 FLAT_RATE_TOKENS = 100_000  # tokens of input up to which the price of so many is that of fewer, too
 RATES_TTL_SECONDS = 60.0  # seconds for which a price is remembered: some change with the hour
 MAX_COUNTED_TOKENS = 10**9  # what is beyond is not meant
@@ -86,6 +88,23 @@ Rates = tuple[float, float, float]
 """USD for a request, and for a token of its input and of its output."""
 
 
+class UsualCeiling(NamedTuple):
+    """What requests can use at most that say the same of themselves, but for their text.
+
+    @ivar tokenizer: Counts their text; C{None} where that is no input.
+    @ivar window: Tokens of input that there can be.
+    @ivar output: Tokens of output.
+    @ivar rates: By the terms that they may be answered with; C{None} where one of these has no known price. Good until
+        C{until}, in seconds since the epoch.
+    """
+
+    tokenizer: estimating.Tokenizer | None
+    window: int
+    output: int
+    rates: tuple[Rates, ...] | None
+    until: float
+
+
 class CostCeiling:
     """Bounds what requests use, and prices that: all input as what costs most, be it read anew or written to the
     provider's cache, at the dearest of the terms that it may be answered with.
@@ -98,6 +117,7 @@ class CostCeiling:
         self._rates: BoundedMemo[tuple[str, str, Terms], tuple[float, Rates | None]] = BoundedMemo(
             MAX_REMEMBERED_MODELS
         )
+        self._usual: BoundedMemo[tuple[object, ...], UsualCeiling] = BoundedMemo(MAX_REMEMBERED_CEILINGS)
         self._providers: dict[str, str] = {}
         self.reconfigure(prices, providers)
 
@@ -106,6 +126,57 @@ class CostCeiling:
         self._prices = prices
         self._providers |= providers
         self._rates.clear()
+        self._usual.clear()
+
+    def usual(
+        self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, output: int, at: float
+    ) -> tuple[int, float | None] | None:
+        """Tokens that a request can use at most, and what they cost: as L{bound} and L{cost} have it.
+
+        C{None} where that hangs on more than its text and plain members, or is more than its tokens.
+        """
+        members = content.members
+        if content.media or content.unseen_media or not model:
+            return None
+        if content.form != "json" or not content.complete or content.problem or content.repeated or content.oversize:
+            return None
+        if content.size > MAX_KEY_BYTES and not all(map(_is_short, members.values())):
+            return None
+        key = (method, api, path, model, output, repr(members))  # which tells True from 1, as counts do
+        known = self._usual.get(key)
+        if known is None or at >= known.until:
+            made = self._made_usual(method, api, path, model, content, output, at)
+            if made is None:
+                return None
+            known = self._usual[key] = made
+        tokenizer, window, made_output, rates, _ = known
+        given = 0
+        if tokenizer is not None:
+            given = estimating.most_of_text(content.text, tokenizer, window)
+            if given > FLAT_RATE_TOKENS:
+                return None
+        if rates is None:
+            return given + made_output, None
+        costs = [first + given * each + made_output * other for first, each, other in rates]
+        return given + made_output, costs[0] if len(costs) == 1 else max(costs)
+
+    def _made_usual(
+        self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, output: int, at: float
+    ) -> UsualCeiling | None:
+        bound = self.bound(method, api, path, model, content, content.size, output)
+        if bound.free or bound.parts or bound.units is None or bound.units:
+            return None
+        operation, provider = self._operations.operation(method, api, path), self._providers[api]
+        takes = operation.takes_text or operation is UNKNOWN_OPERATION
+        rates = [self._rates_at(api, model, at, terms) for terms in bound.terms]
+        known = [each for each in rates if each is not None]
+        return UsualCeiling(
+            estimating.tokenizer_of(provider, model) if takes else None,
+            estimating.context_window(provider, model),
+            bound.output,
+            tuple(known) if len(known) == len(rates) else None,
+            min(self._rates[api, model, terms][0] for terms in bound.terms),
+        )
 
     def bound(
         self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, size: int, output: int
@@ -198,11 +269,15 @@ class CostCeiling:
     def _cost_at(self, api: str, model: str, bound: UsageCeiling, at: float, terms: Terms) -> float | None:
         if bound.units or bound.input > FLAT_RATE_TOKENS:
             return self._cost(api, model, bound.input, bound.output, at, terms, bound.units or _NOTHING)
+        rates = self._rates_at(api, model, at, terms)
+        return None if rates is None else rates[0] + bound.input * rates[1] + bound.output * rates[2]
+
+    def _rates_at(self, api: str, model: str, at: float, terms: Terms) -> Rates | None:
         until, rates = self._rates.get((api, model, terms), (0.0, None))
         if at >= until:
             rates = self._rated(api, model, at, terms)
             self._rates[api, model, terms] = (at + RATES_TTL_SECONDS, rates)
-        return None if rates is None else rates[0] + bound.input * rates[1] + bound.output * rates[2]
+        return rates
 
     def _rated(self, api: str, model: str, at: float, terms: Terms) -> Rates | None:
         """What a request costs by its tokens at most: long ones may be dearer by the token."""
@@ -273,6 +348,10 @@ def _transcribed(model: str, content: RequestContent) -> Units | None:
         "input_audio_tokens": spoken,
         "output_tokens": round(seconds * TRANSCRIPT_TOKENS_PER_SECOND) + 100,
     }
+
+
+def _is_short(value: Any) -> bool:
+    return len(value) <= MAX_KEY_BYTES // 16 if isinstance(value, str) else not isinstance(value, list | dict)
 
 
 def _counts(members: Mapping[str, Any], paths: tuple[tuple[str, ...], ...]) -> list[int]:

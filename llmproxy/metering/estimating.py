@@ -92,6 +92,11 @@ def estimate_prompt(
     return PromptEstimate(min(round(text + likely), window), min(round(most), window))
 
 
+def most_of_text(text: TextMeasure, tokenizer: Tokenizer, window: int) -> int:
+    """As many tokens as there hardly ever are more of in a request that holds nothing but text."""
+    return min(round(text_tokens(text, tokenizer) * tokenizer.margin + RESERVE_TOKENS), window)
+
+
 @lru_cache(4096)  # only clients that make up models get there
 def context_window(provider: str, model: str) -> int:
     """Tokens of input that a model can read, going by genai-prices.

@@ -485,6 +485,7 @@ class LimitsElsewhere(WaysCase):
         super()._start(*args, **settings)
         limiter = self.proxy._parts.quota
         limiter._counters = self.counters = SlowCounters(limiter._counters, self.network, self.limits_take)
+        limiter._local = None
 
     def test_they_are_waited_for_without_objects(self) -> None:
         """As long as they admit the request; what a client waited is told."""

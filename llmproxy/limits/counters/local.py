@@ -12,26 +12,30 @@ MAX_WINDOWS_BEFORE_SWEEP = 1024  # windows, beyond which those in which nothing 
 
 
 class LocalCounters:
-    """Rate windows and leases by key."""
+    """Rate windows and leases by key.
+
+    @ivar windows: Those in which there may be something, made by L{window}.
+    @ivar leases: How many are held.
+    """
 
     def __init__(self) -> None:
         self._many = MAX_WINDOWS_BEFORE_SWEEP
-        self._windows: dict[str, Window] = {}
-        self._leases: dict[str, int] = {}
+        self.windows: dict[str, Window] = {}
+        self.leases: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._windows) + len(self._leases)
+        return len(self.windows) + len(self.leases)
 
     def remaining(self, claim: Claim, now: float) -> int:
         """How much of the claim's limit is left."""
         if claim.kind == "lease":
-            return claim.limit - self._leases.get(claim.key, 0)
-        window = self._windows.get(claim.key)
+            return claim.limit - self.leases.get(claim.key, 0)
+        window = self.windows.get(claim.key)
         return claim.limit if window is None else claim.limit - window.usage(now)
 
     def wait(self, claim: Claim, now: float) -> float:
         """Seconds until a claim that does not fit may fit."""
-        window = self._windows.get(claim.key)
+        window = self.windows.get(claim.key)
         return (
             LEASE_RETRY_SECONDS
             if claim.kind == "lease" or window is None
@@ -40,39 +44,45 @@ class LocalCounters:
 
     def reset(self, claim: Claim, now: float) -> float:
         """Seconds until nothing of a rate is used."""
-        window = self._windows.get(claim.key)
+        window = self.windows.get(claim.key)
         return 0.0 if window is None else window.reset(now)
 
     def lease(self, key: str) -> None:
         """One more at once."""
-        self._leases[key] = self._leases.get(key, 0) + 1
+        self.leases[key] = self.leases.get(key, 0) + 1
 
     def take(self, key: str, amount: int, now: float) -> int:
         """Take so much of a rate, which is L{amount_within_limit}; gives the slot, by which L{correct} finds it."""
-        window = self._windows.get(key)
-        if window is None:
-            if len(self._windows) >= self._many:
-                self._sweep(now)
-            window = self._windows[key] = Window()
-        return window.add(amount, now)
+        return (self.windows.get(key) or self.window(key, now)).add(amount, now)
+
+    def window(self, key: str, now: float) -> Window:
+        """A new one, for a rate that has none."""
+        if len(self.windows) >= self._many:
+            self._sweep(now)
+        window = self.windows[key] = Window()
+        return window
+
+    def release(self, key: str) -> None:
+        """One less at once."""
+        held = self.leases.get(key, 0) - 1
+        if held > 0:
+            self.leases[key] = held
+        else:
+            self.leases.pop(key, None)
 
     def correct(self, claim: Claim, slot: int, amount: int) -> None:
         """The request is over, and took so much."""
         key = claim.key
         if claim.kind == "lease":
-            held = self._leases.get(key, 0) - 1
-            if held > 0:
-                self._leases[key] = held
-            else:
-                self._leases.pop(key, None)
-        elif (more := amount - amount_within_limit(claim)) and (window := self._windows.get(key)) is not None:
+            self.release(key)
+        elif (more := amount - amount_within_limit(claim)) and (window := self.windows.get(key)) is not None:
             window.correct(slot, more)
 
     def _sweep(self, now: float) -> None:
         """Forget windows in which nothing is left; not again before there are twice as many as remain."""
-        for key in [key for key, window in self._windows.items() if not window.usage(now)]:
-            del self._windows[key]
-        self._many = max(MAX_WINDOWS_BEFORE_SWEEP, 2 * len(self._windows))
+        for key in [key for key, window in self.windows.items() if not window.usage(now)]:
+            del self.windows[key]
+        self._many = max(MAX_WINDOWS_BEFORE_SWEEP, 2 * len(self.windows))
 
 
 def amount_within_limit(claim: Claim) -> int:

@@ -16,9 +16,10 @@ from llmproxy.base.background import Loop
 from llmproxy.base.coroutines import deferred, within
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory
+from llmproxy.limits.counted import CountedLimits, ILocalCounters, TakenLimits, TakenRate
 from llmproxy.limits.counters.local import LEASE_RETRY_SECONDS, LocalCounters, least_required
-from llmproxy.limits.counters.prefetch import BudgetPrefetch
-from llmproxy.limits.window import until
+from llmproxy.limits.counters.prefetch import BudgetPrefetch, PrefetchedBudget
+from llmproxy.limits.window import SLOTS_PER_SECOND, until
 from llmproxy.model import Claim, Verdict
 
 WAIT_SECONDS = 9.0  # for a request to be decided, however many wait with it
@@ -29,7 +30,7 @@ PURGE_INTERVAL_SECONDS = 3600.0  # seconds between two looks for such
 STOP_TIMEOUT_SECONDS = 5.0  # seconds for giving back what is left when the process ends
 
 
-@implementer(ICounters)
+@implementer(ILocalCounters)
 class MemoryCounters(Service):
     """Rates and leases are counted in dictionaries; budgets as L{BudgetPrefetch} says.
 
@@ -54,43 +55,66 @@ class MemoryCounters(Service):
         self._next_forgetting = clock.seconds()
         self._next_idle = clock.seconds() + IDLE_SECONDS
 
+    def take(self, limits: CountedLimits, amounts: Sequence[int]) -> TakenLimits | None:
+        return self._take(limits, amounts, self._clock.seconds())
+
+    def _take(self, limits: CountedLimits, amounts: Sequence[int], now: float) -> TakenLimits | None:
+        # Each request passes here: what a call for each limit would cost is several times as much.
+        leases, windows, budgets = self._local.leases, self._local.windows, self._prefetch.known
+        slot = int(now * SLOTS_PER_SECOND)
+        for unit, key, limit in limits.leases:
+            if leases.get(key, 0) + amounts[unit] > limit:
+                return None
+        rates: list[TakenRate] = []
+        for unit, key, limit in limits.rates:
+            amount = amounts[unit]
+            if amount > limit:  # a request that alone may be more than all of it waits for an empty window
+                amount = limit
+            window = windows.get(key) or self._local.window(key, now)
+            if window.slot != slot:
+                window.slide(slot)
+            left = limit - window.used - amount
+            if left < 0:
+                return None
+            rates.append((window, window.slot, amount, left))
+        spent: list[PrefetchedBudget] = []
+        for unit, key, limit in limits.budgets:
+            budget = budgets.get(key)
+            if budget is None or budget.limit != limit or budget.room < (amounts[unit] or 1):
+                return None
+            spent.append(budget)
+        # There is room in all of them.
+        for _, key, _ in limits.leases:
+            leases[key] = leases.get(key, 0) + 1
+        for window, slot, amount, _ in rates:
+            slots = window.slots
+            slots[slot] = slots.get(slot, 0) + amount
+            window.used += amount
+        for (unit, _, _), budget in zip(limits.budgets, spent, strict=True):
+            budget.spend(amounts[unit])
+        return TakenLimits(limits, amounts, rates, spent, now)
+
     def reserve_now(self, claims: Sequence[Claim]) -> Verdict | None:
-        now, local, prefetch = self._clock.seconds(), self._local, self._prefetch
-        left: list[int] = []
-        for claim in claims:
-            if claim.kind == "budget":
-                room = prefetch.room(claim)
-                if room is None:
-                    return None
-            else:
-                room = local.remaining(claim, now)
+        now = self._clock.seconds()
+        taken = self._take(CountedLimits.of(claims, range(len(claims))), [claim.amount for claim in claims], now)
+        if taken is None:
+            return self._not_taken(claims, now)
+        resets = [0.0] * len(claims)
+        for (place, _, _), (_, slot, _, _) in zip(taken.limits.rates, taken.rates, strict=True):
+            resets[place] = until(slot, now)
+        local, prefetch = self._local, self._prefetch
+        left = [prefetch.remaining(each) if each.kind == "budget" else local.remaining(each, now) for each in claims]
+        return Verdict(remaining=tuple(left), resets=tuple(resets), ticket=taken)
+
+    def _not_taken(self, claims: Sequence[Claim], now: float) -> Verdict | None:
+        """The first that refuses; C{None} where the store must be asked first."""
+        for place, claim in enumerate(claims):
+            room = self._prefetch.room(claim) if claim.kind == "budget" else self._local.remaining(claim, now)
+            if room is None:
+                return None
             if least_required(claim) > room:  # so the store need not be asked for what comes later
-                return self._refused(claims, len(left), now)
-            left.append(room)
-        slots: list[int] = []
-        resets: list[float] = []
-        last, reset = -1, 0.0
-        for place, (key, kind, limit, amount, _, _) in enumerate(claims):
-            if kind == "rate":
-                if amount > limit:
-                    amount = limit
-                slot = local.take(key, amount, now)
-                left[place] -= amount
-                if slot != last:
-                    last, reset = slot, until(slot, now)
-                slots.append(slot)
-                resets.append(reset)
-                continue
-            if kind == "lease":
-                local.lease(key)
-                left[place] -= amount if amount < limit else limit
-            else:
-                claim = claims[place]
-                prefetch.spend(claim)
-                left[place] = prefetch.remaining(claim)
-            slots.append(0)
-            resets.append(0.0)
-        return Verdict(None, None, False, tuple(left), tuple(resets), (claims, slots))
+                return self._refused(claims, place, now)
+        raise AssertionError("What there is room for was not taken.")
 
     def _refused(self, claims: Sequence[Claim], place: int, now: float) -> Verdict:
         claim = claims[place]
@@ -114,13 +138,15 @@ class MemoryCounters(Service):
         waiting = self._prefetch.wait(budgets, lambda: self.reserve_now(claims))
         return await within(WAIT_SECONDS, self._clock, waiting, LimitsUnavailable())
 
-    def settle(self, ticket: Any, amounts: Sequence[int], *, measured: bool = True) -> None:
-        claims, slots = ticket
-        for claim, slot, amount in zip(claims, slots, amounts, strict=True):
-            if claim.kind == "budget":
-                self._prefetch.correct(claim, amount, measured=measured)
-            else:
-                self._local.correct(claim, slot, amount)
+    def settle(self, ticket: TakenLimits, amounts: Sequence[int], *, measured: bool = True) -> None:
+        limits, claimed, rates, budgets, _ = ticket
+        for _, key, _ in limits.leases:
+            self._local.release(key)
+        for (unit, _, _), (window, slot, amount, _) in zip(limits.rates, rates, strict=True):
+            if amounts[unit] != amount:
+                window.correct(slot, amounts[unit] - amount)
+        for (unit, _, _), budget in zip(limits.budgets, budgets, strict=True):
+            budget.correct(claimed[unit], amounts[unit], measured=measured)
 
     def corrected(self, amounts: Mapping[str, tuple[int, float]]) -> None:
         """What was given back is in the store, where it is asked for."""

@@ -73,6 +73,24 @@ class PrefetchedBudget:
         self.busy = self.asking = False
         self.waiting: dict[WaitingRequest, Claim] = {}
 
+    def spend(self, amount: int) -> None:
+        """A request claims so much, for which there is room."""
+        self.room -= amount
+        self.held += amount
+        self.busy = True
+
+    def correct(self, claimed: int, amount: int, *, measured: bool = True) -> None:
+        """A request that had claimed so much took C{amount}.
+
+        @param measured: Whether its line in the ledger says the same.
+        """
+        self.room += claimed - amount
+        self.held -= claimed
+        if not measured:
+            self.unmeasured += amount
+        if amount < claimed:
+            self.full_until = 0.0
+
 
 class BudgetPrefetch:
     """All of them, by the keys of budgets.
@@ -80,6 +98,8 @@ class BudgetPrefetch:
     What is taken from the store counts as spent there until it is given back. So no more is ever spent than a budget
     holds, by however many processes on one store. What a process that dies had in advance, and what its requests under
     way had claimed, stays spent until its ledger is recovered: then the store gives back what no line accounts for.
+
+    @ivar known: What this process has, or has asked for. None is forgotten of which something is held.
     """
 
     _log = Logger()
@@ -88,15 +108,15 @@ class BudgetPrefetch:
         self._store = store
         self._clock = clock
         self._now = now
-        self._known: dict[str, PrefetchedBudget] = {}
+        self.known: dict[str, PrefetchedBudget] = {}
         self._many = MAX_BUDGETS_BEFORE_SWEEP
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self.known)
 
     def room(self, claim: Claim) -> int | None:
         """What may be spent at once; C{None} where the store must be asked for more with L{take_more}."""
-        known = self._known.get(claim.key)
+        known = self.known.get(claim.key)
         if known is None or known.limit != claim.limit:
             return None
         if known.room >= least_required(claim):
@@ -106,39 +126,19 @@ class BudgetPrefetch:
 
     def remaining(self, claim: Claim) -> int:
         """What is left of the whole budget, as far as is known here."""
-        known = self._known.get(claim.key)
+        known = self.known.get(claim.key)
         return claim.limit if known is None else max(known.left + known.room, 0)
 
     def under_way(self, claim: Claim) -> bool:
         """Whether it would fit if requests under way took nothing, and other processes needed nothing."""
-        known = self._known.get(claim.key)
+        known = self.known.get(claim.key)
         if known is None or not known.held + known.elsewhere > 0:
             return False
         return known.left + known.room + known.held + known.elsewhere >= least_required(claim)
 
-    def spend(self, claim: Claim) -> None:
-        known = self._known[claim.key]
-        known.room -= claim.amount
-        known.held += claim.amount
-        known.busy = True
-
-    def correct(self, claim: Claim, amount: int, *, measured: bool = True) -> None:
-        """A request that had claimed so much took C{amount}.
-
-        @param measured: Whether its line in the ledger says the same.
-        """
-        known = self._known.get(claim.key)
-        if known is None:  # nobody forgets one of which something is held
-            return
-        known.room += claim.amount - amount
-        known.held -= claim.amount
-        known.unmeasured += 0 if measured else amount
-        if amount < claim.amount:
-            known.full_until = 0.0
-
     def look_again(self, key: str) -> None:
         """The store may have more of a budget than it had when it was last asked."""
-        if (known := self._known.get(key)) is not None:
+        if (known := self.known.get(key)) is not None:
             known.full_until = 0.0
 
     def wait(self, claims: Sequence[Claim], decide: Callable[[], Verdict | None]) -> Deferred[Verdict]:
@@ -161,36 +161,36 @@ class BudgetPrefetch:
         for key, claim in lacking.items():
             self._entry(key).waiting[waiter] = claim
         for key in lacking:
-            if not self._known[key].asking:
+            if not self.known[key].asking:
                 Deferred.fromCoroutine(self._ask(key)).addErrback(
                     lambda failure: self._log.failure("Asking for more of a budget failed.", failure)
                 )
 
     def _withdraw(self, waiter: WaitingRequest) -> None:
         for claim in waiter.claims:
-            known = self._known.get(claim.key)
+            known = self.known.get(claim.key)
             if known is not None:
                 known.waiting.pop(waiter, None)
 
     def _entry(self, key: str) -> PrefetchedBudget:
-        known = self._known.get(key)
+        known = self.known.get(key)
         if known is None:
-            if len(self._known) >= self._many:
+            if len(self.known) >= self._many:
                 self._forget()
-            known = self._known[key] = PrefetchedBudget()
+            known = self.known[key] = PrefetchedBudget()
         return known
 
     def _forget(self) -> None:
         """Drop what is of periods that are over; what was left of them is of no use to anybody."""
         now = self._now()
-        for key, known in list(self._known.items()):
+        for key, known in list(self.known.items()):
             if 0 < known.ends <= now and not known.held and not known.asking and not known.waiting:
-                del self._known[key]
-        self._many = max(MAX_BUDGETS_BEFORE_SWEEP, 2 * len(self._known))
+                del self.known[key]
+        self._many = max(MAX_BUDGETS_BEFORE_SWEEP, 2 * len(self.known))
 
     async def _ask(self, key: str) -> None:
         """Ask the store for as long as somebody waits, and decide those who do."""
-        known = self._known[key]
+        known = self.known[key]
         known.asking = True
         try:
             while known.waiting:
@@ -256,7 +256,7 @@ class BudgetPrefetch:
         """
         given: dict[str, int] = {}
         unmeasured: dict[str, int] = {}
-        for key, known in list(self._known.items()):
+        for key, known in list(self.known.items()):
             if known.asking or known.waiting:
                 continue
             needed = (known.busy or not idle) and not all_of_it and not 0 < known.ends <= self._now()
@@ -270,7 +270,7 @@ class BudgetPrefetch:
                 known.room -= given[key]
                 known.left = max(known.left + given[key], 0)
             if (idle or not needed) and not known.held and not known.room:
-                del self._known[key]
+                del self.known[key]
         await self._tell(self._store.give_budgets, given, self._owe_again)
         await self._tell(self._store.account_budgets, unmeasured, self._tell_again)
 
@@ -293,13 +293,13 @@ class BudgetPrefetch:
     def _owe_again(self, given: dict[str, int]) -> None:
         for key, amount in given.items():
             if amount < 0:
-                self._known.setdefault(key, PrefetchedBudget()).room += amount
+                self.known.setdefault(key, PrefetchedBudget()).room += amount
 
     def _tell_again(self, unmeasured: dict[str, int]) -> None:
         for key, amount in unmeasured.items():
-            self._known.setdefault(key, PrefetchedBudget()).unmeasured += amount
+            self.known.setdefault(key, PrefetchedBudget()).unmeasured += amount
 
     def spare(self, key: str) -> int:
         """What this process has in advance of a budget, and no request has claimed."""
-        known = self._known.get(key)
+        known = self.known.get(key)
         return 0 if known is None else known.room

@@ -8,6 +8,7 @@ from unittest import TestCase
 
 from twisted.internet.task import Clock
 
+from llmproxy.base.calendar_periods import Calendar
 from llmproxy.errors import StoreUnavailable
 from llmproxy.limits.budget_alerts import IN_USE_SECONDS, LOOK_SECONDS, BudgetAlerts
 from llmproxy.limits.plan import plan
@@ -15,7 +16,8 @@ from llmproxy.model import Allowance, Budget, BudgetAlert, Claim
 
 BOTH = Allowance(budget_tokens=(Budget(1000, "day"),), soft_budget_tokens=(Budget(500, "day"),))
 PLAN = plan([("token", "t", BOTH)], {})
-CLAIM = Claim("token:t:budget_tokens:day:2026-11-25", "budget", 1000, 10, 99.0)
+LIMITS = PLAN.follow(Calendar(), 1_795_608_000.0)  # 2026-11-25T12:00:00Z
+CLAIM = LIMITS.claims[0]
 
 
 class BudgetAlertTests(TestCase):
@@ -52,7 +54,7 @@ class BudgetAlertTests(TestCase):
 
     def use(self, spent: int) -> None:
         self.spent = {CLAIM.key: spent}
-        self.alerts.spent(PLAN, [CLAIM])
+        self.alerts.spent(PLAN, LIMITS)
         self.clock.advance(LOOK_SECONDS)
 
     def test_each_threshold_once(self) -> None:

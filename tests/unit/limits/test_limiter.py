@@ -74,6 +74,12 @@ class Bound(NamedTuple):
 class Worst:
     """A token for each byte, up to 1000; two dollars for a million of any tokens of gpt-4o; of other models nothing."""
 
+    def usual(
+        self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, output: int, at: float
+    ) -> tuple[int, float | None] | None:
+        bound = self.bound(method, api, path, model, content, content.size, output)
+        return None if bound.free or content.form != "json" else (bound.tokens, self.cost(api, model, bound, at))
+
     def bound(
         self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, size: int, output: int
     ) -> Bound:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import unittest
 from typing import Any
 
+from llmproxy.base.calendar_periods import Calendar
 from llmproxy.config.model import LimitSettings
 from llmproxy.limits.plan import LimitPlan, charges, plan, rules
 from llmproxy.model import Allowance, Budget, LedgerLine
@@ -15,7 +17,7 @@ ON_LOSS = {"requests_per_minute": "open"}
 class PlanTests(unittest.TestCase):
     def test_none(self) -> None:
         found = plan([("token", "t", None), ("project", "p", Allowance())], ON_LOSS)
-        self.assertEqual(found, LimitPlan((), (), counts_tokens=False, counts_money=False))
+        self.assertEqual((found.rules, found.counts_tokens, found.counts_money), ((), False, False))
 
     def test_of_all_owners(self) -> None:
         """Leases first, which cost nothing to take back; budgets last, for which somebody may have to be asked."""
@@ -39,6 +41,37 @@ class PlanTests(unittest.TestCase):
         self.assertFalse(found.counts_tokens or found.counts_money)
         found = plan([("token", "t", Allowance(budget_tokens=(Budget(5, "lifetime"),)))], ON_LOSS)
         self.assertEqual((found.counts_tokens, found.counts_money), (True, False))
+
+
+class PeriodTests(unittest.TestCase):
+    """What a plan is made ready with holds until the first of its periods is over."""
+
+    def test_until_the_first_of_its_periods_is_over(self) -> None:
+        budgets = (Budget(5, "day"), Budget(9, "month"), Budget(20, "lifetime"))
+        made, calendar = LimitPlan(rules("token", "t", Allowance(budget_usd=budgets), {})), Calendar()
+        limits = made.follow(calendar, AT)
+        self.assertIs(made.limits, limits)
+        self.assertEqual((limits.begins, limits.ends), (AT - 43_200, AT + 43_200))
+        keys = [f"token:t:budget_usd:{label}" for label in ("day:2025-11-25", "month:2025-11", "lifetime")]
+        self.assertEqual([key for _, key, _ in limits.budgets], keys)
+        self.assertEqual([claim.ends for claim in limits.claims], [AT + 43_200, AT + 5 * 86_400 + 43_200, 0.0])
+        later = made.follow(calendar, limits.ends)
+        self.assertEqual(later.budgets[0][1], "token:t:budget_usd:day:2025-11-26")
+        self.assertEqual([claim.key for claim in made.claims(limits, (1, 2, 3))], keys)  # of those who came before
+
+    def test_without_periods(self) -> None:
+        limits = LimitPlan(rules("token", "t", Allowance(concurrency=1), {})).follow(Calendar(), AT)
+        self.assertEqual((limits.begins, limits.ends), (0.0, math.inf))
+
+    def test_what_is_claimed(self) -> None:
+        """A request, its tokens, its dollars: each where it counts."""
+        allowance = Allowance(
+            requests_per_minute=6, tokens_per_minute=9, concurrency=2, budget_usd=(Budget(5, "day"),),
+            budget_tokens=(Budget(5, "day"),),
+        )  # fmt: skip
+        made = LimitPlan(rules("token", "t", allowance, {}))
+        claims = made.claims(made.follow(Calendar(), AT), (1, 20, 300))
+        self.assertEqual([claim.amount for claim in claims], [1, 20, 1, 300, 20])
 
 
 AT = 1_764_072_000.0  # 2025-11-25T12:00:00Z

@@ -100,8 +100,8 @@ class WindowTests(unittest.TestCase):
         for number in range(100_000):
             window.usage(number * 0.01)
             window.add(1, number * 0.01)
-        self.assertLessEqual(len(window._slots), WINDOW_SLOTS + 1)
-        self.assertEqual(window.usage(1000.0), sum(window._slots.values()))
+        self.assertLessEqual(len(window.slots), WINDOW_SLOTS + 1)
+        self.assertEqual(window.usage(1000.0), sum(window.slots.values()))
 
     def test_a_clock_that_is_set_back(self) -> None:
         """A little: it stands still until time has caught up. Far: it begins anew, and nobody is shut out for hours."""

@@ -295,3 +295,69 @@ class BesideTests(unittest.TestCase):
         content = read(form, [b"Content-Type: multipart/form-data; boundary=b"])
         made = WORST.bound(b"POST", "openai", b"/v1/audio/transcriptions", "whisper-1", content, len(form), 7)
         self.assertAlmostEqual(WORST.cost("openai", "whisper-1", made, AT) or 0, 0.006, 4)
+
+
+MEMBERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "max_tokens": st.sampled_from([1, True, 1.0, 0, -1, None, 64, "64", 10**12]),
+        "max_completion_tokens": st.integers(0, 500),
+        "n": st.sampled_from([1, True, 3, 2.0]),
+        "stream": st.booleans(),
+        "service_tier": st.sampled_from(["default", "priority", "flex", "scale"]),
+        "tools": st.sampled_from([[], [{"type": "web_search"}]]),
+        "messages": st.lists(st.text(max_size=50), max_size=3).map(lambda texts: [{"content": t} for t in texts]),
+        "user": st.sampled_from(["u", "u" * 1000]),
+    },
+)
+
+
+class UsualTests(unittest.TestCase):
+    """The short way says what the long one does, or nothing."""
+
+    worst = CostCeiling(Prices([OwnPrice("own", "mine-*", 1.0, 2.0)]), PROVIDERS, Operations(SETTINGS))
+
+    @given(
+        MEMBERS,
+        st.sampled_from([("openai", "gpt-4o"), ("openai", "gpt-4"), ("openai", "nobody-knows"), ("openai", ""),
+                         ("own", "mine-1"), ("anthropic", "claude-3-5-haiku-latest")]),
+        st.sampled_from([CHAT, b"/v1/embeddings", b"/v1/messages", b"/v1/responses", b"/v1/unheard-of", b"/v1/files"]),
+        st.sampled_from([AT, AT + 30, AT + 100]),
+    )  # fmt: skip
+    def test_the_same(self, members: dict[str, object], at_whom: tuple[str, str], path: bytes, at: float) -> None:
+        (api, model), worst = at_whom, self.worst
+        body = json.dumps(members).encode()
+        content = read(body)
+        usual = worst.usual(b"POST", api, path, model, content, 7, at)
+        if usual is not None:
+            bound = worst.bound(b"POST", api, path, model, content, len(body), 7)
+            self.assertEqual(usual, (bound.tokens, worst.cost(api, model, bound, at)))
+            self.assertFalse(bound.free)
+
+    def test_most_requests_are(self) -> None:
+        body = (
+            b'{"model": "gpt-4o", "max_tokens": 100, "stream": true, "messages": [{"role": "user", "content": "hi"}]}'
+        )
+        self.assertIsNotNone(self.worst.usual(b"POST", "openai", CHAT, "gpt-4o", read(body), 7, AT))
+
+    def test_others(self) -> None:
+        for body in (
+            b'{"tools": [{"type": "web_search"}]}',
+            b'{"max_tokens": 1, "max_tokens": 2}',
+            b"[1]",
+            b"",
+            b"no JSON",
+            b'{"a": 1',
+        ):
+            self.assertIsNone(self.worst.usual(b"POST", "openai", CHAT, "gpt-4o", read(body), 7, AT), body)
+        long = b'{"messages": "%b", "stream_options": {}}' % (b"many words " * 100)
+        self.assertIsNone(self.worst.usual(b"POST", "openai", CHAT, "gpt-4o", read(long), 7, AT))
+
+    def test_a_price_that_has_changed(self) -> None:
+        worst = CostCeiling(Prices([OwnPrice("own", "mine-*", 1.0, 2.0)]), PROVIDERS, Operations(SETTINGS))
+        asked = (b"POST", "own", CHAT, "mine-1", read(b'{"max_tokens": 1000000}'), 7, AT)
+        before = worst.usual(*asked)
+        worst.reconfigure(Prices([OwnPrice("own", "mine-*", 1.0, 4.0)]), PROVIDERS)
+        after = worst.usual(*asked)
+        assert before is not None and after is not None and before[1] is not None and after[1] is not None
+        self.assertAlmostEqual(after[1] - before[1], 2.0)

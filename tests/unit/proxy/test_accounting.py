@@ -9,6 +9,7 @@ from llmproxy import errors
 from llmproxy.config.api_settings import Api, ConnectionSettings
 from llmproxy.config.model import Settings
 from llmproxy.ledger.records import Deferral, LedgerLineOpening
+from llmproxy.limits.counted import NO_LIMITS
 from llmproxy.limits.in_flight import InFlightLimit
 from llmproxy.limits.limiter import LimitReservation
 from llmproxy.model import Grant, RequestRecord, Usage
@@ -79,7 +80,7 @@ class Limiter:
                 ends.append(f"settled {tokens} {cost}")
 
         unused: Any = None
-        return Held(unused, unused, (), None, ())
+        return Held(unused, unused, NO_LIMITS, (1, 0, 0), None, (), None)
 
 
 class RecordingLedger:

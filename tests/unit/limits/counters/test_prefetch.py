@@ -69,7 +69,7 @@ class BudgetPrefetchTests(SynchronousTestCase):
 
     def test_what_is_full_is_asked_about_again_after_a_moment(self) -> None:
         self.take_more(budget(100, 100))
-        self.prefetch.spend(budget(100, 100))
+        self.prefetch.known[budget(100, 100).key].spend(100)
         self.take_more(budget(100, 1))
         self.assertEqual(self.prefetch.room(budget(100, 1)), 0)
         self.clock.advance(1)
@@ -78,8 +78,8 @@ class BudgetPrefetchTests(SynchronousTestCase):
     def test_given_back_when_its_period_is_over(self) -> None:
         claim = Claim("day", "budget", 10**6, 10, 100.0)
         self.take_more(claim)
-        self.prefetch.spend(claim)
-        self.prefetch.correct(claim, 4)
+        self.prefetch.known["day"].spend(10)
+        self.prefetch.known["day"].correct(10, 4)
         self.clock.advance(100)
         self.successResultOf(Deferred.fromCoroutine(self.prefetch.give_back()))
         self.assertEqual((self.spent(claim), len(self.prefetch)), (4, 0))
@@ -112,7 +112,7 @@ class BudgetPrefetchTests(SynchronousTestCase):
                 return None
             if room < amount:
                 return Verdict(0)
-            self.prefetch.spend(claim)
+            self.prefetch.known[claim.key].spend(amount)
             return Verdict(None)
 
         return [self.prefetch.wait([claim], decide) for _ in range(size)]
@@ -170,7 +170,7 @@ class BudgetPrefetchTests(SynchronousTestCase):
     def test_nothing_left_and_nothing_claimed(self) -> None:
         """A budget of which nothing is left is full also for who claims nothing of it."""
         self.take_more(budget(100, 100))
-        self.prefetch.spend(budget(100, 100))
+        self.prefetch.known[budget(100, 100).key].spend(100)
         self.assertIsNone(self.prefetch.room(budget(100, 0)))
         self.take_more(budget(100, 0))
         self.assertEqual(self.prefetch.room(budget(100, 0)), 0)
