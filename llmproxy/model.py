@@ -278,8 +278,10 @@ class Grant:
     issued_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+_NOTHING: Mapping[str, int] = {}
+
+
+class Usage(NamedTuple):
     """What one response used, in tokens, and what that costs.
 
     @ivar input_tokens: All input: what was read from the provider's cache and what was written to it included.
@@ -300,7 +302,7 @@ class Usage:
     cost_usd: float | None = None
     basis: str = "none"
     model: str = ""
-    details: Mapping[str, int] = field(default_factory=dict)
+    details: Mapping[str, int] = _NOTHING
 
 
 class RequestRecord(NamedTuple):

@@ -136,7 +136,8 @@ class CachedTokenValidator(Service):
 
     def grant_now(self, key: bytes) -> Grant | None:
         """The grant, where it is cached and has not expired."""
-        return self._fresh(key)
+        grant = self._grants.get(key)
+        return None if grant is None or (grant.expires_at is not None and self._expired(grant)) else grant
 
     def use_now(self, key: bytes) -> Grant | None:
         """As L{grant_now}, and count one use; C{None} (nothing counted) where only the validator can do that."""
@@ -158,10 +159,6 @@ class CachedTokenValidator(Service):
             if self._counter is not None:
                 self._counter.take_back(grant.token_id)
             self._exhausted.drop(key)
-
-    def _fresh(self, key: bytes) -> Grant | None:
-        grant = self._grants.get(key)
-        return None if grant is None or (grant.expires_at is not None and self._expired(grant)) else grant
 
     def _expired(self, grant: Grant) -> bool:
         return grant.expires_at is not None and grant.expires_at <= self._now()

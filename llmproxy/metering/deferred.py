@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
@@ -224,7 +223,7 @@ class Collection:
             return usage
         usual = self._measured(path, _without_tier(said), model, at)
         cost = usual.cost_usd
-        return replace(usual, cost_usd=None if cost is None else cost * BATCH_FACTOR)
+        return usual._replace(cost_usd=None if cost is None else cost * BATCH_FACTOR)
 
     def _measured(self, path: bytes, said: Mapping[str, Any], model: str, at: float) -> Usage:
         dialect = self._dialect(path)

@@ -28,7 +28,9 @@ class Directives(dict[bytes, list[bytes | None]]):
         is stale (RFC 9111, section 4.2.1).
         """
         given = self.get(name)
-        return None if given is None else min(map(_seconds, given))
+        if given is None:
+            return None
+        return _seconds(given[0]) if len(given) == 1 else min(map(_seconds, given))
 
 
 NOTHING = Directives()
