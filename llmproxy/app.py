@@ -39,6 +39,7 @@ from llmproxy.observability.metrics import Metrics
 from llmproxy.observability.reactor_lag import ReactorLag
 from llmproxy.observability.redaction import Redactor
 from llmproxy.process.daemon import Daemon
+from llmproxy.process.start_failures import check_peers_files
 from llmproxy.process.worker import Worker
 from llmproxy.sealing import TokenHasher
 from llmproxy.store.creations import CreationTable
@@ -277,6 +278,7 @@ def _reloader(
     base: Base, parts: Parts, alerts: Alerting, daemon: Daemon, source: SettingsFile | None
 ) -> WorkersReloader:
     def prepare(before: Settings, after: Settings) -> Callable[[], None]:
+        check_peers_files(after)
         renew, reconfigure = daemon.read_certificates(), parts.prepare(before, after)
         alert = alerts.prepare(before, after)
 

@@ -165,6 +165,8 @@ def listen(value: Any) -> str:
         or _is_url(value)
     ):
         raise ValueError(f"{quoted(value)} is not an endpoint (try {_endpoint_meant(value)})")
+    if kind == "haproxy":  # the PROXY protocol over another one
+        return f"haproxy:{listen(rest)}"
     if kind in _WITH_PORT and not 0 <= _port(kind, rest) < 65536:
         raise ValueError(f"{quoted(value)} has no port from 0 to 65535 (try {kind}:8080)")
     return str(value)

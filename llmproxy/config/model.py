@@ -43,7 +43,8 @@ class Server(Section):
     listen: Listen = Field(default=("tcp:8080:interface=127.0.0.1",), min_length=1)
     """Twisted server endpoints, such as `tcp:8080` (all interfaces), `unix:/run/llmproxy.sock:mode=660`,
     `ssl:8443:privateKey=…:certKey=…`, `tls:/etc/llmproxy/certificates:8443` (a folder of PEM files, one for each name),
-    `systemd:domain=INET:index=0`."""
+    `systemd:domain=INET:index=0`; `haproxy:tcp:8080` where each connection begins with a header of the PROXY
+    protocol."""
     workers: Workers = 1
     """Processes that share the work, at most 256; `auto`: one for each processor that the daemon may use. With more
     than one, a further process supervises them (docs/workers.md)."""

@@ -13,7 +13,7 @@ from twisted.application.service import IService, MultiService, Service
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.tcp import Port
 from twisted.logger import ILogObserver, Logger, LogLevel
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -27,11 +27,12 @@ from llmproxy.config.model import Settings
 from llmproxy.instruments import Gauge, Instrument
 from llmproxy.interfaces import IInstrumented, IOpenable
 from llmproxy.process.health import ProcessHealth
-from llmproxy.process.listening_sockets import adopt, leave_socket, own_path, with_backlog
+from llmproxy.process.listening_sockets import adopt, is_proxied, leave_socket, own_path, secured, with_backlog
 from llmproxy.process.readiness import Checks
 from llmproxy.process.start_failures import not_listening, sentence
 from llmproxy.store.store import Store
 from llmproxy.wire.descriptors import Descriptors
+from llmproxy.wire.server.proxy_protocol import AddressedSite
 from llmproxy.wire.server.site import Site
 from llmproxy.wire.tls_transport import send_directly
 
@@ -88,7 +89,7 @@ class Daemon(MultiService):
         self._sites: list[tuple[Sequence[str], Site]] = []
         self._ports: list[tuple[str, IListeningPort]] = []  # with their endpoints
         self._idle_patience = 0.0
-        self._secure: list[tuple[str, Any]] = []  # the ports that use TLS, by their endpoints
+        self._secure: list[tuple[str, IProtocolFactory, Any]] = []  # the ports that use TLS, with their endpoints
         self.reload: Callable[[], object] = lambda: None
         self._starting: Deferred[None] | None = None
         self._openings: list[Callable[[], Deferred[None]]] = []
@@ -152,14 +153,13 @@ class Daemon(MultiService):
     def read_certificates(self) -> Callable[[], None]:
         """Read the certificates of the endpoints anew; what uses them for connections from then on.
 
-        What is wrong with one is raised: L{OSError}, or an error of OpenSSL's.
+        L{StartupError<llmproxy.store.errors.StartupError>} says what is wrong with one.
         """
-        contexts = [(port, certificates(self._reactor, endpoint)) for endpoint, port in self._secure]
+        factories = [(port, secured(self._reactor, endpoint, factory)) for endpoint, factory, port in self._secure]
 
         def use() -> None:
-            for port, context in contexts:
-                made = TLSMemoryBIOFactory(context, False, port.factory.wrappedFactory, self._reactor)
-                port.factory = send_directly(made)
+            for port, factory in factories:
+                port.factory = send_directly(factory)
 
         return use
 
@@ -247,19 +247,22 @@ class Daemon(MultiService):
                 _log.info("Listening on {address}.", address=endpoint)
 
     async def _listen(self, endpoint: str, site: Site) -> IListeningPort:
+        factory: IProtocolFactory = site
+        if is_proxied(endpoint):
+            factory = AddressedSite(site, self._reactor, self.settings.server.head_timeout)
         try:
             port: IListeningPort
             if endpoint in self.sockets:
-                port = await adopt(self._reactor, endpoint, self.sockets.pop(endpoint), site)
+                port = await adopt(self._reactor, endpoint, self.sockets.pop(endpoint), factory)
             else:
-                port = await serverFromString(self._reactor, with_backlog(endpoint)).listen(site)
+                port = await serverFromString(self._reactor, with_backlog(endpoint)).listen(factory)
         except CancelledError:
             raise
         except Exception as e:
             raise not_listening(endpoint, e) from e
         if isinstance(port, Port) and isinstance(port.factory, TLSMemoryBIOFactory):
             send_directly(port.factory)
-            self._secure.append((endpoint, port))
+            self._secure.append((endpoint, factory, port))
         return port
 
     async def _delayed(self) -> None:
@@ -363,11 +366,6 @@ def cannot_start(reactor: Any, reason: str, failure: Failure, observer: StartObs
     # twistd would end as if all had been well.
     atexit.register(os._exit, 1)
     reactor.callWhenRunning(reactor.stop)
-
-
-def certificates(reactor: Any, endpoint: str) -> Any:
-    """What an C{ssl:} endpoint secures its connections with, read from its files now."""
-    return serverFromString(reactor, endpoint)._sslContextFactory
 
 
 async def _closed(port: IListeningPort) -> None:

@@ -16,14 +16,20 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from llmproxy.process.start_failures import not_listening
+from llmproxy.process.start_failures import PROXY_PREFIX, check_names, not_listening
+from llmproxy.store.errors import StartupError
 
 BACKLOG = 4096  # the kernel has a bound of its own, net.core.somaxconn
 
 
+def is_proxied(endpoint: str) -> bool:
+    """Whether its connections begin with a header of the PROXY protocol."""
+    return endpoint.startswith(PROXY_PREFIX)
+
+
 def with_backlog(endpoint: str) -> str:
     """The endpoint with a backlog for bursts, unless it has one: Twisted's 50 makes the 51st client wait a second."""
-    takes_one = endpoint.partition(":")[0] in ("tcp", "tcp6", "ssl", "tls", "unix")
+    takes_one = endpoint.removeprefix(PROXY_PREFIX).partition(":")[0] in ("tcp", "tcp6", "ssl", "tls", "unix")
     return f"{endpoint}:backlog={BACKLOG}" if takes_one and ":backlog=" not in endpoint else endpoint
 
 
@@ -152,6 +158,33 @@ class _Adopting:
             port = self._reactor.adoptStreamPort(self._descriptor, family, factory)
         os.close(self._descriptor)  # Twisted has a copy
         return port
+
+
+class _ListeningNowhere(_Adopting):
+    """A reactor on which listening only gives the factory that the connections would be made with."""
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__(reactor, -1)
+
+    def _adopt(self, factory: IProtocolFactory) -> Any:
+        return factory
+
+
+def secured(reactor: Any, endpoint: str, factory: IProtocolFactory) -> TLSMemoryBIOFactory:
+    """What the connections of an endpoint with TLS are made with, its files read now.
+
+    L{StartupError<llmproxy.store.errors.StartupError>} where they cannot be used.
+    """
+    made: list[Any] = []
+    try:
+        check_names(endpoint)
+        serverFromString(_ListeningNowhere(reactor), endpoint).listen(factory).addCallback(made.append)
+    except StartupError:
+        raise
+    except Exception as e:
+        raise not_listening(endpoint, e) from e
+    [secure] = made
+    return secure  # type: ignore[no-any-return]
 
 
 def _family(descriptor: int) -> int:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from OpenSSL import SSL, crypto
 from twisted.internet.error import CannotListenError
 
@@ -14,6 +21,8 @@ from llmproxy.errors import ProxyError
 from llmproxy.process.twistd_options import User
 from llmproxy.store.engines import parse_store_url, sqlite_path
 from llmproxy.store.errors import StartupError
+
+PROXY_PREFIX = "haproxy:"  # before an endpoint whose connections begin with a header of the PROXY protocol
 
 _OPENSSL = (SSL.Error, crypto.Error)
 
@@ -43,7 +52,7 @@ def not_listening(endpoint: str, error: Exception) -> StartupError:
         why = _os_error(cause)
         if kind == "unix" and not os.path.isdir(folder := os.path.dirname(os.path.abspath(rest.partition(":")[0]))):
             why = f"there is no directory {folder}"
-    return StartupError(f"It cannot listen on {endpoint}: {why}.")
+    return StartupError(f"It cannot listen on {endpoint}: {why.removesuffix('.')}.")
 
 
 def check_files(settings: Settings) -> None:
@@ -54,13 +63,7 @@ def check_files(settings: Settings) -> None:
     for number, sink in enumerate(settings.events.sinks):
         if sink.type == "file":
             _check_appendable(f"events.sinks[{number}].path", str(sink.options.get("path", "")))
-    for name, api in settings.apis.items():
-        _check_authorities(f"apis.{name}.ca_file", api.ca_file)
-        _check_certificate(f"apis.{name}", api.client_cert_file, api.client_key_file)
-        for number, upstream in enumerate(api.upstreams):
-            at = f"apis.{name}.upstreams[{number}]"
-            _check_authorities(f"{at}.ca_file", upstream.ca_file)
-            _check_certificate(at, upstream.client_cert_file, upstream.client_key_file)
+    check_peers_files(settings)
     _check_authorities("redis.ca_file", settings.redis.ca_file)
     _check_authorities("management.oidc.ca_file", settings.management.oidc.ca_file)
     _check_authorities("auth.oidc.ca_file", settings.auth.oidc.ca_file)
@@ -69,9 +72,21 @@ def check_files(settings: Settings) -> None:
             _check_authorities(f"auth.validators[{number}].ca_file", str(entry.options.get("ca_file", "")))
     server = settings.server
     for endpoint in (*server.listen, *server.admin_listen, *server.metrics_listen):
-        kind, _, rest = endpoint.partition(":")
-        if kind == "tls":
-            _check_folder(endpoint, Path(rest.partition(":")[0]))
+        check_names(endpoint)
+
+
+def check_peers_files(settings: Settings) -> None:
+    """L{StartupError} where a file of those that a reload reads anew cannot be used: the certificates by which
+    providers and receivers of alerts are known, and those that are shown to them.
+    """
+    for name, api in settings.apis.items():
+        _check_authorities(f"apis.{name}.ca_file", api.ca_file)
+        _check_certificate(f"apis.{name}", api.client_cert_file, api.client_key_file)
+        for number, upstream in enumerate(api.upstreams):
+            at = f"apis.{name}.upstreams[{number}]"
+            _check_authorities(f"{at}.ca_file", upstream.ca_file)
+            _check_certificate(at, upstream.client_cert_file, upstream.client_key_file)
+    _check_authorities("alerts.webhook.ca_file", settings.alerts.webhook.ca_file)
 
 
 def prepare_files(settings: Settings, user: User, *logs: str) -> None:
@@ -135,15 +150,55 @@ def _check_certificate(setting: str, cert_file: str, key_file: str) -> None:
         raise StartupError(f"{setting}.client_cert_file: {e}.") from e
 
 
-def _check_folder(endpoint: str, folder: Path) -> None:
+def check_names(endpoint: str) -> None:
+    """L{StartupError} where an endpoint has a folder of certificates and none in it can be used for a name: no client
+    would be served. Endpoints of other kinds are not looked at.
+    """
+    kind, _, rest = endpoint.removeprefix(PROXY_PREFIX).partition(":")
+    if kind != "tls":
+        return
+    arguments = rest.replace(r"\:", "\0").split(":")
+    folder = Path(
+        next((a for a in arguments if a.startswith("path=")), arguments[0]).removeprefix("path=").replace("\0", ":")
+    )
     try:
-        there = any(folder.glob("*.pem")) if folder.is_dir() else None
+        files = [file.read_bytes() for file in sorted(folder.rglob("*.pem"))] if folder.is_dir() else None
     except OSError as e:
         raise StartupError(f"It cannot listen on {endpoint}: {_os_error(e)}.") from e
-    if there is None:
+    if files is None:
         raise StartupError(f"It cannot listen on {endpoint}: there is no directory {folder}.")
-    if not there:
+    if not files:
         raise StartupError(f"It cannot listen on {endpoint}: there is no certificate in {folder} (NAME.pem).")
+    keys = {_public(key.public_key()) for file in files for key in _keys(file)}
+    usable = [each for file in files for each in _certificates(file) if _public(each.public_key()) in keys]
+    if not any(_names(each) for each in usable):
+        raise StartupError(
+            f"It cannot listen on {endpoint}: {folder} has no certificate for a DNS name together with its key."
+        )
+
+
+def _certificates(file: bytes) -> list[x509.Certificate]:
+    """Those in a file; what is wrong with it is said by whoever listens."""
+    with suppress(ValueError):
+        return x509.load_pem_x509_certificates(file)
+    return []
+
+
+def _keys(file: bytes) -> Iterator[PrivateKeyTypes]:
+    for block in re.findall(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", file, re.DOTALL):
+        with suppress(ValueError, TypeError, UnsupportedAlgorithm):
+            yield serialization.load_pem_private_key(block, None)
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    with suppress(x509.ExtensionNotFound):
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        return found.value.get_values_for_type(x509.DNSName)
+    return []
+
+
+def _public(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _os_error(error: BaseException) -> str:

@@ -216,6 +216,28 @@ def test_client_certificate(tmp_path: Path) -> None:
                 key.write_text(good)
 
 
+def test_authorities(tmp_path: Path) -> None:
+    """Read anew by a reload; a file that has none changes nothing, and which one that is, is said."""
+    other = tmp_path / "other"
+    other.mkdir()
+    with ExitStack() as ends:
+        provider = Provider(ends, tmp_path)
+        good, file = Path(provider.settings["ca_file"]).read_text(), tmp_path / "authorities.pem"
+        file.write_text(Path(Authority(other).ca_file).read_text())
+        with daemon(tmp_path, provider.plain, **{**provider.settings, "ca_file": str(file)}) as p:
+            assert p.ask().status == 502
+            file.write_text(good)
+            p.stack.manage("POST", "/manage/reload")
+            assert p.statuses(3) == {200: 3}
+            for wrong in ("nothing", ""):
+                file.write_text(wrong)
+                with pytest.raises(HTTPError) as refused:
+                    p.stack.manage("POST", "/manage/reload")
+                message = json.loads(refused.value.read())["error"]["message"]
+                assert f"apis.pool.ca_file: {file} holds no certificate in PEM" in message
+                assert p.ask().status == 200
+
+
 def test_a_certificate_of_its_own(tmp_path: Path) -> None:
     """One upstream is shown its own certificate, the key of which is in the same file; the other the API's."""
     folders = [tmp_path / name for name in ("one", "two", "own", "api")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import stat
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import HOST, Daemon, free_port
+from tests.support.stack import eventually
 from tests.unit.wire.authority import Authority
 
 SETTINGS = """\
@@ -29,6 +31,8 @@ server:
     - unix:{home}/llmproxy.sock:mode=660
     - ssl:{ssl}:interface=127.0.0.1:privateKey={pem}:certKey={pem}
     - tls:{folder}:{tls}:interface=127.0.0.1
+    - haproxy:tcp:{behind}:interface=127.0.0.1
+    - haproxy:ssl:{behind_tls}:interface=127.0.0.1:privateKey={pem}:certKey={pem}
     - systemd:domain=INET:index=0
     - systemd:domain=UNIX:name=local
 """
@@ -45,8 +49,9 @@ LIVE = b"GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 @dataclass(frozen=True)
 class Everywhere:
-    """A daemon on six endpoints.
+    """A daemon on endpoints of all kinds.
 
+    @ivar behind: Where a load balancer says who its clients are; C{behind_tls}: the same within TLS.
     @ivar given: The port that systemd would have opened; C{local}: the UNIX socket.
     """
 
@@ -55,6 +60,8 @@ class Everywhere:
     ca_file: str
     ssl: int
     tls: int
+    behind: int
+    behind_tls: int
     given: int
     local: Path
 
@@ -67,10 +74,19 @@ def everywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Everywhere]
     folder = home / "certificates"
     folder.mkdir()
     (folder / "localhost.pem").write_bytes((home / "server.pem").read_bytes())
-    port, ssl_port, tls_port = free_port(), free_port(), free_port()
+    port, ssl_port, tls_port, behind, behind_tls = (free_port() for _ in range(5))
     config = home / "apis.yaml"
     config.write_text(
-        SETTINGS.format(home=home, port=port, ssl=ssl_port, tls=tls_port, pem=home / "server.pem", folder=folder)
+        SETTINGS.format(
+            home=home,
+            port=port,
+            ssl=ssl_port,
+            tls=tls_port,
+            pem=home / "server.pem",
+            folder=folder,
+            behind=behind,
+            behind_tls=behind_tls,
+        )
     )
     with ExitStack() as opened:
         given = opened.enter_context(socket.create_server((HOST, 0)))
@@ -84,7 +100,15 @@ def everywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Everywhere]
         )  # fmt: skip
         opened.enter_context(daemon)
         yield Everywhere(
-            daemon, home, authority.ca_file, ssl_port, tls_port, given.getsockname()[1], home / "given.sock"
+            daemon,
+            home,
+            authority.ca_file,
+            ssl_port,
+            tls_port,
+            behind,
+            behind_tls,
+            given.getsockname()[1],
+            home / "given.sock",
         )
 
 
@@ -166,4 +190,55 @@ def test_connections_of_one_address_and_of_a_trusted_proxy(everywhere: Everywher
             except ConnectionError:
                 received = b""
             assert (received == b"") is ends
+    assert "Traceback" not in everywhere.daemon.output()
+
+
+def client_of(everywhere: Everywhere, request: str) -> str:
+    """Who has sent it, as the access log says."""
+
+    def found() -> list[str]:
+        lines = [json.loads(line) for line in everywhere.daemon.output().splitlines() if line.startswith("{")]
+        return [str(each["client"]) for each in lines if each.get("request_id") == request]
+
+    return str(eventually(found)[0])
+
+
+def proxied(connection: socket.socket, header: bytes, request_id: str) -> bytes:
+    """What comes for a request behind this header, which is sent in two pieces."""
+    request = LIVE.replace(b"/live", b"/v1/models").replace(
+        b"\r\n\r\n", f"\r\nX-Request-ID: {request_id}\r\n\r\n".encode()
+    )
+    with connection:
+        connection.settimeout(10)
+        connection.sendall(header[:20])
+        connection.sendall(header[20:] + request)
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+        return received
+
+
+def test_the_proxy_protocol(everywhere: Everywhere) -> None:
+    """The client is whoever the header names, in both of its versions; each of them is counted for itself."""
+    versions = {
+        "one": b"PROXY TCP4 203.0.113.7 127.0.0.1 40000 80\r\n",
+        "two": b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes([203, 0, 113, 8, 127, 0, 0, 1, 0x9C, 0x40, 0, 80]),
+    }
+    for (name, header), address in zip(versions.items(), ("203.0.113.7", "203.0.113.8"), strict=True):
+        where = (HOST, everywhere.behind)
+        assert proxied(socket.create_connection(where, 10), header, f"proxied-{name}").startswith(b"HTTP/1.1 401 ")
+        assert client_of(everywhere, f"proxied-{name}") == address
+    secured = secure(everywhere, everywhere.behind_tls)
+    header = b"PROXY TCP4 203.0.113.9 127.0.0.1 40000 80\r\n"
+    assert proxied(secured, header, "proxied-tls").startswith(b"HTTP/1.1 401 ")
+    assert client_of(everywhere, "proxied-tls") == "203.0.113.9"
+
+
+def test_without_the_header_of_the_proxy_protocol(everywhere: Everywhere) -> None:
+    """Nobody is served who does not say for whom: that would be the load balancer."""
+    try:
+        received = answer(socket.create_connection((HOST, everywhere.behind), 10))
+    except ConnectionError:
+        received = b""
+    assert received == b""
     assert "Traceback" not in everywhere.daemon.output()

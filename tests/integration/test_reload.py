@@ -244,43 +244,83 @@ def test_a_log_file_that_is_rotated(tmp_path: Path) -> None:
         eventually(lambda: not (tmp_path / "own.pid").exists())
 
 
-def certificate(path: Path, name: str) -> None:
-    """A key and a certificate of its own for this host, in one PEM file."""
+def certificate(path: Path, name: str, key_path: Path | None = None) -> None:
+    """A key and a certificate of its own for this host, in one PEM file unless the key has another."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address(HOST))])
     made = (
         x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))]), critical=False)
+        .add_extension(names, critical=False)
         .sign(key, hashes.SHA256())
     )  # fmt: skip
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(key.private_bytes(*form) + made.public_bytes(serialization.Encoding.PEM))
+    text, secret = made.public_bytes(serialization.Encoding.PEM), key.private_bytes(*form)
+    if key_path is not None:
+        key_path.write_bytes(secret)
+    path.write_bytes(text if key_path is not None else secret + text)
 
 
 def served(port: int) -> str:
     """The name in the certificate that is served there."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with socket.create_connection((HOST, port), 10) as plain, context.wrap_socket(plain) as secure:
+    with (
+        socket.create_connection((HOST, port), 10) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as secure,
+    ):
         found = x509.load_der_x509_certificate(secure.getpeercert(binary_form=True) or b"")
     return str(found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
 
-def test_a_certificate_is_renewed(tmp_path: Path) -> None:
-    """New connections see the new one; one that cannot be read changes nothing."""
-    pem, port = tmp_path / "server.pem", free_port()
-    certificate(pem, "first")
-    stack = Stack(tmp_path)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_certificates_are_renewed(tmp_path: Path, workers: int) -> None:
+    """New connections see the new ones, of each kind of endpoint; where one of them cannot be used all go on with what
+    they had, and which one it is, is said."""
+    pem, key, folder = tmp_path / "server.pem", tmp_path / "server.key", tmp_path / "certificates"
+    folder.mkdir()
+    ports = [free_port(), free_port()]
+
+    def renew(name: str) -> None:
+        certificate(pem, name, key)
+        certificate(folder / "localhost.pem", name)
+
+    renew("first")
+    stack = Stack(tmp_path, env={"LLMPROXY_SERVER_WORKERS": str(workers)})
     plain = f'"tcp:{stack.daemon.port}:interface=127.0.0.1"'
-    rewrite(stack, plain, f'{plain}, "ssl:{port}:interface=127.0.0.1:privateKey={pem}"')
+    ours = f"ssl:{ports[0]}:interface=127.0.0.1:privateKey={key}:certKey={pem}"
+    named = f"tls:{folder}:{ports[1]}:interface=127.0.0.1"
+    rewrite(stack, plain, f'{plain}, "{ours}", "{named}"')
+
+    def all_serve(name: str) -> None:
+        assert {served(port) for port in ports for _ in range(4)} == {name}
+
+    def fails(why: str) -> None:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            stack.manage("POST", "/manage/reload")
+        assert why in json.loads(refused.value.read())["error"]["message"]
+        assert why in checks(stack)["settings"]
+
     with stack:
-        assert served(port) == "first"
-        certificate(pem, "second")
+        eventually(lambda: workers == 1 or "2 of 2 workers" in stack.daemon.output(), 60)
+        all_serve("first")
+        renew("second")
         hang_up(stack)
-        assert served(port) == "second"
+        all_serve("second")
         pem.write_text("nonsense")
-        hang_up(stack, failed=True)
-        assert served(port) == "second"
+        fails(f"It cannot listen on {ours}: its certificate or key cannot be used")
+        certificate(pem, "third", tmp_path / "another.key")
+        fails(f"It cannot listen on {ours}: Certificate public and private keys do not match.")
+        renew("third")
+        certificate(folder / "localhost.pem", "third", tmp_path / "another.key")
+        fails(f"{folder} has no certificate for a DNS name together with its key.")
+        (folder / "localhost.pem").unlink()
+        fails(f"there is no certificate in {folder} (NAME.pem).")
+        all_serve("second")
+        renew("fourth")
+        hang_up(stack)
+        all_serve("fourth")
+        assert "Traceback" not in stack.daemon.output()

@@ -84,6 +84,7 @@ FAILURES = {
     ),
     "tls-folder": ("tls:/nonexistent:{free}", "", "", {}, "there is no directory /nonexistent."),
     "tls-empty": ("tls:empty:{free}", "", "", {}, "there is no certificate in empty (NAME.pem)."),
+    "tls-no-name": ("tls:nameless:{free}", "", "", {}, "nameless has no certificate for a DNS name together with its"),
     "endpoint": ("carrier:{free}", "", "", {}, "it is no endpoint that Twisted knows"),
     "ca-file": (FREE, ", ca_file: /none.pem", "", {}, "apis.a.ca_file: /none.pem: No such file or directory."),
     "bad-ca-file": (FREE, ", ca_file: bad.pem", "", {}, "apis.a.ca_file: bad.pem holds no certificate in PEM."),
@@ -120,6 +121,8 @@ def test_a_failure_is_one_sentence(name: str, tmp_path: Path) -> None:
     listen, api, further, env, said = FAILURES[name]
     (tmp_path / "bad.pem").write_text("no certificate")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "nameless").mkdir()
+    (tmp_path / "nameless" / "x.pem").write_text("no certificate")
     (tmp_path / "shim").mkdir()
     (tmp_path / "shim" / "psycopg.py").write_text("raise ImportError('not installed', name='psycopg')")
     with closing(socket.create_server((HOST, 0))) as busy:
