@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """How long the admin pages and usage reports take before a store that has grown.
 
-    python bench/pages.py [--tokens 10000] [--lines 1000000] [--projects 200] [--postgres] [--rounds 7]
+    python bench/pages.py [--tokens 10000] [--lines 1000000] [--projects 200] [--alerts 100000] [--postgres] [--rounds 7]
 
-It makes tokens, their ledger lines of the last 28 days, the sums of these, activity and audit entries, starts the
-daemon on them, and prints for every page, and for reports by every one and two dimensions, the least and the middle of
+It makes tokens, their ledger lines of the last 28 days, the sums of these, activity, alerts and audit entries, starts
+the daemon on them, and prints for every page, and for reports by every one and two dimensions, the least and the middle of
 the times, first page and second, and how long the daemon had the processor. Nothing else should run meanwhile. It ends
 what it has started.
 """
@@ -78,7 +78,7 @@ def name_of(kind: str, expression: str) -> str:
     return f"'{kind}' || CAST(1000000 + {expression} AS VARCHAR(8))"
 
 
-def fill(connection: Connection, tokens: int, projects: int, lines: int) -> None:
+def fill(connection: Connection, tokens: int, projects: int, lines: int, alerts: int = 0) -> None:
     now = time.time()
     groups, per_sum = 20, max(lines // (tokens * DAYS * len(MODELS)), 1)
     days = [(datetime.fromtimestamp(now, UTC).date() - timedelta(days=back)).isoformat() for back in range(DAYS)]
@@ -127,6 +127,13 @@ def fill(connection: Connection, tokens: int, projects: int, lines: int) -> None
         kind_id=f"i % {tokens}", at=f"{now} - i * {DAYS * 86400 / lines}", request_id=name_of("r", "i"),
         input_tokens="10", output_tokens="5", cost_usd="0.000125",
     )  # fmt: skip
+    copied(
+        connection, tables.budget_alerts, f"{numbers(alerts)} SELECT VALUES_OF FROM n", id=name_of("a", "i"),
+        at=f"{now} - i", kind="'threshold'", threshold="80", owner="'token'", owner_id=name_of("t", f"(i % {tokens})"),
+        name=name_of("Token ", f"(i % {tokens})"), project_id=name_of("p", f"(i % {tokens} % {projects})"),
+        budget=name_of("b", "i"), unit="'usd'", period="'month'", limit="10000000", spent="8100000",
+        ends=f"{now} + 86400",
+    )  # fmt: skip
     for step, count in ((300, 576), (3600, 28 * 24), (86400, DAYS)):
         at = f"{int(now) // step * step} - {step} * k"
         stretch = f"k(k) AS (SELECT 0 UNION ALL SELECT k + 1 FROM k WHERE k < {count - 1})"
@@ -173,7 +180,19 @@ class Browser:
 def pages(stack: Stack) -> list[str]:
     latest = stack.manage("GET", "/manage/requests")["data"][0]["request_id"]
     one = [f"projects/{stack.project}", "projects/p1000003", "groups/g1000003", "tokens/t1000042", f"requests/{latest}"]
-    listed = ["tokens?project_id=p1000003", "tokens?search=1000", "projects?search=10001", "groups?search=100001", "audit?search=project"]
+    listed = [
+        "tokens?project_id=p1000003",
+        "tokens?search=1000",
+        "projects?search=10001",
+        "groups?search=100001",
+        "audit?search=project",
+        "alerts?owner=token",
+        "alerts?owner_id=t1000042",
+        "alerts?owner=token&owner_id=t1000042",
+        "alerts?project_id=p1000003",
+        "projects?label=batch",
+        "tokens?label=batch",
+    ]
     periods = [f"?period={period}" for period in ("1h", "7d", "30d", "90d", "365d")]
     names = ("", *periods, "projects", "groups", "tokens", "usage", "requests", "alerts", "upstreams", "cache",
              "playground", "audit", "keys", "settings", "sessions", *one, *listed)  # fmt: skip
@@ -242,13 +261,14 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=10_000)
     parser.add_argument("--lines", type=int, default=1_000_000)
     parser.add_argument("--projects", type=int, default=200)
+    parser.add_argument("--alerts", type=int, default=100_000)
     parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="llmproxy-pages-") as folder, store(Path(folder), options.postgres) as url:
         engine = create_engine(parse_store_url(url))
         with engine.begin() as connection:
-            fill(connection, options.tokens, options.projects, options.lines)
+            fill(connection, options.tokens, options.projects, options.lines, options.alerts)
         if options.postgres:  # as autovacuum does before long
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.execute(text("VACUUM ANALYZE"))
@@ -256,7 +276,9 @@ def main() -> None:
         with Stack(Path(folder), further=FURTHER, env={"LLMPROXY_STORE_URL": url}) as stack:
             body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}
             for _ in range(200):
-                stack.ask("POST", "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+                stack.ask(
+                    "POST", "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+                )
             measure = Measure(Browser(stack.daemon.port), stack.daemon.pid, options.rounds)
             print("   least   middle  the daemon's processor time; ms", flush=True)
             for path in pages(stack):

@@ -370,6 +370,9 @@ budget_alerts = Table(  # what was alerted: once for each budget and period, its
     Column("delivered_at", Double),
     UniqueConstraint("budget", "limit", "soft", "threshold", name="budget_alerts_once"),
     Index("budget_alerts_by_time", "at", "id"),
+    Index("budget_alerts_by_owner_id", "owner_id", "owner", "at", "id"),
+    Index("budget_alerts_by_owner", "owner", "at", "id"),
+    Index("budget_alerts_by_project_id", "project_id", "at", "id"),
 )
 
 revoked_subjects = Table(  # whose tokens of other issuers are refused; C{issued_before}: only those, all if null

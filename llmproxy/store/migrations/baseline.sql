@@ -400,7 +400,13 @@ CREATE INDEX ledger_runs_by_name ON ledger_runs (name);
 
 CREATE VIEW ledger AS SELECT CASE WHEN l.number < 0 THEN r.name ELSE r.name || '-' || printf('%010x', l.number) END AS id, l.at, l.duration, l.request_id, k.project_id, k.token_id, k.api, k.endpoint, k.model, k.answered, k.outcome, k.basis, k.error, k.status, k.upstream_status, k.stream, l.input_tokens, l.cached_tokens, l.cache_write_tokens, l.output_tokens, l.reasoning_tokens, l.cost_usd, l.bytes_in, l.bytes_out, l.attribution, l.attempts, l.attempted, r.name AS run, l.number FROM ledger_lines l LEFT JOIN ledger_kinds k ON k.id = l.kind_id LEFT JOIN ledger_runs r ON r.id = l.run_id;
 
-INSERT INTO "llmproxy_schema" VALUES ('0030');
+CREATE INDEX budget_alerts_by_owner_id ON budget_alerts (owner_id, owner, at, id);
+
+CREATE INDEX budget_alerts_by_owner ON budget_alerts (owner, at, id);
+
+CREATE INDEX budget_alerts_by_project_id ON budget_alerts (project_id, at, id);
+
+INSERT INTO "llmproxy_schema" VALUES ('0031');
 
 INSERT INTO "epochs" VALUES ('audit', 0);
 
