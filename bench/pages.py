@@ -54,7 +54,7 @@ def copied(connection: Connection, table: Table, query: str, **columns: str) -> 
     for column in table.columns:
         if column.name not in values and not column.nullable and column.server_default is None:
             values[column.name] = _empty(column.type)
-    names, shown = ", ".join(values), ", ".join(values.values())
+    names, shown = ", ".join(f'"{name}"' for name in values), ", ".join(values.values())
     connection.execute(text(f"INSERT INTO {table.name} ({names}) {query.replace('VALUES_OF', shown)}"))
 
 

@@ -371,8 +371,7 @@ budget_alerts = Table(  # what was alerted: once for each budget and period, its
     UniqueConstraint("budget", "limit", "soft", "threshold", name="budget_alerts_once"),
     Index("budget_alerts_by_time", "at", "id"),
     Index("budget_alerts_by_owner_id", "owner_id", "owner", "at", "id"),
-    Index("budget_alerts_by_owner", "owner", "at", "id"),
-    Index("budget_alerts_by_project_id", "project_id", "at", "id"),
+    *(Index(f"budget_alerts_by_{name}", name, "at", "id") for name in ("owner", "project_id")),
 )
 
 revoked_subjects = Table(  # whose tokens of other issuers are refused; C{issued_before}: only those, all if null
@@ -395,8 +394,7 @@ activity = Table(  # what went on in stretches of time, each of so many seconds;
     metadata,
     Column("step", Integer, primary_key=True, autoincrement=False),
     Column("at", BigInteger, primary_key=True, autoincrement=False),
-    Column("project_id", String(255), primary_key=True),
-    Column("api", String(255), primary_key=True),
+    *(Column(name, String(255), primary_key=True) for name in ("project_id", "api")),
     Column("model", String(128), primary_key=True),
     *(Column(name, Double if name == "cost_usd" else BigInteger, nullable=False) for name in ACTIVITY_SUMS),
 )
