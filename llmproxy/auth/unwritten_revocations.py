@@ -14,7 +14,8 @@ from zope.interface import implementer
 from llmproxy.auth.revocation_file import RevocationFile
 from llmproxy.base.background import Loop
 from llmproxy.base.coroutines import deferred
-from llmproxy.errors import NotFound, RevocationNotStored, StoreUnavailable
+from llmproxy.errors import NotFound, StoreUnavailable
+from llmproxy.errors.management import RevocationNotStored
 from llmproxy.instruments import Gauge, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable
 

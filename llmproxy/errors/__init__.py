@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
+from llmproxy.errors import challenges
+
 
 class FieldProblem(NamedTuple):
     """What is wrong with one part of a request (RFC 9457, section 3).
@@ -89,11 +91,12 @@ class HeaderRequired(BadRequest):
 class Unauthorized(ProxyError):
     status, code, retry = 401, "unauthorized", False
     message = "The request is not authorized."
+    challenge = challenges.MISSING
 
     def __init__(
         self, message: str = "", *, retry_after: float | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
-        super().__init__(message, retry_after=retry_after, headers={"WWW-Authenticate": "Bearer", **(headers or {})})
+        super().__init__(message, retry_after=retry_after, headers={**self.challenge, **(headers or {})})
 
 
 class MissingToken(Unauthorized):
@@ -101,12 +104,18 @@ class MissingToken(Unauthorized):
     message = "No token. Send the one that this proxy issued as Authorization: Bearer sk-lp-…"
 
 
-class TokenNotFound(Unauthorized):
+class InvalidToken(Unauthorized):
+    """A credential that was sent, and is no good."""
+
+    challenge = challenges.INVALID_TOKEN
+
+
+class TokenNotFound(InvalidToken):
     code = "token_not_found"
     message = "This token is not known here."
 
 
-class TokenInactive(Unauthorized):
+class TokenInactive(InvalidToken):
     """A token that was revoked.
 
     @ivar token_id: Its id, and C{project_id} its project's; C{""} where that is not known.
@@ -121,7 +130,7 @@ class TokenInactive(Unauthorized):
         self.project_id = project_id
 
 
-class TokenExpired(Unauthorized):
+class TokenExpired(InvalidToken):
     code = "token_expired"
     message = "This token has expired."
 
@@ -329,19 +338,6 @@ class StoreUnavailable(ProxyError):
         """
         super().__init__(message, retry_after=retry_after, headers=headers)
         self.reason = reason
-
-
-class RevocationNotStored(StoreUnavailable):
-    """It counts in this process, and nowhere else yet."""
-
-    code = "revocation_not_stored"
-    message = (
-        "In force here, not stored: this process refuses it from now on, and tries to store that until it can. Until "
-        "then other processes do not know of it."
-    )
-
-    def __init__(self, message: str = "", *, reason: str = "no answer") -> None:
-        super().__init__(message or f"{type(self).message} The store: {reason}.", reason=reason)
 
 
 class LimitsUnavailable(ProxyError):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from llmproxy.errors import Forbidden, ProxyError, Unauthorized
+from llmproxy.errors import Forbidden, InvalidToken, ProxyError
 
 
-class TokenNotYetValid(Unauthorized):
+class TokenNotYetValid(InvalidToken):
     code = "token_not_yet_valid"
     message = "This token is not valid yet: look at the clock of whoever made it."
 
 
-class TokenInvalid(Unauthorized):
+class TokenInvalid(InvalidToken):
     """A JWT that its issuer did not make, or not for here."""
 
     code = "token_invalid"

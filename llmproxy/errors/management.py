@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmproxy.errors import FieldProblem, Forbidden, ProxyError
+from llmproxy.errors import FieldProblem, Forbidden, ProxyError, StoreUnavailable
 
 
 class RoleNotAllowed(Forbidden):
@@ -31,3 +31,16 @@ class IdempotencyKeyReused(ProxyError):
 class PreconditionFailed(ProxyError):
     status, code, retry = 412, "precondition_failed", False
     message = "It has been changed since: If-Match does not name its ETag. Read it again, and then change it."
+
+
+class RevocationNotStored(StoreUnavailable):
+    """It counts in this process, and nowhere else yet."""
+
+    code = "revocation_not_stored"
+    message = (
+        "In force here, not stored: this process refuses it from now on, and tries to store that until it can. Until "
+        "then other processes do not know of it."
+    )
+
+    def __init__(self, message: str = "", *, reason: str = "no answer") -> None:
+        super().__init__(message or f"{type(self).message} The store: {reason}.", reason=reason)

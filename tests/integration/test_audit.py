@@ -51,7 +51,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         assert [each["details"]["name"] for each in listed["data"]] == ["other", "Project 2"]
         further = stack.manage("GET", f"/manage/audit?action=project.create&limit=2&cursor={listed['next_cursor']}")
         assert further["data"][0]["seq"] < listed["data"][-1]["seq"]
-        found = stack.manage("GET", "/manage/audit?search=PROJECT%201")
+        found = stack.manage("GET", "/manage/audit?search=PROJECT%201&outcome=success")
         assert found["total"] == 1
         assert stack.ask("GET", "/manage/audit?since=yesterday", token=MANAGEMENT).status == 422
     yield home

@@ -11,12 +11,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.processes import HOST, run_command
 from tests.support.stack import KEYS, MANAGEMENT, Stack, eventually
+from tests.support.workers import WorkerStack, workers_of
 
 CHAT = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}).encode()
 JSON = {"Content-Type": "application/json"}
@@ -73,7 +76,7 @@ class Load:
                     if answer.status != 200:
                         self.failures.append(f"{answer.status} {body[:200]!r}")
                     self.done += 1
-            except OSError as e:
+            except (OSError, HTTPException) as e:
                 self.failures.append(repr(e))
             finally:
                 connection.close()
@@ -88,34 +91,55 @@ def sealed(stack: Stack) -> list[tuple[Any, ...]]:
         ]
 
 
-def test_under_load(tmp_path: Path) -> None:
+def test_under_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No request fails; all is sealed anew; tokens, management keys and the chain of the audit log stay good."""
     file = key_file(tmp_path)
     with Stack(tmp_path, env=with_file(tmp_path), further="") as stack:
-        manager = stack.manage("POST", "/manage/keys", {"name": "ops", "role": "admin"})["key"]
-        other = stack.manage("POST", "/manage/projects", {"name": "Idle", "api_keys": {"openai": "sk-sim-openai"}})
-        keys = [KEYS["openai"], "env:OPENAI_API_KEY", "sk-sim-third"]
-        stack.manage("PATCH", f"/manage/projects/{stack.project}", {"api_keys": {"openai": keys}})
-        before = sealed(stack)
-        assert [row[:2] for row in before[-2:]] == [(1, "env:OPENAI_API_KEY"), (2, None)]
-        with Load(stack) as load:
-            eventually(lambda: load.done > 50, 30)
-            changing = threading.Thread(target=change, args=(stack, other["id"], load))
-            changing.start()
-            rotated = cli(stack, "rotate-key")
-            at_end = load.done
-            eventually(lambda: load.done > at_end + 50, 30)
-        changing.join(30)
-        assert rotated.returncode == 0, rotated.stderr
-        assert load.failures == []
-        assert not {row[-1] for row in before} & {row[-1] for row in sealed(stack)}, "all is sealed anew"
-        (key,) = file.read_text().split("\n")[:-1]
-        assert key != OLD and (file.stat().st_mode & 0o777) == 0o600
-        assert stack.ask("GET", "/manage/projects", token=manager).status == 200
-        assert stack.ask("GET", "/manage/projects", token=MANAGEMENT).status == 200
-        token = stack.manage("POST", "/manage/tokens", {"project_id": other["id"], "name": "late"})["token"]
-        assert stack.ask("POST", "/v1/chat/completions", CHAT, JSON, token=token).status == 200
+        manager = rotated_under_load(stack, file, capsys)
     assert_only_this_key_fits(stack, manager)
+
+
+def test_several_workers_under_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each worker takes the new key, whichever of them is asked, and no request fails."""
+    file = key_file(tmp_path)
+    with WorkerStack(tmp_path, 2, env=with_file(tmp_path)) as stack:
+        rotated_under_load(stack, file, capsys)
+        assert len(workers_of(stack.daemon.pid)) >= 2
+        for _ in range(12):  # on connections of their own, which both take some of
+            token = stack.new_token()
+            assert stack.ask("POST", "/v1/chat/completions", CHAT, JSON, token=token).status == 200
+
+
+def rotated_under_load(stack: Stack, file: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Rotate the key while requests go on and keys are changed; the secret of a management key from before."""
+    manager = stack.manage("POST", "/manage/keys", {"name": "ops", "role": "admin"})["key"]
+    other = stack.manage("POST", "/manage/projects", {"name": "Idle", "api_keys": {"openai": "sk-sim-openai"}})
+    keys = [KEYS["openai"], "env:OPENAI_API_KEY", "sk-sim-third"]
+    stack.manage("PATCH", f"/manage/projects/{stack.project}", {"api_keys": {"openai": keys}})
+    before = sealed(stack)
+    assert [row[:2] for row in before[-2:]] == [(1, "env:OPENAI_API_KEY"), (2, None)]
+    with Load(stack) as load:
+        eventually(lambda: load.done > 50, 30)
+        changing = threading.Thread(target=change, args=(stack, other["id"], load))
+        changing.start()
+        at_start = load.done
+        rotated = cli(stack, "rotate-key")
+        at_end = load.done
+        eventually(lambda: load.done > at_end + 50, 30)
+    changing.join(30)
+    assert rotated.returncode == 0, rotated.stderr
+    with capsys.disabled():
+        print(f"\nrotate-key: {load.done} requests ({at_end - at_start} meanwhile), {len(load.failures)} failed")
+    assert load.done > 100 and at_end > at_start
+    assert load.failures == []
+    assert not {row[-1] for row in before} & {row[-1] for row in sealed(stack)}, "all is sealed anew"
+    (key,) = file.read_text().split("\n")[:-1]
+    assert key != OLD and (file.stat().st_mode & 0o777) == 0o600
+    assert stack.ask("GET", "/manage/projects", token=manager).status == 200
+    assert stack.ask("GET", "/manage/projects", token=MANAGEMENT).status == 200
+    token = stack.manage("POST", "/manage/tokens", {"project_id": other["id"], "name": "late"})["token"]
+    assert stack.ask("POST", "/v1/chat/completions", CHAT, JSON, token=token).status == 200
+    return str(manager)
 
 
 def change(stack: Stack, project: str, load: Load) -> None:

@@ -73,10 +73,12 @@ def entries(stack: WorkerStack, action: str, actor: str) -> list[dict[str, Any]]
 
 def test_roles_and_projects(stack: WorkerStack, provider: OidcServer) -> None:
     """As of people who sign in to the pages; the audit log has the subject."""
-    admin = person(provider, "admin-1", "llm-viewer", "llm-admin")
+    admin = person(provider, "admin-1", "llm-viewer", "llm-admin", nickname="Admin of all")
     other = json.loads(call(stack, admin, "POST", "/manage/projects", {"name": "Other"}).body)["id"]
-    [*_, created] = entries(stack, "project.create", ":admin-1")
+    [*_, intent, created] = entries(stack, "project.create", ":admin-1")
     assert (created["outcome"], created["project_id"]) == ("success", other)
+    assert (intent["outcome"], intent["details"]["name"]) == ("intent", "Other")
+    assert {each["details"]["actor_name"] for each in (intent, created)} == {"Admin of all"}
     lead = person(provider, "lead-1", "llm-operator", teams=[stack.project])
     listed = json.loads(call(stack, lead, "GET", "/manage/projects").body)["data"]
     assert [each["id"] for each in listed] == [stack.project]
@@ -84,12 +86,12 @@ def test_roles_and_projects(stack: WorkerStack, provider: OidcServer) -> None:
     assert call(stack, lead, "POST", "/manage/tokens", {"project_id": other}).status == 404
     refused = call(stack, lead, "GET", "/manage/keys")
     assert code(refused) == (403, "role_not_allowed")
-    assert refused.header("www-authenticate") == 'Bearer error="insufficient_scope"'
+    assert refused.header("www-authenticate") == 'Bearer realm="llmproxy", error="insufficient_scope"'
     assert call(stack, person(provider, "viewer-1", "llm-viewer", teams=[]), "GET", "/manage/projects").status == 200
     assert call(stack, person(provider, "scraper", "llm-admin"), "GET", "/metrics").status == 200
     nobody = call(stack, person(provider, "nobody-1", "staff"), "GET", "/manage/projects")
     assert code(nobody) == (403, "claims_not_allowed")
-    assert nobody.header("www-authenticate") == 'Bearer error="insufficient_scope"'
+    assert nobody.header("www-authenticate") == 'Bearer realm="llmproxy", error="insufficient_scope"'
     [denied] = entries(stack, "management.denied", ":nobody-1")
     assert denied["details"]["error"] == "claims_not_allowed"
     for file in ("llmproxy.log", "audit.jsonl"):
@@ -119,7 +121,7 @@ def test_what_is_refused(stack: WorkerStack, provider: OidcServer) -> None:
     for name, token in wrong_tokens(provider).items():
         refused = call(stack, token, "GET", "/manage/projects")
         assert code(refused) == (401, expected.get(name, "token_invalid")), name
-        assert refused.header("www-authenticate") == 'Bearer error="invalid_token"'
+        assert refused.header("www-authenticate") == 'Bearer realm="llmproxy", error="invalid_token"'
         said.add(json.loads(refused.body)["detail"])
     assert len(said) == 3 and not [text for text in said if "audience" in text or "signature" in text]
     elsewhere = provider.token(iss="https://id.example.com", aud="llmproxy-management", realm={"roles": ["llm-admin"]})
@@ -161,8 +163,9 @@ def test_a_subject_that_is_revoked(stack: WorkerStack, provider: OidcServer) -> 
     assert call(stack, another, "GET", "/v1/models").status == 200
     [revoked] = [each for each in stack.manage("GET", "/manage/subjects")["data"] if each["id"].endswith(":mallory")]
     assert (revoked["issued_before"], revoked["reason"]) == (None, "left")
-    [entry] = [e for e in entries(stack, "subject.revoke", "management") if e["token_id"] == revoked["id"]]
-    assert entry["outcome"] == "success" and entry["details"]["reason"] == "left"
+    intent, entry = [e for e in entries(stack, "subject.revoke", "management") if e["token_id"] == revoked["id"]]
+    assert (intent["outcome"], entry["outcome"]) == ("intent", "success")
+    assert intent["details"]["subject"] == revoked["id"] and entry["details"]["reason"] == "left"
     stack.daemon.__exit__(None, None, None)
     stack.daemon.__enter__()
     eventually(lambda: refused_everywhere(stack, client, "/v1/models"))

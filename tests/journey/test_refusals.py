@@ -23,7 +23,7 @@ class Refusals(ProxyTestCase):
     def test_no_token(self) -> None:
         for line in ("X-A: b", "Authorization: Basic eA==", "Authorization: Bearer", "Authorization: Bearer a b"):
             got = self.refused(401, "missing_token", line, token=None)
-            self.assertEqual((got["WWW-Authenticate"], got["X-Should-Retry"]), ("Bearer", "false"))
+            self.assertEqual((got["WWW-Authenticate"], got["X-Should-Retry"]), ('Bearer realm="llmproxy"', "false"))
             self.assertEqual(got["Cache-Control"], "no-store")
             self.assertEqual(got.json["error"]["type"], "authentication_error")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,3 +26,14 @@ class Finding:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def failure(subject: str, error: BaseException, advice: str) -> Finding:
+    """What failed, by its error, whose text may say what to do; only where it does not, C{advice} does."""
+    if isinstance(error, OSError) and error.strerror:
+        return Finding(subject, FAILED, f"{error.filename or subject}: {error.strerror}.", advice)
+    text = str(error)
+    if command := re.fullmatch(r"(.+) \((chmod [^)]+)\)\.?", text, re.DOTALL):
+        return Finding(subject, FAILED, f"{command[1]}.", f"Run: {command[2]}")
+    detail, _, own = text.partition(". ")
+    return Finding(subject, FAILED, f"{detail.rstrip('.')}.", own or advice)

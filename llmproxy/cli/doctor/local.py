@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, null, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from llmproxy.cli.doctor.findings import FAILED, OK, WARNING, Finding
+from llmproxy.cli.doctor.findings import FAILED, OK, WARNING, Finding, failure
 from llmproxy.config.load import read_private
 from llmproxy.config.model import Settings
 from llmproxy.config.problems import SettingsError
@@ -63,7 +63,7 @@ def _files(settings: Settings) -> Finding:
     try:
         check_files(settings)
     except StartupError as e:
-        return Finding("files", FAILED, str(e), f"Correct the setting, or let {_user()} use the file.")
+        return failure("files", e, f"Correct the setting, or let {_user()} use the file.")
     return Finding("files", OK, f"The files that the settings name can be used by {_user()}.")
 
 
@@ -98,9 +98,9 @@ def _secret(settings: Settings, environ: Mapping[str, str], name: str, file: str
             refuse_new_key(path, settings.store.url)
         return "", Finding(subject, OK, f"The first start will make one, in {path}.")
     except (SettingsError, StartupError) as e:
-        return "", Finding(subject, FAILED, str(e), "Give the daemon its secret, readable by its user only.")
+        return "", failure(subject, e, "Give the daemon its secret, readable by its user only.")
     except OSError as e:
-        return "", Finding(subject, FAILED, f"{e.filename}: {e.strerror}.", f"Let {_user()} read it.")
+        return "", failure(subject, e, f"Let {_user()} read it.")
 
 
 def _descriptors(settings: Settings) -> Finding:
@@ -111,6 +111,7 @@ def _descriptors(settings: Settings) -> Finding:
         return Finding("descriptors", OK, "There is no limit.")
     advice = f"Raise the hard limit (LimitNOFILE= in systemd, ulimit -Hn), or lower server.max_connections ({most})."
     if hard < MIN_DESCRIPTORS:
+        advice = f"Raise the hard limit to {MIN_DESCRIPTORS} at least (LimitNOFILE= in systemd, ulimit -Hn)."
         return Finding("descriptors", FAILED, f"This user may have {hard} only.", advice)
     if hard * 3 // 4 < most:  # a quarter is not for clients
         return Finding("descriptors", WARNING, f"{hard} are too few for {most} clients; more will wait.", advice)
@@ -129,7 +130,7 @@ def _store(settings: Settings, encryption: str, keys: Keys, now: Callable[[], fl
             return
         engine = upgrade_engine(url, CONNECT_SECONDS)
     except StartupError as e:
-        yield Finding("store", FAILED, str(e), "Correct store.url, or install what it needs.")
+        yield failure("store", e, "Correct store.url, or install what it needs.")
         return
     try:
         with engine.connect() as connection, connection.begin() as transaction:
@@ -170,6 +171,17 @@ def _database(connection: Connection, encryption: str, keys: Keys, now: Callable
         yield _unsealed(connection, encryption, keys, stored[0] >= "0017")
 
 
+_BY_REASON = {
+    "locked": "Another process holds {file}: which one? Try: fuser {file}",
+    "read-only": "Have {file}, and the disk that it is on, take writes.",
+    "disk full": "Make room where {file} is.",
+    "damaged": "Restore {file} from a backup: llmproxy restore",
+    "file is no database": "Restore {file} from a backup (llmproxy restore), or name another file in store.url.",
+    "too many connections": "Raise max_connections of the server, or end what else is connected to it.",
+}
+_KEY_ADVICE = (
+    "Give the daemon the encryption key that it had (LLMPROXY_ENCRYPTION_KEY, or the file in the state directory)."
+)
 _KEY_COLUMNS = (provider_keys.c.project_id, provider_keys.c.api, provider_keys.c.sealed)
 
 
@@ -190,9 +202,13 @@ def _unsealed(connection: Connection, encryption: str, keys: Keys, has_reference
             if several:
                 others = further(connection, row.project_id, row.api, sealer)
                 keys[row.api] += [StoredKey(row.project_id, each) for each in others]
-    except (StartupError, CannotOpen) as e:
+    except StartupError as e:
         keys.clear()
-        return Finding("provider keys", FAILED, str(e) or "A key does not open.", "Give the daemon its encryption key.")
+        return failure("provider keys", e, _KEY_ADVICE)
+    except CannotOpen:
+        keys.clear()
+        detail = "The encryption key is not the one that they were stored with."
+        return Finding("provider keys", FAILED, detail, _KEY_ADVICE)
     if not rows:
         advice = "Create a project: llmproxy project create --name NAME --api-key API=prompt"
         return Finding("provider keys", WARNING, "No active project has one.", advice)
@@ -216,8 +232,10 @@ def clock_finding(subject: str, skew: float) -> Finding:
 
 
 def _database_advice(file: Path | None, reason: str) -> str:
+    if advice := _BY_REASON.get(reason):
+        return advice.format(file=file or "the database")
     if file is not None:
-        return f"Look at {file}: is it llmproxy's database, is the disk full, does another process hold it?"
+        return f"Look at {file}: is it llmproxy's database, and is its disk in order?"
     return "Is the server running, and are host, user, password and database in store.url right?"
 
 

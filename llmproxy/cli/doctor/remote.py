@@ -22,7 +22,7 @@ from llmproxy.auth.oidc.factory import require_joserfc
 from llmproxy.auth.oidc.issuer_client import DISCOVERY_PATH, IssuerClient, IssuerError
 from llmproxy.base.coroutines import within
 from llmproxy.base.outage_log import OutageLog
-from llmproxy.cli.doctor.findings import FAILED, OK, WARNING, Finding
+from llmproxy.cli.doctor.findings import FAILED, OK, WARNING, Finding, failure
 from llmproxy.cli.doctor.local import Keys, StoredKey, clock_finding
 from llmproxy.composition.provider_agents import ProviderAgents
 from llmproxy.config.api_settings import Api
@@ -47,6 +47,28 @@ MAX_KEYS = 10  # of one API that are tried
 # A request that every key may make and that costs nothing.
 _MODELS = {"google": "/v1beta/models", "azure": "/openai/models?api-version=2024-10-21"}
 _FURTHER = {"anthropic": {"anthropic-version": ["2023-06-01"]}}
+_UNJUDGED = {
+    404: "Is there a path too many in base_url, to which clients' own /v1/… is added? If not, this provider has no "
+    "such list: make a usual request with a token of that project.",
+    429: "The provider limits how often it may be asked: run doctor again in a while.",
+    500: "The provider fails at the moment: run doctor again in a while.",
+    0: "Make a usual request with a token of that project.",
+}
+# What to do, by what the failure's text has in it; the last where it has none of these.
+_TLS_ADVICE = (
+    ("certificate verify failed", "Name the authority that signed its certificate in ca_file; if it has expired, have "
+     "it renewed."),
+    ("certificate required", "It wants a client certificate: name it in client_cert_file."),
+    ("alert", "It refuses this client's certificate or TLS version: look at client_cert_file, and at what it allows."),
+    ("", "Is TLS spoken there? Correct scheme or port of {setting}."),
+)  # fmt: skip
+_REDIS_ADVICE = (
+    ("refused", "Is it running at that host and port?"),
+    ("WRONGPASS", "Correct user and password in the URL."),
+    ("NOAUTH", "Put user and password into the URL."),
+    ("not known", "Correct the host in the URL."),
+    ("", "Is it running, and are host, port and password of the URL right? Try: redis-cli -u URL ping"),
+)
 _OTHER_NAME = "its certificate is for another name"
 _REFUSED = {"google": (400, 401, 403)}
 
@@ -103,7 +125,7 @@ async def _redis(settings: Settings, url: str, uses: list[str], reactor: Any) ->
     try:
         where = endpoint(address, reactor, settings.redis.ca_file)
     except (ValueError, OSError) as e:
-        return [Finding(subject, FAILED, str(e), "Correct redis.ca_file.")]
+        return [failure(subject, e, "Correct redis.ca_file.")]
     supervisor = ConnectionSupervisor(
         where, address, reactor, OutageLog(reactor, report), random=random.random,
         prepare=lambda connection: Deferred.fromCoroutine(prepared(connection)),
@@ -123,7 +145,7 @@ def _redis_finding(subject: str, where: str, reason: str, settings: Settings, us
         return Finding(subject, OK, f"{where} answers.")
     policy = reason.removeprefix("policy ")
     if policy == reason:
-        advice = "Is it running, and are host, port and password of the URL right? Try: redis-cli -u URL ping"
+        advice = next((each for word, each in _REDIS_ADVICE if word in reason), _REDIS_ADVICE[-1][1])
         return Finding(subject, FAILED, f"{where} cannot be used: {reason.rstrip('.')}.", advice)
     if "limits" in uses and not settings.limits.allow_eviction:
         advice = "Set maxmemory-policy noeviction, give limits a server of their own, or set limits.allow_eviction."
@@ -147,7 +169,7 @@ async def _issuer(subject: str, settings: IdentityProviderSettings, reactor: Any
     try:
         require_joserfc()
     except ValueError as e:
-        return [Finding(subject, FAILED, f"{e}.", "Install it for the daemon's Python.")]
+        return [failure(subject, e, "Install it for the daemon's Python.")]
     from llmproxy.auth.oidc.signing_keys import usable_keys
 
     try:
@@ -185,7 +207,7 @@ class ApiCheck:
         try:
             several = agents.of(self._name, self._api)
         except (StartupError, OSError) as e:
-            return [Finding(subject, FAILED, str(e), "Correct the setting, or the file or variable that it names.")]
+            return [failure(subject, e, "Correct the setting, or the file or variable that it names.")]
         found: list[Finding] = []
         for number, (server, agent) in enumerate(zip(servers, several, strict=True)):
             at = f"{subject}.upstreams.{number}" if len(servers) > 1 else subject
@@ -217,14 +239,15 @@ class ApiCheck:
         except UpstreamAuthError as e:  # it cannot be sent
             return Finding(at, FAILED, f"That of project {stored.project}: {e}", advice)
         except Exception as e:
-            why, advice = _explained(e)
-            return Finding(at, FAILED, f"That of project {stored.project} could not be tried: {why}.", advice)
+            why = _explained(e)[0]  # what to do is another thing: it has just responded without a key
+            detail = f"That of project {stored.project} could not be tried: {why}."
+            return Finding(at, FAILED, detail, "It did respond without a key: run doctor again in a while.")
         if status in _REFUSED.get(self._api.provider, (401, 403)):
             return Finding(at, FAILED, f"The provider refuses that of project {stored.project} ({status}).", advice)
         if 200 <= status < 300:
             return Finding(at, OK, f"The provider accepts that of project {stored.project}.")
-        detail = f"That of project {stored.project} could not be judged: the list of models is answered with {status}."
-        return Finding(at, WARNING, detail, "Make a usual request with a token of that project.")
+        detail = f"That of project {stored.project} could not be judged: {self._models(server)} responds with {status}."
+        return Finding(at, WARNING, detail, _UNJUDGED.get(status, _UNJUDGED[500 if status >= 500 else 0]))
 
     async def _status(self, server: UpstreamServer, agent: Agent, key: str | None) -> int:
         """The status of one request; without a key it only shows that somebody is there."""
@@ -233,14 +256,18 @@ class ApiCheck:
         if key is not None:
             field, _, value = inject(scheme(api.provider, api.auth), key).partition(b":")
             headers.setRawHeaders(field, [value.strip()])
-        path = _MODELS.get(api.provider, "/v1/models") if key is not None else ""
-        url = server.base_url.rstrip("/") + (path or ("" if urlsplit(server.base_url).path.strip("/") else "/"))
+        root = server.base_url.rstrip("/") + ("" if urlsplit(server.base_url).path.strip("/") else "/")
+        url = root if key is None else self._models(server)
         late = NoResponse(f"no response within {RESPONSE_SECONDS:g} s")
         before, asked = self._now(), agent.request(b"GET", url.encode("ascii"), headers)
         response: Any = await within(RESPONSE_SECONDS, self._reactor, asked, late)
         self._clocks += _skew(response.headers, before, self._now())
         response.deliverBody(Protocol())  # which drops it
         return int(response.code)
+
+    def _models(self, server: UpstreamServer) -> str:
+        """Where its list of models is."""
+        return server.base_url.rstrip("/") + _MODELS.get(self._api.provider, "/v1/models")
 
 
 def _skew(headers: Headers, before: float, after: float) -> Iterator[float]:
@@ -266,8 +293,8 @@ def _explained(e: BaseException) -> tuple[str, str]:
         if isinstance(cause, SSL.Error):
             said = "; ".join(str(part[-1]) for part in cause.args[0]) if cause.args and cause.args[0] else "TLS failed"
             wrong = "proxy_url" if proxy else "base_url"
-            advice = f"Name the authority that signed its certificate in ca_file, or correct {wrong}."
-            return f"{proxy}: {said}" if proxy else said, advice
+            advice = next((each for word, each in _TLS_ADVICE if word in said.lower()), _TLS_ADVICE[-1][1])
+            return f"{proxy}: {said}" if proxy else said, advice.format(setting=wrong)
     if proxy:
         return proxy, "Look at proxy_url and proxy_credentials, and at what the proxy allows."
     for cause in causes:

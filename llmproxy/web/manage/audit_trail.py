@@ -34,18 +34,22 @@ class AuditDraft:
 class AuditTrail:
     """Writes down the changes that one caller makes with one request.
 
-    @param actor: As the audit log calls the caller; C{client}: the caller's address.
+    @param actor: As the audit log calls the caller; C{name}: as people do, where that is another; C{client}: the
+        caller's address.
     @param now: Seconds since the epoch.
     """
 
     _log = Logger(namespace="llmproxy.web.manage.endpoint")
 
-    def __init__(self, audit: IAuditLogger, now: Callable[[], float], actor: str, client: str, request_id: str) -> None:
+    def __init__(
+        self, audit: IAuditLogger, now: Callable[[], float], actor: str, client: str, request_id: str, name: str = ""
+    ) -> None:
         self._audit = audit
         self._now = now
         self._actor = actor
         self._client = client
         self._request_id = request_id
+        self._name = {"actor_name": name} if name else {}
 
     async def intend(self, operation: str, draft: AuditDraft) -> None:
         """Write that this is about to be done; L{AuditUnavailable} where that fails, and it must not be done then."""
@@ -70,7 +74,7 @@ class AuditTrail:
             token_id=draft.token_id,
             request_id=self._request_id,
             client=self._client,
-            details=details,
+            details=self._name | details,
         )
         try:
             await self._audit.log(entry)

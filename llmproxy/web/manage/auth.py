@@ -13,20 +13,24 @@ from twisted.web.http import Request
 
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.base.token_format import is_management_key
-from llmproxy.errors import MissingToken, NotFound, TooManyFailures, Unauthorized
+from llmproxy.errors import (
+    InvalidToken,
+    MissingToken,
+    NotFound,
+    TooManyFailures,
+    Unauthorized,
+)
+from llmproxy.errors.challenges import INSUFFICIENT_SCOPE
 from llmproxy.errors.identity import ClaimsNotAllowed
 from llmproxy.http.forwarded import client_address, is_within, networks
 from llmproxy.management_key import ManagementKey
-from llmproxy.web.manage.roles import BOOTSTRAP, INSUFFICIENT_SCOPE, Principal
+from llmproxy.web.manage.roles import BOOTSTRAP, Principal
 from llmproxy.web.manage.stores import ManagementKeys
 
 MAX_REMEMBERED_KEYS = 1000
 
 
-_INVALID = {"WWW-Authenticate": 'Bearer error="invalid_token"'}  # RFC 6750, section 3.1
-
-
-class InvalidManagementToken(Unauthorized):
+class InvalidManagementToken(InvalidToken):
     """
     @ivar reason: What exactly is wrong, for the audit log only.
     """
@@ -34,7 +38,7 @@ class InvalidManagementToken(Unauthorized):
     message = "This is not the management token, and no management key that is valid."
 
     def __init__(self, message: str = "", *, reason: str = "") -> None:
-        super().__init__(message, headers=_INVALID)
+        super().__init__(message)
         self.reason = reason
 
 

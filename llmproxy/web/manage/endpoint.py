@@ -27,10 +27,10 @@ from llmproxy.errors import (
     MethodNotAllowed,
     NotFound,
     RequestTooLarge,
-    RevocationNotStored,
     StoreUnavailable,
     Unauthorized,
 )
+from llmproxy.errors.management import RevocationNotStored
 from llmproxy.http.error_body import PROBLEM
 from llmproxy.interfaces import IAuditLogger, IProjectStore, ITokenStore
 from llmproxy.ledger.reports import Report, ReportRows, UsageQuery
@@ -44,6 +44,7 @@ from llmproxy.web.manage.audit_trail import AuditDraft, AuditTrail
 from llmproxy.web.manage.auth import InvalidManagementToken, JwtWithoutAccess, ManagementAuth
 from llmproxy.web.manage.body_types import MAX_BODY, Body, BodyContext
 from llmproxy.web.manage.controls import LogLevels, ReloadOutcome, SettingSource, UpstreamControl
+from llmproxy.web.manage.intents import draft_of_intent
 from llmproxy.web.manage.paging import ID
 from llmproxy.web.manage.preconditions import NO_PRECONDITIONS, Preconditions, once, preconditions
 from llmproxy.web.manage.roles import LEAST_ROLES, UNLISTED, Principal, Scope, hidden
@@ -326,13 +327,13 @@ class Endpoint:
 
     async def _audited(self, call: Call) -> ApiResponse:
         """Do it, and write into the audit log before that it is to be done, and after that that it was, or why not."""
-        trail = self._trail(call, call.principal.actor)
+        trail = self._trail(call, call.principal.actor, name=call.principal.audit_name)
         try:
             await self._check(call)
         except Exception as e:
             await trail.result(call.audit, e)
             raise
-        await trail.intend(call.operation.name, self._intended(call))
+        await trail.intend(call.operation.name, self.intended(call))
         try:
             answer = await call.operation.handler(self, call)
         except RevocationNotStored as e:
@@ -345,17 +346,17 @@ class Endpoint:
         await trail.result(call.audit)
         return answer
 
-    def _intended(self, call: Call) -> AuditDraft:
+    def intended(self, call: Call) -> AuditDraft:
         """What is known of a change before it is made."""
         scope = LEAST_ROLES.get(call.operation.name, UNLISTED).scope
         project_id, token_id = (call.id if scope is each else "" for each in (Scope.PROJECT, Scope.TOKEN))
         path = call.uri.partition(b"?")[0].decode("latin-1")
-        return AuditDraft(
-            call.audit.action, project_id, token_id, {"method": call.operation.method.decode(), "path": path}
-        )
+        details: dict[str, object] = {"method": call.operation.method.decode(), "path": path}
+        draft = AuditDraft(call.audit.action, project_id, token_id, details)
+        return draft_of_intent(draft, call.operation.body, call.body)
 
-    def _trail(self, call: Call, actor: str, audit: IAuditLogger | None = None) -> AuditTrail:
-        return AuditTrail(audit or self.context.audit, self.context.now, actor, call.client, call.request_id)
+    def _trail(self, call: Call, actor: str, audit: IAuditLogger | None = None, name: str = "") -> AuditTrail:
+        return AuditTrail(audit or self.context.audit, self.context.now, actor, call.client, call.request_id, name)
 
     async def _check(self, call: Call) -> None:
         if len(call.body) > MAX_BODY:

@@ -9,10 +9,10 @@ from enum import Enum
 from typing import NamedTuple
 
 from llmproxy.errors import NotFound
+from llmproxy.errors.challenges import INSUFFICIENT_SCOPE
 from llmproxy.errors.management import RoleNotAllowed
 from llmproxy.management_key import Role
 
-INSUFFICIENT_SCOPE = {"WWW-Authenticate": 'Bearer error="insufficient_scope"'}  # RFC 6750, section 3.1
 RANKS: Mapping[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
 
 
@@ -128,6 +128,11 @@ class Principal:
         if project is None:
             return self.projects
         return (project,) if self.sees(project) else ()
+
+    @property
+    def audit_name(self) -> str:
+        """What the audit log says beside C{actor}, which is an id that says nothing to people."""
+        return "" if self.actor == BOOTSTRAP.actor else self.name
 
     @property
     def manages_projects(self) -> bool:

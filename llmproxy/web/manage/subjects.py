@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from typing import Annotated, Self
 
@@ -10,9 +10,10 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from llmproxy.auth.oidc.subjects import MAX_SUBJECT_CHARACTERS, issuer_prefix, subject_id
 from llmproxy.base.timestamps import rfc3339
-from llmproxy.errors import Invalid, NotFound
+from llmproxy.errors import Invalid, NotFound, ProxyError
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.store.revoked_subjects import SubjectRevocation
+from llmproxy.web.manage.audit_trail import AuditDraft
 from llmproxy.web.manage.bodies import read
 from llmproxy.web.manage.body_types import Body, Time, printable
 from llmproxy.web.manage.deferred_model import DeferredModel
@@ -108,6 +109,15 @@ class SubjectEndpoint(Endpoint):
         if known.startswith("oidc:") and not known.startswith(tuple(map(issuer_prefix, issuers))):
             raise Invalid.part("pointer", "id", "its issuer is not one whose JWTs are taken here.")
         return known
+
+    def intended(self, call: Call) -> AuditDraft:
+        """Under the subject's id, which the body may give as issuer and sub."""
+        draft = super().intended(call)
+        with suppress(ProxyError):  # the response says what is wrong with it
+            kind = SubjectRevoke if call.operation.body is SubjectRevoke else SubjectName
+            draft.token_id = self.subject(read(kind, call.body, self.context.body_context()))
+            draft.details["subject"] = draft.token_id
+        return draft
 
 
 class SubjectCollection(SubjectEndpoint):

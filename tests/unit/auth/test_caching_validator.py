@@ -171,7 +171,8 @@ class RefusingTests(Case):
         self.refused(TokenNotFound)
         again = self.refused(TokenNotFound).value
         self.refused_use(TokenNotFound)
-        self.assertEqual((again.message, dict(again.headers)), ("Not this one.", {"WWW-Authenticate": "Bearer"}))
+        challenge = {"WWW-Authenticate": 'Bearer realm="llmproxy", error="invalid_token"'}
+        self.assertEqual((again.message, dict(again.headers)), ("Not this one.", challenge))
         self.assertEqual(self.oracle.asked, ["a"])
         self.clock.advance(1)
         self.refused(TokenNotFound)

@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.auth.unwritten_revocations import UnwrittenRevocations
-from llmproxy.errors import NotFound, RevocationNotStored, StoreUnavailable
+from llmproxy.errors import NotFound, StoreUnavailable
+from llmproxy.errors.management import RevocationNotStored
 
 
 class Doors:

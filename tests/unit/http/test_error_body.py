@@ -114,7 +114,8 @@ class Headers(TestCase):
         self.assertEqual(header(error, b"x-request-id"), b"rid-1")
         self.assertEqual(header(error, b"request-id"), b"rid-1")
         self.assertEqual(header(error, b"x-llmproxy-error"), b"token_expired")
-        self.assertEqual(header(error, b"www-authenticate"), b"Bearer")
+        self.assertEqual(header(error, b"www-authenticate"), b'Bearer realm="llmproxy", error="invalid_token"')
+        self.assertEqual(header(errors.MissingToken(), b"www-authenticate"), b'Bearer realm="llmproxy"')
         self.assertEqual(header(error, b"cache-control"), b"no-store")
         self.assertNotIn(b"Request-ID", b"".join(error_body.render(error, "plain", "")[0]))
 

@@ -56,7 +56,8 @@ class LocalTests(unittest.TestCase):
         (self.home / "state" / "management-token").chmod(0o644)
         found = self.look()["management token"]
         self.assertEqual(found.state, "failed")
-        self.assertIn("chmod 600", found.detail)
+        self.assertIn("Run: chmod 600", found.advice)
+        self.assertNotIn("chmod", found.detail)
         self.assertNotIn("a-token", repr(found))
 
     def test_files(self) -> None:

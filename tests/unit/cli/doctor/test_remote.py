@@ -7,6 +7,7 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet import reactor
+from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
@@ -34,6 +35,22 @@ class Refusing(Resource):
     def render(self, request: Request) -> bytes:
         request.setResponseCode(407)
         return b""
+
+
+class NoList(Resource):
+    isLeaf = True
+
+    def render(self, request: Request) -> bytes:
+        request.setResponseCode(404)
+        return b""
+
+
+class Greeting(Protocol):
+    """Speaks first, and no TLS."""
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        transport.write(b"220 mail.example.com ESMTP\r\n")
 
 
 class RemoteTests(TestCase):
@@ -94,3 +111,27 @@ class RemoteTests(TestCase):
         self.assertEqual(found["apis.openai"].state, "failed")
         self.assertIn("Connection refused", found["apis.openai"].detail)
         self.assertEqual(found["clock"].state, "warning")
+
+    async def test_its_advice_is_exact(self) -> None:
+        """What is said fits what was found: nobody is sent to the firewall where the key is wrong."""
+        found = (await self.look(self.url, self.authority.ca_file, key="sk-b\xe4d"))["apis.openai key"]
+        self.assertIn("characters that no key can have", found.detail)
+        self.assertEqual(found.advice, "Run: llmproxy project update proj-1 --api-key openai=prompt")
+
+    async def test_tls_where_there_is_none(self) -> None:
+        """Is no question of certificates."""
+        listening: Any = reactor
+        greeting = listening.listenTCP(0, Factory.forProtocol(Greeting), interface="127.0.0.1")
+        self.addCleanup(greeting.stopListening)
+        found = (await self.look(f"https://127.0.0.1:{greeting.getHost().port}"))["apis.openai"]
+        self.assertEqual(found.state, "failed")
+        self.assertIn("Is TLS spoken there?", found.advice)
+
+    async def test_a_list_that_is_not_there(self) -> None:
+        listening: Any = reactor
+        port = listening.listenTCP(0, Site(NoList()), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        found = (await self.look(f"http://127.0.0.1:{port.getHost().port}/v1"))["apis.openai key"]
+        self.assertEqual(found.state, "warning")
+        self.assertIn("/v1/v1/models responds with 404", found.detail)
+        self.assertIn("a path too many in base_url", found.advice)

@@ -41,7 +41,8 @@ class GateTests(ManagementTestCase):
         for fields in ({}, {"Authorization": "Bearer "}, {"Authorization": f"Basic {TOKEN}"}, {"X-Api-Key": TOKEN}):
             reply = self.ask("GET", "/manage/projects", token=None, fields=fields)
             self.refused(reply, 401, "management token")
-            self.assertEqual((reply["www-authenticate"], reply["x-llmproxy-error"]), ("Bearer", "missing_token"))
+            self.assertEqual(reply["www-authenticate"], 'Bearer realm="llmproxy"')
+            self.assertEqual(reply["x-llmproxy-error"], "missing_token")
         self.assertEqual(self.audit.entries, [])
 
     def test_wrong(self) -> None:
