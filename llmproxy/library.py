@@ -22,7 +22,7 @@ from llmproxy.limits.counters.memory import MemoryCounters
 from llmproxy.model import RequestRecord
 from llmproxy.observability.audit import NullAudit
 from llmproxy.observability.metrics import Metrics, ProxyMetrics
-from llmproxy.proxy.accounting import Observer
+from llmproxy.proxy.reporting import Observer, one_by_one
 from llmproxy.web.proxy import ProxyResource, request_ids
 
 
@@ -121,9 +121,9 @@ class TransparentProxy(ProxyResource):
             from twisted.internet import reactor
         observers: list[Observer] = []
         if events is not None:
-            observers.append(events.publish)
+            observers.append(one_by_one(events.publish))
         if logger is not None:
-            observers.append(partial(_log_request, logger))
+            observers.append(one_by_one(partial(_log_request, logger)))
         tell_time = now or time  # a reactor's own clock may be one that knows no date
         settings = config.settings() if isinstance(config, ProxyConfig) else config
         self._metrics = Metrics(breakers=lambda: parts.upstreams.states())

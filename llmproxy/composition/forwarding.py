@@ -36,12 +36,13 @@ from llmproxy.metering.cost_ceiling import CostCeiling
 from llmproxy.metering.prices import Prices
 from llmproxy.observability.metrics import Metrics
 from llmproxy.observability.repeated_entries import RepeatedEntries
-from llmproxy.proxy.accounting import Accounting, Observer
+from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.attribution import AttributionFields
 from llmproxy.proxy.deferred_results import DeferredResults
 from llmproxy.proxy.fast_path.service import FastPath
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.proxy.policy import Policy
+from llmproxy.proxy.reporting import Observer
 from llmproxy.proxy.request_scheduler import RequestScheduler
 from llmproxy.upstream.key_states import KeyState
 from llmproxy.upstream.probing import Probes

@@ -13,7 +13,7 @@ from llmproxy.config.model import Server
 from llmproxy.http.forwarded import Network, is_within, networks
 from llmproxy.model import RequestRecord
 from llmproxy.process.daemon import Daemon
-from llmproxy.proxy.accounting import Observer
+from llmproxy.proxy.reporting import Observer
 from llmproxy.web import ops
 from llmproxy.web.manage.auth import ManagementAuth
 from llmproxy.web.root import Root
@@ -111,7 +111,7 @@ def _malformed(
         client=remote,
     )
     for observe in observers:
-        observe(record)
+        observe([record])
 
 
 def _is_shared(trusted: tuple[Network, ...], remote: str) -> bool:

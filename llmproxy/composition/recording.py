@@ -30,6 +30,7 @@ from llmproxy.observability.recent_requests import RecentRequests
 from llmproxy.observability.redaction import Redactor
 from llmproxy.observability.request_lines import RequestLines, access_fields
 from llmproxy.observability.stored_audit import StoredAudit
+from llmproxy.proxy.reporting import Observer, one_by_one
 from llmproxy.store.audit_log import AuditTable
 from llmproxy.store.store import Store
 
@@ -39,7 +40,7 @@ class Records:
     """Where requests and changes are written down.
 
     @ivar audit_table: Where entries are in the store, if they are; C{audit_parts}: what writes them.
-    @ivar observers: Called with each request that is over.
+    @ivar observers: Called with the requests that are over.
     @ivar books: The ledger in the store; C{usage}: reports of what it has.
     @ivar activity: What went on, over time; C{requests}: the last ones of this process.
     """
@@ -49,7 +50,7 @@ class Records:
     audit_parts: tuple[object, ...]
     bus: MemoryBus
     access: AccessLog
-    observers: tuple[Callable[[RequestRecord], object], ...]
+    observers: tuple[Observer, ...]
     ledger: Ledger | None
     books: LedgerTable
     usage: Reports
@@ -84,8 +85,8 @@ def make_records(
     )
     access = AccessLog(_access_lines(output, lines), reactor)
     activity, requests = Activity(store, reactor, now, peers), RecentRequests()
-    logged = (access.observe,) if settings.logging.access else ()
-    observers = (bus.publish, requests.observe, activity.observe, *logged)
+    logged = (access.observe_all,) if settings.logging.access else ()
+    observers = (bus.publish_all, requests.observe_all, one_by_one(activity.observe), *logged)
     books = LedgerTable(store, now, charges, attribution_values=settings.ledger.attribution_values)
     ledger = _ledger(settings, reactor, books, now, run, redactor)
     file = _audit_file(settings, reactor, redactor, audit_key)

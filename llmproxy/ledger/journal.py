@@ -48,6 +48,8 @@ class Journal:
         self._segments: list[Segment] = []
         self._now: Segment | None = None
         self._spare: Segment | None = None
+        self._holding = False
+        self._unwritten = 0
 
     def open(self) -> None:
         """Make it; L{OSError} where that cannot be."""
@@ -85,9 +87,28 @@ class Journal:
         spare, self._spare = self._spare, None
         if spare is None:
             return False
+        if self._holding:
+            self._write_held()
+            spare.hold()
         self._now = spare
         self._segments.append(spare)
         return True
+
+    def hold(self) -> None:
+        """Hold the records that are added from now on, until L{write_held}."""
+        self._holding, self._unwritten = True, 0
+        if self._now is not None:
+            self._now.hold()
+
+    def write_held(self) -> int:
+        """Write what is held by one call; returns how many records could not be written."""
+        self._holding = False
+        self._write_held()
+        return self._unwritten
+
+    def _write_held(self) -> None:
+        if self._now is not None:
+            self._unwritten += self._now.write_held()
 
     @property
     def segments(self) -> list[Segment]:

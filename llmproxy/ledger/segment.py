@@ -53,6 +53,8 @@ class Segment:
         self._reported = 0
         self._own = own
         self._descriptor = descriptor
+        self._held: list[bytes] | None = None
+        self._held_at = 0
 
     @classmethod
     def make(cls, path: Path, number: int, size: int) -> Segment:
@@ -86,17 +88,36 @@ class Segment:
         return found
 
     def append(self, content: bytes) -> bool:
-        """Add a record, which is safe from then on; false where there is no room for it."""
+        """Add a record, which is safe from then on, unless it is held; false where there is no room for it."""
         at = self.end
         after = at + 8 + len(content)
         if after > self.size or len(content) > MAX_RECORD_BYTES:
             return False
-        try:
-            written = os.pwrite(self._descriptor, _pack(len(content), crc32(content)) + content, at)
-        except OSError:
+        written = _pack(len(content), crc32(content)) + content
+        if self._held is not None:
+            self._held.append(written)
+        elif not self._write(written, at):
             return False
         self.end = after
-        return written == after - at
+        return True
+
+    def hold(self) -> None:
+        """Hold the records that are added from now on, until L{write_held}."""
+        self._held, self._held_at = [], self.end
+
+    def write_held(self) -> int:
+        """Write what is held by one call; returns how many records could not be written."""
+        held, self._held = self._held, None
+        if not held or self._write(b"".join(held), self._held_at):
+            return 0
+        self.end = self._held_at
+        return len(held)
+
+    def _write(self, data: bytes, at: int) -> bool:
+        try:
+            return os.pwrite(self._descriptor, data, at) == len(data)
+        except OSError:
+            return False
 
     @property
     def is_whole(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -152,6 +153,10 @@ class Ledger(Service):
         @param deferral: The result that its response announced; it is kept until L{collect}.
         """
         self._writer.settle(ledger_id, record, sent, deferral)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Requests that settle meanwhile are kept by one call of the system, once this is left."""
+        return self._writer.together()
 
     # Results that are reported later
 

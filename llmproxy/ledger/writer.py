@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -177,6 +178,16 @@ class JournalWriter:
         if deferral is not None:
             self._announced[deferral.result_id] = self.journal.offset
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is written meanwhile is written by one call."""
+        self.journal.hold()
+        try:
+            yield
+        finally:
+            for _ in range(self.journal.write_held()):
+                self._lost()
+
     def _settle_short(self, number: int, record: RequestRecord) -> bool:
         """Write a settlement that counts no uses and announces nothing; false where it is to be written in full."""
         key = compact.kind_key_of_record(record)
@@ -314,10 +325,12 @@ class JournalWriter:
         if not self.journal.append(record):
             self._lost()
         offset = self.journal.offset
-        segment = offset >> 32
-        if offset >= kind.due and not self.kinds.write(kind) and kind.due >> 32 != segment:
-            self._lost()
-        if self.journal.number != self._segment:  # which the record, its kind or another has begun
+        number = segment = offset >> 32
+        if offset >= kind.due:
+            if not self.kinds.write(kind) and kind.due >> 32 != segment:
+                self._lost()
+            number = self.journal.number
+        if number != self._segment:  # which the record, its kind or another has begun
             self._grow()
         return segment
 

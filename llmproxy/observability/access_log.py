@@ -43,9 +43,9 @@ class AccessLog(Service):
         self.tasks = (self._task,)
         self.lines = 0
 
-    def observe(self, record: RequestRecord) -> None:
-        """Write a line for this request, soon."""
-        self._waiting.append(record)
+    def observe_all(self, records: Sequence[RequestRecord]) -> None:
+        """Write lines for these requests, soon."""
+        self._waiting += records
         if self._stopped or len(self._waiting) >= self._batch:
             self.flush()
         elif self._timer is None:

@@ -98,13 +98,17 @@ class MemoryBus(Service):
         yield HealthCheck("events", lambda: self.state)
 
     def publish(self, event: RequestRecord) -> None:
+        self.publish_all([event])
+
+    def publish_all(self, events: Sequence[RequestRecord]) -> None:
+        """Several at once."""
         for queue in self._queues:
-            queue.put(event)
+            queue.put(events)
 
     def publish_line(self, line: bytes) -> None:
         """What is no request: a line of JSON, with its end, for sinks that take lines."""
         for queue in self._queues_of_lines:
-            queue.put(line)
+            queue.put([line])
 
     @deferred
     async def stopService(self) -> None:
@@ -154,11 +158,14 @@ class _Queue:
     def dropped(self) -> int:
         return self._losses.failures
 
-    def put(self, event: Event) -> None:
-        if self._closing or len(self._events) >= self._limit:
-            self._drop(1, "the bus has stopped" if self._closing else "its queue is full")
-            return
-        self._events.append(event)
+    def put(self, events: Sequence[Event]) -> None:
+        room = 0 if self._closing else max(self._limit - len(self._events), 0)
+        if len(events) > room:
+            self._drop(len(events) - room, "the bus has stopped" if self._closing else "its queue is full")
+            if not room:
+                return
+            events = events[:room]
+        self._events.extend(events)
         if self._timer is None and not self._busy:
             self._timer = self._clock.callLater(self._linger, self._start)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from os import urandom
@@ -58,9 +58,10 @@ class RecentRequests:
         self._records: deque[RequestRecord] = deque(maxlen=size)
         self._count = 0
 
-    def observe(self, record: RequestRecord) -> None:
-        self._count += 1
-        self._records.append(record)
+    def observe_all(self, records: Sequence[RequestRecord]) -> None:
+        """Keep these too, the latest last."""
+        self._count += len(records)
+        self._records.extend(records)
 
     def search(self, wanted: RequestFilter, limit: int) -> list[RequestRecord]:
         """Those that match, the latest first."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from llmproxy.auth.authenticator import Session
-from llmproxy.base.background import Task
 from llmproxy.config.routes import Route
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.ledger import Ledger
-from llmproxy.ledger.records import Deferral, LedgerLineOpening
+from llmproxy.ledger.records import LedgerLineOpening
 from llmproxy.limits.in_flight import InFlightLimit, Slot
 from llmproxy.limits.limiter import Limiter, LimitReservation, RequestSize
 from llmproxy.limits.plan import LimitPlan
@@ -27,11 +25,10 @@ from llmproxy.proxy.attribution import AttributionFields
 from llmproxy.proxy.context import Charge, RequestContext
 from llmproxy.proxy.deferred_results import DeferredResults, deferral
 from llmproxy.proxy.reading import ResponseReading
+from llmproxy.proxy.reporting import FinishedRequest, Observer, RequestReports, one_by_one
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.response import Response
 from llmproxy.wire.write_coalescing import WriteCoalescer
-
-Observer = Callable[[RequestRecord], object]
 
 # Outcome and error code of the record, by how the relay of a response's body has ended.
 _ENDS = {
@@ -85,10 +82,8 @@ class Accounting:
         self._meters = meters
         self._operations = operations
         self._metrics = metrics
-        self._observers = (metrics.observe, *observers)
-        self._reporting = Task("reports", clock)
-        self.tasks = (self._reporting,)
-        self._coalescer = coalescer
+        self._reports = RequestReports((one_by_one(metrics.observe), *observers), clock, ledger, coalescer)
+        self.tasks = self._reports.tasks
         self._attribution = attribution or None
 
     def reconfigure(self, attribution: AttributionFields) -> None:
@@ -182,9 +177,7 @@ class Accounting:
             slot.release()
         if reservation is not None:
             _settle_measured(reservation, record) if measured else reservation.keep()
-        report = partial(self._report_to_all, record, ledger_id, True, None)
-        if self._coalescer is None or not self._coalescer.wait(report):
-            report()
+        self._reports.add(FinishedRequest(record, ledger_id))
 
     async def admit(self, context: RequestContext) -> None:
         """Nothing but the provider stands in the way: take one of its project's slots, count one use of the token, and
@@ -274,16 +267,14 @@ class Accounting:
         charge = context.charge
         if charge is not None and charge.slot is not None:
             charge.slot.release()
-        now = self._clock.seconds()
+        record, ledger_id = context.record(self._clock.seconds()), None
         # What is reserved is given back at once; all else may wait a moment, and is cheaper together.
         if charge is not None and charge.reservation is not None:
-            record = context.record(now)
             _settle(charge.reservation, context, record)
-            report = partial(self._report, context, record)
-        else:
-            report = partial(self._close, context, now)
-        if self._coalescer is None or not self._coalescer.wait(report):
-            report()
+        if context.grant is not None and not context.result_recorded:
+            ledger_id = "" if charge is None else charge.ledger_id
+        then = None if context.announcement is None else context.announcement.close
+        self._reports.add(FinishedRequest(record, ledger_id, context.request_sent, deferral(context), then))
 
     def _conclude(self, context: RequestContext) -> None:
         """Outcome and error as they are recorded."""
@@ -292,37 +283,6 @@ class Accounting:
             context.error = context.error or error
         if self.shutting_down and (context.outcome, context.error, context.client_left) == ("cancelled", "", False):
             context.outcome, context.error = "truncated", "shutdown"
-
-    def _close(self, context: RequestContext, finished: float) -> None:
-        self._report(context, context.record(finished))
-
-    def _report(self, context: RequestContext, record: RequestRecord) -> None:
-        charge, ledger_id = context.charge, None
-        if context.grant is not None and not context.result_recorded:
-            ledger_id = "" if charge is None else charge.ledger_id
-        self._report_to_all(record, ledger_id, context.request_sent, deferral(context))
-        if context.announcement is not None:
-            context.announcement.close()
-
-    def _report_to_all(
-        self, record: RequestRecord, ledger_id: str | None, sent: bool, announced: Deferral | None
-    ) -> None:
-        """Whatever becomes of it with one of them; to the ledger, unless C{ledger_id} is C{None}, as it settles."""
-        whole = True
-        try:
-            if self._ledger is not None and ledger_id is not None:
-                self._ledger.settle(ledger_id, record, sent, announced)
-        except Exception:
-            whole = False
-            self._reporting.failed()
-        for observe in self._observers:
-            try:
-                observe(record)
-            except Exception:
-                whole = False
-                self._reporting.failed()
-        if whole:
-            self._reporting.worked()
 
 
 def _settle(reservation: LimitReservation, context: RequestContext, record: RequestRecord) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -43,6 +45,31 @@ class JournalTests(SynchronousTestCase):
         self.assertEqual(places, sorted(set(places)))
         self.assertEqual(places[-1], self.journal.offset)
         self.assertEqual([content for _, content in self.journal.records(places[29])], contents[30:])
+
+    def test_written_together(self) -> None:
+        """Held until all are written by one call for each segment; places are what they would be otherwise."""
+        contents = self.written(2)
+        before = self.journal.offset
+        self.journal.hold()
+        contents += self.written(30)
+        self.assertLess(before, self.journal.offset)
+        self.assertEqual(self.journal.write_held(), 0)
+        contents += self.written(2)
+        found = list(self.journal.records(FIRST_OFFSET))
+        self.assertEqual([content for _, content in found], contents)
+        self.assertEqual(found[-1][0], self.journal.offset)
+
+    def test_held_and_not_written(self) -> None:
+        """A disk that takes nothing: it is said how many are lost, and the next goes where they would have been."""
+        contents = self.written(2)
+        before, failing = self.journal.offset, OSError(errno.EIO, "Input/output error")
+        self.journal.hold()
+        self.written(3)
+        with patch("llmproxy.ledger.segment.os.pwrite", side_effect=failing):
+            self.assertEqual(self.journal.write_held(), 3)
+        self.assertEqual(self.journal.offset, before)
+        contents += self.written(2)
+        self.assertEqual([content for _, content in self.journal.records(FIRST_OFFSET)], contents)
 
     def test_nobody_else_has_it(self) -> None:
         """Not while its process lives; then exactly one."""

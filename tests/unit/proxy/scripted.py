@@ -95,7 +95,7 @@ class ProxyCase(SynchronousTestCase):
             meters=unused,
             operations=unused,
             metrics=self.metrics,
-            observers=[self.records.append, self.again.append],
+            observers=[self.records.extend, self.again.extend],
             clock=self.clock,
         )
         self.accounting = accounting

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -15,6 +16,7 @@ from llmproxy.limits.limiter import LimitReservation
 from llmproxy.model import Grant, RequestRecord, Usage
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import RequestContext
+from llmproxy.proxy.reporting import one_by_one
 from llmproxy.wire.relay import Relay
 from tests.unit.proxy.scripted import ROUTES, WHERE, ProxyCase
 
@@ -96,6 +98,9 @@ class RecordingLedger:
     def settle(self, ledger_id: str, record: RequestRecord, sent: bool, deferral: Deferral | None) -> None:
         self.calls.append(("settle", ledger_id, record.outcome, sent, deferral and deferral.result_id))
 
+    def together(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
 
 class Uses:
     """A session whose uses are counted.
@@ -128,9 +133,9 @@ class Reports(ProxyCase):
             if record.path == "/bad":
                 raise ZeroDivisionError
 
-        accounting = self.accounting
-        accounting._observers = (fail, *accounting._observers, fail, *accounting._observers)
-        (task,) = accounting.tasks
+        reports = self.accounting._reports
+        reports._observers = (one_by_one(fail), *reports._observers, one_by_one(fail), *reports._observers)
+        (task,) = reports.tasks
         self.ask("/bad")
         self.assertEqual((task.failures, task.state), (2, "failing"))
         self.assertEqual([record.path for record in (*self.records, *self.again)], ["/bad"] * 4)
@@ -178,15 +183,11 @@ class Charges(ProxyCase):
 
     def test_a_direct_request(self) -> None:
         """It is told to everybody once, and to metrics no more often."""
-        told: list[RequestRecord] = []
         record = RequestRecord("r", 0.0, 0.1, "POST", "/x", 200, "complete")
-        self.accounting._observers = tuple(
-            told.append if observe == self.metrics.observe else observe for observe in self.accounting._observers
-        )
-        self.metrics.observe = told.append  # type: ignore[method-assign]
         self.accounting.begin()
         self.accounting.conclude(record, "line-1", None, None)
-        self.assertEqual(told, [record])
+        counted = self.metrics.snapshot()
+        self.assertEqual((counted.requests, counted.in_flight), (2, 0))  # with the one of setUp
         self.assertEqual(self.ledger.calls, [("settle", "line-1", "complete", True, None)])
 
     def test_settled(self) -> None:

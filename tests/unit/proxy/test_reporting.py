@@ -1,0 +1,83 @@
+"""Finished requests are reported together, and whoever fails takes nobody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from llmproxy.ledger.records import Deferral
+from llmproxy.model import RequestRecord
+from llmproxy.proxy.reporting import FinishedRequest, RequestReports, one_by_one
+from llmproxy.wire.write_coalescing import WriteCoalescer
+
+
+def finished(path: str, ledger_id: str | None = "line") -> FinishedRequest:
+    return FinishedRequest(RequestRecord(path, 0.0, 0.0, "POST", path, 200, "complete"), ledger_id)
+
+
+class FailingLedger:
+    """Settles what is not bad."""
+
+    def __init__(self) -> None:
+        self.settled: list[tuple[str, str]] = []
+
+    def settle(self, ledger_id: str, record: RequestRecord, sent: bool, deferral: Deferral | None) -> None:
+        if record.path == "/bad":
+            raise ZeroDivisionError
+        self.settled.append((record.path, ledger_id))
+
+    def together(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+
+class RequestReportsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock, self.ledger = Clock(), FailingLedger()
+        self.batches: list[list[str]] = []
+        self.singly: list[str] = []
+
+    def reports(self, coalescer: WriteCoalescer | None = None) -> RequestReports:
+        def fail(records: Sequence[RequestRecord]) -> None:
+            raise ZeroDivisionError
+
+        def read(record: RequestRecord) -> None:
+            if record.path == "/bad":
+                raise ZeroDivisionError
+            self.singly.append(record.path)
+
+        observers = (fail, one_by_one(read), lambda records: self.batches.append([each.path for each in records]))
+        return RequestReports(observers, self.clock, self.ledger, coalescer)
+
+    def test_at_once(self) -> None:
+        reports = self.reports()
+        for path in ("/a", "/bad", "/c"):
+            reports.add(finished(path))
+        self.assertEqual(self.batches, [["/a"], ["/bad"], ["/c"]])
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_of_one_turn(self) -> None:
+        self.clock.advance(1)
+        reports = self.reports(WriteCoalescer(self.clock))
+        reports.add(finished("/first"))  # follows none, and waits for nothing
+        for path in ("/a", "/bad", "/c"):
+            reports.add(finished(path))
+        reports.add(finished("/no line", None))
+        self.assertEqual(self.batches, [["/first"]])
+        self.clock.advance(0)
+        self.assertEqual(self.batches, [["/first"], ["/a", "/bad", "/c", "/no line"]])
+        self.assertEqual(self.singly, ["/first", "/a", "/c", "/no line"])
+        self.assertEqual(self.ledger.settled, [("/first", "line"), ("/a", "line"), ("/c", "line")])
+        (task,) = reports.tasks
+        self.assertEqual((task.state, task.failures), ("failing", 4))
+        self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_what_is_to_be_done_afterwards(self) -> None:
+        """Once the ledger knows, also where it has failed."""
+        reports, done = self.reports(), []
+        reports.add(finished("/bad")._replace(then=lambda: done.append("bad")))
+        reports.add(finished("/a")._replace(then=lambda: done.append(self.ledger.settled[-1][0])))
+        self.assertEqual(done, ["bad", "/a"])
+        self.flushLoggedErrors(ZeroDivisionError)
