@@ -191,18 +191,20 @@ def makeService(options: Options) -> IService:
         daemon.start_observer = worker or before or manager
         return daemon
     except SettingsError as e:
-        print(e, file=sys.stderr)
         status, why = os.EX_CONFIG, str(e)
+        text = why
     except (InvalidStoreURL, ValueError) as e:
         status, why = os.EX_CONFIG, sentence(e) if isinstance(e, InvalidStoreURL) else str(e)
-        print(f"llmproxy cannot start: {why}", file=sys.stderr)
+        text = f"llmproxy cannot start: {why}"
     except Exception as e:  # whatever it is, it is said in a sentence
         status, why = 1, sentence(e)
-        print(f"llmproxy cannot start: {why}", file=sys.stderr)
+        text = f"llmproxy cannot start: {why}"
     if worker is not None:
         worker.refuse(why)
+        raise SystemExit(status)  # the supervisor says it
     if before is not None:
         before.refuse(why)
+    print(text, file=sys.stderr)
     raise SystemExit(status)
 
 

@@ -361,10 +361,10 @@ def cannot_start(reactor: Any, reason: str, failure: Failure, observer: StartObs
     """Say why, and end the process with status 1."""
     _log.critical("Cannot start: {reason}", reason=reason)
     _log.failure("That came so:", failure, level=LogLevel.debug)
+    # twistd would end as if all had been well. What the observer registers comes before that.
+    atexit.register(os._exit, 1)
     if observer is not None:
         observer.failed(reason)
-    # twistd would end as if all had been well.
-    atexit.register(os._exit, 1)
     reactor.callWhenRunning(reactor.stop)
 
 

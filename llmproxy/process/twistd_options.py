@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
 import stat
@@ -207,7 +208,8 @@ class StartReport:
         else:
             with suppress(OSError):
                 os.write(self._terminal, text.encode("utf-8", "replace"))
-        self._close(b"1 see above")
+        # Whoever waits is to find neither a process nor its pid file any more.
+        atexit.register(self._close, b"1 see above")
 
     def _close(self, status: bytes) -> None:
         with suppress(OSError):  # whoever waited may have left

@@ -134,6 +134,8 @@ class WorkerProcess(ProcessProtocol):
             self.status = f"by {signal.Signals(value.signal).name}"
         else:
             self.status = f"with status {getattr(value, 'exitCode', 0) or 0}"
+        if self._sentence:
+            self.status += f" ({' '.join(self._sentence.split())})"
         self.expected, self.state = self.state == "draining", "ended"
         self.link.close()
         self._decided(self._sentence or f"A worker ended {self.status} before it was ready.")

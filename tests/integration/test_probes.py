@@ -231,6 +231,8 @@ def test_the_worker_that_probes_dies(tmp_path: Path) -> None:
         assert missing(stack).startswith("worker 1: ")
         provider.says[NO_KEY] = (500, {})
         eventually(lambda: shown()["health"] == "unhealthy")
+        eventually(lambda: "ended with status 78 (" in stack.daemon.output())
+        assert "nonsense: is not a setting)" in stack.daemon.output()
         settings.write_text(good)
         eventually(lambda: missing(stack) == "ok", 60)
         assert shown()["health"] == "unhealthy"  # whichever is asked

@@ -142,7 +142,22 @@ def test_a_failure_is_told_where_twistd_goes_into_the_background(tmp_path: Path)
         done = run(tmp_path)
     assert done.returncode == 1
     assert "llmproxy cannot start: It cannot listen on" in done.stderr and "Address already in use" in done.stderr
+    assert not (tmp_path / "twistd.pid").exists()
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("mode", ["foreground", "background"])
+def test_a_failure_of_workers_is_one_sentence(mode: str, tmp_path: Path) -> None:
+    """It is their supervisor's. When the command has come back, nothing is left of it."""
+    (tmp_path / "bad.pem").write_text("no certificate")
+    config = settings(tmp_path, FREE.format(free=free_port()), further="state_dir: bad.pem/x")
+    config.write_text(config.read_text().replace("server: {", "server: {workers: 2, "))
+    done = run(tmp_path, *(["-n"] if mode == "foreground" else []))
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if "cannot" in line]
+    assert line.startswith("llmproxy cannot start: The secret ") and line.endswith("Not a directory.")
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (tmp_path / "twistd.pid").exists()
 
 
 @contextmanager
