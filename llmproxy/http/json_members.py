@@ -15,6 +15,9 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from llmproxy.http.json_stretch import MIN_BYTES as MIN_STRETCH_BYTES
+from llmproxy.http.json_stretch import stretch
+
 MAX_DEPTH = 512
 MAX_NAME_BYTES = 1024  # of a member's name, as written; none that is wanted is longer
 MAX_VALUE_BYTES = 128 * 1024  # of a value that is kept
@@ -22,6 +25,11 @@ MAX_UNIQUE_BYTES = 16 * 1024  # of a value in which names are looked at for one 
 MAX_STEPS = 200_000  # tokens that are taken one by one
 MAX_FEED_STEPS = 400  # of these in one call: two or three milliseconds
 MAX_ATOM_BYTES = 1024  # of a number
+MAX_STRETCH_BYTES = 16 * 1024  # that are given to one call
+MAX_STRING_BYTES = 64 * 1024  # likewise, of one string
+FIRST_STRETCH_BYTES = 4096  # that are tried at once: twice as many behind those that could be passed, else half
+STEPS_BETWEEN = 16  # before it is tried again, where L{MIN_STRETCH_BYTES} could not be passed
+MAX_RUN_BYTES = 4096  # that are matched at a time, since what does not match may be looked at several times
 MIN_RUN_BYTES = 256  # of a string that are worth a call of their own
 MAX_QUOTES_TRIED = 64  # escaped ones, within a string
 MAX_ESCAPE_BYTES = 12  # of a character that is written as two escapes
@@ -33,12 +41,12 @@ _SCALAR = rb"(?:%b|%b|true|false|null)" % (_STRING, _NUMBER)
 
 
 def _deeper(value: bytes) -> bytes:
-    """A value that may hold C{value}s."""
+    """A value that may hold C{value}s, which stands in the expression but twice: it takes long to be compiled."""
     item = rb"%b%b%b" % (_SPACE, value, _SPACE)
     member = rb"%b%b%b:%b" % (_SPACE, _STRING, _SPACE, item)
-    several = rb"(?:%b(?:,%b)*|%b)"
-    array = rb"\[" + several % (item, item, _SPACE) + rb"\]"
-    members = rb"\{" + several % (member, member, _SPACE) + rb"\}"
+    several = rb"(?:%b(?:,(?!%b%b)|(?=%b)))*%b"  # a comma is between two of them
+    array = rb"\[" + several % (item, _SPACE, rb"\]", rb"\]", _SPACE) + rb"\]"
+    members = rb"\{" + several % (member, _SPACE, rb"\}", rb"\}", _SPACE) + rb"\}"
     return rb"(?:%b|%b|%b)" % (_SCALAR, array, members)
 
 
@@ -53,6 +61,8 @@ _ATOM_BYTES = re.compile(rb"[0-9A-Za-z+.-]*")
 # What may come next.
 _VALUE, _VALUE_OR_END, _NAME, _NAME_OR_END, _COLON, _AFTER = range(6)
 _QUOTE, _OBJECT, _ARRAY, _OBJECT_END, _ARRAY_END = b'"{[}]'
+# What may stand in a list, and in an object, before each of these.
+_BEFORE = ((b"0,", b'"":'), (b"", b""), (b"", b'"":0,'), (b"", b""), (b"", b'""'), (b"0", b'"":0'))
 
 
 class JsonMembers:
@@ -94,8 +104,23 @@ class JsonMembers:
             data, self._carry = self._carry + data, b""
         size, most = len(data), self.steps + MAX_FEED_STEPS
         at = self._from = 0
+        longest, rest = FIRST_STRETCH_BYTES, 0  # steps before the next stretch is tried
         while 0 <= at < size and self.steps < most and not self.problem:
-            at = self._string(data, at) if self._in_string else self._step(data, at)
+            if self._in_string:
+                at = self._string(data, at)
+                continue
+            if rest:
+                rest -= 1
+            elif len(self._containers) > 1 and size - at >= MIN_STRETCH_BYTES:
+                end = self._stretch(data, at, at + longest)
+                if end > at:
+                    at, longest = end, min(2 * longest, MAX_STRETCH_BYTES)
+                    continue
+                if longest > MIN_STRETCH_BYTES:
+                    longest //= 2
+                    continue
+                rest = STEPS_BETWEEN
+            at = self._step(data, at)
         taken = ~at if at < 0 else at
         if self.problem:
             return
@@ -106,9 +131,11 @@ class JsonMembers:
         if not self.behind and len(self._carry) > MAX_ATOM_BYTES:
             self.problem = "The request body holds a number that is too long."
 
-    def within(self, data: bytes, at: int) -> int:
-        """Up to where C{data} is from C{at} within one string of which nothing is kept, and takes one look."""
-        return _quote(data, at) if self._in_string and self._kept is None and not self._carry else at
+    def ahead(self, data: bytes, at: int) -> int:
+        """Up to where C{data} may come from C{at} in one call: as far as it is likely to be read by few looks at it."""
+        if self._in_string and not self._carry:
+            return min(_quote(data, at), at + MAX_STRING_BYTES)
+        return at + MAX_STRETCH_BYTES if len(self._containers) > 1 else at
 
     def end(self) -> None:
         """There is no more."""
@@ -151,14 +178,30 @@ class JsonMembers:
             return at + 1
         return self._punctuation(data, at, byte)
 
+    def _stretch(self, data: bytes, at: int, end: int) -> int:
+        """Pass over all but the last tokens, where they belong to one top-level value."""
+        containers = self._containers
+        before = _BEFORE[self._expected]
+        found = stretch(data[at:end], bytes(containers), before[containers[-1] == _OBJECT])
+        if found is None:
+            return at
+        if found.closed:
+            del containers[-found.closed :]
+        containers += found.opened
+        if found.last == 0x2C:
+            self._expected = _NAME if containers[-1] == _OBJECT else _VALUE
+        else:
+            self._expected = {_ARRAY: _VALUE_OR_END, _OBJECT: _NAME_OR_END}.get(found.last, _AFTER)
+        return at + found.size
+
     def _run(self, data: bytes, at: int, container: int, expected: int) -> int:
         """Pass over all shallow values that are there whole, each with its comma."""
         if container == _ARRAY and expected <= _VALUE_OR_END:
-            end = _ITEMS.match(data, at).end()  # type: ignore[union-attr]
+            end = _ITEMS.match(data, at, at + MAX_RUN_BYTES).end()  # type: ignore[union-attr]
             if end > at:
                 self._expected = _VALUE
         elif container == _OBJECT and _NAME <= expected <= _NAME_OR_END:
-            end = _MEMBERS.match(data, at).end()  # type: ignore[union-attr]
+            end = _MEMBERS.match(data, at, at + MAX_RUN_BYTES).end()  # type: ignore[union-attr]
             if end > at:
                 self._expected = _NAME
         else:

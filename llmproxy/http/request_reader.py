@@ -303,7 +303,7 @@ class RequestReader:
         while at < len(data) and self._form != "unknown":
             end = at + MAX_FORM_SLICE_BYTES.get(self._form, MAX_SLICE_BYTES)
             if isinstance(self._body, JsonMembers):
-                end = max(end, min(self._body.within(data, at), at + MAX_TURN_BYTES))
+                end = max(end, self._body.ahead(data, at))
             self._read(data[at:end])
             at = end
             yield

@@ -8,7 +8,7 @@ from unittest.mock import patch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmproxy.http import json_members
+from llmproxy.http import json_members, json_stretch
 from llmproxy.http.json_members import MAX_FEED_STEPS, MAX_STEPS, JsonMembers
 from tests.support.reading import everything
 
@@ -55,7 +55,7 @@ class Members(TestCase):
 
     def test_given_up(self) -> None:
         """What takes too many steps is not read to its end."""
-        found = members(b'{"a":[' + b"[[[[0]]]]," * MAX_STEPS + b"0]}", 4096)
+        found = members(b'{"a":[' + (b"[" * 30 + b"]" * 30 + b",") * (MAX_STEPS // 50) + b"0]}", 4096)
         self.assertIn("more values", found.problem)
         self.assertLessEqual(found.steps, MAX_STEPS + 1)
 
@@ -120,6 +120,78 @@ class Members(TestCase):
         self.assertTrue(found.complete, body)
         if isinstance(value, dict):
             self.assertEqual(found.members, value)
+
+
+pieces_of_text = st.lists(
+    st.sampled_from(
+        [
+            *"{}[]:, \t1",
+            '"',
+            '""',
+            '"a":',
+            '"b,]"',
+            '"\\\\"',
+            '"\\""',
+            "true,",
+            "-1.5e3",
+            '{"a":1},',
+            "[[0]],",
+            "[],",
+            "{}",
+            '"\\ud800",',
+            "NaN",
+            "01",
+            "1e999,",
+            "\x01",
+        ]
+    ),
+    max_size=30,
+).map("".join)
+
+
+class Stretches(TestCase):
+    """What is passed over at once is read as token by token."""
+
+    def check(self, body: bytes, piece: int) -> None:
+        with patch.object(json_members, "MIN_STRETCH_BYTES", 1 << 30):
+            plain = members(body, piece)
+        with (
+            patch.object(json_members, "MIN_STRETCH_BYTES", 2),
+            patch.object(json_stretch, "MIN_BYTES", 1),
+            patch.object(json_members, "FIRST_STRETCH_BYTES", 8),
+            patch.object(json_members, "STEPS_BETWEEN", 1),
+        ):
+            fast = members(body, piece)
+        for name in ("members", "repeated", "oversize", "complete"):
+            self.assertEqual(getattr(fast, name), getattr(plain, name), name)
+        self.assertEqual(bool(fast.problem), bool(plain.problem))
+
+    @given(st.lists(st.dictionaries(st.text(max_size=5), values, max_size=5), max_size=4), st.integers(1, 200))
+    def test_valid(self, items: list[Any], piece: int) -> None:
+        body = json.dumps({"a": items, "b": 1, "c": {"d": items}}).encode()
+        self.check(body, piece)
+        self.assertEqual(members(body, piece).members["a"], items)
+
+    @given(pieces_of_text, pieces_of_text, st.integers(1, 200))
+    def test_any(self, text: str, more: str, piece: int) -> None:
+        self.check(f'{{"a":[{text}],"b":{{"x":{more}}},"c":1}}'.encode(), piece)
+        self.check(f'{{"a":[[{text}{more}'.encode(), piece)
+
+    @given(st.dictionaries(st.text(max_size=5), values, max_size=5), st.data())
+    def test_nearly_valid(self, value: dict[str, Any], data: st.DataObject) -> None:
+        """A byte more, less, or another one."""
+        body = json.dumps({"a": [value], "b": value}).encode()
+        at = data.draw(st.integers(0, len(body)))
+        byte = data.draw(st.sampled_from([b"", *(bytes([each]) for each in b'{}[]",:\\1e-. a')]))
+        self.check(body[:at] + byte + body[at + data.draw(st.booleans()) :], data.draw(st.integers(1, 200)))
+
+    def test_a_conversation_takes_few_steps(self) -> None:
+        """However deep and dense it is."""
+        part = {"type": "tool_use", "input": {"a": {"b": [1, {"c": "x" * 30}]}}, "cache_control": {"type": "ephemeral"}}
+        body = json.dumps({"messages": [{"role": "user", "content": [part] * 3}] * 500, "model": "m"}).encode()
+        found = members(body, 16384)
+        self.assertEqual((found.members["model"], found.complete), ("m", True))
+        self.assertLess(found.steps, len(body) // 500)
 
 
 class Strings(TestCase):
