@@ -23,7 +23,7 @@ from llmproxy.ledger import records
 from llmproxy.ledger.batches import Price, next_batch
 from llmproxy.ledger.journal import FIRST_OFFSET, Journal, JournalSize, trim_damaged_files
 from llmproxy.ledger.pending import MAX_PENDING_SECONDS, PendingResult
-from llmproxy.ledger.records import Deferral, LedgerLineOpening
+from llmproxy.ledger.records import Deferral
 from llmproxy.ledger.recovery import JournalRecovery, JournalStore
 from llmproxy.ledger.sql import CLOSED_OFFSET, JournalBatch, day
 from llmproxy.ledger.writer import JournalDamage, JournalWriter
@@ -102,6 +102,7 @@ class Ledger(Service):
         self.task = Task("ledger", clock)
         self.tasks = (self.task,)
         self._writer = JournalWriter(journal, in_thread, damage, self.task.failed, run=run, scrub=scrub, redact=redact)
+        self.open_line = self._writer.open_line
         self._recovery = JournalRecovery(table, self._directory, in_thread, damage, run=run, price=price)
         self._offset = FIRST_OFFSET  # up to which the journal is in the store
         self._turns = FairLock()
@@ -134,14 +135,7 @@ class Ledger(Service):
         yield HealthCheck("ledger_files", lambda: self.files)
         yield HealthCheck("ledger_disk", lambda: "ok" if self._writer.has_room_on_disk else "disk_full")
 
-    # What the pipeline calls
-
-    def open_line(self, opening: LedgerLineOpening) -> str:
-        """A request is about to leave: keep that, whatever happens. Returns the id of its line.
-
-        @param opening: Its C{id} is made here.
-        """
-        return self._writer.open_line(opening)
+    # What the pipeline calls, as it does C{open_line} of the L{JournalWriter}
 
     def settle(
         self, ledger_id: str, record: RequestRecord, sent: bool = True, deferral: Deferral | None = None

@@ -99,20 +99,24 @@ class ResponseSender:
         lines: list[bytes],
         request_id: str,
         cache: str,
-        times: tuple[float, float, float, float],
+        arrived: float,
+        authorized: float,
+        sent: float,
+        first: float,
         *,
         stream: bool,
     ) -> None:
         """Add to a direct response's lines this proxy's own, as L{_add_own_headers} does.
 
-        @param times: When its request arrived, was let through and was sent, and when the response came.
+        @param arrived: When its request did, by the clock; then when it was C{authorized} and C{sent}, and when the
+            C{first} byte of the response came.
         """
         lines.append(b"X-Request-ID: " + request_id.encode())
         if stream:
             lines.append(b"X-Accel-Buffering: no")
         if self._debug_headers:
             lines += _CACHE_LINES[cache]
-            lines.append(timing_lines(*times))
+            lines.append(timing_lines(arrived, authorized, sent, first))
 
     def hit_lines(self, hit: LocalHit, request_id: str, arrived: float, authorized: float) -> list[bytes]:
         """The lines of a direct response that the cache has, with this proxy's own; several in one line's place."""

@@ -47,6 +47,7 @@ class Breaker:
 
     @ivar state: C{closed}, C{open} (also when the next request will be the probe) or C{half-open} (the probe is out).
     @ivar ticket: That of requests that are made in this state.
+    @ivar is_steady: Whether one more success changes nothing.
     """
 
     def __init__(self, failures: int, cooldown: float, ratio: ErrorRatio | None = None) -> None:
@@ -64,6 +65,7 @@ class Breaker:
         self._probing = False
         self._held = 0.0
         self.state: State = "closed"
+        self.is_steady = ratio is None
 
     def allow(self, now: float) -> int:
         """The ticket of a request that may be made now, or C{0} where none may."""
@@ -89,11 +91,10 @@ class Breaker:
 
     def succeeded(self, now: float, ticket: int = 0) -> None:
         """The provider works."""
-        if not self._failures and self._ratio is None and self.state == "closed":
-            return  # as ever
-        if self._late(ticket):
+        if self.is_steady or self._late(ticket):
             return
         self._failures = 0
+        self.is_steady = self._ratio is None and self.state == "closed"
         if self.state == "half-open":
             self._probing = False
             if self._ratio is not None:
@@ -107,6 +108,7 @@ class Breaker:
         if self._late(ticket):
             return
         self._failures += 1
+        self.is_steady = False
         too_many = self._ratio is not None and self._ratio.add(now, failed=True)
         if self.state == "half-open" or 0 < self._limit <= self._failures or too_many:
             self._open(now)
@@ -143,5 +145,6 @@ class Breaker:
 
     def _become(self, state: State) -> int:
         self.state = state
+        self.is_steady = state == "closed" and self._ratio is None and not self._failures
         self.ticket += 1
         return self.ticket

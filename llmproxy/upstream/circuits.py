@@ -86,11 +86,13 @@ class Attempt:
     ticket: int
 
     def responded(self, status: int, now: float) -> None:
-        self.shared.succeeded(now, self.shared_ticket)
+        shared, project = self.shared, self.project
+        if not shared.is_steady:
+            shared.succeeded(now, self.shared_ticket)
         if status in FAILURE_STATUSES:
-            self.project.failed(now, self.ticket)
-        else:
-            self.project.succeeded(now, self.ticket)
+            project.failed(now, self.ticket)
+        elif not project.is_steady:
+            project.succeeded(now, self.ticket)
 
     def failed(self, error: BaseException, now: float) -> None:
         if isinstance(error, errors.UpstreamUnreachable | errors.UpstreamTimeout) and error.nothing_sent:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from llmproxy import errors
@@ -38,8 +37,8 @@ from llmproxy.wire.server.direct import DirectChannel
 from llmproxy.wire.server.request_body import SMALL_BYTES, RequestBody
 
 _JOINED = BytesBody(b"")  # stands for the body that is sent together with its head
-_JSON = b"application/json"
-_log = Logger()
+_new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
+_new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
 
 class RequestIdentity(Protocol):
@@ -207,7 +206,7 @@ class DirectPath:
                 self._pipeline.policy.check_body(
                     known.flow.session.grant, known.flow.route, known.flow.operation, content
                 )
-            read = ReadRequest(channel, known, head, lines, body, content, started_at, arrived_at)
+            read = _new(ReadRequest, (channel, known, head, lines, body, content, started_at, arrived_at))
             if isinstance(way, Sending):
                 return self._send(read, prepared, way)
             model = known.flow.route.model or content.model
@@ -294,19 +293,22 @@ class DirectPath:
         accounting.begin()
         request.slot, uses = admitted
         request.ledger_id = accounting.open_line(
-            LedgerLineOpening(
-                "",
-                started_at,
-                request.request_id,
-                grant.project_id,
-                grant.token_id,
-                route.api_name,
-                route.endpoint,
-                model,
-                size,
-                prepared.estimates_input and tokens(size),
-                uses,
-                attribution=facts.attribution,
+            _new(
+                LedgerLineOpening,
+                (
+                    "",
+                    started_at,
+                    request.request_id,
+                    grant.project_id,
+                    grant.token_id,
+                    route.api_name,
+                    route.endpoint,
+                    model,
+                    size,
+                    tokens(size) if prepared.estimates_input else 0,
+                    uses,
+                    facts.attribution,
+                ),
             )
         )
         return request

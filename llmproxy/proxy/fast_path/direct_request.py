@@ -20,6 +20,8 @@ from llmproxy.wire.client.response_heads import WholeResponse
 from llmproxy.wire.parser import RequestHead
 from llmproxy.wire.server.direct import DirectChannel
 
+_new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
+
 
 class DirectRequestOwner(RequestOwner, Protocol):
     """Is told of its client, too."""
@@ -150,7 +152,7 @@ class DirectRequest(OwnedRequest):
         assert prepared is not None
         route, grant, arrived, first = flow.route, flow.session.grant, self.arrived_at, self.first_byte_at
         authorized, sent = self.authorized_at, self.sent_at
-        return RequestRecord(
+        values = (
             self.request_id,
             self.started_at,
             round(now - arrived, 6),
@@ -187,4 +189,6 @@ class DirectRequest(OwnedRequest):
             usage.reasoning_tokens,
             usage.cost_usd,
             facts.attribution,
+            "",
         )
+        return _new(RequestRecord, values)

@@ -70,8 +70,16 @@ class DirectResponses:
         out = fields.incoming_of_shape(values, shape.names)
         if request.reservation is not None:
             out = replace_rate_limits(out, request.reservation.header_lines, route.api.provider)
-        times = (request.arrived_at, request.authorized_at, request.sent_at, first)
-        self._pipeline.sender.direct_lines(out, request.request_id, cache, times, stream=request.stream)
+        self._pipeline.sender.direct_lines(
+            out,
+            request.request_id,
+            cache,
+            request.arrived_at,
+            request.authorized_at,
+            request.sent_at,
+            first,
+            stream=request.stream,
+        )
         request.reply = _reply(response, out, persistent=request.channel.persistent)
         return True
 

@@ -101,13 +101,16 @@ class ResponseHeads:
         shape = self._shapes.get((lines.pop(0), ends))
         if shape is None or not shape.keep_alive or not all(map(_starts_with, lines, shape.starts)):
             return None
-        length, body = _length(lines, shape), data[end + 4 :]
-        if length == CHUNKED:
+        for index, line in shape.fixed:
+            if lines[index] != line:
+                return None
+        body = data[end + 4 :]
+        if shape.length < 0:
             reader = ChunkedResponseBody(self._limits)
             body = b"".join(reader.feed(body))
             if not reader.done or reader.rest or reader.fault is not None:
                 return None
-        elif length != len(body):
+        elif _content_length(lines[shape.length], shape) != len(body):
             return None
         return _new(WholeResponse, (shape, lines, body, data))
 
@@ -142,7 +145,9 @@ def _length(lines: list[bytes], shape: ResponseShape) -> int | None:
     for index, line in shape.fixed:
         if lines[index] != line:
             return None
-    if shape.length < 0:
-        return CHUNKED
-    value = lines[shape.length][len(shape.starts[shape.length]) :].strip(b" \t")
+    return CHUNKED if shape.length < 0 else _content_length(lines[shape.length], shape)
+
+
+def _content_length(line: bytes, shape: ResponseShape) -> int | None:
+    value = line[len(shape.starts[shape.length]) :].strip(b" \t")
     return int(value) if value.isdigit() and len(value) <= MAX_LENGTH_DIGITS else None

@@ -143,8 +143,8 @@ class ResponseWriter:
 
     def flush(self) -> None:
         """Send what was left for the end of the turn."""
-        if self._parting:
-            data, self._parting = self._parting, b""
+        data, self._parting = self._parting, b""
+        if data:
             self.write(data)
 
     def drop(self) -> None:
