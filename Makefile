@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= etc/apis.yaml
 WORKERS ?= 4
+NOT_LONG := $(if $(CI),, and not long)
 
-.PHONY: help demo run test check bench endurance ground-truth roll-test crash-test cache-tests cache-memory fuzz fuzz-management fuzz-http format schema clean
+.PHONY: help demo run test test-all check bench endurance ground-truth roll-test crash-test cache-tests cache-memory fuzz fuzz-management fuzz-http format schema clean
 
 help:           ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -26,9 +27,13 @@ demo: $(BIN)/.run  ## a daemon, a simulated provider, a project, a token, one st
 run: $(BIN)/.run   ## the daemon in front of the real providers of $(CONFIG)
 	$(BIN)/twistd -n llmproxy --config $(CONFIG)
 
-test: $(BIN)/.dev  ## the whole suite, real servers included; WORKERS=n processes side by side, then what measures time
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --reruns 2 -r R -m "not alone"
-	$(BIN)/python -m pytest --reruns 2 -r R -m alone
+test: $(BIN)/.dev  ## all tests but those that take long; in CI all of them, real servers included; WORKERS=n processes
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --reruns 2 -r R -m "not alone$(NOT_LONG)"
+	$(BIN)/python -m pytest --reruns 2 -r R -m "alone$(NOT_LONG)"
+	@$(if $(NOT_LONG),echo "Tests marked long were left out: \`make test-all\` runs them too.")
+
+test-all:          ## all tests, as in CI
+	@$(MAKE) --no-print-directory test CI=true
 
 check: $(BIN)/.dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
