@@ -117,6 +117,12 @@ class DirectTLS(TLSMemoryBIOProtocol):
             data = data[sent:]
         transport.write(data)
 
+    @property
+    def has_drained(self) -> bool:
+        """Whether all that was written is in the kernel; no, where that takes longer to be known."""
+        transport: Any = self.transport
+        return self._socket is not None and not (transport.dataBuffer or transport._tempDataLen or self._appSendBuffer)
+
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self._socket = None
         TLSMemoryBIOProtocol.connectionLost(self, reason)

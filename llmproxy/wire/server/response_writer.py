@@ -76,6 +76,7 @@ class ResponseWriter:
         "_guard",
         "_parting",
         "_settings",
+        "_tls",
         "_too_slow",
         "_transport",
         "blocked",
@@ -96,7 +97,8 @@ class ResponseWriter:
         handle = transport.getHandle() if hasattr(transport, "getHandle") else None
         direct = isinstance(handle, socket.socket) and hasattr(transport, "_tempDataLen")
         self.socket: socket.socket | None = handle if direct else None
-        self._at_once = direct or isinstance(transport, DirectTLS)  # whether what is written leaves in this turn
+        self._tls = transport if isinstance(transport, DirectTLS) else None
+        self._at_once = direct or self._tls is not None  # whether what is written leaves in this turn
 
     def write(self, *pieces: bytes) -> None:
         """Send at once where nothing waits to be sent; that spares a turn of the reactor and two system calls.
@@ -126,7 +128,8 @@ class ResponseWriter:
         if self.socket is not None:
             transport.bufferSize = TIGHT_READ_AHEAD_BYTES if buffers.tight else READ_AHEAD_BYTES
         transport.write(data)
-        self.count_buffered()
+        if self._tls is None or self._buffered or not self._tls.has_drained:
+            self.count_buffered()
 
     def write_final(self, data: bytes, *, always_wait: bool) -> None:
         """As L{write}, for a response that is complete with it: under load it leaves with others at the turn's end.

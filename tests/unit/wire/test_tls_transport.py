@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import TestCase
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -128,6 +131,26 @@ class DirectTLSTests(TestCase):
         for newest in (True, False):
             with self.subTest(newest=newest):
                 self.assertTrue(self.pair(newest=newest).tls._handshakeDone)
+
+    def test_drained(self) -> None:
+        """It is known that nothing waits where the kernel has it all, and not while something waits, or the end."""
+        pair = self.pair()
+        self.assertFalse(pair.tls.has_drained)  # over a transport without a socket nothing is known
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            pair.tls._socket, below = ours, pair.below
+            below.dataBuffer, below._tempDataLen, below.connected = b"", 0, True
+            pair.tls.write(b"hello")
+            self.assertTrue(pair.tls.has_drained)
+            pair.peer.incoming.write(theirs.recv(1000))
+            self.assertEqual(pair.peer.tls.read(10), b"hello")
+            for name, value in (("dataBuffer", b"x"), ("_tempDataLen", 1)):
+                with patch.object(below, name, value):
+                    self.assertFalse(pair.tls.has_drained, name)
+            with patch.object(pair.tls, "_appSendBuffer", [b"x"]):
+                self.assertFalse(pair.tls.has_drained)
+            pair.tls.connectionLost(Failure(ConnectionDone()))
+            self.assertFalse(pair.tls.has_drained)
 
     def test_one_record_is_one_call(self) -> None:
         """A message that comes alone is there at once, and OpenSSL is not asked again."""
