@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.processes import HOST, Daemon, free_port, run_command
+from tests.support.proxy_case import FAST_PATH
 from tests.support.redis_server import RedisServer
 from tests.support.responses import parse_response
 from tests.support.setting_variables import settable, values
@@ -52,8 +53,9 @@ def shown(daemon: Daemon, path: Path) -> dict[str, tuple[Any, str]]:
     return {each["setting"]: (each["value"], each["source"]) for each in response.json["data"]}
 
 
-def test_every_variable(stack: SettingsStack) -> None:
+def test_every_variable(stack: SettingsStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stands above the file, for a daemon that has all of them at once; without them all is as the file says."""
+    monkeypatch.delenv(FAST_PATH, raising=False)  # by which the suites are run both ways
     home, port = stack.home, free_port()
     Authority(home)  # for ca.pem
     in_file = {

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.processes import HOST, Daemon
+from tests.support.proxy_case import FAST_PATH
 from tests.support.redis_server import RedisServer
 from tests.support.settings_stack import Response, SettingsStack
 from tests.support.stack import MANAGEMENT, eventually
@@ -49,7 +50,7 @@ os.fsync = fsync
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SettingsStack]:
-    with SettingsStack(tmp_path_factory.mktemp("sections"), server={"fast_path": True}) as running:
+    with SettingsStack(tmp_path_factory.mktemp("sections")) as running:
         yield running
 
 
@@ -86,15 +87,17 @@ def test_debug_headers(stack: SettingsStack, others: dict[str, Daemon]) -> None:
         assert {name for name in shown if response.header(name)} == expected
 
 
-def test_fast_path(stack: SettingsStack, others: dict[str, Daemon]) -> None:
-    for daemon, expected in ((others["bare"], False), (stack.daemon, True)):
-        with closing(HTTPConnection(HOST, daemon.port, timeout=30)) as connection:
-            for _ in range(6):
-                body = json.dumps(CHAT).encode()
-                fields = {"Authorization": f"Bearer {stack.token}", "Content-Type": "application/json"}
-                connection.request("POST", "/v1/chat/completions", body, fields)
-                assert connection.getresponse().read()
-        assert bool(stack.metric("fast_path_requests_total", daemon.port)) is expected
+def test_fast_path(stack: SettingsStack, others: dict[str, Daemon], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FAST_PATH, raising=False)  # which stands above the file
+    with stack.another("fast") as fast:
+        for daemon, expected in ((others["bare"], False), (fast, True)):
+            with closing(HTTPConnection(HOST, daemon.port, timeout=30)) as connection:
+                for _ in range(6):
+                    body = json.dumps(CHAT).encode()
+                    fields = {"Authorization": f"Bearer {stack.token}", "Content-Type": "application/json"}
+                    connection.request("POST", "/v1/chat/completions", body, fields)
+                    assert connection.getresponse().read()
+            assert bool(stack.metric("fast_path_requests_total", daemon.port)) is expected
 
 
 def test_enforce_project_active(stack: SettingsStack, others: dict[str, Daemon]) -> None:
