@@ -43,6 +43,7 @@ FIELDS = (
     ("Cache-Control: no-store", "traceparent: 00-0123-45-01"),
     ("Connection: close", "traceparent: 00-0123-45-01"),
     ("Cookie: session=1", "X-Forwarded-For: 1.2.3.4", "OpenAI-Organization: org"),
+    ("Cache-Control: public, max-age=60",),  # nothing differs but the length
 )
 OTHER_VALUES = {
     "X-Stainless-Retry-Count: 1": "X-Stainless-Retry-Count: 2",
@@ -313,6 +314,16 @@ class Ways(WaysCase):
             self.assertEqual(self.play(True, "limited", [step] * 6), self.play(False, "limited", [step] * 6))
             self.play(True, "limited", [step] * 6)
             self.assertEqual((self.short, len(self.provider.peers)), (3, 1))
+
+    def test_what_the_cache_has_for_prompts_known_by_their_digest(self) -> None:
+        """Each is found again by itself, as long as its response will do: which it does not once it is too old."""
+        steps = [(body, FIELDS[9], False, "to keep", "one read") for body in (BODIES[0], BODIES[4]) * 5]
+        later = [(BODIES[0], FIELDS[9], False, "silent stream", "one read"), *steps]
+        for each in (steps, steps + later):
+            self.assertEqual(self.play(True, "free", each), self.play(False, "free", each))
+        self.play(True, "free", steps)
+        self.assertGreater(self.short, 4)
+        self.assertEqual(len(self.provider.peers), 1)
 
     def test_what_the_cache_has_for_some(self) -> None:
         """A field of the request selects among responses, and differs each time."""
