@@ -19,7 +19,8 @@ NUMBER = click.argument("number", type=click.IntRange(min=0), default=0)
 @upstream.command("list")
 @with_session
 def list_all(session: CommandSession) -> None:
-    """Show each API's upstreams: state, breaker, requests under way, keys that are passed over."""
+    """Show each API's upstreams: state, breaker, requests under way, keys that are passed over, and
+    for how many projects alone it is ejected."""
     session.show(session.client().request("GET", management_path("upstreams")))
 
 

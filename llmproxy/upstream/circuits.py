@@ -71,6 +71,11 @@ class Circuits:
         return Attempt(shared, shared.ticket, mine, mine.ticket)
 
     @property
+    def projects_out(self) -> int:
+        """For how many projects alone not every request is let through, since what they got from it failed."""
+        return sum(each.state != "closed" for each in self._projects.values())
+
+    @property
     def state(self) -> State:
         """C{closed}, C{open} or C{half-open}: of the breaker that counts for everybody."""
         return self.all.state

@@ -99,6 +99,11 @@ class Upstream:
         """The state of the breaker that counts for everybody."""
         return self.circuits.state
 
+    @property
+    def projects_out(self) -> int:
+        """For how many projects alone it is ejected."""
+        return self.circuits.projects_out
+
     def set_health(self, health: Health) -> None:
         """What probes have found: while it is unhealthy its breaker is open, for everybody."""
         before, self.health = self.health, health
@@ -211,6 +216,13 @@ class Upstreams:
             "Requests under way at an upstream of several.",
             lambda: self._each(lambda each: each.in_flight),
             label="upstream",
+        )
+        yield Gauge(
+            "upstream_projects_out",
+            "Projects for which alone an upstream is ejected, since what they got from it failed.",
+            lambda: self._each(lambda each: each.projects_out),
+            label="upstream",
+            across="max",
         )
         yield Gauge("upstream_keys_out", "Keys that are passed over at present.", self._keys_out, label="upstream")
         yield Counter(

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,38 @@ def test_an_outage(tmp_path: Path) -> None:
         again = p.a.total + p.b.total - 100
         assert f'llmproxy_upstream_retries_total{{api="pool"}} {again}.0' in p.metrics()
         assert 'llmproxy_upstream_available{upstream="pool/1"} 1.0' in p.metrics()
+
+
+def test_one_project_alone(tmp_path: Path) -> None:
+    """Whose requests fail is kept away, and for how many projects that is so is shown; others are served. One request
+    at a time finds out whether it works again."""
+    with pool(tmp_path, upstreams=[{}], circuit_breaker={"failures": 3, "cooldown": "2s"}) as p:
+        other = p.stack.manage("POST", "/manage/projects", {"name": "Other", "api_keys": {"pool": "k2"}})["id"]
+        token = p.stack.manage("POST", "/manage/tokens", {"project_id": other})["token"]
+        p.a.says["k1"] = (503, {})
+        assert p.statuses(6) == {503: 6}
+        assert p.a.asked == {"k1": 3}
+        assert p.stack.ask("POST", "/pool/v1/chat/completions", CHAT, JSON, token=token).status == 200
+        [shown] = p.listed()
+        assert (shown["breaker"], shown["projects_out"]) == ("closed", 1)
+        assert 'llmproxy_upstream_projects_out{upstream="pool/0"} 1.0' in p.metrics()
+        p.a.says.clear()
+        p.a.held.clear()
+        with ThreadPoolExecutor(8) as clients:
+            asking: list[Future[Response]] = []
+
+            def one_more() -> bool:
+                asking.append(clients.submit(p.ask))
+                wait(asking[-1:], 0.2)
+                return p.a.asked["k1"] == 4
+
+            eventually(one_more)
+            asking += [clients.submit(p.ask) for _ in range(7)]  # while that one is out
+            eventually(lambda: sum(each.done() for each in asking) == len(asking) - 1)
+            p.a.held.set()
+            assert Counter(each.result(30).status for each in asking) == {503: len(asking) - 1, 200: 1}
+        assert p.statuses(4) == {200: 4}
+        assert p.listed()[0]["projects_out"] == 0
 
 
 def test_again_with_the_same(tmp_path: Path) -> None:

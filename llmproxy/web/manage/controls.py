@@ -29,6 +29,8 @@ class UpstreamStatus(Protocol):
 
     @property
     def breaker(self) -> Literal["closed", "open", "half-open"]: ...
+    @property
+    def projects_out(self) -> int: ...
 
 
 class UpstreamControl(Protocol):

@@ -42,6 +42,10 @@ class UpstreamView(DeferredModel):
     breaker: Literal["closed", "open", "half-open"] = Field(
         description="Of failures to connect, for all projects; of several workers the one that is furthest from closed."
     )
+    projects_out: int = Field(
+        description="Projects for which alone it is ejected, since their requests got 500, 502, 503, 504 or no "
+        "response there; of several workers the most."
+    )
     health: Literal["unknown", "healthy", "unhealthy"] = Field(
         description="What probes say; unknown where there are none. While it is unhealthy its breaker is open."
     )
@@ -100,6 +104,7 @@ class UpstreamResource(Endpoint):
                 priority=each.priority,
                 state=each.state,
                 breaker=each.breaker,
+                projects_out=each.projects_out,
                 health=each.health,
                 probe=control.last_probe(api, each.number),
                 in_flight=each.in_flight if len(members) > 1 else busy.get(api, 0),
@@ -147,6 +152,7 @@ def together(seen: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
             if total is not None:
                 total["in_flight"] += each["in_flight"]
                 total["breaker"] = min(total["breaker"], each["breaker"], key=WORST_BREAKERS.index)
+                total["projects_out"] = max(total["projects_out"], each["projects_out"])
                 total["health"] = min(total["health"], each["health"], key=WORST_HEALTH.index)
                 total["probe"] = total["probe"] or each["probe"]  # one process probes for all
                 total["keys"] = _longest([*total["keys"], *each["keys"]])

@@ -54,7 +54,7 @@ class FakeUpstream:
     """One that works."""
 
     base_url, breaker, state, health = "https://api.openai.com", "closed", "enabled", "unknown"
-    number, weight, priority, in_flight = 0, 1, 0, 0
+    number, weight, priority, in_flight, projects_out = 0, 1, 0, 0, 0
 
 
 class FakeUpstreams:
