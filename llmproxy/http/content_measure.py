@@ -285,6 +285,18 @@ class TextSamples:
         return [round(count * self._size / self._sampled) for count in self._counts]
 
 
+def measure_short_text(text: bytes) -> tuple[TextMeasure, int] | None:
+    """What a whole text measures, and how many media it refers to.
+
+    C{None} where there is none, where it is long, and where it holds media: L{ContentMeasure} measures that.
+    """
+    if not 0 < len(text) < SLICE_BYTES or _MEDIUM.search(text) is not None:
+        return None
+    counts = _text_counts(text)
+    remote = counts.pop()
+    return TextMeasure._make(counts), remote
+
+
 def _between_words(data: bytes, start: int) -> int:
     """Where the next word ends that another follows; C{-1} where none does, or it is not found soon."""
     for _ in range(MAX_CUTS_TRIED):

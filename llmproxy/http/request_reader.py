@@ -22,7 +22,14 @@ from pydantic_core import from_json
 
 from llmproxy.http import fields
 from llmproxy.http.content_coding import Decoder, can_decode
-from llmproxy.http.content_measure import CLOSELY, ContentMeasure, Effort, TextMeasure, possible_media
+from llmproxy.http.content_measure import (
+    CLOSELY,
+    ContentMeasure,
+    Effort,
+    TextMeasure,
+    measure_short_text,
+    possible_media,
+)
 from llmproxy.http.form_fields import MultipartFields, UrlencodedFields
 from llmproxy.http.json_encoding import json_encoding
 from llmproxy.http.json_members import MAX_VALUE_BYTES, JsonMembers
@@ -136,6 +143,9 @@ def read_uncoded(body: bytes, wanted: _Wanted, *, strictly: bool, measured: bool
 
 def _measured(body: bytes, members: Mapping[str, Any]) -> RequestContent | None:
     """What a plain JSON object says, with its measure; C{None} where that could take long."""
+    short = measure_short_text(body)
+    if short is not None:
+        return RequestContent("json", members, True, "", _NO, _NO, len(body), short[0], [], short[1])
     if possible_media(body) > MAX_WHOLE_MEDIA or body.count(b"\\") > MAX_WHOLE_ESCAPES:
         return None
     measure = ContentMeasure(Effort(len(body), 0))

@@ -4,45 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from llmproxy.interfaces import ICounters
 from llmproxy.limits.window import Window
-from llmproxy.model import Claim
+from llmproxy.model import Claim, Verdict
 
 CountedLimit = tuple[int, str, int]
 """The index of what is taken among a request's amounts, the limit's key, and what it allows."""
 
 
-class CountedLimits(NamedTuple):
-    """Limits that are taken from together, by kind.
+class CountedLimits:
+    """Limits that are taken from together.
 
-    @ivar claims: All of them, in their order, without what a request takes; of what is the same for all requests, with
-        that.
+    @ivar claims: All of them, in their order, without what a request takes.
+    @ivar units: For each the index of what is taken of it among a request's amounts.
+    @ivar leases: By kind; likewise C{rates} and C{budgets}.
+    @ivar rate_places: The places of the rates among all.
     @ivar begins: When they began to be these, in seconds since the epoch, as periods of budgets did; C{ends}: when they
         are others.
+    @ivar elsewhere: What counters that are not in this process keep of them; C{None} as long as there is nothing.
     """
 
-    claims: tuple[Claim, ...]
-    leases: tuple[CountedLimit, ...]
-    rates: tuple[CountedLimit, ...]
-    budgets: tuple[CountedLimit, ...]
-    begins: float
-    ends: float
+    __slots__ = ("begins", "budgets", "claims", "elsewhere", "ends", "leases", "rate_places", "rates", "units")
 
-    @classmethod
-    def of(cls, claims: Sequence[Claim], units: Sequence[int], begins: float = 0.0, ends: float = inf) -> CountedLimits:
-        """
-        @param units: For each claim the index of its amount.
-        """
+    def __init__(self, claims: Sequence[Claim], units: Sequence[int], begins: float = 0.0, ends: float = inf) -> None:
         by_kind: dict[str, list[CountedLimit]] = {"lease": [], "rate": [], "budget": []}
         for unit, claim in zip(units, claims, strict=True):
             by_kind[claim.kind].append((unit, claim.key, claim.limit))
-        leases, rates, budgets = map(tuple, by_kind.values())
-        return cls(tuple(claims), leases, rates, budgets, begins, ends)
+        self.claims = tuple(claims)
+        self.units = tuple(units)
+        self.leases, self.rates, self.budgets = map(tuple, by_kind.values())
+        self.rate_places = tuple([place for place, claim in enumerate(claims) if claim.kind == "rate"])
+        self.begins = begins
+        self.ends = ends
+        self.elsewhere: Any = None
+
+    @classmethod
+    def of(cls, claims: Sequence[Claim]) -> CountedLimits:
+        """Those of claims, of which each has an amount of its own."""
+        return cls(claims, range(len(claims)))
+
+    def claimed(self, amounts: Sequence[int]) -> list[Claim]:
+        """What a request claims of each that takes these amounts."""
+        return [claim._replace(amount=amounts[unit]) for claim, unit in zip(self.claims, self.units, strict=True)]
 
 
-NO_LIMITS = CountedLimits((), (), (), (), 0.0, 0.0)
+NO_LIMITS = CountedLimits((), (), 0.0, 0.0)
 
 
 TakenRate = tuple[Window, int, int, int]
@@ -72,3 +80,23 @@ class ILocalCounters(ICounters):
 
         C{reserve_now} says which. The ticket is settled with amounts in the same order as these.
         """
+
+
+class LimitsWaiter(Protocol):
+    """Whoever waits until others have decided on a request."""
+
+    limits: CountedLimits
+    amounts: Any
+
+    def decided(self, verdict: Verdict) -> None:
+        """By the places of the claims; its ticket is settled with amounts in the order of C{amounts}."""
+
+    def failed(self, error: BaseException) -> None:
+        """There is no verdict."""
+
+
+class IRemoteCounters(ICounters):
+    """Counters elsewhere, which are asked for all limits of a request at once."""
+
+    def begin(waiter: LimitsWaiter) -> None:
+        """Have it decided, and tell the waiter once, be it at once or later."""

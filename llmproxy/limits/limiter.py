@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from llmproxy import errors
 from llmproxy.base.budgets import NANO, nano
 from llmproxy.base.calendar_periods import Calendar
+from llmproxy.base.coroutines import as_deferred
 from llmproxy.base.memo import BoundedMemo
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import LimitSettings
@@ -20,8 +22,9 @@ from llmproxy.config.routes import Route
 from llmproxy.http.request_reader import NO_CONTENT, RequestContent
 from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import ICounters, IInstrumented
-from llmproxy.limits.counted import CountedLimits, ILocalCounters, TakenLimits
+from llmproxy.limits.counted import CountedLimits, ILocalCounters, IRemoteCounters, TakenLimits
 from llmproxy.limits.maximum_use import MaximumUseEstimator, RequestMaximum
+from llmproxy.limits.pending import PendingReservation
 from llmproxy.limits.plan import UNENFORCED, LimitPlan, Rule, plan, rules
 from llmproxy.limits.refusals import refusal
 from llmproxy.limits.window import until
@@ -94,7 +97,7 @@ class LimitReservation:
     @property
     def claims(self) -> list[Claim]:
         """What is held of each limit."""
-        return self.plan.claims(self.limits, self._amounts)
+        return self.limits.claimed(self._amounts)
 
     @property
     def budgets(self) -> list[tuple[str, str, int, float]]:
@@ -154,6 +157,7 @@ class Limiter:
     ) -> None:
         self._counters = counters
         self._local: Any = counters if ILocalCounters.providedBy(counters) else None
+        self._remote: Any = counters if IRemoteCounters.providedBy(counters) else None
         self._budgets = budgets
         self._now = now
         self._worst = worst
@@ -194,7 +198,7 @@ class Limiter:
 
     def reserve(
         self, plan: LimitPlan, route: Route, asked: RequestSize
-    ) -> LimitReservation | Awaitable[LimitReservation]:
+    ) -> LimitReservation | PendingReservation[LimitReservation]:
         """Hold all that the request may use at most, or nothing. Waits only where the counters must.
 
         L{errors.RateLimited}, L{errors.QuotaExceeded} and L{errors.BudgetExceeded} say which limit refuses, and until
@@ -213,33 +217,41 @@ class Limiter:
             taken = self._local.take(limits, amounts)
             if taken is not None:
                 return self._taken(plan, route, taken, now)
-        claims = plan.claims(limits, amounts)
+        pending = PendingReservation(limits, amounts, partial(self._judge, plan, route, asked), self._explain)
+        if self._remote is not None:
+            self._remote.begin(pending)
+            return pending.reservation or pending
+        claims = limits.claimed(amounts)
         verdict = self._counters.reserve_now(claims)
-        if verdict is None:
-            return self._later(plan, route, asked, claims, limits, amounts)
-        if verdict.refused is not None:
-            raise self._refusal(plan, route, asked, claims, verdict)
-        return self._reserved(plan, route, limits, amounts, verdict)
+        if verdict is not None:
+            return self._judge(plan, route, asked, pending, verdict)
+        pending.follow(as_deferred(self._counters.reserve(claims)))
+        return pending
 
-    async def _later(
+    def _explain(self, error: BaseException) -> BaseException:
+        """Why there is no verdict, as the client may know it."""
+        if isinstance(error, errors.ProxyError | CancelledError):
+            return error
+        self._log.failure("Limits could not be counted.", Failure(error))
+        return errors.LimitsUnavailable()
+
+    def _judge(
         self,
         plan: LimitPlan,
         route: Route,
         asked: RequestSize,
-        claims: Sequence[Claim],
-        limits: CountedLimits,
-        amounts: Amounts,
+        pending: PendingReservation[LimitReservation],
+        verdict: Verdict,
     ) -> LimitReservation:
-        try:
-            verdict = await self._counters.reserve(claims)
-        except (errors.ProxyError, CancelledError):
-            raise
-        except Exception as e:
-            self._log.failure("Limits could not be counted.")
-            raise errors.LimitsUnavailable from e
+        """The reservation that counters have decided on, or why there is none."""
+        limits, amounts = pending.limits, pending.amounts
         if verdict.refused is not None:
-            raise self._refusal(plan, route, asked, claims, verdict)
-        return self._reserved(plan, route, limits, amounts, verdict)
+            raise self._refusal(plan, route, asked, limits.claimed(amounts), verdict)
+        lines = self._rate_lines(plan, route, verdict)
+        budgets = self._budgets if plan.budgets else None
+        return LimitReservation(
+            self._counters, plan, limits, amounts, verdict.ticket, lines, budgets, by_unit=self._remote is not None
+        )
 
     def _usual(self, plan: LimitPlan, route: Route, asked: RequestSize, now: float) -> Amounts | None:
         """What a request claims at most that is as most are; C{None} for any other."""
@@ -289,21 +301,16 @@ class Limiter:
         """One whose limits were taken at once."""
         lines: list[bytes] = []
         if rates := taken.rates:
-            resets = [until(slot, taken.at) for _, slot, _, _ in rates]
+            last = rates[0][1]  # nearly always the slot of all of them
+            reset = until(last, taken.at)
+            resets = [reset if slot == last else until(slot, taken.at) for _, slot, _, _ in rates]
             left = [each[3] for each in rates]
             lines = plan.rate_lines(route.api.provider).lines(left, resets, now)
         budgets = self._budgets if plan.budgets else None
         return LimitReservation(self._counters, plan, taken.limits, taken.amounts, taken, lines, budgets, by_unit=True)
 
-    def _reserved(
-        self, plan: LimitPlan, route: Route, limits: CountedLimits, amounts: Amounts, verdict: Verdict
-    ) -> LimitReservation:
-        lines = self._rate_lines(plan, route, verdict)
-        budgets = self._budgets if plan.budgets else None
-        return LimitReservation(self._counters, plan, limits, amounts, verdict.ticket, lines, budgets)
-
     def _rate_lines(self, plan: LimitPlan, route: Route, verdict: Verdict) -> list[bytes]:
-        rates = [place for place, rule in enumerate(plan.rules) if rule.kind == "rate"]
+        rates = plan.limits.rate_places
         if not rates or not verdict.remaining:
             return []
         remaining, resets = verdict.remaining, verdict.resets

@@ -92,18 +92,8 @@ class LimitPlan:
         ends = min([span.ends for span in spans if span.ends], default=inf)
         left = iter(spans)
         claims = [_claim(rule, next(left) if rule.kind == "budget" else None) for rule in self.rules]
-        self.limits = CountedLimits.of(claims, self.units, begins, ends)
+        self.limits = CountedLimits(claims, self.units, begins, ends)
         return self.limits
-
-    def claims(self, limits: CountedLimits, amounts: Sequence[int]) -> list[Claim]:
-        """What a request claims of each.
-
-        @param limits: Those of the period in which it came; C{amounts}: by the order of L{UNITS}.
-        """
-        return [
-            claim if claim.amount else claim._replace(amount=amounts[unit])
-            for claim, unit in zip(limits.claims, self.units, strict=True)
-        ]
 
     def rate_lines(self, provider: str) -> RateLines:
         """Writes how its rates stand, as clients of this provider read it."""
@@ -165,10 +155,10 @@ def plan(
 
 
 def _claim(rule: Rule, span: Span | None) -> Claim:
-    """What every request claims of a limit: its own part is still to be added, but where that is one request."""
+    """What every request claims of a limit: its own part is still to be added."""
     if span is not None:
         return Claim(f"{rule.key}:{span.label}", "budget", rule.limit, 0, span.ends, rule.on_loss)
-    return Claim(rule.key, rule.kind, rule.limit, 1 if rule.unit == "requests" else 0, 0.0, rule.on_loss)
+    return Claim(rule.key, rule.kind, rule.limit, 0, 0.0, rule.on_loss)
 
 
 # Keys as L{rules} and L{limits.limiter} make them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -14,6 +14,7 @@ from llmproxy.ledger import Ledger
 from llmproxy.ledger.records import LedgerLineOpening
 from llmproxy.limits.in_flight import InFlightLimit, Slot
 from llmproxy.limits.limiter import Limiter, LimitReservation, RequestSize
+from llmproxy.limits.pending import PendingReservation
 from llmproxy.limits.plan import LimitPlan
 from llmproxy.metering.catalog import Meters, Operations
 from llmproxy.metering.deferred import Announcement, Collection
@@ -125,7 +126,7 @@ class Accounting:
         context.mark(context.under_way or "limits", self._clock.seconds())
         return charge
 
-    def _reserve(self, context: RequestContext) -> LimitReservation | Awaitable[LimitReservation] | None:
+    def _reserve(self, context: RequestContext) -> LimitReservation | PendingReservation[LimitReservation] | None:
         if context.limits is None:
             return None
         assert context.route is not None
@@ -135,7 +136,7 @@ class Accounting:
 
     def reserve(
         self, limits: LimitPlan, route: Route, size: RequestSize
-    ) -> LimitReservation | Awaitable[LimitReservation]:
+    ) -> LimitReservation | PendingReservation[LimitReservation]:
         """Hold what a direct request may use at most; L{Limiter.reserve} has the errors."""
         return self._limiter.reserve(limits, route, size)
 

@@ -40,8 +40,7 @@ LONG_MODULES = {
 PARTICIPLES_LEFT = {
     "llmproxy.interfaces:ICounters.used": "a promise that plugins fill",
     "llmproxy.limits.counters.memory:MemoryCounters.used": "of ICounters",
-    "llmproxy.limits.counters.redis:RedisCounters.used": "of ICounters",
-    "llmproxy.limits.counters.supervised:SupervisedCounters.used": "of ICounters",
+    "llmproxy.limits.counters.remote:RemoteCounters.used": "of ICounters",
 }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from llmproxy.limits.counted import CountedLimits
 from llmproxy.limits.counters.local import LEASE_RETRY_SECONDS
 from llmproxy.limits.counters.memory import MemoryCounters
-from llmproxy.limits.counters.redis_verdicts import spread
+from llmproxy.limits.counters.remote_limits import RemoteTicket
 from llmproxy.model import Claim, Verdict
 
 
@@ -24,22 +25,28 @@ class LocalFallback:
         self._local = local
         self._own_use = own_use
 
-    def reserve_now(self, claims: Sequence[Claim]) -> Verdict | None:
+    def decide(self, limits: CountedLimits, amounts: Sequence[int]) -> Verdict | None:
         """A verdict; C{None} where the store must be asked for it with L{reserve}."""
+        claims = limits.claimed(amounts)
         place = first_closed(claims)
         if place is not None:
             return Verdict(place, LEASE_RETRY_SECONDS, lost=True)
-        places, mine = local_shares(claims, self.processes, self._own_use)
-        verdict = self._local.reserve_now(mine) if mine else Verdict()
-        return None if verdict is None else spread(claims, verdict, places)
+        places, mine = self._shares(limits, claims)
+        verdict = self._local.decide(mine, amounts) if places else Verdict()
+        return None if verdict is None else _spread(claims, verdict, places)
 
-    async def reserve(self, claims: Sequence[Claim]) -> Verdict:
+    async def reserve(self, limits: CountedLimits, amounts: Sequence[int]) -> Verdict:
         """The same, whatever it takes. L{LimitsUnavailable} where the store does not answer either."""
-        verdict = self.reserve_now(claims)
+        verdict = self.decide(limits, amounts)
         if verdict is not None:
             return verdict
+        claims = limits.claimed(amounts)
+        places, mine = self._shares(limits, claims)
+        return _spread(claims, await self._local.reserve_of(mine, amounts), places)
+
+    def _shares(self, limits: CountedLimits, claims: Sequence[Claim]) -> tuple[tuple[int, ...], CountedLimits]:
         places, mine = local_shares(claims, self.processes, self._own_use)
-        return spread(claims, await self._local.reserve(mine), places)
+        return places, CountedLimits(mine, [limits.units[place] for place in places])
 
 
 def first_closed(claims: Sequence[Claim]) -> int | None:
@@ -66,3 +73,13 @@ def local_shares(
 
 def _part(claim: Claim, processes: int) -> int:
     return max(claim.limit // processes, 1)
+
+
+def _spread(claims: Sequence[Claim], verdict: Verdict, places: tuple[int, ...]) -> Verdict:
+    """A verdict on those in these places, as one on all of them; the others are not held."""
+    remaining, resets = [claim.limit for claim in claims], [0.0] * len(claims)
+    for place, left, reset in zip(places, verdict.remaining, verdict.resets, strict=True):
+        remaining[place], resets[place] = left, reset
+    refused = None if verdict.refused is None else places[verdict.refused]
+    ticket = RemoteTicket(verdict.ticket) if refused is None else None
+    return Verdict(refused, verdict.wait, remaining=tuple(remaining), resets=tuple(resets), ticket=ticket)

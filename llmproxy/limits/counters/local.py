@@ -62,19 +62,15 @@ class LocalCounters:
         window = self.windows[key] = Window()
         return window
 
-    def release(self, key: str) -> None:
-        """One less at once."""
-        held = self.leases.get(key, 0) - 1
-        if held > 0:
-            self.leases[key] = held
-        else:
-            self.leases.pop(key, None)
-
     def correct(self, claim: Claim, slot: int, amount: int) -> None:
         """The request is over, and took so much."""
         key = claim.key
         if claim.kind == "lease":
-            self.release(key)
+            held = self.leases.get(key, 0) - 1
+            if held > 0:
+                self.leases[key] = held
+            else:
+                self.leases.pop(key, None)
         elif (more := amount - amount_within_limit(claim)) and (window := self.windows.get(key)) is not None:
             window.correct(slot, more)
 

@@ -91,20 +91,35 @@ class MemoryCounters(Service):
             slots[slot] = slots.get(slot, 0) + amount
             window.used += amount
         for (unit, _, _), budget in zip(limits.budgets, spent, strict=True):
-            budget.spend(amounts[unit])
+            amount = amounts[unit]
+            budget.room -= amount
+            budget.held += amount
+            budget.busy = True
         return TakenLimits(limits, amounts, rates, spent, now)
 
     def reserve_now(self, claims: Sequence[Claim]) -> Verdict | None:
-        now = self._clock.seconds()
-        taken = self._take(CountedLimits.of(claims, range(len(claims))), [claim.amount for claim in claims], now)
+        return self.decide(CountedLimits.of(claims), [claim.amount for claim in claims])
+
+    def decide(self, limits: CountedLimits, amounts: Sequence[int]) -> Verdict | None:
+        """As L{reserve_now}; the ticket is settled with amounts in the same order as these."""
+        now, claims = self._clock.seconds(), limits.claimed(amounts)
+        taken = self._take(limits, amounts, now)
         if taken is None:
             return self._not_taken(claims, now)
         resets = [0.0] * len(claims)
-        for (place, _, _), (_, slot, _, _) in zip(taken.limits.rates, taken.rates, strict=True):
+        for place, (_, slot, _, _) in zip(limits.rate_places, taken.rates, strict=True):
             resets[place] = until(slot, now)
+        return Verdict(remaining=tuple(self._left(claims, now)), resets=tuple(resets), ticket=taken)
+
+    def _left(self, claims: Sequence[Claim], now: float) -> list[int]:
         local, prefetch = self._local, self._prefetch
-        left = [prefetch.remaining(each) if each.kind == "budget" else local.remaining(each, now) for each in claims]
-        return Verdict(remaining=tuple(left), resets=tuple(resets), ticket=taken)
+        return [
+            prefetch.remaining(each) if each.kind == "budget" else max(local.remaining(each, now), 0) for each in claims
+        ]
+
+    def budget_left(self, claim: Claim) -> int:
+        """What is left of a whole budget, as far as is known here."""
+        return self._prefetch.remaining(claim)
 
     def _not_taken(self, claims: Sequence[Claim], now: float) -> Verdict | None:
         """The first that refuses; C{None} where the store must be asked first."""
@@ -122,26 +137,28 @@ class MemoryCounters(Service):
             wait = LEASE_RETRY_SECONDS if self._prefetch.under_way(claim) else None
         else:
             wait = self._local.wait(claim, now)
-        local, prefetch = self._local, self._prefetch
-        return Verdict(
-            place,
-            wait,
-            remaining=tuple(
-                [prefetch.remaining(c) if c.kind == "budget" else max(local.remaining(c, now), 0) for c in claims]
-            ),
-            resets=tuple([local.reset(c, now) if c.kind == "rate" else 0.0 for c in claims]),
-        )
+        resets = [self._local.reset(each, now) if each.kind == "rate" else 0.0 for each in claims]
+        return Verdict(place, wait, remaining=tuple(self._left(claims, now)), resets=tuple(resets))
+
+    def reserve(self, claims: Sequence[Claim]) -> Deferred[Verdict]:
+        return self.reserve_of(CountedLimits.of(claims), [claim.amount for claim in claims])
 
     @deferred
-    async def reserve(self, claims: Sequence[Claim]) -> Verdict:
-        budgets = [claim for claim in claims if claim.kind == "budget"]
-        waiting = self._prefetch.wait(budgets, lambda: self.reserve_now(claims))
+    async def reserve_of(self, limits: CountedLimits, amounts: Sequence[int]) -> Verdict:
+        """As L{reserve}; the ticket is settled with amounts in the same order as these."""
+        budgets = [claim for claim in limits.claimed(amounts) if claim.kind == "budget"]
+        waiting = self._prefetch.wait(budgets, lambda: self.decide(limits, amounts))
         return await within(WAIT_SECONDS, self._clock, waiting, LimitsUnavailable())
 
     def settle(self, ticket: TakenLimits, amounts: Sequence[int], *, measured: bool = True) -> None:
         limits, claimed, rates, budgets, _ = ticket
+        leases = self._local.leases
         for _, key, _ in limits.leases:
-            self._local.release(key)
+            held = leases.get(key, 0)
+            if held > 1:
+                leases[key] = held - 1
+            else:
+                leases.pop(key, None)
         for (unit, _, _), (window, slot, amount, _) in zip(limits.rates, rates, strict=True):
             if amounts[unit] != amount:
                 window.correct(slot, amounts[unit] - amount)

@@ -73,12 +73,6 @@ class PrefetchedBudget:
         self.busy = self.asking = False
         self.waiting: dict[WaitingRequest, Claim] = {}
 
-    def spend(self, amount: int) -> None:
-        """A request claims so much, for which there is room."""
-        self.room -= amount
-        self.held += amount
-        self.busy = True
-
     def correct(self, claimed: int, amount: int, *, measured: bool = True) -> None:
         """A request that had claimed so much took C{amount}.
 

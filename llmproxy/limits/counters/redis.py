@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -18,17 +17,16 @@ from llmproxy.base.background import Loop, Task
 from llmproxy.base.coroutines import deferred
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.instruments import Instrument
-from llmproxy.interfaces import IBudgetStore, ICounters, IInstrumented, IOpenable
+from llmproxy.interfaces import IBudgetStore, IInstrumented, IOpenable
+from llmproxy.limits.counted import IRemoteCounters
 from llmproxy.limits.counters.eviction import INFO_MEMORY, EvictionGuard
 from llmproxy.limits.counters.fallback import LocalFallback
-from llmproxy.limits.counters.local import amount_within_limit
 from llmproxy.limits.counters.memory import MemoryCounters
-from llmproxy.limits.counters.recent_use import RecentUse
-from llmproxy.limits.counters.redis_batches import RateSettlement, RedisAnswer, RedisBatches, Row
+from llmproxy.limits.counters.redis_batches import RedisBatches
 from llmproxy.limits.counters.redis_scripts import RENEW
-from llmproxy.limits.counters.redis_verdicts import RedisTicket, RedisVerdict
+from llmproxy.limits.counters.redis_use import RedisUse
 from llmproxy.limits.counters.remote import RemoteCounters
-from llmproxy.limits.window import SLOTS_PER_SECOND
+from llmproxy.limits.counters.remote_limits import RemoteQuestion, RemoteTicket
 from llmproxy.model import Claim
 from llmproxy.redis import RedisClient, RedisRefused, RedisUnavailable
 
@@ -38,14 +36,13 @@ CALL_TIMEOUT_SECONDS = (
 RENEWAL_INTERVAL_SECONDS = 1.0  # seconds between two looks at what is to be renewed or told
 EVICTION_CHECK_SECONDS = 30.0  # between two looks whether the server evicts
 BATCH_ENTRIES = 200  # leases renewed, requests settled, or rates put back, at once
-MAX_LIMIT = 2**53  # that Lua counts up to exactly; nobody reaches a larger one
 MAX_UNSENT_SETTLEMENTS = 10_000  # settlements that may wait for Redis to come back
 
 
-@implementer(ICounters, IInstrumented, IOpenable)
+@implementer(IRemoteCounters, IInstrumented, IOpenable)
 class RedisCounters(RemoteCounters):
-    """Rates and requests at once in Redis: in a turn of the reactor one call for all that is reserved, and one for all
-    that is settled; now and then one that renews all leases of this process. Budgets are in the store, as with
+    """Rates and requests at once in Redis: in a turn of the reactor one call for all that is reserved and settled; now
+    and then one that renews all leases of this process. Budgets are in the store, as with
     L{MemoryCounters}, whatever happens to Redis.
 
     While Redis cannot be asked each claim goes by its C{on_loss}. A reservation whose reply did not come in time may
@@ -78,9 +75,9 @@ class RedisCounters(RemoteCounters):
         @param now: Seconds since the epoch.
         @param process: A name that no other process has.
         """
-        MultiService.__init__(self)
+        super().__init__()
         self.unsettled = 0
-        self.owed: deque[tuple[RedisTicket, list[int]]] = deque()
+        self.owed: deque[tuple[RemoteTicket, list[int]]] = deque()
         self.redis = redis
         self.local = MemoryCounters(budgets, clock, now)
         for service in (redis, self.local):
@@ -90,15 +87,12 @@ class RedisCounters(RemoteCounters):
         self._lease = lease
         self._process = process
         self._timeout = timeout
-        self._numbers = count(1)
+        self._use = RedisUse(process)
         self._batches = RedisBatches(
-            redis, clock, lease=lease, process=process, timeout=timeout, unsettled=self._unsettled
+            redis, clock, self._use, prefix=self._prefix, lease=lease, timeout=timeout, unsettled=self._unsettled
         )
-        self._recent = RecentUse()
-        self._holders: dict[str, dict[str, None]] = defaultdict(dict)  # of leases, by key
         self._fallback = LocalFallback(self.local, self._own_use)
         self._epoch = b""
-        self._slots_ahead = 0.0  # of Redis's clock before this process's
         self._guard = guard
         self._next_look = 0.0
         self._renewed = -lease
@@ -113,95 +107,28 @@ class RedisCounters(RemoteCounters):
     def is_available(self) -> bool:
         return self.redis.available
 
-    def _new_holder(self) -> str:
-        return f"{self._process}:{next(self._numbers)}"
+    def _ask(self, question: RemoteQuestion) -> None:
+        self._batches.ask(question)
 
-    def _taken(self, ticket: RedisTicket, answer: RedisVerdict) -> None:
-        for claim, generation in zip(ticket.claims, answer.generations, strict=True):
-            if claim.kind == "lease":
-                self._holders[claim.key][ticket.holder] = None
-            else:
-                self._recent.add(claim.key, generation, answer.slot, amount_within_limit(claim))
-
-    # Asking Redis
-
-    async def _ask(self, holder: str, claims: Sequence[Claim]) -> RedisVerdict:
-        """Reserve, or look; what Redis has lost is put back first."""
-        answer = await self._question(holder, claims, put_back=False)
-        if answer.refused < 0:
-            answer = await self._question(holder, claims, put_back=True)
-        refused, wait, slot, used, resets, generations = answer
-        if refused < 0 or len(generations) != len(claims):
-            raise LimitsUnavailable  # it loses keys faster than they are put back
-        self._slots_ahead = slot - self._clock.seconds() * SLOTS_PER_SECOND
-        for claim, generation in zip(claims, generations, strict=True):
-            if generation:
-                self._recent.set_generation(claim.key, generation)
-        return RedisVerdict(
-            refused - 1 if refused else None,
-            None if wait < 0 else wait / 1000,
-            slot,
-            used,
-            [milliseconds / 1000 for milliseconds in resets],
-            generations,
-        )
-
-    def _question(self, holder: str, claims: Sequence[Claim], *, put_back: bool) -> Deferred[RedisAnswer]:
-        rows: list[Row] = []
-        slot = self._slot()
-        for claim in claims:
-            limit = min(claim.limit, MAX_LIMIT)
-            if claim.kind == "lease":
-                holders = self._holders.get(claim.key, {})
-                rows.append(["l", limit, claim.amount, len(holders), ",".join(holders) if put_back else ""])
-            else:
-                generation = self._recent.generation(claim.key, slot)
-                slots = self._recent.slots(claim.key) if put_back and generation else ""
-                rows.append(["r", limit, amount_within_limit(claim), generation, slots])
-        return self._batches.reserve([self._prefix + claim.key for claim in claims], holder, rows)
-
-    def _slot(self) -> int:
-        """Redis's present slot, as far as is known."""
-        return int(self._clock.seconds() * SLOTS_PER_SECOND + self._slots_ahead)
+    def _taken(self, ticket: RemoteTicket) -> None:
+        self._use.hold(ticket)
 
     def _own_use(self, key: str) -> int:
         """What this process uses or holds of a limit, as far as it is counted in Redis."""
-        return self._recent.usage(key, self._slot()) + len(self._holders.get(key, ()))
+        return self._use.of(key, self._batches.slot())
 
-    # Settling
-
-    def settle(self, ticket: Any, amounts: Sequence[int], *, measured: bool = True) -> None:
+    def settle(self, ticket: RemoteTicket, amounts: Sequence[int], *, measured: bool = True) -> None:
         if ticket.local is not None:
-            self.local.settle(ticket.local, [amounts[place] for place in ticket.local_places], measured=measured)
-        if not ticket.holder:
+            self.local.settle(ticket.local, amounts, measured=measured)
+        if not ticket.number:
             return
-        more: list[int] = []
-        for claim, place in zip(ticket.claims, ticket.places, strict=True):
-            more.append(amounts[place] - amount_within_limit(claim) if claim.kind == "rate" else 0)
-            if claim.kind == "rate":
-                self._recent.correct(claim.key, ticket.slot, more[-1])
-            else:
-                self._release(claim.key, ticket.holder)
+        more = self._use.settle(ticket, amounts)
         if self.redis.available:
-            self._batches.settle(self._settlement(ticket, more))
+            self._batches.settle(ticket, more)
         elif len(self.owed) < MAX_UNSENT_SETTLEMENTS:
             self.owed.append((ticket, more))
         else:
             self.unsettled += 1
-
-    def _release(self, key: str, holder: str) -> None:
-        holders = self._holders.get(key)
-        if holders is not None:
-            holders.pop(holder, None)
-            if not holders:
-                del self._holders[key]
-
-    def _settlement(self, ticket: RedisTicket, more: Sequence[int]) -> RateSettlement:
-        rows: list[Row] = [
-            ["l", 0, ""] if claim.kind == "lease" else ["r", amount, self._recent.last_generation(claim.key)]
-            for claim, amount in zip(ticket.claims, more, strict=True)
-        ]
-        return RateSettlement([self._prefix + claim.key for claim in ticket.claims], ticket.holder, ticket.slot, rows)
 
     def _unsettled(self, failure: Failure, count: int) -> None:
         self.unsettled += count
@@ -210,21 +137,6 @@ class RedisCounters(RemoteCounters):
 
     def corrected(self, amounts: Mapping[str, tuple[int, float]]) -> None:
         self.local.corrected(amounts)
-
-    @deferred
-    async def used(self, claims: Sequence[Claim]) -> list[int]:
-        counted: dict[int, int] = {}
-        budgets = [place for place, claim in enumerate(claims) if claim.kind == "budget"]
-        shared = [place for place, claim in enumerate(claims) if claim.kind != "budget"]
-        if budgets:
-            counted.update(zip(budgets, await self.local.used([claims[p] for p in budgets]), strict=True))
-        if shared:
-            try:
-                answer = await self._ask("", [claims[place]._replace(amount=0) for place in shared])
-            except (RedisUnavailable, RedisRefused) as e:
-                raise LimitsUnavailable from e
-            counted.update(zip(shared, answer.used, strict=True))
-        return [counted[place] for place in range(len(claims))]
 
     # Service
 
@@ -251,11 +163,11 @@ class RedisCounters(RemoteCounters):
 
     def _beat(self) -> None:
         """Tell what is owed, and renew what is held, a part of it in each call."""
-        keys = self._recent.keys(self._slot())
+        keys = self._use.rates.keys(self._batches.slot())
         if not self.redis.available:
             return
         for _ in range(min(len(self.owed), BATCH_ENTRIES)):
-            self._batches.settle(self._settlement(*self.owed.popleft()))
+            self._batches.settle(*self.owed.popleft())
         now = self._clock.seconds()
         if self._guard is not None and now >= self._next_look:
             self._next_look = now + EVICTION_CHECK_SECONDS
@@ -273,7 +185,7 @@ class RedisCounters(RemoteCounters):
             self.redis.drop(self._guard.refusal)
 
     def _renew_all(self, keys: Sequence[str]) -> None:
-        held = [(key, holder) for key, holders in self._holders.items() for holder in holders]
+        held = list(self._use.holders())
         for start in range(0, len(held) or 1, BATCH_ENTRIES):
             self._renew(held[start : start + BATCH_ENTRIES], keys)
 
@@ -293,6 +205,6 @@ class RedisCounters(RemoteCounters):
             self._renew_all([])
             for start in range(0, len(rates), BATCH_ENTRIES):
                 claims = [Claim(key, "rate", 0, 0) for key in rates[start : start + BATCH_ENTRIES]]
-                Deferred.fromCoroutine(self._ask("", claims)).addErrback(
+                self.look(claims).addErrback(
                     lambda failure: failure.trap(RedisUnavailable, RedisRefused, LimitsUnavailable) and None
                 )

@@ -2,144 +2,231 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import MsgspecError, msgpack
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from llmproxy.limits.counters.redis_scripts import RESERVE, SETTLE
-from llmproxy.redis import RedisClient, RedisRefused, Script
+from llmproxy.errors import LimitsUnavailable
+from llmproxy.limits.counters.redis_scripts import EXCHANGE
+from llmproxy.limits.counters.redis_use import RedisUse
+from llmproxy.limits.counters.remote_limits import RemoteAnswer, RemoteLimits, RemoteQuestion, RemoteTicket
+from llmproxy.limits.window import SLOTS_PER_SECOND
+from llmproxy.redis import RedisClient, RedisRefused, RedisUnavailable
 
 MAX_BATCH = 100  # requests in one call: others wait for Redis while it decides them
-
-Row = list[str | int]
+MAX_LIMIT = 2**53  # that Lua counts up to exactly; nobody reaches a larger one
 
 _pack = msgpack.Encoder().encode
 
 
-class RedisAnswer(NamedTuple):
-    """What L{RESERVE} says of one request; in the order of its keys from C{used} on."""
+class RequestAnswer(NamedTuple):
+    """What L{EXCHANGE} says of one request; C{used} and C{resets} in the order of its limits."""
 
     refused: int
     wait: int
-    slot: int
     used: list[int]
     resets: list[int]
-    generations: list[str]
 
 
-_unpack = msgpack.Decoder(list[RedisAnswer]).decode
+class ExchangeAnswer(NamedTuple):
+    """What L{EXCHANGE} says; C{taken} and C{generations} in the order of the keys."""
 
-
-class _Question(NamedTuple):
-    keys: Sequence[str]
-    holder: str
-    rows: list[Row]
-    answer: Deferred[RedisAnswer]
-
-
-class RateSettlement(NamedTuple):
-    """What a request took beyond its claims: a row for each key, with its kind, how much, and the key's generation."""
-
-    keys: Sequence[str]
-    holder: str
     slot: int
-    rows: list[Row]
+    taken: list[int]
+    generations: list[str]
+    answers: list[RequestAnswer]
+
+
+_unpack = msgpack.Decoder(ExchangeAnswer).decode
+
+
+class Settlements:
+    """What requests took beyond their claims, all of them together.
+
+    @ivar rates: How much that is, by key and slot; C{leases}: the numbers of those that hold nothing any more, by key.
+    @ivar count: Of how many requests.
+    """
+
+    __slots__ = ("count", "leases", "rates")
+
+    def __init__(self) -> None:
+        self.rates: dict[tuple[str, int], int] = defaultdict(int)
+        self.leases: dict[str, list[int]] = defaultdict(list)
+        self.count = 0
+
+    def add(self, ticket: RemoteTicket, more: Sequence[int]) -> None:
+        """
+        @param more: By the order of its limits.
+        """
+        assert ticket.limits is not None
+        self.count += 1
+        for (_, key, _, is_rate), beyond in zip(ticket.limits.limits, more, strict=True):
+            if not is_rate:
+                self.leases[key].append(ticket.number)
+            elif beyond:
+                self.rates[key, ticket.slot] += beyond
 
 
 class RedisBatches:
-    """Sends what is to be reserved and what is settled, each kind in a call of its own, at the end of the turn."""
+    """Sends what is to be reserved and what is settled at the end of the turn, in one call."""
+
+    _log = Logger()
 
     def __init__(
         self,
         redis: RedisClient,
         clock: IReactorTime,
+        use: RedisUse,
         *,
+        prefix: str,
         lease: float,
-        process: str,
         timeout: float,
         unsettled: Callable[[Failure, int], None],
     ) -> None:
         """
+        @param prefix: Of the keys.
         @param lease: Seconds for which what is held at once is held without being renewed.
-        @param process: A name that no other process has.
         @param unsettled: Called with why so many settlements may not have been made.
         """
         self._redis = redis
         self._clock = clock
+        self._use = use
+        self._prefix = prefix
         self._lease = int(lease * 1000)
-        self._process = process
         self._timeout = timeout
         self._unsettled = unsettled
-        self._questions: list[_Question] = []
-        self._settlements: list[RateSettlement] = []
+        self._questions: list[RemoteQuestion] = []
+        self._settlements: deque[Settlements] = deque()
         self._timer: IDelayedCall | None = None
+        self._slots_ahead = 0.0  # of Redis's clock before this process's
 
-    def reserve(self, keys: Sequence[str], holder: str, rows: list[Row]) -> Deferred[RedisAnswer]:
-        """Fire with the answer; fail with L{RedisUnavailable}.
-
-        @param holder: Whom it is reserved for; C{""}: it is only looked at.
-        @param rows: For each key what L{RESERVE} is to know of it.
-        """
-        answer: Deferred[RedisAnswer] = Deferred()
-        self._questions.append(_Question(keys, holder, rows, answer))
+    def ask(self, question: RemoteQuestion) -> None:
+        """Have it decided; what Redis has lost is put back first."""
+        self._questions.append(question)
         self._send_soon()
-        return answer
 
-    def settle(self, settlement: RateSettlement) -> None:
+    def settle(self, ticket: RemoteTicket, more: Sequence[int]) -> None:
         """Say what was taken. Never repeated: one whose reply does not come may have been done."""
-        self._settlements.append(settlement)
+        if not self._settlements or self._settlements[-1].count >= MAX_BATCH:
+            self._settlements.append(Settlements())
+        self._settlements[-1].add(ticket, more)
         self._send_soon()
+
+    def slot(self) -> int:
+        """Redis's present slot, as far as is known."""
+        return int(self._clock.seconds() * SLOTS_PER_SECOND + self._slots_ahead)
 
     def flush(self) -> None:
         """Send what waits."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
-        settlements, self._settlements = self._settlements, []
         questions, self._questions = self._questions, []
-        for start in range(0, len(settlements), MAX_BATCH):
-            self._settle(settlements[start : start + MAX_BATCH])
-        for start in range(0, len(questions), MAX_BATCH):
-            self._ask(questions[start : start + MAX_BATCH])
+        settlements, self._settlements = self._settlements, deque()
+        start = 0
+        while start < len(questions) or settlements:
+            self._send(questions[start : start + MAX_BATCH], settlements.popleft() if settlements else Settlements())
+            start += MAX_BATCH
 
     def _send_soon(self) -> None:
         if self._timer is None:
             self._timer = self._clock.callLater(0, self.flush)
 
-    def _ask(self, questions: list[_Question]) -> None:
-        keys = [key for question in questions for key in question.keys]
-        asked = [self._lease, self._process, [[question.holder, question.rows] for question in questions]]
-        asking = maybeDeferred(self._call, RESERVE, keys, asked).addCallback(_answers, len(questions))
-        asking.addCallbacks(_answered, _failed, callbackArgs=(questions,), errbackArgs=(questions,))
+    def _send(self, questions: list[RemoteQuestion], settlements: Settlements) -> None:
+        keys: dict[str, int] = {}
+        asking = maybeDeferred(self._exchange, keys, questions, settlements)
+        asking.addCallback(self._read, keys, questions)
+        asking.addCallbacks(
+            self._answered, self._failed, callbackArgs=(questions,), errbackArgs=(questions, settlements)
+        )
 
-    def _settle(self, settlements: list[RateSettlement]) -> None:
-        keys = [key for each in settlements for key in each.keys]
-        told = [[each.holder, each.slot, each.rows] for each in settlements]
-        maybeDeferred(self._call, SETTLE, keys, told).addErrback(self._unsettled, len(settlements))
+    def _exchange(
+        self, keys: dict[str, int], questions: list[RemoteQuestion], settlements: Settlements
+    ) -> Deferred[Any]:
+        generation = self._use.rates.last_generation
+        rates = [
+            (_number(keys, key), slot, generation(key), more) for (key, slot), more in settlements.rates.items() if more
+        ]
+        leases = [(_number(keys, key), numbers) for key, numbers in settlements.leases.items()]
+        limits: list[Any] = []
+        numbers: dict[tuple[RemoteLimits, bool], int] = {}
+        requests: list[Any] = []
+        for question in questions:
+            asked = (question.limits, question.puts_back)
+            number = numbers.get(asked)
+            if number is None:
+                limits.append(self._limits(keys, *asked))
+                number = numbers[asked] = len(limits)
+            amounts = question.amounts
+            requests.append(
+                (number, question.number, [min(amounts[unit], MAX_LIMIT) for unit in question.limits.rate_units])
+            )
+        told = _pack((self._lease, self._use.process, rates, leases, limits, requests))
+        return self._redis.script(EXCHANGE, [self._prefix + key for key in keys], [told], self._timeout)
 
-    def _call(self, script: Script, keys: Sequence[str], argument: list[Any]) -> Deferred[Any]:
-        return self._redis.script(script, keys, [_pack(argument)], self._timeout)
+    def _limits(self, keys: dict[str, int], asked: RemoteLimits, puts_back: bool) -> list[Any]:
+        slot, rows = self.slot(), []
+        for each in asked.limits:
+            unit, key, limit, is_rate = each
+            known, back = self._use.evidence(each, slot, puts_back=puts_back)
+            place = asked.rate_units.index(unit) + 1 if is_rate else 0
+            rows.append((_number(keys, key), "r" if is_rate else "l", min(limit, MAX_LIMIT), place, known, back))
+        return rows
+
+    def _read(self, reply: Any, keys: dict[str, int], questions: list[RemoteQuestion]) -> ExchangeAnswer:
+        try:
+            answer = _unpack(reply)
+        except (MsgspecError, TypeError) as e:
+            raise RedisRefused(f"PROTOCOL {e}") from e
+        if len(answer.answers) != len(questions) or not len(answer.taken) == len(answer.generations) == len(keys):
+            raise RedisRefused(f"PROTOCOL {len(answer.answers)} answers to {len(questions)} questions")
+        slot, rates = answer.slot, self._use.rates
+        self._slots_ahead = slot - self._clock.seconds() * SLOTS_PER_SECOND
+        for key, amount, generation in zip(keys, answer.taken, answer.generations, strict=True):
+            if generation and amount >= 0:
+                rates.add(key, generation, slot, amount)
+            elif generation:
+                rates.set_generation(key, generation)
+        return answer
+
+    def _answered(self, answer: ExchangeAnswer, questions: list[RemoteQuestion]) -> None:
+        for question, each in zip(questions, answer.answers, strict=True):
+            try:
+                self._tell(question, each, answer.slot)
+            except Exception:  # there are others to be told
+                self._log.failure("A request was not told that its limits were decided.")
+
+    def _tell(self, question: RemoteQuestion, answer: RequestAnswer, slot: int) -> None:
+        refused, wait, used, resets = answer
+        if refused < 0:
+            if question.puts_back:
+                question.take_failure(LimitsUnavailable())  # it loses keys faster than they are put back
+            else:
+                question.puts_back = True
+                self.ask(question)
+            return
+        question.take_answer(
+            RemoteAnswer(
+                refused - 1 if refused else None,
+                None if wait < 0 else wait / 1000,
+                slot,
+                used,
+                [each / 1000 for each in resets] if resets else question.limits.taken_resets,
+            )
+        )
+
+    def _failed(self, failure: Failure, questions: list[RemoteQuestion], settlements: Settlements) -> None:
+        if settlements.count:
+            self._unsettled(failure, settlements.count)
+        for question in questions:
+            question.take_failure(failure.value or RedisUnavailable("There is no reply."))
 
 
-def _answers(reply: Any, count: int) -> list[RedisAnswer]:
-    try:
-        answers = _unpack(reply)
-    except (MsgspecError, TypeError) as e:
-        raise RedisRefused(f"PROTOCOL {e}") from e
-    if len(answers) != count:
-        raise RedisRefused(f"PROTOCOL {len(answers)} answers to {count} questions")
-    return answers
-
-
-def _answered(answers: list[RedisAnswer], questions: list[_Question]) -> None:
-    for question, answer in zip(questions, answers, strict=True):
-        question.answer.callback(answer)
-
-
-def _failed(failure: Failure, questions: list[_Question]) -> None:
-    for question in questions:
-        question.answer.errback(failure)
+def _number(keys: dict[str, int], key: str) -> int:
+    return keys.setdefault(key, len(keys) + 1)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmproxy.limits.counters.local import LocalCounters, amount_within_limit, least_required
+from llmproxy.limits.counters.remote_limits import LOOK
 from llmproxy.model import Claim
-
-LOOK = 0  # the number of a question that reserves nothing
 
 
 class SharedCounters:
@@ -55,7 +54,7 @@ class SharedCounters:
     def _decide(self, worker: str, number: int, claims: list[Claim], now: float) -> list[Any]:
         counters = self._counters
         left = [counters.remaining(claim, now) for claim in claims]
-        refused = None if number == LOOK else _refused(claims, left)
+        refused = _refused(claims, left)
         wait = None if refused is None else counters.wait(claims[refused], now)
         if refused is None and number != LOOK:
             slots = [self._take(claim, now) for claim in claims]

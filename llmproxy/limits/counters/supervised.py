@@ -15,13 +15,12 @@ from zope.interface import implementer
 from llmproxy.base.background import Task
 from llmproxy.base.coroutines import deferred
 from llmproxy.errors import LimitsUnavailable
-from llmproxy.interfaces import IBudgetStore, ICounters
+from llmproxy.interfaces import IBudgetStore
+from llmproxy.limits.counted import IRemoteCounters
 from llmproxy.limits.counters.fallback import LocalFallback
 from llmproxy.limits.counters.memory import MemoryCounters
-from llmproxy.limits.counters.redis_verdicts import RedisVerdict
-from llmproxy.limits.counters.remote import NOBODY, RemoteCounters
-from llmproxy.limits.counters.shared import LOOK
-from llmproxy.model import Claim
+from llmproxy.limits.counters.remote import RemoteCounters
+from llmproxy.limits.counters.remote_limits import RemoteAnswer, RemoteQuestion, RemoteTicket
 
 Exchange = Callable[[list[Any], list[Any]], Deferred[list[Any]]]
 MAX_WAITING = 100_000  # reservations whose answer is awaited
@@ -31,7 +30,7 @@ class SupervisorSilent(Exception):
     """It is gone, or did not answer in time."""
 
 
-@implementer(ICounters)
+@implementer(IRemoteCounters)
 class SupervisedCounters(RemoteCounters):
     """Asks the supervisor once in a turn of the reactor for all requests that came in it, and tells it what is settled.
 
@@ -57,16 +56,15 @@ class SupervisedCounters(RemoteCounters):
             <llmproxy.limits.counters.shared.SharedCounters.exchange>} does.
         @param processes: How many workers there are.
         """
-        MultiService.__init__(self)
+        super().__init__()
         self.local = MemoryCounters(budgets, clock, now)
         self.addService(self.local)  # type: ignore[no-untyped-call]
         self._exchange = exchange
         self._clock = clock
         self._fallback = LocalFallback(self.local, lambda key: 0)
         self._fallback.processes = processes
-        self._number = LOOK
         self._settled: list[Any] = []
-        self._wanted: list[tuple[list[Any], Deferred[list[Any]]]] = []
+        self._questions: list[RemoteQuestion] = []
         self._timer: IDelayedCall | None = None
 
     @property
@@ -76,51 +74,28 @@ class SupervisedCounters(RemoteCounters):
 
     # ICounters
 
-    def _new_holder(self) -> str:
-        self._number += 1
-        return str(self._number)
+    def _forget(self, question: RemoteQuestion) -> None:
+        self._settle(question.number, [0] * len(question.limits.limits))  # it may yet be made
 
-    def _unanswered(self, holder: str, claims: Sequence[Claim]) -> None:
-        if holder:  # it may yet be made
-            self._settle(int(holder), [0] * len(claims))
-
-    def settle(self, ticket: Any, amounts: Sequence[int], *, measured: bool = True) -> None:
+    def settle(self, ticket: RemoteTicket, amounts: Sequence[int], *, measured: bool = True) -> None:
         if ticket.local is not None:
-            self.local.settle(ticket.local, [amounts[place] for place in ticket.local_places], measured=measured)
-        if ticket.holder:
-            self._settle(int(ticket.holder), [amounts[place] for place in ticket.places])
+            self.local.settle(ticket.local, amounts, measured=measured)
+        if ticket.number and ticket.limits is not None:
+            self._settle(ticket.number, [amounts[unit] for unit, _, _, _ in ticket.limits.limits])
 
     def corrected(self, amounts: Mapping[str, tuple[int, float]]) -> None:
         self.local.corrected(amounts)
 
-    @deferred
-    async def used(self, claims: Sequence[Claim]) -> list[int]:
-        counted: dict[int, int] = {}
-        budgets = [place for place, claim in enumerate(claims) if claim.kind == "budget"]
-        shared = [place for place, claim in enumerate(claims) if claim.kind != "budget"]
-        if budgets:
-            counted.update(zip(budgets, await self.local.used([claims[p] for p in budgets]), strict=True))
-        if shared:
-            try:
-                answer = await self._ask(NOBODY, [claims[place] for place in shared])
-            except SupervisorSilent as e:
-                raise LimitsUnavailable from e
-            counted.update(zip(shared, answer.used, strict=True))
-        return [counted[place] for place in range(len(claims))]
-
     # The supervisor
 
-    async def _ask(self, holder: str, claims: Sequence[Claim]) -> RedisVerdict:
-        number = int(holder or LOOK)
-        if len(self._wanted) >= MAX_WAITING:
-            raise LimitsUnavailable
-        answer: Deferred[list[Any]] = Deferred()
-        self._wanted.append(([number, [list(claim[:4]) for claim in claims]], answer))
+    def _ask(self, question: RemoteQuestion) -> None:
+        if len(self._questions) >= MAX_WAITING:
+            question.take_failure(LimitsUnavailable())
+            return
+        self._questions.append(question)
         self._soon()
-        refused, wait, used, resets = await answer
-        return RedisVerdict(refused, wait, 0, used, resets, [])
 
-    def _settle(self, number: int, amounts: list[int]) -> None:
+    def _settle(self, number: int, amounts: Sequence[int]) -> None:
         self._settled.append([number, amounts])
         self._soon()
 
@@ -131,19 +106,18 @@ class SupervisedCounters(RemoteCounters):
     def _flush(self) -> None:
         self._timer = None
         settled, self._settled = self._settled, []
-        wanted, self._wanted = self._wanted, []
-        waiting = [answer for _, answer in wanted]
-        asking = self._exchange(settled, [question for question, _ in wanted])
-        asking.addCallbacks(self._answered, self._silent, callbackArgs=(waiting,), errbackArgs=(waiting,))
+        questions, self._questions = self._questions, []
+        asking = self._exchange(settled, [_wanted(question) for question in questions])
+        asking.addCallbacks(self._decided, self._silent, callbackArgs=(questions,), errbackArgs=(questions,))
         asking.addErrback(lambda failure: self._log.failure("Limits could not be counted.", failure))
 
-    def _answered(self, answers: list[Any], waiting: list[Deferred[list[Any]]]) -> None:
-        for each, answer in zip(waiting, answers, strict=True):
-            each.callback(answer)
+    def _decided(self, answers: list[Any], questions: list[RemoteQuestion]) -> None:
+        for question, (refused, wait, used, resets) in zip(questions, answers, strict=True):
+            question.take_answer(RemoteAnswer(refused, wait, 0, used, resets))
 
-    def _silent(self, failure: Failure, waiting: list[Deferred[list[Any]]]) -> None:
-        for each in waiting:
-            each.errback(SupervisorSilent(failure.getErrorMessage()))
+    def _silent(self, failure: Failure, questions: list[RemoteQuestion]) -> None:
+        for question in questions:
+            question.take_failure(SupervisorSilent(failure.getErrorMessage()))
 
     @deferred
     async def stopService(self) -> None:
@@ -153,3 +127,12 @@ class SupervisedCounters(RemoteCounters):
         if self._timer is not None:
             self._timer.cancel()
             self._flush()
+
+
+def _wanted(question: RemoteQuestion) -> list[Any]:
+    """A question as L{SharedCounters} reads it."""
+    amounts = question.amounts
+    return [
+        question.number,
+        [[key, "rate" if rate else "lease", limit, amounts[unit]] for unit, key, limit, rate in question.limits.limits],
+    ]

@@ -4,18 +4,15 @@ it is known whether they are admitted.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import NamedTuple, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from llmproxy import errors
-from llmproxy.base.coroutines import as_deferred
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.limits.limiter import LimitReservation
+from llmproxy.limits.pending import PendingReservation
 from llmproxy.proxy.fast_path.flow import KnownHead
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.parser import RequestHead
@@ -64,7 +61,7 @@ class LimitedRequest:
         self.owner = owner
         self.let_through_at = now
         self.stalled = False
-        self.waiting: Deferred[LimitReservation] | None = None
+        self.waiting: PendingReservation[LimitReservation] | None = None
         self._buffers = buffers
         self._held = 0
         if buffers is not None and len(read.body) > SMALL_BYTES:
@@ -81,6 +78,12 @@ class LimitedRequest:
         held, self._held = self._held, 0
         if held and self._buffers is not None:
             self._buffers.hold(-held)
+
+    def admit(self, reservation: LimitReservation) -> None:
+        self.owner.admit(self, reservation)
+
+    def refuse(self, error: BaseException) -> None:
+        self.owner.refuse(self, error)
 
     def connectionLost(self, reason: Failure) -> None:
         self.owner.lost(self, reason)
@@ -104,14 +107,13 @@ class AwaitedLimits:
         self._owner = owner
 
     def wait(
-        self, read: ReadRequest, reserving: Awaitable[LimitReservation], now: float, buffers: Buffers | None
+        self, read: ReadRequest, reserving: PendingReservation[LimitReservation], now: float, buffers: Buffers | None
     ) -> None:
         """Have it wait until it is known whether its limits admit it."""
         request = LimitedRequest(read, self, now, buffers)
         read.channel.begin_direct(request)
-        request.waiting = waiting = as_deferred(reserving)
-        waiting.addCallbacks(self._reserved, self._failed, callbackArgs=(request,), errbackArgs=(request,))
-        waiting.addErrback(lambda failure: _log.failure("A request that waited for its limits was lost.", failure))
+        request.waiting = reserving
+        reserving.then(request.admit, request.refuse)
 
     def lost(self, request: LimitedRequest, reason: Failure) -> None:
         """Its client has left. What is reserved for it all the same is given back by who counts."""
@@ -121,14 +123,18 @@ class AwaitedLimits:
         request.release()
         self._owner.abandon(request, reason)
 
-    def _reserved(self, reservation: LimitReservation, request: LimitedRequest) -> None:
+    def admit(self, request: LimitedRequest, reservation: LimitReservation) -> None:
         request.waiting = None
         request.release()
-        self._owner.admit(request, reservation)
+        try:
+            self._owner.admit(request, reservation)
+        except Exception:  # whoever decides has others to tell
+            _log.failure("A request that waited for its limits was lost.")
 
-    def _failed(self, failure: Failure, request: LimitedRequest) -> None:
-        if request.waiting is None and failure.check(CancelledError):
-            return  # its client has left
+    def refuse(self, request: LimitedRequest, error: BaseException) -> None:
         request.waiting = None
         request.release()
-        self._owner.refuse(request, failure.value or errors.InternalError())
+        try:
+            self._owner.refuse(request, error)
+        except Exception:
+            _log.failure("A request that waited for its limits was lost.")

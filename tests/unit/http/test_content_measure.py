@@ -21,6 +21,8 @@ from llmproxy.http.content_measure import (
     KnownSlices,
     TextMeasure,
     _edge,
+    measure_short_text,
+    possible_media,
 )
 from tests.unit.http.test_media_heads import PNG, WAV
 
@@ -205,6 +207,25 @@ class Counting(TestCase):
     @given(st.lists(PARTS, max_size=80).map("".join).map(str.encode) | st.binary(max_size=200))
     def test_the_same(self, body: bytes) -> None:
         self.check(body)
+
+    @given(
+        st.lists(PARTS, max_size=80).map("".join).map(str.encode)
+        | st.binary(max_size=200)
+        | st.text('{"data url:,/+A1é\\n', max_size=300).map(str.encode)
+    )
+    def test_short_ones_at_once(self, body: bytes) -> None:
+        measure = ContentMeasure()
+        measure.feed(body, last=True)
+        measure.end()
+        short = measure_short_text(body)
+        if short is None:
+            self.assertTrue(not body or possible_media(body))
+        else:
+            self.assertEqual((*short, measure.media), (measure.text, measure.remote, []))
+
+    def test_long_ones_take_longer(self) -> None:
+        self.assertIsNone(measure_short_text(b"x" * SLICE_BYTES))
+        self.assertIsNotNone(measure_short_text(b"x" * (SLICE_BYTES - 1)))
 
     @given(st.lists(PARTS | st.sampled_from([" the word ", "a b", "\\t a"]), min_size=1, max_size=40).map("".join))
     def test_long_texts(self, text: str) -> None:

@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from llmproxy import errors
 from llmproxy.base.budgets import NANO
+from llmproxy.base.coroutines import as_deferred
 from llmproxy.config.api_settings import Api, ApiLimits
 from llmproxy.config.model import LimitSettings, Settings
 from llmproxy.config.routes import Route, Routes
@@ -189,14 +190,14 @@ class ReserveTests(QuotaCase):
 
     def test_later(self) -> None:
         self.counters.later = Deferred()
-        waiting = Deferred.fromCoroutine(self.reserve(Allowance(concurrency=1)))
+        waiting = as_deferred(self.reserve(Allowance(concurrency=1)))
         self.assertNoResult(waiting)
         self.counters.later.callback(Verdict(None, remaining=(1,), resets=(0.0,), ticket="t"))
         self.assertIsInstance(self.successResultOf(waiting), LimitReservation)
 
     def test_counters_that_fail(self) -> None:
         self.counters.later = fail(ZeroDivisionError("password"))
-        failure = self.failureResultOf(Deferred.fromCoroutine(self.reserve(Allowance(concurrency=1))))
+        failure = self.failureResultOf(as_deferred(self.reserve(Allowance(concurrency=1))))
         failure.trap(errors.LimitsUnavailable)
         self.assertNotIn("password", failure.value.message)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

@@ -57,7 +57,7 @@ class PeriodTests(unittest.TestCase):
         self.assertEqual([claim.ends for claim in limits.claims], [AT + 43_200, AT + 5 * 86_400 + 43_200, 0.0])
         later = made.follow(calendar, limits.ends)
         self.assertEqual(later.budgets[0][1], "token:t:budget_usd:day:2025-11-26")
-        self.assertEqual([claim.key for claim in made.claims(limits, (1, 2, 3))], keys)  # of those who came before
+        self.assertEqual([claim.key for claim in limits.claimed((1, 2, 3))], keys)  # of those who came before
 
     def test_without_periods(self) -> None:
         limits = LimitPlan(rules("token", "t", Allowance(concurrency=1), {})).follow(Calendar(), AT)
@@ -70,7 +70,7 @@ class PeriodTests(unittest.TestCase):
             budget_tokens=(Budget(5, "day"),),
         )  # fmt: skip
         made = LimitPlan(rules("token", "t", allowance, {}))
-        claims = made.claims(made.follow(Calendar(), AT), (1, 20, 300))
+        claims = made.follow(Calendar(), AT).claimed((1, 20, 300))
         self.assertEqual([claim.amount for claim in claims], [1, 20, 1, 300, 20])
 
 

@@ -11,9 +11,21 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy.base.coroutines import deferred
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.limits.counters.budget_store import MemoryBudgetStore
-from llmproxy.limits.counters.prefetch import LEAST_SHARES, REQUESTS_AHEAD, STORE_TIMEOUT_SECONDS, BudgetPrefetch
+from llmproxy.limits.counters.prefetch import (
+    LEAST_SHARES,
+    REQUESTS_AHEAD,
+    STORE_TIMEOUT_SECONDS,
+    BudgetPrefetch,
+    PrefetchedBudget,
+)
 from llmproxy.model import Advance, Claim, Verdict
 from tests.unit.limits.counters.contract import budget
+
+
+def spend(known: PrefetchedBudget, amount: int) -> None:
+    """A request claims so much, as counters have it."""
+    known.room -= amount
+    known.held += amount
 
 
 class SlowBudgets(MemoryBudgetStore):
@@ -69,7 +81,7 @@ class BudgetPrefetchTests(SynchronousTestCase):
 
     def test_what_is_full_is_asked_about_again_after_a_moment(self) -> None:
         self.take_more(budget(100, 100))
-        self.prefetch.known[budget(100, 100).key].spend(100)
+        spend(self.prefetch.known[budget(100, 100).key], 100)
         self.take_more(budget(100, 1))
         self.assertEqual(self.prefetch.room(budget(100, 1)), 0)
         self.clock.advance(1)
@@ -78,7 +90,7 @@ class BudgetPrefetchTests(SynchronousTestCase):
     def test_given_back_when_its_period_is_over(self) -> None:
         claim = Claim("day", "budget", 10**6, 10, 100.0)
         self.take_more(claim)
-        self.prefetch.known["day"].spend(10)
+        spend(self.prefetch.known["day"], 10)
         self.prefetch.known["day"].correct(10, 4)
         self.clock.advance(100)
         self.successResultOf(Deferred.fromCoroutine(self.prefetch.give_back()))
@@ -112,7 +124,7 @@ class BudgetPrefetchTests(SynchronousTestCase):
                 return None
             if room < amount:
                 return Verdict(0)
-            self.prefetch.known[claim.key].spend(amount)
+            spend(self.prefetch.known[claim.key], amount)
             return Verdict(None)
 
         return [self.prefetch.wait([claim], decide) for _ in range(size)]
@@ -170,7 +182,7 @@ class BudgetPrefetchTests(SynchronousTestCase):
     def test_nothing_left_and_nothing_claimed(self) -> None:
         """A budget of which nothing is left is full also for who claims nothing of it."""
         self.take_more(budget(100, 100))
-        self.prefetch.known[budget(100, 100).key].spend(100)
+        spend(self.prefetch.known[budget(100, 100).key], 100)
         self.assertIsNone(self.prefetch.room(budget(100, 0)))
         self.take_more(budget(100, 0))
         self.assertEqual(self.prefetch.room(budget(100, 0)), 0)

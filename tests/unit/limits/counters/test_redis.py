@@ -21,7 +21,6 @@ from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import ICountersFactory
 from llmproxy.limits.counters.budget_store import MemoryBudgetStore
 from llmproxy.limits.counters.redis import RedisCounters
-from llmproxy.limits.counters.redis_batches import RateSettlement
 from llmproxy.model import Claim
 from llmproxy.redis import connect
 from tests.support.redis_server import RedisServer
@@ -118,14 +117,14 @@ class SharedTests(RedisCase):
 
     async def test_what_cannot_be_said(self) -> None:
         """Whoever asked is told so; what is asked next is answered."""
-        batches = self.made._batches
-        asked = batches.reserve(["key"], "holder", [["r", 2**70, 1, "", ""]])
-        batches.settle(RateSettlement(["key"], "holder", 1, [["r", 2**70, ""]]))
+        verdict = await self.made.reserve([rate(5)])
+        self.made.settle(verdict.ticket, [2**70])
+        asked = self.made.reserve([rate(5)])
         with self.assertRaises(OverflowError):
             await asked
         self.assertEqual(self.made.unsettled, 1)
         self.flushLoggedErrors(OverflowError)
-        self.assertTrue(await self.granted(self.made, rate(5)))
+        self.assertTrue(await self.granted(self.made, rate(5, key="other")))
 
     async def test_limits_beyond_all_use(self) -> None:
         verdict = await self.made.reserve([rate(10**30, 10**9), lease(10**30)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,13 +12,26 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy import errors
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.request_reader import NO_CONTENT
+from llmproxy.limits.counted import NO_LIMITS
 from llmproxy.limits.limiter import LimitReservation
+from llmproxy.limits.pending import PendingReservation
+from llmproxy.model import Verdict
 from llmproxy.proxy.fast_path.awaiting_limits import AwaitedLimits, LimitedRequest, ReadRequest
 from llmproxy.proxy.fast_path.flow import KnownHead
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.server.direct import DirectChannel
 
-RESERVATION = cast(LimitReservation, object())
+
+class Reservation:
+    """Counts how often it was given back."""
+
+    given_back = 0
+
+    def give_back(self) -> None:
+        self.given_back += 1
+
+
+RESERVATION: Any = Reservation()
 GONE = Failure(ConnectionLost())
 
 
@@ -47,13 +60,31 @@ class Owner:
         self.heard.append(("abandoned", reason))
 
 
+class Explained(Exception):
+    """What is said of another error."""
+
+
+def pending() -> PendingReservation[Any]:
+    """A reservation of which a test has the word."""
+
+    def judge(_: object, verdict: Verdict) -> LimitReservation:
+        if verdict.refused is not None:
+            raise errors.RateLimited
+        return RESERVATION
+
+    def explain(error: BaseException) -> BaseException:
+        return error if isinstance(error, errors.ProxyError) else Explained()
+
+    return PendingReservation(NO_LIMITS, (1, 0, 0), judge, explain)
+
+
 class AwaitedLimitsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.owner, self.channel, self.buffers = Owner(), Channel(), Buffers(10**6)
-        self.verdict: Deferred[LimitReservation] = Deferred()
-        self.wait(self.verdict)
+        self.pending = pending()
+        self.wait(self.pending)
 
-    def wait(self, verdict: Deferred[LimitReservation], body: bytes = b"x" * 100_000) -> None:
+    def wait(self, verdict: PendingReservation[Any], body: bytes = b"x" * 100_000) -> None:
         channel, lines = cast(DirectChannel, self.channel), FieldLines([], [])
         read = ReadRequest(channel, cast(KnownHead, None), None, lines, body, NO_CONTENT, 7.0, 3.0)
         AwaitedLimits(self.owner).wait(read, verdict, 3.0, self.buffers)
@@ -61,37 +92,50 @@ class AwaitedLimitsTests(SynchronousTestCase):
     def test_admitted(self) -> None:
         """Its body counts as held for as long as it waits."""
         self.assertEqual((self.owner.heard, self.buffers.held), ([], 100_000))
-        self.verdict.callback(RESERVATION)
+        self.pending.decided(Verdict())
         self.assertEqual((self.owner.heard, self.buffers.held), ([("admitted", RESERVATION)], 0))
 
     def test_refused(self) -> None:
-        error = errors.RateLimited()
-        self.verdict.errback(error)
-        self.assertEqual((self.owner.heard, self.buffers.held), ([("refused", error)], 0))
+        self.pending.decided(Verdict(0))
+        ((what, error),) = self.owner.heard
+        self.assertEqual((what, type(error), self.buffers.held), ("refused", errors.RateLimited, 0))
+
+    def test_they_cannot_be_counted(self) -> None:
+        """Then it is refused, with what clients may know of it."""
+        self.pending.failed(ZeroDivisionError("password"))
+        ((what, error),) = self.owner.heard
+        self.assertEqual((what, type(error)), ("refused", Explained))
 
     def test_its_client_leaves(self) -> None:
         """Who counts is told that nobody waits any more; it is no refusal as well."""
         cancelled: list[object] = []
-        self.wait(Deferred(cancelled.append), b"{}")
+        left, verdict = pending(), Deferred[Verdict](cancelled.append)
+        left.follow(verdict)
+        self.wait(left, b"{}")
         self.channel.request.connectionLost(GONE)
         self.assertEqual(len(cancelled), 1)
         self.assertEqual(self.owner.heard, [("abandoned", GONE)])
 
-    def test_counters_that_give_up(self) -> None:
-        """They cancel it themselves: then it is refused."""
-        self.verdict.errback(CancelledError())
-        ((what, error),) = self.owner.heard
-        self.assertEqual((what, type(error)), ("refused", CancelledError))
+    def test_what_is_decided_when_its_client_has_left(self) -> None:
+        """It is given back, and nobody hears of it."""
+        for verdict in (Verdict(), Verdict(0)):
+            RESERVATION.given_back = 0
+            left = pending()
+            self.wait(left, b"{}")
+            self.channel.request.connectionLost(GONE)
+            left.decided(verdict)
+            self.assertEqual(RESERVATION.given_back, verdict.refused is None)
+        self.assertEqual(self.owner.heard, [("abandoned", GONE)] * 2)
 
     def test_a_verdict_that_is_there(self) -> None:
         """It waits for nothing."""
-        verdict: Deferred[LimitReservation] = Deferred()
-        verdict.callback(RESERVATION)
-        self.wait(verdict)
+        known = pending()
+        known.decided(Verdict())
+        self.wait(known)
         self.assertEqual(self.owner.heard, [("admitted", RESERVATION)])
 
     def test_an_owner_that_fails(self) -> None:
         """Is logged, and takes nobody with it."""
         self.owner.admit = None  # type: ignore[assignment,method-assign]
-        self.verdict.callback(RESERVATION)
+        self.pending.decided(Verdict())
         self.assertEqual([failure.type for failure in self.flushLoggedErrors()], [TypeError])

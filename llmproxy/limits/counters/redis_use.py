@@ -1,0 +1,75 @@
+"""What this process uses and holds of limits that are counted in Redis."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from llmproxy.limits.counters.recent_use import RecentUse
+from llmproxy.limits.counters.remote_limits import RemoteLimit, RemoteTicket
+
+
+class RedisUse:
+    """Rates and leases by key, so that what Redis has lost can be put back.
+
+    @ivar rates: What was used of rates in the last minute.
+    """
+
+    def __init__(self, process: str) -> None:
+        """
+        @param process: A name that no other process has.
+        """
+        self.process = process
+        self.rates = RecentUse()
+        self._held: dict[str, dict[int, None]] = defaultdict(dict)  # the numbers of who holds a lease
+
+    def of(self, key: str, slot: int) -> int:
+        """How much of a limit."""
+        return self.rates.usage(key, slot) + len(self._held.get(key, ()))
+
+    def hold(self, ticket: RemoteTicket) -> None:
+        """A request has got what it holds at once."""
+        assert ticket.limits is not None
+        for _, key, _, is_rate in ticket.limits.limits:
+            if not is_rate:
+                self._held[key][ticket.number] = None
+
+    def settle(self, ticket: RemoteTicket, amounts: Sequence[int]) -> list[int]:
+        """It is over, and took so much; gives how much more that is of each limit than it had claimed."""
+        assert ticket.limits is not None
+        more: list[int] = []
+        for unit, key, limit, is_rate in ticket.limits.limits:
+            if not is_rate:
+                self._release(key, ticket.number)
+                more.append(0)
+                continue
+            claimed = ticket.amounts[unit]
+            more.append(amounts[unit] - (claimed if claimed < limit else limit))
+            if more[-1]:
+                self.rates.correct(key, ticket.slot, more[-1])
+        return more
+
+    def _release(self, key: str, number: int) -> None:
+        held = self._held.get(key)
+        if held is not None:
+            held.pop(number, None)
+            if not held:
+                del self._held[key]
+
+    def holders(self) -> Iterator[tuple[str, str]]:
+        """The key of each lease, and the name of who holds it."""
+        for key, numbers in self._held.items():
+            for number in numbers:
+                yield key, self._name(number)
+
+    def evidence(self, limit: RemoteLimit, slot: int, *, puts_back: bool) -> tuple[str | int, str]:
+        """By what it is known that Redis has lost a limit, and what is then to be put back."""
+        _, key, _, is_rate = limit
+        if not is_rate:
+            numbers = self._held.get(key, {})
+            return len(numbers), ",".join(map(self._name, numbers)) if puts_back else ""
+        generation = self.rates.generation(key, slot)
+        return generation, self.rates.slots(key) if puts_back and generation else ""
+
+    def _name(self, number: int) -> str:
+        return f"{self.process}:{number}"

@@ -1,0 +1,119 @@
+"""Reservations that others decide on: they are waited for by callbacks, or awaited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, Generic, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+
+from llmproxy.limits.counted import CountedLimits
+from llmproxy.model import Verdict
+
+R = TypeVar("R", bound="Returnable")
+
+
+class Returnable(Protocol):
+    """What is held for a request."""
+
+    def give_back(self) -> None: ...
+
+
+class PendingReservation(Generic[R]):
+    """One reservation, until it is decided. Whoever leaves is told nothing; what is then held is given back.
+
+    It is itself what waits for counters elsewhere, so that a request needs no Deferred for it.
+
+    @ivar limits: What it is held to, and C{amounts}: what it may use at most.
+    """
+
+    __slots__ = (
+        "_admit",
+        "_cancel",
+        "_error",
+        "_explain",
+        "_fail",
+        "_judge",
+        "_left",
+        "_reservation",
+        "amounts",
+        "limits",
+    )
+
+    def __init__(
+        self,
+        limits: CountedLimits,
+        amounts: tuple[int, int, int],
+        judge: Callable[[PendingReservation[R], Verdict], R],
+        explain: Callable[[BaseException], BaseException],
+    ) -> None:
+        """
+        @param judge: Makes the reservation of a verdict, or raises why there is none.
+        @param explain: Says what a client may know of why there is none.
+        """
+        self.limits = limits
+        self.amounts = amounts
+        self._judge = judge
+        self._explain = explain
+        self._left = False
+        self._reservation: R | None = None
+        self._error: BaseException | None = None
+        self._admit: Callable[[R], object] | None = None
+        self._fail: Callable[[BaseException], object] | None = None
+        self._cancel: Callable[[], object] | None = None
+
+    @property
+    def reservation(self) -> R | None:
+        """The reservation, once there is one; raises why there is none."""
+        if self._error is not None:
+            raise self._error
+        return self._reservation
+
+    def follow(self, verdict: Deferred[Verdict]) -> None:
+        """It is decided by this verdict."""
+        self._cancel = verdict.cancel
+        verdict.addCallbacks(self.decided, lambda failure: self.failed(failure.value))
+
+    def decided(self, verdict: Verdict) -> None:
+        if self._left and verdict.refused is not None:
+            return
+        try:
+            reservation = self._judge(self, verdict)
+        except Exception as e:
+            self.failed(e)
+            return
+        if self._left:
+            reservation.give_back()
+        elif self._admit is None:
+            self._reservation = reservation
+        else:
+            self._admit(reservation)
+
+    def failed(self, error: BaseException) -> None:
+        if self._left:
+            return
+        error = self._explain(error)
+        if self._fail is None:
+            self._error = error
+        else:
+            self._fail(error)
+
+    def then(self, admit: Callable[[R], object], fail: Callable[[BaseException], object]) -> None:
+        """Call one of them, once."""
+        if self._reservation is not None:
+            admit(self._reservation)
+        elif self._error is not None:
+            fail(self._error)
+        else:
+            self._admit, self._fail = admit, fail
+
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+        self._left = True
+        if self._cancel is not None:
+            self._cancel()
+
+    def __await__(self) -> Generator[Any, Any, R]:
+        answer: Deferred[R] = Deferred(lambda _: self.cancel())
+        self.then(answer.callback, answer.errback)
+        return answer.__await__()

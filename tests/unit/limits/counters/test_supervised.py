@@ -1,0 +1,72 @@
+"""Counters of workers, which their supervisor shares; with processes in tests/integration/test_workers.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
+
+from llmproxy.base.coroutines import as_deferred
+from llmproxy.limits.counters.budget_store import MemoryBudgetStore
+from llmproxy.limits.counters.shared import SharedCounters
+from llmproxy.limits.counters.supervised import SupervisedCounters
+from tests.unit.limits.counters.contract import CountersContract, budget, lease, rate
+
+
+class SupervisedCase(TestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.shared = SharedCounters(self.clock.seconds)
+        self.silent = False
+        self.made = self.counters()
+
+    def counters(self, worker: str = "1.1") -> SupervisedCounters:
+        def exchange(settled: list[Any], wanted: list[Any]) -> Deferred[list[Any]]:
+            if self.silent:
+                return fail(ConnectionError("gone"))
+            return succeed(self.shared.exchange(worker, settled, wanted))
+
+        store = MemoryBudgetStore(self.clock.seconds)
+        return SupervisedCounters(exchange, self.clock, store, self.clock.seconds, processes=2)
+
+
+class SupervisedContractTests(CountersContract, SupervisedCase):
+    """As counters of every kind; each turn of the reactor is a call of the clock."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        later = self.clock.callLater
+
+        def turn(seconds: float, *call: Any, **more: Any) -> Any:
+            timer = later(seconds, *call, **more)
+            if not seconds:
+                from twisted.internet import reactor
+
+                reactor.callLater(0, self.clock.advance, 0)  # type: ignore[attr-defined]
+            return timer
+
+        self.clock.callLater = turn  # type: ignore[method-assign]
+
+    async def pause(self) -> None:
+        self.clock.advance(0)
+
+
+class SupervisorSilentTests(SupervisedCase):
+    def reserve(self, *claims: Any) -> Any:
+        waiting = as_deferred(self.made.reserve(list(claims)))
+        self.clock.pump([0, 0])
+        return self.successResultOf(waiting)
+
+    def test_nobody_answers(self) -> None:
+        """Each limit by its own word; what was asked for is given back, should it be made after all."""
+        self.silent = True
+        self.assertEqual(self.reserve(rate(5, on_loss="open"), lease(1, on_loss="closed")).refused, 1)
+        verdict = self.reserve(rate(4, on_loss="local-share"), budget(10, 4, on_loss="local-share"))
+        self.assertEqual((verdict.refused, verdict.remaining), (None, (1, 6)))
+        self.made.settle(verdict.ticket, [1, 2])
+        self.assertEqual(self.reserve(budget(10, 8, on_loss="local-share")).refused, None)
+        self.silent = False
+        self.assertEqual(self.reserve(rate(5)).remaining, (4,))
+        self.assertEqual(self.shared.reservations, 1)
