@@ -129,7 +129,7 @@ class ResponseCache(Service):
             return None
         now = state.now()
         verdict, age = self._verdict(request, entry, now)
-        if verdict in ("validate", "refresh") or conditional.not_modified(entry, lines, now):
+        if verdict in ("validate", "refresh") or not conditional.CONDITIONS.isdisjoint(lines.names):
             return None
         if entry.chunk_timings and state.pace:
             return None

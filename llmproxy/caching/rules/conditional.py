@@ -11,7 +11,7 @@ from llmproxy.http.field_lines import FieldLines
 
 _TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _TAGS = re.compile(rb"[ \t]*(?:,[ \t]*)*(?:%b[ \t]*(?:,[ \t]*|$))*" % _TAG.pattern)
-_CONDITIONS = frozenset((b"if-none-match", b"if-modified-since"))
+CONDITIONS = frozenset((b"if-none-match", b"if-modified-since"))
 # What a 304 tells of the response that the client has (RFC 9110, section 15.4.5).
 _TOLD = frozenset(b"cache-control content-location date etag expires vary last-modified".split())
 
@@ -19,7 +19,7 @@ _TOLD = frozenset(b"cache-control content-location date etag expires vary last-m
 def not_modified(entry: Entry, lines: Iterable[bytes], now: float) -> bool:
     """Whether the client has this response already, so that a 304 will do."""
     lines = FieldLines.of(lines)
-    if entry.code != 200 or _CONDITIONS.isdisjoint(lines.names):
+    if entry.code != 200 or CONDITIONS.isdisjoint(lines.names):
         return False
     tags = lines.values(b"if-none-match")
     if tags:
@@ -39,7 +39,7 @@ def not_modified_lines(entry: Entry) -> list[bytes]:
 def revalidation_lines(lines: Iterable[bytes], entry: Entry) -> list[bytes]:
     """A request's lines with the entry's validators in place of its own conditions."""
     lines = FieldLines.of(lines)
-    kept = [line for line, name in zip(lines, lines.names, strict=True) if name not in _CONDITIONS]
+    kept = [line for line, name in zip(lines, lines.names, strict=True) if name not in CONDITIONS]
     if entry.etag:
         kept.append(b"If-None-Match: " + entry.etag)
     if entry.last_modified:

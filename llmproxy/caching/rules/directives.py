@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cached_property
+from math import inf
+from typing import NamedTuple
 
 MAX_DELTA_SECONDS = 2**31  # seconds; RFC 9111, section 1.2.2, lets any larger number count as this one
 
@@ -28,9 +31,25 @@ class Directives(dict[bytes, list[bytes | None]]):
         is stale (RFC 9111, section 4.2.1).
         """
         given = self.get(name)
-        if given is None:
-            return None
-        return _seconds(given[0]) if len(given) == 1 else min(map(_seconds, given))
+        return None if given is None else min(map(_seconds, given))
+
+    @cached_property
+    def demands(self) -> Demands:
+        """What a request demands of a stored response."""
+        oldest, margin = self.seconds(b"max-age"), self.seconds(b"min-fresh")
+        return Demands(b"no-cache" in self, inf if oldest is None else oldest, -inf if margin is None else margin)
+
+
+class Demands(NamedTuple):
+    """What a stored response must be for it to be given without a question (RFC 9111, section 5.2.1).
+
+    @ivar validated: The provider must be asked first; it may be C{oldest} seconds old, and must be fresh for C{margin}
+        seconds more.
+    """
+
+    validated: bool
+    oldest: float
+    margin: float
 
 
 NOTHING = Directives()

@@ -53,8 +53,10 @@ def verdict(entry: Entry, said: Directives, now: float) -> Verdict:
     left = entry.lifetime - age
     if entry.no_cache:
         return "validate"
-    if said is not NOTHING and _wants_fresher(said, age, left):
-        return "validate"
+    if said is not NOTHING:
+        validated, oldest, margin = said.demands
+        if validated or age > oldest or left < margin:
+            return "validate"
     if left > 0:
         return "fresh"
     if entry.must_revalidate:
@@ -108,16 +110,6 @@ def freshened(
 def _known(value: bytes) -> Directives:
     """A client says the same again and again. Nobody alters it."""
     return directives.parse([value])
-
-
-def _wants_fresher(said: Directives, age: float, left: float) -> bool:
-    if b"no-cache" in said:
-        return True
-    most = said.seconds(b"max-age")
-    if most is not None and age > most:
-        return True
-    margin = said.seconds(b"min-fresh")
-    return margin is not None and left < margin
 
 
 def _takes(said: Directives, stale_for: float) -> bool:
