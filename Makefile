@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= etc/apis.yaml
 WORKERS ?= 4
-NOT_LONG := $(if $(CI),, and not long)
+PYTEST = $(BIN)/python -m pytest --reruns 2 -r R $(if $(CI),,--without-long)
 
 .PHONY: help demo run test test-all check bench endurance ground-truth roll-test crash-test cache-tests cache-memory fuzz fuzz-management fuzz-http format schema clean
 
@@ -28,9 +28,8 @@ run: $(BIN)/.run   ## the daemon in front of the real providers of $(CONFIG)
 	$(BIN)/twistd -n llmproxy --config $(CONFIG)
 
 test: $(BIN)/.dev  ## all tests but those that take long; in CI all of them, real servers included; WORKERS=n processes
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --reruns 2 -r R -m "not alone$(NOT_LONG)"
-	$(BIN)/python -m pytest --reruns 2 -r R -m "alone$(NOT_LONG)"
-	@$(if $(NOT_LONG),echo "Tests marked long were left out: \`make test-all\` runs them too.")
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone"
+	$(PYTEST) -m alone
 
 test-all:          ## all tests, as in CI
 	@$(MAKE) --no-print-directory test CI=true

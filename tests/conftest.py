@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.examples import PROFILE_EXAMPLES
 from tests.support.leftovers import MARK, Leftover, end_all, leftovers, mark_run
+from tests.support.long_tests import add_option, leave_out, note_worker, summary
 from tests.support.quiet import QuietMachine, idle_part
 
 # No example is judged by the clock: machines are noisy. `make fuzz` and `make fuzz-http` set the number of examples.
@@ -39,6 +40,20 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.option.markexpr != "alone" or collection_path.suffix != ".py":
         return None
     return True if b"mark.alone" not in collection_path.read_bytes() else None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_option(parser)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    leave_out(config, items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    note_worker(node.config, getattr(node, "workeroutput", {}))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -72,6 +87,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for leftover in config.stash.get(LEFT, ()):
         terminalreporter.write_line(f"ERROR: process {leftover.pid} was left behind: {leftover.command}", red=True)
+    if text := summary(config):
+        terminalreporter.write_line(text)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import time
@@ -228,10 +229,17 @@ def paths(stack: Stack) -> list[str]:
             "nothing"]  # fmt: skip
 
 
-# Each theme on a phone and on a desk; a part of the pages at a time, so that no test takes long.
-@pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("size", SIZES[:2])
-@pytest.mark.parametrize("theme", ["light", "dark"])
+# Each theme on a phone and on a desk; a part of the pages at a time, so that no test takes long. Where long tests are
+# left out, each page is looked at once, and each theme and size with some of them.
+SHORT_LOOKS = {("light", SIZES[0], 0), ("dark", SIZES[1], 1), ("dark", SIZES[0], 2)}
+IN_ALL = pytest.mark.long("6 s: every page in every theme and size")
+LOOKS = [
+    pytest.param(*look, marks=() if look in SHORT_LOOKS else IN_ALL)
+    for look in itertools.product(("light", "dark"), SIZES[:2], range(PARTS))
+]
+
+
+@pytest.mark.parametrize(("theme", "size", "part"), LOOKS)
 def test_how_every_page_looks(
     stack: Stack, chrome: Chrome, paths: list[str], theme: str, size: tuple[int, int], part: int
 ) -> None:

@@ -6,10 +6,11 @@ import gzip
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from statistics import median
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -216,28 +217,51 @@ def test_the_observer(stack: Stack, turns: Turns) -> None:
     assert turns.longest["a thousand requests"] > 0
 
 
+# What a token's owner may have, that its request's body is read for; and nothing, so that it passes unread.
+LIMITED: dict[str, dict[str, Any]] = {
+    "a budget": {"budget_usd": "1/day"},
+    "a list of models": {"models": ["gpt-4o"]},
+    "a rate": {"tokens_per_minute": 10_000},
+    "no limit": {},
+}
+# For each reader of bodies, and each reason why one takes long, one at least.
+SOME = (
+    "escape and 1.4 million objects",
+    "deep",
+    "tools",
+    "fields",
+    "100,000 parts",
+    "gzip of lists",
+    "names of what is kept",
+    "two bytes a character",
+)
+
+
 @pytest.mark.alone
-def test_bodies(stack: Stack, turns: Turns) -> None:
-    """With a budget, with a list of models, with a rate, and with none of them."""
-    tokens = [
-        stack.new_token(budget_usd="1/day"),
-        stack.new_token(models=["gpt-4o"]),
-        stack.new_token(tokens_per_minute=10_000),
-        stack.token,
-    ]
+def test_some_bodies(stack: Stack, turns: Turns) -> None:
+    send_bodies(stack, turns, stack.new_token(**LIMITED["a budget"]), SOME)
+
+
+@pytest.mark.alone
+@pytest.mark.long("8 s: no body of 32 kinds, each with every limit, holds the reactor for 25 ms")
+@pytest.mark.parametrize("limit", LIMITED)
+def test_bodies(stack: Stack, turns: Turns, limit: str) -> None:
+    send_bodies(stack, turns, stack.new_token(**LIMITED[limit]), BOMBS, limited=bool(LIMITED[limit]))
+
+
+def send_bodies(stack: Stack, turns: Turns, token: str, names: Iterable[str], limited: bool = True) -> None:
+    path = "/openai/v1/chat/completions" if limited else "/anything/v1/nothing/there"
 
     def attempt(name: str) -> None:
         make, headers = BOMBS[name]
         body = make()
-        for token in tokens:
-            if token == stack.token and headers == MULTIPART and len(body) > 4 * MILLION:
-                continue  # the simulator reads a form's parts as Twisted does, which takes it half a minute
-            path = "/anything/v1/nothing/there" if token == stack.token else "/openai/v1/chat/completions"
-            with suppress(ConnectionError):  # refused before it was sent
-                assert stack.ask("POST", path, body, headers, token=token).status < 600, name
+        if not limited and headers == MULTIPART and len(body) > 4 * MILLION:
+            return  # the simulator reads a form's parts as Twisted does, which takes it half a minute
+        with suppress(ConnectionError):  # refused before it was sent
+            assert stack.ask("POST", path, body, headers, token=token).status < 600, name
         turns.note(name)
 
-    for name in BOMBS:
+    for name in names:
         attempt(name)
     turns.again(attempt)
     turns.check()
@@ -283,8 +307,22 @@ def test_management(stack: Stack, turns: Turns) -> None:
     turns.check()
 
 
+# One at least of each kind of response that is measured, and each coding.
+SOME_RESPONSES = ("250 KB of objects with calls", "gzip of members", "short lines", "events of usage", "empty frames")
+
+
 @pytest.mark.alone
+def test_some_responses(tmp_path: Path) -> None:
+    pass_responses(tmp_path, SOME_RESPONSES)
+
+
+@pytest.mark.alone
+@pytest.mark.long("12 s: no response of 23 kinds, up to 100 MB, holds the reactor for 25 ms")
 def test_responses(tmp_path: Path) -> None:
+    pass_responses(tmp_path, PROVIDED)
+
+
+def pass_responses(tmp_path: Path, names: Iterable[str]) -> None:
     """What is measured as it passes."""
     with ScriptedProvider({}) as provider:
 
@@ -307,7 +345,7 @@ def test_responses(tmp_path: Path) -> None:
                 assert (reply.status, len(reply.body)) == (200, len(body)), name
                 turns.note(name)
 
-            for name in PROVIDED:
+            for name in names:
                 attempt(name)
             turns.again(attempt)
             turns.check()

@@ -30,12 +30,14 @@ def complete(load: LiveLoad) -> bool:
 
 @pytest.mark.alone
 class TestNobodyNotices:
+    @pytest.mark.long("15 s: two rolls and ten reloads under forty streams and twenty requests a second lose nothing")
     def test_reloads_and_rolls_of_two_workers(self, tmp_path: Path) -> None:
         with WorkerStack(tmp_path, 2) as stack:
             load = LiveLoad(stack)
             asyncio.run(load.through(STREAMS, RATE, reload_and_roll(stack, 10, 2)))
             assert complete(load), (load.requests, load.streams)
 
+    @pytest.mark.long("8 s: two rolls and four reloads under forty streams and twenty requests a second lose nothing")
     def test_rolls_of_one_process(self, tmp_path: Path) -> None:
         with Stack(tmp_path) as stack, ended_afterwards(stack.daemon.output):
             load = LiveLoad(stack)
@@ -44,6 +46,7 @@ class TestNobodyNotices:
 
 
 @pytest.mark.alone
+@pytest.mark.long("8 s: what a death costs under forty streams and twenty requests a second")
 def test_a_killed_worker_loses_what_it_had_and_nothing_else(tmp_path: Path) -> None:
     with WorkerStack(tmp_path, 2) as stack:
         load = LiveLoad(stack)

@@ -172,17 +172,3 @@ class ShapeTests(TestCase):
 
     def test_the_pipeline_needs_nine_things(self) -> None:
         self.assertLessEqual(len(inspect.signature(Pipeline).parameters), 9)
-
-
-class TestsTests(TestCase):
-    def test_long_ones_say_why(self) -> None:
-        """What C{make test} leaves out is little, and each time there is a reason to be read."""
-        tests = Path(__file__).parents[1]
-        without: list[str] = []
-        for path in sorted(tests.rglob("test_*.py")):
-            tree = ast.parse(path.read_text("utf-8"))
-            marks = [each for each in ast.walk(tree) if ast.unparse(each) == "pytest.mark.long"]
-            reasons = [each for each in ast.walk(tree) if isinstance(each, ast.Call) and each.func in marks]
-            if len(reasons) < len(marks) or not all(each.args and ast.literal_eval(each.args[0]) for each in reasons):
-                without.append(path.name)
-        self.assertEqual(without, [])
