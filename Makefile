@@ -27,7 +27,11 @@ demo: $(BIN)/.run  ## a daemon, a simulated provider, a project, a token, one st
 run: $(BIN)/.run   ## the daemon in front of the real providers of $(CONFIG)
 	$(BIN)/twistd -n llmproxy --config $(CONFIG)
 
+# Without compiled modules on disk, each of the hundreds of processes that tests start compiles all it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 test: $(BIN)/.dev  ## all tests but those that take long; in CI all of them, real servers included; WORKERS=n processes
+	@$(BIN)/python -m compileall -q llmproxy
 	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone"
 	$(PYTEST) -m alone
 
