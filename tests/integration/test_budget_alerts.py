@@ -204,7 +204,9 @@ def test_not_again_after_a_restart_unless_changed(shared: Stack, receiver: Webho
     assert len({each.fields["webhook-id"] for each in of(receiver, token_id)}) == len(of(receiver, token_id))
 
 
-@pytest.mark.parametrize("redis", [False, True])
+@pytest.mark.parametrize(
+    "redis", [False, pytest.param(True, marks=pytest.mark.long("4 s: with counters in Redis, as without"))]
+)
 def test_several_workers_alert_once(tmp_path: Path, redis: bool) -> None:
     """Three workers that all spend of one budget; with limits in Redis likewise."""
     with WebhookReceiver() as receiver, RedisServer(tmp_path) as server:

@@ -83,6 +83,7 @@ def inside(first: int, *command: str, **environ: str) -> subprocess.CompletedPro
     )  # fmt: skip
 
 
+@pytest.mark.long("20 s: the image is built in a root of its own, with all it installs")
 class TestImage:
     def test_it_serves_and_drains(self, image: Image, tmp_path: Path) -> None:
         """Not as root, with a root that it cannot write; its health check says so; the stop signal drains it."""
@@ -131,6 +132,8 @@ class TestImage:
             os.kill(orphan, signal.SIGKILL)
             eventually(lambda: not children(first), PATIENCE)
 
+
+class TestContext:
     def test_what_is_copied_is_let_in(self) -> None:
         """The .dockerignore keeps all else out: keys, databases, the history."""
         admitted = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}

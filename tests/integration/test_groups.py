@@ -56,6 +56,7 @@ def cost(usage: dict[str, int]) -> float:
     return (usage["prompt_tokens"] * 2.5 + usage["completion_tokens"] * 10) / 1e6
 
 
+@pytest.mark.long("7 s: three budgets of a tree hold under load of several processes")
 def test_three_budgets_under_load(tmp_path: Path) -> None:
     """An organisation, two teams and their projects, each with a budget of its own, 500 requests at once on four
     workers: nothing is ever spent above any, and what is counted in the end is what was spent."""

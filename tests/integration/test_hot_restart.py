@@ -226,6 +226,7 @@ class TestInTheBackground:
                 with suppress(ProcessLookupError):
                     os.kill(first, signal.SIGKILL)
 
+    @pytest.mark.long("6 s: a UNIX socket stays where it is with several workers, as with one process")
     def test_a_unix_socket_of_several_workers(self, tmp_path: Path) -> None:
         """It keeps its permissions, and survives that workers are rolled."""
         local = tmp_path / "s"

@@ -99,6 +99,7 @@ def test_under_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert_only_this_key_fits(stack, manager)
 
 
+@pytest.mark.long("4 s: several workers under load, as one process")
 def test_several_workers_under_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each worker takes the new key, whichever of them is asked, and no request fails."""
     file = key_file(tmp_path)

@@ -130,7 +130,13 @@ def others(home: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("as_nobody")
-@pytest.mark.parametrize("options", [["--uid=nobody", "--gid=nogroup"], ["--uid=65534"]], ids=["both", "its-own-group"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(["--uid=nobody", "--gid=nogroup"], id="both"),
+        pytest.param(["--uid=65534"], id="its-own-group", marks=pytest.mark.long("3 s: as with a group that is named")),
+    ],
+)
 def test_uid(home: Path, options: list[str]) -> None:
     """Whatever the start makes belongs to that user, who goes on with it: after a reload, a rotation, a restart."""
     port = free_port()
@@ -189,7 +195,7 @@ def privileged_port() -> int:
 
 
 @pytest.mark.usefixtures("as_nobody")
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long("3 s: two workers, as one process"))])
 def test_uid_and_a_port_of_roots(home: Path, workers: int) -> None:
     """Listens there before the user is another."""
     port = privileged_port()

@@ -46,7 +46,7 @@ class OpenApiTests(ManagementTestCase):
         validator = import_module("openapi_spec_validator").OpenAPIV31SpecValidator
         self.assertEqual([str(error.message) for error in validator(self.document).iter_errors()], [])
         self.document["paths"]["/manage/version"]["get"]["responses"] = {"200": {}}
-        self.assertNotEqual(list(validator(self.document).iter_errors()), [])
+        self.assertIsNotNone(next(validator(self.document).iter_errors(), None))
 
     def test_every_operation_says_who_may(self) -> None:
         """The least role, as the table has it."""
