@@ -137,6 +137,7 @@ def next_one(stack: Stack, token: str) -> int:
     return stack.ask("POST", "/v1/chat/completions", BODY, token=token).status
 
 
+@pytest.mark.long("3 s: a thousand requests while the database is locked are all answered")
 def test_while_the_database_is_locked(tmp_path: Path) -> None:
     """Two hundred at once, again and again, while somebody else holds the lock of SQLite for two seconds: all are
     answered, and afterwards as before."""

@@ -45,6 +45,7 @@ def told(name: str, seen: Sequence[tuple[float, int]]) -> None:
     assert statuses == {200: len(seen)}
 
 
+@pytest.mark.long("3 s: 1,500 connections that guess for five seconds keep nobody out")
 def test_guesses_on_many_connections(tmp_path: Path) -> None:
     """1,500 connections with unknown tokens: each is answered, none with 503, and every valid token is let in.
 

@@ -66,7 +66,9 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
         yield listening
 
 
-@pytest.mark.parametrize("workers", ["", ", workers: 2"])
+@pytest.mark.parametrize(
+    "workers", ["", pytest.param(", workers: 2", marks=pytest.mark.long("3 s: what one process tells systemd"))]
+)
 def test_ready_alive_and_stopping(tmp_path: Path, manager: socket.socket, workers: str) -> None:
     port = free_port()
     settings(tmp_path, f"tcp:{port}:interface=127.0.0.1", workers)

@@ -167,11 +167,13 @@ class Stack:
 
 
 def eventually(said: Any, seconds: float = 20.0) -> Any:
-    """Ask again until the answer is true; L{AssertionError} after so many seconds."""
-    end = time.monotonic() + seconds
+    """Ask again until the answer is true, less often the longer it takes: asking takes time from those that are waited
+    for. L{AssertionError} after so many seconds."""
+    end, pause = time.monotonic() + seconds, 0.01
     while not (answer := said()):
         assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(pause * 1.2, 0.05)
     return answer
 
 
