@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -95,6 +96,7 @@ class Renderer:
         self._environment.filters.update({name: getattr(formats, name) for name in names})
         self._environment.globals["static"] = self._names.__getitem__
         self._environment.globals["menu"] = MENU
+        self._environment.globals["nonce"] = partial(token_hex, 16)
         self._environment.globals["metadata_text"] = metadata_text
         self._environment.globals["percent"] = formats.percent
         self._environment.globals["limit_names"] = {field.name: field.label for field in LIMIT_FIELDS}

@@ -17,6 +17,7 @@ from llmproxy.errors.management import CrossSiteRequest
 from llmproxy.interfaces import IAuditLogger
 from llmproxy.model import AuditEntry
 from llmproxy.proxy.own_response import BufferedResponse, as_proxy_error
+from llmproxy.web.admin.kept_forms import KeptForm, form_within, offered_again, unsent_form
 from llmproxy.web.admin.sessions import LONGEST_SECONDS, ActiveSession, Sessions
 from llmproxy.web.admin.visit import HtmlPage, ManagementCalls, PerformManagement, Redirect, Result, Visit
 from llmproxy.web.manage.auth import ManagementAuth
@@ -122,9 +123,9 @@ class AdminPages(Resource):
         if path.startswith("/admin/oidc/") and request.method == b"GET" and self._identity is not None:
             return await self._by_identity(request, path, request_id, self._identity)
         if active is None or principal is None:
-            return HtmlPage(
-                "sign_in.html", {"problem": "", "next": _next_path(request)}, 401 if path != "/admin/" else 200
-            )
+            return _sign_in_page("", _next_path(request), 401 if path != "/admin/" else 200, unsent_form(path, fields))
+        if path == "/admin/resume" and (form := form_within(fields)):
+            return offered_again(form, active.session.csrf_token)
         if request.method == b"POST":
             sent = fields.get("csrf", [""])[-1]
             if not hmac.compare_digest(sent.encode(), active.session.csrf_token.encode()):
@@ -173,20 +174,19 @@ class AdminPages(Resource):
 
     async def _sign_in(self, request: Request, fields: dict[str, list[str]], request_id: str) -> Result:
         secret = fields.get("secret", [""])[-1].strip()
-        following = fields.get("next", ["/admin/"])[-1]
+        following, form = fields.get("next", ["/admin/"])[-1], form_within(fields)
         try:
             principal = await self._auth.sign_in(secret.encode(), self._auth.client(request))
         except Unauthorized:
             await self._write(request, "admin.sign_in", "unknown", request_id, failed=True)
-            values = {
-                "problem": "This is not the management token, and no management key that is valid.",
-                "next": following,
-            }
-            return HtmlPage("sign_in.html", values, 401)
+            said = "This is not the management token, and no management key that is valid."
+            return _sign_in_page(said, following, 401, form)
         active = await self._sessions.begin(principal.actor, self._auth.client(request), _field(request, b"user-agent"))
         await self._write(request, "admin.sign_in", principal.actor, request_id, active.session.id)
         where = _safe_path(following)
         cookie = _session_cookie(active, self._auth.is_secure(request))
+        if form is not None:
+            return offered_again(form, active.session.csrf_token, (cookie,))
         return BufferedResponse(303, b"", (b"Location: " + where.encode(), NO_STORE, cookie))
 
     async def _principal(self, active: ActiveSession) -> Principal | None:
@@ -207,8 +207,7 @@ class AdminPages(Resource):
             arrival = await identity.arrive(_query(request), _cookie(request, _STATE_COOKIE))
         except (Unauthorized, Forbidden) as e:
             await self._write(request, "admin.sign_in", "unknown", request_id, failed=True, code=e.code)
-            values = {"problem": e.message, "next": "/admin/"}
-            return HtmlPage("sign_in.html", values, 401, (_state_cookie("", 0, identity.is_secure),))
+            return _sign_in_page(e.message, "/admin/", 401, None, (_state_cookie("", 0, identity.is_secure),))
         principal = arrival.principal
         active = await self._sessions.begin(
             principal.actor,
@@ -282,6 +281,15 @@ class AdminPages(Resource):
         }
         response = self._renderer.html(result, self._now(), **common)
         return BufferedResponse(response.code, response.body, (*response.lines, *renewed, *result.lines))
+
+
+def _sign_in_page(
+    problem: str, following: str, status: int, form: KeptForm | None = None, lines: tuple[bytes, ...] = ()
+) -> HtmlPage:
+    """
+    @param following: Where to go on; C{form}: what is to be sent then.
+    """
+    return HtmlPage("sign_in.html", {"problem": problem, "next": following, "kept": form}, status, lines)
 
 
 def _error_page(error: ProxyError, signed_in: bool) -> HtmlPage:

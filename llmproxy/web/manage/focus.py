@@ -5,14 +5,13 @@ One row is what one project used of one model through one API in one day (in one
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
 from llmproxy.ledger.reports import SUM_NAMES
+from llmproxy.web.csv_cells import csv_lines
 
 FOCUS_GROUPS = ("day", "project", "project_name", "project_labels", "project_metadata", "api", "model")
 MANDATORY = (  # those whose feature level is "Mandatory" in version 1.2, in the specification's order
@@ -73,7 +72,6 @@ PROVIDER_NAMES = {
     "bedrock-bearer": "Amazon Web Services",
 }
 NO_MODEL = "no model"  # the SKU of requests that name none, such as those for the list of models
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet may take for one
 
 
 class FocusRows:
@@ -87,13 +85,13 @@ class FocusRows:
         self._providers = providers
 
     def heading(self) -> bytes:
-        return _lines([FOCUS_COLUMNS])
+        return csv_lines([FOCUS_COLUMNS])
 
     def render(self, rows: Sequence[Sequence[Any]]) -> bytes:
         """Lines of rows that have L{FOCUS_GROUPS}, then L{SUM_NAMES}."""
         names = (*FOCUS_GROUPS, *SUM_NAMES)
         charges = (self.charge(dict(zip(names, row, strict=True))) for row in rows)
-        return _lines([[_cell(charge[name]) for name in FOCUS_COLUMNS] for charge in charges])
+        return csv_lines([charge[name] for name in FOCUS_COLUMNS] for charge in charges)
 
     def charge(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The columns of one row; C{None} is null."""
@@ -152,18 +150,3 @@ def tags(labels: str, metadata: str) -> str | None:
 
 def _json(text: str) -> Any:
     return json.loads(text) if text else None
-
-
-def _cell(value: Any) -> str:
-    """An empty cell is null; text that a spreadsheet would take for a formula has a quote before it."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.12f}".rstrip("0").rstrip(".")
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else str(value)
-
-
-def _lines(rows: Sequence[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode("utf-8", "replace")

@@ -24,6 +24,7 @@ from llmproxy.web.manage.groups import GroupCollection, GroupItem
 from llmproxy.web.manage.keys import KeyCollection, KeyItem
 from llmproxy.web.manage.logging import LoggingItem
 from llmproxy.web.manage.openapi import OpenApi
+from llmproxy.web.manage.preconditions import NO_PRECONDITIONS, Preconditions
 from llmproxy.web.manage.projects import ProjectCollection, ProjectItem, ProjectTokensRevocation
 from llmproxy.web.manage.reload import SettingsList, SettingsReload
 from llmproxy.web.manage.roles import Principal
@@ -79,7 +80,14 @@ class Management(Resource):
         return NOT_DONE_YET
 
     async def perform(
-        self, method: str, uri: str, body: bytes, client: str, request_id: str, principal: Principal
+        self,
+        method: str,
+        uri: str,
+        body: bytes,
+        client: str,
+        request_id: str,
+        principal: Principal,
+        preconditions: Preconditions = NO_PRECONDITIONS,
     ) -> ApiResponse:
         """Do what a request of C{principal} for this path and query would do; raises as that would be refused. What is
         changed is audited.
@@ -92,7 +100,7 @@ class Management(Resource):
             raise NotFound
         endpoint, path_id = found
         call = endpoint.call(method.encode(), raw, path_id, body, client, request_id)
-        return await endpoint.perform(replace(call, signed_in=principal))
+        return await endpoint.perform(replace(call, signed_in=principal, preconditions=preconditions))
 
     def _find(self, path: bytes) -> tuple[Endpoint, bytes] | None:
         """The endpoint at a raw path, and the id in it."""

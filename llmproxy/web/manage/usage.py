@@ -13,6 +13,7 @@ from llmproxy.base.attribution import CLAIMED
 from llmproxy.errors import Invalid
 from llmproxy.ledger.reports import ATTRIBUTED, GROUP_NAMES, SUM_NAMES, ReportRows, UsageQuery
 from llmproxy.proxy.own_response import NOSNIFF, BufferedResponse
+from llmproxy.web.csv_cells import CSV, csv_cell
 from llmproxy.web.manage.endpoint import Call, Endpoint, ManagementContext, operation
 from llmproxy.web.manage.focus import FOCUS_GROUPS, FocusRows
 from llmproxy.web.manage.paging import PAGE_PARAMETERS, page, project, query
@@ -21,9 +22,6 @@ from llmproxy.web.respond import NO_STORE, StreamedResponse, json_response
 
 REPORT_PARAMETERS = ("group_by", "from", "to", "format", *PAGE_PARAMETERS)
 COLUMN_NAMES = {"project": "project_id", "token": "token_id"}  # of a group's column; all others have the group's own
-
-_CSV = b"Content-Type: text/csv; charset=utf-8; header=present"
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet may take for one
 
 
 class UsageTotals(Endpoint):
@@ -73,7 +71,7 @@ async def _answer(
     answer = await usage.report(question)
     if shown_as == "csv":
         lines = (b"X-Next-Cursor: " + answer.next_cursor.encode(),) if answer.next_cursor else ()
-        return BufferedResponse(200, as_csv(question, answer.items, heading=True), (_CSV, NO_STORE, NOSNIFF, *lines))
+        return BufferedResponse(200, as_csv(question, answer.items, heading=True), (CSV, NO_STORE, NOSNIFF, *lines))
     shown = [{column_name(question, name): _shown(name, value) for name, value in row.items()} for row in answer.items]
     for row in shown:
         row["cost_usd"] = round(row["cost_usd"], 12)
@@ -107,7 +105,7 @@ async def _whole(
     except Exception:
         await rows.close()
         raise
-    return StreamedResponse(200, parts(first), (_CSV, NO_STORE, NOSNIFF), rows.close)
+    return StreamedResponse(200, parts(first), (CSV, NO_STORE, NOSNIFF), rows.close)
 
 
 def _groups(found: Mapping[str, str], attributions: Collection[str]) -> tuple[tuple[str, ...], str]:
@@ -147,7 +145,7 @@ def raw_as_csv(question: UsageQuery, rows: Sequence[Sequence[Any]]) -> bytes:
         if name in SUM_NAMES and name != "cost_usd":
             columns.append(column)
             continue
-        shown = {value: _cell(float(value) if name == "cost_usd" else _shown(name, value)) for value in set(column)}
+        shown = {value: csv_cell(float(value) if name == "cost_usd" else _shown(name, value)) for value in set(column)}
         columns.append(map(shown.__getitem__, column))
     text = io.StringIO()
     csv.writer(text).writerows(zip(*columns, strict=True))
@@ -160,13 +158,5 @@ def as_csv(question: UsageQuery, rows: Sequence[Mapping[str, Any]], *, heading: 
     writer = csv.writer(text)
     if heading:
         writer.writerow([*(column_name(question, name) for name in question.columns), *SUM_NAMES])
-    writer.writerows([_cell(_shown(name, row[name])) for name in (*question.columns, *SUM_NAMES)] for row in rows)
+    writer.writerows([csv_cell(_shown(name, row[name])) for name in (*question.columns, *SUM_NAMES)] for row in rows)
     return text.getvalue().encode("utf-8", "replace")
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return f"{value:.12f}".rstrip("0").rstrip(".")
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else str(value)

@@ -9,6 +9,7 @@ from llmproxy.web.admin.pages import (
     alerts,
     audit,
     cache,
+    exports,
     groups,
     keys,
     overview,
@@ -59,6 +60,7 @@ ROUTES = _routes(
         "/admin/keys/{id}/revoke": {"POST": keys.revoke},
         "/admin/audit": {"GET": audit.show},
         "/admin/settings": {"GET": settings.show, "POST": settings.reload},
+        **{path: {"GET": exports.export} for path in exports.EXPORTS},
         "/admin/sessions": {"GET": sessions.show_all},
         "/admin/sessions/{id}/end": {"POST": sessions.end},
     }

@@ -9,25 +9,28 @@ from llmproxy.errors import Invalid, NotFound
 from llmproxy.web.admin.formats import parsed
 from llmproxy.web.admin.pages.forms import NOTHING_FOUND
 from llmproxy.web.admin.pages.names import project_names
+from llmproxy.web.admin.pages.project_choice import chosen_project
 from llmproxy.web.admin.visit import HtmlPage, Visit
 
 PAGE_SIZE = 50
 MAX_CURRENT = 100  # of the latest alerts, of which those of periods that go on are shown elsewhere
-FILTERS = ("owner", "owner_id", "project_id")
+FILTERS = ("owner", "owner_id")
 OWNERS = ("token", "project", "group", "api")
 
 
 async def show_all(visit: Visit) -> HtmlPage:
-    wanted = {name: visit.query.get(name, "").strip() for name in FILTERS}
-    problem, found, status = "", NOTHING_FOUND, 200
+    project = await chosen_project(visit)
+    wanted = {name: visit.query.get(name, "").strip() for name in FILTERS} | {"project_id": project.id}
+    problem, found, status = project.problem, NOTHING_FOUND, 422 if project.problem else 200
     try:
         found = await visit.api.get("/manage/alerts", limit=PAGE_SIZE, cursor=visit.query.get("cursor", ""), **wanted)
     except Invalid as e:
-        problem, status = e.message, e.status
+        problem, status = problem or e.message, e.status
     values = {
         "alerts": [{**each, "grave": is_grave(each)} for each in found["data"]],
         "next_cursor": found["next_cursor"],
         "wanted": wanted,
+        "project": project,
         "owners": OWNERS,
         "names": await project_names(visit, [each["project_id"] for each in found["data"]]),
         "problem": problem,

@@ -5,21 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 from llmproxy.errors import Invalid, NotFound
+from llmproxy.web.admin.pages.names import project_names
+from llmproxy.web.admin.pages.project_choice import chosen_project
 from llmproxy.web.admin.visit import HtmlPage, Visit
 
 PAGE_SIZE = 100
-FILTERS = ("search", "action", "actor", "outcome", "project_id")
+FILTERS = ("search", "action", "actor", "outcome")
 
 
 async def show(visit: Visit) -> HtmlPage:
-    wanted = {name: visit.query.get(name, "").strip() for name in FILTERS}
-    problem, verdict = "", None
+    project = await chosen_project(visit)
+    wanted = {name: visit.query.get(name, "").strip() for name in FILTERS} | {"project_id": project.id}
+    problem, verdict = project.problem, None
     found: dict[str, Any] = {"data": [], "next_cursor": None}
     try:
         found = await visit.api.get("/manage/audit", limit=PAGE_SIZE, cursor=visit.query.get("cursor", ""), **wanted)
         if visit.query.get("verify"):
             verdict = await visit.api.get("/manage/audit/verify")
     except (Invalid, NotFound) as e:
-        problem = e.message
-    values = {"entries": found, "wanted": wanted, "problem": problem, "verdict": verdict}
+        problem = problem or e.message
+    values = {
+        "entries": found,
+        "wanted": wanted,
+        "project": project,
+        "names": await project_names(visit, [each["project_id"] for each in found["data"]]),
+        "problem": problem,
+        "verdict": verdict,
+    }
     return HtmlPage("audit.html", values, 422 if problem else 200)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+CHANGED_MEANWHILE = (
+    "Somebody else has changed it since this form was opened, and nothing was saved. The form has what you wrote; the "
+    "page has what is stored now. Save again to have it as in the form."
+)
 NOTHING_FOUND: Mapping[str, Any] = {"data": [], "total": 0, "next_cursor": None}  # a list that was not read
 
 
@@ -49,6 +53,11 @@ def number(text: str) -> int | str | None:
 def words(text: str) -> list[str]:
     """What stands between commas, spaces or lines."""
     return text.replace(",", " ").split()
+
+
+def labels_of(text: str) -> list[str]:
+    """The labels, or C{name=text} of metadata, that a list is narrowed to: what stands between commas."""
+    return [each for part in text.split(",") if (each := part.strip())]
 
 
 def note_values(form: Mapping[str, str]) -> dict[str, Any]:

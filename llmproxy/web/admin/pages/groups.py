@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmproxy.errors import Conflict, Invalid
+from llmproxy.errors.management import PreconditionFailed
 from llmproxy.web.admin.pages.alerts import current_alerts, in_force
-from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, NOTHING_FOUND, limit_values
+from llmproxy.web.admin.pages.forms import CHANGED_MEANWHILE, LIMIT_FIELDS, NOTHING_FOUND, limit_values
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit, segment
 
 MAX_SHOWN = 1000  # groups of the tree
@@ -40,6 +41,7 @@ def as_tree(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 async def show_all(visit: Visit, problem: str = "", status: int = 200) -> HtmlPage:
     """The tree; of a search, what it found, each with where in the tree it is."""
+    visit.principal.require("list_groups")
     search = visit.query.get("search", "").strip()
     tree, found = await all_groups(visit), NOTHING_FOUND
     if search:
@@ -78,18 +80,19 @@ async def create(visit: Visit) -> Result:
     body = {"name": visit.form.get("name", "").strip(), "parent_id": visit.form.get("parent_id") or None}
     limits = {name: value for name, value in limit_values(visit.form).items() if value}
     try:
-        made = await visit.api.send("POST", "/manage/groups", {**body, **limits})
+        made = await visit.api.send("POST", "/manage/groups", {**body, **limits}, visit.form)
     except (Invalid, Conflict) as e:
         return await show_all(visit, e.message, e.status)
     return Redirect(f"/admin/groups/{segment(made['id'])}", "group-created")
 
 
 async def show(visit: Visit, problem: str = "", status: int = 200) -> HtmlPage:
-    group = await visit.api.get(f"/manage/groups/{visit.arguments[0]}")
+    group, seen = await visit.api.get_tagged(f"/manage/groups/{visit.arguments[0]}")
     tree = await all_groups(visit)
     alerts = await current_alerts(visit, owner="group", owner_id=group["id"])
     values = {
         "group": group,
+        "seen": seen,
         "above": paths(tree).get(group["id"], []),
         "alerts": in_force(alerts, group["id"], group["limits"]),
         "groups": tree,
@@ -103,9 +106,12 @@ async def show(visit: Visit, problem: str = "", status: int = 200) -> HtmlPage:
 async def change(visit: Visit) -> Result:
     body = {"name": visit.form.get("name", "").strip(), "parent_id": visit.form.get("parent_id") or None}
     try:
-        await visit.api.send("PATCH", f"/manage/groups/{visit.arguments[0]}", {**body, **limit_values(visit.form)})
+        path = f"/manage/groups/{visit.arguments[0]}"
+        await visit.api.send("PATCH", path, {**body, **limit_values(visit.form)}, visit.form)
     except (Invalid, Conflict) as e:
         return await show(visit, e.message, e.status)
+    except PreconditionFailed as e:
+        return await show(visit, CHANGED_MEANWHILE, e.status)
     return Redirect(f"/admin/groups/{visit.arguments[0]}", "group-changed")
 
 

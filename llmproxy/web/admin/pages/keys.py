@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llmproxy.errors import Conflict, Invalid
-from llmproxy.web.admin.pages.forms import words
 from llmproxy.web.admin.pages.names import project_names
+from llmproxy.web.admin.pages.project_choice import project_ids
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit
 
 ROLES = ("viewer", "operator", "admin")
@@ -20,13 +22,19 @@ async def show_all(visit: Visit, problem: str = "", status: int = 200) -> HtmlPa
 
 async def create(visit: Visit) -> Result:
     form = visit.form
-    body = {"name": form.get("name", "").strip(), "role": form.get("role", "")}
-    projects = words(form.get("projects", ""))
+    body: dict[str, Any] = {"name": form.get("name", "").strip(), "role": form.get("role", "")}
     try:
-        issued = await visit.api.send("POST", "/manage/keys", {**body, **({"projects": projects} if projects else {})})
+        if projects := await project_ids(visit, named_projects(form.get("projects", ""))):
+            body["projects"] = projects
+        issued = await visit.api.send("POST", "/manage/keys", body, form)
     except (Invalid, Conflict) as e:
         return await show_all(visit, e.message, e.status)
     return HtmlPage("key_issued.html", {"key": issued}, 201)
+
+
+def named_projects(text: str) -> list[str]:
+    """What stands on its lines: the names of projects, or their ids."""
+    return [each for line in text.splitlines() if (each := line.strip())]
 
 
 async def revoke(visit: Visit) -> Result:

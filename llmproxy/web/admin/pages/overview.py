@@ -9,6 +9,7 @@ from llmproxy.observability.activity import PERIODS
 from llmproxy.web.admin import formats
 from llmproxy.web.admin.pages.alerts import current_alerts
 from llmproxy.web.admin.pages.names import project_names
+from llmproxy.web.admin.pages.project_choice import chosen_project
 from llmproxy.web.admin.plots import Series, bar_plot, line_plot
 from llmproxy.web.admin.visit import HtmlPage, Visit
 
@@ -19,7 +20,8 @@ MAX_ALERTS = 3
 async def show(visit: Visit) -> HtmlPage:
     period = visit.query.get("period", "24h")
     period = period if period in PERIODS else "24h"
-    project = visit.query.get("project_id", "")
+    chosen = await chosen_project(visit)
+    project = chosen.id
     report = await visit.api.get("/manage/activity", period=period, project_id=project)
     wanted: dict[str, str | int] = {"period": period, "project_id": project, "limit": MAX_TOP}
     top = {by: (await visit.api.get("/manage/activity/top", by=by, **wanted))["data"] for by in ("model", "project")}
@@ -32,6 +34,7 @@ async def show(visit: Visit) -> HtmlPage:
             "period": period,
             "periods": tuple(PERIODS),
             "project_id": project,
+            "project": chosen,
             "report": report,
             "total": report["total"],
             "before": report["before"],

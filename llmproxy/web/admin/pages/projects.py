@@ -5,22 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 from llmproxy.errors import Conflict, Invalid
+from llmproxy.errors.management import PreconditionFailed
 from llmproxy.web.admin.pages.alerts import current_alerts, in_force
-from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, NOTHING_FOUND, limit_values, note_values
+from llmproxy.web.admin.pages.forms import (
+    CHANGED_MEANWHILE,
+    LIMIT_FIELDS,
+    NOTHING_FOUND,
+    labels_of,
+    limit_values,
+    note_values,
+)
 from llmproxy.web.admin.pages.groups import all_groups
 from llmproxy.web.admin.pages.overview import activity_plots
 from llmproxy.web.admin.pages.policies import policy_facts, policy_inputs, policy_values
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit, segment
 
 PAGE_SIZE = 50
-FILTERS = ("search", "active")
+FILTERS = ("search", "active", "label")
 
 
 async def show_all(visit: Visit, problem: str = "", status: int = 200) -> HtmlPage:
     wanted = {name: visit.query.get(name, "").strip() for name in FILTERS}
     found = NOTHING_FOUND
+    asked = {**wanted, "label": labels_of(wanted["label"]), "cursor": visit.query.get("cursor", "")}
     try:
-        found = await visit.api.get("/manage/projects", limit=PAGE_SIZE, cursor=visit.query.get("cursor", ""), **wanted)
+        found = await visit.api.get("/manage/projects", limit=PAGE_SIZE, **asked)
     except Invalid as e:
         problem, status = problem or e.message, max(status, 422)
     values = {
@@ -36,7 +45,8 @@ async def show_all(visit: Visit, problem: str = "", status: int = 200) -> HtmlPa
 
 async def create(visit: Visit) -> Result:
     try:
-        made = await visit.api.send("POST", "/manage/projects", {"name": visit.form.get("name", "").strip()})
+        body = {"name": visit.form.get("name", "").strip()}
+        made = await visit.api.send("POST", "/manage/projects", body, visit.form)
     except (Invalid, Conflict) as e:
         return await show_all(visit, e.message, e.status)
     return Redirect(f"/admin/projects/{segment(made['id'])}", "project-created")
@@ -47,13 +57,14 @@ async def show(visit: Visit, problem: str = "", status: int = 200, form: str = "
     @param form: Which of the forms has the problem.
     """
     project_id = visit.arguments[0]
-    project = await visit.api.get(f"/manage/projects/{project_id}")
+    project, seen = await visit.api.get_tagged(f"/manage/projects/{project_id}")
     tokens = await visit.api.get(
         "/manage/tokens", project_id=project_id, limit=PAGE_SIZE, cursor=visit.query.get("cursor", "")
     )
     report = await visit.api.get("/manage/activity", period="7d", project_id=project_id)
     values: dict[str, Any] = {
         "project": project,
+        "seen": seen,
         "tokens": tokens,
         "plots": activity_plots(report)[:2],
         "total": report["total"],
@@ -97,9 +108,11 @@ async def change_active(visit: Visit) -> Result:
 async def _changed(visit: Visit, body: dict[str, Any], done: str, form: str) -> Result:
     path = f"/manage/projects/{visit.arguments[0]}"
     try:
-        await visit.api.send("PATCH", path, body)
+        await visit.api.send("PATCH", path, body, visit.form)
     except (Invalid, Conflict) as e:
         return await show(visit, e.message, e.status, form)
+    except PreconditionFailed as e:
+        return await show(visit, CHANGED_MEANWHILE, e.status, form)
     return Redirect(f"/admin/projects/{visit.arguments[0]}", done)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from llmproxy.errors import Invalid
 from llmproxy.web.admin.pages.names import project_names
+from llmproxy.web.admin.pages.project_choice import chosen_project
 from llmproxy.web.admin.visit import HtmlPage, Visit
 
 LIMIT = 100
@@ -27,19 +28,21 @@ STEP_KINDS = {
     "attempt": "c1",
     "response": "c2",
 }
-FILTERS = ("project_id", "token_id", "api", "model", "status", "outcome", "error")
+FILTERS = ("token_id", "api", "model", "status", "outcome", "error")
 
 
 async def show_all(visit: Visit) -> HtmlPage:
-    wanted = {name: visit.query.get(name, "").strip() for name in FILTERS}
-    problem, found = "", []
+    project = await chosen_project(visit)
+    wanted = {name: visit.query.get(name, "").strip() for name in FILTERS} | {"project_id": project.id}
+    problem, found = project.problem, []
     try:
         found = (await visit.api.get("/manage/requests", limit=LIMIT, **wanted))["data"]
     except Invalid as e:
-        problem = e.message
+        problem = problem or e.message
     values = {
         "requests": found,
         "wanted": wanted,
+        "project": project,
         "problem": problem,
         "names": await project_names(visit, [each["project_id"] for each in found]),
         "limit": LIMIT,

@@ -5,29 +5,48 @@ from __future__ import annotations
 from typing import Any
 
 from llmproxy.errors import Conflict, Invalid, NotFound, ProxyError
+from llmproxy.errors.management import PreconditionFailed
 from llmproxy.web.admin import formats
 from llmproxy.web.admin.pages import projects
 from llmproxy.web.admin.pages.alerts import current_alerts, in_force
-from llmproxy.web.admin.pages.forms import LIMIT_FIELDS, NOTHING_FOUND, limit_values, note_values, number
+from llmproxy.web.admin.pages.forms import (
+    CHANGED_MEANWHILE,
+    LIMIT_FIELDS,
+    NOTHING_FOUND,
+    labels_of,
+    limit_values,
+    note_values,
+    number,
+)
 from llmproxy.web.admin.pages.names import project_names
 from llmproxy.web.admin.pages.policies import policy_facts, policy_inputs, policy_values
+from llmproxy.web.admin.pages.project_choice import chosen_project
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit
 
 PAGE_SIZE = 50
-FILTERS = ("search", "active", "project_id")
+FILTERS = ("search", "active", "label")
 ALWAYS_TOLD = ("apis", "models", "endpoints", "ips")
 
 
 async def show_all(visit: Visit) -> HtmlPage:
-    wanted = {name: visit.query.get(name, "").strip() for name in FILTERS}
-    problem, found = "", NOTHING_FOUND
+    project = await chosen_project(visit)
+    wanted = {name: visit.query.get(name, "").strip() for name in FILTERS} | {"project_id": project.id}
+    problem, found = project.problem, NOTHING_FOUND
+    asked = {**wanted, "label": labels_of(wanted["label"]), "cursor": visit.query.get("cursor", "")}
     try:
-        found = await visit.api.get("/manage/tokens", limit=PAGE_SIZE, cursor=visit.query.get("cursor", ""), **wanted)
+        found = await visit.api.get("/manage/tokens", limit=PAGE_SIZE, **asked)
     except Invalid as e:
-        problem = e.message
+        problem = problem or e.message
     names = await project_names(visit, [each["project_id"] for each in found["data"]])
     alerts = await current_alerts(visit, owner="token")
-    values = {"tokens": found, "wanted": wanted, "names": names, "alerts": alerts, "problem": problem}
+    values = {
+        "tokens": found,
+        "wanted": wanted,
+        "project": project,
+        "names": names,
+        "alerts": alerts,
+        "problem": problem,
+    }
     return HtmlPage("tokens.html", values, 422 if problem else 200)
 
 
@@ -40,7 +59,7 @@ async def create(visit: Visit) -> Result:
         body["max_requests"] = number(requests)
     body |= {name: value for name, value in (limit_values(form) | policy_values(form)).items() if value}
     try:
-        issued = await visit.api.send("POST", "/manage/tokens", body)
+        issued = await visit.api.send("POST", "/manage/tokens", body, form)
     except (Invalid, Conflict, NotFound) as e:
         return await projects.show(visit, e.message, e.status, "token")
     return HtmlPage("token_issued.html", {"token": issued, "rotated": False}, 201)
@@ -50,7 +69,7 @@ async def show(visit: Visit, problem: str = "", status: int = 200, form: str = "
     """
     @param form: Which of the forms has the problem.
     """
-    token = await visit.api.get(f"/manage/tokens/{visit.arguments[0]}")
+    token, seen = await visit.api.get_tagged(f"/manage/tokens/{visit.arguments[0]}")
     try:
         project = await visit.api.get(f"/manage/projects/{token['project_id']}")
     except ProxyError:
@@ -64,6 +83,7 @@ async def show(visit: Visit, problem: str = "", status: int = 200, form: str = "
             *in_force(above, project["id"], project["limits"]),
         ],
         "token": token,
+        "seen": seen,
         "project": project,
         "recent": recent["data"],
         "limit_fields": LIMIT_FIELDS,
@@ -85,9 +105,11 @@ async def change(visit: Visit) -> Result:
     if expires_in := form.get("expires_in", "").strip():
         body["expires_in"] = expires_in
     try:
-        await visit.api.send("PATCH", f"/manage/tokens/{visit.arguments[0]}", body)
+        await visit.api.send("PATCH", f"/manage/tokens/{visit.arguments[0]}", body, form)
     except (Invalid, Conflict) as e:
         return await show(visit, e.message, e.status, "settings")
+    except PreconditionFailed as e:
+        return await show(visit, CHANGED_MEANWHILE, e.status, "settings")
     return Redirect(f"/admin/tokens/{visit.arguments[0]}", "token-changed")
 
 
@@ -96,7 +118,9 @@ async def rotate(visit: Visit) -> Result:
     grace = visit.form.get("grace", "").strip()
     try:
         path = f"/manage/tokens/{visit.arguments[0]}/rotate"
-        rotated = await visit.api.send("POST", path, {"grace": grace} if grace else {})
+        rotated = await visit.api.send(
+            "POST", path, {"grace": grace} if grace else {}, {"once": visit.form.get("once", "")}
+        )
     except (Invalid, Conflict) as e:
         return await show(visit, e.message, e.status, "rotate")
     # What was valid until now may be valid no more: without a grace that moment is this one.

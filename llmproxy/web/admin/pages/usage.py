@@ -11,6 +11,7 @@ from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.admin import formats
 from llmproxy.web.admin.pages.groups import all_groups as listed_groups
 from llmproxy.web.admin.pages.names import project_names
+from llmproxy.web.admin.pages.project_choice import chosen_project
 from llmproxy.web.admin.plots import Series, bar_plot
 from llmproxy.web.admin.visit import HtmlPage, Visit
 from llmproxy.web.respond import StreamedResponse
@@ -24,13 +25,14 @@ MAX_PLOTTED = 40
 async def show(visit: Visit) -> HtmlPage:
     attributions = await _attributions(visit)
     all_groups = (*GROUPS, *attributions)
-    wanted = _wanted(visit, all_groups)
-    problem = ""
+    project = await chosen_project(visit)
+    wanted = _wanted(visit, all_groups, project.id)
+    problem = project.problem
     report: dict[str, Any] = {"data": [], "total": 0, "next_cursor": None}
     try:
         report = await visit.api.get("/manage/usage", limit=PAGE_SIZE, cursor=visit.query.get("cursor", ""), **wanted)
     except Invalid as e:
-        problem = e.message
+        problem = problem or e.message
     groups = wanted["group_by"].split(",") if wanted["group_by"] else []
     rows = report["data"]
     projects = [row["project_id"] for row in rows if row.get("project_id")]
@@ -38,6 +40,7 @@ async def show(visit: Visit) -> HtmlPage:
         "usage.html",
         {
             "wanted": wanted,
+            "project": project,
             "groups": groups,
             "columns": [COLUMNS.get(name, name) for name in groups],
             "attributions": attributions,
@@ -55,7 +58,10 @@ async def show(visit: Visit) -> HtmlPage:
 
 
 async def export(visit: Visit) -> BufferedResponse | StreamedResponse:
-    wanted = _wanted(visit, (*GROUPS, *await _attributions(visit)))
+    project = await chosen_project(visit, offer=False)
+    if project.problem:
+        raise Invalid(project.problem)
+    wanted = _wanted(visit, (*GROUPS, *await _attributions(visit)), project.id)
     response = await visit.api.raw("/manage/usage", format="csv", **wanted)
     name = b'Content-Disposition: attachment; filename="usage.csv"'
     if isinstance(response, StreamedResponse):
@@ -68,7 +74,7 @@ async def _attributions(visit: Visit) -> list[str]:
     return list(document["attributions"])
 
 
-def _wanted(visit: Visit, known: Sequence[str]) -> dict[str, str]:
+def _wanted(visit: Visit, known: Sequence[str], project_id: str) -> dict[str, str]:
     today = datetime.fromtimestamp(visit.now, UTC).date()
     query = visit.query
     if "by" in query or "from" in query:
@@ -79,7 +85,7 @@ def _wanted(visit: Visit, known: Sequence[str]) -> dict[str, str]:
         "group_by": groups,
         "from_": query.get("from", today.replace(day=1).isoformat()),
         "to": query.get("to", (today + timedelta(days=1)).isoformat()),
-        "project_id": query.get("project_id", ""),
+        "project_id": project_id,
     }
 
 
