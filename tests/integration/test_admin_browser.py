@@ -164,7 +164,7 @@ def test_the_first_hour(stack: Stack, chrome: Chrome) -> None:
 
     chrome.get(page)
     eventually(lambda: chrome.refresh() or shows(chrome, "gpt-4o", "200", "$0.0"), SECONDS)
-    chrome.find_element(By.CSS_SELECTOR, "table[data-live] tbody a").click()
+    chrome.find_element(By.CSS_SELECTOR, "a[href^='/admin/requests/']").click()
     assert shows(
         chrome,
         "upstream 0, key 0",
@@ -320,6 +320,64 @@ def test_live(stack: Stack, chrome: Chrome) -> None:
     chrome.find_element(By.CSS_SELECTOR, "[data-live-switch]").click()
     stack.ask("GET", "/v1/models/live-one", headers={"X-Request-ID": f"live-{time.time_ns()}"})
     eventually(lambda: "/admin/requests/live-" in chrome.page_source, SECONDS)
+
+
+def test_live_stays_so_and_says_what_is_wrong(stack: Stack, chrome: Chrome) -> None:
+    """Its address keeps the filters and that it is live; where the session ends it says so, and stops."""
+    stack.ask("GET", "/v1/models")
+    chrome.get(f"{stack.url}/admin/requests?status=2xx")
+    chrome.find_element(By.CSS_SELECTOR, "[data-live-switch]").click()
+    eventually(lambda: "live=1" in chrome.current_url and "status=2xx" in chrome.current_url, SECONDS)
+    chrome.refresh()
+    assert chrome.find_element(By.CSS_SELECTOR, "[data-live-switch]").is_selected()
+    chrome.execute_cdp_cmd("Network.clearBrowserCookies", {})
+    eventually(lambda: shows(chrome, "Your session is over"), SECONDS)
+    assert not chrome.find_element(By.CSS_SELECTOR, "[data-live-switch]").is_selected()
+
+
+def test_plots_by_keyboard(stack: Stack, chrome: Chrome) -> None:
+    """The arrow keys go from point to point, and say what is there."""
+    chrome.get(f"{stack.url}/admin/")
+    chrome.execute_script("document.querySelector('svg.plot').focus({focusVisible: true})")
+    keys(chrome, Keys.END)
+    said = [chrome.find_element(By.CSS_SELECTOR, "output.reading").text]
+    assert re.match(r"\d\d:\d\d · answered: \S+ · refused: \S+ · failed: \S+$", said[0]), said
+    for key in (Keys.ARROW_LEFT, Keys.HOME, Keys.ARROW_RIGHT):
+        keys(chrome, key)
+        said.append(chrome.find_element(By.CSS_SELECTOR, "output.reading").text)
+    assert len({each[:5] for each in said}) == 4, "each of another time"
+
+
+def test_a_double_click_sends_a_form_once(stack: Stack, chrome: Chrome) -> None:
+    chrome.get(f"{stack.url}/admin/groups")
+    write(chrome, "/admin/groups", name="Clicked twice")
+    button = chrome.find_element(By.XPATH, "//button[normalize-space()='Create group']")
+    ActionChains(chrome, duration=0).double_click(button).perform()
+    eventually(lambda: shows(chrome, "The group was created."), SECONDS)
+    assert stack.manage("GET", "/manage/groups?search=Clicked+twice")["total"] == 1
+
+
+def test_a_session_that_ends_while_a_form_is_filled_in(stack: Stack, chrome: Chrome) -> None:
+    """What was written is there again once one is signed in, and is sent."""
+    chrome.get(f"{stack.url}/admin/groups")
+    write(chrome, "/admin/groups", name="Kept over signing in", budget_usd="3/month")
+    chrome.execute_cdp_cmd("Network.clearBrowserCookies", {})
+    press(chrome, "Create group")
+    eventually(lambda: shows(chrome, "What you wrote is kept"), SECONDS)
+    assert browser.violations(chrome) == []
+    chrome.find_element(By.NAME, "secret").send_keys(MANAGEMENT, Keys.ENTER)
+    eventually(lambda: shows(chrome, "Send it now?", "Kept over signing in", "3/month"), SECONDS)
+    assert browser.violations(chrome) == []
+    press(chrome, "Send it")
+    eventually(lambda: shows(chrome, "The group was created.", "Kept over signing in", "$3.00"), SECONDS)
+
+
+def test_an_id_is_copied(stack: Stack, chrome: Chrome) -> None:
+    """Where the browser gives no clipboard to the page too."""
+    chrome.get(f"{stack.url}/admin/projects/{stack.project}")
+    chrome.execute_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    chrome.find_element(By.CSS_SELECTOR, "[data-copy='project-id']").click()
+    assert chrome.execute_script("return getSelection().toString()") == stack.project
 
 
 def test_keyboard_only(stack: Stack, nobody: Chrome) -> None:

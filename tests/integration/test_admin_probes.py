@@ -511,3 +511,26 @@ def test_lists_as_csv(house: House) -> None:
     asked = list(csv.DictReader(admin.get("/admin/requests.csv?project=our+own&status=2xx").body.decode().splitlines()))
     assert {each["project_id"] for each in asked} == {house.own.project} and asked[-1]["model"] == "gpt-4o"
     assert admin.get("/admin/alerts.csv?owner=nobody").status == 422
+
+
+def test_upstreams_with_their_last_hour(house: House) -> None:
+    """Requests, errors and times to the first byte of each API."""
+
+    def row() -> list[str]:
+        page = house.admin.get("/admin/upstreams").body.decode()
+        found = re.search(r"<tr><td>openai.*?</tr>", page, re.DOTALL)
+        assert found
+        return [re.sub(r"<[^>]+>", "", each).strip() for each in re.findall(r'<td class="n">(.*?)</td>', found[0])]
+
+    cells = eventually(lambda: (shown := row())[1] not in ("", "0") and shown[3].endswith("s") and shown, 30.0)
+    assert int(cells[1]) >= 2 and cells[2].endswith("%") and cells[4].endswith("s"), cells
+
+
+def test_every_page_has_a_title_of_its_own(house: House) -> None:
+    names = ("", "projects", "groups", "tokens", "usage", "requests", "alerts", "upstreams", "cache", "playground",
+             "audit", "settings", "keys", "sessions", f"projects/{house.own.project}", f"tokens/{house.own.token}",
+             f"groups/{house.group}", f"requests/{house.own.request}", "nothing")  # fmt: skip
+    pages = [house.admin.get(f"/admin/{each}").body.decode() for each in names]
+    titles = [re.findall(r"<title>(.+) \u00b7 llmproxy</title>", page) for page in pages]
+    assert all(len(each) == 1 for each in titles) and len({each[0] for each in titles}) == len(names), titles
+    assert all(page.count('rel="icon"') == 1 for page in pages)

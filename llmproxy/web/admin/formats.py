@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from markupsafe import Markup
@@ -39,6 +40,21 @@ def usd(value: float | str | None) -> str:
     while digits < 9 and abs(amount) < 10 ** -(digits - 2):
         digits += 1
     return f"${amount:.{digits}f}"
+
+
+def usd_column(amounts: Iterable[float | None]) -> Callable[[float | None], str]:
+    """How amounts stand below each other: all with as many digits behind the point, by the largest of them; what is
+    something and would be shown as nothing is C{< $0.01}."""
+    largest = max((abs(each) for each in amounts if each), default=0.0)
+    digits = 2 if largest >= 100 else 4 if largest >= 1 else 6
+
+    def shown(amount: float | None) -> str:
+        if amount is None:
+            return NOTHING
+        least = 10**-digits
+        return f"< ${least:.{digits}f}" if 0 < amount < least / 2 else f"${amount:,.{digits}f}"
+
+    return shown
 
 
 def usd_tick(value: float) -> str:

@@ -99,6 +99,7 @@ class Renderer:
         self._environment.globals["nonce"] = partial(token_hex, 16)
         self._environment.globals["metadata_text"] = metadata_text
         self._environment.globals["percent"] = formats.percent
+        self._environment.globals["usd_column"] = formats.usd_column
         self._environment.globals["limit_names"] = {field.name: field.label for field in LIMIT_FIELDS}
 
     def _add(self, path: Path) -> None:

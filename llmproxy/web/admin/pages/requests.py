@@ -46,6 +46,7 @@ async def show_all(visit: Visit) -> HtmlPage:
         "problem": problem,
         "names": await project_names(visit, [each["project_id"] for each in found]),
         "limit": LIMIT,
+        "live": visit.query.get("live") == "1",
     }
     return HtmlPage("requests.html", values, 422 if problem else 200)
 

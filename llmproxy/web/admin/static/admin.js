@@ -32,32 +32,95 @@ document.addEventListener("keydown", (event) => {
 for (const button of document.querySelectorAll("[data-confirm]"))
   button.addEventListener("click", (event) => { if (!confirm(button.dataset.confirm)) event.preventDefault(); });
 
+// A form is sent once, however often its button is pressed; it can be again when one comes back to the page.
+const sent = new WeakMap();
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post" || event.defaultPrevented) return;
+  if (event.timeStamp - sent.get(form) < 5000) event.preventDefault();
+  else sent.set(form, event.timeStamp);
+});
+addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+
+// Browsers let scripts at the clipboard only where the connection is TLS, or on the same machine.
+const copied = async (place) => {
+  if (navigator.clipboard) return navigator.clipboard.writeText(place.textContent).then(() => true, () => false);
+  const range = document.createRange(), chosen = getSelection();
+  range.selectNodeContents(place);
+  chosen.removeAllRanges();
+  chosen.addRange(range);
+  return document.execCommand("copy");
+};
 for (const button of document.querySelectorAll("[data-copy]"))
   button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
-    button.textContent = "Copied";
+    const done = await copied(document.getElementById(button.dataset.copy));
+    button.textContent = done ? "Copied" : "Selected: press Ctrl+C";
     setTimeout(() => { button.textContent = "Copy"; }, 2000);
   });
+
+// What a plot says when hovered is said to the keyboard too: the arrow keys go from point to point.
+for (const plot of document.querySelectorAll("svg.plot")) {
+  const points = Array.from(plot.querySelectorAll(".hover")), reading = document.createElement("output");
+  if (!points.length) continue;
+  let at = -1;
+  reading.className = "reading";
+  plot.after(reading);
+  plot.tabIndex = 0;
+  const show = (to) => {
+    if (points[at]) points[at].classList.remove("at");
+    at = to;
+    if (points[at]) points[at].classList.add("at");
+    reading.textContent = points[at] ? points[at].textContent.split("\n").join(" · ") : "";
+  };
+  plot.addEventListener("keydown", (event) => {
+    const steps = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: points.length - 1 };
+    if (!(event.key in steps)) return;
+    event.preventDefault();
+    show(Math.max(0, Math.min(points.length - 1, steps[event.key])));
+  });
+  plot.addEventListener("focus", () => { if (at < 0 && plot.matches(":focus-visible")) show(points.length - 1); });
+  plot.addEventListener("blur", () => show(-1));
+  plot.addEventListener("pointermove", (event) => show(points.indexOf(event.target)));
+  plot.addEventListener("pointerleave", () => show(-1));
+}
 
 // Snippets name this proxy as the browser reaches it.
 for (const place of document.querySelectorAll("[data-origin]"))
   place.textContent = JSON.stringify(location.origin + place.dataset.origin);
 
+// One request at a time, two seconds apart, of a list that is never longer than a page: however many requests there are.
 const live = document.querySelector("[data-live-switch]");
 if (live) {
+  const state = document.querySelector("[data-live-state]"), address = new URL(location.href);
   let timer = 0;
   const refresh = async () => {
+    let said = "";
     try {
-      const response = await fetch(location.href, { credentials: "same-origin" });
-      if (response.ok) {
+      const response = document.hidden ? null : await fetch(address, { credentials: "same-origin" });
+      if (response && response.ok) {
         const page = new DOMParser().parseFromString(await response.text(), "text/html");
-        const fresh = page.querySelector("table[data-live]"), shown = document.querySelector("table[data-live]");
-        if (fresh && shown) shown.replaceWith(document.adoptNode(fresh));
-      } else live.checked = false;
-    } catch { /* the next time, then */ }
+        const fresh = page.querySelector("[data-live]"), shown = document.querySelector("[data-live]");
+        const focused = shown.contains(document.activeElement) && document.activeElement.getAttribute("href");
+        const left = shown.querySelector(".scroll")?.scrollLeft;
+        if (fresh) shown.replaceWith(document.adoptNode(fresh));
+        if (left) fresh.querySelector(".scroll").scrollLeft = left;
+        if (focused) fresh.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+      } else if (response) {
+        said = response.status === 401 ? "Your session is over: load the page again to sign in." : `It stands still: status ${response.status}.`;
+        if (response.status === 401) live.checked = false;
+      }
+    } catch { said = "The proxy cannot be reached; trying again."; }
+    state.textContent = said;
     if (live.checked) timer = setTimeout(refresh, 2000);
   };
-  live.addEventListener("change", () => { clearTimeout(timer); if (live.checked) refresh(); });
+  const toggle = () => {
+    clearTimeout(timer);
+    if (live.checked) address.searchParams.set("live", "1"); else address.searchParams.delete("live");
+    history.replaceState(null, "", address);
+    if (live.checked) refresh();
+  };
+  live.addEventListener("change", toggle);
+  if (live.checked) toggle();
 }
 
 const playground = document.getElementById("playground");

@@ -33,6 +33,17 @@ class FormatsTests(TestCase):
         ):
             self.assertEqual(make(value), shown)  # type: ignore[operator]
 
+    def test_amounts_below_each_other(self) -> None:
+        """As many digits for all of them, so that the points line up."""
+        for amounts, shown in (
+            ([1234.5, 0.001, 0.0, 2], ["$1,234.50", "< $0.01", "$0.00", "$2.00"]),
+            ([1.5, 0.00042, None], ["$1.5000", "$0.0004", "–"]),
+            ([0.00042, 0.1, 1e-9], ["$0.000420", "$0.100000", "< $0.000001"]),
+            ([None, 0], ["–", "$0.000000"]),
+        ):
+            make = formats.usd_column(amounts)
+            self.assertEqual([make(each) for each in amounts], shown)
+
     def test_shares_and_changes(self) -> None:
         self.assertEqual((formats.percent(1, 3), formats.percent(1, 0)), ("33.3 %", "–"))
         self.assertEqual(
