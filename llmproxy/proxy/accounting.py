@@ -282,8 +282,19 @@ class Accounting:
         if context.relay is not None and context.outcome in _ENDS:
             context.outcome, error = _ENDS[context.outcome]
             context.error = context.error or error
-        if self.shutting_down and (context.outcome, context.error, context.client_left) == ("cancelled", "", False):
-            context.outcome, context.error = "truncated", "shutdown"
+        context.outcome, context.error = self._blamed(context.outcome, context.error, left=context.client_left)
+
+    def end_of(self, outcome: str, *, left: bool) -> tuple[str, str]:
+        """Outcome and error of a direct request, by how its relay has ended.
+
+        @param left: Whether its client has left by itself.
+        """
+        return self._blamed(*_ENDS[outcome], left=left)
+
+    def _blamed(self, outcome: str, error: str, *, left: bool) -> tuple[str, str]:
+        if self.shutting_down and (outcome, error, left) == ("cancelled", "", False):
+            return "truncated", "shutdown"
+        return outcome, error
 
 
 def _settle(reservation: LimitReservation, context: RequestContext, record: RequestRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
@@ -16,7 +17,7 @@ from llmproxy.limits import headers as limit_headers
 from llmproxy.metering import injection
 from llmproxy.proxy.context import RequestContext
 from llmproxy.wire.client.transport import Response
-from llmproxy.wire.relay import Relay
+from llmproxy.wire.relay import BodyFilter, Downstream, Relay
 
 CLIENT_STALL_TIMEOUT = 600.0  # seconds after which a client that takes nothing is cut, on a site that is not ours
 
@@ -50,25 +51,53 @@ class ResponseSender:
         """
         request, route = context.request, context.route
         assert route is not None
-        timeouts, expected = route.api.timeouts, context.expects_stream
-        context.stream = body_hints.is_stream_response(response.lines) or (response.code < 400 and expected)
-        total = timeouts.stream if context.stream else timeouts.request
+        context.stream = body_hints.is_stream_response(response.lines) or (
+            response.code < 400 and context.expects_stream
+        )
         lines, body_filter = _filtered(context, route, response, key)
-        context.relay = relay = Relay(
+        context.relay = relay = self.relay_to(
             request,
-            self._clock,
-            idle=timeouts.idle if context.stream else 0.0,
-            stalled=0.0 if request.paced else CLIENT_STALL_TIMEOUT,
-            deadline=context.arrived_at + total if total else None,
-            flush_interval=timeouts.flush_interval,
-            heartbeat=route.api.heartbeat if route.api.heartbeat and _takes_comments(context, response.lines) else 0.0,
-            drain=timeouts.drain if route.api.on_client_abort == "drain" else 0.0,
+            route,
+            context.arrived_at,
+            stream=context.stream,
+            comments=_takes_comments(context, response.lines),
             body_filter=body_filter,
         )
         context.status = response.code
         lines = fields.incoming(lines, own_cors=bool(route.api.allowed_origins))
         relay.carry(response, self._add_own_headers(context, lines))
         context.outcome = relay.outcome or await relay.done
+
+    def relay_to(
+        self,
+        downstream: Downstream,
+        route: Route,
+        arrived: float,
+        *,
+        stream: bool,
+        comments: bool,
+        body_filter: BodyFilter | None,
+        on_end: Callable[[str], object] | None = None,
+    ) -> Relay:
+        """A relay that holds to what the API's settings say.
+
+        @param arrived: When the request came, by the clock.
+        @param comments: Whether comments may be put into the response.
+        """
+        api, timeouts = route.api, route.api.timeouts
+        total = timeouts.stream if stream else timeouts.request
+        return Relay(
+            downstream,
+            self._clock,
+            idle=timeouts.idle if stream else 0.0,
+            stalled=0.0 if downstream.paced else CLIENT_STALL_TIMEOUT,
+            deadline=arrived + total if total else None,
+            flush_interval=timeouts.flush_interval,
+            heartbeat=api.heartbeat if comments else 0.0,
+            drain=timeouts.drain if api.on_client_abort == "drain" else 0.0,
+            body_filter=body_filter,
+            on_end=on_end,
+        )
 
     def _add_own_headers(self, context: RequestContext, lines: list[bytes]) -> list[bytes]:
         """The fields that pass, and this proxy's own."""

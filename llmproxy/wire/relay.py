@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from twisted.internet import protocol
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IProtocol, IPushProducer, IReactorTime, ITransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone
@@ -23,13 +22,16 @@ class Downstream(Protocol):
     """What a relay needs of the client's request (L{llmproxy.wire.server.Request} has it)."""
 
     gone: bool
+    paced: bool
     stalled: bool
 
     def begin(self, code: int, phrase: bytes, lines: Sequence[bytes], length: int | None, hold: bool) -> object: ...
     def respond(self, code: int, phrase: bytes, lines: Sequence[bytes], length: int | None, body: bytes) -> object: ...
     def flush(self) -> object: ...
     def write(self, data: bytes) -> object: ...
-    def finish(self) -> object: ...
+    def finish(self, last: bytes = b"") -> object:
+        """End the response, with these bytes where there are any."""
+
     def abort(self) -> object: ...
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> object: ...
     def unregisterProducer(self) -> object: ...
@@ -45,7 +47,7 @@ class RelayedResponse(Protocol):
     def length(self) -> int | str | None: ...
     @property
     def whole(self) -> bytes | None: ...
-    def deliverBody(self, protocol: protocol.Protocol) -> object: ...
+    def deliverBody(self, protocol: Relay) -> object: ...
 
 
 class BodyFilter(Protocol):
@@ -62,8 +64,8 @@ class BodyFilter(Protocol):
     def end(self) -> bytes: ...
 
 
-@implementer(IPushProducer)
-class Relay(protocol.Protocol):
+@implementer(IPushProducer, IProtocol)
+class Relay:
     """Let it L{carry} a response; L{done} fires with how that ended.
 
     C{complete}: all of it was written and the response finished. C{truncated}: the provider broke off and the client's
@@ -80,14 +82,35 @@ class Relay(protocol.Protocol):
         events and whose length is not known; C{0}: never. Neither C{taps} nor C{count} know of it.
     @ivar drain: Seconds for which the provider is heard out when the client leaves; C{0}: it is stopped at once.
     @ivar taps: See what the client is sent, and what it would have been.
+    @ivar on_end: Called with how it ended, as L{done} fires.
     """
 
-    _left = False
-    _check: IDelayedCall | None = None
-    _flush: IDelayedCall | None = None
-    _heartbeat: Heartbeat | None = None
-    _outcome = ""
-    _done: Deferred[str] | None = None
+    __slots__ = (
+        "_check",
+        "_clock",
+        "_deadline",
+        "_done",
+        "_drain",
+        "_ending",
+        "_flush",
+        "_flush_interval",
+        "_gathered",
+        "_heartbeat",
+        "_idle",
+        "_last",
+        "_left",
+        "_on_end",
+        "_outcome",
+        "_over",
+        "_paused",
+        "_request",
+        "_rewriting",
+        "_stalled",
+        "_taps",
+        "count",
+        "transport",
+    )
+    transport: Any
 
     def __init__(
         self,
@@ -102,21 +125,26 @@ class Relay(protocol.Protocol):
         drain: float = 0.0,
         taps: Sequence[Tap] = (),
         body_filter: BodyFilter | None = None,
+        on_end: Callable[[str], object] | None = None,
     ) -> None:
+        self.transport = None
         self._request = request
         self._clock = clock
         self._idle = idle
         self._stalled = stalled
         self._deadline = deadline
         self._flush_interval = flush_interval
-        if heartbeat:
-            self._heartbeat = Heartbeat(clock, heartbeat, self._write_comment)
+        self._heartbeat = Heartbeat(clock, heartbeat, self._write_comment) if heartbeat else None
         self._drain = drain
         self._taps = taps
         self._rewriting = body_filter
+        self._on_end = on_end
         self._gathered: list[bytes] = []
-        self._paused = False
-        self._over = False
+        self._check: IDelayedCall | None = None
+        self._flush: IDelayedCall | None = None
+        self._done: Deferred[str] | None = None
+        self._outcome = ""
+        self._left = self._paused = self._over = self._ending = False
         self._last = clock.seconds()
         self.count = 0
 
@@ -166,8 +194,15 @@ class Relay(protocol.Protocol):
             tap(body)
         self._tell("cancelled" if gone else "complete")
 
+    def makeConnection(self, transport: ITransport) -> None:
+        self.transport = transport
+        self.connectionMade()
+
     def connectionMade(self) -> None:
         self._request.registerProducer(self, True)
+
+    def logPrefix(self) -> str:
+        return "Relay"
 
     def dataReceived(self, data: bytes) -> None:
         if self._over:
@@ -185,10 +220,17 @@ class Relay(protocol.Protocol):
                 self._heartbeat.observe(data)
             if self._flush_interval:
                 self._gather(data)
+            elif self._ending:
+                self._gathered.append(data)
             elif data:
                 self._request.write(data)
         for tap in self._taps:
             tap(data)
+
+    def lastReceived(self, data: bytes) -> None:
+        """As L{dataReceived}, for what is complete with it: that leaves together with the response's end."""
+        self._ending = True
+        self.dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._over:
@@ -202,10 +244,11 @@ class Relay(protocol.Protocol):
         if self._rewriting is not None and (held := self._rewriting.end()):
             self.count += len(held)
             self._gathered.append(held)
-        self._write_gathered()
+        last = b"".join(self._gathered)
+        self._gathered.clear()
         self._end()
         self._request.unregisterProducer()
-        self._request.finish()
+        self._request.finish(last)
         self._tell("complete")
 
     # The client's side: it may hold the provider, let it go on, or leave.
@@ -217,7 +260,7 @@ class Relay(protocol.Protocol):
             self._last = self._clock.seconds()
         self._paused = True
         if not self._over:
-            self.transport.pauseProducing()  # type: ignore[union-attr]
+            self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         now = self._clock.seconds()
@@ -226,7 +269,7 @@ class Relay(protocol.Protocol):
         self._paused = False
         self._last = now
         if not self._over:
-            self.transport.resumeProducing()  # type: ignore[union-attr]
+            self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
         """The client left: nobody touches the request again. The provider is stopped, unless it is to be heard out."""
@@ -234,13 +277,13 @@ class Relay(protocol.Protocol):
             return
         self._end()
         if not self._drain:
-            self.transport.stopProducing()  # type: ignore[union-attr]
+            self.transport.stopProducing()
             self._tell("client_stalled" if self._request.stalled else "cancelled")
             return
         self._over, self._left, self._paused = False, True, False
         self._gathered.clear()
         self._check = self._clock.callLater(self._drain, self._heard_enough)
-        self.transport.resumeProducing()  # type: ignore[union-attr]
+        self.transport.resumeProducing()
 
     @property
     def drains(self) -> bool:
@@ -253,7 +296,7 @@ class Relay(protocol.Protocol):
 
     def _heard_enough(self) -> None:
         self._heard_out()
-        self.transport.stopProducing()  # type: ignore[union-attr]
+        self.transport.stopProducing()
 
     # Time
 
@@ -281,7 +324,7 @@ class Relay(protocol.Protocol):
         self._write_gathered()
         self._end()
         if reason is None:
-            self.transport.stopProducing()  # type: ignore[union-attr]
+            self.transport.stopProducing()
         # First the outcome: aborting tells everybody that the request is gone, which would read as the client's doing.
         self._tell(outcome)
         if not self._request.gone:
@@ -296,6 +339,8 @@ class Relay(protocol.Protocol):
 
     def _tell(self, outcome: str) -> None:
         self._outcome = outcome
+        if self._on_end is not None:
+            self._on_end(outcome)
         if self._done is not None and not self._done.called:
             self._done.callback(outcome)
 

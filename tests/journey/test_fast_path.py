@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 from dataclasses import asdict
+from itertools import product
 from typing import Any
 
 from hypothesis import given
@@ -163,9 +164,11 @@ class WaysCase(ProxyTestCase):
     """Plays the same on both ways.
 
     @ivar limits_take: Seconds that pass before anybody knows whether limits admit a request.
+    @ivar reads_of: How many bytes at a time a provider's pieces come in; C{0}: each at once.
     """
 
     limits_take = 0.0
+    reads_of = 0
     cache = {"streams": True}  # noqa: RUF012
 
     def setUp(self) -> None:
@@ -259,7 +262,10 @@ class WaysCase(ProxyTestCase):
             elif piece is None:
                 provider.close()
             else:
-                provider.send(piece)
+                size = self.reads_of if self.reads_of and len(piece) <= 100 * self.reads_of else len(piece)
+                for at in range(0, len(piece), size):
+                    if not provider.end:
+                        provider.send(piece[at : at + size])
 
 
 class Ways(WaysCase):
@@ -284,12 +290,28 @@ class Ways(WaysCase):
             (1, 0, "free", "stream at once, no usage"),
             (1, 0, "roomy", "stream at once, an error"),
             (1, 1, "free", "gzip stream at once"),
+            (1, 4, "roomy", "stream"),
+            (1, 0, "free", "long stream"),
             (0, 1, "free", "no usage"),
         ):
             step = (BODIES[body], FIELDS[fields], True, answer, "one read")
             self.assertEqual(self.play(True, grant, [step] * 6), self.play(False, grant, [step] * 6))
             self.play(True, grant, [step] * 6)
             self.assertEqual(self.short, 4, (grant, answer))
+
+    def test_streams_in_several_reads_need_no_objects(self) -> None:
+        """However they end, whoever leaves, whatever their API's settings are."""
+        for api, answer, manner in product(
+            APIS,
+            ("stream", "long stream", "stream cut", "silent stream"),
+            ("one read", "leaves within", "reads nothing for a while"),
+        ):
+            self.api = api
+            usual = (BODIES[1], FIELDS[1], True, "stream", "one read")
+            steps = [usual, usual, (*usual[:3], answer, manner)]
+            self.assertEqual(self.play(True, "roomy", steps), self.play(False, "roomy", steps), (api, answer, manner))
+            self.play(True, "roomy", steps)
+            self.assertEqual(self.short, 1, (api, answer, manner))
 
     def test_sdks_say_that_their_connection_is_kept(self) -> None:
         """And take a gzip, of which the usage is read at once."""
@@ -441,10 +463,13 @@ class Ways(WaysCase):
         st.sampled_from((BODIES[0], BODIES[1])),
         st.sampled_from(("whole", "to keep", "varies", "soon stale", "stream to keep", "stream at once")),
         st.sampled_from(APIS),
+        st.sampled_from((0, 1, 7, 60, 200)),
     )
-    def test_both_ways_are_one(self, grant: str, steps: list[Any], body: bytes, kept: str, api: dict[str, Any]) -> None:
-        """Whatever clients send and providers answer: bytes both ways, records, metrics, uses."""
-        self.api = api
+    def test_both_ways_are_one(
+        self, grant: str, steps: list[Any], body: bytes, kept: str, api: dict[str, Any], reads_of: int
+    ) -> None:
+        """Whatever clients send and providers answer, however that is cut: bytes both ways, records, metrics, uses."""
+        self.api, self.reads_of = api, reads_of
         heads = dict.fromkeys(lines for _, lines, *_ in steps)
         usual = [(body, lines, False, kept, "one read") for lines in heads for _ in range(3)]
         short, long = self.play(True, grant, usual + steps), self.play(False, grant, usual + steps)

@@ -26,6 +26,7 @@ from llmproxy.proxy.fast_path.awaiting_limits import AwaitedLimits, LimitedReque
 from llmproxy.proxy.fast_path.direct_hits import DirectHits, HitRequest
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.direct_responses import DirectResponses
+from llmproxy.proxy.fast_path.direct_streams import DirectStreams
 from llmproxy.proxy.fast_path.fallback import DirectFallback
 from llmproxy.proxy.fast_path.flow import CacheableHead, FlowTable, KnownHead, PreparedFlow, RequestFacts, Sending
 from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
@@ -74,6 +75,7 @@ class DirectPath:
         self._hits = DirectHits(table, pipeline, accounting, clock)
         self._deadlines = HeadDeadlines(clock, self.failed)
         self._responses = DirectResponses(pipeline, accounting, clock, self._deadlines)
+        self._streams = DirectStreams(pipeline, accounting, clock)
         self._arriving = ArrivingBodies(clock, self)
         self._limits = AwaitedLimits(self)
         self.accepts, self.complete = self._responses.accepts, self._responses.complete
@@ -81,7 +83,7 @@ class DirectPath:
     @property
     def served(self) -> int:
         """Requests that went all of their way here."""
-        return self._responses.served + self._hits.served
+        return self._responses.served + self._streams.served + self._hits.served
 
     # What channels ask
 
@@ -375,9 +377,10 @@ class DirectPath:
     # What requests say
 
     def responded(self, request: DirectRequest, response: Response) -> None:
-        """A response that is not usual."""
+        """A response that was not there in one read, or is not usual."""
         self._deadlines.forget(request)
-        self._fallback.take_response(request, response)
+        if not self._streams.begin(request, response):
+            self._fallback.take_response(request, response)
 
     def failed(self, request: DirectRequest, error: BaseException) -> None:
         """There is no response."""

@@ -116,16 +116,21 @@ class DirectResponses:
                 return usage
         meter = Meter(dialect, request.response.lines, self._accounting.buffers, decoded=True)
         meter.feed(text)
-        usage = meter.measured(
-            asked=request.model,
-            given=partial(_prompt, request),
-            complete=True,
-            at=request.started_at,
-            members=billed_members(dialect, request.content),
-        )
-        if meter.error:
-            request.outcome, request.error = "failed", meter.error
-        return usage
+        return measured_usage(request, meter)
+
+
+def measured_usage(request: DirectRequest, meter: Meter) -> Usage:
+    """What a request used whose response has ended; where that is an error, the request has failed."""
+    usage = meter.measured(
+        asked=request.model,
+        given=partial(_prompt, request),
+        complete=request.outcome == "complete",
+        at=request.started_at,
+        members=billed_members(request.known.flow.dialect, request.content),
+    )
+    if meter.error:
+        request.outcome, request.error = "failed", meter.error
+    return usage
 
 
 def _prompt(request: DirectRequest) -> PromptEstimate:

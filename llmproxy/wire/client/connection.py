@@ -395,6 +395,6 @@ class Connection(protocol.Protocol):
             self.transport.pauseProducing()
 
     def resume(self) -> None:
-        if self._state is not _CLOSED:
+        if self._paused and self._state is not _CLOSED:
             self._paused = False
             self.transport.resumeProducing()

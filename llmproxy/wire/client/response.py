@@ -131,7 +131,13 @@ class Response:
         """The body is complete with these bytes. The connection belongs to others from here on."""
         self._source = None
         if last:
-            self.received(last)
+            take: Callable[[bytes], object] | None = getattr(self._protocol, "lastReceived", None)
+            if take is None:
+                self.received(last)
+            else:
+                if self._tap is not None:
+                    self._tap(last)
+                take(last)
         self._finish(_DONE)
 
     def failed(self, reason: Failure) -> None:

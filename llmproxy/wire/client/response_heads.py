@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from llmproxy.http.field_lines import FieldLines, SharedNames
-from llmproxy.wire.body_framing import ChunkedResponseBody
+from llmproxy.wire.body_framing import LAST_CHUNK, ChunkedResponseBody
 from llmproxy.wire.parser import CHUNKED, CONTROLS, MessageLimits, ResponseHead, head_lines, response_head
 
 MAX_SHAPES = 64
@@ -106,6 +106,8 @@ class ResponseHeads:
                 return None
         body = data[end + 4 :]
         if shape.length < 0:
+            if not body.endswith(LAST_CHUNK):
+                return None  # more of it is to come, or it ends in trailer fields
             reader = ChunkedResponseBody(self._limits)
             body = b"".join(reader.feed(body))
             if not reader.done or reader.rest or reader.fault is not None:

@@ -135,7 +135,7 @@ class Request(RequestAttributes):
         self.finish()
 
     def _last(self, data: bytes, body: bytes) -> None:
-        self.sentLength = len(body)
+        self.sentLength += len(body)
         self.channel.write_final(data, always_wait=self.booked_first)
         self._end()
 
@@ -158,7 +158,8 @@ class Request(RequestAttributes):
         elif not self._inFakeHead:
             self._begin_plainly(data)
 
-    def finish(self) -> None:
+    def finish(self, last: bytes = b"") -> None:
+        """End the response, with these bytes of its body where there are any."""
         if self.gone:
             raise RuntimeError(
                 "Request.finish called on a request after its connection was lost; "
@@ -167,6 +168,12 @@ class Request(RequestAttributes):
         if self.finished:
             warnings.warn("Warning! request.finish called twice.", stacklevel=2)
             return
+        if last and self.begun and self._framing == _CHUNKS and self._encoder is None:
+            head, self._waiting = self._waiting, b""
+            self._last(b"%b%b%b" % (head, chunk(last), LAST_CHUNK), last)
+            return
+        if last:
+            self.write(last)
         if self._encoder is not None:
             encoder, self._encoder = self._encoder, None
             self.write(encoder.finish())

@@ -11,7 +11,7 @@ from twisted.web.client import ResponseDone, ResponseFailed
 from twisted.web.iweb import UNKNOWN_LENGTH
 from zope.interface.verify import verifyObject
 
-from llmproxy.http.masking import Mask
+from llmproxy.http.masking import KeyFound, Mask
 from llmproxy.wire.relay import Relay
 
 DONE = Failure(ResponseDone())
@@ -23,6 +23,7 @@ class Client:
 
     def __init__(self) -> None:
         self.gone = self.stalled = False
+        self.paced = True
         self.pieces: list[bytes] = []
         self.end = ""
         self.producer: Any = None
@@ -44,8 +45,10 @@ class Client:
         assert not self.end and not self.gone
         self.pieces.append(data)
 
-    def finish(self) -> None:
+    def finish(self, last: bytes = b"") -> None:
         assert not self.end and not self.gone and self.producer is None
+        if last:
+            self.write(last)
         self.end = "finished"
 
     def abort(self) -> None:
@@ -90,6 +93,18 @@ class Provider:
 
     def stopProducing(self) -> None:
         self.told.append("stop")
+
+
+class Refuses:
+    """A filter that lets nothing pass."""
+
+    keeps_length = True
+
+    def feed(self, data: bytes) -> bytes:
+        raise KeyFound
+
+    def end(self) -> bytes:
+        return b""
 
 
 class RelayCase(SynchronousTestCase):
@@ -207,6 +222,34 @@ class Ends(RelayCase):
         relay.done.cancel()
         self.assertEqual(self.provider.told, ["stop"])
         self.assertEqual(self.successResultOf(relay.done), "cancelled")
+
+    def test_the_last_bytes_leave_with_the_end(self) -> None:
+        """In one call; they are counted, filtered and seen as others."""
+        ended: list[str] = []
+        relay = self.relay(idle=5, body_filter=Mask(b"key"), on_end=ended.append)
+        relay.dataReceived(b"one")
+        self.assertEqual(self.client.pieces, [b"one"])
+        relay.lastReceived(b"two a key ke")
+        self.assertEqual((self.client.pieces, ended), ([b"one"], []))
+        relay.connectionLost(DONE)
+        self.assertEqual((self.client.pieces, relay.count, ended), ([b"one", b"two a *** ke"], 15, ["complete"]))
+        self.assert_over(relay, "complete", "finished")
+        self.assertEqual(ended, ["complete"])
+
+    def test_the_last_bytes_for_a_client_that_left(self) -> None:
+        """They are seen, and written to nobody."""
+        relay = self.relay(drain=5)
+        self.client.leave()
+        relay.lastReceived(b"two")
+        relay.connectionLost(DONE)
+        self.assertEqual((self.client.pieces, self.seen, relay.outcome), ([], [b"two"], "cancelled"))
+
+    def test_a_stray_key_in_the_last_bytes(self) -> None:
+        """What nobody may see is not written, and the response is cut."""
+        relay = self.relay(body_filter=Refuses())
+        relay.lastReceived(b"key")
+        relay.connectionLost(DONE)
+        self.assertEqual((self.client.pieces, self.client.end, relay.outcome), ([], "cut", "truncated"))
 
 
 class Times(RelayCase):
