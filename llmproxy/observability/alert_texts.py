@@ -44,4 +44,7 @@ def alert_text(alert: BudgetAlert) -> str:
 
 
 def _amount(alert: BudgetAlert, amount: int) -> str:
-    return f"${amount / NANO:,.2f}" if alert.unit == "usd" else f"{amount:,} tokens"
+    if alert.unit != "usd":
+        return f"{amount:,} tokens"
+    cents = amount >= NANO or amount % (NANO // 100) == 0  # a budget of less than a cent is not one of nothing
+    return f"${amount / NANO:,.2f}" if cents else f"${amount / NANO:.9f}".rstrip("0")

@@ -19,6 +19,7 @@ from llmproxy.store.engines import parse_store_url
 from tests.integration.test_budget_alerts import ENV, SECRET, alerts, issued, listed, of, thresholds
 from tests.integration.test_groups import group, project, used
 from tests.integration.test_token_rotation import code, rotated
+from tests.support.admin_visitor import Visitor
 from tests.support.postgres import PostgreSQL
 from tests.support.stack import MANAGEMENT, Stack, eventually
 from tests.support.webhook_receiver import WebhookReceiver
@@ -188,3 +189,20 @@ def test_restarted_while_it_serves(served: WorkerStack, database: Engine, postgr
         eventually(lambda: client.statuses[200] > after + 20, PATIENCE)
     assert set(client.statuses) == {200, 503}
     eventually(lambda: lines(database, token_id) == client.statuses[200], PATIENCE)
+
+
+def test_admin_pages_while_the_store_is_away(served: WorkerStack, database: Engine, postgres: PostgreSQL) -> None:
+    """Each says what happened, and leads to itself; a form changes nothing; afterwards one is signed in still."""
+    visitor = Visitor(served.daemon.port)
+    assert visitor.sign_in().status == 303
+    csrf = visitor.csrf()
+    database.dispose()
+    with postgres.stopped():
+        for path in ("", "projects", "requests", "settings", "upstreams"):
+            reply = eventually(lambda path=path: (r := visitor.get(f"/admin/{path}")).status == 503 and r, PATIENCE)
+            page = reply.body.decode()
+            assert "The store does not answer" in page and f'href="/admin/{path}">Try again' in page
+        sent = visitor.post("/admin/projects", {"name": "While it is away", "csrf": csrf})
+        assert sent.status == 503 and b"nothing was changed" in sent.body
+    eventually(lambda: visitor.get("/admin/projects").status == 200, PATIENCE)
+    assert "While it is away" not in visitor.get("/admin/projects").body.decode()

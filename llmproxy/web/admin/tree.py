@@ -12,7 +12,16 @@ from urllib.parse import parse_qs, urlsplit
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from llmproxy.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound, ProxyError, RequestTooLarge, Unauthorized
+from llmproxy.errors import (
+    BadRequest,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    ProxyError,
+    RequestTooLarge,
+    StoreUnavailable,
+    Unauthorized,
+)
 from llmproxy.errors.management import CrossSiteRequest
 from llmproxy.interfaces import IAuditLogger
 from llmproxy.model import AuditEntry
@@ -99,7 +108,7 @@ class AdminPages(Resource):
             active = None if principal is None else active  # a key that has been revoked ends its sessions
             result = await self._result(request, path, body, active, principal, request_id)
         except Exception as e:
-            result = _error_page(as_proxy_error(e, request_id), active is not None)
+            result = _error_page(as_proxy_error(e, request_id), principal is not None)
         return await self._finished(request, path, result, active, principal)
 
     async def _result(
@@ -293,7 +302,12 @@ def _sign_in_page(
 
 
 def _error_page(error: ProxyError, signed_in: bool) -> HtmlPage:
-    return HtmlPage("error.html" if signed_in else "error_plain.html", {"error": error}, error.status)
+    message = error.message
+    if isinstance(error, StoreUnavailable):
+        certain = "what was sent may not have been stored" if signed_in else "nothing was changed"
+        message = f"The store does not answer, and it has what these pages show: {certain}. Try again in a moment."
+    values = {"error": error, "message": message}
+    return HtmlPage("error.html" if signed_in else "error_plain.html", values, error.status)
 
 
 def _body(request: Request) -> bytes:
