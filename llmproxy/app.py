@@ -41,7 +41,7 @@ from llmproxy.observability.redaction import Redactor
 from llmproxy.process.daemon import Daemon
 from llmproxy.process.start_failures import check_peers_files
 from llmproxy.process.worker import Worker
-from llmproxy.proxy.reporting import one_by_one
+from llmproxy.proxy.reporting import going_on
 from llmproxy.sealing import TokenHasher
 from llmproxy.store.creations import CreationTable
 from llmproxy.store.data_keys import unlock
@@ -389,6 +389,6 @@ def _admin(base: Base, manage: Management, auth: ManagementAuth, records: Record
 
 
 def _sites(base: Base, metrics: Metrics, records: Records) -> Callable[[Root], Site]:
-    observers = (one_by_one(metrics.observe), *records.observers)
+    observers = (going_on(metrics.observe_all), *records.observers)
     made = (base.settings.server, base.reactor, base.coalescer, base.descriptors, base.buffers, observers, base.now)
     return lambda root: make_site(root, *made)

@@ -30,7 +30,7 @@ from llmproxy.observability.recent_requests import RecentRequests
 from llmproxy.observability.redaction import Redactor
 from llmproxy.observability.request_lines import RequestLines, access_fields
 from llmproxy.observability.stored_audit import StoredAudit
-from llmproxy.proxy.reporting import Observer, one_by_one
+from llmproxy.proxy.reporting import Observer, going_on
 from llmproxy.store.audit_log import AuditTable
 from llmproxy.store.store import Store
 
@@ -86,7 +86,7 @@ def make_records(
     access = AccessLog(_access_lines(output, lines), reactor)
     activity, requests = Activity(store, reactor, now, peers), RecentRequests()
     logged = (access.observe_all,) if settings.logging.access else ()
-    observers = (bus.publish_all, requests.observe_all, one_by_one(activity.observe), *logged)
+    observers = (bus.publish_all, requests.observe_all, going_on(activity.observe_all), *logged)
     books = LedgerTable(store, now, charges, attribution_values=settings.ledger.attribution_values)
     ledger = _ledger(settings, reactor, books, now, run, redactor)
     file = _audit_file(settings, reactor, redactor, audit_key)

@@ -161,47 +161,66 @@ class Metrics:
 
     def observe(self, record: RequestRecord) -> None:
         """Count a finished request."""
-        kind = (record.api, record.status, record.outcome, record.cache, record.error, record.stream)
-        count = self.kinds.get(kind, 0)
-        if not count and len(self.kinds) >= MAX_KINDS:
-            kind = ("other", 0, record.outcome, "disabled", "other", False)
-            count = self.kinds.get(kind, 0)
-        self.kinds[kind] = count + 1
-        traffic = self.traffic.get(kind[0]) or self.traffic.setdefault(kind[0], ApiTotals())
-        traffic.bytes_in += record.bytes_in
-        traffic.bytes_out += record.bytes_out
-        traffic.duration.observe(record.duration)
-        if record.first_byte is not None:
-            traffic.first_byte.observe(record.first_byte)
-        if record.sdk_retry:
-            traffic.sdk_retries += 1
-        if (
-            (record.upstream_status is not None and record.upstream_status >= 500)
-            or record.error in PROVIDER_FAULTS
-            or record.outcome == "truncated"
-        ):
-            traffic.upstream_errors += 1
+        self.observe_all((record,))
 
-        if record.input_tokens or record.output_tokens:
-            self._spend(record)
+    def observe_all(self, records: Iterable[RequestRecord]) -> None:
+        """Count finished requests. Without a call for each: under load a turn of the reactor has many."""
+        kinds, traffic_of_apis, all_spent = self.kinds, self.traffic, self.spent
+        for record in records:
+            api, outcome, error, duration, first_byte = (
+                record.api,
+                record.outcome,
+                record.error,
+                record.duration,
+                record.first_byte,
+            )
+            kind = (api, record.status, outcome, record.cache, error, record.stream)
+            count = kinds.get(kind, 0)
+            if not count and len(kinds) >= MAX_KINDS:
+                api = "other"
+                kind = (api, 0, outcome, "disabled", "other", False)
+                count = kinds.get(kind, 0)
+            kinds[kind] = count + 1
+            traffic = traffic_of_apis.get(api) or traffic_of_apis.setdefault(api, ApiTotals())
+            traffic.bytes_in += record.bytes_in
+            traffic.bytes_out += record.bytes_out
+            histogram = traffic.duration
+            histogram.counts[bisect_left(histogram.bounds, duration)] += 1
+            histogram.sum += duration
+            if first_byte is not None:
+                histogram = traffic.first_byte
+                histogram.counts[bisect_left(histogram.bounds, first_byte)] += 1
+                histogram.sum += first_byte
+            if record.sdk_retry:
+                traffic.sdk_retries += 1
+            if (
+                (record.upstream_status is not None and record.upstream_status >= 500)
+                or error in PROVIDER_FAULTS
+                or outcome == "truncated"
+            ):
+                traffic.upstream_errors += 1
 
-    def _spend(self, record: RequestRecord) -> None:
+            given, told = record.input_tokens, record.output_tokens
+            if not given and not told:
+                continue
+            spent = all_spent.get((record.api, record.answered or "unknown")) or self._spent_for(record)
+            spent.input += given
+            spent.cached += record.cached_tokens
+            spent.cache_write += record.cache_write_tokens
+            spent.output += told
+            spent.reasoning += record.reasoning_tokens
+            spent.estimated += record.basis == "estimated"
+            if record.cost_usd is None:
+                spent.unpriced += 1
+            else:
+                spent.cost += record.cost_usd
+
+    def _spent_for(self, record: RequestRecord) -> ModelTotals:
+        """What is spent on a model that is new, or too much."""
         key = (record.api, record.answered or "unknown")
-        spent = self.spent.get(key)
-        if spent is None:
-            if len(self.spent) >= MAX_MODELS:
-                key = (record.api, "other")
-            spent = self.spent.get(key) or self.spent.setdefault(key, ModelTotals(self._redact(key[1])))
-        spent.input += record.input_tokens
-        spent.cached += record.cached_tokens
-        spent.cache_write += record.cache_write_tokens
-        spent.output += record.output_tokens
-        spent.reasoning += record.reasoning_tokens
-        spent.estimated += record.basis == "estimated"
-        if record.cost_usd is None:
-            spent.unpriced += 1
-        else:
-            spent.cost += record.cost_usd
+        if len(self.spent) >= MAX_MODELS:
+            key = (record.api, "other")
+        return self.spent.get(key) or self.spent.setdefault(key, ModelTotals(self._redact(key[1])))
 
     def register(self, part: object) -> None:
         """Also show the figures of this part of the process, if it is an L{IInstrumented}.

@@ -98,6 +98,14 @@ class Redactor:
             return text
         if isinstance(text, bytes):
             return self._masked(text.decode("latin-1")).encode("latin-1")
+        needles = self._needles
+        if self._pattern is not None and len(needles) <= MAX_NEEDLES_IN_TURN:  # as L{_masked} does it: usual texts are
+            for needle in needles:  # clean, and many are like none before
+                if needle in text:
+                    break
+            else:
+                if "bearer" not in text.lower():
+                    return text
         masked = self._masked(text)
         if masked is text and len(text) <= MAX_MEMO_CHARACTERS:
             clean[text] = None

@@ -6,7 +6,7 @@ template into which the numbers of each are put. That matters most where there a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring_ascii
 from math import isfinite
 from operator import itemgetter
@@ -23,6 +23,7 @@ from llmproxy.observability.redaction import Redactor
 MAX_TEMPLATES = 1024
 MAX_SEEN_ONCE = 4096
 MAX_MADE_LINES = 1024  # of which the half that both lines of a request share is kept for the second
+_BETWEEN_IDS = ","  # nothing that is looked for in ids begins or ends with it
 
 _FIELDS = RequestRecord._fields[:-1]  # the last, its steps, differ by each request, and are for whoever looks at one
 _BEFORE_BYTES = slice(_FIELDS.index("method"), _FIELDS.index("stream") + 1)
@@ -59,6 +60,9 @@ class _Template(NamedTuple):
     values: Callable[[RequestRecord], tuple[Any, ...]]
 
 
+_Made = tuple[RequestRecord, _Template, str]  # with the second half of its lines
+
+
 class RequestLines:
     """Writes records as JSON, secrets masked. For one thread.
 
@@ -71,30 +75,34 @@ class RequestLines:
         self._version = redactor.version
         self._templates: BoundedMemo[tuple[Any, ...], _Template] = BoundedMemo(MAX_TEMPLATES)
         self._seen_once: set[int] = set()
-        self._made: BoundedMemo[str, tuple[RequestRecord, _Template, str]] = BoundedMemo(MAX_MADE_LINES)
+        self._made: dict[str, _Made] = {}
 
-    def access_lines(self, records: Iterable[RequestRecord]) -> str:
+    def access_lines(self, records: Sequence[RequestRecord]) -> str:
         """Lines of the access log, each with its end; in ASCII."""
-        return "".join(map(self._access_line, records))
+        made = self._make(records)
+        return "".join(
+            [
+                self._redactor.redact(self._json(access_fields(record))) + "\n"
+                if each is None
+                else each[1].line % (rfc3339(record.started_at + record.duration), record.request_id) + each[2]
+                for record, each in zip(records, made, strict=True)
+            ]
+        )
 
-    def events(self, records: Iterable[RequestRecord]) -> bytes:
+    def events(self, records: Sequence[RequestRecord]) -> bytes:
         """Events, each on a line with its end; in UTF-8."""
-        return "".join(map(self._event, records)).encode()
+        made = self._make(records)
+        return "".join(
+            [
+                self._redactor.redact(event_line(record).decode())
+                if each is None
+                else each[1].event % (record.request_id, record.started_at) + each[2]
+                for record, each in zip(records, made, strict=True)
+            ]
+        ).encode()
 
-    def _access_line(self, record: RequestRecord) -> str:
-        made = self._make(record)
-        if made is None:
-            return self._redactor.redact(self._json(access_fields(record))) + "\n"
-        return made[1].line % (rfc3339(record.started_at + record.duration), record.request_id) + made[2]
-
-    def _event(self, record: RequestRecord) -> str:
-        made = self._make(record)
-        if made is None:
-            return self._redactor.redact(event_line(record).decode())
-        return made[1].event % (record.request_id, record.started_at) + made[2]
-
-    def _make(self, record: RequestRecord) -> tuple[RequestRecord, _Template, str] | None:
-        """The record with its template and the second half of its lines; C{None} where they are to be made as a whole.
+    def _make(self, records: Sequence[RequestRecord]) -> list[_Made | None]:
+        """Each record with its template and the second half of its lines; C{None} where they are to be made as a whole.
 
         Whoever comes for the second half first leaves it to the other.
         """
@@ -102,24 +110,43 @@ class RequestLines:
             self._version = self._redactor.version
             self._templates.clear()
             self._made.clear()
-        request_id = record.request_id
-        made = self._made.pop(request_id, None)
-        if made is not None and made[0] is record:
-            return made
-        first_byte, upstream_time, cost = record.first_byte, record.upstream_time, record.cost_usd
-        missing = (first_byte is None, upstream_time is None, cost is None)
-        key = (record[_BEFORE_BYTES], record[_BEFORE_TOKENS], record.attribution, missing)
-        template = self._templates.get(key)
-        if template is None and (template := self._admit(key, record)) is None:
-            return None
-        if self._redactor.redact(request_id) is not request_id or not _is_plain(request_id):
-            return None
-        if not isfinite(
-            record.started_at + record.duration + (first_byte or 0.0) + (upstream_time or 0.0) + (cost or 0.0)
-        ):
-            return None
-        made = self._made[request_id] = (record, template, template.numbers % template.values(record))
-        return made
+        kept, templates, are_plain = self._made, self._templates, None
+        all_made: list[_Made | None] = []
+        for record in records:
+            request_id, first_byte, upstream_time = record.request_id, record.first_byte, record.upstream_time
+            cost, made = record.cost_usd, kept.pop(request_id, None)
+            if made is None or made[0] is not record:
+                made = None
+                if are_plain is None:  # asked once for all of them
+                    are_plain = self._is_plain(_BETWEEN_IDS.join([each.request_id for each in records]))
+                missing = (first_byte is None, upstream_time is None, cost is None)
+                key = (record[_BEFORE_BYTES], record[_BEFORE_TOKENS], record.attribution, missing)
+                template = templates.get(key) or self._admit(key, record)
+                if (
+                    template is not None
+                    and request_id
+                    and (are_plain or self._is_plain(request_id))
+                    and isfinite(
+                        record.started_at
+                        + record.duration
+                        + (first_byte or 0.0)
+                        + (upstream_time or 0.0)
+                        + (cost or 0.0)
+                    )
+                ):
+                    made = kept[request_id] = (record, template, template.numbers % template.values(record))
+            all_made.append(made)
+        if len(kept) > MAX_MADE_LINES:
+            kept.clear()
+        return all_made
+
+    def _is_plain(self, text: str) -> bool:
+        """Whether there is no secret in it, and it stands in JSON as it is."""
+        return (
+            self._redactor.redact(text) is text
+            and len(encode_basestring_ascii(text)) == len(text) + 2
+            and "\x7f" not in text
+        )
 
     def _admit(self, key: tuple[Any, ...], record: RequestRecord) -> _Template | None:
         """A new template, where others like the record have come before."""
@@ -147,11 +174,6 @@ class RequestLines:
     def _masked(self, text: str) -> str:
         """The members of this object, as they stand in a template."""
         return self._redactor.redact(text)[1:-1].replace("%", "%%")
-
-
-def _is_plain(text: str) -> bool:
-    """Whether it is there, and stands in JSON as it is."""
-    return text != "" and len(encode_basestring_ascii(text)) == len(text) + 2 and "\x7f" not in text
 
 
 def access_fields(record: RequestRecord) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from llmproxy.proxy.attribution import AttributionFields
 from llmproxy.proxy.context import Charge, RequestContext
 from llmproxy.proxy.deferred_results import DeferredResults, deferral
 from llmproxy.proxy.reading import ResponseReading
-from llmproxy.proxy.reporting import FinishedRequest, Observer, RequestReports, one_by_one
+from llmproxy.proxy.reporting import FinishedRequest, Observer, RequestReports, going_on
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.response import Response
 from llmproxy.wire.write_coalescing import WriteCoalescer
@@ -83,7 +83,7 @@ class Accounting:
         self._meters = meters
         self._operations = operations
         self._metrics = metrics
-        self._reports = RequestReports((one_by_one(metrics.observe), *observers), clock, ledger, coalescer)
+        self._reports = RequestReports((going_on(metrics.observe_all), *observers), clock, ledger, coalescer)
         self.tasks = self._reports.tasks
         self._attribution = attribution or None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
@@ -102,11 +102,23 @@ class RequestReports:
 def one_by_one(observe: Callable[[RequestRecord], object]) -> Observer:
     """Calls C{observe} with each record: one with which it fails takes it none of the others."""
 
+    def observe_each(records: Iterable[RequestRecord]) -> None:
+        for record in records:
+            observe(record)
+
+    return going_on(observe_each)
+
+
+def going_on(observe: Callable[[Iterable[RequestRecord]], object]) -> Observer:
+    """Calls C{observe} with all records, and once more with those behind the one with which it fails."""
+
     def observe_all(records: Sequence[RequestRecord]) -> None:
         failure: Exception | None = None
-        for record in records:
+        left = iter(records)
+        for _ in range(len(records) + 1):  # each failure has taken one, or there would be no end
             try:
-                observe(record)
+                observe(left)
+                break
             except Exception as e:
                 failure = e
         if failure is not None:

@@ -137,6 +137,23 @@ class RequestLinesTests(SynchronousTestCase):
             self.assertEqual((written.access.count("\n"), written.event.count(b"\n")), (1, 1))
             self.assertTrue(written.access.isascii() and written.access[:-1].isprintable())
 
+    @given(st.lists(records, max_size=8))
+    def test_together(self, made: list[RequestRecord]) -> None:
+        """Lines that are made together are those that are made alone, whatever is in the ids of the others."""
+        lines, alone = RequestLines(Redactor(["hunter2"])), RequestLines(Redactor(["hunter2"]))
+        made = [*made, record(request_id="ends with hunter"), record(request_id="2 begins this"), record()] * 3
+        access, events = lines.access_lines(made).splitlines(), lines.events(made).splitlines()
+        self.assertEqual(list(map(members, access)), [members(alone.access_lines([each])) for each in made])
+        self.assertEqual(list(map(json.loads, events)), [json.loads(alone.events([each])) for each in made])
+
+    def test_secret_in_one_of_many(self) -> None:
+        """It is masked, and takes no other request's id with it."""
+        lines = RequestLines(Redactor(["hunter2"]))
+        for _ in range(3):
+            made = [record(request_id=each) for each in ("a", "x-hunter2-y", "b")]
+            ids = [json.loads(line)["request_id"] for line in lines.access_lines(made).splitlines()]
+            self.assertEqual(ids, ["a", "x-[redacted]-y", "b"])
+
     @given(st.lists(records, max_size=8), st.data())
     def test_one_after_the_other(self, made: list[RequestRecord], data: st.DataObject) -> None:
         """In whatever order both lines of requests are made, also of some that have an id in common."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from twisted.internet.task import Clock
@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.ledger.records import Deferral
 from llmproxy.model import RequestRecord
-from llmproxy.proxy.reporting import FinishedRequest, RequestReports, one_by_one
+from llmproxy.proxy.reporting import FinishedRequest, RequestReports, going_on, one_by_one
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
 
@@ -73,6 +73,28 @@ class RequestReportsTests(SynchronousTestCase):
         (task,) = reports.tasks
         self.assertEqual((task.state, task.failures), ("failing", 4))
         self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_going_on(self) -> None:
+        """An observer of many goes on behind the one with which it fails; one that takes none is not asked for ever."""
+        taken: list[str] = []
+
+        def take(records: Iterable[RequestRecord]) -> None:
+            for record in records:
+                taken.append(record.path)
+                if record.path == "/bad":
+                    raise ZeroDivisionError
+
+        def fail(records: Iterable[RequestRecord]) -> None:
+            taken.append("asked")
+            raise ZeroDivisionError
+
+        records = [finished(path).record for path in ("/a", "/bad", "/b", "/bad")]
+        self.assertRaises(ZeroDivisionError, going_on(take), records)
+        self.assertEqual(taken, ["/a", "/bad", "/b", "/bad"])
+        going_on(take)(records[:1])
+        taken.clear()
+        self.assertRaises(ZeroDivisionError, going_on(fail), records)
+        self.assertEqual(taken, ["asked"] * 5)
 
     def test_what_is_to_be_done_afterwards(self) -> None:
         """Once the ledger knows, also where it has failed."""
