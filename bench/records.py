@@ -94,7 +94,7 @@ async def once(reactor: Any, home: Path, number: int, url: str, secrets: int) ->
     await store.open()
     ledger = Ledger(
         LedgerTable(store, time.time, charges), home / "ledger", reactor, time.time, OwnThreads(reactor, "ledger", size=2).call,
-        run=run, journal_size=JournalSize(1 << 26, 1 << 30), interval=3600.0, scrub=redactor.record, redact=redactor.redact,
+        run=run, journal_size=JournalSize(1 << 26, 1 << 30), interval=3600.0, secrets=redactor,
     )  # fmt: skip
     await ledger.open()
     watch.start()

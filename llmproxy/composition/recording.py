@@ -148,8 +148,7 @@ def _ledger(
         keep_lines=chosen.keep_lines,
         keep_days=chosen.keep_days,
         price=_input_price(settings),
-        scrub=redactor.record,
-        redact=redactor.redact,
+        secrets=redactor,
     )
 
 

@@ -16,6 +16,7 @@ id of the line. What does not fit is written as L{records<llmproxy.ledger.record
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 from struct import Struct
 from struct import error as StructError
 from typing import Any, NamedTuple
@@ -65,11 +66,11 @@ FindKind = Callable[[int], LineKind | None]
 Record = LedgerLineOpening | Settlement | AnnouncedResult | DroppedLine
 
 _COMMON = slice(LedgerLine._fields.index("project_id"), LedgerLine._fields.index("stream") + 1)
-_STATUS_TO_STREAM = slice(RequestRecord._fields.index("status"), RequestRecord._fields.index("stream") + 1)
-_STATUS_OF_PROVIDER_TO_ERROR = slice(
-    RequestRecord._fields.index("upstream_status"), RequestRecord._fields.index("error") + 1
-)
-_ANSWERED_TO_BASIS = slice(RequestRecord._fields.index("answered"), RequestRecord._fields.index("basis") + 1)
+_OF_RECORD = [
+    RequestRecord._fields.index(name)
+    for first, last in (("status", "stream"), ("upstream_status", "error"), ("answered", "basis"))
+    for name in RequestRecord._fields[RequestRecord._fields.index(first) : RequestRecord._fields.index(last) + 1]
+]
 _NOT_OF_OPENING = ("", "", "none", "", 0, None, False)  # what an opening has not of that
 _OF_OPENING = slice(LedgerLineOpening._fields.index("project_id"), LedgerLineOpening._fields.index("model") + 1)
 _COMMON_FIELDS = len(LedgerLine._fields[_COMMON])
@@ -82,21 +83,15 @@ if LedgerLine._fields[_COMMON][:_OPENING_FIELDS] != LedgerLineOpening._fields[_O
     raise ImportError("What openings have in common is not where lines have it.")
 
 
-def kind_key_of_opening(opening: LedgerLineOpening) -> tuple[Any, ...]:
-    """What this has in common with others."""
-    values: tuple[Any, ...] = opening
-    return values[_OF_OPENING]
+# What an opening has in common with others.
+kind_key_of_opening: Callable[[LedgerLineOpening], tuple[Any, ...]] = itemgetter(_OF_OPENING)
+# What a record has in common with others: all that L{kind_of_record} looks at.
+kind_key_of_record: Callable[[RequestRecord], tuple[Any, ...]] = itemgetter(*_OF_RECORD)
 
 
 def kind_of_opening(run: str, opening: LedgerLineOpening) -> LineKind:
     """The kind of this, and of those with the same L{kind_key_of_opening}."""
     return LineKind(run, 0, (*kind_key_of_opening(opening), *_NOT_OF_OPENING))
-
-
-def kind_key_of_record(record: RequestRecord) -> tuple[Any, ...]:
-    """What this has in common with others: all that L{kind_of_record} looks at."""
-    values: tuple[Any, ...] = record
-    return values[_STATUS_TO_STREAM] + values[_STATUS_OF_PROVIDER_TO_ERROR] + values[_ANSWERED_TO_BASIS]
 
 
 def kind_of_record(run: str, record: RequestRecord) -> LineKind:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -48,8 +48,6 @@ class Journal:
         self._segments: list[Segment] = []
         self._now: Segment | None = None
         self._spare: Segment | None = None
-        self._holding = False
-        self._unwritten = 0
 
     def open(self) -> None:
         """Make it; L{OSError} where that cannot be."""
@@ -75,40 +73,31 @@ class Journal:
         """The segment that is written now."""
         return 0 if self._now is None else self._now.number
 
-    def append(self, content: bytes) -> bool:
-        """Add a record, which no end of this process can take away; false where there is no room."""
+    def append(self, content: bytes) -> int:
+        """Add a record, which no end of this process can take away; returns the place behind it, C{0} where there is no
+        room."""
         now = self._now
-        if now is not None and now.append(content):
-            return True
-        return self.rotate() and self._now is not None and self._now.append(content)
+        if now is not None and (end := now.append(content)):
+            return now.first_place + end
+        if self.rotate() and (now := self._now) is not None and (end := now.append(content)):
+            return now.first_place + end
+        return 0
+
+    def append_all(self, contents: Sequence[bytes]) -> int:
+        """Add short records by one call of the system, where the present segment has room for all of them; returns the
+        place behind them, C{0} where none was added."""
+        now = self._now
+        end = 0 if now is None else now.append_all(contents)
+        return 0 if now is None or not end else now.first_place + end
 
     def rotate(self) -> bool:
         """Go on in the next segment; false where there is none ready."""
         spare, self._spare = self._spare, None
         if spare is None:
             return False
-        if self._holding:
-            self._write_held()
-            spare.hold()
         self._now = spare
         self._segments.append(spare)
         return True
-
-    def hold(self) -> None:
-        """Hold the records that are added from now on, until L{write_held}."""
-        self._holding, self._unwritten = True, 0
-        if self._now is not None:
-            self._now.hold()
-
-    def write_held(self) -> int:
-        """Write what is held by one call; returns how many records could not be written."""
-        self._holding = False
-        self._write_held()
-        return self._unwritten
-
-    def _write_held(self) -> None:
-        if self._now is not None:
-            self._unwritten += self._now.write_held()
 
     @property
     def segments(self) -> list[Segment]:

@@ -19,9 +19,10 @@ class WrittenKind:
 
     @ivar number: What records call it; no other kind of this journal ever has it.
     @ivar due: The offset from which it is to be written again; in the next segment at once.
+    @ivar clean_of: The version of the secrets of which it is known that its texts hold none; C{-1} for none.
     """
 
-    __slots__ = ("due", "kind", "number", "record")
+    __slots__ = ("clean_of", "due", "kind", "number", "record")
 
     def __init__(self, number: int, kind: LineKind) -> None:
         self.number = number
@@ -30,6 +31,7 @@ class WrittenKind:
         assert told is not None
         self.kind = told[1]
         self.due = 0
+        self.clean_of = -1
 
 
 class JournalKinds:

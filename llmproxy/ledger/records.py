@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -94,6 +94,22 @@ class Settlement(NamedTuple):
     uses: int = 0
     hits: int = 0
     deferral: Deferral | None = None
+
+
+class FinishedRequest(NamedTuple):
+    """A request that is over.
+
+    @ivar ledger_id: That of its line in the ledger; C{""} where it has none yet, C{None} where it is to have none.
+    @ivar sent: Whether anything of it was sent after that line had been opened; else it is no use of its token.
+    @ivar deferral: The result that its response announced.
+    @ivar then: Called once the ledger knows.
+    """
+
+    record: RequestRecord
+    ledger_id: str | None
+    sent: bool = True
+    deferral: Deferral | None = None
+    then: Callable[[], object] | None = None
 
 
 class AnnouncedResult(NamedTuple):

@@ -16,7 +16,7 @@ import fcntl
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from zlib import crc32
@@ -36,7 +36,7 @@ _NOT_ZERO = re.compile(rb"[^\0]")
 class Segment:
     """One file of records. It is locked while it is open, so that nobody takes it for one that was left behind.
 
-    @ivar number: Its place among the others.
+    @ivar number: Its place among the others; C{first_place}: what places in the journal are counted from in it.
     @ivar end: Where the next record goes; of one that was found, where the file ends.
     @ivar damaged: The places that could not be read so far, from where to where.
     """
@@ -47,14 +47,13 @@ class Segment:
         """
         self.path = path
         self.number = number
+        self.first_place = number << 32
         self.end = end
         self.size = size
         self.damaged: dict[int, int] = {}
         self._reported = 0
         self._own = own
         self._descriptor = descriptor
-        self._held: list[bytes] | None = None
-        self._held_at = 0
 
     @classmethod
     def make(cls, path: Path, number: int, size: int) -> Segment:
@@ -87,37 +86,39 @@ class Segment:
             raise
         return found
 
-    def append(self, content: bytes) -> bool:
-        """Add a record, which is safe from then on, unless it is held; false where there is no room for it."""
-        at = self.end
-        after = at + 8 + len(content)
-        if after > self.size or len(content) > MAX_RECORD_BYTES:
-            return False
-        written = _pack(len(content), crc32(content)) + content
-        if self._held is not None:
-            self._held.append(written)
-        elif not self._write(written, at):
-            return False
-        self.end = after
-        return True
-
-    def hold(self) -> None:
-        """Hold the records that are added from now on, until L{write_held}."""
-        self._held, self._held_at = [], self.end
-
-    def write_held(self) -> int:
-        """Write what is held by one call; returns how many records could not be written."""
-        held, self._held = self._held, None
-        if not held or self._write(b"".join(held), self._held_at):
+    def append(self, content: bytes) -> int:
+        """Add a record, which is safe from then on; returns its end, C{0} where there is no room for it."""
+        at, length = self.end, len(content)
+        after = at + 8 + length
+        if after > self.size or length > MAX_RECORD_BYTES:
             return 0
-        self.end = self._held_at
-        return len(held)
-
-    def _write(self, data: bytes, at: int) -> bool:
         try:
-            return os.pwrite(self._descriptor, data, at) == len(data)
+            if os.pwrite(self._descriptor, _pack(length, crc32(content)) + content, at) != after - at:
+                return 0
         except OSError:
-            return False
+            return 0
+        self.end = after
+        return after
+
+    def append_all(self, contents: Sequence[bytes]) -> int:
+        """Add records by one call of the system, all of them or none; returns the end of the last, C{0} for none.
+
+        @param contents: Short ones.
+        """
+        parts: list[bytes] = []
+        for content in contents:
+            parts += (_pack(len(content), crc32(content)), content)
+        data, at = b"".join(parts), self.end
+        after = at + len(data)
+        if after > self.size:
+            return 0
+        try:
+            if os.pwrite(self._descriptor, data, at) != len(data):
+                return 0
+        except OSError:
+            return 0
+        self.end = after
+        return after
 
     @property
     def is_whole(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,10 +22,10 @@ from llmproxy.ledger import records
 from llmproxy.ledger.batches import Price, next_batch
 from llmproxy.ledger.journal import FIRST_OFFSET, Journal, JournalSize, trim_damaged_files
 from llmproxy.ledger.pending import MAX_PENDING_SECONDS, PendingResult
-from llmproxy.ledger.records import Deferral
+from llmproxy.ledger.records import Deferral, FinishedRequest
 from llmproxy.ledger.recovery import JournalRecovery, JournalStore
 from llmproxy.ledger.sql import CLOSED_OFFSET, JournalBatch, day
-from llmproxy.ledger.writer import JournalDamage, JournalWriter
+from llmproxy.ledger.writer import JournalDamage, JournalWriter, NoSecrets, Secrets
 from llmproxy.model import LedgerLine, RequestRecord
 from llmproxy.store.errors import StartupError
 
@@ -74,8 +73,7 @@ class Ledger(Service):
         keep_lines: float = 0.0,
         keep_days: float = 0.0,
         price: Price = lambda opening: None,
-        scrub: Callable[[RequestRecord], RequestRecord] = lambda record: record,
-        redact: Callable[[str], str] = str,
+        secrets: Secrets | None = None,
     ) -> None:
         """
         @param directory: Where the journals of all processes are that share this machine's state.
@@ -85,7 +83,7 @@ class Ledger(Service):
         @param keep_lines: Seconds for which a line is kept in the store; C{0}: for ever.
         @param keep_days: Seconds for which sums are kept by day; beyond, by month. C{0}: for ever.
         @param price: As L{JournalRecovery} takes it.
-        @param scrub: Masks secrets in a record; C{redact} in a text.
+        @param secrets: Masks them; C{None} where there are none.
         """
         self._table = table
         self._directory = Path(directory).absolute()
@@ -96,13 +94,13 @@ class Ledger(Service):
         self._interval = interval
         self._keep_lines = keep_lines
         self._keep_days = keep_days
-        self._scrub = scrub
+        self._secrets = secrets = secrets or NoSecrets()
         self._damage = damage = JournalDamage()
         self._journal = journal = Journal(self._directory / run, journal_size)
         self.task = Task("ledger", clock)
         self.tasks = (self.task,)
-        self._writer = JournalWriter(journal, in_thread, damage, self.task.failed, run=run, scrub=scrub, redact=redact)
-        self.open_line = self._writer.open_line
+        self._writer = JournalWriter(journal, in_thread, damage, self.task.failed, run=run, secrets=secrets)
+        self.open_line, self.settle_all = self._writer.open_line, self._writer.settle_all
         self._recovery = JournalRecovery(table, self._directory, in_thread, damage, run=run, price=price)
         self._offset = FIRST_OFFSET  # up to which the journal is in the store
         self._turns = FairLock()
@@ -135,7 +133,7 @@ class Ledger(Service):
         yield HealthCheck("ledger_files", lambda: self.files)
         yield HealthCheck("ledger_disk", lambda: "ok" if self._writer.has_room_on_disk else "disk_full")
 
-    # What the pipeline calls, as it does C{open_line} of the L{JournalWriter}
+    # What the pipeline calls, as it does C{open_line} and C{settle_all} of the L{JournalWriter}
 
     def settle(
         self, ledger_id: str, record: RequestRecord, sent: bool = True, deferral: Deferral | None = None
@@ -146,11 +144,7 @@ class Ledger(Service):
         @param sent: Whether anything of it was sent after its line had been opened; else it is no use of its token.
         @param deferral: The result that its response announced; it is kept until L{collect}.
         """
-        self._writer.settle(ledger_id, record, sent, deferral)
-
-    def together(self) -> AbstractContextManager[None]:
-        """Requests that settle meanwhile are kept by one call of the system, once this is left."""
-        return self._writer.together()
+        self.settle_all((FinishedRequest(record, ledger_id, sent, deferral),))
 
     # Results that are reported later
 
@@ -179,7 +173,7 @@ class Ledger(Service):
         was first. L{StoreUnavailable} where that is not certain.
         """
         first = results[0]
-        line = records.line(f"{first.ledger_id}-result", self._scrub(record))
+        line = records.line(f"{first.ledger_id}-result", self._secrets.record(record))
         line = line._replace(token_id=first.token_id, model=first.model, attribution=first.attribution)
         returned = await self._table.collect(results, line)
         if returned is not None:

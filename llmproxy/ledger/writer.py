@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -17,8 +16,32 @@ from llmproxy.base.attribution import redacted
 from llmproxy.ledger import compact, records
 from llmproxy.ledger.journal import Journal
 from llmproxy.ledger.kinds import JournalKinds, WrittenKind
-from llmproxy.ledger.records import Deferral, LedgerLineOpening
+from llmproxy.ledger.records import Deferral, FinishedRequest, LedgerLineOpening
 from llmproxy.model import RequestRecord
+
+
+class Secrets(Protocol):
+    """Masks what must not be written; a L{Redactor<llmproxy.observability.redaction.Redactor>} is it.
+
+    Both return what they are given where there is nothing to mask, and may mask more once C{version} is another.
+    """
+
+    version: int
+
+    def redact(self, text: str) -> str: ...
+    def record(self, record: RequestRecord) -> RequestRecord: ...
+
+
+class NoSecrets:
+    """Where there is nothing to mask."""
+
+    version = 0
+
+    def redact(self, text: str) -> str:
+        return text
+
+    def record(self, record: RequestRecord) -> RequestRecord:
+        return record
 
 
 class JournalDamage:
@@ -65,16 +88,21 @@ class _OpenLine(NamedTuple):
 
     @ivar segment: The number of the segment that its records are in.
     @ivar number: What its id has behind the run.
+    @ivar version: That of the secrets of which its texts hold none.
     """
 
     segment: int
     number: int
     opening: LedgerLineOpening
+    version: int
     announcement: bytes = b""
 
     def moved(self, ledger_id: str) -> bytes:
         """Its opening for a later place, where the uses of the first have been counted, or will be."""
         return records.encode_opening(self.opening._replace(id=ledger_id, uses=0))
+
+
+_new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
 
 class JournalWriter:
@@ -100,14 +128,13 @@ class JournalWriter:
         on_failure: Callable[[Failure], None],
         *,
         run: str,
-        scrub: Callable[[RequestRecord], RequestRecord],
-        redact: Callable[[str], str],
+        secrets: Secrets,
     ) -> None:
         """
         @param in_thread: Calls its argument in a thread and fires with the result.
         @param on_failure: Called with why a segment could not be made, where that was not to be expected.
         @param run: A name for this process that no other ever has; the ids of lines begin with it.
-        @param scrub: Masks secrets in a record; C{redact} in a text.
+        @param secrets: Masks them.
         """
         self.journal = journal
         self.lost_records = 0
@@ -120,8 +147,7 @@ class JournalWriter:
         self._damage = damage
         self._on_failure = on_failure
         self._run = run
-        self._scrub = scrub
-        self._redact = redact
+        self._secrets = secrets
         self._numbers = count(1)
         self._open: dict[str, _OpenLine] = {}
         self._announced: dict[str, int] = {}
@@ -139,10 +165,30 @@ class JournalWriter:
 
         @param opening: Its C{id} is made here.
         """
-        number = next(self._numbers)
+        secrets = self._secrets
+        number, version = next(self._numbers), secrets.version
         ledger_id = f"{self._run}-{number:010x}"
+        kind = self.kinds.get(compact.kind_key_of_opening(opening))
+        if (
+            kind is None
+            or kind.clean_of != version
+            or opening.attribution
+            or secrets.redact(opening.request_id) is not opening.request_id
+        ):
+            opening, kind = self._checked(opening, version)
+        record = None if kind is None else compact.encode_opening(kind.number, number, opening)
+        if kind is None or record is None:
+            self._append(records.encode_opening(opening._replace(id=ledger_id)))
+            segment = self.journal.number
+        else:
+            segment = self._append_of_kind(kind, record)
+        self._open[ledger_id] = _new(_OpenLine, (segment, number, opening, version, b""))
+        return ledger_id
+
+    def _checked(self, opening: LedgerLineOpening, version: int) -> tuple[LedgerLineOpening, WrittenKind | None]:
+        """An opening without secrets, and its kind."""
+        redact = self._secrets.redact
         request_id, model, attribution = opening.request_id, opening.model, opening.attribution
-        redact = self._redact
         clean_id, clean_model = redact(request_id), redact(model)
         if (
             clean_id is not request_id
@@ -153,52 +199,67 @@ class JournalWriter:
                 request_id=clean_id, model=clean_model, attribution=redacted(attribution, redact)
             )
         key = compact.kind_key_of_opening(opening)
-        kind = self.kinds.get(key)
-        if kind is None:
-            kind = self.kinds.admit(key, partial(compact.kind_of_opening, self._run, opening))
-        record = None if kind is None else compact.encode_opening(kind.number, number, opening)
-        if kind is None or record is None:
-            self._append(records.encode_opening(opening._replace(id=ledger_id)))
-            segment = self.journal.number
-        else:
-            segment = self._append_of_kind(kind, record)
-        self._open[ledger_id] = _OpenLine(segment, number, opening)
-        return ledger_id
+        kind = self.kinds.get(key) or self.kinds.admit(key, partial(compact.kind_of_opening, self._run, opening))
+        if kind is not None and clean_model is model:
+            kind.clean_of = version
+        return opening, kind
 
-    def settle(self, ledger_id: str, record: RequestRecord, sent: bool, deferral: Deferral | None) -> None:
-        """A request is over; L{Ledger.settle} has the parameters."""
-        opened = self._open.pop(ledger_id, None) if ledger_id else None
+    def settle_all(self, requests: Sequence[FinishedRequest]) -> None:
+        """Requests are over: usual ones are kept by one call of the system. One with which that fails takes none of the
+        others with it; what it failed with is raised then."""
+        secrets, version, opened_lines = self._secrets, self._secrets.version, self._open
+        kind_of, key_of, encode = self.kinds.get, compact.kind_key_of_record, compact.encode_settlement
+        kinds: set[WrittenKind] = set()
+        shorts: list[bytes] = []
+        unusual: list[tuple[str, _OpenLine | None, RequestRecord, bool, Deferral | None]] = []
+        for record, ledger_id, sent, deferral, _ in requests:
+            if ledger_id is None:
+                continue
+            opened = opened_lines.pop(ledger_id, None) if ledger_id else None
+            kind = None if deferral is not None or record.attribution else kind_of(key_of(record))
+            number, request_id = 0, record.request_id
+            if kind is not None and kind.clean_of == version:
+                if not ledger_id:
+                    number = next(self._numbers) if secrets.redact(request_id) is request_id else 0
+                elif opened is not None and sent and opened.version == version:
+                    number = opened.number if opened.opening.request_id == request_id else 0
+            short = None if kind is None or not number else encode(kind.number, number, record)
+            if kind is not None and short is not None:
+                kinds.add(kind)
+                shorts.append(short)
+            else:
+                unusual.append((ledger_id, opened, record, sent, deferral))
+        if shorts:
+            self._append_all_of(kinds, shorts)
+        failure: Exception | None = None
+        for each in unusual:
+            try:
+                self._settle(*each)
+            except Exception as e:
+                failure = e
+        if failure is not None:
+            raise failure
+
+    def _settle(
+        self, ledger_id: str, opened: _OpenLine | None, record: RequestRecord, sent: bool, deferral: Deferral | None
+    ) -> None:
         number = next(self._numbers) if not ledger_id else 0 if opened is None else opened.number
-        clean = self._scrub(record)
-        if number and deferral is None and (sent or not ledger_id) and self._settle_short(number, clean):
-            return
+        version = self._secrets.version
+        clean = self._secrets.record(record)
+        if number and deferral is None and (sent or not ledger_id):
+            key = compact.kind_key_of_record(clean)
+            kind = self.kinds.get(key) or self.kinds.admit(key, partial(compact.kind_of_record, self._run, clean))
+            short = None if kind is None else compact.encode_settlement(kind.number, number, clean)
+            if kind is not None and short is not None:
+                if clean is record:
+                    kind.clean_of = version
+                self._append_of_kind(kind, short)
+                return
         uses = 0 if sent or not ledger_id else -1
         line = records.line(ledger_id or f"{self._run}-{number:010x}", clean)
         self._append(records.encode_settlement(line, uses, records.cache_hits(record), deferral))
         if deferral is not None:
             self._announced[deferral.result_id] = self.journal.offset
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """What is written meanwhile is written by one call."""
-        self.journal.hold()
-        try:
-            yield
-        finally:
-            for _ in range(self.journal.write_held()):
-                self._lost()
-
-    def _settle_short(self, number: int, record: RequestRecord) -> bool:
-        """Write a settlement that counts no uses and announces nothing; false where it is to be written in full."""
-        key = compact.kind_key_of_record(record)
-        kind = self.kinds.get(key)
-        if kind is None:
-            kind = self.kinds.admit(key, partial(compact.kind_of_record, self._run, record))
-        short = None if kind is None else compact.encode_settlement(kind.number, number, record)
-        if kind is None or short is None:
-            return False
-        self._append_of_kind(kind, short)
-        return True
 
     def announce(self, ledger_id: str, deferral: Deferral) -> None:
         """The response to a request in flight announces a result: keep that before anybody knows of it."""
@@ -322,17 +383,39 @@ class JournalWriter:
 
     def _append_of_kind(self, kind: WrittenKind, record: bytes) -> int:
         """Append a record that refers to a kind; returns its segment, in which the kind stands too."""
-        if not self.journal.append(record):
+        offset = self.journal.append(record)
+        if not offset:
             self._lost()
-        offset = self.journal.offset
-        number = segment = offset >> 32
-        if offset >= kind.due:
-            if not self.kinds.write(kind) and kind.due >> 32 != segment:
-                self._lost()
-            number = self.journal.number
-        if number != self._segment:  # which the record, its kind or another has begun
-            self._grow()
+            offset = self.journal.offset
+        segment = offset >> 32
+        if offset >= kind.due or segment != self._segment:
+            self._write_kind(kind, segment)
         return segment
+
+    def _append_all_of(self, kinds: Iterable[WrittenKind], shorts: Sequence[bytes]) -> None:
+        """Append records that refer to these kinds."""
+        kinds = list(kinds)
+        offset = self.journal.append_all(shorts)
+        if offset:
+            segment = offset >> 32
+            for kind in kinds:
+                if offset >= kind.due or segment != self._segment:
+                    self._write_kind(kind, segment)
+            return
+        for record in shorts:  # the segment ends among them
+            if not (offset := self.journal.append(record)):
+                self._lost()
+                offset = self.journal.offset
+            for kind in kinds:
+                if offset >= kind.due or offset >> 32 != self._segment:
+                    self._write_kind(kind, offset >> 32)
+
+    def _write_kind(self, kind: WrittenKind, segment: int) -> None:
+        """See to it that a kind stands in this segment, where a record refers to it, and that there is a next one."""
+        if self.journal.offset >= kind.due and not self.kinds.write(kind) and kind.due >> 32 != segment:
+            self._lost()
+        if self.journal.number != self._segment:  # which the record, its kind or another has begun
+            self._grow()
 
     def _append(self, record: bytes) -> None:
         journal = self.journal

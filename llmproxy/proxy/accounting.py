@@ -11,7 +11,7 @@ from llmproxy.auth.authenticator import Session
 from llmproxy.config.routes import Route
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.ledger import Ledger
-from llmproxy.ledger.records import LedgerLineOpening
+from llmproxy.ledger.records import FinishedRequest, LedgerLineOpening
 from llmproxy.limits.in_flight import InFlightLimit, Slot
 from llmproxy.limits.limiter import Limiter, LimitReservation, RequestSize
 from llmproxy.limits.pending import PendingReservation
@@ -26,7 +26,7 @@ from llmproxy.proxy.attribution import AttributionFields
 from llmproxy.proxy.context import Charge, RequestContext
 from llmproxy.proxy.deferred_results import DeferredResults, deferral
 from llmproxy.proxy.reading import ResponseReading
-from llmproxy.proxy.reporting import FinishedRequest, Observer, RequestReports, going_on
+from llmproxy.proxy.reporting import Observer, RequestReports, going_on
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.response import Response
 from llmproxy.wire.write_coalescing import WriteCoalescer

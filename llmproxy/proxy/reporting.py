@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
 from llmproxy.base.background import Task
-from llmproxy.ledger.records import Deferral
+from llmproxy.ledger.records import FinishedRequest
 from llmproxy.model import RequestRecord
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
@@ -19,24 +18,8 @@ Observer = Callable[[Sequence[RequestRecord]], object]
 class SettlingLedger(Protocol):
     """What is asked of a L{Ledger<llmproxy.ledger.Ledger>}."""
 
-    def settle(self, ledger_id: str, record: RequestRecord, sent: bool, deferral: Deferral | None) -> None: ...
-    def together(self) -> AbstractContextManager[object]: ...
-
-
-class FinishedRequest(NamedTuple):
-    """A request that is over.
-
-    @ivar ledger_id: That of its line in the ledger; C{""} where it has none yet, C{None} where it is to have none.
-    @ivar sent: Whether anything of it was sent after that line had been opened.
-    @ivar deferral: The result that its response announced.
-    @ivar then: Called once the ledger knows.
-    """
-
-    record: RequestRecord
-    ledger_id: str | None
-    sent: bool = True
-    deferral: Deferral | None = None
-    then: Callable[[], object] | None = None
+    def settle_all(self, requests: Sequence[FinishedRequest]) -> None:
+        """Settle all but those with which it fails; what it failed with is raised then."""
 
 
 class RequestReports:
@@ -71,8 +54,11 @@ class RequestReports:
         finished, self._finished = self._finished, []
         whole = True
         if self._ledger is not None:
-            with self._ledger.together():
-                whole = self._settle(self._ledger, finished)
+            try:
+                self._ledger.settle_all(finished)
+            except Exception:
+                whole = False
+                self._task.failed()
         for each in finished:
             if each.then is not None:
                 each.then()
@@ -85,18 +71,6 @@ class RequestReports:
                 self._task.failed()
         if whole:
             self._task.worked()
-
-    def _settle(self, ledger: SettlingLedger, finished: Sequence[FinishedRequest]) -> bool:
-        whole = True
-        for record, ledger_id, sent, deferral, _ in finished:
-            if ledger_id is None:
-                continue
-            try:
-                ledger.settle(ledger_id, record, sent, deferral)
-            except Exception:
-                whole = False
-                self._task.failed()
-        return whole
 
 
 def one_by_one(observe: Callable[[RequestRecord], object]) -> Observer:

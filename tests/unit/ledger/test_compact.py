@@ -17,8 +17,8 @@ from llmproxy.ledger.compact import KindsOfJournal, LineKind
 from llmproxy.ledger.journal import FIRST_OFFSET, Journal, JournalSize, open_orphan
 from llmproxy.ledger.kinds import MAX_KINDS, MAX_SEEN_ONCE, JournalKinds
 from llmproxy.ledger.line_rows import LineRows
-from llmproxy.ledger.records import Deferral, LedgerLineOpening, Settlement
-from llmproxy.ledger.writer import JournalDamage, JournalWriter
+from llmproxy.ledger.records import Deferral, FinishedRequest, LedgerLineOpening, Settlement
+from llmproxy.ledger.writer import JournalDamage, JournalWriter, NoSecrets
 from llmproxy.model import LedgerLine, RequestRecord
 from tests.support.examples import examples
 from tests.unit.ledger.books import die
@@ -229,7 +229,7 @@ class MixedTests(SynchronousTestCase):
         journal.open()
         self.addCleanup(journal.close)
         return JournalWriter(
-            journal, maybeDeferred, JournalDamage(), lambda failure: None, run="run", scrub=lambda r: r, redact=str
+            journal, maybeDeferred, JournalDamage(), lambda failure: None, run="run", secrets=NoSecrets()
         )
 
     def entered(self, writer: JournalWriter, *, dead: bool) -> tuple[list[LedgerLine], dict[str, Any], dict[str, Any]]:
@@ -274,7 +274,7 @@ class MixedTests(SynchronousTestCase):
                 if token:
                     uses[token] = uses.get(token, 0) + (1 if sent else 0)
             deferral = Deferral(f"result{number}") if ends == 1 else None
-            writer.settle(ledger_id, record, sent, deferral)
+            writer.settle_all((FinishedRequest(record, ledger_id, sent, deferral),))
             if hit := records.cache_hits(record):
                 hits[token] = hits.get(token, 0) + hit
             line = records.line(ledger_id or f"run-{number:010x}", record)
@@ -295,7 +295,7 @@ class MixedTests(SynchronousTestCase):
         for place in range(8, 700, 3):
             writer = self.writer()
             for number in range(8):
-                writer.settle("", self.record(number), True, None)
+                writer.settle_all((FinishedRequest(self.record(number), ""),))
             path = writer.journal.segments[0].path
             raw = bytearray(path.read_bytes())
             raw[place] ^= 0x41
@@ -307,7 +307,7 @@ class MixedTests(SynchronousTestCase):
         """Those before it may be gone."""
         writer = self.writer(2048)
         for number in range(80):
-            writer.settle("", self.record(number), True, None)
+            writer.settle_all((FinishedRequest(self.record(number), ""),))
         self.assertGreater(writer.journal.number, 3)
         for segment in writer.journal.segments_before(writer.journal.offset):
             writer.journal.release(segment)
@@ -320,7 +320,7 @@ class MixedTests(SynchronousTestCase):
         """It takes what it hits: what lines have in common stands in other blocks too."""
         writer = self.writer(1 << 20)
         for number in range(200):
-            writer.settle("", self.record(number), True, None)
+            writer.settle_all((FinishedRequest(self.record(number), ""),))
         path = writer.journal.segments[0].path
         with path.open("r+b") as file:
             file.seek(8)

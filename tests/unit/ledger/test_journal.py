@@ -47,26 +47,28 @@ class JournalTests(SynchronousTestCase):
         self.assertEqual([content for _, content in self.journal.records(places[29])], contents[30:])
 
     def test_written_together(self) -> None:
-        """Held until all are written by one call for each segment; places are what they would be otherwise."""
+        """By one call of the system where the segment has room for all of them; else none is written."""
         contents = self.written(2)
-        before = self.journal.offset
-        self.journal.hold()
-        contents += self.written(30)
-        self.assertLess(before, self.journal.offset)
-        self.assertEqual(self.journal.write_held(), 0)
-        contents += self.written(2)
+        more = [b"%d" % n * 20 for n in range(5)]
+        with patch("llmproxy.ledger.segment.os.pwrite", side_effect=os.pwrite) as write:
+            place = self.journal.append_all(more)
+        self.assertEqual((place, write.call_count), (self.journal.offset, 1))
+        self.assertEqual(self.journal.append_all([b"x" * 200] * 5), 0)
+        self.assertEqual(self.journal.offset, place)
+        contents += [*more, *self.written(2)]
         found = list(self.journal.records(FIRST_OFFSET))
         self.assertEqual([content for _, content in found], contents)
         self.assertEqual(found[-1][0], self.journal.offset)
+        self.assertEqual([at for at, _ in found[len(more) + 1 : -2]], [place])
 
-    def test_held_and_not_written(self) -> None:
-        """A disk that takes nothing: it is said how many are lost, and the next goes where they would have been."""
+    def test_not_written(self) -> None:
+        """A disk that takes nothing: none of them is there, and the next goes where they would have been."""
         contents = self.written(2)
         before, failing = self.journal.offset, OSError(errno.EIO, "Input/output error")
-        self.journal.hold()
-        self.written(3)
         with patch("llmproxy.ledger.segment.os.pwrite", side_effect=failing):
-            self.assertEqual(self.journal.write_held(), 3)
+            self.assertEqual(self.journal.append_all([b"a", b"b"]), 0)
+        with patch("llmproxy.ledger.segment.os.pwrite", return_value=3):
+            self.assertEqual(self.journal.append_all([b"a", b"b"]), 0)
         self.assertEqual(self.journal.offset, before)
         contents += self.written(2)
         self.assertEqual([content for _, content in self.journal.records(FIRST_OFFSET)], contents)

@@ -18,6 +18,7 @@ from llmproxy.ledger.journal import JournalSize
 from llmproxy.ledger.records import Deferral, HeldBudget, LedgerLineOpening
 from llmproxy.ledger.service import Ledger
 from llmproxy.model import RequestRecord
+from llmproxy.observability.redaction import Redactor
 from llmproxy.store.errors import StartupError
 from tests.unit.ledger.books import MemoryBooks, die
 
@@ -128,17 +129,14 @@ class LedgerTests(SynchronousTestCase):
     def test_secrets(self) -> None:
         """What a client may have put into a name is masked before it is written anywhere."""
 
-        def redact(text: str) -> str:
-            return text.replace("secret", "***")
-
-        ledger = self.started(redact=redact, scrub=lambda told: told._replace(model=redact(told.model)))
+        ledger = self.started(secrets=Redactor(["secret"]))
         ledger.settle("", record(1, model="a secret"))
         ledger.open_line(LedgerLineOpening("", NOW, "r2 secret", "p", "t", "openai", "/", "a secret", 1, 1))
         self.assertNotIn(b"secret", b"".join(file.read_bytes() for file in self.world.directory.rglob("*.segment")))
         self.world.kill(ledger)
         self.started()
         self.clock.advance(1)
-        self.assertEqual([line.model for line in self.books.lines], ["a ***", "a ***"])
+        self.assertEqual([line.model for line in self.books.lines], ["a [redacted]", "a [redacted]"])
 
     def test_more_than_a_segment_holds(self) -> None:
         """Segments follow one another, and those that were entered are removed."""

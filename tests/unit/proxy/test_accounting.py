@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -9,7 +8,7 @@ from twisted.internet.defer import Deferred
 from llmproxy import errors
 from llmproxy.config.api_settings import Api, ConnectionSettings
 from llmproxy.config.model import Settings
-from llmproxy.ledger.records import Deferral, LedgerLineOpening
+from llmproxy.ledger.records import FinishedRequest, LedgerLineOpening
 from llmproxy.limits.counted import NO_LIMITS
 from llmproxy.limits.in_flight import InFlightLimit
 from llmproxy.limits.limiter import LimitReservation
@@ -95,11 +94,10 @@ class RecordingLedger:
         self.calls.append(("open", *opening[2:]))
         return "line-1"
 
-    def settle(self, ledger_id: str, record: RequestRecord, sent: bool, deferral: Deferral | None) -> None:
-        self.calls.append(("settle", ledger_id, record.outcome, sent, deferral and deferral.result_id))
-
-    def together(self) -> AbstractContextManager[object]:
-        return nullcontext()
+    def settle_all(self, requests: Sequence[FinishedRequest]) -> None:
+        for record, ledger_id, sent, deferral, _ in requests:
+            if ledger_id is not None:
+                self.calls.append(("settle", ledger_id, record.outcome, sent, deferral and deferral.result_id))
 
 
 class Uses:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.ledger.records import Deferral
+from llmproxy.ledger.records import FinishedRequest
 from llmproxy.model import RequestRecord
-from llmproxy.proxy.reporting import FinishedRequest, RequestReports, going_on, one_by_one
+from llmproxy.proxy.reporting import RequestReports, going_on, one_by_one
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
 
@@ -24,13 +23,12 @@ class FailingLedger:
     def __init__(self) -> None:
         self.settled: list[tuple[str, str]] = []
 
-    def settle(self, ledger_id: str, record: RequestRecord, sent: bool, deferral: Deferral | None) -> None:
-        if record.path == "/bad":
+    def settle_all(self, requests: Sequence[FinishedRequest]) -> None:
+        for record, ledger_id, *_ in requests:
+            if record.path != "/bad" and ledger_id is not None:
+                self.settled.append((record.path, ledger_id))
+        if any(each.record.path == "/bad" for each in requests):
             raise ZeroDivisionError
-        self.settled.append((record.path, ledger_id))
-
-    def together(self) -> AbstractContextManager[object]:
-        return nullcontext()
 
 
 class RequestReportsTests(SynchronousTestCase):
