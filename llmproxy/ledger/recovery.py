@@ -14,8 +14,8 @@ from llmproxy.errors import StoreUnavailable
 from llmproxy.ledger.batches import Price, next_batch, unsettled_batch
 from llmproxy.ledger.compact import KindsOfJournal
 from llmproxy.ledger.journal import FIRST_OFFSET, OrphanedJournal, names, open_orphan
+from llmproxy.ledger.journal_damage import JournalDamage
 from llmproxy.ledger.sql import CLOSED_OFFSET, JournalBatch
-from llmproxy.ledger.writer import JournalDamage
 
 
 class JournalStore(Protocol):

@@ -21,11 +21,12 @@ from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable
 from llmproxy.ledger import records
 from llmproxy.ledger.batches import Price, next_batch
 from llmproxy.ledger.journal import FIRST_OFFSET, Journal, JournalSize, trim_damaged_files
+from llmproxy.ledger.journal_damage import JournalDamage
 from llmproxy.ledger.pending import MAX_PENDING_SECONDS, PendingResult
 from llmproxy.ledger.records import Deferral, FinishedRequest
 from llmproxy.ledger.recovery import JournalRecovery, JournalStore
 from llmproxy.ledger.sql import CLOSED_OFFSET, JournalBatch, day
-from llmproxy.ledger.writer import JournalDamage, JournalWriter, NoSecrets, Secrets
+from llmproxy.ledger.writer import JournalWriter, Masking, NothingMasked
 from llmproxy.model import LedgerLine, RequestRecord
 from llmproxy.store.errors import StartupError
 
@@ -73,7 +74,7 @@ class Ledger(Service):
         keep_lines: float = 0.0,
         keep_days: float = 0.0,
         price: Price = lambda opening: None,
-        secrets: Secrets | None = None,
+        secrets: Masking | None = None,
     ) -> None:
         """
         @param directory: Where the journals of all processes are that share this machine's state.
@@ -94,7 +95,7 @@ class Ledger(Service):
         self._interval = interval
         self._keep_lines = keep_lines
         self._keep_days = keep_days
-        self._secrets = secrets = secrets or NoSecrets()
+        self._secrets = secrets = secrets or NothingMasked()
         self._damage = damage = JournalDamage()
         self._journal = journal = Journal(self._directory / run, journal_size)
         self.task = Task("ledger", clock)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
@@ -15,12 +14,13 @@ from twisted.python.failure import Failure
 from llmproxy.base.attribution import redacted
 from llmproxy.ledger import compact, records
 from llmproxy.ledger.journal import Journal
+from llmproxy.ledger.journal_damage import JournalDamage
 from llmproxy.ledger.kinds import JournalKinds, WrittenKind
 from llmproxy.ledger.records import Deferral, FinishedRequest, LedgerLineOpening
 from llmproxy.model import RequestRecord
 
 
-class Secrets(Protocol):
+class Masking(Protocol):
     """Masks what must not be written; a L{Redactor<llmproxy.observability.redaction.Redactor>} is it.
 
     Both return what they are given where there is nothing to mask, and may mask more once C{version} is another.
@@ -32,7 +32,7 @@ class Secrets(Protocol):
     def record(self, record: RequestRecord) -> RequestRecord: ...
 
 
-class NoSecrets:
+class NothingMasked:
     """Where there is nothing to mask."""
 
     version = 0
@@ -42,45 +42,6 @@ class NoSecrets:
 
     def record(self, record: RequestRecord) -> RequestRecord:
         return record
-
-
-class JournalDamage:
-    """Counts and reports the places of journals that could not be read.
-
-    @ivar places: How many, since this process began; C{removed}: files with some that were too many to be kept.
-    @ivar files: C{damaged} where files are kept that could not be read whole, until somebody removes them; else C{ok}.
-    """
-
-    _log = Logger()
-
-    def __init__(self) -> None:
-        self.places = 0
-        self.removed = 0
-        self.files = "ok"
-
-    def report(self, files: Mapping[Path, int]) -> None:
-        """Places that were found just now, by the file that will be kept."""
-        for path, places in files.items():
-            self.places += places
-            self.files = "damaged"
-            self._log.error(
-                "{places} places of the ledger's journal cannot be read, and their lines are lost; all others are "
-                "entered. The file will be kept as {path}.",
-                places=places,
-                path=str(path),
-            )
-
-    def report_unreadable(self, count: int) -> None:
-        """So many lines of a journal are none that the store takes."""
-        if count:
-            self.places += count
-            self._log.error("{count} lines of the ledger's journal are none, and are lost.", count=count)
-
-    def report_removed(self, files: Sequence[Path]) -> None:
-        """The oldest of the files that were kept are gone, since there were too many."""
-        self.removed += len(files)
-        for path in files:
-            self._log.warn("{path} was removed: newer damaged files of the ledger take its place.", path=str(path))
 
 
 class _OpenLine(NamedTuple):
@@ -128,7 +89,7 @@ class JournalWriter:
         on_failure: Callable[[Failure], None],
         *,
         run: str,
-        secrets: Secrets,
+        secrets: Masking,
     ) -> None:
         """
         @param in_thread: Calls its argument in a thread and fires with the result.
@@ -212,18 +173,23 @@ class JournalWriter:
         kinds: set[WrittenKind] = set()
         shorts: list[bytes] = []
         unusual: list[tuple[str, _OpenLine | None, RequestRecord, bool, Deferral | None]] = []
+        failure: Exception | None = None
         for record, ledger_id, sent, deferral, _ in requests:
             if ledger_id is None:
                 continue
             opened = opened_lines.pop(ledger_id, None) if ledger_id else None
-            kind = None if deferral is not None or record.attribution else kind_of(key_of(record))
-            number, request_id = 0, record.request_id
-            if kind is not None and kind.clean_of == version:
-                if not ledger_id:
-                    number = next(self._numbers) if secrets.redact(request_id) is request_id else 0
-                elif opened is not None and sent and opened.version == version:
-                    number = opened.number if opened.opening.request_id == request_id else 0
-            short = None if kind is None or not number else encode(kind.number, number, record)
+            try:
+                kind = None if deferral is not None or record.attribution else kind_of(key_of(record))
+                number, request_id = 0, record.request_id
+                if kind is not None and kind.clean_of == version:
+                    if not ledger_id:
+                        number = next(self._numbers) if secrets.redact(request_id) is request_id else 0
+                    elif opened is not None and sent and opened.version == version:
+                        number = opened.number if opened.opening.request_id == request_id else 0
+                short = None if kind is None or not number else encode(kind.number, number, record)
+            except Exception as e:
+                failure = e
+                continue
             if kind is not None and short is not None:
                 kinds.add(kind)
                 shorts.append(short)
@@ -231,7 +197,6 @@ class JournalWriter:
                 unusual.append((ledger_id, opened, record, sent, deferral))
         if shorts:
             self._append_all_of(kinds, shorts)
-        failure: Exception | None = None
         for each in unusual:
             try:
                 self._settle(*each)

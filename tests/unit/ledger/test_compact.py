@@ -15,11 +15,13 @@ from llmproxy.ledger import compact, records
 from llmproxy.ledger.batches import next_batch
 from llmproxy.ledger.compact import KindsOfJournal, LineKind
 from llmproxy.ledger.journal import FIRST_OFFSET, Journal, JournalSize, open_orphan
+from llmproxy.ledger.journal_damage import JournalDamage
 from llmproxy.ledger.kinds import MAX_KINDS, MAX_SEEN_ONCE, JournalKinds
 from llmproxy.ledger.line_rows import LineRows
 from llmproxy.ledger.records import Deferral, FinishedRequest, LedgerLineOpening, Settlement
-from llmproxy.ledger.writer import JournalDamage, JournalWriter, NoSecrets
+from llmproxy.ledger.writer import JournalWriter, Masking, NothingMasked
 from llmproxy.model import LedgerLine, RequestRecord
+from llmproxy.observability.redaction import Redactor
 from tests.support.examples import examples
 from tests.unit.ledger.books import die
 
@@ -223,13 +225,13 @@ class MixedTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.runs = 0
 
-    def writer(self, segment: int = 8192) -> JournalWriter:
+    def writer(self, segment: int = 8192, secrets: Masking | None = None) -> JournalWriter:
         self.runs += 1
         journal = Journal(Path(self.mktemp()) / "run", JournalSize(segment, 1 << 24))
         journal.open()
         self.addCleanup(journal.close)
         return JournalWriter(
-            journal, maybeDeferred, JournalDamage(), lambda failure: None, run="run", secrets=NoSecrets()
+            journal, maybeDeferred, JournalDamage(), lambda failure: None, run="run", secrets=secrets or NothingMasked()
         )
 
     def entered(self, writer: JournalWriter, *, dead: bool) -> tuple[list[LedgerLine], dict[str, Any], dict[str, Any]]:
@@ -286,6 +288,66 @@ class MixedTests(SynchronousTestCase):
         self.assertEqual(as_stored(lines), as_stored(expected))
         self.assertEqual({t: n for t, n in counted_uses.items() if n}, {t: n for t, n in uses.items() if n})
         self.assertEqual(counted_hits, hits)
+
+    @examples(100)
+    @given(st.lists(st.tuples(RECORDS, st.booleans(), st.booleans()), max_size=8), st.sampled_from([2048, 8192]))
+    def test_settled_together(self, asked: list[tuple[RequestRecord, bool, bool]], segment: int) -> None:
+        """Requests that are over in one turn have the lines and counts that each would have alone."""
+        writer = self.writer(segment)
+        expected: list[LedgerLine] = []
+        hits: dict[str, int] = {}
+        for _ in range(4):
+            requests = []
+            for record, opened, sent in asked:
+                ledger_id = ""
+                if opened:
+                    ledger_id = writer.open_line(
+                        LedgerLineOpening("", 1.0, record.request_id, "p", "t", "a", "/", "m", record.bytes_in, 1)
+                    )
+                requests.append(FinishedRequest(record, ledger_id, sent))
+                if hit := records.cache_hits(record):
+                    hits[record.token_id] = hits.get(record.token_id, 0) + hit
+                expected.append(in_full(records.line("", record)))
+            writer.settle_all(requests)
+            writer.journal.prepare()
+        self.assertEqual((writer.open_lines, writer.lost_records), (0, 0))
+        lines, _, counted_hits = self.entered(writer, dead=True)
+        self.assertEqual(len({line.id for line in lines}), len(expected))
+        self.assertEqual(
+            sorted(as_stored([line._replace(id="") for line in lines]), key=repr),
+            sorted(as_stored(expected), key=repr),
+        )
+        self.assertEqual(counted_hits, hits)
+
+    def test_one_that_cannot_be_settled(self) -> None:
+        """All others are, and what it failed with is said."""
+        writer = self.writer()
+        odd: Any = self.record(2)._replace(outcome=[])  # in no set of kinds
+        requests = [FinishedRequest(each, "") for each in (self.record(1), odd, self.record(3))]
+        self.assertRaises(TypeError, writer.settle_all, requests)
+        lines, _, _ = self.entered(writer, dead=False)
+        self.assertEqual([line.request_id for line in lines], ["r1", "r3"])
+
+    def test_a_secret_that_comes_later(self) -> None:
+        """It is masked in what has been clean so far, also of requests that were let go before it was known."""
+        secrets = Redactor()
+        writer = self.writer(secrets=secrets)
+        for number in range(4):
+            opening = LedgerLineOpening("", 1.0, f"r{number}-hunter2", "p", "t", "a", "/", "m-hunter3", 1, 1)
+            record = self.record(number)._replace(request_id=opening.request_id, model=opening.model)
+            ledger_id = writer.open_line(opening)
+            if number == 2:
+                writer.settle_all((FinishedRequest(record, ledger_id),))
+                secrets.add("hunter2")
+                secrets.add("hunter3")
+            else:
+                last = ledger_id, record
+        writer.settle_all((FinishedRequest(last[1], last[0]),))
+        lines, _, _ = self.entered(writer, dead=False)
+        self.assertEqual(
+            [(line.request_id, line.model) for line in lines],
+            [("r2-hunter2", "m-hunter3"), ("r3-[redacted]", "m-[redacted]")],
+        )
 
     def record(self, number: int) -> RequestRecord:
         return RequestRecord(f"r{number}", 1.0, 0.5, "POST", "/", 200, "complete", token_id="t", model="m")
