@@ -73,6 +73,15 @@ class CountersContract:
         await self.granted(rate(100, 5000))
         self.assertEqual((await self.reserve(rate(100, 1))).refused, 0)
 
+    async def test_what_claimed_more_than_a_rate_and_took_less(self) -> None:
+        """Counts with what it took, and so does one that took more than all of it."""
+        for amount in (30, 5001):
+            key = f"took {amount}"
+            ticket = await self.granted(rate(100, 5000, key))
+            self.assertEqual(await self.used(rate(100, key=key)), [100])
+            await self.settle(ticket, [amount])
+            self.assertEqual(await self.used(rate(100, key=key)), [amount])
+
     async def test_less_was_taken_than_claimed(self) -> None:
         ticket = await self.granted(rate(100, 90), budget(100, 90))
         self.assertEqual((await self.reserve(rate(100, 20), budget(100, 5))).refused, 0)
