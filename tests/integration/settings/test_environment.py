@@ -38,11 +38,21 @@ def started(daemon: Daemon, variables: Mapping[str, str], *arguments: str, port:
     return Daemon(*daemon.args, *arguments, port=port or daemon.port, log=daemon.log, env=env)
 
 
+def connected(path: Path) -> socket.socket | None:
+    """A connection; C{None} where nobody listens there yet."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(30)
+    try:
+        connection.connect(str(path))
+    except (FileNotFoundError, ConnectionRefusedError):
+        connection.close()
+        return None
+    return connection
+
+
 def shown(daemon: Daemon, path: Path) -> dict[str, tuple[Any, str]]:
     """Every setting's value, and where it comes from, as the daemon says on its own socket for management."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(30)
-        connection.connect(str(path))
+    with eventually(lambda: connected(path), 30) as connection:
         head = f"GET /manage/settings HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {MANAGEMENT}"
         connection.sendall(f"{head}\r\n\r\n".encode())
         received = b""
