@@ -17,7 +17,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from llmproxy.store.engines import parse_store_url
 from tests.integration.test_budget_alerts import ENV, SECRET, alerts, issued, listed, of, thresholds
-from tests.integration.test_groups import group, project, used
+from tests.integration.test_groups import REQUESTS, Hierarchy
 from tests.integration.test_token_rotation import code, rotated
 from tests.support.admin_visitor import Visitor
 from tests.support.postgres import PostgreSQL
@@ -28,8 +28,7 @@ from tests.support.workers import WorkerStack
 CHAT = "/v1/chat/completions"
 BODY = json.dumps({"model": "gpt-4o", "max_tokens": 30, "messages": [{"role": "user", "content": "x"}]}).encode()
 PATIENCE = 60.0
-WORKERS = 3
-AT_ONCE = 120
+WORKERS = 4
 
 
 @pytest.fixture(scope="module")
@@ -76,27 +75,15 @@ def metric(stack: Stack, name: str) -> float:
     )
 
 
+@pytest.mark.long("5 s: the same budgets of a tree on PostgreSQL")
 def test_budgets_of_a_hierarchy(served: WorkerStack, capsys: pytest.CaptureFixture[str]) -> None:
-    """An organisation, its teams and their projects: many requests at once, and no budget is ever spent above."""
-    budgets = {"organisation": 1500, "team": 900, "project": 600}
-    top = group(served, "Organisation", budget_tokens=f"{budgets['organisation']}/day")
-    teams = [group(served, f"Team {n}", top, budget_tokens=f"{budgets['team']}/day") for n in range(2)]
-    projects = [project(served, teams[n % 2], budget_tokens=f"{budgets['project']}/day") for n in range(4)]
-    with ThreadPoolExecutor(40) as many:
-        answers = list(many.map(lambda n: (n % 4, *ask(served, projects[n % 4][1])), range(AT_ONCE)))
-    assert {status for _, status, _ in answers} == {200, 429}
-    spent = [sum(tokens for of_, _, tokens in answers if of_ == n) for n in range(4)]
-    of_teams = [spent[0] + spent[2], spent[1] + spent[3]]
-    assert 0 < sum(spent) <= budgets["organisation"]
-    assert max(of_teams) <= budgets["team"] and max(spent) <= budgets["project"]
-
-    def settled() -> bool:
-        shown = [used(served, "groups", each)["budget_tokens"] for each in (top, *teams)]
-        return shown == [sum(spent), *of_teams]
-
-    eventually(settled, PATIENCE)
+    """An organisation, its teams and their projects: 500 requests at once, and no budget is ever spent above."""
+    hierarchy = Hierarchy(served)
+    hierarchy.spend(REQUESTS)
+    eventually(hierarchy.is_counted, PATIENCE)
+    eventually(hierarchy.is_reported, PATIENCE)
     with capsys.disabled():
-        print(f"\nspent: organisation {sum(spent)} of 1500, teams {of_teams} of 900, projects {spent} of 600")
+        print(f"\non PostgreSQL, {hierarchy.figures}")
 
 
 def test_alerts(served: WorkerStack, receiver: WebhookReceiver) -> None:
@@ -110,8 +97,9 @@ def test_alerts(served: WorkerStack, receiver: WebhookReceiver) -> None:
         return 80 in thresholds(listed(served, token_id))
 
     eventually(asked_until_alerted, PATIENCE)
-    while ask(served, token)[0] == 200:
+    while (status := ask(served, token)[0]) == 200:
         pass
+    assert status == 429
     eventually(lambda: {None, 80} <= set(thresholds(listed(served, token_id))), PATIENCE)
     eventually(lambda: all(found["delivered_at"] for found in listed(served, token_id)), PATIENCE)
     found, deliveries = listed(served, token_id), of(receiver, token_id)
