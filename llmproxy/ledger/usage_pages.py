@@ -24,7 +24,9 @@ Rows = list[Mapping[Any, Any]]
 
 MAX_COUNTED_SUMS = 50_000  # of tokens or values, of which it is still counted how many groups they make
 MAX_LISTED_PERIODS = 400  # days that are named one by one: more than a year's, and fewer than a statement may have
-MAX_LISTED_PROJECTS = 20  # those that have more have many tokens, which are found as fast in the order of all
+MAX_LISTED_PROJECTS = 20  # whose sums are looked for by project, however many they are
+MAX_SOUGHT_PROJECTS = 2000  # likewise, where they have few sums: in the order of all tokens these are far between
+MAX_SOUGHT_SUMS = 30_000
 MAX_LEADS = 1000  # of which each is looked for by itself
 
 
@@ -141,18 +143,25 @@ def _rows_of_members(
     if len(leads) > MAX_LEADS:
         return None
     found: Rows = []
+    by_project = {*_before(question, members).by} <= {"group", "project"}  # then the projects of a lead say it all
     for lead in leads:
         wanted = limit + 1 - len(found)
-        here = [*where, *lead.where, *_narrowed(connection, question, members, lead.values)]
+        narrowed, few = _narrowed(connection, question, members, lead.values)
         begun = after if after is not None and list(lead.values) == list(after[:place]) else None
-        if begun is not None:
-            here.append(members.column >= begun[place])
+        behind = [] if begun is None else [members.column >= begun[place]]
+        here = [*where, *lead.where, *narrowed, *behind]
+        # Of few sums all are read: an expression keeps a database from reading those of everybody, in their order.
+        name = func.coalesce(members.column, "").label("member") if few else members.column
+        if narrowed and by_project:
+            names = select(name).where(*where, *narrowed, *behind).distinct()
+        else:
+            names = select(name).select_from(source(question)).where(*here).distinct()
         # One more than rows: all of the first one may be shown already.
-        names = select(members.column).select_from(source(question)).where(*here).distinct()
-        some = connection.scalars(names.order_by(members.column).limit(wanted + 1)).all()
+        some = connection.scalars(names.order_by(name).limit(wanted + 1)).all()
         if not some:
             continue
-        rows = ordered_sums(question).where(*here, members.column.between(some[0], some[-1]))
+        these = members.column.in_(some) if few else members.column.between(some[0], some[-1])
+        rows = ordered_sums(question).where(*here, these)
         if begun is not None:
             rows = rows.where(is_after(group_columns(question), begun))
         found += connection.execute(rows.limit(wanted)).mappings()
@@ -182,28 +191,54 @@ def _leads(
         yield _Lead(tuple(lead), [c == value for c, value in zip(group_columns(question), lead, strict=False)])
 
 
-def _narrowed(connection: Connection, question: UsageQuery, members: _Members, values: Sequence[str]) -> Iterator[Any]:
+def _narrowed(
+    connection: Connection, question: UsageQuery, members: _Members, values: Sequence[str]
+) -> tuple[list[Any], bool]:
     """The projects and the periods of a lead, as the key of the sums begins with them; none where they are no help.
+    And whether several projects together have few sums.
 
     There is an index of the values of each project, which needs no periods.
     """
     before = _before(question, members)
     if "day" in before.by or not {"project", "group"} & set(before.by):
-        return
+        return [], False
     where = [column == value for column, value in zip(group_columns(before), values, strict=True)]
     table = sums_table(question)
-    most = [("project_id", MAX_LISTED_PROJECTS), ("period", MAX_LISTED_PERIODS)]
-    yield from _listed(connection, before, table, where, *(most[:1] if question.attribution else most))
+    projects = _values(connection, before, "project_id", where, MAX_SOUGHT_PROJECTS)
+    few = projects is not None and len(projects) > 1 and _are_few(connection, question, projects)
+    if projects is None or (len(projects) > MAX_LISTED_PROJECTS and not few):
+        return [], False  # many tokens, which are found as fast in the order of all
+    narrowed = [table.c.project_id.in_(projects)]
+    if not question.attribution:
+        narrowed += _listed(connection, before, table, where, ("period", MAX_LISTED_PERIODS))
+    return narrowed, few
+
+
+def _are_few(connection: Connection, question: UsageQuery, projects: Sequence[str]) -> bool:
+    """Whether these projects have no more than L{MAX_SOUGHT_SUMS}, whenever."""
+    table = sums_table(question)
+    where = conditions(question._replace(since="", until="", projects=None))
+    sums = select(literal(1)).select_from(table).where(table.c.project_id.in_(projects), *where)
+    counted = select(func.count()).select_from(sums.limit(MAX_SOUGHT_SUMS + 1).subquery())
+    return (connection.scalar(counted) or 0) <= MAX_SOUGHT_SUMS
 
 
 def _listed(
     connection: Connection, plain: UsageQuery, table: Any, where: Sequence[Any], *most: tuple[str, int]
 ) -> Iterator[Any]:
     """Which values these columns of C{table} have, by the sums without tokens; nothing where they are more."""
-    sums = sums_table(plain)
     for name, limit in most:
-        wanted = select(sums.c[name]).select_from(source(plain)).where(*conditions(plain), *where).distinct()
-        listed = connection.scalars(wanted.limit(limit + 1)).all()
-        if len(listed) > limit:
+        listed = _values(connection, plain, name, where, limit)
+        if listed is None:
             return
         yield table.c[name].in_(listed)
+
+
+def _values(
+    connection: Connection, plain: UsageQuery, name: str, where: Sequence[Any], limit: int
+) -> Sequence[str] | None:
+    """The values of this column, by the sums without tokens; C{None} where they are more."""
+    column = sums_table(plain).c[name]
+    wanted = select(column).select_from(source(plain)).where(*conditions(plain), *where).distinct()
+    listed = connection.scalars(wanted.limit(limit + 1)).all()
+    return None if len(listed) > limit else listed

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, insert
 
 from llmproxy.base.attribution import CLAIMED
 from llmproxy.ledger.usage_pages import report_page
-from llmproxy.ledger.usage_queries import SUM_COLUMNS, UsageQuery, ordered_sums
+from llmproxy.ledger.usage_queries import SUM_COLUMNS, Report, UsageQuery, ordered_sums
 from llmproxy.model import PageRequest
 from llmproxy.store.tables import attributed_usage, metadata, project_groups, project_usage, projects, usage
 
@@ -47,7 +47,7 @@ class UsagePagesTests(TestCase):
     def fill(self, keys: set[tuple[str, ...]]) -> None:
         for table in (usage, project_usage, attributed_usage):
             self.connection.execute(table.delete())
-        without: dict[tuple[str, ...], int] = {}
+        without: dict[tuple[str, str, str, str], int] = {}
         for number, (period, project, token, api, model) in enumerate(sorted(keys)):
             sums = dict.fromkeys(SUM_COLUMNS, number + 1)
             row = {"period": period, "project_id": project, "token_id": token, "api": api, "model": model, **sums}
@@ -96,3 +96,43 @@ class UsagePagesTests(TestCase):
                 break
         self.assertEqual(rows, whole)
         self.assertEqual(pages, max(1, -(-len(whole) // limit)), "every page but the last is full")
+
+    def test_many_projects_without_a_group(self) -> None:
+        """Whose few tokens are far between those of all others: these are not read to find them."""
+        plain: dict[str, Any] = {"active": True, "created_at": 1.0, "updated_at": 1.0, "revision": 1}
+        names = [f"g{n}" for n in range(40)] + [f"n{n}" for n in range(30)]
+        rows = [{"id": each, "name": each, "group_id": "g" if each[0] == "g" else None, **plain} for each in names]
+        self.connection.execute(insert(projects), rows)
+        sums = dict.fromkeys(SUM_COLUMNS, 1)
+        tokens = [(f"t{n:04}", f"g{n % 40}") for n in range(1000)] + [(f"t{n * 30:04}x", f"n{n}") for n in range(30)]
+        days = [f"2026-11-{day:02}" for day in range(1, 21)]
+        keys = [{"api": "a", "model": "m", "period": day, **sums} for day in days]
+        of_tokens = [{**key, "project_id": of, "token_id": token} for token, of in tokens for key in keys]
+        self.connection.execute(insert(usage), of_tokens)
+        self.connection.execute(insert(project_usage), [{**key, "project_id": name} for name in names for key in keys])
+        self.connection.exec_driver_sql("ANALYZE")
+        for question in (
+            UsageQuery(("group", "token"), part=PageRequest(14)),
+            UsageQuery(("group", "token", "model"), "2026-11-02", "2026-11-12", part=PageRequest(14)),
+        ):
+            whole = [dict(row) for row in self.connection.execute(ordered_sums(question)).mappings()]
+            page = report_page(self.connection, question)
+            self.assertEqual(page.items, whole[:14])
+            following = question._replace(part=PageRequest(14, cursor=page.next_cursor))  # which counts nothing
+            self.assertEqual(self.page_of_few_steps(following, len(of_tokens)).items, whole[14:28])
+            last = report_page(self.connection, question._replace(part=PageRequest(14, 0, page.next_cursor)))
+            following = question._replace(part=PageRequest(14, cursor=last.next_cursor))
+            self.assertEqual(report_page(self.connection, following).items, whole[28:42])
+
+    def page_of_few_steps(self, question: UsageQuery, rows: int) -> Report:
+        """It, for which SQLite does less than six things for each row that there is."""
+        report_page(self.connection, question)  # what it has to prepare is prepared
+        steps: list[int] = []
+        driver: Any = self.connection.connection.driver_connection
+        driver.set_progress_handler(lambda: steps.append(1), 100)
+        try:
+            page = report_page(self.connection, question)
+        finally:
+            driver.set_progress_handler(None, 0)
+        self.assertLess(len(steps) * 100, rows * 6)
+        return page
