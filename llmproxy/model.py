@@ -203,12 +203,14 @@ class ListFilter(NamedTuple):
     @ivar active: Only those that are, or only those that are not.
     @ivar search: Only those whose name has this in it, in any case.
     @ivar labels: Only those that have all of these: labels, or C{name=text} of their metadata.
+    @ivar named: Only those whose id or name is exactly this.
     """
 
     projects: tuple[str, ...] | None = None
     active: bool | None = None
     search: str = ""
     labels: tuple[str, ...] = ()
+    named: str = ""
 
 
 ALL_OF_THEM = ListFilter()

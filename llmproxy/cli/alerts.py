@@ -6,6 +6,7 @@ import click
 
 from llmproxy.cli.client import management_path
 from llmproxy.cli.output import Columns
+from llmproxy.cli.project_filter import project_option, project_query
 from llmproxy.cli.session import CommandSession, with_session
 
 COLUMNS: Columns = {
@@ -26,11 +27,11 @@ def alert() -> None:
 
 
 @alert.command("list")
-@click.option("--project", "project_id", metavar="ID", help="Of this project and its tokens only.")
+@project_option("Of this project and its tokens only.")
 @click.option("--owner", type=click.Choice(["token", "project", "group", "api"]), help="Of budgets of these only.")
 @click.option("--id", "owner_id", metavar="ID", help="Of the token, project or group of this id only.")
 @with_session
-def list_(session: CommandSession, **filters: str | None) -> None:
+def list_(session: CommandSession, project: str | None, **filters: str | None) -> None:
     """List alerts, the latest first."""
-    query = {name: value for name, value in filters.items() if value}
+    query = {name: value for name, value in filters.items() if value} | project_query(project)
     session.show_list(session.client().list_all(management_path("alerts"), **query), COLUMNS)

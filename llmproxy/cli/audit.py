@@ -17,6 +17,7 @@ from llmproxy.cli.client import management_path
 from llmproxy.cli.daemon import DEFAULT_SETTINGS
 from llmproxy.cli.encryption import encryption_keys
 from llmproxy.cli.output import Columns
+from llmproxy.cli.project_filter import project_option, project_query
 from llmproxy.cli.session import CommandSession, with_session
 from llmproxy.config.load import load
 from llmproxy.config.model import Settings
@@ -48,7 +49,7 @@ def audit() -> None:
 
 @audit.command("list")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many, at most.")
-@click.option("--project", "project_id", metavar="ID", help="Of this project only.")
+@project_option("Of this project only.")
 @click.option("--actor", help="Of this actor only: management, key:ID.")
 @click.option("--action", help="This action only: token.create.")
 @click.option("--outcome", help="intent, success, failure, denied or error only.")
@@ -56,9 +57,9 @@ def audit() -> None:
 @click.option("--until", metavar="TIME", help="Before this time.")
 @click.option("--search", metavar="TEXT", help="With this text anywhere in the entry, in any case.")
 @with_session
-def list_(session: CommandSession, limit: int, **wanted: str | None) -> None:
+def list_(session: CommandSession, limit: int, project: str | None, **wanted: str | None) -> None:
     """Show the latest entries, the latest first."""
-    given = {name: value for name, value in wanted.items() if value is not None}
+    given = {name: value for name, value in wanted.items() if value is not None} | project_query(project)
     path = f"{management_path('audit')}?{urlencode({'limit': limit, **given})}"
     session.show_list(session.client().request("GET", path), COLUMNS)
 

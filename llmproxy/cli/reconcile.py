@@ -13,6 +13,7 @@ import click
 from llmproxy.cli.client import ManagementClient, management_path
 from llmproxy.cli.errors import Misconfigured, RequestRejected
 from llmproxy.cli.output import Columns, as_json, table
+from llmproxy.cli.project_filter import project_option, project_query
 from llmproxy.cli.provider_exports import ANY_MODEL, ProviderExport, read_export
 from llmproxy.cli.reconciliation import Comparison, Tolerance, compare
 from llmproxy.cli.session import CommandSession, with_session
@@ -35,7 +36,7 @@ COLUMNS: Columns = {
 @click.option(
     "--api", "apis", multiple=True, help="Compare with this API; may be given again.  [those of the provider]"
 )
-@click.option("--project", "project_id", metavar="ID", help="Compare with what this project used.")
+@project_option("Compare with what this project used.")
 @click.option("--tolerance", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Percent.")
 @click.option("--tolerance-usd", type=click.FloatRange(min=0), default=0.01, show_default=True, help="Of each cost.")
 @click.option("--all", "everything", is_flag=True, help="Show what agrees, too; JSON always has all.")
@@ -44,7 +45,7 @@ def reconcile(
     session: CommandSession,
     file: str,
     apis: tuple[str, ...],
-    project_id: str | None,
+    project: str | None,
     tolerance: float,
     tolerance_usd: float,
     everything: bool,
@@ -59,7 +60,7 @@ def reconcile(
     first, last = min(export.days), max(export.days)
     behind = (date.fromisoformat(last) + timedelta(days=1)).isoformat()
     query = {"group_by": "day,api,model", "from": first, "to": behind}
-    used = client.list_all(management_path("usage"), **query, **({"project_id": project_id} if project_id else {}))
+    used = client.list_all(management_path("usage"), **query, **project_query(project))
     rows = [row for row in used["data"] if row["api"] in names]
     if any(len(row["day"]) == 7 for row in rows):
         raise RequestRejected(

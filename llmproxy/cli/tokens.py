@@ -18,6 +18,7 @@ from llmproxy.cli.policies import (
     policy_values,
     remove_rule_option,
 )
+from llmproxy.cli.project_filter import project_option, project_query
 from llmproxy.cli.session import CommandSession, with_session
 
 
@@ -117,13 +118,13 @@ def rotate(session: CommandSession, token_id: str, grace: str) -> None:
 
 
 @token.command("list")
-@click.option("--project", "project_id", metavar="ID", help="This project's only.")
+@project_option("This project's only.")
 @WITH_LABEL
 @with_session
-def list_(session: CommandSession, project_id: str | None, labels: tuple[str, ...]) -> None:
+def list_(session: CommandSession, project: str | None, labels: tuple[str, ...]) -> None:
     """List all tokens, or one project's, or those with a label."""
-    query = {} if project_id is None else {"project_id": project_id}
-    session.show_list(session.client().list_all(management_path("tokens"), **query, label=labels), COLUMNS)
+    found = session.client().list_all(management_path("tokens"), **project_query(project), label=labels)
+    session.show_list(found, COLUMNS)
 
 
 @token.command()

@@ -13,6 +13,7 @@ import click
 from llmproxy.cli.client import management_path
 from llmproxy.cli.export import in_place, json_array, with_progress
 from llmproxy.cli.output import Columns, as_csv
+from llmproxy.cli.project_filter import project_option, project_query
 from llmproxy.cli.reconcile import reconcile
 from llmproxy.cli.session import CommandSession, with_session
 
@@ -42,7 +43,7 @@ FIGURES: Columns = {
 
 SINCE = click.option("--from", "since", metavar="DAY", help="From this day on, in UTC: 2026-11-01.")
 UNTIL = click.option("--to", "until", metavar="DAY", help="Up to the day before this one.")
-PROJECT = click.option("--project", "project_id", metavar="ID", help="This project's only.")
+PROJECT = project_option("This project's only.")
 
 
 @click.group()
@@ -69,12 +70,12 @@ def report(
     groups: tuple[str, ...],
     since: str | None,
     until: str | None,
-    project_id: str | None,
+    project: str | None,
     csv: bool,
 ) -> None:
     """Tokens and cost, added up."""
     by = tuple(dict.fromkeys(groups)) or ("project",)
-    given = {"group_by": ",".join(by), "from": since, "to": until, "project_id": project_id}
+    given = {"group_by": ",".join(by), "from": since, "to": until, **project_query(project)}
     found = session.client().list_all(
         management_path("usage"), **{name: value for name, value in given.items() if value}
     )
@@ -114,7 +115,7 @@ def export(
     groups: tuple[str, ...],
     since: str | None,
     until: str | None,
-    project_id: str | None,
+    project: str | None,
     file: Path | None,
 ) -> None:
     """All of what was used, however much it is, for other programs."""
@@ -122,7 +123,7 @@ def export(
         raise click.UsageError("FOCUS has rows of its own: leave --by out.")
     client, path = session.client(), management_path("usage")
     by = ",".join(("day", "project", "api", "model") if shape == "focus" else dict.fromkeys(groups or ("project",)))
-    span = {name: value for name, value in (("from", since), ("to", until), ("project_id", project_id)) if value}
+    span = {name: value for name, value in (("from", since), ("to", until)) if value} | project_query(project)
     total = None
     if file is not None and sys.stderr.isatty():  # only a bar needs it, and only where nothing is printed besides
         total = client.request("GET", f"{path}?{urlencode({**span, 'group_by': by, 'limit': 1})}")["total"]

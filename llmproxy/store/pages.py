@@ -47,6 +47,8 @@ def conditions(wanted: ListFilter, table: Table, project_id: ColumnElement[Any])
         found.append(table.c.active.is_(wanted.active))
     if wanted.search:
         found.append(table.c.name.icontains(wanted.search, autoescape=True))
+    if wanted.named:
+        found.append(or_(table.c.id == wanted.named, table.c.name == wanted.named))
     found += [_is_labelled(table, label) for label in wanted.labels]
     return found
 

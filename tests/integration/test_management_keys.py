@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
-from tests.support.stack import Stack, eventually
+import pytest
+
+from tests.support.stack import MANAGEMENT, Stack, eventually
 
 
 def call(url: str, secret: str, method: str, path: str, body: object = None) -> tuple[int, Any]:
@@ -57,3 +63,56 @@ def test_keys(tmp_path: Path) -> None:
         for file in tmp_path.rglob("*"):
             if file.is_file():
                 assert lead.encode() not in file.read_bytes(), file
+
+
+LISTS = (
+    *("tokens", "usage", "usage?group_by=token", "requests", "audit", "alerts", "activity", "activity/top"),
+    *("usage?format=csv", "usage?format=focus"),
+)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Stack(tmp_path_factory.mktemp("keys")) as stack:
+        yield stack
+
+
+def narrowed(path: str, **query: str) -> str:
+    return f"/manage/{path}{'&' if '?' in path else '?'}{urlencode(query)}"
+
+
+def llmproxy(stack: Stack, *command: str) -> tuple[int, str, str]:
+    program = Path(sys.executable).with_name("llmproxy")
+    done = subprocess.run(
+        [str(program), "--url", stack.url, "--output", "json", *command],
+        capture_output=True, text=True, timeout=60, env={"LLMPROXY_MANAGEMENT_TOKEN": MANAGEMENT},
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_lists_of_a_project_by_its_name(shared: Stack) -> None:
+    """Or by its id, in each list and report; a name of another's project is as unknown as none at all."""
+    made = [shared.manage("POST", "/manage/projects", {"name": name})["id"] for name in ("Søk & Co", "Twin", "Twin")]
+    tokens = [shared.manage("POST", "/manage/tokens", {"project_id": each})["id"] for each in made]
+    body = {"name": "Lead", "role": "operator", "projects": [made[0]]}
+    lead = shared.manage("POST", "/manage/keys", body)["key"]
+    for path in LISTS:
+        by_id = call(shared.url, MANAGEMENT, "GET", narrowed(path, project=made[0]))
+        assert by_id == call(shared.url, MANAGEMENT, "GET", narrowed(path, project="Søk & Co")), path
+        assert by_id[0] == 200 and by_id == call(shared.url, MANAGEMENT, "GET", narrowed(path, project_id=made[0])), (
+            path
+        )
+        assert call(shared.url, lead, "GET", narrowed(path, project="Søk & Co"))[0] == 200, path
+        for wrong in ("Twin", "twin", "Søk", made[1]):
+            assert call(shared.url, lead, "GET", narrowed(path, project=wrong))[0] == 422, (path, wrong)
+        for query in ({"project": "nobody"}, {"project": ""}, {"project": "Twin", "project_id": made[0]}):
+            assert call(shared.url, MANAGEMENT, "GET", narrowed(path, **query))[0] == 422, (path, query)
+    twins = call(shared.url, MANAGEMENT, "GET", narrowed("tokens", project="Twin"))[1]["data"]
+    assert {each["id"] for each in twins} == {*tokens[1:]}
+    for command in (("token", "list"), ("usage", "report"), ("usage", "export"), ("audit", "list"), ("alert", "list")):
+        by_name = llmproxy(shared, *command, "--project", "Søk & Co")
+        assert by_name[0] == 0, by_name
+        assert by_name == llmproxy(shared, *command, "--project", made[0]), command
+        assert llmproxy(shared, *command, "--project", "nobody")[0] == 1
+    listed = json.loads(llmproxy(shared, "token", "list", "--project", "Søk & Co")[1])["data"]
+    assert [each["id"] for each in listed] == [tokens[0]]

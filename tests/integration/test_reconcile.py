@@ -66,7 +66,8 @@ def test_reconcile(tmp_path: Path) -> None:
         costs.write_text(f"{COSTS}{claude['day']},{name},Default,key,message,output,{2 * cost:.12f},{cost:.12f}\n")
         run(costs, 1, *exactly)
         run(costs, 0, *exactly[:2], "--tolerance-usd", "1")
-        assert run(costs, 1, *exactly, "--project", "nobody")
+        stack.manage("POST", "/manage/projects", {"name": "Idle"})
+        assert run(costs, 1, *exactly, "--project", "Idle")
         other = run(costs, 1, *exactly, "--api", "openai", "--output", "json")
         assert {row["model"] for row in json.loads(other)["data"]} == {name, openai["model"]}
 

@@ -262,6 +262,7 @@ def _is_wanted(wanted: ListFilter, each: Project | Token, project_id: str) -> bo
         (wanted.projects is None or project_id in wanted.projects)
         and wanted.active in (None, each.active)
         and wanted.search.lower() in each.name.lower()
+        and wanted.named in ("", each.id, each.name)
         and all(label in each.labels or tuple(label.split("=", 1)) in each.metadata for label in wanted.labels)
     )
 

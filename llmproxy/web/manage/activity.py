@@ -18,7 +18,8 @@ from llmproxy.observability.recent_requests import RequestFilter
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
-from llmproxy.web.manage.paging import MAX_PAGE_SIZE, PAGE_PARAMETERS, list_response, page, project, query
+from llmproxy.web.manage.paging import MAX_PAGE_SIZE, PAGE_PARAMETERS, list_response, page, query
+from llmproxy.web.manage.project_filter import PROJECT_PARAMETERS, wanted_projects
 from llmproxy.web.manage.request_timeline import TimelineStep, timeline
 from llmproxy.web.manage.views import Time
 from llmproxy.web.respond import json_response
@@ -131,11 +132,11 @@ class ActivityReportEndpoint(Endpoint):
         "GET",
         "Requests, errors, tokens, spend and times to the first byte over a period, and of the one before.",
         ActivityView,
-        query=("period", "project_id", "api"),
+        query=("period", *PROJECT_PARAMETERS, "api"),
     )
     async def report_activity(self, call: Call) -> BufferedResponse:
         found = query(call.uri, call.operation.query)
-        period, projects = _period(found), call.principal.narrowed(project(found))
+        period, projects = _period(found), await wanted_projects(self.context.projects, call.principal, found)
         report = await _activity(self).report(period, projects, found.get("api", ""))
         return json_response(
             {
@@ -155,14 +156,14 @@ class MostActive(Endpoint):
         "GET",
         "The projects, APIs or models that most was spent on in a period.",
         ActivityGroups,
-        query=("by", "period", "limit", "project_id", "api"),
+        query=("by", "period", "limit", *PROJECT_PARAMETERS, "api"),
     )
     async def report_most_active(self, call: Call) -> BufferedResponse:
         found = query(call.uri, call.operation.query)
         by = found.get("by", "model")
         if by not in GROUPS:
             raise Invalid.part("parameter", "by", f"must be one of {', '.join(GROUPS)}.")
-        period, projects = _period(found), call.principal.narrowed(project(found))
+        period, projects = _period(found), await wanted_projects(self.context.projects, call.principal, found)
         rows = await _activity(self).most_active(by, period, _limit(found, 10), projects, found.get("api", ""))
         return json_response({"period": period, "data": [{"name": name, **_point(values)} for name, values in rows]})
 
@@ -174,13 +175,13 @@ class RequestCollection(Endpoint):
         "GET",
         "The last requests, the latest first.",
         RequestList,
-        query=(*PAGE_PARAMETERS, "project_id", *FILTERS),
+        query=(*PAGE_PARAMETERS, *PROJECT_PARAMETERS, *FILTERS),
     )
     async def list_requests(self, call: Call) -> BufferedResponse:
         found = query(call.uri, call.operation.query)
         if not re.fullmatch("([1-5]([0-9][0-9]|xx))?", found.get("status", "")):
             raise Invalid.part("parameter", "status", "must be such as 429 or 4xx.")
-        projects = call.principal.narrowed(project(found))
+        projects = await wanted_projects(self.context.projects, call.principal, found)
         wanted = replace(RequestFilter(**{name: found.get(name, "") for name in FILTERS}), projects=projects)
         return await list_response(await self.context.requests.page(wanted, page(found)), _request, self.context.clock)
 

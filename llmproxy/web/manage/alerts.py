@@ -15,7 +15,8 @@ from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.store.budget_alerts import AlertFilter
 from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
-from llmproxy.web.manage.paging import ID, PAGE_PARAMETERS, list_response, page, project, query
+from llmproxy.web.manage.paging import ID, PAGE_PARAMETERS, list_response, page, query
+from llmproxy.web.manage.project_filter import PROJECT_PARAMETERS, wanted_projects
 from llmproxy.web.manage.views import Time
 
 OWNERS = ("token", "project", "group", "api")
@@ -58,7 +59,7 @@ class AlertCollection(Endpoint):
         "GET",
         "What was alerted of budgets, the latest first.",
         AlertList,
-        query=("project_id", "owner", "owner_id", *PAGE_PARAMETERS),
+        query=(*PROJECT_PARAMETERS, "owner", "owner_id", *PAGE_PARAMETERS),
     )
     async def list_alerts(self, call: Call) -> BufferedResponse:
         found = query(call.uri, call.operation.query)
@@ -69,7 +70,7 @@ class AlertCollection(Endpoint):
             raise Invalid.part("parameter", "owner", f"must be one of {', '.join(OWNERS)}.")
         if owner_id and not re.fullmatch(ID, owner_id):
             raise Invalid.part("parameter", "owner_id", "is not an id.")
-        wanted = AlertFilter(call.principal.narrowed(project(found)), owner, owner_id)
+        wanted = AlertFilter(await wanted_projects(self.context.projects, call.principal, found), owner, owner_id)
         alerts = await self.context.alerts.alert_page(wanted, page(found))
         return await list_response(alerts, _shown, self.context.clock)
 

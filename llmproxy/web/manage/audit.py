@@ -14,7 +14,8 @@ from llmproxy.store.audit_log import AuditFilter
 from llmproxy.web.manage.body_types import RFC3339
 from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, operation
-from llmproxy.web.manage.paging import MAX_SEARCH_CHARACTERS, PAGE_PARAMETERS, list_response, page, project, query
+from llmproxy.web.manage.paging import MAX_SEARCH_CHARACTERS, PAGE_PARAMETERS, list_response, page, query
+from llmproxy.web.manage.project_filter import PROJECT_PARAMETERS, wanted_projects
 from llmproxy.web.manage.views import Time
 from llmproxy.web.respond import json_response
 
@@ -53,7 +54,7 @@ class AuditCollection(Endpoint):
         "GET",
         "The audit log, the latest entries first.",
         AuditList,
-        query=("project_id", *NAMES, "since", "until", *PAGE_PARAMETERS),
+        query=(*PROJECT_PARAMETERS, *NAMES, "since", "until", *PAGE_PARAMETERS),
     )
     async def list_audit(self, call: Call) -> BufferedResponse:
         found = query(call.uri, call.operation.query)
@@ -63,7 +64,7 @@ class AuditCollection(Endpoint):
             if len(found.get(name, "")) > MAX_SEARCH_CHARACTERS:
                 raise Invalid.part("parameter", name, f"must be text of at most {MAX_SEARCH_CHARACTERS} characters.")
         wanted = AuditFilter(
-            projects=call.principal.narrowed(project(found)),
+            projects=await wanted_projects(self.context.projects, call.principal, found),
             since=_time(found, "since"),
             until=_time(found, "until"),
             **{name: found.get(name, "").replace("\0", "") for name in NAMES},

@@ -102,6 +102,12 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "description": "Only those that have this label, or name=text in their metadata; given several times: all.",
     },
     "project_id": {"type": "string", "pattern": ID},
+    "project": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_SEARCH_CHARACTERS,
+        "description": "A project's id, or its name; of several that have this name, all.",
+    },
     "group_by": {"type": "string", "default": "project", "examples": ["project,model,day"]},
     "from": {"type": "string", "format": "date"},
     "to": {"type": "string", "format": "date"},

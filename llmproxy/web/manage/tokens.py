@@ -18,11 +18,11 @@ from llmproxy.web.manage.paging import (
     list_filter,
     list_response,
     page,
-    project,
     query,
 )
 from llmproxy.web.manage.policy_bodies import Policies, check_endpoints
 from llmproxy.web.manage.preconditions import etag_line
+from llmproxy.web.manage.project_filter import PROJECT_PARAMETERS, wanted_projects
 from llmproxy.web.manage.roles import hidden
 from llmproxy.web.manage.views import TokenIssued, TokenList, TokenRotated, TokenView, changes_between, token_json
 from llmproxy.web.respond import json_response
@@ -35,11 +35,15 @@ class TokenCollection(Endpoint):
     path = "/manage/tokens"
 
     @operation(
-        "GET", "List tokens, oldest first.", TokenList, query=("project_id", *FILTER_PARAMETERS, *PAGE_PARAMETERS)
+        "GET",
+        "List tokens, oldest first.",
+        TokenList,
+        query=(*PROJECT_PARAMETERS, *FILTER_PARAMETERS, *PAGE_PARAMETERS),
     )
     async def list_tokens(self, call: Call) -> BufferedResponse:
         asked = query(call.uri, call.operation.query)
-        wanted = list_filter(call.uri, asked, call.principal.narrowed(project(asked)))
+        projects = await wanted_projects(self.context.projects, call.principal, asked)
+        wanted = list_filter(call.uri, asked, projects)
         found = await self.context.tokens.token_page(page(asked), wanted)
         return await list_response(found, partial(token_json, now=self.context.now()), self.context.clock)
 

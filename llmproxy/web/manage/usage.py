@@ -16,7 +16,8 @@ from llmproxy.proxy.own_response import NOSNIFF, BufferedResponse
 from llmproxy.web.csv_cells import CSV, csv_cell
 from llmproxy.web.manage.endpoint import Call, Endpoint, ManagementContext, operation
 from llmproxy.web.manage.focus import FOCUS_GROUPS, FocusRows
-from llmproxy.web.manage.paging import PAGE_PARAMETERS, page, project, query
+from llmproxy.web.manage.paging import PAGE_PARAMETERS, page, query
+from llmproxy.web.manage.project_filter import PROJECT_PARAMETERS, wanted_projects
 from llmproxy.web.manage.views import UsageReport
 from llmproxy.web.respond import NO_STORE, StreamedResponse, json_response
 
@@ -31,11 +32,11 @@ class UsageTotals(Endpoint):
         "GET",
         "Tokens and cost by project, group, token, API, model, day, month or an attribution, as JSON, CSV or FOCUS.",
         UsageReport,
-        query=(*REPORT_PARAMETERS, "project_id"),
+        query=(*REPORT_PARAMETERS, *PROJECT_PARAMETERS),
     )
     async def report_usage(self, call: Call) -> BufferedResponse | StreamedResponse:
         found = query(call.uri, call.operation.query)
-        return await _answer(self.context, found, call.principal.narrowed(project(found)))
+        return await _answer(self.context, found, await wanted_projects(self.context.projects, call.principal, found))
 
 
 class ProjectUsage(Endpoint):

@@ -40,9 +40,10 @@ class ReportTests(DaemonTestCase):
     async def test_what_is_asked(self) -> None:
         """The options reach the daemon."""
         self.usage.rows = [{"api": "openai", **ROW}]
-        await self.ok("usage", "report", "--by", "api", "--from", "2026-11-01", "--to", "2026-12-01", "--project", "p1")
+        gone = "3a84962b-58f1-48c0-a076-494cbd7dd7da"  # of a project that is not there any more
+        await self.ok("usage", "report", "--by", "api", "--from", "2026-11-01", "--to", "2026-12-01", "--project", gone)
         self.assertEqual(
-            self.usage.asked, [UsageQuery(("api",), "2026-11-01", "2026-12-01", ("p1",), PageRequest(1000))]
+            self.usage.asked, [UsageQuery(("api",), "2026-11-01", "2026-12-01", (gone,), PageRequest(1000))]
         )
 
     async def test_nothing_was_used(self) -> None:
