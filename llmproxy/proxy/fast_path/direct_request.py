@@ -152,10 +152,10 @@ class DirectRequest(OwnedRequest):
         assert prepared is not None
         route, grant, arrived, first = flow.route, flow.session.grant, self.arrived_at, self.first_byte_at
         authorized, sent = self.authorized_at, self.sent_at
-        values = (
+        values = (  # times to the microsecond: C{round} takes three times as long
             self.request_id,
             self.started_at,
-            round(now - arrived, 6),
+            ((now - arrived) * 1e6 + 0.5) // 1 / 1e6,
             "POST",
             prepared.path,
             200,
@@ -168,10 +168,10 @@ class DirectRequest(OwnedRequest):
             self.stream,
             len(self.whole),
             self.response_bytes,
-            round(first - arrived, 6),
-            round(first - sent, 6),
-            0.0 if authorized == arrived else round(authorized - arrived, 6),
-            0.0 if authorized == sent else round(sent - authorized, 6),
+            ((first - arrived) * 1e6 + 0.5) // 1 / 1e6,
+            ((first - sent) * 1e6 + 0.5) // 1 / 1e6,
+            0.0 if authorized == arrived else ((authorized - arrived) * 1e6 + 0.5) // 1 / 1e6,
+            0.0 if authorized == sent else ((sent - authorized) * 1e6 + 0.5) // 1 / 1e6,
             200,
             self.cache,
             self.error,
