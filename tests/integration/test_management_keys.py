@@ -116,3 +116,17 @@ def test_lists_of_a_project_by_its_name(shared: Stack) -> None:
         assert llmproxy(shared, *command, "--project", "nobody")[0] == 1
     listed = json.loads(llmproxy(shared, "token", "list", "--project", "Søk & Co")[1])["data"]
     assert [each["id"] for each in listed] == [tokens[0]]
+
+
+def test_what_has_no_tag(shared: Stack) -> None:
+    """Is not changed for somebody who names one; for whoever names none, or any, it is."""
+    key = shared.manage("POST", "/manage/keys", {"name": "Tagged", "role": "viewer"})["id"]
+    for path, method, body in (
+        (f"/manage/keys/{key}", "DELETE", None),
+        ("/manage/logging", "PATCH", {"level": "info"}),
+    ):
+        sent = None if body is None else json.dumps(body).encode()
+        fields = {"If-Match": '"3"', "Content-Type": "application/json"}
+        late = shared.ask(method, path, sent, fields, token=MANAGEMENT)
+        assert (late.status, late.header("x-llmproxy-error")) == (412, "precondition_failed"), path
+        assert shared.ask(method, path, sent, {**fields, "If-Match": "*"}, token=MANAGEMENT).status in (200, 204), path

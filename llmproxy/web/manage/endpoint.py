@@ -46,7 +46,7 @@ from llmproxy.web.manage.body_types import MAX_BODY, Body, BodyContext
 from llmproxy.web.manage.controls import LogLevels, ReloadOutcome, SettingSource, UpstreamControl
 from llmproxy.web.manage.intents import draft_of_intent
 from llmproxy.web.manage.paging import ID
-from llmproxy.web.manage.preconditions import NO_PRECONDITIONS, Preconditions, once, preconditions
+from llmproxy.web.manage.preconditions import CONDITIONAL, NO_PRECONDITIONS, Preconditions, once, preconditions
 from llmproxy.web.manage.roles import LEAST_ROLES, UNLISTED, Principal, Scope, hidden
 from llmproxy.web.manage.stores import (
     AlertEntries,
@@ -330,6 +330,8 @@ class Endpoint:
         trail = self._trail(call, call.principal.actor, name=call.principal.audit_name)
         try:
             await self._check(call)
+            if call.operation.method in (b"PATCH", b"DELETE") and call.operation.name not in CONDITIONAL:
+                call.preconditions.check_untagged()
         except Exception as e:
             await trail.result(call.audit, e)
             raise

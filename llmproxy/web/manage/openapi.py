@@ -23,6 +23,7 @@ from llmproxy.web.manage.paging import (
     MAX_PAGE_SIZE,
     MAX_SEARCH_CHARACTERS,
 )
+from llmproxy.web.manage.preconditions import CONDITIONAL
 from llmproxy.web.manage.roles import LEAST_ROLES, UNLISTED, Scope
 from llmproxy.web.manage.version import API_VERSION
 from llmproxy.web.respond import json_response
@@ -133,9 +134,6 @@ HEADERS: dict[str, dict[str, Any]] = {
     "Idempotency-Key": {"type": "string", "pattern": "^[!-~]{1,255}$"},
     "If-Match": {"type": "string", "description": "The ETag of what is to be changed, or *."},
 }
-CONDITIONAL = frozenset(
-    {"update_group", "delete_group", "update_project", "deactivate_project", "update_token", "revoke_token"}
-)
 
 
 class OpenApi(Endpoint):
@@ -230,7 +228,7 @@ def _never(op: ApiOperation[Any]) -> set[str]:
     never = set()
     if op.method == b"GET":
         never.add("409")
-    if op.name not in CONDITIONAL:
+    if op.name not in CONDITIONAL and op.method not in (b"PATCH", b"DELETE"):
         never.add("412")
     if op.name in ("list_projects", "list_tokens", "create_project"):
         never.add("404")

@@ -19,6 +19,9 @@ from llmproxy.web.manage.stores import Creations
 
 R = TypeVar("R")
 
+CONDITIONAL = frozenset(  # operations on what has an ETag
+    {"update_group", "delete_group", "update_project", "deactivate_project", "update_token", "revoke_token"}
+)
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
@@ -43,6 +46,11 @@ class Preconditions:
             raise Invalid.part("header", "If-Match", 'must be the ETag of a response, such as "3", or *.')
         if etag(revision) not in tags:
             raise PreconditionFailed(headers={"ETag": etag(revision)})
+
+    def check_untagged(self) -> None:
+        """L{PreconditionFailed} where C{If-Match} names any: what has no ETag has none of these either."""
+        if self.if_match and self.if_match.strip() != "*":
+            raise PreconditionFailed("What this changes has no ETag: leave If-Match out.")
 
 
 NO_PRECONDITIONS = Preconditions()
