@@ -204,6 +204,7 @@ class ListFilter(NamedTuple):
     @ivar search: Only those whose name has this in it, in any case.
     @ivar labels: Only those that have all of these: labels, or C{name=text} of their metadata.
     @ivar named: Only those whose id or name is exactly this.
+    @ivar ids: Only those of these ids; C{None} for all.
     """
 
     projects: tuple[str, ...] | None = None
@@ -211,6 +212,7 @@ class ListFilter(NamedTuple):
     search: str = ""
     labels: tuple[str, ...] = ()
     named: str = ""
+    ids: tuple[str, ...] | None = None
 
 
 ALL_OF_THEM = ListFilter()

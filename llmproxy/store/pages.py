@@ -43,6 +43,8 @@ def conditions(wanted: ListFilter, table: Table, project_id: ColumnElement[Any])
     found: list[ColumnElement[bool]] = []
     if wanted.projects is not None:
         found.append(project_id.in_(wanted.projects))
+    if wanted.ids is not None:
+        found.append(table.c.id.in_(wanted.ids))
     if wanted.active is not None:
         found.append(table.c.active.is_(wanted.active))
     if wanted.search:

@@ -534,3 +534,18 @@ def test_every_page_has_a_title_of_its_own(house: House) -> None:
     titles = [re.findall(r"<title>(.+) \u00b7 llmproxy</title>", page) for page in pages]
     assert all(len(each) == 1 for each in titles) and len({each[0] for each in titles}) == len(names), titles
     assert all(page.count('rel="icon"') == 1 for page in pages)
+
+
+def test_tokens_are_called_by_their_names(house: House) -> None:
+    """In usage, in the audit log and on the page of a request; the API lists those of some ids."""
+    stack = house.stack
+    place = furnished(stack, "Namesake")
+    listed = stack.manage("GET", f"/manage/tokens?id={house.others.token},{place.token},nobody")
+    assert {each["id"] for each in listed["data"]} == {place.token, house.others.token} and listed["total"] == 2
+    link = f'href="/admin/tokens/{place.token}"><bdi>Namesake: token'
+    for path in ("usage?by=token&project=namesake", "audit?action=token.create&project=namesake",
+                 f"requests/{place.request}"):  # fmt: skip
+        eventually(lambda path=path: link in house.admin.get(f"/admin/{path}").body.decode(), 30.0)
+    key = stack.manage("POST", "/manage/keys", {"name": "x", "role": "viewer", "projects": [place.project]})["key"]
+    seen = stack.ask("GET", f"/manage/tokens?id={house.others.token},{place.token}", token=key).json["data"]
+    assert [each["id"] for each in seen] == [place.token], "whoever is bound to a project sees those of no other"

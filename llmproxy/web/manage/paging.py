@@ -92,6 +92,16 @@ def project(found: dict[str, str]) -> str | None:
     return asked
 
 
+def ids(found: dict[str, str]) -> tuple[str, ...] | None:
+    """Those that C{id} names, with commas between; C{None} where it names none, L{Invalid} where they are not ids."""
+    if not found.get("id"):
+        return None
+    asked = tuple(dict.fromkeys(found["id"].split(",")))
+    if len(asked) > MAX_PAGE_SIZE or not all(re.fullmatch(ID, each) for each in asked):
+        raise Invalid.part("parameter", "id", f"must be at most {MAX_PAGE_SIZE} ids, with commas between.")
+    return asked
+
+
 def list_filter(uri: bytes, found: dict[str, str], projects: tuple[str, ...] | None) -> ListFilter:
     """What of C{projects} is asked for by C{active}, C{search} and C{label}; L{Invalid} where they are none."""
     active = found.get("active")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
 from llmproxy.base.secret_reference import SecretReference
-from llmproxy.errors import Invalid
 from llmproxy.errors.management import RoleNotAllowed
 from llmproxy.model import Project
 from llmproxy.proxy.own_response import BufferedResponse
@@ -18,9 +16,8 @@ from llmproxy.web.manage.groups import check_group
 from llmproxy.web.manage.limit_bodies import Limits
 from llmproxy.web.manage.paging import (
     FILTER_PARAMETERS,
-    ID,
-    MAX_PAGE_SIZE,
     PAGE_PARAMETERS,
+    ids,
     list_filter,
     list_response,
     page,
@@ -42,7 +39,7 @@ class ProjectCollection(Endpoint):
     @operation("GET", "List projects, oldest first.", ProjectList, query=("id", *FILTER_PARAMETERS, *PAGE_PARAMETERS))
     async def list_projects(self, call: Call) -> BufferedResponse:
         asked = query(call.uri, call.operation.query)
-        wanted = list_filter(call.uri, asked, _among(call.principal, asked.get("id", "")))
+        wanted = list_filter(call.uri, asked, _among(call.principal, ids(asked)))
         found = await self.context.projects.project_page(page(asked), wanted)
         return await list_response(found, project_json, self.context.clock)
 
@@ -80,14 +77,9 @@ class ProjectCollection(Endpoint):
         return json_response(project_json(project), 201, [location, etag_line(project.revision)])
 
 
-def _among(principal: Principal, ids: str) -> tuple[str, ...] | None:
-    """Of which projects the list is to be: those of these ids, with commas between, that the caller sees."""
-    if not ids:
-        return principal.projects
-    asked = tuple(dict.fromkeys(ids.split(",")))
-    if len(asked) > MAX_PAGE_SIZE or not all(re.fullmatch(ID, each) for each in asked):
-        raise Invalid.part("parameter", "id", f"must be at most {MAX_PAGE_SIZE} ids, with commas between.")
-    return tuple(each for each in asked if principal.sees(each))
+def _among(principal: Principal, asked: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Of which projects the list is to be: those of these ids that the caller sees."""
+    return principal.projects if asked is None else tuple(each for each in asked if principal.sees(each))
 
 
 class ProjectItem(Endpoint):

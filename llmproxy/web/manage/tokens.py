@@ -15,6 +15,7 @@ from llmproxy.web.manage.limit_bodies import Limits
 from llmproxy.web.manage.paging import (
     FILTER_PARAMETERS,
     PAGE_PARAMETERS,
+    ids,
     list_filter,
     list_response,
     page,
@@ -38,12 +39,12 @@ class TokenCollection(Endpoint):
         "GET",
         "List tokens, oldest first.",
         TokenList,
-        query=(*PROJECT_PARAMETERS, *FILTER_PARAMETERS, *PAGE_PARAMETERS),
+        query=("id", *PROJECT_PARAMETERS, *FILTER_PARAMETERS, *PAGE_PARAMETERS),
     )
     async def list_tokens(self, call: Call) -> BufferedResponse:
         asked = query(call.uri, call.operation.query)
         projects = await wanted_projects(self.context.projects, call.principal, asked)
-        wanted = list_filter(call.uri, asked, projects)
+        wanted = list_filter(call.uri, asked, projects)._replace(ids=ids(asked))
         found = await self.context.tokens.token_page(page(asked), wanted)
         return await list_response(found, partial(token_json, now=self.context.now()), self.context.clock)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmproxy.errors import Invalid, NotFound
-from llmproxy.web.admin.pages.names import project_names
+from llmproxy.web.admin.pages.names import project_names, token_names
 from llmproxy.web.admin.pages.project_choice import chosen_project
 from llmproxy.web.admin.visit import HtmlPage, Visit
 
@@ -29,6 +29,7 @@ async def show(visit: Visit) -> HtmlPage:
         "wanted": wanted,
         "project": project,
         "names": await project_names(visit, [each["project_id"] for each in found["data"]]),
+        "token_names": await token_names(visit, [each["token_id"] for each in found["data"]]),
         "problem": problem,
         "verdict": verdict,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmproxy.errors import Invalid
-from llmproxy.web.admin.pages.names import project_names
+from llmproxy.web.admin.pages.names import project_names, token_names
 from llmproxy.web.admin.pages.project_choice import chosen_project
 from llmproxy.web.admin.visit import HtmlPage, Visit
 
@@ -54,7 +54,9 @@ async def show_all(visit: Visit) -> HtmlPage:
 async def show(visit: Visit) -> HtmlPage:
     found = await visit.api.get(f"/manage/requests/{visit.arguments[0]}")
     names = await project_names(visit, [found["project_id"]])
-    return HtmlPage("request.html", {"request": found, "rows": timeline_rows(found), "names": names})
+    tokens = await token_names(visit, [found["token_id"]])
+    values = {"request": found, "rows": timeline_rows(found), "names": names, "token_names": tokens}
+    return HtmlPage("request.html", values)
 
 
 def timeline_rows(request: dict[str, Any]) -> list[dict[str, Any]]:
