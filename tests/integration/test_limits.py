@@ -96,6 +96,7 @@ class TestOneDaemon:
             # Its journal is entered at the next start, and what it had in advance given back.
             eventually(lambda: standing(stack, token_id, "budget_tokens")["used"] == spent, 20)
 
+    @pytest.mark.long("3 s: what many crashes had in advance comes back, to the cent's thousandth")
     def test_a_budget_after_many_crashes(self, tmp_path: Path) -> None:
         """What killed processes had in advance, and what their requests under way had claimed, comes back: when their
         journals are entered the budget has lost what the ledger says, to the cent's thousandth."""
@@ -172,6 +173,7 @@ def calls(
         return list(clients.map(call, range(each * len(daemons))))
 
 
+@pytest.mark.long("5 s: four daemons at once never spend more than a budget")
 def test_four_daemons_never_spend_more_than_a_budget(four: Four) -> None:
     """Four hundred calls, a hundred at once, until nothing fits any more: what the provider charged stays within the
     budget, and no more of it is left than one call may need."""

@@ -86,6 +86,7 @@ def test_budgets_of_a_hierarchy(served: WorkerStack, capsys: pytest.CaptureFixtu
         print(f"\non PostgreSQL, {hierarchy.figures}")
 
 
+@pytest.mark.long("6 s: alerts of several workers on PostgreSQL, as on SQLite")
 def test_alerts(served: WorkerStack, receiver: WebhookReceiver) -> None:
     """Each threshold once, whichever worker notices; delivered and signed."""
     each = ask(served, served.token)[1]

@@ -276,7 +276,7 @@ def served(port: int) -> str:
     return str(found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.long("3 s: two workers, as one process"))])
 def test_certificates_are_renewed(tmp_path: Path, workers: int) -> None:
     """New connections see the new ones, of each kind of endpoint; where one of them cannot be used all go on with what
     they had, and which one it is, is said."""
