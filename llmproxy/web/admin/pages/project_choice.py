@@ -11,7 +11,7 @@ from llmproxy.errors import Invalid
 from llmproxy.web.admin.visit import Visit
 from llmproxy.web.manage.paging import ID
 
-MAX_OFFERED = 100  # names that are offered while one is typed; what is more has to be written
+MAX_OFFERED = 50  # names that are offered while one is typed; what is more has to be written
 MAX_ALIKE = 20  # projects to choose from, where a name is that of several
 MAX_SEARCHED = 300  # that have a text in their names, among which the one is looked for that has it as its name
 NOBODY = "-"  # an id that no project has: what is not found has nothing
