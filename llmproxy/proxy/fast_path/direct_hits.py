@@ -17,6 +17,8 @@ from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.wire.body_framing import LAST_CHUNK, chunk
 from llmproxy.wire.server.direct import DirectChannel
 
+_new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
+
 
 class HitRequest(NamedTuple):
     """A direct request that the cache responds to.
@@ -96,26 +98,44 @@ class DirectHits:
     def _record(self, request: HitRequest, hit: LocalHit) -> RequestRecord:
         known, size, model, request_id, client, started_at, arrived, path, facts = request
         route, grant = known.flow.route, known.flow.session.grant
-        return RequestRecord(
-            request_id=request_id,
-            started_at=started_at,
-            duration=round(self._clock.seconds() - arrived, 6),
-            method="POST",
-            path=path,
-            status=200,
-            outcome="complete",
-            api=route.api_name,
-            endpoint=route.endpoint,
-            project_id=grant.project_id,
-            token_id=grant.token_id,
-            model=model,
-            stream=hit.entry.stream,
-            bytes_in=size,
-            bytes_out=len(hit.entry.body),
-            cache=hit.outcome.status,
-            client=client,
-            user_agent=facts.user_agent,
-            sdk_retry=facts.sdk_retry,
-            basis=NO_USAGE.basis,
-            attribution=facts.attribution,
+        entry, duration = hit.entry, self._clock.seconds() - arrived
+        values = (  # a time to the microsecond: C{round} takes three times as long
+            request_id,
+            started_at,
+            (duration * 1e6 + 0.5) // 1 / 1e6,
+            "POST",
+            path,
+            200,
+            "complete",
+            route.api_name,
+            route.endpoint,
+            grant.project_id,
+            grant.token_id,
+            model,
+            entry.stream,
+            size,
+            len(entry.body),
+            None,
+            None,
+            0.0,
+            0.0,
+            None,
+            hit.outcome.status,
+            "",
+            client,
+            facts.user_agent,
+            facts.sdk_retry,
+            0,
+            "",
+            "",
+            NO_USAGE.basis,
+            0,
+            0,
+            0,
+            0,
+            0,
+            None,
+            facts.attribution,
+            "",
         )
+        return _new(RequestRecord, values)
