@@ -18,6 +18,7 @@ from tests.support.postgres import PostgreSQL
 from tests.support.processes import HOST
 from tests.support.redis_server import RedisServer
 from tests.support.stack import KEYS, Stack, eventually
+from tests.support.suspending import suspend
 
 pytestmark = pytest.mark.alone
 
@@ -152,7 +153,7 @@ def test_a_process_that_was_away(without: Fleet) -> None:
     sleeper = without.stack.another("sleeper")
     with sleeper:
         assert without.status(sleeper.port, token) == 200
-        os.kill(sleeper.pid, signal.SIGSTOP)
+        suspend(sleeper.pid, without.stack.home / "llmproxy.db")
         without.stack.manage("DELETE", f"/manage/tokens/{token_id}")
         time.sleep(1.0)
         os.kill(sleeper.pid, signal.SIGCONT)

@@ -18,6 +18,7 @@ from uuid import uuid4
 import pytest
 
 from tests.support.stack import MANAGEMENT, SETTINGS, Stack, eventually
+from tests.support.suspending import suspend
 from tests.support.workers import WorkerStack, answering, workers_of
 
 PATIENCE = 60.0
@@ -178,7 +179,7 @@ class TestOneAnswer:
         """The ready page says which one; what it had counted is still counted."""
         before = counted(three)
         workers = workers_of(three.daemon.pid)
-        os.kill(workers[0], signal.SIGSTOP)
+        suspend(workers[0], three.home / "llmproxy.db")
         try:
             status, checks = eventually(lambda: answered(lambda: ready(three)), PATIENCE)
             assert status == 503
