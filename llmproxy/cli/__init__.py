@@ -75,6 +75,17 @@ PLACES = {
     ),
     "migrate": CommandPlace("llmproxy.cli.migrate", "migrate", "Show and upgrade the schema of the database."),
     "alert": CommandPlace("llmproxy.cli.alerts", "alert", "What was alerted of budgets."),
+    "request": CommandPlace("llmproxy.cli.requests", "request", "The last requests."),
+    "activity": CommandPlace(
+        "llmproxy.cli.activity",
+        "activity",
+        "Requests, tokens and cost over a period; or, by project, API or model, what most was spent on.",
+    ),
+    "log-level": CommandPlace(
+        "llmproxy.cli.log_level",
+        "log_level",
+        "Show how much the daemon and its workers log, or change that until the next start.",
+    ),
     "init": CommandPlace(
         "llmproxy.cli.init",
         "init",

@@ -8,10 +8,11 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.support.processes import Daemon, free_port, run_command
 from tests.support.redis_server import RedisServer
-from tests.support.stack import ENCRYPTION, KEYS, MANAGEMENT, Stack
+from tests.support.stack import ENCRYPTION, KEYS, MANAGEMENT, Stack, eventually
 
 
 def llmproxy(
@@ -169,3 +170,31 @@ def test_import_litellm(tmp_path: Path) -> None:
             assert name.returncode == 0, name.stderr
             assert "of 2 requests left" in name.stderr
             assert llmproxy("chat", "--model", "o3", cwd=home, stdin="Hello\n", env=talk).returncode != 0
+
+
+def test_requests_activity_and_logging(tmp_path: Path) -> None:
+    """What the API has of them, on the command line."""
+    with Stack(tmp_path) as stack:
+
+        def says(*command: str) -> Any:
+            done = run_command(["llmproxy", "--url", stack.url, "--output", "json", *command], env=stack.env)
+            assert done.returncode == 0, done.stdout + done.stderr
+            return json.loads(done.stdout)
+
+        body = b'{"model": "gpt-4o", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}'
+        answer = stack.ask("POST", "/v1/chat/completions", body)
+        assert answer.status == 200
+        name = str(answer.header("x-request-id"))
+        eventually(
+            lambda: name in [each["request_id"] for each in says("request", "list", "--project", "Team")["data"]]
+        )
+        assert says("request", "list", "--status", "4xx", "--model", "gpt-4o", "--limit", "5")["data"] == []
+        shown = says("request", "show", name)
+        assert (shown["request_id"], shown["model"]) == (name, "gpt-4o") and shown["timeline"]
+        eventually(lambda: says("activity", "--period", "1h")["total"]["requests"] >= 1)
+        eventually(lambda: "gpt-4o" in [each["name"] for each in says("activity", "--by", "model")["data"]])
+        for command in (("request", "list"), ("activity",), ("activity", "--by", "project")):
+            table = run_command(["llmproxy", "--url", stack.url, *command], env=stack.env)
+            assert table.returncode == 0 and "USD" in table.stdout, table.stderr
+        assert says("log-level", "debug") == says("log-level") == {"level": "debug"}
+        assert stack.manage("GET", "/manage/logging") == {"level": "debug"}
