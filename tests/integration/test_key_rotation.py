@@ -100,6 +100,7 @@ def test_under_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.long("4 s: several workers under load, as one process")
+@pytest.mark.long("5 s: no request fails while a key is rotated under two workers")
 def test_several_workers_under_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each worker takes the new key, whichever of them is asked, and no request fails."""
     file = key_file(tmp_path)

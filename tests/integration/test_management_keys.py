@@ -112,8 +112,8 @@ def test_lists_of_a_project_by_its_name(shared: Stack) -> None:
     for command in (("token", "list"), ("usage", "report"), ("usage", "export"), ("audit", "list"), ("alert", "list")):
         by_name = llmproxy(shared, *command, "--project", "Søk & Co")
         assert by_name[0] == 0, by_name
-        assert by_name == llmproxy(shared, *command, "--project", made[0]), command
-        assert llmproxy(shared, *command, "--project", "nobody")[0] == 1
+    assert by_name == llmproxy(shared, *command, "--project", made[0])
+    assert llmproxy(shared, *command, "--project", "nobody")[0] == 1
     listed = json.loads(llmproxy(shared, "token", "list", "--project", "Søk & Co")[1])["data"]
     assert [each["id"] for each in listed] == [tokens[0]]
 
