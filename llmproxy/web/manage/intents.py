@@ -21,6 +21,7 @@ NAMING_FIELDS = frozenset(
         *("active", "all", "api", "path", "prefix", "state", "level", "reason", "issued_before", "upstream"),
     }
 )
+MAX_BODY_BYTES = 65_536  # that are read here, in the reactor's thread: a larger body names nothing before it is checked
 MAX_CHARACTERS = 256
 MAX_ITEMS = 20
 
@@ -30,7 +31,7 @@ def draft_of_intent(draft: AuditDraft, kind: type[BaseModel] | None, body: bytes
 
     @param kind: What the body is to be; C{None} where none is wanted.
     """
-    found = _fields(body) if kind is not None else {}
+    found = _fields(body) if kind is not None and len(body) <= MAX_BODY_BYTES else {}
     if kind is None or not found:
         return draft
     known = kind.model_fields.keys() & found.keys()

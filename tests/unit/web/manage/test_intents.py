@@ -7,7 +7,7 @@ from unittest import TestCase
 
 from llmproxy.web.manage.audit_trail import AuditDraft
 from llmproxy.web.manage.bodies import ProjectCreate, TokenCreate
-from llmproxy.web.manage.intents import MAX_CHARACTERS, MAX_ITEMS, draft_of_intent
+from llmproxy.web.manage.intents import MAX_BODY_BYTES, MAX_CHARACTERS, MAX_ITEMS, draft_of_intent
 from llmproxy.web.manage.keys import KeyCreate
 from llmproxy.web.manage.subjects import SubjectName
 
@@ -43,3 +43,11 @@ class IntentTests(TestCase):
         for name in ("\ud800", "a\nb"):
             self.assertNotIn("name", draft(KeyCreate, {"name": name}).details)
         self.assertEqual(draft(TokenCreate, {"project_id": "a/b"}).project_id, "")
+
+    def test_a_large_body_is_not_read(self) -> None:
+        """That takes long, and everybody else would wait."""
+        for size, details in (
+            (MAX_BODY_BYTES, {"path": "/p", "name": "x", "given": ["name"]}),
+            (MAX_BODY_BYTES + 1, {"path": "/p"}),
+        ):
+            self.assertEqual(draft(TokenCreate, b'{"name":"x"}'.ljust(size)).details, details)
