@@ -99,7 +99,12 @@ def test_everybody_is_told_once(shared: Stack, receiver: WebhookReceiver) -> Non
     assert sorted(each.fields["webhook-id"] for each in deliveries) == sorted(each["id"] for each in found)
     assert all(each.is_signed_with(SECRET) and not each.is_signed_with("another") for each in deliveries)
     assert {each.content["type"] for each in deliveries} == {"budget.threshold", "budget.refusal"}
-    entries = shared.manage("GET", f"/manage/audit?action=budget.alert&token_id={token_id}")["data"]
+
+    def audited() -> list[dict[str, Any]]:
+        entries = shared.manage("GET", f"/manage/audit?action=budget.alert&token_id={token_id}")["data"]
+        return list(entries) if len(entries) >= len(found) else []
+
+    entries = eventually(audited, PATIENCE)
     assert sorted(each["details"]["id"] for each in entries) == sorted(each["id"] for each in found)
     assert {(each["actor"], each["project_id"]) for each in entries} == {("proxy", shared.project)}
 
