@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 from time import process_time
@@ -135,6 +136,12 @@ class AtOnce(TestCase):
 
 
 class Bombs(TestCase):
+    def setUp(self) -> None:
+        """The collector passes over what other tests have left, as in the daemon over what is there from the start."""
+        gc.collect()
+        gc.freeze()
+        self.addCleanup(gc.unfreeze)
+
     def test_no_turn_is_long(self) -> None:
         """What is read in one turn takes some milliseconds; here ten times that, for slow machines."""
         million = 1_000_000
