@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,10 @@ def container(image: Image, log: Path, **environ: str) -> Iterator[tuple[subproc
         assert process.poll() is None, log.read_text()
         yield process, children(process.pid)[0][0], port
     finally:
+        if process.poll() is None:  # as another user it does not end with its parent: the kernel forgets that it should
+            for first, *_ in children(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(first, signal.SIGKILL)
         process.kill()
         process.wait()
 
