@@ -60,8 +60,13 @@ class RequestReports:
                 whole = False
                 self._task.failed()
         for each in finished:
-            if each.then is not None:
+            if each.then is None:
+                continue
+            try:
                 each.then()
+            except Exception:
+                whole = False
+                self._task.failed()
         records = [each.record for each in finished]
         for observe in self._observers:
             try:

@@ -101,3 +101,18 @@ class RequestReportsTests(SynchronousTestCase):
         reports.add(finished("/a")._replace(then=lambda: done.append(self.ledger.settled[-1][0])))
         self.assertEqual(done, ["bad", "/a"])
         self.flushLoggedErrors(ZeroDivisionError)
+
+    def test_what_is_to_be_done_afterwards_fails(self) -> None:
+        """It takes neither what is to be done for another, nor anybody's report."""
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        self.clock.advance(1)
+        reports, done = self.reports(WriteCoalescer(self.clock)), []
+        reports.add(finished("/first"))
+        reports.add(finished("/a")._replace(then=fail))
+        reports.add(finished("/b")._replace(then=lambda: done.append("b")))
+        self.clock.advance(0)
+        self.assertEqual((done, self.batches), (["b"], [["/first"], ["/a", "/b"]]))
+        self.flushLoggedErrors(ZeroDivisionError)
