@@ -193,11 +193,11 @@ class DirectPath:
         if isinstance(way, CacheableHead):
             if not self._is_current(known):
                 return False
+            authorized = self._clock.seconds()
             found = self._hits.find_again(known, body)
             if found is not None:
-                self._serve_hit(
-                    ReadRequest(channel, known, head, lines, body, NO_CONTENT, started_at, arrived_at), *found
-                )
+                read = ReadRequest(channel, known, head, lines, body, NO_CONTENT, started_at, arrived_at)
+                self._serve_hit(read, authorized, *found)
                 return True
         try:
             is_policed, is_measured = prepared.is_policed, prepared.is_measured
@@ -211,12 +211,11 @@ class DirectPath:
             read = _new(ReadRequest, (channel, known, head, lines, body, content, started_at, arrived_at))
             if isinstance(way, Sending):
                 return self._send(read, prepared, way)
-            model = known.flow.route.model or content.model
+            model, authorized = known.flow.route.model or content.model, self._clock.seconds()
             hit = self._hits.find(known, way, lines, body, model)
-            if hit is None:
-                return False
-            self._serve_hit(read, hit, model)
-            return True
+            if hit is not None:
+                self._serve_hit(read, authorized, hit, model)
+            return hit is not None
         except errors.ProxyError:
             return False  # the pipeline says so in its own way
 
@@ -260,21 +259,19 @@ class DirectPath:
                 self._is_current(read.known)  # else it is known no more
         if attempt is None or connection is None or admitted is None:
             return False
-        request = self._made(read, prepared, admitted)
+        request = self._made(read, prepared, way, admitted)
         request.attempt, request.reservation = attempt, reservation
         request.authorized_at, request.sent_at = let_through_at or now, now
         if way.group.causes:
             way.group.budget.deposit(now)
-        if prepared.outgoing:
-            request.head = b"%b%d\r\n\r\n" % (prepared.outgoing, len(read.body))
-        else:
-            request.head = way.outgoing.render(read.known.holes(read.lines), len(read.body))
         read.channel.begin_direct(request)
         self._deadlines.watch(request, prepared.due(read.arrived_at, now, streams=request.expects_stream))
         connection.send(request)
         return True
 
-    def _made(self, read: ReadRequest, prepared: PreparedFlow, admitted: tuple[Slot, int]) -> DirectRequest:
+    def _made(
+        self, read: ReadRequest, prepared: PreparedFlow, way: Sending, admitted: tuple[Slot, int]
+    ) -> DirectRequest:
         """The request that is sent, with its line in the ledger."""
         channel, known, head, lines, body, content, started_at, arrived_at = read
         accounting, identity, size = self._accounting, self._identity, len(body)
@@ -288,6 +285,10 @@ class DirectPath:
         request.facts = facts = prepared.facts or self._facts(lines, known)
         request.expects_stream = content.stream or prepared.streams
         request.body = _JOINED if size < MAX_JOINED_BYTES else BytesBody(body)
+        if prepared.outgoing:
+            request.head = b"%b%d\r\n\r\n" % (prepared.outgoing, size)
+        else:
+            request.head = way.outgoing.render(known.holes(lines), size)
         request.buffers = accounting.buffers
         if size > SMALL_BYTES and request.buffers is not None:
             request.held = size
@@ -315,7 +316,7 @@ class DirectPath:
         )
         return request
 
-    def _serve_hit(self, read: ReadRequest, hit: LocalHit, model: str) -> None:
+    def _serve_hit(self, read: ReadRequest, authorized: float, hit: LocalHit, model: str) -> None:
         channel, known, head, lines, body, _, started_at, arrived_at = read
         prepared, identity = known.prepared, self._identity
         assert prepared is not None
@@ -327,6 +328,7 @@ class DirectPath:
             identity.client(channel.remote, lines),
             started_at,
             arrived_at,
+            authorized,
             prepared.path,
             prepared.facts or self._facts(lines, known),
         )

@@ -23,7 +23,8 @@ _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of
 class HitRequest(NamedTuple):
     """A direct request that the cache responds to.
 
-    @ivar size: Bytes of its body; C{model}: the one that it asks for; C{arrived}: when, by the clock.
+    @ivar size: Bytes of its body; C{model}: the one that it asks for; C{arrived}: when, by the clock; C{authorized}:
+        when it was let through, and looked up.
     """
 
     known: KnownHead
@@ -33,6 +34,7 @@ class HitRequest(NamedTuple):
     client: str
     started_at: float
     arrived: float
+    authorized: float
     path: str
     facts: RequestFacts
 
@@ -79,8 +81,8 @@ class DirectHits:
         """Send it, and account for it."""
         self._accounting.begin()
         request.known.flow.session.count_cache_hit()
-        entry, body, arrived = hit.entry, hit.entry.body, request.arrived
-        out = self._pipeline.sender.hit_lines(hit, request.request_id, arrived, self._clock.seconds())
+        entry, body = hit.entry, hit.entry.body
+        out = self._pipeline.sender.hit_lines(hit, request.request_id, request.arrived, request.authorized)
         if entry.stream:
             out.append(b"Transfer-Encoding: chunked")
             body = b"%b%b" % (chunk(body), LAST_CHUNK) if body else LAST_CHUNK
@@ -96,7 +98,7 @@ class DirectHits:
         self._accounting.conclude(self._record(request, hit), "", None, None)
 
     def _record(self, request: HitRequest, hit: LocalHit) -> RequestRecord:
-        known, size, model, request_id, client, started_at, arrived, path, facts = request
+        known, size, model, request_id, client, started_at, arrived, _, path, facts = request
         route, grant = known.flow.route, known.flow.session.grant
         entry, duration = hit.entry, self._clock.seconds() - arrived
         values = (  # a time to the microsecond: C{round} takes three times as long
