@@ -28,6 +28,11 @@ COUNTS = st.just(0) | st.integers(0, 3000) | st.integers(100_000, 400_000) | st.
 FURTHER = st.sampled_from(["input_text_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens", "web_searches"])
 
 
+def by_unit(counts: tuple[int, int, int, int, int]) -> dict[str, int | float]:
+    names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "output_reasoning_tokens")
+    return dict(zip(names, counts, strict=True))
+
+
 @cache
 def models() -> list[tuple[str, str]]:
     return [(home.id, model.id) for home in get_snapshot().providers for model in home.models]
@@ -58,15 +63,7 @@ class LinearPriceTests(SynchronousTestCase):
         st.tuples(*[COUNTS] * 5),
     )
     def test_costs_what_the_operator_says(self, own: OwnPrice, counts: tuple[int, int, int, int, int]) -> None:
-        given, read, written, made, reasoning = counts
-        units: dict[str, int | float] = {
-            "input_tokens": given,
-            "cache_read_tokens": read,
-            "cache_write_tokens": written,
-            "output_tokens": made,
-            "output_reasoning_tokens": reasoning,
-        }
-        self.assertEqual(own_linear_price(own).cost(given, read, written, made, reasoning), own.cost(units))
+        self.assertEqual(own_linear_price(own).cost(*counts), own.cost(by_unit(counts)))
 
     @examples(1500)
     @given(st.sampled_from(models()), TERMS, st.tuples(*[COUNTS] * 5), FURTHER, COUNTS)
@@ -77,17 +74,10 @@ class LinearPriceTests(SynchronousTestCase):
         linear = None if price is None else linear_price(price)
         if price is None or linear is None:
             return
-        given, read, written, made, reasoning = counts
-        units: dict[str, int | float] = {
-            "input_tokens": given,
-            "cache_read_tokens": read,
-            "cache_write_tokens": written,
-            "output_tokens": made,
-            "output_reasoning_tokens": reasoning,
-        }
+        units = by_unit(counts)
         if more in linear.unpriced:
             units[more] = count
-        cost = linear.cost(given, read, written, made, reasoning)
+        cost = linear.cost(*counts)
         if cost is not None:
             self.assertEqual(cost, price.cost(units), units)
 
