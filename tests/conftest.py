@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import os
 from collections.abc import Generator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,8 @@ def _at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         return str(tmp_path_factory.mktemp("trial") / "temp")
 
     with pytest.MonkeyPatch.context() as patch:
+        # pytest asks for Twisted's version before each TestCase, and reads a file of the installation each time.
+        patch.setattr(importlib.metadata, "version", cache(importlib.metadata.version))
         patch.setattr(TestCase, "_wait", wait)
         patch.setattr(SynchronousTestCase, "mktemp", mktemp)
         yield

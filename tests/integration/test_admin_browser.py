@@ -255,6 +255,7 @@ def test_how_every_page_looks(
         assert [f"/admin/{path}: {each}" for each in browser.violations(chrome)] == []
 
 
+@pytest.mark.long("6 s: every page in seven widths")
 def test_no_page_is_wider_than_the_window(stack: Stack, chrome: Chrome, paths: list[str]) -> None:
     """From a phone to 4K; tables that are wider scroll by themselves."""
     try:
@@ -269,6 +270,7 @@ def test_no_page_is_wider_than_the_window(stack: Stack, chrome: Chrome, paths: l
         chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+@pytest.mark.long("3 s: axe-core, on pages that others look at too")
 def test_what_axe_core_finds_where_secrets_are_shown(stack: Stack, chrome: Chrome) -> None:
     """Nothing either; nor where one signs in. It does find what is wrong."""
     issue_and_sign_out(stack, chrome)
@@ -380,6 +382,7 @@ def test_an_id_is_copied(stack: Stack, chrome: Chrome) -> None:
     assert chrome.execute_script("return getSelection().toString()") == stack.project
 
 
+@pytest.mark.long("7 s: a first hour without a pointer")
 def test_keyboard_only(stack: Stack, nobody: Chrome) -> None:
     """Sign in, create a project and a token, rotate and revoke it; what has the focus is always seen."""
     chrome = nobody
@@ -470,6 +473,7 @@ def done(chrome: Chrome, button: str, *texts: str) -> None:
     eventually(lambda: shows(chrome, *texts), SECONDS)
 
 
+@pytest.mark.long("6 s: projects and tokens without a script")
 def test_projects_and_tokens_without_a_script(stack: Stack, scriptless: Chrome) -> None:
     """All that changes something works without one."""
     chrome = scriptless
@@ -496,6 +500,7 @@ def test_projects_and_tokens_without_a_script(stack: Stack, scriptless: Chrome) 
     done(chrome, "Activate project", "The project is active again.")
 
 
+@pytest.mark.long("7 s: all that changes things, without a script")
 def test_all_else_without_a_script(stack: Stack, scriptless: Chrome) -> None:
     """Groups, upstreams, the cache, keys, settings, colours and sessions."""
     chrome = scriptless

@@ -75,6 +75,7 @@ class TestUnforeseenErrors:
         connection.close()
         eventually(lambda: stack.ask("GET", "/v1/models", token=made["token"]).status == 401, patience)
 
+    @pytest.mark.long("3 s: what a round that fails unforeseen does, as of other rounds")
     def test_the_revocation_poll(self, faulty: Stack, other: Daemon) -> None:
         """While it fails nothing that is remembered is used for long; it goes on, and works again by itself."""
         flag = faulty.home / "since"
@@ -120,6 +121,7 @@ class TestFilesThatHang:
 
 
 class TestOutputThatHangs:
+    @pytest.mark.long("3 s: a log that hangs, as an event sink that does")
     def test_a_log_that_nobody_reads(self, tmp_path: Path) -> None:
         """Standard output is a full pipe: requests go on, and so does the end."""
         stack = Stack(tmp_path)

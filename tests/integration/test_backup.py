@@ -159,6 +159,7 @@ def dump(database: Path) -> list[object]:
         ]
 
 
+@pytest.mark.long("4 s: killed at five places of an import")
 def test_an_import_that_is_killed(tmp_path: Path, postgres: PostgreSQL) -> None:
     """In the midst of the lines: nothing of them is there, and it can be run again."""
     stack, file, server = Stack(tmp_path), tmp_path / "move.tgz", postgres.migrated()

@@ -212,6 +212,7 @@ def test_not_again_after_a_restart_unless_changed(shared: Stack, receiver: Webho
 @pytest.mark.parametrize(
     "redis", [False, pytest.param(True, marks=pytest.mark.long("4 s: with counters in Redis, as without"))]
 )
+@pytest.mark.long("5 s: alerts of several workers, as of one process")
 def test_several_workers_alert_once(tmp_path: Path, redis: bool) -> None:
     """Three workers that all spend of one budget; with limits in Redis likewise."""
     with WebhookReceiver() as receiver, RedisServer(tmp_path) as server:

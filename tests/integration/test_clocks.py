@@ -76,6 +76,7 @@ def step(stepped: Stepped, request: pytest.FixtureRequest) -> Iterator[float]:
     stepped.clock.set(0)
 
 
+@pytest.mark.long("3 s: that the library with which these tests set clocks does so")
 def test_the_clock_is_one_that_can_be_set(stepped: Stepped, step: float) -> None:
     """Or else the others would show nothing: the date of what is made is the clock's."""
 

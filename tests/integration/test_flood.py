@@ -83,6 +83,7 @@ def test_guesses_on_many_connections(tmp_path: Path) -> None:
         assert stack.ask("GET", "/ready").status == 200
 
 
+@pytest.mark.long("5 s: lists of a crowd hold up nobody else")
 def test_many_lists_at_once(tmp_path: Path) -> None:
     """What operators read waits for what operators read: look-ups of tokens do not."""
     with Stack(tmp_path) as stack:

@@ -146,6 +146,7 @@ class TestInTheForeground:
             ("audit: {file: /dev/null/x}\n", "/dev/null is no directory"),
         ],
     )
+    @pytest.mark.long("2 s: three reasons for which a successor ends")
     def test_a_successor_that_cannot_start_changes_nothing(self, tmp_path: Path, wrong: str, why: str) -> None:
         """The log, the ready page and a figure say why; when it is mended, it works."""
         with rolling(tmp_path) as stack:
@@ -163,6 +164,7 @@ class TestInTheForeground:
             roll(stack, stack.daemon.pid)
             assert stack.manage("GET", "/ready")["status"] == "ok"
 
+    @pytest.mark.long("2 s: a successor that cannot be imported, as one that cannot start")
     def test_new_code_that_is_broken(self, tmp_path: Path) -> None:
         """What Python says of it is in the log of the process that goes on."""
         (tmp_path / "code").mkdir()
@@ -199,6 +201,7 @@ class WithUnixSocket(WorkerStack):
 
 
 class TestInTheBackground:
+    @pytest.mark.long("3 s: in the background, as in the foreground")
     def test_pid_file_log_and_unix_socket(self, tmp_path: Path) -> None:
         """The pid file names whoever serves; a UNIX socket keeps its permissions, and is removed by the last one."""
         local = tmp_path / "s"
@@ -241,6 +244,7 @@ class TestInTheBackground:
 
 
 class TestUnderSystemd:
+    @pytest.mark.long("2 s: under systemd, as in the foreground")
     def test_the_main_process(self, tmp_path: Path, manager: socket.socket) -> None:
         """It is told which process is the service now, is kept alive by that one, and hears of no stop."""
         port = free_port()
@@ -264,6 +268,7 @@ class TestUnderSystemd:
             eventually(lambda: manager.recv(4096).startswith(b"STOPPING=1\n"))
             eventually(lambda: not is_running(pid), PATIENCE)
 
+    @pytest.mark.long("2 s: sockets that systemd has opened, as one's own")
     def test_sockets_that_systemd_has_opened(self, tmp_path: Path, manager: socket.socket) -> None:
         with socket.create_server((HOST, 0)) as listening:
             settings(tmp_path, "systemd:domain=INET:index=0")

@@ -83,6 +83,7 @@ def test_run_without_settings(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long("3 s: the daemon offers to write its settings, as init writes them")
 def test_run_on_a_terminal(tmp_path: Path) -> None:
     """It offers to write settings, asks what it must know, and then runs."""
     port = free_port()

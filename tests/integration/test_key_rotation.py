@@ -91,6 +91,7 @@ def sealed(stack: Stack) -> list[tuple[Any, ...]]:
         ]
 
 
+@pytest.mark.long("4 s: no request fails while a key is rotated")
 def test_under_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No request fails; all is sealed anew; tokens, management keys and the chain of the audit log stay good."""
     file = key_file(tmp_path)

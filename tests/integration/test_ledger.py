@@ -195,6 +195,7 @@ def request_ids(entries: list[dict[str, Any]]) -> Counter[str]:
     return Counter(header.split(": ", 1)[1] for header in headers if header.lower().startswith("x-request-id"))
 
 
+@pytest.mark.long("3 s: kill -9 under load, as of one request")
 def test_killed_under_load(own: Stack) -> None:
     """Requests in every phase when the process is killed, three times: each that left has its line, none has two."""
     daemon = own.daemon

@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
-from tests.support.processes import HOST, Daemon, free_port
+import pytest
+
+from tests.support.processes import HOST, Daemon, free_port, run_command
 from tests.support.stack import Stack, eventually
 
 PAGE = Path(__file__).parents[2] / "docs" / "library.md"
@@ -119,6 +121,7 @@ def test_metrics_are_a_snapshot(stack: Stack, tmp_path: Path) -> None:
         eventually(lambda: re.search(r"^2 1 0$", out.read_text(), re.MULTILINE))
 
 
+@pytest.mark.long("2 s: keys that requests bring, through the library")
 def test_keys_of_requests(stack: Stack, tmp_path: Path) -> None:
     """They can be made of Twisted's own requests, and of ours."""
     telling = EXAMPLES["keys"] + "class Telling(TransparentProxy):\n    def render(self, request):\n"
@@ -208,7 +211,5 @@ def test_a_token_validator_that_refuses_its_settings(tmp_path: Path) -> None:
             "apis: {a: {base_url: http://127.0.0.1:9, allowed_endpoints: [/x]}}\n"
             f"state_dir: {tmp_path}\naudit: {{file: {tmp_path}/audit.jsonl}}\nauth: {{validators: [{wrong}]}}\n"
         )
-        command = [sys.executable, "-m", "twisted", "-n", "llmproxy", "--config", str(settings)]
-        command[1:3] = ["-c", "from twisted.scripts.twistd import run; run()"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False)
+        done = run_command(["twistd", "-n", "llmproxy", "--config", settings], timeout=60, cwd=tmp_path)
         assert done.returncode == 78 and said in done.stderr, done.stderr

@@ -71,6 +71,7 @@ def entries(stack: WorkerStack, action: str, actor: str) -> list[dict[str, Any]]
     return [line for line in lines if line["action"] == action and line["actor"].endswith(actor)]
 
 
+@pytest.mark.long("3 s: each role of a JWT, as of a management key")
 def test_roles_and_projects(stack: WorkerStack, provider: OidcServer) -> None:
     """As of people who sign in to the pages; the audit log has the subject."""
     admin = person(provider, "admin-1", "llm-viewer", "llm-admin", nickname="Admin of all")

@@ -326,6 +326,7 @@ def test_settings_that_are_refused(tmp_path: Path) -> None:
         assert (done.returncode == 0) is (not said) and said in done.stdout + done.stderr, (wrong, done)
 
 
+@pytest.mark.long("3 s: the same in Chromium")
 def test_in_a_browser(stack: SignInStack, provider: OidcServer) -> None:
     """The provider is another site: its answer begins a strict session all the same, and nothing breaks the policy."""
     provider.person(sub="ada", nickname="Ada", realm={"roles": ["llm-admin"]})

@@ -147,6 +147,7 @@ class TypedByHand:
             eventually(lambda: not (self.home / "twistd.pid").exists())
 
 
+@pytest.mark.long("3 s: the commands of the documentation that send signals")
 def test_signals(tmp_path: Path) -> None:
     """Those of the page, to a daemon that was started by hand, do what stands there."""
     by_hand = TypedByHand(tmp_path)
@@ -164,6 +165,7 @@ def test_signals(tmp_path: Path) -> None:
             by_hand.end()
 
 
+@pytest.mark.long("3 s: the commands of the documentation that copy a store")
 def test_copies(tmp_path: Path) -> None:
     """Backup and export while the daemon runs; what they make is for its owner alone."""
     by_hand = TypedByHand(tmp_path)

@@ -109,6 +109,7 @@ def test_alerts(served: WorkerStack, receiver: WebhookReceiver) -> None:
     assert all(each.is_signed_with(SECRET) for each in deliveries)
 
 
+@pytest.mark.long("8 s: a key rotated on PostgreSQL, as on SQLite")
 def test_rotation(served: WorkerStack) -> None:
     """Both secrets are valid on every worker until the grace is over; without one the old stops."""
     token_id, old = issued(served)

@@ -52,6 +52,7 @@ class PostgresTests(WithServer):
         self.addCleanup(store.close)
         return store
 
+    @pytest.mark.long("2 s: two processes on one database, as with SQLite")
     async def test_two_processes(self) -> None:
         """Exactly as many requests as allowed, however many processes and threads ask."""
         store = await self.opened()

@@ -211,6 +211,7 @@ def missing(stack: WorkerStack) -> str:
     return str(json.loads(stack.ask("GET", "/ready").body)["checks"]["workers"])
 
 
+@pytest.mark.long("6 s: another worker goes on probing")
 def test_the_worker_that_probes_dies(tmp_path: Path) -> None:
     """Another one probes for all from then on, whatever keeps the first from starting again, which is said; and what it
     finds is known to one that starts."""

@@ -180,6 +180,7 @@ class Load:
         return took, [one[3] for one in seen]
 
 
+@pytest.mark.long("8 s: a Redis that hangs and dies under load holds up nobody")
 def test_redis_hangs_and_dies_under_load(pair: tuple[Stack, Daemon], redis: RedisServer) -> None:
     """No request fails, none waits for long, and when Redis is back the cache is too."""
     stack, _ = pair

@@ -160,6 +160,7 @@ def test_a_process_that_was_away(without: Fleet) -> None:
         eventually(lambda: without.status(sleeper.port, token) == 401, 1.0)
 
 
+@pytest.mark.long("3 s: the store goes and comes back while tokens are revoked")
 def test_the_store_is_gone(tmp_path: Path, postgres: PostgreSQL) -> None:
     """For a few seconds tokens are still believed, however long they might be remembered; then none is."""
     env = {"LLMPROXY_STORE_URL": postgres.migrated(), "LLMPROXY_STORE_TOKEN_CACHE_TTL": "10m"}

@@ -25,6 +25,7 @@ from tests.support.workers import is_running
 
 PATIENCE = 90.0
 MODES = ("foreground", "background", "systemd")
+LONG = pytest.mark.long("3 s: signals do the same however a daemon was started")
 
 
 class Started:
@@ -69,7 +70,7 @@ def started(mode: str, home: Path) -> Iterator[Started]:
             yield daemon
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [MODES[0], *(pytest.param(each, marks=LONG) for each in MODES[1:])])
 def test_the_table(mode: str, tmp_path: Path) -> None:
     table: dict[str, str] = {}
     with started(mode, tmp_path / "a") as daemon, ended_afterwards(daemon.log):

@@ -176,6 +176,7 @@ def background(home: Path, port: int) -> Iterator[int]:
             time.sleep(0.05)
 
 
+@pytest.mark.long("2 s: a start in the background, as in the foreground")
 def test_the_background(tmp_path: Path) -> None:
     """The command comes back when there is something to talk to; a second one says that it runs already."""
     port = free_port()

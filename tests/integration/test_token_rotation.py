@@ -34,11 +34,11 @@ def test_old_and_new(tmp_path: Path) -> None:
         made = stack.manage("POST", "/manage/tokens", {"project_id": stack.project, "max_requests": 10_000})
         old, token_id = made["token"], made["id"]
         assert {code(stack, old) for _ in range(20)} == {(200, "")}
-        answer = rotated(stack, token_id, grace="8s")
+        answer = rotated(stack, token_id, grace="4s")
         new = answer["token"]
         assert new != old and answer["id"] == token_id and answer["max_requests"] == 10_000
         until = datetime.fromisoformat(answer["previous_expires_at"]).timestamp()
-        while time.time() < until - 4:
+        while time.time() < until - 2:
             found = code(stack, old)
             assert found == (200, "") or time.time() >= until
             assert code(stack, new) == (200, "")
@@ -51,7 +51,7 @@ def test_old_and_new(tmp_path: Path) -> None:
         eventually(lambda: code(stack, new) == (401, "token_inactive"), PATIENCE)
         entries = stack.manage("GET", f"/manage/audit?action=token.rotate&token_id={token_id}")["data"]
         assert [each["outcome"] for each in entries] == ["success", "intent"]
-        assert entries[0]["details"]["grace"] == "8s"
+        assert entries[0]["details"]["grace"] == "4s"
         written = (tmp_path / "audit.jsonl").read_text() + stack.daemon.output()
         assert new not in written and old not in written
 

@@ -158,6 +158,7 @@ def test_uid(home: Path, options: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("as_nobody")
+@pytest.mark.long("2 s: files that root has left for another user")
 def test_uid_and_what_root_has_left(home: Path) -> None:
     """The first start was root's own: what it made is handed over."""
     port = free_port()
@@ -240,6 +241,7 @@ def test_rundir(home: Path) -> None:
     assert {"encryption-key", "llmproxy.db"} <= {path.name for path in (home / "run" / "data").iterdir()}
 
 
+@pytest.mark.long("2 s: as pid files elsewhere")
 def test_pidfile(home: Path) -> None:
     """Is there as long as the process, in the foreground too; without the option there is none there."""
     port = free_port()

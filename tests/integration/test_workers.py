@@ -99,6 +99,7 @@ class TestLimitsOfFourWorkersWithoutRedis:
         assert {answer.status for answer in answers} <= {200, 429}
         assert 0 < spent <= 0.02
 
+    @pytest.mark.long("4 s: slots of a worker that was killed")
     def test_a_killed_worker_leaves_what_it_held(self, four: WorkerStack) -> None:
         """Its streams break; what they held of the concurrency is free, and another worker takes its place."""
         token, _ = limited(four, concurrency=8)
@@ -122,6 +123,7 @@ class TestLimitsOfFourWorkersWithoutRedis:
 
 
 class TestWhatIsSaidToOneWorker:
+    @pytest.mark.long("5 s: a purge of four caches")
     def test_a_purge_is_for_all(self, two: WorkerStack) -> None:
         """What two workers have stored is removed with one call, whoever gets it."""
         two.manage("POST", "/manage/cache/purge", {"all": True})
@@ -160,6 +162,7 @@ class TestASupervisor:
 
         eventually(lines, PATIENCE)
 
+    @pytest.mark.long("4 s: a drain of workers, as of one process")
     def test_lets_streams_finish_and_exits_with_0(self, tmp_path: Path) -> None:
         with ThreadPoolExecutor(8) as pool, WorkerStack(tmp_path, 2) as stack:
             before = len(stack.recorded())
@@ -173,6 +176,7 @@ class TestASupervisor:
             assert all(b"[DONE]" in each.result().body for each in streams)
             assert not any(map(is_running, pids))
 
+    @pytest.mark.long("3 s: a second signal cuts, as with one process")
     def test_that_is_told_twice_cuts(self, tmp_path: Path) -> None:
         with ThreadPoolExecutor(1) as pool, WorkerStack(tmp_path, 2) as stack:
             before = len(stack.recorded())
@@ -184,6 +188,7 @@ class TestASupervisor:
             assert stack.daemon.stop(PATIENCE) == 0
             assert stream.exception(PATIENCE) is not None
 
+    @pytest.mark.long("4 s: no worker outlives its supervisor")
     def test_that_is_killed_takes_its_workers_along(self, tmp_path: Path) -> None:
         """Once their requests are over: nobody is cut."""
         with ThreadPoolExecutor(1) as pool, WorkerStack(tmp_path, 2) as stack:

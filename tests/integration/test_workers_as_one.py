@@ -194,6 +194,7 @@ class TestOneAnswer:
 
 
 class TestCountersNeverFall:
+    @pytest.mark.long("7 s: counters that four workers leave to others")
     def test_when_workers_are_rolled(self, two: WorkerStack) -> None:
         for _ in range(ASKED):
             two.ask("GET", "/v1/models")
@@ -277,6 +278,7 @@ class TestReload:
         eventually(lambda: two.daemon.output().count("Reloaded the settings in 2 workers") > reloads, PATIENCE)
         assert {two.ask("GET", "/v1/models").status for _ in range(ASKED)} == {403}
 
+    @pytest.mark.long("9 s: each kind of setting for which workers are rolled")
     def test_that_needs_new_processes(self, tmp_path: Path) -> None:
         """They are rolled: another number of workers, another listener, and no request is lost."""
         with AsTheFileSays(tmp_path, 2) as stack:

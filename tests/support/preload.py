@@ -1,6 +1,7 @@
 """What every daemon of the tests imports, read once by the server from which they are forked."""
 
 import gc
+import re
 import sys
 
 import alembic.command  # noqa: F401
@@ -22,7 +23,8 @@ import llmproxy.web.manage.tree
 import llmproxy.wire.reactor  # noqa: F401
 from llmproxy.metering.price_list import get_snapshot
 
-get_snapshot()
+for provider in get_snapshot().providers:
+    re.match(provider.api_pattern, "")  # compiled, and kept
 
 # A reactor that is there before the fork would be shared by all that are forked.
 assert "twisted.internet.reactor" not in sys.modules

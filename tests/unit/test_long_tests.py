@@ -62,7 +62,7 @@ class RuleTests(TestCase):
         for path, module in modules().items():
             calls = {id(node.func): node for node in ast.walk(module) if isinstance(node, ast.Call)}
             for node in ast.walk(module):
-                if isinstance(node, ast.Attribute) and ast.unparse(node) == MARK:
+                if isinstance(node, ast.Attribute) and node.attr == "long" and ast.unparse(node) == MARK:
                     with self.subTest(path, line=node.lineno):
                         self.assertIn(id(node), calls, "a reason is missing")
                         (reason,) = calls[id(node)].args

@@ -6,6 +6,7 @@ import json
 from time import process_time
 from unittest import TestCase
 
+import pytest
 from backports import zstd
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -142,6 +143,7 @@ class Bombs(TestCase):
         gc.freeze()
         self.addCleanup(gc.unfreeze)
 
+    @pytest.mark.long("4 s: no body of its kinds is read for long, as of test_bombs")
     def test_no_turn_is_long(self) -> None:
         """What is read in one turn takes some milliseconds; here ten times that, for slow machines."""
         million = 1_000_000

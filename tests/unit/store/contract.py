@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from zope.interface.verify import verifyObject
 
@@ -753,6 +754,7 @@ class StoreContract(ValidatorContract):
         self.assertEqual(await other.changes(seen), Changes(seen + 1, (second.id,)))
         self.assertEqual(await other.changes(seen + 1), Changes(seen + 1, ()))
 
+    @pytest.mark.long("4 s: more changes than are kept")
     async def test_who_knows_nothing(self) -> None:
         """For one who has just started, or was away for too long, or knows another database, all may have changed."""
         project = await self.project()

@@ -10,6 +10,7 @@ from typing import Any
 from unittest import skipUnless
 
 import jsonschema
+import pytest
 
 from llmproxy.web.manage.openapi import OpenApi
 from llmproxy.web.manage.roles import LEAST_ROLES, Scope
@@ -41,6 +42,7 @@ class OpenApiTests(ManagementTestCase):
         self.assertEqual(self.document["openapi"], "3.1.0")
 
     @skipUnless(find_spec("openapi_spec_validator"), "needs openapi-spec-validator, of the test extra")
+    @pytest.mark.long("4 s: the validator goes over the whole document")
     def test_valid(self) -> None:
         """It is an OpenAPI 3.1 document, to the letter of the specification."""
         validator = import_module("openapi_spec_validator").OpenAPIV31SpecValidator
