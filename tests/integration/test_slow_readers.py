@@ -88,6 +88,7 @@ def test_a_provider_that_is_slow_itself(strict: Stack) -> None:
 
 def test_more_connections_than_one_address_may_have(strict: Stack) -> None:
     """The eleventh is closed at once; when another ends, there is room again."""
+    eventually(lambda: "llmproxy_client_connections 1.0" in metrics(strict))  # those of other tests have ended
     with ExitStack() as held:
         inside = []
         for _ in range(10):
