@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -315,6 +315,25 @@ def test_the_audit_log_is_shown_and_verified(stack: Stack, operator: Visitor) ->
     operator.post("/admin/projects", {"name": "Audited", "csrf": operator.csrf()})
     page = operator.get("/admin/audit?action=project.create&outcome=success&verify=1").body.decode()
     assert "project.create" in page and "are as they were written" in page and "<code>token.create</code>" not in page
+
+
+def test_the_audit_log_and_the_sessions_call_people_by_their_names(stack: Stack, operator: Visitor) -> None:
+    """Also where they only signed in; their id is said when hovered, and leads to all that they did."""
+    key = stack.manage("POST", "/manage/keys", {"name": "Grace Hopper", "role": "operator"})
+    grace, actor = Visitor(stack.daemon.port), f"key:{key['id']}"
+    assert grace.sign_in(key["key"]).status == 303
+    grace.post("/admin/projects", {"name": "By Grace", "csrf": grace.csrf()})
+    link = f'<a href="/admin/audit?actor={quote(actor, safe="")}" title="{actor}"><bdi>Grace Hopper</bdi></a>'
+    for action, entries in (("admin.sign_in", 1), ("project.create", 2)):
+        for visitor in (operator, grace):
+            page = visitor.get(f"/admin/audit?action={action}&actor={actor}").body.decode()
+            assert page.count(link) == entries and "actor_name" not in page
+    assert link in operator.get("/admin/sessions").body.decode()
+    audited = stack.manage("GET", f"/manage/audit?action=admin.sign_in&actor={actor}")["data"]
+    assert audited[0]["details"]["actor_name"] == "Grace Hopper" and audited[0]["outcome"] == "success"
+    assert grace.post("/admin/sign-out", {"csrf": grace.csrf()}).status == 303
+    audited = stack.manage("GET", f"/manage/audit?action=admin.sign_out&actor={actor}")["data"]
+    assert audited[0]["details"]["actor_name"] == "Grace Hopper"
 
 
 def test_a_token_gets_another_secret(stack: Stack, operator: Visitor) -> None:

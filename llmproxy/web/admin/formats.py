@@ -107,7 +107,7 @@ def budget(text: str) -> str:
 
 def setting(value: object) -> str:
     """The value of a setting, or a detail of an audit entry, as it is written in YAML."""
-    if value is None or value == "" or value == []:
+    if value is None or value in ("", [], {}):
         return NOTHING
     if isinstance(value, bool):
         return str(value).lower()

@@ -141,7 +141,7 @@ class AdminPages(Resource):
                 raise CrossSiteRequest
         if path == "/admin/sign-out" and request.method == b"POST":
             await self._sessions.end(active.session.id)
-            await self._write(request, "admin.sign_out", active.session.subject, request_id, active.session.id)
+            await self._write(request, "admin.sign_out", request_id, active, principal)
             return _without_session(Redirect("/admin/"))
         for pattern, methods in ROUTES:
             if match := pattern.fullmatch(path):
@@ -187,11 +187,11 @@ class AdminPages(Resource):
         try:
             principal = await self._auth.sign_in(secret.encode(), self._auth.client(request))
         except Unauthorized:
-            await self._write(request, "admin.sign_in", "unknown", request_id, failed=True)
+            await self._write(request, "admin.sign_in", request_id)
             said = "This is not the management token, and no management key that is valid."
             return _sign_in_page(said, following, 401, form)
         active = await self._sessions.begin(principal.actor, self._auth.client(request), _field(request, b"user-agent"))
-        await self._write(request, "admin.sign_in", principal.actor, request_id, active.session.id)
+        await self._write(request, "admin.sign_in", request_id, active, principal)
         where = _safe_path(following)
         cookie = _session_cookie(active, self._auth.is_secure(request))
         if form is not None:
@@ -215,7 +215,7 @@ class AdminPages(Resource):
         try:
             arrival = await identity.arrive(_query(request), _cookie(request, _STATE_COOKIE))
         except (Unauthorized, Forbidden) as e:
-            await self._write(request, "admin.sign_in", "unknown", request_id, failed=True, code=e.code)
+            await self._write(request, "admin.sign_in", request_id, code=e.code)
             return _sign_in_page(e.message, "/admin/", 401, None, (_state_cookie("", 0, identity.is_secure),))
         principal = arrival.principal
         active = await self._sessions.begin(
@@ -224,7 +224,7 @@ class AdminPages(Resource):
             _field(request, b"user-agent"),
             principal.as_json(),
         )
-        await self._write(request, "admin.sign_in", principal.actor, request_id, active.session.id)
+        await self._write(request, "admin.sign_in", request_id, active, principal)
         # A redirect would still count as coming from the provider's site: a strict cookie would not go along.
         secure = identity.is_secure or self._auth.is_secure(request)
         cookies = (_session_cookie(active, secure), _state_cookie("", 0, secure))
@@ -234,22 +234,26 @@ class AdminPages(Resource):
         self,
         request: Request,
         action: str,
-        actor: str,
         request_id: str,
-        session_id: str = "",
-        failed: bool = False,
+        active: ActiveSession | None = None,
+        principal: Principal | None = None,
         code: str = "",
     ) -> None:
-        details: dict[str, object] = {"session": session_id[:8]} if session_id else {}
+        """Into the audit log; without a session: that none was given, and by C{code} why not to somebody by OIDC."""
+        details: dict[str, object] = {"by": "oidc", "code": code} if code else {}
+        if principal is not None and principal.audit_name:
+            details["actor_name"] = principal.audit_name
+        if active is not None:
+            details["session"] = active.session.id[:8]
         await (self._denials if code else self._audit).log(
             AuditEntry(
                 at=self._now(),
                 action=action,
-                actor=actor,
-                outcome="failure" if failed else "success",
+                actor="unknown" if principal is None else principal.actor,
+                outcome="failure" if active is None else "success",
                 request_id=request_id,
                 client=self._auth.client(request),
-                details={**details, "by": "oidc", "code": code} if code else details,
+                details=details,
             )
         )
 

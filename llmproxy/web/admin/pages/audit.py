@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from llmproxy.errors import Invalid, NotFound
-from llmproxy.web.admin.pages.names import project_names, token_names
+from llmproxy.web.admin.formats import setting
+from llmproxy.web.admin.pages.names import actor_names, project_names, token_names, written_names
 from llmproxy.web.admin.pages.project_choice import chosen_project
 from llmproxy.web.admin.visit import HtmlPage, Visit
 
@@ -24,13 +26,22 @@ async def show(visit: Visit) -> HtmlPage:
             verdict = await visit.api.get("/manage/audit/verify")
     except (Invalid, NotFound) as e:
         problem = problem or e.message
+    written = written_names(found["data"])
+    unwritten = [each["actor"] for each in found["data"] if each["actor"] not in written]
     values = {
         "entries": found,
         "wanted": wanted,
         "project": project,
         "names": await project_names(visit, [each["project_id"] for each in found["data"]]),
         "token_names": await token_names(visit, [each["token_id"] for each in found["data"]]),
+        "details": [setting(_unnamed(each["details"])) for each in found["data"]],
+        "actor_names": await actor_names(visit, unwritten) | written,
         "problem": problem,
         "verdict": verdict,
     }
     return HtmlPage("audit.html", values, 422 if problem else 200)
+
+
+def _unnamed(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is said beside them."""
+    return {name: value for name, value in details.items() if name != "actor_name"}

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 from llmproxy.errors import NotFound
+from llmproxy.web.admin.pages.names import actor_names
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit
 
 
 async def show_all(visit: Visit) -> HtmlPage:
     visit.principal.require("list_sessions")
-    return HtmlPage("sessions.html", {"sessions": await visit.sessions.all()})
+    sessions = await visit.sessions.all()
+    names = await actor_names(visit, [each.subject for each in sessions])
+    names |= {each.subject: json.loads(each.principal)["name"] for each in sessions if each.principal}
+    return HtmlPage("sessions.html", {"sessions": sessions, "actor_names": names})
 
 
 async def end(visit: Visit) -> Result:

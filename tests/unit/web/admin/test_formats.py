@@ -64,7 +64,7 @@ class FormatsTests(TestCase):
             (True, "true"),
             (None, "–"),
             ([1, "a", False], "1, a, false"),
-            ({"changed": ["name"], "of": {}}, "changed: name, of: "),
+            ({"changed": ["name"], "of": {}}, "changed: name, of: –"),
             (0, "0"),
         ):
             self.assertEqual(formats.setting(value), shown)
