@@ -311,6 +311,37 @@ def test_keys_are_issued_and_revoked(operator: Visitor) -> None:
     assert operator.post("/admin/keys", {"name": "x", "role": "owner", "csrf": csrf}).status == 422
 
 
+def test_usage_by_day_and_by_month_has_plots(stack: Stack, operator: Visitor) -> None:
+    """Of all rows that the table below them has, with days and months as they are called under the others."""
+    assert stack.ask("GET", "/v1/models").status == 200
+    for by in ("day", "month"):
+
+        def page(by: str = by) -> str:
+            return operator.get(f"/admin/usage?by_{by}=1").body.decode()
+
+        eventually(lambda page=page: "In all" in page(), 30.0)
+        shown = page()
+        assert [re.search(r'aria-label="(\w+)"', each)[1] for each in re.findall("<svg.*?>", shown)] == [
+            "Spend",
+            "Tokens",
+        ]
+        rows = len(re.findall("<tr>", shown[: shown.index("<tfoot>")])) - 1
+        assert shown.count('<rect class="hover"') == 2 * rows > 0
+        label = {"day": r"\d\d \w{3}", "month": r"\w{3}’\d\d"}[by]
+        assert re.search(rf'<text class="tick" x="62" y="194">{label}</text>', shown)
+    assert "<svg" not in operator.get("/admin/usage?by_day=1&by_model=1").body.decode()
+
+
+def test_pages_without_requests_say_what_to_do(stack: Stack, operator: Visitor) -> None:
+    """Where a filter leaves none out there may be some elsewhere; no plots of nothing."""
+    unused = stack.manage("POST", "/manage/projects", {"name": "Never used"})["id"]
+    overview = operator.get(f"/admin/?project_id={unused}&period=1h").body.decode()
+    assert "No requests in this period" in overview and "period=365d&amp;project_id=" in overview
+    assert "<svg" not in overview and "Models by spend" not in overview
+    assert "longer one" not in operator.get(f"/admin/?project_id={unused}&period=365d").body.decode()
+    assert "show all requests" in operator.get(f"/admin/requests?project_id={unused}").body.decode()
+
+
 def test_the_audit_log_is_shown_and_verified(stack: Stack, operator: Visitor) -> None:
     operator.post("/admin/projects", {"name": "Audited", "csrf": operator.csrf()})
     page = operator.get("/admin/audit?action=project.create&outcome=success&verify=1").body.decode()

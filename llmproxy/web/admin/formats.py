@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
@@ -162,3 +163,11 @@ def _distance(ahead: float) -> str:
 def label(text: str, step: float) -> str:
     """A point of time under a plot whose points are so many seconds apart."""
     return parsed(text).strftime("%H:%M" if step < 10_800 else "%d %b" if step >= 86_400 else "%d %b %H:00")
+
+
+def period_label(period: str) -> str:
+    """A day or a month of a usage report, under a plot: C{29 Nov}, or C{Nov’26}, where C{Nov 26} would be a day."""
+    if not re.fullmatch(r"\d{4}-\d\d(-\d\d)?", period):
+        return period
+    day = datetime.fromisoformat(period if len(period) > 7 else period + "-01")
+    return day.strftime("%d %b" if len(period) > 7 else "%b\N{RIGHT SINGLE QUOTATION MARK}%y")

@@ -19,7 +19,6 @@ from llmproxy.web.respond import StreamedResponse
 GROUPS = ("project", "group", "token", "api", "model", "day", "month")
 COLUMNS = {"project": "project_id", "group": "group_id", "token": "token_id"}
 PAGE_SIZE = 100
-MAX_PLOTTED = 40
 
 
 async def show(visit: Visit) -> HtmlPage:
@@ -51,7 +50,7 @@ async def show(visit: Visit) -> HtmlPage:
             "names": await project_names(visit, projects),
             "token_names": await token_names(visit, [row["token_id"] for row in rows if row.get("token_id")]),
             "group_names": {g["id"]: g["name"] for g in await listed_groups(visit)} if "group" in groups else {},
-            "picture": _picture(groups, rows),
+            "plots": _plots(groups, rows) if rows else [],
             "sums": _sums(rows),
         },
         422 if problem else 200,
@@ -90,13 +89,23 @@ def _wanted(visit: Visit, known: Sequence[str], project_id: str) -> dict[str, st
     }
 
 
-def _picture(groups: list[str], rows: list[Mapping[str, Any]]) -> Any:
-    """Spend by day or month, where that is all it is grouped by."""
-    if groups not in (["day"], ["month"]) or not rows:
-        return None
-    shown = rows[-MAX_PLOTTED:]
-    labels = [str(row[groups[0]])[5:] or str(row[groups[0]]) for row in shown]
-    return bar_plot("Spend", labels, [Series("spend", "c1", [row["cost_usd"] for row in shown])], formats.usd_tick)
+def _plots(groups: list[str], rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Spend and tokens by day or month, where that is all it is grouped by: what the table below them says."""
+    if groups not in (["day"], ["month"]):
+        return []
+    labels = [formats.period_label(row[groups[0]]) for row in rows]
+
+    def series(name: str, css_class: str, column: str) -> Series:
+        return Series(name, css_class, [row[column] for row in rows])
+
+    plots = (
+        ("Spend", formats.usd_tick, [series("spend", "c1", "cost_usd")]),
+        ("Tokens", formats.compact, [series("input", "c1", "input_tokens"), series("output", "c2", "output_tokens")]),
+    )
+    return [
+        {"title": title, "series": each, "picture": bar_plot(title, labels, each, shown)}
+        for title, shown, each in plots
+    ]
 
 
 def _sums(rows: list[Mapping[str, Any]]) -> dict[str, float]:

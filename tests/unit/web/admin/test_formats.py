@@ -69,6 +69,10 @@ class FormatsTests(TestCase):
         ):
             self.assertEqual(formats.setting(value), shown)
 
+    def test_days_and_months_under_a_plot(self) -> None:
+        for period, shown in (("2026-11-02", "02 Nov"), ("2026-11", "Nov’26"), ("", ""), ("odd", "odd")):
+            self.assertEqual(formats.period_label(period), shown)
+
     def test_times(self) -> None:
         now = formats.parsed("2026-11-29T12:00:00Z").timestamp()
         for at, shown in (

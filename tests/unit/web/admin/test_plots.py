@@ -32,6 +32,13 @@ class PlotTests(TestCase):
         picture = line_plot("T", list("abcde"), [Series("p50", "c1", [1, 2, None, 3, None])], str)
         self.assertEqual((len(drawn(picture, "line")), len(drawn(picture, "dot"))), (1, 1))
 
+    def test_every_second_label_may_be_left_out(self) -> None:
+        picture = bar_plot("T", [f"{day:02}" for day in range(30)], [Series("one", "c1", [1] * 30)], str)
+        below = [each for each in drawn(picture, "tick") if each.get("y") == str(HEIGHT - 6)]
+        spare = [each.text for each in drawn(picture, "spare")]
+        self.assertEqual([each.text for each in below], ["00", "05", "10", "15", "20", "25"])
+        self.assertEqual(spare, ["05", "15", "25"])
+
     def test_texts_are_escaped(self) -> None:
         evil = '"><script>alert(1)</script>'
         picture = bar_plot(evil, [evil], [Series(evil, "c1", [1])], lambda value: evil)
