@@ -506,6 +506,8 @@ def test_all_else_without_a_script(stack: Stack, scriptless: Chrome) -> None:
     chrome = scriptless
     chrome.get(f"{stack.url}/admin/playground")
     assert shows(chrome, "The playground needs JavaScript"), "which is the only one"
+    form = chrome.find_element(By.ID, "playground")
+    assert not form.is_displayed() and form.get_attribute("method") == "post", "no token gets into an address"
     chrome.get(f"{stack.url}/admin/groups")
     write(chrome, "/admin/groups", name="Without scripts")
     done(chrome, "Create group", "The group was created.")
