@@ -19,7 +19,7 @@ from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import ICounters
 from llmproxy.model import Allowance, Grant, Verdict
 from tests.support.examples import examples
-from tests.support.proxy_case import KEY, STREAM, TOKEN, ProxyTestCase, chunk, request
+from tests.support.proxy_case import KEY, PROVIDER, STREAM, TOKEN, ProxyTestCase, chunk, request
 from tests.unit.metering.samples import CHAT_USAGE, events
 
 USAGE = json.dumps({"model": "gpt-4o-2024-08-06", "usage": CHAT_USAGE, "choices": []}).encode()
@@ -328,6 +328,37 @@ class Ways(WaysCase):
         self.assertTrue(noticed[9][1])
         self.play(True, "free", [step] * 5)
         self.assertEqual(self.short, 3)
+
+    def test_a_new_connection_to_the_provider_for_each(self) -> None:
+        """Where no connection waits to be used, one is made, and a request needs no more objects than with one."""
+        usual = (BODIES[1], FIELDS[1], True, "stream", "one read")
+        steps = [usual, usual, *[(*usual[:3], "stream cut", "one read")] * 4]
+        noticed = self.play(True, "roomy", steps)
+        self.assertEqual(noticed, self.play(False, "roomy", steps))
+        self.assertEqual([count for count, _ in noticed[:12:2]], [1, 0, 0, 1, 1, 1])
+        self.play(True, "roomy", steps)
+        self.assertEqual(self.short, 4)
+
+    def test_no_connection_can_be_made(self) -> None:
+        """Refused, or nothing ever comes back, or the client does not wait for it: the same to everybody."""
+        for server, leaves in (("refused", False), ("silent", False), ("silent", True)):
+            ways = []
+            for fast in (True, False):
+                self.play_on(fast, "roomy", [(BODIES[0], FIELDS[0], False, "closes", "one read")] * 3)
+                del self.network.servers[PROVIDER]
+                if server == "silent":
+                    self.network.servers[PROVIDER] = None
+                client = self.client()
+                client.send(request(*FIELDS[0], body=BODIES[0]))
+                if leaves:
+                    client.reset()
+                self.network.pass_time(100.0)
+                said = b"" if leaves else client.take()
+                records = [record._replace(request_id="", steps="") for record in self.events.records]
+                ways.append((_RANDOM_ID.sub(b"ID", said), records, asdict(self.proxy.metrics())))
+                super().tearDown()
+            self.assertEqual(*ways)
+            self.assertEqual(ways[0][1][-1].outcome, "cancelled" if leaves else "failed")
 
     def test_what_the_cache_has(self) -> None:
         """Goes the short way from the third hit on; streams likewise."""

@@ -39,7 +39,6 @@ from llmproxy.wire.server.request_body import SMALL_BYTES, RequestBody
 
 _JOINED = BytesBody(b"")  # stands for the body that is sent together with its head
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
-_new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
 
 class RequestIdentity(Protocol):
@@ -239,7 +238,7 @@ class DirectPath:
         else:
             self._table.drop(read.known)
         try:
-            if connection is not None:
+            if connection is not None or (attempt is not None and way.pool.has_room):
                 if reservation is None and flow.limits is not None:
                     model, size = route.model or read.content.model, len(read.body)
                     reserved = accounting.reserve(
@@ -257,7 +256,7 @@ class DirectPath:
                 if reservation is not None:
                     reservation.give_back()
                 self._is_current(read.known)  # else it is known no more
-        if attempt is None or connection is None or admitted is None:
+        if attempt is None or admitted is None:
             return False
         request = self._made(read, prepared, way, admitted)
         request.attempt, request.reservation = attempt, reservation
@@ -266,7 +265,7 @@ class DirectPath:
             way.group.budget.deposit(now)
         read.channel.begin_direct(request)
         self._deadlines.watch(request, prepared.due(read.arrived_at, now, streams=request.expects_stream))
-        connection.send(request)
+        (connection or way.pool).send(request)  # the pool makes one for it
         return True
 
     def _made(

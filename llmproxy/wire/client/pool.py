@@ -137,13 +137,18 @@ class Pool:
     @property
     def idle(self) -> int:
         """How many connections wait to be used."""
-        return len(self._idle) + (self._witness is not None)
+        return len(self._idle) + len(self._witnesses)
 
     def take(self) -> Connection | None:
         """A connection that waits to be used, for a request that is sent on it at once; C{None} where there is none."""
         if self._closed is not None or self._queue.owners:
             return None
         return self._take()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another connection may be made, so that no request has to queue."""
+        return self._closed is None and len(self._usable) + self._dialing < self._pool_limits.conns
 
     @property
     def waiting(self) -> int:
@@ -162,7 +167,7 @@ class Pool:
             connection.send(request)
         elif self._closed is not None:
             request.fail(errors.Draining())
-        elif self._has_room():
+        elif self.has_room:
             self._dial(request)
         elif len(self._queue) < self._pool_limits.waiting or self._make_room(request):
             self._enqueue(request)
@@ -287,9 +292,6 @@ class Pool:
 
     # New ones
 
-    def _has_room(self) -> bool:
-        return len(self._usable) + self._dialing < self._pool_limits.conns
-
     def _dial(self, request: PendingRequest) -> None:
         self._dialing += 1
         dialing = Deferred.fromCoroutine(
@@ -339,9 +341,8 @@ class Pool:
     # The queue
 
     def _enqueue(self, request: PendingRequest) -> None:
-        timer = None
-        if self._pool_limits.connect:
-            timer = self._clock.callLater(self._pool_limits.connect, self._too_late, request)
+        seconds = self._pool_limits.connect
+        timer = self._clock.callLater(seconds, self._too_late, request) if seconds else None
         queued = QueuedRequest(self, request, timer, self._clock.seconds())
         request.holder = queued
         self._queue.push(request.project, queued)
@@ -374,7 +375,7 @@ class Pool:
             return
         self._serving = True
         try:
-            while self._queue.owners and self._has_room():
+            while self._queue.owners and self.has_room:
                 self._dial(self._queue.pop().leave(self._clock.seconds()))
         finally:
             self._serving = False

@@ -247,6 +247,20 @@ class BoundsTests(PoolCase):
         self.assertEqual(order, [1, 2, 0, 3, 4])
         self.assertEqual(self.endpoint.asked, [])
 
+    def test_room_for_another(self) -> None:
+        """Connections that are being made count, those that wait to be used too; one that is lost does not."""
+        self.make(conns=1)
+        self.assertTrue(self.pool.has_room)
+        self.ask()
+        self.assertFalse(self.pool.has_room)
+        wire = self.endpoint.accept()
+        wire.answer()
+        self.assertFalse(self.pool.has_room)
+        wire.lose()
+        self.assertTrue(self.pool.has_room)
+        self.pool.close()
+        self.assertFalse(self.pool.has_room)
+
     def test_a_lost_connection_makes_room(self) -> None:
         self.make(conns=1)
         self.ask()
