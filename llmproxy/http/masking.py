@@ -127,6 +127,11 @@ class ErrorMask:
         """Whether what came last is part of an error."""
         return _ERROR.search(self._before) is not None
 
+    def passes(self, events: bytes) -> bool:
+        """Whether these whole events, with whatever frames them, may be shown as they are: they need not be given to
+        L{feed} then."""
+        return not self._held and not self._before and self._secret not in events
+
     def feed(self, data: bytes) -> bytes:
         """Give the next chunk; get what may be shown so far."""
         if self._held:

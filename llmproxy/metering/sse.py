@@ -7,7 +7,6 @@ event that is too long to be kept, the members that may be of use are picked out
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterator
 from itertools import chain
 from typing import Protocol
@@ -85,8 +84,8 @@ class SseScanner:
         self._part = bytearray()
         self._scan: JsonMemberScanner | None = None
         self._first: bytes | None = None
-        self._kept: deque[bytes] = deque(maxlen=LAST_CHUNKS)
-        self._suspects: deque[bytes] = deque(maxlen=ERROR_CHUNKS)
+        self._kept: list[bytes] = []  # no deques: each of them takes 600 bytes, and most streams fill neither
+        self._suspects: list[bytes] = []
         self._holding = holding
         self._held = 0  # bytes of it that are counted there
         self.size = 0
@@ -154,10 +153,12 @@ class SseScanner:
                 self._first = piece
             else:
                 self._kept.append(piece)
+                del self._kept[:-LAST_CHUNKS]
         if self._also and self._also in piece:
             self.on_other_event(piece)
         if b"error" in piece and may_hold_error(piece):
             self._suspects.append(piece)
+            del self._suspects[:-ERROR_CHUNKS]
         if len(piece) > SMALL_BYTES or self._held:
             self._count_kept()
 

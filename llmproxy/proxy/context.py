@@ -82,6 +82,7 @@ class RequestContext:
         C{result_usage}: what that used; C{result_recorded}: whether it is in the ledger.
     @ivar attribution: As of a L{RequestRecord}; C{""} as long as nobody has looked.
     @ivar client_left: Whether its client left while its provider was still to be heard out.
+    @ivar on_stream: Called with it when its response turns out to be a stream that is not over yet.
     """
 
     route: Route | None = None
@@ -121,6 +122,7 @@ class RequestContext:
     result_usage: Usage | None = None
     result_recorded = False
     client_left = False
+    on_stream: Callable[[RequestContext], object] | None = None
     status = 499
     attribution = ""
     stream = False

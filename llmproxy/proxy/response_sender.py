@@ -66,6 +66,8 @@ class ResponseSender:
         context.status = response.code
         lines = fields.incoming(lines, own_cors=bool(route.api.allowed_origins))
         relay.carry(response, self._add_own_headers(context, lines))
+        if context.stream and context.on_stream is not None and not relay.outcome:
+            context.on_stream(context)
         context.outcome = relay.outcome or await relay.done
 
     def relay_to(

@@ -1,12 +1,13 @@
 """HTTP/1.1 message bodies over bytes: where each ends (RFC 9112, section 6), and how a chunked one is written.
 
 No sockets, no clock. All readers have C{feed(data)}, which returns the pieces of the body that the bytes hold; C{done};
-and C{rest}, what came after the body.
+C{rest}, what came after the body; and C{take}, see L{ChunkedBody.offer}.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 from llmproxy.wire.parser import CHUNKED, BadMessage, MessageLimits, bad_message, check_trailer_line
@@ -17,6 +18,8 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _SIZE, _DATA, _DATA_END, _TRAILER, _DONE = range(5)
+
+TakeChunks = Callable[[bytes], bool]
 
 
 def chunk(data: bytes) -> bytes:
@@ -50,6 +53,7 @@ class FixedLengthBody:
     """
 
     __slots__ = ("_left", "done", "rest")
+    take: TakeChunks | None = None
     fault: BadMessage | None = None
 
     def __init__(self, length: int) -> None:
@@ -77,6 +81,7 @@ class UntilCloseBody:
     """A body that ends with the connection: whoever reads the connection sees its end."""
 
     __slots__ = ()
+    take: TakeChunks | None = None
     done = False
     rest = b""
     fault: BadMessage | None = None
@@ -95,7 +100,7 @@ class ChunkedBody:
     @ivar rest: What came after it, once it is.
     """
 
-    __slots__ = ("_buffer", "_left", "_limits", "_state", "_trailer", "done", "rest")
+    __slots__ = ("_buffer", "_left", "_limits", "_offered", "_state", "_trailer", "done", "rest", "take")
 
     def __init__(self, limits: MessageLimits) -> None:
         self._limits = limits
@@ -103,8 +108,22 @@ class ChunkedBody:
         self._left = 0
         self._trailer = 0
         self._buffer = b""
+        self._offered: TakeChunks | None = None
+        self.take: TakeChunks | None = None
         self.done = False
         self.rest = b""
+
+    def offer(self, take: TakeChunks) -> None:
+        """Have the attribute C{take} ask this first, while what is read next begins with a chunk.
+
+        @param take: Takes a read that is whole chunks as it is, which is then not for L{feed}; or says no, having done
+            nothing.
+        """
+        self._offered = take
+        self._set_take()
+
+    def _set_take(self) -> None:
+        self.take = self._offered if self._state == _SIZE and not self._buffer else None
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the pieces of the body that these bytes hold; L{BadMessage} on any oddity."""
@@ -149,6 +168,8 @@ class ChunkedBody:
                     self._buffer = data[at:]
                     break
                 at = after
+        if self._offered is not None:
+            self._set_take()
         return pieces
 
     def _line(self, data: bytes, at: int) -> int:

@@ -82,6 +82,7 @@ class Relay:
         events and whose length is not known; C{0}: never. Neither C{taps} nor C{count} know of it.
     @ivar drain: Seconds for which the provider is heard out when the client leaves; C{0}: it is stopped at once.
     @ivar taps: See what the client is sent, and what it would have been.
+    @ivar count: Bytes that the client was sent; C{last}: the clock's time when something came last.
     @ivar on_end: Called with how it ended, as L{done} fires.
     """
 
@@ -97,7 +98,6 @@ class Relay:
         "_gathered",
         "_heartbeat",
         "_idle",
-        "_last",
         "_left",
         "_on_end",
         "_outcome",
@@ -108,6 +108,7 @@ class Relay:
         "_stalled",
         "_taps",
         "count",
+        "last",
         "transport",
     )
     transport: Any
@@ -145,8 +146,13 @@ class Relay:
         self._done: Deferred[str] | None = None
         self._outcome = ""
         self._left = self._paused = self._over = self._ending = False
-        self._last = clock.seconds()
+        self.last = clock.seconds()
         self.count = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every chunk is only written and counted, without taps, a flush interval or a heartbeat."""
+        return not self._taps and not self._flush_interval and self._heartbeat is None
 
     @property
     def outcome(self) -> str:
@@ -207,7 +213,7 @@ class Relay:
     def dataReceived(self, data: bytes) -> None:
         if self._over:
             return
-        self._last = self._clock.seconds()
+        self.last = self._clock.seconds()
         if self._rewriting is not None:
             try:
                 data = self._rewriting.feed(data)
@@ -257,7 +263,7 @@ class Relay:
         if self._left:
             return
         if not self._paused:
-            self._last = self._clock.seconds()
+            self.last = self._clock.seconds()
         self._paused = True
         if not self._over:
             self.transport.pauseProducing()
@@ -265,9 +271,9 @@ class Relay:
     def resumeProducing(self) -> None:
         now = self._clock.seconds()
         if self._paused and self._deadline is not None:
-            self._deadline += now - self._last
+            self._deadline += now - self.last
         self._paused = False
-        self._last = now
+        self.last = now
         if not self._over:
             self.transport.resumeProducing()
 
@@ -304,7 +310,7 @@ class Relay:
         """One timer, set again when it fires: no timer is touched for a chunk that passes."""
         now = self._clock.seconds()
         limit = self._stalled if self._paused else self._idle
-        ends = [(self._last + limit, "client_stalled" if self._paused else "idle_timeout")] if limit else []
+        ends = [(self.last + limit, "client_stalled" if self._paused else "idle_timeout")] if limit else []
         if self._deadline is not None and not self._paused:
             ends.append((self._deadline, "deadline_exceeded"))
         # Being paused may begin or end at any time, so look again at least as often as the shorter limit.

@@ -104,6 +104,30 @@ ANSWERS: dict[str, tuple[bytes | float | None, ...]] = {
     "key in stream": (STREAM + chunk(SAID + b'data: {"error":"not %b"}\n\n' % KEY.encode()) + LAST,),
     "key in gzip": (whole(gzip.compress(b'{"error":"not %b"}' % KEY.encode(), mtime=0), "Content-Encoding: gzip"),),
     "text": (whole(b"hello", kind="text/plain"),),
+    "events one by one": (STREAM + chunk(SAID), *[chunk(SAID)] * 4, chunk(events({"usage": CHAT_USAGE})), LAST),
+    "odd chunks": (
+        STREAM + chunk(SAID),
+        b"0%b" % chunk(SAID),
+        chunk(SAID).replace(b"\r\n", b";x=y\r\n", 1),
+        chunk(SAID).upper(),
+        chunk(SAID)[:9],
+        chunk(SAID)[9:] + chunk(SAID)[:4],
+        chunk(SAID)[4:],
+        chunk(SAID[:-1]),
+        chunk(b"\n"),
+        chunk(SAID.replace(b"\n", b"\r\n")),
+        chunk(b"x\n\n" * 2000) + chunk(SAID),
+        chunk(SAID) + LAST,
+    ),
+    "key in one event": (
+        STREAM + chunk(SAID),
+        chunk(b'data: {"error":"not %b"}\n\n' % KEY.encode()),
+        chunk(b'data: {"error":"%b' % KEY[:9].encode()),
+        chunk(b'%b"}\n\n' % KEY[9:].encode()),
+        chunk(b"data: %b\n\n" % KEY.encode()),
+        LAST,
+    ),
+    "events cut": (STREAM + chunk(SAID), chunk(SAID), chunk(SAID), None),
     "long stream": (STREAM, *[chunk(SAID * 80)] * 40, LAST),
     "silent stream": (STREAM + chunk(SAID), 60.0, chunk(SAID), 200.0, LAST),
     "stream cut": (STREAM + chunk(b"data: {}\n\n"), None),
@@ -303,7 +327,16 @@ class Ways(WaysCase):
         """However they end, whoever leaves, whatever their API's settings are."""
         for api, answer, manner in product(
             APIS,
-            ("stream", "long stream", "stream cut", "silent stream"),
+            (
+                "stream",
+                "long stream",
+                "stream cut",
+                "silent stream",
+                "events one by one",
+                "odd chunks",
+                "key in one event",
+                "events cut",
+            ),
             ("one read", "leaves within", "reads nothing for a while"),
         ):
             self.api = api
@@ -328,6 +361,25 @@ class Ways(WaysCase):
         self.assertTrue(noticed[9][1])
         self.play(True, "free", [step] * 5)
         self.assertEqual(self.short, 3)
+
+    def test_streams_are_known_before_they_end(self) -> None:
+        """They may take minutes: with two under way, the third of the same head goes the short way."""
+        self.server = {"fast_path": True}
+        ProxyTestCase.setUp(self)
+        self.tokens.grants[TOKEN] = GRANTS["free"]
+        clients = [self.ask(*FIELDS[0], body=BODIES[1])]
+        for _ in range(3):
+            self.provider.last.send(STREAM + chunk(SAID))
+            clients.append(self.ask(*FIELDS[0], body=BODIES[1]))
+        self.provider.last.send(STREAM + chunk(SAID))
+        for provider, client in zip(self.provider.peers, clients, strict=True):
+            provider.send(chunk(SAID) + LAST)
+            self.assertTrue(client.take().endswith(LAST))
+        fast_path = self.proxy._parts.fast_path
+        assert fast_path is not None
+        self.assertEqual(fast_path.served, 2)
+        ProxyTestCase.tearDown(self)
+        self.assertEqual([record.outcome for record in self.events.records], ["complete"] * 4)
 
     def test_a_new_connection_to_the_provider_for_each(self) -> None:
         """Where no connection waits to be used, one is made, and a request needs no more objects than with one."""

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import UNKNOWN_LENGTH
 
 from llmproxy.http import body_hints, fields
-from llmproxy.http.masking import content_coding, mask_plan
+from llmproxy.http.masking import ErrorMask, content_coding, mask_plan
 from llmproxy.limits.headers import replace_rate_limits
 from llmproxy.metering.meter import NO_USAGE, Meter
 from llmproxy.proxy.accounting import Accounting
@@ -24,6 +24,8 @@ from llmproxy.wire.client.response import Response
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.server.direct import DirectChannel
 
+MAX_SIZE_LINE_BYTES = 10  # of a chunk that is passed on as it came
+
 _log = Logger()
 
 
@@ -32,9 +34,10 @@ class DirectStream:
 
     @ivar request: As it was sent.
     @ivar gone: Whether its client has left; C{left}: by itself, and not because this process ends.
+    @ivar mask: Takes the provider's key out of it; C{None} where nothing does.
     """
 
-    __slots__ = ("_head", "channel", "gone", "left", "meter", "owner", "relay", "request", "stalled")
+    __slots__ = ("_head", "channel", "gone", "left", "mask", "meter", "owner", "relay", "request", "stalled")
     begun = True
     chunked = 1
     minor = 1
@@ -46,6 +49,7 @@ class DirectStream:
         self.owner = owner
         self.channel: DirectChannel = request.channel
         self.meter: Meter | None = None
+        self.mask: ErrorMask | None = None
         self.stalled = request.stalled
         self.gone = self.left = False
         self._head = b""
@@ -72,6 +76,24 @@ class DirectStream:
                 self.channel.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
             else:
                 self.channel.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def pass_chunk(self, data: bytes) -> bool:
+        """Send what was read of the provider's connection as it is, where it is one chunk of whole events, framed as
+        it would be here: most events of a stream. C{False}: nothing was done.
+        """
+        start = data.find(b"\r\n", 0, MAX_SIZE_LINE_BYTES) + 2
+        size = len(data) - start - 2
+        if data[:start] != b"%x\r\n" % size or data[-4:] != b"\n\n\r\n" or self._head or self.gone:
+            return False
+        if self.mask is not None and not self.mask.passes(data):
+            return False
+        if self.meter is not None:
+            self.meter.feed(data[start:-2])
+        relay = self.relay
+        relay.last = self.owner.seconds()
+        relay.count += size
+        self.channel.write(data)
+        return True
 
     def flush(self) -> None:
         head, self._head = self._head, b""
@@ -122,6 +144,7 @@ class DirectStreams:
         self._pipeline = pipeline
         self._accounting = accounting
         self._clock = clock
+        self.seconds = clock.seconds
 
     @property
     def shutting_down(self) -> bool:
@@ -167,6 +190,9 @@ class DirectStreams:
         )
         request.channel.hand_over(stream)
         stream.relay.carry(response, out)
+        if stream.relay.is_plain and (body_filter is None or isinstance(body_filter, ErrorMask)):
+            stream.mask = body_filter
+            response.offer_chunks(stream.pass_chunk)
         return True
 
     def complete(self, stream: DirectStream, outcome: str) -> None:

@@ -145,8 +145,16 @@ class FastPath:
         self._scheduler.begin(context, self._pipeline_then_learn)
 
     async def _pipeline_then_learn(self, context: RequestContext) -> None:
+        """A stream may take minutes, and all is known of its head when it has begun."""
+        context.on_stream = self._learn_from_stream
         await self._pipeline.serve(context)
-        self._learn(context)
+        if context.on_stream is not None:
+            self._learn(context)
+
+    def _learn_from_stream(self, context: RequestContext) -> None:
+        if context.lookup is None:
+            context.on_stream = None
+            self._learn(context)
 
     # Direct requests that turn out to be unusual
 

@@ -63,8 +63,7 @@ class Connection(protocol.Protocol):
     _parting = b""
     _keep = _heard = _paused = False
     _matched = _interim = _used = 0
-    good_until = 0.0
-    idle_since = -1.0
+    good_until, idle_since = 0.0, -1.0
 
     def __init__(
         self,
@@ -188,11 +187,13 @@ class Connection(protocol.Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         state = self._state
-        if state is _HEAD:
+        if state is _BODY:
+            take = self._body.take  # type: ignore[union-attr]
+            if take is None or not take(data):
+                self._read_body(data)
+        elif state is _HEAD:
             if not self._take_whole(data):
                 self._read_head(data)
-        elif state is _BODY:
-            self._read_body(data)
         elif state is _IDLE:
             self.abort()  # nobody asked anything
 
@@ -243,8 +244,7 @@ class Connection(protocol.Protocol):
         self._matched += len(expected)
 
     def _pass_over(self, code: int) -> None:
-        self._interim += 1
-        self._matched = 0
+        self._interim, self._matched = self._interim + 1, 0
         if code == 101:
             raise http1.BadMessage(400, "bad_request", "The provider changed protocols, which nobody asked for.")
         if self._interim > MAX_INTERIM_RESPONSES:
@@ -260,7 +260,7 @@ class Connection(protocol.Protocol):
             self._end(b"", data)
         else:
             self._state = _BODY
-            self._body = response_body_reader(head.length, self._limits)
+            response.reader = self._body = response_body_reader(head.length, self._limits)
             if data:
                 self._read_body(data)
         request.succeed(response)

@@ -13,6 +13,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IResponse
 from zope.interface import implementer
 
+from llmproxy.wire.body_framing import ChunkedBody, ResponseBodyReader, TakeChunks
 from llmproxy.wire.client.raw_headers import RawHeaders, parsed
 from llmproxy.wire.parser import ResponseHead
 
@@ -38,11 +39,13 @@ class Response:
     @ivar length: Bytes of the body, or C{UNKNOWN_LENGTH}; for HEAD and 304 what C{Content-Length} says of the body that
         was left out.
     @ivar queue_time: Seconds for which its request waited for a connection, all of them being busy.
+    @ivar reader: What takes its body out of what the connection reads.
     @ivar begun: Whether somebody takes the body.
     @ivar held: Whether the one who does has asked for a pause; C{waits}: whether one who watches has (L{wait}).
     """
 
     request = None
+    reader: ResponseBodyReader | None = None
     previousResponse: IResponse | None = None
     begun = False
     queue_time = 0.0
@@ -104,6 +107,11 @@ class Response:
             self._finish(self._end)
         elif self._source is not None and not self.held and not self.waits:
             self._source.resume()
+
+    def offer_chunks(self, take: TakeChunks) -> None:
+        """See L{ChunkedBody.offer}; nothing of what it takes is watched or delivered."""
+        if isinstance(self.reader, ChunkedBody):
+            self.reader.offer(take)
 
     def wait(self) -> None:
         """Let no more of the body come until L{go_on} is called: whoever watches it is behind."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.masking import (
+    ErrorMask,
     FilterChain,
     KeyFilter,
     KeyFound,
@@ -23,6 +24,22 @@ from llmproxy.http.masking import (
 
 KEYS = st.text("ab-", min_size=1, max_size=6).map(str.encode)  # so that they overlap themselves, and stand anywhere
 PIECES = st.lists(st.text("ab-", max_size=8).map(str.encode), max_size=12)
+
+
+class Passing(TestCase):
+    @given(KEYS, PIECES, st.text("ab-", max_size=12).map(str.encode), st.booleans())
+    def test_what_needs_no_mask(self, secret: bytes, before: list[bytes], said: bytes, error: bool) -> None:
+        """Whole events that pass are what the mask makes of them, and it goes on as if it had seen them."""
+        asked, told = ErrorMask(secret), ErrorMask(secret)
+        for piece in before:
+            self.assertEqual(asked.feed(piece), told.feed(piece))
+        events = b'data: {"error":{"message":"%b"}}\n\n' % said if error else b"data: %b\n\n" % said
+        if asked.passes(b"%x\r\n%b\r\n" % (len(events), events)):
+            self.assertEqual(told.feed(events), events)
+        else:
+            asked.feed(events), told.feed(events)
+        after = b'data: {"error":{"message":"%b"}}\n\n' % secret
+        self.assertEqual(asked.feed(after) + asked.end(), told.feed(after) + told.end())
 
 
 def masked(secret: bytes, pieces: list[bytes]) -> list[bytes]:

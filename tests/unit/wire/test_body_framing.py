@@ -116,6 +116,44 @@ class Kinds(TestCase):
         self.assertTrue(FixedLengthBody(0).done)
 
 
+class Offers(TestCase):
+    """What takes whole chunks as they are is asked between chunks alone."""
+
+    def test_it_is_asked_where_a_chunk_begins(self) -> None:
+        body, taken = ChunkedResponseBody(LIMITS), list[bytes]()
+
+        def take(data: bytes) -> bool:
+            taken.append(data)
+            return True
+
+        body.offer(take)
+        self.assertIs(body.take, take)
+        for piece, asked in (
+            (b"5\r\nhello\r\n", True),
+            (b"5\r\nhello\r\n5", False),
+            (b"\r\nhello\r", False),
+            (b"\n", True),
+            (b"5;x=y\r\nhello\r\n5\r\nhel", False),
+            (b"lo\r\n", True),
+            (b"0\r\n", False),
+        ):
+            body.feed(piece)
+            self.assertEqual(body.take is take, asked, piece)
+        self.assertEqual(taken, [])
+
+    def test_it_comes_in_the_middle_of_a_chunk(self) -> None:
+        """Then the rest of that chunk is read first."""
+        body = ChunkedResponseBody(LIMITS)
+        body.feed(b"5\r\nhe")
+        body.offer(lambda data: True)
+        self.assertIsNone(body.take)
+        self.assertEqual(body.feed(b"llo\r\n"), [b"llo"])
+        self.assertIsNotNone(body.take)
+
+    def test_bodies_that_are_in_no_chunks(self) -> None:
+        self.assertEqual((FixedLengthBody(5).take, UntilCloseBody().take), (None, None))
+
+
 class Chunks(TestCase):
     def test_sizes_that_are_none(self) -> None:
         for size in (
