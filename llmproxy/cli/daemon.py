@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 import click
 
-from llmproxy.config.load import check_report
-
 DEFAULT_SETTINGS = "etc/apis.yaml"
 TWISTD_CODE = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
 
@@ -18,6 +16,8 @@ TWISTD_CODE = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd i
 @click.argument("path", default=DEFAULT_SETTINGS)
 def check_config(path: str) -> None:
     """Check a settings file, and report all that is wrong with it."""
+    from llmproxy.config.load import check_report  # not before: to become the daemon, nothing of it is needed
+
     code, text = check_report(path, os.environ)
     click.echo(text, err=code != 0)
     sys.exit(code)

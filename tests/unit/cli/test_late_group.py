@@ -9,7 +9,7 @@ import unittest
 import click
 from click.testing import CliRunner
 
-from llmproxy.cli import PLACES, main
+from llmproxy.cli import PLACES, audit, main
 from llmproxy.cli.late_group import CommandPlace, LateCommands, LateGroup
 
 # What takes long to import, and what no command that only asks a daemon needs.
@@ -19,7 +19,7 @@ HEAVY = ("twisted", "sqlalchemy", "pydantic", "cryptography", "genai_prices", "y
 class LateGroupTests(unittest.TestCase):
     def test_help(self) -> None:
         """What the list says of a command is what it says itself."""
-        for name, place in PLACES.items():
+        for name, place in (PLACES | audit.PLACES).items():
             command = place.load()
             self.assertEqual(command.name, name)
             said = " ".join((command.help or "").strip().partition("\n\n")[0].split())
@@ -65,9 +65,14 @@ class LateGroupTests(unittest.TestCase):
             "try:\n main(sys.argv[1:], prog_name='llmproxy')\n"
             "finally:\n print(*sorted(sys.modules), file=sys.stderr)"
         )
-        for arguments in (["--help"], ["token", "list", "--help"], ["project", "list", "--help"], ["health", "--help"]):
+        asking = (["token", "list"], ["project", "list"], ["health"], ["audit", "list"], ["audit"], ["run"])
+        for arguments in ([], *asking):
             done = subprocess.run(
-                [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=60, check=True
+                [sys.executable, "-c", program, *arguments, "--help"],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=True,
             )
             imported = done.stderr.split()
             self.assertIn("llmproxy.cli", imported)
