@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, MutableMapping
 from time import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,25 +12,28 @@ from twisted.application.service import IService
 from twisted.logger import Logger
 from twisted.python.usage import Options as TwistedOptions
 
-from llmproxy.base.monotonic import use_monotonic_clock
-from llmproxy.base.own_threads import spare_address_space
-from llmproxy.config.load import SettingsError, check_report, environment_warnings
-from llmproxy.config.model import Settings
-from llmproxy.config.settings_file import SettingsFile
-from llmproxy.observability import log_output
-from llmproxy.observability.log_stream import LogFile, QueuedStream, SyslogStream, patient
-from llmproxy.observability.redaction import Redactor
-from llmproxy.process.hot_restart import HotRestart, succeed
-from llmproxy.process.last_resort import end_within
-from llmproxy.process.orphans import reap_orphans
-from llmproxy.process.service_manager import ServiceManager, notifying
-from llmproxy.process.signals import Signals
-from llmproxy.process.start_failures import check_files, prepare_files, sentence
-from llmproxy.process.successor import predecessor
-from llmproxy.process.twistd_options import AlreadyRunning, PidFile, StartReport, User, check_pid_file, foreground
-from llmproxy.process.worker import appointed, worker_count
-from llmproxy.store.errors import InvalidStoreURL
-from llmproxy.wire.descriptors import raise_soft_limit
+from llmproxy.base.collector import uncollected
+
+with uncollected():
+    from llmproxy.base.monotonic import use_monotonic_clock
+    from llmproxy.base.own_threads import spare_address_space
+    from llmproxy.config.load import SettingsError, check_report, environment_warnings
+    from llmproxy.config.model import Settings
+    from llmproxy.config.settings_file import SettingsFile
+    from llmproxy.observability import log_output
+    from llmproxy.observability.log_stream import LogFile, QueuedStream, SyslogStream, patient
+    from llmproxy.observability.redaction import Redactor
+    from llmproxy.process.hot_restart import HotRestart, succeed
+    from llmproxy.process.last_resort import end_within
+    from llmproxy.process.orphans import reap_orphans
+    from llmproxy.process.service_manager import ServiceManager, notifying
+    from llmproxy.process.signals import Signals
+    from llmproxy.process.start_failures import check_files, prepare_files, sentence
+    from llmproxy.process.successor import predecessor
+    from llmproxy.process.twistd_options import AlreadyRunning, PidFile, StartReport, User, check_pid_file, foreground
+    from llmproxy.process.worker import appointed, worker_count
+    from llmproxy.store.errors import InvalidStoreURL
+    from llmproxy.wire.descriptors import raise_soft_limit
 
 if TYPE_CHECKING:
     from llmproxy.process.supervisor import Supervisor
@@ -108,18 +109,6 @@ def _log_stream(twistd: MutableMapping[str, Any]) -> Any:
     if name == "-":
         return patient(sys.stdout)
     return LogFile(os.path.abspath(name))
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Let the collector rest: what is imported stays, and to look at it again and again takes a tenth of the start."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def enter_run_directory(options: Options) -> None:

@@ -4,12 +4,15 @@ are counted.
 
 from twisted.application.service import ServiceMaker
 
-from llmproxy.auth.oidc.factory import OidcValidatorFactory
-from llmproxy.caching.backends.memory import MemoryCacheFactory
-from llmproxy.caching.backends.redis_factory import RedisCacheFactory
-from llmproxy.limits.counters.memory import MemoryCountersFactory
-from llmproxy.limits.counters.redis_factory import RedisCountersFactory
-from llmproxy.observability.file_sink import FileSinkFactory
+from llmproxy.base.collector import uncollected
+
+with uncollected():
+    from llmproxy.auth.oidc.factory import OidcValidatorFactory
+    from llmproxy.caching.backends.memory import MemoryCacheFactory
+    from llmproxy.caching.backends.redis_factory import RedisCacheFactory
+    from llmproxy.limits.counters.memory import MemoryCountersFactory
+    from llmproxy.limits.counters.redis_factory import RedisCountersFactory
+    from llmproxy.observability.file_sink import FileSinkFactory
 
 proxy = ServiceMaker(
     "llmproxy",
