@@ -2,7 +2,7 @@
 
 from llmproxy.caching.admin import CacheAdmin, PurgeSelector
 from llmproxy.caching.broadcast import DiscardBody, Subscriber
-from llmproxy.caching.lookup import CacheLookup, LocalHit
+from llmproxy.caching.lookup import CacheLookup, CacheOutcome, LocalHit
 from llmproxy.caching.replay import CachedResponse
 from llmproxy.caching.rules.request import CacheRequest
 from llmproxy.caching.service import ResponseCache
@@ -10,6 +10,7 @@ from llmproxy.caching.service import ResponseCache
 __all__ = [
     "CacheAdmin",
     "CacheLookup",
+    "CacheOutcome",
     "CacheRequest",
     "CachedResponse",
     "DiscardBody",

@@ -135,7 +135,7 @@ class CacheFill:
         @param failing: The provider does not send a better one.
         """
         now, directives = self._state.now(), waiter.request.directives
-        will_do = reuse.verdict(entry, directives, now) != "validate"
+        will_do = reuse.verdict(entry, directives, entry.age(now)) != "validate"
         if not will_do and not (failing and reuse.may_serve_stale(entry, directives, now)):
             return False
         ours, theirs = (selecting_fields(lines, entry.vary) for lines in (self._request.lines, waiter.request.lines))

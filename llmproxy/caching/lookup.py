@@ -71,12 +71,14 @@ MISS = CacheOutcome()
 class LocalHit(NamedTuple):
     """An entry that a request is served with as it is.
 
-    @ivar age: In seconds.
+    @ivar age: In seconds; C{ttl}: those for which it is still fresh.
+    @ivar reason: As in L{CacheOutcome}.
     """
 
     entry: Entry
     age: float
-    outcome: CacheOutcome
+    reason: str
+    ttl: float
 
 
 class CacheLookup:

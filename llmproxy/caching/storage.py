@@ -31,7 +31,11 @@ class CacheStorage:
     def get_local(self, key: str, lines: Iterable[bytes]) -> Entry | None:
         """The entry for a request with these lines, where the cache is local."""
         assert self.local is not None
-        stored = self.local.get_now(key)
+        return self.select_local(self.local.get_now(key), key, lines)
+
+    def select_local(self, stored: object, key: str, lines: Iterable[bytes]) -> Entry | None:
+        """The same, out of what stands under the request's key."""
+        assert self.local is not None
         if isinstance(stored, Variants):
             stored = self.local.get_now(variant_key(key, stored.generation, stored.names, lines))
         return stored if isinstance(stored, Entry) else None

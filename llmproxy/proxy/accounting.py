@@ -50,6 +50,7 @@ class Accounting:
 
     @ivar begin: A request has come, or the proxy makes one of its own; L{finish} must follow.
     @ivar open_line: Opens a direct request's line in the ledger; C{""} where there is none.
+    @ivar report: A direct request is over that nobody has begun, and that holds nothing.
     @ivar buffers: As given.
     @ivar shutting_down: Whether what is cut from now on is cut by this process, because it ends.
     """
@@ -91,6 +92,7 @@ class Accounting:
         self._operations = operations
         self._metrics = metrics
         self._reports = RequestReports((going_on(metrics.observe_all), *observers), clock, ledger, coalescer)
+        self.report: Callable[[FinishedRequest], None] = self._reports.add
         self.tasks = self._reports.tasks
         self._attribution = attribution or None
 

@@ -8,7 +8,7 @@ from functools import partial
 from twisted.internet.interfaces import IReactorTime
 
 from llmproxy import errors
-from llmproxy.caching import CachedResponse, LocalHit, Subscriber
+from llmproxy.caching import CachedResponse, Subscriber
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Route
 from llmproxy.http import body_hints, cors, error_body, fields
@@ -16,6 +16,7 @@ from llmproxy.http.masking import FilterChain, KeyFilter, mask_plan
 from llmproxy.limits import headers as limit_headers
 from llmproxy.metering import injection
 from llmproxy.proxy.context import RequestContext
+from llmproxy.proxy.hit_response import HIT_TIMING
 from llmproxy.wire.client.transport import Response
 from llmproxy.wire.relay import BodyFilter, Downstream, Relay
 
@@ -29,10 +30,13 @@ _CACHE_LINES = {
 
 
 class ResponseSender:
-    """Begins the client's response, and carries its body until that has ended, one way or the other."""
+    """Begins the client's response, and carries its body until that has ended, one way or the other.
+
+    @ivar debug_headers: Whether fields are added that tell what came of the request.
+    """
 
     def __init__(self, server: Server, clock: IReactorTime) -> None:
-        self._debug_headers = server.debug_headers
+        self.debug_headers = server.debug_headers
         self._clock = clock
 
     def send_cached(self, context: RequestContext, cached: CachedResponse) -> None:
@@ -112,7 +116,7 @@ class ResponseSender:
         lines.append(b"X-Request-ID: " + context.request_id.encode())
         if context.stream:
             lines.append(b"X-Accel-Buffering: no")
-        if self._debug_headers:
+        if self.debug_headers:
             lines += _CACHE_LINES[context.cache] if context.lookup is None else context.lookup.outcome.debug_headers()
             lines += self._timing_headers(context)
         return lines
@@ -122,7 +126,7 @@ class ResponseSender:
         started, first = context.upstream_started, context.first_byte_at
         assert authorized is not None
         if started is None or first is None:
-            return [self._hit_timing(arrived, authorized)]
+            return [HIT_TIMING % ((authorized - arrived) * 1000, (self._clock.seconds() - authorized) * 1000)]
         return [timing_lines(arrived, authorized, started, first)]
 
     def direct_lines(
@@ -145,25 +149,9 @@ class ResponseSender:
         lines.append(b"X-Request-ID: " + request_id.encode())
         if stream:
             lines.append(b"X-Accel-Buffering: no")
-        if self._debug_headers:
+        if self.debug_headers:
             lines += _CACHE_LINES[cache]
             lines.append(timing_lines(arrived, authorized, sent, first))
-
-    def hit_lines(self, hit: LocalHit, request_id: str, arrived: float, authorized: float) -> list[bytes]:
-        """The lines of a direct response that the cache has, with this proxy's own; several in one line's place."""
-        entry = hit.entry
-        lines = [entry.head] if entry.head else []
-        lines.append(b"Age: %d\r\nX-Request-ID: %b" % (hit.age, request_id.encode()))
-        if entry.stream:
-            lines.append(b"X-Accel-Buffering: no")
-        if self._debug_headers:
-            lines += hit.outcome.debug_headers()
-            lines.append(self._hit_timing(arrived, authorized))
-        return lines
-
-    def _hit_timing(self, arrived: float, authorized: float) -> bytes:
-        spent = (self._clock.seconds() - authorized) * 1000
-        return b"Server-Timing: auth;dur=%.1f, proxy;dur=%.1f" % ((authorized - arrived) * 1000, spent)
 
 
 def timing_lines(arrived: float, authorized: float, started: float, first: float) -> bytes:

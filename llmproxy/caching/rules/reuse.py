@@ -46,10 +46,12 @@ def explicit_ttl(said: Directives) -> float | None:
     return float(seconds) if seconds else None
 
 
-def verdict(entry: Entry, said: Directives, now: float) -> Verdict:
+def verdict(entry: Entry, said: Directives, age: float) -> Verdict:
     """C{fresh}: give it. C{stale}: give it, the client takes it so. C{refresh}: give it, and fetch a fresh one.
-    C{validate}: the provider must be asked first."""
-    age = entry.age(now)
+    C{validate}: the provider must be asked first.
+
+    @param age: The entry's, in seconds.
+    """
     left = entry.lifetime - age
     if entry.no_cache:
         return "validate"

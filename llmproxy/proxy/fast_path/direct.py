@@ -23,7 +23,7 @@ from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import MAX_PATH_BYTES, header_number, header_text
 from llmproxy.proxy.fast_path.arriving import ArrivingBodies, ArrivingRequest
 from llmproxy.proxy.fast_path.awaiting_limits import AwaitedLimits, LimitedRequest, ReadRequest
-from llmproxy.proxy.fast_path.direct_hits import DirectHits, HitRequest
+from llmproxy.proxy.fast_path.direct_hits import DirectHits
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.direct_responses import DirectResponses
 from llmproxy.proxy.fast_path.direct_streams import DirectStreams
@@ -190,13 +190,14 @@ class DirectPath:
         started_at, arrived_at = since or (self._identity.now(), self._clock.seconds())
         way = known.flow.way
         if isinstance(way, CacheableHead):
-            if not self._is_current(known):
+            if not known.flow.session.is_current():
+                self._table.drop(known)
                 return False
             authorized = self._clock.seconds()
             found = self._hits.find_again(known, body)
             if found is not None:
-                read = ReadRequest(channel, known, head, lines, body, NO_CONTENT, started_at, arrived_at)
-                self._serve_hit(read, authorized, *found)
+                values = (channel, known, head, lines, body, NO_CONTENT, started_at, arrived_at)
+                self._serve_hit(_new(ReadRequest, values), authorized, *found)
                 return True
         try:
             is_policed, is_measured = prepared.is_policed, prepared.is_measured
@@ -316,22 +317,12 @@ class DirectPath:
         return request
 
     def _serve_hit(self, read: ReadRequest, authorized: float, hit: LocalHit, model: str) -> None:
-        channel, known, head, lines, body, _, started_at, arrived_at = read
+        known, head, lines = read.known, read.head, read.lines
         prepared, identity = known.prepared, self._identity
         assert prepared is not None
-        request = HitRequest(
-            known,
-            len(body),
-            model,
-            identity.fresh_id() if head is None else self._request_id(lines),
-            identity.client(channel.remote, lines),
-            started_at,
-            arrived_at,
-            authorized,
-            prepared.path,
-            prepared.facts or self._facts(lines, known),
-        )
-        self._hits.send(channel, hit, request)
+        request_id = identity.fresh_id() if head is None else self._request_id(lines)
+        client = identity.client(read.channel.remote, lines)
+        self._hits.send(read, hit, model, request_id, client, authorized, prepared.facts or self._facts(lines, known))
 
     def _request_id(self, lines: FieldLines) -> str:
         own = fields.request_id(lines)

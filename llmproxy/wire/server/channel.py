@@ -202,7 +202,8 @@ class Channel(Protocol):
             self._close()
         else:
             self._state = IDLE
-            self._set_deadline(self._context.limits.keepalive_timeout)
+            seconds = self.limits.keepalive_timeout
+            self._deadline.set(seconds) if seconds else self._deadline.clear()
             if self._decoder.buffer or self._reading_paused or self._half_closed:
                 self._proceed()
 

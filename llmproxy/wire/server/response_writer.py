@@ -110,6 +110,8 @@ class ResponseWriter:
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if self._parting:
             data, self._parting = self._parting + data, b""
+        if not data:
+            return
         transport = self._transport
         if self.socket is not None and not transport.dataBuffer and not transport._tempDataLen:
             try:
@@ -141,14 +143,12 @@ class ResponseWriter:
             self.write(data)
             return
         self._parting += data  # first: one too many makes all leave that wait, itself among them
-        if not coalescer.wait(self.flush, always_wait):
-            self.flush()
+        if not coalescer.wait(self.write, always_wait):
+            self.write()
 
     def flush(self) -> None:
         """Send what was left for the end of the turn."""
-        data, self._parting = self._parting, b""
-        if data:
-            self.write(data)
+        self.write()
 
     def drop(self) -> None:
         """Forget what was left for the end of the turn."""
