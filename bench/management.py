@@ -31,7 +31,7 @@ def main() -> None:
         chosen = sys.argv[1:] or ["--checks", CHECKS, "--max-examples", "200", "--continue-on-failure"]
         done = subprocess.run(
             [program, "run", url, "-H", f"Authorization: Bearer {target.management}", *chosen],
-            cwd=home, timeout=1800, check=False,
+            cwd=home, timeout=14400, check=False,
         )  # fmt: skip
         print(f"Tracebacks in the daemon's log: {target.tracebacks}")
         sys.exit(done.returncode or bool(target.tracebacks))

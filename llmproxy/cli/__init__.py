@@ -11,7 +11,7 @@ PLACES = {
     "project": CommandPlace("llmproxy.cli.projects", "project", "Create, show and change projects."),
     "group": CommandPlace("llmproxy.cli.groups", "group", "Create, show and change groups of projects."),
     "token": CommandPlace("llmproxy.cli.tokens", "token", "Issue, show and revoke tokens."),
-    "key": CommandPlace("llmproxy.cli.keys", "key", "Issue, list and revoke management keys."),
+    "key": CommandPlace("llmproxy.cli.keys", "key", "Issue, show and revoke management keys."),
     "subject": CommandPlace(
         "llmproxy.cli.subjects", "subject", "Refuse the JWTs of somebody whom an identity provider knows."
     ),
@@ -24,6 +24,15 @@ PLACES = {
     "health": CommandPlace("llmproxy.cli.health", "health", "Say whether the daemon is ready; it takes no token."),
     "reload": CommandPlace(
         "llmproxy.cli.reload", "reload", "Have the daemon read its settings again, and say what has changed."
+    ),
+    "api": CommandPlace(
+        "llmproxy.cli.apis", "api", "The APIs that are configured, and what requests are attributed to."
+    ),
+    "openapi": CommandPlace(
+        "llmproxy.cli.apis", "openapi", "Print what describes the management API to machines: OpenAPI 3.1, JSON."
+    ),
+    "version": CommandPlace(
+        "llmproxy.cli.apis", "version", "Show which version of llmproxy runs at the URL, and of what it is made."
     ),
     "upstream": CommandPlace("llmproxy.cli.upstreams", "upstream", "Show providers, and take them out of service."),
     "check-config": CommandPlace(

@@ -40,6 +40,7 @@ def audit() -> None:
 @audit.command("list")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many, at most.")
 @project_option("Of this project only.")
+@click.option("--token", "token_id", metavar="ID", help="Of this token only.")
 @click.option("--actor", help="Of this actor only: management, key:ID.")
 @click.option("--action", help="This action only: token.create.")
 @click.option("--outcome", help="intent, success, failure, denied or error only.")

@@ -12,8 +12,11 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from llmproxy.base.audit_chain import ChainLink, ChainReport, verify
+from llmproxy.cli.client import management_path
 from llmproxy.cli.daemon import DEFAULT_SETTINGS
 from llmproxy.cli.encryption import encryption_keys
+from llmproxy.cli.output import as_json
+from llmproxy.cli.session import CommandSession, with_session
 from llmproxy.config.load import load
 from llmproxy.config.model import Settings
 from llmproxy.config.problems import SettingsError
@@ -36,20 +39,32 @@ CONNECT_SECONDS = 10.0
     type=click.Path(),
     help="The log in these files instead, oldest first: rotated ones, and the last; may be given again.",
 )
-def verify_audit_log(config: str, files: tuple[str, ...]) -> None:
+@click.option("--daemon", is_flag=True, help="Have the daemon at the URL verify what is in its store; no file.")
+@with_session
+def verify_audit_log(session: CommandSession, config: str, files: tuple[str, ...], daemon: bool) -> None:
     """Find the first entry that was altered, removed or reordered: in the file, and in the store.
 
     Reads both where they are, without the daemon, with the encryption key. Ends with 0 where every entry is as it was
     written, with 1 where one is not, with 78 where that is unknown.
     """
+    if daemon:
+        if files:
+            raise click.UsageError("The daemon verifies what is in its store: leave --file out.")
+        verdict = session.client().request("GET", management_path("audit", "verify"))
+        session.show(verdict)
+        sys.exit(1 if verdict["problem"] else 0)
     try:
         settings = load(config, os.environ)
         reports = dict(_reports(settings, files, Keyring(parse_keys(encryption_keys(settings, os.environ)))))
     except (SettingsError, OSError, ValueError, SQLAlchemyError) as e:
         click.echo(f"Error: {e}", err=True)
         sys.exit(os.EX_CONFIG)
-    for place, report in reports.items():
-        click.echo(f"{place}: {_said(report)}")
+    if session.output == "json":
+        rows = [{"place": place, "entries": each.entries, "problem": each.problem} for place, each in reports.items()]
+        click.echo(as_json({"data": rows}))
+    else:
+        for place, report in reports.items():
+            click.echo(f"{place}: {_said(report)}")
     sys.exit(1 if any(report.problem for report in reports.values()) else 0)
 
 

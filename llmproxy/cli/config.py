@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
+from llmproxy.cli.client import management_path
 from llmproxy.cli.daemon import DEFAULT_SETTINGS
 from llmproxy.cli.errors import Misconfigured
-from llmproxy.cli.output import Columns, as_json, table
-from llmproxy.cli.session import output_format
-from llmproxy.config.effective import EffectiveSetting, effective
+from llmproxy.cli.output import Columns
+from llmproxy.cli.session import CommandSession, with_session
+from llmproxy.config.effective import DEFAULT_SOURCE, EffectiveSetting, effective
 from llmproxy.config.problems import SettingsError
 
 COLUMNS: Columns = {
@@ -29,17 +30,30 @@ def config() -> None:
 
 
 @config.command()
-@click.argument("path", default=DEFAULT_SETTINGS)
+@click.argument("path", required=False)
 @click.option("--effective", "everything", is_flag=True, help="Show the defaults, too.")
-@click.option("--output", type=click.Choice(["table", "json"]), default=None, help="How to print them.")
-def show(path: str, everything: bool, output: str | None) -> None:
-    """Show what a settings file and the environment set, each with its source. Secrets are masked."""
+@click.option("--daemon", is_flag=True, help="Ask the daemon at the URL, for its own file and environment.")
+@with_session
+def show(session: CommandSession, path: str | None, everything: bool, daemon: bool) -> None:
+    """Show what a settings file and the environment set, each with its source. Secrets are masked.
+
+    PATH is etc/apis.yaml, if left out.
+    """
+    if daemon and path is not None:
+        raise click.UsageError("The daemon knows its own file: leave PATH out.")
+    rows = _of_daemon(session) if daemon else _of_file(path or DEFAULT_SETTINGS)
+    session.show_list({"data": [row for row in rows if everything or row["source"] != DEFAULT_SOURCE]}, COLUMNS)
+
+
+def _of_daemon(session: CommandSession) -> list[Mapping[str, Any]]:
+    return list(session.client().request("GET", management_path("settings"))["data"])
+
+
+def _of_file(path: str) -> list[Mapping[str, Any]]:
     try:
-        found = effective(path, os.environ)
+        return [_row(each) for each in effective(path, os.environ)]
     except SettingsError as e:
         raise Misconfigured(str(e)) from e
-    rows = [_row(each) for each in found if everything or each.place is not None]
-    click.echo(as_json({"data": rows}) if output_format(output) == "json" else table(rows, COLUMNS))
 
 
 def _row(setting: EffectiveSetting) -> Mapping[str, Any]:

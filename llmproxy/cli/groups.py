@@ -8,6 +8,8 @@ import click
 
 from llmproxy.cli.client import management_path
 from llmproxy.cli.limits import limit_options, limit_values, remove_limit_option
+from llmproxy.cli.list_filters import SEARCH, list_query
+from llmproxy.cli.names import id_of
 from llmproxy.cli.output import Columns
 from llmproxy.cli.session import CommandSession, with_session
 
@@ -20,6 +22,9 @@ COLUMNS: Columns = {
 }
 
 
+GROUP = click.argument("group_id", metavar="ID|NAME")
+
+
 @click.group()
 def group() -> None:
     """Create, show and change groups of projects."""
@@ -27,34 +32,37 @@ def group() -> None:
 
 @group.command()
 @click.option("--name", required=True, help="What to call it.")
-@click.option("--parent", metavar="ID", help="The group that it belongs to.")
+@click.option("--parent", metavar="ID|NAME", help="The group that it belongs to.")
 @limit_options
 @with_session
 def create(session: CommandSession, name: str, parent: str | None, **options: Any) -> None:
     """Create a group."""
-    body = {"name": name, "parent_id": parent, **limit_values(options)}
-    session.show(session.client().request("POST", management_path("groups"), body))
+    client = session.client()
+    body = {"name": name, "parent_id": parent and id_of(client, "group", parent), **limit_values(options)}
+    session.show(client.request("POST", management_path("groups"), body))
 
 
 @group.command("list")
+@SEARCH
 @with_session
-def list_(session: CommandSession) -> None:
-    """List all groups."""
-    session.show_list(session.client().list_all(management_path("groups")), COLUMNS)
+def list_(session: CommandSession, search: str | None) -> None:
+    """List all groups, or some."""
+    session.show_list(session.client().list_all(management_path("groups"), **list_query(search=search)), COLUMNS)
 
 
 @group.command()
-@click.argument("group_id")
+@GROUP
 @with_session
 def show(session: CommandSession, group_id: str) -> None:
     """Show a group, and how its limits stand."""
-    session.show(session.client().request("GET", management_path("groups", group_id)))
+    client = session.client()
+    session.show(client.request("GET", management_path("groups", id_of(client, "group", group_id))))
 
 
 @group.command()
-@click.argument("group_id")
+@GROUP
 @click.option("--name", help="What to call it from now on.")
-@click.option("--parent", metavar="ID", help="The group that it belongs to from now on.")
+@click.option("--parent", metavar="ID|NAME", help="The group that it belongs to from now on.")
 @click.option("--no-parent", is_flag=True, help="Let it belong to none.")
 @limit_options
 @remove_limit_option
@@ -69,20 +77,23 @@ def update(
     **options: Any,
 ) -> None:
     """Rename a group, move it, or change its limits; what is not named stays."""
+    client = session.client()
     body = limit_values(options, lifted)
     if name is not None:
         body["name"] = name
     if parent is not None or no_parent:
-        body["parent_id"] = None if no_parent else parent
+        body["parent_id"] = None if no_parent else id_of(client, "group", parent or "")
     if not body:
         raise click.UsageError("Name what is to change.")
-    session.show(session.client().request("PATCH", management_path("groups", group_id), body))
+    session.show(client.request("PATCH", management_path("groups", id_of(client, "group", group_id)), body))
 
 
 @group.command()
-@click.argument("group_id")
+@GROUP
 @with_session
 def delete(session: CommandSession, group_id: str) -> None:
     """Remove a group that has no projects and no groups."""
-    session.client().request("DELETE", management_path("groups", group_id))
-    session.show({"deleted": group_id})
+    client = session.client()
+    removed = id_of(client, "group", group_id)
+    client.request("DELETE", management_path("groups", removed))
+    session.show({"deleted": removed})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from llmproxy.cli.client import management_path
+from llmproxy.cli.names import id_of
 from llmproxy.cli.output import Columns
 from llmproxy.cli.session import CommandSession, with_session
 
@@ -21,7 +22,7 @@ COLUMNS: Columns = {
 
 @click.group()
 def key() -> None:
-    """Issue, list and revoke management keys."""
+    """Issue, show and revoke management keys."""
 
 
 @key.command()
@@ -32,12 +33,16 @@ def key() -> None:
     type=click.Choice(["viewer", "operator", "admin"]),
     help="viewer sees; operator changes projects, tokens and limits too; admin may do all.",
 )
-@click.option("--project", "projects", multiple=True, metavar="ID", help="Bind it to this project; may be given again.")
+@click.option(
+    "--project", "projects", multiple=True, metavar="ID|NAME", help="Bind it to this project; may be given again."
+)
 @with_session
 def create(session: CommandSession, name: str, role: str, projects: tuple[str, ...]) -> None:
     """Issue a management key. It is shown this once."""
-    body = {"name": name, "role": role, **({"projects": list(projects)} if projects else {})}
-    session.show(session.client().request("POST", management_path("keys"), body))
+    client = session.client()
+    bound = [id_of(client, "project", project) for project in projects]
+    body = {"name": name, "role": role, **({"projects": bound} if bound else {})}
+    session.show(client.request("POST", management_path("keys"), body))
     click.echo("Keep the key now: it is not shown again.", err=True)
 
 
@@ -46,6 +51,14 @@ def create(session: CommandSession, name: str, role: str, projects: tuple[str, .
 def list_(session: CommandSession) -> None:
     """List all management keys."""
     session.show_list(session.client().list_all(management_path("keys")), COLUMNS)
+
+
+@key.command()
+@click.argument("key_id")
+@with_session
+def show(session: CommandSession, key_id: str) -> None:
+    """Show what is known of a management key."""
+    session.show(session.client().request("GET", management_path("keys", key_id)))
 
 
 @key.command()

@@ -23,4 +23,9 @@ def project_query(project: str | None) -> dict[str, str]:
     """
     if not project:
         return {}
-    return {"project_id" if _UUID.fullmatch(project) else "project": project}
+    return {"project_id" if looks_like_id(project) else "project": project}
+
+
+def looks_like_id(text: str) -> bool:
+    """Whether this can be the id of a project or a group."""
+    return _UUID.fullmatch(text) is not None

@@ -11,6 +11,8 @@ import click
 
 from llmproxy.cli.client import management_path
 from llmproxy.cli.limits import limit_options, limit_values, remove_limit_option
+from llmproxy.cli.list_filters import ACTIVE, SEARCH, list_query
+from llmproxy.cli.names import id_of
 from llmproxy.cli.notes import LABEL, METADATA, WITH_LABEL, notes
 from llmproxy.cli.output import Columns
 from llmproxy.cli.policies import LIFTED_POLICIES, policy_options, policy_values, remove_rule_option
@@ -24,6 +26,7 @@ COLUMNS: Columns = {
     "KEYS": lambda project: project["api_keys"],
     "CREATED": lambda project: project["created_at"],
 }
+PROJECT = click.argument("project_id", metavar="ID|NAME")
 KEY = click.option(
     "--api-key",
     "api_keys",
@@ -53,7 +56,7 @@ def project() -> None:
 @click.option("--name", required=True, help="What to call it.")
 @KEY
 @REFERENCE
-@click.option("--group", "group_id", metavar="ID", help="The group that it belongs to.")
+@click.option("--group", "group_id", metavar="ID|NAME", help="The group that it belongs to.")
 @policy_options
 @LABEL
 @METADATA
@@ -75,34 +78,39 @@ def create(
         **policy_values(options),
         **notes(options),
     }
+    client = session.client()
     if group_id is not None:
-        body["group_id"] = group_id
-    session.show(session.client().request("POST", management_path("projects"), body))
+        body["group_id"] = id_of(client, "group", group_id)
+    session.show(client.request("POST", management_path("projects"), body))
 
 
 @project.command("list")
+@ACTIVE
+@SEARCH
 @WITH_LABEL
 @with_session
-def list_(session: CommandSession, labels: tuple[str, ...]) -> None:
-    """List all projects, or those with a label."""
-    session.show_list(session.client().list_all(management_path("projects"), label=labels), COLUMNS)
+def list_(session: CommandSession, active: bool | None, search: str | None, labels: tuple[str, ...]) -> None:
+    """List all projects, or some."""
+    query = list_query(active, search)
+    session.show_list(session.client().list_all(management_path("projects"), **query, label=labels), COLUMNS)
 
 
 @project.command()
-@click.argument("project_id")
+@PROJECT
 @with_session
 def show(session: CommandSession, project_id: str) -> None:
     """Show one project."""
-    session.show(session.client().request("GET", management_path("projects", project_id)))
+    client = session.client()
+    session.show(client.request("GET", management_path("projects", id_of(client, "project", project_id))))
 
 
 @project.command()
-@click.argument("project_id")
+@PROJECT
 @click.option("--name", help="What to call it from now on.")
 @KEY
 @REFERENCE
 @click.option("--remove-api-key", "removed", multiple=True, metavar="API", help="Forget the provider key for this API.")
-@click.option("--group", "group_id", metavar="ID", help="The group that it belongs to from now on.")
+@click.option("--group", "group_id", metavar="ID|NAME", help="The group that it belongs to from now on.")
 @click.option("--no-group", is_flag=True, help="Let it belong to none.")
 @policy_options
 @LABEL
@@ -132,12 +140,14 @@ def update(
     if name is not None:
         body["name"] = name
     if group_id is not None or no_group:
-        body["group_id"] = None if no_group else group_id
+        body["group_id"] = None if no_group else id_of(session.client(), "group", group_id or "")
+    if not body:
+        raise click.UsageError("Name what is to change.")
     _change(session, project_id, body)
 
 
 @project.command()
-@click.argument("project_id")
+@PROJECT
 @with_session
 def activate(session: CommandSession, project_id: str) -> None:
     """Let a project's tokens be used again."""
@@ -145,7 +155,7 @@ def activate(session: CommandSession, project_id: str) -> None:
 
 
 @project.command()
-@click.argument("project_id")
+@PROJECT
 @with_session
 def deactivate(session: CommandSession, project_id: str) -> None:
     """Stop all use of a project's tokens immediately."""
@@ -153,7 +163,8 @@ def deactivate(session: CommandSession, project_id: str) -> None:
 
 
 def _change(session: CommandSession, project_id: str, body: Mapping[str, object]) -> None:
-    session.show(session.client().request("PATCH", management_path("projects", project_id), body))
+    client = session.client()
+    session.show(client.request("PATCH", management_path("projects", id_of(client, "project", project_id)), body))
 
 
 def _keys(given: tuple[str, ...], references: tuple[str, ...]) -> dict[str, Any]:

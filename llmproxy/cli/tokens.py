@@ -9,6 +9,8 @@ import click
 
 from llmproxy.cli.client import management_path
 from llmproxy.cli.limits import LIMIT_NAMES, limit_options, limit_values, remove_limit_option
+from llmproxy.cli.list_filters import ACTIVE, SEARCH, list_query
+from llmproxy.cli.names import id_of
 from llmproxy.cli.notes import LABEL, METADATA, WITH_LABEL, notes
 from llmproxy.cli.output import Columns
 from llmproxy.cli.policies import (
@@ -44,6 +46,7 @@ _RULES = (
     click.option(
         "--expires-in", metavar="SPAN", help="How long it is valid: 24h, 30d, 1h30m. Left out: until revoked."
     ),
+    click.option("--expires-at", metavar="TIME", help="Valid until then, RFC 3339: 2027-01-31T12:00:00Z."),
     click.option("--max-requests", type=click.IntRange(min=1), help="Requests allowed in its lifetime."),
     LABEL,
     METADATA,
@@ -72,14 +75,16 @@ def token() -> None:
 
 
 @token.command()
-@click.option("--project", "project_id", required=True, metavar="ID", help="The project it belongs to.")
+@click.option("--project", "project_id", required=True, metavar="ID|NAME", help="The project it belongs to.")
 @rule_options
 @limit_options
 @with_session
 def create(session: CommandSession, **options: Any) -> None:
     """Issue a token. It is shown this once."""
     body = _given(options) | limit_values(options) | policy_values(options) | notes(options)
-    session.show(session.client().request("POST", management_path("tokens"), body))
+    client = session.client()
+    body["project_id"] = id_of(client, "project", body["project_id"])
+    session.show(client.request("POST", management_path("tokens"), body))
     click.echo("Keep the token now: it is not shown again.", err=True)
 
 
@@ -119,11 +124,16 @@ def rotate(session: CommandSession, token_id: str, grace: str) -> None:
 
 @token.command("list")
 @project_option("This project's only.")
+@ACTIVE
+@SEARCH
 @WITH_LABEL
 @with_session
-def list_(session: CommandSession, project: str | None, labels: tuple[str, ...]) -> None:
-    """List all tokens, or one project's, or those with a label."""
-    found = session.client().list_all(management_path("tokens"), **project_query(project), label=labels)
+def list_(
+    session: CommandSession, project: str | None, active: bool | None, search: str | None, labels: tuple[str, ...]
+) -> None:
+    """List all tokens, or some."""
+    query = project_query(project) | list_query(active, search)
+    found = session.client().list_all(management_path("tokens"), **query, label=labels)
     session.show_list(found, COLUMNS)
 
 
@@ -137,14 +147,16 @@ def show(session: CommandSession, token_id: str) -> None:
 
 @token.command()
 @click.argument("token_id", required=False)
-@click.option("--project", "project_id", metavar="ID", help="Revoke all tokens of this project.")
+@click.option("--project", "project_id", metavar="ID|NAME", help="Revoke all tokens of this project.")
 @with_session
 def revoke(session: CommandSession, token_id: str | None, project_id: str | None) -> None:
     """Revoke a token, or all of a project, for good."""
     if (token_id is None) == (project_id is None):
         raise click.UsageError("Name either a token's id or --project.")
+    client = session.client()
     if project_id is not None:
-        session.show(session.client().request("POST", management_path("projects", project_id, "tokens", "revoke")))
+        of_project = id_of(client, "project", project_id)
+        session.show(client.request("POST", management_path("projects", of_project, "tokens", "revoke")))
     else:
-        session.client().request("DELETE", management_path("tokens", token_id or ""))
+        client.request("DELETE", management_path("tokens", token_id or ""))
         session.show({"revoked": 1})

@@ -5,7 +5,21 @@ from __future__ import annotations
 import click
 
 from llmproxy.cli.client import management_path
+from llmproxy.cli.output import Columns
 from llmproxy.cli.session import CommandSession, with_session
+
+COLUMNS: Columns = {
+    "API": lambda upstream: upstream["api"],
+    "NUMBER": lambda upstream: upstream["number"],
+    "URL": lambda upstream: upstream["base_url"],
+    "STATE": lambda upstream: upstream["state"],
+    "BREAKER": lambda upstream: upstream["breaker"],
+    "HEALTH": lambda upstream: upstream["health"],
+    "PROBE": lambda upstream: upstream["probe"] or None,
+    "IN FLIGHT": lambda upstream: upstream["in_flight"],
+    "KEYS OUT": lambda upstream: len(upstream["keys"]),
+    "PROJECTS OUT": lambda upstream: upstream["projects_out"],
+}
 
 
 @click.group()
@@ -21,7 +35,7 @@ NUMBER = click.argument("number", type=click.IntRange(min=0), default=0)
 def list_all(session: CommandSession) -> None:
     """Show each API's upstreams: state, breaker, requests under way, keys that are passed over, and
     for how many projects alone it is ejected."""
-    session.show(session.client().request("GET", management_path("upstreams")))
+    session.show_list(session.client().request("GET", management_path("upstreams")), COLUMNS)
 
 
 @upstream.command()

@@ -14,6 +14,7 @@ from llmproxy.config.load import NO_OVERRIDES, read_document, validate
 from llmproxy.config.problems import Location, Path, dotted
 
 MASK = "***"
+DEFAULT_SOURCE = "default"
 _USERINFO = re.compile(r"(?<=//)[^@/\s]*@")
 _SECRET_NAME = re.compile(r"(?i)pass(word|wd|phrase)?$|secret|token|credential|authorization|api_?key|(^|_)(key|auth)$")
 _QUERY_VALUE = re.compile(r"(?<=[?&])([^=&#]+)=([^&#]*)")
@@ -39,7 +40,7 @@ class EffectiveSetting:
     def source(self) -> str:
         """C{etc/apis.yaml:12}, C{LLMPROXY_CACHE_ENABLED}, or C{default}."""
         if self.place is None:
-            return "default"
+            return DEFAULT_SOURCE
         return f"{self.place.file}:{self.place.line}" if self.place.line else self.place.file
 
 

@@ -74,8 +74,8 @@ class ServerTests(DaemonTestCase):
     async def test_path_in_the_url(self) -> None:
         """A daemon behind another server's path is found there."""
         there = Says(200, b'{"id": "x"}')
-        await self.ok("--url", self.serve(there) + "/llm/", "project", "show", "x")
-        self.assertEqual(there.heard, ["/llm/manage/projects/x"])
+        await self.ok("--url", self.serve(there) + "/llm/", "token", "show", "x")
+        self.assertEqual(there.heard, ["/llm/manage/tokens/x"])
 
     async def test_unfit_url(self) -> None:
         """What is no URL for this is wrong usage."""
