@@ -311,6 +311,17 @@ def test_keys_are_issued_and_revoked(operator: Visitor) -> None:
     assert operator.post("/admin/keys", {"name": "x", "role": "owner", "csrf": csrf}).status == 422
 
 
+def test_a_form_that_is_wrong_says_where_and_keeps_what_was_written(stack: Stack, operator: Visitor) -> None:
+    project = f"/admin/projects/{stack.project}"
+    for path in (project, f"{project}/tokens", "/admin/groups"):
+        form = {"name": "Kept so", "budget_usd": "ten dollars", "csrf": operator.csrf()}
+        reply = operator.post(path, form)
+        said = "Nothing was saved. Budget in dollars: must be written otherwise, such as 20/month, 2/day."
+        page = reply.body.decode()
+        assert reply.status == 422 and said in page and "pattern" not in page, path
+        assert 'value="Kept so"' in page and 'value="ten dollars"' in page, path
+
+
 def test_usage_by_day_and_by_month_has_plots(stack: Stack, operator: Visitor) -> None:
     """Of all rows that the table below them has, with days and months as they are called under the others."""
     assert stack.ask("GET", "/v1/models").status == 200

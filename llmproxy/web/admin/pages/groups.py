@@ -8,6 +8,7 @@ from typing import Any
 from llmproxy.errors import Conflict, Invalid
 from llmproxy.errors.management import PreconditionFailed
 from llmproxy.web.admin.pages.alerts import current_alerts, in_force
+from llmproxy.web.admin.pages.form_problems import problem_text
 from llmproxy.web.admin.pages.forms import CHANGED_MEANWHILE, LIMIT_FIELDS, NOTHING_FOUND, limit_values
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit, segment
 
@@ -82,7 +83,7 @@ async def create(visit: Visit) -> Result:
     try:
         made = await visit.api.send("POST", "/manage/groups", {**body, **limits}, visit.form)
     except (Invalid, Conflict) as e:
-        return await show_all(visit, e.message, e.status)
+        return await show_all(visit, problem_text(e), e.status)
     return Redirect(f"/admin/groups/{segment(made['id'])}", "group-created")
 
 
@@ -109,7 +110,7 @@ async def change(visit: Visit) -> Result:
         path = f"/manage/groups/{visit.arguments[0]}"
         await visit.api.send("PATCH", path, {**body, **limit_values(visit.form)}, visit.form)
     except (Invalid, Conflict) as e:
-        return await show(visit, e.message, e.status)
+        return await show(visit, problem_text(e), e.status)
     except PreconditionFailed as e:
         return await show(visit, CHANGED_MEANWHILE, e.status)
     return Redirect(f"/admin/groups/{visit.arguments[0]}", "group-changed")
@@ -119,5 +120,5 @@ async def delete(visit: Visit) -> Result:
     try:
         await visit.api.send("DELETE", f"/manage/groups/{visit.arguments[0]}")
     except Conflict as e:
-        return await show(visit, e.message, e.status)
+        return await show(visit, problem_text(e), e.status)
     return Redirect("/admin/groups", "group-deleted")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmproxy.errors import Conflict, Invalid
+from llmproxy.web.admin.pages.form_problems import problem_text
 from llmproxy.web.admin.pages.names import project_names
 from llmproxy.web.admin.pages.project_choice import project_ids
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit
@@ -28,7 +29,7 @@ async def create(visit: Visit) -> Result:
             body["projects"] = projects
         issued = await visit.api.send("POST", "/manage/keys", body, form)
     except (Invalid, Conflict) as e:
-        return await show_all(visit, e.message, e.status)
+        return await show_all(visit, problem_text(e), e.status)
     return HtmlPage("key_issued.html", {"key": issued}, 201)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from llmproxy.errors import Conflict, Invalid
 from llmproxy.errors.management import PreconditionFailed
 from llmproxy.web.admin.pages.alerts import current_alerts, in_force
+from llmproxy.web.admin.pages.form_problems import problem_text
 from llmproxy.web.admin.pages.forms import (
     CHANGED_MEANWHILE,
     LIMIT_FIELDS,
@@ -48,7 +49,7 @@ async def create(visit: Visit) -> Result:
         body = {"name": visit.form.get("name", "").strip()}
         made = await visit.api.send("POST", "/manage/projects", body, visit.form)
     except (Invalid, Conflict) as e:
-        return await show_all(visit, e.message, e.status)
+        return await show_all(visit, problem_text(e), e.status)
     return Redirect(f"/admin/projects/{segment(made['id'])}", "project-created")
 
 
@@ -110,7 +111,7 @@ async def _changed(visit: Visit, body: dict[str, Any], done: str, form: str) -> 
     try:
         await visit.api.send("PATCH", path, body, visit.form)
     except (Invalid, Conflict) as e:
-        return await show(visit, e.message, e.status, form)
+        return await show(visit, problem_text(e), e.status, form)
     except PreconditionFailed as e:
         return await show(visit, CHANGED_MEANWHILE, e.status, form)
     return Redirect(f"/admin/projects/{visit.arguments[0]}", done)

@@ -9,6 +9,7 @@ from llmproxy.errors.management import PreconditionFailed
 from llmproxy.web.admin import formats
 from llmproxy.web.admin.pages import projects
 from llmproxy.web.admin.pages.alerts import current_alerts, in_force
+from llmproxy.web.admin.pages.form_problems import problem_text
 from llmproxy.web.admin.pages.forms import (
     CHANGED_MEANWHILE,
     LIMIT_FIELDS,
@@ -61,7 +62,7 @@ async def create(visit: Visit) -> Result:
     try:
         issued = await visit.api.send("POST", "/manage/tokens", body, form)
     except (Invalid, Conflict, NotFound) as e:
-        return await projects.show(visit, e.message, e.status, "token")
+        return await projects.show(visit, problem_text(e), e.status, "token")
     return HtmlPage("token_issued.html", {"token": issued, "rotated": False}, 201)
 
 
@@ -107,7 +108,7 @@ async def change(visit: Visit) -> Result:
     try:
         await visit.api.send("PATCH", f"/manage/tokens/{visit.arguments[0]}", body, form)
     except (Invalid, Conflict) as e:
-        return await show(visit, e.message, e.status, "settings")
+        return await show(visit, problem_text(e), e.status, "settings")
     except PreconditionFailed as e:
         return await show(visit, CHANGED_MEANWHILE, e.status, "settings")
     return Redirect(f"/admin/tokens/{visit.arguments[0]}", "token-changed")
@@ -122,7 +123,7 @@ async def rotate(visit: Visit) -> Result:
             "POST", path, {"grace": grace} if grace else {}, {"once": visit.form.get("once", "")}
         )
     except (Invalid, Conflict) as e:
-        return await show(visit, e.message, e.status, "rotate")
+        return await show(visit, problem_text(e), e.status, "rotate")
     # What was valid until now may be valid no more: without a grace that moment is this one.
     ends_at = rotated["previous_expires_at"]
     lasts = formats.parsed(ends_at).timestamp() > visit.now + 1
