@@ -150,11 +150,10 @@ class DirectPath:
         prepared, way = read.known.prepared, read.known.flow.way
         assert prepared is not None and isinstance(way, Sending)
         try:
-            if not self._accounting.shutting_down and self._is_current(read.known):
-                if self._send(read, prepared, way, reservation, request.let_through_at):
-                    return
-            else:
+            if self._accounting.shutting_down:
                 reservation.give_back()
+            elif self._send(read, prepared, way, reservation, request.let_through_at):
+                return
         except errors.ProxyError:
             pass  # the pipeline says so in its own way
         self._fallback.take_undecided(request, *self._names(read))
@@ -232,14 +231,11 @@ class DirectPath:
         """
         flow, now, accounting = read.known.flow, self._clock.seconds(), self._accounting
         session, route = flow.session, flow.route
-        attempt = connection = admitted = None
-        if self._pipeline.is_current(session.grant, route, way.provider_keys):
-            attempt = way.upstream.circuits.enter_closed(session.grant.project_id)
-            connection = None if attempt is None else way.pool.take()
-        else:
-            self._table.drop(read.known)
+        attempt = admitted = None
         try:
-            if connection is not None or (attempt is not None and way.pool.has_room):
+            if not self._pipeline.is_current(session.grant, route, way.provider_keys):
+                self._table.drop(read.known)
+            elif way.pool.sends_at_once:
                 if reservation is None and flow.limits is not None:
                     model, size = route.model or read.content.model, len(read.body)
                     reserved = accounting.reserve(
@@ -249,15 +245,13 @@ class DirectPath:
                         self._limits.wait(read, reserved, now, accounting.buffers)
                         return True
                     reservation = reserved
-                admitted = accounting.admit_now(session, route)
-        finally:
-            if admitted is None:
-                if connection is not None:
-                    way.pool.on_idle(connection)
-                if reservation is not None:
-                    reservation.give_back()
-                self._is_current(read.known)  # else it is known no more
+                attempt = way.upstream.circuits.enter_closed(session.grant.project_id)
+                admitted = None if attempt is None else accounting.admit_now(session, route)
+        except Exception:
+            self._not_sent(read.known, reservation)
+            raise
         if attempt is None or admitted is None:
+            self._not_sent(read.known, reservation)
             return False
         request = self._made(read, prepared, way, admitted)
         request.attempt, request.reservation = attempt, reservation
@@ -266,8 +260,14 @@ class DirectPath:
             way.group.budget.deposit(now)
         read.channel.begin_direct(request)
         self._deadlines.watch(request, prepared.due(read.arrived_at, now, streams=request.expects_stream))
-        (connection or way.pool).send(request)  # the pool makes one for it
+        way.pool.send(request)
         return True
+
+    def _not_sent(self, known: KnownHead, reservation: LimitReservation | None) -> None:
+        """Nothing is held for it any more."""
+        if reservation is not None:
+            reservation.give_back()
+        self._is_current(known)  # else it is known no more
 
     def _made(
         self, read: ReadRequest, prepared: PreparedFlow, way: Sending, admitted: tuple[Slot, int]

@@ -139,16 +139,15 @@ class Pool:
         """How many connections wait to be used."""
         return len(self._idle) + len(self._witnesses)
 
-    def take(self) -> Connection | None:
-        """A connection that waits to be used, for a request that is sent on it at once; C{None} where there is none."""
-        if self._closed is not None or self._queue.owners:
-            return None
-        return self._take()
-
     @property
     def has_room(self) -> bool:
         """Whether another connection may be made, so that no request has to queue."""
         return self._closed is None and len(self._usable) + self._dialing < self._pool_limits.conns
+
+    @property
+    def sends_at_once(self) -> bool:
+        """Whether a request would not queue: there is a connection for it, or one would be made."""
+        return self._closed is None and not self._queue.owners and (bool(self._idle) or self.has_room)
 
     @property
     def waiting(self) -> int:
@@ -162,7 +161,7 @@ class Pool:
 
     def send(self, request: PendingRequest) -> None:
         """Send it as soon as there is a connection; how it goes on, its own Deferred tells."""
-        connection = self._take()
+        connection = self.take()
         if connection is not None:
             connection.send(request)
         elif self._closed is not None:
@@ -241,7 +240,7 @@ class Pool:
 
     # Connections at hand
 
-    def _take(self) -> Connection | None:
+    def take(self) -> Connection | None:
         """One that waits to be used and is provably clean: the last one put aside, it is the likeliest to live."""
         now, idle = self._clock.seconds(), self._idle
         while idle:

@@ -53,7 +53,7 @@ class RaceCase(TestCase):
         return PendingRequest(b"POST", head, BytesBody(body), raw=True)
 
     async def use(self) -> Any:
-        """One request, after which its connection is unused; it, as the fast path takes it."""
+        """The connection of a request that is over, as the pool sends another on it."""
         pool = self.agent.pool(self.origin)
         first = self.post(b"{}")
         pool.send(first)
