@@ -146,13 +146,13 @@ def _measured(body: bytes, members: Mapping[str, Any]) -> RequestContent | None:
     short = measure_short_text(body)
     if short is not None:
         return RequestContent("json", members, True, "", _NO, _NO, len(body), short[0], [], short[1])
-    if possible_media(body) > MAX_WHOLE_MEDIA or body.count(b"\\") > MAX_WHOLE_ESCAPES:
+    media, size = possible_media(body), len(body)
+    if media > MAX_WHOLE_MEDIA or (size > MAX_WHOLE_ESCAPES and body.count(b"\\") > MAX_WHOLE_ESCAPES):
         return None
-    measure = ContentMeasure(Effort(len(body), 0))
-    measure.feed(body, last=True)
-    measure.end()
+    measure = ContentMeasure(Effort(size, 0))
+    measure.feed_whole(body, media)
     unseen = measure.remote + measure.more_media
-    return RequestContent("json", members, True, "", _NO, _NO, len(body), measure.text, measure.media, unseen)
+    return RequestContent("json", members, True, "", _NO, _NO, size, measure.text, measure.media, unseen)
 
 
 def measure_body(body: bytes, lines: Iterable[bytes]) -> RequestContent:
