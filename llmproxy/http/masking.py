@@ -108,11 +108,11 @@ class ErrorMask:
     Elsewhere it passes: keys of servers of one's own may be words such as C{ollama}, and a model may say them.
     """
 
+    __slots__ = ("_before", "_held", "_secret", "found")
     keeps_length = True
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
-        self._bytes = frozenset(secret)
         self._before = b""
         self._held = b""
         self.found = False
@@ -128,8 +128,7 @@ class ErrorMask:
         return _ERROR.search(self._before) is not None
 
     def passes(self, events: bytes) -> bool:
-        """Whether these whole events, with whatever frames them, may be shown as they are: they need not be given to
-        L{feed} then."""
+        """Whether these whole events may be shown as they are: they need not be given to L{feed} then."""
         return not self._held and not self._before and self._secret not in events
 
     def feed(self, data: bytes) -> bytes:
@@ -138,7 +137,7 @@ class ErrorMask:
             data = self._held + data
         if self._secret in data:
             data = self._masked(data)
-        held = partial_match(data, self._secret) if data and data[-1] in self._bytes else 0
+        held = partial_match(data, self._secret) if data and data[-1] in self._secret else 0
         self._held = data[len(data) - held :]
         data = data[: len(data) - held]
         if data.endswith(b"\n\n"):

@@ -18,6 +18,7 @@ from llmproxy.metering import injection
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.hit_response import HIT_TIMING
 from llmproxy.wire.client.transport import Response
+from llmproxy.wire.deadline import Deadlines
 from llmproxy.wire.relay import BodyFilter, Downstream, Relay
 
 CLIENT_STALL_TIMEOUT = 600.0  # seconds after which a client that takes nothing is cut, on a site that is not ours
@@ -38,6 +39,7 @@ class ResponseSender:
     def __init__(self, server: Server, clock: IReactorTime) -> None:
         self.debug_headers = server.debug_headers
         self._clock = clock
+        self._deadlines = Deadlines(clock)
 
     def send_cached(self, context: RequestContext, cached: CachedResponse) -> None:
         """Write all of a response that the cache has at once."""
@@ -103,6 +105,7 @@ class ResponseSender:
             drain=timeouts.drain if api.on_client_abort == "drain" else 0.0,
             body_filter=body_filter,
             on_end=on_end,
+            deadlines=self._deadlines,
         )
 
     def _add_own_headers(self, context: RequestContext, lines: list[bytes]) -> list[bytes]:

@@ -45,6 +45,12 @@ def _whole_chunks(data: bytes) -> list[bytes]:
     return pieces if list(map(len, pieces)) == list(map(_chunk_size, sizes)) and all(pieces) else []
 
 
+def joined_chunks(data: bytes) -> bytes:
+    """The same as one piece, where there are many in what begins with a size; C{b""} where it may be anything else."""
+    size = _chunk_size(data[: max(data.find(b"\r\n", 0, 18), 0)])
+    return b"".join(_whole_chunks(data)) if 0 < size < MANY_BYTES and data.endswith(b"\r\n") else b""
+
+
 class FixedLengthBody:
     """A body of as many bytes as C{Content-Length} says.
 

@@ -117,6 +117,11 @@ class Deadline:
             self.due = None
             self._deadlines.discard()
 
+    def end(self) -> None:
+        """Never again. What it would have called is let go at once, although there may be traces of it for a while."""
+        self.stop()
+        self._expired = _nothing
+
     def fire(self, now: float) -> None:
         """It is due."""
         self.due, at = None, self._at
@@ -128,3 +133,7 @@ class Deadline:
             return
         self._at = None
         self._expired()
+
+
+def _nothing() -> None:
+    """What one calls that is over."""

@@ -13,6 +13,7 @@ from twisted.web.client import ResponseDone
 from zope.interface import implementer
 
 from llmproxy.http.masking import KeyFound
+from llmproxy.wire.deadline import Deadline, Deadlines
 from llmproxy.wire.heartbeat import Heartbeat
 
 Tap = Callable[[bytes], object]
@@ -90,6 +91,7 @@ class Relay:
         "_check",
         "_clock",
         "_deadline",
+        "_deadlines",
         "_done",
         "_drain",
         "_ending",
@@ -127,7 +129,11 @@ class Relay:
         taps: Sequence[Tap] = (),
         body_filter: BodyFilter | None = None,
         on_end: Callable[[str], object] | None = None,
+        deadlines: Deadlines | None = None,
     ) -> None:
+        """
+        @param deadlines: Those that share a timer with its own; C{None}: nobody's do.
+        """
         self.transport = None
         self._request = request
         self._clock = clock
@@ -141,7 +147,8 @@ class Relay:
         self._rewriting = body_filter
         self._on_end = on_end
         self._gathered: list[bytes] = []
-        self._check: IDelayedCall | None = None
+        self._deadlines = deadlines
+        self._check: Deadline | None = None
         self._flush: IDelayedCall | None = None
         self._done: Deferred[str] | None = None
         self._outcome = ""
@@ -288,7 +295,7 @@ class Relay:
             return
         self._over, self._left, self._paused = False, True, False
         self._gathered.clear()
-        self._check = self._clock.callLater(self._drain, self._heard_enough)
+        self._call_after(self._drain, self._heard_enough)
         self.transport.resumeProducing()
 
     @property
@@ -307,7 +314,7 @@ class Relay:
     # Time
 
     def _watch(self) -> None:
-        """One timer, set again when it fires: no timer is touched for a chunk that passes."""
+        """One deadline, set again when it has come: none is touched for a chunk that passes."""
         now = self._clock.seconds()
         limit = self._stalled if self._paused else self._idle
         ends = [(self.last + limit, "client_stalled" if self._paused else "idle_timeout")] if limit else []
@@ -323,7 +330,12 @@ class Relay:
             self._cut(min(ends)[1])
             return
         wait = min([at - now for at, _ in ends] + looks)
-        self._check = self._clock.callLater(wait, self._watch)
+        self._call_after(wait, self._watch)
+
+    def _call_after(self, seconds: float, what: Callable[[], None]) -> None:
+        if self._check is None:
+            self._check = Deadline(self._deadlines or Deadlines(self._clock), what)
+        self._check.set(seconds)
 
     def _cut(self, outcome: str, reason: Failure | None = None) -> None:
         """Leave the client with a visibly incomplete response: what came is written, its end is not."""
@@ -354,9 +366,11 @@ class Relay:
         self._over = True
         if self._heartbeat is not None:
             self._heartbeat.stop()
-        for timer in (self._check, self._flush):
-            if timer is not None and timer.active():
-                timer.cancel()
+        check, self._check = self._check, None
+        if check is not None:
+            check.end()
+        if self._flush is not None and self._flush.active():
+            self._flush.cancel()
 
     def _write_comment(self, comment: bytes) -> bool:
         if self._over or self._left or self._paused or self._gathered or self._request.gone:

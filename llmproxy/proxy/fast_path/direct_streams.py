@@ -19,7 +19,7 @@ from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.direct_responses import measured_usage
 from llmproxy.proxy.pipeline import Pipeline
-from llmproxy.wire.body_framing import LAST_CHUNK, chunk
+from llmproxy.wire.body_framing import LAST_CHUNK, chunk, joined_chunks
 from llmproxy.wire.client.response import Response
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.server.direct import DirectChannel
@@ -78,17 +78,25 @@ class DirectStream:
                 self.channel.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def pass_chunk(self, data: bytes) -> bool:
-        """Send what was read of the provider's connection as it is, where it is one chunk of whole events, framed as
-        it would be here: most events of a stream. C{False}: nothing was done.
+        """Send what was read of the provider's connection, where it is whole events in whole chunks, as almost all of a
+        stream is: as it came where it is one chunk, framed as it would be here. C{False}: nothing was done.
         """
+        if data[-4:] != b"\n\n\r\n" or self._head or self.gone:
+            return False
         start = data.find(b"\r\n", 0, MAX_SIZE_LINE_BYTES) + 2
         size = len(data) - start - 2
-        if data[:start] != b"%x\r\n" % size or data[-4:] != b"\n\n\r\n" or self._head or self.gone:
-            return False
-        if self.mask is not None and not self.mask.passes(data):
+        if data[:start] == b"%x\r\n" % size:
+            events = data[start:-2]
+        else:
+            events = joined_chunks(data)
+            size = len(events)
+            if not size:
+                return False
+            data = chunk(events)
+        if self.mask is not None and not self.mask.passes(events):
             return False
         if self.meter is not None:
-            self.meter.feed(data[start:-2])
+            self.meter.feed(events)
         relay = self.relay
         relay.last = self.owner.seconds()
         relay.count += size

@@ -155,7 +155,7 @@ class Channel(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._state = CLOSED
         for deadline in filter(None, (self._deadline, self._watch)):
-            deadline.stop()
+            deadline.end()
         self._writer.close()
         self._context.connections.remove(self)
         request = self._detach()

@@ -14,6 +14,7 @@ from llmproxy.wire.body_framing import (
     FixedLengthBody,
     UntilCloseBody,
     chunk,
+    joined_chunks,
     request_body_reader,
     response_body_reader,
 )
@@ -152,6 +153,24 @@ class Offers(TestCase):
 
     def test_bodies_that_are_in_no_chunks(self) -> None:
         self.assertEqual((FixedLengthBody(5).take, UntilCloseBody().take), (None, None))
+
+
+class Joined(TestCase):
+    @given(st.lists(st.binary(max_size=40), max_size=6), st.data())
+    def test_whole_chunks_alone(self, pieces: list[bytes], data: st.DataObject) -> None:
+        """What is joined is what a reader makes of it, with nothing left over; what is cut or odd is left to that."""
+        sent = b"".join(map(chunk, filter(None, pieces)))
+        cut = data.draw(st.integers(0, len(sent)))
+        for read in (sent, sent[:cut], sent[cut:], sent + LAST_CHUNK):
+            joined = joined_chunks(read)
+            if joined:
+                body = ChunkedBody(LIMITS)
+                self.assertEqual((b"".join(body.feed(read)), body.done), (joined, False))
+                self.assertEqual(body.feed(chunk(b"next")), [b"next"])
+
+    def test_many_at_once(self) -> None:
+        self.assertEqual(joined_chunks(chunk(b"data: 1\n\n") * 20), b"data: 1\n\n" * 20)
+        self.assertEqual(joined_chunks(b"no size" * 20), b"")
 
 
 class Chunks(TestCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from unittest import TestCase
 
 from hypothesis import given
@@ -61,6 +62,25 @@ class DeadlineTests(TestCase):
         self.deadline.set(5)
         self.deadline.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_what_is_over_is_let_go(self) -> None:
+        """Although others go on to share its timer."""
+        self.deadline.set(50)
+        owner = Owner()
+        over, gone = Deadline(self.deadlines, owner.expired), weakref.ref(owner)
+        over.set(60)
+        over.end()
+        del owner
+        self.assertIsNone(gone())
+        self.clock.pump([10] * 10)
+        self.assertEqual(self.expired, [50])
+
+
+class Owner:
+    """Somebody who waits."""
+
+    def expired(self) -> None:
+        raise AssertionError("It is over.")
 
 
 ACT = st.tuples(st.sampled_from(("set", "clear", "stop", "pass")), st.integers(0, 4), st.integers(0, 30))

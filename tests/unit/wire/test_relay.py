@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 from twisted.internet.error import ConnectionLost
@@ -12,6 +14,7 @@ from twisted.web.iweb import UNKNOWN_LENGTH
 from zope.interface.verify import verifyObject
 
 from llmproxy.http.masking import KeyFound, Mask
+from llmproxy.wire.deadline import Deadlines
 from llmproxy.wire.relay import Relay
 
 DONE = Failure(ResponseDone())
@@ -272,6 +275,25 @@ class Times(RelayCase):
         for _ in range(100):
             relay.dataReceived(b".")
         self.assertEqual(self.clock.getDelayedCalls(), [timer])
+
+    def test_one_timer_for_many_relays(self) -> None:
+        """Each is exact, and what is over is not held by those that go on."""
+        deadlines, clients = Deadlines(self.clock), [Client() for _ in range(3)]
+        relays = [Relay(client, self.clock, idle=5 + n, deadlines=deadlines) for n, client in enumerate(clients)]
+        for relay in relays:
+            relay.carry(self.provider, [])
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        over, gone = relays.pop(1), weakref.ref(clients.pop(1))
+        over.connectionLost(DONE)
+        self.assertEqual(over.outcome, "complete")
+        del over, relay
+        gc.collect()
+        self.assertIsNone(gone())
+        self.clock.advance(5)
+        self.assertEqual([relay.outcome for relay in relays], ["idle_timeout", ""])
+        self.clock.pump([1, 1])
+        self.assertEqual([relay.outcome for relay in relays], ["idle_timeout", "idle_timeout"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_paused_provider_is_not_silent(self) -> None:
         relay = self.relay(idle=5, stalled=100)
