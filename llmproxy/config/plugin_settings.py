@@ -13,7 +13,7 @@ from llmproxy.config.external_text import ExternalText
 class PluginSettings(BaseModel):
     """The name of a plugin, as C{type}, and its own settings beside it."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -117,7 +117,8 @@ ErrorFormat = Literal["auto", "openai", "anthropic", "google", "plain"]
 class Section(BaseModel):
     """A mapping of known keys. A key without a value is as good as none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # The validator of the whole settings has those of all sections in it: none of them is made for itself.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @model_validator(mode="before")
     @classmethod
