@@ -111,15 +111,16 @@ def _section(api: ImportedApi) -> dict[str, Any]:
 def shell_commands(result: LiteLLMImport) -> Iterator[str]:
     """What makes a project with the keys, and a token for each key."""
     sources = " ".join(
-        f"--api-key {name}={f'env:{api.variables[0]}' if api.variables else 'prompt'}"
+        f"--api-key {name}={source}"
         for name, api in result.apis.items()
+        for source in ([f"env:{variable}" for variable in api.variables] or ["prompt"])
     )
     yield f"llmproxy project create --name litellm {sources}"
     for token in result.tokens:
         options = [
             (name, each) for name, value in token.items() for each in (value if isinstance(value, list) else [value])
         ]
-        yield "llmproxy token create --project PROJECT_ID " + " ".join(f"--{n} {quote(str(v))}" for n, v in options)
+        yield "llmproxy token create --project litellm " + " ".join(f"--{n} {quote(str(v))}" for n, v in options)
 
 
 def _text(path: str) -> str:

@@ -16,9 +16,16 @@ from llmproxy.config import yaml
 from llmproxy.config.problems import Path, SettingsError, dotted
 
 # LiteLLM's names of providers, with ours, where a provider is reached by default, and what its clients call.
-_OPENAI = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/models")
+_CHAT = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/models")
+_OPENAI = (
+    *_CHAT,
+    *("/v1/images/generations", "/v1/images/edits", "/v1/moderations"),
+    *("/v1/audio/speech", "/v1/audio/transcriptions", "/v1/audio/translations"),
+)
+_AZURE = ("chat/completions", "completions", "embeddings", "images/generations", "audio/speech", "audio/transcriptions")
 _PROVIDERS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     "openai": ("openai", "https://api.openai.com", _OPENAI),
+    "text-completion-openai": ("openai", "https://api.openai.com", _OPENAI),
     "anthropic": (
         "anthropic",
         "https://api.anthropic.com",
@@ -26,22 +33,53 @@ _PROVIDERS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "gemini": ("google", "https://generativelanguage.googleapis.com", ("/v1beta/models", "/v1beta/models/*")),
     "mistral": ("mistral", "https://api.mistral.ai", ("/v1/chat/completions", "/v1/embeddings", "/v1/models")),
-    "azure": ("azure", "", ("/openai/deployments/*/chat/completions", "/openai/deployments/*/embeddings")),
-    "groq": ("generic", "https://api.groq.com/openai", _OPENAI),
+    "azure": ("azure", "", tuple(f"/openai/deployments/*/{operation}" for operation in _AZURE)),
+    "groq": ("generic", "https://api.groq.com/openai", _CHAT),
     "deepseek": ("generic", "https://api.deepseek.com", ("/v1/chat/completions", "/v1/models")),
     "openrouter": ("generic", "https://openrouter.ai/api", ("/v1/chat/completions", "/v1/models")),
+    "xai": ("generic", "https://api.x.ai", _CHAT),
+    "hosted_vllm": ("generic", "", _CHAT),
 }
+_OWN_CREDENTIALS = ("bedrock", "vertex_ai", "vertex_ai_beta", "sagemaker")
 _VARIABLE = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)")
+_NO_COUNTERPART = "it has no counterpart here"
+_AS_THEY_ARE = "requests pass as they are; nothing is added to them"
+_OTHER_PROVIDER = "a request is never sent to another provider than the one that it names"
+_EVENTS = "see events.sinks in the settings"
+_REDIS = "see redis.url in the settings"
+_SAME_API = "its endpoints are an API's as all others: add them to allowed_endpoints"
+_BUDGET = "a group's budget holds for all projects in it: llmproxy group create --budget-usd"
 _WHY = {
     "router_settings": "requests go to the provider that their path names; nothing is routed",
+    "router_settings.redis_host": _REDIS,
+    "router_settings.redis_password": _REDIS,
+    "router_settings.redis_port": _REDIS,
+    "router_settings.redis_url": _REDIS,
+    "router_settings.num_retries": "see apis.NAME.retries in the settings",
+    "router_settings.timeout": "see apis.NAME.timeouts in the settings",
     "environment_variables": "set them in the environment of the daemon",
-    "litellm_settings.fallbacks": "a request is never sent to another provider than the one that it names",
+    "files_settings": _SAME_API,
+    "finetune_settings": _SAME_API,
+    "litellm_settings.fallbacks": _OTHER_PROVIDER,
+    "litellm_settings.context_window_fallbacks": _OTHER_PROVIDER,
+    "litellm_settings.content_policy_fallbacks": _OTHER_PROVIDER,
+    "litellm_settings.default_fallbacks": _OTHER_PROVIDER,
+    "litellm_settings.num_retries": "see apis.NAME.retries in the settings",
+    "litellm_settings.request_timeout": "see apis.NAME.timeouts in the settings",
+    "litellm_settings.max_budget": _BUDGET,
+    "litellm_settings.budget_duration": _BUDGET,
+    "litellm_settings.telemetry": "nothing is sent to anybody",
     "litellm_settings.cache": "see cache in the settings; HTTP decides what may be reused",
-    "litellm_settings.callbacks": "see events.sinks in the settings",
-    "litellm_settings.success_callback": "see events.sinks in the settings",
+    "litellm_settings.cache_params": "see cache in the settings; HTTP decides what may be reused",
+    "litellm_settings.callbacks": _EVENTS,
+    "litellm_settings.success_callback": _EVENTS,
+    "litellm_settings.failure_callback": _EVENTS,
+    "litellm_settings.default_team_settings": "teams are projects; events of all go to the same sinks",
     "litellm_settings.drop_params": "requests pass as they are",
     "general_settings.master_key": "the daemon makes a management token of its own",
     "general_settings.database_url": "see store.url in the settings; LiteLLM's tables are not read",
+    "general_settings.database_connection_pool_limit": "see store in the settings",
+    "general_settings.pass_through_endpoints": "each target is an API: add it to apis, its path to allowed_endpoints",
 }
 _TAKEN_PARAMETERS = ("model", "api_base", "base_url", "api_key")
 
@@ -106,10 +144,10 @@ def read_config(text: str, file: str, result: LiteLLMImport) -> None:
                     note(("model_list", index, *path), taken, detail)
         elif isinstance(value, dict):
             for key in value:
-                why = _WHY.get(f"{section}.{key}") or _WHY.get(section, "it has no counterpart here")
+                why = _WHY.get(f"{section}.{key}") or _WHY.get(section, _NO_COUNTERPART)
                 note((section, key), False, why)
         else:
-            note((section,), False, _WHY.get(section, "it has no counterpart here"))
+            note((section,), False, _WHY.get(section, _NO_COUNTERPART))
 
 
 def _model(entry: Any, apis: dict[str, ImportedApi]) -> Iterator[tuple[Path, bool, str]]:
@@ -125,7 +163,7 @@ def _model(entry: Any, apis: dict[str, ImportedApi]) -> Iterator[tuple[Path, boo
         return
     known = _PROVIDERS.get(kind)
     if known is None:
-        yield ("litellm_params", "model"), False, f"{kind} is no provider that llmproxy passes requests to unchanged"
+        yield ("litellm_params", "model"), False, _unknown(kind)
         return
     provider, usual, endpoints = known
     given = parameters.get("api_base") or parameters.get("base_url")
@@ -143,7 +181,13 @@ def _model(entry: Any, apis: dict[str, ImportedApi]) -> Iterator[tuple[Path, boo
     for key in [key for key in parameters if key not in _TAKEN_PARAMETERS]:
         yield ("litellm_params", key), False, _parameter(key)
     for key in [key for key in entry if key not in ("model_name", "litellm_params")]:
-        yield (key,), False, "it has no counterpart here"
+        yield (key,), False, _NO_COUNTERPART
+
+
+def _unknown(kind: str) -> str:
+    if kind in _OWN_CREDENTIALS:
+        return f"{kind} takes credentials of its own, not a key: write the API yourself"
+    return f"{kind} is not known here: where it takes requests as they are, write the API yourself"
 
 
 def _key(key: Any, api: ImportedApi) -> Iterator[tuple[Path, bool, str]]:
@@ -164,7 +208,13 @@ def _parameter(key: str) -> str:
         return "limits belong to APIs (apis.NAME.limits), projects and tokens, not to models"
     if key in ("input_cost_per_token", "output_cost_per_token"):
         return "see prices in the settings, in USD for a million tokens"
-    return "requests pass as they are; nothing is added to them"
+    if key in ("timeout", "stream_timeout"):
+        return "see apis.NAME.timeouts in the settings; there is none for a model"
+    if key == "max_retries":
+        return "see apis.NAME.retries in the settings; there is none for a model"
+    if key == "api_version":
+        return "clients send it, as api-version in their requests"
+    return _AS_THEY_ARE
 
 
 def _base_url(url: str) -> str:
@@ -179,11 +229,12 @@ def _api(
     for name, api in apis.items():
         if (api.provider, api.base_url) == (provider, url):
             return name
-    if own and kind == "openai" and url != _PROVIDERS["openai"][1]:
+    if own and kind in ("openai", "text-completion-openai") and url != _PROVIDERS["openai"][1]:
         provider = "generic"  # vLLM, Ollama and others that speak OpenAI's format
         for name, api in apis.items():
             if (api.provider, api.base_url) == (provider, url):
                 return name
+    kind = "openai" if kind == "text-completion-openai" else kind
     name, number = kind, 2
     while name in apis:
         name, number = f"{kind}-{number}", number + 1
@@ -246,4 +297,4 @@ def _lost(key: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "expires", "name --expires-in when the token is made"
     for name in ("team_id", "user_id", "metadata", "aliases", "permissions"):
         if key.get(name):
-            yield name, "it has no counterpart here"
+            yield name, _NO_COUNTERPART

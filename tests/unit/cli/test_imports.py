@@ -83,7 +83,7 @@ class ImportTests(unittest.TestCase):
             [
                 "llmproxy project create --name litellm --api-key openai=env:OPENAI_API_KEY"
                 " --api-key anthropic=env:ANTHROPIC_API_KEY --api-key openai-2=prompt",
-                "llmproxy token create --project PROJECT_ID --name 'it'\"'\"'s a team' --rpm 60"
+                "llmproxy token create --project litellm --name 'it'\"'\"'s a team' --rpm 60"
                 " --budget-usd 20/month --model gpt-4o",
             ],
         )
@@ -108,6 +108,43 @@ class ImportTests(unittest.TestCase):
             ("keys.json", 0, False, "keys[2]"),
         ):
             self.assertIn(wanted, found)
+
+    def test_where_to_find_it_here(self) -> None:
+        """What is not taken and is there in another place is told where; what has keys of several variables has all."""
+        config = """\
+model_list:
+  - litellm_params: {model: gpt-4o, api_key: os.environ/ONE, timeout: 300, max_retries: 2}
+  - litellm_params: {model: text-completion-openai/gpt-3.5-turbo-instruct, api_key: os.environ/TWO}
+  - litellm_params: {model: dall-e-3}
+  - litellm_params: {model: vertex_ai/gemini-2.5-pro}
+litellm_settings: {num_retries: 5, request_timeout: 600, context_window_fallbacks: [], max_budget: 100}
+files_settings: [{custom_llm_provider: azure}]
+router_settings: {routing_strategy: usage-based-routing-v2, redis_host: os.environ/REDIS_HOST}
+general_settings: {pass_through_endpoints: [{path: /v1/rerank}]}
+"""
+        imported = json.loads(self.take("--output", "json", config=config).stdout)
+        (project, *_) = imported["commands"]
+        self.assertEqual(
+            project, "llmproxy project create --name litellm --api-key openai=env:ONE --api-key openai=env:TWO"
+        )
+        (api,) = yaml.safe_load(imported["settings"])["apis"].values()
+        self.assertIn("/v1/images/generations", api["allowed_endpoints"])
+        self.assertIn("/v1/completions", api["allowed_endpoints"])
+        details = {note["entry"]: note["detail"] for note in imported["data"]}
+        for entry, said in (
+            ("model_list[0].litellm_params.timeout", "apis.NAME.timeouts"),
+            ("model_list[0].litellm_params.max_retries", "apis.NAME.retries"),
+            ("model_list[3].litellm_params.model", "credentials of its own"),
+            ("litellm_settings.num_retries", "apis.NAME.retries"),
+            ("litellm_settings.request_timeout", "apis.NAME.timeouts"),
+            ("litellm_settings.context_window_fallbacks", "never sent to another provider"),
+            ("litellm_settings.max_budget", "group"),
+            ("files_settings", "allowed_endpoints"),
+            ("router_settings.routing_strategy", "nothing is routed"),
+            ("router_settings.redis_host", "redis.url"),
+            ("general_settings.pass_through_endpoints", "allowed_endpoints"),
+        ):
+            self.assertIn(said, details[entry])
 
     def test_a_provider_without_a_model(self) -> None:
         """Is not taken for a model without a name."""
