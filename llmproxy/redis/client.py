@@ -81,9 +81,11 @@ class RedisClient(MultiService):
     @property
     def available(self) -> bool:
         """Whether a command would be sent now."""
-        return any(
-            supervisor.connection is not None and supervisor.connection.ready for supervisor in self._supervisors
-        )
+        for supervisor in self._supervisors:  # asked for each request: a generator would cost several calls
+            connection = supervisor.connection
+            if connection is not None and connection.ready:
+                return True
+        return False
 
     @property
     def errors(self) -> int:

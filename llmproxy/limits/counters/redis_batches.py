@@ -62,14 +62,14 @@ class Settlements:
 
     def add(self, ticket: RemoteTicket, more: Sequence[int]) -> None:
         """
-        @param more: By the order of its limits.
+        @param more: By the order of its rates.
         """
         assert ticket.limits is not None
         self.count += 1
-        for (_, key, _, is_rate), beyond in zip(ticket.limits.limits, more, strict=True):
-            if not is_rate:
-                self.leases[key].append(ticket.number)
-            elif beyond:
+        for key in ticket.limits.leases:
+            self.leases[key].append(ticket.number)
+        for (_, key, _), beyond in zip(ticket.limits.rates, more, strict=True):
+            if beyond:
                 self.rates[key, ticket.slot] += beyond
 
 
@@ -109,14 +109,16 @@ class RedisBatches:
     def ask(self, question: RemoteQuestion) -> None:
         """Have it decided; what Redis has lost is put back first."""
         self._questions.append(question)
-        self._send_soon()
+        if self._timer is None:
+            self._send_soon()
 
     def settle(self, ticket: RemoteTicket, more: Sequence[int]) -> None:
         """Say what was taken. Never repeated: one whose reply does not come may have been done."""
         if not self._settlements or self._settlements[-1].count >= MAX_BATCH:
             self._settlements.append(Settlements())
         self._settlements[-1].add(ticket, more)
-        self._send_soon()
+        if self._timer is None:
+            self._send_soon()
 
     def slot(self) -> int:
         """Redis's present slot, as far as is known."""
@@ -135,8 +137,7 @@ class RedisBatches:
             start += MAX_BATCH
 
     def _send_soon(self) -> None:
-        if self._timer is None:
-            self._timer = self._clock.callLater(0, self.flush)
+        self._timer = self._clock.callLater(0, self.flush)
 
     def _send(self, questions: list[RemoteQuestion], settlements: Settlements) -> None:
         keys: dict[str, int] = {}

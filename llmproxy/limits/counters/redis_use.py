@@ -30,23 +30,21 @@ class RedisUse:
     def hold(self, ticket: RemoteTicket) -> None:
         """A request has got what it holds at once."""
         assert ticket.limits is not None
-        for _, key, _, is_rate in ticket.limits.limits:
-            if not is_rate:
-                self._held[key][ticket.number] = None
+        for key in ticket.limits.leases:
+            self._held[key][ticket.number] = None
 
     def settle(self, ticket: RemoteTicket, amounts: Sequence[int]) -> list[int]:
-        """It is over, and took so much; gives how much more that is of each limit than it had claimed."""
-        assert ticket.limits is not None
-        more: list[int] = []
-        for unit, key, limit, is_rate in ticket.limits.limits:
-            if not is_rate:
-                self._release(key, ticket.number)
-                more.append(0)
-                continue
-            claimed = ticket.amounts[unit]
-            more.append(amounts[unit] - (claimed if claimed < limit else limit))
-            if more[-1]:
-                self.rates.correct(key, ticket.slot, more[-1])
+        """It is over, and took so much; gives how much more that is of each rate than it had claimed."""
+        limits, claimed, more = ticket.limits, ticket.amounts, []
+        assert limits is not None
+        for key in limits.leases:
+            self._release(key, ticket.number)
+        for unit, key, limit in limits.rates:
+            amount = claimed[unit]
+            beyond = amounts[unit] - (amount if amount < limit else limit)
+            more.append(beyond)
+            if beyond:
+                self.rates.correct(key, ticket.slot, beyond)
         return more
 
     def _release(self, key: str, number: int) -> None:

@@ -66,13 +66,17 @@ class RemoteCounters(MultiService):
         if not self.is_available:
             self._decide_alone(waiter)
             return
-        limits, held = remote_limits(waiter.limits), None
+        limits, held = waiter.limits.elsewhere or remote_limits(waiter.limits), None
         if limits.budgets is not None:
             held = self.local.take(limits.budgets, waiter.amounts)
             if held is None:
                 _start(self._reserve_budgets(waiter, limits), waiter)
                 return
-        self._go_on(ReservationQuestion(self, waiter, limits, next(self._numbers), held))
+        question = ReservationQuestion(self, waiter, limits, next(self._numbers), held)
+        if limits.limits:
+            self._ask(question)
+        else:
+            self._go_on(question)
 
     async def _reserve_budgets(self, waiter: LimitsWaiter, limits: RemoteLimits) -> None:
         assert limits.budgets is not None
@@ -201,7 +205,8 @@ class ReservationQuestion(RemoteQuestion):
         held: TakenLimits | None,
         refusal: Verdict | None = None,
     ) -> None:
-        super().__init__(limits, waiter.amounts, number)
+        # Not by the base's, as each request passes here.
+        self.limits, self.amounts, self.number, self.puts_back = limits, waiter.amounts, number, False
         self._counters = counters
         self.waiter = waiter
         self.held = held

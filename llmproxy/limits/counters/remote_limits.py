@@ -22,12 +22,13 @@ class RemoteLimits:
     """The limits of a request, by where they are counted: made ready once for a L{CountedLimits}.
 
     @ivar limits: Those that are counted elsewhere, in their order, and C{places}: their places among all.
+    @ivar leases: The keys of what is held at once; C{rates}: the rates.
     @ivar rate_units: The indices of what is taken of rates.
     @ivar taken_resets: Seconds until each is whole of which something has just been taken.
     @ivar budgets: Those that this process counts; C{None} where there are none.
     """
 
-    __slots__ = ("budget_places", "budgets", "limits", "places", "rate_units", "taken_resets")
+    __slots__ = ("budget_places", "budgets", "leases", "limits", "places", "rate_units", "rates", "taken_resets")
 
     def __init__(self, limits: CountedLimits) -> None:
         each = list(enumerate(zip(limits.claims, limits.units, strict=True)))
@@ -36,6 +37,8 @@ class RemoteLimits:
         self.limits: tuple[RemoteLimit, ...] = tuple(
             [(unit, claim.key, claim.limit, claim.kind == "rate") for _, claim, unit in shared]
         )
+        self.leases = tuple([key for _, key, _, is_rate in self.limits if not is_rate])
+        self.rates = tuple([(unit, key, limit) for unit, key, limit, is_rate in self.limits if is_rate])
         self.places = tuple([place for place, _, _ in shared])
         self.rate_units = tuple(dict.fromkeys(unit for unit, _, _, is_rate in self.limits if is_rate))
         self.taken_resets = tuple([TAKEN_SECONDS if is_rate else 0.0 for _, _, _, is_rate in self.limits])
