@@ -16,9 +16,12 @@ from twisted.internet import main, tcp
 from twisted.internet.epollreactor import EPOLLIN, EPollReactor
 from twisted.internet.main import installReactor
 from twisted.python import log
+from twisted.python.failure import Failure
 
 MAX_READ_BYTES = 65536
 MAX_EVENTS = 32  # of one turn; timers and those that wait for the next turn come in between, whatever the crowd
+
+_DONE = Failure(main.CONNECTION_DONE)  # one for all, as Twisted has it too
 
 
 class _ShortRead:
@@ -38,7 +41,27 @@ class _ShortRead:
 
 
 class ServerTransport(_ShortRead, tcp.Server):  # type: ignore[misc]
-    """A connection that was accepted."""
+    """A connection that was accepted.
+
+    One that is closed while nothing waits to be written ends with the turn. Stock transports wait until they could
+    write, and write nothing then: two calls of epoll, an empty C{send}, and another turn of the reactor.
+    """
+
+    _shouldShutdown = False  # no other process has its descriptor: to close it says the same to the peer
+
+    def loseConnection(self: Any, *reason: Any) -> None:
+        waits = self.dataBuffer or self._tempDataLen or self.producer is not None
+        if waits or self.TLS or not self.connected or self.disconnecting or self._writeDisconnected:
+            tcp.Server.loseConnection(self, *reason)
+            return
+        self.disconnecting = True
+        self.stopReading()
+        self.reactor.end_with_turn(self)
+
+    def end(self: Any) -> None:
+        """The turn is over. Where somebody has written after all, that is sent first."""
+        if not (self.disconnected or self._aborting or self.dataBuffer or self._tempDataLen):
+            self.connectionLost(_DONE)
 
 
 class ClientTransport(_ShortRead, tcp.Client):  # type: ignore[misc]
@@ -58,13 +81,23 @@ class _Connector(tcp.Connector):
 class LeanEPollReactor(EPollReactor):
     """Reads of TCP connections are called directly, everything else as Twisted calls it."""
 
+    def __init__(self) -> None:
+        self._ending: list[ServerTransport] = []
+        EPollReactor.__init__(self)
+
+    def end_with_turn(self, transport: ServerTransport) -> None:
+        """Nothing keeps this connection any more."""
+        self._ending.append(transport)
+
     def doPoll(self, timeout: float | None) -> None:
         selectables = self._selectables
+        if self._ending:
+            timeout = 0.0
         try:
             events = self._poller.poll(-1 if timeout is None else timeout, MAX_EVENTS)
         except OSError as e:
             if e.errno == errno.EINTR:
-                return
+                return  # what ends does so with the next turn, which waits for nothing
             raise
         for descriptor, event in events:
             selectable = selectables.get(descriptor)
@@ -81,6 +114,16 @@ class LeanEPollReactor(EPollReactor):
                 log.err()
             if why is not None:
                 self._disconnectSelectable(selectable, why, True)  # type: ignore[no-untyped-call]
+        if self._ending:
+            self._end_connections()
+
+    def _end_connections(self) -> None:
+        ending, self._ending = self._ending, []
+        for transport in ending:
+            try:
+                transport.end()
+            except BaseException:  # the fault of one is none of the others'
+                log.err()
 
     doIteration = doPoll
 
@@ -112,4 +155,4 @@ class LeanEPollReactor(EPollReactor):
 
 def install() -> None:
     """Make it the process's reactor. Before anything imports C{twisted.internet.reactor}."""
-    installReactor(LeanEPollReactor())  # type: ignore[no-untyped-call]
+    installReactor(LeanEPollReactor())

@@ -533,7 +533,7 @@ class Channel(Protocol):
             return
         self._shut(FLUSHING, seconds)
         self._extends_flush = seconds == CLOSE_TIMEOUT_SECONDS
-        self._writer.guard.goes_on()
+        self._writer.watch_flush()
         self.transport.loseConnection()
 
     def _linger(self) -> None:

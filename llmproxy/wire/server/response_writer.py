@@ -185,6 +185,12 @@ class ResponseWriter:
             )
         return guard
 
+    def watch_flush(self) -> None:
+        """The connection is to end once all is sent: see from now on whether the client takes it, if anything waits."""
+        transport = self._transport
+        if self.socket is None or transport.dataBuffer or transport._tempDataLen:
+            self.guard.goes_on()
+
     def pause(self) -> None:
         """The transport holds more than it likes to."""
         self.blocked = True

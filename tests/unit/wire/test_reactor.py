@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import socket
+import time
 import unittest
-from typing import Any
+from collections.abc import Callable
+from threading import Thread
+from typing import Any, ClassVar
+from unittest.mock import patch
 
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.main import CONNECTION_DONE
+from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.internet.test import test_core, test_fdset, test_socket, test_tcp, test_threads, test_time
+from twisted.python.failure import Failure
+
+from llmproxy.wire.reactor import LeanEPollReactor
 
 NAME = "llmproxy.wire.reactor.LeanEPollReactor"
 BUILDERS = (
@@ -44,3 +55,111 @@ def _cases() -> dict[str, Any]:
 
 
 globals().update(_cases())
+
+
+class EndsOfConnections(unittest.TestCase):
+    """A connection that is closed while nothing waits to be written ends with the turn; all else as ever."""
+
+    def setUp(self) -> None:
+        self.reactor: Any = LeanEPollReactor()
+        self.factory = ServerFactory()
+        self.factory.protocol = Recorder
+        port = self.reactor.listenTCP(0, self.factory, interface="127.0.0.1")
+        self.client = socket.create_connection(("127.0.0.1", port.getHost().port), timeout=5)
+        self.addCleanup(self._close)
+        Recorder.made.clear()
+        self.turn(lambda: bool(Recorder.made))
+        self.server = Recorder.made[0]
+
+    def _close(self) -> None:
+        self.client.close()
+        for selectable in self.reactor.removeAll():
+            selectable.connectionLost(Failure(CONNECTION_DONE))
+        for descriptor in self.reactor._internalReaders:
+            descriptor.close() if hasattr(descriptor, "close") else None
+
+    def turn(self, until: Callable[[], bool]) -> None:
+        """Turns of the reactor until this is so."""
+        end = time.monotonic() + 5
+        while not until():
+            self.assertLess(time.monotonic(), end)
+            self.reactor.iterate(0.01)
+
+    def received(self) -> bytes:
+        """What the client gets until the end."""
+        return b"".join(iter(lambda: self.client.recv(65536), b""))
+
+    def test_at_once(self) -> None:
+        """It is not lost within the call, and is after one turn that waits for nothing."""
+        self.server.transport.write(b"last")
+        self.turn(lambda: not self.server.transport.dataBuffer and not self.server.transport._tempDataLen)
+        self.server.transport.loseConnection()
+        self.assertEqual(self.server.lost, [])
+        self.reactor.doPoll(60.0)
+        self.assertEqual(self.server.lost, [ConnectionDone])
+        self.assertEqual(self.received(), b"last")
+
+    def test_what_waits_is_sent_first(self) -> None:
+        """Also what is written after the connection was closed, as with every transport of Twisted's."""
+        for before, behind in ((b"a" * 4_000_000, b""), (b"", b"b" * 4_000_000), (b"a", b"b")):
+            with self.subTest(before=len(before), behind=len(behind)):
+                transport = self.server.transport
+                transport.write(before)
+                transport.loseConnection()
+                transport.write(behind)
+                thread = Thread(target=lambda: self.got.append(self.received()))
+                self.got: list[bytes] = []
+                thread.start()
+                self.turn(lambda: bool(self.server.lost))
+                thread.join(5)
+                self.assertEqual((self.got, self.server.lost), ([before + behind], [ConnectionDone]))
+                self._close()
+                self.setUp()
+
+    def test_nothing_is_read_any_more(self) -> None:
+        """What had come in the same turn is not handed on after the end."""
+        self.server.transport.loseConnection()
+        self.client.sendall(b"late")
+        self.turn(lambda: bool(self.server.lost))
+        self.assertEqual(self.server.data, b"")
+
+    def test_aborted_after_all(self) -> None:
+        self.server.transport.loseConnection()
+        self.server.transport.abortConnection()
+        self.turn(lambda: bool(self.server.lost))
+        self.reactor.iterate(0)
+        self.assertEqual(self.server.lost, [ConnectionAborted])
+
+    def test_one_that_fails(self) -> None:
+        """It takes no other with it."""
+        other = socket.create_connection(self.client.getpeername(), timeout=5)
+        self.addCleanup(other.close)
+        self.turn(lambda: len(Recorder.made) == 2)
+        failing, healthy = Recorder.made
+        failing.fails = True
+        failing.transport.loseConnection()
+        healthy.transport.loseConnection()
+        with patch("twisted.python.log.err") as logged:
+            self.reactor.doPoll(60.0)
+        logged.assert_called_once_with()
+        self.assertEqual((failing.lost, healthy.lost), ([ConnectionDone], [ConnectionDone]))
+
+
+class Recorder(Protocol):
+    """Remembers what it was told."""
+
+    made: ClassVar[list[Recorder]] = []
+    transport: Any
+    fails = False
+
+    def connectionMade(self) -> None:
+        self.data, self.lost = b"", []
+        self.made.append(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost.append(reason.type)
+        if self.fails:
+            raise RuntimeError("on purpose")
