@@ -319,7 +319,7 @@ class Systems:
             [sys.executable, str(twistd), "-n", "--pidfile=", *self.twistd, "llmproxy", "--config", str(file)],
             home / "log",
             {"LLMPROXY_MANAGEMENT_TOKEN": management, "LLMPROXY_ENCRYPTION_KEY": secrets.token_urlsafe(32),
-             "PYTHONPATH": str(checkout)},
+             "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": ""},  # it starts as one that is installed
             cwd=home,
         )  # fmt: skip
         try:

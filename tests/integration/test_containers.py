@@ -32,6 +32,13 @@ COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 PATIENCE = 60.0
 BUILD_SECONDS = 900.0
 CHAT = "/v1/chat/completions"
+# How many modules have a source, and those that have nothing compiled beside it.
+NOT_COMPILED = """
+import os, sys, twisted.scripts.twistd, llmproxy.app, llmproxy.tap, llmproxy.cli.health
+known = [module.__spec__ for module in sys.modules.values() if getattr(module, "__spec__", None)]
+sources = [spec for spec in known if spec.cached and str(spec.origin).endswith(".py")]
+print(len(sources), *sorted(spec.name for spec in sources if not os.path.exists(spec.cached)))
+"""
 STREAM = b'{"model":"gpt-4o","max_tokens":400,"stream":true,"messages":[{"role":"user","content":"x"}]}'
 
 
@@ -109,6 +116,14 @@ class TestImage:
             os.kill(first, signal.Signals[image.stop_signal])
             assert process.wait(PATIENCE) == 0
         assert "dropin.cache" not in (tmp_path / "log").read_text()
+
+    def test_it_compiles_nothing(self, image: Image, tmp_path: Path) -> None:
+        """Each module that the daemon and its health check import has been compiled before: it could not be kept."""
+        with container(image, tmp_path / "log") as (_, first, _port):
+            done = inside(first, "/opt/llmproxy/bin/python", "-c", NOT_COMPILED)
+        count, *missing = done.stdout.split()
+        assert int(count) > 800, done.stderr
+        assert missing == []
 
     def test_it_is_not_healthy_when_nothing_serves(self, image: Image, tmp_path: Path) -> None:
         with container(image, tmp_path / "log") as (_, first, _port):
