@@ -6,10 +6,10 @@ CONFIG ?= etc/apis.yaml
 WORKERS ?= $(if $(CI),4,6)
 PYTEST = $(BIN)/python -m pytest --reruns 2 -r R $(if $(CI),,--without-long)
 
-.PHONY: help demo run test test-all check bench endurance ground-truth roll-test crash-test cache-tests cache-memory fuzz fuzz-management fuzz-http format schema clean
+.PHONY: help demo run test test-all test-without-fast-path check bench endurance ground-truth roll-test crash-test cache-tests cache-memory fuzz fuzz-management fuzz-http format schema clean
 
 help:           ## what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 24
 
 $(BIN)/.run: pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,10 @@ test: $(BIN)/.dev  ## all tests but those that take long; in CI all of them, rea
 	@$(BIN)/python -m compileall -q llmproxy
 	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone"
 	$(PYTEST) -m alone
+
+test-without-fast-path: $(BIN)/.dev ## the tests that are not long, of a daemon that takes the ordinary way for each request
+	@$(BIN)/python -m compileall -q llmproxy
+	LLMPROXY_SERVER_FAST_PATH=false $(BIN)/python -m pytest --reruns 2 -r R --without-long -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone"
 
 test-all:          ## all tests, as in CI
 	@$(MAKE) --no-print-directory test CI=true

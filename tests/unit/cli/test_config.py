@@ -10,6 +10,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from llmproxy.cli import main
+from tests.support.proxy_case import FAST_PATH
 from tests.unit.cli.test_daemon import SETTINGS
 
 
@@ -19,7 +20,8 @@ class ShowTests(unittest.TestCase):
             path = Path(directory) / "apis.yaml"
             path.write_text(text)
             self.path = str(path)
-            environ = {"LLMPROXY_REDIS_URL": "redis://:hunter2@cache/0"}
+            # Another variable is set where the suites run without the fast path.
+            environ = {FAST_PATH: None, "LLMPROXY_REDIS_URL": "redis://:hunter2@cache/0"}
             return CliRunner().invoke(main, ["config", "show", self.path, *arguments], env=environ)
 
     def test_set(self) -> None:
