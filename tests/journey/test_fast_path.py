@@ -351,6 +351,15 @@ class Ways(WaysCase):
             self.play(True, "roomy", steps)
             self.assertEqual(self.short, 1, (api, answer, manner))
 
+    def test_a_refusal_is_counted_once(self) -> None:
+        """Whichever way the request goes on."""
+        step = (BODIES[0], FIELDS[1], True, "whole", "one read")
+        for fast in (True, False):
+            self.play(fast, "limited", [step] * 9)
+            refused = [record.error for record in self.events.records].count("rate_limit_exceeded")
+            limiter = self.proxy._parts.quota
+            self.assertEqual((refused, limiter._refusals["token"]), (3, 3), fast)
+
     def test_sdks_say_that_their_connection_is_kept(self) -> None:
         """And take a gzip, of which the usage is read at once."""
         step = (BODIES[0], FIELDS[4], True, "gzip in chunks", "one read")

@@ -115,6 +115,12 @@ class AwaitedLimits:
         request.waiting = reserving
         reserving.then(request.admit, request.refuse)
 
+    def reject(self, read: ReadRequest, error: BaseException, now: float, buffers: Buffers | None) -> None:
+        """Its limits do not admit it, as was known at once: nobody is to ask them, and to count that, once more."""
+        request = LimitedRequest(read, self, now, buffers)
+        read.channel.begin_direct(request)
+        self.refuse(request, error)
+
     def lost(self, request: LimitedRequest, reason: Failure) -> None:
         """Its client has left. What is reserved for it all the same is given back by who counts."""
         waiting, request.waiting = request.waiting, None

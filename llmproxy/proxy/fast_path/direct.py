@@ -238,9 +238,14 @@ class DirectPath:
             elif way.pool.sends_at_once:
                 if reservation is None and flow.limits is not None:
                     model, size = route.model or read.content.model, len(read.body)
-                    reserved = accounting.reserve(
-                        flow.limits, route, RequestSize(read.known.method, model, read.content, size)
-                    )
+                    asked = RequestSize(read.known.method, model, read.content, size)
+                    try:
+                        reserved = accounting.reserve(flow.limits, route, asked)
+                    except errors.ProxyError as e:
+                        if self._is_current(read.known):
+                            self._limits.reject(read, e, now, accounting.buffers)
+                            return True
+                        return False
                     if not isinstance(reserved, LimitReservation):
                         self._limits.wait(read, reserved, now, accounting.buffers)
                         return True
