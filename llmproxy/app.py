@@ -329,6 +329,7 @@ def _management(
     imports: LateImports,
 ) -> Management:
     from llmproxy.observability.requests_of_workers import RequestsOfWorkers
+    from llmproxy.web.admin.sessions import Sessions
     from llmproxy.web.manage.endpoint import ManagementContext
     from llmproxy.web.manage.tree import Management
 
@@ -348,6 +349,7 @@ def _management(
         alerts=alerts.table,
         rotation=base.store,
         subjects=tokens.subjects,
+        sessions=Sessions(base.store, base.now, base.random),
         issuers=tuple(issuers(settings)),
         apis=parts.endpoints,
         reload=reloader.reload,

@@ -15,6 +15,9 @@ PLACES = {
     "subject": CommandPlace(
         "llmproxy.cli.subjects", "subject", "Refuse the JWTs of somebody whom an identity provider knows."
     ),
+    "session": CommandPlace(
+        "llmproxy.cli.sessions", "admin_session", "Show who is signed in to the admin pages, and end that."
+    ),
     "apply": CommandPlace(
         "llmproxy.cli.apply", "apply", "Make groups, projects and tokens be as a file declares them."
     ),

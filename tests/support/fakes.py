@@ -31,6 +31,7 @@ from llmproxy.model import (
     Token,
 )
 from llmproxy.observability.activity import Activity
+from llmproxy.store.admin_sessions import AdminSession
 from llmproxy.store.audit_log import AuditFilter
 from llmproxy.store.budget_alerts import AlertFilter
 from llmproxy.store.revoked_subjects import SubjectRevocation
@@ -391,6 +392,25 @@ class MemorySubjects:
 
     def page(self, request: PageRequest) -> Deferred[Page[SubjectRevocation]]:
         return succeed(Page(list(self.revoked.values()), len(self.revoked), ""))
+
+
+class MemorySessions:
+    """Who is signed in to the admin pages: Ada, whom an identity provider knows, and somebody with a key."""
+
+    def __init__(self) -> None:
+        ada = AdminSession(
+            *("a" * 32, "hash of ada's", "hash before", "csrf of ada's", "oidc:3d38e146:ada"),
+            *(1_794_992_800.0, 1_794_992_800.0, 1_794_992_860.0, "192.0.2.1", "Firefox"),
+            '{"name": "Ada", "role": "admin", "projects": null}',
+        )
+        key = ada._replace(id="b" * 32, subject="key:key-1", principal=None)
+        self.sessions = {each.id: each for each in (ada, key)}
+
+    async def all(self) -> list[AdminSession]:
+        return list(self.sessions.values())
+
+    async def end(self, session_id: str) -> bool:
+        return self.sessions.pop(session_id, None) is not None
 
 
 class NoEntries:

@@ -55,6 +55,7 @@ from llmproxy.web.manage.stores import (
     Groups,
     ManagementKeys,
     RevokedSubjects,
+    SignedIn,
     TokenRotation,
 )
 from llmproxy.web.respond import StreamedResponse, identify, run
@@ -121,6 +122,7 @@ class ManagementContext:
     @ivar attributions: The names of what requests are attributed to; C{providers}: the provider of each API.
     @ivar references: Reads a provider key as a reference; C{None} where it is none, L{ValueError} if not allowed.
     @ivar groups: The groups of projects, where there may be any.
+    @ivar sessions: Who is signed in to the admin pages, where there are any.
     @ivar in_thread: Does what computes for long.
     """
 
@@ -148,6 +150,7 @@ class ManagementContext:
     alerts: AlertEntries | None = None
     rotation: TokenRotation | None = None
     subjects: RevokedSubjects | None = None
+    sessions: SignedIn | None = None
     issuers: Collection[str] = ()
     effective: Callable[[], Sequence[SettingSource]] | None = None
     upstreams: UpstreamControl | None = None

@@ -78,7 +78,7 @@ LEAST_ROLES: Mapping[str, AccessRule] = {
     "list_audit": AccessRule("operator", Scope.FILTERED),
     "get_version": AccessRule("viewer", Scope.GENERAL),
     "get_openapi": AccessRule("viewer", Scope.GENERAL),
-    "list_sessions": AccessRule("admin", Scope.WHOLE),  # of the admin pages; so is the next
+    "list_sessions": AccessRule("admin", Scope.WHOLE),
     "end_session": AccessRule("admin", Scope.WHOLE),
     "get_metrics": AccessRule("viewer", Scope.WHOLE),  # /metrics, where it asks for a credential
 }

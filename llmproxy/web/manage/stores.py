@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from llmproxy.base.audit_chain import ChainReport
 from llmproxy.management_key import ManagementKey
 from llmproxy.model import BudgetAlert, Group, Page, PageRequest, Token
+from llmproxy.store.admin_sessions import AdminSession
 from llmproxy.store.audit_log import AuditFilter
 from llmproxy.store.budget_alerts import AlertFilter
 from llmproxy.store.revoked_subjects import SubjectRevocation
@@ -109,6 +110,16 @@ class RevokedSubjects(Protocol):
 
     def page(self, request: PageRequest) -> Deferred[Page[SubjectRevocation]]:
         """Fire with one page of them, oldest first; L{errors.Invalid} where the cursor is malformed."""
+
+
+class SignedIn(Protocol):
+    """Who is signed in to the admin pages."""
+
+    async def all(self) -> list[AdminSession]:
+        """The sessions that are not over, the one that was seen last first."""
+
+    async def end(self, session_id: str) -> bool:
+        """Whether there was one to end."""
 
 
 class AlertEntries(Protocol):

@@ -28,6 +28,7 @@ from llmproxy.web.manage.preconditions import NO_PRECONDITIONS, Preconditions
 from llmproxy.web.manage.projects import ProjectCollection, ProjectItem, ProjectTokensRevocation
 from llmproxy.web.manage.reload import SettingsList, SettingsReload
 from llmproxy.web.manage.roles import Principal
+from llmproxy.web.manage.sessions import SessionCollection, SessionItem
 from llmproxy.web.manage.subjects import SubjectCollection, SubjectRestoration, SubjectRevocationEndpoint
 from llmproxy.web.manage.tokens import TokenCollection, TokenItem, TokenSecretRotation
 from llmproxy.web.manage.upstreams import UpstreamCollection, UpstreamItem
@@ -43,6 +44,8 @@ ENDPOINTS: tuple[type[Endpoint], ...] = (
         GroupItem,
         KeyCollection,
         KeyItem,
+        SessionCollection,
+        SessionItem,
         SubjectCollection,
         SubjectRevocationEndpoint,
         SubjectRestoration,

@@ -56,6 +56,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "list_keys": ("key list",),
     "get_key": ("key show key-1",),
     "revoke_key": ("key revoke key-1",),
+    "list_sessions": ("session list",),
+    "end_session": (f"session end {'b' * 32}",),
     "revoke_subject": (
         "subject revoke --issuer https://id.example.com ada --issued-before now --reason left",
         "subject revoke oidc:3d38e146:bob",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from llmproxy.errors import NotFound
 from llmproxy.web.admin.pages.names import actor_names
 from llmproxy.web.admin.visit import HtmlPage, Redirect, Result, Visit
 
@@ -18,7 +17,5 @@ async def show_all(visit: Visit) -> HtmlPage:
 
 
 async def end(visit: Visit) -> Result:
-    visit.principal.require("end_session")
-    if not await visit.sessions.end(visit.arguments[0]):
-        raise NotFound("That session is over already.")
+    await visit.api.send("DELETE", f"/manage/sessions/{visit.arguments[0]}")
     return Redirect("/admin/sessions", "session-ended")
