@@ -187,6 +187,7 @@ def test_sessions_are_listed_and_can_be_ended(operator: Visitor) -> None:
         assert operator.post(f"/admin/sessions/{session}/end", {"csrf": operator.csrf()}).status == 303
     assert other.get("/admin/tokens").status == 401
     assert operator.get("/admin/tokens").status == 200
+    assert "session.end" in operator.get("/admin/audit?action=session.end").body.decode().partition("<tbody>")[2]
 
 
 def test_guessing_is_slowed_down(tmp_path: Path) -> None:

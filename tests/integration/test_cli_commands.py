@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
+from tests.support.admin_visitor import Visitor
 from tests.support.processes import Daemon, free_port, run_command
 from tests.support.redis_server import RedisServer
 from tests.support.stack import ENCRYPTION, KEYS, MANAGEMENT, Stack, eventually
@@ -198,3 +203,38 @@ def test_requests_activity_and_logging(tmp_path: Path) -> None:
             assert table.returncode == 0 and "USD" in table.stdout, table.stderr
         assert says("log-level", "debug") == says("log-level") == {"level": "debug"}
         assert stack.manage("GET", "/manage/logging") == {"level": "debug"}
+
+
+def test_what_runs_there(tmp_path: Path) -> None:
+    """Version, APIs, a key, settings, sessions and the audit log of a daemon, asked of it by its URL alone."""
+    with Stack(tmp_path) as stack:
+
+        def ends(*command: str) -> tuple[int, Any]:
+            done = run_command(["llmproxy", "--url", stack.url, "--output", "json", *command], env=stack.env)
+            assert "Traceback" not in done.stderr
+            return done.returncode, json.loads(done.stdout) if done.stdout else done.stderr
+
+        assert ends("version")[1]["version"] == metadata.version("llmproxy")
+        assert [each["name"] for each in ends("api", "list")[1]["data"]] == list(KEYS)
+        assert ends("openapi")[1]["paths"]["/manage/version"]
+        key = stack.manage("POST", "/manage/keys", {"name": "Lead", "role": "operator"})
+        code, shown = ends("key", "show", key["id"])
+        assert (code, shown["name"], shown.get("key")) == (0, "Lead", None)
+        rows = {row["setting"]: row["value"] for row in ends("config", "show", "--daemon")[1]["data"]}
+        assert rows["apis.openai.base_url"] == stack.simulator.url and "cache.enabled" not in rows
+        assert ends("config", "show", "--daemon", "etc/apis.yaml")[0] == 2
+        browser = Visitor(stack.daemon.port)
+        assert browser.sign_in().status == 303
+        (session,) = ends("session", "list")[1]["data"]
+        assert session["subject"] == "management"
+        assert ends("session", "end", session["id"])[0] == 0
+        assert browser.get("/admin/tokens").status == 401
+        assert ends("session", "end", session["id"])[0] == 1
+        assert [each["outcome"] for each in ends("audit", "list", "--action", "session.end")[1]["data"]] == [
+            *("failure", "intent", "success", "intent")
+        ]
+        assert ends("audit", "verify", "--daemon") == (0, {"entries": ANY, "problem": ""})
+        with closing(sqlite3.connect(tmp_path / "llmproxy.db")) as database, database:
+            database.execute("DELETE FROM audit_log WHERE seq = 3")
+        code, verdict = ends("audit", "verify", "--daemon")
+        assert code == 1 and verdict["problem"]
