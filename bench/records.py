@@ -124,7 +124,7 @@ async def shown(reactor: Any, home: Path, finished: list[RequestRecord], redacto
         for place in range(0, len(finished), 1000):
             for record in finished[place : place + 1000]:
                 bus.publish(record)
-                access.observe(record)
+                access.observe_all([record])
             await deferLater(reactor, 0.11)
         access.stopService()
         await bus.stopService()

@@ -152,10 +152,6 @@ class Activity(Service):
             pass
         self.dropped += sum(each[_REQUESTS] for each in self._sums.values())
 
-    def observe(self, record: RequestRecord) -> None:
-        """Add a finished request."""
-        self.observe_all((record,))
-
     def observe_all(self, records: Iterable[RequestRecord]) -> None:
         """Add finished requests. Without a call for each: under load a turn of the reactor has many."""
         all_sums = self._sums

@@ -159,10 +159,6 @@ class Metrics:
         """A request that had begun is over, however it ended."""
         self.in_flight -= 1
 
-    def observe(self, record: RequestRecord) -> None:
-        """Count a finished request."""
-        self.observe_all((record,))
-
     def observe_all(self, records: Iterable[RequestRecord]) -> None:
         """Count finished requests. Without a call for each: under load a turn of the reactor has many."""
         kinds, traffic_of_apis, all_spent = self.kinds, self.traffic, self.spent

@@ -38,7 +38,7 @@ class ObservabilityPageTests(unittest.TestCase):
     def test_metrics(self) -> None:
         """Every metric of ours has its row, under the name that is scraped; no row is left of one that is gone."""
         metrics = Metrics()
-        metrics.observe(RECORD)
+        metrics.observe_all([RECORD])
         scraped = {
             f"{family.name}_total" if family.type == "counter" else family.name
             for family in registry(metrics).collect()

@@ -48,8 +48,8 @@ class ExpositionTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.metrics = Metrics(breakers=lambda: {"openai": "half-open"}, events_dropped=lambda: 3)
         self.metrics.started()
-        self.metrics.observe(record(bytes_in=10, bytes_out=20, stream=True, cache="hit", sdk_retry=1))
-        self.metrics.observe(record(status=404, outcome="refused", error="not_found", api="", first_byte=None))
+        self.metrics.observe_all([record(bytes_in=10, bytes_out=20, stream=True, cache="hit", sdk_retry=1)])
+        self.metrics.observe_all([record(status=404, outcome="refused", error="not_found", api="", first_byte=None)])
 
     def samples(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         _, body = render(self.metrics)
@@ -120,7 +120,7 @@ class ExpositionTests(SynchronousTestCase):
 class NegotiationTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.metrics = Metrics()
-        self.metrics.observe(record())
+        self.metrics.observe_all([record()])
 
     def content_type(self, accept: str) -> str:
         return render(self.metrics, accept)[0].split(";")[0]

@@ -32,7 +32,7 @@ def record(**changes: Any) -> RequestRecord:
 class SnapshotTests(unittest.TestCase):
     def counted(self, **changes: Any) -> ProxyMetrics:
         metrics = Metrics()
-        metrics.observe(record(**changes))
+        metrics.observe_all([record(**changes)])
         return metrics.snapshot()
 
     def test_nothing(self) -> None:
@@ -42,9 +42,9 @@ class SnapshotTests(unittest.TestCase):
     def test_sums(self) -> None:
         """Requests, bytes and streams are summed up over all APIs, and told apart by API and status."""
         metrics = Metrics(events_dropped=lambda: 7)
-        metrics.observe(record(bytes_in=10, bytes_out=100, stream=True, sdk_retry=2))
-        metrics.observe(record(api="google", status=529, upstream_status=529, bytes_in=1))
-        metrics.observe(record(bytes_out=5))
+        metrics.observe_all([record(bytes_in=10, bytes_out=100, stream=True, sdk_retry=2)])
+        metrics.observe_all([record(api="google", status=529, upstream_status=529, bytes_in=1)])
+        metrics.observe_all([record(bytes_out=5)])
         counted = metrics.snapshot()
         self.assertEqual((counted.requests, counted.bytes_in, counted.bytes_out), (3, 11, 105))
         self.assertEqual((counted.streams, counted.sdk_retries, counted.events_dropped), (1, 1, 7))
@@ -97,7 +97,7 @@ class SnapshotTests(unittest.TestCase):
         """Were a plugin to invent error codes without end, memory does not grow and no request is left out."""
         metrics = Metrics()
         for n in range(MAX_KINDS + 50):
-            metrics.observe(record(status=400, outcome="refused", error=f"made_up_{n}"))
+            metrics.observe_all([record(status=400, outcome="refused", error=f"made_up_{n}")])
         self.assertEqual(len(metrics.kinds), MAX_KINDS + 1)
         self.assertEqual((metrics.snapshot().requests, metrics.snapshot().by_error["other"]), (MAX_KINDS + 50, 50))
 
@@ -159,10 +159,10 @@ class SpendingTests(unittest.TestCase):
         """Tokens and cost are summed up by API and the model that answered; what is not known is counted as such."""
         metrics = Metrics()
         used: dict[str, Any] = {"input_tokens": 10, "cached_tokens": 4, "output_tokens": 5, "reasoning_tokens": 1}
-        metrics.observe(record(**used, answered="gpt-4o", cost_usd=0.5, basis="exact"))
-        metrics.observe(record(**used, answered="gpt-4o", basis="estimated"))
-        metrics.observe(record(**used, cost_usd=0.25))
-        metrics.observe(record(answered="gpt-4o"))
+        metrics.observe_all([record(**used, answered="gpt-4o", cost_usd=0.5, basis="exact")])
+        metrics.observe_all([record(**used, answered="gpt-4o", basis="estimated")])
+        metrics.observe_all([record(**used, cost_usd=0.25)])
+        metrics.observe_all([record(answered="gpt-4o")])
         spent = metrics.spent["openai", "gpt-4o"]
         self.assertEqual((spent.input, spent.cached, spent.output, spent.reasoning), (20, 8, 10, 2))
         self.assertEqual((spent.cost, spent.estimated, spent.unpriced), (0.5, 1, 1))
@@ -172,14 +172,14 @@ class SpendingTests(unittest.TestCase):
         """A provider that repeats whatever model it is asked for does not fill the memory."""
         metrics = Metrics()
         for number in range(1000):
-            metrics.observe(record(answered=f"m{number}", input_tokens=1))
+            metrics.observe_all([record(answered=f"m{number}", input_tokens=1)])
         self.assertEqual(len(metrics.spent), MAX_MODELS + 1)
         self.assertEqual(metrics.spent["openai", "other"].input, 1000 - MAX_MODELS)
 
     def test_a_secret_for_a_model(self) -> None:
         """What is shown of it is masked."""
         metrics = Metrics(redact=lambda text: text.replace("secret", "[redacted]"))
-        metrics.observe(record(answered="a secret model", input_tokens=1))
+        metrics.observe_all([record(answered="a secret model", input_tokens=1)])
         text = render(metrics)[1].decode()
         self.assertIn('llmproxy_input_tokens_total{api="openai",model="a [redacted] model"} 1.0', text)
         self.assertNotIn("secret", text)

@@ -20,7 +20,7 @@ RECORD = RequestRecord(
 def process(requests: int, breaker: str = "closed", longest: float = 1.0) -> Metrics:
     metrics = Metrics(lambda: {"openai": breaker}, lambda: 2)
     for _ in range(requests):
-        metrics.observe(RECORD)
+        metrics.observe_all([RECORD])
     metrics.reactor_lag.observe(0.01)
     metrics.in_flight = requests
     metrics.add(Gauge("open", "Open.", lambda: {"openai": float(requests)}, "api"))
