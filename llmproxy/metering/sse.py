@@ -94,10 +94,11 @@ class SseScanner:
 
     def feed(self, data: bytes) -> None:
         """The next bytes of the stream."""
-        self.size += len(data)
-        self.last = data if len(data) <= SAMPLE_BYTES else data[-SAMPLE_BYTES:]
-        if len(self.sample) < SAMPLE_BYTES:
-            self.sample += data[: SAMPLE_BYTES - len(self.sample)]
+        size, before = len(data), self.size
+        self.size = before + size
+        self.last = data if size <= SAMPLE_BYTES else data[-SAMPLE_BYTES:]
+        if before < SAMPLE_BYTES:
+            self.sample += data[: SAMPLE_BYTES - before]
         if self._part or not data.endswith(self._ends):
             self._gather(data)
         elif self._mark in data or b"error" in data or (self._also and self._also in data):
