@@ -231,14 +231,13 @@ class DirectPath:
         """
         flow, now, accounting = read.known.flow, self._clock.seconds(), self._accounting
         session, route = flow.session, flow.route
-        attempt = admitted = None
+        model, attempt, admitted = route.model or read.content.model, None, None
         try:
             if not self._pipeline.is_current(session.grant, route, way.provider_keys):
                 self._table.drop(read.known)
             elif way.pool.sends_at_once:
                 if reservation is None and flow.limits is not None:
-                    model, size = route.model or read.content.model, len(read.body)
-                    asked = RequestSize(read.known.method, model, read.content, size)
+                    asked = _new(RequestSize, (read.known.method, model, read.content, len(read.body)))
                     try:
                         reserved = accounting.reserve(flow.limits, route, asked)
                     except errors.ProxyError as e:
@@ -258,7 +257,7 @@ class DirectPath:
         if attempt is None or admitted is None:
             self._not_sent(read.known, reservation)
             return False
-        request = self._made(read, prepared, way, admitted)
+        request = self._made(read, prepared, way, model, admitted)
         request.attempt, request.reservation = attempt, reservation
         request.authorized_at, request.sent_at = let_through_at or now, now
         if way.group.causes:
@@ -275,7 +274,7 @@ class DirectPath:
         self._is_current(known)  # else it is known no more
 
     def _made(
-        self, read: ReadRequest, prepared: PreparedFlow, way: Sending, admitted: tuple[Slot, int]
+        self, read: ReadRequest, prepared: PreparedFlow, way: Sending, model: str, admitted: tuple[Slot, int]
     ) -> DirectRequest:
         """The request that is sent, with its line in the ledger."""
         channel, known, head, lines, body, content, started_at, arrived_at = read
@@ -284,7 +283,7 @@ class DirectPath:
         request = DirectRequest()
         request.owner, request.channel, request.known, request.parsed = self, channel, known, head
         request.content, request.whole, request.started_at, request.arrived_at = content, body, started_at, arrived_at
-        request.model = model = route.model or content.model
+        request.model = model
         request.request_id = identity.fresh_id() if head is None else self._request_id(lines)
         request.client = identity.client(channel.remote, lines)
         request.facts = facts = prepared.facts or self._facts(lines, known)
