@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
 import sys
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.abstract import FileDescriptor
@@ -15,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults, mayb
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.tcp import Port
-from twisted.logger import ILogObserver, Logger, LogLevel
+from twisted.logger import ILogObserver, Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
@@ -30,6 +29,7 @@ from llmproxy.process.health import ProcessHealth
 from llmproxy.process.listening_sockets import adopt, is_proxied, leave_socket, own_path, secured, with_backlog
 from llmproxy.process.readiness import Checks
 from llmproxy.process.start_failures import not_listening, sentence
+from llmproxy.process.start_observer import StartObserver, cannot_start
 from llmproxy.store.store import Store
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.server.proxy_protocol import AddressedSite
@@ -42,14 +42,6 @@ LAST_SECONDS = 5.0  # for the process to end after that
 IDLE_SECONDS = 5.0  # for idle clients to ask once more, where another process goes on
 
 _log = Logger()
-
-
-class StartObserver(Protocol):
-    """Whoever waits for the daemon to have started."""
-
-    def begin(self) -> None: ...
-    def succeeded(self) -> None: ...
-    def failed(self, sentence: str) -> None: ...
 
 
 @implementer(IInstrumented)
@@ -355,17 +347,6 @@ class Daemon(MultiService):
 
     def stopService(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stop())
-
-
-def cannot_start(reactor: Any, reason: str, failure: Failure, observer: StartObserver | None) -> None:
-    """Say why, and end the process with status 1."""
-    _log.critical("Cannot start: {reason}", reason=reason)
-    _log.failure("That came so:", failure, level=LogLevel.debug)
-    # twistd would end as if all had been well. What the observer registers comes before that.
-    atexit.register(os._exit, 1)
-    if observer is not None:
-        observer.failed(reason)
-    reactor.callWhenRunning(reactor.stop)
 
 
 async def _closed(port: IListeningPort) -> None:

@@ -14,11 +14,11 @@ from twisted.python.failure import Failure
 
 from llmproxy.base.coroutines import FairLock, deferred, within
 from llmproxy.base.peers import PeerAnswer
-from llmproxy.process.daemon import StartObserver, cannot_start
 from llmproxy.process.link import LinkLost
 from llmproxy.process.listening_sockets import ListeningSockets
 from llmproxy.process.standing_orders import StandingOrders
 from llmproxy.process.start_failures import sentence
+from llmproxy.process.start_observer import StartObserver, cannot_start
 from llmproxy.process.worker_process import WorkerFailed, WorkerProcess
 
 START_SECONDS = 120.0  # for a worker to be ready: it may have to wait for its database
