@@ -97,6 +97,25 @@ class UsagePagesTests(TestCase):
         self.assertEqual(rows, whole)
         self.assertEqual(pages, max(1, -(-len(whole) // limit)), "every page but the last is full")
 
+    def test_each_page_of_groups_has_the_tokens_of_their_projects(self) -> None:
+        """And no sums of others, which the same tokens and people have."""
+        self.fill({
+            (period, project, token, "openai", model)
+            for period in PERIODS[1:3] for project in PROJECTS for token in ("t1", "t2", "t3") for model in "ab"
+        })  # fmt: skip
+        asked = [by for by in QUESTIONS if {"group"} < set(by) <= {"group", "project", "model", "token", "user"}]
+        self.assertEqual(len(asked), 28)
+        for by in asked:
+            question = UsageQuery(by, "2026-11-01", attribution="user" if "user" in by else "")
+            whole = [dict(row) for row in self.connection.execute(ordered_sums(question)).mappings()]
+            rows: list[dict[str, Any]] = []
+            cursor = ""
+            for _ in range(-(-len(whole) // 5)):
+                page = report_page(self.connection, question._replace(part=PageRequest(5, 0, cursor)))
+                rows += page.items
+                cursor = page.next_cursor
+            self.assertEqual([list(row.items()) for row in rows], [list(row.items()) for row in whole], by)
+
     def test_many_projects_without_a_group(self) -> None:
         """Whose few tokens are far between those of all others: these are not read to find them."""
         plain: dict[str, Any] = {"active": True, "created_at": 1.0, "updated_at": 1.0, "revision": 1}
