@@ -60,14 +60,14 @@ def _opened(sealer: Sealer, sealed: bytes) -> str:
 
 _LOST = (
     "The encryption key {path} is not there, and the database has keys that were sealed with it. Put the file back, or "
-    "set LLMPROXY_ENCRYPTION_KEY to what it held; no new one was made. Without it the provider keys and tokens of this database "
-    "are of no use: to begin anew, name another database."
+    "set LLMPROXY_ENCRYPTION_KEY to what it held; no new one was made. Without it the provider keys and tokens of this "
+    "database are of no use: to begin anew, name another database."
 )
 _UNTOLD = (
     "The encryption key {path} is not there, and the database does not say whether it has keys that were sealed with "
     "it. Put the file back, set LLMPROXY_ENCRYPTION_KEY, or have the database answer; no new one was made."
 )
 _WRONG = (
-    "The keys in this database were sealed with another encryption key. Set LLMPROXY_ENCRYPTION_KEY (or the key file in the "
-    "state directory) to the one that this database was made with."
+    "The keys in this database were sealed with another encryption key. Set LLMPROXY_ENCRYPTION_KEY (or the key file "
+    "in the state directory) to the one that this database was made with."
 )
