@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import main, tcp
@@ -56,7 +57,7 @@ class ServerTransport(_ShortRead, tcp.Server):  # type: ignore[misc]
             return
         self.disconnecting = True
         self.stopReading()
-        self.reactor.end_with_turn(self)
+        self.reactor.at_end_of_turn(self.end)
 
     def end(self: Any) -> None:
         """The turn is over. Where somebody has written after all, that is sent first."""
@@ -82,12 +83,12 @@ class LeanEPollReactor(EPollReactor):
     """Reads of TCP connections are called directly, everything else as Twisted calls it."""
 
     def __init__(self) -> None:
-        self._ending: list[ServerTransport] = []
+        self._ending: list[Callable[[], object]] = []
         EPollReactor.__init__(self)
 
-    def end_with_turn(self, transport: ServerTransport) -> None:
-        """Nothing keeps this connection any more."""
-        self._ending.append(transport)
+    def at_end_of_turn(self, call: Callable[[], object]) -> None:
+        """Call this once all that has arrived has been read: C{callLater(0)} without a timer."""
+        self._ending.append(call)
 
     def doPoll(self, timeout: float | None) -> None:
         selectables = self._selectables
@@ -97,7 +98,7 @@ class LeanEPollReactor(EPollReactor):
             events = self._poller.poll(-1 if timeout is None else timeout, MAX_EVENTS)
         except OSError as e:
             if e.errno == errno.EINTR:
-                return  # what ends does so with the next turn, which waits for nothing
+                return  # what is left for the end comes with the next turn, which waits for nothing
             raise
         for descriptor, event in events:
             selectable = selectables.get(descriptor)
@@ -115,14 +116,14 @@ class LeanEPollReactor(EPollReactor):
             if why is not None:
                 self._disconnectSelectable(selectable, why, True)  # type: ignore[no-untyped-call]
         if self._ending:
-            self._end_connections()
+            self._end_turn()
 
-    def _end_connections(self) -> None:
+    def _end_turn(self) -> None:
         ending, self._ending = self._ending, []
-        for transport in ending:
+        for call in ending:
             try:
-                transport.end()
-            except BaseException:  # the fault of one is none of the others'
+                call()
+            except Exception:  # the fault of one is none of the others'
                 log.err()
 
     doIteration = doPoll

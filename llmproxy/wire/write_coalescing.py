@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -22,9 +23,12 @@ class WriteCoalescer:
 
     def __init__(self, clock: IReactorTime, most: int = MAX_WAITING_MESSAGES) -> None:
         """
+        @param clock: A reactor; a L{LeanEPollReactor<llmproxy.wire.reactor>} is asked for no timer in each turn.
         @param most: How many wait at a time; with one more, all of them leave.
         """
         self._clock = clock
+        self._at_end: Callable[[Callable[[], object]], object]
+        self._at_end = getattr(clock, "at_end_of_turn", None) or partial(clock.callLater, 0)
         self._most = most
         self._waiting: list[Callable[[], object]] = []
         self._last = 0.0
@@ -44,7 +48,7 @@ class WriteCoalescer:
             self._leave()
         elif not self._ending:
             self._ending = True
-            self._clock.callLater(0, self._end)
+            self._at_end(self._end)
         return True
 
     def _end(self) -> None:

@@ -6,6 +6,7 @@ import socket
 import time
 import unittest
 from collections.abc import Callable
+from functools import partial
 from threading import Thread
 from typing import Any, ClassVar
 from unittest.mock import patch
@@ -17,6 +18,7 @@ from twisted.internet.test import test_core, test_fdset, test_socket, test_tcp, 
 from twisted.python.failure import Failure
 
 from llmproxy.wire.reactor import LeanEPollReactor
+from llmproxy.wire.write_coalescing import WriteCoalescer
 
 NAME = "llmproxy.wire.reactor.LeanEPollReactor"
 BUILDERS = (
@@ -143,6 +145,38 @@ class EndsOfConnections(unittest.TestCase):
             self.reactor.doPoll(60.0)
         logged.assert_called_once_with()
         self.assertEqual((failing.lost, healthy.lost), ([ConnectionDone], [ConnectionDone]))
+
+
+class EndsOfTurns(unittest.TestCase):
+    def setUp(self) -> None:
+        self.reactor: Any = LeanEPollReactor()
+        self.addCleanup(self.reactor.removeAll)
+        self.called: list[str] = []
+
+    def test_within_the_turn(self) -> None:
+        """In order, each once, and a turn that has something to end waits for nothing else."""
+        for name in "ab":
+            self.reactor.at_end_of_turn(partial(self.called.append, name))
+        self.assertEqual(self.called, [])
+        self.reactor.doPoll(60.0)
+        self.reactor.doPoll(0)
+        self.assertEqual(self.called, ["a", "b"])
+
+    def test_one_leads_to_another(self) -> None:
+        """That comes with the next turn: timers and those who have arrived come in between."""
+        self.reactor.at_end_of_turn(lambda: self.reactor.at_end_of_turn(partial(self.called.append, "next")))
+        self.reactor.doPoll(60.0)
+        self.assertEqual(self.called, [])
+        self.reactor.doPoll(60.0)
+        self.assertEqual(self.called, ["next"])
+
+    def test_messages_that_wait_for_it(self) -> None:
+        """They leave with the turn, and no timer is made for them."""
+        coalescer = WriteCoalescer(self.reactor)
+        self.assertTrue(coalescer.wait(partial(self.called.append, "left"), always=True))
+        self.assertEqual((self.reactor.getDelayedCalls(), self.called), ([], []))
+        self.reactor.doPoll(60.0)
+        self.assertEqual(self.called, ["left"])
 
 
 class Recorder(Protocol):
