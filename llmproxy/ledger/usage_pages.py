@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, func, literal, select, tuple_
 
 from llmproxy.ledger.usage_queries import (
-    SUM_COLUMNS,
     Report,
     UsageQuery,
     conditions,
@@ -162,38 +161,13 @@ def _rows_of_members(
         if not some:
             continue
         these = members.column.in_(some) if few else members.column.between(some[0], some[-1])
-        if narrowed and "group" in question.by[: question.by.index(members.name)]:
-            found += _rows_of_group(connection, question, lead, begun, wanted, [*where, *narrowed, *behind, these])
-        else:
-            rows = ordered_sums(question).where(*here, these)
-            if begun is not None:
-                rows = rows.where(is_after(group_columns(question), begun))
-            found += connection.execute(rows.limit(wanted)).mappings()
+        rows = ordered_sums(question).where(*here, these)
+        if begun is not None:
+            rows = rows.where(is_after(group_columns(question), begun))
+        found += connection.execute(rows.limit(wanted)).mappings()
         if len(found) > limit:
             break
     return found
-
-
-def _rows_of_group(
-    connection: Connection,
-    question: UsageQuery,
-    lead: _Lead,
-    begun: Sequence[str] | None,
-    wanted: int,
-    where: Sequence[Any],
-) -> Rows:
-    """The rows of a lead that has a group, whose projects are in C{where}: to look up the group of each sum's project
-    again would take as long as adding the sums up.
-    """
-    place = question.columns.index("group_id")
-    plain = question._replace(by=tuple(name for name in question.by if name != "group"))
-    others = [condition for at, condition in enumerate(lead.where) if at != place]
-    rows = ordered_sums(plain).where(*where, *others)
-    if begun is not None:
-        rows = rows.where(is_after(group_columns(plain), [*begun[:place], *begun[place + 1 :]]))
-    names = (*question.columns, *SUM_COLUMNS)
-    read = connection.execute(rows.limit(wanted)).all()
-    return [dict(zip(names, (*row[:place], lead.values[place], *row[place:]), strict=True)) for row in read]
 
 
 def _before(question: UsageQuery, members: _Members) -> UsageQuery:
