@@ -87,9 +87,12 @@ def init(config: str, yes: bool, force: bool, token_file: str | None, source: st
     if token_file is not None and Path(token_file).exists():
         raise Misconfigured(f"{token_file} is there already: name another file.")
     answers = _answers(given, ask=not yes and sys.stdin.isatty())
-    if source is None and not yes and sys.stdin.isatty():
-        source = "prompt" if click.confirm(f"Store a provider key for {answers['api']} now?", default=True) else None
-    key = _key(answers["api"], source)
+    api = answers["api"]
+    key = _key(api, source, _ask_for_key)
+    asks = source is None and not yes and sys.stdin.isatty()
+    if asks and click.confirm(f"Store a provider key for {api} now?", default=True):
+        typed = _ask_for_key(f"Provider key for {api} (an empty line: later)")
+        key = _key(api, "prompt", lambda _: typed) if typed else {}
     text = settings_text(answers["api"], answers["listen"], answers["state_dir"])
     try:
         parse(text, str(path), os.environ)
@@ -146,13 +149,15 @@ def _directory(text: str) -> str:
     return text.rstrip("/") or "/"
 
 
-def _key(api: str, source: str | None) -> dict[str, str]:
+def _key(api: str, source: str | None, prompt: Callable[[str], str]) -> dict[str, str]:
     if source is None:
         return {}
-    keys = provider_keys(
-        (f"{api}={source}",), os.environ, sys.stdin, lambda text: click.prompt(text, hide_input=True, err=True)
-    )
-    return {api: str(keys[api])}
+    return {api: str(provider_keys((f"{api}={source}",), os.environ, sys.stdin, prompt)[api])}
+
+
+def _ask_for_key(text: str) -> str:
+    """What is typed, which is not shown; C{""} for an empty line."""
+    return str(click.prompt(text, default="", show_default=False, hide_input=True, err=True)).strip()
 
 
 @contextmanager
