@@ -292,7 +292,9 @@ class Systems:
             if go is None:
                 raise Unavailable("go is missing (1.20 or newer, on the path or named by $GO)")
             env = {**os.environ, "GO111MODULE": "off"}
-            subprocess.run([go, "build", "-o", str(made), str(source)], check=True, env=env)
+            built = subprocess.run([go, "build", "-o", str(made), str(source)], env=env, capture_output=True, text=True)
+            if built.returncode:
+                raise Unavailable(f"{go} does not build goproxy.go (1.20 or newer is needed): {built.stderr.strip()}")
         port, tls_port = free_port(), free_port()
         command = [str(made), "-l", f"{HOST}:{port}", "-u", f"http://{HOST}:{provider.port}"]
         env = {"GOMAXPROCS": "1"}
