@@ -153,14 +153,20 @@ def get(connection: Connection, group_id: str) -> Group:
     return _group(row)
 
 
-def page(connection: Connection, request: PageRequest, search: str = "") -> Page[Group]:
+def page(
+    connection: Connection, request: PageRequest, search: str = "", ids: tuple[str, ...] | None = None
+) -> Page[Group]:
     """
     @param search: Only those whose name has this in it, in any case.
+    @param ids: Only those of these ids; C{None} for all.
     """
     by, shown, counted = (project_groups.c.created_at, project_groups.c.id), _SHOWN, select(project_groups.c.id)
     if search:
         named = project_groups.c.name.icontains(search, autoescape=True)
         shown, counted = shown.where(named), counted.where(named)
+    if ids is not None:
+        asked = project_groups.c.id.in_(ids)
+        shown, counted = shown.where(asked), counted.where(asked)
     rows, cursor = pages.page(connection, shown, by, request)
     return Page([_group(row) for row in rows], pages.total(connection, counted, request), cursor)
 

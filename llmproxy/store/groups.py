@@ -30,8 +30,10 @@ class GroupTable:
         return await self._store.report(partial(group_tree.get, group_id=group_id))
 
     @deferred
-    async def group_page(self, request: PageRequest, search: str = "") -> Page[Group]:
-        return await self._store.report(partial(group_tree.page, request=request, search=search))
+    async def group_page(
+        self, request: PageRequest, search: str = "", ids: tuple[str, ...] | None = None
+    ) -> Page[Group]:
+        return await self._store.report(partial(group_tree.page, request=request, search=search, ids=ids))
 
     @deferred
     async def update_group(self, group: Group) -> Group:

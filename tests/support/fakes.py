@@ -344,8 +344,11 @@ class MemoryGroups:
         return self.groups[group_id]
 
     @deferred
-    async def group_page(self, request: PageRequest, search: str = "") -> Page[Group]:
-        return paged([each for each in self.groups.values() if search.lower() in each.name.lower()], request)
+    async def group_page(
+        self, request: PageRequest, search: str = "", ids: tuple[str, ...] | None = None
+    ) -> Page[Group]:
+        named = [each for each in self.groups.values() if search.lower() in each.name.lower()]
+        return paged([each for each in named if ids is None or each.id in ids], request)
 
     @deferred
     async def update_group(self, group: Group) -> Group:

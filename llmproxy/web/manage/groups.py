@@ -18,7 +18,7 @@ from llmproxy.web.manage.body_types import Id, Name
 from llmproxy.web.manage.deferred_model import DeferredModel
 from llmproxy.web.manage.endpoint import Call, Endpoint, ManagementContext, operation
 from llmproxy.web.manage.limit_bodies import Limits
-from llmproxy.web.manage.paging import PAGE_PARAMETERS, list_response, page, query, search_text
+from llmproxy.web.manage.paging import PAGE_PARAMETERS, ids, list_response, page, query, search_text
 from llmproxy.web.manage.preconditions import etag_line
 from llmproxy.web.manage.stores import Groups
 from llmproxy.web.manage.views import LimitsView, Time, limits_json
@@ -75,10 +75,10 @@ class GroupResource(Endpoint):
 class GroupCollection(GroupResource):
     path = "/manage/groups"
 
-    @operation("GET", "List groups of projects, oldest first.", GroupList, query=("search", *PAGE_PARAMETERS))
+    @operation("GET", "List groups of projects, oldest first.", GroupList, query=("id", "search", *PAGE_PARAMETERS))
     async def list_groups(self, call: Call) -> BufferedResponse:
         asked = query(call.uri, call.operation.query)
-        found = await self.groups.group_page(page(asked), search_text(asked))
+        found = await self.groups.group_page(page(asked), search_text(asked), ids(asked))
         return await list_response(found, group_json, self.context.clock)
 
     @operation("POST", "Create a group of projects.", GroupView, GroupCreate, 201, action="group.create")

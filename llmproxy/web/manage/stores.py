@@ -50,10 +50,13 @@ class Groups(Protocol):
     def get_group(self, group_id: str) -> Deferred[Group]:
         """Fire with the group of this id; L{errors.NotFound} where there is none."""
 
-    def group_page(self, request: PageRequest, search: str = "") -> Deferred[Page[Group]]:
+    def group_page(
+        self, request: PageRequest, search: str = "", ids: tuple[str, ...] | None = None
+    ) -> Deferred[Page[Group]]:
         """Fire with one page of them, oldest first; L{errors.Invalid} where the cursor is malformed.
 
         @param search: Only those whose name has this in it, in any case; C{""} for all.
+        @param ids: Only those of these ids; C{None} for all.
         """
 
     def update_group(self, group: Group) -> Deferred[Group]:

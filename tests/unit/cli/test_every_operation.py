@@ -101,6 +101,7 @@ IN_VAIN = {"get_request": ("request show req-1",), "rotate_token": ("token rotat
 PAGES = {"limit", "offset", "cursor"}
 ELSEWHERE = {
     "list_projects": {"id"},  # project show
+    "list_groups": {"id"},  # group show
     "list_tokens": {"id"},  # token show
     "create_project": {"api_key", "active"},  # of the default API; project deactivate
     "create_token": {"duration_minutes"},  # --expires-in

@@ -42,6 +42,8 @@ class GroupContract:
         found = await groups.group_page(PageRequest(), "ENAM")
         self.assertEqual(([each.id for each in found.items], found.total), (["team"], 1))
         self.assertEqual((await groups.group_page(PageRequest(), "%")).total, 0, "it is no pattern")
+        found = await groups.group_page(PageRequest(), ids=("team", "nothing"))
+        self.assertEqual(([each.id for each in found.items], found.total), (["team"], 1))
         await groups.delete_group("team")
         await groups.delete_group("top")
         self.assertEqual((await groups.group_page(PageRequest())).items, [])

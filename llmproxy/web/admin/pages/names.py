@@ -1,4 +1,4 @@
-"""What projects and tokens are called that a page knows by their ids."""
+"""What projects, groups and tokens are called that a page knows by their ids."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ from llmproxy.web.manage.paging import ID, MAX_PAGE_SIZE
 async def project_names(visit: Visit, ids: Sequence[str]) -> dict[str, str]:
     """The names of these projects; the id of one that is not there any more."""
     return await _names(visit, "/manage/projects", ids)
+
+
+async def group_names(visit: Visit, ids: Sequence[str]) -> dict[str, str]:
+    """Likewise of groups; their ids for who may not see groups."""
+    if not visit.principal.may("list_groups"):
+        return {each: each for each in ids}
+    return await _names(visit, "/manage/groups", ids)
 
 
 async def token_names(visit: Visit, ids: Sequence[str]) -> dict[str, str]:

@@ -9,8 +9,7 @@ from typing import Any
 from llmproxy.errors import Invalid
 from llmproxy.proxy.own_response import BufferedResponse
 from llmproxy.web.admin import formats
-from llmproxy.web.admin.pages.groups import all_groups as listed_groups
-from llmproxy.web.admin.pages.names import project_names, token_names
+from llmproxy.web.admin.pages.names import group_names, project_names, token_names
 from llmproxy.web.admin.pages.project_choice import chosen_project
 from llmproxy.web.admin.plots import Series, bar_plot
 from llmproxy.web.admin.visit import HtmlPage, Visit
@@ -49,7 +48,7 @@ async def show(visit: Visit) -> HtmlPage:
             "problem": problem,
             "names": await project_names(visit, projects),
             "token_names": await token_names(visit, [row["token_id"] for row in rows if row.get("token_id")]),
-            "group_names": {g["id"]: g["name"] for g in await listed_groups(visit)} if "group" in groups else {},
+            "group_names": await group_names(visit, [row["group_id"] for row in rows if row.get("group_id")]),
             "plots": _plots(groups, rows) if rows else [],
             "sums": _sums(rows),
         },
