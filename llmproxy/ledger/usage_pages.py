@@ -38,11 +38,12 @@ def report_page(connection: Connection, question: UsageQuery) -> Report:
     """
     limit, offset, cursor = question.part
     after = decode_cursor(cursor, [str] * len(question.columns)) if cursor else None
-    where = [*conditions(question), *_own_periods(connection, question)]
+    own_periods = list(_own_periods(connection, question))
+    where = [*conditions(question), *own_periods]
     members = None if offset else _members(question)
-    found = None if members is None else _rows_of_members(connection, question, members, after, where)
+    found = None if members is None else _rows_of_members(connection, question, members, after, own_periods)
     if found is None:
-        wanted = ordered_sums(question).where(*where)
+        wanted = ordered_sums(question).where(*own_periods)
         if after is not None:
             wanted = wanted.where(is_after(group_columns(question), after))
         found = list(connection.execute(wanted.limit(limit + 1).offset(offset)).mappings())
@@ -131,7 +132,7 @@ def _rows_of_members(
     question: UsageQuery,
     members: _Members,
     after: Sequence[str] | None,
-    where: Sequence[Any],
+    own_periods: Sequence[Any],
 ) -> Rows | None:
     """As many rows as a page has and one more, behind these values; C{None} where there are many leads.
 
@@ -149,19 +150,20 @@ def _rows_of_members(
         narrowed, few = _narrowed(connection, question, members, lead.values)
         begun = after if after is not None and list(lead.values) == list(after[:place]) else None
         behind = [] if begun is None else [members.column >= begun[place]]
-        here = [*where, *lead.where, *narrowed, *behind]
+        further = [*own_periods, *narrowed, *behind]
         # Of few sums all are read: an expression keeps a database from reading those of everybody, in their order.
         name = func.coalesce(members.column, "").label("member") if few else members.column
         if narrowed and by_project:
-            names = select(name).where(*where, *narrowed, *behind).distinct()
+            names = select(name).where(*conditions(question), *further).distinct()
         else:
-            names = select(name).select_from(source(question)).where(*here).distinct()
+            names = select(name).select_from(source(question)).where(*conditions(question), *lead.where, *further)
+            names = names.distinct()
         # One more than rows: all of the first one may be shown already.
         some = connection.scalars(names.order_by(name).limit(wanted + 1)).all()
         if not some:
             continue
         these = members.column.in_(some) if few else members.column.between(some[0], some[-1])
-        rows = ordered_sums(question).where(*here, these)
+        rows = ordered_sums(question).where(*lead.where, *further, these)
         if begun is not None:
             rows = rows.where(is_after(group_columns(question), begun))
         found += connection.execute(rows.limit(wanted)).mappings()
