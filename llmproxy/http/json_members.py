@@ -340,7 +340,7 @@ def _behind_run(data: bytes, at: int) -> int:
         while data[end - 1] & 0xC0 == 0x80 and len(data) - end < 3:
             end -= 1
         end -= data[end - 1] >= 0xC0
-        backslash = data.find(b"\\", end - MAX_ESCAPE_BYTES, end)
+        backslash = data.find(b"\\", max(at, end - MAX_ESCAPE_BYTES), end)
         end = end if backslash < 0 else backslash
     try:
         from_json(b'"%b"' % data[start:end], cache_strings="none")

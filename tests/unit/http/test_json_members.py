@@ -228,6 +228,7 @@ class Strings(TestCase):
         st.integers(1, 60),
         st.booleans(),
     )
+    @example(b"\xff\xff\xc3\xa9\\n", 24, False)  # an escape before the string that is read
     def test_the_same(self, text: bytes, piece: int, kept: bool) -> None:
         body = b'{"a":"%b","b":["%b"],"c":1}' % (text, text)
         wanted = everything if kept else "c".__eq__
