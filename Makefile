@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 CONFIG ?= etc/apis.yaml
 WORKERS ?= $(if $(CI),4,6)
 PYTEST = $(BIN)/python -m pytest --reruns 2 -r R $(if $(CI),,--without-long)
+SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone"
 
 .PHONY: help demo run test test-all test-without-fast-path check bench endurance ground-truth roll-test crash-test cache-tests cache-memory fuzz fuzz-management fuzz-http format schema clean
 
@@ -32,12 +33,12 @@ unexport PYTHONDONTWRITEBYTECODE
 
 test: $(BIN)/.dev  ## all tests but those that take long; in CI all of them, real servers included; WORKERS=n processes
 	@$(BIN)/python -m compileall -q llmproxy
-	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone"
+	$(PYTEST) $(SIDE_BY_SIDE)
 	$(PYTEST) -m alone
 
 test-without-fast-path: $(BIN)/.dev ## the tests that are not long, of a daemon that takes the ordinary way for each request
 	@$(BIN)/python -m compileall -q llmproxy
-	LLMPROXY_SERVER_FAST_PATH=false $(BIN)/python -m pytest --reruns 2 -r R --without-long -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone"
+	LLMPROXY_SERVER_FAST_PATH=false $(PYTEST) --without-long $(SIDE_BY_SIDE)
 
 test-all:          ## all tests, as in CI
 	@$(MAKE) --no-print-directory test CI=true
