@@ -96,8 +96,11 @@ WORDS = "Please read the report below and say in one sentence what went wrong, a
 
 
 def body(size: int, *, stream: bool) -> bytes:
-    """A chat of about so many bytes; what steers the mock stands in front, as SDKs put the model."""
-    model = "mock-e20-i0-d0-g1" if stream else "mock-z1"
+    """A chat of about so many bytes; what steers the mock stands in front, as SDKs put the model.
+
+    Streams tell their usage, as those do that Claude Code and Codex get.
+    """
+    model = "mock-e20-i0-d0-g1-u1" if stream else "mock-z1"
     turns = [{"role": "system", "content": "You are a careful engineer."}]
     while size > 400:
         piece = min(size, 4000)
@@ -105,6 +108,8 @@ def body(size: int, *, stream: bool) -> bytes:
         size -= piece
     turns.append({"role": "user", "content": WORDS})
     request = {"model": model, "stream": stream, "messages": turns, "max_tokens": 512}
+    if stream:
+        request["stream_options"] = {"include_usage": True}
     return json.dumps(request, separators=(",", ":")).encode()
 
 
