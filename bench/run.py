@@ -33,7 +33,8 @@ def arguments() -> argparse.Namespace:
         "--sut",
         action="append",
         metavar="NAME",
-        help="llmproxy, llmproxy@DIRECTORY (another checkout), go, nginx; default: all three",
+        help="llmproxy, go, nginx (default: these three), llmproxy@DIRECTORY (another checkout), plain (llmproxy without "
+        "limits, metering, ledger and logs)",
     )
     options.add_argument(
         "-k",

@@ -242,7 +242,8 @@ class System:
 
 @dataclass(frozen=True)
 class Systems:
-    """Starts systems by name: C{llmproxy}, C{llmproxy@DIRECTORY} (another checkout), C{go}, C{nginx}.
+    """Starts systems by name: C{llmproxy}, C{plain} (the same without limits, metering, ledger and logs), both also
+    C{@DIRECTORY} (of another checkout), C{go}, C{nginx}.
 
     @ivar twistd: Further arguments for twistd, such as C{--reactor=asyncio}.
     @ivar redis: The port of a Redis server, where there is one.
@@ -262,8 +263,9 @@ class Systems:
         home = self.home / f"{name.partition('@')[0]}-{secrets.token_hex(4)}"
         home.mkdir()
         kind, _, checkout = name.partition("@")
-        if kind == "llmproxy":
-            return self._llmproxy(home, Path(checkout).resolve() if checkout else HERE.parent, redis)
+        if kind in ("llmproxy", "plain"):
+            directory = Path(checkout).resolve() if checkout else HERE.parent
+            return self._llmproxy(home, directory, redis=redis, governs=kind == "llmproxy")
         if name not in ("nginx", "go"):
             raise Unavailable(f"{name}: there is no such system")
         return self._nginx(home) if name == "nginx" else self._go(home)
@@ -304,9 +306,18 @@ class Systems:
             env["SSL_CERT_FILE"] = str(provider.pair.certificate)
         return System(Process(THEIRS, command, home / "log", env).await_port(port), port, tls_port, TOKEN)
 
-    def _llmproxy(self, home: Path, checkout: Path, redis: bool) -> System:
+    def _llmproxy(self, home: Path, checkout: Path, *, redis: bool, governs: bool) -> System:
         port, tls_port = free_port(), free_port()
         file, settings = home / "apis.yaml", self._settings(home, port, tls_port)
+        if not governs:
+            settings |= {
+                "events": {"sinks": []},
+                "audit": {},
+                "ledger": {"enabled": False},
+                "logging": {"access": False},
+            }
+            for api in settings["apis"].values():
+                api["metering"] = {"enabled": False}
         if redis:
             settings["limits"] = {"backend": "redis"}
             settings["redis"] = {"url": f"redis://{HOST}:{self.redis}/0", "key_prefix": f"{home.name}:"}
@@ -326,7 +337,7 @@ class Systems:
         )  # fmt: skip
         try:
             process.await_port(port, "/readyz")
-            tokens = _tokens(f"http://{HOST}:{port}/manage", management, settings["apis"])
+            tokens = _tokens(f"http://{HOST}:{port}/manage", management, settings["apis"], limited=governs)
             return System(process, port, tls_port, *tokens)
         except BaseException:
             process.end()
@@ -368,8 +379,9 @@ TOKEN_LIMITS = {**RATES, "concurrency": 100_000}
 PROJECT_LIMITS = {**RATES, "budget_usd": "1000000/month"}
 
 
-def _tokens(manage: str, management: str, apis: Iterable[str]) -> tuple[str, str]:
-    """A token without limits, and one with three of its own in a project with three, made as users make them."""
+def _tokens(manage: str, management: str, apis: Iterable[str], *, limited: bool) -> tuple[str, str]:
+    """A token without limits, and one with three of its own in a project with three, made as users make them; the other
+    has none either unless C{limited}."""
 
     def made(what: str, body: dict[str, Any]) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {management}", "Content-Type": "application/json"}
@@ -379,10 +391,12 @@ def _tokens(manage: str, management: str, apis: Iterable[str]) -> tuple[str, str
 
     keys = dict.fromkeys(apis, "sk-upstream")
     plain = made("projects", {"name": "bench", "api_keys": keys})
-    limited = made("projects", {"name": "limited", "api_keys": keys, **PROJECT_LIMITS})
+    other = made("projects", {"name": "limited", "api_keys": keys, **(PROJECT_LIMITS if limited else {})})
     return (
         str(made("tokens", {"project_id": plain["id"], "name": "bench"})["token"]),
-        str(made("tokens", {"project_id": limited["id"], "name": "limited", **TOKEN_LIMITS})["token"]),
+        str(
+            made("tokens", {"project_id": other["id"], "name": "limited", **(TOKEN_LIMITS if limited else {})})["token"]
+        ),
     )
 
 

@@ -20,13 +20,15 @@ class BenchTests(unittest.TestCase):
     def test_one_short_round(self) -> None:
         """Requests are answered, all of them well, and what they cost is told."""
         done = subprocess.run(
-            [sys.executable, RUN, "--sut", "llmproxy", "-k", "j32", "-r", "1", "--seconds", "1", "--json"],
+            [sys.executable, RUN, "--sut", "llmproxy", "--sut", "plain", "-k", "j32", "-r", "1", "--seconds", "0.5",
+             "--json"],
             capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)
         said = json.loads(done.stdout)
         self.assertEqual((said["missing"], said["flaws"]), ({}, []), done.stderr)
-        figures = said["medians"]["j32"]["llmproxy"]
-        self.assertGreater(figures["requests"], 0)
-        self.assertEqual(figures["bad"], 0)
-        self.assertGreater(figures["cpu_us"], 0)
+        for system in ("llmproxy", "plain"):
+            figures = said["medians"]["j32"][system]
+            self.assertGreater(figures["requests"], 0)
+            self.assertEqual(figures["bad"], 0)
+            self.assertGreater(figures["cpu_us"], 0)
