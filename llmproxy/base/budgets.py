@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import NamedTuple
 
 from llmproxy.base.calendar_periods import PERIODS
 from llmproxy.model import Budget
@@ -16,6 +17,21 @@ MOST_TOKENS = 10**15
 _WRITTEN = r"([0-9]{1,16}(?:\.[0-9]{1,9})?)(?:/(day|month|lifetime))?"
 USD = rf"^{_WRITTEN}$"
 TOKENS = r"^([0-9]{1,16})(?:/(day|month|lifetime))?$"
+
+
+class ChargedUse(NamedTuple):
+    """What requests of one token used of one API on one day: what budgets are charged with.
+
+    @ivar at: Seconds since the epoch, within that day.
+    @ivar nanos: Nano-dollars; of requests without a price none.
+    """
+
+    at: float
+    project_id: str
+    token_id: str
+    api: str
+    tokens: int
+    nanos: int
 
 
 def usd(text: str) -> Budget:

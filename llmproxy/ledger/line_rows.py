@@ -11,10 +11,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, String, bindparam, update
 
+from llmproxy.base.budgets import ChargedUse, nano
 from llmproxy.base.timestamps import utc_day
 from llmproxy.ledger.sum_rows import write
 from llmproxy.ledger.usage_queries import SUM_COLUMNS
@@ -32,6 +34,10 @@ _COUNTS = slice(_FIELDS.index("input_tokens"), _FIELDS.index("bytes_out") + 1)
 _REST = slice(_COUNTS.start, len(_FIELDS))
 KIND_FIELDS = _FIELDS[_KIND]
 LINE_COLUMNS = ("run_id", "number", "kind_id", *_FIELDS[_AT_FIRST], *_FIELDS[_REST])
+_CHARGED = [KIND_FIELDS.index(name) for name in ("project_id", "token_id", "api")]
+_KIND_ID, _AT, _INPUT, _OUTPUT, _COST = map(
+    LINE_COLUMNS.index, ("kind_id", "at", "input_tokens", "output_tokens", "cost_usd")
+)
 _WIDTHS = {column.name: column.type.length or 0 for column in ledger.c if isinstance(column.type, String)}
 REQUEST_ID_CHARS = _WIDTHS["request_id"]
 _RUN_CHARS = _WIDTHS["id"]
@@ -169,6 +175,22 @@ class LineRows:
             run = self.runs[run_id]
             line_id = run if number == WHOLE_ID else f"{run}-{number:010x}"
             yield LedgerLine(line_id, at, duration, request_id, *self.kinds[kind_id], *rest)
+
+    def uses(self) -> list[ChargedUse]:
+        """What they used, as budgets are charged with it: each line's dollars in whole nano-dollars."""
+        found: dict[tuple[int, float], list[int]] = {}
+        for row in self.rows:
+            key = row[_KIND_ID], row[_AT] // 86400
+            sums = found.get(key)
+            if sums is None:
+                sums = found[key] = [0, 0]
+            sums[0] += row[_INPUT] + row[_OUTPUT]
+            if cost := row[_COST]:
+                sums[1] += nano(cost)
+        return [
+            ChargedUse(day * 86400, *itemgetter(*_CHARGED)(self.kinds[kind_id]), *sums)
+            for (kind_id, day), sums in found.items()
+        ]
 
     def sums(self) -> list[tuple[Any, ...]]:
         """What they add up to: L{KEY_COLUMNS}, then L{SUM_COLUMNS}.

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, delete, insert, select, update
 from zope.interface import implementer
 
+from llmproxy.base.budgets import ChargedUse
 from llmproxy.base.coroutines import deferred
 from llmproxy.base.memo import BoundedMemo
 from llmproxy.base.timestamps import utc_day as day
@@ -35,7 +36,7 @@ from llmproxy.store.group_tree import groups_of_projects
 from llmproxy.store.store import Store
 from llmproxy.store.tables import journals
 
-BudgetCharges = Callable[[Sequence[str], Sequence[LedgerLine], Mapping[str, Sequence[str]]], Mapping[str, int]]
+BudgetCharges = Callable[[Sequence[str], Sequence[ChargedUse], Mapping[str, Sequence[str]]], Mapping[str, int]]
 
 MAX_NOTED = 50_000  # kinds and runs of lines that are known to be in the store
 MODEL_CHARS = 128
@@ -83,12 +84,12 @@ class LedgerTable:
         self,
         store: Store,
         now: Callable[[], float],
-        charges: BudgetCharges = lambda budgets, lines, groups: {},
+        charges: BudgetCharges = lambda budgets, uses, groups: {},
         *,
         attribution_values: int = 1000,
     ) -> None:
         """
-        @param charges: What lines charge to those of the budgets that they are held to, where their projects are in
+        @param charges: What is charged to those of the budgets that hold for these uses, where their projects are in
             these groups.
         @param attribution_values: As L{AttributedSums} has it.
         """
@@ -231,7 +232,7 @@ def _append(
         add_attributed(connection, added)
         part = part._replace(overflow=overflow)
         if held := budgets.with_advance(connection, journal):
-            _account(connection, journal, charges, held, list(rows.lines()), now)
+            _account(connection, journal, charges, held, rows.uses(), now)
     if part.after == CLOSED_OFFSET:
         budgets.close(connection, journal)
     return part
@@ -242,14 +243,14 @@ def _account(
     journal: str,
     charges: BudgetCharges,
     held: Sequence[str],
-    lines: Sequence[LedgerLine],
+    uses: Sequence[ChargedUse],
     now: float,
 ) -> None:
-    """Charge these lines to the budgets that their process has something of."""
+    """Charge lines, by what they used, to the budgets that their process has something of."""
     groups: Mapping[str, Sequence[str]] = {}
     if any(key.startswith("group:") for key in held):
-        groups = groups_of_projects(connection, {line.project_id for line in lines})
-    budgets.account(connection, journal, charges(held, lines, groups), now)
+        groups = groups_of_projects(connection, {use.project_id for use in uses})
+    budgets.account(connection, journal, charges(held, uses, groups), now)
 
 
 def _collect(

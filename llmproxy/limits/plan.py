@@ -9,11 +9,11 @@ from math import inf
 from types import MappingProxyType
 from typing import NamedTuple
 
-from llmproxy.base.budgets import nano
+from llmproxy.base.budgets import ChargedUse
 from llmproxy.base.calendar_periods import PERIODS, Calendar, Span
 from llmproxy.limits.counted import NO_LIMITS, CountedLimits
 from llmproxy.limits.headers import RateLines
-from llmproxy.model import Allowance, Budget, Claim, GroupLimits, LedgerLine
+from llmproxy.model import Allowance, Budget, Claim, GroupLimits
 
 UNITS_BY_LIMIT = {
     "requests_per_minute": "requests",
@@ -168,13 +168,11 @@ _BUDGET_KEY = re.compile(
 
 
 def charges(
-    budgets: Iterable[str], lines: Sequence[LedgerLine], groups: Mapping[str, Sequence[str]] = MappingProxyType({})
+    budgets: Iterable[str], uses: Iterable[ChargedUse], groups: Mapping[str, Sequence[str]] = MappingProxyType({})
 ) -> Mapping[str, int]:
-    """What these lines charge to those of the budgets that hold for them, in nano-dollars or tokens, by key.
+    """What these uses charge to those of the budgets that hold for them, in nano-dollars or tokens, by key.
 
     @param groups: The ids of the groups above each project.
-
-    A line is charged to the period in which its request arrived; one without a price costs nothing.
     """
     of_owner: dict[tuple[str, str], list[tuple[str, str, str]]] = defaultdict(list)
     for key in budgets:
@@ -184,12 +182,11 @@ def charges(
     if not of_owner:
         return sums
     calendar = Calendar()
-    for line in lines:
-        owners = [("token", line.token_id or line.project_id), ("project", line.project_id), ("api", line.api)]
-        owners += [("group", group_id) for group_id in groups.get(line.project_id, ())]
+    for use in uses:
+        owners = [("token", use.token_id or use.project_id), ("project", use.project_id), ("api", use.api)]
+        owners += [("group", group_id) for group_id in groups.get(use.project_id, ())]
         for owner in owners:
             for key, unit, label in of_owner.get(owner, ()):
-                if calendar.span(label.partition(":")[0], line.at).label == label:
-                    tokens = line.input_tokens + line.output_tokens
-                    sums[key] += nano(line.cost_usd or 0.0) if unit == "budget_usd" else tokens
+                if calendar.span(label.partition(":")[0], use.at).label == label:
+                    sums[key] += use.nanos if unit == "budget_usd" else use.tokens
     return sums

@@ -87,6 +87,20 @@ class LineRowsTests(SynchronousTestCase):
             sums[key] = [a + b for a, b in zip(sums[key], (1, failed, estimated, unpriced, *told), strict=True)]
         self.assertEqual(rows.sums(), [(*key, *values) for key, values in sorted(sums.items())])
 
+    @given(st.lists(LINES, max_size=6))
+    def test_uses(self, lines: list[LedgerLine]) -> None:
+        """Budgets are charged with each line in whole nano-dollars, by its day; one without a price costs nothing."""
+        sums: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0])
+        for line in lines:
+            stored = storable(line)
+            key = (line.at // 86400 * 86400, line.project_id, line.token_id, stored["api"])
+            sums[key][0] += stored["input_tokens"] + stored["output_tokens"]
+            sums[key][1] += round((line.cost_usd or 0.0) * 10**9)
+        added: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0])
+        for use in LineRows().with_lines(lines).uses():
+            added[use[:4]] = [a + b for a, b in zip(added[use[:4]], use[4:], strict=True)]
+        self.assertEqual(added, sums)
+
     def test_kinds_are_shared(self) -> None:
         """What lines have in common is there once, whoever enters them."""
         rows = LineRows().with_lines(

@@ -6,10 +6,11 @@ import math
 import unittest
 from typing import Any
 
+from llmproxy.base.budgets import ChargedUse
 from llmproxy.base.calendar_periods import Calendar
 from llmproxy.config.model import LimitSettings
 from llmproxy.limits.plan import LimitPlan, charges, plan, rules
-from llmproxy.model import Allowance, Budget, LedgerLine
+from llmproxy.model import Allowance, Budget
 
 ON_LOSS = {"requests_per_minute": "open"}
 
@@ -77,9 +78,9 @@ class PeriodTests(unittest.TestCase):
 AT = 1_764_072_000.0  # 2025-11-25T12:00:00Z
 
 
-def line(**more: Any) -> LedgerLine:
-    given = {"project_id": "p:1", "token_id": "t1", "api": "openai", "cost_usd": 0.5, "input_tokens": 3, **more}
-    return LedgerLine("run-1", given.pop("at", AT), **given)
+def use(**more: Any) -> ChargedUse:
+    given = {"project_id": "p:1", "token_id": "t1", "api": "openai", "tokens": 3, "nanos": 5 * 10**8, **more}
+    return ChargedUse(given.pop("at", AT), **given)
 
 
 class ChargesTests(unittest.TestCase):
@@ -94,29 +95,24 @@ class ChargesTests(unittest.TestCase):
         ]
         keys = {f"{rule.key}:{labels[rule.period]}": rule.unit for rule in found}
         self.assertEqual(len(keys), 18)
-        charged = charges(keys, [line(), line(output_tokens=4)])
+        charged = charges(keys, [use(), use(tokens=7)])
         self.assertEqual(charged, {key: 10**9 if unit == "usd" else 10 for key, unit in keys.items()})
 
     def test_others(self) -> None:
         """Not those of other owners or periods, nor what is no budget."""
         keys = ["token:t2:budget_usd:lifetime", "token:t1:budget_usd:day:2025-11-24", "project:p:budget_usd:lifetime"]
-        self.assertEqual(charges([*keys, "token:t1:concurrency", ""], [line()]), {})
+        self.assertEqual(charges([*keys, "token:t1:concurrency", ""], [use()]), {})
 
     def test_the_day_in_which_it_arrived(self) -> None:
         keys = ["token:t1:budget_usd:day:2025-11-24", "token:t1:budget_usd:day:2025-11-25"]
         self.assertEqual(
-            charges(keys, [line(at=AT - 86400), line(cost_usd=0.25)]),
+            charges(keys, [use(at=AT - 86400), use(nanos=25 * 10**7)]),
             dict(zip(keys, (5 * 10**8, 25 * 10**7), strict=True)),
         )
 
     def test_what_has_no_token_counts_for_its_project(self) -> None:
         """As when it is reserved."""
         self.assertEqual(
-            charges(["token:p:1:budget_usd:lifetime"], [line(token_id="")]),
+            charges(["token:p:1:budget_usd:lifetime"], [use(token_id="")]),
             {"token:p:1:budget_usd:lifetime": 5 * 10**8},
-        )
-
-    def test_without_a_price(self) -> None:
-        self.assertEqual(
-            charges(["token:t1:budget_usd:lifetime"], [line(cost_usd=None)]), {"token:t1:budget_usd:lifetime": 0}
         )
