@@ -34,6 +34,7 @@ from llmproxy.http.form_fields import MultipartFields, UrlencodedFields
 from llmproxy.http.json_encoding import json_encoding
 from llmproxy.http.json_members import MAX_VALUE_BYTES, JsonMembers
 from llmproxy.http.media_heads import Medium
+from llmproxy.http.model_and_stream import shown_model
 from llmproxy.http.strict_json import is_flat, parse_strictly
 
 MAX_SLICE_BYTES = 4096  # that are read at a time
@@ -42,7 +43,6 @@ MAX_TURN_STEPS = 1000  # tokens of JSON that are taken one by one in one turn
 MAX_TURN_SECONDS = 0.005
 MAX_TYPE_BYTES = 4096  # of a Content-Type that is read
 MAX_FORM_SLICE_BYTES = {"multipart": 16 * 1024, "urlencoded": 1024}  # in the latter, each byte may be a field
-MAX_MODEL_CHARACTERS = 128  # characters of a model's name that are shown
 MAX_WHOLE_BYTES = 256 * 1024  # of a body that is read by one call
 MAX_WHOLE_MEDIA = 400  # in such a body, where it is measured
 MAX_WHOLE_ESCAPES = 30_000  # likewise
@@ -83,7 +83,7 @@ class RequestContent(NamedTuple):
     def model(self) -> str:
         """The model that it names, as it may be shown; C{""} where it names none."""
         name = self.members.get("model")
-        return name[:MAX_MODEL_CHARACTERS] if isinstance(name, str) and len(name) <= 1024 and name.isprintable() else ""
+        return shown_model(name) if isinstance(name, str) else ""
 
     @property
     def stream(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.web.iweb import IBodyProducer
 
@@ -247,7 +247,7 @@ class RequestContext:
                 given=self.prompt,
                 complete=self.outcome == "complete",
                 at=self.started_at,
-                members=billed_members(self.dialect, self.content),
+                members=billed_members(self.dialect, self),
             )
             if usage.basis == "exact" or self.meter.error or self.announcement is None:
                 return usage
@@ -324,10 +324,17 @@ def prompt_estimate(
     return estimate_prompt(content, size, provider, model, media)
 
 
-def billed_members(dialect: Dialect | None, content: RequestContent) -> Mapping[str, Any]:
+class ReadableRequest(Protocol):
+    """Has what a request's body says, which may be read only then."""
+
+    @property
+    def content(self) -> RequestContent: ...
+
+
+def billed_members(dialect: Dialect | None, request: ReadableRequest) -> Mapping[str, Any]:
     """What a request says itself, where that is what is billed."""
     operation = None if dialect is None else dialect.operation
-    return {} if operation is None or operation.takes_text or operation.free else content.members
+    return {} if operation is None or operation.takes_text or operation.free else request.content.members
 
 
 def header_text(value: bytes | None) -> str:

@@ -26,6 +26,8 @@ class ReadRequest(NamedTuple):
     """A request whose head is known, and whose body has been read.
 
     @ivar head: C{None} where it differs from the known one in the length of its body alone; C{lines}: its field lines.
+    @ivar content: What its body says, where all of that has been read; C{model}: the model that it asks for;
+        C{expects_stream}: whether it asks for a stream.
     @ivar started_at: When its head came, in seconds since the epoch; C{arrived_at}: by the clock.
     """
 
@@ -34,7 +36,9 @@ class ReadRequest(NamedTuple):
     head: RequestHead | None
     lines: FieldLines
     body: bytes
-    content: RequestContent
+    content: RequestContent | None
+    model: str
+    expects_stream: bool
     started_at: float
     arrived_at: float
 

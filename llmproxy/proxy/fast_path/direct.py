@@ -12,15 +12,15 @@ from twisted.python.failure import Failure
 
 from llmproxy import errors
 from llmproxy.caching import LocalHit
-from llmproxy.http import body_hints, fields
+from llmproxy.http import fields
 from llmproxy.http.field_lines import FieldLines
-from llmproxy.http.request_reader import NO_CONTENT, read_uncoded
+from llmproxy.http.model_and_stream import read_model_and_stream
+from llmproxy.http.request_reader import read_uncoded
 from llmproxy.ledger.records import LedgerLineOpening
 from llmproxy.limits.in_flight import Slot
 from llmproxy.limits.limiter import LimitReservation, RequestSize
 from llmproxy.metering.estimating import tokens
 from llmproxy.proxy.accounting import Accounting
-from llmproxy.proxy.context import MAX_PATH_BYTES, header_number, header_text
 from llmproxy.proxy.fast_path.arriving import ArrivingBodies, ArrivingRequest
 from llmproxy.proxy.fast_path.awaiting_limits import AwaitedLimits, LimitedRequest, ReadRequest
 from llmproxy.proxy.fast_path.direct_hits import DirectHits
@@ -28,8 +28,10 @@ from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.direct_responses import DirectResponses
 from llmproxy.proxy.fast_path.direct_streams import DirectStreams
 from llmproxy.proxy.fast_path.fallback import DirectFallback
-from llmproxy.proxy.fast_path.flow import CacheableHead, FlowTable, KnownHead, PreparedFlow, RequestFacts, Sending
+from llmproxy.proxy.fast_path.flow import CacheableHead, FlowTable, KnownHead, Sending
 from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
+from llmproxy.proxy.fast_path.preparation import prepare, request_facts
+from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.wire.client.request_writer import MAX_JOINED_BYTES, BytesBody
 from llmproxy.wire.client.response import Response
@@ -179,8 +181,8 @@ class DirectPath:
         """
         prepared = known.prepared
         if prepared is None:
-            prepared = known.prepared = self._prepare(known)
-        if prepared is None or prepared.is_coded or not body or self._accounting.shutting_down:
+            prepared = known.prepared = prepare(known, self._pipeline, self._accounting)
+        if prepared.is_coded or not body or self._accounting.shutting_down:
             return False
         buffers = self._accounting.buffers
         if buffers is not None and buffers.held >= buffers.limit:
@@ -195,26 +197,38 @@ class DirectPath:
             authorized = self._clock.seconds()
             found = self._hits.find_again(known, body)
             if found is not None:
-                values = (channel, known, head, lines, body, NO_CONTENT, started_at, arrived_at)
-                self._serve_hit(_new(ReadRequest, values), authorized, *found)
+                hit, model = found
+                values = (channel, known, head, lines, body, None, model, False, started_at, arrived_at)
+                self._serve_hit(_new(ReadRequest, values), authorized, hit)
                 return True
         try:
-            is_policed, is_measured = prepared.is_policed, prepared.is_measured
-            content = read_uncoded(body, prepared.wanted, strictly=is_policed or is_measured, measured=is_measured)
-            if content is None:
-                return False
-            if is_policed:
-                self._pipeline.policy.check_body(
-                    known.flow.session.grant, known.flow.route, known.flow.operation, content
-                )
-            read = _new(ReadRequest, (channel, known, head, lines, body, content, started_at, arrived_at))
+            content = None
+            if prepared.is_read_whole:
+                is_policed, is_measured = prepared.is_policed, prepared.is_measured
+                content = read_uncoded(body, prepared.wanted, strictly=is_policed or is_measured, measured=is_measured)
+                if content is None:
+                    return False
+                if is_policed:
+                    self._pipeline.policy.check_body(
+                        known.flow.session.grant, known.flow.route, known.flow.operation, content
+                    )
+                model, stream = content.model, content.stream
+            else:
+                asked = read_model_and_stream(body)
+                if asked is None:
+                    return False
+                model, stream = asked
+            model = known.flow.route.model or model
+            read = _new(
+                ReadRequest, (channel, known, head, lines, body, content, model, stream, started_at, arrived_at)
+            )
             if isinstance(way, Sending):
                 return self._send(read, prepared, way)
-            model, authorized = known.flow.route.model or content.model, self._clock.seconds()
-            hit = self._hits.find(known, way, lines, body, model)
-            if hit is not None:
-                self._serve_hit(read, authorized, hit, model)
-            return hit is not None
+            authorized = self._clock.seconds()
+            hit_now = self._hits.find(known, way, lines, body, model)
+            if hit_now is not None:
+                self._serve_hit(read, authorized, hit_now)
+            return hit_now is not None
         except errors.ProxyError:
             return False  # the pipeline says so in its own way
 
@@ -231,13 +245,13 @@ class DirectPath:
         """
         flow, now, accounting = read.known.flow, self._clock.seconds(), self._accounting
         session, route = flow.session, flow.route
-        model, attempt, admitted = route.model or read.content.model, None, None
+        attempt = admitted = None
         try:
             if not self._pipeline.is_current(session.grant, route, way.provider_keys):
                 self._table.drop(read.known)
             elif way.pool.sends_at_once:
                 if reservation is None and flow.limits is not None:
-                    asked = _new(RequestSize, (read.known.method, model, read.content, len(read.body)))
+                    asked = _new(RequestSize, (read.known.method, read.model, read.content, len(read.body)))
                     try:
                         reserved = accounting.reserve(flow.limits, route, asked)
                     except errors.ProxyError as e:
@@ -257,7 +271,7 @@ class DirectPath:
         if attempt is None or admitted is None:
             self._not_sent(read.known, reservation)
             return False
-        request = self._made(read, prepared, way, model, admitted)
+        request = self._made(read, prepared, way, admitted)
         request.attempt, request.reservation = attempt, reservation
         request.authorized_at, request.sent_at = let_through_at or now, now
         if way.group.causes:
@@ -274,20 +288,20 @@ class DirectPath:
         self._is_current(known)  # else it is known no more
 
     def _made(
-        self, read: ReadRequest, prepared: PreparedFlow, way: Sending, model: str, admitted: tuple[Slot, int]
+        self, read: ReadRequest, prepared: PreparedFlow, way: Sending, admitted: tuple[Slot, int]
     ) -> DirectRequest:
         """The request that is sent, with its line in the ledger."""
-        channel, known, head, lines, body, content, started_at, arrived_at = read
+        channel, known, head, lines, body, content, model, stream, started_at, arrived_at = read
         accounting, identity, size = self._accounting, self._identity, len(body)
         route, grant = known.flow.route, known.flow.session.grant
         request = DirectRequest()
         request.owner, request.channel, request.known, request.parsed = self, channel, known, head
-        request.content, request.whole, request.started_at, request.arrived_at = content, body, started_at, arrived_at
+        request.read, request.whole, request.started_at, request.arrived_at = content, body, started_at, arrived_at
         request.model = model
         request.request_id = identity.fresh_id() if head is None else self._request_id(lines)
         request.client = identity.client(channel.remote, lines)
-        request.facts = facts = prepared.facts or self._facts(lines, known)
-        request.expects_stream = content.stream or prepared.streams
+        request.facts = facts = prepared.facts or request_facts(lines, known, self._accounting)
+        request.expects_stream = stream or prepared.streams
         request.body = _JOINED if size < MAX_JOINED_BYTES else BytesBody(body)
         if prepared.outgoing:
             request.head = b"%b%d\r\n\r\n" % (prepared.outgoing, size)
@@ -320,55 +334,18 @@ class DirectPath:
         )
         return request
 
-    def _serve_hit(self, read: ReadRequest, authorized: float, hit: LocalHit, model: str) -> None:
+    def _serve_hit(self, read: ReadRequest, authorized: float, hit: LocalHit) -> None:
         known, head, lines = read.known, read.head, read.lines
         prepared, identity = known.prepared, self._identity
         assert prepared is not None
         request_id = identity.fresh_id() if head is None else self._request_id(lines)
         client = identity.client(read.channel.remote, lines)
-        self._hits.send(read, hit, model, request_id, client, authorized, prepared.facts or self._facts(lines, known))
+        facts = prepared.facts or request_facts(lines, known, self._accounting)
+        self._hits.send(read, hit, request_id, client, authorized, facts)
 
     def _request_id(self, lines: FieldLines) -> str:
         own = fields.request_id(lines)
         return self._identity.fresh_id() if own is None else own.decode("ascii")
-
-    # What is prepared
-
-    def _prepare(self, known: KnownHead) -> PreparedFlow | None:
-        """C{None} where none of its requests goes directly."""
-        flow = known.flow
-        way, route, dialect = flow.way, flow.route, flow.dialect
-        needs = self._pipeline.bodies.needs(flow.session.grant, route, flow.operation, flow.limits)
-        outgoing = key = b""
-        if isinstance(way, Sending):
-            key = way.provider_keys[0].value
-        if isinstance(way, Sending) and not way.outgoing.filled:
-            outgoing = b"\r\n".join([*way.outgoing.lines, b"Content-Length: "])
-        timeouts = route.api.timeouts
-        return PreparedFlow(
-            outgoing,
-            key,
-            None if dialect is None else dialect.typed,
-            dialect is not None and dialect.provider == "google",
-            b"content-encoding" in known.fields.names,
-            needs.policed,
-            needs.measured,
-            needs.wanted,
-            dialect is not None and dialect.takes,
-            route.stream or body_hints.expects_stream(route.query, known.fields),
-            timeouts.request,
-            timeouts.stream,
-            timeouts.response_header,
-            known.target.partition(b"?")[0][:MAX_PATH_BYTES].decode("ascii", "backslashreplace"),
-            self._facts(known.fields, known) if len(known.shape.holes) == 1 else None,
-        )
-
-    def _facts(self, lines: FieldLines, known: KnownHead) -> RequestFacts:
-        return RequestFacts(
-            header_text(lines.value(b"user-agent")),
-            header_number(lines.value(b"x-stainless-retry-count")),
-            self._accounting.attribution_of(lines, known.flow.session.grant),
-        )
 
     # What requests say
 

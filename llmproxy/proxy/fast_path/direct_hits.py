@@ -13,7 +13,8 @@ from llmproxy.metering.meter import NO_USAGE
 from llmproxy.model import RequestRecord
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.fast_path.awaiting_limits import ReadRequest
-from llmproxy.proxy.fast_path.flow import CacheableHead, FlowTable, KnownHead, RequestFacts
+from llmproxy.proxy.fast_path.flow import CacheableHead, FlowTable, KnownHead
+from llmproxy.proxy.fast_path.prepared_flow import RequestFacts
 from llmproxy.proxy.hit_response import hit_response
 from llmproxy.proxy.pipeline import Pipeline
 
@@ -62,7 +63,6 @@ class DirectHits:
         self,
         read: ReadRequest,
         hit: LocalHit,
-        model: str,
         request_id: str,
         client: str,
         authorized: float,
@@ -70,7 +70,6 @@ class DirectHits:
     ) -> None:
         """Send it, and account for it.
 
-        @param model: The one that is asked for.
         @param authorized: When the request was let through, and looked up.
         """
         channel, arrived, now = read.channel, read.arrived_at, self._clock.seconds()
@@ -83,13 +82,13 @@ class DirectHits:
         )
         channel.request_done()
         self.served += 1
-        record = self._record(read, hit, model, request_id, client, facts)
+        record = self._record(read, hit, request_id, client, facts)
         self._accounting.report(_new(FinishedRequest, (record, "", True, None, None)))
 
     def _record(
-        self, read: ReadRequest, hit: LocalHit, model: str, request_id: str, client: str, facts: RequestFacts
+        self, read: ReadRequest, hit: LocalHit, request_id: str, client: str, facts: RequestFacts
     ) -> RequestRecord:
-        _, known, _, _, body, _, started_at, arrived = read
+        _, known, _, _, body, _, model, _, started_at, arrived = read
         assert known.prepared is not None
         route, grant = known.flow.route, known.flow.session.grant
         entry, duration = hit.entry, self._clock.seconds() - arrived

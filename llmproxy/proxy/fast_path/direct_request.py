@@ -8,11 +8,12 @@ from typing import Any, Protocol
 from twisted.python.failure import Failure
 
 from llmproxy.http.field_lines import FieldLines
-from llmproxy.http.request_reader import RequestContent
+from llmproxy.http.request_reader import RequestContent, read_at_once
 from llmproxy.limits.in_flight import Slot
 from llmproxy.limits.limiter import LimitReservation
 from llmproxy.model import RequestRecord, Usage
-from llmproxy.proxy.fast_path.flow import KnownHead, RequestFacts
+from llmproxy.proxy.fast_path.flow import KnownHead
+from llmproxy.proxy.fast_path.prepared_flow import RequestFacts
 from llmproxy.upstream.circuits import Attempt
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.pending_request import OwnedRequest, RequestOwner
@@ -33,6 +34,7 @@ class DirectRequest(OwnedRequest):
     """One that is its own channel's request as well.
 
     @ivar held: Bytes of its body that are counted as held.
+    @ivar read: What its body says, where all of that has been read.
     @ivar expects_stream: Whether it asks for a stream; C{stream}: whether its response is one.
     @ivar reply: All that is to be sent to the client, once the response has been accepted; C{usage}: what it used.
     @ivar response_text: The response's body, without any coding.
@@ -46,7 +48,6 @@ class DirectRequest(OwnedRequest):
         "cache",
         "channel",
         "client",
-        "content",
         "due",
         "error",
         "expects_stream",
@@ -58,6 +59,7 @@ class DirectRequest(OwnedRequest):
         "model",
         "outcome",
         "parsed",
+        "read",
         "reply",
         "request_id",
         "reservation",
@@ -88,7 +90,6 @@ class DirectRequest(OwnedRequest):
     cache: str
     channel: DirectChannel
     client: str
-    content: RequestContent
     due: float
     expects_stream: bool
     facts: RequestFacts
@@ -99,6 +100,7 @@ class DirectRequest(OwnedRequest):
     model: str
     owner: DirectRequestOwner
     parsed: RequestHead | None
+    read: RequestContent | None
     reply: bytes
     request_id: str
     reservation: LimitReservation | None
@@ -124,6 +126,16 @@ class DirectRequest(OwnedRequest):
     def lines(self) -> FieldLines:
         """Its field lines; those of another that differs in the length of its body alone."""
         return self.known.fields if self.parsed is None else self.parsed.lines
+
+    @property
+    def content(self) -> RequestContent:
+        """What its body says: all of it is read when somebody asks, which is rare."""
+        content = self.read
+        if content is None:
+            prepared = self.known.prepared
+            assert prepared is not None
+            content = self.read = read_at_once(self.whole, self.lines, prepared.wanted)
+        return content
 
     # What its channel says
 

@@ -126,7 +126,7 @@ def measured_usage(request: DirectRequest, meter: Meter) -> Usage:
         given=partial(_prompt, request),
         complete=request.outcome == "complete",
         at=request.started_at,
-        members=billed_members(request.known.flow.dialect, request.content),
+        members=billed_members(request.known.flow.dialect, request),
     )
     if meter.error:
         request.outcome, request.error = "failed", meter.error
@@ -136,9 +136,8 @@ def measured_usage(request: DirectRequest, meter: Meter) -> Usage:
 def _prompt(request: DirectRequest) -> PromptEstimate:
     flow, prepared = request.known.flow, request.known.prepared
     assert prepared is not None
-    content, body, lines = request.content, request.whole, request.lines
-    if not prepared.is_measured:
-        content = measure_usual_body(body, lines)
+    body, lines = request.whole, request.lines
+    content = request.content if prepared.is_measured else measure_usual_body(body, lines)
     return prompt_estimate(content, None, lines, len(body), flow.dialect, request.model)
 
 

@@ -223,6 +223,7 @@ class FastPath:
         """End one that has waited for its limits."""
         read, since = request.read, request.let_through_at
         read.known.flow.decide(context)
+        assert read.content is not None  # for its limits
         self._pipeline.bodies.observe_read(context, read.body, read.content)
         context.body, context.charge, context.authorized_at = BytesBody(read.body), Charge(), since
         context.mark("auth", since)

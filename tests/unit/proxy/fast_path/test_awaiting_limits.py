@@ -86,7 +86,7 @@ class AwaitedLimitsTests(SynchronousTestCase):
 
     def wait(self, verdict: PendingReservation[Any], body: bytes = b"x" * 100_000) -> None:
         channel, lines = cast(DirectChannel, self.channel), FieldLines([], [])
-        read = ReadRequest(channel, cast(KnownHead, None), None, lines, body, NO_CONTENT, 7.0, 3.0)
+        read = ReadRequest(channel, cast(KnownHead, None), None, lines, body, NO_CONTENT, "", False, 7.0, 3.0)
         AwaitedLimits(self.owner).wait(read, verdict, 3.0, self.buffers)
 
     def test_admitted(self) -> None:
