@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,7 +17,7 @@ import pytest
 
 from tests.support.processes import HOST
 from tests.support.proxy_case import FAST_PATH
-from tests.support.stack import MANAGEMENT, Stack, eventually
+from tests.support.stack import Stack, eventually
 
 CHAT = "/v1/chat/completions"
 BODY = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "a b c"}]}).encode()
@@ -52,13 +51,6 @@ def by_user(stack: Stack, of: str, groups: str = "user") -> dict[tuple[str, bool
     return {(row["user"], row["claimed"]): row["requests"] for row in data}
 
 
-def gauge(stack: Stack, name: str) -> float:
-    request = urllib.request.Request(stack.url + "/metrics", headers={"Authorization": f"Bearer {MANAGEMENT}"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        text = answer.read().decode()
-    return float(next(line.split(" ")[1] for line in text.splitlines() if line.startswith(f"{name} ")))
-
-
 def test_claimed_and_fixed(shared: Stack) -> None:
     """What a client says is marked as claimed, unless its token fixes it; the two are never added up together."""
     own, open_token = project(shared)
@@ -89,7 +81,7 @@ def test_the_fast_path_reads_each_requests_own(shared: Stack) -> None:
     """Requests that differ in their fields alone go the short way, and each line has its own values."""
     own, token = project(shared)
     is_fast = os.environ.get(FAST_PATH) != "false"
-    before = gauge(shared, "llmproxy_fast_path_requests_total") if is_fast else 0
+    before = shared.metric("fast_path_requests_total") if is_fast else 0
     sent: Counter[str] = Counter()
     with closing(HTTPConnection(HOST, shared.daemon.port, timeout=30)) as client:
         for number in range(30):
@@ -100,7 +92,7 @@ def test_the_fast_path_reads_each_requests_own(shared: Stack) -> None:
             answer = client.getresponse()
             assert (answer.status, bool(answer.read())) == (200, True)
     eventually(lambda: len(lines(shared, own)) == 30)
-    assert not is_fast or gauge(shared, "llmproxy_fast_path_requests_total") - before >= 20
+    assert not is_fast or shared.metric("fast_path_requests_total") - before >= 20
     values = [json.loads(line["attribution"]) for line in lines(shared, own)]
     assert Counter(value["user"][0] for value in values) == sent
     assert [value["session"][0] for value in values] == [f"s-{number}" for number in range(30)]
@@ -112,14 +104,14 @@ def test_the_fast_path_reads_each_requests_own(shared: Stack) -> None:
 def test_more_values_than_are_told_apart(shared: Stack) -> None:
     """Beyond as many as the settings say they are added up together, which is counted; lines keep theirs."""
     own, token = project(shared)
-    before = gauge(shared, "llmproxy_attribution_overflow_total")
+    before = shared.metric("attribution_overflow_total")
     for number in range(8):
         assert shared.ask("POST", CHAT, BODY, {"X-User": f"user-{number}"}, token=token).status == 200
     eventually(lambda: len(lines(shared, own)) == 8)
     found = by_user(shared, own)
     assert found.pop(("(other)", True)) == 5
     assert set(found.values()) == {1} and len(found) == 3
-    assert gauge(shared, "llmproxy_attribution_overflow_total") - before == 5
+    assert shared.metric("attribution_overflow_total") - before == 5
     users = {json.loads(line["attribution"])["user"][0] for line in lines(shared, own)}
     assert users == {f"user-{number}" for number in range(8)}
     assert shared.ask("POST", CHAT, BODY, {"X-User": next(iter(found))[0]}, token=token).status == 200

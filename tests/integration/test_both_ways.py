@@ -194,8 +194,7 @@ class Way(Stack):
 
     def direct(self) -> int:
         """How many requests went the short way."""
-        text = self.ask("GET", "/metrics", token=MANAGEMENT).body.decode()
-        return sum(map(int, re.findall(r"^llmproxy_fast_path_requests_total (\d+)", text, re.MULTILINE)))
+        return int(self.metric("fast_path_requests_total"))
 
     def figures(self) -> dict[str, Any]:
         """What was counted, without times and without which way it went."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.support.processes import HOST, Daemon, free_port
 from tests.support.responses import Response
-from tests.support.stack import MANAGEMENT, Stack
+from tests.support.stack import Stack
 
 Values = Mapping[str, Any]
 PLAIN = "plain"  # the API in which everything is as it is by default
@@ -93,12 +93,6 @@ class SettingsStack(Stack):
         """How many connections to the provider are open, this question's not counted."""
         with urllib.request.urlopen(f"{self.provider}/-/stats", timeout=10) as answer:
             return int(json.loads(answer.read())["connections"]) - 1
-
-    def metric(self, name: str, port: int = 0) -> float:
-        """The sum over what is shown by that name, with labels or without."""
-        page = self.ask("GET", "/metrics", token=MANAGEMENT, port=port or self.daemon.port).body.decode()
-        shown = [line.rpartition(" ") for line in page.splitlines()]
-        return sum(float(value) for series, _, value in shown if series.partition("{")[0] == f"llmproxy_{name}")
 
 
 class Asked:

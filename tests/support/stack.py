@@ -157,6 +157,12 @@ class Stack:
         finally:
             connection.close()
 
+    def metric(self, name: str, port: int = 0) -> float:
+        """The sum over what is shown by that name, with labels or without."""
+        page = self.ask("GET", "/metrics", token=MANAGEMENT, port=port or self.daemon.port).body.decode()
+        shown = [line.rpartition(" ") for line in page.splitlines()]
+        return sum(float(value) for series, _, value in shown if series.partition("{")[0] == f"llmproxy_{name}")
+
     def recorded(self) -> list[dict[str, Any]]:
         """What the simulator received, oldest first."""
         with urllib.request.urlopen(f"{self.simulator.url}/-/requests", timeout=10) as answer:
