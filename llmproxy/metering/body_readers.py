@@ -14,7 +14,7 @@ from llmproxy.metering.dialects.registry import RESPONSE_MEMBERS, WRAPPERS, extr
 from llmproxy.metering.dialects.reported_usage import NO_REPORT, Call, ReportedUsage, merge
 from llmproxy.metering.error_events import body_error
 from llmproxy.metering.json_scanner import JsonMemberScanner
-from llmproxy.metering.sse import EVENT_ENDS, SAMPLE_BYTES, HeldByteCounter, SseScanner
+from llmproxy.metering.sse import EVENT_ENDS, MAX_READ_EVENTS, SAMPLE_BYTES, HeldByteCounter, SseScanner
 
 MAX_BODY_BYTES = 256 << 10  # bytes of a JSON body that are kept and read at once; a longer one is scanned as it passes
 
@@ -192,6 +192,34 @@ class EventStreamReader(SseScanner):
     def work(self) -> None:
         """Of an event that is too long to be kept and too dense to be read as it comes, nothing is read later."""
 
+    @property
+    def tells_nothing_else(self) -> bool:
+        """Whether nothing is known of it but the text in it and what one read of it may report."""
+        return not (self._calls or self._suspects or self._part or self._kept) and self._scan is None
+
+    def usage_data(self) -> bytes | None:
+        """The data of the one event that may report usage, where L{tells_nothing_else}; C{b""} where there is none, and
+        C{None} where there may be several, or where it is not written as almost all are.
+        """
+        piece, mark = self._first, self._mark
+        if piece is None:
+            return b""
+        at = piece.find(mark)
+        start, end = piece.rfind(b"\n\n", 0, at), piece.find(b"\n\n", at)
+        if self._ends is not EVENT_ENDS or end < 0 or b"\r" in piece or piece.find(mark, end) >= 0:
+            return None
+        if len(piece) - end > MAX_READ_EVENTS:
+            return None  # else it is among the last of so many events, which are read
+        name, _, line = piece[start + 2 if start >= 0 else 0 : end].rpartition(b"\n")
+        if not line.startswith(b"data: ") or (name and (b"\n" in name or not name.startswith(b"event:"))):
+            return None
+        return line[6:]
+
+    def model(self) -> str:
+        """The model that the beginning of the stream names; C{""} where it names none."""
+        found = _MODEL.search(self.sample)
+        return "" if found is None else found[1].decode("utf-8", "replace")
+
     def reading(self) -> ReportedUsage:
         self.end()
         self.give_back()
@@ -200,8 +228,8 @@ class EventStreamReader(SseScanner):
             if any(unit == "web_search_previews" for unit, _ in found.calls):
                 calls = frozenset(call for call in calls if call[0] != "web_searches")
             found = found._replace(calls=found.calls | calls)
-        if not found.model and (model := _MODEL.search(self.sample)):
-            found = found._replace(model=model[1].decode("utf-8", "replace"))
+        if not found.model and (model := self.model()):
+            found = found._replace(model=model)
         return found
 
     def text(self) -> float:

@@ -60,8 +60,7 @@ class Dialect(NamedTuple):
 def dialect(api: str, provider: str, prices: Prices, path: bytes) -> Dialect:
     """The dialect of what an API has at C{path}."""
     operation = registry.operation(provider, path)
-    typed = None if operation.free else typed_usage(api, provider, prices, operation.name)
-    return Dialect(api, provider, prices, operation, typed)
+    return Dialect(api, provider, prices, operation, typed_usage(api, provider, prices, operation))
 
 
 class Meter:
@@ -160,6 +159,10 @@ class Meter:
             body = tap.whole()
             if body is not None and (usage := home.typed.measured(body, asked, self._tier, at)) is not None:
                 tap.discard()
+                return usage
+        if complete and home.typed is not None and self._invocation is None and tap.__class__ is EventStreamReader:
+            usage = home.typed.measured_stream(tap, asked, self._tier, at, given)
+            if usage is not None:
                 return usage
         said = NO_REPORT if tap is None else tap.reading()
         self.error = "" if tap is None else tap.error()

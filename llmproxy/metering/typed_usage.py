@@ -15,9 +15,11 @@ from msgspec import MsgspecError
 from pydantic_core import from_json
 
 from llmproxy.base.memo import BoundedMemo
+from llmproxy.metering.body_readers import EventStreamReader
 from llmproxy.metering.dialects.generic import CHARGES
-from llmproxy.metering.dialects.operation import Units
+from llmproxy.metering.dialects.operation import ProviderOperation, Units
 from llmproxy.metering.dialects.reported_usage import MAX_WORD_CHARS, Terms, word
+from llmproxy.metering.estimating import PromptEstimate, tokens
 from llmproxy.metering.extraction import count_units
 from llmproxy.metering.linear_price import LinearPrice, OwnLinearPrice, linear_price, own_linear_price
 from llmproxy.metering.prices import Prices
@@ -48,7 +50,11 @@ class _PreparedPrice(NamedTuple):
 class TypedUsage:
     """Measures the usual JSON responses of one endpoint."""
 
-    def __init__(self, api: str, provider: str, prices: Prices, read: Read) -> None:
+    def __init__(self, api: str, provider: str, prices: Prices, read: Read, *, makes_text: bool) -> None:
+        """
+        @param makes_text: Whether its responses are text that counts as output; its requests are text in any case.
+        """
+        self._makes_text = makes_text
         self._api = api
         self._provider = provider
         self._prices = prices
@@ -73,10 +79,7 @@ class TypedUsage:
         if counts is None:
             return None
         model, said_tier, speed, geo, given, read, written, made, reasoning, details = counts
-        key = model, asked, said_tier, speed, geo, tier
-        price = self._prepared.get(key)
-        if price is None or not price.since <= at < price.until:
-            price = self._prepare(key, at)
+        price = self._price((model, asked, said_tier, speed, geo, tier), at)
         if not price.model:
             return None
         cost, linear = None, price.linear
@@ -85,6 +88,45 @@ class TypedUsage:
         if cost is None:
             cost = self._listed_cost(counts, asked, price, at)
         return Usage(given, read, written, made, reasoning, cost, "exact", price.model, details)
+
+    def measured_stream(
+        self, stream: EventStreamReader, asked: str, tier: bytes, at: float, prompt: Callable[[], PromptEstimate]
+    ) -> Usage | None:
+        """What was used for a stream that came to its end: as its one event with a usage says, or, where there is none,
+        probably; C{None} where it is not a usual one, and then nothing was done.
+
+        @param prompt: Tells how many tokens the request probably was. The others are as in L{measured}.
+        """
+        data = stream.usage_data() if stream.tells_nothing_else else None
+        if data is None:
+            return None
+        usage = self.measured(data, asked, tier, at) if data else self._estimated(stream, asked, tier, at, prompt)
+        if usage is not None:
+            stream.discard()
+        return usage
+
+    def _estimated(
+        self, stream: EventStreamReader, asked: str, tier: bytes, at: float, prompt: Callable[[], PromptEstimate]
+    ) -> Usage | None:
+        price = self._price((stream.model(), asked, "", "", "", tier), at)
+        linear = price.linear
+        if not price.model or linear is None:
+            return None
+        given, most_given = prompt()
+        details = {"input_bound": most_given}
+        made = 0
+        if self._makes_text:
+            text = stream.text()
+            made = tokens(text)
+            details["output_bound"] = int(max(made, text))
+        cost = linear.cost(given, 0, 0, made, 0)
+        if cost is None:
+            return None
+        return Usage(given, 0, 0, made, 0, cost, "estimated", price.model, details)
+
+    def _price(self, key: tuple[str, str, str, str, str, bytes], at: float) -> _PreparedPrice:
+        price = self._prepared.get(key)
+        return price if price is not None and price.since <= at < price.until else self._prepare(key, at)
 
     def _listed_cost(self, counts: TypedCounts, asked: str, price: _PreparedPrice, at: float) -> float | None:
         return self._prices.cost(self._api, self._provider, price.model, asked, _units(counts), at, price.terms)
@@ -113,10 +155,12 @@ class TypedUsage:
 _UNUSUAL = _PreparedPrice("", Terms(), None, -inf, inf)
 
 
-def typed_usage(api: str, provider: str, prices: Prices, operation: str) -> TypedUsage | None:
+def typed_usage(api: str, provider: str, prices: Prices, operation: ProviderOperation) -> TypedUsage | None:
     """For an endpoint; C{None} where its responses have no type, or where its provider counts in a way of its own."""
-    read = _reader(operation, provider)
-    return None if read is None else TypedUsage(api, provider, prices, read)
+    if operation.free or not operation.takes_text:
+        return None
+    read = _reader(operation.name, provider)
+    return None if read is None else TypedUsage(api, provider, prices, read, makes_text=operation.makes_text)
 
 
 @cache

@@ -12,7 +12,7 @@ from llmproxy.http.content_coding import decode_whole
 from llmproxy.http.masking import content_coding
 from llmproxy.http.request_reader import measure_usual_body
 from llmproxy.limits.headers import replace_rate_limits
-from llmproxy.metering.body_readers import MAX_BODY_BYTES
+from llmproxy.metering.body_readers import MAX_BODY_BYTES, EventStreamReader
 from llmproxy.metering.estimating import PromptEstimate
 from llmproxy.metering.meter import NO_USAGE, Meter
 from llmproxy.model import Usage
@@ -104,14 +104,20 @@ class DirectResponses:
         """What the request used."""
         flow, prepared = request.known.flow, request.known.prepared
         assert prepared is not None
-        dialect, text = flow.dialect, request.response_text
+        dialect, text, kind, typed = flow.dialect, request.response_text, request.response_type, prepared.typed
         if dialect is None:
             return NO_USAGE
-        if prepared.typed is not None and request.response_type == _JSON:
+        if typed is not None and kind in _READ:
             tier = b""
             if prepared.has_tier:
                 tier = request.response.lines.value(b"x-gemini-service-tier") or b""
-            usage = prepared.typed.measured(text, request.model, tier, request.started_at)
+            if kind == _JSON:
+                usage = typed.measured(text, request.model, tier, request.started_at)
+            else:
+                stream = EventStreamReader(dialect.operation.mark, dialect.operation.also)
+                stream.feed(text)
+                prompt = partial(_prompt, request)
+                usage = typed.measured_stream(stream, request.model, tier, request.started_at, prompt)
             if usage is not None:
                 return usage
         meter = Meter(dialect, request.response.lines, self._accounting.buffers, decoded=True)

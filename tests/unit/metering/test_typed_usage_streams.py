@@ -1,0 +1,164 @@
+"""The typed reading of streams tells what the general one tells, or nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from llmproxy.metering.body_readers import EventStreamReader
+from llmproxy.metering.estimating import PromptEstimate
+from llmproxy.metering.meter import Dialect, Meter, dialect
+from llmproxy.metering.sse import MAX_READ_EVENTS
+from llmproxy.model import Usage
+from tests.support.examples import examples
+from tests.unit.metering.samples import CHAT_USAGE, GEMINI, SSE, chunk, events
+from tests.unit.metering.test_typed_usage import BODIES, HOMES, NOW, PATHS, PRICES, PROVIDERS, bodies
+
+USAGE_CHUNK = {"object": "chat.completion.chunk", "model": "gpt-4o-2024-08-06", "choices": [], "usage": CHAT_USAGE}
+TEXTS = [chunk(), chunk(model="gpt-4o"), {"choices": [{"delta": {"content": 'a "usage": {"x_tokens": 1} of it'}}]}]
+OTHERS = [
+    *(b"", b"data: [DONE]", b": comment", b"event: ping", b"id: 1\ndata: {}", b"data:{}", b"data", b"retry: 5"),
+    b'event: error\ndata: {"type": "error", "error": {"type": "overloaded_error"}}',
+    b'data: {"error": {"code": "x"}}',
+    b'data: {"item": {"type": "web_search_call", "id": "w"}, "type": "response.output_item.done"}',
+    b'data: {"model": "gpt-4o-mini", "an error": 1}',
+    b'data: {"prompt_tokens": 3, "usage": {"prompt_tokens": 7, "completion_tokens": 1}}',
+    *(b'{"total_tokens": 8}', b"data: \xff\xfe"),
+]
+LONG = 4 * MAX_READ_EVENTS
+
+
+def both(case: SynchronousTestCase, home: Dialect, pieces: list[bytes], *, complete: bool = True, **how: Any) -> Usage:
+    """What is measured one way and the other."""
+    found = []
+    for each in (home._replace(typed=None), home, home):  # the last with a price that is ready
+        tier = how.get("tier", b"")
+        lines = [b"Content-Type: " + SSE, *([b"x-gemini-service-tier: " + tier] if tier else [])]
+        meter = Meter(each, lines)
+        for piece in pieces:
+            meter.feed(piece)
+        usage = meter.measured(
+            asked=how.get("asked", ""), given=lambda: PromptEstimate(40, 80), complete=complete, at=NOW
+        )
+        found.append((repr(usage), meter.error))
+    case.assertEqual(found[1], found[0], pieces)
+    case.assertEqual(found[2], found[0], pieces)
+    return usage
+
+
+def read(home: Dialect, *pieces: bytes) -> Usage | None:
+    """What the typed reading alone makes of a stream."""
+    assert home.typed is not None
+    stream = EventStreamReader(home.operation.mark, home.operation.also)
+    for piece in pieces:
+        stream.feed(piece)
+    return home.typed.measured_stream(stream, "", b"", NOW, lambda: PromptEstimate(40, 80))
+
+
+@st.composite
+def streams(draw: Callable[..., Any]) -> tuple[str, list[bytes]]:
+    """A stream that is usual but for some of its events, in some reads."""
+    kind, body = draw(bodies())
+    usual = [b"data: " + json.dumps(each).encode() for each in TEXTS]
+    shown = draw(st.sampled_from([b"data: %b", b"data: %b", b"data:%b", b"event: message\ndata: %b", b"%b"])) % body
+    told = [shown] * draw(st.sampled_from([0, 1, 1, 1, 2]))
+    listed = (
+        draw(st.lists(st.sampled_from(usual), max_size=4)) + told + draw(st.lists(st.sampled_from(usual), max_size=2))
+    )
+    for other in draw(st.lists(st.sampled_from(OTHERS), max_size=2)):
+        listed.insert(draw(st.integers(0, len(listed))), other)
+    end = draw(st.sampled_from([b"\n\n", b"\n\n", b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n"]))
+    text = b"".join(each.replace(b"\n", end[: len(end) // 2] or b"\n") + end for each in listed)
+    if draw(st.booleans()):
+        text = text[: len(text) - draw(st.integers(0, 5))]
+    cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=3)))
+    return kind, [text[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+class TypedStreamTests(SynchronousTestCase):
+    @examples(3000)
+    @given(
+        streams(),
+        st.sampled_from(PROVIDERS),
+        st.sampled_from(["", "gpt-4o", "claude-sonnet-4-5", "nobody-knows"]),
+        st.sampled_from([b"", b"", b"flex", b"Priority"]),
+        st.booleans(),
+    )
+    def test_tells_what_the_general_reading_tells(
+        self, made: tuple[str, list[bytes]], provider: str, asked: str, tier: bytes, complete: bool
+    ) -> None:
+        kind, pieces = made
+        for name in {provider, HOMES[kind]}:
+            home = dialect("api", name, PRICES, PATHS[kind])
+            both(self, home, pieces, asked=asked, tier=tier, complete=complete)
+
+    def test_takes_the_usual_streams(self) -> None:
+        """With a usage in its last event, in one read or several, and without one."""
+        home = dialect("api", "openai", PRICES, PATHS["chat"])
+        texts = events(*TEXTS[:2], done=False)
+        usage = events(USAGE_CHUNK, done=True)
+        for pieces, basis in [
+            ([texts + usage], "exact"),
+            ([texts, usage], "exact"),
+            ([usage], "exact"),
+            ([texts], "estimated"),
+            ([texts, texts], "estimated"),
+        ]:
+            found = read(home, *pieces)
+            assert found is not None, pieces
+            self.assertEqual((found.basis, found.cost_usd is None), (basis, False))
+            self.assertEqual(both(self, home, pieces), found)
+
+    def test_leaves_the_unusual_to_the_general_reading(self) -> None:
+        home = dialect("api", "openai", PRICES, PATHS["chat"])
+        texts, usage = events(*TEXTS[:2]), events(USAGE_CHUNK)
+        for pieces in [
+            [texts, usage, usage],
+            [texts + usage + usage],
+            [texts + usage[:-1]],
+            [texts.replace(b"\n", b"\r\n") + usage],
+            [texts + usage, events({"error": {"code": "x"}})],
+            [texts + events({**USAGE_CHUNK, "item": {"type": "web_search_call"}})],
+            [events({"choices": []})],
+            [texts + events({**USAGE_CHUNK, "model": ""})],
+            [usage + b"\n\n" * LONG],
+            [texts + b"event: a\nevent: b\n" + usage],
+            [texts + b"id: 1\n" + usage],
+        ]:
+            self.assertIsNone(read(home, *pieces), pieces)
+            both(self, home, pieces)
+
+    def test_so_it_does_where_the_head_of_a_response_counts(self) -> None:
+        """Bedrock's tells the tokens that no event does."""
+        home = dialect("api", "aws", PRICES, PATHS["messages"])
+        lines = [b"x-amzn-bedrock-%b-token-count: 5" % each for each in (b"input", b"output")]
+        found = []
+        for each in (home, home._replace(typed=None)):
+            meter = Meter(each, [b"Content-Type: " + SSE, *lines])
+            meter.feed(events({"model": "claude-sonnet-4-5"}))
+            found.append(meter.measured(asked="", given=lambda: PromptEstimate(40, 80), complete=True, at=NOW))
+        self.assertEqual(found[0], found[1])
+        self.assertEqual((found[0].basis, found[0].input_tokens), ("exact", 5))
+
+    def test_a_stream_that_tells_more_with_each_event_is_read_in_the_general_way(self) -> None:
+        home = dialect("api", "google", PRICES, PATHS["generate"])
+        self.assertIsNone(read(home, events(*GEMINI)))
+        both(self, home, [events(*GEMINI)])
+
+    def test_nothing_of_it_is_kept(self) -> None:
+        home = dialect("api", "openai", PRICES, PATHS["chat"])
+        assert home.typed is not None
+        stream = EventStreamReader(home.operation.mark, home.operation.also)
+        stream.feed(events(USAGE_CHUNK, done=True))
+        self.assertIsNotNone(home.typed.measured_stream(stream, "", b"", NOW, lambda: PromptEstimate(40, 80)))
+        self.assertEqual(list(stream.usage_events()), [])
+
+    def test_an_endpoint_that_makes_no_text_is_charged_for_its_input_alone(self) -> None:
+        home = dialect("api", "openai", PRICES, PATHS["embeddings"])
+        usage = both(self, home, [events({"model": BODIES["embeddings"]["model"]})])
+        self.assertEqual((usage.output_tokens, usage.details), (0, {"input_bound": 80}))
