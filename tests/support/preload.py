@@ -1,12 +1,18 @@
 """What every daemon of the tests imports, read once by the server from which they are forked."""
 
+import encodings.idna  # read when a host is first looked up
+import encodings.utf_8_sig  # noqa: F401
 import gc
 import re
 import sys
+from functools import cache
 
 import alembic.command  # noqa: F401
 import pytest  # noqa: F401  # multiprocessing imports the main module anew in each child
 import sqlalchemy.dialects.sqlite  # noqa: F401
+import twisted.plugin
+import twisted.scripts.twistd
+from twisted.application.service import IServiceMaker
 
 import llmproxy.app
 import llmproxy.cli
@@ -21,8 +27,14 @@ import llmproxy.web.admin.rendering
 import llmproxy.web.admin.tree
 import llmproxy.web.manage.tree
 import llmproxy.wire.reactor  # noqa: F401
+from llmproxy.config.load import parse
 from llmproxy.metering.price_list import get_snapshot
 
+parse(
+    "apis: {one: {base_url: 'http://[::1]', allowed_endpoints: [/]}}", "", {}
+)  # pydantic completes its models when they are first used
+twisted.plugin.getCache = cache(twisted.plugin.getCache)  # no plugin comes while tests run: folders are read once
+list(twisted.plugin.getPlugins(IServiceMaker))  # reads their modules
 for provider in get_snapshot().providers:
     re.match(provider.api_pattern, "")  # compiled, and kept
 
