@@ -79,6 +79,8 @@ def failure_reason(error: BaseException | None) -> str:
     if code is not None:
         return _SQLITE.get(code & 0xFF, "failing")
     state = getattr(error, "sqlstate", None) or ""
+    if not state and error is not None:  # libpq has only words where there is no connection
+        return next((reason for words, reason in _CONNECTING if words in str(error)), "no answer")
     return _SQLSTATE.get(state, "no answer" if not state or state.startswith("08") else "failing")
 
 
@@ -92,6 +94,13 @@ _SQLITE = {
     14: "file cannot be opened",  # SQLITE_CANTOPEN
     26: "file is no database",  # SQLITE_NOTADB
 }
+_CONNECTING = (
+    ("FATAL", "connection rejected"),  # by the server: the role, its password, the database, pg_hba.conf
+    ("Connection refused", "connection refused"),
+    ("No such file", "connection refused"),  # there is no socket where the server's would be
+    ("resolve host", "host not found"),  # psycopg's own words
+    ("translate host name", "host not found"),
+)
 _SQLSTATE = {
     "25006": "read-only",  # read_only_sql_transaction
     "53100": "disk full",  # disk_full

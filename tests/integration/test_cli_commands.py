@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import ANY
 
 from tests.support.admin_visitor import Visitor
+from tests.support.postgres import PostgreSQL
 from tests.support.processes import Daemon, free_port, run_command
 from tests.support.redis_server import RedisServer
 from tests.support.stack import ENCRYPTION, KEYS, MANAGEMENT, Stack, eventually
@@ -91,6 +92,17 @@ def test_doctor(tmp_path: Path) -> None:
         assert advice in found[subject]["advice"]
     done = llmproxy("doctor", "none.yaml", cwd=tmp_path)
     assert done.returncode == 78
+
+
+def test_doctor_and_postgresql(tmp_path: Path, postgres: PostgreSQL) -> None:
+    """A server that is there, and rejects who connects, is told from one that is not."""
+    url = postgres.url().replace("llmproxy@", "somebody@")
+    (tmp_path / "llmproxy.yaml").write_text(
+        "apis: {openai: {base_url: 'http://127.0.0.1:1', allowed_endpoints: [/v1/models]}}"
+    )
+    store = findings(tmp_path, {"LLMPROXY_STORE_URL": url, "LLMPROXY_ENCRYPTION_KEY": ENCRYPTION}, 1)["store"]
+    assert store["detail"] == "It cannot be used: connection rejected."
+    assert "user, password and database" in store["advice"]
 
 
 def test_doctor_and_redis(tmp_path: Path) -> None:

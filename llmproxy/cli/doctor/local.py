@@ -177,6 +177,9 @@ _BY_REASON = {
     "disk full": "Make room where {file} is.",
     "damaged": "Restore {file} from a backup: llmproxy restore",
     "file is no database": "Restore {file} from a backup (llmproxy restore), or name another file in store.url.",
+    "connection refused": "Nothing listens there: start the server, or correct host and port in store.url.",
+    "connection rejected": "The server is there: correct user, password and database in store.url, or its pg_hba.conf.",
+    "host not found": "Correct the host in store.url, or look at DNS on this machine (getent hosts NAME).",
     "too many connections": "Raise max_connections of the server, or end what else is connected to it.",
 }
 _KEY_ADVICE = (

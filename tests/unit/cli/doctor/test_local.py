@@ -49,6 +49,17 @@ class LocalTests(unittest.TestCase):
         self.assertEqual(found.state, "failed")
         self.assertIn("llmproxy.db", found.advice)
 
+    def test_no_database_server(self) -> None:
+        """Where there is none it says so, and where it was looked for is what is to be corrected."""
+        for url, detail, advice in (
+            ("postgresql://a:b@127.0.0.1:1/c", "connection refused", "Nothing listens there"),
+            (f"postgresql://a@/c?host={self.home}", "connection refused", "Nothing listens there"),
+            ("postgresql://a:b@no-such-host.invalid/c", "host not found", "Correct the host"),
+        ):
+            found = self.look({**KEY, "LLMPROXY_STORE_URL": url})["store"]
+            self.assertEqual((found.state, found.detail), ("failed", f"It cannot be used: {detail}."), url)
+            self.assertIn(advice, found.advice)
+
     def test_secrets(self) -> None:
         """A file that others may read is none; a lost key is not replaced where a database needs it."""
         (self.home / "state").mkdir()
