@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 
 from llmproxy.wire.parser import CHUNKED, BadMessage, MessageLimits, bad_message, check_trailer_line
 
 MAX_SIZE_DIGITS = 16  # of a chunk that is not looked at closely
+MAX_REMEMBERED_SIZES = 1024
 MANY_BYTES = 4096  # of a chunk that is taken for one of many
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -27,28 +27,42 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-@lru_cache(1024)  # the sizes of a stream's events repeat
 def _chunk_size(line: bytes) -> int:
     """What this line says, or -1 where it says none."""
     match = _CHUNK_LINE.fullmatch(line)
     return -1 if match is None else int(match[1], 16)
 
 
-def _whole_chunks(data: bytes) -> list[bytes]:
-    """The pieces of a body that comes as whole chunks, in which there is no CR LF: many events of a stream at once. No
-    pieces where it may be anything else.
+class _ChunkSizes(dict[bytes, int]):
+    """The same of short lines, remembered, since the sizes of a stream's events repeat; -1 of all others."""
+
+    def __missing__(self, line: bytes) -> int:
+        if len(line) > MAX_SIZE_DIGITS:
+            return -1
+        if len(self) >= MAX_REMEMBERED_SIZES:
+            self.clear()
+        size = self[line] = _chunk_size(line)
+        return size
+
+
+_size_of = _ChunkSizes().__getitem__
+
+
+def whole_chunks(data: bytes) -> bytes:
+    """The body that comes as these whole chunks, in which there is no CR LF: many events of a stream at once. C{b""}
+    where they may be anything else.
     """
     lines = data.split(b"\r\n")
-    sizes, pieces = lines[:-1:2], lines[1::2]
-    if lines[-1] or len(sizes) != len(pieces) or max(map(len, sizes)) > MAX_SIZE_DIGITS:
-        return []
-    return pieces if list(map(len, pieces)) == list(map(_chunk_size, sizes)) and all(pieces) else []
+    pieces = lines[1::2]
+    if lines.pop() or list(map(len, pieces)) != list(map(_size_of, lines[::2])) or not all(pieces):
+        return b""
+    return b"".join(pieces)
 
 
 def joined_chunks(data: bytes) -> bytes:
-    """The same as one piece, where there are many in what begins with a size; C{b""} where it may be anything else."""
-    size = _chunk_size(data[: max(data.find(b"\r\n", 0, 18), 0)])
-    return b"".join(_whole_chunks(data)) if 0 < size < MANY_BYTES and data.endswith(b"\r\n") else b""
+    """As L{whole_chunks}, for what begins with a size; C{b""} also where it is few large ones."""
+    size = _size_of(data[: max(data.find(b"\r\n", 0, 18), 0)])
+    return whole_chunks(data) if 0 < size < MANY_BYTES and data.endswith(b"\r\n") else b""
 
 
 class FixedLengthBody:
@@ -137,22 +151,22 @@ class ChunkedBody:
             # An event of a stream usually comes as one whole chunk.
             start = data.find(b"\r\n", 0, 18) + 2
             if start > 2 and data[-2:] == b"\r\n":
-                size = _chunk_size(data[: start - 2])
+                size = _size_of(data[: start - 2])
                 if size > 0 and len(data) == start + size + 2:
                     return [data[start:-2]]
                 if 0 < size < MANY_BYTES:
                     ends = data.endswith(b"\r\n" + LAST_CHUNK)
-                    events = _whole_chunks(data[: -len(LAST_CHUNK)] if ends else data)
+                    events = whole_chunks(data[: -len(LAST_CHUNK)] if ends else data)
                     if events:
                         self._state, self.done = (_DONE, True) if ends else (_SIZE, False)
-                        return events
+                        return [events]
         if self._buffer:
             data, self._buffer = self._buffer + data, b""
         pieces: list[bytes] = []
         at, end = 0, len(data)
         while at < end:
             if self._state == _SIZE and (line := data.find(b"\r\n", at, at + 18)) > 0:
-                size = _chunk_size(data[at:line])
+                size = _size_of(data[at:line])
                 after = line + 2 + size
                 if size > 0 and data[after : after + 2] == b"\r\n":  # a whole one; there may be thousands
                     pieces.append(data[line + 2 : after])

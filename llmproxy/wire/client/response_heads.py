@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from llmproxy.http.field_lines import FieldLines, SharedNames
-from llmproxy.wire.body_framing import LAST_CHUNK, ChunkedResponseBody
+from llmproxy.wire.body_framing import LAST_CHUNK, ChunkedResponseBody, joined_chunks
 from llmproxy.wire.parser import CHUNKED, CONTROLS, MessageLimits, ResponseHead, head_lines, response_head
 
 MAX_SHAPES = 64
@@ -108,10 +108,14 @@ class ResponseHeads:
         if shape.length < 0:
             if not body.endswith(LAST_CHUNK):
                 return None  # more of it is to come, or it ends in trailer fields
-            reader = ChunkedResponseBody(self._limits)
-            body = b"".join(reader.feed(body))
-            if not reader.done or reader.rest or reader.fault is not None:
-                return None
+            events = joined_chunks(body[: -len(LAST_CHUNK)])
+            if events:
+                body = events
+            else:
+                reader = ChunkedResponseBody(self._limits)
+                body = b"".join(reader.feed(body))
+                if not reader.done or reader.rest or reader.fault is not None:
+                    return None
         elif _content_length(lines[shape.length], shape) != len(body):
             return None
         return _new(WholeResponse, (shape, lines, body, data))
