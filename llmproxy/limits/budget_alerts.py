@@ -81,6 +81,7 @@ class BudgetAlerts(Service):
         self._now = now
         self._new_id = new_id
         self._in_use: dict[str, BudgetInUse] = {}
+        self._observed: list[tuple[LimitPlan, CountedLimits]] = []
         self.follow(thresholds)
         self._known: BoundedMemo[tuple[str, int, bool, int], bool] = BoundedMemo(MAX_REMEMBERED_ALERTS)
         self._alerts = {"threshold": 0, "refusal": 0}
@@ -115,6 +116,11 @@ class BudgetAlerts(Service):
     def spent(self, plan: LimitPlan, limits: CountedLimits) -> None:
         if not self._thresholds:
             return
+        limits.observed = True
+        self._observed.append((plan, limits))
+        self._use_all(plan, limits)
+
+    def _use_all(self, plan: LimitPlan, limits: CountedLimits) -> None:
         until = self._clock.seconds() + IN_USE_SECONDS
         for rule, (_, key, _) in zip(plan.budgets, limits.budgets, strict=True):
             known = self._in_use.get(key)
@@ -135,6 +141,14 @@ class BudgetAlerts(Service):
             budget = budget._replace(refused=True)
         self._in_use[budget.claim.key] = budget
 
+    def _renew(self) -> None:
+        """Of those that are observed nobody knows when they were used last: it may have been just now."""
+        observed, self._observed = self._observed, []
+        for plan, limits in observed:
+            limits.observed = False
+            if self._thresholds:
+                self._use_all(plan, limits)
+
     # What goes on in the background
 
     async def _look(self) -> None:
@@ -150,9 +164,11 @@ class BudgetAlerts(Service):
         if self._clock.seconds() >= self._next_purge:
             self._next_purge = self._clock.seconds() + PURGE_SECONDS
             await self._purge()
+        self._renew()
         looked_at = list(self._in_use.values())
         for start in range(0, len(looked_at), BUDGETS_PER_QUERY):
             await self._look_at(looked_at[start : start + BUDGETS_PER_QUERY])
+        self._renew()
         now = self._clock.seconds()
         for budget in looked_at:
             if budget.until <= now and self._in_use.get(budget.claim.key) is budget:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from llmproxy.interfaces import ICounters
-from llmproxy.limits.window import Window
+from llmproxy.limits.counters.ready_limits import ReadyLimits, TakenLimits
 from llmproxy.model import Claim, Verdict
 
 CountedLimit = tuple[int, str, int]
@@ -23,10 +23,24 @@ class CountedLimits:
     @ivar rate_places: The places of the rates among all.
     @ivar begins: When they began to be these, in seconds since the epoch, as periods of budgets did; C{ends}: when they
         are others.
-    @ivar elsewhere: What counters that are not in this process keep of them; C{None} as long as there is nothing.
+    @ivar observed: Whether those who observe budgets know that these are in use.
+    @ivar ready: What counters in this process keep of them; C{elsewhere}: what others do. C{None} as long as there is
+        nothing.
     """
 
-    __slots__ = ("begins", "budgets", "claims", "elsewhere", "ends", "leases", "rate_places", "rates", "units")
+    __slots__ = (
+        "begins",
+        "budgets",
+        "claims",
+        "elsewhere",
+        "ends",
+        "leases",
+        "observed",
+        "rate_places",
+        "rates",
+        "ready",
+        "units",
+    )
 
     def __init__(self, claims: Sequence[Claim], units: Sequence[int], begins: float = 0.0, ends: float = inf) -> None:
         by_kind: dict[str, list[CountedLimit]] = {"lease": [], "rate": [], "budget": []}
@@ -38,6 +52,8 @@ class CountedLimits:
         self.rate_places = tuple([place for place, claim in enumerate(claims) if claim.kind == "rate"])
         self.begins = begins
         self.ends = ends
+        self.observed = False
+        self.ready: ReadyLimits | None = None
         self.elsewhere: Any = None
 
     @classmethod
@@ -51,25 +67,6 @@ class CountedLimits:
 
 
 NO_LIMITS = CountedLimits((), (), 0.0, 0.0)
-
-
-TakenRate = tuple[Window, int, int, int]
-"""The window, the slot of it in which something was taken, how much that was, and what is left."""
-
-
-class TakenLimits(NamedTuple):
-    """What a request has taken: the ticket by which it is settled.
-
-    @ivar amounts: What it claimed, as they were given to L{ILocalCounters.take}.
-    @ivar rates: Of each of its rates; C{budgets} likewise.
-    @ivar at: When, monotonic.
-    """
-
-    limits: CountedLimits
-    amounts: Any
-    rates: list[TakenRate]
-    budgets: Sequence[Any]
-    at: float
 
 
 class ILocalCounters(ICounters):

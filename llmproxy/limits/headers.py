@@ -8,6 +8,8 @@ from math import ceil
 
 from llmproxy.base.timestamps import rfc3339
 
+MAX_FORMATS = 64  # that one plan's lines are kept in
+
 # What their names begin with, and how such a line begins.
 _ANTHROPIC = (b"anthropic-ratelimit-", (b"a", b"A"))
 _USUAL = (b"x-ratelimit-", (b"x", b"X"))
@@ -18,7 +20,7 @@ class RateLines:
     rates the tightest.
     """
 
-    __slots__ = ("_by_unit", "_lines", "_written")
+    __slots__ = ("_by_unit", "_formats", "_limits", "_names", "_written")
 
     def __init__(self, rates: Sequence[tuple[str, int]], provider: str) -> None:
         """
@@ -26,34 +28,50 @@ class RateLines:
         """
         name = "anthropic-ratelimit-{unit}-{what}: " if provider == "anthropic" else "x-ratelimit-{what}-{unit}: "
         by_unit: dict[str, list[int]] = {}
-        self._lines: list[tuple[bytes, bytes, bytes]] = []
-        for place, (unit, limit) in enumerate(rates):
+        for place, (unit, _) in enumerate(rates):
             by_unit.setdefault(unit, []).append(place)
-            first, left, reset = (
-                name.format(unit=unit, what=what).encode("ascii") for what in ("limit", "remaining", "reset")
-            )
-            self._lines.append((b"%b%d" % (first, limit), left, reset))
-        self._by_unit = tuple([(places[0], tuple(places[1:])) for places in by_unit.values()])
+        self._names = [[name.format(unit=unit, what=w) for w in ("limit", "remaining", "reset")] for unit in by_unit]
+        self._limits = [limit for _, limit in rates]
+        self._by_unit = tuple(map(tuple, by_unit.values()))
+        self._formats: dict[tuple[int, ...], bytes] = {}
         self._written = _at if provider == "anthropic" else _in
 
-    def lines(self, remaining: Sequence[int], resets: Sequence[float], now: float) -> list[bytes]:
-        """How they stand after a request.
+    def after_taking(self, left: Sequence[int], reset: float, now: float) -> bytes:
+        """How they stand after a request that has taken of all of them: lines, with line ends between them.
 
-        @param remaining: What is left of each; C{resets}: seconds until nothing of it is used.
+        @param left: What is left of each; C{reset}: seconds until nothing of them is used.
         @param now: Seconds since the epoch.
         """
-        lines: list[bytes] = []
-        last, written = -1.0, b""  # rates that were touched in the same tenth of a second end together
-        for place, others in self._by_unit:
-            for other in others:
-                if remaining[other] < remaining[place]:
+        tightest: list[int] = []
+        values: list[int | bytes] = []
+        ends = self._written(reset, now)
+        for places in self._by_unit:
+            place = places[0]
+            for other in places:
+                if left[other] < left[place]:
                     place = other
-            reset = resets[place]
-            if reset != last:
-                last, written = reset, self._written(reset, now)
-            limit, left, ends = self._lines[place]
-            lines += (limit, b"%b%d" % (left, remaining[place]), ends + written)
-        return lines
+            tightest.append(place)
+            values += (left[place], ends)
+        return self._format(tuple(tightest)) % tuple(values)
+
+    def lines(self, left: Sequence[int], resets: Sequence[float], now: float) -> bytes:
+        """How they stand: as L{after_taking}, where each is whole at a time of its own."""
+        tightest = [min(places, key=left.__getitem__) for places in self._by_unit]
+        values = [value for place in tightest for value in (left[place], self._written(resets[place], now))]
+        return self._format(tuple(tightest)) % tuple(values)
+
+    def _format(self, tightest: tuple[int, ...]) -> bytes:
+        """The lines of these rates, one of each unit, without what is left and when they are whole."""
+        known = self._formats.get(tightest)
+        if known is None:
+            if len(self._formats) >= MAX_FORMATS:
+                self._formats.clear()
+            lines = [
+                f"{limit}{self._limits[place]}\r\n{remaining}%d\r\n{reset}%b"
+                for place, (limit, remaining, reset) in zip(tightest, self._names, strict=True)
+            ]
+            known = self._formats[tightest] = "\r\n".join(lines).encode("ascii")
+        return known
 
 
 def _in(reset: float, _: float) -> bytes:
@@ -64,12 +82,16 @@ def _at(reset: float, now: float) -> bytes:
     return _timestamp(ceil(now + reset))
 
 
-def replace_rate_limits(passing: list[bytes], told: Sequence[bytes], provider: str) -> list[bytes]:
-    """A provider's header lines with ours in the place of those that tell the limits of the key behind the token."""
+def replace_rate_limits(passing: list[bytes], told: bytes, provider: str) -> list[bytes]:
+    """A provider's header lines with ours in the place of those that tell the limits of the key behind the token.
+
+    @param told: As L{RateLines} writes them.
+    """
     if not told:
         return passing
     prefixes, initials = _ANTHROPIC if provider == "anthropic" else _USUAL
-    return [line for line in passing if line[:1] not in initials or not line.lower().startswith(prefixes)] + list(told)
+    kept = [line for line in passing if line[:1] not in initials or not line.lower().startswith(prefixes)]
+    return kept + told.split(b"\r\n")
 
 
 def duration(seconds: float) -> bytes:

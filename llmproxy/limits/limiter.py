@@ -22,12 +22,11 @@ from llmproxy.config.routes import Route
 from llmproxy.http.request_reader import NO_CONTENT, RequestContent
 from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import ICounters, IInstrumented
-from llmproxy.limits.counted import CountedLimits, ILocalCounters, IRemoteCounters, TakenLimits
+from llmproxy.limits.counted import CountedLimits, ILocalCounters, IRemoteCounters
 from llmproxy.limits.maximum_use import MaximumUseEstimator, RequestMaximum
 from llmproxy.limits.pending import PendingReservation
 from llmproxy.limits.plan import UNENFORCED, LimitPlan, Rule, plan, rules
 from llmproxy.limits.refusals import refusal
-from llmproxy.limits.window import until
 from llmproxy.model import Allowance, Claim, Grant, Verdict
 
 MAX_REMEMBERED_PLANS = 4096  # plans
@@ -54,7 +53,8 @@ class BudgetObserver(Protocol):
     """Is told what happens to budgets; neither may wait for anything."""
 
     def spent(self, plan: LimitPlan, limits: CountedLimits) -> None:
-        """A request is over that was held to these limits of the plan, those of its period."""
+        """A request is over that was held to these limits of the plan, those of its period; of further ones nobody need
+        be told for as long as the limits are C{observed}."""
 
     def refused(self, rule: Rule, claim: Claim) -> None:
         """Too little of this budget was left for a request, and none is held by requests under way."""
@@ -64,7 +64,7 @@ class LimitReservation:
     """What is held for one request until it is settled.
 
     @ivar limits: Those of its plan, in the period in which it came.
-    @ivar header_lines: Header lines that tell the client how its limits stand.
+    @ivar header_lines: Header lines that tell the client how its limits stand, with line ends between them.
     """
 
     __slots__ = ("_amounts", "_budgets", "_by_unit", "_counters", "_ticket", "header_lines", "limits", "plan")
@@ -76,7 +76,7 @@ class LimitReservation:
         limits: CountedLimits,
         amounts: Amounts,
         ticket: Any,
-        told: Sequence[bytes],
+        header_lines: bytes,
         budgets: BudgetObserver | None,
         *,
         by_unit: bool = False,
@@ -92,7 +92,7 @@ class LimitReservation:
         self._by_unit = by_unit
         self.plan = plan
         self.limits = limits
-        self.header_lines = told
+        self.header_lines = header_lines
 
     @property
     def claims(self) -> list[Claim]:
@@ -128,7 +128,7 @@ class LimitReservation:
             ticket, self._ticket = self._ticket, None
             by_claim = amounts if self._by_unit else [amounts[unit] for unit in self.plan.units]
             self._counters.settle(ticket, by_claim, measured=measured)
-            if self._budgets is not None:
+            if self._budgets is not None and not self.limits.observed:
                 self._budgets.spent(self.plan, self.limits)
 
 
@@ -216,7 +216,11 @@ class Limiter:
         if self._local is not None:
             taken = self._local.take(limits, amounts)
             if taken is not None:
-                return self._taken(plan, route, taken, now)
+                lines = b""
+                if limits.rates:
+                    lines = plan.rate_lines(route.api.provider).after_taking(taken.left, taken.reset, now)
+                observer = self._budgets if plan.budgets else None
+                return LimitReservation(self._local, plan, limits, amounts, taken, lines, observer, by_unit=True)
         pending = PendingReservation(limits, amounts, partial(self._judge, plan, route, asked), self._explain)
         if self._remote is not None:
             self._remote.begin(pending)
@@ -297,22 +301,10 @@ class Limiter:
         nanos: float = (cost - given) * NANO / bound.output
         return nanos
 
-    def _taken(self, plan: LimitPlan, route: Route, taken: TakenLimits, now: float) -> LimitReservation:
-        """One whose limits were taken at once."""
-        lines: list[bytes] = []
-        if rates := taken.rates:
-            last = rates[0][1]  # nearly always the slot of all of them
-            reset = until(last, taken.at)
-            resets = [reset if slot == last else until(slot, taken.at) for _, slot, _, _ in rates]
-            left = [each[3] for each in rates]
-            lines = plan.rate_lines(route.api.provider).lines(left, resets, now)
-        budgets = self._budgets if plan.budgets else None
-        return LimitReservation(self._counters, plan, taken.limits, taken.amounts, taken, lines, budgets, by_unit=True)
-
-    def _rate_lines(self, plan: LimitPlan, route: Route, verdict: Verdict) -> list[bytes]:
+    def _rate_lines(self, plan: LimitPlan, route: Route, verdict: Verdict) -> bytes:
         rates = plan.limits.rate_places
         if not rates or not verdict.remaining:
-            return []
+            return b""
         remaining, resets = verdict.remaining, verdict.resets
         return plan.rate_lines(route.api.provider).lines(
             [remaining[place] for place in rates], [resets[place] for place in rates], self._now()
@@ -324,7 +316,7 @@ class Limiter:
         assert verdict.refused is not None
         now = self._now()
         lines = self._rate_lines(plan, route, verdict)
-        fields = dict(line.decode("ascii").split(": ", 1) for line in lines)
+        fields = dict(line.split(": ", 1) for line in lines.decode("ascii").splitlines())
         rule, claim = plan.rules[verdict.refused], claims[verdict.refused]
         self._refusals[rule.owner.lower()] += 1
         if self._budgets is not None and rule.kind == "budget" and verdict.wait is None:

@@ -16,10 +16,10 @@ from llmproxy.base.background import Loop
 from llmproxy.base.coroutines import deferred, within
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore, ICounters, ICountersFactory
-from llmproxy.limits.counted import CountedLimits, ILocalCounters, TakenLimits, TakenRate
+from llmproxy.limits.counted import CountedLimits, ILocalCounters
 from llmproxy.limits.counters.local import LEASE_RETRY_SECONDS, LocalCounters, least_required
-from llmproxy.limits.counters.prefetch import BudgetPrefetch, PrefetchedBudget
-from llmproxy.limits.window import SLOTS_PER_SECOND, until
+from llmproxy.limits.counters.prefetch import BudgetPrefetch
+from llmproxy.limits.counters.ready_limits import ReadyLimits, TakenLimits
 from llmproxy.model import Claim, Verdict
 
 WAIT_SECONDS = 9.0  # for a request to be decided, however many wait with it
@@ -48,54 +48,38 @@ class MemoryCounters(Service):
         self._store = budgets
         self._clock = clock
         self._now = now
-        self._local = LocalCounters()
-        self._prefetch = BudgetPrefetch(budgets, clock, now)
+        self._known = object()  # another one when a counter was forgotten
+        self._local = LocalCounters(self._forgotten)
+        self._prefetch = BudgetPrefetch(budgets, clock, now, self._forgotten)
         self._sweeping = Loop("limits", self._sweep, SWEEP_INTERVAL_SECONDS, clock)
         self.tasks = (self._sweeping,)
         self._next_forgetting = clock.seconds()
         self._next_idle = clock.seconds() + IDLE_SECONDS
 
     def take(self, limits: CountedLimits, amounts: Sequence[int]) -> TakenLimits | None:
-        return self._take(limits, amounts, self._clock.seconds())
+        now, ready = self._clock.seconds(), limits.ready
+        if ready is None or ready.known is not self._known:
+            ready = self._make_ready(limits, now)
+        return None if ready is None else ready.take(amounts, now)
 
-    def _take(self, limits: CountedLimits, amounts: Sequence[int], now: float) -> TakenLimits | None:
-        # Each request passes here: what a call for each limit would cost is several times as much.
-        leases, windows, budgets = self._local.leases, self._local.windows, self._prefetch.known
-        slot = int(now * SLOTS_PER_SECOND)
-        for unit, key, limit in limits.leases:
-            if leases.get(key, 0) + amounts[unit] > limit:
-                return None
-        rates: list[TakenRate] = []
-        for unit, key, limit in limits.rates:
-            amount = amounts[unit]
-            if amount > limit:  # a request that alone may be more than all of it waits for an empty window
-                amount = limit
-            window = windows.get(key) or self._local.window(key, now)
-            if window.slot != slot:
-                window.slide(slot)
-            left = limit - window.used - amount
-            if left < 0:
-                return None
-            rates.append((window, window.slot, amount, left))
-        spent: list[PrefetchedBudget] = []
-        for unit, key, limit in limits.budgets:
-            budget = budgets.get(key)
-            if budget is None or budget.limit != limit or budget.room < (amounts[unit] or 1):
-                return None
-            spent.append(budget)
-        # There is room in all of them.
-        for _, key, _ in limits.leases:
-            leases[key] = leases.get(key, 0) + 1
-        for window, slot, amount, _ in rates:
-            slots = window.slots
-            slots[slot] = slots.get(slot, 0) + amount
-            window.used += amount
-        for (unit, _, _), budget in zip(limits.budgets, spent, strict=True):
-            amount = amounts[unit]
-            budget.room -= amount
-            budget.held += amount
-            budget.busy = True
-        return TakenLimits(limits, amounts, rates, spent, now)
+    def _make_ready(self, limits: CountedLimits, now: float) -> ReadyLimits | None:
+        """Look up what they are taken from; C{None} where a budget is not known."""
+        budgets, local, known = self._prefetch.known, self._local, None
+        if any(key not in budgets for _, key, _ in limits.budgets):
+            return None
+        while known is not self._known:  # to make one may forget others
+            known = self._known
+            limits.ready = ReadyLimits(
+                known,
+                [(unit, local.lease(key), limit) for unit, key, limit in limits.leases],
+                [(unit, local.window(key, now), limit) for unit, key, limit in limits.rates],
+                [(unit, budgets[key], limit) for unit, key, limit in limits.budgets],
+            )
+        return limits.ready
+
+    def _forgotten(self) -> None:
+        """Limits that were made ready are to be made ready again."""
+        self._known = object()
 
     def reserve_now(self, claims: Sequence[Claim]) -> Verdict | None:
         return self.decide(CountedLimits.of(claims), [claim.amount for claim in claims])
@@ -103,12 +87,12 @@ class MemoryCounters(Service):
     def decide(self, limits: CountedLimits, amounts: Sequence[int]) -> Verdict | None:
         """As L{reserve_now}; the ticket is settled with amounts in the same order as these."""
         now, claims = self._clock.seconds(), limits.claimed(amounts)
-        taken = self._take(limits, amounts, now)
+        taken = self.take(limits, amounts)
         if taken is None:
             return self._not_taken(claims, now)
         resets = [0.0] * len(claims)
-        for place, (_, slot, _, _) in zip(limits.rate_places, taken.rates, strict=True):
-            resets[place] = until(slot, now)
+        for place in limits.rate_places:
+            resets[place] = taken.reset
         return Verdict(remaining=tuple(self._left(claims, now)), resets=tuple(resets), ticket=taken)
 
     def _left(self, claims: Sequence[Claim], now: float) -> list[int]:
@@ -151,19 +135,7 @@ class MemoryCounters(Service):
         return await within(WAIT_SECONDS, self._clock, waiting, LimitsUnavailable())
 
     def settle(self, ticket: TakenLimits, amounts: Sequence[int], *, measured: bool = True) -> None:
-        limits, claimed, rates, budgets, _ = ticket
-        leases = self._local.leases
-        for _, key, _ in limits.leases:
-            held = leases.get(key, 0)
-            if held > 1:
-                leases[key] = held - 1
-            else:
-                leases.pop(key, None)
-        for (unit, _, _), (window, slot, amount, _) in zip(limits.rates, rates, strict=True):
-            if amounts[unit] != amount:
-                window.correct(slot, amounts[unit] - amount)
-        for (unit, _, _), budget in zip(limits.budgets, budgets, strict=True):
-            budget.correct(claimed[unit], amounts[unit], measured=measured)
+        ticket.limits.settle(ticket, amounts, measured=measured)
 
     def corrected(self, amounts: Mapping[str, tuple[int, float]]) -> None:
         """What was given back is in the store, where it is asked for."""

@@ -98,7 +98,17 @@ class BudgetPrefetch:
 
     _log = Logger()
 
-    def __init__(self, store: IBudgetStore, clock: IReactorTime, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: IBudgetStore,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        forgotten: Callable[[], object] = bool,
+    ) -> None:
+        """
+        @param forgotten: Called when some of them are known no more.
+        """
+        self._forgotten = forgotten
         self._store = store
         self._clock = clock
         self._now = now
@@ -179,8 +189,12 @@ class BudgetPrefetch:
         now = self._now()
         for key, known in list(self.known.items()):
             if 0 < known.ends <= now and not known.held and not known.asking and not known.waiting:
-                del self.known[key]
+                self._drop(key)
         self._many = max(MAX_BUDGETS_BEFORE_SWEEP, 2 * len(self.known))
+
+    def _drop(self, key: str) -> None:
+        del self.known[key]
+        self._forgotten()
 
     async def _ask(self, key: str) -> None:
         """Ask the store for as long as somebody waits, and decide those who do."""
@@ -264,7 +278,7 @@ class BudgetPrefetch:
                 known.room -= given[key]
                 known.left = max(known.left + given[key], 0)
             if (idle or not needed) and not known.held and not known.room:
-                del self.known[key]
+                self._drop(key)
         await self._tell(self._store.give_budgets, given, self._owe_again)
         await self._tell(self._store.account_budgets, unmeasured, self._tell_again)
 

@@ -13,9 +13,10 @@ from twisted.python.failure import Failure
 
 from llmproxy.base.coroutines import deferred
 from llmproxy.errors import LimitsUnavailable
-from llmproxy.limits.counted import CountedLimits, LimitsWaiter, TakenLimits
+from llmproxy.limits.counted import CountedLimits, LimitsWaiter
 from llmproxy.limits.counters.fallback import LocalFallback
 from llmproxy.limits.counters.memory import MemoryCounters
+from llmproxy.limits.counters.ready_limits import TakenLimits
 from llmproxy.limits.counters.remote_limits import (
     LOOK,
     RemoteAnswer,

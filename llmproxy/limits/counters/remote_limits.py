@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 
-from llmproxy.limits.counted import CountedLimits, TakenLimits
+from llmproxy.limits.counted import CountedLimits
+from llmproxy.limits.counters.ready_limits import TakenLimits
 from llmproxy.limits.window import SLOTS_PER_SECOND, WINDOW_SECONDS
 from llmproxy.model import Claim
 

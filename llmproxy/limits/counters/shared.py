@@ -69,7 +69,7 @@ class SharedCounters:
 
     def _take(self, claim: Claim, now: float) -> int:
         if claim.kind == "lease":
-            self._counters.lease(claim.key)
+            self._counters.lease(claim.key).held += 1
             return 0
         return self._counters.take(claim.key, amount_within_limit(claim), now)
 

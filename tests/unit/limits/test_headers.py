@@ -16,7 +16,7 @@ def fields(standings: list[tuple[str, int, int, float]], provider: str, now: flo
     """
     rates = RateLines([(unit, limit) for unit, limit, _, _ in standings], provider)
     lines = rates.lines([each[2] for each in standings], [each[3] for each in standings], now)
-    return dict(line.decode().split(": ", 1) for line in lines)
+    return dict(line.split(": ", 1) for line in lines.decode().split("\r\n"))
 
 
 NOW = 1_794_992_800.0  # 2026-11-18T09:06:40Z
@@ -54,12 +54,22 @@ class ToldTests(unittest.TestCase):
 
     def test_ours_stand_in_the_place_of_the_providers(self) -> None:
         passing = [b"X-RateLimit-Limit-Requests: 9", b"anthropic-ratelimit-tokens-limit: 8", b"Retry-After: 1"]
-        told = [b"x-ratelimit-limit-requests: 1"]
+        told = b"x-ratelimit-limit-requests: 1"
         self.assertEqual(
             replace_rate_limits(passing, told, "openai"),
             [b"anthropic-ratelimit-tokens-limit: 8", b"Retry-After: 1", b"x-ratelimit-limit-requests: 1"],
         )
-        self.assertIs(replace_rate_limits(passing, [], "openai"), passing)
+        self.assertIs(replace_rate_limits(passing, b"", "openai"), passing)
+
+    @given(
+        st.lists(st.tuples(st.sampled_from(["requests", "tokens"]), st.integers(1, 9), st.integers(0, 9)), max_size=5),
+        st.sampled_from(["openai", "anthropic"]),
+        st.floats(0, 61),
+    )
+    def test_what_was_just_taken(self, rates: list[tuple[str, int, int]], provider: str, reset: float) -> None:
+        """Is told in the same words as whatever else."""
+        lines, left = RateLines([(unit, limit) for unit, limit, _ in rates], provider), [each[2] for each in rates]
+        self.assertEqual(lines.after_taking(left, reset, NOW), lines.lines(left, [reset] * len(left), NOW))
 
     def test_durations(self) -> None:
         for seconds, told in ((0, "0s"), (0.0001, "1ms"), (0.12, "120ms"), (1, "1s"), (360, "6m0s"), (3600, "1h0m0s")):

@@ -14,6 +14,7 @@ from zope.interface.verify import verifyObject
 from llmproxy import plugins
 from llmproxy.errors import LimitsUnavailable, StoreUnavailable
 from llmproxy.interfaces import IBudgetStore, ICountersFactory
+from llmproxy.limits.counted import CountedLimits
 from llmproxy.limits.counters.budget_store import MemoryBudgetStore
 from llmproxy.limits.counters.memory import MemoryCounters
 from llmproxy.limits.counters.prefetch import REQUESTS_AHEAD
@@ -263,6 +264,40 @@ class MemoryTests(MemoryCase):
         self.failureResultOf(second)
         self.budgets.slow.pop(0).callback(None)
         self.assertIsNone(self.successResultOf(first).refused)
+
+    def test_what_is_ready_counts_with_what_was_forgotten_meanwhile(self) -> None:
+        """Limits keep their counters at hand; those of other requests, made later, are the same ones."""
+        claims = [lease(2), rate(5), budget(1000, 1)]
+        self.made.startService()
+        self.addCleanup(self.made.stopService)
+        verdict = self.granted_now(*claims)
+        self.made.settle(verdict.ticket, [1, 1, 1])
+        ready, later = (CountedLimits.of(claims) for _ in range(2))
+        taken = self.made.take(ready, [1, 1, 1])
+        assert taken is not None
+        self.made.settle(taken, [1, 1, 1])
+        self.clock.pump([5] * 14)
+        for number in range(1100):
+            self.granted_now(rate(5, key=f"r{number}"), lease(5, key=f"l{number}"))
+            self.clock.advance(0.2)
+        self.granted_now(*claims)
+        self.assertIsNotNone(self.made.take(ready, [1, 1, 1]))
+        self.assertIsNone(self.made.take(later, [1, 1, 1]), "More are held than the limit allows.")
+        self.assertEqual(self.successResultOf(self.made.used(claims)), [2, 2, 4])
+
+    def test_a_clock_that_is_set_back(self) -> None:
+        """Stands still for all limits of a request, and what each took is corrected where it was taken."""
+        first, both = CountedLimits.of([rate(5)]), CountedLimits.of([rate(9, key="other"), rate(5)])
+        self.assertIsNotNone(self.made.take(first, [1]))
+        self.clock.rightNow -= 20
+        taken = self.made.take(both, [3, 3])
+        assert taken is not None
+        self.assertEqual(taken.left, [6, 1])
+        self.assertAlmostEqual(taken.reset, 80.1, 1)
+        self.clock.advance(20)
+        self.made.settle(taken, [1, 2])
+        claims = [rate(9, key="other"), rate(5)]
+        self.assertEqual(self.successResultOf(self.made.used(claims)), [1, 3])
 
     def test_forgotten_when_over(self) -> None:
         """Budgets of past days, and rates that nobody uses, take no room."""

@@ -1,0 +1,113 @@
+"""Limits with the counters of this process that they are taken from: looked up once, and not for each request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from llmproxy.limits.counters.local import LeaseCounter
+from llmproxy.limits.counters.prefetch import PrefetchedBudget
+from llmproxy.limits.window import SLOTS_PER_SECOND, WINDOW_SLOTS, Window
+
+_new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
+
+
+class TakenLimits(NamedTuple):
+    """What a request has taken: the ticket by which it is settled.
+
+    @ivar amounts: What it claimed, in the order of its limits' units.
+    @ivar slot: The slot of the rates' windows in which that was taken.
+    @ivar left: What is left of each rate; C{reset}: seconds until all of them are whole.
+    """
+
+    limits: ReadyLimits
+    amounts: Sequence[int]
+    slot: int
+    left: list[int]
+    reset: float
+
+
+class ReadyLimits:
+    """Takes of all of them or of none, and settles what was taken.
+
+    @ivar known: What their counters had in common when they were looked up: as long as those who know the counters have
+        the same, none of these has been forgotten.
+    """
+
+    __slots__ = ("_budgets", "_leases", "_rates", "known")
+
+    def __init__(
+        self,
+        known: object,
+        leases: Sequence[tuple[int, LeaseCounter, int]],
+        rates: Sequence[tuple[int, Window, int]],
+        budgets: Sequence[tuple[int, PrefetchedBudget, int]],
+    ) -> None:
+        """
+        @param leases: The index of what is taken among a request's amounts, the counter, and what the limit allows;
+            likewise C{rates} and C{budgets}.
+        """
+        self.known = known
+        self._leases = leases
+        self._rates = rates
+        self._budgets = budgets
+
+    def take(self, amounts: Sequence[int], now: float) -> TakenLimits | None:
+        """Take of all of them; C{None}, and nothing is taken, where one has not enough.
+
+        @param now: Seconds, monotonic.
+        """
+        return self._take(amounts, now, int(now * SLOTS_PER_SECOND))
+
+    def _take(self, amounts: Sequence[int], now: float, slot: int) -> TakenLimits | None:
+        # Each request passes here: what a call for each limit would cost is several times as much.
+        for unit, lease, limit in self._leases:
+            if lease.held + amounts[unit] > limit:
+                return None
+        for unit, budget, limit in self._budgets:
+            if budget.limit != limit or budget.room < (amounts[unit] or 1):
+                return None
+        left: list[int] = []
+        for unit, window, limit in self._rates:
+            if window.slot != slot:
+                window.slide(slot)
+                if window.slot != slot:  # a clock that is set back stands still, for all of them
+                    return self._take(amounts, now, window.slot)
+            amount = amounts[unit]
+            rest = limit - window.used - (amount if amount < limit else limit)
+            if rest < 0:
+                return None
+            left.append(rest)
+        # There is room in all of them.
+        for _, lease, _ in self._leases:
+            lease.held += 1
+        for unit, window, limit in self._rates:
+            amount, slots = amounts[unit], window.slots
+            if amount > limit:  # a request that alone may be more than all of it waits for an empty window
+                amount = limit
+            slots[slot] = slots.get(slot, 0) + amount
+            window.used += amount
+        for unit, budget, _ in self._budgets:
+            amount = amounts[unit]
+            budget.room -= amount
+            budget.held += amount
+            budget.busy = True
+        reset = (slot + (WINDOW_SLOTS + 1)) / SLOTS_PER_SECOND - now
+        return _new(TakenLimits, (self, amounts, slot, left, reset))
+
+    def settle(self, taken: TakenLimits, amounts: Sequence[int], *, measured: bool = True) -> None:
+        """A request is over that took so much.
+
+        @param measured: Whether its line in the ledger says the same.
+        """
+        _, claimed, slot, _, _ = taken
+        for _, lease, _ in self._leases:
+            lease.held -= 1
+        for unit, window, limit in self._rates:
+            amount = claimed[unit]
+            more = amounts[unit] - (amount if amount < limit else limit)
+            if more and slot in window.slots:  # else it is of no interest any more
+                window.slots[slot] += more
+                window.used += more
+        for unit, budget, _ in self._budgets:
+            budget.correct(claimed[unit], amounts[unit], measured=measured)
