@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 STAT = Path("/proc/stat")
-SAMPLE_SECONDS = 0.2
+SAMPLE_SECONDS = 0.1  # ten ticks of the kernel's clock for each processor
 ENOUGH_IDLE = 0.5  # of all processors
 TEST_SECONDS = 15.0  # that one test waits at most
 RUN_SECONDS = 60.0  # that all tests of a run wait at most
