@@ -16,7 +16,7 @@ class SharedNames(list[bytes]):
 
     def __init__(self, names: Iterable[bytes]) -> None:
         super().__init__(names)
-        self.passing: dict[bool, tuple[Any, int]] = {}
+        self.passing: dict[tuple[bool, bytes], tuple[Any, int]] = {}
 
 
 class FieldLines(list[bytes]):

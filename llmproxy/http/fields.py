@@ -157,25 +157,38 @@ def incoming(lines: Iterable[bytes], *, own_cors: bool = False) -> list[bytes]:
     return _without(out, gone) if gone else out
 
 
-def incoming_of_shape(lines: list[bytes], names: SharedNames, *, own_cors: bool = False) -> list[bytes]:
-    """As L{incoming}, by what was worked out of these names before. Lines of C{Connection} are all the same there."""
-    known = names.passing.get(own_cors)
+def incoming_of_shape(
+    lines: list[bytes], names: SharedNames, *, own_cors: bool = False, without: bytes = b""
+) -> list[bytes]:
+    """As L{incoming}, by what was worked out of these names before. Lines of C{Connection} are all the same there.
+
+    @param without: What names begin with, in lower case, whose lines do not pass either.
+    """
+    known = names.passing.get((own_cors, without))
     if known is None:
         numbers = FieldLines([b"%b: %d" % (name, i) for i, name in enumerate(names)], list(names))
         for index, name in enumerate(names):
             if name == b"connection":
                 numbers[index] = lines[index]
-        kept = [int(_value(line)) for line in incoming(numbers, own_cors=own_cors)]
+        kept = [int(_value(line)) for line in _incoming_without(numbers, without, own_cors=own_cors)]
         renamed = [at for at, index in enumerate(kept) if names[index] == b"x-request-id"]
         pick = itemgetter(*kept) if len(kept) > 1 else None
-        known = names.passing[own_cors] = (pick, renamed[0] if len(renamed) == 1 else -1 if not renamed else -2)
+        known = names.passing[own_cors, without] = (
+            pick,
+            renamed[0] if len(renamed) == 1 else -1 if not renamed else -2,
+        )
     pick, renamed_at = known
     if pick is None or renamed_at == -2:  # fewer than two, or two ids
-        return incoming(FieldLines(lines, list(names)), own_cors=own_cors)
+        return _incoming_without(FieldLines(lines, list(names)), without, own_cors=own_cors)
     out = list(pick(lines))
     if renamed_at >= 0:
         out[renamed_at] = b"X-Upstream-Request-ID: " + out[renamed_at][_REQUEST_ID_START:].strip(b" \t")
     return out
+
+
+def _incoming_without(lines: FieldLines, without: bytes, *, own_cors: bool) -> list[bytes]:
+    passing = incoming(lines, own_cors=own_cors)
+    return [line for line in passing if not line.lower().startswith(without)] if without else passing
 
 
 def value(lines: Iterable[bytes], name: bytes) -> bytes | None:

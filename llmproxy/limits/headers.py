@@ -10,10 +10,6 @@ from llmproxy.base.timestamps import rfc3339
 
 MAX_FORMATS = 64  # that one plan's lines are kept in
 
-# What their names begin with, and how such a line begins.
-_ANTHROPIC = (b"anthropic-ratelimit-", (b"a", b"A"))
-_USUAL = (b"x-ratelimit-", (b"x", b"X"))
-
 
 class RateLines:
     """Writes C{anthropic-ratelimit-…} for Anthropic's clients, C{x-ratelimit-…} for all others; of each unit of several
@@ -82,6 +78,11 @@ def _at(reset: float, now: float) -> bytes:
     return _timestamp(ceil(now + reset))
 
 
+def names_begin_with(provider: str) -> bytes:
+    """How the names of those fields begin, in lower case, that tell a provider's clients how their limits stand."""
+    return b"anthropic-ratelimit-" if provider == "anthropic" else b"x-ratelimit-"
+
+
 def replace_rate_limits(passing: list[bytes], told: bytes, provider: str) -> list[bytes]:
     """A provider's header lines with ours in the place of those that tell the limits of the key behind the token.
 
@@ -89,9 +90,8 @@ def replace_rate_limits(passing: list[bytes], told: bytes, provider: str) -> lis
     """
     if not told:
         return passing
-    prefixes, initials = _ANTHROPIC if provider == "anthropic" else _USUAL
-    kept = [line for line in passing if line[:1] not in initials or not line.lower().startswith(prefixes)]
-    return kept + told.split(b"\r\n")
+    theirs = names_begin_with(provider)
+    return [line for line in passing if not line.lower().startswith(theirs)] + told.split(b"\r\n")
 
 
 def duration(seconds: float) -> bytes:

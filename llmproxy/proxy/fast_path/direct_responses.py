@@ -11,7 +11,7 @@ from llmproxy.http import body_hints, fields
 from llmproxy.http.content_coding import decode_whole
 from llmproxy.http.masking import content_coding
 from llmproxy.http.request_reader import measure_usual_body
-from llmproxy.limits.headers import replace_rate_limits
+from llmproxy.limits.headers import names_begin_with
 from llmproxy.metering.body_readers import MAX_BODY_BYTES, EventStreamReader
 from llmproxy.metering.estimating import PromptEstimate
 from llmproxy.metering.meter import NO_USAGE, Meter
@@ -67,9 +67,11 @@ class DirectResponses:
         if self._pipeline.cache is not None:
             request.cache = cache = "bypass"
             self._pipeline.cache.invalidate(route, session.grant, known.method, known.fields, response)
-        out = fields.incoming_of_shape(values, shape.names)
-        if request.reservation is not None:
-            out = replace_rate_limits(out, request.reservation.header_lines, route.api.provider)
+        if request.reservation is None or not request.reservation.header_lines:
+            out = fields.incoming_of_shape(values, shape.names)
+        else:
+            out = fields.incoming_of_shape(values, shape.names, without=names_begin_with(route.api.provider))
+            out.append(request.reservation.header_lines)
         self._pipeline.sender.direct_lines(
             out,
             request.request_id,

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy.http import fields
+from llmproxy.http.field_lines import SharedNames
 from llmproxy.wire.client.response_heads import ResponseHeads
 from llmproxy.wire.parser import BadMessage, MessageLimits, ResponseHead, response_head
 
@@ -50,3 +51,7 @@ class Heads(TestCase):
                     self.assertEqual(list(mine.lines.names), theirs.lines.names)
                     passing = [fields.incoming(each.lines, own_cors=cors) for each in (mine, theirs)]
                     self.assertEqual(*passing)
+                    if isinstance(mine.lines.names, SharedNames):
+                        without = fields.incoming_of_shape(mine.lines, mine.lines.names, own_cors=cors, without=b"x-y")
+                        kept = [line for line in passing[1] if not line.lower().startswith(b"x-y")]
+                        self.assertEqual(without, kept)
