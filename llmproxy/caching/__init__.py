@@ -2,7 +2,7 @@
 
 from llmproxy.caching.admin import CacheAdmin, PurgeSelector
 from llmproxy.caching.broadcast import DiscardBody, Subscriber
-from llmproxy.caching.lookup import CacheLookup, CacheOutcome, LocalHit
+from llmproxy.caching.lookup import CacheLookup, CacheOutcome, LocalHit, RepeatableHit
 from llmproxy.caching.replay import CachedResponse
 from llmproxy.caching.rules.request import CacheRequest
 from llmproxy.caching.service import ResponseCache
@@ -16,6 +16,7 @@ __all__ = [
     "DiscardBody",
     "LocalHit",
     "PurgeSelector",
+    "RepeatableHit",
     "ResponseCache",
     "Subscriber",
 ]

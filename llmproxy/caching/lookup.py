@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
+from weakref import ref
 
 from llmproxy.caching.broadcast import Subscriber
 from llmproxy.caching.collapsing import CollapsedRequest
@@ -79,6 +80,18 @@ class LocalHit(NamedTuple):
     age: float
     reason: str
     ttl: float
+
+
+class RepeatableHit(NamedTuple):
+    """A hit that an equal request gets as well, as long as the cache has this very entry.
+
+    @ivar key: The request's; C{entry}: not held, as the cache alone says for how long it is kept.
+    @ivar below: An age; the entry is fresh for the request before it.
+    """
+
+    key: str
+    entry: ref[Entry]
+    below: float
 
 
 class CacheLookup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
+from weakref import ref
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -14,7 +15,7 @@ from llmproxy.base.memo import BoundedMemo
 from llmproxy.caching.collapsing import CollapsedRequest, InFlight
 from llmproxy.caching.fill import CacheFill
 from llmproxy.caching.keys import MAX_TARGET_CHARS, cache_key, key_prefix, key_with_prefix
-from llmproxy.caching.lookup import CacheLookup, CacheOutcome, CacheResult, Fetch, LocalHit
+from llmproxy.caching.lookup import CacheLookup, CacheOutcome, CacheResult, Fetch, LocalHit, RepeatableHit
 from llmproxy.caching.replay import MAX_ONE_WRITE_BYTES
 from llmproxy.caching.rules import conditional, invalidation, reuse
 from llmproxy.caching.rules.entry import Entry
@@ -73,6 +74,8 @@ class ResponseCache(Service):
             clock if options.replay == "timed" else None,
             options.scope,
         )
+        local = self.state.storage.local
+        self._local_now: Callable[[str], Any] = _nothing if local is None else local.get_now
         self.policies: dict[str, ApiCachePolicy] = {}
         self.reconfigure(settings)
         self._coalesce = options.coalesce
@@ -140,6 +143,24 @@ class ResponseCache(Service):
             return None
         state.hits += 1
         return _new(LocalHit, (entry, age, verdict, entry.lifetime - age))
+
+    def repeatable(self, request: CacheRequest, hit: LocalHit) -> RepeatableHit | None:
+        """What finds this hit again for an equal request, sooner than L{hit_now}; C{None} where that alone can tell."""
+        entry = hit.entry
+        below = reuse.fresh_below(entry, request.directives, request.explicit_ttl)
+        return RepeatableHit(request.key, ref(entry), below) if below > 0.0 else None
+
+    def hit_again(self, hit: RepeatableHit) -> LocalHit | None:
+        """As L{hit_now}, which is to be asked where this has none."""
+        key, known, below = hit
+        entry = known()
+        if entry is None or self._local_now(key) is not entry:
+            return None
+        age = max(self.state.now() - entry.generated_at, 0.0)
+        if age >= below:
+            return None
+        self.state.hits += 1
+        return _new(LocalHit, (entry, age, "fresh", entry.lifetime - age))
 
     async def collapse(self, lookup: CacheLookup, fetch: Fetch) -> CacheResult:
         """What the provider responds, to this request or to an equal one that is in flight.
@@ -245,6 +266,10 @@ class ResponseCache(Service):
             self._reads.add(target.partition(b"?")[0])
             if len(self._reads) > MAX_REMEMBERED_TARGETS:
                 self._reads = None
+
+
+def _nothing(_: str) -> None:
+    """What a cache has at once that is elsewhere."""
 
 
 def _steady(clock: IReactorTime, now: Callable[[], float]) -> Callable[[], float]:

@@ -13,7 +13,7 @@ FORMAT = (
 ChunkTimings = tuple[tuple[int, float], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Entry:
     """A stored response. Times are seconds, C{generated_at} since the epoch.
 

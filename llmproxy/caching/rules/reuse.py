@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
+from math import inf
 from typing import Literal
 
 from llmproxy.caching.rules import directives, storing
@@ -66,6 +67,19 @@ def verdict(entry: Entry, said: Directives, age: float) -> Verdict:
     if b"max-stale" in said and _takes(said, -left):
         return "stale"
     return "refresh" if -left < entry.stale_while_revalidate else "validate"
+
+
+def fresh_below(entry: Entry, said: Directives, ttl: float | None) -> float:
+    """An age: at all below it, L{verdict} is C{fresh}, and a C{ttl} not exceeded. C{0.0}: there may be none such."""
+    if entry.no_cache:
+        return 0.0
+    ages = [entry.lifetime] if ttl is None else [entry.lifetime, ttl]
+    if said is not NOTHING:
+        validated, oldest, margin = said.demands
+        if validated or margin != -inf:
+            return 0.0  # a margin is subtracted elsewhere, where it is rounded
+        ages.append(oldest)
+    return min(ages)
 
 
 def may_serve_stale(entry: Entry, said: Directives, now: float) -> bool:

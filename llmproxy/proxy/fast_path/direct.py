@@ -4,15 +4,10 @@ no coroutine. Whatever is unusual about one, or about its response, goes on as a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
-
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from llmproxy import errors
-from llmproxy.caching import LocalHit
-from llmproxy.http import fields
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.model_and_stream import read_model_and_stream
 from llmproxy.http.request_reader import read_uncoded
@@ -32,6 +27,7 @@ from llmproxy.proxy.fast_path.flow import CacheableHead, FlowTable, KnownHead, S
 from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
 from llmproxy.proxy.fast_path.preparation import prepare, request_facts
 from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow
+from llmproxy.proxy.fast_path.request_identity import RequestIdentity, request_id
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.wire.client.request_writer import MAX_JOINED_BYTES, BytesBody
 from llmproxy.wire.client.response import Response
@@ -41,18 +37,6 @@ from llmproxy.wire.server.request_body import SMALL_BYTES, RequestBody
 
 _JOINED = BytesBody(b"")  # stands for the body that is sent together with its head
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
-
-
-class RequestIdentity(Protocol):
-    """Tells whose a request is, and names it.
-
-    @ivar now: Seconds since the epoch.
-    """
-
-    now: Callable[[], float]
-    fresh_id: Callable[[], str]
-
-    def client(self, remote: str, lines: FieldLines) -> str: ...
 
 
 class DirectPath:
@@ -73,7 +57,7 @@ class DirectPath:
         self._fallback = fallback
         self._clock = clock
         self._identity = identity
-        self._hits = DirectHits(table, pipeline, accounting, clock)
+        self._hits = DirectHits(table, pipeline, accounting, clock, identity)
         self._deadlines = HeadDeadlines(clock, self.failed)
         self._responses = DirectResponses(pipeline, accounting, clock, self._deadlines)
         self._streams = DirectStreams(pipeline, accounting, clock)
@@ -194,12 +178,8 @@ class DirectPath:
             if not known.flow.session.is_current():
                 self._table.drop(known)
                 return False
-            authorized = self._clock.seconds()
-            found = self._hits.find_again(known, body)
-            if found is not None:
-                hit, model = found
-                values = (channel, known, head, lines, body, None, model, False, started_at, arrived_at)
-                self._serve_hit(_new(ReadRequest, values), authorized, hit)
+            values = (channel, known, head, lines, body, None, "", False, started_at, arrived_at)
+            if self._hits.serve_again(_new(ReadRequest, values)):
                 return True
         try:
             content = None
@@ -224,11 +204,7 @@ class DirectPath:
             )
             if isinstance(way, Sending):
                 return self._send(read, prepared, way)
-            authorized = self._clock.seconds()
-            hit_now = self._hits.find(known, way, lines, body, model)
-            if hit_now is not None:
-                self._serve_hit(read, authorized, hit_now)
-            return hit_now is not None
+            return self._hits.serve(read, way)
         except errors.ProxyError:
             return False  # the pipeline says so in its own way
 
@@ -334,18 +310,8 @@ class DirectPath:
         )
         return request
 
-    def _serve_hit(self, read: ReadRequest, authorized: float, hit: LocalHit) -> None:
-        known, head, lines = read.known, read.head, read.lines
-        prepared, identity = known.prepared, self._identity
-        assert prepared is not None
-        request_id = identity.fresh_id() if head is None else self._request_id(lines)
-        client = identity.client(read.channel.remote, lines)
-        facts = prepared.facts or request_facts(lines, known, self._accounting)
-        self._hits.send(read, hit, request_id, client, authorized, facts)
-
     def _request_id(self, lines: FieldLines) -> str:
-        own = fields.request_id(lines)
-        return self._identity.fresh_id() if own is None else own.decode("ascii")
+        return request_id(lines, self._identity)
 
     # What requests say
 

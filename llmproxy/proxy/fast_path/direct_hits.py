@@ -6,18 +6,20 @@ from hashlib import sha256
 
 from twisted.internet.interfaces import IReactorTime
 
-from llmproxy.caching import LocalHit
-from llmproxy.http.field_lines import FieldLines
+from llmproxy.caching import CacheRequest, LocalHit
 from llmproxy.ledger.records import FinishedRequest
 from llmproxy.metering.meter import NO_USAGE
 from llmproxy.model import RequestRecord
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.fast_path.awaiting_limits import ReadRequest
-from llmproxy.proxy.fast_path.flow import CacheableHead, FlowTable, KnownHead
+from llmproxy.proxy.fast_path.flow import AnsweredRequest, CacheableHead, FlowTable, KnownHead
+from llmproxy.proxy.fast_path.preparation import request_facts
 from llmproxy.proxy.fast_path.prepared_flow import RequestFacts
+from llmproxy.proxy.fast_path.request_identity import RequestIdentity, request_id
 from llmproxy.proxy.hit_response import hit_response
 from llmproxy.proxy.pipeline import Pipeline
 
+MAX_KEPT_BODY_BYTES = 1024
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
 
@@ -27,73 +29,98 @@ class DirectHits:
     @ivar served: How often it did.
     """
 
-    def __init__(self, table: FlowTable, pipeline: Pipeline, accounting: Accounting, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        table: FlowTable,
+        pipeline: Pipeline,
+        accounting: Accounting,
+        clock: IReactorTime,
+        identity: RequestIdentity,
+    ) -> None:
         self.served = 0
-        self._table = table
-        self._pipeline = pipeline
+        self._answered = table.answered
+        self._cache = pipeline.cache
+        self._sender = pipeline.sender
         self._accounting = accounting
-        self._clock = clock
+        self._seconds = clock.seconds
+        self._identity = identity
 
-    def find_again(self, known: KnownHead, body: bytes) -> tuple[LocalHit, str] | None:
-        """What the cache has for a body that has come with this head before, and the model that it asks for."""
-        cache = self._pipeline.cache
-        answered = self._table.answered.get((known, sha256(body).digest())) if known.varies_in_length_alone else None
-        if answered is None or cache is None:
-            return None
-        request, model = answered
-        hit = cache.hit_now(request)
-        return None if hit is None else (hit, model)
+    def serve_again(self, read: ReadRequest) -> bool:
+        """Send what the cache has for a body that has come with this head before; C{False}: nothing was done.
 
-    def find(self, known: KnownHead, way: CacheableHead, lines: FieldLines, body: bytes, model: str) -> LocalHit | None:
-        """What the cache has for a body that has been read, and checked.
-
-        @param model: The one that it asks for.
+        @param read: A request whose body has not been read.
         """
-        cache = self._pipeline.cache
+        known, body, cache = read.known, read.body, self._cache
+        if cache is None or not known.varies_in_length_alone:
+            return False
+        authorized = self._seconds()
+        answered = self._answered.get(_key(known, body))
+        if answered is None:
+            return False
+        request, model, same = answered
+        hit = None if same is None else cache.hit_again(same)
+        if hit is None:
+            hit = cache.hit_now(request)
+            if hit is None:
+                return False
+            self._remember(known, body, request, model, hit)
+        self._send(read, model, hit, authorized)
+        return True
+
+    def serve(self, read: ReadRequest, way: CacheableHead) -> bool:
+        """Send what the cache has for a body that has been read, and checked; C{False}: nothing was done."""
+        known, body, lines, cache = read.known, read.body, read.lines, self._cache
         if cache is None:
-            return None
+            return False
+        authorized = self._seconds()
         request = way.fill(known.holes(lines)) if way.filled else way.request
         request = cache.with_key(request, known.flow.route.target, body)
         hit = cache.hit_now(request)
-        if hit is not None and known.varies_in_length_alone:
-            self._table.answered[known, sha256(body).digest()] = request, model
-        return hit
+        if hit is None:
+            return False
+        if known.varies_in_length_alone:
+            self._remember(known, body, request, read.model, hit)
+        self._send(read, read.model, hit, authorized)
+        return True
 
-    def send(
-        self,
-        read: ReadRequest,
-        hit: LocalHit,
-        request_id: str,
-        client: str,
-        authorized: float,
-        facts: RequestFacts,
-    ) -> None:
+    def _remember(self, known: KnownHead, body: bytes, request: CacheRequest, model: str, hit: LocalHit) -> None:
+        assert self._cache is not None
+        answered = AnsweredRequest(request, model, self._cache.repeatable(request, hit))
+        self._answered[_key(known, body)] = answered
+
+    def _send(self, read: ReadRequest, model: str, hit: LocalHit, authorized: float) -> None:
         """Send it, and account for it.
 
         @param authorized: When the request was let through, and looked up.
         """
-        channel, arrived, now = read.channel, read.arrived_at, self._clock.seconds()
-        read.known.flow.session.count_cache_hit()
+        channel, known, head, lines, _, _, _, _, _, arrived = read
+        prepared, identity, persistent = known.prepared, self._identity, channel.persistent
+        assert prepared is not None
+        own_id = identity.fresh_id() if head is None else request_id(lines, identity)
+        client = identity.client(channel.remote, lines)
+        now = self._seconds()
+        known.flow.session.count_cache_hit()
         auth, proxy = (authorized - arrived) * 1000, (now - authorized) * 1000
-        debug_headers = self._pipeline.sender.debug_headers
+        debug_headers = self._sender.debug_headers
         channel.write_final(
-            hit_response(hit, request_id, auth, proxy, debug_headers=debug_headers, persistent=channel.persistent),
+            hit_response(hit, own_id, auth, proxy, debug_headers=debug_headers, persistent=persistent),
             always_wait=False,
         )
         channel.request_done()
         self.served += 1
-        record = self._record(read, hit, request_id, client, facts)
+        facts = prepared.facts or request_facts(lines, known, self._accounting)
+        record = self._record(read, model, hit, own_id, client, facts)
         self._accounting.report(_new(FinishedRequest, (record, "", True, None, None)))
 
     def _record(
-        self, read: ReadRequest, hit: LocalHit, request_id: str, client: str, facts: RequestFacts
+        self, read: ReadRequest, model: str, hit: LocalHit, own_id: str, client: str, facts: RequestFacts
     ) -> RequestRecord:
-        _, known, _, _, body, _, model, _, started_at, arrived = read
+        _, known, _, _, body, _, _, _, started_at, arrived = read
         assert known.prepared is not None
         route, grant = known.flow.route, known.flow.session.grant
-        entry, duration = hit.entry, self._clock.seconds() - arrived
+        entry, duration = hit.entry, self._seconds() - arrived
         values = (  # a time to the microsecond: C{round} takes three times as long
-            request_id,
+            own_id,
             started_at,
             (duration * 1e6 + 0.5) // 1 / 1e6,
             "POST",
@@ -132,3 +159,9 @@ class DirectHits:
             "",
         )
         return _new(RequestRecord, values)
+
+
+def _key(known: KnownHead, body: bytes) -> tuple[KnownHead, bytes, int]:
+    """What a request is found by again: a body that is short by itself, any other by its size and its SHA-256."""
+    size = len(body)
+    return (known, body, 0) if size <= MAX_KEPT_BODY_BYTES else (known, sha256(body).digest(), size)

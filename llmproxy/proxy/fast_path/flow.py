@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from llmproxy.auth.authenticator import Session
 from llmproxy.base.memo import BoundedMemo
-from llmproxy.caching import CacheRequest
+from llmproxy.caching import CacheRequest, RepeatableHit
 from llmproxy.config.routes import Route
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.limits.plan import LimitPlan
@@ -96,6 +96,14 @@ class Flow(NamedTuple):
             context.provider_key = keys[0]
 
 
+class AnsweredRequest(NamedTuple):
+    """A request that the cache has responded to; C{hit}: how, where that can be repeated."""
+
+    request: CacheRequest
+    model: str
+    hit: RepeatableHit | None
+
+
 class KnownHead:
     """A head that has been parsed, and the flow of those that differ only in their holes.
 
@@ -159,8 +167,8 @@ class FlowTable:
 
     The flow of a head that was seen once is not kept, so that ever new heads cost nothing but the look.
 
-    @ivar answered: Requests that the cache has responded to, and the model that was asked for: by head, and by the
-        SHA-256 of the body that came with it.
+    @ivar answered: Requests that the cache has responded to, with the model that was asked for, and the hit, where that
+        can be repeated: by head, and by the body that came with it, or its digest (L{direct_hits}).
     """
 
     def __init__(self, max_flows: int = MAX_FLOWS) -> None:
@@ -168,7 +176,7 @@ class FlowTable:
         self._known: dict[bytes, KnownHead] = {}
         self._shapes: list[HeadShape] = []
         self._seen: dict[bytes, None] = {}
-        self.answered: BoundedMemo[tuple[KnownHead, bytes], tuple[CacheRequest, str]] = BoundedMemo(MAX_ANSWERED)
+        self.answered: BoundedMemo[tuple[KnownHead, bytes, int], AnsweredRequest] = BoundedMemo(MAX_ANSWERED)
 
     def __len__(self) -> int:
         return len(self._known)

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseDone
 
 from llmproxy import errors
-from llmproxy.caching import CachedResponse, CacheLookup, CacheRequest, ResponseCache
+from llmproxy.caching import CachedResponse, CacheLookup, CacheRequest, LocalHit, RepeatableHit, ResponseCache
 from llmproxy.caching.broadcast import DiscardBody, Subscriber
 from llmproxy.caching.rules import reuse
 from llmproxy.http.field_lines import FieldLines
@@ -122,6 +122,64 @@ class Lookups(Case):
             hit = self.lookup().hit
             assert hit is not None
             self.assertIn(age, hit.response.lines)
+
+
+class RepeatedHits(Case):
+    """What an equal request gets without the entry being judged anew."""
+
+    def known(self, *lines: bytes) -> tuple[LocalHit, RepeatableHit]:
+        hit = self.cache.hit_now(self.request(*lines))
+        assert hit is not None
+        known = self.cache.repeatable(self.request(*lines), hit)
+        assert known is not None
+        return hit, known
+
+    def test_the_same_as_the_first(self) -> None:
+        """But for its age; it is counted as well."""
+        self.fill(b"Cache-Control: max-age=60")
+        hit, known = self.known()
+        self.clock.advance(9.0)
+        again = self.cache.hit_again(known)
+        self.assertEqual(again, self.cache.hit_now(self.request()))
+        self.assertEqual(again, hit._replace(age=9.0, ttl=51.0))
+        self.assertEqual(self.cache.state.hits, 3)
+
+    def test_it_grows_too_old(self) -> None:
+        """For the response's own lifetime, or for the request."""
+        self.fill(b"Cache-Control: max-age=60, stale-while-revalidate=600")
+        (_, known), (_, sooner) = self.known(), self.known(b"Cache-Control: max-age=10")
+        self.clock.advance(9.9)
+        self.assertIsNotNone(self.cache.hit_again(sooner))
+        self.clock.advance(0.2)
+        self.assertIsNone(self.cache.hit_again(sooner))
+        self.assertIsNotNone(self.cache.hit_again(known))
+        self.clock.advance(50.0)
+        self.assertIsNone(self.cache.hit_again(known))
+        self.assertEqual(self.cache.state.hits, 4)
+
+    def test_it_is_purged_or_replaced(self) -> None:
+        self.fill(b"Cache-Control: max-age=60")
+        _, known = self.known()
+        self.successResultOf(Deferred.fromCoroutine(self.cache.purge("")))
+        self.assertIsNone(self.cache.hit_again(known))
+        self.fill(b"Cache-Control: max-age=60")
+        self.assertIsNone(self.cache.hit_again(known))
+        self.assertIsNotNone(self.cache.hit_again(self.known()[1]))
+
+    def test_what_the_cache_has_let_go_is_not_held(self) -> None:
+        """Bodies may be large, and the cache alone has a bound for them."""
+        self.fill(b"Cache-Control: max-age=60")
+        known = self.known()[1]
+        self.assertIsNotNone(known.entry())
+        self.successResultOf(Deferred.fromCoroutine(self.cache.purge("")))
+        self.assertIsNone(known.entry())
+
+    def test_what_is_to_be_judged_each_time(self) -> None:
+        self.fill(b"Cache-Control: max-age=60")
+        request = self.request(b"Cache-Control: min-fresh=5")
+        hit = self.cache.hit_now(request)
+        assert hit is not None
+        self.assertIsNone(self.cache.repeatable(request, hit))
 
 
 class Collapsing(Case):

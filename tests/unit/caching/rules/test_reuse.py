@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from unittest import TestCase
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from llmproxy.caching.rules import reuse
 from llmproxy.caching.rules.entry import Entry
 from llmproxy.caching.rules.storing import NotStored, ReceivedHead, StoringRules
@@ -56,6 +59,30 @@ class Verdicts(TestCase):
     def test_no_cache_of_the_provider(self) -> None:
         """It is asked every time."""
         self.assertEqual(self.verdict(replace(ENTRY, no_cache=True), 1, b"max-stale"), "validate")
+
+    @given(
+        st.floats(0, 100),
+        st.booleans(),
+        st.sampled_from(["", "max-age=10", "max-age=0", "min-fresh=5", "no-cache", "max-stale, max-age=70"]),
+        st.none() | st.floats(0, 100),
+        st.floats(0, 120) | st.sampled_from([0.0, 10.0]),
+    )
+    def test_below_which_age_it_is_fresh_for_certain(
+        self, lifetime: float, no_cache: bool, asked: str, ttl: float | None, age: float
+    ) -> None:
+        entry = replace(ENTRY, lifetime=lifetime, no_cache=no_cache, stale_while_revalidate=30.0)
+        directives = said(asked.encode()) if asked else reuse.request_directives([b"A: b"])
+        below = reuse.fresh_below(entry, directives, ttl)
+        if age < below:
+            self.assertEqual(reuse.verdict(entry, directives, age), "fresh")
+            self.assertTrue(ttl is None or age <= ttl)
+
+    def test_so_are_most(self) -> None:
+        """Else nothing would be gained by knowing it."""
+        none = reuse.request_directives([b"A: b"])
+        self.assertEqual(reuse.fresh_below(ENTRY, none, None), 60.0)
+        self.assertEqual(reuse.fresh_below(ENTRY, said(b"max-age=10"), 20.0), 10.0)
+        self.assertEqual(reuse.fresh_below(ENTRY, none, 20.0), 20.0)
 
     def test_stale_if_error(self) -> None:
         """An old answer is better than none, where somebody has said so."""

@@ -1,0 +1,27 @@
+"""Whose a request is, and how it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from llmproxy.http import fields
+from llmproxy.http.field_lines import FieldLines
+
+
+class RequestIdentity(Protocol):
+    """Tells whose a request is, and names it.
+
+    @ivar now: Seconds since the epoch.
+    """
+
+    now: Callable[[], float]
+    fresh_id: Callable[[], str]
+
+    def client(self, remote: str, lines: FieldLines) -> str: ...
+
+
+def request_id(lines: FieldLines, identity: RequestIdentity) -> str:
+    """The id that a request with these lines has itself, or a fresh one."""
+    own = fields.request_id(lines)
+    return identity.fresh_id() if own is None else own.decode("ascii")
