@@ -36,9 +36,13 @@ STREAM = json.dumps(
 PATIENCE = 60.0
 
 
+class RollingStack(Stack):
+    starts_others = True
+
+
 @contextmanager
 def rolling(home: Path, further: str = "") -> Iterator[Stack]:
-    with Stack(home, further=further) as stack, ended_afterwards(stack.daemon.output):
+    with RollingStack(home, further=further) as stack, ended_afterwards(stack.daemon.output):
         yield stack
 
 

@@ -122,6 +122,14 @@ class TestLimitsOfFourWorkersWithoutRedis:
         eventually(lambda: four.ask("POST", CHAT, BODY, token=token, timeout=90).status == 200, PATIENCE)
 
 
+def test_how_they_are_started_here(two: WorkerStack) -> None:
+    """Forked where their modules are loaded already; those that are started as usual are in C{test_sections},
+    C{test_start} and C{test_signals}."""
+    workers = workers_of(two.daemon.pid)
+    commands = {Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (two.daemon.pid, *workers)}
+    assert len(workers) == 2 and len(commands) == 1 and b"multiprocessing.forkserver" in commands.pop()
+
+
 class TestWhatIsSaidToOneWorker:
     @pytest.mark.long("5 s: a purge of four caches")
     def test_a_purge_is_for_all(self, two: WorkerStack) -> None:

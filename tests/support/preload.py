@@ -30,9 +30,8 @@ import llmproxy.wire.reactor  # noqa: F401
 from llmproxy.config.load import parse
 from llmproxy.metering.price_list import get_snapshot
 
-parse(
-    "apis: {one: {base_url: 'http://[::1]', allowed_endpoints: [/]}}", "", {}
-)  # pydantic completes its models when they are first used
+# pydantic completes its models when they are first used.
+parse("apis: {one: {base_url: 'http://[::1]', allowed_endpoints: [/]}}", "", {})
 twisted.plugin.getCache = cache(twisted.plugin.getCache)  # no plugin comes while tests run: folders are read once
 list(twisted.plugin.getPlugins(IServiceMaker))  # reads their modules
 for provider in get_snapshot().providers:

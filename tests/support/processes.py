@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Protocol
 
 from tests.support.ignored_setting import VARIABLE, ignore_as_told
+from tests.support.spares import with_spare
 
 HOST = "127.0.0.1"
 _READ_AT_START = frozenset(("LD_PRELOAD", "PYTHONPATH"))  # variables that a process that runs already does not see
@@ -48,10 +49,17 @@ class _Forked:
     """A command that was forked where its modules are loaded already."""
 
     def __init__(
-        self, argv: Sequence[str], stdin: Path, stdout: Path, stderr: Path, env: Mapping[str, str], cwd: Path | None
+        self,
+        argv: Sequence[str],
+        stdin: Path,
+        stdout: Path,
+        stderr: Path,
+        env: Mapping[str, str],
+        cwd: Path | None,
+        starts_others: bool = False,
     ) -> None:
         self._process = _FORKS.Process(
-            target=_command, args=(list(argv), stdin, stdout, stderr, dict(env), cwd), daemon=True
+            target=_command, args=(list(argv), stdin, stdout, stderr, dict(env), cwd, starts_others), daemon=True
         )
         self._process.start()
         assert self._process.pid is not None
@@ -78,7 +86,13 @@ class _Forked:
 
 
 def _command(
-    argv: list[str], stdin: Path, stdout: Path, stderr: Path, env: Mapping[str, str], cwd: Path | None
+    argv: list[str],
+    stdin: Path,
+    stdout: Path,
+    stderr: Path,
+    env: Mapping[str, str],
+    cwd: Path | None,
+    starts_others: bool,
 ) -> None:
     """What a forked process does: as the command, with the same arguments, environment and files."""
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -91,8 +105,8 @@ def _command(
     os.environ.update(env)
     if cwd is not None:
         os.chdir(cwd)
-    sys.argv = argv
     end_with_parent()
+    sys.argv = argv = with_spare(argv) if starts_others and sys.platform == "linux" else argv
     atexit._clear()  # what the server was to do at its own end
     try:
         sys.exit(_main(Path(argv[0]).name)())
@@ -175,8 +189,10 @@ class Daemon:
         through: Sequence[str] = (),
         descriptors: Sequence[int] = (),
         fresh: bool = False,
+        starts_others: bool = False,
     ) -> None:
         """
+        @param starts_others: Whether it starts workers or a successor, which are to be forked as well.
         @param through: A command that runs the one that is given to it; it has these C{descriptors}.
         @param fresh: Whether it is to be a process of its own from the first instruction.
         """
@@ -189,6 +205,7 @@ class Daemon:
         self._through = through
         self._descriptors = descriptors
         self._fresh = fresh or bool(through or descriptors) or not _READ_AT_START.isdisjoint(env or {})
+        self._starts_others = starts_others
         self._process: _Process | None = None
 
     def __enter__(self) -> Daemon:
@@ -223,7 +240,9 @@ class Daemon:
 
     def _forked(self) -> _Process:
         command = ["twistd", "-n", "--pidfile=", *self.args]
-        return _Forked(command, Path(os.devnull), self.log, self.log, self._env, self._cwd)
+        return _Forked(
+            command, Path(os.devnull), self.log, self.log, self._env, self._cwd, starts_others=self._starts_others
+        )
 
     def _spawned(self) -> _Process:
         twistd = [str(Path(sys.executable).with_name("twistd"))]

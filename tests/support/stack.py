@@ -77,6 +77,7 @@ class Stack:
     token: str
     settings = SETTINGS
     keys: Mapping[str, str] = KEYS
+    starts_others = False  # whether its daemon starts a successor, or workers without their variable
 
     def __init__(self, home: Path, more: str = "", further: str = "", env: Mapping[str, str] | None = None) -> None:
         """
@@ -103,7 +104,10 @@ class Stack:
             )
             + self.further
         )
-        return Daemon("llmproxy", "--config", str(config), port=port, log=self.home / f"{name}.log", env=self.env)
+        return Daemon(
+            "llmproxy", "--config", str(config), port=port, log=self.home / f"{name}.log", env=self.env,
+            starts_others=self.starts_others or "LLMPROXY_SERVER_WORKERS" in self.env,
+        )  # fmt: skip
 
     def __enter__(self) -> Stack:
         database = self.home / DATABASE

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.processes import HOST
+from tests.support.spares import SPARE
 from tests.support.stack import Stack, eventually
 
 
 class WorkerStack(Stack):
     """As L{Stack}, with so many workers; it is waited for until one of them serves."""
+
+    starts_others = True
 
     def __init__(
         self, home: Path, workers: int, further: str = "", env: Mapping[str, str] | None = None, more: str = ""
@@ -50,8 +53,9 @@ def workers_of(pid: int) -> list[int]:
     found = []
     for each in Path("/proc").iterdir():
         with suppress(OSError, ValueError, IndexError):
-            state, parent = (each / "stat").read_text().rpartition(")")[2].split()[:2]
-            if int(parent) == pid and state != "Z":
+            name, _, rest = (each / "stat").read_text().rpartition(")")
+            state, parent = rest.split()[:2]
+            if int(parent) == pid and state != "Z" and not name.endswith(f"({SPARE}"):
                 found.append(int(each.name))
     return sorted(found)
 
