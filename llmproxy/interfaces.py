@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
+from llmproxy.base.ttl_cache import CacheEntry
 from llmproxy.instruments import HealthCheck, Instrument
 from llmproxy.model import (
     ALL_OF_THEM,
@@ -105,10 +106,13 @@ class IImmediateValidator(ITokenValidator):
         """The grant, where it is in memory and has not expired; C{None} where C{validate_from} must be asked."""
 
     def use_now(key: bytes) -> Grant | None:
-        """As C{grant_now}, and count one use, or leave that to the ledger, which counts requests that leave.
+        """As C{grant_now}, and count one use; C{None} where C{validate_token_with_tracking} must be asked to."""
 
-        C{None} (nothing was counted) where C{validate_token_with_tracking} must be asked.
-        """
+    def entry(key: bytes) -> CacheEntry[Grant] | None:
+        """The grant, where it is in memory, and until when it is good there; it may have expired by itself."""
+
+    def leaves_uses_to_ledger(grant: Grant) -> bool:
+        """Whether C{use_now} counts no use of this grant, as the ledger does; then it need not be asked for each."""
 
     def undo_use(key: bytes, grant: Grant) -> None:
         """The use that was counted last, now or with waiting, was none: nothing was sent."""
@@ -126,8 +130,7 @@ class IProviderKeys(Interface):
     def get_api_key_for_project(project_id: str, api: str = "") -> Deferred[str]:
         """Fire with the provider's key for the API of that name (C{""}: the only one).
 
-        Fail with L{errors.UpstreamAuthError} where the project has none, L{errors.StoreUnavailable} where the
-        store does not answer.
+        Fail with L{errors.UpstreamAuthError} where there is none, L{errors.StoreUnavailable} where the store is down.
         """
 
     def get_project_active(project_id: str) -> Deferred[bool]:
@@ -372,9 +375,8 @@ class ICache(Interface):
 class ILocalCache(ICache):
     """A cache in this process, which holds any object and waits for nothing.
 
-    Optional: a cache that provides this is as fast as the one that is built in. Entries are then stored as they are and
-    got without a Deferred; byte strings may be put beside them. No method here may wait or fail.
-    """
+    Optional: such a cache is as fast as the one that is built in. Entries are then stored as they are and got without a
+    Deferred; byte strings may be put beside them. No method here may wait or fail."""
 
     def get_now(key: str) -> Any:
         """What is stored under the key; C{None} where there is nothing, or nothing any more."""

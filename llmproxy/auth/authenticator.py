@@ -7,6 +7,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from llmproxy import errors
 from llmproxy.auth.lockout import FailedAttempts
+from llmproxy.base.ttl_cache import CacheEntry
 from llmproxy.interfaces import IImmediateValidator, ITokenValidator
 from llmproxy.model import Grant
 
@@ -49,6 +50,18 @@ class Session:
         """As L{count_use}; C{None}, and nothing counted, where that would have to wait."""
         grant = None if self._immediate is None else self._immediate.use_now(self.key)
         return None if grant is None else 0 if grant.project_active is False else 1
+
+    def entry(self) -> CacheEntry[Grant] | None:
+        """Until when its grant is good; C{None} where L{is_current} says no."""
+        entry = None if self._immediate is None else self._immediate.entry(self.key)
+        return entry if entry is not None and self.is_current() else None
+
+    def constant_uses(self) -> int | None:
+        """What L{use_now} returns each time while the grant is good, and counts nothing; C{None} where it is to be
+        asked each time."""
+        if self._immediate is None or not self._immediate.leaves_uses_to_ledger(self.grant):
+            return None
+        return 0 if self.grant.project_active is False else 1
 
     def use_known(self) -> int | None:
         """As L{use_now}; C{None} also where L{is_current} says no."""

@@ -19,7 +19,7 @@ from llmproxy.auth.single_flight import SingleFlight, again
 from llmproxy.auth.use_counter import UseCounter
 from llmproxy.base.background import Loop
 from llmproxy.base.coroutines import as_deferred, deferred, within
-from llmproxy.base.ttl_cache import TTLCache
+from llmproxy.base.ttl_cache import CacheEntry, TTLCache
 from llmproxy.errors import (
     Forbidden,
     ProxyError,
@@ -139,12 +139,20 @@ class CachedTokenValidator(Service):
         grant = self._grants.get(key)
         return None if grant is None or (grant.expires_at is not None and self._expired(grant)) else grant
 
+    def entry(self, key: bytes) -> CacheEntry[Grant] | None:
+        """The grant, where it is cached, and until when; it may have expired."""
+        return self._grants.entry(key)
+
+    def leaves_uses_to_ledger(self, grant: Grant) -> bool:
+        """Whether L{use_now} counts nothing, as a ledger counts them from its journal."""
+        return self._journaled and grant.max_requests is None and bool(grant.token_id)
+
     def use_now(self, key: bytes) -> Grant | None:
         """As L{grant_now}, and count one use; C{None} (nothing counted) where only the validator can do that."""
         grant = self._grants.get(key)
         if grant is None or (grant.expires_at is not None and self._expired(grant)):
             return None
-        if self._journaled and grant.max_requests is None and grant.token_id:
+        if self.leaves_uses_to_ledger(grant):
             return grant
         return grant if self._counted(grant) else None
 

@@ -19,7 +19,8 @@ class WrittenKind:
 
     @ivar number: What records call it; no other kind of this journal ever has it.
     @ivar due: The offset from which it is to be written again; in the next segment at once.
-    @ivar clean_of: The version of the secrets of which it is known that its texts hold none; C{-1} for none.
+    @ivar clean_of: The version of the secrets of which it is known that its texts hold none; C{-1} for none, and where
+        it stands in the journal no more.
     """
 
     __slots__ = ("clean_of", "due", "kind", "number", "record")
@@ -32,6 +33,20 @@ class WrittenKind:
         self.kind = told[1]
         self.due = 0
         self.clean_of = -1
+
+
+class AlikeOpenings:
+    """Openings of lines with the same project, token, API, endpoint and model, and without attribution.
+
+    @ivar common: These, in this order.
+    @ivar kind: How the journal has them; C{None} as long as nobody has looked.
+    """
+
+    __slots__ = ("common", "kind")
+
+    def __init__(self, common: tuple[str, str, str, str, str]) -> None:
+        self.common = common
+        self.kind: WrittenKind | None = None
 
 
 class JournalKinds:
@@ -88,4 +103,6 @@ class JournalKinds:
         """The segments before this one are gone: forget what stands in none that is left."""
         gone = [key for key, kind in self._kinds.items() if kind.due >> 32 < segment]
         for key in gone:
-            del self._numbers[self._kinds.pop(key).number]
+            kind = self._kinds.pop(key)
+            kind.clean_of = -1  # for whoever still has it
+            del self._numbers[kind.number]

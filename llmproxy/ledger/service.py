@@ -22,11 +22,12 @@ from llmproxy.ledger import records
 from llmproxy.ledger.batches import Price, next_batch
 from llmproxy.ledger.journal import FIRST_OFFSET, Journal, JournalSize, trim_damaged_files
 from llmproxy.ledger.journal_damage import JournalDamage
+from llmproxy.ledger.masking import Masking, NothingMasked
 from llmproxy.ledger.pending import MAX_PENDING_SECONDS, PendingResult
 from llmproxy.ledger.records import Deferral, FinishedRequest
 from llmproxy.ledger.recovery import JournalRecovery, JournalStore
 from llmproxy.ledger.sql import CLOSED_OFFSET, JournalBatch, day
-from llmproxy.ledger.writer import JournalWriter, Masking, NothingMasked
+from llmproxy.ledger.writer import JournalWriter
 from llmproxy.model import LedgerLine, RequestRecord
 from llmproxy.store.errors import StartupError
 
@@ -102,6 +103,7 @@ class Ledger(Service):
         self.tasks = (self.task,)
         self._writer = JournalWriter(journal, in_thread, damage, self.task.failed, run=run, secrets=secrets)
         self.open_line, self.settle_all = self._writer.open_line, self._writer.settle_all
+        self.open_alike = self._writer.open_alike
         self._recovery = JournalRecovery(table, self._directory, in_thread, damage, run=run, price=price)
         self._offset = FIRST_OFFSET  # up to which the journal is in the store
         self._turns = FairLock()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -15,53 +15,11 @@ from llmproxy.base.attribution import redacted
 from llmproxy.ledger import compact, records
 from llmproxy.ledger.journal import Journal
 from llmproxy.ledger.journal_damage import JournalDamage
-from llmproxy.ledger.kinds import JournalKinds, WrittenKind
+from llmproxy.ledger.kinds import AlikeOpenings, JournalKinds, WrittenKind
+from llmproxy.ledger.masking import Masking
+from llmproxy.ledger.open_line import OpenLine
 from llmproxy.ledger.records import Deferral, FinishedRequest, LedgerLineOpening
 from llmproxy.model import RequestRecord
-
-
-class Masking(Protocol):
-    """Masks what must not be written; a L{Redactor<llmproxy.observability.redaction.Redactor>} is it.
-
-    Both return what they are given where there is nothing to mask, and may mask more once C{version} is another.
-    """
-
-    version: int
-
-    def redact(self, text: str) -> str: ...
-    def record(self, record: RequestRecord) -> RequestRecord: ...
-
-
-class NothingMasked:
-    """Where there is nothing to mask."""
-
-    version = 0
-
-    def redact(self, text: str) -> str:
-        return text
-
-    def record(self, record: RequestRecord) -> RequestRecord:
-        return record
-
-
-class _OpenLine(NamedTuple):
-    """A line that was opened and not settled.
-
-    @ivar segment: The number of the segment that its records are in.
-    @ivar number: What its id has behind the run.
-    @ivar version: That of the secrets of which its texts hold none.
-    """
-
-    segment: int
-    number: int
-    opening: LedgerLineOpening
-    version: int
-    announcement: bytes = b""
-
-    def moved(self, ledger_id: str) -> bytes:
-        """Its opening for a later place, where the uses of the first have been counted, or will be."""
-        return records.encode_opening(self.opening._replace(id=ledger_id, uses=0))
-
 
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
@@ -110,7 +68,7 @@ class JournalWriter:
         self._run = run
         self._secrets = secrets
         self._numbers = count(1)
-        self._open: dict[str, _OpenLine] = {}
+        self._open: dict[str, OpenLine] = {}
         self._announced: dict[str, int] = {}
         self._segment = 1
         self.kinds = JournalKinds(journal)
@@ -143,7 +101,38 @@ class JournalWriter:
             segment = self.journal.number
         else:
             segment = self._append_of_kind(kind, record)
-        self._open[ledger_id] = _new(_OpenLine, (segment, number, opening, version, b""))
+        self._open[ledger_id] = _new(OpenLine, (segment, number, opening, version, b""))
+        return ledger_id
+
+    def open_alike(
+        self,
+        alike: AlikeOpenings,
+        at: float,
+        request_id: str,
+        bytes_in: int,
+        estimated: int,
+        uses: int,
+        attribution: str,
+        made_here: bool,
+    ) -> str:
+        """As L{open_line}, with what a L{LedgerLineOpening} has besides.
+
+        @param made_here: Whether the request's id was, of lower-case hexadecimal digits and hyphens.
+        """
+        secrets, kind = self._secrets, alike.kind
+        opening = _new(LedgerLineOpening, ("", at, request_id, *alike.common, bytes_in, estimated, uses, attribution))
+        version = secrets.version
+        record = None
+        if kind is None or kind.clean_of != version:
+            alike.kind = self.kinds.get(alike.common)
+        elif made_here and not attribution and not secrets.masks_hex:
+            number = next(self._numbers)
+            record = compact.encode_opening(kind.number, number, opening)
+        if kind is None or record is None:
+            return self.open_line(opening)
+        ledger_id = f"{self._run}-{number:010x}"
+        segment = self._append_of_kind(kind, record)
+        self._open[ledger_id] = _new(OpenLine, (segment, number, opening, version, b""))
         return ledger_id
 
     def _checked(self, opening: LedgerLineOpening, version: int) -> tuple[LedgerLineOpening, WrittenKind | None]:
@@ -172,7 +161,7 @@ class JournalWriter:
         kind_of, key_of, encode = self.kinds.get, compact.kind_key_of_record, compact.encode_settlement
         kinds: set[WrittenKind] = set()
         shorts: list[bytes] = []
-        unusual: list[tuple[str, _OpenLine | None, RequestRecord, bool, Deferral | None]] = []
+        unusual: list[tuple[str, OpenLine | None, RequestRecord, bool, Deferral | None]] = []
         failure: Exception | None = None
         for record, ledger_id, sent, deferral, _ in requests:
             if ledger_id is None:
@@ -206,7 +195,7 @@ class JournalWriter:
             raise failure
 
     def _settle(
-        self, ledger_id: str, opened: _OpenLine | None, record: RequestRecord, sent: bool, deferral: Deferral | None
+        self, ledger_id: str, opened: OpenLine | None, record: RequestRecord, sent: bool, deferral: Deferral | None
     ) -> None:
         number = next(self._numbers) if not ledger_id else 0 if opened is None else opened.number
         version = self._secrets.version

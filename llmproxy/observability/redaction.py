@@ -38,6 +38,7 @@ MAX_MEMO_CHARACTERS = 128  # of a text that is remembered; as many as the id of 
 # Of a record: what a client may choose, and what a provider may repeat of that.
 FREE_TEXT = ("request_id", "method", "path", "model", "client", "user_agent", "answered", "attribution")
 
+_HEX = re.compile("[0-9a-f-]+")
 _free_text = attrgetter(*FREE_TEXT)
 
 
@@ -48,6 +49,8 @@ class Redactor:
     C{Bearer}.
 
     @ivar version: Another number after each secret that is added.
+    @ivar masks_hex: Whether one of them was ever of nothing but lower-case hexadecimal digits and hyphens; else nothing
+        is masked in a text of these.
     """
 
     def __init__(self, secrets: Iterable[str] = (), limit: int = 10_000) -> None:
@@ -65,6 +68,7 @@ class Redactor:
         self._pattern: re.Pattern[str] | None = None
         self._needles: tuple[str, ...] = ()
         self.version = 0
+        self.masks_hex = False
         # Free texts of records, and short texts, that hold none of the secrets known so far.
         self._clean: BoundedMemo[tuple[str, ...], None] = BoundedMemo(MAX_MEMO_CLEAN)
         self._clean_texts: BoundedMemo[str, None] = BoundedMemo(MAX_MEMO_TEXTS)
@@ -138,6 +142,7 @@ class Redactor:
                 counter[key] += by
                 if not counter[key]:
                     del counter[key]
+        self.masks_hex = self.masks_hex or any(map(_HEX.fullmatch, forms))
 
     def _masked(self, text: str) -> str:
         pattern = self._pattern or self._compiled()

@@ -11,8 +11,9 @@ from llmproxy.auth.authenticator import Session
 from llmproxy.config.routes import Route
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.ledger import Ledger
+from llmproxy.ledger.kinds import AlikeOpenings
 from llmproxy.ledger.records import FinishedRequest, LedgerLineOpening
-from llmproxy.limits.in_flight import InFlightLimit, Slot
+from llmproxy.limits.in_flight import InFlightLimit, Slots
 from llmproxy.limits.limiter import Limiter, LimitReservation, RequestSize
 from llmproxy.limits.pending import PendingReservation
 from llmproxy.limits.plan import LimitPlan
@@ -49,7 +50,7 @@ class Accounting:
     """Accounts for each request from its first byte to its last record.
 
     @ivar begin: A request has come, or the proxy makes one of its own; L{finish} must follow.
-    @ivar open_line: Opens a direct request's line in the ledger; C{""} where there is none.
+    @ivar open_line: Opens a direct request's line in the ledger; C{""} where there is none. Likewise C{open_alike}.
     @ivar report: A direct request is over that nobody has begun, and that holds nothing.
     @ivar buffers: As given.
     @ivar shutting_down: Whether what is cut from now on is cut by this process, because it ends.
@@ -85,6 +86,8 @@ class Accounting:
         self._ledger = ledger
         self.begin: Callable[[], None] = metrics.started
         self.open_line: Callable[[LedgerLineOpening], str] = _no_line if ledger is None else ledger.open_line
+        self.open_alike: Callable[[AlikeOpenings, float, str, int, int, int, str, bool], str]
+        self.open_alike = _no_line_alike if ledger is None else ledger.open_alike
         self._results = results
         self.buffers = buffers
         self._clock = clock
@@ -145,17 +148,9 @@ class Accounting:
         """Hold what a direct request may use at most; L{Limiter.reserve} has the errors."""
         return self._limiter.reserve(limits, route, size)
 
-    def admit_now(self, session: Session, route: Route) -> tuple[Slot, int] | None:
-        """As L{admit}: one of its project's slots, and how many uses its line in the ledger counts.
-
-        C{None}, and nothing is taken, where that has to wait; L{errors.TooManyOpen}.
-        """
-        slot = self._in_flight.acquire(route.api_name, session.grant.project_id)
-        uses = session.use_known()
-        if uses is None:
-            slot.release()
-            return None
-        return slot, uses
+    def slots(self, session: Session, route: Route) -> Slots:
+        """Those that its direct requests take."""
+        return self._in_flight.slots(route.api_name, session.grant.project_id)
 
     def attribution_of(self, lines: FieldLines, grant: Grant) -> str:
         """Whom a request with these lines is attributed to."""
@@ -165,7 +160,7 @@ class Accounting:
         self,
         record: RequestRecord,
         ledger_id: str,
-        slot: Slot | None,
+        slot: Slots | None,
         reservation: LimitReservation | None,
         *,
         measured: bool = True,
@@ -299,6 +294,10 @@ class Accounting:
 
 
 def _no_line(opening: LedgerLineOpening) -> str:
+    return ""
+
+
+def _no_line_alike(*opening: object) -> str:
     return ""
 
 

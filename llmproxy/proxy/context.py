@@ -13,7 +13,7 @@ from llmproxy.caching import CachedResponse, CacheLookup
 from llmproxy.config.routes import Route
 from llmproxy.http import body_hints
 from llmproxy.http.request_reader import NO_CONTENT, RequestContent, measure_body, read_at_once, read_strictly_at_once
-from llmproxy.limits.in_flight import Slot
+from llmproxy.limits.in_flight import Slots
 from llmproxy.limits.limiter import LimitReservation
 from llmproxy.limits.plan import LimitPlan
 from llmproxy.metering.deferred import Announcement, Collection
@@ -45,7 +45,7 @@ class Charge:
 
     def __init__(self) -> None:
         self.reservation: LimitReservation | None = None
-        self.slot: Slot | None = None
+        self.slot: Slots | None = None
         self.ledger_id = ""
 
 

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from llmproxy import errors
 from llmproxy.auth.authenticator import Authenticator, Session
+from llmproxy.base.ttl_cache import CacheEntry
 from llmproxy.caching import CachedResponse, CacheRequest, DiscardBody, ResponseCache, Subscriber
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Route, Routes
@@ -138,9 +139,12 @@ class Pipeline:
 
     # Requests of the fast path
 
-    def is_current(self, grant: Grant, route: Route, keys: Sequence[ProviderKey]) -> bool:
-        """Whether these are still the keys that requests with this grant are sent with."""
-        return self._provider_keys.get_cached(grant.project_id, route.api_name) is keys
+    def key_entry(
+        self, grant: Grant, route: Route, keys: Sequence[ProviderKey]
+    ) -> CacheEntry[tuple[ProviderKey, ...]] | None:
+        """Until when these are the keys that requests with this grant are sent with; C{None} where they are not."""
+        entry = self._provider_keys.entry(grant.project_id, route.api_name)
+        return entry if entry is not None and entry.value is keys else None
 
     def _pass_cache(self, context: RequestContext, response: Response) -> None:
         """A response that is none for the cache may end the use of others."""

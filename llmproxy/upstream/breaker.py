@@ -134,6 +134,10 @@ class Breaker:
             self._ratio.clear()
         self._become("closed")
 
+    def retire(self) -> None:
+        """Another has taken its place: no request is made by it any more."""
+        self._become("open")
+
     def _open(self, now: float) -> None:
         self._probing = False
         self._opened = now

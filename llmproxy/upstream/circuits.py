@@ -33,7 +33,7 @@ class Circuits:
         else:
             breaker = self._projects[project_id] = self._breaker()
             while len(self._projects) > self._size:
-                self._projects.popitem(last=False)
+                self._projects.popitem(last=False)[1].retire()
         return breaker
 
     def _breaker(self) -> Breaker:
@@ -83,7 +83,9 @@ class Circuits:
 
 @dataclass(slots=True)
 class Attempt:
-    """One request under way; ends with exactly one verdict."""
+    """A request under way; ends with exactly one verdict. As long as both tickets are those of their breakers, which
+    were closed when it began, others may begin as the same.
+    """
 
     shared: Breaker
     shared_ticket: int

@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
 from llmproxy import errors
-from llmproxy.base.ttl_cache import TTLCache
+from llmproxy.base.ttl_cache import CacheEntry, TTLCache
 from llmproxy.http import credentials
 from llmproxy.interfaces import IProviderKeyLists, IProviderKeys
 
@@ -49,6 +49,10 @@ class ProviderKeys:
     def get_cached(self, project_id: str, api: str) -> tuple[ProviderKey, ...] | None:
         """The keys, of which there is one at least, if they are cached."""
         return self._cached.get((project_id, api))
+
+    def entry(self, project_id: str, api: str) -> CacheEntry[tuple[ProviderKey, ...]] | None:
+        """As L{get_cached}, with how long they are good."""
+        return self._cached.entry((project_id, api))
 
     async def look_up(self, project_id: str, api: str, scheme: str) -> tuple[ProviderKey, ...]:
         """Ask the store.

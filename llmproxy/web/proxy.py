@@ -68,6 +68,6 @@ class ProxyResource(Resource):
 
 
 def request_ids(random: Callable[[int], bytes]) -> Callable[[], str]:
-    """Makes request ids: unguessable per process, and cheap."""
+    """Makes request ids: unguessable per process, and cheap; of lower-case hexadecimal digits and hyphens."""
     start, numbers = random(9).hex(), count(1)
     return lambda: f"{start}-{next(numbers):x}"

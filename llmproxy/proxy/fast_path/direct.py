@@ -8,11 +8,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from llmproxy import errors
+from llmproxy.http import fields
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.model_and_stream import read_model_and_stream
 from llmproxy.http.request_reader import read_uncoded
-from llmproxy.ledger.records import LedgerLineOpening
-from llmproxy.limits.in_flight import Slot
 from llmproxy.limits.limiter import LimitReservation, RequestSize
 from llmproxy.metering.estimating import tokens
 from llmproxy.proxy.accounting import Accounting
@@ -26,7 +25,6 @@ from llmproxy.proxy.fast_path.fallback import DirectFallback
 from llmproxy.proxy.fast_path.flow import CacheableHead, FlowTable, KnownHead, Sending
 from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
 from llmproxy.proxy.fast_path.preparation import prepare, request_facts
-from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow
 from llmproxy.proxy.fast_path.request_identity import RequestIdentity, request_id
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.wire.client.request_writer import MAX_JOINED_BYTES, BytesBody
@@ -56,6 +54,7 @@ class DirectPath:
         self._accounting = accounting
         self._fallback = fallback
         self._clock = clock
+        self._seconds = clock.seconds
         self._identity = identity
         self._hits = DirectHits(table, pipeline, accounting, clock, identity)
         self._deadlines = HeadDeadlines(clock, self.failed)
@@ -133,12 +132,10 @@ class DirectPath:
 
     def admit(self, request: LimitedRequest, reservation: LimitReservation) -> None:
         read = request.read
-        prepared, way = read.known.prepared, read.known.flow.way
-        assert prepared is not None and isinstance(way, Sending)
         try:
             if self._accounting.shutting_down:
                 reservation.give_back()
-            elif self._send(read, prepared, way, reservation, request.let_through_at):
+            elif self._send(read, reservation, request.let_through_at):
                 return
         except errors.ProxyError:
             pass  # the pipeline says so in its own way
@@ -166,13 +163,16 @@ class DirectPath:
         prepared = known.prepared
         if prepared is None:
             prepared = known.prepared = prepare(known, self._pipeline, self._accounting)
+            if prepared is None:
+                self._table.drop(known)
+                return False
         if prepared.is_coded or not body or self._accounting.shutting_down:
             return False
         buffers = self._accounting.buffers
         if buffers is not None and buffers.held >= buffers.limit:
             return False
         lines = known.fields if head is None else head.lines
-        started_at, arrived_at = since or (self._identity.now(), self._clock.seconds())
+        started_at, arrived_at = since or (self._identity.now(), self._seconds())
         way = known.flow.way
         if isinstance(way, CacheableHead):
             if not known.flow.session.is_current():
@@ -203,112 +203,108 @@ class DirectPath:
                 ReadRequest, (channel, known, head, lines, body, content, model, stream, started_at, arrived_at)
             )
             if isinstance(way, Sending):
-                return self._send(read, prepared, way)
+                return self._send(read) if known.flow.limits is None else self._reserve(read, way)
             return self._hits.serve(read, way)
         except errors.ProxyError:
             return False  # the pipeline says so in its own way
 
-    def _send(
-        self,
-        read: ReadRequest,
-        prepared: PreparedFlow,
-        way: Sending,
-        reservation: LimitReservation | None = None,
-        let_through_at: float = 0.0,
-    ) -> bool:
-        """
-        @param reservation: What it has waited for from C{let_through_at} on; given back where it is not sent.
-        """
-        flow, now, accounting = read.known.flow, self._clock.seconds(), self._accounting
-        session, route = flow.session, flow.route
-        attempt = admitted = None
-        try:
-            if not self._pipeline.is_current(session.grant, route, way.provider_keys):
-                self._table.drop(read.known)
-            elif way.pool.sends_at_once:
-                if reservation is None and flow.limits is not None:
-                    asked = _new(RequestSize, (read.known.method, read.model, read.content, len(read.body)))
-                    try:
-                        reserved = accounting.reserve(flow.limits, route, asked)
-                    except errors.ProxyError as e:
-                        if self._is_current(read.known):
-                            self._limits.reject(read, e, now, accounting.buffers)
-                            return True
-                        return False
-                    if not isinstance(reserved, LimitReservation):
-                        self._limits.wait(read, reserved, now, accounting.buffers)
-                        return True
-                    reservation = reserved
-                attempt = way.upstream.circuits.enter_closed(session.grant.project_id)
-                admitted = None if attempt is None else accounting.admit_now(session, route)
-        except Exception:
-            self._not_sent(read.known, reservation)
-            raise
-        if attempt is None or admitted is None:
-            self._not_sent(read.known, reservation)
+    def _reserve(self, read: ReadRequest, way: Sending) -> bool:
+        """Send it once its limits admit it."""
+        known, now, accounting = read.known, self._seconds(), self._accounting
+        flow = known.flow
+        if not way.pool.sends_at_once or not self._is_current(known):
             return False
-        request = self._made(read, prepared, way, admitted)
-        request.attempt, request.reservation = attempt, reservation
+        assert flow.limits is not None and read.content is not None
+        asked = _new(RequestSize, (known.method, read.model, read.content, len(read.body)))
+        try:
+            reserved = accounting.reserve(flow.limits, flow.route, asked)
+        except errors.ProxyError as e:
+            if not self._is_current(known):
+                return False
+            self._limits.reject(read, e, now, accounting.buffers)
+            return True
+        if isinstance(reserved, LimitReservation):
+            return self._send(read, reserved)
+        self._limits.wait(read, reserved, now, accounting.buffers)
+        return True
+
+    def _send(
+        self, read: ReadRequest, reservation: LimitReservation | None = None, let_through_at: float = 0.0
+    ) -> bool:
+        """Send it, where nothing has changed that its flow was made from, and nothing has to be waited for.
+
+        @param reservation: What is held of its limits; given back where it is not sent. It has waited for that from
+            C{let_through_at} on.
+        """
+        channel, known, head, lines, body, content, model, expects_stream, started_at, arrived_at = read
+        flow, prepared, now = known.flow, known.prepared, self._seconds()
+        session, way = flow.session, flow.way
+        assert prepared is not None and prepared.sending is not None and isinstance(way, Sending)
+        sending, identity, accounting = prepared.sending, self._identity, self._accounting
+        # Whether it may be sent
+        expires_at = prepared.expires_at
+        expired = expires_at is not None and expires_at <= identity.now()
+        if expired or now >= prepared.grant.until or now >= sending.keys.until:
+            self._table.drop(known)
+        attempt, slots, uses = sending.attempt, sending.slots, sending.uses
+        if not known.current or not way.pool.sends_at_once or slots.taken >= slots.most:
+            return self._not_sent(known, reservation)
+        if (
+            attempt is None
+            or attempt.ticket != attempt.project.ticket
+            or attempt.shared_ticket != attempt.shared.ticket
+        ):
+            attempt = sending.attempt = way.upstream.circuits.enter_closed(session.grant.project_id)
+            if attempt is None:
+                return self._not_sent(known, reservation)
+        if uses is None:
+            uses = session.use_known()
+            if uses is None:
+                return self._not_sent(known, reservation)
+        # What it is
+        slots.taken += 1
+        accounting.begin()
+        size = len(body)
+        request = DirectRequest()
+        request.owner, request.channel, request.known, request.parsed = self, channel, known, head
+        request.read, request.whole, request.model = content, body, model
+        request.started_at, request.arrived_at = started_at, arrived_at
         request.authorized_at, request.sent_at = let_through_at or now, now
+        request.attempt, request.reservation, request.slot = attempt, reservation, slots
+        request.expects_stream = expects_stream = expects_stream or prepared.streams
+        request.client = identity.client(channel.remote, lines)
+        request.facts = facts = prepared.facts or request_facts(lines, known, accounting)
+        own_id = None if head is None else fields.request_id(lines)
+        request.request_id = called = identity.fresh_id() if own_id is None else own_id.decode("ascii")
+        # Its line in the ledger
+        alike = sending.openings.get(model) or sending.opening(model)
+        estimated = tokens(size) if prepared.estimates_input else 0
+        request.ledger_id = accounting.open_alike(
+            alike, started_at, called, size, estimated, uses, facts.attribution, own_id is None
+        )
+        # Its bytes
+        request.body = _JOINED if size < MAX_JOINED_BYTES else BytesBody(body)
+        if sending.outgoing:
+            request.head = b"%b%d\r\n\r\n" % (sending.outgoing, size)
+        else:
+            request.head = way.outgoing.render(known.holes(lines), size)
+        request.buffers = buffers = accounting.buffers
+        if size > SMALL_BYTES and buffers is not None:
+            request.held = size
+            buffers.hold(size)
         if way.group.causes:
             way.group.budget.deposit(now)
-        read.channel.begin_direct(request)
-        self._deadlines.watch(request, prepared.due(read.arrived_at, now, streams=request.expects_stream))
+        channel.begin_direct(request)
+        self._deadlines.watch(request, prepared.due(arrived_at, now, streams=expects_stream))
         way.pool.send(request)
         return True
 
-    def _not_sent(self, known: KnownHead, reservation: LimitReservation | None) -> None:
+    def _not_sent(self, known: KnownHead, reservation: LimitReservation | None) -> bool:
         """Nothing is held for it any more."""
         if reservation is not None:
             reservation.give_back()
         self._is_current(known)  # else it is known no more
-
-    def _made(
-        self, read: ReadRequest, prepared: PreparedFlow, way: Sending, admitted: tuple[Slot, int]
-    ) -> DirectRequest:
-        """The request that is sent, with its line in the ledger."""
-        channel, known, head, lines, body, content, model, stream, started_at, arrived_at = read
-        accounting, identity, size = self._accounting, self._identity, len(body)
-        route, grant = known.flow.route, known.flow.session.grant
-        request = DirectRequest()
-        request.owner, request.channel, request.known, request.parsed = self, channel, known, head
-        request.read, request.whole, request.started_at, request.arrived_at = content, body, started_at, arrived_at
-        request.model = model
-        request.request_id = identity.fresh_id() if head is None else self._request_id(lines)
-        request.client = identity.client(channel.remote, lines)
-        request.facts = facts = prepared.facts or request_facts(lines, known, self._accounting)
-        request.expects_stream = stream or prepared.streams
-        request.body = _JOINED if size < MAX_JOINED_BYTES else BytesBody(body)
-        if prepared.outgoing:
-            request.head = b"%b%d\r\n\r\n" % (prepared.outgoing, size)
-        else:
-            request.head = way.outgoing.render(known.holes(lines), size)
-        request.buffers = accounting.buffers
-        if size > SMALL_BYTES and request.buffers is not None:
-            request.held = size
-            request.buffers.hold(size)
-        accounting.begin()
-        request.slot, uses = admitted
-        request.ledger_id = accounting.open_line(
-            _new(
-                LedgerLineOpening,
-                (
-                    "",
-                    started_at,
-                    request.request_id,
-                    grant.project_id,
-                    grant.token_id,
-                    route.api_name,
-                    route.endpoint,
-                    model,
-                    size,
-                    tokens(size) if prepared.estimates_input else 0,
-                    uses,
-                    facts.attribution,
-                ),
-            )
-        )
-        return request
+        return False
 
     def _request_id(self, lines: FieldLines) -> str:
         return request_id(lines, self._identity)

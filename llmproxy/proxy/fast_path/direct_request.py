@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.request_reader import RequestContent, read_at_once
-from llmproxy.limits.in_flight import Slot
+from llmproxy.limits.in_flight import Slots
 from llmproxy.limits.limiter import LimitReservation
 from llmproxy.model import RequestRecord, Usage
 from llmproxy.proxy.fast_path.flow import KnownHead
@@ -109,7 +109,7 @@ class DirectRequest(OwnedRequest):
     response_text: bytes
     response_type: bytes
     sent_at: float
-    slot: Slot
+    slot: Slots
     started_at: float
     stream: bool
     usage: Usage

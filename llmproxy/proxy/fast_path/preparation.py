@@ -6,40 +6,55 @@ from llmproxy.http import body_hints
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import MAX_PATH_BYTES, header_number, header_text
-from llmproxy.proxy.fast_path.flow import KnownHead, Sending
-from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow, RequestFacts
+from llmproxy.proxy.fast_path.flow import Flow, KnownHead, Sending
+from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow, PreparedSending, RequestFacts
 from llmproxy.proxy.pipeline import Pipeline
 
 
-def prepare(known: KnownHead, pipeline: Pipeline, accounting: Accounting) -> PreparedFlow:
-    """The flow of a head, made ready."""
+def prepare(known: KnownHead, pipeline: Pipeline, accounting: Accounting) -> PreparedFlow | None:
+    """The flow of a head, made ready; C{None} where it is good no more."""
     flow = known.flow
-    way, route, dialect = flow.way, flow.route, flow.dialect
-    needs = pipeline.bodies.needs(flow.session.grant, route, flow.operation, flow.limits)
-    outgoing = key = b""
-    if isinstance(way, Sending):
-        key = way.provider_keys[0].value
-    if isinstance(way, Sending) and not way.outgoing.filled:
-        outgoing = b"\r\n".join([*way.outgoing.lines, b"Content-Length: "])
+    session, route, dialect = flow.session, flow.route, flow.dialect
+    grant, sending = session.entry(), None
+    if grant is None:
+        return None
+    if isinstance(flow.way, Sending):
+        sending = _prepare_sending(flow, flow.way, pipeline, accounting)
+        if sending is None:
+            return None
+    needs = pipeline.bodies.needs(session.grant, route, flow.operation, flow.limits)
     timeouts = route.api.timeouts
     return PreparedFlow(
-        outgoing,
-        key,
-        None if dialect is None else dialect.typed,
-        dialect is not None and dialect.provider == "google",
-        b"content-encoding" in known.fields.names,
-        needs.policed,
-        needs.measured,
-        needs.policed or needs.measured or flow.limits is not None,
-        needs.wanted,
-        dialect is not None and dialect.takes,
-        route.stream or body_hints.expects_stream(route.query, known.fields),
-        timeouts.request,
-        timeouts.stream,
-        timeouts.response_header,
-        known.target.partition(b"?")[0][:MAX_PATH_BYTES].decode("ascii", "backslashreplace"),
-        request_facts(known.fields, known, accounting) if len(known.shape.holes) == 1 else None,
+        grant=grant,
+        expires_at=session.grant.expires_at,
+        sending=sending,
+        key=b"" if sending is None else sending.keys.value[0].value,
+        typed=None if dialect is None else dialect.typed,
+        has_tier=dialect is not None and dialect.provider == "google",
+        is_coded=b"content-encoding" in known.fields.names,
+        is_policed=needs.policed,
+        is_measured=needs.measured,
+        is_read_whole=needs.policed or needs.measured or flow.limits is not None,
+        wanted=needs.wanted,
+        estimates_input=dialect is not None and dialect.takes,
+        streams=route.stream or body_hints.expects_stream(route.query, known.fields),
+        total=timeouts.request,
+        stream_total=timeouts.stream,
+        header_timeout=timeouts.response_header,
+        path=known.target.partition(b"?")[0][:MAX_PATH_BYTES].decode("ascii", "backslashreplace"),
+        facts=request_facts(known.fields, known, accounting) if len(known.shape.holes) == 1 else None,
     )
+
+
+def _prepare_sending(flow: Flow, way: Sending, pipeline: Pipeline, accounting: Accounting) -> PreparedSending | None:
+    """C{None} where its key is no longer that."""
+    session, route = flow.session, flow.route
+    keys = pipeline.key_entry(session.grant, route, way.provider_keys)
+    if keys is None:
+        return None
+    common = (session.grant.project_id, session.grant.token_id, route.api_name, route.endpoint)
+    outgoing = b"" if way.outgoing.filled else b"\r\n".join([*way.outgoing.lines, b"Content-Length: "])
+    return PreparedSending(outgoing, keys, accounting.slots(session, route), session.constant_uses(), common)
 
 
 def request_facts(lines: FieldLines, known: KnownHead, accounting: Accounting) -> RequestFacts:

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from llmproxy.base.ttl_cache import CacheEntry
+from llmproxy.ledger.kinds import AlikeOpenings
+from llmproxy.limits.in_flight import Slots
 from llmproxy.metering.typed_usage import TypedUsage
+from llmproxy.model import Grant
+from llmproxy.upstream.circuits import Attempt
+from llmproxy.upstream.provider_keys import ProviderKey
+
+MAX_MODELS = 64  # for which one flow has openings in the ledger ready
 
 
 class RequestFacts(NamedTuple):
@@ -16,10 +25,43 @@ class RequestFacts(NamedTuple):
     attribution: str
 
 
-class PreparedFlow(NamedTuple):
-    """What direct requests of one flow have in common.
+@dataclass(slots=True, eq=False)
+class PreparedSending:
+    """How its requests are sent, and what they take.
 
     @ivar outgoing: The head that is sent up to the body's length; C{b""} where it has holes.
+    @ivar keys: The provider's keys, and until when they are these.
+    @ivar slots: What its project has under way there.
+    @ivar uses: Uses of its token that are counted by the line of each request; C{None}: the token's session is asked.
+    @ivar common: Project, token, API and endpoint, as lines of the ledger have them; C{openings}: what they have in
+        common besides, by model.
+    @ivar attempt: That with which requests begin, as long as both breakers are as they were then; C{None}: none has
+        begun yet.
+    """
+
+    outgoing: bytes
+    keys: CacheEntry[tuple[ProviderKey, ...]]
+    slots: Slots
+    uses: int | None
+    common: tuple[str, str, str, str]
+    openings: dict[str, AlikeOpenings] = field(default_factory=dict)
+    attempt: Attempt | None = None
+
+    def opening(self, model: str) -> AlikeOpenings:
+        """What lines with this model have in common."""
+        if len(self.openings) >= MAX_MODELS:
+            self.openings.clear()
+        alike = self.openings[model] = AlikeOpenings((*self.common, model))
+        return alike
+
+
+@dataclass(slots=True, eq=False)
+class PreparedFlow:
+    """What direct requests of one flow have in common.
+
+    @ivar grant: The grant, and until when it is good.
+    @ivar expires_at: When it expires by itself, in seconds since the epoch; C{None}: never.
+    @ivar sending: How its requests are sent; C{None} where the cache has their responses.
     @ivar key: The provider's, which no response may say.
     @ivar typed: Measures its responses, where they are the provider's; C{has_tier}: whether their head tells a tier.
     @ivar is_coded: Whether its body may have a content coding.
@@ -32,7 +74,9 @@ class PreparedFlow(NamedTuple):
     @ivar facts: What is recorded of its head; C{None} where that differs.
     """
 
-    outgoing: bytes
+    grant: CacheEntry[Grant]
+    expires_at: float | None
+    sending: PreparedSending | None
     key: bytes
     typed: TypedUsage | None
     has_tier: bool

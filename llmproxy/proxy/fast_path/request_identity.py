@@ -13,6 +13,7 @@ class RequestIdentity(Protocol):
     """Tells whose a request is, and names it.
 
     @ivar now: Seconds since the epoch.
+    @ivar fresh_id: Makes an id, of lower-case hexadecimal digits and hyphens.
     """
 
     now: Callable[[], float]

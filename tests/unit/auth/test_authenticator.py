@@ -12,6 +12,7 @@ from zope.interface.verify import verifyObject
 from llmproxy import errors
 from llmproxy.auth.authenticator import Authenticator, Session
 from llmproxy.auth.lockout import MAX_FAILURES, FailedAttempts
+from llmproxy.base.ttl_cache import CacheEntry
 from llmproxy.interfaces import IImmediateValidator, ITokenValidator
 from llmproxy.model import Grant
 
@@ -58,6 +59,12 @@ class Immediate(Validator):
     def use_now(self, key: bytes) -> Grant | None:
         self.calls.append(f"use {key.decode()}")
         return self.memory
+
+    def entry(self, key: bytes) -> CacheEntry[Grant] | None:
+        return None if self.memory is None else CacheEntry(5.0, self.memory, "")
+
+    def leaves_uses_to_ledger(self, grant: Grant) -> bool:
+        return grant.max_requests is None
 
     def undo_use(self, key: bytes, grant: Grant) -> None:
         self.calls.append(f"undo {key.decode()} {grant.token_id}")
@@ -159,6 +166,18 @@ class AnImmediateValidator(AuthenticatorCase):
         session.undo_use()
         session.count_cache_hit()
         self.assertEqual(self.validator.calls, ["grant key of a", "use key of a", "undo key of a t", "hit t"])
+
+    def test_for_as_long_as_it_is_in_memory(self) -> None:
+        """What is known of all uses until then."""
+        session = self.session()
+        entry = session.entry()
+        assert entry is not None
+        self.assertEqual((entry.value, entry.until, session.constant_uses()), (GRANT, 5.0, 1))
+        self.validator.memory = Grant("p", "t", max_requests=5)
+        self.assertIsNone(session.entry())  # by another grant
+        self.assertIsNone(self.session().constant_uses())
+        self.validator.memory = Grant("p", "t", project_active=False)
+        self.assertEqual(self.session().constant_uses(), 0)
 
     def test_not_in_memory(self) -> None:
         """It is asked on behalf of the client."""

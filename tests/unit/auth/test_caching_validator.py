@@ -93,6 +93,21 @@ class JournaledTests(Case):
         self.successResultOf(self.cached.flush())
         self.assertEqual(self.oracle.asked, ["a"])
 
+    def test_uses_that_nobody_is_asked_for(self) -> None:
+        self.assertTrue(self.validator(journaled=True).leaves_uses_to_ledger(GRANT))
+        self.assertFalse(self.validator().leaves_uses_to_ledger(GRANT))
+        for grant in (Grant("p", "t", max_requests=5), Grant("p")):
+            self.assertFalse(self.validator(journaled=True).leaves_uses_to_ledger(grant))
+
+    def test_an_entry_ends_when_its_project_changes(self) -> None:
+        self.granted()
+        entry = self.cached.entry(A)
+        assert entry is not None
+        self.assertEqual((entry.value, entry.until), (GRANT, 5.0))
+        self.cached.forget_project("p")
+        self.assertLess(entry.until, 0.0)
+        self.assertIsNone(self.cached.entry(A))
+
     def test_counted_by_the_validator(self) -> None:
         """What is not remembered, and every token with a limit: never by both."""
         self.cached = self.validator(journaled=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from math import inf
 from unittest import TestCase
 
 from hypothesis import given
@@ -51,6 +53,32 @@ class TTLCacheTests(TestCase):
         self.memory.drop_group("unknown")
         self.assertEqual([self.memory.get(key) for key in (b"a", b"b")], [None, 2])
 
+    def test_an_entry_ends_with_its_value(self) -> None:
+        """Whoever has it sees that it is good no more, however that has come about."""
+
+        def replace() -> None:
+            self.memory.put(b"a", 2, 0.0, "p")
+
+        def crowd_out() -> None:
+            for other in (b"b", b"c"):
+                self.memory.put(other, 3, 0.0)
+
+        for end in (
+            replace,
+            crowd_out,
+            self.memory.clear,
+            partial(self.memory.drop, b"a"),
+            partial(self.memory.drop_group, "p"),
+            partial(self.memory.drop_where, lambda value: value == 1),
+        ):
+            self.memory.clear()
+            self.memory.put(b"a", 1, 0.0, "p")
+            entry = self.memory.entry(b"a")
+            assert entry is not None
+            self.assertEqual((entry.value, entry.until), (1, 5.0))
+            end()
+            self.assertEqual(entry.until, -inf)
+
     def test_no_size(self) -> None:
         memory: TTLCache[bytes, int] = TTLCache(self.clock, 5.0, 0)
         memory.put(b"a", 1, 0.0)
@@ -77,6 +105,6 @@ class TTLCacheTests(TestCase):
             else:
                 getattr(memory, step)(group if step == "drop_group" else key)
             indexed = {(key, group) for group, keys in memory._groups.items() for key in keys}
-            self.assertEqual(indexed, {(key, value) for key, (_, value, _) in memory._entries.items()})
+            self.assertEqual(indexed, {(key, entry.value) for key, entry in memory._entries.items()})
             self.assertLessEqual(len(memory), 2)
             self.assertTrue(all(memory._groups.values()))

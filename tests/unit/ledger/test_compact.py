@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.ledger import compact, records
@@ -16,10 +16,11 @@ from llmproxy.ledger.batches import next_batch
 from llmproxy.ledger.compact import KindsOfJournal, LineKind
 from llmproxy.ledger.journal import FIRST_OFFSET, Journal, JournalSize, open_orphan
 from llmproxy.ledger.journal_damage import JournalDamage
-from llmproxy.ledger.kinds import MAX_KINDS, MAX_SEEN_ONCE, JournalKinds
+from llmproxy.ledger.kinds import MAX_KINDS, MAX_SEEN_ONCE, AlikeOpenings, JournalKinds
 from llmproxy.ledger.line_rows import LineRows
+from llmproxy.ledger.masking import Masking, NothingMasked
 from llmproxy.ledger.records import Deferral, FinishedRequest, LedgerLineOpening, Settlement
-from llmproxy.ledger.writer import JournalWriter, Masking, NothingMasked
+from llmproxy.ledger.writer import JournalWriter
 from llmproxy.model import LedgerLine, RequestRecord
 from llmproxy.observability.redaction import Redactor
 from tests.support.examples import examples
@@ -327,6 +328,44 @@ class MixedTests(SynchronousTestCase):
         self.assertRaises(TypeError, writer.settle_all, requests)
         lines, _, _ = self.entered(writer, dead=False)
         self.assertEqual([line.request_id for line in lines], ["r1", "r3"])
+
+    @examples(100)
+    @given(
+        st.lists(
+            st.sampled_from([*"xy", "secret", "own secret", "next segment", "released", "attributed", "their id"])
+        ),
+    )
+    @example(["x", "x", "next segment", "released", "x"])
+    @example(["x", "x", "own secret", "x"])
+    def test_openings_with_much_in_common(self, acts: list[str]) -> None:
+        """Are written as they would be one by one, whatever else happens."""
+        found = []
+        for opens_alike in (True, False):
+            secrets = Redactor()
+            writer = self.writer(4096, secrets)
+            alike = {model: AlikeOpenings(("p", "t", "a", "/", model)) for model in ("x", "y")}
+            for number, act in enumerate(acts * 4):
+                if act == "secret":
+                    secrets.add(f"hunter{number}")
+                elif act == "own secret":
+                    secrets.add(f"1f1f1f-{number + 1:02x}")
+                elif act == "next segment":
+                    writer.journal.rotate()
+                    writer.journal.prepare()
+                elif act == "released":
+                    self.successResultOf(Deferred.fromCoroutine(writer.release(writer.journal.offset)))
+                else:
+                    model = act if act in alike else "x"
+                    attribution = "{}" if act == "attributed" else ""
+                    own = act != "their id"
+                    request_id = f"1f1f1f-{number:02x}" if own else f"r-hunter{number - 1}"
+                    if opens_alike:
+                        writer.open_alike(alike[model], 1.0, request_id, number, 2, 1, attribution, own)
+                    else:
+                        common = alike[model].common
+                        writer.open_line(LedgerLineOpening("", 1.0, request_id, *common, number, 2, 1, attribution))
+            found.append(list(writer.journal.records(FIRST_OFFSET)))
+        self.assertEqual(found[0], found[1])
 
     def test_a_secret_that_comes_later(self) -> None:
         """It is masked in what has been clean so far, also of requests that were let go before it was known."""

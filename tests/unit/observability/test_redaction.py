@@ -63,6 +63,15 @@ class RedactorTests(unittest.TestCase):
             self.assertEqual(redactor.redact(text), f"i{MASK}")
             self.assertGreater(redactor.version, version)
 
+    def test_hexadecimal(self) -> None:
+        """Where no secret is of such digits and hyphens alone, nothing is masked in a text of these."""
+        self.assertTrue(Redactor(["0123-abcdef"]).masks_hex)
+        redactor = Redactor(["0123456789abcdefg", "ABCDEF12"], limit=1)
+        redactor.add("sk-0123456789abcdef")
+        self.assertFalse(redactor.masks_hex)
+        redactor.add("0123456789abcdef")
+        self.assertTrue(redactor.masks_hex)
+
     def test_too_short(self) -> None:
         """A value so short that it would garble every line is not masked."""
         redactor = Redactor(["info", ""])

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from llmproxy import errors
 from llmproxy.config.api_settings import Api, ConnectionSettings
 from llmproxy.config.model import Settings
+from llmproxy.ledger.kinds import AlikeOpenings
 from llmproxy.ledger.records import FinishedRequest, LedgerLineOpening
 from llmproxy.limits.counted import NO_LIMITS
 from llmproxy.limits.in_flight import InFlightLimit
@@ -93,6 +94,10 @@ class RecordingLedger:
     def open_line(self, opening: LedgerLineOpening) -> str:
         self.calls.append(("open", *opening[2:]))
         return "line-1"
+
+    def open_alike(self, alike: AlikeOpenings, *rest: Any) -> str:
+        self.calls.append(("open alike", *alike.common, *rest))
+        return "line-2"
 
     def settle_all(self, requests: Sequence[FinishedRequest]) -> None:
         for record, ledger_id, sent, deferral, _ in requests:
@@ -183,10 +188,13 @@ class Charges(ProxyCase):
         """It is told to everybody once, and to metrics no more often."""
         record = RequestRecord("r", 0.0, 0.1, "POST", "/x", 200, "complete")
         self.accounting.begin()
+        alike = AlikeOpenings(("p", "t", "main", "/x", ""))
+        self.assertEqual(self.accounting.open_alike(alike, 0.0, "r", 0, 0, 1, "", False), "line-2")
         self.accounting.conclude(record, "line-1", None, None)
         counted = self.metrics.snapshot()
         self.assertEqual((counted.requests, counted.in_flight), (2, 0))  # with the one of setUp
-        self.assertEqual(self.ledger.calls, [("settle", "line-1", "complete", True, None)])
+        opened = ("open alike", "p", "t", "main", "/x", "", 0.0, "r", 0, 0, 1, "", False)
+        self.assertEqual(self.ledger.calls, [opened, ("settle", "line-1", "complete", True, None)])
 
     def test_settled(self) -> None:
         """Reserved, used and on the books before it leaves; in the end no slot is taken, and the line is closed."""
@@ -233,10 +241,10 @@ class Charges(ProxyCase):
 
     def test_no_slot(self) -> None:
         """Then no use is counted, and no line opened."""
-        self.in_flight.acquire("main", "p")
+        taken = self.in_flight.acquire("main", "p")
         self.done(self.accounting.open(self.context))
         self.failureResultOf(Deferred.fromCoroutine(self.accounting.admit(self.context)), errors.TooManyOpen)
-        self.assertEqual((self.session.left, self.ledger.calls), (1, []))
+        self.assertEqual((taken.taken, self.session.left, self.ledger.calls), (1, 1, []))
 
     def test_no_use_left(self) -> None:
         """The slot is free again, what was reserved is given back; the ledger has a line of the refusal."""

@@ -106,3 +106,29 @@ class Breakers(SynchronousTestCase):
             self.responded(200, project)
         self.responded(500, "p")
         self.assert_open()
+
+    def test_an_attempt_that_many_begin_with(self) -> None:
+        """Its tickets are good as long as nothing has happened to its breakers, and they are still those in use."""
+
+        def open_own() -> None:
+            self.failed(errors.UpstreamBroken())
+
+        def open_all() -> None:
+            for _ in range(2):
+                self.failed(unreachable())
+
+        def crowd_out() -> None:
+            for number in range(3):
+                self.responded(200, f"other {number}")
+
+        for change in (open_own, open_all, crowd_out, lambda: self.circuits.all.hold(1.0)):
+            self.setUp()
+            attempt = self.circuits.enter_closed("p")
+            assert attempt is not None
+            attempt.responded(200, 0.0)
+            attempt.failed(errors.UpstreamBroken(), 0.0)
+            now = (attempt.shared.ticket, attempt.project.ticket)
+            self.assertEqual(now, (attempt.shared_ticket, attempt.ticket))
+            change()
+            now = (attempt.shared.ticket, attempt.project.ticket)
+            self.assertNotEqual(now, (attempt.shared_ticket, attempt.ticket))
