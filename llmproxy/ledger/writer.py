@@ -131,7 +131,10 @@ class JournalWriter:
         if kind is None or record is None:
             return self.open_line(opening)
         ledger_id = f"{self._run}-{number:010x}"
-        segment = self._append_of_kind(kind, record)
+        offset = self.journal.append(record)
+        segment = offset >> 32
+        if segment != self._segment or offset >= kind.due:
+            segment = self._appended(kind, offset)
         self._open[ledger_id] = _new(OpenLine, (segment, number, opening, version, b""))
         return ledger_id
 
@@ -337,7 +340,10 @@ class JournalWriter:
 
     def _append_of_kind(self, kind: WrittenKind, record: bytes) -> int:
         """Append a record that refers to a kind; returns its segment, in which the kind stands too."""
-        offset = self.journal.append(record)
+        return self._appended(kind, self.journal.append(record))
+
+    def _appended(self, kind: WrittenKind, offset: int) -> int:
+        """What was appended ends at this offset: likewise."""
         if not offset:
             self._lost()
             offset = self.journal.offset

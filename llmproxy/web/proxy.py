@@ -46,6 +46,7 @@ class ProxyResource(Resource):
         self._scheduler = scheduler
         self._clock = clock
         self._trusted = networks(tuple(trusted_proxies))
+        self.believes_proxies = bool(self._trusted)
         self.now, self.fresh_id = now, fresh_id
         self.direct = None if fast_path is None else fast_path.serve_directly(self)
 

@@ -87,20 +87,21 @@ class Deadline:
     Where it comes to be due early it finds a later time, or none: one look a minute for a busy connection instead of a
     timer for every request.
 
+    @ivar at: When it has come; C{None}: never, until it is set again.
     @ivar due: When it is looked at next; C{None}: it is not.
     """
 
-    __slots__ = ("_at", "_deadlines", "_expired", "due")
+    __slots__ = ("_deadlines", "_expired", "at", "due")
 
     def __init__(self, deadlines: Deadlines, expired: Callable[[], None]) -> None:
         self._deadlines = deadlines
         self._expired = expired
-        self._at: float | None = None
+        self.at: float | None = None
         self.due: float | None = None
 
     def set(self, seconds: float) -> None:
         """So many seconds from now, whatever was set before."""
-        self._at = at = self._deadlines.seconds() + seconds
+        self.at = at = self._deadlines.seconds() + seconds
         due = self.due
         if due is None or due > at:
             self.due = at
@@ -108,11 +109,11 @@ class Deadline:
 
     def clear(self) -> None:
         """Never, until it is set again."""
-        self._at = None
+        self.at = None
 
     def stop(self) -> None:
         """Never, and leave no timer behind."""
-        self._at = None
+        self.at = None
         if self.due is not None:
             self.due = None
             self._deadlines.discard()
@@ -124,14 +125,14 @@ class Deadline:
 
     def fire(self, now: float) -> None:
         """It is due."""
-        self.due, at = None, self._at
+        self.due, at = None, self.at
         if at is None:
             return
         if at > now:
             self.due = at
             self._deadlines.add(at, self, anew=True)
             return
-        self._at = None
+        self.at = None
         self._expired()
 
 

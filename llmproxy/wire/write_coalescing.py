@@ -26,7 +26,7 @@ class WriteCoalescer:
         @param clock: A reactor; a L{LeanEPollReactor<llmproxy.wire.reactor>} is asked for no timer in each turn.
         @param most: How many wait at a time; with one more, all of them leave.
         """
-        self._clock = clock
+        self._seconds = clock.seconds
         self._at_end: Callable[[Callable[[], object]], object]
         self._at_end = getattr(clock, "at_end_of_turn", None) or partial(clock.callLater, 0)
         self._most = most
@@ -39,7 +39,7 @@ class WriteCoalescer:
 
         @param always: Whether it is to wait for the end of the turn even where it follows none.
         """
-        now = self._clock.seconds()
+        now = self._seconds()
         quiet, self._last = now - self._last > IDLE_SECONDS, now
         if quiet and not self._waiting and not always:
             return False

@@ -13,7 +13,7 @@ from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.model_and_stream import read_model_and_stream
 from llmproxy.http.request_reader import read_uncoded
 from llmproxy.limits.limiter import LimitReservation, RequestSize
-from llmproxy.metering.estimating import tokens
+from llmproxy.metering.estimating import BYTES_PER_TOKEN
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.fast_path.arriving import ArrivingBodies, ArrivingRequest
 from llmproxy.proxy.fast_path.awaiting_limits import AwaitedLimits, LimitedRequest, ReadRequest
@@ -272,13 +272,13 @@ class DirectPath:
         request.authorized_at, request.sent_at = let_through_at or now, now
         request.attempt, request.reservation, request.slot = attempt, reservation, slots
         request.expects_stream = expects_stream = expects_stream or prepared.streams
-        request.client = identity.client(channel.remote, lines)
+        request.client = identity.client(channel.remote, lines) if identity.believes_proxies else channel.remote
         request.facts = facts = prepared.facts or request_facts(lines, known, accounting)
         own_id = None if head is None else fields.request_id(lines)
         request.request_id = called = identity.fresh_id() if own_id is None else own_id.decode("ascii")
         # Its line in the ledger
         alike = sending.openings.get(model) or sending.opening(model)
-        estimated = tokens(size) if prepared.estimates_input else 0
+        estimated = -(-size // BYTES_PER_TOKEN) if prepared.estimates_input else 0
         request.ledger_id = accounting.open_alike(
             alike, started_at, called, size, estimated, uses, facts.attribution, own_id is None
         )
@@ -295,7 +295,11 @@ class DirectPath:
         if way.group.causes:
             way.group.budget.deposit(now)
         channel.begin_direct(request)
-        self._deadlines.watch(request, prepared.due(arrived_at, now, streams=expects_stream))
+        if expects_stream:
+            due = min(arrived_at + prepared.stream_total, now + prepared.header_timeout)
+        else:
+            due = arrived_at + prepared.total
+        self._deadlines.watch(request, due)
         way.pool.send(request)
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -18,13 +19,13 @@ class HeadDeadlines:
         self._failed = failed
         self._waiting: dict[DirectRequest, None] = {}
         self._timer: IDelayedCall | None = None
-        self._next_due = 0.0
+        self._next_due = inf  # while there is no timer
 
     def watch(self, request: DirectRequest, due: float) -> None:
-        """Give it up at this time of the clock; C{0}: never."""
+        """Give it up at this time of the clock."""
         request.due = due
         self._waiting[request] = None
-        if due and (self._timer is None or due < self._next_due):
+        if due < self._next_due:
             if self._timer is not None:
                 self._timer.cancel()
             self._look_at(due)
@@ -38,17 +39,17 @@ class HeadDeadlines:
         self._timer = self._clock.callLater(max(due - self._clock.seconds(), 0.0), self._look)
 
     def _look(self) -> None:
-        self._timer, now = None, self._clock.seconds()
-        for request in [each for each in self._waiting if each.due and each.due <= now]:
+        self._timer, self._next_due, now = None, inf, self._clock.seconds()
+        for request in [each for each in self._waiting if each.due <= now]:
             request.give_up()
             lost = now - request.sent_at
             self._failed(request, errors.UpstreamTimeout(f"The provider did not answer within {lost:g} s."))
-        due = min((each.due for each in self._waiting if each.due), default=0.0)
-        if due and self._timer is None:
+        due = min((each.due for each in self._waiting), default=inf)
+        if due < self._next_due and self._timer is None:
             self._look_at(due)
 
     def close(self) -> None:
         """Leave no timer behind, unless somebody still waits for it."""
         if self._timer is not None and not self._waiting:
             self._timer.cancel()
-            self._timer = None
+            self._timer, self._next_due = None, inf

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from llmproxy.http import body_hints
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.proxy.accounting import Accounting
@@ -38,9 +40,9 @@ def prepare(known: KnownHead, pipeline: Pipeline, accounting: Accounting) -> Pre
         wanted=needs.wanted,
         estimates_input=dialect is not None and dialect.takes,
         streams=route.stream or body_hints.expects_stream(route.query, known.fields),
-        total=timeouts.request,
-        stream_total=timeouts.stream,
-        header_timeout=timeouts.response_header,
+        total=timeouts.request or inf,
+        stream_total=timeouts.stream or inf,
+        header_timeout=timeouts.response_header or inf,
         path=known.target.partition(b"?")[0][:MAX_PATH_BYTES].decode("ascii", "backslashreplace"),
         facts=request_facts(known.fields, known, accounting) if len(known.shape.holes) == 1 else None,
     )

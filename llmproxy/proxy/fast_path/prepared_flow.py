@@ -70,7 +70,7 @@ class PreparedFlow:
     @ivar estimates_input: Whether it is text that counts as input.
     @ivar streams: Whether its head asks for a stream.
     @ivar total: Seconds that the whole response may take, C{stream_total} where it is a stream, C{header_timeout} until
-        such a stream begins; C{0}: for ever.
+        such a stream begins.
     @ivar facts: What is recorded of its head; C{None} where that differs.
     """
 
@@ -92,12 +92,3 @@ class PreparedFlow:
     header_timeout: float
     path: str
     facts: RequestFacts | None
-
-    def due(self, arrived: float, sent: float, *, streams: bool) -> float:
-        """When the head of a response must have come; C{0}: never."""
-        if not streams:
-            return arrived + self.total if self.total else 0.0
-        ends = [arrived + self.stream_total] if self.stream_total else []
-        if self.header_timeout:
-            ends.append(sent + self.header_timeout)
-        return min(ends, default=0.0)

@@ -12,10 +12,12 @@ from llmproxy.http.field_lines import FieldLines
 class RequestIdentity(Protocol):
     """Tells whose a request is, and names it.
 
+    @ivar believes_proxies: Whether C{client} is anybody else than who has connected.
     @ivar now: Seconds since the epoch.
     @ivar fresh_id: Makes an id, of lower-case hexadecimal digits and hyphens.
     """
 
+    believes_proxies: bool
     now: Callable[[], float]
     fresh_id: Callable[[], str]
 

@@ -113,6 +113,7 @@ class Pool:
         """
         self._endpoint = endpoint
         self._clock = clock
+        self._seconds = clock.seconds
         self._pool_limits = pool_limits
         self._idle_budget = idle_budget
         self._limits = limits
@@ -190,7 +191,7 @@ class Pool:
     # What its connections call
 
     def on_idle(self, connection: Connection) -> None:
-        now = self._clock.seconds()
+        now = self._seconds()
         old = connection.since + self._pool_limits.age if self._pool_limits.age else inf
         if self._closed is not None or now >= old:
             connection.close()
@@ -242,7 +243,7 @@ class Pool:
 
     def take(self) -> Connection | None:
         """One that waits to be used and is provably clean: the last one put aside, it is the likeliest to live."""
-        now, idle = self._clock.seconds(), self._idle
+        now, idle = self._seconds(), self._idle
         while idle:
             connection = idle.pop()
             self._idle_budget.taken -= 1

@@ -210,7 +210,7 @@ class Channel(Protocol):
     def begin_direct(self, request: ChannelRequest) -> None:
         """It is under way from now on, and needs no L{Request}."""
         self._state = RESPONDING
-        self._deadline.clear()
+        self._deadline.at = None
         self._request = request
 
     def hand_over(self, request: ChannelRequest) -> None:
