@@ -45,7 +45,7 @@ class ReadRequest(NamedTuple):
     @property
     def parsed(self) -> RequestHead:
         """Its head in any case."""
-        return self.head or self.known.parse(b"%d" % len(self.body))
+        return self.head or self.known.with_length(len(self.body))
 
 
 class LimitedRequest:

@@ -33,6 +33,7 @@ from llmproxy.wire.parser import RequestHead
 from llmproxy.wire.server.direct import DirectChannel
 from llmproxy.wire.server.request_body import SMALL_BYTES, RequestBody
 
+MAX_EXPECTED = 6  # heads that are looked for on one connection
 _JOINED = BytesBody(b"")  # stands for the body that is sent together with its head
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
@@ -72,29 +73,29 @@ class DirectPath:
     # What channels ask
 
     def take(self, channel: DirectChannel, data: bytes) -> bool:
-        known: KnownHead = channel.flow
+        heads: tuple[KnownHead, ...] = channel.expected
+        for known in heads:
+            assert known.text is not None
+            if data.startswith(known.text.start) and (found := known.text.match(data)) is not None:
+                break
+        else:
+            return False
         if not known.current:
-            channel.flow = None
+            channel.expected = None
             return False
-        assert known.ends is not None
-        before, behind = known.ends
-        if not data.startswith(before):
+        values, body_start = found
+        length = known.text.length(values)
+        messages = channel.limits.messages
+        if length != len(data) - body_start or length > messages.body or body_start > messages.head:
             return False
-        start = len(before)
-        stop = data.find(b"\r", start, start + 16)
-        if stop < 0 or not data.startswith(behind, stop):
-            return False
-        length, body_start = data[start:stop], stop + len(behind)
-        if not length.isdigit() or not int(length) == len(data) - body_start <= channel.limits.messages.body:
-            return False
-        return channel.persistent and self._serve(channel, known, None, data[body_start:])
+        head = None if known.varies_in_length_alone else known.with_values(values, length)
+        return channel.persistent and self._serve(channel, known, head, data[body_start:])
 
     def serve(self, channel: DirectChannel, head: RequestHead, body: bytes) -> bool:
         known: KnownHead = head.known[0]
         if not self._serve(channel, known, head, body):
             return False
-        if known.ends is not None:
-            channel.flow = known
+        _expect(channel, known)
         return True
 
     def wait(self, channel: DirectChannel, head: RequestHead, upload: RequestBody) -> bool:
@@ -115,8 +116,7 @@ class DirectPath:
         if body is not None:
             upload.release()  # a direct request counts what is held of its body by itself
             if self._serve(channel, known, request.head, body, (request.started_at, request.arrived_at)):
-                if known.ends is not None:
-                    channel.flow = known
+                _expect(channel, known)
                 return
             upload.hold(len(body))
         self._fallback.take_unread(request, *self._names(request))
@@ -335,3 +335,10 @@ class DirectPath:
         """Leave no timer behind, unless somebody still waits for it."""
         self._arriving.close()
         self._deadlines.close()
+
+
+def _expect(channel: DirectChannel, known: KnownHead) -> None:
+    """Look for this head in what is received next."""
+    heads: tuple[KnownHead, ...] = channel.expected or ()
+    if known.text is not None and known not in heads:
+        channel.expected = (known, *(each for each in heads if each.current))[:MAX_EXPECTED]

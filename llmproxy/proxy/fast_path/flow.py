@@ -14,7 +14,7 @@ from llmproxy.limits.plan import LimitPlan
 from llmproxy.metering.dialects.operation import ProviderOperation
 from llmproxy.metering.meter import Dialect
 from llmproxy.proxy.context import RequestContext
-from llmproxy.proxy.fast_path.head_shape import HeadShape
+from llmproxy.proxy.fast_path.head_shape import HeadShape, HeadText
 from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow
 from llmproxy.upstream.provider_keys import ProviderKey
 from llmproxy.upstream.upstreams import Upstream, UpstreamGroup
@@ -109,8 +109,7 @@ class KnownHead:
 
     @ivar key: What it is found by.
     @ivar fields: Its field lines, as they were when it was parsed.
-    @ivar ends: What stands before and behind the length of the body, where that is its only hole, and its connection is
-        kept.
+    @ivar text: All of it, by which the next on its connection is known; C{None} where the connection is not kept.
     @ivar varies_in_length_alone: Whether the length of the body is its only hole.
     @ivar current: Whether nothing that its flow was made from has changed.
     @ivar prepared: Its flow, made ready for direct requests; C{None} as long as there was none.
@@ -119,7 +118,6 @@ class KnownHead:
     __slots__ = (
         "_keep_alive",
         "current",
-        "ends",
         "fields",
         "flow",
         "key",
@@ -127,6 +125,7 @@ class KnownHead:
         "prepared",
         "shape",
         "target",
+        "text",
         "varies_in_length_alone",
     )
 
@@ -139,21 +138,24 @@ class KnownHead:
         self.prepared: PreparedFlow | None = None
         self.method, self.target, _ = request_line.split(b" ")
         self._keep_alive = b"close" not in (value.lower() for value in fields.values(b"connection"))
-        self.varies_in_length_alone = alone = len(shape.holes) == 1
-        self.ends = _ends(request_line, fields, shape) if self._keep_alive and alone else None
+        self.varies_in_length_alone = len(shape.holes) == 1
+        self.text = HeadText([request_line, *fields], shape) if self._keep_alive else None
 
-    def parse(self, length: bytes) -> RequestHead:
-        """The head that has this length between its L{ends}, and no other hole."""
-        assert self.ends is not None
-        lines = b"%b%b%b" % (self.ends[0], length, self.ends[1][:-4])
-        listed = lines.split(b"\r\n")
-        return self.head(listed[1:], int(length), [listed[self.shape.holes[0][0]]])
+    def with_length(self, length: int) -> RequestHead:
+        """The head that differs in nothing but the length of the body."""
+        assert self.text is not None
+        return self.with_values([b"%d" % length], length)
+
+    def with_values(self, values: list[bytes], length: int) -> RequestHead:
+        """The head that has these in its holes, one of which is the body's length."""
+        assert self.text is not None
+        return self.head(*self.text.fill(self.fields, values), length)
 
     def holes(self, lines: list[bytes]) -> list[bytes]:
         """Those of a head's field lines that stand in its holes."""
         return [lines[index - 1] for index, _ in self.shape.holes]
 
-    def head(self, lines: list[bytes], length: int, holes: list[bytes]) -> RequestHead:
+    def head(self, lines: list[bytes], holes: list[bytes], length: int) -> RequestHead:
         """The head of another request.
 
         @param lines: Its field lines; C{holes}: those of them that stand in its holes.
@@ -209,7 +211,7 @@ class FlowTable:
             if length < 0:
                 return None
             del lines[0]
-            return known.head(lines, length, holes)
+            return known.head(lines, holes, length)
         return None
 
     def is_due(self, shape: HeadShape, lines: list[bytes]) -> bool:
@@ -257,16 +259,6 @@ def holes_in(
         if found:
             filled.append((sent.index(lines[index]), number))
     return tuple(filled)
-
-
-def _ends(request_line: bytes, fields: FieldLines, shape: HeadShape) -> tuple[bytes, bytes] | None:
-    """What stands before and behind the length of the body, the empty line at the end included."""
-    at, name = shape.holes[0]
-    value = fields[at - 1][len(name) + 1 :]
-    start = len(name) + 1 + (not value[:1].isdigit())
-    before = b"\r\n".join([request_line, *fields[: at - 1], fields[at - 1][:start]])
-    behind = b"\r\n".join([b"", *fields[at:], b"", b""])
-    return (before, behind) if fields[at - 1][start:].isdigit() else None
 
 
 def _key(shape: HeadShape, lines: list[bytes]) -> bytes:

@@ -239,7 +239,7 @@ class FastPath:
         """
         known, channel = direct.known, direct.channel
         direct.release()
-        head = direct.parsed or known.parse(b"%d" % len(direct.whole))
+        head = direct.parsed or known.with_length(len(direct.whole))
         upload = RequestBody.of(direct.whole, channel.limits.messages.body, direct.buffers)
         context = self._new_context(direct, head, upload, direct.request_id, direct.client, stalled=direct.stalled)
         request = context.request

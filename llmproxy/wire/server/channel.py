@@ -63,11 +63,11 @@ class Channel(Protocol):
 
     @ivar persistent: Whether another request may follow the present one.
     @ivar remote: The address of the peer.
-    @ivar flow: See L{DirectChannel<llmproxy.wire.server.direct.DirectChannel>}.
+    @ivar expected: See L{DirectChannel<llmproxy.wire.server.direct.DirectChannel>}.
     """
 
     transport: Any
-    flow: Any = None
+    expected: Any = None
     _writer: ResponseWriter
 
     def __init__(self, context: ConnectionContext, remote: str) -> None:
@@ -117,7 +117,7 @@ class Channel(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         try:
-            if self.flow is not None and self._state is IDLE and self._direct is not None:
+            if self.expected is not None and self._state is IDLE and self._direct is not None:
                 busy = self._decoder.buffer or self._later or self._writer.blocked
                 if not busy and self._direct.take(self, data):
                     return

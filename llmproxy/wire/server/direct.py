@@ -44,10 +44,10 @@ class ChannelRequest(Protocol):
 class DirectChannel(RequestChannel, Protocol):
     """What such a request needs of its connection.
 
-    @ivar flow: Whatever the one who serves requests keeps of the last; C{None} where nothing is.
+    @ivar expected: Whatever the one who serves requests looks for in what comes next; C{None}: nothing.
     """
 
-    flow: Any
+    expected: Any
     limits: ServerLimits
 
     def begin_direct(self, request: ChannelRequest) -> None:

@@ -5,7 +5,7 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.proxy.fast_path.head_shape import head_shape
+from llmproxy.proxy.fast_path.head_shape import HeadText, head_shape
 from llmproxy.wire import parser
 
 LINES = [
@@ -72,3 +72,39 @@ class Requests(TestCase):
         self.assertEqual(
             [line for line in taken if line], [line for at, line in enumerate(LINES) if at not in (3, 4, 5)]
         )
+
+    def test_text(self) -> None:
+        """What was received is cut at the holes, wherever these are."""
+        for lines in (LINES, [*LINES[:3], *LINES[:2:-1], b"X: y"], LINES[:4], [LINES[0], LINES[3]]):
+            shape = head_shape(lines)
+            assert shape is not None
+            text = HeadText(lines, shape)
+            said = {b"Content-Length": b"7", b"traceparent": b"00", b"X-Request-ID": b"a b"}
+            values = [said[name] for _, name in shape.holes]
+            other = [*lines]
+            for (index, name), value in zip(shape.holes, values, strict=True):
+                other[index] = name + b": " + value
+            head = b"\r\n".join([*other, b"", b""])
+            self.assertEqual(text.match(head + b"a body"), (values, len(head)))
+            self.assertEqual(text.length(values), 7)
+            self.assertEqual(text.fill(lines[1:], values), (other[1:], [other[index] for index, _ in shape.holes]))
+            for end in range(len(head)):
+                self.assertIsNone(text.match(head[:end]), head[:end])
+
+    @given(st.integers(0, 2), VALUES, st.sampled_from([b": ", b":", b":  ", b":\t"]))
+    def test_text_that_is_taken_is_what_the_parser_takes(self, hole: int, value: bytes, colon: bytes) -> None:
+        """Nor does one get in where the head is not taken apart."""
+        shape = head_shape(LINES)
+        assert shape is not None
+        lines = list(LINES)
+        index, name = shape.holes[hole]
+        lines[index] = name + colon + value
+        head = b"\r\n".join(lines)
+        text = HeadText(LINES, shape)
+        found = text.match(head + b"\r\n\r\nbody")
+        if found is None:
+            return
+        values, body = found
+        read = parser.request_head(head, limits())
+        self.assertEqual((body, read.length), (len(head) + 4, text.length(values)))
+        self.assertEqual(text.fill(LINES[1:], values), (lines[1:], [lines[at] for at, _ in shape.holes]))
