@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -123,11 +122,9 @@ def test_changed_rows(home: Path, statement: str, problem: str) -> None:
 
 def test_another_key(home: Path) -> None:
     """Without the key nobody can tell, nor forge: every entry looks altered."""
-    done = subprocess.run(
+    done = run_command(
         [LLMPROXY, "audit", "verify", "--config", str(home / "llmproxy.yaml")],
         env={**os.environ, "LLMPROXY_ENCRYPTION_KEY": "another key"},
-        capture_output=True,
-        timeout=120,
     )
     assert done.returncode == 1
 

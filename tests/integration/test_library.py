@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import subprocess
-import sys
 import textwrap
 import urllib.error
 import urllib.request
@@ -17,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import HOST, Daemon, free_port, run_command
+from tests.support.processes import HOST, Daemon, free_port, run_command, start_command
 from tests.support.stack import Stack, eventually
 
 PAGE = Path(__file__).parents[2] / "docs" / "library.md"
@@ -33,10 +31,7 @@ def serving(code: str, stack: Stack, home: Path) -> Iterator[tuple[str, Path]]:
     port = free_port()
     script, out = home / "example.py", home / "out"
     script.write_text(code)
-    with out.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-u", str(script), stack.simulator.url, str(port)], stdout=log, stderr=log
-        )
+    process = start_command([script, stack.simulator.url, str(port)], out)
     try:
         eventually(lambda: answers(f"http://{HOST}:{port}/") or process.poll() is not None, 20)
         assert process.poll() is None, out.read_text()

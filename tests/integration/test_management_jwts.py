@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import Any
 
 import pytest
 from joserfc.jwk import RSAKey
 
 from tests.support.oidc_server import OidcServer, forged
-from tests.support.processes import HOST
+from tests.support.processes import HOST, run_command
 from tests.support.responses import Response
 from tests.support.stack import MANAGEMENT, eventually
 from tests.support.workers import WorkerStack
@@ -140,11 +137,9 @@ def refused_everywhere(stack: WorkerStack, token: str, path: str, times: int = 1
 
 def subject(*command: str, stack: WorkerStack) -> Any:
     """What C{llmproxy subject …} says."""
-    program = Path(sys.executable).with_name("llmproxy")
-    done = subprocess.run(
-        [str(program), "--url", stack.url, "--output", "json", "subject", *command],
-        capture_output=True, text=True, timeout=60, check=True, env={"LLMPROXY_MANAGEMENT_TOKEN": MANAGEMENT},
-    )  # fmt: skip
+    env = {"LLMPROXY_MANAGEMENT_TOKEN": MANAGEMENT}
+    done = run_command(["llmproxy", "--url", stack.url, "--output", "json", "subject", *command], timeout=60, env=env)
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 

@@ -1,4 +1,4 @@
-"""A small OpenID Connect provider for tests, as a process of its own: C{python -m tests.support.oidc_server}.
+"""A small OpenID Connect provider for tests, as a process of its own, which runs this file.
 
 It has a discovery document, keys that can be rotated, an authorization endpoint with one page and one link on it, and a
 token endpoint that checks client, code, redirect URI and PKCE. What it is told below C{/-/} is for the test only.
@@ -10,7 +10,6 @@ import hmac
 import html
 import json
 import secrets
-import subprocess
 import sys
 import time
 import urllib.parse
@@ -24,7 +23,7 @@ from typing import Any
 from joserfc import jwt
 from joserfc.jwk import ECKey, JWKRegistry, Key, RSAKey
 
-from tests.support.processes import HOST, free_port
+from tests.support.processes import HOST, Process, free_port, start_command
 
 CLIENT_ID, CLIENT_SECRET = "llmproxy-admin", "a secret of a client, long enough"
 
@@ -42,19 +41,11 @@ class OidcServer:
         self.issuer = f"{'http' if pem is None else 'https'}://localhost:{self.port}"
         self._pem = pem
         self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     def __enter__(self) -> OidcServer:
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "tests.support.oidc_server", str(self.port), str(self._control_port)),
-                    *([] if self._pem is None else [str(self._pem)]),
-                ],
-                stdout=log,
-                stderr=log,
-                cwd=Path(__file__).parents[2],
-            )
+        pem = [] if self._pem is None else [self._pem]
+        self._process = start_command([__file__, str(self.port), str(self._control_port), *pem], self._log)
         end = time.monotonic() + 60
         while True:
             try:

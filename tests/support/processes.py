@@ -18,7 +18,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from runpy import run_path
 from types import TracebackType
 from typing import Protocol
 
@@ -32,7 +34,7 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.support.preload"])
 
 
-class _Process(Protocol):
+class Process(Protocol):
     """As much of C{subprocess.Popen} as a L{Daemon} needs."""
 
     @property
@@ -109,14 +111,17 @@ def _command(
     sys.argv = argv = with_spare(argv) if starts_others and sys.platform == "linux" else argv
     atexit._clear()  # what the server was to do at its own end
     try:
-        sys.exit(_main(Path(argv[0]).name)())
+        sys.exit(_main(Path(argv[0]))())
     finally:
         atexit._run_exitfuncs()  # multiprocessing ends its children without that, and a failed start exits by it
 
 
-def _main(program: str) -> Callable[[], object]:
-    """What the program of this name calls."""
-    if program == "llmproxy":
+def _main(program: Path) -> Callable[[], object]:
+    """What this program calls."""
+    if program.suffix == ".py":
+        sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115  # each line is seen at once
+        return partial(run_path, str(program), run_name="__main__")
+    if program.name == "llmproxy":
         from llmproxy.cli import main
 
         return main
@@ -133,7 +138,8 @@ def run_command(
     cwd: Path | None = None,
     timeout: float = 120.0,
 ) -> subprocess.CompletedProcess[str]:
-    """As C{subprocess.run} with all output captured, for C{llmproxy} and C{twistd}, whose modules are loaded already.
+    """As C{subprocess.run} with all output captured, for C{llmproxy}, C{twistd} and scripts: what most of these import
+    is loaded already.
 
     @param argv: The program, with or without its folder, and its arguments.
     @param env: All variables; those of this process where there are none.
@@ -152,6 +158,14 @@ def run_command(
             process.kill()
             raise
         return subprocess.CompletedProcess(command, status, *(each.read_text(errors="replace") for each in (out, err)))
+
+
+def start_command(argv: Sequence[str | Path], log: Path, cwd: Path | None = None) -> Process:
+    """As L{run_command}, and do not wait: whoever calls ends it.
+
+    @param log: The file that gets its standard output and error.
+    """
+    return _Forked([str(word) for word in argv], Path(os.devnull), log, log, os.environ, cwd)
 
 
 def end_with_parent() -> None:
@@ -206,7 +220,7 @@ class Daemon:
         self._descriptors = descriptors
         self._fresh = fresh or bool(through or descriptors) or not _READ_AT_START.isdisjoint(env or {})
         self._starts_others = starts_others
-        self._process: _Process | None = None
+        self._process: Process | None = None
 
     def __enter__(self) -> Daemon:
         self.start()
@@ -238,13 +252,13 @@ class Daemon:
             self.stop()
             raise
 
-    def _forked(self) -> _Process:
+    def _forked(self) -> Process:
         command = ["twistd", "-n", "--pidfile=", *self.args]
         return _Forked(
             command, Path(os.devnull), self.log, self.log, self._env, self._cwd, starts_others=self._starts_others
         )
 
-    def _spawned(self) -> _Process:
+    def _spawned(self) -> Process:
         twistd = [str(Path(sys.executable).with_name("twistd"))]
         if self._env.get(VARIABLE):
             twistd = [sys.executable, str(Path(__file__).with_name("ignored_setting.py"))]
@@ -277,7 +291,7 @@ class Daemon:
         """What it has written so far."""
         return self.log.read_text(errors="replace")
 
-    def _wait_for_port(self, process: _Process) -> None:
+    def _wait_for_port(self, process: Process) -> None:
         end = time.monotonic() + self._patience
         while time.monotonic() < end:
             if process.poll() is not None:
