@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from multipart import parse_options_header
-from pydantic_core import from_json
 
 from llmproxy.http import fields
 from llmproxy.http.content_coding import Decoder, can_decode
@@ -35,7 +34,7 @@ from llmproxy.http.json_encoding import json_encoding
 from llmproxy.http.json_members import MAX_VALUE_BYTES, JsonMembers
 from llmproxy.http.media_heads import Medium
 from llmproxy.http.model_and_stream import shown_model
-from llmproxy.http.strict_json import is_flat, parse_strictly
+from llmproxy.http.strict_json import is_flat, parse_members, parse_strictly
 
 MAX_SLICE_BYTES = 4096  # that are read at a time
 MAX_TURN_BYTES = 64 * 1024  # that are read in one turn of the reactor
@@ -134,10 +133,9 @@ def read_uncoded(body: bytes, wanted: _Wanted, *, strictly: bool, measured: bool
     if size > MAX_SHORT_BYTES and not is_flat(body):
         return None
     try:
-        values = parse_strictly(body) if strictly else from_json(body, allow_inf_nan=False)
+        members = parse_strictly(body, wanted) if strictly else parse_members(body, wanted)
     except (ValueError, RecursionError):
         return None  # what is wrong with it, the reader says
-    members = {name: value for name, value in values.items() if wanted(name)}
     return _measured(body, members) if measured else RequestContent("json", members, True, "", _NO, _NO, size)
 
 

@@ -71,7 +71,7 @@ class RateLines:
 
 
 def _in(reset: float, _: float) -> bytes:
-    return duration(reset)
+    return _duration(ceil(reset * 1000 - 1e-6))
 
 
 def _at(reset: float, now: float) -> bytes:

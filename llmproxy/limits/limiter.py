@@ -60,6 +60,12 @@ class BudgetObserver(Protocol):
         """Too little of this budget was left for a request, and none is held by requests under way."""
 
 
+class SettlesTickets(Protocol):
+    """Counters that what is held was taken from; L{ICounters} says more."""
+
+    def settle(self, ticket: Any, amounts: Sequence[int], *, measured: bool = True) -> None: ...
+
+
 class LimitReservation:
     """What is held for one request until it is settled.
 
@@ -71,7 +77,7 @@ class LimitReservation:
 
     def __init__(
         self,
-        counters: ICounters,
+        counters: SettlesTickets,
         plan: LimitPlan,
         limits: CountedLimits,
         amounts: Amounts,
@@ -79,7 +85,7 @@ class LimitReservation:
         header_lines: bytes,
         budgets: BudgetObserver | None,
         *,
-        by_unit: bool = False,
+        by_unit: bool = True,
     ):
         """
         @param amounts: What it may use at most.
@@ -124,8 +130,9 @@ class LimitReservation:
         self._settle((1, tokens, self._amounts[2] if cost is None else nano(cost)))
 
     def _settle(self, amounts: Amounts, *, measured: bool = True) -> None:
-        if self._ticket is not None:
-            ticket, self._ticket = self._ticket, None
+        ticket = self._ticket
+        if ticket is not None:
+            self._ticket = None
             by_claim = amounts if self._by_unit else [amounts[unit] for unit in self.plan.units]
             self._counters.settle(ticket, by_claim, measured=measured)
             if self._budgets is not None and not self.limits.observed:
@@ -193,7 +200,7 @@ class Limiter:
                 ("project", grant.project_id, shared),
                 ("API", route.api_name, api),
             )
-            known = self._plans[key] = plan(owned, self._on_loss, grant.groups)
+            known = self._plans[key] = plan(owned, self._on_loss, grant.groups, route.api.provider)
         return known if known.rules else None
 
     def reserve(
@@ -218,9 +225,9 @@ class Limiter:
             if taken is not None:
                 lines = b""
                 if limits.rates:
-                    lines = plan.rate_lines(route.api.provider).after_taking(taken.left, taken.reset, now)
+                    lines = plan.rate_lines.after_taking(taken.left, taken.reset, now)
                 observer = self._budgets if plan.budgets else None
-                return LimitReservation(self._local, plan, limits, amounts, taken, lines, observer, by_unit=True)
+                return LimitReservation(taken.limits, plan, limits, amounts, taken, lines, observer)
         pending = PendingReservation(limits, amounts, partial(self._judge, plan, route, asked), self._explain)
         if self._remote is not None:
             self._remote.begin(pending)
@@ -251,7 +258,7 @@ class Limiter:
         limits, amounts = pending.limits, pending.amounts
         if verdict.refused is not None:
             raise self._refusal(plan, route, asked, limits.claimed(amounts), verdict)
-        lines = self._rate_lines(plan, route, verdict)
+        lines = self._rate_lines(plan, verdict)
         budgets = self._budgets if plan.budgets else None
         return LimitReservation(
             self._counters, plan, limits, amounts, verdict.ticket, lines, budgets, by_unit=self._remote is not None
@@ -301,12 +308,12 @@ class Limiter:
         nanos: float = (cost - given) * NANO / bound.output
         return nanos
 
-    def _rate_lines(self, plan: LimitPlan, route: Route, verdict: Verdict) -> bytes:
+    def _rate_lines(self, plan: LimitPlan, verdict: Verdict) -> bytes:
         rates = plan.limits.rate_places
         if not rates or not verdict.remaining:
             return b""
         remaining, resets = verdict.remaining, verdict.resets
-        return plan.rate_lines(route.api.provider).lines(
+        return plan.rate_lines.lines(
             [remaining[place] for place in rates], [resets[place] for place in rates], self._now()
         )
 
@@ -315,7 +322,7 @@ class Limiter:
     ) -> errors.ProxyError:
         assert verdict.refused is not None
         now = self._now()
-        lines = self._rate_lines(plan, route, verdict)
+        lines = self._rate_lines(plan, verdict)
         fields = dict(line.split(": ", 1) for line in lines.decode("ascii").splitlines())
         rule, claim = plan.rules[verdict.refused], claims[verdict.refused]
         self._refusals[rule.owner.lower()] += 1

@@ -67,12 +67,16 @@ class LimitPlan:
     @ivar counts_tokens: Whether the request's tokens or money are to be known beforehand.
     @ivar counts_money: Likewise its money; C{needs_price}: whether that must be known, as a budget may refuse it.
     @ivar budgets: The rules of budgets, be they in money or tokens.
+    @ivar rate_lines: Writes how its rates stand, as clients of its provider read it.
     @ivar limits: What counters take from, in the period L{follow} was last called for.
     """
 
-    __slots__ = ("_rate_lines", "budgets", "counts_money", "counts_tokens", "limits", "needs_price", "rules", "units")
+    __slots__ = ("budgets", "counts_money", "counts_tokens", "limits", "needs_price", "rate_lines", "rules", "units")
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[Rule], provider: str = "") -> None:
+        """
+        @param provider: Of the API that the requests are for, as the settings name it.
+        """
         self.rules = tuple(rules)
         self.units = tuple([UNITS.index(rule.unit) for rule in rules])
         self.budgets = tuple([rule for rule in rules if rule.kind == "budget"])
@@ -80,7 +84,7 @@ class LimitPlan:
         self.counts_money = any(rule.unit == "usd" for rule in rules)
         self.needs_price = any(rule.unit == "usd" and rule.limit < UNENFORCED for rule in rules)
         self.limits = NO_LIMITS
-        self._rate_lines: dict[str, RateLines] = {}
+        self.rate_lines = RateLines([(rule.unit, rule.limit) for rule in rules if rule.kind == "rate"], provider)
 
     def follow(self, calendar: Calendar, now: float) -> CountedLimits:
         """The limits in the present periods, as L{limits} is from now on.
@@ -94,13 +98,6 @@ class LimitPlan:
         claims = [_claim(rule, next(left) if rule.kind == "budget" else None) for rule in self.rules]
         self.limits = CountedLimits(claims, self.units, begins, ends)
         return self.limits
-
-    def rate_lines(self, provider: str) -> RateLines:
-        """Writes how its rates stand, as clients of this provider read it."""
-        if (known := self._rate_lines.get(provider)) is None:
-            rates = [(rule.unit, rule.limit) for rule in self.rules if rule.kind == "rate"]
-            known = self._rate_lines[provider] = RateLines(rates, provider)
-        return known
 
 
 def rules(owner: str, name: str, allowance: Allowance, on_loss: Mapping[str, str], label: str = "") -> list[Rule]:
@@ -145,13 +142,15 @@ def plan(
     owned: Iterable[tuple[str, str, Allowance | None]],
     on_loss: Mapping[str, str],
     groups: Iterable[GroupLimits] = (),
+    provider: str = "",
 ) -> LimitPlan:
-    """The plan of a request that all of these owners (what, its name, its limits) and groups must allow."""
+    """The plan of a request that all of these owners (what, its name, its limits) and groups must allow; C{provider} as
+    of a L{LimitPlan}."""
     found = [rule for what, name, allowance in owned if allowance for rule in rules(what, name, allowance, on_loss)]
     found += [rule for each in groups for rule in rules("group", each.id, each.allowance, on_loss, each.name)]
     order = list(KINDS_BY_LIMIT)
     found.sort(key=lambda rule: order.index(rule.name) if rule.kind != "lease" else -1)
-    return LimitPlan(found)
+    return LimitPlan(found, provider)
 
 
 def _claim(rule: Rule, span: Span | None) -> Claim:

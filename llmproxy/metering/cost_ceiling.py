@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from marshal import dumps
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
@@ -142,7 +143,7 @@ class CostCeiling:
             return None
         if content.size > MAX_KEY_BYTES and not all(map(_is_short, members.values())):
             return None
-        key = (method, api, path, model, output, repr(members))  # which tells True from 1, as counts do
+        key = (method, api, path, model, output, dumps(dict(members), 2))  # which tells True from 1, as counts do
         known = self._usual.get(key)
         if known is None or at >= known.until:
             made = self._made_usual(method, api, path, model, content, output, at)
@@ -157,8 +158,12 @@ class CostCeiling:
                 return None
         if rates is None:
             return given + made_output, None
-        costs = [first + given * each + made_output * other for first, each, other in rates]
-        return given + made_output, costs[0] if len(costs) == 1 else max(costs)
+        dearest = 0.0
+        for first, each, other in rates:
+            cost = first + given * each + made_output * other
+            if cost > dearest:
+                dearest = cost
+        return given + made_output, dearest
 
     def _made_usual(
         self, method: bytes, api: str, path: bytes, model: str, content: RequestContent, output: int, at: float

@@ -94,7 +94,9 @@ def estimate_prompt(
 
 def most_of_text(text: TextMeasure, tokenizer: Tokenizer, window: int) -> int:
     """As many tokens as there hardly ever are more of in a request that holds nothing but text."""
-    return min(round(text_tokens(text, tokenizer) * tokenizer.margin + RESERVE_TOKENS), window)
+    likely = sum(map(mul, text, tokenizer.rates))
+    most = round(likely * tokenizer.margin + RESERVE_TOKENS) if likely > 0.0 else RESERVE_TOKENS
+    return most if most < window else window
 
 
 @lru_cache(4096)  # only clients that make up models get there

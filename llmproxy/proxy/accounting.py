@@ -16,7 +16,6 @@ from llmproxy.ledger.records import FinishedRequest, LedgerLineOpening
 from llmproxy.limits.in_flight import InFlightLimit, Slots
 from llmproxy.limits.limiter import Limiter, LimitReservation, RequestSize
 from llmproxy.limits.pending import PendingReservation
-from llmproxy.limits.plan import LimitPlan
 from llmproxy.metering.catalog import Meters, Operations
 from llmproxy.metering.deferred import Announcement, Collection
 from llmproxy.metering.estimating import tokens
@@ -49,10 +48,10 @@ _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of
 class Accounting:
     """Accounts for each request from its first byte to its last record.
 
+    @ivar limiter: As given, like C{buffers}.
     @ivar begin: A request has come, or the proxy makes one of its own; L{finish} must follow.
     @ivar open_line: Opens a direct request's line in the ledger; C{""} where there is none. Likewise C{open_alike}.
     @ivar report: A direct request is over that nobody has begun, and that holds nothing.
-    @ivar buffers: As given.
     @ivar shutting_down: Whether what is cut from now on is cut by this process, because it ends.
     """
 
@@ -81,7 +80,7 @@ class Accounting:
         @param attribution: Tells whom a request is attributed to, where anything is.
         """
         self.shutting_down = False
-        self._limiter = limiter
+        self.limiter = limiter
         self._in_flight = in_flight
         self._ledger = ledger
         self.begin: Callable[[], None] = metrics.started
@@ -114,7 +113,7 @@ class Accounting:
         assert route is not None and grant is not None
         context.dialect = self._meters.dialect(method, route.api_name, route.path)
         context.operation = self._operations.operation(method, route.api_name, route.path)
-        context.limits = self._limiter.plan(grant, route)
+        context.limits = self.limiter.plan(grant, route)
 
     async def open(self, context: RequestContext) -> Charge:
         """Hold what the call to the provider may use at most; L{Limiter.reserve} has the errors.
@@ -140,13 +139,7 @@ class Accounting:
         assert context.route is not None
         method, content = context.request.method, context.content
         size = RequestSize(method, context.route.model or content.model, content, context.body_bytes)
-        return self._limiter.reserve(context.limits, context.route, size)
-
-    def reserve(
-        self, limits: LimitPlan, route: Route, size: RequestSize
-    ) -> LimitReservation | PendingReservation[LimitReservation]:
-        """Hold what a direct request may use at most; L{Limiter.reserve} has the errors."""
-        return self._limiter.reserve(limits, route, size)
+        return self.limiter.reserve(context.limits, context.route, size)
 
     def slots(self, session: Session, route: Route) -> Slots:
         """Those that its direct requests take."""

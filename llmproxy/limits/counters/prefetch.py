@@ -49,6 +49,7 @@ class PrefetchedBudget:
     @ivar held: What its requests under way have claimed.
     @ivar limit: The budget, as it was when something was taken.
     @ivar left: What the store had left then; C{elsewhere}, what other processes had, where that was not enough.
+    @ivar full_until: Until when the store is known to have no more, monotonic.
     @ivar unmeasured: What requests took of which their lines in the ledger will not tell.
     @ivar waiting: Requests that need more of it, the first to come first.
     """
@@ -72,18 +73,6 @@ class PrefetchedBudget:
         self.ends = self.full_until = 0.0
         self.busy = self.asking = False
         self.waiting: dict[WaitingRequest, Claim] = {}
-
-    def correct(self, claimed: int, amount: int, *, measured: bool = True) -> None:
-        """A request that had claimed so much took C{amount}.
-
-        @param measured: Whether its line in the ledger says the same.
-        """
-        self.room += claimed - amount
-        self.held -= claimed
-        if not measured:
-            self.unmeasured += amount
-        if amount < claimed:
-            self.full_until = 0.0
 
 
 class BudgetPrefetch:

@@ -52,15 +52,14 @@ class ReadyLimits:
         self._rates = rates
         self._budgets = budgets
 
-    def take(self, amounts: Sequence[int], now: float) -> TakenLimits | None:
+    def take(self, amounts: Sequence[int], now: float, slot: int = 0) -> TakenLimits | None:
         """Take of all of them; C{None}, and nothing is taken, where one has not enough.
 
         @param now: Seconds, monotonic.
+        @param slot: In which it is to be taken, where that is not the present one.
         """
-        return self._take(amounts, now, int(now * SLOTS_PER_SECOND))
-
-    def _take(self, amounts: Sequence[int], now: float, slot: int) -> TakenLimits | None:
         # Each request passes here: what a call for each limit would cost is several times as much.
+        slot = slot or int(now * SLOTS_PER_SECOND)
         for unit, lease, limit in self._leases:
             if lease.held + amounts[unit] > limit:
                 return None
@@ -72,7 +71,7 @@ class ReadyLimits:
             if window.slot != slot:
                 window.slide(slot)
                 if window.slot != slot:  # a clock that is set back stands still, for all of them
-                    return self._take(amounts, now, window.slot)
+                    return self.take(amounts, now, window.slot)
             amount = amounts[unit]
             rest = limit - window.used - (amount if amount < limit else limit)
             if rest < 0:
@@ -110,4 +109,10 @@ class ReadyLimits:
                 window.slots[slot] += more
                 window.used += more
         for unit, budget, _ in self._budgets:
-            budget.correct(claimed[unit], amounts[unit], measured=measured)
+            amount, used = claimed[unit], amounts[unit]
+            budget.room += amount - used
+            budget.held -= amount
+            if used < amount:
+                budget.full_until = 0.0
+            if not measured:
+                budget.unmeasured += used

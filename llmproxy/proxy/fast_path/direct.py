@@ -217,7 +217,7 @@ class DirectPath:
         assert flow.limits is not None and read.content is not None
         asked = _new(RequestSize, (known.method, read.model, read.content, len(read.body)))
         try:
-            reserved = accounting.reserve(flow.limits, flow.route, asked)
+            reserved = accounting.limiter.reserve(flow.limits, flow.route, asked)
         except errors.ProxyError as e:
             if not self._is_current(known):
                 return False

@@ -91,7 +91,8 @@ class BudgetPrefetchTests(SynchronousTestCase):
         claim = Claim("day", "budget", 10**6, 10, 100.0)
         self.take_more(claim)
         spend(self.prefetch.known["day"], 10)
-        self.prefetch.known["day"].correct(10, 4)
+        self.prefetch.known["day"].room += 6  # it took less
+        self.prefetch.known["day"].held -= 10
         self.clock.advance(100)
         self.successResultOf(Deferred.fromCoroutine(self.prefetch.give_back()))
         self.assertEqual((self.spent(claim), len(self.prefetch)), (4, 0))
