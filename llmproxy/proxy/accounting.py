@@ -149,6 +149,10 @@ class Accounting:
         """Whom a request with these lines is attributed to."""
         return "" if self._attribution is None else self._attribution.of(lines, grant)
 
+    def attributing_fields(self) -> frozenset[bytes]:
+        """The names of the fields by which requests are attributed, in lower case."""
+        return frozenset() if self._attribution is None else self._attribution.field_names
+
     def conclude(
         self,
         record: RequestRecord,

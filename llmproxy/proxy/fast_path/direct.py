@@ -273,8 +273,8 @@ class DirectPath:
         request.attempt, request.reservation, request.slot = attempt, reservation, slots
         request.expects_stream = expects_stream = expects_stream or prepared.streams
         request.client = identity.client(channel.remote, lines) if identity.believes_proxies else channel.remote
-        request.facts = facts = prepared.facts or request_facts(lines, known, accounting)
-        own_id = None if head is None else fields.request_id(lines)
+        request.facts = facts = prepared.facts or request_facts(lines, known, prepared, accounting)
+        own_id = fields.request_id(lines) if prepared.has_own_id else None
         request.request_id = called = identity.fresh_id() if own_id is None else own_id.decode("ascii")
         # Its line in the ledger
         alike = sending.openings.get(model) or sending.opening(model)

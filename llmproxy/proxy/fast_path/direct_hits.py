@@ -108,7 +108,7 @@ class DirectHits:
         )
         channel.request_done()
         self.served += 1
-        facts = prepared.facts or request_facts(lines, known, self._accounting)
+        facts = prepared.facts or request_facts(lines, known, prepared, self._accounting)
         record = self._record(read, model, hit, own_id, client, facts)
         self._accounting.report(_new(FinishedRequest, (record, "", True, None, None)))
 

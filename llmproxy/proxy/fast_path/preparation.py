@@ -12,6 +12,8 @@ from llmproxy.proxy.fast_path.flow import Flow, KnownHead, Sending
 from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow, PreparedSending, RequestFacts
 from llmproxy.proxy.pipeline import Pipeline
 
+MAX_FACTS = 64  # of one flow that are kept
+
 
 def prepare(known: KnownHead, pipeline: Pipeline, accounting: Accounting) -> PreparedFlow | None:
     """The flow of a head, made ready; C{None} where it is good no more."""
@@ -25,7 +27,7 @@ def prepare(known: KnownHead, pipeline: Pipeline, accounting: Accounting) -> Pre
         if sending is None:
             return None
     needs = pipeline.bodies.needs(session.grant, route, flow.operation, flow.limits)
-    timeouts = route.api.timeouts
+    timeouts, told_by = route.api.timeouts, _told_by(known, accounting)
     return PreparedFlow(
         grant=grant,
         expires_at=session.grant.expires_at,
@@ -44,7 +46,9 @@ def prepare(known: KnownHead, pipeline: Pipeline, accounting: Accounting) -> Pre
         stream_total=timeouts.stream or inf,
         header_timeout=timeouts.response_header or inf,
         path=known.target.partition(b"?")[0][:MAX_PATH_BYTES].decode("ascii", "backslashreplace"),
-        facts=request_facts(known.fields, known, accounting) if len(known.shape.holes) == 1 else None,
+        told_by=told_by,
+        facts=None if told_by else _facts(known.fields, known, accounting),
+        has_own_id=b"x-request-id" in known.fields.names,
     )
 
 
@@ -59,8 +63,26 @@ def _prepare_sending(flow: Flow, way: Sending, pipeline: Pipeline, accounting: A
     return PreparedSending(outgoing, keys, accounting.slots(session, route), session.constant_uses(), common)
 
 
-def request_facts(lines: FieldLines, known: KnownHead, accounting: Accounting) -> RequestFacts:
+def _told_by(known: KnownHead, accounting: Accounting) -> tuple[int, ...]:
+    """The indices of the field lines with holes from which something is recorded."""
+    names = {b"user-agent", b"x-stainless-retry-count", *accounting.attributing_fields()}
+    return tuple(index - 1 for index, name in known.shape.holes if name.lower() in names)
+
+
+def request_facts(lines: FieldLines, known: KnownHead, prepared: PreparedFlow, accounting: Accounting) -> RequestFacts:
     """What is recorded of a head with these lines."""
+    if prepared.facts is not None:
+        return prepared.facts
+    told = tuple([lines[index] for index in prepared.told_by])
+    facts = prepared.facts_told.get(told)
+    if facts is None:
+        if len(prepared.facts_told) >= MAX_FACTS:
+            prepared.facts_told.clear()
+        facts = prepared.facts_told[told] = _facts(lines, known, accounting)
+    return facts
+
+
+def _facts(lines: FieldLines, known: KnownHead, accounting: Accounting) -> RequestFacts:
     return RequestFacts(
         header_text(lines.value(b"user-agent")),
         header_number(lines.value(b"x-stainless-retry-count")),

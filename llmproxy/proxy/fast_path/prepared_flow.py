@@ -71,7 +71,9 @@ class PreparedFlow:
     @ivar streams: Whether its head asks for a stream.
     @ivar total: Seconds that the whole response may take, C{stream_total} where it is a stream, C{header_timeout} until
         such a stream begins.
-    @ivar facts: What is recorded of its head; C{None} where that differs.
+    @ivar facts: What is recorded of its head; C{None} where lines with holes tell some of it: those in C{told_by}, by
+        their indices. C{facts_told}: what is recorded, by these lines.
+    @ivar has_own_id: Whether its client says what its requests are called.
     """
 
     grant: CacheEntry[Grant]
@@ -91,4 +93,7 @@ class PreparedFlow:
     stream_total: float
     header_timeout: float
     path: str
+    told_by: tuple[int, ...]
     facts: RequestFacts | None
+    has_own_id: bool
+    facts_told: dict[tuple[bytes, ...], RequestFacts] = field(default_factory=dict)
