@@ -34,6 +34,7 @@ STREAM = json.dumps(
     {"model": "gpt-4o", "max_tokens": 400, "stream": True, "messages": [{"role": "user", "content": "x"}]}
 ).encode()
 PATIENCE = 60.0
+PAUSE_SECONDS = 0.01  # between two requests of a client: the processes that start need a processor too
 
 
 class RollingStack(Stack):
@@ -61,7 +62,7 @@ def metrics(stack: Stack) -> str:
 
 
 class Asking:
-    """Clients that ask without a pause, each on a connection that it keeps as long as it is let, for a block's time."""
+    """Clients that ask again and again, each on a connection that it keeps as long as it is let, for a block's time."""
 
     def __init__(self, stack: Stack, clients: int = 4) -> None:
         self.statuses: list[int] = []
@@ -72,7 +73,7 @@ class Asking:
 
     def _ask(self) -> None:
         connection: http.client.HTTPConnection | None = None
-        while not self._over.is_set():
+        while not self._over.wait(PAUSE_SECONDS):
             connection = connection or http.client.HTTPConnection(HOST, self._stack.daemon.port, timeout=30)
             try:
                 connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {self._stack.token}"})

@@ -5,13 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import unittest
+from functools import cache
 
 # What is imported when it is needed: an upgrade of the database, a log for a console.
 LATE = ("alembic", "mako", "rich", "structlog")
+SHOW = "import sys, llmproxy.app; print(*sys.modules)"
 # The models whose validators are made by then, but for those of which a field has one as its default.
 # (Of a model that waits, pydantic says that it is not complete.)
 MADE = """
-import llmproxy.app, pydantic
+import pydantic
 
 def models(kind):
     for each in kind.__subclasses__():
@@ -33,29 +35,33 @@ SERVING = (
 )
 SUPERVISOR = """
 import sys, llmproxy.tap, llmproxy.composition.supervision, twisted.plugins.llmproxy_plugin
-print(*sorted(sys.modules), sep='\\n')
+print(*sys.modules)
 """
-SHOW = "import sys, llmproxy.app; print(*sorted(sys.modules), sep='\\n')"
+
+
+@cache
+def ran(code: str) -> list[str]:
+    """What it prints in a process of its own, line by line."""
+    return subprocess.run(
+        (sys.executable, "-c", code), capture_output=True, text=True, timeout=60, check=True
+    ).stdout.splitlines()  # fmt: skip
 
 
 class ImportTests(unittest.TestCase):
     def test_what_no_request_needs(self) -> None:
         """The daemon starts without the modules that only upgrades and consoles use."""
-        run = subprocess.run((sys.executable, "-c", SHOW), capture_output=True, text=True, timeout=60, check=True)
-        loaded = set(run.stdout.split())
+        loaded = set(ran(SHOW + MADE)[0].split())
         self.assertIn("llmproxy.app", loaded)
         self.assertEqual(sorted(loaded.intersection(LATE)), [])
 
     def test_supervisor(self) -> None:
         """A supervisor has nothing imported of what serves requests: it takes 7 MB less."""
-        run = subprocess.run((sys.executable, "-c", SUPERVISOR), capture_output=True, text=True, timeout=60, check=True)
-        loaded = set(run.stdout.split())
+        loaded = set(ran(SUPERVISOR)[0].split())
         self.assertIn("llmproxy.process.supervisor", loaded)
         self.assertEqual(sorted(loaded.intersection(SERVING)), [])
 
     def test_validators(self) -> None:
         """Sections of the settings have no validators of their own: there is one, made when settings are read."""
-        run = subprocess.run((sys.executable, "-c", MADE), capture_output=True, text=True, timeout=60, check=True)
-        count, *made = run.stdout.split()
+        count, *made = ran(SHOW + MADE)[1].split()
         self.assertGreater(int(count), 10)
         self.assertEqual(made, [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ AT_MOST = 0.1  # of all tests
 
 
 MARK = "pytest.mark.long"
+_TEST = re.compile(r"^ *(?:async )?def test", re.MULTILINE)
 
 
 class Written(NamedTuple):
@@ -41,15 +43,25 @@ def _within(body: list[ast.stmt], place: str, is_long: bool) -> Iterator[Written
 
 
 @cache
+def sources() -> dict[str, str]:
+    return {path.relative_to(TESTS).as_posix(): path.read_text("utf-8") for path in sorted(TESTS.rglob("test_*.py"))}
+
+
+@cache
 def modules() -> dict[str, ast.Module]:
-    paths = sorted(TESTS.rglob("test_*.py"))
-    return {path.relative_to(TESTS).as_posix(): ast.parse(path.read_text("utf-8")) for path in paths}
+    """Those with a mark: to parse all of them takes seconds."""
+    return {path: ast.parse(source) for path, source in sources().items() if MARK in source}
 
 
 @cache
 def written() -> list[Written]:
-    """All tests, a parametrized one counted once."""
+    """All tests of files with a mark, a parametrized one counted once."""
     return [test for path, module in modules().items() for test in _within(module.body, path, False)]
+
+
+def count() -> int:
+    """Of all tests, as L{written} counts them."""
+    return sum(len(_TEST.findall(source)) for source in sources().values())
 
 
 def long() -> set[str]:
@@ -60,8 +72,6 @@ class RuleTests(TestCase):
     def test_each_says_what_it_takes_and_shows(self) -> None:
         self.assertTrue(long())
         for path, module in modules().items():
-            if MARK not in (TESTS / path).read_text("utf-8"):  # to walk through all of them takes seconds
-                continue
             calls = {id(node.func): node for node in ast.walk(module) if isinstance(node, ast.Call)}
             for node in ast.walk(module):
                 if isinstance(node, ast.Attribute) and node.attr == "long" and ast.unparse(node) == MARK:
@@ -73,7 +83,7 @@ class RuleTests(TestCase):
                         self.assertGreaterEqual(int(found[1]), LEAST_SECONDS)
 
     def test_they_are_few(self) -> None:
-        self.assertLess(len(long()), AT_MOST * len(written()))
+        self.assertLess(len(long()), AT_MOST * count())
 
     def test_no_setting_is_shown_by_them_alone(self) -> None:
         self.assertEqual(long() & set(SHOWN_BY.values()), set())
