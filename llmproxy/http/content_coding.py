@@ -16,7 +16,8 @@ ALWAYS_ALLOWED_BYTES = 4 * 1024 * 1024  # bytes that anything may decode to
 MAX_EXPANSION_RATIO = 200  # bytes that one byte may decode to beyond that; texts reach 50, bombs 1000
 MAX_WINDOW_LOG = 23  # of zstd: 8 MiB, what RFC 9659 allows for Content-Encoding
 
-_ALWAYS = frozenset((b"gzip", b"x-gzip", b"deflate"))
+_GZIP = frozenset((b"gzip", b"x-gzip"))
+_ALWAYS = _GZIP | {b"deflate"}
 
 
 class _Codec(Protocol):
@@ -99,6 +100,8 @@ class Decoder:
 
 def decode_whole(encoding: bytes, body: bytes, most: int) -> bytes | None:
     """What all of a short body decodes to; C{None} where that is not all there, or more than C{most} bytes."""
+    if encoding in _GZIP and (one := _decode_one_gzip(body)):
+        return one if len(one) <= most else None
     if not can_decode(encoding):
         return None
     pieces: list[bytes] = []
@@ -108,6 +111,16 @@ def decode_whole(encoding: bytes, body: bytes, most: int) -> bytes | None:
             return None
     decoded = pieces[0] if len(pieces) == 1 else b"".join(pieces)
     return decoded if decoder.complete and len(decoded) <= most else None
+
+
+def _decode_one_gzip(body: bytes) -> bytes:
+    """What one member of gzip, with nothing behind it, decodes to by one call; C{b""} where it is anything else."""
+    stream = zlib.decompressobj(zlib.MAX_WBITS + 16)
+    try:
+        decoded = stream.decompress(body, MAX_DECODED_CHUNK_BYTES)
+    except zlib.error:
+        return b""
+    return decoded if stream.eof and not stream.unused_data else b""
 
 
 def can_decode(encoding: bytes) -> bool:

@@ -64,3 +64,15 @@ class Decoding(TestCase):
             self.assertIsNone(decode_whole(coding, b"what is this? " * 9, 500), coding)
             self.assertIsNone(decode_whole(coding, encode(bytes(50_000_000)), 200_000), coding)
         self.assertIsNone(decode_whole(b"x-other", b"", 500))
+
+    @given(
+        st.lists(st.binary(max_size=300), max_size=3), st.binary(max_size=3), st.integers(0, 700), st.integers(0, 30)
+    )
+    def test_whole_as_in_pieces(self, members: list[bytes], behind: bytes, most: int, cut: int) -> None:
+        """Members that follow one another, padding, garbage behind, missing ends: the same, or nothing of several."""
+        body = b"".join(map(gzip.compress, members)) + behind
+        for sent in (body, body[: len(body) - cut]):
+            got, decoder = decode(b"gzip", sent)
+            expected = got if decoder.complete and len(got) <= most else None
+            whole = decode_whole(b"gzip", sent, most)
+            self.assertTrue(whole == expected or (whole is None and len(members) > 1), (whole, expected))
