@@ -20,9 +20,10 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import deferLater, react
 
 from llmproxy.base.own_threads import OwnThreads
+from llmproxy.brief_record import BriefRecord, RecordKinds
 from llmproxy.config.model import Logging
 from llmproxy.ledger.journal import JournalSize
-from llmproxy.ledger.records import LedgerLineOpening
+from llmproxy.ledger.records import FinishedRequest, LedgerLineOpening
 from llmproxy.ledger.service import Ledger
 from llmproxy.ledger.sql import LedgerTable
 from llmproxy.limits.plan import charges
@@ -82,6 +83,7 @@ async def once(reactor: Any, home: Path, number: int, url: str, secrets: int) ->
     redactor, watch, now = Redactor(["a secret of this process"]), Stopwatch(number), time.time()
     for _ in range(secrets):
         redactor.add(f"sk-{os.urandom(20).hex()}")
+    kinds = RecordKinds()
     finished = list(records(number, now))
     run = os.urandom(8).hex()
     store = Store(
@@ -99,7 +101,7 @@ async def once(reactor: Any, home: Path, number: int, url: str, secrets: int) ->
     await ledger.open()
     watch.start()
     for record in finished:
-        ledger.settle(ledger.open_line(opening(record)), record)
+        ledger.settle_all((FinishedRequest(kinds.parts_of(record), ledger.open_line(opening(record))),))
     watch.stop("journal: open and settle")
     watch.start()
     await ledger.flush()
@@ -108,11 +110,11 @@ async def once(reactor: Any, home: Path, number: int, url: str, secrets: int) ->
     await store.close()
     assert ledger.written_lines == number, ledger.written_lines
     watch.costs["ledger: bytes in SQLite"] = 0.0 if url else size(home / "llmproxy.db") / number
-    await shown(reactor, home, finished, redactor, watch)
+    await shown(reactor, home, list(map(kinds.parts_of, finished)), redactor, watch)
     return watch.costs
 
 
-async def shown(reactor: Any, home: Path, finished: list[RequestRecord], redactor: Redactor, watch: Stopwatch) -> None:
+async def shown(reactor: Any, home: Path, finished: list[BriefRecord], redactor: Redactor, watch: Stopwatch) -> None:
     """Access log and events."""
     lines = RequestLines(redactor)
     with open(home / "access.log", "w", encoding="utf-8") as stream:
@@ -123,7 +125,7 @@ async def shown(reactor: Any, home: Path, finished: list[RequestRecord], redacto
         watch.start()
         for place in range(0, len(finished), 1000):
             for record in finished[place : place + 1000]:
-                bus.publish(record)
+                bus.publish_all([record])
                 access.observe_all([record])
             await deferLater(reactor, 0.11)
         access.stopService()

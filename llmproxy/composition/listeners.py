@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.web.resource import IResource
 
+from llmproxy.brief_record import parts_of
 from llmproxy.composition.workers import WorkerViews
 from llmproxy.config.model import Server
 from llmproxy.http.forwarded import Network, is_within, networks
@@ -111,7 +112,7 @@ def _malformed(
         client=remote,
     )
     for observe in observers:
-        observe([record])
+        observe([parts_of(record)])
 
 
 def _is_shared(trusted: tuple[Network, ...], remote: str) -> bool:

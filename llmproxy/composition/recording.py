@@ -10,6 +10,7 @@ from typing import Any, SupportsBytes
 from llmproxy import plugins
 from llmproxy.base.own_threads import OwnThreads
 from llmproxy.base.peers import Peers
+from llmproxy.brief_record import BriefRecord
 from llmproxy.config.model import Settings
 from llmproxy.interfaces import IAuditLogger, IEventSink, IEventSinkFactory
 from llmproxy.ledger import Ledger
@@ -20,7 +21,6 @@ from llmproxy.ledger.sql import LedgerTable
 from llmproxy.limits.plan import charges
 from llmproxy.metering.catalog import own_prices, provider
 from llmproxy.metering.prices import Prices
-from llmproxy.model import RequestRecord
 from llmproxy.observability.access_log import AccessLog
 from llmproxy.observability.activity import Activity
 from llmproxy.observability.audit import FileAudit, NullAudit
@@ -100,11 +100,11 @@ def make_records(
     return Records(audit, table, parts, bus, access, observers, ledger, books, reports, activity, requests)
 
 
-def _access_lines(output: LogOutput, lines: RequestLines) -> Callable[[Sequence[RequestRecord]], None]:
+def _access_lines(output: LogOutput, lines: RequestLines) -> Callable[[Sequence[BriefRecord]], None]:
     """Writes records among the logs, in the form that those have."""
     if output.is_json:
         return lambda records: output.write_masked(lines.access_lines(records), len(records))
-    return lambda records: output.write(map(access_fields, records))
+    return lambda records: output.write([access_fields(record.whole()) for record in records])
 
 
 def _audit_file(settings: Settings, reactor: Any, redactor: Redactor, key: SupportsBytes) -> FileAudit | None:

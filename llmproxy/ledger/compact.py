@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
+from llmproxy.brief_record import BriefRecord
 from llmproxy.ledger import records
 from llmproxy.ledger.records import AnnouncedResult, DroppedLine, LedgerLineOpening, Settlement
 from llmproxy.model import LedgerLine, RequestRecord
@@ -124,7 +125,7 @@ def encode_opening(kind: int, number: int, opening: LedgerLineOpening) -> bytes 
     _, at, request_id, _, _, _, _, _, bytes_in, estimated, uses, attribution = opening
     if not 0.0 <= at < _MAX_SECONDS:
         return None
-    if "\0" in request_id:
+    if "\0" in request_id or "\0" in attribution:
         return None
     if attribution:
         request_id = f"{request_id}\0{attribution}"
@@ -134,20 +135,28 @@ def encode_opening(kind: int, number: int, opening: LedgerLineOpening) -> bytes 
         return None
 
 
-def encode_settlement(kind: int, number: int, record: RequestRecord) -> bytes | None:
-    """A settlement as a record; C{None} where it does not fit."""
-    at, duration, cost = record.started_at, record.duration, record.cost_usd
+def is_usual(record: RequestRecord) -> bool:
+    """Whether nothing of a record of this kind is left out by L{encode_settlement}."""
+    return not record.attempted and record.attempts == (record.upstream_status is not None)
+
+
+def encode_settlement(kind: int, number: int, record: BriefRecord, attribution: str = "") -> bytes | None:
+    """A settlement as a record; C{None} where it does not fit.
+
+    @param record: One of a kind that L{is_usual}.
+    """
+    figures, at, request_id = record.figures, record.started_at, record.request_id
+    duration, cost = figures.duration, figures.cost_usd
     if cost is None:
         cost = -1.0
     elif not 0.0 <= cost < _MAX_COST:
         return None
     if not (0.0 <= at < _MAX_SECONDS and 0.0 <= duration < _MAX_SECONDS):
         return None
-    request_id = record.request_id
-    if "\0" in request_id or record.attempted or record.attempts != (record.upstream_status is not None):
+    if "\0" in request_id or "\0" in attribution:
         return None
-    if record.attribution:
-        request_id = f"{request_id}\0{record.attribution}"
+    if attribution:
+        request_id = f"{request_id}\0{attribution}"
     try:
         return (
             _pack_settlement(
@@ -156,13 +165,13 @@ def encode_settlement(kind: int, number: int, record: RequestRecord) -> bytes | 
                 number,
                 at,
                 duration,
-                record.bytes_in,
-                record.bytes_out,
-                record.input_tokens,
-                record.cached_tokens,
-                record.cache_write_tokens,
-                record.output_tokens,
-                record.reasoning_tokens,
+                figures.bytes_in,
+                figures.bytes_out,
+                figures.input_tokens,
+                figures.cached_tokens,
+                figures.cache_write_tokens,
+                figures.output_tokens,
+                figures.reasoning_tokens,
                 cost,
             )
             + request_id.encode()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from llmproxy.base.memo import BoundedMemo
+from llmproxy.brief_record import MAX_KINDS as MAX_RECORD_KINDS
+from llmproxy.brief_record import RecordKind
 from llmproxy.ledger.compact import LineKind, decode_kind, encode_kind
 from llmproxy.ledger.journal import Journal
 
@@ -54,6 +57,8 @@ class JournalKinds:
 
     One that is seen for the first time gets no number: what clients make up anew each time must cost nothing.
     L{find} may be called from another thread.
+
+    @ivar of_records: The kinds of lines of records of which nothing but figures and an id needs to be looked at.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -62,6 +67,7 @@ class JournalKinds:
         self._numbers: dict[int, LineKind] = {}
         self._seen_once: set[tuple[Any, ...]] = set()
         self._last = 0
+        self.of_records: BoundedMemo[RecordKind, WrittenKind] = BoundedMemo(MAX_RECORD_KINDS)
         self.get = self._kinds.get
 
     def find(self, number: int) -> LineKind | None:
@@ -102,6 +108,8 @@ class JournalKinds:
     def forget_before(self, segment: int) -> None:
         """The segments before this one are gone: forget what stands in none that is left."""
         gone = [key for key, kind in self._kinds.items() if kind.due >> 32 < segment]
+        if gone:
+            self.of_records.clear()
         for key in gone:
             kind = self._kinds.pop(key)
             kind.clean_of = -1  # for whoever still has it

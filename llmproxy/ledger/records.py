@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from llmproxy.brief_record import BriefRecord
 from llmproxy.model import LedgerLine, RequestRecord
 
 _RESERVED, _SETTLED, _COUNTED, _DROPPED, _ANNOUNCED = b"R", b"S", b"C", b"D", b"A"
@@ -105,7 +106,7 @@ class FinishedRequest(NamedTuple):
     @ivar then: Called once the ledger knows.
     """
 
-    record: RequestRecord
+    record: BriefRecord
     ledger_id: str | None
     sent: bool = True
     deferral: Deferral | None = None

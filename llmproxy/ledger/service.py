@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from llmproxy.base.background import Task
 from llmproxy.base.coroutines import FairLock, deferred, within
+from llmproxy.brief_record import RecordKinds
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.instruments import Counter, Gauge, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable
@@ -105,6 +106,7 @@ class Ledger(Service):
         self.open_line, self.settle_all = self._writer.open_line, self._writer.settle_all
         self.open_alike = self._writer.open_alike
         self._recovery = JournalRecovery(table, self._directory, in_thread, damage, run=run, price=price)
+        self._record_kinds = RecordKinds()
         self._offset = FIRST_OFFSET  # up to which the journal is in the store
         self._turns = FairLock()
         self._timer: IDelayedCall | None = None
@@ -147,7 +149,7 @@ class Ledger(Service):
         @param sent: Whether anything of it was sent after its line had been opened; else it is no use of its token.
         @param deferral: The result that its response announced; it is kept until L{collect}.
         """
-        self.settle_all((FinishedRequest(record, ledger_id, sent, deferral),))
+        self.settle_all((FinishedRequest(self._record_kinds.parts_of(record), ledger_id, sent, deferral),))
 
     # Results that are reported later
 

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from llmproxy.base.attribution import redacted
+from llmproxy.brief_record import BriefRecord, parts_of
 from llmproxy.ledger import compact, records
 from llmproxy.ledger.journal import Journal
 from llmproxy.ledger.journal_damage import JournalDamage
@@ -19,7 +20,6 @@ from llmproxy.ledger.kinds import AlikeOpenings, JournalKinds, WrittenKind
 from llmproxy.ledger.masking import Masking
 from llmproxy.ledger.open_line import OpenLine
 from llmproxy.ledger.records import Deferral, FinishedRequest, LedgerLineOpening
-from llmproxy.model import RequestRecord
 
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
@@ -161,17 +161,17 @@ class JournalWriter:
         """Requests are over: usual ones are kept by one call of the system. One with which that fails takes none of the
         others with it; what it failed with is raised then."""
         secrets, version, opened_lines = self._secrets, self._secrets.version, self._open
-        kind_of, key_of, encode = self.kinds.get, compact.kind_key_of_record, compact.encode_settlement
+        kind_of, encode = self.kinds.of_records.get, compact.encode_settlement
         kinds: set[WrittenKind] = set()
         shorts: list[bytes] = []
-        unusual: list[tuple[str, OpenLine | None, RequestRecord, bool, Deferral | None]] = []
+        unusual: list[tuple[str, OpenLine | None, BriefRecord, bool, Deferral | None]] = []
         failure: Exception | None = None
         for record, ledger_id, sent, deferral, _ in requests:
             if ledger_id is None:
                 continue
             opened = opened_lines.pop(ledger_id, None) if ledger_id else None
             try:
-                kind = None if deferral is not None or record.attribution else kind_of(key_of(record))
+                kind = None if deferral is not None else kind_of(record.kind)
                 number, request_id = 0, record.request_id
                 if kind is not None and kind.clean_of == version:
                     if not ledger_id:
@@ -198,18 +198,21 @@ class JournalWriter:
             raise failure
 
     def _settle(
-        self, ledger_id: str, opened: OpenLine | None, record: RequestRecord, sent: bool, deferral: Deferral | None
+        self, ledger_id: str, opened: OpenLine | None, brief: BriefRecord, sent: bool, deferral: Deferral | None
     ) -> None:
         number = next(self._numbers) if not ledger_id else 0 if opened is None else opened.number
-        version = self._secrets.version
+        version, record = self._secrets.version, brief.whole()
         clean = self._secrets.record(record)
-        if number and deferral is None and (sent or not ledger_id):
+        if number and deferral is None and (sent or not ledger_id) and compact.is_usual(clean):
             key = compact.kind_key_of_record(clean)
             kind = self.kinds.get(key) or self.kinds.admit(key, partial(compact.kind_of_record, self._run, clean))
-            short = None if kind is None else compact.encode_settlement(kind.number, number, clean)
+            parts, attribution = parts_of(clean), clean.attribution
+            short = None if kind is None else compact.encode_settlement(kind.number, number, parts, attribution)
             if kind is not None and short is not None:
                 if clean is record:
                     kind.clean_of = version
+                    if brief.kind.is_kept and not record.attribution:
+                        self.kinds.of_records[brief.kind] = kind
                 self._append_of_kind(kind, short)
                 return
         uses = 0 if sent or not ledger_id else -1

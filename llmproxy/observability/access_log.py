@@ -8,7 +8,7 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from llmproxy.base.background import Task
-from llmproxy.model import RequestRecord
+from llmproxy.brief_record import BriefRecord
 
 
 class AccessLog(Service):
@@ -21,7 +21,7 @@ class AccessLog(Service):
 
     def __init__(
         self,
-        write: Callable[[Sequence[RequestRecord]], object],
+        write: Callable[[Sequence[BriefRecord]], object],
         clock: IReactorTime,
         *,
         interval: float = 0.2,
@@ -36,14 +36,14 @@ class AccessLog(Service):
         self._clock = clock
         self._interval = interval
         self._batch = batch
-        self._waiting: list[RequestRecord] = []
+        self._waiting: list[BriefRecord] = []
         self._timer: IDelayedCall | None = None
         self._stopped = False
         self._task = Task("access_log", clock)
         self.tasks = (self._task,)
         self.lines = 0
 
-    def observe_all(self, records: Sequence[RequestRecord]) -> None:
+    def observe_all(self, records: Sequence[BriefRecord]) -> None:
         """Write lines for these requests, soon."""
         self._waiting += records
         if self._stopped or len(self._waiting) >= self._batch:
@@ -66,7 +66,7 @@ class AccessLog(Service):
         except Exception:
             self._write_each(waiting)
 
-    def _write_each(self, waiting: Sequence[RequestRecord]) -> None:
+    def _write_each(self, waiting: Sequence[BriefRecord]) -> None:
         """One of them has no line, it seems, which takes none of the others."""
         for record in waiting:
             try:

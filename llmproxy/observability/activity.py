@@ -17,7 +17,9 @@ from zope.interface import implementer
 
 from llmproxy.base.background import Loop
 from llmproxy.base.coroutines import deferred, within
+from llmproxy.base.memo import BoundedMemo
 from llmproxy.base.peers import Peers
+from llmproxy.brief_record import MAX_KINDS, BriefRecord, RecordKind
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import IInstrumented
@@ -36,7 +38,8 @@ T = TypeVar("T")
 
 DAY_SECONDS = 86400
 # Seconds of each stretch, and for how long it is kept.
-STEPS = {300: 2 * DAY_SECONDS, 3600: 40 * DAY_SECONDS, DAY_SECONDS: 800 * DAY_SECONDS}
+STRETCH_SECONDS = 300
+STEPS = {STRETCH_SECONDS: 2 * DAY_SECONDS, 3600: 40 * DAY_SECONDS, DAY_SECONDS: 800 * DAY_SECONDS}
 FLUSH_SECONDS = 3.0  # between two writes
 LAST_FLUSH_SECONDS = 3.0  # that stopping waits for the last one
 PURGE_SECONDS = 3600.0  # between two removals of what is old
@@ -128,6 +131,9 @@ class Activity(Service):
         self._clock = clock
         self._now = now
         self._sums: dict[_Key, list[Any]] = {}
+        self._stretch = 0
+        # Of these, in this stretch of time.
+        self._kept: BoundedMemo[RecordKind, tuple[list[Any], tuple[int, ...]]] = BoundedMemo(MAX_KINDS)
         self._writing = Loop("activity", self.flush, FLUSH_SECONDS, clock)
         self._purging = Loop("activity_purge", self._purge, PURGE_SECONDS, clock)
         self.tasks = (self._writing, self._purging)
@@ -152,37 +158,51 @@ class Activity(Service):
             pass
         self.dropped += sum(each[_REQUESTS] for each in self._sums.values())
 
-    def observe_all(self, records: Iterable[RequestRecord]) -> None:
+    def observe_all(self, records: Iterable[BriefRecord]) -> None:
         """Add finished requests. Without a call for each: under load a turn of the reactor has many."""
-        all_sums = self._sums
+        kept = self._kept
         for record in records:
-            # Only models that a provider has answered with: names that clients make up would each have a row.
-            key = (int(record.started_at) // 300, record.project_id, record.api, record.answered)
-            sums = all_sums.get(key)
-            if sums is None:
-                if len(all_sums) >= MAX_WAITING_KEYS:
-                    self.dropped += 1
-                    continue
-                sums = all_sums[key] = [0] * (_SUMS + CLASS_COUNT)
-            sums[_REQUESTS] += 1
-            outcome, cost, first_byte = record.outcome, record.cost_usd, record.first_byte
-            if outcome == "refused":
-                sums[_REFUSED] += 1
-            elif outcome != "complete" or record.status >= 400:
-                sums[_FAILED] += outcome != "cancelled"
-            if record.cache in _HITS:
-                sums[_CACHE_HITS] += 1
-            sums[_INPUT] += record.input_tokens
-            sums[_OUTPUT] += record.output_tokens
+            kind, figures = record.kind, record.figures
+            stretch = int(record.started_at) // STRETCH_SECONDS
+            if stretch != self._stretch:
+                kept.clear()
+                self._stretch = stretch
+            found = kept.get(kind) or self._sums_for(kind, stretch)
+            if found is None:
+                self.dropped += 1
+                continue
+            sums, counts = found
+            for place in counts:
+                sums[place] += 1
+            cost, first_byte = figures.cost_usd, figures.first_byte
+            sums[_INPUT] += figures.input_tokens
+            sums[_OUTPUT] += figures.output_tokens
             if cost is not None:
                 sums[_COST] += cost
             if first_byte is not None:
                 sums[_SUMS + time_class(first_byte)] += 1
 
+    def _sums_for(self, kind: RecordKind, stretch: int) -> tuple[list[Any], tuple[int, ...]] | None:
+        """Where a record of this kind counts, in this stretch of time, and what it is one of; C{None} where there is no
+        room for it."""
+        own = kind.sample
+        # Only models that a provider has answered with: names that clients make up would each have a row.
+        key = (stretch, own.project_id, own.api, own.answered)
+        sums = self._sums.get(key)
+        if sums is None:
+            if len(self._sums) >= MAX_WAITING_KEYS:
+                return None
+            sums = self._sums[key] = [0] * (_SUMS + CLASS_COUNT)
+        found = sums, _counts(own)
+        if kind.is_kept:
+            self._kept[kind] = found
+        return found
+
     @deferred
     async def flush(self) -> None:
         """Write what has been added up; kept for the next time where the store does not take it."""
         sums, self._sums = self._sums, {}
+        self._kept.clear()
         if not sums:
             return
         rows = _rows(sums)
@@ -195,7 +215,7 @@ class Activity(Service):
     def _put_back(self, key: _Key, values: list[Any]) -> None:
         known = self._sums.get(key)
         if known is not None:
-            self._sums[key] = _added(known, values)
+            known[:] = _added(known, values)
         elif len(self._sums) < MAX_WAITING_KEYS:
             self._sums[key] = values
         else:
@@ -250,11 +270,23 @@ def _rows(sums: Mapping[_Key, Sequence[Any]]) -> list[tuple[Any, ...]]:
     for (number, *names), values in sums.items():
         storable = [_storable(name, width) for name, width in zip(names, (255, 255, 128), strict=True)]
         for step in STEPS:
-            at = number * 300 // step * step
+            at = number * STRETCH_SECONDS // step * step
             for key in ((step, at, *storable), (step, at, EVERYTHING, EVERYTHING, EVERYTHING)):
                 known = rows.get(key)
                 rows[key] = values if known is None else _added(known, values)
     return [(*key, *values) for key, values in rows.items()]
+
+
+def _counts(record: RequestRecord) -> tuple[int, ...]:
+    """The sums to which it adds one."""
+    counts = [_REQUESTS]
+    if record.outcome == "refused":
+        counts.append(_REFUSED)
+    elif record.outcome != "cancelled" and (record.outcome != "complete" or record.status >= 400):
+        counts.append(_FAILED)
+    if record.cache in _HITS:
+        counts.append(_CACHE_HITS)
+    return tuple(counts)
 
 
 def _storable(text: str, width: int) -> str:

@@ -16,14 +16,15 @@ from zope.interface import implementer
 from llmproxy.base.background import Task
 from llmproxy.base.coroutines import Pause, deferred
 from llmproxy.base.outage_log import OutageLog
+from llmproxy.brief_record import BriefRecord, parts_of
 from llmproxy.instruments import HealthCheck, Instrument
 from llmproxy.interfaces import IEventBus, IEventSink, IHealthChecked, IInstrumented
 from llmproxy.model import RequestRecord
 from llmproxy.observability.append_file import failure_reason
 
 Scrub = Callable[[RequestRecord], RequestRecord]
-Batch = Sequence[RequestRecord]
-Event = RequestRecord | bytes  # a line of JSON is for sinks that take lines; the others never see it
+Batch = Sequence[BriefRecord]
+Event = BriefRecord | bytes  # a line of JSON is for sinks that take lines; the others never see it
 
 
 class IEventLineSink(IEventSink):
@@ -98,9 +99,9 @@ class MemoryBus(Service):
         yield HealthCheck("events", lambda: self.state)
 
     def publish(self, event: RequestRecord) -> None:
-        self.publish_all([event])
+        self.publish_all([parts_of(event)])
 
-    def publish_all(self, events: Sequence[RequestRecord]) -> None:
+    def publish_all(self, events: Sequence[BriefRecord]) -> None:
         """Several at once."""
         for queue in self._queues:
             queue.put(events)
@@ -262,11 +263,13 @@ def _writer(
 ) -> Callable[[Sequence[Event]], Deferred[None]]:
     """Writes a batch to the sink, without secrets: what it takes is made when it is to be written."""
     if lines is None or not IEventLineSink.providedBy(sink):
-        return lambda batch: sink.write(tuple([scrub(event) for event in batch if isinstance(event, RequestRecord)]))
+        return lambda batch: sink.write(
+            tuple([scrub(event.whole()) for event in batch if isinstance(event, BriefRecord)])
+        )
     render, write_lines = lines, IEventLineSink(sink).write_lines
 
     def write(batch: Sequence[Event]) -> Deferred[None]:
-        records = tuple([event for event in batch if isinstance(event, RequestRecord)])
+        records = tuple([event for event in batch if isinstance(event, BriefRecord)])
         further = b"".join([event for event in batch if isinstance(event, bytes)])
         return write_lines((render(records) if records else b"") + further)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_json
@@ -24,4 +25,13 @@ def encode(fields: Mapping[str, Any]) -> bytes | None:
 
 def line(fields: Mapping[str, Any]) -> bytes:
     """As L{encoded}; halves of surrogate pairs are escaped."""
-    return encode(fields) or _escaping(fields).encode("ascii")
+    return encode(fields) or _escaping(finite(fields)).encode("ascii")
+
+
+def finite(value: Any) -> Any:
+    """The same with C{None} for every number that is none, as L{encode} has it and C{json} has not."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: finite(each) for name, each in value.items()}
+    return [finite(each) for each in value] if isinstance(value, list | tuple) else value

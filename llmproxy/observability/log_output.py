@@ -19,7 +19,7 @@ from llmproxy.config.model import Logging
 from llmproxy.instruments import Counter, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented
 from llmproxy.observability.append_file import failure_reason
-from llmproxy.observability.jsonl import encode
+from llmproxy.observability.jsonl import encode, finite
 from llmproxy.observability.redaction import Redactor
 
 __all__ = ["LogOutput", "Redactor", "observer"]
@@ -138,7 +138,7 @@ def as_json() -> Renderer:
 
     def render(fields: Entry) -> str:
         line = encode(fields)
-        text = line.decode() if line is not None and line.isascii() else escaping(fields)
+        text = line.decode() if line is not None and line.isascii() else escaping(finite(fields))
         return text.replace("\x7f", "\\u007f")  # the one control character that JSON leaves
 
     return render

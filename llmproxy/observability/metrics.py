@@ -10,6 +10,8 @@ from typing import NamedTuple, TypeVar
 
 from twisted.logger import Logger
 
+from llmproxy.base.memo import BoundedMemo
+from llmproxy.brief_record import BriefRecord, RecordKind
 from llmproxy.instruments import Instrument, Reading
 from llmproxy.interfaces import IInstrumented
 from llmproxy.model import RequestRecord
@@ -125,6 +127,38 @@ class ApiTotals:
         self.first_byte = Histogram()
 
 
+class KindCount:
+    """How many requests there were of a L{RequestKind}."""
+
+    __slots__ = ("count",)
+
+    def __init__(self, count: int = 0) -> None:
+        self.count = count
+
+
+class _KindTotals:
+    """Where records of one kind count.
+
+    @ivar repeats: What each adds to the C{sdk_retries}; C{faults} to the C{upstream_errors}, C{estimated} to those.
+    @ivar model: Its API and model; C{spent}: what was summed up for them, once there is something.
+    """
+
+    __slots__ = ("estimated", "faults", "kind", "model", "repeats", "spent", "traffic")
+
+    def __init__(self, kind: KindCount, traffic: ApiTotals, sample: RequestRecord) -> None:
+        self.kind = kind
+        self.traffic = traffic
+        self.repeats = int(sample.sdk_retry > 0)
+        self.faults = int(
+            (sample.upstream_status is not None and sample.upstream_status >= 500)
+            or sample.error in PROVIDER_FAULTS
+            or sample.outcome == "truncated"
+        )
+        self.estimated = int(sample.basis == "estimated")
+        self.model = (sample.api, sample.answered or "unknown")
+        self.spent: ModelTotals | None = None
+
+
 class Metrics:
     """Everything that was counted since the start."""
 
@@ -146,7 +180,8 @@ class Metrics:
         self._redact = redact
         self.in_flight = 0
         self.reactor_lag = Histogram(LAG_BOUNDS)
-        self.kinds: dict[tuple[str, int, str, str, str, bool], int] = {}
+        self._counts: dict[tuple[str, int, str, str, str, bool], KindCount] = {}
+        self._totals: BoundedMemo[RecordKind, _KindTotals] = BoundedMemo(MAX_KINDS)
         self.traffic: dict[str, ApiTotals] = {}
         self.spent: dict[tuple[str, str], ModelTotals] = {}
         self.instruments: dict[str, Instrument] = {}
@@ -159,27 +194,16 @@ class Metrics:
         """A request that had begun is over, however it ended."""
         self.in_flight -= 1
 
-    def observe_all(self, records: Iterable[RequestRecord]) -> None:
+    def observe_all(self, records: Iterable[BriefRecord]) -> None:
         """Count finished requests. Without a call for each: under load a turn of the reactor has many."""
-        kinds, traffic_of_apis, all_spent = self.kinds, self.traffic, self.spent
+        totals = self._totals
         for record in records:
-            api, outcome, error, duration, first_byte = (
-                record.api,
-                record.outcome,
-                record.error,
-                record.duration,
-                record.first_byte,
-            )
-            kind = (api, record.status, outcome, record.cache, error, record.stream)
-            count = kinds.get(kind, 0)
-            if not count and len(kinds) >= MAX_KINDS:
-                api = "other"
-                kind = (api, 0, outcome, "disabled", "other", False)
-                count = kinds.get(kind, 0)
-            kinds[kind] = count + 1
-            traffic = traffic_of_apis.get(api) or traffic_of_apis.setdefault(api, ApiTotals())
-            traffic.bytes_in += record.bytes_in
-            traffic.bytes_out += record.bytes_out
+            total = totals.get(record.kind) or self._totals_for(record.kind)
+            figures, traffic = record.figures, total.traffic
+            duration, first_byte = figures.duration, figures.first_byte
+            total.kind.count += 1
+            traffic.bytes_in += figures.bytes_in
+            traffic.bytes_out += figures.bytes_out
             histogram = traffic.duration
             histogram.counts[bisect_left(histogram.bounds, duration)] += 1
             histogram.sum += duration
@@ -187,36 +211,56 @@ class Metrics:
                 histogram = traffic.first_byte
                 histogram.counts[bisect_left(histogram.bounds, first_byte)] += 1
                 histogram.sum += first_byte
-            if record.sdk_retry:
-                traffic.sdk_retries += 1
-            if (
-                (record.upstream_status is not None and record.upstream_status >= 500)
-                or error in PROVIDER_FAULTS
-                or outcome == "truncated"
-            ):
-                traffic.upstream_errors += 1
+            traffic.sdk_retries += total.repeats
+            traffic.upstream_errors += total.faults
 
-            given, told = record.input_tokens, record.output_tokens
+            given, told = figures.input_tokens, figures.output_tokens
             if not given and not told:
                 continue
-            spent = all_spent.get((record.api, record.answered or "unknown")) or self._spent_for(record)
+            spent = total.spent or self._spent_for(total)
             spent.input += given
-            spent.cached += record.cached_tokens
-            spent.cache_write += record.cache_write_tokens
+            spent.cached += figures.cached_tokens
+            spent.cache_write += figures.cache_write_tokens
             spent.output += told
-            spent.reasoning += record.reasoning_tokens
-            spent.estimated += record.basis == "estimated"
-            if record.cost_usd is None:
+            spent.reasoning += figures.reasoning_tokens
+            spent.estimated += total.estimated
+            if figures.cost_usd is None:
                 spent.unpriced += 1
             else:
-                spent.cost += record.cost_usd
+                spent.cost += figures.cost_usd
 
-    def _spent_for(self, record: RequestRecord) -> ModelTotals:
-        """What is spent on a model that is new, or too much."""
-        key = (record.api, record.answered or "unknown")
-        if len(self.spent) >= MAX_MODELS:
-            key = (record.api, "other")
-        return self.spent.get(key) or self.spent.setdefault(key, ModelTotals(self._redact(key[1])))
+    @property
+    def kinds(self) -> Mapping[tuple[str, int, str, str, str, bool], int]:
+        """How many requests there were of each L{RequestKind}."""
+        return {kind: counted.count for kind, counted in self._counts.items()}
+
+    def _totals_for(self, kind: RecordKind) -> _KindTotals:
+        """Where a record of this kind counts."""
+        sample = kind.sample
+        api, outcome, error = sample.api, sample.outcome, sample.error
+        key = (api, sample.status, outcome, sample.cache, error, sample.stream)
+        counted = self._counts.get(key)
+        if counted is None and len(self._counts) >= MAX_KINDS:
+            api = "other"
+            key = (api, 0, outcome, "disabled", "other", False)
+            counted = self._counts.get(key)
+        if counted is None:
+            counted = self._counts[key] = KindCount()
+        totals = _KindTotals(counted, self.traffic.get(api) or self.traffic.setdefault(api, ApiTotals()), sample)
+        if kind.is_kept:
+            self._totals[kind] = totals
+        return totals
+
+    def _spent_for(self, totals: _KindTotals) -> ModelTotals:
+        """What is spent on the model of these, be it new, or one too much."""
+        api, model = totals.model
+        if (api, model) not in self.spent and len(self.spent) >= MAX_MODELS:
+            model = "other"
+        spent = self.spent.get((api, model))
+        if spent is None:
+            spent = self.spent[api, model] = ModelTotals(self._redact(model))
+        totals.spent = spent
+        return spent
 
     def register(self, part: object) -> None:
         """Also show the figures of this part of the process, if it is an L{IInstrumented}.

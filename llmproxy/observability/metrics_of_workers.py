@@ -18,6 +18,7 @@ from llmproxy.observability.metrics import (
     DURATION_BOUNDS,
     ApiTotals,
     Histogram,
+    KindCount,
     Metrics,
     ModelTotals,
 )
@@ -89,7 +90,7 @@ class TotalMetrics(Metrics):
         Metrics.__init__(self, self._worst, lambda: int(state["dropped"]))
         self._breakers = {(api, name): float(count) for api, name, count in state["breakers"]}
         self.in_flight = state["in_flight"]
-        self.kinds = {(api, *rest): count for api, *rest, count in state["kinds"]}
+        self._counts = {(api, *rest): KindCount(count) for api, *rest, count in state["kinds"]}
         self.traffic = {api: _traffic(numbers) for api, numbers in state["traffic"]}
         self.spent = {(api, model): _totals(name, numbers) for api, model, name, numbers in state["spent"]}
         *self.reactor_lag.counts, self.reactor_lag.sum = state["lag"]

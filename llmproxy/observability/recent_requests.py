@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from os import urandom
 
+from llmproxy.brief_record import BriefRecord
 from llmproxy.errors import Invalid
 from llmproxy.model import Page, PageRequest, RequestRecord
 
@@ -55,17 +56,20 @@ class RecentRequests:
         @param name: Of this process, as no other has it: sixteen hexadecimal digits.
         """
         self.name = name or urandom(8).hex()
-        self._records: deque[RequestRecord] = deque(maxlen=size)
+        self._records: deque[BriefRecord] = deque(maxlen=size)
         self._count = 0
 
-    def observe_all(self, records: Sequence[RequestRecord]) -> None:
+    def observe_all(self, records: Sequence[BriefRecord]) -> None:
         """Keep these too, the latest last."""
         self._count += len(records)
         self._records.extend(records)
 
     def search(self, wanted: RequestFilter, limit: int) -> list[RequestRecord]:
         """Those that match, the latest first."""
-        return list(islice((record for record in reversed(self._records) if wanted.matches(record)), limit))
+        return list(islice((record for record in self._latest_first() if wanted.matches(record)), limit))
+
+    def _latest_first(self) -> Iterator[RequestRecord]:
+        return (record.whole() for record in reversed(self._records))
 
     def page(self, wanted: RequestFilter, request: PageRequest) -> Page[RequestRecord]:
         """A page of them, the latest first; L{Invalid} where the cursor is none.
@@ -81,7 +85,7 @@ class RecentRequests:
 
     def numbered(self, wanted: RequestFilter, before: int | None, limit: int) -> list[tuple[int, RequestRecord]]:
         """Those that match with their numbers, the latest first: of those before this number, or of all."""
-        numbered = zip(range(self._count, 0, -1), reversed(self._records), strict=False)
+        numbered = zip(range(self._count, 0, -1), self._latest_first(), strict=False)
         matching = (
             (number, record)
             for number, record in numbered
@@ -92,5 +96,5 @@ class RecentRequests:
     def find(self, request_id: str, projects: Collection[str] | None = None) -> RequestRecord | None:
         """The latest of that id, of one of these projects."""
         wanted = RequestFilter(projects)
-        matching = (r for r in reversed(self._records) if r.request_id == request_id and wanted.matches(r))
+        matching = (r for r in self._latest_first() if r.request_id == request_id and wanted.matches(r))
         return next(matching, None)

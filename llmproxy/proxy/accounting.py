@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from llmproxy.auth.authenticator import Session
+from llmproxy.brief_record import BriefRecord, RecordFigures, RecordKinds, figures_of
 from llmproxy.config.routes import Route
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.ledger import Ledger
@@ -52,6 +53,7 @@ class Accounting:
     @ivar begin: A request has come, or the proxy makes one of its own; L{finish} must follow.
     @ivar open_line: Opens a direct request's line in the ledger; C{""} where there is none. Likewise C{open_alike}.
     @ivar report: A direct request is over that nobody has begun, and that holds nothing.
+    @ivar kinds: Finds the kinds of records.
     @ivar shutting_down: Whether what is cut from now on is cut by this process, because it ends.
     """
 
@@ -93,6 +95,7 @@ class Accounting:
         self._meters = meters
         self._operations = operations
         self._metrics = metrics
+        self.kinds = RecordKinds()
         self._reports = RequestReports((going_on(metrics.observe_all), *observers), clock, ledger, coalescer)
         self.report: Callable[[FinishedRequest], None] = self._reports.add
         self.tasks = self._reports.tasks
@@ -155,7 +158,7 @@ class Accounting:
 
     def conclude(
         self,
-        record: RequestRecord,
+        record: BriefRecord,
         ledger_id: str,
         slot: Slots | None,
         reservation: LimitReservation | None,
@@ -170,7 +173,7 @@ class Accounting:
         if slot is not None:
             slot.release()
         if reservation is not None:
-            _settle_measured(reservation, record) if measured else reservation.keep()
+            _settle_measured(reservation, record.kind.sample.basis, record.figures) if measured else reservation.keep()
         self._reports.add(_new(FinishedRequest, (record, ledger_id, True, None, None)))
 
     async def admit(self, context: RequestContext) -> None:
@@ -268,7 +271,8 @@ class Accounting:
         if context.grant is not None and not context.result_recorded:
             ledger_id = "" if charge is None else charge.ledger_id
         then = None if context.announcement is None else context.announcement.close
-        self._reports.add(FinishedRequest(record, ledger_id, context.request_sent, deferral(context), then))
+        parts = self.kinds.parts_of(record)
+        self._reports.add(FinishedRequest(parts, ledger_id, context.request_sent, deferral(context), then))
 
     def _conclude(self, context: RequestContext) -> None:
         """Outcome and error as they are recorded."""
@@ -309,9 +313,8 @@ def _settle(reservation: LimitReservation, context: RequestContext, record: Requ
     elif context.dialect is None and record.status < 400:
         reservation.keep()  # nobody has measured it
     else:
-        _settle_measured(reservation, record)
+        _settle_measured(reservation, record.basis, figures_of(record))
 
 
-def _settle_measured(reservation: LimitReservation, record: RequestRecord) -> None:
-    unused = record.basis == "none"
-    reservation.settle(record.input_tokens + record.output_tokens, 0.0 if unused else record.cost_usd)
+def _settle_measured(reservation: LimitReservation, basis: str, used: RecordFigures) -> None:
+    reservation.settle(used.input_tokens + used.output_tokens, 0.0 if basis == "none" else used.cost_usd)

@@ -8,11 +8,12 @@ from typing import Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from llmproxy.base.background import Task
+from llmproxy.brief_record import BriefRecord
 from llmproxy.ledger.records import FinishedRequest
 from llmproxy.model import RequestRecord
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
-Observer = Callable[[Sequence[RequestRecord]], object]
+Observer = Callable[[Sequence[BriefRecord]], object]
 
 
 class SettlingLedger(Protocol):
@@ -81,17 +82,17 @@ class RequestReports:
 def one_by_one(observe: Callable[[RequestRecord], object]) -> Observer:
     """Calls C{observe} with each record: one with which it fails takes it none of the others."""
 
-    def observe_each(records: Iterable[RequestRecord]) -> None:
+    def observe_each(records: Iterable[BriefRecord]) -> None:
         for record in records:
-            observe(record)
+            observe(record.whole())
 
     return going_on(observe_each)
 
 
-def going_on(observe: Callable[[Iterable[RequestRecord]], object]) -> Observer:
+def going_on(observe: Callable[[Iterable[BriefRecord]], object]) -> Observer:
     """Calls C{observe} with all records, and once more with those behind the one with which it fails."""
 
-    def observe_all(records: Sequence[RequestRecord]) -> None:
+    def observe_all(records: Sequence[BriefRecord]) -> None:
         failure: Exception | None = None
         left = iter(records)
         for _ in range(len(records) + 1):  # each failure has taken one, or there would be no end

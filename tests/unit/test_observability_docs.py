@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from llmproxy.brief_record import parts_of
 from llmproxy.config.model import Logging
 from llmproxy.model import AuditEntry, RequestRecord
 from llmproxy.observability.exposition import registry, to_json
@@ -38,7 +39,7 @@ class ObservabilityPageTests(unittest.TestCase):
     def test_metrics(self) -> None:
         """Every metric of ours has its row, under the name that is scraped; no row is left of one that is gone."""
         metrics = Metrics()
-        metrics.observe_all([RECORD])
+        metrics.observe_all([parts_of(RECORD)])
         scraped = {
             f"{family.name}_total" if family.type == "counter" else family.name
             for family in registry(metrics).collect()

@@ -8,13 +8,11 @@ from twisted.internet.interfaces import IReactorTime
 
 from llmproxy.caching import CacheRequest, LocalHit
 from llmproxy.ledger.records import FinishedRequest
-from llmproxy.metering.meter import NO_USAGE
-from llmproxy.model import RequestRecord
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.fast_path.awaiting_limits import ReadRequest
+from llmproxy.proxy.fast_path.direct_records import record_of_hit
 from llmproxy.proxy.fast_path.flow import AnsweredRequest, CacheableHead, FlowTable, KnownHead
 from llmproxy.proxy.fast_path.preparation import request_facts
-from llmproxy.proxy.fast_path.prepared_flow import RequestFacts
 from llmproxy.proxy.fast_path.request_identity import RequestIdentity, request_id
 from llmproxy.proxy.hit_response import hit_response
 from llmproxy.proxy.pipeline import Pipeline
@@ -109,56 +107,19 @@ class DirectHits:
         channel.request_done()
         self.served += 1
         facts = prepared.facts or request_facts(lines, known, prepared, self._accounting)
-        record = self._record(read, model, hit, own_id, client, facts)
-        self._accounting.report(_new(FinishedRequest, (record, "", True, None, None)))
-
-    def _record(
-        self, read: ReadRequest, model: str, hit: LocalHit, own_id: str, client: str, facts: RequestFacts
-    ) -> RequestRecord:
-        _, known, _, _, body, _, _, _, started_at, arrived = read
-        assert known.prepared is not None
-        route, grant = known.flow.route, known.flow.session.grant
-        entry, duration = hit.entry, self._seconds() - arrived
-        values = (  # a time to the microsecond: C{round} takes three times as long
+        record = record_of_hit(
+            known,
             own_id,
-            started_at,
-            (duration * 1e6 + 0.5) // 1 / 1e6,
-            "POST",
-            known.prepared.path,
-            200,
-            "complete",
-            route.api_name,
-            route.endpoint,
-            grant.project_id,
-            grant.token_id,
+            read.started_at,
+            self._seconds() - arrived,
+            (len(read.body), len(hit.entry.body)),
             model,
-            entry.stream,
-            len(body),
-            len(entry.body),
-            None,
-            None,
-            0.0,
-            0.0,
-            None,
-            "hit",
-            "",
             client,
-            facts.user_agent,
-            facts.sdk_retry,
-            0,
-            "",
-            "",
-            NO_USAGE.basis,
-            0,
-            0,
-            0,
-            0,
-            0,
-            None,
-            facts.attribution,
-            "",
+            facts,
+            self._accounting.kinds,
+            stream=hit.entry.stream,
         )
-        return _new(RequestRecord, values)
+        self._accounting.report(_new(FinishedRequest, (record, "", True, None, None)))
 
 
 def _key(known: KnownHead, body: bytes) -> tuple[KnownHead, bytes, int]:

@@ -11,7 +11,7 @@ from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.request_reader import RequestContent, read_at_once
 from llmproxy.limits.in_flight import Slots
 from llmproxy.limits.limiter import LimitReservation
-from llmproxy.model import RequestRecord, Usage
+from llmproxy.model import Usage
 from llmproxy.proxy.fast_path.flow import KnownHead
 from llmproxy.proxy.fast_path.prepared_flow import RequestFacts
 from llmproxy.upstream.circuits import Attempt
@@ -20,8 +20,6 @@ from llmproxy.wire.client.pending_request import OwnedRequest, RequestOwner
 from llmproxy.wire.client.response_heads import WholeResponse
 from llmproxy.wire.parser import RequestHead
 from llmproxy.wire.server.direct import DirectChannel
-
-_new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
 
 class DirectRequestOwner(RequestOwner, Protocol):
@@ -155,52 +153,3 @@ class DirectRequest(OwnedRequest):
 
     def abort(self) -> None:
         """Only a response that has begun is cut."""
-
-    # When it is over
-
-    def record(self, now: float) -> RequestRecord:
-        """What remains of it, now that it has been answered."""
-        flow, prepared, facts, usage = self.known.flow, self.known.prepared, self.facts, self.usage
-        assert prepared is not None
-        route, grant, arrived, first = flow.route, flow.session.grant, self.arrived_at, self.first_byte_at
-        authorized, sent = self.authorized_at, self.sent_at
-        values = (  # times to the microsecond: C{round} takes three times as long
-            self.request_id,
-            self.started_at,
-            ((now - arrived) * 1e6 + 0.5) // 1 / 1e6,
-            "POST",
-            prepared.path,
-            200,
-            self.outcome,
-            route.api_name,
-            route.endpoint,
-            grant.project_id,
-            grant.token_id,
-            self.model,
-            self.stream,
-            len(self.whole),
-            self.response_bytes,
-            ((first - arrived) * 1e6 + 0.5) // 1 / 1e6,
-            ((first - sent) * 1e6 + 0.5) // 1 / 1e6,
-            0.0 if authorized == arrived else ((authorized - arrived) * 1e6 + 0.5) // 1 / 1e6,
-            0.0 if authorized == sent else ((sent - authorized) * 1e6 + 0.5) // 1 / 1e6,
-            200,
-            self.cache,
-            self.error,
-            self.client,
-            facts.user_agent,
-            facts.sdk_retry,
-            1,
-            "",
-            usage.model,
-            usage.basis,
-            usage.input_tokens,
-            usage.cached_tokens,
-            usage.cache_write_tokens,
-            usage.output_tokens,
-            usage.reasoning_tokens,
-            usage.cost_usd,
-            facts.attribution,
-            "",
-        )
-        return _new(RequestRecord, values)

@@ -18,6 +18,7 @@ from llmproxy.metering.meter import NO_USAGE, Meter
 from llmproxy.model import Usage
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import billed_members, prompt_estimate
+from llmproxy.proxy.fast_path.direct_records import record_of
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
 from llmproxy.proxy.pipeline import Pipeline
@@ -98,9 +99,8 @@ class DirectResponses:
             _log.failure("A response could not be sent.")
         request.usage = self._usage(request)
         measured = request.known.flow.dialect is not None
-        self._accounting.conclude(
-            request.record(now), request.ledger_id, request.slot, request.reservation, measured=measured
-        )
+        record = record_of(request, now, self._accounting.kinds)
+        self._accounting.conclude(record, request.ledger_id, request.slot, request.reservation, measured=measured)
 
     def _usage(self, request: DirectRequest) -> Usage:
         """What the request used."""

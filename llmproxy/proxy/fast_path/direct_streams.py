@@ -16,6 +16,7 @@ from llmproxy.http.masking import ErrorMask, content_coding, mask_plan
 from llmproxy.limits.headers import replace_rate_limits
 from llmproxy.metering.meter import NO_USAGE, Meter
 from llmproxy.proxy.accounting import Accounting
+from llmproxy.proxy.fast_path.direct_records import record_of
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.direct_responses import measured_usage
 from llmproxy.proxy.pipeline import Pipeline
@@ -214,7 +215,7 @@ class DirectStreams:
             if meter is not None:
                 request.usage = measured_usage(request, meter)
             accounting.conclude(
-                request.record(self._clock.seconds()),
+                record_of(request, self._clock.seconds(), accounting.kinds),
                 request.ledger_id,
                 request.slot,
                 request.reservation,

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from llmproxy.base.memo import BoundedMemo
 from llmproxy.base.ttl_cache import CacheEntry
+from llmproxy.brief_record import RecordKind
 from llmproxy.ledger.kinds import AlikeOpenings
 from llmproxy.limits.in_flight import Slots
 from llmproxy.metering.typed_usage import TypedUsage
@@ -14,6 +16,7 @@ from llmproxy.model import Grant
 from llmproxy.upstream.circuits import Attempt
 from llmproxy.upstream.provider_keys import ProviderKey
 
+MAX_RECORD_KINDS = 64  # of one flow
 MAX_MODELS = 64  # for which one flow has openings in the ledger ready
 
 
@@ -74,6 +77,7 @@ class PreparedFlow:
     @ivar facts: What is recorded of its head; C{None} where lines with holes tell some of it: those in C{told_by}, by
         their indices. C{facts_told}: what is recorded, by these lines.
     @ivar has_own_id: Whether its client says what its requests are called.
+    @ivar record_kinds: The kinds of their records, by what these do not all have in common.
     """
 
     grant: CacheEntry[Grant]
@@ -97,3 +101,6 @@ class PreparedFlow:
     facts: RequestFacts | None
     has_own_id: bool
     facts_told: dict[tuple[bytes, ...], RequestFacts] = field(default_factory=dict)
+    record_kinds: BoundedMemo[tuple[object, ...], RecordKind] = field(
+        default_factory=lambda: BoundedMemo(MAX_RECORD_KINDS)
+    )

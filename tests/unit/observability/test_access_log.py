@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from llmproxy.brief_record import parts_of
 from llmproxy.config.model import Logging
 from llmproxy.model import RequestRecord
 from llmproxy.observability.access_log import AccessLog
@@ -42,7 +43,7 @@ class AccessLogTests(SynchronousTestCase):
 
     def observe(self, *ids: str) -> None:
         for request_id in ids:
-            self.access.observe_all([record(request_id=request_id)])
+            self.access.observe_all([parts_of(record(request_id=request_id))])
 
     def test_interval(self) -> None:
         """Lines wait for company, but not for long, and cost no timer while there are none."""
@@ -80,7 +81,7 @@ class AccessLogTests(SynchronousTestCase):
 
         access = AccessLog(write, self.clock)
         for request_id in ("a", "bad", "b"):
-            access.observe_all([record(request_id=request_id)])
+            access.observe_all([parts_of(record(request_id=request_id))])
         access.flush()
         self.assertEqual((self.written, access.lines), ([["a"], ["b"]], 2))
         self.assertEqual(access.tasks[0].failures, 1)
@@ -92,7 +93,7 @@ class AccessLogTests(SynchronousTestCase):
         redactor = Redactor()
         output, lines = observer(Logging(level="error"), stream, redactor), RequestLines(redactor)
         access = AccessLog(lambda waiting: output.write_masked(lines.access_lines(waiting), len(waiting)), self.clock)
-        access.observe_all([record(user_agent="evil\r\nts=1", path="/sk-lp-" + "x" * 43)])
+        access.observe_all([parts_of(record(user_agent="evil\r\nts=1", path="/sk-lp-" + "x" * 43))])
         access.stopService()
         (written,) = stream.getvalue().splitlines()
         self.assertEqual(json.loads(written)["user_agent"], "evil\r\nts=1")

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from llmproxy.brief_record import RecordKinds, parts_of
 from llmproxy.errors import StoreUnavailable
 from llmproxy.model import RequestRecord
 from llmproxy.observability import activity as module
@@ -51,7 +52,7 @@ class ActivityContract:
             record(status=499, outcome="cancelled"),
             record(cache="hit", first_byte=0.01),
         ):
-            self.activity.observe_all([each])
+            self.activity.observe_all([parts_of(each)])
         report = await self.activity.report("1h")
         total = report.total
         self.assertEqual((total.requests, total.failed, total.refused, total.cache_hits), (5, 1, 1, 1))
@@ -69,7 +70,7 @@ class ActivityContract:
             record(answered="small", cost_usd=0.25),
             record(model="made up", status=404, outcome="failed"),
         ):
-            self.activity.observe_all([each])
+            self.activity.observe_all([parts_of(each)])
         models = await self.activity.most_active("model", "1h", 10)
         self.assertEqual([(n, s.requests, s.cost_usd) for n, s in models], [("large", 1, 1.5), ("small", 2, 0.75)])
         projects = await self.activity.most_active("project", "24h", 1)
@@ -81,7 +82,7 @@ class ActivityContract:
         days = 86400
         for back in (-3600, -1, 0, 600, 11 * 3600, 13 * 3600, 2 * days, 6 * days, 7 * days - 7201, 7 * days + 10801):
             for project in ("p1", "p2"):
-                self.activity.observe_all([record(at=AT - back, project_id=project, answered="m")])
+                self.activity.observe_all([parts_of(record(at=AT - back, project_id=project, answered="m"))])
         for period in ("24h", "7d", "30d"):
             report = await self.activity.report(period)
             every = (await self.activity.most_active("model", period, 10))[0][1].requests
@@ -95,16 +96,16 @@ class ActivityContract:
     async def test_two_processes_add_to_one_sum(self) -> None:
         other = self.another()
         for each in (self.activity, other, self.activity):
-            each.observe_all([record()])
+            each.observe_all([parts_of(record())])
             await each.flush()
         self.assertEqual((await other.report("24h")).total.requests, 3)
 
     async def test_every_period_has_its_points_and_the_one_before(self) -> None:
         """One request now, and two as long ago as the period is."""
         for name, period in module.PERIODS.items():
-            self.activity.observe_all([record(api=name)])
-            self.activity.observe_all([record(AT - period.seconds, api=name)])
-            self.activity.observe_all([record(AT - period.seconds, api=name)])
+            self.activity.observe_all([parts_of(record(api=name))])
+            self.activity.observe_all([parts_of(record(AT - period.seconds, api=name))])
+            self.activity.observe_all([parts_of(record(AT - period.seconds, api=name))])
             report = await self.activity.report(name, api=name)
             points = [point.requests for point in report.points]
             self.assertEqual((len(points), sum(points), points[-1]), (period.seconds // period.point, 1, 1), name)
@@ -112,7 +113,7 @@ class ActivityContract:
 
     async def test_what_is_old_goes(self) -> None:
         for age in (0, 3, 41, 801):
-            self.activity.observe_all([record(AT - age * 86400)])
+            self.activity.observe_all([parts_of(record(AT - age * 86400))])
         await self.activity.flush()
         await self.activity._purge()
 
@@ -125,7 +126,7 @@ class ActivityContract:
         self.assertEqual(await self.store.read(steps), [1, 2, 3])
 
     async def test_texts_that_no_database_takes(self) -> None:
-        self.activity.observe_all([record(project_id="a\0\ud800" + "x" * 300)])
+        self.activity.observe_all([parts_of(record(project_id="a\0\ud800" + "x" * 300))])
         self.assertEqual((await self.activity.report("1h")).total.requests, 1)
 
 
@@ -144,15 +145,24 @@ class AwayStore:
 
 
 class AwayTests(TestCase):
+    async def test_what_many_have_in_common(self) -> None:
+        """Requests of one kind count where they belong, whatever has been added up, written or kept before."""
+        activity, kinds = Activity(AwayStore(), Clock(), lambda: AT), RecordKinds()
+        for at in (AT, AT, AT, AT + 300, AT, AT + 300):
+            activity.observe_all([kinds.parts_of(record(at, input_tokens=1)), kinds.parts_of(record(at, cache="hit"))])
+            await activity.flush()
+            activity.observe_all([kinds.parts_of(record(at, input_tokens=2, status=500))])
+        self.assertEqual([values[:5] for values in activity._sums.values()], [[12, 4, 0, 4, 12], [6, 2, 0, 2, 6]])
+
     async def test_it_is_kept_then_dropped_and_counted(self) -> None:
         activity = Activity(AwayStore(), Clock(), lambda: AT)
-        activity.observe_all([record()])
+        activity.observe_all([parts_of(record())])
         await activity.flush()
-        activity.observe_all([record()])
+        activity.observe_all([parts_of(record())])
         await activity.flush()
         self.assertEqual(activity.dropped, 0)
         for number in range(module.MAX_WAITING_KEYS + 4):
-            activity.observe_all([record(api=str(number))])
+            activity.observe_all([parts_of(record(api=str(number)))])
         self.assertEqual(activity.dropped, 5)
         await activity.stopService()
         self.assertEqual(activity.dropped, module.MAX_WAITING_KEYS + 6)

@@ -10,6 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
+from llmproxy.brief_record import parts_of
 from llmproxy.instruments import Counter, Gauge
 from llmproxy.model import RequestRecord
 from llmproxy.observability.exposition import render, to_json
@@ -48,8 +49,10 @@ class ExpositionTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.metrics = Metrics(breakers=lambda: {"openai": "half-open"}, events_dropped=lambda: 3)
         self.metrics.started()
-        self.metrics.observe_all([record(bytes_in=10, bytes_out=20, stream=True, cache="hit", sdk_retry=1)])
-        self.metrics.observe_all([record(status=404, outcome="refused", error="not_found", api="", first_byte=None)])
+        self.metrics.observe_all([parts_of(record(bytes_in=10, bytes_out=20, stream=True, cache="hit", sdk_retry=1))])
+        self.metrics.observe_all(
+            [parts_of(record(status=404, outcome="refused", error="not_found", api="", first_byte=None))]
+        )
 
     def samples(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         _, body = render(self.metrics)
@@ -120,7 +123,7 @@ class ExpositionTests(SynchronousTestCase):
 class NegotiationTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.metrics = Metrics()
-        self.metrics.observe_all([record()])
+        self.metrics.observe_all([parts_of(record())])
 
     def content_type(self, accept: str) -> str:
         return render(self.metrics, accept)[0].split(";")[0]

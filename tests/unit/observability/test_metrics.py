@@ -8,11 +8,13 @@ from typing import Any
 
 from zope.interface import implementer
 
+from llmproxy.brief_record import RecordKinds, parts_of
 from llmproxy.instruments import Counter, Gauge, Instrument
 from llmproxy.interfaces import IInstrumented
 from llmproxy.model import RequestRecord
 from llmproxy.observability.exposition import render
 from llmproxy.observability.metrics import DURATION_BOUNDS, MAX_KINDS, MAX_MODELS, Histogram, Metrics, ProxyMetrics
+from llmproxy.observability.metrics_of_workers import state_of
 
 
 def record(**changes: Any) -> RequestRecord:
@@ -32,7 +34,7 @@ def record(**changes: Any) -> RequestRecord:
 class SnapshotTests(unittest.TestCase):
     def counted(self, **changes: Any) -> ProxyMetrics:
         metrics = Metrics()
-        metrics.observe_all([record(**changes)])
+        metrics.observe_all([parts_of(record(**changes))])
         return metrics.snapshot()
 
     def test_nothing(self) -> None:
@@ -42,9 +44,9 @@ class SnapshotTests(unittest.TestCase):
     def test_sums(self) -> None:
         """Requests, bytes and streams are summed up over all APIs, and told apart by API and status."""
         metrics = Metrics(events_dropped=lambda: 7)
-        metrics.observe_all([record(bytes_in=10, bytes_out=100, stream=True, sdk_retry=2)])
-        metrics.observe_all([record(api="google", status=529, upstream_status=529, bytes_in=1)])
-        metrics.observe_all([record(bytes_out=5)])
+        metrics.observe_all([parts_of(record(bytes_in=10, bytes_out=100, stream=True, sdk_retry=2))])
+        metrics.observe_all([parts_of(record(api="google", status=529, upstream_status=529, bytes_in=1))])
+        metrics.observe_all([parts_of(record(bytes_out=5))])
         counted = metrics.snapshot()
         self.assertEqual((counted.requests, counted.bytes_in, counted.bytes_out), (3, 11, 105))
         self.assertEqual((counted.streams, counted.sdk_retries, counted.events_dropped), (1, 1, 7))
@@ -97,7 +99,7 @@ class SnapshotTests(unittest.TestCase):
         """Were a plugin to invent error codes without end, memory does not grow and no request is left out."""
         metrics = Metrics()
         for n in range(MAX_KINDS + 50):
-            metrics.observe_all([record(status=400, outcome="refused", error=f"made_up_{n}")])
+            metrics.observe_all([parts_of(record(status=400, outcome="refused", error=f"made_up_{n}"))])
         self.assertEqual(len(metrics.kinds), MAX_KINDS + 1)
         self.assertEqual((metrics.snapshot().requests, metrics.snapshot().by_error["other"]), (MAX_KINDS + 50, 50))
 
@@ -159,27 +161,40 @@ class SpendingTests(unittest.TestCase):
         """Tokens and cost are summed up by API and the model that answered; what is not known is counted as such."""
         metrics = Metrics()
         used: dict[str, Any] = {"input_tokens": 10, "cached_tokens": 4, "output_tokens": 5, "reasoning_tokens": 1}
-        metrics.observe_all([record(**used, answered="gpt-4o", cost_usd=0.5, basis="exact")])
-        metrics.observe_all([record(**used, answered="gpt-4o", basis="estimated")])
-        metrics.observe_all([record(**used, cost_usd=0.25)])
-        metrics.observe_all([record(answered="gpt-4o")])
+        metrics.observe_all([parts_of(record(**used, answered="gpt-4o", cost_usd=0.5, basis="exact"))])
+        metrics.observe_all([parts_of(record(**used, answered="gpt-4o", basis="estimated"))])
+        metrics.observe_all([parts_of(record(**used, cost_usd=0.25))])
+        metrics.observe_all([parts_of(record(answered="gpt-4o"))])
         spent = metrics.spent["openai", "gpt-4o"]
         self.assertEqual((spent.input, spent.cached, spent.output, spent.reasoning), (20, 8, 10, 2))
         self.assertEqual((spent.cost, spent.estimated, spent.unpriced), (0.5, 1, 1))
         self.assertEqual(metrics.spent["openai", "unknown"].cost, 0.25)
 
+    def test_what_many_have_in_common(self) -> None:
+        """Requests of one kind count as each of them would alone."""
+        together, alone, kinds = Metrics(), Metrics(), RecordKinds()
+        records = [
+            record(answered="m", input_tokens=3, output_tokens=2, cost_usd=0.5, bytes_in=5, stream=True),
+            record(answered="m", input_tokens=7, basis="estimated", sdk_retry=3, status=503, upstream_status=503),
+            record(outcome="truncated", error="upstream_truncated", duration=3.0),
+        ] * 4
+        together.observe_all(map(kinds.parts_of, records))
+        alone.observe_all(map(parts_of, records))
+        self.assertEqual(together.snapshot(), alone.snapshot())
+        self.assertEqual(state_of(together), state_of(alone))
+
     def test_models_without_end(self) -> None:
         """A provider that repeats whatever model it is asked for does not fill the memory."""
         metrics = Metrics()
         for number in range(1000):
-            metrics.observe_all([record(answered=f"m{number}", input_tokens=1)])
+            metrics.observe_all([parts_of(record(answered=f"m{number}", input_tokens=1))])
         self.assertEqual(len(metrics.spent), MAX_MODELS + 1)
         self.assertEqual(metrics.spent["openai", "other"].input, 1000 - MAX_MODELS)
 
     def test_a_secret_for_a_model(self) -> None:
         """What is shown of it is masked."""
         metrics = Metrics(redact=lambda text: text.replace("secret", "[redacted]"))
-        metrics.observe_all([record(answered="a secret model", input_tokens=1)])
+        metrics.observe_all([parts_of(record(answered="a secret model", input_tokens=1))])
         text = render(metrics)[1].decode()
         self.assertIn('llmproxy_input_tokens_total{api="openai",model="a [redacted] model"} 1.0', text)
         self.assertNotIn("secret", text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from unittest import TestCase
 
+from llmproxy.brief_record import parts_of
 from llmproxy.instruments import Counter, Gauge
 from llmproxy.model import RequestRecord
 from llmproxy.observability.exposition import render, to_json
@@ -20,7 +21,7 @@ RECORD = RequestRecord(
 def process(requests: int, breaker: str = "closed", longest: float = 1.0) -> Metrics:
     metrics = Metrics(lambda: {"openai": breaker}, lambda: 2)
     for _ in range(requests):
-        metrics.observe_all([RECORD])
+        metrics.observe_all([parts_of(RECORD)])
     metrics.reactor_lag.observe(0.01)
     metrics.in_flight = requests
     metrics.add(Gauge("open", "Open.", lambda: {"openai": float(requests)}, "api"))

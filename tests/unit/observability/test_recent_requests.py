@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from unittest import TestCase
 
+from llmproxy.brief_record import parts_of
 from llmproxy.model import RequestRecord
 from llmproxy.observability.recent_requests import RecentRequests, RequestFilter
 
@@ -20,7 +21,7 @@ class RecentRequestsTests(TestCase):
             record("asked", model="gpt-4o", answered="gpt-4o-2024-11-20"),
             record("broken", status=502, outcome="failed", api="openai", token_id="t"),
         ):
-            self.requests.observe_all([each])
+            self.requests.observe_all([parts_of(each)])
 
     def ids(self, limit: int = 10, **wanted: object) -> list[str]:
         return [each.request_id for each in self.requests.search(RequestFilter(**wanted), limit)]  # type: ignore[arg-type]

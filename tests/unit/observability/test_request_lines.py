@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.base.attribution import CLAIMED, encode
+from llmproxy.brief_record import RecordKinds, parts_of
 from llmproxy.model import RequestRecord
 from llmproxy.observability.redaction import Redactor
 from llmproxy.observability.request_lines import RequestLines, access_fields, event_fields
@@ -75,8 +76,9 @@ class Written:
     """What becomes of a record that has come so often, in both forms."""
 
     def __init__(self, lines: RequestLines, record: RequestRecord, times: int, events_first: bool = False) -> None:
+        kinds = RecordKinds()
         for number in range(times):
-            each = record if number == times - 1 else record._replace(request_id=f"earlier-{number}")
+            each = kinds.parts_of(record if number == times - 1 else record._replace(request_id=f"earlier-{number}"))
             if events_first:
                 self.event = lines.events([each])
             self.access = lines.access_lines([each])
@@ -142,38 +144,40 @@ class RequestLinesTests(SynchronousTestCase):
         """Lines that are made together are those that are made alone, whatever is in the ids of the others."""
         lines, alone = RequestLines(Redactor(["hunter2"])), RequestLines(Redactor(["hunter2"]))
         made = [*made, record(request_id="ends with hunter"), record(request_id="2 begins this"), record()] * 3
-        access, events = lines.access_lines(made).splitlines(), lines.events(made).splitlines()
-        self.assertEqual(list(map(members, access)), [members(alone.access_lines([each])) for each in made])
-        self.assertEqual(list(map(json.loads, events)), [json.loads(alone.events([each])) for each in made])
+        kinds, each_alone = RecordKinds(), [parts_of(each) for each in made]
+        together = [kinds.parts_of(each) for each in made]
+        access, events = lines.access_lines(together).splitlines(), lines.events(together).splitlines()
+        self.assertEqual(list(map(members, access)), [members(alone.access_lines([each])) for each in each_alone])
+        self.assertEqual(list(map(json.loads, events)), [json.loads(alone.events([each])) for each in each_alone])
 
     def test_secret_in_one_of_many(self) -> None:
         """It is masked, and takes no other request's id with it."""
-        lines = RequestLines(Redactor(["hunter2"]))
+        lines, kinds = RequestLines(Redactor(["hunter2"])), RecordKinds()
         for _ in range(3):
-            made = [record(request_id=each) for each in ("a", "x-hunter2-y", "b")]
+            made = [kinds.parts_of(record(request_id=each)) for each in ("a", "x-hunter2-y", "b")]
             ids = [json.loads(line)["request_id"] for line in lines.access_lines(made).splitlines()]
             self.assertEqual(ids, ["a", "x-[redacted]-y", "b"])
 
     @given(st.lists(records, max_size=8), st.data())
     def test_one_after_the_other(self, made: list[RequestRecord], data: st.DataObject) -> None:
         """In whatever order both lines of requests are made, also of some that have an id in common."""
-        lines = RequestLines(Redactor())
+        lines, kinds = RequestLines(Redactor()), RecordKinds()
         waiting = [(each, form) for each in made * 2 for form in (lines.access_lines, lines.events)]
         for each, form in data.draw(st.permutations(waiting)):
-            alone = RequestLines(Redactor())
+            alone, parts = RequestLines(Redactor()), kinds.parts_of(each)
             if form == lines.access_lines:
-                self.assertEqual(members(form([each])), members(alone.access_lines([each])))
+                self.assertEqual(members(form([parts])), members(alone.access_lines([parts_of(each)])))
             else:
-                self.assertEqual(json.loads(form([each])), json.loads(alone.events([each])))
+                self.assertEqual(json.loads(form([parts])), json.loads(alone.events([parts_of(each)])))
 
     def test_a_template_is_used(self) -> None:
-        """From the third time on nothing is made that others have had before."""
-        lines = RequestLines(Redactor())
+        """Nothing is made that others of a kind have had before."""
+        lines, kinds = RequestLines(Redactor()), RecordKinds()
         for number in range(5):
-            lines.events([record(request_id=str(number), bytes_in=number)])
+            lines.events([kinds.parts_of(record(request_id=str(number), bytes_in=number))])
         self.assertEqual(len(lines._templates), 1)
         for number in range(5):
-            lines.events([record(request_id=str(number), path=f"/{number}")])
+            lines.events([kinds.parts_of(record(request_id=str(number), path=f"/{number}"))])
         self.assertEqual(len(lines._templates), 1)
 
     def test_secrets(self) -> None:
@@ -185,12 +189,14 @@ class RequestLinesTests(SynchronousTestCase):
             written = Written(lines, first, 2)
             self.assertNotIn("own-secret-1", written.access + written.event.decode())
             self.assertIn("later-secret", written.access)
-        lines.events([first])  # and its access line is still to be made
+        kinds = RecordKinds()
+        waiting = [kinds.parts_of(first) for _ in range(3)]
+        lines.events(waiting)  # and their access lines are still to be made
         redactor.add("later-secret")
         redactor.add("secret-id-7")
         for request_id in ("id", "secret-id-7", "id", "secret-id-7"):
             written = Written(lines, first._replace(request_id=request_id), 3)
-            both = written.access + written.event.decode() + lines.access_lines([first])
+            both = written.access + written.event.decode() + lines.access_lines(waiting)
             self.assertNotRegex(both, "later-secret|own-secret|secret-id")
             self.assertEqual(json.loads(written.event)["path"], "/[redacted]")
             self.assertEqual(json.loads(written.access)["path"], "/[redacted]")

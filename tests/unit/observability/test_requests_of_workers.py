@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.base.peers import Peers
+from llmproxy.brief_record import parts_of
 from llmproxy.errors import Invalid
 from llmproxy.model import PageRequest, RequestRecord
 from llmproxy.observability.recent_requests import RecentRequests, RequestFilter
@@ -55,7 +56,7 @@ class RequestsOfWorkersTests(SynchronousTestCase):
         """Latest first, whichever worker gives each page, and whatever comes meanwhile."""
         self.setUp()
         for number, process in enumerate(where):
-            self.kept[process].observe_all([record(number, float(number))])
+            self.kept[process].observe_all([parts_of(record(number, float(number)))])
         found: list[str] = []
         cursor, later = "", 100
         for _ in range(100):
@@ -64,18 +65,18 @@ class RequestsOfWorkersTests(SynchronousTestCase):
             cursor = page.next_cursor
             if not cursor:
                 break
-            self.kept[data.draw(st.integers(0, 2))].observe_all([record(later, float(later))])
+            self.kept[data.draw(st.integers(0, 2))].observe_all([parts_of(record(later, float(later)))])
             later += 1
         self.assertEqual(found, [f"r{number}" for number in reversed(range(len(where)))])
 
     def test_filter_and_offset(self) -> None:
         for number in range(6):
-            self.kept[number % 3].observe_all([record(number, float(number), 429 if number % 2 else 200)])
+            self.kept[number % 3].observe_all([parts_of(record(number, float(number), 429 if number % 2 else 200))])
         self.assertEqual([each.request_id for each in self.page(2, offset=1, status="429").items], ["r3", "r1"])
 
     def test_one_of_them(self) -> None:
         """It is found wherever it was served."""
-        self.kept[2].observe_all([record(7, 1.0)])
+        self.kept[2].observe_all([parts_of(record(7, 1.0))])
         found = self.successResultOf(self.all[0].find("r7"))
         self.assertEqual(found, record(7, 1.0))
         self.assertIsNone(self.successResultOf(self.all[1].find("r8")))

@@ -19,6 +19,7 @@ from llmproxy.observability.metrics import Metrics
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.pipeline import Pipeline
+from llmproxy.proxy.reporting import one_by_one
 from llmproxy.proxy.request_scheduler import RequestScheduler
 from llmproxy.web.proxy import ProxyResource
 from llmproxy.wire.server.site import Site
@@ -95,7 +96,7 @@ class ProxyCase(SynchronousTestCase):
             meters=unused,
             operations=unused,
             metrics=self.metrics,
-            observers=[self.records.extend, self.again.extend],
+            observers=[one_by_one(self.records.append), one_by_one(self.again.append)],
             clock=self.clock,
         )
         self.accounting = accounting

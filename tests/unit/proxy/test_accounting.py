@@ -6,6 +6,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from llmproxy import errors
+from llmproxy.brief_record import parts_of
 from llmproxy.config.api_settings import Api, ConnectionSettings
 from llmproxy.config.model import Settings
 from llmproxy.ledger.kinds import AlikeOpenings
@@ -102,7 +103,9 @@ class RecordingLedger:
     def settle_all(self, requests: Sequence[FinishedRequest]) -> None:
         for record, ledger_id, sent, deferral, _ in requests:
             if ledger_id is not None:
-                self.calls.append(("settle", ledger_id, record.outcome, sent, deferral and deferral.result_id))
+                self.calls.append(
+                    ("settle", ledger_id, record.kind.sample.outcome, sent, deferral and deferral.result_id)
+                )
 
 
 class Uses:
@@ -190,7 +193,7 @@ class Charges(ProxyCase):
         self.accounting.begin()
         alike = AlikeOpenings(("p", "t", "main", "/x", ""))
         self.assertEqual(self.accounting.open_alike(alike, 0.0, "r", 0, 0, 1, "", False), "line-2")
-        self.accounting.conclude(record, "line-1", None, None)
+        self.accounting.conclude(parts_of(record), "line-1", None, None)
         counted = self.metrics.snapshot()
         self.assertEqual((counted.requests, counted.in_flight), (2, 0))  # with the one of setUp
         opened = ("open alike", "p", "t", "main", "/x", "", 0.0, "r", 0, 0, 1, "", False)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from llmproxy.brief_record import BriefRecord, parts_of
 from llmproxy.ledger.records import FinishedRequest
 from llmproxy.model import RequestRecord
 from llmproxy.proxy.reporting import RequestReports, going_on, one_by_one
@@ -14,7 +15,7 @@ from llmproxy.wire.write_coalescing import WriteCoalescer
 
 
 def finished(path: str, ledger_id: str | None = "line") -> FinishedRequest:
-    return FinishedRequest(RequestRecord(path, 0.0, 0.0, "POST", path, 200, "complete"), ledger_id)
+    return FinishedRequest(parts_of(RequestRecord(path, 0.0, 0.0, "POST", path, 200, "complete")), ledger_id)
 
 
 class FailingLedger:
@@ -25,9 +26,9 @@ class FailingLedger:
 
     def settle_all(self, requests: Sequence[FinishedRequest]) -> None:
         for record, ledger_id, *_ in requests:
-            if record.path != "/bad" and ledger_id is not None:
-                self.settled.append((record.path, ledger_id))
-        if any(each.record.path == "/bad" for each in requests):
+            if record.request_id != "/bad" and ledger_id is not None:
+                self.settled.append((record.request_id, ledger_id))
+        if any(each.record.request_id == "/bad" for each in requests):
             raise ZeroDivisionError
 
 
@@ -38,7 +39,7 @@ class RequestReportsTests(SynchronousTestCase):
         self.singly: list[str] = []
 
     def reports(self, coalescer: WriteCoalescer | None = None) -> RequestReports:
-        def fail(records: Sequence[RequestRecord]) -> None:
+        def fail(records: Sequence[BriefRecord]) -> None:
             raise ZeroDivisionError
 
         def read(record: RequestRecord) -> None:
@@ -46,7 +47,7 @@ class RequestReportsTests(SynchronousTestCase):
                 raise ZeroDivisionError
             self.singly.append(record.path)
 
-        observers = (fail, one_by_one(read), lambda records: self.batches.append([each.path for each in records]))
+        observers = (fail, one_by_one(read), lambda records: self.batches.append([each.request_id for each in records]))
         return RequestReports(observers, self.clock, self.ledger, coalescer)
 
     def test_at_once(self) -> None:
@@ -76,13 +77,13 @@ class RequestReportsTests(SynchronousTestCase):
         """An observer of many goes on behind the one with which it fails; one that takes none is not asked for ever."""
         taken: list[str] = []
 
-        def take(records: Iterable[RequestRecord]) -> None:
+        def take(records: Iterable[BriefRecord]) -> None:
             for record in records:
-                taken.append(record.path)
-                if record.path == "/bad":
+                taken.append(record.request_id)
+                if record.request_id == "/bad":
                     raise ZeroDivisionError
 
-        def fail(records: Iterable[RequestRecord]) -> None:
+        def fail(records: Iterable[BriefRecord]) -> None:
             taken.append("asked")
             raise ZeroDivisionError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llmproxy.base.coroutines import deferred
+from llmproxy.brief_record import parts_of
 from llmproxy.errors import ChangedMeanwhile, StoreUnavailable
 from llmproxy.errors.management import IdempotencyInProgress, IdempotencyKeyReused
 from llmproxy.http.error_body import PROBLEM
@@ -182,9 +183,9 @@ class ConventionTests(ManagementTestCase):
         self.root = Root(manage=self.management(requests=RequestsOfWorkers(requests)))
         record = RequestRecord("r0", 0.0, 0.1, "POST", "/v1/chat/completions", 200, "complete", project_id="p1")
         for number in range(6):
-            requests.observe_all([record._replace(request_id=f"r{number}")])
+            requests.observe_all([parts_of(record._replace(request_id=f"r{number}"))])
         first = self.ask("GET", "/manage/requests?limit=2").json
-        requests.observe_all([record._replace(request_id="late")])
+        requests.observe_all([parts_of(record._replace(request_id="late"))])
         second = self.ask("GET", f"/manage/requests?limit=2&cursor={first['next_cursor']}").json
         shown = [[each["request_id"] for each in reply["data"]] for reply in (first, second)]
         self.assertEqual(shown, [["r5", "r4"], ["r3", "r2"]])  # r1 was forgotten when the late one came
