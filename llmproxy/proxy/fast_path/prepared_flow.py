@@ -16,8 +16,8 @@ from llmproxy.model import Grant
 from llmproxy.upstream.circuits import Attempt
 from llmproxy.upstream.provider_keys import ProviderKey
 
-MAX_RECORD_KINDS = 64  # of one flow
-MAX_MODELS = 64  # for which one flow has openings in the ledger ready
+MAX_RECORD_KINDS = 16  # of one flow; there are up to 10,000 flows
+MAX_MODELS = 8  # for which one flow has openings in the ledger ready
 
 
 class RequestFacts(NamedTuple):
