@@ -76,15 +76,15 @@ class DirectPath:
         heads: tuple[KnownHead, ...] = channel.expected
         for known in heads:
             assert known.text is not None
-            if data.startswith(known.text.start) and (found := known.text.match(data)) is not None:
+            found = known.text.match(data)
+            if found is not None:
                 break
         else:
             return False
         if not known.current:
             channel.expected = None
             return False
-        values, body_start = found
-        length = known.text.length(values)
+        values, length, body_start = found
         messages = channel.limits.messages
         if length != len(data) - body_start or length > messages.body or body_start > messages.head:
             return False
@@ -287,7 +287,7 @@ class DirectPath:
         if sending.outgoing:
             request.head = b"%b%d\r\n\r\n" % (sending.outgoing, size)
         else:
-            request.head = way.outgoing.render(known.holes(lines), size)
+            request.head = way.outgoing.render(() if head is None else head.known[1], size)
         request.buffers = buffers = accounting.buffers
         if size > SMALL_BYTES and buffers is not None:
             request.held = size

@@ -27,24 +27,44 @@ MAX_ANSWERED = 4096  # bodies
 MAX_SHAPES = 16  # that a head is compared with
 
 
-class OutgoingHead(NamedTuple):
-    """The head that is sent to the provider: its lines, and which of them come out of the client's holes.
+class OutgoingHead:
+    """The head that is sent to the provider.
 
-    @ivar lines: The request line and the field lines, without the one that frames the body.
-    @ivar filled: Pairs of an index of these, and that of the hole whose line stands there.
+    @ivar start: All of it up to the body's length, where none of its lines come out of the client's holes; else C{b""}.
     """
 
-    lines: list[bytes]
-    filled: tuple[tuple[int, int], ...]
+    __slots__ = ("_filled", "_parts", "start")
 
-    def render(self, holes: list[bytes], length: int) -> bytes:
-        """All of it, for a body of so many bytes."""
-        lines = self.lines
-        if self.filled:
-            lines = lines.copy()
-            for index, hole in self.filled:
-                lines[index] = holes[hole]
-        return b"%b\r\nContent-Length: %d\r\n\r\n" % (b"\r\n".join(lines), length)
+    def __init__(self, lines: Sequence[bytes], filled: Sequence[tuple[int, int]]) -> None:
+        """
+        @param lines: The request line and the field lines, without the one that frames the body.
+        @param filled: Pairs of an index of these, and that of the hole whose line stands there.
+        """
+        hole_at, parts, kept = dict(filled), [], []
+        self._filled: list[tuple[int, int]] = []
+        for index, line in enumerate([*lines, b"Content-Length: "]):
+            hole = hole_at.get(index)
+            if hole is None:
+                kept.append(line)
+                continue
+            if kept:
+                parts.append(b"\r\n".join(kept))
+                kept = []
+            self._filled.append((len(parts), hole))
+            parts.append(b"")
+        parts.append(b"\r\n".join(kept))
+        self._parts = parts
+        self.start = b"" if filled else parts[0]
+
+    def render(self, holes: Sequence[bytes], length: int) -> bytes:
+        """All of it, for a body of so many bytes.
+
+        @param holes: The client's lines that stand in its holes.
+        """
+        parts = self._parts.copy()
+        for index, hole in self._filled:
+            parts[index] = holes[hole]
+        return b"%b%d\r\n\r\n" % (b"\r\n".join(parts), length)
 
 
 class Sending(NamedTuple):

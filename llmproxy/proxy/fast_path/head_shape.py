@@ -85,8 +85,8 @@ class HeadText:
         self.start = pieces[0]
         self._pieces = tuple(b"\r\n" + piece for piece in (*pieces[1:], rest))
 
-    def match(self, data: bytes) -> tuple[list[bytes], int] | None:
-        """The values that stand in its holes in what was received, and where the body begins there.
+    def match(self, data: bytes) -> tuple[list[bytes], int, int] | None:
+        """The values that stand in its holes in what was received, the length of the body, and where that begins there.
 
         C{None} where the head is not all there, is another, or has to be read more closely.
         """
@@ -104,11 +104,7 @@ class HeadText:
             return None
         if len(values) > 1 and not all(map(_BARE_VALUE.fullmatch, values)):
             return None
-        return values, at
-
-    def length(self, values: Sequence[bytes]) -> int:
-        """Of the body, where these stand in the holes."""
-        return int(values[self._length])
+        return values, int(length), at
 
     def fill(self, fields: Sequence[bytes], values: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
         """The field lines with these values in the holes, and those of them that have holes.

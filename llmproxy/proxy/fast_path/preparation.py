@@ -59,8 +59,7 @@ def _prepare_sending(flow: Flow, way: Sending, pipeline: Pipeline, accounting: A
     if keys is None:
         return None
     common = (session.grant.project_id, session.grant.token_id, route.api_name, route.endpoint)
-    outgoing = b"" if way.outgoing.filled else b"\r\n".join([*way.outgoing.lines, b"Content-Length: "])
-    return PreparedSending(outgoing, keys, accounting.slots(session, route), session.constant_uses(), common)
+    return PreparedSending(way.outgoing.start, keys, accounting.slots(session, route), session.constant_uses(), common)
 
 
 def _told_by(known: KnownHead, accounting: Accounting) -> tuple[int, ...]:
