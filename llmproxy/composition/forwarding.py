@@ -30,7 +30,8 @@ from llmproxy.interfaces import (
 )
 from llmproxy.ledger import Ledger
 from llmproxy.limits.in_flight import InFlightLimit
-from llmproxy.limits.limiter import BudgetObserver, Limiter
+from llmproxy.limits.limiter import Limiter
+from llmproxy.limits.reservation import BudgetObserver
 from llmproxy.metering.catalog import Meters, Operations, own_prices, provider
 from llmproxy.metering.cost_ceiling import CostCeiling
 from llmproxy.metering.prices import Prices

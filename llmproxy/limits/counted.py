@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from llmproxy.interfaces import ICounters
 from llmproxy.limits.counters.ready_limits import ReadyLimits, TakenLimits
@@ -80,10 +80,17 @@ class ILocalCounters(ICounters):
 
 
 class LimitsWaiter(Protocol):
-    """Whoever waits until others have decided on a request."""
+    """Whoever waits until others have decided on a request.
+
+    @ivar needs_verdict: Whether it is told by a verdict also where all of its limits admit it.
+    """
 
     limits: CountedLimits
     amounts: Any
+    needs_verdict: ClassVar[bool]
+
+    def grant(self, ticket: Any, left: Sequence[int], reset: float) -> None:
+        """All of its limits admit it: what is left of each rate, and seconds until all of them are whole."""
 
     def decided(self, verdict: Verdict) -> None:
         """By the places of the claims; its ticket is settled with amounts in the order of C{amounts}."""

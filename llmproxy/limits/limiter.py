@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
@@ -27,12 +27,11 @@ from llmproxy.limits.maximum_use import MaximumUseEstimator, RequestMaximum
 from llmproxy.limits.pending import PendingReservation
 from llmproxy.limits.plan import UNENFORCED, LimitPlan, Rule, plan, rules
 from llmproxy.limits.refusals import refusal
+from llmproxy.limits.reservation import Amounts, BudgetObserver, LimitReservation
 from llmproxy.model import Allowance, Claim, Grant, Verdict
 
 MAX_REMEMBERED_PLANS = 4096  # plans
 
-Amounts = tuple[int, int, int]
-"""Requests, tokens, and nano-dollars."""
 _ONE_REQUEST: Amounts = (1, 0, 0)
 
 
@@ -49,94 +48,39 @@ class RequestSize(NamedTuple):
     size: int = 0
 
 
-class BudgetObserver(Protocol):
-    """Is told what happens to budgets; neither may wait for anything."""
+class LimitsDecision(PendingReservation[LimitReservation]):
+    """What is asked of counters that do not decide at once."""
 
-    def spent(self, plan: LimitPlan, limits: CountedLimits) -> None:
-        """A request is over that was held to these limits of the plan, those of its period; of further ones nobody need
-        be told for as long as the limits are C{observed}."""
+    __slots__ = ("_limiter", "asked", "plan", "route")
 
-    def refused(self, rule: Rule, claim: Claim) -> None:
-        """Too little of this budget was left for a request, and none is held by requests under way."""
-
-
-class SettlesTickets(Protocol):
-    """Counters that what is held was taken from; L{ICounters} says more."""
-
-    def settle(self, ticket: Any, amounts: Sequence[int], *, measured: bool = True) -> None: ...
-
-
-class LimitReservation:
-    """What is held for one request until it is settled.
-
-    @ivar limits: Those of its plan, in the period in which it came.
-    @ivar header_lines: Header lines that tell the client how its limits stand, with line ends between them.
-    """
-
-    __slots__ = ("_amounts", "_budgets", "_by_unit", "_counters", "_ticket", "header_lines", "limits", "plan")
+    _log = Logger()
 
     def __init__(
         self,
-        counters: SettlesTickets,
+        limiter: Limiter,
         plan: LimitPlan,
+        route: Route,
+        asked: RequestSize,
         limits: CountedLimits,
         amounts: Amounts,
-        ticket: Any,
-        header_lines: bytes,
-        budgets: BudgetObserver | None,
-        *,
-        by_unit: bool = True,
-    ):
-        """
-        @param amounts: What it may use at most.
-        @param by_unit: Whether C{counters} settle the amount of each unit, and not that of each claim.
-        """
-        self._counters = counters
-        self._ticket = ticket
-        self._budgets = budgets
-        self._amounts = amounts
-        self._by_unit = by_unit
+    ) -> None:
+        super().__init__(limits, amounts)
+        self._limiter = limiter
         self.plan = plan
-        self.limits = limits
-        self.header_lines = header_lines
+        self.route = route
+        self.asked = asked
 
-    @property
-    def claims(self) -> list[Claim]:
-        """What is held of each limit."""
-        return self.limits.claimed(self._amounts)
+    def reservation_of(self, ticket: Any, left: Sequence[int], reset: float) -> LimitReservation:
+        return self._limiter.reservation_of(self, ticket, left, reset)
 
-    @property
-    def budgets(self) -> list[tuple[str, str, int, float]]:
-        """What is held of each budget: its key, its unit, how much, and when its period ends."""
-        pairs = zip(self.plan.rules, self.claims, strict=True)
-        return [(claim.key, rule.unit, claim.amount, claim.ends) for rule, claim in pairs if rule.kind == "budget"]
+    def judge(self, verdict: Verdict) -> LimitReservation:
+        return self._limiter.judge(self, verdict)
 
-    def give_back(self) -> None:
-        """Nothing was sent: it counts as not made."""
-        self._settle((0, 0, 0))
-
-    def keep(self, *, recorded: bool = False) -> None:
-        """Nobody knows what it used: it counts as what it could have used at most.
-
-        @param recorded: Whether the ledger keeps what is held, until a later response tells.
-        """
-        self._settle(self._amounts, measured=recorded)
-
-    def settle(self, tokens: int, cost: float | None) -> None:
-        """It used so many tokens, and so many dollars; what has no known price is charged at the worst.
-
-        @param cost: C{None} where nobody knows.
-        """
-        self._settle((1, tokens, self._amounts[2] if cost is None else nano(cost)))
-
-    def _settle(self, amounts: Amounts, *, measured: bool = True) -> None:
-        ticket = self._ticket
-        if ticket is not None:
-            self._ticket = None
-            by_claim = amounts if self._by_unit else [amounts[unit] for unit in self.plan.units]
-            self._counters.settle(ticket, by_claim, measured=measured)
-            if self._budgets is not None and not self.limits.observed:
-                self._budgets.spent(self.plan, self.limits)
+    def explain(self, error: BaseException) -> BaseException:
+        if isinstance(error, errors.ProxyError | CancelledError):
+            return error
+        self._log.failure("Limits could not be counted.", Failure(error))
+        return errors.LimitsUnavailable()
 
 
 class LimitStatus(NamedTuple):
@@ -228,40 +172,36 @@ class Limiter:
                     lines = plan.rate_lines.after_taking(taken.left, taken.reset, now)
                 observer = self._budgets if plan.budgets else None
                 return LimitReservation(taken.limits, plan, limits, amounts, taken, lines, observer)
-        pending = PendingReservation(limits, amounts, partial(self._judge, plan, route, asked), self._explain)
+        pending = LimitsDecision(self, plan, route, asked, limits, amounts)
         if self._remote is not None:
             self._remote.begin(pending)
-            return pending.reservation or pending
+            return (pending.reservation or pending) if pending.is_decided else pending
         claims = limits.claimed(amounts)
         verdict = self._counters.reserve_now(claims)
         if verdict is not None:
-            return self._judge(plan, route, asked, pending, verdict)
+            return pending.judge(verdict)
         pending.follow(as_deferred(self._counters.reserve(claims)))
         return pending
 
-    def _explain(self, error: BaseException) -> BaseException:
-        """Why there is no verdict, as the client may know it."""
-        if isinstance(error, errors.ProxyError | CancelledError):
-            return error
-        self._log.failure("Limits could not be counted.", Failure(error))
-        return errors.LimitsUnavailable()
-
-    def _judge(
-        self,
-        plan: LimitPlan,
-        route: Route,
-        asked: RequestSize,
-        pending: PendingReservation[LimitReservation],
-        verdict: Verdict,
+    def reservation_of(
+        self, decision: LimitsDecision, ticket: Any, left: Sequence[int], reset: float
     ) -> LimitReservation:
+        """The reservation of what counters elsewhere have granted."""
+        plan, lines = decision.plan, b""
+        if left:
+            lines = plan.rate_lines.after_taking(left, reset, self._now())
+        observer = self._budgets if plan.budgets else None
+        return LimitReservation(self._remote, plan, decision.limits, decision.amounts, ticket, lines, observer)
+
+    def judge(self, decision: LimitsDecision, verdict: Verdict) -> LimitReservation:
         """The reservation that counters have decided on, or why there is none."""
-        limits, amounts = pending.limits, pending.amounts
+        plan, limits, amounts = decision.plan, decision.limits, decision.amounts
         if verdict.refused is not None:
-            raise self._refusal(plan, route, asked, limits.claimed(amounts), verdict)
+            raise self._refusal(plan, decision.route, decision.asked, limits.claimed(amounts), verdict)
         lines = self._rate_lines(plan, verdict)
-        budgets = self._budgets if plan.budgets else None
+        observer = self._budgets if plan.budgets else None
         return LimitReservation(
-            self._counters, plan, limits, amounts, verdict.ticket, lines, budgets, by_unit=self._remote is not None
+            self._counters, plan, limits, amounts, verdict.ticket, lines, observer, by_unit=self._remote is not None
         )
 
     def _usual(self, plan: LimitPlan, route: Route, asked: RequestSize, now: float) -> Amounts | None:

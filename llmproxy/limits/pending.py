@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -25,42 +25,37 @@ class PendingReservation(Generic[R]):
     It is itself what waits for counters elsewhere, so that a request needs no Deferred for it.
 
     @ivar limits: What it is held to, and C{amounts}: what it may use at most.
+    @ivar is_decided: Whether L{reservation} says how.
     """
 
-    __slots__ = (
-        "_admit",
-        "_cancel",
-        "_error",
-        "_explain",
-        "_fail",
-        "_judge",
-        "_left",
-        "_reservation",
-        "amounts",
-        "limits",
-    )
+    __slots__ = ("_admit", "_cancel", "_error", "_fail", "_left", "_reservation", "amounts", "is_decided", "limits")
 
-    def __init__(
-        self,
-        limits: CountedLimits,
-        amounts: tuple[int, int, int],
-        judge: Callable[[PendingReservation[R], Verdict], R],
-        explain: Callable[[BaseException], BaseException],
-    ) -> None:
-        """
-        @param judge: Makes the reservation of a verdict, or raises why there is none.
-        @param explain: Says what a client may know of why there is none.
-        """
+    needs_verdict: ClassVar[bool] = False
+
+    def __init__(self, limits: CountedLimits, amounts: tuple[int, int, int]) -> None:
         self.limits = limits
         self.amounts = amounts
-        self._judge = judge
-        self._explain = explain
-        self._left = False
+        self.is_decided = self._left = False
         self._reservation: R | None = None
         self._error: BaseException | None = None
         self._admit: Callable[[R], object] | None = None
         self._fail: Callable[[BaseException], object] | None = None
         self._cancel: Callable[[], object] | None = None
+
+    # What is different
+
+    def reservation_of(self, ticket: Any, left: Sequence[int], reset: float) -> R:
+        """The reservation, where all limits admit it; as of L{LimitsWaiter.grant
+        <llmproxy.limits.counted.LimitsWaiter>}."""
+        raise NotImplementedError
+
+    def judge(self, verdict: Verdict) -> R:
+        """The reservation of a verdict; raises why there is none."""
+        raise NotImplementedError
+
+    def explain(self, error: BaseException) -> BaseException:
+        """What a client may know of why there is none."""
+        raise NotImplementedError
 
     @property
     def reservation(self) -> R | None:
@@ -74,27 +69,33 @@ class PendingReservation(Generic[R]):
         self._cancel = verdict.cancel
         verdict.addCallbacks(self.decided, lambda failure: self.failed(failure.value))
 
+    def grant(self, ticket: Any, left: Sequence[int], reset: float) -> None:
+        self._admitted(self.reservation_of(ticket, left, reset))
+
     def decided(self, verdict: Verdict) -> None:
         if self._left and verdict.refused is not None:
             return
         try:
-            reservation = self._judge(self, verdict)
+            reservation = self.judge(verdict)
         except Exception as e:
             self.failed(e)
             return
+        self._admitted(reservation)
+
+    def _admitted(self, reservation: R) -> None:
         if self._left:
             reservation.give_back()
         elif self._admit is None:
-            self._reservation = reservation
+            self._reservation, self.is_decided = reservation, True
         else:
             self._admit(reservation)
 
     def failed(self, error: BaseException) -> None:
         if self._left:
             return
-        error = self._explain(error)
+        error = self.explain(error)
         if self._fail is None:
-            self._error = error
+            self._error, self.is_decided = error, True
         else:
             self._fail(error)
 

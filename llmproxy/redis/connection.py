@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -67,6 +68,7 @@ class RedisConnection(txredisapi.RedisProtocol):  # type: ignore[misc]
         self._fault = ""
         self._open = False
         self._ended = False
+        self._socket: socket.socket | None = None
         self._awaiting_end: list[Deferred[str]] = []
 
     @property
@@ -88,8 +90,22 @@ class RedisConnection(txredisapi.RedisProtocol):  # type: ignore[misc]
         self._sent.append(PendingCommand(answer, now, timeout, receive_timeout, len(command)))
         self.load += len(command)
         self._watch(now, now + timeout)
-        self.transport.write(command)
+        self._write(command)
         return answer
+
+    def _write(self, data: bytes) -> None:
+        """Send at once where nothing waits to be sent; that spares a turn of the reactor and two system calls.
+
+        The transport keeps what it could not send, and finds out by itself what is wrong with a connection.
+        """
+        transport: Any = self.transport
+        if self._socket is not None and not transport.dataBuffer and not transport._tempDataLen:
+            try:
+                data = data[self._socket.send(data) :]
+            except OSError:
+                pass
+        if data:
+            transport.write(data)
 
     def abort(self, reason: str) -> None:
         """End it now."""
@@ -114,6 +130,8 @@ class RedisConnection(txredisapi.RedisProtocol):  # type: ignore[misc]
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
+        handle = self.transport.getHandle() if hasattr(self.transport, "getHandle") else None
+        self._socket = handle if isinstance(handle, socket.socket) else None  # which TLS has not
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         self._arrived += len(data)
@@ -140,6 +158,7 @@ class RedisConnection(txredisapi.RedisProtocol):  # type: ignore[misc]
 
     def connectionLost(self, why: Failure = connectionDone) -> None:
         self._open = False
+        self._socket = None
         self._fault = reason = self._fault or f"the connection was lost ({why.getErrorMessage().rstrip('.')})"
         if self._timer is not None:
             self._timer.cancel()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+
+from llmproxy.base.end_of_turn import end_of_turn
 
 _log = Logger()
 
@@ -23,12 +24,10 @@ class WriteCoalescer:
 
     def __init__(self, clock: IReactorTime, most: int = MAX_WAITING_MESSAGES) -> None:
         """
-        @param clock: A reactor; a L{LeanEPollReactor<llmproxy.wire.reactor>} is asked for no timer in each turn.
         @param most: How many wait at a time; with one more, all of them leave.
         """
         self._seconds = clock.seconds
-        self._at_end: Callable[[Callable[[], object]], object]
-        self._at_end = getattr(clock, "at_end_of_turn", None) or partial(clock.callLater, 0)
+        self._at_end = end_of_turn(clock)
         self._most = most
         self._waiting: list[Callable[[], object]] = []
         self._last = 0.0

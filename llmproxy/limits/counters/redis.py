@@ -22,9 +22,9 @@ from llmproxy.limits.counted import IRemoteCounters
 from llmproxy.limits.counters.eviction import INFO_MEMORY, EvictionGuard
 from llmproxy.limits.counters.fallback import LocalFallback
 from llmproxy.limits.counters.memory import MemoryCounters
-from llmproxy.limits.counters.redis_batches import RedisBatches
+from llmproxy.limits.counters.redis_batches import MAX_BATCH, RedisBatches
 from llmproxy.limits.counters.redis_scripts import RENEW
-from llmproxy.limits.counters.redis_use import RedisUse
+from llmproxy.limits.counters.redis_use import RedisUse, Settlements
 from llmproxy.limits.counters.remote import RemoteCounters
 from llmproxy.limits.counters.remote_limits import RemoteQuestion, RemoteTicket
 from llmproxy.model import Claim
@@ -77,7 +77,7 @@ class RedisCounters(RemoteCounters):
         """
         super().__init__()
         self.unsettled = 0
-        self.owed: deque[tuple[RemoteTicket, list[int]]] = deque()
+        self.owed: deque[Settlements] = deque()
         self.redis = redis
         self.local = MemoryCounters(budgets, clock, now)
         for service in (redis, self.local):
@@ -105,12 +105,12 @@ class RedisCounters(RemoteCounters):
 
     @property
     def is_available(self) -> bool:
-        return self.redis.available
+        return self._batches.is_due or self.redis.available
 
     def _ask(self, question: RemoteQuestion) -> None:
         self._batches.ask(question)
 
-    def _taken(self, ticket: RemoteTicket) -> None:
+    def note(self, ticket: RemoteTicket) -> None:
         self._use.hold(ticket)
 
     def _own_use(self, key: str) -> int:
@@ -118,17 +118,22 @@ class RedisCounters(RemoteCounters):
         return self._use.of(key, self._batches.slot())
 
     def settle(self, ticket: RemoteTicket, amounts: Sequence[int], *, measured: bool = True) -> None:
-        if ticket.local is not None:
-            self.local.settle(ticket.local, amounts, measured=measured)
-        if not ticket.number:
-            return
-        more = self._use.settle(ticket, amounts)
-        if self.redis.available:
-            self._batches.settle(ticket, more)
-        elif len(self.owed) < MAX_UNSENT_SETTLEMENTS:
-            self.owed.append((ticket, more))
-        else:
+        local, number = ticket.local, ticket.number
+        if local is not None:
+            local.limits.settle(local, amounts, measured=measured)
+        if number:
+            batches = self._batches
+            is_sent = batches.is_due or self.redis.available
+            self._use.settle(ticket, amounts, batches.settlements() if is_sent else self._owed_settlements())
+
+    def _owed_settlements(self) -> Settlements:
+        """What waits for Redis to come back, to be added to."""
+        if sum(each.count for each in self.owed) >= MAX_UNSENT_SETTLEMENTS:
             self.unsettled += 1
+            return Settlements()
+        if not self.owed or self.owed[-1].count >= MAX_BATCH:
+            self.owed.append(Settlements())
+        return self.owed[-1]
 
     def _unsettled(self, failure: Failure, count: int) -> None:
         self.unsettled += count
@@ -166,8 +171,8 @@ class RedisCounters(RemoteCounters):
         keys = self._use.rates.keys(self._batches.slot())
         if not self.redis.available:
             return
-        for _ in range(min(len(self.owed), BATCH_ENTRIES)):
-            self._batches.settle(*self.owed.popleft())
+        for _ in range(min(len(self.owed), BATCH_ENTRIES // MAX_BATCH)):
+            self._batches.settle(self.owed.popleft())
         now = self._clock.seconds()
         if self._guard is not None and now >= self._next_look:
             self._next_look = now + EVICTION_CHECK_SECONDS

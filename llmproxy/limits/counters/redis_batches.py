@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from msgspec import MsgspecError, msgpack
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from llmproxy.base.end_of_turn import end_of_turn
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.limits.counters.redis_scripts import EXCHANGE
-from llmproxy.limits.counters.redis_use import RedisUse
-from llmproxy.limits.counters.remote_limits import RemoteAnswer, RemoteLimits, RemoteQuestion, RemoteTicket
+from llmproxy.limits.counters.redis_use import RedisUse, Settlements
+from llmproxy.limits.counters.remote_limits import RemoteAnswer, RemoteLimits, RemoteQuestion
 from llmproxy.limits.window import SLOTS_PER_SECOND
 from llmproxy.redis import RedisClient, RedisRefused, RedisUnavailable
 
@@ -46,35 +47,11 @@ class ExchangeAnswer(NamedTuple):
 _unpack = msgpack.Decoder(ExchangeAnswer).decode
 
 
-class Settlements:
-    """What requests took beyond their claims, all of them together.
-
-    @ivar rates: How much that is, by key and slot; C{leases}: the numbers of those that hold nothing any more, by key.
-    @ivar count: Of how many requests.
-    """
-
-    __slots__ = ("count", "leases", "rates")
-
-    def __init__(self) -> None:
-        self.rates: dict[tuple[str, int], int] = defaultdict(int)
-        self.leases: dict[str, list[int]] = defaultdict(list)
-        self.count = 0
-
-    def add(self, ticket: RemoteTicket, more: Sequence[int]) -> None:
-        """
-        @param more: By the order of its rates.
-        """
-        assert ticket.limits is not None
-        self.count += 1
-        for key in ticket.limits.leases:
-            self.leases[key].append(ticket.number)
-        for (_, key, _), beyond in zip(ticket.limits.rates, more, strict=True):
-            if beyond:
-                self.rates[key, ticket.slot] += beyond
-
-
 class RedisBatches:
-    """Sends what is to be reserved and what is settled at the end of the turn, in one call."""
+    """Sends what is to be reserved and what is settled at the end of the turn, in one call.
+
+    @ivar is_due: Whether there is something that leaves with this turn.
+    """
 
     _log = Logger()
 
@@ -103,21 +80,28 @@ class RedisBatches:
         self._unsettled = unsettled
         self._questions: list[RemoteQuestion] = []
         self._settlements: deque[Settlements] = deque()
-        self._timer: IDelayedCall | None = None
+        self.is_due = False
+        self._at_end = end_of_turn(clock)
         self._slots_ahead = 0.0  # of Redis's clock before this process's
 
     def ask(self, question: RemoteQuestion) -> None:
         """Have it decided; what Redis has lost is put back first."""
         self._questions.append(question)
-        if self._timer is None:
+        if not self.is_due:
             self._send_soon()
 
-    def settle(self, ticket: RemoteTicket, more: Sequence[int]) -> None:
-        """Say what was taken. Never repeated: one whose reply does not come may have been done."""
+    def settlements(self) -> Settlements:
+        """What leaves with this turn, to be added to. Never repeated: one whose reply does not come may be done."""
+        if not self.is_due:
+            self._send_soon()
         if not self._settlements or self._settlements[-1].count >= MAX_BATCH:
             self._settlements.append(Settlements())
-        self._settlements[-1].add(ticket, more)
-        if self._timer is None:
+        return self._settlements[-1]
+
+    def settle(self, settlements: Settlements) -> None:
+        """Have them leave with this turn."""
+        self._settlements.appendleft(settlements)
+        if not self.is_due:
             self._send_soon()
 
     def slot(self) -> int:
@@ -126,9 +110,7 @@ class RedisBatches:
 
     def flush(self) -> None:
         """Send what waits."""
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
+        self.is_due = False
         questions, self._questions = self._questions, []
         settlements, self._settlements = self._settlements, deque()
         start = 0
@@ -137,7 +119,8 @@ class RedisBatches:
             start += MAX_BATCH
 
     def _send_soon(self) -> None:
-        self._timer = self._clock.callLater(0, self.flush)
+        self.is_due = True
+        self._at_end(self.flush)
 
     def _send(self, questions: list[RemoteQuestion], settlements: Settlements) -> None:
         keys: dict[str, int] = {}
@@ -197,9 +180,14 @@ class RedisBatches:
         return answer
 
     def _answered(self, answer: ExchangeAnswer, questions: list[RemoteQuestion]) -> None:
+        slot = answer.slot
         for question, each in zip(questions, answer.answers, strict=True):
+            refused, _, used, resets = each
             try:
-                self._tell(question, each, answer.slot)
+                if refused or resets:
+                    self._tell(question, each, slot)
+                else:  # it has been taken
+                    question.take_grant(slot, used)
             except Exception:  # there are others to be told
                 self._log.failure("A request was not told that its limits were decided.")
 
@@ -218,7 +206,7 @@ class RedisBatches:
                 None if wait < 0 else wait / 1000,
                 slot,
                 used,
-                [each / 1000 for each in resets] if resets else question.limits.taken_resets,
+                [each / 1000 for each in resets],
             )
         )
 

@@ -9,6 +9,21 @@ from llmproxy.limits.counters.recent_use import RecentUse
 from llmproxy.limits.counters.remote_limits import RemoteLimit, RemoteTicket
 
 
+class Settlements:
+    """What requests took beyond their claims, all of them together.
+
+    @ivar rates: How much that is, by key and slot; C{leases}: the numbers of those that hold nothing any more, by key.
+    @ivar count: Of how many requests.
+    """
+
+    __slots__ = ("count", "leases", "rates")
+
+    def __init__(self) -> None:
+        self.rates: dict[tuple[str, int], int] = defaultdict(int)
+        self.leases: dict[str, list[int]] = defaultdict(list)
+        self.count = 0
+
+
 class RedisUse:
     """Rates and leases by key, so that what Redis has lost can be put back.
 
@@ -29,30 +44,28 @@ class RedisUse:
 
     def hold(self, ticket: RemoteTicket) -> None:
         """A request has got what it holds at once."""
-        assert ticket.limits is not None
-        for key in ticket.limits.leases:
-            self._held[key][ticket.number] = None
-
-    def settle(self, ticket: RemoteTicket, amounts: Sequence[int]) -> list[int]:
-        """It is over, and took so much; gives how much more that is of each rate than it had claimed."""
-        limits, claimed, more = ticket.limits, ticket.amounts, []
+        _, limits, _, number, _ = ticket
         assert limits is not None
         for key in limits.leases:
-            self._release(key, ticket.number)
-        for unit, key, limit in limits.rates:
-            amount = claimed[unit]
-            beyond = amounts[unit] - (amount if amount < limit else limit)
-            more.append(beyond)
-            if beyond:
-                self.rates.correct(key, ticket.slot, beyond)
-        return more
+            self._held[key][number] = None
 
-    def _release(self, key: str, number: int) -> None:
-        held = self._held.get(key)
-        if held is not None:
+    def settle(self, ticket: RemoteTicket, amounts: Sequence[int], settlements: Settlements) -> None:
+        """It is over, and took so much: Redis is to know, too."""
+        _, limits, claimed, number, slot = ticket
+        assert limits is not None
+        settlements.count += 1
+        for key in limits.leases:
+            settlements.leases[key].append(number)
+            held = self._held[key]
             held.pop(number, None)
             if not held:
                 del self._held[key]
+        for unit, key, limit in limits.rates:
+            amount = claimed[unit]
+            beyond = amounts[unit] - (amount if amount < limit else limit)
+            if beyond:
+                settlements.rates[key, slot] += beyond
+                self.rates.correct(key, slot, beyond)
 
     def holders(self) -> Iterator[tuple[str, str]]:
         """The key of each lease, and the name of who holds it."""

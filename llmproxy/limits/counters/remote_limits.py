@@ -23,13 +23,16 @@ class RemoteLimits:
     """The limits of a request, by where they are counted: made ready once for a L{CountedLimits}.
 
     @ivar limits: Those that are counted elsewhere, in their order, and C{places}: their places among all.
-    @ivar leases: The keys of what is held at once; C{rates}: the rates.
+    @ivar leases: The keys of what is held at once; C{rates}: the rates; C{rates_left}: for each of these its place
+        among C{limits}, and what it allows.
     @ivar rate_units: The indices of what is taken of rates.
     @ivar taken_resets: Seconds until each is whole of which something has just been taken.
     @ivar budgets: Those that this process counts; C{None} where there are none.
     """
 
-    __slots__ = ("budget_places", "budgets", "leases", "limits", "places", "rate_units", "rates", "taken_resets")
+    __slots__ = (
+        "budget_places", "budgets", "leases", "limits", "places", "rate_units", "rates", "rates_left", "taken_resets",
+    )  # fmt: skip
 
     def __init__(self, limits: CountedLimits) -> None:
         each = list(enumerate(zip(limits.claims, limits.units, strict=True)))
@@ -40,6 +43,7 @@ class RemoteLimits:
         )
         self.leases = tuple([key for _, key, _, is_rate in self.limits if not is_rate])
         self.rates = tuple([(unit, key, limit) for unit, key, limit, is_rate in self.limits if is_rate])
+        self.rates_left = tuple([(place, limit) for place, (_, _, limit, is_rate) in enumerate(self.limits) if is_rate])
         self.places = tuple([place for place, _, _ in shared])
         self.rate_units = tuple(dict.fromkeys(unit for unit, _, _, is_rate in self.limits if is_rate))
         self.taken_resets = tuple([TAKEN_SECONDS if is_rate else 0.0 for _, _, _, is_rate in self.limits])
@@ -97,6 +101,10 @@ class RemoteQuestion:
         self.amounts = amounts
         self.number = number
         self.puts_back = False
+
+    def take_grant(self, slot: int, used: Sequence[int]) -> None:
+        """It has been reserved in that slot: what is used of each limit now."""
+        raise NotImplementedError
 
     def take_answer(self, answer: RemoteAnswer) -> None:
         """Those who count have decided."""

@@ -64,18 +64,20 @@ class Explained(Exception):
     """What is said of another error."""
 
 
-def pending() -> PendingReservation[Any]:
+class Pending(PendingReservation[Any]):
     """A reservation of which a test has the word."""
 
-    def judge(_: object, verdict: Verdict) -> LimitReservation:
+    def judge(self, verdict: Verdict) -> LimitReservation:
         if verdict.refused is not None:
             raise errors.RateLimited
         return RESERVATION
 
-    def explain(error: BaseException) -> BaseException:
+    def explain(self, error: BaseException) -> BaseException:
         return error if isinstance(error, errors.ProxyError) else Explained()
 
-    return PendingReservation(NO_LIMITS, (1, 0, 0), judge, explain)
+
+def pending() -> PendingReservation[Any]:
+    return Pending(NO_LIMITS, (1, 0, 0))
 
 
 class AwaitedLimitsTests(SynchronousTestCase):
