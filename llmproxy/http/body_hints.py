@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from llmproxy.http import fields
@@ -14,6 +15,7 @@ _PATH_MODEL = re.compile(
     rb"|/model/([^/]+)/(?:invoke|converse)[a-z-]*/?$"  # Bedrock
 )
 _STREAM_PATH = re.compile(rb":stream[A-Za-z]+$|/(?:invoke-with-response-stream|converse-stream)$")
+MAX_KNOWN_LINE_BYTES = 128  # of a line that is remembered
 EVENT_STREAM = b"text/event-stream"
 STREAM_TYPES = (EVENT_STREAM, b"application/vnd.amazon.eventstream", b"application/x-ndjson")
 
@@ -35,7 +37,21 @@ def model_in_path(path: bytes) -> str:
 
 def media_type(lines: Iterable[bytes]) -> bytes:
     """The media type of a message, in lower case and without parameters; C{b""} where it does not say."""
-    return (fields.value(lines, b"content-type") or b"").partition(b";")[0].strip().lower()
+    return _type_in(fields.value(lines, b"content-type") or b"")
+
+
+def media_type_of(line: bytes) -> bytes:
+    """The same of a message with this one line of C{Content-Type}."""
+    return _known_type(line) if len(line) <= MAX_KNOWN_LINE_BYTES else _type_in(line.partition(b":")[2])
+
+
+@lru_cache(256)  # servers say the same again and again
+def _known_type(line: bytes) -> bytes:
+    return _type_in(line.partition(b":")[2])
+
+
+def _type_in(value: bytes) -> bytes:
+    return value.partition(b";")[0].strip().lower()
 
 
 def is_event_stream(lines: Iterable[bytes]) -> bool:

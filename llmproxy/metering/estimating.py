@@ -82,14 +82,29 @@ def estimate_prompt(
     """
     if content.form == "none":
         return PromptEstimate(0, 0)
-    window = context_window(provider, model)
     if content.form == "unknown" or not content.complete:
+        window = context_window(provider, model)
         return PromptEstimate(min(tokens(size), window), min(max(size, content.size), window))
-    tokenizer = tokenizer_of(provider, model)
+    if not content.media and not content.unseen_media:
+        return estimate_text(content.text, provider, model)
+    tokenizer, window = _text_rules(provider, model)
     text = text_tokens(content.text, tokenizer)
     likely, most = media.tokens(content.media, content.unseen_media, provider, model, most_of_media)
     most += text * tokenizer.margin + RESERVE_TOKENS
     return PromptEstimate(min(round(text + likely), window), min(round(most), window))
+
+
+def estimate_text(text: TextMeasure, provider: str, model: str) -> PromptEstimate:
+    """As L{estimate_prompt}, for a request that holds nothing but text."""
+    tokenizer, window = _text_rules(provider, model)
+    count = text_tokens(text, tokenizer)
+    return PromptEstimate(min(round(count), window), min(round(count * tokenizer.margin + RESERVE_TOKENS), window))
+
+
+@lru_cache(4096)  # only clients that make up models get there
+def _text_rules(provider: str, model: str) -> tuple[Tokenizer, int]:
+    """How a model's provider counts text, and how many tokens the model can read."""
+    return tokenizer_of(provider, model), context_window(provider, model)
 
 
 def most_of_text(text: TextMeasure, tokenizer: Tokenizer, window: int) -> int:
@@ -134,5 +149,5 @@ def tokens(size: float) -> int:
 def text_share(samples: Sequence[bytes]) -> float:
     """How much of a stream is text, going by these parts of it."""
     size = sum(map(len, samples))
-    text = sum(len(found) for sample in samples for found in _TEXTS.findall(sample))
+    text = sum(len(b"".join(_TEXTS.findall(sample))) for sample in samples)
     return text / size if size else 0.0

@@ -9,11 +9,12 @@ from twisted.logger import Logger
 
 from llmproxy.http import body_hints, fields
 from llmproxy.http.content_coding import decode_whole
+from llmproxy.http.content_measure import measure_short_text
 from llmproxy.http.masking import content_coding
 from llmproxy.http.request_reader import measure_usual_body
 from llmproxy.limits.headers import names_begin_with
 from llmproxy.metering.body_readers import MAX_BODY_BYTES, EventStreamReader
-from llmproxy.metering.estimating import PromptEstimate
+from llmproxy.metering.estimating import PromptEstimate, estimate_text
 from llmproxy.metering.meter import NO_USAGE, Meter
 from llmproxy.model import Usage
 from llmproxy.proxy.accounting import Accounting
@@ -26,7 +27,6 @@ from llmproxy.wire.body_framing import LAST_CHUNK, chunk
 from llmproxy.wire.client.response_heads import WholeResponse
 
 _JSON = b"application/json"
-_JSON_LINES = (b"Content-Type: application/json", b"content-type: application/json")
 _READ = (_JSON, body_hints.EVENT_STREAM)  # types that are measured where they are in a coding
 _log = Logger()
 
@@ -53,7 +53,9 @@ class DirectResponses:
         assert prepared is not None
         if shape.code != 200 or prepared.key in data:
             return False
-        kind = _JSON if shape.kind >= 0 and values[shape.kind] in _JSON_LINES else body_hints.media_type(response.lines)
+        kind = (
+            body_hints.media_type_of(values[shape.kind]) if shape.kind >= 0 else body_hints.media_type(response.lines)
+        )
         if b"content-encoding" in shape.names and (coding := content_coding(response.lines)):
             decoded = decode_whole(coding, text, MAX_BODY_BYTES) if kind in _READ else None
             if decoded is None or prepared.key in decoded:
@@ -144,8 +146,12 @@ def measured_usage(request: DirectRequest, meter: Meter) -> Usage:
 def _prompt(request: DirectRequest) -> PromptEstimate:
     flow, prepared = request.known.flow, request.known.prepared
     assert prepared is not None
-    body, lines = request.whole, request.lines
-    content = request.content if prepared.is_measured else measure_usual_body(body, lines)
+    body, lines, content = request.whole, request.lines, request.content
+    if not prepared.is_measured:
+        text = measure_short_text(body)
+        if text is not None and not text[1]:
+            return estimate_text(text[0], "" if flow.dialect is None else flow.dialect.provider, request.model)
+        content = measure_usual_body(body, lines)
     return prompt_estimate(content, None, lines, len(body), flow.dialect, request.model)
 
 

@@ -47,6 +47,9 @@ class Streams(TestCase):
     def test_a_media_type(self) -> None:
         self.assertEqual(body_hints.media_type([b"Content-Type:  Application/JSON ; a=b"]), b"application/json")
         self.assertEqual(body_hints.media_type([b"Content-Length: 1"]), b"")
+        for value in (b"text/event-stream", b"  A/B;c", b"\ta/b ", b"", b"a:b", b"a/" + b"B" * 200):
+            line = b"content-type:" + value
+            self.assertEqual(body_hints.media_type_of(line), body_hints.media_type([line]), line)
 
     def test_a_request(self) -> None:
         """By its path, query or Accept."""
