@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import HOST, free_port, run_command
+from tests.support.processes import HOST, Process, free_port, run_command, start_command
 
 TWISTD = Path(sys.executable).with_name("twistd")
 HERE = f"tcp:{{port}}:interface={HOST}"
@@ -52,12 +52,15 @@ def answers(port: int) -> bool:
 
 
 @contextmanager
-def running(home: Path, port: int, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(home: Path, port: int, *command: str, fresh: bool = True) -> Iterator[Process]:
     """A foreground process, for the time of the block, once its port is open."""
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command], cwd=home, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
+    if fresh:
+        with (home / "log").open("wb") as log:
+            process: Process = subprocess.Popen(
+                [*command], cwd=home, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+    else:
+        process = start_command(command, home / "log", cwd=home, env=environment())
     try:
         end = time.monotonic() + 20
         while not answers(port) and process.poll() is None and time.monotonic() < end:
@@ -146,7 +149,13 @@ def test_a_failure_is_told_where_twistd_goes_into_the_background(tmp_path: Path)
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("mode", ["foreground", "background"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "foreground",
+        pytest.param("background", marks=pytest.mark.long("2 s: what workers fail of, as in the foreground")),
+    ],
+)
 def test_a_failure_of_workers_is_one_sentence(mode: str, tmp_path: Path) -> None:
     """It is their supervisor's. When the command has come back, nothing is left of it."""
     (tmp_path / "bad.pem").write_text("no certificate")
@@ -163,7 +172,7 @@ def test_a_failure_of_workers_is_one_sentence(mode: str, tmp_path: Path) -> None
 @contextmanager
 def background(home: Path, port: int) -> Iterator[int]:
     """A daemon as twistd starts it without -n."""
-    done = run(home)
+    done = run(home, fresh=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert answers(port), "the command came back before anything listened"
     pid = int((home / "twistd.pid").read_text())
@@ -197,7 +206,7 @@ def test_a_pid_file_that_was_left_behind(tmp_path: Path) -> None:
     settings(tmp_path, HERE.format(port=port))
     for number in (str(os.getpid()), "1", "999999999", "nonsense"):
         (tmp_path / "twistd.pid").write_text(number)
-        with running(tmp_path, port, str(TWISTD), "-n", "llmproxy", "--config", "apis.yaml"):
+        with running(tmp_path, port, str(TWISTD), "-n", "llmproxy", "--config", "apis.yaml", fresh=False):
             pass
         assert (tmp_path / "twistd.pid").read_text() == number, "not ours to touch"
 
@@ -217,11 +226,11 @@ def test_the_simulator_beside_a_stale_file(tmp_path: Path) -> None:
     with running(
         tmp_path,
         port,
-        sys.executable,
         str(TWISTD),
         "-n",
         "llmproxy-simulator",
         "--listen",
         f"tcp:{port}:interface={HOST}",
+        fresh=False,
     ):
         pass

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from tests.integration.test_start import answers
-from tests.support.processes import HOST, free_port
+from tests.support.processes import HOST, free_port, run_command
 from tests.support.stack import eventually
 
 TWISTD = Path(sys.executable).with_name("twistd")
@@ -78,14 +78,19 @@ def configure(home: Path, listen: list[str], **sections: Any) -> None:
     (home / "apis.yaml").write_text(json.dumps(settings))
 
 
+def started(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """The command that starts it, once it has come back; forked where no C{sitecustomize} is to be read."""
+    command = [str(TWISTD), *options, "llmproxy", "--config", "apis.yaml"]
+    env = {**os.environ, "LLMPROXY_MANAGEMENT_TOKEN": SECRET}
+    if (home / "sitecustomize.py").exists():
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=home, check=False, env=env)
+    return run_command(command, cwd=home, env=env)
+
+
 @contextmanager
 def background(home: Path, port: int, *options: str) -> Iterator[int]:
     """A daemon as twistd starts it without C{-n}: its process id, out of its file."""
-    done = subprocess.run(
-        [str(TWISTD), "--pidfile=own.pid", *options, "llmproxy", "--config", "apis.yaml"],
-        capture_output=True, text=True, timeout=120, cwd=home, check=False,
-        env={**os.environ, "LLMPROXY_MANAGEMENT_TOKEN": SECRET},
-    )  # fmt: skip
+    done = started(home, "--pidfile=own.pid", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     pid = int((home / "own.pid").read_text())
     try:
@@ -178,10 +183,7 @@ def test_uid_that_may_not_write(home: Path) -> None:
     """Is said at the start, and not when the first line is lost."""
     (home / "closed").mkdir(mode=0o700)
     configure(home, [f"tcp:{free_port()}:interface={HOST}"], audit={"file": "closed/audit.jsonl"})
-    done = subprocess.run(
-        [str(TWISTD), "-n", "--pidfile=", "--uid=nobody", "llmproxy", "--config", "apis.yaml"],
-        capture_output=True, text=True, timeout=120, cwd=home, check=False,
-    )  # fmt: skip
+    done = started(home, "-n", "--pidfile=", "--uid=nobody")
     assert done.returncode == 1
     assert "llmproxy cannot start: audit.file: " in done.stderr and "Traceback" not in done.stderr
 
@@ -225,10 +227,7 @@ def test_rundir(home: Path) -> None:
     port = free_port()
     configure(home, [f"tcp:{port}:interface={HOST}"])
     (home / "run").mkdir()
-    done = subprocess.run(
-        [str(TWISTD), "--rundir=run", "--pidfile=own.pid", "llmproxy", "--config", "apis.yaml"],
-        capture_output=True, text=True, timeout=120, cwd=home, check=False,
-    )  # fmt: skip
+    done = started(home, "--rundir=run", "--pidfile=own.pid")
     assert done.returncode == 0, done.stdout + done.stderr
     pid = int((home / "own.pid").read_text())
     try:

@@ -160,12 +160,14 @@ def run_command(
         return subprocess.CompletedProcess(command, status, *(each.read_text(errors="replace") for each in (out, err)))
 
 
-def start_command(argv: Sequence[str | Path], log: Path, cwd: Path | None = None) -> Process:
+def start_command(
+    argv: Sequence[str | Path], log: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> Process:
     """As L{run_command}, and do not wait: whoever calls ends it.
 
     @param log: The file that gets its standard output and error.
     """
-    return _Forked([str(word) for word in argv], Path(os.devnull), log, log, os.environ, cwd)
+    return _Forked([str(word) for word in argv], Path(os.devnull), log, log, os.environ if env is None else env, cwd)
 
 
 def end_with_parent() -> None:
