@@ -7,14 +7,14 @@ import os
 from hypothesis import settings
 
 WANTED = int(os.environ.get("HYPOTHESIS_EXAMPLES", "0"))  # for each property at least
-PROFILE_EXAMPLES = WANTED or (100 if os.environ.get("CI") else 25)  # for one that asks for no more
+PROFILE_EXAMPLES = WANTED or (100 if os.environ.get("CI") else 15)  # for one that asks for no more
 # A run at a desk is to be short; what it leaves out is tried by every CI run.
-DESK_PART = 5
-LEAST = 50
+DESK_PART = 10
+LEAST = 25
 
 
 def examples(count: int) -> settings:
-    """For a property that needs more examples than the profile has: so many in CI, a fifth of them elsewhere."""
+    """For a property that needs more examples than the profile has: so many in CI, a tenth of them elsewhere."""
     at_desk = max(min(count, LEAST), count // DESK_PART)
     chosen = count if os.environ.get("CI") else at_desk
     return settings(max_examples=max(count, WANTED) if WANTED else chosen, deadline=None)

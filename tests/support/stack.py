@@ -179,11 +179,11 @@ class Stack:
 def eventually(said: Any, seconds: float = 20.0) -> Any:
     """Ask again until the answer is true, less often the longer it takes: asking takes time from those that are waited
     for. L{AssertionError} after so many seconds."""
-    end, pause = time.monotonic() + seconds, 0.01
+    begun = time.monotonic()
     while not (answer := said()):
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(pause)
-        pause = min(pause * 1.2, 0.05)
+        waited = time.monotonic() - begun
+        assert waited < seconds, "it did not happen in time"
+        time.sleep(min(max(0.01, waited / 10), 0.2))
     return answer
 
 

@@ -118,26 +118,26 @@ class Requests(Serving):
     def test_a_client_that_sends_requests_and_reads_no_answers_is_made_to_wait(self) -> None:
         client = self.client()
         client.link.far.pauseProducing()
-        client.send(GET % b"echo" * 50_000)
+        client.send(GET % b"echo" * 20_000)
         self.assertLess(len(client.link.near.unsent), 300_000)
         self.assertFalse(client.link.near.reading)
         client.link.far.resumeProducing()
-        self.assertEqual(client.received.count(b"got /echo"), 50_000)
+        self.assertEqual(client.received.count(b"got /echo"), 20_000)
 
     def test_a_client_that_never_reads_is_closed_in_the_end(self) -> None:
         client = self.client()
         client.link.far.pauseProducing()
-        client.send(GET % b"echo" * 50_000)
+        client.send(GET % b"echo" * 20_000)
         self.clock.advance(75)
         self.clock.advance(60)
         self.assertTrue(client.link.near.aborted)
 
     def test_what_comes_while_an_answer_is_prepared_is_held_within_bounds(self) -> None:
         client = self.client(GET % b"wait")
-        client.send(GET % b"echo" * 50_000)
+        client.send(GET % b"echo" * 20_000)
         self.assertFalse(client.link.near.reading)
         self.request.finish()
-        self.assertEqual(client.received.count(b"got /echo"), 50_000)
+        self.assertEqual(client.received.count(b"got /echo"), 20_000)
 
     def test_connection_close_among_others(self) -> None:
         client = self.client(b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n")
@@ -221,12 +221,12 @@ class Bodies(Serving):
         self.assertIs(failure_of(reading), errors.BodyTimeout)
 
     def test_an_upload_that_goes_on(self) -> None:
-        client = self.client(post(b"", b"wait", length=50_000))
-        reading = self.request.upload.read_all(50_000)
+        client = self.client(post(b"", b"wait", length=20_000))
+        reading = self.request.upload.read_all(20_000)
         for _ in range(10):
             client.send(b"a" * 5000)
             self.clock.advance(20)
-        self.assertEqual(len(self.successResultOf(reading)), 50_000)
+        self.assertEqual(len(self.successResultOf(reading)), 20_000)
 
     def test_an_upload_that_stands_still_for_an_ordinary_resource(self) -> None:
         client = self.client(post(b"he", b"echo", length=5), half=True)
