@@ -175,7 +175,7 @@ class DirectPath:
         started_at, arrived_at = since or (self._identity.now(), self._seconds())
         way = known.flow.way
         if isinstance(way, CacheableHead):
-            if not known.flow.session.is_current():
+            if not known.current or prepared.is_over(self._seconds(), self._identity.now):
                 self._table.drop(known)
                 return False
             values = (channel, known, head, lines, body, None, "", False, started_at, arrived_at)
@@ -242,9 +242,7 @@ class DirectPath:
         assert prepared is not None and prepared.sending is not None and isinstance(way, Sending)
         sending, identity, accounting = prepared.sending, self._identity, self._accounting
         # Whether it may be sent
-        expires_at = prepared.expires_at
-        expired = expires_at is not None and expires_at <= identity.now()
-        if expired or now >= prepared.grant.until or now >= sending.keys.until:
+        if now >= sending.keys.until or prepared.is_over(now, identity.now):
             self._table.drop(known)
         attempt, slots, uses = sending.attempt, sending.slots, sending.uses
         if not known.current or not way.pool.sends_at_once or slots.taken >= slots.most:

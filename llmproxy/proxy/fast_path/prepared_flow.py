@@ -104,3 +104,11 @@ class PreparedFlow:
     record_kinds: BoundedMemo[tuple[object, ...], RecordKind] = field(
         default_factory=lambda: BoundedMemo(MAX_RECORD_KINDS)
     )
+
+    def is_over(self, now: float, wall: Callable[[], float]) -> bool:
+        """Whether its grant has expired, or is not known to be good any more.
+
+        @param now: By the clock; C{wall} tells the seconds since the epoch.
+        """
+        expires_at = self.expires_at
+        return now >= self.grant.until or (expires_at is not None and expires_at <= wall())
