@@ -158,7 +158,7 @@ def incoming(lines: Iterable[bytes], *, own_cors: bool = False) -> list[bytes]:
 
 
 def incoming_of_shape(
-    lines: list[bytes], names: SharedNames, *, own_cors: bool = False, without: bytes = b""
+    lines: Sequence[bytes], names: SharedNames, *, own_cors: bool = False, without: bytes = b""
 ) -> list[bytes]:
     """As L{incoming}, by what was worked out of these names before. Lines of C{Connection} are all the same there.
 

@@ -28,6 +28,18 @@ _CACHE_LINES = {
     "disabled": [b"X-Cache-Status: disabled", b"X-Cache-Debug: no cache", b"Cache-Status: llmproxy; fwd=bypass"],
     "bypass": [b"X-Cache-Status: bypass", b"X-Cache-Debug: bypass", b"Cache-Status: llmproxy; fwd=bypass"],
 }
+# This proxy's own lines of direct responses, and those with debugging fields: with places for the request's id and for
+# what L{timing_lines} says, by whether they are streams.
+_OWN_LINES = {False: b"X-Request-ID: %b", True: b"X-Request-ID: %b\r\nX-Accel-Buffering: no"}
+_OWN_DEBUG_LINES = {
+    (cache, stream): b"\r\n".join([own, *lines, b"%b"])
+    for cache, lines in _CACHE_LINES.items()
+    for stream, own in _OWN_LINES.items()
+}
+SHOWN_MS = 0.1  # the least that these times tell
+_TIMING_AT_ONCE = (
+    b"X-Upstream-Response-Time: %.0f\r\nServer-Timing: auth;dur=0.0, queue;dur=0.0, upstream;dur=%.1f, proxy;dur=0.0"
+)
 
 
 class ResponseSender:
@@ -134,7 +146,6 @@ class ResponseSender:
 
     def direct_lines(
         self,
-        lines: list[bytes],
         request_id: str,
         cache: str,
         arrived: float,
@@ -143,32 +154,31 @@ class ResponseSender:
         first: float,
         *,
         stream: bool,
-    ) -> None:
-        """Add to a direct response's lines this proxy's own, as L{_add_own_headers} does.
+    ) -> bytes:
+        """This proxy's own lines of a direct response, in one line's place; as L{_add_own_headers} has them.
 
         @param arrived: When its request did, by the clock; then when it was C{authorized} and C{sent}, and when the
             C{first} byte of the response came.
         """
-        lines.append(b"X-Request-ID: " + request_id.encode())
-        if stream:
-            lines.append(b"X-Accel-Buffering: no")
-        if self.debug_headers:
-            lines += _CACHE_LINES[cache]
-            lines.append(timing_lines(arrived, authorized, sent, first))
+        if not self.debug_headers:
+            return _OWN_LINES[stream] % request_id.encode()
+        return _OWN_DEBUG_LINES[cache, stream] % (request_id.encode(), timing_lines(arrived, authorized, sent, first))
 
 
 def timing_lines(arrived: float, authorized: float, started: float, first: float) -> bytes:
     """The fields that tell where the time went: two, in one line's place. All by one clock's seconds."""
-    upstream = (first - started) * 1000
+    upstream, before = (first - started) * 1000, (started - arrived) * 1000
+    if before < SHOWN_MS / 2:  # as almost always
+        return _TIMING_AT_ONCE % (upstream, upstream)
     return (
-        b"X-Upstream-Response-Time: %d\r\n"
+        b"X-Upstream-Response-Time: %.0f\r\n"
         b"Server-Timing: auth;dur=%.1f, queue;dur=%.1f, upstream;dur=%.1f, proxy;dur=%.1f"
         % (
-            round(upstream),
+            upstream,
             (authorized - arrived) * 1000,
             (started - authorized) * 1000,
             upstream,
-            (started - arrived) * 1000,
+            before,
         )
     )
 

@@ -41,30 +41,32 @@ class DirectResponses:
         self, pipeline: Pipeline, accounting: Accounting, clock: IReactorTime, deadlines: HeadDeadlines
     ) -> None:
         self.served = 0
-        self._deadlines = deadlines
+        self._forget = deadlines.forget
         self._pipeline = pipeline
+        self._direct_lines = pipeline.sender.direct_lines
         self._accounting = accounting
-        self._clock = clock
+        self._seconds = clock.seconds
 
     def accepts(self, request: DirectRequest, response: WholeResponse) -> bool:
         """Whether a response is usual: then all that the client gets is ready."""
         known, prepared = request.known, request.known.prepared
-        shape, values, text, data = response
+        shape, values, body, data = response
+        text = body
         assert prepared is not None
         if shape.code != 200 or prepared.key in data:
             return False
         kind = (
             body_hints.media_type_of(values[shape.kind]) if shape.kind >= 0 else body_hints.media_type(response.lines)
         )
-        if b"content-encoding" in shape.names and (coding := content_coding(response.lines)):
-            decoded = decode_whole(coding, text, MAX_BODY_BYTES) if kind in _READ else None
+        if shape.is_coded and (coding := content_coding(response.lines)):
+            decoded = decode_whole(coding, body, MAX_BODY_BYTES) if kind in _READ else None
             if decoded is None or prepared.key in decoded:
                 return False  # what is to be said then takes longer
             text = decoded
         request.response, request.response_text, request.response_type = response, text, kind
         request.stream = kind in body_hints.STREAM_TYPES or request.expects_stream
-        request.response_bytes = len(response.body)
-        request.first_byte_at = first = self._clock.seconds()
+        request.response_bytes = len(body)
+        request.first_byte_at = first = self._seconds()
         request.cache = cache = "disabled"
         route, session = known.flow.route, known.flow.session
         if self._pipeline.cache is not None:
@@ -75,24 +77,25 @@ class DirectResponses:
         else:
             out = fields.incoming_of_shape(values, shape.names, without=names_begin_with(route.api.provider))
             out.append(request.reservation.header_lines)
-        self._pipeline.sender.direct_lines(
-            out,
-            request.request_id,
-            cache,
-            request.arrived_at,
-            request.authorized_at,
-            request.sent_at,
-            first,
-            stream=request.stream,
+        arrived, authorized, sent = request.arrived_at, request.authorized_at, request.sent_at
+        out.append(
+            self._direct_lines(request.request_id, cache, arrived, authorized, sent, first, stream=request.stream)
         )
-        request.reply = _reply(response, out, persistent=request.channel.persistent)
+        if shape.length >= 0:
+            out.append(b"Content-Length: %d" % len(body))
+        else:
+            out.append(b"Transfer-Encoding: chunked")
+            body = b"%b%b" % (chunk(body), LAST_CHUNK) if body else LAST_CHUNK
+        if not request.channel.persistent:
+            out.append(b"Connection: close")
+        request.reply = b"HTTP/1.1 200 %b\r\n%b\r\n\r\n%b" % (shape.phrase, b"\r\n".join(out), body)
         return True
 
     def complete(self, request: DirectRequest) -> None:
         """Send what was accepted, and account for it."""
-        self._deadlines.forget(request)
+        self._forget(request)
         self.served += 1
-        now, channel = self._clock.seconds(), request.channel
+        now, channel = self._seconds(), request.channel
         try:
             request.attempt.responded(200, now)
             channel.write_final(request.reply, always_wait=request.reservation is not None)
@@ -153,18 +156,3 @@ def _prompt(request: DirectRequest) -> PromptEstimate:
             return estimate_text(text[0], "" if flow.dialect is None else flow.dialect.provider, request.model)
         content = measure_usual_body(body, lines)
     return prompt_estimate(content, None, lines, len(body), flow.dialect, request.model)
-
-
-def _reply(response: WholeResponse, lines: list[bytes], *, persistent: bool) -> bytes:
-    """All that the client gets.
-
-    @param lines: The field lines, without those that frame the message.
-    """
-    shape, body = response.shape, response.body
-    chunked = shape.length < 0
-    lines.append(b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body))
-    if not persistent:
-        lines.append(b"Connection: close")
-    if chunked:
-        body = b"%b%b" % (chunk(body), LAST_CHUNK) if body else LAST_CHUNK
-    return b"HTTP/1.1 200 %b\r\n%b\r\n\r\n%b" % (shape.phrase, b"\r\n".join(lines), body)

@@ -186,7 +186,7 @@ class DirectStreams:
         if request.reservation is not None:
             out = replace_rate_limits(out, request.reservation.header_lines, flow.route.api.provider)
         arrived, authorized, sent = request.arrived_at, request.authorized_at, request.sent_at
-        sender.direct_lines(out, request.request_id, cache, arrived, authorized, sent, first, stream=True)
+        out.append(sender.direct_lines(request.request_id, cache, arrived, authorized, sent, first, stream=True))
         body_filter = mask_plan(200, lines, prepared.key, bytes, stream=True, whole=None).filter
         stream.relay = sender.relay_to(
             stream,

@@ -1,11 +1,12 @@
 """Parses the heads of a provider's responses, which are nearly all alike: a memo of what their names mean.
 
 Two heads with the same status line, and fields of the same names in the same order, differ in values only. Of such a
-head only what its values may not hold is checked, and how long its body is.
+head only what its values may not hold is checked, and how long its body is: by one regular expression.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from llmproxy.wire.parser import CHUNKED, CONTROLS, MessageLimits, ResponseHead,
 
 MAX_SHAPES = 64
 MAX_LENGTH_DIGITS = 18
+_VALUE = b"[^%b]*" % re.escape(CONTROLS + b"\r\n")
 _starts_with = bytes.startswith
 _new = tuple.__new__  # a third of what a call of a NamedTuple costs
 
@@ -25,7 +27,10 @@ class ResponseShape(NamedTuple):
     @ivar starts: Each field's name with its colon, as written; C{names}: in lower case.
     @ivar length: The index of C{Content-Length}; C{-1} where the body is chunked.
     @ivar kind: The index of C{Content-Type}; C{-1} where there is not just one.
+    @ivar is_coded: Whether there is a C{Content-Encoding}.
     @ivar fixed: Lines that are the same in all of them, by index: those that frame the message otherwise.
+    @ivar match: Finds such a head where a response begins, up to its body; its C{groups} are the lines, and C{digits}
+        are those of the length: C{0} where the body is chunked.
     """
 
     starts: list[bytes]
@@ -34,19 +39,23 @@ class ResponseShape(NamedTuple):
     phrase: bytes
     length: int
     kind: int
+    is_coded: bool
     fixed: tuple[tuple[int, bytes], ...]
     keep_alive: bool
+    match: Callable[[bytes], re.Match[bytes] | None]
+    groups: tuple[int, ...]
+    digits: int
 
 
 class WholeResponse(NamedTuple):
     """A response that was all in one read, and after which its connection can be used again.
 
-    @ivar values: The field lines, without their names.
+    @ivar values: The field lines; their names are those of the shape.
     @ivar data: All of it, as it came.
     """
 
     shape: ResponseShape
-    values: list[bytes]
+    values: tuple[bytes, ...]
     body: bytes
     data: bytes
 
@@ -70,6 +79,7 @@ class ResponseHeads:
         self._limits = limits
         self._on_keep_alive = on_keep_alive
         self._shapes: dict[tuple[bytes, int], ResponseShape] = {}
+        self._latest: ResponseShape | None = None
 
     def parse(self, head: bytes, request_method: bytes) -> ResponseHead:
         """As L{response_head}."""
@@ -90,22 +100,18 @@ class ResponseHeads:
     def whole(self, data: bytes) -> WholeResponse | None:
         """The response that these bytes are, no more and no less, to a request other than HEAD; C{None} where they are
         anything else, or its head is unlike those before."""
-        end = data.find(b"\r\n\r\n", 0, self._limits.target)
-        if end < 0:
+        shape = self._latest
+        found = None if shape is None else shape.match(data)
+        if found is None:
+            shape = self._latest = self._shape_of(data)
+            found = None if shape is None else shape.match(data)
+        if shape is None or found is None or not shape.keep_alive:
             return None
-        head = data[:end]
-        lines = head.split(b"\r\n")
-        ends = len(lines) - 1
-        if head.count(b"\n") != ends or head.count(b"\r") != ends or len(head.translate(None, CONTROLS)) != end:
+        start = found.end()
+        if start > self._limits.target:
             return None
-        shape = self._shapes.get((lines.pop(0), ends))
-        if shape is None or not shape.keep_alive or not all(map(_starts_with, lines, shape.starts)):
-            return None
-        for index, line in shape.fixed:
-            if lines[index] != line:
-                return None
-        body = data[end + 4 :]
-        if shape.length < 0:
+        body = data[start:]
+        if not shape.digits:
             if not body.endswith(LAST_CHUNK):
                 return None  # more of it is to come, or it ends in trailer fields
             events = joined_chunks(body[: -len(LAST_CHUNK)])
@@ -116,9 +122,17 @@ class ResponseHeads:
                 body = b"".join(reader.feed(body))
                 if not reader.done or reader.rest or reader.fault is not None:
                     return None
-        elif _content_length(lines[shape.length], shape) != len(body):
+        elif int(found[shape.digits]) != len(body):
             return None
-        return _new(WholeResponse, (shape, lines, body, data))
+        return _new(WholeResponse, (shape, found.group(*shape.groups), body, data))
+
+    def _shape_of(self, data: bytes) -> ResponseShape | None:
+        """The shape that the head has with which this begins, if it has one that is known."""
+        end = data.find(b"\r\n\r\n", 0, self._limits.target)
+        if end < 0:
+            return None
+        status, *lines = data[:end].split(b"\r\n")
+        return self._shapes.get((status, len(lines)))
 
     def _remember(self, status: bytes, head: ResponseHead) -> None:
         if (
@@ -126,6 +140,8 @@ class ResponseHeads:
             or head.code < 200
             or head.code in (204, 304)
             or (head.length < 0 and head.length != CHUNKED)
+            or len(head.lines) < 2
+            or head.lines.names.count(b"content-length") > 1
         ):
             return
         if len(self._shapes) >= MAX_SHAPES:
@@ -134,16 +150,33 @@ class ResponseHeads:
         if self._on_keep_alive is not None and b"keep-alive" in names:
             self._on_keep_alive(lines[names.index(b"keep-alive")].partition(b":")[2])
         fixed = [(i, lines[i]) for i, name in enumerate(names) if name in (b"connection", b"transfer-encoding")]
+        starts = [line[: line.index(b":") + 1] for line in lines]
+        length = names.index(b"content-length") if head.length != CHUNKED else -1
+        groups = [1 + at + (0 <= length < at) for at in range(len(lines))]
         self._shapes[status, len(lines)] = ResponseShape(
-            [line[: line.index(b":") + 1] for line in lines],
+            starts,
             SharedNames(names),
             head.code,
             head.phrase,
-            names.index(b"content-length") if head.length != CHUNKED else -1,
+            length,
             names.index(b"content-type") if names.count(b"content-type") == 1 else -1,
+            b"content-encoding" in names,
             tuple(fixed),
             head.keep_alive,
+            _pattern(status, starts, length, dict(fixed)).match,
+            tuple(groups),
+            groups[length] + 1 if length >= 0 else 0,
         )
+
+
+def _pattern(status: bytes, starts: list[bytes], length: int, fixed: dict[int, bytes]) -> re.Pattern[bytes]:
+    """Heads of one shape, up to the body: each line is a group, and the digits of the length are one in theirs."""
+    lines = [b"(%b%b)" % (re.escape(start), _VALUE) for start in starts]
+    for index, line in fixed.items():
+        lines[index] = b"(%b)" % re.escape(line)
+    if length >= 0:
+        lines[length] = b"(%b[ \t]*([0-9]{1,%d})[ \t]*)" % (re.escape(starts[length]), MAX_LENGTH_DIGITS)
+    return re.compile(b"\r\n".join([re.escape(status), *lines, b"\r\n"]))
 
 
 def _length(lines: list[bytes], shape: ResponseShape) -> int | None:

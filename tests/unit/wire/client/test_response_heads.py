@@ -55,3 +55,52 @@ class Heads(TestCase):
                         without = fields.incoming_of_shape(mine.lines, mine.lines.names, own_cors=cors, without=b"x-y")
                         kept = [line for line in passing[1] if not line.lower().startswith(b"x-y")]
                         self.assertEqual(without, kept)
+
+    @given(STATUS, st.lists(LINE, max_size=6), st.lists(st.sampled_from(VALUES), min_size=6, max_size=6), st.data())
+    def test_a_whole_response(
+        self, status: str, lines: list[tuple[str, str]], others: list[str], data: st.DataObject
+    ) -> None:
+        """What is all there in one read has the lines and the body that the parser finds; whatever is odd has not."""
+        pairs = zip(lines, others, strict=False)
+        mixed = data.draw(st.sampled_from((lines, [(name, value) for (name, _), value in pairs])))
+        first, second = (
+            "\r\n".join([status, *(f"{name}: {value}" for name, value in each)]).encode("latin-1")
+            for each in (lines, mixed)
+        )
+        heads = ResponseHeads(LIMITS)
+        parsed(heads.parse, first, b"POST")
+        body = data.draw(
+            st.sampled_from((b"", b"12345", b"1234567", b"\r\n\r\n7", b"0\r\n\r\n", b"1\r\nx\r\n0\r\n\r\n"))
+        )
+        break_at = data.draw(st.sampled_from((b"\r\n\r\n", b"\n\r\n", b"\r\n")))
+        whole = heads.whole(second + break_at + body)
+        theirs = parsed(lambda head, method: response_head(head, LIMITS, method), second, b"POST")
+        usual = isinstance(theirs, ResponseHead) and theirs.keep_alive and break_at == b"\r\n\r\n"
+        if whole is None:
+            kept = any(shape.match(second + break_at) for shape in heads._shapes.values())
+            self.assertFalse(usual and kept and isinstance(theirs, ResponseHead) and theirs.length == len(body))
+            return
+        assert isinstance(theirs, ResponseHead) and usual
+        self.assertEqual((whole.code, whole.lines), (theirs.code, theirs.lines))
+        self.assertEqual(whole.lines.names, theirs.lines.names)
+        if theirs.length >= 0:
+            self.assertEqual((theirs.length, whole.body), (len(body), body))
+        else:
+            self.assertEqual(whole.body, b"x" if body.startswith(b"1") else b"")
+
+    def test_whole_where_others_have_come(self) -> None:
+        """Responses of several shapes take turns; one that is too long, or not alone in its read, is none of them."""
+        heads = ResponseHeads(LIMITS)
+        usual = b"HTTP/1.1 200 OK\r\nContent-Type: a\r\nContent-Length: 2"
+        other = b"HTTP/1.1 200 OK\r\nContent-Type: a\r\nx-y: 1\r\ncontent-length:2 "
+        for head in (usual, other):
+            self.assertIsNone(heads.whole(head + b"\r\n\r\nab"))
+            heads.parse(head, b"POST")
+        for head in (usual, other, usual, usual, other):
+            whole = heads.whole(head + b"\r\n\r\nab")
+            assert whole is not None
+            self.assertEqual((whole.body, list(whole.values)), (b"ab", head.split(b"\r\n")[1:]))
+        for odd in (b"\r\n\r\nabc", b"\r\n\r\na", b"\r\n\r\n", b"\r\nx: y\r\n\r\nab", b"\n\nab", b"\r\n"):
+            self.assertIsNone(heads.whole(usual + odd))
+        long = usual.replace(b": a", b": " + b"a" * LIMITS.target)
+        self.assertIsNone(heads.whole(long + b"\r\n\r\nab"))
