@@ -123,12 +123,19 @@ def decode_kind(record: bytes) -> tuple[int, LineKind] | None:
 def encode_opening(kind: int, number: int, opening: LedgerLineOpening) -> bytes | None:
     """An opening as a record; C{None} where it does not fit."""
     _, at, request_id, _, _, _, _, _, bytes_in, estimated, uses, attribution = opening
-    if not 0.0 <= at < _MAX_SECONDS:
-        return None
     if "\0" in request_id or "\0" in attribution:
         return None
     if attribution:
         request_id = f"{request_id}\0{attribution}"
+    return encode_numbers(kind, number, at, bytes_in, estimated, uses, request_id)
+
+
+def encode_numbers(
+    kind: int, number: int, at: float, bytes_in: int, estimated: int, uses: int, request_id: str
+) -> bytes | None:
+    """As L{encode_opening}, of a request whose id has no zero byte."""
+    if not 0.0 <= at < _MAX_SECONDS:
+        return None
     try:
         return _pack_opening(OPENED, kind, number, at, bytes_in, estimated, uses) + request_id.encode()
     except (StructError, UnicodeEncodeError):

@@ -93,7 +93,7 @@ class Segment:
         if after > self.size or length > MAX_RECORD_BYTES:
             return 0
         try:
-            if os.pwrite(self._descriptor, _pack(length, crc32(content)) + content, at) != after - at:
+            if os.pwrite(self._descriptor, _pack(length, crc32(content)) + content, at) != length + 8:
                 return 0
         except OSError:
             return 0

@@ -101,7 +101,7 @@ class JournalWriter:
             segment = self.journal.number
         else:
             segment = self._append_of_kind(kind, record)
-        self._open[ledger_id] = _new(OpenLine, (segment, number, opening, version, b""))
+        self._open[ledger_id] = OpenLine(segment, number, opening.request_id, version, opening)
         return ledger_id
 
     def open_alike(
@@ -120,22 +120,22 @@ class JournalWriter:
         @param made_here: Whether the request's id was, of lower-case hexadecimal digits and hyphens.
         """
         secrets, kind = self._secrets, alike.kind
-        opening = _new(LedgerLineOpening, ("", at, request_id, *alike.common, bytes_in, estimated, uses, attribution))
-        version = secrets.version
-        record = None
+        version, record = secrets.version, None
         if kind is None or kind.clean_of != version:
             alike.kind = self.kinds.get(alike.common)
         elif made_here and not attribution and not secrets.masks_hex:
             number = next(self._numbers)
-            record = compact.encode_opening(kind.number, number, opening)
+            record = compact.encode_numbers(kind.number, number, at, bytes_in, estimated, uses, request_id)
         if kind is None or record is None:
-            return self.open_line(opening)
+            return self.open_line(
+                LedgerLineOpening("", at, request_id, *alike.common, bytes_in, estimated, uses, attribution)
+            )
         ledger_id = f"{self._run}-{number:010x}"
         offset = self.journal.append(record)
         segment = offset >> 32
         if segment != self._segment or offset >= kind.due:
             segment = self._appended(kind, offset)
-        self._open[ledger_id] = _new(OpenLine, (segment, number, opening, version, b""))
+        self._open[ledger_id] = _new(OpenLine, (segment, number, request_id, version, record, kind.kind, b""))
         return ledger_id
 
     def _checked(self, opening: LedgerLineOpening, version: int) -> tuple[LedgerLineOpening, WrittenKind | None]:
@@ -177,7 +177,7 @@ class JournalWriter:
                     if not ledger_id:
                         number = next(self._numbers) if secrets.redact(request_id) is request_id else 0
                     elif opened is not None and sent and opened.version == version:
-                        number = opened.number if opened.opening.request_id == request_id else 0
+                        number = opened.number if opened.request_id == request_id else 0
                 short = None if kind is None or not number else encode(kind.number, number, record)
             except Exception as e:
                 failure = e

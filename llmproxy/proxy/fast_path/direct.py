@@ -212,7 +212,7 @@ class DirectPath:
         """Send it once its limits admit it."""
         known, now, accounting = read.known, self._seconds(), self._accounting
         flow = known.flow
-        if not way.pool.sends_at_once or not self._is_current(known):
+        if not way.pool.sends_at_once() or not self._is_current(known):
             return False
         assert flow.limits is not None and read.content is not None
         asked = _new(RequestSize, (known.method, read.model, read.content, len(read.body)))
@@ -245,7 +245,7 @@ class DirectPath:
         if now >= sending.keys.until or prepared.is_over(now, identity.now):
             self._table.drop(known)
         attempt, slots, uses = sending.attempt, sending.slots, sending.uses
-        if not known.current or not way.pool.sends_at_once or slots.taken >= slots.most:
+        if not known.current or not way.pool.sends_at_once() or slots.taken >= slots.most:
             return self._not_sent(known, reservation)
         if (
             attempt is None

@@ -83,7 +83,7 @@ class HeadText:
         self._length = shape.length
         self._starts = tuple(starts)
         self.start = pieces[0]
-        self._pieces = tuple(b"\r\n" + piece for piece in (*pieces[1:], rest))
+        self._pieces = tuple((b"\r\n" + piece, len(piece) + 2) for piece in (*pieces[1:], rest))
 
     def match(self, data: bytes) -> tuple[list[bytes], int, int] | None:
         """The values that stand in its holes in what was received, the length of the body, and where that begins there.
@@ -93,12 +93,12 @@ class HeadText:
         if not data.startswith(self.start):
             return None
         at, values = len(self.start), []
-        for piece in self._pieces:
+        for piece, size in self._pieces:
             end = data.find(b"\r", at, at + MAX_VALUE_BYTES)
             if end < 0 or not data.startswith(piece, end):
                 return None
             values.append(data[at:end])
-            at = end + len(piece)
+            at = end + size
         length = values[self._length]
         if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
             return None

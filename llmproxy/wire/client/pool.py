@@ -145,10 +145,9 @@ class Pool:
         """Whether another connection may be made, so that no request has to queue."""
         return self._closed is None and len(self._usable) + self._dialing < self._pool_limits.conns
 
-    @property
     def sends_at_once(self) -> bool:
         """Whether a request would not queue: there is a connection for it, or one would be made."""
-        return self._closed is None and not self._queue.owners and (bool(self._idle) or self.has_room)
+        return not self._queue.owners and self._closed is None and (bool(self._idle) or self.has_room)
 
     @property
     def waiting(self) -> int:
