@@ -22,7 +22,7 @@ from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.direct_responses import DirectResponses
 from llmproxy.proxy.fast_path.direct_streams import DirectStreams
 from llmproxy.proxy.fast_path.fallback import DirectFallback
-from llmproxy.proxy.fast_path.flow import CacheableHead, FlowTable, KnownHead, Sending
+from llmproxy.proxy.fast_path.flow import FlowTable, KnownHead, Sending
 from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
 from llmproxy.proxy.fast_path.preparation import prepare, request_facts
 from llmproxy.proxy.fast_path.request_identity import RequestIdentity, request_id
@@ -174,12 +174,12 @@ class DirectPath:
         lines = known.fields if head is None else head.lines
         started_at, arrived_at = since or (self._identity.now(), self._seconds())
         way = known.flow.way
-        if isinstance(way, CacheableHead):
-            if not known.current or prepared.is_over(self._seconds(), self._identity.now):
+        if prepared.sending is None:
+            now = self._seconds()
+            if not known.current or prepared.is_over(now, self._identity.now):
                 self._table.drop(known)
                 return False
-            values = (channel, known, head, lines, body, None, "", False, started_at, arrived_at)
-            if self._hits.serve_again(_new(ReadRequest, values)):
+            if self._hits.serve_again(channel, known, head, lines, body, started_at, arrived_at, now):
                 return True
         try:
             content = None

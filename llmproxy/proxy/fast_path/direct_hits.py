@@ -7,6 +7,7 @@ from hashlib import sha256
 from twisted.internet.interfaces import IReactorTime
 
 from llmproxy.caching import CacheRequest, LocalHit
+from llmproxy.http.field_lines import FieldLines
 from llmproxy.ledger.records import FinishedRequest
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.fast_path.awaiting_limits import ReadRequest
@@ -16,6 +17,8 @@ from llmproxy.proxy.fast_path.preparation import request_facts
 from llmproxy.proxy.fast_path.request_identity import RequestIdentity, request_id
 from llmproxy.proxy.hit_response import hit_response
 from llmproxy.proxy.pipeline import Pipeline
+from llmproxy.wire.parser import RequestHead
+from llmproxy.wire.server.direct import DirectChannel
 
 MAX_KEPT_BODY_BYTES = 1024
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
@@ -43,15 +46,24 @@ class DirectHits:
         self._seconds = clock.seconds
         self._identity = identity
 
-    def serve_again(self, read: ReadRequest) -> bool:
+    def serve_again(
+        self,
+        channel: DirectChannel,
+        known: KnownHead,
+        head: RequestHead | None,
+        lines: FieldLines,
+        body: bytes,
+        started_at: float,
+        arrived_at: float,
+        authorized: float,
+    ) -> bool:
         """Send what the cache has for a body that has come with this head before; C{False}: nothing was done.
 
-        @param read: A request whose body has not been read.
+        The parameters are as in L{ReadRequest}, and in L{_send}.
         """
-        known, body, cache = read.known, read.body, self._cache
+        cache = self._cache
         if cache is None or not known.varies_in_length_alone:
             return False
-        authorized = self._seconds()
         answered = self._answered.get(_key(known, body))
         if answered is None:
             return False
@@ -62,7 +74,8 @@ class DirectHits:
             if hit is None:
                 return False
             self._remember(known, body, request, model, hit)
-        self._send(read, model, hit, authorized)
+        read = _new(ReadRequest, (channel, known, head, lines, body, None, model, False, started_at, arrived_at))
+        self._send(read, hit, authorized)
         return True
 
     def serve(self, read: ReadRequest, way: CacheableHead) -> bool:
@@ -78,7 +91,7 @@ class DirectHits:
             return False
         if known.varies_in_length_alone:
             self._remember(known, body, request, read.model, hit)
-        self._send(read, read.model, hit, authorized)
+        self._send(read, hit, authorized)
         return True
 
     def _remember(self, known: KnownHead, body: bytes, request: CacheRequest, model: str, hit: LocalHit) -> None:
@@ -86,40 +99,35 @@ class DirectHits:
         answered = AnsweredRequest(request, model, self._cache.repeatable(request, hit))
         self._answered[_key(known, body)] = answered
 
-    def _send(self, read: ReadRequest, model: str, hit: LocalHit, authorized: float) -> None:
+    def _send(self, read: ReadRequest, hit: LocalHit, authorized: float) -> None:
         """Send it, and account for it.
 
         @param authorized: When the request was let through, and looked up.
         """
-        channel, known, head, lines, _, _, _, _, _, arrived = read
-        prepared, identity, persistent = known.prepared, self._identity, channel.persistent
+        channel, known, head, lines, body, _, model, _, started_at, arrived = read
+        prepared, identity, accounting, entry = known.prepared, self._identity, self._accounting, hit.entry
         assert prepared is not None
         own_id = identity.fresh_id() if head is None else request_id(lines, identity)
-        client = identity.client(channel.remote, lines)
-        now = self._seconds()
+        client = identity.client(channel.remote, lines) if identity.believes_proxies else channel.remote
+        facts = prepared.facts or request_facts(lines, known, prepared, accounting)
         known.flow.session.count_cache_hit()
-        auth, proxy = (authorized - arrived) * 1000, (now - authorized) * 1000
-        debug_headers = self._sender.debug_headers
-        channel.write_final(
-            hit_response(hit, own_id, auth, proxy, debug_headers=debug_headers, persistent=persistent),
-            always_wait=False,
+        now = self._seconds()
+        reply = hit_response(
+            hit,
+            own_id,
+            (authorized - arrived) * 1000,
+            (now - authorized) * 1000,
+            debug_headers=self._sender.debug_headers,
+            persistent=channel.persistent,
         )
+        channel.write_final(reply, always_wait=False)
         channel.request_done()
         self.served += 1
-        facts = prepared.facts or request_facts(lines, known, prepared, self._accounting)
+        sizes = (len(body), len(entry.body))
         record = record_of_hit(
-            known,
-            own_id,
-            read.started_at,
-            self._seconds() - arrived,
-            (len(read.body), len(hit.entry.body)),
-            model,
-            client,
-            facts,
-            self._accounting.kinds,
-            stream=hit.entry.stream,
+            known, own_id, started_at, now - arrived, sizes, model, client, facts, accounting.kinds, stream=entry.stream
         )
-        self._accounting.report(_new(FinishedRequest, (record, "", True, None, None)))
+        accounting.report(_new(FinishedRequest, (record, "", True, None, None)))
 
 
 def _key(known: KnownHead, body: bytes) -> tuple[KnownHead, bytes, int]:
