@@ -130,6 +130,7 @@ def test_the_system_gives_no_more_memory(tmp_path: Path) -> None:
         eventually(lambda: stack.ask("GET", "/v1/models").status == 200)
 
 
+@pytest.mark.long("2 s: a hundred at once, as forty where memory ends later")
 def test_ulimit_from_the_start(tmp_path: Path) -> None:
     """C{ulimit -v 640 MiB}: a hundred uploads at once are answered, each, and none is reset."""
     stack = Stack(tmp_path, more=READ_WHOLE)

@@ -276,6 +276,7 @@ def test_redis_is_lost_and_comes_back(four: Four) -> None:
     eventually(lambda: standing(stack, token_id, "budget_usd")["used"] == pytest.approx(cost(answers), abs=1e-9), 15)
 
 
+@pytest.mark.long("2 s: all that Redis had is lost, as where it is started anew")
 def test_redis_is_flushed(four: Four) -> None:
     """Rates, requests at once and budgets go on from where they were, whichever daemon one asks."""
     stack, daemons, redis = four

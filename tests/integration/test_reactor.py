@@ -21,7 +21,11 @@ from tests.support.stack import ENCRYPTION, MANAGEMENT, SETTINGS
     [
         ((), "llmproxy.wire.reactor.LeanEPollReactor"),
         (("--reactor=epoll",), "twisted.internet.epollreactor.EPollReactor"),
-        (("--reactor=asyncio",), "twisted.internet.asyncioreactor.AsyncioSelectorReactor"),
+        pytest.param(
+            ("--reactor=asyncio",),
+            "twisted.internet.asyncioreactor.AsyncioSelectorReactor",
+            marks=pytest.mark.long("1 s: another reactor that is chosen"),
+        ),
     ],
 )
 def test_which_reactor(tmp_path: Path, chosen: tuple[str, ...], name: str) -> None:

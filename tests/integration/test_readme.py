@@ -17,7 +17,11 @@ PYTHON = re.findall(r"\*\*(\w+)\*\*\n\n```python\n(.*?)```", README, re.DOTALL)
 CURL = re.findall(r"```sh\n(curl .*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize(("name", "code"), PYTHON, ids=[name for name, _ in PYTHON])
+AS_OPENAI = pytest.mark.long("1 s: the library of another provider, most of it spent on importing that")
+SDKS = [pytest.param(*each, id=each[0], marks=() if each[0] == "OpenAI" else AS_OPENAI) for each in PYTHON]
+
+
+@pytest.mark.parametrize(("name", "code"), SDKS)
 def test_sdk(stack: Stack, tmp_path: Path, name: str, code: str) -> None:
     script = tmp_path / "example.py"
     script.write_text("import os\n" + code.replace("http://127.0.0.1:8080", stack.url))

@@ -90,6 +90,7 @@ def test_a_start_that_fails_says_why(tmp_path: Path, manager: socket.socket) -> 
             assert process.wait(30) == 1
 
 
+@pytest.mark.long("1 s: nobody reads what is told, as without a service manager")
 def test_a_service_manager_that_is_gone(tmp_path: Path) -> None:
     """Nothing depends on it."""
     port = free_port()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 OPTION = "--without-long"
-LEAST_SECONDS = 2  # of the processor's time, that of a test's daemons included, while others run beside it
+LEAST_SECONDS = 1  # of the processor's time, that of a test's daemons included, while others run beside it
 REASON = re.compile(r"(\d+) s: \S.*")  # what a mark says: what it takes, and what it shows
 _KEY = "left_out_as_long"
 _LEFT_OUT = pytest.StashKey[int]()

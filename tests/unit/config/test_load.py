@@ -440,7 +440,7 @@ class Properties(TestCase):
                 self.assertTrue(e.problems)
                 self.assertTrue(all(str(problem).isprintable() for problem in e.problems), str(e))
 
-    @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=40)
+    @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
     @given(SETTINGS)
     def test_written_and_read_again(self, tree: Any) -> None:
         """Settings that are written to a file are the same when they are read from it; and they can be served."""
