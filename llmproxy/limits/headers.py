@@ -48,7 +48,8 @@ class RateLines:
                     place = other
             tightest.append(place)
             values += (left[place], ends)
-        return self._format(tuple(tightest)) % tuple(values)
+        key = tuple(tightest)
+        return (self._formats.get(key) or self._format(key)) % tuple(values)
 
     def lines(self, left: Sequence[int], resets: Sequence[float], now: float) -> bytes:
         """How they stand: as L{after_taking}, where each is whole at a time of its own."""

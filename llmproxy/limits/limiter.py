@@ -213,7 +213,7 @@ class Limiter:
         tokens, cost = most
         if not plan.counts_money:
             return 1, tokens, 0
-        return None if cost is None else (1, tokens, nano(cost) + 1)  # more than rounding can take away
+        return None if cost is None else (1, tokens, round(cost * NANO) + 1)  # more than rounding can take away
 
     def _needed(self, plan: LimitPlan, route: Route, asked: RequestSize, now: float) -> RequestMaximum:
         """What it claims at most.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from llmproxy.base.budgets import nano
+from llmproxy.base.budgets import NANO
 from llmproxy.limits.counted import CountedLimits
 from llmproxy.limits.plan import LimitPlan, Rule
 from llmproxy.model import Claim
@@ -92,7 +92,7 @@ class LimitReservation:
 
         @param cost: C{None} where nobody knows.
         """
-        self._settle((1, tokens, self._amounts[2] if cost is None else nano(cost)))
+        self._settle((1, tokens, self._amounts[2] if cost is None else round(cost * NANO)))
 
     def _settle(self, amounts: Amounts, *, measured: bool = True) -> None:
         ticket = self._ticket

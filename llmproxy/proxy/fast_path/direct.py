@@ -212,9 +212,11 @@ class DirectPath:
         """Send it once its limits admit it."""
         known, now, accounting = read.known, self._seconds(), self._accounting
         flow = known.flow
-        if not way.pool.sends_at_once() or not self._is_current(known):
+        assert flow.limits is not None and known.prepared is not None and read.content is not None
+        if known.prepared.is_over(now, self._identity.now):
+            self._table.drop(known)
+        if not known.current or not way.pool.sends_at_once():
             return False
-        assert flow.limits is not None and read.content is not None
         asked = _new(RequestSize, (known.method, read.model, read.content, len(read.body)))
         try:
             reserved = accounting.limiter.reserve(flow.limits, flow.route, asked)
