@@ -149,10 +149,11 @@ def measured_usage(request: DirectRequest, meter: Meter) -> Usage:
 def _prompt(request: DirectRequest) -> PromptEstimate:
     flow, prepared = request.known.flow, request.known.prepared
     assert prepared is not None
-    body, lines, content = request.whole, request.lines, request.content
-    if not prepared.is_measured:
-        text = measure_short_text(body)
-        if text is not None and not text[1]:
-            return estimate_text(text[0], "" if flow.dialect is None else flow.dialect.provider, request.model)
-        content = measure_usual_body(body, lines)
+    body = request.whole
+    if prepared.is_measured:
+        return prompt_estimate(request.content, None, request.lines, len(body), flow.dialect, request.model)
+    text = measure_short_text(body)
+    if text is not None and not text[1]:
+        return estimate_text(text[0], "" if flow.dialect is None else flow.dialect.provider, request.model)
+    content, lines = measure_usual_body(body, request.lines), request.lines
     return prompt_estimate(content, None, lines, len(body), flow.dialect, request.model)
