@@ -108,6 +108,14 @@ class DirectPath:
         self._table.drop(known)
         return False
 
+    def _is_good(self, known: KnownHead, now: float) -> bool:
+        """Whether nothing has changed that its flow, which is prepared, was made from."""
+        assert known.prepared is not None
+        if known.current and not known.prepared.is_over(now, self._identity.now):
+            return True
+        self._table.drop(known)
+        return False
+
     # What arriving bodies say
 
     def arrived(self, request: ArrivingRequest) -> None:
@@ -176,8 +184,7 @@ class DirectPath:
         way = known.flow.way
         if prepared.sending is None:
             now = self._seconds()
-            if not known.current or prepared.is_over(now, self._identity.now):
-                self._table.drop(known)
+            if not self._is_good(known, now):
                 return False
             if self._hits.serve_again(channel, known, head, lines, body, started_at, arrived_at, now):
                 return True
@@ -212,16 +219,14 @@ class DirectPath:
         """Send it once its limits admit it."""
         known, now, accounting = read.known, self._seconds(), self._accounting
         flow = known.flow
-        assert flow.limits is not None and known.prepared is not None and read.content is not None
-        if known.prepared.is_over(now, self._identity.now):
-            self._table.drop(known)
-        if not known.current or not way.pool.sends_at_once():
+        if not self._is_good(known, now) or not way.pool.sends_at_once():
             return False
+        assert flow.limits is not None and read.content is not None
         asked = _new(RequestSize, (known.method, read.model, read.content, len(read.body)))
         try:
             reserved = accounting.limiter.reserve(flow.limits, flow.route, asked)
         except errors.ProxyError as e:
-            if not self._is_current(known):
+            if not self._is_good(known, now):
                 return False
             self._limits.reject(read, e, now, accounting.buffers)
             return True
@@ -244,10 +249,8 @@ class DirectPath:
         assert prepared is not None and prepared.sending is not None and isinstance(way, Sending)
         sending, identity, accounting = prepared.sending, self._identity, self._accounting
         # Whether it may be sent
-        if now >= sending.keys.until or prepared.is_over(now, identity.now):
-            self._table.drop(known)
         attempt, slots, uses = sending.attempt, sending.slots, sending.uses
-        if not known.current or not way.pool.sends_at_once() or slots.taken >= slots.most:
+        if not self._is_good(known, now) or not way.pool.sends_at_once() or slots.taken >= slots.most:
             return self._not_sent(known, reservation)
         if (
             attempt is None

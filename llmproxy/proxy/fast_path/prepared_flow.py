@@ -106,9 +106,11 @@ class PreparedFlow:
     )
 
     def is_over(self, now: float, wall: Callable[[], float]) -> bool:
-        """Whether its grant has expired, or is not known to be good any more.
+        """Whether its grant has expired, or that or the provider's key is not known to be good any more.
 
         @param now: By the clock; C{wall} tells the seconds since the epoch.
         """
-        expires_at = self.expires_at
-        return now >= self.grant.until or (expires_at is not None and expires_at <= wall())
+        sending, expires_at = self.sending, self.expires_at
+        if now >= self.grant.until or (sending is not None and now >= sending.keys.until):
+            return True
+        return expires_at is not None and expires_at <= wall()
