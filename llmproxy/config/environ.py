@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import get_origin
 
 from llmproxy.config.external_text import ExternalText
@@ -27,10 +28,15 @@ def variable(leaf: Leaf) -> str | None:
     return PREFIX + "_".join(str(step).upper() for step in leaf.path)
 
 
+@cache
+def variables() -> Mapping[str, Path]:
+    """The names of all variables that set something, and what each sets."""
+    return {name: leaf.path for leaf in leaves() if (name := variable(leaf))}
+
+
 def settings(environ: Mapping[str, str]) -> Iterator[tuple[Path, ExternalText, Location]]:
     """What the environment says, the weightier last. An empty variable is as good as none."""
-    ours = {name: leaf.path for leaf in leaves() if (name := variable(leaf))}
-    for name, path in {**ALIASES, **ours}.items():
+    for name, path in {**ALIASES, **variables()}.items():
         if environ.get(name):
             yield path, ExternalText(environ[name]), Location(name)
 
@@ -41,7 +47,7 @@ def unknown_variables(environ: Mapping[str, str], mentioned: str = "") -> list[s
     @param mentioned: The settings file's text: what stands there as C{${NAME}} is used.
     """
     secrets = [PREFIX + name + end for name in SECRETS for end in ("", "_FILE")]
-    known = [*(name for leaf in leaves() if (name := variable(leaf))), *secrets, *_ELSEWHERE]
+    known = [*variables(), *secrets, *_ELSEWHERE]
     return [
         f"The variable {name} sets nothing{did_you_mean(name, known, upper=True)}."
         for name in sorted(environ)
