@@ -22,9 +22,10 @@ from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.direct_responses import DirectResponses
 from llmproxy.proxy.fast_path.direct_streams import DirectStreams
 from llmproxy.proxy.fast_path.fallback import DirectFallback
-from llmproxy.proxy.fast_path.flow import FlowTable, KnownHead, Sending
+from llmproxy.proxy.fast_path.flow import FlowTable, KnownHead
 from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
 from llmproxy.proxy.fast_path.preparation import prepare, request_facts
+from llmproxy.proxy.fast_path.prepared_flow import PreparedSending
 from llmproxy.proxy.fast_path.request_identity import RequestIdentity, request_id
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.wire.client.request_writer import MAX_JOINED_BYTES, BytesBody
@@ -57,6 +58,7 @@ class DirectPath:
         self._clock = clock
         self._seconds = clock.seconds
         self._identity = identity
+        self._now = identity.now
         self._hits = DirectHits(table, pipeline, accounting, clock, identity)
         self._deadlines = HeadDeadlines(clock, self.failed)
         self._responses = DirectResponses(pipeline, accounting, clock, self._deadlines)
@@ -111,7 +113,7 @@ class DirectPath:
     def _is_good(self, known: KnownHead, now: float) -> bool:
         """Whether nothing has changed that its flow, which is prepared, was made from."""
         assert known.prepared is not None
-        if known.current and not known.prepared.is_over(now, self._identity.now):
+        if known.current and not known.prepared.is_over(now, self._now):
             return True
         self._table.drop(known)
         return False
@@ -168,20 +170,19 @@ class DirectPath:
         """
         @param since: When its head came, in seconds since the epoch and by the clock, if that was before.
         """
-        prepared = known.prepared
+        prepared, accounting = known.prepared, self._accounting
         if prepared is None:
-            prepared = known.prepared = prepare(known, self._pipeline, self._accounting)
+            prepared = known.prepared = prepare(known, self._pipeline, accounting)
             if prepared is None:
                 self._table.drop(known)
                 return False
-        if prepared.is_coded or not body or self._accounting.shutting_down:
+        if prepared.is_coded or not body or accounting.shutting_down:
             return False
-        buffers = self._accounting.buffers
+        buffers = accounting.buffers
         if buffers is not None and buffers.held >= buffers.limit:
             return False
         lines = known.fields if head is None else head.lines
-        started_at, arrived_at = since or (self._identity.now(), self._seconds())
-        way = known.flow.way
+        started_at, arrived_at = (self._now(), self._seconds()) if since is None else since
         if prepared.sending is None:
             now = self._seconds()
             if not self._is_good(known, now):
@@ -205,21 +206,21 @@ class DirectPath:
                 if asked is None:
                     return False
                 model, stream = asked
-            model = known.flow.route.model or model
+            model = prepared.model or model
             read = _new(
                 ReadRequest, (channel, known, head, lines, body, content, model, stream, started_at, arrived_at)
             )
-            if isinstance(way, Sending):
-                return self._send(read) if known.flow.limits is None else self._reserve(read, way)
-            return self._hits.serve(read, way)
+            if prepared.sending is None:
+                return self._hits.serve(read)
+            return self._send(read) if known.flow.limits is None else self._reserve(read, prepared.sending)
         except errors.ProxyError:
             return False  # the pipeline says so in its own way
 
-    def _reserve(self, read: ReadRequest, way: Sending) -> bool:
+    def _reserve(self, read: ReadRequest, sending: PreparedSending) -> bool:
         """Send it once its limits admit it."""
         known, now, accounting = read.known, self._seconds(), self._accounting
         flow = known.flow
-        if not self._is_good(known, now) or not way.pool.sends_at_once():
+        if not self._is_good(known, now) or not sending.pool.sends_at_once():
             return False
         assert flow.limits is not None and read.content is not None
         asked = _new(RequestSize, (known.method, read.model, read.content, len(read.body)))
@@ -244,24 +245,23 @@ class DirectPath:
             C{let_through_at} on.
         """
         channel, known, head, lines, body, content, model, expects_stream, started_at, arrived_at = read
-        flow, prepared, now = known.flow, known.prepared, self._seconds()
-        session, way = flow.session, flow.way
-        assert prepared is not None and prepared.sending is not None and isinstance(way, Sending)
-        sending, identity, accounting = prepared.sending, self._identity, self._accounting
+        prepared, accounting, identity, now = known.prepared, self._accounting, self._identity, self._seconds()
+        assert prepared is not None and prepared.sending is not None
+        sending = prepared.sending
+        pool, slots, attempt, uses = sending.pool, sending.slots, sending.attempt, sending.uses
         # Whether it may be sent
-        attempt, slots, uses = sending.attempt, sending.slots, sending.uses
-        if not self._is_good(known, now) or not way.pool.sends_at_once() or slots.taken >= slots.most:
+        if not self._is_good(known, now) or not pool.sends_at_once() or slots.taken >= slots.most:
             return self._not_sent(known, reservation)
         if (
             attempt is None
             or attempt.ticket != attempt.project.ticket
             or attempt.shared_ticket != attempt.shared.ticket
         ):
-            attempt = sending.attempt = way.upstream.circuits.enter_closed(session.grant.project_id)
+            attempt = sending.attempt = sending.upstream.circuits.enter_closed(sending.common[0])
             if attempt is None:
                 return self._not_sent(known, reservation)
         if uses is None:
-            uses = session.use_known()
+            uses = known.flow.session.use_known()
             if uses is None:
                 return self._not_sent(known, reservation)
         # What it is
@@ -287,23 +287,24 @@ class DirectPath:
         )
         # Its bytes
         request.body = _JOINED if size < MAX_JOINED_BYTES else BytesBody(body)
-        if sending.outgoing:
-            request.head = b"%b%d\r\n\r\n" % (sending.outgoing, size)
+        outgoing = sending.outgoing
+        if outgoing.start:
+            request.head = b"%b%d\r\n\r\n" % (outgoing.start, size)
         else:
-            request.head = way.outgoing.render(() if head is None else head.known[1], size)
+            request.head = outgoing.render(() if head is None else head.known[1], size)
         request.buffers = buffers = accounting.buffers
         if size > SMALL_BYTES and buffers is not None:
             request.held = size
             buffers.hold(size)
-        if way.group.causes:
-            way.group.budget.deposit(now)
+        if sending.group.causes:
+            sending.group.budget.deposit(now)
         channel.begin_direct(request)
         if expects_stream:
             due = min(arrived_at + prepared.stream_total, now + prepared.header_timeout)
         else:
             due = arrived_at + prepared.total
         self._deadlines.watch(request, due)
-        way.pool.send(request)
+        pool.send(request)
         return True
 
     def _not_sent(self, known: KnownHead, reservation: LimitReservation | None) -> bool:

@@ -78,10 +78,11 @@ class DirectHits:
         self._send(read, hit, authorized)
         return True
 
-    def serve(self, read: ReadRequest, way: CacheableHead) -> bool:
+    def serve(self, read: ReadRequest) -> bool:
         """Send what the cache has for a body that has been read, and checked; C{False}: nothing was done."""
         known, body, lines, cache = read.known, read.body, read.lines, self._cache
-        if cache is None:
+        way = known.flow.way
+        if cache is None or not isinstance(way, CacheableHead):
             return False
         authorized = self._seconds()
         request = way.fill(known.holes(lines)) if way.filled else way.request

@@ -15,6 +15,7 @@ from llmproxy.metering.dialects.operation import ProviderOperation
 from llmproxy.metering.meter import Dialect
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.fast_path.head_shape import HeadShape, HeadText
+from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
 from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow
 from llmproxy.upstream.provider_keys import ProviderKey
 from llmproxy.upstream.upstreams import Upstream, UpstreamGroup
@@ -25,46 +26,6 @@ MAX_FLOWS = 10_000
 MAX_SEEN = 4096  # heads that were seen once
 MAX_ANSWERED = 4096  # bodies
 MAX_SHAPES = 16  # that a head is compared with
-
-
-class OutgoingHead:
-    """The head that is sent to the provider.
-
-    @ivar start: All of it up to the body's length, where none of its lines come out of the client's holes; else C{b""}.
-    """
-
-    __slots__ = ("_filled", "_parts", "start")
-
-    def __init__(self, lines: Sequence[bytes], filled: Sequence[tuple[int, int]]) -> None:
-        """
-        @param lines: The request line and the field lines, without the one that frames the body.
-        @param filled: Pairs of an index of these, and that of the hole whose line stands there.
-        """
-        hole_at, parts, kept = dict(filled), [], []
-        self._filled: list[tuple[int, int]] = []
-        for index, line in enumerate([*lines, b"Content-Length: "]):
-            hole = hole_at.get(index)
-            if hole is None:
-                kept.append(line)
-                continue
-            if kept:
-                parts.append(b"\r\n".join(kept))
-                kept = []
-            self._filled.append((len(parts), hole))
-            parts.append(b"")
-        parts.append(b"\r\n".join(kept))
-        self._parts = parts
-        self.start = b"" if filled else parts[0]
-
-    def render(self, holes: Sequence[bytes], length: int) -> bytes:
-        """All of it, for a body of so many bytes.
-
-        @param holes: The client's lines that stand in its holes.
-        """
-        parts = self._parts.copy()
-        for index, hole in self._filled:
-            parts[index] = holes[hole]
-        return b"%b%d\r\n\r\n" % (b"\r\n".join(parts), length)
 
 
 class Sending(NamedTuple):

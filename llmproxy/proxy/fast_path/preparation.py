@@ -29,6 +29,7 @@ def prepare(known: KnownHead, pipeline: Pipeline, accounting: Accounting) -> Pre
     needs = pipeline.bodies.needs(session.grant, route, flow.operation, flow.limits)
     timeouts, told_by = route.api.timeouts, _told_by(known, accounting)
     return PreparedFlow(
+        model=route.model,
         grant=grant,
         expires_at=session.grant.expires_at,
         sending=sending,
@@ -59,7 +60,8 @@ def _prepare_sending(flow: Flow, way: Sending, pipeline: Pipeline, accounting: A
     if keys is None:
         return None
     common = (session.grant.project_id, session.grant.token_id, route.api_name, route.endpoint)
-    return PreparedSending(way.outgoing.start, keys, accounting.slots(session, route), session.constant_uses(), common)
+    slots, uses = accounting.slots(session, route), session.constant_uses()
+    return PreparedSending(way.pool, way.upstream, way.group, way.outgoing, keys, slots, uses, common)
 
 
 def _told_by(known: KnownHead, accounting: Accounting) -> tuple[int, ...]:

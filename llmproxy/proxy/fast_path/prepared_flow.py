@@ -13,8 +13,11 @@ from llmproxy.ledger.kinds import AlikeOpenings
 from llmproxy.limits.in_flight import Slots
 from llmproxy.metering.typed_usage import TypedUsage
 from llmproxy.model import Grant
+from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
 from llmproxy.upstream.circuits import Attempt
 from llmproxy.upstream.provider_keys import ProviderKey
+from llmproxy.upstream.upstreams import Upstream, UpstreamGroup
+from llmproxy.wire.client.pool import Pool
 
 MAX_RECORD_KINDS = 16  # of one flow; there are up to 10,000 flows
 MAX_MODELS = 8  # for which one flow has openings in the ledger ready
@@ -30,9 +33,8 @@ class RequestFacts(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class PreparedSending:
-    """How its requests are sent, and what they take.
+    """Where its requests are sent, and what they take.
 
-    @ivar outgoing: The head that is sent up to the body's length; C{b""} where it has holes.
     @ivar keys: The provider's keys, and until when they are these.
     @ivar slots: What its project has under way there.
     @ivar uses: Uses of its token that are counted by the line of each request; C{None}: the token's session is asked.
@@ -42,7 +44,10 @@ class PreparedSending:
         begun yet.
     """
 
-    outgoing: bytes
+    pool: Pool
+    upstream: Upstream
+    group: UpstreamGroup
+    outgoing: OutgoingHead
     keys: CacheEntry[tuple[ProviderKey, ...]]
     slots: Slots
     uses: int | None
@@ -62,6 +67,7 @@ class PreparedSending:
 class PreparedFlow:
     """What direct requests of one flow have in common.
 
+    @ivar model: That which its path names; C{""}: the body does.
     @ivar grant: The grant, and until when it is good.
     @ivar expires_at: When it expires by itself, in seconds since the epoch; C{None}: never.
     @ivar sending: How its requests are sent; C{None} where the cache has their responses.
@@ -80,6 +86,7 @@ class PreparedFlow:
     @ivar record_kinds: The kinds of their records, by what these do not all have in common.
     """
 
+    model: str
     grant: CacheEntry[Grant]
     expires_at: float | None
     sending: PreparedSending | None

@@ -19,8 +19,9 @@ from llmproxy.proxy.fast_path.arriving import ArrivingRequest
 from llmproxy.proxy.fast_path.awaiting_limits import LimitedRequest, ReadRequest
 from llmproxy.proxy.fast_path.direct import DirectPath
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
-from llmproxy.proxy.fast_path.flow import CacheableHead, Flow, FlowTable, OutgoingHead, Sending, holes_in
+from llmproxy.proxy.fast_path.flow import CacheableHead, Flow, FlowTable, Sending, holes_in
 from llmproxy.proxy.fast_path.head_shape import HOLES, head_shape
+from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
 from llmproxy.proxy.fast_path.request_identity import RequestIdentity
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.proxy.request_scheduler import RequestScheduler

@@ -5,7 +5,8 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.proxy.fast_path.flow import OutgoingHead, holes_in
+from llmproxy.proxy.fast_path.flow import holes_in
+from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
 
 LINES = [b"POST / HTTP/1.1", *(b"Field-%d: v" % number for number in range(6))]
 
