@@ -92,6 +92,7 @@ class BriefRecord(Struct, gc=False):
     """A record, by its parts.
 
     @ivar steps: As of a L{RequestRecord}.
+    @ivar text: The figures as JSON, without the opening brace, once somebody has needed them so.
     """
 
     kind: RecordKind
@@ -99,6 +100,7 @@ class BriefRecord(Struct, gc=False):
     started_at: float
     figures: RecordFigures
     steps: str = ""
+    text: str = ""
 
     def whole(self) -> RequestRecord:
         """The record itself."""

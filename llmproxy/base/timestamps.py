@@ -22,11 +22,15 @@ def rfc3339(at: float, digits: int = 3) -> str:
 
     @param digits: Of the fraction of a second, 0 to 6; what is beyond is left out, not rounded.
     """
+    second, micros = split_second(at)
+    return f"{second}.{f'{micros:06d}'[:digits]}Z" if digits else f"{second}Z"
+
+
+def split_second(at: float) -> tuple[str, int]:
+    """The second, such as C{2026-11-23T10:00:00}, and the microseconds since then."""
     whole = floor(at)
     micros = round((at - whole) * 1_000_000)
-    if micros == 1_000_000:
-        whole, micros = whole + 1, 0
-    return f"{_second(whole)}.{f'{micros:06d}'[:digits]}Z" if digits else f"{_second(whole)}Z"
+    return (_second(whole), micros) if micros < 1_000_000 else (_second(whole + 1), 0)
 
 
 @lru_cache(8)  # log lines of one second have it in common

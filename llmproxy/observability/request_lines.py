@@ -6,7 +6,7 @@ template into which the numbers of each are put. That matters most where there a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from msgspec.json import Encoder
 
 from llmproxy.base.attribution import as_shown
 from llmproxy.base.memo import BoundedMemo
-from llmproxy.base.timestamps import rfc3339
+from llmproxy.base.timestamps import rfc3339, split_second
 from llmproxy.brief_record import MAX_KINDS, SHARED_FIELDS, BriefRecord, RecordFigures, RecordKind
 from llmproxy.model import RequestRecord
 from llmproxy.observability import jsonl
@@ -28,13 +28,15 @@ _BETWEEN_IDS = ","  # nothing that is looked for in ids begins or ends with it
 _ORDER = ("request_id", "started_at", *SHARED_FIELDS, *RecordFigures.__struct_fields__)
 _OF_ACCESS_LOG = {"level": "info", "logger": "access", "msg": "request"}
 _in_order = itemgetter(*map(RequestRecord._fields.index, _ORDER))
-_encode_figures = Encoder().encode_lines
+_encode_lines = Encoder().encode_lines
 
 
 class _Template(NamedTuple):
-    """Lines of requests of one kind, with places for the id, the time, and the figures without their opening brace.
+    """Lines of requests of one kind, with places for what differs.
 
-    @ivar line: One of the access log; C{event}: that of an event.
+    @ivar line: One of the access log: the second and the millisecond when it ended, its id, and its figures without
+        their opening brace.
+    @ivar event: An event: its id, when it began, and its figures likewise.
     """
 
     line: str
@@ -55,41 +57,42 @@ class RequestLines:
 
     def access_lines(self, records: Sequence[BriefRecord]) -> str:
         """Lines of the access log, each with its end; in ASCII."""
-        return "".join(
-            [
-                self._redactor.redact(self._json(access_fields(record.whole()))) + "\n"
-                if template is None
-                else template.line % (rfc3339(record.started_at + record.figures.duration), record.request_id, figures)
-                for record, template, figures in self._parts(records)
-            ]
-        )
+        lines: list[str] = []
+        for record, template in zip(records, self._ready(records), strict=True):
+            if template is None:
+                lines.append(self._redactor.redact(self._json(access_fields(record.whole()))) + "\n")
+            else:
+                second, micros = split_second(record.started_at + record.figures.duration)
+                lines.append(template.line % (second, micros // 1000, record.request_id, record.text))
+        return "".join(lines)
 
     def events(self, records: Sequence[BriefRecord]) -> bytes:
         """Events, each on a line with its end; in UTF-8."""
+        begun = _encode_lines([record.started_at for record in records]).decode().split("\n")
         return "".join(
             [
                 self._redactor.redact(event_line(record.whole()).decode())
                 if template is None
-                else template.event % (record.request_id, record.started_at, figures)
-                for record, template, figures in self._parts(records)
+                else template.event % (record.request_id, started_at, record.text)
+                for record, template, started_at in zip(records, self._ready(records), begun, strict=False)
             ]
         ).encode()
 
-    def _parts(self, records: Sequence[BriefRecord]) -> Iterator[tuple[BriefRecord, _Template | None, str]]:
-        """Each record with its template and its figures as JSON; C{None} where its lines are to be made as a whole."""
+    def _ready(self, records: Sequence[BriefRecord]) -> list[_Template | None]:
+        """The template of each, C{None} where its lines are to be made as a whole; its figures are there as text then."""
         if self._redactor.version != self._version:
             self._version = self._redactor.version
             self._templates.clear()
+        new = [record for record in records if not record.text]
+        if new:
+            texts = _encode_lines([record.figures for record in new])[1:-1].decode().split("\n{")
+            for record, text in zip(new, texts, strict=True):
+                record.text = text
         find, make, is_plain = self._templates.get, self._template, self._is_plain
         ids = [record.request_id for record in records]
         if "" not in ids and is_plain(_BETWEEN_IDS.join(ids)):
-            templates = [find(record.kind) or make(record.kind) for record in records]
-        else:
-            templates = [
-                (find(record.kind) or make(record.kind)) if is_plain(record.request_id) else None for record in records
-            ]
-        figures = _encode_figures([record.figures for record in records])[1:-1].decode().split("\n{")
-        return zip(records, templates, figures, strict=bool(records))
+            return [find(record.kind) or make(record.kind) for record in records]
+        return [(find(record.kind) or make(record.kind)) if is_plain(record.request_id) else None for record in records]
 
     def _is_plain(self, text: str) -> bool:
         """Whether there is no secret in it, and it stands in JSON as it is."""
@@ -113,8 +116,8 @@ class RequestLines:
         del event["started_at"]
         texts = self._masked(self._json(line)), self._masked(jsonl.line(event).decode())
         template = self._templates[kind] = _Template(
-            f'{{"ts":"%s",{self._json(dict(_OF_ACCESS_LOG))[1:-1]},"request_id":"%s",{texts[0]},%s\n',
-            f'{{"request_id":"%s","started_at":%r,{texts[1]},%s\n',
+            f'{{"ts":"%s.%03dZ",{self._json(dict(_OF_ACCESS_LOG))[1:-1]},"request_id":"%s",{texts[0]},%s\n',
+            f'{{"request_id":"%s","started_at":%s,{texts[1]},%s\n',
         )
         return template
 
