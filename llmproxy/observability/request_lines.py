@@ -79,7 +79,7 @@ class RequestLines:
         ).encode()
 
     def _ready(self, records: Sequence[BriefRecord]) -> list[_Template | None]:
-        """The template of each, C{None} where its lines are to be made as a whole; its figures are there as text then."""
+        """The template of each, C{None} where its lines are to be made as a whole; its figures are text then."""
         if self._redactor.version != self._version:
             self._version = self._redactor.version
             self._templates.clear()
