@@ -40,13 +40,17 @@ class LinearPrice(NamedTuple):
 
         @param count: Tokens of all input, those included that were C{read} from the cache and C{written} to it.
         """
-        fresh = count - read * self.read_apart - written * self.write_apart
-        if fresh < 0 or count > self.max_input or (output and not self.has_output):
-            return None
-        if reasoning and not self.reasoning_within:
+        # fmt: off
+        (
+            own, cache_read, cache_write, of_output, read_apart, write_apart, has_output, reasoning_within, max_input,
+            *_,
+        ) = self
+        # fmt: on
+        fresh = count - read * read_apart - written * write_apart
+        if fresh < 0 or count > max_input or (output and not has_output) or (reasoning and not reasoning_within):
             return None
         # In the order of ListPrice's steps, since sums of binary fractions hang on it.
-        return read * self.cache_read + written * self.cache_write + fresh * self.input + output * self.output
+        return read * cache_read + written * cache_write + fresh * own + output * of_output
 
 
 class OwnLinearPrice(NamedTuple):

@@ -22,6 +22,7 @@ Zero: TypeAlias = Literal[0] | None
 Text: TypeAlias = str | None
 Absent: TypeAlias = None
 _NONE: Mapping[str, int] = {}
+_new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
 
 class TypedCounts(NamedTuple):
@@ -123,7 +124,8 @@ def read_chat(body: bytes) -> TypedCounts | None:
     # Else not all stands where OpenAI has it, and the general reading corrects something (dialects.openai).
     if read + written > given or reasoning > made or (total is not None and total - given > made):
         return None
-    return TypedCounts(said.model, said.service_tier or "", "", "", given, read, written, made, reasoning)
+    values = (said.model, said.service_tier or "", "", "", given, read, written, made, reasoning, _NONE)
+    return _new(TypedCounts, values)
 
 
 def read_embeddings(body: bytes) -> TypedCounts | None:
@@ -186,7 +188,8 @@ def read_response(body: bytes) -> TypedCounts | None:
     given, made = usage.input_tokens, usage.output_tokens
     if not _adds_up(given, read + written, made, reasoning, usage.total_tokens):
         return None
-    return TypedCounts(said.model, said.service_tier or "", "", "", given, read, written, made, reasoning)
+    values = (said.model, said.service_tier or "", "", "", given, read, written, made, reasoning, _NONE)
+    return _new(TypedCounts, values)
 
 
 # Anthropic's messages

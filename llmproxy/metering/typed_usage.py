@@ -31,6 +31,7 @@ MAX_NESTED_VALUES = 200  # lists and objects of a body: the general parser gives
 MAX_DIGITS = 4300  # of an integer, likewise
 
 Read = Callable[[bytes], TypedCounts | None]
+_new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
 
 class _PreparedPrice(NamedTuple):
@@ -80,14 +81,15 @@ class TypedUsage:
             return None
         model, said_tier, speed, geo, given, read, written, made, reasoning, details = counts
         price = self._price((model, asked, said_tier, speed, geo, tier), at)
-        if not price.model:
+        shown, _, linear, _, _ = price
+        if not shown:
             return None
-        cost, linear = None, price.linear
+        cost = None
         if linear is not None and (not details or details.keys() <= linear.unpriced):
             cost = linear.cost(given, read, written, made, reasoning)
         if cost is None:
             cost = self._listed_cost(counts, asked, price, at)
-        return Usage(given, read, written, made, reasoning, cost, "exact", price.model, details)
+        return _new(Usage, (given, read, written, made, reasoning, cost, "exact", shown, details))
 
     def measured_stream(
         self, stream: EventStreamReader, asked: str, tier: bytes, at: float, prompt: Callable[[], PromptEstimate]
