@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 from struct import error as StructError
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llmproxy.ledger import records
 from llmproxy.ledger.compact import (
@@ -17,8 +17,8 @@ from llmproxy.ledger.compact import (
     LineKind,
     decode,
     settlement,
+    unpack_opening,
     unpack_settlement,
-    uses_of_opening,
 )
 from llmproxy.ledger.journal import OrphanedJournal
 from llmproxy.ledger.line_rows import (
@@ -34,6 +34,9 @@ from llmproxy.ledger.sql import CLOSED_OFFSET, JournalBatch
 MAX_BATCH_LINES = 1000
 MAX_BATCH_RECORDS = 3 * MAX_BATCH_LINES
 
+DAY_SECONDS = 86400
+_NOTHING = (0, 0.0)
+
 Counts = dict[str, tuple[int, float]]
 Price = Callable[[LedgerLineOpening], float | None]
 
@@ -45,16 +48,15 @@ def next_batch(
     uses: Counts = {}
     hits: Counts = {}
     pending: list[PendingResult] = []
-    settlements = _Settlements(find_kind, hits)
-    rows, add_settlement = settlements.rows.rows, settlements.add
+    settlements, openings = _Settlements(find_kind, hits), _Openings(find_kind)
+    rows, add_settlement, add_opening = settlements.rows.rows, settlements.add, openings.add
     after, unreadable = before, 0
     for after, record in islice(read(before), MAX_BATCH_RECORDS):
         form = record[0]
         if form == SETTLED:  # which most lines are
             add_settlement(record)
         elif form == OPENED:
-            token_id, more, at = uses_of_opening(record, find_kind)
-            _count(uses, token_id, more, at)
+            add_opening(record)
         elif isinstance(found := decode(record, find_kind), Settlement):
             line = found.line
             try:
@@ -70,17 +72,50 @@ def next_batch(
             _count(uses, found.token_id, found.uses, found.at)
         if len(rows) >= MAX_BATCH_LINES or after >= upto:
             break
+    settlements.sum_up()
+    openings.count(uses)
     if after == before and upto < CLOSED_OFFSET:
         after = upto  # nothing that can be read is left before it
     return JournalBatch(before, after, (), uses, hits, pending, rows=settlements.rows, unreadable=unreadable)
 
 
+class _Openings:
+    """Short openings: how many uses there are of each kind, and when the last was."""
+
+    def __init__(self, find_kind: FindKind) -> None:
+        self._find_kind = find_kind
+        self._uses: dict[int, tuple[int, float]] = {}
+
+    def add(self, record: bytes) -> None:
+        """Nothing is added where the record cannot be read."""
+        try:
+            _, kind_number, _, at, _, _, more = unpack_opening(record)
+        except StructError:
+            return
+        if more:
+            known, last = self._uses.get(kind_number, _NOTHING)
+            self._uses[kind_number] = (known + more, at if at > last and more > 0 else last)
+
+    def count(self, uses: Counts) -> None:
+        """Count them for their tokens."""
+        for number, (more, last) in self._uses.items():
+            kind = self._find_kind(number)
+            if kind is not None:
+                _count(uses, kind.common[TOKEN], more, last)
+
+
 class _Kind(NamedTuple):
-    """What is known of short settlements of one kind and day."""
+    """What is known of short settlements of one kind and day.
+
+    @ivar append: Adds a row to those of this kind and day.
+    """
 
     kind: LineKind
+    day: float
     run_id: int
-    of_day: KindOfDay
+    kind_id: int
+    attempts: int
+    append: Callable[[tuple[Any, ...]], object]
 
 
 class _Settlements:
@@ -94,10 +129,11 @@ class _Settlements:
         self._find_kind = find_kind
         self._hits = hits
         self._kinds: dict[int, _Kind] = {}
+        self._by_kind: list[tuple[KindOfDay, list[tuple[Any, ...]]]] = []
         self._append = self.rows.rows.append
 
     def add(self, record: bytes) -> None:
-        """Nothing is added where the record cannot be read."""
+        """Nothing is added where the record cannot be read. L{sum_up} must follow."""
         try:
             # fmt: off
             (
@@ -108,40 +144,39 @@ class _Settlements:
         except (StructError, UnicodeDecodeError):
             return
         known = self._kinds.get(kind_number)
-        if (known is None or known[2][0] != at // 86400) and (known := self._kind(kind_number, at)) is None:
+        if (known is None or known[1] != at // DAY_SECONDS) and (known := self._kind(kind_number, at)) is None:
             return
-        kind, run_id, of_day = known
+        kind, _, run_id, kind_id, attempts, append = known
         if not request_id.isprintable() or len(request_id) > REQUEST_ID_CHARS or number > MAX_LINE_NUMBER:
             self._add_unusual(record)
             return
         if kind.hits:
             _count(self._hits, kind.common[TOKEN], kind.hits, at)
-        _, total, kind_id, failed, estimated, unpriced, attempts = of_day
-        total[0] += 1
-        total[1] += failed
-        total[2] += estimated
-        total[4] += given
-        total[5] += cached
-        total[6] += written
-        total[7] += told
-        total[8] += reasoning
-        if cost < 0:
-            cost = None
-            total[3] += unpriced
-        else:
-            total[9] += cost
         # fmt: off
-        self._append((
-            run_id, number, kind_id, at, duration, request_id, given, cached, written, told, reasoning, cost,
-            bytes_in, bytes_out, "", attempts, "",
-        ))
+        row = (
+            run_id, number, kind_id, at, duration, request_id, given, cached, written, told, reasoning,
+            None if cost < 0 else cost, bytes_in, bytes_out, "", attempts, "",
+        )
         # fmt: on
+        self._append(row)
+        append(row)
+
+    def sum_up(self) -> None:
+        """Add what was added to its sums."""
+        for of_day, rows in self._by_kind:
+            if rows:
+                of_day.add(rows)
 
     def _kind(self, number: int, at: float) -> _Kind | None:
         kind = self._find_kind(number)
         if kind is None:
             return None
-        known = self._kinds[number] = _Kind(kind, self.rows.run_id(kind.run), self.rows.kind_of_day(kind.common, at))
+        of_day = self.rows.kind_of_day(kind.common, at)
+        rows: list[tuple[Any, ...]] = []
+        self._by_kind.append((of_day, rows))
+        known = self._kinds[number] = _Kind(
+            kind, of_day.day, self.rows.run_id(kind.run), of_day.kind_id, of_day.attempts, rows.append
+        )
         return known
 
     def _add_unusual(self, record: bytes) -> None:

@@ -41,6 +41,7 @@ if (_KIND_HEAD.size, _OPENING.size, _SETTLEMENT.size) != (5, 30, 65):
 
 SETTLEMENT_BYTES = _SETTLEMENT.size  # before the request id
 unpack_settlement = _SETTLEMENT.unpack_from
+unpack_opening = _OPENING.unpack_from
 _new_line = tuple.__new__  # as C{LedgerLine._make} does it, without a call more
 _pack_opening = _OPENING.pack
 _pack_settlement = _SETTLEMENT.pack
@@ -236,16 +237,6 @@ def settlement(record: bytes, find: FindKind) -> tuple[LedgerLine, LineKind] | N
         "",
     )
     return _new_line(LedgerLine, values), kind
-
-
-def uses_of_opening(record: bytes, find: FindKind) -> tuple[str, int, float]:
-    """The token of a short opening, how many uses of it are to be counted, and when; C{0} where it cannot be read."""
-    try:
-        _, number, _, at, _, _, uses = _OPENING.unpack_from(record)
-    except StructError:
-        return "", 0, 0.0
-    kind = find(number) if uses else None
-    return ("", 0, 0.0) if kind is None else (kind.common[TOKEN], uses, at)
 
 
 def _opening(record: bytes, find: FindKind) -> LedgerLineOpening | None:

@@ -85,6 +85,19 @@ class KindOfDay(NamedTuple):
     unpriced: int
     attempts: int
 
+    def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Count these in the sum: L{LINE_COLUMNS} of each."""
+        total, count, columns = self.total, len(rows), list(zip(*rows, strict=True))
+        costs = columns[_COST]
+        priced = [cost for cost in costs if cost is not None]
+        total[0] += count
+        total[1] += self.failed * count
+        total[2] += self.estimated * count
+        total[3] += self.unpriced * (count - len(priced))
+        for place, column in enumerate(columns[_INPUT:_COST], 4):
+            total[place] += sum(column)
+        total[9] = sum(priced, total[9])
+
 
 class LineRows:
     """Lines that are entered together.

@@ -148,8 +148,8 @@ class CompactTests(SynchronousTestCase):
         expected = records.decode(records.encode_opening(opening._replace(id=f"run-{number:010x}")))
         assert isinstance(expected, LedgerLineOpening)
         self.assertEqual(compact.decode(short, kinds.get), expected)
-        uses = (expected.token_id, expected.uses, expected.at) if expected.uses else ("", 0, 0.0)
-        self.assertEqual(compact.uses_of_opening(short, kinds.get), uses)
+        uses = {expected.token_id: (expected.uses, expected.at)} if expected.uses and expected.token_id else {}
+        self.assertEqual(next_batch(lambda place: iter([(1, short), (2, b"o")]), 0, 2, kinds.get).uses, uses)
         self.assertIsNone(compact.decode(short, {}.get))
 
     @given(st.binary(max_size=100))
@@ -158,7 +158,7 @@ class CompactTests(SynchronousTestCase):
         kind = LineKind("run", 0, compact.kind_of_opening("run", LedgerLineOpening(*[""] * 8, 0, 0)).common)  # type: ignore[arg-type]
         for form in (b"", b"s", b"o", b"K"):
             compact.decode(form + raw, lambda number: kind)
-            compact.uses_of_opening(form + raw, lambda number: kind)
+            next_batch(lambda place, read=form + raw: iter([(1, read)] if read else []), 0, 1, lambda number: kind)
             told = compact.decode_kind(form + raw)
             self.assertTrue(told is None or len(told[1].common) == 12)
         for broken in (b"K", b"K1234", b"K1234[]", b'K1234["run", 0, []]', b'K1234["run", 0, 7]', b"s", b"o"):
