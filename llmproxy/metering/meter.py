@@ -80,11 +80,13 @@ class Meter:
         holding: HeldByteCounter | None = None,
         *,
         decoded: bool = False,
+        events: bool = False,
     ) -> None:
         """
         @param lines: The field lines of the response.
         @param holding: Called with what is kept of it. It is given back when the response is measured.
         @param decoded: Whether it is fed with the body as it is without the coding that the lines tell of.
+        @param events: Whether it is known to be a stream of events in no coding.
         """
         self._dialect = dialect
         self._decoder: Decoder | None = None
@@ -94,7 +96,7 @@ class Meter:
         self._invocation = _bedrock_header_counts(lines) if dialect.provider == "aws" else None
         tier = fields.value(lines, b"x-gemini-service-tier") if dialect.provider == "google" else None
         self._tier = b"" if tier is None else tier
-        kind, encoding = _media_type_and_coding(lines)
+        kind, encoding = (EVENT_STREAM, b"") if events else _media_type_and_coding(lines)
         self._tap: UsageReader | None = None
         operation = dialect.operation
         if kind == EVENT_STREAM:

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import UNKNOWN_LENGTH
 
 from llmproxy.http import body_hints, fields
-from llmproxy.http.masking import ErrorMask, content_coding, mask_plan
+from llmproxy.http.masking import ErrorMask, content_coding, events_mask
 from llmproxy.limits.headers import replace_rate_limits
 from llmproxy.metering.meter import NO_USAGE, Meter
 from llmproxy.proxy.accounting import Accounting
@@ -164,8 +164,12 @@ class DirectStreams:
         """Relay a response, of which nothing was taken yet; C{False} for what is not a usual stream."""
         prepared, flow, lines = request.known.prepared, request.known.flow, response.lines
         assert prepared is not None
-        usual = response.code == 200 and response.length == UNKNOWN_LENGTH and response.whole is None
-        if not usual or not body_hints.is_event_stream(lines) or content_coding(lines):
+        if response.code != 200 or response.length != UNKNOWN_LENGTH or response.whole is not None:
+            return False
+        names = lines.names
+        if names.count(b"content-type") != 1 or (b"content-encoding" in names and content_coding(lines)):
+            return False
+        if body_hints.media_type_of(lines[names.index(b"content-type")]) != body_hints.EVENT_STREAM:
             return False
         if prepared.key in b"\n".join(lines) or prepared.key in response.phrase:
             return False  # it is masked
@@ -180,27 +184,26 @@ class DirectStreams:
             )
         stream = DirectStream(request, self)
         if flow.dialect is not None:
-            stream.meter = Meter(flow.dialect, lines, self._accounting.buffers)
+            stream.meter = Meter(flow.dialect, lines, self._accounting.buffers, events=True)
             response.watch(stream.meter.feed)
         sender, out = self._pipeline.sender, fields.incoming(lines)
         if request.reservation is not None:
             out = replace_rate_limits(out, request.reservation.header_lines, flow.route.api.provider)
         arrived, authorized, sent = request.arrived_at, request.authorized_at, request.sent_at
         out.append(sender.direct_lines(request.request_id, cache, arrived, authorized, sent, first, stream=True))
-        body_filter = mask_plan(200, lines, prepared.key, bytes, stream=True, whole=None).filter
+        stream.mask = mask = events_mask(prepared.key)
         stream.relay = sender.relay_to(
             stream,
             flow.route,
             request.arrived_at,
             stream=True,
             comments=True,
-            body_filter=body_filter,
+            body_filter=mask,
             on_end=stream.ended,
         )
         request.channel.hand_over(stream)
         stream.relay.carry(response, out)
-        if stream.relay.is_plain and (body_filter is None or isinstance(body_filter, ErrorMask)):
-            stream.mask = body_filter
+        if stream.relay.is_plain:
             response.offer_chunks(stream.pass_chunk)
         return True
 

@@ -27,15 +27,13 @@ from llmproxy.wire.client.pending_request import PendingRequest
 from llmproxy.wire.client.receipt import none_received
 from llmproxy.wire.client.request_writer import MAX_JOINED_BYTES, RequestWriter
 from llmproxy.wire.client.response import Response
-from llmproxy.wire.client.response_heads import ResponseHeads
+from llmproxy.wire.client.response_heads import ResponseHeads, match_status_line
 from llmproxy.wire.socket_state import before_close, tcp_transport
 from llmproxy.wire.tls_transport import DirectTLS
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
 MAX_INTERIM_RESPONSES = 16  # responses of the 1xx kind before the real one; more are a fault
 CLOSE_TIMEOUT_SECONDS = 5.0  # seconds a connection that we close has to go away by itself
-
-_STATUS_LINE = b"HTTP/1."
 
 # By name: in Python 3.11 each look-up in the class itself would cost 0.2 µs.
 _OPENING, _IDLE, _HEAD, _BODY, _CLOSED = ConnectionState
@@ -198,14 +196,21 @@ class Connection(protocol.Protocol):
             self.abort()  # nobody asked anything
 
     def _take_whole(self, data: bytes) -> bool:
-        """Pass on a response that is all in this read to a request that takes it so; C{False}: nothing was done."""
+        """Pass on a response that is all in this read to a request that takes it so, or begin with one whose head is
+        like others before; C{False}: nothing was done."""
         request, outgoing = self._request, self._outgoing
         assert request is not None
         owner = request.owner
         if owner is None or self._heard or not (outgoing is None or outgoing.finished):
             return False
         response = self._heads.whole(data)
-        if response is None or not owner.accepts(request, response):
+        if response is None:
+            begun = self._heads.beginning(data)
+            if begun is not None:
+                self._heard = True
+                self._begin(*begun)
+            return begun is not None
+        if not owner.accepts(request, response):
             return False
         self._request, self._state, self._heard = None, _IDLE, True
         if outgoing is not None:
@@ -219,8 +224,7 @@ class Connection(protocol.Protocol):
         self._heard = True
         try:
             while True:
-                if self._matched < len(_STATUS_LINE):
-                    self._match(data)
+                self._matched = match_status_line(data, self._matched)
                 found = self._reader.feed(data)
                 if found is None:
                     return
@@ -235,13 +239,6 @@ class Connection(protocol.Protocol):
             self._broken(e)
             return
         self._begin(parsed, data)
-
-    def _match(self, data: bytes) -> None:
-        """Tell at the first byte what is not HTTP, lest we wait for the end of a head that will never come."""
-        expected = _STATUS_LINE[self._matched : self._matched + len(data)]
-        if not data.startswith(expected):
-            raise http1.BadMessage(400, "bad_request", "The response does not begin with a status line.")
-        self._matched += len(expected)
 
     def _pass_over(self, code: int) -> None:
         self._interim, self._matched = self._interim + 1, 0

@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 from llmproxy.http.field_lines import FieldLines, SharedNames
 from llmproxy.wire.body_framing import LAST_CHUNK, ChunkedResponseBody, joined_chunks
-from llmproxy.wire.parser import CHUNKED, CONTROLS, MessageLimits, ResponseHead, head_lines, response_head
+from llmproxy.wire.parser import CHUNKED, CONTROLS, BadMessage, MessageLimits, ResponseHead, head_lines, response_head
 
 MAX_SHAPES = 64
 MAX_LENGTH_DIGITS = 18
+_STATUS_LINE = b"HTTP/1."
 _VALUE = b"[^%b]*" % re.escape(CONTROLS + b"\r\n")
 _starts_with = bytes.startswith
 _new = tuple.__new__  # a third of what a call of a NamedTuple costs
@@ -126,6 +127,17 @@ class ResponseHeads:
             return None
         return _new(WholeResponse, (shape, found.group(*shape.groups), body, data))
 
+    def beginning(self, data: bytes) -> tuple[ResponseHead, bytes] | None:
+        """The head of a response in chunks with which these bytes begin, and what follows it, where L{whole} has found
+        that there is more to come; C{None} where it has not, or the head is unlike those before.
+        """
+        shape = self._latest
+        found = None if shape is None or shape.digits else shape.match(data)
+        if shape is None or found is None or found.end() > self._limits.target:
+            return None
+        lines = FieldLines(found.group(*shape.groups), shape.names)
+        return ResponseHead(shape.code, shape.phrase, 1, lines, CHUNKED, shape.keep_alive), data[found.end() :]
+
     def _shape_of(self, data: bytes) -> ResponseShape | None:
         """The shape that the head has with which this begins, if it has one that is known."""
         end = data.find(b"\r\n\r\n", 0, self._limits.target)
@@ -177,6 +189,15 @@ def _pattern(status: bytes, starts: list[bytes], length: int, fixed: dict[int, b
     if length >= 0:
         lines[length] = b"(%b[ \t]*([0-9]{1,%d})[ \t]*)" % (re.escape(starts[length]), MAX_LENGTH_DIGITS)
     return re.compile(b"\r\n".join([re.escape(status), *lines, b"\r\n"]))
+
+
+def match_status_line(data: bytes, matched: int) -> int:
+    """How much of the beginning of a status line has come with these bytes, C{matched} of it before them; L{BadMessage}
+    at the first byte that is another, lest one waits for the end of a head that will never come."""
+    expected = _STATUS_LINE[matched : matched + len(data)]
+    if not data.startswith(expected):
+        raise BadMessage(400, "bad_request", "The response does not begin with a status line.")
+    return matched + len(expected)
 
 
 def _length(lines: list[bytes], shape: ResponseShape) -> int | None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.masking import (
+    MIN_KEY_BYTES,
     ErrorMask,
     FilterChain,
     KeyFilter,
@@ -18,6 +19,7 @@ from llmproxy.http.masking import (
     Mask,
     MaskingPlan,
     Replacement,
+    events_mask,
     mask_lines,
     mask_plan,
 )
@@ -45,6 +47,23 @@ class Passing(TestCase):
 def masked(secret: bytes, pieces: list[bytes]) -> list[bytes]:
     mask = Mask(secret)
     return [*(mask.feed(piece) for piece in pieces), mask.end()]
+
+
+class StreamsOfEvents(TestCase):
+    def test_the_same_as_of_any_response(self) -> None:
+        for secret in (
+            b"short",
+            b"k" * (MIN_KEY_BYTES - 1),
+            b"k" * MIN_KEY_BYTES,
+            b"sk-a-provider-key-of-usual-length",
+        ):
+            plan = mask_plan(200, [b"Content-Type: text/event-stream"], secret, bytes, stream=True, whole=None)
+            mask = events_mask(secret)
+            self.assertIs(plan.filter.__class__, mask.__class__)
+            if mask is not None and plan.filter is not None:
+                said = b'data: {"error": {"message": "%b"}}\n\n' % secret
+                self.assertEqual(mask.feed(said), plan.filter.feed(said))
+                self.assertNotIn(secret, mask.feed(said))
 
 
 class Pieces(TestCase):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from llmproxy.http import fields
 from llmproxy.http.field_lines import SharedNames
 from llmproxy.wire.client.response_heads import ResponseHeads
-from llmproxy.wire.parser import BadMessage, MessageLimits, ResponseHead, response_head
+from llmproxy.wire.parser import CHUNKED, BadMessage, MessageLimits, ResponseHead, response_head
 
 LIMITS = MessageLimits()
 NAMES = (
@@ -76,6 +76,11 @@ class Heads(TestCase):
         whole = heads.whole(second + break_at + body)
         theirs = parsed(lambda head, method: response_head(head, LIMITS, method), second, b"POST")
         usual = isinstance(theirs, ResponseHead) and theirs.keep_alive and break_at == b"\r\n\r\n"
+        begun = heads.beginning(second + break_at + body) if whole is None else None
+        if begun is not None:
+            assert isinstance(theirs, ResponseHead)
+            self.assertEqual((begun, begun[0].lines.names), ((theirs, body), theirs.lines.names))
+            self.assertEqual(theirs.length, CHUNKED)
         if whole is None:
             kept = any(shape.match(second + break_at) for shape in heads._shapes.values())
             self.assertFalse(usual and kept and isinstance(theirs, ResponseHead) and theirs.length == len(body))
@@ -87,6 +92,26 @@ class Heads(TestCase):
             self.assertEqual((theirs.length, whole.body), (len(body), body))
         else:
             self.assertEqual(whole.body, b"x" if body.startswith(b"1") else b"")
+
+    def test_the_beginning_of_a_stream(self) -> None:
+        """The head of a response in chunks, the rest of which is to come, is not parsed where it is like others."""
+        heads = ResponseHeads(LIMITS)
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked"
+        for first in (head, head.replace(b"chunked", b"chunked\r\nx-y: 1"), head):
+            heads.parse(first, b"POST")
+        for rest in (b"", b"5\r\nhe", b"5\r\nhello\r\n"):
+            self.assertIsNone(heads.whole(head + b"\r\n\r\n" + rest))
+            self.assertEqual(heads.beginning(head + b"\r\n\r\n" + rest), (heads.parse(head, b"POST"), rest))
+        for odd in (b"\r\n", b"\n\r\n\r\n", b"\r\nx: y\r\n\r\n"):
+            self.assertIsNone(heads.whole(head + odd))
+            self.assertIsNone(heads.beginning(head + odd))
+        fixed = b"HTTP/1.1 200 OK\r\nContent-Type: a\r\nContent-Length: 2"
+        heads.parse(fixed, b"POST")
+        self.assertIsNone(heads.whole(fixed + b"\r\n\r\na"))
+        self.assertIsNone(heads.beginning(fixed + b"\r\n\r\na"))
+        long = head.replace(b": text", b": " + b"a" * LIMITS.target) + b"\r\n\r\n"
+        self.assertIsNone(heads.whole(long))
+        self.assertIsNone(heads.beginning(long))
 
     def test_whole_where_others_have_come(self) -> None:
         """Responses of several shapes take turns; one that is too long, or not alone in its read, is none of them."""
