@@ -14,8 +14,8 @@ from functools import lru_cache
 from operator import mul
 from typing import NamedTuple
 
-from llmproxy.http.content_measure import TextMeasure
 from llmproxy.http.request_reader import RequestContent
+from llmproxy.http.text_measure import TextMeasure
 from llmproxy.metering import media
 from llmproxy.metering.dialects.operation import MediaTokens
 from llmproxy.metering.price_list import get_snapshot

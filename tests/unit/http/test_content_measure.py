@@ -19,11 +19,11 @@ from llmproxy.http.content_measure import (
     ContentMeasure,
     Effort,
     KnownSlices,
-    TextMeasure,
     _edge,
     measure_short_text,
     possible_media,
 )
+from llmproxy.http.text_measure import TextMeasure
 from tests.unit.http.test_media_heads import PNG, WAV
 
 PICTURE = b64encode(PNG + bytes(5000)).decode()

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 from unittest import TestCase
 
-from llmproxy.http.content_measure import TextMeasure
+from llmproxy.http.text_measure import TextMeasure
 from llmproxy.metering.estimating import (
     MAX_CONTEXT_TOKENS,
     PromptEstimate,
