@@ -44,6 +44,7 @@ class ResponseCache(Service):
 
     @ivar state: What all lookups share.
     @ivar policies: What the settings say, by API.
+    @ivar may_hold_reads: Whether L{invalidate} may find anything: responses to GET and the like.
     """
 
     name: Any = "caching"
@@ -81,6 +82,7 @@ class ResponseCache(Service):
         self._coalesce = options.coalesce
         self._prefixes: BoundedMemo[tuple[str, tuple[str, ...], bytes], str] = BoundedMemo(MAX_REMEMBERED_TARGETS)
         self._reads: set[bytes] | None = set()
+        self.may_hold_reads = self.state.storage.local is None
 
     def reconfigure(self, settings: Settings) -> None:
         """Follow what these settings say of APIs from now on; what is stored stays."""
@@ -189,8 +191,7 @@ class ResponseCache(Service):
     ) -> None:
         """A request that has nothing to do with the cache was responded to: forget what may not be true any more."""
         policy, local = self.policies[route.api_name], self.state.storage.local is not None
-        nobody_reads = self._reads is not None and not self._reads and local
-        if nobody_reads or method in invalidation.SAFE or not policy.reads:
+        if not self.may_hold_reads or method in invalidation.SAFE or not policy.reads:
             return
         for target in invalidation.invalidated_targets(route.target, policy.host, response.code, response.lines):
             if self._reads is None or not local or target.partition(b"?")[0] in self._reads:
@@ -262,6 +263,7 @@ class ResponseCache(Service):
         return (grant.project_id, grant.token_id) if self.state.scope == "token" else ()
 
     def _remember(self, target: bytes) -> None:
+        self.may_hold_reads = True
         if self._reads is not None:
             self._reads.add(target.partition(b"?")[0])
             if len(self._reads) > MAX_REMEMBERED_TARGETS:

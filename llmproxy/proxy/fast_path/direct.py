@@ -11,7 +11,7 @@ from llmproxy import errors
 from llmproxy.http import fields
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.model_and_stream import read_model_and_stream
-from llmproxy.http.request_reader import read_uncoded
+from llmproxy.http.request_reader import RequestContent, read_uncoded
 from llmproxy.limits.limiter import LimitReservation, RequestSize
 from llmproxy.metering.estimating import BYTES_PER_TOKEN
 from llmproxy.proxy.accounting import Accounting
@@ -145,7 +145,7 @@ class DirectPath:
         try:
             if self._accounting.shutting_down:
                 reservation.give_back()
-            elif self._send(read, reservation, request.let_through_at):
+            elif self._send(*read, reservation, request.let_through_at):
                 return
         except errors.ProxyError:
             pass  # the pipeline says so in its own way
@@ -182,12 +182,13 @@ class DirectPath:
         if buffers is not None and buffers.held >= buffers.limit:
             return False
         lines = known.fields if head is None else head.lines
-        started_at, arrived_at = (self._now(), self._seconds()) if since is None else since
+        now, seconds = self._now, self._seconds
+        started_at, arrived_at = (now(), seconds()) if since is None else since
         if prepared.sending is None:
-            now = self._seconds()
-            if not self._is_good(known, now):
+            looked_at = seconds()
+            if not self._is_good(known, looked_at):
                 return False
-            if self._hits.serve_again(channel, known, head, lines, body, started_at, arrived_at, now):
+            if self._hits.serve_again(channel, known, head, lines, body, started_at, arrived_at, looked_at):
                 return True
         try:
             content = None
@@ -207,12 +208,11 @@ class DirectPath:
                     return False
                 model, stream = asked
             model = prepared.model or model
-            read = _new(
-                ReadRequest, (channel, known, head, lines, body, content, model, stream, started_at, arrived_at)
-            )
-            if prepared.sending is None:
-                return self._hits.serve(read)
-            return self._send(read) if known.flow.limits is None else self._reserve(read, prepared.sending)
+            sending = prepared.sending
+            if sending is not None and known.flow.limits is None:
+                return self._send(channel, known, head, lines, body, content, model, stream, started_at, arrived_at)
+            read = ReadRequest(channel, known, head, lines, body, content, model, stream, started_at, arrived_at)
+            return self._hits.serve(read) if sending is None else self._reserve(read, sending)
         except errors.ProxyError:
             return False  # the pipeline says so in its own way
 
@@ -232,20 +232,34 @@ class DirectPath:
             self._limits.reject(read, e, now, accounting.buffers)
             return True
         if isinstance(reserved, LimitReservation):
-            return self._send(read, reserved)
+            return self._send(*read, reserved)
         self._limits.wait(read, reserved, now, accounting.buffers)
         return True
 
     def _send(
-        self, read: ReadRequest, reservation: LimitReservation | None = None, let_through_at: float = 0.0
+        self,
+        channel: DirectChannel,
+        known: KnownHead,
+        head: RequestHead | None,
+        lines: FieldLines,
+        body: bytes,
+        content: RequestContent | None,
+        model: str,
+        expects_stream: bool,
+        started_at: float,
+        arrived_at: float,
+        reservation: LimitReservation | None = None,
+        let_through_at: float = 0.0,
     ) -> bool:
         """Send it, where nothing has changed that its flow was made from, and nothing has to be waited for.
+
+        Most parameters are those of a L{ReadRequest}.
 
         @param reservation: What is held of its limits; given back where it is not sent. It has waited for that from
             C{let_through_at} on.
         """
-        channel, known, head, lines, body, content, model, expects_stream, started_at, arrived_at = read
-        prepared, accounting, identity, now = known.prepared, self._accounting, self._identity, self._seconds()
+        prepared, accounting, identity, seconds = known.prepared, self._accounting, self._identity, self._seconds
+        now = seconds()
         assert prepared is not None and prepared.sending is not None
         sending = prepared.sending
         pool, slots, attempt, uses = sending.pool, sending.slots, sending.attempt, sending.uses
@@ -266,7 +280,8 @@ class DirectPath:
                 return self._not_sent(known, reservation)
         # What it is
         slots.taken += 1
-        accounting.begin()
+        begin, open_line, fresh_id = accounting.begin, accounting.open_alike, identity.fresh_id  # no methods
+        begin()
         size = len(body)
         request = DirectRequest()
         request.owner, request.channel, request.known, request.parsed = self, channel, known, head
@@ -278,11 +293,11 @@ class DirectPath:
         request.client = identity.client(channel.remote, lines) if identity.believes_proxies else channel.remote
         request.facts = facts = prepared.facts or request_facts(lines, known, prepared, accounting)
         own_id = fields.request_id(lines) if prepared.has_own_id else None
-        request.request_id = called = identity.fresh_id() if own_id is None else own_id.decode("ascii")
+        request.request_id = called = fresh_id() if own_id is None else own_id.decode("ascii")
         # Its line in the ledger
         alike = sending.openings.get(model) or sending.opening(model)
         estimated = -(-size // BYTES_PER_TOKEN) if prepared.estimates_input else 0
-        request.ledger_id = accounting.open_alike(
+        request.ledger_id = open_line(
             alike, started_at, called, size, estimated, uses, facts.attribution, own_id is None
         )
         # Its bytes

@@ -71,7 +71,8 @@ class DirectResponses:
         route, session = known.flow.route, known.flow.session
         if self._pipeline.cache is not None:
             request.cache = cache = "bypass"
-            self._pipeline.cache.invalidate(route, session.grant, known.method, known.fields, response)
+            if self._pipeline.cache.may_hold_reads:
+                self._pipeline.cache.invalidate(route, session.grant, known.method, known.fields, response)
         if request.reservation is None or not request.reservation.header_lines:
             out = fields.incoming_of_shape(values, shape.names)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from llmproxy.auth.authenticator import Session
@@ -28,7 +29,8 @@ MAX_ANSWERED = 4096  # bodies
 MAX_SHAPES = 16  # that a head is compared with
 
 
-class Sending(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Sending:
     """How requests go to their provider."""
 
     provider_keys: Sequence[ProviderKey]
@@ -54,7 +56,8 @@ class CacheableHead(NamedTuple):
         return self.request._replace(lines=lines)
 
 
-class Flow(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Flow:
     """Decisions of the pipeline, as it left them in the context of the request that went all the way.
 
     @ivar session: Whose requests these are. Good as long as the validator knows its token by the very same grant.

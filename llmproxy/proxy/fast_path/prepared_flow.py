@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from llmproxy.base.memo import BoundedMemo
 from llmproxy.base.ttl_cache import CacheEntry
@@ -23,8 +22,9 @@ MAX_RECORD_KINDS = 16  # of one flow; there are up to 10,000 flows
 MAX_MODELS = 8  # for which one flow has openings in the ledger ready
 
 
-class RequestFacts(NamedTuple):
-    """What is recorded of a head, beside its flow."""
+@dataclass(slots=True, eq=False)
+class RequestFacts:
+    """What is recorded of a head, beside its flow; each is made once, and known by itself."""
 
     user_agent: str
     sdk_retry: int

@@ -49,7 +49,6 @@ class Connection(protocol.Protocol):
     """
 
     transport: Any = None
-    _state = _OPENING
     _request: PendingRequest | None = None
     _outgoing: RequestWriter | None = None
     _response: Response | None = None
@@ -77,6 +76,7 @@ class Connection(protocol.Protocol):
         @param heads: What is known of the heads of this provider's responses.
         @param coalescer: Where whole requests wait for the end of the reactor's turn; without it they leave at once.
         """
+        self._state = _OPENING  # not of the class: attributes with a value of such a type are looked for everywhere
         self._coalescer = coalescer
         self._home = home
         self._clock = clock
