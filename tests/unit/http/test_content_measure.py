@@ -10,10 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy.http.content_measure import (
-    _SCRIPTS,
-    _TABLE,
     CLOSELY,
-    LONG_WORD,
     ROUGHLY,
     SLICE_BYTES,
     ContentMeasure,
@@ -23,7 +20,7 @@ from llmproxy.http.content_measure import (
     measure_short_text,
     possible_media,
 )
-from llmproxy.http.text_measure import TextMeasure
+from llmproxy.http.text_measure import _SCRIPTS, _TABLE, LONG_WORD, TextMeasure
 from tests.unit.http.test_media_heads import PNG, WAV
 
 PICTURE = b64encode(PNG + bytes(5000)).decode()
