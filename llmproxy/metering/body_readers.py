@@ -217,8 +217,7 @@ class EventStreamReader(SseScanner):
 
     def model(self) -> str:
         """The model that the beginning of the stream names; C{""} where it names none."""
-        found = _MODEL.search(self.sample)
-        return "" if found is None else found[1].decode("utf-8", "replace")
+        return model_in(self.sample)
 
     def reading(self) -> ReportedUsage:
         self.end()
@@ -235,6 +234,12 @@ class EventStreamReader(SseScanner):
     def text(self) -> float:
         samples = [self.sample] if self.size <= len(self.sample) else [self.sample, self.last[-SAMPLE_BYTES:]]
         return self.size * estimating.text_share(samples)
+
+
+def model_in(sample: bytes) -> str:
+    """The model that the beginning of a stream names; C{""} where it names none."""
+    found = _MODEL.search(sample)
+    return "" if found is None else found[1].decode("utf-8", "replace")
 
 
 def _merge_all(said: Iterable[Any]) -> ReportedUsage:

@@ -42,6 +42,12 @@ class HeldByteCounter(Protocol):
     def hold(self, count: int) -> object: ...
 
 
+def tells_text_alone(events: bytes, mark: bytes, also: bytes) -> bool:
+    """Whether no event of a whole stream need be read. The parameters are as in L{SseScanner}."""
+    ends = events.endswith(EVENT_ENDS)
+    return ends and mark not in events and b"error" not in events and not (also and also in events)
+
+
 class SseScanner:
     """Takes a stream as it passes.
 

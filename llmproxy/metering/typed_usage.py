@@ -15,14 +15,15 @@ from msgspec import MsgspecError
 from pydantic_core import from_json
 
 from llmproxy.base.memo import BoundedMemo
-from llmproxy.metering.body_readers import EventStreamReader
+from llmproxy.metering.body_readers import EventStreamReader, model_in
 from llmproxy.metering.dialects.generic import CHARGES
 from llmproxy.metering.dialects.operation import ProviderOperation, Units
 from llmproxy.metering.dialects.reported_usage import MAX_WORD_CHARS, Terms, word
-from llmproxy.metering.estimating import PromptEstimate, tokens
+from llmproxy.metering.estimating import PromptEstimate, text_share, tokens
 from llmproxy.metering.extraction import count_units
 from llmproxy.metering.linear_price import LinearPrice, OwnLinearPrice, linear_price, own_linear_price
 from llmproxy.metering.prices import Prices
+from llmproxy.metering.sse import SAMPLE_BYTES
 from llmproxy.metering.typed_responses import TYPED_RESPONSES, TypedCounts
 from llmproxy.model import Usage
 
@@ -102,15 +103,30 @@ class TypedUsage:
         data = stream.usage_data() if stream.tells_nothing_else else None
         if data is None:
             return None
-        usage = self.measured(data, asked, tier, at) if data else self._estimated(stream, asked, tier, at, prompt)
+        if data:
+            usage = self.measured(data, asked, tier, at)
+        else:
+            price = self._price((stream.model(), asked, "", "", "", tier), at)
+            usage = self._estimated(price, stream.text, prompt)
         if usage is not None:
             stream.discard()
         return usage
 
-    def _estimated(
-        self, stream: EventStreamReader, asked: str, tier: bytes, at: float, prompt: Callable[[], PromptEstimate]
+    def measured_text(
+        self, events: bytes, asked: str, tier: bytes, at: float, prompt: Callable[[], PromptEstimate]
     ) -> Usage | None:
-        price = self._price((stream.model(), asked, "", "", "", tier), at)
+        """As L{measured_stream}, of a whole stream that L{tells_text_alone}."""
+        sample = events[:SAMPLE_BYTES]
+        samples = [sample] if len(events) <= SAMPLE_BYTES else [sample, events[-SAMPLE_BYTES:]]
+        price = self._price((model_in(sample), asked, "", "", "", tier), at)
+        return self._estimated(price, lambda: len(events) * text_share(samples), prompt)
+
+    def _estimated(
+        self, price: _PreparedPrice, size: Callable[[], float], prompt: Callable[[], PromptEstimate]
+    ) -> Usage | None:
+        """
+        @param size: Tells how many bytes of text there probably are.
+        """
         linear = price.linear
         if not price.model or linear is None:
             return None
@@ -118,7 +134,7 @@ class TypedUsage:
         details = {"input_bound": most_given}
         made = 0
         if self._makes_text:
-            text = stream.text()
+            text = size()
             made = tokens(text)
             details["output_bound"] = int(max(made, text))
         cost = linear.cost(given, 0, 0, made, 0)

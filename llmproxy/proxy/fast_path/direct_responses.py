@@ -16,6 +16,7 @@ from llmproxy.limits.headers import names_begin_with
 from llmproxy.metering.body_readers import MAX_BODY_BYTES, EventStreamReader
 from llmproxy.metering.estimating import PromptEstimate, estimate_text
 from llmproxy.metering.meter import NO_USAGE, Meter
+from llmproxy.metering.sse import tells_text_alone
 from llmproxy.model import Usage
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import billed_members, prompt_estimate
@@ -122,10 +123,13 @@ class DirectResponses:
             if kind == _JSON:
                 usage = typed.measured(text, request.model, tier, request.started_at)
             else:
-                stream = EventStreamReader(dialect.operation.mark, dialect.operation.also)
-                stream.feed(text)
-                prompt = partial(_prompt, request)
-                usage = typed.measured_stream(stream, request.model, tier, request.started_at, prompt)
+                mark, also, prompt = dialect.operation.mark, dialect.operation.also, partial(_prompt, request)
+                if tells_text_alone(text, mark, also):
+                    usage = typed.measured_text(text, request.model, tier, request.started_at, prompt)
+                else:
+                    stream = EventStreamReader(mark, also)
+                    stream.feed(text)
+                    usage = typed.measured_stream(stream, request.model, tier, request.started_at, prompt)
             if usage is not None:
                 return usage
         meter = Meter(dialect, request.response.lines, self._accounting.buffers, decoded=True)

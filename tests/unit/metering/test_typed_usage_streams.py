@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy.metering.body_readers import EventStreamReader
 from llmproxy.metering.estimating import PromptEstimate
 from llmproxy.metering.meter import Dialect, Meter, dialect
-from llmproxy.metering.sse import MAX_READ_EVENTS
+from llmproxy.metering.sse import MAX_READ_EVENTS, tells_text_alone
 from llmproxy.model import Usage
 from tests.support.examples import examples
 from tests.unit.metering.samples import CHAT_USAGE, GEMINI, SSE, chunk, events
@@ -46,6 +46,21 @@ def both(case: SynchronousTestCase, home: Dialect, pieces: list[bytes], *, compl
             asked=how.get("asked", ""), given=lambda: PromptEstimate(40, 80), complete=complete, at=NOW
         )
         found.append((repr(usage), meter.error))
+        whole, operation = b"".join(pieces), home.operation
+        if (
+            complete
+            and len(pieces) == 1
+            and each.typed is not None
+            and tells_text_alone(whole, operation.mark, operation.also)
+        ):
+            told = each.typed.measured_text(
+                whole,
+                how.get("asked", ""),
+                tier if home.provider == "google" else b"",
+                NOW,
+                lambda: PromptEstimate(40, 80),
+            )
+            case.assertIn(told, (None, usage), pieces)
     case.assertEqual(found[1], found[0], pieces)
     case.assertEqual(found[2], found[0], pieces)
     return usage
@@ -107,12 +122,16 @@ class TypedStreamTests(SynchronousTestCase):
             ([texts, usage], "exact"),
             ([usage], "exact"),
             ([texts], "estimated"),
+            ([texts * 40], "estimated"),
             ([texts, texts], "estimated"),
         ]:
             found = read(home, *pieces)
             assert found is not None, pieces
             self.assertEqual((found.basis, found.cost_usd is None), (basis, False))
             self.assertEqual(both(self, home, pieces), found)
+            if basis == "estimated":
+                assert home.typed is not None
+                self.assertTrue(tells_text_alone(b"".join(pieces), home.operation.mark, home.operation.also))
 
     def test_leaves_the_unusual_to_the_general_reading(self) -> None:
         home = dialect("api", "openai", PRICES, PATHS["chat"])
