@@ -101,8 +101,8 @@ class Deadline:
 
     def set(self, seconds: float) -> None:
         """So many seconds from now, whatever was set before."""
-        self.at = at = self._deadlines.seconds() + seconds
-        due = self.due
+        clock, due = self._deadlines.seconds, self.due
+        self.at = at = clock() + seconds
         if due is None or due > at:
             self.due = at
             self._deadlines.add(at, self, anew=due is None)

@@ -38,7 +38,8 @@ class WriteCoalescer:
 
         @param always: Whether it is to wait for the end of the turn even where it follows none.
         """
-        now = self._seconds()
+        seconds = self._seconds
+        now = seconds()
         quiet, self._last = now - self._last > IDLE_SECONDS, now
         if quiet and not self._waiting and not always:
             return False

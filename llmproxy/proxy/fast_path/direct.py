@@ -77,9 +77,8 @@ class DirectPath:
     def take(self, channel: DirectChannel, data: bytes) -> bool:
         heads: tuple[KnownHead, ...] = channel.expected
         for known in heads:
-            assert known.text is not None
-            found = known.text.match(data)
-            if found is not None:
+            text = known.text
+            if text is not None and data.startswith(text.start) and (found := text.match(data)) is not None:
                 break
         else:
             return False

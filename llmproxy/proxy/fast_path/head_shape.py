@@ -66,7 +66,7 @@ class HeadText:
     @ivar start: What stands before the first hole.
     """
 
-    __slots__ = ("_length", "_pieces", "_starts", "start")
+    __slots__ = ("_after_start", "_length", "_pieces", "_starts", "start")
 
     def __init__(self, lines: Sequence[bytes], shape: HeadShape) -> None:
         """
@@ -83,6 +83,7 @@ class HeadText:
         self._length = shape.length
         self._starts = tuple(starts)
         self.start = pieces[0]
+        self._after_start = len(self.start)
         self._pieces = tuple((b"\r\n" + piece, len(piece) + 2) for piece in (*pieces[1:], rest))
 
     def match(self, data: bytes) -> tuple[list[bytes], int, int] | None:
@@ -92,7 +93,7 @@ class HeadText:
         """
         if not data.startswith(self.start):
             return None
-        at, values = len(self.start), []
+        at, values = self._after_start, []
         for piece, size in self._pieces:
             end = data.find(b"\r", at, at + MAX_VALUE_BYTES)
             if end < 0 or not data.startswith(piece, end):

@@ -210,14 +210,15 @@ class Connection(protocol.Protocol):
                 self._heard = True
                 self._begin(*begun)
             return begun is not None
-        if not owner.accepts(request, response):
+        accepts, complete = owner.accepts, owner.complete  # no methods, maybe
+        if not accepts(request, response):
             return False
         self._request, self._state, self._heard = None, _IDLE, True
         if outgoing is not None:
             self._stop_sending()
         self._home.on_idle(self)
         request.holder = None
-        owner.complete(request)
+        complete(request)
         return True
 
     def _read_head(self, data: bytes) -> None:

@@ -242,7 +242,8 @@ class Pool:
 
     def take(self) -> Connection | None:
         """One that waits to be used and is provably clean: the last one put aside, it is the likeliest to live."""
-        now, idle = self._seconds(), self._idle
+        seconds, idle = self._seconds, self._idle
+        now = seconds()
         while idle:
             connection = idle.pop()
             self._idle_budget.taken -= 1
