@@ -67,6 +67,7 @@ def whole(body: bytes, *lines: str, status: str = "200 OK", kind: str = "applica
 
 GZIPPED = gzip.compress(USAGE, mtime=0)
 SAID = events({"choices": [{"delta": {"content": "Hello to the world"}}]})
+NAMED = events({"model": "gpt-4o-mini", "choices": [{"delta": {"content": "Hello to the world"}}]})
 LOOK_SECONDS = 10.0  # that pass at once
 ONE_READ_BYTES = 30_000
 FOR_A_MINUTE = "Cache-Control: public, max-age=60"
@@ -91,6 +92,8 @@ ANSWERS: dict[str, tuple[bytes | float | None, ...]] = {
     ),
     "stream at once": (STREAM + chunk(SAID) + chunk(events({"choices": [], "usage": CHAT_USAGE})) + LAST,),
     "stream at once, no usage": (STREAM + chunk(SAID + SAID + b"data: [DONE]\n\n") + LAST,),
+    "stream at once, its model alone": (STREAM + chunk(NAMED * 9) + chunk(b"data: [DONE]\n\n") + LAST,),
+    "stream, its model alone": (STREAM + chunk(NAMED), chunk(NAMED * 9), chunk(b"data: [DONE]\n\n") + LAST),
     "stream at once, an error": (
         STREAM + chunk(SAID + b'data: {"error":{"message":"overloaded","code":"overloaded_error"}}\n\n') + LAST,
     ),

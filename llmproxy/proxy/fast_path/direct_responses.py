@@ -120,9 +120,10 @@ class DirectResponses:
             tier = b""
             if prepared.has_tier:
                 tier = request.response.lines.value(b"x-gemini-service-tier") or b""
+            usage = None
             if kind == _JSON:
                 usage = typed.measured(text, request.model, tier, request.started_at)
-            else:
+            elif dialect.provider != "aws":  # the heads of whose responses may tell what no event does
                 mark, also, prompt = dialect.operation.mark, dialect.operation.also, partial(_prompt, request)
                 if tells_text_alone(text, mark, also):
                     usage = typed.measured_text(text, request.model, tier, request.started_at, prompt)
