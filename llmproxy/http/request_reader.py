@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from multipart import parse_options_header
+from pydantic_core import from_json
 
 from llmproxy.http import fields
 from llmproxy.http.content_coding import Decoder, can_decode
@@ -27,7 +28,7 @@ from llmproxy.http.json_encoding import json_encoding
 from llmproxy.http.json_members import MAX_VALUE_BYTES, JsonMembers
 from llmproxy.http.media_heads import Medium
 from llmproxy.http.model_and_stream import shown_model
-from llmproxy.http.strict_json import is_flat, parse_members, parse_strictly
+from llmproxy.http.strict_json import check_names, is_flat, members_once
 from llmproxy.http.text_measure import TextMeasure
 
 MAX_SLICE_BYTES = 4096  # that are read at a time
@@ -131,7 +132,10 @@ def read_uncoded(body: bytes, wanted: _Wanted, *, strictly: bool, measured: bool
     if size > MAX_SHORT_BYTES and not is_flat(body):
         return None
     try:
-        members = parse_strictly(body, wanted) if strictly else parse_members(body, wanted)
+        values = from_json(body, allow_inf_nan=False)
+        members = {name: value for name, value in values.items() if wanted(name)}
+        if strictly and not members_once(body, members):
+            check_names(body, values)
     except (ValueError, RecursionError):
         return None  # what is wrong with it, the reader says
     if not measured:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from pydantic_core import from_json
@@ -17,20 +17,22 @@ MAX_VALUES = 20_000  # in a text that is parsed by one call
 FEW = 200  # of these
 
 
-def parse_members(body: bytes, wanted: Callable[[str], bool]) -> dict[str, Any]:
-    """These members of the object that a text is; of one that is there twice, the last. Errors as of
-    L{parse_strictly}."""
-    return {name: value for name, value in from_json(body, allow_inf_nan=False).items() if wanted(name)}
-
-
-def parse_strictly(body: bytes, wanted: Callable[[str], bool]) -> dict[str, Any]:
-    """These members of the object that a text is; C{ValueError} or C{RecursionError} where it is none, where names are
-    there twice by which they may be understood otherwise, and where it takes long to know that."""
+def parse_strictly(body: bytes) -> dict[str, Any]:
+    """The object that a text is; C{ValueError} or C{RecursionError} where it is none, and where L{check_names} rejects
+    it."""
     values: dict[str, Any] = from_json(body, allow_inf_nan=False)
-    members = {name: value for name, value in values.items() if wanted(name)}
-    if members_once(body, members) or names_once(body, values):
-        return members
-    return {name: value for name, value in _STRICT.decode(body.decode("utf-8")).items() if wanted(name)}
+    check_names(body, values)
+    return values
+
+
+def check_names(body: bytes, values: Mapping[str, Any]) -> None:
+    """C{ValueError} where a name is there twice in an object of a JSON text, and where it has more than L{MAX_VALUES}
+    values.
+
+    @param values: What was read of it.
+    """
+    if not names_once(body, values):
+        _STRICT.decode(body.decode("utf-8"))
 
 
 def members_once(body: bytes, members: Mapping[str, Any]) -> bool:

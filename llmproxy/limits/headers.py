@@ -16,7 +16,7 @@ class RateLines:
     rates the tightest.
     """
 
-    __slots__ = ("_by_unit", "_formats", "_limits", "_names", "_written")
+    __slots__ = ("_by_unit", "_formats", "_is_dated", "_limits", "_names")
 
     def __init__(self, rates: Sequence[tuple[str, int]], provider: str) -> None:
         """
@@ -30,7 +30,7 @@ class RateLines:
         self._limits = [limit for _, limit in rates]
         self._by_unit = tuple(map(tuple, by_unit.values()))
         self._formats: dict[tuple[int, ...], bytes] = {}
-        self._written = _at if provider == "anthropic" else _in
+        self._is_dated = provider == "anthropic"
 
     def after_taking(self, left: Sequence[int], reset: float, now: float) -> bytes:
         """How they stand after a request that has taken of all of them: lines, with line ends between them.
@@ -40,7 +40,7 @@ class RateLines:
         """
         tightest: list[int] = []
         values: list[int | bytes] = []
-        ends = self._written(reset, now)
+        ends = _timestamp(ceil(now + reset)) if self._is_dated else _duration(ceil(reset * 1000 - 1e-6))
         for places in self._by_unit:
             place = places[0]
             for other in places:
@@ -54,8 +54,11 @@ class RateLines:
     def lines(self, left: Sequence[int], resets: Sequence[float], now: float) -> bytes:
         """How they stand: as L{after_taking}, where each is whole at a time of its own."""
         tightest = [min(places, key=left.__getitem__) for places in self._by_unit]
-        values = [value for place in tightest for value in (left[place], self._written(resets[place], now))]
+        values = [value for place in tightest for value in (left[place], self._end(resets[place], now))]
         return self._format(tuple(tightest)) % tuple(values)
+
+    def _end(self, reset: float, now: float) -> bytes:
+        return _timestamp(ceil(now + reset)) if self._is_dated else duration(reset)
 
     def _format(self, tightest: tuple[int, ...]) -> bytes:
         """The lines of these rates, one of each unit, without what is left and when they are whole."""
@@ -69,14 +72,6 @@ class RateLines:
             ]
             known = self._formats[tightest] = "\r\n".join(lines).encode("ascii")
         return known
-
-
-def _in(reset: float, _: float) -> bytes:
-    return _duration(ceil(reset * 1000 - 1e-6))
-
-
-def _at(reset: float, now: float) -> bytes:
-    return _timestamp(ceil(now + reset))
 
 
 def names_begin_with(provider: str) -> bytes:

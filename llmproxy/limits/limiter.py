@@ -155,15 +155,21 @@ class Limiter:
         L{errors.RateLimited}, L{errors.QuotaExceeded} and L{errors.BudgetExceeded} say which limit refuses, and until
         when; L{errors.PriceUnknown} and L{errors.LimitsUnavailable} why it is unknown.
         """
-        now, limits, amounts, needed = self._now(), plan.limits, _ONE_REQUEST, None
+        now, limits, amounts = self._now(), plan.limits, _ONE_REQUEST
         if not limits.begins <= now < limits.ends:
             limits = plan.follow(self._calendar, now)
         if plan.counts_tokens:
-            usual = self._usual(plan, route, asked, now)
-            if usual is None:
+            api = route.api_name
+            most = self._worst.usual(asked.method, api, route.path, asked.model, asked.content, self._outputs[api], now)
+            if most is None or (plan.counts_money and most[1] is None):
                 needed = self._needed(plan, route, asked, now)
-                usual = (1, 0 if needed.bound is None else needed.bound.tokens, needed.money)
-            amounts = usual
+                amounts = (1, 0 if needed.bound is None else needed.bound.tokens, needed.money)
+            else:
+                tokens, cost = most
+                money = 0
+                if plan.counts_money and cost is not None:
+                    money = round(cost * NANO) + 1  # more than rounding can take away
+                amounts = (1, tokens, money)
         if self._local is not None:
             taken = self._local.take(limits, amounts)
             if taken is not None:
@@ -203,17 +209,6 @@ class Limiter:
         return LimitReservation(
             self._counters, plan, limits, amounts, verdict.ticket, lines, observer, by_unit=self._remote is not None
         )
-
-    def _usual(self, plan: LimitPlan, route: Route, asked: RequestSize, now: float) -> Amounts | None:
-        """What a request claims at most that is as most are; C{None} for any other."""
-        api = route.api_name
-        most = self._worst.usual(asked.method, api, route.path, asked.model, asked.content, self._outputs[api], now)
-        if most is None:
-            return None
-        tokens, cost = most
-        if not plan.counts_money:
-            return 1, tokens, 0
-        return None if cost is None else (1, tokens, round(cost * NANO) + 1)  # more than rounding can take away
 
     def _needed(self, plan: LimitPlan, route: Route, asked: RequestSize, now: float) -> RequestMaximum:
         """What it claims at most.

@@ -19,14 +19,17 @@ class Window:
     """What was used of one limit in the last minute. At most L{WINDOW_SLOTS} + 1 numbers, however much that is.
 
     @ivar slot: The slot of the present, as far as is known; L{slide} goes on to another.
-    @ivar slots: What was used in each, the oldest first; C{used}: their sum.
+    @ivar latest: What was used in it beyond what C{slots} has of it: whoever uses something adds it here, and to
+        C{used}; and calls L{note} where it is nothing as yet.
+    @ivar slots: What was used in each before, the oldest first.
+    @ivar used: The sum of all.
     """
 
-    __slots__ = ("slot", "slots", "used")
+    __slots__ = ("latest", "slot", "slots", "used")
 
     def __init__(self) -> None:
         self.slots: OrderedDict[int, int] = OrderedDict()
-        self.used = 0
+        self.used = self.latest = 0
         self.slot = 0
 
     def usage(self, now: float) -> int:
@@ -40,25 +43,36 @@ class Window:
         """Use so much now; gives the slot, by which L{correct} finds it again."""
         if int(now * SLOTS_PER_SECOND) != self.slot:
             self.usage(now)
-        slot = self.slot
-        self.slots[slot] = self.slots.get(slot, 0) + amount
+        self.latest += amount
         self.used += amount
-        return slot
+        if not amount:
+            self.note()
+        return self.slot
+
+    def note(self) -> None:
+        """In the present slot there is something, be it nothing as yet."""
+        self.slots[self.slot] = self.slots.get(self.slot, 0) + self.latest
+        self.latest = 0
 
     def correct(self, slot: int, more: int) -> None:
         """What was used in that slot was so much more (or less); of no interest once the slot has left the window."""
         if slot in self.slots:
             self.slots[slot] += more
             self.used += more
+        elif slot == self.slot and self.latest:
+            self.latest += more
+            self.used += more
 
     def items(self) -> Iterable[tuple[int, int]]:
         """What was used, by slot, the oldest first."""
+        if self.latest:
+            self.note()
         return self.slots.items()
 
     def wait(self, amount: int, limit: int, now: float) -> float:
         """Seconds until so much more will be within the limit, if nothing else is used; 0 where it is already."""
         excess = self.usage(now) + amount - limit
-        for slot, used in self.slots.items():
+        for slot, used in self.items():
             if excess <= 0:
                 return 0.0
             excess -= used
@@ -68,7 +82,11 @@ class Window:
 
     def reset(self, now: float) -> float:
         """Seconds until nothing of what is used now counts any more."""
-        return until(next(reversed(self.slots)), now) if self.usage(now) and self.slots else 0.0
+        if not self.usage(now):
+            return 0.0
+        if self.latest:
+            self.note()
+        return until(next(reversed(self.slots)), now) if self.slots else 0.0
 
     def slide(self, slot: int) -> None:
         """Go on to that slot. A clock that is set back a little stands still; set back far, it starts over."""
@@ -76,7 +94,9 @@ class Window:
             if self.slot - slot <= WINDOW_SLOTS:
                 return
             self.slots.clear()
-            self.used = 0
+            self.used = self.latest = 0
+        if self.latest:
+            self.note()
         self.slot = slot
         slots, oldest = self.slots, slot - WINDOW_SLOTS
         while slots and (first := next(iter(slots))) < oldest:

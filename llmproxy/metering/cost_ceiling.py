@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from marshal import dumps
+from operator import mul
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
@@ -153,7 +154,10 @@ class CostCeiling:
         tokenizer, window, made_output, rates, _ = known
         given = 0
         if tokenizer is not None:
-            given = estimating.most_of_text(content.text, tokenizer, window)
+            likely = sum(map(mul, content.text, tokenizer.rates))  # as estimating.estimate_prompt has it, in one go
+            given = round(max(likely, 0.0) * tokenizer.margin + estimating.RESERVE_TOKENS)
+            if given > window:
+                given = window
             if given > FLAT_RATE_TOKENS:
                 return None
         if rates is None:

@@ -107,13 +107,6 @@ def _text_rules(provider: str, model: str) -> tuple[Tokenizer, int]:
     return tokenizer_of(provider, model), context_window(provider, model)
 
 
-def most_of_text(text: TextMeasure, tokenizer: Tokenizer, window: int) -> int:
-    """As many tokens as there hardly ever are more of in a request that holds nothing but text."""
-    likely = sum(map(mul, text, tokenizer.rates))
-    most = round(likely * tokenizer.margin + RESERVE_TOKENS) if likely > 0.0 else RESERVE_TOKENS
-    return most if most < window else window
-
-
 @lru_cache(4096)  # only clients that make up models get there
 def context_window(provider: str, model: str) -> int:
     """Tokens of input that a model can read, going by genai-prices.

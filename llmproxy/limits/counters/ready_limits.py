@@ -81,11 +81,13 @@ class ReadyLimits:
         for _, lease, _ in self._leases:
             lease.held += 1
         for unit, window, limit in self._rates:
-            amount, slots = amounts[unit], window.slots
+            amount = amounts[unit]
             if amount > limit:  # a request that alone may be more than all of it waits for an empty window
                 amount = limit
-            slots[slot] = slots.get(slot, 0) + amount
+            window.latest += amount
             window.used += amount
+            if not amount:
+                window.note()
         for unit, budget, _ in self._budgets:
             amount = amounts[unit]
             budget.room -= amount
@@ -105,9 +107,8 @@ class ReadyLimits:
         for unit, window, limit in self._rates:
             amount = claimed[unit]
             more = amounts[unit] - (amount if amount < limit else limit)
-            if more and slot in window.slots:  # else it is of no interest any more
-                window.slots[slot] += more
-                window.used += more
+            if more:
+                window.correct(slot, more)
         for unit, budget, _ in self._budgets:
             amount, used = claimed[unit], amounts[unit]
             budget.room += amount - used
