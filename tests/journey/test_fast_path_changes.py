@@ -1,0 +1,210 @@
+"""What a flow was made from may change at any time: the next request goes by what holds then."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+
+from llmproxy.auth.caching_validator import CachedTokenValidator
+from llmproxy.model import Grant
+from tests.support.proxy_case import KEY, OTHER, TOKEN, ProxyTestCase, request
+from tests.support.responses import Response, parse_response
+
+BODY = b'{"model":"gpt-4o","messages":[]}'
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+DOWN = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
+START = 1_000_000.0  # seconds since the epoch when the clock of the network begins
+
+
+class Uses:
+    """A store that is told how many requests tokens have made; nobody asks it here."""
+
+    def count_uses(self, counts: Any, at: Any = None) -> Deferred[None]:
+        return succeed(None)
+
+    count_cache_hits = count_uses
+
+
+class Changes(ProxyTestCase):
+    """All of these begin with a connection whose requests are served directly."""
+
+    server = {"fast_path": True}  # noqa: RUF012
+    api = {  # noqa: RUF012
+        "circuit_breaker": {"failures": 2, "cooldown": 30.0},
+        "connection": {"max_open_per_project": 2},
+    }
+    grant = Grant("project-1", token_id="token-1", project_active=True)
+    uses: Any = None
+    size = 10
+    direct = 0
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.tokens.grants[TOKEN] = self.grant
+        self.warm()
+
+    def warm(self) -> None:
+        self.user = self.client()
+        for _ in range(4):
+            self.assertEqual(self.asked().status, 200)
+        self.assert_direct(2)
+
+    def validator(self) -> Any:
+        tokens: Any = self.tokens
+        self.caching = CachedTokenValidator(
+            tokens,
+            clock=self.network,
+            now=lambda: START + self.network.seconds(),
+            ttl=1e6,
+            size=self.size,
+            uses=self.uses,
+            journaled=self.uses is None,
+        )
+        return self.caching
+
+    def asked(self, answer: bytes = OK) -> Response:
+        """What becomes of one more request."""
+        self.user.send(request(body=BODY))
+        self.at_provider = self.provider.last.take()
+        if self.at_provider:
+            self.provider.last.send(answer)
+        return parse_response(self.user.take())
+
+    def assert_direct(self, expected: int) -> None:
+        """So many requests have been served directly, since this was asked last."""
+        fast_path = self.proxy._parts.fast_path
+        assert fast_path is not None
+        before, self.direct = self.direct, fast_path.served
+        self.assertEqual(self.direct - before, expected)
+
+    def test_a_token_that_is_revoked(self) -> None:
+        self.tokens.grants.clear()
+        self.assertEqual(self.asked().status, 200)  # as long as nobody says so
+        self.caching.forget_project("project-1")
+        self.assertEqual((self.asked().status, self.at_provider), (401, b""))
+        self.assert_direct(1)
+
+    def test_a_token_that_expires(self) -> None:
+        self.tokens.grants[TOKEN] = replace(self.grant, expires_at=START + 4.0)
+        self.caching.forget_project("project-1")
+        for _ in range(3):
+            self.assertEqual(self.asked().status, 200)
+        self.assert_direct(1)
+        self.network.pass_time(3.0)
+        self.assertEqual(self.asked().status, 200)
+        self.network.pass_time(1.0)
+        self.assertEqual((self.asked().status, self.at_provider), (401, b""))
+        self.assert_direct(1)
+
+    def test_a_grant_that_is_forgotten_for_others(self) -> None:
+        """It is asked for again; what comes of that may be another."""
+        self.tokens.grants[TOKEN] = Grant("project-1", token_id="token-1", project_active=True, models=("gpt-5*",))
+        self.assertEqual(self.asked().status, 200)
+        self.caching._grants.drop(self.caching.key(TOKEN))
+        self.assertEqual((self.asked().status, self.at_provider), (403, b""))
+        self.assert_direct(1)
+
+    def test_another_provider_key(self) -> None:
+        self.asked()
+        self.assertIn(KEY.encode(), self.at_provider)
+        self.projects.keys["project-1"] = "sk-quite-another"
+        self.proxy._parts.keys.forget("project-1")
+        for _ in range(3):
+            self.asked()
+            self.assertIn(b"sk-quite-another", self.at_provider)
+        self.assert_direct(2)  # what its head means has been learned again
+
+    def test_keys_that_are_too_old(self) -> None:
+        """They are looked up again."""
+        self.projects.keys["project-1"] = "sk-quite-another"
+        self.network.pass_time(4.0)
+        self.asked()
+        self.assertIn(KEY.encode(), self.at_provider)
+        self.network.pass_time(1.0)
+        self.asked()
+        self.assertIn(b"sk-quite-another", self.at_provider)
+        self.assert_direct(1)
+
+    def test_as_many_as_may_be_under_way(self) -> None:
+        """Of one project; one more is refused, and the next is let through when one is over."""
+        others = [self.client() for _ in range(2)]
+        for other in others:
+            other.send(request(body=BODY))
+        under_way = [peer for peer in self.provider.peers if peer.take()]
+        self.assertEqual((len(under_way), self.proxy._parts.shares.open), (2, {"openai": 2}))
+        self.assertEqual((self.asked().status, self.at_provider), (429, b""))
+        for peer in under_way:
+            peer.send(OK)
+        self.assertEqual([parse_response(other.take()).status for other in others], [200, 200])
+        self.assertEqual(self.proxy._parts.shares.open, {"openai": 0})
+        self.assertEqual(self.asked().status, 200)
+        self.assert_direct(3)
+
+    def test_a_breaker_that_opens(self) -> None:
+        """After two failures nobody is asked; after the cooldown one is, and then all."""
+        for _ in range(2):
+            self.assertEqual(self.asked(DOWN).status, 503)
+            self.assertTrue(self.at_provider)
+        for _ in range(2):
+            refused = self.asked()
+            self.assertEqual((refused["X-LLMProxy-Error"], self.at_provider), ("circuit_open", b""))
+        self.network.pass_time(31.0)
+        self.assert_direct(0)
+        for _ in range(4):
+            self.assertEqual(self.asked().status, 200)
+
+    def test_an_upstream_that_is_taken_out(self) -> None:
+        self.proxy._parts.set_state("openai", 0, "disabled")
+        self.assertEqual((self.asked().status, self.at_provider), (503, b""))
+        self.proxy._parts.set_state("openai", 0, "enabled")
+        for _ in range(3):
+            self.assertEqual(self.asked().status, 200)
+        self.assert_direct(1)
+
+    def test_its_flow_is_forgotten(self) -> None:
+        """As all are by a reload: what connections expect is no flow any more."""
+        fast_path = self.proxy._parts.fast_path
+        assert fast_path is not None
+        fast_path.reconfigure(frozenset())
+        for _ in range(3):
+            self.assertEqual(self.asked().status, 200)
+        self.assert_direct(1)
+
+    def test_many_models(self) -> None:
+        """Each request is recorded with its own."""
+        names = [f"model-{number % 12}" for number in range(30)]
+        for name in names:
+            self.user.send(request(body=b'{"model":"%b"}' % name.encode()))
+            self.provider.last.send(OK)
+        self.assertEqual([record.model for record in self.events.records[-30:]], names)
+        self.assert_direct(30)
+
+
+class CountedUses(Changes):
+    """The same where uses of tokens are counted one by one."""
+
+    uses = Uses()
+
+    def tearDown(self) -> None:
+        sent = sum(record.attempts > 0 for record in self.events.records)
+        counter = self.caching._counter
+        assert counter is not None
+        self.assertEqual(counter.pending, sent)
+        super().tearDown()
+
+
+class OneGrantAtATime(Changes):
+    """A validator that keeps no more: another's request ends what is known of this one's."""
+
+    size = 1
+
+    def test_another_comes(self) -> None:
+        self.tokens.grants[OTHER] = Grant("project-2", token_id="token-2", project_active=True)
+        asked = self.tokens.asked
+        self.client().send(request(body=BODY, token=OTHER))
+        self.provider.last.send(OK)
+        self.assertEqual(self.asked().status, 200)
+        self.assertEqual(self.tokens.asked, asked + 2)
+        self.assert_direct(0)
