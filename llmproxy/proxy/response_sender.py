@@ -18,7 +18,7 @@ from llmproxy.metering import injection
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.hit_response import HIT_TIMING
 from llmproxy.wire.client.transport import Response
-from llmproxy.wire.deadline import Deadlines
+from llmproxy.wire.deadline import Deadlines, LateWatch
 from llmproxy.wire.relay import BodyFilter, Downstream, Relay
 
 CLIENT_STALL_TIMEOUT = 600.0  # seconds after which a client that takes nothing is cut, on a site that is not ours
@@ -52,6 +52,7 @@ class ResponseSender:
         self.debug_headers = server.debug_headers
         self._clock = clock
         self._deadlines = Deadlines(clock)
+        self._late = LateWatch(clock)
 
     def send_cached(self, context: RequestContext, cached: CachedResponse) -> None:
         """Write all of a response that the cache has at once."""
@@ -118,6 +119,7 @@ class ResponseSender:
             body_filter=body_filter,
             on_end=on_end,
             deadlines=self._deadlines,
+            late=self._late,
         )
 
     def _add_own_headers(self, context: RequestContext, lines: list[bytes]) -> list[bytes]:

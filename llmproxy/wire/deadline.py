@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
+from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 MAX_STALE_ENTRIES = 64  # that are kept whatever else there is; beyond, half of all may be stale
 
+LATE_SECONDS = 1.0  # after which what is still there is watched; it takes half a second more at most
+
 _log = Logger()
+
+
+class Watched(Protocol):
+    """What may have to be watched."""
+
+    def watch(self) -> object: ...
 
 
 class Deadlines:
@@ -79,6 +88,46 @@ class Deadlines:
         self._tidy()
         if heap and (self._timer is None or heap[0][0] < self._due):
             self._wait(heap[0][0])
+
+
+class LateWatch:
+    """Calls C{watch} of what is still there a second after it was added, and forgets it then.
+
+    For what is mostly over sooner, and has no need of a L{Deadline}: to be added and to be discarded is one step of a
+    dictionary. There is no timer where there is nothing to wait for.
+    """
+
+    __slots__ = ("_added", "_clock", "_timer")
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._added: dict[Watched, float] = {}
+        self._timer: IDelayedCall | None = None
+
+    def add(self, watched: Watched) -> None:
+        """It is there from now on."""
+        self._added[watched] = self._clock.seconds()
+        if self._timer is None:
+            self._timer = self._clock.callLater(LATE_SECONDS, self._look)
+
+    def discard(self, watched: Watched) -> None:
+        """It is over, whether it was added or not."""
+        self._added.pop(watched, None)
+        if not self._added and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        last = self._clock.seconds() - LATE_SECONDS
+        for watched in [each for each, added in self._added.items() if added <= last]:
+            self._added.pop(watched, None)
+            try:
+                watched.watch()
+            except Exception:  # the fault of one is none of the others'
+                _log.failure("What was to be watched failed.")
+        if self._added and self._timer is None:
+            self._timer = self._clock.callLater(LATE_SECONDS / 4, self._look)
 
 
 class Deadline:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -13,7 +14,7 @@ from twisted.web.client import ResponseDone
 from zope.interface import implementer
 
 from llmproxy.http.masking import KeyFound
-from llmproxy.wire.deadline import Deadline, Deadlines
+from llmproxy.wire.deadline import LATE_SECONDS, Deadline, Deadlines, LateWatch
 from llmproxy.wire.heartbeat import Heartbeat
 
 Tap = Callable[[bytes], object]
@@ -100,6 +101,7 @@ class Relay:
         "_gathered",
         "_heartbeat",
         "_idle",
+        "_late",
         "_left",
         "_on_end",
         "_outcome",
@@ -130,9 +132,11 @@ class Relay:
         body_filter: BodyFilter | None = None,
         on_end: Callable[[str], object] | None = None,
         deadlines: Deadlines | None = None,
+        late: LateWatch | None = None,
     ) -> None:
         """
         @param deadlines: Those that share a timer with its own; C{None}: nobody's do.
+        @param late: Where it waits until it is worth while to be watched.
         """
         self.transport = None
         self._request = request
@@ -155,6 +159,8 @@ class Relay:
         self._left = self._paused = self._over = self._ending = False
         self.last = clock.seconds()
         self.count = 0
+        soonest = min(idle or inf, stalled or inf, (deadline or inf) - self.last)
+        self._late = late if soonest > 2 * LATE_SECONDS else None
 
     @property
     def is_plain(self) -> bool:
@@ -189,7 +195,7 @@ class Relay:
         answer.deliverBody(self)
         request.flush()
         if not self._over:  # most responses are complete by then, and never need a timer
-            self._watch()
+            self.watch() if self._late is None else self._late.add(self)
             if self._heartbeat is not None and length is None:
                 self._heartbeat.start()
 
@@ -313,7 +319,7 @@ class Relay:
 
     # Time
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
         """One deadline, set again when it has come: none is touched for a chunk that passes."""
         now = self._clock.seconds()
         limit = self._stalled if self._paused else self._idle
@@ -330,7 +336,7 @@ class Relay:
             self._cut(min(ends)[1])
             return
         wait = min([at - now for at, _ in ends] + looks)
-        self._call_after(wait, self._watch)
+        self._call_after(wait, self.watch)
 
     def _call_after(self, seconds: float, what: Callable[[], None]) -> None:
         if self._check is None:
@@ -366,6 +372,8 @@ class Relay:
         self._over = True
         if self._heartbeat is not None:
             self._heartbeat.stop()
+        if self._late is not None:
+            self._late.discard(self)
         check, self._check = self._check, None
         if check is not None:
             check.end()

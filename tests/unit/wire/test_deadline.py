@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
 
-from llmproxy.wire.deadline import MAX_STALE_ENTRIES, Deadline, Deadlines
+from llmproxy.wire.deadline import MAX_STALE_ENTRIES, Deadline, Deadlines, LateWatch
 
 
 class DeadlineTests(TestCase):
@@ -155,3 +156,66 @@ class DeadlinesTests(TestCase):
         deadline.set(5)
         clock.pump([1] * 12)
         self.assertEqual(expired, [5, 10])
+
+
+class Seen:
+    """Something that may have to be watched: when it was."""
+
+    def __init__(self, clock: Clock, fails: bool = False) -> None:
+        self._clock = clock
+        self._fails = fails
+        self.at: list[float] = []
+
+    def watch(self) -> None:
+        self.at.append(self._clock.seconds())
+        if self._fails:
+            raise ValueError
+
+
+class LateWatches(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.late = LateWatch(self.clock)
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.pump([0.25] * round(seconds / 0.25))
+
+    def test_what_is_over_soon_is_never_watched(self) -> None:
+        """And leaves no timer behind."""
+        seen = Seen(self.clock)
+        self.late.add(seen)
+        self.pass_time(0.75)
+        self.late.discard(seen)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.late.discard(seen)
+        self.pass_time(3.0)
+        self.assertEqual(seen.at, [])
+
+    def test_each_is_watched_once_a_second_after_it_was_added(self) -> None:
+        """Or half a second later."""
+        seen = [Seen(self.clock) for _ in range(9)]
+        for each in seen:
+            self.late.add(each)
+            self.pass_time(0.25)
+        self.pass_time(3.0)
+        for number, each in enumerate(seen):
+            (at,) = each.at
+            self.assertTrue(1.0 <= at - number * 0.25 <= 1.5, at)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_time_that_passes_at_once(self) -> None:
+        """A reactor that was held up is no reason to wait for longer."""
+        seen = [Seen(self.clock), Seen(self.clock)]
+        self.late.add(seen[0])
+        self.clock.advance(0.5)
+        self.late.add(seen[1])
+        self.clock.advance(600.0)
+        self.assertEqual([each.at for each in seen], [[600.5], [600.5]])
+
+    def test_one_that_fails_takes_no_other_with_it(self) -> None:
+        seen = [Seen(self.clock, fails=True), Seen(self.clock)]
+        for each in seen:
+            self.late.add(each)
+        self.pass_time(2.0)
+        self.assertEqual([len(each.at) for each in seen], [1, 1])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
