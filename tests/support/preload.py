@@ -3,6 +3,7 @@
 import encodings.idna  # read when a host is first looked up
 import encodings.utf_8_sig  # noqa: F401
 import gc
+import importlib.metadata
 import re
 import sys
 from functools import cache
@@ -26,16 +27,26 @@ import llmproxy.web.admin.pages
 import llmproxy.web.admin.rendering
 import llmproxy.web.admin.tree
 import llmproxy.web.manage.tree
-import llmproxy.wire.reactor  # noqa: F401
+import llmproxy.wire.reactor
 from llmproxy.config.load import parse
 from llmproxy.metering.price_list import get_snapshot
+from llmproxy.web.manage.deferred_model import DeferredModel
 
 # pydantic completes its models when they are first used.
 parse("apis: {one: {base_url: 'http://[::1]', allowed_endpoints: [/]}}", "", {})
+models = [DeferredModel]
+for model in models:
+    model.model_rebuild()
+    models += model.__subclasses__()
 twisted.plugin.getCache = cache(twisted.plugin.getCache)  # no plugin comes while tests run: folders are read once
 list(twisted.plugin.getPlugins(IServiceMaker))  # reads their modules
 for provider in get_snapshot().providers:
     re.match(provider.api_pattern, "")  # compiled, and kept
+for endpoint in llmproxy.web.manage.tree.ENDPOINTS:
+    llmproxy.web.manage.tree._pattern(endpoint.path)
+importlib.metadata.version = cache(importlib.metadata.version)
+for distribution in ("llmproxy", "twisted"):
+    importlib.metadata.version(distribution)
 
 # A reactor that is there before the fork would be shared by all that are forked.
 assert "twisted.internet.reactor" not in sys.modules
