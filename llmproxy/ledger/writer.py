@@ -21,6 +21,7 @@ from llmproxy.ledger.masking import Masking
 from llmproxy.ledger.open_line import OpenLine
 from llmproxy.ledger.records import Deferral, FinishedRequest, LedgerLineOpening
 
+_BETWEEN_IDS = ","  # nothing that is looked for in ids begins or ends with it
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
 
@@ -166,19 +167,22 @@ class JournalWriter:
         shorts: list[bytes] = []
         unusual: list[tuple[str, OpenLine | None, BriefRecord, bool, Deferral | None]] = []
         failure: Exception | None = None
+        are_clean: bool | None = None  # ids in which nobody has looked for secrets before
         for record, ledger_id, sent, deferral, _ in requests:
             if ledger_id is None:
                 continue
             opened = opened_lines.pop(ledger_id, None) if ledger_id else None
             try:
-                kind = None if deferral is not None else kind_of(record.kind)
-                number, request_id = 0, record.request_id
-                if kind is not None and kind.clean_of == version:
-                    if not ledger_id:
-                        number = next(self._numbers) if secrets.redact(request_id) is request_id else 0
-                    elif opened is not None and sent and opened.version == version:
-                        number = opened.number if opened.request_id == request_id else 0
-                short = None if kind is None or not number else encode(kind.number, number, record)
+                kind, short = kind_of(record.kind), None
+                if kind is not None and kind.clean_of == version and deferral is None:
+                    if opened is not None:
+                        if sent and opened.version == version and opened.request_id == record.request_id:
+                            short = encode(kind.number, opened.number, record)
+                    elif not ledger_id:
+                        if are_clean is None:
+                            are_clean = self._are_clean(requests)
+                        if are_clean or secrets.redact(record.request_id) is record.request_id:
+                            short = encode(kind.number, next(self._numbers), record)
             except Exception as e:
                 failure = e
                 continue
@@ -196,6 +200,11 @@ class JournalWriter:
                 failure = e
         if failure is not None:
             raise failure
+
+    def _are_clean(self, requests: Sequence[FinishedRequest]) -> bool:
+        """Whether there is no secret in the ids of those that have no line yet: asked once for all of them."""
+        ids = _BETWEEN_IDS.join([each.record.request_id for each in requests if each.ledger_id == ""])
+        return self._secrets.redact(ids) is ids
 
     def _settle(
         self, ledger_id: str, opened: OpenLine | None, brief: BriefRecord, sent: bool, deferral: Deferral | None
