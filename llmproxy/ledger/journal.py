@@ -39,6 +39,8 @@ class Journal:
     """A journal that is written.
 
     L{append} is for the thread of the reactor; L{prepare} and L{release} may block, and are for another.
+
+    @ivar number: The segment that is written now.
     """
 
     def __init__(self, directory: Path, room: JournalSize) -> None:
@@ -47,6 +49,7 @@ class Journal:
         self._lock = -1
         self._segments: list[Segment] = []
         self._now: Segment | None = None
+        self.number = 0
         self._spare: Segment | None = None
 
     def open(self) -> None:
@@ -55,7 +58,7 @@ class Journal:
         self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._now = self._made(1)
-        self._segments = [self._now]
+        self._segments, self.number = [self._now], self._now.number
         self.prepare()
 
     @property
@@ -67,11 +70,6 @@ class Journal:
     def offset(self) -> int:
         """Where the next record goes."""
         return FIRST_OFFSET if self._now is None else (self._now.number << 32) + self._now.end
-
-    @property
-    def number(self) -> int:
-        """The segment that is written now."""
-        return 0 if self._now is None else self._now.number
 
     def append(self, content: bytes) -> int:
         """Add a record, which no end of this process can take away; returns the place behind it, C{0} where there is no
@@ -95,7 +93,7 @@ class Journal:
         spare, self._spare = self._spare, None
         if spare is None:
             return False
-        self._now = spare
+        self._now, self.number = spare, spare.number
         self._segments.append(spare)
         return True
 
@@ -170,6 +168,7 @@ class Journal:
         if self._spare is not None:
             self._spare.path.unlink(missing_ok=True)
         self._now = self._spare = None
+        self.number = 0
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -177,6 +176,7 @@ class Journal:
     def remove(self) -> None:
         """Nothing in it is needed any more."""
         self._now = self._spare = None
+        self.number = 0
         _remove(self.path, self._segments, self._lock)
         self._segments, self._lock = [], -1
 

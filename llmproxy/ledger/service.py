@@ -104,7 +104,7 @@ class Ledger(Service):
         self.tasks = (self.task,)
         self._writer = JournalWriter(journal, in_thread, damage, self.task.failed, run=run, secrets=secrets)
         self.open_line, self.settle_all = self._writer.open_line, self._writer.settle_all
-        self.open_alike = self._writer.open_alike
+        self.open_alike, self.write_openings = self._writer.open_alike, self._writer.write_openings
         self._recovery = JournalRecovery(table, self._directory, in_thread, damage, run=run, price=price)
         self._record_kinds = RecordKinds()
         self._offset = FIRST_OFFSET  # up to which the journal is in the store

@@ -72,6 +72,9 @@ class JournalWriter:
         self._open: dict[str, OpenLine] = {}
         self._announced: dict[str, int] = {}
         self._segment = 1
+        self._unwritten: list[bytes] = []
+        self._unwritten_kinds: set[WrittenKind] = set()
+        self._unwritten_since = 1  # the segment that was written when the first of them was opened
         self.kinds = JournalKinds(journal)
         self._preparing = False
 
@@ -85,6 +88,7 @@ class JournalWriter:
 
         @param opening: Its C{id} is made here.
         """
+        self.write_openings()
         secrets = self._secrets
         number, version = next(self._numbers), secrets.version
         ledger_id = f"{self._run}-{number:010x}"
@@ -116,7 +120,8 @@ class JournalWriter:
         attribution: str,
         made_here: bool,
     ) -> str:
-        """As L{open_line}, with what a L{LedgerLineOpening} has besides.
+        """As L{open_line}, with what a L{LedgerLineOpening} has besides. L{write_openings} must follow before a byte of
+        the request leaves.
 
         @param made_here: Whether the request's id was, of lower-case hexadecimal digits and hyphens.
         """
@@ -132,12 +137,23 @@ class JournalWriter:
                 LedgerLineOpening("", at, request_id, *alike.common, bytes_in, estimated, uses, attribution)
             )
         ledger_id = f"{self._run}-{number:010x}"
-        offset = self.journal.append(record)
-        segment = offset >> 32
-        if segment != self._segment or offset >= kind.due:
-            segment = self._appended(kind, offset)
-        self._open[ledger_id] = _new(OpenLine, (segment, number, request_id, version, record, kind.kind, b""))
+        if not self._unwritten:
+            self._unwritten_since = self.journal.number
+        self._unwritten.append(record)
+        self._unwritten_kinds.add(kind)
+        self._open[ledger_id] = _new(
+            OpenLine, (self.journal.number, number, request_id, version, record, kind.kind, b"")
+        )
         return ledger_id
+
+    def write_openings(self) -> None:
+        """Lines that L{open_alike} has opened stand in the journal now: those of one turn by one call of the system."""
+        if self._unwritten:
+            opened, kinds = self._unwritten, self._unwritten_kinds
+            self._unwritten, self._unwritten_kinds = [], set()
+            self._append_all_of(kinds, opened)
+            for segment in range(self._unwritten_since, self.journal.number):
+                self._write_again(segment)  # where they do not stand after all, or not all of them
 
     def _checked(self, opening: LedgerLineOpening, version: int) -> tuple[LedgerLineOpening, WrittenKind | None]:
         """An opening without secrets, and its kind."""
@@ -161,6 +177,7 @@ class JournalWriter:
     def settle_all(self, requests: Sequence[FinishedRequest]) -> None:
         """Requests are over: usual ones are kept by one call of the system. One with which that fails takes none of the
         others with it; what it failed with is raised then."""
+        self.write_openings()  # a line is settled behind its opening
         secrets, version, opened_lines = self._secrets, self._secrets.version, self._open
         kind_of, encode = self.kinds.of_records.get, compact.encode_settlement
         kinds: set[WrittenKind] = set()
@@ -232,6 +249,7 @@ class JournalWriter:
 
     def announce(self, ledger_id: str, deferral: Deferral) -> None:
         """The response to a request in flight announces a result: keep that before anybody knows of it."""
+        self.write_openings()
         line = self._open.get(ledger_id)
         if line is not None:
             record = records.encode_announcement(ledger_id, deferral)
@@ -240,6 +258,7 @@ class JournalWriter:
 
     def drop(self, ledger_id: str) -> None:
         """A request is over, and has its line in the store already."""
+        self.write_openings()
         self._open.pop(ledger_id, None)
         self._append(records.encode_drop(ledger_id))
 
@@ -282,6 +301,7 @@ class JournalWriter:
         if any(self.journal.is_written(each) for each in broken) and not await self._replace_spare():
             return
         self._lost_files = ""
+        self.write_openings()
         broken_before, self._broken = self._broken, {each.number for each in broken}
         for segment in broken:
             if segment.number in broken_before or segment not in self.journal.segments:  # the spare one has no records
@@ -319,7 +339,7 @@ class JournalWriter:
         return True
 
     def _write_again(self, segment: int) -> None:
-        """What is in flight and stands in this segment, whose file is no more, stands in the present one too."""
+        """What is in flight and stands in this segment stands in the present one too."""
         for ledger_id, line in list(self._open.items()):
             if line.segment == segment and self.journal.append(line.moved(ledger_id)):
                 self._open[ledger_id] = line._replace(segment=self.journal.number)
@@ -339,6 +359,7 @@ class JournalWriter:
 
     async def release(self, offset: int) -> None:
         """Remove the segments before this offset, oldest first; what is in flight in one of them is written again."""
+        self.write_openings()
         for segment in self.journal.segments_before(offset):
             for ledger_id, line in list(self._open.items()):
                 if line.segment <= segment.number:
@@ -348,14 +369,12 @@ class JournalWriter:
                         return  # then it stays until there is room
                     self._open[ledger_id] = line._replace(segment=self.journal.number)
             await self._in_thread(self.journal.release, segment)
+            self.write_openings()  # the kinds that they refer to are needed
             self.kinds.forget_before(segment.number + 1)
 
     def _append_of_kind(self, kind: WrittenKind, record: bytes) -> int:
         """Append a record that refers to a kind; returns its segment, in which the kind stands too."""
-        return self._appended(kind, self.journal.append(record))
-
-    def _appended(self, kind: WrittenKind, offset: int) -> int:
-        """What was appended ends at this offset: likewise."""
+        offset = self.journal.append(record)
         if not offset:
             self._lost()
             offset = self.journal.offset

@@ -51,7 +51,8 @@ class Accounting:
 
     @ivar limiter: As given, like C{buffers}.
     @ivar begin: A request has come, or the proxy makes one of its own; L{finish} must follow.
-    @ivar open_line: Opens a direct request's line in the ledger; C{""} where there is none. Likewise C{open_alike}.
+    @ivar open_line: Opens a direct request's line in the ledger; C{""} where there is none. Likewise C{open_alike},
+        after which C{write_openings} must follow before a byte of the request leaves.
     @ivar report: A direct request is over that nobody has begun, and that holds nothing.
     @ivar kinds: Finds the kinds of records.
     @ivar shutting_down: Whether what is cut from now on is cut by this process, because it ends.
@@ -89,6 +90,7 @@ class Accounting:
         self.open_line: Callable[[LedgerLineOpening], str] = _no_line if ledger is None else ledger.open_line
         self.open_alike: Callable[[AlikeOpenings, float, str, int, int, int, str, bool], str]
         self.open_alike = _no_line_alike if ledger is None else ledger.open_alike
+        self.write_openings: Callable[[], object] = _nothing if ledger is None else ledger.write_openings
         self._results = results
         self.buffers = buffers
         self._clock = clock
@@ -292,6 +294,10 @@ class Accounting:
         if self.shutting_down and (outcome, error, left) == ("cancelled", "", False):
             return "truncated", "shutdown"
         return outcome, error
+
+
+def _nothing() -> None:
+    """There is no ledger to write into."""
 
 
 def _no_line(opening: LedgerLineOpening) -> str:

@@ -66,6 +66,7 @@ class DirectPath:
         self._arriving = ArrivingBodies(clock, self)
         self._limits = AwaitedLimits(self)
         self.accepts, self.complete = self._responses.accepts, self._responses.complete
+        self.leaving = accounting.write_openings
 
     @property
     def served(self) -> int:

@@ -239,6 +239,7 @@ class FastPath:
         @param gone: Whether its client has left, so that its connection knows it no more.
         """
         known, channel = direct.known, direct.channel
+        self._accounting.write_openings()  # it may be sent by others from now on
         direct.release()
         head = direct.parsed or known.with_length(len(direct.whole))
         upload = RequestBody.of(direct.whole, channel.limits.messages.body, direct.buffers)

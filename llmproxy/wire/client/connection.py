@@ -134,6 +134,8 @@ class Connection(protocol.Protocol):
             if not self._at_once or self._coalescer is None or not self._coalescer.wait(self._part):
                 self._part()
             return
+        if request.owner is not None:
+            request.owner.leaving()
         outgoing = RequestWriter(request.head, request.body, self._write, self.transport, self._unsendable)
         if self._socket is not None and outgoing.send_at_once(self._socket):
             request.sent = True
@@ -145,7 +147,10 @@ class Connection(protocol.Protocol):
     def _part(self) -> None:
         """A whole request leaves."""
         data, self._parting = self._parting, b""
-        if data:
+        request = self._request
+        if data and request is not None:
+            if request.owner is not None:
+                request.owner.leaving()
             self._write(data)
 
     def _write(self, data: bytes) -> bool:

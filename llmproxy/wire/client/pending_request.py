@@ -29,6 +29,9 @@ class RequestOwner(Protocol):
         """Whether this response, which was all in one read, is to come to L{complete}; else it comes to L{responded},
         as any other."""
 
+    def leaving(self) -> object:
+        """A request is about to leave: called before its first byte does."""
+
     def complete(self, request: Any) -> None:
         """The response that was accepted is over, and the connection belongs to others now."""
 

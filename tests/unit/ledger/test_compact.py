@@ -367,11 +367,77 @@ class MixedTests(SynchronousTestCase):
                     request_id = f"1f1f1f-{number:02x}" if own else f"r-hunter{number - 1}"
                     if opens_alike:
                         writer.open_alike(alike[model], 1.0, request_id, number, 2, 1, attribution, own)
+                        writer.write_openings()
                     else:
                         common = alike[model].common
                         writer.open_line(LedgerLineOpening("", 1.0, request_id, *common, number, 2, 1, attribution))
             found.append(list(writer.journal.records(FIRST_OFFSET)))
         self.assertEqual(found[0], found[1])
+
+    @examples(100)
+    @given(
+        st.lists(
+            st.sampled_from(["open", "open", "open", "open", "write", "settle", "next segment", "released", "lost"])
+        )
+    )
+    def test_openings_that_are_written_together(self, acts: list[str]) -> None:
+        """None is lost or counted twice, whatever happens before they are written."""
+        writer = self.writer(2048)
+        alike = AlikeOpenings(("p", "t", "a", "/", "x"))
+        opened, settled, read = [], set(), {}
+
+        def look() -> None:
+            for _, content in writer.journal.records(FIRST_OFFSET):
+                found = compact.decode(content, writer.kinds.find)
+                if isinstance(found, LedgerLineOpening):
+                    read[found.id, found.uses] = found.request_id
+
+        for number, act in enumerate(acts * 4):
+            if act == "open":
+                opened.append(writer.open_alike(alike, 1.0, f"1f1f1f-{number:02x}", number, 2, 1, "", True))
+            elif act == "write":
+                writer.write_openings()
+            elif act == "settle" and len(settled) < len(opened):
+                line = opened[len(settled)]
+                settled.add(line)
+                record = self.record(0)._replace(request_id=f"1f1f1f-{len(settled):02x}")
+                writer.settle_all((FinishedRequest(self.kinds.parts_of(record), line),))
+            elif act == "next segment":
+                writer.journal.rotate()
+                writer.journal.prepare()
+            elif act == "released":
+                look()
+                self.successResultOf(Deferred.fromCoroutine(writer.release(writer.journal.offset)))
+            elif act == "lost":
+                writer.journal.segments[-1].path.unlink()
+                self.successResultOf(Deferred.fromCoroutine(writer.inspect()))
+                self.successResultOf(Deferred.fromCoroutine(writer.prepare()))
+        writer.write_openings()
+        look()
+        self.assertEqual({line for line, uses in read if uses}, set(opened))
+        orphaned = {
+            line.id
+            for segment in writer.journal.segments
+            if segment.path.exists()
+            for _, content in segment.records(8)
+            if isinstance(line := compact.decode(content, writer.kinds.find), LedgerLineOpening)
+        }
+        self.assertLessEqual(set(opened) - settled, orphaned)
+        self.assertEqual(writer.lost_records, 0)
+
+    def test_openings_wait(self) -> None:
+        """Until they are to be written, or anything else is."""
+        writer = self.writer()
+        alike = AlikeOpenings(("p", "t", "a", "/", "x"))
+        for _ in range(3):
+            writer.open_alike(alike, 1.0, "1f", 1, 2, 1, "", True)
+        before = writer.journal.offset
+        line = writer.open_alike(alike, 1.0, "1f", 1, 2, 1, "", True)
+        self.assertEqual(writer.journal.offset, before)
+        writer.settle_all((FinishedRequest(self.kinds.parts_of(self.record(1)), line),))
+        forms = [content[:1] for _, content in writer.journal.records(before)]
+        self.assertEqual(forms[0], b"o")
+        self.assertEqual(len(forms), 2)
 
     def test_a_secret_that_comes_later(self) -> None:
         """It is masked in what has been clean so far, also of requests that were let go before it was known."""

@@ -100,6 +100,9 @@ class RecordingLedger:
         self.calls.append(("open alike", *alike.common, *rest))
         return "line-2"
 
+    def write_openings(self) -> None:
+        self.calls.append(("write openings",))
+
     def settle_all(self, requests: Sequence[FinishedRequest]) -> None:
         for record, ledger_id, sent, deferral, _ in requests:
             if ledger_id is not None:

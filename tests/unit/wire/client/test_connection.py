@@ -24,10 +24,12 @@ from llmproxy import errors
 from llmproxy.wire import parser as http1
 from llmproxy.wire.body_framing import LAST_CHUNK, chunk
 from llmproxy.wire.client.connection import CLOSE_TIMEOUT_SECONDS, MAX_INTERIM_RESPONSES, Connection
-from llmproxy.wire.client.pending_request import PendingRequest
+from llmproxy.wire.client.pending_request import OwnedRequest, PendingRequest
 from llmproxy.wire.client.raw_headers import RawHeaders
-from llmproxy.wire.client.request_writer import BytesBody, framing
+from llmproxy.wire.client.request_writer import LONG_BYTES, MAX_JOINED_BYTES, BytesBody, framing
 from llmproxy.wire.client.response import Response
+from llmproxy.wire.client.response_heads import WholeResponse
+from llmproxy.wire.write_coalescing import WriteCoalescer
 from tests.support.examples import examples
 
 HEAD = b"POST /v1/x HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -841,6 +843,58 @@ class HandshakeTests(ConnectionCase):
         self.connection.opened.cancel()
         self.failureResultOf(self.connection.opened, CancelledError)
         self.assertTrue(self.wire.aborted)
+
+
+class OwnedRequestTests(ConnectionCase):
+    def test_the_owner_is_told_before_anything_leaves(self) -> None:
+        """Whether it leaves at the end of the turn, at once, in pieces or in one call of the system."""
+        for with_socket in (False, True):
+            for coalescing in (False, True):
+                for size in (3, MAX_JOINED_BYTES, LONG_BYTES + 1):
+                    own, peer = socket.socketpair()
+                    self.addCleanup(own.close)
+                    self.addCleanup(peer.close)
+                    own.setblocking(False)
+                    peer.setblocking(False)
+                    self.open(own if with_socket else None)
+                    self.connection._coalescer = WriteCoalescer(self.clock) if coalescing else None
+                    owner = Owner(self.wire, peer)
+                    request = OwnedRequest(b"POST", HEAD, BytesBody(b"x" * size), raw=True)
+                    request.owner = owner
+                    self.connection.send(request)
+                    self.clock.advance(0)
+                    self.assertEqual(set(owner.left_before), {b""})
+                    self.assertNotEqual(owner.left(), b"")
+
+
+class Owner:
+    """Looks at what has left when it is told."""
+
+    def __init__(self, wire: Wire, peer: socket.socket) -> None:
+        self._wire = wire
+        self._peer = peer
+        self.left_before: list[bytes] = []
+
+    def left(self) -> bytes:
+        try:
+            return self._wire.value() + self._peer.recv(100)
+        except BlockingIOError:
+            return self._wire.value()
+
+    def leaving(self) -> None:
+        self.left_before.append(self.left())
+
+    def accepts(self, request: Any, response: WholeResponse) -> bool:
+        return False
+
+    def complete(self, request: Any) -> None:
+        """It never is."""
+
+    def responded(self, request: Any, response: Response) -> None:
+        """There is none."""
+
+    def failed(self, request: Any, error: BaseException) -> None:
+        """It does not."""
 
 
 class BytesBodyTests(SynchronousTestCase):
