@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from llmproxy.base.attribution import redacted
 from llmproxy.brief_record import BriefRecord, parts_of
 from llmproxy.ledger import compact, records
 from llmproxy.ledger.journal import Journal
+from llmproxy.ledger.journal_appender import JournalAppender
 from llmproxy.ledger.journal_damage import JournalDamage
-from llmproxy.ledger.kinds import AlikeOpenings, JournalKinds, WrittenKind
+from llmproxy.ledger.kinds import AlikeOpenings, WrittenKind
 from llmproxy.ledger.masking import Masking
 from llmproxy.ledger.open_line import OpenLine
 from llmproxy.ledger.records import Deferral, FinishedRequest, LedgerLineOpening
@@ -25,20 +25,11 @@ _BETWEEN_IDS = ","  # nothing that is looked for in ids begins or ends with it
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
 
-class JournalWriter:
+class JournalWriter(JournalAppender):
     """Writes the journal of this process. Every record is a few copied bytes: it never waits and never fails.
 
-    What the journal cannot take is lost, counted, and said in L{problem}.
-
-    @ivar lost_records: Records for which there was no room.
-    @ivar problem: C{""}, C{journal_full}, C{disk_full}, or C{journal_gone} while its files were removed and cannot be
-        made anew.
     @ivar has_room_on_disk: Whether the disk has room for the segment after the next, which is there already.
-    @ivar kinds: What lines have in common, as this journal has it.
-    @ivar growing: Fires when the segment that is being made is there.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -50,33 +41,23 @@ class JournalWriter:
         run: str,
         secrets: Masking,
     ) -> None:
-        """
-        @param in_thread: Calls its argument in a thread and fires with the result.
-        @param on_failure: Called with why a segment could not be made, where that was not to be expected.
+        """As L{JournalAppender}.
+
         @param run: A name for this process that no other ever has; the ids of lines begin with it.
         @param secrets: Masks them.
         """
-        self.journal = journal
-        self.lost_records = 0
-        self.problem = ""
+        super().__init__(journal, in_thread, on_failure)
         self.has_room_on_disk = True
-        self._lost_files = ""  # why they cannot be made anew
         self._broken: set[int] = set()  # the segments of which that was said
-        self.growing: Deferred[None] | None = None
-        self._in_thread = in_thread
         self._damage = damage
-        self._on_failure = on_failure
         self._run = run
         self._secrets = secrets
         self._numbers = count(1)
         self._open: dict[str, OpenLine] = {}
         self._announced: dict[str, int] = {}
-        self._segment = 1
         self._unwritten: list[bytes] = []
         self._unwritten_kinds: set[WrittenKind] = set()
         self._unwritten_since = 1  # the segment that was written when the first of them was opened
-        self.kinds = JournalKinds(journal)
-        self._preparing = False
 
     @property
     def open_lines(self) -> int:
@@ -271,28 +252,6 @@ class JournalWriter:
         if self._announced:
             self._announced = {each: at for each, at in self._announced.items() if at > offset}
 
-    async def prepare(self) -> None:
-        """Have room ready before it is needed."""
-        if self._preparing:
-            return
-        self._preparing = True
-        problem = "journal_gone" if self._lost_files else ""
-        try:
-            if self.journal.needs_spare and not problem:
-                await self._in_thread(self.journal.prepare)
-                problem = "journal_full" if self.journal.needs_spare else ""
-        except OSError as e:
-            problem = "disk_full"
-            if problem != self.problem:
-                self._log.error("The ledger's journal cannot grow: {reason}", reason=e.strerror)
-        finally:
-            self._preparing = False
-        if problem and problem != self.problem and not self._lost_files:  # of which it was said why
-            self._log.error("The ledger may lose lines: {what}.", what=problem)
-        elif self.problem and not problem:
-            self._log.info("The ledger's journal can be written again.")
-        self.problem = problem
-
     async def inspect(self) -> None:
         """Go on in another file where the present one was removed, replaced or truncated; say so of older ones."""
         broken = await self._in_thread(self.journal.broken_segments)
@@ -371,55 +330,3 @@ class JournalWriter:
             await self._in_thread(self.journal.release, segment)
             self.write_openings()  # the kinds that they refer to are needed
             self.kinds.forget_before(segment.number + 1)
-
-    def _append_of_kind(self, kind: WrittenKind, record: bytes) -> int:
-        """Append a record that refers to a kind; returns its segment, in which the kind stands too."""
-        offset = self.journal.append(record)
-        if not offset:
-            self._lost()
-            offset = self.journal.offset
-        segment = offset >> 32
-        if offset >= kind.due or segment != self._segment:
-            self._write_kind(kind, segment)
-        return segment
-
-    def _append_all_of(self, kinds: Iterable[WrittenKind], shorts: Sequence[bytes]) -> None:
-        """Append records that refer to these kinds."""
-        kinds = list(kinds)
-        offset = self.journal.append_all(shorts)
-        if offset:
-            segment = offset >> 32
-            for kind in kinds:
-                if offset >= kind.due or segment != self._segment:
-                    self._write_kind(kind, segment)
-            return
-        for record in shorts:  # the segment ends among them
-            if not (offset := self.journal.append(record)):
-                self._lost()
-                offset = self.journal.offset
-            for kind in kinds:
-                if offset >= kind.due or offset >> 32 != self._segment:
-                    self._write_kind(kind, offset >> 32)
-
-    def _write_kind(self, kind: WrittenKind, segment: int) -> None:
-        """See to it that a kind stands in this segment, where a record refers to it, and that there is a next one."""
-        if self.journal.offset >= kind.due and not self.kinds.write(kind) and kind.due >> 32 != segment:
-            self._lost()
-        if self.journal.number != self._segment:  # which the record, its kind or another has begun
-            self._grow()
-
-    def _append(self, record: bytes) -> None:
-        journal = self.journal
-        if not journal.append(record):
-            self._lost()
-        elif journal.number != self._segment:
-            self._grow()
-
-    def _lost(self) -> None:
-        self.lost_records += 1
-        self.problem = self.problem or "journal_full"
-
-    def _grow(self) -> None:
-        """A further segment has been begun: the next must be ready long before that is full."""
-        self._segment = self.journal.number
-        self.growing = Deferred.fromCoroutine(self.prepare()).addErrback(self._on_failure)

@@ -128,9 +128,8 @@ class Connection(protocol.Protocol):
         if request.body is None:
             self._write(request.head)
             return
-        whole = request.whole
-        if whole is not None and len(whole) < MAX_JOINED_BYTES:
-            self._parting = request.head + whole
+        if request.whole is not None and len(request.whole) < MAX_JOINED_BYTES:
+            self._parting = request.head + request.whole
             if not self._at_once or self._coalescer is None or not self._coalescer.wait(self._part):
                 self._part()
             return
@@ -147,11 +146,7 @@ class Connection(protocol.Protocol):
     def _part(self) -> None:
         """A whole request leaves."""
         data, self._parting = self._parting, b""
-        request = self._request
-        if data and request is not None:
-            if request.owner is not None:
-                request.owner.leaving()
-            self._write(data)
+        self._write(data)
 
     def _write(self, data: bytes) -> bool:
         """Write at once where nothing waits to be written; so it is known whether anything has left.
@@ -162,6 +157,8 @@ class Connection(protocol.Protocol):
         request = self._request
         if self._state is _CLOSED or request is None:
             return False
+        if request.owner is not None:
+            request.owner.leaving()
         if self._socket is not None:
             try:
                 count = self._socket.send(data)
