@@ -54,7 +54,7 @@ class ArrivingRequest:
     ) -> None:
         self.channel = channel
         self.head = head
-        self.known: KnownHead = head.known[0]
+        self.known: KnownHead = head.known.known
         self.upload = upload
         self.started_at, self.arrived_at = times
         self.on_lost = on_lost

@@ -13,7 +13,7 @@ from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.limits.limiter import LimitReservation
 from llmproxy.limits.pending import PendingReservation
-from llmproxy.proxy.fast_path.flow import KnownHead
+from llmproxy.proxy.fast_path.flow import FilledHead, KnownHead
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.parser import RequestHead
 from llmproxy.wire.server.direct import DirectChannel
@@ -25,7 +25,7 @@ _log = Logger()
 class ReadRequest(NamedTuple):
     """A request whose head is known, and whose body has been read.
 
-    @ivar head: C{None} where it differs from the known one in the length of its body alone; C{lines}: its field lines.
+    @ivar filled: What stands in the holes of its head; C{None} where that is the length of its body alone.
     @ivar content: What its body says, where all of that has been read; C{model}: the model that it asks for;
         C{expects_stream}: whether it asks for a stream.
     @ivar started_at: When its head came, in seconds since the epoch; C{arrived_at}: by the clock.
@@ -33,8 +33,7 @@ class ReadRequest(NamedTuple):
 
     channel: DirectChannel
     known: KnownHead
-    head: RequestHead | None
-    lines: FieldLines
+    filled: FilledHead | None
     body: bytes
     content: RequestContent | None
     model: str
@@ -45,7 +44,12 @@ class ReadRequest(NamedTuple):
     @property
     def parsed(self) -> RequestHead:
         """Its head in any case."""
-        return self.head or self.known.with_length(len(self.body))
+        return self.known.parsed(self.filled, len(self.body))
+
+    @property
+    def lines(self) -> FieldLines:
+        """Its field lines."""
+        return self.known.lines(self.filled)
 
 
 class LimitedRequest:

@@ -22,7 +22,7 @@ from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.direct_responses import DirectResponses
 from llmproxy.proxy.fast_path.direct_streams import DirectStreams
 from llmproxy.proxy.fast_path.fallback import DirectFallback
-from llmproxy.proxy.fast_path.flow import FlowTable, KnownHead
+from llmproxy.proxy.fast_path.flow import FilledHead, FlowTable, KnownHead
 from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
 from llmproxy.proxy.fast_path.preparation import prepare, request_facts
 from llmproxy.proxy.fast_path.prepared_flow import PreparedSending
@@ -90,18 +90,18 @@ class DirectPath:
         messages = channel.limits.messages
         if length != len(data) - body_start or length > messages.body or body_start > messages.head:
             return False
-        head = None if known.varies_in_length_alone else known.with_values(values, length)
-        return channel.persistent and self._serve(channel, known, head, data[body_start:])
+        filled = None if known.varies_in_length_alone else FilledHead(known, text.lines(values))
+        return channel.persistent and self._serve(channel, known, filled, data[body_start:])
 
     def serve(self, channel: DirectChannel, head: RequestHead, body: bytes) -> bool:
-        known: KnownHead = head.known[0]
-        if not self._serve(channel, known, head, body):
+        filled: FilledHead = head.known
+        if not self._serve(channel, filled.known, filled, body):
             return False
-        _expect(channel, known)
+        _expect(channel, filled.known)
         return True
 
     def wait(self, channel: DirectChannel, head: RequestHead, upload: RequestBody) -> bool:
-        return self._is_current(head.known[0]) and self._arriving.wait(channel, head, upload, self._identity.now())
+        return self._is_current(head.known.known) and self._arriving.wait(channel, head, upload, self._identity.now())
 
     def _is_current(self, known: KnownHead) -> bool:
         """Whether its token is still what it was."""
@@ -125,7 +125,7 @@ class DirectPath:
         body = upload.received
         if body is not None:
             upload.release()  # a direct request counts what is held of its body by itself
-            if self._serve(channel, known, request.head, body, (request.started_at, request.arrived_at)):
+            if self._serve(channel, known, request.head.known, body, (request.started_at, request.arrived_at)):
                 _expect(channel, known)
                 return
             upload.hold(len(body))
@@ -163,7 +163,7 @@ class DirectPath:
         self,
         channel: DirectChannel,
         known: KnownHead,
-        head: RequestHead | None,
+        filled: FilledHead | None,
         body: bytes,
         since: tuple[float, float] | None = None,
     ) -> bool:
@@ -181,14 +181,13 @@ class DirectPath:
         buffers = accounting.buffers
         if buffers is not None and buffers.held >= buffers.limit:
             return False
-        lines = known.fields if head is None else head.lines
         now, seconds = self._now, self._seconds
         started_at, arrived_at = (now(), seconds()) if since is None else since
         if prepared.sending is None:
             looked_at = seconds()
             if not self._is_good(known, looked_at):
                 return False
-            if self._hits.serve_again(channel, known, head, lines, body, started_at, arrived_at, looked_at):
+            if self._hits.serve_again(channel, known, filled, body, started_at, arrived_at, looked_at):
                 return True
         try:
             content = None
@@ -210,8 +209,8 @@ class DirectPath:
             model = prepared.model or model
             sending = prepared.sending
             if sending is not None and known.flow.limits is None:
-                return self._send(channel, known, head, lines, body, content, model, stream, started_at, arrived_at)
-            read = ReadRequest(channel, known, head, lines, body, content, model, stream, started_at, arrived_at)
+                return self._send(channel, known, filled, body, content, model, stream, started_at, arrived_at)
+            read = ReadRequest(channel, known, filled, body, content, model, stream, started_at, arrived_at)
             return self._hits.serve(read) if sending is None else self._reserve(read, sending)
         except errors.ProxyError:
             return False  # the pipeline says so in its own way
@@ -240,8 +239,7 @@ class DirectPath:
         self,
         channel: DirectChannel,
         known: KnownHead,
-        head: RequestHead | None,
-        lines: FieldLines,
+        filled: FilledHead | None,
         body: bytes,
         content: RequestContent | None,
         model: str,
@@ -284,15 +282,16 @@ class DirectPath:
         begin()
         size = len(body)
         request = DirectRequest()
-        request.owner, request.channel, request.known, request.parsed = self, channel, known, head
+        request.owner, request.channel, request.known, request.filled = self, channel, known, filled
         request.read, request.whole, request.model = content, body, model
         request.started_at, request.arrived_at = started_at, arrived_at
         request.authorized_at, request.sent_at = let_through_at or now, now
         request.attempt, request.reservation, request.slot = attempt, reservation, slots
         request.expects_stream = expects_stream = expects_stream or prepared.streams
-        request.client = identity.client(channel.remote, lines) if identity.believes_proxies else channel.remote
-        request.facts = facts = prepared.facts or request_facts(lines, known, prepared, accounting)
-        own_id = fields.request_id(lines) if prepared.has_own_id else None
+        client = channel.remote
+        request.client = identity.client(client, known.lines(filled)) if identity.believes_proxies else client
+        request.facts = facts = prepared.facts or request_facts(filled, known, prepared, accounting)
+        own_id = fields.request_id(known.lines(filled)) if prepared.has_own_id else None
         request.request_id = called = fresh_id() if own_id is None else own_id.decode("ascii")
         # Its line in the ledger
         alike = sending.openings.get(model) or sending.opening(model)
@@ -306,7 +305,7 @@ class DirectPath:
         if outgoing.start:
             request.head = b"%b%d\r\n\r\n" % (outgoing.start, size)
         else:
-            request.head = outgoing.render(() if head is None else head.known[1], size)
+            request.head = outgoing.render(() if filled is None else filled.holes, size)
         request.buffers = buffers = accounting.buffers
         if size > SMALL_BYTES and buffers is not None:
             request.held = size

@@ -7,17 +7,15 @@ from hashlib import sha256
 from twisted.internet.interfaces import IReactorTime
 
 from llmproxy.caching import CacheRequest, LocalHit
-from llmproxy.http.field_lines import FieldLines
 from llmproxy.ledger.records import FinishedRequest
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.fast_path.awaiting_limits import ReadRequest
 from llmproxy.proxy.fast_path.direct_records import record_of_hit
-from llmproxy.proxy.fast_path.flow import AnsweredRequest, CacheableHead, FlowTable, KnownHead
+from llmproxy.proxy.fast_path.flow import AnsweredRequest, CacheableHead, FilledHead, FlowTable, KnownHead
 from llmproxy.proxy.fast_path.preparation import request_facts
 from llmproxy.proxy.fast_path.request_identity import RequestIdentity, request_id
 from llmproxy.proxy.hit_response import hit_response
 from llmproxy.proxy.pipeline import Pipeline
-from llmproxy.wire.parser import RequestHead
 from llmproxy.wire.server.direct import DirectChannel
 
 MAX_KEPT_BODY_BYTES = 1024
@@ -50,8 +48,7 @@ class DirectHits:
         self,
         channel: DirectChannel,
         known: KnownHead,
-        head: RequestHead | None,
-        lines: FieldLines,
+        filled: FilledHead | None,
         body: bytes,
         started_at: float,
         arrived_at: float,
@@ -74,18 +71,18 @@ class DirectHits:
             if hit is None:
                 return False
             self._remember(known, body, request, model, hit)
-        read = _new(ReadRequest, (channel, known, head, lines, body, None, model, False, started_at, arrived_at))
+        read = _new(ReadRequest, (channel, known, filled, body, None, model, False, started_at, arrived_at))
         self._send(read, hit, authorized)
         return True
 
     def serve(self, read: ReadRequest) -> bool:
         """Send what the cache has for a body that has been read, and checked; C{False}: nothing was done."""
-        known, body, lines, cache = read.known, read.body, read.lines, self._cache
+        known, body, filled, cache = read.known, read.body, read.filled, self._cache
         way = known.flow.way
         if cache is None or not isinstance(way, CacheableHead):
             return False
         authorized = self._seconds()
-        request = way.fill(known.holes(lines)) if way.filled else way.request
+        request = way.request if filled is None else way.fill(filled.holes)
         request = cache.with_key(request, known.flow.route.target, body)
         hit = cache.hit_now(request)
         if hit is None:
@@ -105,12 +102,14 @@ class DirectHits:
 
         @param authorized: When the request was let through, and looked up.
         """
-        channel, known, head, lines, body, _, model, _, started_at, arrived = read
+        channel, known, filled, body, _, model, _, started_at, arrived = read
         prepared, identity, accounting, entry = known.prepared, self._identity, self._accounting, hit.entry
         assert prepared is not None
-        own_id = identity.fresh_id() if head is None else request_id(lines, identity)
-        client = identity.client(channel.remote, lines) if identity.believes_proxies else channel.remote
-        facts = prepared.facts or request_facts(lines, known, prepared, accounting)
+        own_id = request_id(known.lines(filled), identity) if prepared.has_own_id else identity.fresh_id()
+        client = channel.remote
+        if identity.believes_proxies:
+            client = identity.client(client, known.lines(filled))
+        facts = prepared.facts or request_facts(filled, known, prepared, accounting)
         known.flow.session.count_cache_hit()
         now = self._seconds()
         reply = hit_response(

@@ -12,13 +12,12 @@ from llmproxy.http.request_reader import RequestContent, read_at_once
 from llmproxy.limits.in_flight import Slots
 from llmproxy.limits.limiter import LimitReservation
 from llmproxy.model import Usage
-from llmproxy.proxy.fast_path.flow import KnownHead
+from llmproxy.proxy.fast_path.flow import FilledHead, KnownHead
 from llmproxy.proxy.fast_path.prepared_flow import RequestFacts
 from llmproxy.upstream.circuits import Attempt
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.pending_request import OwnedRequest, RequestOwner
 from llmproxy.wire.client.response_heads import WholeResponse
-from llmproxy.wire.parser import RequestHead
 from llmproxy.wire.server.direct import DirectChannel
 
 
@@ -50,13 +49,13 @@ class DirectRequest(OwnedRequest):
         "error",
         "expects_stream",
         "facts",
+        "filled",
         "first_byte_at",
         "held",
         "known",
         "ledger_id",
         "model",
         "outcome",
-        "parsed",
         "read",
         "reply",
         "request_id",
@@ -91,13 +90,13 @@ class DirectRequest(OwnedRequest):
     due: float
     expects_stream: bool
     facts: RequestFacts
+    filled: FilledHead | None
     first_byte_at: float
     held: int
     known: KnownHead
     ledger_id: str
     model: str
     owner: DirectRequestOwner
-    parsed: RequestHead | None
     read: RequestContent | None
     reply: bytes
     request_id: str
@@ -123,7 +122,7 @@ class DirectRequest(OwnedRequest):
     @property
     def lines(self) -> FieldLines:
         """Its field lines; those of another that differs in the length of its body alone."""
-        return self.known.fields if self.parsed is None else self.parsed.lines
+        return self.known.lines(self.filled)
 
     @property
     def content(self) -> RequestContent:

@@ -125,27 +125,43 @@ class KnownHead:
         self.varies_in_length_alone = len(shape.holes) == 1
         self.text = HeadText([request_line, *fields], shape) if self._keep_alive else None
 
-    def with_length(self, length: int) -> RequestHead:
-        """The head that differs in nothing but the length of the body."""
-        assert self.text is not None
-        return self.with_values([b"%d" % length], length)
+    def lines(self, filled: FilledHead | None) -> FieldLines:
+        """The field lines of such a head.
 
-    def with_values(self, values: list[bytes], length: int) -> RequestHead:
-        """The head that has these in its holes, one of which is the body's length."""
-        assert self.text is not None
-        return self.head(*self.text.fill(self.fields, values), length)
-
-    def holes(self, lines: list[bytes]) -> list[bytes]:
-        """Those of a head's field lines that stand in its holes."""
-        return [lines[index - 1] for index, _ in self.shape.holes]
-
-    def head(self, lines: list[bytes], holes: list[bytes], length: int) -> RequestHead:
-        """The head of another request.
-
-        @param lines: Its field lines; C{holes}: those of them that stand in its holes.
+        @param filled: C{None} for one that differs in the length of its body alone; that is not told then.
         """
-        fields = FieldLines(lines, self.fields.names)
-        return RequestHead(self.method, self.target, 1, fields, length, self._keep_alive, False, (self, holes))
+        return self.fields if filled is None else filled.lines
+
+    def parsed(self, filled: FilledHead | None, length: int) -> RequestHead:
+        """The head of a request with a body of this length; as L{lines}."""
+        if filled is None:
+            assert self.text is not None
+            filled = FilledHead(self, self.text.lines([b"%d" % length]))
+        return RequestHead(self.method, self.target, 1, filled.lines, length, self._keep_alive, False, filled)
+
+
+class FilledHead:
+    """A head that is known, with what stands in its holes.
+
+    @ivar holes: The lines that do.
+    """
+
+    __slots__ = ("_lines", "holes", "known")
+
+    def __init__(self, known: KnownHead, holes: list[bytes]) -> None:
+        self.known = known
+        self.holes = holes
+        self._lines: FieldLines | None = None
+
+    @property
+    def lines(self) -> FieldLines:
+        """Its field lines, put together when somebody asks."""
+        lines = self._lines
+        if lines is None:
+            lines = self._lines = FieldLines(self.known.fields, self.known.fields.names)
+            for (index, _), hole in zip(self.known.shape.holes, self.holes, strict=True):
+                lines[index - 1] = hole
+        return lines
 
 
 class FlowTable:
@@ -187,15 +203,14 @@ class FlowTable:
             if holes is None:
                 continue
             known = self._known.get(b"\r\n".join(lines))
-            for (index, _), line in zip(shape.holes, holes, strict=True):
-                lines[index] = line
             if known is None or known.shape is not shape:
+                for (index, _), line in zip(shape.holes, holes, strict=True):
+                    lines[index] = line
                 continue
             length = shape.body_length(holes)
             if length < 0:
                 return None
-            del lines[0]
-            return known.head(lines, holes, length)
+            return known.parsed(FilledHead(known, holes), length)
         return None
 
     def is_due(self, shape: HeadShape, lines: list[bytes]) -> bool:

@@ -76,7 +76,7 @@ class HeadText:
         for index, name in shape.holes:
             line, end = lines[index], len(name) + 1
             start = line[: end + (line[end : end + 1] in (b" ", b"\t"))]
-            starts.append((index - 1, start))
+            starts.append(start)
             pieces.append(b"\r\n".join([*lines[at:index], start]))
             at = index + 1
         rest = b"\r\n".join([*lines[at:], b"", b""])
@@ -107,16 +107,9 @@ class HeadText:
             return None
         return values, int(length), at
 
-    def fill(self, fields: Sequence[bytes], values: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
-        """The field lines with these values in the holes, and those of them that have holes.
-
-        @param fields: The field lines of such a head.
-        """
-        lines, holes = list(fields), []
-        for (index, start), value in zip(self._starts, values, strict=True):
-            line = lines[index] = start + value
-            holes.append(line)
-        return lines, holes
+    def lines(self, values: Sequence[bytes]) -> list[bytes]:
+        """The field lines with holes, with these values in them."""
+        return [start + value for start, value in zip(self._starts, values, strict=True)]
 
 
 def head_shape(lines: Sequence[bytes], further: frozenset[bytes] = frozenset()) -> HeadShape | None:

@@ -8,7 +8,7 @@ from llmproxy.http import body_hints
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import MAX_PATH_BYTES, header_number, header_text
-from llmproxy.proxy.fast_path.flow import Flow, KnownHead, Sending
+from llmproxy.proxy.fast_path.flow import FilledHead, Flow, KnownHead, Sending
 from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow, PreparedSending, RequestFacts
 from llmproxy.proxy.pipeline import Pipeline
 
@@ -65,21 +65,23 @@ def _prepare_sending(flow: Flow, way: Sending, pipeline: Pipeline, accounting: A
 
 
 def _told_by(known: KnownHead, accounting: Accounting) -> tuple[int, ...]:
-    """The indices of the field lines with holes from which something is recorded."""
+    """The numbers of the holes from which something is recorded."""
     names = {b"user-agent", b"x-stainless-retry-count", *accounting.attributing_fields()}
-    return tuple(index - 1 for index, name in known.shape.holes if name.lower() in names)
+    return tuple(number for number, (_, name) in enumerate(known.shape.holes) if name.lower() in names)
 
 
-def request_facts(lines: FieldLines, known: KnownHead, prepared: PreparedFlow, accounting: Accounting) -> RequestFacts:
-    """What is recorded of a head with these lines."""
-    if prepared.facts is not None:
-        return prepared.facts
-    told = tuple([lines[index] for index in prepared.told_by])
+def request_facts(
+    filled: FilledHead | None, known: KnownHead, prepared: PreparedFlow, accounting: Accounting
+) -> RequestFacts:
+    """What is recorded of a head in whose holes this stands."""
+    if prepared.facts is not None or filled is None:
+        return prepared.facts or _facts(known.fields, known, accounting)
+    told = tuple([filled.holes[number] for number in prepared.told_by])
     facts = prepared.facts_told.get(told)
     if facts is None:
         if len(prepared.facts_told) >= MAX_FACTS:
             prepared.facts_told.clear()
-        facts = prepared.facts_told[told] = _facts(lines, known, accounting)
+        facts = prepared.facts_told[told] = _facts(filled.lines, known, accounting)
     return facts
 
 

@@ -80,8 +80,8 @@ class PreparedFlow:
     @ivar streams: Whether its head asks for a stream.
     @ivar total: Seconds that the whole response may take, C{stream_total} where it is a stream, C{header_timeout} until
         such a stream begins.
-    @ivar facts: What is recorded of its head; C{None} where lines with holes tell some of it: those in C{told_by}, by
-        their indices. C{facts_told}: what is recorded, by these lines.
+    @ivar facts: What is recorded of its head; C{None} where lines with holes tell some of it: those in
+        C{told_by}, by their numbers. C{facts_told}: what is recorded, by these lines.
     @ivar has_own_id: Whether its client says what its requests are called.
     @ivar record_kinds: The kinds of their records, by what these do not all have in common.
     """

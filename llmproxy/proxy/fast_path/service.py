@@ -241,7 +241,7 @@ class FastPath:
         known, channel = direct.known, direct.channel
         self._accounting.write_openings()  # it may be sent by others from now on
         direct.release()
-        head = direct.parsed or known.with_length(len(direct.whole))
+        head = known.parsed(direct.filled, len(direct.whole))
         upload = RequestBody.of(direct.whole, channel.limits.messages.body, direct.buffers)
         context = self._new_context(direct, head, upload, direct.request_id, direct.client, stalled=direct.stalled)
         request = context.request

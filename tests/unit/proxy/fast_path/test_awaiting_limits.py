@@ -10,7 +10,6 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy import errors
-from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.request_reader import NO_CONTENT
 from llmproxy.limits.counted import NO_LIMITS
 from llmproxy.limits.limiter import LimitReservation
@@ -87,8 +86,8 @@ class AwaitedLimitsTests(SynchronousTestCase):
         self.wait(self.pending)
 
     def wait(self, verdict: PendingReservation[Any], body: bytes = b"x" * 100_000) -> None:
-        channel, lines = cast(DirectChannel, self.channel), FieldLines([], [])
-        read = ReadRequest(channel, cast(KnownHead, None), None, lines, body, NO_CONTENT, "", False, 7.0, 3.0)
+        channel = cast(DirectChannel, self.channel)
+        read = ReadRequest(channel, cast(KnownHead, None), None, body, NO_CONTENT, "", False, 7.0, 3.0)
         AwaitedLimits(self.owner).wait(read, verdict, 3.0, self.buffers)
 
     def test_admitted(self) -> None:
