@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -23,6 +24,7 @@ LEAST_SHARES = 50  # never more than this part of the budget, nor
 LEAST_SHARES_OF_REST = (
     10  # than this part of what was left of it, so that one that is nearly used up can be used by all
 )
+REFILL_PART = 4  # of what is taken in advance: with less left, more is asked for
 MAX_BUDGETS_BEFORE_SWEEP = 1024  # budgets, beyond which those of the past are forgotten
 EXHAUSTED_SECONDS = 1.0  # seconds for which it is remembered that nothing is left
 STORE_TIMEOUT_SECONDS = 8.0  # for the store to answer; its own limit is usually shorter
@@ -47,7 +49,8 @@ class PrefetchedBudget:
 
     @ivar room: What it may still spend without asking; less than nothing where requests took more than they claimed.
     @ivar held: What its requests under way have claimed.
-    @ivar limit: The budget, as it was when something was taken.
+    @ivar low: With less room than this, L{refill} asks for more, so that hardly a request has to wait for it.
+    @ivar limit: The budget, as it was when something was taken, and C{claim}: for which request that was.
     @ivar left: What the store had left then; C{elsewhere}, what other processes had, where that was not enough.
     @ivar full_until: Until when the store is known to have no more, monotonic.
     @ivar unmeasured: What requests took of which their lines in the ledger will not tell.
@@ -57,19 +60,24 @@ class PrefetchedBudget:
     __slots__ = (
         "asking",
         "busy",
+        "claim",
         "elsewhere",
         "ends",
         "full_until",
         "held",
         "left",
         "limit",
+        "low",
+        "refill",
         "room",
         "unmeasured",
         "waiting",
     )
 
-    def __init__(self) -> None:
-        self.room = self.held = self.limit = self.left = self.elsewhere = self.unmeasured = 0
+    def __init__(self, refill: Callable[[], object] = bool) -> None:
+        self.refill = refill
+        self.claim: Claim | None = None
+        self.room = self.held = self.limit = self.left = self.elsewhere = self.unmeasured = self.low = 0
         self.ends = self.full_until = 0.0
         self.busy = self.asking = False
         self.waiting: dict[WaitingRequest, Claim] = {}
@@ -155,9 +163,7 @@ class BudgetPrefetch:
             self._entry(key).waiting[waiter] = claim
         for key in lacking:
             if not self.known[key].asking:
-                Deferred.fromCoroutine(self._ask(key)).addErrback(
-                    lambda failure: self._log.failure("Asking for more of a budget failed.", failure)
-                )
+                self._start_asking(key)
 
     def _withdraw(self, waiter: WaitingRequest) -> None:
         for claim in waiter.claims:
@@ -170,8 +176,19 @@ class BudgetPrefetch:
         if known is None:
             if len(self.known) >= self._many:
                 self._forget()
-            known = self.known[key] = PrefetchedBudget()
+            known = self.known[key] = PrefetchedBudget(partial(self._refill, key))
         return known
+
+    def _refill(self, key: str) -> None:
+        """Little is left of what was taken in advance."""
+        known = self.known.get(key)
+        if known is not None and not known.asking:
+            self._start_asking(key, ahead=True)
+
+    def _start_asking(self, key: str, *, ahead: bool = False) -> None:
+        Deferred.fromCoroutine(self._ask(key, ahead=ahead)).addErrback(
+            lambda failure: self._log.failure("Asking for more of a budget failed.", failure)
+        )
 
     def _forget(self) -> None:
         """Drop what is of periods that are over; what was left of them is of no use to anybody."""
@@ -185,14 +202,20 @@ class BudgetPrefetch:
         del self.known[key]
         self._forgotten()
 
-    async def _ask(self, key: str) -> None:
-        """Ask the store for as long as somebody waits, and decide those who do."""
+    async def _ask(self, key: str, *, ahead: bool) -> None:
+        """Ask the store for as long as somebody waits, and decide those who do.
+
+        @param ahead: Whether to ask although nobody waits.
+        """
         known = self.known[key]
-        known.asking = True
+        known.asking, known.low = True, 0
         try:
-            while known.waiting:
+            while known.waiting or (ahead and known.claim is not None):
+                claims, ahead = list(known.waiting.values()), False
+                if not claims and known.claim is not None:
+                    claims = [known.claim]
                 try:
-                    await self._take_more(known, list(known.waiting.values()))
+                    await self._take_more(known, claims)
                 except LimitsUnavailable:
                     await self._decide_all(known, self._refuse)
                 else:
@@ -225,10 +248,11 @@ class BudgetPrefetch:
             REQUESTS_AHEAD * max(needed),
             self._share(known) if known.limit == claim.limit else claim.limit // LEAST_SHARES,
         )
-        most = max(smallest, sum(needed) - known.room, ahead)
+        most = max(smallest, sum(needed) - known.room, ahead - known.room)
         advance = await self._answer(self._store.take_budget(claim.key, smallest, most, claim.limit, claim.ends))
         known.room += advance.amount
-        known.limit, known.ends = claim.limit, claim.ends
+        known.limit, known.ends, known.claim = claim.limit, claim.ends, claim
+        known.low = ahead // REFILL_PART if advance.amount == most else 0
         known.left, known.elsewhere = max(claim.limit - advance.spent, 0), advance.elsewhere
         known.full_until = 0.0 if advance.amount == most else self._clock.seconds() + EXHAUSTED_SECONDS
 

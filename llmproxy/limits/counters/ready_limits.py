@@ -93,6 +93,8 @@ class ReadyLimits:
             budget.room -= amount
             budget.held += amount
             budget.busy = True
+            if budget.room < budget.low:
+                budget.refill()
         reset = (slot + (WINDOW_SLOTS + 1)) / SLOTS_PER_SECOND - now
         return _new(TakenLimits, (self, amounts, slot, left, reset))
 

@@ -147,6 +147,18 @@ class MemoryTests(MemoryCase):
             self.assertIsNotNone(self.made.reserve_now([lease(100), rate(100), budget(100_000, 10)]))
         self.assertEqual(self.budgets.takes, 1)
 
+    def test_more_is_asked_for_before_nothing_is_left(self) -> None:
+        """However slow the store is, who comes meanwhile goes on from what is left; and no more is had in advance."""
+        self.granted_now(budget(1_000_000, 10))
+        self.budgets.slow = []
+        for number in range(1, 255):
+            self.assertIsNotNone(self.made.reserve_now([budget(1_000_000, 10)]), number)
+        self.assertEqual((self.budgets.takes, len(self.budgets.slow)), (2, 1))
+        self.budgets.slow.pop().callback(None)
+        self.assertEqual(self.budgets.spent(), 192 * 10 + REQUESTS_AHEAD * 10 + 10)
+        for _ in range(100):
+            self.assertIsNotNone(self.made.reserve_now([budget(1_000_000, 10)]))
+
     def test_what_was_settled_is_spent_without_asking(self) -> None:
         """Requests that claim much and take little go on from what the first was given."""
         for _ in range(500):
