@@ -90,20 +90,26 @@ class HeadText:
         """The values that stand in its holes in what was received, the length of the body, and where that begins there.
 
         C{None} where the head is not all there, is another, or has to be read more closely.
+
+        @param data: It begins with L{start}.
         """
-        if not data.startswith(self.start):
-            return None
-        at, values = self._after_start, []
-        for piece, size in self._pieces:
+        at, pieces = self._after_start, self._pieces
+        if len(pieces) == 1:  # one hole, which is the length
+            piece, size = pieces[0]
+            end = data.find(b"\r", at, at + MAX_LENGTH_DIGITS + 1)
+            length = data[at:end]
+            if end < 0 or not length.isdigit() or not data.startswith(piece, end):
+                return None
+            return [length], int(length), end + size
+        values = []
+        for piece, size in pieces:
             end = data.find(b"\r", at, at + MAX_VALUE_BYTES)
             if end < 0 or not data.startswith(piece, end):
                 return None
             values.append(data[at:end])
             at = end + size
         length = values[self._length]
-        if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
-            return None
-        if len(values) > 1 and not all(map(_BARE_VALUE.fullmatch, values)):
+        if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS or not all(map(_BARE_VALUE.fullmatch, values)):
             return None
         return values, int(length), at
 
