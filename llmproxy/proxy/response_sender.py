@@ -36,10 +36,11 @@ _OWN_DEBUG_LINES = {
     for cache, lines in _CACHE_LINES.items()
     for stream, own in _OWN_LINES.items()
 }
-SHOWN_MS = 0.1  # the least that these times tell
+NOT_SHOWN_SECONDS = 0.000_049  # are less than the half of what these times are rounded to
 _TIMING_AT_ONCE = (
     b"X-Upstream-Response-Time: %.0f\r\nServer-Timing: auth;dur=0.0, queue;dur=0.0, upstream;dur=%.1f, proxy;dur=0.0"
 )
+_OWN_LINES_AT_ONCE = {key: lines[:-2] + _TIMING_AT_ONCE for key, lines in _OWN_DEBUG_LINES.items()}
 
 
 class ResponseSender:
@@ -164,14 +165,15 @@ class ResponseSender:
         """
         if not self.debug_headers:
             return _OWN_LINES[stream] % request_id.encode()
+        upstream = (first - sent) * 1000
+        if sent - arrived < NOT_SHOWN_SECONDS:  # as almost always
+            return _OWN_LINES_AT_ONCE[cache, stream] % (request_id.encode(), upstream, upstream)
         return _OWN_DEBUG_LINES[cache, stream] % (request_id.encode(), timing_lines(arrived, authorized, sent, first))
 
 
 def timing_lines(arrived: float, authorized: float, started: float, first: float) -> bytes:
     """The fields that tell where the time went: two, in one line's place. All by one clock's seconds."""
-    upstream, before = (first - started) * 1000, (started - arrived) * 1000
-    if before < SHOWN_MS / 2:  # as almost always
-        return _TIMING_AT_ONCE % (upstream, upstream)
+    upstream = (first - started) * 1000
     return (
         b"X-Upstream-Response-Time: %.0f\r\n"
         b"Server-Timing: auth;dur=%.1f, queue;dur=%.1f, upstream;dur=%.1f, proxy;dur=%.1f"
@@ -180,7 +182,7 @@ def timing_lines(arrived: float, authorized: float, started: float, first: float
             (authorized - arrived) * 1000,
             (started - authorized) * 1000,
             upstream,
-            before,
+            (started - arrived) * 1000,
         )
     )
 
