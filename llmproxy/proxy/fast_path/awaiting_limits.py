@@ -58,23 +58,29 @@ class LimitedRequest:
     @ivar let_through_at: When it began to wait.
     """
 
-    __slots__ = ("_buffers", "_held", "let_through_at", "owner", "read", "stalled", "waiting")
+    __slots__ = ("_buffers", "_held", "_owner", "_waiting", "let_through_at", "read", "stalled")
 
     begun = False
     chunked = 0
     minor = 1
 
-    def __init__(self, read: ReadRequest, owner: AwaitedLimits, now: float, buffers: Buffers | None) -> None:
+    def __init__(self, read: ReadRequest, owner: LimitsOwner, now: float, buffers: Buffers | None) -> None:
         self.read = read
-        self.owner = owner
         self.let_through_at = now
         self.stalled = False
-        self.waiting: PendingReservation[LimitReservation] | None = None
+        self._owner = owner
+        self._waiting: PendingReservation[LimitReservation] | None = None
         self._buffers = buffers
         self._held = 0
         if buffers is not None and len(read.body) > SMALL_BYTES:
             self._held = len(read.body)
             buffers.hold(self._held)
+        read.channel.begin_direct(self)
+
+    def wait(self, reserving: PendingReservation[LimitReservation]) -> None:
+        """Have it wait until it is known whether its limits admit it."""
+        self._waiting = reserving
+        reserving.then(self._admit, self.refuse)
 
     @property
     def upload(self) -> LimitedRequest:
@@ -87,14 +93,30 @@ class LimitedRequest:
         if held and self._buffers is not None:
             self._buffers.hold(-held)
 
-    def admit(self, reservation: LimitReservation) -> None:
-        self.owner.admit(self, reservation)
+    def _admit(self, reservation: LimitReservation) -> None:
+        self._waiting = None
+        self.release()
+        try:
+            self._owner.admit(self, reservation)
+        except Exception:  # whoever decides has others to tell
+            _log.failure("A request that waited for its limits was lost.")
 
     def refuse(self, error: BaseException) -> None:
-        self.owner.refuse(self, error)
+        """Its limits do not admit it: nobody is to ask them, and to count that, once more."""
+        self._waiting = None
+        self.release()
+        try:
+            self._owner.refuse(self, error)
+        except Exception:
+            _log.failure("A request that waited for its limits was lost.")
 
     def connectionLost(self, reason: Failure) -> None:
-        self.owner.lost(self, reason)
+        """Its client has left. What is reserved for it all the same is given back by who counts."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._waiting = None
+        self.release()
+        self._owner.abandon(self, reason)
 
     def abort(self) -> None:
         """Only a response that has begun is cut."""
@@ -106,49 +128,3 @@ class LimitsOwner(Protocol):
     def admit(self, request: LimitedRequest, reservation: LimitReservation) -> None: ...
     def refuse(self, request: LimitedRequest, error: BaseException) -> None: ...
     def abandon(self, request: LimitedRequest, reason: Failure) -> None: ...
-
-
-class AwaitedLimits:
-    """Has them wait."""
-
-    def __init__(self, owner: LimitsOwner) -> None:
-        self._owner = owner
-
-    def wait(
-        self, read: ReadRequest, reserving: PendingReservation[LimitReservation], now: float, buffers: Buffers | None
-    ) -> None:
-        """Have it wait until it is known whether its limits admit it."""
-        request = LimitedRequest(read, self, now, buffers)
-        read.channel.begin_direct(request)
-        request.waiting = reserving
-        reserving.then(request.admit, request.refuse)
-
-    def reject(self, read: ReadRequest, error: BaseException, now: float, buffers: Buffers | None) -> None:
-        """Its limits do not admit it, as was known at once: nobody is to ask them, and to count that, once more."""
-        request = LimitedRequest(read, self, now, buffers)
-        read.channel.begin_direct(request)
-        self.refuse(request, error)
-
-    def lost(self, request: LimitedRequest, reason: Failure) -> None:
-        """Its client has left. What is reserved for it all the same is given back by who counts."""
-        waiting, request.waiting = request.waiting, None
-        if waiting is not None:
-            waiting.cancel()
-        request.release()
-        self._owner.abandon(request, reason)
-
-    def admit(self, request: LimitedRequest, reservation: LimitReservation) -> None:
-        request.waiting = None
-        request.release()
-        try:
-            self._owner.admit(request, reservation)
-        except Exception:  # whoever decides has others to tell
-            _log.failure("A request that waited for its limits was lost.")
-
-    def refuse(self, request: LimitedRequest, error: BaseException) -> None:
-        request.waiting = None
-        request.release()
-        try:
-            self._owner.refuse(request, error)
-        except Exception:
-            _log.failure("A request that waited for its limits was lost.")

@@ -16,7 +16,7 @@ from llmproxy.limits.limiter import LimitReservation, RequestSize
 from llmproxy.metering.estimating import BYTES_PER_TOKEN
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.fast_path.arriving import ArrivingBodies, ArrivingRequest
-from llmproxy.proxy.fast_path.awaiting_limits import AwaitedLimits, LimitedRequest, ReadRequest
+from llmproxy.proxy.fast_path.awaiting_limits import LimitedRequest, ReadRequest
 from llmproxy.proxy.fast_path.direct_hits import DirectHits
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.direct_responses import DirectResponses
@@ -64,7 +64,6 @@ class DirectPath:
         self._responses = DirectResponses(pipeline, accounting, clock, self._deadlines)
         self._streams = DirectStreams(pipeline, accounting, clock)
         self._arriving = ArrivingBodies(clock, self)
-        self._limits = AwaitedLimits(self)
         self.accepts, self.complete = self._responses.accepts, self._responses.complete
         self.leaving = accounting.write_openings
 
@@ -210,7 +209,7 @@ class DirectPath:
             sending = prepared.sending
             if sending is not None and known.flow.limits is None:
                 return self._send(channel, known, filled, body, content, model, stream, started_at, arrived_at)
-            read = ReadRequest(channel, known, filled, body, content, model, stream, started_at, arrived_at)
+            read = _new(ReadRequest, (channel, known, filled, body, content, model, stream, started_at, arrived_at))
             return self._hits.serve(read) if sending is None else self._reserve(read, sending)
         except errors.ProxyError:
             return False  # the pipeline says so in its own way
@@ -228,11 +227,11 @@ class DirectPath:
         except errors.ProxyError as e:
             if not self._is_good(known, now):
                 return False
-            self._limits.reject(read, e, now, accounting.buffers)
+            LimitedRequest(read, self, now, accounting.buffers).refuse(e)
             return True
         if isinstance(reserved, LimitReservation):
             return self._send(*read, reserved)
-        self._limits.wait(read, reserved, now, accounting.buffers)
+        LimitedRequest(read, self, now, accounting.buffers).wait(reserved)
         return True
 
     def _send(

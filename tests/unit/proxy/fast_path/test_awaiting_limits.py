@@ -15,7 +15,7 @@ from llmproxy.limits.counted import NO_LIMITS
 from llmproxy.limits.limiter import LimitReservation
 from llmproxy.limits.pending import PendingReservation
 from llmproxy.model import Verdict
-from llmproxy.proxy.fast_path.awaiting_limits import AwaitedLimits, LimitedRequest, ReadRequest
+from llmproxy.proxy.fast_path.awaiting_limits import LimitedRequest, ReadRequest
 from llmproxy.proxy.fast_path.flow import KnownHead
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.server.direct import DirectChannel
@@ -79,7 +79,7 @@ def pending() -> PendingReservation[Any]:
     return Pending(NO_LIMITS, (1, 0, 0))
 
 
-class AwaitedLimitsTests(SynchronousTestCase):
+class LimitedRequestTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.owner, self.channel, self.buffers = Owner(), Channel(), Buffers(10**6)
         self.pending = pending()
@@ -88,7 +88,7 @@ class AwaitedLimitsTests(SynchronousTestCase):
     def wait(self, verdict: PendingReservation[Any], body: bytes = b"x" * 100_000) -> None:
         channel = cast(DirectChannel, self.channel)
         read = ReadRequest(channel, cast(KnownHead, None), None, body, NO_CONTENT, "", False, 7.0, 3.0)
-        AwaitedLimits(self.owner).wait(read, verdict, 3.0, self.buffers)
+        LimitedRequest(read, self.owner, 3.0, self.buffers).wait(verdict)
 
     def test_admitted(self) -> None:
         """Its body counts as held for as long as it waits."""
