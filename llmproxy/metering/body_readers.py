@@ -22,6 +22,7 @@ MAX_TIGHT_BODY_BYTES = 64 << 10  # likewise where memory is tight
 MAX_BODY_CHUNKS = 2048  # of such a body
 MAX_MERGED_EVENTS = 500  # events or responses that are read for what they say together: the first of them, and the last
 MAX_FIRST_EVENTS = 50  # of these
+MAX_USUAL_USAGE_EVENTS = 2  # that report usage in a usual stream
 MAX_CALLS = 300  # billed calls that are told apart in one body
 
 _MODEL = re.compile(rb'"model(?:Version)?"\s*:\s*"([^"\\]{1,128})"')
@@ -194,26 +195,34 @@ class EventStreamReader(SseScanner):
 
     @property
     def tells_nothing_else(self) -> bool:
-        """Whether nothing is known of it but the text in it and what one read of it may report."""
-        return not (self._calls or self._suspects or self._part or self._kept) and self._scan is None
+        """Whether nothing is known of it but the text in it, and what those events say that may report usage."""
+        return not (self._calls or self._suspects or self._part) and self._scan is None
 
     def usage_data(self) -> bytes | None:
-        """The data of the one event that may report usage, where L{tells_nothing_else}; C{b""} where there is none, and
-        C{None} where there may be several, or where it is not written as almost all are.
+        """The data of those events, a line for each, where L{tells_nothing_else}; C{b""} where there are none, and
+        C{None} where there are more than a few, or they are not written as almost all are.
         """
-        piece, mark = self._first, self._mark
-        if piece is None:
+        if self._first is None:
             return b""
-        at = piece.find(mark)
-        start, end = piece.rfind(b"\n\n", 0, at), piece.find(b"\n\n", at)
-        if self._ends is not EVENT_ENDS or end < 0 or b"\r" in piece or piece.find(mark, end) >= 0:
+        mark, found, pieces = self._mark, list[bytes](), [self._first, *self._kept]
+        if self._ends is not EVENT_ENDS:
             return None
-        if len(piece) - end > MAX_READ_EVENTS:
-            return None  # else it is among the last of so many events, which are read
-        name, _, line = piece[start + 2 if start >= 0 else 0 : end].rpartition(b"\n")
-        if not line.startswith(b"data: ") or (name and (b"\n" in name or not name.startswith(b"event:"))):
-            return None
-        return line[6:]
+        for piece in pieces:
+            at = piece.find(mark)
+            while at >= 0:
+                start, end = piece.rfind(b"\n\n", 0, at), piece.find(b"\n\n", at)
+                name, _, line = piece[start + 2 if start >= 0 else 0 : end].rpartition(b"\n")
+                if end < 0 or not line.startswith(b"data: ") or len(found) == MAX_USUAL_USAGE_EVENTS:
+                    return None
+                if name and (b"\n" in name or not name.startswith(b"event:")):
+                    return None
+                found.append(line[6:])
+                at = piece.find(mark, end)
+            if b"\r" in piece:
+                return None
+        if sum(map(len, pieces)) > MAX_READ_EVENTS and sum(map(_count_events, pieces)) > MAX_READ_EVENTS:
+            return None  # not all of so many are read
+        return b"\n".join(found)
 
     def model(self) -> str:
         """The model that the beginning of the stream names; C{""} where it names none."""
@@ -234,6 +243,11 @@ class EventStreamReader(SseScanner):
     def text(self) -> float:
         samples = [self.sample] if self.size <= len(self.sample) else [self.sample, self.last[-SAMPLE_BYTES:]]
         return self.size * estimating.text_share(samples)
+
+
+def _count_events(piece: bytes) -> int:
+    """As many as there are at most, empty ones included."""
+    return piece.count(b"\n\n") + 1
 
 
 def model_in(sample: bytes) -> str:

@@ -195,36 +195,36 @@ def read_response(body: bytes) -> TypedCounts | None:
 # Anthropic's messages
 
 
-class _CacheCreation(_Counts):
+class CacheCreation(_Counts):
     ephemeral_5m_input_tokens: Count = None
     ephemeral_1h_input_tokens: Count = None
 
 
-class _ServerTools(_Counts):
+class ServerTools(_Counts):
     web_search_requests: Zero = None
     web_fetch_requests: Count = None
     code_execution_requests: Zero = None
 
 
-class _ThinkingDetails(_Counts):
+class ThinkingDetails(_Counts):
     thinking_tokens: Count = None
 
 
-class _MessageUsage(_Counts):
+class MessageUsage(_Counts):
     input_tokens: Tokens
     output_tokens: Tokens
     cache_creation_input_tokens: Count = None
     cache_read_input_tokens: Count = None
-    cache_creation: _CacheCreation | None = None
-    server_tool_use: _ServerTools | None = None
-    output_tokens_details: _ThinkingDetails | None = None
+    cache_creation: CacheCreation | None = None
+    server_tool_use: ServerTools | None = None
+    output_tokens_details: ThinkingDetails | None = None
     service_tier: Text = None
     inference_geo: Text = None
     speed: Text = None
 
 
-class _Message(_Response, kw_only=True):
-    usage: _MessageUsage
+class Message(_Response, kw_only=True):
+    usage: MessageUsage
     model: str = ""
     type: Literal["message"] | None = None
     object: Absent = None
@@ -234,12 +234,16 @@ class _Message(_Response, kw_only=True):
     tool_usage: Absent = None
 
 
-_message = Decoder(_Message).decode
+_message = Decoder(Message).decode
 
 
 def read_message(body: bytes) -> TypedCounts | None:
     said = _message(body)
-    usage = said.usage
+    return message_counts(said.model, said.usage)
+
+
+def message_counts(model: str, usage: MessageUsage) -> TypedCounts:
+    """What a message says that was made by this model, and has this usage."""
     read, written = usage.cache_read_input_tokens or 0, usage.cache_creation_input_tokens or 0
     details, reasoning = _NONE, 0
     if usage.cache_creation is not None:
@@ -250,7 +254,7 @@ def read_message(body: bytes) -> TypedCounts | None:
     if usage.output_tokens_details is not None:
         reasoning = usage.output_tokens_details.thinking_tokens or 0
     return TypedCounts(
-        said.model,
+        model,
         usage.service_tier or "",
         usage.speed or "",
         usage.inference_geo or "",

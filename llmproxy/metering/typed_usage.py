@@ -25,6 +25,7 @@ from llmproxy.metering.linear_price import LinearPrice, OwnLinearPrice, linear_p
 from llmproxy.metering.prices import Prices
 from llmproxy.metering.sse import SAMPLE_BYTES
 from llmproxy.metering.typed_responses import TYPED_RESPONSES, TypedCounts
+from llmproxy.metering.typed_streams import TYPED_STREAMS
 from llmproxy.model import Usage
 
 MAX_PREPARED_PRICES = 256  # of one endpoint, by models and terms
@@ -52,8 +53,11 @@ class _PreparedPrice(NamedTuple):
 class TypedUsage:
     """Measures the usual JSON responses of one endpoint."""
 
-    def __init__(self, api: str, provider: str, prices: Prices, read: Read, *, makes_text: bool) -> None:
+    def __init__(
+        self, api: str, provider: str, prices: Prices, read: Read, read_events: Read, *, makes_text: bool
+    ) -> None:
         """
+        @param read: Reads a response; C{read_events}: the events of a stream that report usage, a line for each.
         @param makes_text: Whether its responses are text that counts as output; its requests are text in any case.
         """
         self._makes_text = makes_text
@@ -61,21 +65,23 @@ class TypedUsage:
         self._provider = provider
         self._prices = prices
         self._read = read
+        self._read_events = read_events
         self._prepared: BoundedMemo[tuple[str, str, str, str, str, bytes], _PreparedPrice] = BoundedMemo(
             MAX_PREPARED_PRICES
         )
 
-    def measured(self, body: bytes, asked: str, tier: bytes, at: float) -> Usage | None:
+    def measured(self, body: bytes, asked: str, tier: bytes, at: float, reader: Read | None = None) -> Usage | None:
         """What was used; C{None} where this is not a usual response.
 
         @param asked: The model that the client asked for.
         @param tier: What the response's head says of its tier, which holds where its body says nothing.
         @param at: Seconds since the epoch.
+        @param reader: Reads the body, where that is not one response.
         """
         if not is_plain(body):
             return None
         try:
-            counts = self._read(body)
+            counts = (reader or self._read)(body)
         except (MsgspecError, RecursionError):
             return None
         if counts is None:
@@ -95,7 +101,7 @@ class TypedUsage:
     def measured_stream(
         self, stream: EventStreamReader, asked: str, tier: bytes, at: float, prompt: Callable[[], PromptEstimate]
     ) -> Usage | None:
-        """What was used for a stream that came to its end: as its one event with a usage says, or, where there is none,
+        """What was used for a stream that came to its end: as its events with a usage say, or, where there are none,
         probably; C{None} where it is not a usual one, and then nothing was done.
 
         @param prompt: Tells how many tokens the request probably was. The others are as in L{measured}.
@@ -104,7 +110,7 @@ class TypedUsage:
         if data is None:
             return None
         if data:
-            usage = self.measured(data, asked, tier, at)
+            usage = self.measured(data, asked, tier, at, self._read_events)
         else:
             price = self._price((stream.model(), asked, "", "", "", tier), at)
             usage = self._estimated(price, stream.text, prompt)
@@ -177,23 +183,25 @@ def typed_usage(api: str, provider: str, prices: Prices, operation: ProviderOper
     """For an endpoint; C{None} where its responses have no type, or where its provider counts in a way of its own."""
     if operation.free or not operation.takes_text:
         return None
-    read = _reader(operation.name, provider)
-    return None if read is None else TypedUsage(api, provider, prices, read, makes_text=operation.makes_text)
+    readers = _readers(operation.name, provider)
+    return None if readers is None else TypedUsage(api, provider, prices, *readers, makes_text=operation.makes_text)
 
 
 @cache
-def _reader(operation: str, provider: str) -> Read | None:
+def _readers(operation: str, provider: str) -> tuple[Read, Read] | None:
+    """What reads responses, and what reads the events of streams."""
     typed = TYPED_RESPONSES.get(operation)
     if typed is None or provider in CHARGES:
         return None
     counts = typed.read(b'{"%b": %b}' % (typed.place.encode(), typed.sample.encode()))
     assert counts is not None
-    typed_units = _units(counts)
+    typed_units, events = _units(counts), TYPED_STREAMS.get(operation, typed.read)
     units = {unit: count for unit, count in (count_units(from_json(typed.sample), provider) or {}).items() if count}
     if units == typed_units:
-        return typed.read
+        return typed.read, events
     if units == {unit: count for unit, count in typed_units.items() if unit != "cache_write_tokens"}:
-        return partial(_read_unwritten, typed.read)  # a provider that counts no writing
+        # A provider that counts no writing
+        return partial(_read_unwritten, typed.read), partial(_read_unwritten, events)
     return None
 
 

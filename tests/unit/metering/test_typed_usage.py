@@ -106,8 +106,17 @@ def places(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def bodies(draw: Callable[..., Any], least: int = 0) -> tuple[str, bytes]:
     """A body that is usual but for some members, written in some way or other."""
     kind = draw(st.sampled_from(sorted(BODIES)))
-    body = json.loads(json.dumps(BODIES[kind]))
-    for _ in range(draw(st.integers(least, 3))):
+    body = altered(draw, BODIES[kind], draw(st.integers(least, 3)))
+    text = json.dumps(
+        body, ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, None, 1])), allow_nan=True
+    ).encode("utf-8", "surrogatepass")
+    return kind, text
+
+
+def altered(draw: Callable[..., Any], usual: Any, times: int) -> Any:
+    """A value of which some members are others."""
+    body = json.loads(json.dumps(usual))
+    for _ in range(times):
         target = body
         for step in draw(st.sampled_from(places(body))):
             target = target[step]
@@ -117,10 +126,7 @@ def bodies(draw: Callable[..., Any], least: int = 0) -> tuple[str, bytes]:
             target.pop(name, None)
         else:
             target[name] = draw(COUNTS if act == "count" else VALUES)
-    text = json.dumps(
-        body, ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, None, 1])), allow_nan=True
-    ).encode("utf-8", "surrogatepass")
-    return kind, text
+    return body
 
 
 def measured(

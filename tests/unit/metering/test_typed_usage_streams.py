@@ -16,8 +16,18 @@ from llmproxy.metering.meter import Dialect, Meter, dialect
 from llmproxy.metering.sse import MAX_READ_EVENTS, tells_text_alone
 from llmproxy.model import Usage
 from tests.support.examples import examples
-from tests.unit.metering.samples import CHAT_USAGE, GEMINI, SSE, chunk, events
-from tests.unit.metering.test_typed_usage import BODIES, HOMES, NOW, PATHS, PRICES, PROVIDERS, bodies
+from tests.unit.metering.samples import CHAT_USAGE, CLAUDE, DELTA, ENDED, GEMINI, SSE, STARTED, chunk, events
+from tests.unit.metering.test_typed_usage import (
+    BODIES,
+    HOMES,
+    MESSAGE_USAGE,
+    NOW,
+    PATHS,
+    PRICES,
+    PROVIDERS,
+    altered,
+    bodies,
+)
 
 USAGE_CHUNK = {"object": "chat.completion.chunk", "model": "gpt-4o-2024-08-06", "choices": [], "usage": CHAT_USAGE}
 TEXTS = [chunk(), chunk(model="gpt-4o"), {"choices": [{"delta": {"content": 'a "usage": {"x_tokens": 1} of it'}}]}]
@@ -79,6 +89,8 @@ def read(home: Dialect, *pieces: bytes) -> Usage | None:
 def streams(draw: Callable[..., Any]) -> tuple[str, list[bytes]]:
     """A stream that is usual but for some of its events, in some reads."""
     kind, body = draw(bodies())
+    if draw(st.booleans()):
+        return "messages", cut(draw, message_events(draw))
     usual = [b"data: " + json.dumps(each).encode() for each in TEXTS]
     shown = draw(st.sampled_from([b"data: %b", b"data: %b", b"data:%b", b"event: message\ndata: %b", b"%b"])) % body
     told = [shown] * draw(st.sampled_from([0, 1, 1, 1, 2]))
@@ -91,12 +103,37 @@ def streams(draw: Callable[..., Any]) -> tuple[str, list[bytes]]:
     text = b"".join(each.replace(b"\n", end[: len(end) // 2] or b"\n") + end for each in listed)
     if draw(st.booleans()):
         text = text[: len(text) - draw(st.integers(0, 5))]
+    return kind, cut(draw, text)
+
+
+def cut(draw: Callable[..., Any], text: bytes) -> list[bytes]:
     cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=3)))
-    return kind, [text[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    return [text[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+def message_events(draw: Callable[..., Any]) -> bytes:
+    """Anthropic's, usual but for some members of those that report usage."""
+    usage = draw(st.sampled_from([MESSAGE_USAGE, STARTED["message"]["usage"]]))
+    start = {**STARTED, "message": {**STARTED["message"], "usage": usage}}
+    end = {**ENDED, "usage": draw(st.sampled_from([MESSAGE_USAGE, ENDED["usage"], {"output_tokens": 9}]))}
+    told = altered(draw, [start, end], draw(st.integers(0, 3)))
+    listed = [each if isinstance(each, dict) else {} for each in told]
+    listed[1:1] = [DELTA] * draw(st.integers(0, 3))
+    if draw(st.integers(0, 9)) == 0:
+        listed.append(draw(st.sampled_from(listed)))
+    named = all(isinstance(each.get("type"), str) for each in listed) and draw(st.booleans())
+    text = b"".join(
+        (b"event: message\n" if named else b"")
+        + b"data: "
+        + json.dumps(each).encode("utf-8", "surrogatepass")
+        + b"\n\n"
+        for each in listed
+    )
+    return text
 
 
 class TypedStreamTests(SynchronousTestCase):
-    @examples(3000)
+    @examples(1000)
     @given(
         streams(),
         st.sampled_from(PROVIDERS),
@@ -132,6 +169,55 @@ class TypedStreamTests(SynchronousTestCase):
             if basis == "estimated":
                 assert home.typed is not None
                 self.assertTrue(tells_text_alone(b"".join(pieces), home.operation.mark, home.operation.also))
+
+    def test_takes_the_streams_of_messages(self) -> None:
+        """Whose beginning has the input, and whose end the output, be they in one read or in two."""
+        home = dialect("api", "anthropic", PRICES, PATHS["messages"])
+        start, text, end = (events(each, named=True) for each in (STARTED, DELTA, ENDED))
+        more = events({**ENDED, "usage": {**MESSAGE_USAGE, "output_tokens": 77}}, named=True)
+        for pieces, used in [
+            ([start + text + end], (160, 50, 100, 25, 5)),
+            ([start, text, end], (160, 50, 100, 25, 5)),
+            ([start + text * 30, text, more], (160, 50, 100, 77, 0)),
+        ]:
+            found = read(home, *pieces)
+            assert found is not None, pieces
+            self.assertEqual((found[:5], found.basis, found.cost_usd is None), (used, "exact", False))
+            self.assertEqual(both(self, home, pieces), found)
+
+    def test_a_later_zero_erases_nothing(self) -> None:
+        """Not within a member, either."""
+        home = dialect("api", "anthropic", PRICES, PATHS["messages"])
+        thought = {"output_tokens_details": {"thinking_tokens": 5}}
+        before = events({**STARTED, "message": {**STARTED["message"], "usage": {**MESSAGE_USAGE, **thought}}})
+        for later in [
+            dict.fromkeys(("output_tokens", "input_tokens", "cache_read_input_tokens"), 0),
+            {"output_tokens": 0, "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 7}},
+            {"output_tokens": 0, "cache_creation": {"ephemeral_5m_input_tokens": 7, "ephemeral_1h_input_tokens": 0}},
+            {"output_tokens": 0, "cache_creation": {}, "output_tokens_details": {}},
+            {"output_tokens": 3, "output_tokens_details": {"thinking_tokens": 0}, "cache_creation": None},
+        ]:
+            pieces = [before + events({**ENDED, "usage": later})]
+            self.assertIsNotNone(read(home, *pieces))
+            used = both(self, home, pieces)
+            self.assertEqual((used.output_tokens, used.cached_tokens), (later["output_tokens"] or 25, 50), later)
+
+    def test_leaves_the_unusual_messages_to_the_general_reading(self) -> None:
+        home = dialect("api", "anthropic", PRICES, PATHS["messages"])
+        start, end = events(STARTED), events(ENDED)
+        tiers = [{"usage": {**MESSAGE_USAGE, "service_tier": tier}} for tier in ("standard", "priority")]
+        for pieces in [
+            [start],
+            [end],
+            [end, start],
+            [start, end, end],
+            [start, events({**ENDED, "model": CLAUDE})],
+            [start, events({**ENDED, "usage": {"output_tokens": 5, "iterations": []}})],
+            [events({**STARTED, "usage": {"output_tokens": 3}}), end],
+            [events({**STARTED, "message": {**STARTED["message"], **tiers[0]}}), events({**ENDED, **tiers[1]})],
+        ]:
+            self.assertIsNone(read(home, *pieces), pieces)
+            both(self, home, pieces)
 
     def test_leaves_the_unusual_to_the_general_reading(self) -> None:
         home = dialect("api", "openai", PRICES, PATHS["chat"])
