@@ -92,7 +92,7 @@ class BriefRecord(Struct, gc=False):
     """A record, by its parts.
 
     @ivar steps: As of a L{RequestRecord}.
-    @ivar text: The figures as JSON, without the opening brace, once somebody has needed them so.
+    @ivar text: The figures as the end of a line of JSON, without the opening brace, once somebody has needed them so.
     """
 
     kind: RecordKind

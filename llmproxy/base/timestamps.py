@@ -22,17 +22,18 @@ def rfc3339(at: float, digits: int = 3) -> str:
 
     @param digits: Of the fraction of a second, 0 to 6; what is beyond is left out, not rounded.
     """
-    second, micros = split_second(at)
-    return f"{second}.{f'{micros:06d}'[:digits]}Z" if digits else f"{second}Z"
+    second, micros = split_seconds(at)
+    return f"{utc_second(second)}.{f'{micros:06d}'[:digits]}Z" if digits else f"{utc_second(second)}Z"
 
 
-def split_second(at: float) -> tuple[str, int]:
-    """The second, such as C{2026-11-23T10:00:00}, and the microseconds since then."""
+def split_seconds(at: float) -> tuple[int, int]:
+    """Whole seconds, and the microseconds since then."""
     whole = floor(at)
     micros = round((at - whole) * 1_000_000)
-    return (_second(whole), micros) if micros < 1_000_000 else (_second(whole + 1), 0)
+    return (whole, micros) if micros < 1_000_000 else (whole + 1, 0)
 
 
 @lru_cache(8)  # log lines of one second have it in common
-def _second(whole: int) -> str:
+def utc_second(whole: int) -> str:
+    """C{2026-11-23T10:00:00}"""
     return strftime("%Y-%m-%dT%H:%M:%S", gmtime(whole))

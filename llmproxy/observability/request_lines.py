@@ -1,7 +1,7 @@
 """Finished requests as lines of JSON: in the access log, and as events.
 
-Most requests have all texts but their id in common with others: these are written and masked once for all of them, as a
-template into which the numbers of each are put. That matters most where there are many secrets to look for.
+Most requests have all texts but their id in common with others: these are written and masked once for all of them, and
+stand between the id and the figures of each. That matters most where there are many secrets to look for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from msgspec.json import Encoder
 
 from llmproxy.base.attribution import as_shown
 from llmproxy.base.memo import BoundedMemo
-from llmproxy.base.timestamps import rfc3339, split_second
+from llmproxy.base.timestamps import rfc3339, split_seconds, utc_second
 from llmproxy.brief_record import MAX_KINDS, SHARED_FIELDS, BriefRecord, RecordFigures, RecordKind
 from llmproxy.model import RequestRecord
 from llmproxy.observability import jsonl
@@ -28,15 +28,15 @@ _BETWEEN_IDS = ","  # nothing that is looked for in ids begins or ends with it
 _ORDER = ("request_id", "started_at", *SHARED_FIELDS, *RecordFigures.__struct_fields__)
 _OF_ACCESS_LOG = {"level": "info", "logger": "access", "msg": "request"}
 _in_order = itemgetter(*map(RequestRecord._fields.index, _ORDER))
+_MILLIS = tuple(f"{number:03d}" for number in range(1000))
+_EVENT, _STARTED = '{"request_id":"', '","started_at":'
 _encode_lines = Encoder().encode_lines
 
 
 class _Template(NamedTuple):
-    """Lines of requests of one kind, with places for what differs.
+    """What lines of requests of one kind have in common: from behind the id, or the time, to the figures.
 
-    @ivar line: One of the access log: the second and the millisecond when it ended, its id, and its figures without
-        their opening brace.
-    @ivar event: An event: its id, when it began, and its figures likewise.
+    @ivar line: Of those of the access log; C{event}: of events.
     """
 
     line: str
@@ -52,31 +52,34 @@ class RequestLines:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._json = as_json()
+        self._behind_time = f'Z",{self._json(dict(_OF_ACCESS_LOG))[1:-1]},"request_id":"'
         self._version = redactor.version
         self._templates: BoundedMemo[RecordKind, _Template] = BoundedMemo(MAX_KINDS)
 
     def access_lines(self, records: Sequence[BriefRecord]) -> str:
         """Lines of the access log, each with its end; in ASCII."""
-        lines: list[str] = []
+        pieces: list[str] = []
+        known, time = -1, ""
         for record, template in zip(records, self._ready(records), strict=True):
             if template is None:
-                lines.append(self._redactor.redact(self._json(access_fields(record.whole()))) + "\n")
-            else:
-                second, micros = split_second(record.started_at + record.figures.duration)
-                lines.append(template.line % (second, micros // 1000, record.request_id, record.text))
-        return "".join(lines)
+                pieces += (self._redactor.redact(self._json(access_fields(record.whole()))), "\n")
+                continue
+            second, micros = split_seconds(record.started_at + record.figures.duration)
+            if second != known:
+                known, time = second, f'{{"ts":"{utc_second(second)}.'
+            pieces += (time, _MILLIS[micros // 1000], self._behind_time, record.request_id, template[0], record.text)
+        return "".join(pieces)
 
     def events(self, records: Sequence[BriefRecord]) -> bytes:
         """Events, each on a line with its end; in UTF-8."""
-        begun = _encode_lines([record.started_at for record in records]).decode().split("\n")
-        return "".join(
-            [
-                self._redactor.redact(event_line(record.whole()).decode())
-                if template is None
-                else template.event % (record.request_id, started_at, record.text)
-                for record, template, started_at in zip(records, self._ready(records), begun, strict=False)
-            ]
-        ).encode()
+        pieces: list[str] = []
+        all_begun = _encode_lines([record.started_at for record in records]).decode().split("\n")
+        for record, template, begun in zip(records, self._ready(records), all_begun, strict=False):
+            if template is None:
+                pieces.append(self._redactor.redact(event_line(record.whole()).decode()))
+            else:
+                pieces += (_EVENT, record.request_id, _STARTED, begun, template[1], record.text)
+        return "".join(pieces).encode()
 
     def _ready(self, records: Sequence[BriefRecord]) -> list[_Template | None]:
         """The template of each, C{None} where its lines are to be made as a whole; its figures are text then."""
@@ -85,7 +88,7 @@ class RequestLines:
             self._templates.clear()
         new = [record for record in records if not record.text]
         if new:
-            texts = _encode_lines([record.figures for record in new])[1:-1].decode().split("\n{")
+            texts = _encode_lines([record.figures for record in new])[1:].decode().split("{")
             for record, text in zip(new, texts, strict=True):
                 record.text = text
         find, make, is_plain = self._templates.get, self._template, self._is_plain
@@ -115,15 +118,12 @@ class RequestLines:
             event.pop(name, None)
         del event["started_at"]
         texts = self._masked(self._json(line)), self._masked(jsonl.line(event).decode())
-        template = self._templates[kind] = _Template(
-            f'{{"ts":"%s.%03dZ",{self._json(dict(_OF_ACCESS_LOG))[1:-1]},"request_id":"%s",{texts[0]},%s\n',
-            f'{{"request_id":"%s","started_at":%s,{texts[1]},%s\n',
-        )
+        template = self._templates[kind] = _Template(f'",{texts[0]},', f",{texts[1]},")
         return template
 
     def _masked(self, text: str) -> str:
         """The members of this object, as they stand in a template."""
-        return self._redactor.redact(text)[1:-1].replace("%", "%%")
+        return self._redactor.redact(text)[1:-1]
 
 
 def access_fields(record: RequestRecord) -> dict[str, Any]:
