@@ -276,9 +276,7 @@ class DirectPath:
             if uses is None:
                 return self._not_sent(known, reservation)
         # What it is
-        slots.taken += 1
         begin, open_line, fresh_id = accounting.begin, accounting.open_alike, identity.fresh_id  # no methods
-        begin()
         size = len(body)
         request = DirectRequest()
         request.owner, request.channel, request.known, request.filled = self, channel, known, filled
@@ -311,6 +309,8 @@ class DirectPath:
             buffers.hold(size)
         if sending.group.causes:
             sending.group.budget.deposit(now)
+        slots.taken += 1  # not sooner: nobody would give it back where something fails before
+        begin()
         channel.begin_direct(request)
         if expects_stream:
             due = min(arrived_at + prepared.stream_total, now + prepared.header_timeout)
