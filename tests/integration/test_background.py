@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import HOST, Daemon
+from tests.support.processes import HOST, RUN_FIRST, Daemon
 from tests.support.stack import Stack, eventually
 
 CHAT = b'{"model":"gpt-4o","messages":[{"role":"user","content":"x"}]}'
@@ -52,7 +52,7 @@ def lines(stack: Stack) -> int:
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One whose faults can be switched on."""
     home = tmp_path_factory.mktemp("faults")
-    with Stack(home, env={"PYTHONPATH": str(FAULTS), "FAULTS": str(home)}) as running:
+    with Stack(home, env={RUN_FIRST: str(FAULTS / "sitecustomize.py"), "FAULTS": str(home)}) as running:
         yield running
 
 

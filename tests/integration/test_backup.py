@@ -133,6 +133,7 @@ def test_move(tmp_path: Path, postgres: PostgreSQL) -> None:
     assert dump(tmp_path / "back.db") == dump(tmp_path / "llmproxy.db")
 
 
+@pytest.mark.long("1 s: a store that was moved is served, as one that was restored")
 def test_served_from_the_new_store(tmp_path: Path, postgres: PostgreSQL) -> None:
     """The same tokens and provider keys, which stayed encrypted all the way."""
     with Stack(tmp_path) as stack:

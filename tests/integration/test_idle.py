@@ -35,7 +35,12 @@ store: {{url: "sqlite:///{home}/llmproxy.db"}}
 """
 
 
-@pytest.fixture(scope="module", params=["a new database", "one that is there"])
+ONE_THAT_IS_THERE = pytest.param(
+    "one that is there", marks=pytest.mark.long("2 s: on a database that an earlier start has made, as on a new one")
+)
+
+
+@pytest.fixture(scope="module", params=["a new database", ONE_THAT_IS_THERE])
 def daemon(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Daemon]:
     """One that reports what it imports, on a database that it has to make, or that an earlier start has made."""
     home, port = tmp_path_factory.mktemp("idle"), free_port()

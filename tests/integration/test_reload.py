@@ -8,8 +8,6 @@ import re
 import signal
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -25,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.support.processes import HOST, free_port
+from tests.support.processes import HOST, free_port, run_command
 from tests.support.stack import MANAGEMENT, Stack, eventually
 
 CHAT = json.dumps({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "x"}]}).encode()
@@ -226,11 +224,8 @@ def test_a_log_file_that_is_rotated(tmp_path: Path) -> None:
         "apis: {a: {base_url: 'http://127.0.0.1:9', allowed_endpoints: [/v1/x]}}\n"
         f"server: {{listen: ['tcp:{port}:interface=127.0.0.1']}}\n"
     )
-    twistd = str(Path(sys.executable).with_name("twistd"))
-    done = subprocess.run(
-        [twistd, "--logfile", "own.log", "--pidfile", "own.pid", "llmproxy", "--config", "apis.yaml"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    command = ["twistd", "--logfile", "own.log", "--pidfile", "own.pid", "llmproxy", "--config", "apis.yaml"]
+    done = run_command(command, cwd=tmp_path, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     pid, log = int((tmp_path / "own.pid").read_text()), tmp_path / "own.log"
     try:

@@ -138,6 +138,7 @@ def test_a_failure_is_one_sentence(name: str, tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr and "hunter2" not in done.stdout + done.stderr
 
 
+@pytest.mark.long("1 s: as in the foreground")
 def test_a_failure_is_told_where_twistd_goes_into_the_background(tmp_path: Path) -> None:
     """By the command that was typed, with its exit status, and no process stays."""
     with closing(socket.create_server((HOST, 0))) as busy:

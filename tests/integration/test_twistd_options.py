@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from tests.integration.test_start import answers
-from tests.support.processes import HOST, free_port, run_command
+from tests.support.processes import HOST, RUN_FIRST, free_port, run_command
 from tests.support.stack import eventually
 
 TWISTD = Path(sys.executable).with_name("twistd")
@@ -79,12 +79,11 @@ def configure(home: Path, listen: list[str], **sections: Any) -> None:
 
 
 def started(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """The command that starts it, once it has come back; forked where no C{sitecustomize} is to be read."""
-    command = [str(TWISTD), *options, "llmproxy", "--config", "apis.yaml"]
+    """The command that starts it, once it has come back."""
     env = {**os.environ, "LLMPROXY_MANAGEMENT_TOKEN": SECRET}
     if (home / "sitecustomize.py").exists():
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=home, check=False, env=env)
-    return run_command(command, cwd=home, env=env)
+        env[RUN_FIRST] = str(home / "sitecustomize.py")
+    return run_command([TWISTD, *options, "llmproxy", "--config", "apis.yaml"], cwd=home, env=env)
 
 
 @contextmanager

@@ -141,7 +141,12 @@ def test_the_command(shared: Stack) -> None:
     assert "leave --by out" in run(shared, "usage", "export", "--format", "focus", "--by", "api", code=2)
 
 
-@pytest.mark.parametrize("shape", ["focus", "csv", "json"])
+OTHER_SHAPES = [
+    pytest.param(shape, marks=pytest.mark.long("1 s: the bar of another format")) for shape in ("csv", "json")
+]
+
+
+@pytest.mark.parametrize("shape", ["focus", *OTHER_SHAPES])
 def test_a_bar_on_a_terminal(shared: Stack, shape: str) -> None:
     """Whoever looks at a terminal sees how far it is; the file has nothing of it."""
     file = shared.home / f"bar.{shape}"

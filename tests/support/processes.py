@@ -28,6 +28,7 @@ from tests.support.ignored_setting import VARIABLE, ignore_as_told
 from tests.support.spares import with_spare
 
 HOST = "127.0.0.1"
+RUN_FIRST = "TEST_RUN_FIRST"  # a variable: the script that a forked process runs first, as C{sitecustomize} of others
 _READ_AT_START = frozenset(("LD_PRELOAD", "PYTHONPATH"))  # variables that a process that runs already does not see
 _PR_SET_PDEATHSIG = 1
 _FORKS = multiprocessing.get_context("forkserver")
@@ -109,6 +110,8 @@ def _command(
         os.chdir(cwd)
     end_with_parent()
     sys.argv = argv = with_spare(argv) if starts_others and sys.platform == "linux" else argv
+    if first := env.get(RUN_FIRST):
+        run_path(first)
     atexit._clear()  # what the server was to do at its own end
     try:
         sys.exit(_main(Path(argv[0]))())

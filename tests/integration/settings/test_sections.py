@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import HOST, Daemon
+from tests.support.processes import HOST, RUN_FIRST, Daemon
 from tests.support.proxy_case import FAST_PATH
 from tests.support.redis_server import RedisServer
 from tests.support.settings_stack import Response, SettingsStack
@@ -36,7 +36,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "sharing": {"cache": {"coalesce": False, "scope": "shared"}},
     "guessing": {"cache": {"heuristics": True, "streams": True, "replay": "timed", "scope": "token"}},
 }
-# Of a process that reads this at its start: which files it has synced, a line each.
+# Of a process that runs this first: which files it has synced, a line each.
 COUNTING = """\
 import os
 original = os.fsync
@@ -262,13 +262,12 @@ def test_audit_keep(stack: SettingsStack) -> None:
 
 def test_audit_fsync(stack: SettingsStack, tmp_path: Path) -> None:
     """How often the file was synced, as the process itself sees it who is asked to."""
-    (tmp_path / "sitecustomize.py").write_text(COUNTING)
+    (tmp_path / "counting.py").write_text(COUNTING)
     for policy, expected in (("always", True), ("never", False)):
         file, counted = tmp_path / f"{policy}.jsonl", tmp_path / f"{policy}.synced"
         daemon = stack.another(policy, audit={"file": str(file), "fsync": policy})
-        daemon._env |= {"PYTHONPATH": str(tmp_path), "SYNCED": str(counted)}
+        daemon._env |= {RUN_FIRST: str(tmp_path / "counting.py"), "SYNCED": str(counted)}
         counted.touch()
-        daemon = Daemon(*daemon.args, port=daemon.port, log=daemon.log, env=daemon._env)  # a process of its own
         with daemon:
             made = stack.ask("POST", "/manage/projects", b'{"name": "Synced"}', token=MANAGEMENT, port=daemon.port)
             assert made.status == 201 and "project.create" in file.read_text()
