@@ -109,7 +109,12 @@ class ReadyLimits:
         for unit, window, limit in self._rates:
             amount = claimed[unit]
             more = amounts[unit] - (amount if amount < limit else limit)
-            if more:
+            if not more:
+                continue
+            if slot == window.slot and window.latest:
+                window.latest += more
+                window.used += more
+            else:
                 window.correct(slot, more)
         for unit, budget, _ in self._budgets:
             amount, used = claimed[unit], amounts[unit]
