@@ -100,19 +100,26 @@ class DirectPath:
         return True
 
     def wait(self, channel: DirectChannel, head: RequestHead, upload: RequestBody) -> bool:
-        return self._is_current(head.known.known) and self._arriving.wait(channel, head, upload, self._identity.now())
-
-    def _is_current(self, known: KnownHead) -> bool:
-        """Whether its token is still what it was."""
+        known: KnownHead = head.known.known
         if known.flow.session.is_current():
-            return True
+            return self._arriving.wait(channel, head, upload, self._identity.now())
         self._table.drop(known)
         return False
 
     def _is_good(self, known: KnownHead, now: float) -> bool:
-        """Whether nothing has changed that its flow, which is prepared, was made from."""
-        assert known.prepared is not None
-        if known.current and not known.prepared.is_over(now, self._now):
+        """Whether nothing has changed that its flow, which is prepared, was made from.
+
+        @param now: By the clock.
+        """
+        prepared = known.prepared
+        assert prepared is not None
+        sending, expires_at, wall = prepared.sending, prepared.expires_at, self._now
+        if (
+            known.current
+            and now < prepared.grant.until
+            and (sending is None or now < sending.keys.until)
+            and (expires_at is None or wall() < expires_at)
+        ):
             return True
         self._table.drop(known)
         return False
@@ -262,7 +269,7 @@ class DirectPath:
         pool, slots, attempt, uses = sending.pool, sending.slots, sending.attempt, sending.uses
         # Whether it may be sent
         if not self._is_good(known, now) or not pool.sends_at_once() or slots.taken >= slots.most:
-            return self._not_sent(known, reservation)
+            return self._not_sent(reservation)
         if (
             attempt is None
             or attempt.ticket != attempt.project.ticket
@@ -270,11 +277,11 @@ class DirectPath:
         ):
             attempt = sending.attempt = sending.upstream.circuits.enter_closed(sending.common[0])
             if attempt is None:
-                return self._not_sent(known, reservation)
+                return self._not_sent(reservation)
         if uses is None:
             uses = known.flow.session.use_known()
             if uses is None:
-                return self._not_sent(known, reservation)
+                return self._not_sent(reservation)
         # What it is
         begin, open_line, fresh_id = accounting.begin, accounting.open_alike, identity.fresh_id  # no methods
         size = len(body)
@@ -320,11 +327,10 @@ class DirectPath:
         pool.send(request)
         return True
 
-    def _not_sent(self, known: KnownHead, reservation: LimitReservation | None) -> bool:
+    def _not_sent(self, reservation: LimitReservation | None) -> bool:
         """Nothing is held for it any more."""
         if reservation is not None:
             reservation.give_back()
-        self._is_current(known)  # else it is known no more
         return False
 
     def _request_id(self, lines: FieldLines) -> str:

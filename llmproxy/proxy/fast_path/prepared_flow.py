@@ -111,13 +111,3 @@ class PreparedFlow:
     record_kinds: BoundedMemo[tuple[object, ...], RecordKind] = field(
         default_factory=lambda: BoundedMemo(MAX_RECORD_KINDS)
     )
-
-    def is_over(self, now: float, wall: Callable[[], float]) -> bool:
-        """Whether its grant has expired, or that or the provider's key is not known to be good any more.
-
-        @param now: By the clock; C{wall} tells the seconds since the epoch.
-        """
-        sending, expires_at = self.sending, self.expires_at
-        if now >= self.grant.until or (sending is not None and now >= sending.keys.until):
-            return True
-        return expires_at is not None and expires_at <= wall()
